@@ -1,0 +1,123 @@
+"""Activation functions, each with its derivative beside it. Floor 1.
+
+Every activation is `name(z, *, settings)`, and `name_derivative(z, *, settings)` is its derivative at z, not at the output.
+Both take any real floating dtype (integers are a TypeError), compute in float32 for bfloat16 and float16, return the dtype
+of z, and pass NaN on in the value.
+
+At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, the plateau of a clipped ramp), and
+`jax.grad` of the activation gives the same number:
+
+| activation | kink at z | derivative there |
+|---|---|---|
+| sign, perceptron_sign, heaviside | 0 (a jump) | 0 |
+| piecewise_linear | -1/2, 1/2 | 0 |
+| hard_tanh | -1, 1 | 0 |
+| relu | 0 | 0 |
+| leaky_relu | 0 | negative_slope |
+| elu | 0 (unless alpha = 1) | alpha |
+| selu | 0 | 1.7581 |
+
+`softmax` and `log_softmax` act on a vector; they come with the products of their Jacobians, `*_jvp` and `*_vjp`.
+`derivative_of(activation)` looks the elementwise derivatives up.
+"""
+
+from jaxnn.activations.gates import (
+    gelu,
+    gelu_derivative,
+    gelu_tanh,
+    gelu_tanh_derivative,
+    mish,
+    mish_derivative,
+    silu,
+    silu_derivative,
+)
+from jaxnn.activations.rectifiers import (
+    SELU_ALPHA,
+    SELU_SCALE,
+    elu,
+    elu_derivative,
+    leaky_relu,
+    leaky_relu_derivative,
+    relu,
+    relu_derivative,
+    selu,
+    selu_derivative,
+)
+from jaxnn.activations.sigmoids import (
+    sigmoid,
+    sigmoid_derivative,
+    softplus,
+    softplus_derivative,
+    tanh,
+    tanh_derivative,
+)
+from jaxnn.activations.softmax import (
+    log_softmax,
+    log_softmax_jvp,
+    log_softmax_vjp,
+    softmax,
+    softmax_jvp,
+    softmax_vjp,
+)
+from jaxnn.activations.steps import (
+    hard_tanh,
+    hard_tanh_derivative,
+    heaviside,
+    heaviside_derivative,
+    linear,
+    linear_derivative,
+    perceptron_sign,
+    perceptron_sign_derivative,
+    piecewise_linear,
+    piecewise_linear_derivative,
+    sign,
+    sign_derivative,
+)
+from jaxnn.activations.table import DERIVATIVES, derivative_of
+
+__all__ = [
+    "DERIVATIVES",
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "derivative_of",
+    "elu",
+    "elu_derivative",
+    "gelu",
+    "gelu_derivative",
+    "gelu_tanh",
+    "gelu_tanh_derivative",
+    "hard_tanh",
+    "hard_tanh_derivative",
+    "heaviside",
+    "heaviside_derivative",
+    "leaky_relu",
+    "leaky_relu_derivative",
+    "linear",
+    "linear_derivative",
+    "log_softmax",
+    "log_softmax_jvp",
+    "log_softmax_vjp",
+    "mish",
+    "mish_derivative",
+    "perceptron_sign",
+    "perceptron_sign_derivative",
+    "piecewise_linear",
+    "piecewise_linear_derivative",
+    "relu",
+    "relu_derivative",
+    "selu",
+    "selu_derivative",
+    "sigmoid",
+    "sigmoid_derivative",
+    "sign",
+    "sign_derivative",
+    "silu",
+    "silu_derivative",
+    "softmax",
+    "softmax_jvp",
+    "softmax_vjp",
+    "softplus",
+    "softplus_derivative",
+    "tanh",
+    "tanh_derivative",
+]

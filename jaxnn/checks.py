@@ -1,0 +1,130 @@
+"""Checks of arguments that raise at trace time and say what was got, what was expected and how to mend it. Floor 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.types import Array, DType
+
+
+def concrete_number(value: Any) -> float | None:
+    """The value as a Python float where it is known while tracing, else None.
+
+    Checks of hyperparameters use this, so that a traced learning rate passes unchecked and never branches.
+
+    Example:
+        >>> concrete_number(0.5)
+        0.5
+    """
+    if isinstance(value, jax.core.Tracer):
+        return None
+    return float(value) if jnp.ndim(value) == 0 else None
+
+
+def require_between(where: str, name: str, value: Any, low: float, high: float, *, open_high: bool = False) -> None:
+    """Raise ValueError unless low <= value <= high (value < high if `open_high`); a traced value passes.
+
+    Example:
+        >>> require_between("dropout", "rate", 1.5, 0, 1, open_high=True)
+        Traceback (most recent call last):
+        ValueError: dropout: rate must lie in [0, 1), got 1.5.
+    """
+    number = concrete_number(value)
+    if number is None:
+        return
+    if not (low <= number < high or (number == high and not open_high)):
+        end = ")" if open_high or math.isinf(high) else "]"
+        raise ValueError(f"{where}: {name} must lie in [{low:g}, {high:g}{end}, got {number:g}.")
+
+
+def require_positive_int(where: str, name: str, value: Any, minimum: int = 1) -> int:
+    """`value` as an int; ValueError if it is less than `minimum`, TypeError if it is not a whole number.
+
+    Example:
+        >>> require_positive_int("dense", "features", 0)
+        Traceback (most recent call last):
+        ValueError: dense: features must be at least 1, got 0.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{where}: {name} must be an int, got {value!r} ({type(value).__name__}).")
+    number = int(value.__index__())
+    if number < minimum:
+        raise ValueError(f"{where}: {name} must be at least {minimum}, got {number}.")
+    return number
+
+
+def require_floating(where: str, name: str, dtype: DType, remedy: str = "") -> None:
+    """Raise TypeError unless `dtype` is a real floating dtype.
+
+    Example:
+        >>> require_floating("dense", "x", jnp.int32, "Convert it: x.astype(jnp.float32).")
+        Traceback (most recent call last):
+        TypeError: dense: x must have a floating dtype, got int32. Convert it: x.astype(jnp.float32).
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{where}: {name} must have a floating dtype, got {jnp.dtype(dtype).name}. {remedy}".rstrip())
+
+
+def require_integer(where: str, name: str, dtype: DType, remedy: str = "") -> None:
+    """Raise TypeError unless `dtype` is an integer dtype.
+
+    Example:
+        >>> require_integer("embedding", "x", jnp.float32)
+        Traceback (most recent call last):
+        TypeError: embedding: x must have an integer dtype, got float32.
+    """
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{where}: {name} must have an integer dtype, got {jnp.dtype(dtype).name}. {remedy}".rstrip())
+
+
+def require_same_shape(where: str, **arrays: Array) -> None:
+    """Raise ValueError unless all the named arrays have one shape: (4, 1) against (4,) never broadcasts silently.
+
+    Example:
+        >>> require_same_shape("mse", outputs=jnp.zeros((4, 1)), targets=jnp.zeros(4))
+        Traceback (most recent call last):
+        ValueError: mse: outputs and targets must have the same shape, got outputs (4, 1), targets (4,). ...
+    """
+    shapes = {name: jnp.shape(a) for name, a in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(
+            f"{where}: {' and '.join(shapes)} must have the same shape, got {got}. "
+            "Nothing is broadcast here: reshape one of them (x[:, None] adds an axis, x.squeeze(-1) removes one)."
+        )
+
+
+def require_key(where: str, key: Any) -> None:
+    """Raise unless `key` is one typed random key.
+
+    Example:
+        >>> require_key("dropout", None)
+        Traceback (most recent call last):
+        ValueError: dropout: needs a random key in training, got None. Pass key=jax.random.key(0) ...
+    """
+    if key is None:
+        raise ValueError(
+            f"{where}: needs a random key in training, got None. Pass key=jax.random.key(0) (split anew each step)."
+        )
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(
+            f"{where}: key must be a typed key, got {type(key).__name__}. Make one with jax.random.key(seed)."
+        )
+
+
+def pair(where: str, name: str, value: int | Sequence[int], dims: int = 2, minimum: int = 1) -> tuple[int, ...]:
+    """One int for each of `dims` axes: 3 -> (3, 3); (3, 5) stays.
+
+    Example:
+        >>> pair("conv", "stride", 2)
+        (2, 2)
+    """
+    values = (value,) * dims if hasattr(value, "__index__") else tuple(value)  # type: ignore[arg-type]
+    if len(values) != dims:
+        raise ValueError(f"{where}: {name} must be an int or {dims} ints, got {value!r}.")
+    return tuple(require_positive_int(where, name, v, minimum) for v in values)

@@ -1,0 +1,1 @@
+"""The command line (floor 9): `jaxnn train`, `jaxnn predict`."""

@@ -1,0 +1,146 @@
+"""What `jaxnn train` can be told, and what it builds from that."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxnn import data, losses, models, optim, schedules
+from jaxnn.checks import require_between, require_positive_int
+from jaxnn.layers import Layer
+from jaxnn.types import Array, Key, Loss, Params, ScalarOrSchedule
+
+Augmentation = Literal["none", "shift", "affine", "distort", "flip-shift"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Train a classifier of images, and write what came of it into a run folder."""
+
+    data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
+    """Data set: digits (8x8, inside the package), mnist or fashion-mnist (28x28; found, or downloaded once)."""
+    model: Literal["linear", "mlp", "cnn"] = "mlp"
+    """Network."""
+    hidden: tuple[int, ...] = (256, 128)
+    """Units of the hidden dense layers (mlp, cnn)."""
+    channels: tuple[int, ...] = (32, 64)
+    """Output channels of the convolutions (cnn), each followed by a 2x2 max-pool."""
+    convolutions: int = 1
+    """Convolutions before each pool (cnn)."""
+    window: int = 3
+    """Side of the convolution kernels (cnn)."""
+    padding: Literal["VALID", "SAME"] = "VALID"
+    """Padding of the convolutions (cnn)."""
+    batch_norm: bool = False
+    """Batch normalization after each convolution (cnn)."""
+    dropout: float = 0.0
+    """Fraction of hidden units dropped in training."""
+    input_dropout: float = 0.0
+    """Fraction of inputs dropped in training (mlp)."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Optimizer."""
+    learning_rate: float = 3e-3
+    """Learning rate; the peak of the schedule."""
+    momentum: float = 0.9
+    """Momentum (sgd)."""
+    schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
+    """Learning rate over the run: constant; half a cosine to 0; or up for 15% of the steps and down to nearly 0."""
+    weight_decay: float = 0.0
+    """Strength of the L2 penalty on weights, not biases."""
+    label_smoothing: float = 0.0
+    """Probability mass spread evenly over the classes."""
+    batch_size: int = 64
+    """Examples in each step."""
+    epochs: int = 30
+    """Passes through the training data."""
+    augment: Augmentation = "none"
+    """Random change of the training images: shift; affine (shift, rotate, scale, shear); distort (affine and
+    elastic); flip-shift (mirrored half of the time, and shifted)."""
+    patience: int | None = None
+    """Stop when the validation error has not improved for so many epochs, and keep the best."""
+    seeds: int = 1
+    """How many runs, with seeds seed, seed + 1, ..."""
+    seed: int = 0
+    """The first seed: initial parameters, order, dropout and augmentation follow from it."""
+    folder: Path | None = None
+    """Folder that holds the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Run folder to write; default runs/DATA-MODEL, numbered if it is taken."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "seeds", "window", "convolutions"):
+            require_positive_int("train", name, getattr(self, name))
+        for name in ("dropout", "input_dropout", "label_smoothing", "momentum"):
+            require_between("train", name, getattr(self, name), 0, 1, open_high=True)
+        require_between("train", "learning_rate", self.learning_rate, 0, math.inf, open_high=True)
+        require_between("train", "weight_decay", self.weight_decay, 0, math.inf, open_high=True)
+        if self.patience is not None:
+            require_positive_int("train", "patience", self.patience)
+
+
+def build_network(config: TrainConfig, example: tuple[int, ...], classes: int) -> Layer:
+    """The network that a configuration names, for examples of a shape."""
+    if config.model == "linear":
+        return models.linear(classes)
+    if config.model == "mlp":
+        sizes = [math.prod(example), *config.hidden, classes]
+        return models.mlp(sizes, dropout=config.dropout, input_dropout=config.input_dropout)
+    return models.cnn(
+        config.channels,
+        config.hidden,
+        classes,
+        window=config.window,
+        convolutions=config.convolutions,
+        padding=config.padding,
+        batch_norm=config.batch_norm,
+        dropout=config.dropout,
+    )
+
+
+def build_optimizer(config: TrainConfig, steps: int) -> optim.Optimizer:
+    """The optimizer, its learning rate scheduled over the steps of the whole run."""
+    rate = build_schedule(config, steps)
+    return optim.sgd(rate, momentum=config.momentum) if config.optimizer == "sgd" else optim.adam(rate)
+
+
+def build_schedule(config: TrainConfig, steps: int) -> ScalarOrSchedule:
+    """The learning rate of each step."""
+    if config.schedule == "cosine":
+        return schedules.cosine_decay_schedule(config.learning_rate, steps)
+    if config.schedule == "onecycle":
+        return schedules.cosine_onecycle_schedule(steps, config.learning_rate, pct_start=0.15)
+    return config.learning_rate
+
+
+def build_loss(config: TrainConfig) -> Loss:
+    """Softmax cross-entropy, smoothed or not."""
+    if not config.label_smoothing:
+        return losses.softmax_cross_entropy
+    return functools.partial(losses.softmax_cross_entropy, label_smoothing=config.label_smoothing)
+
+
+def build_regularizer(config: TrainConfig) -> Callable[[Params], Array] | None:
+    """The L2 penalty, if any."""
+    return losses.l2(config.weight_decay) if config.weight_decay else None
+
+
+def build_augmentation(config: TrainConfig) -> Callable[[Key, Array], Array] | None:
+    """The random change of training images; strengths are for 28x28 (8x8 digits move by one pixel)."""
+    small = config.data == "digits"
+    pixels = 1 if small else 2
+    augment: dict[str, Callable[[], Any]] = {
+        "none": lambda: None,
+        "shift": lambda: data.augment.shift(pixels),
+        "affine": lambda: data.augment.affine(max_degrees=10.0, max_factor=1.1, max_shear=0.1, max_pixels=pixels),
+        "distort": lambda: data.augment.distort(
+            8.0 if small else 30.0, 4.0, max_degrees=10.0, max_factor=1.1, max_shear=0.1, max_pixels=pixels
+        ),
+        "flip-shift": lambda: data.augment.compose(data.augment.flip(), data.augment.shift(pixels)),
+    }
+    return augment[config.augment]()

@@ -1,0 +1,113 @@
+"""The entry point: subcommands, and errors as one line with exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+import jaxnn
+from jaxnn.cli.config import TrainConfig
+from jaxnn.cli.predict import PredictConfig, predict
+from jaxnn.cli.recipes import RECIPES
+from jaxnn.cli.train import train
+from jaxnn.train import DivergedError
+
+C = TypeVar("C")
+
+USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
+
+commands:
+  train      train a network on images and write a run folder; with no option, on the embedded digits
+  predict    apply a finished run to images:  jaxnn predict RUN IMAGES
+
+recipes (jaxnn train --recipe NAME): {", ".join(RECIPES)}
+
+jaxnn COMMAND --help lists the options of a command."""
+
+
+class UsageError(Exception):
+    """Arguments that make no sense; its text is the one line that is printed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it succeeded, 2 with one line on standard error if it was called wrongly."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if words[0] == "--version":
+        print(f"jaxnn {jaxnn.__version__}")
+        return 0
+    try:
+        _command(words[0])(words[1:])
+    except (UsageError, DivergedError, OSError, ValueError, TypeError) as error:
+        print(f"jaxnn: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxnn: interrupted; metrics.jsonl in the run folder keeps what was measured", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _command(name: str) -> Callable[[list[str]], Any]:
+    commands = {"train": _train, "predict": _predict}
+    if name not in commands:
+        raise UsageError(f"no command {name!r}{_nearest(name, commands)}; there are: {', '.join(commands)}")
+    return commands[name]
+
+
+def _train(words: list[str]) -> None:
+    recipe, rest = _take_option(words, "--recipe")
+    if recipe is not None and recipe not in RECIPES:
+        raise UsageError(f"no recipe {recipe!r}{_nearest(recipe, RECIPES)}; there are: {', '.join(RECIPES)}")
+    train(_parse("train", TrainConfig, rest, RECIPES[recipe] if recipe else TrainConfig()))
+
+
+def _predict(words: list[str]) -> None:
+    predict(_parse("predict", PredictConfig, words, None))
+
+
+def _parse(command: str, config: type[C], words: list[str], default: C | None) -> C:
+    """A configuration from words, by tyro; what tyro says of bad words becomes the one line of a UsageError."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            settings = {} if default is None else {"default": default}
+            return tyro.cli(config, prog=f"jaxnn {command}", args=words, **settings)  # type: ignore[call-overload]
+    except SystemExit as stopped:
+        if stopped.code in (0, None):
+            raise
+        raise UsageError(_one_line(said.getvalue(), command)) from None
+
+
+def _one_line(text: str, command: str) -> str:
+    """The message inside tyro's box."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.strip(" │╭╮╰╯─┆┌┐└┘|+") for line in text.splitlines()]
+    told = [line for line in lines if line and not line.startswith(("For full helptext", "Parsing error", "─"))]
+    return f"{' '.join(told)} (jaxnn {command} --help lists the options)"
+
+
+def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of `--name value` or `--name=value`, and the words without it."""
+    for i, word in enumerate(words):
+        if word.startswith(f"{name}="):
+            return word.removeprefix(f"{name}="), words[:i] + words[i + 1 :]
+        if word == name:
+            if i + 1 == len(words):
+                raise UsageError(f"{name} needs a name; there are: {', '.join(RECIPES)}")
+            return words[i + 1], words[:i] + words[i + 2 :]
+    return None, words
+
+
+def _nearest(word: str, known: Any) -> str:
+    """ "; did you mean x?" where something is spelt alike."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,142 @@
+"""`jaxnn train`: from a configuration to a run folder and a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+
+from jaxnn import data, metrics, plots, tree
+from jaxnn.activations import softmax
+from jaxnn.cli import config as build
+from jaxnn.cli.config import TrainConfig
+from jaxnn.cli.runs import append_metrics, new_folder, write_config, write_params
+from jaxnn.layers import Layer
+from jaxnn.train import EarlyStopping, FitResult, evaluate, fit, make_outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One seed's run: errors as fractions, the wall-clock seconds of its fit (compilation included), examples/s."""
+
+    seed: int
+    result: FitResult
+    train_error: float
+    validation_error: float
+    test_error: float
+    seconds: float
+    examples_per_second: float
+
+
+def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Outcome]]:
+    """Train as configured, write the run folder, print the table; return the folder and what each seed came to.
+
+    The choice between epochs (`patience`) and the figures shown meanwhile use the validation split; the test set is
+    looked at once for each seed, at the end.
+    """
+    splits = data.load(config.data, folder=config.folder)
+    example, classes = splits.train.x.shape[1:], splits.train.classes
+    net = build.build_network(config, example, len(classes))
+    folder = new_folder(config)
+    write_config(folder, config, example, classes)
+    on_device = jax.device_put(splits)
+    outcomes = _run_all(config, net, on_device, folder, progress)
+    best = min(outcomes, key=lambda outcome: outcome.validation_error)
+    write_params(folder, best.result.params, best.result.state)
+    _draw(folder, config, net, outcomes, best, splits.test)
+    print_table(config, tree.size(best.result.params), outcomes, folder)
+    return folder, outcomes
+
+
+def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path, progress: bool) -> list[Outcome]:
+    """One fit for each seed; the program is compiled once."""
+    steps = config.epochs * (len(splits.train) // config.batch_size)
+    settings: dict[str, Any] = {
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "validation": (splits.validation.x, splits.validation.y),
+        "metrics": {"error": metrics.error_rate},
+        "regularizer": build.build_regularizer(config),
+        "augment": build.build_augmentation(config),
+        "stopping": () if config.patience is None else (EarlyStopping("validation_error", config.patience),),
+        "progress": progress,
+    }
+    loss, opt = build.build_loss(config), build.build_optimizer(config, steps)
+    pair = (splits.train.x, splits.train.y)
+    outcomes = []
+    for seed in range(config.seed, config.seed + config.seeds):
+        began = time.perf_counter()
+        result = fit(
+            net,
+            loss,
+            opt,
+            pair,
+            key=jax.random.key(seed),
+            on_epoch=lambda record, seed=seed: append_metrics(folder, {"seed": seed, **record}),  # type: ignore[misc]
+            **settings,
+        )
+        seconds = time.perf_counter() - began
+        outcomes.append(_outcome(seed, net, result, splits, seconds))
+    return outcomes
+
+
+def _outcome(seed: int, net: Layer, result: FitResult, splits: data.Splits, seconds: float) -> Outcome:
+    """The errors on the three splits, and the speed of the epochs after the first, which compiles."""
+    errors = [
+        evaluate(net, result.params, result.state, part.x, part.y, {"error": metrics.error_rate})["error"]
+        for part in splits
+    ]
+    later = result.history[1:] or result.history
+    speed = statistics.median(record["examples_per_second"] for record in later)
+    return Outcome(seed, result, *errors, seconds, speed)
+
+
+def _draw(
+    folder: Path, config: TrainConfig, net: Layer, outcomes: list[Outcome], best: Outcome, test: data.Dataset
+) -> None:
+    """curves.png, confusion.png and mistakes.png, the last two of the best seed on the test set."""
+    name = f"{config.data}, {config.model}"
+    histories = [outcome.result.history for outcome in outcomes]
+    plots.save(plots.curves(histories, title=f"Learning curves: {name}"), folder / "curves.png")
+    logits = make_outputs(net)(best.result.params, best.result.state, jnp.asarray(test.x))
+    matrix = np.asarray(metrics.confusion_matrix(logits, jnp.asarray(test.y), classes=len(test.classes)))
+    plots.save(plots.confusion(matrix, test.classes, title=f"Test set: {name}"), folder / "confusion.png")
+    probabilities = np.asarray(softmax(logits))
+    figure = plots.mistakes(test.x, test.y, probabilities, test.classes, title=f"Mistakes on the test set ({name})")
+    plots.save(figure, folder / "mistakes.png")
+
+
+def print_table(config: TrainConfig, parameters: int, outcomes: list[Outcome], folder: Path) -> None:
+    """The results: one column for each figure, mean and spread over the seeds where there are several."""
+    table = rich.table.Table(title=f"{config.data}, {config.model}, {len(outcomes)} seed(s)", title_justify="left")
+    cells = {
+        "parameters": f"{parameters:,}",
+        "train error": _spread([100 * o.train_error for o in outcomes], "%"),
+        "validation error": _spread([100 * o.validation_error for o in outcomes], "%"),
+        "test error": _spread([100 * o.test_error for o in outcomes], "%"),
+        "time": _spread([o.seconds for o in outcomes], " s", digits=1),
+        "examples/s": f"{statistics.median(o.examples_per_second for o in outcomes):,.0f}",
+    }
+    for name in cells:
+        table.add_column(name, justify="right")
+    table.add_row(*cells.values())
+    console = rich.console.Console()
+    console.print(table)
+    reasons = {o.result.stopped for o in outcomes if o.result.stopped}
+    for reason in sorted(reasons):
+        console.print(f"stopped early: {reason}", highlight=False)
+    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+def _spread(values: list[float], unit: str, digits: int = 2) -> str:
+    """ "1.40 ± 0.05%": mean and standard deviation over the seeds; a single value without the latter."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean}{unit}" if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}{unit}"

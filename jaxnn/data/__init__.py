@@ -1,0 +1,29 @@
+"""Data: digits inside the package, MNIST and Fashion-MNIST, toy sets, splits, minibatches, augmentation. Floor 2."""
+
+from jaxnn.data import augment, toy, warp
+from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, select, split
+from jaxnn.data.idx import read_idx, write_idx
+from jaxnn.data.minibatch import Partial, batch_indices, take
+from jaxnn.data.sources import digits, download, fashion_mnist, load, mnist
+
+__all__ = [
+    "Dataset",
+    "Partial",
+    "Splits",
+    "TrainTest",
+    "augment",
+    "batch_indices",
+    "digits",
+    "download",
+    "fashion_mnist",
+    "load",
+    "make_dataset",
+    "mnist",
+    "read_idx",
+    "select",
+    "split",
+    "take",
+    "toy",
+    "warp",
+    "write_idx",
+]

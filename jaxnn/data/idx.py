@@ -1,0 +1,150 @@
+"""The IDX format of the MNIST files, read strictly and written. Floor 2.
+
+A file is two zero bytes, a type code, the rank, one big-endian uint32 for each axis, and the values, big-endian, the
+last axis fastest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import math
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+TYPE_CODES: dict[int, np.dtype[Any]] = {
+    0x08: np.dtype(">u1"),
+    0x09: np.dtype(">i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+"""The type of the values by the third byte of the file (0x0A is not in use)."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK = 1 << 20
+_MAX_RANK = 64  # NumPy's
+
+
+def read_idx(source: str | os.PathLike[str] | bytes, *, sha256: str | None = None) -> np.ndarray[Any, Any]:
+    """The array in an IDX file, raw or gzip-compressed; anything but a whole, exact file is an error.
+
+    No more is read than the header announces plus one byte, so neither absurd sizes nor a gzip bomb fills the memory.
+
+    Args:
+        source: a path, or the bytes of a file.
+        sha256: the expected SHA-256 of the UNCOMPRESSED bytes, 64 hexadecimal digits; None leaves it unchecked.
+
+    Returns:
+        A NumPy array of the rank, shape and dtype that the file states, in the machine's byte order, writeable.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: bad magic, an unknown type code, absurd sizes, too few or too many bytes, a damaged gzip stream, a
+            wrong checksum.
+
+    Example:
+        >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+        array([7, 8, 9], dtype=uint8)
+
+    Reference:
+        LeCun, Cortes & Burges, "The MNIST database of handwritten digits", 1998, section "File formats".
+    """
+    where = f"read_idx: {len(source)} bytes" if isinstance(source, bytes) else f"read_idx: {os.fspath(source)}"
+    raw = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 (closed just below)
+    with raw:
+        packed = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        try:
+            with gzip.open(raw) if packed else raw as stream:
+                header, dtype, shape, body = _parse(where, stream)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(
+                f"{where}: the gzip stream is cut short or damaged ({error}). Delete the file and fetch it again."
+            ) from error
+    if sha256 is not None:
+        got = hashlib.sha256(header + body).hexdigest()
+        if got != sha256.lower():
+            raise ValueError(
+                f"{where}: wrong checksum: the SHA-256 of the uncompressed bytes is {got}, expected {sha256.lower()}. "
+                "Another file or a damaged one: delete it and fetch it again."
+            )
+    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _parse(where: str, stream: IO[bytes] | gzip.GzipFile) -> tuple[bytes, np.dtype[Any], tuple[int, ...], bytes]:
+    """Header bytes, dtype, shape and value bytes; ValueError for a file that is not exactly one array."""
+    magic = stream.read(4)
+    if len(magic) < 4:
+        raise ValueError(f"{where}: too short: an IDX file begins with 4 bytes, got {len(magic)}. Fetch it again.")
+    if magic[:2] != b"\0\0":
+        raise ValueError(
+            f"{where}: bad magic number: an IDX file begins with two zero bytes, got {magic[:2].hex(' ')}. "
+            "Is it another kind of file (a web page, an archive)?"
+        )
+    code, rank = magic[2], magic[3]
+    if code not in TYPE_CODES:
+        known = ", ".join(f"0x{c:02X} {t.newbyteorder('=').name}" for c, t in TYPE_CODES.items())
+        raise ValueError(f"{where}: unknown type code 0x{code:02X}, expected one of {known}. Is it an IDX file?")
+    axes = stream.read(4 * rank)
+    if len(axes) < 4 * rank:
+        raise ValueError(
+            f"{where}: too short: {rank} axes need {4 * rank} bytes of sizes, got {len(axes)}. Fetch it again."
+        )
+    shape, dtype = struct.unpack(f">{rank}I", axes), TYPE_CODES[code]
+    if rank > _MAX_RANK or math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 1 << 63:
+        raise ValueError(f"{where}: absurd sizes {shape}: no array has this shape. Fetch the file again.")
+    expected = math.prod(shape) * dtype.itemsize
+    need = f"shape {shape} of {dtype.newbyteorder('=').name} needs {expected} bytes of values"
+    body = _read_up_to(stream, expected + 1)
+    if len(body) < expected:
+        raise ValueError(f"{where}: too short: {need}, got {len(body)}. Fetch it again.")
+    if len(body) > expected:
+        raise ValueError(f"{where}: trailing bytes: {need}, got more. Fetch it again, or cut it to size.")
+    return magic + axes, dtype, shape, body
+
+
+def _read_up_to(stream: IO[bytes] | gzip.GzipFile, limit: int) -> bytes:
+    """At most `limit` bytes, read piece by piece: one read(limit) would first set `limit` bytes of memory aside."""
+    pieces, left = [], limit
+    while left > 0 and (piece := stream.read(min(left, _CHUNK))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def write_idx(path: str | os.PathLike[str], array: Any) -> None:
+    """Write an array as an IDX file, gzip-compressed if the name ends in ".gz"; the bytes depend on the array only.
+
+    Args:
+        path: where to; an existing file is replaced.
+        array: any shape, dtype uint8, int8, int16, int32, float32 or float64.
+
+    Raises:
+        TypeError: another dtype.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.gz"
+        >>> write_idx(path, np.arange(3, dtype=np.int16)); read_idx(path)
+        array([0, 1, 2], dtype=int16)
+    """
+    values = np.asarray(array)
+    codes = {dtype.newbyteorder("="): code for code, dtype in TYPE_CODES.items()}
+    native = values.dtype.newbyteorder("=")
+    if native not in codes:
+        raise TypeError(
+            f"write_idx: {os.fspath(path)}: dtype must be one of {', '.join(d.name for d in codes)}, "
+            f"got {values.dtype}. Convert it: array.astype(np.float32)."
+        )
+    code = codes[native]
+    header = bytes([0, 0, code, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    data = header + values.astype(TYPE_CODES[code]).tobytes()
+    Path(path).write_bytes(gzip.compress(data, mtime=0) if Path(path).suffix == ".gz" else data)

@@ -1,0 +1,108 @@
+"""Minibatches as index arrays made on the device: batch, stochastic and mini-batch by one function. Floor 2."""
+
+from __future__ import annotations
+
+import enum
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.checks import require_key, require_positive_int
+from jaxnn.types import Array, Key, PyTree
+
+
+class Partial(enum.Enum):
+    """What becomes of the n % batch_size examples that do not fill a batch.
+
+    DROP leaves them out of this epoch; another epoch's permutation leaves out others. Every batch is full, which batch
+    normalization needs. WEIGHT keeps them in a last batch that is filled up with copies of example 0 of weight 0, so a
+    weighted mean over the epoch is the mean over the n examples.
+    """
+
+    DROP = "drop"
+    WEIGHT = "weight"
+
+
+def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial) -> tuple[Array, Array]:
+    """One epoch: which examples make up each batch, every example at most once, in the order of a uniform permutation.
+
+    batch_size = n is batch gradient descent, 1 is stochastic, in between mini-batch. Steps: floor(n / batch_size)
+    for DROP, ceil(n / batch_size) for WEIGHT. Meant to be called inside jit, `n` and `batch_size` static.
+
+    Args:
+        key: random key, a new one each epoch; None keeps the examples in order 0, 1, ... (for evaluation).
+        n: number of examples.
+        batch_size: examples in a batch.
+        partial: the rule for the last, partial batch; the two agree where batch_size divides n.
+
+    Returns:
+        indices (steps, batch_size) int32 in 0 .. n - 1, and weights (steps, batch_size) float32, 1 for an example and 0
+        for filling; with DROP all ones.
+
+    Raises:
+        ValueError: n or batch_size below 1; batch_size > n with DROP (there would be no step).
+        TypeError: n or batch_size not whole numbers; `partial` not a `Partial`.
+
+    Example:
+        >>> indices, weights = batch_indices(None, 5, 2, partial=Partial.WEIGHT)
+        >>> indices.tolist(), weights.tolist()
+        ([[0, 1], [2, 3], [4, 0]], [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
+
+    Reference:
+        Robbins & Monro 1951, "A stochastic approximation method" (batch size 1).
+    """
+    n = require_positive_int("batch_indices", "n (the number of examples)", n)
+    batch_size = require_positive_int("batch_indices", "batch_size", batch_size)
+    if not isinstance(partial, Partial):
+        raise TypeError(f"batch_indices: partial must be Partial.DROP or Partial.WEIGHT, got {partial!r}.")
+    if partial is Partial.DROP and batch_size > n:
+        raise ValueError(
+            f"batch_indices: batch_size {batch_size} exceeds the {n} examples, so Partial.DROP would take no step. "
+            f"Use batch_size <= {n}, or Partial.WEIGHT."
+        )
+    if key is None:
+        order = jnp.arange(n, dtype=jnp.int32)
+    else:
+        require_key("batch_indices", key)
+        # One sort by 64 random bits each: as uniform as `jax.random.permutation` (two sorts by 32), in half the time.
+        high, low = jax.random.bits(key, (2, n))
+        order = jax.lax.sort((high, low, jnp.arange(n, dtype=jnp.int32)), num_keys=2)[2]
+    steps = n // batch_size if partial is Partial.DROP else -(-n // batch_size)
+    total = steps * batch_size
+    indices = jnp.pad(order[:total], (0, max(total - n, 0)))
+    weights = (jnp.arange(total) < n).astype(jnp.float32)
+    return indices.reshape(steps, batch_size), weights.reshape(steps, batch_size)
+
+
+def take(arrays: PyTree, indices: Array) -> PyTree:
+    """The examples of these indices from every array of a tree (a `Dataset`, a tuple (x, y), ...).
+
+    Args:
+        arrays: arrays (N, ...) with one N, on the device (`jax.device_put`; NumPy arrays are copied at each call).
+        indices: (B,) whole numbers in 0 .. N - 1. Traced ones cannot be checked: they are clipped to that range, which
+            `batch_indices` never leaves.
+
+    Returns:
+        A like tree of arrays (B, ...), dtypes kept.
+
+    Raises:
+        ValueError: arrays of different lengths, or a scalar among them; concrete indices out of range.
+        TypeError: indices that are not integers.
+
+    Example:
+        >>> take({"y": jnp.array([5, 6, 7])}, jnp.array([2, 0]))
+        {'y': Array([7, 5], dtype=int32)}
+    """
+    if not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
+        raise TypeError(f"take: indices must be integers, got {jnp.result_type(indices)}. Use batch_indices.")
+    shapes = [jnp.shape(a) for a in jax.tree.leaves(arrays)]
+    if any(not shape for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(f"take: every array must have the examples on its first axis, N of them, got shapes {shapes}.")
+    if shapes and not isinstance(indices, jax.core.Tracer):
+        n, given = shapes[0][0], np.asarray(indices)
+        if given.size and (given.min() < 0 or given.max() >= n):
+            raise ValueError(
+                f"take: indices must lie in 0 .. {n - 1} for {n} examples, got {given.min()} to {given.max()}."
+            )
+    return jax.tree.map(lambda a: jnp.take(a, indices, axis=0, mode="clip"), arrays)

@@ -1,0 +1,260 @@
+"""The data sets by name: digits (in the package), MNIST and Fashion-MNIST (folder, cache or mirror). Floor 2."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
+
+import numpy as np
+
+from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, split
+from jaxnn.data.idx import read_idx
+
+DATA_VARIABLE = "JAXNN_DATA"
+"""The environment variable that names the folder of data folders: `$JAXNN_DATA/mnist`, `$JAXNN_DATA/fashion-mnist`."""
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+"""The four files of MNIST and of Fashion-MNIST, each also found with ".gz" appended."""
+
+DIGITS_SPLIT = (1257, 270, 270)
+"""Train, validation and test examples of `load("digits")`: 70%, 15%, 15% of 1,797, stratified."""
+
+VALIDATION = 10_000
+"""How many of the 60,000 training examples `load` holds out as the validation split."""
+
+_TIMEOUT = 30.0  # seconds without an answer from a mirror
+
+
+class Source(NamedTuple):
+    """Where a data set of four IDX files comes from, and how its files are known to be the right ones."""
+
+    name: str
+    mirrors: tuple[str, ...]
+    sha256: tuple[str, ...]  # of the uncompressed FILES, in their order
+    classes: tuple[str, ...]
+
+
+MNIST = Source(
+    "mnist",
+    ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    tuple("0123456789"),
+)
+
+FASHION_MNIST = Source(
+    "fashion-mnist",
+    (
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+    ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
+
+
+def digits() -> Dataset:
+    """All 1,797 UCI handwritten digits, 8 x 8 pixels, shipped inside the package; `load("digits")` splits them.
+
+    Returns:
+        x (1797, 8, 8, 1) float32, grey level / 16, in [0, 1]; y (1797,) int32, 0 .. 9. Source and licence (CC BY 4.0)
+        stand in `digits.txt` beside the file.
+
+    Example:
+        >>> digits().x.shape
+        (1797, 8, 8, 1)
+
+    Reference:
+        Alpaydin & Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
+        https://doi.org/10.24432/C50P49 (its test set).
+    """
+    with resources.files("jaxnn.data").joinpath("digits.npz").open("rb") as stream, np.load(stream) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    return make_dataset(images[..., None], labels, levels=16, name="digits", classes=tuple("0123456789"))
+
+
+def mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
+    """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels.
+
+    The four files (gzip or raw) are taken from the first of: `folder`; `$JAXNN_DATA/mnist`; `~/.cache/jaxnn/mnist`; a
+    public mirror, then kept in that cache. Each is held against its SHA-256.
+
+    Args:
+        folder: where to look first, or None.
+
+    Returns:
+        (train, test): x (N, 28, 28, 1) float32, grey level / 255, in [0, 1]; y (N,) int32, 0 .. 9. Hold out a
+        validation set by `split(train, (50_000, 10_000), seed=0)`.
+
+    Raises:
+        FileNotFoundError: not found and not to be had; the message says which files to put where.
+        ValueError: a file that was found is damaged.
+
+    Example:
+        >>> train, test = mnist()  # doctest: +SKIP
+
+    Reference:
+        LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition", section III.
+    """
+    return _read(MNIST, folder)
+
+
+def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
+    """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28 x 28 pixels, 10 classes.
+
+    Args:
+        folder: where to look first, or None; then as in `mnist`, under the name fashion-mnist.
+
+    Returns:
+        (train, test), arrays as in `mnist`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `mnist`.
+
+    Example:
+        >>> train, test = fashion_mnist()  # doctest: +SKIP
+
+    Reference:
+        Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
+        algorithms".
+    """
+    return _read(FASHION_MNIST, folder)
+
+
+def load(name: str, *, folder: str | os.PathLike[str] | None = None, seed: int = 0) -> Splits:
+    """A data set by name, with a validation split held out by seed, stratified by class.
+
+    digits: 1,257 / 270 / 270 of the 1,797 images; every part is drawn by the seed, the test set too. mnist and
+    fashion-mnist: 10,000 of the 60,000 training images are the validation set; the test set is the published one.
+
+    Args:
+        name: "digits", "mnist" or "fashion-mnist".
+        folder: where to look first for the files; not used by "digits".
+        seed: which split; the results in the README use 0.
+
+    Returns:
+        Splits(train, validation, test).
+
+    Raises:
+        ValueError: another name.
+        FileNotFoundError: as `mnist`.
+
+    Example:
+        >>> [len(part) for part in load("digits")]
+        [1257, 270, 270]
+    """
+    if name == "digits":
+        train, validation, test = split(digits(), DIGITS_SPLIT, seed=seed, stratify=True)
+        return Splits(train, validation, test)
+    sources = {source.name: source for source in (MNIST, FASHION_MNIST)}
+    if name not in sources:
+        raise ValueError(f"load: name must be one of {', '.join(('digits', *sources))}, got {name!r}.")
+    whole, test = _read(sources[name], folder)
+    train, validation = split(whole, (len(whole) - VALIDATION, VALIDATION), seed=seed, stratify=True)
+    return Splits(train, validation, test)
+
+
+def cache_folder(name: str) -> Path:
+    """Where the downloaded files of a data set are kept: ~/.cache/jaxnn/<name>.
+
+    Example:
+        >>> cache_folder("mnist").parts[-3:]
+        ('.cache', 'jaxnn', 'mnist')
+    """
+    return Path.home() / ".cache" / "jaxnn" / name
+
+
+def download(source: Source, folder: Path) -> None:
+    """Fetch the four files of a data set into `folder`, each checked, then put in place in one step.
+
+    A file is written under a temporary name and renamed when its checksum is right, so an interrupted download never
+    leaves a half file that a later run would trust. Files that are there already are left alone.
+
+    Args:
+        source: what to fetch, from which mirrors; a mirror that fails or sends a wrong file yields to the next.
+        folder: where to; made if it is not there.
+
+    Raises:
+        FileNotFoundError: no mirror gave some file; the message says what went wrong with each and what to do.
+
+    Example:
+        >>> download(MNIST, cache_folder("mnist"))  # doctest: +SKIP
+    """
+    for file, sha256 in zip(FILES, source.sha256, strict=True):
+        if _file(folder, file) is not None:
+            continue
+        failures = []
+        for mirror in source.mirrors:
+            try:
+                _fetch(f"{mirror}{file}.gz", folder / f"{file}.gz", sha256)
+                break
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                failures.append(f"{mirror}{file}.gz: {error}")
+        else:
+            raise FileNotFoundError(
+                f"{source.name}: {file}.gz was not found and could not be downloaded ({'; '.join(failures)}). "
+                f"Put the files {', '.join(FILES)} (with or without .gz), from {' or '.join(source.mirrors)}, into "
+                f"{cache_folder(source.name)}, or into a folder D/{source.name} and set {DATA_VARIABLE}=D."
+            )
+
+
+def _fetch(url: str, path: Path, sha256: str) -> None:
+    """Download one file to a temporary name, check it, rename it to `path`."""
+    with urlopen(url, timeout=_TIMEOUT) as response:
+        content = response.read()
+    read_idx(content, sha256=sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    """The file in the folder, gzip or raw, or None."""
+    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+
+
+def _locate(source: Source, folder: str | os.PathLike[str] | None) -> Path:
+    """The first folder that has all four files; the cache, filled from a mirror, where none has."""
+    candidates = [Path(folder)] if folder is not None else []
+    if os.environ.get(DATA_VARIABLE):
+        candidates.append(Path(os.environ[DATA_VARIABLE]) / source.name)
+    cache = cache_folder(source.name)
+    for candidate in (*candidates, cache):
+        if all(_file(candidate, file) for file in FILES):
+            return candidate
+    download(source, cache)
+    return cache
+
+
+def _read(source: Source, folder: str | os.PathLike[str] | None) -> TrainTest:
+    """The checked files as two Datasets."""
+    place = _locate(source, folder)
+    arrays = [
+        read_idx(_file(place, file) or place / file, sha256=sha256)
+        for file, sha256 in zip(FILES, source.sha256, strict=True)
+    ]
+    train, test = (
+        make_dataset(images[..., None], labels, levels=255, name=source.name, classes=source.classes)
+        for images, labels in ((arrays[0], arrays[1]), (arrays[2], arrays[3]))
+    )
+    return TrainTest(train, test)

@@ -1,0 +1,59 @@
+"""First values of parameters: functions `(key, shape, dtype=jnp.float32) -> Array`. Floor 2.
+
+Those without settings (`zeros`, `he_normal`, ...) are initializers themselves; those with settings (`normal(0.01)`,
+`orthogonal()`, ...) are factories that return one.
+
+Fans. The last two axes of a weight are (in, out), and the others are its receptive field of R = prod(shape[:-2]) positions:
+
+| weight | shape | fan_in | fan_out |
+|---|---|---|---|
+| dense | (D_in, D_out) | D_in | D_out |
+| convolution, HWIO | (H, W, C_in, C_out) | H W C_in | H W C_out |
+| grouped convolution | (H, W, C_in / groups, C_out) | H W C_in / groups | H W C_out |
+
+fan_in is the number of terms in the sum that makes one output. For a grouped convolution one input reaches only
+H W C_out / groups outputs; the shape does not tell the number of groups, so fan_out counts all C_out, as other libraries do.
+
+Numbers are drawn in float32 (float64 for float64) and then rounded to `dtype`, so bfloat16 has the same distribution.
+"""
+
+from jaxnn.initializers.base import Initializer
+from jaxnn.initializers.distributions import centered_uniform, constant, normal, truncated_normal, uniform, zeros
+from jaxnn.initializers.orthogonal import orthogonal
+from jaxnn.initializers.scaling import (
+    Distribution,
+    Fan,
+    fan_avg,
+    fan_in,
+    fan_out,
+    glorot_normal,
+    glorot_uniform,
+    he_normal,
+    he_uniform,
+    lecun_normal,
+    lecun_uniform,
+    variance_scaling,
+)
+
+__all__ = [
+    "Distribution",
+    "Fan",
+    "Initializer",
+    "centered_uniform",
+    "constant",
+    "fan_avg",
+    "fan_in",
+    "fan_out",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "orthogonal",
+    "truncated_normal",
+    "uniform",
+    "variance_scaling",
+    "zeros",
+]

@@ -1,0 +1,177 @@
+"""Entries drawn each on its own from a named distribution."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.checks import concrete_number
+from jaxnn.initializers.base import Initializer, arguments, require_number, require_stddev, shape_of
+from jaxnn.types import Array, DType, Key, Scalar, Shape
+
+CUT = 2.0
+"""Where `truncated_normal` cuts, in standard deviations of the normal before the cut."""
+
+TRUNCATED_STDDEV = math.sqrt(1 - 2 * CUT * math.exp(-(CUT**2) / 2) / math.sqrt(2 * math.pi) / math.erf(CUT / math.sqrt(2)))
+"""Standard deviation of a standard normal cut at +-2: 0.87963."""
+
+
+def zeros(key: Key | None, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    """All zeros: the usual first bias.
+
+    Args:
+        key: not used; None will do.
+        shape: of the result.
+        dtype: a floating dtype.
+
+    Returns:
+        Zeros of that shape and dtype.
+
+    Raises:
+        TypeError: dtype is not floating.
+
+    Example:
+        >>> zeros(None, (3,))
+        Array([0., 0., 0.], dtype=float32)
+    """
+    return jnp.zeros(shape_of("zeros", shape, dtype), dtype)
+
+
+def constant(value: Scalar) -> Initializer:
+    """All entries `value`.
+
+    Args:
+        value: one real number. May be traced.
+
+    Returns:
+        Initializer; it needs no key.
+
+    Raises:
+        ValueError: value is not one number.
+
+    Example:
+        >>> constant(0.5)(None, (2,))
+        Array([0.5, 0.5], dtype=float32)
+    """
+    require_number("constant", "value", value)
+
+    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+        return jnp.full(shape_of("constant", shape, dtype), jnp.asarray(value).astype(dtype))
+
+    return init
+
+
+def uniform(low: Scalar, high: Scalar) -> Initializer:
+    """Entries uniform between two bounds.
+
+    w ~ U(low, high), mean (low + high) / 2, variance (high - low)^2 / 12
+
+    Args:
+        low, high: the bounds, low <= high; a rounded entry may equal either. May be traced.
+
+    Returns:
+        Initializer.
+
+    Raises:
+        ValueError: a bound is not one number, or low > high.
+
+    Example:
+        >>> w = uniform(-0.5, 0.5)(jax.random.key(0), (100,))
+        >>> bool((w >= -0.5).all() & (w <= 0.5).all())
+        True
+    """
+    require_number("uniform", "low", low)
+    require_number("uniform", "high", high)
+    a, b = concrete_number(low), concrete_number(high)
+    if a is not None and b is not None and not a <= b:
+        raise ValueError(f"uniform: low must not exceed high, got low={a:g}, high={b:g}.")
+
+    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+        shape, wide = arguments("uniform", key, shape, dtype)
+        lower, upper = jnp.asarray(low).astype(wide), jnp.asarray(high).astype(wide)
+        u = jax.random.uniform(key, shape, wide)
+        return jnp.clip(lower + (upper - lower) * u, lower, upper).astype(dtype)
+
+    return init
+
+
+def centered_uniform(stddev: Scalar) -> Initializer:
+    """Entries uniform about 0, named by their standard deviation.
+
+    w ~ U(-sqrt(3) stddev, sqrt(3) stddev)
+
+    Args:
+        stddev: standard deviation of an entry, >= 0. May be traced.
+
+    Returns:
+        Initializer.
+
+    Raises:
+        ValueError: stddev is not one number >= 0.
+
+    Example:
+        >>> centered_uniform(0.1)(jax.random.key(0), (3, 4)).shape
+        (3, 4)
+    """
+    require_stddev("centered_uniform", stddev)
+    return uniform(-math.sqrt(3) * stddev, math.sqrt(3) * stddev)
+
+
+def normal(stddev: Scalar) -> Initializer:
+    """Normal entries.
+
+    w ~ N(0, stddev^2)
+
+    Args:
+        stddev: standard deviation of an entry, >= 0. May be traced.
+
+    Returns:
+        Initializer.
+
+    Raises:
+        ValueError: stddev is not one number >= 0.
+
+    Example:
+        >>> normal(0.01)(jax.random.key(0), (3, 4)).shape
+        (3, 4)
+    """
+    require_stddev("normal", stddev)
+
+    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+        shape, wide = arguments("normal", key, shape, dtype)
+        return (jnp.asarray(stddev).astype(wide) * jax.random.normal(key, shape, wide)).astype(dtype)
+
+    return init
+
+
+def truncated_normal(stddev: Scalar) -> Initializer:
+    """Normal entries without tails, with standard deviation `stddev` after the cut.
+
+    w = (stddev / 0.87963) z, z ~ N(0, 1) given |z| <= 2; so |w| <= 2.27370 stddev
+
+    0.87963 is the standard deviation of z; without the division that of w would be 12% short.
+
+    Args:
+        stddev: standard deviation of an entry of the result, >= 0. May be traced.
+
+    Returns:
+        Initializer.
+
+    Raises:
+        ValueError: stddev is not one number >= 0.
+
+    Example:
+        >>> w = truncated_normal(1.0)(jax.random.key(0), (1000,))
+        >>> bool((abs(w) <= 2.2738).all())
+        True
+    """
+    require_stddev("truncated_normal", stddev)
+
+    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+        shape, wide = arguments("truncated_normal", key, shape, dtype)
+        z = jax.random.truncated_normal(key, -CUT, CUT, shape, wide)
+        return (jnp.asarray(stddev).astype(wide) / TRUNCATED_STDDEV * z).astype(dtype)
+
+    return init

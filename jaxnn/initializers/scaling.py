@@ -1,0 +1,205 @@
+"""Entries whose variance depends on the number of connections: fans, variance scaling, LeCun, Glorot, He."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+
+from jaxnn.checks import require_between
+from jaxnn.initializers.base import Initializer, arguments, require_number, require_two_axes
+from jaxnn.initializers.distributions import centered_uniform, normal
+from jaxnn.types import Array, DType, Key, Scalar, Shape
+
+Fan: TypeAlias = Callable[[Shape], float]
+"""From the shape of a weight to a number of connections: `fan_in`, `fan_out`, `fan_avg`."""
+
+Distribution: TypeAlias = Callable[[Scalar], Initializer]
+"""From a standard deviation to an initializer with mean 0: `normal`, `truncated_normal`, `centered_uniform`."""
+
+
+def fan_in(shape: Shape) -> int:
+    """The number of inputs that one output of a weight (..., in, out) sums: prod(shape[:-1]).
+
+    Raises:
+        ValueError: shape has fewer than 2 axes.
+
+    Example:
+        >>> fan_in((3, 3, 16, 32))
+        144
+    """
+    require_two_axes("fan_in", shape)
+    return math.prod(shape[:-1])
+
+
+def fan_out(shape: Shape) -> int:
+    """The number of outputs that one input of a weight (..., in, out) reaches: prod(shape[:-2]) out.
+
+    Raises:
+        ValueError: shape has fewer than 2 axes.
+
+    Example:
+        >>> fan_out((3, 3, 16, 32))
+        288
+    """
+    require_two_axes("fan_out", shape)
+    return math.prod(shape[:-2]) * shape[-1]
+
+
+def fan_avg(shape: Shape) -> float:
+    """The mean of `fan_in` and `fan_out`.
+
+    Raises:
+        ValueError: shape has fewer than 2 axes.
+
+    Example:
+        >>> fan_avg((3, 3, 16, 32))
+        216.0
+    """
+    require_two_axes("fan_avg", shape)
+    return (fan_in(shape) + fan_out(shape)) / 2
+
+
+def variance_scaling(scale: Scalar, *, fan: Fan = fan_in, distribution: Distribution = normal) -> Initializer:
+    """Entries whose variance is inverse to the number of connections.
+
+    Var w = scale / fan(shape), mean 0
+
+    Args:
+        scale: variance times fan, >= 0. May be traced.
+        fan: `fan_in`, `fan_out`, `fan_avg` or your own function of the shape.
+        distribution: `normal`, `truncated_normal`, `centered_uniform` or your own function from a standard deviation to
+            an initializer.
+
+    Returns:
+        Initializer for shapes (..., in, out).
+
+    Raises:
+        TypeError: fan or distribution is not a function.
+        ValueError: scale is not one number >= 0; (from the initializer) a shape with fewer than 2 axes.
+
+    Example:
+        >>> init = variance_scaling(2.0, fan=fan_out, distribution=truncated_normal)
+        >>> init(jax.random.key(0), (3, 3, 16, 32)).shape
+        (3, 3, 16, 32)
+    """
+    require_number("variance_scaling", "scale", scale)
+    require_between("variance_scaling", "scale", scale, 0, math.inf)
+    for name, function, known in (("fan", fan, "fan_in"), ("distribution", distribution, "truncated_normal")):
+        if not callable(function):
+            raise TypeError(
+                f"variance_scaling: {name} must be a function such as jaxnn.initializers.{known}, got {function!r}."
+            )
+
+    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+        shape, wide = arguments("variance_scaling", key, shape, dtype)
+        connections = max(fan(shape), 1)  # 0 only for an array without entries
+        return distribution(jnp.sqrt(jnp.asarray(scale).astype(wide) / connections))(key, shape, dtype)
+
+    return init
+
+
+def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    """w ~ N(0, 1 / fan_in): keeps the variance of inputs through a linear layer; for tanh and SELU.
+
+    Args:
+        key: typed random key.
+        shape: (..., in, out).
+        dtype: a floating dtype.
+
+    Returns:
+        Array of that shape and dtype.
+
+    Raises:
+        ValueError: fewer than 2 axes.
+
+    Example:
+        >>> lecun_normal(jax.random.key(0), (784, 10)).shape
+        (784, 10)
+
+    Reference:
+        LeCun, Bottou, Orr & Müller (1998), Efficient BackProp, section 4.6, equation 16.
+    """
+    return variance_scaling(1.0, fan=fan_in, distribution=normal)(key, shape, dtype)
+
+
+def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    """w ~ U(-r, r), r = sqrt(3 / fan_in), variance 1 / fan_in. Arguments, errors and reference as in `lecun_normal`.
+
+    Example:
+        >>> lecun_uniform(jax.random.key(0), (784, 10)).shape
+        (784, 10)
+    """
+    return variance_scaling(1.0, fan=fan_in, distribution=centered_uniform)(key, shape, dtype)
+
+
+def glorot_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    """w ~ N(0, 2 / (fan_in + fan_out)): a compromise between activations and gradients; for tanh.
+
+    Args:
+        key: typed random key.
+        shape: (..., in, out).
+        dtype: a floating dtype.
+
+    Returns:
+        Array of that shape and dtype.
+
+    Raises:
+        ValueError: fewer than 2 axes.
+
+    Example:
+        >>> glorot_normal(jax.random.key(0), (784, 10)).shape
+        (784, 10)
+
+    Reference:
+        Glorot & Bengio (2010), Understanding the difficulty of training deep feedforward neural networks, equation 12.
+    """
+    return variance_scaling(1.0, fan=fan_avg, distribution=normal)(key, shape, dtype)
+
+
+def glorot_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    """w ~ U(-r, r), r = sqrt(6 / (fan_in + fan_out)) (equation 16 there). Arguments and errors as in `glorot_normal`.
+
+    Example:
+        >>> glorot_uniform(jax.random.key(0), (784, 10)).shape
+        (784, 10)
+    """
+    return variance_scaling(1.0, fan=fan_avg, distribution=centered_uniform)(key, shape, dtype)
+
+
+def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    """w ~ N(0, 2 / fan_in): the 2 makes up for the half that a ReLU sets to zero.
+
+    The normal is not truncated, as published; `variance_scaling(2.0, distribution=truncated_normal)` is.
+
+    Args:
+        key: typed random key.
+        shape: (..., in, out).
+        dtype: a floating dtype.
+
+    Returns:
+        Array of that shape and dtype.
+
+    Raises:
+        ValueError: fewer than 2 axes.
+
+    Example:
+        >>> he_normal(jax.random.key(0), (784, 10)).shape
+        (784, 10)
+
+    Reference:
+        He, Zhang, Ren & Sun (2015), Delving deep into rectifiers, equation 10.
+    """
+    return variance_scaling(2.0, fan=fan_in, distribution=normal)(key, shape, dtype)
+
+
+def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    """w ~ U(-r, r), r = sqrt(6 / fan_in), variance 2 / fan_in. Arguments, errors and reference as in `he_normal`.
+
+    Example:
+        >>> he_uniform(jax.random.key(0), (784, 10)).shape
+        (784, 10)
+    """
+    return variance_scaling(2.0, fan=fan_in, distribution=centered_uniform)(key, shape, dtype)

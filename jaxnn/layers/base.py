@@ -1,0 +1,157 @@
+"""What a layer is: a pair of pure functions, and what is needed to look it up, draw it and differentiate it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.types import Array, DType, Key, Params, Shape, State
+
+Example: TypeAlias = Shape | jax.ShapeDtypeStruct | Array
+"""One example, without the batch axis: its shape (float32 is meant), or anything with a shape and a dtype."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """The key by which a layer's backward rule is found: one object for each kind of layer, compared by identity.
+
+    Example:
+        >>> Kind("dense")
+        Kind('dense')
+    """
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"Kind({self.name!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer or a network: two pure functions, and what they were made from.
+
+    Attributes:
+        init: `init(key, example) -> (params, state)`; `example` is the shape of ONE input, such as (28, 28, 1), or
+            an array or `jax.ShapeDtypeStruct` where the dtype is not float32.
+        apply: `apply(params, state, x, *, key=None, train=False) -> (y, state)`, x and y with a batch axis in front.
+        kind: the key object by which a backward rule is found.
+        options: the static settings that the layer was made with.
+        parts: the layers that it is composed of; empty for a leaf.
+
+    Layers are compared and hashed by identity, so that they can be static arguments of `jax.jit`.
+
+    Example:
+        >>> from jaxnn.layers import Dense
+        >>> layer = Dense(4)
+        >>> params, state = layer.init(jax.random.key(0), (3,))
+        >>> layer.predict(params, state, jnp.ones((2, 3))).shape
+        (2, 4)
+    """
+
+    init: Callable[[Key, Any], tuple[Params, State]]
+    apply: Callable[..., tuple[Array, State]]
+    kind: Kind
+    options: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[Layer, ...] = ()
+
+    def predict(self, params: Params, state: State, x: Array) -> Array:
+        """The output in evaluation mode: no key, no randomness, running statistics used and not changed.
+
+        Example:
+            >>> from jaxnn.layers import Relu
+            >>> Relu.predict((), (), jnp.array([[-1.0, 2.0]]))
+            Array([[0., 2.]], dtype=float32)
+        """
+        return self.apply(params, state, x, key=None, train=False)[0]
+
+    def __repr__(self) -> str:
+        settings = [f"{name}={_brief(value)}" for name, value in self.options.items()]
+        return f"{self.kind.name}({', '.join([*map(repr, self.parts), *settings])})"
+
+
+def stateless(
+    kind: Kind,
+    apply: Callable[[Params, Array], Array],
+    init: Callable[[Key, jax.ShapeDtypeStruct], Params] = lambda key, example: (),
+    **options: Any,
+) -> Layer:
+    """A leaf that has no state and draws no random numbers, from `apply(params, x) -> y`.
+
+    Args:
+        kind: its key object.
+        apply: the forward function; it never sees the key or the mode that it would ignore.
+        init: `init(key, example) -> params`; without it the layer has no parameters.
+        options: the static settings, kept for rules and tables.
+
+    Example:
+        >>> double = stateless(Kind("double"), lambda params, x: 2 * x)
+        >>> double.predict((), (), jnp.ones((1, 2)))
+        Array([[2., 2.]], dtype=float32)
+    """
+
+    def layer_init(key: Key, example: Example) -> tuple[Params, State]:
+        return init(key, as_example(example)), ()
+
+    def layer_apply(
+        params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
+    ) -> tuple[Array, State]:
+        return apply(params, x), state
+
+    return Layer(layer_init, layer_apply, kind, MappingProxyType(options))
+
+
+def as_example(example: Example) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of one example; a bare shape means float32.
+
+    Example:
+        >>> as_example((28, 28, 1))
+        ShapeDtypeStruct(shape=(28, 28, 1), dtype=float32)
+    """
+    if hasattr(example, "shape") and hasattr(example, "dtype"):
+        return jax.ShapeDtypeStruct(example.shape, example.dtype)
+    if not isinstance(example, tuple | list) or not all(hasattr(n, "__index__") for n in example):
+        raise TypeError(
+            f"init: expected the shape of ONE example, such as (28, 28, 1) or (784,), got {example!r}. "
+            "For inputs that are not float32 pass jax.ShapeDtypeStruct(shape, dtype)."
+        )
+    sizes = tuple(int(n) for n in example)
+    if any(n < 1 for n in sizes):
+        raise ValueError(f"init: every axis of an example must have size >= 1, got {sizes}; leave out the batch axis.")
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+def output_example(layer: Layer, params: Params, state: State, example: Example) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of one output, found by tracing `predict` on a batch of one; nothing is computed.
+
+    Example:
+        >>> from jaxnn.layers import Flatten
+        >>> output_example(Flatten, (), (), (28, 28, 1)).shape
+        (784,)
+    """
+    one = as_example(example)
+    batch = jax.ShapeDtypeStruct((1, *one.shape), one.dtype)
+    y = jax.eval_shape(layer.predict, params, state, batch)
+    return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
+
+
+def param_dtype(example: jax.ShapeDtypeStruct) -> DType:
+    """The dtype of parameters that will meet such an example: its own if floating, else float32.
+
+    Example:
+        >>> param_dtype(jax.ShapeDtypeStruct((3,), jnp.int32))
+        dtype('float32')
+    """
+    return example.dtype if jnp.issubdtype(example.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+
+
+def _brief(value: Any) -> str:
+    """An option as a table shows it: functions by name."""
+    if callable(value):
+        return str(getattr(value, "__name__", type(value).__name__))
+    return repr(value) if not isinstance(value, np.ndarray | jax.Array) else f"array{value.shape}"

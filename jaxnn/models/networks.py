@@ -1,0 +1,130 @@
+"""The usual networks, each a `serial` of layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from jaxnn.checks import require_positive_int
+from jaxnn.initializers import Initializer, he_normal, lecun_normal
+from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Layer, MaxPool, Relu
+from jaxnn.layers.base import Example, as_example
+from jaxnn.models.combinators import serial
+from jaxnn.ops.conv import Padding
+from jaxnn.types import Key, Params, State
+
+
+def linear(features: int) -> Layer:
+    """A linear model on flattened inputs: y = w'x + b; with softmax cross-entropy, multinomial logistic regression.
+
+    Args:
+        features: outputs, one for each class.
+
+    Example:
+        >>> import jax
+        >>> params, state = linear(10).init(jax.random.key(0), (28, 28, 1))
+        >>> params[1]["w"].shape
+        (784, 10)
+    """
+    return serial(Flatten, Dense(features, w_init=lecun_normal))
+
+
+def mlp(
+    sizes: Sequence[int],
+    *,
+    activation: Layer = Relu,
+    dropout: float = 0.0,
+    input_dropout: float = 0.0,
+    w_init: Initializer = he_normal,
+) -> Layer:
+    """A multi-layer perceptron on flattened inputs: dense layers with an activation between, none after the last.
+
+    Args:
+        sizes: units of each layer, the input's first: [784, 512, 10]. `init` checks the first against the example.
+        activation: the layer between dense layers.
+        dropout: fraction of each hidden layer's outputs dropped in training.
+        input_dropout: fraction of the inputs dropped in training.
+        w_init: initializer of every weight matrix.
+
+    Example:
+        >>> import jax
+        >>> from jaxnn import tree
+        >>> params, state = mlp([3, 4, 2]).init(jax.random.key(0), (3,))
+        >>> tree.size(params)
+        26
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"mlp: sizes must name the input and at least one layer, such as [784, 512, 10], got {sizes}.")
+    for size in sizes:
+        require_positive_int("mlp", "each of sizes", size)
+    parts = [_flatten_to(sizes[0]), *_dropout(input_dropout)]
+    for hidden in sizes[1:-1]:
+        parts += [Dense(hidden, w_init=w_init), activation, *_dropout(dropout)]
+    return serial(*parts, Dense(sizes[-1], w_init=w_init))
+
+
+def cnn(
+    channels: Sequence[int] = (32, 64),
+    hidden: Sequence[int] = (128,),
+    classes: int = 10,
+    *,
+    window: int = 3,
+    convolutions: int = 1,
+    padding: Padding = "VALID",
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+) -> Layer:
+    """A convolutional network: stages of convolution, ReLU and 2x2 max-pool, then dense layers.
+
+    With the defaults on MNIST: conv 3x3x32 - pool - conv 3x3x64 - pool - dense 128 - dense 10, 225,034 parameters.
+
+    Args:
+        channels: output channels of each stage.
+        hidden: units of the dense layers in between.
+        classes: outputs.
+        window: side of the square kernels (stride 1).
+        convolutions: how many in each stage, before its pool.
+        padding: of the convolutions.
+        batch_norm: whether each convolution is followed by batch normalization, which then replaces its bias.
+        dropout: fraction of each dense layer's inputs dropped in training.
+
+    Example:
+        >>> import jax
+        >>> from jaxnn import tree
+        >>> params, state = cnn().init(jax.random.key(0), (28, 28, 1))
+        >>> tree.size(params)
+        225034
+    """
+    parts: list[Layer] = []
+    for features in channels:
+        for _ in range(require_positive_int("cnn", "convolutions", convolutions)):
+            if batch_norm:
+                parts += [Conv(features, window, padding=padding, b_init=None), BatchNorm(), Relu]
+            else:
+                parts += [Conv(features, window, padding=padding), Relu]
+        parts.append(MaxPool(2))
+    parts.append(Flatten)
+    for units in hidden:
+        parts += [*_dropout(dropout), Dense(units), Relu]
+    return serial(*parts, *_dropout(dropout), Dense(classes))
+
+
+def _dropout(rate: float) -> list[Layer]:
+    """A dropout layer, or none where nothing is dropped."""
+    return [Dropout(rate)] if rate else []
+
+
+def _flatten_to(size: int) -> Layer:
+    """Flatten that checks, at init, that an example has `size` entries."""
+
+    def init(key: Key, example: Example) -> tuple[Params, State]:
+        shape = as_example(example).shape
+        if math.prod(shape) != size:
+            raise ValueError(
+                f"mlp: sizes[0] is {size}, but one example has {math.prod(shape)} entries (shape {shape}). "
+                f"Make the first size {math.prod(shape)}."
+            )
+        return Flatten.init(key, example)
+
+    return dataclasses.replace(Flatten, init=init)

@@ -1,0 +1,86 @@
+"""A table of a network's layers, output shapes and parameter counts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from jaxnn import tree
+from jaxnn.layers.base import Example, Layer, as_example, output_example
+from jaxnn.models.combinators import SERIAL
+from jaxnn.types import Params, Shape, State
+
+
+class Row(NamedTuple):
+    """One layer in the table: its name, the shape of one output, its number of parameters."""
+
+    name: str
+    output: Shape
+    parameters: int
+
+
+def rows(net: Layer, example: Example) -> list[Row]:
+    """One row for each layer, in order; nested serials are unfolded, other composed layers are one row.
+
+    Nothing is computed or allocated: parameters are traced, so that a network of any size can be summarised.
+
+    Example:
+        >>> from jaxnn.models import mlp
+        >>> rows(mlp([3, 4, 2]), (3,))[1]
+        Row(name='dense', output=(4,), parameters=16)
+    """
+    shape = as_example(example)
+    params, state = jax.eval_shape(lambda key: net.init(key, shape), jax.random.key(0))
+    table: list[Row] = []
+    _collect(net, params, state, shape, table)
+    return table
+
+
+def _collect(
+    net: Layer, params: Params, state: State, shape: jax.ShapeDtypeStruct, table: list[Row]
+) -> jax.ShapeDtypeStruct:
+    """Append the rows of `net`; return the shape of one output."""
+    if net.kind is not SERIAL:
+        out = output_example(net, params, state, shape)
+        name = getattr(net.options.get("function"), "__name__", net.kind.name)
+        table.append(Row(name, out.shape, tree.size(params)))
+        return out
+    for part, p, s in zip(net.parts, params, state or ((),) * len(net.parts), strict=True):
+        shape = _collect(part, p, s, shape, table)
+    return shape
+
+
+def summary(net: Layer, example: Example) -> int:
+    """Print the table of layers, output shapes (of one example) and parameter counts; return the total.
+
+    Args:
+        net: a network.
+        example: the shape of one input, or an array or ShapeDtypeStruct like one.
+
+    Returns:
+        The number of parameters (weights and biases).
+
+    Example:
+        >>> from jaxnn.models import mlp
+        >>> total = summary(mlp([3, 4, 2]), (3,))
+        layer    output  parameters
+        -------  ------  ----------
+        (input)  (3,)             0
+        flatten  (3,)             0
+        dense    (4,)            16
+        relu     (4,)             0
+        dense    (2,)            10
+        -------  ------  ----------
+        total                    26
+    """
+    table = [Row("(input)", as_example(example).shape, 0), *rows(net, example)]
+    total = sum(row.parameters for row in table)
+    cells = [(row.name, str(row.output), f"{row.parameters:,}") for row in table]
+    heads, last = ("layer", "output", "parameters"), ("total", "", f"{total:,}")
+    widths = [max(len(line[i]) for line in [heads, last, *cells]) for i in range(3)]
+    rule = tuple("-" * width for width in widths)
+    for line in [heads, rule, *cells, rule, last]:
+        number = line[2].ljust(widths[2]) if line is heads else line[2].rjust(widths[2])
+        print(f"{line[0]:<{widths[0]}}  {line[1]:<{widths[1]}}  {number}".rstrip())
+    return total

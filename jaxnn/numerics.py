@@ -1,0 +1,68 @@
+"""Which dtype arithmetic runs in, and operations that stay finite where the naive ones do not. Floor 0."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxnn.types import Array, ArrayLike, DType
+
+
+def accumulation_dtype(*dtypes: DType) -> DType:
+    """The dtype in which sums over values of these dtypes are formed: float64 if any is float64, else float32.
+
+    Half-precision storage (bfloat16, float16) is summed in float32, because adding 0.001 to 1 in bfloat16 gives 1.
+
+    Example:
+        >>> accumulation_dtype(jnp.bfloat16)
+        dtype('float32')
+    """
+    return jnp.dtype(jnp.float64) if any(jnp.dtype(d) == jnp.float64 for d in dtypes) else jnp.dtype(jnp.float32)
+
+
+def accumulate(x: Array) -> Array:
+    """`x` in its accumulation dtype: half precision and integers widen to float32, float32 and float64 stay.
+
+    Example:
+        >>> accumulate(jnp.ones(2, jnp.bfloat16)).dtype
+        dtype('float32')
+    """
+    return x.astype(accumulation_dtype(x.dtype))
+
+
+def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> Array:
+    """numerator / denominator, with x/0 := 0; the derivative there is 0 too, never NaN.
+
+    The inner `where` keeps the division away from 0, so that neither the value nor the derivative of the branch
+    that is not taken is NaN.
+
+    Example:
+        >>> safe_divide(jnp.array([1.0, 0.0]), jnp.array([2.0, 0.0]))
+        Array([0.5, 0. ], dtype=float32)
+    """
+    zero = denominator == 0
+    return jnp.where(
+        zero, jnp.zeros_like(denominator), numerator / jnp.where(zero, jnp.ones_like(denominator), denominator)
+    )
+
+
+def safe_sqrt(x: Array) -> Array:
+    """sqrt(x) for x >= 0, with derivative 0 at x = 0 (where the true one is infinite).
+
+    Example:
+        >>> import jax
+        >>> jax.grad(safe_sqrt)(0.0)
+        Array(0., dtype=float32, weak_type=True)
+    """
+    zero = x == 0
+    return jnp.where(zero, jnp.zeros_like(x), jnp.sqrt(jnp.where(zero, jnp.ones_like(x), x)))
+
+
+def xlogy(x: Array, y: Array) -> Array:
+    """x log y, with 0 log y := 0 for every y, 0 included; derivatives there are 0 in both arguments.
+
+    Example:
+        >>> xlogy(jnp.array([0.0, 1.0]), jnp.array([0.0, 1.0]))
+        Array([0., 0.], dtype=float32)
+    """
+    zero = x == 0
+    return jnp.where(zero, jnp.zeros_like(x), x * jnp.log(jnp.where(zero, jnp.ones_like(y), y)))

@@ -1,0 +1,208 @@
+"""Convolution over any number of spatial axes, and its adjoints.
+
+"Convolution" as neural networks use the word: a cross-correlation, the kernel is not flipped,
+
+    y[n, o, :] = sum_k x[n, o s + k d - p, :] w[k, :, :]
+
+with stride s, dilation d and low padding p in each spatial axis. Images are channels-last (N, ..., C_in), kernels
+(..., C_in / groups, C_out): NHWC and HWIO for two axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn.checks import pair
+from jaxnn.numerics import accumulate
+from jaxnn.types import Array, Shape
+
+Padding: TypeAlias = str | Sequence[tuple[int, int]]
+"""\"VALID\" (none), "SAME" (ceil(size / stride) outputs), or a (low, high) pair for each spatial axis."""
+
+
+def resolve_padding(
+    where: str, padding: Padding, sizes: Shape, window: Shape, stride: Shape, dilation: Shape
+) -> tuple[tuple[int, int], ...]:
+    """The (low, high) padding of each spatial axis; "SAME" puts the odd one at the end, as XLA and TensorFlow do.
+
+    Example:
+        >>> resolve_padding("conv", "SAME", (28,), (3,), (1,), (1,))
+        ((1, 1),)
+    """
+    spans = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
+    if padding == "VALID":
+        pads = [(0, 0)] * len(sizes)
+    elif padding == "SAME":
+        totals = [max((-(-n // s) - 1) * s + span - n, 0) for n, s, span in zip(sizes, stride, spans, strict=True)]
+        pads = [(total // 2, total - total // 2) for total in totals]
+    else:
+        pads = _explicit_pads(where, padding, len(sizes))
+    for n, (low, high), span in zip(sizes, pads, spans, strict=True):
+        if n + low + high < span:
+            raise ValueError(
+                f"{where}: a window that spans {span} does not fit an axis of size {n} padded by ({low}, {high}). "
+                'Use a smaller window or dilation, more padding, or padding="SAME".'
+            )
+    return tuple(pads)
+
+
+def _explicit_pads(where: str, padding: Padding, dims: int) -> list[tuple[int, int]]:
+    """The pairs as given, or an error that says which form was expected."""
+    expected = f'"SAME", "VALID" or a (low, high) pair of ints >= 0 for each of {dims} spatial axes'
+    if isinstance(padding, str) or not hasattr(padding, "__len__") or len(padding) != dims:
+        raise ValueError(f"{where}: padding must be {expected}, got {padding!r}.")
+    pairs = [pair(where, "padding", p, 2, minimum=0) for p in padding]
+    return [(p[0], p[1]) for p in pairs]
+
+
+def _dimensions(ndim: int) -> tuple[str, str, str]:
+    """Channels-last dimension numbers for `lax.conv_general_dilated`: ("NHWC", "HWIO", "NHWC") with digits for axes."""
+    spatial = "".join(str(i) for i in range(ndim - 2))
+    return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
+
+
+def conv(
+    x: Array,
+    w: Array,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Array:
+    """y[n, o, c] = sum over k and i of x[n, o s + k d - p, i] w[k, i, c].
+
+    Args:
+        x: (N, ..., C_in), any number of spatial axes >= 1.
+        w: (..., C_in / groups, C_out).
+        stride, dilation: an int, or one for each spatial axis.
+        padding: "SAME", "VALID", or (low, high) pairs.
+        groups: channel groups; output channels [g C_out/groups, (g+1) C_out/groups) see only input group g.
+            groups = C_in is the depthwise convolution.
+
+    Returns:
+        (N, ..., C_out) in the promoted dtype of x and w.
+
+    Example:
+        >>> conv(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))).shape
+        (1, 3, 3, 2)
+    """
+    dims = x.ndim - 2
+    stride, dilation = pair("conv", "stride", stride, dims), pair("conv", "dilation", dilation, dims)
+    pads = resolve_padding("conv", padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
+    dtype = jnp.promote_types(x.dtype, w.dtype)
+    return lax.conv_general_dilated(
+        x.astype(dtype),
+        w.astype(dtype),
+        stride,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=_dimensions(x.ndim),
+        feature_group_count=groups,
+    )
+
+
+def conv_input_grad(
+    w: Array,
+    dy: Array,
+    sizes: Shape,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Array:
+    """The adjoint of `conv` in x: dy spread out by the stride and convolved with the flipped, transposed kernel.
+
+    dx[n, m, i] = sum over (o, k) with o s + k d - p = m of sum_c dy[n, o, c] w[k, i, c].
+
+    Args:
+        w: kernel (..., C_in / groups, C_out).
+        dy: errors (N, ..., C_out).
+        sizes: the spatial sizes of x, which the stride may have made ambiguous.
+        stride, padding, dilation, groups: as in the forward call.
+
+    Returns:
+        dx (N, *sizes, C_in) in the dtype of dy.
+
+    Example:
+        >>> conv_input_grad(jnp.ones((3, 3, 1, 2)), jnp.ones((1, 3, 3, 2)), (5, 5)).shape
+        (1, 5, 5, 1)
+    """
+    dims = dy.ndim - 2
+    stride, dilation = pair("conv", "stride", stride, dims), pair("conv", "dilation", dilation, dims)
+    pads = resolve_padding("conv", padding, sizes, w.shape[:-2], stride, dilation)
+    back = []
+    for n, out, k, s, d, (low, _) in zip(sizes, dy.shape[1:-1], w.shape[:-2], stride, dilation, pads, strict=True):
+        span = (k - 1) * d + 1
+        first = span - 1 - low
+        back.append((first, n - ((out - 1) * s + 1) - first + span - 1))
+    return lax.conv_general_dilated(
+        dy,
+        _flip_and_transpose(w.astype(dy.dtype), groups),
+        (1,) * dims,
+        back,
+        lhs_dilation=stride,
+        rhs_dilation=dilation,
+        dimension_numbers=_dimensions(dy.ndim),
+        feature_group_count=groups,
+    )
+
+
+def _flip_and_transpose(w: Array, groups: int) -> Array:
+    """Reverse the spatial axes and swap input with output channels inside each group."""
+    *window, c_in, c_out = w.shape
+    grouped = jnp.flip(w, range(len(window))).reshape(*window, c_in, groups, c_out // groups)
+    swapped = jnp.moveaxis(grouped, -1, -3)  # (..., C_out / groups, C_in / groups, groups)
+    return jnp.swapaxes(swapped, -1, -2).reshape(*window, c_out // groups, groups * c_in)
+
+
+def conv_weight_grad(
+    x: Array,
+    dy: Array,
+    window: Shape,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Array:
+    """The adjoint of `conv` in w: x correlated with dy, stride and dilation changing places.
+
+    dw[k, i, c] = sum over n and o of x[n, o s + k d - p, i] dy[n, o, c].
+
+    Args:
+        x: inputs (N, ..., C_in).
+        dy: errors (N, ..., C_out).
+        window: the spatial sizes of the kernel, which the stride may have made ambiguous.
+        stride, padding, dilation, groups: as in the forward call.
+
+    Returns:
+        dw (*window, C_in / groups, C_out) in the accumulation dtype.
+
+    Example:
+        >>> conv_weight_grad(jnp.ones((1, 5, 5, 1)), jnp.ones((1, 3, 3, 2)), (3, 3)).shape
+        (3, 3, 1, 2)
+    """
+    dims = x.ndim - 2
+    stride, dilation = pair("conv", "stride", stride, dims), pair("conv", "dilation", dilation, dims)
+    pads = resolve_padding("conv", padding, x.shape[1:-1], window, stride, dilation)
+    ends = []
+    for n, out, k, s, d, (low, _) in zip(x.shape[1:-1], dy.shape[1:-1], window, stride, dilation, pads, strict=True):
+        ends.append((low, (k - 1) * d + (out - 1) * s + 1 - n - low))
+    spatial = "".join(str(i) for i in range(dims))
+    return lax.conv_general_dilated(
+        accumulate(x),
+        accumulate(dy),
+        dilation,
+        ends,
+        rhs_dilation=stride,
+        # Channels of x play the batch and examples play the channels that are summed over.
+        dimension_numbers=(f"C{spatial}N", f"I{spatial}O", f"{spatial}NC"),
+        batch_group_count=groups,
+        precision=lax.Precision.HIGHEST,
+    )

@@ -1,0 +1,293 @@
+"""Pooling over windows of any number of spatial axes, and its adjoints.
+
+Both pools are separable: a window is reduced along its last axis, then along the one before, and so on. That costs
+sum(window) instead of prod(window) operations, and keeps the tie rule of the maximum exact: the first maximum in
+row-major order lies in the first row that holds the maximum, and is the first in that row.
+
+The gradient of `lax.reduce_window` with a maximum is a select-and-scatter, which is slow on CPU; strided slices joined
+by `where` have a gradient made of masks and pads. Where windows do not overlap, a reshape takes the place of slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnn.checks import pair, require_floating
+from jaxnn.numerics import accumulate
+from jaxnn.ops.conv import Padding, resolve_padding
+from jaxnn.types import Array, Shape
+
+
+def max_pool(
+    x: Array, *, window: int | Sequence[int], stride: int | Sequence[int] | None = None, padding: Padding = "VALID"
+) -> Array:
+    """y[n, o, c] = max over k of x[n, o s + k - p, c].
+
+    Ties: the derivative is 1 at the first maximum of a window in row-major order and 0 at the others. A NaN in a window
+    comes out as NaN. Padding never wins: it repeats the edge, which is in the window already.
+
+    Args:
+        x: (N, *spatial, C), one spatial axis or more.
+        window: an int, or one for each spatial axis.
+        stride: likewise; None means the window (no overlap).
+        padding: "VALID", "SAME", or a (low, high) pair for each spatial axis, each less than the window.
+
+    Returns:
+        (N, *spatial', C) in the dtype of x.
+
+    Raises:
+        ValueError: x has no spatial axis, a window does not fit, or padding is as large as the window.
+
+    Reference:
+        Ranzato, M., Huang, F. J., Boureau, Y.-L. & LeCun, Y. (2007). Unsupervised learning of invariant feature
+        hierarchies with applications to object recognition, section 2.
+
+    Example:
+        >>> max_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), window=2).ravel()
+        Array([3., 2.], dtype=float32)
+    """
+    windows, strides, pads = _geometry("max_pool", x.shape, window, stride, padding)
+    for axis in range(x.ndim - 2, 0, -1):
+        x = _first_maximum(_max_parts(x, axis, windows[axis - 1], strides[axis - 1], pads[axis - 1]))[0]
+    return x
+
+
+def max_pool_input_grad(
+    x: Array,
+    dy: Array,
+    *,
+    window: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+) -> Array:
+    """The adjoint of the derivative of `max_pool` at x: each error goes to the first maximum of its window.
+
+    dx[n, m, c] = sum of dy[n, o, c] over the windows o whose first maximum in row-major order is at m.
+
+    Args:
+        x: the input of the forward pass (N, *spatial, C).
+        dy: errors (N, *spatial', C).
+        window, stride, padding: as in the forward call.
+
+    Returns:
+        dx (N, *spatial, C) in the dtype of dy; sums over overlapping windows run in float32 (float64 for float64).
+
+    Example:
+        >>> x = jnp.array([5.0, 5.0, 2.0, 7.0]).reshape(1, 4, 1)
+        >>> max_pool_input_grad(x, jnp.array([1.0, 10.0]).reshape(1, 2, 1), window=2).ravel()
+        Array([ 1.,  0.,  0., 10.], dtype=float32)
+    """
+    windows, strides, pads = _geometry("max_pool", x.shape, window, stride, padding)
+    _require_output("max_pool", x.shape, dy, windows, strides, pads)
+    winners, sizes = [], x.shape
+    for axis in range(x.ndim - 2, 0, -1):
+        parts = _max_parts(x, axis, windows[axis - 1], strides[axis - 1], pads[axis - 1])
+        x, winner = _first_maximum(parts)
+        winners.append(winner)
+    dx = accumulate(dy)
+    zero = jnp.zeros((), dx.dtype)
+    for axis, winner in enumerate(reversed(winners), start=1):
+        k, s, (low, high), n = windows[axis - 1], strides[axis - 1], pads[axis - 1], sizes[axis]
+        routed = [jnp.where(winner == i, dx, zero) for i in range(k)]
+        dx = _fold_edges(_gather_parts(routed, axis, s, n + low + high), axis, low, high)
+    return dx.astype(dy.dtype)
+
+
+def average_pool(
+    x: Array,
+    *,
+    window: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    count_padding: bool = True,
+) -> Array:
+    """y[n, o, c] = (1 / m_o) sum over k of x[n, o s + k - p, c], padding counting as 0.
+
+    Args:
+        x: (N, *spatial, C), floating, one spatial axis or more.
+        window: an int, or one for each spatial axis.
+        stride: likewise; None means the window (no overlap).
+        padding: "VALID", "SAME", or a (low, high) pair for each spatial axis, each less than the window.
+        count_padding: True (as in flax and PyTorch): m_o = prod(window) everywhere. False: m_o counts only the entries
+            of x in the window, so that a constant image stays constant.
+
+    Returns:
+        (N, *spatial', C) in the dtype of x; sums run in float32 (float64 for float64).
+
+    Raises:
+        TypeError: x is not floating.
+        ValueError: x has no spatial axis, a window does not fit, or padding is as large as the window.
+
+    Reference:
+        LeCun, Y., Boser, B., Denker, J. S., et al. (1990). Handwritten digit recognition with a back-propagation
+        network, section 4.
+
+    Example:
+        >>> average_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), window=2).ravel()
+        Array([2., 1.], dtype=float32)
+    """
+    require_floating("average_pool", "x", x.dtype, "Convert it: x.astype(jnp.float32).")
+    windows, strides, pads = _geometry("average_pool", x.shape, window, stride, padding)
+    y = accumulate(x)
+    for axis in range(x.ndim - 2, 0, -1):
+        k, s, (low, high) = windows[axis - 1], strides[axis - 1], pads[axis - 1]
+        shares = _shares(x.shape[axis], k, s, low, high, count_padding)
+        y = _along(shares, axis, reduce(add, _parts(_pad(y, axis, low, high), axis, k, s)))
+    return y.astype(x.dtype)
+
+
+def average_pool_input_grad(
+    dy: Array,
+    sizes: Shape,
+    *,
+    window: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    count_padding: bool = True,
+) -> Array:
+    """The adjoint of `average_pool`: each error is shared equally by the entries of its window.
+
+    dx[n, m, c] = sum over the windows o that hold m of dy[n, o, c] / m_o.
+
+    Args:
+        dy: errors (N, *spatial', C).
+        sizes: the spatial sizes of x, which the stride may have made ambiguous.
+        window, stride, padding, count_padding: as in the forward call.
+
+    Returns:
+        dx (N, *sizes, C) in the dtype of dy; sums run in float32 (float64 for float64).
+
+    Example:
+        >>> average_pool_input_grad(jnp.array([2.0, 4.0]).reshape(1, 2, 1), (4,), window=2).ravel()
+        Array([1., 1., 2., 2.], dtype=float32)
+    """
+    shape = (dy.shape[0], *sizes, dy.shape[-1])
+    windows, strides, pads = _geometry("average_pool", shape, window, stride, padding)
+    _require_output("average_pool", shape, dy, windows, strides, pads)
+    dx = accumulate(dy)
+    for axis, n in enumerate(sizes, start=1):
+        k, s, (low, high) = windows[axis - 1], strides[axis - 1], pads[axis - 1]
+        share = _along(_shares(n, k, s, low, high, count_padding), axis, dx)
+        dx = lax.slice_in_dim(_gather_parts([share] * k, axis, s, n + low + high), low, low + n, axis=axis)
+    return dx.astype(dy.dtype)
+
+
+def _geometry(
+    where: str, shape: Shape, window: int | Sequence[int], stride: int | Sequence[int] | None, padding: Padding
+) -> tuple[Shape, Shape, tuple[tuple[int, int], ...]]:
+    """Window, stride and (low, high) padding of each spatial axis, checked."""
+    dims = len(shape) - 2
+    if dims < 1:
+        raise ValueError(
+            f"{where}: x must be (N, *spatial, C) with at least one spatial axis, got shape {shape}. "
+            "Add the missing batch axis (x[None]) or channel axis (x[..., None])."
+        )
+    windows = pair(where, "window", window, dims)
+    strides = windows if stride is None else pair(where, "stride", stride, dims)
+    pads = resolve_padding(where, padding, shape[1:-1], windows, strides, (1,) * dims)
+    for k, (low, high) in zip(windows, pads, strict=True):
+        if max(low, high) >= k:
+            raise ValueError(
+                f"{where}: padding ({low}, {high}) must be less than the window {k}, else a window lies wholly in "
+                "padding. Use less padding or a larger window."
+            )
+    if 0 in shape[1:-1]:
+        raise ValueError(f"{where}: every spatial axis must have size >= 1, got shape {shape}.")
+    return windows, strides, pads
+
+
+def _require_output(
+    where: str, shape: Shape, dy: Array, windows: Shape, strides: Shape, pads: Sequence[tuple[int, int]]
+) -> None:
+    """Raise unless dy has the shape of the pooled x."""
+    spatial = zip(shape[1:-1], windows, strides, pads, strict=True)
+    expected = (shape[0], *(_outputs(n + sum(p), k, s) for n, k, s, p in spatial), shape[-1])
+    if dy.shape != expected:
+        raise ValueError(
+            f"{where}: the errors of an input {shape} must have the shape of its output, {expected}, got {dy.shape}. "
+            "Give the adjoint the window, stride and padding of the forward call."
+        )
+
+
+def _outputs(size: int, k: int, s: int) -> int:
+    """How many windows fit an axis that is padded already."""
+    return (size - k) // s + 1
+
+
+def _parts(x: Array, axis: int, k: int, s: int) -> list[Array]:
+    """The k-th entry of every window along one axis, for k = 0, 1, ...: arrays as long as there are windows."""
+    out = _outputs(x.shape[axis], k, s)
+    if s == k:
+        whole = lax.slice_in_dim(x, 0, out * k, axis=axis)
+        split = whole.reshape(*x.shape[:axis], out, k, *x.shape[axis + 1 :])
+        return [lax.index_in_dim(split, i, axis + 1, keepdims=False) for i in range(k)]
+    return [lax.slice_in_dim(x, i, i + (out - 1) * s + 1, s, axis) for i in range(k)]
+
+
+def _gather_parts(parts: Sequence[Array], axis: int, s: int, size: int) -> Array:
+    """The adjoint of `_parts`: every part back to where it came from in an axis of the given size, and summed."""
+    k, out = len(parts), parts[0].shape[axis]
+    zero = jnp.zeros((), parts[0].dtype)
+    none = [(0, 0, 0)] * parts[0].ndim
+    if s == k:
+        shape = parts[0].shape
+        whole = jnp.stack(parts, axis + 1).reshape(*shape[:axis], out * k, *shape[axis + 1 :])
+        return _pad(whole, axis, 0, size - out * k)
+    spread = [(i, size - i - (out - 1) * s - 1, s - 1) for i in range(k)]
+    return reduce(add, [lax.pad(p, zero, [*none[:axis], c, *none[axis + 1 :]]) for p, c in zip(parts, spread)])
+
+
+def _max_parts(x: Array, axis: int, k: int, s: int, pads: tuple[int, int]) -> list[Array]:
+    """The parts of the edge-padded x."""
+    low, high = pads
+    if low or high:
+        n = x.shape[axis]
+        first, last = lax.slice_in_dim(x, 0, 1, axis=axis), lax.slice_in_dim(x, n - 1, n, axis=axis)
+        x = lax.concatenate([first] * low + [x] + [last] * high, axis)
+    return _parts(x, axis, k, s)
+
+
+def _fold_edges(dx: Array, axis: int, low: int, high: int) -> Array:
+    """The adjoint of edge padding: what reached the padding belongs to the first and the last entry."""
+    n = dx.shape[axis] - low - high
+    inner = lax.slice_in_dim(dx, low, low + n, axis=axis)
+    if low:
+        inner = inner + _pad(lax.slice_in_dim(dx, 0, low, axis=axis).sum(axis, keepdims=True), axis, 0, n - 1)
+    if high:
+        inner = inner + _pad(lax.slice_in_dim(dx, low + n, None, axis=axis).sum(axis, keepdims=True), axis, n - 1, 0)
+    return inner
+
+
+def _first_maximum(parts: Sequence[Array]) -> tuple[Array, Array]:
+    """The entrywise maximum of the parts and the index of the first part that attains it; NaN counts as the largest."""
+    best, winner = parts[0], jnp.zeros(parts[0].shape, jnp.int32)
+    for i, part in enumerate(parts[1:], start=1):
+        keep = (best >= part) | (best != best)  # a comparison with NaN is False, so that a new NaN wins
+        best, winner = jnp.where(keep, best, part), jnp.where(keep, winner, i)
+    return best, winner
+
+
+def _pad(x: Array, axis: int, low: int, high: int) -> Array:
+    """x with zeros before and after along one axis."""
+    widths = [(low, high, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), widths) if low or high else x
+
+
+def _shares(n: int, k: int, s: int, low: int, high: int, count_padding: bool) -> np.ndarray:
+    """1 / m_o along one axis, by window."""
+    starts = np.arange(_outputs(n + low + high, k, s)) * s - low
+    real = np.minimum(starts + k, n) - np.maximum(starts, 0)
+    return 1.0 / (np.full_like(real, k) if count_padding else real)
+
+
+def _along(factors: np.ndarray, axis: int, x: Array) -> Array:
+    """x times one factor for each position on one axis."""
+    shape = [1] * x.ndim
+    shape[axis] = len(factors)
+    return x * jnp.asarray(factors.reshape(shape), x.dtype)

@@ -1,0 +1,10 @@
+"""Figures (floor 6): each function draws one and returns it; `save` writes it as PNG.
+
+Colours are those of Okabe and Ito (2008), which stay distinct for the colour-blind.
+"""
+
+from jaxnn.plots.classification import confusion, mistakes
+from jaxnn.plots.curves import curves
+from jaxnn.plots.style import COLOURS, figure, save
+
+__all__ = ["COLOURS", "confusion", "curves", "figure", "mistakes", "save"]

@@ -1,0 +1,91 @@
+"""What a classifier gets wrong: the confusion matrix, and the images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxnn.plots.style import figure
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], *, title: str = "Confusion matrix") -> Figure:
+    """Counts of (true class, predicted class), coloured by the share of the true class; the diagonal is left white.
+
+    Args:
+        matrix: (K, K) ints, rows true, columns predicted, as `metrics.confusion_matrix` returns.
+        classes: K names.
+
+    Example:
+        >>> fig = confusion(np.array([[9, 1], [0, 5]]), ["cat", "dog"])
+        >>> fig.axes[0].get_xlabel()
+        'predicted class'
+    """
+    matrix = np.asarray(matrix)
+    k = len(classes)
+    if matrix.shape != (k, k):
+        raise ValueError(f"confusion: expected a matrix {(k, k)} for {k} classes, got {matrix.shape}.")
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    off = np.where(np.eye(k, dtype=bool), 0.0, share)
+    fig, ax = figure(width=1.6 + 0.55 * k, height=1.2 + 0.5 * k)
+    image = ax.imshow(off, cmap="Oranges", vmin=0, vmax=max(off.max(), 1.0))
+    fig.colorbar(image, ax=ax, label="mistakes (% of the true class)", shrink=0.8)
+    dark = 0.6 * max(off.max(), 1.0)
+    for i in range(k):
+        for j in range(k):
+            if matrix[i, j]:
+                ax.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=9,
+                        color="white" if off[i, j] > dark else "black",
+                        fontweight="bold" if i == j else "normal")  # fmt: skip
+    long = max(map(len, classes)) > 3
+    ax.set_xticks(range(k), classes, rotation=45 if long else 0, ha="right" if long else "center")
+    ax.set_yticks(range(k), classes)
+    ax.set_xlabel("predicted class", fontsize=11)
+    ax.set_ylabel("true class", fontsize=11)
+    wrong = matrix.sum() - np.trace(matrix)
+    ax.set_title(f"{title}\n{wrong} of {matrix.sum()} wrong ({100 * wrong / max(matrix.sum(), 1):.2f}%)", fontsize=12)
+    return fig
+
+
+def mistakes(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    *,
+    most: int = 40,
+    title: str = "Mistakes",
+) -> Figure:
+    """The images that were classified wrongly, the most confident mistakes first: label, guess and confidence.
+
+    Args:
+        images: (N, H, W) or (N, H, W, C), values in [0, 1].
+        labels: (N,) ints.
+        probabilities: (N, K) of the classifier.
+        classes: K names.
+        most: how many are shown at most.
+
+    Example:
+        >>> fig = mistakes(np.zeros((2, 8, 8, 1)), np.array([0, 1]), np.array([[0.1, 0.9], [0.2, 0.8]]), ["a", "b"])
+        >>> fig.axes[0].get_title()
+        'true a\\nguess b 90%'
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(guesses != labels)
+    shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
+    columns = 8 if len(shown) > 8 else max(len(shown), 1)
+    rows = max(-(-len(shown) // columns), 1)
+    fig, axes = figure(rows, columns, width=1.25, height=1.6, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, i in zip(axes.flat, shown, strict=False):
+        image = np.asarray(images[i])
+        ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0, vmax=1)
+        ax.set_title(f"true {classes[labels[i]]}\nguess {classes[guesses[i]]} {confidence[i]:.0%}", fontsize=9)
+    if not len(shown):
+        axes[0, 0].text(0.5, 0.5, "none", ha="center", va="center", fontsize=12)
+    heading = f"{title}: {len(wrong)} of {len(labels)}"
+    fig.suptitle(heading + (f", the {len(shown)} most confident" if len(shown) < len(wrong) else ""), fontsize=12)
+    return fig

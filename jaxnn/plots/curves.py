@@ -1,0 +1,62 @@
+"""Learning curves from the history of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from jaxnn.plots.style import COLOURS, figure
+
+
+def curves(histories: Sequence[Sequence[Mapping[str, float]]], *, title: str = "Learning curves") -> Figure:
+    """Losses, and errors in percent, against the epoch; a faint line for each run and a bold one for their mean.
+
+    Args:
+        histories: one history of `train.fit` for each run (one for each seed); figures named "*loss" share the left
+            axes (logarithmic), those named "*error" the right ones.
+        title: over both.
+
+    Returns:
+        A matplotlib Figure with two axes.
+
+    Raises:
+        ValueError: there is no run, or no epoch in one.
+
+    Example:
+        >>> fig = curves([[{"epoch": 1, "loss": 1.0, "validation_loss": 1.1, "validation_error": 0.5}]])
+        >>> len(fig.axes)
+        2
+    """
+    if not histories or not all(histories):
+        raise ValueError("curves: expected at least one history with at least one epoch, got none.")
+    fig, (left, right) = figure(1, 2)
+    names = list(histories[0][0])
+    for ax, suffix, factor, label in (
+        (left, "loss", 1.0, "mean loss per example (nats)"),
+        (right, "error", 100.0, "error (%)"),
+    ):
+        shown = [name for name in names if name.endswith(suffix)]
+        for name, colour in zip(shown, COLOURS, strict=False):
+            _draw_runs(ax, histories, name, factor, colour)
+        ax.set_xlabel("epoch", fontsize=11)
+        ax.set_ylabel(label, fontsize=11)
+        ax.grid(alpha=0.3)
+        if shown:
+            ax.legend(fontsize=10)
+    left.set_yscale("log")
+    right.set_ylim(bottom=0)
+    fig.suptitle(title, fontsize=12)
+    return fig
+
+
+def _draw_runs(ax, histories, name, factor, colour) -> None:  # type: ignore[no-untyped-def]
+    """One figure of every run: the mean over the epochs that all have, and each run faintly where there are several."""
+    runs = [[factor * record[name] for record in history] for history in histories]
+    common = min(map(len, runs))
+    mean = [sum(run[e] for run in runs) / len(runs) for e in range(common)]
+    readable = "training loss" if name == "loss" else name.replace("_", " ")
+    label = f"{readable} (mean of {len(runs)} runs)" if len(runs) > 1 else readable
+    ax.plot(range(1, common + 1), mean, color=colour, linewidth=2, label=label, marker="o" if common < 15 else None)
+    for run in runs if len(runs) > 1 else ():
+        ax.plot(range(1, len(run) + 1), run, color=colour, linewidth=0.8, alpha=0.4)

@@ -1,0 +1,52 @@
+"""The look that all figures share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+"""Okabe and Ito's palette: blue, vermilion, green, purple, orange, sky blue, yellow, black."""
+
+
+def figure(
+    rows: int = 1, columns: int = 1, *, width: float = 5.0, height: float = 3.6, **settings: Any
+) -> tuple[Figure, Any]:
+    """A figure of rows x columns axes, each `width` x `height` inches; needs no display and no global state.
+
+    Args:
+        rows, columns: the grid of axes.
+        width, height: of one pair of axes, in inches.
+        settings: passed to `Figure.subplots`, such as `sharey=True`.
+
+    Returns:
+        (figure, axes): one Axes, or an array of them.
+
+    Example:
+        >>> fig, axes = figure(1, 2)
+        >>> axes.shape
+        (2,)
+    """
+    fig = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=120)
+    FigureCanvasAgg(fig)
+    axes = fig.subplots(rows, columns, **settings)
+    for ax in getattr(axes, "flat", [axes]):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=10)
+    return fig, axes
+
+
+def save(fig: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG and return its path.
+
+    Example:
+        >>> import tempfile
+        >>> save(figure()[0], Path(tempfile.mkdtemp()) / "empty.png").name
+        'empty.png'
+    """
+    path = Path(path)
+    fig.savefig(path)
+    return path

@@ -1,0 +1,64 @@
+"""Schedules: pure functions from the step count 0, 1, 2, ... to a value such as the learning rate. Floor 2.
+
+Names, argument names, order and defaults are optax's, and so are the values at every step, except where optax is
+silently wrong; there we differ on purpose:
+
+| setting | optax 0.2.8 | here |
+|---|---|---|
+| `transition_steps <= 0`, `transition_begin < 0`, `decay_rate <= 0` | constant, clipped, or NaN | ValueError |
+| `warmup_constant_schedule(warmup_steps=0)` | stays at `init_value` (often 0) | `peak_value` at once |
+| `join_schedules`: lengths that do not match, unsorted boundaries | drops some | ValueError |
+| one-cycle phases that end on the same step (`pct_final=1`, few steps) | drops a phase's factor | applies both |
+| `linear_onecycle_schedule(pct_start > pct_final)` | swaps the phases | ValueError |
+| `staircase=True`: count / transition_steps | rounded in floating point | whole-number division, exact |
+| `polynomial_schedule` with a fractional power, compiled | NaN at the end for some lengths (float32, 9 steps) | `end_value` |
+| traced step counts, decay rates and peak values | an error in most | allowed |
+| arrays of counts | an error in `piecewise_interpolate_schedule` | one value for each count |
+
+Values are float32, or float64 where a parameter is float64 or `jax.enable_x64` is on with plain Python parameters; a
+bfloat16 or float16 parameter is computed and returned in float32. Counts are whole numbers >= 0, traced or not, and
+differences of counts are taken between whole numbers, so they stay exact beyond 2^24. A schedule is fixed by its
+arguments: checks of concrete arguments raise ValueError when it is made, traced ones pass unchecked.
+"""
+
+from jaxnn.schedules.base import Schedule
+from jaxnn.schedules.batch_size import sqrt_batch_size_rule
+from jaxnn.schedules.decay import (
+    constant_schedule,
+    cosine_decay_schedule,
+    exponential_decay,
+    linear_schedule,
+    polynomial_schedule,
+)
+from jaxnn.schedules.piecewise import (
+    cosine_onecycle_schedule,
+    linear_onecycle_schedule,
+    piecewise_constant_schedule,
+    piecewise_interpolate_schedule,
+)
+from jaxnn.schedules.sequence import (
+    join_schedules,
+    sgdr_schedule,
+    warmup_constant_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
+)
+
+__all__ = [
+    "Schedule",
+    "constant_schedule",
+    "cosine_decay_schedule",
+    "cosine_onecycle_schedule",
+    "exponential_decay",
+    "join_schedules",
+    "linear_onecycle_schedule",
+    "linear_schedule",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
+    "polynomial_schedule",
+    "sgdr_schedule",
+    "sqrt_batch_size_rule",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+]

@@ -1,0 +1,72 @@
+"""Many seeds of one training run as one compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.checks import require_positive_int
+from jaxnn.data import Partial
+from jaxnn.layers import Layer
+from jaxnn.optim import Optimizer
+from jaxnn.train.fit import run_keys
+from jaxnn.train.loss import mean_loss
+from jaxnn.train.step import Augment, TrainState, ValueAndGrad, init, scan_epoch
+from jaxnn.types import Array, Key, Loss, Params
+
+
+def ensemble(
+    net: Layer,
+    loss: Loss,
+    opt: Optimizer,
+    train: tuple[Any, Any],
+    *,
+    keys: Key,
+    epochs: int,
+    batch_size: int = 128,
+    regularizer: Callable[[Params], Array] | None = None,
+    value_and_grad: ValueAndGrad | None = None,
+    augment: Augment | None = None,
+    partial: Partial = Partial.DROP,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Train one network from S seeds at once: the scanned epochs under `vmap`, the data shared.
+
+    Member s is the run that `fit` makes with `key=keys[s]`, up to the rounding that a batched kernel brings.
+
+    Args:
+        keys: S typed keys, shape (S,): `jax.random.split(key, S)`.
+        net, loss, opt, train, epochs, batch_size, regularizer, value_and_grad, augment, partial: as for `fit`.
+
+    Returns:
+        (ts, report): every leaf of `ts` has a leading axis S (`jax.vmap(net.predict, (0, 0, None))` predicts with all);
+        report["loss"] is (S, epochs, steps). A member that diverged holds NaN and does not disturb the others.
+
+    Example:
+        >>> from jaxnn import losses, models, optim
+        >>> ts, report = ensemble(models.linear(2), losses.softmax_cross_entropy, optim.sgd(0.1),
+        ...                       (jnp.ones((8, 3)), jnp.zeros(8, jnp.int32)),
+        ...                       keys=jax.random.split(jax.random.key(0), 5), epochs=2, batch_size=4)
+        >>> ts.params[1]["w"].shape, report["loss"].shape
+        ((5, 3, 2), (5, 2, 2))
+    """
+    epochs = require_positive_int("ensemble", "epochs", epochs)
+    if jnp.ndim(keys) != 1:
+        raise ValueError(
+            f"ensemble: keys must have shape (S,), one for each member, got {jnp.shape(keys)}. "
+            "Use jax.random.split(key, S)."
+        )
+    x, y = jnp.asarray(train[0]), jnp.asarray(train[1])
+    vg = value_and_grad or jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)
+    epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
+
+    def run(key: Key, x: Array, y: Array) -> tuple[TrainState, dict[str, Array]]:
+        init_key, epochs_key = run_keys(key)
+        ts = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+        return jax.lax.scan(
+            lambda ts, e: epoch(ts, x, y, jax.random.fold_in(epochs_key, e)), ts, jnp.arange(1, epochs + 1)
+        )
+
+    return jax.jit(jax.vmap(run, in_axes=(0, None, None)))(keys, x, y)

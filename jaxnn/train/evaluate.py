@@ -1,0 +1,102 @@
+"""Metrics and outputs over a whole data set, in batches, compiled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.layers import Layer
+from jaxnn.losses import example_weights
+from jaxnn.train.loss import weighted_mean
+from jaxnn.types import Array, Loss, Params, State
+
+
+def make_outputs(net: Layer, *, batch_size: int = 1000) -> Callable[[Params, State, Array], Array]:
+    """A compiled function that predicts any number of examples in batches, in evaluation mode.
+
+    Args:
+        net: a network.
+        batch_size: examples at a time; bounds the memory, changes nothing else.
+
+    Returns:
+        `outputs(params, state, x (N, ...)) -> (N, ...)`, in order.
+
+    Example:
+        >>> from jaxnn import models
+        >>> net = models.linear(2)
+        >>> params, state = net.init(jax.random.key(0), (3,))
+        >>> make_outputs(net, batch_size=4)(params, state, jnp.ones((10, 3))).shape
+        (10, 2)
+    """
+
+    def outputs(params: Params, state: State, x: Array) -> Array:
+        n = x.shape[0]
+        if n == 0:
+            raise ValueError("evaluate: got no examples (N = 0).")
+        size = min(batch_size, n)
+        steps = math.ceil(n / size)
+        # The last batch is filled with copies of the first example, whose outputs are cut off again.
+        index = jnp.where(jnp.arange(steps * size) < n, jnp.arange(steps * size), 0).reshape(steps, size)
+        ys = jax.lax.map(lambda rows: net.predict(params, state, jnp.take(x, rows, axis=0)), index)
+        return ys.reshape(steps * size, *ys.shape[2:])[:n]
+
+    return jax.jit(outputs)
+
+
+def make_evaluate(
+    net: Layer, metrics: Mapping[str, Loss], *, batch_size: int = 1000
+) -> Callable[[Params, State, Array, Array], dict[str, Array]]:
+    """A compiled function that returns the mean over examples of each metric, in evaluation mode.
+
+    Args:
+        net: a network.
+        metrics: named per-example functions (outputs (N, ...), targets (N, ...)) -> (N,): any loss of `jaxnn.losses`,
+            or `metrics.error_rate`.
+        batch_size: examples at a time.
+
+    Returns:
+        `evaluate(params, state, x, y) -> {name: scalar}`.
+
+    Example:
+        >>> from jaxnn import losses, models
+        >>> net = models.linear(2)
+        >>> params, state = net.init(jax.random.key(0), (3,))
+        >>> run = make_evaluate(net, {"loss": losses.softmax_cross_entropy})
+        >>> sorted(run(params, state, jnp.ones((10, 3)), jnp.zeros(10, jnp.int32)))
+        ['loss']
+    """
+    outputs = make_outputs(net, batch_size=batch_size)
+
+    def evaluate(params: Params, state: State, x: Array, y: Array) -> dict[str, Array]:
+        predicted = outputs(params, state, x)
+        return {
+            name: weighted_mean(metric(predicted, y), example_weights(metric, y)) for name, metric in metrics.items()
+        }
+
+    return jax.jit(evaluate)
+
+
+def evaluate(
+    net: Layer,
+    params: Params,
+    state: State,
+    x: Array,
+    y: Array,
+    metrics: Mapping[str, Loss],
+    *,
+    batch_size: int = 1000,
+) -> dict[str, float]:
+    """The means of some metrics, once, as Python floats; in a loop use `make_evaluate`, which compiles once.
+
+    Example:
+        >>> from jaxnn import metrics, models
+        >>> net = models.linear(2)
+        >>> params, state = net.init(jax.random.key(0), (3,))
+        >>> evaluate(net, params, state, jnp.ones((4, 3)), jnp.zeros(4, jnp.int32), {"error": metrics.error_rate})
+        {'error': ...}
+    """
+    values = make_evaluate(net, metrics, batch_size=batch_size)(params, state, jnp.asarray(x), jnp.asarray(y))
+    return {name: float(value) for name, value in values.items()}

@@ -1,0 +1,97 @@
+"""The training loss of a network: where the mean over examples is taken, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+
+from jaxnn import losses
+from jaxnn.layers import Layer
+from jaxnn.numerics import accumulate
+from jaxnn.types import Array, Key, Loss, Params, State
+
+LossFunction: TypeAlias = Callable[..., tuple[Array, State]]
+"""(params, state, x, y, *, key=None, weights=None) -> (value, state)."""
+
+
+def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | None = None) -> LossFunction:
+    """C(params) = sum_i w_i loss(net(x_i), y_i) / sum_i w_i + regularizer(params), in training mode.
+
+    Without weights every w_i is 1: the mean over the batch. A loss that leaves out
+    positions (`functools.partial(losses.softmax_cross_entropy, ignore_index=-1)`) weighs each example by the positions
+    that count, so that the value is the mean over all of them.
+
+    Args:
+        net: a network.
+        loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
+        regularizer: a function of the parameters, such as `losses.l2(1e-4)`; added to the mean.
+
+    Returns:
+        `loss_fn(params, state, x, y, *, key=None, weights=None) -> (value, state)`: value a scalar, state with updated
+        running statistics; `weights` (N,) are the w_i. If all weights are 0 the mean is 0.
+        Differentiate with `jax.value_and_grad(loss_fn, has_aux=True)`.
+
+    Raises:
+        ValueError: the loss does not return one value for each example, or the weights do not fit them.
+
+    Example:
+        >>> import jax
+        >>> from jaxnn import losses, models
+        >>> net = models.linear(3)
+        >>> params, state = net.init(jax.random.key(0), (4,))
+        >>> loss_fn = mean_loss(net, losses.softmax_cross_entropy)
+        >>> (value, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        ...     params, state, jnp.ones((2, 4)), jnp.array([0, 2]))
+        >>> grads[1]["w"].shape
+        (4, 3)
+    """
+
+    def loss_fn(
+        params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
+    ) -> tuple[Array, State]:
+        outputs, state = net.apply(params, state, x, key=key, train=True)
+        value = weighted_mean(loss(outputs, y), combined_weights(losses.example_weights(loss, y), weights))
+        return value if regularizer is None else value + regularizer(params).astype(value.dtype), state
+
+    return loss_fn
+
+
+def combined_weights(first: Array | None, second: Array | None) -> Array | None:
+    """The product of two sets of example weights, None standing for all ones.
+
+    Example:
+        >>> combined_weights(None, jnp.ones(2))
+        Array([1., 1.], dtype=float32)
+    """
+    if first is None or second is None:
+        return second if first is None else first
+    return first * second
+
+
+def weighted_mean(values: Array, weights: Array | None) -> Array:
+    """sum_i w_i v_i / sum_i w_i over examples; the plain mean without weights; 0 if all weights are 0.
+
+    A value whose weight is 0 does not count even where it is infinite or NaN.
+
+    Example:
+        >>> weighted_mean(jnp.array([1.0, 5.0]), jnp.array([1.0, 0.0]))
+        Array(1., dtype=float32)
+    """
+    if values.ndim != 1:
+        raise ValueError(
+            f"expected one loss for each example, shape (N,), got shape {values.shape}. Use a loss of jaxnn.losses, "
+            "or average your own over all but the first axis."
+        )
+    if values.shape[0] == 0:
+        raise ValueError("the mean over an empty batch (N = 0) is not defined; give at least one example.")
+    values = accumulate(values)
+    if weights is None:
+        return jnp.mean(values)
+    if weights.shape != values.shape:
+        raise ValueError(f"weights must have one entry for each example, {values.shape}, got {weights.shape}.")
+    weights = weights.astype(values.dtype)
+    total = jnp.sum(weights)
+    counted = jnp.where(weights == 0, jnp.zeros_like(values), values)
+    return jnp.sum(weights * counted) / jnp.where(total == 0, jnp.ones_like(total), total)

@@ -1,0 +1,63 @@
+"""A line that shows how far a fit has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+import rich.console
+import rich.progress
+
+
+class Progress:
+    """A bar over epochs on a terminal; one plain line for each epoch where the output is not a terminal.
+
+    Example:
+        >>> with Progress(2, enabled=False) as bar:
+        ...     bar.show({"epoch": 1, "loss": 0.5, "examples_per_second": 1000.0})
+    """
+
+    def __init__(self, epochs: int, *, enabled: bool = True) -> None:
+        self._console = rich.console.Console(stderr=True)
+        self._epochs = epochs
+        self._enabled = enabled
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
+            rich.progress.BarColumn(bar_width=20),
+            rich.progress.TextColumn("{task.fields[figures]}"),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(),
+            console=self._console,
+            disable=not enabled or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("fit", total=epochs, figures="compiling")
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, record: Mapping[str, float]) -> None:
+        """Advance by one epoch and show its figures."""
+        figures = _figures(record)
+        self._bar.update(self._task, advance=1, figures=figures)
+        if self._enabled and not self._console.is_terminal:
+            self._console.print(
+                f"epoch {record['epoch']:.0f}/{self._epochs}  {figures}", highlight=False, soft_wrap=True
+            )
+
+
+def _figures(record: Mapping[str, float]) -> str:
+    """`loss 0.123  validation_error 1.5%  52,000 examples/s`, for one epoch."""
+    shown = []
+    for name, value in record.items():
+        if name in ("epoch", "seconds", "examples_per_second"):
+            continue
+        is_fraction = name.endswith(("error", "accuracy"))
+        shown.append(f"{name} {value:.2%}" if is_fraction else f"{name} {value:.4g}")
+    return "  ".join([*shown, f"{record['examples_per_second']:,.0f} examples/s"])

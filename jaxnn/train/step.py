@@ -1,0 +1,192 @@
+"""A compiled optimizer step, and a compiled epoch of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import tree
+from jaxnn.data import Partial, batch_indices, take
+from jaxnn.layers import Layer
+from jaxnn.optim import Optimizer, apply_updates
+from jaxnn.types import Array, Key, Params, PyTree, State
+
+ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
+"""(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads), as `jax.value_and_grad` makes it."""
+
+Augment: TypeAlias = Callable[[Key, Array], Array]
+"""(key, x (N, ...)) -> x (N, ...), a random change that keeps the labels."""
+
+Measure: TypeAlias = Callable[[Params, Params, Params], dict[str, Array]]
+"""(params, grads, updates) -> named scalars that each step reports besides its loss."""
+
+
+class TrainState(NamedTuple):
+    """What a training step changes: the parameters, the network's running statistics, the optimizer's state."""
+
+    params: Params
+    state: State
+    opt_state: Any
+
+
+def init(net: Layer, opt: Optimizer, key: Key, example: Any) -> TrainState:
+    """The state at the start of training.
+
+    Args:
+        net: a network.
+        opt: an optimizer of `jaxnn.optim`, or of optax.
+        key: typed random key for the parameters.
+        example: the shape of ONE example, or an array or ShapeDtypeStruct like it.
+
+    Example:
+        >>> from jaxnn import models, optim
+        >>> ts = init(models.linear(3), optim.sgd(0.1), jax.random.key(0), (4,))
+        >>> ts.opt_state.count
+        Array(0, dtype=int32)
+    """
+    params, state = net.init(key, example)
+    return TrainState(params, state, opt.init(params))
+
+
+def grad_norm(params: Params, grads: Params, updates: Params) -> dict[str, Array]:
+    """A `Measure`: the Euclidean norm of the gradient of the step.
+
+    Example:
+        >>> grad_norm({}, {"w": jnp.array([3.0, 4.0])}, {})
+        {'grad_norm': Array(5., dtype=float32)}
+    """
+    return {"grad_norm": tree.norm(grads)}
+
+
+def make_step(vg: ValueAndGrad, opt: Optimizer, *, measure: Measure | None = None) -> Callable[..., Any]:
+    """One optimizer step on one batch, compiled; the old `TrainState` is donated.
+
+    Args:
+        vg: `jax.value_and_grad(mean_loss(...), has_aux=True)`, or a hand-written equivalent.
+        opt: optimizer; its `update` receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn` (functions of
+            the parameters, on this batch), unless its signature takes none (as for plain optax transformations).
+        measure: more scalars to report, such as `grad_norm`.
+
+    Returns:
+        `step(ts, x, y, *, key=None, weights=None) -> (ts, report)`; report["loss"] is the value BEFORE the step.
+
+    Example:
+        >>> from jaxnn import losses, models, optim
+        >>> from jaxnn.train import mean_loss
+        >>> net, opt = models.linear(2), optim.sgd(0.1)
+        >>> step = make_step(jax.value_and_grad(mean_loss(net, losses.softmax_cross_entropy), has_aux=True), opt)
+        >>> ts, report = step(init(net, opt, jax.random.key(0), (4,)), jnp.ones((3, 4)), jnp.array([0, 1, 1]))
+        >>> report["loss"].shape
+        ()
+    """
+    return jax.jit(_step(vg, opt, measure), donate_argnums=0)
+
+
+def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable[..., Any]:
+    """The uncompiled step, shared by `make_step` and the scan of `make_epoch`."""
+    takes_extra = _takes_keywords(opt.update)
+
+    def step(
+        ts: TrainState, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
+    ) -> tuple[TrainState, dict[str, Array]]:
+        def on_batch(params: Params) -> tuple[tuple[Array, State], Params]:
+            return vg(params, ts.state, x, y, key=key, weights=weights)
+
+        (value, state), grads = on_batch(ts.params)
+        extra: dict[str, Any] = {}
+        if takes_extra:
+            extra = {
+                "value": value,
+                "grad": grads,
+                "value_fn": lambda params: on_batch(params)[0][0],
+                "grad_fn": lambda params: on_batch(params)[1],
+            }
+        updates, opt_state = opt.update(grads, ts.opt_state, ts.params, **extra)
+        report = {"loss": value} | (measure(ts.params, grads, updates) if measure else {})
+        return TrainState(apply_updates(ts.params, updates), state, opt_state), report
+
+    return step
+
+
+def _takes_keywords(function: Callable[..., Any]) -> bool:
+    """Whether a function accepts arbitrary keyword arguments."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+
+
+def make_epoch(
+    vg: ValueAndGrad,
+    opt: Optimizer,
+    *,
+    batch_size: int,
+    partial: Partial = Partial.DROP,
+    augment: Augment | None = None,
+    measure: Measure | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """One epoch as one compiled `lax.scan` over freshly permuted minibatches, the data on the device.
+
+    Params, running statistics and optimizer state are donated: their buffers are used again, and the `TrainState` that
+    was passed in must not be used afterwards.
+
+    Args:
+        vg, opt, measure: as for `make_step`.
+        batch_size: N for batch gradient descent, 1 for stochastic, between them minibatches.
+        partial: what becomes of the last, smaller batch: `Partial.DROP` leaves it out of this epoch, `Partial.WEIGHT`
+            fills it up with examples of weight 0 (not with batch normalization, which would see them).
+        augment: a random change of the inputs of each batch, from `jaxnn.data.augment`.
+
+    Returns:
+        `epoch(ts, x, y, key) -> (ts, report)`: report["loss"] and what `measure` returns have shape (steps,);
+        report["examples"] is how many examples each step saw.
+
+    Example:
+        >>> from jaxnn import losses, models, optim
+        >>> from jaxnn.train import mean_loss
+        >>> net, opt = models.linear(2), optim.sgd(0.1)
+        >>> vg = jax.value_and_grad(mean_loss(net, losses.softmax_cross_entropy), has_aux=True)
+        >>> epoch = make_epoch(vg, opt, batch_size=4)
+        >>> ts = init(net, opt, jax.random.key(0), (3,))
+        >>> ts, report = epoch(ts, jnp.ones((10, 3)), jnp.zeros(10, jnp.int32), jax.random.key(1))
+        >>> report["loss"].shape
+        (2,)
+    """
+    epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
+    return jax.jit(epoch, donate_argnums=0)
+
+
+def scan_epoch(
+    vg: ValueAndGrad,
+    opt: Optimizer,
+    *,
+    batch_size: int,
+    partial: Partial = Partial.DROP,
+    augment: Augment | None = None,
+    measure: Measure | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """What `make_epoch` compiles, uncompiled, for those who `vmap` it: same arguments, same function."""
+    step = _step(vg, opt, measure)
+
+    def epoch(ts: TrainState, x: Array, y: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
+        if partial is Partial.WEIGHT and x.shape[0] % batch_size and jax.tree.leaves(ts.state):
+            raise ValueError(
+                f"make_epoch: the network has running statistics (batch normalization), which would see the filling of "
+                f"the last batch: {x.shape[0]} examples in batches of {batch_size}. Use partial=Partial.DROP."
+            )
+        order_key, step_key = jax.random.split(key)
+        indices, weights = batch_indices(order_key, x.shape[0], batch_size, partial=partial)
+
+        def body(ts: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Array]]:
+            i, index, weight = batch
+            net_key, augment_key = jax.random.split(jax.random.fold_in(step_key, i))
+            xs, ys = take((x, y), index)
+            if augment is not None:
+                xs = augment(augment_key, xs)
+            ts, report = step(ts, xs, ys, key=net_key, weights=weight if partial is Partial.WEIGHT else None)
+            return ts, report | {"examples": jnp.sum(weight)}
+
+        return jax.lax.scan(body, ts, (jnp.arange(indices.shape[0]), indices, weights))
+
+    return epoch

@@ -1,0 +1,110 @@
+"""When a fit ends before its last epoch: rules that look at the history, and the error of a run that diverged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Record: TypeAlias = Mapping[str, float]
+"""What one epoch reported: "epoch", "loss", "validation_error", ..."""
+
+Stopping: TypeAlias = Callable[[Sequence[Record]], str | None]
+"""(history so far) -> the reason to stop, or None to go on; called after each epoch."""
+
+
+class DivergedError(FloatingPointError):
+    """The training loss became NaN or infinite.
+
+    Attributes:
+        epoch, step: where, both counted from 1; `step` within the epoch.
+        result: the `FitResult` as it stood before that epoch: nothing that was right is lost.
+    """
+
+    def __init__(self, message: str, *, epoch: int, step: int, result: Any) -> None:
+        super().__init__(message)
+        self.epoch, self.step, self.result = epoch, step, result
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when a figure has not improved for `patience` epochs; `fit` then returns the best epoch's parameters.
+
+    Attributes:
+        monitor: the name in the history, lower being better, such as "validation_error" or "validation_loss".
+        patience: epochs without improvement that are waited for.
+        min_delta: what counts as an improvement, in the units of the monitor.
+
+    Example:
+        >>> rule = EarlyStopping("validation_loss", patience=2)
+        >>> rule([{"validation_loss": v} for v in (1.0, 0.5, 0.6, 0.7)])
+        'validation_loss has not improved on 0.5 for 2 epochs'
+    """
+
+    monitor: str = "validation_loss"
+    patience: int = 5
+    min_delta: float = 0.0
+
+    def __call__(self, history: Sequence[Record]) -> str | None:
+        best, since = math.inf, 0
+        for value in monitored(history, self.monitor):
+            best, since = (value, 0) if value < best - self.min_delta else (best, since + 1)
+        if since < self.patience:
+            return None
+        return f"{self.monitor} has not improved on {best:g} for {since} epochs"
+
+
+@dataclass(frozen=True)
+class LossTolerance:
+    """Stop when the training loss of two successive epochs differs by less: |f(k+1) - f(k)| < tolerance.
+
+    With batch_size = N an epoch is one step, and this is the convergence test of gradient descent.
+
+    Example:
+        >>> LossTolerance(0.1)([{"loss": 1.0}, {"loss": 0.95}])
+        'the loss changed by 0.05 < 0.1'
+    """
+
+    tolerance: float
+
+    def __call__(self, history: Sequence[Record]) -> str | None:
+        losses = monitored(history[-2:], "loss")
+        if len(losses) < 2 or not abs(losses[1] - losses[0]) < self.tolerance:
+            return None
+        return f"the loss changed by {abs(losses[1] - losses[0]):.3g} < {self.tolerance:g}"
+
+
+@dataclass(frozen=True)
+class GradTolerance:
+    """Stop when the norm of the gradient is less: |grad f| < tolerance.
+
+    The norm is the mean over the epoch's steps; with batch_size = N that is the gradient of f itself.
+
+    Example:
+        >>> GradTolerance(1e-3)([{"grad_norm": 5e-4}])
+        'the gradient norm is 0.0005 < 0.001'
+    """
+
+    tolerance: float
+
+    def __call__(self, history: Sequence[Record]) -> str | None:
+        norm = monitored(history[-1:], "grad_norm")[0]
+        return f"the gradient norm is {norm:.3g} < {self.tolerance:g}" if norm < self.tolerance else None
+
+
+def monitored(history: Sequence[Record], name: str) -> list[float]:
+    """One figure of every epoch; an error that lists the figures there are if it is not among them.
+
+    Example:
+        >>> monitored([{"loss": 1.0}], "validation_loss")
+        Traceback (most recent call last):
+        ValueError: stopping: no 'validation_loss' in the history, which has loss. ...
+    """
+    for record in history:
+        if name not in record:
+            raise ValueError(
+                f"stopping: no {name!r} in the history, which has {', '.join(record)}. Pass validation data for "
+                "validation_* and measure=train.grad_norm for grad_norm, or monitor one of those."
+            )
+    return [float(record[name]) for record in history]

@@ -1,0 +1,41 @@
+"""Names for what passes through the library. Floor 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+
+Array: TypeAlias = jax.Array
+"""A JAX array, traced or concrete."""
+
+ArrayLike: TypeAlias = Any
+"""What `jnp.asarray` takes: a JAX array, a NumPy array or a number."""
+
+Key: TypeAlias = jax.Array
+"""A typed random key, as `jax.random.key(seed)` makes it."""
+
+PyTree: TypeAlias = Any
+"""Any nesting of dicts, lists, tuples and None around arrays."""
+
+Params: TypeAlias = PyTree
+"""The trained values of a layer or network: nested dicts and tuples of float arrays."""
+
+State: TypeAlias = PyTree
+"""What a network carries besides its parameters (running statistics); `()` where there is none."""
+
+Shape: TypeAlias = tuple[int, ...]
+"""The sizes of an array's axes."""
+
+DType: TypeAlias = Any
+"""What `jnp.dtype` takes: `jnp.float32`, `"bfloat16"`, ..."""
+
+Scalar: TypeAlias = Any
+"""A real number: a Python float or an array of shape (), possibly traced."""
+
+ScalarOrSchedule: TypeAlias = Any
+"""A real number, or a function from the step count (0, 1, 2, ...) to one."""
+
+Loss: TypeAlias = Callable[[Array, Array], Array]
+"""(outputs (N, ...), targets (N, ...)) -> per-example losses (N,)."""

@@ -1,0 +1,183 @@
+"""The house keeps its floors: imports go down, never up or sideways, and each file stays readable."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import jaxnn
+
+PACKAGE = Path(jaxnn.__file__).parent
+MAX_LINES = 400
+JIT_FLOOR = 6
+
+FLOORS = {
+    "types": 0, "tree": 0, "numerics": 0, "checks": 0,
+    "activations": 1, "ops": 1,
+    "initializers": 2, "losses": 2, "metrics": 2, "schedules": 2, "landscapes": 2, "data": 2,
+    "layers": 3, "optim": 3, "tape": 3,
+    "models": 4,
+    "backprop": 5, "per_example": 5,
+    "train": 6, "plots": 6,
+    "classic": 7, "compare": 7,
+    "studies": 8, "gallery": 8, "playground": 8,
+    "cli": 9,
+    "__init__": 10, "__main__": 10,
+}  # fmt: skip
+FLOOR_0_ORDER = ("types", "numerics", "checks", "tree")
+"""Floor 0 is the one floor whose rooms lean on each other, each only on those before it."""
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if module.count(".") else "__init__"
+
+
+def imported_modules(source: str) -> list[str]:
+    """Every module that a source imports, at any depth; `from a import b` counts as a.b where that is a module."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise AssertionError(f"relative import: {ast.unparse(node)}")
+            base = node.module or ""
+            found += [f"{base}.{alias.name}" if is_module(f"{base}.{alias.name}") else base for alias in node.names]
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return name.startswith("jaxnn") and (path.with_suffix(".py").exists() or (path / "__init__.py").exists())
+
+
+def import_faults(module: str, source: str) -> list[str]:
+    """What a module imports against the rules."""
+    faults = []
+    here = room(module)
+    for target in imported_modules(source):
+        if target.split(".")[0] == "optax" and here != "compare":
+            faults.append(f"{module} imports optax")
+        if target.split(".")[0] != "jaxnn" or target == "jaxnn" or room(target) == here:
+            continue
+        there = room(target)
+        downward = FLOORS[there] < FLOORS[here]
+        within_0 = here in FLOOR_0_ORDER and there in FLOOR_0_ORDER[: FLOOR_0_ORDER.index(here)]
+        if not (downward or within_0):
+            faults.append(f"{module} (floor {FLOORS[here]}) imports {target} (floor {FLOORS[there]})")
+    return faults
+
+
+def uses_jit(source: str) -> bool:
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr in ("jit", "pmap"))
+        or (isinstance(node, ast.Name) and node.id in ("jit", "pmap"))
+        for node in ast.walk(ast.parse(without_docstrings(source)))
+    )
+
+
+def without_docstrings(source: str) -> str:
+    """The source with its docstrings emptied, so that examples in them do not count."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            node.value.value = ""
+    return ast.unparse(tree)
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A circle of imports, or []."""
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        for neighbour in sorted(graph.get(node, ())):
+            if found := visit(neighbour, [*path, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := visit(node, []))), [])
+
+
+def import_graph() -> dict[str, set[str]]:
+    # A package's __init__ re-exports its modules; a module that imports its own package's __init__ would be a circle.
+    return {
+        module_name(path): {t for t in imported_modules(path.read_text()) if is_module(t) and t != module_name(path)}
+        for path in SOURCES
+    }
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_module_keeps_to_its_floor(path: Path) -> None:
+    source = path.read_text()
+    module = module_name(path)
+    assert room(module) in FLOORS, f"{module} is in no room of the floor table"
+    assert import_faults(module, source) == []
+    assert source.count("\n") <= MAX_LINES, f"{module} has {source.count(chr(10))} lines, at most {MAX_LINES}"
+    if FLOORS[room(module)] < JIT_FLOOR:
+        assert not uses_jit(source), f"{module} compiles below floor {JIT_FLOOR}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_library_raises_no_assertion_errors(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.Assert), f"{path.name}:{node.lineno} asserts; raise ValueError or TypeError"
+        assert not (isinstance(node, ast.Attribute) and node.attr.startswith("assert_")), f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_public_functions_have_docstrings_with_an_example(path: Path) -> None:
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{module_name(path)}.{node.name} has no docstring"
+            if isinstance(node, ast.FunctionDef) and "train" not in path.parts and "cli" not in path.parts:
+                assert ">>>" in ast.get_docstring(node), f"{module_name(path)}.{node.name} shows no example"
+
+
+def test_imports_form_no_circle() -> None:
+    assert circle(import_graph()) == []
+
+
+def test_top_level_holds_only_what_the_layout_lists() -> None:
+    root = PACKAGE.parent
+    if not (root / "pyproject.toml").exists():
+        pytest.skip("installed package, not a checkout")
+    allowed = {"pyproject.toml", "jaxnn", "tests", "examples", "benchmarks", "README.md", "LICENSE"}
+    ignored = {"runs", "build", "dist"}
+    extra = {p.name for p in root.iterdir() if not p.name.startswith(".")} - allowed - ignored
+    assert not extra
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "fault"),
+    [
+        ("jaxnn.ops.conv", "from jaxnn.layers import Dense", "imports jaxnn.layers (floor 3)"),
+        ("jaxnn.losses", "import jaxnn.metrics", "imports jaxnn.metrics (floor 2)"),
+        ("jaxnn.optim.adam", "def f():\n    import optax", "imports optax"),
+        ("jaxnn.types", "from jaxnn.tree import norm", "imports jaxnn.tree (floor 0)"),
+    ],
+)
+def test_a_forbidden_import_is_found(module: str, source: str, fault: str) -> None:
+    assert any(fault in found for found in import_faults(module, source))
+
+
+def test_a_circle_and_a_jit_are_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert uses_jit("import jax\nf = jax.jit(g)")
+    assert uses_jit(textwrap.dedent("@jit\ndef f(): pass"))
+    assert not uses_jit('def f():\n    """>>> jax.jit(f)"""')

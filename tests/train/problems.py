@@ -1,0 +1,31 @@
+"""Small problems that the tests of training share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn import losses, models, optim, train
+
+N, D, K = 50, 6, 3
+
+
+def classification(seed: int = 0, n: int = N, dtype: Any = np.float32) -> tuple[jax.Array, jax.Array]:
+    """Points whose class depends on a linear map of them: learnable, not trivial."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, D))
+    y = (x @ np.random.default_rng(99).standard_normal((D, K))).argmax(axis=1)
+    return jnp.asarray(x, dtype), jnp.asarray(y, jnp.int32)
+
+
+NET = models.mlp([D, 8, K])
+LOSS = losses.softmax_cross_entropy
+OPT = optim.sgd(0.1, momentum=0.9)
+VG = jax.value_and_grad(train.mean_loss(NET, LOSS), has_aux=True)
+
+
+def started(seed: int = 0) -> train.TrainState:
+    return train.init(NET, OPT, jax.random.key(seed), (D,))

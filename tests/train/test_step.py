@@ -1,0 +1,217 @@
+"""Steps and epochs: equal to a plain Python loop, donated, reproducible, explicit about the last partial batch."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnn import data, layers, losses, models, optim, train
+from jaxnn.data import Partial
+from tests.helpers import assert_close, random, strict
+from tests.train.problems import LOSS, NET, OPT, VG, D, K, N, classification, started
+
+
+def by_hand(ts: train.TrainState, x: Any, y: Any, key: Any, batch_size: int, partial: Partial) -> Any:
+    """The epoch as anybody would write it: a Python loop, gradients of the mean over the examples of each batch."""
+    order_key, _ = jax.random.split(key)
+    order = np.asarray(jax.random.permutation(order_key, jnp.arange(len(x), dtype=jnp.int32)))
+    params, opt_state, values = ts.params, ts.opt_state, []
+    stop = len(x) - len(x) % batch_size if partial is Partial.DROP else len(x)
+    for i in range(0, stop, batch_size):
+        rows = order[i : i + batch_size]
+
+        def loss(params: Any, rows: Any = rows) -> Any:
+            return losses.softmax_cross_entropy(NET.predict(params, (), x[rows]), y[rows]).mean()
+
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, opt_state = OPT.update(grads, opt_state, params)
+        params = optim.apply_updates(params, updates)
+        values.append(value)
+    return params, jnp.array(values)
+
+
+@pytest.mark.parametrize("partial", list(Partial))
+@pytest.mark.parametrize("batch_size", [1, 16, 25, N])
+def test_an_epoch_is_the_loop_that_one_would_write(batch_size: int, partial: Partial) -> None:
+    x, y = classification()
+    epoch = train.make_epoch(VG, OPT, batch_size=batch_size, partial=partial)
+    expected, values = by_hand(started(), x, y, jax.random.key(3), batch_size, partial)
+    ts, report = epoch(started(), x, y, jax.random.key(3))
+    assert_close(ts.params, expected, rtol=2e-4, atol=1e-5)
+    assert_close(report["loss"], values, rtol=2e-4, atol=1e-5)
+    seen = N if partial is Partial.WEIGHT else N - N % batch_size
+    assert report["examples"].sum() == seen
+
+
+def test_the_check_above_tells_dropping_from_weighting() -> None:
+    x, y = classification()
+    ts, _ = train.make_epoch(VG, OPT, batch_size=16, partial=Partial.DROP)(started(), x, y, jax.random.key(3))
+    expected, _ = by_hand(started(), x, y, jax.random.key(3), 16, Partial.WEIGHT)
+    with pytest.raises(AssertionError):
+        assert_close(ts.params, expected, rtol=2e-4, atol=1e-5)
+
+
+def test_an_epoch_is_bit_identical_for_one_key_and_differs_for_another() -> None:
+    x, y = classification()
+    epoch = train.make_epoch(VG, OPT, batch_size=16)
+    a, b, c = (epoch(started(), x, y, jax.random.key(k))[0].params for k in (1, 1, 2))
+    chex.assert_trees_all_equal(a, b)
+    assert not np.array_equal(a[1]["w"], c[1]["w"])
+
+
+def test_the_old_state_is_donated_and_no_retrace_happens() -> None:
+    x, y = classification()
+    ts = started()
+    traces = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        traces.append(1)
+        return VG(*args, **kwargs)
+
+    epoch = train.make_epoch(counted, OPT, batch_size=16)
+    new, _ = epoch(ts, x, y, jax.random.key(0))
+    assert ts.params[1]["w"].is_deleted()
+    count = len(traces)
+    epoch(new, x, y, jax.random.key(1))
+    assert len(traces) == count
+
+
+def test_a_step_reports_the_loss_before_it_and_what_is_measured() -> None:
+    x, y = classification()
+    (value, _), grads = VG(started().params, (), x, y)
+    ts, report = train.make_step(VG, OPT, measure=train.grad_norm)(started(), x, y)
+    assert_close(report["loss"], value, rtol=1e-6)
+    assert_close(report["grad_norm"], optax.global_norm(grads), rtol=1e-5)
+    assert_close(ts.params, jax.tree.map(lambda p, g: p - 0.1 * g, started().params, grads), rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_hands_the_optimizer_value_gradient_and_functions_of_the_parameters() -> None:
+    x, y = classification()
+    seen: dict[str, Any] = {}
+
+    def update(grads: Any, state: Any, params: Any, *, value: Any, grad: Any, value_fn: Any, **rest: Any) -> Any:
+        seen.update(difference=value_fn(params) - value, grad=grad, rest=set(rest))
+        return jax.tree.map(jnp.zeros_like, grads), {"difference": value_fn(params) - value, "g": rest["grad_fn"](params)}
+
+    opt = optim.Optimizer(lambda p: {"difference": jnp.zeros(()), "g": p}, update)
+    ts, _ = train.make_step(VG, opt)(train.init(NET, opt, jax.random.key(0), (D,)), x, y)
+    assert seen["rest"] == {"grad_fn"}
+    np.testing.assert_allclose(ts.opt_state["difference"], 0, atol=1e-6)
+    assert_close(ts.opt_state["g"], VG(started().params, (), x, y)[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("opt", [optax.adam(1e-2), optax.scale(-0.1), optax.chain(optax.trace(0.9), optax.scale(-0.1))])
+def test_optimizers_of_optax_train_too(opt: Any) -> None:
+    x, y = classification()
+    ts, report = train.make_epoch(VG, opt, batch_size=10)(train.init(NET, opt, jax.random.key(0), (D,)), x, y, jax.random.key(0))
+    assert report["loss"][-1] < report["loss"][0]
+
+
+def test_augmentation_changes_each_batch_by_its_own_key() -> None:
+    x, y = classification()
+    seen = []
+
+    def augment(key: Any, x: Any) -> Any:
+        jax.debug.callback(lambda k: seen.append(tuple(np.asarray(k).tolist())), jax.random.key_data(key), ordered=True)
+        return x + jax.random.normal(key, x.shape, x.dtype)
+
+    _, report = train.make_epoch(VG, OPT, batch_size=10, augment=augment)(started(), x, y, jax.random.key(0))
+    jax.effects_barrier()
+    assert len(set(seen)) == N // 10
+    plain = train.make_epoch(VG, OPT, batch_size=10)(started(), x, y, jax.random.key(0))[1]
+    assert not np.allclose(report["loss"], plain["loss"])
+
+
+def test_batch_norm_takes_no_filled_batch() -> None:
+    net = models.serial(layers.Dense(4), layers.BatchNorm(), layers.Dense(K))
+    vg = jax.value_and_grad(train.mean_loss(net, LOSS), has_aux=True)
+    ts = train.init(net, OPT, jax.random.key(0), (D,))
+    x, y = classification()
+    with pytest.raises(ValueError, match=r"running statistics.*50 examples in batches of 16.*Partial\.DROP"):
+        train.make_epoch(vg, OPT, batch_size=16, partial=Partial.WEIGHT)(ts, x, y, jax.random.key(0))
+    ts, _ = train.make_epoch(vg, OPT, batch_size=16, partial=Partial.DROP)(ts, x, y, jax.random.key(0))
+    fresh = train.init(net, OPT, jax.random.key(0), (D,))
+    moved = jax.tree.map(lambda a, b: np.any(np.asarray(a) != np.asarray(b)), ts.state, fresh.state)
+    assert all(jax.tree.leaves(moved))
+
+
+def test_mean_loss_weighs_examples_and_leaves_out_ignored_positions() -> None:
+    x, y = classification()
+    params = started().params
+    loss_fn = train.mean_loss(NET, LOSS)
+    per_example = LOSS(NET.predict(params, (), x), y)
+    weights = jnp.abs(jnp.asarray(random(3, N), jnp.float32))
+    assert_close(loss_fn(params, (), x, y)[0], per_example.mean(), rtol=1e-6)
+    assert_close(loss_fn(params, (), x, y, weights=weights)[0], jnp.average(per_example, weights=weights), rtol=1e-5)
+    ignoring = train.mean_loss(NET, functools.partial(LOSS, ignore_index=-1))
+    some = jnp.where(jnp.arange(N) < 20, -1, y)
+    assert_close(ignoring(params, (), x, some)[0], per_example[20:].mean(), rtol=1e-5)
+    assert ignoring(params, (), x, jnp.full(N, -1))[0] == 0
+
+
+def test_mean_loss_adds_the_regularizer_of_weights_only() -> None:
+    x, y = classification()
+    params = jax.tree.map(lambda p: p + 1, started().params)
+    plain = train.mean_loss(NET, LOSS)(params, (), x, y)[0]
+    penalised = train.mean_loss(NET, LOSS, losses.l2(0.01))(params, (), x, y)[0]
+    squares = sum(float(jnp.sum(p["w"] ** 2)) for p in params if p)
+    np.testing.assert_allclose(penalised - plain, 0.01 * squares, rtol=1e-4)
+
+
+def test_a_weight_of_zero_shields_from_infinities() -> None:
+    values, weights = jnp.array([1.0, jnp.inf, 3.0]), jnp.array([1.0, 0.0, 1.0])
+    assert train.loss.weighted_mean(values, weights) == 2.0
+
+
+def test_a_network_with_dropout_needs_the_key_that_the_epoch_gives_it() -> None:
+    net = models.mlp([D, 8, K], dropout=0.5)
+    loss_fn = train.mean_loss(net, LOSS)
+    params, state = net.init(jax.random.key(0), (D,))
+    x, y = classification()
+    with pytest.raises(ValueError, match="needs a random key in training"):
+        loss_fn(params, state, x, y)
+    opt = optim.adam(1e-2)
+    vg = jax.value_and_grad(loss_fn, has_aux=True)
+    train.make_epoch(vg, opt, batch_size=10)(train.init(net, opt, jax.random.key(0), (D,)), x, y, jax.random.key(0))
+
+
+def test_training_keeps_strict_promotion() -> None:
+    x, y = classification()
+    with strict():
+        train.make_epoch(VG, OPT, batch_size=16, partial=Partial.WEIGHT)(started(), x, y, jax.random.key(0))
+
+
+def test_bfloat16_parameters_train_under_scan() -> None:
+    x, y = classification(dtype=jnp.bfloat16)
+    ts = train.init(NET, OPT, jax.random.key(0), jax.ShapeDtypeStruct((D,), jnp.bfloat16))
+    ts, report = train.make_epoch(VG, OPT, batch_size=10)(ts, x, y, jax.random.key(0))
+    assert {p.dtype for p in jax.tree.leaves(ts.params)} == {jnp.dtype(jnp.bfloat16)}
+    assert report["loss"].dtype == jnp.float32
+    assert report["loss"][-1] < report["loss"][0]
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda x, y: train.mean_loss(NET, lambda o, t: LOSS(o, t).mean())(started().params, (), x, y), r"shape \(N,\), got shape \(\)"),
+        (lambda x, y: train.mean_loss(NET, LOSS)(started().params, (), x, y, weights=jnp.ones(3)), r"\(50,\), got \(3,\)"),
+        (lambda x, y: train.mean_loss(NET, LOSS)(started().params, (), x[:0], y[:0]), "empty batch"),
+        (lambda x, y: train.mean_loss(NET, LOSS)((started().params, ()), (), x, y), "did you pass the pair"),
+        (lambda x, y: train.mean_loss(NET, LOSS)(started().params, (), x[:, :3], y), "must have 6 features"),
+    ],
+)
+def test_bad_input_is_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call(*classification())
+
+
+def test_minibatch_indices_are_what_the_epoch_uses() -> None:
+    indices, weights = data.batch_indices(jax.random.key(0), N, 16, partial=Partial.WEIGHT)
+    assert sorted(np.asarray(indices)[np.asarray(weights) > 0].tolist()) == list(range(N))
