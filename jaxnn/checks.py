@@ -124,6 +124,8 @@ def pair(where: str, name: str, value: int | Sequence[int], dims: int = 2, minim
         >>> pair("conv", "stride", 2)
         (2, 2)
     """
+    if not hasattr(value, "__index__") and not hasattr(value, "__len__"):
+        raise TypeError(f"{where}: {name} must be an int or {dims} ints, got {value!r}.")
     values = (value,) * dims if hasattr(value, "__index__") else tuple(value)  # type: ignore[arg-type]
     if len(values) != dims:
         raise ValueError(f"{where}: {name} must be an int or {dims} ints, got {value!r}.")

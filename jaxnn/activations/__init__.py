@@ -1,8 +1,8 @@
 """Activation functions, each with its derivative beside it. Floor 1.
 
-Every activation is `name(z, *, settings)`, and `name_derivative(z, *, settings)` is its derivative at z, not at the output.
-Both take any real floating dtype (integers are a TypeError), compute in float32 for bfloat16 and float16, return the dtype
-of z, and pass NaN on in the value.
+Every activation is `name(z, *, settings)`, and `name_derivative(z, *, settings)` is its derivative at z (not at the
+output). Both take any real floating dtype (integers are a TypeError), compute in float32 for bfloat16 and float16, and
+return the dtype of z. An activation passes NaN on.
 
 At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, the plateau of a clipped ramp), and
 `jax.grad` of the activation gives the same number:

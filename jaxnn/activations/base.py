@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn.checks import require_floating
 from jaxnn.numerics import accumulation_dtype
@@ -33,11 +34,9 @@ def elementwise(function: Callable[Concatenate[Array, P], Array]) -> Callable[Co
     """
 
     @functools.wraps(function)
-    def widened(z: Array, /, *args: P.args, **settings: P.kwargs) -> Array:
+    def widened(z: Array, *args: P.args, **settings: P.kwargs) -> Array:
         z = floating(function.__name__, "z", z)
         wide = accumulation_dtype(z.dtype)
-        if z.dtype == wide:  # no cast, which would also make a Python number a strong float32
-            return function(z, *args, **settings)
         return function(z.astype(wide), *args, **settings).astype(z.dtype)
 
     return widened
@@ -64,8 +63,8 @@ def real_setting(where: str, name: str, value: Scalar, dtype: DType) -> Array:
         Traceback (most recent call last):
         ValueError: elu: alpha must be one number, got shape (2,). Use jax.vmap for several settings.
     """
-    if jnp.shape(value) != ():
+    if np.shape(value) != ():
         raise ValueError(
-            f"{where}: {name} must be one number, got shape {jnp.shape(value)}. Use jax.vmap for several settings."
+            f"{where}: {name} must be one number, got shape {np.shape(value)}. Use jax.vmap for several settings."
         )
     return jnp.asarray(value).astype(dtype)

@@ -1,8 +1,9 @@
 """Vector activations: softmax and log-softmax, each with the products of its Jacobian.
 
 With p = softmax(z), the Jacobian of softmax is J = diag(p) - p p', and that of log-softmax is I - 1 p' (1 the vector of
-ones). An entry z_i = -inf has p_i = 0, so it masks class i; a vector that is -inf throughout has no distribution and gives
-NaN, as +inf does. Adding one number to all of z changes nothing but rounding: only differences to the maximum enter.
+ones). An entry z_i = -inf has p_i = 0, so it masks class i; a vector that is -inf throughout has no distribution and
+gives NaN, as +inf does. Adding one number to all of z changes nothing but rounding, since only differences to the
+maximum enter.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def log_softmax_vjp(z: Array, v: Array, *, axis: int = -1) -> Array:
 def _shifted(where: str, z: Array, axis: int) -> Array:
     """z - max z over `axis`, the maximum a constant: the result does not depend on it, so neither do derivatives."""
     if not -z.ndim <= axis < z.ndim:
-        raise ValueError(f"{where}: z has no axis {axis}, got shape {z.shape}. Give z an axis of classes, or another axis.")
+        raise ValueError(f"{where}: z has no axis {axis}, got shape {z.shape}. Name the axis of the scores.")
     if z.shape[axis] == 0:
         raise ValueError(f"{where}: needs at least one score on axis {axis}, got shape {z.shape}.")
     return z - jax.lax.stop_gradient(jnp.max(z, axis=axis, keepdims=True))

@@ -116,7 +116,7 @@ def heaviside(z: Array, *, at_zero: Scalar = 0.5) -> Array:
         McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
     """
     value = real_setting("heaviside", "at_zero", at_zero, z.dtype)
-    require_between("heaviside", "at_zero", value, 0, 1)
+    require_between("heaviside", "at_zero", at_zero, 0, 1)
     return jnp.where(z == 0, value, (jnp.sign(z) + 1) / 2)
 
 
@@ -135,7 +135,8 @@ def heaviside_derivative(z: Array, *, at_zero: Scalar = 0.5) -> Array:
         >>> heaviside_derivative(jnp.array([-2.0, 0.0]))
         Array([0., 0.], dtype=float32)
     """
-    require_between("heaviside", "at_zero", real_setting("heaviside", "at_zero", at_zero, z.dtype), 0, 1)
+    real_setting("heaviside", "at_zero", at_zero, z.dtype)
+    require_between("heaviside", "at_zero", at_zero, 0, 1)
     return jnp.zeros_like(z)
 
 

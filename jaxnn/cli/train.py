@@ -44,6 +44,10 @@ def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Out
     """
     splits = data.load(config.data, folder=config.folder)
     example, classes = splits.train.x.shape[1:], splits.train.classes
+    if config.batch_size > len(splits.train):
+        raise ValueError(
+            f"train: batch_size {config.batch_size} exceeds the {len(splits.train)} training examples of {config.data}."
+        )
     net = build.build_network(config, example, len(classes))
     folder = new_folder(config)
     write_config(folder, config, example, classes)

@@ -3,7 +3,7 @@
 Those without settings (`zeros`, `he_normal`, ...) are initializers themselves; those with settings (`normal(0.01)`,
 `orthogonal()`, ...) are factories that return one.
 
-Fans. The last two axes of a weight are (in, out), and the others are its receptive field of R = prod(shape[:-2]) positions:
+Fans. The last two axes of a weight are (in, out), and the others are its receptive field:
 
 | weight | shape | fan_in | fan_out |
 |---|---|---|---|
@@ -12,7 +12,7 @@ Fans. The last two axes of a weight are (in, out), and the others are its recept
 | grouped convolution | (H, W, C_in / groups, C_out) | H W C_in / groups | H W C_out |
 
 fan_in is the number of terms in the sum that makes one output. For a grouped convolution one input reaches only
-H W C_out / groups outputs; the shape does not tell the number of groups, so fan_out counts all C_out, as other libraries do.
+H W C_out / groups outputs; the shape does not tell the number of groups, so fan_out counts all C_out.
 
 Numbers are drawn in float32 (float64 for float64) and then rounded to `dtype`, so bfloat16 has the same distribution.
 """

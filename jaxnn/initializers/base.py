@@ -6,6 +6,7 @@ import math
 from typing import Any, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn.checks import require_between, require_floating, require_key
 from jaxnn.numerics import accumulation_dtype
@@ -13,7 +14,7 @@ from jaxnn.types import Array, DType, Key, Scalar, Shape
 
 
 class Initializer(Protocol):
-    """(key, shape, dtype=jnp.float32) -> an array of that shape and floating dtype; the same key gives the same array."""
+    """(key, shape, dtype=jnp.float32) -> an array of that shape and dtype; the same key gives the same array."""
 
     def __call__(self, key: Key, shape: Shape, dtype: DType = jnp.float32, /) -> Array: ...
 
@@ -28,11 +29,11 @@ def shape_of(where: str, shape: Any, dtype: DType) -> Shape:
     Example:
         >>> shape_of("normal", 3, jnp.float32)
         Traceback (most recent call last):
-        TypeError: normal: shape must be a tuple of ints, got 3. Write (3,) for a vector of 3.
+        TypeError: normal: shape must be a tuple of ints, got 3. Write (3,) for a vector.
     """
     require_floating(where, "dtype", dtype, "Parameters are floating: use jnp.float32.")
     if hasattr(shape, "__index__"):
-        raise TypeError(f"{where}: shape must be a tuple of ints, got {shape!r}. Write ({shape},) for a vector of {shape}.")
+        raise TypeError(f"{where}: shape must be a tuple of ints, got {shape!r}. Write ({shape},) for a vector.")
     try:
         sizes = tuple(size.__index__() for size in shape)
     except (TypeError, AttributeError) as error:
@@ -69,8 +70,8 @@ def require_number(where: str, name: str, value: Scalar) -> None:
     """
     if isinstance(value, str) or value is None:
         raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
-    if jnp.shape(value) != ():
-        raise ValueError(f"{where}: {name} must be one number, got shape {jnp.shape(value)}.")
+    if np.shape(value) != ():
+        raise ValueError(f"{where}: {name} must be one number, got shape {np.shape(value)}.")
 
 
 def require_stddev(where: str, stddev: Scalar) -> None:

@@ -14,7 +14,9 @@ from jaxnn.types import Array, DType, Key, Scalar, Shape
 CUT = 2.0
 """Where `truncated_normal` cuts, in standard deviations of the normal before the cut."""
 
-TRUNCATED_STDDEV = math.sqrt(1 - 2 * CUT * math.exp(-(CUT**2) / 2) / math.sqrt(2 * math.pi) / math.erf(CUT / math.sqrt(2)))
+TRUNCATED_STDDEV = math.sqrt(
+    1 - 2 * CUT * math.exp(-(CUT**2) / 2) / math.sqrt(2 * math.pi) / math.erf(CUT / math.sqrt(2))
+)
 """Standard deviation of a standard normal cut at +-2: 0.87963."""
 
 

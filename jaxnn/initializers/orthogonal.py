@@ -17,8 +17,8 @@ def orthogonal(gain: Scalar = 1.0) -> Initializer:
     With W = weight.reshape(prod(shape[:-1]), shape[-1]), (fan_in, out):
     W' W = gain^2 I if fan_in >= out (orthonormal columns), W W' = gain^2 I if fan_in <= out (orthonormal rows)
 
-    W = gain Q diag(sign(diag R)) of Z = Q R, Z standard normal; without the signs Q would depend on the convention of the
-    QR routine and not be uniform. All dtypes are factorised in float32, float64 in float64.
+    W = gain Q diag(sign(diag R)) for Z = Q R, Z standard normal; without the signs Q would follow the convention of the
+    QR routine and not be uniform. Factorised in float32, float64 in float64.
 
     Args:
         gain: the length of a row or column, for instance sqrt(2) before a ReLU. May be traced.

@@ -81,12 +81,14 @@ def variance_scaling(scale: Scalar, *, fan: Fan = fan_in, distribution: Distribu
         ValueError: scale is not one number >= 0; (from the initializer) a shape with fewer than 2 axes.
 
     Example:
+        >>> import jax
+        >>> from jaxnn.initializers import truncated_normal
         >>> init = variance_scaling(2.0, fan=fan_out, distribution=truncated_normal)
         >>> init(jax.random.key(0), (3, 3, 16, 32)).shape
         (3, 3, 16, 32)
     """
     require_number("variance_scaling", "scale", scale)
-    require_between("variance_scaling", "scale", scale, 0, math.inf)
+    require_between("variance_scaling", "scale", scale, 0, math.inf, open_high=True)
     for name, function, known in (("fan", fan, "fan_in"), ("distribution", distribution, "truncated_normal")):
         if not callable(function):
             raise TypeError(
@@ -116,6 +118,7 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
         ValueError: fewer than 2 axes.
 
     Example:
+        >>> import jax
         >>> lecun_normal(jax.random.key(0), (784, 10)).shape
         (784, 10)
 
@@ -129,6 +132,7 @@ def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """w ~ U(-r, r), r = sqrt(3 / fan_in), variance 1 / fan_in. Arguments, errors and reference as in `lecun_normal`.
 
     Example:
+        >>> import jax
         >>> lecun_uniform(jax.random.key(0), (784, 10)).shape
         (784, 10)
     """
@@ -150,6 +154,7 @@ def glorot_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
         ValueError: fewer than 2 axes.
 
     Example:
+        >>> import jax
         >>> glorot_normal(jax.random.key(0), (784, 10)).shape
         (784, 10)
 
@@ -163,6 +168,7 @@ def glorot_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """w ~ U(-r, r), r = sqrt(6 / (fan_in + fan_out)) (equation 16 there). Arguments and errors as in `glorot_normal`.
 
     Example:
+        >>> import jax
         >>> glorot_uniform(jax.random.key(0), (784, 10)).shape
         (784, 10)
     """
@@ -186,6 +192,7 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
         ValueError: fewer than 2 axes.
 
     Example:
+        >>> import jax
         >>> he_normal(jax.random.key(0), (784, 10)).shape
         (784, 10)
 
@@ -199,6 +206,7 @@ def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """w ~ U(-r, r), r = sqrt(6 / fan_in), variance 2 / fan_in. Arguments, errors and reference as in `he_normal`.
 
     Example:
+        >>> import jax
         >>> he_uniform(jax.random.key(0), (784, 10)).shape
         (784, 10)
     """

@@ -150,6 +150,23 @@ def param_dtype(example: jax.ShapeDtypeStruct) -> DType:
     return example.dtype if jnp.issubdtype(example.dtype, jnp.floating) else jnp.dtype(jnp.float32)
 
 
+def param(where: str, params: Params, name: str) -> Array:
+    """params[name], or an error that says what params should have been.
+
+    Example:
+        >>> param("dense", (), "w")
+        Traceback (most recent call last):
+        ValueError: dense: params must be a dict with 'w', as init makes it, got a tuple (). ...
+    """
+    if not isinstance(params, Mapping) or name not in params:
+        got = f"a dict of {sorted(params)}" if isinstance(params, Mapping) else f"a {type(params).__name__} {params!r:.40}"
+        raise ValueError(
+            f"{where}: params must be a dict with {name!r}, as init makes it, got {got}. "
+            "A layer's or network's init returns the pair (params, state): pass both apart."
+        )
+    return params[name]
+
+
 def _brief(value: Any) -> str:
     """An option as a table shows it: functions by name."""
     if callable(value):

@@ -7,10 +7,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxnn.initializers import Initializer, he_normal, zeros
 
 from jaxnn.checks import pair, require_floating, require_positive_int
-from jaxnn.layers.base import Kind, Layer, param_dtype, stateless
+from jaxnn.initializers import Initializer, he_normal, zeros
+from jaxnn.layers.base import Kind, Layer, param, param_dtype, stateless
 from jaxnn.ops.conv import Padding
 from jaxnn.ops.conv import conv as conv_op
 from jaxnn.ops.matmul import add_bias
@@ -44,7 +44,7 @@ def init(
         >>> jax.tree.map(jnp.shape, init(jax.random.key(0), (3, 3), 1, 32))
         {'b': (32,), 'w': (3, 3, 1, 32)}
     """
-    sizes = pair("conv", "window", window, 2 if hasattr(window, "__index__") else len(window))  # type: ignore[arg-type]
+    sizes = pair("conv", "window", window, 2 if hasattr(window, "__index__") else len(window))
     c_in = require_positive_int("conv", "in_channels", in_channels)
     c_out = require_positive_int("conv", "out_channels", out_channels)
     groups = require_positive_int("conv", "groups", groups)
@@ -91,7 +91,7 @@ def apply(
         (8, 28, 28, 32)
     """
     require_floating("conv", "x", x.dtype, "Convert it: x.astype(jnp.float32).")
-    w = params["w"]
+    w = param("conv", params, "w")
     if x.ndim != w.ndim:
         raise ValueError(
             f"conv: x must be (N, {w.ndim - 2} spatial axes, C_in) to meet w {w.shape}, got x {x.shape}. "
@@ -102,6 +102,8 @@ def apply(
             f"conv: x must have {w.shape[-2] * groups} channels on its last axis to meet w {w.shape} with "
             f"groups={groups}, got x {x.shape}. Images are channels-last (N, H, W, C)."
         )
+    if w.shape[-1] % groups:
+        raise ValueError(f"conv: groups must divide the output channels, got groups={groups} and w {w.shape}.")
     y = conv_op(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
     return add_bias(y, params["b"]).astype(y.dtype) if "b" in params else y
 

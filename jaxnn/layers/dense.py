@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxnn.initializers import Initializer, he_normal, zeros
 
 from jaxnn.checks import require_floating, require_positive_int
-from jaxnn.layers.base import Kind, Layer, param_dtype, stateless
+from jaxnn.initializers import Initializer, he_normal, zeros
+from jaxnn.layers.base import Kind, Layer, param, param_dtype, stateless
 from jaxnn.ops.matmul import linear
 from jaxnn.types import Array, DType, Key, Params
 
@@ -61,7 +61,7 @@ def apply(params: Params, x: Array) -> Array:
         Array([[4., 4.]], dtype=float32)
     """
     require_floating("dense", "x", x.dtype, "Convert it: x.astype(jnp.float32).")
-    w = params["w"]
+    w = param("dense", params, "w")
     if x.ndim == 0 or x.shape[-1] != w.shape[0]:
         raise ValueError(
             f"dense: x must have {w.shape[0]} features on its last axis to meet w {w.shape}, got x {x.shape}. "

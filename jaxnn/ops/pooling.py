@@ -240,7 +240,8 @@ def _gather_parts(parts: Sequence[Array], axis: int, s: int, size: int) -> Array
         whole = jnp.stack(parts, axis + 1).reshape(*shape[:axis], out * k, *shape[axis + 1 :])
         return _pad(whole, axis, 0, size - out * k)
     spread = [(i, size - i - (out - 1) * s - 1, s - 1) for i in range(k)]
-    return reduce(add, [lax.pad(p, zero, [*none[:axis], c, *none[axis + 1 :]]) for p, c in zip(parts, spread)])
+    padded = [lax.pad(p, zero, [*none[:axis], c, *none[axis + 1 :]]) for p, c in zip(parts, spread, strict=True)]
+    return reduce(add, padded)
 
 
 def _max_parts(x: Array, axis: int, k: int, s: int, pads: tuple[int, int]) -> list[Array]:

@@ -11,7 +11,7 @@ silently wrong; there we differ on purpose:
 | one-cycle phases that end on the same step (`pct_final=1`, few steps) | drops a phase's factor | applies both |
 | `linear_onecycle_schedule(pct_start > pct_final)` | swaps the phases | ValueError |
 | `staircase=True`: count / transition_steps | rounded in floating point | whole-number division, exact |
-| `polynomial_schedule` with a fractional power, compiled | NaN at the end for some lengths (float32, 9 steps) | `end_value` |
+| `polynomial_schedule`, fractional power, compiled | NaN at the end for some lengths (9 in float32) | `end_value` |
 | traced step counts, decay rates and peak values | an error in most | allowed |
 | arrays of counts | an error in `piecewise_interpolate_schedule` | one value for each count |
 

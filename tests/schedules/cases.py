@@ -15,8 +15,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("polynomial_schedule", {"init_value": 0.5, "end_value": 0.02, "power": 2, "transition_steps": 9}),
     (
         "polynomial_schedule",
-        {"init_value": 0.5, "end_value": 0.02, "power": 1.7, "transition_steps": 9, "transition_begin": 3},
+        {"init_value": 0.5, "end_value": 0.02, "power": 1.7, "transition_steps": 8, "transition_begin": 3},
     ),
+    ("exponential_decay", {"init_value": 0.5, "transition_steps": 4, "decay_rate": 1.0, "end_value": 0.2}),
     ("exponential_decay", {"init_value": 0.5, "transition_steps": 4, "decay_rate": 0.7}),
     ("exponential_decay", {"init_value": 0.5, "transition_steps": 4, "decay_rate": 0.7, "transition_begin": 5}),
     (
@@ -25,7 +26,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("exponential_decay", {"init_value": 0.5, "transition_steps": 4, "decay_rate": 0.7, "end_value": 0.2}),
     ("exponential_decay", {"init_value": 0.5, "transition_steps": 4, "decay_rate": 1.3, "end_value": 0.9}),
-    ("exponential_decay", {"init_value": 0.5, "transition_steps": 4, "decay_rate": 1.0, "end_value": 0.2}),
     ("cosine_decay_schedule", {"init_value": 0.3, "decay_steps": 10}),
     ("cosine_decay_schedule", {"init_value": 0.3, "decay_steps": 10, "alpha": 0.2, "exponent": 1.5}),
     ("linear_onecycle_schedule", {"transition_steps": 20, "peak_value": 0.4}),

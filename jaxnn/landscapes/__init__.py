@@ -1,0 +1,34 @@
+"""Functions R^d -> R on which optimizers are watched: each with its minima, a start and bounds for a picture. Floor 2.
+
+| landscape | minima | what it tests |
+|---|---|---|
+| `quadratic` | 0 | condition number: the zigzag of gradient descent |
+| `noisy_quadratic` | 0 | gradient noise with the spectrum of a network's Hessian |
+| `rosenbrock` | (1, ..., 1) | a curved, flat valley |
+| `beale` | (3, 1/2) | flat floor, steep walls: steps that explode |
+| `himmelblau` | four, of equal value | which minimum a start leads to |
+| `saddle` | none | leaving a stationary point that is no minimum |
+| `plateau` | 0 | a gradient that has all but vanished |
+| `schwefel` | (420.97, ..., 420.97) | many local minima: different starts, different results |
+
+A landscape is called on ONE point (d,) of any floating dtype; for a batch use `jax.vmap`. Half precision is computed in
+float32, the value returned in the point's dtype (inf where it exceeds float16's 65,504, as in Beale's corners).
+Gradients are finite everywhere within the bounds.
+"""
+
+from jaxnn.landscapes.base import Landscape
+from jaxnn.landscapes.classics import beale, himmelblau, plateau, rosenbrock, saddle, schwefel
+from jaxnn.landscapes.quadratics import NoisyQuadratic, noisy_quadratic, quadratic
+
+__all__ = [
+    "Landscape",
+    "NoisyQuadratic",
+    "beale",
+    "himmelblau",
+    "noisy_quadratic",
+    "plateau",
+    "quadratic",
+    "rosenbrock",
+    "saddle",
+    "schwefel",
+]

@@ -1,0 +1,96 @@
+"""What a landscape is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxnn.checks import require_floating
+from jaxnn.numerics import accumulate
+from jaxnn.types import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Landscape:
+    """A function on R^d with what is known of it. The arrays are NumPy's, in float64, whatever JAX is set to.
+
+    Attributes:
+        name: for titles.
+        function: (d,) float32 or float64 -> (), of the same dtype; call the landscape itself instead, which checks.
+        start: (d,), where runs begin by convention.
+        bounds: (low, high), the interval of every coordinate in which it is drawn and tested.
+        minima: (M, d), its global minima within the bounds; M = 0 if it has none.
+        minimum_value: its value at the minima; -inf if it is unbounded below.
+        saddle_points: (S, d), known stationary points that are neither minima nor maxima; not a complete list.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxnn import landscapes
+        >>> landscape = landscapes.himmelblau()
+        >>> landscape(jnp.array([3.0, 2.0])), landscape.minima.shape
+        (Array(0., dtype=float32), (4, 2))
+    """
+
+    name: str
+    function: Callable[[Array], Array]
+    start: np.ndarray
+    bounds: tuple[float, float]
+    minima: np.ndarray
+    minimum_value: float
+    saddle_points: np.ndarray
+
+    @property
+    def dimensions(self) -> int:
+        """d."""
+        return int(self.start.shape[0])
+
+    def __call__(self, x: Array) -> Array:
+        """The value at one point x (d,), a scalar () of its dtype; ValueError for another shape, TypeError for ints."""
+        require_point(self.name, x, self.dimensions)
+        return self.function(accumulate(x)).astype(x.dtype)
+
+
+def make_landscape(
+    name: str,
+    function: Callable[[Array], Array],
+    *,
+    start: np.ndarray | Sequence[float],
+    bounds: tuple[float, float],
+    minima: np.ndarray | Sequence[Sequence[float]],
+    minimum_value: float = 0.0,
+    saddle_points: Sequence[Sequence[float]] = (),
+) -> Landscape:
+    """A `Landscape` from numbers and sequences, the arrays in float64.
+
+    Example:
+        >>> make_landscape("x^2", lambda x: x[0] ** 2, start=[1.0], bounds=(-1.0, 1.0), minima=[[0.0]]).dimensions
+        1
+    """
+    first = np.asarray(start, np.float64)
+    return Landscape(
+        name=name,
+        function=function,
+        start=first,
+        bounds=bounds,
+        minima=np.asarray(minima, np.float64),
+        minimum_value=minimum_value,
+        saddle_points=np.asarray(saddle_points, np.float64).reshape(-1, first.shape[0]),
+    )
+
+
+def require_point(where: str, x: Array, dimensions: int) -> None:
+    """Raise unless x is one point (d,) of a floating dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> require_point("saddle", jnp.zeros((5, 2)), 2)
+        Traceback (most recent call last):
+        ValueError: saddle: expected one point of shape (2,), got (5, 2). For a batch use jax.vmap.
+    """
+    if x.shape != (dimensions,):
+        raise ValueError(
+            f"{where}: expected one point of shape ({dimensions},), got {x.shape}. For a batch use jax.vmap."
+        )
+    require_floating(where, "x", x.dtype, "Convert it: x.astype(jnp.float32).")

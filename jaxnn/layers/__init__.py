@@ -1,0 +1,112 @@
+"""Layers: modules of plain functions, and CamelCase factories that make a `Layer` of them.
+
+The modules hold `init` and `apply` as functions of arrays (`layers.dense.init(key, 784, 512)`,
+`layers.dense.apply(params, x)`); the factories wrap them in the one protocol by which networks are composed,
+`init(key, example) -> (params, state)` and `apply(params, state, x, *, key=None, train=False) -> (y, state)`.
+
+| layer | module | x -> y | parameters | state, randomness |
+|---|---|---|---|---|
+| `Dense(features)` | `dense` | (N, ..., D) -> (N, ..., features) | w, b | |
+| `Conv(features, window)` | `conv` | (N, *spatial, C) -> (N, *spatial', features) | w, b | |
+| `DepthwiseConv(window)` | `conv` | (N, *spatial, C) -> (N, *spatial', C multiplier) | w, b | |
+| `MaxPool(window)`, `AveragePool(window)` | `pooling` | (N, *spatial, C) -> (N, *spatial', C) | | |
+| `GlobalAveragePool`, `GlobalMaxPool` | `pooling` | (N, *spatial, C) -> (N, C) | | |
+| `Flatten` | `flatten` | (N, ...) -> (N, D) | | |
+| `BatchNorm()` | `batch_norm` | (N, ..., C), shape kept | scale, shift | mean, var |
+| `LayerNorm()` | `layer_norm` | (N, ..., D), shape kept | scale, shift | |
+| `GroupNorm(groups)` | `group_norm` | (N, *spatial, C), shape kept | scale, shift | |
+| `RMSNorm()` | `rms_norm` | (N, ..., D), shape kept | scale | |
+| `Dropout(rate)` | `dropout` | (N, ...), shape kept | | a key in training |
+| `Embedding(vocabulary, features)` | `embedding` | integers (N, ...) -> (N, ..., features) | w | |
+| `Activation(function)`, `Relu`, `Tanh`, ... | `activation` | (N, ...), shape kept | | |
+
+A name without parentheses is a Layer already (`Flatten`, `Relu`); one with them is called first (`Dense(10)`).
+"""
+
+from jaxnn.layers import (
+    activation,
+    batch_norm,
+    conv,
+    dense,
+    dropout,
+    embedding,
+    flatten,
+    group_norm,
+    layer_norm,
+    pooling,
+    rms_norm,
+)
+from jaxnn.layers.activation import (
+    Activation,
+    Elu,
+    Gelu,
+    HardTanh,
+    Identity,
+    LeakyRelu,
+    LogSoftmax,
+    Mish,
+    Relu,
+    Selu,
+    Sigmoid,
+    Silu,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from jaxnn.layers.base import Kind, Layer, stateless
+from jaxnn.layers.batch_norm import BatchNorm
+from jaxnn.layers.conv import Conv, DepthwiseConv
+from jaxnn.layers.dense import Dense
+from jaxnn.layers.dropout import Dropout
+from jaxnn.layers.embedding import Embedding
+from jaxnn.layers.flatten import Flatten
+from jaxnn.layers.group_norm import GroupNorm
+from jaxnn.layers.layer_norm import LayerNorm
+from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from jaxnn.layers.rms_norm import RMSNorm
+
+__all__ = [
+    "Activation",
+    "AveragePool",
+    "BatchNorm",
+    "Conv",
+    "Dense",
+    "DepthwiseConv",
+    "Dropout",
+    "Elu",
+    "Embedding",
+    "Flatten",
+    "Gelu",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "HardTanh",
+    "Identity",
+    "Kind",
+    "Layer",
+    "LayerNorm",
+    "LeakyRelu",
+    "LogSoftmax",
+    "MaxPool",
+    "Mish",
+    "RMSNorm",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Silu",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+    "activation",
+    "batch_norm",
+    "conv",
+    "dense",
+    "dropout",
+    "embedding",
+    "flatten",
+    "group_norm",
+    "layer_norm",
+    "pooling",
+    "rms_norm",
+    "stateless",
+]

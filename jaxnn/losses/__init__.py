@@ -1,0 +1,141 @@
+"""Losses, one value for each example, each with its derivative; and penalties on the weights. Floor 2.
+
+`name(outputs, targets, *, ...)` maps outputs (N, ...) to losses (N,), and `name_grad` with the same arguments is the
+derivative of example i's loss with respect to example i's outputs, in their shape. The mean over the N examples is
+taken once, in the training loss. y stands for the outputs, d for the targets, z for logits, K for the size of the last
+axis, T for the axes between the first and the last ("positions").
+
+| loss | outputs | targets | of one example | summed | averaged | the outputs are |
+|---|---|---|---|---|---|---|
+| `half_squared_error` | (N, ...) | (N, ...) | 1/2 (y - d)^2 | all | - | mean of a Gaussian (linear) |
+| `mse` | (N, ...) | (N, ...) | (y - d)^2 | - | all | mean of a Gaussian (linear) |
+| `absolute_error` (L1) | (N, ...) | (N, ...) | abs(y - d) | all | - | median (linear) |
+| `huber` | (N, ...) | (N, ...) | parabola, then line | all | - | a robust centre (linear) |
+| `log_cosh` | (N, ...) | (N, ...) | log cosh(y - d) | all | - | a robust centre (linear) |
+| `cosine_distance` | (N, T, K) | (N, T, K) | 1 - cos(y, d) | K | T | a direction |
+| `sigmoid_binary_cross_entropy` | (N, ...) | (N, ...) in [0, 1] | -d log s(z) - (1-d) log s(-z) | all | - | logits |
+| `binary_cross_entropy` | (N, ...) | (N, ...) in [0, 1] | -d log y - (1-d) log(1-y) | all | - | probabilities |
+| `softmax_cross_entropy` | (N, T, K) | labels (N, T), or (N, T, K) | -d log softmax(z) | K | T, not ignored | logits |
+| `cross_entropy` | (N, T, K) | (N, T, K) | -d log y | K | T | probabilities |
+| `kl_divergence` | (N, T, K) | (N, T, K) | d (log d - log y) | K | T | log-probabilities (log-softmax) |
+| `entropy` (of one argument) | (N, T, K) | - | -y log y | K | T | probabilities |
+| `hinge` | (N, ...) | -1, +1 (N, ...) | max(0, 1 - d y) | all | - | scores (linear) |
+| `square_loss` | (N, ...) | -1, +1 (N, ...) | (1 - d y)^2 | all | - | scores (linear) |
+| `logistic` | (N, ...) | -1, +1 (N, ...) | log(1 + e^(-d y)) | all | - | scores: log-odds of +1 |
+| `perceptron_loss` | (N, ...) | -1, +1 (N, ...) | max(0, -d y) | all | - | scores (linear) |
+| `multiclass_hinge` | (N, T, K) | labels (N, T) | max(0, 1 + best wrong - right) | - | T | scores (linear) |
+| `gaussian_nll` | (N, T, 2 D) | (N, T, D) | -log N(d; m, e^s) | T, D | - | means, log-variances |
+| `mixture_density_nll` | (N, T, M (2 + D)) | (N, T, D) | -log sum a N(d; mu, e^2t) | T | - | logits, means, log s.d. |
+
+T may be absent or several axes. Likelihoods of independent outputs are summed (each is -log of the joint probability),
+as are errors named after a norm; classifications are averaged over positions, so that a sentence weighs as much
+as an image. "all" is every axis but the first.
+
+Rules for all:
+
+- Arithmetic is in float32, in float64 for float64 outputs. Losses are returned in that dtype even for bfloat16 and
+  float16 outputs, because they are sums; derivatives come in the dtype of the outputs. Targets are converted.
+- Shapes that differ raise ValueError, nothing is broadcast; outputs without an example axis or with empty examples
+  raise ValueError, integer outputs TypeError. An empty batch (N = 0) gives losses of shape (0,).
+- Targets that make no sense (labels out of range, labels 0 where -1 is meant, probabilities over 1) raise ValueError
+  when they are concrete; traced, they make loss and gradient of their example NaN. No label ever wraps.
+- Penalties `l2`, `l1`, `elastic` make functions of the parameters that leave biases alone by default.
+"""
+
+from jaxnn.losses.binary import (
+    binary_cross_entropy,
+    binary_cross_entropy_grad,
+    sigmoid_binary_cross_entropy,
+    sigmoid_binary_cross_entropy_grad,
+)
+from jaxnn.losses.density import (
+    gaussian_nll,
+    gaussian_nll_grad,
+    mixture_density_nll,
+    mixture_density_nll_grad,
+)
+from jaxnn.losses.divergence import (
+    cross_entropy,
+    cross_entropy_grad,
+    entropy,
+    entropy_grad,
+    kl_divergence,
+    kl_divergence_grad,
+)
+from jaxnn.losses.margin import (
+    hinge,
+    hinge_grad,
+    logistic,
+    logistic_grad,
+    multiclass_hinge,
+    multiclass_hinge_grad,
+    perceptron_loss,
+    perceptron_loss_grad,
+    square_loss,
+    square_loss_grad,
+)
+from jaxnn.losses.regression import (
+    absolute_error,
+    absolute_error_grad,
+    cosine_distance,
+    cosine_distance_grad,
+    half_squared_error,
+    half_squared_error_grad,
+    huber,
+    huber_grad,
+    log_cosh,
+    log_cosh_grad,
+    mse,
+    mse_grad,
+)
+from jaxnn.losses.regularizers import Regularizer, elastic, elastic_grad, l1, l1_grad, l2, l2_grad
+from jaxnn.losses.softmax import example_weights, softmax_cross_entropy, softmax_cross_entropy_grad
+
+__all__ = [
+    "Regularizer",
+    "absolute_error",
+    "absolute_error_grad",
+    "binary_cross_entropy",
+    "binary_cross_entropy_grad",
+    "cosine_distance",
+    "cosine_distance_grad",
+    "cross_entropy",
+    "cross_entropy_grad",
+    "elastic",
+    "elastic_grad",
+    "entropy",
+    "entropy_grad",
+    "example_weights",
+    "gaussian_nll",
+    "gaussian_nll_grad",
+    "half_squared_error",
+    "half_squared_error_grad",
+    "hinge",
+    "hinge_grad",
+    "huber",
+    "huber_grad",
+    "kl_divergence",
+    "kl_divergence_grad",
+    "l1",
+    "l1_grad",
+    "l2",
+    "l2_grad",
+    "log_cosh",
+    "log_cosh_grad",
+    "logistic",
+    "logistic_grad",
+    "mixture_density_nll",
+    "mixture_density_nll_grad",
+    "mse",
+    "mse_grad",
+    "multiclass_hinge",
+    "multiclass_hinge_grad",
+    "perceptron_loss",
+    "perceptron_loss_grad",
+    "sigmoid_binary_cross_entropy",
+    "sigmoid_binary_cross_entropy_grad",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_grad",
+    "square_loss",
+    "square_loss_grad",
+]

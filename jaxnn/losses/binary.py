@@ -1,0 +1,130 @@
+"""Cross-entropy of independent yes-or-no outputs (Bernoulli), from logits and from probabilities."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.losses.base import as_pair, float_info, require_within_unit, sum_per_example
+from jaxnn.types import Array, ArrayLike, DType
+
+TARGET_REMEDY = "Labels -1 and +1 become 0 and 1 by (y + 1) / 2."
+OUTPUT_REMEDY = "For logits use the loss that takes them: sigmoid_binary_cross_entropy or softmax_cross_entropy."
+
+
+def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Binary cross-entropy of logits: sum_j d_j log(1 + e^(-z_j)) + (1 - d_j) log(1 + e^(z_j)).
+
+    Equal to -d log y - (1 - d) log(1 - y) with y = sigmoid(z), without its overflow.
+
+    Args:
+        outputs: logits z (N, ...), floating.
+        targets: d (N, ...), probabilities in [0, 1] of a yes, same shape.
+
+    Returns:
+        (N,), in nats, float32 (float64 for float64 outputs). NaN for traced targets outside [0, 1].
+
+    Raises:
+        ValueError: shapes differ, there is no example axis, or concrete targets lie outside [0, 1].
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> sigmoid_binary_cross_entropy(jnp.array([0.0, 1e4, 1e4]), jnp.array([1.0, 1.0, 0.0]))
+        Array([6.931472e-01, 0.000000e+00, 1.000000e+04], dtype=float32)
+
+    Reference: Cox 1958, "The regression analysis of binary sequences".
+    """
+    z, d, _ = _logits("sigmoid_binary_cross_entropy", outputs, targets)
+    return sum_per_example(d * jax.nn.softplus(-z) + (1 - d) * jax.nn.softplus(z))
+
+
+def sigmoid_binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `sigmoid_binary_cross_entropy` with respect to the logits: sigmoid(z) - d.
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> sigmoid_binary_cross_entropy_grad(jnp.array([0.0]), jnp.array([1.0]))
+        Array([-0.5], dtype=float32)
+    """
+    z, d, dtype = _logits("sigmoid_binary_cross_entropy_grad", outputs, targets)
+    # The same number as sigmoid(z) - d, which would lose its digits where the sigmoid rounds to 1.
+    return ((1 - d) * jax.nn.sigmoid(z) - d * jax.nn.sigmoid(-z)).astype(dtype)
+
+
+def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Binary cross-entropy of probabilities: sum_j -d_j log y_j - (1 - d_j) log(1 - y_j).
+
+    Inside the logarithms y and 1 - y count as at least `tiny`, the smallest normal number of the dtype of the
+    outputs (1.2e-38 in float32 and bfloat16, 6.1e-5 in float16), and the derivative of the logarithm is 1 / tiny there:
+    value and derivative are finite at 0 and 1, keep their sign, and are exact everywhere else. Logits and
+    `sigmoid_binary_cross_entropy` need no such rule.
+
+    Args:
+        outputs: probabilities y (N, ...) in [0, 1], floating.
+        targets: d (N, ...) in [0, 1], same shape.
+
+    Returns:
+        (N,), in nats, float32 (float64 for float64 outputs). NaN for traced arguments outside [0, 1].
+
+    Raises:
+        ValueError: shapes differ, there is no example axis, or concrete arguments lie outside [0, 1].
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> binary_cross_entropy(jnp.array([0.5, 0.0, 0.0]), jnp.array([1.0, 0.0, 1.0]))
+        Array([ 0.6931472,  0.       , 87.33655  ], dtype=float32)
+
+    Reference: Cox 1958, "The regression analysis of binary sequences".
+    """
+    y, d, dtype = _probabilities("binary_cross_entropy", outputs, targets)
+    return sum_per_example(-d * jnp.log(floored(y, dtype)) - (1 - d) * jnp.log(floored(1 - y, dtype)))
+
+
+def binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `binary_cross_entropy` with respect to the probabilities: -d / y + (1 - d) / (1 - y).
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised and the rule at 0 and 1.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> binary_cross_entropy_grad(jnp.array([0.5, 1.0]), jnp.array([1.0, 1.0]))
+        Array([-2., -1.], dtype=float32)
+    """
+    y, d, dtype = _probabilities("binary_cross_entropy_grad", outputs, targets)
+    return (-d / floored(y, dtype) + (1 - d) / floored(1 - y, dtype)).astype(dtype)
+
+
+def floored(p: Array, dtype: DType) -> Array:
+    """max(p, smallest normal number of `dtype`), with derivative 1 below it too, so that no gradient is cut off.
+
+    Args:
+        p: (...), non-negative.
+        dtype: floating; that of the stored probabilities.
+
+    Returns:
+        (...), dtype of `p`.
+
+    Example:
+        >>> floored(jnp.array([0.0, 0.5]), jnp.float16)
+        Array([6.1035156e-05, 5.0000000e-01], dtype=float32)
+    """
+    least = jnp.asarray(float_info(dtype).tiny, p.dtype)
+    return p + jax.lax.stop_gradient(jnp.maximum(p, least) - p)
+
+
+def _logits(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:
+    z, d, dtype = as_pair(where, outputs, targets)
+    return z, require_within_unit(where, "targets", targets, d, TARGET_REMEDY), dtype
+
+
+def _probabilities(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:
+    y, d, dtype = _logits(where, outputs, targets)
+    return require_within_unit(where, "outputs", outputs, y, OUTPUT_REMEDY), d, dtype

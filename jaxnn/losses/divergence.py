@@ -1,0 +1,173 @@
+"""Cross-entropy, Kullback-Leibler divergence and entropy of distributions over K outcomes on the last axis."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+
+from jaxnn.losses.base import as_outputs, as_pair, mean_per_example, require_within_unit
+from jaxnn.losses.binary import OUTPUT_REMEDY, floored
+from jaxnn.numerics import xlogy
+from jaxnn.types import Array, ArrayLike, DType
+
+TARGET_REMEDY = "Targets are distributions: jax.nn.one_hot makes them of labels."
+
+
+def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Cross-entropy of probabilities: -sum_k d_k log y_k, the mean over positions.
+
+    Inside the logarithm y counts as at least the smallest normal number of its dtype, as in `binary_cross_entropy`.
+
+    Args:
+        outputs: probabilities y (N, ..., K) in [0, 1], floating; normally summing to 1 (not checked).
+        targets: distributions d (N, ..., K) in [0, 1], same shape.
+
+    Returns:
+        (N,), in nats, float32 (float64 for float64 outputs). NaN for traced arguments outside [0, 1].
+
+    Raises:
+        ValueError: shapes differ, no class axis, or concrete arguments outside [0, 1].
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> cross_entropy(jnp.array([[0.5, 0.5], [1.0, 0.0]]), jnp.array([[0.0, 1.0], [1.0, 0.0]]))
+        Array([ 0.6931472, -0.       ], dtype=float32)
+
+    Reference: Good 1952, "Rational decisions".
+    """
+    y, d, dtype = _probabilities("cross_entropy", outputs, targets)
+    return mean_per_example(-jnp.sum(d * jnp.log(floored(y, dtype)), axis=-1))
+
+
+def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `cross_entropy` with respect to the probabilities: -d / y / positions.
+
+    Args:
+        outputs, targets: (N, ..., K), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ..., K), dtype of the outputs.
+
+    Example:
+        >>> cross_entropy_grad(jnp.array([[0.5, 0.5]]), jnp.array([[0.0, 1.0]]))
+        Array([[-0., -2.]], dtype=float32)
+    """
+    y, d, dtype = _probabilities("cross_entropy_grad", outputs, targets)
+    return (-d / floored(y, dtype) / _positions(y)).astype(dtype)
+
+
+def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k), the mean over positions.
+
+    It is the cross-entropy of y under d minus the entropy of d. Outcomes with d_k = 0 contribute 0 and have
+    derivative 0, in both arguments, even where log y_k is -inf.
+
+    Args:
+        outputs: LOG-probabilities log y (N, ..., K), floating, such as `jax.nn.log_softmax(logits)`.
+        targets: distributions d (N, ..., K) in [0, 1], same shape.
+
+    Returns:
+        (N,), in nats, float32 (float64 for float64 outputs); +inf where y_k = 0 < d_k. NaN for traced targets outside
+        [0, 1].
+
+    Raises:
+        ValueError: shapes differ, no class axis, or concrete targets outside [0, 1].
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> kl_divergence(jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[0.0, 1.0]]))
+        Array([0.6931472], dtype=float32)
+
+    Reference: Kullback & Leibler 1951, "On information and sufficiency".
+    """
+    log_y, d, _ = _log_probabilities("kl_divergence", outputs, targets)
+    zero = d == 0
+    used = jnp.where(zero, jnp.zeros_like(log_y), log_y)
+    return mean_per_example(jnp.sum(xlogy(d, d) - d * used, axis=-1))
+
+
+def kl_divergence_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `kl_divergence` with respect to the log-probabilities: -d / positions.
+
+    Args:
+        outputs, targets: (N, ..., K), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ..., K), dtype of the outputs.
+
+    Example:
+        >>> kl_divergence_grad(jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[0.0, 1.0]]))
+        Array([[-0., -1.]], dtype=float32)
+    """
+    log_y, d, dtype = _log_probabilities("kl_divergence_grad", outputs, targets)
+    return (-d / _positions(log_y)).astype(dtype)
+
+
+def entropy(probabilities: ArrayLike) -> Array:
+    """Entropy of distributions: H(d) = -sum_k d_k log d_k, with 0 log 0 = 0; the mean over positions.
+
+    Args:
+        probabilities: d (N, ..., K) in [0, 1], floating.
+
+    Returns:
+        (N,), in nats, float32 (float64 for float64). NaN for traced values outside [0, 1].
+
+    Raises:
+        ValueError: no class axis, or concrete values outside [0, 1].
+        TypeError: not floating.
+
+    Example:
+        >>> entropy(jnp.array([[0.5, 0.5], [0.0, 1.0]]))
+        Array([ 0.6931472, -0.       ], dtype=float32)
+
+    Reference: Shannon 1948, "A mathematical theory of communication", section 6.
+    """
+    d, _ = _distribution("entropy", probabilities)
+    return mean_per_example(-jnp.sum(xlogy(d, d), axis=-1))
+
+
+def entropy_grad(probabilities: ArrayLike) -> Array:
+    """Derivative of `entropy` with respect to the probabilities: -(log d + 1) / positions, 0 at d = 0.
+
+    Args:
+        probabilities: (N, ..., K), as for `entropy`, which also names the errors raised.
+
+    Returns:
+        (N, ..., K), dtype of the probabilities. The true derivative at 0 is infinite.
+
+    Example:
+        >>> entropy_grad(jnp.array([[0.0, 1.0]]))
+        Array([[ 0., -1.]], dtype=float32)
+    """
+    d, dtype = _distribution("entropy_grad", probabilities)
+    zero = d == 0
+    grad = jnp.where(zero, jnp.zeros_like(d), -(jnp.log(jnp.where(zero, jnp.ones_like(d), d)) + 1))
+    return (grad / _positions(d)).astype(dtype)
+
+
+def _positions(x: Array) -> int:
+    """How many vectors over classes each example has."""
+    return math.prod(x.shape[1:-1])
+
+
+def _require_classes(where: str, x: Array) -> None:
+    if x.ndim < 2:
+        raise ValueError(f"{where}: outputs must have shape (N, ..., K), outcomes on the last axis, got {x.shape}.")
+
+
+def _distribution(where: str, probabilities: ArrayLike) -> tuple[Array, DType]:
+    raw, dtype = as_outputs(where, probabilities)
+    _require_classes(where, raw)
+    return require_within_unit(where, "outputs", probabilities, raw.astype(dtype), OUTPUT_REMEDY), raw.dtype
+
+
+def _log_probabilities(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:
+    log_y, d, dtype = as_pair(where, outputs, targets)
+    _require_classes(where, log_y)
+    return log_y, require_within_unit(where, "targets", targets, d, TARGET_REMEDY), dtype
+
+
+def _probabilities(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:
+    y, d, dtype = _log_probabilities(where, outputs, targets)
+    return require_within_unit(where, "outputs", outputs, y, OUTPUT_REMEDY), d, dtype

@@ -1,0 +1,273 @@
+"""Losses of the margin d f between a score f and a label d in {-1, +1}, and the multi-class hinge."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.losses.base import (
+    as_labels,
+    as_outputs,
+    as_pair,
+    class_mask,
+    concrete_array,
+    mean_per_example,
+    poison,
+    sum_per_example,
+)
+from jaxnn.types import Array, ArrayLike, DType
+
+
+def hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Hinge loss: sum_j max(0, 1 - d_j f_j).
+
+    Args:
+        outputs: scores f (N, ...), floating.
+        targets: labels d (N, ...), each -1 or +1, any real dtype, same shape.
+
+    Returns:
+        (N,), float32 (float64 for float64 outputs). NaN for traced labels other than -1 and +1.
+
+    Raises:
+        ValueError: shapes differ, there is no example axis, or a concrete label is neither -1 nor +1.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> hinge(jnp.array([0.5, 2.0, 0.5]), jnp.array([1, 1, -1]))
+        Array([0.5, 0. , 1.5], dtype=float32)
+
+    Reference: Cortes & Vapnik 1995, "Support-vector networks".
+    """
+    f, d, _ = _scores("hinge", outputs, targets)
+    slack = 1 - d * f
+    # "<= 0" and not "> 0": a NaN must come through, and at the kink the constant branch is taken.
+    return sum_per_example(jnp.where(slack <= 0, jnp.zeros_like(slack), slack))
+
+
+def hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `hinge` with respect to the scores: -d where d f < 1, else 0 (at the kink d f = 1 too).
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> hinge_grad(jnp.array([0.5, 1.0, 0.5]), jnp.array([1, 1, -1]))
+        Array([-1.,  0.,  1.], dtype=float32)
+    """
+    f, d, dtype = _scores("hinge_grad", outputs, targets)
+    return jnp.where(1 - d * f <= 0, jnp.zeros_like(f), -d).astype(dtype)
+
+
+def square_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Square loss of the margin: sum_j (1 - d_j f_j)^2.
+
+    For d = -1 or +1 it is the squared error (f - d)^2; margins over 1 are penalised too.
+
+    Args:
+        outputs: scores f (N, ...), floating.
+        targets: labels d (N, ...), each -1 or +1, any real dtype, same shape.
+
+    Returns:
+        (N,), float32 (float64 for float64 outputs). NaN for traced labels other than -1 and +1.
+
+    Raises:
+        ValueError: shapes differ, there is no example axis, or a concrete label is neither -1 nor +1.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> square_loss(jnp.array([0.5, 2.0]), jnp.array([1, -1]))
+        Array([0.25, 9.  ], dtype=float32)
+    """
+    f, d, _ = _scores("square_loss", outputs, targets)
+    return sum_per_example(jnp.square(1 - d * f))
+
+
+def square_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `square_loss` with respect to the scores: -2 d (1 - d f).
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> square_loss_grad(jnp.array([0.5, 2.0]), jnp.array([1, -1]))
+        Array([-1.,  6.], dtype=float32)
+    """
+    f, d, dtype = _scores("square_loss_grad", outputs, targets)
+    return (-2 * d * (1 - d * f)).astype(dtype)
+
+
+def logistic(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Logistic loss of the margin: sum_j log(1 + e^(-d_j f_j)).
+
+    It is `sigmoid_binary_cross_entropy` with labels -1 and +1 in place of 0 and 1.
+
+    Args:
+        outputs: scores f (N, ...), floating.
+        targets: labels d (N, ...), each -1 or +1, any real dtype, same shape.
+
+    Returns:
+        (N,), in nats, float32 (float64 for float64 outputs). NaN for traced labels other than -1 and +1.
+
+    Raises:
+        ValueError: shapes differ, there is no example axis, or a concrete label is neither -1 nor +1.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> logistic(jnp.array([0.0, 1e4]), jnp.array([1, -1]))
+        Array([6.931472e-01, 1.000000e+04], dtype=float32)
+
+    Reference: Cox 1958, "The regression analysis of binary sequences".
+    """
+    f, d, _ = _scores("logistic", outputs, targets)
+    return sum_per_example(jax.nn.softplus(-d * f))
+
+
+def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `logistic` with respect to the scores: -d sigmoid(-d f).
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> logistic_grad(jnp.array([0.0, 1e4]), jnp.array([1, -1]))
+        Array([-0.5,  1. ], dtype=float32)
+    """
+    f, d, dtype = _scores("logistic_grad", outputs, targets)
+    return (-d * jax.nn.sigmoid(-d * f)).astype(dtype)
+
+
+def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Perceptron loss: sum_j max(0, -d_j f_j), whose descent is the perceptron's rule.
+
+    Args:
+        outputs: scores f (N, ...), floating.
+        targets: labels d (N, ...), each -1 or +1, any real dtype, same shape.
+
+    Returns:
+        (N,), float32 (float64 for float64 outputs). NaN for traced labels other than -1 and +1.
+
+    Raises:
+        ValueError: shapes differ, there is no example axis, or a concrete label is neither -1 nor +1.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> perceptron_loss(jnp.array([0.5, 0.5]), jnp.array([1, -1]))
+        Array([0. , 0.5], dtype=float32)
+
+    Reference: Rosenblatt 1958, "The perceptron: a probabilistic model for information storage and organization in the
+    brain".
+    """
+    f, d, _ = _scores("perceptron_loss", outputs, targets)
+    slack = -d * f
+    return sum_per_example(jnp.where(slack < 0, jnp.zeros_like(slack), slack))
+
+
+def perceptron_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `perceptron_loss` with respect to the scores: -d where d f <= 0, else 0.
+
+    At the kink f = 0 it is -d: a score of 0 counts as a mistake for both labels, so that descent leaves w = 0.
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> perceptron_loss_grad(jnp.array([0.5, 0.5, 0.0]), jnp.array([1, -1, 1]))
+        Array([ 0.,  1., -1.], dtype=float32)
+    """
+    f, d, dtype = _scores("perceptron_loss_grad", outputs, targets)
+    return jnp.where(-d * f < 0, jnp.zeros_like(f), -d).astype(dtype)
+
+
+def multiclass_hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Multi-class hinge: max(0, 1 + max over k != c of z_k - z_c), c the label; the mean over positions.
+
+    Args:
+        outputs: scores z (N, ..., K), floating; classes on the last axis.
+        targets: labels (N, ...), integers in [0, K).
+
+    Returns:
+        (N,), float32 (float64 for float64 outputs). NaN for traced labels out of range.
+
+    Raises:
+        ValueError: shapes do not fit, or a concrete label is out of range.
+        TypeError: outputs are not floating or labels not integers.
+
+    Example:
+        >>> multiclass_hinge(jnp.array([[3.0, 1.0, 0.0], [3.0, 2.5, 0.0]]), jnp.array([0, 1]))
+        Array([0. , 1.5], dtype=float32)
+
+    Reference: Crammer & Singer 2001, "On the algorithmic implementation of multiclass kernel-based vector machines".
+    """
+    slack, _, _, _ = _multiclass("multiclass_hinge", outputs, targets)
+    return mean_per_example(jnp.where(slack <= 0, jnp.zeros_like(slack), slack))
+
+
+def multiclass_hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `multiclass_hinge` with respect to the scores: +1 at the best wrong class, -1 at the label.
+
+    Divided by the number of positions. 0 where the margin is at least 1 (at the kink too); of several best wrong
+    classes the first counts.
+
+    Args:
+        outputs, targets: as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ..., K), dtype of the outputs.
+
+    Example:
+        >>> multiclass_hinge_grad(jnp.array([[3.0, 2.5, 3.0]]), jnp.array([1]))
+        Array([[ 1., -1.,  0.]], dtype=float32)
+    """
+    slack, label, rival, dtype = _multiclass("multiclass_hinge_grad", outputs, targets)
+    direction = rival.astype(slack.dtype) - label.astype(slack.dtype)
+    grad = jnp.where((slack <= 0)[..., None], jnp.zeros_like(direction), direction)
+    valid = jnp.broadcast_to(~jnp.isnan(slack)[..., None], grad.shape)
+    return (poison(grad, valid) / math.prod(slack.shape[1:])).astype(dtype)
+
+
+def _scores(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:
+    """Scores and labels -1 / +1 in the dtype of the arithmetic (other traced labels NaN), dtype of the scores."""
+    f, d, dtype = as_pair(where, outputs, targets)
+    known = concrete_array(targets)
+    if known is None:
+        return f, poison(d, jnp.abs(d) == 1), dtype
+    wrong = known[np.abs(known.astype(np.float64)) != 1]
+    if wrong.size:
+        raise ValueError(
+            f"{where}: labels must be -1 or +1, got {wrong[0]}. Labels 0 and 1 become -1 and +1 by 2 * y - 1 (of a "
+            "signed dtype)."
+        )
+    return f, d, dtype
+
+
+def _multiclass(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, Array, DType]:
+    """1 + best wrong score - score of the label (N, ...), bools at the label and at the first best wrong class."""
+    raw, dtype = as_outputs(where, outputs)
+    if raw.ndim < 2:
+        raise ValueError(f"{where}: outputs must have shape (N, ..., K), classes on the last axis, got {raw.shape}.")
+    z, classes = raw.astype(dtype), raw.shape[-1]
+    if classes < 2:
+        raise ValueError(f"{where}: needs at least 2 classes on the last axis, got shape {raw.shape}. Use hinge.")
+    labels, valid = as_labels(where, targets, raw.shape[:-1], classes)
+    label = class_mask(labels, classes)
+    rival = class_mask(jnp.argmax(jnp.where(label, jnp.full_like(z, -jnp.inf), z), axis=-1), classes)
+
+    def at(mask: Array) -> Array:
+        return jnp.sum(jnp.where(mask, z, jnp.zeros_like(z)), axis=-1)
+
+    return poison(1 + at(rival) - at(label), valid), label, rival, raw.dtype

@@ -1,0 +1,288 @@
+"""Losses between real outputs and real targets of one shape: squared, absolute and robust errors, cosine distance."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.losses.base import as_pair, entries_per_example, mean_per_example, positive, sum_per_example
+from jaxnn.numerics import safe_divide, safe_sqrt
+from jaxnn.types import Array, ArrayLike, Scalar
+
+
+def half_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Half the squared Euclidean distance: 1/2 sum_j (y_j - d_j)^2.
+
+    Args:
+        outputs: y (N, ...), floating.
+        targets: d (N, ...), real, same shape.
+
+    Returns:
+        (N,), float32 (float64 for float64 outputs).
+
+    Raises:
+        ValueError: shapes differ or there is no example axis.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> half_squared_error(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2)))
+        Array([2.5], dtype=float32)
+
+    Reference: Widrow & Hoff 1960, "Adaptive switching circuits".
+    """
+    y, d, _ = as_pair("half_squared_error", outputs, targets)
+    return 0.5 * sum_per_example(jnp.square(y - d))
+
+
+def half_squared_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `half_squared_error` with respect to the outputs: y - d.
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> half_squared_error_grad(jnp.array([3.0]), jnp.array([1.0]))
+        Array([2.], dtype=float32)
+    """
+    y, d, dtype = as_pair("half_squared_error_grad", outputs, targets)
+    return (y - d).astype(dtype)
+
+
+def mse(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Mean squared error: (1/K) sum_j (y_j - d_j)^2, the mean over all K outputs of an example.
+
+    Args:
+        outputs: y (N, ...), floating.
+        targets: d (N, ...), real, same shape.
+
+    Returns:
+        (N,), float32 (float64 for float64 outputs).
+
+    Raises:
+        ValueError: shapes differ or there is no example axis.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> mse(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2)))
+        Array([2.5], dtype=float32)
+    """
+    y, d, _ = as_pair("mse", outputs, targets)
+    return mean_per_example(jnp.square(y - d))
+
+
+def mse_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `mse` with respect to the outputs: 2 (y - d) / K.
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> mse_grad(jnp.array([[3.0, 1.0]]), jnp.ones((1, 2)))
+        Array([[2., 0.]], dtype=float32)
+    """
+    y, d, dtype = as_pair("mse_grad", outputs, targets)
+    return (2 * (y - d) / entries_per_example(y)).astype(dtype)
+
+
+def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """L1 error: sum_j |y_j - d_j|.
+
+    Args:
+        outputs: y (N, ...), floating.
+        targets: d (N, ...), real, same shape.
+
+    Returns:
+        (N,), float32 (float64 for float64 outputs).
+
+    Raises:
+        ValueError: shapes differ or there is no example axis.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> absolute_error(jnp.array([[1.0, -2.0]]), jnp.zeros((1, 2)))
+        Array([3.], dtype=float32)
+    """
+    y, d, _ = as_pair("absolute_error", outputs, targets)
+    return sum_per_example(jnp.abs(y - d))
+
+
+def absolute_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `absolute_error` with respect to the outputs: sign(y - d), 0 at y = d.
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> absolute_error_grad(jnp.array([3.0, 1.0]), jnp.ones(2))
+        Array([1., 0.], dtype=float32)
+    """
+    y, d, dtype = as_pair("absolute_error_grad", outputs, targets)
+    return jnp.sign(y - d).astype(dtype)
+
+
+def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Array:
+    """Huber's loss: sum_j h(y_j - d_j), h(r) = r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2).
+
+    Args:
+        outputs: y (N, ...), floating.
+        targets: d (N, ...), real, same shape.
+        delta: where the parabola becomes a line, > 0, in units of the outputs; may be traced.
+
+    Returns:
+        (N,), float32 (float64 for float64 outputs).
+
+    Raises:
+        ValueError: shapes differ, there is no example axis, or delta <= 0.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> huber(jnp.array([0.5, 3.0]), jnp.zeros(2))
+        Array([0.125, 2.5  ], dtype=float32)
+
+    Reference: Huber 1964, "Robust estimation of a location parameter".
+    """
+    y, d, _ = as_pair("huber", outputs, targets)
+    bend = positive("huber", "delta", delta, y.dtype)
+    r = jnp.abs(y - d)
+    return sum_per_example(jnp.where(r <= bend, 0.5 * jnp.square(r), bend * (r - 0.5 * bend)))
+
+
+def huber_grad(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Array:
+    """Derivative of `huber` with respect to the outputs: y - d, clipped to [-delta, delta].
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+        delta: as for the loss.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> huber_grad(jnp.array([0.5, 3.0]), jnp.zeros(2))
+        Array([0.5, 1. ], dtype=float32)
+    """
+    y, d, dtype = as_pair("huber_grad", outputs, targets)
+    bend = positive("huber_grad", "delta", delta, y.dtype)
+    return jnp.clip(y - d, -bend, bend).astype(dtype)
+
+
+def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Logarithm of the hyperbolic cosine of the error: sum_j log cosh(y_j - d_j).
+
+    Near r^2 / 2 for small errors r and near |r| - log 2 for large ones; accurate for both.
+
+    Args:
+        outputs: y (N, ...), floating.
+        targets: d (N, ...), real, same shape.
+
+    Returns:
+        (N,), float32 (float64 for float64 outputs).
+
+    Raises:
+        ValueError: shapes differ or there is no example axis.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> log_cosh(jnp.array([0.0, 1e4]), jnp.zeros(2))
+        Array([   0.   , 9999.307], dtype=float32)
+
+    Reference: Green 1990, "Bayesian reconstructions from emission tomography data using a modified EM algorithm".
+    """
+    y, d, _ = as_pair("log_cosh", outputs, targets)
+    r = y - d
+    small = jnp.abs(r) < 1
+    # cosh r = 1 + 2 sinh^2(r/2) keeps the digits of small errors, which |r| - log 2 + ... would cancel.
+    near = jnp.log1p(2 * jnp.square(jnp.sinh(0.5 * jnp.where(small, r, jnp.zeros_like(r)))))
+    far = jnp.abs(r) + jnp.log1p(jnp.exp(-2 * jnp.abs(r))) - math.log(2)
+    return sum_per_example(jnp.where(small, near, far))
+
+
+def log_cosh_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `log_cosh` with respect to the outputs: tanh(y - d).
+
+    Args:
+        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ...), dtype of the outputs.
+
+    Example:
+        >>> log_cosh_grad(jnp.array([0.0, 1e4]), jnp.zeros(2))
+        Array([0., 1.], dtype=float32)
+    """
+    y, d, dtype = as_pair("log_cosh_grad", outputs, targets)
+    return jnp.tanh(y - d).astype(dtype)
+
+
+def cosine_distance(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """One minus the cosine of the angle between vectors on the last axis: 1 - y.d / (|y| |d|).
+
+    A zero vector has cosine 0 with every other (distance 1), and its derivative is 0. The mean over positions.
+
+    Args:
+        outputs: y (N, ..., D), floating, at least 2 axes.
+        targets: d (N, ..., D), real, same shape.
+
+    Returns:
+        (N,) in [0, 2], float32 (float64 for float64 outputs).
+
+    Raises:
+        ValueError: shapes differ, or there is no axis besides that of the examples.
+        TypeError: outputs are not floating.
+
+    Example:
+        >>> cosine_distance(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.ones((2, 2)))
+        Array([0.29289323, 1.        ], dtype=float32)
+
+    Reference: Salton, Wong & Yang 1975, "A vector space model for automatic indexing".
+    """
+    y, d, _ = as_pair("cosine_distance", outputs, targets)
+    _require_vectors("cosine_distance", y)
+    return mean_per_example(1 - jnp.sum(_unit(y)[0] * _unit(d)[0], axis=-1))
+
+
+def cosine_distance_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `cosine_distance` with respect to the outputs: (cos u - v) / |y|, u = y / |y|, v = d / |d|.
+
+    Divided by the number of positions; 0 where y or d is the zero vector.
+
+    Args:
+        outputs, targets: (N, ..., D), as for the loss, which also names the errors raised.
+
+    Returns:
+        (N, ..., D), dtype of the outputs.
+
+    Example:
+        >>> cosine_distance_grad(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 5.0]]))
+        Array([[ 0. , -0.5]], dtype=float32)
+    """
+    y, d, dtype = as_pair("cosine_distance_grad", outputs, targets)
+    _require_vectors("cosine_distance_grad", y)
+    (u, length), (v, _) = _unit(y), _unit(d)
+    cosine = jnp.sum(u * v, axis=-1, keepdims=True)
+    return (safe_divide(cosine * u - v, length) / math.prod(y.shape[1:-1])).astype(dtype)
+
+
+def _require_vectors(where: str, y: Array) -> None:
+    if y.ndim < 2:
+        raise ValueError(f"{where}: outputs must be vectors on the last axis, (N, ..., D), got shape {y.shape}.")
+
+
+def _unit(x: Array) -> tuple[Array, Array]:
+    """x / |x| on the last axis (0 for the zero vector), and |x| with that axis kept."""
+    # Dividing by the largest entry first keeps the squares within range; u does not depend on it, so neither does u'.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    scaled = safe_divide(x, largest)
+    length = safe_sqrt(jnp.sum(jnp.square(scaled), axis=-1, keepdims=True))
+    return safe_divide(scaled, length), largest * length

@@ -1,0 +1,201 @@
+"""Penalties on the size of the weights, added to a loss: functions of the parameters, made by factories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn import checks, tree
+from jaxnn.numerics import accumulate, accumulation_dtype
+from jaxnn.types import Array, Params, PyTree, Scalar
+
+Regularizer: TypeAlias = Callable[[Params], Array]
+"""params -> scalar."""
+
+Mask: TypeAlias = Any
+"""params -> tree of bools, such a tree itself, or None for all leaves."""
+
+
+def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
+    """Squared penalty: strength * sum of w^2 over the weights. There is no 1/2: the gradient is 2 strength w.
+
+    Args:
+        strength: lambda >= 0; may be traced.
+        mask: which leaves are penalised: a function params -> tree of bools (by default `tree.is_weight`, which
+            leaves out biases and normalization scales), such a tree, or None for all. None leaves pass.
+
+    Returns:
+        params -> scalar, float32 (float64 if a penalised leaf is float64); 0 if nothing is penalised.
+
+    Raises:
+        ValueError: strength < 0; on the call, a mask whose structure is not that of the parameters.
+        TypeError: on the call, a mask with leaves other than bools.
+
+    Example:
+        >>> l2(0.1)({"w": jnp.array([1.0, 2.0]), "b": jnp.array([9.0])})
+        Array(0.5, dtype=float32)
+
+    Reference: Hoerl & Kennard 1970, "Ridge regression: biased estimation for nonorthogonal problems".
+    """
+    return _penalty("l2", [(strength, jnp.square)], mask)
+
+
+def l2_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Params], Params]:
+    """Gradient of `l2`: params -> 2 strength w at penalised leaves, 0 at the others.
+
+    Args:
+        strength, mask: as for `l2`, which also names the errors raised.
+
+    Returns:
+        params -> tree like the parameters, each leaf in its own shape and dtype.
+
+    Example:
+        >>> l2_grad(0.5)({"w": jnp.array([1.0, 2.0]), "b": jnp.array([9.0])})
+        {'b': Array([0.], dtype=float32), 'w': Array([1., 2.], dtype=float32)}
+    """
+    return _penalty_grad("l2_grad", [(strength, lambda w: 2 * w)], mask)
+
+
+def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
+    """Absolute penalty: strength * sum of |w| over the weights. (The L1 error of outputs is `absolute_error`.)
+
+    Args:
+        strength: lambda >= 0; may be traced.
+        mask: as for `l2`.
+
+    Returns:
+        params -> scalar, float32 (float64 if a penalised leaf is float64); 0 if nothing is penalised.
+
+    Raises:
+        ValueError, TypeError: as for `l2`.
+
+    Example:
+        >>> l1(0.5)({"w": jnp.array([1.0, -2.0]), "b": jnp.array([9.0])})
+        Array(1.5, dtype=float32)
+
+    Reference: Tibshirani 1996, "Regression shrinkage and selection via the lasso".
+    """
+    return _penalty("l1", [(strength, jnp.abs)], mask)
+
+
+def l1_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Params], Params]:
+    """Gradient of `l1`: params -> strength sign(w) at penalised leaves (0 at w = 0), 0 at the others.
+
+    Args:
+        strength, mask: as for `l1`, which also names the errors raised.
+
+    Returns:
+        params -> tree like the parameters, each leaf in its own shape and dtype.
+
+    Example:
+        >>> l1_grad(0.5)({"w": jnp.array([3.0, 0.0]), "b": jnp.array([9.0])})
+        {'b': Array([0.], dtype=float32), 'w': Array([0.5, 0. ], dtype=float32)}
+    """
+    return _penalty_grad("l1_grad", [(strength, jnp.sign)], mask)
+
+
+def elastic(l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
+    """Elastic net: l1_strength * sum of |w| + l2_strength * sum of w^2 over the weights.
+
+    Args:
+        l1_strength, l2_strength: >= 0; may be traced.
+        mask: as for `l2`.
+
+    Returns:
+        params -> scalar, float32 (float64 if a penalised leaf is float64); 0 if nothing is penalised.
+
+    Raises:
+        ValueError, TypeError: as for `l2`.
+
+    Example:
+        >>> elastic(0.5, 0.1)({"w": jnp.array([1.0, -2.0]), "b": jnp.array([9.0])})
+        Array(2., dtype=float32)
+
+    Reference: Zou & Hastie 2005, "Regularization and variable selection via the elastic net".
+    """
+    return _penalty("elastic", [(l1_strength, jnp.abs), (l2_strength, jnp.square)], mask)
+
+
+def elastic_grad(
+    l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_weight
+) -> Callable[[Params], Params]:
+    """Gradient of `elastic`: params -> l1_strength sign(w) + 2 l2_strength w at penalised leaves, 0 at the others.
+
+    Args:
+        l1_strength, l2_strength, mask: as for `elastic`, which also names the errors raised.
+
+    Returns:
+        params -> tree like the parameters, each leaf in its own shape and dtype.
+
+    Example:
+        >>> elastic_grad(0.5, 0.25)({"w": jnp.array([1.0, 0.0])})
+        {'w': Array([1., 0.], dtype=float32)}
+    """
+    return _penalty_grad("elastic_grad", [(l1_strength, jnp.sign), (l2_strength, lambda w: 2 * w)], mask)
+
+
+Terms: TypeAlias = list[tuple[Scalar, Callable[[Array], Array]]]
+"""Strengths, each with the function of the entries of a leaf that it multiplies."""
+
+
+def _penalty(where: str, terms: Terms, mask: Mask) -> Regularizer:
+    _require_strengths(where, terms)
+
+    def penalty(params: Params) -> Array:
+        chosen = [
+            jnp.asarray(w)
+            for w, keep in zip(jax.tree.leaves(params), _mask_leaves(where, mask, params), strict=True)
+            if keep
+        ]
+        dtype = accumulation_dtype(*(w.dtype for w in chosen))
+        total = jnp.zeros((), dtype)
+        for strength, term in terms:
+            sums = [jnp.sum(term(accumulate(w))).astype(dtype) for w in chosen]
+            total = total + jnp.asarray(strength, dtype) * sum(sums, start=jnp.zeros((), dtype))
+        return total
+
+    return penalty
+
+
+def _penalty_grad(where: str, terms: Terms, mask: Mask) -> Callable[[Params], Params]:
+    _require_strengths(where, terms)
+
+    def penalty_grad(params: Params) -> Params:
+        def leaf_grad(leaf: Array, keep: bool) -> Array:
+            if not keep:
+                return jnp.zeros_like(leaf)
+            w = accumulate(jnp.asarray(leaf))
+            parts = [jnp.asarray(strength, w.dtype) * derivative(w) for strength, derivative in terms]
+            return sum(parts[1:], start=parts[0]).astype(jnp.asarray(leaf).dtype)
+
+        leaves, structure = jax.tree.flatten(params)
+        keeps = _mask_leaves(where, mask, params)
+        return jax.tree.unflatten(structure, [leaf_grad(w, k) for w, k in zip(leaves, keeps, strict=True)])
+
+    return penalty_grad
+
+
+def _require_strengths(where: str, terms: Terms) -> None:
+    for strength, _ in terms:
+        number = checks.concrete_number(strength)
+        if jnp.ndim(strength) != 0 or (number is not None and not number >= 0):
+            raise ValueError(f"{where}: strength must be a number >= 0, got {strength}.")
+
+
+def _mask_leaves(where: str, mask: Mask, params: PyTree) -> list[bool]:
+    """One bool for each leaf of the parameters."""
+    structure: Any = jax.tree.structure(params)
+    if mask is None:
+        return [True] * structure.num_leaves
+    chosen = mask(params) if callable(mask) else mask
+    leaves, got = jax.tree.flatten(chosen)
+    if got != structure:
+        raise ValueError(f"{where}: the mask must have the structure of the parameters, {structure}, got {got}.")
+    for leaf in leaves:
+        if not isinstance(leaf, bool | np.bool_):
+            raise TypeError(f"{where}: leaves of the mask must be bools, got {leaf!r} ({type(leaf).__name__}).")
+    return [bool(leaf) for leaf in leaves]

@@ -1,0 +1,206 @@
+"""The command line end to end, in temporary folders, on the embedded digits."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from jaxnn import data
+from jaxnn.cli import runs
+from jaxnn.cli.config import TrainConfig
+from jaxnn.cli.main import main
+from jaxnn.cli.recipes import RECIPES
+
+QUICK = ["train", "--epochs", "3", "--hidden", "16", "--batch-size", "16"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two seeds."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert main([*QUICK, "--seeds", "2", "--augment", "affine", "--dropout", "0.1", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_run_writes_its_folder(run: Path) -> None:
+    names = {"config.json", "metrics.jsonl", "params.npz", "curves.png", "confusion.png", "mistakes.png"}
+    assert {p.name for p in run.iterdir()} == names
+    whole = json.loads((run / "config.json").read_text())
+    assert whole["options"]["hidden"] == [16]
+    assert whole["example"] == [8, 8, 1]
+    assert len(whole["classes"]) == 10
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["seed"], r["epoch"]) for r in records] == [(s, e) for s in (0, 1) for e in (1, 2, 3)]
+    assert all(np.isfinite(r["loss"]) for r in records)
+    for name in ("curves.png", "confusion.png", "mistakes.png"):
+        assert matplotlib.image.imread(run / name).std() > 0.01
+
+
+def test_predictions_of_a_run_are_those_of_its_network(run: Path, tmp_path: Path, capsys: Any) -> None:
+    test = data.load("digits").test
+    np.save(tmp_path / "images.npy", test.x)
+    assert main(["predict", str(run), str(tmp_path / "images.npy"), "--out", str(tmp_path / "out.csv")]) == 0
+    shown = capsys.readouterr().out
+    assert "confidence" in shown
+    assert "250 more" in shown
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    read = runs.read_run(run)
+    logits = read.net.predict(read.params, read.state, test.x)
+    assert [r["guess"] for r in rows] == [read.classes[k] for k in np.asarray(logits).argmax(axis=1)]
+    right = np.mean([int(r["guess"]) == y for r, y in zip(rows, test.y, strict=True)])
+    assert right > 0.5
+
+
+def test_predict_reads_every_format_alike(run: Path, tmp_path: Path, capsys: Any) -> None:
+    levels = np.rint(data.load("digits").test.x[:3] * 16).astype(np.uint8)
+    data.write_idx(tmp_path / "a.idx", levels[..., 0])
+    np.save(tmp_path / "b.npy", levels[..., 0] / np.float32(16))
+    np.savez(tmp_path / "c.npz", x=levels)
+    matplotlib.image.imsave(tmp_path / "d.png", 1 - levels[0, ..., 0] / 16, cmap="gray", vmin=0, vmax=1)
+    outputs = []
+    for words in (["a.idx", "--levels", "16"], ["b.npy"], ["c.npz", "--levels", "16"], ["d.png", "--invert"]):
+        assert main(["predict", str(run), str(tmp_path / words[0]), *words[1:]]) == 0
+        outputs.append([line.split()[1:-1] for line in capsys.readouterr().out.splitlines() if "%" in line])
+    assert [row[:4] for row in outputs[0]] == [row[:4] for row in outputs[1]] == [row[:4] for row in outputs[2]]
+    assert outputs[3][0][:4] == outputs[0][0][:4]
+
+
+def test_the_same_command_gives_the_same_parameters(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert main([*QUICK, "--out", str(tmp_path / name)]) == 0
+    a, b = (np.load(tmp_path / name / "params.npz") for name in ("a", "b"))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert set(a) == set(b)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "linear", "--optimizer", "sgd", "--schedule", "constant", "--learning-rate", "0.1"],
+        ["--model", "cnn", "--channels", "4", "--batch-norm", "--label-smoothing", "0.1", "--schedule", "onecycle"],
+        ["--patience", "1", "--weight-decay", "1e-4", "--input-dropout", "0.1"],
+    ],
+    ids=["linear", "cnn", "patience"],
+)
+def test_every_model_trains(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main([*QUICK, *words, "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "test error" in out
+    assert str(tmp_path / "run") in out.replace("\n", "")
+    runs.read_run(tmp_path / "run")
+
+
+def test_default_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(QUICK) == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["digits-mlp", "digits-mlp-2"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_valid_and_survive_the_run_folder(name: str, tmp_path: Path) -> None:
+    recipe = RECIPES[name]
+    runs.write_config(tmp_path, recipe, (28, 28, 1), tuple("0123456789"))
+    options = json.loads((tmp_path / "config.json").read_text())["options"]
+    restored = TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    assert restored == recipe
+
+
+def test_a_recipe_sets_defaults_that_other_options_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("jaxnn.cli.main.train", seen.append)
+    assert main(["train", "--epochs", "1", "--recipe", "mnist-mlp", "--batch-size=7"]) == 0
+    assert seen == [dataclasses.replace(RECIPES["mnist-mlp"], epochs=1, batch_size=7)]
+    assert main(["train", "--recipe=fashion-cnn"]) == 0
+    assert seen[1] == RECIPES["fashion-cnn"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["trian"], "no command 'trian' (did you mean 'train'?); there are: train, predict"),
+        (["train", "--recipe", "mnist-mpl"], "no recipe 'mnist-mpl' (did you mean 'mnist-mlp'?)"),
+        (["train", "--recipe"], "--recipe needs a name; there are: mnist-linear"),
+        (["train", "--learning-rte", "1"], "--learning-rte"),
+        (["train", "--data", "cifar"], "digits"),
+        (["train", "--epochs", "many"], "many"),
+        (["train", "--epochs", "0"], "train: epochs must be at least 1, got 0"),
+        (["train", "--dropout", "1"], "dropout must lie in [0, 1), got 1"),
+        (["train", "--learning-rate", "-1"], "learning_rate must lie in [0, inf), got -1"),
+        (["train", "--batch-size", "100000"], "batch_size 100000 exceeds the 1257 training examples"),
+        (["train", "--learning-rate", "1e30", "--optimizer", "sgd"], "the training loss became"),
+        (["predict", "nowhere", "x.npy"], "not a finished run: it has no config.json"),
+        (["predict", "nowhere"], "IMAGES"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_bad_arguments_print_one_line_and_exit_2(
+    words: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("jaxnn: ")
+    assert text in error
+
+
+def test_an_out_folder_that_is_taken_is_left_alone(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "precious").write_text("mine")
+    assert main([*QUICK, "--out", str(tmp_path)]) == 2
+    assert "is not an empty folder; name a new one" in capsys.readouterr().err
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (np.zeros((2, 28, 28)), "expected images of shape (8, 8, 1), one or many (N, ...), got (2, 28, 28)"),
+        (np.full((8, 8), 7.0), "expected values in [0, 1], got 7 to 7"),
+        (np.full((8, 8), np.nan), "expected values in [0, 1], got nan"),
+        (np.zeros((0, 8, 8)), "holds no image"),
+        (np.array([["a"]]), "must be integers or floats"),
+    ],
+)
+def test_images_that_do_not_fit_are_named(run: Path, images: np.ndarray, text: str, tmp_path: Path, capsys: Any) -> None:
+    np.save(tmp_path / "images.npy", images)
+    assert main(["predict", str(run), str(tmp_path / "images.npy")]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_damaged_runs_are_named(run: Path, tmp_path: Path, capsys: Any) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((8, 8)))
+    for name in ("config.json", "params.npz"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    arrays = dict(np.load(run / "params.npz"))
+    lost = {k: v for k, v in arrays.items() if k != "params/1/w"} | {"params/1/v": np.zeros(3), "params/1/b": np.zeros(3)}
+    np.savez(tmp_path / "params.npz", **lost)
+    assert main(["predict", str(tmp_path), str(tmp_path / "images.npy")]) == 2
+    error = capsys.readouterr().err
+    for text in ("params/1/w is missing", "params/1/v is not of this network", "params/1/b has shape (3,), expected (16,)"):
+        assert text in error
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["predict", str(tmp_path), str(tmp_path / "images.npy")]) == 2
+    assert "is not the configuration of a run" in capsys.readouterr().err
+
+
+def test_help_version_and_module(capsys: Any) -> None:
+    assert main([]) == 0
+    assert "usage: jaxnn COMMAND" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--help"])
+    assert stopped.value.code == 0
+    assert "--learning-rate" in capsys.readouterr().out
+    done = subprocess.run([sys.executable, "-m", "jaxnn", "nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1

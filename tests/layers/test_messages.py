@@ -1,0 +1,134 @@
+"""Bad input to a layer: what was got, what was expected, how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxnn.layers import (
+    Activation,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    GroupNorm,
+    LayerNorm,
+    MaxPool,
+    Relu,
+    RMSNorm,
+    conv,
+    dense,
+    dropout,
+)
+
+KEY = jax.random.key(0)
+
+
+def fed(layer: Any, example: Any, x: Any, **mode: Any) -> Callable[[], Any]:
+    """Initialise with one example, apply to x."""
+
+    def run() -> Any:
+        params, state = layer.init(KEY, example)
+        return layer.apply(params, state, x, **mode)
+
+    return run
+
+
+ones, integers = jnp.ones, jnp.ones((2, 4), jnp.int32)
+V, T = ValueError, TypeError
+CASES = [
+    # a bad setting
+    (lambda: Dense(0), V, "Dense: features must be at least 1, got 0"),
+    (lambda: Dense(2.5), T, "Dense: features must be an int, got 2.5 (float)"),
+    (lambda: Conv(True, 3), T, "Conv: features must be an int, got True (bool)"),
+    (lambda: dense.init(KEY, 3, -1), V, "dense: out_features must be at least 1, got -1"),
+    (lambda: conv.init(KEY, (3, 0), 1, 2), V, "conv: window must be at least 1, got 0"),
+    (lambda: conv.init(KEY, 3, 4, 6, groups=4), V, "groups=4, in_channels=4, out_channels=6"),
+    (lambda: DepthwiseConv(3, multiplier=0), V, "multiplier must be at least 1, got 0"),
+    (lambda: MaxPool(0), V, "max_pool: window must be at least 1, got 0"),
+    (lambda: MaxPool(2.5), T, "max_pool: window must be an int"),
+    (lambda: AveragePool(2, stride=(1, 0)), V, "average_pool: stride must be at least 1, got 0"),
+    (lambda: BatchNorm(momentum=1.5), V, "batch_norm: momentum must lie in [0, 1], got 1.5"),
+    (lambda: BatchNorm(eps=-1e-5), V, "batch_norm: eps must lie in [0, inf), got -1e-05"),
+    (lambda: LayerNorm(eps=float("nan")), V, "layer_norm: eps must lie in [0, inf), got nan"),
+    (lambda: RMSNorm(eps=float("inf")), V, "rms_norm: eps must lie in [0, inf), got inf"),
+    (lambda: GroupNorm(0), V, "group_norm: groups must be at least 1, got 0"),
+    (lambda: Dropout(1.0), V, "dropout: rate must lie in [0, 1), got 1"),
+    (lambda: Dropout(-0.1), V, "dropout: rate must lie in [0, 1), got -0.1"),
+    (lambda: dropout.apply(ones(3), key=KEY, rate=2.0), V, "dropout: rate must lie in [0, 1), got 2"),
+    (lambda: Embedding(0, 3), V, "embedding: vocabulary must be at least 1, got 0"),
+    (lambda: Activation("relu"), T, "expected a function such as jaxnn.activations.relu, got 'relu'"),
+    # a bad example
+    (lambda: Dense(2).init(KEY, ()), V, "Dense: an example must have at least one axis"),
+    (lambda: Dense(2).init(KEY, (0,)), V, "every axis of an example must have size >= 1, got (0,)"),
+    (lambda: Dense(2).init(KEY, 784), T, "expected the shape of ONE example, such as (28, 28, 1) or (784,), got 784"),
+    (lambda: Conv(2, 3).init(KEY, (28,)), V, "Conv: an example must be (*spatial, channels), such as (28, 28, 1)"),
+    (lambda: Conv(2, (3, 3)).init(KEY, (28, 1)), V, "Conv: window must be an int or 1 ints, got (3, 3)"),
+    (lambda: Conv(3, 3, groups=3).init(KEY, (8, 8, 4)), V, "groups must divide the channels, got groups=3"),
+    (lambda: BatchNorm().init(KEY, ()), V, "batch_norm: an example must have at least one axis"),
+    (lambda: GroupNorm(3).init(KEY, (4,)), V, "got groups=3 and 4 channels. Use a divisor"),
+    (lambda: Embedding(9, 3).init(KEY, (5,)), T, "an example must have an integer dtype, got float32. Symbols are"),
+    # a bad input
+    (
+        fed(Dense(2), (3,), ones((2, 4))),
+        V,
+        "dense: x must have 3 features on its last axis to meet w (3, 2), got x (2, 4)",
+    ),
+    (fed(Dense(2), (4,), integers), T, "dense: x must have a floating dtype, got int32. Convert it"),
+    (fed(Conv(2, 3), (8, 8, 1), ones((8, 8, 1))), V, "Add the missing batch axis (x[None]) or channel axis"),
+    (fed(Conv(2, 3), (8, 8, 3), ones((1, 3, 8, 8))), V, "must have 3 channels on its last axis"),
+    (fed(Conv(2, 3), (8, 8, 1), ones((1, 2, 2, 1))), V, "conv: a window that spans 3 does not fit an axis of size 2"),
+    (fed(Conv(2, 3), (8, 8, 1), ones((1, 8, 8, 1), jnp.int8)), T, "conv: x must have a floating dtype, got int8"),
+    (lambda: conv.apply({"w": ones((1, 1, 2, 3))}, ones((1, 2, 2, 4)), groups=2), V, "groups must divide the output"),
+    (fed(MaxPool(3), (2, 2, 1), ones((1, 2, 2, 1))), V, "max_pool: a window that spans 3 does not fit"),
+    (fed(MaxPool(2), (4, 1), ones((4, 1))), V, "at least one spatial axis, got shape (4, 1)"),
+    (fed(AveragePool(2), (4, 1), ones((2, 4, 1), jnp.int32)), T, "average_pool: x must have a floating dtype"),
+    (fed(GlobalAveragePool, (4,), ones((2, 4))), V, "global_average_pool: x must be (N, *spatial, C)"),
+    (fed(GlobalMaxPool, (4, 1), ones((2, 0, 1))), V, "none of them empty, got shape (2, 0, 1)"),
+    (fed(GlobalMaxPool, (4, 1), ones((2, 4, 1), jnp.int32)), T, "global_max_pool: x must have a floating dtype"),
+    (fed(Flatten, (), jnp.array(1.0)), V, "flatten: x must have a batch axis, got shape ()"),
+    (fed(BatchNorm(), (4,), ones((3, 5))), V, "batch_norm: x must be (N, ..., 4) to meet scale (4,), got x (3, 5)"),
+    (
+        fed(BatchNorm(), (4,), ones((1, 4)), train=True),
+        V,
+        "at least two values for each channel, got 1 (x (1, 4)). Use a",
+    ),
+    (fed(BatchNorm(), (4,), ones((0, 4)), train=True), V, "at least two values for each channel, got 0"),
+    (fed(BatchNorm(), (4,), integers, train=True), T, "batch_norm: x must have a floating dtype, got int32"),
+    (fed(LayerNorm(), (4,), ones((4,))), V, "layer_norm: x must be (N, ..., 4) to meet scale (4,), got x (4,). Add"),
+    (fed(GroupNorm(2), (4,), ones((2, 6))), V, "group_norm: x must be (N, ..., 4)"),
+    (fed(RMSNorm(), (4,), integers), T, "rms_norm: x must have a floating dtype, got int32"),
+    (fed(Dropout(0.5), (4,), ones((2, 4)), train=True), V, "dropout: needs a random key in training, got None"),
+    (fed(Dropout(0.5), (4,), integers, train=True, key=KEY), T, "dropout: x must have a floating dtype, got int32"),
+    (lambda: dropout.apply_mask(ones((4, 1)), ones(4, bool), 0.5), V, "x and mask must have the same shape"),
+    (
+        fed(Embedding(9, 3), integers[0], ones((2, 4))),
+        T,
+        "embedding: x must have an integer dtype, got float32. Symbols",
+    ),
+    (fed(Embedding(9, 3), integers[0], 9 * integers), V, "indices must lie in [0, 9), got 9 (8 outside)"),
+    (fed(Embedding(9, 3), integers[0], -integers), V, "must lie in [0, 9), got -1"),
+    (fed(Relu, (4,), integers), T, "activation: z must have a floating dtype, got int32"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), CASES, ids=[text[:40] for _, _, text in CASES])
+def test_message(call, error, text):
+    with pytest.raises(error) as caught:
+        call()
+    assert type(caught.value) is error
+    assert text in str(caught.value)
+
+
+def test_there_are_many():
+    assert len({text for _, _, text in CASES}) >= 40

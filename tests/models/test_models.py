@@ -1,0 +1,177 @@
+"""Composition, the networks made by it, and the table of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnn import layers, models, tree
+from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Relu
+from jaxnn.models.summary import rows
+from tests.helpers import assert_close, float64, random, strict
+
+
+def made(net: layers.Layer, example: Any, seed: int = 0) -> tuple[Any, Any]:
+    return net.init(jax.random.key(seed), example)
+
+
+def test_serial_is_composition() -> None:
+    net = models.serial(Dense(4), Relu, Dense(2))
+    params, state = made(net, (3,))
+    x = jnp.asarray(random(0, 5, 3), jnp.float32)
+    hidden = jnp.maximum(x @ params[0]["w"] + params[0]["b"], 0)
+    assert_close(net.predict(params, state, x), hidden @ params[2]["w"] + params[2]["b"], rtol=1e-6)
+    assert (params[1], state) == ((), ())
+
+
+def test_serial_of_serials_is_serial() -> None:
+    net = models.serial(models.serial(Dense(4), Relu), models.serial(), Dense(2))
+    params, state = made(net, (3,))
+    assert net.predict(params, state, jnp.ones((5, 3))).shape == (5, 2)
+
+
+def test_state_is_empty_without_running_statistics_and_a_tuple_with_them() -> None:
+    net = models.serial(Dense(4), BatchNorm(), Relu, models.serial(Dense(3), BatchNorm()))
+    params, state = made(net, (3,))
+    assert (state[0], state[2], state[3][0]) == ((), (), ())
+    x = jnp.asarray(random(0, 6, 3), jnp.float32)
+    y, new = net.apply(params, state, x, train=True)
+    chex.assert_trees_all_equal_structs(new, state)
+    assert not np.array_equal(new[1]["mean"], state[1]["mean"])
+    assert_close(net.apply(params, state, x)[1], state, rtol=0)
+
+
+def test_each_random_part_draws_its_own_numbers() -> None:
+    net = models.parallel(Dropout(0.5), Dropout(0.5))
+    y, _ = net.apply(((), ()), (), jnp.ones((4, 50)), key=jax.random.key(0), train=True)
+    assert not np.array_equal(y[:, :50], y[:, 50:])
+
+
+def test_residual_adds_and_parallel_joins() -> None:
+    x = jnp.asarray(random(0, 5, 3), jnp.float32)
+    block = models.residual(Dense(3), Relu)
+    params, state = made(block, (3,))
+    dense = params[0][0]
+    assert_close(block.predict(params, state, x), x + jnp.maximum(x @ dense["w"] + dense["b"], 0), rtol=1e-6)
+    projected = models.residual(Dense(7), shortcut=Dense(7, b_init=None))
+    params, state = made(projected, (3,))
+    assert projected.predict(params, state, x).shape == (5, 7)
+    pair = models.parallel(Dense(2), Dense(4))
+    params, state = made(pair, (3,))
+    expected = jnp.concatenate([x @ p["w"] + p["b"] for p in params], axis=-1)
+    assert_close(pair.predict(params, state, x), expected, rtol=1e-6)
+    summed = models.parallel(Dense(2), Dense(2), combine=sum)
+    params, state = made(summed, (3,))
+    assert summed.predict(params, state, x).shape == (5, 2)
+
+
+def test_a_residual_network_with_batch_norm_trains_in_one_jit() -> None:
+    block = models.residual(Conv(4, 3, padding="SAME"), BatchNorm(), Relu, shortcut=Conv(4, 1))
+    net = models.serial(block, MaxPool(2), Flatten, Dense(3))
+    params, state = made(net, (8, 8, 2))
+    apply = jax.jit(lambda p, s, x: net.apply(p, s, x, train=True))
+    y, new = apply(params, state, jnp.asarray(random(0, 4, 8, 8, 2), jnp.float32))
+    assert y.shape == (4, 3)
+    chex.assert_trees_all_equal_structs(new, state)
+
+
+@pytest.mark.parametrize(
+    ("net", "example", "count"),
+    [
+        (models.mlp([3, 4, 2]), (3,), 26),
+        (models.mlp([784, 512, 512, 10]), (28, 28, 1), 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10),
+        (models.linear(10), (28, 28, 1), 7850),
+        (models.cnn(), (28, 28, 1), 320 + 18496 + 1600 * 128 + 128 + 1290),
+        (models.cnn([4], [5], 3, batch_norm=True, padding="SAME", convolutions=2), (8, 8, 1), 36 + 8 + 144 + 8 + 325 + 18),
+    ],
+)
+def test_parameter_counts(net: layers.Layer, example: Any, count: int, capsys: Any) -> None:
+    params, _ = made(net, example)
+    assert tree.size(params) == count
+    assert models.summary(net, example) == count
+    assert f"{count:,}" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_summary_allocates_nothing_and_unfolds_serials() -> None:
+    enormous = models.mlp([1_000_000, 1_000_000, 10])
+    assert [row.name for row in rows(enormous, (1_000_000,))] == ["flatten", "dense", "relu", "dense"]
+    table = rows(models.serial(models.serial(Dense(4), Relu), models.residual(Dense(4))), (3,))
+    assert [(r.name, r.output, r.parameters) for r in table] == [("dense", (4,), 16), ("relu", (4,), 0), ("residual", (4,), 20)]
+
+
+def test_networks_follow_the_dtype_of_the_example() -> None:
+    net = models.mlp([3, 4, 2])
+    params, state = made(net, jax.ShapeDtypeStruct((3,), jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    assert net.predict(params, state, jnp.ones((2, 3), jnp.bfloat16)).dtype == jnp.bfloat16
+    with float64():
+        params, state = made(net, jax.ShapeDtypeStruct((3,), jnp.float64))
+        assert net.predict(params, state, jnp.ones((2, 3), jnp.float64)).dtype == jnp.float64
+
+
+def test_networks_run_under_strict_promotion_jit_and_vmap_over_parameters() -> None:
+    net = models.cnn([4], [5], 3, dropout=0.2)
+    with strict():
+        params, state = jax.vmap(lambda key: net.init(key, (8, 8, 1)))(jax.random.split(jax.random.key(0), 3))
+        x = jnp.ones((2, 8, 8, 1))
+        y = jax.jit(jax.vmap(net.predict, (0, 0, None)))(params, state, x)
+        net.apply(jax.tree.map(lambda p: p[0], params), (), x, key=jax.random.key(0), train=True)
+    assert y.shape == (3, 2, 3)
+    assert len({float(v) for v in y[:, 0, 0]}) == 3
+
+
+def test_layers_are_hashable_static_arguments() -> None:
+    net = models.linear(2)
+    params, state = made(net, (3,))
+    predict = jax.jit(lambda net, p, x: net.predict(p, (), x), static_argnums=0)
+    assert predict(net, params, jnp.ones((1, 3))).shape == (1, 2)
+
+
+def test_errors_inside_a_network_name_the_part() -> None:
+    net = models.serial(Flatten, Dense(4), Relu, Dense(2))
+    params, state = made(net, (3,))
+    with pytest.raises(ValueError, match="dense: x must have 3 features") as caught:
+        net.predict(params, state, jnp.ones((5, 7)))
+    assert "in part 1 of serial, dense(features=4" in caught.value.__notes__[0]
+    assert "given x of shape (5, 7)" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: models.serial(Dense), TypeError, r"part 0 must be a Layer, .*Call it first, as in Dense\(10\)"),
+        (lambda: models.serial(Relu, None), TypeError, "part 1 must be a Layer, got None"),
+        (lambda: models.parallel(), ValueError, "at least one layer"),
+        (lambda: models.mlp([3]), ValueError, r"such as \[784, 512, 10\], got \[3\]"),
+        (lambda: models.mlp([3, 0, 2]), ValueError, "each of sizes must be at least 1, got 0"),
+        (lambda: models.mlp([3, 4.0, 2]), TypeError, "must be an int, got 4.0"),
+        (lambda: made(models.mlp([5, 2]), (3,)), ValueError, "sizes\\[0\\] is 5, but one example has 3 entries"),
+        (lambda: made(models.cnn(), (4, 4, 1)), ValueError, "does not fit"),
+        (lambda: made(models.linear(2), 3), TypeError, r"expected the shape of ONE example, .*got 3"),
+        (lambda: made(models.linear(2), (0, 3)), ValueError, "every axis of an example must have size >= 1"),
+        (
+            lambda: models.residual(Dense(4)).predict(*made(models.residual(Dense(4)), (3,)), jnp.ones((2, 3))),
+            ValueError,
+            r"the block puts out \(2, 4\) but the shortcut \(2, 3\)",
+        ),
+        (
+            lambda: models.linear(2).predict(made(models.linear(2), (3,)), (), jnp.ones((1, 3)))[0],
+            ValueError,
+            "dense: params must be a dict with 'w'",
+        ),
+        (
+            lambda: models.serial(Dense(2), BatchNorm()).predict(made(models.serial(Dense(2), BatchNorm()), (3,))[0], (1, 2, 3), jnp.ones((1, 3))),
+            ValueError,
+            "expected the state that init returned",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(call: Callable[[], Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        call()
