@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -54,7 +55,7 @@ def vdot(a: PyTree, b: PyTree) -> Array:
         Array(3., dtype=float32)
     """
     products = jax.tree.map(lambda x, y: jnp.sum(accumulate(x) * accumulate(y)), a, b)
-    return sum(jax.tree.leaves(products)[1:], start=(jax.tree.leaves(products) or [jnp.zeros(())])[0])
+    return functools.reduce(jnp.add, jax.tree.leaves(products) or [jnp.zeros(())])
 
 
 def norm(a: PyTree) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
+from typing import Any, TypeVar, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +13,10 @@ from jaxnn.checks import require_floating
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.types import Array, DType, Scalar
 
-P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Array])
 
 
-def elementwise(function: Callable[Concatenate[Array, P], Array]) -> Callable[Concatenate[Array, P], Array]:
+def elementwise(function: F) -> F:
     """`function` of z, computed in z's accumulation dtype and returned in z's dtype.
 
     Args:
@@ -34,12 +34,12 @@ def elementwise(function: Callable[Concatenate[Array, P], Array]) -> Callable[Co
     """
 
     @functools.wraps(function)
-    def widened(z: Array, *args: P.args, **settings: P.kwargs) -> Array:
+    def widened(z: Array, **settings: Any) -> Array:
         z = floating(function.__name__, "z", z)
         wide = accumulation_dtype(z.dtype)
-        return function(z.astype(wide), *args, **settings).astype(z.dtype)
+        return function(z.astype(wide), **settings).astype(z.dtype)
 
-    return widened
+    return cast(F, widened)
 
 
 def floating(where: str, name: str, z: Array) -> Array:

@@ -69,7 +69,7 @@ class TrainConfig:
     seed: int = 0
     """The first seed: initial parameters, order, dropout and augmentation follow from it."""
     folder: Path | None = None
-    """Folder that holds the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
+    """Folder of the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Run folder to write; default runs/DATA-MODEL, numbered if it is taken."""
 

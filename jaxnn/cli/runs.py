@@ -63,7 +63,8 @@ def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
 
 def write_params(folder: Path, params: Params, state: State) -> None:
     """params.npz: every array under its path, "params/1/w" or "state/2/mean"."""
-    np.savez(folder / "params.npz", **{name: np.asarray(x) for name, x in _named(params, state).items()})
+    arrays: dict[str, Any] = {name: np.asarray(x) for name, x in _named(params, state).items()}
+    np.savez(folder / "params.npz", **arrays)
 
 
 def read_run(folder: Path) -> Run:

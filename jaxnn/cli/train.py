@@ -94,13 +94,13 @@ def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path,
 
 def _outcome(seed: int, net: Layer, result: FitResult, splits: data.Splits, seconds: float) -> Outcome:
     """The errors on the three splits, and the speed of the epochs after the first, which compiles."""
-    errors = [
-        evaluate(net, result.params, result.state, part.x, part.y, {"error": metrics.error_rate})["error"]
-        for part in splits
-    ]
+
+    def error(part: data.Dataset) -> float:
+        return evaluate(net, result.params, result.state, part.x, part.y, {"error": metrics.error_rate})["error"]
+
     later = result.history[1:] or result.history
     speed = statistics.median(record["examples_per_second"] for record in later)
-    return Outcome(seed, result, *errors, seconds, speed)
+    return Outcome(seed, result, error(splits.train), error(splits.validation), error(splits.test), seconds, speed)
 
 
 def _draw(

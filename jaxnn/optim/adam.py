@@ -13,7 +13,7 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 class AdamState(NamedTuple):
     """`count`: int32 steps taken; `mu`: mean of gradients (None if b1 is a Python 0); `nu`: mean of their squares."""
 
-    count: Array
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
     nu: PyTree
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
-LAST_COUNT = jnp.iinfo(jnp.int32).max
+LAST_COUNT = 2**31 - 1
 
 
 class Optimizer(NamedTuple):
@@ -74,7 +74,7 @@ def moment(params: Params, dtype: DType | None = None) -> PyTree:
 
 
 def per_leaf(
-    rule: Callable[..., tuple[Array, ...]], grads: PyTree, states: tuple[PyTree, ...], params: Params | None
+    rule: Callable[..., tuple[Any, ...]], grads: PyTree, states: tuple[PyTree, ...], params: Params | None
 ) -> tuple[PyTree, ...]:
     """Lift `rule(g, *state_leaves) -> (update, *new_state_leaves)` from arrays to pytrees.
 
@@ -98,6 +98,7 @@ def per_leaf(
         >>> per_leaf(lambda g, t: (-g, t + g), {"w": jnp.ones(1)}, ({"w": jnp.zeros(1)},), None)
         ({'w': Array([-1.], dtype=float32)}, {'w': Array([1.], dtype=float32)})
     """
+    structure: Any
     leaves, structure = jax.tree.flatten(grads, is_leaf=lambda x: x is None)
     columns = [_leaves_like(structure, tree, "the state that init made") for tree in states]
     targets = leaves if params is None else _leaves_like(structure, params, "params")
@@ -110,9 +111,9 @@ def per_leaf(
         if target is not None and jnp.shape(target) != g.shape:
             raise ValueError(f"optimizer: a gradient has shape {g.shape} but its parameter {jnp.shape(target)}.")
         dtype = accumulation_dtype(g.dtype, *(k.dtype for k in kept if k is not None))
-        new = rule(g.astype(dtype), *(None if k is None else k.astype(dtype) for k in kept))
-        update = new[0].astype(g.dtype if target is None else jnp.result_type(target))
-        results.append((update, *(n if k is None else n.astype(k.dtype) for n, k in zip(new[1:], kept, strict=True))))
+        update, *new = rule(g.astype(dtype), *(None if k is None else k.astype(dtype) for k in kept))
+        update = update.astype(g.dtype if target is None else jnp.result_type(target))
+        results.append((update, *(None if k is None else n.astype(k.dtype) for n, k in zip(new, kept, strict=True))))
     rows = list(zip(*results, strict=True)) or [()] * (1 + len(states))
     updates, *rest = (structure.unflatten(row) for row in rows)
     return updates, *(None if tree is None else new for tree, new in zip(states, rest, strict=True))

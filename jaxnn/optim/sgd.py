@@ -13,7 +13,7 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 class SgdState(NamedTuple):
     """`count`: int32 steps taken; `trace`: the decayed sum of gradients, None without momentum."""
 
-    count: Array
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     trace: PyTree
 
 

@@ -75,7 +75,7 @@ def mistakes(
     guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(guesses != labels)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    columns = 8 if len(shown) > 8 else max(len(shown), 1)
+    columns = 8
     rows = max(-(-len(shown) // columns), 1)
     fig, axes = figure(rows, columns, width=1.25, height=1.6, squeeze=False)
     for ax in axes.flat:

@@ -119,7 +119,7 @@ def fit(
     init_key, epochs_key = run_keys(key)
     ts = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype)) if start is None else start
     history: list[dict[str, float]] = []
-    best, best_value = FitResult(*_copied(ts), history, 0, ""), np.inf
+    best, best_value = _result(_copied(ts), history, 0), np.inf
     with Progress(epochs, enabled=progress) as bar:
         for epoch in range(1, epochs + 1):
             safe = _copied(ts)
@@ -127,7 +127,7 @@ def fit(
             ts, report = epoch_fn(ts if epoch > 1 else _copied(ts), x, y, jax.random.fold_in(epochs_key, epoch))
             reported = jax.device_get(report)
             seconds = time.perf_counter() - began
-            _require_finite(reported["loss"], epoch, best if select else FitResult(*safe, history, epoch - 1, ""))
+            _require_finite(reported["loss"], epoch, best if select else _result(safe, history, epoch - 1))
             record = {"epoch": epoch} | _epoch_means(reported)
             if held_out is not None:
                 values = evaluate(ts.params, ts.state, *held_out)
@@ -138,7 +138,7 @@ def fit(
                 on_epoch(record)
             bar.show(record)
             if select is None or monitored(history[-1:], select)[0] < best_value:
-                best = FitResult(*(_copied(ts) if select else ts), history, epoch, "")
+                best = _result(_copied(ts) if select else ts, history, epoch)
                 best_value = np.inf if select is None else record[select]
             reasons = [reason for rule in stopping if (reason := rule(history))]
             if reasons:
@@ -187,6 +187,11 @@ def _paired(name: str, data: tuple[Any, Any]) -> tuple[Array, Array]:
             f"got {x.shape} and {y.shape}."
         )
     return x, y
+
+
+def _result(ts: TrainState, history: list[dict[str, float]], epoch: int) -> FitResult:
+    """What is returned if training ends here."""
+    return FitResult(ts.params, ts.state, ts.opt_state, history, epoch, "")
 
 
 def _copied(ts: TrainState) -> TrainState:

@@ -171,7 +171,9 @@ def test_an_out_folder_that_is_taken_is_left_alone(tmp_path: Path, capsys: Any) 
         (np.array([["a"]]), "must be integers or floats"),
     ],
 )
-def test_images_that_do_not_fit_are_named(run: Path, images: np.ndarray, text: str, tmp_path: Path, capsys: Any) -> None:
+def test_images_that_do_not_fit_are_named(
+    run: Path, images: np.ndarray, text: str, tmp_path: Path, capsys: Any
+) -> None:
     np.save(tmp_path / "images.npy", images)
     assert main(["predict", str(run), str(tmp_path / "images.npy")]) == 2
     assert text in capsys.readouterr().err
@@ -182,11 +184,18 @@ def test_damaged_runs_are_named(run: Path, tmp_path: Path, capsys: Any) -> None:
     for name in ("config.json", "params.npz"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     arrays = dict(np.load(run / "params.npz"))
-    lost = {k: v for k, v in arrays.items() if k != "params/1/w"} | {"params/1/v": np.zeros(3), "params/1/b": np.zeros(3)}
+    lost = {k: v for k, v in arrays.items() if k != "params/1/w"} | {
+        "params/1/v": np.zeros(3),
+        "params/1/b": np.zeros(3),
+    }
     np.savez(tmp_path / "params.npz", **lost)
     assert main(["predict", str(tmp_path), str(tmp_path / "images.npy")]) == 2
     error = capsys.readouterr().err
-    for text in ("params/1/w is missing", "params/1/v is not of this network", "params/1/b has shape (3,), expected (16,)"):
+    for text in (
+        "params/1/w is missing",
+        "params/1/v is not of this network",
+        "params/1/b has shape (3,), expected (16,)",
+    ):
         assert text in error
     (tmp_path / "config.json").write_text("{}")
     assert main(["predict", str(tmp_path), str(tmp_path / "images.npy")]) == 2

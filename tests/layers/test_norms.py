@@ -17,6 +17,14 @@ EPS = 0.1  # large, so that its place in the root shows
 AXES = (0, 1, 2)
 
 
+def param_arrays():
+    return jax.tree.map(jnp.asarray, PARAMS)
+
+
+def state_arrays():
+    return jax.tree.map(jnp.asarray, STATE)
+
+
 def transcription(name: str, x: np.ndarray, eps: float) -> np.ndarray:
     """The equations in NumPy."""
     if name == "rms_norm":
@@ -31,7 +39,7 @@ def transcription(name: str, x: np.ndarray, eps: float) -> np.ndarray:
 
 
 NORMS = {
-    "batch_norm": lambda p, x, eps: batch_norm.apply(p, STATE, x, train=True, eps=eps)[0],
+    "batch_norm": lambda p, x, eps: batch_norm.apply(p, state_arrays(), x, train=True, eps=eps)[0],
     "layer_norm": lambda p, x, eps: layer_norm.apply(p, x, eps=eps),
     "group_norm": lambda p, x, eps: group_norm.apply(p, x, groups=3, eps=eps),
     "rms_norm": lambda p, x, eps: rms_norm.apply({"scale": p["scale"]}, x, eps=eps),
@@ -158,19 +166,11 @@ def ours(train: bool):
     """y and new state, momentum and eps traced."""
     apply = jax.jit(
         lambda momentum, eps: batch_norm.apply(
-            PARAMS_64(), STATE_64(), jnp.asarray(X), train=train, momentum=momentum, eps=eps
+            param_arrays(), state_arrays(), jnp.asarray(X), train=train, momentum=momentum, eps=eps
         )
     )
     with float64(), strict():
         return apply(jnp.asarray(MOMENTUM), jnp.asarray(EPS))
-
-
-def PARAMS_64():
-    return jax.tree.map(jnp.asarray, PARAMS)
-
-
-def STATE_64():
-    return jax.tree.map(jnp.asarray, STATE)
 
 
 def check_running(state) -> None:

@@ -16,6 +16,8 @@ from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from jaxnn.models.summary import rows
 from tests.helpers import assert_close, float64, random, strict
 
+NORMED = models.serial(Dense(2), BatchNorm())
+
 
 def made(net: layers.Layer, example: Any, seed: int = 0) -> tuple[Any, Any]:
     return net.init(jax.random.key(seed), example)
@@ -41,7 +43,7 @@ def test_state_is_empty_without_running_statistics_and_a_tuple_with_them() -> No
     params, state = made(net, (3,))
     assert (state[0], state[2], state[3][0]) == ((), (), ())
     x = jnp.asarray(random(0, 6, 3), jnp.float32)
-    y, new = net.apply(params, state, x, train=True)
+    _, new = net.apply(params, state, x, train=True)
     chex.assert_trees_all_equal_structs(new, state)
     assert not np.array_equal(new[1]["mean"], state[1]["mean"])
     assert_close(net.apply(params, state, x)[1], state, rtol=0)
@@ -88,7 +90,11 @@ def test_a_residual_network_with_batch_norm_trains_in_one_jit() -> None:
         (models.mlp([784, 512, 512, 10]), (28, 28, 1), 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10),
         (models.linear(10), (28, 28, 1), 7850),
         (models.cnn(), (28, 28, 1), 320 + 18496 + 1600 * 128 + 128 + 1290),
-        (models.cnn([4], [5], 3, batch_norm=True, padding="SAME", convolutions=2), (8, 8, 1), 36 + 8 + 144 + 8 + 325 + 18),
+        (
+            models.cnn([4], [5], 3, batch_norm=True, padding="SAME", convolutions=2),
+            (8, 8, 1),
+            36 + 8 + 144 + 8 + 325 + 18,
+        ),
     ],
 )
 def test_parameter_counts(net: layers.Layer, example: Any, count: int, capsys: Any) -> None:
@@ -102,7 +108,11 @@ def test_summary_allocates_nothing_and_unfolds_serials() -> None:
     enormous = models.mlp([1_000_000, 1_000_000, 10])
     assert [row.name for row in rows(enormous, (1_000_000,))] == ["flatten", "dense", "relu", "dense"]
     table = rows(models.serial(models.serial(Dense(4), Relu), models.residual(Dense(4))), (3,))
-    assert [(r.name, r.output, r.parameters) for r in table] == [("dense", (4,), 16), ("relu", (4,), 0), ("residual", (4,), 20)]
+    assert [(r.name, r.output, r.parameters) for r in table] == [
+        ("dense", (4,), 16),
+        ("relu", (4,), 0),
+        ("residual", (4,), 20),
+    ]
 
 
 def test_networks_follow_the_dtype_of_the_example() -> None:
@@ -128,7 +138,7 @@ def test_networks_run_under_strict_promotion_jit_and_vmap_over_parameters() -> N
 
 def test_layers_are_hashable_static_arguments() -> None:
     net = models.linear(2)
-    params, state = made(net, (3,))
+    params, _ = made(net, (3,))
     predict = jax.jit(lambda net, p, x: net.predict(p, (), x), static_argnums=0)
     assert predict(net, params, jnp.ones((1, 3))).shape == (1, 2)
 
@@ -166,7 +176,7 @@ def test_errors_inside_a_network_name_the_part() -> None:
             "dense: params must be a dict with 'w'",
         ),
         (
-            lambda: models.serial(Dense(2), BatchNorm()).predict(made(models.serial(Dense(2), BatchNorm()), (3,))[0], (1, 2, 3), jnp.ones((1, 3))),
+            lambda: NORMED.predict(made(NORMED, (3,))[0], (1, 2, 3), jnp.ones((1, 3))),
             ValueError,
             "expected the state that init returned",
         ),

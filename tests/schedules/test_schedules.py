@@ -210,12 +210,12 @@ def test_a_fractional_boundary_counts_from_itself() -> None:
 @given(
     steps=st.integers(1, 1000),
     begin=st.integers(0, 50),
-    first=st.floats(-10, 10, width=32),
-    last=st.floats(-10, 10, width=32),
+    first=st.floats(-10, 10, width=32, allow_subnormal=False),
+    last=st.floats(-10, 10, width=32, allow_subnormal=False),
 )
 def test_linear_stays_between_its_ends(steps: int, begin: int, first: float, last: float) -> None:
     values = np.asarray(schedules.linear_schedule(first, last, steps, begin)(jnp.arange(0, 1100, 25)))
-    slack = 1e-6 * (abs(first) + abs(last))
+    slack = 1e-6 * (abs(first) + abs(last)) + 1e-37  # the smallest numbers may be flushed to 0
     assert values.min() >= min(first, last) - slack
     assert values.max() <= max(first, last) + slack
     np.testing.assert_allclose(values[[0, -1]], [first, last], rtol=1e-6, atol=slack)

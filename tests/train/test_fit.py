@@ -101,7 +101,9 @@ def test_select_returns_the_best_epoch_without_stopping() -> None:
 
 
 def test_a_diverging_run_stops_names_the_step_and_keeps_what_was_right() -> None:
-    with pytest.raises(train.DivergedError, match=r"became (nan|inf) at step \d+ of epoch \d+ .*learning rate") as caught:
+    with pytest.raises(
+        train.DivergedError, match=r"became (nan|inf) at step \d+ of epoch \d+ .*learning rate"
+    ) as caught:
         train.fit(NET, losses.softmax_cross_entropy, optim.sgd(1e20), classification(), key=jax.random.key(0), epochs=9,
                   batch_size=10, progress=False)  # fmt: skip
     error = caught.value
@@ -112,8 +114,12 @@ def test_a_diverging_run_stops_names_the_step_and_keeps_what_was_right() -> None
 
 def test_nan_in_the_inputs_is_blamed_on_the_inputs() -> None:
     x, y = classification()
-    with pytest.raises(train.DivergedError, match=r"became nan at step 1 of epoch 1\..*look for NaN .* in the inputs") as caught:
-        train.fit(NET, LOSS, OPT, (x.at[:].set(jnp.nan), y), key=jax.random.key(0), epochs=2, progress=False, batch_size=10)
+    with pytest.raises(
+        train.DivergedError, match=r"became nan at step 1 of epoch 1\..*look for NaN .* in the inputs"
+    ) as caught:
+        train.fit(
+            NET, LOSS, OPT, (x.at[:].set(jnp.nan), y), key=jax.random.key(0), epochs=2, progress=False, batch_size=10
+        )
     assert caught.value.result.epoch == 0
     assert np.isfinite(caught.value.result.params[1]["w"]).all()
 

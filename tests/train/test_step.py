@@ -98,7 +98,10 @@ def test_a_step_hands_the_optimizer_value_gradient_and_functions_of_the_paramete
 
     def update(grads: Any, state: Any, params: Any, *, value: Any, grad: Any, value_fn: Any, **rest: Any) -> Any:
         seen.update(difference=value_fn(params) - value, grad=grad, rest=set(rest))
-        return jax.tree.map(jnp.zeros_like, grads), {"difference": value_fn(params) - value, "g": rest["grad_fn"](params)}
+        return jax.tree.map(jnp.zeros_like, grads), {
+            "difference": value_fn(params) - value,
+            "g": rest["grad_fn"](params),
+        }
 
     opt = optim.Optimizer(lambda p: {"difference": jnp.zeros(()), "g": p}, update)
     ts, _ = train.make_step(VG, opt)(train.init(NET, opt, jax.random.key(0), (D,)), x, y)
@@ -110,7 +113,9 @@ def test_a_step_hands_the_optimizer_value_gradient_and_functions_of_the_paramete
 @pytest.mark.parametrize("opt", [optax.adam(1e-2), optax.scale(-0.1), optax.chain(optax.trace(0.9), optax.scale(-0.1))])
 def test_optimizers_of_optax_train_too(opt: Any) -> None:
     x, y = classification()
-    ts, report = train.make_epoch(VG, opt, batch_size=10)(train.init(NET, opt, jax.random.key(0), (D,)), x, y, jax.random.key(0))
+    _, report = train.make_epoch(VG, opt, batch_size=10)(
+        train.init(NET, opt, jax.random.key(0), (D,)), x, y, jax.random.key(0)
+    )
     assert report["loss"][-1] < report["loss"][0]
 
 
@@ -200,8 +205,14 @@ def test_bfloat16_parameters_train_under_scan() -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda x, y: train.mean_loss(NET, lambda o, t: LOSS(o, t).mean())(started().params, (), x, y), r"shape \(N,\), got shape \(\)"),
-        (lambda x, y: train.mean_loss(NET, LOSS)(started().params, (), x, y, weights=jnp.ones(3)), r"\(50,\), got \(3,\)"),
+        (
+            lambda x, y: train.mean_loss(NET, lambda o, t: LOSS(o, t).mean())(started().params, (), x, y),
+            r"shape \(N,\), got shape \(\)",
+        ),
+        (
+            lambda x, y: train.mean_loss(NET, LOSS)(started().params, (), x, y, weights=jnp.ones(3)),
+            r"\(50,\), got \(3,\)",
+        ),
         (lambda x, y: train.mean_loss(NET, LOSS)(started().params, (), x[:0], y[:0]), "empty batch"),
         (lambda x, y: train.mean_loss(NET, LOSS)((started().params, ()), (), x, y), "did you pass the pair"),
         (lambda x, y: train.mean_loss(NET, LOSS)(started().params, (), x[:, :3], y), "must have 6 features"),

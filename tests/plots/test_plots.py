@@ -1,0 +1,73 @@
+"""Figures: what they say can be read back from their axes; bad input is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from jaxnn import plots
+
+HISTORY = [{"epoch": e, "loss": 1 / e, "validation_loss": 1.5 / e, "validation_error": 0.1 / e} for e in (1, 2, 3)]
+
+
+def test_curves_show_every_loss_and_error_with_units_and_legend() -> None:
+    left, right = plots.curves([HISTORY], title="A run").axes
+    assert [t.get_text() for t in left.get_legend().get_texts()] == ["training loss", "validation loss"]
+    assert [t.get_text() for t in right.get_legend().get_texts()] == ["validation error"]
+    assert left.get_xlabel() == right.get_xlabel() == "epoch"
+    assert (left.get_ylabel(), right.get_ylabel()) == ("mean loss per example (nats)", "error (%)")
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [10, 5, 10 / 3])
+
+
+def test_curves_of_several_runs_show_their_mean_over_the_epochs_that_all_have() -> None:
+    shifted = [{**record, "loss": record["loss"] + 1} for record in HISTORY[:2]]
+    left, _ = plots.curves([HISTORY, shifted]).axes
+    assert left.get_legend().get_texts()[0].get_text() == "training loss (mean of 2 runs)"
+    np.testing.assert_allclose(left.lines[0].get_ydata(), [1.5, 1.0])
+    assert len(left.lines) == 2 * (1 + 2)
+
+
+def test_confusion_shows_counts_and_the_error() -> None:
+    ax = plots.confusion(np.array([[9, 1], [0, 5]]), ["cat", "dog"]).axes[0]
+    assert sorted(t.get_text() for t in ax.texts) == ["1", "5", "9"]
+    assert "1 of 15 wrong (6.67%)" in ax.get_title()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_mistakes_come_most_confident_first_and_no_more_than_asked() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+    labels = np.array([0, 0, 0, 1])
+    fig = plots.mistakes(np.zeros((4, 8, 8, 1)), labels, probabilities, ["a", "b"], most=1)
+    assert fig.axes[0].get_title() == "true a\nguess b 80%"
+    assert fig.axes[1].get_title() == ""
+    assert fig.get_suptitle() == "Mistakes: 2 of 4, the 1 most confident"
+    perfect = plots.mistakes(np.zeros((1, 8, 8)), labels[:1], probabilities[:1], ["a", "b"])
+    assert perfect.get_suptitle() == "Mistakes: 0 of 1"
+
+
+def test_figures_are_written_and_not_blank(tmp_path: Path) -> None:
+    for i, fig in enumerate((plots.curves([HISTORY]), plots.confusion(np.eye(3, dtype=int), "abc"))):
+        image = matplotlib.image.imread(plots.save(fig, tmp_path / f"{i}.png"))
+        assert min(image.shape[:2]) > 300
+        assert image[..., :3].std() > 0.01
+
+
+def test_colours_are_distinct() -> None:
+    assert len(set(plots.COLOURS)) == 8
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: plots.curves([]), "at least one history"),
+        (lambda: plots.curves([HISTORY, []]), "at least one history with at least one epoch"),
+        (lambda: plots.confusion(np.eye(3), ["a", "b"]), r"expected a matrix \(2, 2\) for 2 classes, got \(3, 3\)"),
+    ],
+)
+def test_bad_input_is_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()

@@ -1,0 +1,52 @@
+"""What the README says is run: its Python, its commands' names, its claims about files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxnn.cli.recipes import RECIPES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TEST_COMMAND = '-m pytest -n 2 -m "not slow"'
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.splitlines()[0][:40])
+def test_python_blocks_run(block: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_examples() -> None:
+    assert len(PYTHON) >= 2
+
+
+def test_ci_calls_the_test_command_of_the_readme() -> None:
+    assert TEST_COMMAND in README
+    assert TEST_COMMAND in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_recipe_stands_in_the_results() -> None:
+    for name in RECIPES:
+        assert f"--recipe {name}" in README or f"`{name}`" in README, f"{name} is not in the README"
+    for name in re.findall(r"--recipe ([a-z-]+)", README):
+        assert name in RECIPES
+
+
+def test_files_that_the_readme_names_exist() -> None:
+    for name in re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(
+        r"python ((?:benchmarks|examples)/\S+\.py)", README
+    ):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_run(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
