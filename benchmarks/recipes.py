@@ -5,8 +5,8 @@
     python benchmarks/recipes.py --write                # and keep the figures in benchmarks/results/
 
 Each recipe is run as `jaxnn train --recipe NAME --seeds 3` runs it, in a process of its own with no compilation cache,
-so that the first seed's time includes compilation; the later seeds use the program again. The test set is looked at once
-for each seed, at the end of its run.
+so that the first seed's time includes compilation; the later seeds use the program again. The test set is looked at
+once for each seed, at the end of its run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jaxnn.cli.recipes import RECIPES
 from jaxnn.cli.train import train
 name, seeds, out = sys.argv[1:]
 _, outcomes = train(dataclasses.replace(RECIPES[name], seeds=int(seeds), out=Path(out)), progress=False)
-print(json.dumps([[o.test_error, o.validation_error, o.seconds, o.examples_per_second] for o in outcomes]))
+print(json.dumps([[o.test_error, o.seconds, o.examples_per_second] for o in outcomes]))
 """
 
 
@@ -45,9 +45,8 @@ def run(name: str, seeds: int) -> dict[str, Any]:
     rows = json.loads(done.stdout.splitlines()[-1])
     figures = {
         "test_error_percent": [100 * row[0] for row in rows],
-        "validation_error_percent": [100 * row[1] for row in rows],
-        "seconds": [row[2] for row in rows],
-        "examples_per_s": [row[3] for row in rows],
+        "seconds": [row[1] for row in rows],
+        "examples_per_s": [row[2] for row in rows],
     }
     spread = {name: statistics.stdev(values) if len(values) > 1 else 0.0 for name, values in figures.items()}
     mean = {name: statistics.fmean(values) for name, values in figures.items()}
@@ -62,15 +61,15 @@ def main() -> None:
     words = parser.parse_args()
     found = environment()
     print(f"{found['device']}, {found['cores']} cores; {found['versions']}")
-    print(f"{'recipe':22}{'test error %':>16}{'validation %':>16}{'seconds':>14}{'examples/s':>12}")
+    print(f"{'recipe':22}{'test error %':>16}{'seconds':>14}{'examples/s':>12}")
     path = Path(__file__).parent / "results" / f"recipes-{found['device'].lower().replace(' ', '-')}.json"
     kept = json.loads(path.read_text())["recipes"] if path.exists() else {}
     for name in words.recipes:
         result = run(name, words.seeds)
         mean, spread = result["mean"], result["standard_deviation"]
-        cells = [f"{mean[k]:.2f} ± {spread[k]:.2f}" for k in ("test_error_percent", "validation_error_percent")]
+        error = f"{mean['test_error_percent']:.2f} ± {spread['test_error_percent']:.2f}"
         seconds = f"{mean['seconds']:.0f} ± {spread['seconds']:.0f}"
-        print(f"{name:22}{cells[0]:>16}{cells[1]:>16}{seconds:>14}{mean['examples_per_s']:12,.0f}", flush=True)
+        print(f"{name:22}{error:>16}{seconds:>14}{mean['examples_per_s']:12,.0f}", flush=True)
         kept[name] = result
         if words.write:
             path.parent.mkdir(exist_ok=True)

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_floating, require_integer, require_positive_int, require_same_shape
 from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide, safe_sqrt
-from jaxnn.types import Array, Scalar
+from jaxnn.types import Array, ArrayLike, Scalar
 
 
-def accuracy(outputs: Array, labels: Array) -> Array:
+def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
     """1 where the largest output is at the label, else 0: [argmax_k outputs_k = label].
 
     Args:
@@ -42,12 +42,12 @@ def accuracy(outputs: Array, labels: Array) -> Array:
         Array([1., 0.], dtype=float32)
     """
     where = "accuracy"
-    label = _labels(where, outputs, labels)
+    outputs, label = _labels(where, outputs, labels)
     predicted = predicted_class(outputs)
     return _mean_per_example((predicted == label) & (predicted >= 0), outputs)
 
 
-def error_rate(outputs: Array, labels: Array) -> Array:
+def error_rate(outputs: ArrayLike, labels: ArrayLike) -> Array:
     """1 where the largest output is not at the label, else 0: 1 - accuracy.
 
     Args:
@@ -67,7 +67,7 @@ def error_rate(outputs: Array, labels: Array) -> Array:
     return 1 - accuracy(outputs, labels)
 
 
-def top_k_accuracy(outputs: Array, labels: Array, *, k: int) -> Array:
+def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int) -> Array:
     """1 where the label is among the k classes of largest output, else 0.
 
     The rank of the label is the number of classes before it: #{j : o_j > o_label} + #{j < label : o_j = o_label};
@@ -91,7 +91,8 @@ def top_k_accuracy(outputs: Array, labels: Array, *, k: int) -> Array:
         Array([1., 0.], dtype=float32)
     """
     where = "top_k_accuracy"
-    label = _labels(where, outputs, labels)[..., None]
+    outputs, label = _labels(where, outputs, labels)
+    label = label[..., None]
     classes = outputs.shape[-1]
     k = require_positive_int(where, "k", k)
     if k > classes:
@@ -105,7 +106,7 @@ def top_k_accuracy(outputs: Array, labels: Array, *, k: int) -> Array:
     return _mean_per_example(valid & (rank < k), outputs)
 
 
-def binary_accuracy(outputs: Array, labels: Array, *, threshold: Scalar = 0.0) -> Array:
+def binary_accuracy(outputs: ArrayLike, labels: ArrayLike, *, threshold: Scalar = 0.0) -> Array:
     """1 where output and label are on the same side, else 0: [(output > threshold) = (label > 0)].
 
     Args:
@@ -126,6 +127,7 @@ def binary_accuracy(outputs: Array, labels: Array, *, threshold: Scalar = 0.0) -
         Array([1., 1., 0.], dtype=float32)
     """
     where = "binary_accuracy"
+    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
     require_floating(where, "outputs", outputs.dtype)
     require_same_shape(where, outputs=outputs, labels=labels)
     _require_examples(where, outputs)
@@ -134,7 +136,7 @@ def binary_accuracy(outputs: Array, labels: Array, *, threshold: Scalar = 0.0) -
     return _mean_per_example((positive == (labels > jnp.zeros_like(labels))) & ~jnp.isnan(values), outputs)
 
 
-def confusion_matrix(predictions: Array, labels: Array, *, classes: int) -> Array:
+def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, *, classes: int) -> Array:
     """How often each class was taken for each: C_ij = #{n : label_n = i, prediction_n = j}.
 
     Args:
@@ -156,6 +158,7 @@ def confusion_matrix(predictions: Array, labels: Array, *, classes: int) -> Arra
                [0, 1]], dtype=int32)
     """
     where = "confusion_matrix"
+    predictions, labels = jnp.asarray(predictions), jnp.asarray(labels)
     k = require_positive_int(where, "classes", classes)
     require_integer(where, "labels", labels.dtype, "For distributions pass their argmax.")
     if jnp.issubdtype(predictions.dtype, jnp.floating):
@@ -175,7 +178,7 @@ def confusion_matrix(predictions: Array, labels: Array, *, classes: int) -> Arra
     return jnp.zeros(k * k + 1, jnp.int32).at[cell].add(1)[:-1].reshape(k, k)
 
 
-def rmse(outputs: Array, targets: Array) -> Array:
+def rmse(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Root mean squared error over all entries: sqrt(mean (outputs - targets)^2).
 
     Args:
@@ -197,7 +200,7 @@ def rmse(outputs: Array, targets: Array) -> Array:
     return safe_sqrt(jnp.mean((y - d) ** 2))
 
 
-def r_squared(outputs: Array, targets: Array) -> Array:
+def r_squared(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """The coefficient of determination: R^2 = 1 - sum (d - y)^2 / sum (d - mean d)^2, averaged over output components.
 
     1 is perfect, 0 is as good as the mean of the targets, and it has no lower bound.
@@ -231,7 +234,7 @@ def r_squared(outputs: Array, targets: Array) -> Array:
     return jnp.mean(jnp.where(constant, of_constant, 1 - safe_divide(residual, total)))
 
 
-def predicted_class(outputs: Array) -> Array:
+def predicted_class(outputs: ArrayLike) -> Array:
     """The class of the largest output, the first of equal ones; -1 for a row with a NaN.
 
     Args:
@@ -244,12 +247,14 @@ def predicted_class(outputs: Array) -> Array:
         >>> predicted_class(jnp.array([[1.0, 3.0, 3.0], [0.0, jnp.nan, 1.0]]))
         Array([ 1, -1], dtype=int32)
     """
+    outputs = jnp.asarray(outputs)
     largest = jnp.argmax(outputs, axis=-1).astype(jnp.int32)
     return jnp.where(jnp.any(jnp.isnan(outputs), axis=-1), -1, largest)
 
 
-def _labels(where: str, outputs: Array, labels: Array) -> Array:
-    """Integer labels (N, ...), from integers or distributions, after the checks that classification metrics share."""
+def _labels(where: str, outputs: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:
+    """Outputs (N, ..., K) and integer labels (N, ...), after the checks that classification metrics share."""
+    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
     require_floating(where, "outputs", outputs.dtype, "Outputs are scores for each class, not predicted classes.")
     if outputs.ndim < 2 or outputs.shape[-1] < 2:
         raise ValueError(
@@ -257,14 +262,14 @@ def _labels(where: str, outputs: Array, labels: Array) -> Array:
             "For one output per example use binary_accuracy."
         )
     if labels.shape == outputs.shape:
-        return jnp.argmax(labels, axis=-1).astype(jnp.int32)
+        return outputs, jnp.argmax(labels, axis=-1).astype(jnp.int32)
     if labels.shape != outputs.shape[:-1]:
         raise ValueError(
             f"{where}: labels must be ints of shape {outputs.shape[:-1]} or distributions of shape {outputs.shape}, "
             f"got {labels.shape} for outputs {outputs.shape}. Nothing is broadcast here: reshape one of them."
         )
     require_integer(where, "labels", labels.dtype, "Convert them: labels.astype(jnp.int32).")
-    return labels.astype(jnp.int32)
+    return outputs, labels.astype(jnp.int32)
 
 
 def _mean_per_example(correct: Array, outputs: Array) -> Array:
@@ -278,8 +283,9 @@ def _require_examples(where: str, x: Array) -> None:
         raise ValueError(f"{where}: expected shape (N, ...), got a scalar. Add the axis of examples: x[None].")
 
 
-def _pair(where: str, outputs: Array, targets: Array) -> tuple[Array, Array]:
+def _pair(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
     """Outputs and targets of one shape in one accumulation dtype, at least one example."""
+    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
     require_floating(where, "outputs", outputs.dtype)
     require_floating(where, "targets", targets.dtype, "Convert them: targets.astype(jnp.float32).")
     require_same_shape(where, outputs=outputs, targets=targets)

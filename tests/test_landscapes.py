@@ -144,6 +144,12 @@ def test_every_dtype_and_vmap(landscape: Landscape) -> None:
             np.testing.assert_allclose(np.asarray(got, np.float64), expected, rtol=tolerance, atol=tolerance)
 
 
+def test_the_start_is_taken_as_it_is() -> None:
+    landscape = landscapes.rosenbrock()
+    np.testing.assert_allclose(landscape(landscape.start), 24.2, rtol=1e-6)
+    assert landscape(landscape.start).dtype == jnp.float32
+
+
 def test_float16_does_not_overflow_on_the_way() -> None:
     x = jnp.array([2.0, -2.0], jnp.float16)  # 100 (y - x^2)^2 = 3600, and squares of 60 within
     assert float(landscapes.rosenbrock()(x)) == 3600

@@ -267,6 +267,14 @@ def test_everything_under_jit_and_vmap() -> None:
             np.testing.assert_allclose(g[i], e, rtol=1e-6)
 
 
+def test_numpy_arrays_are_taken() -> None:
+    outputs = OUTPUTS.astype(np.float64)
+    np.testing.assert_array_equal(metrics.accuracy(outputs, LABELS), numpy_accuracy(OUTPUTS, LABELS))
+    assert metrics.binary_accuracy(outputs[:, 0], LABELS > 0).dtype == jnp.float32
+    assert metrics.rmse(outputs, outputs).dtype == jnp.float32
+    assert int(metrics.confusion_matrix(outputs, LABELS, classes=K).sum()) == N
+
+
 F, I = jnp.zeros((4, 3)), jnp.zeros(4, jnp.int32)  # noqa: E741
 BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (

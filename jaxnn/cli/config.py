@@ -64,6 +64,9 @@ class TrainConfig:
     elastic); flip-shift (mirrored half of the time, and shifted)."""
     patience: int | None = None
     """Stop when the validation error has not improved for so many epochs, and keep the best."""
+    final: bool = False
+    """Train on the training and validation splits together, once every choice is made; nothing is then held out to
+    choose by, and only the test error is reported."""
     seeds: int = 1
     """How many runs, with seeds seed, seed + 1, ..."""
     seed: int = 0
@@ -82,6 +85,8 @@ class TrainConfig:
         require_between("train", "weight_decay", self.weight_decay, 0, math.inf, open_high=True)
         if self.patience is not None:
             require_positive_int("train", "patience", self.patience)
+            if self.final:
+                raise ValueError("train: --patience needs a validation split, which --final trains on; leave out one.")
 
 
 def build_network(config: TrainConfig, example: tuple[int, ...], classes: int) -> Layer:

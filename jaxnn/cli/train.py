@@ -25,12 +25,15 @@ from jaxnn.train import EarlyStopping, FitResult, evaluate, fit, make_outputs
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One seed's run: errors as fractions, the wall-clock seconds of its fit (compilation included), examples/s."""
+    """One seed's run: errors as fractions, the wall-clock seconds of its fit (compilation included), examples/s.
+
+    The validation error is None where the validation split was trained on.
+    """
 
     seed: int
     result: FitResult
     train_error: float
-    validation_error: float
+    validation_error: float | None
     test_error: float
     seconds: float
     examples_per_second: float
@@ -43,6 +46,8 @@ def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Out
     looked at once for each seed, at the end.
     """
     splits = data.load(config.data, folder=config.folder)
+    if config.final:
+        splits = splits._replace(train=_joined(splits.train, splits.validation))
     example, classes = splits.train.x.shape[1:], splits.train.classes
     if config.batch_size > len(splits.train):
         raise ValueError(
@@ -53,7 +58,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Out
     write_config(folder, config, example, classes)
     on_device = jax.device_put(splits)
     outcomes = _run_all(config, net, on_device, folder, progress)
-    best = min(outcomes, key=lambda outcome: outcome.validation_error)
+    best = min(outcomes, key=lambda outcome: outcome.validation_error or 0.0)  # the first seed where there is none
     write_params(folder, best.result.params, best.result.state)
     _draw(folder, config, net, outcomes, best, splits.test)
     print_table(config, tree.size(best.result.params), outcomes, folder)
@@ -66,7 +71,7 @@ def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path,
     settings: dict[str, Any] = {
         "epochs": config.epochs,
         "batch_size": config.batch_size,
-        "validation": (splits.validation.x, splits.validation.y),
+        "validation": None if config.final else (splits.validation.x, splits.validation.y),
         "metrics": {"error": metrics.error_rate},
         "regularizer": build.build_regularizer(config),
         "augment": build.build_augmentation(config),
@@ -88,11 +93,18 @@ def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path,
             **settings,
         )
         seconds = time.perf_counter() - began
-        outcomes.append(_outcome(seed, net, result, splits, seconds))
+        outcomes.append(_outcome(seed, net, result, splits, seconds, held_out=not config.final))
     return outcomes
 
 
-def _outcome(seed: int, net: Layer, result: FitResult, splits: data.Splits, seconds: float) -> Outcome:
+def _joined(a: data.Dataset, b: data.Dataset) -> data.Dataset:
+    """Two sets as one."""
+    return dataclasses.replace(a, x=np.concatenate([a.x, b.x]), y=np.concatenate([a.y, b.y]))
+
+
+def _outcome(
+    seed: int, net: Layer, result: FitResult, splits: data.Splits, seconds: float, *, held_out: bool
+) -> Outcome:
     """The errors on the three splits, and the speed of the epochs after the first, which compiles."""
 
     def error(part: data.Dataset) -> float:
@@ -100,7 +112,8 @@ def _outcome(seed: int, net: Layer, result: FitResult, splits: data.Splits, seco
 
     later = result.history[1:] or result.history
     speed = statistics.median(record["examples_per_second"] for record in later)
-    return Outcome(seed, result, error(splits.train), error(splits.validation), error(splits.test), seconds, speed)
+    validation_error = error(splits.validation) if held_out else None
+    return Outcome(seed, result, error(splits.train), validation_error, error(splits.test), seconds, speed)
 
 
 def _draw(
@@ -123,9 +136,9 @@ def print_table(config: TrainConfig, parameters: int, outcomes: list[Outcome], f
     table = rich.table.Table(title=f"{config.data}, {config.model}, {len(outcomes)} seed(s)", title_justify="left")
     cells = {
         "parameters": f"{parameters:,}",
-        "train error": _spread([100 * o.train_error for o in outcomes], "%"),
-        "validation error": _spread([100 * o.validation_error for o in outcomes], "%"),
-        "test error": _spread([100 * o.test_error for o in outcomes], "%"),
+        "train error": _percent([o.train_error for o in outcomes]),
+        "validation error": _percent([o.validation_error for o in outcomes]),
+        "test error": _percent([o.test_error for o in outcomes]),
         "time": _spread([o.seconds for o in outcomes], " s", digits=1),
         "examples/s": f"{statistics.median(o.examples_per_second for o in outcomes):,.0f}",
     }
@@ -138,6 +151,12 @@ def print_table(config: TrainConfig, parameters: int, outcomes: list[Outcome], f
     for reason in sorted(reasons):
         console.print(f"stopped early: {reason}", highlight=False)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+def _percent(errors: list[float | None]) -> str:
+    """Errors as percent; a dash where there are none."""
+    known = [100 * error for error in errors if error is not None]
+    return _spread(known, "%") if known else "-"
 
 
 def _spread(values: list[float], unit: str, digits: int = 2) -> str:

@@ -80,7 +80,7 @@ def uniform(low: Scalar, high: Scalar) -> Initializer:
         ValueError: a bound is not one number, or low > high.
 
     Example:
-        >>> w = uniform(-0.5, 0.5)(jax.random.key(0), (100,))
+        >>> w = uniform(-0.5, 0.5)(jax.random.key(0), (3, 4))
         >>> bool((w >= -0.5).all() & (w <= 0.5).all())
         True
     """
@@ -165,7 +165,7 @@ def truncated_normal(stddev: Scalar) -> Initializer:
         ValueError: stddev is not one number >= 0.
 
     Example:
-        >>> w = truncated_normal(1.0)(jax.random.key(0), (1000,))
+        >>> w = truncated_normal(1.0)(jax.random.key(0), (3, 4))
         >>> bool((abs(w) <= 2.2738).all())
         True
     """

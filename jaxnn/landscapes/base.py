@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.checks import require_floating
 from jaxnn.numerics import accumulate
-from jaxnn.types import Array
+from jaxnn.types import Array, ArrayLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,6 @@ class Landscape:
         saddle_points: (S, d), known stationary points that are neither minima nor maxima; not a complete list.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> from jaxnn import landscapes
         >>> landscape = landscapes.himmelblau()
         >>> landscape(jnp.array([3.0, 2.0])), landscape.minima.shape
@@ -46,9 +46,9 @@ class Landscape:
         """d."""
         return int(self.start.shape[0])
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         """The value at one point x (d,), a scalar () of its dtype; ValueError for another shape, TypeError for ints."""
-        require_point(self.name, x, self.dimensions)
+        x = require_point(self.name, x, self.dimensions)
         return self.function(accumulate(x)).astype(x.dtype)
 
 
@@ -80,17 +80,18 @@ def make_landscape(
     )
 
 
-def require_point(where: str, x: Array, dimensions: int) -> None:
-    """Raise unless x is one point (d,) of a floating dtype.
+def require_point(where: str, x: ArrayLike, dimensions: int) -> Array:
+    """x as a JAX array, once it is one point (d,) of a floating dtype.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> require_point("saddle", jnp.zeros((5, 2)), 2)
         Traceback (most recent call last):
         ValueError: saddle: expected one point of shape (2,), got (5, 2). For a batch use jax.vmap.
     """
+    x = jnp.asarray(x)
     if x.shape != (dimensions,):
         raise ValueError(
             f"{where}: expected one point of shape ({dimensions},), got {x.shape}. For a batch use jax.vmap."
         )
     require_floating(where, "x", x.dtype, "Convert it: x.astype(jnp.float32).")
+    return x

@@ -11,7 +11,7 @@ import numpy as np
 from jaxnn.checks import concrete_number, require_key, require_positive_int
 from jaxnn.landscapes.base import Landscape, make_landscape, require_point
 from jaxnn.numerics import accumulation_dtype
-from jaxnn.types import Array, DType, Key, Scalar
+from jaxnn.types import Array, ArrayLike, DType, Key, Scalar
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,10 @@ class NoisyQuadratic(Landscape):
         n = require_positive_int("noisy_quadratic.sample", "n", n)
         return self.noise_level * jax.random.normal(key, (n, self.dimensions), dtype)
 
-    def example_loss(self, x: Array, xi: Array) -> Array:
+    def example_loss(self, x: ArrayLike, xi: ArrayLike) -> Array:
         """1/2 (x - xi)' Q (x - xi) for one point x (d,) and one draw xi (d,), a scalar () of the point's dtype."""
-        require_point(self.name, x, self.dimensions)
-        require_point(f"{self.name}, xi", xi, self.dimensions)
+        x = require_point(self.name, x, self.dimensions)
+        xi = require_point(f"{self.name}, xi", xi, self.dimensions)
         dtype = accumulation_dtype(x.dtype, xi.dtype)
         return _quadratic_form(x.astype(dtype) - xi.astype(dtype), self.matrix).astype(x.dtype)
 

@@ -22,12 +22,11 @@ class Progress:
         self._epochs = epochs
         self._enabled = enabled
         self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
-            rich.progress.BarColumn(bar_width=20),
+            rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            rich.progress.BarColumn(bar_width=8),
             rich.progress.TextColumn("{task.fields[figures]}"),
-            rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(),
+            rich.progress.TimeRemainingColumn(compact=True),
             console=self._console,
             disable=not enabled or not self._console.is_terminal,
         )
@@ -45,7 +44,9 @@ class Progress:
     def show(self, record: Mapping[str, float]) -> None:
         """Advance by one epoch and show its figures."""
         figures = _figures(record)
-        self._bar.update(self._task, advance=1, figures=figures)
+        # A terminal may have 80 columns, and a bar that does not fit is cut.
+        short = figures.replace("validation_", "val ").replace("examples/s", "ex/s")
+        self._bar.update(self._task, advance=1, figures=short)
         if self._enabled and not self._console.is_terminal:
             self._console.print(
                 f"epoch {record['epoch']:.0f}/{self._epochs}  {figures}", highlight=False, soft_wrap=True

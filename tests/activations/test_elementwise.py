@@ -206,7 +206,6 @@ def test_documented_derivative_at_kinks_is_that_of_autodiff(dtype) -> None:
     with float64():
         points = {f: jnp.array(list(KINKS[f]), dtype) for f in KINKS}
 
-
         def everything():
             return [(act.derivative_of(f)(z, **settings_of(f)), autodiff(f, z)) for f, z in points.items()]
 
@@ -283,7 +282,8 @@ def test_jit_and_vmap() -> None:
     with strict():
         compiled, mapped = jax.jit(everything)(z), jax.jit(jax.vmap(everything))(z)
         for f, a, b in zip(ALL, compiled, mapped, strict=True):
-            np.testing.assert_allclose(a, EXPECTED[f](np.asarray(z, np.float64)), rtol=1e-4, atol=1e-30, err_msg=f.__name__)
+            expected = EXPECTED[f](np.asarray(z, np.float64))
+            np.testing.assert_allclose(a, expected, rtol=1e-4, atol=1e-30, err_msg=f.__name__)
             np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-30, err_msg=f.__name__)
 
 

@@ -88,9 +88,10 @@ def test_the_same_command_gives_the_same_parameters(tmp_path: Path) -> None:
     [
         ["--model", "linear", "--optimizer", "sgd", "--schedule", "constant", "--learning-rate", "0.1"],
         ["--model", "cnn", "--channels", "4", "--batch-norm", "--label-smoothing", "0.1", "--schedule", "onecycle"],
+        ["--final"],
         ["--patience", "1", "--weight-decay", "1e-4", "--input-dropout", "0.1"],
     ],
-    ids=["linear", "cnn", "patience"],
+    ids=["linear", "cnn", "final", "patience"],
 )
 def test_every_model_trains(words: list[str], tmp_path: Path, capsys: Any) -> None:
     assert main([*QUICK, *words, "--out", str(tmp_path / "run")]) == 0
@@ -138,6 +139,7 @@ def test_a_recipe_sets_defaults_that_other_options_override(monkeypatch: pytest.
         (["train", "--dropout", "1"], "dropout must lie in [0, 1), got 1"),
         (["train", "--learning-rate", "-1"], "learning_rate must lie in [0, inf), got -1"),
         (["train", "--batch-size", "100000"], "batch_size 100000 exceeds the 1257 training examples"),
+        (["train", "--final", "--patience", "3"], "--patience needs a validation split"),
         (["train", "--learning-rate", "1e30", "--optimizer", "sgd"], "the training loss became"),
         (["predict", "nowhere", "x.npy"], "not a finished run: it has no config.json"),
         (["predict", "nowhere"], "IMAGES"),

@@ -17,12 +17,9 @@ EPS = 0.1  # large, so that its place in the root shows
 AXES = (0, 1, 2)
 
 
-def param_arrays():
-    return jax.tree.map(jnp.asarray, PARAMS)
-
-
-def state_arrays():
-    return jax.tree.map(jnp.asarray, STATE)
+def arrays(values):
+    """As JAX arrays: float64 inside `float64()`, else float32."""
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), values)
 
 
 def transcription(name: str, x: np.ndarray, eps: float) -> np.ndarray:
@@ -39,7 +36,7 @@ def transcription(name: str, x: np.ndarray, eps: float) -> np.ndarray:
 
 
 NORMS = {
-    "batch_norm": lambda p, x, eps: batch_norm.apply(p, state_arrays(), x, train=True, eps=eps)[0],
+    "batch_norm": lambda p, x, eps: batch_norm.apply(p, arrays(STATE), x, train=True, eps=eps)[0],
     "layer_norm": lambda p, x, eps: layer_norm.apply(p, x, eps=eps),
     "group_norm": lambda p, x, eps: group_norm.apply(p, x, groups=3, eps=eps),
     "rms_norm": lambda p, x, eps: rms_norm.apply({"scale": p["scale"]}, x, eps=eps),
@@ -48,7 +45,7 @@ NORMS = {
 
 def check(name: str, norm, rtol: float = 1e-12) -> None:
     with float64(), strict():
-        params = jax.tree.map(jnp.asarray, PARAMS)
+        params = arrays(PARAMS)
         # eps is traced, as a swept hyperparameter would be
         assert_close(jax.jit(norm)(params, jnp.asarray(X), jnp.asarray(EPS)), transcription(name, X, EPS), rtol=rtol)
 
@@ -94,7 +91,7 @@ def test_half_precision_statistics(name):
     """bfloat16 images around 100: the exact result for the stored numbers, rounded once."""
     x = jnp.asarray(100 + 10 * random(0, 4, 3, 2, 6), jnp.bfloat16)
     with strict():
-        params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), PARAMS)
+        params = arrays(PARAMS)
         got = jax.jit(NORMS[name])(params, x, 1e-5)
     assert got.dtype == jnp.bfloat16
     assert_close(got, transcription(name, np.asarray(x, np.float64), 1e-5), rtol=2**-8, atol=1e-4)
@@ -114,18 +111,24 @@ def test_variance_does_not_cancel():
         var = jnp.mean(x * x, AXES) - jnp.mean(x, AXES) ** 2
         return (x - jnp.mean(x, AXES)) / jnp.sqrt(var + eps)
 
-    check_large_mean(NORMS["batch_norm"])
+    check_large_mean(jax.jit(NORMS["batch_norm"]))
     with pytest.raises(AssertionError):
-        check_large_mean(one_pass)
+        check_large_mean(jax.jit(one_pass))
 
 
 @pytest.mark.parametrize("name", NORMS)
 def test_constant_inputs_have_finite_gradients(name):
     x = jnp.full((4, 3, 2, 6), 0.0)
-    params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), PARAMS)
-    y, vjp = jax.vjp(lambda p, x: NORMS[name](p, x, 1e-5), params, x)
+    params = arrays(PARAMS)
+
+    @jax.jit
+    def both(params, x):
+        y, vjp = jax.vjp(lambda p, x: NORMS[name](p, x, 1e-5), params, x)
+        return y, vjp(jnp.ones_like(y))
+
+    y, grads = both(params, x)
     assert_close(y, np.broadcast_to(0 if name == "rms_norm" else PARAMS["shift"], y.shape), rtol=1e-6)
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(vjp(jnp.ones_like(y))))
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize("name", list(NORMS)[1:])
@@ -137,7 +140,7 @@ def test_flax_agrees(name):
         "rms_norm": lambda: linen.RMSNorm(epsilon=EPS),
     }[name]()
     with float64():
-        params = jax.tree.map(jnp.asarray, PARAMS)
+        params = arrays(PARAMS)
         named = {"scale": params["scale"]} | ({} if name == "rms_norm" else {"bias": params["shift"]})
         expected = theirs.apply({"params": named}, jnp.asarray(X))
         assert_close(NORMS[name](params, jnp.asarray(X), EPS), expected, rtol=1e-12)
@@ -166,7 +169,7 @@ def ours(train: bool):
     """y and new state, momentum and eps traced."""
     apply = jax.jit(
         lambda momentum, eps: batch_norm.apply(
-            param_arrays(), state_arrays(), jnp.asarray(X), train=train, momentum=momentum, eps=eps
+            arrays(PARAMS), arrays(STATE), jnp.asarray(X), train=train, momentum=momentum, eps=eps
         )
     )
     with float64(), strict():

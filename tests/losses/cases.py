@@ -64,7 +64,7 @@ def some_ignored(*shape: int) -> Callable[[np.random.Generator], tuple[Numbers, 
 
 
 def simplex(rng: np.random.Generator, *shape: int) -> Numbers:
-    return rng.dirichlet(np.ones(shape[-1]), shape[:-1])
+    return 0.7 * rng.dirichlet(np.ones(shape[-1]), shape[:-1]) + 0.3 / shape[-1]
 
 
 def distributions(*shape: int) -> Callable[[np.random.Generator], tuple[Numbers, ...]]:

@@ -76,7 +76,7 @@ def check_adjoints(case: Case, input_grad=ops.conv_input_grad, weight_grad=ops.c
 
 
 @hypothesis.given(cases())
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=10)
 def test_equation_and_inner_products(case):
     check_adjoints(case)
 

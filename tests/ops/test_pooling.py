@@ -91,13 +91,13 @@ def check_average(case: Case, count_padding: bool, *rules) -> None:
 
 
 @hypothesis.given(cases(), st.integers(0, 100))
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=10)
 def test_max_pool_and_both_gradients(case, seed):
     check_max(case, by_autodiff(ops.max_pool), max_by_hand, seed=seed)
 
 
 @hypothesis.given(cases(), st.booleans())
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=10)
 def test_average_pool_and_both_gradients(case, count_padding):
     check_average(case, count_padding, by_autodiff(ops.average_pool), average_by_hand)
 
