@@ -23,6 +23,12 @@ Distribution: TypeAlias = Callable[[Scalar], Initializer]
 def fan_in(shape: Shape) -> int:
     """The number of inputs that one output of a weight (..., in, out) sums: prod(shape[:-1]).
 
+    Args:
+        shape: (..., in, out), the shape of a weight.
+
+    Returns:
+        The number of connections.
+
     Raises:
         ValueError: shape has fewer than 2 axes.
 
@@ -37,6 +43,12 @@ def fan_in(shape: Shape) -> int:
 def fan_out(shape: Shape) -> int:
     """The number of outputs that one input of a weight (..., in, out) reaches: prod(shape[:-2]) out.
 
+    Args:
+        shape: (..., in, out), the shape of a weight.
+
+    Returns:
+        The number of connections.
+
     Raises:
         ValueError: shape has fewer than 2 axes.
 
@@ -50,6 +62,12 @@ def fan_out(shape: Shape) -> int:
 
 def fan_avg(shape: Shape) -> float:
     """The mean of `fan_in` and `fan_out`.
+
+    Args:
+        shape: (..., in, out), the shape of a weight.
+
+    Returns:
+        The number of connections.
 
     Raises:
         ValueError: shape has fewer than 2 axes.
@@ -129,7 +147,9 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
 
 
 def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """w ~ U(-r, r), r = sqrt(3 / fan_in), variance 1 / fan_in. Arguments, errors and reference as in `lecun_normal`.
+    """w ~ U(-r, r), r = sqrt(3 / fan_in), variance 1 / fan_in.
+
+    Args, Returns, Raises, Reference: see `lecun_normal`.
 
     Example:
         >>> import jax
@@ -165,7 +185,9 @@ def glorot_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
 
 
 def glorot_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """w ~ U(-r, r), r = sqrt(6 / (fan_in + fan_out)) (equation 16 there). Arguments and errors as in `glorot_normal`.
+    """w ~ U(-r, r), r = sqrt(6 / (fan_in + fan_out)) (equation 16).
+
+    Args, Returns, Raises, Reference: see `glorot_normal`.
 
     Example:
         >>> import jax
@@ -203,7 +225,9 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
 
 
 def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """w ~ U(-r, r), r = sqrt(6 / fan_in), variance 2 / fan_in. Arguments, errors and reference as in `he_normal`.
+    """w ~ U(-r, r), r = sqrt(6 / fan_in), variance 2 / fan_in.
+
+    Args, Returns, Raises, Reference: see `he_normal`.
 
     Example:
         >>> import jax

@@ -178,6 +178,8 @@ def require_within_unit(where: str, name: str, raw: ArrayLike, values: Array, re
 def poison(values: Array, valid: Array) -> Array:
     """`values` where `valid`, else NaN; the derivative is NaN there too, which a `where` alone would make 0.
 
+    Not for values converted from bools: XLA turns their product with NaN into a selection, which may be 0.
+
     Args:
         values: (...), floating.
         valid: (...), bool.
@@ -257,6 +259,22 @@ def class_mask(labels: Array, classes: int) -> Array:
     """
     positions = jax.lax.broadcasted_iota(labels.dtype, (*labels.shape, classes), labels.ndim)
     return labels[..., None] == positions
+
+
+def absolute(x: Array) -> Array:
+    """|x| with derivative sign(x): 0 at 0, where that of `jnp.abs` is 1.
+
+    Args:
+        x: (...), floating.
+
+    Returns:
+        (...), dtype of `x`.
+
+    Example:
+        >>> jax.grad(absolute)(0.0)
+        Array(0., dtype=float32, weak_type=True)
+    """
+    return x * jax.lax.stop_gradient(jnp.sign(x))
 
 
 def sum_per_example(x: Array) -> Array:

@@ -117,7 +117,7 @@ def floored(p: Array, dtype: DType) -> Array:
         Array([6.1035156e-05, 5.0000000e-01], dtype=float32)
     """
     least = jnp.asarray(float_info(dtype).tiny, p.dtype)
-    return p + jax.lax.stop_gradient(jnp.maximum(p, least) - p)
+    return jnp.where(p < least, least + (p - jax.lax.stop_gradient(p)), p)
 
 
 def _logits(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:

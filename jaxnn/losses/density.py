@@ -108,7 +108,8 @@ def mixture_density_nll_grad(outputs: ArrayLike, targets: ArrayLike, *, componen
     r = jax.nn.softmax(log_joint, axis=-1)
     means = r[..., None] * scaled * inverse
     log_scales = r * (scaled.shape[-1] - jnp.sum(jnp.square(scaled), axis=-1))
-    parts = [jax.nn.softmax(logits, axis=-1) - r, means.reshape(*r.shape[:-1], components * scaled.shape[-1]), log_scales]
+    means = means.reshape(*r.shape[:-1], components * scaled.shape[-1])
+    parts = [jax.nn.softmax(logits, axis=-1) - r, means, log_scales]
     return jnp.concatenate(parts, axis=-1).astype(raw.dtype)
 
 

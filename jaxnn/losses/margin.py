@@ -236,8 +236,8 @@ def multiclass_hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     slack, label, rival, dtype = _multiclass("multiclass_hinge_grad", outputs, targets)
     direction = rival.astype(slack.dtype) - label.astype(slack.dtype)
     grad = jnp.where((slack <= 0)[..., None], jnp.zeros_like(direction), direction)
-    valid = jnp.broadcast_to(~jnp.isnan(slack)[..., None], grad.shape)
-    return (poison(grad, valid) / math.prod(slack.shape[1:])).astype(dtype)
+    grad = jnp.where(jnp.isnan(slack)[..., None], jnp.full_like(grad, jnp.nan), grad)
+    return (grad / math.prod(slack.shape[1:])).astype(dtype)
 
 
 def _scores(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:

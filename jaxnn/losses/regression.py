@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxnn.losses.base import as_pair, entries_per_example, mean_per_example, positive, sum_per_example
+from jaxnn.losses.base import absolute, as_pair, entries_per_example, mean_per_example, positive, sum_per_example
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.types import Array, ArrayLike, Scalar
 
@@ -111,7 +111,7 @@ def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
         Array([3.], dtype=float32)
     """
     y, d, _ = as_pair("absolute_error", outputs, targets)
-    return sum_per_example(jnp.abs(y - d))
+    return sum_per_example(absolute(y - d))
 
 
 def absolute_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
@@ -154,7 +154,7 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Arr
     """
     y, d, _ = as_pair("huber", outputs, targets)
     bend = positive("huber", "delta", delta, y.dtype)
-    r = jnp.abs(y - d)
+    r = absolute(y - d)
     return sum_per_example(jnp.where(r <= bend, 0.5 * jnp.square(r), bend * (r - 0.5 * bend)))
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import checks, tree
+from jaxnn.losses.base import absolute
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -79,7 +80,7 @@ def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 
     Reference: Tibshirani 1996, "Regression shrinkage and selection via the lasso".
     """
-    return _penalty("l1", [(strength, jnp.abs)], mask)
+    return _penalty("l1", [(strength, absolute)], mask)
 
 
 def l1_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Params], Params]:
@@ -117,7 +118,7 @@ def elastic(l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_we
 
     Reference: Zou & Hastie 2005, "Regularization and variable selection via the elastic net".
     """
-    return _penalty("elastic", [(l1_strength, jnp.abs), (l2_strength, jnp.square)], mask)
+    return _penalty("elastic", [(l1_strength, absolute), (l2_strength, jnp.square)], mask)
 
 
 def elastic_grad(

@@ -16,7 +16,6 @@ from jaxnn.losses.base import (
     as_targets,
     class_mask,
     mean_per_example,
-    poison,
     require_within_unit,
     sum_per_example,
 )
@@ -136,7 +135,8 @@ def _prepare(
     elif jnp.shape(targets) == raw.shape[:-1]:
         index = None if ignore_index is None else _require_index(where, ignore_index)
         labels, valid = as_labels(where, targets, raw.shape[:-1], classes, index)
-        d = poison(class_mask(labels, classes).astype(dtype), jnp.broadcast_to(valid[..., None], z.shape))
+        one_hot = class_mask(labels, classes).astype(dtype)
+        d = jnp.where(valid[..., None], one_hot, jnp.full_like(one_hot, jnp.nan))
         if index is not None:
             counted = _counted(labels, index)
             # Logits that do not count must not matter even where they are infinite or NaN.
