@@ -159,7 +159,11 @@ def param(where: str, params: Params, name: str) -> Array:
         ValueError: dense: params must be a dict with 'w', as init makes it, got a tuple (). ...
     """
     if not isinstance(params, Mapping) or name not in params:
-        got = f"a dict of {sorted(params)}" if isinstance(params, Mapping) else f"a {type(params).__name__} {params!r:.40}"
+        got = (
+            f"a dict of {sorted(params)}"
+            if isinstance(params, Mapping)
+            else f"a {type(params).__name__} {params!r:.40}"
+        )
         raise ValueError(
             f"{where}: params must be a dict with {name!r}, as init makes it, got {got}. "
             "A layer's or network's init returns the pair (params, state): pass both apart."

@@ -11,6 +11,7 @@ with stride s, dilation d and low padding p in each spatial axis. Images are cha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeAlias
 
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jax import lax
 
 from jaxnn.checks import pair
 from jaxnn.numerics import accumulate
+from jaxnn.ops.conv_matmul import conv_as_matmul
 from jaxnn.types import Array, Shape
 
 Padding: TypeAlias = str | Sequence[tuple[int, int]]
@@ -85,7 +87,8 @@ def conv(
             groups = C_in is the depthwise convolution.
 
     Returns:
-        (N, ..., C_out) in the promoted dtype of x and w.
+        (N, ..., C_out) in the promoted dtype of x and w. Compiled for a CPU it is matrix products (`conv_as_matmul`),
+        elsewhere XLA's convolution (`conv_native`).
 
     Example:
         >>> conv(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))).shape
@@ -95,9 +98,34 @@ def conv(
     stride, dilation = pair("conv", "stride", stride, dims), pair("conv", "dilation", dilation, dims)
     pads = resolve_padding("conv", padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
     dtype = jnp.promote_types(x.dtype, w.dtype)
-    return lax.conv_general_dilated(
+    geometry = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
+    return lax.platform_dependent(
         x.astype(dtype),
         w.astype(dtype),
+        cpu=partial(conv_as_matmul, **geometry),
+        default=partial(conv_native, **geometry),
+    )
+
+
+def conv_native(
+    x: Array, w: Array, *, stride: Shape, pads: tuple[tuple[int, int], ...], dilation: Shape, groups: int
+) -> Array:
+    """The same by XLA's own convolution, which `conv` takes on every platform but the CPU.
+
+    Args:
+        x, w: as for `conv`, of one dtype.
+        stride, dilation: one int for each spatial axis.
+        pads: a (low, high) pair for each spatial axis.
+        groups: channel groups.
+
+    Example:
+        >>> x, w = jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))
+        >>> conv_native(x, w, stride=(1, 1), pads=((0, 0), (0, 0)), dilation=(1, 1), groups=1).shape
+        (1, 3, 3, 2)
+    """
+    return lax.conv_general_dilated(
+        x,
+        w,
         stride,
         pads,
         rhs_dilation=dilation,

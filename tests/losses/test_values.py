@@ -150,9 +150,7 @@ def smoothed(z: Any, labels: Any, a: Any) -> tuple[Any, Any, Any]:
     return loss(z), hand, jax.grad(lambda z: loss(z).sum())(z)
 
 
-@hypothesis.given(
-    shape=st.sampled_from([(1, 2), (3, 4), (2, 2, 3, 2)]), a=st.floats(0, 0.99), seed=st.integers(0, 99)
-)
+@hypothesis.given(shape=st.sampled_from([(1, 2), (3, 4), (2, 2, 3, 2)]), a=st.floats(0, 0.99), seed=st.integers(0, 99))
 def test_softmax_of_any_shape_and_smoothing(shape: tuple[int, ...], a: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     z, labels = 5 * rng.standard_normal(shape), rng.integers(0, shape[-1], shape[:-1])

@@ -1,0 +1,81 @@
+"""The two forms of a convolution, matrix products for CPUs and XLA's own elsewhere, are one function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnn.ops.conv import conv, conv_native
+from jaxnn.ops.conv_matmul import conv_as_matmul
+from tests.helpers import assert_close, float64, random, strict
+
+GEOMETRIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "plain": ((2, 9, 8, 3), (3, 3, 3, 4), {}),
+    "strided": ((2, 9, 8, 3), (3, 2, 3, 4), {"stride": (2, 3), "pads": ((2, 1), (0, 1))}),
+    "dilated": ((1, 9, 11, 2), (2, 3, 2, 3), {"dilation": (3, 2), "pads": ((1, 1), (2, 2))}),
+    "grouped": ((2, 7, 7, 4), (3, 3, 2, 6), {"groups": 2, "pads": ((1, 1), (1, 1))}),
+    "depthwise": ((2, 7, 7, 4), (3, 3, 1, 8), {"groups": 4}),
+    "one axis": ((2, 12, 3), (4, 3, 5), {"stride": (2,), "dilation": (2,), "pads": ((3, 0),)}),
+    "three axes": ((1, 4, 5, 6, 2), (2, 2, 3, 2, 3), {}),
+    "one by one": ((2, 5, 5, 3), (1, 1, 3, 4), {"stride": (2, 2)}),
+    "wide": ((1, 6, 6, 70), (3, 3, 70, 2), {}),
+    "skipping input": ((1, 8, 8, 1), (1, 1, 1, 1), {"stride": (3, 5)}),
+}
+
+
+def geometry(name: str) -> tuple[Any, Any, dict[str, Any]]:
+    x, w, given = GEOMETRIES[name]
+    dims = len(x) - 2
+    defaults = {"stride": (1,) * dims, "pads": ((0, 0),) * dims, "dilation": (1,) * dims, "groups": 1}
+    return random(0, *x), random(1, *w), defaults | given
+
+
+def value_and_adjoints(form: Any, x: Any, w: Any, settings: dict[str, Any]) -> Any:
+    y, back = jax.vjp(lambda x, w: form(x, w, **settings), jnp.asarray(x), jnp.asarray(w))
+    return y, back(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_both_forms_agree_in_value_and_both_gradients(name: str) -> None:
+    x, w, settings = geometry(name)
+    with float64():
+        native = value_and_adjoints(conv_native, x, w, settings)
+        assert_close(value_and_adjoints(conv_as_matmul, x, w, settings), native, rtol=1e-11, atol=1e-12)
+
+
+def test_the_check_finds_a_shifted_window() -> None:
+    x, w, settings = geometry("strided")
+    with float64():
+        native = value_and_adjoints(conv_native, x, w, settings)
+        shifted = settings | {"pads": ((1, 2), (0, 1))}
+        with pytest.raises(AssertionError):
+            assert_close(value_and_adjoints(conv_as_matmul, x, w, shifted), native, rtol=1e-11, atol=1e-12)
+
+
+def test_conv_is_the_product_form_on_cpu_and_a_convolution_elsewhere() -> None:
+    x, w = jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))
+    gradient = jax.jit(jax.grad(lambda w: conv(x, w).sum()))
+    for platform, expected in (("cpu", False), ("cuda", True), ("tpu", True)):
+        module = jax.export.export(gradient, platforms=[platform])(w).mlir_module()
+        assert ("stablehlo.convolution" in module) is expected, platform
+
+
+def test_products_of_half_precision_are_summed_in_float32() -> None:
+    # 2,304 terms of 1 + 1/128 + ...: a bfloat16 running sum would stop growing at 256.
+    x, w = jnp.ones((1, 3, 3, 256), jnp.bfloat16), jnp.ones((3, 3, 256, 1), jnp.bfloat16)
+    assert float(conv(x, w)[0, 0, 0, 0]) == 2304
+
+
+def test_both_forms_keep_strict_promotion_and_batch_over_kernels() -> None:
+    x, w, settings = geometry("grouped")
+    kernels = jnp.asarray(np.stack([w, 2 * w]), jnp.float32)
+    x = jnp.asarray(x, jnp.float32)
+    with strict():
+        for form in (conv_native, conv_as_matmul):
+            y = jax.jit(jax.vmap(lambda w, form=form: form(x, w, **settings)))(kernels)
+            np.testing.assert_allclose(y[1], 2 * y[0], rtol=1e-5, atol=1e-5)
