@@ -65,6 +65,15 @@ def test_conv_is_the_product_form_on_cpu_and_a_convolution_elsewhere() -> None:
         assert ("stablehlo.convolution" in module) is expected, platform
 
 
+def test_the_product_form_leaves_no_residuals_on_other_platforms() -> None:
+    x, w = jnp.ones((4, 9, 9, 8)), jnp.ones((3, 3, 8, 2))
+    gradient = jax.jit(jax.grad(lambda x, w: jnp.sum(conv(x, w) ** 2), argnums=(0, 1)))
+    module = jax.export.export(gradient, platforms=["cuda"])(x, w).mlir_module()
+    columns = f"tensor<{4 * 7 * 7}x{3 * 3 * 8}xf32>"  # nine slices of eight channels, side by side
+    assert columns not in module
+    assert columns in jax.export.export(gradient, platforms=["cpu"])(x, w).mlir_module()
+
+
 def test_products_of_half_precision_are_summed_in_float32() -> None:
     # 2,304 terms of 1 + 1/128 + ...: a bfloat16 running sum would stop growing at 256.
     x, w = jnp.ones((1, 3, 3, 256), jnp.bfloat16), jnp.ones((3, 3, 256, 1), jnp.bfloat16)
