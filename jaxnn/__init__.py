@@ -1,3 +1,28 @@
-"""Functional neural networks in JAX: see the README for a tour and `help(jaxnn.<room>)` for each room."""
+"""Functional neural networks in JAX: see the README for a tour and `help(jaxnn.losses)` and so on for each room."""
+
+import importlib
+from types import ModuleType
 
 __version__ = "0.1.0"
+
+ROOMS = (
+    "activations", "checks", "cli", "data", "initializers", "landscapes", "layers", "losses", "metrics", "models",
+    "numerics", "ops", "optim", "plots", "schedules", "train", "tree", "types",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A room of the library, imported when it is first asked for.
+
+    Example:
+        >>> import jaxnn
+        >>> jaxnn.losses.__name__
+        'jaxnn.losses'
+    """
+    if name in ROOMS:
+        return importlib.import_module(f"jaxnn.{name}")
+    raise AttributeError(f"module 'jaxnn' has no attribute {name!r}; its rooms are {', '.join(ROOMS)}")
+
+
+def __dir__() -> list[str]:
+    return [*ROOMS, "__version__"]

@@ -105,16 +105,15 @@ def require_key(where: str, key: Any) -> None:
     Example:
         >>> require_key("dropout", None)
         Traceback (most recent call last):
-        ValueError: dropout: needs a random key in training, got None. Pass key=jax.random.key(0) ...
+        ValueError: dropout: needs a random key, got None. Pass key=jax.random.key(0)...
     """
     if key is None:
         raise ValueError(
-            f"{where}: needs a random key in training, got None. Pass key=jax.random.key(0) (split anew each step)."
+            f"{where}: needs a random key, got None. Pass key=jax.random.key(0), in training a new one for each step."
         )
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(
-            f"{where}: key must be a typed key, got {type(key).__name__}. Make one with jax.random.key(seed)."
-        )
+        got = f"an array of {key.dtype} {jnp.shape(key)}" if hasattr(key, "dtype") else f"{key!r}"
+        raise TypeError(f"{where}: key must be a typed key, got {got}. Make one with jax.random.key(seed).")
 
 
 def pair(where: str, name: str, value: int | Sequence[int], dims: int = 2, minimum: int = 1) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from jaxnn.checks import require_between, require_positive_int
 from jaxnn.layers import Layer
 from jaxnn.types import Array, Key, Loss, Params, ScalarOrSchedule
 
-Augmentation = Literal["none", "shift", "affine", "distort", "flip-shift"]
+Augmentation = Literal["none", "shift", "affine", "distort", "flip"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class TrainConfig:
     """Passes through the training data."""
     augment: Augmentation = "none"
     """Random change of the training images: shift; affine (shift, rotate, scale, shear); distort (affine and
-    elastic); flip-shift (mirrored half of the time, and shifted)."""
+    elastic); flip (mirrored half of the time; not for digits)."""
     patience: int | None = None
     """Stop when the validation error has not improved for so many epochs, and keep the best."""
     final: bool = False
@@ -146,6 +146,6 @@ def build_augmentation(config: TrainConfig) -> Callable[[Key, Array], Array] | N
         "distort": lambda: data.augment.distort(
             8.0 if small else 30.0, 4.0, max_degrees=10.0, max_factor=1.1, max_shear=0.1, max_pixels=pixels
         ),
-        "flip-shift": lambda: data.augment.compose(data.augment.flip(), data.augment.shift(pixels)),
+        "flip": data.augment.flip,
     }
     return augment[config.augment]()

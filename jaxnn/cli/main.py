@@ -47,8 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         _command(words[0])(words[1:])
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        return 0
     except (UsageError, DivergedError, OSError, ValueError, TypeError) as error:
-        print(f"jaxnn: {' '.join(str(error).split())}", file=sys.stderr)
+        told = "; ".join([str(error), *getattr(error, "__notes__", [])])
+        print(f"jaxnn: {' '.join(told.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("jaxnn: interrupted; metrics.jsonl in the run folder keeps what was measured", file=sys.stderr)
@@ -80,19 +83,29 @@ def _parse(command: str, config: type[C], words: list[str], default: C | None) -
     try:
         with contextlib.redirect_stderr(said):
             settings = {} if default is None else {"default": default}
-            return tyro.cli(config, prog=f"jaxnn {command}", args=words, **settings)  # type: ignore[call-overload]
+            return tyro.cli(config, prog=f"jaxnn {command}", description=_described(config), args=words, **settings)  # type: ignore[call-overload]
     except SystemExit as stopped:
         if stopped.code in (0, None):
             raise
         raise UsageError(_one_line(said.getvalue(), command)) from None
 
 
+def _described(config: type[Any]) -> str:
+    """What --help says first; the recipes are an option that `main` takes out before tyro sees the rest."""
+    about = (config.__doc__ or "").splitlines()[0]
+    if config is not TrainConfig:
+        return about
+    return f"{about} --recipe NAME starts from one of: {', '.join(RECIPES)}; other options override it."
+
+
 def _one_line(text: str, command: str) -> str:
     """The message inside tyro's box."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [line.strip(" │╭╮╰╯─┆┌┐└┘|+") for line in text.splitlines()]
-    told = [line for line in lines if line and not line.startswith(("For full helptext", "Parsing error", "─"))]
-    return f"{' '.join(told)} (jaxnn {command} --help lists the options)"
+    # The first line is the box's title; the last ones point to the help, which the line below does itself.
+    told = " ".join(line for line in lines[1:] if line and not line.startswith("─"))
+    told = re.split(r" *(?:Argument helptext:|For full helptext)", told)[0]
+    return f"{told} (jaxnn {command} --help lists the options)"
 
 
 def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:

@@ -90,13 +90,31 @@ def read_images(path: Path, example: tuple[int, ...], *, levels: float) -> np.nd
 def _read_array(path: Path) -> np.ndarray:
     """The array in a file, by its ending."""
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
+        try:
+            return np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is not a readable .npy file of numbers: {error}") from None
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             if "x" not in arrays:
                 raise ValueError(f'{path}: expected an array "x", got {", ".join(arrays) or "none"}.')
             return arrays["x"]
     if path.suffix == ".png":
+        return _read_png(path)
+    try:
+        return read_idx(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a .npy, .npz, .png or IDX file. {error}") from None
+
+
+def _read_png(path: Path) -> np.ndarray:
+    """The grey levels of a PNG in [0, 1], what is transparent laid on white paper."""
+    try:
         image = matplotlib.image.imread(path)
-        return image[..., :3].mean(axis=-1) if image.ndim == 3 else image
-    return read_idx(path)
+    except (SyntaxError, OSError) as error:
+        raise ValueError(f"{path} is not a readable PNG: {error}") from None
+    if image.ndim == 2:
+        return image
+    grey = image[..., :3].mean(axis=-1) if image.shape[-1] > 2 else image[..., 0]
+    opacity = image[..., -1] if image.shape[-1] in (2, 4) else np.ones_like(grey)
+    return grey * opacity + (1 - opacity)

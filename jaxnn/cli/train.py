@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -54,12 +56,21 @@ def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Out
             f"train: batch_size {config.batch_size} exceeds the {len(splits.train)} training examples of {config.data}."
         )
     net = build.build_network(config, example, len(classes))
+    jax.eval_shape(
+        lambda key: net.init(key, example), jax.random.key(0)
+    )  # a network that does not fit leaves no folder
     folder = new_folder(config)
     write_config(folder, config, example, classes)
     on_device = jax.device_put(splits)
-    outcomes = _run_all(config, net, on_device, folder, progress)
+    try:
+        outcomes = _run_all(config, net, on_device, folder, progress)
+    except BaseException:
+        if not (folder / "metrics.jsonl").exists():  # nothing was measured, so nothing is lost
+            shutil.rmtree(folder)
+        raise
     best = min(outcomes, key=lambda outcome: outcome.validation_error or 0.0)  # the first seed where there is none
     write_params(folder, best.result.params, best.result.state)
+    write_results(folder, outcomes)
     _draw(folder, config, net, outcomes, best, splits.test)
     print_table(config, tree.size(best.result.params), outcomes, folder)
     return folder, outcomes
@@ -72,7 +83,7 @@ def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path,
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "validation": None if config.final else (splits.validation.x, splits.validation.y),
-        "metrics": {"error": metrics.error_rate},
+        "metrics": None if config.final else {"error": metrics.error_rate},
         "regularizer": build.build_regularizer(config),
         "augment": build.build_augmentation(config),
         "stopping": () if config.patience is None else (EarlyStopping("validation_error", config.patience),),
@@ -121,14 +132,33 @@ def _draw(
 ) -> None:
     """curves.png, confusion.png and mistakes.png, the last two of the best seed on the test set."""
     name = f"{config.data}, {config.model}"
+    which = f"{name}, seed {best.seed}" if len(outcomes) > 1 else name
     histories = [outcome.result.history for outcome in outcomes]
     plots.save(plots.curves(histories, title=f"Learning curves: {name}"), folder / "curves.png")
     logits = make_outputs(net)(best.result.params, best.result.state, jnp.asarray(test.x))
     matrix = np.asarray(metrics.confusion_matrix(logits, jnp.asarray(test.y), classes=len(test.classes)))
-    plots.save(plots.confusion(matrix, test.classes, title=f"Test set: {name}"), folder / "confusion.png")
+    plots.save(plots.confusion(matrix, test.classes, title=f"Test set: {which}"), folder / "confusion.png")
     probabilities = np.asarray(softmax(logits))
-    figure = plots.mistakes(test.x, test.y, probabilities, test.classes, title=f"Mistakes on the test set ({name})")
+    figure = plots.mistakes(test.x, test.y, probabilities, test.classes, title=f"Mistakes on the test set ({which})")
     plots.save(figure, folder / "mistakes.png")
+
+
+def write_results(folder: Path, outcomes: list[Outcome]) -> None:
+    """result.json: what each seed came to, errors as fractions, times in seconds."""
+    rows = [
+        {
+            "seed": o.seed,
+            "train_error": o.train_error,
+            "validation_error": o.validation_error,
+            "test_error": o.test_error,
+            "seconds": o.seconds,
+            "examples_per_second": o.examples_per_second,
+            "epoch": o.result.epoch,
+            "stopped": o.result.stopped,
+        }
+        for o in outcomes
+    ]
+    (folder / "result.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def print_table(config: TrainConfig, parameters: int, outcomes: list[Outcome], folder: Path) -> None:
@@ -147,6 +177,8 @@ def print_table(config: TrainConfig, parameters: int, outcomes: list[Outcome], f
     table.add_row(*cells.values())
     console = rich.console.Console()
     console.print(table)
+    if len(outcomes) > 1:
+        console.print("the first seed's time includes compilation", highlight=False)
     reasons = {o.result.stopped for o in outcomes if o.result.stopped}
     for reason in sorted(reasons):
         console.print(f"stopped early: {reason}", highlight=False)

@@ -90,11 +90,11 @@ def digits() -> Dataset:
 def mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels.
 
-    The four files (gzip or raw) are taken from the first of: `folder`; `$JAXNN_DATA/mnist`; `~/.cache/jaxnn/mnist`; a
+    The four files (gzip or raw) are taken from `folder`, or else the first of: `$JAXNN_DATA/mnist`; `~/.cache/jaxnn/mnist`; a
     public mirror, then kept in that cache. Each is held against its SHA-256.
 
     Args:
-        folder: where to look first, or None.
+        folder: holds the four files; None to look in the usual places.
 
     Returns:
         (train, test): x (N, 28, 28, 1) float32, grey level / 255, in [0, 1]; y (N,) int32, 0 .. 9. Hold out a
@@ -117,7 +117,7 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
     """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28 x 28 pixels, 10 classes.
 
     Args:
-        folder: where to look first, or None; then as in `mnist`, under the name fashion-mnist.
+        folder: holds the four files; None to look in the usual places, as in `mnist`, under the name fashion-mnist.
 
     Returns:
         (train, test), arrays as in `mnist`.
@@ -143,7 +143,7 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, seed: int =
 
     Args:
         name: "digits", "mnist" or "fashion-mnist".
-        folder: where to look first for the files; not used by "digits".
+        folder: holds the four files; None to look in the usual places; not used by "digits".
         seed: which split; the results in the README use 0.
 
     Returns:
@@ -235,9 +235,15 @@ def _file(folder: Path, name: str) -> Path | None:
 
 def _locate(source: Source, folder: str | os.PathLike[str] | None) -> Path:
     """The first folder that has all four files; the cache, filled from a mirror, where none has."""
-    candidates = [Path(folder)] if folder is not None else []
-    if os.environ.get(DATA_VARIABLE):
-        candidates.append(Path(os.environ[DATA_VARIABLE]) / source.name)
+    if folder is not None:
+        missing = [file for file in FILES if not _file(Path(folder), file)]
+        if missing:
+            raise FileNotFoundError(
+                f"{source.name}: {folder} lacks {', '.join(missing)} (plain or .gz). Name the folder of the four "
+                "IDX files, or leave it out to look in the usual places."
+            )
+        return Path(folder)
+    candidates = [Path(os.environ[DATA_VARIABLE]) / source.name] if os.environ.get(DATA_VARIABLE) else []
     cache = cache_folder(source.name)
     for candidate in (*candidates, cache):
         if all(_file(candidate, file) for file in FILES):

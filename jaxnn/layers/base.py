@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.checks import require_key
 from jaxnn.types import Array, DType, Key, Params, Shape, State
 
 Example: TypeAlias = Shape | jax.ShapeDtypeStruct | Array
@@ -46,6 +47,21 @@ class Layer:
 
     Layers are compared and hashed by identity, so that they can be static arguments of `jax.jit`.
 
+    A layer of your own is made from two functions; one without state or randomness by `stateless`. `apply` takes the
+    key and the mode, and returns the pair (y, state):
+
+        >>> def init(key, example):  # example.shape is that of one input, without the batch
+        ...     return {"w": jnp.ones(example.shape[-1:])}, {"steps": jnp.zeros(())}
+        >>> def apply(params, state, x, *, key=None, train=False):
+        ...     return x * params["w"][None, :], {"steps": state["steps"] + train}
+        >>> scaling = Layer(init, apply, Kind("scaling"))
+        >>> params, state = scaling.init(jax.random.key(0), (3,))
+        >>> scaling.apply(params, state, jnp.ones((2, 3)), train=True)[1]
+        {'steps': Array(1., dtype=float32)}
+
+    Raises:
+        TypeError: `kind` is not a `Kind`; or, from `init`, the key is not a typed key or the example has no shape.
+
     Example:
         >>> from jaxnn.layers import Dense
         >>> layer = Dense(4)
@@ -60,6 +76,24 @@ class Layer:
     options: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple[Layer, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, Kind):
+            raise TypeError(f'Layer: kind must be a Kind, such as Kind("mine"), got {self.kind!r}.')
+        init = self.init
+
+        def checked_init(key: Key, example: Example) -> tuple[Params, State]:
+            require_key(f"{self.kind.name}.init", key)
+            return init(key, as_example(example))
+
+        object.__setattr__(self, "init", checked_init)
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        """Raise: a layer is not a function, and one such as `Flatten` is made already."""
+        raise TypeError(
+            f"{self.kind.name} is a layer already and is not called: write it without parentheses in serial(...), and "
+            "apply it with layer.apply(params, state, x) or layer.predict(params, state, x)."
+        )
+
     def predict(self, params: Params, state: State, x: Array) -> Array:
         """The output in evaluation mode: no key, no randomness, running statistics used and not changed.
 
@@ -68,7 +102,7 @@ class Layer:
             >>> Relu.predict((), (), jnp.array([[-1.0, 2.0]]))
             Array([[0., 2.]], dtype=float32)
         """
-        return self.apply(params, state, x, key=None, train=False)[0]
+        return pair_of(self, self.apply(params, state, x, key=None, train=False))[0]
 
     def __repr__(self) -> str:
         settings = [f"{name}={_brief(value)}" for name, value in self.options.items()]
@@ -95,8 +129,8 @@ def stateless(
         Array([[2., 2.]], dtype=float32)
     """
 
-    def layer_init(key: Key, example: Example) -> tuple[Params, State]:
-        return init(key, as_example(example)), ()
+    def layer_init(key: Key, example: jax.ShapeDtypeStruct) -> tuple[Params, State]:
+        return init(key, example), ()
 
     def layer_apply(
         params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
@@ -104,6 +138,20 @@ def stateless(
         return apply(params, x), state
 
     return Layer(layer_init, layer_apply, kind, MappingProxyType(options))
+
+
+def pair_of(layer: Layer, result: Any) -> tuple[Array, State]:
+    """What a layer's `apply` returned, checked: a layer of one's own may have forgotten the state.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> pair_of(Relu, jnp.ones(2))
+        Traceback (most recent call last):
+        TypeError: activation: apply must return the pair (y, state), got ArrayImpl.
+    """
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"{layer.kind.name}: apply must return the pair (y, state), got {type(result).__name__}.")
+    return result
 
 
 def as_example(example: Example) -> jax.ShapeDtypeStruct:

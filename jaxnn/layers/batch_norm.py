@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.checks import require_between, require_positive_int
-from jaxnn.layers.base import Example, Kind, Layer, as_example, param_dtype
+from jaxnn.layers.base import Kind, Layer, param_dtype
 from jaxnn.layers.moments import (
     example_channels,
     init_scale_and_shift,
@@ -85,6 +87,11 @@ def apply(
         (Array([-1.,  1.], dtype=float32), Array([1.], dtype=float32))
     """
     require_channels("batch_norm", x, params)
+    if not isinstance(state, Mapping) or not {"mean", "var"} <= set(state):
+        raise ValueError(
+            f"batch_norm: state must be a dict with 'mean' and 'var', as init makes it, got {state!r:.40}. "
+            "init returns the pair (params, state), and so does apply: pass the state on."
+        )
     if train:
         n = math.prod(x.shape[:-1])
         _require_two("batch_norm", n, x)
@@ -114,8 +121,7 @@ def BatchNorm(*, momentum: Scalar = 0.9, eps: Scalar = 1e-5) -> Layer:
     require_between("batch_norm", "momentum", momentum, 0.0, 1.0)
     require_eps("batch_norm", eps)
 
-    def layer_init(key: Key, example: Example) -> tuple[Params, State]:
-        one = as_example(example)
+    def layer_init(key: Key, one: jax.ShapeDtypeStruct) -> tuple[Params, State]:
         features, dtype = example_channels("batch_norm", one.shape), param_dtype(one)
         return init(features, dtype=dtype), init_state(features, dtype=dtype)
 

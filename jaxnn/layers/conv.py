@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxnn.checks import pair, require_floating, require_positive_int
 from jaxnn.initializers import Initializer, he_normal, zeros
 from jaxnn.layers.base import Kind, Layer, param, param_dtype, stateless
-from jaxnn.ops.conv import Padding
+from jaxnn.ops.conv import Padding, require_padding_form
 from jaxnn.ops.conv import conv as conv_op
 from jaxnn.ops.matmul import add_bias
 from jaxnn.types import Array, DType, Key, Params
@@ -127,6 +127,7 @@ def Conv(
         (3, 3, 1, 32)
     """
     features = require_positive_int("Conv", "features", features)
+    require_padding_form("Conv", padding)
 
     def layer_init(key: Key, example: jax.ShapeDtypeStruct) -> Params:
         sizes = pair("Conv", "window", window, _spatial_axes("Conv", example))
@@ -172,6 +173,7 @@ def DepthwiseConv(
         (3, 3, 1, 16)
     """
     multiplier = require_positive_int("DepthwiseConv", "multiplier", multiplier)
+    require_padding_form("DepthwiseConv", padding)
 
     def layer_init(key: Key, example: jax.ShapeDtypeStruct) -> Params:
         sizes = pair("DepthwiseConv", "window", window, _spatial_axes("DepthwiseConv", example))

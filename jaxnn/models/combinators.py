@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.layers.base import Example, Kind, Layer, as_example, output_example
+from jaxnn.layers.base import Kind, Layer, output_example, pair_of
 from jaxnn.types import Array, Key, Params, State
 
 SERIAL = Kind("serial")
@@ -42,8 +42,8 @@ def serial(*parts: Layer) -> Layer:
     """
     _require_layers("serial", parts)
 
-    def init(key: Key, example: Example) -> tuple[Params, State]:
-        shape = as_example(example)
+    def init(key: Key, example: jax.ShapeDtypeStruct) -> tuple[Params, State]:
+        shape = example
         params, states = [], []
         for i, part in enumerate(parts):
             try:
@@ -62,7 +62,7 @@ def serial(*parts: Layer) -> Layer:
         states = []
         for i, (part, p, s) in enumerate(zip(parts, params, _spread(state, parts), strict=True)):
             try:
-                x, s = part.apply(p, s, x, key=_fold(key, i), train=train)
+                x, s = pair_of(part, part.apply(p, s, x, key=_fold(key, i), train=train))
             except (TypeError, ValueError) as error:
                 raise _located(error, i, part, f"x of shape {jnp.shape(x)}") from None
             states.append(s)
@@ -115,8 +115,8 @@ def _branches(kind: Kind, parts: tuple[Layer, ...], combine: Callable[[Sequence[
     """A layer that hands x to every part and combines what they put out."""
     _require_layers(kind.name, parts)
 
-    def init(key: Key, example: Example) -> tuple[Params, State]:
-        made = [part.init(jax.random.fold_in(key, i), as_example(example)) for i, part in enumerate(parts)]
+    def init(key: Key, example: jax.ShapeDtypeStruct) -> tuple[Params, State]:
+        made = [part.init(jax.random.fold_in(key, i), example) for i, part in enumerate(parts)]
         return tuple(p for p, _ in made), _join([s for _, s in made])
 
     def apply(
@@ -176,7 +176,11 @@ def _spread(state: State, parts: tuple[Layer, ...]) -> tuple[State, ...]:
 def _require_layers(where: str, parts: Sequence[Any]) -> None:
     for i, part in enumerate(parts):
         if not isinstance(part, Layer):
-            hint = " Call it first, as in Dense(10)." if callable(part) else ""
+            hint = ""
+            if isinstance(part, list | tuple):
+                hint = f" Unpack it: {where}(*parts)."
+            elif callable(part):
+                hint = " Call a factory first, as in Dense(10); wrap a function, as in Activation(jnp.sin)."
             raise TypeError(f"{where}: part {i} must be a Layer, got {part!r}.{hint}")
 
 
@@ -185,11 +189,11 @@ def _require_params(where: str, params: Params, parts: tuple[Layer, ...]) -> Non
         got = f"{type(params).__name__} of {len(params)}" if hasattr(params, "__len__") else repr(params)
         raise ValueError(
             f"{where}: params must be a tuple with one entry for each of {len(parts)} parts, got a {got}. "
-            "init returns (params, state): did you pass the pair?"
+            "init returns the pair (params, state): pass both apart, in that order, and those of this very network."
         )
 
 
 def _located(error: TypeError | ValueError, i: int, part: Layer, given: str) -> TypeError | ValueError:
     """The same error with a note that says which part raised it, given what."""
-    error.add_note(f"in part {i} of serial, {part!r}, given {given}")
+    error.add_note(f"in part {i} of serial ({part.kind.name}), given {given}")
     return error

@@ -6,10 +6,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import jax
+
 from jaxnn.checks import require_positive_int
 from jaxnn.initializers import Initializer, he_normal, lecun_normal
-from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Layer, MaxPool, Relu
-from jaxnn.layers.base import Example, as_example
+from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Identity, Layer, MaxPool, Relu
 from jaxnn.models.combinators import serial
 from jaxnn.ops.conv import Padding
 from jaxnn.types import Key, Params, State
@@ -54,7 +55,7 @@ def mlp(
         >>> tree.size(params)
         26
     """
-    if len(sizes) < 2:
+    if not hasattr(sizes, "__len__") or len(sizes) < 2:
         raise ValueError(f"mlp: sizes must name the input and at least one layer, such as [784, 512, 10], got {sizes}.")
     for size in sizes:
         require_positive_int("mlp", "each of sizes", size)
@@ -96,7 +97,7 @@ def cnn(
         >>> tree.size(params)
         225034
     """
-    parts: list[Layer] = []
+    parts: list[Layer] = [_images_only()]
     for features in channels:
         for _ in range(require_positive_int("cnn", "convolutions", convolutions)):
             if batch_norm:
@@ -118,13 +119,27 @@ def _dropout(rate: float) -> list[Layer]:
 def _flatten_to(size: int) -> Layer:
     """Flatten that checks, at init, that an example has `size` entries."""
 
-    def init(key: Key, example: Example) -> tuple[Params, State]:
-        shape = as_example(example).shape
-        if math.prod(shape) != size:
+    def init(key: Key, example: jax.ShapeDtypeStruct) -> tuple[Params, State]:
+        entries = math.prod(example.shape)
+        if entries != size:
             raise ValueError(
-                f"mlp: sizes[0] is {size}, but one example has {math.prod(shape)} entries (shape {shape}). "
-                f"Make the first size {math.prod(shape)}."
+                f"mlp: sizes[0] is {size}, but one example has {entries} entries (shape {example.shape}). "
+                f"Make the first size {entries}, or pass init the shape of ONE example, without the batch axis."
             )
-        return Flatten.init(key, example)
+        return (), ()
 
     return dataclasses.replace(Flatten, init=init)
+
+
+def _images_only() -> Layer:
+    """The identity that checks, at init, that an example is an image (H, W, C)."""
+
+    def init(key: Key, example: jax.ShapeDtypeStruct) -> tuple[Params, State]:
+        if len(example.shape) != 3:
+            raise ValueError(
+                f"cnn: an example must be an image (H, W, C), got shape {example.shape}. Grey images need a channel "
+                "axis: x[..., None]. For other numbers of axes compose Conv and MaxPool with serial."
+            )
+        return (), ()
+
+    return dataclasses.replace(Identity, init=init)

@@ -53,6 +53,18 @@ def resolve_padding(
     return tuple(pads)
 
 
+def require_padding_form(where: str, padding: Padding) -> None:
+    """Raise ValueError for a name that is neither "SAME" nor "VALID"; pairs are checked where the axes are known.
+
+    Example:
+        >>> require_padding_form("Conv", "same")
+        Traceback (most recent call last):
+        ValueError: Conv: padding must be "SAME", "VALID" or (low, high) pairs, got 'same'.
+    """
+    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+        raise ValueError(f'{where}: padding must be "SAME", "VALID" or (low, high) pairs, got {padding!r}.')
+
+
 def _explicit_pads(where: str, padding: Padding, dims: int) -> list[tuple[int, int]]:
     """The pairs as given, or an error that says which form was expected."""
     expected = f'"SAME", "VALID" or a (low, high) pair of ints >= 0 for each of {dims} spatial axes'

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxnn.checks import require_between
 from jaxnn.optim.base import Optimizer, at_count, increment, is_zero, like, moment, per_leaf
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -37,7 +38,7 @@ def adam(
     eps is outside the root, eps_root inside.
 
     Args:
-        learning_rate: positive number or schedule of the step count (0 at the first update); may be traced.
+        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2: decays of the moments, in [0, 1); may be traced. A Python b1 = 0.0 keeps no mu.
         eps: added to the root, against division by zero.
         eps_root: added under the root; needed when the update itself is differentiated.
@@ -46,6 +47,9 @@ def adam(
 
     Returns:
         Optimizer with state `AdamState(count, mu, nu)`.
+
+    Raises:
+        ValueError: b1 or b2, known while tracing, outside [0, 1).
 
     Reference:
         Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
@@ -58,6 +62,8 @@ def adam(
         >>> updates
         Array([-0.1], dtype=float32)
     """
+    require_between("adam", "b1", b1, 0, 1, open_high=True)
+    require_between("adam", "b2", b2, 0, 1, open_high=True)
     keeps_mu = not is_zero(b1)
 
     def init(params: Params) -> AdamState:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxnn.checks import require_between
 from jaxnn.optim.base import Optimizer, at_count, increment, is_zero, like, moment, per_leaf
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -34,7 +36,7 @@ def sgd(
     parameters themselves.
 
     Args:
-        learning_rate: positive number or schedule of the step count (0 at the first update); may be traced.
+        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         momentum: decay of the trace; None keeps none, and so does a Python 0.
         nesterov: whether to look ahead; needs momentum.
         accumulator_dtype: of the trace; None means float32 for half-precision parameters, else the parameter's.
@@ -43,7 +45,7 @@ def sgd(
         Optimizer with state `SgdState(count, trace)`.
 
     Raises:
-        ValueError: `nesterov` without momentum.
+        ValueError: `nesterov` without momentum, or a negative momentum known while tracing.
 
     Reference:
         Robbins, H. & Monro, S. (1951). A stochastic approximation method.
@@ -62,6 +64,9 @@ def sgd(
     keeps_trace = momentum is not None and not is_zero(momentum)
     if nesterov and momentum is None:
         raise ValueError("sgd: nesterov=True needs a momentum, got momentum=None. Pass momentum=0.9, for instance.")
+
+    if momentum is not None:
+        require_between("sgd", "momentum", momentum, 0, math.inf)
 
     def init(params: Params) -> SgdState:
         trace = moment(params, accumulator_dtype) if keeps_trace else None

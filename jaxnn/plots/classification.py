@@ -9,9 +9,12 @@ from matplotlib.figure import Figure
 
 from jaxnn.plots.style import figure
 
+LEAST_SCALE = 5.0
+"""Percent of a class that the darkest colour stands for at least, so that one mistake in many does not look grave."""
+
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], *, title: str = "Confusion matrix") -> Figure:
-    """Counts of (true class, predicted class), coloured by the share of the true class; the diagonal is left white.
+    """Counts of (true class, predicted class), mistakes coloured by their share of the true class, the rest white.
 
     Args:
         matrix: (K, K) ints, rows true, columns predicted, as `metrics.confusion_matrix` returns.
@@ -27,16 +30,16 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], *, title: str = "Confu
     if matrix.shape != (k, k):
         raise ValueError(f"confusion: expected a matrix {(k, k)} for {k} classes, got {matrix.shape}.")
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    off = np.where(np.eye(k, dtype=bool), 0.0, share)
+    off = np.ma.masked_where(np.eye(k, dtype=bool) | (matrix == 0), share)
+    top = max(float(off.max()) if off.count() else 0.0, LEAST_SCALE)
     fig, ax = figure(width=1.6 + 0.55 * k, height=1.2 + 0.5 * k)
-    image = ax.imshow(off, cmap="Oranges", vmin=0, vmax=max(off.max(), 1.0))
+    image = ax.imshow(off, cmap="Oranges", vmin=0, vmax=top)
     fig.colorbar(image, ax=ax, label="mistakes (% of the true class)", shrink=0.8)
-    dark = 0.6 * max(off.max(), 1.0)
     for i in range(k):
         for j in range(k):
             if matrix[i, j]:
                 ax.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=9,
-                        color="white" if off[i, j] > dark else "black",
+                        color="white" if i != j and share[i, j] > 0.6 * top else "black",
                         fontweight="bold" if i == j else "normal")  # fmt: skip
     long = max(map(len, classes)) > 3
     ax.set_xticks(range(k), classes, rotation=45 if long else 0, ha="right" if long else "center")

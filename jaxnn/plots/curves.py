@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxnn.plots.style import COLOURS, figure
 
 
-def curves(histories: Sequence[Sequence[Mapping[str, float]]], *, title: str = "Learning curves") -> Figure:
+def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figure:
     """Losses, and errors in percent, against the epoch; a faint line for each run and a bold one for their mean.
 
     Args:
-        histories: one history of `train.fit` for each run (one for each seed); figures named "*loss" share the left
-            axes (logarithmic), those named "*error" the right ones.
+        histories: the history of a `train.fit`, or a list of one for each run (one for each seed). Figures named
+            "*loss" share the left axes (logarithmic), those named "*error" the right ones.
         title: over both.
 
     Returns:
@@ -28,18 +30,21 @@ def curves(histories: Sequence[Sequence[Mapping[str, float]]], *, title: str = "
         >>> len(fig.axes)
         2
     """
+    if histories and isinstance(histories[0], Mapping):
+        histories = [cast(Sequence[Mapping[str, float]], histories)]
     if not histories or not all(histories):
         raise ValueError("curves: expected at least one history with at least one epoch, got none.")
     fig, (left, right) = figure(1, 2)
     names = list(histories[0][0])
     for ax, suffix, factor, label in (
-        (left, "loss", 1.0, "mean loss per example (nats)"),
+        (left, "loss", 1.0, "loss (mean per example)"),
         (right, "error", 100.0, "error (%)"),
     ):
         shown = [name for name in names if name.endswith(suffix)]
         for name, colour in zip(shown, COLOURS, strict=False):
             _draw_runs(ax, histories, name, factor, colour)
         ax.set_xlabel("epoch", fontsize=11)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_ylabel(label, fontsize=11)
         ax.grid(alpha=0.3)
         if shown:

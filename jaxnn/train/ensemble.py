@@ -12,6 +12,7 @@ from jaxnn.checks import require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer
+from jaxnn.train.arguments import as_pair, require_net, require_optimizer
 from jaxnn.train.fit import run_keys
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.step import Augment, TrainState, ValueAndGrad, init, scan_epoch
@@ -22,7 +23,7 @@ def ensemble(
     net: Layer,
     loss: Loss,
     opt: Optimizer,
-    train: tuple[Any, Any],
+    train: Any,
     *,
     keys: Key,
     epochs: int,
@@ -58,7 +59,9 @@ def ensemble(
             f"ensemble: keys must have shape (S,), one for each member, got {jnp.shape(keys)}. "
             "Use jax.random.split(key, S)."
         )
-    x, y = jnp.asarray(train[0]), jnp.asarray(train[1])
+    require_net("ensemble", net)
+    require_optimizer("ensemble", opt)
+    x, y = as_pair("ensemble", "train", train)
     vg = value_and_grad or jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)
     epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
 

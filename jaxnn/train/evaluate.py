@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxnn.checks import require_positive_int
 from jaxnn.layers import Layer
 from jaxnn.losses import example_weights
+from jaxnn.train.arguments import require_metrics, require_net
 from jaxnn.train.loss import weighted_mean
 from jaxnn.types import Array, Loss, Params, State
 
@@ -31,6 +33,9 @@ def make_outputs(net: Layer, *, batch_size: int = 1000) -> Callable[[Params, Sta
         >>> make_outputs(net, batch_size=4)(params, state, jnp.ones((10, 3))).shape
         (10, 2)
     """
+
+    require_net("evaluate", net)
+    batch_size = require_positive_int("evaluate", "batch_size", batch_size)
 
     def outputs(params: Params, state: State, x: Array) -> Array:
         n = x.shape[0]
@@ -68,6 +73,7 @@ def make_evaluate(
         >>> sorted(run(params, state, jnp.ones((10, 3)), jnp.zeros(10, jnp.int32)))
         ['loss']
     """
+    require_metrics("evaluate", metrics)
     outputs = make_outputs(net, batch_size=batch_size)
 
     def evaluate(params: Params, state: State, x: Array, y: Array) -> dict[str, Array]:

@@ -11,9 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.checks import require_key, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer
+from jaxnn.train.arguments import (
+    as_pair,
+    require_function,
+    require_metrics,
+    require_net,
+    require_optimizer,
+    require_rules,
+    require_targets,
+)
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.progress import Progress
@@ -27,9 +37,10 @@ class FitResult(NamedTuple):
 
     Attributes:
         params, state, opt_state: of the last epoch, or of the best one (see `fit`'s `select`).
-        history: one dict of floats for each epoch: "epoch" (from 1), "loss" (mean over the epoch's training batches,
-            in training mode, as they were met), what `measure` reports, "validation_*", "seconds" of training (the
-            first epoch's include compilation), "examples_per_second".
+        history: one dict of floats for each epoch: "epoch" (from 1); "loss", the mean over the epoch's training
+            batches, in training mode, as they were met, the regularizer's penalty included; what `measure` reports;
+            "validation_*", in evaluation mode and without the penalty; "seconds" of training (the first epoch's include
+            compilation); "examples_per_second".
         epoch: the epoch that the parameters come from, 0 for the start.
         stopped: why training ended before the last epoch; "" if it did not.
     """
@@ -46,12 +57,12 @@ def fit(
     net: Layer,
     loss: Loss,
     opt: Optimizer,
-    train: tuple[Any, Any],
+    train: Any,
     *,
     key: Key,
     epochs: int,
     batch_size: int = 128,
-    validation: tuple[Any, Any] | None = None,
+    validation: Any = None,
     metrics: Mapping[str, Loss] | None = None,
     regularizer: Callable[[Params], Array] | None = None,
     value_and_grad: ValueAndGrad | None = None,
@@ -70,11 +81,11 @@ def fit(
         net: a network.
         loss: per-example loss (outputs, targets) -> (N,).
         opt: an optimizer.
-        train: (x (N, ...), y (N, ...)), put on the device once.
+        train: (x (N, ...), y (N, ...)) or a Dataset, put on the device once.
         key: typed random key; initial parameters, order, augmentation and dropout are functions of it.
         epochs: how many at most.
         batch_size: N for batch gradient descent, 1 for stochastic.
-        validation: (x, y) evaluated after each epoch: "validation_loss" and "validation_<metric>".
+        validation: (x, y) or a Dataset, evaluated after each epoch: "validation_loss" and "validation_<metric>".
         metrics: named per-example functions, evaluated on the validation data.
         regularizer: a function of the parameters, added to the mean loss.
         value_and_grad: instead of `jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)`, a function
@@ -95,7 +106,7 @@ def fit(
     Raises:
         DivergedError: the training loss became NaN or infinite; it names the step and the likely cause and carries the
             result up to the epoch before.
-        ValueError: the data do not fit together.
+        TypeError, ValueError: the arguments or the data do not fit together, or a label is out of range.
 
     Example:
         >>> from jaxnn import losses, models, optim
@@ -105,10 +116,18 @@ def fit(
         >>> print(f"{result.params[1]['w'][0, 0]:.2f} x + {result.params[1]['b'][0]:.2f}")
         3.00 x + 1.00
     """
-    x, y = _paired("train", train)
-    held_out = None if validation is None else _paired("validation", validation)
-    if epochs < 0:
-        raise ValueError(f"fit: epochs must be at least 0, got {epochs}.")
+    require_net("fit", net)
+    require_optimizer("fit", opt)
+    require_metrics("fit", metrics or {})
+    require_rules("fit", stopping)
+    require_function("fit", "regularizer", regularizer, "losses.l2(1e-4)")
+    require_function("fit", "augment", augment, "augment.shift(2)")
+    require_key("fit", key)
+    x, y = as_pair("fit", "train", train)
+    held_out = None if validation is None else as_pair("fit", "validation", validation)
+    if metrics and held_out is None:
+        raise ValueError(f"fit: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too.")
+    epochs = require_positive_int("fit", "epochs", epochs, minimum=0)
     measure = grad_norm if measure is None and any(isinstance(s, GradTolerance) for s in stopping) else measure
     select = next((s.monitor for s in stopping if isinstance(s, EarlyStopping)), None) if select is None else select
     epoch_fn, evaluate = _programs(
@@ -118,6 +137,11 @@ def fit(
 
     init_key, epochs_key = run_keys(key)
     ts = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype)) if start is None else start
+    if not isinstance(ts, TrainState):
+        raise TypeError(f"fit: start must be a TrainState, as train.init makes it, got {type(ts).__name__}.")
+    require_targets("fit", "training", net, ts.params, ts.state, (x, y), loss)
+    if held_out is not None:
+        require_targets("fit", "validation", net, ts.params, ts.state, held_out, loss)
     history: list[dict[str, float]] = []
     best, best_value = _result(_copied(ts), history, 0), np.inf
     with Progress(epochs, enabled=progress) as bar:
@@ -132,6 +156,7 @@ def fit(
             if held_out is not None:
                 values = evaluate(ts.params, ts.state, *held_out)
                 record |= {f"validation_{name}": float(value) for name, value in values.items()}
+                _require_no_nan(record, epoch, best if select else _result(safe, history, epoch - 1))
             record |= {"seconds": seconds, "examples_per_second": float(reported["examples"].sum()) / seconds}
             history.append(record)
             if on_epoch is not None:
@@ -176,19 +201,6 @@ def _programs(
     return epoch, make_evaluate(net, {"loss": loss, **dict(metrics)})
 
 
-def _paired(name: str, data: tuple[Any, Any]) -> tuple[Array, Array]:
-    """(x, y) on the device, checked to be of one length."""
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise TypeError(f"fit: {name} must be a pair (x, y), got {type(data).__name__}.")
-    x, y = jnp.asarray(data[0]), jnp.asarray(data[1])
-    if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0] or x.shape[0] == 0:
-        raise ValueError(
-            f"fit: {name} x and y must hold the same number (at least 1) of examples on axis 0, "
-            f"got {x.shape} and {y.shape}."
-        )
-    return x, y
-
-
 def _result(ts: TrainState, history: list[dict[str, float]], epoch: int) -> FitResult:
     """What is returned if training ends here."""
     return FitResult(ts.params, ts.state, ts.opt_state, history, epoch, "")
@@ -217,15 +229,27 @@ def _require_finite(losses: np.ndarray, epoch: int, result: FitResult) -> None:
     step = int(bad[0])
     before = losses[max(step - 3, 0) : step]
     cause = (
-        "The first loss of all is not finite: look for NaN or infinity in the inputs, or labels out of range."
+        "The first loss of all is not finite: look for NaN or infinity in the inputs."
         if step == 0 and epoch == 1
         else "The likely cause is a learning rate that is too large: try a tenth of it, a warm-up or gradient clipping."
     )
     raise DivergedError(
         f"fit: the training loss became {losses[step]} at step {step + 1} of epoch {epoch}"
-        f"{f' (the losses before it: {np.array2string(before, precision=4)})' if before.size else ''}. {cause} "
-        "error.result holds the parameters and history before that epoch.",
+        f"{f' (the losses before it: {np.array2string(before, precision=4)})' if before.size else ''}. {cause}",
         epoch=epoch,
         step=step + 1,
         result=result,
     )
+
+
+def _require_no_nan(record: Mapping[str, float], epoch: int, result: FitResult) -> None:
+    """Raise `DivergedError` where a validation figure is NaN: it could never be chosen by."""
+    for name, value in record.items():
+        if np.isnan(value):
+            raise DivergedError(
+                f"fit: {name} is NaN after epoch {epoch}, though the training loss is finite. Look for NaN or infinity "
+                "in the validation inputs, or for parameters that overflow in evaluation.",
+                epoch=epoch,
+                step=0,
+                result=result,
+            )

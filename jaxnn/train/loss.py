@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxnn import losses
 from jaxnn.layers import Layer
 from jaxnn.numerics import accumulate
+from jaxnn.train.arguments import require_function, require_net
 from jaxnn.types import Array, Key, Loss, Params, State
 
 LossFunction: TypeAlias = Callable[..., tuple[Array, State]]
@@ -47,6 +48,10 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
         >>> grads[1]["w"].shape
         (4, 3)
     """
+
+    require_net("mean_loss", net)
+    require_function("mean_loss", "loss", loss, "losses.softmax_cross_entropy")
+    require_function("mean_loss", "regularizer", regularizer, "losses.l2(1e-4)")
 
     def loss_fn(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None

@@ -13,6 +13,7 @@ from jaxnn import tree
 from jaxnn.data import Partial, batch_indices, take
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer, apply_updates
+from jaxnn.train.arguments import require_function, require_net, require_optimizer
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
@@ -48,8 +49,11 @@ def init(net: Layer, opt: Optimizer, key: Key, example: Any) -> TrainState:
         >>> ts.opt_state.count
         Array(0, dtype=int32)
     """
+    require_net("init", net)
+    require_optimizer("init", opt)
     params, state = net.init(key, example)
-    return TrainState(params, state, opt.init(params))
+    # Some optimizers keep the parameters themselves in their state, and one buffer cannot be donated twice.
+    return jax.tree.map(jnp.copy, TrainState(params, state, opt.init(params)))
 
 
 def grad_norm(params: Params, grads: Params, updates: Params) -> dict[str, Array]:
@@ -88,6 +92,8 @@ def make_step(vg: ValueAndGrad, opt: Optimizer, *, measure: Measure | None = Non
 
 def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable[..., Any]:
     """The uncompiled step, shared by `make_step` and the scan of `make_epoch`."""
+    require_optimizer("make_step", opt)
+    require_function("make_step", "vg", vg, "jax.value_and_grad(loss_fn, has_aux=True)")
     takes_extra = _takes_keywords(opt.update)
 
     def step(
@@ -96,20 +102,33 @@ def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable
         def on_batch(params: Params) -> tuple[tuple[Array, State], Params]:
             return vg(params, ts.state, x, y, key=key, weights=weights)
 
-        (value, state), grads = on_batch(ts.params)
-        extra: dict[str, Any] = {}
-        if takes_extra:
-            extra = {
-                "value": value,
-                "grad": grads,
-                "value_fn": lambda params: on_batch(params)[0][0],
-                "grad_fn": lambda params: on_batch(params)[1],
-            }
+        (value, state), grads = _value_state_grads(on_batch(ts.params))
+
+        def grad_fn(params: Params) -> Params:
+            return on_batch(params)[1]
+
+        # optax's line searches reject an extra argument that value_fn does not name.
+        def value_fn(params: Params, grad_fn: Any = None) -> Array:
+            return on_batch(params)[0][0]
+
+        extra: dict[str, Any] = {"value": value, "grad": grads, "value_fn": value_fn, "grad_fn": grad_fn}
+        extra = extra if takes_extra else {}
         updates, opt_state = opt.update(grads, ts.opt_state, ts.params, **extra)
         report = {"loss": value} | (measure(ts.params, grads, updates) if measure else {})
         return TrainState(apply_updates(ts.params, updates), state, opt_state), report
 
     return step
+
+
+def _value_state_grads(result: Any) -> tuple[tuple[Array, State], Params]:
+    """What vg returned, checked: it may have been made without has_aux."""
+    pair = result[0] if isinstance(result, tuple) and len(result) == 2 else None
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise TypeError(
+            "make_step: vg must return ((value, state), grads), as jax.value_and_grad(loss_fn, has_aux=True) does, got "
+            f"{jax.tree.structure(result)}. Is value_and_grad or has_aux=True missing?"
+        )
+    return result
 
 
 def _takes_keywords(function: Callable[..., Any]) -> bool:

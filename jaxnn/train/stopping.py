@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from jaxnn.checks import require_positive_int
+
 Record: TypeAlias = Mapping[str, float]
 """What one epoch reported: "epoch", "loss", "validation_error", ..."""
 
@@ -45,6 +47,9 @@ class EarlyStopping:
     monitor: str = "validation_loss"
     patience: int = 5
     min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_positive_int("EarlyStopping", "patience", self.patience)
 
     def __call__(self, history: Sequence[Record]) -> str | None:
         best, since = math.inf, 0

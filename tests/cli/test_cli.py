@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_writes_its_folder(run: Path) -> None:
-    names = {"config.json", "metrics.jsonl", "params.npz", "curves.png", "confusion.png", "mistakes.png"}
+    names = {"config.json", "metrics.jsonl", "params.npz", "result.json", "curves.png", "confusion.png", "mistakes.png"}
     assert {p.name for p in run.iterdir()} == names
     whole = json.loads((run / "config.json").read_text())
     assert whole["options"]["hidden"] == [16]
@@ -204,6 +204,32 @@ def test_damaged_runs_are_named(run: Path, tmp_path: Path, capsys: Any) -> None:
     assert "is not the configuration of a run" in capsys.readouterr().err
 
 
+def test_a_run_that_fails_at_once_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--model", "cnn", "--channels", "8", "8", "8", "8"]) == 2
+    assert "does not fit" in capsys.readouterr().err
+    assert main(["train", "--optimizer", "sgd", "--learning-rate", "1e30"]) == 2
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_transparent_paper_is_white_and_a_broken_png_is_named(run: Path, tmp_path: Path, capsys: Any) -> None:
+    ink = data.load("digits").test.x[0, ..., 0]
+    black = np.zeros((8, 8, 4))
+    black[..., 3] = ink
+    matplotlib.image.imsave(tmp_path / "clear.png", black)
+    matplotlib.image.imsave(tmp_path / "white.png", 1 - ink, cmap="gray", vmin=0, vmax=1)
+    shown = []
+    for name in ("clear.png", "white.png"):
+        assert main(["predict", str(run), str(tmp_path / name), "--invert"]) == 0
+        shown.append([line.split()[3] for line in capsys.readouterr().out.splitlines() if "%" in line])
+    assert shown[0] == shown[1]
+    (tmp_path / "fake.png").write_text("hi")
+    assert main(["predict", str(run), str(tmp_path / "fake.png")]) == 2
+    assert "is not a readable PNG" in capsys.readouterr().err
+
+
 def test_help_version_and_module(capsys: Any) -> None:
     assert main([]) == 0
     assert "usage: jaxnn COMMAND" in capsys.readouterr().out
@@ -211,7 +237,9 @@ def test_help_version_and_module(capsys: Any) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["train", "--help"])
     assert stopped.value.code == 0
-    assert "--learning-rate" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--learning-rate" in shown
+    assert "--recipe" in shown
     done = subprocess.run([sys.executable, "-m", "jaxnn", "nonsense"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -102,8 +102,8 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_files_are_found_in_the_folder_then_the_variable_then_the_cache(small, home, tmp_path, monkeypatch, packed):
-    places = [tmp_path / "given", tmp_path / "data" / "mnist", home / ".cache" / "jaxnn" / "mnist"]
+def test_files_are_found_in_the_variable_then_the_cache(small, home, tmp_path, monkeypatch, packed):
+    places = [tmp_path / "data" / "mnist", home / ".cache" / "jaxnn" / "mnist"]
     for place in places:
         fill(place, packed=packed)
     monkeypatch.setenv("JAXNN_DATA", str(tmp_path / "data"))
@@ -114,11 +114,23 @@ def test_files_are_found_in_the_folder_then_the_variable_then_the_cache(small, h
     )
     for i, place in enumerate(places):
         opened.clear()
-        train, test = mnist(places[0])
+        train, test = mnist()
         assert set(opened) == {place}
         assert (train.x.shape, test.x.shape, test.y.shape) == ((30, 4, 4, 1), (10, 4, 4, 1), (10,))
-        if i < 2:  # next time this place lacks a file
+        if i == 0:  # next time this place lacks a file
             next(place.glob("t10k-labels*")).unlink()
+
+
+def test_a_folder_that_is_named_is_the_only_one_looked_in(small, home, tmp_path):
+    fill(home / ".cache" / "jaxnn" / "mnist", packed=True)
+    given = tmp_path / "given"
+    fill(given, packed=True)
+    assert mnist(given).train.x.shape == (30, 4, 4, 1)
+    next(given.glob("t10k-labels*")).unlink()
+    with pytest.raises(FileNotFoundError, match="given lacks t10k-labels"):
+        mnist(given)
+    with pytest.raises(FileNotFoundError, match="nowhere lacks train-images"):
+        mnist(tmp_path / "nowhere")
 
 
 def test_what_is_nowhere_is_downloaded_once_and_kept(small, home, monkeypatch, tmp_path):

@@ -81,7 +81,7 @@ def test_half_precision_keeps_its_dtype_and_infinity_is_dropped():
 
 
 def test_training_needs_a_typed_key():
-    with pytest.raises(ValueError, match=r"dropout: needs a random key in training, got None\. Pass key="):
+    with pytest.raises(ValueError, match=r"dropout: needs a random key, got None\. Pass key="):
         Dropout(0.5).apply((), (), X, train=True)
     with pytest.raises(TypeError, match=r"dropout: key must be a typed key, got .*Make one with jax\.random\.key"):
         Dropout(0.5).apply((), (), X, key=jax.random.PRNGKey(0), train=True)

@@ -108,7 +108,7 @@ CASES = [
     (fed(LayerNorm(), (4,), ones((4,))), V, "layer_norm: x must be (N, ..., 4) to meet scale (4,), got x (4,). Add"),
     (fed(GroupNorm(2), (4,), ones((2, 6))), V, "group_norm: x must be (N, ..., 4)"),
     (fed(RMSNorm(), (4,), integers), T, "rms_norm: x must have a floating dtype, got int32"),
-    (fed(Dropout(0.5), (4,), ones((2, 4)), train=True), V, "dropout: needs a random key in training, got None"),
+    (fed(Dropout(0.5), (4,), ones((2, 4)), train=True), V, "dropout: needs a random key, got None"),
     (fed(Dropout(0.5), (4,), integers, train=True, key=KEY), T, "dropout: x must have a floating dtype, got int32"),
     (lambda: dropout.apply_mask(ones((4, 1)), ones(4, bool), 0.5), V, "x and mask must have the same shape"),
     (

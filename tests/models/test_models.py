@@ -16,6 +16,7 @@ from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, Relu
 from jaxnn.models.summary import rows
 from tests.helpers import assert_close, float64, random, strict
 
+ONLY_Y = layers.Layer(lambda key, example: ((), ()), lambda p, s, x, **_: x, layers.Kind("mine"))
 NORMED = models.serial(Dense(2), BatchNorm())
 
 
@@ -148,16 +149,25 @@ def test_errors_inside_a_network_name_the_part() -> None:
     params, state = made(net, (3,))
     with pytest.raises(ValueError, match="dense: x must have 3 features") as caught:
         net.predict(params, state, jnp.ones((5, 7)))
-    assert "in part 1 of serial, dense(features=4" in caught.value.__notes__[0]
-    assert "given x of shape (5, 7)" in caught.value.__notes__[0]
+    assert "in part 1 of serial (dense), given x of shape (5, 7)" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda: models.serial(Dense), TypeError, r"part 0 must be a Layer, .*Call it first, as in Dense\(10\)"),
+        (lambda: models.serial(Dense), TypeError, r"part 0 must be a Layer, .*Call a factory first, as in Dense\(10\)"),
         (lambda: models.serial(Relu, None), TypeError, "part 1 must be a Layer, got None"),
         (lambda: models.parallel(), ValueError, "at least one layer"),
+        (lambda: models.serial([Dense(2), Relu]), TypeError, r"Unpack it: serial\(\*parts\)"),
+        (lambda: models.serial(jnp.sin), TypeError, r"wrap a function, as in Activation\(jnp.sin\)"),
+        (lambda: Relu(), TypeError, "relu|activation is a layer already and is not called"),
+        (lambda: models.linear(2).init(0, (3,)), TypeError, r"serial.init: key must be a typed key, .*got 0"),
+        (lambda: models.linear(2).init(jax.random.PRNGKey(0), (3,)), TypeError, r"got an array of uint32 \(2,\)"),
+        (lambda: layers.Layer(Relu.init, Relu.apply, "mine"), TypeError, 'Kind\\("mine"\\), got \'mine\''),
+        (lambda: made(models.serial(ONLY_Y), (3,)), TypeError, r"apply must return the pair \(y, state\)"),
+        (lambda: made(models.cnn(), (8, 8)), ValueError, r"must be an image \(H, W, C\), got shape \(8, 8\)"),
+        (lambda: models.mlp(10), ValueError, "sizes must name the input"),
+        (lambda: NORMED.predict(made(NORMED, (3,))[0], (), jnp.ones((1, 3))), ValueError, "state must be a dict"),
         (lambda: models.mlp([3]), ValueError, r"such as \[784, 512, 10\], got \[3\]"),
         (lambda: models.mlp([3, 0, 2]), ValueError, "each of sizes must be at least 1, got 0"),
         (lambda: models.mlp([3, 4.0, 2]), TypeError, "must be an int, got 4.0"),

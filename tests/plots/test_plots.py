@@ -19,7 +19,7 @@ def test_curves_show_every_loss_and_error_with_units_and_legend() -> None:
     assert [t.get_text() for t in left.get_legend().get_texts()] == ["training loss", "validation loss"]
     assert [t.get_text() for t in right.get_legend().get_texts()] == ["validation error"]
     assert left.get_xlabel() == right.get_xlabel() == "epoch"
-    assert (left.get_ylabel(), right.get_ylabel()) == ("mean loss per example (nats)", "error (%)")
+    assert (left.get_ylabel(), right.get_ylabel()) == ("loss (mean per example)", "error (%)")
     np.testing.assert_allclose(right.lines[0].get_ydata(), [10, 5, 10 / 3])
 
 
@@ -29,6 +29,10 @@ def test_curves_of_several_runs_show_their_mean_over_the_epochs_that_all_have() 
     assert left.get_legend().get_texts()[0].get_text() == "training loss (mean of 2 runs)"
     np.testing.assert_allclose(left.lines[0].get_ydata(), [1.5, 1.0])
     assert len(left.lines) == 2 * (1 + 2)
+
+
+def test_a_single_history_is_a_run() -> None:
+    assert plots.curves(HISTORY).axes[0].get_legend().get_texts()[0].get_text() == "training loss"
 
 
 def test_confusion_shows_counts_and_the_error() -> None:

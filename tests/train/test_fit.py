@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from jaxnn import losses, metrics, models, optim, train
-from jaxnn.data import Partial
+from jaxnn.data import Partial, make_dataset
 from tests.helpers import assert_close
 from tests.train.problems import LOSS, NET, OPT, D, K, N, classification
+from tests.train.problems import started as STARTED
 
 METRICS = {"error": metrics.error_rate}
 
@@ -124,6 +125,34 @@ def test_nan_in_the_inputs_is_blamed_on_the_inputs() -> None:
     assert np.isfinite(caught.value.result.params[1]["w"]).all()
 
 
+@pytest.mark.parametrize("which", ["train", "validation"])
+def test_a_label_out_of_range_is_named_before_training(which: str) -> None:
+    x, y = classification()
+    bad = (x, y.at[7].set(K))
+    with pytest.raises(ValueError, match=rf"labels must lie in \[0, {K}\), got {K} at index \(7,\)") as caught:
+        train.fit(
+            NET, LOSS, OPT, bad if which == "train" else (x, y), key=jax.random.key(0), epochs=1, progress=False,
+            validation=bad if which == "validation" else None,
+        )  # fmt: skip
+    assert "raised by the" in caught.value.__notes__[0]
+
+
+def test_a_validation_figure_of_nan_is_never_chosen_by() -> None:
+    x, y = classification()
+    with pytest.raises(train.DivergedError, match="validation_loss is NaN after epoch 1") as caught:
+        fitted(validation=(x.at[3].set(jnp.nan), y), stopping=[train.EarlyStopping()])
+    assert caught.value.result.epoch == 0
+
+
+def test_datasets_are_taken_as_they_are() -> None:
+    x, y = classification()
+    dataset = make_dataset(np.asarray(x), np.asarray(y))
+    settings: dict[str, Any] = {"key": jax.random.key(0), "epochs": 2, "batch_size": 10, "progress": False}
+    a = train.fit(NET, LOSS, OPT, dataset, validation=dataset, **settings)
+    b = train.fit(NET, LOSS, OPT, (x, y), validation=(x, y), **settings)
+    chex.assert_trees_all_equal(a.params, b.params)
+
+
 def test_records_are_handed_out_as_they_come() -> None:
     seen: list[Any] = []
     result = fitted(on_epoch=seen.append)
@@ -173,17 +202,55 @@ def test_weighting_the_last_batch_trains_on_all_examples() -> None:
     ("settings", "error", "text"),
     [
         ({"validation": (jnp.ones((3, D)), jnp.zeros(4))}, ValueError, r"validation x and y must hold the same number"),
-        ({"validation": jnp.ones((3, D))}, TypeError, r"must be a pair \(x, y\)"),
+        ({"validation": jnp.ones((3, D))}, TypeError, r"must be a pair \(x, y\) or a Dataset, got"),
         ({"epochs": -1}, ValueError, "epochs must be at least 0, got -1"),
         ({"batch_size": 51}, ValueError, "51 exceeds the 50 examples"),
         ({"select": "validation_f1"}, ValueError, "no 'validation_f1' in the history, which has epoch, loss"),
-        ({"validation": None, "stopping": [train.EarlyStopping()]}, ValueError, "Pass validation data"),
+        ({"validation": None}, ValueError, r"metrics \(error\) are of the validation data"),
+        ({"epochs": 1.5}, TypeError, "epochs must be an int, got 1.5"),
+        ({"metrics": [metrics.error_rate]}, TypeError, "metrics must be a dict of functions"),
+        ({"stopping": train.EarlyStopping()}, TypeError, r"must be a list of rules, such as \[EarlyStopping\(\)\]"),
+        (
+            {"augment": "shift"},
+            TypeError,
+            r"augment must be a function, such as augment.shift\(2\), or None; got 'shift'",
+        ),
+        ({"regularizer": 1e-4}, TypeError, "regularizer must be a function"),
+        ({"start": NET.init(jax.random.key(0), (D,))}, TypeError, "start must be a TrainState"),
+        ({"key": 0}, TypeError, "fit: key must be a typed key"),
+        (
+            {"validation": None, "metrics": None, "stopping": [train.EarlyStopping()]},
+            ValueError,
+            "Pass validation data",
+        ),
         ({"key": jnp.zeros(2, jnp.uint32)}, TypeError, "key"),
     ],
 )
 def test_bad_arguments_are_named(settings: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         fitted(**settings)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda d: train.fit(models.cnn, LOSS, OPT, d, key=jax.random.key(0), epochs=1), TypeError, "Call it first"),
+        (
+            lambda d: train.fit(NET, LOSS, optim.adam, d, key=jax.random.key(0), epochs=1),
+            TypeError,
+            "opt must be an optimizer",
+        ),
+        (lambda d: train.make_step(train.mean_loss(NET, LOSS), OPT)(STARTED(), *d), TypeError, "has_aux=True missing"),
+        (lambda d: train.mean_loss(NET, 3), TypeError, "loss must be a function"),
+        (lambda d: train.evaluate(NET, (), (), *d, metrics.error_rate), TypeError, "metrics must be a dict"),
+        (lambda d: train.EarlyStopping(patience=0), ValueError, "patience must be at least 1, got 0"),
+        (lambda d: optim.adam(1e-3, b1=1.0), ValueError, r"adam: b1 must lie in \[0, 1\), got 1"),
+        (lambda d: optim.sgd(1e-3, momentum=-1.0), ValueError, "sgd: momentum must lie in"),
+    ],
+)
+def test_slips_are_named(call: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        call(classification())
 
 
 def test_ensemble_needs_many_keys() -> None:

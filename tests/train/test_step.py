@@ -110,6 +110,20 @@ def test_a_step_hands_the_optimizer_value_gradient_and_functions_of_the_paramete
     assert_close(ts.opt_state["g"], VG(started().params, (), x, y)[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "opt",
+    [optax.lbfgs(), optax.chain(optim.sgd(1.0), optax.scale_by_backtracking_linesearch(20))],
+    ids=["lbfgs", "armijo"],
+)
+def test_line_searches_of_optax_receive_what_they_need(opt: Any) -> None:
+    x, y = classification()
+    ts, report = train.make_epoch(VG, opt, batch_size=N)(
+        train.init(NET, opt, jax.random.key(0), (D,)), x, y, jax.random.key(0)
+    )
+    _, later = train.make_epoch(VG, opt, batch_size=N)(ts, x, y, jax.random.key(0))
+    assert later["loss"][0] < report["loss"][0]
+
+
 @pytest.mark.parametrize("opt", [optax.adam(1e-2), optax.scale(-0.1), optax.chain(optax.trace(0.9), optax.scale(-0.1))])
 def test_optimizers_of_optax_train_too(opt: Any) -> None:
     x, y = classification()
@@ -180,7 +194,7 @@ def test_a_network_with_dropout_needs_the_key_that_the_epoch_gives_it() -> None:
     loss_fn = train.mean_loss(net, LOSS)
     params, state = net.init(jax.random.key(0), (D,))
     x, y = classification()
-    with pytest.raises(ValueError, match="needs a random key in training"):
+    with pytest.raises(ValueError, match="dropout: needs a random key"):
         loss_fn(params, state, x, y)
     opt = optim.adam(1e-2)
     vg = jax.value_and_grad(loss_fn, has_aux=True)
@@ -214,7 +228,10 @@ def test_bfloat16_parameters_train_under_scan() -> None:
             r"\(50,\), got \(3,\)",
         ),
         (lambda x, y: train.mean_loss(NET, LOSS)(started().params, (), x[:0], y[:0]), "empty batch"),
-        (lambda x, y: train.mean_loss(NET, LOSS)((started().params, ()), (), x, y), "did you pass the pair"),
+        (
+            lambda x, y: train.mean_loss(NET, LOSS)((started().params, ()), (), x, y),
+            "got a tuple of 2. init returns the pair",
+        ),
         (lambda x, y: train.mean_loss(NET, LOSS)(started().params, (), x[:, :3], y), "must have 6 features"),
     ],
 )

@@ -1,0 +1,82 @@
+"""Checks of what `fit` and its parts are given, so that a slip is named before anything is traced."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.layers import Layer
+from jaxnn.types import Array, Loss, Params, State
+
+CHUNK_ENTRIES = 2**22
+"""How many zeros stand in for outputs at a time while labels are looked at."""
+
+
+def require_net(where: str, net: Any) -> None:
+    """Raise TypeError unless `net` is a Layer."""
+    if not isinstance(net, Layer):
+        hint = " Call it first, as in models.cnn()." if callable(net) else ""
+        raise TypeError(f"{where}: net must be a Layer, such as models.serial(...), got {net!r}.{hint}")
+
+
+def require_optimizer(where: str, opt: Any) -> None:
+    """Raise TypeError unless `opt` has init and update."""
+    if not (hasattr(opt, "init") and hasattr(opt, "update")):
+        raise TypeError(f"{where}: opt must be an optimizer, such as optim.adam(1e-3), got {opt!r}.")
+
+
+def require_function(where: str, name: str, value: Any, example: str) -> None:
+    """Raise TypeError unless `value` is None or a function."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{where}: {name} must be a function, such as {example}, or None; got {value!r}.")
+
+
+def require_metrics(where: str, metrics: Any) -> None:
+    """Raise TypeError unless `metrics` maps names to functions."""
+    if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
+        raise TypeError(
+            f'{where}: metrics must be a dict of functions, such as {{"error": metrics.error_rate}}, got {metrics!r}.'
+        )
+
+
+def require_rules(where: str, stopping: Any) -> None:
+    """Raise TypeError unless `stopping` is a sequence of functions."""
+    if not isinstance(stopping, Sequence) or not all(callable(rule) for rule in stopping):
+        raise TypeError(f"{where}: stopping must be a list of rules, such as [EarlyStopping()], got {stopping!r}.")
+
+
+def as_pair(where: str, name: str, data: Any) -> tuple[Array, Array]:
+    """(x, y) on the device, from a pair or a Dataset, checked to be of one length, at least 1."""
+    pair = (data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise TypeError(f"{where}: {name} must be a pair (x, y) or a Dataset, got {type(data).__name__}.")
+    x, y = jnp.asarray(pair[0]), jnp.asarray(pair[1])
+    if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0] or x.shape[0] == 0:
+        raise ValueError(
+            f"{where}: {name} x and y must hold the same number (at least 1) of examples on axis 0, "
+            f"got {x.shape} and {y.shape}."
+        )
+    return x, y
+
+
+def require_targets(
+    where: str, name: str, net: Layer, params: Params, state: State, data: tuple[Array, Array], loss: Loss
+) -> None:
+    """Let the loss look at all concrete targets, beside outputs of zeros, so that it names a label out of range.
+
+    Inside the compiled epoch targets are traced, and a bad one could only make the loss NaN.
+    """
+    x, y = data
+    one = jax.eval_shape(net.predict, params, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+    chunk = max(CHUNK_ENTRIES // max(math.prod(one.shape), 1), 1)
+    for start in range(0, y.shape[0], chunk):
+        targets = y[start : start + chunk]
+        try:
+            loss(jnp.zeros((targets.shape[0], *one.shape[1:]), one.dtype), targets)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"{where}: raised by the {name} targets")
+            raise
