@@ -90,8 +90,8 @@ def digits() -> Dataset:
 def mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels.
 
-    The four files (gzip or raw) are taken from `folder`, or else the first of: `$JAXNN_DATA/mnist`; `~/.cache/jaxnn/mnist`; a
-    public mirror, then kept in that cache. Each is held against its SHA-256.
+    The four files (gzip or raw) are taken from `folder`, or else the first of: `$JAXNN_DATA/mnist`;
+    `~/.cache/jaxnn/mnist`; a public mirror, then kept in that cache. Each is held against its SHA-256.
 
     Args:
         folder: holds the four files; None to look in the usual places.

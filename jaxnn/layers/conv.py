@@ -119,7 +119,19 @@ def Conv(
     w_init: Initializer = he_normal,
     b_init: Initializer | None = zeros,
 ) -> Layer:
-    """A convolution to `features` channels on inputs (N, *spatial, C_in); an int `window` is square.
+    """A convolution to `features` channels on inputs (N, *spatial, C_in): y = conv(x, w) + b.
+
+    Args:
+        features: C_out.
+        window: sizes of the kernel, one for each spatial axis; an int is meant for all of them.
+        stride, dilation: steps between outputs, and between the entries that a kernel sees; an int, or one for each
+            spatial axis.
+        padding: "VALID" (none), "SAME" (ceil(size / stride) outputs), or a (low, high) pair for each spatial axis.
+        groups: channel groups, dividing C_in and C_out; group g of the outputs sees group g of the inputs only.
+        w_init, b_init: initializers of w and b; `b_init=None` leaves out the bias, as before batch normalization.
+
+    Raises:
+        TypeError, ValueError: a setting makes no sense; later what `apply` raises.
 
     Example:
         >>> params, state = Conv(32, 3).init(jax.random.key(0), (28, 28, 1))
@@ -166,6 +178,17 @@ def DepthwiseConv(
     b_init: Initializer | None = zeros,
 ) -> Layer:
     """Each input channel by itself, to `multiplier` channels: a convolution with groups = C_in.
+
+    Args:
+        window, stride, padding, dilation, w_init, b_init: as for `Conv`.
+        multiplier: output channels for each input channel.
+
+    Raises:
+        TypeError, ValueError: a setting makes no sense; later what `apply` raises.
+
+    Reference:
+        Howard, A. G. et al. (2017). MobileNets: efficient convolutional neural networks for mobile vision
+        applications, section 3.1.
 
     Example:
         >>> params, state = DepthwiseConv(3).init(jax.random.key(0), (28, 28, 16))

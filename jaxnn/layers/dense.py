@@ -71,7 +71,14 @@ def apply(params: Params, x: Array) -> Array:
 
 
 def Dense(features: int, *, w_init: Initializer = he_normal, b_init: Initializer | None = zeros) -> Layer:
-    """A layer of `features` units on inputs (N, ..., D_in); `b_init=None` leaves out the bias.
+    """A layer of `features` units on inputs (N, ..., D_in): y = x w + b on the last axis.
+
+    Args:
+        features: D_out.
+        w_init, b_init: initializers of w and b, as in `init`; `b_init=None` leaves out the bias.
+
+    Raises:
+        ValueError: `features` < 1; later what `apply` raises.
 
     Example:
         >>> params, state = Dense(10).init(jax.random.key(0), (784,))
