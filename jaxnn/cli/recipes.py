@@ -19,19 +19,19 @@ RECIPES: dict[str, TrainConfig] = {
         epochs=30, final=True,
     ),
     "mnist-cnn": TrainConfig(
-        data="mnist", model="cnn", hidden=(128,), batch_norm=True, dropout=0.2, augment="affine", schedule="onecycle",
-        batch_size=128, epochs=18, final=True,
+        data="mnist", model="cnn", channels=(24, 48, 96), hidden=(), padding="SAME", batch_norm=True, dropout=0.3,
+        augment="affine", schedule="onecycle", batch_size=128, epochs=14, final=True,
     ),
     "mnist-cnn-fast": TrainConfig(
         data="mnist", model="cnn", channels=(16, 32), hidden=(128,), batch_norm=True, dropout=0.2, schedule="onecycle",
-        batch_size=128, epochs=5, final=True,
+        batch_size=128, epochs=6, final=True,
     ),
     "fashion-mlp": TrainConfig(
         data="fashion-mnist", hidden=(512, 512, 512), dropout=0.2, learning_rate=2e-3, schedule="onecycle",
         batch_size=256, epochs=35, final=True,
     ),
     "fashion-cnn": TrainConfig(
-        data="fashion-mnist", model="cnn", hidden=(128,), batch_norm=True, dropout=0.3, augment="flip",
-        schedule="onecycle", batch_size=128, epochs=18, final=True,
+        data="fashion-mnist", model="cnn", channels=(24, 48, 96), hidden=(), padding="SAME", batch_norm=True,
+        dropout=0.3, augment="flip", schedule="onecycle", batch_size=128, epochs=16, final=True,
     ),
 }  # fmt: skip
