@@ -1,12 +1,12 @@
-"""The errors and times of the recipes: mean and spread over seeds, whole runs, compilation included.
+"""The recipes: errors as mean and spread over seeds, the time of a whole run, compilation included.
 
     python benchmarks/recipes.py                        # every recipe, 3 seeds each: about an hour on 2 cores
     python benchmarks/recipes.py mnist-linear mnist-mlp --seeds 5
     python benchmarks/recipes.py --write                # and keep the figures in benchmarks/results/
 
 Each recipe is run as `jaxnn train --recipe NAME --seeds 3` runs it, in a process of its own with no compilation cache,
-so that the first seed's time includes compilation; the later seeds use the program again. The test set is looked at
-once for each seed, at the end of its run.
+so that the first seed's time, which is the one printed, includes compilation; the later seeds use the program again. The
+test set is looked at once for each seed, at the end of its run.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
         result = run(name, words.seeds)
         mean, spread = result["mean"], result["standard_deviation"]
         error = f"{mean['test_error_percent']:.2f} ± {spread['test_error_percent']:.2f}"
-        seconds = f"{mean['seconds']:.0f} ± {spread['seconds']:.0f}"
+        seconds = f"{result['seeds']['seconds'][0]:.0f}"  # the first seed's: it compiles
         print(f"{name:22}{error:>16}{seconds:>14}{mean['examples_per_s']:12,.0f}", flush=True)
         kept[name] = result
         if words.write:
