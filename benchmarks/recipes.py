@@ -4,9 +4,9 @@
     python benchmarks/recipes.py mnist-linear mnist-mlp --seeds 5
     python benchmarks/recipes.py --write                # and keep the figures in benchmarks/results/
 
-Each recipe is run as `jaxnn train --recipe NAME --seeds 3` runs it, in a process of its own with no compilation cache,
-so that the first seed's time, which is the one printed, includes compilation; the later seeds use the program again. The
-test set is looked at once for each seed, at the end of its run.
+Each recipe is run as `jaxnn train --recipe NAME --seeds 3` runs it, in a process of its own with no compilation cache.
+The time printed is that of the first seed, which compiles; the later seeds use the program again. The test set is looked
+at once for each seed, at the end of its run.
 """
 
 from __future__ import annotations

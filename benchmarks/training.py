@@ -12,9 +12,9 @@ Two questions:
 Each rival runs in a process of its own, so that no thread pool of one disturbs another; the processes take turns for
 several rounds, and each round's figure is the median of repeats after a warm-up that includes compilation, blocked
 until the results are there. Ratios are formed within a round and their median is printed with the range over rounds.
-Rivals that are not installed are left out, and the table says so. jaxnn's epoch is always its scan; flax's convolutional
-network is stepped from Python only, since XLA runs convolution gradients inside a scan many times slower on CPU
-(jax issue 12868).
+Rivals that are not installed are left out, and the table says so. jaxnn's epoch is always its scan; flax's
+convolutional network is stepped from Python only, since XLA runs convolution gradients inside a scan many times slower
+on CPU (jax issue 12868).
 """
 
 from __future__ import annotations
