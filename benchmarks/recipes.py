@@ -5,8 +5,8 @@
     python benchmarks/recipes.py --write                # and keep the figures in benchmarks/results/
 
 Each recipe is run as `jaxnn train --recipe NAME --seeds 3` runs it, in a process of its own with no compilation cache.
-The time printed is that of the first seed, which compiles; the later seeds use the program again. The test set is looked
-at once for each seed, at the end of its run.
+The time printed is that of the first seed, which compiles; the later seeds use the program again. The test set is
+looked at once for each seed, at the end of its run.
 """
 
 from __future__ import annotations

@@ -116,13 +116,7 @@ def fit(
         >>> print(f"{result.params[1]['w'][0, 0]:.2f} x + {result.params[1]['b'][0]:.2f}")
         3.00 x + 1.00
     """
-    require_net("fit", net)
-    require_optimizer("fit", opt)
-    require_metrics("fit", metrics or {})
-    require_rules("fit", stopping)
-    require_function("fit", "regularizer", regularizer, "losses.l2(1e-4)")
-    require_function("fit", "augment", augment, "augment.shift(2)")
-    require_key("fit", key)
+    _require_arguments(net, opt, key, metrics, stopping, regularizer, augment)
     x, y = as_pair("fit", "train", train)
     held_out = None if validation is None else as_pair("fit", "validation", validation)
     if metrics and held_out is None:
@@ -169,6 +163,19 @@ def fit(
             if reasons:
                 return best._replace(stopped="; ".join(reasons))
     return best
+
+
+def _require_arguments(
+    net: Any, opt: Any, key: Any, metrics: Any, stopping: Any, regularizer: Any, augment: Any
+) -> None:
+    """Name a slip in what `fit` was given, before anything is traced."""
+    require_net("fit", net)
+    require_optimizer("fit", opt)
+    require_key("fit", key)
+    require_metrics("fit", metrics or {})
+    require_rules("fit", stopping)
+    require_function("fit", "regularizer", regularizer, "losses.l2(1e-4)")
+    require_function("fit", "augment", augment, "augment.shift(2)")
 
 
 def run_keys(key: Key) -> tuple[Key, Key]:
