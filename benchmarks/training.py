@@ -279,6 +279,8 @@ def main() -> None:
     if words.write:
         path = Path(__file__).parent / "results" / f"training-{found['device'].lower().replace(' ', '-')}.json"
         path.parent.mkdir(exist_ok=True)
+        kept = json.loads(path.read_text())["tables"] if path.exists() else {}
+        tables = kept | tables
         path.write_text(json.dumps({"environment": found, "tables": tables}, indent=1) + "\n")
         print(f"\nwritten: {path}")
 
