@@ -16,14 +16,14 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
 
     Args:
         histories: the history of a `train.fit`, or a list of one for each run (one for each seed). Figures named
-            "*loss" share the left axes (logarithmic), those named "*error" the right ones.
+            "*loss" share the left axes (logarithmic), those named "*error" the right ones, left out if there are none.
         title: over both.
 
     Returns:
-        A matplotlib Figure with two axes.
+        A matplotlib Figure with an axes for losses and, where there are errors, one for them.
 
     Raises:
-        ValueError: there is no run, or no epoch in one.
+        ValueError: there is no run, no epoch in one, or neither a loss nor an error in it.
 
     Example:
         >>> fig = curves([[{"epoch": 1, "loss": 1.0, "validation_loss": 1.1, "validation_error": 0.5}]])
@@ -34,23 +34,24 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
         histories = [cast(Sequence[Mapping[str, float]], histories)]
     if not histories or not all(histories):
         raise ValueError("curves: expected at least one history with at least one epoch, got none.")
-    fig, (left, right) = figure(1, 2)
-    names = list(histories[0][0])
-    for ax, suffix, factor, label in (
-        (left, "loss", 1.0, "loss (mean per example)"),
-        (right, "error", 100.0, "error (%)"),
-    ):
-        shown = [name for name in names if name.endswith(suffix)]
+    panels = [("loss", 1.0, "loss (mean per example)"), ("error", 100.0, "error (%)")]
+    panels = [panel for panel in panels if any(name.endswith(panel[0]) for name in histories[0][0])]
+    if not panels:
+        raise ValueError(f"curves: expected figures named *loss or *error, got {', '.join(histories[0][0])}.")
+    fig, axes = figure(1, len(panels), squeeze=False)
+    for ax, (suffix, factor, label) in zip(axes.flat, panels, strict=True):
+        shown = [name for name in histories[0][0] if name.endswith(suffix)]
         for name, colour in zip(shown, COLOURS, strict=False):
             _draw_runs(ax, histories, name, factor, colour)
         ax.set_xlabel("epoch", fontsize=11)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_ylabel(label, fontsize=11)
         ax.grid(alpha=0.3)
-        if shown:
-            ax.legend(fontsize=10)
-    left.set_yscale("log")
-    right.set_ylim(bottom=0)
+        ax.legend(fontsize=10)
+        if suffix == "loss":
+            ax.set_yscale("log")
+        else:
+            ax.set_ylim(bottom=0)
     fig.suptitle(title, fontsize=12)
     return fig
 

@@ -35,6 +35,13 @@ def test_a_single_history_is_a_run() -> None:
     assert plots.curves(HISTORY).axes[0].get_legend().get_texts()[0].get_text() == "training loss"
 
 
+def test_a_run_without_errors_has_losses_only() -> None:
+    losses_only = [{"epoch": 1, "loss": 1.0}]
+    assert [ax.get_ylabel() for ax in plots.curves(losses_only).axes] == ["loss (mean per example)"]
+    with pytest.raises(ValueError, match=r"named \*loss or \*error, got epoch"):
+        plots.curves([{"epoch": 1}])
+
+
 def test_confusion_shows_counts_and_the_error() -> None:
     ax = plots.confusion(np.array([[9, 1], [0, 5]]), ["cat", "dog"]).axes[0]
     assert sorted(t.get_text() for t in ax.texts) == ["1", "5", "9"]
