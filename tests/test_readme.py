@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -50,3 +51,11 @@ def test_files_that_the_readme_names_exist() -> None:
 def test_examples_run(path: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_results_are_those_that_were_written() -> None:
+    recipes = json.loads((ROOT / "benchmarks" / "results" / "recipes-cpu.json").read_text())["recipes"]
+    for name, result in recipes.items():
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+        error, spread = result["mean"]["test_error_percent"], result["standard_deviation"]["test_error_percent"]
+        assert f"| {error:.2f} ± {spread:.2f}% | {result['seeds']['seconds'][0]:.0f} s |" in row
