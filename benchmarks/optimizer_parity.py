@@ -84,6 +84,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="beginnings of names of cases; all without any")
     parser.add_argument("--write", action="store_true", help="keep the table in benchmarks/results/")
     words = parser.parse_args()
+    unknown = [word for word in words.names if not any(name.startswith(word) for name in [*all_cases(), *TORCH_CASES])]
+    if unknown:
+        parser.error(f"no case begins with {' or '.join(unknown)}; there are {', '.join(all_cases())}")
     found = environment()
     print(f"largest relative difference from optax over 100 steps, float64; {found['versions']}")
     print(f"{'case':40}{'same grads':>12}{'trajectory':>12}{'ulp':>9}{'state':>10}  fields")

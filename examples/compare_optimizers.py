@@ -1,7 +1,9 @@
 """Ten hand-written rules and optax's, side by side on the embedded digits: the losses coincide, to rounding.
 
-python examples/compare_optimizers.py
+python examples/compare_optimizers.py [picture.png]
 """
+
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,7 @@ def main() -> None:
         ax.grid(alpha=0.3)
         ax.legend(fontsize=9, ncols=2)
     fig.suptitle("Ten optimizer rules, jaxnn and optax, float64")
-    print("written:", plots.save(fig, "compare_optimizers.png"))
+    print("written:", plots.save(fig, *(sys.argv[1:] or ["compare_optimizers.png"])))
 
 
 if __name__ == "__main__":

@@ -26,14 +26,40 @@ def concrete_number(value: Any) -> float | None:
     return float(value) if jnp.ndim(value) == 0 else None
 
 
+def require_number(where: str, name: str, value: Any) -> None:
+    """Raise unless the value is one real number, known or traced.
+
+    Raises:
+        TypeError: a string, None, a complex number, or what is no number at all.
+        ValueError: an array with axes, which would be broadcast against what it multiplies.
+
+    Example:
+        >>> require_number("sgd", "learning_rate", jnp.ones(4))
+        Traceback (most recent call last):
+        ValueError: sgd: learning_rate must be one number, got an array of shape (4,). For one run ...
+    """
+    if isinstance(value, str | bytes) or not hasattr(value, "__float__") or jnp.iscomplexobj(value):
+        raise TypeError(f"{where}: {name} must be a real number, got {value!r} ({type(value).__name__}).")
+    if jnp.ndim(value) != 0:
+        raise ValueError(
+            f"{where}: {name} must be one number, got an array of shape {jnp.shape(value)}. For one run for each, "
+            "jax.vmap over it."
+        )
+
+
 def require_between(where: str, name: str, value: Any, low: float, high: float, *, open_high: bool = False) -> None:
-    """Raise ValueError unless low <= value <= high (value < high if `open_high`); a traced value passes.
+    """Raise ValueError unless low <= value <= high (value < high if `open_high`); a traced number passes.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: outside, or an array with axes.
 
     Example:
         >>> require_between("dropout", "rate", 1.5, 0, 1, open_high=True)
         Traceback (most recent call last):
         ValueError: dropout: rate must lie in [0, 1), got 1.5.
     """
+    require_number(where, name, value)
     number = concrete_number(value)
     if number is None:
         return

@@ -4,6 +4,34 @@ opt = optim.adam(1e-3)
 opt_state = opt.init(params)
 updates, opt_state = opt.update(grads, opt_state, params)
 params = optim.apply_updates(params, updates)
+
+| rules | what they are |
+|---|---|
+| `sgd` (momentum, Nesterov), `nesterov_lookahead`, `sign_sgd`, `signum`, `lion`, `rprop` | the gradient, or its sign |
+| `adagrad`, `adagrad_as_published`, `adadelta`, `rmsprop`, `sm3`, `adafactor`, `yogi` | over a mean of squares |
+| `adam`, `adamw`, `adamax`, `adamaxw`, `nadam`, `nadamw`, `amsgrad`, `radam`, `adabelief`, `adan` | Adam's kin |
+| `adopt`, `ademamix`, `simplified_ademamix`, `novograd`, `acprop`, `madgrad`, `optimistic_adam_v2` | more of it |
+| `lamb`, `lars`, `fromage` | a step for each layer, in proportion to its weights |
+| `dog`, `dowg`, `prodigy`, `dadapt_adamw`, `cocob`, `mechanize`, `schedule_free` | no learning rate, no schedule |
+| `muon`, `muon_with_roles`, `shampoo`, `soap`, `galore` | for matrices |
+| `polyak_sgd`, `momo`, `momo_adam`, `reduce_on_plateau`: need `value` | led by the loss |
+| `lbfgs`, `scale_by_zoom_linesearch`, `scale_by_backtracking_linesearch`: need `value_fn`, ... | line search |
+| `sophia`: needs `obj_fn`; `sam`: `grad_fn` unless it runs in two calls | more than one gradient a step |
+| `noisy_sgd`, `dpsgd`, `differentially_private_aggregate` | with noise |
+
+| around a rule | |
+|---|---|
+| `chain`, `named_chain`, `masked`, `partition`, `freeze`, `conditionally_transform`, `apply_if_finite` | what, when |
+| `clip`, `clip_by_global_norm`, `clip_by_block_rms`, `adaptive_grad_clip`, `centralize`, `zero_nans` | before |
+| `add_decayed_weights`, `scale_by_learning_rate`, `scale_by_schedule`, `trace`, `ema`, `scale_by_...` | parts |
+| `accumulate`, `MultiSteps`, `lookahead`, `average_params`, `periodic_update` | over several steps |
+| `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state` | half-precision weights, 8-bit states |
+| `inject_hyperparams`, `get_hyperparams`, `with_hyperparams`, `named_state`, `monitor`, `snapshot` | look and turn |
+
+`train.make_step` passes `value`, `grad`, `value_fn`, `grad_fn` and `obj_fn` to every rule. A state is one named tuple
+for each rule (`state.mu`), where optax nests one for each link of a chain. Not in optax: `nesterov_lookahead`,
+`adagrad_as_published`, `shampoo`, `soap`, `muon_with_roles`, `accumulate`, `average_params`, `master_weights`, `kahan`,
+`stochastic_rounding`, `quantized_state`, `named_state`, `get_hyperparams` and `with_hyperparams`.
 """
 
 from jaxnn.optim.accumulation import (

@@ -36,6 +36,9 @@ class Optimizer(NamedTuple):
 def apply_updates(params: Params, updates: PyTree) -> Params:
     """params + updates, added in the accumulation dtype and stored in each parameter's own; None passes through.
 
+    Raises:
+        ValueError: updates of another structure, or of other shapes than the parameters.
+
     Example:
         >>> apply_updates({"w": jnp.ones(2)}, {"w": jnp.full(2, -0.5)})
         {'w': Array([0.5, 0.5], dtype=float32)}
@@ -44,10 +47,21 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
     def leaf(p: Array | None, u: Array | None) -> Array | None:
         if p is None or u is None:
             return p
+        if jnp.shape(u) != jnp.shape(p):
+            raise ValueError(f"apply_updates: an update has shape {jnp.shape(u)} but its parameter {jnp.shape(p)}.")
         dtype = accumulation_dtype(jnp.result_type(p), jnp.result_type(u))
         return (jnp.asarray(p).astype(dtype) + jnp.asarray(u).astype(dtype)).astype(jnp.result_type(p))
 
-    return jax.tree.map(leaf, params, updates, is_leaf=lambda x: x is None)
+    structure: Any
+    leaves, structure = jax.tree.flatten(params, is_leaf=_is_none)
+    try:
+        pairs = zip(leaves, structure.flatten_up_to(updates), strict=True)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"apply_updates: the updates must have the structure of the parameters, got updates "
+            f"{jax.tree.structure(updates)} for parameters {structure}."
+        ) from None
+    return jax.tree.unflatten(structure, [leaf(p, u) for p, u in pairs])
 
 
 def moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, real: bool = False) -> PyTree:
@@ -109,7 +123,7 @@ def per_leaf(
         ({'w': Array([-1.], dtype=float32)}, {'w': Array([1.], dtype=float32)})
     """
     structure: Any
-    leaves, structure = jax.tree.flatten(grads, is_leaf=lambda x: x is None)
+    leaves, structure = jax.tree.flatten(grads, is_leaf=_is_none)
     columns = [_leaves_like(structure, tree, "the state that init made") for tree in states]
     targets = leaves if params is None else _leaves_like(structure, params, "params")
     results = []
@@ -119,7 +133,13 @@ def per_leaf(
             continue
         g = jnp.asarray(g)
         if target is not None and jnp.shape(target) != g.shape:
-            raise ValueError(f"optimizer: a gradient has shape {g.shape} but its parameter {jnp.shape(target)}.")
+            place = jax.tree_util.keystr(
+                jax.tree_util.tree_flatten_with_path(grads, is_leaf=_is_none)[0][len(results)][0]
+            )
+            raise ValueError(
+                f"optimizer: the gradient at {place or 'the top'} has shape {g.shape} but its parameter "
+                f"{jnp.shape(target)}. Gradients are taken with respect to the very parameters that are passed."
+            )
         precision = accumulation_dtype(g.dtype, *(k.dtype for k in kept if k is not None))
         update, *new = rule(_widen(g, precision), *(None if k is None else _widen(k, precision) for k in kept))
         update = update.astype(g.dtype if target is None else jnp.result_type(target))
@@ -129,16 +149,21 @@ def per_leaf(
     return updates, *(None if tree is None else new for tree, new in zip(states, rest, strict=True))
 
 
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
 def _leaves_like(structure: Any, tree: PyTree, name: str) -> list[Any]:
     """The leaves of `tree` where the gradients have theirs; Nones if the tree is None."""
     if tree is None:
         return [None] * structure.num_leaves
     try:
         return structure.flatten_up_to(tree)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError):
         raise ValueError(
             f"optimizer: the gradients must have the structure of {name}, got gradients {structure} but {name} "
-            f"{jax.tree.structure(tree)}. {error}"
+            f"{jax.tree.structure(tree)}. Call opt.update(grads, state, params) with the state that init made of these "
+            "parameters."
         ) from None
 
 

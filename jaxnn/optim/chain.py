@@ -31,6 +31,10 @@ def chain(*links: Any) -> Optimizer:
         >>> opt.update(jnp.array([3.0, 4.0]), opt.init(jnp.zeros(2)))[0]
         Array([-0.3, -0.4], dtype=float32)
     """
+    if len(links) == 1 and isinstance(links[0], list):
+        raise TypeError(
+            f"chain: links are separate arguments, got a list of {len(links[0])}. Unpack it: chain(*links)."
+        )
     for i, link in enumerate(links):
         require_transformation("chain", f"link {i}", link)
 
@@ -58,6 +62,7 @@ def named_chain(*links: tuple[str, Any]) -> Optimizer:
     """`chain` of (name, transformation) pairs; the state is a dict by name.
 
     Raises:
+        TypeError: a link is no pair of a name and a transformation.
         ValueError: two links of one name.
 
     Example:
@@ -66,6 +71,9 @@ def named_chain(*links: tuple[str, Any]) -> Optimizer:
         >>> named_chain(("step", optim.sgd(0.1))).init(jnp.zeros(1))["step"].count
         Array(0, dtype=int32)
     """
+    for link in links:
+        if not (isinstance(link, tuple) and len(link) == 2 and isinstance(link[0], str)):
+            raise TypeError(f"named_chain: each link must be a pair (name, optimizer), got {link!r}.")
     names = [name for name, _ in links]
     if len(set(names)) < len(names):
         raise ValueError(f"named_chain: the names must differ, got {names}.")

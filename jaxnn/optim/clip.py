@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,8 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, per_leaf, widen
+from jaxnn.optim.base import Optimizer, per_leaf
+from jaxnn.optim.norms import sum_of_squares
 from jaxnn.optim.scalars import abs_sq, like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -30,9 +30,7 @@ def global_norm(updates: PyTree) -> Array:
         >>> global_norm({"w": jnp.array([3.0]), "b": jnp.array([4.0])})
         Array(5., dtype=float32)
     """
-    sums = [jnp.sum(abs_sq(u)) for u in jax.tree.leaves(widen(updates))]
-    dtype = jnp.result_type(*sums) if sums else jnp.result_type(float)
-    return safe_sqrt(functools.reduce(jnp.add, [s.astype(dtype) for s in sums], jnp.zeros((), dtype)))
+    return safe_sqrt(sum_of_squares(updates))
 
 
 def clip(max_delta: Scalar) -> Optimizer:
@@ -94,7 +92,8 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
     def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         norm = global_norm(grads)
         bound = like(max_norm, norm)
-        factor = jnp.where(norm <= bound, 1, safe_divide(bound, norm))
+        within = norm <= bound
+        factor = jnp.where(within, 1, bound) / jnp.where(within, 1, norm)
         return per_leaf(lambda g: (like(factor, g) * g,), grads, (), params)[0], state
 
     return Optimizer(_no_state, update)

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, widen
@@ -100,9 +101,9 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
     """
     if mask is None:
         return jax.tree.map(lambda _: True, updates)
-    found = mask(updates if params is None else params) if callable(mask) else mask
+    found = jax.tree.map(known_bool, mask(updates if params is None else params) if callable(mask) else mask)
     for leaf in jax.tree.leaves(found):
-        if not isinstance(leaf, bool | jnp.bool_):
+        if not isinstance(leaf, bool | np.bool_):
             raise TypeError(
                 f"{where}: the mask must hold bools that are known while tracing, got {leaf!r} "
                 f"({type(leaf).__name__}). Choose by path or shape, or scale the updates instead."
@@ -114,3 +115,15 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
             f"{where}: the mask must be a tree of bools like the parameters, or a prefix of it, got mask "
             f"{jax.tree.structure(found)} for parameters {jax.tree.structure(updates)}. {error}"
         ) from None
+
+
+def known_bool(value: Any) -> Any:
+    """A bool array without axes that is known while tracing as a bool; anything else as it is.
+
+    Example:
+        >>> known_bool(jnp.array(True))
+        True
+    """
+    if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0:
+        return value.item()
+    return value

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.checks import require_number
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.base import Optimizer, dtypes_of
 from jaxnn.optim.inner import require_inner, update_inner
@@ -68,8 +69,9 @@ def inject_hyperparams(
     Every number becomes an array in `state.hyperparams`, to be read by `get_hyperparams` and changed, without a new
     compilation, by `with_hyperparams`; every schedule is evaluated at each update and its value kept there too.
 
-    Static, and not in the state, are: names in `static_args`, bools, names that end in "mask", None, and ints whose
-    argument has an int as its default, since those are counts and sizes.
+    Static, and not in the state, are: names in `static_args`, bools, names that end in "mask", None, random keys, ints
+    whose argument has an int as its default, since those are counts and sizes, and functions that are the factory's own
+    defaults.
 
     Args:
         inner_factory: `optim.adam` and the like; an optax factory too.
@@ -84,6 +86,7 @@ def inject_hyperparams(
 
     Raises:
         ValueError: a name in `static_args` that is no argument of the factory.
+        TypeError: at init, a function that is no schedule of the step count and not named in `static_args`.
 
     Example:
         >>> from jaxnn import optim
@@ -107,13 +110,17 @@ def inject_hyperparams(
         schedules: dict[str, Any] = {}
         numbers: dict[str, Any] = {}
         for name, value in bound.arguments.items():
-            if name in static or name.endswith("mask") or _is_size(value, signature.parameters[name].default):
+            default = signature.parameters[name].default
+            if name in static or name.endswith("mask") or _is_size(value, default):
                 continue
             if callable(value):
+                if value is default:  # a function that the factory chose itself is no schedule
+                    continue
                 has_state = hasattr(value, "init") and hasattr(value, "update")
                 schedules[name] = value if has_state else WrappedSchedule(value)
             elif isinstance(value, int | float | jax.Array | np.ndarray | np.generic):
-                default = signature.parameters[name].default
+                if jnp.issubdtype(jnp.result_type(value), jax.dtypes.prng_key):
+                    continue
                 numbers[name] = float(value) if isinstance(value, int) and isinstance(default, float) else value
 
         def build(hyperparams: dict[str, Any]) -> Any:
@@ -123,7 +130,7 @@ def inject_hyperparams(
         def init(params: Params) -> InjectStatefulHyperparamsState:
             dtype = _float_dtype(hyperparam_dtype, params)
             states = {name: schedule.init() for name, schedule in schedules.items()}
-            values = numbers | {name: schedule(states[name]) for name, schedule in schedules.items()}
+            values = numbers | {name: _first(name, schedule, states[name]) for name, schedule in schedules.items()}
             hyperparams = {name: _as_array(value, dtype) for name, value in values.items()}
             return InjectStatefulHyperparamsState(zero_count(), hyperparams, states, build(hyperparams).init(params))
 
@@ -224,10 +231,24 @@ def with_hyperparams(state: Any, **hyperparams: Scalar) -> Any:
 
 def _in_place_of(old: Any, name: str, value: Scalar) -> Array:
     """A new value in the dtype of the old one; a fraction in place of an int is an error, not cut off."""
+    require_number("with_hyperparams", name, value)
     new, dtype = jnp.asarray(value), jnp.result_type(old)
     if jnp.issubdtype(dtype, jnp.integer) and not jnp.issubdtype(new.dtype, jnp.integer):
         raise ValueError(f"with_hyperparams: {name} is an int, got {value!r}. Make the optimizer with a float: 1.0.")
     return new.astype(dtype)
+
+
+def _first(name: str, schedule: Any, state: Any) -> Any:
+    """A schedule's value before the first step, which shows whether it is one."""
+    try:
+        value = schedule(state)
+        require_number("inject_hyperparams", name, value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"inject_hyperparams: {name} is a function, and was taken for a schedule of the step count, which it is "
+            f'not ({error}). If it is something else, leave it alone: static_args="{name}".'
+        ) from error
+    return value
 
 
 def _is_injected(node: Any) -> bool:

@@ -241,8 +241,9 @@ def _step(
     if least is not None:
         s = c * f + product
         lb = jnp.where(s < c * rho * lb, jnp.maximum(s / (2 * c * rho), like(least, f)), lb)
-    meets = safe_divide(jax.nn.relu(c * (f - rho * lb) + product), squares)
-    tau = jnp.minimum(rate / rho, jnp.where(squares <= FLAT, jnp.zeros_like(f), meets))
+    # Over infinity, and not a choice of 0 afterwards: see `norms.nonzero`.
+    meets = jax.nn.relu(c * (f - rho * lb) + product) / jnp.where(squares <= FLAT, jnp.inf, squares)
+    tau = jnp.minimum(rate / rho, meets)
     if least is not None:
         lb = jnp.maximum((f + product - tau * squares / 2) / rho, like(least, f))
     return tau, c, lb

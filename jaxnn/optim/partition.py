@@ -6,10 +6,9 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxnn.optim.base import Optimizer, dtypes_of
-from jaxnn.optim.descent import mask_tree
+from jaxnn.optim.descent import known_bool, mask_tree
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.scale import set_to_zero
 from jaxnn.types import Params, PyTree
@@ -57,7 +56,6 @@ def masked(
         {'b': Array([1.], dtype=float32), 'w': Array([1.5], dtype=float32)}
     """
     require_inner("masked", inner)
-    mask = mask if callable(mask) else jax.tree.map(_concrete, mask)
 
     def init(params: Params) -> MaskedState:
         if _is_placeholder(params):
@@ -115,8 +113,8 @@ def partition(
         found = set(jax.tree.leaves(labels))
         if not found <= set(transforms):
             raise ValueError(
-                f"partition: each label needs a transformation, got labels {sorted(map(repr, found))} and "
-                f"transformations for {sorted(map(repr, transforms))}. Freeze parameters by set_to_zero()."
+                f"partition: each label needs a transformation, got labels {sorted(map(str, found))} and "
+                f"transformations for {sorted(map(str, transforms))}. Freeze parameters by set_to_zero()."
             )
         return {
             label: masked(
@@ -186,16 +184,9 @@ def selective_transform(optimizer: Any, *, freeze_mask: PyTree) -> Optimizer:
 
     def labels(params: Params) -> PyTree:
         mask = freeze_mask(params) if callable(freeze_mask) else freeze_mask
-        return jax.tree.map(lambda frozen: "freeze" if _concrete(frozen) else "train", mask)
+        return jax.tree.map(lambda frozen: "freeze" if known_bool(frozen) else "train", mask)
 
     return partition({"train": optimizer, "freeze": set_to_zero()}, labels)
-
-
-def _concrete(value: Any) -> Any:
-    """A bool array that is known while tracing as a bool; `mask_tree` rejects the rest."""
-    if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
-        return value.item()
-    return value
 
 
 def _hide(mask: PyTree, tree: PyTree) -> PyTree:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_between
-from jaxnn.numerics import safe_divide
 from jaxnn.optim.arguments import require_extra, require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, widen
 from jaxnn.optim.descent import descent
@@ -76,8 +75,9 @@ def scale_by_polyak(
         gap = like(value, squares) - like(f_min, squares)
         if variant == "sps+":
             gap = jax.nn.relu(gap)
-        step = jnp.minimum(safe_divide(gap, squares), like(max_learning_rate, squares))
-        step = jnp.where(squares <= FLAT, jnp.zeros_like(step), step)
+        flat = squares <= FLAT
+        step = jnp.where(flat, 0, gap) / jnp.where(flat, 1, squares)
+        step = jnp.minimum(step, like(max_learning_rate, squares))
         updates = dtypes_of(times(step, widen(grads)), grads if params is None else params)
         return updates, CountState(increment(state.count))
 

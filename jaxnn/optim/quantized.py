@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_key
+from jaxnn.checks import require_floating, require_key
 from jaxnn.optim.base import Optimizer, call_update
 from jaxnn.optim.chain import require_transformation
 from jaxnn.types import Array, Key, Params, PyTree
 
 LEVELS = 127
+NOT_FINITE = -128
+"""The code of an infinite or NaN entry; the 255 others are symmetric."""
 
 
 class QuantizedState(NamedTuple):
@@ -32,7 +34,7 @@ def quantized_state(
     opt: Any,
     *,
     key: Key | None = None,
-    fields: Sequence[str] = ("mu", "nu", "trace"),
+    fields: str | Sequence[str] = ("mu", "nu", "trace"),
     block_size: int = 256,
     min_size: int = 4096,
 ) -> Optimizer:
@@ -61,7 +63,7 @@ def quantized_state(
 
     Raises:
         TypeError: `opt` has no init and update, or the key is no typed key.
-        ValueError: `block_size` below 1.
+        ValueError: `block_size` below 1; at init, a state without any of the fields.
 
     Reference:
         Dettmers, T., Lewis, M., Shleifer, S. & Zettlemoyer, L. (2022). 8-bit optimizers via block-wise quantization,
@@ -76,12 +78,15 @@ def quantized_state(
     require_transformation("quantized_state", "opt", opt)
     if key is not None:
         require_key("quantized_state", key)
+    fields = (fields,) if isinstance(fields, str) else tuple(fields)
     if block_size < 1:
         raise ValueError(f"quantized_state: block_size must be at least 1, got {block_size}. 256 is usual.")
 
+    def names(path: Any) -> set[str]:
+        return {entry.name for entry in path if hasattr(entry, "name")}
+
     def kept(path: Any, x: Any) -> bool:
-        named = any(getattr(entry, "name", None) in fields for entry in path)
-        return named and x.size >= min_size and jnp.issubdtype(x.dtype, jnp.floating)
+        return not names(path).isdisjoint(fields) and x.size >= min_size and jnp.issubdtype(x.dtype, jnp.floating)
 
     def compress(inner: Any, key: Key | None) -> QuantizedState:
         following, drawing = (None, None) if key is None else jax.random.split(key)
@@ -104,7 +109,14 @@ def quantized_state(
         return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(state.scales)))
 
     def init(params: Params) -> QuantizedState:
-        return compress(opt.init(params), key)
+        inner = opt.init(params)
+        known = set().union(*(names(path) for path, _ in jax.tree_util.tree_leaves_with_path(inner)))
+        if known.isdisjoint(fields):
+            raise ValueError(
+                f"quantized_state: the state of this optimizer has none of the fields {fields}, so nothing would be "
+                f"stored in 8 bits; its fields are {sorted(known)}. Name its moments: fields=(...)."
+            )
+        return compress(inner, key)
 
     def update(
         grads: PyTree, state: QuantizedState, params: Params | None = None, **extra: Any
@@ -118,16 +130,24 @@ def quantized_state(
 def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[Array, Array]:
     """(int8 codes in the shape of x, the scale of each block of entries in row-major order).
 
+    An entry that is not finite has no part in the scale, and a code of its own, which stands for NaN.
+
     Args:
         x: real floating array of any shape.
         block_size: entries that share a scale; the last block may be shorter.
         key: for unbiased rounding at random (but for entries below the smallest level); None rounds to the nearest.
 
+    Raises:
+        TypeError: x is not real and floating.
+
     Example:
         >>> quantize(jnp.array([1.0, 0.5, 0.01, 0.0, -4.0]), 4)
         (Array([ 127,  107,   40,    0, -127], dtype=int8), Array([1., 4.], dtype=float32))
     """
+    require_floating("quantize", "x", jnp.result_type(x))
     blocks = jnp.pad(x.reshape(-1), (0, -x.size % block_size)).reshape(-1, block_size)
+    finite = jnp.isfinite(blocks)
+    blocks = jnp.where(finite, blocks, jnp.zeros_like(blocks))
     scale = jnp.max(jnp.abs(blocks), axis=1, keepdims=True)
     ratio = jnp.abs(blocks) / jnp.where(scale == 0, jnp.ones_like(scale), scale)
     code = LEVELS * jnp.sqrt(jnp.sqrt(ratio))
@@ -138,6 +158,7 @@ def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[A
         up = jax.random.uniform(key, ratio.shape, ratio.dtype)
         code = low + (up * (_level(low + 1) - _level(low)) < ratio - _level(low)).astype(low.dtype)
     signed = jnp.sign(blocks) * jnp.clip(code, 1, LEVELS)
+    signed = jnp.where(finite, signed, jnp.full_like(signed, NOT_FINITE))
     return signed.astype(jnp.int8).reshape(-1)[: x.size].reshape(x.shape), scale.reshape(-1)
 
 
@@ -150,6 +171,7 @@ def dequantize(codes: Array, scales: Array, block_size: int = 256) -> Array:
     """
     blocks = jnp.pad(codes.reshape(-1), (0, -codes.size % block_size)).reshape(-1, block_size).astype(scales.dtype)
     values = jnp.sign(blocks) * _level(jnp.abs(blocks)) * scales.reshape(-1, 1)
+    values = jnp.where(blocks == NOT_FINITE, jnp.full_like(values, jnp.nan), values)
     return values.reshape(-1)[: codes.size].reshape(codes.shape)
 
 

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.numerics import accumulation_dtype, safe_divide
+from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.arguments import require_extra, require_params
 from jaxnn.optim.base import Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
 from jaxnn.optim.chain import require_transformation
+from jaxnn.optim.norms import nonzero
 from jaxnn.optim.scalars import abs_sq, increment, zero_count
 from jaxnn.types import Array, Params, PyTree
 
@@ -171,12 +172,14 @@ def _over_leaves(reduce: Callable[..., Array], function: Callable[[Array], Array
     """One real number from one of each leaf; 0 for a tree without leaves."""
     leaves = jax.tree.leaves(tree)
     dtype = real_dtype(accumulation_dtype(*(x.dtype for x in leaves)))
-    return reduce(jnp.stack([function(x).astype(dtype) for x in leaves] or [jnp.zeros(())]))
+    found = jnp.stack([function(x).astype(dtype) for x in leaves] or [jnp.zeros(())])
+    return reduce(found)
 
 
 def _over(tree: PyTree, divisor: Array) -> PyTree:
-    """The tree over a real number, in its own dtypes; 0 where the number is 0."""
-    return jax.tree.map(lambda x: safe_divide(x, divisor.astype(real_dtype(x.dtype))).astype(x.dtype), tree)
+    """The tree over a real number, in its own dtypes; the tree itself, which is then 0, where the number is 0."""
+    divisor = nonzero(divisor)
+    return jax.tree.map(lambda x: (x / divisor.astype(real_dtype(x.dtype))).astype(x.dtype), tree)
 
 
 def _takes_step(grad_fn: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxnn.checks import require_number
 from jaxnn.optim.base import real_dtype
 from jaxnn.types import Array, Scalar, ScalarOrSchedule
 
@@ -25,21 +26,37 @@ def zero_count() -> Array:
 def increment(count: Array) -> Array:
     """count + 1, held at the largest int32 instead of wrapping round.
 
+    Raises:
+        TypeError: no array: the state is another rule's, or none.
+
     Example:
         >>> increment(jnp.array(3, jnp.int32))
         Array(4, dtype=int32)
     """
+    if not hasattr(count, "dtype"):
+        raise TypeError(
+            f"optimizer: the state must be what this rule's init made, with an array `count`, got count={count!r}. "
+            "Call opt.update(grads, state, params), in this order."
+        )
     return jnp.where(count < LAST_COUNT, count + 1, LAST_COUNT)
 
 
 def at_count(value: ScalarOrSchedule, count: Array) -> Scalar:
     """The value of a schedule at a step count (0 at the first update); a number is itself.
 
+    Raises:
+        TypeError: the schedule does not return a real number.
+        ValueError: it returns an array with axes.
+
     Example:
         >>> at_count(lambda count: 0.1 * count, 2)
         0.2
     """
-    return value(count) if callable(value) else value
+    if not callable(value):
+        return value
+    now = value(count)
+    require_number("optimizer", f"the value of the schedule {getattr(value, '__name__', 'given')}", now)
+    return now
 
 
 def like(value: Scalar, x: Array) -> Any:

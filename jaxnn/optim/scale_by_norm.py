@@ -7,10 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_divide, safe_sqrt
+from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, dtypes_of, per_leaf, widen
-from jaxnn.optim.norms import norm, sum_of_squares, times
+from jaxnn.optim.norms import nonzero, norm, sum_of_squares, times
 from jaxnn.optim.scalars import abs_sq, like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -91,7 +91,7 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
 
     def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         size = safe_sqrt(sum_of_squares(grads))
-        factor = safe_divide(like(scale_factor, size), size + like(eps, size))
+        factor = like(scale_factor, size) / nonzero(size + like(eps, size))
         return dtypes_of(times(factor, widen(grads)), grads if params is None else params), state
 
     return Optimizer(lambda params: (), update)

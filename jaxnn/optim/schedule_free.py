@@ -112,10 +112,9 @@ def schedule_free(
 
         def rule(u: Array, z: Array, y: Array) -> tuple[Array, Array, Array]:
             b = like(state.b1, u)
-            x = (y - (1 - b) * z) / b
-            z = z + u
-            # b1 x + (1 - b1) z - y, without subtracting numbers that are nearly equal.
-            return b * like(c, u) * (z - x) + (1 - b) * u, z, y
+            new = z + u
+            # b1 x + (1 - b1) z - y, with x from y and z: no step is the small difference of large numbers.
+            return like(c, u) * (new - y) + (1 - like(c, u)) * (1 - b) * (new - z), new, y
 
         updates, z, _ = per_leaf(rule, moves, (state.z, params), params)
         return updates, ScheduleFreeState(count, state.b1, weight_sum, max_lr, dtypes_of(new, kept), z)

@@ -62,6 +62,9 @@ def scale_by_soap(
     Axes of length 1 are left out, and vectors and numbers have Adam's direction unless `precondition_1d`. The authors'
     code adds eps to the root of the uncorrected nu, so its eps is larger by 1 / sqrt(1 - b2^t), and keeps mu rotated.
 
+    The basis is not unique where eigenvalues are equal, as in the null space of the first gradient of any kernel that
+    is not square: which one is taken there depends on rounding, and with it a run. Two that start 1e-14 apart part.
+
     Args:
         b1, b2: decays of mu and nu, in [0, 1); may be traced.
         shampoo_beta: decay of the second moments H, in [0, 1); may be traced. None means b2, as in the paper.

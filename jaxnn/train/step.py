@@ -71,8 +71,9 @@ def make_step(vg: ValueAndGrad, opt: Optimizer, *, measure: Measure | None = Non
 
     Args:
         vg: `jax.value_and_grad(mean_loss(...), has_aux=True)`, or a hand-written equivalent.
-        opt: optimizer; its `update` receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn` (functions of
-            the parameters, on this batch), unless its signature takes none (as for plain optax transformations).
+        opt: optimizer; its `update` receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn`, `obj_fn`
+            (functions of the parameters, on this batch; `obj_fn` is `value_fn` by the name that Hessian estimators
+            use), unless its signature takes none (as for plain optax transformations).
         measure: more scalars to report, such as `grad_norm`.
 
     Returns:
@@ -107,10 +108,11 @@ def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable
             return on_batch(params)[1]
 
         # optax's line searches reject an extra argument that value_fn does not name.
-        def value_fn(params: Params, grad_fn: Any = None) -> Array:
+        def value_fn(params: Params, grad_fn: Any = None, obj_fn: Any = None) -> Array:
             return on_batch(params)[0][0]
 
         extra: dict[str, Any] = {"value": value, "grad": grads, "value_fn": value_fn, "grad_fn": grad_fn}
+        extra |= {"obj_fn": value_fn}
         updates, opt_state = call_update(opt, grads, ts.opt_state, ts.params, extra)
         report = {"loss": value} | (measure(ts.params, grads, updates) if measure else {})
         return TrainState(apply_updates(ts.params, updates), state, opt_state), report

@@ -64,3 +64,60 @@ def test_a_mismatched_gradient_tree_is_printed_beside_the_other(name: str) -> No
     with pytest.raises((ValueError, TypeError)) as caught:
         opt.update(grads, opt.init(params), params, **extra, obj_fn=value_fn)
     assert "deeper" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_a_learning_rate_must_be_one_number(name: str) -> None:
+    with pytest.raises(ValueError, match=r"learning_rate must be one number, got an array of shape \(4,\).*vmap"):
+        make(name, learning_rate=jnp.ones(4))
+    with pytest.raises(ValueError, match="must be one number"):
+        jax.jit(lambda rate: make(name, learning_rate=rate).init(jnp.ones(2)))(jnp.ones(4))
+    with pytest.raises(TypeError, match="learning_rate must be a real number, got '1e-3'"):
+        make(name, learning_rate="1e-3")
+
+
+def test_a_schedule_must_return_one_number() -> None:
+    opt, params = optim.sgd(lambda count: jnp.ones(2)), jnp.ones(2)
+    with pytest.raises(ValueError, match=r"value of the schedule .* must be one number, got an array of shape \(2,\)"):
+        opt.update(params, opt.init(params), params)
+    with pytest.raises(TypeError, match="must be a real number, got None"):
+        optim.sgd(lambda count: None).update(params, opt.init(params), params)
+
+
+@pytest.mark.parametrize("state", [(), None, optim.chain(optim.adam(0.1), optim.clip(1.0)).init(jnp.ones(2))])
+def test_another_state_is_an_error(state: Any) -> None:
+    with pytest.raises(
+        (TypeError, AttributeError), match=r"state must be what this rule's init made|no attribute 'count'"
+    ):
+        optim.adam(0.1).update(jnp.ones(2), state, jnp.ones(2))
+
+
+def test_a_gradient_of_another_shape_is_named() -> None:
+    opt, params = optim.adam(0.1), {"b": jnp.ones(2), "w": jnp.ones((3, 2))}
+    with pytest.raises(ValueError, match=r"gradient at \['w'\] has shape \(2, 3\) but its parameter \(3, 2\)"):
+        opt.update({"b": jnp.ones(2), "w": jnp.ones((2, 3))}, opt.init(params), params)
+
+
+def test_updates_must_fit_the_parameters() -> None:
+    with pytest.raises(ValueError, match=r"an update has shape \(2,\) but its parameter \(3, 2\)"):
+        optim.apply_updates({"w": jnp.ones((3, 2))}, {"w": jnp.ones(2)})
+    with pytest.raises(ValueError, match="updates must have the structure of the parameters"):
+        optim.apply_updates({"w": jnp.ones(2)}, {"v": jnp.ones(2)})
+
+
+def test_links_of_a_chain() -> None:
+    with pytest.raises(TypeError, match=r"Unpack it: chain\(\*links\)"):
+        optim.chain([optim.sgd(0.1), optim.clip(1.0)])
+    with pytest.raises(TypeError, match=r"each link must be a pair \(name, optimizer\)"):
+        optim.named_chain(optim.clip(1.0))
+
+
+def test_masks_may_be_arrays_that_are_known() -> None:
+    params = {"w": jnp.ones(1), "b": jnp.ones(1)}
+    opt = optim.adamw(0.1, weight_decay=0.5, mask={"w": jnp.array(True), "b": jnp.array(False)})
+    plain = optim.adamw(0.1, weight_decay=0.5, mask={"w": True, "b": False})
+    assert opt.update(params, opt.init(params), params)[0] == plain.update(params, opt.init(params), params)[0]
+    with pytest.raises(TypeError, match="bools that are known while tracing"):
+        jax.jit(lambda m: optim.adamw(0.1, mask=m).update(params, opt.init(params), params))(
+            {"w": jnp.array(True), "b": jnp.array(False)}
+        )

@@ -108,3 +108,28 @@ def test_complaints() -> None:
     for make in (optim.clip, optim.clip_by_global_norm, optim.clip_by_block_rms, optim.adaptive_grad_clip):
         with pytest.raises(ValueError, match=r"must lie in \[0, inf\), got -1"):
             make(-1.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optim.clip_by_global_norm(1.0),
+        optim.normalize,
+        optim.normalize_by_update_norm,
+        optim.polyak_sgd,
+        optim.momo,
+        optim.momo_adam,
+    ],
+)
+def test_programs_grow_in_proportion_to_the_leaves(make) -> None:
+    """A number formed from all leaves must not be formed again inside the loop over each (XLA's CPU compiler)."""
+
+    def size(leaves: int) -> int:
+        params, opt = [jnp.ones(3)] * leaves, make()
+
+        def step(params, state):
+            return opt.update(params, state, params, value=jnp.ones(()))
+
+        return len(jax.jit(step).lower(params, opt.init(params)).compile().as_text())
+
+    assert size(80) < 6 * size(20)

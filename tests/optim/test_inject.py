@@ -127,3 +127,27 @@ def test_complaints() -> None:
         optim.with_hyperparams(optim.inject_hyperparams(optim.sgd)(1).init(PARAMS), learning_rate=0.5)
     with pytest.raises(TypeError, match="must be an optimizer"):
         optim.inject_hyperparams(lambda learning_rate: learning_rate)(0.1).init(PARAMS)
+
+
+def test_keys_and_the_factorys_own_functions_are_left_alone() -> None:
+    params = {"w": jnp.ones(3)}
+    opt = optim.inject_hyperparams(optim.noisy_sgd)(0.1, key=jax.random.key(0))
+    state = opt.init(params)
+    assert set(optim.get_hyperparams(state)) == {"learning_rate", "eta", "gamma"}
+    plain = optim.noisy_sgd(0.1, key=jax.random.key(0))
+    updates, _ = opt.update(params, state, params)
+    expected, _ = plain.update(params, plain.init(params), params)
+    assert jnp.allclose(updates["w"], expected["w"], rtol=1e-6)
+    assert "clip_value_fn" not in optim.get_hyperparams(optim.inject_hyperparams(optim.adopt)(0.1).init(params))
+
+
+def test_a_function_that_is_no_schedule_is_named() -> None:
+    def axes(params):
+        return jax.tree.map(lambda p: None, params)
+
+    opt = optim.inject_hyperparams(optim.muon)(0.1, muon_weight_dimension_numbers=axes)
+    with pytest.raises(TypeError, match=r'muon_weight_dimension_numbers is a function.*static_args="muon_weight_dim'):
+        opt.init({"w": jnp.ones((3, 2))})
+    state = optim.inject_hyperparams(optim.sgd)(0.1).init(jnp.ones(1))
+    with pytest.raises(ValueError, match=r"with_hyperparams: learning_rate must be one number"):
+        optim.with_hyperparams(state, learning_rate=jnp.ones(3))

@@ -105,7 +105,7 @@ def test_a_step_hands_the_optimizer_value_gradient_and_functions_of_the_paramete
 
     opt = optim.Optimizer(lambda p: {"difference": jnp.zeros(()), "g": p}, update)
     ts, _ = train.make_step(VG, opt)(train.init(NET, opt, jax.random.key(0), (D,)), x, y)
-    assert seen["rest"] == {"grad_fn"}
+    assert seen["rest"] == {"grad_fn", "obj_fn"}
     np.testing.assert_allclose(ts.opt_state["difference"], 0, atol=1e-6)
     assert_close(ts.opt_state["g"], VG(started().params, (), x, y)[1], rtol=1e-5, atol=1e-6)
 
@@ -245,3 +245,15 @@ def test_bad_input_is_named(call: Any, text: str) -> None:
 def test_minibatch_indices_are_what_the_epoch_uses() -> None:
     indices, weights = data.batch_indices(jax.random.key(0), N, 16, partial=Partial.WEIGHT)
     assert sorted(np.asarray(indices)[np.asarray(weights) > 0].tolist()) == list(range(N))
+
+
+def test_rules_that_estimate_the_hessian_run_in_a_step():
+    net, opt = models.linear(2), optim.sophia(1e-2)
+    step = train.make_step(jax.value_and_grad(train.mean_loss(net, losses.softmax_cross_entropy), has_aux=True), opt)
+    ts = train.init(net, opt, jax.random.key(0), (4,))
+    x, y = jax.random.normal(jax.random.key(1), (8, 4)), jnp.arange(8) % 2
+    values = []
+    for _ in range(20):
+        ts, report = step(ts, x, y)
+        values.append(float(report["loss"]))
+    assert values[-1] < values[0]
