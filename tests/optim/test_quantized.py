@@ -228,7 +228,7 @@ def error_of(library: Any, key: Any = None) -> float:
 
 BROKEN = [
     (None, "LEVELS * jnp.sqrt(jnp.sqrt(ratio))", "LEVELS * jnp.sqrt(ratio)"),
-    (None, "jnp.clip(code, 1, LEVELS)", "jnp.clip(code, 2, LEVELS) - 1"),
+    (None, "jnp.clip(code, 1, LEVELS)", "jnp.clip(code, 60, LEVELS)"),
     (None, "signed = jnp.sign(blocks) *", "signed ="),
     (None, "axis=1, keepdims=True)", "keepdims=True) + 0 * jnp.abs(blocks)[:, :1]"),
     (None, "return (root * root) * (root * root)", "return root * root * root"),
