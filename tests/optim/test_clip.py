@@ -15,8 +15,8 @@ from tests.helpers import assert_close, float64, random
 
 MUTANTS = [
     ("clip", "clip", "jnp.clip(g, -bound, bound)", "jnp.clip(g, -2 * bound, bound)"),
-    ("clip", "clip_by_global_norm", "for s in sums", "for s in sums[:1]"),
-    ("clip", "clip_by_global_norm: at times", "norm <= bound, 1, safe_divide", "norm > bound, 1, safe_divide"),
+    ("clip", "clip_by_global_norm", "sum_of_squares(updates)", "sum_of_squares(jax.tree.leaves(updates)[:1])"),
+    ("clip", "clip_by_global_norm: at times", "within = norm <= bound", "within = norm > bound"),
     ("clip", "clip_by_block_rms", "jnp.sum(abs_sq(g)) / max(g.size, 1)", "jnp.sum(abs_sq(g))"),
     ("clip", "adaptive_grad_clip", "return (0,)", "return (1,)"),
     ("clip", "adaptive_grad_clip", "range(len(shape) - 1)", "range(len(shape))"),

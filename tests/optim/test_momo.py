@@ -15,7 +15,7 @@ from tests.optim.valued import descend_with_value, value_and_gradient
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("momo", "momo: model", "state.count == 0, jnp.zeros_like(value)", "state.count < 0, 0 * value"),
-    ("momo", "momo: model", "jnp.where(squares <= FLAT, jnp.zeros_like(f), meets)", "rate"),
+    ("momo", "momo: model", "jnp.minimum(rate / rho, meets)", "rate / rho"),
     ("momo", "momo: decay", "return ((1 - like(c, d)) * p.astype(d.dtype) - like(tau, d) * d) / like(c, d)",
      "return (1 - like(c, d)) / like(c, d) * p.astype(d.dtype) - like(tau, d) * d"),
     ("momo", "momo: adapts from above", "s / (2 * c * rho)", "s / (c * rho)"),

@@ -18,7 +18,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("polyak", "polyak_sgd: sps+", "jax.nn.relu(gap)", "gap"),
     ("polyak", "polyak_sgd: sps+", "jax.nn.relu(gap)", "jnp.abs(gap)"),
     ("polyak", "scale_by_polyak", "squares = squares + like(eps, squares)", "squares = squares"),
-    ("polyak", "polyak_sgd", "jnp.minimum(safe_divide", "jnp.maximum(safe_divide"),
+    ("polyak", "polyak_sgd", "jnp.minimum(step", "jnp.maximum(step"),
     ("polyak", "polyak_sgd: scaling", "scaling, where=", "2 * scaling, where="),
     ("polyak", "scale_by_polyak", "squares = sum_of_squares(grads)", "squares = jnp.sqrt(sum_of_squares(grads))"),
 ]

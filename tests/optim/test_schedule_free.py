@@ -16,8 +16,8 @@ from tests.helpers import assert_close, float64, random, strict
 STEPS = 100
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("schedule_free", "schedule_free_sgd", "x = (y - (1 - b) * z) / b", "x = y"),
-    ("schedule_free", "schedule_free_sgd", "b * like(c, u) * (z - x) + (1 - b) * u", "b * like(c, u) * (z - x) + u"),
+    ("schedule_free", "schedule_free_sgd", "(new - y) +", "(new - z) +"),
+    ("schedule_free", "schedule_free_sgd", "(1 - like(c, u)) * (1 - b) * (new - z)", "(1 - b) * (new - z)"),
     ("schedule_free", "schedule_free", "weight = max_lr ** like(weight_lr_power, max_lr)", "weight = max_lr**2"),
     ("schedule_free", "schedule_free", "at_count(learning_rate, count)", "at_count(learning_rate, state.count)"),
     ("schedule_free", "schedule_free", "jnp.maximum(state.max_lr, like(", "jnp.minimum(jnp.inf, like("),
