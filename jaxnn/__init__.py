@@ -6,8 +6,8 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 ROOMS = (
-    "activations", "checks", "cli", "compare", "data", "initializers", "landscapes", "layers", "losses", "metrics",
-    "models", "numerics", "ops", "optim", "plots", "schedules", "train", "tree", "types",
+    "activations", "backprop", "checks", "cli", "compare", "data", "initializers", "landscapes", "layers", "losses",
+    "metrics", "models", "numerics", "ops", "optim", "plots", "schedules", "tape", "train", "tree", "types",
 )  # fmt: skip
 
 

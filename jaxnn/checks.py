@@ -142,6 +142,19 @@ def require_key(where: str, key: Any) -> None:
         raise TypeError(f"{where}: key must be a typed key, got {got}. Make one with jax.random.key(seed).")
 
 
+def require_function(where: str, name: str, value: Any, example: str, *, optional: bool = True) -> None:
+    """Raise TypeError unless `value` is a function, or None where that is allowed.
+
+    Example:
+        >>> require_function("mean_loss", "loss", "mse", "losses.mse", optional=False)
+        Traceback (most recent call last):
+        TypeError: mean_loss: loss must be a function, such as losses.mse; got 'mse'.
+    """
+    if not callable(value) and not (optional and value is None):
+        end = ", or None" if optional else ""
+        raise TypeError(f"{where}: {name} must be a function, such as {example}{end}; got {value!r}.")
+
+
 def pair(where: str, name: str, value: int | Sequence[int], dims: int = 2, minimum: int = 1) -> tuple[int, ...]:
     """One int for each of `dims` axes: 3 -> (3, 3); (3, 5) stays.
 

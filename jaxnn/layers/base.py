@@ -219,6 +219,19 @@ def param(where: str, params: Params, name: str) -> Array:
     return params[name]
 
 
+def require_net(where: str, net: Any) -> None:
+    """Raise TypeError unless `net` is a Layer.
+
+    Example:
+        >>> require_net("mean_loss", "mlp")
+        Traceback (most recent call last):
+        TypeError: mean_loss: net must be a Layer, such as models.serial(...), got 'mlp'.
+    """
+    if not isinstance(net, Layer):
+        hint = " Call it first, as in models.cnn()." if callable(net) else ""
+        raise TypeError(f"{where}: net must be a Layer, such as models.serial(...), got {net!r}.{hint}")
+
+
 def _brief(value: Any) -> str:
     """An option as a table shows it: functions by name."""
     if callable(value):

@@ -88,8 +88,18 @@ from jaxnn.losses.regression import (
     mse,
     mse_grad,
 )
-from jaxnn.losses.regularizers import Regularizer, elastic, elastic_grad, l1, l1_grad, l2, l2_grad
+from jaxnn.losses.regularizers import (
+    Regularizer,
+    elastic,
+    elastic_grad,
+    l1,
+    l1_grad,
+    l2,
+    l2_grad,
+    regularizer_derivative_of,
+)
 from jaxnn.losses.softmax import example_weights, softmax_cross_entropy, softmax_cross_entropy_grad
+from jaxnn.losses.table import derivative_of
 
 __all__ = [
     "Regularizer",
@@ -101,6 +111,7 @@ __all__ = [
     "cosine_distance_grad",
     "cross_entropy",
     "cross_entropy_grad",
+    "derivative_of",
     "elastic",
     "elastic_grad",
     "entropy",
@@ -132,6 +143,7 @@ __all__ = [
     "multiclass_hinge_grad",
     "perceptron_loss",
     "perceptron_loss_grad",
+    "regularizer_derivative_of",
     "sigmoid_binary_cross_entropy",
     "sigmoid_binary_cross_entropy_grad",
     "softmax_cross_entropy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -16,6 +17,9 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 Regularizer: TypeAlias = Callable[[Params], Array]
 """params -> scalar."""
+
+Slopes: TypeAlias = Callable[[Params], Params]
+"""params -> tree like params."""
 
 Mask: TypeAlias = Any
 """params -> tree of bools, such a tree itself, or None for all leaves."""
@@ -42,7 +46,7 @@ def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 
     Reference: Hoerl & Kennard 1970, "Ridge regression: biased estimation for nonorthogonal problems".
     """
-    return _penalty("l2", [(strength, jnp.square)], mask)
+    return _penalty("l2", [(strength, jnp.square)], mask, _l2_slopes(strength))
 
 
 def l2_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Params], Params]:
@@ -58,7 +62,7 @@ def l2_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Param
         >>> l2_grad(0.5)({"w": jnp.array([1.0, 2.0]), "b": jnp.array([9.0])})
         {'b': Array([0.], dtype=float32), 'w': Array([1., 2.], dtype=float32)}
     """
-    return _penalty_grad("l2_grad", [(strength, lambda w: 2 * w)], mask)
+    return _penalty_grad("l2_grad", _l2_slopes(strength), mask)
 
 
 def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
@@ -80,7 +84,7 @@ def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 
     Reference: Tibshirani 1996, "Regression shrinkage and selection via the lasso".
     """
-    return _penalty("l1", [(strength, absolute)], mask)
+    return _penalty("l1", [(strength, absolute)], mask, _l1_slopes(strength))
 
 
 def l1_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Params], Params]:
@@ -96,7 +100,7 @@ def l1_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Param
         >>> l1_grad(0.5)({"w": jnp.array([3.0, 0.0]), "b": jnp.array([9.0])})
         {'b': Array([0.], dtype=float32), 'w': Array([0.5, 0. ], dtype=float32)}
     """
-    return _penalty_grad("l1_grad", [(strength, jnp.sign)], mask)
+    return _penalty_grad("l1_grad", _l1_slopes(strength), mask)
 
 
 def elastic(l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
@@ -118,7 +122,8 @@ def elastic(l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_we
 
     Reference: Zou & Hastie 2005, "Regularization and variable selection via the elastic net".
     """
-    return _penalty("elastic", [(l1_strength, absolute), (l2_strength, jnp.square)], mask)
+    terms: Terms = [(l1_strength, absolute), (l2_strength, jnp.square)]
+    return _penalty("elastic", terms, mask, _l1_slopes(l1_strength) + _l2_slopes(l2_strength))
 
 
 def elastic_grad(
@@ -136,14 +141,48 @@ def elastic_grad(
         >>> elastic_grad(0.5, 0.25)({"w": jnp.array([1.0, 0.0])})
         {'w': Array([1., 0.], dtype=float32)}
     """
-    return _penalty_grad("elastic_grad", [(l1_strength, jnp.sign), (l2_strength, lambda w: 2 * w)], mask)
+    return _penalty_grad("elastic_grad", _l1_slopes(l1_strength) + _l2_slopes(l2_strength), mask)
 
 
 Terms: TypeAlias = list[tuple[Scalar, Callable[[Array], Array]]]
 """Strengths, each with the function of the entries of a leaf that it multiplies."""
 
 
-def _penalty(where: str, terms: Terms, mask: Mask) -> Regularizer:
+def _l1_slopes(strength: Scalar) -> Terms:
+    return [(strength, jnp.sign)]
+
+
+def _l2_slopes(strength: Scalar) -> Terms:
+    return [(strength, lambda w: 2 * w)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Penalty:
+    """A regularizer that knows its derivative: called with the parameters, the value; `grad`, the slopes.
+
+    Example:
+        >>> l2(0.5).grad({"w": jnp.array([3.0])})
+        {'w': Array([3.], dtype=float32)}
+    """
+
+    value: Regularizer
+    grad: Slopes
+
+    def __call__(self, params: Params) -> Array:
+        return self.value(params)
+
+
+def regularizer_derivative_of(regularizer: Regularizer) -> Slopes:
+    """The gradient of a penalty with respect to the parameters; of one of your own, by `jax.grad`.
+
+    Example:
+        >>> regularizer_derivative_of(l1(0.5))({"w": jnp.array([3.0, 0.0])})
+        {'w': Array([0.5, 0. ], dtype=float32)}
+    """
+    return regularizer.grad if isinstance(regularizer, Penalty) else jax.grad(regularizer)
+
+
+def _penalty(where: str, terms: Terms, mask: Mask, slopes: Terms) -> Penalty:
     _require_strengths(where, terms)
 
     def penalty(params: Params) -> Array:
@@ -159,7 +198,7 @@ def _penalty(where: str, terms: Terms, mask: Mask) -> Regularizer:
             total = total + jnp.asarray(strength, dtype) * sum(sums, start=jnp.zeros((), dtype))
         return total
 
-    return penalty
+    return Penalty(penalty, _penalty_grad(where, slopes, mask))
 
 
 def _penalty_grad(where: str, terms: Terms, mask: Mask) -> Callable[[Params], Params]:

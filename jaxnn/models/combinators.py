@@ -50,23 +50,23 @@ def serial(*parts: Layer) -> Layer:
                 p, s = part.init(jax.random.fold_in(key, i), shape)
                 shape = output_example(part, p, s, shape)
             except (TypeError, ValueError) as error:
-                raise _located(error, i, part, f"one example of shape {shape.shape}") from None
+                raise located(error, i, part, f"one example of shape {shape.shape}") from None
             params.append(p)
             states.append(s)
-        return tuple(params), _join(states)
+        return tuple(params), join(states)
 
     def apply(
         params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
     ) -> tuple[Array, State]:
-        _require_params("serial", params, parts)
+        require_params("serial", params, parts)
         states = []
-        for i, (part, p, s) in enumerate(zip(parts, params, _spread(state, parts), strict=True)):
+        for i, (part, p, s) in enumerate(zip(parts, params, spread(state, parts), strict=True)):
             try:
-                x, s = pair_of(part, part.apply(p, s, x, key=_fold(key, i), train=train))
+                x, s = pair_of(part, part.apply(p, s, x, key=fold(key, i), train=train))
             except (TypeError, ValueError) as error:
-                raise _located(error, i, part, f"x of shape {jnp.shape(x)}") from None
+                raise located(error, i, part, f"x of shape {jnp.shape(x)}") from None
             states.append(s)
-        return x, _join(states)
+        return x, join(states)
 
     return Layer(init, apply, SERIAL, MappingProxyType({}), parts)
 
@@ -89,7 +89,7 @@ def residual(*parts: Layer, shortcut: Layer | None = None) -> Layer:
         >>> net.predict(params, state, jnp.ones((5, 3))).shape
         (5, 3)
     """
-    return _branches(RESIDUAL, (serial(*parts), serial() if shortcut is None else shortcut), _add)
+    return _branches(RESIDUAL, (serial(*parts), serial() if shortcut is None else shortcut), add)
 
 
 def parallel(*parts: Layer, combine: Callable[[Sequence[Array]], Array] | None = None) -> Layer:
@@ -108,7 +108,7 @@ def parallel(*parts: Layer, combine: Callable[[Sequence[Array]], Array] | None =
     """
     if not parts:
         raise ValueError("parallel: expected at least one layer, got none.")
-    return _branches(PARALLEL, parts, _concatenate if combine is None else combine)
+    return _branches(PARALLEL, parts, concatenate if combine is None else combine)
 
 
 def _branches(kind: Kind, parts: tuple[Layer, ...], combine: Callable[[Sequence[Array]], Array]) -> Layer:
@@ -117,23 +117,28 @@ def _branches(kind: Kind, parts: tuple[Layer, ...], combine: Callable[[Sequence[
 
     def init(key: Key, example: jax.ShapeDtypeStruct) -> tuple[Params, State]:
         made = [part.init(jax.random.fold_in(key, i), example) for i, part in enumerate(parts)]
-        return tuple(p for p, _ in made), _join([s for _, s in made])
+        return tuple(p for p, _ in made), join([s for _, s in made])
 
     def apply(
         params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
     ) -> tuple[Array, State]:
-        _require_params(kind.name, params, parts)
+        require_params(kind.name, params, parts)
         made = [
-            part.apply(p, s, x, key=_fold(key, i), train=train)
-            for i, (part, p, s) in enumerate(zip(parts, params, _spread(state, parts), strict=True))
+            part.apply(p, s, x, key=fold(key, i), train=train)
+            for i, (part, p, s) in enumerate(zip(parts, params, spread(state, parts), strict=True))
         ]
-        return combine([y for y, _ in made]), _join([s for _, s in made])
+        return combine([y for y, _ in made]), join([s for _, s in made])
 
     return Layer(init, apply, kind, MappingProxyType({"combine": combine}), parts)
 
 
-def _add(outputs: Sequence[Array]) -> Array:
-    """The sum of a residual block's two branches."""
+def add(outputs: Sequence[Array]) -> Array:
+    """The sum of a residual block's two branches.
+
+    Example:
+        >>> add([jnp.ones((1, 2)), jnp.ones((1, 2))])
+        Array([[2., 2.]], dtype=float32)
+    """
     y, skip = outputs
     if y.shape != skip.shape:
         raise ValueError(
@@ -143,8 +148,13 @@ def _add(outputs: Sequence[Array]) -> Array:
     return y + skip
 
 
-def _concatenate(outputs: Sequence[Array]) -> Array:
-    """The outputs side by side along the last axis."""
+def concatenate(outputs: Sequence[Array]) -> Array:
+    """The outputs side by side along the last axis.
+
+    Example:
+        >>> concatenate([jnp.ones((1, 1)), jnp.zeros((1, 2))])
+        Array([[1., 0., 0.]], dtype=float32)
+    """
     if len({y.shape[:-1] for y in outputs}) > 1:
         raise ValueError(
             f"parallel: outputs must agree on all but the last axis, got {[y.shape for y in outputs]}. "
@@ -153,17 +163,34 @@ def _concatenate(outputs: Sequence[Array]) -> Array:
     return jnp.concatenate(list(outputs), axis=-1)
 
 
-def _fold(key: Key | None, i: int) -> Key | None:
+def fold(key: Key | None, i: int) -> Key | None:
+    """The key of part i; None without a key.
+
+    Example:
+        >>> fold(None, 3) is None
+        True
+    """
     return None if key is None else jax.random.fold_in(key, i)
 
 
-def _join(states: Sequence[State]) -> State:
-    """The states of the parts as one: () if none holds an array."""
+def join(states: Sequence[State]) -> State:
+    """The states of the parts as one: () if none holds an array.
+
+    Example:
+        >>> join([(), ()])
+        ()
+    """
     return tuple(states) if jax.tree.leaves(states) else ()
 
 
-def _spread(state: State, parts: tuple[Layer, ...]) -> tuple[State, ...]:
-    """The inverse of `_join`."""
+def spread(state: State, parts: tuple[Layer, ...]) -> tuple[State, ...]:
+    """The inverse of `join`: one state for each part.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> spread((), (Relu, Relu))
+        ((), ())
+    """
     if isinstance(state, tuple) and len(state) == len(parts):
         return state
     if isinstance(state, tuple) and not state:
@@ -184,7 +211,12 @@ def _require_layers(where: str, parts: Sequence[Any]) -> None:
             raise TypeError(f"{where}: part {i} must be a Layer, got {part!r}.{hint}")
 
 
-def _require_params(where: str, params: Params, parts: tuple[Layer, ...]) -> None:
+def require_params(where: str, params: Params, parts: tuple[Layer, ...]) -> None:
+    """Raise ValueError unless params has one entry for each part.
+
+    Example:
+        >>> require_params("serial", (), ())
+    """
     if not isinstance(params, tuple | list) or len(params) != len(parts):
         got = f"{type(params).__name__} of {len(params)}" if hasattr(params, "__len__") else repr(params)
         raise ValueError(
@@ -193,7 +225,13 @@ def _require_params(where: str, params: Params, parts: tuple[Layer, ...]) -> Non
         )
 
 
-def _located(error: TypeError | ValueError, i: int, part: Layer, given: str) -> TypeError | ValueError:
-    """The same error with a note that says which part raised it, given what."""
+def located(error: TypeError | ValueError, i: int, part: Layer, given: str) -> TypeError | ValueError:
+    """The same error with a note that says which part raised it, given what.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> located(ValueError("too large"), 3, Relu, "x of shape (2,)").__notes__
+        ['in part 3 of serial (activation), given x of shape (2,)']
+    """
     error.add_note(f"in part {i} of serial ({part.kind.name}), given {given}")
     return error

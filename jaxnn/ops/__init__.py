@@ -8,6 +8,7 @@ held against `jax.vjp` in the tests.
 |---|---|---|
 | `matmul.linear` | `matmul.linear_input_grad` | `matmul.linear_weight_grad`, `matmul.bias_grad` |
 | `conv.conv` | `conv.conv_input_grad` | `conv.conv_weight_grad` |
+| (`patches.conv_patches`: what each output of a convolution saw) | | |
 | `pooling.max_pool` | `pooling.max_pool_input_grad` | |
 | `pooling.average_pool` | `pooling.average_pool_input_grad` | |
 | `gather.take_rows` | (integer input) | `gather.take_rows_weight_grad` |

@@ -20,7 +20,7 @@ from jax import lax
 
 from jaxnn.checks import pair
 from jaxnn.numerics import accumulate
-from jaxnn.ops.conv_matmul import conv_as_matmul
+from jaxnn.ops.conv_matmul import conv_as_matmul, conv_weight_grad_as_matmul
 from jaxnn.types import Array, Shape
 
 Padding: TypeAlias = str | Sequence[tuple[int, int]]
@@ -180,16 +180,24 @@ def conv_input_grad(
         span = (k - 1) * d + 1
         first = span - 1 - low
         back.append((first, n - ((out - 1) * s + 1) - first + span - 1))
-    return lax.conv_general_dilated(
-        dy,
-        _flip_and_transpose(w.astype(dy.dtype), groups),
-        (1,) * dims,
-        back,
+    flipped = _flip_and_transpose(w.astype(dy.dtype), groups)
+    native = partial(
+        lax.conv_general_dilated,
+        window_strides=(1,) * dims,
+        padding=back,
         lhs_dilation=stride,
         rhs_dilation=dilation,
         dimension_numbers=_dimensions(dy.ndim),
         feature_group_count=groups,
     )
+
+    def as_products(dy: Array, flipped: Array) -> Array:
+        spread = [(0, 0, 0), *((low, high, s - 1) for (low, high), s in zip(back, stride, strict=True)), (0, 0, 0)]
+        wide = lax.pad(dy, jnp.zeros((), dy.dtype), spread)
+        ones, none = (1,) * dims, ((0, 0),) * dims
+        return conv_as_matmul(wide, flipped, stride=ones, pads=none, dilation=dilation, groups=groups)
+
+    return lax.platform_dependent(dy, flipped, cpu=as_products, default=native)
 
 
 def _flip_and_transpose(w: Array, groups: int) -> Array:
@@ -234,14 +242,16 @@ def conv_weight_grad(
     for n, out, k, s, d, (low, _) in zip(x.shape[1:-1], dy.shape[1:-1], window, stride, dilation, pads, strict=True):
         ends.append((low, (k - 1) * d + (out - 1) * s + 1 - n - low))
     spatial = "".join(str(i) for i in range(dims))
-    return lax.conv_general_dilated(
-        accumulate(x),
-        accumulate(dy),
-        dilation,
-        ends,
+    native = partial(
+        lax.conv_general_dilated,
+        window_strides=dilation,
+        padding=ends,
         rhs_dilation=stride,
         # Channels of x play the batch and examples play the channels that are summed over.
         dimension_numbers=(f"C{spatial}N", f"I{spatial}O", f"{spatial}NC"),
         batch_group_count=groups,
         precision=lax.Precision.HIGHEST,
     )
+    geometry: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
+    as_products = partial(conv_weight_grad_as_matmul, window=window, **geometry)
+    return lax.platform_dependent(accumulate(x), accumulate(dy), cpu=as_products, default=native)

@@ -45,27 +45,95 @@ def conv_as_matmul(
         Array([9., 9.], dtype=float32)
     """
     *window, c_in, c_out = w.shape
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
-    out = tuple(
-        (n - (k - 1) * d - 1) // s + 1 for n, k, d, s in zip(x.shape[1:-1], window, dilation, stride, strict=True)
-    )
-    joined = _joined_axes(tuple(window), c_in)
-    split = len(window) - joined
+    x = _padded(x, pads)
+    out = _output_sizes(x.shape[1:-1], tuple(window), stride, dilation)
+    inner, outer = _split(tuple(window), c_in)
+
+    def product(k: tuple[int, ...]) -> Array:
+        columns = _columns(x, k, inner, out, stride, dilation, groups)
+        return _grouped_product(columns, w[k].reshape(columns.shape[2], groups, c_out // groups))
+
+    return functools.reduce(operator.add, map(product, outer)).reshape(x.shape[0], *out, c_out).astype(x.dtype)
+
+
+def conv_weight_grad_as_matmul(
+    x: Array,
+    dy: Array,
+    window: Shape,
+    *,
+    stride: Shape,
+    pads: tuple[tuple[int, int], ...],
+    dilation: Shape,
+    groups: int,
+) -> Array:
+    """dw[k, i, c] = sum over n and o of x[n, o s + k d - p, i] dy[n, o, c]: the columns of x, transposed, times dy.
+
+    Args:
+        x: (N, *spatial, C_in).
+        dy: (N, *spatial', C_out), of the dtype of x.
+        window: spatial sizes of the kernel.
+        stride, pads, dilation, groups: as for `conv_as_matmul`.
+
+    Returns:
+        (*window, C_in / groups, C_out), in the accumulation dtype.
+
+    Example:
+        >>> x, dy = jnp.ones((1, 5, 5, 1)), jnp.ones((1, 3, 3, 2))
+        >>> geometry = {"stride": (1, 1), "pads": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+        >>> conv_weight_grad_as_matmul(x, dy, (3, 3), **geometry)[0, 0]
+        Array([[9., 9.]], dtype=float32)
+    """
+    c_in, c_out = x.shape[-1] // groups, dy.shape[-1]
+    x = _padded(x, pads)
+    inner, outer = _split(window, c_in)
+    errors = dy.reshape(-1, groups, c_out // groups)
+    wide = accumulation_dtype(x.dtype)
+
+    def product(k: tuple[int, ...]) -> Array:
+        columns = _columns(x, k, inner, dy.shape[1:-1], stride, dilation, groups)
+        if groups == 1:
+            both = (columns.reshape(-1, columns.shape[2]), errors.reshape(-1, c_out))
+            return lax.dot_general(*both, (((0,), (0,)), ((), ())), preferred_element_type=wide)
+        by_group = lax.dot_general(columns, errors, (((0,), (0,)), ((1,), (1,))), preferred_element_type=wide)
+        return jnp.swapaxes(by_group, 0, 1).reshape(-1, c_out)
+
+    return jnp.stack([product(k) for k in outer]).reshape(*window, c_in, c_out)
+
+
+def _padded(x: Array, pads: tuple[tuple[int, int], ...]) -> Array:
+    """x with zeros around its spatial axes; a negative padding cuts off."""
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
+
+
+def _output_sizes(sizes: Shape, window: Shape, stride: Shape, dilation: Shape) -> Shape:
+    """The spatial sizes of the outputs, from those of the padded inputs."""
+    return tuple((n - (k - 1) * d - 1) // s + 1 for n, k, d, s in zip(sizes, window, dilation, stride, strict=True))
+
+
+def _split(window: Shape, c_in: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Offsets in the window axes that are joined to the channels, and in those that are summed over."""
+    split = len(window) - _joined_axes(window, c_in)
+    return [list(itertools.product(*map(range, axes))) for axes in (window[split:], window[:split])]  # type: ignore
+
+
+def _columns(
+    x: Array,
+    outer: tuple[int, ...],
+    inner: list[tuple[int, ...]],
+    out: Shape,
+    stride: Shape,
+    dilation: Shape,
+    groups: int,
+) -> Array:
+    """For each output position the entries of x that the kernel meets at one outer offset: (N T, groups, D)."""
 
     def slice_at(offset: tuple[int, ...]) -> Array:
         starts = [k * d for k, d in zip(offset, dilation, strict=True)]
         stops = [start + (o - 1) * s + 1 for start, o, s in zip(starts, out, stride, strict=True)]
         part = lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *stride, 1))
-        return part.reshape(-1, groups, c_in)
+        return part.reshape(-1, groups, x.shape[-1] // groups)
 
-    def product(outer: tuple[int, ...]) -> Array:
-        inner = itertools.product(*map(range, window[split:]))
-        columns = lax.concatenate([slice_at((*outer, *k)) for k in inner], dimension=2)
-        kernel = w[outer].reshape(columns.shape[2], groups, c_out // groups)
-        return _grouped_product(columns, kernel)
-
-    terms = [product(outer) for outer in itertools.product(*map(range, window[:split]))]
-    return functools.reduce(operator.add, terms).reshape(x.shape[0], *out, c_out).astype(x.dtype)
+    return lax.concatenate([slice_at((*outer, *k)) for k in inner], dimension=2)
 
 
 def _joined_axes(window: Shape, c_in: int) -> int:

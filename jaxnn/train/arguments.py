@@ -9,30 +9,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxnn.checks import require_function
 from jaxnn.layers import Layer
+from jaxnn.layers.base import require_net
 from jaxnn.types import Array, Loss, Params, State
+
+__all__ = [
+    "CHUNK_ENTRIES",
+    "as_pair",
+    "require_function",
+    "require_metrics",
+    "require_net",
+    "require_optimizer",
+    "require_rules",
+    "require_targets",
+]
 
 CHUNK_ENTRIES = 2**22
 """How many zeros stand in for outputs at a time while labels are looked at."""
-
-
-def require_net(where: str, net: Any) -> None:
-    """Raise TypeError unless `net` is a Layer."""
-    if not isinstance(net, Layer):
-        hint = " Call it first, as in models.cnn()." if callable(net) else ""
-        raise TypeError(f"{where}: net must be a Layer, such as models.serial(...), got {net!r}.{hint}")
 
 
 def require_optimizer(where: str, opt: Any) -> None:
     """Raise TypeError unless `opt` has init and update."""
     if not (hasattr(opt, "init") and hasattr(opt, "update")):
         raise TypeError(f"{where}: opt must be an optimizer, such as optim.adam(1e-3), got {opt!r}.")
-
-
-def require_function(where: str, name: str, value: Any, example: str) -> None:
-    """Raise TypeError unless `value` is None or a function."""
-    if value is not None and not callable(value):
-        raise TypeError(f"{where}: {name} must be a function, such as {example}, or None; got {value!r}.")
 
 
 def require_metrics(where: str, metrics: Any) -> None:

@@ -1,0 +1,44 @@
+"""Backpropagation by hand: one rule for each kind of layer, and the sweep back through a network.
+
+- `value_and_grad(net, loss, regularizer)` is the training loss and its gradient, in the place of
+  `jax.value_and_grad(train.mean_loss(net, loss, regularizer), has_aux=True)`.
+- `record(net, loss)` keeps what the backward pass saw as a `jaxnn.tape.Tape`, for `jaxnn.per_example`.
+- `coverage(net, loss)` prints which layers are differentiated by hand and which by `jax.vjp`.
+- `trace_table(net, ...)` prints every z, a, delta and gradient of a small network.
+- `register(kind, Rule(...))` gives a layer of your own its rule.
+
+| rules | module | derivations |
+|---|---|---|
+| dense, conv, embedding, flatten, dropout | `linear` | linear maps and their adjoints |
+| activations, softmax, poolings | `pointwise` | s'(z), p . (g - p'g), masks |
+| batch, layer, group, RMS norm | `norms` | through the mean and the variance |
+| serial, residual, parallel | `combinators` | the chain rule |
+| softmax + cross-entropy, sigmoid + BCE | `fused` | y - d |
+| `remat_every` | `checkpoint` | the forward pass of a segment again |
+
+The derivatives of the losses stand beside them in `jaxnn.losses`, the adjoints of array operations in `jaxnn.ops`. No
+layer has a `custom_vjp`: `jax.grad` through `net.apply` stays an independent check of every rule.
+"""
+
+from jaxnn.backprop import combinators, linear, norms, pointwise
+from jaxnn.backprop.coverage import coverage
+from jaxnn.backprop.gradient import coupled_layers, record, value_and_grad
+from jaxnn.backprop.rule import AUTOMATIC, Rule, keep_input, register, rule_of
+from jaxnn.backprop.trace import trace_table
+
+__all__ = [
+    "AUTOMATIC",
+    "Rule",
+    "combinators",
+    "coupled_layers",
+    "coverage",
+    "keep_input",
+    "linear",
+    "norms",
+    "pointwise",
+    "record",
+    "register",
+    "rule_of",
+    "trace_table",
+    "value_and_grad",
+]

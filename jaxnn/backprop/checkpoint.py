@@ -1,0 +1,112 @@
+"""Checkpointing: keep the input of every k-th part, and run the parts between again on the way back.
+
+A stack of n parts keeps n activations for its backward pass. With a checkpoint at every k-th part it keeps n / k, and
+those of the k parts at work: least, about 2 sqrt(n), at k = sqrt(n). The price is one more forward pass. The last
+segment is not run again: its backward pass comes first.
+
+Reference:
+    Chen, T., Xu, B., Zhang, C. & Guestrin, C. (2016). Training deep nets with sublinear memory cost, section 4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax import lax
+
+from jaxnn.backprop.combinators import SERIAL_RULE, AtLogits, Part, parts_of, run, run_back
+from jaxnn.backprop.rule import Cache, Collect, Rule, rule_of
+from jaxnn.checks import require_positive_int
+from jaxnn.layers.base import Layer
+from jaxnn.models.combinators import join
+from jaxnn.types import Array, Key, Params, PyTree, State
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """What is kept of parts that will be run again."""
+
+    parts: list[Part]
+    x: Array
+    train: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checkpointed(Rule):
+    """A serial's rule; its cache lists, for each part, its own cache, or at a segment's first part the segment."""
+
+    def backward(
+        self, layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
+    ) -> tuple[Array, PyTree]:
+        starts = [i for i, kept in enumerate(cache) if isinstance(kept, _Segment)]
+        last = starts[-1] + len(cache[starts[-1]].parts) if starts else 0
+        error, found = run_back(list(zip(layer.parts, params, cache, strict=True))[last:], dy, collect)
+        for start in reversed(starts):
+            error, inner = _again(cache[start], error, collect)
+            found = inner + found
+        return error, tuple(found)
+
+
+def checkpointed(net: Layer, every: int) -> Rule:
+    """The rule of a serial that keeps the inputs of every `every`-th part only.
+
+    Raises:
+        ValueError: `net` is not a serial, or every < 1.
+
+    Example:
+        >>> from jaxnn.layers import Dense, Relu
+        >>> from jaxnn.models import serial
+        >>> net = serial(Dense(2), Relu, Dense(2))
+        >>> params, state = net.init(jax.random.key(0), (3,))
+        >>> rule = checkpointed(net, 2)
+        >>> y, state, cache = rule.forward(net, params, state, jax.numpy.ones((1, 3)), key=None, train=True)
+        >>> [type(kept).__name__ for kept in cache[:2]]
+        ['_Segment', 'NoneType']
+    """
+    every = require_positive_int("value_and_grad", "remat_every", every)
+    if rule_of(net) is not SERIAL_RULE:
+        raise ValueError(
+            f"value_and_grad: remat_every counts the parts of models.serial(...), got a {net.kind.name} layer. "
+            "Leave remat_every out, or wrap the network's parts in a serial."
+        )
+
+    def forward(
+        layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
+    ) -> tuple[Array, State, Cache]:
+        parts = parts_of(layer, params, state, key)
+        cache: list[Any] = []
+        states: list[State] = []
+        for start in range(0, len(parts), every):
+            segment = parts[start : start + every]
+            y, new, caches = run(segment, x, train=train, first=start)
+            last = start + every >= len(parts)
+            cache += caches if last else [_Segment(segment, x, train), *[None] * (len(segment) - 1)]
+            states += new
+            x = y
+        return x, join(states), cache
+
+    return _Checkpointed(forward, SERIAL_RULE.input_grad, SERIAL_RULE.uses, SERIAL_RULE.couples)
+
+
+def _again(segment: _Segment, dy: Any, collect: Collect) -> tuple[Array, list[PyTree]]:
+    """The backward pass of a segment, its forward pass run again first.
+
+    The barrier ties the second forward pass to the error, which comes back late; without it the compiler would see
+    that the two forward passes are one, and keep its activations after all.
+    """
+    layers = [layer for layer, *_ in segment.parts]
+    held = [(p, s, None if key is None else jax.random.key_data(key)) for _, p, s, key in segment.parts]
+    held, x, dy = lax.optimization_barrier((held, segment.x, dy))
+    keys = [
+        None if key is None else _like(data, key) for (*_, key), (*_, data) in zip(segment.parts, held, strict=True)
+    ]
+    parts = [(layer, p, s, key) for layer, (p, s, _), key in zip(layers, held, keys, strict=True)]
+    _, _, caches = run(parts, x, train=segment.train)
+    return run_back([(layer, p, c) for (layer, p, *_), c in zip(parts, caches, strict=True)], dy, collect)
+
+
+def _like(data: Array, key: Key) -> Key:
+    """Key data as a key of the same kind."""
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))

@@ -1,0 +1,169 @@
+"""The gradient of the training loss by the hand-written rules, and the tape of one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import losses
+from jaxnn.backprop.checkpoint import checkpointed
+from jaxnn.backprop.combinators import AtLogits, backward, forward
+from jaxnn.backprop.fused import output_error
+from jaxnn.backprop.rule import Cache, Collect, Rule, gradient_of, rule_of
+from jaxnn.checks import require_function
+from jaxnn.layers.base import Layer, require_net
+from jaxnn.losses.mean import combined_weights, weighted_mean
+from jaxnn.numerics import accumulate
+from jaxnn.tape import Tape
+from jaxnn.types import Array, Key, Loss, Params, PyTree, State
+
+ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
+"""(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads)."""
+
+
+def value_and_grad(
+    net: Layer,
+    loss: Loss,
+    regularizer: Callable[[Params], Array] | None = None,
+    *,
+    remat_every: int | None = None,
+) -> ValueAndGrad:
+    """The training loss and its gradient: what `jax.value_and_grad(train.mean_loss(...), has_aux=True)` gives.
+
+    C(params) = sum_i w_i loss(net(x_i), y_i) / sum_i w_i + regularizer(params), in training mode; w_i = 1 without
+    weights. The gradient comes from one forward pass and one sweep back through the layers' rules, from the derivative
+    of the loss, written by hand in `jaxnn.losses`, times w_i / sum w. It differs from `jax.grad`'s by rounding alone.
+    `coverage(net, loss)` shows what is written by hand and what is left to `jax.vjp`.
+
+    Args:
+        net: a network.
+        loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,). A last softmax or sigmoid and the
+            cross-entropy of its probabilities are differentiated in one step, y - d, finite where y has rounded to 0.
+        regularizer: a function of the parameters, such as `losses.l2(1e-4)`; added to the mean.
+        remat_every: keep only the inputs of every k-th part of a serial, and run the parts between again on the way
+            back: the same numbers from less memory. None keeps all.
+
+    Returns:
+        `vg(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads)`: value a scalar, state with
+        updated running statistics, grads like params, in their dtypes. `train.make_step` and `make_epoch` take it.
+
+    Raises:
+        TypeError: net is not a Layer, or loss or regularizer not a function.
+        ValueError: `remat_every` with a network that is not a serial; later, parameters of another network, a loss
+            that does not return one value for each example, or weights that do not fit them.
+
+    Reference:
+        Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
+
+    Example:
+        >>> from jaxnn import models
+        >>> net = models.linear(3)
+        >>> params, state = net.init(jax.random.key(0), (4,))
+        >>> vg = value_and_grad(net, losses.softmax_cross_entropy)
+        >>> (value, state), grads = vg(params, state, jnp.ones((2, 4)), jnp.array([0, 2]))
+        >>> grads[1]["w"].shape
+        (4, 3)
+    """
+    require_net("value_and_grad", net)
+    require_function("value_and_grad", "loss", loss, "losses.softmax_cross_entropy", optional=False)
+    require_function("value_and_grad", "regularizer", regularizer, "losses.l2(1e-4)")
+    error_of = output_error(net, loss)
+    saving = None if remat_every is None else checkpointed(net, remat_every)
+    slopes_of = None if regularizer is None else losses.regularizer_derivative_of(regularizer)
+
+    def vg(
+        params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
+    ) -> tuple[tuple[Array, State], Params]:
+        rule = rule_of(net) if saving is None else saving
+        outputs, new_state, cache = rule.forward(net, params, state, x, key=key, train=True)
+        w = combined_weights(losses.example_weights(loss, y), weights)
+        value = weighted_mean(loss(outputs, y), w)
+        error = error_of(outputs, y, cache)
+        error = AtLogits(_shares(error.delta, w)) if isinstance(error, AtLogits) else _shares(error, w)
+        grads = _sweep(rule, net, params, cache, error, _gradient)
+        if regularizer is not None and slopes_of is not None:
+            value = value + regularizer(params).astype(value.dtype)
+            grads = jax.tree.map(jnp.add, grads, slopes_of(params))
+        return (value, new_state), grads
+
+    return vg
+
+
+def _sweep(rule: Rule, net: Layer, params: Params, cache: Cache, error: Any, collect: Collect) -> PyTree:
+    """What `collect` makes of each leaf layer; the error may have passed the last one already."""
+    if isinstance(error, AtLogits) and not net.parts:
+        return ()
+    return rule.backward(net, params, cache, error, collect)[1]
+
+
+def _gradient(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> Params:
+    return rule.param_grad(layer, params, cache, dy)
+
+
+def _uses(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
+    return rule.uses(layer, params, cache, dy)
+
+
+def _shares(delta: Array, weights: Array | None) -> Array:
+    """The errors of the mean from those of each example: w_i / sum w times each, 0 where w_i is 0."""
+    if weights is None:
+        return delta / delta.shape[0]
+    wide = accumulate(delta)
+    w = weights.astype(wide.dtype)
+    total = jnp.sum(w)
+    share = (w / jnp.where(total == 0, jnp.ones_like(total), total)).reshape(-1, *(1,) * (delta.ndim - 1))
+    return jnp.where(share == 0, jnp.zeros((), wide.dtype), share * wide).astype(delta.dtype)
+
+
+def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
+    """The tape of one forward and backward pass of the SUMMED loss.
+
+    Example:
+        >>> from jaxnn import models
+        >>> net = models.linear(3)
+        >>> params, state = net.init(jax.random.key(0), (4,))
+        >>> tape = record(net, losses.softmax_cross_entropy)(params, state, jnp.ones((2, 4)), jnp.array([0, 2]))
+        >>> tape.losses.shape, tape.paths
+        ((2,), ("[1]['b']", "[1]['w']"))
+    """
+    loss_grad = losses.derivative_of(loss)
+
+    def recorded(
+        params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
+    ) -> Tape:
+        outputs, _, cache = forward(net, params, state, x, key=key, train=train)
+        uses = backward(net, params, cache, loss_grad(outputs, y), _uses)[1]
+        structure: Any
+        places, structure = jax.tree.flatten_with_path(params)
+        return Tape(
+            loss(outputs, y),
+            outputs,
+            tuple(structure.flatten_up_to(uses)),
+            tuple(jax.tree_util.keystr(path) for path, _ in places),
+            structure,
+            tuple(jax.ShapeDtypeStruct(p.shape, p.dtype) for _, p in places),
+            coupled_layers(net, train),
+        )
+
+    return recorded
+
+
+def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
+    """The layers in which examples see each other in this mode, by kind and place among the parameters.
+
+    Example:
+        >>> from jaxnn import models
+        >>> from jaxnn.layers import BatchNorm, Dense
+        >>> coupled_layers(models.serial(Dense(2), BatchNorm()), True)
+        ('batch_norm at [1]',)
+    """
+    inside = tuple(name for i, part in enumerate(net.parts) for name in coupled_layers(part, train, f"{place}[{i}]"))
+    if inside or not rule_of(net).couples(net, train):
+        return inside
+    return (f"{net.kind.name} at {place or 'the top'}",)
+
+
+__all__ = ["coupled_layers", "gradient_of", "record", "value_and_grad"]

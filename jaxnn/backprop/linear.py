@@ -1,0 +1,136 @@
+"""Rules of the layers that are linear maps: dense, conv, embedding, and those that only move or scale numbers.
+
+In index form, delta = dC/dz for what the layer put out, a for what it was given; n counts examples.
+
+**Dense.** z_nk = sum_j a_nj w_jk + b_k (positions within an example count as more n). By the chain rule
+dC/da_nj = sum_k (dC/dz_nk) (dz_nk/da_nj), and likewise for w and b:
+
+    dC/da_nj = sum_k delta_nk w_jk          delta w'
+    dC/dw_jk = sum_n a_nj delta_nk          a' delta
+    dC/db_k  = sum_n delta_nk
+
+**Convolution**, stride s, dilation d, low padding p; o are output positions, m input positions, k kernel positions:
+z[n, o, c] = sum_(k, i) a[n, o s + k d - p, i] w[k, i, c] + b_c. An input position m takes part in every z[n, o] for
+which some k has o s + k d - p = m, with the factor w[k]:
+
+    dC/da[n, m, i] = sum over (o, k, c) with o s + k d - p = m of delta[n, o, c] w[k, i, c]
+    dC/dw[k, i, c] = sum_(n, o) a[n, o s + k d - p, i] delta[n, o, c]
+    dC/db_c        = sum_(n, o) delta[n, o, c]
+
+With u = o s the first is sum_k up[m + p - k d] w[k], up = delta spread by the stride: a convolution with the FLIPPED
+kernel. With groups, i and c run over one group at a time.
+
+**Embedding.** z_nt = w[index_nt], a product of one-hot rows with w: dC/dw[v] = sum of delta_nt over the (n, t) with
+index_nt = v. An index is an integer; there is no dC/da.
+
+**Flatten.** The same numbers in another shape: errors go back in the old one.
+
+**Dropout.** y = x m / (1 - rate), the mask m drawn on the way forward and kept: dC/dx = dC/dy m / (1 - rate), the
+same linear map. The identity in evaluation.
+
+References:
+    Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
+    LeCun, Y., Boser, B., Denker, J. S., et al. (1989). Backpropagation applied to handwritten zip code recognition.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnn.backprop.rule import Cache, Rule, keep_input, register
+from jaxnn.layers import conv, dense, dropout, embedding, flatten
+from jaxnn.layers.base import Layer
+from jaxnn.ops.conv import conv_input_grad
+from jaxnn.ops.matmul import linear_input_grad
+from jaxnn.tape import Addition, Convolution, Lookup, Product, positions
+from jaxnn.types import Array, Key, Params, PyTree, State
+
+
+def _dense_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
+    return linear_input_grad(params["w"], dy).astype(x.dtype)
+
+
+def _dense_uses(layer: Layer, params: Params, x: Array, dy: Array) -> PyTree:
+    delta = positions(dy)
+    return {"w": (Product(positions(x), delta),)} | _bias(params, delta)
+
+
+def _bias(params: Params, delta: Array) -> dict[str, Any]:
+    return {"b": (Addition(delta),)} if "b" in params else {}
+
+
+DENSE = register(dense.KIND, Rule(keep_input, _dense_input_grad, _dense_uses))
+"""dC/da = delta w'; dC/dw = a' delta; dC/db = sum_n delta."""
+
+
+def _conv_settings(layer: Layer, x: Array) -> dict[str, Any]:
+    options = layer.options
+    groups = x.shape[-1] if options["groups"] is None else options["groups"]  # None: depthwise
+    return {name: options[name] for name in ("stride", "padding", "dilation")} | {"groups": groups}
+
+
+def _conv_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
+    return conv_input_grad(params["w"], dy, x.shape[1:-1], **_conv_settings(layer, x)).astype(x.dtype)
+
+
+def _conv_uses(layer: Layer, params: Params, x: Array, dy: Array) -> PyTree:
+    use = Convolution(x, dy, params["w"].shape[:-2], **_conv_settings(layer, x))
+    return {"w": (use,)} | _bias(params, positions(dy))
+
+
+CONV = register(conv.KIND, Rule(keep_input, _conv_input_grad, _conv_uses))
+"""dC/da: delta with the flipped kernel; dC/dw: a correlated with delta; dC/db = sum of delta over n and o."""
+
+
+def _embedding_input_grad(layer: Layer, params: Params, indices: Array, dy: Array) -> Array:
+    return zero_cotangent(indices)
+
+
+def _embedding_uses(layer: Layer, params: Params, indices: Array, dy: Array) -> PyTree:
+    flat = indices.reshape(indices.shape[0], -1)
+    return {"w": (Lookup(flat, dy.reshape(*flat.shape, dy.shape[-1]), params["w"].shape[0]),)}
+
+
+def zero_cotangent(x: Array) -> Array:
+    """The derivative with respect to integers: there is none; what JAX calls float0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> zero_cotangent(jnp.arange(2)).dtype == jax.dtypes.float0
+        True
+    """
+    return np.zeros(x.shape, jax.dtypes.float0)  # type: ignore[return-value]
+
+
+EMBEDDING = register(embedding.KIND, Rule(keep_input, _embedding_input_grad, _embedding_uses))
+"""dC/dw[v] = sum of delta over the uses of row v; indices have no derivative."""
+
+
+def _flatten_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
+    return dy.reshape(x.shape)
+
+
+FLATTEN = register(flatten.KIND, Rule(keep_input, _flatten_input_grad))
+"""Errors go back in the old shape."""
+
+
+def _dropout_forward(
+    layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
+) -> tuple[Array, State, Cache]:
+    if not train:
+        return x, state, None
+    rate = layer.options["rate"]
+    dropout.require_key("dropout", key)
+    kept = dropout.mask(key, x.shape, rate)  # type: ignore[arg-type]
+    return dropout.apply_mask(x, kept, rate), state, kept
+
+
+def _dropout_input_grad(layer: Layer, params: Params, kept: Cache, dy: Array) -> Array:
+    return dy if kept is None else dropout.apply_mask(dy, kept, layer.options["rate"])
+
+
+DROPOUT = register(dropout.KIND, Rule(_dropout_forward, _dropout_input_grad))
+"""dC/dx = dC/dy m / (1 - rate), m the mask of the forward pass."""

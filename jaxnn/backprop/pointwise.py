@@ -1,0 +1,99 @@
+"""Rules of activations and pooling: no parameters, errors only.
+
+**Activation**, a = s(z) entry by entry: delta = dC/dz = s'(z) . dC/da, with s' written out beside s in
+`jaxnn.activations`, which also names its value at a kink (0 at 0 for ReLU).
+
+**Softmax**, p_k = e^(z_k) / sum_j e^(z_j): dp_k/dz_j = p_k (1[j = k] - p_j), so
+dC/dz_j = sum_k (dC/dp_k) p_k (1[j = k] - p_j) = p_j (g_j - sum_k p_k g_k), g = dC/dp.
+**Log-softmax**, l_k = z_k - log sum_j e^(z_j): dl_k/dz_j = 1[j = k] - p_j, so dC/dz_j = g_j - p_j sum_k g_k.
+
+**Max-pooling**, y_o = max of the window o: the derivative is 1 at the maximum and 0 elsewhere, so dC/dx_m is the sum of
+dC/dy_o over the windows whose maximum is at m. A tie goes to the first in row-major order.
+
+**Average pooling**, y_o = (1/m_o) sum of the window: each of its entries gets dC/dy_o / m_o, summed over windows.
+
+The global poolings are those with one window, the whole of an example.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn import activations
+from jaxnn.activations.table import DERIVATIVES
+from jaxnn.backprop.rule import Rule, keep_input, register
+from jaxnn.layers import activation, pooling
+from jaxnn.layers.base import Layer
+from jaxnn.numerics import accumulate
+from jaxnn.ops.pooling import average_pool_input_grad, max_pool_input_grad
+from jaxnn.types import Array, Params
+
+VECTOR_VJPS = {
+    activations.softmax: activations.softmax_vjp,
+    activations.log_softmax: activations.log_softmax_vjp,
+}
+"""(z, dy) -> dz of the activations whose entries depend on each other."""
+
+
+def _activation_input_grad(layer: Layer, params: Params, z: Array, dy: Array) -> Array:
+    settings = dict(layer.options)
+    function = settings.pop("function")
+    if function in VECTOR_VJPS:
+        return VECTOR_VJPS[function](z, dy, **settings)
+    if function in DERIVATIVES:
+        wide = accumulate(z)
+        return (accumulate(dy) * DERIVATIVES[function](wide, **settings)).astype(z.dtype)
+    return jax.vjp(lambda z: function(z, **settings), z)[1](dy)[0]
+
+
+def _activation_by_hand(layer: Layer) -> bool:
+    return layer.options["function"] in VECTOR_VJPS or layer.options["function"] in DERIVATIVES
+
+
+ACTIVATION = register(activation.KIND, Rule(keep_input, _activation_input_grad, by_hand=_activation_by_hand))
+"""delta = s'(z) . dC/da, or p . (g - p'g); a function of one's own is differentiated by `jax.vjp`."""
+
+
+def _max_pool_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
+    return max_pool_input_grad(x, dy, **layer.options).astype(x.dtype)
+
+
+MAX_POOL = register(pooling.MAX_POOL, Rule(keep_input, _max_pool_input_grad))
+"""The error goes to the first maximum of each window in row-major order."""
+
+
+def _average_pool_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
+    return average_pool_input_grad(dy, x.shape[1:-1], **layer.options).astype(x.dtype)
+
+
+AVERAGE_POOL = register(pooling.AVERAGE_POOL, Rule(keep_input, _average_pool_input_grad))
+"""Each of the m entries of a window gets 1/m of the error."""
+
+
+def _over_positions(x: Array, dy: Array) -> Array:
+    """dy (N, C) at every position of x (N, *spatial, C)."""
+    return lax.broadcast_in_dim(dy, x.shape, (0, x.ndim - 1))
+
+
+def _global_average_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
+    share = accumulate(dy) / math.prod(x.shape[1:-1])
+    return _over_positions(x, share).astype(x.dtype)
+
+
+GLOBAL_AVERAGE_POOL = register(pooling.GLOBAL_AVERAGE_POOL, Rule(keep_input, _global_average_input_grad))
+"""Each position gets an equal share of the error."""
+
+
+def _global_max_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
+    flat = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+    first = jnp.argmax(flat, axis=1, keepdims=True)
+    chosen = lax.broadcasted_iota(first.dtype, flat.shape, 1) == first
+    return jnp.where(chosen, dy[:, None, :], jnp.zeros((), dy.dtype)).reshape(x.shape).astype(x.dtype)
+
+
+GLOBAL_MAX_POOL = register(pooling.GLOBAL_MAX_POOL, Rule(keep_input, _global_max_input_grad))
+"""The error goes to the first maximum in row-major order."""

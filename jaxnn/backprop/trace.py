@@ -1,0 +1,197 @@
+"""Backpropagation step by step, as a textbook writes it out: every z, a, delta and gradient of a small network.
+
+The layers are numbered as the textbooks do: a layer with parameters starts a new number l and puts out z_l (its weights
+are w_l, b_l); what an activation makes of it is a_l, what a pooling or a reshaping makes of that a_l', a_l''. a_0 is
+the input. Going back, delta_l = dC/dz_l and dC/da_l alternate, and each layer with parameters gives its gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.table import Table
+
+from jaxnn import losses
+from jaxnn.backprop.combinators import backward, forward
+from jaxnn.backprop.rule import Cache, Rule
+from jaxnn.backprop.text import Printable
+from jaxnn.checks import require_function
+from jaxnn.layers import activation, dense
+from jaxnn.layers.base import Layer, require_net
+from jaxnn.models.combinators import SERIAL, require_params, spread
+from jaxnn.types import Array, Loss, Params, State
+
+MOST_ENTRIES = 64
+"""Arrays with more entries are shown by their shape."""
+
+
+class Step(NamedTuple):
+    """One line of the table: what is computed, by which formula, and its value."""
+
+    name: str
+    formula: str
+    value: Array
+
+
+class Trace(Printable):
+    """The steps of one forward and backward pass; prints as a table; `trace["delta2"]` is the value of a step."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = tuple(steps)
+
+    def __getitem__(self, name: str) -> Array:
+        for step in self.steps:
+            if step.name == name:
+                return step.value
+        raise KeyError(f"trace has no step {name!r}; its steps are {', '.join(step.name for step in self.steps)}")
+
+    def __rich__(self) -> Table:
+        table = Table("step", "formula", "value", box=None, pad_edge=False)
+        for step in self.steps:
+            table.add_row(step.name, step.formula, _shown(step.value))
+        return table
+
+
+class _Place(NamedTuple):
+    """A leaf of the serial, its parameters, and the names of what it is given and puts out."""
+
+    layer: Layer
+    params: Params
+    number: int
+    given: str
+    made: str
+
+
+def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, loss: Loss) -> Trace:
+    """The textbook view of one step: every z, a, delta and gradient, in the order in which they are computed.
+
+    C is the mean loss over the N examples, in evaluation mode (no dropout); each delta row is that of its own example's
+    loss C_i, and gradients are means over the examples: the same as `value_and_grad`'s for a network that is the same
+    in both modes.
+
+    Args:
+        net: a network; nested serials are unfolded, other composed layers are one step.
+        params, state: as `net.init` returned them.
+        x, y: inputs (N, ...) and targets; keep N and the network small.
+        loss: per-example loss.
+
+    Returns:
+        A `Trace`: print it, or ask for a step's value by name, `trace["delta1"]`.
+
+    Raises:
+        TypeError: net is not a Layer or loss not a function.
+        ValueError: parameters of another network.
+
+    Reference:
+        Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
+
+    Example:
+        >>> from jaxnn.layers import Dense, Tanh
+        >>> from jaxnn.models import serial
+        >>> net = serial(Dense(1), Tanh)
+        >>> params = ({"w": jnp.array([[2.0]]), "b": jnp.array([0.0])}, ())
+        >>> print(trace_table(net, params, (), jnp.array([[0.5]]), jnp.array([[0.0]]), losses.half_squared_error))
+        step    formula                                  value
+        a0      x                                        0.5
+        z1      dense(a0)                                1
+        a1      tanh(z1)                                 0.761594
+        C_i     half_squared_error(a1, y), each example  0.290013
+        C       mean of C_i                              0.290013
+        dC/da1  derivative of the loss                   0.761594
+        delta1  tanh'(z1) . dC/da1                       0.31985
+        dC/dw1  a0' delta1, mean over examples           0.159925
+        dC/db1  sum of delta1, mean over examples        0.31985
+    """
+    require_net("trace_table", net)
+    require_function("trace_table", "loss", loss, "losses.half_squared_error", optional=False)
+    places = _places(net, params, state)
+    steps = [Step("a0", "x", x)]
+    caches: list[Cache] = []
+    for place, own_state in places:
+        x, _, cache = forward(place.layer, place.params, own_state, x)
+        caches.append(cache)
+        steps.append(Step(place.made, f"{_name(place.layer)}({place.given})", x))
+    last, each = steps[-1].name, loss(x, y)
+    steps.append(Step("C_i", f"{getattr(loss, '__name__', 'loss')}({last}, y), each example", each))
+    steps.append(Step("C", "mean of C_i", jnp.mean(each)))
+    error: Any = losses.derivative_of(loss)(x, y)
+    steps.append(Step(_error_of(last), "derivative of the loss", error))
+    for (place, _), cache in zip(reversed(places), reversed(caches), strict=True):
+        below, grads = backward(place.layer, place.params, cache, error, _mean_gradient)
+        steps += _gradient_steps(place, grads)
+        error = below
+        if place.given != "a0":
+            steps.append(Step(_error_of(place.given), _formula_back(place), error))
+    return Trace(steps)
+
+
+def _mean_gradient(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> Params:
+    return rule.param_grad(layer, params, cache, dy / dy.shape[0])
+
+
+def _places(net: Layer, params: Params, state: State) -> list[tuple[_Place, State]]:
+    """The leaves of nested serials, numbered."""
+    places: list[tuple[_Place, State]] = []
+    number, given, taken = 0, "a0", {"a0"}
+    for layer, own, own_state in _leaves(net, params, state):
+        has_parameters = bool(jax.tree.leaves(own))
+        number += has_parameters
+        made = f"z{number}" if has_parameters else f"a{number}"
+        while made in taken:
+            made += "'"
+        taken.add(made)
+        places.append((_Place(layer, own, number, given, made), own_state))
+        given = made
+    return places
+
+
+def _leaves(net: Layer, params: Params, state: State) -> list[tuple[Layer, Params, State]]:
+    if net.kind is not SERIAL:
+        return [(net, params, state)]
+    require_params("serial", params, net.parts)
+    states = spread(state, net.parts)
+    return [leaf for part, p, s in zip(net.parts, params, states, strict=True) for leaf in _leaves(part, p, s)]
+
+
+def _name(layer: Layer) -> str:
+    return str(getattr(layer.options.get("function"), "__name__", layer.kind.name))
+
+
+def _error_of(made: str) -> str:
+    return made.replace("z", "delta") if made.startswith("z") else f"dC/d{made}"
+
+
+def _formula_back(place: _Place) -> str:
+    """How the error passes from what a layer puts out to what it was given."""
+    after, name = _error_of(place.made), _name(place.layer)
+    if place.layer.kind is dense.KIND:
+        return f"{after} w{place.number}'"
+    if place.layer.kind is activation.KIND and name not in ("softmax", "log_softmax"):
+        return f"{name}'({place.given}) . {after}"
+    return f"{after} back through {name}"
+
+
+def _gradient_steps(place: _Place, grads: Params) -> list[Step]:
+    """The gradient of each parameter of a layer, weights before biases."""
+    after = _error_of(place.made)
+    steps = []
+    found = jax.tree.flatten_with_path(grads)[0]
+    for path, grad in sorted(found, key=lambda entry: jax.tree_util.keystr(entry[0]), reverse=True):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        formula = {"w": f"{place.given}' {after}", "b": f"sum of {after}"}.get(name, f"from {place.given}, {after}")
+        if place.layer.kind is not dense.KIND:
+            formula = f"from {place.given}, {after}"
+        steps.append(Step(f"dC/d{name}{place.number}", f"{formula}, mean over examples", grad))
+    return steps
+
+
+def _shown(value: Array) -> str:
+    array = np.asarray(value)
+    if array.size > MOST_ENTRIES:
+        return f"array{array.shape}"
+    if array.size == 1:
+        return f"{array.item():.6g}"
+    return np.array2string(array, precision=6, separator=", ", suppress_small=False, max_line_width=60)

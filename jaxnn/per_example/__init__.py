@@ -1,0 +1,62 @@
+"""Statistics of single examples' gradients, from the tape of ONE backward pass. Floor 5.
+
+A `Tape` (of `backprop.record`, or from any JAX function) holds for each use of a parameter what it saw (a) and the
+error that came back (delta), of the SUMMED loss: g_i, the gradient of example i's loss, is a known function of
+(a_i, delta_i), and most statistics need no g_i at all. All functions are pure, and work under jit, vmap and scan.
+
+| statistic | of N examples |
+|---|---|
+| `sq_norms`, `norms`, `sq_norms_by_parameter`, `sq_norms_by_layer` | sizes of the gradients, (N,) |
+| `weighted_grad`, `mean_grad` | sum_i w_i g_i, 1/N sum_i g_i: trees like params |
+| `clipped_grad`, `clipped_grad_by_layer`; `flat`, `automatic`, `psac` | sum_i c(norm of g_i) g_i, and the norms |
+| `second_moment`, `variance`, `variance_centred`, `snr` | entry by entry: trees like params |
+| `gram`, `cosine`, `jvp_examples` | g_i . h_j (N, M), g_i . v (N,) |
+| `noise_scale` (`NoiseScale`, `no_noise`) | tr(Sigma) and squared norm of G, summed over batches |
+| `materialize` | the gradients themselves |
+
+`select` takes some layers of a tape, `over_microbatches` a batch in parts, `plan` shows how the norms are found.
+
+A regularizer is no part of any example's loss: add its gradient to the sum or the mean. Layers in which examples see
+each other (batch normalization in training) leave single examples without a gradient of their own: all but `mean_grad`
+raise ValueError then.
+"""
+
+from jaxnn.per_example.clip import Clip, automatic, flat, psac
+from jaxnn.per_example.microbatch import over_microbatches
+from jaxnn.per_example.moments import second_moment, snr, variance, variance_centred
+from jaxnn.per_example.noise import NoiseScale, no_noise, noise_scale
+from jaxnn.per_example.norms import norms, sq_norms, sq_norms_by_layer, sq_norms_by_parameter
+from jaxnn.per_example.plan import Plan, plan
+from jaxnn.per_example.products import cosine, gram, jvp_examples
+from jaxnn.per_example.select import select
+from jaxnn.per_example.sums import clipped_grad, clipped_grad_by_layer, materialize, mean_grad, weighted_grad
+
+__all__ = [
+    "Clip",
+    "NoiseScale",
+    "Plan",
+    "automatic",
+    "clipped_grad",
+    "clipped_grad_by_layer",
+    "cosine",
+    "flat",
+    "gram",
+    "jvp_examples",
+    "materialize",
+    "mean_grad",
+    "no_noise",
+    "noise_scale",
+    "norms",
+    "over_microbatches",
+    "plan",
+    "psac",
+    "second_moment",
+    "select",
+    "snr",
+    "sq_norms",
+    "sq_norms_by_layer",
+    "sq_norms_by_parameter",
+    "variance",
+    "variance_centred",
+    "weighted_grad",
+]

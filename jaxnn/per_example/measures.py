@@ -1,0 +1,189 @@
+"""Norms, inner products, squares and deviations of each form of gradient."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn.ops.gather import take_rows_weight_grad
+from jaxnn.per_example import blocks
+from jaxnn.per_example.blocks import HIGHEST, map_over_chunks, sum_over_chunks
+from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Outer, Sparse, explicit, strategy
+from jaxnn.types import Array
+
+
+def _unknown(form: Form) -> TypeError:
+    return TypeError(f"per_example: {type(form).__name__} is no form of a gradient.")
+
+
+@functools.singledispatch
+def sq_norm(form: Form) -> Array:
+    """|g_i|^2, (N,).
+
+    Example:
+        >>> sq_norm(Outer(jnp.array([[[[3.0]]]]), jnp.array([[[[2.0]]]])))
+        Array([36.], dtype=float32)
+    """
+    raise _unknown(form)
+
+
+@sq_norm.register
+def _(form: Outer) -> Array:
+    chosen = strategy(form)
+    if chosen == PRODUCT:
+        a, delta = (jnp.sum(jnp.square(x[:, 0]), axis=-1) for x in (form.a, form.delta))
+        return jnp.sum(a * delta, axis=-1)
+    if chosen == GRAM:
+        n, times, groups, _ = form.a.shape
+        most = blocks.CHUNK_BYTES // max(2 * groups * times**2 * form.a.dtype.itemsize, 1)
+        if most >= n:
+            return jax.vmap(_gram_norm)(form.a, form.delta)
+        return lax.map(lambda pair: _gram_norm(*pair), (form.a, form.delta), batch_size=max(most, 1))
+    return sum_over_chunks(lambda g: jnp.sum(jnp.square(g), axis=(1, 2, 3)), (form.a, form.delta))
+
+
+def _gram_norm(a: Array, delta: Array) -> Array:
+    """sum over pairs of positions of (a_s . a_t) (delta_s . delta_t), >= 0 also after rounding."""
+    seen, errors = (jnp.einsum("sgd,tgd->gst", x, x, precision=HIGHEST) for x in (a, delta))
+    return jnp.maximum(jnp.sum(seen * errors), jnp.zeros((), a.dtype))
+
+
+@sq_norm.register
+def _(form: Sparse) -> Array:
+    return jnp.sum(jnp.square(form.values), axis=(1, 2))
+
+
+@sq_norm.register
+def _(form: Explicit) -> Array:
+    return jnp.sum(jnp.square(form.grads), axis=1)
+
+
+def inner(form: Form, other: Form) -> Array:
+    """<g_i, h_j> for all pairs, (N, M).
+
+    Example:
+        >>> inner(Explicit(jnp.ones((4, 3))), Explicit(jnp.ones((2, 3)))).shape
+        (4, 2)
+    """
+    if isinstance(form, Outer) and isinstance(other, Outer) and form.block == other.block:
+        return _inner_outer(form, other)
+    if isinstance(form, Sparse) and isinstance(other, Sparse):
+        return _inner_sparse(form, other)
+    return jnp.einsum("ip,jp->ij", explicit(form), explicit(other), precision=HIGHEST)
+
+
+def _inner_outer(form: Outer, other: Outer) -> Array:
+    """By pairs of positions, or by gradients slice by slice: whichever is cheaper. T = 1: (A A') . (D D')."""
+    (n, s, groups, d), (m, t, _, p) = form.a.shape, other.delta.shape
+    if n * m * s * t * (d + p) > ((n * s + m * t) + n * m) * d * p:
+        pairs = (form.a, form.delta), (other.a, other.delta)
+        return sum_over_chunks(lambda g, h: jnp.einsum("igdp,jgdp->ij", g, h, precision=HIGHEST), *pairs)
+
+    def rows(a: Array, delta: Array) -> Array:  # (k, s, G, d), (k, s, G, p) -> (k, m)
+        seen = jnp.einsum("ksgd,mtgd->gksmt", a, other.a, precision=HIGHEST)
+        return jnp.sum(seen * jnp.einsum("ksgp,mtgp->gksmt", delta, other.delta, precision=HIGHEST), axis=(0, 2, 4))
+
+    most = blocks.CHUNK_BYTES // max(2 * groups * s * m * t * form.a.dtype.itemsize, 1)
+    if most >= n:
+        return rows(form.a, form.delta)
+    one = lambda pair: rows(pair[0][None], pair[1][None])[0]  # noqa: E731
+    return lax.map(one, (form.a, form.delta), batch_size=max(most, 1))
+
+
+def _inner_sparse(form: Sparse, other: Sparse) -> Array:
+    """Each example's rows laid into a table once, and looked up by all the others."""
+
+    def row(pair: tuple[Array, Array]) -> Array:
+        table = take_rows_weight_grad(*pair, form.rows)
+        seen = table.at[other.indices].get(mode="fill", fill_value=0)
+        return jnp.sum(seen * other.values, axis=(1, 2))
+
+    return lax.map(row, (form.indices, form.values))
+
+
+@functools.singledispatch
+def squares(form: Form) -> Array:
+    """sum_i g_i^2, entry by entry, (P,). For T = 1 an `Outer` has (a^2)' (delta^2); for T > 1 it does not factor.
+
+    Example:
+        >>> squares(Explicit(jnp.array([[1.0], [2.0]])))
+        Array([5.], dtype=float32)
+    """
+    raise _unknown(form)
+
+
+@squares.register
+def _(form: Outer) -> Array:
+    if form.a.shape[1] == 1:
+        seen, errors = jnp.square(form.a[:, 0]), jnp.square(form.delta[:, 0])
+        return form.laid_out(jnp.einsum("ngd,ngp->gdp", seen, errors, precision=HIGHEST))
+    return form.laid_out(map_over_chunks(lambda g: jnp.sum(jnp.square(g), axis=0), form.a, form.delta))
+
+
+@squares.register
+def _(form: Sparse) -> Array:
+    return take_rows_weight_grad(form.indices, jnp.square(form.values), form.rows).reshape(-1)
+
+
+@squares.register
+def _(form: Explicit) -> Array:
+    return jnp.sum(jnp.square(form.grads), axis=0)
+
+
+@functools.singledispatch
+def deviations(form: Form) -> Array:
+    """sum_i (g_i - mean g)^2, entry by entry, (P,), in two passes: >= 0, and exact where the mean is large.
+
+    Example:
+        >>> deviations(Explicit(jnp.array([[1001.0], [1003.0]])))
+        Array([2.], dtype=float32)
+    """
+    raise _unknown(form)
+
+
+@deviations.register
+def _(form: Outer) -> Array:
+    if form.a.shape[1] == 1:
+        return form.laid_out(_deviations_of_products(form.a[:, 0], form.delta[:, 0]))
+    return form.laid_out(map_over_chunks(_deviations, form.a, form.delta))
+
+
+@deviations.register
+def _(form: Sparse) -> Array:
+    mean = take_rows_weight_grad(form.indices, form.values, form.rows) / form.indices.shape[0]
+    there = mean.at[form.indices].get(mode="fill", fill_value=0)
+    found = take_rows_weight_grad(form.indices, jnp.square(form.values - there), form.rows)
+    inside = (form.indices < form.rows).astype(mean.dtype)
+    absent = form.indices.shape[0] - take_rows_weight_grad(form.indices, inside[:, :, None], form.rows)
+    return (found + absent * jnp.square(mean)).reshape(-1)
+
+
+@deviations.register
+def _(form: Explicit) -> Array:
+    return _deviations(form.grads)
+
+
+AT_ONCE = 32
+"""Examples in one step of a sum of squares over outer products: enough that the sum is not mostly read and written."""
+
+
+def _deviations_of_products(a: Array, delta: Array) -> Array:
+    """sum_i (a_i' delta_i - mean)^2, a (N, G, d), delta (N, G, p) -> (G, d, p): no gradient is ever in memory."""
+    mean = jnp.einsum("ngd,ngp->gdp", a, delta, precision=HIGHEST) / a.shape[0]
+
+    def added(total: Array, pairs: tuple[Array, Array]) -> tuple[Array, None]:
+        for x, y in zip(*pairs, strict=True):
+            total = total + jnp.square(x[:, :, None] * y[:, None, :] - mean)
+        return total, None
+
+    whole = a.shape[0] // AT_ONCE * AT_ONCE
+    steps = jax.tree.map(lambda x: x[:whole].reshape(-1, AT_ONCE, *x.shape[1:]), (a, delta))
+    total = lax.scan(added, jnp.zeros_like(mean), steps)[0]
+    return added(total, (a[whole:], delta[whole:]))[0]
+
+
+def _deviations(g: Array) -> Array:
+    return jnp.sum(jnp.square(g - jnp.mean(g, axis=0, keepdims=True)), axis=0)

@@ -1,0 +1,86 @@
+"""A batch larger than memory, a part at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn.checks import require_positive_int
+from jaxnn.types import Array, PyTree
+
+Sums = TypeVar("Sums")
+Each = TypeVar("Each")
+
+
+def over_microbatches(f: Callable[..., tuple[Sums, Each]], data: tuple[PyTree, ...], size: int) -> tuple[Sums, Each]:
+    """(the sum over microbatches of f's first result, the second ones laid end to end).
+
+    What f records is dropped after each microbatch, so memory is that of `size` examples. Sums of gradients, squares
+    and clipped gradients add up, norms and losses are laid end to end; a variance or a noise scale is NOT the sum of
+    its parts. With `lambda x, y: ((), record(params, state, x, y))` the second result is the tape of the whole batch.
+
+    Args:
+        f: function of one microbatch `(*data)` that returns the pair (what is to be summed, what has a leading axis of
+            examples); () for nothing.
+        data: tuple of pytrees of arrays (N, ...).
+        size: examples in a microbatch, >= 1. Where it does not divide N, the last microbatch is smaller.
+
+    Returns:
+        The pair, of the whole batch. Sums are carried in the dtypes that f returns.
+
+    Raises:
+        ValueError: arrays of different N, no example, or f returns no pair.
+
+    Example:
+        >>> from jaxnn import backprop, losses, models, per_example
+        >>> net = models.linear(3)
+        >>> params, state = net.init(jax.random.key(0), (4,))
+        >>> record = backprop.record(net, losses.softmax_cross_entropy)
+        >>> clipped = lambda x, y: per_example.clipped_grad(record(params, state, x, y), 1.0)
+        >>> sums, norms = over_microbatches(clipped, (jnp.ones((10, 4)), jnp.zeros(10, jnp.int32)), 4)
+        >>> norms.shape
+        (10,)
+    """
+    size = require_positive_int("over_microbatches", "size", size)
+    lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(data)}
+    if len(lengths) != 1 or lengths <= {(), (0,)}:
+        raise ValueError(
+            "over_microbatches: data must be a tuple of arrays (N, ...) of one N >= 1, got shapes "
+            f"{[jnp.shape(x) for x in jax.tree.leaves(data)]}."
+        )
+    n = lengths.pop()[0]
+    whole = n // size
+
+    def part(x: Array) -> Array:
+        return x[: whole * size].reshape(whole, size, *x.shape[1:])
+
+    if whole == 0:
+        return _pair(f(*data))
+
+    def step(sums: Any, microbatch: tuple[PyTree, ...]) -> tuple[Any, Any]:
+        found, each = _pair(f(*microbatch))
+        return jax.tree.map(jnp.add, sums, found), each
+
+    parts = jax.tree.map(part, data)
+    shapes = jax.eval_shape(lambda *d: _pair(f(*d))[0], *jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    sums, each = lax.scan(step, zeros, parts)
+    each = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), each)
+    if n > whole * size:
+        more, last = _pair(f(*jax.tree.map(lambda x: x[whole * size :], data)))
+        sums = jax.tree.map(jnp.add, sums, more)
+        each = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), each, last)
+    return sums, each
+
+
+def _pair(found: Any) -> tuple[Any, Any]:
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError(
+            "over_microbatches: f must return the pair (what is summed, what has one entry for each example), "
+            f"got {type(found).__name__}. Return (sums, ()) where there is nothing for single examples."
+        )
+    return found

@@ -1,0 +1,180 @@
+"""How the gradients of examples spread, entry by entry of the parameters."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxnn.checks import require_positive_int
+from jaxnn.per_example.blocks import HIGHEST
+from jaxnn.per_example.forms import Form, Outer, forms, settled
+from jaxnn.per_example.measures import deviations, squares
+from jaxnn.per_example.select import require_independent
+from jaxnn.per_example.sums import tree_of, wide_means
+from jaxnn.tape import Tape
+from jaxnn.types import Array, PyTree
+
+
+def second_moment(tape: Tape) -> PyTree:
+    """1/N sum_i g_i^2, not centred. T = 1: (a^2)' (delta^2) / N, one matrix product; T > 1: from the gradients.
+
+    Args:
+        tape: of N >= 1 examples.
+
+    Returns:
+        A tree like params, in the accumulation dtype (float32, float64).
+
+    Raises:
+        ValueError: batch-coupled layers; N = 0.
+
+    Reference:
+        Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, appendix A.1.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> second_moment(sample_tape())["b"]
+        Array([2.5], dtype=float32)
+    """
+    require_independent("second_moment", tape, 1)
+    pairs = zip(forms(tape), tape.leaves, strict=True)
+    return tree_of(tape, [squares(settled(form)).reshape(leaf.shape) / tape.examples for form, leaf in pairs])
+
+
+def variance(tape: Tape, ddof: int = 0) -> PyTree:
+    """1/(N - ddof) sum_i (g_i - mean g)^2, in two passes over slices of the parameters: exact, never negative.
+
+    What is left is the rounding of each g_i: in float32, with a mean of 1, a spread of 1e-3 and N = 64, about 1e-5 of
+    the variance, where the mean of squares less the square of the mean has no digit right.
+
+    Args:
+        tape: of N > ddof examples.
+        ddof: 0 divides by N, 1 by N - 1 (unbiased).
+
+    Returns:
+        A tree like params, in the accumulation dtype (float32, float64).
+
+    Raises:
+        ValueError: batch-coupled layers; N <= ddof.
+
+    Reference:
+        Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis and
+        recommendations, equation 1.1 (two passes).
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> variance(sample_tape())["w"][:, 0]
+        Array([6.25, 1.  ], dtype=float32)
+    """
+    ddof = require_positive_int("variance", "ddof", ddof, minimum=0)
+    require_independent("variance", tape, ddof + 1)
+    pairs = zip(forms(tape), tape.leaves, strict=True)
+    return tree_of(
+        tape, [deviations(settled(form)).reshape(leaf.shape) / (tape.examples - ddof) for form, leaf in pairs]
+    )
+
+
+def variance_centred(tape: Tape, ddof: int = 0) -> PyTree:
+    """`variance` by matrix products of centred factors, for weights used once by each example (T = 1).
+
+    With at = a - mean a, dt = delta - mean delta, C = at' dt / N:
+
+        [(at^2)' dt^2 + 2 mean(delta) (at^2)' dt + 2 mean(a) at' dt^2] / N
+            + mean(at^2) mean(delta)^2 + mean(a)^2 mean(dt^2) + 2 mean(a) mean(delta) C - C^2
+
+    Large means of a and delta do no harm. But it cancels where a and delta vary TOGETHER and their product does not,
+    as with random signs that they share: then C^2 is nearly all of the first terms, the result is rounding, and may be
+    negative. Take `variance` where that may happen. Parameters other than weight matrices are done in two passes.
+
+    Args:
+        tape: of N > ddof examples.
+        ddof: 0 divides by N, 1 by N - 1 (unbiased).
+
+    Returns:
+        A tree like params, in the accumulation dtype (float32, float64).
+
+    Raises:
+        ValueError: batch-coupled layers; N <= ddof; a product or convolution with T > 1, for which no such form exists.
+
+    Reference:
+        Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis and
+        recommendations, section 3 (shifted data).
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> variance_centred(sample_tape())["w"][:, 0]
+        Array([6.25, 1.  ], dtype=float32)
+    """
+    ddof = require_positive_int("variance_centred", "ddof", ddof, minimum=0)
+    require_independent("variance_centred", tape, ddof + 1)
+    scale = tape.examples / (tape.examples - ddof)
+    rows = zip(tape.paths, forms(tape), tape.leaves, strict=True)
+    return tree_of(tape, [_centred(path, form).reshape(leaf.shape) * scale for path, form, leaf in rows])
+
+
+def _centred(path: str, form: Form) -> Array:
+    """The variance of one parameter, by the matrix form where there is one."""
+    if not isinstance(form, Outer):
+        return deviations(form) / _examples(form)
+    if form.a.shape[1] > 1:
+        raise ValueError(
+            f"variance_centred: {path} is used at {form.a.shape[1]} positions of each example, and the squares of a "
+            "sum do not factor. Use variance, or variance_centred(select(tape, ...)) for the layers with T = 1."
+        )
+    a, delta = form.a[:, 0], form.delta[:, 0]  # (N, G, d), (N, G, p)
+    n = a.shape[0]
+    mean_a, mean_delta = jnp.mean(a, axis=0)[:, :, None], jnp.mean(delta, axis=0)[:, None, :]
+    at, dt = a - jnp.mean(a, axis=0, keepdims=True), delta - jnp.mean(delta, axis=0, keepdims=True)
+
+    def mean_product(x: Array, y: Array) -> Array:
+        return jnp.einsum("ngd,ngp->gdp", x, y, precision=HIGHEST) / n
+
+    at2, dt2 = jnp.square(at), jnp.square(dt)
+    c = mean_product(at, dt)
+    return form.laid_out(
+        mean_product(at2, dt2)
+        + 2 * mean_delta * mean_product(at2, dt)
+        + 2 * mean_a * mean_product(at, dt2)
+        + jnp.mean(at2, axis=0)[:, :, None] * jnp.square(mean_delta)
+        + jnp.square(mean_a) * jnp.mean(dt2, axis=0)[:, None, :]
+        + 2 * mean_a * mean_delta * c
+        - jnp.square(c)
+    )
+
+
+def _examples(form: Form) -> int:
+    return next(iter(vars(form).values())).shape[0]
+
+
+def snr(tape: Tape, ddof: int = 0) -> PyTree:
+    """(mean g)^2 / Var g of each entry: the gradient's signal-to-noise ratio.
+
+    Where the variance is 0 it is infinite, and 0 where the mean is 0 too.
+
+    Args:
+        tape: of N > ddof examples.
+        ddof: of the variance; 0 divides by N, 1 by N - 1.
+
+    Returns:
+        A tree like params, in the accumulation dtype (float32, float64).
+
+    Raises:
+        ValueError: batch-coupled layers; N <= ddof.
+
+    Reference:
+        Liu, J., Bai, Y., Jiang, G., Chen, T. & Wang, H. (2020). Understanding why neural networks generalize well
+        through GSNR of parameters, definition 1.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> snr(sample_tape())["b"]
+        Array([9.], dtype=float32)
+    """
+    require_independent("snr", tape, ddof + 1)
+    signals = [jnp.square(m) for m in wide_means("snr", tape)]
+    noises = tape.structure.flatten_up_to(variance(tape, ddof))
+
+    def ratio(signal: Array, noise: Array) -> Array:
+        none = noise == 0
+        limit = jnp.where(signal == 0, jnp.zeros_like(signal), jnp.full_like(signal, jnp.inf))
+        return jnp.where(none, limit, signal / jnp.where(none, jnp.ones_like(noise), noise))
+
+    return tree_of(tape, [ratio(s, v) for s, v in zip(signals, noises, strict=True)])

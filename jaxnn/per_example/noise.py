@@ -1,0 +1,95 @@
+"""The gradient noise scale: the batch size at which the noise of a gradient is as large as the gradient."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxnn.numerics import accumulation_dtype, safe_divide
+from jaxnn.per_example.norms import sq_norms
+from jaxnn.per_example.select import require_independent
+from jaxnn.per_example.sums import wide_means
+from jaxnn.tape import Tape
+from jaxnn.types import Array
+
+
+class NoiseScale(NamedTuple):
+    """Sums over batches of two unbiased estimates, so that they are averaged before they are divided.
+
+    Attributes:
+        trace: sum of the estimates of tr(Sigma), the variance of an example's gradient summed over parameters.
+        sq_norm: sum of the estimates of |G|^2, the squared norm of the expected gradient; one may be negative.
+        batches: how many batches were summed.
+    """
+
+    trace: Array
+    sq_norm: Array
+    batches: Array
+
+    @property
+    def scale(self) -> Array:
+        """B = tr(Sigma) / |G|^2 of the averages; negative if too few batches were seen to tell |G|^2 from 0."""
+        return safe_divide(self.trace, self.sq_norm)
+
+    @property
+    def means(self) -> tuple[Array, Array]:
+        """(tr(Sigma), |G|^2), averaged over batches."""
+        return safe_divide(self.trace, self.batches), safe_divide(self.sq_norm, self.batches)
+
+
+def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
+    """tr(Sigma) and |G|^2 from one batch, added to those of the batches before.
+
+    With m = mean |g_i|^2 and M = |mean g|^2 of N examples, each unbiased:
+
+        tr(Sigma) = (m - M) N / (N - 1),   |G|^2 = (N M - m) / (N - 1),   B = tr(Sigma) / |G|^2
+
+    The ratio of one batch is biased and noisy: average over batches, at fixed parameters or along a run, and read
+    `.scale` at the end. Works as a carry of `lax.scan` (begin with `no_noise()`). In float32 tr(Sigma) loses digits
+    where it is less than 1e-4 of m: then sum `variance` instead.
+
+    Args:
+        tape: of N >= 2 examples.
+        before: what the batches before gave; None to begin.
+
+    Returns:
+        NoiseScale of arrays (), float32 or float64.
+
+    Raises:
+        ValueError: batch-coupled layers; N < 2.
+
+    Reference:
+        McCandlish, S., Kaplan, J., Amodei, D. & the OpenAI Dota team (2018). An empirical model of large-batch
+        training, appendix A.1.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> found = noise_scale(sample_tape())  # m = 23, M = 15.5
+        >>> found.trace, found.sq_norm
+        (Array(15., dtype=float32), Array(8., dtype=float32))
+        >>> noise_scale(sample_tape(), found).scale
+        Array(1.875, dtype=float32)
+    """
+    require_independent("noise_scale", tape, 2)
+    n = tape.examples
+    m = jnp.mean(sq_norms(tape))
+    squares = [jnp.sum(jnp.square(g)) for g in wide_means("noise_scale", tape)]
+    big = functools.reduce(jnp.add, squares) if squares else jnp.zeros_like(m)
+    found = NoiseScale((m - big) * (n / (n - 1)), (n * big - m) / (n - 1), jnp.ones_like(m))
+    return found if before is None else NoiseScale(*(x + y for x, y in zip(before, found, strict=True)))
+
+
+def no_noise(tape: Tape | None = None) -> NoiseScale:
+    """The sums over no batch, to begin a scan with.
+
+    Args:
+        tape: whose dtype to take; float32 without one.
+
+    Example:
+        >>> no_noise().batches
+        Array(0., dtype=float32)
+    """
+    zero = jnp.zeros((), jnp.float32 if tape is None else accumulation_dtype(tape.losses.dtype))
+    return NoiseScale(zero, zero, zero)

@@ -1,0 +1,179 @@
+"""Inner products of gradients: with each other, with another batch's, with a direction."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide
+from jaxnn.ops.conv import conv
+from jaxnn.ops.matmul import linear
+from jaxnn.per_example.forms import forms
+from jaxnn.per_example.measures import inner
+from jaxnn.per_example.norms import norms
+from jaxnn.per_example.select import require_independent
+from jaxnn.tape import Addition, Convolution, Lookup, Product, Scaling, Tape, Use, Whole
+from jaxnn.types import Array, Params
+
+
+def gram(tape: Tape, other: Tape | None = None) -> Array:
+    """<g_i, h_j> for all pairs of examples, g of one tape and h of the other (or the same).
+
+    T = 1, over a weight matrix and its bias: (A A' + 1) . (D D'). With h the gradients of test examples,
+    -eta <g_i, h_j> is the change of test loss j by a step on example i, to first order.
+
+    Args:
+        tape: of N examples.
+        other: of M examples and the same parameters; None for `tape` itself.
+
+    Returns:
+        (N, M), float32 or float64.
+
+    Raises:
+        ValueError: batch-coupled layers; tapes of different parameters.
+
+    Reference:
+        Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing gradient
+        descent, section 3.1 (influence).
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> gram(sample_tape())
+        Array([[ 6.,  8.],
+               [ 8., 40.]], dtype=float32)
+    """
+    other = tape if other is None else other
+    for each in (tape, other):
+        require_independent("gram", each)
+    here, there = (dict(zip(each.paths, shapes_of(each), strict=True)) for each in (tape, other))
+    if here != there:
+        raise ValueError(f"gram: the tapes must be of the same parameters, got {here} and {there}.")
+    mine = forms(tape)
+    others = mine if other is tape else forms(other)
+    found = [inner(form, h) for form, h in zip(mine, others, strict=True)]
+    return _sum(found, (tape.examples, other.examples), tape)
+
+
+def cosine(tape: Tape, other: Tape | None = None) -> Array:
+    """<g_i, h_j> / (|g_i| |h_j|), 0 where a gradient is 0.
+
+    Args:
+        tape, other: as for `gram`.
+
+    Returns:
+        (N, M), float32 or float64, in [-1, 1] but for rounding.
+
+    Raises:
+        ValueError: batch-coupled layers; tapes of different parameters.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> bool(jnp.allclose(cosine(sample_tape())[0], jnp.array([1.0, 8 / 240**0.5])))
+        True
+    """
+    products = gram(tape, other)
+    lengths = norms(tape)
+    others = lengths if other is None else norms(other)
+    return safe_divide(products, lengths[:, None] * others[None, :])
+
+
+def jvp_examples(tape: Tape, direction: Params) -> Array:
+    """g_i . v: how fast each example's loss grows when the parameters move along v.
+
+    Args:
+        tape: of N examples.
+        direction: v, a tree like params.
+
+    Returns:
+        (N,), float32 or float64.
+
+    Raises:
+        ValueError: batch-coupled layers; another tree or other shapes than params.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> jvp_examples(sample_tape(), {"w": jnp.array([[1.0], [0.0]]), "b": jnp.array([1.0])})
+        Array([2., 8.], dtype=float32)
+    """
+    require_independent("jvp_examples", tape)
+    leaves, structure = jax.tree.flatten(direction)
+    shapes = tuple(jnp.shape(v) for v in leaves)
+    if structure != tape.structure or shapes != shapes_of(tape):
+        raise ValueError(
+            f"jvp_examples: the direction must be a tree like params, {tape.structure} with shapes {shapes_of(tape)}, "
+            f"got {structure} with shapes {shapes}."
+        )
+    found = [
+        along(use, accumulate(v).reshape(use.shape)) for uses, v in zip(tape.uses, leaves, strict=True) for use in uses
+    ]
+    return _sum(found, (tape.examples,), tape)
+
+
+def shapes_of(tape: Tape) -> tuple[Any, ...]:
+    """The parameters' shapes.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> shapes_of(sample_tape())
+        ((1,), (2, 1))
+    """
+    return tuple(leaf.shape for leaf in tape.leaves)
+
+
+@functools.singledispatch
+def along(use: Use, v: Array) -> Array:
+    """g_i . v for one use, v of the use's shape: the errors times the change that v makes in what was put out.
+
+    Example:
+        >>> along(Addition(jnp.ones((4, 5, 2))), jnp.ones(2))
+        Array([10., 10., 10., 10.], dtype=float32)
+    """
+    raise TypeError(f"per_example: {type(use).__name__} is no kind of use that jaxnn.tape knows.")
+
+
+@along.register
+def _(use: Product, v: Array) -> Array:
+    with jax.default_matmul_precision("highest"):
+        return _dot(linear(accumulate(use.a), v), use.delta)
+
+
+@along.register
+def _(use: Convolution, v: Array) -> Array:
+    geometry = {name: getattr(use, name) for name in ("stride", "padding", "dilation", "groups")}
+    with jax.default_matmul_precision("highest"):
+        return _dot(conv(accumulate(use.a), v, **geometry), use.delta)
+
+
+@along.register
+def _(use: Addition, v: Array) -> Array:
+    return jnp.einsum("ntd,d->n", accumulate(use.delta), v, precision="highest")
+
+
+@along.register
+def _(use: Scaling, v: Array) -> Array:
+    return jnp.einsum("ntd,d->n", accumulate(use.a) * accumulate(use.delta), v, precision="highest")
+
+
+@along.register
+def _(use: Lookup, v: Array) -> Array:
+    return _dot(v.at[use.indices].get(mode="fill", fill_value=0, wrap_negative_indices=False), use.delta)
+
+
+@along.register
+def _(use: Whole, v: Array) -> Array:
+    n = use.grads.shape[0]
+    return jnp.einsum("np,p->n", accumulate(use.grads).reshape(n, -1), v.reshape(-1), precision="highest")
+
+
+def _dot(x: Array, delta: Array) -> Array:
+    """The sum over all but the first axis of x . delta."""
+    return jnp.sum(x * accumulate(delta), axis=tuple(range(1, x.ndim)))
+
+
+def _sum(found: list[Array], shape: tuple[int, ...], tape: Tape) -> Array:
+    if not found:
+        return jnp.zeros(shape, accumulation_dtype(tape.losses.dtype))
+    return functools.reduce(jnp.add, found)

@@ -1,0 +1,217 @@
+"""Sums of examples' gradients with weights of one's choice: no second backward pass, one product for each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.numerics import safe_sqrt
+from jaxnn.per_example.clip import Clip, flat
+from jaxnn.per_example.forms import Explicit, Form, explicit, forms, settled
+from jaxnn.per_example.measures import sq_norm
+from jaxnn.per_example.select import layers_of, require_independent
+from jaxnn.tape import Tape, Use, Whole, total, wide_total
+from jaxnn.types import Array, Params, PyTree, Scalar
+
+
+def tree_of(tape: Tape, leaves: list[Array]) -> PyTree:
+    """One array for each parameter as a tree like params.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> tree_of(sample_tape(), [1, 2])
+        {'b': 1, 'w': 2}
+    """
+    return jax.tree.unflatten(tape.structure, leaves)
+
+
+def weighted_grad(tape: Tape, weights: Array) -> Params:
+    """sum_i w_i g_i = a' (w . delta), one matrix product for each use of a parameter.
+
+    An example of weight 0 does not count even where its gradient is infinite or NaN.
+
+    Args:
+        tape: of N examples.
+        weights: (N,), any real numbers.
+
+    Returns:
+        A tree like params, in the parameters' dtypes; sums run in float32 or float64.
+
+    Raises:
+        ValueError: batch-coupled layers; weights of another shape.
+
+    Reference:
+        Lee, J. & Kifer, D. (2021). Scaling up differentially private deep learning with fast per-example gradient
+        clipping, section 4.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> weighted_grad(sample_tape(), jnp.array([1.0, 0.5]))["b"]
+        Array([2.], dtype=float32)
+    """
+    require_independent("weighted_grad", tape)
+    if jnp.shape(weights) != (tape.examples,):
+        raise ValueError(
+            f"weighted_grad: expected one weight for each of {tape.examples} examples, shape ({tape.examples},), "
+            f"got shape {jnp.shape(weights)}."
+        )
+    pairs = zip(tape.uses, tape.leaves, strict=True)
+    return tree_of(tape, [total(uses, leaf, weights) for uses, leaf in pairs])
+
+
+def mean_grad(tape: Tape) -> Params:
+    """1/N sum_i g_i: the gradient of the mean loss. Exact also where layers couple the examples.
+
+    Args:
+        tape: of N >= 1 examples.
+
+    Returns:
+        A tree like params, in the parameters' dtypes; sums run in float32 or float64.
+
+    Raises:
+        ValueError: N = 0.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> mean_grad(sample_tape())["b"]
+        Array([1.5], dtype=float32)
+    """
+    return tree_of(
+        tape, [m.astype(leaf.dtype) for m, leaf in zip(wide_means("mean_grad", tape), tape.leaves, strict=True)]
+    )
+
+
+def wide_means(where: str, tape: Tape) -> list[Array]:
+    """The mean gradient of each parameter in the accumulation dtype.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> wide_means("mean_grad", sample_tape())[0]
+        Array([1.5], dtype=float32)
+    """
+    if tape.examples == 0:
+        raise ValueError(f"{where}: the mean over an empty batch (N = 0) is not defined; give at least one example.")
+    return [wide_total(uses, leaf) / tape.examples for uses, leaf in zip(tape.uses, tape.leaves, strict=True)]
+
+
+def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
+    """(sum_i c(|g_i|) g_i, |g_i|), c(n) = min(1, C / n) or a function of one's own.
+
+    The norm is over all parameters. An example whose norm is not finite has factor 0, so that it adds nothing; its
+    norm tells. Norms and sums are accumulated in float32 (float64) at the highest precision, so that half precision
+    and TensorFloat-32 do not loosen the bound. The sum is not divided by N.
+
+    Args:
+        tape: of N examples.
+        clip: C >= 0, may be infinite, may be traced; or a function from norms (N,) to factors (N,): `flat`,
+            `automatic`, `psac`.
+
+    Returns:
+        (a tree like params, in the parameters' dtypes; the norms before clipping (N,)).
+
+    Raises:
+        ValueError: batch-coupled layers; C negative, if known; factors of another shape.
+
+    Reference:
+        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
+        with differential privacy, algorithm 1.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> sums, norms = clipped_grad(sample_tape(), jnp.sqrt(10.0))
+        >>> sums["b"], norms.round(1)
+        (Array([2.], dtype=float32), Array([2.4, 6.3], dtype=float32))
+    """
+    require_independent("clipped_grad", tape)
+    found = [settled(form) for form in forms(tape)]
+    n = safe_sqrt(_summed(tape, [sq_norm(form) for form in found]))
+    factors = _factors(clip, n)
+    pairs = zip(tape.uses, tape.leaves, found, strict=True)
+    return tree_of(tape, [_weighted(uses, leaf, form, factors) for uses, leaf, form in pairs]), n
+
+
+def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]) -> tuple[Params, dict[str, Array]]:
+    """Each layer's gradients clipped by their own norm: for layer l, sum_i min(1, C_l / |g_il|) g_il.
+
+    One number C for all L layers means C_l = C / sqrt(L), which bounds the norm of an example's whole gradient by C.
+
+    Args:
+        tape: of N examples.
+        clip: C, or for the path of each layer ("[0]") its own bound or function from norms to factors.
+
+    Returns:
+        (a tree like params, in the parameters' dtypes; for the path of each layer the norms before clipping (N,)).
+
+    Raises:
+        ValueError: batch-coupled layers; paths that are not those of the layers; a bound negative, if known.
+
+    Reference:
+        McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent language
+        models, section 2 (per-layer clipping).
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> sums, norms = clipped_grad_by_layer(sample_tape(), {"": jnp.sqrt(10.0)})
+        >>> sums["b"]
+        Array([2.], dtype=float32)
+    """
+    require_independent("clipped_grad_by_layer", tape)
+    places = layers_of(tape)
+    layers = dict.fromkeys(places)
+    if not isinstance(clip, Mapping):
+        clip = dict.fromkeys(layers, jnp.asarray(clip) / len(layers) ** 0.5) if layers else {}
+    if set(clip) != set(layers):
+        raise ValueError(f"clipped_grad_by_layer: expected a bound for each of {list(layers)}, got {list(clip)}.")
+    found = [settled(form) for form in forms(tape)]
+    n = {
+        layer: safe_sqrt(_summed(tape, [sq_norm(f) for f, place in zip(found, places, strict=True) if place == layer]))
+        for layer in layers
+    }
+    factors = {layer: _factors(clip[layer], n[layer]) for layer in layers}
+    rows = zip(tape.uses, tape.leaves, found, places, strict=True)
+    return tree_of(tape, [_weighted(uses, leaf, form, factors[place]) for uses, leaf, form, place in rows]), n
+
+
+def materialize(tape: Tape) -> PyTree:
+    """g_i themselves: N times the memory of the parameters, for small networks and tests.
+
+    Args:
+        tape: of N examples.
+
+    Returns:
+        A tree like params with arrays (N, *shape), in the accumulation dtype (float32, float64).
+
+    Raises:
+        ValueError: batch-coupled layers.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> materialize(sample_tape())["w"][:, :, 0]
+        Array([[1., 2.],
+               [6., 0.]], dtype=float32)
+    """
+    require_independent("materialize", tape)
+    pairs = zip(forms(tape), tape.leaves, strict=True)
+    return tree_of(tape, [explicit(form).reshape(tape.examples, *leaf.shape) for form, leaf in pairs])
+
+
+def _summed(tape: Tape, values: list[Array]) -> Array:
+    return sum(values[1:], values[0]) if values else jnp.zeros(tape.examples)
+
+
+def _factors(clip: Scalar | Clip, norms: Array) -> Array:
+    """The factors by which gradients are multiplied; 0 for those whose norm is not finite."""
+    factors = (clip if callable(clip) else flat(clip))(norms)
+    if jnp.shape(factors) != norms.shape:
+        raise ValueError(
+            f"clipped_grad: the clip function must map norms {norms.shape} to factors {norms.shape}, "
+            f"got shape {jnp.shape(factors)}."
+        )
+    return jnp.where(jnp.isfinite(norms), factors, jnp.zeros_like(factors))
+
+
+def _weighted(uses: tuple[Use, ...], leaf: jax.ShapeDtypeStruct, form: Form, weights: Array) -> Array:
+    """sum_i w_i g_i, from the gradients where they are at hand."""
+    return total((Whole(form.grads),) if isinstance(form, Explicit) else uses, leaf, weights)

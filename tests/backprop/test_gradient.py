@@ -1,0 +1,257 @@
+"""`backprop.value_and_grad` against `jax.value_and_grad` of the training loss, and in its place."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnn import backprop, layers, losses, models, optim, train
+from jaxnn.layers import Conv, Dense, Dropout, Embedding, Relu, Softmax, Tanh
+from tests.backprop.checking import EXACT, gradient_error, relative
+from tests.helpers import float64, random, strict
+from tests.train.problems import LOSS, NET, OPT, VG, classification, started
+
+IMAGE_NET = models.serial(
+    Conv(4, 3, padding="SAME", b_init=None), layers.BatchNorm(), Relu, layers.MaxPool(2),
+    models.residual(Conv(4, 3, padding="SAME"), Tanh, layers.GroupNorm(2)),
+    models.parallel(layers.GlobalAveragePool, layers.GlobalMaxPool), Dropout(0.3), Dense(3),
+)  # fmt: skip
+WORD_NET = models.serial(Embedding(7, 4), layers.LayerNorm(), Dense(6), layers.Gelu, layers.RMSNorm(), Dense(5))
+IMAGES = random(0, 4, 6, 6, 2), np.array([0, 2, 1, 1])
+LABELS = np.array([[1, -1, 3], [0, 4, -1], [-1, -1, -1], [2, 2, 2]])
+WORDS = np.random.default_rng(0).integers(0, 7, (4, 3)), LABELS
+WEIGHTS = np.array([0.5, 0.0, 2.0, 1.0])
+IGNORING = functools.partial(losses.softmax_cross_entropy, ignore_index=-1)
+
+
+def own_penalty(params: Any) -> Any:
+    return sum(jnp.sum(jnp.cos(p)) for p in jax.tree.leaves(params))
+
+
+CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
+    "images": (IMAGE_NET, LOSS, IMAGES, {"call": {"key": jax.random.key(5)}}),
+    "weights": (IMAGE_NET, LOSS, IMAGES, {"call": {"key": jax.random.key(5), "weights": WEIGHTS}}),
+    "all weights 0": (NET, LOSS, (random(0, 4, 6), np.array([0, 1, 2, 0])), {"call": {"weights": 0 * WEIGHTS}}),
+    "words": (WORD_NET, IGNORING, WORDS, {}),
+    "weighted words": (WORD_NET, IGNORING, WORDS, {"call": {"weights": WEIGHTS.astype(np.float32)}}),
+    "l2": (NET, LOSS, (random(0, 4, 6), np.array([0, 1, 2, 0])), {"regularizer": losses.l2(0.1)}),
+    "l1": (NET, losses.mse, (random(0, 4, 6), random(1, 4, 3)), {"regularizer": losses.l1(0.1, mask=None)}),
+    "elastic": (NET, losses.huber, (random(0, 4, 6), random(1, 4, 3)), {"regularizer": losses.elastic(0.1, 0.2)}),
+    "own penalty": (NET, losses.mse, (random(0, 4, 6), random(1, 4, 3)), {"regularizer": own_penalty}),
+    "own loss": (NET, lambda y, d: jnp.sum((y - d) ** 4, 1), (random(0, 4, 6), random(1, 4, 3)), {}),
+    "one layer": (Dense(3), LOSS, (random(0, 4, 6), np.array([0, 1, 2, 0])), {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_agrees_with_automatic_differentiation(name: str) -> None:
+    net, loss, (x, y), settings = CASES[name]
+    assert gradient_error(net, loss, x, y, **settings) <= EXACT
+
+
+ELEMENTWISE = [
+    losses.half_squared_error, losses.mse, losses.absolute_error, losses.huber, losses.log_cosh,
+    losses.cosine_distance,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", ELEMENTWISE, ids=lambda loss: loss.__name__)
+def test_losses_of_real_targets(loss: Any) -> None:
+    assert gradient_error(models.serial(Dense(3), Tanh), loss, random(0, 4, 6), random(1, 4, 3)) <= EXACT
+
+
+@pytest.mark.parametrize("loss", [losses.hinge, losses.square_loss, losses.logistic, losses.perceptron_loss])
+def test_losses_of_signs(loss: Any) -> None:
+    assert gradient_error(Dense(1), loss, random(0, 4, 6), np.array([[1], [-1], [1], [-1]])) <= EXACT
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_dtypes_are_those_of_automatic_differentiation(dtype: Any) -> None:
+    with strict():
+        x = jnp.asarray(IMAGES[0], dtype)
+        params, state = IMAGE_NET.init(jax.random.key(0), jax.ShapeDtypeStruct(x.shape[1:], dtype))
+        arguments = params, state, x, jnp.asarray(IMAGES[1], jnp.int32)
+        call = {"key": jax.random.key(1), "weights": jnp.asarray(WEIGHTS, jnp.float32)}
+        penalty = losses.l2(0.1)
+        ours = jax.jit(backprop.value_and_grad(IMAGE_NET, LOSS, penalty))(*arguments, **call)
+        oracle = jax.value_and_grad(train.mean_loss(IMAGE_NET, LOSS, penalty), has_aux=True)
+        off = relative(ours, jax.jit(oracle)(*arguments, **call))  # dtypes too
+    assert off <= {jnp.float32: 1e-5, jnp.bfloat16: 0.2, jnp.float16: 0.02}[dtype]
+
+
+def test_takes_the_place_of_jax_in_training() -> None:
+    x, y = classification()
+    own = backprop.value_and_grad(NET, LOSS)
+    step, other = train.make_step(own, OPT), train.make_step(VG, OPT)
+    (a, report), (b, expected) = step(started(), x, y), other(started(), x, y)
+    chex.assert_trees_all_close((a, report), (b, expected), rtol=1e-5, atol=1e-6)
+    epoch, other = (train.make_epoch(vg, OPT, batch_size=16, partial=train.Partial.WEIGHT) for vg in (own, VG))
+    (a, report), (b, expected) = (run(started(), x, y, jax.random.key(1)) for run in (epoch, other))
+    chex.assert_trees_all_close((a, report), (b, expected), rtol=1e-4, atol=1e-5)
+
+
+def test_under_vmap_over_seeds_and_scan_with_one_compile() -> None:
+    x, y = classification()
+    own = backprop.value_and_grad(NET, LOSS)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def train_many(keys: Any, x: Any, y: Any) -> Any:
+        def run(key: Any) -> Any:
+            params, state = NET.init(key, (6,))
+
+            def body(params: Any, _: Any) -> Any:
+                (value, _), grads = own(params, state, x, y)
+                return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), value
+
+            return jax.lax.scan(body, params, None, length=4)
+
+        return jax.vmap(run)(keys)
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    many, values = train_many(keys, x, y)
+    train_many(keys, x + 1, y)
+    params, state = NET.init(keys[1], (6,))
+    for i in range(4):
+        (value, _), grads = VG(params, state, x, y)
+        np.testing.assert_allclose(values[1, i], value, rtol=1e-5)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+    chex.assert_trees_all_close(jax.tree.map(lambda p: p[1], many), params, rtol=1e-4, atol=1e-6)
+
+
+def test_the_tape_sums_to_the_gradient() -> None:
+    with float64():
+        x, y = jnp.asarray(IMAGES[0]), jnp.asarray(IMAGES[1])
+        net = models.serial(Conv(4, 3), Relu, layers.Flatten, Dense(3))
+        params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+        tape = backprop.record(net, LOSS)(params, state, x, y)
+        (value, _), grads = backprop.value_and_grad(net, LOSS)(params, state, x, y)
+        summed = [sum(use.grad() for use in uses) / 4 for uses in tape.uses]
+        assert relative(summed, jax.tree.leaves(grads)) <= EXACT
+        np.testing.assert_allclose(jnp.mean(tape.losses), value, rtol=1e-12)
+
+
+# --- the loss and the last layer in one step
+
+ONE_HOT = np.eye(3)[[0, 2, 1, 1]]
+SOFT = np.array([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0], [0.1, 0.1, 0.2], [1.0, 0.0, 0.0]])  # one does not sum to 1
+FUSED: dict[str, tuple[Any, Any, Any]] = {
+    "softmax": (models.serial(Dense(4), Tanh, models.serial(Dense(3), Softmax)), losses.cross_entropy, ONE_HOT),
+    "soft targets": (models.serial(Dense(3), Softmax), losses.cross_entropy, SOFT),
+    "sigmoid": (models.serial(Dense(3), layers.Sigmoid), losses.binary_cross_entropy, SOFT),
+    "alone": (Softmax, losses.cross_entropy, np.eye(6)[[0, 2, 1, 5]]),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_loss_is_exact(name: str) -> None:
+    net, loss, targets = FUSED[name]
+    assert gradient_error(net, loss, random(0, 4, 6), targets, call={"weights": WEIGHTS}) <= EXACT
+    assert "fused" in backprop.coverage(net, loss).rows[-1].rule
+
+
+@pytest.mark.parametrize(
+    ("last", "loss"), [(Softmax, losses.cross_entropy), (layers.Sigmoid, losses.binary_cross_entropy)]
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_fused_loss_is_finite_where_the_output_has_rounded_to_0_or_1(last: Any, loss: Any, dtype: Any) -> None:
+    net = models.serial(Dense(3), last)
+    params = ({"w": 200 * jnp.eye(3, dtype=dtype), "b": jnp.zeros(3, dtype)}, ())
+    x, d = jnp.eye(3, dtype=dtype), jnp.eye(3, dtype=dtype)[::-1]
+    (value, _), grads = backprop.value_and_grad(net, loss)(params, (), x, d)
+    y = np.asarray(net.predict(params, (), x), np.float64)
+    assert np.isfinite(value)
+    assert set(np.unique(y).tolist()) <= {0.0, 0.5, 1.0}
+    expected = np.asarray(x, np.float64).T @ (y - np.asarray(d, np.float64)) / 3
+    np.testing.assert_allclose(np.asarray(grads[0]["w"], np.float64), expected, rtol=4e-3, atol=1e-7)
+    assert grads[0]["w"].dtype == dtype
+
+
+def test_what_is_not_the_same_function_is_not_fused() -> None:
+    over_rows = models.serial(Dense(3), layers.Activation(layers.Softmax.options["function"], axis=0))
+    assert "fused" not in backprop.coverage(over_rows, losses.cross_entropy).rows[-1].rule
+    for net, loss in [(Softmax, losses.binary_cross_entropy), (layers.Sigmoid, losses.cross_entropy)]:
+        assert "fused" not in backprop.coverage(net, loss).rows[-1].rule
+        assert gradient_error(net, loss, random(0, 4, 3), SOFT) <= EXACT
+    with_residual = models.residual(Dense(3), Softmax)
+    assert "fused" not in backprop.coverage(with_residual, losses.cross_entropy).rows[-1].rule
+
+
+# --- checkpointing
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 8, 100])
+def test_checkpointing_gives_the_same_numbers(every: int) -> None:
+    x, y = IMAGES
+    assert gradient_error(IMAGE_NET, LOSS, x, y, remat_every=every, call={"key": jax.random.key(5)}) <= EXACT
+
+
+def test_checkpointing_with_a_fused_loss() -> None:
+    net = models.serial(Dense(4), Tanh, Dense(3), Softmax)
+    assert gradient_error(net, losses.cross_entropy, random(0, 4, 6), ONE_HOT, remat_every=2) <= EXACT
+
+
+def temporary_bytes(vg: Any, net: Any, x: Any, y: Any) -> int:
+    params, state = jax.eval_shape(lambda key: net.init(key, x.shape[1:]), jax.random.key(0))
+    return jax.jit(vg).lower(params, state, x, y).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_checkpointing_takes_less_memory_on_a_deep_net() -> None:
+    net = models.serial(*[Dense(16), Tanh] * 32, Dense(3))
+    x, y = jax.ShapeDtypeStruct((2048, 16), jnp.float32), jax.ShapeDtypeStruct((2048,), jnp.int32)
+    plain = temporary_bytes(backprop.value_and_grad(net, LOSS), net, x, y)
+    saving = temporary_bytes(backprop.value_and_grad(net, LOSS, remat_every=8), net, x, y)
+    assert saving < 0.6 * plain, (saving, plain)
+
+
+# --- errors
+
+
+def test_errors_say_what_was_expected() -> None:
+    with pytest.raises(TypeError, match=r"value_and_grad: net must be a Layer.*Call it first"):
+        backprop.value_and_grad(models.cnn, LOSS)  # type: ignore[arg-type]
+    for bad in ("mse", None):
+        with pytest.raises(TypeError, match="value_and_grad: loss must be a function, such as losses.softmax"):
+            backprop.value_and_grad(NET, bad)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="regularizer must be a function"):
+        backprop.value_and_grad(NET, LOSS, 1e-4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"remat_every counts the parts of models.serial.*got a dense layer"):
+        backprop.value_and_grad(Dense(3), LOSS, remat_every=2)
+    with pytest.raises(ValueError, match="remat_every must be at least 1, got 0"):
+        backprop.value_and_grad(NET, LOSS, remat_every=0)
+    vg = backprop.value_and_grad(NET, LOSS)
+    (x, y), both = classification(), NET.init(jax.random.key(0), (6,))
+    with pytest.raises(ValueError, match=r"serial: params must be a tuple.*init returns the pair"):
+        vg(both, (), x, y)
+    with pytest.raises(ValueError, match="weights must have one entry for each example"):
+        vg(*both, x, y, weights=jnp.ones(3))
+    with pytest.raises(ValueError, match="expected one loss for each example"):
+        backprop.value_and_grad(NET, lambda y, d: jnp.mean(y))(*both, x, y)
+    with pytest.raises(ValueError, match="empty batch"):
+        vg(*both, x[:0], y[:0])
+    with pytest.raises((TypeError, ValueError)) as caught:
+        vg(*both, x[:, :5], y)
+    assert "in part 1 of serial (dense)" in caught.value.__notes__[0]
+
+
+def test_a_layer_that_forgets_its_state_is_named() -> None:
+    own = layers.Layer(lambda key, example: ((), ()), lambda params, state, x, **mode: x, layers.Kind("mine"))
+    with pytest.raises(TypeError, match="mine: apply must return the pair"):
+        backprop.value_and_grad(own, losses.mse)((), (), jnp.ones((2, 3)), jnp.ones((2, 3)))
+
+
+def test_fit_learns_with_the_hand_written_gradient() -> None:
+    x, y = classification(n=120)
+    vg, opt = backprop.value_and_grad(NET, LOSS), optim.adam(0.05)
+    epoch = train.make_epoch(vg, opt, batch_size=20)
+    ts = train.init(NET, opt, jax.random.key(0), (6,))
+    for i in range(15):
+        ts, report = epoch(ts, x, y, jax.random.key(i))
+        first = report["loss"].mean() if i == 0 else first
+    assert report["loss"].mean() < 0.3 * first
