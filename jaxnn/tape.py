@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -259,3 +260,89 @@ class Tape:
     def examples(self) -> int:
         """N."""
         return self.losses.shape[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Columns:
+    """The tapes of C errors sent back through one forward pass: what an example saw is common, its deltas are C.
+
+    Sent back are the columns of a root of the Hessian with respect to the outputs, so that the generalized Gauss-Newton
+    matrix of example i is sum_c g_ic g_ic'; or the unit vectors, so that g_ic is the gradient of output c.
+
+    Attributes:
+        tape: a `Tape` whose errors have a leading axis C; everything else is as of one tape.
+        count: C.
+        fisher: whether the columns are those of a Fisher information, exactly or in expectation.
+
+    Example:
+        >>> leaf = jax.ShapeDtypeStruct((2,), jnp.float32)
+        >>> use = Addition(jnp.ones((3, 4, 1, 2)))
+        >>> tape = Tape(jnp.zeros(4), jnp.zeros((4, 2)), ((use,),), ("['b']",), jax.tree.structure({"b": 0}), (leaf,))
+        >>> Columns(tape, 3).at(0).uses[0][0].delta.shape, Columns(tape, 3).as_examples().examples
+        ((4, 1, 2), 12)
+    """
+
+    tape: Tape
+    count: int = dataclasses.field(metadata=STATIC)
+    fisher: bool = dataclasses.field(default=False, metadata=STATIC)
+
+    def at(self, column: Array | int) -> Tape:
+        """The tape of one column."""
+
+        def chosen(delta: Array) -> Array:
+            return lax.dynamic_index_in_dim(delta, column, keepdims=False)
+
+        return self._with(lambda use: replaced(use, **{error_of(use): chosen(errors(use))}))
+
+    def as_examples(self) -> Tape:
+        """One tape of C N examples, column by column; what was seen is repeated C times."""
+
+        def merged(x: Array) -> Array:
+            return x.reshape(-1, *x.shape[2:])
+
+        def repeated(use: Use) -> Use:
+            arrays = {f.name: getattr(use, f.name) for f in dataclasses.fields(use) if not f.metadata.get("static")}
+            error = arrays.pop(error_of(use))
+            seen = {name: merged(jnp.broadcast_to(x, (self.count, *x.shape))) for name, x in arrays.items()}
+            return replaced(use, **seen, **{error_of(use): merged(error)})
+
+        tape = self._with(repeated)
+        return dataclasses.replace(
+            tape,
+            losses=jnp.tile(tape.losses, self.count),
+            outputs=merged(jnp.broadcast_to(tape.outputs, (self.count, *tape.outputs.shape))),
+        )
+
+    def _with(self, f: Callable[[Use], Use]) -> Tape:
+        return dataclasses.replace(self.tape, uses=tuple(tuple(f(use) for use in uses) for uses in self.tape.uses))
+
+
+def error_of(use: Use) -> str:
+    """The field of a use that depends on the error: `grads` of a `Whole`, else `delta`.
+
+    Example:
+        >>> error_of(Addition(jnp.ones((4, 1, 2))))
+        'delta'
+    """
+    return "grads" if isinstance(use, Whole) else "delta"
+
+
+def errors(use: Use) -> Array:
+    """That field.
+
+    Example:
+        >>> errors(Addition(jnp.ones((4, 1, 2)))).shape
+        (4, 1, 2)
+    """
+    return getattr(use, error_of(use))
+
+
+def replaced(use: Use, **fields: Any) -> Use:
+    """A use with other arrays.
+
+    Example:
+        >>> replaced(Addition(jnp.ones((4, 1, 2))), delta=jnp.ones((3, 1, 2))).delta.shape
+        (3, 1, 2)
+    """
+    return dataclasses.replace(use, **fields)

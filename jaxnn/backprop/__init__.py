@@ -3,6 +3,7 @@
 - `value_and_grad(net, loss, regularizer)` is the training loss and its gradient, in the place of
   `jax.value_and_grad(train.mean_loss(net, loss, regularizer), has_aux=True)`.
 - `record(net, loss)` keeps what the backward pass saw as a `jaxnn.tape.Tape`, for `jaxnn.per_example`.
+- `ggn_record(net, loss)`, `output_record(net)` send several errors back, for curvature and the neural tangent kernel.
 - `coverage(net, loss)` prints which layers are differentiated by hand and which by `jax.vjp`.
 - `trace_table(net, ...)` prints every z, a, delta and gradient of a small network.
 - `register(kind, Rule(...))` gives a layer of your own its rule.
@@ -22,6 +23,7 @@ layer has a `custom_vjp`: `jax.grad` through `net.apply` stays an independent ch
 
 from jaxnn.backprop import combinators, linear, norms, pointwise
 from jaxnn.backprop.coverage import coverage
+from jaxnn.backprop.curvature import ggn_record, output_record
 from jaxnn.backprop.gradient import coupled_layers, record, value_and_grad
 from jaxnn.backprop.rule import AUTOMATIC, Rule, keep_input, register, rule_of
 from jaxnn.backprop.trace import trace_table
@@ -32,9 +34,11 @@ __all__ = [
     "combinators",
     "coupled_layers",
     "coverage",
+    "ggn_record",
     "keep_input",
     "linear",
     "norms",
+    "output_record",
     "pointwise",
     "record",
     "register",

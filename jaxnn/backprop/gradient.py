@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxnn import losses
 from jaxnn.backprop.checkpoint import checkpointed
-from jaxnn.backprop.combinators import AtLogits, backward, forward
+from jaxnn.backprop.combinators import AtLogits
 from jaxnn.backprop.fused import output_error
 from jaxnn.backprop.rule import Cache, Collect, Rule, gradient_of, rule_of
 from jaxnn.checks import require_function
@@ -103,10 +103,6 @@ def _gradient(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array)
     return rule.param_grad(layer, params, cache, dy)
 
 
-def _uses(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
-    return rule.uses(layer, params, cache, dy)
-
-
 def _shares(delta: Array, weights: Array | None) -> Array:
     """The errors of the mean from those of each example: w_i / sum w times each, 0 where w_i is 0."""
     if weights is None:
@@ -119,7 +115,23 @@ def _shares(delta: Array, weights: Array | None) -> Array:
 
 
 def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
-    """The tape of one forward and backward pass of the SUMMED loss.
+    """The tape of one forward and backward pass of the SUMMED loss: (a, delta) of each parameter, for `per_example`.
+
+    Args:
+        net: a network.
+        loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
+
+    Returns:
+        `recorded(params, state, x, y, *, key=None, train=False) -> Tape`. With train=True the network is in training
+        mode (dropout, which needs the key; batch normalization over the batch, which leaves single examples without a
+        gradient of their own). Regularizers are no part of an example's loss: add their gradient to the mean.
+
+    Raises:
+        TypeError: net is not a Layer, or loss not a function.
+        ValueError: later, parameters of another network.
+
+    Reference:
+        Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
 
     Example:
         >>> from jaxnn import models
@@ -129,26 +141,51 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         >>> tape.losses.shape, tape.paths
         ((2,), ("[1]['b']", "[1]['w']"))
     """
-    loss_grad = losses.derivative_of(loss)
+    require_net("record", net)
+    require_function("record", "loss", loss, "losses.softmax_cross_entropy", optional=False)
+    error_of = output_error(net, loss)
 
     def recorded(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
     ) -> Tape:
-        outputs, _, cache = forward(net, params, state, x, key=key, train=train)
-        uses = backward(net, params, cache, loss_grad(outputs, y), _uses)[1]
-        structure: Any
-        places, structure = jax.tree.flatten_with_path(params)
-        return Tape(
-            loss(outputs, y),
-            outputs,
-            tuple(structure.flatten_up_to(uses)),
-            tuple(jax.tree_util.keystr(path) for path, _ in places),
-            structure,
-            tuple(jax.ShapeDtypeStruct(p.shape, p.dtype) for _, p in places),
-            coupled_layers(net, train),
-        )
+        rule = rule_of(net)
+        outputs, _, cache = rule.forward(net, params, state, x, key=key, train=train)
+        uses = _sweep(rule, net, params, cache, error_of(outputs, y, cache), uses_of)
+        return tape_of(params, loss(outputs, y), outputs, uses, coupled_layers(net, train))
 
     return recorded
+
+
+def uses_of(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
+    """What a tape keeps of a leaf layer: for each of its parameters, the tuple of its uses.
+
+    Example:
+        >>> from jaxnn.layers import Dense
+        >>> dense, params = Dense(1), {"w": jnp.ones((2, 1)), "b": jnp.zeros(1)}
+        >>> uses_of(rule_of(dense), dense, params, jnp.ones((4, 2)), jnp.ones((4, 1)))["w"][0].shape
+        (2, 1)
+    """
+    return rule.uses(layer, params, cache, dy)
+
+
+def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: tuple[str, ...]) -> Tape:
+    """A tape from a tree like params with the uses of each parameter.
+
+    Example:
+        >>> tape_of({"b": jnp.zeros(2)}, jnp.zeros(4), jnp.zeros((4, 2)), {"b": ()}, ()).paths
+        ("['b']",)
+    """
+    structure: Any
+    places, structure = jax.tree.flatten_with_path(params)
+    return Tape(
+        each,
+        outputs,
+        tuple(structure.flatten_up_to(uses)),
+        tuple(jax.tree_util.keystr(path) for path, _ in places),
+        structure,
+        tuple(jax.ShapeDtypeStruct(p.shape, p.dtype) for _, p in places),
+        coupled,
+    )
 
 
 def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
@@ -166,4 +203,4 @@ def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
     return (f"{net.kind.name} at {place or 'the top'}",)
 
 
-__all__ = ["coupled_layers", "gradient_of", "record", "value_and_grad"]
+__all__ = ["coupled_layers", "gradient_of", "record", "tape_of", "uses_of", "value_and_grad"]

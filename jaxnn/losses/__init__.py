@@ -98,6 +98,7 @@ from jaxnn.losses.regularizers import (
     l2_grad,
     regularizer_derivative_of,
 )
+from jaxnn.losses.roots import hessian_root_of, is_likelihood, sampled_error_of
 from jaxnn.losses.softmax import example_weights, softmax_cross_entropy, softmax_cross_entropy_grad
 from jaxnn.losses.table import derivative_of
 
@@ -121,10 +122,12 @@ __all__ = [
     "gaussian_nll_grad",
     "half_squared_error",
     "half_squared_error_grad",
+    "hessian_root_of",
     "hinge",
     "hinge_grad",
     "huber",
     "huber_grad",
+    "is_likelihood",
     "kl_divergence",
     "kl_divergence_grad",
     "l1",
@@ -144,6 +147,7 @@ __all__ = [
     "perceptron_loss",
     "perceptron_loss_grad",
     "regularizer_derivative_of",
+    "sampled_error_of",
     "sigmoid_binary_cross_entropy",
     "sigmoid_binary_cross_entropy_grad",
     "softmax_cross_entropy",

@@ -92,6 +92,32 @@ def softmax_cross_entropy_grad(
     return (jnp.where(counted[..., None], grad, jnp.zeros_like(grad)) / count).astype(dtype)
 
 
+def probabilities(
+    outputs: ArrayLike, targets: ArrayLike, *, label_smoothing: Scalar = 0.0, ignore_index: int | None = None
+) -> tuple[Array, Array]:
+    """p = softmax(z) at each position, and the position's share in its example's loss (1 / positions that count).
+
+    Args:
+        outputs, targets, label_smoothing, ignore_index: as for `softmax_cross_entropy`, which also names the errors.
+
+    Returns:
+        p (N, T, K) and shares (N, T), 0 at ignored positions, T the product of the axes between; float32 (float64).
+
+    Example:
+        >>> probabilities(jnp.zeros((1, 2, 4)), jnp.array([[3, -1]]), ignore_index=-1)[1]
+        Array([[1., 0.]], dtype=float32)
+    """
+    z, q, counted, _ = _prepare("softmax_cross_entropy", outputs, targets, label_smoothing, ignore_index)
+    n, classes = z.shape[0], z.shape[-1]
+    share = jnp.sum(q, axis=-1).reshape(n, -1)
+    if counted is None:
+        share = share / share.shape[1]
+    else:
+        counts = counted.reshape(n, -1)
+        share = jnp.where(counts, share, jnp.zeros_like(share)) / _positions(counts, z.dtype)[:, None]
+    return jax.nn.softmax(z, axis=-1).reshape(n, -1, classes), share
+
+
 def example_weights(loss: Any, targets: ArrayLike) -> Array | None:
     """The weight w_i of each example in a mean over examples: how many of its positions count in `loss`.
 

@@ -14,6 +14,13 @@ error that came back (delta), of the SUMMED loss: g_i, the gradient of example i
 | `noise_scale` (`NoiseScale`, `no_noise`) | tr(Sigma) and squared norm of G, summed over batches |
 | `materialize` | the gradients themselves |
 
+| curvature, of `Columns` (`backprop.ggn_record`, `output_record`) | |
+|---|---|
+| `diag_ggn`, `diag_fisher`, `empirical_fisher_diag` (of a tape) | entry by entry: trees like params |
+| `kfac_expand`, `kfac_reduce` (`Factors`) | the two Kronecker factors of each layer's block |
+| `trace` | of the whole matrix |
+| `ntk` | the neural tangent kernel (N, M, C, D) |
+
 `select` takes some layers of a tape, `over_microbatches` a batch in parts, `plan` shows how the norms are found.
 
 A regularizer is no part of any example's loss: add its gradient to the sum or the mean. Layers in which examples see
@@ -22,6 +29,8 @@ raise ValueError then.
 """
 
 from jaxnn.per_example.clip import Clip, automatic, flat, psac
+from jaxnn.per_example.curvature import diag_fisher, diag_ggn, empirical_fisher_diag, ntk, trace
+from jaxnn.per_example.kronecker import Factors, kfac_expand, kfac_reduce
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.moments import second_moment, snr, variance, variance_centred
 from jaxnn.per_example.noise import NoiseScale, no_noise, noise_scale
@@ -33,20 +42,27 @@ from jaxnn.per_example.sums import clipped_grad, clipped_grad_by_layer, material
 
 __all__ = [
     "Clip",
+    "Factors",
     "NoiseScale",
     "Plan",
     "automatic",
     "clipped_grad",
     "clipped_grad_by_layer",
     "cosine",
+    "diag_fisher",
+    "diag_ggn",
+    "empirical_fisher_diag",
     "flat",
     "gram",
     "jvp_examples",
+    "kfac_expand",
+    "kfac_reduce",
     "materialize",
     "mean_grad",
     "no_noise",
     "noise_scale",
     "norms",
+    "ntk",
     "over_microbatches",
     "plan",
     "psac",
@@ -56,6 +72,7 @@ __all__ = [
     "sq_norms",
     "sq_norms_by_layer",
     "sq_norms_by_parameter",
+    "trace",
     "variance",
     "variance_centred",
     "weighted_grad",

@@ -1,11 +1,13 @@
-"""A tape small enough to read, for the examples in this folder."""
+"""Tapes small enough to read, for the examples in this folder."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from jaxnn.tape import Addition, Product, Tape
+from jaxnn.tape import Addition, Columns, Product, Tape
 
 
 def sample_tape() -> Tape:
@@ -20,3 +22,14 @@ def sample_tape() -> Tape:
     leaves = jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((2, 1), jnp.float32)
     uses = (Addition(delta),), (Product(a, delta),)
     return Tape(jnp.zeros(2), delta[:, 0], uses, ("['b']", "['w']"), jax.tree.structure({"b": 0, "w": 0}), leaves)
+
+
+def sample_columns() -> Columns:
+    """`sample_tape` with two columns of errors: delta = 1, 1 and 1, 0.
+
+    Example:
+        >>> sample_columns().count
+        2
+    """
+    a, delta = jnp.array([[[1.0, 2.0]], [[3.0, 0.0]]]), jnp.array([[[[1.0]], [[1.0]]], [[[1.0]], [[0.0]]]])
+    return Columns(dataclasses.replace(sample_tape(), uses=((Addition(delta),), (Product(a, delta),))), 2, True)

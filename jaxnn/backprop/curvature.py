@@ -1,0 +1,130 @@
+"""Tapes of several errors sent back through one forward pass: for curvature, and for the neural tangent kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import losses
+from jaxnn.backprop.combinators import backward, forward
+from jaxnn.backprop.gradient import coupled_layers, tape_of, uses_of
+from jaxnn.checks import require_function, require_positive_int
+from jaxnn.layers.base import Layer, require_net
+from jaxnn.tape import Columns, Tape, error_of
+from jaxnn.types import Array, Key, Loss, Params, State
+
+
+def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callable[..., Columns]:
+    """The tape of the generalized Gauss-Newton matrix: one forward pass, and a backward pass for each column.
+
+    G = 1/N sum_i J_i' H_i J_i, J_i the Jacobian of example i's outputs with respect to the parameters, H_i = S_i S_i'
+    the Hessian of its loss with respect to its outputs (`losses.hessian_root_of`). Exactly: the columns of S_i are sent
+    back, C = the number of outputs of an example. With `samples`, that many random errors with the same second moment
+    (`losses.sampled_error_of`; labels drawn from the model where the loss is the logarithm of a probability), each over
+    sqrt(samples): unbiased, and cheaper where outputs are many.
+
+    Args:
+        net: a network; in evaluation mode.
+        loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
+        samples: how many random errors; None for all columns.
+
+    Returns:
+        `recorded(params, state, x, y, *, key=None) -> Columns`, for `per_example.diag_ggn`, `kfac_expand`, `trace`;
+        with `samples` the key is needed.
+
+    Raises:
+        TypeError: net is not a Layer, or loss not a function.
+        ValueError: samples < 1; later, samples without a key, or parameters of another network.
+
+    References:
+        Schraudolph, N. N. (2002). Fast curvature matrix-vector products for second-order gradient descent.
+        Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, section 2.3, appendix A.2.
+
+    Example:
+        >>> from jaxnn import models
+        >>> net = models.linear(3)
+        >>> params, state = net.init(jax.random.key(0), (4,))
+        >>> columns = ggn_record(net, losses.softmax_cross_entropy)(params, state, jnp.ones((2, 4)), jnp.array([0, 2]))
+        >>> columns.count
+        3
+    """
+    require_net("ggn_record", net)
+    require_function("ggn_record", "loss", loss, "losses.softmax_cross_entropy", optional=False)
+    if samples is not None:
+        samples = require_positive_int("ggn_record", "samples", samples)
+    root, sampled = losses.hessian_root_of(loss), losses.sampled_error_of(loss)
+
+    def errors(outputs: Array, y: Array, key: Key | None) -> Array:
+        if samples is None:
+            return root(outputs, y)
+        if key is None:
+            raise ValueError(
+                f"ggn_record: samples={samples} draws random errors and needs a key: pass key=jax.random.key(0)."
+            )
+        drawn = jax.vmap(lambda k: sampled(k, outputs, y))(jax.random.split(key, samples))
+        return drawn / jnp.sqrt(jnp.asarray(samples, drawn.dtype))
+
+    def recorded(params: Params, state: State, x: Array, y: Array, *, key: Key | None = None) -> Columns:
+        outputs, _, cache = forward(net, params, state, x)
+        sent = errors(outputs, y, key).astype(outputs.dtype)
+        return _columns(net, params, cache, loss(outputs, y), outputs, sent, fisher=losses.is_likelihood(loss))
+
+    return recorded
+
+
+def output_record(net: Layer) -> Callable[..., Columns]:
+    """The tape of every output's gradient: g_ic = d y_ic / d params, for `per_example.ntk`.
+
+    Args:
+        net: a network; in evaluation mode.
+
+    Returns:
+        `recorded(params, state, x) -> Columns`, C = the number of outputs of an example.
+
+    Raises:
+        TypeError: net is not a Layer.
+        ValueError: later, parameters of another network.
+
+    Reference:
+        Jacot, A., Gabriel, F. & Hongler, C. (2018). Neural tangent kernel: convergence and generalization in neural
+        networks, section 4.
+
+    Example:
+        >>> from jaxnn import models
+        >>> net = models.linear(3)
+        >>> params, state = net.init(jax.random.key(0), (4,))
+        >>> output_record(net)(params, state, jnp.ones((2, 4))).count
+        3
+    """
+    require_net("output_record", net)
+
+    def recorded(params: Params, state: State, x: Array) -> Columns:
+        outputs, _, cache = forward(net, params, state, x)
+        n = outputs.shape[0]
+        one = jnp.eye(outputs[0].size, dtype=outputs.dtype).reshape(-1, 1, *outputs.shape[1:])
+        sent = jnp.broadcast_to(one, (one.shape[0], *outputs.shape))
+        return _columns(net, params, cache, jnp.zeros(n, outputs.dtype), outputs, sent, fisher=False)
+
+    return recorded
+
+
+def _columns(
+    net: Layer, params: Params, cache: Any, each: Array, outputs: Array, sent: Array, *, fisher: bool
+) -> Columns:
+    """One backward pass for each error, what the forward pass left in common."""
+
+    def of_one(error: Array) -> Tape:
+        uses = backward(net, params, cache, error, uses_of)[1]
+        return tape_of(params, each, outputs, uses, coupled_layers(net, False))
+
+    one = jax.eval_shape(of_one, sent[0])
+    only_errors = tuple(
+        tuple(dataclasses.replace(jax.tree.map(lambda _: None, use), **{error_of(use): 0}) for use in uses)
+        for uses in one.uses
+    )
+    tape = jax.vmap(of_one, out_axes=dataclasses.replace(one, losses=None, outputs=None, uses=only_errors))(sent)
+    return Columns(tape, sent.shape[0], fisher)

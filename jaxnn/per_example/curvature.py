@@ -1,0 +1,192 @@
+"""Curvature from the columns of a GGN tape: its diagonal, its trace, and the neural tangent kernel."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TypeGuard
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn.numerics import accumulate
+from jaxnn.per_example.blocks import HIGHEST
+from jaxnn.per_example.forms import forms
+from jaxnn.per_example.measures import squares
+from jaxnn.per_example.moments import second_moment
+from jaxnn.per_example.norms import sq_norms
+from jaxnn.per_example.products import gram
+from jaxnn.per_example.select import require_independent
+from jaxnn.per_example.sums import tree_of
+from jaxnn.tape import Columns, Product, Tape, Use
+from jaxnn.types import Array, PyTree
+
+
+def diag_ggn(columns: Columns) -> PyTree:
+    """The diagonal of the generalized Gauss-Newton matrix G = 1/N sum_i J_i' H_i J_i: 1/N sum_i sum_c g_ic^2.
+
+    For a weight matrix with T = 1 it is (a^2)' sum_c delta_c^2, one matrix product for all columns.
+
+    Args:
+        columns: of `backprop.ggn_record`, exact or sampled.
+
+    Returns:
+        A tree like params, in the accumulation dtype (float32, float64); >= 0.
+
+    Raises:
+        ValueError: batch-coupled layers; N = 0.
+
+    Reference:
+        Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, equation 19 (appendix A.2).
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_columns
+        >>> diag_ggn(sample_columns())["w"][:, 0]
+        Array([5.5, 4. ], dtype=float32)
+    """
+    tape = columns.tape
+    require_independent("diag_ggn", tape, 1)
+    found = [
+        (_of_product(uses[0]) if _is_product(uses) else _over_columns(columns, functools.partial(_squares, i)))
+        for i, uses in enumerate(tape.uses)
+    ]
+    shaped = [g.reshape(leaf.shape) / tape.examples for g, leaf in zip(found, tape.leaves, strict=True)]
+    return tree_of(tape, shaped)
+
+
+def diag_fisher(columns: Columns) -> PyTree:
+    """The diagonal of the Fisher information, 1/N sum_i E[g_i^2] over labels drawn from the model.
+
+    Where -loss is the logarithm of a probability in its natural parameters (softmax cross-entropy, sigmoid binary
+    cross-entropy, squared errors) the Fisher information is the generalized Gauss-Newton matrix, and this `diag_ggn`.
+
+    Args:
+        columns: of `backprop.ggn_record`: exactly, or with `samples` from so many labels drawn for each example.
+
+    Returns:
+        A tree like params, in the accumulation dtype (float32, float64); >= 0.
+
+    Raises:
+        ValueError: the loss is no such logarithm; batch-coupled layers; N = 0.
+
+    Reference:
+        Martens, J. (2020). New insights and perspectives on the natural gradient method, section 9.2.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_columns
+        >>> diag_fisher(sample_columns())["b"]
+        Array([1.5], dtype=float32)
+    """
+    if not columns.fisher:
+        raise ValueError(
+            "diag_fisher: the Fisher information needs a loss that is -log of a probability, such as "
+            "softmax_cross_entropy, sigmoid_binary_cross_entropy, half_squared_error or mse. diag_ggn is defined for "
+            "every loss, empirical_fisher_diag for every tape."
+        )
+    return diag_ggn(columns)
+
+
+def empirical_fisher_diag(tape: Tape) -> PyTree:
+    """1/N sum_i g_i^2, the gradients of the TRUE labels' losses: `second_moment` by another name.
+
+    Not an estimate of the Fisher information, which takes labels from the model; the two differ most far from a fit.
+
+    Args:
+        tape: of `backprop.record`.
+
+    Returns:
+        A tree like params, in the accumulation dtype (float32, float64).
+
+    Raises:
+        ValueError: batch-coupled layers; N = 0.
+
+    Reference:
+        Kunstner, F., Balles, L. & Hennig, P. (2019). Limitations of the empirical Fisher approximation for natural
+        gradient descent, equation 3.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> empirical_fisher_diag(sample_tape())["b"]
+        Array([2.5], dtype=float32)
+    """
+    return second_moment(tape)
+
+
+def trace(columns: Columns) -> Array:
+    """The trace of the generalized Gauss-Newton matrix: 1/N sum_i sum_c |g_ic|^2.
+
+    Args:
+        columns: of `backprop.ggn_record`, exact or sampled.
+
+    Returns:
+        A scalar, float32 or float64.
+
+    Raises:
+        ValueError: batch-coupled layers; N = 0.
+
+    Reference:
+        Martens, J. (2020). New insights and perspectives on the natural gradient method, section 8.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_columns
+        >>> trace(sample_columns())
+        Array(11., dtype=float32)
+    """
+    require_independent("trace", columns.tape, 1)
+    return jnp.sum(_over_columns(columns, sq_norms)) / columns.tape.examples
+
+
+def ntk(columns: Columns, other: Columns | None = None) -> Array:
+    """The empirical neural tangent kernel, K_ijcd = (d y_ic / d params) . (d y_jd / d params).
+
+    Args:
+        columns: of `backprop.output_record`, N examples with C outputs.
+        other: of M examples with D outputs and the same parameters; None for `columns` itself.
+
+    Returns:
+        (N, M, C, D), float32 or float64. Summed over c = d it is the kernel that many call the trace NTK.
+
+    Raises:
+        ValueError: batch-coupled layers; tapes of different parameters.
+
+    Reference:
+        Jacot, A., Gabriel, F. & Hongler, C. (2018). Neural tangent kernel: convergence and generalization in neural
+        networks, section 4.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_columns
+        >>> ntk(sample_columns())[:, :, 0, 0]
+        Array([[ 6.,  4.],
+               [ 4., 10.]], dtype=float32)
+    """
+    other = columns if other is None else other
+    mine = columns.as_examples()
+    products = gram(mine, None if other is columns else other.as_examples())
+    n, m = columns.tape.examples, other.tape.examples
+    return products.reshape(columns.count, n, other.count, m).transpose(1, 3, 0, 2)
+
+
+def _is_product(uses: tuple[Use, ...]) -> TypeGuard[tuple[Product]]:
+    """One matrix product at one position of each example: a (N, 1, d)."""
+    return len(uses) == 1 and isinstance(uses[0], Product) and uses[0].a.shape[1] == 1
+
+
+def _of_product(use: Product) -> Array:
+    """(a^2)' sum_c delta_c^2; delta (C, N, 1, p)."""
+    seen, sent = jnp.square(accumulate(use.a[:, 0])), jnp.sum(jnp.square(accumulate(use.delta[:, :, 0])), axis=0)
+    return jnp.einsum("nd,np->dp", seen, sent, precision=HIGHEST)
+
+
+def _squares(parameter: int, tape: Tape) -> Array:
+    return squares(forms(tape)[parameter])
+
+
+def _over_columns(columns: Columns, f: Callable[[Tape], Array]) -> Array:
+    """The sum over columns of f of each one's tape, one column in memory at a time."""
+
+    def add(total: Array, column: Array) -> tuple[Array, None]:
+        return total + f(columns.at(column)), None
+
+    shape = jax.eval_shape(lambda: f(columns.at(0)))
+    return lax.scan(add, jnp.zeros(shape.shape, shape.dtype), jnp.arange(columns.count))[0]

@@ -1,0 +1,135 @@
+"""KFAC: each layer's block of the GGN as the Kronecker product of two small matrices."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxnn.per_example.blocks import HIGHEST
+from jaxnn.per_example.forms import Outer, joined
+from jaxnn.per_example.select import layers_of, require_independent
+from jaxnn.tape import Addition, Columns, Convolution, Product, Use, errors
+from jaxnn.types import Array
+
+
+class Factors(NamedTuple):
+    """The block of one layer is about A (x) G, in the order of the rows of [w; b] flattened: `jnp.kron(a, g)`.
+
+    Attributes:
+        a: (d, d), or (d + 1, d + 1) with a bias, its entry last; d = D_in, or C_in times the kernel's positions.
+        g: (p, p), p = D_out.
+    """
+
+    a: Array
+    g: Array
+
+
+def kfac_expand(columns: Columns) -> dict[str, Factors]:
+    """A = 1/(N T) sum_it [a_it; 1][a_it; 1]', G = 1/N sum_it sum_c delta_itc delta_itc': positions as so many examples.
+
+    For T = 1 and N = 1, with exact columns, A (x) G IS the layer's block of the GGN; for T = 1 and N > 1 the mean of
+    the products is replaced by the product of the means. For T > 1 the contributions of the positions are taken to be
+    uncorrelated (the convention for convolutions of KFC, and of what is called "expand"); see `kfac_reduce`.
+
+    Args:
+        columns: of `backprop.ggn_record`, exact or sampled (labels from the model). For the empirical Fisher take
+            `Columns` of a tape's own errors.
+
+    Returns:
+        For the path of each layer with a weight matrix or an ungrouped convolution, its `Factors`, float32 or float64.
+        Layers of other kinds (norms, embeddings, grouped convolutions) have no such block and are left out.
+
+    Raises:
+        ValueError: batch-coupled layers; N = 0.
+
+    References:
+        Martens, J. & Grosse, R. (2015). Optimizing neural networks with Kronecker-factored approximate curvature.
+        Grosse, R. & Martens, J. (2016). A Kronecker-factored approximate Fisher matrix for convolution layers.
+        Eschenhagen, R., Immer, A., Turner, R., Schneider, F. & Hennig, P. (2023). Kronecker-factored approximate
+        curvature for modern neural network architectures, equation 8.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_columns
+        >>> kfac_expand(sample_columns())[""].g
+        Array([[1.5]], dtype=float32)
+    """
+    found = {}
+    for place, a, delta, biased in _pairs("kfac_expand", columns):
+        n, times = a.shape[:2]
+        seen = _with_one(a) if biased else a
+        found[place] = Factors(
+            jnp.einsum("ntd,nte->de", seen, seen, precision=HIGHEST) / (n * times),
+            jnp.einsum("cntp,cntq->pq", delta, delta, precision=HIGHEST) / n,
+        )
+    return found
+
+
+def kfac_reduce(columns: Columns) -> dict[str, Factors]:
+    """A = 1/N sum_i [mean_t a_it; 1][...]', G = 1/N sum_i sum_c [sum_t delta_itc][...]': positions as one.
+
+    Equal to `kfac_expand` for T = 1. For T > 1 it is exact for a linear layer whose outputs are averaged over the
+    positions before anything else happens to them, with N = 1.
+
+    Args:
+        columns: as for `kfac_expand`.
+
+    Returns:
+        As of `kfac_expand`.
+
+    Raises:
+        ValueError: batch-coupled layers; N = 0.
+
+    Reference:
+        Eschenhagen, R., Immer, A., Turner, R., Schneider, F. & Hennig, P. (2023). Kronecker-factored approximate
+        curvature for modern neural network architectures, equation 12.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_columns
+        >>> kfac_reduce(sample_columns())[""].a
+        Array([[5., 1., 2.],
+               [1., 2., 1.],
+               [2., 1., 1.]], dtype=float32)
+    """
+    found = {}
+    for place, a, delta, biased in _pairs("kfac_reduce", columns):
+        mean, total = jnp.mean(a, axis=1), jnp.sum(delta, axis=2)
+        seen = _with_one(mean) if biased else mean
+        found[place] = Factors(
+            jnp.einsum("nd,ne->de", seen, seen, precision=HIGHEST) / seen.shape[0],
+            jnp.einsum("cnp,cnq->pq", total, total, precision=HIGHEST) / seen.shape[0],
+        )
+    return found
+
+
+def _with_one(a: Array) -> Array:
+    """[a; 1]: the bias is the weight of an input that is always 1."""
+    return jnp.concatenate([a, jnp.ones((*a.shape[:-1], 1), a.dtype)], axis=-1)
+
+
+def _pairs(where: str, columns: Columns) -> list[tuple[str, Array, Array, bool]]:
+    """(path, a (N, T, d), delta (C, N, T, p), whether there is a bias) of each layer that has a block."""
+    require_independent(where, columns.tape, 1)
+    tape, first = columns.tape, columns.at(0)
+    places = layers_of(tape)
+    biased = {place for place, uses in zip(places, tape.uses, strict=True) if _only(uses, Addition)}
+    found = []
+    for i, (place, uses) in enumerate(zip(places, tape.uses, strict=True)):
+        if not (_only(uses, Product) or _only(uses, Convolution)):
+            continue
+        form = joined(first.uses[i], tape.leaves[i], tape.examples)
+        if not isinstance(form, Outer) or form.block[0] != 1:
+            continue
+        delta = jnp.concatenate([_positions(use, form) for use in uses], axis=2)
+        found.append((place, form.a[:, :, 0], delta, place in biased))
+    return found
+
+
+def _only(uses: tuple[Use, ...], kind: type) -> bool:
+    return bool(uses) and all(isinstance(use, kind) for use in uses)
+
+
+def _positions(use: Use, form: Outer) -> Array:
+    """The errors of one use, (C, N, T, p)."""
+    delta = errors(use).astype(form.delta.dtype)
+    return delta.reshape(*delta.shape[:2], -1, delta.shape[-1])
