@@ -7,7 +7,8 @@ __version__ = "0.1.0"
 
 ROOMS = (
     "activations", "backprop", "checks", "cli", "compare", "data", "initializers", "landscapes", "layers", "losses",
-    "metrics", "models", "numerics", "ops", "optim", "per_example", "plots", "schedules", "tape", "train", "tree", "types",
+    "metrics", "models", "numerics", "ops", "optim", "per_example", "plots", "schedules", "studies",
+    "tape", "train", "tree", "types",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import jaxnn
 from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.predict import PredictConfig, predict
 from jaxnn.cli.recipes import RECIPES
+from jaxnn.cli.study import STUDIES, study
 from jaxnn.cli.train import train
 from jaxnn.train import DivergedError
 
@@ -26,7 +27,9 @@ USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 commands:
   train      train a network on images and write a run folder; with no option, on the embedded digits
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES
+  study      study the gradients of single examples:  jaxnn study NAME
 
+studies: {", ".join(STUDIES)}
 recipes (jaxnn train --recipe NAME): {", ".join(RECIPES)}
 
 jaxnn COMMAND --help lists the options of a command."""
@@ -54,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxnn: {' '.join(told.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("jaxnn: interrupted; metrics.jsonl in the run folder keeps what was measured", file=sys.stderr)
+        print("jaxnn: interrupted; of a training run metrics.jsonl keeps what was measured", file=sys.stderr)
         return 130
     return 0
 
 
 def _command(name: str) -> Callable[[list[str]], Any]:
-    commands = {"train": _train, "predict": _predict}
+    commands = {"train": _train, "predict": _predict, "study": _study}
     if name not in commands:
         raise UsageError(f"no command {name!r}{_nearest(name, commands)}; there are: {', '.join(commands)}")
     return commands[name]
@@ -75,6 +78,19 @@ def _train(words: list[str]) -> None:
 
 def _predict(words: list[str]) -> None:
     predict(_parse("predict", PredictConfig, words, None))
+
+
+def _study(words: list[str]) -> None:
+    told = f"jaxnn study NAME [OPTIONS]; studies: {', '.join(STUDIES)}"
+    if not words:
+        raise UsageError(f"study needs a name: {told}")
+    if words[0] in ("-h", "--help"):
+        print(f"usage: {told}\n\njaxnn study NAME --help lists the options of a study.")
+        return
+    name, rest = words[0], words[1:]
+    if name not in STUDIES:
+        raise UsageError(f"no study {name!r}{_nearest(name, STUDIES)}; there are: {', '.join(STUDIES)}")
+    study(name, _parse(f"study {name}", STUDIES[name].config, rest, None))
 
 
 def _parse(command: str, config: type[C], words: list[str], default: C | None) -> C:

@@ -30,15 +30,15 @@ class Run:
     classes: tuple[str, ...]
 
 
-def new_folder(config: TrainConfig) -> Path:
-    """Make the run folder: `config.out`, which must be new or empty, or else the first free runs/DATA-MODEL[-n]."""
-    if config.out is not None:
-        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-            raise FileExistsError(f"--out {config.out} exists already and is not an empty folder; name a new one.")
-        config.out.mkdir(parents=True, exist_ok=True)
-        return config.out
+def new_folder(out: Path | None, name: str) -> Path:
+    """Make the run folder: `out`, which must be new or empty, or else the first free runs/NAME[-n]."""
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FileExistsError(f"--out {out} exists already and is not an empty folder; name a new one.")
+        out.mkdir(parents=True, exist_ok=True)
+        return out
     for n in range(1, 10_000):
-        folder = Path("runs") / (f"{config.data}-{config.model}" + (f"-{n}" if n > 1 else ""))
+        folder = Path("runs") / (name + (f"-{n}" if n > 1 else ""))
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -49,10 +49,14 @@ def new_folder(config: TrainConfig) -> Path:
 
 def write_config(folder: Path, config: TrainConfig, example: tuple[int, ...], classes: tuple[str, ...]) -> None:
     """config.json: every option, the shape of one example, the names of the classes, and the versions."""
+    write_options(folder, config, example=example, classes=classes)
+
+
+def write_options(folder: Path, config: Any, **more: Any) -> None:
+    """config.json: every option of a configuration (a dataclass), more besides, and the versions."""
     options = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(config).items()}
     versions = {"jax": jax.__version__, "numpy": np.__version__, "device": jax.devices()[0].device_kind}
-    whole = {"options": options, "example": example, "classes": classes, "versions": versions}
-    (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps({"options": options, **more, "versions": versions}, indent=2) + "\n")
 
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:

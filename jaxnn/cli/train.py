@@ -61,7 +61,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Out
     jax.eval_shape(
         lambda key: net.init(key, example), jax.random.key(0)
     )  # a network that does not fit leaves no folder
-    folder = new_folder(config)
+    folder = new_folder(config.out, f"{config.data}-{config.model}")
     write_config(folder, config, example, classes)
     on_device = jax.device_put(splits)
     try:

@@ -5,6 +5,7 @@ Colours are those of Okabe and Ito (2008), which stay distinct for the colour-bl
 
 from jaxnn.plots.classification import confusion, mistakes
 from jaxnn.plots.curves import curves
+from jaxnn.plots.pictures import pictures, show
 from jaxnn.plots.style import COLOURS, figure, save
 
-__all__ = ["COLOURS", "confusion", "curves", "figure", "mistakes", "save"]
+__all__ = ["COLOURS", "confusion", "curves", "figure", "mistakes", "pictures", "save", "show"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxnn.plots.pictures import pictures
 from jaxnn.plots.style import figure
 
 LEAST_SCALE = 5.0
@@ -78,17 +79,7 @@ def mistakes(
     guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(guesses != labels)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    columns = 8
-    rows = max(-(-len(shown) // columns), 1)
-    fig, axes = figure(rows, columns, width=1.25, height=1.6, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, i in zip(axes.flat, shown, strict=False):
-        image = np.asarray(images[i])
-        ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0, vmax=1)
-        ax.set_title(f"true {classes[labels[i]]}\nguess {classes[guesses[i]]} {confidence[i]:.0%}", fontsize=9)
-    if not len(shown):
-        axes[0, 0].text(0.5, 0.5, "none", ha="center", va="center", fontsize=12)
+    captions = [f"true {classes[labels[i]]}\nguess {classes[guesses[i]]} {confidence[i]:.0%}" for i in shown]
     heading = f"{title}: {len(wrong)} of {len(labels)}"
-    fig.suptitle(heading + (f", the {len(shown)} most confident" if len(shown) < len(wrong) else ""), fontsize=12)
-    return fig
+    heading += f", the {len(shown)} most confident" if len(shown) < len(wrong) else ""
+    return pictures([images[i] for i in shown], captions, title=heading)

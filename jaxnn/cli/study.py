@@ -1,0 +1,190 @@
+"""`jaxnn study`: a study of single examples' gradients, its pictures and numbers in a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, NamedTuple
+
+import rich.console
+import tyro
+
+from jaxnn import data, models, optim, plots, studies
+from jaxnn.checks import require_between, require_positive_int
+from jaxnn.cli.runs import new_folder, write_options
+from jaxnn.layers import Layer
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """What all studies can be told; each subclass adds its own."""
+
+    data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
+    """Data set: digits (8x8, inside the package), mnist or fashion-mnist (28x28; found, or downloaded once)."""
+    examples: int | None = None
+    """How many training examples, the first of the training split; default all."""
+    hidden: tuple[int, ...] = (128,)
+    """Units of the hidden layers."""
+    learning_rate: float = 3e-3
+    """Learning rate of Adam."""
+    batch_size: int = 64
+    """Examples in each step."""
+    epochs: int = 10
+    """Passes through the training examples."""
+    seed: int = 0
+    """Initial parameters, order, and whatever is drawn at random follow from it."""
+    folder: Path | None = None
+    """Folder of the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Run folder to write; default runs/DATA-STUDY, numbered if it is taken."""
+
+    def __post_init__(self) -> None:
+        require_positive_int("study", "batch_size", self.batch_size)
+        require_positive_int("study", "epochs", self.epochs)
+        require_between("study", "learning_rate", self.learning_rate, 0, math.inf, open_high=True)
+        if self.examples is not None:
+            require_positive_int("study", "examples", self.examples)
+
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments of the study's `run`, besides the network."""
+        common = {"seed": self.seed, "epochs": self.epochs, "batch_size": self.batch_size}
+        return common | {"opt": optim.adam(self.learning_rate)}
+
+
+@dataclasses.dataclass(frozen=True)
+class NormsConfig(StudyConfig):
+    """The norms of single examples' gradients through training."""
+
+    epochs: int = 30
+    """Passes through the training examples."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HardestConfig(StudyConfig):
+    """The training examples of the longest gradients."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MislabeledConfig(StudyConfig):
+    """Wrong labels, put in on purpose, found by the length of their gradients."""
+
+    epochs: int = 15
+    """Passes through the training examples."""
+    fraction: float = 0.05
+    """Of the labels that are made wrong."""
+
+    def settings(self) -> dict[str, Any]:
+        """With the fraction."""
+        return super().settings() | {"fraction": self.fraction}
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseScaleConfig(StudyConfig):
+    """The gradient noise scale against the batch size and along training."""
+
+    sizes: tuple[int, ...] = studies.noise_scale.SIZES
+    """Sizes of the batches that it is estimated from."""
+
+    def settings(self) -> dict[str, Any]:
+        """With the sizes."""
+        return super().settings() | {"sizes": self.sizes}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClippedConfig(StudyConfig):
+    """Training on clipped and noisy gradients, by SGD with momentum 0.9: the shape of DP-SGD, no privacy guarantee."""
+
+    learning_rate: float = 0.1
+    """Learning rate of SGD with momentum 0.9."""
+    epochs: int = 20
+    """Passes through the training examples."""
+    bound: float = 1.0
+    """Length to which each example's gradient is clipped."""
+    noise: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
+    """One run for each: the standard deviation of the noise on the sum of a batch, in units of the bound."""
+
+    def settings(self) -> dict[str, Any]:
+        """With bound and noise, and SGD."""
+        opt = optim.sgd(self.learning_rate, momentum=0.9)
+        return super().settings() | {"opt": opt, "bound": self.bound, "noise": self.noise}
+
+
+@dataclasses.dataclass(frozen=True)
+class GramConfig(StudyConfig):
+    """Cosines between single examples' gradients, by class."""
+
+    epochs: int = 2
+    """Passes through the training examples."""
+    per_class: int = 20
+    """Examples of each class."""
+
+    def settings(self) -> dict[str, Any]:
+        """With the examples of each class."""
+        return super().settings() | {"per_class": self.per_class}
+
+
+@dataclasses.dataclass(frozen=True)
+class InfluenceConfig(StudyConfig):
+    """The training examples that helped and harmed the network's answers to test examples, by plain SGD."""
+
+    learning_rate: float = 0.02
+    """Learning rate of plain SGD; the smaller, the truer is the first-order account."""
+    epochs: int = 30
+    """Passes through the training examples."""
+    tests: int = 6
+    """How many test examples, those of the greatest loss."""
+
+    def settings(self) -> dict[str, Any]:
+        """With the test examples and the learning rate in place of an optimizer."""
+        found = super().settings() | {"tests": self.tests, "learning_rate": self.learning_rate}
+        return {name: value for name, value in found.items() if name != "opt"}
+
+
+class Study(NamedTuple):
+    """A study's module, and what it can be told."""
+
+    module: ModuleType
+    config: type[StudyConfig]
+
+
+STUDIES = {
+    "norms": Study(studies.norms, NormsConfig),
+    "hardest": Study(studies.hardest, HardestConfig),
+    "mislabeled": Study(studies.mislabeled, MislabeledConfig),
+    "noise-scale": Study(studies.noise_scale, NoiseScaleConfig),
+    "clipped": Study(studies.clipped, ClippedConfig),
+    "gram": Study(studies.gram, GramConfig),
+    "influence": Study(studies.influence, InfluenceConfig),
+}
+"""The studies by the names that the command line knows them by."""
+
+
+def study(name: str, config: StudyConfig) -> Path:
+    """Run a study, write its folder, print what it found; return the folder."""
+    module = STUDIES[name].module
+    splits = data.load(config.data, folder=config.folder)
+    if config.examples is not None:
+        splits = splits._replace(train=data.select(splits.train, slice(0, config.examples)))
+    if config.batch_size > len(splits.train):
+        raise ValueError(f"study: batch_size {config.batch_size} exceeds the {len(splits.train)} training examples.")
+    folder = new_folder(config.out, f"{config.data}-{name}")
+    try:
+        found = module.run(splits, net=_network(config, splits.train), **config.settings())
+    except BaseException:
+        folder.rmdir()  # it is empty still
+        raise
+    write_options(folder, config, study=name)
+    (folder / "result.json").write_text(json.dumps(found.numbers(), indent=2) + "\n")
+    for title, figure in module.draw(found).items():
+        plots.save(figure, folder / f"{title}.png")
+    console = rich.console.Console()
+    console.print(f"{config.data}: {found.describe()}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+    return folder
+
+
+def _network(config: StudyConfig, examples: data.Dataset) -> Layer:
+    return models.mlp([math.prod(examples.x.shape[1:]), *config.hidden, len(examples.classes)])

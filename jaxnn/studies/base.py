@@ -1,0 +1,201 @@
+"""What the studies share: their data, their network, the states of a training run, and one pass of measurement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn import backprop, data, losses, models, optim, per_example, train
+from jaxnn.checks import require_positive_int
+from jaxnn.data import Dataset, Splits
+from jaxnn.layers import Layer
+from jaxnn.tape import Tape
+from jaxnn.train import TrainState
+from jaxnn.types import Array, Key
+
+LOSS = losses.softmax_cross_entropy
+"""The loss of every study: -log p(label)."""
+
+MICROBATCH = 2000
+"""How many examples one tape holds at most; bounds the memory, changes nothing else."""
+
+Each = TypeVar("Each")
+
+Epoch: TypeAlias = Callable[[TrainState, Array, Array, Key], tuple[TrainState, dict[str, Array]]]
+"""What `train.make_epoch` makes."""
+
+
+class Measured(NamedTuple):
+    """Of each example: the norm of its gradient (N,), its loss (N,), the network's outputs (N, K)."""
+
+    norms: np.ndarray
+    losses: np.ndarray
+    outputs: np.ndarray
+
+
+def training_set(where: str, examples: str | Splits | Dataset) -> Dataset:
+    """The examples that a study trains on: those given, or the training split.
+
+    Args:
+        where: the study that asks.
+        examples: a name for `data.load`, its splits, or a Dataset with class labels.
+
+    Raises:
+        TypeError: something else.
+        ValueError: an unknown name, or a Dataset without classes.
+
+    Example:
+        >>> len(training_set("norms", "digits"))
+        1257
+    """
+    if isinstance(examples, Dataset):
+        if not examples.classes:
+            raise ValueError(f"{where}: the examples need class labels; name the classes with data.make_dataset.")
+        return examples
+    return splits(where, examples).train
+
+
+def splits(where: str, examples: str | Splits | Dataset) -> Splits:
+    """Train, validation and test, for studies that need more than the training split.
+
+    Raises:
+        TypeError: neither a name nor splits.
+
+    Example:
+        >>> len(splits("influence", "digits").test)
+        270
+    """
+    if isinstance(examples, str):
+        return data.load(examples)
+    if not isinstance(examples, Splits):
+        raise TypeError(f"{where}: expected a name such as 'digits', or data.Splits, got {type(examples).__name__}.")
+    return examples
+
+
+def network(net: Layer | None, examples: Dataset) -> Layer:
+    """The network itself, or by default a perceptron with one hidden layer of 128 units.
+
+    Example:
+        >>> len(network(None, data.load("digits").train).parts)
+        4
+    """
+    if net is not None:
+        return net
+    return models.mlp([math.prod(examples.x.shape[1:]), 128, len(examples.classes)])
+
+
+def states(
+    net: Layer,
+    examples: Dataset,
+    opt: optim.Optimizer,
+    *,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    epoch: Epoch | None = None,
+) -> Iterator[TrainState]:
+    """The state at the start and after each epoch, epochs + 1 in all, of training by hand-written backpropagation.
+
+    Use each state before you ask for the next: its buffers are then used again.
+
+    Args:
+        net: a network.
+        examples: N examples.
+        opt: an optimizer.
+        seed: initial parameters, order, and noise follow from it.
+        epochs: >= 0.
+        batch_size: 1 .. N.
+        epoch: compiled, (state, x, y, key) -> (state, report); None for `train.make_epoch` on
+            `backprop.value_and_grad(net, LOSS)`.
+
+    Raises:
+        ValueError: the training loss is no longer finite.
+
+    Example:
+        >>> digits = data.select(data.load("digits").train, slice(0, 64))
+        >>> run = states(models.linear(10), digits, optim.adam(1e-2), seed=0, epochs=1, batch_size=32)
+        >>> [state.params[1]["w"].shape for state in run]
+        [(64, 10), (64, 10)]
+    """
+    require_positive_int("states", "epochs", epochs, 0)
+    if epoch is None:
+        epoch = train.make_epoch(backprop.value_and_grad(net, LOSS), opt, batch_size=batch_size)
+    x, y = jnp.asarray(examples.x), jnp.asarray(examples.y)
+    key = jax.random.key(seed)
+    ts = train.init(net, opt, jax.random.fold_in(key, 0), x.shape[1:])
+    yield ts
+    for i in range(1, epochs + 1):
+        ts, report = epoch(ts, x, y, jax.random.fold_in(key, i))
+        if not np.isfinite(report["loss"]).all():
+            raise ValueError(f"the training loss is no longer finite in epoch {i}; take a smaller learning rate.")
+        yield ts
+
+
+def make_pass(net: Layer, statistic: Callable[[Tape], Each]) -> Callable[[TrainState, Any, Any], Each]:
+    """One compiled pass over any number of examples: a statistic of each, from tapes of `MICROBATCH` examples.
+
+    Args:
+        net: a network.
+        statistic: Tape -> pytree of arrays (n, ...), one entry for each example of the tape.
+
+    Returns:
+        `found(state, x (N, ...), y (N,))` -> the statistic's pytree of arrays (N, ...).
+
+    Example:
+        >>> from jaxnn import per_example
+        >>> net, opt = models.linear(3), optim.sgd(0.1)
+        >>> norms = make_pass(net, per_example.norms)
+        >>> norms(train.init(net, opt, jax.random.key(0), (4,)), jnp.ones((5, 4)), jnp.zeros(5, jnp.int32)).shape
+        (5,)
+    """
+    record = backprop.record(net, LOSS)
+
+    @jax.jit
+    def found(ts: TrainState, x: Array, y: Array) -> Each:
+        def part(x: Array, y: Array) -> tuple[tuple[()], Each]:
+            return (), statistic(record(ts.params, ts.state, x, y))
+
+        return per_example.over_microbatches(part, (x, y), MICROBATCH)[1]
+
+    return found
+
+
+def make_measure(net: Layer) -> Callable[[TrainState, Dataset], Measured]:
+    """One pass that finds gradient norm, loss and outputs of every example of a Dataset, on the host.
+
+    Example:
+        >>> digits, net = data.load("digits").validation, models.linear(10)
+        >>> ts = train.init(net, optim.sgd(0.1), jax.random.key(0), (8, 8, 1))
+        >>> make_measure(net)(ts, digits).outputs.shape
+        (270, 10)
+    """
+    found = make_pass(net, lambda tape: (per_example.norms(tape), tape.losses, tape.outputs))
+    return lambda ts, examples: Measured(*map(np.asarray, found(ts, examples.x, examples.y)))
+
+
+def ranked(scores: np.ndarray) -> np.ndarray:
+    """The examples by falling score; ties in order.
+
+    Example:
+        >>> ranked(np.array([1.0, 3.0, 1.0]))
+        array([1, 0, 2])
+    """
+    return np.argsort(-scores, kind="stable")
+
+
+def rounded(values: Any, digits: int = 5) -> Any:
+    """Numbers for JSON: nested lists of floats with so many significant digits.
+
+    Example:
+        >>> rounded(np.array([1 / 3, 2.0]), 3)
+        [0.333, 2.0]
+    """
+    array = np.asarray(values, np.float64)
+    if array.ndim:
+        return [rounded(value, digits) for value in array]
+    return float(f"{float(array):.{digits}g}")

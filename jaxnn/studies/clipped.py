@@ -1,0 +1,235 @@
+"""Training on clipped and noisy gradients: the shape of DP-SGD. It claims clipping, NOT a privacy guarantee.
+
+A guarantee would need batches drawn at random (Poisson sampling), an account of the privacy that the steps spend, and a
+random generator fit for it. Nothing here does any of these.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxnn import backprop, metrics, optim, per_example, plots, train
+from jaxnn.checks import require_between
+from jaxnn.data import Splits
+from jaxnn.layers import Layer
+from jaxnn.studies.base import LOSS, make_measure, network, rounded, splits, states
+from jaxnn.train.step import TrainState, ValueAndGrad, scan_epoch
+from jaxnn.types import Array, Key, Loss, Params, Scalar, State
+
+PERCENTS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+"""The ticks of the validation error."""
+
+
+class Clipped(NamedTuple):
+    """What `run` found, for the plain run and then for each noise multiplier.
+
+    Attributes:
+        bound: C, the length that an example's gradient may have.
+        noise: (R,), the multipliers of the runs; NaN for the first, which is plain.
+        losses: (R, epochs + 1), mean training loss before training and after each epoch.
+        errors: (R, epochs + 1), validation error, a fraction.
+        clipped: (R, epochs + 1), the share of training examples whose gradient is longer than C.
+    """
+
+    bound: float
+    noise: np.ndarray
+    losses: np.ndarray
+    errors: np.ndarray
+    clipped: np.ndarray
+
+    @property
+    def names(self) -> list[str]:
+        """What each run is called."""
+        return ["plain" if np.isnan(s) else f"clipped, noise {s:g}" for s in self.noise]
+
+    def numbers(self) -> dict[str, Any]:
+        """For JSON: the curves of each run."""
+        return {
+            "note": "clipping and noise only; no privacy guarantee",
+            "bound": self.bound,
+            "runs": {
+                name: {
+                    "training_loss": rounded(self.losses[i]),
+                    "validation_error": rounded(self.errors[i]),
+                    "share_longer_than_bound": rounded(self.clipped[i]),
+                }
+                for i, name in enumerate(self.names)
+            },
+        }
+
+    def describe(self) -> str:
+        """What was found, in words."""
+        lines = [f"gradients clipped to length {self.bound:g}, summed, Gaussian noise added; no privacy guarantee"]
+        for i, name in enumerate(self.names):
+            lines.append(
+                f"{name:>18}: validation error {self.errors[i, -1]:.1%}, training loss {self.losses[i, -1]:.3g}; "
+                f"{self.clipped[i, 0]:.0%} of the gradients longer than {self.bound:g} before training, "
+                f"{self.clipped[i, -1]:.0%} after it"
+            )
+        return "\n".join(lines)
+
+
+def clipped_value_and_grad(net: Layer, loss: Loss, bound: Scalar, noise: Scalar = 0.0) -> ValueAndGrad:
+    """The mean loss, and (sum_i min(1, C / |g_i|) g_i + noise C xi) / N, xi standard normal: for `train.make_step`.
+
+    One forward and one backward pass; the norms and the clipped sum come from its tape. This clips and adds noise: it
+    is no guarantee of privacy (see the head of this module).
+
+    Args:
+        net: a network whose examples do not see each other.
+        loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
+        bound: C >= 0, the length that one example's gradient may have; finite, may be traced.
+        noise: standard deviation of the noise in each coordinate of the sum, as a multiple of C; may be traced.
+
+    Returns:
+        `vg(params, state, x, y, *, key, weights=None) -> ((value, state), grads)`; the key makes the noise.
+
+    Raises:
+        ValueError: bound or noise negative; later, no key, example weights, or batch-coupled layers.
+
+    Reference:
+        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
+        with differential privacy, algorithm 1.
+
+    Example:
+        >>> from jaxnn import models
+        >>> net = models.linear(3)
+        >>> params, state = net.init(jax.random.key(0), (4,))
+        >>> vg = clipped_value_and_grad(net, LOSS, 0.1)
+        >>> _, grads = vg(params, state, jnp.ones((5, 4)), jnp.zeros(5, jnp.int32), key=jax.random.key(1))
+        >>> tree.norm(grads).round(4)
+        Array(0.1, dtype=float32)
+    """
+    require_between("clipped_value_and_grad", "bound", bound, 0, float("inf"), open_high=True)
+    require_between("clipped_value_and_grad", "noise", noise, 0, float("inf"), open_high=True)
+    record = backprop.record(net, loss)
+
+    def vg(
+        params: Params, state: State, x: Array, y: Array, *, key: Key, weights: Array | None = None
+    ) -> tuple[tuple[Array, State], Params]:
+        if weights is not None:
+            raise ValueError("clipped_value_and_grad: clipped examples have no weights; use data.Partial.DROP.")
+        net_key, noise_key = jax.random.split(key)
+        tape = record(params, state, x, y, key=net_key, train=True)
+        total, _ = per_example.clipped_grad(tape, bound)
+        xi = _normal_like(noise_key, params)
+        grads = jax.tree.map(lambda g, z: ((g + noise * bound * z) / tape.examples).astype(g.dtype), total, xi)
+        return (jnp.mean(tape.losses), state), grads
+
+    return vg
+
+
+def _normal_like(key: Key, params: Params) -> Params:
+    """Independent standard normal numbers in the shapes and dtypes of params."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    return jax.tree.unflatten(
+        structure, [jax.random.normal(k, p.shape, p.dtype) for k, p in zip(keys, leaves, strict=False)]
+    )
+
+
+def run(
+    data: str | Splits = "digits",
+    *,
+    bound: float = 1.0,
+    noise: Sequence[float] = (0.0, 0.5, 1.0, 2.0),
+    net: Layer | None = None,
+    opt: optim.Optimizer | None = None,
+    seed: int = 0,
+    epochs: int = 20,
+    batch_size: int = 64,
+) -> Clipped:
+    """One plain run, and one on clipped gradients for each noise multiplier, from the same start.
+
+    Args:
+        data: a name, or splits.
+        bound: C, the length to which each example's gradient is clipped.
+        noise: multipliers: the noise on the sum has standard deviation noise C in each coordinate.
+        net: a classifier whose examples do not see each other; None for a perceptron with 128 hidden units.
+        opt: None for `optim.sgd(0.1, momentum=0.9)`.
+        seed: of initial parameters, order and noise.
+        epochs, batch_size: of training.
+
+    Returns:
+        Clipped. It tells what clipping and noise cost; nothing about privacy.
+
+    Raises:
+        ValueError: a negative bound or multiplier.
+
+    Reference:
+        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
+        with differential privacy, algorithm 1.
+
+    Example:
+        >>> from jaxnn import data, models
+        >>> few = data.Splits(*(data.select(part, slice(0, 64)) for part in data.load("digits")))
+        >>> run(few, noise=(1.0,), net=models.linear(10), epochs=1).errors.shape
+        (2, 2)
+    """
+    for multiplier in noise:
+        require_between("clipped", "each of noise", multiplier, 0, float("inf"), open_high=True)
+    parts = splits("clipped", data)
+    net = network(net, parts.train)
+    opt = opt or optim.sgd(0.1, momentum=0.9)
+
+    @jax.jit  # the multiplier is traced, so that all runs share one program
+    def noisy(multiplier: Array, ts: TrainState, x: Array, y: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
+        vg = clipped_value_and_grad(net, LOSS, bound, multiplier)
+        return scan_epoch(vg, opt, batch_size=batch_size)(ts, x, y, key)
+
+    measure = make_measure(net)
+    evaluate = train.make_evaluate(net, {"error": metrics.error_rate})
+    found: list[list[tuple[float, float, float]]] = []
+    for epoch in (None, *(functools.partial(noisy, jnp.float32(s)) for s in noise)):
+        found.append([])
+        for ts in states(net, parts.train, opt, seed=seed, epochs=epochs, batch_size=batch_size, epoch=epoch):
+            each = measure(ts, parts.train)
+            error = evaluate(ts.params, ts.state, parts.validation.x, parts.validation.y)["error"]
+            found[-1].append((float(each.losses.mean()), float(error), float((each.norms > bound).mean())))
+    losses, errors, clipped = np.moveaxis(np.asarray(found), -1, 0)
+    return Clipped(float(bound), np.array([np.nan, *noise]), losses, errors, clipped)
+
+
+def draw(found: Clipped) -> dict[str, Figure]:
+    """Training loss, validation error and the share of clipped gradients of each run, by epoch.
+
+    Example:
+        >>> ones = np.ones((2, 3))
+        >>> sorted(draw(Clipped(1.0, np.array([np.nan, 0.5]), ones, ones, ones)))
+        ['clipped']
+    """
+    fig, axes = plots.figure(1, 3, width=4.4, height=4.0)
+    panels = [
+        (found.losses, "training loss (mean per example)"),
+        (100 * found.errors, "validation error (%)"),
+        (100 * found.clipped, f"training gradients longer than {found.bound:g} (%)"),
+    ]
+    for ax, (values, label) in zip(axes, panels, strict=True):
+        for i, name in enumerate(found.names):
+            style = {"color": "black", "linestyle": "--"} if i == 0 else {"color": plots.COLOURS[(i - 1) % 7]}
+            ax.plot(values[i], linewidth=2, label=name, **style)
+        ax.set_xlabel("epoch", fontsize=11)
+        ax.set_ylabel(label, fontsize=11)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[1].set_yscale("log")
+    axes[1].set_yticks(PERCENTS, [str(p) for p in PERCENTS])
+    axes[1].minorticks_off()
+    axes[1].set_ylim(max(80 * found.errors.min(), 0.1), 110)
+    axes[2].set_ylim(0, 104)
+    axes[1].legend(fontsize=9)
+    fig.suptitle(
+        f"Training on gradients clipped to length {found.bound:g}, with Gaussian noise "
+        "(clipping and noise only: no privacy guarantee)",
+        fontsize=12,
+    )
+    return {"clipped": fig}

@@ -1,0 +1,129 @@
+"""The examples that pull hardest: those of the longest gradients after some training."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxnn import optim, plots
+from jaxnn.data import Dataset, Splits
+from jaxnn.layers import Layer
+from jaxnn.studies.base import make_measure, network, ranked, rounded, states, training_set
+
+WRITTEN = 40
+"""How many of the hardest are drawn, and written to JSON."""
+
+
+class Hardest(NamedTuple):
+    """What `run` found.
+
+    Attributes:
+        examples: the N training examples.
+        order: (N,), their indices, the longest gradient first.
+        norms: (N,), |g_i| of each.
+        losses: (N,), their losses.
+        guesses: (N,), the classes that the network takes them for.
+    """
+
+    examples: Dataset
+    order: np.ndarray
+    norms: np.ndarray
+    losses: np.ndarray
+    guesses: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """(N,), whether the network's guess is not the label."""
+        return self.guesses != np.asarray(self.examples.y)
+
+    def numbers(self) -> dict[str, Any]:
+        """For JSON: the hardest, and how the ranking stands to mistakes and to losses."""
+        top = self.order[:WRITTEN]
+        return {
+            "hardest": top.tolist(),
+            "norms": rounded(self.norms[top]),
+            "losses": rounded(self.losses[top]),
+            "labels": np.asarray(self.examples.y)[top].tolist(),
+            "guesses": self.guesses[top].tolist(),
+            "median_norm": rounded(np.median(self.norms)),
+            "training_errors": int(self.wrong.sum()),
+            "errors_among_hardest": int(self.wrong[top].sum()),
+            "rank_correlation_with_loss": rounded(self.rank_correlation()),
+        }
+
+    def rank_correlation(self) -> float:
+        """Spearman's: the correlation of the ranks by norm and by loss."""
+        ranks = np.stack([np.argsort(ranked(values)) for values in (self.norms, self.losses)])
+        return float(np.asarray(np.corrcoef(ranks))[0, 1])
+
+    def describe(self) -> str:
+        """What was found, in words."""
+        top = self.order[:WRITTEN]
+        return (
+            f"gradient norms: median {np.median(self.norms):.3g}, of the {len(top)} hardest "
+            f"{self.norms[top].min():.3g} to {self.norms[top].max():.3g}\n"
+            f"the network errs on {self.wrong[top].sum()} of these {len(top)}, "
+            f"and on {self.wrong.sum()} of all {len(self.norms):,}\n"
+            f"rank correlation of gradient norm and loss: {self.rank_correlation():.3f}"
+        )
+
+
+def run(
+    data: str | Splits | Dataset = "digits",
+    *,
+    net: Layer | None = None,
+    opt: optim.Optimizer | None = None,
+    seed: int = 0,
+    epochs: int = 10,
+    batch_size: int = 64,
+) -> Hardest:
+    """The training examples ranked by |g_i| after some epochs of training.
+
+    Args:
+        data: a name, splits (of which the training split is taken), or a Dataset.
+        net: a classifier; None for a perceptron with 128 hidden units.
+        opt: None for `optim.adam(3e-3)`.
+        seed: of initial parameters and order.
+        epochs, batch_size: of training; before it has learned, all examples are hard.
+
+    Returns:
+        Hardest.
+
+    Reference:
+        Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples early
+        in training, section 2 (the GraNd score).
+
+    Example:
+        >>> from jaxnn import data, models
+        >>> few = data.select(data.load("digits").train, slice(0, 64))
+        >>> found = run(few, net=models.linear(10), epochs=1)
+        >>> bool(found.norms[found.order[0]] == found.norms.max())
+        True
+    """
+    examples = training_set("hardest", data)
+    net = network(net, examples)
+    measure = make_measure(net)
+    *_, last = states(net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size)
+    found = measure(last, examples)
+    return Hardest(examples, ranked(found.norms), found.norms, found.losses, found.outputs.argmax(axis=1))
+
+
+def draw(found: Hardest) -> dict[str, Figure]:
+    """The images of the hardest examples with label, guess and gradient norm.
+
+    Example:
+        >>> from jaxnn import data
+        >>> few = data.select(data.load("digits").train, slice(0, 2))
+        >>> ones = np.ones(2)
+        >>> sorted(draw(Hardest(few, np.arange(2), ones, ones, few.y)))
+        ['hardest']
+    """
+    examples = found.examples
+    names, labels = examples.classes, np.asarray(examples.y)
+    top = found.order[:WRITTEN]
+    captions = [f"label {names[labels[i]]}\nguess {names[found.guesses[i]]}\nnorm {found.norms[i]:#.3g}" for i in top]
+    title = f"The {len(top)} hardest of {len(labels):,} training examples, by gradient norm"
+    title += f" (the median is {np.median(found.norms):.2g})"
+    return {"hardest": plots.pictures([examples.x[i] for i in top], captions, title=title)}

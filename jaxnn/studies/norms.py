@@ -1,0 +1,130 @@
+"""How long the gradients of single examples are, from the start of training to its end."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxnn import optim, plots
+from jaxnn.data import Dataset, Splits
+from jaxnn.layers import Layer
+from jaxnn.studies.base import make_measure, network, rounded, states, training_set
+
+QUANTILES = (0.1, 0.5, 0.9, 0.99)
+"""Of the norms, as drawn and written."""
+
+
+class Norms(NamedTuple):
+    """What `run` found.
+
+    Attributes:
+        norms: (epochs + 1, N), |g_i| before training and after each epoch.
+        losses: (epochs + 1, N), the loss of each example, likewise.
+    """
+
+    norms: np.ndarray
+    losses: np.ndarray
+
+    def share(self, fraction: float) -> np.ndarray:
+        """(epochs + 1,), the share of sum_i |g_i| that the longest gradients, a fraction of them, hold."""
+        ordered = -np.sort(-self.norms, axis=1)
+        most = max(round(fraction * ordered.shape[1]), 1)
+        return ordered[:, :most].sum(axis=1) / ordered.sum(axis=1)
+
+    def numbers(self) -> dict[str, Any]:
+        """For JSON: for each epoch the quantiles, the mean loss, the share of the longest tenth."""
+        quantiles = np.quantile(self.norms, QUANTILES, axis=1)
+        return {
+            "quantiles": {f"{q:g}": rounded(values) for q, values in zip(QUANTILES, quantiles, strict=True)},
+            "mean_loss": rounded(self.losses.mean(axis=1)),
+            "share_of_longest_tenth": rounded(self.share(0.1)),
+        }
+
+    def describe(self) -> str:
+        """What was found, in words."""
+        median = np.median(self.norms, axis=1)
+        share = self.share(0.1)
+        return (
+            f"median gradient norm: {median[0]:.3g} before training, {median[-1]:.3g} after {len(median) - 1} epochs\n"
+            f"the longest tenth of the gradients hold {share[0]:.0%} of all length before training, "
+            f"{share[-1]:.0%} after it"
+        )
+
+
+def run(
+    data: str | Splits | Dataset = "digits",
+    *,
+    net: Layer | None = None,
+    opt: optim.Optimizer | None = None,
+    seed: int = 0,
+    epochs: int = 30,
+    batch_size: int = 64,
+) -> Norms:
+    """|g_i| of every training example, before training and after each epoch, from one tape each time.
+
+    Args:
+        data: a name, splits (of which the training split is taken), or a Dataset.
+        net: a classifier; None for a perceptron with 128 hidden units.
+        opt: None for `optim.adam(3e-3)`.
+        seed: of initial parameters and order.
+        epochs, batch_size: of training.
+
+    Returns:
+        Norms.
+
+    Reference:
+        Katharopoulos, A. & Fleuret, F. (2018). Not all samples are created equal: deep learning with importance
+        sampling, section 3 (most of the gradient comes from few examples).
+
+    Example:
+        >>> from jaxnn import data, models
+        >>> few = data.select(data.load("digits").train, slice(0, 64))
+        >>> run(few, net=models.linear(10), epochs=1).norms.shape
+        (2, 64)
+    """
+    examples = training_set("norms", data)
+    net = network(net, examples)
+    measure = make_measure(net)
+    run_ = states(net, examples, opt or optim.adam(3e-3), seed=seed, epochs=epochs, batch_size=batch_size)
+    found = [measure(ts, examples) for ts in run_]
+    return Norms(np.stack([m.norms for m in found]), np.stack([m.losses for m in found]))
+
+
+def draw(found: Norms) -> dict[str, Figure]:
+    """Histograms of the norms at some epochs, and their quantiles through all.
+
+    Example:
+        >>> sorted(draw(Norms(np.ones((3, 10)), np.ones((3, 10)))))
+        ['norms']
+    """
+    fig, (left, right) = plots.figure(1, 2, width=5.6, height=4.2)
+    last = len(found.norms) - 1
+    shown = sorted({round(last ** (i / 4)) for i in range(1, 5)} | {0, min(1, last)})
+    floor = max(float(np.quantile(found.norms, 0.001)), 1e-12)
+    top = max(float(found.norms.max()), 2 * floor)
+    bins = np.geomspace(floor, top, 50)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(shown)))
+    for epoch, colour in zip(shown, colours, strict=True):
+        values = np.clip(found.norms[epoch], floor, top)
+        share = np.full(len(values), 100 / len(values))
+        label = f"after {epoch} epoch{'s' * (epoch != 1)}" if epoch else "before training"
+        left.hist(values, bins, weights=share, histtype="stepfilled", color=colour, alpha=0.15)
+        left.hist(values, bins, weights=share, histtype="step", color=colour, linewidth=1.8, label=label)
+    left.set_xscale("log")
+    left.set_xlabel("gradient norm of an example", fontsize=11)
+    left.set_ylabel("training examples (% in each bin)", fontsize=11)
+    left.legend(fontsize=9, loc="upper left")
+    quantiles = np.quantile(np.maximum(found.norms, floor), QUANTILES, axis=1)
+    for q, values, colour in reversed(list(zip(QUANTILES, quantiles, plots.COLOURS, strict=False))):
+        right.plot(values, color=colour, linewidth=2, label="median" if q == 0.5 else f"{100 * q:g}% are below")
+    right.set_yscale("log")
+    right.set_xlabel("epoch", fontsize=11)
+    right.set_ylabel("gradient norm of an example", fontsize=11)
+    right.legend(fontsize=9)
+    for ax in (left, right):
+        ax.grid(alpha=0.3)
+    fig.suptitle(f"Gradient norms of {found.norms.shape[1]:,} single examples through training", fontsize=12)
+    return {"norms": fig}
