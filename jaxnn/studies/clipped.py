@@ -100,13 +100,13 @@ def clipped_value_and_grad(net: Layer, loss: Loss, bound: Scalar, noise: Scalar 
         with differential privacy, algorithm 1.
 
     Example:
-        >>> from jaxnn import models
+        >>> from jaxnn import models, tree
         >>> net = models.linear(3)
         >>> params, state = net.init(jax.random.key(0), (4,))
         >>> vg = clipped_value_and_grad(net, LOSS, 0.1)
         >>> _, grads = vg(params, state, jnp.ones((5, 4)), jnp.zeros(5, jnp.int32), key=jax.random.key(1))
-        >>> tree.norm(grads).round(4)
-        Array(0.1, dtype=float32)
+        >>> print(f"{tree.norm(grads):.4f}")
+        0.1000
     """
     require_between("clipped_value_and_grad", "bound", bound, 0, float("inf"), open_high=True)
     require_between("clipped_value_and_grad", "noise", noise, 0, float("inf"), open_high=True)
@@ -174,6 +174,7 @@ def run(
         >>> run(few, noise=(1.0,), net=models.linear(10), epochs=1).errors.shape
         (2, 2)
     """
+    require_between("clipped", "bound", bound, 0, float("inf"), open_high=True)
     for multiplier in noise:
         require_between("clipped", "each of noise", multiplier, 0, float("inf"), open_high=True)
     parts = splits("clipped", data)

@@ -83,7 +83,7 @@ class Influence(NamedTuple):
             )
         lines.append(
             f"the losses of the {len(self.drops)} fell by {self.drops.sum():.3g} in all; to first order, summed over "
-            f"all training examples, by {self.scores.sum():.3g}"
+            f"all training examples, by {self.scores.sum():.3g} (a smaller learning rate brings the two together)"
         )
         return "\n".join(lines)
 

@@ -53,8 +53,8 @@ class NoiseScales(NamedTuple):
 
     @property
     def batch_scale(self) -> np.ndarray:
-        """(M, S), the noise scale as estimated from batches of a size."""
-        return self.batch_trace / self.batch_sq_norm
+        """(M, S), the noise scale as estimated from batches of a size; NaN where they do not tell |G|^2 from 0."""
+        return self.batch_trace / np.where(self.batch_sq_norm > 0, self.batch_sq_norm, np.nan)
 
     @property
     def squares(self) -> np.ndarray:
@@ -69,20 +69,28 @@ class NoiseScales(NamedTuple):
             "squared_norm": rounded(self.sq_norm),
             "moments": self.moments.tolist(),
             "sizes": self.sizes.tolist(),
-            "estimated_noise_scale": rounded(self.batch_scale),
+            "estimated_trace": rounded(self.batch_trace),
+            "estimated_squared_norm": rounded(self.batch_sq_norm),
             "mean_squared_norm_of_a_batch": rounded(self.squares),
         }
 
     def describe(self) -> str:
         """What was found, in words."""
         lines = [
-            f"noise scale (examples): {self.scale[0]:.3g} before training, {self.scale[-1]:.4g} after "
-            f"{len(self.scale) - 1} epochs"
+            f"noise scale (examples) of the whole training set: {_told(self.scale[0])} before training, "
+            f"{_told(self.scale[-1])} after {len(self.scale) - 1} epochs"
         ]
         for epoch, estimates in zip(self.moments, self.batch_scale, strict=True):
-            told = ", ".join(f"{b:.4g} (batches of {n})" for n, b in zip(self.sizes, estimates, strict=True))
-            lines.append(f"after {epoch} epochs {self.scale[epoch]:.4g}; estimated {told}")
+            told = ", ".join(f"{_told(b)} (batches of {n})" for n, b in zip(self.sizes, estimates, strict=True))
+            when = f"after {epoch} epochs" if epoch else "before training"
+            lines.append(f"{when}: {_told(self.scale[epoch])}; as estimated: {told}")
         return "\n".join(lines)
+
+
+def _told(scale: float) -> str:
+    if np.isnan(scale):
+        return "not to be told"
+    return f"{scale:,.0f}" if scale >= 100 else f"{scale:.3g}"
 
 
 def run(
@@ -158,7 +166,8 @@ def _make_whole(net: Layer) -> Callable[..., tuple[Array, Array]]:
             return (per_example.sq_norms(tape).sum(), per_example.weighted_grad(tape, jnp.ones(len(x)))), ()
 
         (squares, total), _ = per_example.over_microbatches(part, (x, y), MICROBATCH)
-        mean_square, sq_norm = squares / len(x), tree.vdot(total, total) / len(x) ** 2
+        mean = tree.scale(1 / len(x), total)
+        mean_square, sq_norm = squares / len(x), tree.vdot(mean, mean)
         return mean_square - sq_norm, sq_norm
 
     return whole
@@ -187,38 +196,46 @@ def draw(found: NoiseScales) -> dict[str, Figure]:
         ['noise-scale']
     """
     fig, (left, right) = plots.figure(1, 2, width=5.8, height=4.4)
-    smooth = np.geomspace(found.sizes.min(), found.sizes.max(), 100)
-    for epoch, squares, colour in zip(found.moments, found.squares, plots.COLOURS, strict=False):
-        label = f"after {epoch} epoch{'' if epoch == 1 else 's'}" if epoch else "before training"
-        trace, sq_norm, scale = found.trace[epoch], found.sq_norm[epoch], found.scale[epoch]
-        left.plot(found.sizes, squares, "o", color=colour, label=f"{label}: noise scale {scale:.3g}")
-        left.plot(smooth, sq_norm + trace / smooth, color=colour)
-        left.axhline(sq_norm, color=colour, linestyle=":", linewidth=1)
-        if found.sizes.min() <= scale <= found.sizes.max():
-            left.plot(scale, 2 * sq_norm, "D", color=colour, markerfacecolor="white", markersize=9)
-    left.plot([], [], "o", color="grey", label="measured on batches")
-    left.plot([], [], color="grey", label="|G|² + tr(Σ) / n, whole training set")
-    left.plot([], [], color="grey", linestyle=":", label="|G|²")
-    left.plot([], [], "D", color="grey", markerfacecolor="white", label="n = noise scale")
-    left.set(xscale="log", yscale="log")
-    left.set_xticks(found.sizes, [str(n) for n in found.sizes])
-    left.minorticks_off()
-    left.set_ylim(bottom=0.1 * min(found.squares.min(), found.sq_norm[found.moments].min()))
-    left.set_xlabel("batch size n (examples)", fontsize=11)
-    left.set_ylabel("mean squared norm of a batch's gradient", fontsize=11)
-    right.plot(found.scale, color="black", linewidth=2, label="whole training set")
-    apart = 0.012 * max(len(found.scale) - 1, 1)  # so that equal estimates do not hide each other
-    for i in range(len(found.sizes)):
-        told = np.where(found.batch_sq_norm[:, i] > 0, found.batch_scale[:, i], np.nan)
-        right.plot(found.moments + (i - len(found.sizes) / 2) * apart, told, "v^sDoP"[i % 6], markersize=7,
-                   markeredgecolor="black", markeredgewidth=0.5, color=plots.COLOURS[(i + 3) % 7], linestyle="none",
-                   label=f"estimated from batches of {found.sizes[i]}")  # fmt: skip
-    right.set_yscale("log")
-    right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set_xlabel("epoch", fontsize=11)
-    right.set_ylabel("noise scale tr(Σ) / |G|² (examples)", fontsize=11)
+    _against_size(left, found)
+    _along_training(right, found)
     for ax, place in ((left, "lower left"), (right, "best")):
         ax.grid(alpha=0.3)
         ax.legend(fontsize=9, loc=place)
     fig.suptitle("Gradient noise against the batch size, and through training", fontsize=12)
     return {"noise-scale": fig}
+
+
+def _against_size(ax: Any, found: NoiseScales) -> None:
+    smooth = np.geomspace(found.sizes.min(), found.sizes.max(), 100)
+    for epoch, squares, colour in zip(found.moments, found.squares, plots.COLOURS, strict=False):
+        label = f"after {epoch} epoch{'' if epoch == 1 else 's'}" if epoch else "before training"
+        trace, sq_norm, scale = found.trace[epoch], found.sq_norm[epoch], found.scale[epoch]
+        ax.plot(found.sizes, squares, "o", color=colour, label=f"{label}: noise scale {_told(scale)}")
+        ax.plot(smooth, sq_norm + trace / smooth, color=colour)
+        ax.axhline(sq_norm, color=colour, linestyle=":", linewidth=1)
+        if found.sizes.min() <= scale <= found.sizes.max():
+            ax.plot(scale, 2 * sq_norm, "D", color=colour, markerfacecolor="white", markersize=9)
+    ax.plot([], [], "o", color="grey", label="measured on batches")
+    ax.plot([], [], color="grey", label="|G|² + tr(Σ) / n, whole training set")
+    ax.plot([], [], color="grey", linestyle=":", label="|G|²")
+    ax.plot([], [], "D", color="grey", markerfacecolor="white", label="n = noise scale")
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(found.sizes, [str(n) for n in found.sizes])
+    ax.minorticks_off()
+    ax.set_ylim(bottom=0.1 * min(found.squares.min(), found.sq_norm[found.moments].min()))  # room for the legend
+    ax.set_xlabel("batch size n (examples)", fontsize=11)
+    ax.set_ylabel("mean squared norm of a batch's gradient", fontsize=11)
+
+
+def _along_training(ax: Any, found: NoiseScales) -> None:
+    ax.plot(found.scale, color="black", linewidth=2, label="whole training set")
+    apart = 0.012 * max(len(found.scale) - 1, 1)  # so that equal estimates do not hide each other
+    for i, size in enumerate(found.sizes):
+        where = found.moments + (i - len(found.sizes) / 2) * apart
+        style = {"color": plots.COLOURS[(i + 3) % 7], "markeredgecolor": "black", "markeredgewidth": 0.5}
+        label = f"estimated from batches of {size}"
+        ax.plot(where, found.batch_scale[:, i], "v^sDoP"[i % 6], markersize=7, label=label, **style)
+    ax.set_yscale("log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("epoch", fontsize=11)
+    ax.set_ylabel("noise scale tr(Σ) / |G|² (examples)", fontsize=11)

@@ -17,6 +17,10 @@ QUANTILES = (0.1, 0.5, 0.9, 0.99)
 """Of the norms, as drawn and written."""
 
 
+LEAST = 1e-8
+"""The least norm that is drawn: in float32 a probability within 6e-8 of 1 is 1."""
+
+
 class Norms(NamedTuple):
     """What `run` found.
 
@@ -103,7 +107,7 @@ def draw(found: Norms) -> dict[str, Figure]:
     fig, (left, right) = plots.figure(1, 2, width=5.6, height=4.2)
     last = len(found.norms) - 1
     shown = sorted({round(last ** (i / 4)) for i in range(1, 5)} | {0, min(1, last)})
-    floor = max(float(np.quantile(found.norms, 0.001)), 1e-12)
+    floor = max(float(np.quantile(found.norms, 0.001)), LEAST)
     top = max(float(found.norms.max()), 2 * floor)
     bins = np.geomspace(floor, top, 50)
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(shown)))
@@ -114,13 +118,15 @@ def draw(found: Norms) -> dict[str, Figure]:
         left.hist(values, bins, weights=share, histtype="stepfilled", color=colour, alpha=0.15)
         left.hist(values, bins, weights=share, histtype="step", color=colour, linewidth=1.8, label=label)
     left.set_xscale("log")
-    left.set_xlabel("gradient norm of an example", fontsize=11)
+    shorter = f" (below {floor:.0e}: in the first bin)" if found.norms.min() < floor else ""
+    left.set_xlabel(f"gradient norm of an example{shorter}", fontsize=11)
     left.set_ylabel("training examples (% in each bin)", fontsize=11)
     left.legend(fontsize=9, loc="upper left")
-    quantiles = np.quantile(np.maximum(found.norms, floor), QUANTILES, axis=1)
+    quantiles = np.quantile(found.norms, QUANTILES, axis=1)
     for q, values, colour in reversed(list(zip(QUANTILES, quantiles, plots.COLOURS, strict=False))):
         right.plot(values, color=colour, linewidth=2, label="median" if q == 0.5 else f"{100 * q:g}% are below")
     right.set_yscale("log")
+    right.set_ylim(bottom=floor / 2)
     right.set_xlabel("epoch", fontsize=11)
     right.set_ylabel("gradient norm of an example", fontsize=11)
     right.legend(fontsize=9)

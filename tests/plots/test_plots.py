@@ -60,6 +60,14 @@ def test_mistakes_come_most_confident_first_and_no_more_than_asked() -> None:
     assert perfect.get_suptitle() == "Mistakes: 0 of 1"
 
 
+def test_pictures_stand_under_their_captions_row_by_row() -> None:
+    images = [np.full((2, 2, 1), i / 4) for i in range(5)]
+    axes = plots.pictures(images, [f"no. {i}" for i in range(5)], columns=3, title="five").axes
+    assert [ax.get_title() for ax in axes] == ["no. 0", "no. 1", "no. 2", "no. 3", "no. 4", ""]
+    assert [float(ax.images[0].get_array().max()) for ax in axes[:5]] == [0, 0.25, 0.5, 0.75, 1]
+    assert not axes[5].images
+
+
 def test_figures_are_written_and_not_blank(tmp_path: Path) -> None:
     for i, fig in enumerate((plots.curves([HISTORY]), plots.confusion(np.eye(3, dtype=int), "abc"))):
         image = matplotlib.image.imread(plots.save(fig, tmp_path / f"{i}.png"))
@@ -75,6 +83,7 @@ def test_colours_are_distinct() -> None:
     ("call", "text"),
     [
         (lambda: plots.curves([]), "at least one history"),
+        (lambda: plots.pictures([np.eye(2)], []), "one caption for each of 1 images, got 0"),
         (lambda: plots.curves([HISTORY, []]), "at least one history with at least one epoch"),
         (lambda: plots.confusion(np.eye(3), ["a", "b"]), r"expected a matrix \(2, 2\) for 2 classes, got \(3, 3\)"),
     ],
