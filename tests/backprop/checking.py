@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxnn import backprop
 from jaxnn.layers import Layer
+from jaxnn.train import mean_loss
 from tests.helpers import float64, random, strict
 
 EXACT = 1e-12
 """The largest relative difference allowed between a rule and `jax.vjp`."""
+
+
+@pytest.fixture(autouse=True)
+def compiled_quickly() -> Iterator[None]:
+    """Compile without XLA's optimizations: each test compiles much and runs it once."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def relative(got: Any, expected: Any) -> float:
@@ -38,63 +50,74 @@ def relative(got: Any, expected: Any) -> float:
 
 
 def spread_out(params: Any, seed: int = 7) -> Any:
-    """Parameters with random numbers in the place of zeros and ones, so that no term of a gradient vanishes."""
+    """Random numbers in the place of parameters, so that no term of a gradient vanishes."""
     leaves, structure = jax.tree.flatten(params)
     return jax.tree.unflatten(structure, [jnp.asarray(random(seed + i, *p.shape)) for i, p in enumerate(leaves)])
 
 
+def drawn(net: Layer, x: Any) -> tuple[Any, Any]:
+    """(params, state) for inputs like x, both by NumPy: no entry is 0 or 1 and variances are positive."""
+    example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    params, state = jax.eval_shape(lambda: net.init(jax.random.key(0), example))
+    return spread_out(params), positive_variances(state)
+
+
 def positive_variances(state: Any) -> Any:
-    return jax.tree.map(lambda s: 0.5 + jnp.asarray(random(3, *s.shape)) ** 2, state)
+    return jax.tree.map(lambda s: jnp.asarray(0.5 + random(3, *s.shape) ** 2), state)
 
 
-def rule_error(
-    layer: Layer, x: np.ndarray, *, key: Any = None, train: bool = True, seed: int = 0, library: Any = backprop
-) -> float:
-    """How far value, state, input and parameter gradients of a layer's rule are from `jax.vjp`'s."""
+def rule_errors(
+    cases: Mapping[str, tuple[Layer, np.ndarray]], *, key: Any = None, train: bool = True, seed: int = 0
+) -> dict[str, float]:
+    """How far value, state, input and parameter gradients by the rules of layers are from those by `jax.vjp`.
+
+    All of them are one program: compiling it costs less than compiling one for each layer.
+    """
+
+    def both(layer: Layer, params: Any, state: Any, x: Any) -> Any:
+        rule = backprop.rule_of(layer)
+        y, pull, new_state = jax.vjp(
+            lambda p, x: layer.apply(p, state, x, key=key, train=train), params, x, has_aux=True
+        )
+        dy = jnp.asarray(random(seed + 99, *y.shape))
+        grads, dx = pull(dy)
+        own_y, own_state, cache = rule.forward(layer, params, state, x, key=key, train=train)
+        own = own_y, own_state, rule.param_grad(layer, params, cache, dy), rule.input_grad(layer, params, cache, dy)
+        # There is no derivative with respect to integers.
+        several = 4 if jnp.issubdtype(x.dtype, jnp.floating) else 3
+        return own[:several], (y, new_state, grads, dx)[:several]
+
+    def all_of_them(arguments: Any) -> Any:
+        return {name: both(layer, *arguments[name]) for name, (layer, _) in cases.items()}
+
     with float64(), strict():
-        x = jnp.asarray(x)
-        params, state = layer.init(jax.random.key(0), jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-        params, state = spread_out(params), positive_variances(state)
+        arguments = {name: (*drawn(layer, x), jnp.asarray(x)) for name, (layer, x) in cases.items()}
+        return {name: relative(*pair) for name, pair in jax.jit(all_of_them)(arguments).items()}
 
-        def both(params: Any, state: Any, x: Any) -> Any:
-            rule = library.rule_of(layer)
-            y, pull, new_state = jax.vjp(
-                lambda p, x: layer.apply(p, state, x, key=key, train=train), params, x, has_aux=True
-            )
-            dy = jnp.asarray(random(seed + 99, *y.shape))
-            grads, dx = pull(dy)
-            own_y, own_state, cache = rule.forward(layer, params, state, x, key=key, train=train)
-            own = (
-                own_y,
-                own_state,
-                rule.input_grad(layer, params, cache, dy),
-                rule.param_grad(layer, params, cache, dy),
-            )
-            expected = (y, new_state, dx, grads)
-            if not jnp.issubdtype(x.dtype, jnp.floating):  # there is no derivative with respect to integers
-                return (*own[:2], own[3]), (*expected[:2], expected[3])
-            return own, expected
 
-        return relative(*jax.jit(both)(params, state, x))
+def rule_error(layer: Layer, x: np.ndarray, **settings: Any) -> float:
+    """`rule_errors` of one layer."""
+    return rule_errors({"": (layer, x)}, **settings)[""]
 
 
 def assert_exact(layer: Layer, x: np.ndarray, **settings: Any) -> None:
     assert rule_error(layer, x, **settings) <= EXACT
 
 
-def gradient_error(net: Layer, loss: Any, x: Any, y: Any, *, library: Any = backprop, **settings: Any) -> float:
-    """How far `value_and_grad` is from `jax.value_and_grad` of the training loss, in float64."""
-    from jaxnn import train
+def assert_all_exact(cases: Mapping[str, tuple[Layer, np.ndarray]], **settings: Any) -> None:
+    wrong = {name: error for name, error in rule_errors(cases, **settings).items() if not error <= EXACT}
+    assert not wrong
 
+
+def gradient_error(net: Layer, loss: Any, x: Any, y: Any, **settings: Any) -> float:
+    """How far `value_and_grad` is from `jax.value_and_grad` of the training loss, in float64."""
     regularizer, call = settings.pop("regularizer", None), settings.pop("call", {})
+    own = backprop.value_and_grad(net, loss, regularizer, **settings)
+    oracle = jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)
+
+    def both(params: Any, state: Any, x: Any, y: Any, call: Any) -> Any:
+        return own(params, state, x, y, **call), oracle(params, state, x, y, **call)
+
     with float64(), strict():
         x, y, call = jnp.asarray(x), jnp.asarray(y), jax.tree.map(jnp.asarray, call)
-        params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-        params = spread_out(params)
-        own = library.value_and_grad(net, loss, regularizer, **settings)
-        oracle = jax.value_and_grad(train.mean_loss(net, loss, regularizer), has_aux=True)
-
-        def both(params: Any, state: Any, x: Any, y: Any, call: Any) -> Any:
-            return own(params, state, x, y, **call), oracle(params, state, x, y, **call)
-
-        return relative(*jax.jit(both)(params, state, x, y, call))
+        return relative(*jax.jit(both)(*drawn(net, x), x, y, call))

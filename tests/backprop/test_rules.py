@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jaxnn import activations, backprop, layers, models
 from jaxnn.layers import Activation, Conv, Dense, DepthwiseConv, Embedding, Flatten, Kind
-from tests.backprop.checking import EXACT, assert_exact, rule_error, spread_out
+from tests.backprop.checking import EXACT, assert_all_exact, assert_exact, drawn, rule_error
 from tests.helpers import float64, random
 
 FEW, MANY = 8, 48
@@ -48,10 +48,25 @@ def test_conv(case: Any) -> None:
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=MANY)
-@hypothesis.given(conv_cases())
-def test_conv_in_many_geometries(case: Any) -> None:
-    assert_exact(*case)
+def test_conv_in_many_geometries() -> None:
+    """At least 40 that differ in axes, window, stride, padding, dilation or groups, with some of each."""
+    seen = set()
+
+    @hypothesis.settings(max_examples=MANY)
+    @hypothesis.given(conv_cases())
+    def check(case: Any) -> None:
+        layer, x = case
+        assert_exact(layer, x)
+        seen.add((x.ndim - 2, *(layer.options[k] for k in ("window", "stride", "padding", "dilation", "groups"))))
+
+    check()
+    assert len(seen) >= 40
+    axes, _, strides, paddings, dilations, groups = (set(values) for values in zip(*seen, strict=True))
+    assert axes == {1, 2, 3}
+    assert {"VALID", "SAME"} < paddings
+    assert {1, 2, 3} == {s for stride in strides for s in stride}
+    assert {1, 2} == {d for dilation in dilations for d in dilation}
+    assert groups == {1, 2, 3, None}
 
 
 @st.composite
@@ -86,73 +101,133 @@ def test_pooling_in_many_geometries(case: Any) -> None:
     assert_exact(*case)
 
 
-@pytest.mark.parametrize("layer", [layers.GlobalAveragePool, layers.GlobalMaxPool], ids=lambda layer: layer.kind.name)
-@pytest.mark.parametrize("axes", [1, 2])
-def test_global_pooling(layer: layers.Layer, axes: int) -> None:
-    assert_exact(layer, np.round(random(0, 3, *(3,) * axes, 2)))
+@st.composite
+def other_cases(draw: Any) -> tuple[layers.Layer, np.ndarray]:
+    """Any other layer, over the last axis or over positions, with drawn settings and shapes."""
+    positions = draw(st.lists(st.integers(1, 3), max_size=2))
+    features = draw(st.sampled_from([1, 2, 4, 6]))
+    x = random(draw(st.integers(0, 99)), draw(st.integers(2, 4)), *positions, features)
+    spatial = x if positions else x[:, None]
+    words = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 5, x.shape[:-1])
+    eps, axis = draw(st.sampled_from([1e-5, 0.1])), draw(st.integers(1, x.ndim - 1))
+    groups = draw(st.sampled_from([g for g in (1, 2, 3) if features % g == 0]))
+    function = draw(st.sampled_from(sorted(activations.DERIVATIVES, key=lambda f: f.__name__)))
+    bias, outputs = draw(st.sampled_from([{}, {"b_init": None}])), draw(st.integers(1, 4))
+    cases = [
+        (Dense(outputs, **bias), x), (Embedding(5, features), words), (Flatten, x),
+        (layers.Dropout(draw(st.sampled_from([0.1, 0.5, 0.9]))), x),
+        (layers.BatchNorm(eps=eps), x), (layers.LayerNorm(eps=eps), x), (layers.RMSNorm(eps=eps), x),
+        (layers.GroupNorm(groups, eps=eps), x), (Activation(function), 2 * x),
+        (Activation(activations.softmax, axis=axis), 3 * x), (Activation(activations.log_softmax, axis=axis), 3 * x),
+        (layers.GlobalAveragePool, spatial), (layers.GlobalMaxPool, np.round(spatial)),
+        (models.residual(Dense(features), layers.Tanh), x), (models.parallel(Dense(outputs), layers.Tanh), x),
+    ]  # fmt: skip
+    return draw(st.sampled_from(cases))
 
 
-@pytest.mark.parametrize("shape", [(5, 4), (2, 3, 4), (2, 3, 2, 4)])
-@pytest.mark.parametrize("settings", [{}, {"b_init": None}])
-def test_dense(shape: tuple[int, ...], settings: Any) -> None:
-    assert_exact(Dense(3, **settings), random(0, *shape))
+@hypothesis.settings(max_examples=FEW)
+@hypothesis.given(other_cases(), st.booleans())
+def test_other_layers(case: Any, train: bool) -> None:
+    assert_exact(*case, key=jax.random.key(1), train=train)
 
 
-@pytest.mark.parametrize("shape", [(5,), (5, 4), (2, 3, 2, 4)])
-def test_flatten(shape: tuple[int, ...]) -> None:
-    assert_exact(Flatten, random(0, *shape))
+@pytest.mark.slow
+@hypothesis.settings(max_examples=3 * MANY)
+@hypothesis.given(other_cases(), st.booleans())
+def test_other_layers_in_many_settings(case: Any, train: bool) -> None:
+    assert_exact(*case, key=jax.random.key(1), train=train)
 
 
-@pytest.mark.parametrize("shape", [(6,), (3, 4), (2, 2, 3)])
-def test_embedding(shape: tuple[int, ...]) -> None:
-    assert_exact(Embedding(5, 3), np.random.default_rng(0).integers(0, 5, shape))
+# All kinds of layers once, several of them in one program.
 
-
-KINKS = np.array([[-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 30.0, -30.0, 1e-9]])
-SETTINGS: dict[Any, dict[str, Any]] = {
-    activations.leaky_relu: {"negative_slope": 0.2},
-    activations.elu: {"alpha": 0.5},
-    activations.heaviside: {"at_zero": 1.0},
+OFF_CENTRE = {shape: 10 + random(0, *shape) for shape in [(5, 8), (2, 3, 2, 8)]}
+NORMS = [layers.BatchNorm(), layers.LayerNorm(), layers.GroupNorm(2), layers.RMSNorm(), layers.GroupNorm(4, eps=0.1)]
+LINEAR = {
+    "dense": (Dense(3), random(0, 5, 4)),
+    "dense at positions": (Dense(3, b_init=None), random(0, 2, 3, 2, 4)),
+    "conv": (Conv(4, 3, stride=2, padding="SAME", groups=2), random(0, 2, 5, 4, 2)),
+    "depthwise conv": (DepthwiseConv(2, multiplier=2), random(0, 2, 4, 4, 2)),
+    "embedding": (Embedding(5, 3), np.random.default_rng(0).integers(0, 5, (3, 4))),
+    "flatten": (Flatten, random(0, 2, 3, 2, 4)),
+    "dropout": (layers.Dropout(0.4), random(0, 6, 5)),
+    "global average": (layers.GlobalAveragePool, random(0, 3, 3, 3, 2)),
+    "global maximum": (layers.GlobalMaxPool, np.round(random(0, 3, 3, 3, 2))),
 }
 
 
-@pytest.mark.parametrize("function", activations.DERIVATIVES, ids=lambda f: f.__name__)
-def test_activations_also_at_their_kinks(function: Any) -> None:
-    x = np.concatenate([KINKS, random(0, 2, 10), 4 * random(1, 1, 10)])
-    assert_exact(Activation(function), x)
-    if function in SETTINGS:
-        try:
-            assert_exact(Activation(function, **SETTINGS[function]), x)
-        except TypeError:
-            pytest.skip(f"{function.__name__} takes other settings")
+@pytest.mark.parametrize("train", [True, False])
+def test_linear_layers_and_dropout_with_the_mask_of_its_key(train: bool) -> None:
+    assert_all_exact(LINEAR, key=jax.random.key(3), train=train)
 
 
-@pytest.mark.parametrize("function", [activations.softmax, activations.log_softmax], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("settings", [{}, {"axis": 1}])
-def test_softmax(function: Any, settings: Any) -> None:
+def test_norms() -> None:
+    assert_all_exact({f"{norm!r} on {shape}": (norm, x) for norm in NORMS for shape, x in OFF_CENTRE.items()})
+
+
+def test_batch_norm_in_evaluation() -> None:
+    cases = {str(shape): (layers.BatchNorm(), x) for shape, x in OFF_CENTRE.items()}
+    assert_all_exact(cases, train=False)
+
+
+KINKS = np.concatenate([[[-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 30.0, -30.0, 1e-9]], 2 * random(0, 2, 10)])
+ACTIVATIONS = {f.__name__: (Activation(f), KINKS) for f in activations.DERIVATIVES} | {
+    "steeper leak": (Activation(activations.leaky_relu, negative_slope=0.2), KINKS),
+    "less elu": (Activation(activations.elu, alpha=0.5), KINKS),
+    "heaviside of 1": (Activation(activations.heaviside, at_zero=1.0), KINKS),
+    "one's own": (Activation(jnp.sin), KINKS),
+}
+
+
+def test_activations_also_at_their_kinks() -> None:
+    assert_all_exact(ACTIVATIONS)
+
+
+def test_softmax() -> None:
     x = 3 * random(0, 3, 4, 5)
     x[0, 0, 0] = 800.0
-    assert_exact(Activation(function, **settings), x)
+    functions = activations.softmax, activations.log_softmax
+    assert_all_exact({f"{f.__name__} {s}": (Activation(f, **s), x) for f in functions for s in ({}, {"axis": 1})})
 
 
-def test_an_activation_of_ones_own() -> None:
-    assert_exact(Activation(jnp.sin), random(0, 3, 4))
+# The value at a kink, written out: what `jax.grad` gives could change without notice.
+
+AT_A_KINK = {
+    "relu": (layers.Relu, [-1.0, 0.0, 1.0], [0, 0, 1]),
+    "leaky relu": (Activation(activations.leaky_relu, negative_slope=0.25), [-1.0, 0.0, 1.0], [0.25, 0.25, 1]),
+    "sign": (Activation(activations.sign), [-1.0, 0.0, 1.0], [0, 0, 0]),
+    "hard tanh": (Activation(activations.hard_tanh), [-1.0, 0.0, 1.0], [0, 1, 0]),
+    "piecewise linear": (Activation(activations.piecewise_linear), [-0.5, 0.0, 0.5], [0, 1, 0]),
+}
+POOLED: dict[str, tuple[layers.Layer, Any, Any, Any]] = {
+    # The first of equal maxima in row-major order: above before left, each window apart, overlapping windows added.
+    "rows first": (layers.MaxPool(2), [[1, 2], [2, 2]], [[1]], [[0, 1], [0, 0]]),
+    "all equal": (layers.MaxPool(2), [[3, 3], [3, 3]], [[1]], [[1, 0], [0, 0]]),
+    "overlapping": (layers.MaxPool((1, 2), stride=1), [[5, 5, 5]], [[1, 10]], [[1, 10, 0]]),
+    "whole": (layers.GlobalMaxPool, [[1, 7], [7, 7]], 1, [[0, 1], [0, 0]]),
+}
 
 
-NORMS = [layers.BatchNorm(), layers.LayerNorm(), layers.GroupNorm(2), layers.RMSNorm(), layers.GroupNorm(4, eps=0.1)]
+@pytest.mark.parametrize("name", AT_A_KINK)
+def test_the_documented_value_at_a_kink(name: str) -> None:
+    layer, z, expected = AT_A_KINK[name]
+    z = np.array([z], np.float32)
+    dz = backprop.rule_of(layer).input_grad(layer, (), jnp.asarray(z), jnp.ones(z.shape))
+    np.testing.assert_array_equal(dz[0], expected)
 
 
-@pytest.mark.parametrize("layer", NORMS, ids=repr)
-@pytest.mark.parametrize("shape", [(5, 8), (3, 2, 8), (2, 3, 2, 8)])
-@pytest.mark.parametrize("train", [True, False])
-def test_norms(layer: layers.Layer, shape: tuple[int, ...], train: bool) -> None:
-    if train or layer.kind is layers.batch_norm.KIND:
-        assert_exact(layer, 10 + random(0, *shape), train=train)
+def test_a_tie_goes_to_the_first_maximum() -> None:
+    def adjoint(layer: layers.Layer, x: Any, dy: Any) -> Any:
+        rule = backprop.rule_of(layer)
+        y, _, cache = rule.forward(layer, (), (), x, key=None, train=True)
+        return rule.input_grad(layer, (), cache, dy.reshape(y.shape))
 
+    def of_image(x: Any) -> np.ndarray:
+        return np.array(x, np.float32)[None, ..., None]
 
-@pytest.mark.parametrize("train", [True, False])
-def test_dropout_with_the_mask_of_its_key(train: bool) -> None:
-    assert_exact(layers.Dropout(0.4), random(0, 6, 5), key=jax.random.key(3), train=train)
+    images = {name: (of_image(x), of_image(dy)) for name, (_, x, dy, _) in POOLED.items()}
+    found = jax.jit(lambda images: {name: adjoint(POOLED[name][0], *images[name]) for name in POOLED})(images)
+    for name, (*_, expected) in POOLED.items():
+        np.testing.assert_array_equal(found[name][0, ..., 0], expected, err_msg=name)
 
 
 def double(outputs: Any) -> Any:
@@ -172,9 +247,8 @@ COMBINED = {
 }
 
 
-@pytest.mark.parametrize("name", COMBINED)
-def test_layers_made_of_layers(name: str) -> None:
-    assert_exact(COMBINED[name], random(0, 5, 3), key=jax.random.key(1))
+def test_layers_made_of_layers() -> None:
+    assert_all_exact({name: (layer, random(0, 5, 3)) for name, layer in COMBINED.items()}, key=jax.random.key(1))
 
 
 def test_branches_that_see_integers() -> None:
@@ -201,53 +275,64 @@ def test_a_layer_without_a_rule_is_differentiated_by_jax(key: Any) -> None:
     assert_exact(OWN, random(0, 5, 3), key=key)
     assert_exact(models.serial(Dense(3), OWN, Dense(2)), random(0, 5, 3), key=key)
     with float64():
-        x, dy = jnp.asarray(random(1, 5, 3)), jnp.asarray(random(2, 5, 3))
-        params, state = {"s": jnp.asarray(random(3, 3))}, {"seen": jnp.zeros(())}
-        cache = backprop.AUTOMATIC.forward(OWN, params, state, x, key=key, train=True)[2]
-        (whole,) = backprop.AUTOMATIC.uses(OWN, params, cache, dy)["s"]
-        np.testing.assert_allclose(whole.grads, jnp.cos(x * params["s"]) * x * dy, rtol=1e-12)
+        x, dy, s = (jnp.asarray(random(i, *shape)) for i, shape in enumerate([(5, 3), (5, 3), (3,)]))
+
+        @jax.jit
+        def uses(s: Any) -> Any:
+            params, state = {"s": s}, {"seen": jnp.zeros(())}
+            cache = backprop.AUTOMATIC.forward(OWN, params, state, x, key=key, train=True)[2]
+            return backprop.AUTOMATIC.uses(OWN, params, cache, dy)["s"]
+
+        (whole,) = uses(s)
+        np.testing.assert_allclose(whole.grads, np.cos(x * np.asarray(s)) * np.asarray(x * dy), rtol=1e-12)
 
 
 LAYERS = {
     "dense": (Dense(3), (4, 3)),
     "conv": (Conv(2, 3, stride=2, padding="SAME"), (2, 5, 5, 2)),
-    "batch_norm": (layers.BatchNorm(), (4, 3)),
-    "layer_norm": (layers.LayerNorm(), (4, 3)),
-    "group_norm": (layers.GroupNorm(2), (2, 3, 4)),
-    "rms_norm": (layers.RMSNorm(), (4, 3)),
+    "depthwise conv": (DepthwiseConv(2, dilation=2), (2, 5, 5, 2)),
+    "batch norm": (layers.BatchNorm(), (4, 3)),
+    "layer norm": (layers.LayerNorm(), (4, 3)),
+    "group norm": (layers.GroupNorm(2), (2, 3, 4)),
+    "rms norm": (layers.RMSNorm(), (4, 3)),
     "softmax": (layers.Softmax, (4, 3)),
     "gelu": (layers.Gelu, (4, 3)),
-    "max_pool": (layers.MaxPool(2), (2, 4, 4, 1)),
-    "average_pool": (layers.AveragePool(3, stride=2), (2, 5, 5, 1)),
+    "dropout": (layers.Dropout(0.3), (4, 3)),
+    "max pool": (layers.MaxPool(2), (2, 4, 4, 1)),
+    "average pool": (layers.AveragePool(3, stride=2), (2, 5, 5, 1)),
+    "global average": (layers.GlobalAveragePool, (2, 5, 5, 1)),
+    "global maximum": (layers.GlobalMaxPool, (2, 5, 5, 1)),
+    "branches": (models.parallel(Dense(2), models.residual(Dense(3), layers.Tanh)), (4, 3)),
+    "words": (models.serial(Embedding(3, 2), Flatten, Dense(2)), (4, 3)),
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_central_differences(name: str) -> None:
-    """(f(v + h d) - f(v - h d)) / 2h along random directions d, f = sum(y dy), against <gradient, d>."""
-    layer, shape = LAYERS[name]
+def along_and_differences(layer: layers.Layer, params: Any, state: Any, x: Any) -> Any:
+    """<gradient, d> by the rule, and (f(v + h d) - f(v - h d)) / 2h along a random direction d, f = sum(y dy)."""
+    rule, key = backprop.rule_of(layer), jax.random.key(2)
+    y, _, cache = rule.forward(layer, params, state, x, key=key, train=True)
+    dy = jnp.asarray(random(9, *y.shape))
+    arguments, gradients = [params], [rule.param_grad(layer, params, cache, dy)]
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        arguments, gradients = [*arguments, x], [*gradients, rule.input_grad(layer, params, cache, dy)]
+    direction = jax.tree.map(lambda v: jnp.asarray(random(v.size, *v.shape)), arguments)
+
+    def at(h: float) -> Any:
+        params, *rest = jax.tree.map(lambda v, d: v + h * d, arguments, direction)
+        return jnp.sum(layer.apply(params, state, *(rest or [x]), key=key, train=True)[0] * dy)
+
+    along = sum(jnp.sum(g * d) for g, d in zip(*map(jax.tree.leaves, (gradients, direction)), strict=True))
+    return along, (at(1e-5) - at(-1e-5)) / 2e-5
+
+
+def test_central_differences() -> None:
     with float64():
-        x = jnp.asarray(random(0, *shape))
-        params, state = layer.init(jax.random.key(0), jax.ShapeDtypeStruct(shape[1:], x.dtype))
-        params = spread_out(params)
-        rule = backprop.rule_of(layer)
-
-        @jax.jit
-        def both(params: Any, x: Any) -> Any:
-            y, _, cache = rule.forward(layer, params, state, x, key=None, train=True)
-            dy = jnp.asarray(random(9, *y.shape))
-            ours = rule.input_grad(layer, params, cache, dy), rule.param_grad(layer, params, cache, dy)
-            direction = jax.tree.map(lambda v: jnp.asarray(random(v.size, *v.shape)), (x, params))
-
-            def at(h: float) -> Any:
-                x_h, params_h = jax.tree.map(lambda v, d: v + h * d, (x, params), direction)
-                return jnp.sum(layer.apply(params_h, state, x_h, train=True)[0] * dy)
-
-            along = sum(jnp.sum(g * d) for g, d in zip(*map(jax.tree.leaves, (ours, direction)), strict=True))
-            return along, (at(1e-5) - at(-1e-5)) / 2e-5
-
-        along, differences = both(params, x)
-        np.testing.assert_allclose(along, differences, rtol=1e-7)
+        inputs = {name: jnp.asarray(random(0, *shape)) for name, (_, shape) in LAYERS.items()}
+        inputs["words"] = jnp.asarray(np.random.default_rng(0).integers(0, 3, LAYERS["words"][1]))
+        arguments = {name: (*drawn(layer, inputs[name]), inputs[name]) for name, (layer, _) in LAYERS.items()}
+        every = jax.jit(lambda a: {name: along_and_differences(LAYERS[name][0], *a[name]) for name in LAYERS})
+        for name, (along, differences) in every(arguments).items():
+            np.testing.assert_allclose(along, differences, rtol=1e-7, err_msg=name)
 
 
 def test_a_rule_of_ones_own_is_used_and_a_wrong_one_seen() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxnn import backprop, losses, models
 from jaxnn.layers import (
@@ -19,29 +21,60 @@ from jaxnn.layers import (
     Flatten,
     GlobalAveragePool,
     GroupNorm,
+    Kind,
     LayerNorm,
     MaxPool,
     Relu,
     RMSNorm,
+    Softmax,
     Tanh,
+    stateless,
 )
-from jaxnn.tape import Tape
+from jaxnn.tape import Scaling, Tape, positions
 
 N = 6
 
 
 class Case(NamedTuple):
-    """A network on examples of one shape; `words` > 0 for integer inputs below it; the loss takes labels 0, 1, 2."""
+    """A network on examples of one shape; `words` > 0 for integer inputs below it; the loss takes labels 0, 1, 2, or
+    one-hot rows."""
 
     net: Any
     shape: tuple[int, ...]
     words: int = 0
     labels: tuple[int, ...] = ()
+    loss: Any = losses.softmax_cross_entropy
+    one_hot: bool = False
 
 
 def _conv(**settings: Any) -> Any:
     return models.serial(Conv(4, 3, **settings), Tanh, GlobalAveragePool, Dense(3))
 
+
+def _scale_init(key: Any, example: Any) -> Any:
+    return {"s": jnp.ones(example.shape[-1], example.dtype)}
+
+
+def _scaled(params: Any, x: Any) -> Any:
+    return x * lax.broadcast_in_dim(params["s"], x.shape, (x.ndim - 1,))
+
+
+BEND = stateless(Kind("bend"), lambda params, x: jnp.sin(_scaled(params, x)), _scale_init)
+"""A layer of a user's own, without a rule."""
+
+GAIN = stateless(Kind("gain"), _scaled, _scale_init)
+"""One with a rule."""
+
+backprop.register(
+    GAIN.kind,
+    backprop.Rule(
+        backprop.keep_input,
+        lambda layer, params, x, dy: _scaled(params, dy),
+        lambda layer, params, x, dy: {"s": (Scaling(positions(x), positions(dy)),)},
+    ),
+)
+
+IGNORING = functools.partial(losses.softmax_cross_entropy, ignore_index=2)
 
 CASES = {
     "mlp": Case(models.mlp([5, 7, 3], activation=Tanh), (5,)),
@@ -63,6 +96,9 @@ CASES = {
     "batch_norm": Case(models.serial(Conv(4, 3), BatchNorm(), Relu, Flatten, Dense(3)), (5, 5, 2)),
     "residual": Case(models.serial(Dense(5), models.residual(Dense(5), Tanh), Dense(3)), (5,)),
     "parallel": Case(models.serial(models.parallel(Dense(4), Dense(2)), Tanh, Dense(3)), (5,)),
+    "own_layers": Case(models.serial(Dense(6), BEND, GAIN, Dense(3)), (4, 5), labels=(4,)),
+    "ignored_labels": Case(models.serial(Dense(6), Tanh, Dense(3)), (4, 5), labels=(4,), loss=IGNORING),
+    "fused": Case(models.serial(Dense(4), Tanh, Dense(3), Softmax), (5,), loss=losses.cross_entropy, one_hot=True),
 }
 
 
@@ -81,37 +117,48 @@ class Made(NamedTuple):
     def tape(self) -> Tape:
         return self.record(self.params, self.state, self.x, self.y)
 
+    @property
+    def abstract(self) -> Tape:
+        """The tape's shapes, without a number."""
+        return jax.eval_shape(self.record, *self[1:])
+
     def grads(self) -> Any:
         """The oracle: a tree like params, (N, ...)."""
         return _explicit(self.name)(*self[1:])
 
 
 def make(name: str, dtype: Any = np.float64, n: int = N, seed: int = 0) -> Made:
-    """Parameters (biases too) and state away from 0 and 1, drawn by NumPy."""
+    """Parameters (biases too) and state away from 0 and 1, drawn by NumPy.
+
+    Weights are small enough that no softmax is certain: in float32 the small number 1 - p would have lost its digits.
+    """
     case, rng = CASES[name], np.random.default_rng(seed)
     shape = jax.ShapeDtypeStruct(case.shape, jnp.int32) if case.words else case.shape
-    params, state = case.net.init(jax.random.key(seed), shape)
+    params, state = jax.eval_shape(lambda: case.net.init(jax.random.key(0), shape))
 
-    def drawn(p: Any) -> Any:
-        return jnp.asarray(rng.standard_normal(p.shape) * 0.5, dtype)
+    def drawn(p: Any) -> np.ndarray:
+        return rng.standard_normal(p.shape) / max(2.0, math.prod(p.shape[:-1]) ** 0.5)
 
-    params = jax.tree.map(drawn, params)
-    state = jax.tree.map(lambda s: jnp.abs(drawn(s)) + jnp.asarray(0.5, dtype), state)
+    def arrays(tree: Any) -> Any:
+        return jax.tree.map(lambda v: jnp.asarray(v, dtype), tree)
+
+    params = arrays(jax.tree.map(drawn, params))
+    state = arrays(jax.tree.map(lambda s: np.abs(drawn(s)) + 0.5, state))
     x = rng.integers(0, case.words, (n, *case.shape)) if case.words else rng.standard_normal((n, *case.shape))
     x = jnp.asarray(x, jnp.int32 if case.words else dtype)
-    y = jnp.asarray(rng.integers(0, 3, (n, *case.labels)), jnp.int32)
-    return Made(name, params, state, x, y)
+    y = rng.integers(0, 3, (n, *case.labels))
+    return Made(name, params, state, x, jnp.asarray(np.eye(3)[y], dtype) if case.one_hot else jnp.asarray(y, jnp.int32))
 
 
 @functools.cache
 def _record(name: str) -> Any:
-    return jax.jit(backprop.record(CASES[name].net, losses.softmax_cross_entropy))
+    return jax.jit(backprop.record(CASES[name].net, CASES[name].loss))
 
 
 @functools.cache
 def _explicit(name: str) -> Any:
     def of_one(p: Any, state: Any, x: Any, y: Any) -> Any:
-        return losses.softmax_cross_entropy(CASES[name].net.predict(p, state, x[None]), y[None])[0]
+        return CASES[name].loss(CASES[name].net.predict(p, state, x[None]), y[None])[0]
 
     return jax.jit(jax.vmap(jax.grad(of_one), (None, None, 0, 0)))
 
