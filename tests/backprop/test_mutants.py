@@ -1,0 +1,24 @@
+"""Broken rules are caught by the checks that the right ones pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.backprop.mutants import CAUGHT, MUTANTS, QUICK, Mutant
+
+
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(m, marks=() if m.name in QUICK else pytest.mark.slow, id=m.name) for m in MUTANTS]
+)
+def test_the_check_passes_the_right_rule_and_catches_the_broken_one(
+    mutant: Mutant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mutant.check() <= mutant.tolerance
+    mutant.breaks(monkeypatch)
+    assert mutant.check() > CAUGHT
+
+
+def test_there_are_no_two_of_one_name() -> None:
+    names = [mutant.name for mutant in MUTANTS]
+    assert len(set(names)) == len(names) >= 30
+    assert set(QUICK) < set(names)
