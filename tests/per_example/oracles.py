@@ -176,4 +176,5 @@ def error(name: str, statistic: Statistic) -> float:
     """How far one statistic is from that of explicit gradients, in float64."""
     with float64():
         given, explicit = both(name)
-        return gap(vector(jax.jit(statistic.ours)(given)), statistic.expected(explicit).ravel())
+        found = jax.jit(lambda given: statistic.ours(given))(given)  # a new function, traced anew each time
+        return gap(vector(found), statistic.expected(explicit).ravel())

@@ -1,0 +1,29 @@
+"""Broken statistics are caught by the checks that the right ones pass."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from tests.backprop.mutants import CAUGHT, Mutant
+from tests.per_example.mutants import MUTANTS, QUICK
+
+of_the_right_one = functools.cache(lambda check: check())
+
+
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(m, marks=() if m.name in QUICK else pytest.mark.slow, id=m.name) for m in MUTANTS]
+)
+def test_the_check_passes_the_right_statistic_and_catches_the_broken_one(
+    mutant: Mutant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert of_the_right_one(mutant.check) <= mutant.tolerance
+    mutant.breaks(monkeypatch)
+    assert mutant.check() > max(CAUGHT, mutant.tolerance)
+
+
+def test_there_are_no_two_of_one_name() -> None:
+    names = [mutant.name for mutant in MUTANTS]
+    assert len(set(names)) == len(names) >= 30
+    assert set(QUICK) < set(names)
