@@ -227,7 +227,7 @@ def draw(found: Clipped) -> dict[str, Figure]:
     axes[1].minorticks_off()
     axes[1].set_ylim(max(80 * found.errors.min(), 0.1), 110)
     axes[2].set_ylim(0, 104)
-    axes[1].legend(fontsize=9)
+    axes[2].legend(fontsize=9, loc="upper right")
     fig.suptitle(
         f"Training on gradients clipped to length {found.bound:g}, with Gaussian noise "
         "(clipping and noise only: no privacy guarantee)",
