@@ -1,0 +1,158 @@
+"""Under jit, vmap over seeds, scan and sharding; one compile for each shape, as large for any batch."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnn import per_example
+from tests.helpers import float64
+from tests.per_example.cases import N, flat, gap, make, vector
+from tests.per_example.programs import NETS, PROGRAMS, program, shapes
+
+QUICK = [
+    ("mlp", "value_and_grad"), ("mlp", "norms"), ("mlp", "clipped_grad"), ("mlp", "gram"), ("mlp", "diag_ggn"),
+    ("cnn", "value_and_grad"), ("cnn", "clipped_grad"),
+]  # fmt: skip
+EVERY = [
+    pytest.param(net, name, marks=() if (net, name) in QUICK else pytest.mark.slow) for net in NETS for name in PROGRAMS
+]
+
+
+def statistics(record: Any, params: Any, state: Any, x: Any, y: Any) -> Any:
+    tape = record(params, state, x, y)
+    clipped, norms = per_example.clipped_grad(tape, 0.5)
+    return norms, clipped, per_example.variance(tape), per_example.gram(tape), per_example.noise_scale(tape).trace
+
+
+def assert_statistics(found: Any, g: np.ndarray) -> None:
+    """Against explicit gradients (N, P), to 1e-10 of the largest entry."""
+    sizes = np.linalg.norm(g, axis=1)
+    expected = sizes, np.minimum(1, 0.5 / sizes) @ g, g.var(0), g @ g.T, g.var(0, ddof=1).sum()[None]
+    for got, want in zip(found, expected, strict=True):
+        assert gap(vector(got), want.ravel()) < 1e-10
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["conv_stride", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mlp", "cnn", "embedding", "sequence_gram"))],
+)
+def test_over_seeds_at_once_and_over_batches_in_a_scan(name: str) -> None:
+    """Two seeds by vmap, each two batches by scan: every one has the statistics of its explicit gradients."""
+    with float64():
+        batches = [[make(name, seed=seed), make(name, seed=seed + 10)] for seed in (0, 1)]
+        record = batches[0][0].record
+
+        def of_seed(params: Any, state: Any, xs: Any, ys: Any) -> Any:
+            def of_batch(carry: Any, batch: Any) -> Any:
+                return carry, statistics(record, params, state, *batch)
+
+            return jax.lax.scan(of_batch, (), (xs, ys))[1]
+
+        def stacked(trees: Any) -> Any:
+            return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trees)
+
+        arguments = stacked(
+            [(first.params, first.state, *stacked([(b.x, b.y) for b in (first, second)])) for first, second in batches]
+        )
+        found = jax.jit(jax.vmap(of_seed))(*arguments)
+        for seed, (first, second) in enumerate(batches):
+            for i, batch in enumerate((first, second)):
+                made = batch._replace(params=first.params, state=first.state)
+                assert_statistics(jax.tree.map(lambda leaf, at=(seed, i): leaf[at], found), flat(made.grads()))
+
+
+def test_one_compile_for_each_shape() -> None:
+    """Other numbers compile nothing, a tape handed from one program to the next included; another N compiles once."""
+    plain = make("conv_padding", np.float32).record  # its padding was given as lists
+    clipped = jax.jit(chex.assert_max_traces(lambda tape, bound: per_example.clipped_grad(tape, bound), n=2))
+    traces = []
+
+    def record(*arguments: Any) -> Any:
+        traces.append(1)
+        return plain(*arguments)
+
+    recorded = jax.jit(record)
+    for n, seed, bound in [(N, 0, 0.5), (N, 1, 0.7), (4, 0, 0.5), (N, 2, 0.1), (4, 3, 0.2)]:
+        made = make("conv_padding", np.float32, n=n, seed=seed)
+        clipped(recorded(*made[1:]), bound)
+    assert len(traces) == 2
+
+
+def operations(net: str, name: str, n: int) -> int:
+    """How many operations the lowered program has."""
+    return _count(jax.jit(program(net, name)).lower(*shapes(net, n)).as_text())
+
+
+def _count(module: str) -> int:
+    return sum(" = " in line for line in module.splitlines())
+
+
+@pytest.mark.parametrize(("net", "name"), EVERY)
+def test_programs_do_not_grow_with_the_batch(net: str, name: str) -> None:
+    """What is compiled for 512 examples is what is compiled for 64, but for the choice of a form by size."""
+    small, large = operations(net, name, 64), operations(net, name, 512)
+    assert small == large if net != "cnn" else large <= 1.25 * small
+    assert operations(net, name, 8) <= small  # sums of squares unroll up to 32 examples, and no more
+
+
+@pytest.mark.slow
+def test_a_rest_of_examples_is_unrolled_less_than_twice() -> None:
+    """31 examples, and a whole step of 32 with a rest of 31: the largest programs of the variance."""
+    base = operations("mlp", "variance", 64)
+    assert operations("mlp", "variance", 31) < 2 * base
+    assert operations("mlp", "variance", 63) == operations("mlp", "variance", 511) < 2 * base
+
+
+@pytest.mark.parametrize(("net", "name"), EVERY)
+def test_programs_lower_for_cuda_and_tpu(net: str, name: str) -> None:
+    def module(n: int) -> str:
+        exported = jax.export.export(jax.jit(program(net, name)), platforms=["cuda", "tpu"])(*shapes(net, n))
+        assert set(exported.platforms) == {"cuda", "tpu"}
+        return exported.mlir_module()
+
+    small, large = _count(module(64)), _count(module(512))
+    assert small == large if net != "cnn" else large <= 1.25 * small
+
+
+@functools.cache
+def _sharded() -> dict[str, Any]:
+    """What `tests.per_example.sharded` finds, in a process of its own: XLA makes its devices once."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_X64": "1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-W", "error", "-m", "tests.per_example.sharded"]
+    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-4000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_inputs_sharded_over_eight_devices_give_the_same_numbers() -> None:
+    """float64, 1e-12 of the largest entry: sums over examples are added in another order."""
+    found = _sharded()
+    assert found["devices"] == 8
+    assert len(found["gaps"]) == len(NETS) * len(PROGRAMS) + 2
+    wrong = {name: off for name, off in found["gaps"].items() if not off <= 1e-12}
+    assert not wrong
+
+
+@pytest.mark.slow
+def test_norms_of_sharded_examples_stay_where_their_examples_are() -> None:
+    assert _sharded()["devices of norms"] == dict.fromkeys(NETS, 8)

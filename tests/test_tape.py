@@ -1,0 +1,199 @@
+"""The kinds of uses: their gradients against NumPy, example by example; the tape and the columns as pytrees."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnn.tape import (
+    Addition,
+    Columns,
+    Convolution,
+    Lookup,
+    Product,
+    Scaling,
+    Tape,
+    Whole,
+    counted,
+    error_of,
+    errors,
+    positions,
+    total,
+    weighted,
+    wide_total,
+)
+from tests.backprop.checking import compiled_quickly  # noqa: F401
+from tests.helpers import assert_close, float64, random, strict
+
+N, T, D, P = 4, 3, 5, 2
+A, DELTA, SAME_SIZE = random(0, N, T, D), random(1, N, T, P), random(2, N, T, D)
+IMAGES, ERRORS = random(3, N, 5, 4, 2), random(4, N, 3, 3, 4)
+INDICES = np.array([[0, 1, 1], [5, 2, 0], [-1, 3, 3], [0, 0, 0]])  # 5 and -1 are no rows of five
+WEIGHTS = np.array([0.5, 0.0, -2.0, 1.0])
+USES: dict[str, Any] = {
+    "product": (Product, (A, DELTA), {}),
+    "convolution": (
+        Convolution,
+        (IMAGES, ERRORS),
+        {"window": [2, 2], "stride": 2, "padding": [(1, 1), [1, 1]], "groups": 2},
+    ),
+    "addition": (Addition, (SAME_SIZE,), {}),
+    "scaling": (Scaling, (A, SAME_SIZE), {}),
+    "lookup": (Lookup, (INDICES, DELTA), {"rows": 5}),
+    "whole": (Whole, (random(5, N, 2, 3),), {}),
+}  # fmt: skip
+
+
+def use_of(kind: str, dtype: Any = None) -> Any:
+    make, arrays, settings = USES[kind]
+    return make(*(jnp.asarray(x, None if x is INDICES else dtype) for x in arrays), **settings)
+
+
+def table(indices: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    rows = np.zeros((5, P))
+    for index, d in zip(indices, delta, strict=True):
+        if 0 <= index < 5:
+            rows[index] += d
+    return rows
+
+
+def correlated(x: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Window 2 by 2, stride 2, one row of zeros on each side, two groups of one channel in and two out."""
+    x, grad = np.pad(x, ((1, 1), (1, 1), (0, 0))), np.zeros((2, 2, 1, 4))
+    for i, j, k, m, c in np.ndindex(3, 3, 2, 2, 4):
+        grad[k, m, 0, c] += x[2 * i + k, 2 * j + m, c // 2] * delta[i, j, c]
+    return grad
+
+
+GRADIENTS = {  # of each example, from the equations
+    "product": np.einsum("ntd,ntp->ndp", A, DELTA),
+    "convolution": np.stack([correlated(x, delta) for x, delta in zip(IMAGES, ERRORS, strict=True)]),
+    "addition": SAME_SIZE.sum(1),
+    "scaling": (A * SAME_SIZE).sum(1),
+    "lookup": np.stack([table(i, d) for i, d in zip(INDICES, DELTA, strict=True)]),
+    "whole": USES["whole"][1][0],
+}
+
+
+def test_gradients_of_every_kind_with_weights_and_without() -> None:
+    with float64():
+        uses = {kind: use_of(kind) for kind in USES}
+        with strict():
+            found = jax.jit(lambda uses, w: {k: (u.grad(), u.grad(w)) for k, u in uses.items()})(uses, WEIGHTS)
+        for kind, (plain, with_weights) in found.items():
+            assert uses[kind].shape == GRADIENTS[kind].shape[1:], kind
+            np.testing.assert_allclose(plain, GRADIENTS[kind].sum(0), rtol=1e-12, atol=1e-13, err_msg=kind)
+            expected = np.einsum("n,n...->...", WEIGHTS, GRADIENTS[kind])
+            np.testing.assert_allclose(with_weights, expected, rtol=1e-12, atol=1e-13, err_msg=kind)
+
+
+def test_the_check_finds_squared_weights_and_a_shifted_window() -> None:
+    convolution, w = GRADIENTS["convolution"], WEIGHTS
+    with float64():
+        use = use_of("convolution")
+        shifted = jax.jit(lambda use: use.grad())(dataclasses.replace(use, padding=((0, 2), (1, 1))))
+        squared = jax.jit(lambda use: use.grad(jnp.asarray(w * w)))(use)
+        assert np.abs(np.asarray(shifted) - convolution.sum(0)).max() > 0.1
+        assert np.abs(np.asarray(squared) - np.einsum("n,n...->...", w, convolution)).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", USES)
+def test_an_example_of_weight_0_adds_nothing_even_if_infinite(kind: str) -> None:
+    use = use_of(kind, jnp.float32)
+    arrays = {f.name: getattr(use, f.name) for f in dataclasses.fields(use) if not f.metadata.get("static")}
+    bad = {name: x.at[1].set(jnp.nan) if x.dtype == jnp.float32 else x for name, x in arrays.items()}
+    spoilt = dataclasses.replace(use, **bad)
+    grad = jax.jit(lambda use, w: use.grad(w))
+    assert not np.isfinite(grad(spoilt, jnp.ones(N))).all()
+    np.testing.assert_array_equal(grad(spoilt, jnp.asarray(WEIGHTS)), grad(use, jnp.asarray(WEIGHTS)))
+
+
+def test_half_precision_is_summed_in_float32() -> None:
+    uses = {kind: use_of(kind, jnp.bfloat16) for kind in USES}
+    sums = jax.eval_shape(lambda uses: {kind: use.grad() for kind, use in uses.items()}, uses)
+    assert {kind: leaf.dtype for kind, leaf in sums.items()} == dict.fromkeys(USES, jnp.float32)
+
+
+def test_weights_of_none_leave_the_arrays_alone() -> None:
+    delta = jnp.ones((2, 1, 3), jnp.bfloat16)
+    assert weighted(delta, None) is delta
+    assert counted(delta, None) is delta
+    assert weighted(delta, jnp.ones(2)).dtype == jnp.float32
+    assert counted(delta, jnp.ones(2)).dtype == jnp.bfloat16
+
+
+def test_positions_of_any_rank() -> None:
+    for shape, expected in [((4, 3), (4, 1, 3)), ((4, 5, 3), (4, 5, 3)), ((4, 2, 5, 3), (4, 10, 3))]:
+        assert positions(jnp.zeros(shape)).shape == expected
+
+
+def test_totals_over_uses_and_of_none() -> None:
+    leaf = jax.ShapeDtypeStruct((2, 1), jnp.bfloat16)  # the bias of another shape than its use
+    use = Addition(jnp.ones((4, 3, 2), jnp.bfloat16))
+    np.testing.assert_array_equal(total((use, use), leaf), np.full((2, 1), 24))
+    assert total((use,), leaf).dtype == jnp.bfloat16
+    assert wide_total((use,), leaf).dtype == jnp.float32
+    np.testing.assert_array_equal(total((), leaf), np.zeros((2, 1)))
+    assert (total((), leaf).dtype, wide_total((), leaf).dtype) == (jnp.bfloat16, jnp.float32)
+
+
+# The tape.
+
+
+def make_tape(dtype: Any = jnp.float32, path: str = "['b']") -> Tape:
+    uses = (use_of("addition", dtype),), (use_of("convolution", dtype),)
+    leaves = tuple(jax.ShapeDtypeStruct(use.shape, dtype) for (use,) in uses)
+    structure = jax.tree.structure({"b": 0, "w": 0})
+    return Tape(jnp.zeros(N), jnp.zeros((N, 2)), uses, (path, "['w']"), structure, leaves)
+
+
+def test_a_tape_is_a_pytree_whose_structure_can_be_compared() -> None:
+    tape = make_tape()
+    assert tape.examples == N
+    leaves, structure = jax.tree.flatten(tape)
+    again = jax.tree.unflatten(structure, leaves)
+    assert (again.paths, again.leaves, again.uses[1][0].stride) == (tape.paths, tape.leaves, 2)
+    assert structure == jax.tree.structure(make_tape())
+    assert structure != jax.tree.structure(make_tape(path="['c']"))
+    # Settings given as lists are hashable: a jitted function takes the tape and gives it back.
+    hash(structure)
+    assert again.uses[1][0].padding == ((1, 1), (1, 1))
+    assert_close(jax.jit(lambda tape: tape)(tape), tape, rtol=0)
+
+
+def make_columns(count: int = 3) -> Columns:
+    """Uses of every kind, whose errors have a leading axis of columns."""
+    uses = []
+    for kind in USES:
+        use = use_of(kind)
+        scaled = jnp.stack([(c + 1) * errors(use) for c in range(count)])
+        uses.append((dataclasses.replace(use, **{error_of(use): scaled}),))
+    shapes = tuple(jax.ShapeDtypeStruct(GRADIENTS[kind].shape[1:], jnp.float32) for kind in USES)
+    structure = jax.tree.structure(dict.fromkeys(sorted(USES), 0))
+    tape = Tape(jnp.arange(N), jnp.zeros((N, 2)), tuple(uses), tuple(USES), structure, shapes)
+    return Columns(tape, count)
+
+
+def test_columns_one_by_one_and_as_examples() -> None:
+    """Column c has errors c + 1 times the first: so have its gradients, and so the examples c N ... c N + N - 1."""
+    with float64():
+        columns = make_columns()
+
+        @jax.jit
+        def both(columns: Columns) -> Any:
+            one, merged = columns.at(jnp.asarray(1)), columns.as_examples()
+            only = jnp.zeros(3 * N).at[2 * N + 1].set(1.0)  # example 1 of column 2
+            grads = [(a.grad(), b.grad(only)) for (a,), (b,) in zip(one.uses, merged.uses, strict=True)]
+            return grads, merged.losses
+
+        grads, losses = both(columns)
+        assert columns.as_examples().examples == 3 * N
+        np.testing.assert_array_equal(losses, np.tile(np.arange(N), 3))
+        for kind, (second, example) in zip(USES, grads, strict=True):
+            np.testing.assert_allclose(second, 2 * GRADIENTS[kind].sum(0), rtol=1e-12, atol=1e-13, err_msg=kind)
+            np.testing.assert_allclose(example, 3 * GRADIENTS[kind][1], rtol=1e-12, atol=1e-13, err_msg=kind)
