@@ -49,17 +49,17 @@ def relative(got: Any, expected: Any) -> float:
     return max([off if off == off else np.inf for off in offs], default=0.0)
 
 
-def spread_out(params: Any, seed: int = 7) -> Any:
+def spread_out(params: Any, seed: int) -> Any:
     """Random numbers in the place of parameters, so that no term of a gradient vanishes."""
     leaves, structure = jax.tree.flatten(params)
     return jax.tree.unflatten(structure, [jnp.asarray(random(seed + i, *p.shape)) for i, p in enumerate(leaves)])
 
 
-def drawn(net: Layer, x: Any) -> tuple[Any, Any]:
+def drawn(net: Layer, x: Any, seed: int = 7) -> tuple[Any, Any]:
     """(params, state) for inputs like x, both by NumPy: no entry is 0 or 1 and variances are positive."""
     example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     params, state = jax.eval_shape(lambda: net.init(jax.random.key(0), example))
-    return spread_out(params), positive_variances(state)
+    return spread_out(params, seed), positive_variances(state)
 
 
 def positive_variances(state: Any) -> Any:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import backprop, layers, losses, models, train
+from jaxnn import activations, backprop, layers, losses, models, train
 from jaxnn.layers import Conv, Dense, Dropout, Embedding, Relu, Softmax, Tanh
+from jaxnn.losses.table import DERIVATIVES
 from tests.backprop.checking import EXACT, drawn, gradient_error, relative
 from tests.helpers import float64, random, strict
 from tests.train.problems import LOSS, NET, classification
@@ -33,7 +34,9 @@ def own_penalty(params: Any) -> Any:
     return sum(jnp.sum(jnp.cos(p)) for p in jax.tree.leaves(params))
 
 
+SMALL_NET = models.serial(Conv(2, 3), layers.BatchNorm(), Relu, layers.Flatten, Dropout(0.3), Dense(3))
 CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
+    "small": (SMALL_NET, LOSS, IMAGES, {"call": {"key": jax.random.key(5), "weights": WEIGHTS}}),
     "images": (IMAGE_NET, LOSS, IMAGES, {"call": {"key": jax.random.key(5)}}),
     "weights": (IMAGE_NET, LOSS, IMAGES, {"call": {"key": jax.random.key(5), "weights": WEIGHTS}}),
     "all weights 0": (NET, LOSS, (random(0, 4, 6), np.array([0, 1, 2, 0])), {"call": {"weights": 0 * WEIGHTS}}),
@@ -48,8 +51,8 @@ CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
 }
 
 
-SLOW = ("images", "words")
-"""The nets whose weighted version is in the quick suite."""
+SLOW = ("images", "weights", "words", "l1", "elastic", "one layer")
+"""Those whose like is in the quick suite."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
@@ -58,31 +61,54 @@ def test_agrees_with_automatic_differentiation(name: str) -> None:
     assert gradient_error(net, loss, x, y, **settings) <= EXACT
 
 
-ELEMENTWISE = [
-    losses.half_squared_error, losses.mse, losses.absolute_error, losses.huber, losses.log_cosh,
-    losses.cosine_distance,
-]  # fmt: skip
+REAL, SIGNS, CLASSES = random(1, 4, 3), np.sign(random(2, 4, 3)), np.array([0, 2, 1, 1])
+SHARES = np.array([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]])
+LOSSES: dict[Any, tuple[Any, np.ndarray]] = {
+    losses.half_squared_error: (models.serial(Dense(3), Tanh), REAL),
+    losses.mse: (Dense(3), REAL),
+    losses.absolute_error: (Dense(3), REAL),
+    losses.huber: (Dense(3), REAL),
+    losses.log_cosh: (Dense(3), REAL),
+    losses.cosine_distance: (Dense(3), REAL),
+    losses.sigmoid_binary_cross_entropy: (Dense(3), SHARES),
+    losses.binary_cross_entropy: (models.serial(Dense(3), Softmax), SHARES),
+    losses.softmax_cross_entropy: (Dense(3), SHARES),
+    losses.cross_entropy: (models.serial(Dense(3), layers.Sigmoid), SHARES),
+    losses.kl_divergence: (models.serial(Dense(3), layers.Activation(activations.log_softmax)), SHARES),
+    losses.hinge: (Dense(3), SIGNS),
+    losses.square_loss: (Dense(3), SIGNS),
+    losses.logistic: (Dense(3), SIGNS),
+    losses.perceptron_loss: (Dense(3), SIGNS),
+    losses.multiclass_hinge: (Dense(3), CLASSES),
+    losses.gaussian_nll: (Dense(6), REAL),
+    losses.mixture_density_nll: (Dense(10), REAL),  # two components of 1 + 1 + 3 outputs
+}
+QUICK = (losses.half_squared_error, losses.hinge, losses.kl_divergence)
 
 
-@pytest.mark.parametrize("loss", ELEMENTWISE, ids=lambda loss: loss.__name__)
-def test_losses_of_real_targets(loss: Any) -> None:
-    assert gradient_error(models.serial(Dense(3), Tanh), loss, random(0, 4, 6), random(1, 4, 3)) <= EXACT
+@pytest.mark.parametrize(
+    "loss", [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow, id=f.__name__) for f in LOSSES]
+)
+def test_losses(loss: Any) -> None:
+    net, targets = LOSSES[loss]
+    settings = {"components": 2} if loss is losses.mixture_density_nll else {}
+    assert gradient_error(net, functools.partial(loss, **settings), random(0, 4, 6), targets) <= EXACT
 
 
-@pytest.mark.parametrize("loss", [losses.hinge, losses.square_loss, losses.logistic, losses.perceptron_loss])
-def test_losses_of_signs(loss: Any) -> None:
-    assert gradient_error(Dense(1), loss, random(0, 4, 6), np.array([[1], [-1], [1], [-1]])) <= EXACT
+def test_no_loss_with_a_derivative_is_left_out() -> None:
+    assert set(LOSSES) == set(DERIVATIVES)
 
 
-SMALL_NET = models.serial(Conv(2, 3), layers.BatchNorm(), Relu, layers.Flatten, Dropout(0.3), Dense(3))
-BOTH_NETS = [SMALL_NET, pytest.param(IMAGE_NET, marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, *(pytest.param(t, marks=pytest.mark.slow) for t in ("f4", "f2"))])
-@pytest.mark.parametrize("net", BOTH_NETS, ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("net", "dtype"),
+    [
+        pytest.param(models.serial(Dense(4), Dropout(0.3), Tanh, Dense(3)), jnp.bfloat16, id="small"),
+        *(pytest.param(IMAGE_NET, t, marks=pytest.mark.slow, id=t) for t in ("float32", "bfloat16", "float16")),
+    ],
+)
 def test_dtypes_are_those_of_automatic_differentiation(net: Any, dtype: Any) -> None:
     with strict():
-        x = jnp.asarray(IMAGES[0], dtype)
+        x = jnp.asarray(IMAGES[0] if net is IMAGE_NET else random(0, 4, 6), dtype)
         params, state = jax.jit(lambda key: net.init(key, jax.ShapeDtypeStruct(x.shape[1:], dtype)))(jax.random.key(0))
         arguments = params, state, x, jnp.asarray(IMAGES[1], jnp.int32)
         call = {"key": jax.random.key(1), "weights": jnp.asarray(WEIGHTS, jnp.float32)}
@@ -122,7 +148,7 @@ FUSED: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("name", [n if n == "soft targets" else pytest.param(n, marks=pytest.mark.slow) for n in FUSED])
 def test_fused_loss_is_exact(name: str) -> None:
     net, loss, targets = FUSED[name]
     assert gradient_error(net, loss, random(0, 4, 6), targets, call={"weights": WEIGHTS}) <= EXACT
@@ -137,8 +163,8 @@ def test_fused_loss_is_finite_where_the_output_has_rounded_to_0_or_1(last: Any, 
     net = models.serial(Dense(3), last)
     params = ({"w": 200 * jnp.eye(3, dtype=dtype), "b": jnp.zeros(3, dtype)}, ())
     x, d = jnp.eye(3, dtype=dtype), jnp.eye(3, dtype=dtype)[::-1]
-    (value, _), grads = backprop.value_and_grad(net, loss)(params, (), x, d)
-    y = np.asarray(net.predict(params, (), x), np.float64)
+    (value, _), grads = jax.jit(backprop.value_and_grad(net, loss))(params, (), x, d)
+    y = np.asarray(jax.jit(net.predict)(params, (), x), np.float64)
     assert np.isfinite(value)
     assert set(np.unique(y).tolist()) <= {0.0, 0.5, 1.0}
     expected = np.asarray(x, np.float64).T @ (y - np.asarray(d, np.float64)) / 3
@@ -159,10 +185,17 @@ def test_what_is_not_the_same_function_is_not_fused() -> None:
 # --- checkpointing
 
 
-@pytest.mark.parametrize("every", [3, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 8, 100))])
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [1, 2, 3, 8, 100])
 def test_checkpointing_gives_the_same_numbers(every: int) -> None:
     x, y = IMAGES
     assert gradient_error(IMAGE_NET, LOSS, x, y, remat_every=every, call={"key": jax.random.key(5)}) <= EXACT
+
+
+def test_checkpointing_draws_the_same_masks() -> None:
+    net = models.serial(Dense(4), Dropout(0.5), Tanh, Dropout(0.3), Dense(3))
+    settings: dict[str, Any] = {"remat_every": 2, "call": {"key": jax.random.key(5)}}
+    assert gradient_error(net, LOSS, random(0, 4, 6), IMAGES[1], **settings) <= EXACT
 
 
 def test_checkpointing_with_a_fused_loss() -> None:
@@ -236,17 +269,22 @@ def test_errors_say_what_was_expected() -> None:
     with pytest.raises(ValueError, match="remat_every must be at least 1, got 0"):
         backprop.value_and_grad(NET, LOSS, remat_every=0)
     vg = backprop.value_and_grad(NET, LOSS)
-    (x, y), both = classification(), NET.init(jax.random.key(0), (6,))
+    x, y = classification()
+    both = jax.eval_shape(lambda: NET.init(jax.random.key(0), (6,)))
+
+    def call(vg: Any, *arguments: Any, **more: Any) -> None:
+        jax.eval_shape(vg, *arguments, **more)
+
     with pytest.raises(ValueError, match=r"serial: params must be a tuple.*init returns the pair"):
-        vg(both, (), x, y)
+        call(vg, list(both), (), x, y)
     with pytest.raises(ValueError, match="weights must have one entry for each example"):
-        vg(*both, x, y, weights=jnp.ones(3))
+        call(vg, *both, x, y, weights=jnp.ones(3))
     with pytest.raises(ValueError, match="expected one loss for each example"):
-        backprop.value_and_grad(NET, lambda y, d: jnp.mean(y))(*both, x, y)
+        call(backprop.value_and_grad(NET, lambda y, d: jnp.mean(y)), *both, x, y)
     with pytest.raises(ValueError, match="empty batch"):
-        vg(*both, x[:0], y[:0])
+        call(vg, *both, x[:0], y[:0])
     with pytest.raises((TypeError, ValueError)) as caught:
-        vg(*both, x[:, :5], y)
+        call(vg, *both, x[:, :5], y)
     assert "in part 1 of serial (dense)" in caught.value.__notes__[0]
 
 

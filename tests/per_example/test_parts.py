@@ -77,9 +77,10 @@ def test_microbatches(size: int) -> None:
         assert gap(vector(sums), np.minimum(1, 0.5 / np.linalg.norm(g, axis=1)) @ g) < 1e-10
 
 
+@pytest.mark.slow
 def test_tapes_of_microbatches_laid_end_to_end() -> None:
     with float64():
-        made = make("conv_groups")
+        made = make("sequence")
 
         @jax.jit
         def variance(x: Any, y: Any) -> Any:
