@@ -144,7 +144,10 @@ class Whole:
 
     def grad(self, weights: Array | None = None) -> Array:
         """sum_i w_i g_i, in the accumulation dtype."""
-        return jnp.sum(accumulate(weighted(self.grads, weights)), axis=0)
+        grads = accumulate(counted(self.grads, weights))
+        shares = jnp.ones(grads.shape[0], grads.dtype) if weights is None else weights.astype(grads.dtype)
+        # A product, since XLA's sums over the first of two axes are slow on a CPU.
+        return linear_weight_grad(shares[:, None], grads.reshape(grads.shape[0], -1)).reshape(self.shape)
 
 
 Use: TypeAlias = Product | Convolution | Addition | Scaling | Lookup | Whole

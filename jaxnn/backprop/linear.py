@@ -43,8 +43,8 @@ import numpy as np
 from jaxnn.backprop.rule import Cache, Rule, keep_input, register
 from jaxnn.layers import conv, dense, dropout, embedding, flatten
 from jaxnn.layers.base import Layer
-from jaxnn.ops.conv import conv_input_grad
-from jaxnn.ops.matmul import linear_input_grad
+from jaxnn.ops.conv import conv_input_grad, conv_value
+from jaxnn.ops.matmul import add_bias, linear_input_grad
 from jaxnn.tape import Addition, Convolution, Lookup, Product, positions
 from jaxnn.types import Array, Key, Params, PyTree, State
 
@@ -72,6 +72,15 @@ def _conv_settings(layer: Layer, x: Array) -> dict[str, Any]:
     return {name: options[name] for name in ("stride", "padding", "dilation")} | {"groups": groups}
 
 
+def _conv_forward(
+    layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
+) -> tuple[Array, State, Cache]:
+    settings = _conv_settings(layer, x)
+    conv.require_fit(params, x, settings["groups"])
+    y = conv_value(x, params["w"], **settings)
+    return (add_bias(y, params["b"]).astype(y.dtype) if "b" in params else y), state, x
+
+
 def _conv_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
     return conv_input_grad(params["w"], dy, x.shape[1:-1], **_conv_settings(layer, x)).astype(x.dtype)
 
@@ -81,7 +90,7 @@ def _conv_uses(layer: Layer, params: Params, x: Array, dy: Array) -> PyTree:
     return {"w": (use,)} | _bias(params, positions(dy))
 
 
-CONV = register(conv.KIND, Rule(keep_input, _conv_input_grad, _conv_uses))
+CONV = register(conv.KIND, Rule(_conv_forward, _conv_input_grad, _conv_uses))
 """dC/da: delta with the flipped kernel; dC/dw: a correlated with delta; dC/db = sum of delta over n and o."""
 
 

@@ -1,7 +1,7 @@
 """Rules of activations and pooling: no parameters, errors only.
 
 **Activation**, a = s(z) entry by entry: delta = dC/dz = s'(z) . dC/da, with s' written out beside s in
-`jaxnn.activations`, which also names its value at a kink (0 at 0 for ReLU).
+`jaxnn.activations`, which also names its value at a kink (0 at 0 for ReLU, whose s' is the same at a as at z).
 
 **Softmax**, p_k = e^(z_k) / sum_j e^(z_j): dp_k/dz_j = p_k (1[j = k] - p_j), so
 dC/dz_j = sum_k (dC/dp_k) p_k (1[j = k] - p_j) = p_j (g_j - sum_k p_k g_k), g = dC/dp.
@@ -25,18 +25,29 @@ from jax import lax
 
 from jaxnn import activations
 from jaxnn.activations.table import DERIVATIVES
-from jaxnn.backprop.rule import Rule, keep_input, register
+from jaxnn.backprop.rule import Cache, Rule, keep_input, register
 from jaxnn.layers import activation, pooling
 from jaxnn.layers.base import Layer
 from jaxnn.numerics import accumulate
-from jaxnn.ops.pooling import average_pool_input_grad, max_pool_input_grad
-from jaxnn.types import Array, Params
+from jaxnn.ops.pooling import average_pool_input_grad, max_pool_input_grad, max_pool_winners
+from jaxnn.types import Array, Key, Params, State
 
 VECTOR_VJPS = {
     activations.softmax: activations.softmax_vjp,
     activations.log_softmax: activations.log_softmax_vjp,
 }
 """(z, dy) -> dz of the activations whose entries depend on each other."""
+
+
+SAME_AT_OUTPUT = (activations.relu,)
+"""Functions s with s'(s(z)) = s'(z): their output is kept for the way back instead of z, which is needed no more."""
+
+
+def _activation_forward(
+    layer: Layer, params: Params, state: State, z: Array, *, key: Key | None, train: bool
+) -> tuple[Array, State, Cache]:
+    a, state = layer.apply(params, state, z, key=key, train=train)
+    return a, state, a if layer.options["function"] in SAME_AT_OUTPUT else z
 
 
 def _activation_input_grad(layer: Layer, params: Params, z: Array, dy: Array) -> Array:
@@ -54,15 +65,22 @@ def _activation_by_hand(layer: Layer) -> bool:
     return layer.options["function"] in VECTOR_VJPS or layer.options["function"] in DERIVATIVES
 
 
-ACTIVATION = register(activation.KIND, Rule(keep_input, _activation_input_grad, by_hand=_activation_by_hand))
+ACTIVATION = register(activation.KIND, Rule(_activation_forward, _activation_input_grad, by_hand=_activation_by_hand))
 """delta = s'(z) . dC/da, or p . (g - p'g); a function of one's own is differentiated by `jax.vjp`."""
 
 
-def _max_pool_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
-    return max_pool_input_grad(x, dy, **layer.options).astype(x.dtype)
+def _max_pool_forward(
+    layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
+) -> tuple[Array, State, Cache]:
+    y, winners = max_pool_winners(x, **layer.options)
+    return y, state, winners
 
 
-MAX_POOL = register(pooling.MAX_POOL, Rule(keep_input, _max_pool_input_grad))
+def _max_pool_input_grad(layer: Layer, params: Params, winners: Cache, dy: Array) -> Array:
+    return max_pool_input_grad(winners, dy)
+
+
+MAX_POOL = register(pooling.MAX_POOL, Rule(_max_pool_forward, _max_pool_input_grad))
 """The error goes to the first maximum of each window in row-major order."""
 
 

@@ -90,6 +90,19 @@ def apply(
         >>> apply(params, jnp.zeros((8, 28, 28, 1)), padding="SAME").shape
         (8, 28, 28, 32)
     """
+    require_fit(params, x, groups)
+    y = conv_op(x, params["w"], stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return add_bias(y, params["b"]).astype(y.dtype) if "b" in params else y
+
+
+def require_fit(params: Params, x: Array, groups: int) -> None:
+    """Raise what `apply` raises for an input that does not fit the parameters.
+
+    Example:
+        >>> require_fit({"w": jnp.ones((3, 3, 1, 2))}, jnp.ones((1, 5, 5)), 1)
+        Traceback (most recent call last):
+        ValueError: conv: x must be (N, 2 spatial axes, C_in) to meet w (3, 3, 1, 2), got x (1, 5, 5)...
+    """
     require_floating("conv", "x", x.dtype, "Convert it: x.astype(jnp.float32).")
     w = param("conv", params, "w")
     if x.ndim != w.ndim:
@@ -104,8 +117,6 @@ def apply(
         )
     if w.shape[-1] % groups:
         raise ValueError(f"conv: groups must divide the output channels, got groups={groups} and w {w.shape}.")
-    y = conv_op(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return add_bias(y, params["b"]).astype(y.dtype) if "b" in params else y
 
 
 def Conv(

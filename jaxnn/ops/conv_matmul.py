@@ -65,6 +65,7 @@ def conv_weight_grad_as_matmul(
     pads: tuple[tuple[int, int], ...],
     dilation: Shape,
     groups: int,
+    each: bool,
 ) -> Array:
     """dw[k, i, c] = sum over n and o of x[n, o s + k d - p, i] dy[n, o, c]: the columns of x, transposed, times dy.
 
@@ -73,31 +74,47 @@ def conv_weight_grad_as_matmul(
         dy: (N, *spatial', C_out), of the dtype of x.
         window: spatial sizes of the kernel.
         stride, pads, dilation, groups: as for `conv_as_matmul`.
+        each: whether examples are left apart instead of summed over.
 
     Returns:
-        (*window, C_in / groups, C_out), in the accumulation dtype.
+        (*window, C_in / groups, C_out), with `each` (N, *window, C_in / groups, C_out), in the accumulation dtype.
 
     Example:
-        >>> x, dy = jnp.ones((1, 5, 5, 1)), jnp.ones((1, 3, 3, 2))
+        >>> x, dy = jnp.ones((2, 5, 5, 1)), jnp.ones((2, 3, 3, 2))
         >>> geometry = {"stride": (1, 1), "pads": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
-        >>> conv_weight_grad_as_matmul(x, dy, (3, 3), **geometry)[0, 0]
-        Array([[9., 9.]], dtype=float32)
+        >>> conv_weight_grad_as_matmul(x, dy, (3, 3), **geometry, each=False)[0, 0]
+        Array([[18., 18.]], dtype=float32)
     """
+    lead = (x.shape[0],) if each else ()
     c_in, c_out = x.shape[-1] // groups, dy.shape[-1]
-    x = _padded(x, pads)
-    inner, outer = _split(window, c_in)
-    errors = dy.reshape(-1, groups, c_out // groups)
-    wide = accumulation_dtype(x.dtype)
+    offsets = list(itertools.product(*map(range, window)))
+    columns = _columns(_padded(x, pads), (), offsets, dy.shape[1:-1], stride, dilation, groups)
+    errors = dy.reshape(*lead, -1, groups, c_out // groups)
+    columns = columns.reshape(*errors.shape[:-1], columns.shape[-1])
+    by_group = _products_over_positions(columns, errors)  # (..., G, D, p)
+    return jnp.swapaxes(by_group, -3, -2).reshape(*lead, *window, c_in, c_out)
 
-    def product(k: tuple[int, ...]) -> Array:
-        columns = _columns(x, k, inner, dy.shape[1:-1], stride, dilation, groups)
-        if groups == 1:
-            both = (columns.reshape(-1, columns.shape[2]), errors.reshape(-1, c_out))
-            return lax.dot_general(*both, (((0,), (0,)), ((), ())), preferred_element_type=wide)
-        by_group = lax.dot_general(columns, errors, (((0,), (0,)), ((1,), (1,))), preferred_element_type=wide)
-        return jnp.swapaxes(by_group, 0, 1).reshape(-1, c_out)
 
-    return jnp.stack([product(k) for k in outer]).reshape(*window, c_in, c_out)
+def bytes_of_columns(x: Array, dy: Array, window: Shape) -> int:
+    """What the columns of one example and its errors take.
+
+    Example:
+        >>> bytes_of_columns(jnp.ones((2, 5, 5, 1)), jnp.ones((2, 3, 3, 2)), (3, 3))
+        396
+    """
+    return math.prod(dy.shape[1:-1]) * (math.prod(window) * x.shape[-1] + dy.shape[-1]) * x.dtype.itemsize
+
+
+def _products_over_positions(columns: Array, errors: Array) -> Array:
+    """columns (..., T, G, D) and errors (..., T, G, p): their products summed over T, (..., G, D, p)."""
+    kept, wide = columns.ndim - 3, accumulation_dtype(columns.dtype)
+    product = functools.partial(lax.dot_general, precision=lax.Precision.HIGHEST, preferred_element_type=wide)
+    if columns.shape[-2] == 1:  # without an axis of groups: the product of plain matrices
+        examples = tuple(range(kept))
+        found = product(columns[..., 0, :], errors[..., 0, :], (((kept,), (kept,)), (examples, examples)))
+        return jnp.expand_dims(found, kept)
+    batch = (*range(kept), kept + 1)
+    return product(columns, errors, (((kept,), (kept,)), (batch, batch)))
 
 
 def _padded(x: Array, pads: tuple[tuple[int, int], ...]) -> Array:
@@ -131,9 +148,11 @@ def _columns(
         starts = [k * d for k, d in zip(offset, dilation, strict=True)]
         stops = [start + (o - 1) * s + 1 for start, o, s in zip(starts, out, stride, strict=True)]
         part = lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *stride, 1))
-        return part.reshape(-1, groups, x.shape[-1] // groups)
+        return part if groups == 1 else part.reshape(*part.shape[:-1], groups, x.shape[-1] // groups)
 
-    return lax.concatenate([slice_at((*outer, *k)) for k in inner], dimension=2)
+    parts = [slice_at((*outer, *k)) for k in inner]
+    columns = lax.concatenate(parts, dimension=parts[0].ndim - 1)  # before any reshape: XLA then copies but once
+    return columns.reshape(-1, groups, columns.shape[-1])
 
 
 def _joined_axes(window: Shape, c_in: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -67,10 +69,9 @@ def linear_weight_grad(x: Array, dy: Array) -> Array:
         >>> linear_weight_grad(jnp.ones((2, 3)), jnp.ones((2, 4)))[0, 0]
         Array(2., dtype=float32)
     """
-    leading = tuple(range(x.ndim - 1))
-    return lax.dot_general(
-        accumulate(x), accumulate(dy), ((leading, leading), ((), ())), precision=lax.Precision.HIGHEST
-    )
+    # One leading axis: over several, XLA transposes x into a copy before the product.
+    rows, errors = (accumulate(z).reshape(math.prod(z.shape[:-1]), z.shape[-1]) for z in (x, dy))
+    return lax.dot_general(rows, errors, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
 
 
 def add_bias(x: Array, b: Array) -> Array:

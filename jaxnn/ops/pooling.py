@@ -10,10 +10,12 @@ by `where` have a gradient made of masks and pads. Where windows do not overlap,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -58,45 +60,84 @@ def max_pool(
     return x
 
 
-def max_pool_input_grad(
-    x: Array,
-    dy: Array,
-    *,
-    window: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: Padding = "VALID",
-) -> Array:
-    """The adjoint of the derivative of `max_pool` at x: each error goes to the first maximum of its window.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Winners:
+    """Where the maximum of each window is: all that `max_pool_input_grad` needs, in one byte for each window and axis.
+
+    `indices` hold, from the last spatial axis to the first, the place of the first maximum along that axis, the axes
+    after it pooled already.
+    """
+
+    indices: tuple[Array, ...]
+    windows: Shape = dataclasses.field(metadata={"static": True})
+    strides: Shape = dataclasses.field(metadata={"static": True})
+    pads: tuple[tuple[int, int], ...] = dataclasses.field(metadata={"static": True})
+    shape: Shape = dataclasses.field(metadata={"static": True})
+
+
+def max_pool_winners(
+    x: Array, *, window: int | Sequence[int], stride: int | Sequence[int] | None = None, padding: Padding = "VALID"
+) -> tuple[Array, Winners]:
+    """`max_pool`, and which entry of each window won: the first maximum in row-major order.
+
+    Args:
+        x, window, stride, padding: as for `max_pool`.
+
+    Returns:
+        (y (N, *spatial', C), winners). They are made together, so that x need not be kept for the way back.
+
+    Example:
+        >>> y, winners = max_pool_winners(jnp.array([5.0, 5.0, 2.0, 7.0]).reshape(1, 4, 1), window=2)
+        >>> winners.indices[0].ravel()
+        Array([0, 1], dtype=int8)
+    """
+    windows, strides, pads = _geometry("max_pool", x.shape, window, stride, padding)
+    y, indices = x, []
+    for axis in range(x.ndim - 2, 0, -1):
+        y, winner = _first_maximum(_max_parts(y, axis, windows[axis - 1], strides[axis - 1], pads[axis - 1]))
+        indices.append(winner)
+    # Without the barrier a compiler may find them again on the way back, from an x that it then has to keep.
+    return y, Winners(lax.optimization_barrier(tuple(indices)), windows, strides, pads, x.shape)
+
+
+def max_pool_input_grad(winners: Winners, dy: Array) -> Array:
+    """The adjoint of the derivative of `max_pool`: each error goes to the first maximum of its window.
 
     dx[n, m, c] = sum of dy[n, o, c] over the windows o whose first maximum in row-major order is at m.
 
     Args:
-        x: the input of the forward pass (N, *spatial, C).
+        winners: from `max_pool_winners` on the way forward.
         dy: errors (N, *spatial', C).
-        window, stride, padding: as in the forward call.
 
     Returns:
         dx (N, *spatial, C) in the dtype of dy; sums over overlapping windows run in float32 (float64 for float64).
 
     Example:
-        >>> x = jnp.array([5.0, 5.0, 2.0, 7.0]).reshape(1, 4, 1)
-        >>> max_pool_input_grad(x, jnp.array([1.0, 10.0]).reshape(1, 2, 1), window=2).ravel()
+        >>> y, winners = max_pool_winners(jnp.array([5.0, 5.0, 2.0, 7.0]).reshape(1, 4, 1), window=2)
+        >>> max_pool_input_grad(winners, jnp.array([1.0, 10.0]).reshape(1, 2, 1)).ravel()
         Array([ 1.,  0.,  0., 10.], dtype=float32)
     """
-    windows, strides, pads = _geometry("max_pool", x.shape, window, stride, padding)
-    _require_output("max_pool", x.shape, dy, windows, strides, pads)
-    winners, sizes = [], x.shape
-    for axis in range(x.ndim - 2, 0, -1):
-        parts = _max_parts(x, axis, windows[axis - 1], strides[axis - 1], pads[axis - 1])
-        x, winner = _first_maximum(parts)
-        winners.append(winner)
+    _require_output("max_pool", winners.shape, dy, winners.windows, winners.strides, winners.pads)
     dx = accumulate(dy)
-    zero = jnp.zeros((), dx.dtype)
-    for axis, winner in enumerate(reversed(winners), start=1):
-        k, s, (low, high), n = windows[axis - 1], strides[axis - 1], pads[axis - 1], sizes[axis]
-        routed = [jnp.where(winner == i, dx, zero) for i in range(k)]
-        dx = _fold_edges(_gather_parts(routed, axis, s, n + low + high), axis, low, high)
+    spatial = zip(winners.windows, winners.strides, winners.pads, reversed(winners.indices), strict=True)
+    for axis, (k, s, (low, high), index) in enumerate(spatial, start=1):
+        size = winners.shape[axis] + low + high
+        dx = _fold_edges(_route(dx, index, axis, k, s, size), axis, low, high)
     return dx.astype(dy.dtype)
+
+
+def _route(dx: Array, index: Array, axis: int, k: int, s: int, size: int) -> Array:
+    """Each error to the `index`-th of its k entries along an axis of the given size, and summed where windows meet."""
+    zero = jnp.zeros((), dx.dtype)
+    if s != k:
+        return _gather_parts([jnp.where(index == i, dx, zero) for i in range(k)], axis, s, size)
+    shape = (*dx.shape[: axis + 1], k, *dx.shape[axis + 1 :])
+    old_axes = [a for a in range(len(shape)) if a != axis + 1]
+    here = lax.broadcast_in_dim(index, shape, old_axes) == lax.broadcasted_iota(index.dtype, shape, axis + 1)
+    routed = jnp.where(here, lax.broadcast_in_dim(dx, shape, old_axes), zero)
+    whole = routed.reshape(*dx.shape[:axis], -1, *dx.shape[axis + 1 :])
+    return _pad(whole, axis, 0, size - whole.shape[axis])
 
 
 def average_pool(
@@ -267,10 +308,11 @@ def _fold_edges(dx: Array, axis: int, low: int, high: int) -> Array:
 
 def _first_maximum(parts: Sequence[Array]) -> tuple[Array, Array]:
     """The entrywise maximum of the parts and the index of the first part that attains it; NaN counts as the largest."""
-    best, winner = parts[0], jnp.zeros(parts[0].shape, jnp.int32)
+    dtype = jnp.int8 if len(parts) <= 127 else jnp.int32
+    best, winner = parts[0], jnp.zeros(parts[0].shape, dtype)
     for i, part in enumerate(parts[1:], start=1):
         keep = (best >= part) | (best != best)  # a comparison with NaN is False, so that a new NaN wins
-        best, winner = jnp.where(keep, best, part), jnp.where(keep, winner, i)
+        best, winner = jnp.where(keep, best, part), jnp.where(keep, winner, jnp.asarray(i, dtype))
     return best, winner
 
 

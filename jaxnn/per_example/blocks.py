@@ -1,102 +1,107 @@
-"""Gradients of single examples a slice of the parameter at a time, so that not all of them are ever in memory.
+"""Gradients of single examples some at a time, so that not all of them are ever in memory.
 
-A slice holds some of the d rows of the gradients sum_t a_it' delta_it of ALL examples; statistics over examples are
-then exact within a slice, two passes included, and nothing is computed twice.
+Some examples, all entries: what is found for each example, or summed over examples. All examples, some of the p
+outputs: inner products of each with each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnn.ops.steps import OTHER_BYTES, by_steps, map_examples, step_of, sum_examples
+from jaxnn.per_example.outer import Outer
 from jaxnn.types import Array
 
 CHUNK_BYTES = 2**25
-"""How much a slice of the gradients of all examples may take: 32 MiB."""
-
-HIGHEST = lax.Precision.HIGHEST
+"""How much the gradients of all examples, of one parameter or a slice of it, may take: 32 MiB."""
 
 
-def gradients(a: Array, delta: Array) -> Array:
-    """g_i = sum_t a_it' delta_it in each group: a (N, T, G, d), delta (N, T, G, p) -> (N, G, d, p).
+def for_examples(f: Callable[[Array], Array], form: Outer) -> Array:
+    """f of the gradients (n, G, d, p) of some examples, (n, ...), for all of them.
 
     Example:
-        >>> gradients(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))).shape
-        (4, 1, 3, 2)
+        >>> from jaxnn.per_example.outer import Pairs
+        >>> for_examples(lambda g: jnp.sum(g, (1, 2, 3)), Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
+        Array([30., 30., 30., 30.], dtype=float32)
     """
-    if a.shape[1] == 1:
-        return a[:, 0, :, :, None] * delta[:, 0, :, None, :]
-    return jnp.einsum("ntgd,ntgp->ngdp", a, delta, precision=HIGHEST)
+    return _in_steps(map_examples, f, form)
 
 
-def rows_of_chunk(*pairs: tuple[Array, Array]) -> int:
-    """How many of the d rows make a slice of at most CHUNK_BYTES.
+def over_examples(f: Callable[[Array], Array], form: Outer) -> Array:
+    """The sum of f of the gradients (n, G, d, p) of some examples, over all of them.
 
     Example:
-        >>> rows_of_chunk((jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
-        3
+        >>> from jaxnn.per_example.outer import Pairs
+        >>> over_examples(lambda g: jnp.sum(g), Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
+        Array(120., dtype=float32)
     """
-    row = sum(a.shape[0] * delta.shape[2] * delta.shape[3] * a.dtype.itemsize for a, delta in pairs)
-    return max(1, min(pairs[0][0].shape[3], CHUNK_BYTES // max(row, 1)))
+    return _in_steps(sum_examples, f, form)
 
 
-def fits(a: Array, delta: Array) -> bool:
-    """Whether the gradients of all examples together are one slice.
+def _in_steps(walk: Callable[..., Array], f: Callable[[Array], Array], form: Outer) -> Array:
+    leaves, structure = jax.tree.flatten(form)
+
+    def some(*leaves: Array) -> Array:
+        return f(jax.tree.unflatten(structure, leaves).gradients())
+
+    return by_steps(lambda step: functools.partial(walk, some, step), _bytes_each(form), *leaves)
+
+
+def examples_of_chunk(form: Outer) -> int:
+    """How many examples' gradients are in memory together, on platforms other than the CPU (there it is fewer).
 
     Example:
-        >>> fits(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2)))
+        >>> from jaxnn.per_example.outer import Pairs
+        >>> examples_of_chunk(Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
+        4
+    """
+    return step_of(form.examples, _bytes_each(form), OTHER_BYTES)
+
+
+def _bytes_each(form: Outer) -> int:
+    """What the gradient of one example, its a and its delta take."""
+    groups, d, p = form.block
+    return groups * (d * p + form.times * (d + p)) * form.dtype.itemsize
+
+
+def fits(form: Outer) -> bool:
+    """Whether the gradients of all examples take CHUNK_BYTES at most.
+
+    Example:
+        >>> from jaxnn.per_example.outer import Pairs
+        >>> fits(Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
         True
     """
-    return rows_of_chunk((a, delta)) == a.shape[3]
+    return form.examples * math.prod(form.block) * form.dtype.itemsize <= CHUNK_BYTES
 
 
-def sum_over_chunks(f: Callable[..., Array], *pairs: tuple[Array, Array]) -> Array:
-    """The sum of f(slice of the gradients of each pair) over slices; each slice (N, G, rows, p).
+def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:
+    """The sum of f(slice of the gradients of each form) over slices; each slice (N, G, d, outputs).
 
     Example:
-        >>> pair = (jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2)))
-        >>> sum_over_chunks(lambda g: jnp.sum(g * g, (1, 2, 3)), pair)
+        >>> from jaxnn.per_example.outer import Pairs
+        >>> form = Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2)))
+        >>> sum_over_chunks(lambda g: jnp.sum(g * g, (1, 2, 3)), form)
         Array([150., 150., 150., 150.], dtype=float32)
     """
-    rows = rows_of_chunk(*pairs)
-    if rows == pairs[0][0].shape[3]:
-        return f(*(gradients(a, delta) for a, delta in pairs))
-    padded = _padded(pairs, rows)
+    output = sum(form.examples * form.block[0] * form.block[1] * form.dtype.itemsize for form in forms)
+    size, p = CHUNK_BYTES // max(output, 1), forms[0].block[2]
+    if size >= p:
+        return f(*(form.gradients() for form in forms))
+    size = max(size, 1)
+
+    def of_slice(start: Array) -> Array:
+        return f(*(form.at_outputs(start, size).gradients() for form in forms))
 
     def add(total: Array, start: Array) -> tuple[Array, None]:
-        return total + f(*_slices(padded, start, rows)), None
+        return total + of_slice(start), None
 
-    shape = jax.eval_shape(lambda: f(*_slices(padded, 0, rows)))
-    return lax.scan(add, jnp.zeros(shape.shape, shape.dtype), _starts(padded, rows))[0]
-
-
-def map_over_chunks(f: Callable[[Array], Array], a: Array, delta: Array) -> Array:
-    """f of each slice, (N, G, rows, p) -> (G, rows, p), put together again: (G, d, p).
-
-    Example:
-        >>> map_over_chunks(lambda g: jnp.sum(g, 0), jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))).shape
-        (1, 3, 2)
-    """
-    rows, d = rows_of_chunk((a, delta)), a.shape[3]
-    if rows == d:
-        return f(gradients(a, delta))
-    padded = _padded([(a, delta)], rows)
-    parts = lax.map(lambda start: f(*_slices(padded, start, rows)), _starts(padded, rows))  # (slices, G, rows, p)
-    return jnp.moveaxis(parts, 0, 1).reshape(parts.shape[1], -1, parts.shape[3])[:, :d]
-
-
-def _padded(pairs: Sequence[tuple[Array, Array]], rows: int) -> list[tuple[Array, Array]]:
-    """Zeros added so that slices are equal: their gradients are 0."""
-    short = -pairs[0][0].shape[3] % rows
-    return [(jnp.pad(a, ((0, 0), (0, 0), (0, 0), (0, short))), delta) for a, delta in pairs]
-
-
-def _starts(padded: Sequence[tuple[Array, Array]], rows: int) -> Array:
-    return jnp.arange(0, padded[0][0].shape[3], rows)
-
-
-def _slices(padded: Sequence[tuple[Array, Array]], start: Array | int, rows: int) -> list[Array]:
-    return [gradients(lax.dynamic_slice_in_dim(a, start, rows, axis=3), delta) for a, delta in padded]
+    starts = jnp.arange(0, p, size)
+    shape = jax.eval_shape(of_slice, starts[0])
+    return lax.scan(add, jnp.zeros(shape.shape, shape.dtype), starts)[0]

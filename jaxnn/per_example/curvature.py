@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import accumulate
-from jaxnn.per_example.blocks import HIGHEST
 from jaxnn.per_example.forms import forms
 from jaxnn.per_example.measures import squares
 from jaxnn.per_example.moments import second_moment
 from jaxnn.per_example.norms import sq_norms
+from jaxnn.per_example.outer import HIGHEST
 from jaxnn.per_example.products import gram
 from jaxnn.per_example.select import require_independent
 from jaxnn.per_example.sums import tree_of

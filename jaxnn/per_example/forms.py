@@ -2,7 +2,7 @@
 
 | form | the gradient of example i | comes from |
 |---|---|---|
-| `Outer` | sum_t a_it' delta_it, for each channel group | products; convolutions, by their patches |
+| `Outer` | sum_t a_it' delta_it, for each channel group | products (`Pairs`), convolutions (`Correlation`) |
 | `Sparse` | rows of a table, all others 0 | lookups |
 | `Explicit` | itself | additions and scalings (cheap: summed over positions), anything else |
 
@@ -21,31 +21,10 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.ops.gather import take_rows_weight_grad
-from jaxnn.ops.patches import conv_patches
-from jaxnn.per_example.blocks import fits, gradients
-from jaxnn.tape import STATIC, Addition, Convolution, Lookup, Product, Scaling, Tape, Use, Whole, positions
-from jaxnn.types import Array, Shape
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Outer:
-    """g_i = sum_t a_it' delta_it in each of G groups: `a` (N, T, G, d), `delta` (N, T, G, p), of one dtype.
-
-    As an entry of the parameter, (d, G, p) in row-major order: a kernel (..., C_in / G, C_out).
-    """
-
-    a: Array
-    delta: Array
-
-    @property
-    def block(self) -> Shape:
-        """(G, d, p)."""
-        return (*self.a.shape[2:], self.delta.shape[-1])
-
-    def laid_out(self, x: Array) -> Array:
-        """(..., G, d, p) in the parameter's order, flat: (..., d G p)."""
-        return jnp.swapaxes(x, -3, -2).reshape(*x.shape[:-3], -1)
+from jaxnn.per_example.blocks import fits
+from jaxnn.per_example.outer import Correlation, Outer, end_to_end, of_product
+from jaxnn.tape import STATIC, Addition, Convolution, Lookup, Product, Scaling, Tape, Use, Whole
+from jaxnn.types import Array
 
 
 @jax.tree_util.register_dataclass
@@ -83,14 +62,12 @@ def of_use(use: Use) -> Form:
 
 @of_use.register
 def _(use: Product) -> Form:
-    return _outer(use.a[:, :, None], use.delta[:, :, None])
+    return of_product(use)
 
 
 @of_use.register
 def _(use: Convolution) -> Form:
-    geometry = {name: getattr(use, name) for name in ("stride", "padding", "dilation", "groups")}
-    delta = positions(use.delta)
-    return _outer(conv_patches(use.a, use.window, **geometry), delta.reshape(*delta.shape[:2], use.groups, -1))
+    return Correlation(use)
 
 
 @of_use.register
@@ -113,38 +90,25 @@ def _(use: Whole) -> Form:
     return Explicit(accumulate(use.grads).reshape(use.grads.shape[0], -1))
 
 
-def _outer(a: Array, delta: Array) -> Outer:
-    dtype = accumulation_dtype(a.dtype, delta.dtype)
-    return Outer(a.astype(dtype), delta.astype(dtype))
-
-
 def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) -> Form:
     """The one form of all uses of a parameter; zeros of one that was not used.
 
     Example:
         >>> use = Product(jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)))
-        >>> joined((use, use), jax.ShapeDtypeStruct((3, 2), jnp.float32), 4).a.shape
-        (4, 2, 1, 3)
+        >>> joined((use, use), jax.ShapeDtypeStruct((3, 2), jnp.float32), 4).times
+        2
     """
     if not uses:
         return Explicit(jnp.zeros((examples, param.size), accumulation_dtype(param.dtype)))
     found = [of_use(use) for use in uses]
     if all(isinstance(form, Sparse) for form in found):
         return _unique(*[form for form in found if isinstance(form, Sparse)])
-    if len(found) == 1 or _alike(found):
-        return _end_to_end(found)
+    if len(found) == 1:
+        return found[0]
+    outers = [form for form in found if isinstance(form, Outer)]
+    if len(outers) == len(found) and len({form.block for form in outers}) == 1:
+        return end_to_end(outers)
     return Explicit(functools.reduce(jnp.add, [explicit(form) for form in found]))
-
-
-def _alike(found: list[Form]) -> bool:
-    """Whether all are outer products of one block shape."""
-    blocks = [form.block for form in found if isinstance(form, Outer)]
-    return len(blocks) == len(found) and len(set(blocks)) == 1
-
-
-def _end_to_end(found: list[Form]) -> Form:
-    """Forms of one kind with their positions (axis 1) concatenated."""
-    return found[0] if len(found) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *found)
 
 
 def _unique(*found: Sparse) -> Sparse:
@@ -177,7 +141,8 @@ def explicit(form: Form) -> Array:
     """The gradients written out, (N, P).
 
     Example:
-        >>> explicit(Outer(jnp.ones((4, 1, 1, 3)), jnp.ones((4, 1, 1, 2)))).shape
+        >>> from jaxnn.per_example.outer import Pairs
+        >>> explicit(Pairs(jnp.ones((4, 1, 1, 3)), jnp.ones((4, 1, 1, 2)))).shape
         (4, 6)
     """
     raise TypeError(f"per_example: {type(form).__name__} is no form of a gradient.")
@@ -185,7 +150,7 @@ def explicit(form: Form) -> Array:
 
 @explicit.register
 def _(form: Outer) -> Array:
-    return form.laid_out(gradients(form.a, form.delta))
+    return form.laid_out(form.gradients())
 
 
 @explicit.register
@@ -207,7 +172,7 @@ def forms(tape: Tape) -> list[Form]:
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
         >>> [type(form).__name__ for form in forms(sample_tape())]
-        ['Explicit', 'Outer']
+        ['Explicit', 'Pairs']
     """
     return [joined(uses, leaf, tape.examples) for uses, leaf in zip(tape.uses, tape.leaves, strict=True)]
 
@@ -217,10 +182,11 @@ def settled(form: Form) -> Form:
     formed once.
 
     Example:
-        >>> settled(Outer(jnp.ones((4, 9, 1, 3)), jnp.ones((4, 9, 1, 2)))).grads.shape
+        >>> from jaxnn.per_example.outer import Pairs
+        >>> settled(Pairs(jnp.ones((4, 9, 1, 3)), jnp.ones((4, 9, 1, 2)))).grads.shape
         (4, 6)
     """
-    if isinstance(form, Outer) and strategy(form) == MATERIALISE and fits(form.a, form.delta):
+    if isinstance(form, Outer) and strategy(form) == MATERIALISE and fits(form):
         return Explicit(explicit(form))
     return form
 
@@ -235,10 +201,11 @@ def strategy(form: Outer) -> str:
     in chunks".
 
     Example:
-        >>> strategy(Outer(jnp.ones((4, 9, 1, 3)), jnp.ones((4, 9, 1, 2))))
+        >>> from jaxnn.per_example.outer import Pairs
+        >>> strategy(Pairs(jnp.ones((4, 9, 1, 3)), jnp.ones((4, 9, 1, 2))))
         'materialise in chunks'
     """
-    times, (_, d, p) = form.a.shape[1], form.block
+    times, (_, d, p) = form.times, form.block
     if times == 1:
         return PRODUCT
     return GRAM if times * (d + p) < d * p else MATERIALISE

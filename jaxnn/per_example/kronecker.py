@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxnn.per_example.blocks import HIGHEST
-from jaxnn.per_example.forms import Outer, joined
+from jaxnn.per_example.forms import joined
+from jaxnn.per_example.outer import HIGHEST, Outer
 from jaxnn.per_example.select import layers_of, require_independent
 from jaxnn.tape import Addition, Columns, Convolution, Product, Use, errors
 from jaxnn.types import Array

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.ops.gather import take_rows_weight_grad
+from jaxnn.ops.steps import step_of, sum_examples
 from jaxnn.per_example import blocks
-from jaxnn.per_example.blocks import HIGHEST, map_over_chunks, sum_over_chunks
-from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Outer, Sparse, explicit, strategy
+from jaxnn.per_example.blocks import for_examples, over_examples, sum_over_chunks
+from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Sparse, explicit, strategy
+from jaxnn.per_example.outer import HIGHEST, Outer
+from jaxnn.tape import Whole
 from jaxnn.types import Array
 
 
@@ -24,7 +27,8 @@ def sq_norm(form: Form) -> Array:
     """|g_i|^2, (N,).
 
     Example:
-        >>> sq_norm(Outer(jnp.array([[[[3.0]]]]), jnp.array([[[[2.0]]]])))
+        >>> from jaxnn.per_example.outer import Pairs
+        >>> sq_norm(Pairs(jnp.array([[[[3.0]]]]), jnp.array([[[[2.0]]]])))
         Array([36.], dtype=float32)
     """
     raise _unknown(form)
@@ -37,12 +41,11 @@ def _(form: Outer) -> Array:
         a, delta = (jnp.sum(jnp.square(x[:, 0]), axis=-1) for x in (form.a, form.delta))
         return jnp.sum(a * delta, axis=-1)
     if chosen == GRAM:
-        n, times, groups, _ = form.a.shape
-        most = blocks.CHUNK_BYTES // max(2 * groups * times**2 * form.a.dtype.itemsize, 1)
-        if most >= n:
+        most = blocks.CHUNK_BYTES // max(2 * form.block[0] * form.times**2 * form.dtype.itemsize, 1)
+        if most >= form.examples:
             return jax.vmap(_gram_norm)(form.a, form.delta)
         return lax.map(lambda pair: _gram_norm(*pair), (form.a, form.delta), batch_size=max(most, 1))
-    return sum_over_chunks(lambda g: jnp.sum(jnp.square(g), axis=(1, 2, 3)), (form.a, form.delta))
+    return for_examples(lambda g: jnp.sum(jnp.square(g), axis=(1, 2, 3)), form)
 
 
 def _gram_norm(a: Array, delta: Array) -> Array:
@@ -61,6 +64,19 @@ def _(form: Explicit) -> Array:
     return jnp.sum(jnp.square(form.grads), axis=1)
 
 
+AT_ONCE = 32
+"""Examples in one step of a sum of squares: enough that the sum is not mostly read and written."""
+
+
+def _sum_of_squares(x: Array) -> Array:
+    """sum over the first axis of x^2, a few terms at a time, which XLA compiles to one pass over them."""
+
+    def terms(x: Array) -> Array:
+        return functools.reduce(jnp.add, [jnp.square(x[i]) for i in range(x.shape[0])])
+
+    return sum_examples(terms, step_of(x.shape[0], 1, AT_ONCE), x)
+
+
 def inner(form: Form, other: Form) -> Array:
     """<g_i, h_j> for all pairs, (N, M).
 
@@ -77,16 +93,17 @@ def inner(form: Form, other: Form) -> Array:
 
 def _inner_outer(form: Outer, other: Outer) -> Array:
     """By pairs of positions, or by gradients slice by slice: whichever is cheaper. T = 1: (A A') . (D D')."""
-    (n, s, groups, d), (m, t, _, p) = form.a.shape, other.delta.shape
+    n, m, s, t, (groups, d, p) = form.examples, other.examples, form.times, other.times, form.block
     if n * m * s * t * (d + p) > ((n * s + m * t) + n * m) * d * p:
-        pairs = (form.a, form.delta), (other.a, other.delta)
-        return sum_over_chunks(lambda g, h: jnp.einsum("igdp,jgdp->ij", g, h, precision=HIGHEST), *pairs)
+        return sum_over_chunks(lambda g, h: jnp.einsum("igdp,jgdp->ij", g, h, precision=HIGHEST), form, other)
+
+    others = other.a, other.delta
 
     def rows(a: Array, delta: Array) -> Array:  # (k, s, G, d), (k, s, G, p) -> (k, m)
-        seen = jnp.einsum("ksgd,mtgd->gksmt", a, other.a, precision=HIGHEST)
-        return jnp.sum(seen * jnp.einsum("ksgp,mtgp->gksmt", delta, other.delta, precision=HIGHEST), axis=(0, 2, 4))
+        seen = jnp.einsum("ksgd,mtgd->gksmt", a, others[0], precision=HIGHEST)
+        return jnp.sum(seen * jnp.einsum("ksgp,mtgp->gksmt", delta, others[1], precision=HIGHEST), axis=(0, 2, 4))
 
-    most = blocks.CHUNK_BYTES // max(2 * groups * s * m * t * form.a.dtype.itemsize, 1)
+    most = blocks.CHUNK_BYTES // max(2 * groups * s * m * t * form.dtype.itemsize, 1)
     if most >= n:
         return rows(form.a, form.delta)
     one = lambda pair: rows(pair[0][None], pair[1][None])[0]  # noqa: E731
@@ -117,10 +134,10 @@ def squares(form: Form) -> Array:
 
 @squares.register
 def _(form: Outer) -> Array:
-    if form.a.shape[1] == 1:
+    if form.times == 1:
         seen, errors = jnp.square(form.a[:, 0]), jnp.square(form.delta[:, 0])
         return form.laid_out(jnp.einsum("ngd,ngp->gdp", seen, errors, precision=HIGHEST))
-    return form.laid_out(map_over_chunks(lambda g: jnp.sum(jnp.square(g), axis=0), form.a, form.delta))
+    return form.laid_out(over_examples(_sum_of_squares, form))
 
 
 @squares.register
@@ -130,7 +147,7 @@ def _(form: Sparse) -> Array:
 
 @squares.register
 def _(form: Explicit) -> Array:
-    return jnp.sum(jnp.square(form.grads), axis=0)
+    return _sum_of_squares(form.grads)
 
 
 @functools.singledispatch
@@ -146,9 +163,10 @@ def deviations(form: Form) -> Array:
 
 @deviations.register
 def _(form: Outer) -> Array:
-    if form.a.shape[1] == 1:
+    if form.times == 1:
         return form.laid_out(_deviations_of_products(form.a[:, 0], form.delta[:, 0]))
-    return form.laid_out(map_over_chunks(_deviations, form.a, form.delta))
+    mean = form.total() / form.examples
+    return form.laid_out(over_examples(lambda g: _sum_of_squares(g - mean[None]), form))
 
 
 @deviations.register
@@ -163,11 +181,7 @@ def _(form: Sparse) -> Array:
 
 @deviations.register
 def _(form: Explicit) -> Array:
-    return _deviations(form.grads)
-
-
-AT_ONCE = 32
-"""Examples in one step of a sum of squares over outer products: enough that the sum is not mostly read and written."""
+    return _sum_of_squares(form.grads - Whole(form.grads).grad()[None] / form.grads.shape[0])
 
 
 def _deviations_of_products(a: Array, delta: Array) -> Array:
@@ -183,7 +197,3 @@ def _deviations_of_products(a: Array, delta: Array) -> Array:
     steps = jax.tree.map(lambda x: x[:whole].reshape(-1, AT_ONCE, *x.shape[1:]), (a, delta))
     total = lax.scan(added, jnp.zeros_like(mean), steps)[0]
     return added(total, (a[whole:], delta[whole:]))[0]
-
-
-def _deviations(g: Array) -> Array:
-    return jnp.sum(jnp.square(g - jnp.mean(g, axis=0, keepdims=True)), axis=0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.per_example.blocks import HIGHEST
-from jaxnn.per_example.forms import Form, Outer, forms, settled
+from jaxnn.per_example.forms import Form, forms, settled
 from jaxnn.per_example.measures import deviations, squares
+from jaxnn.per_example.outer import HIGHEST, Outer
 from jaxnn.per_example.select import require_independent
 from jaxnn.per_example.sums import tree_of, wide_means
 from jaxnn.tape import Tape
@@ -75,10 +75,14 @@ def variance(tape: Tape, ddof: int = 0) -> PyTree:
 def variance_centred(tape: Tape, ddof: int = 0) -> PyTree:
     """`variance` by matrix products of centred factors, for weights used once by each example (T = 1).
 
-    With at = a - mean a, dt = delta - mean delta, C = at' dt / N:
+    With at = a - mean a, dt = delta - mean delta, C = at' dt / N, all entry by entry, it is the mean square of
+    mean(delta) at + mean(a) dt + at dt less C^2:
 
         [(at^2)' dt^2 + 2 mean(delta) (at^2)' dt + 2 mean(a) at' dt^2] / N
             + mean(at^2) mean(delta)^2 + mean(a)^2 mean(dt^2) + 2 mean(a) mean(delta) C - C^2
+
+    found by two products, since the bracket is (at^2 + 2 mean(a) at)' (dt^2 + 2 mean(delta) dt) less
+    4 N mean(a) mean(delta) C.
 
     Large means of a and delta do no harm. But it cancels where a and delta vary TOGETHER and their product does not,
     as with random signs that they share: then C^2 is nearly all of the first terms, the result is rounding, and may be
@@ -114,29 +118,27 @@ def _centred(path: str, form: Form) -> Array:
     """The variance of one parameter, by the matrix form where there is one."""
     if not isinstance(form, Outer):
         return deviations(form) / _examples(form)
-    if form.a.shape[1] > 1:
+    if form.times > 1:
         raise ValueError(
-            f"variance_centred: {path} is used at {form.a.shape[1]} positions of each example, and the squares of a "
+            f"variance_centred: {path} is used at {form.times} positions of each example, and the squares of a "
             "sum do not factor. Use variance, or variance_centred(select(tape, ...)) for the layers with T = 1."
         )
     a, delta = form.a[:, 0], form.delta[:, 0]  # (N, G, d), (N, G, p)
-    n = a.shape[0]
-    mean_a, mean_delta = jnp.mean(a, axis=0)[:, :, None], jnp.mean(delta, axis=0)[:, None, :]
-    at, dt = a - jnp.mean(a, axis=0, keepdims=True), delta - jnp.mean(delta, axis=0, keepdims=True)
+    mean_a, mean_delta = jnp.mean(a, axis=0, keepdims=True), jnp.mean(delta, axis=0, keepdims=True)
+    at, dt = a - mean_a, delta - mean_delta
 
     def mean_product(x: Array, y: Array) -> Array:
-        return jnp.einsum("ngd,ngp->gdp", x, y, precision=HIGHEST) / n
+        return jnp.einsum("ngd,ngp->gdp", x, y, precision=HIGHEST) / a.shape[0]
 
-    at2, dt2 = jnp.square(at), jnp.square(dt)
-    c = mean_product(at, dt)
+    def outer(x: Array, y: Array) -> Array:
+        return x[0, :, :, None] * y[0, :, None, :]
+
+    at2, dt2, c = jnp.square(at), jnp.square(dt), mean_product(at, dt)
     return form.laid_out(
-        mean_product(at2, dt2)
-        + 2 * mean_delta * mean_product(at2, dt)
-        + 2 * mean_a * mean_product(at, dt2)
-        + jnp.mean(at2, axis=0)[:, :, None] * jnp.square(mean_delta)
-        + jnp.square(mean_a) * jnp.mean(dt2, axis=0)[:, None, :]
-        + 2 * mean_a * mean_delta * c
-        - jnp.square(c)
+        mean_product(at2 + 2 * mean_a * at, dt2 + 2 * mean_delta * dt)
+        + outer(jnp.mean(at2, axis=0, keepdims=True), jnp.square(mean_delta))
+        + outer(jnp.square(mean_a), jnp.mean(dt2, axis=0, keepdims=True))
+        - c * (c + 2 * outer(mean_a, mean_delta))
     )
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax
 
 from jaxnn.per_example import blocks
-from jaxnn.per_example.forms import GRAM, PRODUCT, Form, Outer, Sparse, joined, strategy
+from jaxnn.per_example.forms import GRAM, PRODUCT, Form, Sparse, joined, strategy
+from jaxnn.per_example.outer import Outer
 from jaxnn.tape import Product, Tape, Use, Whole
 from jaxnn.types import Shape
 
@@ -116,11 +117,11 @@ def _cost(form: Form, uses: tuple[Use, ...], n: int, times: int, size: int) -> t
 
 
 def _outer_cost(form: Outer) -> tuple[str, int, int]:
-    (n, times), (groups, d, p) = form.a.shape[:2], form.block
-    chosen, wide = strategy(form), form.a.dtype.itemsize
+    n, times, (groups, d, p) = form.examples, form.times, form.block
+    chosen, wide = strategy(form), form.dtype.itemsize
     if chosen == PRODUCT:
         return chosen, 2 * n * groups * (d + p), n * groups * (d + p) * wide
     if chosen == GRAM:
         most = max(1, min(n, blocks.CHUNK_BYTES // max(2 * groups * times**2 * wide, 1)))
         return chosen, 2 * n * groups * times**2 * (d + p), 2 * most * groups * times**2 * wide
-    return chosen, 2 * n * times * groups * d * p, n * groups * blocks.rows_of_chunk((form.a, form.delta)) * p * wide
+    return chosen, 2 * n * times * groups * d * p, blocks.examples_of_chunk(form) * groups * d * p * wide

@@ -93,7 +93,8 @@ def wide_means(where: str, tape: Tape) -> list[Array]:
     """
     if tape.examples == 0:
         raise ValueError(f"{where}: the mean over an empty batch (N = 0) is not defined; give at least one example.")
-    return [wide_total(uses, leaf) / tape.examples for uses, leaf in zip(tape.uses, tape.leaves, strict=True)]
+    rows = zip(tape.uses, tape.leaves, forms(tape), strict=True)
+    return [wide_total(_cheapest(uses, settled(form)), leaf) / tape.examples for uses, leaf, form in rows]
 
 
 def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
@@ -129,7 +130,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
     n = safe_sqrt(_summed(tape, [sq_norm(form) for form in found]))
     factors = _factors(clip, n)
     pairs = zip(tape.uses, tape.leaves, found, strict=True)
-    return tree_of(tape, [_weighted(uses, leaf, form, factors) for uses, leaf, form in pairs]), n
+    return tree_of(tape, [total(_cheapest(uses, form), leaf, factors) for uses, leaf, form in pairs]), n
 
 
 def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]) -> tuple[Params, dict[str, Array]]:
@@ -171,7 +172,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
     }
     factors = {layer: _factors(clip[layer], n[layer]) for layer in layers}
     rows = zip(tape.uses, tape.leaves, found, places, strict=True)
-    return tree_of(tape, [_weighted(uses, leaf, form, factors[place]) for uses, leaf, form, place in rows]), n
+    return tree_of(tape, [total(_cheapest(uses, form), leaf, factors[place]) for uses, leaf, form, place in rows]), n
 
 
 def materialize(tape: Tape) -> PyTree:
@@ -212,6 +213,6 @@ def _factors(clip: Scalar | Clip, norms: Array) -> Array:
     return jnp.where(jnp.isfinite(norms), factors, jnp.zeros_like(factors))
 
 
-def _weighted(uses: tuple[Use, ...], leaf: jax.ShapeDtypeStruct, form: Form, weights: Array) -> Array:
-    """sum_i w_i g_i, from the gradients where they are at hand."""
-    return total((Whole(form.grads),) if isinstance(form, Explicit) else uses, leaf, weights)
+def _cheapest(uses: tuple[Use, ...], form: Form) -> tuple[Use, ...]:
+    """The uses, or in their stead the gradients, where these are written out for other statistics anyway."""
+    return (Whole(form.grads),) if isinstance(form, Explicit) else uses

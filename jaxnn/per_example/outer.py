@@ -1,0 +1,172 @@
+"""Gradients that are sums of outer products over the positions of an example: of matrix products and convolutions."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn.numerics import accumulation_dtype
+from jaxnn.ops.conv import conv_weight_grads
+from jaxnn.ops.patches import conv_patches
+from jaxnn.tape import Convolution, Product, positions
+from jaxnn.types import Array, DType, Shape
+
+HIGHEST = lax.Precision.HIGHEST
+
+
+class Outer(abc.ABC):
+    """g_i = sum_t a_it' delta_it in each of G groups: `a` (N, T, G, d), `delta` (N, T, G, p), of one dtype.
+
+    As an entry of the parameter, (d, G, p) in row-major order: a kernel (..., C_in / G, C_out).
+    """
+
+    a: Array
+    delta: Array
+    examples: int
+    """N."""
+    times: int
+    """T."""
+    block: Shape
+    """(G, d, p)."""
+    dtype: DType
+
+    @abc.abstractmethod
+    def gradients(self) -> Array:
+        """(N, G, d, p)."""
+
+    @abc.abstractmethod
+    def total(self) -> Array:
+        """Their sum over examples, (G, d, p)."""
+
+    @abc.abstractmethod
+    def at_outputs(self, start: Array, size: int) -> Outer:
+        """For `size` of the p outputs from the start-th: beyond p the gradients are 0."""
+
+    def laid_out(self, x: Array) -> Array:
+        """(..., G, d, p) in the parameter's order, flat: (..., d G p)."""
+        return jnp.swapaxes(x, -3, -2).reshape(*x.shape[:-3], -1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs(Outer):
+    """a and delta themselves."""
+
+    a: Array
+    delta: Array
+
+    @property
+    def examples(self) -> int:  # type: ignore[override]
+        return self.a.shape[0]
+
+    @property
+    def times(self) -> int:  # type: ignore[override]
+        return self.a.shape[1]
+
+    @property
+    def block(self) -> Shape:  # type: ignore[override]
+        return (*self.a.shape[2:], self.delta.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        return self.a.dtype
+
+    def gradients(self) -> Array:
+        if self.times == 1:
+            return self.a[:, 0, :, :, None] * self.delta[:, 0, :, None, :]
+        return jnp.einsum("ntgd,ntgp->ngdp", self.a, self.delta, precision=HIGHEST)
+
+    def total(self) -> Array:
+        return jnp.einsum("ntgd,ntgp->gdp", self.a, self.delta, precision=HIGHEST)
+
+    def at_outputs(self, start: Array, size: int) -> Pairs:
+        return Pairs(self.a, _some_outputs(self.delta, start, size))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Correlation(Outer):
+    """A convolution: its a are patches, as many times larger than its input as its window, made only when asked for."""
+
+    use: Convolution
+
+    @property
+    def a(self) -> Array:  # type: ignore[override]
+        return conv_patches(self.use.a, self.use.window, **self._geometry).astype(self.dtype)
+
+    @property
+    def delta(self) -> Array:  # type: ignore[override]
+        return self._by_group(positions(self.use.delta)).astype(self.dtype)
+
+    @property
+    def examples(self) -> int:  # type: ignore[override]
+        return self.use.delta.shape[0]
+
+    @property
+    def times(self) -> int:  # type: ignore[override]
+        return math.prod(self.use.delta.shape[1:-1])
+
+    @property
+    def block(self) -> Shape:  # type: ignore[override]
+        *fan_in, c_out = self.use.shape
+        return (self.use.groups, math.prod(fan_in), c_out // self.use.groups)
+
+    @property
+    def dtype(self) -> DType:
+        return accumulation_dtype(self.use.a.dtype, self.use.delta.dtype)
+
+    def gradients(self) -> Array:
+        a, delta = self.use.a.astype(self.dtype), self.use.delta.astype(self.dtype)
+        grads = self._by_group(conv_weight_grads(a, delta, self.use.window, **self._geometry))
+        return jnp.swapaxes(grads.reshape(self.examples, -1, *grads.shape[-2:]), 1, 2)
+
+    def total(self) -> Array:
+        grad = self._by_group(self.use.grad())
+        return jnp.swapaxes(grad.reshape(-1, *grad.shape[-2:]), 0, 1)
+
+    def at_outputs(self, start: Array, size: int) -> Correlation:
+        delta = _some_outputs(self._by_group(self.use.delta), start, size)
+        return Correlation(dataclasses.replace(self.use, delta=delta.reshape(*delta.shape[:-2], -1)))
+
+    def _by_group(self, x: Array) -> Array:
+        """(..., G p) as (..., G, p)."""
+        return x.reshape(*x.shape[:-1], self.use.groups, -1)
+
+    @property
+    def _geometry(self) -> dict[str, Any]:
+        return {name: getattr(self.use, name) for name in ("stride", "padding", "dilation", "groups")}
+
+
+def _some_outputs(delta: Array, start: Array, size: int) -> Array:
+    """delta (..., p) at `size` outputs from the start-th, a multiple of size; 0 beyond p."""
+    short = -delta.shape[-1] % size
+    wide = jnp.pad(delta, [(0, 0)] * (delta.ndim - 1) + [(0, short)])
+    return lax.dynamic_slice_in_dim(wide, start, size, axis=delta.ndim - 1)
+
+
+def of_product(use: Product) -> Pairs:
+    """The pairs of a matrix product, in one group.
+
+    Example:
+        >>> of_product(Product(jnp.ones((4, 5, 3)), jnp.ones((4, 5, 2)))).block
+        (1, 3, 2)
+    """
+    dtype = accumulation_dtype(use.a.dtype, use.delta.dtype)
+    return Pairs(use.a[:, :, None].astype(dtype), use.delta[:, :, None].astype(dtype))
+
+
+def end_to_end(found: list[Outer]) -> Pairs:
+    """Outer products of one block shape as one, their positions concatenated.
+
+    Example:
+        >>> pairs = Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2)))
+        >>> end_to_end([pairs, pairs]).times
+        10
+    """
+    return Pairs(*(jnp.concatenate([getattr(form, name) for form in found], axis=1) for name in ("a", "delta")))
