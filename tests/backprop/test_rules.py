@@ -53,7 +53,7 @@ def test_conv_in_many_geometries() -> None:
     """At least 40 that differ in axes, window, stride, padding, dilation or groups, with some of each."""
     seen = set()
 
-    @hypothesis.settings(max_examples=MANY)
+    @hypothesis.settings(max_examples=2 * MANY)
     @hypothesis.given(conv_cases())
     def check(case: Any) -> None:
         layer, x = case

@@ -11,6 +11,7 @@ import pytest
 
 from jaxnn import backprop, losses, models, per_example
 from jaxnn.layers import Dense, Dropout, Tanh
+from jaxnn.ops import steps
 from jaxnn.per_example import blocks, measures
 from jaxnn.tape import Scaling, Whole
 from tests.backprop.checking import drawn
@@ -53,6 +54,7 @@ SMALL = ["mlp", "cnn", "conv_groups", "conv_gram", "embedding", "sequence", "seq
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "CHUNK_BYTES", 700)
     monkeypatch.setattr(measures, "AT_ONCE", 4)
+    monkeypatch.setattr(steps, "CPU_BYTES", 700)
 
 
 @pytest.mark.slow
