@@ -35,18 +35,29 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 
-from jaxnn.backprop.rule import Cache, Rule, keep_input, register
+from jaxnn.backprop.rule import Cache, Collect, Rule, keep_input, register
 from jaxnn.layers import conv, dense, dropout, embedding, flatten
 from jaxnn.layers.base import Layer
 from jaxnn.ops.conv import conv_input_grad, conv_value
 from jaxnn.ops.matmul import add_bias, linear_input_grad
 from jaxnn.tape import Addition, Convolution, Lookup, Product, positions
 from jaxnn.types import Array, Key, Params, PyTree, State
+
+
+@dataclasses.dataclass(frozen=True)
+class _Linear(Rule):
+    """A rule whose delta is read two or three times (for dC/da, dC/dw and dC/db): the barrier keeps a compiler from
+    making it anew for each."""
+
+    def backward(self, layer: Layer, params: Params, cache: Cache, dy: Array, collect: Collect) -> tuple[Array, PyTree]:
+        return super().backward(layer, params, cache, lax.optimization_barrier(dy), collect)
 
 
 def _dense_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
@@ -62,7 +73,7 @@ def _bias(params: Params, delta: Array) -> dict[str, Any]:
     return {"b": (Addition(delta),)} if "b" in params else {}
 
 
-DENSE = register(dense.KIND, Rule(keep_input, _dense_input_grad, _dense_uses))
+DENSE = register(dense.KIND, _Linear(keep_input, _dense_input_grad, _dense_uses))
 """dC/da = delta w'; dC/dw = a' delta; dC/db = sum_n delta."""
 
 
@@ -90,7 +101,7 @@ def _conv_uses(layer: Layer, params: Params, x: Array, dy: Array) -> PyTree:
     return {"w": (use,)} | _bias(params, positions(dy))
 
 
-CONV = register(conv.KIND, Rule(_conv_forward, _conv_input_grad, _conv_uses))
+CONV = register(conv.KIND, _Linear(_conv_forward, _conv_input_grad, _conv_uses))
 """dC/da: delta with the flipped kernel; dC/dw: a correlated with delta; dC/db = sum of delta over n and o."""
 
 

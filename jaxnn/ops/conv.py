@@ -20,8 +20,13 @@ from jax import lax
 
 from jaxnn.checks import pair
 from jaxnn.numerics import accumulate
-from jaxnn.ops.conv_matmul import bytes_of_columns, conv_as_matmul, conv_weight_grad_as_matmul
-from jaxnn.ops.steps import CPU_BYTES, by_steps, map_examples, step_of, sum_examples
+from jaxnn.ops.conv_matmul import (
+    bytes_of_columns,
+    conv_as_matmul,
+    conv_weight_grad_as_matmul,
+    conv_weight_grads_as_matmul,
+)
+from jaxnn.ops.steps import CPU_BYTES, by_steps, step_of
 from jaxnn.types import Array, Shape
 
 Padding: TypeAlias = str | Sequence[tuple[int, int]]
@@ -294,9 +299,9 @@ def conv_weight_grad(
     )
     geometry: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
     x, dy = accumulate(x), accumulate(dy)
-    some = partial(conv_weight_grad_as_matmul, window=window, **geometry, each=False)
     step = step_of(x.shape[0], bytes_of_columns(x, dy, window), CPU_BYTES)
-    return lax.platform_dependent(x, dy, cpu=partial(sum_examples, some, step), default=native)
+    as_products = partial(conv_weight_grad_as_matmul, window=window, **geometry, step=step)
+    return lax.platform_dependent(x, dy, cpu=as_products, default=native)
 
 
 def conv_weight_grads(
@@ -327,13 +332,6 @@ def conv_weight_grads(
     stride, dilation = pair("conv", "stride", stride, dims), pair("conv", "dilation", dilation, dims)
     pads = resolve_padding("conv", padding, x.shape[1:-1], window, stride, dilation)
     x, dy = accumulate(x), accumulate(dy)
-    some = partial(
-        conv_weight_grad_as_matmul,
-        window=window,
-        stride=stride,
-        pads=pads,
-        dilation=dilation,
-        groups=groups,
-        each=True,
-    )
-    return by_steps(lambda step: partial(map_examples, some, step), bytes_of_columns(x, dy, window), x, dy)
+    geometry: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
+    form = partial(conv_weight_grads_as_matmul, window=window, **geometry)
+    return by_steps(lambda step: partial(form, step=step), bytes_of_columns(x, dy, window), x, dy)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import accumulation_dtype
+from jaxnn.ops.steps import map_examples, sum_examples
 from jaxnn.types import Array, Shape
 
 ENOUGH_TERMS = 64
@@ -65,7 +66,7 @@ def conv_weight_grad_as_matmul(
     pads: tuple[tuple[int, int], ...],
     dilation: Shape,
     groups: int,
-    each: bool,
+    step: int,
 ) -> Array:
     """dw[k, i, c] = sum over n and o of x[n, o s + k d - p, i] dy[n, o, c]: the columns of x, transposed, times dy.
 
@@ -74,25 +75,61 @@ def conv_weight_grad_as_matmul(
         dy: (N, *spatial', C_out), of the dtype of x.
         window: spatial sizes of the kernel.
         stride, pads, dilation, groups: as for `conv_as_matmul`.
-        each: whether examples are left apart instead of summed over.
+        step: how many examples' columns are made at a time, a divisor of N.
 
     Returns:
-        (*window, C_in / groups, C_out), with `each` (N, *window, C_in / groups, C_out), in the accumulation dtype.
+        (*window, C_in / groups, C_out), in the accumulation dtype.
 
     Example:
         >>> x, dy = jnp.ones((2, 5, 5, 1)), jnp.ones((2, 3, 3, 2))
         >>> geometry = {"stride": (1, 1), "pads": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
-        >>> conv_weight_grad_as_matmul(x, dy, (3, 3), **geometry, each=False)[0, 0]
+        >>> conv_weight_grad_as_matmul(x, dy, (3, 3), **geometry, step=1)[0, 0]
         Array([[18., 18.]], dtype=float32)
     """
-    lead = (x.shape[0],) if each else ()
+
+    def some(x: Array, dy: Array) -> Array:
+        columns, errors = _columns_and_errors(x, dy, window, stride, dilation, groups)
+        # The wider factor comes second: its rows are what a product runs along.
+        both = (errors, columns) if columns.shape[-1] > errors.shape[-1] else (columns, errors)
+        return _over_positions(*(z.reshape(-1, *z.shape[2:]) for z in both))
+
+    found = sum_examples(some, step, _padded(x, pads), dy)  # (G, D, p) or (G, p, D)
     c_in, c_out = x.shape[-1] // groups, dy.shape[-1]
-    offsets = list(itertools.product(*map(range, window)))
-    columns = _columns(_padded(x, pads), (), offsets, dy.shape[1:-1], stride, dilation, groups)
-    errors = dy.reshape(*lead, -1, groups, c_out // groups)
-    columns = columns.reshape(*errors.shape[:-1], columns.shape[-1])
-    by_group = _products_over_positions(columns, errors)  # (..., G, D, p)
-    return jnp.swapaxes(by_group, -3, -2).reshape(*lead, *window, c_in, c_out)
+    by_group = jnp.moveaxis(found, 0, 1) if found.shape[-1] == c_out // groups else jnp.moveaxis(found, 2, 0)
+    return by_group.reshape(*window, c_in, c_out)
+
+
+def conv_weight_grads_as_matmul(
+    x: Array,
+    dy: Array,
+    window: Shape,
+    *,
+    stride: Shape,
+    pads: tuple[tuple[int, int], ...],
+    dilation: Shape,
+    groups: int,
+    step: int,
+) -> Array:
+    """`conv_weight_grad_as_matmul` of each example by itself.
+
+    Args:
+        x, dy, window, stride, pads, dilation, groups, step: as there.
+
+    Returns:
+        (N, *window, C_in / groups, C_out), in the accumulation dtype.
+
+    Example:
+        >>> x, dy = jnp.ones((2, 5, 5, 1)), jnp.ones((2, 3, 3, 2))
+        >>> geometry = {"stride": (1, 1), "pads": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+        >>> conv_weight_grads_as_matmul(x, dy, (3, 3), **geometry, step=1)[1, 0, 0]
+        Array([[9., 9.]], dtype=float32)
+    """
+
+    def some(x: Array, dy: Array) -> Array:
+        by_group = _over_positions(*_columns_and_errors(x, dy, window, stride, dilation, groups))
+        return jnp.swapaxes(by_group, 1, 2).reshape(x.shape[0], *window, x.shape[-1] // groups, dy.shape[-1])
+
+    return map_examples(some, step, _padded(x, pads), dy)
 
 
 def bytes_of_columns(x: Array, dy: Array, window: Shape) -> int:
@@ -105,16 +142,26 @@ def bytes_of_columns(x: Array, dy: Array, window: Shape) -> int:
     return math.prod(dy.shape[1:-1]) * (math.prod(window) * x.shape[-1] + dy.shape[-1]) * x.dtype.itemsize
 
 
-def _products_over_positions(columns: Array, errors: Array) -> Array:
-    """columns (..., T, G, D) and errors (..., T, G, p): their products summed over T, (..., G, D, p)."""
-    kept, wide = columns.ndim - 3, accumulation_dtype(columns.dtype)
+def _columns_and_errors(
+    x: Array, dy: Array, window: Shape, stride: Shape, dilation: Shape, groups: int
+) -> tuple[Array, Array]:
+    """What a kernel met, (n, T, G, D), of a padded x, and what came back, (n, T, G, p)."""
+    offsets = list(itertools.product(*map(range, window)))
+    columns = _columns(x, (), offsets, dy.shape[1:-1], stride, dilation, groups)
+    errors = dy.reshape(dy.shape[0], -1, groups, dy.shape[-1] // groups)
+    return columns.reshape(*errors.shape[:3], -1), errors
+
+
+def _over_positions(a: Array, b: Array) -> Array:
+    """a (..., T, G, D) and b (..., T, G, E): their products summed over T, (..., G, D, E)."""
+    kept, wide = a.ndim - 3, accumulation_dtype(a.dtype)
     product = functools.partial(lax.dot_general, precision=lax.Precision.HIGHEST, preferred_element_type=wide)
-    if columns.shape[-2] == 1:  # without an axis of groups: the product of plain matrices
-        examples = tuple(range(kept))
-        found = product(columns[..., 0, :], errors[..., 0, :], (((kept,), (kept,)), (examples, examples)))
+    examples = tuple(range(kept))
+    if a.shape[-2] == 1:  # without an axis of groups: the product of plain matrices
+        found = product(a[..., 0, :], b[..., 0, :], (((kept,), (kept,)), (examples, examples)))
         return jnp.expand_dims(found, kept)
-    batch = (*range(kept), kept + 1)
-    return product(columns, errors, (((kept,), (kept,)), (batch, batch)))
+    batch = (*examples, kept + 1)
+    return product(a, b, (((kept,), (kept,)), (batch, batch)))
 
 
 def _padded(x: Array, pads: tuple[tuple[int, int], ...]) -> Array:

@@ -91,10 +91,11 @@ def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:
         Array([150., 150., 150., 150.], dtype=float32)
     """
     output = sum(form.examples * form.block[0] * form.block[1] * form.dtype.itemsize for form in forms)
-    size, p = CHUNK_BYTES // max(output, 1), forms[0].block[2]
-    if size >= p:
+    p = forms[0].block[2]
+    slices = math.ceil(p / max(CHUNK_BYTES // max(output, 1), 1))
+    if slices <= 1:
         return f(*(form.gradients() for form in forms))
-    size = max(size, 1)
+    size = math.ceil(p / slices)
 
     def of_slice(start: Array) -> Array:
         return f(*(form.at_outputs(start, size).gradients() for form in forms))

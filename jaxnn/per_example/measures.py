@@ -88,14 +88,14 @@ def inner(form: Form, other: Form) -> Array:
         return _inner_outer(form, other)
     if isinstance(form, Sparse) and isinstance(other, Sparse):
         return _inner_sparse(form, other)
-    return jnp.einsum("ip,jp->ij", explicit(form), explicit(other), precision=HIGHEST)
+    return _products_of_rows(explicit(form), explicit(other))
 
 
 def _inner_outer(form: Outer, other: Outer) -> Array:
     """By pairs of positions, or by gradients slice by slice: whichever is cheaper. T = 1: (A A') . (D D')."""
     n, m, s, t, (groups, d, p) = form.examples, other.examples, form.times, other.times, form.block
     if n * m * s * t * (d + p) > ((n * s + m * t) + n * m) * d * p:
-        return sum_over_chunks(lambda g, h: jnp.einsum("igdp,jgdp->ij", g, h, precision=HIGHEST), form, other)
+        return sum_over_chunks(_products_of_rows, *([form] if other is form else [form, other]))
 
     others = other.a, other.delta
 
@@ -108,6 +108,12 @@ def _inner_outer(form: Outer, other: Outer) -> Array:
         return rows(form.a, form.delta)
     one = lambda pair: rows(pair[0][None], pair[1][None])[0]  # noqa: E731
     return lax.map(one, (form.a, form.delta), batch_size=max(most, 1))
+
+
+def _products_of_rows(g: Array, h: Array | None = None) -> Array:
+    """<g_i, h_j> over all axes but the first; of g with itself without h."""
+    rows = g.reshape(g.shape[0], -1)
+    return jnp.einsum("ip,jp->ij", rows, rows if h is None else h.reshape(h.shape[0], -1), precision=HIGHEST)
 
 
 def _inner_sparse(form: Sparse, other: Sparse) -> Array:
