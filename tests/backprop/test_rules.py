@@ -17,7 +17,7 @@ from jaxnn.layers import Activation, Conv, Dense, DepthwiseConv, Embedding, Flat
 from tests.backprop.checking import EXACT, assert_all_exact, assert_exact, drawn, rule_error
 from tests.helpers import float64, random
 
-FEW, MANY = 5, 48
+FEW, MANY = 3, 48
 
 
 @st.composite
@@ -146,10 +146,7 @@ NORMS = [layers.BatchNorm(), layers.LayerNorm(), layers.GroupNorm(2), layers.RMS
 LINEAR = {
     "dense": (Dense(3), random(0, 5, 4)),
     "dense at positions": (Dense(3, b_init=None), random(0, 2, 3, 2, 4)),
-    "conv": (Conv(4, 3, stride=2, padding="SAME", groups=2), random(0, 2, 5, 4, 2)),
-    "depthwise conv": (DepthwiseConv(2, multiplier=2), random(0, 2, 4, 4, 2)),
     "embedding": (Embedding(5, 3), np.random.default_rng(0).integers(0, 5, (3, 4))),
-    "flatten": (Flatten, random(0, 2, 3, 2, 4)),
     "dropout": (layers.Dropout(0.4), random(0, 6, 5)),
     "global average": (layers.GlobalAveragePool, random(0, 3, 3, 3, 2)),
     "global maximum": (layers.GlobalMaxPool, np.round(random(0, 3, 3, 3, 2))),

@@ -57,9 +57,14 @@ def test_xor_network() -> None:
     xs, ds = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0.0, 1.0, 1.0, 0.0]
     with float64():
         params = ({"w": jnp.array(w1), "b": jnp.array(b1)}, (), {"w": jnp.array(w2), "b": jnp.array(b2)}, ())
-        targets = jnp.array(ds)[:, None]
-        trace = backprop.trace_table(net, params, (), jnp.array(xs), targets, losses.half_squared_error)
-        (value, _), grads = backprop.value_and_grad(net, losses.half_squared_error)(params, (), jnp.array(xs), targets)
+
+        @jax.jit
+        def both(*arguments: Any) -> Any:
+            trace = backprop.trace_table(net, *arguments, losses.half_squared_error)
+            vg = backprop.value_and_grad(net, losses.half_squared_error)
+            return {step.name: step.value for step in trace.steps}, vg(*arguments)
+
+        trace, ((value, _), grads) = both(params, (), jnp.array(xs), jnp.asarray(np.array(ds)[:, None]))
     assert (np.asarray(trace["a2"])[:, 0] > 0.5).tolist() == [False, True, True, False]
     total = {"dC/dw1": np.zeros((2, 2)), "dC/db1": np.zeros(2), "dC/dw2": np.zeros((2, 1)), "dC/db2": np.zeros(1)}
     for n, (x, d) in enumerate(zip(xs, ds, strict=True)):

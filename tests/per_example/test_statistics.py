@@ -22,8 +22,8 @@ from tests.per_example.oracles import CENTRED, EXACT, SINGLE, error, gaps
 SHORT = ["mlp"]
 """The nets on which the quick suite takes every statistic."""
 
-FAMILIES = ["conv_stride", "embedding", "own_layers"]
-"""One net for each way in which gradients are found."""
+FAMILIES = ["embedding", "own_layers"]
+"""Lookups, and layers of a user's own; `test_programs` takes a convolution, `test_norms_in_small_chunks` a sequence."""
 
 
 def _slow_but(name: str, quick: list[str]) -> Any:
@@ -38,11 +38,12 @@ def test_statistics_equal_those_of_explicit_gradients(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_one_net_of_each_family(name: str) -> None:
-    found = gaps(name, ["sq_norms", "weighted_grad", "variance", "gram, two batches"])
+    found = gaps(name, ["sq_norms", "variance"])
     assert max(found.values()) <= EXACT, found
 
 
-@pytest.mark.parametrize("name", [_slow_but(name, ["linear_no_bias"]) for name in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_in_float32(name: str) -> None:
     found = gaps(name, dtype=np.float32)
     assert max(found.values()) <= SINGLE, found
@@ -65,9 +66,9 @@ def test_in_small_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(found.values()) <= EXACT, found
 
 
-def test_norms_and_variance_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norms_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     _small_chunks(monkeypatch)
-    found = gaps("sequence", ["sq_norms", "variance"])
+    found = gaps("sequence", ["sq_norms"])
     assert max(found.values()) <= EXACT, found
 
 
