@@ -1,25 +1,29 @@
 """What gradients and statistics of single examples cost: jaxnn against what else there is, as multiples of a gradient.
 
-    python benchmarks/per_example.py                                # all networks, about 15 minutes on 2 cores
-    python benchmarks/per_example.py --only mlp --rounds 3
-    python benchmarks/per_example.py --torch-python PATH            # an interpreter that has torch, Opacus, BackPACK
-    python benchmarks/per_example.py --write                        # and keep them in benchmarks/results/
+    python -m benchmarks.per_example                                # all networks, about 25 minutes on 2 cores
+    python -m benchmarks.per_example --only mlp --rounds 3
+    python -m benchmarks.per_example --torch-python PATH            # an interpreter with torch, Opacus and BackPACK
+    python -m benchmarks.per_example --write                        # and keep them in benchmarks/results/
 
 Networks: `mlp` 784-512-512-10, batches of 128 and 512; `cnn` conv 3x3x32 - pool - conv 3x3x64 - pool - 128 - 10 on
 28x28x1, batch 128; `2c2d` conv 5x5x32 - pool - conv 5x5x64 - pool - 1024 - 10 (DeepOBS' fmnist_2c2d), batch 128;
-`allcnn` nine convolutions in the manner of All-CNN-C, a third of its channels, on 32x32x3, batch 32.
+`allcnn` nine convolutions in the manner of All-CNN-C, a third of its channels, on 32x32x3, batch 32. Relu follows
+each layer but the last; where there is a pool, it comes before.
 
 Quantities, each from parameters and a batch, forward and backward pass included: the mean gradient; per-example norms
-with the mean gradient; the clipped sum; second moment; variance; the Gram matrix (batch 256; for allcnn 32); and all of
-norms, clipped sum, second moment, Gram matrix and noise scale from one tape.
+with the mean gradient; the clipped sum; second moment; variance (and its one-product form); the Gram matrix of 256
+examples (allcnn: 32); and all of norms, clipped sum, second moment, Gram matrix and noise scale, which for jaxnn come
+from one tape.
 
-The unit is the plain mean gradient by `jax.grad` of the same network, in the same process. The JAX rivals run in one
-process and take turns; so do the torch rivals in a process of their own, whose unit is the plain forward and backward
-pass in torch. A round's figure is the median of repeats, each blocked until its results are there, after a warm-up;
-ratios are formed within a round and their median is printed with the range over rounds. Temporary memory is what XLA's
-memory analysis names for the compiled program. Rivals that are not installed are left out with a line that says so.
-XLA on CPU treats `vmap(grad)` of weights badly (as batched products with a batch of one row, as grouped convolutions),
-and jax_privacy rests upon it: their figures are as measured, and say little about an accelerator.
+The unit is the plain mean gradient by `jax.grad` of the same network and batch, in the same process; torch's figures
+are multiples of that unit too, and of torch's own forward and backward pass. The JAX rivals run in one process and take
+turns; the torch rivals take turns in a process of their own, between the rounds of the first. A round's figure is the
+median of repeats, each blocked until its results are there, after a warm-up; ratios are formed within a round, and
+their median is printed with the range over rounds. Temporary memory is what XLA's memory analysis names for the
+compiled program. Rivals that are not installed, and those that a network is too large for, are left out, with a line
+that says so. XLA on CPU treats `vmap(grad)` of weights badly (batched products with a batch of one row, grouped
+convolutions), and jax_privacy, which is measured at its best microbatch, rests upon it: their figures are as measured,
+and say little about an accelerator.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import argparse
 import functools
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -36,20 +41,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # compile times are those of a first call
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.training import environment  # noqa: E402
-from jaxnn import backprop, losses, models, per_example, train  # noqa: E402
-from jaxnn.layers import Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Relu  # noqa: E402
+from benchmarks.training import environment
+from jaxnn import backprop, losses, models, per_example, train
+from jaxnn.layers import Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Relu
 
 BOUND = 1.0
 """The clipping bound."""
 LOSS = losses.softmax_cross_entropy
+UNIT = ("gradient", "jax.grad")
+MICROBATCHES = (8, 32, None)
+"""What jax_privacy is tried with; None is the whole batch."""
+MOST_BYTES = 6 * 2**30
+"""Programs that need more temporary memory are left out."""
 
 
 class Net(NamedTuple):
@@ -64,8 +73,8 @@ class Net(NamedTuple):
 def all_cnn() -> Any:
     """All-CNN-C (Springenberg et al. 2015, table 1) with a third of its channels."""
     parts: list[Any] = []
-    for channels, window, stride in [(32, 3, 1), (32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 1), (64, 3, 2)]:
-        parts += [Conv(channels, window, stride=stride, padding="SAME"), Relu]
+    for channels, stride in [(32, 1), (32, 1), (32, 2), (64, 1), (64, 1), (64, 2)]:
+        parts += [Conv(channels, 3, stride=stride, padding="SAME"), Relu]
     for channels, window in [(64, 3), (64, 1), (10, 1)]:
         parts += [Conv(channels, window), Relu]
     return models.serial(*parts[:-1], GlobalAveragePool)
@@ -85,17 +94,15 @@ NETS = {
 }
 
 
-def flax_like(layer: Any) -> Callable[[Any, Any], Any]:
-    """(params, x) -> outputs with XLA's own convolution and `reduce_window` for the maximum, as flax has them."""
+def by_reduce_window(layer: Any) -> Callable[..., Any]:
+    """The mean gradient by `jax.grad` with XLA's own convolution and `reduce_window`, as flax has them."""
 
     def apply(params: Any, x: Any) -> Any:
         for part, p in zip(layer.parts, params, strict=True):
             if part.kind.name == "conv":
-                strides = (part.options["stride"],) * 2
-                numbers = ("NHWC", "HWIO", "NHWC")
-                x = jax.lax.conv_general_dilated(
-                    x, p["w"], strides, part.options["padding"], dimension_numbers=numbers
-                ) + p["b"]
+                strides, numbers = (part.options["stride"],) * 2, ("NHWC", "HWIO", "NHWC")
+                x = jax.lax.conv_general_dilated(x, p["w"], strides, part.options["padding"], dimension_numbers=numbers)
+                x = x + p["b"]
             elif part.kind.name == "max_pool":
                 window = (1, 2, 2, 1)
                 x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
@@ -103,39 +110,51 @@ def flax_like(layer: Any) -> Callable[[Any, Any], Any]:
                 x = part.predict(p, (), x)
         return x
 
-    return apply
+    def gradient(params: Any, state: Any, x: Any, y: Any) -> Any:
+        return jax.grad(lambda p: jnp.mean(LOSS(apply(p, x), y)))(params)
+
+    return gradient
+
+
+def jax_privacy_clipped(net: Any, microbatch: int | None) -> Callable[..., Any]:
+    """The clipped sum and the norms by jax_privacy."""
+    from jax_privacy import clipping
+
+    def mean_loss(params: Any, x: Any, y: Any) -> Any:
+        return jnp.mean(LOSS(net.predict(params, (), x), y))
+
+    clipped = clipping.clipped_grad(
+        mean_loss, l2_clip_norm=BOUND, batch_argnums=(1, 2), return_grad_norms=True, microbatch_size=microbatch
+    )
+    return lambda params, state, x, y: clipped(params, x, y)
 
 
 def programs(net: Any) -> dict[str, dict[str, Callable[..., Any]]]:
     """For each quantity and rival a function of (params, state, x, y), y of integer labels."""
-    plain = jax.grad(train.mean_loss(net, LOSS), has_aux=True)
     record = backprop.record(net, LOSS)
-    ours = backprop.value_and_grad(net, LOSS)
-    like_flax = flax_like(net)
-
-    def by_reduce_window(params: Any, state: Any, x: Any, y: Any) -> Any:
-        return jax.grad(lambda p: jnp.mean(LOSS(like_flax(p, x), y)))(params)
 
     def of_one(params: Any, state: Any, x: Any, y: Any) -> Any:
         return LOSS(net.predict(params, state, x[None]), y[None])[0]
 
     each = jax.vmap(jax.grad(of_one), (None, None, 0, 0))
 
-    def on_tape(*statistics: Callable[[Any], Any]) -> Callable[..., Any]:
-        return lambda *batch: [f(record(*batch)) for f in statistics] if len(statistics) == 1 else (
-            lambda tape: [f(tape) for f in statistics]
-        )(record(*batch))
+    def on_tape(*asked: Callable[[Any], Any]) -> Callable[..., Any]:
+        def found(*batch: Any) -> Any:
+            tape = record(*batch)
+            return [f(tape) for f in asked]
+
+        return found
 
     def on_grads(f: Callable[[Any], Any]) -> Callable[..., Any]:
         return lambda *batch: f(each(*batch))
 
     clip = functools.partial(per_example.clipped_grad, clip=BOUND)
-    everything = on_tape(
-        per_example.norms, clip, per_example.second_moment, per_example.gram, per_example.noise_scale
-    )
-    convolutional = any(part.kind.name == "conv" for part in net.parts)
+    five = (per_example.norms, clip, per_example.second_moment, per_example.gram, per_example.noise_scale)
     found: dict[str, dict[str, Callable[..., Any]]] = {
-        "gradient": {"jax.grad": plain, "jaxnn": ours},
+        "gradient": {
+            "jax.grad": jax.grad(train.mean_loss(net, LOSS), has_aux=True),
+            "jaxnn": backprop.value_and_grad(net, LOSS),
+        },
         "norms and mean": {
             "jaxnn": on_tape(per_example.norms, per_example.mean_grad),
             "vmap(grad)": on_grads(lambda g: (norms_of(g), mean_of(g))),
@@ -151,25 +170,23 @@ def programs(net: Any) -> dict[str, dict[str, Callable[..., Any]]]:
         },
         "gram": {
             "jaxnn": on_tape(per_example.gram),
-            "jaxnn.materialize": lambda *batch: gram_of(per_example.materialize(record(*batch))),
+            "jaxnn, explicit": lambda *batch: gram_of(per_example.materialize(record(*batch))),
             "vmap(grad)": on_grads(gram_of),
         },
-        "everything": {"jaxnn": everything},
+        "everything": {"jaxnn": on_tape(*five)},
     }
-    if convolutional:
-        found["gradient"]["jax.grad, reduce_window"] = by_reduce_window
+    if any(part.kind.name == "conv" for part in net.parts):
+        found["gradient"]["jax.grad, reduce_window"] = by_reduce_window(net)
     else:
-        found["variance"]["jaxnn centred"] = on_tape(per_example.variance_centred)
+        found["variance"]["jaxnn, centred"] = on_tape(per_example.variance_centred)
+    if importlib.util.find_spec("jax_privacy"):
+        found["clipped sum"] |= {f"jax_privacy {m or 'whole batch'}": jax_privacy_clipped(net, m) for m in MICROBATCHES}
     return found
 
 
-def sq_norms_of(grads: Any) -> Any:
-    """|g_i|^2 of a tree of gradients with a leading axis N."""
-    return sum(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim))) for g in jax.tree.leaves(grads))
-
-
 def norms_of(grads: Any) -> Any:
-    return jnp.sqrt(sq_norms_of(grads))
+    """|g_i| of a tree of gradients with a leading axis N."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim))) for g in jax.tree.leaves(grads)))
 
 
 def mean_of(grads: Any) -> Any:
@@ -190,17 +207,146 @@ def gram_of(grads: Any) -> Any:
 
 
 class Runner:
-    """A compiled program with its batch; `seconds()` runs it once and says how long it took."""
+    """A compiled program with its batch; `seconds()` is the median time of a few runs."""
 
     def __init__(self, program: Callable[..., Any], batch: tuple[Any, ...]) -> None:
         began = time.perf_counter()
         self.compiled = jax.jit(program).lower(*batch).compile()
         self.compile_s = time.perf_counter() - began
         analysis = self.compiled.memory_analysis()
-        self.temp_bytes = None if analysis is None else analysis.temp_size_in_bytes
+        self.temp_bytes = 0 if analysis is None else analysis.temp_size_in_bytes
         self.batch = batch
 
-    def seconds(self) -> float:
+    def once(self) -> float:
         began = time.perf_counter()
         jax.block_until_ready(self.compiled(*self.batch))
         return time.perf_counter() - began
+
+    def seconds(self, budget: float = 0.6) -> float:
+        """The median of as many runs as the budget holds, of 5 to 50."""
+        first = self.once()
+        return statistics.median(self.once() for _ in range(min(50, max(5, int(budget / first)))))
+
+
+def random_batch(net: Net, n: int) -> tuple[Any, ...]:
+    """Parameters and random data: how fast a step runs does not depend on what the images show."""
+    params, state = net.layer.init(jax.random.key(0), net.example)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, *net.example), np.float32)
+    return params, state, jnp.asarray(x), jnp.asarray(rng.integers(0, 10, n))
+
+
+def runners(net: Net, batch: int) -> tuple[dict[tuple[str, str], Runner], list[str]]:
+    """Everything that is measured at one batch size, compiled; and what was left out."""
+    found, left_out = {}, []
+    wanted = programs(net.layer)
+    for quantity, rivals in wanted.items():
+        n = net.gram_batch if quantity == "gram" else batch
+        arguments = random_batch(net, n)
+        unit = {"jax.grad, this batch": wanted["gradient"]["jax.grad"]} if n != batch else {}
+        for rival, program in (rivals | unit).items():
+            runner = Runner(program, arguments)
+            if runner.temp_bytes > MOST_BYTES:
+                left_out.append(f"{quantity} by {rival} ({runner.temp_bytes / 2**30:.1f} GiB of temporary memory)")
+            else:
+                found[quantity, rival] = runner
+                runner.once()
+    if not importlib.util.find_spec("jax_privacy"):
+        left_out.append("jax_privacy (not installed)")
+    return found, left_out
+
+
+def torch_round(python: str, net: str, batch: int, gram_batch: int) -> dict[str, dict[str, float]] | str:
+    """{quantity: {rival: seconds}} of the torch rivals, from a process of their own; or why there are none."""
+    words = [python, str(Path(__file__).with_name("per_example_torch.py")), net, str(batch), str(gram_batch)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(name: str, batch: int, rounds: int, torch_python: str) -> dict[str, Any]:
+    """All rivals in turn, for some rounds: medians, and ratios formed within each round."""
+    net = NETS[name]
+    jax_runners, left_out = runners(net, batch)
+    times: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+        for which, runner in jax_runners.items():
+            times.setdefault(which, []).append(runner.seconds())
+        found = torch_round(torch_python, name, batch, net.gram_batch)
+        if isinstance(found, str):
+            left_out.append(f"torch: {found}")
+            continue
+        for quantity, rivals in found.items():
+            for rival, seconds in rivals.items():
+                times.setdefault((quantity, rival), []).append(seconds)
+    return {"batch": batch, "rounds": rounds, "rows": rows_of(times, jax_runners), "left_out": sorted(set(left_out))}
+
+
+def rows_of(times: dict[tuple[str, str], list[float]], jax_runners: dict[tuple[str, str], Runner]) -> list[Any]:
+    """One row for each quantity and rival; of jax_privacy's microbatches, the fastest."""
+    kept = dict(times)
+    privacy = [which for which in times if which[1].startswith("jax_privacy")]
+    for which in sorted(privacy, key=lambda w: statistics.median(times[w]))[1:]:
+        del kept[which]
+
+    def over(which: tuple[str, str], other: tuple[str, str]) -> list[float] | None:
+        pairs = [a / b for a, b in zip(times[which], times.get(other, []), strict=False)]
+        return [statistics.median(pairs), min(pairs), max(pairs)] if pairs else None
+
+    rows = []
+    for which in kept:
+        quantity, rival = which
+        here = (quantity, "jax.grad, this batch")
+        row: dict[str, Any] = {
+            "quantity": quantity,
+            "rival": rival,
+            "ms": 1e3 * statistics.median(times[which]),
+            "over jax.grad": over(which, here if here in times else UNIT),
+            "over jaxnn": over(which, (quantity, "jaxnn")),
+        }
+        if which in jax_runners:
+            runner = jax_runners[which]
+            row |= {"temporary MiB": runner.temp_bytes / 2**20, "compile s": runner.compile_s}
+        rows.append(row)
+    return rows
+
+
+def print_table(name: str, table: dict[str, Any]) -> None:
+    print(f"\n{name}, batch {table['batch']}   (median of {table['rounds']} rounds; range over rounds)")
+    print(f"{'':16}{'':26}{'ms':>9}{'over jax.grad':>24}{'over jaxnn':>12}{'temp MiB':>10}{'compile s':>11}")
+    for row in sorted(table["rows"], key=lambda row: row["quantity"]):
+        middle, low, high = row["over jax.grad"]
+        memory = f"{row['temporary MiB']:10.1f}{row['compile s']:11.1f}" if "compile s" in row else ""
+        print(
+            f"{row['quantity']:16}{row['rival']:26}{row['ms']:9.2f}{middle:9.2f} ({low:5.2f}-{high:6.2f})"
+            f"{row['over jaxnn'][0]:12.2f}{memory}"
+        )
+    for line in table["left_out"]:
+        print(f"left out: {line}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(NETS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch, Opacus and BackPACK")
+    parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results/")
+    words = parser.parse_args()
+    found = environment()
+    print(f"{found['device']}, {found['cores']} cores; {found['versions']}")
+    tables = {}
+    for name in [words.only] if words.only else NETS:
+        for batch in NETS[name].batches:
+            label = f"{name} {batch}"
+            tables[label] = measure(name, batch, words.rounds, words.torch_python)
+            print_table(name, tables[label])
+    if words.write:
+        path = Path(__file__).parent / "results" / f"per_example-{found['device'].lower().replace(' ', '-')}.json"
+        kept = json.loads(path.read_text())["tables"] if path.exists() else {}
+        path.write_text(json.dumps({"environment": found, "tables": kept | tables}, indent=1) + "\n")
+        print(f"\nwritten: {path}")
+
+
+if __name__ == "__main__":
+    main()
