@@ -81,6 +81,7 @@ def test_the_gradient_equals_that_of_the_leaves_packed() -> None:
     chex.assert_trees_all_equal(unpack(grads), leaves)
 
 
+@pytest.mark.slow
 def test_second_derivatives_and_maps_pass_through() -> None:
     with float64():
         params = {"w": jnp.linspace(0.5, 1.0, 6).reshape(2, 3), "b": jnp.linspace(0.1, 0.2, 2)}

@@ -37,7 +37,8 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
 
     Example:
         >>> import jax
-        >>> from jaxnn import losses, models
+        >>> import jax.numpy as jnp
+        >>> from jaxnn import models
         >>> net = models.linear(3)
         >>> params, state = net.init(jax.random.key(0), (4,))
         >>> loss_fn = mean_loss(net, losses.softmax_cross_entropy)

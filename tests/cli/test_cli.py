@@ -108,6 +108,7 @@ def test_options_without_effect_are_named(tmp_path: Path, capsys: Any) -> None:
     assert "without effect here: --window (of cnn only), --momentum (of sgd only)" in shown
 
 
+@pytest.mark.slow
 def test_default_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):

@@ -52,6 +52,7 @@ def test_a_difference_in_the_parameters_is_seen_in_its_size(gap: float) -> None:
     assert max(found.state.values()) < 1e-15
 
 
+@pytest.mark.slow
 def test_on_its_own_trajectory_a_difference_reaches_the_state() -> None:
     found = measure(case(scaled(1.001)))
     assert found.state["mu"] > 1e-6
@@ -66,6 +67,7 @@ def test_a_difference_in_one_state_field_is_seen_in_that_field() -> None:
     assert "nu" not in measure(case(decayed(1.5), fields={"nu": ""}), "same").state
 
 
+@pytest.mark.slow
 def test_nan_is_a_difference() -> None:
     assert not measure(case(scaled(math.nan))).largest <= 1e300
 

@@ -266,6 +266,7 @@ def test_whole_shifts_are_uniform_over_all_whole_numbers():
     assert stats.chisquare(counts).pvalue > 1e-6
 
 
+@pytest.mark.slow
 def test_distort_is_its_equation_in_one_sampling():
     """Transcribed with SciPy: the affine coordinates plus alpha times the smoothed noise, read once."""
     alpha, sigma = 8.0, 2.0
@@ -315,6 +316,7 @@ def test_compose_applies_from_left_to_right_with_a_key_each():
     assert first != second
 
 
+@pytest.mark.slow
 def test_parameters_may_be_traced_and_gradients_flow():
     images = jnp.asarray(IMAGES)
 

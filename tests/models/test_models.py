@@ -126,6 +126,7 @@ def test_networks_follow_the_dtype_of_the_example() -> None:
         assert net.predict(params, state, jnp.ones((2, 3), jnp.float64)).dtype == jnp.float64
 
 
+@pytest.mark.slow
 def test_networks_run_under_strict_promotion_jit_and_vmap_over_parameters() -> None:
     net = models.cnn([4], [5], 3, dropout=0.2)
     with strict():

@@ -117,6 +117,7 @@ def test_zero_gradients_and_ranks_above_the_gradients_are_safe() -> None:
     assert_close(state.projector.T @ state.projector, jnp.eye(4), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_optaxs_own_shortfalls() -> None:
     """It fails on None leaves, and its bfloat16 projector is orthonormal to two digits; ours to seven."""
     with pytest.raises(AttributeError):

@@ -114,6 +114,7 @@ def directions(memory: int, w: Any, g: Any) -> Any:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5))
+@pytest.mark.slow
 def test_the_newest_pair_satisfies_the_secant_equation(seed: int, memory: int) -> None:
     """H y = s, whatever the pairs; and H is positive definite."""
     w, g = random(seed, 5, 7), random(seed + 1, 5, 7)
@@ -257,6 +258,7 @@ def test_a_gradient_that_is_nan_is_forgotten() -> None:
     assert np.isfinite(state.weights_memory).all()
 
 
+@pytest.mark.slow
 def test_none_leaves_and_frozen_parameters() -> None:
     params = {"w": jnp.ones(2), "frozen": jnp.ones(1), "none": None}
 
@@ -295,6 +297,7 @@ def test_bad_arguments() -> None:
         opt.update(w, opt.init(w), w)
 
 
+@pytest.mark.slow
 def test_complex_parameters_move_like_pairs_of_real_ones() -> None:
     """With the gradients conjugated, as for every rule."""
     with float64():

@@ -29,6 +29,7 @@ def test_power_iteration_finds_the_largest_eigenvalue_with_its_sign(eigenvalues:
     assert_close(abs(vector @ q[:, i]), 1.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_power_iteration_is_optaxs() -> None:
     a, _ = symmetric(3.0, 2.0, 1.0)
     tree = {"x": jnp.ones(2), "y": jnp.full(1, 0.5)}
@@ -57,6 +58,7 @@ def test_power_iteration_stops_after_num_iters() -> None:
     assert_close(vector, np.array([4, 1]) / np.sqrt(17), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_zero_large_half_and_complex_matrices() -> None:
     value, vector = optim.power_iteration(jnp.zeros((3, 3)))
     assert value == 0

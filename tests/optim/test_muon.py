@@ -148,6 +148,7 @@ def test_zero_and_none_gradients() -> None:
         assert not jnp.any(optim.orthogonalize_via_newton_schulz(jnp.zeros((2, 3)), JORDAN, 5, kind, 0.0))
 
 
+@pytest.mark.slow
 def test_stacked_layers_and_kernels_are_their_matrices() -> None:
     """A stack of 3 is 3 matrices; a kernel is the matrix whose rows are all inputs of an output."""
     grads = {

@@ -43,6 +43,7 @@ def test_equals_the_scheme_in_numpy(n: int) -> None:
     np.testing.assert_array_equal(same, scales)
 
 
+@pytest.mark.slow
 def test_the_largest_of_a_block_and_zeros_are_exact_and_nothing_else_becomes_zero() -> None:
     x = jnp.asarray(random(2, 2560).reshape(10, 256) * np.array([[1e-20], [1e10]] * 5), jnp.float32).at[3].set(0.0)
     x = x.at[:, 1].set(x[:, 0] * 1e-12).at[:, 2].set(0.0)
@@ -56,6 +57,7 @@ def test_the_largest_of_a_block_and_zeros_are_exact_and_nothing_else_becomes_zer
         assert (jnp.abs(back - x)[near] <= (0.016 if key is None else 0.04) * jnp.abs(x)[near] / 0.5).all()
 
 
+@pytest.mark.slow
 def test_one_outlier_spoils_its_own_block_only() -> None:
     x = jnp.asarray(random(3, 1024), jnp.float32)
     spoiled = dequantize(*quantize(x.at[0].set(1e6)))
@@ -63,6 +65,7 @@ def test_one_outlier_spoils_its_own_block_only() -> None:
     assert jnp.abs(spoiled[1:256] - x[1:256]).max() > 0.05
 
 
+@pytest.mark.slow
 def test_rounding_at_random_is_unbiased() -> None:
     x = jnp.asarray([1.0, 0.3, 0.011, 1e-4, -0.77, 3e-7, 0.0, -2e-3], jnp.float32)
     draws = jax.vmap(lambda key: dequantize(*quantize(x, 8, key), 8))(jax.random.split(KEY, 20_000))
@@ -146,6 +149,7 @@ def moments_after(opt: optim.Optimizer, steps: int = 3000) -> Any:
     return quiet, jax.jit(lambda: jax.lax.scan(body, opt.init(params), jnp.arange(steps))[0])()
 
 
+@pytest.mark.slow
 def test_a_moment_whose_gradient_stops_decays_if_rounding_is_unbiased() -> None:
     """To the nearest, 0.1% less than the largest of the block is no less at all."""
     exact = (1 - 0.999**1000) * 0.999**2000

@@ -58,13 +58,19 @@ def robust():  # a loss whose root comes from eigenvectors, and depends on the t
 CASES = [mlp, cnn, sequence, words, yes_or_no, grouped, robust]
 
 
+def quick(*cases):
+    """The first case in the quick suite, all of them in the long one."""
+    return [cases[0], *(pytest.param(case, marks=pytest.mark.slow) for case in cases[1:])]
+
+
 @functools.cache
 def problem(make):
     net, shape, loss, y = make()
-    params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.int32) if make is words else shape)
-    params = jax.tree.map(lambda p: p.astype(jnp.float64) + 0.1, params)
-    x = jax.random.normal(jax.random.key(1), (3, *shape), jnp.float64)
-    return net, loss, params, state, jnp.arange(9).reshape(3, 3) % 6 if make is words else x, y
+    example = jax.ShapeDtypeStruct(shape, jnp.int32) if make is words else shape
+    params, state = jax.jit(lambda key: net.init(key, example))(jax.random.key(0))
+    params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64) + 0.1), params)
+    x = np.arange(9).reshape(3, 3) % 6 if make is words else np.random.default_rng(1).standard_normal((3, *shape))
+    return net, loss, params, state, jnp.asarray(x), y
 
 
 def flat_jacobian(net, params, state, x):
@@ -76,92 +82,94 @@ def flat_jacobian(net, params, state, x):
 
 
 def output_hessians(loss, outputs, y):
-    n = outputs.shape[0]
-    each = [jax.hessian(lambda o, i=i: loss(o[None], y[i : i + 1])[0])(outputs[i]) for i in range(n)]
-    return jnp.stack(each).reshape(n, outputs[0].size, outputs[0].size)
+    each = jax.vmap(jax.hessian(lambda o, d: loss(o[None], d[None])[0]))(outputs, y)
+    return each.reshape(outputs.shape[0], outputs[0].size, outputs[0].size)
 
 
-def whole_ggn(make):
-    net, loss, params, state, x, y = problem(make)
-    j = flat_jacobian(net, params, state, x)
-    h = output_hessians(loss, net.predict(params, state, x), y)
-    return np.einsum("nap,nab,nbq->pq", j, h, j) / x.shape[0]
+@functools.cache
+def solved(make, examples=3):
+    """The columns of a problem, what is made of them, and the Jacobian and whole GGN by autodiff: one program."""
+    with jax.enable_x64(True):
+        net, loss, params, state, x, y = problem(make)
+
+        @jax.jit
+        def all_of(params, x, y):
+            columns = backprop.ggn_record(net, loss)(params, state, x, y)
+            j = flat_jacobian(net, params, state, x)
+            h = output_hessians(loss, net.predict(params, state, x), y)
+            return {
+                "columns": columns,
+                "diagonal": per_example.diag_ggn(columns),
+                "trace": per_example.trace(columns),
+                "expand": per_example.kfac_expand(columns),
+                "reduce": per_example.kfac_reduce(columns),
+                "jacobian": j,
+                "ggn": jnp.einsum("nap,nab,nbq->pq", j, h, j) / x.shape[0],
+            }
+
+        return jax.tree.map(np.asarray, all_of(params, x[:examples], y[:examples]))
 
 
 def flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("make", CASES)
+@pytest.mark.parametrize("make", quick(sequence, *(case for case in CASES if case is not sequence)))
 def test_diagonal_and_trace_are_those_of_the_whole_matrix(make):
-    with jax.enable_x64(True):
-        net, loss, params, state, x, y = problem(make)
-        ggn = whole_ggn(make)
-        columns = jax.jit(backprop.ggn_record(net, loss))(params, state, x, y)
-        np.testing.assert_allclose(flat(per_example.diag_ggn(columns)), np.diag(ggn), rtol=1e-10, atol=1e-14)
-        np.testing.assert_allclose(per_example.trace(columns), np.trace(ggn), rtol=1e-12)
+    found = solved(make)
+    np.testing.assert_allclose(flat(found["diagonal"]), np.diag(found["ggn"]), rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(found["trace"], np.trace(found["ggn"]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("make", [mlp, yes_or_no, robust])
+@pytest.mark.parametrize("make", quick(mlp, yes_or_no, robust))
 def test_kfac_blocks_are_the_ggns_for_one_example_and_one_position(make):
-    with jax.enable_x64(True):
-        net, loss, params, state, x, y = problem(make)
-        columns = backprop.ggn_record(net, loss)(params, state, x[:1], y[:1])
-        j = flat_jacobian(net, params, state, x[:1])
-        h = output_hessians(loss, net.predict(params, state, x[:1]), y[:1])
-        ggn, start = np.einsum("nap,nab,nbq->pq", j, h, j), 0
-        for (place, expand), (_, reduce) in zip(
-            per_example.kfac_expand(columns).items(), per_example.kfac_reduce(columns).items(), strict=True
-        ):
-            d, p = expand.a.shape[0] - 1, expand.g.shape[0]
-            # Leaves come as b, w; [w; b] has the bias last.
-            order = np.concatenate([np.arange(start + p, start + p + d * p), np.arange(start, start + p)])
-            np.testing.assert_allclose(np.kron(expand.a, expand.g), ggn[np.ix_(order, order)], rtol=1e-11, atol=1e-15)
-            np.testing.assert_allclose(np.kron(reduce.a, reduce.g), ggn[np.ix_(order, order)], rtol=1e-11, atol=1e-15)
-            assert place in ("[0]", "[2]")
-            start += d * p + p
-        assert start == ggn.shape[0]
+    found = solved(make, 1)
+    ggn, start = found["ggn"], 0
+    for (place, expand), (_, reduce) in zip(found["expand"].items(), found["reduce"].items(), strict=True):
+        d, p = expand.a.shape[0] - 1, expand.g.shape[0]
+        # Leaves come as b, w; [w; b] has the bias last.
+        order = np.concatenate([np.arange(start + p, start + p + d * p), np.arange(start, start + p)])
+        np.testing.assert_allclose(np.kron(expand.a, expand.g), ggn[np.ix_(order, order)], rtol=1e-11, atol=1e-15)
+        np.testing.assert_allclose(np.kron(reduce.a, reduce.g), ggn[np.ix_(order, order)], rtol=1e-11, atol=1e-15)
+        assert place in ("[0]", "[2]")
+        start += d * p + p
+    assert start == ggn.shape[0]
 
 
+@pytest.mark.slow
 def test_kfac_expand_and_reduce_of_a_convolution_follow_their_definitions():
-    with jax.enable_x64(True):
-        net, loss, params, state, x, y = problem(cnn)
-        columns = backprop.ggn_record(net, loss)(params, state, x, y)
-        use = columns.tape.uses[1][0]
-        delta = np.asarray(use.delta)  # (C, N, 3, 3, 3)
-        windows = np.pad(np.asarray(use.a), ((0, 0), (0, 1), (0, 1), (0, 0)))  # SAME: 5 -> 3 by 2, kernel 2
-        patches = np.stack(
-            [windows[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].reshape(3, -1) for i in range(3) for j in range(3)], 1
-        )
-        ones = np.concatenate([patches, np.ones((3, 9, 1))], -1)
-        expand, reduce = per_example.kfac_expand(columns)["[0]"], per_example.kfac_reduce(columns)["[0]"]
-        np.testing.assert_allclose(expand.a, np.einsum("ntd,nte->de", ones, ones) / 27, rtol=1e-12)
-        np.testing.assert_allclose(expand.g, np.einsum("cnijp,cnijq->pq", delta, delta) / 3, rtol=1e-11, atol=1e-16)
-        np.testing.assert_allclose(reduce.a, np.einsum("nd,ne->de", ones.mean(1), ones.mean(1)) / 3, rtol=1e-12)
-        total = delta.sum((2, 3))
-        np.testing.assert_allclose(reduce.g, np.einsum("cnp,cnq->pq", total, total) / 3, rtol=1e-11, atol=1e-16)
+    found = solved(cnn)
+    use = found["columns"].tape.uses[1][0]
+    windows = np.pad(use.a, ((0, 0), (0, 1), (0, 1), (0, 0)))  # SAME: 5 -> 3 by 2, kernel 2
+    patches = np.stack(
+        [windows[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].reshape(3, -1) for i in range(3) for j in range(3)], 1
+    )
+    ones = np.concatenate([patches, np.ones((3, 9, 1))], -1)
+    expand, reduce = found["expand"]["[0]"], found["reduce"]["[0]"]
+    np.testing.assert_allclose(expand.a, np.einsum("ntd,nte->de", ones, ones) / 27, rtol=1e-12)
+    np.testing.assert_allclose(expand.g, np.einsum("cnijp,cnijq->pq", use.delta, use.delta) / 3, rtol=1e-11, atol=1e-16)
+    np.testing.assert_allclose(reduce.a, np.einsum("nd,ne->de", ones.mean(1), ones.mean(1)) / 3, rtol=1e-12)
+    total = use.delta.sum((2, 3))
+    np.testing.assert_allclose(reduce.g, np.einsum("cnp,cnq->pq", total, total) / 3, rtol=1e-11, atol=1e-16)
 
 
 def test_kfac_leaves_out_layers_without_a_block():
-    with jax.enable_x64(True):
-        net, loss, params, state, x, y = problem(sequence)
-        assert list(per_example.kfac_expand(backprop.ggn_record(net, loss)(params, state, x, y))) == [
-            "[0]",
-            "[2][0][0]",
-            "[3]",
-        ]
-        net, loss, params, state, x, y = problem(grouped)
-        factors = per_example.kfac_expand(backprop.ggn_record(net, loss)(params, state, x, y))
-        assert {place: f.a.shape for place, f in factors.items()} == {"[4]": (4, 4)}  # no bias, no row for it
+    assert list(solved(sequence)["expand"]) == ["[0]", "[2][0][0]", "[3]"]
 
 
-@pytest.mark.parametrize("make", [mlp, sequence, yes_or_no, words, robust, grouped])
+@pytest.mark.slow
+def test_kfac_leaves_out_grouped_convolutions_and_the_row_of_no_bias():
+    assert {place: f.a.shape for place, f in solved(grouped)["expand"].items()} == {"[4]": (4, 4)}
+
+
+@pytest.mark.parametrize("make", quick(mlp, sequence, yes_or_no, words, robust, grouped))
 def test_sampled_columns_have_the_ggn_as_their_mean(make):
     with jax.enable_x64(True):
         net, loss, params, state, x, y = problem(make)
-        exact = flat(per_example.diag_ggn(backprop.ggn_record(net, loss)(params, state, x, y)))
+        exact = flat(solved(make)["diagonal"])
         recorded = backprop.ggn_record(net, loss, samples=4000)
-        sampled = flat(per_example.diag_ggn(jax.jit(recorded)(params, state, x, y, key=jax.random.key(3))))
+        diagonal = jax.jit(lambda *batch, key: per_example.diag_ggn(recorded(*batch, key=key)))
+        sampled = flat(diagonal(params, state, x, y, key=jax.random.key(3)))
         np.testing.assert_allclose(sampled, exact, rtol=0.2, atol=0.05 * exact.mean())
         np.testing.assert_allclose(sampled.sum(), exact.sum(), rtol=0.05)
 
@@ -182,17 +190,19 @@ def test_sampled_columns_have_the_ggn_as_their_mean(make):
 )
 def test_roots_of_the_losses(loss, outputs, y):
     with jax.enable_x64(True):
-        z = jax.random.normal(jax.random.key(0), (3, *outputs), jnp.float64)
-        root = jax.jit(losses.hessian_root_of(loss))(z, y)
-        columns = np.asarray(root).reshape(root.shape[0], 3, -1)
-        hessians = output_hessians(loss, z, y)
-        np.testing.assert_allclose(np.einsum("cna,cnb->nab", columns, columns), hessians, atol=1e-12)
+        z = jnp.asarray(np.random.default_rng(0).standard_normal((3, *outputs)))
         sample = losses.sampled_error_of(loss)
-        drawn = jax.vmap(lambda key: sample(key, z, y))(jax.random.split(jax.random.key(1), 20000)).reshape(
-            20000, 3, -1
-        )
+
+        @jax.jit
+        def all_of(z):
+            each = jax.vmap(lambda key: sample(key, z, y))(jax.random.split(jax.random.key(1), 20000))
+            return losses.hessian_root_of(loss)(z, y), output_hessians(loss, z, y), each.reshape(20000, 3, -1)
+
+        root, hessians, drawn = map(np.asarray, all_of(z))
+        columns = root.reshape(root.shape[0], 3, -1)
+        np.testing.assert_allclose(np.einsum("cna,cnb->nab", columns, columns), hessians, atol=1e-12)
         moments = np.einsum("sna,snb->nab", drawn, drawn) / 20000
-        np.testing.assert_allclose(moments, hessians, atol=0.05 * max(1.0, float(jnp.abs(hessians).max())))
+        np.testing.assert_allclose(moments, hessians, atol=0.05 * max(1.0, np.abs(hessians).max()))
 
 
 def test_a_hessian_with_negative_eigenvalues_loses_them():
@@ -203,39 +213,47 @@ def test_a_hessian_with_negative_eigenvalues_loses_them():
     np.testing.assert_allclose(np.einsum("cna,cnb->ab", root, root), [[2, 0], [0, 0]], atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [mlp, cnn, words])
+@pytest.mark.parametrize("make", quick(words, mlp, cnn))
 def test_ntk_is_the_product_of_jacobians(make):
     with jax.enable_x64(True):
         net, _, params, state, x, _ = problem(make)
         recorded = backprop.output_record(net)
-        j = np.asarray(flat_jacobian(net, params, state, x))
-        columns = recorded(params, state, x)
-        np.testing.assert_allclose(per_example.ntk(columns), np.einsum("ncp,mdp->nmcd", j, j), rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(
-            per_example.ntk(columns, recorded(params, state, x[:2])),
-            np.einsum("ncp,mdp->nmcd", j, j[:2]),
-            rtol=1e-10,
-            atol=1e-12,
-        )
+
+        @jax.jit
+        def kernels(params, x):
+            columns = recorded(params, state, x)
+            return per_example.ntk(columns), per_example.ntk(columns, recorded(params, state, x[:2]))
+
+        square, rectangular = kernels(params, x)
+    expected = np.einsum("ncp,mdp->nmcd", solved(make)["jacobian"], solved(make)["jacobian"])
+    np.testing.assert_allclose(square, expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(rectangular, expected[:, :2], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_float32_is_right_to_its_digits():
+    expected = np.diag(solved(cnn)["ggn"])
     with jax.enable_x64(True):
         net, loss, params, state, x, y = problem(cnn)
-        ggn = whole_ggn(cnn)
     params, x = jax.tree.map(lambda v: v.astype(jnp.float32), (params, x))
-    found = per_example.diag_ggn(backprop.ggn_record(net, loss)(params, state, x, y))
+    found = jax.jit(lambda *batch: per_example.diag_ggn(backprop.ggn_record(net, loss)(*batch)))(params, state, x, y)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found))
-    np.testing.assert_allclose(flat(found), np.diag(ggn), rtol=1e-4, atol=1e-6 * np.diag(ggn).max())
+    np.testing.assert_allclose(flat(found), expected, rtol=1e-4, atol=1e-6 * expected.max())
 
 
 def test_empirical_fisher_is_the_second_moment_and_not_the_fisher():
     with jax.enable_x64(True):
         net, loss, params, state, x, y = problem(mlp)
-        tape = backprop.record(net, loss)(params, state, x, y)
-        empirical = flat(per_example.empirical_fisher_diag(tape))
-        np.testing.assert_allclose(empirical, flat(per_example.second_moment(tape)))
-        fisher = flat(per_example.diag_fisher(backprop.ggn_record(net, loss)(params, state, x, y)))
+
+        @jax.jit
+        def both(params, x):
+            tape = backprop.record(net, loss)(params, state, x, y)
+            return per_example.empirical_fisher_diag(tape), per_example.second_moment(tape)
+
+        empirical, moment = map(flat, both(params, x))
+        np.testing.assert_allclose(empirical, moment)
+        fisher = flat(jax.jit(per_example.diag_fisher)(solved(mlp)["columns"]))
+        np.testing.assert_allclose(fisher, flat(solved(mlp)["diagonal"]))
         assert np.abs(fisher - empirical).max() > 0.1 * fisher.max()
 
 
@@ -250,4 +268,4 @@ def test_bad_input():
             backprop.ggn_record(net, "mse")
         net, loss, params, state, x, y = problem(robust)
         with pytest.raises(ValueError, match="-log of a probability"):
-            per_example.diag_fisher(backprop.ggn_record(net, loss)(params, state, x, y))
+            per_example.diag_fisher(jax.eval_shape(backprop.ggn_record(net, loss), params, state, x, y))

@@ -180,6 +180,7 @@ def test_progress_prints_a_line_for_each_epoch_where_there_is_no_terminal(capsys
     assert lines[1].endswith("examples/s")
 
 
+@pytest.mark.slow
 def test_ensemble_members_are_the_runs_that_fit_makes() -> None:
     keys = jax.random.split(jax.random.key(5), 3)
     ts, report = train.ensemble(NET, LOSS, OPT, classification(), keys=keys, epochs=4, batch_size=10)

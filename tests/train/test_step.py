@@ -38,7 +38,7 @@ def by_hand(ts: train.TrainState, x: Any, y: Any, key: Any, batch_size: int, par
 
 
 @pytest.mark.parametrize("partial", list(Partial))
-@pytest.mark.parametrize("batch_size", [1, 16, 25, N])
+@pytest.mark.parametrize("batch_size", [16, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 25, N))])
 def test_an_epoch_is_the_loop_that_one_would_write(batch_size: int, partial: Partial) -> None:
     x, y = classification()
     epoch = train.make_epoch(VG, OPT, batch_size=batch_size, partial=partial)
