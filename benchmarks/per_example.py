@@ -223,9 +223,9 @@ class Runner:
         return time.perf_counter() - began
 
     def seconds(self, budget: float = 0.6) -> float:
-        """The median of as many runs as the budget holds, of 5 to 50."""
+        """The median of as many runs as the budget holds, of 3 to 50."""
         first = self.once()
-        return statistics.median(self.once() for _ in range(min(50, max(5, int(budget / first)))))
+        return statistics.median(self.once() for _ in range(min(50, max(3, int(budget / first)))))
 
 
 def random_batch(net: Net, n: int) -> tuple[Any, ...]:

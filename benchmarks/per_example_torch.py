@@ -147,7 +147,7 @@ def backpack_with(name: str, x: Any, y: Any, made: str) -> Callable[[], Any]:
 
 
 def seconds(run: Callable[[], Any], budget: float = 0.6) -> float:
-    """The median of as many runs as the budget holds, of 5 to 50, after a warm-up."""
+    """The median of as many runs as the budget holds, of 3 to 50, after a warm-up."""
 
     def once() -> float:
         began = time.perf_counter()
@@ -157,7 +157,7 @@ def seconds(run: Callable[[], Any], budget: float = 0.6) -> float:
         return time.perf_counter() - began
 
     once()
-    return statistics.median(once() for _ in range(min(50, max(5, int(budget / once())))))
+    return statistics.median(once() for _ in range(min(50, max(3, int(budget / once())))))
 
 
 def programs(name: str, batch: int, gram_batch: int) -> dict[str, dict[str, Callable[[], Any]]]:
