@@ -295,7 +295,6 @@ def conv_weight_grad(
         # Channels of x play the batch and examples play the channels that are summed over.
         dimension_numbers=(f"C{spatial}N", f"I{spatial}O", f"{spatial}NC"),
         batch_group_count=groups,
-        precision=lax.Precision.HIGHEST,
     )
     geometry: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
     x, dy = accumulate(x), accumulate(dy)

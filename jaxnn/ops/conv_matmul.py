@@ -155,7 +155,7 @@ def _columns_and_errors(
 def _over_positions(a: Array, b: Array) -> Array:
     """a (..., T, G, D) and b (..., T, G, E): their products summed over T, (..., G, D, E)."""
     kept, wide = a.ndim - 3, accumulation_dtype(a.dtype)
-    product = functools.partial(lax.dot_general, precision=lax.Precision.HIGHEST, preferred_element_type=wide)
+    product = functools.partial(lax.dot_general, preferred_element_type=wide)
     examples = tuple(range(kept))
     if a.shape[-2] == 1:  # without an axis of groups: the product of plain matrices
         found = product(a[..., 0, :], b[..., 0, :], (((kept,), (kept,)), (examples, examples)))

@@ -71,7 +71,7 @@ def linear_weight_grad(x: Array, dy: Array) -> Array:
     """
     # One leading axis: over several, XLA transposes x into a copy before the product.
     rows, errors = (accumulate(z).reshape(math.prod(z.shape[:-1]), z.shape[-1]) for z in (x, dy))
-    return lax.dot_general(rows, errors, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
+    return lax.dot_general(rows, errors, (((0,), (0,)), ((), ())))
 
 
 def add_bias(x: Array, b: Array) -> Array:

@@ -13,7 +13,7 @@ from jaxnn.ops.steps import step_of, sum_examples
 from jaxnn.per_example import blocks
 from jaxnn.per_example.blocks import for_examples, over_examples, sum_over_chunks
 from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Sparse, explicit, strategy
-from jaxnn.per_example.outer import HIGHEST, Outer
+from jaxnn.per_example.outer import HIGHEST, Outer, exactly
 from jaxnn.tape import Whole
 from jaxnn.types import Array
 
@@ -187,7 +187,9 @@ def _(form: Sparse) -> Array:
 
 @deviations.register
 def _(form: Explicit) -> Array:
-    return _sum_of_squares(form.grads - Whole(form.grads).grad()[None] / form.grads.shape[0])
+    with exactly():
+        mean = Whole(form.grads).grad() / form.grads.shape[0]
+    return _sum_of_squares(form.grads - mean[None])
 
 
 def _deviations_of_products(a: Array, delta: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -18,6 +19,18 @@ from jaxnn.tape import Convolution, Product, positions
 from jaxnn.types import Array, DType, Shape
 
 HIGHEST = lax.Precision.HIGHEST
+
+
+def exactly() -> AbstractContextManager[Any]:
+    """Inside, products run at the highest precision also where none is named: TensorFloat-32 and bfloat16 passes, which
+    are good enough for a gradient, would loosen a clipping bound and drown a variance.
+
+    Example:
+        >>> with exactly():
+        ...     print(jax.config.jax_default_matmul_precision)
+        highest
+    """
+    return jax.default_matmul_precision("highest")
 
 
 class Outer(abc.ABC):
@@ -123,11 +136,13 @@ class Correlation(Outer):
 
     def gradients(self) -> Array:
         a, delta = self.use.a.astype(self.dtype), self.use.delta.astype(self.dtype)
-        grads = self._by_group(conv_weight_grads(a, delta, self.use.window, **self._geometry))
+        with exactly():
+            grads = self._by_group(conv_weight_grads(a, delta, self.use.window, **self._geometry))
         return jnp.swapaxes(grads.reshape(self.examples, -1, *grads.shape[-2:]), 1, 2)
 
     def total(self) -> Array:
-        grad = self._by_group(self.use.grad())
+        with exactly():
+            grad = self._by_group(self.use.grad())
         return jnp.swapaxes(grad.reshape(-1, *grad.shape[-2:]), 0, 1)
 
     def at_outputs(self, start: Array, size: int) -> Correlation:

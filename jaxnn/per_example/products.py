@@ -14,6 +14,7 @@ from jaxnn.ops.matmul import linear
 from jaxnn.per_example.forms import forms
 from jaxnn.per_example.measures import inner
 from jaxnn.per_example.norms import norms
+from jaxnn.per_example.outer import exactly
 from jaxnn.per_example.select import require_independent
 from jaxnn.tape import Addition, Convolution, Lookup, Product, Scaling, Tape, Use, Whole
 from jaxnn.types import Array, Params
@@ -136,14 +137,14 @@ def along(use: Use, v: Array) -> Array:
 
 @along.register
 def _(use: Product, v: Array) -> Array:
-    with jax.default_matmul_precision("highest"):
+    with exactly():
         return _dot(linear(accumulate(use.a), v), use.delta)
 
 
 @along.register
 def _(use: Convolution, v: Array) -> Array:
     geometry = {name: getattr(use, name) for name in ("stride", "padding", "dilation", "groups")}
-    with jax.default_matmul_precision("highest"):
+    with exactly():
         return _dot(conv(accumulate(use.a), v, **geometry), use.delta)
 
 

@@ -11,6 +11,7 @@ from jaxnn.numerics import safe_sqrt
 from jaxnn.per_example.clip import Clip, flat
 from jaxnn.per_example.forms import Explicit, Form, explicit, forms, settled
 from jaxnn.per_example.measures import sq_norm
+from jaxnn.per_example.outer import exactly
 from jaxnn.per_example.select import layers_of, require_independent
 from jaxnn.tape import Tape, Use, Whole, total, wide_total
 from jaxnn.types import Array, Params, PyTree, Scalar
@@ -58,7 +59,8 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
             f"got shape {jnp.shape(weights)}."
         )
     pairs = zip(tape.uses, tape.leaves, strict=True)
-    return tree_of(tape, [total(uses, leaf, weights) for uses, leaf in pairs])
+    with exactly():
+        return tree_of(tape, [total(uses, leaf, weights) for uses, leaf in pairs])
 
 
 def mean_grad(tape: Tape) -> Params:
@@ -94,7 +96,8 @@ def wide_means(where: str, tape: Tape) -> list[Array]:
     if tape.examples == 0:
         raise ValueError(f"{where}: the mean over an empty batch (N = 0) is not defined; give at least one example.")
     rows = zip(tape.uses, tape.leaves, forms(tape), strict=True)
-    return [wide_total(_cheapest(uses, settled(form)), leaf) / tape.examples for uses, leaf, form in rows]
+    with exactly():
+        return [wide_total(_cheapest(uses, settled(form)), leaf) / tape.examples for uses, leaf, form in rows]
 
 
 def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
@@ -130,7 +133,8 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
     n = safe_sqrt(_summed(tape, [sq_norm(form) for form in found]))
     factors = _factors(clip, n)
     pairs = zip(tape.uses, tape.leaves, found, strict=True)
-    return tree_of(tape, [total(_cheapest(uses, form), leaf, factors) for uses, leaf, form in pairs]), n
+    with exactly():
+        return tree_of(tape, [total(_cheapest(uses, form), leaf, factors) for uses, leaf, form in pairs]), n
 
 
 def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]) -> tuple[Params, dict[str, Array]]:
@@ -172,7 +176,9 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
     }
     factors = {layer: _factors(clip[layer], n[layer]) for layer in layers}
     rows = zip(tape.uses, tape.leaves, found, places, strict=True)
-    return tree_of(tape, [total(_cheapest(uses, form), leaf, factors[place]) for uses, leaf, form, place in rows]), n
+    with exactly():
+        sums = [total(_cheapest(uses, form), leaf, factors[place]) for uses, leaf, form, place in rows]
+    return tree_of(tape, sums), n
 
 
 def materialize(tape: Tape) -> PyTree:

@@ -96,9 +96,9 @@ def test_is_algorithm_7_4(memory: int, scaled: bool) -> None:
     assert state.count == STEPS
     assert_close((state.params, state.updates), before, rtol=1e-10, atol=1e-13)
     order = [i % memory for i in range(STEPS - 1 - len(pairs), STEPS - 1)]
-    assert_close(state.diff_params_memory[np.array(order)], np.stack([s for s, _ in pairs]), rtol=1e-9, atol=1e-14)
-    assert_close(state.diff_updates_memory[np.array(order)], np.stack([y for _, y in pairs]), rtol=1e-9, atol=1e-14)
-    assert_close(state.weights_memory[np.array(order)], np.array([1 / (s @ y) for s, y in pairs]), rtol=1e-9)
+    assert_close(state.diff_params_memory[np.array(order)], np.stack([s for s, _ in pairs]), rtol=1e-7, atol=1e-14)
+    assert_close(state.diff_updates_memory[np.array(order)], np.stack([y for _, y in pairs]), rtol=1e-7, atol=1e-14)
+    assert_close(state.weights_memory[np.array(order)], np.array([1 / (s @ y) for s, y in pairs]), rtol=1e-7)
 
 
 @functools.partial(jax.jit, static_argnums=0)

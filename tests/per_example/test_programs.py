@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import per_example
+from jaxnn import backprop, per_example
 from tests.helpers import float64
 from tests.per_example.cases import N, flat, gap, make, vector
-from tests.per_example.programs import NETS, PROGRAMS, program, shapes
+from tests.per_example.programs import FROM_A_TAPE, LOSS, NETS, PROGRAMS, program, shapes
 
 QUICK = [
     ("mlp", "value_and_grad"), ("mlp", "clipped_grad"), ("mlp", "gram"), ("cnn", "value_and_grad"),
@@ -131,6 +132,28 @@ def test_programs_lower_for_cuda_and_tpu(net: str, name: str) -> None:
         return exported.mlir_module()
 
     assert_alike(net, name, _count(module(64)), _count(module(512)))
+
+
+def products(f: Any, net: str) -> tuple[int, int]:
+    """How many matrix products and convolutions a program has on a GPU: (at the highest precision, at the default)."""
+    module = jax.export.export(jax.jit(f), platforms=["cuda"])(*shapes(net, 64)).mlir_module()
+    lines = [line for line in module.splitlines() if re.search(r"stablehlo\.(dot_general|convolution)", line)]
+    exact = sum("HIGHEST" in line for line in lines)
+    return exact, len(lines) - exact
+
+
+@pytest.mark.parametrize("net", ["cnn", pytest.param("mlp", marks=pytest.mark.slow)])
+def test_gradients_have_the_precision_that_is_set_and_statistics_the_highest(net: str) -> None:
+    """As `jax.grad`, the gradient may run in TensorFloat-32; what is made of a tape may not."""
+    assert products(program(net, "value_and_grad"), net)[0] == 0
+    with jax.default_matmul_precision("highest"):
+        assert products(program(net, "value_and_grad"), net)[1] == 0
+    backward = products(backprop.record(NETS[net][0], LOSS), net)
+    assert backward[0] == 0
+    for name in FROM_A_TAPE:
+        exact, default = products(program(net, name), net)
+        assert default == backward[1], name
+        assert exact > 0 or (net == "mlp" and name in ("norms", "materialize")), name
 
 
 @functools.cache
