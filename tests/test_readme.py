@@ -69,3 +69,13 @@ def test_the_results_are_those_that_were_written() -> None:
         row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
         error, spread = result["mean"]["test_error_percent"], result["standard_deviation"]["test_error_percent"]
         assert f"| {error:.2f} ± {spread:.2f}% | {result['seeds']['seconds'][0]:.0f} s |" in row
+
+
+def test_the_table_of_single_examples_is_what_was_written() -> None:
+    tables = json.loads((ROOT / "benchmarks" / "results" / "per_example-cpu.json").read_text())["tables"]
+    labels = {"gradient": "mean gradient", "clipped sum": "clipped sum", "variance": "variance"}
+    for quantity, label in labels.items():
+        lines = [line for line in README.splitlines() if line.startswith(f"| {label} |")]
+        for line, table in zip(lines, ("mlp 128", "cnn 128"), strict=True):
+            row = next(r for r in tables[table]["rows"] if (r["quantity"], r["rival"]) == (quantity, "jaxnn"))
+            assert line.split("|")[2].strip() == f"{row['over jax.grad'][0]:.2f}"
