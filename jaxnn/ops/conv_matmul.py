@@ -46,12 +46,12 @@ def conv_as_matmul(
         Array([9., 9.], dtype=float32)
     """
     *window, c_in, c_out = w.shape
-    x = _padded(x, pads)
-    out = _output_sizes(x.shape[1:-1], tuple(window), stride, dilation)
+    x = padded(x, pads)
+    out = output_sizes(x.shape[1:-1], tuple(window), stride, dilation)
     inner, outer = _split(tuple(window), c_in)
 
     def product(k: tuple[int, ...]) -> Array:
-        columns = _columns(x, k, inner, out, stride, dilation, groups)
+        columns = columns_of(x, k, inner, out, stride, dilation, groups)
         return _grouped_product(columns, w[k].reshape(columns.shape[2], groups, c_out // groups))
 
     return functools.reduce(operator.add, map(product, outer)).reshape(x.shape[0], *out, c_out).astype(x.dtype)
@@ -93,7 +93,7 @@ def conv_weight_grad_as_matmul(
         both = (errors, columns) if columns.shape[-1] > errors.shape[-1] else (columns, errors)
         return _over_positions(*(z.reshape(-1, *z.shape[2:]) for z in both))
 
-    found = sum_examples(some, step, _padded(x, pads), dy)  # (G, D, p) or (G, p, D)
+    found = sum_examples(some, step, padded(x, pads), dy)  # (G, D, p) or (G, p, D)
     c_in, c_out = x.shape[-1] // groups, dy.shape[-1]
     by_group = jnp.moveaxis(found, 0, 1) if found.shape[-1] == c_out // groups else jnp.moveaxis(found, 2, 0)
     return by_group.reshape(*window, c_in, c_out)
@@ -129,7 +129,7 @@ def conv_weight_grads_as_matmul(
         by_group = _over_positions(*_columns_and_errors(x, dy, window, stride, dilation, groups))
         return jnp.swapaxes(by_group, 1, 2).reshape(x.shape[0], *window, x.shape[-1] // groups, dy.shape[-1])
 
-    return map_examples(some, step, _padded(x, pads), dy)
+    return map_examples(some, step, padded(x, pads), dy)
 
 
 def bytes_of_columns(x: Array, dy: Array, window: Shape) -> int:
@@ -147,7 +147,7 @@ def _columns_and_errors(
 ) -> tuple[Array, Array]:
     """What a kernel met, (n, T, G, D), of a padded x, and what came back, (n, T, G, p)."""
     offsets = list(itertools.product(*map(range, window)))
-    columns = _columns(x, (), offsets, dy.shape[1:-1], stride, dilation, groups)
+    columns = columns_of(x, (), offsets, dy.shape[1:-1], stride, dilation, groups)
     errors = dy.reshape(dy.shape[0], -1, groups, dy.shape[-1] // groups)
     return columns.reshape(*errors.shape[:3], -1), errors
 
@@ -164,13 +164,23 @@ def _over_positions(a: Array, b: Array) -> Array:
     return product(a, b, (((kept,), (kept,)), (batch, batch)))
 
 
-def _padded(x: Array, pads: tuple[tuple[int, int], ...]) -> Array:
-    """x with zeros around its spatial axes; a negative padding cuts off."""
+def padded(x: Array, pads: tuple[tuple[int, int], ...]) -> Array:
+    """x with zeros around its spatial axes; a negative padding cuts off.
+
+    Example:
+        >>> padded(jnp.ones((1, 2, 1)), ((1, 0),)).ravel()
+        Array([0., 1., 1.], dtype=float32)
+    """
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
 
 
-def _output_sizes(sizes: Shape, window: Shape, stride: Shape, dilation: Shape) -> Shape:
-    """The spatial sizes of the outputs, from those of the padded inputs."""
+def output_sizes(sizes: Shape, window: Shape, stride: Shape, dilation: Shape) -> Shape:
+    """The spatial sizes of the outputs, from those of the padded inputs.
+
+    Example:
+        >>> output_sizes((28,), (3,), (2,), (1,))
+        (13,)
+    """
     return tuple((n - (k - 1) * d - 1) // s + 1 for n, k, d, s in zip(sizes, window, dilation, stride, strict=True))
 
 
@@ -180,7 +190,7 @@ def _split(window: Shape, c_in: int) -> tuple[list[tuple[int, ...]], list[tuple[
     return [list(itertools.product(*map(range, axes))) for axes in (window[split:], window[:split])]  # type: ignore
 
 
-def _columns(
+def columns_of(
     x: Array,
     outer: tuple[int, ...],
     inner: list[tuple[int, ...]],
@@ -189,7 +199,13 @@ def _columns(
     dilation: Shape,
     groups: int,
 ) -> Array:
-    """For each output position the entries of x that the kernel meets at one outer offset: (N T, groups, D)."""
+    """For each output position the entries of x that the kernel meets at one outer offset: (N T, groups, D).
+
+    Example:
+        >>> columns_of(jnp.arange(3.0).reshape(1, 3, 1), (), [(0,), (1,)], (2,), (1,), (1,), 1)[:, 0]
+        Array([[0., 1.],
+               [1., 2.]], dtype=float32)
+    """
 
     def slice_at(offset: tuple[int, ...]) -> Array:
         starts = [k * d for k, d in zip(offset, dilation, strict=True)]

@@ -6,11 +6,9 @@ import itertools
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-from jax import lax
-
 from jaxnn.checks import pair
 from jaxnn.ops.conv import Padding, resolve_padding
+from jaxnn.ops.conv_matmul import columns_of, output_sizes, padded
 from jaxnn.types import Array, Shape
 
 
@@ -42,6 +40,7 @@ def conv_patches(
         processing, section 2.1.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> conv_patches(jnp.arange(4.0).reshape(1, 4, 1), (2,))[0, :, 0]
         Array([[0., 1.],
                [1., 2.],
@@ -50,15 +49,8 @@ def conv_patches(
     dims = x.ndim - 2
     stride, dilation = pair("conv_patches", "stride", stride, dims), pair("conv_patches", "dilation", dilation, dims)
     pads = resolve_padding("conv_patches", padding, x.shape[1:-1], window, stride, dilation)
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
-    out = tuple(
-        (n - (k - 1) * d - 1) // s + 1 for n, k, d, s in zip(x.shape[1:-1], window, dilation, stride, strict=True)
-    )
-
-    def seen_at(offset: tuple[int, ...]) -> Array:
-        starts = [k * d for k, d in zip(offset, dilation, strict=True)]
-        stops = [start + (o - 1) * s + 1 for start, o, s in zip(starts, out, stride, strict=True)]
-        part = lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *stride, 1))
-        return part.reshape(x.shape[0], math.prod(out), groups, x.shape[-1] // groups)
-
-    return lax.concatenate([seen_at(offset) for offset in itertools.product(*map(range, window))], dimension=3)
+    x = padded(x, pads)
+    out = output_sizes(x.shape[1:-1], window, stride, dilation)
+    offsets = list(itertools.product(*map(range, window)))
+    columns = columns_of(x, (), offsets, out, stride, dilation, groups)
+    return columns.reshape(x.shape[0], math.prod(out), *columns.shape[1:])
