@@ -186,8 +186,8 @@ def test_where_we_differ_staircase_is_exact() -> None:
     assert float(schedules.exponential_decay(1.0, steps, 0.5, staircase=True)(count)) == 2.0**-15
 
 
-def test_where_we_differ_a_fractional_power_compiled() -> None:
+def test_a_fractional_power_is_exact_at_its_end_when_compiled() -> None:
+    """With XLA's optimizations, which these tests leave out, optax's own is NaN there for some lengths."""
     settings = {"init_value": 0.5, "end_value": 0.02, "power": 1.7, "transition_steps": 9}
-    assert np.isnan(optax_values(optax.polynomial_schedule(**settings))[9:]).all()
     got = jax.jit(schedules.polynomial_schedule(**settings))(jnp.asarray(COUNTS))
     np.testing.assert_allclose(got[9:], 0.02, rtol=1e-6)
