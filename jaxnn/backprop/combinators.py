@@ -59,7 +59,12 @@ def forward(
         >>> forward(Relu, (), (), jnp.array([[-1.0, 2.0]]))[0]
         Array([[0., 2.]], dtype=float32)
     """
-    return rule_of(layer).forward(layer, params, state, x, key=key, train=train)
+    made = rule_of(layer).forward(layer, params, state, x, key=key, train=train)
+    if not isinstance(made, tuple) or len(made) != 3:
+        raise TypeError(
+            f"{layer.kind.name}: a rule's forward must return (y, state, cache), got {type(made).__name__}."
+        )
+    return made
 
 
 def backward(

@@ -14,6 +14,7 @@ from jaxnn.backprop.combinators import backward, forward
 from jaxnn.backprop.gradient import coupled_layers, tape_of, uses_of
 from jaxnn.checks import require_function, require_positive_int
 from jaxnn.layers.base import Layer, require_net
+from jaxnn.losses.mean import require_one_each
 from jaxnn.tape import Columns, Tape, error_of
 from jaxnn.types import Array, Key, Loss, Params, State
 
@@ -25,7 +26,8 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
     the Hessian of its loss with respect to its outputs (`losses.hessian_root_of`). Exactly: the columns of S_i are sent
     back, C = the number of outputs of an example. With `samples`, that many random errors with the same second moment
     (`losses.sampled_error_of`; labels drawn from the model where the loss is the logarithm of a probability), each over
-    sqrt(samples): unbiased, and cheaper where outputs are many.
+    sqrt(samples): unbiased, and cheaper where outputs are many. Where a loss is not convex in the outputs, the negative
+    eigenvalues of H_i count as 0, so that G is positive semi-definite.
 
     Args:
         net: a network; in evaluation mode.
@@ -69,9 +71,11 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
         return drawn / jnp.sqrt(jnp.asarray(samples, drawn.dtype))
 
     def recorded(params: Params, state: State, x: Array, y: Array, *, key: Key | None = None) -> Columns:
-        outputs, _, cache = forward(net, params, state, x)
+        outputs, _, cache = forward(net, params, state, jnp.asarray(x))
+        each = loss(outputs, y)
+        require_one_each(each, outputs.shape[0])
         sent = errors(outputs, y, key).astype(outputs.dtype)
-        return _columns(net, params, cache, loss(outputs, y), outputs, sent, fisher=losses.is_likelihood(loss))
+        return _columns(net, params, cache, each, outputs, sent, fisher=losses.is_likelihood(loss))
 
     return recorded
 

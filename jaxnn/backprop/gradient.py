@@ -12,10 +12,10 @@ from jaxnn import losses
 from jaxnn.backprop.checkpoint import checkpointed
 from jaxnn.backprop.combinators import AtLogits
 from jaxnn.backprop.fused import output_error
-from jaxnn.backprop.rule import Cache, Collect, Rule, gradient_of, rule_of
+from jaxnn.backprop.rule import Cache, Collect, Rule, gradient_of, leaves_of_uses, rule_of
 from jaxnn.checks import require_function
 from jaxnn.layers.base import Layer, require_net
-from jaxnn.losses.mean import combined_weights, weighted_mean
+from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
 from jaxnn.tape import Tape
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
@@ -52,8 +52,8 @@ def value_and_grad(
 
     Raises:
         TypeError: net is not a Layer, or loss or regularizer not a function.
-        ValueError: `remat_every` with a network that is not a serial; later, parameters of another network, a loss
-            that does not return one value for each example, or weights that do not fit them.
+        ValueError: `remat_every` with a network that is not a serial; later, a tree of parameters that is not the
+            network's, a loss that does not return one value for each example, or weights that do not fit them.
 
     Reference:
         Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
@@ -78,6 +78,7 @@ def value_and_grad(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[tuple[Array, State], Params]:
         rule = rule_of(net) if saving is None else saving
+        x, y = jax.tree.map(jnp.asarray, (x, y))
         outputs, new_state, cache = rule.forward(net, params, state, x, key=key, train=True)
         w = combined_weights(losses.example_weights(loss, y), weights)
         value = weighted_mean(loss(outputs, y), w)
@@ -124,11 +125,14 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
     Returns:
         `recorded(params, state, x, y, *, key=None, train=False) -> Tape`. With train=True the network is in training
         mode (dropout, which needs the key; batch normalization over the batch, which leaves single examples without a
-        gradient of their own). Regularizers are no part of an example's loss: add their gradient to the mean.
+        gradient of their own). `value_and_grad` is in training mode always: for the same gradient of a network with
+        dropout, pass train=True and its key. Regularizers are no part of an example's loss: add their gradient to the
+        mean.
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.
-        ValueError: later, parameters of another network.
+        ValueError: later, a tree of parameters that is not the network's, a loss that does not return one value for
+            each example, a rule whose uses do not fit the parameters.
 
     Reference:
         Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
@@ -149,9 +153,12 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
     ) -> Tape:
         rule = rule_of(net)
+        x, y = jax.tree.map(jnp.asarray, (x, y))
         outputs, _, cache = rule.forward(net, params, state, x, key=key, train=train)
+        each = loss(outputs, y)
+        require_one_each(each, outputs.shape[0])
         uses = _sweep(rule, net, params, cache, error_of(outputs, y, cache), uses_of)
-        return tape_of(params, loss(outputs, y), outputs, uses, coupled_layers(net, train))
+        return tape_of(params, each, outputs, uses, coupled_layers(net, train))
 
     return recorded
 
@@ -165,7 +172,9 @@ def uses_of(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -
         >>> uses_of(rule_of(dense), dense, params, jnp.ones((4, 2)), jnp.ones((4, 1)))["w"][0].shape
         (2, 1)
     """
-    return rule.uses(layer, params, cache, dy)
+    uses = rule.uses(layer, params, cache, dy)
+    leaves_of_uses(uses, params, where=layer.kind.name)
+    return uses
 
 
 def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: tuple[str, ...]) -> Tape:

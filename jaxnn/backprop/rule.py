@@ -13,6 +13,7 @@ an activation (y = a, x = z). Each rule's docstring derives its own two lines.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.layers.base import Kind, Layer, pair_of
-from jaxnn.tape import Whole, total
+from jaxnn.tape import Use, Whole, total
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 Cache: TypeAlias = Any
@@ -67,7 +68,8 @@ class Rule:
         forward: `(layer, params, state, x, *, key, train) -> (y, state, cache)`.
         input_grad: `(layer, params, cache, dy) -> dx`: what moves the error down.
         uses: `(layer, params, cache, dy) -> ` a tree like params with a tuple of `jaxnn.tape` uses for each array: what
-            makes a gradient, of the mean loss or of each example's.
+            makes a gradient, of the mean loss or of each example's. An array that is used twice has two uses in its
+            tuple.
         couples: `(layer, train) -> bool`, whether examples see each other.
         by_hand: `(layer) -> bool`, whether nothing is left to `jax.vjp` with this layer's settings; for `coverage`.
 
@@ -115,16 +117,43 @@ def gradient_of(uses: PyTree, params: Params, weights: Array | None = None, *, w
         >>> gradient_of({"b": (Addition(jnp.ones((4, 1, 2))),)}, {"b": jnp.zeros(2)})
         {'b': Array([4., 4.], dtype=float32)}
     """
-    structure: Any
     leaves, structure = jax.tree.flatten(params)
+    found = leaves_of_uses(uses, params, where=where)
+    return jax.tree.unflatten(structure, [total(u, p, weights) for u, p in zip(found, leaves, strict=True)])
+
+
+def leaves_of_uses(uses: PyTree, params: Params, *, where: str) -> list[tuple[Use, ...]]:
+    """The tuple of uses of each parameter, in the order of `jax.tree.leaves(params)`, checked.
+
+    Raises:
+        ValueError: the tree of uses is not that of the parameters, or a use has another shape than its parameter.
+
+    Example:
+        >>> from jaxnn.tape import Addition
+        >>> leaves_of_uses({"b": (Addition(jnp.ones((4, 1, 2))),)}, {"b": jnp.zeros(3)}, where="mine")
+        Traceback (most recent call last):
+        ValueError: mine: a use of ['b'] gives gradients of shape (2,), the parameter has shape (3,). Uses have axes ...
+    """
+    structure: Any
+    places, structure = jax.tree.flatten_with_path(params)
     try:
         found = structure.flatten_up_to(uses)
     except ValueError:
+        found = [None]
+    if not all(isinstance(u, tuple) and all(isinstance(use, Use) for use in u) for u in found):
+        kinds = jax.tree.map(lambda x: type(x).__name__, uses, is_leaf=lambda x: isinstance(x, Use))
         raise ValueError(
             f"{where}: the rule's uses must be a tree like the parameters, {structure}, with a tuple of jaxnn.tape "
-            f"uses for each array, got {uses!r:.80}. Give Rule(forward, input_grad, uses) the function that makes it."
-        ) from None
-    return jax.tree.unflatten(structure, [total(u, p, weights) for u, p in zip(found, leaves, strict=True)])
+            f"uses for each array, got {kinds}. Give Rule(forward, input_grad, uses) the function that makes it."
+        )
+    for (path, param), of_one in zip(places, found, strict=True):
+        for use in of_one:
+            if math.prod(use.shape) != math.prod(jnp.shape(param)):
+                raise ValueError(
+                    f"{where}: a use of {jax.tree_util.keystr(path)} gives gradients of shape {use.shape}, the "
+                    f"parameter has shape {jnp.shape(param)}. Uses have axes (N, T, ...): examples, positions, entries."
+                )
+    return found
 
 
 RULES: dict[Kind, Rule] = {}

@@ -15,9 +15,30 @@ def combined_weights(first: Array | None, second: Array | None) -> Array | None:
         >>> combined_weights(None, jnp.ones(2))
         Array([1., 1.], dtype=float32)
     """
-    if first is None or second is None:
-        return second if first is None else first
-    return first * second
+    if second is None:
+        return first
+    if first is None:
+        return jnp.asarray(second)
+    return first * jnp.asarray(second)
+
+
+def require_one_each(values: Array, examples: int | None = None) -> None:
+    """Raise unless these are the losses of examples, one for each.
+
+    Raises:
+        ValueError: not of shape (N,).
+
+    Example:
+        >>> require_one_each(jnp.zeros(()))
+        Traceback (most recent call last):
+        ValueError: expected one loss for each example, shape (N,), got shape (). Use a loss of jaxnn.losses, or ...
+    """
+    if values.ndim != 1 or examples not in (None, values.shape[0]):
+        shape = "(N,)" if examples is None else f"({examples},)"
+        raise ValueError(
+            f"expected one loss for each example, shape {shape}, got shape {values.shape}. Use a loss of jaxnn.losses, "
+            "or average your own over all but the first axis."
+        )
 
 
 def weighted_mean(values: Array, weights: Array | None) -> Array:
@@ -29,11 +50,7 @@ def weighted_mean(values: Array, weights: Array | None) -> Array:
         >>> weighted_mean(jnp.array([1.0, 5.0]), jnp.array([1.0, 0.0]))
         Array(1., dtype=float32)
     """
-    if values.ndim != 1:
-        raise ValueError(
-            f"expected one loss for each example, shape (N,), got shape {values.shape}. Use a loss of jaxnn.losses, "
-            "or average your own over all but the first axis."
-        )
+    require_one_each(values)
     if values.shape[0] == 0:
         raise ValueError("the mean over an empty batch (N = 0) is not defined; give at least one example.")
     values = accumulate(values)

@@ -1,6 +1,6 @@
 """Statistics of single examples' gradients, from the tape of ONE backward pass. Floor 5.
 
-A `Tape` (of `backprop.record`, or from any JAX function) holds for each use of a parameter what it saw (a) and the
+A `Tape` (of `backprop.record`) holds for each use of a parameter what it saw (a) and the
 error that came back (delta), of the SUMMED loss: g_i, the gradient of example i's loss, is a known function of
 (a_i, delta_i), and most statistics need no g_i at all. All functions are pure, and work under jit, vmap and scan.
 

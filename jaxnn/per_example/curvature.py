@@ -17,7 +17,7 @@ from jaxnn.per_example.moments import second_moment
 from jaxnn.per_example.norms import sq_norms
 from jaxnn.per_example.outer import HIGHEST
 from jaxnn.per_example.products import gram
-from jaxnn.per_example.select import require_independent
+from jaxnn.per_example.select import require_columns
 from jaxnn.per_example.sums import tree_of
 from jaxnn.tape import Columns, Product, Tape, Use
 from jaxnn.types import Array, PyTree
@@ -45,8 +45,8 @@ def diag_ggn(columns: Columns) -> PyTree:
         >>> diag_ggn(sample_columns())["w"][:, 0]
         Array([5.5, 4. ], dtype=float32)
     """
+    require_columns("diag_ggn", columns)
     tape = columns.tape
-    require_independent("diag_ggn", tape, 1)
     found = [
         (_of_product(uses[0]) if _is_product(uses) else _over_columns(columns, functools.partial(_squares, i)))
         for i, uses in enumerate(tape.uses)
@@ -78,6 +78,7 @@ def diag_fisher(columns: Columns) -> PyTree:
         >>> diag_fisher(sample_columns())["b"]
         Array([1.5], dtype=float32)
     """
+    require_columns("diag_fisher", columns)
     if not columns.fisher:
         raise ValueError(
             "diag_fisher: the Fisher information needs a loss that is -log of a probability, such as "
@@ -133,7 +134,7 @@ def trace(columns: Columns) -> Array:
         >>> trace(sample_columns())
         Array(11., dtype=float32)
     """
-    require_independent("trace", columns.tape, 1)
+    require_columns("trace", columns)
     return jnp.sum(_over_columns(columns, sq_norms)) / columns.tape.examples
 
 
@@ -161,6 +162,8 @@ def ntk(columns: Columns, other: Columns | None = None) -> Array:
                [ 4., 10.]], dtype=float32)
     """
     other = columns if other is None else other
+    for each in (columns, other):
+        require_columns("ntk", each)
     mine = columns.as_examples()
     products = gram(mine, None if other is columns else other.as_examples())
     n, m = columns.tape.examples, other.tape.examples

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn.per_example.forms import joined
 from jaxnn.per_example.outer import HIGHEST, Outer
-from jaxnn.per_example.select import layers_of, require_independent
+from jaxnn.per_example.select import layers_of, require_columns
 from jaxnn.tape import Addition, Columns, Convolution, Product, Use, errors
 from jaxnn.types import Array
 
@@ -33,8 +33,7 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
     uncorrelated (the convention for convolutions of KFC, and of what is called "expand"); see `kfac_reduce`.
 
     Args:
-        columns: of `backprop.ggn_record`, exact or sampled (labels from the model). For the empirical Fisher take
-            `Columns` of a tape's own errors.
+        columns: of `backprop.ggn_record`, exact or sampled (labels from the model).
 
     Returns:
         For the path of each layer with a weight matrix or an ungrouped convolution, its `Factors`, float32 or float64.
@@ -109,7 +108,7 @@ def _with_one(a: Array) -> Array:
 
 def _pairs(where: str, columns: Columns) -> list[tuple[str, Array, Array, bool]]:
     """(path, a (N, T, d), delta (C, N, T, p), whether there is a bias) of each layer that has a block."""
-    require_independent(where, columns.tape, 1)
+    require_columns(where, columns)
     tape, first = columns.tape, columns.at(0)
     places = layers_of(tape)
     biased = {place for place, uses in zip(places, tape.uses, strict=True) if _only(uses, Addition)}

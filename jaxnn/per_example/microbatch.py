@@ -46,6 +46,10 @@ def over_microbatches(f: Callable[..., tuple[Sums, Each]], data: tuple[PyTree, .
         (10,)
     """
     size = require_positive_int("over_microbatches", "size", size)
+    if not isinstance(data, tuple):
+        raise TypeError(
+            f"over_microbatches: data must be the tuple of f's arguments, (x, y), got {type(data).__name__}."
+        )
     lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(data)}
     if len(lengths) != 1 or lengths <= {(), (0,)}:
         raise ValueError(

@@ -47,7 +47,7 @@ def variance(tape: Tape, ddof: int = 0) -> PyTree:
 
     Args:
         tape: of N > ddof examples.
-        ddof: 0 divides by N, 1 by N - 1 (unbiased).
+        ddof: 0 divides by N (so that one example has variance 0), 1 by N - 1 (unbiased).
 
     Returns:
         A tree like params, in the accumulation dtype (float32, float64).

@@ -73,6 +73,10 @@ def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
         Array(1.875, dtype=float32)
     """
     require_independent("noise_scale", tape, 2)
+    if not isinstance(before, NoiseScale | None):
+        raise TypeError(
+            f"noise_scale: before must be the NoiseScale of the batches before, got {type(before).__name__}."
+        )
     n = tape.examples
     m = jnp.mean(sq_norms(tape))
     squares = [jnp.sum(jnp.square(g)) for g in wide_means("noise_scale", tape)]

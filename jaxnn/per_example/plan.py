@@ -10,6 +10,7 @@ import jax
 from jaxnn.per_example import blocks
 from jaxnn.per_example.forms import GRAM, PRODUCT, Form, Sparse, joined, strategy
 from jaxnn.per_example.outer import Outer
+from jaxnn.per_example.select import require_tape
 from jaxnn.tape import Product, Tape, Use, Whole
 from jaxnn.types import Shape
 
@@ -81,6 +82,7 @@ def plan(tape: Tape) -> Plan:
         ---------  ------  --------  -  ------------------  -----  -----
         total                                                  14     24
     """
+    require_tape("plan", tape)
     rows = zip(tape.paths, tape.leaves, tape.uses, strict=True)
     return Plan(_row(path, leaf, uses, tape.examples) for path, leaf, uses in rows)
 

@@ -27,14 +27,14 @@ def gram(tape: Tape, other: Tape | None = None) -> Array:
     -eta <g_i, h_j> is the change of test loss j by a step on example i, to first order.
 
     Args:
-        tape: of N examples.
-        other: of M examples and the same parameters; None for `tape` itself.
+        tape: of N >= 1 examples.
+        other: of M >= 1 examples and the same parameters; None for `tape` itself.
 
     Returns:
         (N, M), float32 or float64.
 
     Raises:
-        ValueError: batch-coupled layers; tapes of different parameters.
+        ValueError: batch-coupled layers; no example; tapes of different parameters.
 
     Reference:
         Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing gradient
@@ -48,7 +48,7 @@ def gram(tape: Tape, other: Tape | None = None) -> Array:
     """
     other = tape if other is None else other
     for each in (tape, other):
-        require_independent("gram", each)
+        require_independent("gram", each, 1)
     here, there = (dict(zip(each.paths, shapes_of(each), strict=True)) for each in (tape, other))
     if here != there:
         raise ValueError(f"gram: the tapes must be of the same parameters, got {here} and {there}.")
@@ -68,7 +68,7 @@ def cosine(tape: Tape, other: Tape | None = None) -> Array:
         (N, M), float32 or float64, in [-1, 1] but for rounding.
 
     Raises:
-        ValueError: batch-coupled layers; tapes of different parameters.
+        ValueError: batch-coupled layers; no example; tapes of different parameters.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -85,21 +85,21 @@ def jvp_examples(tape: Tape, direction: Params) -> Array:
     """g_i . v: how fast each example's loss grows when the parameters move along v.
 
     Args:
-        tape: of N examples.
+        tape: of N >= 1 examples.
         direction: v, a tree like params.
 
     Returns:
         (N,), float32 or float64.
 
     Raises:
-        ValueError: batch-coupled layers; another tree or other shapes than params.
+        ValueError: batch-coupled layers; N = 0; another tree or other shapes than params.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
         >>> jvp_examples(sample_tape(), {"w": jnp.array([[1.0], [0.0]]), "b": jnp.array([1.0])})
         Array([2., 8.], dtype=float32)
     """
-    require_independent("jvp_examples", tape)
+    require_independent("jvp_examples", tape, 1)
     leaves, structure = jax.tree.flatten(direction)
     shapes = tuple(jnp.shape(v) for v in leaves)
     if structure != tape.structure or shapes != shapes_of(tape):

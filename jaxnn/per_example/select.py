@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import jax
 
-from jaxnn.tape import Tape
+from jaxnn.tape import Columns, Tape
 
 
 def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
     """The tape of some of the parameters: every statistic of it is that of a network in which only these are trained.
+
+    Layers that couple the examples go on doing so, wherever they stand: its statistics raise as those of the whole do.
 
     Args:
         tape: any tape.
@@ -21,14 +23,18 @@ def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
         A tape with None in place of all other parameters.
 
     Raises:
-        ValueError: no parameter has such a path.
+        TypeError: not a tape.
+        ValueError: no parameter has such a path, or no path is given.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
         >>> select(sample_tape(), "['w']").paths
         ("['w']",)
     """
-    prefixes = (layer,) if isinstance(layer, str) else tuple(layer)
+    require_tape("select", tape)
+    prefixes = (layer,) if isinstance(layer, str) else tuple(layer) if isinstance(layer, Sequence) else ()
+    if not prefixes or not all(isinstance(prefix, str) for prefix in prefixes):
+        raise ValueError(f"select: expected the beginning of a path such as '[0]', or several, got {layer!r}.")
     for prefix in prefixes:
         if not any(_begins(path, prefix) for path in tape.paths):
             raise ValueError(
@@ -67,10 +73,51 @@ def layers_of(tape: Tape) -> tuple[str, ...]:
     return tuple(jax.tree_util.keystr(path[:-1]) for path, _ in places)
 
 
+def require_tape(where: str, tape: object) -> None:
+    """Raise unless this is a tape of `backprop.record`.
+
+    Raises:
+        TypeError: something else, such as `Columns`.
+
+    Example:
+        >>> require_tape("norms", 3)
+        Traceback (most recent call last):
+        TypeError: norms: expected a Tape, which backprop.record(net, loss)(params, state, x, y) makes, got int.
+    """
+    if isinstance(tape, Tape):
+        return
+    about = " Its .at(column) is the tape of one column." if isinstance(tape, Columns) else ""
+    raise TypeError(
+        f"{where}: expected a Tape, which backprop.record(net, loss)(params, state, x, y) makes, "
+        f"got {type(tape).__name__}.{about}"
+    )
+
+
+def require_columns(where: str, columns: object, at_least: int = 1) -> None:
+    """Raise unless these are `Columns` of at least so many examples that do not see each other.
+
+    Raises:
+        TypeError: something else, such as a tape.
+        ValueError: as of `require_independent`.
+
+    Example:
+        >>> require_columns("trace", 3)
+        Traceback (most recent call last):
+        TypeError: trace: expected Columns, which backprop.ggn_record or output_record makes, got int.
+    """
+    if not isinstance(columns, Columns):
+        raise TypeError(
+            f"{where}: expected Columns, which backprop.ggn_record or output_record makes, "
+            f"got {type(columns).__name__}."
+        )
+    require_independent(where, columns.tape, at_least)
+
+
 def require_independent(where: str, tape: Tape, at_least: int = 0) -> None:
     """Raise unless examples have gradients of their own, and there are enough of them.
 
     Raises:
+        TypeError: not a tape.
         ValueError: the tape went through a layer in which examples see each other, or holds too few examples.
 
     Example:
@@ -79,6 +126,7 @@ def require_independent(where: str, tape: Tape, at_least: int = 0) -> None:
         Traceback (most recent call last):
         ValueError: variance: needs at least 3 examples, got a tape of 2.
     """
+    require_tape(where, tape)
     if tape.coupled:
         raise ValueError(
             f"{where}: a single example has no gradient of its own here: in {', '.join(tape.coupled)} every example's "

@@ -12,7 +12,7 @@ from jaxnn.per_example.clip import Clip, flat
 from jaxnn.per_example.forms import Explicit, Form, explicit, forms, settled
 from jaxnn.per_example.measures import sq_norm
 from jaxnn.per_example.outer import exactly
-from jaxnn.per_example.select import layers_of, require_independent
+from jaxnn.per_example.select import layers_of, require_independent, require_tape
 from jaxnn.tape import Tape, Use, Whole, total, wide_total
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -34,14 +34,14 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
     An example of weight 0 does not count even where its gradient is infinite or NaN.
 
     Args:
-        tape: of N examples.
+        tape: of N >= 1 examples.
         weights: (N,), any real numbers.
 
     Returns:
         A tree like params, in the parameters' dtypes; sums run in float32 or float64.
 
     Raises:
-        ValueError: batch-coupled layers; weights of another shape.
+        ValueError: batch-coupled layers; N = 0; weights of another shape.
 
     Reference:
         Lee, J. & Kifer, D. (2021). Scaling up differentially private deep learning with fast per-example gradient
@@ -52,7 +52,7 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
         >>> weighted_grad(sample_tape(), jnp.array([1.0, 0.5]))["b"]
         Array([2.], dtype=float32)
     """
-    require_independent("weighted_grad", tape)
+    require_independent("weighted_grad", tape, 1)
     if jnp.shape(weights) != (tape.examples,):
         raise ValueError(
             f"weighted_grad: expected one weight for each of {tape.examples} examples, shape ({tape.examples},), "
@@ -93,6 +93,7 @@ def wide_means(where: str, tape: Tape) -> list[Array]:
         >>> wide_means("mean_grad", sample_tape())[0]
         Array([1.5], dtype=float32)
     """
+    require_tape(where, tape)
     if tape.examples == 0:
         raise ValueError(f"{where}: the mean over an empty batch (N = 0) is not defined; give at least one example.")
     rows = zip(tape.uses, tape.leaves, forms(tape), strict=True)
@@ -108,7 +109,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
     and TensorFloat-32 do not loosen the bound. The sum is not divided by N.
 
     Args:
-        tape: of N examples.
+        tape: of N >= 1 examples.
         clip: C >= 0, may be infinite, may be traced; or a function from norms (N,) to factors (N,): `flat`,
             `automatic`, `psac`.
 
@@ -116,7 +117,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
         (a tree like params, in the parameters' dtypes; the norms before clipping (N,)).
 
     Raises:
-        ValueError: batch-coupled layers; C negative, if known; factors of another shape.
+        ValueError: batch-coupled layers; N = 0; C negative, if known; factors of another shape.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
@@ -128,7 +129,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
         >>> sums["b"], norms.round(1)
         (Array([2.], dtype=float32), Array([2.4, 6.3], dtype=float32))
     """
-    require_independent("clipped_grad", tape)
+    require_independent("clipped_grad", tape, 1)
     found = [settled(form) for form in forms(tape)]
     n = safe_sqrt(_summed(tape, [sq_norm(form) for form in found]))
     factors = _factors(clip, n)
@@ -143,14 +144,14 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
     One number C for all L layers means C_l = C / sqrt(L), which bounds the norm of an example's whole gradient by C.
 
     Args:
-        tape: of N examples.
+        tape: of N >= 1 examples.
         clip: C, or for the path of each layer ("[0]") its own bound or function from norms to factors.
 
     Returns:
         (a tree like params, in the parameters' dtypes; for the path of each layer the norms before clipping (N,)).
 
     Raises:
-        ValueError: batch-coupled layers; paths that are not those of the layers; a bound negative, if known.
+        ValueError: batch-coupled layers; N = 0; paths that are not those of the layers; a bound negative, if known.
 
     Reference:
         McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent language
@@ -162,7 +163,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
         >>> sums["b"]
         Array([2.], dtype=float32)
     """
-    require_independent("clipped_grad_by_layer", tape)
+    require_independent("clipped_grad_by_layer", tape, 1)
     places = layers_of(tape)
     layers = dict.fromkeys(places)
     if not isinstance(clip, Mapping):
@@ -185,7 +186,7 @@ def materialize(tape: Tape) -> PyTree:
     """g_i themselves: N times the memory of the parameters, for small networks and tests.
 
     Args:
-        tape: of N examples.
+        tape: of N >= 1 examples.
 
     Returns:
         A tree like params with arrays (N, *shape), in the accumulation dtype (float32, float64).
@@ -199,7 +200,7 @@ def materialize(tape: Tape) -> PyTree:
         Array([[1., 2.],
                [6., 0.]], dtype=float32)
     """
-    require_independent("materialize", tape)
+    require_independent("materialize", tape, 1)
     pairs = zip(forms(tape), tape.leaves, strict=True)
     return tree_of(tape, [explicit(form).reshape(tape.examples, *leaf.shape) for form, leaf in pairs])
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxnn import optim, plots
 from jaxnn.data import Dataset, Splits
@@ -118,7 +119,7 @@ def draw(found: Norms) -> dict[str, Figure]:
         left.hist(values, bins, weights=share, histtype="stepfilled", color=colour, alpha=0.15)
         left.hist(values, bins, weights=share, histtype="step", color=colour, linewidth=1.8, label=label)
     left.set_xscale("log")
-    shorter = f" (below {floor:.0e}: in the first bin)" if found.norms.min() < floor else ""
+    shorter = f" (below {floor:.1g}: in the first bin)" if found.norms.min() < floor else ""
     left.set_xlabel(f"gradient norm of an example{shorter}", fontsize=11)
     left.set_ylabel("training examples (% in each bin)", fontsize=11)
     left.legend(fontsize=9, loc="upper left")
@@ -126,7 +127,8 @@ def draw(found: Norms) -> dict[str, Figure]:
     for q, values, colour in reversed(list(zip(QUANTILES, quantiles, plots.COLOURS, strict=False))):
         right.plot(values, color=colour, linewidth=2, label="median" if q == 0.5 else f"{100 * q:g}% are below")
     right.set_yscale("log")
-    right.set_ylim(bottom=floor / 2)
+    right.set_ylim(bottom=max(float(quantiles.min()) / 1.3, LEAST))
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_xlabel("epoch", fontsize=11)
     right.set_ylabel("gradient norm of an example", fontsize=11)
     right.legend(fontsize=9)
