@@ -6,9 +6,9 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 ROOMS = (
-    "activations", "backprop", "checks", "cli", "compare", "data", "initializers", "landscapes", "layers", "losses",
-    "metrics", "models", "numerics", "ops", "optim", "per_example", "plots", "schedules", "studies",
-    "tape", "train", "tree", "types",
+    "activations", "backprop", "checks", "classic", "cli", "compare", "data", "gallery", "initializers", "landscapes",
+    "layers", "losses", "metrics", "models", "numerics", "ops", "optim", "per_example", "playground", "plots",
+    "schedules", "studies", "tape", "train", "tree", "types",
 )  # fmt: skip
 
 

@@ -1,0 +1,40 @@
+"""What a picture of the gallery is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One figure of the gallery and what is told beside it.
+
+    Attributes:
+        name: of its file, in small letters and hyphens.
+        title: one line.
+        caption: what is to be seen, in two to four sentences of plain English.
+        equation: in matplotlib's mathtext, without dollar signs; "" for none.
+        source: the primary source: author, year, title.
+        draw: makes the figure: `jaxnn.plots.figure` with title, labels, units and legend. No arguments: seeds and sizes
+            are fixed, so that the figure is the same each time.
+
+    Example:
+        >>> from jaxnn import plots
+        >>> Picture("empty", "Nothing", "Nothing is to be seen.", "", "", lambda: plots.figure()[0]).name
+        'empty'
+    """
+
+    name: str
+    title: str
+    caption: str
+    equation: str
+    source: str
+    draw: Callable[[], Figure]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise ValueError(f"Picture: name must be small letters, digits and hyphens, got {self.name!r}.")
