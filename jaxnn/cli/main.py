@@ -14,6 +14,7 @@ import tyro
 
 import jaxnn
 from jaxnn.cli.config import TrainConfig
+from jaxnn.cli.gallery import GalleryConfig, gallery
 from jaxnn.cli.predict import PredictConfig, predict
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.cli.study import STUDIES, study
@@ -28,6 +29,7 @@ commands:
   train      train a network on images and write a run folder; with no option, on the embedded digits
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES
   study      study the gradients of single examples:  jaxnn study NAME
+  gallery    draw all figures of the library, with a page that shows them:  jaxnn gallery --out DIR
 
 studies: {", ".join(STUDIES)}
 recipes (jaxnn train --recipe NAME): {", ".join(RECIPES)}
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str) -> Callable[[list[str]], Any]:
-    commands = {"train": _train, "predict": _predict, "study": _study}
+    commands = {"train": _train, "predict": _predict, "study": _study, "gallery": _gallery}
     if name not in commands:
         raise UsageError(f"no command {name!r}{_nearest(name, commands)}; there are: {', '.join(commands)}")
     return commands[name]
@@ -91,6 +93,10 @@ def _study(words: list[str]) -> None:
     if name not in STUDIES:
         raise UsageError(f"no study {name!r}{_nearest(name, STUDIES)}; there are: {', '.join(STUDIES)}")
     study(name, _parse(f"study {name}", STUDIES[name].config, rest, None))
+
+
+def _gallery(words: list[str]) -> None:
+    gallery(_parse("gallery", GalleryConfig, words, None))
 
 
 def _parse(command: str, config: type[C], words: list[str], default: C | None) -> C:

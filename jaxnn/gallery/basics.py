@@ -1,0 +1,151 @@
+"""Pictures of what networks are built of: activations, losses, the filters that a convolution learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxnn import activations, data, losses, models, optim, plots, train
+from jaxnn.gallery.base import Picture
+from jaxnn.layers import Conv, Dense, GlobalMaxPool, Relu
+from jaxnn.plots import COLOURS
+from jaxnn.types import Array
+
+ACTIVATIONS = (
+    activations.heaviside, activations.piecewise_linear, activations.sigmoid, activations.tanh,
+    activations.relu, activations.softplus, activations.gelu, activations.silu,
+)  # fmt: skip
+
+
+def _activations() -> Figure:
+    """Eight activations, each with its derivative."""
+    z = jnp.linspace(-4, 4, 401)
+    fig, axes = plots.figure(2, 4, width=2.9, height=2.5, sharex=True, sharey=True)
+    for ax, function in zip(axes.flat, ACTIVATIONS, strict=True):
+        ax.axhline(0, color="black", linewidth=0.6, alpha=0.5)
+        ax.axvline(0, color="black", linewidth=0.6, alpha=0.5)
+        ax.plot(z, _broken(function(z)), color=COLOURS[0], linewidth=2, label="s(z)")
+        ax.plot(z, _broken(activations.derivative_of(function)(z)), color=COLOURS[1], linestyle="--", label="s'(z)")
+        ax.set_title(function.__name__.replace("_", " "), fontsize=12)
+        ax.set_ylim(-1.2, 2.2)
+    for ax in axes[1]:
+        ax.set_xlabel("z", fontsize=11)
+    axes[0, 0].legend(fontsize=10, loc="upper left")
+    return fig
+
+
+def _losses() -> Figure:
+    """Losses of a residual, and losses of a margin."""
+    fig, (left, right) = plots.figure(1, 2, width=4.8, height=3.8)
+    residual = jnp.linspace(-3, 3, 301)
+    of_residual: dict[str, Callable[[Array, Array], Array]] = {
+        "half squared error": losses.half_squared_error,
+        "absolute error": losses.absolute_error,
+        "Huber": losses.huber,
+        "log cosh": losses.log_cosh,
+    }
+    margin = jnp.linspace(-2.5, 3, 301)
+    of_margin: dict[str, Callable[[Array, Array], Array]] = {
+        "square": losses.square_loss,
+        "logistic": losses.logistic,
+        "hinge": losses.hinge,
+        "perceptron": losses.perceptron_loss,
+    }
+    for ax, x, named, target in ((left, residual, of_residual, 0.0), (right, margin, of_margin, 1.0)):
+        for (name, loss), colour, dash in zip(named.items(), COLOURS, ("-", "--", "-.", ":"), strict=False):
+            ax.plot(x, loss(x, jnp.full_like(x, target)), dash, color=colour, linewidth=2.2, label=name)
+        ax.set_ylim(-0.1, 4.5)
+        ax.set_ylabel("loss", fontsize=11)
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=10)
+    right.step([-2.5, 0, 3], [1, 1, 0], where="post", color="black", linewidth=1, label="mistake (0 or 1)")
+    right.legend(fontsize=10)
+    left.set_xlabel("residual y - d", fontsize=11)
+    right.set_xlabel("margin d f", fontsize=11)
+    left.set_title("Regression", fontsize=12)
+    right.set_title("Classification, d = -1 or +1", fontsize=12)
+    return fig
+
+
+def _filters() -> Figure:
+    """Filters that a convolution learned on digits, and what each answers to one of them."""
+    digits = data.load("digits")
+    count = 8
+    net = models.serial(Conv(count, 5, padding="SAME"), Relu, Conv(32, 3), Relu, GlobalMaxPool, Dense(10))
+    # The penalty takes from the filters what the digits do not ask for: their random beginnings.
+    result = train.fit(
+        net,
+        losses.softmax_cross_entropy,
+        optim.adam(5e-3),
+        digits.train,
+        key=jax.random.key(0),
+        epochs=15,
+        batch_size=50,
+        regularizer=losses.l2(1e-3),
+        progress=False,
+    )
+    filters = np.asarray(result.params[0]["w"])[:, :, 0]
+    first = models.serial(*net.parts[:2])
+    image = digits.validation.x[int(np.flatnonzero(digits.validation.y == 5)[0])]
+    answers = np.asarray(first.predict(result.params[:2], (), jnp.asarray(image)[None]))[0]
+    fig, axes = plots.figure(2, count + 1, width=1.2, height=1.35)
+    limit = np.abs(filters).max()
+    axes[0, 0].set_axis_off()
+    plots.show(axes[1, 0], image)
+    axes[1, 0].set_title("digit", fontsize=11)
+    for j in range(count):
+        weights = axes[0, j + 1].imshow(filters[..., j], cmap="PuOr", vmin=-limit, vmax=limit)
+        axes[0, j + 1].set_title(f"filter {j + 1}", fontsize=11)
+        axes[1, j + 1].imshow(answers[..., j], cmap="gray_r", vmin=0, vmax=answers.max())
+        axes[1, j + 1].set_title("answer", fontsize=11)
+    for ax in axes.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    fig.colorbar(weights, ax=axes[0].tolist(), label="weight", shrink=0.9)
+    return fig
+
+
+def _broken(values: Array) -> np.ndarray:
+    """The values with a gap where they jump, so that no line is drawn along the jump."""
+    broken = np.array(values, np.float64)
+    broken[1:][np.abs(np.diff(broken)) > 0.5] = np.nan
+    return broken
+
+
+PICTURES = (
+    Picture(
+        "activations",
+        "Activation functions and their derivatives",
+        "What a unit puts out, and the slope that backpropagation multiplies an error by. A threshold has slope 0 "
+        "wherever it has one, so that nothing can be learned through it; sigmoid and tanh pass errors near 0 only. "
+        "ReLU and its smooth relatives pass them for every positive z.",
+        r"\delta^{l} = ((W^{l+1})^T \delta^{l+1}) \cdot s'(z^{l})",
+        "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.",
+        _activations,
+    ),
+    Picture(
+        "losses",
+        "Loss functions",
+        "Left, what a residual costs: squares weigh one large error more than many small ones, the others grow only "
+        "linearly. Right, what a margin costs: each of the four is convex, and all but the perceptron's lie above the "
+        "count of mistakes (logistic once it is divided by log 2); only the square loss punishes being too right.",
+        r"\frac{1}{2}(y-d)^2 \qquad |y-d| \qquad \max(0,\,1-d f) \qquad \log(1+e^{-d f})",
+        "Cox, D. R. (1958). The regression analysis of binary sequences. Huber, P. J. (1964). Robust estimation of a "
+        "location parameter. Cortes, C. & Vapnik, V. (1995). Support-vector networks.",
+        _losses,
+    ),
+    Picture(
+        "filters",
+        "What the filters of a convolution learn",
+        "Eight filters of 5 x 5 weights after training on handwritten digits (purple positive, orange negative), and "
+        "where each of them answers to a five after its ReLU. Most have become detectors of strokes and edges of one "
+        "direction, though nobody told them to.",
+        r"z_{ij} = \sum_{u,v} w_{uv}\, x_{i+u,\,j+v} + b",
+        "LeCun, Y. et al. (1989). Backpropagation applied to handwritten zip code recognition.",
+        _filters,
+    ),
+)

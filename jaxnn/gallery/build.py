@@ -1,0 +1,210 @@
+"""All figures in one folder, with a page that shows them: captions, equations and primary sources."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import html
+import importlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import matplotlib
+import rich.console
+import rich.progress
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from jaxnn import plots
+from jaxnn.gallery.base import Picture
+
+MODULES = {
+    "basics": "Building blocks",
+    "neurons": "Neurons and their learning rules",
+    "constructions": "Networks by construction",
+    "optimization": "Optimization",
+    "generalization": "Learning and generalization",
+}
+"""The modules of this package that hold PICTURES, in the order of the page, and the titles of their chapters."""
+
+STYLE = """
+body { font: 17px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 2rem auto;
+  padding: 0 1rem; }
+nav li { margin: .1rem 0; }
+figure { margin: 0 0 3.5rem; }
+figure > a > img { max-width: 100%; height: auto; border: 1px solid #ddd; }
+figcaption p { margin: .6rem 0; }
+.equation { max-width: 100%; }
+.source { color: #555; font-size: 15px; }
+"""
+
+
+def chapters() -> dict[str, tuple[Picture, ...]]:
+    """The pictures by the title of their chapter.
+
+    Raises:
+        ValueError: two pictures of one name.
+
+    Example:
+        >>> [picture.name for picture in chapters()["Building blocks"]]
+        ['activations', 'losses', 'filters']
+    """
+    found = {title: importlib.import_module(f"jaxnn.gallery.{name}").PICTURES for name, title in MODULES.items()}
+    names = [picture.name for pictures in found.values() for picture in pictures]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"gallery: the names of pictures must differ, got {', '.join(doubled)} more than once.")
+    return found
+
+
+def build(folder: str | Path, *, only: Sequence[str] = (), progress: bool = True) -> Path:
+    """Write NAME.png for each picture, and index.html, which shows those whose file lies in the folder.
+
+    Args:
+        folder: made if need be; files of the same name are written over.
+        only: names of pictures; none for all.
+        progress: whether to show a bar (a line for each figure where the output is not a terminal).
+
+    Returns:
+        The path of index.html. It opens from the disk and asks nothing of a network.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> build(folder, only=["losses"], progress=False).name, (folder / "losses.png").exists()
+        ('index.html', True)
+    """
+    folder = Path(folder)
+    found = chapters()
+    pictures = _chosen([picture for each in found.values() for picture in each], only)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _Progress(len(pictures), enabled=progress) as bar:
+        for picture in pictures:
+            bar.begin(picture.name)
+            try:
+                plots.save(picture.draw(), folder / f"{picture.name}.png")
+            except Exception as error:
+                error.add_note(f"raised by the picture {picture.name!r}")
+                raise
+            bar.done(picture.name)
+    there = {title: [p for p in each if (folder / f"{p.name}.png").exists()] for title, each in found.items()}
+    index = folder / "index.html"
+    index.write_text(page({title: each for title, each in there.items() if each}), encoding="utf-8")
+    return index
+
+
+def page(found: Mapping[str, Sequence[Picture]]) -> str:
+    """The HTML that shows pictures by chapter; each figure's file lies beside it.
+
+    Example:
+        >>> picture = Picture("empty", "Nothing", "Nothing is to be seen.", "x < 1", "", lambda: plots.figure()[0])
+        >>> '<h2>None</h2>' in page({"None": [picture]})
+        True
+    """
+    return "\n".join(_page(found)) + "\n"
+
+
+def equation_svg(equation: str) -> bytes:
+    r"""An equation in matplotlib's mathtext as an SVG picture, cut to its size.
+
+    Args:
+        equation: without dollar signs, such as r"\frac{1}{2} (y - d)^2".
+
+    Raises:
+        ValueError: it is no mathtext.
+
+    Example:
+        >>> equation_svg("x^2")[:5]
+        b'<?xml'
+    """
+    fig = Figure()
+    FigureCanvasSVG(fig)
+    fig.text(0, 0, f"${equation}$", fontsize=14)
+    out = io.BytesIO()
+    # Letters as outlines: no font is needed to see them. A fixed salt and no date: the same bytes each time.
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "jaxnn", "mathtext.fontset": "cm"}):
+        fig.savefig(out, format="svg", bbox_inches="tight", pad_inches=0.04, transparent=True, metadata={"Date": None})
+    return out.getvalue()
+
+
+def _page(found: Mapping[str, Sequence[Picture]]) -> Iterator[str]:
+    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    # An empty icon, or browsers ask for one.
+    yield f'<title>jaxnn gallery</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>'
+    yield "<h1>jaxnn gallery</h1>\n<nav>"
+    for title, pictures in found.items():
+        yield f"<p>{html.escape(title)}</p>\n<ul>"
+        yield from (f'<li><a href="#{p.name}">{html.escape(p.title)}</a></li>' for p in pictures)
+        yield "</ul>"
+    yield "</nav>"
+    for title, pictures in found.items():
+        yield f"<h2>{html.escape(title)}</h2>"
+        for picture in pictures:
+            yield from _figure(picture)
+    yield "</body>\n</html>"
+
+
+def _figure(picture: Picture) -> Iterator[str]:
+    title = html.escape(picture.title)
+    yield f'<figure id="{picture.name}">\n<h3>{title}</h3>'
+    yield f'<a href="{picture.name}.png"><img src="{picture.name}.png" alt="{title}" loading="lazy"></a>\n<figcaption>'
+    yield f"<p>{html.escape(picture.caption)}</p>"
+    if picture.equation:
+        drawn = base64.b64encode(equation_svg(picture.equation)).decode()
+        told = html.escape(picture.equation)
+        yield f'<p><img class="equation" src="data:image/svg+xml;base64,{drawn}" alt="{told}"></p>'
+    if picture.source:
+        yield f'<p class="source">{html.escape(picture.source)}</p>'
+    yield "</figcaption>\n</figure>"
+
+
+def _chosen(pictures: Sequence[Picture], only: Sequence[str]) -> list[Picture]:
+    by_name = {picture.name: picture for picture in pictures}
+    for name in only:
+        if name not in by_name:
+            close = difflib.get_close_matches(name, by_name, n=1)
+            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(f"gallery: no picture {name!r}{meant}; there are: {', '.join(by_name)}.")
+    return [by_name[name] for name in only or by_name]
+
+
+class _Progress:
+    """A bar over figures on a terminal; a plain line for each where the output is not a terminal."""
+
+    def __init__(self, total: int, *, enabled: bool) -> None:
+        self._console = rich.console.Console(stderr=True)
+        self._lines = enabled and not self._console.is_terminal
+        self._total, self._count = total, 0
+        columns = (
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.BarColumn(bar_width=20),
+            rich.progress.TextColumn("{task.fields[name]}"),
+            rich.progress.TimeElapsedColumn(),
+        )
+        self._bar = rich.progress.Progress(
+            *columns, console=self._console, disable=not enabled or not self._console.is_terminal
+        )
+        self._task = self._bar.add_task("gallery", total=total, name="")
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, name: str) -> None:
+        self._bar.update(self._task, name=name)
+
+    def done(self, name: str) -> None:
+        self._count += 1
+        self._bar.update(self._task, advance=1)
+        if self._lines:
+            self._console.print(f"{self._count}/{self._total}  {name}", highlight=False, soft_wrap=True)
