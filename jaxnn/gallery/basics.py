@@ -58,12 +58,12 @@ def _losses() -> Figure:
     for ax, x, named, target in ((left, residual, of_residual, 0.0), (right, margin, of_margin, 1.0)):
         for (name, loss), colour, dash in zip(named.items(), COLOURS, ("-", "--", "-.", ":"), strict=False):
             ax.plot(x, loss(x, jnp.full_like(x, target)), dash, color=colour, linewidth=2.2, label=name)
-        ax.set_ylim(-0.1, 4.5)
+        ax.set_ylim(-0.1, 6)
         ax.set_ylabel("loss", fontsize=11)
         ax.grid(alpha=0.3)
         ax.legend(fontsize=10)
-    right.step([-2.5, 0, 3], [1, 1, 0], where="post", color="black", linewidth=1, label="mistake (0 or 1)")
-    right.legend(fontsize=10)
+    right.step([-2.5, 0, 3], [1, 0, 0], where="post", color="black", linewidth=1.2, label="mistake, 0 or 1")
+    right.legend(fontsize=10, loc="upper right")
     left.set_xlabel("residual y - d", fontsize=11)
     right.set_xlabel("margin d f", fontsize=11)
     left.set_title("Regression", fontsize=12)
@@ -124,7 +124,8 @@ PICTURES = (
         "wherever it has one, so that nothing can be learned through it; sigmoid and tanh pass errors near 0 only. "
         "ReLU and its smooth relatives pass them for every positive z.",
         r"\delta^{l} = ((W^{l+1})^T \delta^{l+1}) \cdot s'(z^{l})",
-        "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.",
+        "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating "
+        "errors.",
         _activations,
     ),
     Picture(

@@ -1,0 +1,52 @@
+"""`jaxnn gallery` on cheap pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxnn.cli.main import main
+
+
+def test_pictures_and_the_page_are_written(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "gallery"
+    assert main(["gallery", "--out", str(out), "--only", "losses", "activations"]) == 0
+    assert {path.name for path in out.iterdir()} == {"losses.png", "activations.png", "index.html"}
+    assert f"gallery: {out / 'index.html'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--only", "loses"], "no picture 'loses' (did you mean 'losses'?); there are: activations, losses"),
+        (["--seed", "1"], "--seed"),
+    ],
+)
+def test_bad_arguments_print_one_line_and_exit_2(
+    words: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["gallery", *words]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("jaxnn: ")
+    assert text in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["gallery", "--out", str(tmp_path / "file"), "--only", "losses"]) == 2
+    assert "file" in capsys.readouterr().err
+
+
+def test_help_names_the_options(capsys: Any) -> None:
+    assert main(["--help"]) == 0
+    assert "gallery" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["gallery", "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--out" in shown
+    assert "--only" in shown

@@ -1,0 +1,175 @@
+"""The folder that `build` writes: what is drawn, what the page shows, and that it asks nothing of a network."""
+
+from __future__ import annotations
+
+import html.parser
+import importlib
+import re
+import types
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib.image
+import pytest
+
+from jaxnn import gallery, plots
+from jaxnn.gallery import build as built
+from jaxnn.gallery.base import Picture
+
+DRAWN: list[str] = []
+
+
+def picture(name: str, **settings: Any) -> Picture:
+    def draw() -> Any:
+        DRAWN.append(name)
+        fig, ax = plots.figure()
+        ax.plot([0, 1])
+        return fig
+
+    told: dict[str, Any] = {"title": f"Of {name} & <co>", "caption": "A line.", "equation": r"\frac{1}{2} x^2 < y"}
+    return Picture(name, **{**told, "source": "Someone (1950).", "draw": draw, **settings})
+
+
+CHAPTERS = {"first": (picture("one"), picture("two", equation="", source="")), "second": (picture("three"),)}
+
+
+@pytest.fixture
+def chapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gallery of three small pictures in two modules."""
+    DRAWN.clear()
+    monkeypatch.setattr(built, "MODULES", {name: f"Chapter {name}" for name in CHAPTERS})
+    modules = {f"jaxnn.gallery.{name}": types.SimpleNamespace(PICTURES=each) for name, each in CHAPTERS.items()}
+    monkeypatch.setattr(importlib, "import_module", modules.__getitem__)
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self.open = "", []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def every(self, tag: str, attribute: str) -> list[str]:
+        return [attrs[attribute] or "" for name, attrs in self.tags if name == tag and attribute in attrs]
+
+
+@pytest.mark.usefixtures("chapters")
+def test_all_pictures_are_drawn_and_shown(tmp_path: Path, capsys: Any) -> None:
+    index = built.build(tmp_path / "new" / "folder")
+    assert index == tmp_path / "new" / "folder" / "index.html"
+    assert DRAWN == ["one", "two", "three"]
+    assert [line.split() for line in capsys.readouterr().err.splitlines()] == [
+        ["1/3", "one"], ["2/3", "two"], ["3/3", "three"],
+    ]  # fmt: skip
+    page = Page(index)
+    assert page.open == []
+    images = [src for src in page.every("img", "src") if not src.startswith("data:")]
+    assert images == ["one.png", "two.png", "three.png"]
+    for image in images:
+        assert matplotlib.image.imread(index.parent / image)[..., :3].std() > 0.01
+    for told in ("Chapter first", "Chapter second", "Of one & <co>", "A line.", "Someone (1950)."):
+        assert told in page.text
+    assert page.every("figure", "id") == ["one", "two", "three"]
+    targets = {href.removeprefix("#") for href in page.every("a", "href") if href.startswith("#")}
+    assert targets == {"one", "two", "three"}
+    assert r"\frac{1}{2} x^2 < y" in page.every("img", "alt"), "the equation is told to those who do not see it"
+
+
+@pytest.mark.usefixtures("chapters")
+def test_the_page_asks_nothing_of_a_network(tmp_path: Path) -> None:
+    index = built.build(tmp_path, progress=False)
+    page = Page(index)
+    for tag, attrs in page.tags:
+        assert tag not in ("script", "iframe", "object", "embed")
+        for name in ("src", "href"):
+            value = attrs.get(name) or ""
+            assert re.fullmatch(r"(#[a-z0-9-]+|[a-z0-9-]+\.png|data:.*|)", value), value
+    assert "url(" not in index.read_text()
+    assert "@import" not in index.read_text()
+
+
+@pytest.mark.usefixtures("chapters")
+def test_only_some(tmp_path: Path) -> None:
+    index = built.build(tmp_path, only=["two"], progress=False)
+    assert DRAWN == ["two"]
+    assert Page(index).every("figure", "id") == ["two"], "the page shows what there is"
+    built.build(tmp_path, only=["three"], progress=False)
+    assert DRAWN == ["two", "three"]
+    page = Page(index)
+    assert page.every("figure", "id") == ["two", "three"], "and keeps what was drawn before"
+    assert "Of one" not in page.text
+
+
+@pytest.mark.usefixtures("chapters")
+def test_an_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no picture 'tree' \(did you mean 'three'\?\); there are: one, two, three"):
+        built.build(tmp_path / "x", only=["tree"], progress=False)
+    assert not (tmp_path / "x").exists()
+
+
+def test_names_must_differ(monkeypatch: pytest.MonkeyPatch, chapters: None) -> None:
+    monkeypatch.setitem(CHAPTERS, "second", (picture("one"),))
+    modules = {f"jaxnn.gallery.{name}": types.SimpleNamespace(PICTURES=each) for name, each in CHAPTERS.items()}
+    monkeypatch.setattr(importlib, "import_module", modules.__getitem__)
+    with pytest.raises(ValueError, match="must differ, got one more than once"):
+        built.chapters()
+
+
+def test_a_picture_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, chapters: None, tmp_path: Path) -> None:
+    def broken() -> Any:
+        raise RuntimeError("no")
+
+    bad = types.SimpleNamespace(PICTURES=(picture("bad", draw=broken),))
+    monkeypatch.setattr(importlib, "import_module", lambda name: bad)
+    monkeypatch.setattr(built, "MODULES", {"x": "X"})
+    with pytest.raises(RuntimeError, match="no") as caught:
+        built.build(tmp_path, progress=False)
+    assert caught.value.__notes__ == ["raised by the picture 'bad'"]
+
+
+def test_an_equation_is_a_picture() -> None:
+    drawn = built.equation_svg(r"\frac{1}{2} x^2")
+    root = ElementTree.fromstring(drawn)
+    assert root.tag.endswith("svg")
+    assert 10 < float(root.attrib["width"].removesuffix("pt")) < 60
+    assert drawn == built.equation_svg(r"\frac{1}{2} x^2"), "the same bytes each time"
+    assert not re.search(rb"<text|font-family|href=\"http", drawn)
+    with pytest.raises(ValueError, match=r"\\nothing"):
+        built.equation_svg(r"\nothing{1}")
+
+
+def test_every_picture_of_the_library_is_told_well() -> None:
+    found = built.chapters()
+    assert list(found) == list(built.MODULES.values())
+    pictures = [p for each in found.values() for p in each]
+    assert len(pictures) >= 20
+    for p in pictures:
+        assert isinstance(p, gallery.Picture)
+        assert p.source, p.name
+        assert 2 <= len(re.findall(r"[.?!](?:\s|$)", p.caption)) <= 8, f"{p.name}: two to four sentences"
+        assert not p.title.endswith("."), p.name
+        if p.equation:
+            assert b"<svg" in built.equation_svg(p.equation), p.name
+
+
+@pytest.mark.slow
+def test_the_whole_gallery(tmp_path: Path) -> None:
+    index = built.build(tmp_path, progress=False)
+    shown = Page(index).every("figure", "id")
+    assert shown == [p.name for each in built.chapters().values() for p in each]
+    for name in shown:
+        assert matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3].std() > 0.01, name
