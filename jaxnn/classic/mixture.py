@@ -1,0 +1,150 @@
+"""Mixture-density regression: where one input has several right answers, predict a density rather than their mean."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import losses, models, optim, train
+from jaxnn.checks import require_positive_int
+from jaxnn.data import Dataset
+from jaxnn.initializers import lecun_normal
+from jaxnn.layers import Dense, Layer, Tanh
+from jaxnn.train import FitResult
+from jaxnn.types import Array, DType, Key, Params, Scalar, Shape, State
+
+
+class Mixture(NamedTuple):
+    """For each of N inputs a mixture of M Gaussians in one dimension: sum_m a_m N(y; mu_m, sigma_m^2); each (N, M)."""
+
+    weights: Array
+    means: Array
+    deviations: Array
+
+
+def inverse_problem(key: Key, n: int, *, noise: Scalar = 0.05) -> Dataset:
+    """Points of x = y + 0.3 sin(2 pi y) + U(-noise, noise), y ~ U(0, 1): find y, of which some x has three.
+
+    Args:
+        key: typed random key.
+        n: number of points.
+        noise: half the width of the noise on x.
+
+    Returns:
+        x (n, 1), and y (n, 1) to be found; no classes.
+
+    Reference:
+        Bishop, C. M. (1994). Mixture density networks, section 5.
+
+    Example:
+        >>> inverse_problem(jax.random.key(0), 5).y.shape
+        (5, 1)
+    """
+    y_key, noise_key = jax.random.split(key)
+    y = jax.random.uniform(y_key, (require_positive_int("inverse_problem", "n", n), 1))
+    return Dataset(forward(y) + jax.random.uniform(noise_key, y.shape, y.dtype, -noise, noise), y, "inverse-problem")
+
+
+def forward(y: Array) -> Array:
+    """x = y + 0.3 sin(2 pi y), the problem that has one answer.
+
+    Example:
+        >>> forward(jnp.array([0.0, 0.5, 1.0])).round(6)
+        Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return y + 0.3 * jnp.sin(2 * jnp.pi * y)
+
+
+def fit_mixture(
+    examples: Dataset, *, key: Key, components: int = 3, hidden: int = 20, epochs: int = 200
+) -> tuple[Layer, FitResult]:
+    """Train a network that puts out a mixture, by `losses.mixture_density_nll`.
+
+    Args:
+        examples: x (N, 1), y (N, 1).
+        key: typed random key.
+        components: M.
+        hidden: tanh units.
+        epochs: of Adam in batches of 100, the learning rate 0.02 falling to 0 along a cosine.
+
+    Returns:
+        (net, result).
+
+    Reference:
+        Bishop, C. M. (1994). Mixture density networks.
+
+    Example:
+        >>> net, result = fit_mixture(inverse_problem(jax.random.key(0), 100), key=jax.random.key(1), epochs=1)
+        >>> net.predict(result.params, result.state, jnp.zeros((4, 1))).shape
+        (4, 9)
+    """
+    components = require_positive_int("fit_mixture", "components", components)
+
+    def spread_means(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+        """Biases that start the components side by side in [0, 1], each as wide as its share."""
+        middles = (jnp.arange(components, dtype=dtype) + 0.5) / components
+        log_scale = jnp.full(components, -jnp.log(2.0 * components), dtype)
+        return jnp.concatenate([jnp.zeros(components, dtype), middles, log_scale])
+
+    outputs = Dense(3 * components, w_init=lecun_normal, b_init=spread_means)
+    net = models.serial(Dense(hidden, w_init=lecun_normal), Tanh, outputs)
+    return net, _fit(net, functools.partial(losses.mixture_density_nll, components=components), examples, key, epochs)
+
+
+def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 200) -> tuple[Layer, FitResult]:
+    """The same network with one output under the squared error: it learns the mean of y given x.
+
+    Args:
+        examples, key, hidden, epochs: as for `fit_mixture`.
+
+    Returns:
+        (net, result).
+
+    Example:
+        >>> net, result = fit_mean(inverse_problem(jax.random.key(0), 100), key=jax.random.key(1), epochs=1)
+        >>> net.predict(result.params, result.state, jnp.zeros((4, 1))).shape
+        (4, 1)
+    """
+    net = models.serial(Dense(hidden, w_init=lecun_normal), Tanh, Dense(1, w_init=lecun_normal))
+    return net, _fit(net, losses.half_squared_error, examples, key, epochs)
+
+
+def mixture_at(net: Layer, params: Params, state: State, x: Array) -> Mixture:
+    """The mixtures that a network of `fit_mixture` puts out at inputs x (N, 1).
+
+    Example:
+        >>> net, result = fit_mixture(inverse_problem(jax.random.key(0), 100), key=jax.random.key(1), epochs=1)
+        >>> mixture_at(net, result.params, result.state, jnp.zeros((4, 1))).weights.shape
+        (4, 3)
+    """
+    logits, means, log_scale = jnp.split(net.predict(params, state, x), 3, axis=-1)
+    return Mixture(jax.nn.softmax(logits), means, jnp.exp(log_scale))
+
+
+def density(mixture: Mixture, y: Array) -> Array:
+    """p(y | x) = sum_m a_m N(y; mu_m, sigma_m^2).
+
+    Args:
+        mixture: for N inputs.
+        y: (T,).
+
+    Returns:
+        (N, T).
+
+    Example:
+        >>> one = Mixture(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.ones((1, 1)))
+        >>> density(one, jnp.zeros(1)).round(4)
+        Array([[0.3989]], dtype=float32)
+    """
+    weights, means, deviations = (values[:, None, :] for values in mixture)
+    scaled = (y[None, :, None] - means) / deviations
+    return jnp.sum(weights * jnp.exp(-0.5 * scaled**2) / (deviations * jnp.sqrt(2 * jnp.pi)), axis=-1)
+
+
+def _fit(net: Layer, loss: object, examples: Dataset, key: Key, epochs: int) -> FitResult:
+    batch_size = min(100, len(examples))
+    opt = optim.adam(optim.cosine_decay_schedule(0.02, epochs * (len(examples) // batch_size)))
+    return train.fit(net, loss, opt, examples, key=key, epochs=epochs, batch_size=batch_size, progress=False)  # type: ignore[arg-type]

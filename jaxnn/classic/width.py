@@ -1,0 +1,106 @@
+"""Universal approximation by training: how well networks of one hidden layer fit a function, against their width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn import losses, models, optim, train
+from jaxnn.checks import require_positive_int
+from jaxnn.initializers import lecun_normal, uniform
+from jaxnn.layers import Dense, Layer, Tanh
+from jaxnn.types import Array
+
+WIDTHS = (1, 2, 4, 8, 16, 32)
+
+POINTS = 128
+"""Evenly spaced points of [-1, 1] that are fitted."""
+
+BATCH = 32
+
+
+class Approximations(NamedTuple):
+    """What `approximate` found for W widths and R seeds.
+
+    Attributes:
+        widths: (W,).
+        x, y: (T,), the points and the function there.
+        outputs: (W, R, T), the networks there.
+    """
+
+    widths: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    outputs: np.ndarray
+
+    @property
+    def rms(self) -> np.ndarray:
+        """(W, R), the root of the mean squared error over the points."""
+        return np.asarray(np.sqrt(((self.outputs - self.y) ** 2).mean(axis=-1)))
+
+    @property
+    def largest(self) -> np.ndarray:
+        """(W, R), the largest error over the points: the one that the theorem bounds."""
+        return np.asarray(np.abs(self.outputs - self.y).max(axis=-1))
+
+
+def wavy(x: Array) -> Array:
+    """sin(3 pi x) + x / 2: three waves on a slope, x in [-1, 1].
+
+    Example:
+        >>> wavy(jnp.array([0.0]))
+        Array([0.], dtype=float32)
+    """
+    return jnp.sin(3 * jnp.pi * x) + x / 2
+
+
+def network(width: int) -> Layer:
+    """y = sum_j v_j tanh(w_j x + b_j) + c: `width` tanh units, their turning points spread over [-1, 1].
+
+    Example:
+        >>> from jaxnn import tree
+        >>> tree.size(network(8).init(jax.random.key(0), (1,))[0])
+        25
+    """
+    hidden = Dense(width, w_init=uniform(-6.0, 6.0), b_init=uniform(-4.0, 4.0))
+    return models.serial(hidden, Tanh, Dense(1, w_init=lecun_normal))
+
+
+def approximate(
+    function: Callable[[Array], Array] = wavy, *, widths: Sequence[int] = WIDTHS, seeds: int = 8, epochs: int = 750
+) -> Approximations:
+    """Fit a function on [-1, 1] by networks of each width, all seeds of a width in one vmapped program.
+
+    Adam from learning rate 0.03, falling to 0 along a cosine, on 128 points in batches of 32.
+
+    Args:
+        function: x (T,) -> y (T,), continuous.
+        widths: hidden units, each at least 1.
+        seeds: R, of initial weights and order.
+        epochs: of 4 steps.
+
+    Returns:
+        Approximations.
+
+    Reference:
+        Cybenko, G. (1989). Approximation by superpositions of a sigmoidal function.
+        Hornik, K. (1991). Approximation capabilities of multilayer feedforward networks.
+
+    Example:
+        >>> approximate(widths=(2,), seeds=3, epochs=1).rms.shape
+        (1, 3)
+    """
+    x = jnp.linspace(-1, 1, POINTS)
+    y = function(x)
+    keys = jax.random.split(jax.random.key(0), require_positive_int("approximate", "seeds", seeds))
+    opt = optim.adam(optim.cosine_decay_schedule(0.03, epochs * (POINTS // BATCH)))
+    outputs = []
+    for width in widths:
+        net, points = network(width), (x[:, None], y[:, None])
+        ts, _ = train.ensemble(net, losses.half_squared_error, opt, points, keys=keys, epochs=epochs, batch_size=BATCH)
+        outputs.append(jax.vmap(net.predict, (0, 0, None))(ts.params, ts.state, x[:, None])[..., 0])
+    return Approximations(*map(np.asarray, (widths, x, y, outputs)))

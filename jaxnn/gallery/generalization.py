@@ -1,0 +1,365 @@
+"""Pictures of learning and generalization: what helps on unseen examples, and what hinders learning at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxnn import plots
+from jaxnn.classic import generalization, mixture, saturation, shifts, symmetry, width
+from jaxnn.classic.generalization import Errors
+from jaxnn.gallery.base import Picture
+from jaxnn.initializers import constant, normal
+from jaxnn.plots import COLOURS
+
+TRAINING, VALIDATION = COLOURS[0], COLOURS[1]
+
+
+def _regularizers() -> Figure:
+    fig, axes = plots.figure(2, 2, width=4.6, height=3.3, sharey=True)
+    decay = generalization.weight_decay()
+    panels = (
+        ("Weight decay", "penalty $\\lambda$", [f"{s:g}" for s in decay.settings], decay),
+        *(
+            (title, label, [f"{s:g}" for s in errors.settings], errors)
+            for title, label, errors in (
+                ("Dropout", "fraction of hidden units dropped", generalization.dropout()),
+                ("Augmentation", "largest random shift (pixels)", generalization.augmentation()),
+                ("Ensemble", "networks", generalization.ensembles()),
+            )
+        ),
+    )
+    for ax, (title, label, names, errors) in zip(axes.flat, panels, strict=True):
+        _bands(ax, np.arange(len(names)), errors)
+        ax.set_xticks(range(len(names)), names)
+        ax.set_xlabel(label, fontsize=11)
+        ax.set_title(title, fontsize=12)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("error (%)", fontsize=11)
+    axes[0, 0].legend(fontsize=10)
+    axes[0, 0].set_ylim(0, None)
+    return fig
+
+
+def _early_stopping() -> Figure:
+    found = generalization.early_stopping()
+    fig, axes = plots.figure(1, 2, width=4.8, height=3.6)
+    names = ("loss", "error (%)")
+    values = (
+        (found.curves.training_loss, found.curves.validation_loss),
+        (100 * found.curves.training_error, 100 * found.curves.validation_error),
+    )
+    best = found.best_epoch
+    for ax, name, (training, validation) in zip(axes, names, values, strict=True):
+        _runs(ax, training, TRAINING, "training")
+        _runs(ax, validation, VALIDATION, "validation")
+        at_best = np.asarray(validation)[np.arange(len(best)), best - 1]
+        ax.plot(best, at_best, "o", color="black", markersize=7, zorder=5, label="where early stopping returns to")
+        ax.axvspan(best.min(), best.max(), color="black", alpha=0.07)
+        ax.set_xlabel("epoch", fontsize=11)
+        ax.set_ylabel(name, fontsize=11)
+        ax.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(0, 50)
+    axes[1].legend(fontsize=10)
+    return fig
+
+
+def _batch_norm() -> Figure:
+    runs = generalization.batch_norm()
+    fig, axes = plots.figure(1, 2, width=4.8, height=3.6)
+    for curves, colour, name in zip(runs, COLOURS, ("without", "with batch normalization"), strict=False):
+        for ax, training, validation in (
+            (axes[0], curves.training_loss, curves.validation_loss),
+            (axes[1], 100 * curves.training_error, 100 * curves.validation_error),
+        ):
+            epochs = range(1, training.shape[1] + 1)
+            ax.plot(epochs, np.mean(training, axis=0), color=colour, linewidth=2, label=f"{name}, training")
+            ax.plot(epochs, np.mean(validation, axis=0), "--", color=colour, linewidth=2, label=f"{name}, validation")
+    for ax, label in zip(axes, ("loss", "error (%)"), strict=True):
+        ax.set_xlabel("epoch", fontsize=11)
+        ax.set_ylabel(label, fontsize=11)
+        ax.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(0, None)
+    axes[1].legend(fontsize=10)
+    return fig
+
+
+def _hidden_units() -> Figure:
+    found = generalization.hidden_units()
+    errors, best = found.errors, found.errors.best
+    fig, ax = plots.figure(width=6.4, height=4.0)
+    _bands(ax, errors.settings, errors)
+    chosen, test = int(errors.settings[best]), 100 * found.test.mean()
+    ax.axvline(chosen, color="black", linewidth=1, linestyle=":")
+    label = f"test error of {chosen} units, looked at once: {test:.1f}%"
+    ax.plot(chosen, test, "*", color="black", markersize=13, label=label)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(errors.settings, [str(size) for size in errors.settings])
+    ax.minorticks_off()
+    ax.set_xlabel("hidden units", fontsize=11)
+    ax.set_ylabel("error (%)", fontsize=11)
+    ax.set_ylim(0, 100)
+    ax.legend(fontsize=10)
+    return fig
+
+
+def _symmetry() -> Figure:
+    key = jax.random.key(3)
+    runs = {"equal": symmetry.run(constant(0.5), key=key), "random": symmetry.run(normal(0.5), key=key)}
+    fig, axes = plots.figure(1, 3, width=3.7, height=3.5)
+    for name, ax in zip(runs, axes, strict=False):
+        history = runs[name].history
+        epochs = [record["epoch"] for record in history]
+        for j, (colour, dash) in enumerate(zip(COLOURS[:4], ("-", "--", "-.", ":"), strict=True)):
+            weights = [record[f"unit_{j}"] for record in history]
+            ax.plot(epochs, weights, dash, color=colour, linewidth=5 - j, label=f"unit {j + 1}")
+        ax.set_title(f"{name} initial weights", fontsize=12)
+        ax.set_ylabel("weight for the first input", fontsize=11)
+        axes[2].plot(epochs, [record["loss"] for record in history], linewidth=2,
+                     color=COLOURS[4 if name == "equal" else 2], label=name)  # fmt: skip
+    low, high = (f(ax.get_ylim()[i] for ax in axes[:2]) for i, f in ((0, min), (1, max)))
+    for ax in axes[:2]:
+        ax.set_ylim(low, high)
+    axes[2].set_title("training loss", fontsize=12)
+    axes[2].set_ylabel("cross-entropy (nats)", fontsize=11)
+    axes[2].axhline(np.log(2), color="black", linewidth=1, linestyle=":", label="a coin's, log 2")
+    axes[2].set_ylim(0, None)
+    for ax in axes:
+        ax.set_xlabel("epoch", fontsize=11)
+        ax.grid(alpha=0.3)
+    axes[0].legend(fontsize=10)
+    axes[2].legend(fontsize=10)
+    return fig
+
+
+def _saturation() -> Figure:
+    fig, (slopes, curves, steps) = plots.figure(1, 3, width=3.8, height=3.5)
+    z = jnp.linspace(-8, 8, 201)
+    starts = jnp.linspace(-2, 8, 41)
+    for (name, loss), colour in zip(saturation.LOSSES.items(), (COLOURS[1], COLOURS[0]), strict=True):
+        slopes.plot(z, saturation.slopes(loss, z), color=colour, linewidth=2, label=name)
+        for start, dash in ((1.0, "--"), (5.0, "-")):
+            y = saturation.descend(loss, start)
+            told = f"{name}, from y = {y[0]:.2f}"
+            curves.plot(y, dash, color=colour, linewidth=2, label=told)
+        needed = jax.vmap(lambda start, loss=loss: saturation.steps_until(_long_descent(loss, start)))(starts)
+        steps.plot(starts, jnp.maximum(needed, 1), color=colour, linewidth=2, label=name)
+    slopes.set_xlabel("z", fontsize=11)
+    slopes.set_ylabel("dC/dz, target 0", fontsize=11)
+    slopes.set_title("the error that is sent back", fontsize=12)
+    curves.set_xlabel("step", fontsize=11)
+    curves.set_ylabel("output y, target 0", fontsize=11)
+    curves.set_title("learning curves", fontsize=12)
+    steps.set_yscale("log")
+    steps.set_xlabel("z at the start", fontsize=11)
+    steps.set_ylabel("steps until y < 0.1", fontsize=11)
+    steps.set_title("time lost in saturation", fontsize=12)
+    for ax in (slopes, curves, steps):
+        ax.grid(alpha=0.3)
+    slopes.legend(fontsize=10)
+    curves.legend(fontsize=9)
+    return fig
+
+
+def _long_descent(loss: Any, start: Any) -> Any:
+    return saturation.descend(loss, start, steps=10_000)
+
+
+def _mixture() -> Figure:
+    points = mixture.inverse_problem(jax.random.key(0), 1000)
+    x, y = jnp.linspace(-0.05, 1.05, 221)[:, None], jnp.linspace(-0.1, 1.1, 241)
+    mean_net, mean = mixture.fit_mean(points, key=jax.random.key(1))
+    net, found = mixture.fit_mixture(points, key=jax.random.key(1))
+    predicted = mixture.mixture_at(net, found.params, found.state, x)
+    fig, (left, middle, right) = plots.figure(1, 3, width=3.9, height=3.6)
+    for ax in (left, middle):
+        ax.plot(points.x, points.y, ".", color="0.6", markersize=2.5, label="data" if ax is left else None)
+        ax.set_xlabel("x", fontsize=11)
+        ax.set_ylabel("y", fontsize=11)
+        ax.set_ylim(-0.1, 1.1)
+    left.plot(x, mean_net.predict(mean.params, mean.state, x), color=COLOURS[1], linewidth=2.5, label="least squares")
+    left.legend(fontsize=10, loc="upper left")
+    left.set_title("squared error: the mean", fontsize=12)
+    p = mixture.density(predicted, y)
+    middle.contour(x[:, 0], y, p.T, levels=[0.5, 1, 2, 4, 8], cmap="viridis", linewidths=1.2, zorder=3)
+    for m, colour in enumerate((COLOURS[0], COLOURS[1], COLOURS[3])):
+        # A component is drawn where it carries weight.
+        centre = jnp.where(predicted.weights[:, m] > 0.1, predicted.means[:, m], jnp.nan)
+        middle.plot(x, centre, color=colour, linewidth=2.5, zorder=4)
+        right.plot(x, predicted.weights[:, m], color=colour, linewidth=2, label=f"component {m + 1}")
+    middle.set_title("mixture: density and means", fontsize=12)
+    right.set_xlabel("x", fontsize=11)
+    right.set_ylabel("mixing weight", fontsize=11)
+    right.set_title("mixing weights", fontsize=12)
+    right.set_ylim(-0.02, 1.25)
+    right.legend(fontsize=10, ncols=3, loc="upper center", handlelength=1, columnspacing=1)
+    return fig
+
+
+def _width() -> Figure:
+    found = width.approximate()
+    fig, (left, right) = plots.figure(1, 2, width=5.0, height=3.8)
+    left.plot(found.x, found.y, color="0.75", linewidth=6, label="function")
+    for size, colour, dash in zip((1, 4, 16), COLOURS, (":", "--", "-"), strict=False):
+        i = found.widths.tolist().index(size)
+        best = found.rms[i].argmin()
+        left.plot(found.x, found.outputs[i, best], dash, color=colour, linewidth=2, label=f"width {size}")
+    left.set_xlabel("x", fontsize=11)
+    left.set_ylabel("y", fontsize=11)
+    left.set_title("the best of 8 seeds", fontsize=12)
+    left.legend(fontsize=10)
+    for values, colour, name in ((found.largest, COLOURS[1], "largest error"), (found.rms, COLOURS[0], "rms error")):
+        right.plot(found.widths, values, ".", color=colour, alpha=0.5)
+        right.plot(found.widths, np.median(values, axis=1), color=colour, linewidth=2, label=f"{name}, median")
+    right.set_xscale("log", base=2)
+    right.set_yscale("log")
+    right.set_xticks(found.widths, [str(size) for size in found.widths])
+    right.set_xlabel("hidden units", fontsize=11)
+    right.set_ylabel("error", fontsize=11)
+    right.set_title("error against width, 8 seeds", fontsize=12)
+    right.grid(alpha=0.3)
+    right.legend(fontsize=10)
+    return fig
+
+
+def _shifts() -> Figure:
+    found = {name: shifts.run(name).errors for name in shifts.NETWORKS}
+    found["MLP, trained on shifted digits"] = shifts.run("MLP", augmented=True).errors
+    reach = shifts.BORDER
+    fig, axes = plots.figure(1, len(found), width=2.9, height=3.1, sharey=True)
+    for ax, (name, errors) in zip(axes, found.items(), strict=True):
+        edge = reach + 0.5
+        image = ax.imshow(100 * errors, cmap="cividis", vmin=0, vmax=90, extent=(-edge, edge, edge, -edge))
+        ax.set_title(f"{name}\n{100 * errors[reach, reach]:.1f}% to {100 * errors.max():.1f}%", fontsize=11)
+        ax.set_xlabel("right (pixels)", fontsize=11)
+        ax.set_xticks(range(-reach, reach + 1, 2))
+    axes[0].set_ylabel("down (pixels)", fontsize=11)
+    fig.colorbar(image, ax=axes.tolist(), label="validation error (%)", shrink=0.85)
+    return fig
+
+
+def _bands(ax: Any, x: Any, errors: Errors) -> None:
+    """Mean training and validation errors in percent, and the range over seeds."""
+    for values, colour, marker, name in (
+        (errors.training, TRAINING, "o", "training"),
+        (errors.validation, VALIDATION, "s", "validation"),
+    ):
+        percent = 100 * values
+        ax.fill_between(x, percent.min(axis=1), percent.max(axis=1), color=colour, alpha=0.2, linewidth=0)
+        ax.plot(x, percent.mean(axis=1), color=colour, marker=marker, linewidth=2, label=name)
+    ax.grid(alpha=0.3)
+
+
+def _runs(ax: Any, values: Any, colour: str, name: str) -> None:
+    """A faint line for each run (R, E), a bold one for their mean."""
+    epochs = np.arange(1, values.shape[1] + 1)
+    for run in values:
+        ax.plot(epochs, run, color=colour, linewidth=0.8, alpha=0.4)
+    ax.plot(epochs, np.mean(values, axis=0), color=colour, linewidth=2, label=name)
+
+
+PICTURES = (
+    Picture(
+        "regularizers",
+        "Four ways to do better on examples not seen",
+        "A network of 100 hidden units learns 200 digits by heart: its training error is 0, and its validation error is "
+        "what these four means lower. Lines are means, bands the range over runs. Too much weight decay or too much "
+        "shifting makes the training error rise, and validation follows; an ensemble costs nothing but time.",
+        r"C(\theta) = \frac{1}{N} \sum_i C_i(\theta) + \lambda\, w^T w",
+        "Krogh, A. & Hertz, J. A. (1992). A simple weight decay can improve generalization. Srivastava, N. et al. (2014). "
+        "Dropout. Simard, P. Y. et al. (2003). Best practices for convolutional neural networks. Hansen, L. K. & "
+        "Salamon, P. (1990). Neural network ensembles.",
+        _regularizers,
+    ),
+    Picture(
+        "early-stopping",
+        "Early stopping",
+        "The training loss falls for ever, while the validation loss turns upward: the network grows sure of its mistakes. "
+        "Early stopping returns to the epoch of the least validation loss (dots, one for each of four seeds). The error "
+        "rate hardly minds here; the probabilities do.",
+        r"t^* = \arg\min_t \; C_{\mathrm{validation}}(\theta_t)",
+        "Prechelt, L. (1998). Early stopping - but when?",
+        _early_stopping,
+    ),
+    Picture(
+        "batch-norm",
+        "Batch normalization of a deep network",
+        "Five hidden layers under plain gradient descent with one learning rate. Where the inputs of each ReLU are "
+        "normalized over the batch, training needs a fraction of the epochs; the lines are means over four seeds.",
+        r"y = \gamma \, \frac{z - \mu_B}{\sqrt{\sigma_B^2 + \epsilon}} + \beta",
+        "Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal "
+        "covariate shift.",
+        _batch_norm,
+    ),
+    Picture(
+        "hidden-units",
+        "The number of hidden units, chosen on a validation split",
+        "Each size is trained from four seeds. With few units training and validation errors are both high: the network "
+        "under-fits. The size of least mean validation error is chosen, and only that one ever sees the test set.",
+        "",
+        "Stone, M. (1974). Cross-validatory choice and assessment of statistical predictions.",
+        _hidden_units,
+    ),
+    Picture(
+        "symmetry",
+        "Equal initial weights never part",
+        "Four hidden units learn the exclusive or. Units that start alike get equal gradients and stay alike (left, four "
+        "lines in one), so that the network is worth a single unit and its loss stays high. From random weights the units "
+        "take different roles (middle) and the loss falls.",
+        r"w_j = w_k,\; b_j = b_k,\; v_j = v_k \;\Rightarrow\; \partial C / \partial w_j = \partial C / \partial w_k",
+        "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning internal representations by error "
+        "propagation.",
+        _symmetry,
+    ),
+    Picture(
+        "saturation",
+        "Cross-entropy and squared error on a saturated sigmoid",
+        "A sigmoid unit should learn to put out 0. Under the squared error the slope vanishes where the unit is most "
+        "wrong (left), so that a start at y = 0.99 is all but stuck (middle), and the time to get away grows "
+        "exponentially with z (right). Under cross-entropy the slope is the error itself, and the time grows linearly.",
+        r"\frac{\partial}{\partial z} \frac{1}{2}(y-d)^2 = (y-d)\, y\, (1-y) \qquad "
+        r"\frac{\partial}{\partial z} \left[-d \log y - (1-d) \log(1-y)\right] = y - d",
+        "Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.",
+        _saturation,
+    ),
+    Picture(
+        "mixture-density",
+        "Mixture-density regression on an inverse problem",
+        "For some x three values of y are right. Least squares learns their mean, which is none of them (left). A network "
+        "that puts out a mixture of three Gaussians follows all branches (middle: contours of p(y|x), and each mean where "
+        "its weight is above 0.1) and says how likely each is (right).",
+        r"x = y + 0.3 \sin 2 \pi y + \mathrm{noise} \qquad "
+        r"p(y|x) = \sum_m a_m(x)\, N(y;\, \mu_m(x),\, \sigma_m(x)^2)",
+        "Bishop, C. M. (1994). Mixture density networks.",
+        _mixture,
+    ),
+    Picture(
+        "width",
+        "Universal approximation by training",
+        "Networks of one hidden layer of tanh units are trained on a wavy function. The error falls as units are added, "
+        "steeply once there are enough for every bend. Dots are single seeds, lines medians; what training reaches is an "
+        "upper bound of what the width could do.",
+        r"y(x) = \sum_{j=1}^{n} v_j \tanh(w_j x + b_j) + c",
+        "Cybenko, G. (1989). Approximation by superpositions of a sigmoidal function. Hornik, K. (1991). Approximation "
+        "capabilities of multilayer feedforward networks.",
+        _width,
+    ),
+    Picture(
+        "shifts",
+        "Shift invariance",
+        "Validation error on digits that are shifted by up to four pixels, after training in the middle only. A perceptron "
+        "has no idea of place and fails beyond a pixel or two; pooling helps a little; a maximum over all places makes the "
+        "network blind to shifts. A perceptron can also be shown shifted digits, and pays for it in the middle.",
+        r"\max_{ij}\, (w * T_{uv}\, x)_{ij} = \max_{ij}\, (w * x)_{ij}",
+        "Fukushima, K. (1980). Neocognitron: a self-organizing neural network model for a mechanism of pattern "
+        "recognition unaffected by shift in position. LeCun, Y. et al. (1989). Backpropagation applied to handwritten "
+        "zip code recognition.",
+        _shifts,
+    ),
+)

@@ -1,0 +1,157 @@
+"""The means against over-fitting: that each does what it says, and (slow) that it helps on digits not seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxnn import losses, metrics, models, train
+from jaxnn.classic import generalization
+from jaxnn.classic.generalization import Errors
+from jaxnn.classic.trials import Curves, few_digits, learning_curves
+
+FEW = few_digits(100)
+
+
+def test_digits_are_split_evenly_and_once() -> None:
+    parts = few_digits(200, seed=1)
+    assert [len(part) for part in parts] == [200, 800, 797]
+    assert all(abs(np.bincount(part.y) / len(part) - 0.1).max() < 0.02 for part in parts)
+    whole = np.concatenate([part.x for part in parts]).reshape(1797, -1)
+    assert len(np.unique(whole, axis=0)) == len(
+        np.unique(np.concatenate([p.x for p in few_digits()]).reshape(1797, -1), axis=0)
+    )
+    with pytest.raises(ValueError, match=r"n must lie in \[10, 900\], got 5"):
+        few_digits(5)
+
+
+def test_learning_curves_are_those_of_fit() -> None:
+    net, opt, key = models.mlp([64, 8, 10]), generalization.OPT, jax.random.key(3)
+    _, curves = jax.jit(lambda key: learning_curves(net, opt, FEW, key, epochs=4))(key)
+    fitted = train.fit(net, losses.softmax_cross_entropy, opt, FEW.train, key=key, epochs=4, batch_size=50,
+                       validation=FEW.validation, metrics={"error": metrics.error_rate}, progress=False)  # fmt: skip
+    for name in ("validation_loss", "validation_error"):
+        np.testing.assert_allclose([r[name] for r in curves.history()], [r[name] for r in fitted.history], rtol=1e-5)
+    x, y = FEW.train.x, FEW.train.y
+    at_end = train.evaluate(net, fitted.params, fitted.state, x, y, {"loss": losses.softmax_cross_entropy})
+    np.testing.assert_allclose(curves.training_loss[-1], at_end["loss"], rtol=1e-5)
+
+
+def test_settings_and_seeds_stand_where_they_belong() -> None:
+    found = generalization.weight_decay((0.0, 0.3), examples=FEW, seeds=3, epochs=8)
+    assert found.settings.tolist() == pytest.approx([0.0, 0.3])
+    assert found.training.shape == found.validation.shape == (2, 3)
+    keys = jax.random.split(jax.random.key(0), 3)
+    net = models.serial(*generalization._net().parts)
+    _, alone = jax.jit(
+        lambda key: learning_curves(net, generalization.OPT, FEW, key, epochs=8, regularizer=losses.l2(0.3))
+    )(keys[2])
+    np.testing.assert_allclose(found.validation[1, 2], alone.validation_error[-1], atol=1 / 800 + 1e-6)
+    assert found.training[1].mean() > found.training[0].mean(), (
+        "a penalty this strong keeps the digits from being learned"
+    )
+    same = generalization.augmentation((0.0, 1.5), examples=FEW, seeds=3, epochs=8)
+    np.testing.assert_allclose(same.validation[0], found.validation[0], atol=2 / 800), "a shift by 0 changes nothing"
+    assert abs(same.validation[1] - found.validation[0]).max() > 5 / 800
+
+
+def test_dropout_of_nearly_everything_hinders_learning() -> None:
+    found = generalization.dropout((0.0, 0.95), examples=FEW, seeds=2, epochs=8)
+    assert found.training[1].mean() > found.training[0].mean() + 0.05
+
+
+def test_best_is_the_least_mean_validation_error() -> None:
+    training = np.array([[0.0, 0.0], [0.3, 0.3], [0.5, 0.5]])
+    validation = np.array([[0.4, 0.2], [0.25, 0.25], [0.1, 0.6]])
+    assert Errors(np.arange(3), training, validation).best == 1
+    assert Errors(np.arange(3), training, np.ones((3, 2))).best == 0
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=30), st.integers(1, 5))
+def test_early_stopping_looks_no_further_than_it_may(figures: list[float], patience: int) -> None:
+    loss = np.array([figures])
+    found = generalization.stopped(Curves(loss, loss, loss, loss), patience)
+    best, stop = int(found.best_epoch[0]), int(found.stop_epoch[0])
+    assert figures[best - 1] == min(figures[:stop])
+    assert min(figures[:best]) == figures[best - 1]
+    assert stop == len(figures) or stop == best + patience
+    assert all(min(figures[: e + 1]) < min(figures[:e]) or e + 1 - figures.index(min(figures[:e])) - 1 < patience
+               for e in range(1, stop - 1))  # fmt: skip
+    np.testing.assert_array_equal(found.errors().validation[:, 0], [figures[-1], figures[best - 1]])
+
+
+def test_early_stopping_trains_to_the_end_all_the_same() -> None:
+    found = generalization.early_stopping(patience=1, examples=FEW, seeds=2, epochs=6)
+    assert found.curves.validation_loss.shape == (2, 6)
+    assert found.errors().training.shape == (2, 2)
+
+
+def naive_error(probabilities: np.ndarray, y: np.ndarray, members: list[int]) -> float:
+    return float((probabilities[members].mean(axis=0).argmax(axis=-1) != y).mean())
+
+
+def test_an_ensemble_is_the_mean_of_neighbours() -> None:
+    generator = np.random.default_rng(0)
+    probabilities, y = generator.dirichlet(np.ones(4), (5, 60)), generator.integers(0, 4, 60)
+    for size in (1, 2, 5):
+        expected = [naive_error(probabilities, y, [(i + j) % 5 for j in range(size)]) for i in range(5)]
+        np.testing.assert_allclose(generalization._circle_errors(probabilities, y, size), expected)
+
+
+def test_an_ensemble_errs_less_than_its_members() -> None:
+    found = generalization.ensembles((1, 6), examples=FEW, epochs=20)
+    assert found.validation[1].mean() < found.validation[0].mean()
+    assert np.ptp(found.validation[1]) == 0, "all of them together are one ensemble"
+
+
+def test_the_number_of_units_is_chosen_on_validation() -> None:
+    found = generalization.hidden_units((1, 16), examples=FEW, seeds=2, epochs=25)
+    assert found.errors.best == 1
+    assert found.errors.validation[0].mean() > 0.5
+    assert found.test.shape == (2,)
+    assert abs(found.test - found.errors.validation[1]).max() < 0.08
+    assert abs(found.test - found.errors.validation[0]).min() > 0.2, "the test error is that of the chosen size"
+
+
+def test_batch_normalization_speeds_up_a_deep_network() -> None:
+    without, with_norm = generalization.batch_norm(examples=FEW, seeds=2, epochs=10)
+    assert (with_norm.training_loss[:, -1] < 0.7 * without.training_loss[:, -1]).all()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: generalization.weight_decay(seeds=0),
+        lambda: generalization.ensembles((0,)),
+        lambda: generalization.batch_norm(layers=0),
+    ],
+)
+def test_bad_counts(call: Any) -> None:
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        call()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["weight_decay", "dropout", "augmentation", "ensembles"])
+def test_it_helps(name: str) -> None:
+    """The validation error at the best setting is below that without by more than the seeds scatter."""
+    found = getattr(generalization, name)()
+    assert found.best > 0
+    assert found.training[0].max() == 0, "without help the digits are learned by heart"
+    gain = found.validation[0].mean() - found.validation[found.best].mean()
+    assert gain > 2 * found.validation[0].std() / np.sqrt(found.validation.shape[1])
+
+
+@pytest.mark.slow
+def test_the_validation_loss_turns_upward() -> None:
+    found = generalization.early_stopping()
+    loss = np.asarray(found.curves.validation_loss)
+    assert (found.stop_epoch < loss.shape[1]).all()
+    assert (loss[:, -1] > 1.05 * loss.min(axis=1)).all()
+    assert jnp.all(found.curves.training_loss[:, -1] < found.curves.training_loss[:, 20])

@@ -1,0 +1,34 @@
+"""The pictures of learning and generalization, and those of the building blocks: titles, labels, something drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxnn.gallery import basics, generalization
+
+QUICK = ("activations", "losses", "saturation", "symmetry")
+PICTURES = {picture.name: picture for picture in (*basics.PICTURES, *generalization.PICTURES)}
+
+
+def ink(fig: Any) -> float:
+    fig.canvas.draw()
+    return float(np.asarray(fig.canvas.buffer_rgba())[..., :3].std())
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in PICTURES])
+def test_a_picture_is_drawn_with_labels(name: str) -> None:
+    fig = PICTURES[name].draw()
+    assert ink(fig) > 10
+    shown = [ax for ax in fig.axes if ax.get_visible() and ax.axison]
+    if name != "filters":  # pictures need no axes
+        assert any(ax.get_xlabel() for ax in shown)
+        assert any(ax.get_ylabel() for ax in shown)
+    assert all(ax.lines or ax.images or ax.collections or ax.patches for ax in shown)
+
+
+def test_there_are_seven_to_nine() -> None:
+    assert 7 <= len(generalization.PICTURES) <= 9
+    assert all(picture.source for picture in PICTURES.values())
