@@ -1,0 +1,153 @@
+"""Any Boolean function by one hidden layer, from its truth table.
+
+A truth table of n inputs is an array (2^n,) of 0 and 1; row r belongs to the inputs that spell r in binary, the first
+input its highest bit, as `inputs(n)` lists them.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.checks import require_positive_int
+from jaxnn.classic.gates import ands, or_of_ands
+from jaxnn.classic.minimize import checked_table, minimize
+from jaxnn.classic.threshold import THRESHOLD, Network, dense_params
+from jaxnn.layers import Dense, Layer
+from jaxnn.models import serial
+from jaxnn.types import ArrayLike, Params
+
+
+def inputs(n: int) -> np.ndarray:
+    """All 2^n inputs of n bits, in the order of a truth table's rows.
+
+    Args:
+        n: how many inputs.
+
+    Returns:
+        (2^n, n), float32, of 0 and 1.
+
+    Example:
+        >>> inputs(2)
+        array([[0., 0.],
+               [0., 1.],
+               [1., 0.],
+               [1., 1.]], dtype=float32)
+    """
+    n = require_positive_int("inputs", "n", n)
+    return ((np.arange(2**n)[:, None] >> np.arange(n)[::-1]) & 1).astype(np.float32)
+
+
+def truth_table(network: Network, n: int) -> np.ndarray:
+    """What a network of n Boolean inputs and one output computes.
+
+    Args:
+        network: (N, n) -> (N, 1).
+        n: how many inputs.
+
+    Returns:
+        (2^n,), bool: where the output is at least 1/2.
+
+    Example:
+        >>> from jaxnn.classic import gates
+        >>> truth_table(gates.xor(), 2)
+        array([False,  True,  True, False])
+    """
+    return np.asarray(network(inputs(n)))[:, 0] >= 0.5
+
+
+def dnf(table: ArrayLike) -> Network:
+    """The disjunctive normal form: a hidden AND unit for each true row, an OR on top.
+
+    y = OR_{r: table[r] = 1} AND_i (x_i = bit i of r)
+
+    Args:
+        table: (2^n,) of 0 and 1, known while tracing.
+
+    Returns:
+        Network: (N, n) -> (N, 1). With T true rows, T hidden units and (n + 2) T + 1 weights and biases; for T = 0 one
+        hidden unit that never fires.
+
+    Raises:
+        ValueError: not a truth table.
+
+    Reference:
+        McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
+
+    Example:
+        >>> dnf([0, 1, 1, 0]).units
+        3
+    """
+    bits, n = checked_table("dnf", table)
+    return or_of_ands(2 * inputs(n)[bits] - 1)
+
+
+def minimized(table: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
+    """The disjunctive form after Quine-McCluskey minimisation: a hidden AND unit for each term, an OR on top.
+
+    Args:
+        table: (2^n,) of 0 and 1.
+        dont_care: (2^n,), 1 at rows where either output will do; None for none.
+
+    Returns:
+        Network: (N, n) -> (N, 1), with no more hidden units than `dnf`.
+
+    Raises:
+        ValueError: not a truth table.
+
+    Reference:
+        Quine (1952), The problem of simplifying truth functions; McCluskey (1956), Minimization of Boolean functions.
+
+    Example:
+        >>> minimized([0, 1, 1, 1]).units, dnf([0, 1, 1, 1]).units  # A + B, and A'B + AB' + AB
+        (3, 4)
+    """
+    return or_of_ands(minimize(table, dont_care))
+
+
+def lookup_net(n: int) -> Layer:
+    """The net of `lookup_params`: one architecture for all Boolean functions of n inputs.
+
+    Args:
+        n: how many inputs.
+
+    Returns:
+        Layer: (N, n) -> (N, 1), 2^n hidden units.
+
+    Example:
+        >>> lookup_net(2)
+        serial(dense(features=4, ...), activation(function=heaviside, at_zero=1.0), dense(features=1, ...), ...)
+    """
+    n = require_positive_int("lookup_net", "n", n)
+    return serial(Dense(2**n), THRESHOLD, Dense(1), THRESHOLD)
+
+
+def lookup_params(table: ArrayLike) -> Params:
+    """The unminimised network with an AND unit for every row; the table itself is the OR's weights.
+
+    h_r = AND_i (x_i = bit i of r), y = 1 if sum_r table[r] h_r >= 1/2
+
+    The shapes do not depend on the table, so that `jax.vmap` runs over tables; the hidden layer is the same for all.
+
+    Args:
+        table: (2^n,) of 0 and 1, any dtype; may be traced.
+
+    Returns:
+        Parameters of `lookup_net(n)`.
+
+    Raises:
+        ValueError: a number of rows that is no power of two.
+
+    Example:
+        >>> import jax
+        >>> tables = inputs(4)  # all 16 functions of two inputs
+        >>> outputs = jax.vmap(lambda table: lookup_net(2).predict(lookup_params(table), (), inputs(2))[:, 0])
+        >>> bool((jax.jit(outputs)(tables) == tables).all())
+        True
+    """
+    weights = jnp.asarray(table, float)
+    n = max(weights.size - 1, 1).bit_length()
+    if weights.shape != (2**n,):
+        raise ValueError(f"lookup_params: a truth table of n inputs has 2^n rows (2^n,), got shape {weights.shape}.")
+    w, b = ands(2 * inputs(n) - 1)
+    return dense_params(w, b), (), dense_params(weights[:, None], [-0.5]), ()

@@ -1,0 +1,209 @@
+"""Quine-McCluskey minimisation of Boolean functions: fewest product terms for a truth table.
+
+Every product term over n inputs is a cell of a table (3, ..., 3) with one axis for each input: index 0 for NOT x_i, 1
+for x_i, 2 for x_i left out. So all implicants (terms that are true only where the function is) are found by n array
+operations: the term without x_i is an implicant where the terms with x_i and with NOT x_i both are. 3^n cells are a few
+megabytes up to 14 inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import optimize, sparse  # type: ignore[import-untyped]
+
+from jaxnn.types import ArrayLike
+
+MOST_INPUTS = 14
+"""3^14 is 4.8 million cells."""
+
+
+def checked_table(where: str, table: ArrayLike) -> tuple[np.ndarray, int]:
+    """A truth table as booleans (2^n,), and n.
+
+    Raises:
+        ValueError: not (2^n,) with n >= 1, or a value that is neither 0 nor 1.
+
+    Example:
+        >>> checked_table("dnf", [0, 1, 1, 0])
+        (array([False,  True,  True, False]), 2)
+    """
+    bits = np.asarray(table)
+    n = max(bits.size - 1, 1).bit_length()
+    if bits.shape != (2**n,):
+        raise ValueError(f"{where}: a truth table of n inputs has 2^n rows (2^n,), got shape {bits.shape}.")
+    if not np.isin(bits, (0, 1)).all():
+        raise ValueError(f"{where}: a truth table holds 0 and 1 (or booleans), got {np.unique(bits)[:5].tolist()}.")
+    return bits.astype(bool), n
+
+
+def prime_implicants(table: ArrayLike) -> np.ndarray:
+    """The terms that are true only where the function is, and from which no input can be left out.
+
+    Args:
+        table: (2^n,) of 0 and 1, rows in the order of `boolean.inputs`.
+
+    Returns:
+        (P, n), int8, in {-1, 0, 1}: NOT x_i, left out, x_i.
+
+    Raises:
+        ValueError: not a truth table, or of more than 14 inputs.
+
+    Reference:
+        Quine (1952), The problem of simplifying truth functions.
+
+    Example:
+        >>> prime_implicants([0, 1, 1, 1])  # A + B
+        array([[0, 1],
+               [1, 0]], dtype=int8)
+    """
+    bits, n = checked_table("prime_implicants", table)
+    if n > MOST_INPUTS:
+        raise ValueError(
+            f"prime_implicants: at most {MOST_INPUTS} inputs, got {n}. Use boolean.dnf, or write the function as a "
+            "composition of smaller ones, as parity.tree does."
+        )
+    implicant = bits.reshape((2,) * n)
+    for axis in range(n):
+        wider = implicant.all(axis, keepdims=True)
+        implicant = np.concatenate([implicant, wider], axis)
+    prime = implicant.copy()
+    for axis in range(n):
+        without = implicant.take([2], axis)
+        prime &= ~np.concatenate([without, without, np.zeros_like(without)], axis)
+    signs = np.array([-1, 1, 0], np.int8)[np.argwhere(prime)]
+    return signs[np.lexsort(signs.T[::-1])]
+
+
+def covers(terms: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which terms are true at which inputs.
+
+    Args:
+        terms: (T, n) in {-1, 0, 1}.
+        rows: (R, n) of 0 and 1.
+
+    Returns:
+        (T, R), bool.
+
+    Example:
+        >>> covers(np.array([[1, 0]]), np.array([[0, 1], [1, 1]]))
+        array([[False,  True]])
+    """
+    literals = np.abs(terms).sum(1, keepdims=True)
+    return np.asarray(terms.astype(np.float32) @ (2 * rows.T.astype(np.float32) - 1) == literals)
+
+
+def minimize(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray:
+    """Few prime implicants that together are true where the function is: the essential ones, then the most useful.
+
+    A prime implicant is essential if it alone covers some true row. The others are chosen greedily, by how many rows
+    not yet covered they add; at last those that others have made redundant are dropped. No term can be left out of the
+    result, but a smaller set may exist: `minimize_exactly` finds it, for few inputs.
+
+    Args:
+        table: (2^n,) of 0 and 1.
+        dont_care: (2^n,), 1 at rows where either output will do; None for none.
+
+    Returns:
+        (T, n), int8, in {-1, 0, 1}: NOT x_i, left out, x_i. T <= number of true rows. The constant 0 has no term, the
+        constant 1 has one that leaves out all inputs.
+
+    Raises:
+        ValueError: not a truth table, or of more than 14 inputs.
+
+    Reference:
+        McCluskey (1956), Minimization of Boolean functions; Chvatal (1979), A greedy heuristic for the set-covering
+        problem.
+
+    Example:
+        >>> text(minimize([0, 0, 1, 1, 0, 1, 1, 1]))
+        'B + AC'
+    """
+    primes, cover = _problem(table, dont_care)
+    chosen = np.unique(cover[:, cover.sum(0) == 1].argmax(0)) if cover.size else np.zeros(0, int)
+    picked = list(chosen)
+    weights = cover.astype(np.float32)
+    open_rows = ~cover[picked].any(0)
+    while open_rows.any():
+        best = int((weights @ open_rows.astype(np.float32)).argmax())
+        picked.append(best)
+        open_rows &= ~cover[best]
+    times = cover[picked].sum(0)
+    for term in reversed(picked.copy()):
+        if (times[cover[term]] > 1).all():
+            picked.remove(term)
+            times -= cover[term]
+    return primes[np.sort(np.array(picked, int))]
+
+
+def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray:
+    """The fewest prime implicants that together are true where the function is; of such sets one of fewest literals.
+
+    An integer program, solved by `scipy.optimize.milp`: minimise the number of terms (and, far below it, of literals)
+    subject to every true row being covered. Any function of 4 inputs takes milliseconds; a random one of 8 or more may
+    take hours.
+
+    Args:
+        table: (2^n,) of 0 and 1.
+        dont_care: (2^n,), 1 at rows where either output will do; None for none.
+
+    Returns:
+        (T, n), int8, as from `minimize`.
+
+    Raises:
+        ValueError: not a truth table, or of more than 14 inputs.
+
+    Reference:
+        Petrick (1956), A direct determination of the irredundant forms of a Boolean function from the set of prime
+        implicants.
+
+    Example:
+        >>> minimize_exactly([1, 1, 1, 0, 0, 1, 1, 1]).shape  # A'B' + BC' + AC, or A'C' + B'C + AB
+        (3, 3)
+    """
+    primes, cover = _problem(table, dont_care)
+    if not cover.size:
+        return primes[:0]
+    literals = np.abs(primes).sum(1)
+    found = optimize.milp(
+        1 + literals / (1 + literals.sum()),
+        constraints=optimize.LinearConstraint(sparse.csr_array(cover.T.astype(float)), lb=1),
+        integrality=np.ones(len(primes)),
+        bounds=optimize.Bounds(0, 1),
+        options={"mip_rel_gap": 0.0},
+    )
+    if not found.success:
+        raise RuntimeError(f"minimize_exactly: scipy.optimize.milp gave up: {found.message}")
+    return primes[found.x > 0.5]
+
+
+def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
+    """Terms as a sum of products, a negated input with a prime.
+
+    Args:
+        terms: (T, n) in {-1, 0, 1}.
+        names: of the n inputs; A, B, C, ... unless given.
+
+    Example:
+        >>> text(np.array([[1, -1], [-1, 1]]))
+        "AB' + A'B"
+        >>> text(np.zeros((0, 2))), text(np.zeros((1, 2)))
+        ('0', '1')
+    """
+    letters = names or [chr(ord("A") + i) for i in range(terms.shape[1])]
+    mark = {-1: "{}'", 1: "{}", 0: ""}
+    products = ["".join(mark[int(s)].format(x) for x, s in zip(letters, term, strict=True)) or "1" for term in terms]
+    return " + ".join(products) or "0"
+
+
+def _problem(table: ArrayLike, dont_care: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    """Prime implicants, (P, n), and which of the rows that must be true each covers, (P, R)."""
+    bits, n = checked_table("minimize", table)
+    free, _ = (np.zeros_like(bits), n) if dont_care is None else checked_table("minimize, dont_care", dont_care)
+    if free.shape != bits.shape:
+        raise ValueError(f"minimize: dont_care must have the table's shape {bits.shape}, got {free.shape}.")
+    primes = prime_implicants(bits | free)
+    needed = np.flatnonzero(bits & ~free)
+    rows = (needed[:, None] >> np.arange(n)[::-1]) & 1
+    return primes, covers(primes, rows)

@@ -1,0 +1,259 @@
+"""Regions of the plane by threshold units: half-planes, convex polygons, their unions, and any region whatever.
+
+| region | layers | units |
+|---|---|---|
+| half-plane | 1 | 1 |
+| convex polygon of S sides | 2 | S half-planes, an AND |
+| union of P convex polygons | 3 | all their sides, P ANDs, an OR |
+| any region, approximately | 2 | directions x (steps - 1) half-planes, a weighted sum with a threshold |
+
+A region is 1 inside and on its border, as far as rounding lets a point be on it, and 0 outside. Vertices are (S, 2), in
+either order around the polygon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jaxnn.checks import require_positive_int
+from jaxnn.classic import gates
+from jaxnn.classic.threshold import THRESHOLD, Network, dense_params
+from jaxnn.layers import Dense
+from jaxnn.models import serial
+from jaxnn.types import ArrayLike
+
+
+def half_plane(normal: ArrayLike, offset: float) -> Network:
+    """The side of a line, or of a hyperplane, that its normal points to.
+
+    y = 1 if n.x + c >= 0 else 0
+
+    Args:
+        normal: n, (D,).
+        offset: c; the border is |c| / |n| away from the origin.
+
+    Returns:
+        Network: (N, D) -> (N, 1).
+
+    Reference:
+        Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
+
+    Example:
+        >>> half_plane([1, 1], -1)([[1, 1], [0, 0]]).ravel()
+        Array([1., 0.], dtype=float32)
+    """
+    return gates.unit(normal, offset)
+
+
+def polygon(vertices: ArrayLike) -> Network:
+    """A convex polygon: the AND of one half-plane for each side.
+
+    h_s = 1 if n_s.x + c_s >= 0, y = 1 if sum_s h_s >= S (written S - 1/2)
+
+    Args:
+        vertices: (S, 2), S >= 3.
+
+    Returns:
+        Network: (N, 2) -> (N, 1), S + 1 units.
+
+    Raises:
+        ValueError: not a convex polygon.
+
+    Reference:
+        Lippmann (1987), An introduction to computing with neural nets, figure 14.
+
+    Example:
+        >>> polygon(regular_polygon(5))([[0, 0], [2, 0]]).ravel()
+        Array([1., 0.], dtype=float32)
+    """
+    normals, offsets = sides(vertices)
+    count = len(offsets)
+    params = (dense_params(normals.T, offsets), (), dense_params(np.ones((count, 1)), [0.5 - count]), ())
+    return Network(serial(Dense(count), THRESHOLD, Dense(1), THRESHOLD), params)
+
+
+def union(polygons: Sequence[ArrayLike]) -> Network:
+    """The union of convex polygons: an OR of ANDs of half-planes, with every polygon's sides in one first layer.
+
+    Args:
+        polygons: each (S, 2); they may overlap, touch or lie apart, so that the union need be neither convex nor
+            connected.
+
+    Returns:
+        Network: (N, 2) -> (N, 1), sum of S hidden units, P of the second layer, 1 output.
+
+    Raises:
+        ValueError: no polygon, or one that is not convex.
+
+    Reference:
+        Lippmann (1987), An introduction to computing with neural nets, figure 14.
+
+    Example:
+        >>> pentagon = regular_polygon(5)
+        >>> joined = union([pentagon, mirrored(pentagon, 0)])
+        >>> joined.units, joined.layers
+        (13, 3)
+    """
+    if not len(polygons):
+        raise ValueError("union: expected at least one polygon, (S, 2) vertices, got none.")
+    parts = [sides(vertices) for vertices in polygons]
+    normals, offsets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    owner = np.repeat(np.arange(len(parts)), [len(c) for _, c in parts])
+    member = (owner[:, None] == np.arange(len(parts))).astype(float)
+    half_planes = dense_params(normals.T, offsets)
+    ands = dense_params(member, 0.5 - member.sum(0))
+    either = dense_params(np.ones((len(parts), 1)), [-0.5])
+    net = serial(Dense(len(offsets)), THRESHOLD, Dense(len(parts)), THRESHOLD, Dense(1), THRESHOLD)
+    return Network(net, (half_planes, (), ands, (), either, ()))
+
+
+def one_hidden_layer(
+    inside: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    low: float,
+    high: float,
+    *,
+    directions: int = 32,
+    steps: int = 64,
+) -> Network:
+    """Any region by half-planes and one weighted sum: a Radon transform, filtered, and projected back.
+
+    f(x) = int_0^pi q_u(x.u) dangle, q_u = (the integral of f over the line x.u = t) filtered by |frequency|
+
+    The integral over angles becomes a sum over `directions`, each q_u a staircase of `steps` levels, that is a sum of
+    half-planes with normal u. The output fires where the sum is at least 1/2. Corners are rounded and the border is off
+    by about a step, (high - low) sqrt(2) / steps.
+
+    Args:
+        inside: (x (M,), y (M,)) -> (M,) bool, whether points belong to the region, which must lie in the square.
+        low, high: the square [low, high]^2 in which the network is to be right.
+        directions: how many normals, evenly spaced over half a turn.
+        steps: levels of each staircase.
+
+    Returns:
+        Network: (N, 2) -> (N, 1), directions (steps - 1) hidden units.
+
+    Raises:
+        ValueError: an empty square, or counts too small.
+
+    Reference:
+        Carroll & Dickinson (1989), Construction of neural nets using the Radon transform; filter of Shepp & Logan
+        (1974), The Fourier reconstruction of a head section.
+
+    Example:
+        >>> ring = one_hidden_layer(lambda x, y: abs(x**2 + y**2 - 0.4) < 0.3, -1, 1)
+        >>> ring([[0, 0], [0.6, 0], [0, -0.6], [0.9, 0.9]]).ravel()
+        Array([0., 1., 1., 0.], dtype=float32)
+    """
+    where = "one_hidden_layer"
+    require_positive_int(where, "directions", directions)
+    require_positive_int(where, "steps", steps, 2)
+    if not low < high:
+        raise ValueError(f"{where}: expected low < high, got low {low}, high {high}.")
+    pixels = 4 * steps  # several in each strip, so that their counts are good integrals
+    centres = low + (high - low) * (np.arange(pixels) + 0.5) / pixels
+    x, y = (grid.ravel() for grid in np.meshgrid(centres, centres))
+    member = np.asarray(inside(x, y), float)
+    middle, reach = (low + high) / 2, (high - low) / np.sqrt(2)
+    edges = np.linspace(-reach, reach, steps + 1)
+    angles = np.pi * np.arange(directions) / directions
+    normals = np.stack([np.cos(angles), np.sin(angles)], 1)
+    along = normals @ np.stack([x - middle, y - middle])
+    area = ((high - low) / pixels) ** 2
+    levels = np.stack([_filtered(np.histogram(t, edges, weights=member)[0] * area, edges) for t in along])
+    levels *= np.pi / directions
+    jumps = np.diff(levels, axis=1)
+    thresholds = edges[None, 1:-1] + middle * normals.sum(1, keepdims=True)
+    hidden = dense_params(np.repeat(normals, steps - 1, axis=0).T, -thresholds.ravel())
+    output = dense_params(jumps.reshape(-1, 1), [levels[:, 0].sum() - 0.5])
+    return Network(serial(Dense(jumps.size), THRESHOLD, Dense(1), THRESHOLD), (hidden, (), output, ()))
+
+
+def sides(vertices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The half-planes whose intersection is a convex polygon: n.x + c >= 0 inside, |n| = 1.
+
+    Args:
+        vertices: (S, 2), S >= 3.
+
+    Returns:
+        (normals (S, 2), offsets (S,)); side s leads from vertex s to the next.
+
+    Raises:
+        ValueError: fewer than 3 vertices, two equal ones in a row, or a polygon that is not convex.
+
+    Example:
+        >>> sides([[0, 0], [1, 0], [0, 1]])[1].round(3) + 0.0
+        array([0.   , 0.707, 0.   ])
+    """
+    corners = np.asarray(vertices, float)
+    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
+        raise ValueError(f"polygon: vertices must be (S, 2) with S >= 3, got shape {corners.shape}.")
+    along = np.roll(corners, -1, axis=0) - corners
+    lengths = np.linalg.norm(along, axis=1)
+    if not lengths.all():
+        raise ValueError(f"polygon: vertex {int(lengths.argmin())} is given twice in a row; leave one out.")
+    following = np.roll(corners, -1, axis=0)
+    anticlockwise = (corners[:, 0] * following[:, 1] - following[:, 0] * corners[:, 1]).sum() >= 0
+    normals = np.stack([-along[:, 1], along[:, 0]], 1) / lengths[:, None]
+    normals = normals if anticlockwise else -normals
+    offsets = -(normals * corners).sum(1)
+    if (normals @ corners.T + offsets[:, None]).min() < -1e-9 * lengths.max():
+        raise ValueError("polygon: the vertices make no convex polygon. Cut it into convex ones and take their union.")
+    return normals, offsets
+
+
+def regular_polygon(
+    count: int, *, centre: Sequence[float] = (0.0, 0.0), radius: float = 1.0, turn: float = 0.0
+) -> np.ndarray:
+    """Vertices of a regular polygon, anticlockwise.
+
+    Args:
+        count: S >= 3.
+        centre: (x, y).
+        radius: from the centre to a vertex.
+        turn: angle of the first vertex from the x axis, radians.
+
+    Returns:
+        (S, 2).
+
+    Example:
+        >>> regular_polygon(4).round(3) + 0.0
+        array([[ 1.,  0.],
+               [ 0.,  1.],
+               [-1.,  0.],
+               [ 0., -1.]])
+    """
+    count = require_positive_int("regular_polygon", "count", count, 3)
+    angles = turn + 2 * np.pi * np.arange(count) / count
+    return np.asarray(centre, float) + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def mirrored(vertices: ArrayLike, side: int) -> np.ndarray:
+    """A polygon reflected in one of its sides: the two are joined along it.
+
+    Args:
+        vertices: (S, 2), convex.
+        side: from vertex `side` to the next.
+
+    Returns:
+        (S, 2).
+
+    Example:
+        >>> mirrored([[0, 0], [1, 0], [0, 1]], 0) + 0.0
+        array([[ 0.,  0.],
+               [ 1.,  0.],
+               [ 0., -1.]])
+    """
+    corners = np.asarray(vertices, float)
+    normals, offsets = sides(corners)
+    distance = corners @ normals[side] + offsets[side]
+    return corners - 2 * distance[:, None] * normals[side]
+
+
+def _filtered(masses: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """A projection, as masses (K,) in strips, convolved with Shepp and Logan's filter -2 / (pi^2 d^2 (4 k^2 - 1))."""
+    width = edges[1] - edges[0]
+    k = np.arange(-len(masses) + 1, len(masses))
+    kernel = -2 / (np.pi**2 * width**2 * (4 * k**2 - 1))
+    return np.convolve(masses, kernel, mode="valid")

@@ -1,0 +1,157 @@
+"""Networks of threshold units built by hand: what they are, how large they are, and two ways to recode them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import activations, tree
+from jaxnn.checks import require_number
+from jaxnn.layers import Activation, Layer, Sigmoid, dense
+from jaxnn.models import parallel, serial
+from jaxnn.models.combinators import PARALLEL, SERIAL
+from jaxnn.types import Array, ArrayLike, Params, Scalar
+
+THRESHOLD = Activation(activations.heaviside, at_zero=1.0)
+"""The unit step that fires at its threshold: 1 if z >= 0, else 0 (McCulloch & Pitts 1943)."""
+
+SIGN = Activation(activations.perceptron_sign)
+"""The perceptron's sign: +1 if z >= 0, else -1 (Rosenblatt 1958)."""
+
+
+class Network(NamedTuple):
+    """An ordinary `serial` net and the parameters that make it compute what is wanted: `net, params = gates.xor()`.
+
+    The net has no state: `net.predict(params, (), x)`, or for short `network(x)`. The parameters are like those of
+    `net.init`, so that training may start from them; see `soften`.
+
+    Attributes:
+        net: a Layer.
+        params: its parameters; weights (D_in, D_out) and biases (D_out,) of each dense layer.
+
+    Example:
+        >>> from jaxnn.classic import gates
+        >>> network = gates.xor()
+        >>> network([[0, 1], [1, 1]])
+        Array([[1.],
+               [0.]], dtype=float32)
+        >>> network.units, network.layers, network.parameters
+        (3, 2, 9)
+    """
+
+    net: Layer
+    params: Params
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """The outputs (N, K) at inputs (N, D); integers are converted."""
+        return _predict(self.net, self.params, jnp.asarray(x, float))
+
+    @property
+    def units(self) -> int:
+        """How many units the network has, hidden and output: one for each bias."""
+        named = jax.tree.leaves_with_path(self.params)
+        return sum(leaf.size for path, leaf in named if path[-1] == jax.tree_util.DictKey("b"))
+
+    @property
+    def layers(self) -> int:
+        """How many layers of units lie between input and output, the output's included."""
+        return _depth(self.net)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights and biases the network has."""
+        return tree.size(self.params)
+
+
+def dense_params(w: ArrayLike, b: ArrayLike) -> dict[str, Array]:
+    """Parameters of a dense layer from numbers, in the default floating dtype.
+
+    Args:
+        w: (D_in, D_out).
+        b: (D_out,).
+
+    Example:
+        >>> dense_params([[1], [1]], [-1.5])["b"]
+        Array([-1.5], dtype=float32)
+    """
+    return {"w": jnp.asarray(w, float), "b": jnp.asarray(b, float)}
+
+
+def bipolar(network: Network) -> Network:
+    """The same Boolean function on the codes -1 and +1 in the place of 0 and 1, by units that put out their sign.
+
+    With x = (1 + s) / 2, w.x + b >= 0 is w.s + (2 b + sum_i w_i) >= 0: weights stay, biases change.
+
+    Args:
+        network: of threshold units, with inputs and outputs 0 and 1.
+
+    Returns:
+        Network: inputs and outputs -1 and +1.
+
+    Example:
+        >>> from jaxnn.classic import gates
+        >>> bipolar(gates.xor())([[-1, 1], [1, 1]])
+        Array([[ 1.],
+               [-1.]], dtype=float32)
+    """
+
+    def recoded(params: Params) -> Params:
+        return {"w": params["w"], "b": 2 * params["b"] + params["w"].sum(0)}
+
+    return Network(*_replaced(*network, SIGN, recoded))
+
+
+def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
+    """The same network with sigmoids in the place of thresholds, so that gradients can train it.
+
+    A threshold's derivative is 0 wherever it exists. sigmoid(k z) tends to it as k grows: the weights and biases
+    in front of each threshold are multiplied by k.
+
+    Args:
+        network: of threshold units; a linear output layer is left as it is.
+        sharpness: k, > 0.
+
+    Example:
+        >>> from jaxnn.classic import gates
+        >>> soften(gates.xor(), 20.0)([[0, 1], [1, 1]]).round(3)
+        Array([[1.],
+               [0.]], dtype=float32)
+    """
+    require_number("soften", "sharpness", sharpness)
+
+    def scaled(params: Params) -> Params:
+        return jax.tree.map(lambda p: sharpness * p, params)
+
+    return Network(*_replaced(*network, Sigmoid, scaled))
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(net: Layer, params: Params, x: Array) -> Array:
+    return net.predict(params, (), x)
+
+
+def _replaced(net: Layer, params: Params, step: Layer, change: Callable[[Params], Params]) -> tuple[Layer, Params]:
+    """`net` with `step` for every threshold, and `change` made to the parameters of the dense layer in front of it."""
+    if net.kind is PARALLEL:
+        made = [_replaced(part, p, step, change) for part, p in zip(net.parts, params, strict=True)]
+        return parallel(*(part for part, _ in made)), tuple(p for _, p in made)
+    if net.kind is not SERIAL:
+        return net, params
+    parts: list[Layer] = []
+    new: list[Any] = []
+    for part, p, after in zip(net.parts, params, (*net.parts[1:], None), strict=True):
+        part, p = _replaced(part, p, step, change)
+        parts.append(step if part is THRESHOLD else part)
+        new.append(change(p) if after is THRESHOLD else p)
+    return serial(*parts), tuple(new)
+
+
+def _depth(net: Layer) -> int:
+    if net.kind is dense.KIND:
+        return 1
+    depths = [_depth(part) for part in net.parts]
+    return max(depths, default=0) if net.kind is PARALLEL else sum(depths)

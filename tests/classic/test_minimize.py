@@ -1,0 +1,142 @@
+"""Quine-McCluskey against its definitions, by brute force, and against sympy."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from jaxnn.classic import parity
+from jaxnn.classic.boolean import inputs
+from jaxnn.classic.minimize import covers, minimize, minimize_exactly, prime_implicants, text
+from tests.classic.test_boolean import all_tables
+
+tables = st.integers(1, 7).flatmap(lambda n: st.lists(st.booleans(), min_size=2**n, max_size=2**n)).map(np.array)
+
+
+def true_at(term: tuple[int, ...], row: np.ndarray) -> bool:
+    return all(sign == 0 or (sign == 1) == bool(bit) for sign, bit in zip(term, row, strict=True))
+
+
+def primes_by_definition(table: np.ndarray) -> set[tuple[int, ...]]:
+    rows = inputs((len(table) - 1).bit_length())
+    terms = list(itertools.product((-1, 0, 1), repeat=rows.shape[1]))
+    implicants = [t for t in terms if all(value or not true_at(t, row) for row, value in zip(rows, table, strict=True))]
+    found = set(implicants)
+    return {t for t in implicants if not any(s and (*t[:i], 0, *t[i + 1 :]) in found for i, s in enumerate(t))}
+
+
+def least_by_trial(table: np.ndarray) -> int:
+    """The size of the smallest set of prime implicants that covers the function."""
+    primes = sorted(primes_by_definition(table))
+    rows = inputs((len(table) - 1).bit_length())[table]
+    for size in range(len(primes) + 1):
+        for chosen in itertools.combinations(primes, size):
+            if all(any(true_at(t, row) for t in chosen) for row in rows):
+                return size
+    raise AssertionError("the primes do not cover the function")
+
+
+def assert_minimal(table: np.ndarray, terms: np.ndarray) -> None:
+    """The terms are true exactly where the table is; each is prime, and none can be left out."""
+    cover = covers(terms, inputs((len(table) - 1).bit_length()))
+    np.testing.assert_array_equal(cover.any(0), table)
+    times = cover.sum(0)
+    for term in cover:
+        assert (times[term] == 1).any(), "a term is redundant"
+    primes = {tuple(t) for t in prime_implicants(table).tolist()}
+    assert {tuple(t) for t in terms.tolist()} <= primes
+
+
+def test_prime_implicants_of_every_function_of_three_inputs() -> None:
+    for table in all_tables(3):
+        assert {tuple(t) for t in prime_implicants(table).tolist()} == primes_by_definition(table)
+
+
+def test_every_eighth_function_of_three_inputs_gets_the_fewest_terms() -> None:
+    for table in all_tables(3)[::8]:
+        exact = minimize_exactly(table)
+        assert_minimal(table, exact)
+        assert len(exact) == least_by_trial(table)
+        assert len(exact) <= len(minimize(table)) <= table.sum()
+
+
+@hypothesis.given(tables)
+def test_minimised_is_equal_prime_and_irredundant(table: np.ndarray) -> None:
+    assert_minimal(table, minimize(table))
+
+
+@hypothesis.given(st.lists(st.sampled_from("01-"), min_size=32, max_size=32))
+def test_rows_that_do_not_matter(cells: list[str]) -> None:
+    table, free = (np.array([cell == mark for cell in cells]) for mark in "1-")
+    for terms in (minimize(table, free), minimize_exactly(table, free)):
+        outputs = covers(terms, inputs(5)).any(0)
+        np.testing.assert_array_equal(outputs[~free], table[~free])
+        assert len(terms) <= len(minimize(table))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda terms: terms[1:],
+        lambda terms: np.concatenate([terms, terms[:1]]),
+        lambda terms: -terms,
+        lambda terms: np.concatenate([terms, [[1, 1, 1, 1]]]),
+    ],
+    ids=["a term lost", "a term twice", "signs", "a term that is not prime"],
+)
+def test_broken_terms_are_found(broken) -> None:  # type: ignore[no-untyped-def]
+    table = np.isin(np.arange(16), [0, 1, 2, 5, 6, 7, 8, 9, 10, 14, 15])
+    assert_minimal(table, minimize(table))
+    with pytest.raises(AssertionError):
+        assert_minimal(table, broken(minimize(table)))
+
+
+def test_known_numbers_of_prime_implicants() -> None:
+    for n in (3, 5, 7):
+        majority = inputs(n).sum(1) > n / 2
+        assert len(prime_implicants(majority)) == len(minimize(majority)) == math.comb(n, (n + 1) // 2)
+        assert len(prime_implicants(parity.table(n))) == 2 ** (n - 1)
+
+
+def test_greedy_may_need_more_terms_than_the_fewest() -> None:
+    """Over the functions of four inputs drawn here the difference is real, and small."""
+    rng = np.random.default_rng(1)
+    drawn = rng.random((60, 32)) < 0.5
+    greedy, exact = (sum(len(method(table)) for table in drawn) for method in (minimize, minimize_exactly))
+    assert exact < greedy < 1.05 * exact
+
+
+@pytest.mark.slow
+def test_every_function_of_four_inputs() -> None:
+    rows = inputs(4)
+    for table in all_tables(4):
+        terms = minimize(table)
+        np.testing.assert_array_equal(covers(terms, rows).any(0), table)
+        assert len(terms) <= table.sum()
+
+
+@pytest.mark.slow
+def test_no_more_terms_than_sympy() -> None:
+    logic = pytest.importorskip("sympy.logic", reason="sympy, an oracle for minimisation, is not installed")
+    symbols = pytest.importorskip("sympy").symbols("a:5")
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        table = rng.random(32) < 0.5
+        form = logic.SOPform(symbols, [row.astype(int).tolist() for row in inputs(5)[table]])
+        theirs = len(form.args) if form.func.__name__ == "Or" else 1
+        assert len(minimize_exactly(table)) <= theirs
+
+
+def test_text() -> None:
+    assert text(np.array([[1, -1, 0], [0, 0, 1]])) == "AB' + C"
+    assert text(np.array([[1, -1]]), ["x", "y"]) == "xy'"
+
+
+def test_too_many_inputs_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 14 inputs, got 15"):
+        prime_implicants(np.zeros(2**15, bool))

@@ -1,0 +1,146 @@
+"""Regions of the plane against their geometry."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+from scipy.spatial import ConvexHull
+
+from jaxnn.classic import regions
+from jaxnn.classic.threshold import Network
+from tests.classic.nets import run
+from tests.helpers import float64
+
+POINTS = np.random.default_rng(0).uniform(-2, 2, (2000, 2))
+PENTAGON = regions.regular_polygon(5, turn=0.3)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def fires(network: Network, x: np.ndarray = POINTS) -> np.ndarray:
+    net, params = network
+    with float64():
+        return run(Network(net, jax.tree.map(lambda p: p.astype(float), params)), x) == 1
+
+
+def in_triangles(vertices: np.ndarray, x: np.ndarray = POINTS) -> np.ndarray:
+    """Inside a convex polygon, by another way: in one of the triangles of a fan, by barycentric coordinates."""
+    inside = np.zeros(len(x), bool)
+    for b, c in itertools.pairwise(vertices[1:]):
+        weights = np.linalg.solve(np.stack([b - vertices[0], c - vertices[0]], 1), (x - vertices[0]).T)
+        inside |= (weights.min(0) >= 0) & (weights.sum(0) <= 1)
+    return inside
+
+
+def random_polygon(seed: int, corners: int = 9) -> np.ndarray:
+    points = np.random.default_rng(seed).uniform(-1.8, 1.8, (corners, 2))
+    return points[ConvexHull(points).vertices]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_half_plane_holds_its_border(n: int) -> None:
+    x = np.random.default_rng(1).integers(-3, 4, (200, n)).astype(float)
+    normal = np.arange(1, n + 1)
+    expected = x @ normal - 2 >= 0
+    assert (x @ normal == 2).any()
+    np.testing.assert_array_equal(fires(regions.half_plane(normal, -2), x), expected)
+
+
+@hypothesis.given(seeds)
+@hypothesis.settings(max_examples=10)
+def test_convex_polygons_in_either_order(seed: int) -> None:
+    with float64():
+        vertices = random_polygon(seed)
+        expected = in_triangles(vertices)
+        network = regions.polygon(vertices)
+        assert network.units == len(vertices) + 1
+        np.testing.assert_array_equal(fires(network), expected)
+        np.testing.assert_array_equal(fires(regions.polygon(vertices[::-1])), expected)
+
+
+@hypothesis.given(seeds)
+@hypothesis.settings(max_examples=5)
+def test_unions(seed: int) -> None:
+    with float64():
+        polygons = [random_polygon(seed, 4), random_polygon(seed + 1, 6), 0.3 * PENTAGON]
+        network = regions.union(polygons)
+        np.testing.assert_array_equal(fires(network), np.any([in_triangles(p) for p in polygons], 0))
+        assert network.units == sum(map(len, polygons)) + 3 + 1
+        assert network.layers == 3
+
+
+def test_a_pentagon_and_two_joined_pentagons() -> None:
+    with float64():
+        other = regions.mirrored(PENTAGON, 2)
+        joined = regions.union([PENTAGON, other])
+        np.testing.assert_allclose(other[[2, 3]], PENTAGON[[2, 3]], atol=1e-12)  # the side that they share
+        assert (regions.polygon(PENTAGON).units, joined.units) == (6, 13)
+        np.testing.assert_array_equal(fires(joined), in_triangles(PENTAGON) | in_triangles(other))
+        # Not convex: half-way between two far corners lies outside.
+        ends = np.array([PENTAGON[1], other[1]])
+        assert fires(joined, 0.999 * ends + 0.001 * np.stack([PENTAGON.mean(0), other.mean(0)])).all()
+        assert not fires(joined, ends.mean(0, keepdims=True)).any()
+
+
+def test_an_and_with_a_lower_threshold_is_found() -> None:
+    with float64():
+        net, (half_planes, _, both, _) = regions.polygon(PENTAGON)
+        broken = Network(net, (half_planes, (), {**both, "b": both["b"] + 1}, ()))
+        assert (fires(broken) != in_triangles(PENTAGON)).mean() > 0.05
+
+
+def joined_pentagons(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    small = 0.7 * PENTAGON - [0.5, 0]
+    points = np.stack([x, y], 1)
+    return in_triangles(small, points) | in_triangles(regions.mirrored(small, 4), points)
+
+
+REGIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "disc": lambda x, y: (x - 0.5) ** 2 + (y + 0.2) ** 2 < 1,
+    "ring": lambda x, y: abs(np.hypot(x, y) - 1.2) < 0.4,
+    "two discs apart": lambda x, y: (abs(x) - 1) ** 2 + y**2 < 0.5,
+    "an L": lambda x, y: (np.maximum(abs(x), abs(y)) < 1.2) & ((x < 0) | (y < 0)),
+    "joined pentagons": joined_pentagons,
+}
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_any_region_by_one_hidden_layer(name: str) -> None:
+    inside = REGIONS[name]
+    expected = inside(*POINTS.T)
+    network = regions.one_hidden_layer(inside, -2, 2, directions=24, steps=48)
+    assert network.layers == 2
+    assert network.units - 1 == 24 * 47
+    wrong = (fires(network) != expected).mean()
+    assert wrong < 0.03 < 0.1 < min(expected.mean(), 1 - expected.mean())
+    coarse = regions.one_hidden_layer(inside, -2, 2, directions=6, steps=12)
+    assert wrong < (fires(coarse) != expected).mean()
+
+
+def test_one_hidden_layer_away_from_the_origin() -> None:
+    network = regions.one_hidden_layer(lambda x, y: np.hypot(x - 12, y - 12) < 1, 10, 14, directions=24, steps=48)
+    expected = np.hypot(*POINTS.T) < 1
+    assert (fires(network, POINTS + 12) != expected).mean() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: regions.polygon([[0, 0], [1, 0]]), r"\(S, 2\) with S >= 3, got shape \(2, 2\)"),
+        (lambda: regions.polygon([[0, 0], [2, 0], [0.5, 0.5], [0, 2]]), "Cut it into convex ones"),
+        (lambda: regions.polygon(PENTAGON[[0, 2, 4, 1, 3]]), "make no convex polygon"),
+        (lambda: regions.polygon([[0, 0], [1, 0], [1, 0], [0, 1]]), "vertex 1 is given twice in a row"),
+        (lambda: regions.union([]), "at least one polygon"),
+        (lambda: regions.regular_polygon(2), "count must be at least 3"),
+        (lambda: regions.one_hidden_layer(joined_pentagons, 1, 1), "expected low < high"),
+        (lambda: regions.one_hidden_layer(joined_pentagons, 0, 1, steps=1), "steps must be at least 2"),
+    ],
+)
+def test_bad_input_is_named(call: Callable[[], object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()
