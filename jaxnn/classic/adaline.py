@@ -1,0 +1,154 @@
+"""The delta rule: a linear unit that learns from how far off it is, for regression and for classification.
+
+All functions take features (N, D), with the always-on feature of `neurons.with_bias` where a bias is wanted. For
+classification the targets are -1 and +1, and `perceptron.predict` reads the class off the weights.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn.checks import require_number, require_positive_int
+from jaxnn.classic.neurons import as_examples
+from jaxnn.types import Array, ArrayLike, Scalar
+
+
+class Fit(NamedTuple):
+    """What the delta rule ended with.
+
+    Attributes:
+        w: weights (D,).
+        errors: (passes,), the mean of 1/2 (d - w.x)^2 over each pass, every example as it was met. With a learning rate
+            that is too large they grow without bound.
+    """
+
+    w: Array
+    errors: Array
+
+
+def delta_rule(w: Array, x: Array, d: Array, *, learning_rate: Scalar) -> Array:
+    """One step of the delta rule: w <- w + eta (d - w.x) x, gradient descent on 1/2 (d - w.x)^2 of one example.
+
+    The error d - w.x shrinks by the factor 1 - eta |x|^2, so that eta |x|^2 must stay below 2.
+
+    Args:
+        w: weights (D,).
+        x: features (D,).
+        d: desired output, ().
+        learning_rate: eta; may be traced.
+
+    Returns:
+        (D,).
+
+    Reference:
+        Widrow & Hoff (1960), Adaptive switching circuits.
+
+    Example:
+        >>> delta_rule(jnp.zeros(2), jnp.array([1.0, 2.0]), jnp.array(3.0), learning_rate=0.1)
+        Array([0.3, 0.6], dtype=float32)
+    """
+    return w + learning_rate * (d - jnp.dot(w, x, precision="highest")) * x
+
+
+def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fit:
+    """The delta rule from w = 0 through all examples in their order, again and again; at its limit, least squares.
+
+    With a constant eta the weights end on a cycle about the least-squares solution, the closer the smaller eta; where
+    w.x = d has an exact solution, they converge to it if eta |x|^2 < 2 for every example.
+
+    Args:
+        x: features (N, D).
+        d: desired outputs (N,): real numbers (regression), or -1 and +1 (classification).
+        learning_rate: eta; may be traced.
+        passes: through all examples.
+
+    Returns:
+        Fit.
+
+    Raises:
+        ValueError: shapes do not fit, or the learning rate is not one number.
+
+    Reference:
+        Widrow & Hoff (1960), Adaptive switching circuits.
+
+    Example:
+        >>> from jaxnn.classic.neurons import with_bias
+        >>> x = jnp.array([[-1.0], [0.0], [1.0]])
+        >>> fit(with_bias(x), 2 * x[:, 0] + 1, learning_rate=0.5, passes=40).w.round(3)
+        Array([1., 2.], dtype=float32)
+    """
+    features, targets = as_examples("adaline.fit", x, d)
+    require_number("adaline.fit", "learning_rate", learning_rate)
+    count = require_positive_int("adaline.fit", "passes", passes)
+    rate = jnp.asarray(learning_rate, features.dtype)
+    return _fit(features, targets.astype(features.dtype), rate, count)
+
+
+def smallest_step(w: Array, x: Array, y: Array, *, learning_rate: Scalar = 1.0) -> Array:
+    """The smallest perceptron, one weight and one input: w <- w + eta (y - yhat) x, yhat = w x.
+
+    Gradient descent on 1/2 (y - yhat)^2, whose derivative in w is -(y - yhat) x. On one example the error shrinks by
+    the factor 1 - eta x^2 at each step: at once for eta x^2 = 1, never for eta x^2 >= 2.
+
+    Args:
+        w: the weight, ().
+        x: the input, ().
+        y: the desired output, ().
+        learning_rate: eta; may be traced.
+
+    Returns:
+        ().
+
+    Reference:
+        Widrow & Hoff (1960), Adaptive switching circuits.
+
+    Example:
+        >>> float(smallest_step(jnp.array(0.0), jnp.array(0.5), jnp.array(2.0)))
+        1.0
+    """
+    return w + learning_rate * (y - w * x) * x
+
+
+def two_parameter_step(w: Array, b: Array, x: Array, y: Array, *, learning_rate: Scalar = 1.0) -> tuple[Array, Array]:
+    """Its sister with a bias: w <- w + eta (y - yhat) x and b <- b + eta (y - yhat), yhat = w x + b.
+
+    Gradient descent on 1/2 (y - yhat)^2 in (w, b); the bias is the weight of an input that is always 1.
+
+    Args:
+        w, b: the weight and the bias, ().
+        x: the input, ().
+        y: the desired output, ().
+        learning_rate: eta; may be traced.
+
+    Returns:
+        (w, b).
+
+    Reference:
+        Widrow & Hoff (1960), Adaptive switching circuits.
+
+    Example:
+        >>> w, b = two_parameter_step(jnp.array(0.0), jnp.array(0.0), jnp.array(0.5), jnp.array(2.0))
+        >>> float(w), float(b)
+        (1.0, 2.0)
+    """
+    error = y - (w * x + b)
+    return w + learning_rate * error * x, b + learning_rate * error
+
+
+@functools.partial(jax.jit, static_argnames="passes")
+def _fit(x: Array, d: Array, learning_rate: Array, passes: int) -> Fit:
+    def step(w: Array, example: tuple[Array, Array]) -> tuple[Array, Array]:
+        features, target = example
+        error = 0.5 * jnp.square(target - jnp.dot(w, features, precision="highest"))
+        return delta_rule(w, features, target, learning_rate=learning_rate), error
+
+    def one_pass(w: Array, _: None) -> tuple[Array, Array]:
+        w, errors = lax.scan(step, w, (x, d))
+        return w, jnp.mean(errors)
+
+    return Fit(*lax.scan(one_pass, jnp.zeros_like(x[0]), length=passes))

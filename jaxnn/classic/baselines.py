@@ -1,0 +1,243 @@
+"""What a network has to beat: linear least squares, for all classes at once or pair by pair, and nearest neighbours.
+
+Both are matrix products on the device: the least-squares weights come from one Gram matrix of the features for each
+class, the distances to all neighbours from one product for each batch of queries.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnn.checks import require_between, require_positive_int
+from jaxnn.classic.neurons import as_examples
+from jaxnn.losses.base import as_labels
+from jaxnn.numerics import accumulate
+from jaxnn.types import Array, ArrayLike, Scalar
+
+
+def least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scalar = 1e-3) -> Array:
+    """The linear classifier of least squared error on targets +1 for the class and -1 for the others.
+
+    w = argmin (1/N) sum_i |w'x_i - d_i|^2 + ridge |w|^2, from the normal equations by Cholesky's factorization
+
+    Args:
+        x: features (N, D), of about unit size; see `neurons.with_bias`.
+        labels: (N,), integers in 0 .. classes - 1.
+        classes: K >= 2.
+        ridge: > 0, small against the mean square of the features: pixels that never vary then do no harm, in float32.
+
+    Returns:
+        (D, K); `multiclass.predict(w, x)` names the class of the largest output.
+
+    Raises:
+        ValueError: shapes do not fit, a label is known to be out of range, or ridge is negative.
+        TypeError: labels are not integers.
+
+    Reference:
+        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
+        (the linear classifier); Hoerl & Kennard (1970), Ridge regression.
+
+    Example:
+        >>> least_squares([[1.0, -1.0], [1.0, 1.0]], jnp.array([0, 1]), 2, ridge=1e-6).round(3)
+        Array([[ 0.,  0.],
+               [-1.,  1.]], dtype=float32)
+    """
+    features, numbers = _classified("baselines.least_squares", x, labels, classes, ridge)
+    return _least_squares(features, numbers, jnp.asarray(ridge, features.dtype), classes)
+
+
+def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scalar = 1e-3) -> Array:
+    """A least-squares unit for each pair of classes a < b: +1 on examples of a, -1 on those of b, no others.
+
+    All K (K - 1) / 2 units come from the K Gram matrices of the single classes, which are added in pairs.
+
+    Args:
+        x, labels, classes, ridge: as for `least_squares`, which also names the errors raised.
+
+    Returns:
+        (D, K (K - 1) / 2), pairs in the order (0, 1), (0, 2), .., (1, 2), ..; for `pairwise_predict`.
+
+    Reference:
+        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.3
+        (the pairwise linear classifier).
+
+    Example:
+        >>> pairwise_least_squares([[1.0, 0.0], [1.0, 1.0], [1.0, 5.0]], jnp.array([0, 1, 2]), 3).shape
+        (2, 3)
+    """
+    features, numbers = _classified("baselines.pairwise_least_squares", x, labels, classes, ridge)
+    return _pairwise(features, numbers, jnp.asarray(ridge, features.dtype), classes)
+
+
+def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
+    """The class that wins most of its duels, each clipped to a full win or loss: argmax_a sum_b clip(w_ab.x, -1, 1).
+
+    Args:
+        w: (D, K (K - 1) / 2), as `pairwise_least_squares` returns them.
+        x: features (N, D).
+        classes: K.
+
+    Returns:
+        (N,) int32; the first class of equal ones.
+
+    Raises:
+        ValueError: w has not K (K - 1) / 2 columns.
+
+    Reference:
+        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.3
+        (there the outputs of a class's units are summed, with a sigmoid in place of the clip).
+
+    Example:
+        >>> x, labels = [[1.0, 0.0], [1.0, 1.0], [1.0, 5.0]], jnp.array([0, 1, 2])
+        >>> pairwise_predict(pairwise_least_squares(x, labels, 3), x, 3)
+        Array([0, 1, 2], dtype=int32)
+    """
+    features = accumulate(jnp.asarray(x))
+    weights = jnp.asarray(w, features.dtype)
+    first, second = _pairs(classes)
+    if weights.shape[-1] != len(first):
+        raise ValueError(
+            f"baselines.pairwise_predict: w must have {len(first)} columns, one for each pair of {classes} classes, "
+            f"got {weights.shape}."
+        )
+    duels = np.eye(classes)[first] - np.eye(classes)[second]
+    won = jnp.clip(jnp.matmul(features, weights, precision="highest"), -1, 1)
+    return jnp.argmax(jnp.matmul(won, jnp.asarray(duels, features.dtype)), axis=-1).astype(jnp.int32)
+
+
+def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -> Array:
+    """The k nearest of some points to each query, by Euclidean distance: one matrix product for each batch.
+
+    |x - p|^2 = |x|^2 - 2 x.p + |p|^2, of which the first term is the same for all points and left out.
+
+    Args:
+        x: queries (N, D), real.
+        points: (M, D), real, in the dtype of x.
+        k: how many, 1 .. M.
+        batch_size: queries at a time, each with M distances; bounds the memory, changes nothing else.
+
+    Returns:
+        (N, k) int32, which points, the nearest first; of points equally near the first.
+
+    Raises:
+        ValueError: shapes do not fit, or k is not in 1 .. M.
+
+    Reference:
+        Cover & Hart (1967), Nearest neighbor pattern classification.
+
+    Example:
+        >>> nearest([[0.9], [5.0]], [[0.0], [1.0], [4.0]], k=2)
+        Array([[1, 0],
+               [2, 1]], dtype=int32)
+    """
+    queries = accumulate(jnp.asarray(x))
+    stored = jnp.asarray(points, queries.dtype)
+    if queries.ndim != 2 or stored.ndim != 2 or queries.shape[1] != stored.shape[1] or not queries.shape[0]:
+        raise ValueError(
+            f"baselines.nearest: expected x (N, D) and points (M, D), got {queries.shape} and {stored.shape}. Images "
+            "become rows by x.reshape(len(x), -1)."
+        )
+    if require_positive_int("baselines.nearest", "k", k) > stored.shape[0]:
+        raise ValueError(f"baselines.nearest: k must be at most the number of points, {stored.shape[0]}, got {k}.")
+    size = min(require_positive_int("baselines.nearest", "batch_size", batch_size), queries.shape[0])
+    return _nearest(queries, stored, k, size)
+
+
+def vote(labels: ArrayLike, classes: int) -> Array:
+    """The class of most of the neighbours; among equals that of the nearest neighbour.
+
+    Args:
+        labels: (N, k) integers in 0 .. classes - 1, those of each query's neighbours, the nearest first.
+        classes: K.
+
+    Returns:
+        (N,) int32.
+
+    Raises:
+        ValueError: not of two axes.
+
+    Reference:
+        Cover & Hart (1967), Nearest neighbor pattern classification.
+
+    Example:
+        >>> vote(jnp.array([[2, 0, 1], [2, 0, 0], [1, 0, 0]]), 3)
+        Array([2, 0, 0], dtype=int32)
+    """
+    neighbours = jnp.asarray(labels)
+    if neighbours.ndim != 2:
+        raise ValueError(f"baselines.vote: labels must have shape (N, k), got {neighbours.shape}.")
+    k = neighbours.shape[1]
+    member = neighbours[:, :, None] == jnp.arange(classes)[None, None, :]
+    # A vote counts k + 1; what is taken off for the rank of the class's nearest, at most k, only parts equals.
+    score = (k + 1) * jnp.sum(member, axis=1, dtype=jnp.int32)
+    rank = jnp.where(jnp.any(member, axis=1), jnp.argmax(member, axis=1), k)
+    return jnp.argmax(score - rank.astype(jnp.int32), axis=1).astype(jnp.int32)
+
+
+def _classified(where: str, x: ArrayLike, labels: ArrayLike, classes: int, ridge: Scalar) -> tuple[Array, Array]:
+    """Features (N, D) and labels (N,), checked."""
+    features, targets = as_examples(where, x, labels)
+    require_positive_int(where, "classes", classes, 2)
+    require_between(where, "ridge", ridge, 0, float("inf"))
+    return features, as_labels(where, targets, targets.shape, classes)[0]
+
+
+def _pairs(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs a < b of classes, as two arrays."""
+    first, second = np.array(list(itertools.combinations(range(classes), 2))).T
+    return first, second
+
+
+def _solve(gram: Array, ridge: Array, right: Array) -> Array:
+    """(gram + ridge 1)^-1 right, gram positive semidefinite."""
+    factor = jax.scipy.linalg.cho_factor(gram + ridge * jnp.eye(len(gram), dtype=gram.dtype))
+    return jax.scipy.linalg.cho_solve(factor, right)
+
+
+@functools.partial(jax.jit, static_argnames="classes")
+def _least_squares(x: Array, labels: Array, ridge: Array, classes: int) -> Array:
+    d = 2 * jax.nn.one_hot(labels, classes, dtype=x.dtype) - 1
+    gram, right = (jnp.matmul(x.T, a, precision="highest") / len(x) for a in (x, d))
+    return _solve(gram, ridge, right)
+
+
+@functools.partial(jax.jit, static_argnames="classes")
+def _pairwise(x: Array, labels: Array, ridge: Array, classes: int) -> Array:
+    def of_class(c: Array) -> tuple[Array, Array, Array]:
+        """How many, the sum of x and of x x' over one class."""
+        inside = jnp.where((labels == c)[:, None], x, jnp.zeros_like(x))
+        return (
+            jnp.sum(labels == c).astype(x.dtype),
+            jnp.sum(inside, axis=0),
+            jnp.matmul(x.T, inside, precision="highest"),
+        )
+
+    counts, sums, grams = lax.map(of_class, jnp.arange(classes))
+
+    def of_pair(pair: Array) -> Array:
+        a, b = pair
+        n = jnp.maximum(counts[a] + counts[b], 1)
+        return _solve((grams[a] + grams[b]) / n, ridge, (sums[a] - sums[b]) / n)
+
+    return lax.map(of_pair, jnp.asarray(np.stack(_pairs(classes), axis=1))).T
+
+
+@functools.partial(jax.jit, static_argnames=("k", "size"))
+def _nearest(x: Array, points: Array, k: int, size: int) -> Array:
+    squares = jnp.sum(jnp.square(points), axis=1)
+
+    def of_batch(rows: Array) -> Array:
+        products = jnp.matmul(rows, points.T, precision="highest")
+        _, which = lax.top_k(2 * products - squares[None, :], k)  # of equal values the first comes first
+        return which
+
+    n, d = x.shape
+    steps = -(-n // size)
+    batches = jnp.pad(x, ((0, steps * size - n), (0, 0))).reshape(steps, size, d)
+    return lax.map(of_batch, batches).reshape(steps * size, k)[:n].astype(jnp.int32)

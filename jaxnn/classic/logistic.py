@@ -1,0 +1,322 @@
+"""Logistic regression, of two classes and of many, by gradient ASCENT on the log-likelihood.
+
+w <- w + eta sum_i grad log P(y_i | x_i; w), over all N examples (batch: `batch_size=N`), one (stochastic: 1), or a
+random subset (mini-batch: between them). The sum is not divided by the number of examples, so that eta is the weight of
+one example whatever the batch; batch ascent on many examples needs a small one.
+
+All functions take features (N, D), with the always-on feature of `neurons.with_bias` where a bias is wanted.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn.checks import require_key, require_number, require_positive_int
+from jaxnn.classic.neurons import as_examples, as_signs
+from jaxnn.data import Partial, batch_indices
+from jaxnn.losses.base import as_labels
+from jaxnn.numerics import accumulate
+from jaxnn.types import Array, ArrayLike, DType, Key, Scalar
+
+Each: TypeAlias = Callable[[Array, Array, Array], Array]
+"""(w, x (B, D), y (B,)) -> something of each example."""
+
+
+class Fit(NamedTuple):
+    """What the ascent ended with.
+
+    Attributes:
+        w: weights, (D,); (D, K) for K classes.
+        log_likelihood: (epochs + 1,), of all examples, in nats, at the start and after each epoch.
+    """
+
+    w: Array
+    log_likelihood: Array
+
+
+def probability(w: ArrayLike, x: ArrayLike) -> Array:
+    """P(+1 | x; w) = sigmoid(w.x).
+
+    Args:
+        w: weights (D,).
+        x: features (..., D).
+
+    Returns:
+        (...), in [0, 1].
+
+    Reference:
+        Cox (1958), The regression analysis of binary sequences.
+
+    Example:
+        >>> probability([1.0, 1.0], [[0.0, 0.0], [1.0, 2.0]])
+        Array([0.5      , 0.95257413], dtype=float32)
+    """
+    return jax.nn.sigmoid(_outputs(w, x))
+
+
+def log_likelihood(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
+    """sum_i log P(y_i | x_i; w) = sum_i log sigmoid(y_i w.x_i).
+
+    Args:
+        w: weights (D,).
+        x: features (N, D).
+        y: labels (N,), each -1 or +1.
+
+    Returns:
+        (), in nats, at most 0.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is known to be neither -1 nor +1 (a traced one gives NaN).
+
+    Reference:
+        Cox (1958), The regression analysis of binary sequences.
+
+    Example:
+        >>> log_likelihood([0.0], [[1.0], [2.0]], [1, -1])
+        Array(-1.3862944, dtype=float32)
+    """
+    return jnp.sum(_log_probability(jnp.asarray(w), *as_signs("logistic.log_likelihood", x, y)))
+
+
+def gradient(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
+    """Of the log-likelihood: sum_i sigmoid(-y_i w.x_i) y_i x_i; each example weighs as much as it is surprising.
+
+    Args:
+        w, x, y: as for `log_likelihood`, which also names the errors raised.
+
+    Returns:
+        (D,), the direction of ascent.
+
+    Reference:
+        Cox (1958), The regression analysis of binary sequences.
+
+    Example:
+        >>> gradient([0.0], [[1.0], [2.0]], [1, -1])
+        Array([-0.5], dtype=float32)
+    """
+    features, signs = as_signs("logistic.gradient", x, y)
+    return _pull(features, _surprise(jnp.asarray(w), features, signs))
+
+
+def fit(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: int, batch_size: int) -> Fit:
+    """Logistic regression of two classes, from w = 0.
+
+    On separable examples the log-likelihood tends to 0 while the weights grow without bound.
+
+    Args:
+        x: features (N, D).
+        y: labels (N,), each -1 or +1.
+        key: typed random key; the order of the examples, new in each epoch, follows from it.
+        learning_rate: eta; may be traced.
+        epochs: through all examples.
+        batch_size: N for batch, 1 for stochastic ascent; a last batch may be smaller.
+
+    Returns:
+        Fit with w (D,).
+
+    Raises:
+        ValueError: shapes do not fit, a label is known to be neither -1 nor +1, or batch_size is not in 1 .. N.
+
+    Reference:
+        Cox (1958), The regression analysis of binary sequences; Robbins & Monro (1951), A stochastic approximation
+        method.
+
+    Example:
+        >>> x, y = [[1.0, -1.0], [1.0, 0.5], [1.0, 1.0]], [-1, -1, 1]
+        >>> found = fit(x, y, key=jax.random.key(0), learning_rate=0.1, epochs=9, batch_size=3)
+        >>> print(f"{found.log_likelihood[0]:.2f} {found.log_likelihood[9]:.2f}")
+        -2.08 -1.59
+    """
+    features, signs = as_signs("logistic.fit", x, y)
+    _require("logistic.fit", features, key, learning_rate, epochs, batch_size)
+    start, rate = jnp.zeros_like(features[0]), jnp.asarray(learning_rate, features.dtype)
+    return _ascend(_log_probability, _surprise, start, features, signs, key, rate, epochs, batch_size)
+
+
+def softmax_probability(w: ArrayLike, x: ArrayLike) -> Array:
+    """P(k | x; w) = softmax of w_k.x over the classes k.
+
+    Args:
+        w: weights (D, K).
+        x: features (..., D).
+
+    Returns:
+        (..., K), each row adding up to 1.
+
+    Reference:
+        Cox (1966), Some procedures connected with the logistic qualitative response curve (several outcomes).
+
+    Example:
+        >>> softmax_probability([[1.0, 0.0]], [[0.0], [2.0]])
+        Array([[0.5       , 0.5       ],
+               [0.880797  , 0.11920291]], dtype=float32)
+    """
+    return jax.nn.softmax(_outputs(w, x), axis=-1)
+
+
+def softmax_log_likelihood(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Array:
+    """sum_i log P(label_i | x_i; w) = sum_i (w_label.x_i - log sum_k exp w_k.x_i).
+
+    Args:
+        w: weights (D, K).
+        x: features (N, D).
+        labels: (N,), integers in 0 .. K - 1.
+
+    Returns:
+        (), in nats, at most 0.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is known to be out of range (a traced one gives NaN).
+        TypeError: labels are not integers.
+
+    Reference:
+        Cox (1966), Some procedures connected with the logistic qualitative response curve.
+
+    Example:
+        >>> softmax_log_likelihood(jnp.zeros((1, 4)), [[1.0], [2.0]], jnp.array([3, 0]))
+        Array(-2.7725887, dtype=float32)
+    """
+    weights = jnp.asarray(w)
+    return jnp.sum(_log_softmax(weights, *_as_classes("logistic.softmax_log_likelihood", x, labels, weights.shape[-1])))
+
+
+def softmax_gradient(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Array:
+    """Of the log-likelihood: sum_i x_i (d_i - softmax(w'x_i))', d_i being 1 at the label and 0 elsewhere.
+
+    Args:
+        w, x, labels: as for `softmax_log_likelihood`, which also names the errors raised.
+
+    Returns:
+        (D, K), the direction of ascent.
+
+    Reference:
+        Bridle (1990), Probabilistic interpretation of feedforward classification network outputs.
+
+    Example:
+        >>> softmax_gradient(jnp.zeros((1, 2)), [[1.0]], jnp.array([1]))
+        Array([[-0.5,  0.5]], dtype=float32)
+    """
+    weights = jnp.asarray(w)
+    features, d = _as_classes("logistic.softmax_gradient", x, labels, weights.shape[-1])
+    return _pull(features, _softmax_surprise(weights, features, d))
+
+
+def softmax_fit(
+    x: ArrayLike, labels: ArrayLike, classes: int, *, key: Key, learning_rate: Scalar, epochs: int, batch_size: int
+) -> Fit:
+    """Logistic regression of several classes, from w = 0.
+
+    Args:
+        x: features (N, D).
+        labels: (N,), integers in 0 .. classes - 1.
+        classes: K >= 2.
+        key, learning_rate, epochs, batch_size: as for `fit`.
+
+    Returns:
+        Fit with w (D, K); `multiclass.predict(w, x)` names the likeliest class.
+
+    Raises:
+        ValueError: shapes do not fit, a label is known to be out of range, or batch_size is not in 1 .. N.
+        TypeError: labels are not integers.
+
+    Reference:
+        Cox (1966), Some procedures connected with the logistic qualitative response curve; Bridle (1990),
+        Probabilistic interpretation of feedforward classification network outputs.
+
+    Example:
+        >>> found = softmax_fit([[1.0, -1.0], [1.0, 0.0], [1.0, 1.0]], jnp.array([0, 1, 2]), 3, key=jax.random.key(0),
+        ...                     learning_rate=1.0, epochs=50, batch_size=1)
+        >>> softmax_probability(found.w, [1.0, 1.0]).argmax()
+        Array(2, dtype=int32)
+    """
+    require_positive_int("logistic.softmax_fit", "classes", classes, 2)
+    features, d = _as_classes("logistic.softmax_fit", x, labels, classes)
+    _require("logistic.softmax_fit", features, key, learning_rate, epochs, batch_size)
+    start = jnp.zeros((features.shape[1], classes), features.dtype)
+    rate = jnp.asarray(learning_rate, features.dtype)
+    return _ascend(_log_softmax, _softmax_surprise, start, features, d, key, rate, epochs, batch_size)
+
+
+def _outputs(w: ArrayLike, x: ArrayLike) -> Array:
+    """w.x, in full precision."""
+    features = accumulate(jnp.asarray(x))
+    return jnp.matmul(features, jnp.asarray(w, features.dtype), precision="highest")
+
+
+def _log_probability(w: Array, x: Array, y: Array) -> Array:
+    """log P(y | x; w) of each example, (B,)."""
+    return jax.nn.log_sigmoid(y * _outputs(w, x))
+
+
+def _surprise(w: Array, x: Array, y: Array) -> Array:
+    """The derivative of each log P(y | x; w) in the output w.x, (B,): P(-y | x) y."""
+    return jax.nn.sigmoid(-y * _outputs(w, x)) * y
+
+
+def _log_softmax(w: Array, x: Array, d: Array) -> Array:
+    """log P(label | x; w) of each example, (B,); d is 1 at the label."""
+    return jnp.sum(d * jax.nn.log_softmax(_outputs(w, x), axis=-1), axis=-1)
+
+
+def _softmax_surprise(w: Array, x: Array, d: Array) -> Array:
+    """The derivative of each log P(label | x; w) in the outputs w_k.x, (B, K): d - P(. | x)."""
+    return d - jax.nn.softmax(_outputs(w, x), axis=-1)
+
+
+def _pull(x: Array, surprise: Array) -> Array:
+    """sum_i x_i surprise_i': (D,) or (D, K)."""
+    return jnp.matmul(x.T, surprise, precision="highest")
+
+
+def _as_classes(where: str, x: ArrayLike, labels: ArrayLike, classes: int) -> tuple[Array, Array]:
+    """Features (N, D) and targets (N, K), 1 at the label; NaN for a traced label out of range."""
+    features, targets = as_examples(where, x, labels)
+    numbers, valid = as_labels(where, targets, targets.shape, classes)
+    return features, _one_hot(numbers, valid, classes, features.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("classes", "dtype"))
+def _one_hot(labels: Array, valid: Array, classes: int, dtype: DType) -> Array:
+    """(N, K), 1 at the label; NaN where it is not valid."""
+    return jnp.where(valid[:, None], jax.nn.one_hot(labels, classes, dtype=dtype), jnp.nan)
+
+
+def _require(where: str, x: Array, key: Key, learning_rate: Scalar, epochs: int, batch_size: int) -> None:
+    require_key(where, key)
+    require_number(where, "learning_rate", learning_rate)
+    require_positive_int(where, "epochs", epochs)
+    if require_positive_int(where, "batch_size", batch_size) > x.shape[0]:
+        raise ValueError(f"{where}: batch_size must be at most the number of examples, {x.shape[0]}, got {batch_size}.")
+
+
+@functools.partial(jax.jit, static_argnames=("log_probability", "surprise", "epochs", "batch_size"))
+def _ascend(
+    log_probability: Each,
+    surprise: Each,
+    w: Array,
+    x: Array,
+    y: Array,
+    key: Key,
+    learning_rate: Array,
+    epochs: int,
+    batch_size: int,
+) -> Fit:
+    def step(w: Array, batch: tuple[Array, Array]) -> tuple[Array, None]:
+        index, weight = batch
+        pulls = surprise(w, x[index], y[index])
+        weighted = pulls * weight.astype(x.dtype).reshape(weight.shape + (1,) * (pulls.ndim - 1))
+        return w + learning_rate * _pull(x[index], weighted), None
+
+    def epoch(w: Array, key: Key) -> tuple[Array, Array]:
+        w, _ = lax.scan(step, w, batch_indices(key, x.shape[0], batch_size, partial=Partial.WEIGHT))
+        return w, jnp.sum(log_probability(w, x, y))
+
+    start = jnp.sum(log_probability(w, x, y))
+    w, values = lax.scan(epoch, w, jax.random.split(key, epochs))
+    return Fit(w, jnp.concatenate([start[None], values]))

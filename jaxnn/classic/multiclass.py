@@ -1,0 +1,95 @@
+"""The perceptron for several classes: one unit for each, the strongest wins, and a mistake moves two of them."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxnn.checks import require_positive_int
+from jaxnn.classic.neurons import as_examples
+from jaxnn.classic.perceptron import Fit, repeat
+from jaxnn.losses.base import as_labels
+from jaxnn.metrics import predicted_class
+from jaxnn.numerics import accumulate
+from jaxnn.types import Array, ArrayLike
+
+
+def predict(w: ArrayLike, x: ArrayLike) -> Array:
+    """The class of the unit with the largest output: argmax_k w_k.x, the first of equal ones.
+
+    Args:
+        w: weights (D, K).
+        x: features (..., D).
+
+    Returns:
+        (...) int32 in 0 .. K - 1; -1 where an output is NaN.
+
+    Reference:
+        Nilsson (1965), Learning machines, section 2.4 (linear machines).
+
+    Example:
+        >>> predict([[1.0, 0.0, -1.0]], [[2.0], [0.0], [-2.0]])
+        Array([0, 0, 2], dtype=int32)
+    """
+    features = accumulate(jnp.asarray(x))
+    return predicted_class(jnp.matmul(features, jnp.asarray(w, features.dtype), precision="highest"))
+
+
+def update(w: Array, x: Array, label: Array) -> tuple[Array, Array]:
+    """The rule on one example: on a mistake w_label <- w_label + x and w_guess <- w_guess - x; else w stays.
+
+    Args:
+        w: weights (D, K).
+        x: features (D,).
+        label: class, () int.
+
+    Returns:
+        (weights (D, K), whether they had been wrong, () bool).
+
+    Reference:
+        Nilsson (1965), Learning machines, section 4.3 (the fixed-increment rule for R categories).
+
+    Example:
+        >>> update(jnp.zeros((1, 3)), jnp.array([2.0]), jnp.array(2))
+        (Array([[-2.,  0.,  2.]], dtype=float32), Array(True, dtype=bool))
+    """
+    guess, classes = predict(w, x).astype(label.dtype), jnp.arange(w.shape[1], dtype=label.dtype)
+    move = (classes == label).astype(w.dtype) - (classes == guess).astype(w.dtype)  # 0 where the guess is right
+    return w + x[:, None] * move[None, :], guess != label
+
+
+def fit(x: ArrayLike, labels: ArrayLike, classes: int, *, passes: int = 1000) -> Fit:
+    """The multi-class perceptron: from w = 0, one example after the other, until a pass is without a mistake.
+
+    With two classes it makes the mistakes of `perceptron.fit` with class 0 as +1, and w_0 - w_1 is twice its weights.
+    On separable examples it makes at most 2 (R / gamma)^2 mistakes, gamma the least w_label.x - w_k.x over examples and
+    k != label for a separator of norm 1 (Novikoff's proof, with two units moved by each mistake).
+
+    Args:
+        x: features (N, D), see `neurons.with_bias`.
+        labels: (N,), integers in 0 .. classes - 1.
+        classes: K >= 2.
+        passes: through all examples, at most.
+
+    Returns:
+        perceptron.Fit with w (D, K), which says whether it converged.
+
+    Raises:
+        ValueError: shapes do not fit, fewer than 2 classes, or a label is known to be out of range (a traced one never
+            comes right, so that the fit does not converge).
+        TypeError: labels are not integers.
+
+    Reference:
+        Nilsson (1965), Learning machines, section 4.3; Crammer & Singer (2003), Ultraconservative online algorithms
+        for multiclass problems (other ways to share out a mistake).
+
+    Example:
+        >>> from jaxnn.classic.neurons import with_bias
+        >>> found = fit(with_bias([[0], [1], [2]]), jnp.array([0, 1, 2]), 3)
+        >>> predict(found.w, with_bias([[0], [1], [2]])).tolist(), bool(found.converged)
+        ([0, 1, 2], True)
+    """
+    features, targets = as_examples("multiclass.fit", x, labels)
+    require_positive_int("multiclass.fit", "classes", classes, 2)
+    checked, _ = as_labels("multiclass.fit", targets, targets.shape, classes)
+    limit = require_positive_int("multiclass.fit", "passes", passes)
+    return repeat(update, jnp.zeros((features.shape[1], classes), features.dtype), features, checked, limit)

@@ -1,0 +1,147 @@
+"""The first model neuron, and what all single units share: the always-on feature, examples and their signs."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.checks import require_number
+from jaxnn.losses.base import concrete_array, poison
+from jaxnn.numerics import accumulate
+from jaxnn.types import Array, ArrayLike, Scalar
+
+
+def mcculloch_pitts(
+    x: ArrayLike, weights: ArrayLike, threshold: Scalar, *, inhibitory: ArrayLike | None = None
+) -> Array:
+    """The McCulloch-Pitts unit: fires if its excitation reaches the threshold and no inhibitory input is active.
+
+    y = 1 if sum_j weights_j x_j >= threshold and every inhibitory input is 0, else 0
+
+    Inhibition is absolute: one active inhibitory input forbids firing, whatever the excitation.
+
+    Args:
+        x: excitatory inputs (..., D), each 0 or 1.
+        weights: how many synapses each of them has (D,), >= 0.
+        threshold: theta; 0 or less for a unit that fires unless it is inhibited. May be traced.
+        inhibitory: inhibitory inputs (..., I), each 0 or 1; None for none.
+
+    Returns:
+        (...), 0.0 or 1.0, float32 (float64 for float64 x).
+
+    Raises:
+        ValueError: shapes do not fit, inputs known to be neither 0 nor 1, weights known to be negative.
+
+    Reference:
+        McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
+
+    Example:
+        >>> table = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        >>> mcculloch_pitts(table, [1, 1], 2).tolist(), mcculloch_pitts(table, [1, 1], 1).tolist()  # AND, OR
+        ([0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 1.0])
+        >>> mcculloch_pitts(table[:, :1], [1], 1, inhibitory=table[:, 1:]).tolist()  # x_1 and not x_2
+        [0.0, 0.0, 1.0, 0.0]
+    """
+    require_number("mcculloch_pitts", "threshold", threshold)
+    bits = _bits("x", x)
+    synapses = jnp.asarray(weights, bits.dtype)
+    if bits.ndim == 0 or synapses.shape != bits.shape[-1:]:
+        raise ValueError(
+            "mcculloch_pitts: weights must hold one number for each entry of the last axis of x, got weights "
+            f"{synapses.shape} and x {bits.shape}."
+        )
+    known = concrete_array(weights)
+    if known is not None and (known < 0).any():
+        raise ValueError(
+            f"mcculloch_pitts: weights must be >= 0, got {known.min()}. Pass an input that inhibits in `inhibitory`."
+        )
+    fires = jnp.matmul(bits, synapses, precision="highest") >= threshold
+    if inhibitory is not None:
+        brakes = _bits("inhibitory", inhibitory)
+        if brakes.shape[:-1] != bits.shape[:-1]:
+            raise ValueError(
+                "mcculloch_pitts: x and inhibitory must have the same shape but for their last axes, got x "
+                f"{bits.shape} and inhibitory {brakes.shape}."
+            )
+        fires &= ~jnp.any(brakes > 0, axis=-1)
+    return fires.astype(bits.dtype)
+
+
+def with_bias(x: ArrayLike) -> Array:
+    """The inputs with the always-on feature in front, so that w_0 + w.x becomes one product: (1, x_1, .., x_D).
+
+    Args:
+        x: (..., D), real.
+
+    Returns:
+        (..., D + 1), float32 (float64 for float64 x).
+
+    Reference:
+        Minsky & Papert (1969), Perceptrons, chapter 0 (the threshold as the weight of a constant input).
+
+    Example:
+        >>> with_bias([[2, 3], [4, 5]])
+        Array([[1., 2., 3.],
+               [1., 4., 5.]], dtype=float32)
+    """
+    features = accumulate(jnp.asarray(x))
+    return jnp.concatenate([jnp.ones_like(features[..., :1]), features], axis=-1)
+
+
+def as_examples(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Features and their targets as arrays, checked to be (N, D) and (N,); the features in the arithmetic's dtype.
+
+    Args:
+        where: the function that asks.
+        x: (N, D), real, N and D at least 1.
+        y: (N,).
+
+    Raises:
+        ValueError: other shapes.
+
+    Example:
+        >>> as_examples("adaline", [[1, 2]], [3])[0].dtype
+        dtype('float32')
+    """
+    features, targets = accumulate(jnp.asarray(x)), jnp.asarray(y)
+    if features.ndim != 2 or 0 in features.shape or targets.shape != features.shape[:1]:
+        raise ValueError(
+            f"{where}: expected features x (N, D) and one target for each, y (N,), with N and D at least 1; got x "
+            f"{features.shape} and y {targets.shape}. Images become rows by x.reshape(len(x), -1)."
+        )
+    return features, targets
+
+
+def as_signs(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Features (N, D) and labels -1 / +1 (N,), both in the dtype of the arithmetic; other traced labels are NaN.
+
+    Args:
+        where: the function that asks.
+        x: (N, D), real.
+        y: (N,), each -1 or +1.
+
+    Raises:
+        ValueError: other shapes, or a label known to be neither -1 nor +1.
+
+    Example:
+        >>> as_signs("perceptron", [[1, 2], [3, 4]], [0, 1])
+        Traceback (most recent call last):
+        ValueError: perceptron: labels must be -1 or +1, got 0. Labels 0 and 1 become -1 and +1 by 2 * y - 1.
+    """
+    features, targets = as_examples(where, x, y)
+    known, signs = concrete_array(targets), targets.astype(features.dtype)
+    if known is None:
+        return features, poison(signs, jnp.abs(signs) == 1)
+    if (wrong := known[np.abs(known.astype(np.float64)) != 1]).size:
+        raise ValueError(
+            f"{where}: labels must be -1 or +1, got {wrong[0]}. Labels 0 and 1 become -1 and +1 by 2 * y - 1."
+        )
+    return features, signs
+
+
+def _bits(name: str, values: ArrayLike) -> Array:
+    """Inputs of 0 and 1 as floats; ValueError for a value known to be another."""
+    known = concrete_array(values)
+    if known is not None and (wrong := known[~np.isin(known, (0, 1))]).size:
+        raise ValueError(f"mcculloch_pitts: each of {name} must be 0 or 1, got {wrong[0]}.")
+    return accumulate(jnp.asarray(values))
