@@ -15,6 +15,7 @@ import tyro
 import jaxnn
 from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.gallery import GalleryConfig, gallery
+from jaxnn.cli.playground import PlaygroundConfig, playground
 from jaxnn.cli.predict import PredictConfig, predict
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.cli.study import STUDIES, study
@@ -29,6 +30,7 @@ commands:
   train      train a network on images and write a run folder; with no option, on the embedded digits
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES
   study      study the gradients of single examples:  jaxnn study NAME
+  playground train a small network on points of the plane and write a page that shows every unit of it
   gallery    draw all figures of the library, with a page that shows them:  jaxnn gallery --out DIR
 
 studies: {", ".join(STUDIES)}
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str) -> Callable[[list[str]], Any]:
-    commands = {"train": _train, "predict": _predict, "study": _study, "gallery": _gallery}
+    commands = {"train": _train, "predict": _predict, "study": _study, "playground": _playground, "gallery": _gallery}
     if name not in commands:
         raise UsageError(f"no command {name!r}{_nearest(name, commands)}; there are: {', '.join(commands)}")
     return commands[name]
@@ -80,6 +82,10 @@ def _train(words: list[str]) -> None:
 
 def _predict(words: list[str]) -> None:
     predict(_parse("predict", PredictConfig, words, None))
+
+
+def _playground(words: list[str]) -> None:
+    playground(_parse("playground", PlaygroundConfig, words, None))
 
 
 def _study(words: list[str]) -> None:

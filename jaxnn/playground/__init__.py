@@ -1,1 +1,30 @@
-"""TensorFlow Playground's data, features and training by its published formulas, as one page that needs no network."""
+"""TensorFlow Playground's data, features and training by its published formulas, as one page that needs no network.
+
+done = run(Settings(data="spiral", features=("x", "y", "sinx"), hidden=(8, 8)))
+Path("playground.html").write_text(render(done, make_views(done)), encoding="utf-8")
+
+`data` holds the six data sets, `features` the seven inputs, `penalties` the optimizers. The command is
+`jaxnn playground`. Two things differ from the original, which shuffles the training points once: here each epoch takes
+them in a new order; and a last, smaller batch is a step of its own, where the original carries it over.
+"""
+
+from jaxnn.playground import data, features, penalties
+from jaxnn.playground.page import render
+from jaxnn.playground.pictures import draw, write_gif
+from jaxnn.playground.training import Run, Settings, network, run
+from jaxnn.playground.views import Views, make_views
+
+__all__ = [
+    "Run",
+    "Settings",
+    "Views",
+    "data",
+    "draw",
+    "features",
+    "make_views",
+    "network",
+    "penalties",
+    "render",
+    "run",
+    "write_gif",
+]

@@ -1,0 +1,91 @@
+"""`jaxnn playground`: a small network on points of the plane, its training as a page, a picture and an animation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import rich.console
+import tyro
+
+from jaxnn import plots
+from jaxnn.cli.runs import new_folder, write_options
+from jaxnn.playground import Settings, draw, make_views, render, run, write_gif
+from jaxnn.playground.penalties import Regularization
+
+DEFAULTS = Settings()
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaygroundConfig:
+    """Train a small network on points of the plane, and write a page that shows every unit through training."""
+
+    data: Literal["circle", "xor", "gauss", "spiral", "reg-plane", "reg-gauss"] = "circle"
+    """Data set; reg-plane and reg-gauss are regression, the others classification."""
+    features: Annotated[str, tyro.conf.arg(metavar="A,B,..")] = ",".join(DEFAULTS.features)
+    """Inputs of the network, separated by commas, from: x, y, x2, y2, xy, sinx, siny."""
+    hidden: Annotated[str, tyro.conf.arg(metavar="N,N,..")] = ",".join(map(str, DEFAULTS.hidden))
+    """Units of each hidden layer, separated by commas; at most 6 layers of 8; "" for none."""
+    activation: Literal["relu", "tanh", "sigmoid", "linear"] = "tanh"
+    """Activation of the hidden units."""
+    learning_rate: float = DEFAULTS.learning_rate
+    """Learning rate of gradient descent."""
+    batch_size: int = DEFAULTS.batch_size
+    """Examples in each step."""
+    noise: float = DEFAULTS.noise
+    """Noise of the data, 0 to 0.5."""
+    train_ratio: float = DEFAULTS.train_ratio
+    """Share of the points to train on, 0.1 to 0.9; the others are the test set."""
+    regularization: Regularization = DEFAULTS.regularization
+    """Penalty on the weights; a weight that l1 carries over 0 stays 0."""
+    regularization_rate: float = DEFAULTS.regularization_rate
+    """Strength of the penalty."""
+    epochs: int = DEFAULTS.epochs
+    """Passes through the training points."""
+    seed: int = DEFAULTS.seed
+    """Points, split, first weights and order follow from it."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder to write; default runs/playground-DATA, numbered if it is taken."""
+
+    def settings(self) -> Settings:
+        """What `jaxnn.playground.run` is told."""
+        told = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
+        return Settings(**told | {"features": tuple(_words(self.features)), "hidden": _units(self.hidden)})
+
+
+def playground(config: PlaygroundConfig) -> Path:
+    """Train, write playground.html, last.png, training.gif and the numbers; return the folder."""
+    settings = config.settings()
+    start = time.perf_counter()
+    done = run(settings)
+    seconds = time.perf_counter() - start
+    views = make_views(done)
+    folder = new_folder(config.out, f"playground-{settings.data}")
+    write_options(folder, config)
+    (folder / "result.json").write_text(json.dumps(done.numbers(), indent=2) + "\n")
+    page = folder / "playground.html"
+    page.write_text(render(done, views), encoding="utf-8")
+    plots.save(draw(done, views), folder / "last.png")
+    write_gif(done, views, folder / "training.gif")
+    console = rich.console.Console()
+    for line in (
+        f"trained for {settings.epochs} epochs in {seconds:.1f} s: "
+        f"training loss {done.train_loss[-1]:.4f}, test loss {done.test_loss[-1]:.4f}",
+        f"open in a browser: {page}",
+    ):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return folder
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _units(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in _words(text))
+    except ValueError:
+        raise ValueError(f"playground: hidden must be whole numbers separated by commas, got {text!r}.") from None

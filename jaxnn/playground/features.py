@@ -1,0 +1,73 @@
+"""The seven inputs that a network of the playground can be given, each a function of a point of the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxnn.checks import require_floating
+from jaxnn.types import Array
+
+
+class Feature(NamedTuple):
+    """An input: how it is written, and its function of the coordinates, (N,) and (N,) -> (N,)."""
+
+    label: str
+    function: Callable[[Array, Array], Array]
+
+
+FEATURES = MappingProxyType(
+    {
+        "x": Feature("x", lambda x, y: x),
+        "y": Feature("y", lambda x, y: y),
+        "x2": Feature("x²", lambda x, y: x * x),
+        "y2": Feature("y²", lambda x, y: y * y),
+        "xy": Feature("xy", lambda x, y: x * y),
+        "sinx": Feature("sin x", lambda x, y: jnp.sin(x)),
+        "siny": Feature("sin y", lambda x, y: jnp.sin(y)),
+    }
+)
+"""By the names that the command line knows them by: x, y, x^2, y^2, x y, sin x, sin y."""
+
+
+def require_features(where: str, names: Sequence[str]) -> None:
+    """Raise ValueError unless these are names of `FEATURES`, at least one and none twice.
+
+    Example:
+        >>> require_features("playground", ("x", "cosx"))
+        Traceback (most recent call last):
+        ValueError: playground: no feature 'cosx'; there are: x, y, x2, y2, xy, sinx, siny.
+    """
+    unknown = [name for name in names if name not in FEATURES]
+    if unknown:
+        raise ValueError(f"{where}: no feature {unknown[0]!r}; there are: {', '.join(FEATURES)}.")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{where}: features must be at least one, and none twice, got {','.join(names) or 'none'}.")
+
+
+def featurize(names: Sequence[str], points: Array) -> Array:
+    """The chosen features of points of the plane, in the order of the names.
+
+    Args:
+        names: keys of `FEATURES`.
+        points: (N, 2), floating.
+
+    Returns:
+        (N, F), in the dtype of the points.
+
+    Raises:
+        ValueError: an unknown name, one twice, none at all, or points not of shape (N, 2).
+        TypeError: points are not floating.
+
+    Example:
+        >>> featurize(("x", "y2", "xy"), jnp.array([[2.0, 3.0]]))
+        Array([[2., 9., 6.]], dtype=float32)
+    """
+    require_features("featurize", names)
+    require_floating("featurize", "points", points.dtype)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"featurize: points must have shape (N, 2), got {points.shape}.")
+    return jnp.stack([FEATURES[name].function(points[:, 0], points[:, 1]) for name in names], axis=1)

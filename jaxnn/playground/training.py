@@ -1,0 +1,268 @@
+"""A training run of a small network on points of the plane: one compiled scan that keeps every epoch's network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn import backprop, layers, losses, models, train
+from jaxnn.checks import require_between, require_positive_int
+from jaxnn.data import Dataset, Partial, TrainTest, split
+from jaxnn.initializers import constant, uniform
+from jaxnn.layers import Dense, Layer
+from jaxnn.playground.data import MAX_NOISE, SOURCES, Problem
+from jaxnn.playground.features import featurize, require_features
+from jaxnn.playground.penalties import Regularization, make_optimizer
+from jaxnn.train.step import scan_epoch
+from jaxnn.types import Array, Key, Params
+
+ACTIVATIONS = {
+    "relu": layers.Relu,
+    "tanh": layers.Tanh,
+    "sigmoid": layers.Sigmoid,
+    "linear": layers.Identity,
+}
+"""Of the hidden units."""
+
+MAX_LAYERS, MAX_UNITS = 6, 8
+"""The largest network that the page has room for."""
+
+Examples: TypeAlias = tuple[Array, Array]
+"""A network's inputs (N, F) and their targets (N, 1)."""
+
+COMPILER = MappingProxyType({"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+"""To compile these small programs takes longer than to run them, and without LLVM's optimizations they run as fast."""
+
+LOSS = losses.half_squared_error
+"""1/2 (y - t)^2; its mean is reported, without the penalty."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run can be told; the defaults are the original's.
+
+    Attributes:
+        data: one of `SOURCES`; it also says what kind of problem it is.
+        features: of `FEATURES`, the inputs of the network.
+        hidden: units of each hidden layer, at most 6 layers of 8; () for none.
+        activation: of the hidden units, one of `ACTIVATIONS`.
+        learning_rate: > 0.
+        batch_size: examples in each step.
+        noise: nu in [0, 0.5].
+        train_ratio: the share of points to train on, in [0.1, 0.9]; the others are the test set.
+        regularization, regularization_rate: the penalty and its strength.
+        epochs: passes through the training points.
+        seed: whole number >= 0: points, split, first weights and order follow from it.
+
+    Raises:
+        ValueError: a name that does not exist, or a number out of range.
+
+    Example:
+        >>> Settings(data="spiral", hidden=(8, 8)).problem
+        'classification'
+    """
+
+    data: str = "circle"
+    features: tuple[str, ...] = ("x", "y")
+    hidden: tuple[int, ...] = (4, 2)
+    activation: str = "tanh"
+    learning_rate: float = 0.03
+    batch_size: int = 10
+    noise: float = 0.0
+    train_ratio: float = 0.5
+    regularization: Regularization = "none"
+    regularization_rate: float = 0.0
+    epochs: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.data not in SOURCES:
+            raise ValueError(f"playground: no data set {self.data!r}; there are: {', '.join(SOURCES)}.")
+        require_features("playground", self.features)
+        require_network("playground", self.hidden, self.activation)
+        make_optimizer(self.regularization, self.learning_rate, self.regularization_rate)
+        require_between("playground", "noise", self.noise, 0, MAX_NOISE)
+        require_between("playground", "train_ratio", self.train_ratio, 0.1, 0.9)
+        require_positive_int("playground", "batch_size", self.batch_size)
+        require_positive_int("playground", "epochs", self.epochs)
+        require_positive_int("playground", "seed", self.seed, 0)
+
+    @property
+    def problem(self) -> Problem:
+        """ "classification" or "regression"."""
+        return SOURCES[self.data].problem
+
+
+class Run(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+        settings: what it was told.
+        net: from the chosen features to one output (N, 1).
+        data: the points and their targets, `train` and `test`.
+        params: the network's parameters before training and after each epoch: a leading axis of epochs + 1 everywhere.
+        train_loss, test_loss: (epochs + 1,), mean of 1/2 (y - t)^2 over the points, likewise.
+    """
+
+    settings: Settings
+    net: Layer
+    data: TrainTest
+    params: Params
+    train_loss: np.ndarray
+    test_loss: np.ndarray
+
+    def at(self, epochs: Any) -> Params:
+        """The parameters after these epochs: one number, or an array of them."""
+        return jax.tree.map(lambda leaf: leaf[epochs], self.params)
+
+    def numbers(self) -> dict[str, float]:
+        """For JSON: the losses at the end."""
+        return {"train_loss": round(float(self.train_loss[-1]), 6), "test_loss": round(float(self.test_loss[-1]), 6)}
+
+
+def require_network(where: str, hidden: tuple[int, ...], activation: str) -> None:
+    """Raise ValueError unless the page has room for such a network and its activation exists.
+
+    Example:
+        >>> require_network("playground", (9,), "tanh")
+        Traceback (most recent call last):
+        ValueError: playground: hidden must be at most 6 layers of 1 to 8 units each, got 9.
+    """
+    if len(hidden) > MAX_LAYERS or any(not 1 <= units <= MAX_UNITS for units in hidden):
+        got = ",".join(map(str, hidden))
+        raise ValueError(
+            f"{where}: hidden must be at most {MAX_LAYERS} layers of 1 to {MAX_UNITS} units each, got {got}."
+        )
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{where}: no activation {activation!r}; there are: {', '.join(ACTIVATIONS)}.")
+
+
+def network(hidden: tuple[int, ...], activation: str, problem: Problem) -> Layer:
+    """Dense layers, w ~ U(-0.5, 0.5) and b = 0.1, with the activation between and one output, tanh or linear.
+
+    Args:
+        hidden: units of each hidden layer; () for none.
+        activation: a key of `ACTIVATIONS`.
+        problem: "classification" for a tanh output, "regression" for a linear one.
+
+    Returns:
+        A `serial` of 2 (len(hidden) + 1) parts, dense and activation by turns: (N, F) -> (N, 1).
+
+    Raises:
+        ValueError: more layers or units than the page has room for, or no such activation.
+
+    Example:
+        >>> net = network((4, 2), "tanh", "classification")
+        >>> [params["w"].shape for params in net.init(jax.random.key(0), (2,))[0][::2]]
+        [(2, 4), (4, 2), (2, 1)]
+    """
+    require_network("network", hidden, activation)
+    output = layers.Tanh if problem == "classification" else layers.Identity
+    w_init, b_init = uniform(-0.5, 0.5), constant(0.1)
+    parts = []
+    for units, follows in [*((units, ACTIVATIONS[activation]) for units in hidden), (1, output)]:
+        parts += [Dense(units, w_init=w_init, b_init=b_init), follows]
+    return models.serial(*parts)
+
+
+def points(settings: Settings) -> TrainTest:
+    """The points of a run: drawn, shuffled, and the first floor(n train_ratio) of them for training.
+
+    Example:
+        >>> [len(part) for part in points(Settings(data="reg-plane", train_ratio=0.1))]
+        [120, 1080]
+    """
+    source = SOURCES[settings.data]
+    key = jax.random.fold_in(jax.random.key(settings.seed), 0)
+    whole = jax.jit(source.make, static_argnums=1, compiler_options=dict(COMPILER))(
+        key, source.points, noise=settings.noise
+    )
+    count = int(source.points * settings.train_ratio + 1e-9)  # 0.7 * 10 is 6.999...
+    return TrainTest(*split(whole, (count, source.points - count), seed=settings.seed))
+
+
+def run(settings: Settings) -> Run:
+    """Train as the settings say, and keep the network of every epoch.
+
+    Each epoch takes the training points in a new order; the last batch may be smaller, and its gradient is the mean
+    over its own points. (The original shuffles once, and carries what is left of an epoch over into the next.)
+
+    Args:
+        settings: a `Settings`.
+
+    Returns:
+        Run.
+
+    Raises:
+        ValueError: the loss is no longer finite.
+
+    Reference:
+        Smilkov, D., Carter, S., Sculley, D., Viegas, F. B. & Wattenberg, M. (2017). Direct-manipulation visualization
+        of deep networks.
+
+    Example:
+        >>> run(Settings(data="gauss", hidden=(3,), epochs=2)).train_loss.shape
+        (3,)
+    """
+    data = points(settings)
+    net = network(settings.hidden, settings.activation, settings.problem)
+    scan = make_scan(settings, net)
+
+    def whole(key: Key, data: TrainTest) -> tuple[Params, Array]:
+        return scan(key, *(_examples(settings, part) for part in data))
+
+    params, curves = jax.jit(whole, compiler_options=dict(COMPILER))(jax.random.key(settings.seed), data)
+    curves = np.asarray(curves)
+    finite = np.isfinite(curves).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"playground: the loss is no longer finite after epoch {finite.argmin()}; take a smaller learning rate."
+        )
+    return Run(settings, net, data, jax.tree.map(np.asarray, params), curves[:, 0], curves[:, 1])
+
+
+def make_scan(settings: Settings, net: Layer) -> Callable[[Key, Examples, Examples], tuple[Params, Array]]:
+    """The whole run as one function to compile: a scan over epochs, each a scan over its batches.
+
+    Args:
+        settings: of batches, optimizer and epochs.
+        net: from inputs (N, F) to (N, 1).
+
+    Returns:
+        `scan(key, train, test) -> (params, losses)`, train and test pairs of inputs (N, F) and targets (N, 1): the
+        parameters with a leading axis of epochs + 1, and the losses (epochs + 1, 2) on train and test.
+
+    Example:
+        >>> settings, pair = Settings(epochs=3), (jnp.ones((20, 2)), jnp.ones((20, 1)))
+        >>> scan = make_scan(settings, network((), "tanh", "regression"))
+        >>> jax.jit(scan)(jax.random.key(0), pair, pair)[1].shape
+        (4, 2)
+    """
+    opt = make_optimizer(settings.regularization, settings.learning_rate, settings.regularization_rate)
+    vg = backprop.value_and_grad(net, LOSS)
+    epoch = scan_epoch(vg, opt, batch_size=settings.batch_size, partial=Partial.WEIGHT)
+
+    def scan(key: Key, train_set: Examples, test_set: Examples) -> tuple[Params, Array]:
+        def found(ts: train.TrainState) -> tuple[Params, Array]:
+            losses = [LOSS(net.predict(ts.params, ts.state, x), y).mean() for x, y in (train_set, test_set)]
+            return ts.params, jnp.stack(losses)
+
+        def body(ts: train.TrainState, key: Key) -> tuple[train.TrainState, tuple[Params, Array]]:
+            ts, _ = epoch(ts, *train_set, key)
+            return ts, found(ts)
+
+        start = train.init(net, opt, jax.random.fold_in(key, 1), train_set[0][0])
+        _, after = jax.lax.scan(body, start, jax.random.split(jax.random.fold_in(key, 2), settings.epochs))
+        return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), found(start), after)
+
+    return scan
+
+
+def _examples(settings: Settings, part: Dataset) -> Examples:
+    return featurize(settings.features, part.x), part.y[:, None]
