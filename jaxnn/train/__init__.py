@@ -9,11 +9,16 @@
 | `make_evaluate`, `evaluate` | means of metrics over a data set |
 | `fit` | epochs with progress, history, early stopping and convergence tests |
 | `ensemble` | many seeds at once, by `vmap` |
+| `minimize`, `maximize` | descent and ascent on any function of a pytree, WHILE not converged |
+| `trajectory`, `nearest` | all points of such a run; which known minimum each of many runs ended at |
+| `minmax` | games of two players: simultaneous, alternating and extragradient steps |
 | `diagnose` | under-fitting, over-fitting or good, from a history, and what to try next |
 
 Everything is a pure function of its key: the same seed gives bit-identical runs on one machine.
 """
 
+from jaxnn.train import minmax
+from jaxnn.train.descent import Iterate, Trajectory, maximize, minimize, nearest, trajectory
 from jaxnn.train.diagnose import Diagnosis, Verdict, diagnose
 from jaxnn.train.ensemble import ensemble
 from jaxnn.train.evaluate import evaluate, make_evaluate, make_outputs
@@ -28,8 +33,10 @@ __all__ = [
     "EarlyStopping",
     "FitResult",
     "GradTolerance",
+    "Iterate",
     "LossTolerance",
     "TrainState",
+    "Trajectory",
     "Verdict",
     "diagnose",
     "ensemble",
@@ -41,5 +48,10 @@ __all__ = [
     "make_evaluate",
     "make_outputs",
     "make_step",
+    "maximize",
     "mean_loss",
+    "minimize",
+    "minmax",
+    "nearest",
+    "trajectory",
 ]

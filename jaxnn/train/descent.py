@@ -1,0 +1,229 @@
+"""Minimise or maximise a function of a pytree by an optimizer, with the convergence tests of gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import tree
+from jaxnn.checks import require_positive_int
+from jaxnn.optim import Optimizer, apply_updates
+from jaxnn.optim.base import call_update
+from jaxnn.train.arguments import require_function, require_optimizer
+from jaxnn.types import Array, Params, PyTree, Scalar
+
+Objective: TypeAlias = Callable[[Params], Array]
+"""A function x -> (), such as one of `jaxnn.landscapes`."""
+
+
+class Iterate(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        x: the point, a pytree.
+        value: f(x), ().
+        grad: the gradient at x, like x.
+        steps: int32, how many were taken to get there.
+        converged: bool, whether a convergence test was met. A run that ended without it ran out of steps, or its value
+            is no longer finite.
+        opt_state: the optimizer's.
+    """
+
+    x: PyTree
+    value: Array
+    grad: PyTree
+    steps: Array
+    converged: Array
+    opt_state: Any
+
+
+class Trajectory(NamedTuple):
+    """The whole way of a run: the start and the point after each step; after the run's end its last point again.
+
+    Attributes:
+        x: the points, leaves (steps + 1, ...).
+        values: (steps + 1,), f there.
+        grad_norms: (steps + 1,), the Euclidean norm of the gradient there.
+        last: the `Iterate` at the end.
+    """
+
+    x: PyTree
+    values: Array
+    grad_norms: Array
+    last: Iterate
+
+
+def minimize(
+    f: Objective,
+    opt: Optimizer,
+    start: PyTree,
+    *,
+    steps: int,
+    value_tolerance: Scalar = 0.0,
+    grad_tolerance: Scalar = 0.0,
+) -> Iterate:
+    """Descend WHILE not converged: one `lax.while_loop`, which keeps only the last point.
+
+    Converged when |f(x_(k+1)) - f(x_k)| < value_tolerance or |grad f(x_k)| < grad_tolerance, |.| being Euclidean. The
+    second test is made at the start too. A run whose value is no longer finite ends there, not converged.
+
+    Args:
+        f: function of a pytree, differentiable.
+        opt: optimizer; receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn` and `obj_fn`.
+        start: pytree of floating arrays.
+        steps: how many at most, >= 0.
+        value_tolerance, grad_tolerance: 0 switches a test off; may be traced.
+
+    Returns:
+        Iterate. Under `jax.vmap` over starts each has its own count of steps; those that have ended wait for the rest.
+
+    Raises:
+        TypeError, ValueError: f is no function or returns no scalar; steps negative.
+
+    Reference:
+        Cauchy 1847, "Méthode générale pour la résolution des systèmes d'équations simultanées" (the descent).
+
+    Example:
+        >>> from jaxnn import landscapes, optim
+        >>> end = minimize(landscapes.quadratic(2.0), optim.sgd(0.5), jnp.ones(2), steps=100, grad_tolerance=1e-3)
+        >>> end.steps, end.converged
+        (Array(10, dtype=int32), Array(True, dtype=bool))
+    """
+    steps = require_positive_int("minimize", "steps", steps, 0)
+    first, advance = _run(f, opt, start, value_tolerance, grad_tolerance)
+    return jax.lax.while_loop(lambda at: _goes_on(at) & (at.steps < steps), advance, first)
+
+
+def maximize(
+    f: Objective,
+    opt: Optimizer,
+    start: PyTree,
+    *,
+    steps: int,
+    value_tolerance: Scalar = 0.0,
+    grad_tolerance: Scalar = 0.0,
+) -> Iterate:
+    """Ascend: theta <- theta + eta grad f, that is `minimize` of -f; value and grad of what is returned are f's own.
+
+    Args:
+        f, opt, start, steps, value_tolerance, grad_tolerance: as for `minimize`.
+
+    Returns:
+        Iterate.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> end = maximize(lambda x: 1.0 - (x - 3.0) ** 2, optim.sgd(0.5), 0.0, steps=9, grad_tolerance=1e-3)
+        >>> end.x, end.value
+        (Array(3., dtype=float32), Array(1., dtype=float32))
+    """
+    require_function("maximize", "f", f, "a function x -> ()", optional=False)
+    end = minimize(
+        lambda x: -f(x), opt, start, steps=steps, value_tolerance=value_tolerance, grad_tolerance=grad_tolerance
+    )
+    return end._replace(value=-end.value, grad=tree.scale(-1.0, end.grad))
+
+
+def trajectory(
+    f: Objective,
+    opt: Optimizer,
+    start: PyTree,
+    *,
+    steps: int,
+    value_tolerance: Scalar = 0.0,
+    grad_tolerance: Scalar = 0.0,
+) -> Trajectory:
+    """The way that `minimize` takes, with every point of it: one `lax.scan` of `steps` steps.
+
+    Args:
+        f, opt, start, steps, value_tolerance, grad_tolerance: as for `minimize`.
+
+    Returns:
+        Trajectory, with `steps + 1` points whenever the run ends.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> trajectory(lambda x: x**2, optim.sgd(0.25), 8.0, steps=3).x
+        Array([8., 4., 2., 1.], dtype=float32)
+    """
+    steps = require_positive_int("trajectory", "steps", steps, 0)
+    first, advance = _run(f, opt, start, value_tolerance, grad_tolerance)
+
+    def body(at: Iterate, _: None) -> tuple[Iterate, tuple[PyTree, Array, Array]]:
+        on = _goes_on(at)
+        at = jax.tree.map(lambda new, old: jnp.where(on, new, old), advance(at), at)
+        return at, (at.x, at.value, tree.norm(at.grad))
+
+    last, rest = jax.lax.scan(body, first, length=steps)
+    begin = (first.x, first.value, tree.norm(first.grad))
+    return Trajectory(*jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), begin, rest), last)
+
+
+def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
+    """Which of some known points each of many is at: basins of attraction, from the ends of runs.
+
+    Args:
+        points: (..., d).
+        candidates: (M, d), such as `landscape.minima`.
+        tolerance: the Euclidean distance, in the units of the points, beyond which a point is at none of them.
+
+    Returns:
+        (...) int32: the index of the nearest candidate, -1 where none is within the tolerance or the point is not
+        finite.
+
+    Raises:
+        ValueError: the last axes differ, or there is no candidate.
+
+    Example:
+        >>> nearest(jnp.array([[0.1], [0.9], [5.0]]), jnp.array([[0.0], [1.0]]), tolerance=0.5)
+        Array([ 0,  1, -1], dtype=int32)
+    """
+    points = jnp.asarray(points)
+    candidates = jnp.asarray(candidates, points.dtype)
+    if candidates.ndim != 2 or not len(candidates) or points.shape[-1:] != candidates.shape[1:]:
+        raise ValueError(
+            f"nearest: expected points (..., d) and candidates (M, d), M >= 1, got {points.shape} and "
+            f"{candidates.shape}."
+        )
+    squares = jnp.sum(
+        jnp.square(jnp.expand_dims(points, -2) - candidates.reshape(*(1,) * (points.ndim - 1), -1, points.shape[-1])),
+        axis=-1,
+    )
+    found = jnp.argmin(squares, axis=-1).astype(jnp.int32)
+    return jnp.where(jnp.min(squares, axis=-1) <= tolerance**2, found, -1)
+
+
+def _goes_on(at: Iterate) -> Array:
+    return ~at.converged & jnp.isfinite(at.value)
+
+
+def _run(
+    f: Objective, opt: Optimizer, start: PyTree, value_tolerance: Scalar, grad_tolerance: Scalar
+) -> tuple[Iterate, Callable[[Iterate], Iterate]]:
+    """The first iterate, and the step from one to the next."""
+    require_function("minimize", "f", f, "landscapes.rosenbrock()", optional=False)
+    require_optimizer("minimize", opt)
+
+    # optax's line searches reject an extra argument that value_fn does not name.
+    def value_fn(x: PyTree, grad_fn: Any = None, obj_fn: Any = None) -> Array:
+        return f(x)
+
+    x = jax.tree.map(jnp.asarray, start)
+    shape = jax.tree.map(jnp.shape, jax.eval_shape(f, x))
+    if shape != ():
+        raise ValueError(f"minimize: f must return one number, got shape {shape}. For many starts use jax.vmap.")
+    value_and_grad, grad_fn = jax.value_and_grad(value_fn), jax.grad(value_fn)
+
+    def advance(at: Iterate) -> Iterate:
+        extra = {"value": at.value, "grad": at.grad, "value_fn": value_fn, "grad_fn": grad_fn, "obj_fn": value_fn}
+        updates, opt_state = call_update(opt, at.grad, at.opt_state, at.x, extra)
+        x = apply_updates(at.x, updates)
+        value, grad = value_and_grad(x)
+        converged = (jnp.abs(value - at.value) < value_tolerance) | (tree.norm(grad) < grad_tolerance)
+        return Iterate(x, value, grad, at.steps + 1, converged, opt_state)
+
+    value, grad = value_and_grad(x)
+    return Iterate(x, value, grad, jnp.int32(0), tree.norm(grad) < grad_tolerance, opt.init(x)), advance

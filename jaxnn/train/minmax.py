@@ -1,0 +1,226 @@
+"""Games of two players who each descend on a loss of their own: min-max problems, GANs.
+
+In a zero-sum game one loss is -1 times the other: x minimises J(x, y), y maximises it.
+
+| step | x and y move | on J = x y, |(x, y)| at each step |
+|---|---|---|
+| `simultaneous` | both from where they stand | grows by sqrt(1 + eta^2): circles outward |
+| `alternating` | x first, then y, which sees the new x | stays bounded: circles for ever |
+| `simultaneous` with `optim.optimistic_gradient_descent` | both, along 2 g - previous g | shrinks, as 1 - eta^2 / 2 |
+| `extragradient` | both, along the gradients where a first step would lead | shrinks by sqrt(1 - eta^2 + eta^4) |
+
+Each takes any optimizers of `optim`, one for each player; with `optim.optimistic_adam_v2` the first is optimistic Adam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.checks import require_positive_int
+from jaxnn.optim import Optimizer, apply_updates
+from jaxnn.train.arguments import require_function, require_optimizer
+from jaxnn.types import Array, PyTree
+
+
+class Game(NamedTuple):
+    """Two losses (x, y, *data) -> (): x descends on `x_loss`, y on `y_loss`.
+
+    Example:
+        >>> game = zero_sum(lambda x, y: x * y)
+        >>> game.x_loss(2.0, 3.0), game.y_loss(2.0, 3.0)
+        (6.0, -6.0)
+    """
+
+    x_loss: Callable[..., Array]
+    y_loss: Callable[..., Array]
+
+
+class GameState(NamedTuple):
+    """Where the players stand, pytrees, and the states of their optimizers."""
+
+    x: PyTree
+    y: PyTree
+    x_state: Any
+    y_state: Any
+
+
+Step: TypeAlias = Callable[..., GameState]
+"""(state, *data) -> state; `data` is handed to the losses: a batch, a random key. Pure, uncompiled."""
+
+
+def zero_sum(objective: Callable[..., Array]) -> Game:
+    """min over x, max over y of J(x, y, *data), as a game: the losses J and -J.
+
+    Args:
+        objective: J.
+
+    Reference:
+        von Neumann 1928, "Zur Theorie der Gesellschaftsspiele".
+
+    Example:
+        >>> zero_sum(lambda x, y: x - y).y_loss(1.0, 3.0)
+        2.0
+    """
+    require_function("zero_sum", "objective", objective, "lambda x, y: x * y", optional=False)
+    return Game(objective, lambda x, y, *data: -objective(x, y, *data))
+
+
+def init(x: PyTree, y: PyTree, x_opt: Optimizer, y_opt: Optimizer) -> GameState:
+    """The state at the start.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> init(1.0, jnp.ones(2), optim.sgd(0.1), optim.sgd(0.1)).y
+        Array([1., 1.], dtype=float32)
+    """
+    require_optimizer("minmax.init", x_opt)
+    require_optimizer("minmax.init", y_opt)
+    x, y = jax.tree.map(jnp.asarray, (x, y))
+    return GameState(x, y, x_opt.init(x), y_opt.init(y))
+
+
+def simultaneous(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
+    """Both step from where they stand: x <- x - rho grad_x J, y <- y + eta grad_y J, both gradients at the old (x, y).
+
+    It need not converge: on J = x y each step of rate eta multiplies |(x, y)| by sqrt(1 + eta^2).
+
+    Args:
+        game: two losses, or `zero_sum(J)`.
+        x_opt, y_opt: an optimizer for each player. With `optim.optimistic_gradient_descent(eta)` for both the step is
+            the optimistic one, z <- z - 2 eta g_t + eta g_(t-1), which converges on J = x y.
+
+    Returns:
+        Step.
+
+    Reference:
+        Arrow, Hurwicz & Uzawa 1958, "Studies in Linear and Non-Linear Programming" (the step); Daskalakis, Ilyas,
+        Syrgkanis & Zeng 2018, "Training GANs with optimism" (outward on x y; the optimistic step).
+
+    Example:
+        >>> from jaxnn import optim
+        >>> opt = optim.sgd(0.5)
+        >>> state = simultaneous(zero_sum(lambda x, y: x * y), opt, opt)(init(1.0, 0.0, opt, opt))
+        >>> state.x, state.y
+        (Array(1., dtype=float32), Array(0.5, dtype=float32))
+    """
+    _require("simultaneous", game, x_opt, y_opt)
+
+    def step(state: GameState, *data: Any) -> GameState:
+        return _moved(state, x_opt, y_opt, *_gradients(game, state.x, state.y, data))
+
+    return step
+
+
+def alternating(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
+    """x steps first, then y, which sees where x has gone: x' = x - rho grad_x J(x, y), y' = y + eta grad_y J(x', y).
+
+    On J = x y, with one rate eta < 2, x^2 + y^2 - eta x y stays what it was: a closed curve, neither out nor in.
+
+    Args:
+        game, x_opt, y_opt: as for `simultaneous`.
+
+    Returns:
+        Step.
+
+    Reference:
+        Goodfellow et al. 2014, "Generative adversarial nets", algorithm 1 (a step of each player in turn).
+
+    Example:
+        >>> from jaxnn import optim
+        >>> opt = optim.sgd(0.5)
+        >>> state = alternating(zero_sum(lambda x, y: x * y), opt, opt)(init(1.0, 1.0, opt, opt))
+        >>> state.x, state.y
+        (Array(0.5, dtype=float32), Array(1.25, dtype=float32))
+    """
+    _require("alternating", game, x_opt, y_opt)
+
+    def step(state: GameState, *data: Any) -> GameState:
+        gradient = jax.grad(game.x_loss, 0)(state.x, state.y, *data)
+        updates, x_state = x_opt.update(gradient, state.x_state, state.x)
+        x = apply_updates(state.x, updates)
+        gradient = jax.grad(game.y_loss, 1)(x, state.y, *data)
+        updates, y_state = y_opt.update(gradient, state.y_state, state.y)
+        return GameState(x, apply_updates(state.y, updates), x_state, y_state)
+
+    return step
+
+
+def extragradient(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
+    """Look where a simultaneous step leads, and step from the old place along the gradients found there.
+
+    With F = (grad_x J, -grad_y J) and z = (x, y): z~ = z - eta F(z), then z' = z - eta F(z~).
+
+    The first step is taken on a copy of the optimizers' states: moments and counts advance once, by the gradients at
+    z~. Both gradients are of the same data. Twice the work of a simultaneous step.
+
+    Args:
+        game, x_opt, y_opt: as for `simultaneous`.
+
+    Returns:
+        Step.
+
+    Reference:
+        Korpelevich 1976, "The extragradient method for finding saddle points and other problems"; Gidel, Berard,
+        Vignoud, Vincent & Lacoste-Julien 2019, "A variational inequality perspective on generative adversarial
+        networks" (with Adam; theirs keeps the moments of the first step too).
+
+    Example:
+        >>> from jaxnn import optim
+        >>> opt = optim.sgd(0.5)
+        >>> state = extragradient(zero_sum(lambda x, y: x * y), opt, opt)(init(1.0, 0.0, opt, opt))
+        >>> state.x, state.y
+        (Array(0.75, dtype=float32), Array(0.5, dtype=float32))
+    """
+    _require("extragradient", game, x_opt, y_opt)
+
+    def step(state: GameState, *data: Any) -> GameState:
+        ahead = _moved(state, x_opt, y_opt, *_gradients(game, state.x, state.y, data))
+        return _moved(state, x_opt, y_opt, *_gradients(game, ahead.x, ahead.y, data))
+
+    return step
+
+
+def play(step: Step, state: GameState, steps: int) -> tuple[PyTree, PyTree]:
+    """The whole way of a game without data: one `lax.scan`.
+
+    Args:
+        step: one of the above.
+        state: the start.
+        steps: how many, >= 0.
+
+    Returns:
+        (x, y), leaves (steps + 1, ...), the start first.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> opt = optim.sgd(1.0)
+        >>> x, y = play(simultaneous(zero_sum(lambda x, y: x * y), opt, opt), init(1.0, 0.0, opt, opt), 2)
+        >>> x
+        Array([1., 1., 0.], dtype=float32)
+    """
+    steps = require_positive_int("minmax.play", "steps", steps, 0)
+    last, (x, y) = jax.lax.scan(lambda at, _: (step(at), (at.x, at.y)), state, length=steps)
+    return jax.tree.map(lambda way, end: jnp.concatenate([way, end[None]]), (x, y), (last.x, last.y))
+
+
+def _gradients(game: Game, x: PyTree, y: PyTree, data: tuple[Any, ...]) -> tuple[PyTree, PyTree]:
+    """Each player's gradient of its own loss."""
+    return jax.grad(game.x_loss, 0)(x, y, *data), jax.grad(game.y_loss, 1)(x, y, *data)
+
+
+def _moved(state: GameState, x_opt: Optimizer, y_opt: Optimizer, x_grad: PyTree, y_grad: PyTree) -> GameState:
+    """Both players moved from `state` along these gradients."""
+    x_updates, x_state = x_opt.update(x_grad, state.x_state, state.x)
+    y_updates, y_state = y_opt.update(y_grad, state.y_state, state.y)
+    return GameState(apply_updates(state.x, x_updates), apply_updates(state.y, y_updates), x_state, y_state)
+
+
+def _require(where: str, game: Any, x_opt: Any, y_opt: Any) -> None:
+    if not isinstance(game, Game):
+        raise TypeError(f"{where}: game must be a Game, such as minmax.zero_sum(lambda x, y: x * y), got {game!r}.")
+    require_optimizer(where, x_opt)
+    require_optimizer(where, y_opt)
