@@ -84,7 +84,7 @@ def write_gif(run: Run, views: Views, path: Path) -> Path:
         canvas.draw()
         fig.set_layout_engine("none")  # the layout of the first frame does for all
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))
-    palette = frames[-1].quantize(128)
+    palette = frames[-1].quantize(256, method=Image.Quantize.MAXCOVERAGE)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [DELAY] * (len(frames) - 1) + [HOLD]
     small[0].save(path, save_all=True, append_images=small[1:], duration=durations, loop=0)
@@ -94,7 +94,7 @@ def write_gif(run: Run, views: Views, path: Path) -> Path:
 def _stage(run: Run, views: Views) -> tuple[Figure, Update]:
     """A figure without values, and the function that fills in those of a frame."""
     columns = len(run.settings.hidden) + 2
-    ratios = [max(0.9 * columns, 2.4), 3.2, 3.0]
+    ratios = [max(0.9 * columns, 2.6), 3.2, 3.0]
     fig, axes = plots.figure(1, 3, width=sum(ratios) / 2.1, height=4.2, gridspec_kw={"width_ratios": ratios})
     fig.suptitle(f"{run.settings.data}: a network in training", fontsize=13)
     updates = [
@@ -138,7 +138,7 @@ def _network(ax: Any, run: Run, views: Views, aspect: float) -> Update:
     ax.set_xlim(-TILE - 1.1, pitch * (len(heights) - 1) + TILE + 0.1)
     ax.set_ylim(-reach, reach)
     ax.set_axis_off()
-    ax.set_title("each unit over the plane; weights: blue > 0, orange < 0", fontsize=11)
+    ax.set_title("each unit over the plane;\nlines: weights, blue > 0, orange < 0", fontsize=11)
 
     def update(frame: int) -> None:
         weights = np.concatenate([layer["w"][frame].ravel() for layer in dense])
@@ -198,7 +198,7 @@ def _losses(ax: Any, run: Run, views: Views) -> Update:
     ):
         ax.plot(loss, color=colour, linestyle=style, linewidth=2, label=name)
     now = ax.axvline(0, color=plots.COLOURS[0], linewidth=1.2)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.25 * max(run.train_loss.max(), run.test_loss.max(), 1e-9))  # room for the legend
     ax.set_xlabel("epoch", fontsize=11)
     ax.set_ylabel(r"loss: mean of $\frac{1}{2}(y-t)^2$", fontsize=11)
     ax.grid(alpha=0.3)

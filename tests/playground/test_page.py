@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -14,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from jaxnn.playground.features import FEATURES
 from jaxnn.playground.page import describe, quantise, render
-from jaxnn.playground.training import Settings, run
-from jaxnn.playground.views import make_views
+from jaxnn.playground.training import Run, Settings, points
+from jaxnn.playground.views import Views, shown_epochs
 from tests.playground.runs import short_run
 
 NETWORK = re.compile(r"""https?:|//[a-z]|\bsrc=|url\(|@import|fetch\(|XMLHttpRequest|WebSocket|import\(|sendBeacon""")
@@ -77,11 +79,19 @@ def test_the_data_of_the_page_are_those_of_the_run() -> None:
 
 
 def test_the_largest_page_is_compact() -> None:
-    done = run(Settings(hidden=(8,) * 6, features=("x", "y", "x2", "y2", "xy", "sinx", "siny"), epochs=2))
-    views = make_views(done)
-    thirty = [np.resize(values, (30, *values.shape[1:])) for values in (views.output, *views.hidden)]
-    many = views._replace(epochs=np.resize(views.epochs, 30), output=thirty[0], hidden=tuple(thirty[1:]))
-    assert len(render(done, many).encode()) < 2_000_000
+    rng, sizes = np.random.default_rng(0), [7, *(8,) * 6, 1]
+    settings = Settings(data="reg-plane", features=tuple(FEATURES), hidden=(8,) * 6, epochs=1000)
+    params = []
+    for inputs, units in itertools.pairwise(sizes):
+        params += [{"w": rng.normal(size=(1001, inputs, units)), "b": rng.normal(size=(1001, units))}, ()]
+    losses = rng.uniform(size=(2, 1001))
+    run = Run(settings, short_run()[0].net, points(settings), tuple(params), *losses)
+    epochs = shown_epochs(1000)
+    noise = [rng.uniform(-1, 1, (len(epochs), n, 28, 28)) for n in sizes]
+    views = Views(epochs, noise[0][0], tuple(noise[1:-1]), rng.uniform(-1, 1, (len(epochs), 80, 80)))
+    page = render(run, views)
+    assert data_of(page)["layers"] == sizes
+    assert len(page.encode()) < 2_000_000
 
 
 @given(hnp.arrays(np.float64, 20, elements=st.floats(-1, 1)))

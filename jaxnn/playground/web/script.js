@@ -84,7 +84,7 @@ for (const [name, edge] of [["train", "#fff"], ["test", "#000"]]) {
 }
 
 // --- the loss curves ---
-const chart = {left: 56, right: 590, top: 12, bottom: 180};
+const chart = {left: 56, right: 585, top: 26, bottom: 180};
 const last = run.epochs[frames - 1];
 const highest = Math.max(...run.losses.train, ...run.losses.test, 1e-9);
 const chartX = epoch => chart.left + (chart.right - chart.left) * epoch / last;
@@ -111,11 +111,11 @@ draw(find("curves"), "text", {
 [["train", TRAIN, "0"], ["test", TEST, "6 3"]].forEach(([name, stroke, dashes], row) => {
   const path = run.losses.epochs.map((e, i) => `${chartX(e).toFixed(1)},${chartY(run.losses[name][i]).toFixed(1)}`);
   draw(find("curves"), "polyline", {points: path.join(" "), fill: "none", stroke, "stroke-width": 2, "stroke-dasharray": dashes});
-  const y = chart.top + 10 + 18 * row;
+  const x = chart.right - 170 + 105 * row;
   draw(find("curves"), "line", {
-    x1: chart.right - 90, x2: chart.right - 62, y1: y, y2: y, stroke, "stroke-width": 2, "stroke-dasharray": dashes,
+    x1: x, x2: x + 28, y1: 10, y2: 10, stroke, "stroke-width": 2, "stroke-dasharray": dashes,
   });
-  draw(find("curves"), "text", {x: chart.right - 56, y: y + 4}, name === "train" ? "training" : "test");
+  draw(find("curves"), "text", {x: x + 34, y: 14}, name === "train" ? "training" : "test");
 });
 const now = draw(find("curves"), "line", {y1: chart.top, y2: chart.bottom, stroke: "#0072B2", "stroke-width": 1.5});
 
@@ -132,7 +132,7 @@ function show(frame) {
     line.setAttribute("class", weight === 0 ? "zero" : "");
     line.style.stroke = weight === 0 ? "" : strong(weight);
     line.style.strokeWidth = Math.min(12, 0.5 + 2.5 * Math.abs(weight));
-    line.style.opacity = 0.4 + 0.5 * Math.min(1, Math.abs(weight));
+    line.style.opacity = weight === 0 ? 1 : 0.4 + 0.5 * Math.min(1, Math.abs(weight));
     told.textContent = `weight ${weight}`;
   }
   for (const {canvas, layer, unit} of units) {
