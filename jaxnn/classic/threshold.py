@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import activations, tree
-from jaxnn.checks import require_number
+from jaxnn.checks import require_between
 from jaxnn.layers import Activation, Layer, Sigmoid, dense
 from jaxnn.models import parallel, serial
 from jaxnn.models.combinators import PARALLEL, SERIAL
@@ -113,7 +114,10 @@ def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
 
     Args:
         network: of threshold units; a linear output layer is left as it is.
-        sharpness: k, > 0.
+        sharpness: k >= 0; may be traced.
+
+    Raises:
+        ValueError: a negative or infinite sharpness.
 
     Example:
         >>> from jaxnn.classic import gates
@@ -121,7 +125,7 @@ def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
         Array([[1.],
                [0.]], dtype=float32)
     """
-    require_number("soften", "sharpness", sharpness)
+    require_between("soften", "sharpness", sharpness, 0, math.inf, open_high=True)
 
     def scaled(params: Params) -> Params:
         return jax.tree.map(lambda p: sharpness * p, params)

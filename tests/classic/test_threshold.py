@@ -91,6 +91,11 @@ def test_a_softened_net_is_differentiated_by_hand_and_by_jax_alike_and_learns() 
         assert float(values[-1]) < 0.1 * float(values[0])
 
 
+def test_a_negative_sharpness_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"soften: sharpness must lie in \[0, inf\), got -1"):
+        soften(gates.xor(), -1.0)
+
+
 def test_a_threshold_has_no_gradient() -> None:
     net, params = gates.xor()
     grads = jax.jit(jax.grad(lambda p: net.predict(p, (), jnp.asarray(boolean.inputs(2))).sum()))(params)
