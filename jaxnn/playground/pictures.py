@@ -77,7 +77,7 @@ def write_gif(run: Run, views: Views, path: Path) -> Path:
     """
     fig, update = _stage(run, views)
     fig.set_dpi(GIF_DPI)
-    canvas = FigureCanvasAgg(fig)
+    canvas: Any = FigureCanvasAgg(fig)
     frames = []
     for frame in range(len(views.epochs)):
         update(frame)

@@ -166,7 +166,7 @@ BROKEN = {
         2 * y[:, None] + (x - 2 * y[:, None]) * np.sqrt(0.5 + 7 * noise),
         y,
     ),
-    "gauss, arms exchanged": lambda x, y, noise: (-x, y),
+    "gauss, centres exchanged": lambda x, y, noise: (-x, y),
     "spiral, one arm twice": lambda x, y, noise: (np.concatenate([x[: N // 2]] * 2), y),
     "spiral, mirrored": lambda x, y, noise: (x * [-1, 1], y),
     "spiral, more noise": lambda x, y, noise: (x + noise * RNG.uniform(-0.2, 0.2, x.shape), y),
