@@ -58,7 +58,8 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
     All K (K - 1) / 2 units come from the K Gram matrices of the single classes, which are added in pairs.
 
     Args:
-        x, labels, classes, ridge: as for `least_squares`, which also names the errors raised.
+        x, labels, classes, ridge: as for `least_squares`, which also names the errors raised; labels concrete, since
+            how many examples a class has decides the shapes.
 
     Returns:
         (D, K (K - 1) / 2), pairs in the order (0, 1), (0, 2), .., (1, 2), ..; for `pairwise_predict`.
@@ -72,7 +73,15 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
         (2, 3)
     """
     features, numbers = _classified("baselines.pairwise_least_squares", x, labels, classes, ridge)
-    return _pairwise(features, numbers, jnp.asarray(ridge, features.dtype), classes)
+    known = np.asarray(numbers)
+    counts, order = np.bincount(known, minlength=classes), np.argsort(known, kind="stable")
+    # As many rows for each class as the largest has, so that one program serves all; what is too many weighs nothing.
+    starts = np.cumsum(counts) - counts
+    rows = np.take(order, starts[:, None] + np.arange(counts.max()), mode="clip")
+    parts = [_class_sums(features, *part) for part in zip(rows, counts, strict=True)]
+    sums, grams = (jnp.stack(part) for part in zip(*parts, strict=True))
+    pairs = np.stack(_pairs(classes), axis=1)
+    return _solve_pairs(pairs, counts, sums, grams, jnp.asarray(ridge, features.dtype))
 
 
 def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
@@ -207,25 +216,22 @@ def _least_squares(x: Array, labels: Array, ridge: Array, classes: int) -> Array
     return _solve(gram, ridge, right)
 
 
-@functools.partial(jax.jit, static_argnames="classes")
-def _pairwise(x: Array, labels: Array, ridge: Array, classes: int) -> Array:
-    def of_class(c: Array) -> tuple[Array, Array, Array]:
-        """How many, the sum of x and of x x' over one class."""
-        inside = jnp.where((labels == c)[:, None], x, jnp.zeros_like(x))
-        return (
-            jnp.sum(labels == c).astype(x.dtype),
-            jnp.sum(inside, axis=0),
-            jnp.matmul(x.T, inside, precision="highest"),
-        )
+@jax.jit
+def _class_sums(x: Array, rows: Array, count: Array) -> tuple[Array, Array]:
+    """The sum of x (D,) and of x x' (D, D) over the first `count` of some rows."""
+    inside = (jnp.arange(len(rows)) < count).astype(x.dtype)
+    mine = x[rows] * inside[:, None]
+    return jnp.sum(mine, axis=0), jnp.matmul(mine.T, mine, precision="highest")
 
-    counts, sums, grams = lax.map(of_class, jnp.arange(classes))
 
+@jax.jit
+def _solve_pairs(pairs: Array, counts: Array, sums: Array, grams: Array, ridge: Array) -> Array:
     def of_pair(pair: Array) -> Array:
         a, b = pair
-        n = jnp.maximum(counts[a] + counts[b], 1)
+        n = jnp.maximum(counts[a] + counts[b], 1).astype(sums.dtype)
         return _solve((grams[a] + grams[b]) / n, ridge, (sums[a] - sums[b]) / n)
 
-    return lax.map(of_pair, jnp.asarray(np.stack(_pairs(classes), axis=1))).T
+    return lax.map(of_pair, pairs).T
 
 
 @functools.partial(jax.jit, static_argnames=("k", "size"))

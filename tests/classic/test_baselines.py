@@ -94,6 +94,7 @@ def test_neighbours_know_handwritten_digits() -> None:
     assert wrong < 0.03
 
 
+@pytest.mark.slow
 def test_promotions_are_strict() -> None:
     with float64(), strict():
         assert baselines.least_squares(X, LABELS, CLASSES).dtype == jnp.float64

@@ -108,6 +108,7 @@ def test_two_classes_are_the_softmax_of_two() -> None:
         assert_close(logistic.softmax_probability(two.w, X)[:, 0], logistic.probability(one.w, X), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_many_classes_are_told_apart() -> None:
     centres = np.array([[0, 3], [3, 0], [-3, 0], [0, -3]])
     x = with_bias(centres[np.arange(80) % 4] + 0.5 * random(0, 80, 2))
@@ -117,6 +118,7 @@ def test_many_classes_are_told_apart() -> None:
     assert (np.asarray(logistic.softmax_probability(found.w, x)).argmax(axis=1) == labels).all()
 
 
+@pytest.mark.slow
 def test_promotions_are_strict_and_a_traced_wrong_label_shows() -> None:
     with float64(), strict():
         settings: dict[str, Any] = {"key": jax.random.key(0), "learning_rate": 0.1, "epochs": 2, "batch_size": 7}

@@ -178,6 +178,7 @@ def test_the_pocket_holds_the_best_that_was_met() -> None:
     assert int(short.mistakes) < int(kept.mistakes)
 
 
+@pytest.mark.slow
 def test_the_average_is_better_than_the_last_on_overlapping_classes() -> None:
     def wrong(seed: int) -> tuple[int, int]:
         x = np.concatenate([np.ones((200, 1)), random(seed, 200, 5)], axis=1)
@@ -218,6 +219,7 @@ def test_several_classes_converge_within_their_bound_and_say_so() -> None:
     assert not multiclass.fit(CORNERS, np.array([0, 1, 1, 0]), 2).converged
 
 
+@pytest.mark.slow
 def test_promotions_are_strict() -> None:
     with float64(), strict():
         y = np.array([-1.0, -1, -1, 1])

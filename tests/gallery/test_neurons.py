@@ -1,0 +1,87 @@
+"""The pictures of single neurons show what they say: read back from their axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnn import plots
+from jaxnn.classic import perceptron
+from jaxnn.gallery import neurons
+
+
+def drawn(name: str) -> Any:
+    return next(picture for picture in neurons.PICTURES if picture.name == name).draw()
+
+
+@pytest.mark.parametrize("picture", neurons.PICTURES, ids=lambda p: p.name)
+def test_a_picture_says_what_it_shows(picture: Any) -> None:
+    assert 100 < len(picture.caption) < 600
+    assert picture.title
+    assert "(1" in picture.source
+    assert "$" not in picture.equation
+    plots.figure()[1].set_title(f"${picture.equation}$").get_window_extent()  # mathtext can read it
+
+
+@pytest.mark.slow
+def test_learning_counts_the_mistakes_up_to_the_last_pass() -> None:
+    fig = drawn("perceptron-learning")
+    _, count = fig.axes
+    made, bound = count.lines[0].get_ydata(), count.lines[1].get_ydata()[0]
+    assert made[0] == 0
+    assert 5 < made[-1] <= bound
+    last_pass = int(count.lines[2].get_xdata()[0])
+    assert (np.diff(made)[last_pass:] == 0).all()
+    assert (np.diff(made)[last_pass - 40 : last_pass] > 0).any()
+
+
+def test_problems_are_separable_by_their_gap() -> None:
+    for seed, gap in ((0, 0.1), (1, 2.0)):
+        x, y, w = neurons.separable_problem(jax.random.key(seed), 100, 4, gap)
+        assert (np.asarray(y * (x @ w)) >= gap - 1e-5).all()
+        assert set(np.asarray(y).tolist()) == {-1.0, 1.0}
+        assert perceptron.fit(x, y).converged
+
+
+@pytest.mark.slow
+def test_no_problem_lies_above_the_bound() -> None:
+    axes = drawn("perceptron-bound").axes
+    points = np.asarray(axes[0].collections[-1].get_offsets())
+    assert len(points) == 1000
+    assert (points[:, 1] <= points[:, 0]).all()
+    assert "1,000 of 1,000 converged, 0 over the bound" in axes[0].get_title()
+
+
+def test_xor_comes_back_to_its_weights() -> None:
+    time, plane = drawn("xor-cycle").axes
+    for line in time.lines[:3]:
+        steps = line.get_ydata()
+        assert steps[5] == steps[9] == steps[13]
+    assert "after 9 steps the weights are those of step 5" in time.get_title()
+    shared = next(line for line in plane.lines if line.get_marker() == "X")
+    np.testing.assert_allclose([shared.get_xdata()[0], shared.get_ydata()[0]], 0.5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_easy_examples_turn_adaline_and_not_logistic_regression() -> None:
+    def wrong(ax: Any) -> dict[str, int]:
+        words = (line.get_label() for line in ax.lines)
+        return {w.split(":")[0]: int(w.split(":")[1].split()[0]) for w in words if ":" in w}
+
+    left, right, _ = drawn("linear-units").axes
+    assert wrong(right)["Adaline"] > wrong(left)["Adaline"] + 3
+    assert abs(wrong(right)["logistic regression"] - wrong(left)["logistic regression"]) <= 2
+
+
+@pytest.mark.slow
+def test_small_batches_climb_sooner_and_the_batch_goes_on() -> None:
+    by_epoch, _ = drawn("logistic-ascent").axes
+    batch, mini, single = (line.get_ydata() for line in by_epoch.lines)
+    assert batch[0] == pytest.approx(mini[0]) == pytest.approx(single[0])
+    assert single[1] < batch[1]
+    assert mini[1] < batch[1]
+    assert batch[-1] < batch[-10] < batch[1]
+    assert min(batch[-1], mini[-1], single[-1]) > -1e-4  # nothing climbs above the maximum
