@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxnn import losses, models, optim, train
 from jaxnn.checks import require_positive_int
 from jaxnn.data import Dataset
-from jaxnn.initializers import lecun_normal
+from jaxnn.initializers import lecun_normal, uniform
 from jaxnn.layers import Dense, Layer, Tanh
 from jaxnn.train import FitResult
 from jaxnn.types import Array, DType, Key, Params, Scalar, Shape, State
@@ -90,7 +90,7 @@ def fit_mixture(
         return jnp.concatenate([jnp.zeros(components, dtype), middles, log_scale])
 
     outputs = Dense(3 * components, w_init=lecun_normal, b_init=spread_means)
-    net = models.serial(Dense(hidden, w_init=lecun_normal), Tanh, outputs)
+    net = models.serial(_hidden(hidden), Tanh, outputs)
     return net, _fit(net, functools.partial(losses.mixture_density_nll, components=components), examples, key, epochs)
 
 
@@ -108,7 +108,7 @@ def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 200
         >>> net.predict(result.params, result.state, jnp.zeros((4, 1))).shape
         (4, 1)
     """
-    net = models.serial(Dense(hidden, w_init=lecun_normal), Tanh, Dense(1, w_init=lecun_normal))
+    net = models.serial(_hidden(hidden), Tanh, Dense(1, w_init=lecun_normal))
     return net, _fit(net, losses.half_squared_error, examples, key, epochs)
 
 
@@ -142,6 +142,11 @@ def density(mixture: Mixture, y: Array) -> Array:
     weights, means, deviations = (values[:, None, :] for values in mixture)
     scaled = (y[None, :, None] - means) / deviations
     return jnp.sum(weights * jnp.exp(-0.5 * scaled**2) / (deviations * jnp.sqrt(2 * jnp.pi)), axis=-1)
+
+
+def _hidden(units: int) -> Layer:
+    """Units whose turning points are spread over the inputs, [0, 1] and a little beyond."""
+    return Dense(units, w_init=uniform(-8.0, 8.0), b_init=uniform(-4.0, 4.0))
 
 
 def _fit(net: Layer, loss: object, examples: Dataset, key: Key, epochs: int) -> FitResult:

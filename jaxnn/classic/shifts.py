@@ -21,10 +21,10 @@ BORDER = 4
 NETWORKS: Mapping[str, Layer] = {
     "MLP": models.serial(Flatten, Dense(64), Relu, Dense(10)),
     "CNN": models.serial(
-        Conv(12, 3, padding="SAME"), MaxPool(2), Relu, Conv(24, 3, padding="SAME"), MaxPool(2), Relu, Flatten, Dense(10)
+        Conv(8, 3, padding="SAME"), MaxPool(2), Relu, Conv(16, 3, padding="SAME"), MaxPool(2), Relu, Flatten, Dense(10)
     ),
     "CNN, global max-pool": models.serial(
-        Conv(16, 3, padding="SAME"), Relu, Conv(32, 3, padding="SAME"), Relu, GlobalMaxPool, Dense(10)
+        Conv(12, 3, padding="SAME"), Relu, Conv(24, 3, padding="SAME"), Relu, GlobalMaxPool, Dense(10)
     ),
 }
 """A perceptron without any notion of place; a CNN whose last layer sees where features are; one that sees only whether.

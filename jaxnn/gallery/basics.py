@@ -1,4 +1,4 @@
-"""Pictures of what networks are built of: activations, losses, the filters that a convolution learns."""
+"""Pictures of what networks are built of: activations, losses, the weights that a linear classifier learns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxnn import activations, data, losses, models, optim, plots, train
+from jaxnn import activations, data, losses, metrics, models, optim, plots, train
 from jaxnn.gallery.base import Picture
-from jaxnn.layers import Conv, Dense, GlobalMaxPool, Relu
 from jaxnn.plots import COLOURS
 from jaxnn.types import Array
 
@@ -71,41 +70,36 @@ def _losses() -> Figure:
     return fig
 
 
-def _filters() -> Figure:
-    """Filters that a convolution learned on digits, and what each answers to one of them."""
+def _templates() -> Figure:
+    """The weights of multinomial logistic regression on digits, class by class."""
     digits = data.load("digits")
-    count = 8
-    net = models.serial(Conv(count, 5, padding="SAME"), Relu, Conv(32, 3), Relu, GlobalMaxPool, Dense(10))
-    # The penalty takes from the filters what the digits do not ask for: their random beginnings.
     result = train.fit(
-        net,
+        models.linear(10),
         losses.softmax_cross_entropy,
-        optim.adam(5e-3),
+        optim.adam(1e-2),
         digits.train,
         key=jax.random.key(0),
-        epochs=15,
-        batch_size=50,
+        epochs=20,
+        validation=digits.validation,
+        metrics={"error": metrics.error_rate},
         regularizer=losses.l2(1e-3),
         progress=False,
     )
-    filters = np.asarray(result.params[0]["w"])[:, :, 0]
-    first = models.serial(*net.parts[:2])
-    image = digits.validation.x[int(np.flatnonzero(digits.validation.y == 5)[0])]
-    answers = np.asarray(first.predict(result.params[:2], (), jnp.asarray(image)[None]))[0]
-    fig, axes = plots.figure(2, count + 1, width=1.2, height=1.35)
-    limit = np.abs(filters).max()
-    axes[0, 0].set_axis_off()
-    plots.show(axes[1, 0], image)
-    axes[1, 0].set_title("digit", fontsize=11)
-    for j in range(count):
-        weights = axes[0, j + 1].imshow(filters[..., j], cmap="PuOr", vmin=-limit, vmax=limit)
-        axes[0, j + 1].set_title(f"filter {j + 1}", fontsize=11)
-        axes[1, j + 1].imshow(answers[..., j], cmap="gray_r", vmin=0, vmax=answers.max())
-        axes[1, j + 1].set_title("answer", fontsize=11)
+    weights = np.asarray(result.params[1]["w"]).reshape(8, 8, 10)
+    limit = np.abs(weights).max()
+    fig, axes = plots.figure(2, 10, width=1.1, height=1.35)
+    for k in range(10):
+        plots.show(axes[0, k], digits.train.x[digits.train.y == k].mean(axis=0))
+        image = axes[1, k].imshow(weights[..., k], cmap="PuOr", vmin=-limit, vmax=limit)
+        axes[0, k].set_title(digits.train.classes[k], fontsize=12)
     for ax in axes.flat:
         ax.set_xticks([])
         ax.set_yticks([])
-    fig.colorbar(weights, ax=axes[0].tolist(), label="weight", shrink=0.9)
+    axes[0, 0].set_ylabel("mean digit", fontsize=11)
+    axes[1, 0].set_ylabel("weights", fontsize=11)
+    fig.colorbar(image, ax=axes[1].tolist(), label="weight", shrink=0.9)
+    error = result.history[-1]["validation_error"]
+    fig.suptitle(f"Multinomial logistic regression, validation error {error:.1%}", fontsize=12)
     return fig
 
 
@@ -132,21 +126,22 @@ PICTURES = (
         "losses",
         "Loss functions",
         "Left, what a residual costs: squares weigh one large error more than many small ones, the others grow only "
-        "linearly. Right, what a margin costs: each of the four is convex, and all but the perceptron's lie above the "
-        "count of mistakes (logistic once it is divided by log 2); only the square loss punishes being too right.",
+        "linearly. Right, what a margin costs: each of the four is convex, and all but the perceptron's lie above the"
+        " count of mistakes (logistic once it is divided by log 2); only the square loss punishes being too right.",
         r"\frac{1}{2}(y-d)^2 \qquad |y-d| \qquad \max(0,\,1-d f) \qquad \log(1+e^{-d f})",
         "Cox, D. R. (1958). The regression analysis of binary sequences. Huber, P. J. (1964). Robust estimation of a "
         "location parameter. Cortes, C. & Vapnik, V. (1995). Support-vector networks.",
         _losses,
     ),
     Picture(
-        "filters",
-        "What the filters of a convolution learn",
-        "Eight filters of 5 x 5 weights after training on handwritten digits (purple positive, orange negative), and "
-        "where each of them answers to a five after its ReLU. Most have become detectors of strokes and edges of one "
-        "direction, though nobody told them to.",
-        r"z_{ij} = \sum_{u,v} w_{uv}\, x_{i+u,\,j+v} + b",
-        "LeCun, Y. et al. (1989). Backpropagation applied to handwritten zip code recognition.",
-        _filters,
+        "templates",
+        "What a linear classifier of digits looks for",
+        "Above, the mean image of each class. Below, the learned weights of its output (purple speaks for the class, "
+        "orange against it): not the digit itself, but what tells it from the nine others, such as the empty middle "
+        "of a zero.",
+        r"P(k\,|\,x) = \frac{e^{z_k}}{\sum_j e^{z_j}}, \qquad z_k = w_k^T x + b_k",
+        "Bridle, J. S. (1990). Probabilistic interpretation of feedforward classification network outputs, with "
+        "relationships to statistical pattern recognition.",
+        _templates,
     ),
 )

@@ -49,7 +49,7 @@ def chapters() -> dict[str, tuple[Picture, ...]]:
 
     Example:
         >>> [picture.name for picture in chapters()["Building blocks"]]
-        ['activations', 'losses', 'filters']
+        ['activations', 'losses', 'templates']
     """
     found = {title: importlib.import_module(f"jaxnn.gallery.{name}").PICTURES for name, title in MODULES.items()}
     names = [picture.name for pictures in found.values() for picture in pictures]

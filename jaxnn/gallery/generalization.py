@@ -41,7 +41,7 @@ def _regularizers() -> Figure:
     for ax in axes[:, 0]:
         ax.set_ylabel("error (%)", fontsize=11)
     axes[0, 0].legend(fontsize=10)
-    axes[0, 0].set_ylim(0, None)
+    axes[0, 0].set_ylim(0, 40)
     return fig
 
 
@@ -81,6 +81,7 @@ def _batch_norm() -> Figure:
             ax.plot(epochs, np.mean(training, axis=0), color=colour, linewidth=2, label=f"{name}, training")
             ax.plot(epochs, np.mean(validation, axis=0), "--", color=colour, linewidth=2, label=f"{name}, validation")
     for ax, label in zip(axes, ("loss", "error (%)"), strict=True):
+        ax.set_xticks(range(0, 21, 5))
         ax.set_xlabel("epoch", fontsize=11)
         ax.set_ylabel(label, fontsize=11)
         ax.grid(alpha=0.3)
@@ -192,13 +193,13 @@ def _mixture() -> Figure:
         # A component is drawn where it carries weight.
         centre = jnp.where(predicted.weights[:, m] > 0.1, predicted.means[:, m], jnp.nan)
         middle.plot(x, centre, color=colour, linewidth=2.5, zorder=4)
-        right.plot(x, predicted.weights[:, m], color=colour, linewidth=2, label=f"component {m + 1}")
+        right.plot(x, predicted.weights[:, m], color=colour, linewidth=2, label=f"{m + 1}")
     middle.set_title("mixture: density and means", fontsize=12)
     right.set_xlabel("x", fontsize=11)
     right.set_ylabel("mixing weight", fontsize=11)
     right.set_title("mixing weights", fontsize=12)
-    right.set_ylim(-0.02, 1.25)
-    right.legend(fontsize=10, ncols=3, loc="upper center", handlelength=1, columnspacing=1)
+    right.set_ylim(-0.02, 1.35)
+    right.legend(fontsize=10, ncols=3, loc="upper center", title="component", title_fontsize=10)
     return fig
 
 
@@ -213,7 +214,8 @@ def _width() -> Figure:
     left.set_xlabel("x", fontsize=11)
     left.set_ylabel("y", fontsize=11)
     left.set_title("the best of 8 seeds", fontsize=12)
-    left.legend(fontsize=10)
+    left.set_ylim(-1.7, 2.5)
+    left.legend(fontsize=10, ncols=2, loc="upper left")
     for values, colour, name in ((found.largest, COLOURS[1], "largest error"), (found.rms, COLOURS[0], "rms error")):
         right.plot(found.widths, values, ".", color=colour, alpha=0.5)
         right.plot(found.widths, np.median(values, axis=1), color=colour, linewidth=2, label=f"{name}, median")
@@ -230,9 +232,9 @@ def _width() -> Figure:
 
 def _shifts() -> Figure:
     found = {name: shifts.run(name).errors for name in shifts.NETWORKS}
-    found["MLP, trained on shifted digits"] = shifts.run("MLP", augmented=True).errors
+    found["MLP, shown shifted digits"] = shifts.run("MLP", augmented=True, epochs=60).errors
     reach = shifts.BORDER
-    fig, axes = plots.figure(1, len(found), width=2.9, height=3.1, sharey=True)
+    fig, axes = plots.figure(1, len(found), width=3.0, height=3.9, sharey=True)
     for ax, (name, errors) in zip(axes, found.items(), strict=True):
         edge = reach + 0.5
         image = ax.imshow(100 * errors, cmap="cividis", vmin=0, vmax=90, extent=(-edge, edge, edge, -edge))
@@ -240,7 +242,7 @@ def _shifts() -> Figure:
         ax.set_xlabel("right (pixels)", fontsize=11)
         ax.set_xticks(range(-reach, reach + 1, 2))
     axes[0].set_ylabel("down (pixels)", fontsize=11)
-    fig.colorbar(image, ax=axes.tolist(), label="validation error (%)", shrink=0.85)
+    fig.colorbar(image, ax=axes.tolist(), label="validation error (%)", shrink=0.7)
     return fig
 
 
@@ -268,21 +270,21 @@ PICTURES = (
     Picture(
         "regularizers",
         "Four ways to do better on examples not seen",
-        "A network of 100 hidden units learns 200 digits by heart: its training error is 0, and its validation error is "
-        "what these four means lower. Lines are means, bands the range over runs. Too much weight decay or too much "
-        "shifting makes the training error rise, and validation follows; an ensemble costs nothing but time.",
+        "A network of 100 hidden units learns 200 digits by heart: its training error is 0, and its validation error "
+        "is what these four means lower. Lines are means, bands the range over runs. Too much weight decay or too "
+        "much shifting makes the training error rise, and validation follows; an ensemble costs nothing but time.",
         r"C(\theta) = \frac{1}{N} \sum_i C_i(\theta) + \lambda\, w^T w",
-        "Krogh, A. & Hertz, J. A. (1992). A simple weight decay can improve generalization. Srivastava, N. et al. (2014). "
-        "Dropout. Simard, P. Y. et al. (2003). Best practices for convolutional neural networks. Hansen, L. K. & "
-        "Salamon, P. (1990). Neural network ensembles.",
+        "Krogh, A. & Hertz, J. A. (1992). A simple weight decay can improve generalization. Srivastava, N. et al. "
+        "(2014). Dropout. Simard, P. Y. et al. (2003). Best practices for convolutional neural networks. Hansen, L. "
+        "K. & Salamon, P. (1990). Neural network ensembles.",
         _regularizers,
     ),
     Picture(
         "early-stopping",
         "Early stopping",
-        "The training loss falls for ever, while the validation loss turns upward: the network grows sure of its mistakes. "
-        "Early stopping returns to the epoch of the least validation loss (dots, one for each of four seeds). The error "
-        "rate hardly minds here; the probabilities do.",
+        "The training loss falls for ever, while the validation loss turns upward: the network grows sure of its "
+        "mistakes. Early stopping returns to the epoch of the least validation loss (dots, one for each of four "
+        "seeds). The error rate hardly minds here; the probabilities do.",
         r"t^* = \arg\min_t \; C_{\mathrm{validation}}(\theta_t)",
         "Prechelt, L. (1998). Early stopping - but when?",
         _early_stopping,
@@ -293,15 +295,16 @@ PICTURES = (
         "Five hidden layers under plain gradient descent with one learning rate. Where the inputs of each ReLU are "
         "normalized over the batch, training needs a fraction of the epochs; the lines are means over four seeds.",
         r"y = \gamma \, \frac{z - \mu_B}{\sqrt{\sigma_B^2 + \epsilon}} + \beta",
-        "Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal "
-        "covariate shift.",
+        "Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal"
+        " covariate shift.",
         _batch_norm,
     ),
     Picture(
         "hidden-units",
         "The number of hidden units, chosen on a validation split",
-        "Each size is trained from four seeds. With few units training and validation errors are both high: the network "
-        "under-fits. The size of least mean validation error is chosen, and only that one ever sees the test set.",
+        "Each size is trained from four seeds. With few units training and validation errors are both high: the "
+        "network under-fits. The size of least mean validation error is chosen, and only that one ever sees the test "
+        "set.",
         "",
         "Stone, M. (1974). Cross-validatory choice and assessment of statistical predictions.",
         _hidden_units,
@@ -309,9 +312,9 @@ PICTURES = (
     Picture(
         "symmetry",
         "Equal initial weights never part",
-        "Four hidden units learn the exclusive or. Units that start alike get equal gradients and stay alike (left, four "
-        "lines in one), so that the network is worth a single unit and its loss stays high. From random weights the units "
-        "take different roles (middle) and the loss falls.",
+        "Four hidden units learn the exclusive or. Units that start alike get equal gradients and stay alike (left, "
+        "four lines in one), so that the network is worth a single unit and its loss stays high. From random weights "
+        "the units take different roles (middle) and the loss falls.",
         r"w_j = w_k,\; b_j = b_k,\; v_j = v_k \;\Rightarrow\; \partial C / \partial w_j = \partial C / \partial w_k",
         "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning internal representations by error "
         "propagation.",
@@ -322,7 +325,8 @@ PICTURES = (
         "Cross-entropy and squared error on a saturated sigmoid",
         "A sigmoid unit should learn to put out 0. Under the squared error the slope vanishes where the unit is most "
         "wrong (left), so that a start at y = 0.99 is all but stuck (middle), and the time to get away grows "
-        "exponentially with z (right). Under cross-entropy the slope is the error itself, and the time grows linearly.",
+        "exponentially with z (right). Under cross-entropy the slope is the error itself, and the time grows "
+        "linearly.",
         r"\frac{\partial}{\partial z} \frac{1}{2}(y-d)^2 = (y-d)\, y\, (1-y) \qquad "
         r"\frac{\partial}{\partial z} \left[-d \log y - (1-d) \log(1-y)\right] = y - d",
         "Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.",
@@ -331,9 +335,9 @@ PICTURES = (
     Picture(
         "mixture-density",
         "Mixture-density regression on an inverse problem",
-        "For some x three values of y are right. Least squares learns their mean, which is none of them (left). A network "
-        "that puts out a mixture of three Gaussians follows all branches (middle: contours of p(y|x), and each mean where "
-        "its weight is above 0.1) and says how likely each is (right).",
+        "For some x three values of y are right. Least squares learns their mean, which is none of them (left). A "
+        "network that puts out a mixture of three Gaussians follows all branches (middle: contours of p(y|x), and "
+        "each mean where its weight is above 0.1) and says how likely each is (right).",
         r"x = y + 0.3 \sin 2 \pi y + \mathrm{noise} \qquad "
         r"p(y|x) = \sum_m a_m(x)\, N(y;\, \mu_m(x),\, \sigma_m(x)^2)",
         "Bishop, C. M. (1994). Mixture density networks.",
@@ -342,24 +346,25 @@ PICTURES = (
     Picture(
         "width",
         "Universal approximation by training",
-        "Networks of one hidden layer of tanh units are trained on a wavy function. The error falls as units are added, "
-        "steeply once there are enough for every bend. Dots are single seeds, lines medians; what training reaches is an "
-        "upper bound of what the width could do.",
+        "Networks of one hidden layer of tanh units are trained on a wavy function. The error falls as units are "
+        "added, steeply once there are enough for every bend. Dots are single seeds, lines medians; what training "
+        "reaches is an upper bound of what the width could do.",
         r"y(x) = \sum_{j=1}^{n} v_j \tanh(w_j x + b_j) + c",
-        "Cybenko, G. (1989). Approximation by superpositions of a sigmoidal function. Hornik, K. (1991). Approximation "
-        "capabilities of multilayer feedforward networks.",
+        "Cybenko, G. (1989). Approximation by superpositions of a sigmoidal function. Hornik, K. (1991). "
+        "Approximation capabilities of multilayer feedforward networks.",
         _width,
     ),
     Picture(
         "shifts",
         "Shift invariance",
-        "Validation error on digits that are shifted by up to four pixels, after training in the middle only. A perceptron "
-        "has no idea of place and fails beyond a pixel or two; pooling helps a little; a maximum over all places makes the "
-        "network blind to shifts. A perceptron can also be shown shifted digits, and pays for it in the middle.",
+        "Validation error on digits that are shifted by up to four pixels, after training in the middle only. A "
+        "perceptron has no idea of place and fails beyond a pixel or two; pooling helps a little; a maximum over all "
+        "places makes the network blind to shifts. A perceptron can also be shown shifted digits, and pays for it in "
+        "the middle.",
         r"\max_{ij}\, (w * T_{uv}\, x)_{ij} = \max_{ij}\, (w * x)_{ij}",
         "Fukushima, K. (1980). Neocognitron: a self-organizing neural network model for a mechanism of pattern "
-        "recognition unaffected by shift in position. LeCun, Y. et al. (1989). Backpropagation applied to handwritten "
-        "zip code recognition.",
+        "recognition unaffected by shift in position. LeCun, Y. et al. (1989). Backpropagation applied to handwritten"
+        " zip code recognition.",
         _shifts,
     ),
 )
