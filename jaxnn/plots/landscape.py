@@ -64,8 +64,7 @@ def contours(ax: Any, landscape: Landscape, *, bounds: Bounds | None = None, lev
         >>> ax.get_xlabel()
         '$x_1$'
     """
-    points = lattice(landscape, 150, bounds=bounds)
-    heights = np.asarray(jax.jit(jax.vmap(jax.vmap(landscape)))(jnp.asarray(points)))
+    points, heights = _heights(landscape, bounds)
     at = np.unique(np.quantile(heights, np.linspace(0.005, 1, levels + 1)))
     ax.contourf(points[0, :, 0], points[:, 0, 1], heights, at, cmap="Greys_r", alpha=0.35, extend="min",
                 norm=BoundaryNorm(at, 256, extend="min"))  # fmt: skip
@@ -94,12 +93,14 @@ def paths(ax: Any, runs: Mapping[str, Any], *, marked: int = 40, colours: Sequen
         2
     """
     for i, (name, points) in enumerate(runs.items()):
+        width = 1.3 + 0.35 * (len(runs) - 1 - i)  # so that a line on top of another leaves its edges to be seen
         points = np.asarray(points, np.float64)
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(f"paths: expected points (T, 2) of {name!r}, got {points.shape}.")
         points = points[np.isfinite(points).all(axis=1)]
-        ax.plot(points[:, 0], points[:, 1], color=colours[i % len(colours)], linewidth=1.4, marker="o", markersize=2.8,
-                markevery=range(min(marked, len(points))), label=name, scalex=False, scaley=False)  # fmt: skip
+        dots = {"marker": "o", "markersize": width + 1.5, "markevery": range(min(marked, len(points)))}
+        ax.plot(points[:, 0], points[:, 1], color=colours[i % len(colours)], linewidth=width, label=name, **dots,
+                scalex=False, scaley=False)  # fmt: skip
         ax.plot(*points[0], "o", markerfacecolor="white", markeredgecolor="black", markersize=7, zorder=5,
                 scalex=False, scaley=False)  # fmt: skip
 
@@ -167,7 +168,7 @@ def depths(ax: Any, landscape: Landscape, values: Any, *, bounds: Bounds | None 
     Args:
         ax: matplotlib axes.
         landscape: of two dimensions.
-        values: (n, n), for the starts of `lattice(landscape, n)`.
+        values: (n, n), for the starts of `lattice(landscape, n)`; what is not finite is grey.
         bounds: of the lattice, if not the landscape's own.
 
     Returns:
@@ -180,15 +181,23 @@ def depths(ax: Any, landscape: Landscape, values: Any, *, bounds: Bounds | None 
         (4, 4)
     """
     values = np.asarray(values, np.float64)
+    ax.set_facecolor(NOWHERE)
     return _image(ax, landscape, np.ma.masked_invalid(values), bounds, cmap="viridis_r", alpha=0.9)
+
+
+def _heights(landscape: Landscape, bounds: Bounds | None, n: int = 250) -> tuple[np.ndarray, np.ndarray]:
+    """A fine lattice, and the landscape there in float64: plains that are flat to float32 have contours too."""
+    points = lattice(landscape, n, bounds=bounds)
+    with jax.enable_x64(True):
+        heights = np.asarray(jax.jit(jax.vmap(jax.vmap(landscape)))(jnp.asarray(points, jnp.float64)))
+    return points, heights
 
 
 def _image(ax: Any, landscape: Landscape, image: Any, bounds: Bounds | None, **settings: Any) -> Any:
     """Pixels centred on the points of the lattice, under thin contours."""
     points = lattice(landscape, len(image), bounds=bounds)
     drawn = ax.pcolormesh(points[0, :, 0], points[:, 0, 1], image, shading="nearest", rasterized=True, **settings)
-    fine = lattice(landscape, 150, bounds=bounds)
-    heights = np.asarray(jax.jit(jax.vmap(jax.vmap(landscape)))(jnp.asarray(fine)))
+    fine, heights = _heights(landscape, bounds)
     ax.contour(fine[0, :, 0], fine[:, 0, 1], heights, np.unique(np.quantile(heights, np.linspace(0.02, 0.98, 9))),
                colors="black", linewidths=0.4, alpha=0.5)  # fmt: skip
     for minimum in landscape.minima:

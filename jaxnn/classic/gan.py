@@ -1,0 +1,281 @@
+"""A small generative adversarial network, and how many modes of its data it finds.
+
+min over the generator G, max over the discriminator D of E log D(x) + E log(1 - D(G(z))), z ~ N(0, I); the generator's
+loss is the non-saturating -E log D(G(z)), which has a gradient where D is sure of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn import losses, models, optim
+from jaxnn.checks import require_key, require_positive_int
+from jaxnn.layers import Layer, Sigmoid
+from jaxnn.train import minmax
+from jaxnn.types import Array, ArrayLike, Key, Params, Scalar
+
+Draw: TypeAlias = Callable[[Key, int], Array]
+"""(key, n) -> n examples of the data, (n, D)."""
+
+
+class Rule(NamedTuple):
+    """How both players move: a maker of steps in `train.minmax`, and the optimizer of each."""
+
+    make_step: Callable[[minmax.Game, optim.Optimizer, optim.Optimizer], minmax.Step]
+    opt: optim.Optimizer
+
+
+class Gan(NamedTuple):
+    """The generator, (N, latent) -> (N, D), and the discriminator, (N, D) -> (N, 1), the logit of "real"."""
+
+    generator: Layer
+    discriminator: Layer
+    latent: int
+
+
+class Coverage(NamedTuple):
+    """How samples cover modes: `found`, (...) int32, how many modes; `quality`, (...), the share of samples at any."""
+
+    found: Array
+    quality: Array
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "descent-ascent": Rule(minmax.simultaneous, optim.adam(1e-3, b1=0.5)),
+        "alternating": Rule(minmax.alternating, optim.adam(1e-3, b1=0.5)),
+        "optimistic": Rule(minmax.simultaneous, optim.optimistic_adam_v2(1e-3, b1=0.5, nesterov=False)),
+        "extragradient": Rule(minmax.extragradient, optim.adam(1e-3, b1=0.5)),
+    }
+)
+"""The steps that are compared, each in Adam's directions; b1 = 0.5 as in Radford, Metz & Chintala 2016."""
+
+
+def make(dimensions: int, *, latent: int = 2, hidden: Sequence[int] = (64, 64), unit: bool = False) -> Gan:
+    """A generator and a discriminator, perceptrons with ReLU.
+
+    Args:
+        dimensions: D of an example.
+        latent: how many numbers of noise the generator turns into an example.
+        hidden: units of the hidden layers, of both.
+        unit: whether examples lie in [0, 1]; a sigmoid then ends the generator.
+
+    Example:
+        >>> gan = make(64, latent=16, hidden=(32,), unit=True)
+        >>> len(gan.generator.parts), len(gan.discriminator.parts)
+        (5, 4)
+    """
+    latent = require_positive_int("gan.make", "latent", latent)
+    generator = models.mlp([latent, *hidden, dimensions])
+    if unit:
+        generator = models.serial(*generator.parts, Sigmoid)
+    return Gan(generator, models.mlp([dimensions, *hidden, 1]), latent)
+
+
+def generate(gan: Gan, params: Params, z: ArrayLike) -> Array:
+    """G(z): examples (N, D) of noise (N, latent).
+
+    Example:
+        >>> gan = make(2, latent=3)
+        >>> generator, _ = jax.eval_shape(lambda: start(gan, jax.random.key(0), 2))
+        >>> jax.eval_shape(lambda params: generate(gan, params, jnp.ones((5, 3))), generator).shape
+        (5, 2)
+    """
+    return gan.generator.predict(params, (), jnp.asarray(z))
+
+
+def non_saturating(gan: Gan) -> minmax.Game:
+    """The game: x are the generator's parameters, y the discriminator's, the data (real (B, D), z (B, latent)).
+
+    x_loss = -mean log D(G(z));   y_loss = -mean log D(real) - mean log(1 - D(G(z)))
+
+    Reference:
+        Goodfellow et al. 2014, "Generative adversarial nets", section 3.
+
+    Example:
+        >>> gan = make(2)
+        >>> x, y = jax.eval_shape(lambda: start(gan, jax.random.key(0), 2))
+        >>> jax.eval_shape(non_saturating(gan).x_loss, x, y, jnp.zeros((5, 2)), jnp.zeros((5, 2))).shape
+        ()
+    """
+
+    def judged(discriminator: Params, examples: Array, target: float) -> Array:
+        logits = gan.discriminator.predict(discriminator, (), examples)
+        return jnp.mean(losses.sigmoid_binary_cross_entropy(logits, jnp.full_like(logits, target)))
+
+    def x_loss(generator: Params, discriminator: Params, real: Array, z: Array) -> Array:
+        return judged(discriminator, generate(gan, generator, z), 1.0)
+
+    def y_loss(generator: Params, discriminator: Params, real: Array, z: Array) -> Array:
+        return judged(discriminator, real, 1.0) + judged(discriminator, generate(gan, generator, z), 0.0)
+
+    return minmax.Game(x_loss, y_loss)
+
+
+def start(gan: Gan, key: Key, dimensions: int) -> tuple[Params, Params]:
+    """(generator's, discriminator's) parameters at the start of training on examples of so many dimensions.
+
+    Raises:
+        ValueError: a network has running statistics.
+
+    Example:
+        >>> generator, discriminator = jax.eval_shape(lambda: start(make(2), jax.random.key(0), 2))
+        >>> discriminator[1]["w"].shape
+        (2, 64)
+    """
+    require_key("gan.start", key)
+    generator_key, discriminator_key = jax.random.split(key)
+    generator, generator_stats = gan.generator.init(generator_key, (gan.latent,))
+    discriminator, discriminator_stats = gan.discriminator.init(discriminator_key, (dimensions,))
+    if jax.tree.leaves((generator_stats, discriminator_stats)):
+        raise ValueError("gan.start: the networks must have no running statistics; leave out batch normalization.")
+    return generator, discriminator
+
+
+def run(
+    gan: Gan,
+    rule: Rule,
+    draw: Draw,
+    players: tuple[Params, Params],
+    key: Key,
+    *,
+    steps: int,
+    looks: int,
+    batch_size: int = 64,
+    shown: int = 512,
+) -> tuple[minmax.GameState, Array]:
+    """Train, and look at the same noise's samples on the way. Pure: `jax.vmap` it over players and keys.
+
+    Args:
+        gan: two networks without running statistics.
+        rule: one of `RULES`, or your own.
+        draw: the data.
+        players: the parameters that `start` makes.
+        key: typed key; data and noise follow from it.
+        steps: between two looks at the samples.
+        looks: how many, after the one at the start.
+        batch_size: real and generated examples of a step.
+        shown: samples of a look.
+
+    Returns:
+        (state at the end, samples (looks + 1, shown, D), the start's first).
+
+    Example:
+        >>> gan, rule = make(2), RULES["alternating"]
+        >>> def trained(key):
+        ...     return run(gan, rule, ring, start(gan, key, 2), key, steps=100, looks=3, shown=5)
+        >>> state, samples = jax.eval_shape(trained, jax.random.key(0))  # jax.jit(trained) computes it
+        >>> samples.shape
+        (4, 5, 2)
+    """
+    steps = require_positive_int("gan.run", "steps", steps)
+    looks = require_positive_int("gan.run", "looks", looks)
+    noise_key, looks_key = jax.random.split(key)
+    dimensions = jax.eval_shape(lambda key: draw(key, 1), key).shape[1]
+    step = rule.make_step(non_saturating(gan), rule.opt, rule.opt)
+    noise = jax.random.normal(noise_key, (shown, gan.latent))
+
+    def until_look(state: minmax.GameState, key: Key) -> tuple[minmax.GameState, Array]:
+        real_key, z_key = jax.random.split(key)
+        real = draw(real_key, steps * batch_size).reshape(steps, batch_size, dimensions)
+        z = jax.random.normal(z_key, (steps, batch_size, gan.latent))
+        state, _ = jax.lax.scan(lambda state, batch: (step(state, *batch), None), state, (real, z))
+        return state, generate(gan, state.x, noise)
+
+    first = minmax.init(*players, rule.opt, rule.opt)
+    last, samples = jax.lax.scan(until_look, first, jax.random.split(looks_key, looks))
+    return last, jnp.concatenate([generate(gan, first.x, noise)[None], samples])
+
+
+def ring_centres(modes: int = 8, radius: float = 2.0) -> np.ndarray:
+    """(modes, 2) float32: points evenly on a circle, the first on the positive x axis.
+
+    Example:
+        >>> ring_centres(4).round(3).tolist()
+        [[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [-0.0, -2.0]]
+    """
+    angle = 2 * np.pi * np.arange(require_positive_int("ring_centres", "modes", modes)) / modes
+    return (radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)).astype(np.float32)
+
+
+def ring(key: Key, n: int, *, modes: int = 8, radius: float = 2.0, deviation: Scalar = 0.1) -> Array:
+    """n draws (n, 2) from Gaussians of equal weight, N(centre, deviation^2 I), the centres on a ring.
+
+    Reference:
+        Metz, Poole, Pfau & Sohl-Dickstein 2017, "Unrolled generative adversarial networks" (8 Gaussians on a ring of
+        radius 2; theirs have deviation 0.02).
+
+    Example:
+        >>> ring(jax.random.key(0), 3).shape
+        (3, 2)
+    """
+    mode_key, noise_key = jax.random.split(key)
+    mode = jax.random.randint(mode_key, (n,), 0, modes)
+    return jnp.asarray(ring_centres(modes, radius))[mode] + deviation * jax.random.normal(noise_key, (n, 2))
+
+
+def coverage(
+    samples: ArrayLike, centres: ArrayLike, *, deviation: Scalar = 0.1, within: Scalar = 3.0, least: Scalar = 0.01
+) -> Coverage:
+    """Modes found: those with at least a share `least` of all samples within `within` deviations of the centre.
+
+    Args:
+        samples: (..., n, D): n of each run and moment.
+        centres: (K, D), further apart than 2 `within` deviations.
+        deviation: of each mode.
+        within: the distance that counts, in deviations. Of a two-dimensional Gaussian 1.1% lies beyond 3.
+        least: of the samples. A single stray sample finds nothing.
+
+    Returns:
+        Coverage. Samples that are not finite are at no mode.
+
+    Reference:
+        Srivastava, Valkov, Russell, Gutmann & Sutton 2017, "VEEGAN: Reducing mode collapse in GANs using implicit
+        variational learning" (samples within 3 deviations; there a single one finds a mode).
+
+    Example:
+        >>> coverage(jnp.array([[0.1, 0.0], [0.0, 0.2], [5.0, 5.0]]), jnp.array([[0.0, 0.0], [9.0, 9.0]]))
+        Coverage(found=Array(1, dtype=int32), quality=Array(0.6666667, dtype=float32))
+    """
+    samples, centres = jnp.asarray(samples), jnp.asarray(centres)
+    distances = jnp.linalg.norm(samples[..., None, :] - centres, axis=-1)
+    at = (distances <= within * deviation).astype(jnp.float32)
+    enough = jnp.mean(at, axis=-2) >= jnp.maximum(least, 1e-9)
+    return Coverage(jnp.sum(enough, axis=-1, dtype=jnp.int32), jnp.mean(jnp.max(at, axis=-1), axis=-1))
+
+
+def from_examples(x: ArrayLike) -> Draw:
+    """A `Draw` of rows of x (N, ...), flattened, with replacement.
+
+    Example:
+        >>> from_examples(jnp.zeros((5, 2, 2)))(jax.random.key(0), 3).shape
+        (3, 4)
+    """
+    rows = jnp.asarray(x).reshape(len(x), -1)
+    return lambda key, n: rows[jax.random.randint(key, (n,), 0, len(rows))]
+
+
+def nearest_labels(samples: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
+    """The label of the nearest example of each sample, by Euclidean distance: which digits a GAN draws.
+
+    Args:
+        samples: (n, D).
+        x: (N, ...) of D entries each.
+        y: (N,) labels.
+
+    Returns:
+        (n,), of y's dtype.
+
+    Example:
+        >>> nearest_labels(jnp.array([[0.9]]), jnp.array([[0.0], [1.0]]), jnp.array([7, 8]))
+        Array([8], dtype=int32)
+    """
+    samples, rows = jnp.asarray(samples), jnp.asarray(x).reshape(len(x), -1)
+    squares = jnp.sum(rows**2, axis=1)[None] - 2 * jnp.matmul(samples, rows.T, precision="highest")
+    return jnp.asarray(y)[jnp.argmin(squares, axis=1)]

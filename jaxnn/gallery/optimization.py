@@ -1,0 +1,335 @@
+"""Pictures of descent, of step sizes and local minima, of batches, of games, and of a GAN through training."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxnn import data, landscapes, losses, models, optim, plots, train
+from jaxnn.classic import batching, gan
+from jaxnn.gallery.base import Picture
+from jaxnn.landscapes import Landscape
+from jaxnn.plots import landscape as view
+from jaxnn.train import minmax
+from jaxnn.types import Key, Params
+
+VALLEY = ((-1.6, 1.4), (-0.6, 1.8))
+"""The part of Rosenbrock's valley that is drawn."""
+
+KAPPA = 10.0
+"""Condition number of the quadratic on which step sizes are compared."""
+
+RATE = 0.2
+"""Of all players of the bilinear game."""
+
+SEEDS = 5
+"""Of each rule's GANs in the coverage figure."""
+
+RING_STEPS, RING_LOOKS = 125, 16
+"""Steps of a GAN of the ring between two looks at its samples, and how many looks."""
+
+DIGIT_STEPS, DIGIT_LOOKS = 300, 10
+"""Likewise of the GAN of the digits."""
+
+_RING_GAN = gan.make(2)
+
+DIGIT_RULE = gan.Rule(minmax.alternating, optim.adam(1e-3, b1=0.5))
+"""How the GAN of the digits is trained."""
+
+
+def _rules() -> Figure:
+    """Rules of `optim` in a narrow valley and on a plateau: their ways, and how low they come."""
+    chosen = {
+        "gradient descent": (optim.sgd(1.5e-3), optim.sgd(1.0)),
+        "momentum 0.9": (optim.sgd(1e-3, momentum=0.9), optim.sgd(1.0, momentum=0.9)),
+        "RMSprop": (optim.rmsprop(0.02), optim.rmsprop(0.1)),
+        "Adam": (optim.adam(0.1), optim.adam(0.1)),
+        "sign step": (optim.sign_sgd(0.02), optim.sign_sgd(0.07)),
+    }
+    fig, axes = plots.figure(2, 2, width=5.8, height=4.0)
+    places = ((landscapes.rosenbrock(), VALLEY, 300), (landscapes.plateau(), None, 100))
+    for i, (place, bounds, steps) in enumerate(places):
+        runs = {name: _way(place, pair[i], steps) for name, pair in chosen.items()}
+        view.contours(axes[0, i], place, bounds=bounds)
+        view.paths(axes[0, i], {name: run.x for name, run in runs.items()}, marked=steps)
+        axes[0, i].set_title(f"{place.name}: {steps} steps", fontsize=12)
+        for j, (name, run) in enumerate(runs.items()):
+            axes[1, i].plot(run.values, color=plots.COLOURS[j], linewidth=3 - 0.4 * j, label=name)
+        axes[1, i].set_ylim((1e-5, 2) if i else (1e-2, 40))
+        _finish(axes[1, i], "step", "f")
+    return fig
+
+
+def _way(place: Landscape, opt: optim.Optimizer, steps: int, value_tolerance: float = 0.0) -> train.Trajectory:
+    """The run from the landscape's own start, on the host."""
+    run = jax.jit(lambda x: train.trajectory(place, opt, x, steps=steps, value_tolerance=value_tolerance))
+    return jax.device_get(run(jnp.asarray(place.start, jnp.float32)))
+
+
+def _step_sizes() -> Figure:
+    """Gradient descent on a quadratic with a rate too small, good, oscillating and diverging."""
+    place, steps = landscapes.quadratic(KAPPA), 60
+    regimes = {"too small": 0.01, "good": 2 / (1 + KAPPA), "oscillating": 0.195, "diverging": 0.204}
+    fig, axes = plots.figure(2, 3, width=4.0, height=3.3)
+    right = fig.add_subplot(axes[0, 2].get_gridspec()[:, 2])
+    axes[0, 2].remove(), axes[1, 2].remove()
+    for i, (ax, (name, rate)) in enumerate(zip(axes[:, :2].flat, regimes.items(), strict=True)):
+        run = _way(place, optim.sgd(rate), steps, value_tolerance=1e-5)
+        taken = int(run.last.steps)
+        view.contours(ax, place)
+        view.paths(ax, {name: run.x}, marked=steps, colours=plots.COLOURS[i:])
+        ax.set_title(f"{name}: η = {rate:.3g}", fontsize=12)
+        right.plot(run.values[: taken + 1], color=plots.COLOURS[i], linewidth=2, label=f"{name}, η = {rate:.3g}")
+        if run.last.converged:
+            right.plot(taken, run.values[taken], "o", markersize=9, markerfacecolor="white",
+                       markeredgecolor=plots.COLOURS[i], markeredgewidth=2)  # fmt: skip
+    right.plot([], [], "o", color="grey", markerfacecolor="white", label="converged: |Δf| < $10^{-5}$")
+    right.set_ylim(bottom=1e-8)  # room for the legend
+    _finish(right, "step", "f", title="f at each step")
+    return fig
+
+
+def _finish(ax: Any, x: str, y: str, *, title: str = "", log: bool = True) -> None:
+    """Labels, grid and legend of an ordinary pair of axes."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_yscale("log" if log else "linear")
+    ax.set_xlabel(x, fontsize=11)
+    ax.set_ylabel(y, fontsize=11)
+    ax.set_title(title, fontsize=12)
+    ax.grid(alpha=0.3)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=9)
+
+
+def _basins() -> Figure:
+    """Which minimum each start leads to: four equal ones without and with momentum, and a lattice of unequal ones."""
+    himmelblau, schwefel = landscapes.himmelblau(), landscapes.schwefel()
+    fig, (left, middle, right) = plots.figure(1, 3, width=4.4, height=4.0)
+    for ax, name, opt in (
+        (left, "gradient descent", optim.sgd(0.01)),
+        (middle, "momentum 0.9", optim.sgd(0.01, momentum=0.9)),
+    ):
+        ends = _ends(himmelblau, opt)
+        view.basins(ax, himmelblau, train.nearest(ends.x, himmelblau.minima, tolerance=0.1))
+        ax.set_title(f"{himmelblau.name}: {name}", fontsize=12)
+    ends = _ends(schwefel, optim.sgd(1.0))
+    outside = np.abs(ends.x).max(axis=-1) > schwefel.bounds[1]
+    image = view.depths(right, schwefel, np.where(outside, np.nan, ends.value))
+    fig.colorbar(image, ax=right, label="height where the run ended")
+    share = np.mean(train.nearest(ends.x, schwefel.minima, tolerance=1.0) == 0)
+    right.set_title(f"{schwefel.name}: the best from {share:.1%} of starts", fontsize=12)
+    return fig
+
+
+def _ends(place: Landscape, opt: optim.Optimizer, n: int = 140) -> train.Iterate:
+    """The ends of runs from a lattice of starts, (n, n) of them, all at once."""
+    run = jax.vmap(jax.vmap(lambda x: train.minimize(place, opt, x, steps=1000, grad_tolerance=1e-2)))
+    return jax.device_get(jax.jit(run)(jnp.asarray(view.lattice(place, n))))
+
+
+def _batches() -> Figure:
+    """Batch, mini-batch and stochastic descent: loss against updates and against seconds."""
+    digits = data.load("digits").train
+    net, n = models.mlp([64, 256, 256, 10]), len(digits)
+    methods = (("batch (GD)", n, 0.3, 120), ("mini-batch", 32, 0.1, 80), ("stochastic (SGD)", 1, 0.01, 20))
+    fig, (left, right) = plots.figure(1, 2, width=5.4, height=4.2)
+    for (name, size, rate, epochs), colour in zip(methods, plots.COLOURS, strict=False):
+        run = batching.course(
+            net, losses.softmax_cross_entropy, digits,
+            batch_size=size, learning_rate=rate, epochs=epochs, key=jax.random.key(0),
+        )  # fmt: skip
+        label = f"{name}: B = {size}, η = {rate:g}"
+        left.plot(run.updates[1:], run.loss[1:], color=colour, linewidth=2, label=label)
+        right.plot(run.seconds[1:], run.loss[1:], color=colour, linewidth=2, label=label)
+    left.set_xscale("log")
+    right.set_xscale("log")
+    _finish(left, "updates", "training loss (nats per example)", title="Loss against updates")
+    _finish(right, "training time (s)", "training loss (nats per example)", title="Loss against time")
+    return fig
+
+
+def _bilinear() -> Figure:
+    """Four rules on J = x y: outward, round, and inward."""
+    game, steps = minmax.zero_sum(lambda x, y: x * y), 120
+    plain, optimistic = optim.sgd(RATE), optim.optimistic_gradient_descent(RATE)
+    players: dict[str, tuple[Callable[..., minmax.Step], optim.Optimizer]] = {
+        "simultaneous": (minmax.simultaneous, plain),
+        "alternating": (minmax.alternating, plain),
+        "optimistic": (minmax.simultaneous, optimistic),
+        "extragradient": (minmax.extragradient, plain),
+    }
+    fig, (left, right) = plots.figure(1, 2, width=5.4, height=4.6)
+    for (name, (make, opt)), colour in zip(players.items(), plots.COLOURS, strict=False):
+        state = minmax.init(1.0, 1.0, opt, opt)
+        x, y = jax.device_get(jax.jit(functools.partial(minmax.play, make(game, opt, opt), steps=steps))(state))
+        left.plot(x, y, color=colour, linewidth=1.2, marker="o", markersize=2)
+        right.plot(np.hypot(x, y), color=colour, linewidth=2, label=name)
+    t = np.arange(steps + 1)
+    right.plot(t, np.sqrt(2) * (1 + RATE**2) ** (t / 2), ":", color="black", label="√2 (1 + η²)$^{t/2}$")
+    left.plot(1, 1, "o", markerfacecolor="white", markeredgecolor="black", markersize=8)
+    left.plot(0, 0, "*", markerfacecolor="white", markeredgecolor="black", markersize=14)
+    left.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
+    _finish(left, "x (minimises)", "y (maximises)", title=f"J = x y, η = {RATE:g}", log=False)
+    _finish(right, "step t", "distance from the saddle", title="Outward, round, inward")
+    return fig
+
+
+def _gan_samples() -> Figure:
+    """A GAN of the ring and one of the digits through training."""
+    ring, images = ring_runs("alternating")[0], _digit_samples()
+    shown, digit_shown = (0, 2, 4, 8, 16), (0, 1, 2, 5, 10)
+    fig, axes = plots.figure(2, 5, width=2.6, height=2.75)
+    real = np.asarray(gan.ring(jax.random.key(1), 512))
+    for ax, i in zip(axes[0], shown, strict=True):
+        ax.plot(*real.T, ".", color="#BBBBBB", markersize=2, label="data")
+        ax.plot(*ring[i].T, ".", color=plots.COLOURS[0], markersize=2.5, label="generated")
+        ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+        found = gan.coverage(ring[i], gan.ring_centres())
+        ax.set_title(f"step {i * RING_STEPS:,}: {found.found} of 8 modes", fontsize=10)
+        ax.set_xlabel("$x_1$", fontsize=10)
+    axes[0, 0].set_ylabel("$x_2$", fontsize=10)
+    axes[0, -1].legend(fontsize=8, markerscale=4, loc="center")
+    for ax, i in zip(axes[1], digit_shown, strict=True):
+        framed = np.pad(images[i, :25].reshape(5, 5, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        plots.show(ax, framed.transpose(0, 2, 1, 3).reshape(50, 50))
+        ax.set_axis_off()
+        ax.set_title(f"step {i * DIGIT_STEPS:,}: {_digits_found(images[i])} of 10 digits", fontsize=10)
+    return fig
+
+
+@functools.cache
+def ring_runs(name: str, seeds: int = SEEDS, steps: int = RING_STEPS, looks: int = RING_LOOKS) -> np.ndarray:
+    """Samples of GANs of the ring through training, (seeds, looks + 1, 512, 2), by one of `gan.RULES`.
+
+    Example:
+        >>> ring_runs("alternating", 1, steps=1, looks=1).shape
+        (1, 2, 512, 2)
+    """
+    keys = jax.random.split(jax.random.key(0), seeds)
+    run = functools.partial(gan.run, _RING_GAN, gan.RULES[name], gan.ring, steps=steps, looks=looks)
+    return np.asarray(jax.jit(jax.vmap(run))(_start(keys), keys)[1])
+
+
+@jax.jit
+def _start(keys: Key) -> tuple[Params, Params]:
+    """The players of the ring from each seed, compiled once for all rules."""
+    return jax.vmap(lambda key: gan.start(_RING_GAN, key, 2))(keys)
+
+
+def _digit_samples() -> np.ndarray:
+    """Samples of a GAN of the digits through training, (DIGIT_LOOKS + 1, 512, 64)."""
+    network, draw = gan.make(64, latent=16, hidden=(128,), unit=True), gan.from_examples(data.load("digits").train.x)
+    run = functools.partial(gan.run, network, DIGIT_RULE, draw, steps=DIGIT_STEPS, looks=DIGIT_LOOKS)
+    key = jax.random.key(0)
+    return np.asarray(jax.jit(run)(gan.start(network, key, 64), key)[1])
+
+
+def _digits_found(samples: np.ndarray, least: float = 0.01) -> int:
+    """How many digits at least a share `least` of the samples is nearest to."""
+    digits = data.load("digits").train
+    labels = np.asarray(gan.nearest_labels(samples, digits.x, digits.y))
+    return int(np.sum(np.bincount(labels, minlength=10) >= least * len(labels)))
+
+
+def _gan_coverage() -> Figure:
+    """Modes of the ring found through training by each rule, over seeds."""
+    fig, (left, right) = plots.figure(1, 2, width=5.4, height=4.2)
+    steps = np.arange(RING_LOOKS + 1) * RING_STEPS
+    for i, (name, colour) in enumerate(zip(gan.RULES, plots.COLOURS, strict=False)):
+        found = gan.coverage(ring_runs(name, SEEDS), gan.ring_centres())
+        for ax, values in ((left, found.found), (right, 100 * found.quality)):
+            mean, last = np.mean(values, axis=0), np.asarray(values)[:, -1]
+            ax.plot(steps, mean, color=colour, linewidth=2, label=f"{name}: {last.mean():.1f}")
+            ax.plot(np.full(SEEDS, steps[-1] * (1.03 + 0.025 * i)), last, "o", color=colour, markersize=4, alpha=0.7)
+    left.axhline(8, color="black", linestyle=":", linewidth=1)
+    for ax, label in ((left, "modes found of 8"), (right, "samples at any mode (%)")):
+        _finish(ax, "step", label, title=f"mean of {SEEDS} seeds; dots: each seed at the end", log=False)
+        ax.set_ylim(bottom=0)
+    return fig
+
+
+PICTURES = (
+    Picture(
+        "optimizers",
+        "The ways of five rules",
+        "In Rosenbrock's valley gradient descent crawls along the floor; momentum overshoots, gathers speed and comes "
+        "lowest; steps of a fixed size jump from wall to wall. On the plateau, where the gradient is 0.00002 at the "
+        "start, gradient descent does not move; rules that look at its sign or relative size walk home.",
+        r"\theta \leftarrow \theta - \eta \, \nabla f(\theta), \quad v \leftarrow \gamma v + \nabla f(\theta), \quad "
+        r"\theta \leftarrow \theta - \eta \, v",
+        "Rosenbrock 1960, An automatic method for finding the greatest or least value of a function; Polyak 1964, Some "
+        "methods of speeding up the convergence of iteration methods; Kingma & Ba 2015, Adam",
+        _rules,
+    ),
+    Picture(
+        "step-sizes",
+        "Step size: too small, good, oscillating, diverging",
+        "Gradient descent on a quadratic of condition number 10: along its steep axis a step multiplies by 1 - 10 η. "
+        "A small rate creeps; 2 / 11 is the best constant one; just below 2 / 10 the iterate jumps from wall to wall "
+        "and hardly sinks; above it flies apart. A ring marks where the convergence test ends the run.",
+        r"\theta_{k+1} = \theta_k - \eta \, \nabla f(\theta_k) \quad \mathrm{while} \quad "
+        r"|f(\theta_{k+1}) - f(\theta_k)| \geq \epsilon_1",
+        "Cauchy 1847, Méthode générale pour la résolution des systèmes d'équations simultanées",
+        _step_sizes,
+    ),
+    Picture(
+        "basins",
+        "Different starts, different minima",
+        "Every pixel is a start, coloured by the minimum that its run ends at: 19,600 runs at once for each panel. "
+        "Momentum flies past the nearest minimum, the borders of its basins fray, and from grey starts it flies off. "
+        "On Schwefel's lattice of local minima descent ends in the cell where it began, and one cell holds the best; "
+        "from the grey margin it leaves the picture.",
+        r"f(x) = \sum_i 418.98 - x_i \sin \sqrt{|x_i|}",
+        "Himmelblau 1972, Applied Nonlinear Programming; Schwefel 1981, Numerical Optimization of Computer Models",
+        _basins,
+    ),
+    Picture(
+        "batches",
+        "Batch, mini-batch, stochastic",
+        "The same network on the same 1,257 digits, each method with a rate that suits it. Per update the exact "
+        "gradient of the whole batch does best. Per second it does worst, and mini-batches beat single examples, "
+        "because 32 examples cost hardly more time than one: mini-batch > SGD > GD.",
+        r"\theta \leftarrow \theta - \frac{\eta}{B} \sum_{i \in \mathrm{batch}} \nabla \ell_i(\theta)",
+        "Robbins & Monro 1951, A stochastic approximation method; Bottou & Bousquet 2008, The tradeoffs of large scale "
+        "learning",
+        _batches,
+    ),
+    Picture(
+        "bilinear",
+        "The bilinear game: outward, round, inward",
+        "x minimises and y maximises J = x y. Simultaneous descent-ascent circles outward by an exact factor at every "
+        "step, and alternating steps circle for ever. Optimistic and extragradient steps spiral in to the saddle.",
+        r"x \leftarrow x - \eta \, y, \quad y \leftarrow y + \eta \, x: \quad "
+        r"|(x, y)| \leftarrow \sqrt{1 + \eta^2} \; |(x, y)|",
+        "Korpelevich 1976, The extragradient method for finding saddle points and other problems; Daskalakis, Ilyas, "
+        "Syrgkanis & Zeng 2018, Training GANs with optimism",
+        _bilinear,
+    ),
+    Picture(
+        "gan-samples",
+        "A GAN through training",
+        "Generator and discriminator are small perceptrons that move in turn. Above, the generated points spread from "
+        "one blob over a ring of 8 Gaussians; below, 8x8 digits take shape out of grey noise.",
+        r"\min_G \; -\mathbb{E} \log D(G(z)), \quad \max_D \; \mathbb{E} \log D(x) + \mathbb{E} \log (1 - D(G(z)))",
+        "Goodfellow et al. 2014, Generative adversarial nets",
+        _gan_samples,
+    ),
+    Picture(
+        "gan-coverage",
+        "Modes that a GAN finds, by the rule that moves it",
+        "The same networks on the ring of 8 Gaussians, from 5 seeds by each rule, all in Adam's directions and at one "
+        "rate. A mode is found if at least 1% of the samples lie within 3 deviations of its centre. What mends the "
+        "bilinear game does not speed this one up: turn by turn the players find the most modes.",
+        r"z_{t+1} = z_t - 2 \eta F(z_t) + \eta F(z_{t-1}) \;\; \mathrm{(optimistic)}, \quad "
+        r"z_{t+1} = z_t - \eta F(z_t - \eta F(z_t)) \;\; \mathrm{(extragradient)}",
+        "Metz et al. 2017, Unrolled generative adversarial networks (the ring); Daskalakis et al. 2018, Training GANs "
+        "with optimism; Gidel et al. 2019, A variational inequality perspective on generative adversarial networks",
+        _gan_coverage,
+    ),
+)
