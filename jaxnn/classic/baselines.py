@@ -65,7 +65,7 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
         (D, K (K - 1) / 2), pairs in the order (0, 1), (0, 2), .., (1, 2), ..; for `pairwise_predict`.
 
     Reference:
-        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.3
+        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
         (the pairwise linear classifier).
 
     Example:
@@ -99,7 +99,7 @@ def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
         ValueError: w has not K (K - 1) / 2 columns.
 
     Reference:
-        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.3
+        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
         (there the outputs of a class's units are summed, with a sigmoid in place of the clip).
 
     Example:

@@ -24,7 +24,7 @@ def predict(w: ArrayLike, x: ArrayLike) -> Array:
         (...) int32 in 0 .. K - 1; -1 where an output is NaN.
 
     Reference:
-        Nilsson (1965), Learning machines, section 2.4 (linear machines).
+        Nilsson (1965), Learning machines (linear machines).
 
     Example:
         >>> predict([[1.0, 0.0, -1.0]], [[2.0], [0.0], [-2.0]])
@@ -46,7 +46,7 @@ def update(w: Array, x: Array, label: Array) -> tuple[Array, Array]:
         (weights (D, K), whether they had been wrong, () bool).
 
     Reference:
-        Nilsson (1965), Learning machines, section 4.3 (the fixed-increment rule for R categories).
+        Nilsson (1965), Learning machines (the fixed-increment rule for R categories).
 
     Example:
         >>> update(jnp.zeros((1, 3)), jnp.array([2.0]), jnp.array(2))
@@ -79,7 +79,7 @@ def fit(x: ArrayLike, labels: ArrayLike, classes: int, *, passes: int = 1000) ->
         TypeError: labels are not integers.
 
     Reference:
-        Nilsson (1965), Learning machines, section 4.3; Crammer & Singer (2003), Ultraconservative online algorithms
+        Nilsson (1965), Learning machines; Crammer & Singer (2003), Ultraconservative online algorithms
         for multiclass problems (other ways to share out a mistake).
 
     Example:

@@ -77,7 +77,7 @@ def with_bias(x: ArrayLike) -> Array:
         (..., D + 1), float32 (float64 for float64 x).
 
     Reference:
-        Minsky & Papert (1969), Perceptrons, chapter 0 (the threshold as the weight of a constant input).
+        Minsky & Papert (1969), Perceptrons (the threshold as the weight of a constant input).
 
     Example:
         >>> with_bias([[2, 3], [4, 5]])

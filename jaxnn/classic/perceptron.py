@@ -260,7 +260,7 @@ def averaged(x: ArrayLike, y: ArrayLike, *, passes: int = 10) -> Array:
         ValueError: as `fit`.
 
     Reference:
-        Freund & Schapire (1999), Large margin classification using the perceptron algorithm, section 2 (the average
+        Freund & Schapire (1999), Large margin classification using the perceptron algorithm (the average
         as the cheap relative of the vote).
 
     Example:
