@@ -11,29 +11,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxnn import losses, metrics, models, train
+from jaxnn import data, losses, metrics, models, train
 from jaxnn.classic import generalization
 from jaxnn.classic.generalization import Errors
-from jaxnn.classic.trials import Curves, few_digits, learning_curves
+from jaxnn.classic.trials import Curves, few_digits, learning_curves, starts
 
-FEW = few_digits(100)
+FEW = few_digits(100, wrong=0)
 
 
 def test_digits_are_split_evenly_and_once() -> None:
-    parts = few_digits(200, seed=1)
+    parts = few_digits(200, wrong=0, seed=1)
     assert [len(part) for part in parts] == [200, 800, 797]
     assert all(abs(np.bincount(part.y) / len(part) - 0.1).max() < 0.02 for part in parts)
-    whole = np.concatenate([part.x for part in parts]).reshape(1797, -1)
-    assert len(np.unique(whole, axis=0)) == len(
-        np.unique(np.concatenate([p.x for p in few_digits()]).reshape(1797, -1), axis=0)
-    )
+    whole = np.concatenate([part.x.reshape(len(part), -1) for part in parts])
+    digits = data.digits().x.reshape(1797, -1)
+    np.testing.assert_array_equal(np.sort(whole @ np.arange(64)), np.sort(digits @ np.arange(64)))
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.2, 1.0])
+def test_so_many_training_labels_are_wrong(wrong: float) -> None:
+    spoilt, clean = few_digits(150, wrong=wrong), few_digits(150, wrong=0)
+    assert (spoilt.train.y != clean.train.y).sum() == round(150 * wrong)
+    assert spoilt.train.y.min() >= 0
+    assert spoilt.train.y.max() <= 9
+    np.testing.assert_array_equal(spoilt.train.x, clean.train.x)
+    np.testing.assert_array_equal(spoilt.validation.y, clean.validation.y)
+    np.testing.assert_array_equal(spoilt.test.y, clean.test.y)
+
+
+def test_bad_splits() -> None:
     with pytest.raises(ValueError, match=r"n must lie in \[10, 900\], got 5"):
         few_digits(5)
+    with pytest.raises(ValueError, match=r"wrong must lie in \[0, 1\], got 2"):
+        few_digits(wrong=2)
 
 
 def test_learning_curves_are_those_of_fit() -> None:
     net, opt, key = models.mlp([64, 8, 10]), generalization.OPT, jax.random.key(3)
-    _, curves = jax.jit(lambda key: learning_curves(net, opt, FEW, key, epochs=4))(key)
+    start = jax.tree.map(lambda leaf: leaf[0], starts(net, opt, key[None], FEW.train.x))
+    _, curves = jax.jit(lambda start: learning_curves(net, opt, FEW, start, key, epochs=4))(start)
     fitted = train.fit(net, losses.softmax_cross_entropy, opt, FEW.train, key=key, epochs=4, batch_size=50,
                        validation=FEW.validation, metrics={"error": metrics.error_rate}, progress=False)  # fmt: skip
     for name in ("validation_loss", "validation_error"):
@@ -47,18 +63,33 @@ def test_settings_and_seeds_stand_where_they_belong() -> None:
     found = generalization.weight_decay((0.0, 0.3), examples=FEW, seeds=3, epochs=8)
     assert found.settings.tolist() == pytest.approx([0.0, 0.3])
     assert found.training.shape == found.validation.shape == (2, 3)
-    keys = jax.random.split(jax.random.key(0), 3)
-    net = models.serial(*generalization._net().parts)
+    net, opt, keys = generalization.NET, generalization.OPT, jax.random.split(jax.random.key(0), 3)
+    start = jax.tree.map(lambda leaf: leaf[2], starts(net, opt, keys, FEW.train.x))
     _, alone = jax.jit(
-        lambda key: learning_curves(net, generalization.OPT, FEW, key, epochs=8, regularizer=losses.l2(0.3))
-    )(keys[2])
+        lambda start: learning_curves(net, opt, FEW, start, keys[2], epochs=8, regularizer=losses.l2(0.3))
+    )(start)
     np.testing.assert_allclose(found.validation[1, 2], alone.validation_error[-1], atol=1 / 800 + 1e-6)
-    assert found.training[1].mean() > found.training[0].mean(), (
-        "a penalty this strong keeps the digits from being learned"
-    )
-    same = generalization.augmentation((0.0, 1.5), examples=FEW, seeds=3, epochs=8)
-    np.testing.assert_allclose(same.validation[0], found.validation[0], atol=2 / 800), "a shift by 0 changes nothing"
-    assert abs(same.validation[1] - found.validation[0]).max() > 5 / 800
+    assert found.training[1].mean() > found.training[0].mean(), "a penalty this strong keeps digits from being learned"
+
+
+def test_a_shift_by_nothing_changes_nothing() -> None:
+    plain = generalization.weight_decay((0.0,), examples=FEW, seeds=2, epochs=4)
+    moved = generalization.augmentation((0.0, 1.5), examples=FEW, seeds=2, epochs=4)
+    np.testing.assert_allclose(moved.validation[0], plain.validation[0], atol=2 / 800)
+    assert abs(moved.validation[1] - plain.validation[0]).max() > 10 / 800
+
+
+def test_units_that_are_switched_off_do_not_count() -> None:
+    wide, narrow = generalization.network(hidden=6, on=2), generalization.network(hidden=2)
+    params, state = wide.init(jax.random.key(0), (3,))
+    _, first, _, last = params
+    x = jnp.arange(12.0).reshape(4, 3) / 10
+    small = ((), {"w": first["w"][:, :2], "b": first["b"][:2]}, (), {"w": last["w"][:2], "b": last["b"]})
+    np.testing.assert_allclose(wide.predict(params, state, x), narrow.predict(small, state, x), rtol=1e-6)
+    grads = jax.grad(lambda p: wide.predict(p, state, x).sum())(params)
+    assert not np.asarray(grads[3]["w"][2:]).any()
+    assert not np.asarray(grads[1]["w"][:, 2:]).any()
+    assert np.asarray(grads[3]["w"][:2]).any()
 
 
 def test_dropout_of_nearly_everything_hinders_learning() -> None:
