@@ -240,7 +240,7 @@ def batch_norm(*, layers: int = 4, examples: Splits | None = None, seeds: int = 
     return [curves(), curves(BatchNorm())]
 
 
-def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None, epochs: int = 50) -> Errors:
+def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None, epochs: int = 100) -> Errors:
     """The mean of several networks' probabilities, each trained from its own seed.
 
     M = max(sizes) networks are trained; an ensemble of m is m neighbours in their circle, so that there are M of each

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxnn import losses, models, optim, train
 from jaxnn.checks import require_positive_int
 from jaxnn.data import Dataset
-from jaxnn.initializers import lecun_normal, uniform
+from jaxnn.initializers import normal, uniform
 from jaxnn.layers import Dense, Layer, Tanh
 from jaxnn.train import FitResult
 from jaxnn.types import Array, DType, Key, Params, Scalar, Shape, State
@@ -68,7 +68,7 @@ def fit_mixture(
         key: typed random key.
         components: M.
         hidden: tanh units.
-        epochs: of Adam in batches of 100, the learning rate 0.02 falling to 0 along a cosine.
+        epochs: of Adam in batches of 100, the learning rate 0.01 falling to 0 along a cosine.
 
     Returns:
         (net, result).
@@ -84,12 +84,11 @@ def fit_mixture(
     components = require_positive_int("fit_mixture", "components", components)
 
     def spread_means(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-        """Biases that start the components side by side in [0, 1], each as wide as its share."""
+        """Biases that start the components side by side in [0, 1], and wide: a narrow one would be pushed aside."""
         middles = (jnp.arange(components, dtype=dtype) + 0.5) / components
-        log_scale = jnp.full(components, -jnp.log(2.0 * components), dtype)
-        return jnp.concatenate([jnp.zeros(components, dtype), middles, log_scale])
+        return jnp.concatenate([jnp.zeros(components, dtype), middles, jnp.full(components, -1, dtype)])
 
-    outputs = Dense(3 * components, w_init=lecun_normal, b_init=spread_means)
+    outputs = Dense(3 * components, w_init=normal(0.05), b_init=spread_means)
     net = models.serial(_hidden(hidden), Tanh, outputs)
     return net, _fit(net, functools.partial(losses.mixture_density_nll, components=components), examples, key, epochs)
 
@@ -108,7 +107,7 @@ def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 200
         >>> net.predict(result.params, result.state, jnp.zeros((4, 1))).shape
         (4, 1)
     """
-    net = models.serial(_hidden(hidden), Tanh, Dense(1, w_init=lecun_normal))
+    net = models.serial(_hidden(hidden), Tanh, Dense(1, w_init=normal(0.05)))
     return net, _fit(net, losses.half_squared_error, examples, key, epochs)
 
 
@@ -145,11 +144,11 @@ def density(mixture: Mixture, y: Array) -> Array:
 
 
 def _hidden(units: int) -> Layer:
-    """Units whose turning points are spread over the inputs, [0, 1] and a little beyond."""
-    return Dense(units, w_init=uniform(-8.0, 8.0), b_init=uniform(-4.0, 4.0))
+    """Units whose turning points are spread over the inputs."""
+    return Dense(units, w_init=uniform(-3.0, 3.0), b_init=uniform(-2.0, 2.0))
 
 
 def _fit(net: Layer, loss: object, examples: Dataset, key: Key, epochs: int) -> FitResult:
     batch_size = min(100, len(examples))
-    opt = optim.adam(optim.cosine_decay_schedule(0.02, epochs * (len(examples) // batch_size)))
+    opt = optim.adam(optim.cosine_decay_schedule(0.01, epochs * (len(examples) // batch_size)))
     return train.fit(net, loss, opt, examples, key=key, epochs=epochs, batch_size=batch_size, progress=False)  # type: ignore[arg-type]
