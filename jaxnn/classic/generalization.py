@@ -20,7 +20,7 @@ from jaxnn.activations import relu
 from jaxnn.checks import require_positive_int
 from jaxnn.classic.trials import Curves, few_digits, learning_curves, starts
 from jaxnn.data import Splits, augment
-from jaxnn.layers import Activation, BatchNorm, Dense, Dropout, Flatten, Layer, Relu
+from jaxnn.layers import Activation, BatchNorm, Dense, Dropout, Flatten, Layer, Sigmoid
 from jaxnn.train import EarlyStopping, TrainState
 from jaxnn.types import Array, Key
 
@@ -206,8 +206,8 @@ def stopped(curves: Curves, patience: int) -> Stopped:
     return Stopped(curves, np.array(best), np.array(stops))
 
 
-def batch_norm(*, layers: int = 4, examples: Splits | None = None, seeds: int = 4, epochs: int = 20) -> list[Curves]:
-    """Learning curves of a deep network under plain SGD without and with batch normalization before each ReLU.
+def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 4, epochs: int = 20) -> list[Curves]:
+    """Learning curves of a network of sigmoid layers under plain SGD, without and with batch normalization before each.
 
     Args:
         layers: hidden layers of 50 units.
@@ -219,7 +219,7 @@ def batch_norm(*, layers: int = 4, examples: Splits | None = None, seeds: int = 
 
     Reference:
         Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal
-        covariate shift.
+        covariate shift, section 4.1.
 
     Example:
         >>> without, with_norm = batch_norm(layers=1, examples=few_digits(50), seeds=2, epochs=1)
@@ -227,10 +227,10 @@ def batch_norm(*, layers: int = 4, examples: Splits | None = None, seeds: int = 
         (2, 1)
     """
     layers = require_positive_int("batch_norm", "layers", layers)
-    opt, examples = optim.sgd(0.03), few_digits(600, wrong=0) if examples is None else examples
+    opt, examples = optim.sgd(0.3), few_digits(600, wrong=0) if examples is None else examples
 
     def curves(*norm: Layer) -> Curves:
-        net = models.serial(Flatten, *((Dense(50), *norm, Relu) * layers), Dense(10))
+        net = models.serial(Flatten, *((Dense(50), *norm, Sigmoid) * layers), Dense(10))
 
         def run(start: TrainState, key: Key, examples: Splits) -> Curves:
             return learning_curves(net, opt, examples, start, key, epochs=epochs)[1]

@@ -59,7 +59,7 @@ def forward(y: Array) -> Array:
 
 
 def fit_mixture(
-    examples: Dataset, *, key: Key, components: int = 3, hidden: int = 20, epochs: int = 200
+    examples: Dataset, *, key: Key, components: int = 3, hidden: int = 20, epochs: int = 400
 ) -> tuple[Layer, FitResult]:
     """Train a network that puts out a mixture, by `losses.mixture_density_nll`.
 
@@ -93,7 +93,7 @@ def fit_mixture(
     return net, _fit(net, functools.partial(losses.mixture_density_nll, components=components), examples, key, epochs)
 
 
-def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 200) -> tuple[Layer, FitResult]:
+def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 400) -> tuple[Layer, FitResult]:
     """The same network with one output under the squared error: it learns the mean of y given x.
 
     Args:

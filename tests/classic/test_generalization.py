@@ -72,6 +72,7 @@ def test_settings_and_seeds_stand_where_they_belong() -> None:
     assert found.training[1].mean() > found.training[0].mean(), "a penalty this strong keeps digits from being learned"
 
 
+@pytest.mark.slow
 def test_a_shift_by_nothing_changes_nothing() -> None:
     plain = generalization.weight_decay((0.0,), examples=FEW, seeds=2, epochs=4)
     moved = generalization.augmentation((0.0, 1.5), examples=FEW, seeds=2, epochs=4)
@@ -85,13 +86,17 @@ def test_units_that_are_switched_off_do_not_count() -> None:
     _, first, _, last = params
     x = jnp.arange(12.0).reshape(4, 3) / 10
     small = ((), {"w": first["w"][:, :2], "b": first["b"][:2]}, (), {"w": last["w"][:2], "b": last["b"]})
-    np.testing.assert_allclose(wide.predict(params, state, x), narrow.predict(small, state, x), rtol=1e-6)
-    grads = jax.grad(lambda p: wide.predict(p, state, x).sum())(params)
+    outputs, expected, grads = jax.jit(
+        lambda p, q: (wide.predict(p, state, x), narrow.predict(q, state, x),
+                      jax.grad(lambda p: wide.predict(p, state, x).sum())(p))
+    )(params, small)  # fmt: skip
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6)
     assert not np.asarray(grads[3]["w"][2:]).any()
     assert not np.asarray(grads[1]["w"][:, 2:]).any()
     assert np.asarray(grads[3]["w"][:2]).any()
 
 
+@pytest.mark.slow
 def test_dropout_of_nearly_everything_hinders_learning() -> None:
     found = generalization.dropout((0.0, 0.95), examples=FEW, seeds=2, epochs=8)
     assert found.training[1].mean() > found.training[0].mean() + 0.05
@@ -117,6 +122,7 @@ def test_early_stopping_looks_no_further_than_it_may(figures: list[float], patie
     np.testing.assert_array_equal(found.errors().validation[:, 0], [figures[-1], figures[best - 1]])
 
 
+@pytest.mark.slow
 def test_early_stopping_trains_to_the_end_all_the_same() -> None:
     found = generalization.early_stopping(patience=1, examples=FEW, seeds=2, epochs=6)
     assert found.curves.validation_loss.shape == (2, 6)
@@ -135,12 +141,14 @@ def test_an_ensemble_is_the_mean_of_neighbours() -> None:
         np.testing.assert_allclose(generalization._circle_errors(probabilities, y, size), expected)
 
 
+@pytest.mark.slow
 def test_an_ensemble_errs_less_than_its_members() -> None:
     found = generalization.ensembles((1, 6), examples=FEW, epochs=20)
     assert found.validation[1].mean() < found.validation[0].mean()
     assert np.ptp(found.validation[1]) == 0, "all of them together are one ensemble"
 
 
+@pytest.mark.slow
 def test_the_number_of_units_is_chosen_on_validation() -> None:
     found = generalization.hidden_units((1, 16), examples=FEW, seeds=2, epochs=25)
     assert found.errors.best == 1
@@ -150,9 +158,11 @@ def test_the_number_of_units_is_chosen_on_validation() -> None:
     assert abs(found.test - found.errors.validation[0]).min() > 0.2, "the test error is that of the chosen size"
 
 
-def test_batch_normalization_speeds_up_a_deep_network() -> None:
-    without, with_norm = generalization.batch_norm(examples=FEW, seeds=2, epochs=10)
-    assert (with_norm.training_loss[:, -1] < 0.7 * without.training_loss[:, -1]).all()
+@pytest.mark.slow
+def test_batch_normalization_helps_sigmoid_layers_to_learn() -> None:
+    without, with_norm = generalization.batch_norm()
+    assert (with_norm.training_loss[:, -1] < 0.3 * without.training_loss[:, -1]).all()
+    assert (with_norm.validation_error[:, -1] < 0.2).all()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +184,7 @@ def test_it_helps(name: str) -> None:
     """The validation error at the best setting is below that without by more than the seeds scatter."""
     found = getattr(generalization, name)()
     assert found.best > 0
-    assert found.training[0].max() == 0, "without help the digits are learned by heart"
+    assert found.training[0].max() < 0.05, "without help the digits are learned by heart, wrong labels and all"
     gain = found.validation[0].mean() - found.validation[found.best].mean()
     assert gain > 2 * found.validation[0].std() / np.sqrt(found.validation.shape[1])
 
@@ -185,4 +195,6 @@ def test_the_validation_loss_turns_upward() -> None:
     loss = np.asarray(found.curves.validation_loss)
     assert (found.stop_epoch < loss.shape[1]).all()
     assert (loss[:, -1] > 1.05 * loss.min(axis=1)).all()
-    assert jnp.all(found.curves.training_loss[:, -1] < found.curves.training_loss[:, 20])
+    errors = found.errors()
+    assert (errors.validation[1] < errors.validation[0]).all()
+    assert (errors.training[1] > errors.training[0]).all()

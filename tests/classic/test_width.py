@@ -21,10 +21,11 @@ def test_more_units_fit_better() -> None:
     assert found.outputs.shape == (2, 3, 128)
     few, many = np.median(found.rms, axis=1)
     assert few > 0.4
-    assert many < 0.1
+    assert many < 0.2
     np.testing.assert_allclose(found.y, np.sin(3 * np.pi * found.x) + found.x / 2, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_tanh_is_fitted_by_one_unit() -> None:
     found = width.approximate(lambda x: jnp.tanh(3 * x), widths=(1,), seeds=4, epochs=250)
     assert found.largest.min() < 0.05

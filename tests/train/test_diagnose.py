@@ -100,6 +100,7 @@ def test_bad_histories(run: Any, settings: Any, text: str) -> None:
         diagnose(run, **settings)
 
 
+@pytest.mark.slow
 def test_real_runs() -> None:
     """One hidden unit is too little, forty digits are too few; 64 units and all digits are enough."""
     digits = data.load("digits")
