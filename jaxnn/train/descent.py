@@ -159,7 +159,8 @@ def trajectory(
 
     last, rest = jax.lax.scan(body, first, length=steps)
     begin = (first.x, first.value, tree.norm(first.grad))
-    return Trajectory(*jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), begin, rest), last)
+    x, values, grad_norms = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), begin, rest)
+    return Trajectory(x, values, grad_norms, last)
 
 
 def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:

@@ -154,8 +154,8 @@ def extragradient(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
 
     With F = (grad_x J, -grad_y J) and z = (x, y): z~ = z - eta F(z), then z' = z - eta F(z~).
 
-    The first step is taken on a copy of the optimizers' states: moments and counts advance once, by the gradients at
-    z~. Both gradients are of the same data. Twice the work of a simultaneous step.
+    The optimizers take both steps, so that moments keep both gradients and counts advance twice; only the way of the
+    first is taken back. Both gradients are of the same data. Twice the work of a simultaneous step.
 
     Args:
         game, x_opt, y_opt: as for `simultaneous`.
@@ -166,7 +166,7 @@ def extragradient(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
     Reference:
         Korpelevich 1976, "The extragradient method for finding saddle points and other problems"; Gidel, Berard,
         Vignoud, Vincent & Lacoste-Julien 2019, "A variational inequality perspective on generative adversarial
-        networks" (with Adam; theirs keeps the moments of the first step too).
+        networks", algorithm 4 (with Adam; there with fresh data for the second gradient).
 
     Example:
         >>> from jaxnn import optim
@@ -179,7 +179,8 @@ def extragradient(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
 
     def step(state: GameState, *data: Any) -> GameState:
         ahead = _moved(state, x_opt, y_opt, *_gradients(game, state.x, state.y, data))
-        return _moved(state, x_opt, y_opt, *_gradients(game, ahead.x, ahead.y, data))
+        here = ahead._replace(x=state.x, y=state.y)
+        return _moved(here, x_opt, y_opt, *_gradients(game, ahead.x, ahead.y, data))
 
     return step
 

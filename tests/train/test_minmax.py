@@ -198,10 +198,13 @@ def test_two_losses_that_do_not_sum_to_zero_two_optimizers_and_data() -> None:
     assert_close(by_step(state), by_hand(state), rtol=1e-6)
 
 
-def test_extragradient_counts_a_step_once() -> None:
-    opt = optim.adam(0.1)
+def test_extragradient_keeps_the_moments_of_both_gradients_and_takes_back_the_first_step() -> None:
+    opt = optim.sgd(0.1, momentum=0.9)
     step = minmax.extragradient(BILINEAR, opt, opt)
-    state = jax.jit(lambda: step(step(minmax.init(1.0, 1.0, opt, opt))))()
+    state = jax.jit(lambda: step(minmax.init(1.0, 2.0, opt, opt)))()
+    # Gradients (y, -x): first (2, -1), which lead to (0.8, 2.1); there (2.1, -0.8).
+    np.testing.assert_allclose([state.x_state.trace, state.y_state.trace], [2.1 + 1.8, -0.8 - 0.9], rtol=1e-6)
+    np.testing.assert_allclose([state.x, state.y], [1 - 0.39, 2 + 0.17], rtol=1e-6)
     assert int(state.x_state.count) == int(state.y_state.count) == 2
 
 
