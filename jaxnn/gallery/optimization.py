@@ -137,7 +137,7 @@ def _batches() -> Figure:
     """Batch, mini-batch and stochastic descent: loss against updates and against seconds."""
     digits = data.load("digits").train
     net, n = models.mlp([64, 256, 256, 10]), len(digits)
-    methods = (("batch (GD)", n, 0.2, 150), ("mini-batch", 32, 0.2, 60), ("stochastic (SGD)", 1, 0.02, 15))
+    methods = (("batch (GD)", n, 0.2, 80), ("mini-batch", 32, 0.3, 40), ("stochastic (SGD)", 1, 0.02, 8))
     fig, (left, right) = plots.figure(1, 2, width=5.4, height=4.2)
     for (name, size, rate, epochs), colour in zip(methods, plots.COLOURS, strict=False):
         run = batching.course(
