@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.cli.recipes import RECIPES
+from jaxnn.gallery.build import chapters
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,7 +49,15 @@ def test_files_that_the_readme_names_exist() -> None:
         assert (ROOT / name).exists(), name
 
 
-LONG = ("compare_optimizers.py",)
+def test_figures_are_pictures_of_the_gallery() -> None:
+    figures = re.findall(r"!\[[^\]]+\]\(examples/figures/([a-z-]+)\.png\)", README)
+    assert len(figures) == 3 == len(list((ROOT / "examples" / "figures").iterdir()))
+    drawn = {picture.name for chapter in (*chapters().values(), PLAYGROUND) for picture in chapter}
+    assert drawn >= set(figures)
+    assert f"({len(drawn)} figures" in README
+
+
+LONG = ("compare_optimizers.py", "gan_ring.py")
 """Examples that take more than a few seconds."""
 
 

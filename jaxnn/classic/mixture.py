@@ -14,7 +14,7 @@ from jaxnn.data import Dataset
 from jaxnn.initializers import normal, uniform
 from jaxnn.layers import Dense, Layer, Tanh
 from jaxnn.train import FitResult
-from jaxnn.types import Array, DType, Key, Params, Scalar, Shape, State
+from jaxnn.types import Array, DType, Key, Loss, Params, Scalar, Shape, State
 
 
 class Mixture(NamedTuple):
@@ -148,7 +148,7 @@ def _hidden(units: int) -> Layer:
     return Dense(units, w_init=uniform(-3.0, 3.0), b_init=uniform(-2.0, 2.0))
 
 
-def _fit(net: Layer, loss: object, examples: Dataset, key: Key, epochs: int) -> FitResult:
+def _fit(net: Layer, loss: Loss, examples: Dataset, key: Key, epochs: int) -> FitResult:
     batch_size = min(100, len(examples))
     opt = optim.adam(optim.cosine_decay_schedule(0.01, epochs * (len(examples) // batch_size)))
-    return train.fit(net, loss, opt, examples, key=key, epochs=epochs, batch_size=batch_size, progress=False)  # type: ignore[arg-type]
+    return train.fit(net, loss, opt, examples, key=key, epochs=epochs, batch_size=batch_size, progress=False)

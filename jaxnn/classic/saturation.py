@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxnn import losses, models, optim
 from jaxnn.activations import sigmoid
 from jaxnn.layers import Dense
 from jaxnn.train import mean_loss
-from jaxnn.types import Array, ArrayLike, Loss, Scalar
+from jaxnn.types import Array, ArrayLike, Loss, Params, Scalar
 
 
 def squared_error_of_sigmoid(logits: ArrayLike, targets: ArrayLike) -> Array:
@@ -80,11 +81,11 @@ def descend(loss: Loss, start: Scalar, *, learning_rate: Scalar = 0.5, steps: in
     """
     net, opt = models.serial(Dense(1)), optim.sgd(learning_rate)
     half = jnp.asarray(start) / 2
-    params = ({"w": half.reshape(1, 1), "b": half.reshape(1)},)
+    params: Params = ({"w": half.reshape(1, 1), "b": half.reshape(1)},)
     x = jnp.ones((1, 1), half.dtype)
     slope = jax.grad(mean_loss(net, loss), has_aux=True)
 
-    def step(carry: tuple[object, object], _: None) -> tuple[tuple[object, object], Array]:
+    def step(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], Array]:
         params, state = carry
         grads, _ = slope(params, (), x, jnp.zeros_like(x))
         updates, state = opt.update(grads, state, params)

@@ -33,6 +33,8 @@ def _activations() -> Figure:
         ax.set_ylim(-1.2, 2.2)
     for ax in axes[1]:
         ax.set_xlabel("z", fontsize=11)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("output, slope", fontsize=11)
     axes[0, 0].legend(fontsize=10, loc="upper left")
     return fig
 

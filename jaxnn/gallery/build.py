@@ -9,7 +9,7 @@ import importlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import matplotlib
 import rich.console
@@ -41,36 +41,36 @@ figcaption p { margin: .6rem 0; }
 """
 
 
-def chapters() -> dict[str, tuple[Picture, ...]]:
+def chapters() -> dict[str, Sequence[Picture]]:
     """The pictures by the title of their chapter.
-
-    Raises:
-        ValueError: two pictures of one name.
 
     Example:
         >>> [picture.name for picture in chapters()["Building blocks"]]
         ['activations', 'losses', 'templates']
     """
-    found = {title: importlib.import_module(f"jaxnn.gallery.{name}").PICTURES for name, title in MODULES.items()}
-    names = [picture.name for pictures in found.values() for picture in pictures]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"gallery: the names of pictures must differ, got {', '.join(doubled)} more than once.")
-    return found
+    return {title: importlib.import_module(f"jaxnn.gallery.{name}").PICTURES for name, title in MODULES.items()}
 
 
-def build(folder: str | Path, *, only: Sequence[str] = (), progress: bool = True) -> Path:
+def build(
+    folder: str | Path,
+    *,
+    only: Sequence[str] = (),
+    more: Mapping[str, Sequence[Picture]] = MappingProxyType({}),
+    progress: bool = True,
+) -> Path:
     """Write NAME.png for each picture, and index.html, which shows those whose file lies in the folder.
 
     Args:
         folder: made if need be; files of the same name are written over.
         only: names of pictures; none for all.
+        more: pictures that are not this room's, by the title of their chapter; they come last.
         progress: whether to show a bar (a line for each figure where the output is not a terminal).
 
     Returns:
         The path of index.html. It opens from the disk and asks nothing of a network.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or two pictures of one name.
 
     Example:
         >>> import tempfile
@@ -79,7 +79,7 @@ def build(folder: str | Path, *, only: Sequence[str] = (), progress: bool = True
         ('index.html', True)
     """
     folder = Path(folder)
-    found = chapters()
+    found = _distinct(chapters() | dict(more))
     pictures = _chosen([picture for each in found.values() for picture in each], only)
     folder.mkdir(parents=True, exist_ok=True)
     with _Progress(len(pictures), enabled=progress) as bar:
@@ -161,6 +161,14 @@ def _figure(picture: Picture) -> Iterator[str]:
     if picture.source:
         yield f'<p class="source">{html.escape(picture.source)}</p>'
     yield "</figcaption>\n</figure>"
+
+
+def _distinct(found: dict[str, Sequence[Picture]]) -> dict[str, Sequence[Picture]]:
+    """The same, or ValueError: two files of one name."""
+    names = [picture.name for pictures in found.values() for picture in pictures]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"gallery: the names of pictures must differ, got {', '.join(doubled)} more than once.")
+    return found
 
 
 def _chosen(pictures: Sequence[Picture], only: Sequence[str]) -> list[Picture]:

@@ -187,7 +187,8 @@ def _staircase() -> Figure:
 
 def _ridge_bump_surface() -> Figure:
     """One ridge, two crossed ridges, the bump where they meet, and a surface of bumps."""
-    x = _square(-1, 1, 81)
+    cells = 40
+    x = _square(-1 + 1 / cells, 1 - 1 / cells, cells)
     across = _outputs(approximation.ridge([1, 0], -0.3, 0.3), x)[:, 0]
     along = _outputs(approximation.ridge([0, 1], -0.3, 0.3), x)[:, 0]
     bump = _outputs(approximation.bump([-0.3, -0.3], [0.3, 0.3]), x)[:, 0]
@@ -200,10 +201,12 @@ def _ridge_bump_surface() -> Figure:
         "where the sum is 2:\na bump",
         f"a surface of bumps:\n{found.units} units, error at most {found.error:.2f}",
     )
+    walls = np.repeat(np.linspace(-1, 1, cells + 1), 2)[1:-1]  # every line twice: a cell is flat, its walls upright
     for ax, values, title in zip(axes, (across, across + along, bump, surface), titles, strict=True):
-        grid = np.linspace(-1, 1, 81)
-        heights = _grid(values)
-        ax.plot_surface(*np.meshgrid(grid, grid), heights, cmap="cividis", rcount=81, ccount=81, antialiased=False)
+        heights = _grid(values).repeat(2, axis=0).repeat(2, axis=1)
+        ax.plot_surface(
+            *np.meshgrid(walls, walls), heights, cmap="cividis", rcount=2 * cells, ccount=2 * cells, antialiased=False
+        )
         ax.set_box_aspect((1, 1, 0.8), zoom=0.82)
         ax.locator_params(axis="z", nbins=5)
         ax.set_title(title, fontsize=11, y=0.94)

@@ -48,7 +48,7 @@ def _regularizers() -> Figure:
 def _early_stopping() -> Figure:
     found = generalization.early_stopping()
     fig, axes = plots.figure(1, 2, width=4.8, height=3.6)
-    names = ("loss", "error (%)")
+    names = ("loss (nats)", "error (%)")
     values = (
         (found.curves.training_loss, found.curves.validation_loss),
         (100 * found.curves.training_error, 100 * found.curves.validation_error),
@@ -80,7 +80,7 @@ def _batch_norm() -> Figure:
             epochs = range(1, training.shape[1] + 1)
             ax.plot(epochs, np.mean(training, axis=0), color=colour, linewidth=2, label=f"{name}, training")
             ax.plot(epochs, np.mean(validation, axis=0), "--", color=colour, linewidth=2, label=f"{name}, validation")
-    for ax, label in zip(axes, ("loss", "error (%)"), strict=True):
+    for ax, label in zip(axes, ("loss (nats)", "error (%)"), strict=True):
         ax.set_xticks(range(0, 21, 5))
         ax.set_xlabel("epoch", fontsize=11)
         ax.set_ylabel(label, fontsize=11)
@@ -284,8 +284,8 @@ PICTURES = (
     Picture(
         "early-stopping",
         "Early stopping",
-        "The training loss falls for ever. The validation loss turns upward as soon as the network begins to learn "
-        "the wrong labels by heart (one in five of 200), and the validation error with it. Early stopping returns to "
+        "The training loss falls for ever. The validation error turns upward as soon as the network begins to learn "
+        "the wrong labels by heart (one in five of 200), the validation loss a little later. Early stopping returns to "
         "the epoch of the least validation loss: dots, one for each of four seeds.",
         r"t^* = \arg\min_t \; C_{\mathrm{validation}}(\theta_t)",
         "Prechelt, L. (1998). Early stopping - but when?",

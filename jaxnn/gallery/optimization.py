@@ -324,8 +324,9 @@ PICTURES = (
         "gan-coverage",
         "Modes that a GAN finds, by the rule that moves it",
         "The same networks on the ring of 8 Gaussians, from 5 seeds by each rule, all in Adam's directions and at one "
-        "rate. A mode is found if at least 1% of the samples lie within 3 deviations of its centre. What mends the "
-        "bilinear game does not speed this one up: turn by turn the players find the most modes.",
+        "rate. A mode is found if at least 1% of the samples lie within 3 deviations of its centre. "
+        "Extragradient steps, each with the work of two, find modes soonest; what converges on the bilinear game is "
+        "not always ahead here, and in the end the rules differ little more than the seeds do.",
         r"z_{t+1} = z_t - 2 \eta F(z_t) + \eta F(z_{t-1}) \;\; \mathrm{(optimistic)}, \quad "
         r"z_{t+1} = z_t - \eta F(z_t - \eta F(z_t)) \;\; \mathrm{(extragradient)}",
         "Metz et al. 2017, Unrolled generative adversarial networks (the ring); Daskalakis et al. 2018, Training GANs "

@@ -10,7 +10,7 @@ them in a new order; and a last, smaller batch is a step of its own, where the o
 
 from jaxnn.playground import data, features, penalties
 from jaxnn.playground.page import render
-from jaxnn.playground.pictures import draw, write_gif
+from jaxnn.playground.pictures import draw, draw_sources, write_gif
 from jaxnn.playground.training import Run, Settings, network, run
 from jaxnn.playground.views import Views, make_views
 
@@ -20,6 +20,7 @@ __all__ = [
     "Views",
     "data",
     "draw",
+    "draw_sources",
     "features",
     "make_views",
     "network",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -15,6 +16,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from jaxnn import plots
+from jaxnn.playground.data import SOURCES
 from jaxnn.playground.features import FEATURES
 from jaxnn.playground.training import Run
 from jaxnn.playground.views import REACH, Views
@@ -34,6 +36,9 @@ GIF_DPI = 72
 
 TILE = 0.36
 """Half the side of a unit's heat map, where units stand 1 apart."""
+
+SHOWN_NOISE = (0.0, 0.25)
+"""Of the two rows of `draw_sources`."""
 
 Update: TypeAlias = Callable[[int], None]
 """Shows a frame: 0 .. frames - 1."""
@@ -89,6 +94,29 @@ def write_gif(run: Run, views: Views, path: Path) -> Path:
     durations = [DELAY] * (len(frames) - 1) + [HOLD]
     small[0].save(path, save_all=True, append_images=small[1:], duration=durations, loop=0)
     return path
+
+
+def draw_sources() -> Figure:
+    """The six data sets, without noise above and with noise below.
+
+    Example:
+        >>> len(draw_sources().axes)  # the last one is the scale of the targets
+        13
+    """
+    fig, axes = plots.figure(2, len(SOURCES), width=2.3, height=2.5, sharex=True, sharey=True)
+    for row, noise in zip(axes, SHOWN_NOISE, strict=True):
+        for ax, (name, source) in zip(row, SOURCES.items(), strict=True):
+            made = source.make(jax.random.key(0), source.points, noise=noise)
+            x = np.asarray(made.x)
+            dots = ax.scatter(x[:, 0], x[:, 1], 5, np.asarray(made.y), cmap=SIGNED, vmin=-1, vmax=1, linewidths=0)
+            ax.set(xlim=(-REACH - 1, REACH + 1), ylim=(-REACH - 1, REACH + 1), facecolor="#DDDDDD")
+            ax.set_title(f"{name}, noise {noise:.0%}", fontsize=10)
+        row[0].set_ylabel("y", fontsize=11)
+        row[0].set_yticks([-5, 0, 5])
+    for ax in axes[-1]:
+        ax.set_xlabel("x", fontsize=11)
+    fig.colorbar(dots, ax=axes.ravel().tolist(), label="target", ticks=[-1, 0, 1], shrink=0.8)
+    return fig
 
 
 def _stage(run: Run, views: Views) -> tuple[Figure, Update]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import pytest
 
+from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.cli.main import main
 
 
@@ -15,6 +17,15 @@ def test_pictures_and_the_page_are_written(tmp_path: Path, capsys: Any) -> None:
     assert main(["gallery", "--out", str(out), "--only", "losses", "activations"]) == 0
     assert {path.name for path in out.iterdir()} == {"losses.png", "activations.png", "index.html"}
     assert f"gallery: {out / 'index.html'}" in capsys.readouterr().out
+
+
+def test_the_playground_has_a_chapter(tmp_path: Path) -> None:
+    assert main(["gallery", "--out", str(tmp_path), "--only", *(p.name for p in PLAYGROUND)]) == 0
+    page = (tmp_path / "index.html").read_text()
+    assert "<h2>Playground</h2>" in page
+    for p in PLAYGROUND:
+        assert f'src="{p.name}.png"' in page
+        assert matplotlib.image.imread(tmp_path / f"{p.name}.png")[..., :3].std() > 0.01
 
 
 @pytest.mark.parametrize(

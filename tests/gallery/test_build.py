@@ -14,6 +14,7 @@ import matplotlib.image
 import pytest
 
 from jaxnn import gallery, plots
+from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.gallery import build as built
 from jaxnn.gallery.base import Picture
 
@@ -121,12 +122,14 @@ def test_an_unknown_name(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_names_must_differ(monkeypatch: pytest.MonkeyPatch, chapters: None) -> None:
-    monkeypatch.setitem(CHAPTERS, "second", (picture("one"),))
-    modules = {f"jaxnn.gallery.{name}": types.SimpleNamespace(PICTURES=each) for name, each in CHAPTERS.items()}
-    monkeypatch.setattr(importlib, "import_module", modules.__getitem__)
+@pytest.mark.usefixtures("chapters")
+def test_pictures_of_another_room_come_last_and_their_names_must_differ(tmp_path: Path) -> None:
+    index = built.build(tmp_path / "x", only=["four", "one"], more={"third": [picture("four")]}, progress=False)
+    assert DRAWN == ["four", "one"]
+    assert Page(index).every("figure", "id") == ["one", "four"]
     with pytest.raises(ValueError, match="must differ, got one more than once"):
-        built.chapters()
+        built.build(tmp_path / "y", more={"third": [picture("one")]}, progress=False)
+    assert not (tmp_path / "y").exists()
 
 
 def test_a_picture_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, chapters: None, tmp_path: Path) -> None:
@@ -157,7 +160,7 @@ def test_every_picture_of_the_library_is_told_well() -> None:
     assert list(found) == list(built.MODULES.values())
     pictures = [p for each in found.values() for p in each]
     assert len(pictures) >= 20
-    for p in pictures:
+    for p in (*pictures, *PLAYGROUND):
         assert isinstance(p, gallery.Picture)
         assert p.source, p.name
         assert 2 <= len(re.findall(r"[.?!](?:\s|$)", p.caption)) <= 8, f"{p.name}: two to four sentences"
