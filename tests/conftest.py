@@ -1,5 +1,6 @@
 """Settings shared by all tests: a compilation cache, deterministic property tests, no display."""
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -8,11 +9,18 @@ CACHE = Path(__file__).parent.parent / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-if importlib.metadata.version("jax").split(".")[:2] in (["0", "10"], ["0", "11"], ["0", "12"]):
-    # The suite compiles thousands of small programs and runs each once: without the passes that make programs faster it
-    # takes a third less time. XLA stops at a flag that it does not know.
-    flags = "--xla_llvm_disable_expensive_passes=true --xla_backend_optimization_level=0"
+VERSION = ".".join(importlib.metadata.version("jax").split(".")[:2])
+if VERSION in ("0.10", "0.11", "0.12"):
+    # The suite compiles thousands of small programs and runs each once: without the passes that make programs faster,
+    # and without threads for parts of a program, it takes half the time. XLA stops at a flag that it does not know.
+    flags = (
+        "--xla_llvm_disable_expensive_passes=true --xla_backend_optimization_level=0 "
+        "--xla_cpu_parallel_codegen_split_count=1"
+    )
+    if VERSION == "0.10":
+        flags += " --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}".rstrip()
+gc.set_threshold(100_000, 20, 50)  # tracing makes millions of objects that live as long as the suite
 
 import hypothesis
 

@@ -7,11 +7,11 @@
 | `adaline`, `logistic` | the delta rule; logistic regression by gradient ascent, batch, mini-batch, stochastic |
 | `separability` | a separator by linear programming, or the proof that there is none; weights that repeat |
 | `baselines` | least squares for all classes or for pairs; nearest neighbours as matrix products |
-| `gates`, `boolean`, `minimize`, `parity` | Boolean functions as networks: gates, truth tables, Quine-McCluskey, parity |
+| `gates`, `boolean`, `minimize`, `parity` | Boolean functions: gates, truth tables, Quine-McCluskey, parity |
 | `regions`, `approximation` | polygons, unions, any region; pulses, staircases, ridges, bumps, surfaces |
 | `threshold` | what a constructed network is; -1 and +1 in the place of 0 and 1; sigmoids in the place of thresholds |
 | `batching`, `gan` | batch against mini-batch against stochastic; a small GAN and the modes that it finds |
-| `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, hidden units |
+| `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
 | `symmetry`, `saturation`, `mixture`, `width`, `shifts` | studies of a single point each |
 
 Modules are imported by name, `from jaxnn.classic import perceptron`, or when they are first asked for.

@@ -24,5 +24,5 @@ def test_a_module_is_imported_when_it_is_asked_for() -> None:
 
 
 def test_another_name_is_an_error_that_lists_them() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'perceptrons'; its modules are adaline, .*, width"):
+    with pytest.raises(AttributeError, match=r"no attribute 'perceptrons'; its modules are adaline, .*, width"):
         _ = classic.perceptrons  # type: ignore[attr-defined]
