@@ -1,6 +1,6 @@
 """The classical MNIST table: linear classifiers, nearest neighbours, networks, CNNs; test errors and times.
 
-    python benchmarks/mnist_table.py                     # every row, about 10 minutes on 2 cores
+    python benchmarks/mnist_table.py                     # every row, about 13 minutes on 2 cores
     python benchmarks/mnist_table.py --only linear knn   # some families, under a minute
     python benchmarks/mnist_table.py --kept              # rows of recipes from benchmarks/results/recipes-<device>.json
     python benchmarks/mnist_table.py --write             # and keep the table in benchmarks/results/

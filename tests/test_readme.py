@@ -81,6 +81,18 @@ def test_the_results_are_those_that_were_written() -> None:
         assert f"| {error:.2f} ± {spread:.2f}% | {result['seeds']['seconds'][0]:.0f} s |" in row
 
 
+def test_the_classical_table_is_what_was_written_and_in_its_ranges() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "mnist_table-cpu.json").read_text())["rows"]
+    for name, row in rows.items():
+        error, (least, most) = row["test_error_percent"], row["published_percent"] or (0, 100)
+        assert least <= error <= most
+        line = next((line for line in README.splitlines() if f"| {row['family']} |" in line), None)
+        if row["published_percent"]:
+            assert line is not None
+            assert f"| {least:g}-{most:g}% |" in line
+            assert f"{error:.2f}% in {row['seconds']:.0f} s" in line, name
+
+
 def test_the_table_of_single_examples_is_what_was_written() -> None:
     tables = json.loads((ROOT / "benchmarks" / "results" / "per_example-cpu.json").read_text())["tables"]
     labels = {"gradient": "mean gradient", "clipped sum": "clipped sum", "variance": "variance"}
