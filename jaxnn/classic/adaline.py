@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.checks import require_number, require_positive_int
+from jaxnn.checks import require_between, require_positive_int
 from jaxnn.classic.neurons import as_examples
 from jaxnn.types import Array, ArrayLike, Scalar
 
@@ -24,7 +24,7 @@ class Fit(NamedTuple):
     Attributes:
         w: weights (D,).
         errors: (passes,), the mean of 1/2 (d - w.x)^2 over each pass, every example as it was met. With a learning rate
-            that is too large they grow without bound.
+            that is too large they grow until they overflow, to inf and NaN.
     """
 
     w: Array
@@ -71,7 +71,7 @@ def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fi
         Fit.
 
     Raises:
-        ValueError: shapes do not fit, or the learning rate is not one number.
+        ValueError: shapes do not fit, or the learning rate is not one number >= 0.
 
     Reference:
         Widrow & Hoff (1960), Adaptive switching circuits.
@@ -83,7 +83,7 @@ def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fi
         Array([1., 2.], dtype=float32)
     """
     features, targets = as_examples("adaline.fit", x, d)
-    require_number("adaline.fit", "learning_rate", learning_rate)
+    require_between("adaline.fit", "learning_rate", learning_rate, 0, float("inf"), open_high=True)
     count = require_positive_int("adaline.fit", "passes", passes)
     rate = jnp.asarray(learning_rate, features.dtype)
     return _fit(features, targets.astype(features.dtype), rate, count)

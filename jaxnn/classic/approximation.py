@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.checks import require_between, require_positive_int
+from jaxnn.checks import require_between, require_number, require_positive_int
 from jaxnn.classic.threshold import THRESHOLD, Network, dense_params
 from jaxnn.layers import Dense
 from jaxnn.models import serial
@@ -66,8 +66,8 @@ def pulses(low: ArrayLike, high: ArrayLike, height: ArrayLike = 1.0) -> Network:
             f"pulses: low, high and height must be (J,) each, or one number, got shapes {begin.shape}, {end.shape} and "
             f"{heights.shape}."
         )
-    if not (begin < end).all():
-        raise ValueError("pulses: every pulse must begin before it ends: low < high.")
+    if not begin.size or not (begin < end).all():
+        raise ValueError("pulses: expected at least one pulse, and each to begin before it ends: low < high.")
     heights = np.broadcast_to(heights, begin.shape)
     return _steps(np.concatenate([begin, end]), np.concatenate([heights, -heights]), 0.0)
 
@@ -137,7 +137,7 @@ def ridge(direction: ArrayLike, low: float, high: float) -> Network:
         Network: (N, D) -> (N, 1), 2 hidden units and a linear output.
 
     Raises:
-        ValueError: not low < high.
+        ValueError: not low < high, or a direction of length 0.
 
     Reference:
         Cybenko (1989), Approximation by superpositions of a sigmoidal function.
@@ -147,8 +147,10 @@ def ridge(direction: ArrayLike, low: float, high: float) -> Network:
         Array([1., 0.], dtype=float32)
     """
     d = np.asarray(direction, float)
-    if not low < high:
-        raise ValueError(f"ridge: expected low < high, got low {low}, high {high}.")
+    if not low < high or d.ndim != 1 or not d.any():
+        raise ValueError(
+            f"ridge: expected a direction (D,) that is not 0, and low < high, got {d.tolist()}, low {low}, high {high}."
+        )
     opposite = dense_params(np.stack([d, -d], 1), [-low, high])
     return Network(serial(Dense(2), THRESHOLD, Dense(1)), (opposite, (), dense_params([[1], [1]], [-1.0])))
 
@@ -175,6 +177,7 @@ def bump(low: ArrayLike, high: ArrayLike, height: float = 1.0) -> Network:
         >>> bump([-1, -1], [1, 1], 2.0)([[0, 0], [0, 2]]).ravel()
         Array([2., 0.], dtype=float32)
     """
+    require_number("bump", "height", height)
     a, b = np.asarray(low, float), np.asarray(high, float)
     if a.ndim != 1 or a.shape != b.shape or not (a < b).all():
         raise ValueError(f"bump: low and high must be corners (D,), low < high, got {a.tolist()} and {b.tolist()}.")

@@ -17,6 +17,9 @@ from jaxnn.layers import Dense, Layer
 from jaxnn.models import serial
 from jaxnn.types import ArrayLike, Params
 
+MOST_INPUTS = 20
+"""Whose 2^20 rows are listed: 84 MB."""
+
 
 def inputs(n: int) -> np.ndarray:
     """All 2^n inputs of n bits, in the order of a truth table's rows.
@@ -27,6 +30,9 @@ def inputs(n: int) -> np.ndarray:
     Returns:
         (2^n, n), float32, of 0 and 1.
 
+    Raises:
+        ValueError: n above 20.
+
     Example:
         >>> inputs(2)
         array([[0., 0.],
@@ -35,6 +41,8 @@ def inputs(n: int) -> np.ndarray:
                [1., 1.]], dtype=float32)
     """
     n = require_positive_int("inputs", "n", n)
+    if n > MOST_INPUTS:
+        raise ValueError(f"inputs: at most {MOST_INPUTS} inputs, got {n}: all of them are 2^{n} rows.")
     return ((np.arange(2**n)[:, None] >> np.arange(n)[::-1]) & 1).astype(np.float32)
 
 

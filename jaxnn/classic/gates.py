@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import require_between, require_positive_int
 from jaxnn.classic.threshold import THRESHOLD, Network, dense_params
 from jaxnn.layers import Dense
 from jaxnn.models import serial
@@ -37,7 +37,8 @@ def unit(weights: ArrayLike, bias: float) -> Network:
         Network: (N, D) -> (N, 1).
 
     Raises:
-        ValueError: weights that are not one row of numbers.
+        ValueError: weights that are not one row of finite numbers.
+        TypeError, ValueError: a bias that is not one finite number.
 
     Reference:
         McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
@@ -49,6 +50,9 @@ def unit(weights: ArrayLike, bias: float) -> Network:
     w = np.asarray(weights, float)
     if w.ndim != 1 or not w.size:
         raise ValueError(f"unit: weights must be one row (D,), one for each input, got shape {w.shape}.")
+    require_between("unit", "bias", bias, -np.inf, np.inf)
+    if not np.isfinite([*w, bias]).all():
+        raise ValueError(f"unit: weights and bias must be finite, got {w.tolist()} and {bias}.")
     return Network(serial(Dense(1), THRESHOLD), (dense_params(w[:, None], [bias]), ()))
 
 

@@ -2,12 +2,14 @@
 
 Each function trains a small network from several seeds at once (`vmap`; where the setting is a number, over the
 settings too) and returns training and validation errors. One in five training labels is wrong, unless other examples
-are given, so that there is something to over-fit to. Choices are made on validation; test is looked at once, by
+are given (see `trials.as_splits`), so that there is something to over-fit to. Choices are made on validation; test is looked at once, by
 `hidden_units`, after the choice.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ import numpy as np
 from jaxnn import losses, metrics, models, optim
 from jaxnn.activations import relu
 from jaxnn.checks import require_positive_int
-from jaxnn.classic.trials import Curves, few_digits, learning_curves, starts
+from jaxnn.classic.trials import Curves, as_settings, as_splits, few_digits, learning_curves, starts
 from jaxnn.data import Splits, augment
 from jaxnn.layers import Activation, BatchNorm, Dense, Dropout, Flatten, Layer, Sigmoid
 from jaxnn.train import EarlyStopping, TrainState
@@ -86,12 +88,15 @@ def weight_decay(
 
     Args:
         strengths: lambda >= 0, S of them; traced, so that all settings and seeds are one program.
-        examples: trained on and validated with; None for `trials.few_digits()`, 200 digits.
+        examples: trained on and validated with, see `trials.as_splits`; None for `trials.few_digits()`, 200 digits.
         seeds: R runs of each setting.
         epochs: of training.
 
     Returns:
         Errors, settings the strengths.
+
+    Raises:
+        TypeError, ValueError: settings out of range, or examples that `trials.as_splits` refuses; so in all functions.
 
     Reference:
         Krogh, A. & Hertz, J. A. (1992). A simple weight decay can improve generalization.
@@ -101,10 +106,14 @@ def weight_decay(
         (2, 2)
     """
 
-    def run(strength: Array, start: TrainState, key: Key, examples: Splits) -> Curves:
-        return learning_curves(NET, OPT, examples, start, key, epochs=epochs, regularizer=losses.l2(strength))[1]
+    strengths = as_settings("weight_decay", "strengths", strengths, 0, math.inf)
+    examples, classes = as_splits("weight_decay", examples)
+    net = plain(classes)
 
-    return _errors(strengths, run, NET, examples, seeds)
+    def run(strength: Array, start: TrainState, key: Key, examples: Splits) -> Curves:
+        return learning_curves(net, OPT, examples, start, key, epochs=epochs, regularizer=losses.l2(strength))[1]
+
+    return _errors(strengths, run, net, examples, seeds)
 
 
 def dropout(
@@ -128,10 +137,14 @@ def dropout(
         (2, 2)
     """
 
-    def run(rate: Array, start: TrainState, key: Key, examples: Splits) -> Curves:
-        return learning_curves(network(Dropout(rate)), OPT, examples, start, key, epochs=epochs)[1]
+    rates = as_settings("dropout", "rates", rates, 0, 1)
+    examples, classes = as_splits("dropout", examples)
 
-    return _errors(rates, run, network(Dropout(0.0)), examples, seeds)
+    def run(rate: Array, start: TrainState, key: Key, examples: Splits) -> Curves:
+        net = network(Dropout(rate), classes=classes)
+        return learning_curves(net, OPT, examples, start, key, epochs=epochs)[1]
+
+    return _errors(rates, run, network(Dropout(0.0), classes=classes), examples, seeds)
 
 
 def augmentation(
@@ -155,11 +168,17 @@ def augmentation(
         (2, 2)
     """
 
+    pixels = as_settings("augmentation", "pixels", pixels, 0, math.inf)
+    examples, classes = as_splits("augmentation", examples)
+    net = plain(classes)
+    if np.ndim(examples.train.x) != 4:
+        raise ValueError(f"augmentation: examples must be images (N, H, W, C), got {np.shape(examples.train.x)}.")
+
     def run(reach: Array, start: TrainState, key: Key, examples: Splits) -> Curves:
         move = augment.affine(max_pixels=reach)
-        return learning_curves(NET, OPT, examples, start, key, epochs=epochs, augment=move)[1]
+        return learning_curves(net, OPT, examples, start, key, epochs=epochs, augment=move)[1]
 
-    return _errors(pixels, run, NET, examples, seeds)
+    return _errors(pixels, run, net, examples, seeds)
 
 
 def early_stopping(*, patience: int = 10, examples: Splits | None = None, seeds: int = 4, epochs: int = 100) -> Stopped:
@@ -180,10 +199,13 @@ def early_stopping(*, patience: int = 10, examples: Splits | None = None, seeds:
         (2,)
     """
 
-    def run(start: TrainState, key: Key, examples: Splits) -> Curves:
-        return learning_curves(NET, OPT, examples, start, key, epochs=epochs)[1]
+    examples, classes = as_splits("early_stopping", examples)
+    net = plain(classes)
 
-    return stopped(_over_seeds(run, NET, OPT, examples, seeds), patience)
+    def run(start: TrainState, key: Key, examples: Splits) -> Curves:
+        return learning_curves(net, OPT, examples, start, key, epochs=epochs)[1]
+
+    return stopped(_over_seeds(run, net, OPT, examples, seeds), patience)
 
 
 def stopped(curves: Curves, patience: int) -> Stopped:
@@ -227,10 +249,11 @@ def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 
         (2, 1)
     """
     layers = require_positive_int("batch_norm", "layers", layers)
-    opt, examples = optim.sgd(0.3), few_digits(600, wrong=0) if examples is None else examples
+    examples, classes = as_splits("batch_norm", few_digits(600, wrong=0) if examples is None else examples)
+    opt = optim.sgd(0.3)
 
     def curves(*norm: Layer) -> Curves:
-        net = models.serial(Flatten, *((Dense(50), *norm, Sigmoid) * layers), Dense(10))
+        net = models.serial(Flatten, *((Dense(50), *norm, Sigmoid) * layers), Dense(classes))
 
         def run(start: TrainState, key: Key, examples: Splits) -> Curves:
             return learning_curves(net, opt, examples, start, key, epochs=epochs)[1]
@@ -260,14 +283,15 @@ def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None,
         >>> ensembles((1, 3), examples=few_digits(50), epochs=1).validation.shape
         (2, 3)
     """
-    sizes = [require_positive_int("ensembles", "each of sizes", size) for size in sizes]
-    examples = few_digits() if examples is None else examples
+    sizes = _counts("ensembles", sizes)
+    examples, classes = as_splits("ensembles", examples)
+    net = plain(classes)
 
     def run(start: TrainState, key: Key, examples: Splits) -> list[Array]:
-        ts, _ = learning_curves(NET, OPT, examples, start, key, epochs=epochs)
-        return [jax.nn.softmax(NET.predict(ts.params, ts.state, part.x)) for part in examples[:2]]
+        ts, _ = learning_curves(net, OPT, examples, start, key, epochs=epochs)
+        return [jax.nn.softmax(net.predict(ts.params, ts.state, part.x)) for part in examples[:2]]
 
-    members = _over_seeds(run, NET, OPT, examples, max(sizes))
+    members = _over_seeds(run, net, OPT, examples, max(sizes))
 
     def errors(probabilities: Array, y: Any) -> np.ndarray:
         return np.stack([_circle_errors(np.asarray(probabilities), np.asarray(y), size) for size in sizes])
@@ -297,12 +321,12 @@ def hidden_units(
         >>> hidden_units((1, 2), examples=few_digits(50), seeds=2, epochs=1).test.shape
         (2,)
     """
-    sizes = [require_positive_int("hidden_units", "each of sizes", size) for size in sizes]
-    examples = few_digits() if examples is None else examples
-    widest = network(hidden=max(sizes))
+    sizes = _counts("hidden_units", sizes)
+    examples, classes = as_splits("hidden_units", examples)
+    widest = network(hidden=max(sizes), classes=classes)
 
     def run(size: Array, start: TrainState, key: Key, examples: Splits) -> tuple[Curves, Array]:
-        net = network(hidden=max(sizes), on=size)
+        net = network(hidden=max(sizes), on=size, classes=classes)
         ts, curves = learning_curves(net, OPT, examples, start, key, epochs=epochs)
         wrong = metrics.error_rate(net.predict(ts.params, ts.state, examples.test.x), jnp.asarray(examples.test.y))
         return curves, wrong.mean()
@@ -312,7 +336,7 @@ def hidden_units(
     return Chosen(errors, np.asarray(test[:, errors.best]))
 
 
-def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None) -> Layer:
+def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None, classes: int = 10) -> Layer:
     """One hidden layer of ReLUs, with what may follow them; of its units the first `on` count, None for all.
 
     Example:
@@ -324,24 +348,30 @@ def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None) -> Layer:
     def switched(z: Array) -> Array:
         return relu(z) if on is None else jnp.where(jnp.arange(hidden) < on, relu(z), 0)
 
-    return models.serial(Flatten, Dense(hidden), Activation(switched), *extra, Dense(10))
+    return models.serial(Flatten, Dense(hidden), Activation(switched), *extra, Dense(classes))
 
 
-NET = network()
-"""What most of the functions train."""
+@functools.cache
+def plain(classes: int) -> Layer:
+    """What most of the functions train, made once, so that it is compiled once."""
+    return network(classes=classes)
 
 
-def _over_seeds(run: Callable[..., Any], net: Layer, opt: optim.Optimizer, examples: Splits | None, seeds: int) -> Any:
+def _counts(where: str, sizes: Sequence[int]) -> list[int]:
+    """Settings that are whole numbers of at least 1."""
+    return [
+        require_positive_int(where, "each of sizes", size) for size in as_settings(where, "sizes", sizes, 1, math.inf)
+    ]
+
+
+def _over_seeds(run: Callable[..., Any], net: Layer, opt: optim.Optimizer, examples: Splits, seeds: int) -> Any:
     """run(start, key, examples) for `seeds` keys, as one program."""
     keys = jax.random.split(jax.random.key(0), require_positive_int("generalization", "seeds", seeds))
-    examples = few_digits() if examples is None else examples
     begun = starts(net, opt, keys, jnp.asarray(examples.train.x))
     return jax.jit(jax.vmap(run, (0, 0, None)))(begun, keys, examples)
 
 
-def _over_settings(
-    settings: Sequence[Any], run: Callable[..., Any], net: Layer, examples: Splits | None, seeds: int
-) -> Any:
+def _over_settings(settings: Sequence[Any], run: Callable[..., Any], net: Layer, examples: Splits, seeds: int) -> Any:
     """run(setting, start, key, examples) for all settings and seeds, as one program: leaves (R, S, ...)."""
     values = jnp.asarray(settings)
 
@@ -351,9 +381,7 @@ def _over_settings(
     return _over_seeds(over_settings, net, OPT, examples, seeds)
 
 
-def _errors(
-    settings: Sequence[float], run: Callable[..., Curves], net: Layer, examples: Splits | None, seeds: int
-) -> Errors:
+def _errors(settings: Sequence[float], run: Callable[..., Curves], net: Layer, examples: Splits, seeds: int) -> Errors:
     return _last_errors(settings, _over_settings(settings, run, net, examples, seeds))
 
 

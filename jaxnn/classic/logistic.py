@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.checks import require_key, require_number, require_positive_int
-from jaxnn.classic.neurons import as_examples, as_signs
+from jaxnn.checks import require_between, require_key, require_positive_int
+from jaxnn.classic.neurons import as_examples, as_signs, outputs
 from jaxnn.data import Partial, batch_indices
 from jaxnn.losses.base import as_labels
-from jaxnn.numerics import accumulate
 from jaxnn.types import Array, ArrayLike, DType, Key, Scalar
 
 Each: TypeAlias = Callable[[Array, Array, Array], Array]
@@ -57,7 +56,7 @@ def probability(w: ArrayLike, x: ArrayLike) -> Array:
         >>> probability([1.0, 1.0], [[0.0, 0.0], [1.0, 2.0]])
         Array([0.5      , 0.95257413], dtype=float32)
     """
-    return jax.nn.sigmoid(_outputs(w, x))
+    return jax.nn.sigmoid(outputs("logistic", w, x))
 
 
 def log_likelihood(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
@@ -157,7 +156,7 @@ def softmax_probability(w: ArrayLike, x: ArrayLike) -> Array:
         Array([[0.5       , 0.5       ],
                [0.880797  , 0.11920291]], dtype=float32)
     """
-    return jax.nn.softmax(_outputs(w, x), axis=-1)
+    return jax.nn.softmax(outputs("logistic", w, x), axis=-1)
 
 
 def softmax_log_likelihood(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Array:
@@ -243,30 +242,24 @@ def softmax_fit(
     return _ascend(_log_softmax, _softmax_surprise, start, features, d, key, rate, epochs, batch_size)
 
 
-def _outputs(w: ArrayLike, x: ArrayLike) -> Array:
-    """w.x, in full precision."""
-    features = accumulate(jnp.asarray(x))
-    return jnp.matmul(features, jnp.asarray(w, features.dtype), precision="highest")
-
-
 def _log_probability(w: Array, x: Array, y: Array) -> Array:
     """log P(y | x; w) of each example, (B,)."""
-    return jax.nn.log_sigmoid(y * _outputs(w, x))
+    return jax.nn.log_sigmoid(y * outputs("logistic", w, x))
 
 
 def _surprise(w: Array, x: Array, y: Array) -> Array:
     """The derivative of each log P(y | x; w) in the output w.x, (B,): P(-y | x) y."""
-    return jax.nn.sigmoid(-y * _outputs(w, x)) * y
+    return jax.nn.sigmoid(-y * outputs("logistic", w, x)) * y
 
 
 def _log_softmax(w: Array, x: Array, d: Array) -> Array:
     """log P(label | x; w) of each example, (B,); d is 1 at the label."""
-    return jnp.sum(d * jax.nn.log_softmax(_outputs(w, x), axis=-1), axis=-1)
+    return jnp.sum(d * jax.nn.log_softmax(outputs("logistic", w, x), axis=-1), axis=-1)
 
 
 def _softmax_surprise(w: Array, x: Array, d: Array) -> Array:
     """The derivative of each log P(label | x; w) in the outputs w_k.x, (B, K): d - P(. | x)."""
-    return d - jax.nn.softmax(_outputs(w, x), axis=-1)
+    return d - jax.nn.softmax(outputs("logistic", w, x), axis=-1)
 
 
 def _pull(x: Array, surprise: Array) -> Array:
@@ -289,7 +282,7 @@ def _one_hot(labels: Array, valid: Array, classes: int, dtype: DType) -> Array:
 
 def _require(where: str, x: Array, key: Key, learning_rate: Scalar, epochs: int, batch_size: int) -> None:
     require_key(where, key)
-    require_number(where, "learning_rate", learning_rate)
+    require_between(where, "learning_rate", learning_rate, 0, float("inf"), open_high=True)
     require_positive_int(where, "epochs", epochs)
     if require_positive_int(where, "batch_size", batch_size) > x.shape[0]:
         raise ValueError(f"{where}: batch_size must be at most the number of examples, {x.shape[0]}, got {batch_size}.")

@@ -183,7 +183,10 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
 
     Args:
         terms: (T, n) in {-1, 0, 1}.
-        names: of the n inputs; A, B, C, ... unless given.
+        names: of the n inputs; A, B, C, ... unless given, for up to 26.
+
+    Raises:
+        ValueError: not one name for each input.
 
     Example:
         >>> text(np.array([[1, -1], [-1, 1]]))
@@ -191,7 +194,9 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
         >>> text(np.zeros((0, 2))), text(np.zeros((1, 2)))
         ('0', '1')
     """
-    letters = names or [chr(ord("A") + i) for i in range(terms.shape[1])]
+    letters = names or [chr(ord("A") + i) for i in range(26)][: terms.shape[1]]
+    if len(letters) != terms.shape[1]:
+        raise ValueError(f"text: names must hold one for each of {terms.shape[1]} inputs, got {len(letters)}.")
     mark = {-1: "{}'", 1: "{}", 0: ""}
     products = ["".join(mark[int(s)].format(x) for x, s in zip(letters, term, strict=True)) or "1" for term in terms]
     return " + ".join(products) or "0"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.classic.neurons import as_examples
+from jaxnn.classic.neurons import as_examples, outputs
 from jaxnn.classic.perceptron import Fit, repeat
 from jaxnn.losses.base import as_labels
 from jaxnn.metrics import predicted_class
-from jaxnn.numerics import accumulate
 from jaxnn.types import Array, ArrayLike
 
 
@@ -30,8 +29,7 @@ def predict(w: ArrayLike, x: ArrayLike) -> Array:
         >>> predict([[1.0, 0.0, -1.0]], [[2.0], [0.0], [-2.0]])
         Array([0, 0, 2], dtype=int32)
     """
-    features = accumulate(jnp.asarray(x))
-    return predicted_class(jnp.matmul(features, jnp.asarray(w, features.dtype), precision="highest"))
+    return predicted_class(outputs("multiclass.predict", w, x))
 
 
 def update(w: Array, x: Array, label: Array) -> tuple[Array, Array]:

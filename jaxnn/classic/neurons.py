@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -97,18 +98,29 @@ def as_examples(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
         y: (N,).
 
     Raises:
-        ValueError: other shapes.
+        TypeError: complex numbers, text.
+        ValueError: other shapes, or features known not to be finite.
 
     Example:
         >>> as_examples("adaline", [[1, 2]], [3])[0].dtype
         dtype('float32')
     """
+    for name, values in (("x", x), ("y", y)):
+        dtype = values.dtype if isinstance(values, jax.Array) else np.asarray(values).dtype
+        if dtype.kind in "cOSU":  # complex, objects such as None, text
+            raise TypeError(f"{where}: {name} must hold real numbers, got dtype {dtype}.")
     features, targets = accumulate(jnp.asarray(x)), jnp.asarray(y)
     if features.ndim != 2 or 0 in features.shape or targets.shape != features.shape[:1]:
+        rows = "" if features.ndim == 2 else " Images become rows by x.reshape(len(x), -1)."
+        column = " A column y (N, 1) becomes (N,) by y[:, 0], one-hot labels by y.argmax(1)." * (targets.ndim == 2)
         raise ValueError(
             f"{where}: expected features x (N, D) and one target for each, y (N,), with N and D at least 1; got x "
-            f"{features.shape} and y {targets.shape}. Images become rows by x.reshape(len(x), -1)."
+            f"{features.shape} and y {targets.shape}.{rows}{column}"
         )
+    known = concrete_array(features)
+    if known is not None and not np.isfinite(known).all():
+        row = int(np.argmin(np.isfinite(known).all(axis=1)))
+        raise ValueError(f"{where}: x must be finite, but row {row} is not. Leave such examples out, or fill them in.")
     return features, targets
 
 
@@ -137,6 +149,34 @@ def as_signs(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
             f"{where}: labels must be -1 or +1, got {wrong[0]}. Labels 0 and 1 become -1 and +1 by 2 * y - 1."
         )
     return features, signs
+
+
+def outputs(where: str, w: ArrayLike, x: ArrayLike) -> Array:
+    """w.x of each example, in full precision.
+
+    Args:
+        where: the function that asks.
+        w: weights (D,), or (D, K) for K units.
+        x: features (..., D).
+
+    Returns:
+        (...), or (..., K).
+
+    Raises:
+        ValueError: not one weight for each feature.
+
+    Example:
+        >>> outputs("predict", [1.0, 2.0], [[3.0, 4.0]])
+        Array([11.], dtype=float32)
+    """
+    features = accumulate(jnp.asarray(x))
+    weights = jnp.asarray(w, features.dtype)
+    if features.ndim == 0 or weights.ndim not in (1, 2) or weights.shape[0] != features.shape[-1]:
+        raise ValueError(
+            f"{where}: w must hold a weight for each feature, the last axis of x; got w {weights.shape} and x "
+            f"{features.shape}. Weights that were fitted with_bias need with_bias(x)."
+        )
+    return jnp.matmul(features, weights, precision="highest")
 
 
 def _bits(name: str, values: ArrayLike) -> Array:

@@ -16,8 +16,8 @@ from jax import lax
 
 from jaxnn.activations import perceptron_sign
 from jaxnn.checks import require_key, require_positive_int
-from jaxnn.classic.neurons import as_signs
-from jaxnn.numerics import accumulate, safe_divide
+from jaxnn.classic.neurons import as_signs, outputs
+from jaxnn.numerics import safe_divide
 from jaxnn.types import Array, ArrayLike, Key
 
 Update: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array]]
@@ -43,18 +43,30 @@ class Fit(NamedTuple):
     cycles: Array
 
     def describe(self) -> str:
-        """Whether it converged, in words; of one fit, not of many under vmap."""
+        """Whether it converged, in words; of one fit, not of many under vmap.
+
+        Raises:
+            ValueError: many fits.
+        """
+        if self.mistakes.ndim:
+            raise ValueError(
+                f"Fit.describe: tells of one fit, got {self.mistakes.shape} of them. Take one by "
+                "jax.tree.map(lambda leaf: leaf[i], found)."
+            )
+        two = self.w.ndim == 1
+        instead = "pocket or averaged" if two else "logistic.softmax_fit"
         effort = f"{int(self.mistakes)} mistakes in {int(self.passes)} passes"
         if self.converged:
             return f"converged: {effort}, the last without one"
         if self.cycles:
             return (
                 f"did not converge and never will: {effort}, and the weights repeat, so no weights are right about "
-                "every example. Use pocket or averaged, or more features."
+                f"every example. Use {instead}, or more features."
             )
+        decides = ", which separability.separate decides" if two else ""
         return (
-            f"did not converge: {effort}, none without one. The examples may not be separable, which "
-            "separability.separate decides; if they are, allow more passes, if not use pocket or averaged."
+            f"did not converge: {effort}, none without one. The examples may not be separable{decides}; if they are, "
+            f"allow more passes, if not use {instead}."
         )
 
 
@@ -75,8 +87,7 @@ def predict(w: ArrayLike, x: ArrayLike) -> Array:
         >>> predict([1.0, -1.0], [[2.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
         Array([ 1.,  1., -1.], dtype=float32)
     """
-    features = accumulate(jnp.asarray(x))
-    return perceptron_sign(jnp.matmul(features, jnp.asarray(w, features.dtype), precision="highest"))
+    return perceptron_sign(outputs("perceptron.predict", w, x))
 
 
 def update(w: Array, x: Array, y: Array) -> tuple[Array, Array]:
@@ -293,9 +304,8 @@ def margin(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
         Array(1., dtype=float32)
     """
     features, signs = as_signs("perceptron.margin", x, y)
-    weights = jnp.asarray(w, features.dtype)
-    sides = signs * jnp.matmul(features, weights, precision="highest")
-    return safe_divide(jnp.min(sides), jnp.linalg.norm(weights))
+    sides = signs * outputs("perceptron.margin", w, features)
+    return safe_divide(jnp.min(sides), jnp.linalg.norm(jnp.asarray(w, features.dtype)))
 
 
 def mistake_bound(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:

@@ -37,6 +37,9 @@ def half_plane(normal: ArrayLike, offset: float) -> Network:
     Returns:
         Network: (N, D) -> (N, 1).
 
+    Raises:
+        ValueError: a normal of length 0, or numbers that are not finite.
+
     Reference:
         Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
 
@@ -44,6 +47,8 @@ def half_plane(normal: ArrayLike, offset: float) -> Network:
         >>> half_plane([1, 1], -1)([[1, 1], [0, 0]]).ravel()
         Array([1., 0.], dtype=float32)
     """
+    if not np.any(np.asarray(normal)):
+        raise ValueError("half_plane: normal must not be 0: it points to the side that belongs to the half-plane.")
     return gates.unit(normal, offset)
 
 
@@ -98,6 +103,8 @@ def union(polygons: Sequence[ArrayLike]) -> Network:
     """
     if not len(polygons):
         raise ValueError("union: expected at least one polygon, (S, 2) vertices, got none.")
+    if any(np.ndim(vertices) != 2 for vertices in polygons):
+        raise ValueError("union: expected a list of polygons, each (S, 2) vertices. For a single one pass [vertices].")
     parts = [sides(vertices) for vertices in polygons]
     normals, offsets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     owner = np.repeat(np.arange(len(parts)), [len(c) for _, c in parts])
@@ -155,6 +162,11 @@ def one_hidden_layer(
     centres = low + (high - low) * (np.arange(pixels) + 0.5) / pixels
     x, y = (grid.ravel() for grid in np.meshgrid(centres, centres))
     member = np.asarray(inside(x, y), float)
+    if member.shape != x.shape:
+        raise ValueError(
+            f"{where}: inside must return one truth value for each point, shape {x.shape}, got shape {member.shape}. "
+            "Join conditions on arrays by & and |."
+        )
     middle, reach = (low + high) / 2, (high - low) / np.sqrt(2)
     edges = np.linspace(-reach, reach, steps + 1)
     angles = np.pi * np.arange(directions) / directions
@@ -189,14 +201,19 @@ def sides(vertices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     corners = np.asarray(vertices, float)
     if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
         raise ValueError(f"polygon: vertices must be (S, 2) with S >= 3, got shape {corners.shape}.")
+    if not np.isfinite(corners).all():
+        raise ValueError(f"polygon: vertices must be finite, got {corners.tolist()}.")
     along = np.roll(corners, -1, axis=0) - corners
     lengths = np.linalg.norm(along, axis=1)
     if not lengths.all():
         raise ValueError(f"polygon: vertex {int(lengths.argmin())} is given twice in a row; leave one out.")
     following = np.roll(corners, -1, axis=0)
-    anticlockwise = (corners[:, 0] * following[:, 1] - following[:, 0] * corners[:, 1]).sum() >= 0
+    (x, y), (next_x, next_y) = (corners - corners[0]).T, (following - corners[0]).T
+    area = (x * next_y - next_x * y).sum() / 2
+    if abs(area) < 1e-9 * lengths.max() ** 2:
+        raise ValueError("polygon: the vertices lie on one line, and enclose no area.")
     normals = np.stack([-along[:, 1], along[:, 0]], 1) / lengths[:, None]
-    normals = normals if anticlockwise else -normals
+    normals = normals if area > 0 else -normals
     offsets = -(normals * corners).sum(1)
     if (normals @ corners.T + offsets[:, None]).min() < -1e-9 * lengths.max():
         raise ValueError("polygon: the vertices make no convex polygon. Cut it into convex ones and take their union.")
@@ -225,6 +242,8 @@ def regular_polygon(
                [ 0., -1.]])
     """
     count = require_positive_int("regular_polygon", "count", count, 3)
+    if not radius > 0:
+        raise ValueError(f"regular_polygon: radius must be > 0, got {radius}.")
     angles = turn + 2 * np.pi * np.arange(count) / count
     return np.asarray(centre, float) + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
 
@@ -247,6 +266,8 @@ def mirrored(vertices: ArrayLike, side: int) -> np.ndarray:
     """
     corners = np.asarray(vertices, float)
     normals, offsets = sides(corners)
+    if not 0 <= side < len(corners):
+        raise ValueError(f"mirrored: side must be in 0 .. {len(corners) - 1}, got {side}.")
     distance = corners @ normals[side] + offsets[side]
     return corners - 2 * distance[:, None] * normals[side]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxnn import activations, tree
 from jaxnn.checks import require_between
-from jaxnn.layers import Activation, Layer, Sigmoid, dense
+from jaxnn.layers import Activation, Layer, Sigmoid, Tanh, dense
 from jaxnn.models import parallel, serial
 from jaxnn.models.combinators import PARALLEL, SERIAL
 from jaxnn.types import Array, ArrayLike, Params, Scalar
@@ -48,8 +48,11 @@ class Network(NamedTuple):
     params: Params
 
     def __call__(self, x: ArrayLike) -> Array:
-        """The outputs (N, K) at inputs (N, D); integers are converted."""
-        return _predict(self.net, self.params, jnp.asarray(x, float))
+        """The outputs (N, K) at inputs (N, D); integers are converted. ValueError for other than two axes."""
+        rows = jnp.asarray(x, float)
+        if rows.ndim != 2:
+            raise ValueError(f"network: expected inputs (N, D), got shape {rows.shape}. One input is one row: [x].")
+        return _predict(self.net, self.params, rows)
 
     @property
     def units(self) -> int:
@@ -93,6 +96,10 @@ def bipolar(network: Network) -> Network:
     Returns:
         Network: inputs and outputs -1 and +1.
 
+    Raises:
+        TypeError: not a Network.
+        ValueError: a layer without thresholds of 0 and 1 behind it: softened, linear, or bipolar already.
+
     Example:
         >>> from jaxnn.classic import gates
         >>> bipolar(gates.xor())([[-1, 1], [1, 1]])
@@ -100,24 +107,34 @@ def bipolar(network: Network) -> Network:
                [-1.]], dtype=float32)
     """
 
+    if (kinds := _after_dense("bipolar", network)) != {THRESHOLD}:
+        raise ValueError(
+            "bipolar: every layer of the network must end in thresholds with outputs 0 and 1, got "
+            f"{', '.join(sorted('no activation' if kind is None else repr(kind) for kind in kinds))}. Recode first, "
+            "soften afterwards."
+        )
+
     def recoded(params: Params) -> Params:
         return {"w": params["w"], "b": 2 * params["b"] + params["w"].sum(0)}
 
-    return Network(*_replaced(*network, SIGN, recoded))
+    return Network(*_replaced(*network, {THRESHOLD: SIGN}, recoded))
 
 
 def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
     """The same network with sigmoids in the place of thresholds, so that gradients can train it.
 
     A threshold's derivative is 0 wherever it exists. sigmoid(k z) tends to it as k grows: the weights and biases
-    in front of each threshold are multiplied by k.
+    in front of each threshold are multiplied by k. Signs, those of `bipolar`, become tanh(k z).
+
+    To train on from there: `start = train.init(net, opt, key, (D,))._replace(params=params)`, for `train.fit`.
 
     Args:
-        network: of threshold units; a linear output layer is left as it is.
+        network: of threshold or sign units; a linear output layer is left as it is.
         sharpness: k >= 0; may be traced.
 
     Raises:
-        ValueError: a negative or infinite sharpness.
+        TypeError: not a Network.
+        ValueError: no threshold in the network, or a negative or infinite sharpness.
 
     Example:
         >>> from jaxnn.classic import gates
@@ -126,11 +143,14 @@ def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
                [0.]], dtype=float32)
     """
     require_between("soften", "sharpness", sharpness, 0, math.inf, open_high=True)
+    smooth = {THRESHOLD: Sigmoid, SIGN: Tanh}
+    if not _after_dense("soften", network) & smooth.keys():
+        raise ValueError("soften: the network has no thresholds; is it softened already? Soften the original.")
 
     def scaled(params: Params) -> Params:
         return jax.tree.map(lambda p: sharpness * p, params)
 
-    return Network(*_replaced(*network, Sigmoid, scaled))
+    return Network(*_replaced(*network, smooth, scaled))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -138,19 +158,35 @@ def _predict(net: Layer, params: Params, x: Array) -> Array:
     return net.predict(params, (), x)
 
 
-def _replaced(net: Layer, params: Params, step: Layer, change: Callable[[Params], Params]) -> tuple[Layer, Params]:
-    """`net` with `step` for every threshold, and `change` made to the parameters of the dense layer in front of it."""
+def _after_dense(where: str, network: Network) -> set[Layer | None]:
+    """What follows the dense layers: the activations, None for nothing."""
+    if not isinstance(network, Network):
+        raise TypeError(f"{where}: expected a Network, net and params together, got {type(network).__name__}.")
+
+    def found(net: Layer) -> set[Layer | None]:
+        followers: list[set[Layer | None]] = [found(part) for part in net.parts]
+        for part, after in zip(net.parts, [*net.parts[1:], None], strict=False):
+            followers.append({after} if part.kind is dense.KIND else set())
+        return set().union(*followers)
+
+    return found(network.net)
+
+
+def _replaced(
+    net: Layer, params: Params, steps: Mapping[Layer, Layer], change: Callable[[Params], Params]
+) -> tuple[Layer, Params]:
+    """`net` with other activations, and `change` made to the parameters of the dense layer in front of each."""
     if net.kind is PARALLEL:
-        made = [_replaced(part, p, step, change) for part, p in zip(net.parts, params, strict=True)]
+        made = [_replaced(part, p, steps, change) for part, p in zip(net.parts, params, strict=True)]
         return parallel(*(part for part, _ in made)), tuple(p for _, p in made)
     if net.kind is not SERIAL:
         return net, params
     parts: list[Layer] = []
     new: list[Any] = []
     for part, p, after in zip(net.parts, params, (*net.parts[1:], None), strict=True):
-        part, p = _replaced(part, p, step, change)
-        parts.append(step if part is THRESHOLD else part)
-        new.append(change(p) if after is THRESHOLD else p)
+        part, p = _replaced(part, p, steps, change)
+        parts.append(steps.get(part, part))
+        new.append(change(p) if after in steps else p)
     return serial(*parts), tuple(new)
 
 

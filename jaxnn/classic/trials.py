@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import data, losses, metrics, train
-from jaxnn.checks import require_between
-from jaxnn.data import Splits
+from jaxnn.checks import require_between, require_positive_int
+from jaxnn.data import Dataset, Splits
 from jaxnn.layers import Layer
+from jaxnn.losses.base import as_labels
 from jaxnn.optim import Optimizer
 from jaxnn.train import TrainState
 from jaxnn.train.fit import run_keys
@@ -61,6 +62,7 @@ def few_digits(n: int = 200, *, wrong: float = 0.2, seed: int = 0) -> Splits:
         >>> [len(part) for part in few_digits(200)]
         [200, 800, 797]
     """
+    require_positive_int("few_digits", "n", n, 10)
     require_between("few_digits", "n", n, 10, 900)
     require_between("few_digits", "wrong", wrong, 0, 1)
     digits = data.digits()
@@ -71,6 +73,56 @@ def few_digits(n: int = 200, *, wrong: float = 0.2, seed: int = 0) -> Splits:
     chosen = generator.choice(n, round(wrong * n), replace=False)
     labels[chosen] = (labels[chosen] + generator.integers(1, 10, len(chosen))) % 10
     return Splits(dataclasses.replace(train_, y=labels), validation, test)
+
+
+def as_splits(where: str, examples: Splits | None) -> tuple[Splits, int]:
+    """Examples to try on, checked, and the number of their classes K; `few_digits()` for None.
+
+    Args:
+        where: the function that asks.
+        examples: `data.Splits(train, validation, test)`, three Datasets such as `data.make_dataset(x, y)` makes them,
+            with labels 0 .. K - 1; K is the number of names in `train.classes`, or one more than the largest label.
+
+    Raises:
+        TypeError: no Splits of Datasets, or labels that are not integers.
+        ValueError: an empty part, features that are not finite, or a label out of range.
+
+    Example:
+        >>> part = data.make_dataset(np.eye(3), [0, 2, 1])
+        >>> as_splits("weight_decay", Splits(part, part, part))[1]
+        3
+    """
+    if examples is None:
+        return few_digits(), 10
+    if not isinstance(examples, Splits) or not all(isinstance(part, Dataset) for part in examples):
+        raise TypeError(
+            f"{where}: examples must be data.Splits(train, validation, test), each a Dataset such as "
+            f"data.make_dataset(x, y) makes it, got {type(examples).__name__}."
+        )
+    classes = len(examples.train.classes) or 1 + int(max(np.max(part.y, initial=0) for part in examples))
+    for name, part in zip(examples._fields, examples, strict=True):
+        if not len(part) or not np.isfinite(part.x).all():
+            raise ValueError(f"{where}: {name} must hold at least one example, and only finite features.")
+        as_labels(f"{where}, {name}", part.y, (len(part),), classes)
+    return examples, classes
+
+
+def as_settings(where: str, name: str, values: Sequence[float], low: float, high: float) -> list[float]:
+    """Settings to try, checked: at least one, each in [low, high).
+
+    Raises:
+        TypeError, ValueError: no sequence of numbers, an empty one, or a number out of range.
+
+    Example:
+        >>> as_settings("dropout", "rates", (0.5, 1.0), 0, 1)
+        Traceback (most recent call last):
+        ValueError: dropout: each of rates must lie in [0, 1), got 1.
+    """
+    if not np.ndim(values) or not len(values):
+        raise ValueError(f"{where}: {name} must be a sequence of at least one number, got {values!r}.")
+    for value in values:
+        require_between(where, f"each of {name}", value, low, high, open_high=True)
+    return list(values)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -116,7 +168,8 @@ def learning_curves(
         examples: of which `train` is trained on and `validation` looked at.
         start: where training begins: one of `starts`.
         key: typed random key; the run is the one that `train.fit` makes of it, up to rounding.
-        epochs, batch_size, regularizer, augment: as for `train.fit`; what they hold may be traced.
+        epochs, batch_size, regularizer, augment: as for `train.fit`; what they hold may be traced. Of fewer examples
+            than batch_size all are one batch.
 
     Returns:
         (ts, curves): the state at the end, and arrays (epochs,).
@@ -130,9 +183,10 @@ def learning_curves(
         >>> run(start)[1].validation_error.shape
         (2,)
     """
+    epochs = require_positive_int("learning_curves", "epochs", epochs)
     x, y = jnp.asarray(examples.train.x), jnp.asarray(examples.train.y)
     vg = jax.value_and_grad(train.mean_loss(net, LOSS, regularizer), has_aux=True)
-    epoch = scan_epoch(vg, opt, batch_size=batch_size, augment=augment)
+    epoch = scan_epoch(vg, opt, batch_size=min(batch_size, len(x)), augment=augment)
     _, epochs_key = run_keys(key)
 
     def figures(ts: TrainState, x: Any, y: Any) -> tuple[Array, Array]:

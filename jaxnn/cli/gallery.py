@@ -55,12 +55,14 @@ class GalleryConfig:
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/gallery")
     """Folder to write; figures of the same name are written over."""
-    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Names of figures; default all of them."""
+    only: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME ...")] = None
+    """Names of figures, with blanks between them; without it all are drawn."""
 
 
 def gallery(config: GalleryConfig) -> Path:
     """Draw the figures, say where they are; return the path of the page."""
-    index = build(config.out, only=config.only, more={"Playground": PLAYGROUND})
+    if config.only == ():
+        raise ValueError("gallery: --only needs at least one name; without --only all figures are drawn.")
+    index = build(config.out, only=config.only or (), more={"Playground": PLAYGROUND})
     rich.console.Console().print(f"gallery: {index}", highlight=False, soft_wrap=True, markup=False)
     return index

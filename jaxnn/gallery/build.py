@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import functools
 import html
 import importlib
 import io
@@ -82,6 +83,7 @@ def build(
     found = _distinct(chapters() | dict(more))
     pictures = _chosen([picture for each in found.values() for picture in each], only)
     folder.mkdir(parents=True, exist_ok=True)
+    index = folder / "index.html"
     with _Progress(len(pictures), enabled=progress) as bar:
         for picture in pictures:
             bar.begin(picture.name)
@@ -90,10 +92,10 @@ def build(
             except Exception as error:
                 error.add_note(f"raised by the picture {picture.name!r}")
                 raise
+            # After each figure, so that an interrupted run leaves a page of what there is.
+            there = {title: [p for p in each if (folder / f"{p.name}.png").exists()] for title, each in found.items()}
+            index.write_text(page({title: each for title, each in there.items() if each}), encoding="utf-8")
             bar.done(picture.name)
-    there = {title: [p for p in each if (folder / f"{p.name}.png").exists()] for title, each in found.items()}
-    index = folder / "index.html"
-    index.write_text(page({title: each for title, each in there.items() if each}), encoding="utf-8")
     return index
 
 
@@ -108,6 +110,7 @@ def page(found: Mapping[str, Sequence[Picture]]) -> str:
     return "\n".join(_page(found)) + "\n"
 
 
+@functools.cache
 def equation_svg(equation: str) -> bytes:
     r"""An equation in matplotlib's mathtext as an SVG picture, cut to its size.
 

@@ -294,7 +294,7 @@ PICTURES = (
         "Batch, mini-batch, stochastic",
         "The same network on the same 1,257 digits, each method with a rate that suits it. Per update the exact "
         "gradient of the whole batch does best. Per second it does worst, and mini-batches beat single examples, "
-        "because 32 examples cost hardly more time than one: mini-batch > SGD > GD.",
+        "because 32 examples cost hardly more time than one: mini-batch > SGD > GD. Curves begin after the first pass.",
         r"\theta \leftarrow \theta - \frac{\eta}{B} \sum_{i \in \mathrm{batch}} \nabla \ell_i(\theta)",
         "Robbins & Monro 1951, A stochastic approximation method; Bottou & Bousquet 2008, The tradeoffs of large scale "
         "learning",

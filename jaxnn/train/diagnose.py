@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxnn.checks import require_between
@@ -35,6 +35,7 @@ class Diagnosis(NamedTuple):
         verdict: `Verdict.UNDER_FITTING`, `OVER_FITTING` or `GOOD`.
         training, validation: the figure, mean over the last tenth of the epochs (at least one).
         low: what the training figure was held against.
+        guessed: whether `low` is the guess of a quarter of the first epoch's figure.
         allowed: what the validation figure was held against: low (1 + gap).
         trend: change of the training figure over the last quarter of the epochs, as a part: -0.1 fell by 10%.
         best, best_epoch: the least validation figure, and the epoch (from 1) that it belongs to.
@@ -45,6 +46,7 @@ class Diagnosis(NamedTuple):
     training: float
     validation: float
     low: float
+    guessed: bool
     allowed: float
     trend: float
     best: float
@@ -53,8 +55,9 @@ class Diagnosis(NamedTuple):
 
     def describe(self) -> str:
         """The verdict, the numbers and the advice, in lines of text."""
+        guess = ", a guess: pass low=" if self.guessed else ""
         lines = [
-            f"{self.verdict.value}: training {self.training:.4g} (low: at most {self.low:.4g}), "
+            f"{self.verdict.value}: training {self.training:.4g} (low: at most {self.low:.4g}{guess}), "
             f"validation {self.validation:.4g} (low: at most {self.allowed:.4g})",
             f"training changed by {self.trend:+.1%} over the last quarter of the epochs; validation was best, "
             f"{self.best:.4g}, after epoch {self.best_epoch}",
@@ -87,6 +90,7 @@ def diagnose(
         Diagnosis.
 
     Raises:
+        TypeError: no list of dicts, such as the whole result of `fit`.
         ValueError: fewer than two epochs, a figure that is missing, negative or not finite, or a `low` or `gap` < 0.
 
     Reference:
@@ -102,7 +106,7 @@ def diagnose(
     """
     training, validation = (_figures(history, name) for name in (figure, f"validation_{figure}"))
     require_between("diagnose", "gap", gap, 0, math.inf)
-    low = LOW * training[0] if low is None else low
+    guessed, low = low is None, LOW * training[0] if low is None else low
     require_between("diagnose", "low", low, 0, math.inf)
     allowed = low * (1 + gap)
     last, last_validation = _tail(training), _tail(validation)
@@ -115,7 +119,7 @@ def diagnose(
         verdict, advice = Verdict.OVER_FITTING, _for_over_fitting(figure, best, best_epoch, turned)
     else:
         verdict, advice = Verdict.GOOD, ("look at the test set, once; a smaller model or fewer epochs may do as well",)
-    return Diagnosis(verdict, last, last_validation, low, allowed, trend, best, best_epoch, advice)
+    return Diagnosis(verdict, last, last_validation, low, guessed, allowed, trend, best, best_epoch, advice)
 
 
 def _for_under_fitting(trend: float) -> tuple[str, ...]:
@@ -148,6 +152,15 @@ def _for_over_fitting(figure: str, best: float, best_epoch: int, turned: bool) -
 
 def _figures(history: Sequence[Record], name: str) -> list[float]:
     """One figure of every epoch, checked."""
+    if (
+        not isinstance(history, Sequence)
+        or hasattr(history, "history")
+        or not all(isinstance(record, Mapping) for record in history)
+    ):
+        raise TypeError(
+            f"diagnose: history must be a list of one dict for each epoch, got {type(history).__name__}. Of what fit "
+            "returns take result.history."
+        )
     if len(history) < 2:
         raise ValueError(f"diagnose: needs the history of at least 2 epochs, got {len(history)}.")
     for record in history:

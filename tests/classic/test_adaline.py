@@ -135,6 +135,10 @@ def test_promotions_are_strict() -> None:
     [
         (lambda: adaline.fit(np.zeros(3), np.zeros(3), learning_rate=0.1, passes=1), r"x \(3,\)"),
         (lambda: adaline.fit(np.ones((3, 1)), np.zeros(3), learning_rate="0.1", passes=1), "learning_rate must be"),
+        (
+            lambda: adaline.fit(np.ones((3, 1)), np.zeros(3), learning_rate=-1.0, passes=1),
+            r"must lie in \[0, inf\), got -1",
+        ),
         (lambda: adaline.fit(np.ones((3, 1)), np.zeros(3), learning_rate=0.1, passes=0), "passes must be at least 1"),
     ],
 )

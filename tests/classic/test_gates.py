@@ -91,10 +91,13 @@ def test_no_sum_meets_its_threshold() -> None:
     [
         (lambda: gates.and_(0), "inputs must be at least 1"),
         (lambda: gates.unit([[1.0]], 0.0), r"one row \(D,\).* got shape \(1, 1\)"),
+        (lambda: gates.unit([1, 2], [0, 1]), "bias must be a real number"),
+        (lambda: gates.unit([1, np.nan], 0), "must be finite"),
+        (lambda: gates.xor()([0, 1]), r"inputs \(N, D\), got shape \(2,\)"),
         (lambda: gates.or_of_ands([[2, 0]]), r"of 1 \(the input\), -1 .* got \[\[2, 0\]\]"),
         (lambda: gates.or_of_ands([1, 0]), r"terms must be rows \(T, D\)"),
     ],
 )
 def test_bad_input_is_named(call: Callable[[], object], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises((ValueError, TypeError), match=text):
         call()

@@ -40,8 +40,12 @@ def test_so_many_training_labels_are_wrong(wrong: float) -> None:
 
 
 def test_bad_splits() -> None:
-    with pytest.raises(ValueError, match=r"n must lie in \[10, 900\], got 5"):
+    with pytest.raises(ValueError, match=r"n must lie in \[10, 900\], got 901"):
+        few_digits(901)
+    with pytest.raises(ValueError, match="n must be at least 10, got 5"):
         few_digits(5)
+    with pytest.raises(TypeError, match=r"n must be an int, got 50\.0"):
+        few_digits(50.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"wrong must lie in \[0, 1\], got 2"):
         few_digits(wrong=2)
 
@@ -63,7 +67,7 @@ def test_settings_and_seeds_stand_where_they_belong() -> None:
     found = generalization.weight_decay((0.0, 0.3), examples=FEW, seeds=3, epochs=8)
     assert found.settings.tolist() == pytest.approx([0.0, 0.3])
     assert found.training.shape == found.validation.shape == (2, 3)
-    net, opt, keys = generalization.NET, generalization.OPT, jax.random.split(jax.random.key(0), 3)
+    net, opt, keys = generalization.plain(10), generalization.OPT, jax.random.split(jax.random.key(0), 3)
     start = jax.tree.map(lambda leaf: leaf[2], starts(net, opt, keys, FEW.train.x))
     _, alone = jax.jit(
         lambda start: learning_curves(net, opt, FEW, start, keys[2], epochs=8, regularizer=losses.l2(0.3))
@@ -166,16 +170,48 @@ def test_batch_normalization_helps_sigmoid_layers_to_learn() -> None:
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "text"),
     [
-        lambda: generalization.weight_decay(seeds=0),
-        lambda: generalization.ensembles((0,)),
-        lambda: generalization.batch_norm(layers=0),
+        (lambda: generalization.weight_decay(seeds=0), "seeds must be at least 1, got 0"),
+        (lambda: generalization.weight_decay(epochs=0), "epochs must be at least 1, got 0"),
+        (lambda: generalization.ensembles((0,)), r"each of sizes must lie in \[1, inf\), got 0"),
+        (lambda: generalization.batch_norm(layers=0), "layers must be at least 1, got 0"),
+        (lambda: generalization.weight_decay((-1.0,)), r"each of strengths must lie in \[0, inf\), got -1"),
+        (lambda: generalization.weight_decay((np.nan,)), "each of strengths must lie in"),
+        (lambda: generalization.weight_decay(()), "strengths must be a sequence of at least one number"),
+        (lambda: generalization.weight_decay(0.1), "strengths must be a sequence of at least one number, got 0.1"),
+        (lambda: generalization.dropout((1.0,)), r"each of rates must lie in \[0, 1\), got 1"),
+        (lambda: generalization.augmentation(examples=vectors(3)), r"must be images \(N, H, W, C\), got \(60, 2\)"),
+        (lambda: generalization.hidden_units((1,), examples=vectors(3, labels=-1)), "train: labels must lie in"),
+        (lambda: generalization.dropout(examples=vectors(3, x=np.nan)), "train must hold .* only finite features"),
+        (lambda: generalization.dropout(examples=vectors(3, count=0)), "train must hold at least one example"),
     ],
 )
-def test_bad_counts(call: Any) -> None:
-    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+def test_bad_settings_and_examples(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
         call()
+
+
+def vectors(classes: int, *, count: int = 60, labels: int | None = None, x: float | None = None) -> data.Splits:
+    """Points in the plane at the corners of a polygon, or all at x; labels by corner, or all the same."""
+    y = np.arange(count) % classes
+    angle = 2 * np.pi * y / classes
+    points = np.stack([np.cos(angle), np.sin(angle)], 1) if x is None else np.full((count, 2), x)
+    part = data.Dataset(points.astype(np.float32), y if labels is None else np.full(count, labels))
+    return data.Splits(part, part, part)
+
+
+def test_examples_of_another_kind_are_an_error() -> None:
+    for examples in ((np.ones((9, 2)), np.zeros(9)), vectors(3).train, "digits"):
+        with pytest.raises(TypeError, match=r"examples must be data.Splits\(train, validation, test\)"):
+            generalization.early_stopping(examples=examples)
+
+
+@pytest.mark.slow
+def test_other_data_have_as_many_outputs_as_classes() -> None:
+    few = vectors(13, count=26)  # fewer examples than a batch
+    found = generalization.weight_decay((0.0,), examples=few, seeds=2, epochs=150)
+    assert found.validation.max() == 0
 
 
 @pytest.mark.slow

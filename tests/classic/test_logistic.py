@@ -137,6 +137,7 @@ def test_promotions_are_strict_and_a_traced_wrong_label_shows() -> None:
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"key": 3}, "must be a typed key"),
         ({"learning_rate": None}, "learning_rate must be"),
+        ({"learning_rate": -0.1}, r"learning_rate must lie in \[0, inf\), got -0.1"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], text: str) -> None:

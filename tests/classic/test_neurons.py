@@ -61,6 +61,12 @@ def test_the_always_on_feature_is_the_first() -> None:
         (lambda: neurons.mcculloch_pitts([0, 1], [1, 1], [1, 2]), "threshold must be"),
         (lambda: neurons.as_examples("f", np.zeros((2, 2, 1)), np.zeros(2)), "Images become rows"),
         (lambda: neurons.as_examples("f", np.zeros((2, 2)), np.zeros((2, 1))), r"y \(2, 1\)"),
+        (lambda: neurons.as_examples("f", np.zeros((2, 2)), np.zeros((2, 1))), r"by y\[:, 0\], one-hot labels by"),
+        (lambda: neurons.as_examples("f", [[0.0], [np.nan]], [1, 1]), "f: x must be finite, but row 1 is not"),
+        (lambda: neurons.as_examples("f", [[1j]], [1]), "x must hold real numbers, got dtype complex128"),
+        (lambda: neurons.as_examples("f", [["a"]], [1]), "x must hold real numbers, got dtype <U1"),
+        (lambda: neurons.as_examples("f", None, [1]), "x must hold real numbers, got dtype object"),
+        (lambda: neurons.outputs("f", [1, 2], [[1, 2, 3]]), r"got w \(2,\) and x \(1, 3\). .* with_bias\(x\)"),
         (lambda: neurons.as_signs("f", np.zeros((2, 2)), np.array([1, 0])), "f: labels must be -1 or"),
     ],
 )

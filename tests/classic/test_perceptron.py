@@ -246,6 +246,16 @@ def test_many_fits_are_those_one_by_one() -> None:
         assert_close(jax.tree.map(lambda a, i=i: a[i], many), perceptron.fit(CORNERS, y), rtol=0)
 
 
+def test_many_fits_are_described_one_by_one_and_several_classes_get_advice_of_their_own() -> None:
+    many = jax.vmap(lambda y: perceptron.fit(CORNERS, y))(np.array([XOR, [1, 1, 1, 1]]))
+    with pytest.raises(ValueError, match=r"tells of one fit, got \(2,\) of them"):
+        many.describe()
+    told = multiclass.fit(CORNERS, np.array([0, 1, 1, 0]), 2, passes=1).describe()
+    assert "did not converge" in told
+    assert "logistic.softmax_fit" in told
+    assert "pocket" not in told
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
@@ -253,6 +263,9 @@ def test_many_fits_are_those_one_by_one() -> None:
         (lambda: perceptron.fit(CORNERS, XOR[:3]), r"x \(4, 3\) and y \(3,\)"),
         (lambda: perceptron.fit(CORNERS, XOR, passes=0), "passes must be at least 1"),
         (lambda: perceptron.pocket(CORNERS, XOR, key=None), "needs a random key"),
+        (lambda: perceptron.predict([1, 2], CORNERS), r"perceptron.predict: w must hold .* got w \(2,\)"),
+        (lambda: perceptron.margin([1, 2], CORNERS, XOR), r"perceptron.margin: w must hold .* got w \(2,\)"),
+        (lambda: multiclass.predict([[1, 2]], CORNERS), r"multiclass.predict: w must hold .* got w \(1, 2\)"),
         (lambda: multiclass.fit(CORNERS, [0, 1, 1, 3], 3), r"labels must lie in \[0, 3\), got 3"),
         (lambda: multiclass.fit(CORNERS, [0, 0, 0, 0], 1), "classes must be at least 2"),
         (lambda: multiclass.fit(CORNERS, XOR, 2), "integer"),

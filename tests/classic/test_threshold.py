@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +96,33 @@ def test_a_softened_net_is_differentiated_by_hand_and_by_jax_alike_and_learns() 
 def test_a_negative_sharpness_is_refused() -> None:
     with pytest.raises(ValueError, match=r"soften: sharpness must lie in \[0, inf\), got -1"):
         soften(gates.xor(), -1.0)
+
+
+def test_a_softened_bipolar_net_has_tanh_units_and_gradients() -> None:
+    network = soften(bipolar(gates.xor()), 3.0)
+    codes = 2 * boolean.inputs(2) - 1
+    np.testing.assert_allclose(run(network, codes), run(bipolar(gates.xor()), codes), atol=0.02)
+    net, params = network
+    hidden = np.tanh(3 * (codes @ [[1, -1], [-1, 1]] - 1))  # 2 b + sum of w: 2 (-1/2) + 0
+    np.testing.assert_allclose(run(network, codes), np.tanh(3 * (hidden.sum(1) + 1)), rtol=1e-4, atol=1e-6)
+    grads = jax.jit(jax.grad(lambda p: net.predict(p, (), jnp.asarray(codes)).sum()))(params)
+    assert np.abs(grads[0]["w"]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: bipolar(soften(gates.xor())), r"must end in thresholds .* got activation\(function=sigmoid\)"),
+        (lambda: bipolar(bipolar(gates.xor())), "must end in thresholds .* got activation"),
+        (lambda: bipolar(approximation.pulses(0, 1)), "no activation"),
+        (lambda: soften(soften(gates.xor())), "softened already"),
+        (lambda: soften(gates.xor().net), "expected a Network, net and params together, got Layer"),
+        (lambda: bipolar((1, 2)), "expected a Network, net and params together, got tuple"),
+    ],
+)
+def test_networks_that_cannot_be_recoded_are_refused(call: Callable[[], object], text: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=text):
+        call()
 
 
 def test_a_threshold_has_no_gradient() -> None:

@@ -33,6 +33,7 @@ def test_the_playground_has_a_chapter(tmp_path: Path) -> None:
     [
         (["--only", "loses"], "no picture 'loses' (did you mean 'losses'?); there are: activations, losses"),
         (["--seed", "1"], "--seed"),
+        (["--only"], "--only needs at least one name"),
     ],
 )
 def test_bad_arguments_print_one_line_and_exit_2(

@@ -100,6 +100,20 @@ def test_bad_histories(run: Any, settings: Any, text: str) -> None:
         diagnose(run, **settings)
 
 
+def test_another_thing_than_a_history_is_named() -> None:
+    whole = train.FitResult((), (), (), GOOD, 2, "")
+    for other, name in ((whole, "FitResult"), ({"loss": [1.0, 2.0]}, "dict"), (None, "NoneType"), ([1.0, 2.0], "list")):
+        with pytest.raises(TypeError, match=f"got {name}. Of what fit returns take result.history"):
+            diagnose(other)  # type: ignore[arg-type]
+
+
+def test_a_guess_is_said_to_be_one() -> None:
+    assert diagnose(GOOD).guessed
+    assert "a guess: pass low=" in diagnose(GOOD).describe()
+    assert not diagnose(GOOD, low=1.0).guessed
+    assert "guess" not in diagnose(GOOD, low=1.0).describe()
+
+
 @pytest.mark.slow
 def test_real_runs() -> None:
     """One hidden unit is too little, forty digits are too few; 64 units and all digits are enough."""
