@@ -1,9 +1,9 @@
 """What makes a network do well on examples that it has not seen: seven means, each tried on a few real digits.
 
 Each function trains a small network from several seeds at once (`vmap`; where the setting is a number, over the
-settings too) and returns training and validation errors. One in five training labels is wrong, unless other examples
-are given (see `trials.as_splits`), so that there is something to over-fit to. Choices are made on validation; test is looked at once, by
-`hidden_units`, after the choice.
+settings too) and returns training and validation errors. Unless other examples are given (see `trials.as_splits`), one
+in five training labels is wrong, so that there is something to over-fit to. Choices are made on validation; test is
+looked at once, by `hidden_units`, after the choice.
 """
 
 from __future__ import annotations
