@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnn.checks import require_between, require_positive_int
+from jaxnn.checks import require_positive_int
 from jaxnn.classic.neurons import as_examples
-from jaxnn.losses.base import as_labels
+from jaxnn.losses.base import as_labels, concrete_array
 from jaxnn.numerics import accumulate
+from jaxnn.train.arguments import require_positive
 from jaxnn.types import Array, ArrayLike, Scalar
 
 
@@ -36,7 +37,7 @@ def least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scala
         (D, K); `multiclass.predict(w, x)` names the class of the largest output.
 
     Raises:
-        ValueError: shapes do not fit, a label is known to be out of range, or ridge is negative.
+        ValueError: shapes do not fit, a label is known to be out of range, or ridge is known not to be > 0.
         TypeError: labels are not integers.
 
     Reference:
@@ -90,13 +91,13 @@ def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
     Args:
         w: (D, K (K - 1) / 2), as `pairwise_least_squares` returns them.
         x: features (N, D).
-        classes: K.
+        classes: K >= 2.
 
     Returns:
         (N,) int32; the first class of equal ones.
 
     Raises:
-        ValueError: w has not K (K - 1) / 2 columns.
+        ValueError: w has not K (K - 1) / 2 columns, or K is less than 2.
 
     Reference:
         LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
@@ -107,6 +108,7 @@ def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
         >>> pairwise_predict(pairwise_least_squares(x, labels, 3), x, 3)
         Array([0, 1, 2], dtype=int32)
     """
+    require_positive_int("baselines.pairwise_predict", "classes", classes, 2)
     features = accumulate(jnp.asarray(x))
     weights = jnp.asarray(w, features.dtype)
     first, second = _pairs(classes)
@@ -135,7 +137,7 @@ def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -
         (N, k) int32, which points, the nearest first; of points equally near the first.
 
     Raises:
-        ValueError: shapes do not fit, or k is not in 1 .. M.
+        ValueError: shapes do not fit, k is not in 1 .. M, or a query or a point is known not to be finite.
 
     Reference:
         Cover & Hart (1967), Nearest neighbor pattern classification.
@@ -152,6 +154,13 @@ def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -
             f"baselines.nearest: expected x (N, D) and points (M, D), got {queries.shape} and {stored.shape}. Images "
             "become rows by x.reshape(len(x), -1)."
         )
+    for name, rows in (("x", queries), ("points", stored)):
+        known = concrete_array(rows)
+        if known is not None and not np.isfinite(known).all():
+            row = int(np.argmin(np.isfinite(known).all(axis=1)))
+            raise ValueError(
+                f"baselines.nearest: {name} must be finite, but row {row} is not. Leave such rows out, or fill them in."
+            )
     if require_positive_int("baselines.nearest", "k", k) > stored.shape[0]:
         raise ValueError(f"baselines.nearest: k must be at most the number of points, {stored.shape[0]}, got {k}.")
     size = min(require_positive_int("baselines.nearest", "batch_size", batch_size), queries.shape[0])
@@ -169,7 +178,8 @@ def vote(labels: ArrayLike, classes: int) -> Array:
         (N,) int32.
 
     Raises:
-        ValueError: not of two axes.
+        ValueError: not of two axes, no neighbour, or a label is known to be out of range.
+        TypeError: labels are not integers.
 
     Reference:
         Cover & Hart (1967), Nearest neighbor pattern classification.
@@ -179,8 +189,10 @@ def vote(labels: ArrayLike, classes: int) -> Array:
         Array([2, 0, 0], dtype=int32)
     """
     neighbours = jnp.asarray(labels)
-    if neighbours.ndim != 2:
-        raise ValueError(f"baselines.vote: labels must have shape (N, k), got {neighbours.shape}.")
+    if neighbours.ndim != 2 or not neighbours.shape[1]:
+        raise ValueError(f"baselines.vote: labels must have shape (N, k), k >= 1, got {neighbours.shape}.")
+    require_positive_int("baselines.vote", "classes", classes)
+    neighbours, _ = as_labels("baselines.vote", neighbours, neighbours.shape, classes)
     k = neighbours.shape[1]
     member = neighbours[:, :, None] == jnp.arange(classes)[None, None, :]
     # A vote counts k + 1; what is taken off for the rank of the class's nearest, at most k, only parts equals.
@@ -193,7 +205,7 @@ def _classified(where: str, x: ArrayLike, labels: ArrayLike, classes: int, ridge
     """Features (N, D) and labels (N,), checked."""
     features, targets = as_examples(where, x, labels)
     require_positive_int(where, "classes", classes, 2)
-    require_between(where, "ridge", ridge, 0, float("inf"))
+    require_positive(where, "ridge", ridge)
     return features, as_labels(where, targets, targets.shape, classes)[0]
 
 

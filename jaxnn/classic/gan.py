@@ -6,6 +6,7 @@ loss is the non-saturating -E log D(G(z)), which has a gradient where D is sure 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
@@ -15,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import losses, models, optim
-from jaxnn.checks import require_key, require_positive_int
+from jaxnn.checks import require_between, require_function, require_key, require_positive_int
 from jaxnn.layers import Layer, Sigmoid
+from jaxnn.losses.base import concrete_array
 from jaxnn.train import minmax
+from jaxnn.train.arguments import require_positive
 from jaxnn.types import Array, ArrayLike, Key, Params, Scalar
 
 Draw: TypeAlias = Callable[[Key, int], Array]
@@ -66,12 +69,18 @@ def make(dimensions: int, *, latent: int = 2, hidden: Sequence[int] = (64, 64), 
         hidden: units of the hidden layers, of both.
         unit: whether examples lie in [0, 1]; a sigmoid then ends the generator.
 
+    Raises:
+        TypeError: hidden is no sequence, or a number is not whole.
+        ValueError: a number is less than 1.
+
     Example:
         >>> gan = make(64, latent=16, hidden=(32,), unit=True)
         >>> len(gan.generator.parts), len(gan.discriminator.parts)
         (5, 4)
     """
     latent = require_positive_int("gan.make", "latent", latent)
+    if np.ndim(hidden) != 1:
+        raise TypeError(f"gan.make: hidden must be a sequence of ints, such as (32,), got {hidden!r}.")
     generator = models.mlp([latent, *hidden, dimensions])
     if unit:
         generator = models.serial(*generator.parts, Sigmoid)
@@ -166,6 +175,10 @@ def run(
     Returns:
         (state at the end, samples (looks + 1, shown, D), the start's first).
 
+    Raises:
+        TypeError: rule is no Rule, draw no function, key no typed key, or a number not whole.
+        ValueError: a number is less than 1, key is None, or draw(key, n) is not (n, D).
+
     Example:
         >>> gan, rule = make(2), RULES["alternating"]
         >>> def trained(key):
@@ -174,10 +187,16 @@ def run(
         >>> samples.shape
         (4, 5, 2)
     """
+    if not isinstance(rule, Rule):
+        raise TypeError(f'gan.run: rule must be a Rule, such as gan.RULES["alternating"], got {rule!r}.')
+    require_function("gan.run", "draw", draw, "gan.ring or, for rows of an array, gan.from_examples(x)", optional=False)
+    require_key("gan.run", key)
     steps = require_positive_int("gan.run", "steps", steps)
     looks = require_positive_int("gan.run", "looks", looks)
+    batch_size = require_positive_int("gan.run", "batch_size", batch_size)
+    shown = require_positive_int("gan.run", "shown", shown)
     noise_key, looks_key = jax.random.split(key)
-    dimensions = jax.eval_shape(lambda key: draw(key, 1), key).shape[1]
+    dimensions = _dimensions(draw, key)
     step = rule.make_step(non_saturating(gan), rule.opt, rule.opt)
     noise = jax.random.normal(noise_key, (shown, gan.latent))
 
@@ -235,6 +254,10 @@ def coverage(
     Returns:
         Coverage. Samples that are not finite are at no mode.
 
+    Raises:
+        ValueError: shapes do not fit, there is no sample or no centre, deviation or within is known not to be > 0, or
+            least not to lie in [0, 1].
+
     Reference:
         Srivastava, Valkov, Russell, Gutmann & Sutton 2017, "VEEGAN: Reducing mode collapse in GANs using implicit
         variational learning" (samples within 3 deviations; there a single one finds a mode).
@@ -243,7 +266,16 @@ def coverage(
         >>> coverage(jnp.array([[0.1, 0.0], [0.0, 0.2], [5.0, 5.0]]), jnp.array([[0.0, 0.0], [9.0, 9.0]]))
         Coverage(found=Array(1, dtype=int32), quality=Array(0.6666667, dtype=float32))
     """
+    require_positive("gan.coverage", "deviation", deviation)
+    require_positive("gan.coverage", "within", within)
+    require_between("gan.coverage", "least", least, 0, 1)
     samples, centres = jnp.asarray(samples), jnp.asarray(centres)
+    fits = samples.ndim >= 2 and centres.ndim == 2 and samples.shape[-1] == centres.shape[-1]
+    if not fits or not samples.shape[-2] or not len(centres):
+        raise ValueError(
+            "gan.coverage: expected samples (..., n, D) and centres (K, D), n >= 1 and K >= 1, got "
+            f"{samples.shape} and {centres.shape}."
+        )
     distances = jnp.linalg.norm(samples[..., None, :] - centres, axis=-1)
     at = (distances <= within * deviation).astype(jnp.float32)
     enough = jnp.mean(at, axis=-2) >= jnp.maximum(least, 1e-9)
@@ -253,11 +285,23 @@ def coverage(
 def from_examples(x: ArrayLike) -> Draw:
     """A `Draw` of rows of x (N, ...), flattened, with replacement.
 
+    Raises:
+        ValueError: there is no row, or one is known not to be finite.
+
     Example:
         >>> from_examples(jnp.zeros((5, 2, 2)))(jax.random.key(0), 3).shape
         (3, 4)
     """
-    rows = jnp.asarray(x).reshape(len(x), -1)
+    examples = jnp.asarray(x)
+    if examples.ndim == 0 or 0 in examples.shape:
+        raise ValueError(f"gan.from_examples: expected examples x (N, ...), N >= 1, got {examples.shape}.")
+    rows = examples.reshape(len(examples), -1)
+    known = concrete_array(rows)
+    if known is not None and not np.isfinite(known).all():
+        row = int(np.argmin(np.isfinite(known).all(axis=1)))
+        raise ValueError(
+            f"gan.from_examples: x must be finite, but row {row} is not. Leave such rows out, or fill them in."
+        )
     return lambda key, n: rows[jax.random.randint(key, (n,), 0, len(rows))]
 
 
@@ -272,10 +316,31 @@ def nearest_labels(samples: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     Returns:
         (n,), of y's dtype.
 
+    Raises:
+        ValueError: shapes do not fit, or there is no example.
+
     Example:
         >>> nearest_labels(jnp.array([[0.9]]), jnp.array([[0.0], [1.0]]), jnp.array([7, 8]))
         Array([8], dtype=int32)
     """
-    samples, rows = jnp.asarray(samples), jnp.asarray(x).reshape(len(x), -1)
+    samples, examples, labels = jnp.asarray(samples), jnp.asarray(x), jnp.asarray(y)
+    entries = math.prod(examples.shape[1:])
+    if not examples.size or labels.shape != examples.shape[:1] or samples.ndim != 2 or samples.shape[1] != entries:
+        raise ValueError(
+            "gan.nearest_labels: expected samples (n, D), examples x (N, ...) of D entries each, N >= 1, and a label "
+            f"for each, y (N,); got {samples.shape}, {examples.shape} and {labels.shape}."
+        )
+    rows = examples.reshape(len(examples), -1)
     squares = jnp.sum(rows**2, axis=1)[None] - 2 * jnp.matmul(samples, rows.T, precision="highest")
-    return jnp.asarray(y)[jnp.argmin(squares, axis=1)]
+    return labels[jnp.argmin(squares, axis=1)]
+
+
+def _dimensions(draw: Draw, key: Key) -> int:
+    """D of the examples that `draw` makes."""
+    shape = jax.tree.map(jnp.shape, jax.eval_shape(lambda key: draw(key, 1), key))
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 1:
+        raise ValueError(
+            f"gan.run: draw(key, n) must give n examples, (n, D); for n = 1 it gave shape {shape}. "
+            "gan.from_examples(x) draws from an array, its examples flattened."
+        )
+    return int(shape[1])

@@ -14,7 +14,7 @@ from jaxnn.data import Dataset
 from jaxnn.initializers import normal, uniform
 from jaxnn.layers import Dense, Layer, Tanh
 from jaxnn.train import FitResult
-from jaxnn.types import Array, DType, Key, Loss, Params, Scalar, Shape, State
+from jaxnn.types import Array, ArrayLike, DType, Key, Loss, Params, Scalar, Shape, State
 
 
 class Mixture(NamedTuple):
@@ -114,16 +114,25 @@ def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 400
 def mixture_at(net: Layer, params: Params, state: State, x: Array) -> Mixture:
     """The mixtures that a network of `fit_mixture` puts out at inputs x (N, 1).
 
+    Raises:
+        ValueError: the network does not put out three numbers for each component.
+
     Example:
         >>> net, result = fit_mixture(inverse_problem(jax.random.key(0), 100), key=jax.random.key(1), epochs=1)
         >>> mixture_at(net, result.params, result.state, jnp.zeros((4, 1))).weights.shape
         (4, 3)
     """
-    logits, means, log_scale = jnp.split(net.predict(params, state, x), 3, axis=-1)
+    outputs = net.predict(params, state, x)
+    if outputs.shape[-1] % 3:
+        raise ValueError(
+            "mixture_at: net must put out three numbers for each component, as the net of fit_mixture does; got "
+            f"outputs {outputs.shape}."
+        )
+    logits, means, log_scale = jnp.split(outputs, 3, axis=-1)
     return Mixture(jax.nn.softmax(logits), means, jnp.exp(log_scale))
 
 
-def density(mixture: Mixture, y: Array) -> Array:
+def density(mixture: Mixture, y: ArrayLike) -> Array:
     """p(y | x) = sum_m a_m N(y; mu_m, sigma_m^2).
 
     Args:
@@ -133,11 +142,17 @@ def density(mixture: Mixture, y: Array) -> Array:
     Returns:
         (N, T).
 
+    Raises:
+        ValueError: y has not one axis.
+
     Example:
         >>> one = Mixture(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.ones((1, 1)))
         >>> density(one, jnp.zeros(1)).round(4)
         Array([[0.3989]], dtype=float32)
     """
+    y = jnp.asarray(y)
+    if y.ndim != 1:
+        raise ValueError(f"density: y must have shape (T,), got {y.shape}. One number becomes [y], a column y[:, 0].")
     weights, means, deviations = (values[:, None, :] for values in mixture)
     scaled = (y[None, :, None] - means) / deviations
     return jnp.sum(weights * jnp.exp(-0.5 * scaled**2) / (deviations * jnp.sqrt(2 * jnp.pi)), axis=-1)

@@ -88,12 +88,16 @@ def approximate(
 
     Args:
         function: x (T,) -> y (T,), continuous.
-        widths: hidden units, each at least 1.
+        widths: hidden units, one or more numbers, each at least 1.
         seeds: R, of initial weights and order.
         epochs: of 4 steps.
 
     Returns:
         Approximations.
+
+    Raises:
+        TypeError: widths is no sequence, or a number in it or of seeds is not whole.
+        ValueError: widths is empty, or a width or seeds is less than 1.
 
     Reference:
         Cybenko, G. (1989). Approximation by superpositions of a sigmoidal function.
@@ -103,6 +107,11 @@ def approximate(
         >>> approximate(widths=(2,), seeds=3, epochs=1).rms.shape
         (1, 3)
     """
+    if np.ndim(widths) != 1:
+        raise TypeError(f"approximate: widths must be a sequence of ints, such as (8,), got {widths!r}.")
+    if not len(widths):
+        raise ValueError("approximate: widths must hold at least one number of hidden units, such as (8,), got none.")
+    widths = [require_positive_int("approximate", "each of widths", width) for width in widths]
     x = jnp.linspace(-1, 1, POINTS)
     y = function(x)
     keys = jax.random.split(jax.random.key(0), require_positive_int("approximate", "seeds", seeds))

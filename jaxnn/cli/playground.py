@@ -32,7 +32,7 @@ class PlaygroundConfig:
     activation: Literal["relu", "tanh", "sigmoid", "linear"] = "tanh"
     """Activation of the hidden units."""
     learning_rate: float = DEFAULTS.learning_rate
-    """Learning rate of gradient descent."""
+    """Learning rate of gradient descent, > 0."""
     batch_size: int = DEFAULTS.batch_size
     """Examples in each step."""
     noise: float = DEFAULTS.noise
@@ -42,7 +42,7 @@ class PlaygroundConfig:
     regularization: Regularization = DEFAULTS.regularization
     """Penalty on the weights; a weight that l1 carries over 0 stays 0."""
     regularization_rate: float = DEFAULTS.regularization_rate
-    """Strength of the penalty."""
+    """Strength of the penalty l1 or l2."""
     epochs: int = DEFAULTS.epochs
     """Passes through the training points."""
     seed: int = DEFAULTS.seed

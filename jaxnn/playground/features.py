@@ -34,13 +34,15 @@ FEATURES = MappingProxyType(
 
 
 def require_features(where: str, names: Sequence[str]) -> None:
-    """Raise ValueError unless these are names of `FEATURES`, at least one and none twice.
+    """Raise ValueError unless these are names of `FEATURES`, at least one and none twice; TypeError for one string.
 
     Example:
         >>> require_features("playground", ("x", "cosx"))
         Traceback (most recent call last):
         ValueError: playground: no feature 'cosx'; there are: x, y, x2, y2, xy, sinx, siny.
     """
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(f'{where}: features must be a tuple of names, such as ("x", "y"), got {names!r}.')
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
         raise ValueError(f"{where}: no feature {unknown[0]!r}; there are: {', '.join(FEATURES)}.")
@@ -60,7 +62,7 @@ def featurize(names: Sequence[str], points: Array) -> Array:
 
     Raises:
         ValueError: an unknown name, one twice, none at all, or points not of shape (N, 2).
-        TypeError: points are not floating.
+        TypeError: points are not floating, or names is one string.
 
     Example:
         >>> featurize(("x", "y2", "xy"), jnp.array([[2.0, 3.0]]))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxnn.layers import Dense, Layer
 from jaxnn.playground.data import MAX_NOISE, SOURCES, Problem
 from jaxnn.playground.features import featurize, require_features
 from jaxnn.playground.penalties import Regularization, make_optimizer
+from jaxnn.train.arguments import require_positive
 from jaxnn.train.step import scan_epoch
 from jaxnn.types import Array, Key, Params
 
@@ -56,12 +57,14 @@ class Settings:
         batch_size: examples in each step.
         noise: nu in [0, 0.5].
         train_ratio: the share of points to train on, in [0.1, 0.9]; the others are the test set.
-        regularization, regularization_rate: the penalty and its strength.
+        regularization: the penalty, "none", "l1" or "l2".
+        regularization_rate: its strength, >= 0; 0 with "none".
         epochs: passes through the training points.
         seed: whole number >= 0: points, split, first weights and order follow from it.
 
     Raises:
-        ValueError: a name that does not exist, or a number out of range.
+        ValueError: a name that does not exist, a number out of range, or a strength without a penalty.
+        TypeError: features or hidden is no tuple, or a number is none.
 
     Example:
         >>> Settings(data="spiral", hidden=(8, 8)).problem
@@ -86,7 +89,8 @@ class Settings:
             raise ValueError(f"playground: no data set {self.data!r}; there are: {', '.join(SOURCES)}.")
         require_features("playground", self.features)
         require_network("playground", self.hidden, self.activation)
-        make_optimizer(self.regularization, self.learning_rate, self.regularization_rate)
+        require_positive("playground", "learning_rate", self.learning_rate)
+        require_penalty("playground", self.regularization, self.regularization_rate)
         require_between("playground", "noise", self.noise, 0, MAX_NOISE)
         require_between("playground", "train_ratio", self.train_ratio, 0.1, 0.9)
         require_positive_int("playground", "batch_size", self.batch_size)
@@ -127,20 +131,40 @@ class Run(NamedTuple):
 
 
 def require_network(where: str, hidden: tuple[int, ...], activation: str) -> None:
-    """Raise ValueError unless the page has room for such a network and its activation exists.
+    """Raise ValueError unless the page has room for such a network and its activation exists; TypeError for no tuple.
 
     Example:
         >>> require_network("playground", (9,), "tanh")
         Traceback (most recent call last):
         ValueError: playground: hidden must be at most 6 layers of 1 to 8 units each, got 9.
     """
-    if len(hidden) > MAX_LAYERS or any(not 1 <= units <= MAX_UNITS for units in hidden):
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+        raise TypeError(f"{where}: hidden must be a tuple of ints, such as (8,), got {hidden!r}.")
+    if len(hidden) > MAX_LAYERS or any(units not in range(1, MAX_UNITS + 1) for units in hidden):
         got = ",".join(map(str, hidden))
         raise ValueError(
             f"{where}: hidden must be at most {MAX_LAYERS} layers of 1 to {MAX_UNITS} units each, got {got}."
         )
     if activation not in ACTIVATIONS:
         raise ValueError(f"{where}: no activation {activation!r}; there are: {', '.join(ACTIVATIONS)}.")
+
+
+def require_penalty(where: str, regularization: Regularization, rate: float) -> None:
+    """Raise ValueError unless the penalty exists and its strength is >= 0, and 0 where there is no penalty.
+
+    Example:
+        >>> require_penalty("playground", "none", 0.1)
+        Traceback (most recent call last):
+        ValueError: playground: regularization_rate 0.1 has no effect with regularization 'none'. Choose l1 or l2.
+    """
+    known = get_args(Regularization)
+    if regularization not in known:
+        raise ValueError(f"{where}: regularization must be one of {', '.join(known)}, got {regularization!r}.")
+    require_between(where, "regularization_rate", rate, 0, float("inf"), open_high=True)
+    if regularization == "none" and rate > 0:
+        raise ValueError(
+            f"{where}: regularization_rate {rate:g} has no effect with regularization 'none'. Choose l1 or l2."
+        )
 
 
 def network(hidden: tuple[int, ...], activation: str, problem: Problem) -> Layer:
@@ -156,6 +180,7 @@ def network(hidden: tuple[int, ...], activation: str, problem: Problem) -> Layer
 
     Raises:
         ValueError: more layers or units than the page has room for, or no such activation.
+        TypeError: hidden is no tuple.
 
     Example:
         >>> net = network((4, 2), "tanh", "classification")

@@ -9,18 +9,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_function
+from jaxnn.checks import concrete_number, require_floating, require_function, require_number
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
-from jaxnn.types import Array, Loss, Params, State
+from jaxnn.types import Array, Loss, Params, PyTree, State
 
 __all__ = [
     "CHUNK_ENTRIES",
     "as_pair",
+    "require_floating_leaves",
     "require_function",
     "require_metrics",
     "require_net",
     "require_optimizer",
+    "require_positive",
     "require_rules",
     "require_targets",
 ]
@@ -29,10 +31,25 @@ CHUNK_ENTRIES = 2**22
 """How many zeros stand in for outputs at a time while labels are looked at."""
 
 
-def require_optimizer(where: str, opt: Any) -> None:
+def require_optimizer(where: str, opt: Any, name: str = "opt") -> None:
     """Raise TypeError unless `opt` has init and update."""
     if not (hasattr(opt, "init") and hasattr(opt, "update")):
-        raise TypeError(f"{where}: opt must be an optimizer, such as optim.adam(1e-3), got {opt!r}.")
+        raise TypeError(f"{where}: {name} must be an optimizer, such as optim.adam(1e-3), got {opt!r}.")
+
+
+def require_positive(where: str, name: str, value: Any) -> None:
+    """Raise ValueError unless the value is one finite number > 0, TypeError if it is no number; a traced one passes."""
+    require_number(where, name, value)
+    number = concrete_number(value)
+    if number is not None and not 0 < number < math.inf:
+        raise ValueError(f"{where}: {name} must be a finite number > 0, got {number:g}.")
+
+
+def require_floating_leaves(where: str, name: str, values: PyTree) -> None:
+    """Raise TypeError unless every leaf, which has a dtype, is floating: no gradient leads to an integer."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(values):
+        remedy = "Say 1.0 instead of 1, or convert it: x.astype(jnp.float32)."
+        require_floating(where, name + jax.tree_util.keystr(path), leaf.dtype, remedy)
 
 
 def require_metrics(where: str, metrics: Any) -> None:

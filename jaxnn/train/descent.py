@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import tree
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import require_between, require_floating, require_positive_int
 from jaxnn.optim import Optimizer, apply_updates
 from jaxnn.optim.base import call_update
-from jaxnn.train.arguments import require_function, require_optimizer
+from jaxnn.train.arguments import require_floating_leaves, require_function, require_optimizer
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 Objective: TypeAlias = Callable[[Params], Array]
@@ -75,13 +75,15 @@ def minimize(
         opt: optimizer; receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn` and `obj_fn`.
         start: pytree of floating arrays.
         steps: how many at most, >= 0.
-        value_tolerance, grad_tolerance: 0 switches a test off; may be traced.
+        value_tolerance, grad_tolerance: >= 0; 0 switches a test off; may be traced.
 
     Returns:
         Iterate. Under `jax.vmap` over starts each has its own count of steps; those that have ended wait for the rest.
 
     Raises:
-        TypeError, ValueError: f is no function or returns no scalar; steps negative.
+        TypeError: f is no function or returns no floating number, opt is no optimizer, or a leaf of start is not
+            floating.
+        ValueError: f returns no scalar, or steps or a tolerance is negative.
 
     Reference:
         Cauchy 1847, "Méthode générale pour la résolution des systèmes d'équations simultanées" (the descent).
@@ -169,19 +171,20 @@ def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
     Args:
         points: (..., d).
         candidates: (M, d), such as `landscape.minima`.
-        tolerance: the Euclidean distance, in the units of the points, beyond which a point is at none of them.
+        tolerance: >= 0, the Euclidean distance, in the units of the points, beyond which a point is at none of them.
 
     Returns:
         (...) int32: the index of the nearest candidate, -1 where none is within the tolerance or the point is not
         finite.
 
     Raises:
-        ValueError: the last axes differ, or there is no candidate.
+        ValueError: the last axes differ, there is no candidate, or the tolerance is negative.
 
     Example:
         >>> nearest(jnp.array([[0.1], [0.9], [5.0]]), jnp.array([[0.0], [1.0]]), tolerance=0.5)
         Array([ 0,  1, -1], dtype=int32)
     """
+    require_between("nearest", "tolerance", tolerance, 0, float("inf"))
     points = jnp.asarray(points)
     candidates = jnp.asarray(candidates, points.dtype)
     if candidates.ndim != 2 or not len(candidates) or points.shape[-1:] != candidates.shape[1:]:
@@ -207,15 +210,20 @@ def _run(
     """The first iterate, and the step from one to the next."""
     require_function("minimize", "f", f, "landscapes.rosenbrock()", optional=False)
     require_optimizer("minimize", opt)
+    require_between("minimize", "value_tolerance", value_tolerance, 0, float("inf"))
+    require_between("minimize", "grad_tolerance", grad_tolerance, 0, float("inf"))
 
     # optax's line searches reject an extra argument that value_fn does not name.
     def value_fn(x: PyTree, grad_fn: Any = None, obj_fn: Any = None) -> Array:
         return f(x)
 
     x = jax.tree.map(jnp.asarray, start)
-    shape = jax.tree.map(jnp.shape, jax.eval_shape(f, x))
+    require_floating_leaves("minimize", "start", x)
+    found = jax.eval_shape(f, x)
+    shape = jax.tree.map(jnp.shape, found)
     if shape != ():
         raise ValueError(f"minimize: f must return one number, got shape {shape}. For many starts use jax.vmap.")
+    require_floating("minimize", "the value of f", found.dtype, "Compute it from x in floating point.")
     value_and_grad, grad_fn = jax.value_and_grad(value_fn), jax.grad(value_fn)
 
     def advance(at: Iterate) -> Iterate:

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import require_floating, require_positive_int
 from jaxnn.optim import Optimizer, apply_updates
-from jaxnn.train.arguments import require_function, require_optimizer
+from jaxnn.train.arguments import require_floating_leaves, require_function, require_optimizer
 from jaxnn.types import Array, PyTree
 
 
@@ -72,14 +72,22 @@ def zero_sum(objective: Callable[..., Array]) -> Game:
 def init(x: PyTree, y: PyTree, x_opt: Optimizer, y_opt: Optimizer) -> GameState:
     """The state at the start.
 
+    Args:
+        x, y: the players, pytrees of floating numbers or arrays.
+        x_opt, y_opt: an optimizer for each.
+
+    Raises:
+        TypeError: a leaf of a player is not floating, or an optimizer is none.
+
     Example:
         >>> from jaxnn import optim
         >>> init(1.0, jnp.ones(2), optim.sgd(0.1), optim.sgd(0.1)).y
         Array([1., 1.], dtype=float32)
     """
-    require_optimizer("minmax.init", x_opt)
-    require_optimizer("minmax.init", y_opt)
+    _require_optimizers("minmax.init", x_opt, y_opt)
     x, y = jax.tree.map(jnp.asarray, (x, y))
+    require_floating_leaves("minmax.init", "x", x)
+    require_floating_leaves("minmax.init", "y", y)
     return GameState(x, y, x_opt.init(x), y_opt.init(y))
 
 
@@ -95,6 +103,10 @@ def simultaneous(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
 
     Returns:
         Step.
+
+    Raises:
+        TypeError: game is no Game, or an optimizer is none; by the step, a loss that returns no floating number.
+        ValueError: by the step, a loss that returns more than one number.
 
     Reference:
         Arrow, Hurwicz & Uzawa 1958, "Studies in Linear and Non-Linear Programming" (the step); Daskalakis, Ilyas,
@@ -139,10 +151,10 @@ def alternating(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
     _require("alternating", game, x_opt, y_opt)
 
     def step(state: GameState, *data: Any) -> GameState:
-        gradient = jax.grad(game.x_loss, 0)(state.x, state.y, *data)
+        gradient = _gradient(game, 0, state.x, state.y, data)
         updates, x_state = x_opt.update(gradient, state.x_state, state.x)
         x = apply_updates(state.x, updates)
-        gradient = jax.grad(game.y_loss, 1)(x, state.y, *data)
+        gradient = _gradient(game, 1, x, state.y, data)
         updates, y_state = y_opt.update(gradient, state.y_state, state.y)
         return GameState(x, apply_updates(state.y, updates), x_state, y_state)
 
@@ -189,12 +201,16 @@ def play(step: Step, state: GameState, steps: int) -> tuple[PyTree, PyTree]:
     """The whole way of a game without data: one `lax.scan`.
 
     Args:
-        step: one of the above.
-        state: the start.
+        step: as `simultaneous`, `alternating` or `extragradient` makes it.
+        state: the start, of `init`.
         steps: how many, >= 0.
 
     Returns:
         (x, y), leaves (steps + 1, ...), the start first.
+
+    Raises:
+        TypeError: step is no function, or state no GameState.
+        ValueError: steps negative.
 
     Example:
         >>> from jaxnn import optim
@@ -203,6 +219,14 @@ def play(step: Step, state: GameState, steps: int) -> tuple[PyTree, PyTree]:
         >>> x
         Array([1., 1., 0.], dtype=float32)
     """
+    if not callable(step):
+        raise TypeError(
+            f"minmax.play: step must be a step, as minmax.simultaneous(game, x_opt, y_opt) makes it, got {step!r}."
+        )
+    if not isinstance(state, GameState):
+        raise TypeError(
+            f"minmax.play: state must be a GameState, as minmax.init(x, y, x_opt, y_opt) makes it, got {state!r}."
+        )
     steps = require_positive_int("minmax.play", "steps", steps, 0)
     last, (x, y) = jax.lax.scan(lambda at, _: (step(at), (at.x, at.y)), state, length=steps)
     return jax.tree.map(lambda way, end: jnp.concatenate([way, end[None]]), (x, y), (last.x, last.y))
@@ -210,7 +234,24 @@ def play(step: Step, state: GameState, steps: int) -> tuple[PyTree, PyTree]:
 
 def _gradients(game: Game, x: PyTree, y: PyTree, data: tuple[Any, ...]) -> tuple[PyTree, PyTree]:
     """Each player's gradient of its own loss."""
-    return jax.grad(game.x_loss, 0)(x, y, *data), jax.grad(game.y_loss, 1)(x, y, *data)
+    return _gradient(game, 0, x, y, data), _gradient(game, 1, x, y, data)
+
+
+def _gradient(game: Game, player: int, x: PyTree, y: PyTree, data: tuple[Any, ...]) -> PyTree:
+    """The gradient of a player's own loss, x being 0 and y 1; a loss that is not one floating number is named."""
+
+    def checked(*arguments: Any) -> Array:
+        value, name = game[player](*arguments), Game._fields[player]
+        shape = jax.tree.map(jnp.shape, value)
+        if shape != ():
+            raise ValueError(
+                f"minmax: the losses must return one number, got shape {shape} from {name}. Take the mean or the sum."
+            )
+        remedy = "Compute it from the players in floating point."
+        require_floating("minmax", f"the value of {name}", jnp.result_type(value), remedy)
+        return value
+
+    return jax.grad(checked, player)(x, y, *data)
 
 
 def _moved(state: GameState, x_opt: Optimizer, y_opt: Optimizer, x_grad: PyTree, y_grad: PyTree) -> GameState:
@@ -223,5 +264,9 @@ def _moved(state: GameState, x_opt: Optimizer, y_opt: Optimizer, x_grad: PyTree,
 def _require(where: str, game: Any, x_opt: Any, y_opt: Any) -> None:
     if not isinstance(game, Game):
         raise TypeError(f"{where}: game must be a Game, such as minmax.zero_sum(lambda x, y: x * y), got {game!r}.")
-    require_optimizer(where, x_opt)
-    require_optimizer(where, y_opt)
+    _require_optimizers(where, x_opt, y_opt)
+
+
+def _require_optimizers(where: str, x_opt: Any, y_opt: Any) -> None:
+    require_optimizer(where, x_opt, "x_opt")
+    require_optimizer(where, y_opt, "y_opt")

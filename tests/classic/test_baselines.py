@@ -109,11 +109,21 @@ def test_promotions_are_strict() -> None:
     ("call", "text"),
     [
         (lambda: baselines.least_squares(X, LABELS, 2), r"labels must lie in \[0, 2\), got 2"),
-        (lambda: baselines.least_squares(X, LABELS, CLASSES, ridge=-1.0), "ridge must lie in"),
+        (lambda: baselines.least_squares(X, LABELS, CLASSES, ridge=-1.0), "ridge must be a finite number > 0, got -1"),
+        (lambda: baselines.least_squares(X, LABELS, CLASSES, ridge=0), "ridge must be a finite number > 0, got 0"),
+        (lambda: baselines.pairwise_least_squares(X, LABELS, CLASSES, ridge=0.0), "ridge must be a finite number > 0"),
+        (lambda: baselines.pairwise_predict(np.ones((5, 0)), X, 1), "classes must be at least 2, got 1"),
+        (lambda: baselines.nearest([[1.0] * 5, [np.nan] * 5], X, k=1), "x must be finite, but row 1 is not"),
+        (lambda: baselines.nearest(X, [[1.0] * 5, [np.inf] * 5], k=1), "points must be finite, but row 1 is not"),
         (lambda: baselines.pairwise_predict(np.ones((5, 4)), X, CLASSES), "w must have 3 columns"),
         (lambda: baselines.nearest(X, X[:, :2], k=1), r"got \(50, 5\) and \(50, 2\)"),
         (lambda: baselines.nearest(X, X, k=51), "k must be at most the number of points, 50, got 51"),
         (lambda: baselines.vote(np.zeros(3, int), 2), r"must have shape \(N, k\)"),
+        (lambda: baselines.vote(np.zeros((3, 0), int), 2), r"must have shape \(N, k\), k >= 1, got \(3, 0\)"),
+        (lambda: baselines.vote(np.zeros((3, 2)), 2), "labels must have an integer dtype, got float32"),
+        (lambda: baselines.vote(np.array([[0, 2]]), 2), r"labels must lie in \[0, 2\), got 2 at index \(0, 1\)"),
+        (lambda: baselines.vote(np.array([[0, -1]]), 2), r"labels must lie in \[0, 2\), got -1"),
+        (lambda: baselines.vote(np.zeros((3, 2), int), 0), "classes must be at least 1, got 0"),
     ],
 )
 def test_bad_input_is_named(call: Any, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -138,15 +139,54 @@ def test_images_lie_between_0_and_1() -> None:
     assert 0 <= float(samples.min()) < float(samples.max()) <= 1
 
 
-def test_bad_input_is_named() -> None:
-    key = jax.random.key(0)
-    with pytest.raises(ValueError, match="latent must be at least 1, got 0"):
-        gan.make(2, latent=0)
-    with pytest.raises(ValueError, match="steps must be at least 1"):
-        gan.run(SMALL, gan.RULES["alternating"], gan.ring, ((), ()), key, steps=0, looks=1)
-    normed = gan.Gan(serial(Dense(4), BatchNorm(), Dense(2)), SMALL.discriminator, 3)
-    with pytest.raises(ValueError, match="running statistics"):
-        gan.start(normed, key, 2)
+def run(**changes: Any) -> Any:
+    """A run of which only what is changed can be wrong."""
+    told = {"rule": gan.RULES["alternating"], "draw": gan.ring, "players": ((), ()), "key": jax.random.key(0)}
+    return gan.run(SMALL, **told | {"steps": 1, "looks": 1} | changes)
+
+
+NORMED = gan.Gan(serial(Dense(4), BatchNorm(), Dense(2)), SMALL.discriminator, 3)
+NAN_IN_ROW_1 = np.array([[0.0, 0.0], [0.0, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "call"),
+    [
+        (ValueError, "latent must be at least 1, got 0", lambda: gan.make(2, latent=0)),
+        (TypeError, r"hidden must be a sequence of ints, such as \(32,\), got 32", lambda: gan.make(2, hidden=32)),  # type: ignore[arg-type]
+        (ValueError, "running statistics", lambda: gan.start(NORMED, jax.random.key(0), 2)),
+        (TypeError, r'rule must be a Rule, such as gan.RULES\["alternating"\]', lambda: run(rule="alternating")),
+        (TypeError, r"draw must be a function, .*gan.from_examples\(x\)", lambda: run(draw=np.ones((5, 2)))),
+        (TypeError, "gan.run: key must be a typed key, got 0", lambda: run(key=0)),
+        (ValueError, "steps must be at least 1", lambda: run(steps=0)),
+        (ValueError, "batch_size must be at least 1, got 0", lambda: run(batch_size=0)),
+        (TypeError, "shown must be an int, got 2.5", lambda: run(shown=2.5)),
+        (ValueError, r"\(n, D\); for n = 1 it gave shape \(1,\)", lambda: run(draw=lambda key, n: jnp.ones(n))),
+        (ValueError, r"it gave shape \(64, 2\)", lambda: run(draw=lambda key, n: jnp.ones((64, 2)))),
+        (ValueError, "it gave shape", lambda: run(draw=lambda key, n: (jnp.ones((n, 2)), jnp.ones(n)))),
+        (ValueError, r"N >= 1, got \(0, 2\)", lambda: gan.from_examples(np.ones((0, 2)))),
+        (ValueError, r"N >= 1, got \(\)", lambda: gan.from_examples(1.0)),
+        (ValueError, "x must be finite, but row 1 is not", lambda: gan.from_examples(NAN_IN_ROW_1)),
+        (ValueError, r"got \(2,\) and \(8, 2\)", lambda: gan.coverage(np.ones(2), CENTRES)),
+        (ValueError, r"got \(5, 1\) and \(8, 2\)", lambda: gan.coverage(np.ones((5, 1)), CENTRES)),
+        (ValueError, r"n >= 1 and K >= 1, got \(0, 2\)", lambda: gan.coverage(np.ones((0, 2)), CENTRES)),
+        (ValueError, r"K >= 1, got \(5, 2\) and \(0, 2\)", lambda: gan.coverage(np.ones((5, 2)), CENTRES[:0])),
+        (ValueError, "deviation must be a finite number > 0", lambda: gan.coverage(CENTRES, CENTRES, deviation=0)),
+        (ValueError, "within must be a finite number > 0", lambda: gan.coverage(CENTRES, CENTRES, within=-1.0)),
+        (ValueError, r"least must lie in \[0, 1\], got 2", lambda: gan.coverage(CENTRES, CENTRES, least=2)),
+        (ValueError, r"and \(7,\)", lambda: gan.nearest_labels(CENTRES, CENTRES, np.arange(7))),
+        (ValueError, "of D entries each", lambda: gan.nearest_labels(CENTRES[:, :1], CENTRES, np.arange(8))),
+        (ValueError, "N >= 1", lambda: gan.nearest_labels(CENTRES, CENTRES[:0], np.arange(0))),
+    ],
+)
+def test_bad_input_is_named(error: type[Exception], text: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_a_deviation_may_be_traced() -> None:
+    found = jax.jit(lambda deviation: gan.coverage(CENTRES, CENTRES, deviation=deviation).found)(0.1)
+    assert int(found) == 8
 
 
 LEAST = {

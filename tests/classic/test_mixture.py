@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jaxnn import losses
 from jaxnn.classic import mixture
+from jaxnn.layers import Tanh
 
 POINTS = mixture.inverse_problem(jax.random.key(0), 500)
 
@@ -77,3 +78,23 @@ def test_density_of_known_mixtures(parts: list[tuple[float, float]]) -> None:
     found = mixture.density(mixture.Mixture(*map(jnp.asarray, (weights, means, deviations))), jnp.array([0.3]))
     each = np.exp(-((0.3 - means) ** 2) / (2 * deviations**2)) / np.sqrt(2 * np.pi * deviations**2)
     np.testing.assert_allclose(found, (weights * each).sum(axis=1)[:, None], rtol=1e-4)
+
+
+ONE = mixture.Mixture(*jnp.ones((3, 1, 1)))
+
+
+def test_a_density_takes_a_list() -> None:
+    np.testing.assert_array_equal(mixture.density(ONE, [0.0, 0.5]), mixture.density(ONE, jnp.array([0.0, 0.5])))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: mixture.mixture_at(Tanh, (), (), jnp.ones((4, 1))), r"three numbers .* fit_mixture .* \(4, 1\)"),
+        (lambda: mixture.density(ONE, 0.5), r"y must have shape \(T,\), got \(\)"),
+        (lambda: mixture.density(ONE, jnp.ones((4, 1))), r"y must have shape \(T,\), got \(4, 1\)"),
+    ],
+)
+def test_bad_input_is_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,6 +25,21 @@ def test_more_units_fit_better() -> None:
     assert few > 0.4
     assert many < 0.2
     np.testing.assert_allclose(found.y, np.sin(3 * np.pi * found.x) + found.x / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("widths", "text"),
+    [
+        (8, r"widths must be a sequence of ints, such as \(8,\), got 8"),
+        ((), "widths must hold at least one number of hidden units"),
+        ((4, 0), "each of widths must be at least 1, got 0"),
+        ((4.5,), "each of widths must be an int, got 4.5"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_named(widths: Any, text: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=text):
+        width.approximate(widths=widths)
 
 
 @pytest.mark.slow

@@ -42,7 +42,9 @@ def numpy_run(params: Any, x: np.ndarray, y: np.ndarray, settings: Settings) -> 
 
 @pytest.mark.parametrize("regularization", ["none", "l2"])
 def test_a_run_is_backpropagation(regularization: str) -> None:
-    settings = full_batch(regularization=regularization, regularization_rate=STRENGTH)
+    settings = full_batch(
+        regularization=regularization, regularization_rate=0.0 if regularization == "none" else STRENGTH
+    )
     with float64():
         done = run(settings)
         x, x_test = (np.asarray(featurize(settings.features, part.x)) for part in done.data)
@@ -133,12 +135,23 @@ def test_divergence_is_reported() -> None:
         ({"noise": 25}, r"noise must lie in \[0, 0.5\], got 25"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"learning_rate": -1.0}, "learning_rate must lie in"),
-        ({"regularization": "l3"}, "no regularization 'l3'"),
-        ({"regularization": "l2", "regularization_rate": -0.1}, "strength must lie in"),
+        ({"hidden": 8}, r"playground: hidden must be a tuple of ints, such as \(8,\), got 8"),
+        ({"hidden": "8"}, "hidden must be a tuple of ints"),
+        ({"hidden": (2.5,)}, "of 1 to 8 units each, got 2.5"),
+        ({"features": "x,y"}, r'playground: features must be a tuple of names, such as \("x", "y"\), got \'x,y\''),
+        ({"features": None}, "features must be a tuple of names"),
+        ({"learning_rate": -1.0}, "playground: learning_rate must be a finite number > 0, got -1"),
+        ({"learning_rate": 0.0}, "playground: learning_rate must be a finite number > 0, got 0"),
+        ({"learning_rate": "0.1"}, "playground: learning_rate must be a real number, got '0.1'"),
+        ({"regularization": "l3"}, "playground: regularization must be one of none, l1, l2, got 'l3'"),
+        (
+            {"regularization": "l2", "regularization_rate": -0.1},
+            r"playground: regularization_rate must lie in \[0, inf",
+        ),
+        ({"regularization_rate": 0.1}, "regularization_rate 0.1 has no effect .* Choose l1 or l2"),
     ],
     ids=str,
 )
 def test_bad_settings_are_named_before_anything_is_computed(changes: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises((ValueError, TypeError), match=text):
         dataclasses.replace(Settings(), **changes)

@@ -209,6 +209,32 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "f must be a function", lambda: train.maximize(3.0, SGD, ONES, steps=1)),  # type: ignore[arg-type]
     (TypeError, "opt must be an optimizer", lambda: train.minimize(QUADRATIC, 0.1, ONES, steps=1)),  # type: ignore[arg-type]
     (ValueError, r"got \(2,\) and \(1, 3\)", lambda: train.nearest(ONES, np.ones((1, 3)), tolerance=1.0)),
+    (
+        TypeError,
+        "start must have a floating dtype, got int32. Say 1.0 instead of 1",
+        lambda: train.minimize(lambda x: x**2, SGD, 1, steps=1),
+    ),
+    (
+        TypeError,
+        r"start\['b'\] must have a floating dtype, got int32",
+        lambda: train.trajectory(lambda p: p["a"] ** 2, SGD, {"a": 1.0, "b": 1}, steps=1),
+    ),
+    (
+        TypeError,
+        "the value of f must have a floating dtype, got int32",
+        lambda: train.minimize(lambda x: jnp.sum(x > 0), SGD, ONES, steps=1),
+    ),
+    (
+        ValueError,
+        r"value_tolerance must lie in \[0, inf\), got -1",
+        lambda: train.minimize(QUADRATIC, SGD, ONES, steps=1, value_tolerance=-1.0),
+    ),
+    (
+        ValueError,
+        "grad_tolerance must lie in .* got nan",
+        lambda: train.maximize(QUADRATIC, SGD, ONES, steps=1, grad_tolerance=np.nan),
+    ),
+    (ValueError, "tolerance must lie in .* got -1", lambda: train.nearest(ONES, np.ones((1, 2)), tolerance=-1)),
     (ValueError, r"candidates \(M, d\), M >= 1", lambda: train.nearest(ONES, np.ones((0, 2)), tolerance=1.0)),
 ]
 

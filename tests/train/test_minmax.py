@@ -217,9 +217,42 @@ def test_play_begins_at_the_start() -> None:
 SGD = optim.sgd(0.1)
 BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "game must be a Game", lambda: minmax.simultaneous(lambda x, y: x * y, SGD, SGD)),  # type: ignore[arg-type]
-    (TypeError, "extragradient: opt must be an", lambda: minmax.extragradient(BILINEAR, SGD, 0.1)),  # type: ignore[arg-type]
+    (TypeError, "extragradient: y_opt must be an", lambda: minmax.extragradient(BILINEAR, SGD, 0.1)),  # type: ignore[arg-type]
     (TypeError, "objective must be a function", lambda: minmax.zero_sum(3)),  # type: ignore[arg-type]
-    (TypeError, "opt must be an optimizer", lambda: minmax.init(1.0, 1.0, 0.1, SGD)),  # type: ignore[arg-type]
+    (TypeError, "init: x_opt must be an optimizer", lambda: minmax.init(1.0, 1.0, 0.1, SGD)),  # type: ignore[arg-type]
+    (TypeError, "init: x must have a floating dtype, got int32", lambda: minmax.init(1, 1.0, SGD, SGD)),
+    (
+        TypeError,
+        r"init: y\[1\] must have a floating dtype, got int32. Say 1.0",
+        lambda: minmax.init(1.0, [1.0, 1], SGD, SGD),
+    ),
+    (
+        ValueError,
+        r"the losses must return one number, got shape \(2,\) from x_loss",
+        lambda: minmax.simultaneous(BILINEAR, SGD, SGD)(minmax.init(np.ones(2), np.ones(2), SGD, SGD)),
+    ),
+    (
+        ValueError,
+        r"the losses must return one number, got shape \(3,\) from y_loss",
+        lambda: minmax.alternating(minmax.Game(lambda x, y: x * y, lambda x, y: x * y * np.ones(3)), SGD, SGD)(
+            minmax.init(1.0, 1.0, SGD, SGD)
+        ),
+    ),
+    (
+        TypeError,
+        "the value of x_loss must have a floating dtype, got int32",
+        lambda: minmax.extragradient(minmax.zero_sum(lambda x, y: 3), SGD, SGD)(minmax.init(1.0, 1.0, SGD, SGD)),  # type: ignore[arg-type, return-value]
+    ),
+    (
+        TypeError,
+        "step must be a step, as minmax.simultaneous",
+        lambda: minmax.play(BILINEAR, minmax.init(1.0, 1.0, SGD, SGD), 1),  # type: ignore[arg-type]
+    ),
+    (
+        TypeError,
+        "state must be a GameState, as minmax.init",
+        lambda: minmax.play(minmax.simultaneous(BILINEAR, SGD, SGD), (1.0, 1.0), 1),  # type: ignore[arg-type]
+    ),
     (ValueError, "steps must be at least 0", lambda: minmax.play(lambda s: s, minmax.init(1.0, 1.0, SGD, SGD), -1)),
 ]
 
