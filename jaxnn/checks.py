@@ -68,6 +68,20 @@ def require_between(where: str, name: str, value: Any, low: float, high: float, 
         raise ValueError(f"{where}: {name} must lie in [{low:g}, {high:g}{end}, got {number:g}.")
 
 
+def require_positive(where: str, name: str, value: Any) -> None:
+    """Raise ValueError unless the value is one finite number > 0, TypeError if it is no number; a traced one passes.
+
+    Example:
+        >>> require_positive("coverage", "deviation", 0.0)
+        Traceback (most recent call last):
+        ValueError: coverage: deviation must be a finite number > 0, got 0.
+    """
+    require_number(where, name, value)
+    number = concrete_number(value)
+    if number is not None and not 0 < number < math.inf:
+        raise ValueError(f"{where}: {name} must be a finite number > 0, got {number:g}.")
+
+
 def require_positive_int(where: str, name: str, value: Any, minimum: int = 1) -> int:
     """`value` as an int; ValueError if it is less than `minimum`, TypeError if it is not a whole number.
 

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import require_positive, require_positive_int
 from jaxnn.classic.neurons import as_examples
 from jaxnn.losses.base import as_labels, concrete_array
 from jaxnn.numerics import accumulate
-from jaxnn.train.arguments import require_positive
 from jaxnn.types import Array, ArrayLike, Scalar
 
 

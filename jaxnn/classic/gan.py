@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import losses, models, optim
-from jaxnn.checks import require_between, require_function, require_key, require_positive_int
+from jaxnn.checks import require_between, require_function, require_key, require_positive, require_positive_int
 from jaxnn.layers import Layer, Sigmoid
 from jaxnn.losses.base import concrete_array
 from jaxnn.train import minmax
-from jaxnn.train.arguments import require_positive
 from jaxnn.types import Array, ArrayLike, Key, Params, Scalar
 
 Draw: TypeAlias = Callable[[Key, int], Array]

@@ -8,7 +8,6 @@ looked at once, by `hidden_units`, after the choice.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,16 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import losses, metrics, models, optim
-from jaxnn.activations import relu
 from jaxnn.checks import require_positive_int
-from jaxnn.classic.trials import Curves, as_settings, as_splits, few_digits, learning_curves, starts
+from jaxnn.classic.trials import Curves, as_settings, as_splits, few_digits, learning_curves, network, plain, starts
 from jaxnn.data import Splits, augment
-from jaxnn.layers import Activation, BatchNorm, Dense, Dropout, Flatten, Layer, Sigmoid
+from jaxnn.layers import BatchNorm, Dense, Dropout, Flatten, Layer, Sigmoid
 from jaxnn.train import EarlyStopping, TrainState
 from jaxnn.types import Array, Key
-
-HIDDEN = 100
-"""Hidden units, unless the function is about them: enough to learn a few hundred digits by heart."""
 
 OPT = optim.adam(3e-3)
 
@@ -336,29 +331,7 @@ def hidden_units(
     return Chosen(errors, np.asarray(test[:, errors.best]))
 
 
-def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None, classes: int = 10) -> Layer:
-    """One hidden layer of ReLUs, with what may follow them; of its units the first `on` count, None for all.
-
-    Example:
-        >>> params, state = network(hidden=3).init(jax.random.key(0), (2,))
-        >>> [network(hidden=3, on=on).predict(params, state, jnp.ones((1, 2))).shape for on in (1, None)]
-        [(1, 10), (1, 10)]
-    """
-
-    def switched(z: Array) -> Array:
-        return relu(z) if on is None else jnp.where(jnp.arange(hidden) < on, relu(z), 0)
-
-    return models.serial(Flatten, Dense(hidden), Activation(switched), *extra, Dense(classes))
-
-
-@functools.cache
-def plain(classes: int) -> Layer:
-    """What most of the functions train, made once, so that it is compiled once."""
-    return network(classes=classes)
-
-
 def _counts(where: str, sizes: Sequence[int]) -> list[int]:
-    """Settings that are whole numbers of at least 1."""
     return [
         require_positive_int(where, "each of sizes", size) for size in as_settings(where, "sizes", sizes, 1, math.inf)
     ]

@@ -1,4 +1,4 @@
-"""Learning curves as pure functions of a key, so that seeds and settings can be vmapped; and a few real digits."""
+"""Learning curves as pure functions of a key, to vmap over seeds and settings; a few real digits; what is trained."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn import data, losses, metrics, train
+from jaxnn import data, losses, metrics, models, train
+from jaxnn.activations import relu
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.data import Dataset, Splits
-from jaxnn.layers import Layer
+from jaxnn.layers import Activation, Dense, Flatten, Layer
 from jaxnn.losses.base import as_labels
 from jaxnn.optim import Optimizer
 from jaxnn.train import TrainState
@@ -27,6 +28,10 @@ LOSS = losses.softmax_cross_entropy
 
 VALIDATION = 800
 """Digits in the validation split of `few_digits`: the standard error of an error of 10% is then 1%."""
+
+
+HIDDEN = 100
+"""Hidden units, unless the function is about them: enough to learn a few hundred digits by heart."""
 
 
 class Curves(NamedTuple):
@@ -123,6 +128,32 @@ def as_settings(where: str, name: str, values: Sequence[float], low: float, high
     for value in values:
         require_between(where, f"each of {name}", value, low, high, open_high=True)
     return list(values)
+
+
+def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None, classes: int = 10) -> Layer:
+    """One hidden layer of ReLUs, with what may follow them; of its units the first `on` count, None for all.
+
+    Example:
+        >>> params, state = network(hidden=3).init(jax.random.key(0), (2,))
+        >>> [network(hidden=3, on=on).predict(params, state, jnp.ones((1, 2))).shape for on in (1, None)]
+        [(1, 10), (1, 10)]
+    """
+
+    def switched(z: Array) -> Array:
+        return relu(z) if on is None else jnp.where(jnp.arange(hidden) < on, relu(z), 0)
+
+    return models.serial(Flatten, Dense(hidden), Activation(switched), *extra, Dense(classes))
+
+
+@functools.cache
+def plain(classes: int) -> Layer:
+    """What most of the functions train, made once, so that it is compiled once.
+
+    Example:
+        >>> plain(3) is plain(3)
+        True
+    """
+    return network(classes=classes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

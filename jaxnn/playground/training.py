@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import backprop, layers, losses, models, train
-from jaxnn.checks import require_between, require_positive_int
+from jaxnn.checks import require_between, require_positive, require_positive_int
 from jaxnn.data import Dataset, Partial, TrainTest, split
 from jaxnn.initializers import constant, uniform
 from jaxnn.layers import Dense, Layer
 from jaxnn.playground.data import MAX_NOISE, SOURCES, Problem
 from jaxnn.playground.features import featurize, require_features
 from jaxnn.playground.penalties import Regularization, make_optimizer
-from jaxnn.train.arguments import require_positive
 from jaxnn.train.step import scan_epoch
 from jaxnn.types import Array, Key, Params
 

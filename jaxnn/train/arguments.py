@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import concrete_number, require_floating, require_function, require_number
+from jaxnn.checks import require_floating, require_function
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
 from jaxnn.types import Array, Loss, Params, PyTree, State
@@ -22,7 +22,6 @@ __all__ = [
     "require_metrics",
     "require_net",
     "require_optimizer",
-    "require_positive",
     "require_rules",
     "require_targets",
 ]
@@ -35,14 +34,6 @@ def require_optimizer(where: str, opt: Any, name: str = "opt") -> None:
     """Raise TypeError unless `opt` has init and update."""
     if not (hasattr(opt, "init") and hasattr(opt, "update")):
         raise TypeError(f"{where}: {name} must be an optimizer, such as optim.adam(1e-3), got {opt!r}.")
-
-
-def require_positive(where: str, name: str, value: Any) -> None:
-    """Raise ValueError unless the value is one finite number > 0, TypeError if it is no number; a traced one passes."""
-    require_number(where, name, value)
-    number = concrete_number(value)
-    if number is not None and not 0 < number < math.inf:
-        raise ValueError(f"{where}: {name} must be a finite number > 0, got {number:g}.")
 
 
 def require_floating_leaves(where: str, name: str, values: PyTree) -> None:
