@@ -15,8 +15,8 @@ import numpy as np
 from jax import lax
 
 from jaxnn.checks import require_positive, require_positive_int
-from jaxnn.classic.neurons import as_examples
-from jaxnn.losses.base import as_labels, concrete_array
+from jaxnn.classic.neurons import as_examples, require_finite
+from jaxnn.losses.base import as_labels
 from jaxnn.numerics import accumulate
 from jaxnn.types import Array, ArrayLike, Scalar
 
@@ -153,13 +153,8 @@ def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -
             f"baselines.nearest: expected x (N, D) and points (M, D), got {queries.shape} and {stored.shape}. Images "
             "become rows by x.reshape(len(x), -1)."
         )
-    for name, rows in (("x", queries), ("points", stored)):
-        known = concrete_array(rows)
-        if known is not None and not np.isfinite(known).all():
-            row = int(np.argmin(np.isfinite(known).all(axis=1)))
-            raise ValueError(
-                f"baselines.nearest: {name} must be finite, but row {row} is not. Leave such rows out, or fill them in."
-            )
+    require_finite("baselines.nearest", "x", queries)
+    require_finite("baselines.nearest", "points", stored)
     if require_positive_int("baselines.nearest", "k", k) > stored.shape[0]:
         raise ValueError(f"baselines.nearest: k must be at most the number of points, {stored.shape[0]}, got {k}.")
     size = min(require_positive_int("baselines.nearest", "batch_size", batch_size), queries.shape[0])

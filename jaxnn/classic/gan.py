@@ -17,8 +17,9 @@ import numpy as np
 
 from jaxnn import losses, models, optim
 from jaxnn.checks import require_between, require_function, require_key, require_positive, require_positive_int
+from jaxnn.classic.baselines import nearest
+from jaxnn.classic.neurons import require_finite
 from jaxnn.layers import Layer, Sigmoid
-from jaxnn.losses.base import concrete_array
 from jaxnn.train import minmax
 from jaxnn.types import Array, ArrayLike, Key, Params, Scalar
 
@@ -295,12 +296,7 @@ def from_examples(x: ArrayLike) -> Draw:
     if examples.ndim == 0 or 0 in examples.shape:
         raise ValueError(f"gan.from_examples: expected examples x (N, ...), N >= 1, got {examples.shape}.")
     rows = examples.reshape(len(examples), -1)
-    known = concrete_array(rows)
-    if known is not None and not np.isfinite(known).all():
-        row = int(np.argmin(np.isfinite(known).all(axis=1)))
-        raise ValueError(
-            f"gan.from_examples: x must be finite, but row {row} is not. Leave such rows out, or fill them in."
-        )
+    require_finite("gan.from_examples", "x", rows)
     return lambda key, n: rows[jax.random.randint(key, (n,), 0, len(rows))]
 
 
@@ -316,7 +312,7 @@ def nearest_labels(samples: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
         (n,), of y's dtype.
 
     Raises:
-        ValueError: shapes do not fit, or there is no example.
+        ValueError: shapes do not fit, there is no example, or a sample or an example is known not to be finite.
 
     Example:
         >>> nearest_labels(jnp.array([[0.9]]), jnp.array([[0.0], [1.0]]), jnp.array([7, 8]))
@@ -329,9 +325,7 @@ def nearest_labels(samples: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
             "gan.nearest_labels: expected samples (n, D), examples x (N, ...) of D entries each, N >= 1, and a label "
             f"for each, y (N,); got {samples.shape}, {examples.shape} and {labels.shape}."
         )
-    rows = examples.reshape(len(examples), -1)
-    squares = jnp.sum(rows**2, axis=1)[None] - 2 * jnp.matmul(samples, rows.T, precision="highest")
-    return labels[jnp.argmin(squares, axis=1)]
+    return labels[nearest(samples, examples.reshape(len(examples), -1), k=1)[:, 0]]
 
 
 def _dimensions(draw: Draw, key: Key) -> int:

@@ -117,11 +117,22 @@ def as_examples(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
             f"{where}: expected features x (N, D) and one target for each, y (N,), with N and D at least 1; got x "
             f"{features.shape} and y {targets.shape}.{rows}{column}"
         )
-    known = concrete_array(features)
+    require_finite(where, "x", features)
+    return features, targets
+
+
+def require_finite(where: str, name: str, rows: Array) -> None:
+    """Raise ValueError for a row (N, D) known not to be finite.
+
+    Example:
+        >>> require_finite("fit", "x", jnp.array([[1.0], [jnp.nan]]))
+        Traceback (most recent call last):
+        ValueError: fit: x must be finite, but row 1 is not. Leave such rows out, or fill them in.
+    """
+    known = concrete_array(rows)
     if known is not None and not np.isfinite(known).all():
         row = int(np.argmin(np.isfinite(known).all(axis=1)))
-        raise ValueError(f"{where}: x must be finite, but row {row} is not. Leave such examples out, or fill them in.")
-    return features, targets
+        raise ValueError(f"{where}: {name} must be finite, but row {row} is not. Leave such rows out, or fill them in.")
 
 
 def as_signs(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
