@@ -1,1 +1,1 @@
-"""The command line (floor 9): `jaxnn train`, `jaxnn predict`, `jaxnn study`, `jaxnn playground`."""
+"""The command line (floor 9): `jaxnn train`, `jaxnn predict`, `jaxnn study`, `jaxnn playground`, `jaxnn gallery`."""

@@ -86,7 +86,7 @@ for (const [name, edge] of [["train", "#fff"], ["test", "#000"]]) {
 // --- the loss curves ---
 const chart = {left: 56, right: 585, top: 26, bottom: 180};
 const last = run.epochs[frames - 1];
-const highest = Math.max(...run.losses.train, ...run.losses.test, 1e-9);
+const highest = 1.05 * Math.max(...run.losses.train, ...run.losses.test, 1e-9);  // the curve stays below the edge
 const chartX = epoch => chart.left + (chart.right - chart.left) * epoch / last;
 const chartY = loss => chart.bottom - (chart.bottom - chart.top) * loss / highest;
 
