@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -35,9 +34,6 @@ MAX_LAYERS, MAX_UNITS = 6, 8
 
 Examples: TypeAlias = tuple[Array, Array]
 """A network's inputs (N, F) and their targets (N, 1)."""
-
-COMPILER = MappingProxyType({"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
-"""To compile these small programs takes longer than to run them, and without LLVM's optimizations they run as fast."""
 
 LOSS = losses.half_squared_error
 """1/2 (y - t)^2; its mean is reported, without the penalty."""
@@ -195,6 +191,18 @@ def network(hidden: tuple[int, ...], activation: str, problem: Problem) -> Layer
     return models.serial(*parts)
 
 
+def compiler_options() -> dict[str, bool | int] | None:
+    """On a CPU without LLVM's optimizations: these programs take longer to compile than to run, and run as fast.
+
+    Example:
+        >>> jax.jit(lambda x: x + 1, compiler_options=compiler_options())(1)
+        Array(2, dtype=int32, weak_type=True)
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
 def points(settings: Settings) -> TrainTest:
     """The points of a run: drawn, shuffled, and the first floor(n train_ratio) of them for training.
 
@@ -204,7 +212,7 @@ def points(settings: Settings) -> TrainTest:
     """
     source = SOURCES[settings.data]
     key = jax.random.fold_in(jax.random.key(settings.seed), 0)
-    whole = jax.jit(source.make, static_argnums=1, compiler_options=dict(COMPILER))(
+    whole = jax.jit(source.make, static_argnums=1, compiler_options=compiler_options())(
         key, source.points, noise=settings.noise
     )
     count = int(source.points * settings.train_ratio + 1e-9)  # 0.7 * 10 is 6.999...
@@ -241,7 +249,7 @@ def run(settings: Settings) -> Run:
     def whole(key: Key, data: TrainTest) -> tuple[Params, Array]:
         return scan(key, *(_examples(settings, part) for part in data))
 
-    params, curves = jax.jit(whole, compiler_options=dict(COMPILER))(jax.random.key(settings.seed), data)
+    params, curves = jax.jit(whole, compiler_options=compiler_options())(jax.random.key(settings.seed), data)
     curves = np.asarray(curves)
     finite = np.isfinite(curves).all(axis=1)
     if not finite.all():

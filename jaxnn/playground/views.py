@@ -11,7 +11,7 @@ import numpy as np
 from jaxnn.layers import Layer
 from jaxnn.models.combinators import spread
 from jaxnn.playground.features import featurize
-from jaxnn.playground.training import COMPILER, Run
+from jaxnn.playground.training import Run, compiler_options
 from jaxnn.types import Array, Params
 
 REACH = 6.0
@@ -119,7 +119,7 @@ def make_views(run: Run) -> Views:
         output = jax.vmap(lambda p: unit_outputs(run.net, p, large)[-1])(params)
         return _images(small), tuple(map(_images, hidden)), _images(output)[:, 0]
 
-    compiled = jax.jit(found, compiler_options=dict(COMPILER))
+    compiled = jax.jit(found, compiler_options=compiler_options())
     inputs, hidden, output = jax.tree.map(np.asarray, compiled(run.at(epochs)))
     return Views(epochs, inputs, hidden, output)
 
