@@ -19,6 +19,7 @@ def test_pictures_and_the_page_are_written(tmp_path: Path, capsys: Any) -> None:
     assert f"gallery: {out / 'index.html'}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_playground_has_a_chapter(tmp_path: Path) -> None:
     assert main(["gallery", "--out", str(tmp_path), "--only", *(p.name for p in PLAYGROUND)]) == 0
     page = (tmp_path / "index.html").read_text()
