@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -167,6 +168,17 @@ def require_function(where: str, name: str, value: Any, example: str, *, optiona
     if not callable(value) and not (optional and value is None):
         end = ", or None" if optional else ""
         raise TypeError(f"{where}: {name} must be a function, such as {example}{end}; got {value!r}.")
+
+
+def nearest_name(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: which known one is spelt alike, "" for none.
+
+    Example:
+        >>> nearest_name("adma", ["sgd", "adam"])
+        " (did you mean 'adam'?)"
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def pair(where: str, name: str, value: int | Sequence[int], dims: int = 2, minimum: int = 1) -> tuple[int, ...]:

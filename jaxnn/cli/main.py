@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import tyro
 
 import jaxnn
+from jaxnn.checks import nearest_name
 from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.gallery import GalleryConfig, gallery
 from jaxnn.cli.playground import PlaygroundConfig, playground
@@ -69,14 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(name: str) -> Callable[[list[str]], Any]:
     commands = {"train": _train, "predict": _predict, "study": _study, "playground": _playground, "gallery": _gallery}
     if name not in commands:
-        raise UsageError(f"no command {name!r}{_nearest(name, commands)}; there are: {', '.join(commands)}")
+        raise UsageError(f"no command {name!r}{nearest_name(name, commands)}; there are: {', '.join(commands)}")
     return commands[name]
 
 
 def _train(words: list[str]) -> None:
     recipe, rest = _take_option(words, "--recipe")
     if recipe is not None and recipe not in RECIPES:
-        raise UsageError(f"no recipe {recipe!r}{_nearest(recipe, RECIPES)}; there are: {', '.join(RECIPES)}")
+        raise UsageError(f"no recipe {recipe!r}{nearest_name(recipe, RECIPES)}; there are: {', '.join(RECIPES)}")
     train(_parse("train", TrainConfig, rest, RECIPES[recipe] if recipe else TrainConfig()))
 
 
@@ -97,7 +97,7 @@ def _study(words: list[str]) -> None:
         return
     name, rest = words[0], words[1:]
     if name not in STUDIES:
-        raise UsageError(f"no study {name!r}{_nearest(name, STUDIES)}; there are: {', '.join(STUDIES)}")
+        raise UsageError(f"no study {name!r}{nearest_name(name, STUDIES)}; there are: {', '.join(STUDIES)}")
     study(name, _parse(f"study {name}", STUDIES[name].config, rest, None))
 
 
@@ -146,9 +146,3 @@ def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
                 raise UsageError(f"{name} needs a name; there are: {', '.join(RECIPES)}")
             return words[i + 1], words[:i] + words[i + 2 :]
     return None, words
-
-
-def _nearest(word: str, known: Any) -> str:
-    """ "; did you mean x?" where something is spelt alike."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import base64
-import difflib
 import functools
 import html
 import importlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 
 import matplotlib
-import rich.console
-import rich.progress
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from jaxnn import plots
+from jaxnn.checks import nearest_name
 from jaxnn.gallery.base import Picture
+from jaxnn.train.progress import Bar
 
 MODULES = {
     "basics": "Building blocks",
@@ -84,9 +83,9 @@ def build(
     pictures = _chosen([picture for each in found.values() for picture in each], only)
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / "index.html"
-    with _Progress(len(pictures), enabled=progress) as bar:
-        for picture in pictures:
-            bar.begin(picture.name)
+    with Bar(len(pictures), enabled=progress) as bar:
+        for i, picture in enumerate(pictures, start=1):
+            bar.tell(picture.name)
             try:
                 plots.save(picture.draw(), folder / f"{picture.name}.png")
             except Exception as error:
@@ -95,7 +94,7 @@ def build(
             # After each figure, so that an interrupted run leaves a page of what there is.
             there = {title: [p for p in each if (folder / f"{p.name}.png").exists()] for title, each in found.items()}
             index.write_text(page({title: each for title, each in there.items() if each}), encoding="utf-8")
-            bar.done(picture.name)
+            bar.step(f"{i}/{len(pictures)}  {picture.name}", picture.name)
     return index
 
 
@@ -178,44 +177,7 @@ def _chosen(pictures: Sequence[Picture], only: Sequence[str]) -> list[Picture]:
     by_name = {picture.name: picture for picture in pictures}
     for name in only:
         if name not in by_name:
-            close = difflib.get_close_matches(name, by_name, n=1)
-            meant = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ValueError(f"gallery: no picture {name!r}{meant}; there are: {', '.join(by_name)}.")
+            raise ValueError(
+                f"gallery: no picture {name!r}{nearest_name(name, by_name)}; there are: {', '.join(by_name)}."
+            )
     return [by_name[name] for name in only or by_name]
-
-
-class _Progress:
-    """A bar over figures on a terminal; a plain line for each where the output is not a terminal."""
-
-    def __init__(self, total: int, *, enabled: bool) -> None:
-        self._console = rich.console.Console(stderr=True)
-        self._lines = enabled and not self._console.is_terminal
-        self._total, self._count = total, 0
-        columns = (
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.BarColumn(bar_width=20),
-            rich.progress.TextColumn("{task.fields[name]}"),
-            rich.progress.TimeElapsedColumn(),
-        )
-        self._bar = rich.progress.Progress(
-            *columns, console=self._console, disable=not enabled or not self._console.is_terminal
-        )
-        self._task = self._bar.add_task("gallery", total=total, name="")
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def begin(self, name: str) -> None:
-        self._bar.update(self._task, name=name)
-
-    def done(self, name: str) -> None:
-        self._count += 1
-        self._bar.update(self._task, advance=1)
-        if self._lines:
-            self._console.print(f"{self._count}/{self._total}  {name}", highlight=False, soft_wrap=True)

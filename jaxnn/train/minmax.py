@@ -151,12 +151,9 @@ def alternating(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
     _require("alternating", game, x_opt, y_opt)
 
     def step(state: GameState, *data: Any) -> GameState:
-        gradient = _gradient(game, 0, state.x, state.y, data)
-        updates, x_state = x_opt.update(gradient, state.x_state, state.x)
-        x = apply_updates(state.x, updates)
-        gradient = _gradient(game, 1, x, state.y, data)
-        updates, y_state = y_opt.update(gradient, state.y_state, state.y)
-        return GameState(x, apply_updates(state.y, updates), x_state, y_state)
+        x, x_state = _stepped(x_opt, _gradient(game, 0, state.x, state.y, data), state.x_state, state.x)
+        y, y_state = _stepped(y_opt, _gradient(game, 1, x, state.y, data), state.y_state, state.y)
+        return GameState(x, y, x_state, y_state)
 
     return step
 
@@ -256,9 +253,15 @@ def _gradient(game: Game, player: int, x: PyTree, y: PyTree, data: tuple[Any, ..
 
 def _moved(state: GameState, x_opt: Optimizer, y_opt: Optimizer, x_grad: PyTree, y_grad: PyTree) -> GameState:
     """Both players moved from `state` along these gradients."""
-    x_updates, x_state = x_opt.update(x_grad, state.x_state, state.x)
-    y_updates, y_state = y_opt.update(y_grad, state.y_state, state.y)
-    return GameState(apply_updates(state.x, x_updates), apply_updates(state.y, y_updates), x_state, y_state)
+    x, x_state = _stepped(x_opt, x_grad, state.x_state, state.x)
+    y, y_state = _stepped(y_opt, y_grad, state.y_state, state.y)
+    return GameState(x, y, x_state, y_state)
+
+
+def _stepped(opt: Optimizer, grad: PyTree, opt_state: Any, params: PyTree) -> tuple[PyTree, Any]:
+    """One player moved along a gradient, and its optimizer's new state."""
+    updates, opt_state = opt.update(grad, opt_state, params)
+    return apply_updates(params, updates), opt_state
 
 
 def _require(where: str, game: Any, x_opt: Any, y_opt: Any) -> None:

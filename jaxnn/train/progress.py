@@ -1,38 +1,39 @@
-"""A line that shows how far a fit has come."""
+"""A line that shows how far something long has come."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 import rich.console
 import rich.progress
 
 
-class Progress:
-    """A bar over epochs on a terminal; one plain line for each epoch where the output is not a terminal.
+class Bar:
+    """A bar over steps of any kind on a terminal; one plain line for each step where the output is not a terminal.
 
     Example:
-        >>> with Progress(2, enabled=False) as bar:
-        ...     bar.show({"epoch": 1, "loss": 0.5, "examples_per_second": 1000.0})
+        >>> with Bar(2, enabled=False) as bar:
+        ...     bar.tell("first")
+        ...     bar.step("1/2  first", "first")
     """
 
-    def __init__(self, epochs: int, *, enabled: bool = True) -> None:
+    def __init__(self, total: int, *, enabled: bool = True, text: str = "", width: int = 20) -> None:
         self._console = rich.console.Console(stderr=True)
-        self._epochs = epochs
-        self._enabled = enabled
+        self._lines = enabled and not self._console.is_terminal
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            rich.progress.BarColumn(bar_width=8),
-            rich.progress.TextColumn("{task.fields[figures]}"),
+            rich.progress.BarColumn(bar_width=width),
+            rich.progress.TextColumn("{task.fields[text]}"),
             rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(compact=True),
             console=self._console,
             disable=not enabled or not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("fit", total=epochs, figures="compiling")
+        self._task = self._bar.add_task("", total=total, text=text)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -41,16 +42,35 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
+    def tell(self, text: str) -> None:
+        """Say beside the bar what is under way."""
+        self._bar.update(self._task, text=text)
+
+    def step(self, line: str, text: str) -> None:
+        """Advance by one: `text` stands beside the bar, `line` is printed where there is none."""
+        self._bar.update(self._task, advance=1, text=text)
+        if self._lines:
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+class Progress(Bar):
+    """The bar of a fit, over its epochs.
+
+    Example:
+        >>> with Progress(2, enabled=False) as bar:
+        ...     bar.show({"epoch": 1, "loss": 0.5, "examples_per_second": 1000.0})
+    """
+
+    def __init__(self, epochs: int, *, enabled: bool = True) -> None:
+        self._epochs = epochs
+        super().__init__(epochs, enabled=enabled, text="compiling", width=8)
+
     def show(self, record: Mapping[str, float]) -> None:
         """Advance by one epoch and show its figures."""
         figures = _figures(record)
         # A terminal may have 80 columns, and a bar that does not fit is cut.
         short = figures.replace("validation_", "val ").replace("examples/s", "ex/s")
-        self._bar.update(self._task, advance=1, figures=short)
-        if self._enabled and not self._console.is_terminal:
-            self._console.print(
-                f"epoch {record['epoch']:.0f}/{self._epochs}  {figures}", highlight=False, soft_wrap=True
-            )
+        self.step(f"epoch {record['epoch']:.0f}/{self._epochs}  {figures}", short)
 
 
 def _figures(record: Mapping[str, float]) -> str:
