@@ -9,6 +9,8 @@
 | `make_evaluate`, `evaluate` | means of metrics over a data set |
 | `fit` | epochs with progress, history, early stopping and convergence tests |
 | `ensemble` | many seeds at once, by `vmap` |
+| `sweep` | seeds x hyperparameters x data orders as one program, in chunks that fit; its figures as one table |
+| `map_runs` | the same for any function of an input |
 | `minimize`, `maximize` | descent and ascent on any function of a pytree, WHILE not converged |
 | `trajectory`, `nearest` | all points of such a run; which known minimum each of many runs ended at |
 | `minmax` | games of two players: simultaneous, alternating and extragradient steps |
@@ -24,8 +26,10 @@ from jaxnn.train.ensemble import ensemble
 from jaxnn.train.evaluate import evaluate, make_evaluate, make_outputs
 from jaxnn.train.fit import FitResult, fit
 from jaxnn.train.loss import mean_loss
+from jaxnn.train.runs import map_runs
 from jaxnn.train.step import TrainState, grad_norm, init, make_epoch, make_step
 from jaxnn.train.stopping import DivergedError, EarlyStopping, GradTolerance, LossTolerance
+from jaxnn.train.sweep import Sweep, sweep
 
 __all__ = [
     "Diagnosis",
@@ -35,6 +39,7 @@ __all__ = [
     "GradTolerance",
     "Iterate",
     "LossTolerance",
+    "Sweep",
     "TrainState",
     "Trajectory",
     "Verdict",
@@ -48,10 +53,12 @@ __all__ = [
     "make_evaluate",
     "make_outputs",
     "make_step",
+    "map_runs",
     "maximize",
     "mean_loss",
     "minimize",
     "minmax",
     "nearest",
+    "sweep",
     "trajectory",
 ]

@@ -1,0 +1,236 @@
+"""Seeds x hyperparameters x data orders: thousands of training runs in one program, and their figures as one table."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.checks import require_positive_int
+from jaxnn.data import Partial
+from jaxnn.layers import Layer
+from jaxnn.optim import Optimizer
+from jaxnn.train.arguments import (
+    as_pair,
+    require_function,
+    require_metrics,
+    require_net,
+    require_optimizer,
+    require_targets,
+)
+from jaxnn.train.evaluate import make_evaluate
+from jaxnn.train.fit import run_keys
+from jaxnn.train.loss import mean_loss
+from jaxnn.train.runs import map_runs
+from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, scan_epoch
+from jaxnn.types import Array, Key, Loss, Params, PyTree
+
+MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
+"""From one setting, whose numbers are traced, to an optimizer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What became of N runs in E epochs.
+
+    Attributes:
+        settings: the hyperparameters of each run, like one setting, leaves (N, ...).
+        index: {"setting": (N,), "seed": (N,), "order": (N,)}, which of each a run has.
+        curves: name -> (N, E): "loss", what `measure` reports, and "validation_*", as in the history of `fit`; NaN from
+            the epoch on in which a run diverged.
+        diverged: (N,), the epoch from 1 whose loss was no longer finite; 0 for a run that went well.
+    """
+
+    settings: PyTree
+    index: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray]
+    diverged: np.ndarray
+
+    def table(self) -> dict[str, np.ndarray]:
+        """One row for each run and epoch, as columns (N E,): run, setting, seed, order, hyperparameters, epoch, curves.
+
+        A hyperparameter has the name of its place in the settings; one with axes has a column for each entry.
+        "diverged" says whether the run had diverged by that epoch.
+        """
+        n, epochs = self.curves["loss"].shape
+        columns = {"run": np.arange(n)} | self.index
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.settings):
+            name = jax.tree_util.keystr(path, simple=True, separator=".") or "setting_value"
+            for place in np.ndindex(leaf.shape[1:]):
+                columns[name + "".join(f"[{i}]" for i in place)] = leaf[(slice(None), *place)]
+        rows = {name: np.repeat(values, epochs) for name, values in columns.items()}
+        epoch = np.tile(np.arange(1, epochs + 1), n)
+        ended = np.repeat(self.diverged, epochs)
+        rows |= {"epoch": epoch, "diverged": (ended > 0) & (epoch >= ended)}
+        return rows | {name: values.reshape(-1) for name, values in self.curves.items()}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table: to a CSV file if the name ends in .csv, else to an .npz file that `np.load` opens.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        path = Path(path)
+        rows: dict[str, Any] = self.table()
+        if path.suffix == ".npz":
+            np.savez_compressed(path, **rows)
+        elif path.suffix == ".csv":
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(rows)
+                writer.writerows(zip(*(column.tolist() for column in rows.values()), strict=True))
+        else:
+            raise ValueError(f"Sweep.save: the name must end in .npz or .csv, got {path.name!r}.")
+        return path
+
+
+def sweep(
+    make_optimizer: MakeOptimizer,
+    settings: PyTree,
+    net: Layer,
+    loss: Loss,
+    train: Any,
+    *,
+    keys: Key,
+    epochs: int,
+    orders: Key | None = None,
+    batch_size: int = 128,
+    validation: Any = None,
+    metrics: Mapping[str, Loss] | None = None,
+    regularizer: Callable[[Params], Array] | None = None,
+    value_and_grad: ValueAndGrad | None = None,
+    augment: Augment | None = None,
+    partial: Partial = Partial.DROP,
+    measure: Measure | None = None,
+    memory: int | None = None,
+    chunk: int | None = None,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> Sweep:
+    """Train a network once for each setting, seed and data order: `vmap` over whole runs, one compiled program.
+
+    The run of setting s and seed r is the one that `fit` makes with `make_optimizer(s)` and `key=keys[r]`, up to the
+    rounding that a batched kernel brings. A run whose loss is no longer finite is frozen where it stood an epoch
+    before, and marked; it does not disturb the others.
+
+    Args:
+        make_optimizer: from one setting to an optimizer, such as `lambda s: optim.adam(s["learning_rate"])`. The
+            numbers are traced: no Python branch on them. Schedules may be made of them too.
+        settings: pytree of S settings, leaves (S, ...): `{"learning_rate": np.logspace(-4, -1, 13)}`.
+        net, loss, train: as for `fit`.
+        keys: R typed keys, shape (R,): a seed fixes the initial parameters and, without `orders`, all that is random.
+        epochs: of each run.
+        orders: O typed keys of data order, augmentation and dropout, each met with every seed; None for the seed's own.
+        batch_size, validation, metrics, regularizer, value_and_grad, augment, partial, measure: as for `fit`.
+        memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and a sweep
+            that was stopped goes on from its folder.
+
+    Returns:
+        Sweep, runs in the order of setting, seed, order, the last fastest.
+
+    Raises:
+        TypeError, ValueError: the arguments or the data do not fit together.
+
+    Example:
+        >>> from jaxnn import losses, models, optim
+        >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
+        >>> found = sweep(lambda s: optim.sgd(s["rate"]), {"rate": np.array([0.01, 0.1, 1e3])}, models.linear(1),
+        ...               losses.half_squared_error, (x, 3 * x + 1), keys=jax.random.split(jax.random.key(0), 2),
+        ...               epochs=20, batch_size=16, progress=False)
+        >>> found.curves["loss"].shape, found.diverged.tolist()
+        ((6, 20), [0, 0, 0, 0, ...])
+    """
+    require_net("sweep", net)
+    require_function("sweep", "make_optimizer", make_optimizer, "lambda s: optim.adam(s['rate'])", optional=False)
+    require_metrics("sweep", metrics or {})
+    epochs = require_positive_int("sweep", "epochs", epochs)
+    x, y = as_pair("sweep", "train", train)
+    held_out = None if validation is None else as_pair("sweep", "validation", validation)
+    if metrics and held_out is None:
+        raise ValueError(
+            f"sweep: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too."
+        )
+    index, inputs = _grid(settings, keys, orders)
+    _require_targets(net, loss, keys[0], (x, y), held_out)
+    vg = value_and_grad or jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)
+    evaluate = make_evaluate(net, {"loss": loss, **(metrics or {})})
+
+    def run(given: tuple[Any, Key, Key], x: Array, y: Array, held_out: Any) -> tuple[dict[str, Array], Array]:
+        setting, key, order = given
+        opt = make_optimizer(setting)
+        require_optimizer("sweep", opt, "what make_optimizer returns")
+        epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
+        init_key, _ = run_keys(key)
+        _, epochs_key = run_keys(order)
+
+        def body(carry: tuple[TrainState, Array], e: Array) -> tuple[tuple[TrainState, Array], dict[str, Array]]:
+            ts, diverged = carry
+            new, report = epoch(ts, x, y, jax.random.fold_in(epochs_key, e))
+            diverged = jnp.where((diverged == 0) & ~jnp.isfinite(report["loss"]).all(), e, diverged)
+            ts = jax.tree.map(lambda after, before: jnp.where(diverged == 0, after, before), new, ts)
+            record = _epoch_means(report)
+            if held_out is not None:
+                record |= {f"validation_{name}": v for name, v in evaluate(ts.params, ts.state, *held_out).items()}
+            return (ts, diverged), {name: jnp.where(diverged == 0, v, jnp.nan) for name, v in record.items()}
+
+        start = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+        (_, diverged), curves = jax.lax.scan(body, (start, jnp.int32(0)), jnp.arange(1, epochs + 1, dtype=jnp.int32))
+        return curves, diverged
+
+    curves, diverged = map_runs(
+        run, inputs, (x, y, held_out), memory=memory, chunk=chunk, folder=folder, progress=progress
+    )
+    chosen = jax.tree.map(np.asarray, inputs[0])
+    return Sweep(chosen, index, curves, diverged)
+
+
+def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np.ndarray], tuple[PyTree, Key, Key]]:
+    """Which setting, seed and order each run has, and those themselves."""
+    for name, each in (("keys", keys), ("orders", orders)):
+        if each is not None and (jnp.ndim(each) != 1 or not jax.dtypes.issubdtype(each.dtype, jax.dtypes.prng_key)):
+            raise ValueError(
+                f"sweep: {name} must be typed keys of shape (R,), got {jnp.shape(each)} of {each.dtype}. "
+                "Use jax.random.split(key, R)."
+            )
+    settings = jax.tree.map(np.asarray, settings)
+    lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(settings)}
+    if len(lengths) != 1 or not all(lengths) or lengths == {(0,)}:
+        raise ValueError(
+            "sweep: settings must be a pytree of arrays with one leading axis S >= 1, such as "
+            f'{{"learning_rate": np.logspace(-4, -1, 13)}}, got {jax.tree.map(np.shape, settings)}.'
+        )
+    (count,) = lengths.pop()
+    grid = np.array(
+        list(itertools.product(range(count), range(len(keys)), range(1 if orders is None else len(orders))))
+    )
+    index = dict(zip(("setting", "seed", "order"), grid.T, strict=True))
+    chosen = jax.tree.map(lambda leaf: leaf[index["setting"]], settings)
+    seeds = keys[index["seed"]]
+    return index, (chosen, seeds, seeds if orders is None else orders[index["order"]])
+
+
+def _epoch_means(report: dict[str, Array]) -> dict[str, Array]:
+    """Means over the steps of an epoch, each step weighed by the examples that it saw."""
+    examples = report["examples"]
+
+    def mean(values: Array) -> Array:
+        weights = examples.astype(values.dtype)
+        return jnp.sum(jnp.where(examples > 0, values * weights, 0)) / jnp.sum(weights)
+
+    return {name: mean(values) for name, values in report.items() if name != "examples"}
+
+
+def _require_targets(net: Layer, loss: Loss, key: Key, train: tuple[Array, Array], held_out: Any) -> None:
+    """Targets that fit the network's outputs and the loss, as `fit` asks for them."""
+    x, _ = train
+    params, state = net.init(key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+    for name, pair in (("training", train), ("validation", held_out)):
+        if pair is not None:
+            require_targets("sweep", name, net, params, state, pair, loss)
