@@ -1,0 +1,144 @@
+"""What optimizers are compared on: a network (or any function), a loss, data, and what counts as success."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.checks import require_function, require_positive_int
+from jaxnn.data import Dataset
+from jaxnn.layers import Kind, Layer
+from jaxnn.layers.base import require_net, stateless
+from jaxnn.types import Array, ArrayLike, Key, Loss, Params
+
+KIND = Kind("function")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """A task for optimizers.
+
+    Attributes:
+        name: in small letters and hyphens.
+        net: what is trained.
+        loss: per example, (outputs (N, ...), targets (N, ...)) -> (N,).
+        train: what it is trained on.
+        validation: what is chosen by; for a problem without one the training set again.
+        batch_size, epochs: unless told otherwise.
+        metrics: named per-example functions of the validation data.
+        figure: what a run is judged by, the less the better: "validation_error", "validation_loss", ..
+        target: the figure that counts as solved, for "steps to the target"; None for none.
+        reference: where the problem and its settings are from.
+        published: figures that others report for it, by optimizer, in their own words.
+
+    Example:
+        >>> points = Dataset(np.linspace(-1, 1, 8, dtype=np.float32)[:, None], np.zeros(8, np.float32))
+        >>> ball = from_function("ball", lambda key: jnp.ones(1), lambda w, x: jnp.sum((w - x) ** 2), points)
+        >>> params, state = ball.net.init(jax.random.key(0), (1,))
+        >>> ball.loss(ball.net.predict(params, state, points.x[:2]), points.y[:2])
+        Array([4.       , 2.9387755], dtype=float32)
+    """
+
+    name: str
+    net: Layer
+    loss: Loss
+    train: Dataset
+    validation: Dataset
+    batch_size: int
+    epochs: int
+    metrics: Mapping[str, Loss] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    figure: str = "validation_loss"
+    target: float | None = None
+    reference: str = ""
+    published: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        require_net(f"problem {self.name}", self.net)
+        require_function(f"problem {self.name}", "loss", self.loss, "losses.softmax_cross_entropy", optional=False)
+        if require_positive_int(f"problem {self.name}", "batch_size", self.batch_size) > len(self.train):
+            raise ValueError(
+                f"problem {self.name}: batch_size {self.batch_size} exceeds the {len(self.train)} training examples."
+            )
+        require_positive_int(f"problem {self.name}", "epochs", self.epochs)
+        figures = {"loss", "validation_loss", *(f"validation_{name}" for name in self.metrics)}
+        if self.figure not in figures:
+            raise ValueError(
+                f"problem {self.name}: figure must be one of {', '.join(sorted(figures))}, got {self.figure!r}."
+            )
+
+
+def values(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """The loss of a problem whose network puts out the loss itself: the outputs (N,), whatever the targets.
+
+    Example:
+        >>> values(jnp.array([1.0, 2.0]), jnp.zeros(2))
+        Array([1., 2.], dtype=float32)
+    """
+    return jnp.asarray(outputs)
+
+
+def from_function(
+    name: str,
+    init: Callable[[Key], Params],
+    loss: Callable[[Params, Array], Array],
+    train: Any,
+    validation: Any = None,
+    *,
+    batch_size: int | None = None,
+    epochs: int = 10,
+    **told: Any,
+) -> Problem:
+    """A problem of your own from three things: parameters, the loss of one example, data.
+
+    Args:
+        name: of the problem.
+        init: key -> parameters, a pytree of floating arrays.
+        loss: (params, x) -> (), x one example of the data; jittable and differentiable.
+        train, validation: examples x (N, ...), or Datasets, of which only x is looked at; None validates on `train`.
+        batch_size: None for all examples at once.
+        epochs, told: as the attributes of `Problem`.
+
+    Returns:
+        Problem, whose network puts out the loss of each example.
+
+    Raises:
+        TypeError: init or loss is no function.
+        ValueError: the loss of one example is not one number.
+
+    Example:
+        >>> xs = np.eye(4, dtype=np.float32)
+        >>> mine = from_function("mine", lambda key: jax.random.normal(key, (4,)), lambda w, x: (w @ x - 1) ** 2, xs)
+        >>> mine.batch_size, mine.figure
+        (4, 'validation_loss')
+    """
+    where = f"problem {name}"
+    require_function(where, "init", init, "lambda key: {'w': jnp.ones(3)}", optional=False)
+    require_function(where, "loss", loss, "lambda params, x: jnp.sum((params['w'] - x) ** 2)", optional=False)
+    train, validation = (_dataset(where, part) for part in (train, train if validation is None else validation))
+
+    def apply(params: Params, x: Array) -> Array:
+        found = jax.vmap(loss, in_axes=(None, 0))(params, x)
+        if found.ndim != 1:
+            raise ValueError(
+                f"{where}: loss(params, x) must be one number for one example x {x.shape[1:]}, got shape "
+                f"{found.shape[1:]}. Sum or average over its axes; the mean over examples is taken later."
+            )
+        return found
+
+    net = stateless(KIND, apply, lambda key, example: init(key))
+    size = len(train) if batch_size is None else batch_size
+    return Problem(name, net, values, train, validation, size, epochs, **told)
+
+
+def _dataset(where: str, part: Any) -> Dataset:
+    """Examples as a Dataset with targets of its length, which `values` does not look at."""
+    x = part.x if isinstance(part, Dataset) else part
+    if np.ndim(x) == 0 or not len(x):
+        raise ValueError(f"{where}: the data must hold at least one example, x (N, ...), got shape {np.shape(x)}.")
+    return Dataset(x, np.zeros(len(x), np.float32), where)

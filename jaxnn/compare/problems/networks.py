@@ -1,0 +1,139 @@
+"""Networks on real data: logistic regression, perceptrons, convolutional networks and an autoencoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxnn import data, losses, metrics, models
+from jaxnn.compare.problems.base import Problem
+from jaxnn.data import Dataset
+from jaxnn.initializers import constant, truncated_normal
+from jaxnn.layers import Conv, Dense, Flatten, Layer, MaxPool, Relu, Sigmoid
+
+DEEPOBS = "Schneider, Balles & Hennig (2019), DeepOBS: a deep learning optimizer benchmark suite"
+
+W, B = truncated_normal(0.05), constant(0.05)
+"""DeepOBS' initial weights and biases of its networks of convolutions."""
+
+
+def classification(
+    name: str, net: Layer, source: str, *, epochs: int, batch_size: int = 128, target: float | None = None, **told: Any
+) -> Problem:
+    """A network on one of the sets of `data.load`, judged by its error on the validation split.
+
+    Args:
+        name: of the problem.
+        net: with as many outputs as there are classes.
+        source: "digits", "mnist" or "fashion-mnist".
+        epochs, batch_size, target, told: as the attributes of `Problem`.
+
+    Example:
+        >>> classification("mine", models.linear(10), "digits", epochs=3).figure
+        'validation_error'
+    """
+    parts = data.load(source)
+    return Problem(
+        name, net, losses.softmax_cross_entropy, parts.train, parts.validation, batch_size, epochs,
+        metrics={"error": metrics.error_rate}, figure="validation_error", target=target, **told,
+    )  # fmt: skip
+
+
+def digits_logistic() -> Problem:
+    """Multinomial logistic regression on the embedded digits: convex.
+
+    Example:
+        >>> digits_logistic().name
+        'digits-logistic'
+    """
+    return classification("digits-logistic", models.linear(10), "digits", epochs=20, batch_size=32, target=0.05)
+
+
+def digits_mlp() -> Problem:
+    """A perceptron 64-32-10 on the embedded digits.
+
+    Example:
+        >>> digits_mlp().epochs
+        30
+    """
+    return classification("digits-mlp", models.mlp([64, 32, 10]), "digits", epochs=30, batch_size=32, target=0.04)
+
+
+def digits_cnn() -> Problem:
+    """A small convolutional network on the embedded digits.
+
+    Example:
+        >>> digits_cnn().batch_size
+        32
+    """
+    net = models.serial(Conv(16, 3, padding="SAME"), MaxPool(2), Relu, Flatten, Dense(32), Relu, Dense(10))
+    return classification("digits-cnn", net, "digits", epochs=20, batch_size=32, target=0.03)
+
+
+def mnist_mlp() -> Problem:
+    """A perceptron 784-100-10 on MNIST.
+
+    Example:
+        >>> mnist_mlp()  # doctest: +SKIP
+    """
+    return classification("mnist-mlp", models.mlp([784, 100, 10]), "mnist", epochs=5, target=0.03)
+
+
+def mnist_cnn() -> Problem:
+    """conv 16 - pool - conv 32 - pool - 10 on MNIST.
+
+    Example:
+        >>> mnist_cnn()  # doctest: +SKIP
+    """
+    return classification("mnist-cnn", models.cnn([16, 32], [], 10), "mnist", epochs=3, target=0.02)
+
+
+def fmnist_mlp() -> Problem:
+    """A perceptron 784-100-10 on Fashion-MNIST.
+
+    Example:
+        >>> fmnist_mlp()  # doctest: +SKIP
+    """
+    return classification("fmnist-mlp", models.mlp([784, 100, 10]), "fashion-mnist", epochs=5, target=0.13)
+
+
+def fmnist_2c2d() -> Problem:
+    """DeepOBS' fmnist_2c2d: conv 5x5x32, pool, conv 5x5x64, pool, 1024, 10, on Fashion-MNIST.
+
+    Weights from a truncated normal of deviation 0.05, biases 0.05; batches of 128; 100 epochs.
+
+    Example:
+        >>> fmnist_2c2d()  # doctest: +SKIP
+    """
+    net = models.serial(
+        Conv(32, 5, padding="SAME", w_init=W, b_init=B), Relu, MaxPool(2),
+        Conv(64, 5, padding="SAME", w_init=W, b_init=B), Relu, MaxPool(2),
+        Flatten, Dense(1024, w_init=W, b_init=B), Relu, Dense(10, w_init=W, b_init=B),
+    )  # fmt: skip
+    return classification(
+        "fmnist-2c2d", net, "fashion-mnist", epochs=100, reference=f"{DEEPOBS}, problem fmnist_2c2d",
+        published={"adam": "92.28% (lr 2.5e-4)", "sgd": "92.28% (lr 0.158)", "momentum": "92.12% (lr 2.5e-3)"},
+    )  # fmt: skip
+
+
+def digits_autoencoder() -> Problem:
+    """A small autoencoder 64-32-8-32-64 on the embedded digits, cross-entropy of each pixel.
+
+    Example:
+        >>> digits_autoencoder().train.y.shape
+        (1257, 64)
+    """
+    parts = data.load("digits")
+
+    def images(part: Dataset) -> Dataset:
+        flat = np.asarray(part.x).reshape(len(part), -1)
+        return Dataset(part.x, flat, part.name)
+
+    net = models.serial(
+        Flatten, Dense(32), Relu, Dense(8), Sigmoid, Dense(32), Relu, Dense(64),
+    )  # fmt: skip
+    return Problem(
+        "digits-autoencoder", net, losses.sigmoid_binary_cross_entropy, images(parts.train), images(parts.validation),
+        32, 30,
+    )  # fmt: skip

@@ -1,0 +1,93 @@
+"""Problems: what they hold, that they learn, and one's own from three functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnn import landscapes, losses, models, optim, train
+from jaxnn.compare import problems
+from jaxnn.compare.problems import Problem, from_function
+from jaxnn.data import Dataset
+
+EMBEDDED = [name for name in problems.PROBLEMS if not name.startswith(("mnist", "fmnist"))]
+
+
+def figures_of(problem: Problem, opt: optim.Optimizer, epochs: int) -> dict[str, np.ndarray]:
+    found = train.sweep(
+        lambda rate: opt, np.zeros(1, np.float32), problem.net, problem.loss, problem.train,
+        keys=jax.random.split(jax.random.key(0), 1), epochs=epochs, batch_size=problem.batch_size,
+        validation=problem.validation, metrics=problem.metrics, progress=False,
+    )  # fmt: skip
+    return found.curves
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_a_few_epochs_help(name: str) -> None:
+    problem = problems.load(name)
+    assert problem.name == name
+    opt = optim.sgd(1e-3 if name in ("quadratic", "rosenbrock") else 0.1)
+    figure = figures_of(problem, opt, 3)[problem.figure]
+    assert np.isfinite(figure).all()
+    assert figure[-1] < figure[0]
+
+
+def test_the_quadratic_is_that_of_deepobs() -> None:
+    problem = problems.load("quadratic")
+    place = landscapes.noisy_quadratic(jax.random.split(jax.random.key(0), 3)[0])
+    params, state = problem.net.init(jax.random.key(9), (100,))
+    np.testing.assert_array_equal(params, np.ones(100))
+    found = np.asarray(problem.loss(problem.net.predict(params, state, problem.train.x[:5]), problem.train.y[:5]))
+    away = 1 - np.asarray(problem.train.x[:5], np.float64)
+    expected = 0.5 * np.einsum("ni,ij,nj->n", away, np.asarray(place.matrix, np.float64), away)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert abs(problem.train.x.std() - 0.6) < 0.01
+    assert not np.array_equal(problem.train.x, problem.validation.x)
+
+
+def test_a_problem_of_ones_own() -> None:
+    x = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    mine = from_function("mine", lambda key: {"c": jax.random.normal(key, (3,))},
+                         lambda p, x: 0.5 * jnp.sum((p["c"] - x) ** 2), x[:30], x[30:], batch_size=10)  # fmt: skip
+    assert (len(mine.train), len(mine.validation)) == (30, 10)
+    loss = figures_of(mine, optim.sgd(0.1), 60)["loss"][0]
+    np.testing.assert_allclose(loss[-1], 0.5 * mine.train.x.var(axis=0).sum(), rtol=0.05)
+
+
+POINTS = Dataset(np.ones((4, 2), np.float32), np.zeros(4, np.int32))
+NET: dict[str, Any] = {"net": models.linear(2), "loss": losses.softmax_cross_entropy, "train": POINTS}
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: problems.load("digits-mpl"), "did you mean 'digits-mlp'"),
+        (lambda: Problem("p", **NET, validation=POINTS, batch_size=5, epochs=1), "batch_size 5 exceeds the 4"),
+        (lambda: Problem("p", **NET, validation=POINTS, batch_size=2, epochs=0), "epochs must be at least 1"),
+        (
+            lambda: Problem("p", **NET, validation=POINTS, batch_size=2, epochs=1, figure="validation_error"),
+            "figure must be one of loss, validation_loss, got 'validation_error'",
+        ),
+        (lambda: Problem("p", **(NET | {"net": 3}), validation=POINTS, batch_size=2, epochs=1), "net must be"),
+        (lambda: from_function("p", 1, lambda p, x: x, POINTS), "init must be a function"),  # type: ignore[arg-type]
+        (lambda: from_function("p", lambda key: jnp.ones(2), 1, POINTS), "loss must be a function"),  # type: ignore[arg-type]
+        (
+            lambda: from_function("p", lambda key: jnp.ones(2), lambda p, x: x[0], np.ones((0, 2))),
+            "at least one example",
+        ),
+        (
+            lambda: figures_of(
+                from_function("p", lambda key: jnp.ones(2), lambda p, x: p * x, POINTS), optim.sgd(0.1), 1
+            ),
+            r"must be one number for one example x \(2,\), got shape \(2,\)",
+        ),
+    ],
+)
+def test_bad_problems_are_named(call: Callable[[], Any], text: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=text):
+        call()
