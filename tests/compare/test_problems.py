@@ -32,7 +32,7 @@ def test_a_few_epochs_help(name: str) -> None:
     problem = problems.load(name)
     assert problem.name == name
     opt = optim.sgd(1e-3 if name in ("quadratic", "rosenbrock") else 0.1)
-    figure = figures_of(problem, opt, 3)[problem.figure]
+    (figure,) = figures_of(problem, opt, 3)[problem.figure]
     assert np.isfinite(figure).all()
     assert figure[-1] < figure[0]
 
