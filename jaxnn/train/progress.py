@@ -21,6 +21,7 @@ class Bar:
 
     def __init__(self, total: int, *, enabled: bool = True, text: str = "", width: int = 20) -> None:
         self._console = rich.console.Console(stderr=True)
+        self._enabled = enabled
         self._lines = enabled and not self._console.is_terminal
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -50,6 +51,17 @@ class Bar:
         """Advance by one: `text` stands beside the bar, `line` is printed where there is none."""
         self._bar.update(self._task, advance=1, text=text)
         if self._lines:
+            self.say(line)
+
+    def to(self, done: int, line: str = "") -> None:
+        """Advance to so many steps; `line`, if any, is printed where there is no bar."""
+        self._bar.update(self._task, completed=done)
+        if self._lines and line:
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        """A line above the bar, or where the bar would be."""
+        if self._enabled:
             self._console.print(line, highlight=False, soft_wrap=True)
 
 

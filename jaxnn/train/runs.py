@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import rich.console
-import rich.progress
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn.checks import require_positive_int
+from jaxnn.train.progress import Bar
 from jaxnn.types import PyTree
 
 CHUNK = 64
@@ -69,8 +68,8 @@ def map_runs(
     program = _Program(run, inputs, _spread(shared, devices, PartitionSpec()), devices)
     store = _Store(folder, program, n)
     parts = store.load()
-    with _Progress(n, enabled=progress) as bar:
-        bar.show(sum(stop - start for start, stop in parts))
+    with Bar(n, enabled=progress, text="runs") as bar:
+        bar.to(_done(parts))
         while (start := _first_missing(parts, n)) < n:
             compiled, size = program.fitting(size, budget, len(devices))
             stop = min(start + size, _next_done(parts, start, n))
@@ -82,7 +81,7 @@ def map_runs(
                 continue
             parts[start, stop] = found
             store.save(start, stop, found)
-            bar.show(sum(b - a for a, b in parts))
+            bar.to(_done(parts), f"{_done(parts)}/{n} runs")
     ordered = [parts[key] for key in sorted(parts)]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *ordered)
 
@@ -170,40 +169,6 @@ class _Store:
         os.replace(part, path)
 
 
-class _Progress:
-    """A bar over runs on a terminal; a line for each chunk where the output is not a terminal."""
-
-    def __init__(self, n: int, *, enabled: bool) -> None:
-        self._console = rich.console.Console(stderr=True)
-        self._lines, self._n = enabled and not self._console.is_terminal, n
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f} runs"),
-            rich.progress.BarColumn(bar_width=20),
-            rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not enabled or not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("runs", total=n)
-        self._enabled = enabled
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._bar.stop()
-
-    def show(self, done: int) -> None:
-        self._bar.update(self._task, completed=done)
-        if self._lines:
-            self.say(f"{done}/{self._n} runs")
-
-    def say(self, text: str) -> None:
-        if self._enabled:
-            self._console.print(text, highlight=False, soft_wrap=True)
-
-
 class _Need(NamedTuple):
     """Bytes of a compiled program on each device."""
 
@@ -265,6 +230,11 @@ def _halved(size: int, step: int, error: Exception) -> int:
     if size <= step:
         raise MemoryError(f"map_runs: not even one run on each of {step} devices fits into memory: {error}") from error
     return max(size // 2 // step, 1) * step
+
+
+def _done(parts: Any) -> int:
+    """Runs that are finished."""
+    return sum(stop - start for start, stop in parts)
 
 
 def _first_missing(parts: Any, n: int) -> int:

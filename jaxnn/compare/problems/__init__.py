@@ -13,10 +13,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from types import MappingProxyType
 
+from jaxnn.checks import nearest_name
 from jaxnn.compare.problems.analytic import of_landscape, quadratic, rosenbrock
 from jaxnn.compare.problems.base import Problem, from_function, values
 from jaxnn.compare.problems.networks import (
@@ -70,7 +70,5 @@ def load(name: str) -> Problem:
         ValueError: no problem 'digits-mpl' (did you mean 'digits-mlp'?); there are: quadratic, rosenbrock, ...
     """
     if name not in PROBLEMS:
-        close = difflib.get_close_matches(name, PROBLEMS, n=1)
-        meant = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"no problem {name!r}{meant}; there are: {', '.join(PROBLEMS)}.")
+        raise ValueError(f"no problem {name!r}{nearest_name(name, PROBLEMS)}; there are: {', '.join(PROBLEMS)}.")
     return PROBLEMS[name]()
