@@ -21,7 +21,6 @@ class Bar:
 
     def __init__(self, total: int, *, enabled: bool = True, text: str = "", width: int = 20) -> None:
         self._console = rich.console.Console(stderr=True)
-        self._enabled = enabled
         self._lines = enabled and not self._console.is_terminal
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -60,9 +59,8 @@ class Bar:
             self.say(line)
 
     def say(self, line: str) -> None:
-        """A line above the bar, or where the bar would be."""
-        if self._enabled:
-            self._console.print(line, highlight=False, soft_wrap=True)
+        """A line above the bar, or where the bar would be, enabled or not."""
+        self._console.print(line, highlight=False, soft_wrap=True)
 
 
 class Progress(Bar):

@@ -32,7 +32,7 @@ def map_runs(
     memory: int | None = None,
     chunk: int | None = None,
     folder: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
 ) -> PyTree:
     """run(input, *shared) for each of N inputs: `vmap` over a chunk of them, one compiled program for all chunks.
 
@@ -46,7 +46,8 @@ def map_runs(
         memory: bytes that a chunk may take on each device; None for half of what the device has.
         chunk: runs at a time, at most; None for 64 on each device.
         folder: where finished chunks are kept; a call with the same runs goes on from there. None keeps nothing.
-        progress: whether to show a bar with the time left (a line for each chunk where the output is no terminal).
+        progress: whether to show a bar with the time left (a line for each chunk where the output is no terminal); or
+            a function that is told (runs done, N) instead.
 
     Returns:
         What `run` returns, each leaf a NumPy array with a leading axis N.
@@ -68,8 +69,16 @@ def map_runs(
     program = _Program(run, inputs, _spread(shared, devices, PartitionSpec()), devices)
     store = _Store(folder, program, n)
     parts = store.load()
-    with Bar(n, enabled=progress, text="runs") as bar:
-        bar.to(_done(parts))
+    with Bar(n, enabled=progress is True, text="runs") as bar:
+
+        def told() -> None:
+            done = sum(stop - start for start, stop in parts)
+            if callable(progress):
+                progress(done, n)
+            else:
+                bar.to(done, f"{done}/{n} runs")
+
+        told()
         while (start := _first_missing(parts, n)) < n:
             compiled, size = program.fitting(size, budget, len(devices))
             stop = min(start + size, _next_done(parts, start, n))
@@ -77,11 +86,12 @@ def map_runs(
                 found = program.call(compiled, start, stop, size)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 size = _halved(size, len(devices), error)
-                bar.say(f"out of memory: {size} runs at a time from here on")
+                if progress:
+                    bar.say(f"out of memory: {size} runs at a time from here on")
                 continue
             parts[start, stop] = found
             store.save(start, stop, found)
-            bar.to(_done(parts), f"{_done(parts)}/{n} runs")
+            told()
     ordered = [parts[key] for key in sorted(parts)]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *ordered)
 
@@ -105,7 +115,7 @@ class _Program:
         # Addresses of functions differ from process to process.
         text = re.sub(r"0x[0-9a-f]+", "", str(self._traced.jaxpr))
         digest = hashlib.sha256(text.encode())
-        for leaf in jax.tree.leaves((self.inputs, self.shared)):
+        for leaf in jax.tree.leaves((self.inputs, self.shared, self._traced.jaxpr.consts)):
             values = np.asarray(_as_numbers(leaf))
             digest.update(f"{values.shape} {values.dtype}".encode())
             digest.update(np.ascontiguousarray(values).tobytes())
@@ -230,11 +240,6 @@ def _halved(size: int, step: int, error: Exception) -> int:
     if size <= step:
         raise MemoryError(f"map_runs: not even one run on each of {step} devices fits into memory: {error}") from error
     return max(size // 2 // step, 1) * step
-
-
-def _done(parts: Any) -> int:
-    """Runs that are finished."""
-    return sum(stop - start for start, stop in parts)
 
 
 def _first_missing(parts: Any, n: int) -> int:

@@ -35,6 +35,9 @@ from jaxnn.types import Array, Key, Loss, Params, PyTree
 MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
 """From one setting, whose numbers are traced, to an optimizer."""
 
+Probe: TypeAlias = Callable[[TrainState, Array, Array], dict[str, Array]]
+"""(state after an epoch, training inputs, training targets) -> named scalars."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
@@ -43,21 +46,23 @@ class Sweep:
     Attributes:
         settings: the hyperparameters of each run, like one setting, leaves (N, ...).
         index: {"setting": (N,), "seed": (N,), "order": (N,)}, which of each a run has.
-        curves: name -> (N, E): "loss", what `measure` reports, and "validation_*", as in the history of `fit`; NaN from
-            the epoch on in which a run diverged.
+        curves: name -> (N, E): "loss", what `measure` and `probe` report, and "validation_*", as in the history of
+            `fit`; NaN from the epoch on in which a run diverged.
+        final: name -> (N,): "test_loss" and "test_*" after the last epoch, if a test set was given; NaN likewise.
         diverged: (N,), the epoch from 1 whose loss was no longer finite; 0 for a run that went well.
     """
 
     settings: PyTree
     index: dict[str, np.ndarray]
     curves: dict[str, np.ndarray]
+    final: dict[str, np.ndarray]
     diverged: np.ndarray
 
     def table(self) -> dict[str, np.ndarray]:
         """One row for each run and epoch, as columns (N E,): run, setting, seed, order, hyperparameters, epoch, curves.
 
         A hyperparameter has the name of its place in the settings; one with axes has a column for each entry.
-        "diverged" says whether the run had diverged by that epoch.
+        "diverged" says whether the run had diverged by that epoch; what is `final` stands in every row of its run.
         """
         n, epochs = self.curves["loss"].shape
         columns = {"run": np.arange(n)} | self.index
@@ -66,10 +71,11 @@ class Sweep:
             for place in np.ndindex(leaf.shape[1:]):
                 columns[name + "".join(f"[{i}]" for i in place)] = leaf[(slice(None), *place)]
         rows = {name: np.repeat(values, epochs) for name, values in columns.items()}
+        ends = {name: np.repeat(values, epochs) for name, values in self.final.items()}
         epoch = np.tile(np.arange(1, epochs + 1), n)
         ended = np.repeat(self.diverged, epochs)
         rows |= {"epoch": epoch, "diverged": (ended > 0) & (epoch >= ended)}
-        return rows | {name: values.reshape(-1) for name, values in self.curves.items()}
+        return rows | {name: values.reshape(-1) for name, values in self.curves.items()} | ends
 
     def save(self, path: str | Path) -> Path:
         """Write the table: to a CSV file if the name ends in .csv, else to an .npz file that `np.load` opens.
@@ -103,16 +109,18 @@ def sweep(
     orders: Key | None = None,
     batch_size: int = 128,
     validation: Any = None,
+    test: Any = None,
     metrics: Mapping[str, Loss] | None = None,
     regularizer: Callable[[Params], Array] | None = None,
     value_and_grad: ValueAndGrad | None = None,
     augment: Augment | None = None,
     partial: Partial = Partial.DROP,
     measure: Measure | None = None,
+    probe: Probe | None = None,
     memory: int | None = None,
     chunk: int | None = None,
     folder: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
 ) -> Sweep:
     """Train a network once for each setting, seed and data order: `vmap` over whole runs, one compiled program.
 
@@ -129,6 +137,8 @@ def sweep(
         epochs: of each run.
         orders: O typed keys of data order, augmentation and dropout, each met with every seed; None for the seed's own.
         batch_size, validation, metrics, regularizer, value_and_grad, augment, partial, measure: as for `fit`.
+        test: (x, y) or a Dataset, looked at once, after the last epoch: `final`.
+        probe: (TrainState, x, y) -> more scalars to report after each epoch, x and y the whole training data.
         memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and a sweep
             that was stopped goes on from its folder.
 
@@ -149,20 +159,24 @@ def sweep(
     """
     require_net("sweep", net)
     require_function("sweep", "make_optimizer", make_optimizer, "lambda s: optim.adam(s['rate'])", optional=False)
+    require_function("sweep", "probe", probe, "lambda ts, x, y: {'norm': tree.norm(ts.params)}")
     require_metrics("sweep", metrics or {})
     epochs = require_positive_int("sweep", "epochs", epochs)
     x, y = as_pair("sweep", "train", train)
-    held_out = None if validation is None else as_pair("sweep", "validation", validation)
-    if metrics and held_out is None:
+    held_out, last = (
+        None if part is None else as_pair("sweep", name, part)
+        for name, part in (("validation", validation), ("test", test))
+    )
+    if metrics and held_out is None and last is None:
         raise ValueError(
             f"sweep: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too."
         )
     index, inputs = _grid(settings, keys, orders)
-    _require_targets(net, loss, keys[0], (x, y), held_out)
+    _require_targets(net, loss, keys[0], {"training": (x, y), "validation": held_out, "test": last})
     vg = value_and_grad or jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)
     evaluate = make_evaluate(net, {"loss": loss, **(metrics or {})})
 
-    def run(given: tuple[Any, Key, Key], x: Array, y: Array, held_out: Any) -> tuple[dict[str, Array], Array]:
+    def run(given: tuple[Any, Key, Key], x: Array, y: Array, held_out: Any, last: Any) -> tuple[Any, Any, Array]:
         setting, key, order = given
         opt = make_optimizer(setting)
         require_optimizer("sweep", opt, "what make_optimizer returns")
@@ -175,20 +189,21 @@ def sweep(
             new, report = epoch(ts, x, y, jax.random.fold_in(epochs_key, e))
             diverged = jnp.where((diverged == 0) & ~jnp.isfinite(report["loss"]).all(), e, diverged)
             ts = jax.tree.map(lambda after, before: jnp.where(diverged == 0, after, before), new, ts)
-            record = _epoch_means(report)
+            record = _epoch_means(report) | (probe(ts, x, y) if probe else {})
             if held_out is not None:
                 record |= {f"validation_{name}": v for name, v in evaluate(ts.params, ts.state, *held_out).items()}
-            return (ts, diverged), {name: jnp.where(diverged == 0, v, jnp.nan) for name, v in record.items()}
+            return (ts, diverged), _unless(diverged, record)
 
         start = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-        (_, diverged), curves = jax.lax.scan(body, (start, jnp.int32(0)), jnp.arange(1, epochs + 1, dtype=jnp.int32))
-        return curves, diverged
+        (ts, diverged), curves = jax.lax.scan(body, (start, jnp.int32(0)), jnp.arange(1, epochs + 1, dtype=jnp.int32))
+        found = {} if last is None else evaluate(ts.params, ts.state, *last)
+        return curves, _unless(diverged, {f"test_{name}": v for name, v in found.items()}), diverged
 
-    curves, diverged = map_runs(
-        run, inputs, (x, y, held_out), memory=memory, chunk=chunk, folder=folder, progress=progress
+    curves, final, diverged = map_runs(
+        run, inputs, (x, y, held_out, last), memory=memory, chunk=chunk, folder=folder, progress=progress
     )
     chosen = jax.tree.map(np.asarray, inputs[0])
-    return Sweep(chosen, index, curves, diverged)
+    return Sweep(chosen, index, curves, final, diverged)
 
 
 def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np.ndarray], tuple[PyTree, Key, Key]]:
@@ -227,10 +242,15 @@ def _epoch_means(report: dict[str, Array]) -> dict[str, Array]:
     return {name: mean(values) for name, values in report.items() if name != "examples"}
 
 
-def _require_targets(net: Layer, loss: Loss, key: Key, train: tuple[Array, Array], held_out: Any) -> None:
+def _unless(diverged: Array, record: dict[str, Array]) -> dict[str, Array]:
+    """Figures of a run, NaN if it has diverged."""
+    return {name: jnp.where(diverged == 0, value, jnp.nan) for name, value in record.items()}
+
+
+def _require_targets(net: Layer, loss: Loss, key: Key, parts: Mapping[str, tuple[Array, Array] | None]) -> None:
     """Targets that fit the network's outputs and the loss, as `fit` asks for them."""
-    x, _ = train
-    params, state = net.init(key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-    for name, pair in (("training", train), ("validation", held_out)):
+    for name, pair in parts.items():
         if pair is not None:
+            x, _ = pair
+            params, state = net.init(key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
             require_targets("sweep", name, net, params, state, pair, loss)

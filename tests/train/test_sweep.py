@@ -82,6 +82,27 @@ def test_all_that_fit_knows_a_sweep_knows() -> None:
     assert_equals_fit(NETS["mlp"], MAKERS["sgd"], pair, 1e-4, 3, batch_size=25, partial=Partial.WEIGHT)
 
 
+def test_a_test_set_is_looked_at_once_and_a_probe_after_each_epoch() -> None:
+    x, y = examples()
+    rates = np.array([0.1, 1e30], np.float32)
+    found = sweep(
+        lambda rate: optim.sgd(rate), rates, NETS["mlp"], losses.softmax_cross_entropy, (x, y), keys=KEYS[:2],
+        epochs=3, batch_size=20, validation=(x, y), test=(x, y), metrics={"error": metrics.error_rate}, progress=False,
+        probe=lambda ts, x, y: {"first_weight": ts.params[1]["w"][0, 0], "examples": jnp.sum(jnp.ones_like(y))},
+    )  # fmt: skip
+    assert set(found.final) == {"test_loss", "test_error"}
+    np.testing.assert_allclose(found.final["test_loss"], found.curves["validation_loss"][:, -1])
+    np.testing.assert_array_equal(np.isnan(found.final["test_error"]), [False, False, True, True])
+    alone = train.fit(
+        NETS["mlp"], losses.softmax_cross_entropy, optim.sgd(0.1), (x, y), key=KEYS[1], epochs=3, batch_size=20,
+        progress=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(found.curves["first_weight"][1, -1], alone.params[1]["w"][0, 0], rtol=1e-5)
+    np.testing.assert_array_equal(found.curves["examples"][0], [N] * 3)
+    rows = found.table()
+    np.testing.assert_array_equal(rows["test_loss"][:3], [found.final["test_loss"][0]] * 3)
+
+
 def test_orders_are_met_with_every_seed() -> None:
     orders = jax.random.split(jax.random.key(3), 2)
     found = sweep(
@@ -194,6 +215,8 @@ GOOD: dict[str, Any] = {"keys": KEYS, "epochs": 1, "batch_size": 20, "progress":
         ({}, 0.1, "settings must be a pytree of arrays"),
         ({}, {}, "settings must be a pytree of arrays"),
         ({"metrics": {"error": metrics.error_rate}}, [0.1], "are of the validation data; pass validation"),
+        ({"probe": 3}, [0.1], "probe must be a function"),
+        ({"test": (np.ones((3, D), np.float32), np.full(3, K))}, [0.1], "test"),
         ({"epochs": 0}, [0.1], "epochs must be at least 1"),
         ({"batch_size": 61}, [0.1], "exceeds the 60 examples"),
     ],
