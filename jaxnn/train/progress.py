@@ -52,7 +52,12 @@ class Bar:
         if self._lines:
             self.say(line)
 
-    def to(self, done: int, line: str = "") -> None:
+    @property
+    def done(self) -> float:
+        """Steps so far."""
+        return self._bar.tasks[self._task].completed
+
+    def to(self, done: float, line: str = "") -> None:
         """Advance to so many steps; `line`, if any, is printed where there is no bar."""
         self._bar.update(self._task, completed=done)
         if self._lines and line:

@@ -1,0 +1,132 @@
+"""What a run tells besides its loss, in the manner of Cockpit: sizes, angles, distance, and the noise of gradients.
+
+| name | after each epoch |
+|---|---|
+| `grad_norm` | mean over its steps of the norm of the gradient g |
+| `update_norm` | likewise of the update u |
+| `alignment` | mean over its steps of cos(u_t, u_t-1): 1 along a valley, -1 from wall to wall |
+| `distance` | norm of the parameters' way from their start |
+| `noise_scale` | tr(Sigma) / norm(G)^2 of single examples' gradients: the batch at which noise and signal are equal |
+| `snr` | signal-to-noise ratio norm(G)^2 N / tr(Sigma) of the mean gradient of a batch of N |
+
+Reference: Schneider, F., Dangel, F. & Hennig, P. (2021). Cockpit: a practical debugging tool for the training of deep
+neural networks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import backprop, per_example, tree
+from jaxnn.compare.problems import Problem
+from jaxnn.numerics import safe_divide
+from jaxnn.optim import Optimizer
+from jaxnn.optim.base import call_update
+from jaxnn.train import TrainState
+from jaxnn.types import Array, Params, PyTree
+
+EXAMPLES = 128
+"""How many training examples the noise is estimated from."""
+
+NAMES = ("grad_norm", "update_norm", "alignment", "distance", "noise_scale", "snr")
+
+
+class WatchState(NamedTuple):
+    """`inner_state`: of the rule; `start`: its first parameters; `previous`: its last updates; `steps`: int32; `sums`:
+    over the steps of the epoch, by name."""
+
+    inner_state: Any
+    start: Params
+    previous: PyTree
+    steps: Array
+    sums: dict[str, Array]
+
+
+def watched(opt: Any, steps: int) -> Optimizer:
+    """The same optimizer; what its steps are like is summed up in the state, over each epoch.
+
+    Args:
+        opt: ours or optax's.
+        steps: of an epoch.
+
+    Returns:
+        Optimizer with state WatchState.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> opt = watched(optim.sgd(0.5), 2)
+        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(jnp.zeros(2)), jnp.zeros(2))
+        >>> updates, state.sums["update_norm"]
+        (Array([-1.5, -2. ], dtype=float32), Array(2.5, dtype=float32))
+    """
+
+    def init(params: Params) -> WatchState:
+        zero = jnp.zeros_like(tree.norm(params))
+        sums = dict.fromkeys(("grad_norm", "update_norm", "alignment"), zero)
+        return WatchState(opt.init(params), params, jax.tree.map(jnp.zeros_like, params), jnp.int32(0), sums)
+
+    def update(
+        grads: PyTree, state: WatchState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, WatchState]:
+        updates, inner_state = call_update(opt, grads, state.inner_state, params, extra)
+        found = {
+            "grad_norm": tree.norm(grads),
+            "update_norm": tree.norm(updates),
+            "alignment": _cosine(updates, state.previous),
+        }
+        first = state.steps % steps == 0
+        sums = {name: jnp.where(first, 0, state.sums[name]) + value for name, value in found.items()}
+        return updates, WatchState(inner_state, state.start, updates, state.steps + 1, sums)
+
+    return Optimizer(init, update)
+
+
+def reading(ts: TrainState, steps: int) -> dict[str, Array]:
+    """What the last epoch of a watched optimizer was like: grad_norm, update_norm, alignment, distance.
+
+    Args:
+        ts: after the epoch; its `opt_state` is a WatchState.
+        steps: of an epoch.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> opt = watched(optim.sgd(0.5), 1)
+        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(jnp.zeros(2)), jnp.zeros(2))
+        >>> reading(TrainState(updates, (), state), 1)["distance"]
+        Array(2.5, dtype=float32)
+    """
+    watch: WatchState = ts.opt_state
+    found = {name: total / steps for name, total in watch.sums.items()}
+    # The first step of all has none before it.
+    pairs = jnp.where(watch.steps <= steps, steps - 1, steps)
+    found["alignment"] = jnp.where(pairs > 0, watch.sums["alignment"] / pairs, jnp.nan)
+    return found | {"distance": tree.norm(tree.subtract(ts.params, watch.start))}
+
+
+def noise(problem: Problem, ts: TrainState, x: Array, y: Array, *, batch_size: int) -> dict[str, Array]:
+    """Noise scale and signal-to-noise ratio where the parameters stand, from the first `EXAMPLES` examples.
+
+    Returns:
+        {"noise_scale": (), "snr": ()}; NaN for a problem of one example, which has no noise.
+
+    Example:
+        >>> from jaxnn import optim, train
+        >>> from jaxnn.compare import problems
+        >>> quadratic = problems.load("quadratic")
+        >>> ts = train.init(quadratic.net, optim.sgd(0.1), jax.random.key(0), (100,))
+        >>> sorted(noise(quadratic, ts, quadratic.train.x, quadratic.train.y, batch_size=128))
+        ['noise_scale', 'snr']
+    """
+    if len(x) < 2:
+        return {"noise_scale": jnp.asarray(jnp.nan), "snr": jnp.asarray(jnp.nan)}
+    tape = backprop.record(problem.net, problem.loss)(ts.params, ts.state, x[:EXAMPLES], y[:EXAMPLES], train=False)
+    found = per_example.noise_scale(tape)
+    return {"noise_scale": found.scale, "snr": batch_size * safe_divide(found.sq_norm, found.trace)}
+
+
+def _cosine(a: PyTree, b: PyTree) -> Array:
+    """cos of the angle between two trees, 0 where one of them is 0."""
+    return safe_divide(tree.vdot(a, b), tree.norm(a) * tree.norm(b))

@@ -1,0 +1,260 @@
+"""Races: each optimizer tuned on each problem by one protocol, then run with fresh seeds.
+
+The protocol is DeepOBS': a grid of learning rates, one seed (or a few) for each; the rate whose final figure on the
+validation set is best; then runs with fresh seeds at that rate, whose final figures on the test set count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn import landscapes, train
+from jaxnn.checks import nearest_name, require_positive_int
+from jaxnn.compare import diagnostics, problems
+from jaxnn.compare.costs import Cost, costs
+from jaxnn.compare.entries import Entry, entries, grid, require_distinct
+from jaxnn.compare.problems import Problem
+from jaxnn.compare.result import Race, Result
+from jaxnn.landscapes import Landscape
+from jaxnn.train import Sweep
+from jaxnn.train.progress import Bar
+
+RATES = "log:1e-4:1:13"
+"""The learning rates unless told otherwise: three to a decade."""
+
+LANDSCAPES = MappingProxyType(
+    {
+        "rosenbrock": landscapes.rosenbrock,
+        "beale": landscapes.beale,
+        "himmelblau": landscapes.himmelblau,
+        "saddle": landscapes.saddle,
+        "plateau": landscapes.plateau,
+        "schwefel": landscapes.schwefel,
+    }
+)
+"""Makers of the landscapes of two dimensions by name."""
+
+WAY_STEPS = 300
+"""Steps of the ways on landscapes of two dimensions."""
+
+
+def race(
+    optimizers: str | Iterable[str | Entry],
+    on: str | Problem | Iterable[str | Problem],
+    *,
+    learning_rates: str | Iterable[float] = RATES,
+    seeds: int = 10,
+    tuning_seeds: int = 1,
+    epochs: int | None = None,
+    ways_on: Iterable[str] = ("rosenbrock",),
+    seed: int = 0,
+    folder: str | Path | None = None,
+    memory: int | None = None,
+    chunk: int | None = None,
+    on_result: Callable[[Race], None] | None = None,
+    progress: bool = True,
+) -> Race:
+    """Tune each optimizer's learning rate on each problem, run it with fresh seeds, and say how good, fast and robust.
+
+    1. For each learning rate and tuning seed one run; the rate with the least mean figure after the last epoch (on the
+       validation set) is chosen. A rate at which a run diverges is not.
+    2. At that rate one run for each of `seeds` fresh seeds, with diagnostics. Their figure on the test set after the
+       last epoch is the performance; for a problem without a test set, that on the validation set.
+    3. Steps and seconds to the problem's target come from those runs' validation figures and from the time of a step
+       of a run alone, measured with the optimizers taking turns.
+
+    Args:
+        optimizers: names as `entry` reads them, with commas or as a list, or entries of your own.
+        on: names of problems, with commas or as a list, or problems of your own.
+        learning_rates: as `grid` reads them, the same for all.
+        seeds: fresh runs of each optimizer on each problem.
+        tuning_seeds: runs at each learning rate.
+        epochs: of every run; None for each problem's own.
+        ways_on: names of landscapes of two dimensions on which the optimizers' ways are followed, at the best rate of
+            the grid there.
+        seed: all else is a function of it.
+        folder: keeps finished runs; a race that was stopped goes on from there.
+        memory, chunk: as for `train.map_runs`.
+        on_result: called with the race so far after each optimizer on each problem.
+        progress: whether to show a bar with the time left.
+
+    Returns:
+        Race.
+
+    Raises:
+        ValueError: an unknown name (the nearest is suggested), no optimizer, problem, or learning rate.
+
+    Example:
+        >>> found = race("sgd,adam", "quadratic", learning_rates="1e-3,1e-2", seeds=2, epochs=3, ways_on=(),
+        ...              progress=False)
+        >>> [(r.optimizer, r.rate) for r in found.results]
+        [('sgd', 0.01), ('adam', 0.01)]
+
+    Reference:
+        Schneider, F., Balles, L. & Hennig, P. (2019). DeepOBS: a deep learning optimizer benchmark suite.
+    """
+    who, rates, what = entries(optimizers), grid(learning_rates), _problems(on)
+    places = [_landscape(name) for name in ways_on]
+    seeds = require_positive_int("race", "seeds", seeds)
+    tuning_seeds = require_positive_int("race", "tuning_seeds", tuning_seeds)
+    if epochs is not None:
+        require_positive_int("race", "epochs", epochs)
+    settings = {
+        "optimizers": [each.name for each in who], "problems": [problem.name for problem in what],
+        "learning_rates": rates.tolist(), "tuning_seeds": tuning_seeds, "seeds": seeds, "seed": seed,
+        "epochs": {problem.name: epochs or problem.epochs for problem in what},
+        "batch_sizes": {problem.name: problem.batch_size for problem in what},
+    }  # fmt: skip
+    notes = {problem.name: _notes(problem) for problem in what}
+    results: list[Result] = []
+    ways: dict[str, Any] = {}
+    tuning_key, fresh_key = jax.random.split(jax.random.key(seed))
+    keys = jax.random.split(tuning_key, tuning_seeds), jax.random.split(fresh_key, seeds)
+    total = len(what) * len(who) * (len(rates) * tuning_seeds + seeds)
+    with Bar(total, enabled=progress, text="compiling") as bar:
+        runner = _Runner(bar, folder, memory, chunk)
+
+        def told() -> Race:
+            return Race(tuple(results), dict(ways), settings, notes)
+
+        for problem in what:
+            begun = len(results)
+            for each in who:
+                results.append(_result(each, problem, rates, keys, epochs or problem.epochs, runner))
+                if on_result is not None:
+                    on_result(told())
+            bar.tell(f"{problem.name}: time and memory")
+            taken = costs(who, problem)
+            results[begun:] = [_with_cost(r, cost) for r, cost in zip(results[begun:], taken, strict=True)]
+        for place in places:
+            bar.tell(f"ways on {place.name}")
+            ways[place.name] = {each.name: way(each, place, rates) for each in who}
+    return told()
+
+
+def way(each: Entry, place: Landscape, rates: Sequence[float] | np.ndarray) -> tuple[float, np.ndarray]:
+    """The way of an optimizer on a landscape from its start, at the learning rate that comes lowest.
+
+    Args:
+        each: of the race.
+        place: of two dimensions.
+        rates: tried at once.
+
+    Returns:
+        (learning rate, points (`WAY_STEPS` + 1, 2)).
+
+    Example:
+        >>> from jaxnn.compare.entries import entry
+        >>> rate, points = way(entry("sgd"), landscapes.rosenbrock(), [1e-4, 1e-3])
+        >>> rate, points.shape
+        (0.001, (301, 2))
+    """
+    start = jnp.asarray(place.start, jnp.float32)
+
+    def run(rate: Any) -> Any:
+        found = train.trajectory(place, each.make(rate), start, steps=WAY_STEPS)
+        return found.x, found.values
+
+    points, values = jax.device_get(jax.jit(jax.vmap(run))(jnp.asarray(rates, jnp.float32)))
+    last = np.where(np.isfinite(values).all(axis=1), values[:, -1], np.inf)
+    best = int(np.argmin(last))
+    return float(rates[best]), points[best]
+
+
+class _Runner(NamedTuple):
+    """Where the sweeps of a race are shown, kept and held."""
+
+    bar: Bar
+    folder: str | Path | None
+    memory: int | None
+    chunk: int | None
+
+    def sweep(self, part: str, each: Entry, problem: Problem, make: Any, rates: np.ndarray, **more: Any) -> Sweep:
+        """A sweep over learning rates; its runs count on the race's bar."""
+        kept = None if self.folder is None else Path(self.folder) / problem.name / _file(each.name) / part
+        told, before = f"{problem.name}: {each.name}, {part}", self.bar.done
+        self.bar.tell(told)
+
+        def show(done: int, n: int) -> None:
+            self.bar.to(before + done, f"{told} {done}/{n} runs" if done else "")
+
+        return train.sweep(
+            make, rates.astype(np.float32), problem.net, problem.loss, problem.train, batch_size=problem.batch_size,
+            validation=problem.validation, metrics=problem.metrics, folder=kept, memory=self.memory, chunk=self.chunk,
+            progress=show, **more,
+        )  # fmt: skip
+
+
+def _result(
+    each: Entry, problem: Problem, rates: np.ndarray, keys: tuple[Any, Any], epochs: int, runner: _Runner
+) -> Result:
+    """Tune, choose, and run with fresh seeds."""
+    steps = len(problem.train) // problem.batch_size
+    tried = runner.sweep("tuning", each, problem, each.make, rates, keys=keys[0], epochs=epochs)
+    tuning = _last(tried, problem.figure).reshape(len(rates), -1)
+    rate = rates[int(np.argmin(tuning.mean(axis=1)))]
+
+    def probe(ts: Any, x: Any, y: Any) -> dict[str, Any]:
+        found = diagnostics.noise(problem, ts, x, y, batch_size=problem.batch_size)
+        return diagnostics.reading(ts, steps) | found
+
+    fresh = runner.sweep(
+        "fresh", each, problem, lambda rate: diagnostics.watched(each.make(rate), steps), np.array([rate]),
+        keys=keys[1], epochs=epochs, test=problem.test, probe=probe,
+    )  # fmt: skip
+    final_name = problem.figure if problem.test is None else problem.figure.replace("validation_", "test_")
+    return Result(
+        each.name, problem.name, problem.figure, rates, tuning, float(rate), fresh.curves, _last(fresh, final_name),
+        final_name, steps, problem.target,
+    )  # fmt: skip
+
+
+def _last(sweep: Sweep, name: str) -> np.ndarray:
+    """A figure after the last epoch for each run, inf where the run diverged or the figure is no number."""
+    values = sweep.final[name] if name in sweep.final else sweep.curves[name][:, -1]
+    return np.where(np.isfinite(values), values, np.inf).astype(np.float64)
+
+
+def _with_cost(result: Result, cost: Cost) -> Result:
+    return Result(**(vars(result) | {"cost": cost}))
+
+
+def _problems(on: str | Problem | Iterable[str | Problem]) -> list[Problem]:
+    """Problems from names, with commas or as a list, or from themselves."""
+    if isinstance(on, Problem):
+        on = [on]
+    words = [word.strip() for word in on.split(",") if word.strip()] if isinstance(on, str) else list(on)
+    found = [problems.load(word) if isinstance(word, str) else word for word in words]
+    for problem in found:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"race: a problem is a name or a Problem, as from_function makes it, got {problem!r}.")
+    require_distinct("problems", [problem.name for problem in found], "digits-mlp")
+    return found
+
+
+def _landscape(name: str) -> Landscape:
+    """A landscape of two dimensions by its name."""
+    if name not in LANDSCAPES:
+        raise ValueError(
+            f"race: no landscape {name!r}{nearest_name(name, LANDSCAPES)}; there are: {', '.join(LANDSCAPES)}."
+        )
+    return LANDSCAPES[name]()
+
+
+def _notes(problem: Problem) -> tuple[str, ...]:
+    """Where a problem is from, and what others report for it."""
+    published = ", ".join(f"{name} {figure}" for name, figure in problem.published.items())
+    told = (problem.reference, f"published: {published}" if published else "")
+    return tuple(text for text in told if text)
+
+
+def _file(name: str) -> str:
+    """A name as that of a folder, different for different names."""
+    return "".join(c if c.isalnum() or c in "-_.=" else f"%{ord(c):02x}" for c in name)

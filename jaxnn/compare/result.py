@@ -1,0 +1,202 @@
+"""What a race found, and the figures that are read off it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxnn.compare.costs import Cost
+
+NEAR = 1.25
+"""A learning rate is good if its figure is at most so many times the best one's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One optimizer on one problem.
+
+    Attributes:
+        optimizer, problem: their names.
+        figure: what was judged by, the less the better: the curve of that name was tuned on.
+        rates: (S,), the learning rates tried, in rising order.
+        tuning: (S, T), the figure after the last epoch for each rate and tuning seed; inf where the run diverged.
+        rate: the one with the least mean figure, which the runs below were made with.
+        curves: name -> (R, E), of R fresh seeds over E epochs: "loss", "validation_*", and the diagnostics.
+        final: (R,), the figure that counts: of the test set after the last epoch, where the problem has one, else of
+            the validation set; inf where the run diverged.
+        final_name: which that is, such as "test_error".
+        steps: of an epoch.
+        target: the figure that counts as solved; None for none.
+        cost: of a step; None if it was not measured.
+    """
+
+    optimizer: str
+    problem: str
+    figure: str
+    rates: np.ndarray
+    tuning: np.ndarray
+    rate: float
+    curves: Mapping[str, np.ndarray]
+    final: np.ndarray
+    final_name: str
+    steps: int
+    target: float | None
+    cost: Cost | None = None
+
+    @property
+    def diverged(self) -> int:
+        """How many of the R runs diverged."""
+        return int(np.sum(~np.isfinite(self.final)))
+
+    @property
+    def performance(self) -> float:
+        """The mean final figure; inf if a run diverged."""
+        return float(np.mean(self.final))
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and third quartile of the final figures, diverged ones counted as inf."""
+        low, high = (float(np.quantile(self.final, q, method="nearest")) for q in (0.25, 0.75))
+        return low, high
+
+    @property
+    def steps_to_target(self) -> np.ndarray:
+        """(R,), the steps after which the figure first was at or below the target; inf if it never was.
+
+        Figures are looked at after each epoch, so that this is a multiple of its steps.
+        """
+        curve = self.curves[self.figure]
+        if self.target is None:
+            return np.full(len(curve), np.inf)
+        reached = curve <= self.target  # NaN is not
+        first = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
+        return first * self.steps
+
+    @property
+    def seconds_to_target(self) -> np.ndarray:
+        """(R,), those steps in seconds of a run alone; NaN if the cost was not measured."""
+        return self.steps_to_target * (np.nan if self.cost is None else self.cost.step_seconds)
+
+    @property
+    def tuned(self) -> np.ndarray:
+        """(S,), the mean figure of each rate over the tuning seeds; inf where one diverged."""
+        return np.mean(self.tuning, axis=1)
+
+    @property
+    def tuneability(self) -> float:
+        """Decades of the learning rate around the best within which the figure is at most `NEAR` times the best.
+
+        The width of the unbroken row of good rates, each standing for its share of the grid; 0 if none was finite.
+        """
+        tuned, best = self.tuned, int(np.argmin(self.tuned))
+        if not np.isfinite(tuned[best]) or len(self.rates) < 2:
+            return 0.0
+        good = tuned <= tuned[best] + (NEAR - 1) * abs(tuned[best])
+        low = high = best
+        while low > 0 and good[low - 1]:
+            low -= 1
+        while high + 1 < len(good) and good[high + 1]:
+            high += 1
+        logs = np.log10(self.rates)
+        edges = np.concatenate([logs[:1], (logs[1:] + logs[:-1]) / 2, logs[-1:]])
+        return float(edges[high + 1] - edges[low])
+
+    @property
+    def at_the_edge(self) -> bool:
+        """Whether the best rate is the least or greatest of the grid, so that a better one may lie outside."""
+        return len(self.rates) > 1 and self.rate in (self.rates[0], self.rates[-1])
+
+    def summary(self) -> dict[str, Any]:
+        """The row of the table: numbers and words that JSON knows, inf and NaN as None."""
+        steps, seconds = np.median(self.steps_to_target), np.median(self.seconds_to_target)
+        row = {
+            "problem": self.problem,
+            "optimizer": self.optimizer,
+            "learning_rate": self.rate,
+            "at_the_edge": self.at_the_edge,
+            "figure": self.final_name,
+            "performance": self.performance,
+            "first_quartile": self.quartiles[0],
+            "third_quartile": self.quartiles[1],
+            "diverged": self.diverged,
+            "target": self.target,
+            "reached": int(np.sum(np.isfinite(self.steps_to_target))),
+            "runs": len(self.final),
+            "median_steps_to_target": float(steps),
+            "median_seconds_to_target": float(seconds),
+            "tuneability_decades": self.tuneability,
+        }
+        row |= dict.fromkeys(f.name for f in dataclasses.fields(Cost)) if self.cost is None else vars(self.cost)
+        return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in row.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Race:
+    """The results of a race, problem by problem, in the order in which the optimizers were named.
+
+    Attributes:
+        results: one for each optimizer and problem that is finished.
+        ways: landscape name -> optimizer -> (learning rate, points (T, 2)), on landscapes of two dimensions.
+        settings: what the race was asked for, in words and numbers that JSON knows.
+        notes: what a reader must know of a problem: its source, published figures; by problem.
+    """
+
+    results: tuple[Result, ...]
+    ways: Mapping[str, Mapping[str, tuple[float, np.ndarray]]]
+    settings: Mapping[str, Any]
+    notes: Mapping[str, tuple[str, ...]]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The names of the problems, in order."""
+        return tuple(dict.fromkeys(r.problem for r in self.results))
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        """The names of the optimizers, in order."""
+        return tuple(dict.fromkeys(r.optimizer for r in self.results))
+
+    def of(self, problem: str) -> tuple[Result, ...]:
+        """The results on one problem."""
+        return tuple(r for r in self.results if r.problem == problem)
+
+    def table(self) -> dict[str, np.ndarray]:
+        """One row for each problem, optimizer, seed and epoch of the fresh runs, as columns."""
+        names = list(dict.fromkeys(name for r in self.results for name in r.curves))
+        parts: dict[str, list[Any]] = {name: [] for name in ("problem", "optimizer", "rate", "seed", "epoch", *names)}
+        for r in self.results:
+            seeds, epochs = r.curves["loss"].shape
+            rows = seeds * epochs
+            for name, value in (("problem", r.problem), ("optimizer", r.optimizer), ("rate", r.rate)):
+                parts[name].append(np.full(rows, value))
+            parts["seed"].append(np.repeat(np.arange(seeds), epochs))
+            parts["epoch"].append(np.tile(np.arange(1, epochs + 1), seeds))
+            for name in names:
+                parts[name].append(r.curves[name].reshape(-1) if name in r.curves else np.full(rows, np.nan))
+        return {name: np.concatenate(part) if part else np.zeros(0) for name, part in parts.items()}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write race.json (settings and a row for each result), curves.npz and curves.csv (`table`); the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        told = {"settings": self.settings, "notes": self.notes, "results": [self._told(r) for r in self.results]}
+        (folder / "race.json").write_text(json.dumps(told, indent=1) + "\n")
+        rows: dict[str, Any] = self.table()
+        np.savez_compressed(folder / "curves.npz", **rows)
+        with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(rows)
+            writer.writerows(zip(*(column.tolist() for column in rows.values()), strict=True))
+        return folder
+
+    @staticmethod
+    def _told(result: Result) -> dict[str, Any]:
+        tuning = [[None if not np.isfinite(v) else float(v) for v in row] for row in result.tuning]
+        final = [None if not np.isfinite(v) else float(v) for v in result.final]
+        return result.summary() | {"rates": result.rates.tolist(), "tuning": tuning, "final": final}
