@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import landscapes, losses, models, optim, train
+from jaxnn import data, landscapes, losses, models, optim, train
 from jaxnn.compare import problems
 from jaxnn.compare.problems import Problem, from_function
 from jaxnn.data import Dataset
@@ -37,6 +37,17 @@ def test_a_few_epochs_help(name: str) -> None:
     assert figure[-1] < figure[0]
 
 
+@pytest.mark.parametrize("name", [name for name in EMBEDDED if name.startswith("digits")])
+def test_a_test_set_is_held_out(name: str) -> None:
+    problem = problems.load(name)
+    parts = data.load("digits")
+    assert problem.test is not None
+    for part, expected in zip((problem.train, problem.validation, problem.test), parts, strict=True):
+        np.testing.assert_array_equal(part.x, expected.x)
+        images = name == "digits-autoencoder"
+        np.testing.assert_array_equal(part.y, np.reshape(expected.x, (-1, 64)) if images else expected.y)
+
+
 def test_the_quadratic_is_that_of_deepobs() -> None:
     problem = problems.load("quadratic")
     place = landscapes.noisy_quadratic(jax.random.split(jax.random.key(0), 3)[0])
@@ -53,8 +64,12 @@ def test_the_quadratic_is_that_of_deepobs() -> None:
 def test_a_problem_of_ones_own() -> None:
     x = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
     mine = from_function("mine", lambda key: {"c": jax.random.normal(key, (3,))},
-                         lambda p, x: 0.5 * jnp.sum((p["c"] - x) ** 2), x[:30], x[30:], batch_size=10)  # fmt: skip
-    assert (len(mine.train), len(mine.validation)) == (30, 10)
+                         lambda p, x: 0.5 * jnp.sum((p["c"] - x) ** 2), x[:30], x[30:35], test=x[35:],
+                         batch_size=10)  # fmt: skip
+    assert (len(mine.train), len(mine.validation)) == (30, 5)
+    assert mine.test is not None
+    np.testing.assert_array_equal(mine.test.x, x[35:])
+    assert from_function("p", lambda key: jnp.ones(3), lambda p, x: jnp.sum(p * x), x).test is None
     loss = figures_of(mine, optim.sgd(0.1), 60)["loss"][0]
     np.testing.assert_allclose(loss[-1], 0.5 * mine.train.x.var(axis=0).sum(), rtol=0.05)
 

@@ -31,6 +31,7 @@ class Problem:
         train: what it is trained on.
         validation: what is chosen by; for a problem without one the training set again.
         batch_size, epochs: unless told otherwise.
+        test: looked at once, at the end of a race; None for a problem without one.
         metrics: named per-example functions of the validation data.
         figure: what a run is judged by, the less the better: "validation_error", "validation_loss", ..
         target: the figure that counts as solved, for "steps to the target"; None for none.
@@ -52,6 +53,7 @@ class Problem:
     validation: Dataset
     batch_size: int
     epochs: int
+    test: Dataset | None = None
     metrics: Mapping[str, Loss] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
     figure: str = "validation_loss"
     target: float | None = None
@@ -90,6 +92,7 @@ def from_function(
     train: Any,
     validation: Any = None,
     *,
+    test: Any = None,
     batch_size: int | None = None,
     epochs: int = 10,
     **told: Any,
@@ -101,6 +104,7 @@ def from_function(
         init: key -> parameters, a pytree of floating arrays.
         loss: (params, x) -> (), x one example of the data; jittable and differentiable.
         train, validation: examples x (N, ...), or Datasets, of which only x is looked at; None validates on `train`.
+        test: likewise; None for none.
         batch_size: None for all examples at once.
         epochs, told: as the attributes of `Problem`.
 
@@ -121,6 +125,7 @@ def from_function(
     require_function(where, "init", init, "lambda key: {'w': jnp.ones(3)}", optional=False)
     require_function(where, "loss", loss, "lambda params, x: jnp.sum((params['w'] - x) ** 2)", optional=False)
     train, validation = (_dataset(where, part) for part in (train, train if validation is None else validation))
+    test = None if test is None else _dataset(where, test)
 
     def apply(params: Params, x: Array) -> Array:
         found = jax.vmap(loss, in_axes=(None, 0))(params, x)
@@ -133,7 +138,7 @@ def from_function(
 
     net = stateless(KIND, apply, lambda key, example: init(key))
     size = len(train) if batch_size is None else batch_size
-    return Problem(name, net, values, train, validation, size, epochs, **told)
+    return Problem(name, net, values, train, validation, size, epochs, test, **told)
 
 
 def _dataset(where: str, part: Any) -> Dataset:

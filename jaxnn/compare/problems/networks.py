@@ -21,7 +21,7 @@ W, B = truncated_normal(0.05), constant(0.05)
 def classification(
     name: str, net: Layer, source: str, *, epochs: int, batch_size: int = 128, target: float | None = None, **told: Any
 ) -> Problem:
-    """A network on one of the sets of `data.load`, judged by its error on the validation split.
+    """A network on one of the sets of `data.load`, judged by its error on the validation split; with its test set.
 
     Args:
         name: of the problem.
@@ -35,7 +35,7 @@ def classification(
     """
     parts = data.load(source)
     return Problem(
-        name, net, losses.softmax_cross_entropy, parts.train, parts.validation, batch_size, epochs,
+        name, net, losses.softmax_cross_entropy, parts.train, parts.validation, batch_size, epochs, parts.test,
         metrics={"error": metrics.error_rate}, figure="validation_error", target=target, **told,
     )  # fmt: skip
 
@@ -135,5 +135,5 @@ def digits_autoencoder() -> Problem:
     )  # fmt: skip
     return Problem(
         "digits-autoencoder", net, losses.sigmoid_binary_cross_entropy, images(parts.train), images(parts.validation),
-        32, 30,
+        batch_size=32, epochs=30, test=images(parts.test),
     )  # fmt: skip
