@@ -28,7 +28,7 @@ from jaxnn.optim.base import call_update
 from jaxnn.train import TrainState
 from jaxnn.types import Array, Params, PyTree
 
-EXAMPLES = 128
+EXAMPLES = 256
 """How many training examples the noise is estimated from."""
 
 NAMES = ("grad_norm", "update_norm", "alignment", "distance", "noise_scale", "snr")

@@ -8,38 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn import landscapes, train
+from jaxnn import train
 from jaxnn.checks import nearest_name, require_positive_int
 from jaxnn.compare import diagnostics, problems
 from jaxnn.compare.costs import Cost, costs
 from jaxnn.compare.entries import Entry, entries, grid, require_distinct
 from jaxnn.compare.problems import Problem
 from jaxnn.compare.result import Race, Result
-from jaxnn.landscapes import Landscape
+from jaxnn.landscapes import LANDSCAPES, Landscape
 from jaxnn.train import Sweep
 from jaxnn.train.progress import Bar
 
 RATES = "log:1e-4:1:13"
 """The learning rates unless told otherwise: three to a decade."""
-
-LANDSCAPES = MappingProxyType(
-    {
-        "rosenbrock": landscapes.rosenbrock,
-        "beale": landscapes.beale,
-        "himmelblau": landscapes.himmelblau,
-        "saddle": landscapes.saddle,
-        "plateau": landscapes.plateau,
-        "schwefel": landscapes.schwefel,
-    }
-)
-"""Makers of the landscapes of two dimensions by name."""
 
 WAY_STEPS = 300
 """Steps of the ways on landscapes of two dimensions."""
@@ -101,7 +88,7 @@ def race(
         Schneider, F., Balles, L. & Hennig, P. (2019). DeepOBS: a deep learning optimizer benchmark suite.
     """
     who, rates, what = entries(optimizers), grid(learning_rates), _problems(on)
-    places = [_landscape(name) for name in ways_on]
+    places = {name: _landscape(name) for name in ways_on}
     seeds = require_positive_int("race", "seeds", seeds)
     tuning_seeds = require_positive_int("race", "tuning_seeds", tuning_seeds)
     if epochs is not None:
@@ -133,9 +120,9 @@ def race(
             bar.tell(f"{problem.name}: time and memory")
             taken = costs(who, problem)
             results[begun:] = [_with_cost(r, cost) for r, cost in zip(results[begun:], taken, strict=True)]
-        for place in places:
-            bar.tell(f"ways on {place.name}")
-            ways[place.name] = {each.name: way(each, place, rates) for each in who}
+        for name, place in places.items():
+            bar.tell(f"ways on {name}")
+            ways[name] = {each.name: way(each, place, rates) for each in who}
     return told()
 
 
@@ -152,7 +139,7 @@ def way(each: Entry, place: Landscape, rates: Sequence[float] | np.ndarray) -> t
 
     Example:
         >>> from jaxnn.compare.entries import entry
-        >>> rate, points = way(entry("sgd"), landscapes.rosenbrock(), [1e-4, 1e-3])
+        >>> rate, points = way(entry("sgd"), LANDSCAPES["rosenbrock"](), [1e-4, 1e-3])
         >>> rate, points.shape
         (0.001, (301, 2))
     """

@@ -16,11 +16,20 @@ float32, the value returned in the point's dtype (inf where it exceeds float16's
 Gradients are finite everywhere within the bounds.
 """
 
+from collections.abc import Callable
+from types import MappingProxyType
+
 from jaxnn.landscapes.base import Landscape
 from jaxnn.landscapes.classics import beale, himmelblau, plateau, rosenbrock, saddle, schwefel
 from jaxnn.landscapes.quadratics import NoisyQuadratic, noisy_quadratic, quadratic
 
+LANDSCAPES: MappingProxyType[str, Callable[[], Landscape]] = MappingProxyType(
+    {make.__name__: make for make in (rosenbrock, beale, himmelblau, saddle, plateau, schwefel)}
+)
+"""Makers of the landscapes of two dimensions by name."""
+
 __all__ = [
+    "LANDSCAPES",
     "Landscape",
     "NoisyQuadratic",
     "beale",

@@ -1,0 +1,244 @@
+"""The report of a race: one HTML page that needs no network, and its figures as PNG files beside it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+import jaxnn
+from jaxnn.compare.figures import figures
+from jaxnn.compare.result import NEAR, Race, Result
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 75rem; margin: 2rem auto;
+  padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; }
+th { border-bottom: 2px solid #888; }
+td { white-space: nowrap; }
+td.best { font-weight: 700; }
+td.text { white-space: normal; }
+td.text, th.text { text-align: left; }
+.wide { overflow-x: auto; }
+figure { margin: 1.5rem 0 2.5rem; }
+figure img { max-width: 100%; height: auto; border: 1px solid #ddd; }
+figcaption, .note { color: #555; font-size: 15px; max-width: 60rem; }
+code { background: #f3f3f3; padding: .1rem .3rem; }
+"""
+
+HEADS = (
+    "optimizer", "learning rate", "performance", "quartiles", "diverged", "reached", "steps to target",
+    "seconds to target", "tuneability", "ms a step", "compile s", "state kB",
+)  # fmt: skip
+
+
+def write(race: Race, folder: str | Path, *, command: str = "") -> Path:
+    """Write the figures as PNG files, race.json, curves.npz and curves.csv, and report.html with all of it.
+
+    Args:
+        race: finished, or as far as it came.
+        folder: made if need be; files of the same name are written over.
+        command: the line that made the race, to be shown.
+
+    Returns:
+        The path of report.html. It holds its figures itself and asks nothing of a network.
+
+    Example:
+        >>> import tempfile
+        >>> write(Race((), {}, {}, {}), tempfile.mkdtemp()).name
+        'report.html'
+    """
+    folder = race.save(folder)
+    drawn = []
+    for name, title, caption, fig in figures(race):
+        image = _png(fig)
+        (folder / f"{name}.png").write_bytes(image)
+        drawn.append((name, title, caption, image))
+    path = folder / "report.html"
+    path.write_text("\n".join(_page(race, drawn, command)) + "\n", encoding="utf-8")
+    return path
+
+
+def versions() -> dict[str, str]:
+    """What a measurement depends on: versions, device, cores.
+
+    Example:
+        >>> sorted(versions())[:3]
+        ['cores', 'device', 'jax']
+    """
+    devices = jax.devices()
+    return {
+        "device": f"{len(devices)} x {devices[0].device_kind}", "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
+        "jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__, "optax": optax.__version__,
+        "matplotlib": matplotlib.__version__,
+    }  # fmt: skip
+
+
+def _page(race: Race, drawn: Sequence[tuple[str, str, str, bytes]], command: str) -> Iterator[str]:
+    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    # An empty icon, or browsers ask for one.
+    yield f'<title>jaxnn race</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>'
+    yield f"<h1>Race of {len(race.optimizers)} optimizers on {len(race.problems)} problems</h1>"
+    if command:
+        yield f"<p><code>{html.escape(command)}</code></p>"
+    yield from _protocol(race)
+    if len(race.problems) > 1:
+        yield from _overview(race)
+    general = [each for each in drawn if not any(each[0].startswith(f"{p}-") for p in race.problems)]
+    for problem in race.problems:
+        yield f'<h2 id="{html.escape(problem)}">{html.escape(problem)}</h2>'
+        yield from (f'<p class="note">{html.escape(note)}</p>' for note in race.notes.get(problem, ()))
+        yield from _table(race.of(problem))
+        for each in drawn:
+            if each[0].startswith(f"{problem}-") and each not in general:
+                yield from _figure(*each)
+    if general:
+        yield "<h2>All problems</h2>"
+        for each in general:
+            yield from _figure(*each)
+    yield "<h2>Configuration</h2>"
+    yield from _pairs({name: _words(value) for name, value in race.settings.items()})
+    yield "<h2>Measured on</h2>"
+    yield from _pairs(versions())
+    yield "</body>\n</html>"
+
+
+def _protocol(race: Race) -> Iterator[str]:
+    """What the columns mean."""
+    rates, tuning, fresh = (race.settings.get(k) for k in ("learning_rates", "tuning_seeds", "seeds"))
+    if not rates:
+        return
+    yield (
+        f"<p>Each optimizer was tuned on each problem over {len(rates)} learning rates from {rates[0]:.3g} to "
+        f"{rates[-1]:.3g}, with {_count(tuning, 'seed')} for each; the rate whose figure after the last epoch is best on "
+        f"the validation set was run again with {_count(fresh, 'fresh seed')}. <b>Performance</b> is the mean figure of "
+        "those after the last epoch, on the test set where the problem has one (it is looked at only then); less is "
+        "better, and the best is bold. <b>Speed</b>: median steps and seconds of a run alone until the validation "
+        "figure, looked at after each epoch, reaches the target. <b>Tuneability</b>: decades of the learning rate "
+        f"around the best in which the figure stays within {NEAR} times the best. The protocol is that of Schneider, "
+        "Balles &amp; Hennig (2019), DeepOBS.</p>"
+    )
+
+
+def _overview(race: Race) -> Iterator[str]:
+    """Performance on every problem, and the mean rank: for a race on several problems."""
+    ranks: dict[str, list[int]] = {who: [] for who in race.optimizers}
+    cells: dict[str, list[str]] = {who: [] for who in race.optimizers}
+    for problem in race.problems:
+        found = race.of(problem)
+        for r in found:
+            rank = 1 + sum(other.performance < r.performance for other in found)
+            ranks[r.optimizer].append(rank)
+            best = " class=best" if rank == 1 and math.isfinite(r.performance) else ""
+            cells[r.optimizer].append(f"<td{best}>{_number(_percent(r.final_name) * r.performance)}</td>")
+        for who in set(race.optimizers) - {r.optimizer for r in found}:
+            cells[who].append("<td>&ndash;</td>")
+    units = [race.of(p)[0].final_name for p in race.problems]
+    heads = "".join(f"<th>{html.escape(p)}<br>{_told(unit)}</th>" for p, unit in zip(race.problems, units, strict=True))
+    yield f'<h2>Overview</h2>\n<div class="wide"><table>\n<tr><th>optimizer</th>{heads}<th>mean rank</th></tr>'
+    for who in sorted(race.optimizers, key=lambda who: float(np.mean(ranks[who]))):
+        yield f"<tr><td>{html.escape(who)}</td>{''.join(cells[who])}<td>{np.mean(ranks[who]):.2f}</td></tr>"
+    yield "</table></div>"
+
+
+def _table(found: Sequence[Result]) -> Iterator[str]:
+    """The figures of one problem, the best optimizer first, and what must be known of them."""
+    percent = 100.0 if found[0].final_name.endswith(("error", "accuracy")) else 1.0
+    unit = " (%)" if percent > 1 else ""
+    best = min(r.performance for r in found)
+    target = found[0].target
+    told = found[0].final_name.replace("_", " ") + unit
+    aim = (
+        "no target"
+        if target is None
+        else f"target: {found[0].figure.replace('_', ' ')} of {percent * target:.4g}{unit}"
+    )
+    yield f'<p>Performance: {told}; {aim}.</p>\n<div class="wide"><table>\n<tr>'
+    yield "".join(f"<th>{head}</th>" for head in HEADS) + "</tr>"
+    for r in sorted(found, key=lambda r: r.performance):
+        low, high = (percent * q for q in r.quartiles)
+        steps, seconds = np.median(r.steps_to_target), np.median(r.seconds_to_target)
+        reached = f"{int(np.isfinite(r.steps_to_target).sum())} of {len(r.final)}" if target is not None else "&ndash;"
+        cost = r.cost
+        cells = [
+            html.escape(r.optimizer), f"{r.rate:.3g}" + (" *" if r.at_the_edge else ""),
+            _number(percent * r.performance), f"{_number(low)} &ndash; {_number(high)}",
+            f"{r.diverged} of {len(r.final)}",
+            reached, _number(steps, "{:.0f}"), _number(seconds, "{:.3g}"), f"{r.tuneability:.2f}",
+            *(["&ndash;"] * 3 if cost is None else [f"{1e3 * cost.step_seconds:.3g}", f"{cost.compile_seconds:.2f}",
+              f"{cost.state_bytes / 1e3:.4g}"]),
+        ]  # fmt: skip
+        marked = {2} if r.performance == best and math.isfinite(best) else set()
+        yield (
+            "<tr>"
+            + "".join(f"<td{' class=best' if i in marked else ''}>{c}</td>" for i, c in enumerate(cells))
+            + "</tr>"
+        )
+    yield "</table></div>"
+    if any(r.at_the_edge for r in found):
+        yield '<p class="note">* At the edge of the grid: a better learning rate may lie outside.</p>'
+    for r in found:
+        if not np.isfinite(r.tuned).any():
+            yield f'<p class="note">{html.escape(r.optimizer)} diverged at every learning rate of the grid.</p>'
+
+
+def _figure(name: str, title: str, caption: str, image: bytes) -> Iterator[str]:
+    told = html.escape(title)
+    data = base64.b64encode(image).decode()
+    yield f'<figure id="{html.escape(name)}">\n<h3>{told}</h3>\n<img src="data:image/png;base64,{data}" alt="{told}">'
+    yield f"<figcaption>{html.escape(caption)}</figcaption>\n</figure>"
+
+
+def _pairs(pairs: Mapping[str, str]) -> Iterator[str]:
+    yield "<table>"
+    for name, value in pairs.items():
+        yield f'<tr><td>{html.escape(name.replace("_", " "))}</td><td class="text">{html.escape(value)}</td></tr>'
+    yield "</table>"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {each}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in value)
+    return str(value)
+
+
+def _percent(name: str) -> float:
+    """100 for figures that are shown in percent, 1 for others."""
+    return 100.0 if name.endswith(("error", "accuracy")) else 1.0
+
+
+def _told(name: str) -> str:
+    """A figure's name and unit."""
+    return name.replace("_", " ") + (" (%)" if _percent(name) > 1 else "")
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _number(value: float, form: str = "{:.4g}") -> str:
+    return form.format(value) if math.isfinite(value) else "&ndash;"
+
+
+def _png(fig: Figure) -> bytes:
+    out = io.BytesIO()
+    fig.savefig(out, format="png")
+    return out.getvalue()
