@@ -44,7 +44,8 @@ def map_runs(
         inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys.
         shared: what all runs see, such as the data; put on the device once.
         memory: bytes that a chunk may take on each device; None for half of what the device has.
-        chunk: runs at a time, at most; None for 64 on each device.
+        chunk: runs at a time, at most; None for 64 on each device. On one device 1 means no `vmap`: for convolutions on
+            a CPU, which over several runs become grouped ones, and slow.
         folder: where finished chunks are kept; a call with the same runs goes on from there. None keeps nothing.
         progress: whether to show a bar with the time left (a line for each chunk where the output is no terminal); or
             a function that is told (runs done, N) instead.
@@ -101,7 +102,7 @@ class _Program:
 
     def __init__(self, run: Callable[..., PyTree], inputs: PyTree, shared: tuple[PyTree, ...], devices: Any) -> None:
         self.inputs, self.shared, self.devices = inputs, shared, devices
-        self._jit = jax.jit(jax.vmap(run, in_axes=(0, *(None,) * len(shared))))
+        self._jit = jax.jit(_mapped(run, len(devices)))
         self._compiled: dict[int, Any] = {}
         self._traced = self._jit.trace(self._take(0, len(devices), len(devices)), *shared)
 
@@ -140,6 +141,19 @@ class _Program:
         """Inputs start .. stop, filled up with the last of them."""
         rows = np.minimum(np.arange(start, start + size), stop - 1)
         return _spread(jax.tree.map(lambda leaf: leaf[rows], self.inputs), self.devices, PartitionSpec("runs"))
+
+
+def _mapped(run: Callable[..., PyTree], devices: int) -> Callable[..., PyTree]:
+    """`run` over the leading axis of its inputs; a single run is left as it is."""
+
+    def mapped(inputs: PyTree, *shared: PyTree) -> PyTree:
+        if devices > 1 or jax.tree.leaves(inputs)[0].shape[0] > 1:
+            return jax.vmap(run, in_axes=(0, *(None,) * len(shared)))(inputs, *shared)
+        # vmap makes even one convolution a grouped one, which is slower.
+        found = run(jax.tree.map(lambda leaf: leaf[0], inputs), *shared)
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    return mapped
 
 
 class _Store:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import data, landscapes, losses, models, optim, train
+from jaxnn import data, losses, models, optim, train
 from jaxnn.compare import problems
-from jaxnn.compare.problems import Problem, from_function
+from jaxnn.compare.problems import Problem, analytic, from_function
 from jaxnn.data import Dataset
 
 EMBEDDED = [name for name in problems.PROBLEMS if not name.startswith(("mnist", "fmnist"))]
@@ -49,16 +49,36 @@ def test_a_test_set_is_held_out(name: str) -> None:
 
 
 def test_the_quadratic_is_that_of_deepobs() -> None:
+    generator = np.random.RandomState(42)
+    eigenvalues = np.concatenate((generator.uniform(0, 1, 90), generator.uniform(30, 60, 10)))
+    rotation = analytic._rotation(100, generator)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(100), atol=1e-12)
+    # 98 reflections and a sign on an even number of axes.
+    np.testing.assert_allclose(np.linalg.det(rotation), 1, rtol=1e-12)
+    matrix = analytic._matrix(np.random.RandomState(42))
+    np.testing.assert_allclose(np.linalg.eigvalsh(matrix), np.sort(eigenvalues), rtol=1e-10)
+    assert abs(eigenvalues.sum() - 477.61) < 5e-3
     problem = problems.load("quadratic")
-    place = landscapes.noisy_quadratic(jax.random.split(jax.random.key(0), 3)[0])
     params, state = problem.net.init(jax.random.key(9), (100,))
     np.testing.assert_array_equal(params, np.ones(100))
-    found = np.asarray(problem.loss(problem.net.predict(params, state, problem.train.x[:5]), problem.train.y[:5]))
-    away = 1 - np.asarray(problem.train.x[:5], np.float64)
-    expected = 0.5 * np.einsum("ni,ij,nj->n", away, np.asarray(place.matrix, np.float64), away)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert abs(problem.train.x.std() - 0.6) < 0.01
-    assert not np.array_equal(problem.train.x, problem.validation.x)
+
+    def mean(theta: np.ndarray, part: Dataset) -> tuple[float, float]:
+        """By the problem, and by NumPy in float64."""
+        away = theta - np.asarray(part.x, np.float64)
+        found = problem.loss(problem.net.predict(jnp.asarray(theta, jnp.float32), state, part.x), part.y)
+        return float(np.mean(found)), 0.5 * float(np.einsum("ni,ij,nj->n", away, matrix, away).mean())
+
+    assert problem.test is not None
+    sets = (problem.train, problem.validation, problem.test)
+    assert [len(part) for part in sets] == [1000, 1000, 896]
+    for part in sets:
+        assert abs(part.x.std() - 0.6) < 0.01
+        for theta in (np.ones(100), np.zeros(100)):
+            np.testing.assert_allclose(*mean(theta, part), rtol=1e-5)
+    assert len({part.x[0, 0].item() for part in sets}) == 3
+    # The figures of DeepOBS' own instance, computed once from its public definition.
+    assert abs(mean(np.ones(100), problem.train)[0] - 353.706) < 1e-3
+    assert abs(mean(np.zeros(100), problem.test)[0] - 86.926) < 1e-3
 
 
 def test_a_problem_of_ones_own() -> None:

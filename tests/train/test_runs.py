@@ -54,6 +54,22 @@ def test_several_devices_share_the_runs() -> None:
     assert_equal(program.call(compiled, 0, len(devices), size), {k: v[: len(devices)] for k, v in one_by_one().items()})
 
 
+@pytest.mark.skipif(jax.local_device_count() > 1, reason="of several devices, runs are shared out by vmap")
+def test_a_single_run_at_a_time_is_not_batched() -> None:
+    @jax.custom_batching.custom_vmap
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    @double.def_vmap  # type: ignore[untyped-decorator]
+    def rule(axis_size: int, batched: Any, x: Any) -> Any:
+        raise NotImplementedError
+
+    found = map_runs(double, RATES, chunk=1, progress=False)
+    np.testing.assert_allclose(found, 2 * RATES, rtol=1e-6)
+    with pytest.raises(NotImplementedError):
+        map_runs(double, RATES, chunk=2, progress=False)
+
+
 def test_a_chunk_takes_as_many_runs_as_the_memory_holds() -> None:
     def large(rate: Any, x: Any) -> Any:
         return jnp.sort(jnp.sin(rate * x))[:3]  # about 400 kB of temporaries for each run
