@@ -18,10 +18,10 @@ from jaxnn.data import Dataset
 EMBEDDED = [name for name in problems.PROBLEMS if not name.startswith(("mnist", "fmnist"))]
 
 
-def figures_of(problem: Problem, opt: optim.Optimizer, epochs: int) -> dict[str, np.ndarray]:
+def figures_of(problem: Problem, opt: optim.Optimizer, epochs: int, seeds: int = 1) -> dict[str, np.ndarray]:
     found = train.sweep(
         lambda rate: opt, np.zeros(1, np.float32), problem.net, problem.loss, problem.train,
-        keys=jax.random.split(jax.random.key(0), 1), epochs=epochs, batch_size=problem.batch_size,
+        keys=jax.random.split(jax.random.key(0), seeds), epochs=epochs, batch_size=problem.batch_size,
         validation=problem.validation, metrics=problem.metrics, progress=False,
     )  # fmt: skip
     return found.curves
@@ -35,6 +35,19 @@ def test_a_few_epochs_help(name: str) -> None:
     (figure,) = figures_of(problem, opt, 3)[problem.figure]
     assert np.isfinite(figure).all()
     assert figure[-1] < figure[0]
+
+
+RATES = {"quadratic": 0.04, "rosenbrock": 0.3, "digits-logistic": 0.016, "digits-cnn": 4e-3}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_adam_reaches_the_target_within_the_epochs_but_not_at_once(name: str) -> None:
+    problem = problems.load(name)
+    assert problem.target is not None
+    figures = figures_of(problem, optim.adam(RATES.get(name, 8e-3)), problem.epochs, seeds=3)[problem.figure]
+    there = figures <= problem.target
+    assert there.any(axis=1).all()
+    assert 0.2 * problem.epochs < np.median(there.argmax(axis=1) + 1) < 0.6 * problem.epochs
 
 
 @pytest.mark.parametrize("name", [name for name in EMBEDDED if name.startswith("digits")])

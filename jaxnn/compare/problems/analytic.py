@@ -49,7 +49,7 @@ def quadratic() -> Problem:
 
     return from_function(
         "quadratic", lambda key: jnp.ones(len(matrix)), loss, train, validation, test=test[: DRAWS // 128 * 128],
-        batch_size=128, epochs=100, target=None,
+        batch_size=128, epochs=100, target=86.5,
         reference="Schneider, Balles & Hennig (2019), DeepOBS: a deep learning optimizer benchmark suite, problem "
         "quadratic_deep",
         published={

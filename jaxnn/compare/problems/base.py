@@ -34,7 +34,8 @@ class Problem:
         test: looked at once, at the end of a race; None for a problem without one.
         metrics: named per-example functions of the validation data.
         figure: what a run is judged by, the less the better: "validation_error", "validation_loss", ..
-        target: the figure that counts as solved, for "steps to the target"; None for none.
+        target: the figure that counts as solved, for "steps to the target"; None for none. Those of the named problems
+            are such that Adam at a good rate is there after a third to a half of the epochs, or sooner.
         reference: where the problem and its settings are from.
         published: figures that others report for it, by optimizer, in their own words.
 
