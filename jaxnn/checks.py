@@ -171,14 +171,17 @@ def require_function(where: str, name: str, value: Any, example: str, *, optiona
 
 
 def nearest_name(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: which known one is spelt alike, "" for none.
+    """The end of a message about an unknown name: which known ones are spelt alike, "" for none.
 
     Example:
         >>> nearest_name("adma", ["sgd", "adam"])
         " (did you mean 'adam'?)"
     """
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = difflib.get_close_matches(word, list(known), n=3)
+    alike = {name: difflib.SequenceMatcher(None, word, name).ratio() for name in close}
+    *others, last = ["", *(repr(name) for name in close if alike[name] > max(alike.values()) - 0.1)]
+    before = ", ".join(name for name in others if name)
+    return f" (did you mean {before}{' or ' if before else ''}{last}?)" if last else ""
 
 
 def pair(where: str, name: str, value: int | Sequence[int], dims: int = 2, minimum: int = 1) -> tuple[int, ...]:

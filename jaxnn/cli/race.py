@@ -22,12 +22,13 @@ from jaxnn.compare.result import Race
 
 @dataclasses.dataclass(frozen=True)
 class RaceConfig:
-    """Tune optimizers on problems, run them with fresh seeds, write a report; once stopped, the same command goes on."""
+    """Tune optimizers on problems, run them with fresh seeds, write a report; the same command goes on if stopped."""
 
     optimizers: Annotated[str, tyro.conf.arg(metavar="A,B,..")] = "sgd,sgd:momentum=0.9,adam,lion,muon"
     """Rules of jaxnn.optim, or optax:NAME, with commas between them; settings after colons: sgd:momentum=0.9."""
-    problems: Annotated[str, tyro.conf.arg(metavar="A,B,..")] = "digits-mlp,quadratic"
-    f"""Problems, with commas between them: {", ".join(PROBLEMS)}."""
+    problems: Annotated[
+        str, tyro.conf.arg(metavar="A,B,..", help=f"Problems, with commas between them, of: {', '.join(PROBLEMS)}.")
+    ] = "digits-mlp,quadratic"
     learning_rates: Annotated[str, tyro.conf.arg(metavar="log:LOW:HIGH:N")] = RATES
     """Learning rates tried by each: log:LOW:HIGH:N, or numbers with commas between them."""
     seeds: int = 10

@@ -56,7 +56,7 @@ def entry(text: str | Entry) -> Entry:
         'optax:sgd:momentum=0.9'
         >>> entry("adma")
         Traceback (most recent call last):
-        ValueError: no optimizer 'adma' (did you mean 'adam'?); there are: acprop, adabelief, ...
+        ValueError: no optimizer 'adma' (did you mean 'adamax', 'adan' or 'adam'?); there are: acprop, ...
     """
     if isinstance(text, Entry):
         return text

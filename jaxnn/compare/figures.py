@@ -233,7 +233,7 @@ def _finish(ax: Any, y: str, x: str = "") -> None:
 
 def _spans(ax: Any) -> bool:
     """Whether what is drawn is positive and spans more than a decade, so that it belongs on a logarithmic axis."""
-    lines = [np.asarray(line.get_ydata(), np.float64) for line in ax.lines if line.get_transform() is not None]
+    lines = [np.asarray(line.get_ydata(), np.float64) for line in ax.lines if line.get_transform() == ax.transData]
     values = np.concatenate([line[np.isfinite(line)] for line in lines]) if lines else np.zeros(0)
     return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
 

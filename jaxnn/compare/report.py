@@ -121,15 +121,15 @@ def _page(race: Race, drawn: Sequence[tuple[str, str, str, bytes]], command: str
 
 def _protocol(race: Race) -> Iterator[str]:
     """What the columns mean."""
-    rates, tuning, fresh = (race.settings.get(k) for k in ("learning_rates", "tuning_seeds", "seeds"))
-    if not rates:
+    if not race.settings:
         return
+    rates, tuning, fresh = (race.settings[name] for name in ("learning_rates", "tuning_seeds", "seeds"))
     yield (
         f"<p>Each optimizer was tuned on each problem over {len(rates)} learning rates from {rates[0]:.3g} to "
-        f"{rates[-1]:.3g}, with {_count(tuning, 'seed')} for each; the rate whose figure after the last epoch is best on "
-        f"the validation set was run again with {_count(fresh, 'fresh seed')}. <b>Performance</b> is the mean figure of "
-        "those after the last epoch, on the test set where the problem has one (it is looked at only then); less is "
-        "better, and the best is bold. <b>Speed</b>: median steps and seconds of a run alone until the validation "
+        f"{rates[-1]:.3g}, with {_count(tuning, 'seed')} for each; the rate whose figure after the last epoch is best "
+        f"on the validation set was run again with {_count(fresh, 'fresh seed')}. <b>Performance</b> is the mean "
+        "figure of those after the last epoch, on the test set where the problem has one (it is looked at only then); "
+        "less is better, and the best is bold. <b>Speed</b>: median steps and seconds of a run alone until the validation "
         "figure, looked at after each epoch, reaches the target. <b>Tuneability</b>: decades of the learning rate "
         f"around the best in which the figure stays within {NEAR} times the best. The protocol is that of Schneider, "
         "Balles &amp; Hennig (2019), DeepOBS.</p>"
@@ -159,17 +159,10 @@ def _overview(race: Race) -> Iterator[str]:
 
 def _table(found: Sequence[Result]) -> Iterator[str]:
     """The figures of one problem, the best optimizer first, and what must be known of them."""
-    percent = 100.0 if found[0].final_name.endswith(("error", "accuracy")) else 1.0
-    unit = " (%)" if percent > 1 else ""
+    percent, target = _percent(found[0].final_name), found[0].target
     best = min(r.performance for r in found)
-    target = found[0].target
-    told = found[0].final_name.replace("_", " ") + unit
-    aim = (
-        "no target"
-        if target is None
-        else f"target: {found[0].figure.replace('_', ' ')} of {percent * target:.4g}{unit}"
-    )
-    yield f'<p>Performance: {told}; {aim}.</p>\n<div class="wide"><table>\n<tr>'
+    aim = "no target" if target is None else f"target: {_told(found[0].figure)} of {percent * target:.4g}"
+    yield f'<p>Performance: {_told(found[0].final_name)}; {aim}.</p>\n<div class="wide"><table>\n<tr>'
     yield "".join(f"<th>{head}</th>" for head in HEADS) + "</tr>"
     for r in sorted(found, key=lambda r: r.performance):
         low, high = (percent * q for q in r.quartiles)

@@ -93,8 +93,10 @@ def sensitivity(ax: Any, rates: Any, values: Mapping[str, Any], chosen: Mapping[
                     markeredgecolor=style["color"], markeredgewidth=1.8)  # fmt: skip
         top = ax.get_xaxis_transform()
         # Names side by side, so that crosses of several at one rate are told apart.
-        ax.plot(rates[~fine], np.full((~fine).sum(), 1.0 - 0.035 * i), "x", color=style["color"], markersize=8,
-                markeredgewidth=2, transform=top, clip_on=False)  # fmt: skip
+        heights = np.full((~fine).sum(), 1.0 - 0.035 * i)
+        (crosses,) = ax.plot(rates[~fine], heights, "x", color=style["color"], markersize=8, markeredgewidth=2,
+                             transform=top, clip_on=False)  # fmt: skip
+        crosses.set_in_layout(False)
         for a in np.flatnonzero(fine[:-1] & ~fine[1:]):
             cliff = ax.annotate(
                 "", xy=(rates[a + 1], 1.0 - 0.035 * i), xycoords=top, xytext=(rates[a], found[a]), textcoords="data",
@@ -120,7 +122,7 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
         >>> from jaxnn.plots import figure
         >>> fig, ax = figure()
         >>> profile(ax, {"a": np.array([1.0, 2.0]), "b": np.array([2.0, np.inf])})
-        >>> [line.get_ydata()[-1] for line in ax.lines]
+        >>> [float(line.get_ydata()[-1]) for line in ax.lines]
         [1.0, 0.5]
 
     Reference:
