@@ -17,7 +17,7 @@ from jaxnn.compare import report
 from jaxnn.compare.problems import PROBLEMS
 from jaxnn.compare.race import RATES
 from jaxnn.compare.race import race as run
-from jaxnn.compare.result import Race
+from jaxnn.compare.result import Race, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,7 @@ def race(config: RaceConfig) -> Path:
 def _table(race: Race, problem: str) -> rich.table.Table:
     """The figures of one problem, the best first."""
     results = sorted(race.of(problem), key=lambda r: r.performance)
-    percent = 100.0 if results[0].final_name.endswith(("error", "accuracy")) else 1.0
-    figure = results[0].final_name.replace("_", " ") + (" %" if percent > 1 else "")
+    percent, figure = shown(results[0].final_name)
     table = rich.table.Table(title=f"{problem}: {figure}, the less the better", title_justify="left")
     table.add_column("optimizer")
     for head in ("rate", "mean", "quartiles", "to target", "steps", "decades", "ms/step"):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxnn import landscapes, plots
-from jaxnn.compare.result import Race, Result
+from jaxnn.compare.result import Race, Result, shown
 from jaxnn.plots import bench
 from jaxnn.plots import landscape as view
 
@@ -85,9 +85,9 @@ def learning(problem: str, found: tuple[Result, ...]) -> Figure:
     names += [r.figure for r in found[:1] if r.figure not in names]
     fig, axes = plots.figure(1, max(len(names), 1), width=4.6, height=3.9, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
-        percent = 100.0 if name.endswith(("error", "accuracy")) else 1.0
+        percent, told = shown(name)
         bench.bands(ax, {_label(r): percent * r.curves[name] for r in found})
-        _finish(ax, _readable(name) + (" (%)" if percent > 1 else ""), "epoch")
+        _finish(ax, told, "epoch")
         if _spans(ax):
             ax.set_yscale("log")
         target = found[0].target
@@ -110,12 +110,12 @@ def sensitivity(problem: str, found: tuple[Result, ...]) -> Figure:
         'training loss'
     """
     fig, ax = plots.figure(width=6.4, height=4.2)
-    percent = 100.0 if found[0].figure.endswith(("error", "accuracy")) else 1.0
+    percent, told = shown(found[0].figure)
     tuned = {r.optimizer: percent * r.tuned for r in found}
     bench.sensitivity(ax, found[0].rates, tuned, {r.optimizer: r.rate for r in found})
     if _spans(ax):
         ax.set_yscale("log")
-    _finish(ax, _readable(found[0].figure) + (" (%)" if percent > 1 else ""))
+    _finish(ax, told)
     _title(fig, f"{problem}: after the last epoch, for each learning rate")
     _legend(fig, ax)
     return fig
@@ -216,10 +216,6 @@ def costs(race: Race) -> Figure:
 def _label(result: Result) -> str:
     lost = f", {result.diverged} of {len(result.final)} diverged" if result.diverged else ""
     return f"{result.optimizer} ({result.rate:.2g}{lost})"
-
-
-def _readable(name: str) -> str:
-    return "training loss" if name == "loss" else name.replace("_", " ")
 
 
 def _finish(ax: Any, y: str, x: str = "") -> None:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 import jaxnn
 from jaxnn.compare.figures import figures
-from jaxnn.compare.result import NEAR, Race, Result
+from jaxnn.compare.result import NEAR, Race, Result, shown
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 75rem; margin: 2rem auto;
@@ -127,12 +127,12 @@ def _protocol(race: Race) -> Iterator[str]:
     yield (
         f"<p>Each optimizer was tuned on each problem over {len(rates)} learning rates from {rates[0]:.3g} to "
         f"{rates[-1]:.3g}, with {_count(tuning, 'seed')} for each; the rate whose figure after the last epoch is best "
-        f"on the validation set was run again with {_count(fresh, 'fresh seed')}. <b>Performance</b> is the mean "
-        "figure of those after the last epoch, on the test set where the problem has one (it is looked at only then); "
-        "less is better, and the best is bold. <b>Speed</b>: median steps and seconds of a run alone until the validation "
-        "figure, looked at after each epoch, reaches the target. <b>Tuneability</b>: decades of the learning rate "
-        f"around the best in which the figure stays within {NEAR} times the best. The protocol is that of Schneider, "
-        "Balles &amp; Hennig (2019), DeepOBS.</p>"
+        f"on the validation set was run again with {_count(fresh, 'fresh seed')}.</p>\n<p><b>Performance</b> is the "
+        "mean figure of those after the last epoch, on the test set where the problem has one (it is looked at only "
+        "then); less is better, and the best is bold. <b>Speed</b>: median steps and seconds of a run alone until the "
+        "validation figure, looked at after each epoch, reaches the target. <b>Tuneability</b>: decades of the "
+        f"learning rate around the best in which the figure stays within {NEAR} times the best. The protocol is that "
+        "of Schneider, Balles &amp; Hennig (2019), DeepOBS.</p>"
     )
 
 
@@ -146,7 +146,7 @@ def _overview(race: Race) -> Iterator[str]:
             rank = 1 + sum(other.performance < r.performance for other in found)
             ranks[r.optimizer].append(rank)
             best = " class=best" if rank == 1 and math.isfinite(r.performance) else ""
-            cells[r.optimizer].append(f"<td{best}>{_number(_percent(r.final_name) * r.performance)}</td>")
+            cells[r.optimizer].append(f"<td{best}>{_number(shown(r.final_name)[0] * r.performance)}</td>")
         for who in set(race.optimizers) - {r.optimizer for r in found}:
             cells[who].append("<td>&ndash;</td>")
     units = [race.of(p)[0].final_name for p in race.problems]
@@ -159,10 +159,10 @@ def _overview(race: Race) -> Iterator[str]:
 
 def _table(found: Sequence[Result]) -> Iterator[str]:
     """The figures of one problem, the best optimizer first, and what must be known of them."""
-    percent, target = _percent(found[0].final_name), found[0].target
+    (percent, told), target = shown(found[0].final_name), found[0].target
     best = min(r.performance for r in found)
-    aim = "no target" if target is None else f"target: {_told(found[0].figure)} of {percent * target:.4g}"
-    yield f'<p>Performance: {_told(found[0].final_name)}; {aim}.</p>\n<div class="wide"><table>\n<tr>'
+    aim = "no target" if target is None else f"target: {shown(found[0].figure)[1]} of {percent * target:.4g}"
+    yield f'<p>Performance: {told}; {aim}.</p>\n<div class="wide"><table>\n<tr>'
     yield "".join(f"<th>{head}</th>" for head in HEADS) + "</tr>"
     for r in sorted(found, key=lambda r: r.performance):
         low, high = (percent * q for q in r.quartiles)
@@ -178,11 +178,8 @@ def _table(found: Sequence[Result]) -> Iterator[str]:
               f"{cost.state_bytes / 1e3:.4g}"]),
         ]  # fmt: skip
         marked = {2} if r.performance == best and math.isfinite(best) else set()
-        yield (
-            "<tr>"
-            + "".join(f"<td{' class=best' if i in marked else ''}>{c}</td>" for i, c in enumerate(cells))
-            + "</tr>"
-        )
+        row = (f"<td{' class=best' if i in marked else ''}>{cell}</td>" for i, cell in enumerate(cells))
+        yield f"<tr>{''.join(row)}</tr>"
     yield "</table></div>"
     if any(r.at_the_edge for r in found):
         yield '<p class="note">* At the edge of the grid: a better learning rate may lie outside.</p>'
@@ -211,16 +208,6 @@ def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in value)
     return str(value)
-
-
-def _percent(name: str) -> float:
-    """100 for figures that are shown in percent, 1 for others."""
-    return 100.0 if name.endswith(("error", "accuracy")) else 1.0
-
-
-def _told(name: str) -> str:
-    """A figure's name and unit."""
-    return name.replace("_", " ") + (" (%)" if _percent(name) > 1 else "")
 
 
 def _count(n: int, what: str) -> str:

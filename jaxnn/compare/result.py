@@ -17,6 +17,18 @@ NEAR = 1.25
 """A learning rate is good if its figure is at most so many times the best one's."""
 
 
+def shown(name: str) -> tuple[float, str]:
+    """By what factor a figure is shown, and its name: errors in percent.
+
+    Example:
+        >>> shown("validation_error"), shown("loss")
+        ((100.0, 'validation error (%)'), (1.0, 'training loss'))
+    """
+    if name.endswith(("error", "accuracy")):
+        return 100.0, f"{name.replace('_', ' ')} (%)"
+    return 1.0, "training loss" if name == "loss" else name.replace("_", " ")
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """One optimizer on one problem.
