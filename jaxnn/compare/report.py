@@ -150,7 +150,9 @@ def _overview(race: Race) -> Iterator[str]:
         for who in set(race.optimizers) - {r.optimizer for r in found}:
             cells[who].append("<td>&ndash;</td>")
     units = [race.of(p)[0].final_name for p in race.problems]
-    heads = "".join(f"<th>{html.escape(p)}<br>{_told(unit)}</th>" for p, unit in zip(race.problems, units, strict=True))
+    heads = "".join(
+        f"<th>{html.escape(p)}<br>{shown(unit)[1]}</th>" for p, unit in zip(race.problems, units, strict=True)
+    )
     yield f'<h2>Overview</h2>\n<div class="wide"><table>\n<tr><th>optimizer</th>{heads}<th>mean rank</th></tr>'
     for who in sorted(race.optimizers, key=lambda who: float(np.mean(ranks[who]))):
         yield f"<tr><td>{html.escape(who)}</td>{''.join(cells[who])}<td>{np.mean(ranks[who]):.2f}</td></tr>"
