@@ -57,7 +57,7 @@ def test_figures_are_pictures_of_the_gallery() -> None:
     assert f"({len(drawn)} figures" in README
 
 
-LONG = ("compare_optimizers.py", "gan_ring.py")
+LONG = ("compare_optimizers.py", "gan_ring.py", "race_own_rule.py", "sweep.py")
 """Examples that take more than a few seconds."""
 
 
