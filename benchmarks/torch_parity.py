@@ -22,11 +22,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import optim
-from jaxnn.compare.parity import Difference, field, random_loss
+from jaxnn.compare.parity import field, random_loss
 from jaxnn.types import Array, Key, Params, Shape
 
 ARRAYS: tuple[Shape, ...] = ((5, 3), (4,), (), (3, 2, 2, 4))
 MATRICES: tuple[Shape, ...] = ((3, 5), (4, 4), (6, 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Largest differences over all steps: relative and in ulp, of the parameters and of each state field."""
+
+    params: float
+    params_ulp: float
+    state: Mapping[str, float]
+
+    @property
+    def largest(self) -> float:
+        """The largest relative difference of all."""
+        return max([self.params, *self.state.values()])
 
 
 @dataclasses.dataclass(frozen=True)

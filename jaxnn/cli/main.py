@@ -6,13 +6,14 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
 import jaxnn
 from jaxnn.checks import nearest_name
+from jaxnn.cli.compare import COMPARISONS
 from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.gallery import GalleryConfig, gallery
 from jaxnn.cli.playground import PlaygroundConfig, playground
@@ -29,10 +30,12 @@ USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 commands:
   train      train a network on images and write a run folder; with no option, on the embedded digits
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES
+  compare    hold our optimizers against optax's:  jaxnn compare parity --all
   study      study the gradients of single examples:  jaxnn study NAME
   playground train a small network on points of the plane and write a page that shows every unit of it
   gallery    draw all figures of the library, with a page that shows them:  jaxnn gallery --out DIR
 
+comparisons: {", ".join(COMPARISONS)}
 studies: {", ".join(STUDIES)}
 recipes (jaxnn train --recipe NAME): {", ".join(RECIPES)}
 
@@ -44,7 +47,10 @@ class UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded, 2 with one line on standard error if it was called wrongly."""
+    """Run one command; 0 if it succeeded, 2 with one line on standard error if it was called wrongly.
+
+    A command may return another code: `compare parity` 1 if a rule differs.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
@@ -53,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxnn {jaxnn.__version__}")
         return 0
     try:
-        _command(words[0])(words[1:])
+        return _command(words[0])(words[1:]) or 0
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         return 0
     except (UsageError, DivergedError, OSError, ValueError, TypeError) as error:
@@ -63,11 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("jaxnn: interrupted; of a training run metrics.jsonl keeps what was measured", file=sys.stderr)
         return 130
-    return 0
 
 
-def _command(name: str) -> Callable[[list[str]], Any]:
-    commands = {"train": _train, "predict": _predict, "study": _study, "playground": _playground, "gallery": _gallery}
+def _command(name: str) -> Callable[[list[str]], int | None]:
+    commands: dict[str, Callable[[list[str]], int | None]] = {
+        "train": _train, "predict": _predict, "compare": _compare, "study": _study, "playground": _playground,
+        "gallery": _gallery,
+    }  # fmt: skip
     if name not in commands:
         raise UsageError(f"no command {name!r}{nearest_name(name, commands)}; there are: {', '.join(commands)}")
     return commands[name]
@@ -89,16 +97,30 @@ def _playground(words: list[str]) -> None:
 
 
 def _study(words: list[str]) -> None:
-    told = f"jaxnn study NAME [OPTIONS]; studies: {', '.join(STUDIES)}"
+    name = _named("study", "studies", STUDIES, words)
+    if name is not None:
+        study(name, _parse(f"study {name}", STUDIES[name].config, words[1:], None))
+
+
+def _compare(words: list[str]) -> int:
+    name = _named("compare", "comparisons", COMPARISONS, words)
+    if name is None:
+        return 0
+    config, run = COMPARISONS[name]
+    return run(_parse(f"compare {name}", config, words[1:], None))
+
+
+def _named(command: str, plural: str, known: Collection[str], words: list[str]) -> str | None:
+    """The name that follows a command, as in `study NAME`; None where help was asked for, and printed."""
+    told = f"jaxnn {command} NAME [OPTIONS]; {plural}: {', '.join(known)}"
     if not words:
-        raise UsageError(f"study needs a name: {told}")
+        raise UsageError(f"{command} needs a name: {told}")
     if words[0] in ("-h", "--help"):
-        print(f"usage: {told}\n\njaxnn study NAME --help lists the options of a study.")
-        return
-    name, rest = words[0], words[1:]
-    if name not in STUDIES:
-        raise UsageError(f"no study {name!r}{nearest_name(name, STUDIES)}; there are: {', '.join(STUDIES)}")
-    study(name, _parse(f"study {name}", STUDIES[name].config, rest, None))
+        print(f"usage: {told}\n\njaxnn {command} NAME --help lists the options.")
+        return None
+    if words[0] not in known:
+        raise UsageError(f"no {command} {words[0]!r}{nearest_name(words[0], known)}; there are: {', '.join(known)}")
+    return words[0]
 
 
 def _gallery(words: list[str]) -> None:

@@ -54,9 +54,14 @@ def write_config(folder: Path, config: TrainConfig, example: tuple[int, ...], cl
 
 def write_options(folder: Path, config: Any, **more: Any) -> None:
     """config.json: every option of a configuration (a dataclass), more besides, and the versions."""
+    (folder / "config.json").write_text(json.dumps(options_and_versions(config, **more), indent=2) + "\n")
+
+
+def options_and_versions(config: Any, **more: Any) -> dict[str, Any]:
+    """What is written of a configuration (a dataclass): its options, more besides, and the versions."""
     options = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(config).items()}
     versions = {"jax": jax.__version__, "numpy": np.__version__, "device": jax.devices()[0].device_kind}
-    (folder / "config.json").write_text(json.dumps({"options": options, **more, "versions": versions}, indent=2) + "\n")
+    return {"options": options, **more, "versions": versions}
 
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:

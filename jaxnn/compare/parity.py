@@ -1,27 +1,62 @@
 """The one place that runs our optimizers and optax's side by side: on the same gradients and on their own trajectories.
 
-A `Case` names a rule of ours and its optax counterpart with the arguments that make their definitions agree; `measure`
-runs both for some steps on a random pytree and reports the largest difference in parameters and in every state field
-that both have, relative to the largest entry of that leaf so far and in units in the last place of it.
+A `Case` names a rule of ours and its optax counterpart with the arguments that make their definitions agree (`pair`
+makes one of any two optimizers); `measure` runs both for some steps on a random pytree or on a problem and returns a
+`Parity`: how far parameters and every state field that both have are apart at each step, and what each rule costs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import statistics
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
-from typing import Any, Literal
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnn import optim
-from jaxnn.types import Array, DType, Key, Params, PyTree
+from jaxnn import optim, tree
+from jaxnn.checks import nearest_name, require_positive_int
+from jaxnn.compare.course import (
+    Course,
+    Gradients,
+    Step,
+    gradient_program,
+    problem_course,
+    random_course,
+    random_loss,
+    random_params,
+)
+from jaxnn.compare.differences import Cost, Parity, differences
+from jaxnn.compare.problems import Problem
+from jaxnn.optim.base import call_update
+from jaxnn.optim.chain import require_transformation
+from jaxnn.types import Array, DType, Params, PyTree
 
-Gradients = Literal["same", "own"]
-"""same: both rules are fed one random sequence of gradients; own: each has the gradient of a loss where it stands."""
+__all__ = [
+    "Case",
+    "Cost",
+    "Gradients",
+    "Parity",
+    "as_extra",
+    "field",
+    "measure",
+    "pair",
+    "random_loss",
+    "random_params",
+    "same",
+    "shared_fields",
+]
+
+
+PROBLEM_TOLERANCE, LOOSEST = 1e-9, 1e-2
+"""Of `default_tolerance`: the least on a problem, and the most in a short dtype."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +72,7 @@ class Case:
         matrices: whether the pytree holds only matrices (for rules defined on them).
         positive: whether parameters start positive.
         fixed_loss: whether all steps of their own trajectories have one loss, as line searches expect; else each has
-            new noise.
+            new noise, or a new minibatch.
         steps: how many steps to take.
         tolerance: largest relative difference allowed in float64.
     """
@@ -53,20 +88,6 @@ class Case:
     tolerance: float = 1e-12
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """Largest differences over all steps: relative and in ulp, of the parameters and of each state field."""
-
-    params: float
-    params_ulp: float
-    state: Mapping[str, float]
-
-    @property
-    def largest(self) -> float:
-        """The largest relative difference of all."""
-        return max([self.params, *self.state.values()])
-
-
 def same(name: str, *args: Any, note: str = "", fields: Mapping[str, str] | None = None, **kwargs: Any) -> Case:
     """A case in which name, arguments and definition are the same here and in optax (or optax.contrib).
 
@@ -80,84 +101,123 @@ def same(name: str, *args: Any, note: str = "", fields: Mapping[str, str] | None
     )
 
 
+def pair(ours: Any, theirs: Any, **settings: Any) -> Case:
+    """A case of any two optimizers, such as a rule of your own and optax's.
+
+    Args:
+        ours, theirs: optimizers of `jaxnn.optim`, of optax, or any objects with init and update.
+        settings: as the attributes of `Case`.
+
+    Raises:
+        TypeError: one of them is no optimizer, or a setting does not exist.
+        ValueError: the number of steps is less than 1.
+
+    Example:
+        >>> measure(pair(optim.sgd(0.1), optax.sgd(0.1), steps=3)).equal
+        True
+    """
+    require_transformation("pair", "ours", ours)
+    require_transformation("pair", "theirs", theirs)
+    known = [f.name for f in dataclasses.fields(Case)][2:]
+    for name in settings:
+        if name not in known:
+            raise TypeError(f"pair: no setting {name!r}{nearest_name(name, known)}; there are: {', '.join(known)}.")
+    require_positive_int("pair", "steps", settings.get("steps", 1))
+    return Case(lambda library: ours, lambda: theirs, **settings)
+
+
 def measure(
     case: Case,
     gradients: Gradients = "own",
     *,
+    problem: Problem | None = None,
     dtype: DType = jnp.float64,
     seed: int = 0,
+    tolerance: float | None = None,
     library: ModuleType | SimpleNamespace = optim,
-) -> Difference:
-    """Run both rules of a case and report their largest differences over all steps.
+) -> Parity:
+    """Run both rules of a case step by step, in turns, and compare parameters and state after every step.
+
+    The gradients of both come from one compiled program; the update of each (with the addition to the parameters) is a
+    program of its own, whose compilation and steps are timed.
 
     Args:
-        case: the two rules.
-        gradients: "same" or "own".
-        dtype: of parameters and gradients; float64 is enabled for the run.
-        seed: of the pytree and the gradients.
+        case: the two rules; `pair` makes one.
+        gradients: "own": each rule has the gradient where it stands; "same": both are fed one random sequence.
+        problem: on whose training loss they run, as `problems.load("digits-mlp")`; None for a random pytree down a
+            random noisy loss.
+        dtype: of parameters, data and gradients; float64 is enabled for the run.
+        seed: of the pytree or the initial parameters, the noise and the order of the data.
+        tolerance: largest relative difference that counts as equal; None for `default_tolerance`.
         library: where `case.ours` finds the rules; a mutated module stands in for it in tests.
 
+    Returns:
+        Parity.
+
+    Raises:
+        TypeError: the problem is none, or a rule is no optimizer.
+        ValueError: no such gradients; a state field that both have differs in its tree or shape; the case needs
+            matrices or positive parameters, which the problem does not have.
+
     Example:
-        >>> measure(same("sgd", 0.1)).largest < 1e-15
-        True
+        >>> found = measure(dataclasses.replace(same("sgd", 0.1), steps=5))
+        >>> found.equal, found.leaves[0], found.max_difference.shape
+        (True, 'params/parts/0', (5, 4))
     """
+    known = get_args(Gradients)
+    if gradients not in known:
+        raise ValueError(f"measure: gradients must be one of {known}, got {gradients!r}.")
+    if problem is not None and not isinstance(problem, Problem):
+        raise TypeError(f'measure: problem must be a Problem, such as problems.load("digits-mlp"), got {problem!r}.')
     with jax.enable_x64(True):
-        key = jax.random.key(seed)
-        params = random_params(key, dtype, matrices=case.matrices, positive=case.positive)
-        ours, theirs = case.ours(library), as_extra(case.theirs())
-        keys = jax.random.split(jax.random.fold_in(key, 1), case.steps)
+        if problem is None:
+            course = random_course(jnp.dtype(dtype), matrices=case.matrices, positive=case.positive, seed=seed)
+        else:
+            course = problem_course(problem, jnp.dtype(dtype), seed=seed)
+            _require_fit(case, course.params)
+        steps = course.steps(case.steps)
         if case.fixed_loss and gradients == "own":
-            keys = keys[jnp.zeros(case.steps, int)]
-        fields = shared_fields(ours.init(params), theirs.init(params), case.fields)
-
-        def body(carry: Any, step_key: Key) -> tuple[Any, Any]:
-            (p, s), (q, r) = carry
-            p, s = _step(ours, p, s, step_key, gradients)
-            q, r = _step(theirs, q, r, step_key, gradients)
-            pairs = {"": (p, q)} | {mine: (field(s, mine), field(r, yours)) for mine, yours in fields.items()}
-            return ((p, s), (q, r)), {name: _differences(*pair) for name, pair in pairs.items()}
-
-        carry = ((params, ours.init(params)), (params, theirs.init(params)))
-        _, found = jax.jit(lambda carry, keys: jax.lax.scan(body, carry, keys))(carry, keys)
-        relative = {name: _largest(pairs) for name, pairs in found.items()}
-    params_difference = relative.pop("")
-    eps = float(np.finfo(jnp.dtype(dtype)).eps)
-    return Difference(params_difference, params_difference / eps, relative)
-
-
-def random_params(key: Key, dtype: DType, *, matrices: bool = False, positive: bool = False) -> Params:
-    """A nested pytree of random arrays with 0 to 4 axes (2 if `matrices`) and a None leaf.
-
-    Example:
-        >>> sorted(random_params(jax.random.key(0), jnp.float32))
-        ['nothing', 'parts', 'w']
-    """
-    keys = iter(jax.random.split(key, 5))
-
-    def draw(*shape: int) -> Array:
-        value = jax.random.normal(next(keys), shape, dtype)
-        return jnp.abs(value) + 0.1 if positive else value
-
-    if matrices:
-        return {"w": draw(5, 3), "parts": (draw(4, 4), draw(2, 6)), "nothing": None}
-    return {"w": draw(5, 3), "parts": (draw(4), draw(), draw(3, 2, 2, 4)), "nothing": None}
+            steps = itertools.repeat(next(steps), case.steps)
+        first = next(steps)
+        ours, theirs = (_Run(opt, course, gradients, first) for opt in (case.ours(library), case.theirs()))
+        with ThreadPoolExecutor() as pool:  # XLA compiles outside Python: both at once on two cores
+            list(pool.map(_Run.compile, (ours, theirs)))
+        fields = shared_fields(ours.state, theirs.state, case.fields)
+        own = {name: name for name in fields}
+        found = []
+        for i, step in enumerate(itertools.chain([first], steps)):
+            for run in (ours, theirs) if i % 2 == 0 else (theirs, ours):  # neither always finds the caches warm
+                run.step(step)
+            found.append(differences(_compared(ours, own), _compared(theirs, fields)))
+    if tolerance is None:
+        tolerance = default_tolerance(case, problem, dtype)
+    return Parity(
+        found[0].names,
+        np.stack([step.max_difference for step in found]),
+        np.stack([step.mean_difference for step in found]),
+        np.maximum.accumulate(np.stack([step.entry for step in found])),
+        jnp.dtype(dtype).name,
+        _eps(dtype),
+        tolerance,
+        ours.cost(),
+        theirs.cost(),
+        case.differs,
+    )
 
 
-def random_loss(key: Key, params: Params) -> Array:
-    """A smooth, non-convex, noisy loss of any pytree, bounded below by 0; complex entries count as two real ones.
+def default_tolerance(case: Case, problem: Problem | None = None, dtype: DType = jnp.float64) -> float:
+    """The largest relative difference that `measure` takes for equal, unless told.
+
+    On the random pytree in float64 it is the case's own. On a problem it is 1e-9 at least: rounding grows along the
+    trajectory of a network. In a shorter dtype it is as many ulp, and 1e-2 at most, which trajectories may pass within
+    a hundred steps without a fault: compare on the same gradients there, or for few steps.
 
     Example:
-        >>> random_loss(jax.random.key(0), {"w": jnp.zeros(2)}).shape
-        ()
+        >>> default_tolerance(same("adam", 1e-3)), default_tolerance(same("adam", 1e-3), dtype=jnp.float32)
+        (1e-12, 0.000536870912)
     """
-    real = [part for p in jax.tree.leaves(params) for part in ((p.real, p.imag) if jnp.iscomplexobj(p) else (p,))]
-    total = jnp.zeros((), jnp.result_type(*real))
-    for i, p in enumerate(real):
-        noise = jax.random.normal(jax.random.fold_in(key, i), p.shape, p.dtype)
-        centre = jnp.sin(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape)
-        away = p - centre - 0.3 * noise
-        total += jnp.sum(0.5 * away**2 + 0.2 * (1 - jnp.cos(3 * away)))
-    return total
+    double = case.tolerance if problem is None else max(case.tolerance, PROBLEM_TOLERANCE)
+    return min(double * _eps(dtype) / _eps(jnp.float64), max(double, LOOSEST))
 
 
 def as_extra(transformation: Any) -> Any:
@@ -168,29 +228,6 @@ def as_extra(transformation: Any) -> Any:
         Array([-0.1], dtype=float32)
     """
     return optax.with_extra_args_support(transformation)
-
-
-def _step(opt: Any, params: Params, state: Any, key: Key, gradients: Gradients) -> tuple[Params, Any]:
-    """One step of either library."""
-
-    # optax's line searches reject an extra argument that value_fn does not name.
-    def value_fn(params: Params, grad_fn: Any = None, obj_fn: Any = None) -> Array:
-        return random_loss(key, params)
-
-    def grad_fn(params: Params) -> PyTree:
-        return jax.grad(value_fn)(params)
-
-    value, grads = jax.value_and_grad(value_fn)(params)
-    grads = jax.tree.map(jnp.conj, grads)  # of complex parameters, the direction of ascent
-    if gradients == "same":
-        leaves, structure = jax.tree.flatten(grads)
-        keys = jax.random.split(key, len(leaves))
-        draws = [jax.random.normal(k, g.shape, g.dtype) for k, g in zip(keys, leaves, strict=True)]
-        grads = jax.tree.unflatten(structure, draws)
-    updates, state = opt.update(
-        grads, state, params, value=value, grad=grads, value_fn=value_fn, grad_fn=grad_fn, obj_fn=value_fn
-    )
-    return optax.apply_updates(params, updates), state
 
 
 def shared_fields(ours: Any, theirs: Any, renamed: Mapping[str, str]) -> dict[str, str]:
@@ -230,28 +267,101 @@ def _fields(state: Any) -> dict[str, Any]:
     return found
 
 
-def _differences(ours: PyTree, theirs: PyTree) -> list[tuple[Array, Array]]:
-    """For each leaf: the largest difference of an entry, and the largest entry."""
-    mine, yours = jax.tree.leaves(ours), jax.tree.leaves(theirs)
-    if len(mine) != len(yours):
-        raise ValueError(
-            f"parity: states differ in their trees: {jax.tree.structure(ours)}, {jax.tree.structure(theirs)}."
-        )
-    found = []
-    for a, b in zip(mine, yours, strict=True):
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            continue
-        wide = jnp.result_type(a.dtype, b.dtype, jnp.float64)  # complex where either is
-        gap = jnp.where(a == b, 0.0, jnp.abs(a.astype(wide) - b.astype(wide)))  # equal infinities do not differ
-        difference = jnp.max(gap, initial=0.0)
-        found.append((difference, jnp.max(jnp.abs(b.astype(wide)), initial=0.0)))
-    return found
+class _Run:
+    """One rule on its way: parameters, state, its compiled update and how long that has taken."""
+
+    def __init__(self, opt: Any, course: Course, gradients: Gradients, first: Step) -> None:
+        require_transformation("measure", "a rule", opt)
+        self._gradients = gradient_program(course.loss, gradients)
+        self.params, self.state = course.params, jax.tree.map(jnp.asarray, opt.init(course.params))
+        value, grads = self._gradients(self.params, first)
+        began = time.perf_counter()
+        self._lowered, self.state = _lowered(_updater(opt, course), grads, value, self.params, self.state, first)
+        self._compile_seconds = time.perf_counter() - began
+        self._seconds: list[float] = []
+
+    def compile(self) -> None:
+        began = time.perf_counter()
+        with jax.enable_x64(True):  # a setting of each thread
+            self._update = self._lowered.compile()
+        self._compile_seconds += time.perf_counter() - began
+
+    def step(self, step: Step) -> None:
+        value, grads = jax.block_until_ready(self._gradients(self.params, step))
+        began = time.perf_counter()
+        self.params, self.state = jax.block_until_ready(self._update(grads, value, self.params, self.state, step))
+        self._seconds.append(time.perf_counter() - began)
+
+    def cost(self) -> Cost:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
+        return Cost(statistics.median(self._seconds), self._compile_seconds, size)
 
 
-def _largest(found: list[tuple[Array, Array]]) -> float:
-    """The largest difference over all steps and leaves, relative to the leaf's largest entry so far; NaN stays NaN."""
-    relative = [0.0]
-    for difference, size in found:
-        so_far = np.maximum.accumulate(np.where(np.isfinite(size), size, 0.0))
-        relative.append(float(np.max(np.asarray(difference) / np.where(difference == 0, 1, np.maximum(so_far, 1e-30)))))
-    return float(np.max(relative))
+def _updater(opt: Any, course: Course) -> Callable[..., tuple[Params, Any]]:
+    """The update of one rule and the addition to the parameters, with every extra argument that rules ask for."""
+
+    def update(grads: PyTree, value: Array, params: Params, state: Any, step: Step) -> tuple[Params, Any]:
+        # optax's line searches reject an extra argument that value_fn does not name.
+        def value_fn(params: Params, grad_fn: Any = None, obj_fn: Any = None) -> Array:
+            return course.loss(params, step)
+
+        def grad_fn(params: Params) -> PyTree:
+            return jax.grad(value_fn)(params)
+
+        extra = {"value": value, "grad": grads, "value_fn": value_fn, "grad_fn": grad_fn, "obj_fn": value_fn}
+        updates, state = call_update(opt, grads, state, params, extra)
+        return optax.apply_updates(params, updates), state
+
+    return update
+
+
+def _lowered(update: Callable[..., Any], grads: PyTree, value: Array, params: Params, state: Any, step: Step) -> Any:
+    """(the lowered update, the state in the dtypes that it keeps).
+
+    optax's rules may widen a half-precision state at the first step; then the state starts as wide.
+    """
+
+    def lower(state: Any) -> tuple[Any, Any]:
+        made = jax.jit(update).lower(grads, value, _shapes(params), _shapes(state), step)
+        new_params, new_state = made.out_info
+        for name, before, after in (("parameters", params, new_params), ("state", state, new_state)):
+            if _forms(before) != _forms(after):
+                raise ValueError(
+                    f"measure: a rule must keep the tree and the shapes of its {name}; an update makes "
+                    f"{_forms(after)} of {_forms(before)}."
+                )
+        return made, new_state
+
+    made, kept = lower(state)
+    if _shapes(kept) != _shapes(state):
+        state = jax.tree.map(lambda s, k: s.astype(k.dtype), state, kept)
+        made, _ = lower(state)
+    return made, state
+
+
+def _eps(dtype: DType) -> float:
+    return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+
+
+def _shapes(values: PyTree) -> PyTree:
+    """Shapes and dtypes alone, so that a number whose dtype was left open at the start does not change the program."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), values)
+
+
+def _forms(values: PyTree) -> dict[str, tuple[int, ...]]:
+    return {name: a.shape for name, a in tree.named_leaves(values).items()}
+
+
+def _compared(run: _Run, names: Mapping[str, str]) -> PyTree:
+    """What of a run is compared: its parameters, and state fields by our names."""
+    fields = _fields(run.state)
+    return {"params": run.params, "state": {mine: fields[name] for mine, name in names.items()}}
+
+
+def _require_fit(case: Case, params: Params) -> None:
+    """Raise ValueError if a case asks for parameters of a kind that a problem does not have."""
+    for name, leaf in tree.named_leaves(params).items():
+        if case.matrices and leaf.ndim != 2:
+            raise ValueError(f"measure: the case needs a pytree of matrices, but params/{name} has shape {leaf.shape}.")
+        if case.positive and not bool(jnp.all(leaf > 0)):
+            raise ValueError(f"measure: the case needs positive parameters, but params/{name} has others.")

@@ -1,0 +1,239 @@
+"""`jaxnn compare`: our optimizers beside optax's."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.markup
+import rich.table
+import tyro
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxnn.checks import nearest_name, require_positive, require_positive_int
+from jaxnn.cli.runs import new_folder, options_and_versions
+from jaxnn.compare import Case, Parity, measure, problems
+from jaxnn.compare.cases import all_cases
+from jaxnn.train.progress import Bar
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C has ended."""
+WIDTH = 150
+"""Columns of the table where the output is no terminal."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityConfig:
+    """Measure how far optimizers are from optax's, step by step, and what both cost."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")] = ()
+    """Cases such as adam or 'adam: nesterov'; a name that is none lists those that begin so."""
+    all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Measure every case."""
+    problem: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """On whose training loss they run, such as digits-mlp; default a random pytree down a random noisy loss."""
+    gradients: Literal["own", "same"] = "own"
+    """own: each rule has the gradient where it stands; same: both are fed one random sequence."""
+    steps: int | None = None
+    """Steps to take; default each case's own: 100, fewer where a line search has converged by then."""
+    dtype: Literal["float64", "float32", "bfloat16"] = "float64"
+    """Of parameters, data and gradients."""
+    tolerance: float | None = None
+    """Largest relative difference that counts as equal; default 1e-12, wider on a problem or in another dtype."""
+    seed: int = 0
+    """Of the initial parameters, the noise and the order of the data."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """New folder for parity.csv, parity.json and steps.npz (every step and leaf of every case)."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            require_positive_int("compare parity", "steps", self.steps)
+        if self.tolerance is not None:
+            require_positive("compare parity", "tolerance", self.tolerance)
+
+    def cases(self) -> dict[str, Case]:
+        """The chosen cases, with the steps asked for.
+
+        Raises:
+            ValueError: none is chosen, or a name is unknown.
+        """
+        known = all_cases()
+        if self.all == bool(self.names):
+            raise ValueError(
+                "compare parity: name cases, such as adam or 'adam: nesterov', or all with --all; not both."
+            )
+        for name in self.names:
+            if name not in known:
+                raise ValueError(f"compare parity: no case {name!r}{_alike(name, known)}.")
+        chosen = known if self.all else {name: known[name] for name in self.names}
+        if self.steps is None:
+            return chosen
+        return {name: dataclasses.replace(case, steps=self.steps) for name, case in chosen.items()}
+
+
+class Findings(NamedTuple):
+    """What was measured: a Parity for each case, and why others raised."""
+
+    measured: dict[str, Parity]
+    raised: dict[str, str]
+
+
+def parity(config: ParityConfig) -> int:
+    """Measure the cases, print the table and write the folder; 1 if a case differs, 130 if Ctrl-C ended it early."""
+    cases = config.cases()
+    problem = None if config.problem is None else problems.load(config.problem)
+    folder = None if config.out is None else new_folder(config.out, "parity")
+    found, interrupted = Findings({}, {}), False
+    with _compiling_anew(), Bar(len(cases)) as bar:
+        try:
+            for i, (name, case) in enumerate(cases.items()):
+                bar.tell(name)
+                settings: dict[str, Any] = {"problem": problem, "seed": config.seed, "tolerance": config.tolerance}
+                try:
+                    found.measured[name] = measure(case, config.gradients, dtype=jnp.dtype(config.dtype), **settings)
+                except (TypeError, ValueError, KeyError, ArithmeticError) as error:
+                    found.raised[name] = " ".join(f"{type(error).__name__}: {error}".split())
+                bar.step(f"{i + 1}/{len(cases)}  {name}  {_verdict(found, name)}", name)
+        except KeyboardInterrupt:
+            interrupted = True
+    _show(found, config, len(cases))
+    if folder is not None:
+        _write(folder, found, config)
+    # On a problem it may be the case that does not fit: its masks and labels are made for the random pytree.
+    failed = not all(p.equal for p in found.measured.values()) or (found.raised and problem is None)
+    return INTERRUPTED if interrupted else int(failed or not found.measured)
+
+
+def row(name: str, found: Parity) -> dict[str, Any]:
+    """The figures of one case, as in parity.csv: differences are the largest over all steps."""
+    figures = {
+        "case": name,
+        "params": found.params,
+        "params_mean": found.params_mean,
+        "params_ulp": found.params_ulp,
+        "state": max([0.0, *found.state.values()], key=_size),
+        "tolerance": found.tolerance,
+        "verdict": "equal" if found.equal else "DIFFERS",
+        "first_step": found.first[0] if found.first else None,
+        "first_leaf": found.first[1] if found.first else None,
+        "steps": len(found.relative),
+    }
+    for side, cost in (("ours", found.ours), ("optax", found.theirs)):
+        figures |= {f"{side}_{what}": value for what, value in cost._asdict().items()}
+    return figures | {"differs": found.differs}
+
+
+def _alike(name: str, known: Mapping[str, Case]) -> str:
+    """The nearest name, and the cases that begin so."""
+    variants = [repr(case) for case in known if case.startswith(f"{name}:")]
+    return f"; there are: {', '.join(variants)}" if variants else nearest_name(name, known)
+
+
+def _size(gap: float) -> float:
+    """NaN is the largest difference of all."""
+    return math.inf if math.isnan(gap) else gap
+
+
+def _verdict(found: Findings, name: str) -> str:
+    if name in found.raised:
+        return "raises"
+    return "equal" if found.measured[name].equal else "DIFFERS"
+
+
+def _show(found: Findings, config: ParityConfig, asked: int) -> None:
+    """The table, the words of definitions that differ on purpose, what raised, and the verdict of all."""
+    console = rich.console.Console()
+    if not console.is_terminal:
+        console = rich.console.Console(width=WIDTH)
+    on = config.problem or "a random pytree"
+    table = rich.table.Table(title=f"ours and optax's on {on}, {config.dtype}, {config.gradients} gradients")
+    table.add_column("case", overflow="fold")
+    for heading in ("params", "mean", "ulp", "state", "us a step", "compile s", "state bytes", "verdict"):
+        table.add_column(heading, justify="right", overflow="fold")
+    rows = {name: row(name, parity) for name, parity in found.measured.items()}
+    for name, r in rows.items():
+        table.add_row(
+            rich.markup.escape(name), f"{r['params']:.1e}", f"{r['params_mean']:.1e}", f"{r['params_ulp']:.3g}",
+            f"{r['state']:.1e}", f"{r['ours_seconds_per_step'] * 1e6:.0f} / {r['optax_seconds_per_step'] * 1e6:.0f}",
+            f"{r['ours_compile_seconds']:.2f} / {r['optax_compile_seconds']:.2f}",
+            f"{r['ours_state_bytes']:,} / {r['optax_state_bytes']:,}", r["verdict"],
+        )  # fmt: skip
+    console.print(table)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    say(
+        "differences: the largest over all steps, relative to the leaf's largest entry so far; ours / optax: median "
+        "time of the update alone, with the call, the time to trace and compile it, and the bytes of its state"
+    )
+    told = {name: r["differs"] for name, r in rows.items() if r["differs"]}
+    if told and config.all:
+        say(f"{len(told)} of them with arguments that restore equality where definitions differ; --out writes which")
+    else:
+        for name, words in told.items():
+            say(f"{name}: {words}")
+    for name, r in rows.items():
+        if r["first_step"] is not None:
+            say(f"{name}: beyond {r['tolerance']:.0e} first at step {r['first_step']}, in {r['first_leaf']}")
+    for name, error in found.raised.items():
+        say(f"{name}: raises {error}")
+    equal = [r for r in rows.values() if r["verdict"] == "equal"]
+    within = f" within {max(r['tolerance'] for r in equal):.0e}" if equal else ""
+    raised = f", {len(found.raised)} raise" if found.raised else ""
+    done = len(rows) + len(found.raised)
+    early = "" if done == asked else f" of {asked} (interrupted)"
+    say(f"{done}{early} cases: {len(equal)} equal{within}, {len(rows) - len(equal)} differ{raised}")
+
+
+def _write(folder: Path, found: Findings, config: ParityConfig) -> None:
+    """parity.csv, parity.json (with the options and versions) and steps.npz."""
+    rows = [row(name, parity) for name, parity in found.measured.items()]
+    with (folder / "parity.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0] if rows else ["case"])
+        writer.writeheader()
+        writer.writerows(rows)
+    told = options_and_versions(config)
+    told["versions"] |= {"optax": importlib.metadata.version("optax")}
+    cases = [_plain(r) | {"state_fields": _plain(found.measured[r["case"]].state)} for r in rows]
+    text = json.dumps(told | {"cases": cases, "raised": found.raised}, indent=1, allow_nan=False)
+    (folder / "parity.json").write_text(text + "\n")
+    steps = {
+        f"{name}/{part}": np.array(getattr(parity, part))
+        for name, parity in found.measured.items()
+        for part in ("leaves", "max_difference", "mean_difference", "entry")
+    }
+    np.savez_compressed(folder / "steps.npz", **steps)  # type: ignore[arg-type]
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, which has no NaN and no infinity: those as words."""
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+@contextlib.contextmanager
+def _compiling_anew() -> Iterator[None]:
+    """Without the compilation cache, which would make compile times those of reading a file."""
+    used = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # JAX looks at the setting once
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", used)
+        compilation_cache.reset_cache()
+
+
+COMPARISONS = {"parity": (ParityConfig, parity)}
+"""What can be compared, by name: its configuration and what runs it."""

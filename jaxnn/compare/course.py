@@ -1,0 +1,176 @@
+"""What two rules are run over: starting parameters, a loss, and what each step of it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.compare.problems import Problem
+from jaxnn.data import Partial, batch_indices
+from jaxnn.train import mean_loss
+from jaxnn.types import Array, DType, Key, Params, PyTree
+
+Gradients = Literal["same", "own"]
+"""same: both rules are fed one random sequence of gradients; own: each has the gradient of a loss where it stands."""
+
+
+class Step(NamedTuple):
+    """What one step is given: a random key, and the minibatch where there is one."""
+
+    key: Key
+    x: Any = None
+    y: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Course:
+    """Starting parameters and a loss for each step.
+
+    Attributes:
+        params: where both rules start.
+        loss: (params, Step) -> ().
+        steps: how many -> an iterator of so many `Step`s, the same each time.
+    """
+
+    params: Params
+    loss: Callable[[Params, Step], Array]
+    steps: Callable[[int], Iterator[Step]]
+
+
+@functools.lru_cache(maxsize=16)
+def random_course(dtype: DType, *, matrices: bool = False, positive: bool = False, seed: int = 0) -> Course:
+    """`random_params` down `random_loss`, whose noise is new at each step.
+
+    Args:
+        dtype: of the parameters; float64 is enabled where they are made.
+        matrices, positive: as for `random_params`.
+        seed: of the parameters and the noise.
+
+    Example:
+        >>> course = random_course(jnp.float32)
+        >>> course.params["w"].shape, len(list(course.steps(2)))
+        ((5, 3), 2)
+    """
+    with jax.enable_x64(True):
+        key = jax.random.key(seed)
+        params = random_params(key, dtype, matrices=matrices, positive=positive)
+
+    def steps(count: int) -> Iterator[Step]:
+        return map(Step, jax.random.split(jax.random.fold_in(key, 1), count))
+
+    return Course(params, _random_loss, steps)
+
+
+@functools.lru_cache(maxsize=4)
+def problem_course(problem: Problem, dtype: DType, *, seed: int = 0) -> Course:
+    """The training loss of a problem, on minibatches of its training data in a new order each epoch.
+
+    The loss is the mean over the batch in training mode, with a key for random layers. Running statistics are held as
+    they start: in training mode no layer's output depends on them.
+
+    Args:
+        problem: as from `problems.load`.
+        dtype: to which floating parameters and data are cast; float64 is enabled where they are made.
+        seed: of the parameters, the order of the examples and what random layers draw.
+
+    Example:
+        >>> from jaxnn.compare import problems
+        >>> course = problem_course(problems.load("digits-mlp"), jnp.float32)
+        >>> [step.x.shape for step in course.steps(2)]
+        [(32, 8, 8, 1), (32, 8, 8, 1)]
+    """
+    of_params, of_order, of_steps = jax.random.split(jax.random.key(seed), 3)
+    with jax.enable_x64(True):
+        params, state = problem.net.init(of_params, problem.train.x.shape[1:])
+        params, state = jax.tree.map(lambda a: _cast(jnp.asarray(a), dtype), (params, state))
+    loss_fn = mean_loss(problem.net, problem.loss)
+    x, y = (np.asarray(part) for part in (problem.train.x, problem.train.y))
+    per_epoch = len(x) // problem.batch_size
+
+    def loss(params: Params, step: Step) -> Array:
+        return loss_fn(params, state, step.x, step.y, key=step.key)[0]
+
+    def steps(count: int) -> Iterator[Step]:
+        for i in range(count):
+            epoch, place = divmod(i, per_epoch)
+            if place == 0:
+                key = jax.random.fold_in(of_order, epoch)
+                order = np.asarray(batch_indices(key, len(x), problem.batch_size, partial=Partial.DROP)[0])
+            batch = (jnp.asarray(_cast(part[order[place]], dtype)) for part in (x, y))
+            yield Step(jax.random.fold_in(of_steps, i), *batch)
+
+    return Course(params, loss, steps)
+
+
+def _cast(a: Any, dtype: DType) -> Any:
+    """A floating array in the dtype; labels stay."""
+    return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+
+# One program for all that share a loss: over the whole table of cases it is compiled once for each shape of pytree.
+@functools.lru_cache(maxsize=16)
+def gradient_program(loss: Callable[[Params, Step], Array], gradients: Gradients) -> Callable[..., Any]:
+    """The compiled (params, Step) -> (loss, gradients), the gradients drawn at random for "same".
+
+    Example:
+        >>> course = random_course(jnp.float32)
+        >>> value, grads = gradient_program(course.loss, "own")(course.params, next(course.steps(1)))
+        >>> grads["w"].shape
+        (5, 3)
+    """
+
+    def both(params: Params, step: Step) -> tuple[Array, PyTree]:
+        value, grads = jax.value_and_grad(loss)(params, step)
+        if gradients == "own":
+            return value, jax.tree.map(jnp.conj, grads)  # of complex parameters, the direction of ascent
+        leaves, structure = jax.tree.flatten(grads)
+        keys = jax.random.split(step.key, len(leaves))
+        draws = [jax.random.normal(k, g.shape, g.dtype) for k, g in zip(keys, leaves, strict=True)]
+        return value, jax.tree.unflatten(structure, draws)
+
+    return jax.jit(both)
+
+
+def random_params(key: Key, dtype: DType, *, matrices: bool = False, positive: bool = False) -> Params:
+    """A nested pytree of random arrays with 0 to 4 axes (2 if `matrices`) and a None leaf.
+
+    Example:
+        >>> sorted(random_params(jax.random.key(0), jnp.float32))
+        ['nothing', 'parts', 'w']
+    """
+    keys = iter(jax.random.split(key, 5))
+
+    def draw(*shape: int) -> Array:
+        value = jax.random.normal(next(keys), shape, dtype)
+        return jnp.abs(value) + 0.1 if positive else value
+
+    if matrices:
+        return {"w": draw(5, 3), "parts": (draw(4, 4), draw(2, 6)), "nothing": None}
+    return {"w": draw(5, 3), "parts": (draw(4), draw(), draw(3, 2, 2, 4)), "nothing": None}
+
+
+def random_loss(key: Key, params: Params) -> Array:
+    """A smooth, non-convex, noisy loss of any pytree, bounded below by 0; complex entries count as two real ones.
+
+    Example:
+        >>> random_loss(jax.random.key(0), {"w": jnp.zeros(2)}).shape
+        ()
+    """
+    real = [part for p in jax.tree.leaves(params) for part in ((p.real, p.imag) if jnp.iscomplexobj(p) else (p,))]
+    total = jnp.zeros((), jnp.result_type(*real))
+    for i, p in enumerate(real):
+        noise = jax.random.normal(jax.random.fold_in(key, i), p.shape, p.dtype)
+        centre = jnp.sin(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape)
+        away = p - centre - 0.3 * noise
+        total += jnp.sum(0.5 * away**2 + 0.2 * (1 - jnp.cos(3 * away)))
+    return total
+
+
+def _random_loss(params: Params, step: Step) -> Array:
+    return random_loss(step.key, params)
