@@ -13,11 +13,12 @@ import tyro
 
 import jaxnn
 from jaxnn.checks import nearest_name
-from jaxnn.cli.compare import COMPARISONS
 from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.gallery import GalleryConfig, gallery
+from jaxnn.cli.parity import ParityConfig, parity
 from jaxnn.cli.playground import PlaygroundConfig, playground
 from jaxnn.cli.predict import PredictConfig, predict
+from jaxnn.cli.race import RaceConfig, race
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.cli.study import STUDIES, study
 from jaxnn.cli.train import train
@@ -25,12 +26,18 @@ from jaxnn.train import DivergedError
 
 C = TypeVar("C")
 
+COMPARISONS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
+    "race": (RaceConfig, race),
+    "parity": (ParityConfig, parity),
+}
+"""What can be compared, by name: its configuration and what runs it."""
+
 USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 
 commands:
   train      train a network on images and write a run folder; with no option, on the embedded digits
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES
-  compare    hold our optimizers against optax's:  jaxnn compare parity --all
+  compare    race optimizers, or hold ours against optax's:  jaxnn compare race, jaxnn compare parity --all
   study      study the gradients of single examples:  jaxnn study NAME
   playground train a small network on points of the plane and write a page that shows every unit of it
   gallery    draw all figures of the library, with a page that shows them:  jaxnn gallery --out DIR
@@ -66,8 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = "; ".join([str(error), *getattr(error, "__notes__", [])])
         print(f"jaxnn: {' '.join(told.split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("jaxnn: interrupted; of a training run metrics.jsonl keeps what was measured", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        told = " ".join(map(str, stop.args)) or "of a training run metrics.jsonl keeps what was measured"
+        print(f"jaxnn: interrupted; {told}", file=sys.stderr)
         return 130
 
 

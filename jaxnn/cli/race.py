@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import rich.console
 import rich.table
 import tyro
 
+from jaxnn.cli.runs import wide_console
 from jaxnn.compare import report
 from jaxnn.compare.problems import PROBLEMS
 from jaxnn.compare.race import RATES
@@ -47,8 +47,8 @@ class RaceConfig:
     """Folder to write. Finished runs are kept in its folder "runs": the same command goes on from there."""
 
 
-def race(config: RaceConfig) -> Path:
-    """Run the race, write report.html and what it shows, print the tables; return the path of the page."""
+def race(config: RaceConfig) -> int:
+    """Run the race, write report.html and what it shows, and print the tables; 0."""
     command = shlex.join(["jaxnn", *sys.argv[1:]])
     so_far: list[Race] = []
 
@@ -65,19 +65,19 @@ def race(config: RaceConfig) -> Path:
     except KeyboardInterrupt:
         if not so_far:
             raise KeyboardInterrupt(
-                f"interrupted; finished runs are kept in {config.out / 'runs'}: the same command goes on from there"
+                f"finished runs are kept in {config.out / 'runs'}: the same command goes on from there"
             ) from None
         page = report.write(so_far[0], config.out, command=command)
         raise KeyboardInterrupt(
-            f"interrupted; {page} shows the {len(so_far[0].results)} results that are finished, and the same command "
+            f"{page} shows the {len(so_far[0].results)} results that are finished, and the same command "
             "goes on from there"
         ) from None
     page = report.write(found, config.out, command=command)
-    console = rich.console.Console()
+    console = wide_console()
     for problem in found.problems:
         console.print(_table(found, problem))
     console.print(f"report: {page}", highlight=False, soft_wrap=True, markup=False)
-    return page
+    return 0
 
 
 def _table(race: Race, problem: str) -> rich.table.Table:

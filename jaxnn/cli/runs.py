@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import rich.console
 
 from jaxnn import tree
 from jaxnn.cli.config import TrainConfig, build_network
@@ -50,6 +51,12 @@ def new_folder(out: Path | None, name: str) -> Path:
 def write_config(folder: Path, config: TrainConfig, example: tuple[int, ...], classes: tuple[str, ...]) -> None:
     """config.json: every option, the shape of one example, the names of the classes, and the versions."""
     write_options(folder, config, example=example, classes=classes)
+
+
+def wide_console() -> rich.console.Console:
+    """Where tables are printed: as wide as the terminal, or wide enough for any where the output is none."""
+    console = rich.console.Console()
+    return console if console.is_terminal else rich.console.Console(width=150)
 
 
 def write_options(folder: Path, config: Any, **more: Any) -> None:

@@ -22,7 +22,7 @@ STEPS = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class StepCost:
     """Of one run alone, not vmapped.
 
     Attributes:
@@ -39,7 +39,9 @@ class Cost:
     temporary_bytes: int
 
 
-def costs(entries: Sequence[Entry], problem: Problem, *, learning_rate: float = 1e-6, rounds: int = 5) -> list[Cost]:
+def costs(
+    entries: Sequence[Entry], problem: Problem, *, learning_rate: float = 1e-6, rounds: int = 5
+) -> list[StepCost]:
     """Time and memory of a training step on a problem with each of several optimizers, which take turns.
 
     Args:
@@ -49,7 +51,7 @@ def costs(entries: Sequence[Entry], problem: Problem, *, learning_rate: float = 
         rounds: how often each has its turn; the median is reported.
 
     Returns:
-        A Cost for each entry. Times are of blocked calls, after a first one that is not counted.
+        A StepCost for each entry. Times are of blocked calls, after a first one that is not counted.
 
     Example:
         >>> from jaxnn.compare import problems
@@ -79,7 +81,7 @@ def costs(entries: Sequence[Entry], problem: Problem, *, learning_rate: float = 
             began = time.perf_counter()
             states[i], _ = jax.block_until_ready(program(states[i], x, y, jax.random.key(turn)))
             times[i].append((time.perf_counter() - began) / steps)
-    return [Cost(statistics.median(taken[1:]), *known) for taken, known in zip(times, found, strict=True)]
+    return [StepCost(statistics.median(taken[1:]), *known) for taken, known in zip(times, found, strict=True)]
 
 
 def _bytes(state: Any) -> int:

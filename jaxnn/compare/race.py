@@ -17,7 +17,7 @@ import numpy as np
 from jaxnn import train
 from jaxnn.checks import nearest_name, require_positive_int
 from jaxnn.compare import diagnostics, problems
-from jaxnn.compare.costs import Cost, costs
+from jaxnn.compare.costs import StepCost, costs
 from jaxnn.compare.entries import Entry, entries, grid, require_distinct
 from jaxnn.compare.problems import Problem
 from jaxnn.compare.result import Race, Result
@@ -209,7 +209,7 @@ def _last(sweep: Sweep, name: str) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.inf).astype(np.float64)
 
 
-def _with_cost(result: Result, cost: Cost) -> Result:
+def _with_cost(result: Result, cost: StepCost) -> Result:
     return Result(**(vars(result) | {"cost": cost}))
 
 

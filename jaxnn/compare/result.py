@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.compare.costs import Cost
+from jaxnn.compare.costs import StepCost
 
 NEAR = 1.25
 """A learning rate is good if its figure is at most so many times the best one's."""
@@ -59,7 +59,7 @@ class Result:
     final_name: str
     steps: int
     target: float | None
-    cost: Cost | None = None
+    cost: StepCost | None = None
 
     @property
     def diverged(self) -> int:
@@ -144,7 +144,7 @@ class Result:
             "median_seconds_to_target": float(seconds),
             "tuneability_decades": self.tuneability,
         }
-        row |= dict.fromkeys(f.name for f in dataclasses.fields(Cost)) if self.cost is None else vars(self.cost)
+        row |= dict.fromkeys(f.name for f in dataclasses.fields(StepCost)) if self.cost is None else vars(self.cost)
         return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in row.items()}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxnn.compare import report
-from jaxnn.compare.costs import Cost
+from jaxnn.compare.costs import StepCost
 from jaxnn.compare.figures import figures
 from jaxnn.compare.result import Race, Result
 
@@ -26,7 +26,7 @@ def made(optimizer: str, problem: str, *, worse: float = 1.0, target: float | No
     tuning = np.array([[1.0], [0.2], [0.1], [np.inf]]) * worse
     return Result(
         optimizer, problem, "validation_error", np.geomspace(1e-3, 1, 4), tuning, 0.1, curves, 0.01 * curve[:, -1],
-        "test_error", 10, target, Cost(1e-3 * worse, 0.5, 800, 100),
+        "test_error", 10, target, StepCost(1e-3 * worse, 0.5, 800, 100),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`jaxnn compare`: our optimizers beside optax's."""
+"""`jaxnn compare parity`: our optimizers beside optax's, step by step."""
 
 from __future__ import annotations
 
@@ -15,22 +15,19 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.console
 import rich.markup
 import rich.table
 import tyro
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxnn.checks import nearest_name, require_positive, require_positive_int
-from jaxnn.cli.runs import new_folder, options_and_versions
+from jaxnn.cli.runs import new_folder, options_and_versions, wide_console
 from jaxnn.compare import Case, Parity, measure, problems
 from jaxnn.compare.cases import all_cases
 from jaxnn.train.progress import Bar
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C has ended."""
-WIDTH = 150
-"""Columns of the table where the output is no terminal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +150,7 @@ def _verdict(found: Findings, name: str) -> str:
 
 def _show(found: Findings, config: ParityConfig, asked: int) -> None:
     """The table, the words of definitions that differ on purpose, what raised, and the verdict of all."""
-    console = rich.console.Console()
-    if not console.is_terminal:
-        console = rich.console.Console(width=WIDTH)
+    console = wide_console()
     on = config.problem or "a random pytree"
     table = rich.table.Table(title=f"ours and optax's on {on}, {config.dtype}, {config.gradients} gradients")
     table.add_column("case", overflow="fold")
@@ -233,7 +228,3 @@ def _compiling_anew() -> Iterator[None]:
     finally:
         jax.config.update("jax_enable_compilation_cache", used)
         compilation_cache.reset_cache()
-
-
-COMPARISONS = {"parity": (ParityConfig, parity)}
-"""What can be compared, by name: its configuration and what runs it."""

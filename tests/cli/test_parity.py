@@ -14,9 +14,9 @@ import optax
 import pytest
 
 from jaxnn import optim
-from jaxnn.cli import compare
-from jaxnn.cli.compare import ParityConfig
+from jaxnn.cli import parity
 from jaxnn.cli.main import main
+from jaxnn.cli.parity import ParityConfig
 from jaxnn.compare import Case, pair
 from jaxnn.compare.cases import all_cases
 
@@ -29,7 +29,7 @@ CASES = {
 
 @pytest.fixture
 def two_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "all_cases", lambda: CASES)
+    monkeypatch.setattr(parity, "all_cases", lambda: CASES)
 
 
 def test_equal_rules_exit_0_and_write_their_folder(two_cases: None, tmp_path: Path, capsys: Any) -> None:
@@ -69,14 +69,14 @@ def test_a_problem_and_a_dtype(two_cases: None, capsys: Any) -> None:
 def test_interruption_keeps_what_is_done(
     two_cases: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    measure = compare.measure
+    measure = parity.measure
 
     def interrupted(case: Case, *args: Any, **settings: Any) -> Any:
         if case is CASES["wrong"]:
             raise KeyboardInterrupt
         return measure(case, *args, **settings)
 
-    monkeypatch.setattr(compare, "measure", interrupted)
+    monkeypatch.setattr(parity, "measure", interrupted)
     cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     assert main(["compare", "parity", "--all", "--out", str(tmp_path / "out")]) == 130
     assert "1 of 2 (interrupted) cases: 1 equal" in capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_a_case_that_raises_is_told_and_the_others_go_on(monkeypatch: pytest.Mon
         raise ValueError("no such rule")
 
     cases = {"broken": Case(broken, lambda: optax.sgd(0.1)), "right": CASES["right"]}
-    monkeypatch.setattr(compare, "all_cases", lambda: cases)
+    monkeypatch.setattr(parity, "all_cases", lambda: cases)
     assert main(["compare", "parity", "--all"]) == 1
     shown = capsys.readouterr().out
     assert "broken: raises ValueError: no such rule" in shown
@@ -98,7 +98,7 @@ def test_a_case_that_raises_is_told_and_the_others_go_on(monkeypatch: pytest.Mon
 
 def test_nan_is_written_as_a_word(two_cases: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nan = pair(optim.chain(optim.scale(math.nan), optim.sgd(0.1)), optax.sgd(0.1), steps=2)
-    monkeypatch.setattr(compare, "all_cases", lambda: {"nan": nan})
+    monkeypatch.setattr(parity, "all_cases", lambda: {"nan": nan})
     assert main(["compare", "parity", "nan", "--out", str(tmp_path / "out")]) == 1
     (case,) = json.loads((tmp_path / "out" / "parity.json").read_text())["cases"]
     assert (case["params"], case["verdict"], case["first_step"]) == ("nan", "DIFFERS", 1)
@@ -107,7 +107,7 @@ def test_nan_is_written_as_a_word(two_cases: None, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ([], "compare needs a name: jaxnn compare NAME [OPTIONS]; comparisons: parity"),
+        ([], "compare needs a name: jaxnn compare NAME [OPTIONS]; comparisons: race, parity"),
         (["partiy"], "no compare 'partiy' (did you mean 'parity'?)"),
         (["parity"], "name cases, such as adam or 'adam: nesterov', or all with --all"),
         (["parity", "adam", "--all"], "not both"),
