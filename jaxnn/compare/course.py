@@ -21,10 +21,10 @@ Gradients = Literal["same", "own"]
 
 
 class Step(NamedTuple):
-    """What one step is given: a random key, and the minibatch where there is one."""
+    """What one step is given: a random key, and the data: x (a minibatch, or noise) and its targets y, if any."""
 
     key: Key
-    x: Any = None
+    x: PyTree
     y: Any = None
 
 
@@ -61,10 +61,13 @@ def random_course(dtype: DType, *, matrices: bool = False, positive: bool = Fals
         key = jax.random.key(seed)
         params = random_params(key, dtype, matrices=matrices, positive=positive)
 
-    def steps(count: int) -> Iterator[Step]:
-        return map(Step, jax.random.split(jax.random.fold_in(key, 1), count))
+    # The noise is drawn beforehand: the generator in every call of the loss would make line searches slow to compile.
+    @functools.lru_cache(maxsize=8)
+    def drawn(count: int) -> list[Step]:
+        keys = jax.random.split(jax.random.fold_in(key, 1), count)
+        return [Step(k, _drawn_noise(k, params)) for k in keys]
 
-    return Course(params, _random_loss, steps)
+    return Course(params, _random_loss, lambda count: iter(drawn(count)))
 
 
 @functools.lru_cache(maxsize=4)
@@ -162,15 +165,30 @@ def random_loss(key: Key, params: Params) -> Array:
         >>> random_loss(jax.random.key(0), {"w": jnp.zeros(2)}).shape
         ()
     """
-    real = [part for p in jax.tree.leaves(params) for part in ((p.real, p.imag) if jnp.iscomplexobj(p) else (p,))]
+    return _loss_from(_noise(key, params), params)
+
+
+def _real(params: Params) -> list[Array]:
+    """The leaves; of complex ones the real and the imaginary part."""
+    return [part for p in jax.tree.leaves(params) for part in ((p.real, p.imag) if jnp.iscomplexobj(p) else (p,))]
+
+
+def _noise(key: Key, params: Params) -> list[Array]:
+    return [jax.random.normal(jax.random.fold_in(key, i), p.shape, p.dtype) for i, p in enumerate(_real(params))]
+
+
+_drawn_noise = jax.jit(_noise)
+
+
+def _loss_from(noise: list[Array], params: Params) -> Array:
+    real = _real(params)
     total = jnp.zeros((), jnp.result_type(*real))
-    for i, p in enumerate(real):
-        noise = jax.random.normal(jax.random.fold_in(key, i), p.shape, p.dtype)
+    for e, p in zip(noise, real, strict=True):
         centre = jnp.sin(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape)
-        away = p - centre - 0.3 * noise
+        away = p - centre - 0.3 * e
         total += jnp.sum(0.5 * away**2 + 0.2 * (1 - jnp.cos(3 * away)))
     return total
 
 
 def _random_loss(params: Params, step: Step) -> Array:
-    return random_loss(step.key, params)
+    return _loss_from(step.x, params)
