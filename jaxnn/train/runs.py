@@ -33,6 +33,7 @@ def map_runs(
     chunk: int | None = None,
     folder: str | Path | None = None,
     progress: bool | Callable[[int, int], None] = True,
+    each: int = 1,
 ) -> PyTree:
     """run(input, *shared) for each of N inputs: `vmap` over a chunk of them, one compiled program for all chunks.
 
@@ -48,14 +49,15 @@ def map_runs(
             a CPU, which over several runs become grouped ones, and slow.
         folder: where finished chunks are kept; a call with the same runs goes on from there. None keeps nothing.
         progress: whether to show a bar with the time left (a line for each chunk where the output is no terminal); or
-            a function that is told (runs done, N) instead.
+            a function that is told (runs done, of how many) instead.
+        each: how many runs one input makes, for `chunk` and the bar; `run` is asked for them all at once.
 
     Returns:
         What `run` returns, each leaf a NumPy array with a leading axis N.
 
     Raises:
         ValueError: no run, leaves of different lengths, or a folder that holds runs of another program or other inputs.
-        MemoryError: not even one run on each device fits.
+        MemoryError: not even one run on each device fits; what one input makes is more than `memory`, if it makes many.
 
     Example:
         >>> map_runs(lambda rate, x: rate * x, np.arange(3.0), (np.ones(2),), progress=False)
@@ -65,30 +67,33 @@ def map_runs(
     """
     n, inputs = _checked(inputs)
     devices = jax.local_devices()
-    size = _round_up(min(n, require_positive_int("map_runs", "chunk", chunk or CHUNK * len(devices))), len(devices))
+    most = require_positive_int("map_runs", "chunk", chunk or CHUNK * len(devices))
+    size = _round_up(min(n, max(most // each, 1)), len(devices))
     budget = _memory_of(devices[0]) if memory is None else require_positive_int("map_runs", "memory", memory)
     program = _Program(run, inputs, _spread(shared, devices, PartitionSpec()), devices)
     store = _Store(folder, program, n)
     parts = store.load()
-    with Bar(n, enabled=progress is True, text="runs") as bar:
+    with Bar(n * each, enabled=progress is True, text="runs") as bar:
 
         def told() -> None:
-            done = sum(stop - start for start, stop in parts)
+            done = each * sum(stop - start for start, stop in parts)
             if callable(progress):
-                progress(done, n)
+                progress(done, n * each)
             else:
-                bar.to(done, f"{done}/{n} runs")
+                bar.to(done, f"{done}/{n * each} runs")
 
         told()
         while (start := _first_missing(parts, n)) < n:
             compiled, size = program.fitting(size, budget, len(devices))
+            if each > 1 and _bytes(compiled) > budget:
+                raise MemoryError(f"map_runs: {each} runs at once take more than {budget} bytes.")
             stop = min(start + size, _next_done(parts, start, n))
             try:
                 found = program.call(compiled, start, stop, size)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 size = _halved(size, len(devices), error)
                 if progress:
-                    bar.say(f"out of memory: {size} runs at a time from here on")
+                    bar.say(f"out of memory: {size * each} runs at a time from here on")
                 continue
             parts[start, stop] = found
             store.save(start, stop, found)

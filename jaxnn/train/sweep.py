@@ -38,6 +38,9 @@ MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
 Probe: TypeAlias = Callable[[TrainState, Array, Array], dict[str, Array]]
 """(state after an epoch, training inputs, training targets) -> named scalars."""
 
+ALIKE = 16
+"""Settings that are trained side by side on the same minibatches, at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
@@ -140,7 +143,7 @@ def sweep(
         test: (x, y) or a Dataset, looked at once, after the last epoch: `final`.
         probe: (TrainState, x, y) -> more scalars to report after each epoch, x and y the whole training data.
         memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and a sweep
-            that was stopped goes on from its folder.
+            that was stopped goes on from its folder, called with the same chunk.
 
     Returns:
         Sweep, runs in the order of setting, seed, order, the last fastest.
@@ -199,11 +202,44 @@ def sweep(
         found = {} if last is None else evaluate(ts.params, ts.state, *last)
         return curves, _unless(diverged, {f"test_{name}": v for name, v in found.items()}), diverged
 
-    curves, final, diverged = map_runs(
-        run, inputs, (x, y, held_out, last), memory=memory, chunk=chunk, folder=folder, progress=progress
-    )
+    curves, final, diverged = _map_alike(
+        run, inputs, int(index["setting"][-1]) + 1, (x, y, held_out, last),
+        memory=memory, chunk=chunk, folder=folder, progress=progress,
+    )  # fmt: skip
     chosen = jax.tree.map(np.asarray, inputs[0])
     return Sweep(chosen, index, curves, final, diverged)
+
+
+def _map_alike(
+    run: Callable[..., PyTree], inputs: tuple[PyTree, Key, Key], settings: int, shared: tuple[PyTree, ...], *,
+    chunk: int | None, **how: Any,
+) -> PyTree:  # fmt: skip
+    """`map_runs`, with runs side by side that differ in nothing but the setting.
+
+    Their minibatches are the same: `vmap` over the setting alone permutes and gathers them once, and the first layers
+    of all these networks are one matrix product.
+    """
+    # With several devices each must have its share.
+    most = max(min(ALIKE, chunk or ALIKE, len(inputs[1]) // jax.local_device_count()), 1)
+    together = max(count for count in range(1, most + 1) if settings % count == 0)
+    if together == 1:
+        return map_runs(run, inputs, shared, chunk=chunk, **how)
+    chosen, seeds, orders = inputs
+    n = len(seeds)
+    # Runs in the order of their settings, the last slowest: rows (settings / together, seeds x orders, together).
+    rows = np.arange(n).reshape(-1, together, n // settings).swapaxes(1, 2).reshape(-1, together)
+    grouped = (jax.tree.map(lambda leaf: leaf[rows], chosen), seeds[rows[:, 0]], orders[rows[:, 0]])
+
+    def run_alike(given: tuple[Any, Key, Key], *shared: PyTree) -> PyTree:
+        setting, key, order = given
+        return jax.vmap(lambda one: run((one, key, order), *shared))(setting)
+
+    try:
+        found = map_runs(run_alike, grouped, shared, chunk=chunk, each=together, **how)
+    except MemoryError:
+        return map_runs(run, inputs, shared, chunk=chunk, **how)
+    place = np.argsort(rows.reshape(-1))
+    return jax.tree.map(lambda leaf: leaf.reshape(n, *leaf.shape[2:])[place], found)
 
 
 def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np.ndarray], tuple[PyTree, Key, Key]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from jaxnn import losses, metrics, models, optim, train
 from jaxnn.data import Partial
 from jaxnn.layers import BatchNorm, Dense, Dropout, Flatten, Relu
-from jaxnn.train import Sweep, sweep
+from jaxnn.train import Sweep, map_runs, sweep
 from tests.helpers import float64, strict
 
 KEYS = jax.random.split(jax.random.key(7), 3)
@@ -119,6 +120,52 @@ def test_orders_are_met_with_every_seed() -> None:
     ).curves["loss"][:, 0]  # fmt: skip
     np.testing.assert_allclose(whole[[0, 2]], whole[[1, 3]], rtol=1e-6)
     assert abs(whole[0] - whole[2]) > 1e-3
+
+
+SIX = {"rate": np.linspace(0.01, 0.06, 6), "decay": np.linspace(0.4, 0.9, 6)}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many runs each call of `map_runs` takes side by side."""
+    calls: list[int] = []
+
+    def counted(*args: Any, each: int = 1, **how: Any) -> Any:
+        calls.append(each)
+        return map_runs(*args, each=each, **how)
+
+    # The function `sweep` hides its module of the same name.
+    monkeypatch.setattr(sys.modules["jaxnn.train.sweep"], "map_runs", counted)
+    return calls
+
+
+@pytest.mark.parametrize(("chunk", "alike"), [(None, 6), (4, 3), (1, 1)])
+def test_settings_side_by_side_are_the_runs_one_by_one(chunk: int | None, alike: int, asked: list[int]) -> None:
+    with float64():
+        pair, orders = examples(np.float64), jax.random.split(jax.random.key(3), 2)
+        found = sweep(
+            MAKERS["sgd"], SIX, NETS["norm"], losses.softmax_cross_entropy, pair, keys=KEYS, orders=orders, epochs=2,
+            batch_size=20, chunk=chunk, progress=False,
+        )  # fmt: skip
+        assert asked == [alike]
+        assert found.curves["loss"].shape == (36, 2)
+        for run in (0, 7, 22, 35):
+            one = {name: found.index[name][run] for name in ("setting", "seed", "order")}
+            alone = sweep(
+                MAKERS["sgd"], {name: values[[one["setting"]]] for name, values in SIX.items()}, NETS["norm"],
+                losses.softmax_cross_entropy, pair, keys=KEYS[one["seed"], None], orders=orders[one["order"], None],
+                epochs=2, batch_size=20, progress=False,
+            )  # fmt: skip
+            np.testing.assert_allclose(found.curves["loss"][run], alone.curves["loss"][0], rtol=1e-12)
+            assert found.settings["rate"][run] == SIX["rate"][one["setting"]]
+
+
+def test_settings_too_many_for_the_memory_are_not_side_by_side(asked: list[int]) -> None:
+    given: dict[str, Any] = {"keys": KEYS, "epochs": 2, "batch_size": 20, "progress": False}
+    what = (MAKERS["sgd"], SIX, NETS["mlp"], losses.softmax_cross_entropy, examples())
+    expected = sweep(*what, **given).curves["loss"]
+    np.testing.assert_allclose(sweep(*what, memory=1, **given).curves["loss"], expected, rtol=1e-5)
+    assert asked == [6, 6, 1]
 
 
 def test_a_run_that_diverges_is_frozen_and_marked_and_disturbs_no_other() -> None:
