@@ -18,6 +18,9 @@ from jaxnn.data import Dataset
 EMBEDDED = [name for name in problems.PROBLEMS if not name.startswith(("mnist", "fmnist"))]
 
 
+QUICK = ("quadratic", "rosenbrock", "digits-mlp")
+
+
 def figures_of(problem: Problem, opt: optim.Optimizer, epochs: int, seeds: int = 1) -> dict[str, np.ndarray]:
     found = train.sweep(
         lambda rate: opt, np.zeros(1, np.float32), problem.net, problem.loss, problem.train,
@@ -27,7 +30,9 @@ def figures_of(problem: Problem, opt: optim.Optimizer, epochs: int, seeds: int =
     return found.curves
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in EMBEDDED]
+)
 def test_a_few_epochs_help(name: str) -> None:
     problem = problems.load(name)
     assert problem.name == name
@@ -40,6 +45,7 @@ def test_a_few_epochs_help(name: str) -> None:
 RATES = {"quadratic": 0.04, "rosenbrock": 0.3, "digits-logistic": 0.016, "digits-cnn": 4e-3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_adam_reaches_the_target_within_the_epochs_but_not_at_once(name: str) -> None:
     problem = problems.load(name)

@@ -63,6 +63,7 @@ def test_diagnostics_and_costs_are_there(found: Race) -> None:
     assert found.results[0].cost.state_bytes == 4  # type: ignore[union-attr] # the count
 
 
+@pytest.mark.slow
 def test_time_and_memory_of_what_has_more_of_both() -> None:
     def slow(rate: Any) -> optim.Optimizer:
         adam = optim.adam(rate)
@@ -104,6 +105,7 @@ def test_a_race_that_is_stopped_keeps_what_is_done_and_goes_on(tmp_path: Path, m
         race("sgd", bowl(), **(QUICK | {"seeds": 2}), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_what_always_diverges_is_marked_and_stops_nothing() -> None:
     never = Entry("never", lambda rate: optim.sgd(1e30 * rate))
     found = race([never, "sgd"], bowl(), **QUICK)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxnn.train import map_runs, runs
@@ -41,6 +41,7 @@ def assert_equal(found: Any, expected: Any) -> None:
         assert found[name].dtype == expected[name].dtype
 
 
+@settings(max_examples=8)
 @given(st.integers(1, 10), st.integers(1, 12))
 def test_chunks_of_any_size_give_the_runs_one_by_one(n: int, chunk: int) -> None:
     found = map_runs(run, inputs(n), (DATA,), chunk=chunk, progress=False)

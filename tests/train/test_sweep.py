@@ -59,7 +59,9 @@ def assert_equals_fit(net: Any, make: Any, pair: Any, rtol: float, epochs: int, 
             np.testing.assert_allclose(values[run], alone[name], rtol=rtol, err_msg=name)
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize(
+    "maker", ["adam", pytest.param("sgd", marks=pytest.mark.slow), pytest.param("schedule", marks=pytest.mark.slow)]
+)
 def test_a_sweep_equals_separate_runs_in_float64(maker: str) -> None:
     with float64(), strict():
         assert_equals_fit(NETS["mlp"], MAKERS[maker], examples(np.float64), 1e-12, 34, batch_size=20)  # 102 steps
@@ -73,6 +75,7 @@ def jitter(key: Any, x: Any) -> Any:
     return x + 0.1 * jax.random.normal(key, x.shape, x.dtype)
 
 
+@pytest.mark.slow
 def test_all_that_fit_knows_a_sweep_knows() -> None:
     pair, held_out = examples(), examples()
     assert_equals_fit(
@@ -139,7 +142,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize(("chunk", "alike"), [(None, 6), (4, 3), (1, 1)])
+@pytest.mark.parametrize(
+    ("chunk", "alike"),
+    [
+        pytest.param(None, 6, marks=pytest.mark.slow),
+        (4, 3),
+        pytest.param(1, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_settings_side_by_side_are_the_runs_one_by_one(chunk: int | None, alike: int, asked: list[int]) -> None:
     with float64():
         pair, orders = examples(np.float64), jax.random.split(jax.random.key(3), 2)
@@ -160,6 +170,7 @@ def test_settings_side_by_side_are_the_runs_one_by_one(chunk: int | None, alike:
             assert found.settings["rate"][run] == SIX["rate"][one["setting"]]
 
 
+@pytest.mark.slow
 def test_settings_too_many_for_the_memory_are_not_side_by_side(asked: list[int]) -> None:
     given: dict[str, Any] = {"keys": KEYS, "epochs": 2, "batch_size": 20, "progress": False}
     what = (MAKERS["sgd"], SIX, NETS["mlp"], losses.softmax_cross_entropy, examples())
