@@ -19,7 +19,13 @@ Images are MNIST's where they are found ($JAXNN_DATA), else random ones of that 
 times leave compilation out and are blocked until the results are there; the rivals take turns, ratios are formed within
 a round, and their median is printed with the range over rounds. On a machine that others use, look at the ratio of
 processor time beside it. The losses of both are compared. Memory is arguments, outputs and temporaries as XLA's memory
-analysis names them, the data among them. No compilation is cached.
+analysis names them, the data among them. Compile times, tracing included, are of processor time; none is cached.
+
+What was tried, on 2 cores, by processor time. Each run with minibatches of its own: of 784-32-10 the runs cost as much
+side by side as in turn, since the products of one run are already the whole cost, and of 64-32-10 a quarter less. Runs
+that differ in the rate alone side by side on shared minibatches, as `train.sweep` now has them: half to two thirds of
+the cost of runs in turn, for both. 16, 32 or 64 at a time: for the larger network the fewer the better (caches), for
+the smaller one the more. The cores as two devices: no clear gain beyond the spread, on a machine that was shared.
 """
 
 from __future__ import annotations
@@ -49,7 +55,7 @@ from jaxnn.train.step import scan_epoch
 LOSS = losses.softmax_cross_entropy
 RATES = np.logspace(-4, -2.5, 8).astype(np.float32)
 SEEDS = 8
-CHUNKS = (64, 16)
+CHUNKS = (64, 32, 16)
 
 
 class Size(NamedTuple):
@@ -91,11 +97,16 @@ class Timed(runs._Program):
     compile_s, need = 0.0, 0
     run = np.zeros(2)
 
+    def __init__(self, *given: Any) -> None:
+        began = time.process_time()
+        super().__init__(*given)  # traces
+        Timed.compile_s += time.process_time() - began
+
     def fitting(self, size: int, budget: int, step: int) -> tuple[Any, int]:
-        known, began = set(self._compiled), time.perf_counter()
+        known, began = set(self._compiled), time.process_time()
         found = super().fitting(size, budget, step)
         if set(self._compiled) != known:
-            Timed.compile_s += time.perf_counter() - began
+            Timed.compile_s += time.process_time() - began
         Timed.need = runs._bytes(found[0])
         return found
 
@@ -156,14 +167,14 @@ class InTurn:
 
 
 def compiled(function: Callable[..., Any], *given: Any) -> tuple[Any, float]:
-    """A compiled function, and the seconds that tracing and compiling took."""
-    began = time.perf_counter()
+    """A compiled function, and the seconds of processor time that tracing and compiling took."""
+    began = time.process_time()
     found = jax.jit(function).lower(*given).compile()
-    return found, time.perf_counter() - began
+    return found, time.process_time() - began
 
 
 def per_setting(size: Size) -> list[float]:
-    """Seconds to compile the run of each rate, the rate a constant of the program."""
+    """Processor seconds to compile the run of each rate, the rate a constant of the program."""
     run, key = one_run(size), jax.random.key(0)
     return [compiled(functools.partial(run, float(rate)), key, size.x, size.y)[1] for rate in RATES]
 
@@ -190,7 +201,10 @@ def compare(size: Size, rounds: int) -> dict[str, Any]:
             "bytes": taken[0][name].get("bytes", runs._bytes(in_turn.compiled)),
         }
     apart = np.abs(np.concatenate([turn[c]["loss"] - turn["in turn"]["loss"] for turn in taken for c in CHUNKS]))
-    alone, once = statistics.median(per_setting(size)), rows[f"sweep, {CHUNKS[0]} at a time"]["compile_s"][0]
+    alone, once = (
+        statistics.median(per_setting(size)),
+        rows[f"sweep, {min(runs.default_chunk(), 64)} at a time"]["compile_s"][0],
+    )
     return {
         "data": size.source,
         "rounds": rounds,
@@ -218,7 +232,7 @@ def thousand() -> dict[str, Any]:
         "runs": len(rates) * seeds,
         "seconds": seconds,
         "compile_s": Timed.compile_s,
-        "chunk": runs.CHUNK * jax.local_device_count(),
+        "chunk": runs.default_chunk(),
         "chunk_bytes": Timed.need,
         "memory_budget_bytes": runs._memory_of(jax.local_devices()[0]),
         "diverged": int(np.count_nonzero(found.diverged)),
@@ -230,22 +244,22 @@ def thousand() -> dict[str, Any]:
 def print_compared(size: Size, table: dict[str, Any]) -> None:
     print(f"\n64 runs of {size.epochs} epochs of {len(size.x):,} examples, batch {size.batch}; {table['data']}")
     print(f"   (median of {table['rounds']} rounds; range over rounds; load average {table['load_average']:.1f})")
-    print(f"{'':26}{'run s':>9}{'in turn / it':>22}{'by processor time':>20}{'compile s':>11}{'MiB':>8}")
+    print(f"{'':26}{'run s':>9}{'in turn / it':>22}{'by processor time':>20}{'compile CPU s':>15}{'MiB':>8}")
     for name, row in table["rows"].items():
         ratio, low, high = row["in_turn_over_it"]
         print(
             f"{name:26}{row['run_s'][0]:9.2f}{ratio:9.2f} ({low:4.2f}-{high:5.2f})"
-            f"{row['in_turn_over_it_processor_time'][0]:20.2f}{row['compile_s'][0]:11.2f}{row['bytes'] / 2**20:8.0f}"
+            f"{row['in_turn_over_it_processor_time'][0]:20.2f}{row['compile_s'][0]:15.2f}{row['bytes'] / 2**20:8.0f}"
         )
     apart = table["difference_of_losses"]
     print(f"difference of the last losses: largest {apart['largest']:.1e}, median {apart['median']:.1e}")
     multiples = ", ".join(f"{m:.1f} for {n}" for n, m in table["compile_multiple"].items())
-    print(f"compiled per setting: {table['compile_s_per_setting']:.2f} s each; times the sweep's one: {multiples}")
+    print(f"compiled per setting: {table['compile_s_per_setting']:.2f} CPU s each; times the sweep's one: {multiples}")
 
 
 def print_thousand(table: dict[str, Any]) -> None:
     print(f"\n{table['runs']:,} runs of an MLP 64-32-10, 10 epochs of the digits, batch 32: {table['seconds']:.1f} s,")
-    print(f"{table['compile_s']:.1f} s of it compiling; load average {table['load_average']:.1f};", end=" ")
+    print(f"{table['compile_s']:.1f} CPU s of it compiling; load average {table['load_average']:.1f};", end=" ")
     need, budget = (table[name] / 2**20 for name in ("chunk_bytes", "memory_budget_bytes"))
     print(f"at most {table['chunk']} at a time: {need:,.0f} MiB of {budget:,.0f}; {table['diverged']} diverged")
     errors = "  ".join(f"{rate}: {error:.1%}" for rate, error in table["mean_validation_error_by_rate"].items())
