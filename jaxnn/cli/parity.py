@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -184,12 +185,13 @@ def _show(found: Findings, config: ParityConfig, asked: int) -> None:
             say(f"{name}: beyond {r['tolerance']:.0e} first at step {r['first_step']}, in {r['first_leaf']}")
     for name, error in found.raised.items():
         say(f"{name}: raises {error}")
-    equal = [r for r in rows.values() if r["verdict"] == "equal"]
-    within = f" within {max(r['tolerance'] for r in equal):.0e}" if equal else ""
+    equal = collections.Counter(r["tolerance"] for r in rows.values() if r["verdict"] == "equal")
+    counts = [(f"{n} " if len(equal) > 1 else "") + f"within {tolerance:.0e}" for tolerance, n in sorted(equal.items())]
+    within = {0: "", 1: f" {' '.join(counts)}"}.get(len(equal), f" ({', '.join(counts)})")
     raised = f", {len(found.raised)} raise" if found.raised else ""
     done = len(rows) + len(found.raised)
     early = "" if done == asked else f" of {asked} (interrupted)"
-    say(f"{done}{early} cases: {len(equal)} equal{within}, {len(rows) - len(equal)} differ{raised}")
+    say(f"{done}{early} cases: {equal.total()} equal{within}, {len(rows) - equal.total()} differ{raised}")
 
 
 def _write(folder: Path, found: Findings, config: ParityConfig) -> None:

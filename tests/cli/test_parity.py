@@ -60,6 +60,13 @@ def test_a_wrong_rule_is_flagged_and_exits_1(two_cases: None, capsys: Any) -> No
     assert "wrong: one part in a thousand" in capsys.readouterr().out
 
 
+def test_tolerances_of_their_own_are_counted(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    wide = pair(optim.sgd(0.1), optax.sgd(0.1), steps=2, tolerance=1e-6)
+    monkeypatch.setattr(compare, "all_cases", lambda: {"right": CASES["right"], "wide": wide})
+    assert main(["compare", "parity", "--all"]) == 0
+    assert "2 cases: 2 equal (1 within 1e-12, 1 within 1e-06), 0 differ" in capsys.readouterr().out
+
+
 def test_a_problem_and_a_dtype(two_cases: None, capsys: Any) -> None:
     words = ["--problem", "digits-logistic", "--dtype", "float32", "--gradients", "same"]
     assert main(["compare", "parity", "right", *words]) == 0
