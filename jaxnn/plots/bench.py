@@ -133,10 +133,10 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
         raise ValueError(f"profile: every name needs as many problems, got {sorted(lengths)}.")
     table = np.array([np.asarray(taken, np.float64) for taken in times.values()])
     best = table.min(axis=0)
+    best = np.where(np.isfinite(best), best, 1.0)
     taus = np.geomspace(1, most, 200)
     for i, (name, taken) in enumerate(zip(times, table, strict=True)):
-        ratio = np.where(np.isfinite(taken), taken / np.where(np.isfinite(best), best, 1), np.inf)
-        share = (ratio[None] <= taus[:, None] * (1 + 1e-9)).mean(axis=1)
+        share = (taken <= taus[:, None] * best * (1 + 1e-9)).mean(axis=1)
         ax.plot(taus, share, label=name, markevery=range(10 * i % 40, 200, 40), **_width(i), **line_style(i))
     ax.set_xscale("log", base=2)
     ax.set_ylim(-0.03, 1.03)
