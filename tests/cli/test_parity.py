@@ -62,7 +62,7 @@ def test_a_wrong_rule_is_flagged_and_exits_1(two_cases: None, capsys: Any) -> No
 
 def test_tolerances_of_their_own_are_counted(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     wide = pair(optim.sgd(0.1), optax.sgd(0.1), steps=2, tolerance=1e-6)
-    monkeypatch.setattr(compare, "all_cases", lambda: {"right": CASES["right"], "wide": wide})
+    monkeypatch.setattr(parity, "all_cases", lambda: {"right": CASES["right"], "wide": wide})
     assert main(["compare", "parity", "--all"]) == 0
     assert "2 cases: 2 equal (1 within 1e-12, 1 within 1e-06), 0 differ" in capsys.readouterr().out
 
