@@ -51,7 +51,8 @@ def race(
     """Tune each optimizer's learning rate on each problem, run it with fresh seeds, and say how good, fast and robust.
 
     1. For each learning rate and tuning seed one run; the rate with the least mean figure after the last epoch (on the
-       validation set) is chosen. A rate at which a run diverges is not.
+       validation set; of equal ones, the one with the least validation loss) is chosen. A rate at which a run diverges
+       is not.
     2. At that rate one run for each of `seeds` fresh seeds, with diagnostics. Their figure on the test set after the
        last epoch is the performance; for a problem without a test set, that on the validation set.
     3. Steps and seconds to the problem's target come from those runs' validation figures and from the time of a step
@@ -185,8 +186,9 @@ def _result(
     """Tune, choose, and run with fresh seeds."""
     steps = len(problem.train) // problem.batch_size
     tried = runner.sweep("tuning", each, problem, each.make, rates, keys=keys[0], epochs=epochs)
-    tuning = _last(tried, problem.figure).reshape(len(rates), -1)
-    rate = rates[int(np.argmin(tuning.mean(axis=1)))]
+    tuning, losses = (_last(tried, name).reshape(len(rates), -1) for name in (problem.figure, "validation_loss"))
+    # Errors on a few hundred examples are often equal: then the lower loss decides.
+    rate = rates[np.lexsort((losses.mean(axis=1), tuning.mean(axis=1)))[0]]
 
     def probe(ts: Any, x: Any, y: Any) -> dict[str, Any]:
         found = diagnostics.noise(problem, ts, x, y, batch_size=problem.batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def test_the_rate_of_the_best_validation_figure_is_run_with_fresh_seeds(found: R
         np.testing.assert_allclose(ours.curves[name], curve, rtol=1e-5)
     assert (ours.figure, ours.final_name) == ("validation_loss", "test_loss")
     assert abs(fresh.final["test_loss"] - fresh.curves["validation_loss"][:, -1]).min() > 1  # which one it is matters
+
+
+@pytest.mark.slow
+def test_of_equal_figures_the_lower_loss_decides() -> None:
+    problem = dataclasses.replace(bowl(), metrics={"sign": lambda y, _: jnp.sign(y)}, figure="validation_sign")
+    (found,) = race("sgd", problem, **(QUICK | {"learning_rates": (1e-4, 0.05, 1e-2)})).results
+    assert (found.tuning == 1).all()
+    assert found.rate == 0.05
 
 
 def test_diagnostics_and_costs_are_there(found: Race) -> None:
