@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxnn.compare.costs import StepCost
+from jaxnn.train.tables import save_table
 
 NEAR = 1.25
 """A learning rate is good if its figure is at most so many times the best one's."""
@@ -199,12 +199,8 @@ class Race:
         folder.mkdir(parents=True, exist_ok=True)
         told = {"settings": self.settings, "notes": self.notes, "results": [self._told(r) for r in self.results]}
         (folder / "race.json").write_text(json.dumps(told, indent=1) + "\n")
-        rows: dict[str, Any] = self.table()
-        np.savez_compressed(folder / "curves.npz", **rows)
-        with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(rows)
-            writer.writerows(zip(*(column.tolist() for column in rows.values()), strict=True))
+        for name in ("curves.npz", "curves.csv"):
+            save_table(self.table(), folder / name)
         return folder
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
@@ -30,6 +29,7 @@ from jaxnn.train.fit import run_keys
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.runs import map_runs
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, scan_epoch
+from jaxnn.train.tables import save_table
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 
 MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
@@ -86,18 +86,7 @@ class Sweep:
         Raises:
             ValueError: another suffix.
         """
-        path = Path(path)
-        rows: dict[str, Any] = self.table()
-        if path.suffix == ".npz":
-            np.savez_compressed(path, **rows)
-        elif path.suffix == ".csv":
-            with path.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(rows)
-                writer.writerows(zip(*(column.tolist() for column in rows.values()), strict=True))
-        else:
-            raise ValueError(f"Sweep.save: the name must end in .npz or .csv, got {path.name!r}.")
-        return path
+        return save_table(self.table(), path)
 
 
 def sweep(
