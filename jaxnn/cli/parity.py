@@ -36,7 +36,7 @@ class ParityConfig:
     """Measure how far optimizers are from optax's, step by step, and what both cost."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")] = ()
-    """Cases such as adam or 'adam: nesterov'; a name that is none lists those that begin so."""
+    """Cases such as adam or 'adam: eps_root'; a name that is none lists those that begin so, or all rules."""
     all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Measure every case."""
     problem: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
@@ -48,7 +48,8 @@ class ParityConfig:
     dtype: Literal["float64", "float32", "bfloat16"] = "float64"
     """Of parameters, data and gradients."""
     tolerance: float | None = None
-    """Largest relative difference that counts as equal; default 1e-12, wider on a problem or in another dtype."""
+    """Largest relative difference that counts as equal. Default 1e-12 on the random pytree, 1e-9 on a problem, and as
+    many ulp in shorter dtypes, at most 1e-2: judge a rule in float64, where small errors are seen."""
     seed: int = 0
     """Of the initial parameters, the noise and the order of the data."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -133,9 +134,11 @@ def row(name: str, found: Parity) -> dict[str, Any]:
 
 
 def _alike(name: str, known: Mapping[str, Case]) -> str:
-    """The nearest name, and the cases that begin so."""
-    variants = [repr(case) for case in known if case.startswith(f"{name}:")]
-    return f"; there are: {', '.join(variants)}" if variants else nearest_name(name, known)
+    """The cases that begin so, or else the nearest names; or else all rules."""
+    variants = [repr(case) for case in known if name and case.startswith(name)]
+    if variants:
+        return f"; there are: {', '.join(variants)}"
+    return nearest_name(name, known) or f"; there are: {', '.join(case for case in known if ':' not in case)}"
 
 
 def _size(gap: float) -> float:

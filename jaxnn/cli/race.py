@@ -18,6 +18,10 @@ from jaxnn.compare.problems import PROBLEMS
 from jaxnn.compare.race import RATES
 from jaxnn.compare.race import race as run
 from jaxnn.compare.result import Race, shown
+from jaxnn.landscapes import LANDSCAPES
+
+PROBLEMS_HELP = f"Problems, with commas between them, of: {', '.join(PROBLEMS)}."
+LANDSCAPES_HELP = f"Where the optimizers' ways are drawn, of: {', '.join(LANDSCAPES)}; an empty text for nowhere."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +29,9 @@ class RaceConfig:
     """Tune optimizers on problems, run them with fresh seeds, write a report; the same command goes on if stopped."""
 
     optimizers: Annotated[str, tyro.conf.arg(metavar="A,B,..")] = "sgd,sgd:momentum=0.9,adam,lion,muon"
-    """Rules of jaxnn.optim, or optax:NAME, with commas between them; settings after colons: sgd:momentum=0.9."""
-    problems: Annotated[
-        str, tyro.conf.arg(metavar="A,B,..", help=f"Problems, with commas between them, of: {', '.join(PROBLEMS)}.")
-    ] = "digits-mlp,quadratic"
+    """Rules of jaxnn.optim, or optax:NAME, with commas between them; settings after colons: sgd:momentum=0.9. A wrong
+    name lists all."""
+    problems: Annotated[str, tyro.conf.arg(metavar="A,B,..", help=PROBLEMS_HELP)] = "digits-mlp,quadratic"
     learning_rates: Annotated[str, tyro.conf.arg(metavar="log:LOW:HIGH:N")] = RATES
     """Learning rates tried by each: log:LOW:HIGH:N, or numbers with commas between them."""
     seeds: int = 10
@@ -37,8 +40,7 @@ class RaceConfig:
     """Runs at each learning rate of the grid."""
     epochs: int | None = None
     """Of every run; without it each problem's own."""
-    landscapes: Annotated[str, tyro.conf.arg(metavar="A,B,..")] = "rosenbrock,beale"
-    """Landscapes of two dimensions on which the optimizers' ways are drawn; "" for none."""
+    landscapes: Annotated[str, tyro.conf.arg(metavar="A,B,..", help=LANDSCAPES_HELP)] = "rosenbrock,beale"
     seed: int = 0
     """All else is a function of it."""
     chunk: int | None = None

@@ -5,14 +5,14 @@
 | `problems` | what they meet on, by name or of your own |
 | `race` | tune each on each problem, run it with fresh seeds, and say how good, fast and robust it is |
 | `report` | a race as one HTML page, with its figures and tables |
-| `Entry` | an optimizer of your own in a race |
+| `Entry`, `entry`, `grid` | an optimizer of your own in a race; how names and learning rates are read |
 | `measure` | parity: how far a rule of ours is from optax's, step by step, on a random tree or any problem |
 | `Case`, `pair` | what parity is measured of; `compare.cases.all_cases()` holds every rule's |
 | `as_optax` | a rule of ours that needs extra arguments, inside optax's combinators |
 """
 
 from jaxnn.compare import problems, report
-from jaxnn.compare.entries import Entry
+from jaxnn.compare.entries import Entry, entry, grid
 from jaxnn.compare.interop import as_optax
 from jaxnn.compare.parity import Case, Cost, Parity, measure, pair
 from jaxnn.compare.problems import Problem
@@ -28,6 +28,8 @@ __all__ = [
     "Race",
     "Result",
     "as_optax",
+    "entry",
+    "grid",
     "measure",
     "pair",
     "problems",

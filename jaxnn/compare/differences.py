@@ -13,6 +13,9 @@ import numpy as np
 from jaxnn import tree
 from jaxnn.types import PyTree
 
+COARSE = 1e-6
+"""A verdict within a wider tolerance than this says so."""
+
 TINY = 1e-30
 """What differences are divided by where all entries of a leaf have been smaller."""
 
@@ -151,8 +154,10 @@ class Parity:
             f"{self.dtype}",
             f"parameters: max {self.params:.1e} ({self.params_ulp:.3g} ulp), mean {self.params_mean:.1e}, relative to "
             "the largest entry of the leaf",
-            f"state: {states or 'no field in common'}",
+            f"state: {states or 'not compared: no field in common (states are compared where they are NamedTuples)'}",
         ]
+        if self.equal and self.tolerance > COARSE:
+            lines.insert(1, 'an error below that is not seen: judge a rule in float64, or with gradients="same"')
         if self.first:
             step, leaf = self.first
             off = self.relative[step - 1, self.leaves.index(leaf)]

@@ -65,11 +65,10 @@ def entry(text: str | Entry) -> Entry:
     library, words = "ours", text.strip().split(":")
     if words[0] == "optax":
         library, words = "optax", words[1:] or [""]
-    name, settings = words[0], dict(_setting(text, word) for word in words[1:])
-    known = rules(library)
+    name, known = words[0], rules(library)
     if name not in known:
         raise ValueError(f"no optimizer {text!r}{nearest_name(name, known)}; there are: {', '.join(known)}.")
-    rule = known[name]
+    rule, settings = known[name], dict(_setting(text, word) for word in words[1:])
     if unknown := sorted(set(settings) - set(inspect.signature(rule).parameters)):
         arguments = [argument for argument in inspect.signature(rule).parameters if argument != "learning_rate"]
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from jaxnn import landscapes, plots
 from jaxnn.compare.result import Race, Result, shown
@@ -19,8 +19,8 @@ DIAGNOSTICS = {
     "update_norm": ("Update norm", "mean over the epoch", "log"),
     "distance": ("Distance from the start", "Euclidean norm", "linear"),
     "alignment": ("Alignment of successive updates", "mean cosine", "linear"),
-    "noise_scale": ("Noise scale", "examples", "log"),
-    "snr": ("Signal-to-noise ratio of a batch", "squared", "log"),
+    "noise_scale": ("Noise scale", "batch size (examples)", "log"),
+    "snr": ("Signal-to-noise ratio of a batch", "signal / noise, squared norms", "log"),
 }
 """Panels of the diagnostics: title, unit, scale."""
 
@@ -56,7 +56,7 @@ def figures(race: Race) -> Iterator[tuple[str, str, str, Figure]]:
         yield (
             f"ways-{name}", f"Ways on {name}",
             "From the ring, at the learning rate of the grid that comes lowest; a dot for each of the first steps, a "
-            "star at each minimum.", trajectories(name, ways),
+            "star at each minimum. What lies outside the picture is cut.", trajectories(name, ways),
         )  # fmt: skip
     with_target = [p for p in race.problems if race.of(p)[0].target is not None]
     if len(with_target) > 1 and len(race.optimizers) > 1:
@@ -89,7 +89,7 @@ def learning(problem: str, found: tuple[Result, ...]) -> Figure:
         bench.bands(ax, {_label(r): percent * r.curves[name] for r in found})
         _finish(ax, told, "epoch")
         if _spans(ax):
-            ax.set_yscale("log")
+            _logarithmic(ax)
         target = found[0].target
         if name == found[0].figure and target is not None:
             ax.axhline(percent * target, color="#555555", linewidth=1, linestyle=(0, (2, 2)), label="target")
@@ -114,7 +114,7 @@ def sensitivity(problem: str, found: tuple[Result, ...]) -> Figure:
     tuned = {r.optimizer: percent * r.tuned for r in found}
     bench.sensitivity(ax, found[0].rates, tuned, {r.optimizer: r.rate for r in found})
     if _spans(ax):
-        ax.set_yscale("log")
+        _logarithmic(ax)
     _finish(ax, told)
     _title(fig, f"{problem}: after the last epoch, for each learning rate")
     _legend(fig, ax)
@@ -136,7 +136,8 @@ def diagnostics(problem: str, found: tuple[Result, ...]) -> Figure:
             shown = {who: np.where(values > 0, values, np.nan) for who, values in shown.items()}
         bench.bands(ax, shown)
         if any(np.isfinite(values).any() for values in shown.values()):
-            ax.set_yscale(scale)
+            if scale == "log":
+                _logarithmic(ax)
         else:
             ax.text(0.5, 0.5, "no noise: one example", transform=ax.transAxes, ha="center", fontsize=10)
         ax.set_title(title, fontsize=11)
@@ -234,6 +235,16 @@ def _spans(ax: Any) -> bool:
     return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
 
 
+def _logarithmic(ax: Any) -> None:
+    """A logarithmic axis with plain numbers, as 0.2 and 40; between powers of ten only where they are few."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_major_formatter(plain)
+    ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5) if high / low > 3 else "all"))
+    ax.yaxis.set_minor_formatter(plain if high / low < 100 else NullFormatter())
+
+
 def _title(fig: Figure, text: str) -> None:
     fig.suptitle(text, fontsize=12)
 
@@ -243,7 +254,14 @@ def _legend(fig: Figure, ax: Any) -> None:
     if ax is None or not ax.get_legend_handles_labels()[0]:
         return
     handles, labels = ax.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), fontsize=10, frameon=False)
+    fig.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(len(labels), 4 if sum(map(len, labels)) < 70 else 3),
+        fontsize=10,
+        frameon=False,
+    )
 
 
 def _bounds(place: Any, ways: list[np.ndarray]) -> view.Bounds:

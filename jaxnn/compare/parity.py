@@ -69,6 +69,7 @@ class Case:
         differs: where the definitions differ, the difference in words, and how the arguments here restore equality;
             "" where they agree as they are.
         fields: optax's state fields by our names where they differ; a value of "" leaves ours out of the comparison.
+            States are compared where they are NamedTuples, as optax's are.
         matrices: whether the pytree holds only matrices (for rules defined on them).
         positive: whether parameters start positive.
         fixed_loss: whether all steps of their own trajectories have one loss, as line searches expect; else each has
@@ -167,6 +168,8 @@ def measure(
     known = get_args(Gradients)
     if gradients not in known:
         raise ValueError(f"measure: gradients must be one of {known}, got {gradients!r}.")
+    if not isinstance(case, Case):
+        raise TypeError(f"measure: expected a Case, such as pair(mine, optax.adam(1e-3)), got {type(case).__name__}.")
     if problem is not None and not isinstance(problem, Problem):
         raise TypeError(f'measure: problem must be a Problem, such as problems.load("digits-mlp"), got {problem!r}.')
     with jax.enable_x64(True):
@@ -242,7 +245,10 @@ def shared_fields(ours: Any, theirs: Any, renamed: Mapping[str, str]) -> dict[st
         their for name, their in names.items() if name in renamed and their and their not in _fields(theirs)
     }
     if unknown:
-        raise ValueError(f"parity: no state field {sorted(unknown)}; ours {_fields(ours)}, theirs {_fields(theirs)}.")
+        raise ValueError(
+            f"parity: no state field {sorted(unknown)}; ours {list(_fields(ours))}, theirs {list(_fields(theirs))}. "
+            "Fields are those of NamedTuples."
+        )
     return {name: their for name, their in names.items() if their and their in _fields(theirs)}
 
 

@@ -40,7 +40,7 @@ def race(
     seeds: int = 10,
     tuning_seeds: int = 1,
     epochs: int | None = None,
-    ways_on: Iterable[str] = ("rosenbrock",),
+    ways_on: str | Iterable[str] = ("rosenbrock",),
     seed: int = 0,
     folder: str | Path | None = None,
     memory: int | None = None,
@@ -89,7 +89,7 @@ def race(
         Schneider, F., Balles, L. & Hennig, P. (2019). DeepOBS: a deep learning optimizer benchmark suite.
     """
     who, rates, what = entries(optimizers), grid(learning_rates), _problems(on)
-    places = {name: _landscape(name) for name in ways_on}
+    places = {name: _landscape(name) for name in ([ways_on] if isinstance(ways_on, str) else ways_on)}
     seeds = require_positive_int("race", "seeds", seeds)
     tuning_seeds = require_positive_int("race", "tuning_seeds", tuning_seeds)
     if epochs is not None:
@@ -100,7 +100,7 @@ def race(
         "epochs": {problem.name: epochs or problem.epochs for problem in what},
         "batch_sizes": {problem.name: problem.batch_size for problem in what},
     }  # fmt: skip
-    notes = {problem.name: _notes(problem) for problem in what}
+    notes = {problem.name: _notes(problem, epochs or problem.epochs) for problem in what}
     results: list[Result] = []
     ways: dict[str, Any] = {}
     tuning_key, fresh_key = jax.random.split(jax.random.key(seed))
@@ -219,6 +219,8 @@ def _problems(on: str | Problem | Iterable[str | Problem]) -> list[Problem]:
     """Problems from names, with commas or as a list, or from themselves."""
     if isinstance(on, Problem):
         on = [on]
+    if not isinstance(on, Iterable):
+        raise TypeError(f"race: problems are names or Problems, got {on!r}.")
     words = [word.strip() for word in on.split(",") if word.strip()] if isinstance(on, str) else list(on)
     found = [problems.load(word) if isinstance(word, str) else word for word in words]
     for problem in found:
@@ -237,10 +239,12 @@ def _landscape(name: str) -> Landscape:
     return LANDSCAPES[name]()
 
 
-def _notes(problem: Problem) -> tuple[str, ...]:
-    """Where a problem is from, and what others report for it."""
+def _notes(problem: Problem, epochs: int) -> tuple[str, ...]:
+    """Where a problem is from, what others report for it, and whether that can be compared."""
     published = ", ".join(f"{name} {figure}" for name, figure in problem.published.items())
-    told = (problem.reference, f"published: {published}" if published else "")
+    short = epochs != problem.epochs and (problem.target is not None or published)
+    other = f"{epochs} epochs here: target and published figures are for {problem.epochs}" if short else ""
+    told = (problem.reference, f"published: {published}" if published else "", other)
     return tuple(text for text in told if text)
 
 

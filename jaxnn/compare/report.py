@@ -6,27 +6,22 @@ import base64
 import html
 import io
 import math
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import matplotlib
 import numpy as np
-import optax
 from matplotlib.figure import Figure
 
-import jaxnn
 from jaxnn.compare.figures import figures
-from jaxnn.compare.result import NEAR, Race, Result, shown
+from jaxnn.compare.result import NEAR, Race, Result, shown, versions
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 75rem; margin: 2rem auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 90rem; margin: 2rem auto;
   padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
+p { max-width: 60rem; }
+th, td { padding: .3rem .5rem; font-size: 15px; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; }
 th { border-bottom: 2px solid #888; }
 td { white-space: nowrap; }
@@ -71,22 +66,6 @@ def write(race: Race, folder: str | Path, *, command: str = "") -> Path:
     path = folder / "report.html"
     path.write_text("\n".join(_page(race, drawn, command)) + "\n", encoding="utf-8")
     return path
-
-
-def versions() -> dict[str, str]:
-    """What a measurement depends on: versions, device, cores.
-
-    Example:
-        >>> sorted(versions())[:3]
-        ['cores', 'device', 'jax']
-    """
-    devices = jax.devices()
-    return {
-        "device": f"{len(devices)} x {devices[0].device_kind}", "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
-        "jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__, "optax": optax.__version__,
-        "matplotlib": matplotlib.__version__,
-    }  # fmt: skip
 
 
 def _page(race: Race, drawn: Sequence[tuple[str, str, str, bytes]], command: str) -> Iterator[str]:
@@ -172,7 +151,8 @@ def _table(found: Sequence[Result]) -> Iterator[str]:
         reached = f"{int(np.isfinite(r.steps_to_target).sum())} of {len(r.final)}" if target is not None else "&ndash;"
         cost = r.cost
         cells = [
-            html.escape(r.optimizer), f"{r.rate:.3g}" + (" *" if r.at_the_edge else ""),
+            html.escape(r.optimizer),
+            (f"{r.rate:.3g}" if np.isfinite(r.tuned).any() else "&ndash;") + (" *" if r.at_the_edge else ""),
             _number(percent * r.performance), f"{_number(low)} &ndash; {_number(high)}",
             f"{r.diverged} of {len(r.final)}",
             reached, _number(steps, "{:.0f}"), _number(seconds, "{:.3g}"), f"{r.tuneability:.2f}",

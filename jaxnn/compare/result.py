@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import matplotlib
 import numpy as np
+import optax
 
+import jaxnn
 from jaxnn.compare.costs import StepCost
 from jaxnn.train.tables import save_table
 
@@ -27,6 +33,22 @@ def shown(name: str) -> tuple[float, str]:
     if name.endswith(("error", "accuracy")):
         return 100.0, f"{name.replace('_', ' ')} (%)"
     return 1.0, "training loss" if name == "loss" else name.replace("_", " ")
+
+
+def versions() -> dict[str, str]:
+    """What a measurement depends on: versions, device, cores.
+
+    Example:
+        >>> sorted(versions())[:3]
+        ['cores', 'device', 'jax']
+    """
+    devices = jax.devices()
+    return {
+        "device": f"{len(devices)} x {devices[0].device_kind}", "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
+        "jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__, "optax": optax.__version__,
+        "matplotlib": matplotlib.__version__,
+    }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +144,8 @@ class Result:
     @property
     def at_the_edge(self) -> bool:
         """Whether the best rate is the least or greatest of the grid, so that a better one may lie outside."""
-        return len(self.rates) > 1 and self.rate in (self.rates[0], self.rates[-1])
+        tried = len(self.rates) > 1 and bool(np.isfinite(self.tuned).any())
+        return tried and self.rate in (self.rates[0], self.rates[-1])
 
     def summary(self) -> dict[str, Any]:
         """The row of the table: numbers and words that JSON knows, inf and NaN as None."""
@@ -132,6 +155,7 @@ class Result:
             "optimizer": self.optimizer,
             "learning_rate": self.rate,
             "at_the_edge": self.at_the_edge,
+            "tuned_on": self.figure,
             "figure": self.final_name,
             "performance": self.performance,
             "first_quartile": self.quartiles[0],
@@ -148,7 +172,7 @@ class Result:
         return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in row.items()}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Race:
     """The results of a race, problem by problem, in the order in which the optimizers were named.
 
@@ -163,6 +187,9 @@ class Race:
     ways: Mapping[str, Mapping[str, tuple[float, np.ndarray]]]
     settings: Mapping[str, Any]
     notes: Mapping[str, tuple[str, ...]]
+
+    def __repr__(self) -> str:
+        return f"Race of {', '.join(self.optimizers)} on {', '.join(self.problems)}: {len(self.results)} results"
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -197,7 +224,12 @@ class Race:
         """Write race.json (settings and a row for each result), curves.npz and curves.csv (`table`); the folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        told = {"settings": self.settings, "notes": self.notes, "results": [self._told(r) for r in self.results]}
+        told = {
+            "measured_on": versions(),
+            "settings": self.settings,
+            "notes": self.notes,
+            "results": [self._told(r) for r in self.results],
+        }
         (folder / "race.json").write_text(json.dumps(told, indent=1) + "\n")
         for name in ("curves.npz", "curves.csv"):
             save_table(self.table(), folder / name)

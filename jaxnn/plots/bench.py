@@ -62,6 +62,8 @@ def bands(ax: Any, runs: Mapping[str, Any], *, x: Sequence[float] | None = None)
         every = max(len(at) // 8, 1)
         marks = range(i % every, len(at), every)
         ax.plot(at, middle, label=name, markevery=marks, **_width(i), **style)
+        if len(at) < 3:
+            ax.set_xlim(at[0] - 0.5, at[-1] + 0.5)
         shown = np.isfinite(low) & np.isfinite(high)
         ax.fill_between(at, low, high, where=shown, color=style["color"], alpha=0.18, linewidth=0)
 
@@ -136,7 +138,8 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
     best = np.where(np.isfinite(best), best, 1.0)
     taus = np.geomspace(1, most, 200)
     for i, (name, taken) in enumerate(zip(times, table, strict=True)):
-        share = (taken <= taus[:, None] * best * (1 + 1e-9)).mean(axis=1)
+        share = np.isfinite(taken) & (np.where(np.isfinite(taken), taken, 0) <= taus[:, None] * best * (1 + 1e-9))
+        share = share.mean(axis=1)
         ax.plot(taus, share, label=name, markevery=range(10 * i % 40, 200, 40), **_width(i), **line_style(i))
     ax.set_xscale("log", base=2)
     ax.set_ylim(-0.03, 1.03)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,8 @@ def map_runs(
         run: pure; arrays in, pytree of arrays out. It is traced once for each size of a chunk.
         inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys.
         shared: what all runs see, such as the data; put on the device once.
-        memory: bytes that a chunk may take on each device; None for half of what the device has.
+        memory: bytes that a chunk may take on each device, if it holds more than one run; None for half of what the
+            device has.
         chunk: runs at a time, at most; None for 64 on each device, 32 on a CPU. On one device 1 means no `vmap`:
             for convolutions on a CPU, which over several runs become grouped ones, and slow.
         folder: where finished chunks are kept; a call with the same runs goes on from there. None keeps nothing.
@@ -67,7 +69,7 @@ def map_runs(
     """
     n, inputs = _checked(inputs)
     devices = jax.local_devices()
-    most = require_positive_int("map_runs", "chunk", chunk or default_chunk())
+    most = default_chunk() if chunk is None else require_positive_int("map_runs", "chunk", chunk)
     size = _round_up(min(n, max(most // each, 1)), len(devices))
     budget = _memory_of(devices[0]) if memory is None else require_positive_int("map_runs", "memory", memory)
     program = _Program(run, inputs, _spread(shared, devices, PartitionSpec()), devices)
@@ -175,6 +177,8 @@ class _Store:
     """Finished chunks in a folder: one file each, with the stamp of the program."""
 
     def __init__(self, folder: str | Path | None, program: _Program, n: int) -> None:
+        if folder is not None and not str(folder).strip():
+            raise ValueError("map_runs: folder must name a folder, got an empty text; None keeps nothing.")
         self.folder = None if folder is None else Path(folder)
         self.program, self.n = program, n
         self.stamp = "" if folder is None else program.stamp()
@@ -187,13 +191,12 @@ class _Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.folder.glob("runs-*.npz")):
             start, stop = map(int, path.stem.split("-")[1:])
-            with np.load(path) as file:
-                if str(file["stamp"]) != self.stamp:
-                    raise ValueError(
-                        f"map_runs: {path.name} in the folder {self.folder} is of another sweep: other runs, data or "
-                        "settings. Take another folder, or empty this one."
-                    )
-                leaves = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
+            stamp, leaves = _read(path)
+            if stamp != self.stamp:
+                raise ValueError(
+                    f"the folder {self.folder} holds runs of another sweep: other settings, seeds, epochs, data or "
+                    "chunk. Take another folder, empty this one, or ask for the same again."
+                )
             parts[start, stop] = jax.tree.unflatten(self.program.structure, leaves)
         return parts
 
@@ -206,6 +209,15 @@ class _Store:
         with part.open("wb") as file:
             np.savez(file, stamp=self.stamp, **{f"leaf_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(found))})
         os.replace(part, path)
+
+
+def _read(path: Path) -> tuple[str, list[np.ndarray]]:
+    """The stamp and the outputs in a file that `save` wrote."""
+    try:
+        with np.load(path) as file:
+            return str(file["stamp"]), [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} holds no finished runs ({error}). Delete it; its runs are made again.") from None
 
 
 class _Need(NamedTuple):

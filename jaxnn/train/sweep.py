@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn import tree
 from jaxnn.checks import require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
@@ -42,7 +43,7 @@ ALIKE = 16
 """Settings that are trained side by side on the same minibatches, at most."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Sweep:
     """What became of N runs in E epochs.
 
@@ -52,7 +53,8 @@ class Sweep:
         curves: name -> (N, E): "loss", what `measure` and `probe` report, and "validation_*", as in the history of
             `fit`; NaN from the epoch on in which a run diverged.
         final: name -> (N,): "test_loss" and "test_*" after the last epoch, if a test set was given; NaN likewise.
-        diverged: (N,), the epoch from 1 whose loss was no longer finite; 0 for a run that went well.
+        diverged: (N,), the epoch from 1 in which the loss or a parameter was no longer finite, or after which a figure
+            of the validation data was NaN; 0 for a run that went well.
     """
 
     settings: PyTree
@@ -61,23 +63,31 @@ class Sweep:
     final: dict[str, np.ndarray]
     diverged: np.ndarray
 
+    def __repr__(self) -> str:
+        runs, epochs = self.curves["loss"].shape
+        names = ", ".join([*self.curves, *self.final])
+        return f"Sweep of {runs} runs, {epochs} epochs, {int((self.diverged > 0).sum())} diverged; {names}"
+
     def table(self) -> dict[str, np.ndarray]:
         """One row for each run and epoch, as columns (N E,): run, setting, seed, order, hyperparameters, epoch, curves.
 
-        A hyperparameter has the name of its place in the settings; one with axes has a column for each entry.
-        "diverged" says whether the run had diverged by that epoch; what is `final` stands in every row of its run.
+        A hyperparameter has the name of its place in the settings, after "settings." where another column has that
+        name; one with axes has a column for each entry. "diverged" is 1 where the run had diverged by that epoch, else
+        0; what is `final` stands in every row of its run.
         """
         n, epochs = self.curves["loss"].shape
         columns = {"run": np.arange(n)} | self.index
+        others = {"epoch", "diverged", *columns, *self.curves, *self.final}
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.settings):
             name = jax.tree_util.keystr(path, simple=True, separator=".") or "setting_value"
+            name = f"settings.{name}" if name in others else name
             for place in np.ndindex(leaf.shape[1:]):
                 columns[name + "".join(f"[{i}]" for i in place)] = leaf[(slice(None), *place)]
         rows = {name: np.repeat(values, epochs) for name, values in columns.items()}
         ends = {name: np.repeat(values, epochs) for name, values in self.final.items()}
         epoch = np.tile(np.arange(1, epochs + 1), n)
         ended = np.repeat(self.diverged, epochs)
-        rows |= {"epoch": epoch, "diverged": (ended > 0) & (epoch >= ended)}
+        rows |= {"epoch": epoch, "diverged": ((ended > 0) & (epoch >= ended)).astype(int)}
         return rows | {name: values.reshape(-1) for name, values in self.curves.items()} | ends
 
     def save(self, path: str | Path) -> Path:
@@ -179,11 +189,15 @@ def sweep(
         def body(carry: tuple[TrainState, Array], e: Array) -> tuple[tuple[TrainState, Array], dict[str, Array]]:
             ts, diverged = carry
             new, report = epoch(ts, x, y, jax.random.fold_in(epochs_key, e))
-            diverged = jnp.where((diverged == 0) & ~jnp.isfinite(report["loss"]).all(), e, diverged)
+            values = {} if held_out is None else evaluate(new.params, new.state, *held_out)
+            fine = jnp.isfinite(report["loss"]).all() & tree.all_finite(jax.tree.leaves(new.params))
+            for value in values.values():
+                fine &= ~jnp.isnan(value)
+            diverged = jnp.where((diverged == 0) & ~fine, e, diverged)
             ts = jax.tree.map(lambda after, before: jnp.where(diverged == 0, after, before), new, ts)
-            record = _epoch_means(report) | (probe(ts, x, y) if probe else {})
-            if held_out is not None:
-                record |= {f"validation_{name}": v for name, v in evaluate(ts.params, ts.state, *held_out).items()}
+            record = _epoch_means(report) | {f"validation_{name}": value for name, value in values.items()}
+            if probe is not None:
+                record |= _probed(probe(ts, x, y), record)
             return (ts, diverged), _unless(diverged, record)
 
         start = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
@@ -233,18 +247,21 @@ def _map_alike(
 
 def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np.ndarray], tuple[PyTree, Key, Key]]:
     """Which setting, seed and order each run has, and those themselves."""
-    for name, each in (("keys", keys), ("orders", orders)):
-        if each is not None and (jnp.ndim(each) != 1 or not jax.dtypes.issubdtype(each.dtype, jax.dtypes.prng_key)):
+    given: dict[str, Any] = {"keys": keys} | ({} if orders is None else {"orders": orders})
+    for name, each in given.items():
+        kind = getattr(each, "dtype", None)
+        if kind is None or not jax.dtypes.issubdtype(kind, jax.dtypes.prng_key) or each.ndim != 1 or not len(each):
+            got = repr(each) if kind is None else f"{each.shape} of {kind}"
             raise ValueError(
-                f"sweep: {name} must be typed keys of shape (R,), got {jnp.shape(each)} of {each.dtype}. "
-                "Use jax.random.split(key, R)."
+                f"sweep: {name} must be typed keys of shape (R,), R >= 1, got {got}. Use jax.random.split(key, R)."
             )
     settings = jax.tree.map(np.asarray, settings)
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(settings)}
     if len(lengths) != 1 or not all(lengths) or lengths == {(0,)}:
         raise ValueError(
             "sweep: settings must be a pytree of arrays with one leading axis S >= 1, such as "
-            f'{{"learning_rate": np.logspace(-4, -1, 13)}}, got {jax.tree.map(np.shape, settings)}.'
+            f'{{"learning_rate": np.logspace(-4, -1, 13)}}, got {jax.tree.map(np.shape, settings)}. '
+            "A list is a tree of numbers: make it an array."
         )
     (count,) = lengths.pop()
     grid = np.array(
@@ -265,6 +282,18 @@ def _epoch_means(report: dict[str, Array]) -> dict[str, Array]:
         return jnp.sum(jnp.where(examples > 0, values * weights, 0)) / jnp.sum(weights)
 
     return {name: mean(values) for name, values in report.items() if name != "examples"}
+
+
+def _probed(found: Any, known: Mapping[str, Array]) -> dict[str, Array]:
+    """What a probe returned: named scalars, of other names than the curves that there are."""
+    if not isinstance(found, Mapping) or any(jnp.shape(value) for value in found.values()):
+        raise ValueError(
+            f"sweep: probe must return a dict of scalars, got {jax.tree.map(jnp.shape, found)}. Take means, or one "
+            "name for each entry."
+        )
+    if taken := sorted(set(found) & set(known)):
+        raise ValueError(f"sweep: probe returns {', '.join(taken)}, which a curve is called already. Rename it.")
+    return dict(found)
 
 
 def _unless(diverged: Array, record: dict[str, Array]) -> dict[str, Array]:

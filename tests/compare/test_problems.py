@@ -127,6 +127,10 @@ NET: dict[str, Any] = {"net": models.linear(2), "loss": losses.softmax_cross_ent
             lambda: Problem("p", **NET, validation=POINTS, batch_size=2, epochs=1, figure="validation_error"),
             "figure must be one of loss, validation_loss, got 'validation_error'",
         ),
+        (lambda: Problem("P/x", **NET, validation=None, batch_size=2, epochs=1), "small letters, digits and hyphens"),
+        (lambda: Problem("p", **NET, validation=(1, 2), batch_size=2, epochs=1), "validation must be a Dataset"),  # type: ignore[arg-type]
+        (lambda: Problem("p", **NET, validation=None, batch_size=2, epochs=1, target="low"), "target must be a real"),  # type: ignore[arg-type]
+        (lambda: Problem("p", **NET, validation=None, batch_size=2, epochs=1, metrics=len), "metrics must be a dict"),  # type: ignore[arg-type]
         (lambda: Problem("p", **(NET | {"net": 3}), validation=POINTS, batch_size=2, epochs=1), "net must be"),
         (lambda: from_function("p", 1, lambda p, x: x, POINTS), "init must be a function"),  # type: ignore[arg-type]
         (lambda: from_function("p", lambda key: jnp.ones(2), 1, POINTS), "loss must be a function"),  # type: ignore[arg-type]

@@ -110,7 +110,7 @@ def test_a_race_that_is_stopped_keeps_what_is_done_and_goes_on(tmp_path: Path, m
     whole = race("sgd,adam", bowl(), **QUICK, folder=tmp_path)
     assert ran == [1, 3]  # adam's alone: its three rates side by side, its three seeds
     np.testing.assert_array_equal(whole.results[0].final, so_far[0].results[0].final)
-    with pytest.raises(ValueError, match="is of another sweep"):
+    with pytest.raises(ValueError, match="holds runs of another sweep"):
         race("sgd", bowl(), **(QUICK | {"seeds": 2}), folder=tmp_path)
 
 

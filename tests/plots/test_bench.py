@@ -46,6 +46,9 @@ def test_a_profile_is_the_share_of_problems_within_a_factor_of_the_best() -> Non
         taus, share = line.get_xdata(), line.get_ydata()
         expected = ((taus >= first / 1).astype(float) + (taus >= second / 1)) / 3
         np.testing.assert_allclose(share[1:-1], expected[1:-1])
+    _, none = figure()
+    bench.profile(none, {"a": [np.inf, np.inf], "b": [np.inf, 1.0]})
+    assert [line.get_ydata().max() for line in none.lines] == [0.0, 0.5]
     with pytest.raises(ValueError, match=r"as many problems, got \[1, 2\]"):
         bench.profile(ax, {"a": [1.0], "b": [1.0, 2.0]})
 

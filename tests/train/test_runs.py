@@ -126,8 +126,18 @@ def other_run(given: Any, x: Any) -> Any:
 )
 def test_a_folder_of_another_sweep_is_refused(changed: Callable[[Path], Any], tmp_path: Path) -> None:
     map_runs(run, inputs(), (DATA,), folder=tmp_path, progress=False)
-    with pytest.raises(ValueError, match=r"is of another sweep: other runs, data or settings. Take another folder"):
+    with pytest.raises(
+        ValueError, match=r"holds runs of another sweep: other settings, seeds, epochs, data or chunk. Take another"
+    ):
         changed(tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    map_runs(run, inputs(), (DATA,), folder=tmp_path, progress=False)
+    (file,) = tmp_path.glob("*.npz")
+    file.write_text("junk")
+    with pytest.raises(ValueError, match=rf"{file.name} holds no finished runs .*Delete it; its runs are made again"):
+        map_runs(run, inputs(), (DATA,), folder=tmp_path, progress=False)
 
 
 def test_where_memory_ends_the_chunk_is_halved_and_said_to_be(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -196,6 +196,27 @@ def test_a_run_that_diverges_is_frozen_and_marked_and_disturbs_no_other() -> Non
     assert mixed.table()["diverged"].tolist() == [False] * 4 + [True] * 4 + [False] * 4
 
 
+def test_parameters_that_blow_up_in_the_last_step_are_a_divergence() -> None:
+    found = sweep(
+        lambda rate: optim.sgd(rate * rate), np.array([1e30, 0.1]), NETS["mlp"], losses.softmax_cross_entropy,
+        examples(), keys=KEYS[:1], epochs=1, batch_size=N, test=examples(), progress=False,
+    )  # fmt: skip
+    assert found.diverged.tolist() == [1, 0]
+    assert np.isnan(found.final["test_loss"]).tolist() == [True, False]
+
+
+def test_settings_called_like_columns_are_kept() -> None:
+    found = sweep(
+        lambda s: optim.sgd(s["loss"] * s["epoch"]), {"loss": np.array([0.1]), "epoch": np.array([7.0])}, NETS["mlp"],
+        losses.softmax_cross_entropy, examples(), keys=KEYS[:1], epochs=2, batch_size=N, progress=False,
+    )  # fmt: skip
+    rows = found.table()
+    np.testing.assert_allclose(rows["settings.loss"], 0.1, rtol=1e-6)
+    np.testing.assert_array_equal(rows["settings.epoch"], 7)
+    assert rows["epoch"].tolist() == [1, 2]
+    np.testing.assert_array_equal(rows["loss"], found.curves["loss"][0])
+
+
 def test_a_run_may_diverge_late() -> None:
     # The rate grows by a factor of 1000 with each step.
     def make(rate: Any) -> optim.Optimizer:
@@ -256,7 +277,7 @@ def test_a_sweep_goes_on_from_its_folder(tmp_path: Path) -> None:
     first = found(chunk=4)
     assert len(list(tmp_path.iterdir())) == 2
     np.testing.assert_array_equal(found().curves["loss"], first.curves["loss"])
-    with pytest.raises(ValueError, match="is of another sweep"):
+    with pytest.raises(ValueError, match="holds runs of another sweep"):
         found(measure=train.grad_norm)
 
 
@@ -274,6 +295,13 @@ GOOD: dict[str, Any] = {"keys": KEYS, "epochs": 1, "batch_size": 20, "progress":
         ({}, {}, "settings must be a pytree of arrays"),
         ({"metrics": {"error": metrics.error_rate}}, [0.1], "are of the validation data; pass validation"),
         ({"probe": 3}, [0.1], "probe must be a function"),
+        ({"probe": lambda ts, x, y: {"p": y}}, [0.1], "probe must return a dict of scalars"),
+        ({"probe": lambda ts, x, y: {"loss": 0.0}}, [0.1], "probe returns loss, which a curve is called already"),
+        ({"keys": 0}, [0.1], "keys must be typed keys of shape"),
+        ({"keys": KEYS[:0]}, [0.1], "R >= 1"),
+        ({"orders": 3}, [0.1], "orders must be typed keys of shape"),
+        ({"chunk": 0}, [0.1], "chunk must be at least 1"),
+        ({"folder": ""}, [0.1], "folder must name a folder"),
         ({"test": (np.ones((3, D), np.float32), np.full(3, K))}, [0.1], "test"),
         ({"epochs": 0}, [0.1], "epochs must be at least 1"),
         ({"batch_size": 61}, [0.1], "exceeds the 60 examples"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.checks import require_function, require_positive_int
+from jaxnn.checks import require_function, require_number, require_positive_int
 from jaxnn.data import Dataset
 from jaxnn.layers import Kind, Layer
 from jaxnn.layers.base import require_net, stateless
@@ -29,7 +30,7 @@ class Problem:
         net: what is trained.
         loss: per example, (outputs (N, ...), targets (N, ...)) -> (N,).
         train: what it is trained on.
-        validation: what is chosen by; for a problem without one the training set again.
+        validation: what is chosen by; None for the training set again.
         batch_size, epochs: unless told otherwise.
         test: looked at once, at the end of a race; None for a problem without one.
         metrics: named per-example functions of the validation data.
@@ -51,7 +52,7 @@ class Problem:
     net: Layer
     loss: Loss
     train: Dataset
-    validation: Dataset
+    validation: Dataset | None
     batch_size: int
     epochs: int
     test: Dataset | None = None
@@ -62,7 +63,25 @@ class Problem:
     published: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+([-_.][a-z0-9]+)*", self.name):
+            raise ValueError(f"problem: name must be small letters, digits and hyphens, got {self.name!r}.")
         require_net(f"problem {self.name}", self.net)
+        if self.validation is None:
+            object.__setattr__(self, "validation", self.train)
+        for part in ("train", "validation", "test"):
+            data = getattr(self, part)
+            if not isinstance(data, Dataset) and (part != "test" or data is not None):
+                raise TypeError(
+                    f"problem {self.name}: {part} must be a Dataset, got {type(data).__name__}. "
+                    "Use jaxnn.data.Dataset(x, y)."
+                )
+        if not isinstance(self.metrics, Mapping):
+            raise TypeError(
+                f'problem {self.name}: metrics must be a dict of functions, such as {{"error": metrics.error_rate}}, '
+                f"got {self.metrics!r}."
+            )
+        if self.target is not None:
+            require_number(f"problem {self.name}", "target", self.target)
         require_function(f"problem {self.name}", "loss", self.loss, "losses.softmax_cross_entropy", optional=False)
         if require_positive_int(f"problem {self.name}", "batch_size", self.batch_size) > len(self.train):
             raise ValueError(
