@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,30 @@ def test_the_table_of_single_examples_is_what_was_written() -> None:
         for line, table in zip(lines, ("mlp 128", "cnn 128"), strict=True):
             row = next(r for r in tables[table]["rows"] if (r["quantity"], r["rival"]) == (quantity, "jaxnn"))
             assert line.split("|")[2].strip() == f"{row['over jax.grad'][0]:.2f}"
+
+
+def test_the_figures_beside_deepobs_are_those_that_were_written() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "deepobs-cpu.json").read_text())["problems"]
+    for problem in found.values():
+        rows = problem["rows"].values()
+        here = " | ".join(f"{row['mean']:.2f} ± {row['standard_deviation']:.2f}" for row in rows)
+        assert f"| here | {here} |" in README
+        assert "| DeepOBS | " + " | ".join(f"{row['published']:.2f}" for row in rows) + " |" in README
+
+
+def test_the_figures_of_sweeps_are_those_that_were_written() -> None:
+    tables = json.loads((ROOT / "benchmarks" / "results" / "sweep-cpu.json").read_text())["tables"]
+
+    def saved(table: str, rival: str) -> str:
+        return f"{statistics.median(tables[table]['rows'][rival]['in_turn_over_it_processor_time']):.1f}"
+
+    mnist, digits = tables["mnist"]["compile_multiple"]["64"], tables["digits"]["compile_multiple"]["64"]
+    words = " ".join(README.split())
+    for told in (
+        f"{saved('mnist', 'sweep, 32 at a time')} times what they cost in one sweep",
+        f"({saved('mnist', 'sweep, 16 at a time')} at 16 at a time)",
+        f"by itself {mnist:.0f} times what the sweep's one compilation takes",
+        f"on the digits {saved('digits', 'sweep, 64 at a time')} and {digits:.0f} times",
+        f"digits take {tables['thousand']['seconds']:.0f} s in one call",
+    ):
+        assert told in words, told
