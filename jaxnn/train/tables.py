@@ -13,6 +13,8 @@ import numpy as np
 def save_table(columns: Mapping[str, np.ndarray], path: str | Path) -> Path:
     """Write columns of one length: to a CSV file if the name ends in .csv, else to an .npz file that `np.load` opens.
 
+    Its folder is made if need be.
+
     Raises:
         ValueError: another suffix.
 
@@ -23,6 +25,7 @@ def save_table(columns: Mapping[str, np.ndarray], path: str | Path) -> Path:
         array([0, 1, 2])
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
         arrays: dict[str, Any] = dict(columns)
         np.savez_compressed(path, **arrays)

@@ -163,7 +163,7 @@ def from_function(
 
 def _dataset(where: str, part: Any) -> Dataset:
     """Examples as a Dataset with targets of its length, which `values` does not look at."""
-    x = part.x if isinstance(part, Dataset) else part
+    x = part.x if isinstance(part, Dataset) else np.asarray(part)
     if np.ndim(x) == 0 or not len(x):
         raise ValueError(f"{where}: the data must hold at least one example, x (N, ...), got shape {np.shape(x)}.")
     return Dataset(x, np.zeros(len(x), np.float32), where)
