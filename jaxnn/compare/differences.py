@@ -26,7 +26,8 @@ class Cost(NamedTuple):
     Attributes:
         seconds_per_step: median over the steps of the update alone, from the call to its result; of a pytree as small
             as the random one nearly all of it is the call.
-        compile_seconds: to trace, lower and compile the update.
+        compile_seconds: to trace, lower and compile the update; XLA compiles that of both rules at once, so that on one
+            core each takes longer.
         state_bytes: of all arrays of the optimizer's state.
     """
 
