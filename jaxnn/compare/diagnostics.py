@@ -31,8 +31,6 @@ from jaxnn.types import Array, Params, PyTree
 EXAMPLES = 256
 """How many training examples the noise is estimated from."""
 
-NAMES = ("grad_norm", "update_norm", "alignment", "distance", "noise_scale", "snr")
-
 
 class WatchState(NamedTuple):
     """`inner_state`: of the rule; `start`: its first parameters; `previous`: its last updates; `steps`: int32; `sums`:
