@@ -44,7 +44,7 @@ class RaceConfig:
     seed: int = 0
     """All else is a function of it."""
     chunk: int | None = None
-    """Runs trained at a time, at most; without it as many as memory holds, up to 64 a device."""
+    """Runs trained at a time, at most; without it as many as memory holds, up to 64 a device, 32 on a CPU."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/race")
     """Folder to write. Finished runs are kept in its folder "runs": the same command goes on from there."""
 
@@ -61,8 +61,7 @@ def race(config: RaceConfig) -> int:
         found = run(
             config.optimizers, config.problems, learning_rates=config.learning_rates, seeds=config.seeds,
             tuning_seeds=config.tuning_seeds, epochs=config.epochs, seed=config.seed, chunk=config.chunk,
-            ways_on=[word.strip() for word in config.landscapes.split(",") if word.strip()],
-            folder=config.out / "runs", on_result=keep,
+            ways_on=config.landscapes, folder=config.out / "runs", on_result=keep,
         )  # fmt: skip
     except KeyboardInterrupt:
         if not so_far:

@@ -62,13 +62,13 @@ def entry(text: str | Entry) -> Entry:
         return text
     if not isinstance(text, str):
         raise TypeError(f"an optimizer of a race is a name or an Entry(name, make), got {text!r}.")
-    library, words = "ours", text.strip().split(":")
-    if words[0] == "optax":
-        library, words = "optax", words[1:] or [""]
-    name, known = words[0], rules(library)
+    library, parts = "ours", text.strip().split(":")
+    if parts[0] == "optax":
+        library, parts = "optax", parts[1:] or [""]
+    name, known = parts[0], rules(library)
     if name not in known:
         raise ValueError(f"no optimizer {text!r}{nearest_name(name, known)}; there are: {', '.join(known)}.")
-    rule, settings = known[name], dict(_setting(text, word) for word in words[1:])
+    rule, settings = known[name], dict(_setting(text, word) for word in parts[1:])
     if unknown := sorted(set(settings) - set(inspect.signature(rule).parameters)):
         arguments = [argument for argument in inspect.signature(rule).parameters if argument != "learning_rate"]
         raise ValueError(
@@ -88,7 +88,7 @@ def entries(optimizers: str | Iterable[str | Entry]) -> tuple[Entry, ...]:
         >>> [e.name for e in entries("adam,optax:adam")]
         ['adam', 'optax:adam']
     """
-    found = tuple(entry(each) for each in (_words(optimizers) if isinstance(optimizers, str) else optimizers))
+    found = tuple(entry(each) for each in (words(optimizers) if isinstance(optimizers, str) else optimizers))
     require_distinct("optimizers", [e.name for e in found], "adam,lion")
     return found
 
@@ -142,7 +142,7 @@ def grid(text: str | Iterable[float]) -> np.ndarray:
             low, high, n = text.split(":")[1:]
             rates = np.geomspace(float(low), float(high), int(n)) if min(float(low), float(high)) > 0 else np.zeros(0)
         else:
-            rates = np.array([float(word) for word in (_words(text) if isinstance(text, str) else text)])
+            rates = np.array([float(word) for word in (words(text) if isinstance(text, str) else text)])
     except ValueError:
         raise ValueError(f"{wanted}; got {text!r}.") from None
     if not rates.size or not all(0 < rate < math.inf for rate in rates):
@@ -169,5 +169,11 @@ def _setting(text: str, word: str) -> tuple[str, Any]:
     raise ValueError(f"optimizer {text!r}: settings read name=value, such as momentum=0.9, got {word!r}.")
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """The words of a text between its commas.
+
+    Example:
+        >>> words("adam, lion,")
+        ['adam', 'lion']
+    """
     return [word.strip() for word in text.split(",") if word.strip()]

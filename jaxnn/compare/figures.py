@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,8 +25,18 @@ DIAGNOSTICS = {
 """Panels of the diagnostics: title, unit, scale."""
 
 
-def figures(race: Race) -> Iterator[tuple[str, str, str, Figure]]:
-    """The figures of a race: (file name without ending, title, caption, figure), drawn one at a time.
+class Drawing(NamedTuple):
+    """A figure of a report: the problem that it is of ("" for all), its file's name without ending, title, caption."""
+
+    problem: str
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def figures(race: Race) -> Iterator[Drawing]:
+    """The figures of a race, drawn one at a time.
 
     Example:
         >>> list(figures(Race((), {}, {}, {})))
@@ -34,41 +44,41 @@ def figures(race: Race) -> Iterator[tuple[str, str, str, Figure]]:
     """
     for problem in race.problems:
         found = race.of(problem)
-        yield (
-            f"{problem}-learning", f"{problem}: learning curves",
+        yield Drawing(
+            problem, f"{problem}-learning", f"{problem}: learning curves",
             f"Median over {len(found[0].final)} fresh seeds at each optimizer's tuned learning rate; the band lies "
             "between the quartiles.", learning(problem, found),
         )  # fmt: skip
-        yield (
-            f"{problem}-sensitivity", f"{problem}: sensitivity to the learning rate",
+        yield Drawing(
+            problem, f"{problem}-sensitivity", f"{problem}: sensitivity to the learning rate",
             "The figure after the last epoch for each learning rate of the grid, mean over the tuning seeds. A ring "
             "marks the rate that was chosen, a cross a rate at which a run diverged; a dotted line leads up the cliff "
             "to it.", sensitivity(problem, found),
         )  # fmt: skip
-        yield (
-            f"{problem}-diagnostics", f"{problem}: diagnostics",
+        yield Drawing(
+            problem, f"{problem}-diagnostics", f"{problem}: diagnostics",
             "Median and quartiles over the fresh seeds. Alignment: the cosine between one update and the next, 1 along "
             "a valley, -1 from wall to wall. Noise scale: the batch size at which the noise of a mean gradient is as "
             "large as the gradient; signal-to-noise ratio: the problem's batch size over it.",
             diagnostics(problem, found),
         )  # fmt: skip
     for name, ways in race.ways.items():
-        yield (
-            f"ways-{name}", f"Ways on {name}",
+        yield Drawing(
+            "", f"ways-{name}", f"Ways on {name}",
             "From the ring, at the learning rate of the grid that comes lowest; a dot for each of the first steps, a "
             "star at each minimum. What lies outside the picture is cut.", trajectories(name, ways),
         )  # fmt: skip
     with_target = [p for p in race.problems if race.of(p)[0].target is not None]
     if len(with_target) > 1 and len(race.optimizers) > 1:
-        yield (
-            "profile", "Performance profile",
+        yield Drawing(
+            "", "profile", "Performance profile",
             f"For each factor, the share of the {len(with_target)} problems with a target that an optimizer reaches in "
             "at most that many times the steps (left) or seconds (right) of the quickest; the median over seeds.",
             profile(race, with_target),
         )  # fmt: skip
     if any(r.cost for r in race.results):
-        yield (
-            "costs", "Time and memory",
+        yield Drawing(
+            "", "costs", "Time and memory",
             "Of one run alone: seconds of a whole training step (median, optimizers taking turns), seconds to compile, "
             "bytes of the optimizer's state.", costs(race),
         )  # fmt: skip

@@ -6,6 +6,7 @@ validation set is best; then runs with fresh seeds at that rate, whose final fig
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ import numpy as np
 from jaxnn import train
 from jaxnn.checks import nearest_name, require_positive_int
 from jaxnn.compare import diagnostics, problems
-from jaxnn.compare.costs import StepCost, costs
-from jaxnn.compare.entries import Entry, entries, grid, require_distinct
+from jaxnn.compare.costs import costs
+from jaxnn.compare.entries import Entry, entries, grid, require_distinct, words
 from jaxnn.compare.problems import Problem
 from jaxnn.compare.result import Race, Result
 from jaxnn.landscapes import LANDSCAPES, Landscape
@@ -65,8 +66,8 @@ def race(
         seeds: fresh runs of each optimizer on each problem.
         tuning_seeds: runs at each learning rate.
         epochs: of every run; None for each problem's own.
-        ways_on: names of landscapes of two dimensions on which the optimizers' ways are followed, at the best rate of
-            the grid there.
+        ways_on: names of landscapes of two dimensions, likewise, on which the optimizers' ways are followed, at the
+            best rate of the grid there.
         seed: all else is a function of it.
         folder: keeps finished runs; a race that was stopped goes on from there.
         memory, chunk: as for `train.map_runs`.
@@ -89,7 +90,7 @@ def race(
         Schneider, F., Balles, L. & Hennig, P. (2019). DeepOBS: a deep learning optimizer benchmark suite.
     """
     who, rates, what = entries(optimizers), grid(learning_rates), _problems(on)
-    places = {name: _landscape(name) for name in ([ways_on] if isinstance(ways_on, str) else ways_on)}
+    places = {name: _landscape(name) for name in (words(ways_on) if isinstance(ways_on, str) else ways_on)}
     seeds = require_positive_int("race", "seeds", seeds)
     tuning_seeds = require_positive_int("race", "tuning_seeds", tuning_seeds)
     if epochs is not None:
@@ -120,7 +121,7 @@ def race(
                     on_result(told())
             bar.tell(f"{problem.name}: time and memory")
             taken = costs(who, problem)
-            results[begun:] = [_with_cost(r, cost) for r, cost in zip(results[begun:], taken, strict=True)]
+            results[begun:] = [dataclasses.replace(r, cost=c) for r, c in zip(results[begun:], taken, strict=True)]
         for name, place in places.items():
             bar.tell(f"ways on {name}")
             ways[name] = {each.name: way(each, place, rates) for each in who}
@@ -211,18 +212,14 @@ def _last(sweep: Sweep, name: str) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.inf).astype(np.float64)
 
 
-def _with_cost(result: Result, cost: StepCost) -> Result:
-    return Result(**(vars(result) | {"cost": cost}))
-
-
 def _problems(on: str | Problem | Iterable[str | Problem]) -> list[Problem]:
     """Problems from names, with commas or as a list, or from themselves."""
     if isinstance(on, Problem):
         on = [on]
     if not isinstance(on, Iterable):
         raise TypeError(f"race: problems are names or Problems, got {on!r}.")
-    words = [word.strip() for word in on.split(",") if word.strip()] if isinstance(on, str) else list(on)
-    found = [problems.load(word) if isinstance(word, str) else word for word in words]
+    named = words(on) if isinstance(on, str) else on
+    found = [problems.load(each) if isinstance(each, str) else each for each in named]
     for problem in found:
         if not isinstance(problem, Problem):
             raise TypeError(f"race: a problem is a name or a Problem, as from_function makes it, got {problem!r}.")

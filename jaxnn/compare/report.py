@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxnn.compare.figures import figures
+from jaxnn.compare.figures import Drawing, figures
 from jaxnn.compare.result import NEAR, Race, Result, shown, versions
 
 STYLE = """
@@ -58,17 +58,18 @@ def write(race: Race, folder: str | Path, *, command: str = "") -> Path:
         'report.html'
     """
     folder = race.save(folder)
-    drawn = []
-    for name, title, caption, fig in figures(race):
-        image = _png(fig)
-        (folder / f"{name}.png").write_bytes(image)
-        drawn.append((name, title, caption, image))
+    shown_of: dict[str, list[str]] = {"": []}
+    for each in figures(race):
+        image = _png(each.figure)
+        (folder / f"{each.name}.png").write_bytes(image)
+        shown_of.setdefault(each.problem, []).append(_figure(each, image))
     path = folder / "report.html"
-    path.write_text("\n".join(_page(race, drawn, command)) + "\n", encoding="utf-8")
+    path.write_text("\n".join(_page(race, shown_of, command)) + "\n", encoding="utf-8")
     return path
 
 
-def _page(race: Race, drawn: Sequence[tuple[str, str, str, bytes]], command: str) -> Iterator[str]:
+def _page(race: Race, shown_of: Mapping[str, Sequence[str]], command: str) -> Iterator[str]:
+    """The lines of the page; `shown_of` holds the figures of each problem, and under "" those of all."""
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     # An empty icon, or browsers ask for one.
@@ -79,18 +80,14 @@ def _page(race: Race, drawn: Sequence[tuple[str, str, str, bytes]], command: str
     yield from _protocol(race)
     if len(race.problems) > 1:
         yield from _overview(race)
-    general = [each for each in drawn if not any(each[0].startswith(f"{p}-") for p in race.problems)]
     for problem in race.problems:
         yield f'<h2 id="{html.escape(problem)}">{html.escape(problem)}</h2>'
         yield from (f'<p class="note">{html.escape(note)}</p>' for note in race.notes.get(problem, ()))
         yield from _table(race.of(problem))
-        for each in drawn:
-            if each[0].startswith(f"{problem}-") and each not in general:
-                yield from _figure(*each)
-    if general:
+        yield from shown_of[problem]
+    if shown_of[""]:
         yield "<h2>All problems</h2>"
-        for each in general:
-            yield from _figure(*each)
+        yield from shown_of[""]
     yield "<h2>Configuration</h2>"
     yield from _pairs({name: _words(value) for name, value in race.settings.items()})
     yield "<h2>Measured on</h2>"
@@ -170,11 +167,13 @@ def _table(found: Sequence[Result]) -> Iterator[str]:
             yield f'<p class="note">{html.escape(r.optimizer)} diverged at every learning rate of the grid.</p>'
 
 
-def _figure(name: str, title: str, caption: str, image: bytes) -> Iterator[str]:
-    told = html.escape(title)
+def _figure(drawing: Drawing, image: bytes) -> str:
+    told = html.escape(drawing.title)
     data = base64.b64encode(image).decode()
-    yield f'<figure id="{html.escape(name)}">\n<h3>{told}</h3>\n<img src="data:image/png;base64,{data}" alt="{told}">'
-    yield f"<figcaption>{html.escape(caption)}</figcaption>\n</figure>"
+    return (
+        f'<figure id="{html.escape(drawing.name)}">\n<h3>{told}</h3>\n<img src="data:image/png;base64,{data}" '
+        f'alt="{told}">\n<figcaption>{html.escape(drawing.caption)}</figcaption>\n</figure>'
+    )
 
 
 def _pairs(pairs: Mapping[str, str]) -> Iterator[str]:

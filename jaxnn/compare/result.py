@@ -96,7 +96,7 @@ class Result:
     @property
     def quartiles(self) -> tuple[float, float]:
         """The first and third quartile of the final figures, diverged ones counted as inf."""
-        low, high = (float(np.quantile(self.final, q, method="nearest")) for q in (0.25, 0.75))
+        low, high = (float(np.quantile(self.final, q, method="inverted_cdf")) for q in (0.25, 0.75))
         return low, high
 
     @property

@@ -39,7 +39,7 @@ def bands(ax: Any, runs: Mapping[str, Any], *, x: Sequence[float] | None = None)
     Args:
         ax: matplotlib axes.
         runs: name -> (R, E) values of R runs; NaN where a run has ended. Where more than a quarter of the runs have,
-            the band is open above; where half of them have, the line ends.
+            the band ends; where half of them have, the line ends too.
         x: (E,), instead of 1 .. E.
 
     Raises:
@@ -178,8 +178,7 @@ def _width(i: int) -> dict[str, float]:
 
 def _quantile(values: np.ndarray, q: float) -> np.ndarray:
     """Of each column, runs that have ended counted as infinite; NaN where the quantile is one of them."""
-    found = np.quantile(np.where(np.isfinite(values), values, np.inf), q, axis=0, method="inverted_cdf")
-    if q == 0.5:
-        with np.errstate(invalid="ignore"):
-            found = np.median(np.where(np.isfinite(values), values, np.inf), axis=0)
+    whole = np.where(np.isfinite(values), values, np.inf)
+    # A quartile is one of the runs: between two, one of them infinite, there is no number.
+    found = np.median(whole, axis=0) if q == 0.5 else np.quantile(whole, q, axis=0, method="inverted_cdf")
     return np.where(np.isfinite(found), found, np.nan)

@@ -8,7 +8,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -73,7 +73,7 @@ def map_runs(
     size = _round_up(min(n, max(most // each, 1)), len(devices))
     budget = _memory_of(devices[0]) if memory is None else require_positive_int("map_runs", "memory", memory)
     program = _Program(run, inputs, _spread(shared, devices, PartitionSpec()), devices)
-    store = _Store(folder, program, n)
+    store = _Store(folder, program)
     parts = store.load()
     with Bar(n * each, enabled=progress is True, text="runs") as bar:
 
@@ -176,11 +176,11 @@ def _mapped(run: Callable[..., PyTree], devices: int) -> Callable[..., PyTree]:
 class _Store:
     """Finished chunks in a folder: one file each, with the stamp of the program."""
 
-    def __init__(self, folder: str | Path | None, program: _Program, n: int) -> None:
+    def __init__(self, folder: str | Path | None, program: _Program) -> None:
         if folder is not None and not str(folder).strip():
             raise ValueError("map_runs: folder must name a folder, got an empty text; None keeps nothing.")
         self.folder = None if folder is None else Path(folder)
-        self.program, self.n = program, n
+        self.program = program
         self.stamp = "" if folder is None else program.stamp()
 
     def load(self) -> dict[tuple[int, int], PyTree]:
@@ -220,21 +220,12 @@ def _read(path: Path) -> tuple[str, list[np.ndarray]]:
         raise ValueError(f"{path} holds no finished runs ({error}). Delete it; its runs are made again.") from None
 
 
-class _Need(NamedTuple):
-    """Bytes of a compiled program on each device."""
-
-    arguments: int
-    outputs: int
-    temporaries: int
-
-
 def _bytes(compiled: Any) -> int:
     """What a compiled program takes on each device; 0 where the platform does not say."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return 0
-    need = _Need(analysis.argument_size_in_bytes, analysis.output_size_in_bytes, analysis.temp_size_in_bytes)
-    return sum(need)
+    return analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
 
 
 def _memory_of(device: Any) -> int:

@@ -127,8 +127,8 @@ def sweep(
     """Train a network once for each setting, seed and data order: `vmap` over whole runs, one compiled program.
 
     The run of setting s and seed r is the one that `fit` makes with `make_optimizer(s)` and `key=keys[r]`, up to the
-    rounding that a batched kernel brings. A run whose loss is no longer finite is frozen where it stood an epoch
-    before, and marked; it does not disturb the others.
+    rounding that a batched kernel brings. A run whose loss or parameters are no longer finite is frozen where it
+    stood an epoch before, and marked; it does not disturb the others.
 
     Args:
         make_optimizer: from one setting to an optimizer, such as `lambda s: optim.adam(s["learning_rate"])`. The
@@ -303,8 +303,8 @@ def _unless(diverged: Array, record: dict[str, Array]) -> dict[str, Array]:
 
 def _require_targets(net: Layer, loss: Loss, key: Key, parts: Mapping[str, tuple[Array, Array] | None]) -> None:
     """Targets that fit the network's outputs and the loss, as `fit` asks for them."""
-    for name, pair in parts.items():
-        if pair is not None:
-            x, _ = pair
-            params, state = net.init(key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-            require_targets("sweep", name, net, params, state, pair, loss)
+    given = {name: pair for name, pair in parts.items() if pair is not None}
+    x, _ = given["training"]
+    params, state = net.init(key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+    for name, pair in given.items():
+        require_targets("sweep", name, net, params, state, pair, loss)

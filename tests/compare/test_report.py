@@ -48,13 +48,20 @@ def page(race: Race, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_figure_is_a_file_and_in_the_page(race: Race, page: Path) -> None:
-    names = [name for name, *_ in figures(race)]
+    names = [drawing.name for drawing in figures(race)]
     per_problem = [f"{p}-{kind}" for p in "ab" for kind in ("learning", "sensitivity", "diagnostics")]
     assert names == [*per_problem, "ways-rosenbrock", "profile", "costs"]
     text = page.read_text()
     held = {base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', text)}
     assert held == {(page.parent / f"{name}.png").read_bytes() for name in names}
     assert not re.search(r'(?:src|href)="(?!data:)', text)
+
+
+def test_a_figure_stands_under_its_own_problem_alone(tmp_path: Path) -> None:
+    text = report.write(Race((made("sgd", "a"), made("sgd", "a-b")), {}, {}, {}), tmp_path).read_text()
+    places = [text.index(f'id="{name}"') for name in ("a", "a-learning", "a-b", "a-b-learning")]
+    assert places == sorted(places)
+    assert text.count('id="a-b-learning"') == 1
 
 
 def test_numbers_words_and_names_are_in_the_page(race: Race, page: Path) -> None:
