@@ -1,17 +1,10 @@
-"""The tape of a backward pass: for each use of a parameter, what it saw (a) and the error that came back (delta).
-
-A use is named by the KIND of linear operation, not by a layer: whatever gave a network its gradient, its weights took
-part in a matrix product, a convolution, a sum, a scaling or a lookup, and the gradient of example i is a known function
-of (a_i, delta_i). N counts examples, T the positions at which one example used the parameter; delta is the derivative
-of the SUMMED loss, so that example i's rows are those of its own loss.
-"""
+"""The uses of parameters that a tape holds: one class for each kind of linear operation."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -228,97 +221,6 @@ def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weigh
     if not uses:
         return jnp.zeros(param.shape, accumulation_dtype(param.dtype))
     return functools.reduce(jnp.add, [use.grad(weights) for use in uses]).reshape(param.shape)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tape:
-    """What a backward pass saw.
-
-    Attributes:
-        losses: (N,), the loss of each example.
-        outputs: (N, ...), what the network put out.
-        uses: for each parameter, in the order of `jax.tree.leaves(params)`, the tuple of its uses.
-        paths: the parameters' places, such as "[0]['w']".
-        structure: the parameters' tree, and `leaves` their shapes and dtypes.
-        coupled: the layers in which examples saw each other; statistics of single examples make no sense then.
-
-    Example:
-        >>> leaf = jax.ShapeDtypeStruct((2,), jnp.float32)
-        >>> use = Addition(jnp.ones((4, 1, 2)))
-        >>> tape = Tape(jnp.zeros(4), jnp.zeros((4, 2)), ((use,),), ("['b']",), jax.tree.structure({"b": 0}), (leaf,))
-        >>> tape.examples
-        4
-    """
-
-    losses: Array
-    outputs: Array
-    uses: tuple[tuple[Use, ...], ...]
-    paths: tuple[str, ...] = dataclasses.field(metadata=STATIC)
-    structure: Any = dataclasses.field(metadata=STATIC)
-    leaves: tuple[jax.ShapeDtypeStruct, ...] = dataclasses.field(metadata=STATIC)
-    coupled: tuple[str, ...] = dataclasses.field(default=(), metadata=STATIC)
-
-    @property
-    def examples(self) -> int:
-        """N."""
-        return self.losses.shape[0]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Columns:
-    """The tapes of C errors sent back through one forward pass: what an example saw is common, its deltas are C.
-
-    Sent back are the columns of a root of the Hessian with respect to the outputs, so that the generalized Gauss-Newton
-    matrix of example i is sum_c g_ic g_ic'; or the unit vectors, so that g_ic is the gradient of output c.
-
-    Attributes:
-        tape: a `Tape` whose errors have a leading axis C; everything else is as of one tape.
-        count: C.
-        fisher: whether the columns are those of a Fisher information, exactly or in expectation.
-
-    Example:
-        >>> leaf = jax.ShapeDtypeStruct((2,), jnp.float32)
-        >>> use = Addition(jnp.ones((3, 4, 1, 2)))
-        >>> tape = Tape(jnp.zeros(4), jnp.zeros((4, 2)), ((use,),), ("['b']",), jax.tree.structure({"b": 0}), (leaf,))
-        >>> Columns(tape, 3).at(0).uses[0][0].delta.shape, Columns(tape, 3).as_examples().examples
-        ((4, 1, 2), 12)
-    """
-
-    tape: Tape
-    count: int = dataclasses.field(metadata=STATIC)
-    fisher: bool = dataclasses.field(default=False, metadata=STATIC)
-
-    def at(self, column: Array | int) -> Tape:
-        """The tape of one column."""
-
-        def chosen(delta: Array) -> Array:
-            return lax.dynamic_index_in_dim(delta, column, keepdims=False)
-
-        return self._with(lambda use: replaced(use, **{error_of(use): chosen(errors(use))}))
-
-    def as_examples(self) -> Tape:
-        """One tape of C N examples, column by column; what was seen is repeated C times."""
-
-        def merged(x: Array) -> Array:
-            return x.reshape(-1, *x.shape[2:])
-
-        def repeated(use: Use) -> Use:
-            arrays = {f.name: getattr(use, f.name) for f in dataclasses.fields(use) if not f.metadata.get("static")}
-            error = arrays.pop(error_of(use))
-            seen = {name: merged(jnp.broadcast_to(x, (self.count, *x.shape))) for name, x in arrays.items()}
-            return replaced(use, **seen, **{error_of(use): merged(error)})
-
-        tape = self._with(repeated)
-        return dataclasses.replace(
-            tape,
-            losses=jnp.tile(tape.losses, self.count),
-            outputs=merged(jnp.broadcast_to(tape.outputs, (self.count, *tape.outputs.shape))),
-        )
-
-    def _with(self, f: Callable[[Use], Use]) -> Tape:
-        return dataclasses.replace(self.tape, uses=tuple(tuple(f(use) for use in uses) for uses in self.tape.uses))
 
 
 def error_of(use: Use) -> str:

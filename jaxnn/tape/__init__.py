@@ -1,0 +1,48 @@
+"""The tape of a backward pass: for each use of a parameter, what it saw (a) and the error that came back (delta).
+
+A use is named by the KIND of linear operation, not by a layer: whatever gave a network its gradient, its weights took
+part in a matrix product, a convolution, a sum, a scaling or a lookup, and the gradient of example i is a known function
+of (a_i, delta_i). N counts examples, T the positions at which one example used the parameter; delta is the derivative
+of the SUMMED loss, so that example i's rows are those of its own loss.
+"""
+
+from jaxnn.tape.tapes import Columns, Tape
+from jaxnn.tape.uses import (
+    STATIC,
+    Addition,
+    Convolution,
+    Lookup,
+    Product,
+    Scaling,
+    Use,
+    Whole,
+    counted,
+    error_of,
+    errors,
+    positions,
+    replaced,
+    total,
+    weighted,
+    wide_total,
+)
+
+__all__ = [
+    "STATIC",
+    "Addition",
+    "Columns",
+    "Convolution",
+    "Lookup",
+    "Product",
+    "Scaling",
+    "Tape",
+    "Use",
+    "Whole",
+    "counted",
+    "error_of",
+    "errors",
+    "positions",
+    "replaced",
+    "total",
+    "weighted",
+    "wide_total",
+]
