@@ -12,4 +12,5 @@ held against `jax.vjp` in the tests.
 | `pooling.max_pool` | `pooling.max_pool_input_grad` | |
 | `pooling.average_pool` | `pooling.average_pool_input_grad` | |
 | `gather.take_rows` | (integer input) | `gather.take_rows_weight_grad` |
+| `views.View`: reshapes, transpositions, slices, broadcasts | `views.View.adjoint` | |
 """

@@ -37,6 +37,7 @@ from jaxnn.per_example.noise import NoiseScale, no_noise, noise_scale
 from jaxnn.per_example.norms import norms, sq_norms, sq_norms_by_layer, sq_norms_by_parameter
 from jaxnn.per_example.plan import Plan, plan
 from jaxnn.per_example.products import cosine, gram, jvp_examples
+from jaxnn.per_example.recording import record
 from jaxnn.per_example.select import select
 from jaxnn.per_example.sums import clipped_grad, clipped_grad_by_layer, materialize, mean_grad, weighted_grad
 
@@ -66,6 +67,7 @@ __all__ = [
     "over_microbatches",
     "plan",
     "psac",
+    "record",
     "second_moment",
     "select",
     "snr",

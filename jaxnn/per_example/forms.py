@@ -1,10 +1,11 @@
-"""The gradients of single examples, in the three forms in which they can be had without writing them all out.
+"""The gradients of single examples, in the forms in which they can be had without writing them all out.
 
 | form | the gradient of example i | comes from |
 |---|---|---|
 | `Outer` | sum_t a_it' delta_it, for each channel group | products (`Pairs`), convolutions (`Correlation`) |
 | `Sparse` | rows of a table, all others 0 | lookups |
 | `Explicit` | itself | additions and scalings (cheap: summed over positions), anything else |
+| `Pieces` | parts with no entry in common, each of a form above, 0 elsewhere | views: transposed weights, slices |
 
 Several uses of one parameter become ONE form, their positions laid end to end: the norm of a sum is not the sum of the
 norms. Where the forms of the uses differ (an embedding that is also the output matrix), the gradients are written out.
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import jax
@@ -21,10 +24,24 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.ops.gather import take_rows_weight_grad
+from jaxnn.ops.views import View
 from jaxnn.per_example.blocks import fits
-from jaxnn.per_example.outer import Correlation, Outer, end_to_end, of_product
-from jaxnn.tape import STATIC, Addition, Convolution, Lookup, Product, Scaling, Tape, Use, Whole
-from jaxnn.types import Array
+from jaxnn.per_example.outer import Correlation, Outer, Pairs, end_to_end, of_product
+from jaxnn.tape import (
+    STATIC,
+    Addition,
+    Convolution,
+    GroupedProduct,
+    Lookup,
+    Placed,
+    Product,
+    Scaling,
+    Tape,
+    Unplaced,
+    Use,
+    Whole,
+)
+from jaxnn.types import Array, Shape
 
 
 @jax.tree_util.register_dataclass
@@ -46,11 +63,42 @@ class Explicit:
     grads: Array
 
 
-Form: TypeAlias = Outer | Sparse | Explicit
+Solid: TypeAlias = Outer | Sparse | Explicit
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pieces:
+    """`parts` at the places that `views` of the parameter name; no entry is in two of them."""
+
+    parts: tuple[Solid, ...]
+    views: tuple[View, ...] = dataclasses.field(metadata=STATIC)
+
+    def placed(self, rows: Sequence[Array]) -> Array:
+        """For each part an array (..., its entries): together (..., entries of the parameter), 0 elsewhere."""
+        return functools.reduce(jnp.add, [put_back(view, flat) for view, flat in zip(self.views, rows, strict=True)])
+
+
+Form: TypeAlias = Solid | Pieces
+
+
+def put_back(view: View, rows: Array) -> Array:
+    """The view's adjoint of each row: (..., entries of the view) to (..., entries of what is viewed).
+
+    Example:
+        >>> from jaxnn.ops.views import Transpose
+        >>> put_back(View((2, 2)).then(Transpose((1, 0))), jnp.array([1.0, 2.0, 3.0, 4.0]))
+        Array([1., 3., 2., 4.], dtype=float32)
+    """
+
+    def back(row: Array) -> Array:
+        return view.adjoint(row.reshape(view.shape)).reshape(-1)
+
+    return jax.vmap(back)(rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:-1], -1)
 
 
 @functools.singledispatch
-def of_use(use: Use) -> Form:
+def of_use(use: Unplaced) -> Solid:
     """The form of one use (a `Sparse` may still name an index twice).
 
     Example:
@@ -61,32 +109,38 @@ def of_use(use: Use) -> Form:
 
 
 @of_use.register
-def _(use: Product) -> Form:
+def _(use: Product) -> Solid:
     return of_product(use)
 
 
 @of_use.register
-def _(use: Convolution) -> Form:
+def _(use: GroupedProduct) -> Solid:
+    dtype = accumulation_dtype(use.a.dtype, use.delta.dtype)
+    return Pairs(use.a.astype(dtype), use.delta.astype(dtype))
+
+
+@of_use.register
+def _(use: Convolution) -> Solid:
     return Correlation(use)
 
 
 @of_use.register
-def _(use: Addition) -> Form:
+def _(use: Addition) -> Solid:
     return Explicit(jnp.sum(accumulate(use.delta), axis=1))
 
 
 @of_use.register
-def _(use: Scaling) -> Form:
+def _(use: Scaling) -> Solid:
     return Explicit(jnp.sum(accumulate(use.a) * accumulate(use.delta), axis=1))
 
 
 @of_use.register
-def _(use: Lookup) -> Form:
+def _(use: Lookup) -> Solid:
     return Sparse(use.indices, accumulate(use.delta), use.rows)
 
 
 @of_use.register
-def _(use: Whole) -> Form:
+def _(use: Whole) -> Solid:
     return Explicit(accumulate(use.grads).reshape(use.grads.shape[0], -1))
 
 
@@ -100,6 +154,33 @@ def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) ->
     """
     if not uses:
         return Explicit(jnp.zeros((examples, param.size), accumulation_dtype(param.dtype)))
+    views = by_view(uses, param.shape)
+    solid = [_solid(those) for those in views.values()]
+    if len(solid) == 1 and next(iter(views)).in_order:
+        return solid[0]
+    if all(one.apart_from(other) for one, other in itertools.combinations(views, 2)):
+        return Pieces(tuple(solid), tuple(views))
+    rows = [put_back(view, explicit(form)) for view, form in zip(views, solid, strict=True)]
+    return Explicit(functools.reduce(jnp.add, rows))
+
+
+def by_view(uses: tuple[Use, ...], shape: Shape) -> dict[View, list[Unplaced]]:
+    """The uses of each view of a parameter of this shape, in the order of first use.
+
+    Example:
+        >>> use = Addition(jnp.ones((4, 1, 3)))
+        >>> [len(uses) for uses in by_view((use, Placed(use, View((3,)))), (3,)).values()]
+        [2]
+    """
+    found: dict[View, list[Unplaced]] = {}
+    for use in uses:
+        view, inner = (use.view, use.use) if isinstance(use, Placed) else (View(shape), use)
+        found.setdefault(view, []).append(inner)
+    return found
+
+
+def _solid(uses: list[Unplaced]) -> Solid:
+    """The one form of uses of one view."""
     found = [of_use(use) for use in uses]
     if all(isinstance(form, Sparse) for form in found):
         return _unique(*[form for form in found if isinstance(form, Sparse)])
@@ -166,6 +247,11 @@ def _(form: Explicit) -> Array:
     return form.grads
 
 
+@explicit.register
+def _(form: Pieces) -> Array:
+    return form.placed([explicit(part) for part in form.parts])
+
+
 def forms(tape: Tape) -> list[Form]:
     """The form of each parameter of a tape, in the order of its paths.
 
@@ -186,6 +272,12 @@ def settled(form: Form) -> Form:
         >>> settled(Pairs(jnp.ones((4, 9, 1, 3)), jnp.ones((4, 9, 1, 2)))).grads.shape
         (4, 6)
     """
+    if isinstance(form, Pieces):
+        return Pieces(tuple(_settled(part) for part in form.parts), form.views)
+    return _settled(form)
+
+
+def _settled(form: Solid) -> Solid:
     if isinstance(form, Outer) and strategy(form) == MATERIALISE and fits(form):
         return Explicit(explicit(form))
     return form

@@ -12,7 +12,7 @@ from jaxnn.ops.gather import take_rows_weight_grad
 from jaxnn.ops.steps import step_of, sum_examples
 from jaxnn.per_example import blocks
 from jaxnn.per_example.blocks import for_examples, over_examples, sum_over_chunks
-from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Sparse, explicit, strategy
+from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Pieces, Sparse, explicit, strategy
 from jaxnn.per_example.outer import HIGHEST, Outer, exactly
 from jaxnn.tape import Whole
 from jaxnn.types import Array
@@ -64,6 +64,11 @@ def _(form: Explicit) -> Array:
     return jnp.sum(jnp.square(form.grads), axis=1)
 
 
+@sq_norm.register
+def _(form: Pieces) -> Array:
+    return functools.reduce(jnp.add, [sq_norm(part) for part in form.parts])
+
+
 AT_ONCE = 32
 """Examples in one step of a sum of squares: enough that the sum is not mostly read and written."""
 
@@ -88,6 +93,9 @@ def inner(form: Form, other: Form) -> Array:
         return _inner_outer(form, other)
     if isinstance(form, Sparse) and isinstance(other, Sparse):
         return _inner_sparse(form, other)
+    if isinstance(form, Pieces) and isinstance(other, Pieces) and form.views == other.views:
+        pairs = zip(form.parts, other.parts, strict=True)
+        return functools.reduce(jnp.add, [inner(one, another) for one, another in pairs])
     return _products_of_rows(explicit(form), explicit(other))
 
 
@@ -156,6 +164,11 @@ def _(form: Explicit) -> Array:
     return _sum_of_squares(form.grads)
 
 
+@squares.register
+def _(form: Pieces) -> Array:
+    return form.placed([squares(part) for part in form.parts])
+
+
 @functools.singledispatch
 def deviations(form: Form) -> Array:
     """sum_i (g_i - mean g)^2, entry by entry, (P,), in two passes: >= 0, and exact where the mean is large.
@@ -190,6 +203,11 @@ def _(form: Explicit) -> Array:
     with exactly():
         mean = Whole(form.grads).grad() / form.grads.shape[0]
     return _sum_of_squares(form.grads - mean[None])
+
+
+@deviations.register
+def _(form: Pieces) -> Array:
+    return form.placed([deviations(part) for part in form.parts])
 
 
 def _deviations_of_products(a: Array, delta: Array) -> Array:

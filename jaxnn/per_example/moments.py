@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.per_example.forms import Form, forms, settled
+from jaxnn.per_example.forms import Form, Pieces, forms, settled
 from jaxnn.per_example.measures import deviations, squares
 from jaxnn.per_example.outer import HIGHEST, Outer
 from jaxnn.per_example.select import require_independent
@@ -116,6 +116,8 @@ def variance_centred(tape: Tape, ddof: int = 0) -> PyTree:
 
 def _centred(path: str, form: Form) -> Array:
     """The variance of one parameter, by the matrix form where there is one."""
+    if isinstance(form, Pieces):
+        return form.placed([_centred(path, part) for part in form.parts])
     if not isinstance(form, Outer):
         return deviations(form) / _examples(form)
     if form.times > 1:

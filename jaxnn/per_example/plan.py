@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 
 from jaxnn.per_example import blocks
-from jaxnn.per_example.forms import GRAM, PRODUCT, Form, Sparse, joined, strategy
+from jaxnn.per_example.forms import GRAM, PRODUCT, Pieces, Solid, Sparse, by_view, joined, strategy
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.select import require_tape
-from jaxnn.tape import Product, Tape, Use, Whole
+from jaxnn.tape import Addition, Convolution, GroupedProduct, Scaling, Tape, Unplaced, Use, Whole
 from jaxnn.types import Shape
 
 
@@ -59,7 +59,7 @@ def plan(tape: Tape) -> Plan:
     | materialise in chunks | else | 2 N T d p |
     | sum over positions | additions, scalings | N T D |
     | sum over equal indices | lookups | N T D |
-    | as given | gradients on the tape | 2 N P |
+    | as given | gradients on the tape; in brackets the operation of which there is no rule | 2 N P |
     | materialise | uses of different kinds | those of each use |
 
     d and p are the inputs and outputs of one channel group of a product or convolution (counted once for each group),
@@ -88,20 +88,32 @@ def plan(tape: Tape) -> Plan:
 
 
 def _row(path: str, leaf: jax.ShapeDtypeStruct, uses: tuple[Use, ...], n: int) -> Row:
-    kinds = ", ".join(type(use).__name__.lower() for use in uses) or "none"
-    times = sum(_positions(use) for use in uses)
+    plain = [use for those in by_view(uses, leaf.shape).values() for use in those]
+    kinds = ", ".join(_kind(use) for use in plain) or "none"
+    times = sum(_positions(use) for use in plain)
     form = jax.eval_shape(lambda u: joined(u, leaf, n), uses)
-    chosen, flops, size = _cost(form, uses, n, times, leaf.size)
-    return Row(path, leaf.shape, kinds, times, chosen, flops, size)
+    if not isinstance(form, Pieces):
+        return Row(path, leaf.shape, kinds, times, *_cost(form, plain, n, leaf.size))
+    pieces = zip(form.parts, by_view(uses, leaf.shape).items(), strict=True)
+    costs = [_cost(part, those, n, math.prod(view.shape)) for part, (view, those) in pieces]
+    ways = ", ".join(dict.fromkeys(way for way, _, _ in costs))
+    return Row(path, leaf.shape, kinds, times, ways, sum(c[1] for c in costs), max(c[2] for c in costs))
 
 
-def _positions(use: Use) -> int:
+def _kind(use: Unplaced) -> str:
+    return "grouped product" if isinstance(use, GroupedProduct) else type(use).__name__.lower()
+
+
+def _positions(use: Unplaced) -> int:
     """T of one use."""
-    return 1 if isinstance(use, Whole) else math.prod(use.delta.shape[1:-1])
+    if isinstance(use, Whole):
+        return 1
+    return math.prod(use.delta.shape[1:-1]) if isinstance(use, Convolution) else use.delta.shape[1]
 
 
-def _cost(form: Form, uses: tuple[Use, ...], n: int, times: int, size: int) -> tuple[str, int, int]:
+def _cost(form: Solid, uses: list[Unplaced], n: int, size: int) -> tuple[str, int, int]:
     """(strategy, operations, bytes)."""
+    times = sum(_positions(use) for use in uses)
     if isinstance(form, Sparse):
         return (
             "sum over equal indices",
@@ -111,11 +123,13 @@ def _cost(form: Form, uses: tuple[Use, ...], n: int, times: int, size: int) -> t
     if isinstance(form, Outer):
         return _outer_cost(form)
     wide = form.grads.dtype.itemsize
-    if not uses or all(isinstance(use, Whole) for use in uses):
-        return "as given", 2 * n * size * len(uses), 0
-    if any(isinstance(use, Product) or not hasattr(use, "delta") or len(use.shape) > 1 for use in uses):
-        return "materialise", 2 * n * times * size, n * size * wide
-    return "sum over positions", n * times * size, n * size * wide
+    if all(isinstance(use, Whole) for use in uses):
+        reasons = ", ".join(dict.fromkeys(use.because for use in uses if isinstance(use, Whole) and use.because))
+        held = n * size * wide if reasons else 0
+        return f"as given ({reasons})" if reasons else "as given", 2 * n * size * len(uses), held
+    if all(isinstance(use, Addition | Scaling) for use in uses):
+        return "sum over positions", n * times * size, n * size * wide
+    return "materialise", 2 * n * times * size, n * size * wide
 
 
 def _outer_cost(form: Outer) -> tuple[str, int, int]:

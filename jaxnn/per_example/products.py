@@ -16,7 +16,7 @@ from jaxnn.per_example.measures import inner
 from jaxnn.per_example.norms import norms
 from jaxnn.per_example.outer import exactly
 from jaxnn.per_example.select import require_independent
-from jaxnn.tape import Addition, Convolution, Lookup, Product, Scaling, Tape, Use, Whole
+from jaxnn.tape import Addition, Convolution, GroupedProduct, Lookup, Placed, Product, Scaling, Tape, Use, Whole
 from jaxnn.types import Array, Params
 
 
@@ -139,6 +139,16 @@ def along(use: Use, v: Array) -> Array:
 def _(use: Product, v: Array) -> Array:
     with exactly():
         return _dot(linear(accumulate(use.a), v), use.delta)
+
+
+@along.register
+def _(use: GroupedProduct, v: Array) -> Array:
+    return _dot(jnp.einsum("ntgd,dgp->ntgp", accumulate(use.a), v, precision="highest"), use.delta)
+
+
+@along.register
+def _(use: Placed, v: Array) -> Array:
+    return along(use.use, use.view(v).reshape(use.use.shape))
 
 
 @along.register

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_sqrt
 from jaxnn.per_example.clip import Clip, flat
-from jaxnn.per_example.forms import Explicit, Form, explicit, forms, settled
+from jaxnn.per_example.forms import Explicit, Form, Pieces, explicit, forms, settled
 from jaxnn.per_example.measures import sq_norm
 from jaxnn.per_example.outer import exactly
 from jaxnn.per_example.select import layers_of, require_independent, require_tape
-from jaxnn.tape import Tape, Use, Whole, total, wide_total
+from jaxnn.tape import Placed, Tape, Use, Whole, total, wide_total
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -222,4 +222,10 @@ def _factors(clip: Scalar | Clip, norms: Array) -> Array:
 
 def _cheapest(uses: tuple[Use, ...], form: Form) -> tuple[Use, ...]:
     """The uses, or in their stead the gradients, where these are written out for other statistics anyway."""
-    return (Whole(form.grads),) if isinstance(form, Explicit) else uses
+    if isinstance(form, Explicit):
+        return (Whole(form.grads),)
+    if isinstance(form, Pieces):
+        whole = [Whole(part.grads) for part in form.parts if isinstance(part, Explicit)]
+        if len(whole) == len(form.parts):
+            return tuple(Placed(use, view) for use, view in zip(whole, form.views, strict=True))
+    return uses

@@ -6,14 +6,17 @@ of (a_i, delta_i). N counts examples, T the positions at which one example used 
 of the SUMMED loss, so that example i's rows are those of its own loss.
 """
 
-from jaxnn.tape.tapes import Columns, Tape
+from jaxnn.tape.tapes import Columns, Tape, of_weighted_losses
 from jaxnn.tape.uses import (
     STATIC,
     Addition,
     Convolution,
+    GroupedProduct,
     Lookup,
+    Placed,
     Product,
     Scaling,
+    Unplaced,
     Use,
     Whole,
     counted,
@@ -31,15 +34,19 @@ __all__ = [
     "Addition",
     "Columns",
     "Convolution",
+    "GroupedProduct",
     "Lookup",
+    "Placed",
     "Product",
     "Scaling",
     "Tape",
+    "Unplaced",
     "Use",
     "Whole",
     "counted",
     "error_of",
     "errors",
+    "of_weighted_losses",
     "positions",
     "replaced",
     "total",

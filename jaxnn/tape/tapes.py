@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.tape.uses import STATIC, Use, error_of, errors, replaced
+from jaxnn.tape.uses import STATIC, Placed, Use, counted, error_of, errors, replaced, weighted
 from jaxnn.types import Array
 
 
@@ -105,3 +105,39 @@ class Columns:
 
     def _with(self, f: Callable[[Use], Use]) -> Tape:
         return dataclasses.replace(self.tape, uses=tuple(tuple(f(use) for use in uses) for uses in self.tape.uses))
+
+
+def of_weighted_losses(tape: Tape, weights: Array) -> Tape:
+    """The tape of w_i loss_i; what belongs to an example of weight 0 is 0, whatever it was.
+
+    Raises:
+        ValueError: not one weight for each example.
+
+    Example:
+        >>> from jaxnn.tape import Addition
+        >>> leaf = jax.ShapeDtypeStruct((2,), jnp.float32)
+        >>> use = Addition(jnp.ones((2, 1, 2)))
+        >>> tape = Tape(jnp.ones(2), jnp.ones(2), ((use,),), ("['b']",), jax.tree.structure({"b": 0}), (leaf,))
+        >>> of_weighted_losses(tape, jnp.array([0.0, 3.0])).uses[0][0].delta[:, 0, 0]
+        Array([0., 3.], dtype=float32)
+    """
+    if jnp.shape(weights) != (tape.examples,):
+        raise ValueError(
+            f"record: expected one weight for each of {tape.examples} examples, shape ({tape.examples},), "
+            f"got shape {jnp.shape(weights)}."
+        )
+    weights = jnp.asarray(weights)
+
+    def of_use(use: Use) -> Any:
+        if isinstance(use, Placed):
+            return dataclasses.replace(use, use=of_use(use.use))
+        arrays = {f.name: getattr(use, f.name) for f in dataclasses.fields(use) if not f.metadata.get("static")}
+        error = arrays.pop(error_of(use))
+        seen = {name: counted(x, weights) for name, x in arrays.items()}
+        return replaced(use, **seen, **{error_of(use): weighted(error, weights).astype(error.dtype)})
+
+    return dataclasses.replace(
+        tape,
+        losses=weighted(tape.losses, weights).astype(tape.losses.dtype),
+        uses=tuple(tuple(of_use(use) for use in uses) for uses in tape.uses),
+    )

@@ -15,6 +15,7 @@ from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.ops.conv import Padding, conv_weight_grad
 from jaxnn.ops.gather import take_rows_weight_grad
 from jaxnn.ops.matmul import bias_grad, linear_weight_grad
+from jaxnn.ops.views import View
 from jaxnn.types import Array, Shape
 
 STATIC = {"static": True}
@@ -36,6 +37,27 @@ class Product:
     def grad(self, weights: Array | None = None) -> Array:
         """sum_i w_i g_i, in the accumulation dtype."""
         return linear_weight_grad(counted(self.a, weights), weighted(self.delta, weights))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class GroupedProduct:
+    """z_g = a_g w_g for each of G groups: `a` (N, T, G, D_in), `delta` (N, T, G, D_out); g_i of shape (D_in, G, D_out).
+
+    The axes are in the order of a grouped convolution's kernel.
+    """
+
+    a: Array
+    delta: Array
+
+    @property
+    def shape(self) -> Shape:
+        return (self.a.shape[-1], *self.delta.shape[2:])
+
+    def grad(self, weights: Array | None = None) -> Array:
+        """sum_i w_i g_i, in the accumulation dtype."""
+        a, delta = accumulate(counted(self.a, weights)), accumulate(weighted(self.delta, weights))
+        return jnp.einsum("ntgd,ntgp->dgp", a, delta)
 
 
 @jax.tree_util.register_dataclass
@@ -127,9 +149,13 @@ class Lookup:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Whole:
-    """The gradients themselves, `grads` (N, *shape): for operations that are none of the others."""
+    """The gradients themselves, `grads` (N, *shape): for operations that are none of the others.
+
+    `because` says what those were, where that is known.
+    """
 
     grads: Array
+    because: str = dataclasses.field(default="", metadata=STATIC)
 
     @property
     def shape(self) -> Shape:
@@ -143,7 +169,28 @@ class Whole:
         return linear_weight_grad(shares[:, None], grads.reshape(grads.shape[0], -1)).reshape(self.shape)
 
 
-Use: TypeAlias = Product | Convolution | Addition | Scaling | Lookup | Whole
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Placed:
+    """Not the parameter itself was used but a view of it that repeats nothing: g_i is the view's adjoint of the use's.
+
+    The use is of the view's entries in row-major order.
+    """
+
+    use: Unplaced
+    view: View = dataclasses.field(metadata=STATIC)
+
+    @property
+    def shape(self) -> Shape:
+        return self.view.source
+
+    def grad(self, weights: Array | None = None) -> Array:
+        """sum_i w_i g_i, in the accumulation dtype."""
+        return self.view.adjoint(self.use.grad(weights).reshape(self.view.shape))
+
+
+Unplaced: TypeAlias = Product | GroupedProduct | Convolution | Addition | Scaling | Lookup | Whole
+Use: TypeAlias = Unplaced | Placed
 
 
 def _as_tuples(value: Any) -> Any:

@@ -1,0 +1,178 @@
+"""The arguments of a recorded loss: which are parameters, which have an axis of examples, and where."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.types import Array, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """A call of a recorded loss, taken apart.
+
+    Attributes:
+        leaves: the parameters that are trained.
+        paths, structure: their places, and the tree of results (None for parameters that are not trained).
+        mapped: all other arrays.
+        axes: for each of those the axis of examples, or None.
+        examples: N.
+    """
+
+    leaves: tuple[Array, ...]
+    paths: tuple[str, ...]
+    structure: Any
+    mapped: list[Array]
+    axes: list[int | None]
+    examples: int
+    _trained: tuple[int, ...]
+    _tree: Any
+
+    def one_example(self) -> list[jax.ShapeDtypeStruct]:
+        """The shapes of one example's arrays."""
+        return [
+            jax.ShapeDtypeStruct(x.shape if axis is None else (*x.shape[:axis], *x.shape[axis + 1 :]), x.dtype)
+            for x, axis in zip(self.mapped, self.axes, strict=True)
+        ]
+
+    def rebuilt(self, leaves: Sequence[Any], mapped: Sequence[Any]) -> Any:
+        """The loss's positional arguments."""
+        trained, rest = dict(zip(self._trained, leaves, strict=True)), iter(mapped)
+        count = len(leaves) + len(mapped)
+        return jax.tree.unflatten(self._tree, [trained[i] if i in trained else next(rest) for i in range(count)])
+
+
+def arguments_of(args: tuple[Any, ...], argnums: int | Sequence[int], in_axes: Any, trainable: PyTree) -> Arguments:
+    """Take a call apart.
+
+    Raises:
+        TypeError, ValueError: as for `record`.
+
+    Example:
+        >>> found = arguments_of(({"w": jnp.ones(2)}, jnp.ones((5, 3))), 0, None, True)
+        >>> found.examples, found.paths, [x.shape for x in found.one_example()]
+        (5, ("['w']",), [(3,)])
+    """
+    numbers = _numbers(argnums, len(args))
+    places, tree = jax.tree_util.tree_flatten_with_path(args)
+    arrays = [_array(path, x) for path, x in places]
+    owner = [path[0].idx for path, _ in places]
+    marks = _marks(args, argnums, numbers, trainable)
+    trained = tuple(i for i, number in enumerate(owner) if number in numbers and marks[i])
+    for i in trained:
+        _require_real(places[i][0], arrays[i], numbers, argnums)
+    axes = _axes(args, numbers, in_axes)
+    rest = [i for i in range(len(arrays)) if i not in trained]
+    mapped, mapped_axes = [arrays[i] for i in rest], [_axis(places[i][0], arrays[i], axes[i]) for i in rest]
+    kept = jax.tree.unflatten(tree, [0 if i in trained else None for i in range(len(arrays))])
+    result = kept[argnums] if isinstance(argnums, int) else tuple(kept[number] for number in numbers)
+    found, structure = jax.tree_util.tree_flatten_with_path(result)
+    order = trained if isinstance(argnums, int) else tuple(i for k in numbers for i in trained if owner[i] == k)
+    return Arguments(
+        tuple(arrays[i] for i in order),
+        tuple(jax.tree_util.keystr(path) for path, _ in found),
+        structure,
+        mapped,
+        mapped_axes,
+        _examples([places[i][0] for i in rest], mapped, mapped_axes),
+        order,
+        tree,
+    )
+
+
+def _numbers(argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not numbers or not all(isinstance(k, int) and -count <= k < count for k in numbers):
+        raise ValueError(f"record: argnums must name some of the {count} arguments, counted from 0, got {argnums!r}.")
+    return tuple(k % count for k in numbers)
+
+
+def _name(path: Any) -> str:
+    return f"argument {path[0].idx}{jax.tree_util.keystr(path[1:])}"
+
+
+def _array(path: Any, x: Any) -> Array:
+    try:
+        return jnp.asarray(x)
+    except TypeError as error:
+        raise TypeError(
+            f"record: {_name(path)} is no array but {type(x).__name__}. Bind functions and settings into the loss "
+            "(a closure, functools.partial), and split a model into its arrays and the rest "
+            "(equinox.partition(model, equinox.is_inexact_array), flax.nnx.split)."
+        ) from error
+
+
+def _require_real(path: Any, x: Array, numbers: tuple[int, ...], argnums: Any) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"record: parameters must be of a real floating dtype, got {_name(path)} of {x.dtype.name}. Pass what is "
+            "not trained (counters, indices, keys) as an argument of its own with None in in_axes, or mark it False in "
+            "trainable."
+        )
+
+
+def _marks(
+    args: tuple[Any, ...], argnums: int | Sequence[int], numbers: tuple[int, ...], trainable: PyTree
+) -> list[bool]:
+    """For each array whether it may be trained."""
+    params = args[numbers[0]] if isinstance(argnums, int) else tuple(args[k] for k in numbers)
+    try:
+        full = jax.tree.broadcast(trainable, params)
+    except ValueError as error:
+        raise ValueError(
+            f"record: trainable must be True or a tree of booleans like the parameters {jax.tree.structure(params)}, "
+            f"or the beginning of one, got {jax.tree.structure(trainable)}."
+        ) from error
+    for mark in jax.tree.leaves(full):
+        if not isinstance(mark, bool):
+            raise TypeError(f"record: trainable must hold Python booleans, got {type(mark).__name__}.")
+    by_number = {numbers[0]: full} if isinstance(argnums, int) else dict(zip(numbers, full, strict=True))
+    marked = [by_number[k] if k in by_number else jax.tree.map(lambda _: False, arg) for k, arg in enumerate(args)]
+    return jax.tree.leaves(tuple(marked))
+
+
+def _axes(args: tuple[Any, ...], numbers: tuple[int, ...], in_axes: Any) -> list[int | None]:
+    """For each array its axis of examples, None for those that have none."""
+    if in_axes is None:
+        in_axes = tuple(None if k in numbers else 0 for k in range(len(args)))
+    if not isinstance(in_axes, tuple | list) or len(in_axes) != len(args):
+        raise ValueError(
+            f"record: in_axes must be None or a tuple with an entry for each of the {len(args)} arguments, as for "
+            f"jax.vmap, got {in_axes!r}."
+        )
+    axes: list[int | None] = []
+    for k, (axis, arg) in enumerate(zip(in_axes, args, strict=True)):
+        full = jax.tree.broadcast(axis, arg, is_leaf=lambda x: x is None)
+        found = jax.tree.leaves(full, is_leaf=lambda x: x is None)
+        found = [
+            a for a, x in zip(found, jax.tree.leaves(arg, is_leaf=lambda x: x is None), strict=True) if x is not None
+        ]
+        if k in numbers and any(a is not None for a in found):
+            raise ValueError(f"record: in_axes[{k}] must be None: parameters are shared by all examples. Got {axis!r}.")
+        axes += found
+    return axes
+
+
+def _axis(path: Any, x: Array, axis: int | None) -> int | None:
+    if axis is None:
+        return None
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(
+            f"record: {_name(path)} of shape {x.shape} has no axis {axis} of examples. Give None in in_axes for what "
+            "all examples share."
+        )
+    return axis % x.ndim
+
+
+def _examples(paths: list[Any], mapped: list[Array], axes: list[int | None]) -> int:
+    sizes = {_name(p): x.shape[axis] for p, x, axis in zip(paths, mapped, axes, strict=True) if axis is not None}
+    if not sizes:
+        raise ValueError("record: no argument has an axis of examples; give the batch, or name its axis in in_axes.")
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"record: all arguments must have the same number of examples, got {sizes}.")
+    return next(iter(sizes.values()))

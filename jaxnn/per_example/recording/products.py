@@ -1,0 +1,65 @@
+"""Products: `dot_general` with a parameter on one side, of any contracted, batch and free axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jax.extend.core import JaxprEqn
+
+from jaxnn.ops.views import Transpose
+from jaxnn.per_example.recording.param import Param
+from jaxnn.per_example.recording.rule import Axes, Rule, placed, shape_of
+from jaxnn.tape import GroupedProduct, Product, Use
+from jaxnn.types import Array, Shape
+
+
+def _fits(equation: JaxprEqn, at: int, param: Param) -> bool:
+    return not param.view.repeats
+
+
+def _seen(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Array:
+    return operands[1 - at]
+
+
+def _use(equation: JaxprEqn, at: int, param: Param, x: Array, delta: Array) -> Use:
+    """z[b, t, f] = sum_c x[b, t, c] w[b, c, f]: batch axes b are groups, contracted axes c inputs, free axes f outputs.
+
+    A gradient with its inputs and outputs exchanged is that of (delta, a) instead of (a, delta), so that a weight
+    stored (D_out, D_in) needs no transposition.
+    """
+    contracted, batch = equation.params["dimension_numbers"]
+    w_in, w_groups = tuple(contracted[at]), tuple(batch[at])
+    w_out = _free(len(param.shape), w_in, w_groups)
+    x_in, x_groups = tuple(contracted[1 - at]), tuple(batch[1 - at])
+    x_times = _free(len(shape_of(equation.invars[1 - at])), x_in, x_groups)
+
+    groups = tuple(range(len(w_groups)))
+    first, second = (w_out, x_times) if at == 0 else (x_times, w_out)
+    ahead = tuple(range(len(groups), len(groups) + len(first)))
+    behind = tuple(range(len(groups) + len(first), len(groups) + len(first) + len(second)))
+    outs, times = (ahead, behind) if at == 0 else (behind, ahead)
+
+    axes = Axes(param)
+    a = axes.arranged(x, x_times, x_groups, x_in)
+    error = axes.arranged(delta, times, groups, outs)
+
+    stacked = tuple(range(param.loops))
+
+    def kernel(inputs: Shape, outputs: Shape) -> Transpose:
+        blocks = (tuple(param.loops + axis for axis in block) for block in (inputs, w_groups, outputs))
+        rows, middle, columns = blocks
+        return Transpose((*rows, *stacked, *middle, *columns))
+
+    straight, swapped = param.view.then(kernel(w_in, w_out)), param.view.then(kernel(w_out, w_in))
+    view, pair = (swapped, (error, a)) if swapped.in_order and not straight.in_order else (straight, (a, error))
+    if a.shape[2] == 1:
+        return placed(Product(pair[0][:, :, 0], pair[1][:, :, 0]), view)
+    return placed(GroupedProduct(*pair), view)
+
+
+def _free(rank: int, *taken: Shape) -> Shape:
+    return tuple(axis for axis in range(rank) if not any(axis in block for block in taken))
+
+
+DOT_GENERAL = Rule(_fits, _seen, _use)
+"""`lax.dot_general`."""

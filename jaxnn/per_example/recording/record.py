@@ -1,0 +1,154 @@
+"""A tape from any JAX function: the loss of one example, written with whatever library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.ops.views import View
+from jaxnn.per_example.recording.arguments import Arguments, arguments_of
+from jaxnn.per_example.recording.param import Param
+from jaxnn.per_example.recording.reading import Reading, known, read
+from jaxnn.per_example.recording.running import run, tap, taps_of, uses_of
+from jaxnn.per_example.recording.tracing import Traced, traced
+from jaxnn.tape import Tape, Use, Whole, of_weighted_losses
+from jaxnn.types import Array, PyTree
+
+
+def record(
+    loss: Callable[..., Any],
+    *,
+    argnums: int | Sequence[int] = 0,
+    in_axes: Any = None,
+    has_aux: bool = False,
+    trainable: PyTree = True,
+) -> Callable[..., Any]:
+    """A function that records a `Tape` of any loss: of flax, equinox, haiku, or written by hand.
+
+    The loss of ONE example is traced to a jaxpr, and each parameter is followed to the operations in which it meets
+    what depends on the example. Under `vmap`, one backward pass gives the errors at the results of those operations
+    alone, and these with the operations' other operands are the tape: forward and backward pass of an ordinary
+    gradient, without the products that would form it. Nothing of the model is changed.
+
+    | operation | recorded as |
+    |---|---|
+    | matrix products and einsums, the parameter on either side, batched too | product |
+    | convolutions: stride, padding, dilations, groups, any layout | convolution |
+    | sums, differences, products, quotients, max, power ..., with broadcasting | addition, scaling |
+    | `w[i]`, `jnp.take` along one axis | lookup |
+    | in `lax.scan`, as a constant or sliced by the loop; in `jax.checkpoint` and `jax.jit` | these, of all iterations |
+    | on the way there: reshape, transpose, slice, split, flip, broadcast, cast, multiplication by a number | a view |
+    | all else: `cond`, `while_loop`, `custom_vjp`, a sort, a product of two parameters | the gradients themselves |
+
+    A parameter of the last row falls back, for all its uses, to per-example differentiation in the same backward pass:
+    N copies of it are differentiated, which takes N times its memory and, for a matrix, products of batches of one
+    row. `print(per_example.plan(tape))` tells which, because of what. All results are exact either way; a parameter
+    used several times has the gradient of the sum. Operations with a derivative of their own (`custom_jvp`,
+    `custom_vjp`, such as `jax.nn.relu`, straight-through estimators, gradient reversal) keep it.
+
+    Args:
+        loss: `(params, *args) -> ()`, the loss of one example, pure; with `has_aux` a pair (loss, anything). A model
+            that wants a batch is called with `x[None]`, and its result with `[0]`. No regularizer: its gradient is
+            added to the mean afterwards.
+        argnums: which arguments are parameters; for several, results are tuples of trees, as those of `jax.grad`.
+        in_axes: None: every argument but the parameters has the examples on axis 0. Else a tuple with an entry for
+            each argument as for `jax.vmap`: an axis, None for what all examples share (parameters), or a tree of such.
+        has_aux: whether loss returns a pair.
+        trainable: True, or a tree of booleans like the parameters, or the beginning of one: where False, parameters
+            are constants, None in all results.
+
+    Returns:
+        `recorded(*args, weights=None) -> Tape`, or `(Tape, aux)` with `has_aux`, aux with an axis of examples in front.
+        All statistics of this folder take the tape. `weights` (N,) makes it the tape of w_i loss_i; an example of
+        weight 0, as a row of padding has, adds nothing, be its gradient infinite or NaN. The tape's `outputs` are
+        the losses.
+
+    Raises:
+        TypeError: loss is not a function; parameters that are not of a real floating dtype; loss returns no real
+            number, or no pair with `has_aux`.
+        ValueError: a loss of several entries, such as that of a batch; no argument with examples; differing numbers of
+            examples; side effects (`jax.debug.print`, `io_callback`); axis names of `vmap` (batch statistics) in the
+            loss; weights of another shape.
+
+    Reference:
+        Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
+        Lee, J. & Kifer, D. (2021). Scaling up differentially private deep learning with fast per-example gradient
+        clipping, section 4.
+
+    Example:
+        >>> def loss(params, x, y):
+        ...     return (jnp.tanh(x @ params["w"] + params["b"]) @ params["v"] - y) ** 2
+        >>> params = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2), "v": jnp.ones(2)}
+        >>> tape = record(loss)(params, jnp.eye(3), jnp.zeros(3))
+        >>> from jaxnn import per_example
+        >>> per_example.norms(tape).shape, per_example.clipped_grad(tape, 1.0)[0]["w"].shape
+        ((3,), (3, 2))
+        >>> [row.uses for row in per_example.plan(tape)]
+        ['addition', 'product', 'product']
+    """
+    if not callable(loss):
+        raise TypeError(
+            f"record: loss must be a function of one example, (params, *args) -> (), got {type(loss).__name__}."
+        )
+
+    def recorded(*args: Any, weights: Array | None = None) -> Any:
+        given = arguments_of(args, argnums, in_axes, trainable)
+        found = traced(loss, given, has_aux)
+        tape, aux = _recorded(found, given)
+        if weights is not None:
+            tape = of_weighted_losses(tape, weights)
+        return (tape, aux) if has_aux else tape
+
+    return recorded
+
+
+def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
+    reading = _reading(found, given)
+    n = given.examples
+
+    def total(taps: tuple[PyTree, PyTree]) -> tuple[Array, Any]:
+        each, seen, aux = jax.vmap(one, in_axes=(0, given.axes))(taps, given.mapped)
+        return jnp.sum(each), (each, seen, aux)
+
+    def one(taps: tuple[PyTree, PyTree], mapped: list[Any]) -> tuple[Array, PyTree, PyTree]:
+        at_sites, at_leaves = taps
+        leaves = list(given.leaves)
+        for leaf, zeros in at_leaves.items():
+            leaves[leaf] = leaves[leaf] + zeros
+        results, seen = run(reading, found.consts, at_sites, [*leaves, *mapped])
+        return results[0], seen, found.aux(results[1:])
+
+    at_leaves = {leaf: tap((n, *given.leaves[leaf].shape), given.leaves[leaf].dtype) for leaf in reading.fallen}
+    deltas, (each, seen, aux) = jax.grad(total, has_aux=True)((taps_of(reading, (n,)), at_leaves))
+    uses: list[list[Use]] = [[] for _ in given.leaves]
+    for leaf, use in uses_of(reading, seen, deltas[0]):
+        uses[leaf].append(use)
+    for leaf, reason in reading.fallen.items():
+        uses[leaf].append(Whole(deltas[1][leaf], reason))
+    leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in given.leaves)
+    return Tape(each, each, tuple(map(tuple, uses)), given.paths, given.structure, leaves), aux
+
+
+def _reading(found: Traced, given: Arguments) -> Reading:
+    """The uses of all parameters but those that fall back; their values vary with the example then, which may let
+    another rule hold or fail elsewhere, until no more fall."""
+    variables = found.jaxpr.invars[: len(given.leaves)]
+    sizes = [math.prod(leaf.shape) for leaf in given.leaves]
+    fallen: dict[int, str] = {}
+    while True:
+        params = {
+            v: Param(i, View(leaf.shape))
+            for i, (v, leaf) in enumerate(zip(variables, given.leaves, strict=True))
+            if i not in fallen
+        }
+        reading = read(found.jaxpr, params, sizes)
+        if (param := known(reading, found.jaxpr.outvars[0])) is not None:
+            reading.fallen[param.leaf] = "the loss itself"
+        if not reading.fallen:
+            reading.fallen = fallen
+            return reading
+        fallen |= reading.fallen

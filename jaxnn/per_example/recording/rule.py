@@ -1,0 +1,94 @@
+"""What a rule is, and the order of axes that all rules share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+
+from jaxnn.ops.views import View
+from jaxnn.per_example.recording.param import Param
+from jaxnn.tape import Placed, Unplaced, Use
+from jaxnn.types import Array, PyTree, Shape
+
+
+class Rule(NamedTuple):
+    """How an operation with a parameter for an operand is recorded.
+
+    Attributes:
+        fits: (equation, at, param) -> whether the rule covers this geometry, the parameter being operand `at`.
+        seen: (equation, at, operands) -> the arrays that the gradient depends on besides the error, of one example.
+        use: (equation, at, param, seen, delta) -> the use, from arrays with axes (N, loops..., those of one example).
+    """
+
+    fits: Callable[[JaxprEqn, int, Param], bool]
+    seen: Callable[[JaxprEqn, int, Sequence[Array]], PyTree]
+    use: Callable[[JaxprEqn, int, Param, PyTree, Array], Use]
+
+
+class Axes:
+    """Arrays (N, loops..., own axes) in the order (N, T, ...): loops that share the parameter count as positions T.
+
+    Loops that run over slices of the parameter are groups, each with a slice of its own.
+
+    Example:
+        >>> axes = Axes(Param(0, View((5, 2)), stacked=(False, True)))
+        >>> axes.arranged(jnp.ones((4, 3, 5, 7, 2)), [0], [], [1]).shape
+        (4, 21, 5, 2)
+    """
+
+    def __init__(self, param: Param) -> None:
+        self.shared = [1 + i for i, stacked in enumerate(param.stacked) if not stacked]
+        self.stacked = [1 + i for i, stacked in enumerate(param.stacked) if stacked]
+        self.first = 1 + len(param.stacked)
+
+    def arranged(self, x: Array, times: Sequence[int], groups: Sequence[int], *rest: Sequence[int]) -> Array:
+        """(N, shared loops and `times`, stacked loops and `groups`, each of `rest`), own axes counted from 0."""
+        own = [self.first + axis for axis in range(x.ndim - self.first)]
+        blocks = [
+            [0],
+            self.shared + [own[i] for i in times],
+            self.stacked + [own[i] for i in groups],
+            *([own[i] for i in block] for block in rest),
+        ]
+        sizes = [math.prod(x.shape[axis] for axis in block) for block in blocks]
+        return jnp.transpose(x, [axis for block in blocks for axis in block]).reshape(sizes)
+
+
+def placed(use: Unplaced, view: View) -> Use:
+    """The use of a view of a parameter; as it is where the view has the entries in order.
+
+    Example:
+        >>> from jaxnn.tape import Addition
+        >>> type(placed(Addition(jnp.ones((4, 1, 3))), View((3,)))).__name__
+        'Addition'
+    """
+    return use if view.in_order else Placed(use, view)
+
+
+def evaluated(equation: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
+    """What an equation makes of its operands, those that are literals among them.
+
+    Example:
+        >>> import jax
+        >>> evaluated(jax.make_jaxpr(jnp.negative)(2.0).eqns[0], [3.0])
+        [Array(-3., dtype=float32, weak_type=True)]
+    """
+    given = {v: x for v, x in zip(equation.invars, operands, strict=True) if not isinstance(v, Literal)}
+    names = DebugInfo("record", equation.primitive.name, None, None)
+    jaxpr = Jaxpr((), list(given), equation.outvars, [equation], debug_info=names)
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*given.values())
+
+
+def shape_of(v: Any) -> Shape:
+    """The shape of a variable.
+
+    Example:
+        >>> import jax
+        >>> shape_of(jax.make_jaxpr(lambda x: x)(jnp.ones(3)).jaxpr.invars[0])
+        (3,)
+    """
+    return tuple(v.aval.shape)

@@ -1,0 +1,55 @@
+"""Operations of which it is known how a parameter's gradient follows from what they saw and the error at their result.
+
+An operation outside this table makes its parameter fall back to per-example differentiation. A rule of one's own is
+a `Rule` in `RULES`, by the name of the primitive.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax.extend.core import JaxprEqn
+
+from jaxnn.per_example.recording.convolutions import CONVOLUTION
+from jaxnn.per_example.recording.lookups import DYNAMIC_SLICE, GATHER
+from jaxnn.per_example.recording.pointwise import ADD, POINTWISE, SUBTRACT
+from jaxnn.per_example.recording.products import DOT_GENERAL
+from jaxnn.per_example.recording.rule import Rule
+
+RULES: dict[str, Rule] = {
+    "dot_general": DOT_GENERAL,
+    "conv_general_dilated": CONVOLUTION,
+    "gather": GATHER,
+    "dynamic_slice": DYNAMIC_SLICE,
+    "add": ADD,
+    "add_any": ADD,
+    "sub": SUBTRACT,
+    **dict.fromkeys(("mul", "div", "max", "min", "pow", "atan2", "select_n"), POINTWISE),
+}
+"""By the name of the primitive."""
+
+
+def rule_of(equation: JaxprEqn) -> Rule | None:
+    """The rule of an equation, if there is one.
+
+    Example:
+        >>> import jax
+        >>> rule_of(jax.make_jaxpr(jnp.sort)(jnp.ones(3)).eqns[0]) is None
+        True
+    """
+    return RULES.get(equation.primitive.name)
+
+
+def has_derivative(equation: JaxprEqn) -> bool:
+    """Whether any error can come back through an equation: not through integers, nor where the user stopped it.
+
+    Example:
+        >>> import jax
+        >>> has_derivative(jax.make_jaxpr(jnp.argmax)(jnp.ones(3)).eqns[0])
+        False
+    """
+    if equation.primitive.name == "stop_gradient":
+        return False
+    results: list[Any] = list(equation.outvars)
+    return any(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in results)

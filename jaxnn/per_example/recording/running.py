@@ -1,0 +1,95 @@
+"""Running a loss that was read: its own computation, with a tap at each use of a parameter.
+
+A tap is a zero added to what an operation with a parameter puts out: the derivative with respect to it is the error
+there, and no gradient of a parameter is ever formed. It is the zero below 0, -0.0, which alone changes no number it is
+added to, not even 0.0 or -0.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax.extend.core import Literal
+
+from jaxnn.per_example.recording.reading import Reading
+from jaxnn.per_example.recording.rule import evaluated
+from jaxnn.tape import Use
+from jaxnn.types import Array, DType, PyTree, Shape
+
+
+def tap(shape: Shape, dtype: DType) -> Array:
+    """What changes nothing that it is added to.
+
+    Example:
+        >>> tap((), jnp.float32) - 0.0
+        Array(-0., dtype=float32)
+    """
+    return jnp.full(shape, -0.0, dtype)
+
+
+def taps_of(reading: Reading, around: Shape = ()) -> dict[int, Any]:
+    """All taps, by the index of the equation; `around` are the axes in front of those of one example.
+
+    Example:
+        >>> taps_of(Reading(jax.make_jaxpr(jnp.sin)(1.0).jaxpr))
+        {}
+    """
+    results: dict[int, Any] = {i: site.equation.outvars[0] for i, site in reading.sites.items()}
+    taps: dict[int, Any] = {i: tap((*around, *v.aval.shape), v.aval.dtype) for i, v in results.items()}
+    for i, (body, inside) in reading.inside.items():
+        length = (reading.jaxpr.eqns[i].params["length"],) if body.loop else ()
+        taps[i] = taps_of(inside, (*around, *length))
+    return taps
+
+
+def run(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequence[Any]) -> tuple[list[Any], PyTree]:
+    """(results, what the uses of parameters saw, by the index of the equation).
+
+    Example:
+        >>> run(Reading(jax.make_jaxpr(jnp.negative)(1.0).jaxpr), (), {}, [3.0])[0]
+        [Array(-3., dtype=float32, weak_type=True)]
+    """
+    jaxpr, seen = reading.jaxpr, {}
+    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+
+    def value(v: Any) -> Any:
+        return v.val if isinstance(v, Literal) else values[v]
+
+    for i, equation in enumerate(jaxpr.eqns):
+        given = [value(v) for v in equation.invars]
+        if i in reading.inside:
+            body, inside = reading.inside[i]
+
+            def inner(taps: PyTree, *operands: Any, inside: Reading = inside, consts: Any = body.consts) -> Any:
+                return run(inside, consts, taps, operands)
+
+            results, seen[i] = body.around(inner, taps[i], given)
+        else:
+            results = evaluated(equation, given)
+        if i in reading.sites:
+            site = reading.sites[i]
+            seen[i] = site.rule.seen(equation, site.at, given)
+            results = [results[0] + taps[i]]
+        values.update(zip(equation.outvars, results, strict=True))
+    return [value(v) for v in jaxpr.outvars], seen
+
+
+def uses_of(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, Use]]:
+    """For each site its parameter and the use, in the order of the equations; arrays (N, loops..., ...).
+
+    Example:
+        >>> uses_of(Reading(jax.make_jaxpr(jnp.sin)(1.0).jaxpr), {}, {})
+        []
+    """
+    found: list[tuple[int, Use]] = []
+    for i in sorted([*reading.sites, *reading.inside]):
+        if i in reading.inside:
+            found += uses_of(reading.inside[i][1], seen[i], deltas[i])
+            continue
+        site = reading.sites[i]
+        scale = site.param.scale
+        delta = deltas[i] if scale == 1 else deltas[i] * jnp.asarray(scale, deltas[i].dtype)
+        found.append((site.param.leaf, site.rule.use(site.equation, site.at, site.param, seen[i], delta)))
+    return found

@@ -1,0 +1,99 @@
+"""The jaxpr of a loss of one example, and the errors of a loss that is not one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr
+
+from jaxnn.per_example.recording.arguments import Arguments
+from jaxnn.types import PyTree
+
+HINT = (
+    "per_example.record gives the loss ONE example at a time: an array (N, ...) of the batch arrives as (...). "
+    "Write it for one example: loss(params, x, y) with model(params, x[None])[0] where the model wants a batch, no "
+    "mean over examples, dropout keys as an argument with one key for each example, and running statistics in "
+    "evaluation mode."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """`jaxpr` of (*parameters, *other arrays) -> (loss, *leaves of aux), its constants, and aux put together again."""
+
+    jaxpr: Jaxpr
+    consts: Sequence[Any]
+    aux: Callable[[list[Any]], PyTree]
+
+
+def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
+    """Trace the loss of one example.
+
+    Raises:
+        TypeError, ValueError: as for `record`; errors of the loss itself come with a note.
+
+    Example:
+        >>> from jaxnn.per_example.recording.arguments import arguments_of
+        >>> given = arguments_of((jnp.ones(()), jnp.ones(3)), 0, None, True)
+        >>> traced(lambda w, x: w * x, given, False).jaxpr.eqns[0].primitive
+        mul
+    """
+    structure: list[Any] = []
+
+    def flat(leaves: list[Any], mapped: list[Any]) -> Any:
+        result = loss(*given.rebuilt(leaves, mapped))
+        value, aux = _pair(result) if has_aux else (result, ())
+        rest, tree = jax.tree.flatten(aux)
+        structure.append(tree)
+        return _checked(value, has_aux), rest
+
+    try:
+        closed = jax.make_jaxpr(flat)(list(given.leaves), given.one_example())
+    except NameError as error:
+        if "axis name" not in str(error):
+            raise
+        raise ValueError(
+            f"record: the loss uses an axis name of vmap or pmap ({error}), as batch normalization in training does: a "
+            "single example has no gradient of its own then. Use running statistics (evaluation mode), GroupNorm or "
+            "LayerNorm."
+        ) from error
+    except Exception as error:
+        error.add_note(_note(given))
+        raise
+    if closed.jaxpr.effects:
+        raise ValueError(
+            f"record: the loss has side effects ({', '.join(sorted(map(str, closed.jaxpr.effects)))}): "
+            "jax.debug.print, callbacks and the like. Take them out, and return what they show as aux (has_aux=True)."
+        )
+    return Traced(closed.jaxpr, closed.consts, lambda rest: jax.tree.unflatten(structure[-1], rest))
+
+
+def _note(given: Arguments) -> str:
+    shapes = ", ".join(f"{x.dtype.name}{list(x.shape)}" for x in given.one_example())
+    return f"{HINT} Here the arrays of one example were: {shapes}."
+
+
+def _pair(result: Any) -> tuple[Any, Any]:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(
+            f"record: with has_aux=True the loss must return a pair (loss, aux), got {type(result).__name__}."
+        )
+    return result
+
+
+def _checked(value: Any, has_aux: bool) -> Any:
+    if isinstance(value, tuple) and not has_aux:
+        raise TypeError("record: the loss returned a tuple; a number was expected. For (loss, aux) give has_aux=True.")
+    if not hasattr(value, "dtype"):
+        value = jnp.asarray(value)
+    if value.shape != ():
+        raise ValueError(
+            f"record: the loss of one example must be one number, of shape (), got shape {tuple(value.shape)}."
+        )
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"record: the loss must be a real floating number, got {value.dtype.name}.")
+    return value

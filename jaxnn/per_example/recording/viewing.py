@@ -1,0 +1,125 @@
+"""Operations whose result is a view of their operand: a parameter that passes through them is followed further."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax.extend.core import JaxprEqn, Literal
+
+from jaxnn.ops.views import Reshape, Reverse, Slice, Step, Transpose, broadcast_or_reshape
+from jaxnn.per_example.recording.param import Param
+from jaxnn.types import Shape
+
+
+def viewed(equation: JaxprEqn, param: Param) -> list[Param] | None:
+    """What each result of an equation is, if all are views of its operand that is a parameter; None otherwise.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> equation = jax.make_jaxpr(lambda w: w.T)(jnp.ones((2, 3))).eqns[0]
+        >>> from jaxnn.ops.views import View
+        >>> viewed(equation, Param(0, View((2, 3))))[0].view.shape
+        (3, 2)
+    """
+    name = equation.primitive.name
+    if name in ("convert_element_type", "copy", "copy_p"):
+        return [param]
+    if name in ("neg", "mul", "div"):
+        scale = _scale(equation)
+        return None if scale is None else [param._replace(scale=param.scale * scale)]
+    if name == "broadcast_in_dim" and len(equation.invars) == 1:
+        loops, around = param.loops, param.view.shape[: param.loops]
+        axes = (*range(loops), *(loops + axis for axis in equation.params["broadcast_dimensions"]))
+        return [param._replace(view=broadcast_or_reshape(param.view, (*around, *_shape(equation)), axes))]
+    if name == "split":
+        return [param._replace(view=param.view.then(step)) for step in _parts(equation, param)]
+    step = STEPS[name](equation, param) if name in STEPS else None
+    return None if step is None else [param._replace(view=param.view.then(step))]
+
+
+def _shape(equation: JaxprEqn) -> Shape:
+    result: Any = equation.outvars[0]
+    return tuple(result.aval.shape)
+
+
+def _scale(equation: Any) -> float | None:
+    """The number by which the operand is multiplied, if it is known while tracing."""
+    if equation.primitive.name == "neg":
+        return -1.0
+    left, right = (_number(v) for v in equation.invars)
+    if equation.primitive.name == "div":
+        return 1 / right if right else None
+    return right if left is None else left
+
+
+def _number(v: Any) -> float | None:
+    return float(v.val) if isinstance(v, Literal) and jnp.ndim(v.val) == 0 else None
+
+
+def _reshape(equation: JaxprEqn, param: Param) -> Step | None:
+    if len(equation.invars) > 1 or equation.params.get("dimensions") is not None:
+        return None
+    return Reshape((*param.view.shape[: param.loops], *_shape(equation)))
+
+
+def _transpose(equation: JaxprEqn, param: Param) -> Step | None:
+    order = equation.params["permutation"]
+    return Transpose((*range(param.loops), *(param.loops + axis for axis in order)))
+
+
+def _reverse(equation: JaxprEqn, param: Param) -> Step | None:
+    return Reverse(tuple(param.loops + axis for axis in equation.params["dimensions"]))
+
+
+def _slice(equation: JaxprEqn, param: Param) -> Step | None:
+    settings = equation.params
+    strides = settings["strides"] or (1,) * len(settings["start_indices"])
+    return sliced(param, settings["start_indices"], settings["limit_indices"], strides)
+
+
+def _dynamic_slice(equation: JaxprEqn, param: Param) -> Step | None:
+    """A slice whose place is known while tracing; one beyond the edge is moved inside, as XLA does."""
+    sizes, starts = equation.params["slice_sizes"], equation.invars[1:]
+    known = [int(v.val) for v in starts if isinstance(v, Literal)]
+    if len(known) < len(sizes):
+        return None
+    places = zip(known, sizes, param.shape, strict=True)
+    start = tuple(min(max(place, 0), n - size) for place, size, n in places)
+    return sliced(param, start, tuple(a + size for a, size in zip(start, sizes, strict=True)), (1,) * len(sizes))
+
+
+def _parts(equation: JaxprEqn, param: Param) -> list[Step]:
+    axis, ends = equation.params["axis"], list(itertools.accumulate(equation.params["sizes"], initial=0))
+    steps = []
+    for low, high in itertools.pairwise(ends):
+        start, stop = [0] * len(param.shape), list(param.shape)
+        start[axis], stop[axis] = low, high
+        steps.append(sliced(param, tuple(start), tuple(stop), (1,) * len(stop)))
+    return steps
+
+
+def sliced(param: Param, start: Shape, stop: Shape, stride: Shape) -> Step:
+    """A slice of the value in one iteration, taken in all.
+
+    Example:
+        >>> from jaxnn.ops.views import View
+        >>> sliced(Param(0, View((5, 3)), 1.0, (True,)), (1,), (3,), (1,))
+        Slice(start=(0, 1), stop=(5, 3), stride=(1, 1))
+    """
+    around = param.view.shape[: param.loops]
+    ones = (1,) * len(around)
+    return Slice((*(0 for _ in around), *start), (*around, *stop), (*ones, *stride))
+
+
+STEPS: dict[str, Callable[[JaxprEqn, Param], Step | None]] = {
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    "expand_dims": _reshape,
+    "transpose": _transpose,
+    "rev": _reverse,
+    "slice": _slice,
+    "dynamic_slice": _dynamic_slice,
+}
