@@ -32,23 +32,30 @@ def _fits_gather(equation: JaxprEqn, at: int, param: Param) -> bool:
         at == 0
         and not param.view.repeats
         and axis is not None
-        and tuple(numbers.start_index_map) == (axis,)
+        and axis in numbers.start_index_map
         and not numbers.operand_batching_dims
     )
 
 
 def _seen_gather(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Array:
     """The rows taken, (T,); where an index outside the table means none, the number of rows."""
-    rows = jnp.asarray(operands[0]).shape[equation.params["dimension_numbers"].start_index_map[0]]
-    indices = operands[1].reshape(-1)
+    shape = jnp.asarray(operands[0]).shape
+    starts = operands[1].reshape(-1, operands[1].shape[-1])
+    sizes, named = equation.params["slice_sizes"], tuple(equation.params["dimension_numbers"].start_index_map)
+    axis = _row_axis(tuple(sizes), shape)
+    if axis is None:
+        raise AssertionError("read only where the rule fits")
+    indices = starts[:, named.index(axis)]
     if equation.params["mode"] == lax.GatherScatterMode.CLIP:
-        return jnp.clip(indices, 0, rows - 1)
-    return jnp.where((indices >= 0) & (indices < rows), indices, jnp.asarray(rows, indices.dtype))
+        return jnp.clip(indices, 0, shape[axis] - 1)
+    last = jnp.asarray([shape[i] - sizes[i] for i in named], starts.dtype)
+    inside = jnp.all((starts >= 0) & (starts <= last), axis=1)
+    return jnp.where(inside, indices, jnp.asarray(shape[axis], indices.dtype))
 
 
 def _use_gather(equation: JaxprEqn, at: int, param: Param, indices: Array, delta: Array) -> Use:
     offsets = tuple(equation.params["dimension_numbers"].offset_dims)
-    (axis,) = equation.params["dimension_numbers"].start_index_map
+    axis = _row_axis(tuple(equation.params["slice_sizes"]), param.shape) or 0
     times = [i for i in range(len(shape_of(equation.outvars[0]))) if i not in offsets]
     return _lookup(param, axis, indices, delta, times)
 
