@@ -133,7 +133,7 @@ CENTRED = Statistic(lambda t: per_example.variance_centred(t.tape, ddof=1), lamb
 """For weights used at one position only."""
 
 
-def _parts(tree: Any) -> list[tuple[str, slice]]:
+def parts_of(tree: Any) -> list[tuple[str, slice]]:
     parts, start = [], 0
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         parts.append((jax.tree_util.keystr(path[:-1]), slice(start, start + leaf.size)))
@@ -159,7 +159,7 @@ def both(name: str, dtype: Any = np.float64) -> tuple[Given, Explicit]:
     narrow = jax.tree.map(lambda v: jnp.asarray(v, dtype), (direction, weights, bound))
     with strict():
         given = Given(made.tape, more.tape, *narrow)
-    return given, Explicit(g, h, vector(direction), weights, bound, _parts(made.params))
+    return given, Explicit(g, h, vector(direction), weights, bound, parts_of(made.params))
 
 
 def gaps(name: str, names: Iterable[str] = STATISTICS, dtype: Any = np.float64) -> dict[str, float]:

@@ -34,7 +34,7 @@ def _use(equation: JaxprEqn, at: int, param: Param, x: Array, delta: Array) -> U
         rows, channel, *spatial = spec
         ordered = axes.arranged(x, [rows], [], *([axis] for axis in spatial), [channel])
         ordered = jnp.moveaxis(ordered, 2, -2)  # (N, rows, *spatial, stacked, C)
-        return ordered.reshape(*ordered.shape[:-2], -1)
+        return ordered.reshape(*ordered.shape[:-2], ordered.shape[-2] * ordered.shape[-1])
 
     a, error = channels_last(x, lhs), channels_last(delta, out)
     pads = tuple((int(low), int(high)) for low, high in settings["padding"])

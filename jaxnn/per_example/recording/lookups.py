@@ -94,7 +94,7 @@ def _lookup(param: Param, axis: int, indices: Array, delta: Array, times: list[i
     n, t, g = places.shape
     order = (*range(param.loops), param.loops + axis)
     rest = (param.loops + i for i in range(len(param.shape)) if i != axis)
-    use = Lookup(places.reshape(n, t * g), errors.reshape(n, t * g, -1), tables * rows)
+    use = Lookup(places.reshape(n, t * g), errors.reshape(n, t * g, errors.shape[-1]), tables * rows)
     return placed(use, param.view.then(Transpose((*order, *rest))))
 
 

@@ -47,7 +47,7 @@ def _use(equation: JaxprEqn, at: int, param: Param, a: Array | None, delta: Arra
 
     def arranged(x: Array) -> Array:
         ordered = axes.arranged(x, [i - param.loops for i in times], [], [i - param.loops for i in kept])
-        return ordered.reshape(*ordered.shape[:2], -1)
+        return ordered.reshape(*ordered.shape[:2], math.prod(ordered.shape[2:]))
 
     return placed(Addition(arranged(delta)) if a is None else Scaling(arranged(a), arranged(delta)), before)
 

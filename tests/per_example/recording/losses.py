@@ -1,0 +1,357 @@
+"""Losses of one example, written with several libraries and by hand, with parameters and a batch drawn by NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+N = 5
+
+
+class Made(NamedTuple):
+    """`loss(params, *one example)`, parameters, and a batch of N examples with those of a second batch behind it."""
+
+    loss: Callable[..., Any]
+    params: Any
+    data: tuple[Any, ...]
+
+
+class Drawn:
+    """Numbers by NumPy, in the order in which they are asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, *shape: int) -> Any:
+        return jnp.asarray(self.rng.standard_normal(shape) / max(1.0, np.prod(shape[:-1]) ** 0.25))
+
+    def integers(self, below: int, *shape: int) -> Any:
+        return jnp.asarray(self.rng.integers(0, below, shape), jnp.int32)
+
+    def like(self, tree: Any) -> Any:
+        """Away from the zeros and ones with which biases and scales begin."""
+        return jax.tree.map(lambda p: jnp.asarray(p, jnp.float64) + 0.3 * self(*p.shape), tree)
+
+
+def cross_entropy(z: Any, y: Any) -> Any:
+    return -jax.nn.log_softmax(z)[y]
+
+
+def mlp(r: Drawn, n: int) -> Made:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return cross_entropy(p["v"] @ jax.nn.relu(x @ p["w"] + p["b"]), y)
+
+    return Made(loss, {"w": r(4, 6), "b": 0.5 + r(6), "v": r(3, 6)}, (r(n, 4), r.integers(3, n)))
+
+
+def cnn(r: Drawn, n: int) -> Made:
+    """Stride, dilation and asymmetric padding, channels first and last, channel groups, a dilated input."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        numbers = ("NHWC", "HWIO", "NHWC")
+        h = lax.conv_general_dilated(
+            x[None], p["k"], (2, 1), [(1, 0), (2, 1)], rhs_dilation=(1, 2), dimension_numbers=numbers
+        )
+        h = jax.nn.relu(h + p["b"]).transpose(0, 3, 1, 2)
+        numbers = ("NCHW", "OIHW", "NCHW")
+        h = lax.conv_general_dilated(
+            h, p["g"], (1, 1), [(1, -1), (0, 0)], (2, 1), feature_group_count=2, dimension_numbers=numbers
+        )
+        return cross_entropy(jnp.tanh(h[0] + p["c"][:, None, None]).mean((1, 2)) @ p["w"], y)
+
+    params = {"k": r(3, 2, 2, 4), "b": r(4), "g": r(4, 2, 3, 2), "c": r(4), "w": r(4, 3)}
+    return Made(loss, params, (r(n, 7, 6, 2), r.integers(3, n)))
+
+
+def rnn(r: Drawn, n: int) -> Made:
+    def loss(p: Any, xs: Any, y: Any) -> Any:
+        def step(h: Any, x: Any) -> Any:
+            h = jnp.tanh(x @ p["wx"] + h @ p["wh"] + p["b"])
+            return h, h * p["s"]
+
+        h, hs = lax.scan(step, jnp.zeros(6), xs)
+        return cross_entropy(h @ p["o"] + hs.sum(0) @ p["o"], y)
+
+    return Made(
+        loss, {"wx": r(4, 6), "wh": r(6, 6), "b": r(6), "s": r(6), "o": r(6, 3)}, (r(n, 7, 4), r.integers(3, n))
+    )
+
+
+def tied_autoencoder(r: Drawn, n: int) -> Made:
+    def loss(p: Any, x: Any) -> Any:
+        return jnp.sum((jax.nn.sigmoid(x @ p["w"] + p["b"]) @ p["w"].T + p["c"] - x) ** 2)
+
+    return Made(loss, {"w": r(4, 6), "b": r(6), "c": r(4)}, (r(n, 4),))
+
+
+def scanned_blocks(r: Drawn, n: int) -> Made:
+    """Layers stacked along an axis that a rematerialised scan runs over, each with a loop of its own inside."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        @jax.checkpoint
+        def block(h: Any, layer: Any) -> Any:
+            def again(h: Any, t: Any) -> Any:
+                return jnp.tanh(h @ layer["w"] + p["c"] + t), None
+
+            h = lax.scan(again, h, jnp.arange(2.0))[0] * layer["s"]
+            numbers = ("NCW", "WIO", "NCW")
+            mixed = lax.conv_general_dilated(h.T[None], layer["k"], (1,), "SAME", dimension_numbers=numbers)
+            return h + mixed[0].T, None
+
+        h = lax.scan(block, x, p["layers"], reverse=True)[0]
+        return cross_entropy(h.mean(0) @ p["o"], y)
+
+    layers = {"w": r(3, 4, 4), "s": r(3, 4), "k": r(3, 2, 4, 4)}
+    return Made(loss, {"layers": layers, "c": r(4), "o": r(4, 3)}, (r(n, 5, 4), r.integers(3, n)))
+
+
+def attention(r: Drawn, n: int) -> Made:
+    """Einsums with heads before, between and behind the other axes, a norm, embeddings tied to the output."""
+
+    def loss(p: Any, t: Any, y: Any) -> Any:
+        x = jnp.take(p["e"], t, axis=0) + p["positions"][: t.shape[0]]
+        q, k = jnp.einsum("td,dhk->thk", x, p["q"]), jnp.einsum("td,hdk->thk", x, p["k"])
+        v = jnp.einsum("td,dkh->thk", x, p["v"])
+        a = jax.nn.softmax(jnp.einsum("thk,shk->hts", q, k))
+        z = x + jnp.einsum("thk,hkd->td", jnp.einsum("hts,shk->thk", a, v), p["o"])
+        z = (z - z.mean(-1, keepdims=True)) * lax.rsqrt(z.var(-1, keepdims=True) + 1e-5) * p["s"] + p["b"]
+        return jnp.mean(jax.vmap(cross_entropy)(z @ p["e"].T, y))
+
+    params = {"e": r(7, 8), "positions": r(9, 8), "q": r(8, 2, 4), "k": r(2, 8, 4), "v": r(8, 4, 2), "o": r(2, 4, 8)}
+    return Made(loss, {**params, "s": r(8), "b": r(8)}, (r.integers(7, n, 5), r.integers(7, n, 5)))
+
+
+def views(r: Drawn, n: int) -> Made:
+    """Weights split, overlapping slices, reversed, negated, scaled, strided, broadcast and reshaped."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        z = sum(jnp.tanh(x @ part) for part in jnp.split(p["qkv"], 3, axis=1))
+        z += jnp.tanh(x @ p["over"][:, :3]) + x @ p["over"][:, 2:5]
+        z += x @ (-p["t"] * 0.3).T[::-1] / 2 - p["t"][:, 0] / 3
+        z += x[:2] @ p["strided"][::2, ::-1]
+        return cross_entropy(z * jnp.broadcast_to(p["s"][:, None], (3, 2)).reshape(6)[1:4], y)
+
+    params = {"qkv": r(4, 9), "over": r(4, 5), "t": r(3, 4), "strided": r(4, 3), "s": r(3)}
+    return Made(loss, params, (r(n, 4), r.integers(3, n)))
+
+
+def pointwise(r: Drawn, n: int) -> Made:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        h = jnp.where(x > 0, x, p["a"] * x) / p["d"]
+        h = jnp.maximum(h, p["m"]) + (x**2 + 0.1) ** p["e"] + jnp.minimum(p["one"], x) - jnp.arctan2(x, p["d"])
+        return cross_entropy((h * (1 + p["scale"])) @ p["w"] + 2 / p["d"][:3], y)
+
+    params = {"a": r(), "d": 1 + r(4) ** 2, "m": r(4), "e": r(4), "one": r(1), "scale": r(4), "w": r(4, 3)}
+    return Made(loss, params, (r(n, 4), r.integers(3, n)))
+
+
+def lookups(r: Drawn, n: int) -> Made:
+    """A row, rows along another axis, rows inside `vmap`, rows beyond the edge, a table for each layer of a loop."""
+
+    def loss(p: Any, t: Any, y: Any) -> Any:
+        h = p["row"][t[0]] + jnp.take(p["columns"], t.reshape(2, 3), axis=1).mean((1, 2))
+        h += jax.vmap(lambda i: p["row"][i])(t).sum(0) + p["row"].at[2 * t - 3].get(mode="clip").sum(0)
+        h += jnp.nan_to_num(p["filled"].at[2 * t - 3].get(mode="fill", fill_value=1.0)).sum(0)
+        h += lax.scan(lambda h, table: (jnp.tanh(h) + table[t].sum(0), None), jnp.zeros(4), p["tables"])[0]
+        h = lax.fori_loop(0, 2, lambda i, h: jnp.tanh(h @ p["by_index"][i]), h)
+        return cross_entropy(h[:3], y)
+
+    params = {"row": r(7, 4), "columns": r(4, 7), "filled": r(7, 4), "tables": r(2, 7, 4), "by_index": r(2, 4, 4)}
+    return Made(loss, params, (r.integers(7, n, 6), r.integers(3, n)))
+
+
+@jax.custom_vjp
+def doubled_rounding(x: Any) -> Any:
+    return jnp.round(x)
+
+
+doubled_rounding.defvjp(lambda x: (jnp.round(x), None), lambda _, g: (2 * g,))
+
+
+def fallbacks(r: Drawn, n: int) -> Made:
+    """Parameters in a branch, a sort, an operation with a derivative of its own, a carry, products of each other."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        z = lax.cond(x[0] > 0, lambda w: x @ w, lambda w: -2 * x @ w, p["branch"]) + jnp.sort(p["sorted"])
+        z += jnp.tanh(x @ doubled_rounding(3 * p["own"])) + x @ (p["left"] @ p["right"])
+        h = lax.scan(lambda h, v: (jnp.tanh(h + v * p["twice"][0]), None), p["carried"], x)[0]
+        joined = jnp.concatenate([p["twice"], p["sorted"]])
+        return cross_entropy(z + h + joined[:3] * joined[3:], y) + jnp.sum(p["branch"] ** 2)
+
+    params = {"branch": r(4, 3), "sorted": r(3), "own": r(4, 3), "left": r(4, 2), "right": r(2, 3), "carried": r(3)}
+    return Made(loss, {**params, "twice": r(3), "unused": r(2)}, (r(n, 4), r.integers(3, n)))
+
+
+def flax_linen(kind: str) -> Callable[[Drawn, int], Made]:
+    def make(r: Drawn, n: int) -> Made:
+        nn = pytest.importorskip("flax.linen")
+
+        class Mlp(nn.Module):  # type: ignore[name-defined]
+            @nn.compact
+            def __call__(self, x: Any) -> Any:
+                return nn.Dense(3)(nn.relu(nn.Dense(6)(x)))
+
+        class Cnn(nn.Module):  # type: ignore[name-defined]
+            @nn.compact
+            def __call__(self, x: Any) -> Any:
+                x = nn.GroupNorm(2)(nn.relu(nn.Conv(4, (3, 3), strides=2)(x)))
+                x = nn.avg_pool(nn.ConvTranspose(3, (2, 2))(x), (2, 2))
+                x = nn.max_pool(nn.Conv(6, (3, 3), feature_group_count=3)(x), (2, 2))
+                return nn.Dense(3)(x.reshape(x.shape[0], -1))
+
+        class Transformer(nn.Module):  # type: ignore[name-defined]
+            @nn.compact
+            def __call__(self, t: Any) -> Any:
+                embed = nn.Embed(7, 8)
+                x = embed(t) + self.param("positions", nn.initializers.normal(), (t.shape[1], 8))
+                normed = nn.LayerNorm()(x)
+                x = x + nn.MultiHeadDotProductAttention(2)(normed, normed)
+                x = x + nn.remat(nn.Dense)(8)(nn.gelu(nn.Dense(12)(nn.RMSNorm()(x))))
+                return embed.attend(x).mean(1)[:, :3]
+
+        class Gru(nn.Module):  # type: ignore[name-defined]
+            @nn.compact
+            def __call__(self, x: Any) -> Any:
+                return nn.Dense(3)(nn.RNN(nn.GRUCell(6, param_dtype=jnp.float64))(x)[:, -1])
+
+        net, shape = {"mlp": (Mlp(), (4,)), "cnn": (Cnn(), (9, 9, 2)), "transformer": (Transformer(), (6,)),
+                      "gru": (Gru(), (5, 4))}[kind]  # fmt: skip
+        x = r.integers(7, n, *shape) if kind == "transformer" else r(n, *shape)
+        params = r.like(net.init(jax.random.key(0), x[:1]))
+        return Made(lambda p, x, y: cross_entropy(net.apply(p, x[None])[0], y), params, (x, r.integers(3, n)))
+
+    return make
+
+
+def flax_nnx(r: Drawn, n: int) -> Made:
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):  # type: ignore[name-defined]
+        def __init__(self, rngs: Any) -> None:
+            self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
+            self.norm = nnx.LayerNorm(4, rngs=rngs)
+            self.attention = nnx.MultiHeadAttention(num_heads=2, in_features=4, decode=False, rngs=rngs)
+            self.dense = nnx.Linear(4, 3, rngs=rngs)
+
+        def __call__(self, x: Any) -> Any:
+            h = self.norm(nnx.relu(self.conv(x))).reshape(x.shape[0], -1, 4)
+            return self.dense(self.attention(h)).mean(1)
+
+    graph, params = nnx.split(Net(nnx.Rngs(0)))
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64) + 0.1 * r(*p.shape), params)
+    data = r(n, 5, 5, 2), r.integers(3, n)
+    return Made(lambda p, x, y: cross_entropy(nnx.merge(graph, p)(x[None])[0], y), params, data)
+
+
+def equinox(kind: str) -> Callable[[Drawn, int], Made]:
+    def make(r: Drawn, n: int) -> Made:
+        eqx = pytest.importorskip("equinox")
+        nn, key = eqx.nn, jax.random.key(0)
+
+        class Gru(eqx.Module):  # type: ignore[name-defined]
+            cell: Any
+            out: Any
+
+            def __call__(self, xs: Any) -> Any:
+                return self.out(lax.scan(lambda h, x: (self.cell(x, h), None), jnp.zeros(6), xs)[0])
+
+        class Transformer(eqx.Module):  # type: ignore[name-defined]
+            embed: Any
+            attention: Any
+            norm: Any
+            out: Any
+
+            def __call__(self, t: Any) -> Any:
+                h = jax.vmap(self.embed)(t)
+                return jax.vmap(self.out)(jax.vmap(self.norm)(h + self.attention(h, h, h))).mean(0)
+
+        def cnn() -> Any:
+            relu = nn.Lambda(jax.nn.relu)
+            first = [nn.Conv2d(2, 4, 3, key=key), relu, nn.GroupNorm(2, 4), nn.MaxPool2d(2, 2)]
+            return nn.Sequential(
+                [*first, nn.ConvTranspose2d(4, 3, 2, key=key), nn.Lambda(jnp.ravel), nn.Linear(48, 3, key=key)]
+            )
+
+        nets = {
+            "mlp": lambda: (nn.MLP(4, 3, 8, 2, key=key), r(n, 4)),
+            "cnn": lambda: (cnn(), r(n, 2, 8, 8)),
+            "gru": lambda: (Gru(nn.GRUCell(4, 6, key=key), nn.Linear(6, 3, key=key)), r(n, 5, 4)),
+            "transformer": lambda: (
+                Transformer(
+                    nn.Embedding(7, 8, key=key), nn.MultiheadAttention(2, 8, key=key), nn.LayerNorm(8),
+                    nn.Linear(8, 3, key=key),
+                ),
+                r.integers(7, n, 6),
+            ),
+        }  # fmt: skip
+        net, x = nets[kind]()
+        params, rest = eqx.partition(net, eqx.is_inexact_array)
+        return Made(lambda p, x, y: cross_entropy(eqx.combine(p, rest)(x), y), r.like(params), (x, r.integers(3, n)))
+
+    return make
+
+
+def haiku(kind: str) -> Callable[[Drawn, int], Made]:
+    def make(r: Drawn, n: int) -> Made:
+        hk = pytest.importorskip("haiku")
+
+        def cnn(x: Any) -> Any:
+            x = hk.LayerNorm(-1, True, True)(jax.nn.relu(hk.Conv2D(4, 3)(x[None])))
+            return hk.Linear(3)(hk.Conv2D(4, 3, stride=2)(x).reshape(-1))
+
+        def recurrent(x: Any) -> Any:
+            for core in (hk.GRU(6), hk.LSTM(6)):
+                x, _ = hk.dynamic_unroll(core, x, core.initial_state(None))
+            return hk.Linear(3)(x[-1])
+
+        net = hk.without_apply_rng(hk.transform({"cnn": cnn, "recurrent": recurrent}[kind]))
+        x = r(n, *{"cnn": (6, 6, 2), "recurrent": (5, 4)}[kind])
+        params = r.like(net.init(jax.random.key(0), x[0]))
+        return Made(lambda p, x, y: cross_entropy(net.apply(p, x), y), params, (x, r.integers(3, n)))
+
+    return make
+
+
+LOSSES: dict[str, Callable[[Drawn, int], Made]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "rnn": rnn,
+    "tied_autoencoder": tied_autoencoder,
+    "scanned_blocks": scanned_blocks,
+    "attention": attention,
+    "views": views,
+    "pointwise": pointwise,
+    "lookups": lookups,
+    "fallbacks": fallbacks,
+    "flax mlp": flax_linen("mlp"),
+    "flax cnn": flax_linen("cnn"),
+    "flax transformer": flax_linen("transformer"),
+    "flax gru": flax_linen("gru"),
+    "flax nnx": flax_nnx,
+    "equinox mlp": equinox("mlp"),
+    "equinox cnn": equinox("cnn"),
+    "equinox gru": equinox("gru"),
+    "equinox transformer": equinox("transformer"),
+    "haiku cnn": haiku("cnn"),
+    "haiku recurrent": haiku("recurrent"),
+}
+"""From a source of random numbers and N to a loss, its parameters and its batch."""
+
+FALLEN = {
+    "fallbacks": {
+        "['branch']": "cond", "['carried']": "scan", "['own']": "custom_vjp_call", "['right']": "dot_general",
+        "['sorted']": "sort", "['twice']": "concatenate",
+    }
+}  # fmt: skip
+"""The parameters without a rule, and why."""
+
+
+def make(name: str, n: int = N, seed: int = 0) -> Made:
+    """In float64."""
+    return LOSSES[name](Drawn(seed), n)
