@@ -108,7 +108,9 @@ def jvp_examples(tape: Tape, direction: Params) -> Array:
             f"got {structure} with shapes {shapes}."
         )
     found = [
-        along(use, accumulate(v).reshape(use.shape)) for uses, v in zip(tape.uses, leaves, strict=True) for use in uses
+        along(use, accumulate(jnp.asarray(v)).reshape(use.shape))
+        for uses, v in zip(tape.uses, leaves, strict=True)
+        for use in uses
     ]
     return _sum(found, (tape.examples,), tape)
 

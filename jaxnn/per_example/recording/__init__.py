@@ -7,9 +7,9 @@
 | `reading` | follows parameters through it to the operations that use them; `param`, `viewing`, `inner` |
 | `rules` | how each kind of operation is recorded: `products`, `convolutions`, `pointwise`, `lookups` |
 | `running` | evaluates it with taps at those operations |
-| `record` | puts the tape together |
+| `recorder` | puts the tape together |
 """
 
-from jaxnn.per_example.recording.record import record
+from jaxnn.per_example.recording.recorder import record
 
 __all__ = ["record"]

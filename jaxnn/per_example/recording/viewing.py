@@ -60,7 +60,7 @@ def _number(v: Any) -> float | None:
 
 
 def _reshape(equation: JaxprEqn, param: Param) -> Step | None:
-    if len(equation.invars) > 1 or equation.params.get("dimensions") is not None:
+    if len(equation.invars) > 1:  # sizes known only at run time
         return None
     return Reshape((*param.view.shape[: param.loops], *_shape(equation)))
 

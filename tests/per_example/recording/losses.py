@@ -143,11 +143,11 @@ def views(r: Drawn, n: int) -> Made:
 
 def pointwise(r: Drawn, n: int) -> Made:
     def loss(p: Any, x: Any, y: Any) -> Any:
-        h = jnp.where(x > 0, x, p["a"] * x) / p["d"]
+        h = jnp.where(x > 0, x, p["a"] * x) / p["d"] + jnp.where(x > 0.5, p["c"], x)
         h = jnp.maximum(h, p["m"]) + (x**2 + 0.1) ** p["e"] + jnp.minimum(p["one"], x) - jnp.arctan2(x, p["d"])
         return cross_entropy((h * (1 + p["scale"])) @ p["w"] + 2 / p["d"][:3], y)
 
-    params = {"a": r(), "d": 1 + r(4) ** 2, "m": r(4), "e": r(4), "one": r(1), "scale": r(4), "w": r(4, 3)}
+    params = {"a": r(), "d": 1 + r(4) ** 2, "c": r(4), "m": r(4), "e": r(4), "one": r(1), "scale": r(4), "w": r(4, 3)}
     return Made(loss, params, (r(n, 4), r.integers(3, n)))
 
 
