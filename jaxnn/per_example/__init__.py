@@ -1,8 +1,10 @@
 """Statistics of single examples' gradients, from the tape of ONE backward pass. Floor 5.
 
-A `Tape` (of `backprop.record`) holds for each use of a parameter what it saw (a) and the
-error that came back (delta), of the SUMMED loss: g_i, the gradient of example i's loss, is a known function of
-(a_i, delta_i), and most statistics need no g_i at all. All functions are pure, and work under jit, vmap and scan.
+A `Tape` holds for each use of a parameter what it saw (a) and the error that came back (delta), of the SUMMED loss:
+g_i, the gradient of example i's loss, is a known function of (a_i, delta_i), and most statistics need no g_i at all.
+`record(loss)(params, X, Y)` makes it of any JAX loss of ONE example, of flax, equinox, haiku or one's own functions;
+`backprop.record(net, loss)` of a network of this library, by the rules written out by hand. All functions are pure,
+and work under jit, vmap and scan.
 
 | statistic | of N examples |
 |---|---|
@@ -21,7 +23,8 @@ error that came back (delta), of the SUMMED loss: g_i, the gradient of example i
 | `trace` | of the whole matrix |
 | `ntk` | the neural tangent kernel (N, M, C, D) |
 
-`select` takes some layers of a tape, `over_microbatches` a batch in parts, `plan` shows how the norms are found.
+`select` takes some layers of a tape, `over_microbatches` a batch in parts (so many examples, or so many bytes),
+`plan` shows how the norms are found, and which parameters of a recorded loss have no rule.
 
 A regularizer is no part of any example's loss: add its gradient to the sum or the mean. Layers in which examples see
 each other (batch normalization in training) leave single examples without a gradient of their own: all but `mean_grad`

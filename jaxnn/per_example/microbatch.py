@@ -10,13 +10,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.checks import require_positive_int
+from jaxnn.per_example.memory import fitting_size
 from jaxnn.types import Array, PyTree
 
 Sums = TypeVar("Sums")
 Each = TypeVar("Each")
 
 
-def over_microbatches(f: Callable[..., tuple[Sums, Each]], data: tuple[PyTree, ...], size: int) -> tuple[Sums, Each]:
+def over_microbatches(
+    f: Callable[..., tuple[Sums, Each]], data: tuple[PyTree, ...], size: int | None = None, *, memory: int | None = None
+) -> tuple[Sums, Each]:
     """(the sum over microbatches of f's first result, the second ones laid end to end).
 
     What f records is dropped after each microbatch, so memory is that of `size` examples. Sums of gradients, squares
@@ -28,12 +31,15 @@ def over_microbatches(f: Callable[..., tuple[Sums, Each]], data: tuple[PyTree, .
             examples); () for nothing.
         data: tuple of pytrees of arrays (N, ...).
         size: examples in a microbatch, >= 1. Where it does not divide N, the last microbatch is smaller.
+        memory: in place of a size, how many bytes f's intermediate arrays may take: as many examples as fit, by
+            `peak_bytes`. A compiler needs about as much or less.
 
     Returns:
         The pair, of the whole batch. Sums are carried in the dtypes that f returns.
 
     Raises:
-        ValueError: arrays of different N, no example, or f returns no pair.
+        ValueError: arrays of different N, no example, f returns no pair; both of size and memory or none; memory that
+            does not hold one example.
 
     Example:
         >>> from jaxnn import backprop, losses, models, per_example
@@ -45,7 +51,8 @@ def over_microbatches(f: Callable[..., tuple[Sums, Each]], data: tuple[PyTree, .
         >>> norms.shape
         (10,)
     """
-    size = require_positive_int("over_microbatches", "size", size)
+    if (size is None) == (memory is None):
+        raise ValueError(f"over_microbatches: give one of size and memory, got size={size!r} and memory={memory!r}.")
     if not isinstance(data, tuple):
         raise TypeError(
             f"over_microbatches: data must be the tuple of f's arguments, (x, y), got {type(data).__name__}."
@@ -57,6 +64,10 @@ def over_microbatches(f: Callable[..., tuple[Sums, Each]], data: tuple[PyTree, .
             f"{[jnp.shape(x) for x in jax.tree.leaves(data)]}."
         )
     n = lengths.pop()[0]
+    if memory is None:
+        size = require_positive_int("over_microbatches", "size", size)
+    else:
+        size = fitting_size(f, data, require_positive_int("over_microbatches", "memory", memory))
     whole = n // size
 
     def part(x: Array) -> Array:

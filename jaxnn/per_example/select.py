@@ -74,7 +74,7 @@ def layers_of(tape: Tape) -> tuple[str, ...]:
 
 
 def require_tape(where: str, tape: object) -> None:
-    """Raise unless this is a tape of `backprop.record`.
+    """Raise unless this is a tape of `backprop.record` or `per_example.record`.
 
     Raises:
         TypeError: something else, such as `Columns`.
@@ -82,13 +82,13 @@ def require_tape(where: str, tape: object) -> None:
     Example:
         >>> require_tape("norms", 3)
         Traceback (most recent call last):
-        TypeError: norms: expected a Tape, which backprop.record(net, loss)(params, state, x, y) makes, got int.
+        TypeError: norms: expected a Tape, as per_example.record(loss)(params, x, y) makes it, ... got int.
     """
     if isinstance(tape, Tape):
         return
     about = " Its .at(column) is the tape of one column." if isinstance(tape, Columns) else ""
     raise TypeError(
-        f"{where}: expected a Tape, which backprop.record(net, loss)(params, state, x, y) makes, "
+        f"{where}: expected a Tape, as per_example.record(loss)(params, x, y) makes it, or backprop.record, "
         f"got {type(tape).__name__}.{about}"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -10,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxnn import backprop, losses, models
+from jaxnn import backprop, losses, models, per_example
 from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Relu
 from tests.backprop.checking import relative
 from tests.per_example.programs import LOSS, NETS, PROGRAMS, program, shapes
+from tests.per_example.recording.losses import make
 
 COUPLED = models.serial(Conv(4, 3), BatchNorm(), Relu, Flatten, Dropout(0.3), Dense(10))
 """Its batch statistics go over all devices, its dropout mask is that of the whole batch."""
@@ -46,6 +48,12 @@ def shapes_of_coupled() -> tuple[Any, ...]:
     return params, state, x, jax.ShapeDtypeStruct((N,), jnp.int32)
 
 
+def recorded_statistics(loss: Any, params: Any, state: Any, x: Any, y: Any) -> Any:
+    """Norms, which stay with their examples, and sums over all of them."""
+    tape = per_example.record(loss)(params, x, y)
+    return per_example.norms(tape), per_example.clipped_grad(tape, 0.5), per_example.variance(tape)
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     gaps, devices = {}, {}
@@ -57,6 +65,11 @@ def main() -> None:
                 devices[net] = len({str(shard.index) for shard in found.addressable_shards})
     arguments = jax.tree.map(lambda leaf: drawn(leaf, rng), shapes_of_coupled())
     vg, call = backprop.value_and_grad(COUPLED, LOSS, losses.l2(0.1)), {"key": jax.random.key(1)}
+    for name in ("attention", "scanned_blocks", "fallbacks"):
+        made = make(name, N)
+        f = functools.partial(recorded_statistics, made.loss)
+        gaps[f"recorded {name}"], found = differences(f, made.params, (), *made.data)
+        devices[f"recorded {name}"] = len({str(shard.index) for shard in found[0].addressable_shards})
     gaps["coupled"], _ = differences(vg, *arguments, **call)
     gaps["coupled, remat"], _ = differences(backprop.value_and_grad(COUPLED, LOSS, remat_every=2), *arguments, **call)
     print(json.dumps({"devices": jax.device_count(), "gaps": gaps, "devices of norms": devices}))

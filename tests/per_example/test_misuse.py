@@ -87,7 +87,7 @@ OF_A_TAPE = {
 
 @pytest.mark.parametrize("name", OF_A_TAPE)
 def test_what_is_no_tape(name: str) -> None:
-    with pytest.raises(TypeError, match=r"expected a Tape, which backprop\.record.*got tuple"):
+    with pytest.raises(TypeError, match=r"expected a Tape, as per_example\.record.*got tuple"):
         OF_A_TAPE[name](PARAMS)
     with pytest.raises(TypeError, match=r"got Columns\. Its \.at\(column\) is the tape of one column"):
         OF_A_TAPE[name](columns_of())

@@ -177,11 +177,13 @@ def test_inputs_sharded_over_eight_devices_give_the_same_numbers() -> None:
     """float64, 1e-12 of the largest entry: sums over examples are added in another order."""
     found = _sharded()
     assert found["devices"] == 8
-    assert len(found["gaps"]) == len(NETS) * len(PROGRAMS) + 2
+    assert len(found["gaps"]) == len(NETS) * len(PROGRAMS) + 5
     wrong = {name: off for name, off in found["gaps"].items() if not off <= 1e-12}
     assert not wrong
 
 
 @pytest.mark.slow
 def test_norms_of_sharded_examples_stay_where_their_examples_are() -> None:
-    assert _sharded()["devices of norms"] == dict.fromkeys(NETS, 8)
+    found = _sharded()["devices of norms"]
+    assert found == dict.fromkeys(found, 8)
+    assert {*NETS, "recorded attention", "recorded fallbacks"} <= set(found)

@@ -33,6 +33,7 @@ def taps_of(reading: Reading, around: Shape = ()) -> dict[int, Any]:
     """All taps, by the index of the equation; `around` are the axes in front of those of one example.
 
     Example:
+        >>> import jax
         >>> taps_of(Reading(jax.make_jaxpr(jnp.sin)(1.0).jaxpr))
         {}
     """
@@ -48,6 +49,7 @@ def run(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequenc
     """(results, what the uses of parameters saw, by the index of the equation).
 
     Example:
+        >>> import jax
         >>> run(Reading(jax.make_jaxpr(jnp.negative)(1.0).jaxpr), (), {}, [3.0])[0]
         [Array(-3., dtype=float32, weak_type=True)]
     """
@@ -80,6 +82,7 @@ def uses_of(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, U
     """For each site its parameter and the use, in the order of the equations; arrays (N, loops..., ...).
 
     Example:
+        >>> import jax
         >>> uses_of(Reading(jax.make_jaxpr(jnp.sin)(1.0).jaxpr), {}, {})
         []
     """
