@@ -23,6 +23,11 @@ and work under jit, vmap and scan.
 | `trace` | of the whole matrix |
 | `ntk` | the neural tangent kernel (N, M, C, D) |
 
+| differential privacy | |
+|---|---|
+| `poisson_batch`, `poisson_size` | Poisson-sampled batches of a fixed shape |
+| `dp_event` | what an accountant must know to tell epsilon and delta |
+
 `select` takes some layers of a tape, `over_microbatches` a batch in parts (so many examples, or so many bytes),
 `plan` shows how the norms are found, and which parameters of a recorded loss have no rule.
 
@@ -31,6 +36,7 @@ each other (batch normalization in training) leave single examples without a gra
 raise ValueError then.
 """
 
+from jaxnn.per_example.accounting import dp_event
 from jaxnn.per_example.clip import Clip, automatic, flat, psac
 from jaxnn.per_example.curvature import diag_fisher, diag_ggn, empirical_fisher_diag, ntk, trace
 from jaxnn.per_example.kronecker import Factors, kfac_expand, kfac_reduce
@@ -39,6 +45,7 @@ from jaxnn.per_example.moments import second_moment, snr, variance, variance_cen
 from jaxnn.per_example.noise import NoiseScale, no_noise, noise_scale
 from jaxnn.per_example.norms import norms, sq_norms, sq_norms_by_layer, sq_norms_by_parameter
 from jaxnn.per_example.plan import Plan, plan
+from jaxnn.per_example.poisson import poisson_batch, poisson_size
 from jaxnn.per_example.products import cosine, gram, jvp_examples
 from jaxnn.per_example.recording import record
 from jaxnn.per_example.select import select
@@ -55,6 +62,7 @@ __all__ = [
     "cosine",
     "diag_fisher",
     "diag_ggn",
+    "dp_event",
     "empirical_fisher_diag",
     "flat",
     "gram",
@@ -69,6 +77,8 @@ __all__ = [
     "ntk",
     "over_microbatches",
     "plan",
+    "poisson_batch",
+    "poisson_size",
     "psac",
     "record",
     "second_moment",

@@ -1,0 +1,87 @@
+"""What an accountant of differential privacy must know about a run of `dp_sgd`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxnn.checks import require_between, require_positive, require_positive_int
+
+
+def dp_event(
+    *,
+    noise_multiplier: float,
+    probability: float,
+    steps: int,
+    examples: int | None = None,
+    size: int | None = None,
+) -> Any:
+    """A run of `dp_sgd` with batches of `poisson_batch`, in the words of the package `dp_accounting`.
+
+    T times a Gaussian mechanism of multiplier sigma on a Poisson sample of probability q; with n and size, on a sample
+    that is cut to `size` by a random choice. It serves `jax_privacy`'s accounting and any accountant of
+    `dp_accounting`: `RdpAccountant` (Renyi divergences), or the tighter `PLDAccountant` (privacy loss distributions).
+    Neighbours are data sets of which one has an example more or less (ADD_OR_REMOVE_ONE) or zeroed out
+    (REPLACE_SPECIAL); with a cut only the latter.
+
+    Epochs of shuffled batches of fixed size: probability=1.0 and steps=epochs, for REPLACE_SPECIAL, no more.
+
+    Args:
+        noise_multiplier: sigma >= 0 of `dp_sgd`.
+        probability: q in (0, 1] of `poisson_batch`; batch_size is then q n.
+        steps: T >= 1.
+        examples, size: n and size of `poisson_batch`, both or neither. Neither where draws never overflow, but for the
+            probability of `poisson_size`.
+
+    Returns:
+        A `dp_accounting.DpEvent`.
+
+    Raises:
+        ImportError: `dp_accounting`, which jax-privacy brings, is not installed.
+        TypeError: not numbers.
+        ValueError: out of range, or only one of examples and size.
+
+    Reference:
+        Mironov, I., Talwar, K. & Zhang, L. (2019). Renyi differential privacy of the sampled Gaussian mechanism.
+        Balle, B. & Wang, Y.-X. (2018). Improving the Gaussian mechanism for differential privacy, theorem 8 (the exact
+        delta of one step without sampling).
+        Koskela, A., Jälkö, J. & Honkela, A. (2020). Computing tight differential privacy guarantees using FFT.
+
+    Example:
+        >>> import dp_accounting  # doctest: +SKIP
+        >>> settings = {"probability": 256 / 60_000, "steps": 10_000}
+        >>> event = dp_event(noise_multiplier=1.1, **settings)  # doctest: +SKIP
+        >>> accountant = dp_accounting.pld.PLDAccountant()  # doctest: +SKIP
+        >>> round(accountant.compose(event).get_epsilon(1e-5), 2)  # doctest: +SKIP
+        1.98
+        >>> round(  # the noise for epsilon = 1
+        ...     dp_accounting.calibrate_dp_mechanism(
+        ...         dp_accounting.pld.PLDAccountant, lambda s: dp_event(noise_multiplier=s, **settings), 1.0, 1e-5
+        ...     ),
+        ...     2,
+        ... )  # doctest: +SKIP
+        1.75
+    """
+    where = "dp_event"
+    require_between(where, "noise_multiplier", noise_multiplier, 0, math.inf, open_high=True)
+    require_positive(where, "probability", probability)
+    require_between(where, "probability", probability, 0, 1)
+    steps = require_positive_int(where, "steps", steps)
+    if (examples is None) != (size is None):
+        raise ValueError(f"{where}: a draw cut to size needs examples and size, got {examples=}, {size=}.")
+    try:
+        import dp_accounting as accounting
+    except ImportError as error:
+        raise ImportError(
+            f"{where}: needs the package dp_accounting, which jax-privacy brings: pip install 'jaxnn[privacy]'."
+        ) from error
+    if examples is None or size is None:
+        gaussian = accounting.GaussianDpEvent(float(noise_multiplier))
+        return accounting.SelfComposedDpEvent(accounting.PoissonSampledDpEvent(float(probability), gaussian), steps)
+    cut = accounting.TruncatedSubsampledGaussianDpEvent(
+        dataset_size=require_positive_int(where, "examples", examples),
+        sampling_probability=float(probability),
+        truncated_batch_size=require_positive_int(where, "size", size),
+        noise_multiplier=float(noise_multiplier),
+    )
+    return accounting.SelfComposedDpEvent(cut, steps)
