@@ -25,6 +25,8 @@ and work under jit, vmap and scan.
 
 | differential privacy | |
 |---|---|
+| `dp_sgd` (`PrivateState`, `PrivateReport`) | a training step: clip, sum, blur, divide, any optimizer |
+| `private_grad`, `add_noise` | the gradient of such a step; the noise alone |
 | `poisson_batch`, `poisson_size` | Poisson-sampled batches of a fixed shape |
 | `dp_event` | what an accountant must know to tell epsilon and delta |
 
@@ -46,6 +48,7 @@ from jaxnn.per_example.noise import NoiseScale, no_noise, noise_scale
 from jaxnn.per_example.norms import norms, sq_norms, sq_norms_by_layer, sq_norms_by_parameter
 from jaxnn.per_example.plan import Plan, plan
 from jaxnn.per_example.poisson import poisson_batch, poisson_size
+from jaxnn.per_example.private import PrivateReport, PrivateState, add_noise, dp_sgd, private_grad
 from jaxnn.per_example.products import cosine, gram, jvp_examples
 from jaxnn.per_example.recording import record
 from jaxnn.per_example.select import select
@@ -56,6 +59,9 @@ __all__ = [
     "Factors",
     "NoiseScale",
     "Plan",
+    "PrivateReport",
+    "PrivateState",
+    "add_noise",
     "automatic",
     "clipped_grad",
     "clipped_grad_by_layer",
@@ -63,6 +69,7 @@ __all__ = [
     "diag_fisher",
     "diag_ggn",
     "dp_event",
+    "dp_sgd",
     "empirical_fisher_diag",
     "flat",
     "gram",
@@ -79,6 +86,7 @@ __all__ = [
     "plan",
     "poisson_batch",
     "poisson_size",
+    "private_grad",
     "psac",
     "record",
     "second_moment",

@@ -1,0 +1,365 @@
+"""Differentially private training: every example's gradient clipped, the sum blurred once.
+
+    g~ = (sum_i w_i c(n_i) g_i + sigma C z) / L,   n_i = |g_i|,   |c(n)| n <= C,   z standard normal
+
+C bounds what one example can add to the sum, sigma is the noise multiplier, L the EXPECTED batch size: a number fixed
+beforehand, since how many examples a random batch holds is itself private.
+
+What this gives. A step is a Gaussian mechanism of multiplier sigma, for adding, removing or zeroing out one example
+(sensitivity C; where one is REPLACED by another it is 2C, and the multiplier sigma / 2). What is made from g~ alone, by
+any optimizer, schedule or averaging, is as private as g~. The (epsilon, delta) of a whole run is not known here: an
+accountant finds it from sigma, the number of steps, and the way in which batches were drawn (`dp_event`).
+
+What this does not give:
+
+- Sampling. Accounts of subsampled steps hold for batches drawn as they suppose: each example on its own with one
+  probability (`poisson_batch`; adding, removing, zeroing out), or a uniform subset of fixed size (replacing). An epoch
+  of shuffled batches is neither: its only simple account is one unsampled step for each EPOCH (zeroing out).
+- Arithmetic. z is drawn in float32 or float64: the low bits of g~ tell about the sum (Mironov 2012), the largest
+  |z| in float32 is about 5.4, and `jax.random` is no cryptographic generator. Keys must be secret and used once.
+- Reports. Losses, norms and aux outputs of a step, the batch's indices and whether a draw overflowed are NOT private.
+- Choices. Settings tuned on the private data, early stopping and a published validation score all leak.
+- Coupled examples. Batch normalization in training raises; a loss that looks at other examples in any other way (a
+  weight that depends on them, a shared statistic in the data) breaks the bound unseen.
+- Regularizers. Within an example's loss they are clipped with it; add their gradient to g~, or decay weights in the
+  optimizer. An optimizer that needs the loss (`value`) is not served: the loss is not private.
+
+An example whose gradient is NaN or infinite, and parameters that make all of them so, add nothing: g~ is then noise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.checks import (
+    concrete_number,
+    require_between,
+    require_floating,
+    require_function,
+    require_key,
+    require_positive,
+    require_positive_int,
+)
+from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide
+from jaxnn.optim import apply_updates
+from jaxnn.optim.base import call_update, dtypes_of
+from jaxnn.per_example.clip import Clip, flat
+from jaxnn.per_example.microbatch import over_microbatches
+from jaxnn.per_example.select import require_tape
+from jaxnn.per_example.sums import clipped_grad
+from jaxnn.tape import Tape
+from jaxnn.types import Array, Key, Params, PyTree, Scalar
+
+
+class PrivateState(NamedTuple):
+    """What a private step changes: begin with `PrivateState(params, opt.init(params))`."""
+
+    params: Params
+    opt_state: Any
+
+
+class PrivateReport(NamedTuple):
+    """What a step saw of each example; none of it is private, and padding has entries too.
+
+    Attributes:
+        losses: (N,).
+        norms: (N,), of the gradients before clipping.
+        aux: trees of arrays (N, ...), None where the recorder returns none.
+    """
+
+    losses: Array
+    norms: Array
+    aux: PyTree
+
+
+def dp_sgd(
+    recorder: Callable[..., Any],
+    opt: Any,
+    *,
+    clip: Scalar | Clip,
+    noise_multiplier: Scalar,
+    batch_size: Scalar,
+    bound: Scalar | None = None,
+    microbatch_size: int | None = None,
+) -> Callable[..., tuple[PrivateState, PrivateReport]]:
+    """A step of differentially private training: any optimizer on the gradient of `private_grad`.
+
+        params <- params + u,   (u, opt_state) = opt.update(g~, opt_state, params)
+
+    The step is a pure function, to be compiled or scanned by the user. What it guarantees, and what not: see the top of
+    this module.
+
+    Args:
+        recorder: as for `private_grad`: `per_example.record(loss)`.
+        opt: an optimizer of `jaxnn.optim`, or of optax. Its update is given g~ and nothing of the batch besides.
+        clip, noise_multiplier, batch_size, bound, microbatch_size: as for `private_grad`.
+
+    Returns:
+        `step(state, *data, key, weights=None) -> (state, report)`: state a `PrivateState`, report a `PrivateReport` of
+        what is NOT private; data, key and weights as for `private_grad`.
+
+    Raises:
+        TypeError: recorder no function, opt no optimizer, settings no numbers.
+        ValueError: settings out of range; later, data or weights that do not fit.
+
+    Reference:
+        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
+        with differential privacy, algorithm 1.
+
+    Example:
+        >>> from jaxnn import optim, per_example
+        >>> x, y, key = jnp.ones((100, 3)), jnp.ones(100), jax.random.key(0)
+        >>> loss = lambda params, x, y: (jnp.vdot(params, x) - y) ** 2
+        >>> opt = optim.adam(0.1)
+        >>> step = dp_sgd(per_example.record(loss), opt, clip=1.0, noise_multiplier=1.1, batch_size=20)
+        >>> def one(state, key):
+        ...     for_batch, for_noise = jax.random.split(key)
+        ...     indices, weights = per_example.poisson_batch(for_batch, 100, 0.2, 60)
+        ...     return step(state, x[indices], y[indices], key=for_noise, weights=weights)
+        >>> state = PrivateState(jnp.zeros(3), opt.init(jnp.zeros(3)))
+        >>> state, report = jax.jit(lambda state: jax.lax.scan(one, state, jax.random.split(key, 5)))(state)
+        >>> state.params.shape, report.norms.shape
+        ((3,), (5, 60))
+    """
+    if not (hasattr(opt, "init") and hasattr(opt, "update")):
+        raise TypeError(f"dp_sgd: opt must be an optimizer, such as optim.adam(1e-3), got {opt!r}.")
+    gradient = _private_grad("dp_sgd", recorder, clip, noise_multiplier, batch_size, bound, microbatch_size)
+
+    def step(
+        state: PrivateState, *data: PyTree, key: Key, weights: Array | None = None
+    ) -> tuple[PrivateState, PrivateReport]:
+        params, opt_state = state
+        grads, report = gradient(params, *data, key=key, weights=weights)
+        # The batch's loss must not reach the optimizer: what it made of it would not be covered by the noise.
+        updates, opt_state = call_update(opt, grads, opt_state, params, {"grad": grads})
+        return PrivateState(apply_updates(params, updates), opt_state), report
+
+    return step
+
+
+def private_grad(
+    recorder: Callable[..., Any],
+    *,
+    clip: Scalar | Clip,
+    noise_multiplier: Scalar,
+    batch_size: Scalar,
+    bound: Scalar | None = None,
+    microbatch_size: int | None = None,
+) -> Callable[..., tuple[Params, PrivateReport]]:
+    """The private mean gradient g~ = (sum_i w_i c(n_i) g_i + sigma C z) / L.
+
+    Sums and noise are float32 (float64), for parameters in half precision too; g~ is cast once, at the end. Every
+    array has noise of its own key. The noise is added once, to the sum over all microbatches, also where the batch is
+    empty.
+
+    Args:
+        recorder: `(params, *data) -> Tape`, or `(Tape, aux)`: `per_example.record(loss)` of the loss of ONE example,
+            or `lambda params, x, y: backprop.record(net, loss)(params, state, x, y)`.
+        clip: C >= 0, or a function from norms (N,) to factors (N,) such as `automatic(C)`; that function's factors are
+            cut to |c| <= C / n, so that the bound holds whatever it returns.
+        noise_multiplier: sigma >= 0; sigma C is the standard deviation of the noise of the SUM. With 0 nothing is
+            private.
+        batch_size: L > 0, the expected batch size: sampling probability times examples for Poisson sampling, N for
+            batches of fixed size.
+        bound: C of a clip function; not with a number.
+        microbatch_size: examples that are recorded at a time; None records the whole batch.
+
+    C, sigma and L may be traced.
+
+    Returns:
+        `gradient(params, *data, key, weights=None) -> (g~, report)`. data: trees of arrays (N, ...), N >= 1, one row
+        for each example. key: a typed key, a new one for each step. weights: (N,), 1 for an example and 0 for padding,
+        whose rows may hold anything, NaN too; traced weights are cut to [0, 1]. g~: like params, in their dtypes.
+        report: a `PrivateReport` of what is NOT private.
+
+    Raises:
+        TypeError: recorder no function, settings no numbers, a key that is not typed.
+        ValueError: settings out of range; noise with an infinite C; a clip function without bound; a batch without
+            rows; weights of another shape or, if known, outside [0, 1]; layers that couple examples.
+
+    Reference:
+        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
+        with differential privacy, algorithm 1 (there L is the lot size, q N).
+        Mironov, I. (2012). On significance of the least significant bits for differential privacy.
+
+    Example:
+        >>> from jaxnn import per_example
+        >>> loss = lambda params, x: jnp.vdot(params, x)
+        >>> gradient = private_grad(per_example.record(loss), clip=1.0, noise_multiplier=0.0, batch_size=2)
+        >>> x = jnp.array([[3.0, 4.0], [0.0, 0.5], [jnp.nan, 1.0]])
+        >>> gradient(jnp.zeros(2), x, key=jax.random.key(0))[0]
+        Array([0.3 , 0.65], dtype=float32)
+    """
+    return _private_grad("private_grad", recorder, clip, noise_multiplier, batch_size, bound, microbatch_size)
+
+
+def _private_grad(
+    where: str,
+    recorder: Callable[..., Any],
+    clip: Scalar | Clip,
+    noise_multiplier: Scalar,
+    batch_size: Scalar,
+    bound: Scalar | None,
+    microbatch_size: int | None,
+) -> Callable[..., tuple[Params, PrivateReport]]:
+    require_function(where, "recorder", recorder, "per_example.record(loss)", optional=False)
+    require_between(where, "noise_multiplier", noise_multiplier, 0, math.inf, open_high=True)
+    require_positive(where, "batch_size", batch_size)
+    if microbatch_size is not None:
+        require_positive_int(where, "microbatch_size", microbatch_size)
+    most = _bound(where, clip, bound)
+    if concrete_number(most) == math.inf and concrete_number(noise_multiplier) != 0:
+        raise ValueError(
+            f"{where}: no noise hides a gradient without bound; give a finite clip, or noise_multiplier=0."
+        )
+    factors_of = _within(where, clip if callable(clip) else flat(clip), most)
+
+    def gradient(params: Params, *data: PyTree, key: Key, weights: Array | None = None) -> tuple[Params, PrivateReport]:
+        require_key(where, key)
+        shares = _shares(where, weights, data)
+
+        def part(shares: Array, *data: PyTree) -> tuple[PyTree, PrivateReport]:
+            recorded = recorder(params, *data)
+            tape, aux = recorded if isinstance(recorded, tuple) else (recorded, None)
+            require_tape(where, tape)
+            if tape.examples != shares.shape[0]:
+                raise ValueError(
+                    f"{where}: got a tape of {tape.examples} examples from {shares.shape[0]} rows of data."
+                )
+            sums, norms = clipped_grad(
+                widened(tape), lambda n: jnp.where(shares > 0, shares.astype(n.dtype) * factors_of(n), 0)
+            )
+            return sums, PrivateReport(tape.losses, norms, aux)
+
+        # A sum for each microbatch, the noise for their sum only: it would be drawn too often otherwise.
+        whole = (shares, *data)
+        sums, report = part(*whole) if microbatch_size is None else over_microbatches(part, whole, microbatch_size)
+        expected, got = (_places(tree) for tree in (params, sums))
+        if got != expected:
+            raise ValueError(
+                f"{where}: the recorder must take the parameters first and record them, got a tape of {got} for "
+                f"parameters {expected}."
+            )
+        # Without noise C may be infinite, and 0 times it would be NaN.
+        deviation = jnp.where(jnp.equal(noise_multiplier, 0), 0.0, noise_multiplier * jnp.maximum(most, 0.0))
+        mean = jax.tree.map(lambda s: s / jnp.asarray(batch_size, s.dtype), add_noise(key, sums, deviation))
+        return dtypes_of(mean, params), report
+
+    return gradient
+
+
+def add_noise(key: Key, tree: PyTree, deviation: Scalar) -> PyTree:
+    """x + deviation z at every array, z standard normal and independent, from one key for each array.
+
+    Args:
+        key: typed random key; secret, and used for nothing else.
+        tree: of floating arrays, such as a sum of clipped gradients.
+        deviation: standard deviation >= 0, the noise multiplier times the sensitivity of the tree; may be traced.
+
+    Returns:
+        The tree in the accumulation dtype (float32, float64), so that noise is not rounded to half precision before
+        the sum is divided.
+
+    Raises:
+        TypeError: a key that is not typed; arrays that are not floating.
+        ValueError: deviation negative or infinite, if known.
+
+    Reference:
+        Dwork, C. & Roth, A. (2014). The algorithmic foundations of differential privacy, theorem 3.22 (the Gaussian
+        mechanism).
+
+    Example:
+        >>> add_noise(jax.random.key(0), {"w": jnp.ones(2, jnp.bfloat16)}, 0.0)
+        {'w': Array([1., 1.], dtype=float32)}
+    """
+    require_key("add_noise", key)
+    require_between("add_noise", "deviation", deviation, 0, math.inf, open_high=True)
+    leaves, structure = jax.tree.flatten(tree)
+
+    def noisy(key: Key, x: Array) -> Array:
+        require_floating("add_noise", "each array", jnp.result_type(x), "Its noise would be rounded away.")
+        wide = accumulate(jnp.asarray(x))
+        return wide + jnp.asarray(deviation, wide.dtype) * jax.random.normal(key, wide.shape, wide.dtype)
+
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(structure, [noisy(keys[i], x) for i, x in enumerate(leaves)])
+
+
+def widened(tape: Tape) -> Tape:
+    """The tape whose sums come out in the accumulation dtypes, to be added up or blurred before they are rounded.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> half = dataclasses.replace(sample_tape(), leaves=(jax.ShapeDtypeStruct((1,), jnp.bfloat16),))
+        >>> widened(half).leaves[0].dtype
+        dtype('float32')
+    """
+    leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, accumulation_dtype(leaf.dtype)) for leaf in tape.leaves)
+    return dataclasses.replace(tape, leaves=leaves)
+
+
+def _bound(where: str, clip: Scalar | Clip, bound: Scalar | None) -> Scalar:
+    """C, the largest norm that clipping leaves, from a number or beside a function."""
+    if not callable(clip):
+        if bound is not None:
+            raise ValueError(f"{where}: a number clip={clip} is the bound itself; bound is for a clip function.")
+        require_between(where, "clip", clip, 0, math.inf)
+        return clip
+    if bound is None:
+        raise ValueError(
+            f"{where}: a clip function needs bound=C, the largest norm that it leaves, by which the noise is scaled; "
+            "for automatic(C) and psac(C) it is C."
+        )
+    require_between(where, "bound", bound, 0, math.inf)
+    return bound
+
+
+def _within(where: str, clip: Clip, bound: Scalar) -> Clip:
+    """The clip function's factors, cut to |c| <= C / n: a guarantee that is not left to the function."""
+
+    def factors(norms: Array) -> Array:
+        given = clip(norms)
+        if jnp.shape(given) != norms.shape:
+            raise ValueError(
+                f"{where}: the clip function must map norms {norms.shape} to factors {norms.shape}, got shape "
+                f"{jnp.shape(given)}."
+            )
+        most = safe_divide(jnp.maximum(jnp.asarray(bound, norms.dtype), 0), norms)
+        return jnp.where(jnp.isnan(given), 0, jnp.clip(given, -most, most))
+
+    return factors
+
+
+def _places(tree: PyTree) -> list[str]:
+    """The paths of all leaves; what is left out of training, None, counts as one."""
+    places = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None)
+    return [jax.tree_util.keystr(path) for path, _ in places]
+
+
+def _shares(where: str, weights: Array | None, data: tuple[PyTree, ...]) -> Array:
+    """One weight in [0, 1] for each row, float32."""
+    lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(data)}
+    if len(lengths) != 1 or lengths <= {(), (0,)}:
+        raise ValueError(
+            f"{where}: data must be arrays (N, ...) of one N >= 1, got shapes "
+            f"{[jnp.shape(x) for x in jax.tree.leaves(data)]}. Pad a batch, an empty one too, with rows of weight 0; "
+            "what all examples share belongs into the recorder."
+        )
+    shape = lengths.pop()
+    if weights is None:
+        return jnp.ones(shape, jnp.float32)
+    if jnp.shape(weights) != shape:
+        raise ValueError(
+            f"{where}: weights must have one entry for each of {shape[0]} rows, shape {shape}, got "
+            f"{jnp.shape(weights)}."
+        )
+    shares = jnp.asarray(weights).astype(jnp.float32)
+    if not isinstance(shares, jax.core.Tracer) and not bool(jnp.all((shares >= 0) & (shares <= 1))):
+        raise ValueError(f"{where}: weights must be 1 for an example and 0 for padding, got {weights}.")
+    return jnp.where(shares > 0, jnp.minimum(shares, 1), 0)  # NaN is not > 0
