@@ -29,6 +29,7 @@ and work under jit, vmap and scan.
 | `private_grad`, `add_noise` | the gradient of such a step; the noise alone |
 | `poisson_batch`, `poisson_size` | Poisson-sampled batches of a fixed shape |
 | `dp_event` | what an accountant must know to tell epsilon and delta |
+| `clipped_grad_of` | clipped sums of any function, with the arguments of `jax_privacy.clipped_grad` |
 
 `select` takes some layers of a tape, `over_microbatches` a batch in parts (so many examples, or so many bytes),
 `plan` shows how the norms are found, and which parameters of a recorded loss have no rule.
@@ -48,6 +49,7 @@ from jaxnn.per_example.noise import NoiseScale, no_noise, noise_scale
 from jaxnn.per_example.norms import norms, sq_norms, sq_norms_by_layer, sq_norms_by_parameter
 from jaxnn.per_example.plan import Plan, plan
 from jaxnn.per_example.poisson import poisson_batch, poisson_size
+from jaxnn.per_example.privacy_api import clipped_grad_of
 from jaxnn.per_example.private import PrivateReport, PrivateState, add_noise, dp_sgd, private_grad
 from jaxnn.per_example.products import cosine, gram, jvp_examples
 from jaxnn.per_example.recording import record
@@ -65,6 +67,7 @@ __all__ = [
     "automatic",
     "clipped_grad",
     "clipped_grad_by_layer",
+    "clipped_grad_of",
     "cosine",
     "diag_fisher",
     "diag_ggn",

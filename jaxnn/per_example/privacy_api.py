@@ -1,0 +1,277 @@
+"""The sum of clipped gradients of a function, with the arguments of `jax_privacy.clipped_grad`, from a tape."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.checks import concrete_number, require_between, require_function, require_positive, require_positive_int
+from jaxnn.numerics import safe_divide
+from jaxnn.per_example.clip import Clip, flat
+from jaxnn.per_example.microbatch import over_microbatches
+from jaxnn.per_example.norms import norms as norms_of
+from jaxnn.per_example.private import widened
+from jaxnn.per_example.recording import record
+from jaxnn.per_example.sums import clipped_grad, materialize
+from jaxnn.tape import Tape, Whole
+from jaxnn.types import Array, DType, PyTree, Scalar
+
+WHERE = "clipped_grad_of"
+NEIGHBOURS = {"ADD_OR_REMOVE_ONE": 1, "REPLACE_SPECIAL": 1, "REPLACE_ONE": 2}
+"""How many bounds the sum moves between neighbours, by the names of `dp_accounting.NeighboringRelation`."""
+
+
+class Aux(NamedTuple):
+    """What `clipped_grad_of` returns of each example beside the sum; NOT private.
+
+    Attributes:
+        values: (N,) of the function, or None.
+        grad_norms: (N,), float32 (float64), of the gradients before transformation and clipping, or None.
+        aux: trees of arrays (N, ...), or None.
+    """
+
+    values: Array | None
+    grad_norms: Array | None
+    aux: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class ClippedGrad:
+    """A function whose result (the first of a pair if `has_aux`) moves by at most a bound where one example changes.
+
+    Attributes:
+        fun: the function; calling this calls it.
+        l2_norm_bound: the largest L2 norm of what one example adds.
+        has_aux: whether it returns a pair (sum, Aux).
+    """
+
+    fun: Callable[..., Any]
+    l2_norm_bound: Scalar
+    has_aux: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fun(*args, **kwargs)
+
+    def sensitivity(self, neighboring_relation: Any = "REPLACE_SPECIAL") -> Scalar:
+        """The L2 sensitivity of the sum: the bound for adding, removing or zeroing out an example, twice it for
+        replacing one.
+
+        Args:
+            neighboring_relation: a `dp_accounting.NeighboringRelation`, or its name.
+
+        Raises:
+            ValueError: another one.
+        """
+        name = getattr(neighboring_relation, "name", neighboring_relation)
+        if name not in NEIGHBOURS:
+            raise ValueError(f"sensitivity: expected one of {list(NEIGHBOURS)}, got {neighboring_relation!r}.")
+        return NEIGHBOURS[name] * self.l2_norm_bound
+
+
+def _same(tree: PyTree) -> PyTree:
+    """No transformation: recognized as such, since only others need the gradients themselves."""
+    return tree
+
+
+def clipped_grad_of(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    l2_clip_norm: Scalar,
+    rescale_to_unit_norm: bool = False,
+    normalize_by: float = 1.0,
+    batch_argnums: int | Sequence[int] = 1,
+    keep_batch_dim: bool = True,
+    return_values: bool = False,
+    return_grad_norms: bool = False,
+    pre_clipping_transform: Callable[[PyTree], PyTree] = _same,
+    microbatch_size: int | None = None,
+    nan_safe: bool = True,
+    dtype: DType | None = None,
+    prng_argnum: int | None = None,
+    spmd_axis_name: str | None = None,
+) -> ClippedGrad:
+    """1/b sum_i min(1, C / |g_i|) g_i of any function: in the place of `jax_privacy.clipped_grad`, at a tape's price.
+
+        sum_i min(1 / C, 1 / |g_i|) g_i   with rescale_to_unit_norm, g_i / |g_i| for C = 0
+
+    The arguments have the names, order and defaults of jax-privacy 2.0; what differs:
+
+    - An example whose gradient is not finite adds nothing at all; there its finite entries still count.
+    - Sums run in float32 (float64) and are cast once, so that half precision neither overflows nor loosens the bound;
+      norms are in those dtypes too.
+    - microbatch_size need not divide N, and microbatches of padding are computed like others.
+    - With nan_safe=False an example whose norm is not finite makes the sum NaN in all entries.
+
+    Args:
+        fun: `fun(*args, **kwargs)` -> a scalar, or (scalar, aux); the loss of one example, or of one group.
+        argnums: the arguments to differentiate for, without axis of examples; an int, or several for a tuple of trees.
+        has_aux: whether fun returns a pair.
+        l2_clip_norm: C >= 0, may be infinite or traced.
+        rescale_to_unit_norm: divide by C, so that it does not scale the learning rate (De et al. 2022).
+        normalize_by: b > 0, such as the expected batch size.
+        batch_argnums: the arguments whose arrays have a leading axis of N examples.
+        keep_batch_dim: pass each example to fun with a leading axis of 1, as a batch of one. False passes it without:
+            for the loss of one example, or for a GROUP of examples (a user's, N groups of K) clipped as one unit.
+        return_values, return_grad_norms: also return fun's values, and the norms before clipping.
+        pre_clipping_transform: gradients of one example -> a tree of arrays, which is clipped and summed in their
+            place. Needs the gradients themselves: the memory of N of them.
+        microbatch_size: examples computed at a time, one microbatch after the other.
+        nan_safe: whether the bound must hold where gradients are not finite.
+        dtype: of the sum; None for those of the gradients.
+        prng_argnum: an argument that holds typed keys, each split into N, one for each example.
+        spmd_axis_name: accepted and not used: it places the examples of a vmap on a mesh, and changes no number.
+
+    Returns:
+        A `ClippedGrad`. Called with the arguments of fun, and `is_padding_example=` (N,) bool for rows that count
+        nothing (whatever they hold), it returns the sum, or (sum, `Aux`) if has_aux, return_values or
+        return_grad_norms; other keyword arguments have a leading axis N too. With keep_batch_dim, aux arrays
+        (N, 1, ...) come as (N, ...).
+
+    Raises:
+        TypeError: fun no function, settings no numbers.
+        ValueError: C negative, if known; normalize_by not > 0; argnums and batch_argnums that overlap or are negative;
+            later, missing arguments, arrays of different N, no example.
+
+    Reference:
+        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
+        with differential privacy, algorithm 1.
+        De, S., Berrada, L., Hayes, J., Smith, S. L. & Balle, B. (2022). Unlocking high-accuracy differentially private
+        image classification through scale (dividing by C).
+
+    Example:
+        >>> loss = lambda params, x: 0.5 * jnp.sum((x - params) ** 2)
+        >>> clipped = clipped_grad_of(loss, l2_clip_norm=1.0, keep_batch_dim=False, return_grad_norms=True)
+        >>> sums, aux = clipped(jnp.zeros(2), jnp.array([[3.0, 4.0], [0.0, 0.5]]))
+        >>> sums, aux.grad_norms, clipped.sensitivity()
+        (Array([-0.6, -1.3], dtype=float32), Array([5. , 0.5], dtype=float32), 1.0)
+    """
+    require_function(WHERE, "fun", fun, "loss(params, batch)", optional=False)
+    require_function(WHERE, "pre_clipping_transform", pre_clipping_transform, "lambda grads: grads", optional=False)
+    require_between(WHERE, "l2_clip_norm", l2_clip_norm, 0, math.inf)
+    require_positive(WHERE, "normalize_by", normalize_by)
+    if microbatch_size is not None:
+        require_positive_int(WHERE, "microbatch_size", microbatch_size)
+    batched = _places(argnums, batch_argnums)
+    mapped = batched if prng_argnum is None else (*batched, prng_argnum)
+    nums = argnums if isinstance(argnums, int) else tuple(argnums)
+    returns_aux = has_aux or return_values or return_grad_norms
+    factors = _factors(l2_clip_norm, rescale_to_unit_norm)
+
+    def part(
+        rest: list[Any], like: PyTree, padding: Array, batch: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[PyTree, Aux]:
+        """The sum over one microbatch, in the accumulation dtype, and what is returned of its examples."""
+        args = _merged(rest, mapped, batch)
+        axes = tuple(0 if i in mapped else None for i in range(len(args)))
+
+        def one(*args: Any) -> Any:
+            *args_of_one, named_of_one = args
+            if keep_batch_dim:
+                for i in batched:
+                    args_of_one[i] = jax.tree.map(lambda x: x[None], args_of_one[i])
+            return fun(*args_of_one, **named_of_one)
+
+        recorded = record(one, argnums=nums, in_axes=(*axes, 0), has_aux=has_aux)(*args, named)
+        tape, aux = recorded if has_aux else (recorded, None)
+        tape, losses, before = widened(tape), tape.losses, None
+        if pre_clipping_transform is not _same:
+            before = norms_of(tape) if return_grad_norms else None
+            tape = _transformed(tape, pre_clipping_transform, like)
+        sums, norms = clipped_grad(tape, lambda n: jnp.where(padding, 0, factors(n)))
+        if not nan_safe:
+            bad = jnp.any(~padding & ~jnp.isfinite(norms))
+            sums = jax.tree.map(lambda s: jnp.where(bad, jnp.nan, s), sums)
+        if keep_batch_dim:
+            aux = jax.tree.map(lambda a: a.squeeze(1) if a.ndim > 1 and a.shape[1] == 1 else a, aux)
+        shown = norms if before is None else before
+        return sums, Aux(losses if return_values else None, shown if return_grad_norms else None, aux)
+
+    def clipped(*args: Any, is_padding_example: Array | None = None, **named: Any) -> Any:
+        n = _examples(args, batched, named)
+        padding = jnp.zeros(n, bool) if is_padding_example is None else jnp.asarray(is_padding_example, bool)
+        if padding.shape != (n,):
+            raise ValueError(f"{WHERE}: is_padding_example must have shape ({n},), got {padding.shape}.")
+        split = list(args)
+        if prng_argnum is not None:
+            split[prng_argnum] = jax.tree.map(lambda key: jax.random.split(key, n), args[prng_argnum])
+        data = (padding, tuple(split[i] for i in mapped), named)
+        like = jax.eval_shape(_same, args[nums] if isinstance(nums, int) else tuple(args[i] for i in nums))
+        of_part = functools.partial(part, split, like)
+        sums, aux = of_part(*data) if microbatch_size is None else over_microbatches(of_part, data, microbatch_size)
+        like = jax.eval_shape(pre_clipping_transform, like)
+        # Cast at the very end: microbatches added up in half precision would lose the small ones.
+        sums = jax.tree.map(
+            lambda s, g: (s / jnp.asarray(normalize_by, s.dtype)).astype(g.dtype if dtype is None else dtype),
+            sums,
+            like,
+        )
+        return (sums, aux) if returns_aux else sums
+
+    bound = (1.0 if rescale_to_unit_norm else l2_clip_norm) / normalize_by
+    return ClippedGrad(clipped, bound, returns_aux)
+
+
+def _factors(bound: Scalar, rescale: bool) -> Clip:
+    """min(1, C / n), or that divided by C; a traced C < 0 counts as 0."""
+    most = bound if concrete_number(bound) is not None else jnp.maximum(bound, 0)
+    if not rescale:
+        return flat(most)
+    return lambda n: safe_divide(jnp.ones((), n.dtype), jnp.maximum(jnp.asarray(most, n.dtype), n))
+
+
+def _transformed(tape: Tape, transform: Callable[[PyTree], PyTree], like: PyTree) -> Tape:
+    """A tape of what the transform makes of each example's gradients, in the dtypes that they have without a tape."""
+    grads = jax.tree.map(lambda g, p: g.astype(p.dtype), materialize(tape), like)
+    structure: Any
+    places, structure = jax.tree.flatten_with_path(jax.vmap(transform)(grads))
+    whole = dataclasses.replace(
+        tape,
+        uses=tuple((Whole(g),) for _, g in places),
+        paths=tuple(jax.tree_util.keystr(path) for path, _ in places),
+        structure=structure,
+        leaves=tuple(jax.ShapeDtypeStruct(g.shape[1:], g.dtype) for _, g in places),
+    )
+    return widened(whole)
+
+
+def _places(argnums: int | Sequence[int], batch_argnums: int | Sequence[int]) -> tuple[int, ...]:
+    """The arguments with examples, checked against those to differentiate for."""
+    nums, batched = ((n,) if isinstance(n, int) else tuple(n) for n in (argnums, batch_argnums))
+    if not nums or not batched:
+        raise ValueError(f"{WHERE}: argnums and batch_argnums must name an argument, got {nums} and {batched}.")
+    if min(nums + batched) < 0 or set(nums) & set(batched):
+        raise ValueError(
+            f"{WHERE}: argnums and batch_argnums must be >= 0 and have none in common, since what is differentiated "
+            f"for has no axis of examples; got {nums} and {batched}."
+        )
+    return batched
+
+
+def _merged(args: Sequence[Any], places: tuple[int, ...], values: tuple[Any, ...]) -> list[Any]:
+    """The arguments with others in some places."""
+    merged = list(args)
+    for place, value in zip(places, values, strict=True):
+        merged[place] = value
+    return merged
+
+
+def _examples(args: tuple[Any, ...], batched: tuple[int, ...], named: dict[str, Any]) -> int:
+    """N, of all arrays that have an axis of examples."""
+    if len(args) <= max(batched):
+        raise ValueError(f"{WHERE}: batch_argnums are {batched}, but there are {len(args)} positional arguments.")
+    arrays = jax.tree.leaves(([args[i] for i in batched], named))
+    lengths = {jnp.shape(x)[:1] for x in arrays}
+    if len(lengths) != 1 or lengths <= {(), (0,)}:
+        raise ValueError(
+            f"{WHERE}: what batch_argnums name (and keyword arguments) must be arrays (N, ...) of one N >= 1, got "
+            f"shapes {[jnp.shape(x) for x in arrays]}."
+        )
+    return int(lengths.pop()[0])
