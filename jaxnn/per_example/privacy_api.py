@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxnn.checks import concrete_number, require_between, require_function, require_positive, require_positive_int
 from jaxnn.numerics import safe_divide
 from jaxnn.per_example.clip import Clip, flat
+from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.norms import norms as norms_of
 from jaxnn.per_example.private import widened
@@ -107,6 +108,8 @@ def clipped_grad_of(
     - An example whose gradient is not finite adds nothing at all; there its finite entries still count.
     - Sums run in float32 (float64) and are cast once, so that half precision neither overflows nor loosens the bound;
       norms are in those dtypes too.
+    - Norms are taken with a margin for rounding (`margin.safe_norms`): factors are smaller by 1e-6 to 1e-3 in float32,
+      and much smaller where the terms of a gradient cancel so far that its norm cannot be told.
     - microbatch_size need not divide N, and microbatches of padding are computed like others.
     - With nan_safe=False an example whose norm is not finite makes the sum NaN in all entries.
 
@@ -150,8 +153,8 @@ def clipped_grad_of(
         >>> loss = lambda params, x: 0.5 * jnp.sum((x - params) ** 2)
         >>> clipped = clipped_grad_of(loss, l2_clip_norm=1.0, keep_batch_dim=False, return_grad_norms=True)
         >>> sums, aux = clipped(jnp.zeros(2), jnp.array([[3.0, 4.0], [0.0, 0.5]]))
-        >>> sums, aux.grad_norms, clipped.sensitivity()
-        (Array([-0.6, -1.3], dtype=float32), Array([5. , 0.5], dtype=float32), 1.0)
+        >>> [f"{s:.2f}" for s in sums], aux.grad_norms, clipped.sensitivity()
+        (['-0.60', '-1.30'], Array([5. , 0.5], dtype=float32), 1.0)
     """
     require_function(WHERE, "fun", fun, "loss(params, batch)", optional=False)
     require_function(WHERE, "pre_clipping_transform", pre_clipping_transform, "lambda grads: grads", optional=False)
@@ -185,7 +188,7 @@ def clipped_grad_of(
         if pre_clipping_transform is not _same:
             before = norms_of(tape) if return_grad_norms else None
             tape = _transformed(tape, pre_clipping_transform, like)
-        sums, norms = clipped_grad(tape, lambda n: jnp.where(padding, 0, factors(n)))
+        sums, norms = clipped_grad(tape, lambda n: jnp.where(padding, 0, factors(safe_norms(tape, n))))
         if not nan_safe:
             bad = jnp.any(~padding & ~jnp.isfinite(norms))
             sums = jax.tree.map(lambda s: jnp.where(bad, jnp.nan, s), sums)

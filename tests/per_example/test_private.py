@@ -18,8 +18,10 @@ import scipy.stats
 from jaxnn import backprop, data, losses, models, optim, per_example
 from jaxnn.layers import BatchNorm, Dense, Tanh
 from jaxnn.per_example import PrivateState, automatic, dp_sgd, private_grad, psac
+from jaxnn.per_example.margin import safe_norms
 from tests.helpers import assert_close, float64, random, strict
 from tests.per_example.cases import gap, vector
+from tests.per_example.cases import make as make_case
 
 EXACT = 1e-12
 CAUGHT = 0.05
@@ -481,6 +483,46 @@ def test_recorders_and_optimizers_that_are_none() -> None:
         per_example.add_noise(KEY, {"n": jnp.ones(2, jnp.int32)}, 1.0)
 
 
+def cancelling(scale: float, seed: int, times: int = 8) -> tuple[Any, Any]:
+    """Positions that see nearly the same, with errors that add up to 0: a (T, 64), delta (T, 64)."""
+    a = scale * random(seed, 64) + random(seed + 1, times, 64)
+    delta = random(seed + 2, times, 64)
+    return jnp.asarray(a, jnp.float32), jnp.asarray(delta - delta.mean(0), jnp.float32)
+
+
+def product(w: Any, a: Any, delta: Any) -> Any:
+    """Its gradient is a' delta."""
+    return jnp.vdot(a @ w, delta)
+
+
+def longest(make: Any) -> float:
+    """The largest share of one example in the sum, in bounds, over examples whose terms cancel."""
+    one = jax.jit(lambda a, delta: make(jnp.zeros((64, 64)), a[None], delta[None]))
+    pairs = [cancelling(scale, seed) for scale in (1.0, 1e2, 1e3, 1e4, 1e5, 1e6) for seed in range(3)]
+    return max(float(jnp.linalg.norm(one(*pair))) for pair in pairs) / 0.5
+
+
+def test_examples_whose_terms_cancel_keep_the_bound() -> None:
+    """Norms from products of positions come out as 0 there, for gradients of length 200: unseen, they would pass."""
+    record = per_example.record(product)
+    plain = longest(lambda w, a, delta: per_example.clipped_grad(record(w, a, delta), 0.5)[0])
+    private = longest(lambda *args: ours(product, 0.5, 0.0, 1.0)(*args, key=KEY))
+    adapted = longest(
+        per_example.clipped_grad_of(product, l2_clip_norm=0.5, batch_argnums=(1, 2), keep_batch_dim=False)
+    )
+    assert plain > 100, "these examples are no test"
+    assert max(private, adapted) <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "sequence_gram", "embedding", "layer_norm", "conv_stride"])
+def test_the_margin_is_small_where_nothing_cancels(name: str) -> None:
+    tape = make_case(name, np.float32).tape
+    norms = per_example.norms(tape)
+    ratio = np.asarray(safe_norms(tape, norms) / norms)
+    assert np.all(ratio >= 1)
+    assert np.all(ratio <= 1 + 1e-4)
+
+
 @pytest.mark.slow
 def test_digits_are_learnt_privately() -> None:
     """Softmax regression, 400 Poisson batches of 180 expected, in one scan: epsilon 4.9 at delta 1e-5 for sigma 2."""
@@ -506,6 +548,5 @@ def test_digits_are_learnt_privately() -> None:
 
     assert per_example.poisson_size(n, 0.1, 400, 1e-7) <= 270
     found = jax.vmap(accuracy)(jnp.array([2.0, 20.0]))
-    print(found)
     assert found[0] > 0.85
     assert found[1] < found[0] - 0.1, "ten times the noise is not to be seen"
