@@ -106,7 +106,9 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
 
     The norm is over all parameters. An example whose norm is not finite has factor 0, so that it adds nothing; its
     norm tells. Norms and sums are accumulated in float32 (float64) at the highest precision, so that half precision
-    and TensorFloat-32 do not loosen the bound. The sum is not divided by N.
+    and TensorFloat-32 do not loosen the bound. Where the terms of an example's positions cancel so far that its norm
+    comes out too small (see `sq_norms`), it is clipped too little: `dp_sgd`, which must exclude that, clips by an upper
+    bound of the norm. The sum is not divided by N.
 
     Args:
         tape: of N >= 1 examples.
