@@ -13,6 +13,9 @@ from jaxnn.ops.views import Reshape, Reverse, Slice, Step, Transpose, broadcast_
 from jaxnn.per_example.recording.param import Param
 from jaxnn.types import Shape
 
+SAME = ("copy", "copy_p", "name", "sharding_constraint", "device_put")
+"""Operations that put out what they are given."""
+
 
 def viewed(equation: JaxprEqn, param: Param) -> list[Param] | None:
     """What each result of an equation is, if all are views of its operand that is a parameter; None otherwise.
@@ -25,8 +28,10 @@ def viewed(equation: JaxprEqn, param: Param) -> list[Param] | None:
         (3, 2)
     """
     name = equation.primitive.name
-    if name in ("convert_element_type", "copy", "copy_p"):
+    if name in SAME and len(equation.invars) == 1:
         return [param]
+    if name == "convert_element_type":  # of what comes back from complex numbers only the real part counts
+        return [param] if jnp.issubdtype(equation.params["new_dtype"], jnp.floating) else None
     if name in ("neg", "mul", "div"):
         scale = _scale(equation)
         return None if scale is None else [param._replace(scale=param.scale * scale)]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from hypothesis import strategies as st
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from tests.per_example.recording.losses import Drawn, Made, cross_entropy, doubled_rounding
 
@@ -85,6 +86,11 @@ def _norm(h: Any, w: Any, i: int) -> Any:
     return h * w(D) + w(1, D)
 
 
+def _slope_in_the_input(h: Any, w: Any, i: int) -> Any:
+    kernel, scale = w(D, D), w()
+    return jax.grad(lambda h: jnp.sum(jnp.sin(scale * h @ kernel) ** 2))(h)
+
+
 def _branch(h: Any, w: Any, i: int) -> Any:
     return lax.cond(h[0, 0] > 0, lambda p: h @ p, lambda p: 2 * h @ p.T, w(D, D))
 
@@ -119,6 +125,8 @@ OPS: dict[str, Op] = {
     "embedding": _embedding,
     "relu": lambda h, w, i: jax.nn.relu(h - 0.1),
     "tanh": lambda h, w, i: jnp.tanh(h),
+    "named": lambda h, w, i: h @ checkpoint_name(w(D, D), "kernel").astype(jnp.float64),
+    "slope in the input": _slope_in_the_input,
     "slope": lambda h, w, i: jnp.where(h > 0, h, w() * h),
     "maximum": lambda h, w, i: jnp.maximum(h, w(D)) ** 2 / 4,
     "jit": lambda h, w, i: jax.jit(lambda h, p: jnp.sin(h @ p))(h, w(D, D)),
@@ -133,6 +141,7 @@ OPS: dict[str, Op] = {
     "square": lambda h, w, i: h * w(D) ** 2,
     "own derivative of a parameter": lambda h, w, i: h @ jnp.tanh(doubled_rounding(2 * w(D, D))),
     "joined": lambda h, w, i: h @ jnp.concatenate([w(D, 2), w(D, 2)], 1),
+    "complex": lambda h, w, i: jnp.real(jnp.fft.ifft(jnp.fft.fft(h) * w(D))),
     "cumulative": lambda h, w, i: h * jnp.cumsum(w(D)),
 }
 
