@@ -7,6 +7,7 @@ of a broadcast is a sum, that of a slice puts zeros around it; of the others it 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple, TypeAlias
 
@@ -97,7 +98,7 @@ class View:
         (x,) = jax.linear_transpose(self, jax.ShapeDtypeStruct(self.source, y.dtype))(y)
         return x
 
-    @property
+    @functools.cached_property
     def shape(self) -> Shape:
         """The shape of the view."""
         return jax.eval_shape(self, jax.ShapeDtypeStruct(self.source, jnp.float32)).shape

@@ -25,6 +25,11 @@ def _row_axis(sizes: Shape, shape: Shape) -> int | None:
     return next((i for i, size in enumerate(sizes) if size == 1), None) if not axes else None
 
 
+def _known_row_axis(equation: JaxprEqn, shape: Shape) -> int:
+    """The same of an equation that fits."""
+    return _row_axis(tuple(equation.params["slice_sizes"]), shape) or 0
+
+
 def _fits_gather(equation: JaxprEqn, at: int, param: Param) -> bool:
     numbers = equation.params["dimension_numbers"]
     axis = _row_axis(tuple(equation.params["slice_sizes"]), param.shape)
@@ -42,20 +47,18 @@ def _seen_gather(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Arra
     shape = jnp.asarray(operands[0]).shape
     starts = operands[1].reshape(-1, operands[1].shape[-1])
     sizes, named = equation.params["slice_sizes"], tuple(equation.params["dimension_numbers"].start_index_map)
-    axis = _row_axis(tuple(sizes), shape)
-    if axis is None:
-        raise AssertionError("read only where the rule fits")
-    indices = starts[:, named.index(axis)]
+    axis = _known_row_axis(equation, shape)
+    indices = starts[:, named.index(axis)].astype(jnp.int32)
     if equation.params["mode"] == lax.GatherScatterMode.CLIP:
         return jnp.clip(indices, 0, shape[axis] - 1)
     last = jnp.asarray([shape[i] - sizes[i] for i in named], starts.dtype)
     inside = jnp.all((starts >= 0) & (starts <= last), axis=1)
-    return jnp.where(inside, indices, jnp.asarray(shape[axis], indices.dtype))
+    return jnp.where(inside, indices, jnp.int32(shape[axis]))
 
 
 def _use_gather(equation: JaxprEqn, at: int, param: Param, indices: Array, delta: Array) -> Use:
     offsets = tuple(equation.params["dimension_numbers"].offset_dims)
-    axis = _row_axis(tuple(equation.params["slice_sizes"]), param.shape) or 0
+    axis = _known_row_axis(equation, param.shape)
     times = [i for i in range(len(shape_of(equation.outvars[0]))) if i not in offsets]
     return _lookup(param, axis, indices, delta, times)
 
@@ -67,14 +70,12 @@ def _fits_slice(equation: JaxprEqn, at: int, param: Param) -> bool:
 
 def _seen_slice(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Array:
     shape = jnp.asarray(operands[0]).shape
-    axis = _row_axis(tuple(equation.params["slice_sizes"]), shape)
-    if axis is None:
-        raise AssertionError("read only where the rule fits")
-    return jnp.clip(jnp.asarray(operands[1 + axis]), 0, shape[axis] - 1).reshape(1)
+    axis = _known_row_axis(equation, shape)
+    return jnp.clip(jnp.asarray(operands[1 + axis], jnp.int32), 0, shape[axis] - 1).reshape(1)
 
 
 def _use_slice(equation: JaxprEqn, at: int, param: Param, indices: Array, delta: Array) -> Use:
-    axis = _row_axis(tuple(equation.params["slice_sizes"]), param.shape) or 0
+    axis = _known_row_axis(equation, param.shape)
     return _lookup(param, axis, indices, delta, [])
 
 
