@@ -31,34 +31,32 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
-import json
-import os
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
-
-os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # compile times are those of a first call
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.per_example_common import (
+    BOUND,
+    MOST_BYTES,
+    Runner,
+    Times,
+    clipped_of,
+    in_other_process,
+    jax_privacy_clipped,
+    mean_of,
+    norms_of,
+    rows_of,
+    write,
+)
 from benchmarks.training import environment
 from jaxnn import backprop, losses, models, per_example, train
 from jaxnn.layers import Conv, Dense, Flatten, GlobalAveragePool, MaxPool, Relu
 
-BOUND = 1.0
-"""The clipping bound."""
 LOSS = losses.softmax_cross_entropy
-UNIT = ("gradient", "jax.grad")
-MICROBATCHES = (8, 32, None)
-"""What jax_privacy is tried with; None is the whole batch."""
-MOST_BYTES = 6 * 2**30
-"""Programs that need more temporary memory are left out."""
 
 
 class Net(NamedTuple):
@@ -116,19 +114,6 @@ def by_reduce_window(layer: Any) -> Callable[..., Any]:
     return gradient
 
 
-def jax_privacy_clipped(net: Any, microbatch: int | None) -> Callable[..., Any]:
-    """The clipped sum and the norms by jax_privacy."""
-    from jax_privacy import clipping
-
-    def mean_loss(params: Any, x: Any, y: Any) -> Any:
-        return jnp.mean(LOSS(net.predict(params, (), x), y))
-
-    clipped = clipping.clipped_grad(
-        mean_loss, l2_clip_norm=BOUND, batch_argnums=(1, 2), return_grad_norms=True, microbatch_size=microbatch
-    )
-    return lambda params, state, x, y: clipped(params, x, y)
-
-
 def programs(net: Any) -> dict[str, dict[str, Callable[..., Any]]]:
     """For each quantity and rival a function of (params, state, x, y), y of integer labels."""
     record = backprop.record(net, LOSS)
@@ -137,6 +122,12 @@ def programs(net: Any) -> dict[str, dict[str, Callable[..., Any]]]:
         return LOSS(net.predict(params, state, x[None]), y[None])[0]
 
     each = jax.vmap(jax.grad(of_one), (None, None, 0, 0))
+
+    def mean_of_batch(params: Any, x: Any, y: Any) -> Any:
+        return jnp.mean(LOSS(net.predict(params, (), x), y))
+
+    def stateless(f: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda params, state, x, y: f(params, x, y)
 
     def on_tape(*asked: Callable[[Any], Any]) -> Callable[..., Any]:
         def found(*batch: Any) -> Any:
@@ -179,53 +170,15 @@ def programs(net: Any) -> dict[str, dict[str, Callable[..., Any]]]:
         found["gradient"]["jax.grad, reduce_window"] = by_reduce_window(net)
     else:
         found["variance"]["jaxnn, centred"] = on_tape(per_example.variance_centred)
-    if importlib.util.find_spec("jax_privacy"):
-        found["clipped sum"] |= {f"jax_privacy {m or 'whole batch'}": jax_privacy_clipped(net, m) for m in MICROBATCHES}
+    for rival, clipped in jax_privacy_clipped(mean_of_batch).items():
+        found["clipped sum"][rival] = stateless(clipped)
     return found
-
-
-def norms_of(grads: Any) -> Any:
-    """|g_i| of a tree of gradients with a leading axis N."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim))) for g in jax.tree.leaves(grads)))
-
-
-def mean_of(grads: Any) -> Any:
-    return jax.tree.map(lambda g: jnp.mean(g, 0), grads)
-
-
-def clipped_of(grads: Any) -> Any:
-    """(sum_i min(1, C / |g_i|) g_i, norms)."""
-    norms = norms_of(grads)
-    factors = jnp.minimum(1.0, BOUND / norms)
-    return jax.tree.map(lambda g: jnp.tensordot(factors, g, 1), grads), norms
 
 
 def gram_of(grads: Any) -> Any:
     """<g_i, g_j> of gradients that are written out."""
     flat = [g.reshape(g.shape[0], -1) for g in jax.tree.leaves(grads)]
     return sum(jnp.einsum("ip,jp->ij", g, g, precision="highest") for g in flat)
-
-
-class Runner:
-    """A compiled program with its batch; `seconds()` is the median time of a few runs."""
-
-    def __init__(self, program: Callable[..., Any], batch: tuple[Any, ...]) -> None:
-        began = time.perf_counter()
-        self.compiled = jax.jit(program).lower(*batch).compile()
-        self.compile_s = time.perf_counter() - began
-        analysis = self.compiled.memory_analysis()
-        self.temp_bytes = 0 if analysis is None else analysis.temp_size_in_bytes
-        self.batch = batch
-
-    def once(self) -> float:
-        began = time.perf_counter()
-        jax.block_until_ready(self.compiled(*self.batch))
-        return time.perf_counter() - began
-
-    def seconds(self, budget: float = 0.6) -> float:
-        """The median of as many runs as the budget holds, of 3 to 50."""
-        first = self.once()
-        return statistics.median(self.once() for _ in range(min(50, max(3, int(budget / first)))))
 
 
 def random_batch(net: Net, n: int) -> tuple[Any, ...]:
@@ -256,24 +209,15 @@ def runners(net: Net, batch: int) -> tuple[dict[tuple[str, str], Runner], list[s
     return found, left_out
 
 
-def torch_round(python: str, net: str, batch: int, gram_batch: int) -> dict[str, dict[str, float]] | str:
-    """{quantity: {rival: seconds}} of the torch rivals, from a process of their own; or why there are none."""
-    words = [python, str(Path(__file__).with_name("per_example_torch.py")), net, str(batch), str(gram_batch)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        return done.stderr.strip().splitlines()[-1]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def measure(name: str, batch: int, rounds: int, torch_python: str) -> dict[str, Any]:
     """All rivals in turn, for some rounds: medians, and ratios formed within each round."""
     net = NETS[name]
     jax_runners, left_out = runners(net, batch)
-    times: dict[tuple[str, str], list[float]] = {}
+    times: Times = {}
     for _ in range(rounds):
         for which, runner in jax_runners.items():
             times.setdefault(which, []).append(runner.seconds())
-        found = torch_round(torch_python, name, batch, net.gram_batch)
+        found = in_other_process(torch_python, "per_example_torch.py", name, str(batch), str(net.gram_batch))
         if isinstance(found, str):
             left_out.append(f"torch: {found}")
             continue
@@ -281,35 +225,6 @@ def measure(name: str, batch: int, rounds: int, torch_python: str) -> dict[str, 
             for rival, seconds in rivals.items():
                 times.setdefault((quantity, rival), []).append(seconds)
     return {"batch": batch, "rounds": rounds, "rows": rows_of(times, jax_runners), "left_out": sorted(set(left_out))}
-
-
-def rows_of(times: dict[tuple[str, str], list[float]], jax_runners: dict[tuple[str, str], Runner]) -> list[Any]:
-    """One row for each quantity and rival; of jax_privacy's microbatches, the fastest."""
-    kept = dict(times)
-    privacy = [which for which in times if which[1].startswith("jax_privacy")]
-    for which in sorted(privacy, key=lambda w: statistics.median(times[w]))[1:]:
-        del kept[which]
-
-    def over(which: tuple[str, str], other: tuple[str, str]) -> list[float] | None:
-        pairs = [a / b for a, b in zip(times[which], times.get(other, []), strict=False)]
-        return [statistics.median(pairs), min(pairs), max(pairs)] if pairs else None
-
-    rows = []
-    for which in kept:
-        quantity, rival = which
-        here = (quantity, "jax.grad, this batch")
-        row: dict[str, Any] = {
-            "quantity": quantity,
-            "rival": rival,
-            "ms": 1e3 * statistics.median(times[which]),
-            "over jax.grad": over(which, here if here in times else UNIT),
-            "over jaxnn": over(which, (quantity, "jaxnn")),
-        }
-        if which in jax_runners:
-            runner = jax_runners[which]
-            row |= {"temporary MiB": runner.temp_bytes / 2**20, "compile s": runner.compile_s}
-        rows.append(row)
-    return rows
 
 
 def print_table(name: str, table: dict[str, Any]) -> None:
@@ -342,10 +257,7 @@ def main() -> None:
             tables[label] = measure(name, batch, words.rounds, words.torch_python)
             print_table(name, tables[label])
     if words.write:
-        path = Path(__file__).parent / "results" / f"per_example-{found['device'].lower().replace(' ', '-')}.json"
-        kept = json.loads(path.read_text())["tables"] if path.exists() else {}
-        path.write_text(json.dumps({"environment": found, "tables": kept | tables}, indent=1) + "\n")
-        print(f"\nwritten: {path}")
+        write("per_example", found, tables)
 
 
 if __name__ == "__main__":

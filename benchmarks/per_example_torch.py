@@ -67,7 +67,11 @@ def fresh(name: str) -> nn.Module:
 
 
 def plain(name: str, x: Any, y: Any) -> Callable[[], Any]:
-    net, loss = fresh(name), nn.CrossEntropyLoss()
+    return plain_step(fresh(name), nn.CrossEntropyLoss(), x, y)
+
+
+def plain_step(net: nn.Module, loss: Callable[..., Any], x: Any, y: Any) -> Callable[[], Any]:
+    """The mean gradient by one backward pass."""
 
     def run() -> None:
         net.zero_grad(set_to_none=True)
@@ -110,17 +114,21 @@ def gram_of(grads: list[Any]) -> Any:
 
 
 def opacus_ghost(name: str, x: Any, y: Any) -> Callable[[], Any]:
-    """The clipped sum by Opacus' ghost clipping: norms by its hooks, then a second backward pass."""
+    return ghost_step(ghost(fresh(name)), nn.CrossEntropyLoss(reduction="none"), x, y)
+
+
+def ghost(net: nn.Module) -> Any:
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
-    net = GradSampleModuleFastGradientClipping(
-        fresh(name), max_grad_norm=BOUND, use_ghost_clipping=True, loss_reduction="sum"
-    )
-    loss = nn.CrossEntropyLoss(reduction="none")
+    return GradSampleModuleFastGradientClipping(net, max_grad_norm=BOUND, use_ghost_clipping=True, loss_reduction="sum")
+
+
+def ghost_step(net: Any, losses: Callable[..., Any], x: Any, y: Any) -> Callable[[], Any]:
+    """The clipped sum by Opacus' ghost clipping: norms by its hooks, then a second backward pass."""
 
     def run() -> None:
         net.zero_grad(set_to_none=True)
-        each = loss(net(x), y)
+        each = losses(net(x), y)
         each.sum().backward(retain_graph=True)
         net.zero_grad(set_to_none=True)
         coefficients = net.get_clipping_coef().to(each.device)
