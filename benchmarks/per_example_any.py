@@ -1,0 +1,284 @@
+"""What a tape of any JAX loss costs: `per_example.record` of flax models, as multiples of the plain gradient.
+
+    python -m benchmarks.per_example_any                            # all models, about 20 minutes on 2 idle cores
+    python -m benchmarks.per_example_any --only mlp --rounds 1
+    python -m benchmarks.per_example_any --torch-python PATH        # an interpreter with torch and Opacus
+    python -m benchmarks.per_example_any --write                    # and keep them in benchmarks/results/
+
+Models, all flax linen with flax's defaults (benchmarks/flax_models.py), random data: `mlp` 784-512-512-10, batch 128;
+`cnn` conv 3x3x32 - pool - conv 3x3x64 - pool - 128 - 10 on 28x28x1, batch 128; `transformer`, causal, normalized before
+each part, 4 layers of width 256, 4 heads, inner width 1024, 128 tokens of a vocabulary of 96, learned positions, the
+output sharing the embedding's matrix, batch 16; `gru`, 128 units over 50 steps of 64 inputs, batch 32.
+
+Quantities, each from parameters and a batch, forward and backward pass included: per-example norms with the mean
+gradient; and the clipped sum with the norms. Ours come from `per_example.record` of the loss of one example. Rivals:
+`vmap(grad)` of that loss, and jax_privacy's `clipped_grad` at its best microbatch (of 8, 32 and the whole batch; chosen
+before the rounds). The unit is the mean gradient by `jax.grad` of the batched model, in the same process. XLA on CPU
+treats `vmap(grad)` of weights badly, and jax_privacy rests upon it: their figures are as measured, and say little about
+an accelerator. flax's max-pool is `reduce_window`, whose gradient is slow on CPU, in the unit as in the rest: it makes
+the multiples of `cnn` smaller than they would be.
+
+Before anything is timed, norms, mean and clipped sum of all rivals are held against `vmap(grad)`. In a round, the
+programs take turns, run by run, in an order drawn anew each turn; each run is blocked until its results are there, and
+a program's figure is the median of its runs. Ratios are formed within a round; their median is printed with the range
+over rounds, and beside it the target. Temporary memory is what XLA's memory analysis names. Compile time is tracing,
+lowering and compilation of a new function, all of JAX's caches emptied before, median of 3, in turns.
+
+For the transformer, torch's plain gradient and Opacus' ghost clipping take turns in a process of their own, once a
+round: Opacus' multiple of torch's plain gradient stands beside ours of `jax.grad`. Torch's model is not quite the same:
+ghost clipping has no rule for parameters that are shared or used without a layer, so its output has a matrix of its
+own, and positions are an `nn.Embedding`. Rivals that are not installed are left out, with a line that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.flax_models import CASES, TRANSFORMER, Case, arguments
+from benchmarks.per_example_common import (
+    BOUND,
+    MOST_BYTES,
+    UNIT,
+    Runner,
+    Times,
+    clipped_of,
+    in_other_process,
+    jax_privacy_clipped,
+    mean_of,
+    norms_of,
+    over,
+    rows_of,
+    write,
+)
+from benchmarks.training import environment
+from jaxnn import per_example
+
+NORMS, CLIPPED = "norms and mean", "clipped sum"
+TARGETS = {
+    "mlp": {NORMS: 1.15, CLIPPED: 1.3},
+    "cnn": {NORMS: 1.5, CLIPPED: 1.5},
+    "transformer": {NORMS: 1.2, CLIPPED: 1.5},
+    "gru": {},
+}
+"""At most so many times the plain gradient's time."""
+MOST_MEMORY = {"mlp": 1.5, "transformer": 1.5}
+MOST_COMPILE = 2.0
+"""At most so many times the plain gradient's."""
+TOLERANCE = 1e-3
+"""Relative, float32: what is no further off than this counts as the same quantity."""
+PLAIN, GHOST = ("gradient", "torch"), (CLIPPED, "Opacus ghost")
+
+Key = tuple[str, str]
+
+
+def programs(case: Case) -> dict[Key, Callable[[Any, Any, Any], Any]]:
+    """For each quantity and rival a function of (params, x, y)."""
+
+    def mean_loss(params: Any, x: Any, y: Any) -> Any:
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(case.model.apply(params, x), y))
+
+    def of_one(params: Any, x: Any, y: Any) -> Any:
+        return mean_loss(params, x[None], y[None])
+
+    record = per_example.record(of_one)
+    each = jax.vmap(jax.grad(of_one), (None, 0, 0))
+
+    def norms_and_mean(*batch: Any) -> Any:
+        tape = record(*batch)
+        return per_example.mean_grad(tape), per_example.norms(tape)
+
+    def norms_and_mean_by_vmap(*batch: Any) -> Any:
+        grads = each(*batch)
+        return mean_of(grads), norms_of(grads)
+
+    found: dict[Key, Callable[..., Any]] = {
+        UNIT: jax.grad(mean_loss),
+        (NORMS, "jaxnn"): norms_and_mean,
+        (NORMS, "vmap(grad)"): norms_and_mean_by_vmap,
+        (CLIPPED, "jaxnn"): lambda *batch: per_example.clipped_grad(record(*batch), BOUND),
+        (CLIPPED, "vmap(grad)"): lambda *batch: clipped_of(each(*batch)),
+    }
+    for rival, clipped in jax_privacy_clipped(mean_loss, case.batch).items():
+
+        def in_pair(*batch: Any, clipped: Callable[..., Any] = clipped) -> Any:
+            grads, aux = clipped(*batch)
+            return grads, aux.grad_norms
+
+        found[CLIPPED, rival] = in_pair
+    return found
+
+
+def compile_seconds(of: dict[Key, Callable[..., Any]], batch: tuple[Any, ...], repeats: int = 3) -> dict[Key, float]:
+    """The median time to trace, lower and compile each, with nothing kept from before, in turns."""
+    times: dict[Key, list[float]] = {which: [] for which in of}
+    for _ in range(repeats):
+        for which, program in of.items():
+            jax.clear_caches()
+            times[which].append(Runner(lambda *batch, program=program: program(*batch), batch).compile_s)
+    return {which: statistics.median(found) for which, found in times.items()}
+
+
+def best_microbatch(runners: dict[Key, Runner]) -> dict[Key, Runner]:
+    """All but the slower ones of jax_privacy's, which would take most of the time."""
+    privacy = [which for which in runners if which[1].startswith("jax_privacy")]
+    slower = sorted(privacy, key=lambda which: runners[which].seconds(budget=0))[1:]
+    return {which: runner for which, runner in runners.items() if which not in slower}
+
+
+def in_turns(runners: dict[Key, Runner], repeats: dict[Key, int], seed: int) -> dict[Key, float]:
+    """Median seconds of programs that take turns; slow ones drop out when they have had their 3 runs."""
+    times: dict[Key, list[float]] = {which: [] for which in runners}
+    rng = random.Random(seed)
+    for turn in range(max(repeats.values())):
+        still = [which for which in runners if turn < repeats[which]]
+        for which in rng.sample(still, len(still)):  # drawn anew, so that none always has the same one before it
+            times[which].append(runners[which].once())
+    return {which: statistics.median(found) for which, found in times.items()}
+
+
+def relative(found: Any, expected: Any) -> float:
+    """|found - expected| / |expected| over all entries of a tree."""
+    return float(optax.global_norm(jax.tree.map(jnp.subtract, found, expected)) / optax.global_norm(expected))
+
+
+def errors_of(runners: dict[Key, Runner]) -> dict[str, float]:
+    """How far each rival's results are from those of `vmap(grad)`; raises where that is not rounding."""
+    expected = {quantity: runners[quantity, "vmap(grad)"].result() for quantity in (NORMS, CLIPPED)}
+    found = {"gradient by jax.grad": relative(runners[UNIT].result(), expected[NORMS][0])}
+    for (quantity, rival), runner in runners.items():
+        if quantity in expected and rival != "vmap(grad)":
+            grads, norms = runner.result()
+            found[f"{quantity} by {rival}"] = relative(grads, expected[quantity][0])
+            found[f"norms of {quantity} by {rival}"] = float(jnp.max(jnp.abs(norms / expected[quantity][1] - 1)))
+    if not max(found.values()) < TOLERANCE:  # nor NaN
+        raise RuntimeError(f"per_example_any: results differ from those of vmap(grad), relatively: {found}.")
+    return found
+
+
+def measure(name: str, rounds: int, torch_python: str) -> dict[str, Any]:
+    """All rivals in turns, for some rounds: medians, and ratios formed within each round."""
+    case = CASES[name]
+    batch, of = arguments(case), programs(case)
+    runners, left_out = {}, []
+    for which, program in of.items():
+        runner = Runner(program, batch)
+        if runner.temp_bytes > MOST_BYTES:
+            left_out.append(f"{' by '.join(which)} ({runner.temp_bytes / 2**30:.1f} GiB of temporary memory)")
+        else:
+            runners[which] = runner
+    if not importlib.util.find_spec("jax_privacy"):
+        left_out.append("jax_privacy (not installed)")
+    table: dict[str, Any] = {"batch": case.batch, "rounds": rounds, "errors": errors_of(runners)}
+    runners = best_microbatch(runners)
+    for which, seconds in compile_seconds({which: of[which] for which in runners}, batch).items():
+        runners[which].compile_s = seconds
+    repeats = {which: runner.repeats(budget=1.0) for which, runner in runners.items()}
+    times: Times = {}
+    for turn in range(rounds):
+        for which, seconds in in_turns(runners, repeats, turn).items():
+            times.setdefault(which, []).append(seconds)
+        if name == "transformer":
+            words = (json.dumps(TRANSFORMER), str(case.batch))
+            found = in_other_process(torch_python, "per_example_any_torch.py", *words)
+            if isinstance(found, str):
+                left_out.append(f"torch and Opacus: {found}")
+                continue
+            table["torch"] = {key: found[key] for key in ("versions", "error of norms")}
+            times.setdefault(PLAIN, []).append(found["plain"])
+            times.setdefault(GHOST, []).append(found["ghost"])
+    return table | {"rows": rows_with_targets(name, times, runners), "left_out": sorted(set(left_out))}
+
+
+def rows_with_targets(name: str, times: Times, runners: dict[Key, Runner]) -> list[dict[str, Any]]:
+    rows = rows_of(times, runners)
+    unit = next(row for row in rows if (row["quantity"], row["rival"]) == UNIT)
+    for row in rows:
+        which = row["quantity"], row["rival"]
+        if which not in runners:
+            row["over torch"] = over(times, which, PLAIN)
+            continue
+        for key in ("temporary MiB", "compile s"):
+            row[f"{key} over jax.grad"] = row[key] / unit[key]
+        if row["rival"] == "jaxnn":
+            targets = (TARGETS[name].get(row["quantity"]), MOST_MEMORY.get(name), MOST_COMPILE)
+            row["targets"] = dict(zip(("time", "memory", "compile"), targets, strict=True))
+    return rows
+
+
+def print_table(name: str, table: dict[str, Any]) -> None:
+    print(f"\n{name}, batch {table['batch']}   (median of {table['rounds']} rounds; range over rounds)")
+    print(f"{'':16}{'':24}{'ms':>9}{'over plain gradient':>24}{'temp MiB':>10}{'over':>7}{'compile s':>11}{'over':>7}")
+    missed = []
+    for row in sorted(table["rows"], key=lambda row: row["quantity"]):
+        label = f"{row['quantity']:16}{row['rival']:24}{row['ms']:9.2f}"
+        middle, low, high = row.get("over torch") or row["over jax.grad"]
+        line = f"{label}{middle:9.2f} ({low:5.2f}-{high:6.2f})"
+        if "compile s" in row:
+            ratios = middle, row["temporary MiB over jax.grad"], row["compile s over jax.grad"]
+            line += f"{row['temporary MiB']:10.1f}{ratios[1]:7.2f}{row['compile s']:11.2f}{ratios[2]:7.2f}"
+        print(line)
+        if "targets" in row:
+            marks = []
+            for ratio, (what, target) in zip(ratios, row["targets"].items(), strict=True):
+                if target:
+                    missed += [f"{row['quantity']}: {what}"] if ratio > target else []
+                    marks.append(f"{what} {ratio:.2f} of at most {target:g}{'' if ratio <= target else ', MISSED'}")
+            print(f"{'':40}targets: {'; '.join(marks)}")
+    print(f"targets missed: {'; '.join(missed) or 'none'}")
+    ours = {key: error for key, error in table["errors"].items() if key.endswith("by jaxnn")}
+    print("relative errors to vmap(grad): " + ", ".join(f"{key} {error:.0e}" for key, error in ours.items()), end="; ")
+    print(f"the largest of all rivals {max(table['errors'].values()):.0e}")
+    if "torch" in table:
+        print_claim(table)
+    for line in table["left_out"]:
+        print(f"left out: {line}")
+
+
+def print_claim(table: dict[str, Any]) -> None:
+    by = {(row["quantity"], row["rival"]): row for row in table["rows"]}
+    ours, theirs = by[CLIPPED, "jaxnn"]["over jax.grad"], by[GHOST]["over torch"]
+    print(
+        f"clipped sum over the plain gradient of the same library: jaxnn {ours[0]:.2f} ({ours[1]:.2f}-{ours[2]:.2f}), "
+        f"Opacus' ghost clipping {theirs[0]:.2f} ({theirs[1]:.2f}-{theirs[2]:.2f}), target: less than Opacus', "
+        f"{'met' if ours[0] < theirs[0] else 'MISSED'}; in torch the output's matrix is not shared with the embedding, "
+        f"and positions are an nn.Embedding; Opacus' norms are off by {table['torch']['error of norms']:.0e}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(CASES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch and Opacus")
+    parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results/")
+    words = parser.parse_args()
+    found = environment()
+    if importlib.util.find_spec("jax_privacy"):
+        found["versions"]["jax_privacy"] = importlib.metadata.version("jax_privacy")
+    print(f"{found['device']}, {found['cores']} cores; {found['versions']}")
+    tables = {}
+    for name in [words.only] if words.only else CASES:
+        began = time.perf_counter()
+        label = f"{name} {CASES[name].batch}"
+        tables[label] = measure(name, words.rounds, words.torch_python)
+        print_table(name, tables[label])
+        print(f"measured in {time.perf_counter() - began:.0f} s", flush=True)
+    if words.write:
+        write("per_example_any", found, tables)
+
+
+if __name__ == "__main__":
+    main()
