@@ -111,8 +111,8 @@ def _require_real(path: Any, x: Array, numbers: tuple[int, ...], argnums: Any) -
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"record: parameters must be of a real floating dtype, got {_name(path)} of {x.dtype.name}. Pass what is "
-            "not trained (counters, indices, keys) as an argument of its own with None in in_axes, or mark it False in "
-            "trainable."
+            "not trained (counters, indices, keys) as an argument of its own with None in in_axes (for flax.nnx split "
+            "with a filter, nnx.split(model, nnx.Param, ...)), or mark it False in trainable."
         )
 
 
