@@ -26,8 +26,9 @@ def over_microbatches(
     and clipped gradients add up, norms and losses are laid end to end; a variance or a noise scale is NOT the sum of
     its parts. With `lambda x, y: ((), record(params, state, x, y))` the second result is the tape of the whole batch.
 
-    The parts are steps of one `lax.scan`. On a CPU XLA compiles the convolutions of other libraries several times slower
-    inside a loop (those of `jaxnn.layers` are matrix products there): call a compiled f in a Python loop then.
+    The parts are steps of one `lax.scan`. On a CPU XLA compiles the convolutions of other libraries to something
+    several times slower inside a loop (those of `jaxnn.layers` are matrix products there): call a compiled f in a
+    Python loop then.
 
     Args:
         f: function of one microbatch `(*data)` that returns the pair (what is to be summed, what has a leading axis of

@@ -57,6 +57,7 @@ def test_compares_state_too(name: str) -> None:
     assert CASES[name].fields
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", BROKEN, ids=lambda mutant: f"{mutant[1]}: {mutant[3]}")
 def test_catches_a_broken_rule(mutant: Mutant) -> None:
     module, case, old, new = mutant
