@@ -62,6 +62,9 @@ def plan(tape: Tape) -> Plan:
     | as given | gradients on the tape; in brackets the operation of which there is no rule | 2 N P |
     | materialise | uses of different kinds | those of each use |
 
+    A use "whole" is of a parameter without a rule: its gradients were formed one by one. "as given" without a reason is
+    a parameter that the loss does not use, or a rule that gave the gradients themselves.
+
     d and p are the inputs and outputs of one channel group of a product or convolution (counted once for each group),
     T the positions of all uses. The bytes are of the largest temporary array; in the last line, the largest of all
     (parameters are done one after another), while operations are added.

@@ -95,12 +95,16 @@ def dp_sgd(
 
         params <- params + u,   (u, opt_state) = opt.update(g~, opt_state, params)
 
-    The step is a pure function, to be compiled or scanned by the user. What it guarantees, and what not: see the top of
-    this module.
+    The step is a pure function, to be compiled or scanned by the user. What it guarantees, and what not, stands in
+    `help(jaxnn.per_example.private)`; in short: every g~ is a Gaussian mechanism of multiplier sigma and sensitivity C,
+    epsilon and delta of a run come from an accountant (`dp_event`) for batches drawn as it supposes (`poisson_batch`,
+    not shuffled epochs), and the report, tuned settings, floating-point noise and the generator are not covered.
 
     Args:
         recorder: as for `private_grad`: `per_example.record(loss)`.
-        opt: an optimizer of `jaxnn.optim`, or of optax. Its update is given g~ and nothing of the batch besides.
+        opt: an optimizer of `jaxnn.optim`, or of optax. Its update is given g~ and nothing of the batch besides, so
+            none that asks for the loss. Frozen parameters (`trainable` of `record`) have None for g~, which ours pass
+            over; for optax's keep them out of params, in the loss, or take `optax.masked`.
         clip, noise_multiplier, batch_size, bound, microbatch_size: as for `private_grad`.
 
     Returns:
@@ -137,6 +141,10 @@ def dp_sgd(
     def step(
         state: PrivateState, *data: PyTree, key: Key, weights: Array | None = None
     ) -> tuple[PrivateState, PrivateReport]:
+        if not isinstance(state, PrivateState):
+            raise TypeError(
+                f"dp_sgd: state must be PrivateState(params, opt.init(params)), got {type(state).__name__}."
+            )
         params, opt_state = state
         grads, report = gradient(params, *data, key=key, weights=weights)
         # The batch's loss must not reach the optimizer: what it made of it would not be covered by the noise.
@@ -162,7 +170,8 @@ def private_grad(
     empty.
 
     Args:
-        recorder: `(params, *data) -> Tape`, or `(Tape, aux)`: `per_example.record(loss)` of the loss of ONE example,
+        recorder: `(params, *data) -> Tape`, or `(Tape, aux)`, params one tree and the first argument, examples on axis
+            0 of all data: `per_example.record(loss)` of the loss of ONE example,
             or `lambda params, x, y: backprop.record(net, loss)(params, state, x, y)`.
         clip: C >= 0, or a function from norms (N,) to factors (N,) such as `automatic(C)`; that function's factors are
             cut to |c| <= C / n, so that the bound holds whatever it returns.

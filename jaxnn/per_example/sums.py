@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import safe_sqrt
-from jaxnn.per_example.clip import Clip, flat
+from jaxnn.per_example.clip import Clip, automatic, flat, psac
 from jaxnn.per_example.forms import Explicit, Form, Pieces, explicit, forms, settled
 from jaxnn.per_example.measures import sq_norm
 from jaxnn.per_example.outer import exactly
@@ -213,6 +213,14 @@ def _summed(tape: Tape, values: list[Array]) -> Array:
 
 def _factors(clip: Scalar | Clip, norms: Array) -> Array:
     """The factors by which gradients are multiplied; 0 for those whose norm is not finite."""
+    if clip in (flat, automatic, psac):
+        name = getattr(clip, "__name__", "")
+        raise TypeError(f"clipped_grad: clip must be {name}(C), a function made with its bound, got {name} itself.")
+    if not callable(clip) and jnp.ndim(clip) > 0:
+        raise ValueError(
+            f"clipped_grad: clip must be one number C or a function from norms to factors, got an array of shape "
+            f"{jnp.shape(clip)}. A factor for each example is a weight: weighted_grad(tape, weights)."
+        )
     factors = (clip if callable(clip) else flat(clip))(norms)
     if jnp.shape(factors) != norms.shape:
         raise ValueError(

@@ -12,6 +12,7 @@ import pytest
 from jaxnn import backprop, losses, models, per_example, train
 from jaxnn.backprop import Rule, keep_input
 from jaxnn.layers import Dense, Kind, stateless
+from jaxnn.per_example.sample import sample_tape
 from jaxnn.tape import Addition, Scaling
 
 NET = models.serial(Dense(3))
@@ -144,3 +145,11 @@ def test_numpy_in_float64_is_taken_as_jax_takes_it() -> None:
     (value, _), grads = backprop.value_and_grad(NET, LOSS)(PARAMS, (), x, Y)
     assert value.dtype == grads[0]["w"].dtype == jnp.float32
     assert per_example.norms(backprop.record(NET, LOSS)(PARAMS, (), x, Y)).dtype == jnp.float32
+
+
+def test_a_clip_function_that_was_not_made_and_a_clip_for_each_example() -> None:
+    tape = sample_tape()
+    with pytest.raises(TypeError, match=r"clip must be automatic\(C\).*got automatic itself"):
+        per_example.clipped_grad(tape, per_example.automatic)
+    with pytest.raises(ValueError, match=r"array of shape \(2,\).*weighted_grad"):
+        per_example.clipped_grad(tape, jnp.ones(2))

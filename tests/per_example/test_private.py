@@ -550,3 +550,11 @@ def test_digits_are_learnt_privately() -> None:
     found = jax.vmap(accuracy)(jnp.array([2.0, 20.0]))
     assert found[0] > 0.85
     assert found[1] < found[0] - 0.1, "ten times the noise is not to be seen"
+
+
+def test_a_state_that_is_none() -> None:
+    step = per_example.dp_sgd(
+        per_example.record(lambda p, x: p["w"] * x), optim.sgd(0.1), clip=1.0, noise_multiplier=1.0, batch_size=2
+    )
+    with pytest.raises(TypeError, match=r"state must be PrivateState\(params, opt.init\(params\)\), got dict"):
+        step({"w": jnp.ones(())}, jnp.ones(2), key=jax.random.key(0))

@@ -89,7 +89,10 @@ def _numbers(argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if not numbers or not all(isinstance(k, int) and -count <= k < count for k in numbers):
         raise ValueError(f"record: argnums must name some of the {count} arguments, counted from 0, got {argnums!r}.")
-    return tuple(k % count for k in numbers)
+    found = tuple(k % count for k in numbers)
+    if len(set(found)) < len(found):
+        raise ValueError(f"record: argnums must name each argument once, got {argnums!r}.")
+    return found
 
 
 def _name(path: Any) -> str:
@@ -111,8 +114,9 @@ def _require_real(path: Any, x: Array, numbers: tuple[int, ...], argnums: Any) -
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"record: parameters must be of a real floating dtype, got {_name(path)} of {x.dtype.name}. Pass what is "
-            "not trained (counters, indices, keys) as an argument of its own with None in in_axes (for flax.nnx split "
-            "with a filter, nnx.split(model, nnx.Param, ...)), or mark it False in trainable."
+            "not trained (counters, indices, keys) as an argument of its own with None in in_axes, or mark it False in "
+            "trainable; of a model take the arrays that are trained (equinox.partition(model, "
+            "equinox.is_inexact_array), nnx.split(model, nnx.Param, ...))."
         )
 
 

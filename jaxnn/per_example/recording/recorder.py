@@ -50,6 +50,17 @@ def record(
     used several times has the gradient of the sum. Operations with a derivative of their own (`custom_jvp`,
     `custom_vjp`, such as `jax.nn.relu`, straight-through estimators, gradient reversal) keep it.
 
+    | library | parameters | outputs of one example x |
+    |---|---|---|
+    | flax.linen | `params = variables["params"]` | `model.apply({**variables, "params": params}, x[None])[0]` |
+    | flax.nnx | `graph, params, rest = nnx.split(net, nnx.Param, ...)` | `nnx.merge(graph, params, rest)(x[None])[0]` |
+    | equinox | `params, rest = eqx.partition(model, eqx.is_inexact_array)` | `eqx.combine(params, rest)(x)` |
+    | haiku | `params = net.init(key, x)` | `net.apply(params, x)`, net without_apply_rng |
+
+    What is passed as parameters counts in norms, clipping and noise: running statistics and counters do not belong
+    there. Batch normalization must be in evaluation mode: over `x[None]` its statistics are those of ONE row, which
+    leaves nothing of the layers before it and raises no error. Changes that a model makes to itself are lost.
+
     Args:
         loss: `(params, *args) -> ()`, the loss of one example, pure; with `has_aux` a pair (loss, anything). A model
             that wants a batch is called with `x[None]`, and its result with `[0]`. No regularizer: its gradient is
@@ -62,10 +73,10 @@ def record(
             are constants, None in all results.
 
     Returns:
-        `recorded(*args, weights=None) -> Tape`, or `(Tape, aux)` with `has_aux`, aux with an axis of examples in front.
-        All statistics of this folder take the tape. `weights` (N,) makes it the tape of w_i loss_i; an example of
-        weight 0, as a row of padding has, adds nothing, be its gradient infinite or NaN. The tape's `outputs` are
-        the losses.
+        `recorded(*args, weights=None) -> Tape`, or `(Tape, aux)` with `has_aux`, aux with an axis of examples in front;
+        args by position. To be called inside `jax.jit`. All statistics of this folder take the tape. `weights` (N,)
+        makes it the tape of w_i loss_i; an example of weight 0, as a row of padding has, adds nothing, be its gradient
+        infinite or NaN. The tape's `outputs` are the losses.
 
     Raises:
         TypeError: loss is not a function; parameters that are not of a real floating dtype; loss returns no real

@@ -79,9 +79,8 @@ def _note(given: Arguments) -> str:
 
 def _pair(result: Any) -> tuple[Any, Any]:
     if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(
-            f"record: with has_aux=True the loss must return a pair (loss, aux), got {type(result).__name__}."
-        )
+        got = f"an array of shape {result.shape}" if hasattr(result, "shape") else type(result).__name__
+        raise TypeError(f"record: with has_aux=True the loss must return a pair (loss, aux), got {got}.")
     return result
 
 
@@ -89,6 +88,11 @@ def _checked(value: Any, has_aux: bool) -> Any:
     if isinstance(value, tuple) and not has_aux:
         raise TypeError("record: the loss returned a tuple; a number was expected. For (loss, aux) give has_aux=True.")
     if not hasattr(value, "dtype"):
+        if not isinstance(value, int | float | complex):
+            raise TypeError(
+                f"record: the loss must return one number, got {type(value).__name__}. Other results are returned "
+                "beside it, as (loss, aux), with has_aux=True."
+            )
         value = jnp.asarray(value)
     if value.shape != ():
         raise ValueError(

@@ -58,6 +58,17 @@ def test_aux_without_has_aux_and_has_aux_without_aux() -> None:
         record(of_one, has_aux=True)(PARAMS, X, Y)
 
 
+@pytest.mark.parametrize(("result", "name"), [(None, "NoneType"), ({"loss": 1.0}, "dict")])
+def test_a_loss_that_returns_something_else(result: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"must return one number, got {name}"):
+        record(lambda p, x, y: result)(PARAMS, X, Y)
+
+
+def test_an_argument_named_twice() -> None:
+    with pytest.raises(ValueError, match="each argument once"):
+        record(of_one, argnums=(0, 0))(PARAMS, X, Y)
+
+
 def test_parameters_that_are_not_real_floating_numbers() -> None:
     with pytest.raises(TypeError, match=r"argument 0\['step'\] of int32.*mark it False in trainable"):
         record(of_one)({**PARAMS, "step": jnp.zeros((), jnp.int32)}, X, Y)
