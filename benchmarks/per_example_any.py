@@ -1,6 +1,6 @@
 """What a tape of any JAX loss costs: `per_example.record` of flax models, as multiples of the plain gradient.
 
-    python -m benchmarks.per_example_any                            # all models, about 20 minutes on 2 idle cores
+    python -m benchmarks.per_example_any                            # all models, about 10 minutes on 2 idle cores
     python -m benchmarks.per_example_any --only mlp --rounds 1
     python -m benchmarks.per_example_any --torch-python PATH        # an interpreter with torch and Opacus
     python -m benchmarks.per_example_any --write                    # and keep them in benchmarks/results/

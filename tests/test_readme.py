@@ -99,6 +99,31 @@ def test_the_results_are_those_that_were_written() -> None:
         assert f"| {error:.2f} ± {spread:.2f}% | {result['seeds']['seconds'][0]:.0f} s |" in row
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("mlp 128", "MLP 784-512-512-10"), ("cnn 128", "CNN 32-64-128-10"), ("transformer 16", "transformer"),
+     ("gru 32", "GRU")],
+)  # fmt: skip
+def test_the_table_of_recorded_models_is_what_was_written(name: str, label: str) -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "per_example_any-cpu.json").read_text())
+    rows = {(row["quantity"], row["rival"].split()[0]): row for row in results["tables"][name]["rows"]}
+
+    def time(quantity: str, rival: str) -> str:
+        row = rows.get((quantity, rival))
+        if row is None:
+            return "-"
+        over = row["over jax.grad"] if rival != "Opacus" else row["over torch"]
+        return f"{over[0]:.3g}" if over[0] >= 100 else f"{over[0]:.2f}"
+
+    def two(what: str) -> str:
+        return ", ".join(f"{rows[quantity, 'jaxnn'][what]:.2f}" for quantity in ("norms and mean", "clipped sum"))
+
+    cells = [time("norms and mean", "jaxnn"), time("norms and mean", "vmap(grad)")]
+    cells += [time("clipped sum", rival) for rival in ("jaxnn", "vmap(grad)", "jax_privacy", "Opacus")]
+    cells += [two("temporary MiB over jax.grad"), two("compile s over jax.grad")]
+    assert f"| {label} | {' | '.join(cells)} |" in README
+
+
 def test_the_classical_table_is_what_was_written_and_in_its_ranges() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "mnist_table-cpu.json").read_text())["rows"]
     for name, row in rows.items():
