@@ -61,7 +61,6 @@ def test_figures_are_pictures_of_the_gallery() -> None:
 
 LONG = (
     "compare_optimizers.py",
-    "flax_norms.py",
     "gan_ring.py",
     "mislabeled_fashion.py",
     "noise_scale_transformer.py",

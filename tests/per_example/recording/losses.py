@@ -229,24 +229,43 @@ def flax_linen(kind: str) -> Callable[[Drawn, int], Made]:
     return make
 
 
-def flax_nnx(r: Drawn, n: int) -> Made:
-    nnx = pytest.importorskip("flax.nnx")
+def flax_nnx(kind: str) -> Callable[[Drawn, int], Made]:
+    def make(r: Drawn, n: int) -> Made:
+        nnx = pytest.importorskip("flax.nnx")
 
-    class Net(nnx.Module):  # type: ignore[name-defined]
-        def __init__(self, rngs: Any) -> None:
-            self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
-            self.norm = nnx.LayerNorm(4, rngs=rngs)
-            self.attention = nnx.MultiHeadAttention(num_heads=2, in_features=4, decode=False, rngs=rngs)
-            self.dense = nnx.Linear(4, 3, rngs=rngs)
+        class Cnn(nnx.Module):  # type: ignore[name-defined]
+            def __init__(self, rngs: Any) -> None:
+                self.conv, self.norm = nnx.Conv(2, 4, (3, 3), rngs=rngs), nnx.LayerNorm(4, rngs=rngs)
+                self.dense = nnx.Linear(100, 3, rngs=rngs)  # (GroupNorm computes in float32)
 
-        def __call__(self, x: Any) -> Any:
-            h = self.norm(nnx.relu(self.conv(x))).reshape(x.shape[0], -1, 4)
-            return self.dense(self.attention(h)).mean(1)
+            def __call__(self, x: Any) -> Any:
+                return self.dense(self.norm(nnx.relu(self.conv(x))).reshape(x.shape[0], -1))
 
-    graph, params = nnx.split(Net(nnx.Rngs(0)))
-    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64) + 0.1 * r(*p.shape), params)
-    data = r(n, 5, 5, 2), r.integers(3, n)
-    return Made(lambda p, x, y: cross_entropy(nnx.merge(graph, p)(x[None])[0], y), params, data)
+        class Transformer(nnx.Module):  # type: ignore[name-defined]
+            def __init__(self, rngs: Any) -> None:
+                self.embed, self.norm = nnx.Embed(7, 8, rngs=rngs), nnx.LayerNorm(8, rngs=rngs)
+                self.attention = nnx.MultiHeadAttention(num_heads=2, in_features=8, decode=False, rngs=rngs)
+                self.up, self.down = nnx.Linear(8, 12, rngs=rngs), nnx.Linear(12, 8, rngs=rngs)
+
+            def __call__(self, t: Any) -> Any:
+                x = self.embed(t)
+                x = x + self.attention(self.norm(x))
+                return self.embed.attend(x + self.down(nnx.gelu(self.up(x)))).mean(1)[:, :3]
+
+        def mlp(rngs: Any) -> Any:
+            return nnx.Sequential(nnx.Linear(4, 6, rngs=rngs), nnx.relu, nnx.Linear(6, 3, rngs=rngs))
+
+        net, shape = {"mlp": (mlp, (4,)), "cnn": (Cnn, (5, 5, 2)), "transformer": (Transformer, (6,))}[kind]
+        graph, params, rest = nnx.split(net(nnx.Rngs(0)), nnx.Param, ...)
+        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64) + 0.1 * r(*p.shape), params)
+        x = r.integers(7, n, *shape) if kind == "transformer" else r(n, *shape)
+
+        def loss(p: Any, x: Any, y: Any) -> Any:
+            return cross_entropy(nnx.merge(graph, p, rest)(x[None])[0], y)
+
+        return Made(loss, params, (x, r.integers(3, n)))
+
+    return make
 
 
 def equinox(kind: str) -> Callable[[Drawn, int], Made]:
@@ -333,7 +352,9 @@ LOSSES: dict[str, Callable[[Drawn, int], Made]] = {
     "flax cnn": flax_linen("cnn"),
     "flax transformer": flax_linen("transformer"),
     "flax gru": flax_linen("gru"),
-    "flax nnx": flax_nnx,
+    "nnx mlp": flax_nnx("mlp"),
+    "nnx cnn": flax_nnx("cnn"),
+    "nnx transformer": flax_nnx("transformer"),
     "equinox mlp": equinox("mlp"),
     "equinox cnn": equinox("cnn"),
     "equinox gru": equinox("gru"),
