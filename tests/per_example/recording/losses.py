@@ -236,14 +236,14 @@ def flax_nnx(kind: str) -> Callable[[Drawn, int], Made]:
         class Cnn(nnx.Module):  # type: ignore[name-defined]
             def __init__(self, rngs: Any) -> None:
                 self.conv, self.norm = nnx.Conv(2, 4, (3, 3), rngs=rngs), nnx.LayerNorm(4, rngs=rngs)
-                self.dense = nnx.Linear(100, 3, rngs=rngs)  # (GroupNorm computes in float32)
+                self.dense = nnx.Linear(100, 3, rngs=rngs)
 
             def __call__(self, x: Any) -> Any:
                 return self.dense(self.norm(nnx.relu(self.conv(x))).reshape(x.shape[0], -1))
 
         class Transformer(nnx.Module):  # type: ignore[name-defined]
             def __init__(self, rngs: Any) -> None:
-                self.embed, self.norm = nnx.Embed(7, 8, rngs=rngs), nnx.LayerNorm(8, rngs=rngs)
+                self.embed, self.norm = nnx.Embed(7, 8, dtype=jnp.float64, rngs=rngs), nnx.LayerNorm(8, rngs=rngs)
                 self.attention = nnx.MultiHeadAttention(num_heads=2, in_features=8, decode=False, rngs=rngs)
                 self.up, self.down = nnx.Linear(8, 12, rngs=rngs), nnx.Linear(12, 8, rngs=rngs)
 
