@@ -38,7 +38,7 @@ class Reading:
         jaxpr: what was read.
         sites: the uses of parameters.
         inside: the bodies of calls, rematerialised regions and loops that parameters enter, and what was found there.
-        fallen: for each parameter that met an operation without a rule, the name of that operation.
+        fallen: for each parameter that met an operation without a rule, the name of the first such operation.
         known: the variables that are views of parameters.
     """
 
@@ -47,6 +47,10 @@ class Reading:
     inside: dict[int, tuple[Body, Reading]] = dataclasses.field(default_factory=dict)
     fallen: dict[int, str] = dataclasses.field(default_factory=dict)
     known: dict[Var, Param] = dataclasses.field(default_factory=dict)
+
+    def falls(self, reasons: Mapping[int, str]) -> None:
+        """Parameters fall back; the first reason stays."""
+        self.fallen = {**reasons, **self.fallen}
 
 
 def read(jaxpr: Jaxpr, params: Mapping[Var, Param], sizes: Sequence[int]) -> Reading:
@@ -102,7 +106,7 @@ def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[
         others |= {params[at].leaf}
     else:
         found.sites[index] = Site(equation, at, params[at], rule)
-    found.fallen.update(dict.fromkeys(others, name))
+    found.falls(dict.fromkeys(others, name))
 
 
 def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes: Sequence[int]) -> None:
@@ -112,16 +116,16 @@ def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes
         if (param := known(found, outer)) is None:
             continue
         if (entered := body.entered(i, param)) is None:
-            found.fallen[param.leaf] = equation.primitive.name
+            found.falls({param.leaf: equation.primitive.name})
         else:
             entering[inner] = entered
     reading = read(body.jaxpr, entering, sizes)
-    found.fallen.update(reading.fallen)
+    found.falls(reading.fallen)
     for result, returned in zip(equation.outvars, body.jaxpr.outvars, strict=True):
         if (param := known(reading, returned)) is None:
             continue
         if body.loop:
-            found.fallen[param.leaf] = equation.primitive.name
+            found.falls({param.leaf: equation.primitive.name})
         else:
             found.known[result] = param
     found.inside[index] = (body, reading)
