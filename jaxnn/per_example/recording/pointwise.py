@@ -37,7 +37,7 @@ def _nothing(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> None:
 
 def _use(equation: JaxprEqn, at: int, param: Param, a: Array | None, delta: Array) -> Use:
     """g = the view's adjoint of a . delta: sums over the axes along which the parameter was repeated."""
-    view, result = param.view, shape_of(equation.outvars[0])
+    view, result = param.view, tuple(delta.shape[1 + len(param.stacked) :])
     if param.shape != result:  # axes of size 1, or one number against an array
         view = view.then(Broadcast((*view.shape[: param.loops], *result), tuple(range(len(view.shape)))))
     before, times, kept = _repeated(view, param.loops)
@@ -76,15 +76,20 @@ def _summed(view: View, param: Param, a: Array | None, delta: Array) -> Use:
     return Addition(jax.vmap(back)(sums.reshape(sums.shape[0], math.prod(sums.shape[1:]))))
 
 
+def _cut(equation: JaxprEqn, at: int, axis: int) -> tuple[int | None, int | None] | None:
+    before, after = shape_of(equation.invars[at]), shape_of(equation.outvars[0])
+    return (axis, axis) if len(before) == len(after) and before[axis] == after[axis] else None
+
+
 def _use_negative(equation: JaxprEqn, at: int, param: Param, a: None, delta: Array) -> Use:
     return _use(equation, at, param, a, delta if at == 0 else -delta)
 
 
-ADD = Rule(_fits, _nothing, _use)
+ADD = Rule(_fits, _nothing, _use, _cut)
 """z = w + x."""
 
-SUBTRACT = Rule(_fits, _nothing, _use_negative)
+SUBTRACT = Rule(_fits, _nothing, _use_negative, _cut)
 """z = w - x or z = x - w."""
 
-POINTWISE = Rule(_fits, _derivative, _use)
+POINTWISE = Rule(_fits, _derivative, _use, _cut)
 """z = f(w, x), entry by entry."""

@@ -57,9 +57,22 @@ def _use(equation: JaxprEqn, at: int, param: Param, x: Array, delta: Array) -> U
     return placed(GroupedProduct(*pair), view)
 
 
+def _cut(equation: JaxprEqn, at: int, axis: int) -> tuple[int | None, int | None]:
+    contracted, batch = equation.params["dimension_numbers"]
+    if axis in contracted[at]:
+        return contracted[1 - at][tuple(contracted[at]).index(axis)], None
+    if axis in batch[at]:
+        place = tuple(batch[at]).index(axis)
+        return batch[1 - at][place], place
+    free = [
+        _free(len(shape_of(v)), tuple(c), tuple(b)) for v, c, b in zip(equation.invars, contracted, batch, strict=True)
+    ]
+    return None, len(batch[at]) + (0 if at == 0 else len(free[0])) + free[at].index(axis)
+
+
 def _free(rank: int, *taken: Shape) -> Shape:
     return tuple(axis for axis in range(rank) if not any(axis in block for block in taken))
 
 
-DOT_GENERAL = Rule(_fits, _seen, _use)
+DOT_GENERAL = Rule(_fits, _seen, _use, _cut)
 """`lax.dot_general`."""

@@ -15,6 +15,7 @@ from typing import Any
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from jaxnn.per_example.recording.inner import Body, body_of
+from jaxnn.per_example.recording.joining import Joined, Part, joined, leaves_of, parts_of, viewed_joined
 from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.rules import Rule, has_derivative, rule_of
 from jaxnn.per_example.recording.viewing import viewed
@@ -22,12 +23,12 @@ from jaxnn.per_example.recording.viewing import viewed
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """An equation that uses a parameter: its `at`-th operand."""
+    """An equation that uses a parameter, or several laid end to end: its `at`-th operand."""
 
     equation: JaxprEqn
     at: int
-    param: Param
     rule: Rule
+    parts: tuple[Part, ...]
 
 
 @dataclasses.dataclass
@@ -39,21 +40,21 @@ class Reading:
         sites: the uses of parameters.
         inside: the bodies of calls, rematerialised regions and loops that parameters enter, and what was found there.
         fallen: for each parameter that met an operation without a rule, the name of the first such operation.
-        known: the variables that are views of parameters.
+        known: the variables that are views of parameters, or such views laid end to end.
     """
 
     jaxpr: Jaxpr
     sites: dict[int, Site] = dataclasses.field(default_factory=dict)
     inside: dict[int, tuple[Body, Reading]] = dataclasses.field(default_factory=dict)
     fallen: dict[int, str] = dataclasses.field(default_factory=dict)
-    known: dict[Var, Param] = dataclasses.field(default_factory=dict)
+    known: dict[Var, Param | Joined] = dataclasses.field(default_factory=dict)
 
     def falls(self, reasons: Mapping[int, str]) -> None:
         """Parameters fall back; the first reason stays."""
         self.fallen = {**reasons, **self.fallen}
 
 
-def read(jaxpr: Jaxpr, params: Mapping[Var, Param], sizes: Sequence[int]) -> Reading:
+def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Joined], sizes: Sequence[int]) -> Reading:
     """The uses of parameters in a jaxpr.
 
     Args:
@@ -77,8 +78,8 @@ def read(jaxpr: Jaxpr, params: Mapping[Var, Param], sizes: Sequence[int]) -> Rea
     return found
 
 
-def known(found: Reading, v: Any) -> Param | None:
-    """What a variable is, if it is a parameter or a view of one.
+def known(found: Reading, v: Any) -> Param | Joined | None:
+    """What a variable is, if it is a parameter, a view of one, or several laid end to end.
 
     Example:
         >>> import jax
@@ -93,39 +94,64 @@ def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[
     if (body := body_of(equation)) is not None:
         _read_body(found, index, equation, body, sizes)
         return
-    operands: list[Any] = list(equation.invars)
-    params = {i: found.known[operands[i]] for i in places}
-    if len(places) == 1 and (views := viewed(equation, params[places[0]])) is not None:
-        found.known.update(zip(equation.outvars, views, strict=True))
+    operands = [known(found, v) for v in equation.invars]
+    if (results := _followed(equation, operands)) is not None:
+        found.known.update(zip(equation.outvars, results, strict=True))
         return
-    at = max(places, key=lambda i: sizes[params[i].leaf])
-    others = {param.leaf for i, param in params.items() if i != at}
+    values = {i: value for i in places if (value := operands[i]) is not None}
+    at = max(places, key=lambda i: sum(sizes[leaf] for leaf in leaves_of(values[i])))
+    mine = leaves_of(values[at])
+    others = {leaf for i, value in values.items() if i != at for leaf in leaves_of(value)}
     rule = rule_of(equation)
-    name = equation.primitive.name
-    if rule is None or params[at].leaf in others or not rule.fits(equation, at, params[at]):
-        others |= {params[at].leaf}
+    parts = None if rule is None or others & set(mine) else parts_of(values[at], rule, equation, at)
+    if rule is not None and parts is not None:
+        found.sites[index] = Site(equation, at, rule, parts)
     else:
-        found.sites[index] = Site(equation, at, params[at], rule)
-    found.falls(dict.fromkeys(others, name))
+        others |= set(mine)
+    found.falls(dict.fromkeys(others, equation.primitive.name))
+
+
+def _followed(equation: JaxprEqn, operands: list[Param | Joined | None]) -> Sequence[Param | Joined] | None:
+    """What the results are, if no more was done to parameters than to view them or lay them end to end."""
+    given = [value for value in operands if value is not None]
+    single = [value for value in given if isinstance(value, Param)]
+    if len(single) == len(operands) and (together := joined(equation, single)) is not None:
+        return [together]
+    if len(given) > 1:
+        return None
+    (value,) = given
+    if isinstance(value, Param):
+        return viewed(equation, value)
+    return None if (moved := viewed_joined(equation, value)) is None else [moved]
 
 
 def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes: Sequence[int]) -> None:
     """A call's, region's or loop's own jaxpr; what a loop is begun with has no rule."""
-    entering: dict[Var, Param] = {}
+    entering: dict[Var, Param | Joined] = {}
+    name = equation.primitive.name
     for i, (outer, inner) in enumerate(zip(equation.invars, body.jaxpr.invars, strict=True)):
-        if (param := known(found, outer)) is None:
+        if (value := known(found, outer)) is None:
             continue
-        if (entered := body.entered(i, param)) is None:
-            found.falls({param.leaf: equation.primitive.name})
+        if (entered := _entered(body, i, value)) is None:
+            found.falls(dict.fromkeys(leaves_of(value), name))
         else:
             entering[inner] = entered
     reading = read(body.jaxpr, entering, sizes)
     found.falls(reading.fallen)
     for result, returned in zip(equation.outvars, body.jaxpr.outvars, strict=True):
-        if (param := known(reading, returned)) is None:
+        if (value := known(reading, returned)) is None:
             continue
         if body.loop:
-            found.falls({param.leaf: equation.primitive.name})
+            found.falls(dict.fromkeys(leaves_of(value), name))
         else:
-            found.known[result] = param
+            found.known[result] = value
     found.inside[index] = (body, reading)
+
+
+def _entered(body: Body, i: int, value: Param | Joined) -> Param | Joined | None:
+    """What an operand is inside; parameters laid end to end are not followed into a loop over their slices."""
+    if isinstance(value, Param):
+        return body.entered(i, value)
+    parts = [found for param in value.parts if (found := body.entered(i, param)) is not None]
+    sliced = any(part.loops > param.loops for part, param in zip(parts, value.parts, strict=False))
+    return None if sliced or len(parts) < len(value.parts) else Joined(tuple(parts), value.axis)

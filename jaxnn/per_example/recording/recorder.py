@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxnn.ops.views import View
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
+from jaxnn.per_example.recording.joining import leaves_of
 from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.reading import Reading, known, read
 from jaxnn.per_example.recording.running import run, tap, taps_of, uses_of
@@ -41,7 +42,7 @@ def record(
     | sums, differences, products, quotients, max, power ..., with broadcasting | addition, scaling |
     | `w[i]`, `jnp.take` along one axis | lookup |
     | in `lax.scan`, as a constant or sliced by the loop; in `jax.checkpoint` and `jax.jit` | these, of all iterations |
-    | on the way there: reshape, transpose, slice, split, flip, broadcast, cast, multiplication by a number | a view |
+    | on the way there: reshape, transpose, slice, split, concatenate, flip, broadcast, cast, times a number | a view |
     | all else: `cond`, `while_loop`, `custom_vjp`, a sort, a product of two parameters | the gradients themselves |
 
     A parameter of the last row falls back, for all its uses, to per-example differentiation in the same backward pass:
@@ -157,8 +158,8 @@ def _reading(found: Traced, given: Arguments) -> Reading:
             if i not in fallen
         }
         reading = read(found.jaxpr, params, sizes)
-        if (param := known(reading, found.jaxpr.outvars[0])) is not None:
-            reading.fallen[param.leaf] = "the loss itself"
+        if (value := known(reading, found.jaxpr.outvars[0])) is not None:
+            reading.falls(dict.fromkeys(leaves_of(value), "the loss itself"))
         if not reading.fallen:
             reading.fallen = fallen
             return reading

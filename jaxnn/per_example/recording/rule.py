@@ -15,6 +15,16 @@ from jaxnn.tape import Placed, Unplaced, Use
 from jaxnn.types import Array, PyTree, Shape
 
 
+def not_cut(equation: JaxprEqn, at: int, axis: int) -> None:
+    """No parts.
+
+    Example:
+        >>> import jax
+        >>> not_cut(jax.make_jaxpr(jnp.sin)(1.0).eqns[0], 0, 0)
+    """
+    return None
+
+
 class Rule(NamedTuple):
     """How an operation with a parameter for an operand is recorded.
 
@@ -22,11 +32,14 @@ class Rule(NamedTuple):
         fits: (equation, at, param) -> whether the rule covers this geometry, the parameter being operand `at`.
         seen: (equation, at, operands) -> the arrays that the gradient depends on besides the error, of one example.
         use: (equation, at, param, seen, delta) -> the use, from arrays with axes (N, loops..., those of one example).
+        cut: (equation, at, axis) -> the axes of what is seen and of the result along which a part of the parameter
+            along that axis has its part, each None if it has all of it; None if such parts are not covered.
     """
 
     fits: Callable[[JaxprEqn, int, Param], bool]
     seen: Callable[[JaxprEqn, int, Sequence[Array]], PyTree]
     use: Callable[[JaxprEqn, int, Param, PyTree, Array], Use]
+    cut: Callable[[JaxprEqn, int, int], tuple[int | None, int | None] | None] = not_cut
 
 
 class Axes:

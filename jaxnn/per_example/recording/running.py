@@ -92,7 +92,10 @@ def uses_of(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, U
             found += uses_of(reading.inside[i][1], seen[i], deltas[i])
             continue
         site = reading.sites[i]
-        scale = site.param.scale
-        delta = deltas[i] if scale == 1 else deltas[i] * jnp.asarray(scale, deltas[i].dtype)
-        found.append((site.param.leaf, site.rule.use(site.equation, site.at, site.param, seen[i], delta)))
+        for part in site.parts:
+            param, delta = part.param, part.of_result(deltas[i])
+            if param.scale != 1:
+                delta = delta * jnp.asarray(param.scale, delta.dtype)
+            use = site.rule.use(site.equation, site.at, param, part.of_seen(seen[i]), delta)
+            found.append((param.leaf, use))
     return found

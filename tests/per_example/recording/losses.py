@@ -151,6 +151,25 @@ def pointwise(r: Drawn, n: int) -> Made:
     return Made(loss, params, (r(n, 4), r.integers(3, n)))
 
 
+def joined(r: Drawn, n: int) -> Made:
+    """Weights laid end to end: inputs, outputs and heads, in a loop, transposed, with biases that get a new axis."""
+
+    def loss(p: Any, xs: Any, y: Any) -> Any:
+        def step(h: Any, x: Any) -> Any:
+            z = h @ jnp.concatenate([p["a"], -2 * p["b"]], axis=1) + jnp.concatenate([p["c"], p["d"]])
+            return jnp.tanh(z[:4] * z[4:] + x), None
+
+        h = lax.scan(step, jnp.zeros(4), xs)[0]
+        h = jnp.concatenate([h, xs[0]]) @ jnp.concatenate([p["a"], p["e"]]).astype(jnp.float64)
+        heads = jnp.einsum("hd,hde->he", h.reshape(2, 2), jnp.stack([p["f"], p["g"]]))
+        z = jnp.concatenate([p["i"], p["j"]], axis=1).T @ heads.reshape(4)
+        z = (z[None] * jnp.concatenate([p["c"], p["l"]])[None] - jnp.concatenate([p["k"], p["k"], p["l"]])[None])[0]
+        return cross_entropy(z[:3] + jnp.sum(z), y)
+
+    params = {"a": r(4, 4), "b": r(4, 4), "c": r(4), "d": r(4), "e": r(4, 4), "f": r(2, 2), "g": r(2, 2), "i": r(4, 2)}
+    return Made(loss, {**params, "j": r(4, 3), "k": r(2), "l": r(1)}, (r(n, 3, 4), r.integers(3, n)))
+
+
 def lookups(r: Drawn, n: int) -> Made:
     """A row, rows along another axis, rows inside `vmap`, rows beyond the edge, a table for each layer of a loop."""
 
@@ -220,8 +239,13 @@ def flax_linen(kind: str) -> Callable[[Drawn, int], Made]:
             def __call__(self, x: Any) -> Any:
                 return nn.Dense(3)(nn.RNN(nn.GRUCell(6, param_dtype=jnp.float64))(x)[:, -1])
 
+        class Lstm(nn.Module):  # type: ignore[name-defined]
+            @nn.compact
+            def __call__(self, x: Any) -> Any:
+                return nn.Dense(3)(nn.RNN(nn.OptimizedLSTMCell(6, param_dtype=jnp.float64))(x)[:, -1])
+
         net, shape = {"mlp": (Mlp(), (4,)), "cnn": (Cnn(), (9, 9, 2)), "transformer": (Transformer(), (6,)),
-                      "gru": (Gru(), (5, 4))}[kind]  # fmt: skip
+                      "gru": (Gru(), (5, 4)), "lstm": (Lstm(), (5, 4))}[kind]  # fmt: skip
         x = r.integers(7, n, *shape) if kind == "transformer" else r(n, *shape)
         params = r.like(net.init(jax.random.key(0), x[:1]))
         return Made(lambda p, x, y: cross_entropy(net.apply(p, x[None])[0], y), params, (x, r.integers(3, n)))
@@ -346,12 +370,14 @@ LOSSES: dict[str, Callable[[Drawn, int], Made]] = {
     "attention": attention,
     "views": views,
     "pointwise": pointwise,
+    "joined": joined,
     "lookups": lookups,
     "fallbacks": fallbacks,
     "flax mlp": flax_linen("mlp"),
     "flax cnn": flax_linen("cnn"),
     "flax transformer": flax_linen("transformer"),
     "flax gru": flax_linen("gru"),
+    "flax lstm": flax_linen("lstm"),
     "nnx mlp": flax_nnx("mlp"),
     "nnx cnn": flax_nnx("cnn"),
     "nnx transformer": flax_nnx("transformer"),
@@ -367,7 +393,7 @@ LOSSES: dict[str, Callable[[Drawn, int], Made]] = {
 FALLEN = {
     "fallbacks": {
         "['branch']": "cond", "['carried']": "scan", "['own']": "custom_vjp_call", "['right']": "dot_general",
-        "['sorted']": "sort", "['twice']": "concatenate",
+        "['sorted']": "sort", "['twice']": "slice",
     }
 }  # fmt: skip
 """The parameters without a rule, and why."""

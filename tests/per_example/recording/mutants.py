@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from jaxnn.ops import views
-from jaxnn.per_example.recording import inner, reading, rules
+from jaxnn.per_example.recording import inner, joining, reading, rules
 from jaxnn.tape import Addition, Convolution, Lookup, Placed, Product, Scaling, Whole
 from tests.backprop.mutants import Mutant
 from tests.helpers import float64
@@ -165,5 +165,10 @@ MUTANTS = [
     mutant("places beyond the edge not moved inside", with_rule("gather", seen=_unclipped), "lookups"),
     mutant("places outside the table wrapped", with_rule("gather", seen=_wrapped), "lookups"),
     mutant("rows one further", with_rule("gather", use=changed(Lookup, indices=lambda i: i + 1)), "lookups"),
+    mutant(
+        "all parts of what is joined are the first",
+        method(joining.Joined, "ends", property(lambda self: [(p, 0, p.shape[self.axis]) for p in self.parts])),
+        "joined",
+    ),
     mutant("what falls back forgotten", _no_fallback, "fallbacks"),
 ]  # fmt: skip

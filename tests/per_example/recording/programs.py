@@ -134,13 +134,15 @@ OPS: dict[str, Op] = {
     "vmap": lambda h, w, i: jax.vmap(w(D, D).__matmul__)(h),
     "own derivative": lambda h, w, i: h + doubled_rounding(h @ w(D, D)),
     "while": _while,
+    "joined": lambda h, w, i: h @ jnp.concatenate([w(D, 2), w(D, 2)], 1) + jnp.concatenate([w(1), w(D - 1)]),
+    "joined inputs": lambda h, w, i: h @ jnp.concatenate([w(1, D), w(D - 1, D)]) * jnp.stack([w(D)] * T),
     # What has no rule:
     "branch": _branch,
     "sorted": lambda h, w, i: h + jnp.sort(w(D)),
     "product of two": lambda h, w, i: h @ (w(D, 2) @ w(2, D)),
     "square": lambda h, w, i: h * w(D) ** 2,
     "own derivative of a parameter": lambda h, w, i: h @ jnp.tanh(doubled_rounding(2 * w(D, D))),
-    "joined": lambda h, w, i: h @ jnp.concatenate([w(D, 2), w(D, 2)], 1),
+    "joined with data": lambda h, w, i: h @ jnp.concatenate([w(D, 2), h[:2].T], 1),
     "complex": lambda h, w, i: jnp.real(jnp.fft.ifft(jnp.fft.fft(h) * w(D))),
     "cumulative": lambda h, w, i: h * jnp.cumsum(w(D)),
 }

@@ -15,7 +15,7 @@ from tests.per_example.oracles import CENTRED, EXACT, STATISTICS, Explicit, Give
 from tests.per_example.recording.losses import FALLEN, LOSSES, Made, N, make
 
 FEW = ["sq_norms", "clipped_grad", "variance", "materialize"]
-QUICK = ["mlp", "cnn", "scanned_blocks", "attention", "views", "lookups", "fallbacks"]
+QUICK = ["mlp", "cnn", "joined", "scanned_blocks", "attention", "views", "lookups", "fallbacks"]
 
 
 def gaps(made: Made, names: list[str]) -> dict[str, float]:
