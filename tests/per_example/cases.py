@@ -174,10 +174,10 @@ def vector(tree: Any) -> np.ndarray:
 
 
 def gap(got: Any, expected: Any) -> float:
-    """The largest difference, relative to the largest expected entry."""
+    """The largest difference, relative to the largest expected entry (absolute where all are 0)."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     assert got.shape == expected.shape, f"{got.shape} and {expected.shape}"
-    return float(np.abs(got - expected).max() / np.abs(expected).max())
+    return float(np.abs(got - expected).max() / (np.abs(expected).max() or 1.0))
 
 
 def tape_of(losses: Any, outputs: Any, params: dict[str, Any], uses: dict[str, tuple[Any, ...]]) -> Tape:

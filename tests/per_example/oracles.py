@@ -55,9 +55,14 @@ def _sizes(g: np.ndarray) -> np.ndarray:
     return np.linalg.norm(g, axis=1)
 
 
+def _kept(bound: float, g: np.ndarray) -> np.ndarray:
+    """min(1, C / n), 1 at n = 0."""
+    return np.minimum(1, bound / np.maximum(_sizes(g), np.finfo(np.float64).tiny))
+
+
 def _clipped_by_layer(e: Explicit) -> np.ndarray:
     bound = e.bound / np.sqrt(len(e.layers))
-    factors = {name: np.minimum(1, bound / _sizes(g)) for name, g in e.layers.items()}
+    factors = {name: _kept(bound, g) for name, g in e.layers.items()}
     return np.concatenate([factors[layer] @ e.g[:, part] for layer, part in e.parts])
 
 
@@ -102,7 +107,7 @@ STATISTICS = {
     "mean_grad": Statistic(lambda t: per_example.mean_grad(t.tape), lambda e: e.g.mean(0)),
     "clipped_grad": Statistic(
         lambda t: per_example.clipped_grad(t.tape, t.bound),
-        lambda e: np.concatenate([np.minimum(1, e.bound / _sizes(e.g)) @ e.g, _sizes(e.g)]),
+        lambda e: np.concatenate([_kept(e.bound, e.g) @ e.g, _sizes(e.g)]),
     ),
     "clipped_grad, automatic": Statistic(
         lambda t: per_example.clipped_grad(t.tape, per_example.automatic(t.bound, 0.01))[0],
