@@ -64,7 +64,9 @@ def run(case: Case, params_dtype: Any, grads_dtype: Any, steps: int = 3) -> tupl
     return (params, kinds), start, state
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name", [name if i % 4 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(ALL)]
+)
 def test_equals_optax_in_parameters_and_state(name: str) -> None:
     case = CASES[name]
     found = measure(case, "own")
