@@ -65,7 +65,7 @@ def arguments_of(args: tuple[Any, ...], argnums: int | Sequence[int], in_axes: A
     marks = _marks(args, argnums, numbers, trainable)
     trained = tuple(i for i, number in enumerate(owner) if number in numbers and marks[i])
     for i in trained:
-        _require_real(places[i][0], arrays[i], numbers, argnums)
+        _require_real(places[i][0], arrays[i])
     axes = _axes(args, numbers, in_axes)
     rest = [i for i in range(len(arrays)) if i not in trained]
     mapped, mapped_axes = [arrays[i] for i in rest], [_axis(places[i][0], arrays[i], axes[i]) for i in rest]
@@ -110,7 +110,7 @@ def _array(path: Any, x: Any) -> Array:
         ) from error
 
 
-def _require_real(path: Any, x: Array, numbers: tuple[int, ...], argnums: Any) -> None:
+def _require_real(path: Any, x: Array) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"record: parameters must be of a real floating dtype, got {_name(path)} of {x.dtype.name}. Pass what is "
@@ -151,15 +151,28 @@ def _axes(args: tuple[Any, ...], numbers: tuple[int, ...], in_axes: Any) -> list
         )
     axes: list[int | None] = []
     for k, (axis, arg) in enumerate(zip(in_axes, args, strict=True)):
-        full = jax.tree.broadcast(axis, arg, is_leaf=lambda x: x is None)
-        found = jax.tree.leaves(full, is_leaf=lambda x: x is None)
-        found = [
-            a for a, x in zip(found, jax.tree.leaves(arg, is_leaf=lambda x: x is None), strict=True) if x is not None
-        ]
+        found = _spread(k, axis, arg)
         if k in numbers and any(a is not None for a in found):
             raise ValueError(f"record: in_axes[{k}] must be None: parameters are shared by all examples. Got {axis!r}.")
         axes += found
     return axes
+
+
+def _spread(k: int, axes: Any, arg: PyTree) -> list[int | None]:
+    """An axis, or a tree of axes, for each array of an argument."""
+
+    def is_none(x: Any) -> bool:
+        return x is None
+
+    try:
+        full = jax.tree.broadcast(axes, arg, is_leaf=is_none)
+    except ValueError as error:
+        raise ValueError(
+            f"record: in_axes[{k}] must be an axis, None, or a tree like the argument {jax.tree.structure(arg)} or the "
+            f"beginning of one, got {axes!r}."
+        ) from error
+    pairs = zip(jax.tree.leaves(full, is_leaf=is_none), jax.tree.leaves(arg, is_leaf=is_none), strict=True)
+    return [axis for axis, x in pairs if x is not None]
 
 
 def _axis(path: Any, x: Array, axis: int | None) -> int | None:

@@ -31,14 +31,15 @@ RULES: dict[str, Rule] = {
 
 
 def rule_of(equation: JaxprEqn) -> Rule | None:
-    """The rule of an equation, if there is one.
+    """The rule of an equation, if there is one: a complex result sends back more than a real parameter's error.
 
     Example:
         >>> import jax
         >>> rule_of(jax.make_jaxpr(jnp.sort)(jnp.ones(3)).eqns[0]) is None
         True
     """
-    return RULES.get(equation.primitive.name)
+    result: Any = equation.outvars[0]
+    return RULES.get(equation.primitive.name) if jnp.issubdtype(result.aval.dtype, jnp.floating) else None
 
 
 def has_derivative(equation: JaxprEqn) -> bool:

@@ -148,3 +148,18 @@ def test_a_parameter_used_twice(name: str) -> None:
 
 def _only(tape: Tape, i: int) -> Tape:
     return dataclasses.replace(tape, uses=((tape.uses[0][i],),))
+
+
+def test_a_real_parameter_in_a_complex_product_falls_back() -> None:
+    """Only the real part of what comes back is the parameter's: the rule of products would square complex numbers."""
+
+    def f(p: Any, x: Any) -> Any:
+        numbers = (((0,), (0,)), ((), ()))
+        z = jax.lax.dot_general(x * (1 + 2j), p["w"], numbers, preferred_element_type=jnp.complex128)
+        return jnp.sum(jnp.abs(z + 1j) ** 2)
+
+    with float64():
+        r = Drawn(2)
+        params, x = {"w": r(3, 2)}, r(4, 3)
+        assert per_example.plan(per_example.record(f)(params, x))[0].strategy == "as given (dot_general)"
+        assert gap_of(f, params, x) <= EXACT

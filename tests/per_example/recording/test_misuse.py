@@ -112,6 +112,8 @@ def test_axes() -> None:
         record(of_one, in_axes=(0, 0, 0))(PARAMS, X, Y)
     with pytest.raises(ValueError, match=r"argument 2 of shape \(4,\) has no axis 1"):
         record(of_one, in_axes=(None, 0, 1))(PARAMS, X, Y)
+    with pytest.raises(ValueError, match=r"in_axes\[1\] must be an axis, None, or a tree like the argument"):
+        record(of_one, in_axes=(None, {"x": 0}, 0))(PARAMS, X, Y)
     with pytest.raises(ValueError, match="argnums must name some of the 3 arguments"):
         record(of_one, argnums=3)(PARAMS, X, Y)
 
