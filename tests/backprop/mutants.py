@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import activations, backprop, layers, losses, models, ops, tape
+from jaxnn import activations, backprop, layers, losses, models, ops
 from jaxnn.backprop import checkpoint, combinators, fused, gradient, norms, pointwise
 from jaxnn.backprop.rule import RULES
 from jaxnn.layers import Activation, Conv, Dense, Dropout, Embedding, Softmax, pooling
 from jaxnn.tape import Addition, Product, Scaling
+from jaxnn.tape import uses as tape_uses
 from tests.backprop.checking import EXACT, gradient_error, rule_error
 from tests.helpers import random
 
@@ -235,7 +236,7 @@ MUTANTS = [
         "embedding: last use of a row instead of all",
         WORDS,
         in_place_of(
-            tape,
+            tape_uses,
             "take_rows_weight_grad",
             lambda right: lambda i, dy, rows: jnp.zeros((rows, dy.shape[-1]), dy.dtype).at[i].set(dy),
         ),

@@ -19,8 +19,14 @@ SHORT = {
     "sgd", "adagrad", "rmsprop", "adam", "adamw", "adabelief", "radam", "lion", "sign_sgd", "lamb", "adafactor", "muon",
     "polyak_sgd", "sam", "partition", "masked", "clip_by_global_norm", "centralize",
 }  # fmt: skip
-ALL = [name if name in SHORT else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-"""Every case; but for one or two of each family, in the long suite only."""
+SHORTER = {"sgd", "adam", "lamb", "adafactor", "muon", "polyak_sgd", "masked"}
+
+
+def cases(quick: set[str]) -> list[Any]:
+    """Every case; all but those named, in the long suite only."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+
+
 REAL_ONLY = (
     "scale_by_adadelta", "adadelta", "scale_by_adopt", "adopt", "scale_by_simplified_ademamix", "simplified_ademamix",
     "clip", "scale_by_cocob", "cocob", "dadapt_adamw", "prodigy", "momo", "momo_adam", "scale_by_madgrad", "madgrad",
@@ -64,9 +70,7 @@ def run(case: Case, params_dtype: Any, grads_dtype: Any, steps: int = 3) -> tupl
     return (params, kinds), start, state
 
 
-@pytest.mark.parametrize(
-    "name", [name if i % 4 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(ALL)]
-)
+@pytest.mark.parametrize("name", cases(quick=SHORTER))
 def test_equals_optax_in_parameters_and_state(name: str) -> None:
     case = CASES[name]
     found = measure(case, "own")
@@ -96,7 +100,7 @@ def test_complex_parameters_work_where_they_do_in_optax(name: str) -> None:
     assert found.largest <= case.tolerance, found
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", cases(quick=SHORT))
 def test_keeps_its_dtypes_under_scan_for_half_and_single_precision(name: str) -> None:
     """eval_shape traces the scan, which rejects a carry whose dtypes change; nothing is compiled."""
     for params_dtype in HALF:
@@ -106,7 +110,7 @@ def test_keeps_its_dtypes_under_scan_for_half_and_single_precision(name: str) ->
             assert [s.dtype for s in jax.tree.leaves(state)] == [s.dtype for s in jax.tree.leaves(start)]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", cases(quick=SHORT))
 def test_promotes_no_dtypes_and_no_ranks_by_itself(name: str) -> None:
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         jax.eval_shape(lambda: update_once(CASES[name]))
@@ -125,7 +129,7 @@ def update_once(case: Case) -> Any:
     return opt.update(grads, opt.init(params), params, **extra, obj_fn=value_fn)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", cases(quick=SHORT))
 def test_rejects_gradients_of_another_structure(name: str) -> None:
     case = CASES[name]
     opt = case.ours(optim)
