@@ -4,6 +4,7 @@ import gc
 import importlib.metadata
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,26 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
 )
 hypothesis.settings.load_profile("suite")
+
+SAMPLED = 3
+"""Of each test of a module marked `sampled`, the short run takes every third case; the long run takes the others."""
+
+TRAINING_ROOMS = ("classic", "compare", "gallery", "playground", "studies")
+"""Rooms whose examples in docstrings train networks: the long run takes them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seen: Counter[str] = Counter()
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.path.parent.name in TRAINING_ROOMS:
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % SAMPLED:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
+
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -16,6 +16,8 @@ from jaxnn import landscapes
 from jaxnn.landscapes import Landscape
 from tests.helpers import float64, strict
 
+pytestmark = pytest.mark.sampled
+
 NOISY = landscapes.noisy_quadratic(jax.random.key(0))
 ALL: dict[str, Landscape] = {
     "quadratic": landscapes.quadratic(100.0),
@@ -307,6 +309,7 @@ def test_a_broken_noise_is_found(example_loss: Callable[[Any, Any], Any], expect
         assert_noise(example_loss, expected_loss)
 
 
+@pytest.mark.slow
 def test_the_noise_is_reproducible_and_the_landscape_does_not_depend_on_x64() -> None:
     with float64():
         again = landscapes.noisy_quadratic(jax.random.key(0))

@@ -267,6 +267,7 @@ def test_everything_under_jit_and_vmap() -> None:
             np.testing.assert_allclose(g[i], e, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_numpy_arrays_are_taken() -> None:
     outputs = OUTPUTS.astype(np.float64)
     np.testing.assert_array_equal(metrics.accuracy(outputs, LABELS), numpy_accuracy(OUTPUTS, LABELS))

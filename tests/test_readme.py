@@ -16,6 +16,8 @@ from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.gallery.build import chapters
 
+pytestmark = pytest.mark.sampled
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -60,8 +62,10 @@ def test_figures_are_pictures_of_the_gallery() -> None:
 
 
 LONG = (
+    "clipped_training.py",
     "compare_optimizers.py",
     "gan_ring.py",
+    "mislabeled.py",
     "mislabeled_fashion.py",
     "noise_scale_transformer.py",
     "race_own_rule.py",

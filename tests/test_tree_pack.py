@@ -71,6 +71,7 @@ def loss(params: Any) -> Any:
     return jnp.sum((x * params["scale"].astype(x.dtype)) ** 2)
 
 
+@pytest.mark.slow
 def test_the_gradient_equals_that_of_the_leaves_packed() -> None:
     params = network(jax.random.key(0), 5, 4)
     buffers, unpack = tree.pack(params)

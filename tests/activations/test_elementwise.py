@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from jaxnn import activations as act
 from tests.helpers import assert_close, float64, strict
 
+pytestmark = pytest.mark.sampled
+
 ALL = list(act.DERIVATIVES)
 DERIVATIVES = [act.DERIVATIVES[f] for f in ALL]
 SMOOTH = [act.linear, act.sigmoid, act.tanh, act.softplus, act.gelu, act.gelu_tanh, act.silu, act.mish]

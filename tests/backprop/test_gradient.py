@@ -212,6 +212,7 @@ def deep_arguments() -> Any:
     return *jax.eval_shape(lambda: DEEP.init(jax.random.key(0), x.shape[1:])), x, y
 
 
+@pytest.mark.slow
 def test_checkpointing_runs_all_but_the_last_segment_again() -> None:
     def count(every: int | None, operation: str) -> int:
         lowered = jax.jit(backprop.value_and_grad(DEEP, LOSS, remat_every=every)).lower(*deep_arguments())

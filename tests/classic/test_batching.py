@@ -52,6 +52,7 @@ def test_updates_and_seconds_are_counted() -> None:
     assert found.loss.shape == (4,)
 
 
+@pytest.mark.slow
 def test_small_batches_are_ahead_after_equal_work_and_the_batch_after_equal_updates() -> None:
     batch, mini, stochastic = course(512, 1.0, 48), course(32, 0.5, 3), course(1, 0.05, 3)
     assert max(mini.loss[3], stochastic.loss[3]) < 0.5 * batch.loss[3]  # all have seen every example three times

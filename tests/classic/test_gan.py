@@ -96,6 +96,7 @@ def test_coverage_counts_modes_with_enough_samples_near(samples: np.ndarray, fou
     assert (int(got.found), float(got.quality)) == (found, quality)
 
 
+@pytest.mark.slow
 def test_coverage_of_many_runs_is_that_of_each() -> None:
     samples = gan.ring(jax.random.key(0), 60, deviation=0.2).reshape(2, 3, 10, 2)
     many = gan.coverage(samples, CENTRES)
@@ -113,6 +114,7 @@ def test_nearest_labels_against_a_loop() -> None:
     assert gan.nearest_labels(rows[:50], digits.x, digits.y).tolist() == digits.y[:50].tolist()
 
 
+@pytest.mark.slow
 def test_a_run_is_a_function_of_players_and_key_and_looks_at_the_start_first() -> None:
     rule = gan.RULES["alternating"]
     players = gan.start(SMALL, jax.random.key(1), 2)

@@ -50,6 +50,7 @@ def test_bad_splits() -> None:
         few_digits(wrong=2)
 
 
+@pytest.mark.slow
 def test_learning_curves_are_those_of_fit() -> None:
     net, opt, key = models.mlp([64, 8, 10]), generalization.OPT, jax.random.key(3)
     start = jax.tree.map(lambda leaf: leaf[0], starts(net, opt, key[None], FEW.train.x))
@@ -63,6 +64,7 @@ def test_learning_curves_are_those_of_fit() -> None:
     np.testing.assert_allclose(curves.training_loss[-1], at_end["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_settings_and_seeds_stand_where_they_belong() -> None:
     found = generalization.weight_decay((0.0, 0.3), examples=FEW, seeds=3, epochs=8)
     assert found.settings.tolist() == pytest.approx([0.0, 0.3])

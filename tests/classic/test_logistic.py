@@ -97,6 +97,7 @@ def test_stochastic_ascent_is_a_function_of_its_key() -> None:
     assert (first != other).any()
 
 
+@pytest.mark.slow
 def test_two_classes_are_the_softmax_of_two() -> None:
     with float64():
         one = logistic.fit(X, Y, key=jax.random.key(0), learning_rate=0.02, epochs=5, batch_size=7)

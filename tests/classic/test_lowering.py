@@ -17,6 +17,8 @@ from jaxnn.classic.parity import tree
 from jaxnn.playground.training import Settings, make_scan, network
 from jaxnn.train import minmax
 
+pytestmark = pytest.mark.sampled
+
 X, SIGNS, LABELS = jnp.ones((12, 3)), jnp.ones(12), jnp.zeros(12, jnp.int32)
 FIT: dict[str, Any] = {"learning_rate": 0.1, "epochs": 2, "batch_size": 5}
 

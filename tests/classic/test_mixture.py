@@ -34,6 +34,7 @@ def test_the_problem() -> None:
     assert (y < 1).all()
 
 
+@pytest.mark.slow
 def test_three_answers_where_there_are_three(fitted: Any) -> None:
     """At x = 1/2: y = 1/2, and the two other roots of y + 0.3 sin(2 pi y) = 1/2."""
     net, result = fitted
@@ -52,6 +53,7 @@ def test_three_answers_where_there_are_three(fitted: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_density_is_the_loss_and_integrates_to_one(fitted: Any) -> None:
     net, result = fitted
     x = jnp.linspace(0.0, 1.0, 11)[:, None]
@@ -65,12 +67,14 @@ def test_the_density_is_the_loss_and_integrates_to_one(fitted: Any) -> None:
     np.testing.assert_allclose(-jnp.log(mixture.density(predicted, jnp.array([0.4]))[:, 0]), loss, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_mixture_is_likelier_than_one_gaussian(fitted: Any) -> None:
     _, result = fitted
     _, one = mixture.fit_mixture(POINTS, key=jax.random.key(1), components=1, epochs=150)
     assert result.history[-1]["loss"] < one.history[-1]["loss"] - 0.5
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0.1, 2)), min_size=1, max_size=4))
 def test_density_of_known_mixtures(parts: list[tuple[float, float]]) -> None:
     means, deviations = (np.array([[p[i] for p in parts]]) for i in (0, 1))

@@ -14,6 +14,8 @@ from jaxnn.classic import parity
 from jaxnn.classic.boolean import inputs
 from jaxnn.classic.threshold import Network, bipolar
 
+pytestmark = pytest.mark.sampled
+
 MAKERS = (parity.dnf, parity.counter, parity.chain, parity.tree)
 
 

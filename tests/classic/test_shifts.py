@@ -24,6 +24,7 @@ def outputs_at(name: str, down: int, right: int) -> jax.Array:
     return jax.jit(net.predict)(params, state, shifts.shifted(IMAGES, down, right))
 
 
+@pytest.mark.slow
 def test_a_global_maximum_forgets_the_place() -> None:
     name = "CNN, global max-pool"
     there = outputs_at(name, 0, 0)
@@ -45,6 +46,7 @@ def test_shifting_moves_and_loses_nothing() -> None:
     np.testing.assert_array_equal(image[:, 4:12, 4:12], DIGITS.test.x[:20])
 
 
+@pytest.mark.slow
 def test_the_map_has_each_displacement_in_its_place() -> None:
     found = shifts.run("MLP", examples=FEW, reach=2, epochs=8)
     net, paper = shifts.NETWORKS["MLP"], shifts.on_paper(FEW.validation.x)

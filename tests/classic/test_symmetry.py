@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +70,7 @@ def test_spread_sees_every_kind_of_difference() -> None:
         np.testing.assert_allclose(symmetry.spread(other), 0.25)
 
 
+@pytest.mark.slow
 def test_the_exclusive_or_needs_units_that_differ() -> None:
     equal, random = (symmetry.run(w_init, key=jax.random.key(3)) for w_init in (constant(0.5), normal(0.5)))
     assert equal.history[-1]["spread"] < 1e-4 < 0.5 < random.history[-1]["spread"]

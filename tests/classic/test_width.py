@@ -18,6 +18,7 @@ def test_errors_are_those_of_the_outputs() -> None:
     np.testing.assert_allclose(found.largest, [[1.0, 0.5]])
 
 
+@pytest.mark.slow
 def test_more_units_fit_better() -> None:
     found = width.approximate(widths=(1, 16), seeds=3, epochs=250)
     assert found.outputs.shape == (2, 3, 128)

@@ -20,6 +20,8 @@ from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.main import main
 from jaxnn.cli.recipes import RECIPES
 
+pytestmark = pytest.mark.sampled
+
 QUICK = ["train", "--epochs", "3", "--hidden", "16", "--batch-size", "16"]
 
 
@@ -75,6 +77,7 @@ def test_predict_reads_every_format_alike(run: Path, tmp_path: Path, capsys: Any
     assert outputs[3][0][:4] == outputs[0][0][:4]
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_parameters(tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert main([*QUICK, "--out", str(tmp_path / name)]) == 0
@@ -101,6 +104,7 @@ def test_every_model_trains(words: list[str], tmp_path: Path, capsys: Any) -> No
     runs.read_run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_options_without_effect_are_named(tmp_path: Path, capsys: Any) -> None:
     words = ["train", "--model", "linear", "--window", "5", "--momentum", "0.5", "--epochs", "1"]
     main([*words, "--out", str(tmp_path / "run")])

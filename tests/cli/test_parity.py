@@ -67,6 +67,7 @@ def test_tolerances_of_their_own_are_counted(monkeypatch: pytest.MonkeyPatch, ca
     assert "2 cases: 2 equal (1 within 1e-12, 1 within 1e-06), 0 differ" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_problem_and_a_dtype(two_cases: None, capsys: Any) -> None:
     words = ["--problem", "digits-logistic", "--dtype", "float32", "--gradients", "same"]
     assert main(["compare", "parity", "right", *words]) == 0

@@ -32,6 +32,7 @@ def test_a_race_writes_its_report_and_prints_its_table(tmp_path: Path, capsys: A
     assert told["settings"]["learning_rates"] == [1e-4, 1e-3]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def by_hand(key: Any) -> dict[str, np.ndarray]:
     return dict(zip(("grad_norm", "update_norm", "alignment", "distance"), np.transpose(rows), strict=True))
 
 
+@pytest.mark.slow
 def test_sizes_angles_and_distance_are_those_of_the_run() -> None:
     problem = bowl()
     watched = swept(
@@ -59,6 +60,7 @@ def test_sizes_angles_and_distance_are_those_of_the_run() -> None:
             np.testing.assert_allclose(watched.curves[name][run], values, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_noise_is_that_of_single_examples_gradients() -> None:
     problem = bowl()
     with float64():

@@ -136,6 +136,7 @@ def test_costs_are_counted() -> None:
         assert cost.compile_seconds > 0
 
 
+@pytest.mark.slow
 def test_a_network_on_its_data_is_a_course_too() -> None:
     digits = problems.load("digits-mlp")
     found = measure(case(optim.adam(0.01)), problem=digits)

@@ -15,6 +15,8 @@ from jaxnn.compare import problems
 from jaxnn.compare.problems import Problem, analytic, from_function
 from jaxnn.data import Dataset
 
+pytestmark = pytest.mark.sampled
+
 EMBEDDED = [name for name in problems.PROBLEMS if not name.startswith(("mnist", "fmnist"))]
 
 

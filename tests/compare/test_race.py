@@ -29,6 +29,7 @@ def found() -> Race:
     return race("sgd,optax:sgd", bowl(), **QUICK)
 
 
+@pytest.mark.slow
 def test_the_rate_of_the_best_validation_figure_is_run_with_fresh_seeds(found: Race) -> None:
     problem = bowl()
     tuning_key, fresh_key = jax.random.split(jax.random.key(0))
@@ -61,6 +62,7 @@ def test_of_equal_figures_the_lower_loss_decides() -> None:
     assert found.rate == 0.05
 
 
+@pytest.mark.slow
 def test_diagnostics_and_costs_are_there(found: Race) -> None:
     for r in found.results:
         for name in ("grad_norm", "update_norm", "alignment", "distance", "noise_scale", "snr"):
@@ -90,6 +92,7 @@ def test_time_and_memory_of_what_has_more_of_both() -> None:
     assert heavy.temporary_bytes > plain.temporary_bytes
 
 
+@pytest.mark.slow
 def test_a_race_that_is_stopped_keeps_what_is_done_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     so_far: list[Race] = []
 

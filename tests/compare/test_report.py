@@ -47,6 +47,7 @@ def page(race: Race, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.write(race, tmp_path_factory.mktemp("race"), command="jaxnn compare race --optimizers 'sgd,adam<b>'")
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_file_and_in_the_page(race: Race, page: Path) -> None:
     names = [drawing.name for drawing in figures(race)]
     per_problem = [f"{p}-{kind}" for p in "ab" for kind in ("learning", "sensitivity", "diagnostics")]
@@ -57,6 +58,7 @@ def test_every_figure_is_a_file_and_in_the_page(race: Race, page: Path) -> None:
     assert not re.search(r'(?:src|href)="(?!data:)', text)
 
 
+@pytest.mark.slow
 def test_a_figure_stands_under_its_own_problem_alone(tmp_path: Path) -> None:
     text = report.write(Race((made("sgd", "a"), made("sgd", "a-b")), {}, {}, {}), tmp_path).read_text()
     places = [text.index(f'id="{name}"') for name in ("a", "a-learning", "a-b", "a-b-learning")]
@@ -64,6 +66,7 @@ def test_a_figure_stands_under_its_own_problem_alone(tmp_path: Path) -> None:
     assert text.count('id="a-b-learning"') == 1
 
 
+@pytest.mark.slow
 def test_numbers_words_and_names_are_in_the_page(race: Race, page: Path) -> None:
     text = without_images(page.read_text())
     best = race.results[1]
@@ -74,6 +77,7 @@ def test_numbers_words_and_names_are_in_the_page(race: Race, page: Path) -> None
     assert "adam<b>" not in text
 
 
+@pytest.mark.slow
 def test_the_best_is_first(page: Path) -> None:
     tables = re.findall(r"<table>.*?</table>", page.read_text(), flags=re.DOTALL)
     first = [re.findall(r"<tr><td>(.*?)</td>", table)[0] for table in tables[1:3]]
@@ -90,6 +94,7 @@ def test_what_is_saved_is_strict_json(page: Path) -> None:
     assert told["settings"]["seeds"] == 5
 
 
+@pytest.mark.slow
 def test_a_race_without_targets_costs_or_ends_is_reported_too(tmp_path: Path) -> None:
     lost = made("sgd", "a", target=None)
     lost = Result(**(vars(lost) | {
@@ -102,6 +107,7 @@ def test_a_race_without_targets_costs_or_ends_is_reported_too(tmp_path: Path) ->
     assert not re.search(r"\bnan\b|\binf\b", without_images(text))
 
 
+@pytest.mark.slow
 def test_a_browser_shows_it_without_an_error_or_a_request(page: Path, browser: Any) -> None:
     sheet = browser.new_page()
     asked: list[str] = []

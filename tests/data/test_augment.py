@@ -11,6 +11,8 @@ from scipy import ndimage, stats
 from jaxnn.data import augment, warp
 from tests.helpers import float64, strict
 
+pytestmark = pytest.mark.sampled
+
 KEY = jax.random.key(0)
 N, SIZE = 6, 8
 IMAGES = np.random.default_rng(0).uniform(size=(N, SIZE, SIZE, 2)).astype(np.float32)
@@ -127,6 +129,7 @@ def test_whole_pixel_shifts_equal_roll_with_zero_fill(down, right):
     np.testing.assert_array_equal(moved(shift=(down, right)), expected)
 
 
+@pytest.mark.slow
 def test_the_affine_map_equals_scipy():
     """Against `ndimage.affine_transform` with a matrix formed here by a general inverse; images not square."""
     images = np.random.default_rng(2).normal(size=(2, 9, 7, 1)).astype(np.float32)

@@ -32,6 +32,7 @@ def test_pictures_have_titles_and_labels_and_are_not_blank(picture: Picture, tmp
     assert image[..., :3].std() > 0.05
 
 
+@pytest.mark.slow
 def test_the_staircase_stays_in_its_band() -> None:
     left, right = BY_NAME["staircase"].draw().axes
     function, network = (np.asarray(line.get_ydata(), float) for line in left.lines)

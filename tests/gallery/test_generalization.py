@@ -9,6 +9,8 @@ import pytest
 
 from jaxnn.gallery import basics, generalization
 
+pytestmark = pytest.mark.sampled
+
 QUICK = ("activations", "losses", "saturation", "symmetry")
 PICTURES = {picture.name: picture for picture in (*basics.PICTURES, *generalization.PICTURES)}
 

@@ -11,6 +11,8 @@ from jaxnn.gallery import optimization
 from jaxnn.gallery.base import Picture
 from jaxnn.plots import save
 
+pytestmark = pytest.mark.sampled
+
 PICTURES = {picture.name: picture for picture in optimization.PICTURES}
 GANS = ("gan-samples", "gan-coverage")
 

@@ -20,6 +20,8 @@ import scipy.stats
 from jaxnn import initializers as init
 from tests.helpers import float64, strict
 
+pytestmark = pytest.mark.sampled
+
 SHAPE = (400, 500)
 KEY = jax.random.key(0)
 NORMAL, UNIFORM = scipy.stats.norm(), scipy.stats.uniform(-math.sqrt(3), 2 * math.sqrt(3))

@@ -28,6 +28,8 @@ from jaxnn.layers import (
 from jaxnn.layers.base import Layer, as_example, output_example
 from tests.helpers import assert_close, float64, random, strict
 
+pytestmark = pytest.mark.sampled
+
 IMAGE = (6, 6, 4)
 CASES = {
     "dense": (Dense(3), (4,), (3,)),

@@ -14,6 +14,8 @@ import pytest
 from jaxnn import losses
 from tests.helpers import assert_close, float64
 
+pytestmark = pytest.mark.sampled
+
 DTYPES = ["float64", "float32", "bfloat16", "float16"]
 
 

@@ -14,6 +14,8 @@ import pytest
 from jaxnn import losses
 from tests.helpers import assert_close, float64
 
+pytestmark = pytest.mark.sampled
+
 Z = np.random.default_rng(0).standard_normal((5, 4, 3))
 LABELS = np.array([[0, 1, 2, 2], [-1, 1, -1, 0], [-1, -1, -1, -1], [2, -1, 0, 1], [1, 1, 1, -1]])
 

@@ -18,6 +18,8 @@ from jaxnn import losses
 from tests.helpers import assert_close, float64, strict
 from tests.losses.cases import CASES, IDS, find, log_softmax, simplex, softmax_oracle
 
+pytestmark = pytest.mark.sampled
+
 NAMES = sorted({c.name for c in CASES})
 
 

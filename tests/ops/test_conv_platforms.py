@@ -14,6 +14,8 @@ from jaxnn.ops.conv import conv, conv_native
 from jaxnn.ops.conv_matmul import conv_as_matmul
 from tests.helpers import assert_close, float64, random, strict
 
+pytestmark = pytest.mark.sampled
+
 GEOMETRIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "plain": ((2, 9, 8, 3), (3, 3, 3, 4), {}),
     "strided": ((2, 9, 8, 3), (3, 2, 3, 4), {"stride": (2, 3), "pads": ((2, 1), (0, 1))}),

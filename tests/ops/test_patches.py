@@ -11,6 +11,8 @@ from jaxnn.ops.conv import conv
 from jaxnn.ops.patches import conv_patches
 from tests.helpers import assert_close, float64, random
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.mark.parametrize(
     "settings",

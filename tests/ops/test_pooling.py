@@ -15,6 +15,8 @@ from jaxnn.ops import pooling as ops
 from tests.helpers import assert_close, float64, random, strict
 from tests.ops import oracles
 
+pytestmark = pytest.mark.sampled
+
 
 class Case(NamedTuple):
     sizes: tuple[int, ...]

@@ -13,6 +13,8 @@ import pytest
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, strict
 
+pytestmark = pytest.mark.sampled
+
 MUTANTS = [
     ("accumulation", "MultiSteps", "acc + (g - acc) / n", "acc + (g - acc) / (n + 1)"),
     ("accumulation", "MultiSteps: sum", "if use_grad_mean else acc + g", "if use_grad_mean else acc + 2 * g"),

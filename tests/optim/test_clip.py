@@ -13,6 +13,8 @@ import pytest
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random
 
+pytestmark = pytest.mark.sampled
+
 MUTANTS = [
     ("clip", "clip", "jnp.clip(g, -bound, bound)", "jnp.clip(g, -2 * bound, bound)"),
     ("clip", "clip_by_global_norm", "sum_of_squares(updates)", "sum_of_squares(jax.tree.leaves(updates)[:1])"),
@@ -54,6 +56,7 @@ def test_a_bound_of_zero_gives_zero_where_optax_divides_by_it() -> None:
     assert np.isnan(optax.clip_by_global_norm(0.0).update(zero, optax.EmptyState())[0]).all()
 
 
+@pytest.mark.slow
 def test_adaptive_clipping_clips_each_output_unit() -> None:
     with float64():
         for shape in [(5,), (5, 3), (2, 2, 5, 3)]:

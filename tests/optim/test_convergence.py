@@ -12,6 +12,8 @@ import pytest
 
 from tests.optim.convergence import digits_accuracy, make_rule, reached
 
+pytestmark = pytest.mark.sampled
+
 TOLERANCES = {"parabola": 1e-4, "rosenbrock": 3e-2, "noisy_quadratic": 3e-3}
 ACCURACY = 0.96
 PLACES = (*TOLERANCES, "digits")

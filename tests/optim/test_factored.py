@@ -11,6 +11,8 @@ from jaxnn import optim
 from tests.helpers import assert_close, float64, random
 from tests.optim.running import STEPS, descend, noise, start
 
+pytestmark = pytest.mark.sampled
+
 MATRICES, SCALED = "scale_by_factored_rms: matrices", "scale_by_factored_rms"
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("factored", MATRICES, "row = safe_divide(row, jnp.mean(row, rows, keepdims=True))", "row = row"),
@@ -95,6 +97,7 @@ def test_momentum_and_decay_come_after_the_step_size() -> None:
         assert_close(updates, np.array([-0.45, -0.05]), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_only_large_axes_are_factored_and_the_rest_keeps_one_zero() -> None:
     params = {"big": jnp.ones((3, 5, 4)), "small": jnp.ones((2, 9)), "scalar": jnp.ones(()), "none": None}
     state = optim.scale_by_factored_rms(min_dim_size_to_factor=4).init(params)

@@ -66,6 +66,7 @@ def test_the_values_equal_those_passed_to_the_rule() -> None:
     assert set(state.hyperparams) == {"learning_rate", "b1", "b2", "eps", "eps_root", "weight_decay"}
 
 
+@pytest.mark.slow
 def test_sizes_and_flags_stay_static() -> None:
     opt = optim.inject_hyperparams(optim.adafactor)(0.1)
     state = opt.init({"w": jnp.ones((256, 256))})

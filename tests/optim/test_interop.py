@@ -164,6 +164,7 @@ def test_scaled_gradients() -> None:
             assert (value, slope) == (9.0, 6.0 * scale)
 
 
+@pytest.mark.slow
 def test_small_functions_equal_optax() -> None:
     grads = {"w": jnp.asarray(random(0, 4), jnp.float32), "none": None}
     moments = {"w": jnp.abs(jnp.asarray(random(1, 4), jnp.float32)), "none": None}

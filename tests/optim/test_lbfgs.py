@@ -18,6 +18,8 @@ from jaxnn import data, landscapes, losses, metrics, models, optim, train
 from tests.helpers import assert_close, float64, random
 from tests.optim.test_optax_shortfalls import optax_still
 
+pytestmark = pytest.mark.sampled
+
 STEPS = 100
 FIXED = "lbfgs: fixed rate"
 NEWEST = "order[::-1][jnp.argmax(state.weights_memory[order[::-1]] != 0)]"
@@ -138,6 +140,7 @@ def h_of(state: Any, memory: int, d: int) -> np.ndarray:
     return equation_7_16(d, pairs, gamma)
 
 
+@pytest.mark.slow
 def test_a_pair_of_negative_curvature_does_not_turn_the_direction_uphill() -> None:
     """Down a saddle's ridge, gradients grow along the step: in optax the next direction points back up."""
 
@@ -248,6 +251,7 @@ def test_a_pair_without_a_finite_weight_does_not_count(size: float) -> None:
     assert (direction > 0).all()
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_nan_is_forgotten() -> None:
     opt, w = optim.scale_by_lbfgs(3), jnp.ones(2)
     state = opt.init(w)

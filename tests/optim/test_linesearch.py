@@ -20,6 +20,8 @@ from jaxnn.optim.zoom_search import Wolfe, errors
 from tests.helpers import assert_close, float64, random
 from tests.optim.test_optax_shortfalls import optax_still
 
+pytestmark = pytest.mark.sampled
+
 ARMIJO, ZOOM = "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("backtracking", f"{ARMIJO}: out of trials", "- step * c * slope", "+ step * c * slope"),

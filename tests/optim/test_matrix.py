@@ -11,6 +11,8 @@ import pytest
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, strict
 
+pytestmark = pytest.mark.sampled
+
 
 def symmetric(*eigenvalues: float) -> tuple[np.ndarray, np.ndarray]:
     """A symmetric matrix of these eigenvalues, and its eigenvectors."""
@@ -91,6 +93,7 @@ def test_inverse_roots_of_any_order(p: int) -> None:
         assert np.max(np.abs(np.asarray(mine) - np.asarray(theirs))) > 0.1
 
 
+@pytest.mark.slow
 def test_the_ridge_is_relative_to_the_largest_eigenvalue() -> None:
     a = np.diag([4.0, 1.0, 0.0])
     root, error = optim.matrix_inverse_pth_root(jnp.asarray(a, jnp.float32), 2, ridge_epsilon=0.01)

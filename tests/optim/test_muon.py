@@ -13,6 +13,8 @@ from jaxnn import optim
 from tests.helpers import assert_close, float64, random, strict
 from tests.optim.running import STEPS, descend, noise, start
 
+pytestmark = pytest.mark.sampled
+
 JORDAN = (3.4445, -4.7750, 2.0315)
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("muon", "muon", "JORDAN = (3.4445, -4.7750, 2.0315)", "JORDAN = (3.4445, -4.7750, 2.0317)"),
@@ -91,6 +93,7 @@ def test_consistent_rms_is_moonlights_update() -> None:
     assert_close(descend(opt, 3, 8)[0], w, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_full_rank_direction_has_the_consistent_rms() -> None:
     for shape in ((64, 16), (16, 64), (32, 32)):
         opt = optim.muon(1.0, (2.0, -1.5, 0.5), 30, consistent_rms=0.2)

@@ -16,6 +16,8 @@ import pytest
 
 from jaxnn import optim
 
+pytestmark = pytest.mark.sampled
+
 
 def optax_still(shows: Any, what: str) -> None:
     """Skip where optax no longer shows the behaviour."""

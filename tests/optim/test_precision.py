@@ -16,6 +16,8 @@ from jaxnn.optim.rounding import rounded, rounded_at_random
 from tests.helpers import assert_close, float64, random, strict
 from tests.optim.mutants import mutated
 
+pytestmark = pytest.mark.sampled
+
 HALVES = (jnp.bfloat16, jnp.float16)
 KEY = jax.random.key(3)
 WRAPS: dict[str, Callable[[Any, Any], optim.Optimizer]] = {
@@ -244,6 +246,7 @@ def test_extra_arguments_and_an_empty_tree(name: str) -> None:
     assert opt.update({}, opt.init({}), {}, grad_fn=lambda p: p)[0] == {}
 
 
+@pytest.mark.slow
 def test_each_step_draws_anew_and_each_leaf_for_itself() -> None:
     params = {"a": jnp.full(64, 1.0, jnp.bfloat16), "b": jnp.full(64, 1.0, jnp.bfloat16)}
     grads = jax.tree.map(lambda p: jnp.full(64, 0.002), params)

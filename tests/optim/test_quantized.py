@@ -15,6 +15,8 @@ from jaxnn.optim.quantized import dequantize, quantize
 from tests.helpers import assert_close, random, strict
 from tests.optim.mutants import mutated
 
+pytestmark = pytest.mark.sampled
+
 KEY = jax.random.key(5)
 LEVELS = (np.arange(128) / 127.0) ** 4
 
@@ -162,6 +164,7 @@ def test_a_moment_whose_gradient_stops_decays_if_rounding_is_unbiased() -> None:
     assert dequantize(state.inner_state.nu, state.scales.nu)[quiet].min() > 0.5
 
 
+@pytest.mark.slow
 def test_a_rare_gradient_does_not_divide_by_nothing() -> None:
     """Beside gradients a million times larger nu stays above 0, and the step below the learning rate."""
     opt = optim.quantized_state(optim.adam(1.0))
@@ -251,6 +254,7 @@ def test_a_broken_scheme_is_off(key: Any, old: str, new: str) -> None:
     assert error_of(mutated("quantized", old, new), key) > 5e-3
 
 
+@pytest.mark.slow
 def test_a_state_without_the_fields_is_an_error() -> None:
     params = jnp.ones((128, 64))
     with pytest.raises(
@@ -260,6 +264,7 @@ def test_a_state_without_the_fields_is_an_error() -> None:
     assert optim.quantized_state(optim.signum(0.1), fields="ema").init(params).inner_state.ema.dtype == jnp.int8
 
 
+@pytest.mark.slow
 def test_an_entry_that_is_not_finite_leaves_its_block_alone() -> None:
     x = jnp.array([2.0, jnp.inf, 1.0, -jnp.inf, 0.0, jnp.nan])
     back = optim.dequantize(*optim.quantize(x, 6), 6)

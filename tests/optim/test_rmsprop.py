@@ -72,6 +72,7 @@ def test_adam_without_momentum_is_corrected_rms_with_eps_outside() -> None:
     assert_close(rms, adam, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_large_steady_gradient_gives_nan_in_optax_and_not_here() -> None:
     """float32: nu and mu^2 agree to all digits, and their difference rounds to less than -eps."""
     g = jnp.linspace(50.0, 150.0, 64)

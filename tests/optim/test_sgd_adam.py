@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, strict
 
+pytestmark = pytest.mark.sampled
+
 STEPS = 100
 
 

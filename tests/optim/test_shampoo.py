@@ -15,6 +15,8 @@ from tests.helpers import assert_close, float64, random, strict
 from tests.optim.mutants import CAUGHT, mutated
 from tests.optim.running import STEPS, descend, noise, start
 
+pytestmark = pytest.mark.sampled
+
 ETA = 0.1
 PUBLISHED = {"b1": 0.0, "b2": 1.0, "graft": None, "update_every": 1, "relative_eps": 0.0}
 """The settings of the paper; `eps` is its epsilon."""
@@ -236,6 +238,7 @@ def test_keeps_its_dtypes_under_scan_and_promotes_nothing(params_dtype: Any, gra
         jax.eval_shape(lambda: jax.lax.scan(body, (params, opt.init(params)), length=3))
 
 
+@pytest.mark.slow
 def test_the_decay_is_decoupled_and_times_the_learning_rate() -> None:
     with float64():
         x = jnp.asarray(random(0, 3, 4))

@@ -15,6 +15,8 @@ from tests.helpers import assert_close, float64, random, strict
 from tests.optim.mutants import CAUGHT, mutated
 from tests.optim.running import STEPS, descend, noise, start
 
+pytestmark = pytest.mark.sampled
+
 ETA, B1, B2 = 0.05, 0.9, 0.95
 
 
@@ -140,6 +142,7 @@ def test_the_statistics_are_the_papers_and_the_bases_orthogonal() -> None:
     assert state.count == STEPS
 
 
+@pytest.mark.slow
 def test_bases_tend_to_eigenvectors_largest_first() -> None:
     """With one gradient distribution, power steps make Q' H Q diagonal."""
     scales = np.array([[8.0], [4.0], [2.0], [1.0]])
@@ -157,6 +160,7 @@ def test_bases_tend_to_eigenvectors_largest_first() -> None:
         assert bool((jnp.diff(jnp.diag(turned)) < 0).all())
 
 
+@pytest.mark.slow
 def test_is_adam_but_one_step_later_where_nothing_is_rotated() -> None:
     """The first gradient only measures, so Adam from the second one on."""
     draws = random(0, 20, 5)

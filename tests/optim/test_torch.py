@@ -10,7 +10,10 @@ from benchmarks.torch_parity import CASES, measure_torch
 from tests.optim.mutants import CAUGHT, Mutant, mutated
 
 # No importorskip here: tests.optim.mutants imports every test file.
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+pytestmark = [
+    pytest.mark.sampled,
+    pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed"),
+]
 
 TOLERANCE = 1e-12
 EQUAL = [name for name, case in CASES.items() if not case.restored_by]

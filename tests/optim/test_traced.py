@@ -15,6 +15,8 @@ import pytest
 from jaxnn import optim, schedules
 from tests.helpers import assert_close
 
+pytestmark = pytest.mark.sampled
+
 SETTINGS = 64
 STATIC = {
     "min_dim_size_to_factor": "a size decides the state's shapes",

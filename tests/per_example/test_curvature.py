@@ -11,6 +11,8 @@ from jaxnn import backprop, losses, per_example
 from jaxnn.layers import AveragePool, Conv, Dense, Embedding, Flatten, LayerNorm, MaxPool, Tanh
 from jaxnn.models import residual, serial
 
+pytestmark = pytest.mark.sampled
+
 LABELS = jnp.array([2, 0, 1])
 
 
@@ -205,6 +207,7 @@ def test_roots_of_the_losses(loss, outputs, y):
         np.testing.assert_allclose(moments, hessians, atol=0.05 * max(1.0, np.abs(hessians).max()))
 
 
+@pytest.mark.slow
 def test_a_hessian_with_negative_eigenvalues_loses_them():
     def saddle(y, d):
         return y[:, 0] ** 2 - y[:, 1] ** 2 + d
@@ -257,6 +260,7 @@ def test_empirical_fisher_is_the_second_moment_and_not_the_fisher():
         assert np.abs(fisher - empirical).max() > 0.1 * fisher.max()
 
 
+@pytest.mark.slow
 def test_bad_input():
     with jax.enable_x64(True):
         net, loss, params, state, x, y = problem(mlp)

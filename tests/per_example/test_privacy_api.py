@@ -19,6 +19,8 @@ from jaxnn.per_example import clipped_grad_of, privacy_api
 from tests.helpers import assert_close, float64, random
 from tests.per_example.cases import flat, gap, vector
 
+pytestmark = pytest.mark.sampled
+
 EXACT = 1e-10
 N = 6
 
@@ -220,6 +222,7 @@ def test_keyword_arguments_have_examples_too() -> None:
             assert_close(jax.jit(f)(params, x, y=y), jax.jit(expected)(params, x, y), rtol=EXACT)
 
 
+@pytest.mark.slow
 def test_microbatches_need_not_divide_the_batch() -> None:
     for size in (1, 4, 5, 6, 100):
         case = CASES["microbatches"]

@@ -23,6 +23,8 @@ from tests.helpers import assert_close, float64, random, strict
 from tests.per_example.cases import gap, vector
 from tests.per_example.cases import make as make_case
 
+pytestmark = pytest.mark.sampled
+
 EXACT = 1e-12
 CAUGHT = 0.05
 """What a check must find of a broken version, relative to what is right."""
@@ -214,6 +216,7 @@ def test_an_empty_batch_is_noise_too() -> None:
     assert np.all(np.asarray(empty) != 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 7, 20])
 def test_microbatches_change_nothing(size: int) -> None:
     with float64(), strict():
@@ -267,6 +270,7 @@ def test_a_step_without_noise_by_hand() -> None:
         np.testing.assert_allclose(vector(state.params), expected, rtol=EXACT)
 
 
+@pytest.mark.slow
 def test_the_optimizer_sees_nothing_but_the_private_gradient() -> None:
     seen = []
 

@@ -22,6 +22,8 @@ from tests.helpers import float64
 from tests.per_example.cases import N, flat, gap, make, vector
 from tests.per_example.programs import FROM_A_TAPE, LOSS, NETS, PROGRAMS, program, shapes
 
+pytestmark = pytest.mark.sampled
+
 QUICK = [
     ("mlp", "value_and_grad"), ("mlp", "clipped_grad"), ("mlp", "gram"), ("cnn", "value_and_grad"),
 ]  # fmt: skip
@@ -142,6 +144,7 @@ def products(f: Any, net: str) -> tuple[int, int]:
     return exact, len(lines) - exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["cnn", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_gradients_have_the_precision_that_is_set_and_statistics_the_highest(net: str) -> None:
     """As `jax.grad`, the gradient may run in TensorFloat-32; what is made of a tape may not."""

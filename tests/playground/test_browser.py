@@ -63,6 +63,7 @@ def test_the_page_opens_at_the_last_epoch(shown: Open) -> None:
     assert page.title() == "circle: a network in training"
 
 
+@pytest.mark.slow
 def test_the_slider_moves_every_picture(shown: Open) -> None:
     _, views = short_run()
     page = shown.page
@@ -96,6 +97,7 @@ def test_pixels_have_the_colours_of_the_values(shown: Open) -> None:
     assert shown.page.evaluate(colour, [".unit", 1, 0.5]) == [0, 114, 178, 255]
 
 
+@pytest.mark.slow
 def test_play_runs_to_the_end_and_pause_stops(shown: Open) -> None:
     _, views = short_run()
     page = shown.page

@@ -14,6 +14,8 @@ import pytest
 from jaxnn.playground import data
 from tests.helpers import float64, strict
 
+pytestmark = pytest.mark.sampled
+
 N = 20_000
 NOISES = (0.0, 0.25, 0.5)
 Draw = Callable[[float], tuple[np.ndarray, np.ndarray]]

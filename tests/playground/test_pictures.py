@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from jaxnn import plots
@@ -40,6 +41,7 @@ def test_lines_are_weights() -> None:
     np.testing.assert_array_equal(blue, weights > 0)
 
 
+@pytest.mark.slow
 def test_the_animation_has_every_frame(tmp_path: Path) -> None:
     run, views = short_run()
     few = views._replace(

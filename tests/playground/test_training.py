@@ -62,6 +62,7 @@ def test_a_run_is_backpropagation(regularization: str) -> None:
             np.testing.assert_allclose(loss, 0.5 * np.mean((a - targets) ** 2), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_l1_leaves_weights_at_exactly_zero() -> None:
     done = run(full_batch(data="circle", regularization="l1", regularization_rate=0.2, epochs=60))
     weights = np.concatenate([p["w"].reshape(61, -1) for p in done.params[::2]], axis=1)
@@ -71,6 +72,7 @@ def test_l1_leaves_weights_at_exactly_zero() -> None:
     assert all((p["b"][-1] != 0).all() for p in done.params[::2])
 
 
+@pytest.mark.slow
 def test_a_partial_batch_is_a_step_over_its_own_points() -> None:
     # One step of 250 of a batch of 300 is one step of all.
     whole, larger, two = (run(full_batch(epochs=3, hidden=(), batch_size=size)) for size in (250, 300, 200))
@@ -106,6 +108,7 @@ def test_problems_differ_in_the_output_only() -> None:
     assert not np.allclose(bounded, linear, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_split_is_a_partition_by_the_ratio() -> None:
     for ratio, count in ((0.1, 50), (0.5, 250), (0.7, 350), (0.9, 450)):
         parts = points(Settings(train_ratio=ratio))

@@ -168,6 +168,7 @@ def test_where_we_differ_join_with_a_missing_boundary() -> None:
         schedules.join_schedules(pieces, [2])
 
 
+@pytest.mark.slow
 def test_where_we_differ_one_cycle_phases_that_end_together() -> None:
     # The phases are peak/4 -> peak -> peak/4 -> peak/20; with pct_final = 1 the last is a jump.
     settings = {"div_factor": 4.0, "final_div_factor": 5.0, "pct_final": 1.0}

@@ -16,6 +16,8 @@ from jaxnn import schedules
 from tests.helpers import float64, strict
 from tests.schedules.cases import CASES, COSINE
 
+pytestmark = pytest.mark.sampled
+
 COUNTS = jnp.arange(25)
 
 TRACED: list[tuple[str, dict[str, tuple[Any, ...]], dict[str, Any]]] = [

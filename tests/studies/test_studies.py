@@ -42,6 +42,7 @@ def spoilt() -> mislabeled.Mislabeled:
     return mislabeled.run(DIGITS, net=models.mlp([64, 32, 10]), epochs=8)
 
 
+@pytest.mark.slow
 def test_norms_and_losses_are_those_of_each_example() -> None:
     found = norms.run(FEW, opt=OPT, **TRAINING)
     for epoch in (0, 1):
@@ -110,6 +111,7 @@ def test_the_spoilt_labels_are_the_ones_trained_on_and_measured() -> None:
     assert (found.truth == FEW.train.y).all()
 
 
+@pytest.mark.slow
 def test_noise_scale_of_the_training_set_is_that_of_its_gradients() -> None:
     found = noise_scale.run(FEW, opt=OPT, sizes=(2, 16), drawn=2**14, **TRAINING)
     for epoch in (0, 1):
@@ -162,6 +164,7 @@ def test_clipped_gradient_is_the_mean_of_clipped_gradients() -> None:
     assert abs(np.corrcoef(noises)[0, 1]) < 0.2
 
 
+@pytest.mark.slow
 def test_clipped_runs_start_alike_and_report_what_is_longer_than_the_bound() -> None:
     gradients = example_gradients(parameters(FEW.train, 0), FEW.train.x, FEW.train.y)
     bound = float(np.quantile(np.linalg.norm(gradients, axis=1), 0.25))

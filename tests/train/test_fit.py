@@ -63,6 +63,7 @@ def test_a_fit_can_go_on_from_a_state_that_it_leaves_alone() -> None:
     assert fitted(start=start, epochs=0).epoch == 0
 
 
+@pytest.mark.slow
 def test_batch_gradient_descent_converges_by_both_tests() -> None:
     x = jnp.linspace(-1.0, 1.0, 32)[:, None]
     settings: dict[str, Any] = {

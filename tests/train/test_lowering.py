@@ -10,6 +10,8 @@ import pytest
 from jaxnn import layers, losses, models, optim, train
 from jaxnn.data import augment
 
+pytestmark = pytest.mark.sampled
+
 NETS = {
     "mlp": models.mlp([64, 8, 3], dropout=0.1),
     "cnn": models.cnn([4], [8], 3, batch_norm=True, dropout=0.1),

@@ -17,6 +17,8 @@ from jaxnn.data import Partial
 from tests.helpers import assert_close, random, strict
 from tests.train.problems import LOSS, NET, OPT, VG, D, K, N, classification, started
 
+pytestmark = pytest.mark.sampled
+
 
 def by_hand(ts: train.TrainState, x: Any, y: Any, key: Any, batch_size: int, partial: Partial) -> Any:
     """The epoch as anybody would write it: a Python loop, gradients of the mean over the examples of each batch."""
@@ -50,6 +52,7 @@ def test_an_epoch_is_the_loop_that_one_would_write(batch_size: int, partial: Par
     assert report["examples"].sum() == seen
 
 
+@pytest.mark.slow
 def test_the_check_above_tells_dropping_from_weighting() -> None:
     x, y = classification()
     ts, _ = train.make_epoch(VG, OPT, batch_size=16, partial=Partial.DROP)(started(), x, y, jax.random.key(3))
@@ -110,6 +113,7 @@ def test_a_step_hands_the_optimizer_value_gradient_and_functions_of_the_paramete
     assert_close(ts.opt_state["g"], VG(started().params, (), x, y)[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "opt",
     [optax.lbfgs(), optax.chain(optim.sgd(1.0), optax.scale_by_backtracking_linesearch(20))],

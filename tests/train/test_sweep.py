@@ -67,6 +67,7 @@ def test_a_sweep_equals_separate_runs_in_float64(maker: str) -> None:
         assert_equals_fit(NETS["mlp"], MAKERS[maker], examples(np.float64), 1e-12, 34, batch_size=20)  # 102 steps
 
 
+@pytest.mark.slow
 def test_a_sweep_equals_separate_runs_in_float32() -> None:
     assert_equals_fit(NETS["mlp"], MAKERS["adam"], examples(), 1e-5, 34, batch_size=20)
 
@@ -86,6 +87,7 @@ def test_all_that_fit_knows_a_sweep_knows() -> None:
     assert_equals_fit(NETS["mlp"], MAKERS["sgd"], pair, 1e-4, 3, batch_size=25, partial=Partial.WEIGHT)
 
 
+@pytest.mark.slow
 def test_a_test_set_is_looked_at_once_and_a_probe_after_each_epoch() -> None:
     x, y = examples()
     rates = np.array([0.1, 1e30], np.float32)
@@ -107,6 +109,7 @@ def test_a_test_set_is_looked_at_once_and_a_probe_after_each_epoch() -> None:
     np.testing.assert_array_equal(rows["test_loss"][:3], [found.final["test_loss"][0]] * 3)
 
 
+@pytest.mark.slow
 def test_orders_are_met_with_every_seed() -> None:
     orders = jax.random.split(jax.random.key(3), 2)
     found = sweep(
@@ -142,6 +145,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chunk", "alike"),
     [
@@ -196,6 +200,7 @@ def test_a_run_that_diverges_is_frozen_and_marked_and_disturbs_no_other() -> Non
     assert mixed.table()["diverged"].tolist() == [False] * 4 + [True] * 4 + [False] * 4
 
 
+@pytest.mark.slow
 def test_parameters_that_blow_up_in_the_last_step_are_a_divergence() -> None:
     found = sweep(
         lambda rate: optim.sgd(rate * rate), np.array([1e30, 0.1]), NETS["mlp"], losses.softmax_cross_entropy,
@@ -242,6 +247,7 @@ def small() -> Sweep:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_run_and_epoch(tmp_path: Path) -> None:
     found = small()
     rows = found.table()
@@ -267,6 +273,7 @@ def test_the_table_has_a_row_for_each_run_and_epoch(tmp_path: Path) -> None:
         found.save(tmp_path / "t.txt")
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_from_its_folder(tmp_path: Path) -> None:
     def found(**more: Any) -> Sweep:
         return sweep(

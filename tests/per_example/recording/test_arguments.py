@@ -50,6 +50,7 @@ def test_argnums_as_of_jax_grad() -> None:
             assert gap(flat(found), flat(want)) <= EXACT
 
 
+@pytest.mark.slow
 def test_paths_are_those_of_the_parameters() -> None:
     p, v, data = made()
     record = functools.partial(per_example.record, loss, in_axes=(None, None, 0, 0))

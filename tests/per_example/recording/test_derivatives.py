@@ -22,6 +22,8 @@ from tests.per_example.cases import flat, gap
 from tests.per_example.oracles import EXACT
 from tests.per_example.recording.losses import Drawn
 
+pytestmark = pytest.mark.sampled
+
 
 @jax.custom_vjp
 def reversal(x: Any) -> Any:

@@ -14,6 +14,8 @@ from tests.per_example.cases import flat, gap, vector
 from tests.per_example.oracles import CENTRED, EXACT, STATISTICS, Explicit, Given, parts_of
 from tests.per_example.recording.losses import FALLEN, LOSSES, Made, N, make
 
+pytestmark = pytest.mark.sampled
+
 FEW = ["sq_norms", "clipped_grad", "variance", "materialize"]
 QUICK = ["mlp", "cnn", "joined", "scanned_blocks", "attention", "views", "lookups", "fallbacks"]
 
