@@ -33,6 +33,7 @@ TREES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @hypothesis.given(TREES)
 def test_the_round_trip_is_exact(a: Any) -> None:
     a = jax.tree.map(jnp.asarray, a)

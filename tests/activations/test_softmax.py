@@ -54,6 +54,7 @@ def test_value_equals_scipy(f, seed: int, shape_axis, spread: float) -> None:
     np.testing.assert_allclose(got, FORMS[f](z, axis=axis), rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_value_and_gradient_equal_jax_and_torch() -> None:
     torch = pytest.importorskip("torch")
     z, v = 3 * random(0, 4, 6), random(1, 4, 6)

@@ -82,6 +82,7 @@ def test_random_functions_of_ten_inputs(share: float) -> None:
         assert small.units < full.units
 
 
+@pytest.mark.slow
 @hypothesis.given(
     st.sampled_from([1, 2, 4, 6]).flatmap(lambda n: st.lists(st.booleans(), min_size=2**n, max_size=2**n))
 )

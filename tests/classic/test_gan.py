@@ -47,6 +47,7 @@ def test_losses_are_the_published_ones() -> None:
     np.testing.assert_allclose(y_loss, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_each_player_gets_the_gradient_of_its_own_loss_only() -> None:
     # With rate 0 for one player only the other moves: by its own loss's gradient.
     game, z = gan.non_saturating(SMALL), jnp.ones((4, 3))
@@ -131,6 +132,7 @@ def test_a_run_is_a_function_of_players_and_key_and_looks_at_the_start_first() -
     np.testing.assert_allclose(samples[0, 0], gan.generate(SMALL, players[0], noise), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_images_lie_between_0_and_1() -> None:
     network = gan.make(64, latent=4, hidden=(8,), unit=True)
     draw = gan.from_examples(data.load("digits").train.x)

@@ -49,6 +49,7 @@ def test_log_likelihoods_are_minus_the_losses_and_gradients_are_theirs(seed: int
         assert_close(got[0], special.log_softmax(X @ many, axis=1)[np.arange(N), LABELS].sum(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_batch_epoch_is_one_step_up_the_gradient() -> None:
     with float64():
         found = logistic.fit(X, Y, key=jax.random.key(0), learning_rate=0.02, epochs=2, batch_size=N)

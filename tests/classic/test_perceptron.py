@@ -63,6 +63,7 @@ def on_random_problems(rule: Callable[..., Any], problems: int, passes: int) -> 
         return tuple(map(np.asarray, found))
 
 
+@pytest.mark.slow
 def test_mistakes_stay_below_novikoffs_bound_on_a_thousand_problems() -> None:
     bounds, mistakes, converged = on_random_problems(perceptron.update, PROBLEMS, 20_000)
     assert np.isfinite(bounds).all()

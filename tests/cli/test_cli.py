@@ -216,6 +216,7 @@ def test_damaged_runs_are_named(run: Path, tmp_path: Path, capsys: Any) -> None:
     assert "is not the configuration of a run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_at_once_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

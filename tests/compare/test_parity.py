@@ -153,6 +153,7 @@ def test_a_network_on_its_data_is_a_course_too() -> None:
     assert broken.first is not None
 
 
+@pytest.mark.slow
 def test_a_problem_gives_every_example_once_an_epoch_and_goes_on() -> None:
     digits = problems.load("digits-mlp")
     course = problem_course(digits, jnp.dtype(jnp.float32))
@@ -164,6 +165,7 @@ def test_a_problem_gives_every_example_once_an_epoch_and_goes_on() -> None:
     assert not np.array_equal(rows[0], rows[per_epoch])
 
 
+@pytest.mark.slow
 def test_state_that_optax_widens_at_the_first_step_is_compared() -> None:
     found = measure(dataclasses.replace(same("adam", 0.01), steps=2), "same", dtype=jnp.bfloat16)
     assert found.eps == 2.0**-7
@@ -233,6 +235,7 @@ def test_bad_input_is_named() -> None:
         measure(dataclasses.replace(adam, positive=True), problem=digits)
 
 
+@pytest.mark.slow
 def test_a_rule_that_changes_the_shapes_of_its_state_is_named() -> None:
     growing = optim.Optimizer(lambda params: {"m": jnp.zeros(1)}, lambda g, s, p: (g, {"m": jnp.zeros(2)}))
     with pytest.raises(ValueError, match="must keep the tree and the shapes of its state"):

@@ -183,6 +183,7 @@ def test_a_rate_at_the_edge_is_said_to_be() -> None:
     assert not made([[1.0]], [2, 2, 1, 2], rate=0.1).at_the_edge
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_seed_and_epoch(found: Race, tmp_path: Path) -> None:
     rows = found.table()
     assert {len(column) for column in rows.values()} == {2 * 3 * 3}

@@ -84,6 +84,7 @@ def test_the_best_is_first(page: Path) -> None:
     assert first == ["adam&lt;b&gt;", "sgd"]
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_strict_json(page: Path) -> None:
     def refuse(word: str) -> Any:
         raise ValueError(word)

@@ -155,6 +155,7 @@ def test_an_equation_is_a_picture() -> None:
         built.equation_svg(r"\nothing{1}")
 
 
+@pytest.mark.slow
 def test_every_picture_of_the_library_is_told_well() -> None:
     found = built.chapters()
     assert list(found) == list(built.MODULES.values())

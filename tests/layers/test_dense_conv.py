@@ -36,6 +36,7 @@ def test_flax_agrees():
         assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_torch_agrees():
     torch = pytest.importorskip("torch")
     x, w, b = random(0, 2, 5, 6, 4), random(1, 3, 3, 4, 2), random(2, 2)

@@ -77,6 +77,7 @@ def test_torch_with_distributions_and_smoothing() -> None:
     assert_close(got, expected.numpy(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_optax() -> None:
     with float64():
         z, labels = jnp.asarray(Z[:, 0]), jnp.asarray(np.abs(LABELS[:, 0]))

@@ -56,6 +56,7 @@ def test_each_random_part_draws_its_own_numbers() -> None:
     assert not np.array_equal(y[:, :50], y[:, 50:])
 
 
+@pytest.mark.slow
 def test_residual_adds_and_parallel_joins() -> None:
     x = jnp.asarray(random(0, 5, 3), jnp.float32)
     block = models.residual(Dense(3), Relu)
@@ -116,6 +117,7 @@ def test_summary_allocates_nothing_and_unfolds_serials() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_networks_follow_the_dtype_of_the_example() -> None:
     net = models.mlp([3, 4, 2])
     params, state = made(net, jax.ShapeDtypeStruct((3,), jnp.bfloat16))

@@ -155,6 +155,7 @@ def test_broken_adjoints_are_caught(mutant):
         check_adjoints(SQUARE, **mutant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_storage_dtypes(dtype):
     """The float64 value of the same stored numbers, to the storage dtype's rounding."""

@@ -211,6 +211,7 @@ def check_accumulates(pool) -> None:
     assert_close(got.ravel(), np.asarray(x, np.float64).mean(keepdims=True).ravel(), rtol=2**-8)
 
 
+@pytest.mark.slow
 def test_half_precision_is_summed_in_float32():
     check_accumulates(lambda x: ops.average_pool(x, window=32))
     with pytest.raises(AssertionError):

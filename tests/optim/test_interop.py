@@ -117,6 +117,7 @@ def test_a_flax_train_state_takes_our_optimizers() -> None:
         assert np.abs(state.params["w"] - 1).max() > 0.05
 
 
+@pytest.mark.slow
 def test_flatten_takes_mixed_dtypes_and_gives_each_its_own() -> None:
     params = {"h": jnp.ones((2, 2), jnp.bfloat16), "c": jnp.ones(2, jnp.complex64), "f": jnp.ones(())}
     opt = optim.flatten(optim.adam(0.1))

@@ -34,6 +34,7 @@ def scales(values: Any, **kwargs: Any) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cooldown", [0, 3])
 def test_pytorch_s_patience_is_one_less(cooldown: int) -> None:
     torch = pytest.importorskip("torch")

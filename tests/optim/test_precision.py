@@ -155,6 +155,7 @@ def test_rounding_at_random_is_unbiased(value: float, dtype: Any) -> None:
     assert jnp.nextafter(jnp.asarray(levels[0], dtype), jnp.asarray(math.inf, dtype)) == levels[1]
 
 
+@pytest.mark.slow
 def test_rounding_at_random_keeps_what_needs_no_rounding() -> None:
     x = jnp.asarray([0.0, 1.0, -2.5, 2.0**100, jnp.inf, -jnp.inf], jnp.float32)
     np.testing.assert_array_equal(rounded_at_random(KEY, x, jnp.bfloat16), x)

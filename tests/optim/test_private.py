@@ -66,6 +66,7 @@ def test_is_algorithm_1_given_the_draws(momentum: float | None) -> None:
             assert_close(state.trace, trace, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [0.0, 0.5, 2.5, 1e9, float("inf")])
 def test_the_clipped_sum_is_optax_s_and_by_hand(bound: float) -> None:
     with float64():

@@ -199,6 +199,7 @@ def test_keeps_its_dtypes_under_scan(params_dtype: Any, grads_dtype: Any, key: A
     assert state.inner_state.count == 3
 
 
+@pytest.mark.slow
 def test_chooses_by_name_size_and_kind() -> None:
     params = {"w": jnp.ones((64, 64)), "b": jnp.ones(4095), "z": jnp.ones(5000, jnp.complex64), "none": None}
     state = optim.quantized_state(optim.adam(1e-3), fields=["nu"]).init(params)
@@ -249,6 +250,7 @@ def test_the_scheme_itself_is_not_off(key: Any) -> None:
     assert error_of(optim, key) <= (1e-5 if key is None else 2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "old", "new"), BROKEN)
 def test_a_broken_scheme_is_off(key: Any, old: str, new: str) -> None:
     assert error_of(mutated("quantized", old, new), key) > 5e-3

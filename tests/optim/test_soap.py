@@ -242,6 +242,7 @@ def test_keeps_its_dtypes_under_scan_and_promotes_nothing(params_dtype: Any, gra
         jax.eval_shape(lambda: jax.lax.scan(body, (params, opt.init(params)), length=3))
 
 
+@pytest.mark.slow
 def test_the_decay_is_decoupled_and_times_the_learning_rate() -> None:
     with float64():
         x = jnp.asarray(random(0, 3, 4))

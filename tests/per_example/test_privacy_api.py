@@ -354,6 +354,7 @@ def test_broken_versions_are_caught(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert error_of_sum(CASES[case]) > 1e-3
 
 
+@pytest.mark.slow
 def test_keys_are_split_for_each_example() -> None:
     """As jax_privacy splits them; one key for all would give all examples one mask."""
     with float64():

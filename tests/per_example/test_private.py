@@ -201,6 +201,7 @@ def test_the_checks_catch_broken_versions(fault: str) -> None:
     assert CHECKS[FAULTS[fault]](written_out(fault)) > 1.5 * CAUGHT
 
 
+@pytest.mark.slow
 def test_noise_is_normal() -> None:
     """Kolmogorov and Smirnov's distance of 20,000 numbers: less than 0.0138 in 999 of 1,000 samples."""
     gradient = ours(linear, 2.0, 0.5, 1.0)
@@ -287,6 +288,7 @@ def test_the_optimizer_sees_nothing_but_the_private_gradient() -> None:
     assert extra == {"grad": grads}
 
 
+@pytest.mark.slow
 def test_settings_may_be_traced() -> None:
     """One compile for all: clip, noise multiplier and batch size; a negative bound lets nothing through."""
     params, x = jnp.zeros(3), jnp.asarray(random(0, 4, 3, dtype=np.float32))

@@ -122,6 +122,7 @@ def test_the_slider_stops_the_play(shown: Open) -> None:
     assert (frame_of(page), page.inner_text("#play")) == (9, "Play")
 
 
+@pytest.mark.slow
 def test_test_points_can_be_shown(shown: Open) -> None:
     page = shown.page
     page.check("#test-points")

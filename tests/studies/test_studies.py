@@ -92,6 +92,7 @@ def test_precision_counts_the_wrong_among_the_first() -> None:
     np.testing.assert_allclose(mislabeled.precision_at(scores, wrong), expected)
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_found_and_a_broken_ranking_finds_none(spoilt: mislabeled.Mislabeled) -> None:
     count, chance = spoilt.wrong.sum(), spoilt.wrong.mean()
     assert count == 63
@@ -102,6 +103,7 @@ def test_wrong_labels_are_found_and_a_broken_ranking_finds_none(spoilt: mislabel
     assert spoilt.by_epoch()["gradient norm"][0] < 0.3 < 0.7 < spoilt.by_epoch()["gradient norm"][-1]
 
 
+@pytest.mark.slow
 def test_the_spoilt_labels_are_the_ones_trained_on_and_measured() -> None:
     found = mislabeled.run(FEW, fraction=0.2, opt=OPT, **TRAINING)
     x, y = found.examples.x, found.examples.y

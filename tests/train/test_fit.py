@@ -31,6 +31,7 @@ def fitted(**settings: Any) -> train.FitResult:
     return train.fit(NET, LOSS, OPT, classification(), **defaults | settings)
 
 
+@pytest.mark.slow
 def test_history_holds_what_happened() -> None:
     result = fitted(epochs=20)
     assert [record["epoch"] for record in result.history] == list(range(1, 21))

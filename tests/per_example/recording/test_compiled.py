@@ -30,6 +30,7 @@ def test_the_losses_are_those_of_the_loss_to_the_last_bit() -> None:
     np.testing.assert_array_equal(tape.losses, jax.jit(jax.vmap(signs, (None, 0)))(params, x))
 
 
+@pytest.mark.slow
 def test_over_seeds_at_once_and_over_batches_in_a_scan() -> None:
     """vmap over parameters, scan over batches: each as alone."""
     with float64():

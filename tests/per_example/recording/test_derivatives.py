@@ -108,6 +108,7 @@ def _following_custom_calls(equation: Any) -> Any:
 BODY_OF = inner.body_of
 
 
+@pytest.mark.slow
 def test_following_a_parameter_into_a_custom_jvp_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """relu of a parameter at 0: the true derivative is 0 there, that of max(x, 0) is one half."""
 

@@ -98,6 +98,7 @@ def test_no_example_at_all() -> None:
         record(of_one)(PARAMS, jnp.ones(()), Y)
 
 
+@pytest.mark.slow
 def test_an_empty_batch_is_a_tape_of_no_example() -> None:
     tape = record(of_one)(PARAMS, X[:0], Y[:0])
     assert per_example.norms(tape).shape == (0,)
