@@ -103,8 +103,8 @@ def dp_sgd(
     Args:
         recorder: as for `private_grad`: `per_example.record(loss)`.
         opt: an optimizer of `jaxnn.optim`, or of optax. Its update is given g~ and nothing of the batch besides, so
-            none that asks for the loss. Frozen parameters (`trainable` of `record`) have None for g~, which ours pass
-            over; for optax's keep them out of params, in the loss, or take `optax.masked`.
+            none that asks for the loss. Frozen parameters (`trainable` of `record`) have gradient 0 for it and stay as
+            they are, whatever it makes of them; large ones are better kept out of params, where they need no state.
         clip, noise_multiplier, batch_size, bound, microbatch_size: as for `private_grad`.
 
     Returns:
@@ -148,7 +148,7 @@ def dp_sgd(
         params, opt_state = state
         grads, report = gradient(params, *data, key=key, weights=weights)
         # The batch's loss must not reach the optimizer: what it made of it would not be covered by the noise.
-        updates, opt_state = call_update(opt, grads, opt_state, params, {"grad": grads})
+        updates, opt_state = _updates(opt, grads, opt_state, params)
         return PrivateState(apply_updates(params, updates), opt_state), report
 
     return step
@@ -354,9 +354,25 @@ def _within(where: str, clip: Clip, bound: Scalar) -> Clip:
     return factors
 
 
+def _updates(opt: Any, grads: PyTree, opt_state: Any, params: Params) -> tuple[PyTree, Any]:
+    """The optimizer's update. A frozen parameter, None in grads, has gradient 0, since optax's rules want an array for
+    each parameter of their state; its update is left out, since decay would move it."""
+
+    def filled(g: Array | None, p: Array | None) -> Array | None:
+        return jnp.zeros_like(p) if g is None and p is not None else g
+
+    whole = jax.tree.map(filled, grads, params, is_leaf=_is_none)
+    updates, opt_state = call_update(opt, whole, opt_state, params, {"grad": whole})
+    return jax.tree.map(lambda g, u: None if g is None else u, grads, updates, is_leaf=_is_none), opt_state
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
 def _places(tree: PyTree) -> list[str]:
     """The paths of all leaves; what is left out of training, None, counts as one."""
-    places = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None)
+    places = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_none)
     return [jax.tree_util.keystr(path) for path, _ in places]
 
 

@@ -271,6 +271,25 @@ def test_a_step_without_noise_by_hand() -> None:
         np.testing.assert_allclose(vector(state.params), expected, rtol=EXACT)
 
 
+@pytest.mark.parametrize(
+    "opt", [optax.adamw(0.1, weight_decay=0.5), optim.adamw(0.1, weight_decay=0.5), optax.sgd(0.1)]
+)
+def test_frozen_parameters_stay_and_the_others_go_as_if_they_were_alone(opt: Any) -> None:
+    params, x, y = problem()
+    settings = {"clip": 1.0, "noise_multiplier": 0.0, "batch_size": 7}
+    params = {**params, "static": None}  # as equinox.partition leaves it
+    some = per_example.record(loss, trainable={"w": True, "b": False, "static": None})
+    alone = per_example.record(lambda w, *xy: loss({"w": w, "b": params["b"]}, *xy))
+    whole = PrivateState(params, opt.init(params))
+    part = PrivateState(params["w"], opt.init(params["w"]))
+    for _ in range(3):
+        whole, _ = dp_sgd(some, opt, **settings)(whole, x, y, key=KEY)
+        part, _ = dp_sgd(alone, opt, **settings)(part, x, y, key=KEY)
+    np.testing.assert_array_equal(whole.params["b"], params["b"])
+    assert_close(whole.params["w"], part.params, rtol=1e-5)
+    assert gap(whole.params["w"], params["w"]) > 0.05
+
+
 @pytest.mark.slow
 def test_the_optimizer_sees_nothing_but_the_private_gradient() -> None:
     seen = []
