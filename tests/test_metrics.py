@@ -135,6 +135,7 @@ def test_nan_outputs_and_labels_out_of_range_are_wrong() -> None:
     np.testing.assert_array_equal(compiled.binary_accuracy(jnp.array([jnp.nan, jnp.nan]), jnp.array([0, 1])), [0, 0])
 
 
+@pytest.mark.slow
 def test_binary_accuracy() -> None:
     outputs = jnp.array([-1.0, 0.0, 0.25, 0.75])
     for positive, negative in ((1, 0), (1, -1), (True, False), (1.0, 0.0)):

@@ -93,6 +93,7 @@ def test_xor_network() -> None:
         np.testing.assert_allclose(trace[name], grad, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_any_network_can_be_traced() -> None:
     net = models.serial(layers.Conv(2, 2), layers.Relu, layers.MaxPool(2), models.serial(layers.Flatten, Dense(3)))
     x, y = jnp.ones((2, 5, 5, 1)), jnp.array([0, 1])

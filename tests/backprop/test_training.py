@@ -98,6 +98,7 @@ def test_fit_learns_with_the_hand_written_gradient() -> None:
     assert means[-1] < 0.3 * means[0]
 
 
+@pytest.mark.slow
 def test_under_vmap_over_seeds_and_scan_with_one_compile() -> None:
     """Four steps of three seeds at once, against four steps of one seed by `jax.grad`; float64, 1e-12."""
     own = backprop.value_and_grad(NET, LOSS)

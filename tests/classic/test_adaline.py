@@ -76,6 +76,7 @@ def test_the_error_shrinks_by_one_minus_eta_x_squared() -> None:
             assert 3.0 - w * x == pytest.approx(before * (1 - rate * x**2) ** n, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_pass_is_an_epoch_of_batches_of_one() -> None:
     x, d = random(0, 30, 4), random(1, 30)
     with float64():

@@ -52,6 +52,7 @@ def test_duels_are_counted_for_both_sides() -> None:
     assert got.tolist() == [3, 1, 3]
 
 
+@pytest.mark.slow
 def test_features_that_never_vary_do_no_harm_in_float32() -> None:
     digits = data.load("digits")
     x, test = (with_bias(d.x.reshape(len(d), -1)) for d in (digits.train, digits.validation))
@@ -86,6 +87,7 @@ def test_one_neighbour_of_the_training_set_is_itself() -> None:
     assert which[:, 0].tolist() == list(range(50))
 
 
+@pytest.mark.slow
 def test_neighbours_know_handwritten_digits() -> None:
     digits = data.load("digits")
     queries, points = (d.x.reshape(len(d), -1) for d in (digits.validation, digits.train))

@@ -29,6 +29,7 @@ def ticking(interval: float) -> Callable[[], float]:
     return map(float, itertools.count(0, interval)).__next__  # type: ignore[call-overload, no-any-return]
 
 
+@pytest.mark.slow
 def test_batch_descent_is_gradient_descent() -> None:
     x = np.linspace(-1, 1, 12, dtype=np.float32)[:, None]
     y = 3 * x + 1
@@ -45,6 +46,7 @@ def test_batch_descent_is_gradient_descent() -> None:
     np.testing.assert_allclose(found.loss, heights, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_updates_and_seconds_are_counted() -> None:
     found = course(100, 0.1, 3, clock=ticking(0.5))
     assert found.updates.tolist() == [0, 5, 10, 15]  # 12 of 512 examples are left out of each epoch
@@ -60,6 +62,7 @@ def test_small_batches_are_ahead_after_equal_work_and_the_batch_after_equal_upda
     assert batch.loss[-1] < mini.loss[-1]
 
 
+@pytest.mark.slow
 def test_a_course_is_reproducible() -> None:
     first, again = course(64, 0.1, 2, clock=ticking(1.0)), course(64, 0.1, 2, clock=ticking(1.0))
     np.testing.assert_array_equal(first.loss, again.loss)

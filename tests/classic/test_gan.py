@@ -21,6 +21,7 @@ SMALL = gan.make(2, latent=3, hidden=(5,))
 CENTRES = gan.ring_centres()
 
 
+@pytest.mark.slow
 def test_losses_are_the_published_ones() -> None:
     real, z = np.random.default_rng(0).standard_normal((6, 2)), np.random.default_rng(1).standard_normal((6, 3))
     with float64():

@@ -86,6 +86,7 @@ def test_a_shift_by_nothing_changes_nothing() -> None:
     assert abs(moved.validation[1] - plain.validation[0]).max() > 10 / 800
 
 
+@pytest.mark.slow
 def test_units_that_are_switched_off_do_not_count() -> None:
     wide, narrow = generalization.network(hidden=6, on=2), generalization.network(hidden=2)
     params, state = wide.init(jax.random.key(0), (3,))

@@ -77,6 +77,7 @@ def test_each_ascent_meets_every_example_once_in_an_epoch(batch_size: int) -> No
             assert_close(1e9 * fit.w, gradient, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_batch_ascent_finds_the_maximum_and_the_others_come_near() -> None:
     best = optimize.minimize(lambda w: -special.log_expit(Y * (X @ w)).sum(), np.zeros(D), tol=1e-12)
     with float64():

@@ -165,6 +165,7 @@ def test_margin_and_bound() -> None:
     assert np.isinf(perceptron.mistake_bound([0.0, 0.0], x, y))
 
 
+@pytest.mark.slow
 def test_the_pocket_holds_the_best_that_was_met() -> None:
     with float64():
         x = np.asarray(with_bias(random(0, 60, 2)))
@@ -202,6 +203,7 @@ def test_two_classes_are_the_perceptron() -> None:
     np.testing.assert_array_equal(first, -second)
 
 
+@pytest.mark.slow
 def test_several_classes_converge_within_their_bound_and_say_so() -> None:
     with float64():
         truth = random(0, 4, 3)

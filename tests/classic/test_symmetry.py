@@ -42,6 +42,7 @@ def start(weight: float, bias: float, out: float, nudge: float = 0.0) -> Any:
 weights = st.floats(-2, 2)
 
 
+@pytest.mark.slow
 @given(weights, weights, weights, st.integers(0, 100))
 @settings(max_examples=10)
 def test_equal_units_stay_equal(weight: float, bias: float, out: float, seed: int) -> None:

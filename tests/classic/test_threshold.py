@@ -66,6 +66,7 @@ def test_a_linear_output_stays_when_softened() -> None:
     np.testing.assert_allclose(run(soften(found.network, 1e4), x), run(found.network, x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_softened_net_is_differentiated_by_hand_and_by_jax_alike_and_learns() -> None:
     with float64():
         net, params = soften(parity.tree(3), 3.0)

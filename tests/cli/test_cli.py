@@ -63,6 +63,7 @@ def test_predictions_of_a_run_are_those_of_its_network(run: Path, tmp_path: Path
     assert right > 0.5
 
 
+@pytest.mark.slow
 def test_predict_reads_every_format_alike(run: Path, tmp_path: Path, capsys: Any) -> None:
     levels = np.rint(data.load("digits").test.x[:3] * 16).astype(np.uint8)
     data.write_idx(tmp_path / "a.idx", levels[..., 0])

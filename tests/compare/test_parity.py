@@ -212,6 +212,7 @@ def test_trees_that_differ_are_named(ours: PyTree, theirs: PyTree, text: str) ->
         differences(ours, theirs)
 
 
+@pytest.mark.slow
 def test_bad_input_is_named() -> None:
     adam = same("adam", 0.1)
     with pytest.raises(TypeError, match=r"pair: ours must be an optimizer with init and update, got 0\.1"):

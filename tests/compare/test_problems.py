@@ -102,6 +102,7 @@ def test_the_quadratic_is_that_of_deepobs() -> None:
     assert abs(mean(np.zeros(100), problem.test)[0] - 86.926) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_problem_of_ones_own() -> None:
     x = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
     mine = from_function("mine", lambda key: {"c": jax.random.normal(key, (3,))},

@@ -130,6 +130,7 @@ def test_what_always_diverges_is_marked_and_stops_nothing() -> None:
     assert fine.diverged == 0
 
 
+@pytest.mark.slow
 def test_ways_are_those_of_the_rate_that_comes_lowest() -> None:
     place = landscapes.rosenbrock()
     rate, points = way(entries("sgd")[0], place, [1e-4, 1e-3, 1.0])

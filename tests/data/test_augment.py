@@ -286,6 +286,7 @@ def test_distort_is_its_equation_in_one_sampling():
     np.testing.assert_allclose(affine_only, turned, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_stated_deviation_of_the_elastic_field():
     noise = np.random.default_rng(5).uniform(-1, 1, (1000, 40, 40)).astype(np.float32)
     middle = 34.0 * np.asarray(warp.smooth(jnp.asarray(noise), 4.0))[:, 15:25, 15:25]
@@ -301,6 +302,7 @@ def test_flip_mirrors_about_half_of_the_images():
     assert stats.binomtest(int(mirrored.sum()), 400).pvalue > 1e-6
 
 
+@pytest.mark.slow
 def test_cutout_zeroes_one_square():
     out = np.asarray(augment.cutout(3)(KEY, jnp.ones((400, 7, 9, 2))))
     hole = out == 0

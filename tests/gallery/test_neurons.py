@@ -38,6 +38,7 @@ def test_learning_counts_the_mistakes_up_to_the_last_pass() -> None:
     assert (np.diff(made)[last_pass - 40 : last_pass] > 0).any()
 
 
+@pytest.mark.slow
 def test_problems_are_separable_by_their_gap() -> None:
     for seed, gap in ((0, 0.1), (1, 2.0)):
         x, y, w = neurons.separable_problem(jax.random.key(seed), 100, 4, gap)

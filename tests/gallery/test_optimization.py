@@ -44,6 +44,7 @@ def test_pictures_are_drawn_with_labels(name: str, tmp_path: Any) -> None:
     assert save(fig, tmp_path / f"{name}.png").stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_steps_of_each_size_do_what_is_said() -> None:
     height = drawn("step-sizes").axes[-1]
     ways = {name: line(height, name)[:, 1] for name in ("too small", "good", "oscillating", "diverging")}

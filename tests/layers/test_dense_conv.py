@@ -22,6 +22,7 @@ def test_dense_and_a_transposed_weight():
         check_dense(lambda p, x: dense.apply({"w": p["w"]}, x))
 
 
+@pytest.mark.slow
 def test_flax_agrees():
     linen = pytest.importorskip("flax.linen")
     with float64():
@@ -52,6 +53,7 @@ def test_torch_agrees():
         assert_close(embedding.apply({"w": jnp.asarray(table)}, jnp.asarray(symbols)), theirs, rtol=0)
 
 
+@pytest.mark.slow
 def test_depthwise_convolution_is_one_convolution_for_each_channel():
     x, w = random(0, 1, 5, 5, 3), random(1, 2, 2, 1, 6)
     with float64():

@@ -143,6 +143,7 @@ def test_integer_labels_of_any_width(dtype: Any) -> None:
     assert_close(losses.softmax_cross_entropy(z, labels.astype(dtype)), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_byte_label_can_be_ignored() -> None:
     loss = functools.partial(losses.softmax_cross_entropy, ignore_index=255)
     labels = np.array([0, 255], np.uint8)
@@ -162,6 +163,7 @@ def test_classes_masked_by_minus_infinity() -> None:
     assert np.isinf(traced()(z, jnp.array([1]))[0]).all()
 
 
+@pytest.mark.slow
 def test_an_unnormalised_distribution_is_weighted() -> None:
     z, d = jnp.array([[1.0, 0.0, 2.0]]), jnp.array([[0.5, 0.0, 0.25]])
     auto = jax.grad(lambda z: losses.softmax_cross_entropy(z, d).sum())(z)

@@ -231,6 +231,7 @@ def test_traced_delta() -> None:
     assert_close(swept, np.array([[0.045, 0.295], [0.125, 2.5]]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_numpy_and_python_arguments_are_taken() -> None:
     assert float(losses.mse([1.0, 3.0], [1, 1])[1]) == 4.0
     assert float(losses.hinge(np.array([0.5], np.float32), np.array([-1], np.int8))[0]) == 1.5

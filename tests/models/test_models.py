@@ -39,6 +39,7 @@ def test_serial_of_serials_is_serial() -> None:
     assert net.predict(params, state, jnp.ones((5, 3))).shape == (5, 2)
 
 
+@pytest.mark.slow
 def test_state_is_empty_without_running_statistics_and_a_tuple_with_them() -> None:
     net = models.serial(Dense(4), BatchNorm(), Relu, models.serial(Dense(3), BatchNorm()))
     params, state = made(net, (3,))
@@ -75,6 +76,7 @@ def test_residual_adds_and_parallel_joins() -> None:
     assert summed.predict(params, state, x).shape == (5, 2)
 
 
+@pytest.mark.slow
 def test_a_residual_network_with_batch_norm_trains_in_one_jit() -> None:
     block = models.residual(Conv(4, 3, padding="SAME"), BatchNorm(), Relu, shortcut=Conv(4, 1))
     net = models.serial(block, MaxPool(2), Flatten, Dense(3))

@@ -80,6 +80,7 @@ def test_the_product_form_leaves_no_residuals_on_other_platforms() -> None:
     assert columns in jax.export.export(gradient, platforms=["cpu"])(x, w).mlir_module()
 
 
+@pytest.mark.slow
 def test_products_of_half_precision_are_summed_in_float32() -> None:
     # 2,304 terms of 1 + 1/128 + ...: a bfloat16 running sum would stop growing at 256.
     x, w = jnp.ones((1, 3, 3, 256), jnp.bfloat16), jnp.ones((3, 3, 256, 1), jnp.bfloat16)

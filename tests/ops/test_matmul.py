@@ -46,6 +46,7 @@ def check_accumulates(product) -> None:
     assert_close(got, np.asarray(x, np.float64).sum(keepdims=True), rtol=2**-8)
 
 
+@pytest.mark.slow
 def test_half_precision_is_summed_in_float32():
     check_accumulates(matmul.linear)
     check_accumulates(lambda x, w: matmul.linear_input_grad(w.reshape(1, -1), x))

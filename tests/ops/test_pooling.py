@@ -225,6 +225,7 @@ def test_half_precision_is_summed_in_float32():
     assert ops.max_pool(ones, window=2).dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_whole_numbers_and_batches_of_none():
     assert ops.max_pool(jnp.array([[[3], [7]]], jnp.uint8), window=2, padding="SAME").item() == 7
     assert ops.max_pool(jnp.zeros((0, 4, 4, 1)), window=2).shape == (0, 2, 2, 1)
@@ -253,6 +254,7 @@ def test_messages(pool, x, settings, text):
     assert text in str(caught.value)
 
 
+@pytest.mark.slow
 def test_messages_of_type_and_adjoints():
     with pytest.raises(TypeError, match=r"window must be an int or 2 ints, got 2\.5"):
         ops.max_pool(X, window=2.5)

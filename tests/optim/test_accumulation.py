@@ -67,6 +67,7 @@ def test_the_inner_update_is_computed_at_every_kth_gradient_only_and_at_each_in_
         pytest.skip(f"optax {optax.__version__} mended this: MultiSteps runs the inner update each time")
 
 
+@pytest.mark.slow
 def test_a_nan_spoils_one_update_and_in_optax_all() -> None:
     def sizes(library: Any) -> list[float]:
         opt = library.MultiSteps(library.sgd(1.0), 2)

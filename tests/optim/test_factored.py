@@ -87,6 +87,7 @@ def test_is_the_paper_for_vectors() -> None:
     assert_close((params, state.v), (x, v), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_momentum_and_decay_come_after_the_step_size() -> None:
     """ema <- b ema + (1 - b) step; the update is -(ema + decay params), the decay not times the learning rate."""
     with float64():

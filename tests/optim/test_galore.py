@@ -85,6 +85,7 @@ def test_moments_and_projectors_are_small_and_wide() -> None:
     assert shorter.base_optimizer_state.mu["tall"].shape == (9, 2)
 
 
+@pytest.mark.slow
 def test_an_hwio_kernel_is_projected_as_the_matrix_of_its_axes() -> None:
     kernel = jnp.asarray(random(0, 3, 3, 2, 5), jnp.float32)
     matrix = kernel.reshape(18, 5)

@@ -81,6 +81,7 @@ def rule_that_needs_a_value() -> optim.Optimizer:
     return optim.Optimizer(lambda params: (), update)
 
 
+@pytest.mark.slow
 def test_extra_arguments_pass_through_optax_if_wrapped() -> None:
     rule = rule_that_needs_a_value()
     wrapped = as_optax(rule)

@@ -422,6 +422,7 @@ def test_value_and_gradient_of_the_state_save_an_evaluation(name: str) -> None:
     assert landscapes.rosenbrock()(x) < landscapes.rosenbrock()(jnp.asarray(landscapes.rosenbrock().start))
 
 
+@pytest.mark.slow
 def test_value_and_gradient_are_looked_for_in_states_only() -> None:
     """Parameters called value and grad, as in attention, do not count; L-BFGS keeps them in its state."""
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jaxnn import optim
 from tests.helpers import random
@@ -28,6 +29,7 @@ def test_a_state_is_a_flat_dict() -> None:
     assert "0/mu/w" in optim.named_state(optax.adam(0.1).init({"w": jnp.ones(2)}))
 
 
+@pytest.mark.slow
 def test_measurements_equal_optax_and_can_be_scanned_over() -> None:
     def measures(library: object) -> dict[str, object]:
         return {

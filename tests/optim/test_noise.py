@@ -24,6 +24,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_is_the_paper_given_the_draws() -> None:
     """Section 3: g_t <- g_t + N(0, sigma_t^2), sigma_t^2 = eta / (1 + t)^gamma, t = 0, 1, ..."""
     params, state = descend(optim.noisy_sgd(0.2, eta=0.3, gamma=0.55, key=7), 4, 3)
@@ -57,6 +58,7 @@ def test_keys_of_every_kind_draw_as_optax_does(key: Any) -> None:
     assert (jax.random.key_data(older.init(params).rng_key) == jax.random.key_data(jax.random.key(3))).all()
 
 
+@pytest.mark.slow
 def test_many_seeds_in_one_program() -> None:
     def after(seed: Any) -> Any:
         opt, x = optim.noisy_sgd(0.1, key=seed), jnp.ones(3)

@@ -149,6 +149,7 @@ def stalled_weight(library: Any, wrap: Any = lambda opt: opt, weights: int = 1) 
     return float(jnp.mean(params.astype(jnp.float32)))
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_move_with_one_of_three_remedies() -> None:
     assert abs(stalled_weight(optim, optim.master_weights) - 0.9) <= 0.005
     assert abs(stalled_weight(optim, optim.kahan) - 0.9) <= 0.005

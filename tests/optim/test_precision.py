@@ -260,6 +260,7 @@ def test_each_step_draws_anew_and_each_leaf_for_itself() -> None:
     np.testing.assert_array_equal(first["a"], again["a"])
 
 
+@pytest.mark.slow
 def test_steps_unrolled_in_one_program_equal_steps_one_by_one() -> None:
     """XLA may keep float32 where a program rounds to bfloat16 and back; what is kept of a sum must not count twice."""
     for name in ("master_weights", "kahan"):

@@ -80,6 +80,7 @@ def test_grad_fn_may_take_the_number_of_the_adversarial_step() -> None:
     assert seen == [0, 1]
 
 
+@pytest.mark.slow
 def test_gradients_are_averaged_over_the_batch_axis() -> None:
     opt = optim.sam(optim.sgd(1.0), adversary(0.0), opaque_mode=True, batch_axis_name="batch")
     params = jnp.zeros(2)

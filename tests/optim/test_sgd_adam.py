@@ -247,6 +247,7 @@ def test_runs_under_strict_promotion_and_ignores_unknown_extras(name: str) -> No
     chex.assert_trees_all_equal_structs(state, opt.init(params))
 
 
+@pytest.mark.slow
 def test_works_inside_optax_chain_and_with_optax_apply_updates() -> None:
     params = tree_of(0, jnp.float32)
     chained = optax.chain(optax.clip_by_global_norm(1.0), optim.adam(0.1))

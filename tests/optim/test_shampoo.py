@@ -161,6 +161,7 @@ def test_grafted_to_sgd_the_step_has_the_length_of_the_gradient() -> None:
     assert float(jnp.vdot(updates, g)) > 0  # a direction of ascent, since the preconditioners are positive
 
 
+@pytest.mark.slow
 def test_roots_are_computed_at_every_kth_step_only() -> None:
     opt = optim.scale_by_shampoo(update_every=3)
     params = {"w": jnp.zeros((3, 4))}

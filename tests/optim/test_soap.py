@@ -132,6 +132,7 @@ def test_broken_rules_are_caught(name: str, old: str, new: str) -> None:
     assert difference(name, mutated("soap", old, new)) > CAUGHT
 
 
+@pytest.mark.slow
 def test_the_statistics_are_the_papers_and_the_bases_orthogonal() -> None:
     with float64():
         setting = SETTINGS["kernel"]

@@ -80,6 +80,7 @@ def test_hutchinson_is_exact_for_a_diagonal_hessian_and_unbiased_for_another() -
     np.testing.assert_allclose(draws.var(axis=0), variance, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_hutchinson_draws_what_optax_draws() -> None:
     params = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
 
@@ -101,6 +102,7 @@ def test_hutchinson_draws_what_optax_draws() -> None:
             assert_close(got, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_first_step_is_a_sign_step_and_zero_over_zero_is_zero() -> None:
     for eps in (1e-8, 0.0):
         opt, params = optim.sophia(0.5, eps=eps, weight_decay=0.0), {"w": jnp.ones(3), "none": None}
@@ -123,6 +125,7 @@ def test_the_loss_gets_the_parameters_in_their_own_dtype() -> None:
     assert set(seen) == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_the_win_rate_is_printed(capsys: Any) -> None:
     opt, params = optim.sophia(0.1, eps=1.0, verbose=True, print_win_rate_every_n_steps=2), jnp.ones(4)
     state = opt.init(params)

@@ -91,6 +91,7 @@ def lookahead_as_published(grad: Any, phi: Any, rate: float, k: int, alpha: floa
     return phi
 
 
+@pytest.mark.slow
 def test_lookahead_is_the_paper_and_optax() -> None:
     with float64(), strict():
         target = random(0, 4)

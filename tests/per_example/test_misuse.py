@@ -140,6 +140,7 @@ def test_weights_may_be_a_list_and_must_be_one_for_each_example(vg: Any) -> None
             vg(PARAMS, (), X, Y, weights=wrong)
 
 
+@pytest.mark.slow
 def test_numpy_in_float64_is_taken_as_jax_takes_it() -> None:
     x = np.ones((6, 4))
     (value, _), grads = backprop.value_and_grad(NET, LOSS)(PARAMS, (), x, Y)

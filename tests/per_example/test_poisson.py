@@ -65,6 +65,7 @@ def test_everyone_and_no_one() -> None:
     assert counts.max() == 0
 
 
+@pytest.mark.slow
 def test_small_probabilities_are_not_rounded_to_multiples_of_a_float(monkeypatch: pytest.MonkeyPatch) -> None:
     """q = 1.7 * 2^-24 takes 435 of the 2^32 values of a word; uniform float32 numbers would take 2^-23 or none."""
     words = np.array([434, 435, 2**32 - 1, 0, 436], np.uint32)

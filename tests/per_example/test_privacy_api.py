@@ -209,6 +209,7 @@ def test_the_signature_is_that_of_jax_privacy() -> None:
         assert ours[name].default == theirs[name].default, name
 
 
+@pytest.mark.slow
 def test_keyword_arguments_have_examples_too() -> None:
     with float64():
         params, x, y = problem()

@@ -66,6 +66,7 @@ def test_in_small_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(found.values()) <= EXACT, found
 
 
+@pytest.mark.slow
 def test_norms_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     _small_chunks(monkeypatch)
     found = gaps("sequence", ["sq_norms"])
@@ -84,6 +85,7 @@ def test_centred_variance_needs_one_position() -> None:
         jax.eval_shape(per_example.variance_centred, make("sequence", np.float32).abstract)
 
 
+@pytest.mark.slow
 def test_in_training_mode_each_example_keeps_its_mask() -> None:
     """Dropout draws one mask for the batch: the oracle differentiates each loss of the whole batch."""
     net = models.serial(Dense(4), Dropout(0.3), Tanh, Dense(5), Dropout(0.5), Dense(3))

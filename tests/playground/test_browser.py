@@ -81,6 +81,7 @@ def test_the_slider_moves_every_picture(shown: Open) -> None:
     assert pictures(page) == last
 
 
+@pytest.mark.slow
 def test_pixels_have_the_colours_of_the_values(shown: Open) -> None:
     """The centre of the disc is blue, the corners orange; the feature x is orange on the left, blue on the right."""
     # From a copy, as the console advises against reading a canvas that is drawn on.
@@ -113,6 +114,7 @@ def test_play_runs_to_the_end_and_pause_stops(shown: Open) -> None:
     assert (frame_of(page), page.inner_text("#play")) == (len(views.epochs) - 1, "Play")
 
 
+@pytest.mark.slow
 def test_the_slider_stops_the_play(shown: Open) -> None:
     page = shown.page
     page.click("#play")
@@ -132,6 +134,7 @@ def test_test_points_can_be_shown(shown: Open) -> None:
     assert page.locator("#train-group").is_hidden()
 
 
+@pytest.mark.slow
 def test_a_request_and_an_error_would_be_seen(browser: Any, tmp_path: Path) -> None:
     file = tmp_path / "broken.html"
     broken = render(*short_run()).replace(

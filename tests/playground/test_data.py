@@ -200,6 +200,7 @@ def test_a_set_is_a_pure_function_of_its_key_in_either_dtype(name: str) -> None:
     assert (wide.x.dtype, wide.y.dtype) == (jnp.float64, jnp.float64)
 
 
+@pytest.mark.slow
 def test_spiral_is_exact_in_float64() -> None:
     with float64():
         made = data.spiral(jax.random.key(0), 500)

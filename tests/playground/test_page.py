@@ -78,6 +78,7 @@ def test_the_data_of_the_page_are_those_of_the_run() -> None:
     assert [len(data["points"][name]) for name in ("train", "test")] == [250, 250]
 
 
+@pytest.mark.slow
 def test_the_largest_page_is_compact() -> None:
     rng, sizes = np.random.default_rng(0), [7, *(8,) * 6, 1]
     settings = Settings(data="reg-plane", features=tuple(FEATURES), hidden=(8,) * 6, epochs=1000)

@@ -80,6 +80,7 @@ def test_a_partial_batch_is_a_step_over_its_own_points() -> None:
     assert not np.allclose(whole.train_loss[1:], two.train_loss[1:], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_first_weights_are_uniform_and_biases_a_tenth() -> None:
     net = network((8,) * 6, "relu", "regression")
     params, _ = jax.jit(jax.vmap(lambda key: net.init(key, (7,))))(jax.random.split(jax.random.key(0), 10))

@@ -100,6 +100,7 @@ def test_vmap_over_settings_equals_a_loop(
         np.testing.assert_allclose(got[i], expected, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_restarts_and_joins_take_traced_lengths() -> None:
     def values(steps: Any) -> Any:
         cycle = {**COSINE, "decay_steps": steps}
@@ -116,6 +117,7 @@ def test_traced_factors() -> None:
     np.testing.assert_allclose(got, [[1, 1, 0.5, 0.5, 0.25, 0.25]])
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_and_right() -> None:
     @jax.jit
     def value(peak: jax.Array, warmup: jax.Array, rate: jax.Array) -> jax.Array:
@@ -170,6 +172,7 @@ def test_dtype_follows_the_parameters(name: str, settings: dict[str, Any]) -> No
             assert jax.eval_shape(getattr(schedules, name)(**settings), 2).dtype == jnp.float64
 
 
+@pytest.mark.slow
 def test_mixed_dtypes_take_the_widest() -> None:
     with float64(), strict():
         schedule = schedules.linear_schedule(jnp.float64(1.0), jnp.float32(0.5), jnp.int32(4))
@@ -179,6 +182,7 @@ def test_mixed_dtypes_take_the_widest() -> None:
         np.testing.assert_allclose(onecycle(0), 0.25)
 
 
+@pytest.mark.slow
 def test_counts_are_exact_beyond_2_to_the_24() -> None:
     begin = 2**24
     got = schedules.linear_schedule(8.0, 0.0, 8, begin)(begin + jnp.arange(9))
@@ -223,6 +227,7 @@ def test_linear_stays_between_its_ends(steps: int, begin: int, first: float, las
     np.testing.assert_allclose(values[[0, -1]], [first, last], rtol=1e-6, atol=slack)
 
 
+@pytest.mark.slow
 def test_sqrt_batch_size_rule() -> None:
     with strict():
         rate = schedules.sqrt_batch_size_rule(0.1, batch_size=32 * 9, reference_batch_size=32)

@@ -59,6 +59,7 @@ def test_share_of_the_longest() -> None:
     assert found.share(0.5).tolist() == [0.8]
 
 
+@pytest.mark.slow
 def test_the_hardest_are_those_of_the_longest_gradients() -> None:
     found = hardest.run(FEW.train, opt=OPT, **TRAINING)
     params = parameters(FEW.train, 1)
@@ -249,6 +250,7 @@ def test_a_pass_in_parts_is_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(base.make_measure(NET)(ts, FEW.train), whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_study_is_a_function_of_its_seed() -> None:
     first, second, other = (norms.run(FEW, seed=seed, **TRAINING).norms for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, second)

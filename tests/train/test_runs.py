@@ -84,6 +84,7 @@ def test_a_chunk_takes_as_many_runs_as_the_memory_holds() -> None:
     assert sizes[0] == 8 > sizes[1] > sizes[2] == 1
 
 
+@pytest.mark.slow
 def test_what_is_in_the_folder_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
     real = runs._Program.call

@@ -152,6 +152,7 @@ def test_augmentation_changes_each_batch_by_its_own_key() -> None:
     assert not np.allclose(report["loss"], plain["loss"])
 
 
+@pytest.mark.slow
 def test_batch_norm_takes_no_filled_batch() -> None:
     net = models.serial(layers.Dense(4), layers.BatchNorm(), layers.Dense(K))
     vg = jax.value_and_grad(train.mean_loss(net, LOSS), has_aux=True)
@@ -205,6 +206,7 @@ def test_a_network_with_dropout_needs_the_key_that_the_epoch_gives_it() -> None:
     train.make_epoch(vg, opt, batch_size=10)(train.init(net, opt, jax.random.key(0), (D,)), x, y, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_training_keeps_strict_promotion() -> None:
     x, y = classification()
     epoch = train.make_epoch(VG, OPT, batch_size=16, partial=Partial.WEIGHT)

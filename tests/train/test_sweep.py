@@ -222,6 +222,7 @@ def test_settings_called_like_columns_are_kept() -> None:
     np.testing.assert_array_equal(rows["loss"], found.curves["loss"][0])
 
 
+@pytest.mark.slow
 def test_a_run_may_diverge_late() -> None:
     # The rate grows by a factor of 1000 with each step.
     def make(rate: Any) -> optim.Optimizer:
