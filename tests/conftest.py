@@ -39,7 +39,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 SAMPLED = 3
-"""Of each test of a module marked `sampled`, the short run takes every third case; the long run takes the others."""
+"""Of each test marked `sampled`, the short run takes every third case; the long run takes the others."""
 
 TRAINING_ROOMS = ("classic", "compare", "gallery", "playground", "studies")
 """Rooms whose examples in docstrings train networks: the long run takes them."""

@@ -16,14 +16,13 @@ from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.gallery.build import chapters
 
-pytestmark = pytest.mark.sampled
-
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 TEST_COMMAND = '-m pytest -n 2 -m "not slow"'
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.splitlines()[0][:40])
 def test_python_blocks_run(block: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
@@ -77,6 +76,7 @@ NEEDS = {"flax_norms.py": "flax", "mislabeled_fashion.py": "equinox"}
 """Libraries that an example shows and the package does without."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "path",
     [

@@ -36,9 +36,7 @@ BROKEN: list[Mutant] = [
 """(module, case, text in its source, text that breaks it)."""
 
 
-@pytest.mark.parametrize(
-    "name", [name if i % 4 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(EQUAL)]
-)
+@pytest.mark.parametrize("name", EQUAL)
 def test_equals_torch_in_parameters_and_state(name: str) -> None:
     found = measure_torch(CASES[name])
     assert found.largest <= TOLERANCE, found

@@ -162,9 +162,7 @@ def error_of_sum(case: Case) -> float:
         return float(np.abs(vector(sums) - expected).max() / max(np.abs(expected).max(), 1.0))
 
 
-@pytest.mark.parametrize(
-    "name", [name if i % 3 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(CASES)]
-)
+@pytest.mark.parametrize("name", CASES)
 def test_equals_what_is_written_out(name: str) -> None:
     case = CASES[name]
     with float64():

@@ -145,7 +145,7 @@ def products(f: Any, net: str) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", ["cnn", pytest.param("mlp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("net", ["cnn", "mlp"])
 def test_gradients_have_the_precision_that_is_set_and_statistics_the_highest(net: str) -> None:
     """As `jax.grad`, the gradient may run in TensorFloat-32; what is made of a tape may not."""
     assert products(program(net, "value_and_grad"), net)[0] == 0

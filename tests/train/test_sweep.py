@@ -149,9 +149,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize(
     ("chunk", "alike"),
     [
-        pytest.param(None, 6, marks=pytest.mark.slow),
+        (None, 6),
         (4, 3),
-        pytest.param(1, 1, marks=pytest.mark.slow),
+        (1, 1),
     ],
 )
 def test_settings_side_by_side_are_the_runs_one_by_one(chunk: int | None, alike: int, asked: list[int]) -> None:

@@ -159,7 +159,7 @@ def test_numbers_and_lists_of_numbers_will_do() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_has_statistics_in_float32(dtype: str) -> None:
     """Parameters kept in float32 and cast, or kept in half precision: sums run in float32 either way."""
     with float64():
