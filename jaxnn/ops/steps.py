@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnn.placement import filled_as
 from jaxnn.types import Array, PyTree
 
 CPU_BYTES = 2**20
@@ -82,8 +83,8 @@ def sum_examples(f: Callable[..., Array], step: int, *arrays: Array) -> Array:
     def add(total: Array, start: Array) -> tuple[Array, None]:
         return total + f(*_examples(start, step, arrays)), None
 
-    first = jax.eval_shape(f, *(jax.ShapeDtypeStruct((step, *a.shape[1:]), a.dtype) for a in arrays))
-    return lax.scan(add, jnp.zeros(first.shape, first.dtype), jnp.arange(0, n, step))[0]
+    first = jax.eval_shape(lambda: f(*_examples(jnp.int32(0), step, arrays)))
+    return lax.scan(add, filled_as(first), jnp.arange(0, n, step))[0]
 
 
 def _examples(start: Array, step: int, arrays: tuple[Array, ...]) -> list[Array]:

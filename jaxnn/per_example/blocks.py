@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxnn.ops.steps import OTHER_BYTES, by_steps, map_examples, step_of, sum_examples
 from jaxnn.per_example.outer import Outer
+from jaxnn.placement import filled_as
 from jaxnn.types import Array
 
 CHUNK_BYTES = 2**25
@@ -105,4 +106,4 @@ def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:
 
     starts = jnp.arange(0, p, size)
     shape = jax.eval_shape(of_slice, starts[0])
-    return lax.scan(add, jnp.zeros(shape.shape, shape.dtype), starts)[0]
+    return lax.scan(add, filled_as(shape), starts)[0]

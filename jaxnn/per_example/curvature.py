@@ -20,6 +20,7 @@ from jaxnn.per_example.products import gram
 from jaxnn.per_example.select import require_columns
 from jaxnn.per_example.sums import tree_of
 from jaxnn.tape import Columns, Product, Tape, Use
+from jaxnn.placement import filled_as
 from jaxnn.types import Array, PyTree
 
 
@@ -192,4 +193,4 @@ def _over_columns(columns: Columns, f: Callable[[Tape], Array]) -> Array:
         return total + f(columns.at(column)), None
 
     shape = jax.eval_shape(lambda: f(columns.at(0)))
-    return lax.scan(add, jnp.zeros(shape.shape, shape.dtype), jnp.arange(columns.count))[0]
+    return lax.scan(add, filled_as(shape), jnp.arange(columns.count))[0]

@@ -15,6 +15,7 @@ from jaxnn.per_example.blocks import for_examples, over_examples, sum_over_chunk
 from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Pieces, Sparse, explicit, strategy
 from jaxnn.per_example.outer import HIGHEST, Outer, exactly
 from jaxnn.tape import Whole
+from jaxnn.placement import filled_as
 from jaxnn.types import Array
 
 
@@ -221,5 +222,5 @@ def _deviations_of_products(a: Array, delta: Array) -> Array:
 
     whole = a.shape[0] // AT_ONCE * AT_ONCE
     steps = jax.tree.map(lambda x: x[:whole].reshape(-1, AT_ONCE, *x.shape[1:]), (a, delta))
-    total = lax.scan(added, jnp.zeros_like(mean), steps)[0]
+    total = lax.scan(added, filled_as(jax.typeof(mean)), steps)[0]
     return added(total, (a[whole:], delta[whole:]))[0]

@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxnn.checks import require_positive_int
 from jaxnn.per_example.memory import fitting_size
+from jaxnn.placement import filled_as
 from jaxnn.types import Array, PyTree
 
 Sums = TypeVar("Sums")
@@ -86,7 +87,7 @@ def over_microbatches(
 
     parts = jax.tree.map(part, data)
     shapes = jax.eval_shape(lambda *d: _pair(f(*d))[0], *jax.tree.map(lambda x: x[0], parts))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    zeros = jax.tree.map(filled_as, shapes)
     sums, each = lax.scan(step, zeros, parts)
     each = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), each)
     if n > whole * size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.reading import Reading, known, read
 from jaxnn.per_example.recording.running import run, tap, taps_of, uses_of
 from jaxnn.per_example.recording.tracing import Traced, traced
+from jaxnn.placement import vary, varying_axes
 from jaxnn.tape import Tape, Use, Whole, of_weighted_losses
 from jaxnn.types import Array, PyTree
 
@@ -108,8 +110,7 @@ def record(
         )
 
     def recorded(*args: Any, weights: Array | None = None) -> Any:
-        given = arguments_of(args, argnums, in_axes, trainable)
-        found = traced(loss, given, has_aux)
+        found, given = _varying(loss, arguments_of(args, argnums, in_axes, trainable), has_aux)
         tape, aux = _recorded(found, given)
         if weights is not None:
             tape = of_weighted_losses(tape, weights)
@@ -118,9 +119,26 @@ def record(
     return recorded
 
 
+def _varying(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> tuple[Traced, Arguments]:
+    """The traced loss, and its arguments varying over all mesh axes over which anything in it varies.
+
+    Inside `shard_map` each device has examples of its own. Where parameters and examples vary alike, nothing that is
+    differentiated is cast on the way, so no derivative is summed over the devices.
+    """
+    axes = varying_axes(given.leaves, given.mapped)
+    while True:
+        given = dataclasses.replace(given, leaves=vary(given.leaves, axes), mapped=vary(given.mapped, axes))
+        found = traced(loss, given, has_aux)
+        # Constants of the loss vary, or it asks for the device's place on the mesh.
+        more = axes | varying_axes(found.consts, [v.aval for v in found.jaxpr.outvars])
+        if more == axes:
+            return found, given
+        axes = more
+
+
 def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
     reading = _reading(found, given)
-    n = given.examples
+    axes = varying_axes(given.leaves, given.mapped)
 
     def total(taps: tuple[PyTree, PyTree]) -> tuple[Array, Any]:
         each, seen, aux = jax.vmap(one, in_axes=(0, given.axes))(taps, given.mapped)
@@ -134,8 +152,11 @@ def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
         results, seen = run(reading, found.consts, at_sites, [*leaves, *mapped])
         return results[0], seen, found.aux(results[1:])
 
-    at_leaves = {leaf: tap((n, *given.leaves[leaf].shape), given.leaves[leaf].dtype) for leaf in reading.fallen}
-    deltas, (each, seen, aux) = jax.grad(total, has_aux=True)((taps_of(reading, (n,)), at_leaves))
+    def taps(mapped: list[Any]) -> tuple[PyTree, PyTree]:
+        return taps_of(reading, axes), {leaf: tap(jax.typeof(given.leaves[leaf]), axes) for leaf in reading.fallen}
+
+    zeros = jax.vmap(taps, in_axes=(given.axes,), axis_size=given.examples)(given.mapped)
+    deltas, (each, seen, aux) = jax.grad(total, has_aux=True)(zeros)
     uses: list[list[Use]] = [[] for _ in given.leaves]
     for leaf, use in uses_of(reading, seen, deltas[0]):
         uses[leaf].append(use)

@@ -10,38 +10,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.extend.core import Literal
 
 from jaxnn.per_example.recording.reading import Reading
 from jaxnn.per_example.recording.rule import evaluated
+from jaxnn.placement import filled_as, vary
 from jaxnn.tape import Use
-from jaxnn.types import Array, DType, PyTree, Shape
+from jaxnn.types import Array, PyTree, Shape
 
 
-def tap(shape: Shape, dtype: DType) -> Array:
-    """What changes nothing that it is added to.
+def tap(kind: Any, axes: frozenset[str], loops: Shape = ()) -> Array:
+    """What changes nothing that it is added to, for the loops around it too.
+
+    It varies over the mesh axes over which the examples do. If it did not, its derivative inside `jax.shard_map` would
+    be the sum over the devices: examples of different devices would be added up.
+
+    Args:
+        kind: the type of one example's array that it is added to.
+        axes: the mesh axes over which the examples vary.
+        loops: the lengths of the loops.
 
     Example:
-        >>> tap((), jnp.float32) - 0.0
+        >>> import jax, jax.numpy as jnp
+        >>> tap(jax.typeof(jnp.ones(())), frozenset()) - 0.0
         Array(-0., dtype=float32)
     """
-    return jnp.full(shape, -0.0, dtype)
+    one = vary(filled_as(kind, -0.0), axes)
+    return lax.broadcast_in_dim(one, (*loops, *one.shape), range(len(loops), len(loops) + one.ndim)) if loops else one
 
 
-def taps_of(reading: Reading, around: Shape = ()) -> dict[int, Any]:
-    """All taps, by the index of the equation; `around` are the axes in front of those of one example.
+def taps_of(reading: Reading, axes: frozenset[str], loops: Shape = ()) -> dict[int, Any]:
+    """All taps of one example, by the index of the equation.
 
     Example:
-        >>> import jax
-        >>> taps_of(Reading(jax.make_jaxpr(jnp.sin)(1.0).jaxpr))
+        >>> import jax, jax.numpy as jnp
+        >>> taps_of(Reading(jax.make_jaxpr(jnp.sin)(1.0).jaxpr), frozenset())
         {}
     """
     results: dict[int, Any] = {i: site.equation.outvars[0] for i, site in reading.sites.items()}
-    taps: dict[int, Any] = {i: tap((*around, *v.aval.shape), v.aval.dtype) for i, v in results.items()}
+    taps: dict[int, Any] = {i: tap(v.aval, axes, loops) for i, v in results.items()}
     for i, (body, inside) in reading.inside.items():
         length = (reading.jaxpr.eqns[i].params["length"],) if body.loop else ()
-        taps[i] = taps_of(inside, (*around, *length))
+        taps[i] = taps_of(inside, axes, (*loops, *length))
     return taps
 
 
@@ -50,7 +62,7 @@ def run(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequenc
 
     Example:
         >>> import jax
-        >>> run(Reading(jax.make_jaxpr(jnp.negative)(1.0).jaxpr), (), {}, [3.0])[0]
+        >>> run(Reading(jax.make_jaxpr(jax.numpy.negative)(1.0).jaxpr), (), {}, [3.0])[0]
         [Array(-3., dtype=float32, weak_type=True)]
     """
     jaxpr, seen = reading.jaxpr, {}
@@ -83,7 +95,7 @@ def uses_of(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, U
 
     Example:
         >>> import jax
-        >>> uses_of(Reading(jax.make_jaxpr(jnp.sin)(1.0).jaxpr), {}, {})
+        >>> uses_of(Reading(jax.make_jaxpr(jax.numpy.sin)(1.0).jaxpr), {}, {})
         []
     """
     found: list[tuple[int, Use]] = []
@@ -95,7 +107,7 @@ def uses_of(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, U
         for part in site.parts:
             param, delta = part.param, part.of_result(deltas[i])
             if param.scale != 1:
-                delta = delta * jnp.asarray(param.scale, delta.dtype)
+                delta = delta * np.asarray(param.scale, delta.dtype)
             use = site.rule.use(site.equation, site.at, param, part.of_seen(seen[i]), delta)
             found.append((param.leaf, use))
     return found

@@ -21,6 +21,10 @@ HINT = (
 )
 
 
+SILENT = ("axis_index", "pvary", "pcast", "shard_map")
+"""Operations with names of mesh axes that do not communicate."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Traced:
     """`jaxpr` of (*parameters, *other arrays) -> (loss, *leaves of aux), its constants, and aux put together again."""
@@ -51,8 +55,16 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
         structure.append(tree)
         return _checked(value, has_aux), rest
 
+    closed: Any = None
+
+    def of_one(mapped: list[Any]) -> None:
+        # Traced under vmap, so that the types are those that one example's arrays have there: varying over mesh axes
+        # inside shard_map, and sharded as an Explicit mesh says.
+        nonlocal closed
+        closed = jax.make_jaxpr(flat)(list(given.leaves), mapped)
+
     try:
-        closed = jax.make_jaxpr(flat)(list(given.leaves), given.one_example())
+        jax.vmap(of_one, in_axes=(given.axes,), axis_size=given.examples)(given.mapped)
     except NameError as error:
         if "axis name" not in str(error):
             raise
@@ -69,7 +81,32 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
             f"record: the loss has side effects ({', '.join(sorted(map(str, closed.jaxpr.effects)))}): "
             "jax.debug.print, callbacks and the like. Take them out, and return what they show as aux (has_aux=True)."
         )
+    if names := sorted(_collectives(closed.jaxpr)):
+        raise ValueError(
+            f"record: the loss communicates between devices ({', '.join(names)}), so a single example has no gradient "
+            "of its own on one device. Parameters: gather them before record is called. Examples or layers that are "
+            "spread over several devices: use jax.jit with NamedSharding instead of shard_map."
+        )
     return Traced(closed.jaxpr, closed.consts, lambda rest: jax.tree.unflatten(structure[-1], rest))
+
+
+def _collectives(jaxpr: Jaxpr) -> set[str]:
+    """The operations that combine values of several devices over named axes; those inside an own `shard_map` do not
+    count, since it has its own axes."""
+    found: set[str] = set()
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name in SILENT:
+            continue
+        axes = equation.params.get("axes", equation.params.get("axis_name", ()))
+        if any(isinstance(axis, str) for axis in (axes if isinstance(axes, tuple) else (axes,))):
+            found.add(name)
+        inside = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns"))
+        for inner in inside:
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                found |= _collectives(inner)
+    return found
 
 
 def _note(given: Arguments) -> str:

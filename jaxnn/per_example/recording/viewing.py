@@ -13,7 +13,7 @@ from jaxnn.ops.views import Reshape, Reverse, Slice, Step, Transpose, broadcast_
 from jaxnn.per_example.recording.param import Param
 from jaxnn.types import Shape
 
-SAME = ("copy", "copy_p", "name", "sharding_constraint", "device_put")
+SAME = ("copy", "copy_p", "name", "sharding_constraint", "device_put", "reshard", "pvary", "pcast")
 """Operations that put out what they are given."""
 
 
