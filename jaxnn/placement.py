@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxnn.types import Array, PyTree
+from jaxnn.types import Array, PyTree, Shape
 
 
 def varying_axes(*trees: PyTree) -> frozenset[str]:
@@ -63,7 +63,7 @@ def sum_like(tree: PyTree, like: PyTree) -> PyTree:
         axes = tuple(sorted(_axes_of(x) - _axes_of(partner)))
         return lax.psum(x, axes) if axes else x
 
-    return jax.tree.map(leaf, tree, like)
+    return jax.tree.map(leaf, tree, like, is_leaf=lambda x: x is None)
 
 
 def filled_as(kind: Any, value: float = 0.0) -> Array:
@@ -92,6 +92,46 @@ def explicit_spec(x: Any) -> PartitionSpec | None:
     sharding = getattr(_type_of(x), "sharding", None)
     spec = getattr(sharding, "spec", None)
     return spec if spec is not None and any(entry is not None for entry in spec) else None
+
+
+def shape_beside(x: Array, shape: Shape) -> jax.ShapeDtypeStruct:
+    """This shape, with the dtype of x and varying over the mesh axes over which x does: for `jax.linear_transpose`.
+
+    Example:
+        >>> shape_beside(jnp.ones(2), (3,))
+        ShapeDtypeStruct(shape=(3,), dtype=float32)
+    """
+    if not (axes := _axes_of(x)):
+        return jax.ShapeDtypeStruct(shape, x.dtype)
+    return jax.eval_shape(lambda: vary(jnp.zeros(shape, x.dtype), axes))
+
+
+def placed_shape(x: Array) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an array, with its sharding where that is part of its type.
+
+    Example:
+        >>> placed_shape(jnp.ones(2))
+        ShapeDtypeStruct(shape=(2,), dtype=float32)
+    """
+    spec = explicit_spec(x)
+    sharding = None if spec is None else NamedSharding(jax.typeof(x).sharding.mesh, spec)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def on_mesh(tree: PyTree) -> PyTree:
+    """The tree, its arrays that lie on no mesh replicated over that which is set, if this has Explicit axes.
+
+    Beside arrays of such a mesh, some transformations of JAX refuse arrays that were made before it was set.
+
+    Example:
+        >>> on_mesh(jnp.ones(2))
+        Array([1., 1.], dtype=float32)
+    """
+
+    def leaf(x: Any) -> Any:
+        return jax.sharding.reshard(x, PartitionSpec()) if jax.typeof(x).sharding.mesh.empty else x
+
+    return jax.tree.map(leaf, tree) if jax.sharding.get_abstract_mesh().explicit_axes else tree
 
 
 def by_compiler(where: str, f: Callable[..., PyTree], results: PyTree, *args: PyTree) -> PyTree:

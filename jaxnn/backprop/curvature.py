@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxnn import losses
 from jaxnn.backprop.combinators import backward, forward
-from jaxnn.backprop.gradient import coupled_layers, tape_of, uses_of
+from jaxnn.backprop.gradient import coupled_layers, own_params, tape_of, uses_of
 from jaxnn.checks import require_function, require_positive_int
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import require_one_each
@@ -71,6 +71,7 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
         return drawn / jnp.sqrt(jnp.asarray(samples, drawn.dtype))
 
     def recorded(params: Params, state: State, x: Array, y: Array, *, key: Key | None = None) -> Columns:
+        params = own_params(params, x, y, key)
         outputs, _, cache = forward(net, params, state, jnp.asarray(x))
         each = loss(outputs, y)
         require_one_each(each, outputs.shape[0])
@@ -107,6 +108,7 @@ def output_record(net: Layer) -> Callable[..., Columns]:
     require_net("output_record", net)
 
     def recorded(params: Params, state: State, x: Array) -> Columns:
+        params = own_params(params, x)
         outputs, _, cache = forward(net, params, state, x)
         n = outputs.shape[0]
         one = jnp.eye(outputs[0].size, dtype=outputs.dtype).reshape(-1, 1, *outputs.shape[1:])

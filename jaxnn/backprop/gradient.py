@@ -17,6 +17,7 @@ from jaxnn.checks import require_function
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
+from jaxnn.placement import sum_like, vary, varying_axes
 from jaxnn.tape import Tape
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 
@@ -36,7 +37,9 @@ def value_and_grad(
     C(params) = sum_i w_i loss(net(x_i), y_i) / sum_i w_i + regularizer(params), in training mode; w_i = 1 without
     weights. The gradient comes from one forward pass and one sweep back through the layers' rules, from the derivative
     of the loss, written by hand in `jaxnn.losses`, times w_i / sum w. It differs from `jax.grad`'s by rounding alone.
-    `coverage(net, loss)` shows what is written by hand and what is left to `jax.vjp`.
+    `coverage(net, loss)` shows what is written by hand and what is left to `jax.vjp`. Inside `jax.shard_map`, with its
+    default checks, gradients of replicated parameters are summed over the devices, as `jax.grad` does there; the value
+    is the device's own.
 
     Args:
         net: a network.
@@ -79,6 +82,7 @@ def value_and_grad(
     ) -> tuple[tuple[Array, State], Params]:
         rule = rule_of(net) if saving is None else saving
         x, y = jax.tree.map(jnp.asarray, (x, y))
+        replicated, params = params, own_params(params, x, y, key, weights)
         outputs, new_state, cache = rule.forward(net, params, state, x, key=key, train=True)
         w = combined_weights(losses.example_weights(loss, y), weights)
         value = weighted_mean(loss(outputs, y), w)
@@ -88,9 +92,20 @@ def value_and_grad(
         if regularizer is not None and slopes_of is not None:
             value = value + regularizer(params).astype(value.dtype)
             grads = jax.tree.map(jnp.add, grads, slopes_of(params))
-        return (value, new_state), grads
+        return (value, new_state), sum_like(grads, replicated)
 
     return vg
+
+
+def own_params(params: Params, *batch: PyTree) -> Params:
+    """Inside `jax.shard_map` the parameters as the device's own, varying as its examples do: what `jax.vjp` makes for
+    layers without a rule is then of these examples alone.
+
+    Example:
+        >>> own_params({"w": jnp.ones(1)}, jnp.ones((4, 1)))
+        {'w': Array([1.], dtype=float32)}
+    """
+    return vary(params, varying_axes(params, batch))
 
 
 def _sweep(rule: Rule, net: Layer, params: Params, cache: Cache, error: Any, collect: Collect) -> PyTree:
@@ -154,6 +169,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
     ) -> Tape:
         rule = rule_of(net)
         x, y = jax.tree.map(jnp.asarray, (x, y))
+        params = own_params(params, x, y, key)
         outputs, _, cache = rule.forward(net, params, state, x, key=key, train=train)
         each = loss(outputs, y)
         require_one_each(each, outputs.shape[0])
@@ -212,4 +228,4 @@ def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
     return (f"{net.kind.name} at {place or 'the top'}",)
 
 
-__all__ = ["coupled_layers", "gradient_of", "record", "tape_of", "uses_of", "value_and_grad"]
+__all__ = ["coupled_layers", "gradient_of", "own_params", "record", "tape_of", "uses_of", "value_and_grad"]

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnn.placement import shape_beside
 from jaxnn.types import Array, Shape
 
 
@@ -95,7 +96,7 @@ class View:
         """What A' makes of y, of shape `shape`: an array of shape `source`, with <A x, y> = <x, A' y>."""
         if not self.steps:
             return y
-        (x,) = jax.linear_transpose(self, jax.ShapeDtypeStruct(self.source, y.dtype))(y)
+        (x,) = jax.linear_transpose(self, shape_beside(y, self.source))(y)
         return x
 
     @functools.cached_property

@@ -16,14 +16,16 @@ from jaxnn.per_example.measures import squares
 from jaxnn.per_example.moments import second_moment
 from jaxnn.per_example.norms import sq_norms
 from jaxnn.per_example.outer import HIGHEST
+from jaxnn.per_example.placing import PARAMS, ROWS, TOTAL, returns
 from jaxnn.per_example.products import gram
 from jaxnn.per_example.select import require_columns
 from jaxnn.per_example.sums import tree_of
-from jaxnn.tape import Columns, Product, Tape, Use
 from jaxnn.placement import filled_as
+from jaxnn.tape import Columns, Product, Tape, Use
 from jaxnn.types import Array, PyTree
 
 
+@returns(PARAMS)
 def diag_ggn(columns: Columns) -> PyTree:
     """The diagonal of the generalized Gauss-Newton matrix G = 1/N sum_i J_i' H_i J_i: 1/N sum_i sum_c g_ic^2.
 
@@ -56,6 +58,7 @@ def diag_ggn(columns: Columns) -> PyTree:
     return tree_of(tape, shaped)
 
 
+@returns(PARAMS)
 def diag_fisher(columns: Columns) -> PyTree:
     """The diagonal of the Fisher information, 1/N sum_i E[g_i^2] over labels drawn from the model.
 
@@ -89,6 +92,7 @@ def diag_fisher(columns: Columns) -> PyTree:
     return diag_ggn(columns)
 
 
+@returns(PARAMS)
 def empirical_fisher_diag(tape: Tape) -> PyTree:
     """1/N sum_i g_i^2, the gradients of the TRUE labels' losses: `second_moment` by another name.
 
@@ -115,6 +119,7 @@ def empirical_fisher_diag(tape: Tape) -> PyTree:
     return second_moment(tape)
 
 
+@returns(TOTAL)
 def trace(columns: Columns) -> Array:
     """The trace of the generalized Gauss-Newton matrix: 1/N sum_i sum_c |g_ic|^2.
 
@@ -139,6 +144,7 @@ def trace(columns: Columns) -> Array:
     return jnp.sum(_over_columns(columns, sq_norms)) / columns.tape.examples
 
 
+@returns(ROWS)
 def ntk(columns: Columns, other: Columns | None = None) -> Array:
     """The empirical neural tangent kernel, K_ijcd = (d y_ic / d params) . (d y_jd / d params).
 

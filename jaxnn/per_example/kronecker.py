@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn.per_example.forms import joined
 from jaxnn.per_example.outer import HIGHEST, Outer
+from jaxnn.per_example.placing import TOTAL, returns
 from jaxnn.per_example.select import layers_of, require_columns
 from jaxnn.tape import Addition, Columns, Convolution, Product, Use, errors
 from jaxnn.types import Array
@@ -25,6 +26,7 @@ class Factors(NamedTuple):
     g: Array
 
 
+@returns(TOTAL)
 def kfac_expand(columns: Columns) -> dict[str, Factors]:
     """A = 1/(N T) sum_it [a_it; 1][a_it; 1]', G = 1/N sum_it sum_c delta_itc delta_itc': positions as so many examples.
 
@@ -64,6 +66,7 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
     return found
 
 
+@returns(TOTAL)
 def kfac_reduce(columns: Columns) -> dict[str, Factors]:
     """A = 1/N sum_i [mean_t a_it; 1][...]', G = 1/N sum_i sum_c [sum_t delta_itc][...]': positions as one.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.numerics import accumulate
+from jaxnn.per_example.placing import ROWS, returns
 from jaxnn.tape import Addition, Convolution, Lookup, Placed, Tape, Use, Whole
 from jaxnn.types import Array
 
@@ -17,6 +18,7 @@ ROUNDINGS = 4
 products and convolutions, were found off by a third of one at most; worse cases are not excluded."""
 
 
+@returns(ROWS)
 def safe_norms(tape: Tape, norms: Array) -> Array:
     """sqrt(n_i^2 + k eps S_i^2), S_i >= sum_t |a_it| |delta_it|: an upper bound of |g_i| in spite of cancellation.
 

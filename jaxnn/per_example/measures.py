@@ -14,8 +14,8 @@ from jaxnn.per_example import blocks
 from jaxnn.per_example.blocks import for_examples, over_examples, sum_over_chunks
 from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Pieces, Sparse, explicit, strategy
 from jaxnn.per_example.outer import HIGHEST, Outer, exactly
-from jaxnn.tape import Whole
 from jaxnn.placement import filled_as
+from jaxnn.tape import Whole
 from jaxnn.types import Array
 
 

@@ -8,12 +8,14 @@ from jaxnn.checks import require_positive_int
 from jaxnn.per_example.forms import Form, Pieces, forms, settled
 from jaxnn.per_example.measures import deviations, squares
 from jaxnn.per_example.outer import HIGHEST, Outer
+from jaxnn.per_example.placing import PARAMS, returns
 from jaxnn.per_example.select import require_independent
 from jaxnn.per_example.sums import tree_of, wide_means
 from jaxnn.tape import Tape
 from jaxnn.types import Array, PyTree
 
 
+@returns(PARAMS)
 def second_moment(tape: Tape) -> PyTree:
     """1/N sum_i g_i^2, not centred. T = 1: (a^2)' (delta^2) / N, one matrix product; T > 1: from the gradients.
 
@@ -39,6 +41,7 @@ def second_moment(tape: Tape) -> PyTree:
     return tree_of(tape, [squares(settled(form)).reshape(leaf.shape) / tape.examples for form, leaf in pairs])
 
 
+@returns(PARAMS)
 def variance(tape: Tape, ddof: int = 0) -> PyTree:
     """1/(N - ddof) sum_i (g_i - mean g)^2, in two passes over slices of the parameters: exact, never negative.
 
@@ -72,6 +75,7 @@ def variance(tape: Tape, ddof: int = 0) -> PyTree:
     )
 
 
+@returns(PARAMS)
 def variance_centred(tape: Tape, ddof: int = 0) -> PyTree:
     """`variance` by matrix products of centred factors, for weights used once by each example (T = 1).
 
@@ -148,6 +152,7 @@ def _examples(form: Form) -> int:
     return next(iter(vars(form).values())).shape[0]
 
 
+@returns(PARAMS)
 def snr(tape: Tape, ddof: int = 0) -> PyTree:
     """(mean g)^2 / Var g of each entry: the gradient's signal-to-noise ratio.
 

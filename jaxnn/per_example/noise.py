@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype, safe_divide
 from jaxnn.per_example.norms import sq_norms
+from jaxnn.per_example.placing import TOTAL, returns
 from jaxnn.per_example.select import require_independent
 from jaxnn.per_example.sums import wide_means
 from jaxnn.tape import Tape
@@ -39,6 +40,7 @@ class NoiseScale(NamedTuple):
         return safe_divide(self.trace, self.batches), safe_divide(self.sq_norm, self.batches)
 
 
+@returns(TOTAL)
 def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
     """tr(Sigma) and |G|^2 from one batch, added to those of the batches before.
 

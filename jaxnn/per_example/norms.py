@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jaxnn.numerics import accumulation_dtype, safe_sqrt
 from jaxnn.per_example.forms import forms, settled
 from jaxnn.per_example.measures import sq_norm
+from jaxnn.per_example.placing import ROWS, returns
 from jaxnn.per_example.select import layers_of, require_independent, select
 from jaxnn.tape import Tape
 from jaxnn.types import Array
 
 
+@returns(ROWS)
 def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
     """|g_i|^2, over all parameters or those of some layers.
 
@@ -48,6 +50,7 @@ def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
     return _sum(tape, list(sq_norms_by_parameter(tape if layer is None else select(tape, layer)).values()))
 
 
+@returns(ROWS)
 def norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
     """|g_i| = sqrt(sq_norms), with derivative 0 at 0.
 
@@ -68,6 +71,7 @@ def norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
     return safe_sqrt(sq_norms(tape, layer))
 
 
+@returns(ROWS)
 def sq_norms_by_parameter(tape: Tape) -> dict[str, Array]:
     """|g_i|^2 of each parameter apart.
 
@@ -89,6 +93,7 @@ def sq_norms_by_parameter(tape: Tape) -> dict[str, Array]:
     return {path: sq_norm(settled(form)) for path, form in zip(tape.paths, forms(tape), strict=True)}
 
 
+@returns(ROWS)
 def sq_norms_by_layer(tape: Tape) -> dict[str, Array]:
     """|g_i|^2 of each layer: of the parameters whose paths differ in the last key only (weight and bias).
 

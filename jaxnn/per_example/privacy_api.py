@@ -17,9 +17,11 @@ from jaxnn.per_example.clip import Clip, flat
 from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.norms import norms as norms_of
+from jaxnn.per_example.placing import PARAMS, ROWS, specs
 from jaxnn.per_example.private import widened
 from jaxnn.per_example.recording import record
 from jaxnn.per_example.sums import clipped_grad, materialize
+from jaxnn.placement import by_compiler
 from jaxnn.tape import Tape, Whole
 from jaxnn.types import Array, DType, PyTree, Scalar
 
@@ -132,6 +134,8 @@ def clipped_grad_of(
         prng_argnum: an argument that holds typed keys, each split into N, one for each example.
         spmd_axis_name: accepted and not used: it places the examples of a vmap on a mesh, and changes no number.
 
+    Inside `jax.shard_map` the examples are the device's own: add the sums up by `jax.lax.psum`.
+
     Returns:
         A `ClippedGrad`. Called with the arguments of fun, and `is_padding_example=` (N,) bool for rows that count
         nothing (whatever they hold), it returns the sum, or (sum, `Aux`) if has_aux, return_values or
@@ -188,7 +192,11 @@ def clipped_grad_of(
         if pre_clipping_transform is not _same:
             before = norms_of(tape) if return_grad_norms else None
             tape = _transformed(tape, pre_clipping_transform, like)
-        sums, norms = clipped_grad(tape, lambda n: jnp.where(padding, 0, factors(safe_norms(tape, n))))
+
+        def of_tape(tape: Tape, padding: Array) -> tuple[PyTree, Array]:
+            return clipped_grad(tape, lambda n: jnp.where(padding, 0, factors(safe_norms(tape, n))))
+
+        sums, norms = by_compiler(WHERE, of_tape, specs(tape, (PARAMS, ROWS)), tape, padding)
         if not nan_safe:
             bad = jnp.any(~padding & ~jnp.isfinite(norms))
             sums = jax.tree.map(lambda s: jnp.where(bad, jnp.nan, s), sums)

@@ -42,20 +42,22 @@ import jax.numpy as jnp
 from jaxnn.checks import (
     concrete_number,
     require_between,
-    require_floating,
     require_function,
     require_key,
     require_positive,
     require_positive_int,
 )
-from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide
+from jaxnn.numerics import accumulation_dtype, safe_divide
 from jaxnn.optim import apply_updates
 from jaxnn.optim.base import call_update, dtypes_of
 from jaxnn.per_example.clip import Clip, flat
+from jaxnn.per_example.gaussian import add_noise
 from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.microbatch import over_microbatches
+from jaxnn.per_example.placing import PARAMS, ROWS, specs
 from jaxnn.per_example.select import require_tape
 from jaxnn.per_example.sums import clipped_grad
+from jaxnn.placement import by_compiler, sum_like, varying_axes
 from jaxnn.tape import Tape
 from jaxnn.types import Array, Key, Params, PyTree, Scalar
 
@@ -182,7 +184,9 @@ def private_grad(
         bound: C of a clip function; not with a number.
         microbatch_size: examples that are recorded at a time; None records the whole batch.
 
-    C, sigma and L may be traced.
+    C, sigma and L may be traced. Inside `jax.shard_map`, with its default checks, the batch is that of all devices:
+    each clips its own examples, their sums are added over the mesh axes over which the parameters are replicated, and
+    then the noise, once. With check_vma=False nothing is known of the mesh: each device has a batch of its own.
 
     Returns:
         `gradient(params, *data, key, weights=None) -> (g~, report)`. data: trees of arrays (N, ...), N >= 1, one row
@@ -246,12 +250,15 @@ def _private_grad(
                 )
             tape = widened(tape)
 
-            def factors(norms: Array) -> Array:
-                # A norm that rounding made too small would let an example through that the noise does not hide.
-                kept = factors_of(safe_norms(tape, norms))
-                return jnp.where(shares > 0, shares.astype(norms.dtype) * kept, 0)
+            def clipped(tape: Tape, shares: Array) -> tuple[PyTree, Array]:
+                def factors(norms: Array) -> Array:
+                    # A norm that rounding made too small would let an example through that the noise does not hide.
+                    kept = factors_of(safe_norms(tape, norms))
+                    return jnp.where(shares > 0, shares.astype(norms.dtype) * kept, 0)
 
-            sums, norms = clipped_grad(tape, factors)
+                return clipped_grad(tape, factors)
+
+            sums, norms = by_compiler(where, clipped, specs(tape, (PARAMS, ROWS)), tape, shares)
             return sums, PrivateReport(tape.losses, norms, aux)
 
         # A sum for each microbatch, the noise for their sum only: it would be drawn too often otherwise.
@@ -263,49 +270,19 @@ def _private_grad(
                 f"{where}: the recorder must take the parameters first and record them, got a tape of {got} for "
                 f"parameters {expected}."
             )
+        # The examples of all devices of shard_map; the noise is for their sum, and the same everywhere.
+        sums = sum_like(sums, params)
+        if foreign := varying_axes(key) - varying_axes(sums):
+            raise ValueError(
+                f"{where}: the key differs along the mesh axes {sorted(foreign)}, the parameters do not: each device "
+                "would add other noise. Pass the same key to all devices (in_specs P())."
+            )
         # Without noise C may be infinite, and 0 times it would be NaN.
         deviation = jnp.where(jnp.equal(noise_multiplier, 0), 0.0, noise_multiplier * jnp.maximum(most, 0.0))
         mean = jax.tree.map(lambda s: s / jnp.asarray(batch_size, s.dtype), add_noise(key, sums, deviation))
         return dtypes_of(mean, params), report
 
     return gradient
-
-
-def add_noise(key: Key, tree: PyTree, deviation: Scalar) -> PyTree:
-    """x + deviation z at every array, z standard normal and independent, from one key for each array.
-
-    Args:
-        key: typed random key; secret, and used for nothing else.
-        tree: of floating arrays, such as a sum of clipped gradients.
-        deviation: standard deviation >= 0, the noise multiplier times the sensitivity of the tree; may be traced.
-
-    Returns:
-        The tree in the accumulation dtype (float32, float64), so that noise is not rounded to half precision before
-        the sum is divided.
-
-    Raises:
-        TypeError: a key that is not typed; arrays that are not floating.
-        ValueError: deviation negative or infinite, if known.
-
-    Reference:
-        Dwork, C. & Roth, A. (2014). The algorithmic foundations of differential privacy, theorem 3.22 (the Gaussian
-        mechanism).
-
-    Example:
-        >>> add_noise(jax.random.key(0), {"w": jnp.ones(2, jnp.bfloat16)}, 0.0)
-        {'w': Array([1., 1.], dtype=float32)}
-    """
-    require_key("add_noise", key)
-    require_between("add_noise", "deviation", deviation, 0, math.inf, open_high=True)
-    leaves, structure = jax.tree.flatten(tree)
-
-    def noisy(key: Key, x: Array) -> Array:
-        require_floating("add_noise", "each array", jnp.result_type(x), "Its noise would be rounded away.")
-        wide = accumulate(jnp.asarray(x))
-        return wide + jnp.asarray(deviation, wide.dtype) * jax.random.normal(key, wide.shape, wide.dtype)
-
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(structure, [noisy(keys[i], x) for i, x in enumerate(leaves)])
 
 
 def widened(tape: Tape) -> Tape:
@@ -317,7 +294,7 @@ def widened(tape: Tape) -> Tape:
         >>> widened(half).leaves[0].dtype
         dtype('float32')
     """
-    leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, accumulation_dtype(leaf.dtype)) for leaf in tape.leaves)
+    leaves = tuple(leaf.update(dtype=accumulation_dtype(leaf.dtype)) for leaf in tape.leaves)
     return dataclasses.replace(tape, leaves=leaves)
 
 

@@ -15,11 +15,13 @@ from jaxnn.per_example.forms import forms
 from jaxnn.per_example.measures import inner
 from jaxnn.per_example.norms import norms
 from jaxnn.per_example.outer import exactly
+from jaxnn.per_example.placing import ROWS, returns
 from jaxnn.per_example.select import require_independent
 from jaxnn.tape import Addition, Convolution, GroupedProduct, Lookup, Placed, Product, Scaling, Tape, Use, Whole
 from jaxnn.types import Array, Params
 
 
+@returns(ROWS)
 def gram(tape: Tape, other: Tape | None = None) -> Array:
     """<g_i, h_j> for all pairs of examples, g of one tape and h of the other (or the same).
 
@@ -58,6 +60,7 @@ def gram(tape: Tape, other: Tape | None = None) -> Array:
     return _sum(found, (tape.examples, other.examples), tape)
 
 
+@returns(ROWS)
 def cosine(tape: Tape, other: Tape | None = None) -> Array:
     """<g_i, h_j> / (|g_i| |h_j|), 0 where a gradient is 0.
 
@@ -81,6 +84,7 @@ def cosine(tape: Tape, other: Tape | None = None) -> Array:
     return safe_divide(products, lengths[:, None] * others[None, :])
 
 
+@returns(ROWS)
 def jvp_examples(tape: Tape, direction: Params) -> Array:
     """g_i . v: how fast each example's loss grows when the parameters move along v.
 

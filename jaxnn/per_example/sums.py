@@ -12,6 +12,7 @@ from jaxnn.per_example.clip import Clip, automatic, flat, psac
 from jaxnn.per_example.forms import Explicit, Form, Pieces, explicit, forms, settled
 from jaxnn.per_example.measures import sq_norm
 from jaxnn.per_example.outer import exactly
+from jaxnn.per_example.placing import PARAMS, ROWS, returns
 from jaxnn.per_example.select import layers_of, require_independent, require_tape
 from jaxnn.tape import Placed, Tape, Use, Whole, total, wide_total
 from jaxnn.types import Array, Params, PyTree, Scalar
@@ -28,6 +29,7 @@ def tree_of(tape: Tape, leaves: list[Array]) -> PyTree:
     return jax.tree.unflatten(tape.structure, leaves)
 
 
+@returns(PARAMS)
 def weighted_grad(tape: Tape, weights: Array) -> Params:
     """sum_i w_i g_i = a' (w . delta), one matrix product for each use of a parameter.
 
@@ -63,6 +65,7 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
         return tree_of(tape, [total(uses, leaf, weights) for uses, leaf in pairs])
 
 
+@returns(PARAMS)
 def mean_grad(tape: Tape) -> Params:
     """1/N sum_i g_i: the gradient of the mean loss. Exact also where layers couple the examples.
 
@@ -101,6 +104,7 @@ def wide_means(where: str, tape: Tape) -> list[Array]:
         return [wide_total(_cheapest(uses, settled(form)), leaf) / tape.examples for uses, leaf, form in rows]
 
 
+@returns((PARAMS, ROWS))
 def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
     """(sum_i c(|g_i|) g_i, |g_i|), c(n) = min(1, C / n) or a function of one's own.
 
@@ -140,6 +144,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
         return tree_of(tape, [total(_cheapest(uses, form), leaf, factors) for uses, leaf, form in pairs]), n
 
 
+@returns((PARAMS, ROWS))
 def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]) -> tuple[Params, dict[str, Array]]:
     """Each layer's gradients clipped by their own norm: for layer l, sum_i min(1, C_l / |g_il|) g_il.
 
@@ -184,6 +189,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
     return tree_of(tape, sums), n
 
 
+@returns(ROWS)
 def materialize(tape: Tape) -> PyTree:
     """g_i themselves: N times the memory of the parameters, for small networks and tests.
 

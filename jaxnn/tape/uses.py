@@ -267,7 +267,8 @@ def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weigh
     """
     if not uses:
         return jnp.zeros(param.shape, accumulation_dtype(param.dtype))
-    return functools.reduce(jnp.add, [use.grad(weights) for use in uses]).reshape(param.shape)
+    # Each in the parameter's shape: a use may have its entries flat, beside another that has not.
+    return functools.reduce(jnp.add, [use.grad(weights).reshape(param.shape) for use in uses])
 
 
 def error_of(use: Use) -> str:

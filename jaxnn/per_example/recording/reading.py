@@ -18,7 +18,7 @@ from jaxnn.per_example.recording.inner import Body, body_of
 from jaxnn.per_example.recording.joining import Joined, Part, joined, leaves_of, parts_of, viewed_joined
 from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.rules import Rule, has_derivative, rule_of
-from jaxnn.per_example.recording.viewing import viewed
+from jaxnn.per_example.recording.viewing import VARYING, viewed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Reading:
         inside: the bodies of calls, rematerialised regions and loops that parameters enter, and what was found there.
         fallen: for each parameter that met an operation without a rule, the name of the first such operation.
         known: the variables that are views of parameters, or such views laid end to end.
+        numbers: the variables that are numbers, cast to vary over mesh axes, and those numbers.
     """
 
     jaxpr: Jaxpr
@@ -48,6 +49,7 @@ class Reading:
     inside: dict[int, tuple[Body, Reading]] = dataclasses.field(default_factory=dict)
     fallen: dict[int, str] = dataclasses.field(default_factory=dict)
     known: dict[Var, Param | Joined] = dataclasses.field(default_factory=dict)
+    numbers: dict[Any, Literal] = dataclasses.field(default_factory=dict)
 
     def falls(self, reasons: Mapping[int, str]) -> None:
         """Parameters fall back; the first reason stays."""
@@ -72,6 +74,8 @@ def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Joined], sizes: Sequence[int
     """
     found = Reading(jaxpr, known=dict(params))
     for index, equation in enumerate(jaxpr.eqns):
+        if equation.primitive.name in VARYING and isinstance(equation.invars[0], Literal):
+            found.numbers[equation.outvars[0]] = equation.invars[0]
         places = [i for i, v in enumerate(equation.invars) if known(found, v) is not None]
         if places and has_derivative(equation):
             _read_equation(found, index, equation, places, sizes)
@@ -95,7 +99,10 @@ def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[
         _read_body(found, index, equation, body, sizes)
         return
     operands = [known(found, v) for v in equation.invars]
-    if (results := _followed(equation, operands)) is not None:
+    numbered = equation.replace(
+        invars=[v if isinstance(v, Literal) else found.numbers.get(v, v) for v in equation.invars]
+    )
+    if (results := _followed(numbered, operands)) is not None:
         found.known.update(zip(equation.outvars, results, strict=True))
         return
     values = {i: value for i in places if (value := operands[i]) is not None}

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.ops.views import View
+from jaxnn.per_example.placing import ROWS, specs
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
 from jaxnn.per_example.recording.joining import leaves_of
 from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.reading import Reading, known, read
 from jaxnn.per_example.recording.running import run, tap, taps_of, uses_of
 from jaxnn.per_example.recording.tracing import Traced, traced
-from jaxnn.placement import vary, varying_axes
+from jaxnn.placement import by_compiler, on_mesh, placed_shape, vary, varying_axes
 from jaxnn.tape import Tape, Use, Whole, of_weighted_losses
 from jaxnn.types import Array, PyTree
 
@@ -127,7 +128,8 @@ def _varying(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> tuple
     """
     axes = varying_axes(given.leaves, given.mapped)
     while True:
-        given = dataclasses.replace(given, leaves=vary(given.leaves, axes), mapped=vary(given.mapped, axes))
+        leaves, mapped = vary(on_mesh((given.leaves, given.mapped)), axes)
+        given = dataclasses.replace(given, leaves=leaves, mapped=mapped)
         found = traced(loss, given, has_aux)
         # Constants of the loss vary, or it asks for the device's place on the mesh.
         more = axes | varying_axes(found.consts, [v.aval for v in found.jaxpr.outvars])
@@ -157,13 +159,18 @@ def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
 
     zeros = jax.vmap(taps, in_axes=(given.axes,), axis_size=given.examples)(given.mapped)
     deltas, (each, seen, aux) = jax.grad(total, has_aux=True)(zeros)
-    uses: list[list[Use]] = [[] for _ in given.leaves]
-    for leaf, use in uses_of(reading, seen, deltas[0]):
-        uses[leaf].append(use)
-    for leaf, reason in reading.fallen.items():
-        uses[leaf].append(Whole(deltas[1][leaf], reason))
-    leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in given.leaves)
-    return Tape(each, each, tuple(map(tuple, uses)), given.paths, given.structure, leaves), aux
+
+    def uses(seen: PyTree, deltas: tuple[PyTree, PyTree]) -> tuple[tuple[Use, ...], ...]:
+        found: list[list[Use]] = [[] for _ in given.leaves]
+        for leaf, use in uses_of(reading, seen, deltas[0]):
+            found[leaf].append(use)
+        for leaf, reason in reading.fallen.items():
+            found[leaf].append(Whole(deltas[1][leaf], reason))
+        return tuple(map(tuple, found))
+
+    leaves = tuple(placed_shape(leaf) for leaf in given.leaves)
+    tape = Tape(each, each, (), given.paths, given.structure, leaves)
+    return dataclasses.replace(tape, uses=by_compiler("record", uses, specs(tape, ROWS), seen, deltas)), aux
 
 
 def _reading(found: Traced, given: Arguments) -> Reading:

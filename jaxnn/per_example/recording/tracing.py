@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr
 
 from jaxnn.per_example.recording.arguments import Arguments
+from jaxnn.per_example.recording.viewing import VARYING
 from jaxnn.types import PyTree
 
 HINT = (
@@ -21,7 +22,7 @@ HINT = (
 )
 
 
-SILENT = ("axis_index", "pvary", "pcast", "shard_map")
+SILENT = ("axis_index", "shard_map", *VARYING)
 """Operations with names of mesh axes that do not communicate."""
 
 
@@ -76,9 +77,10 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
     except Exception as error:
         error.add_note(_note(given))
         raise
-    if closed.jaxpr.effects:
+    # That an operation names a mesh axis is no side effect of its own.
+    if effects := sorted(str(e) for e in closed.jaxpr.effects if type(e).__name__ != "NamedAxisEffect"):
         raise ValueError(
-            f"record: the loss has side effects ({', '.join(sorted(map(str, closed.jaxpr.effects)))}): "
+            f"record: the loss has side effects ({', '.join(effects)}): "
             "jax.debug.print, callbacks and the like. Take them out, and return what they show as aux (has_aux=True)."
         )
     if names := sorted(_collectives(closed.jaxpr)):

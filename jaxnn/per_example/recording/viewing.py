@@ -13,7 +13,10 @@ from jaxnn.ops.views import Reshape, Reverse, Slice, Step, Transpose, broadcast_
 from jaxnn.per_example.recording.param import Param
 from jaxnn.types import Shape
 
-SAME = ("copy", "copy_p", "name", "sharding_constraint", "device_put", "reshard", "pvary", "pcast")
+VARYING = ("pvary", "pcast")
+"""Casts to arrays that vary over mesh axes, inside `shard_map`."""
+
+SAME = ("copy", "copy_p", "name", "sharding_constraint", "device_put", "reshard", *VARYING)
 """Operations that put out what they are given."""
 
 

@@ -1,0 +1,84 @@
+"""How the results of statistics are sharded where the tape lies on a mesh with Explicit axes.
+
+Sums over examples contract a sharded axis, which such a mesh does not decide by itself: a statistic says here what it
+returns, and its inside is left to the compiler, as on a mesh with Auto axes.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from jaxnn.placement import by_compiler, explicit_spec
+from jaxnn.tape import Columns, Tape
+from jaxnn.types import PyTree
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Result(enum.Enum):
+    """What a statistic returns: ROWS (N, ...), sharded as the examples; PARAMS, a tree like the parameters, sharded as
+    they are; TOTAL, replicated."""
+
+    ROWS = "rows"
+    PARAMS = "params"
+    TOTAL = "total"
+
+
+ROWS, PARAMS, TOTAL = Result.ROWS, Result.PARAMS, Result.TOTAL
+
+
+def specs(tape: Tape, results: PyTree) -> PyTree:
+    """The `PartitionSpec` of each result.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> specs(sample_tape(), (ROWS, TOTAL))
+        (PartitionSpec(None,), PartitionSpec())
+    """
+
+    def spec(kind: Result) -> PyTree:
+        if kind is PARAMS:
+            leaves = [explicit_spec(leaf) or PartitionSpec() for leaf in tape.leaves]
+            return jax.tree.unflatten(tape.structure, leaves)
+        examples = explicit_spec(tape.losses)
+        return PartitionSpec(examples[0] if examples else None) if kind is ROWS else PartitionSpec()
+
+    return jax.tree.map(spec, results)
+
+
+def returns(results: PyTree) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a statistic, whose first argument is a `Tape` or `Columns`, with what it returns.
+
+    Example:
+        >>> from jaxnn.per_example.sample import sample_tape
+        >>> returns(ROWS)(lambda tape: tape.losses)(sample_tape()).shape
+        (2,)
+    """
+
+    def decorated(statistic: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(statistic)
+        def placed(*args: P.args, **kwargs: P.kwargs) -> R:
+            first: Any = args[0] if args else kwargs.get("tape")
+            tape = first.tape if isinstance(first, Columns) else first
+            if not isinstance(tape, Tape) or all(explicit_spec(x) is None for x in jax.tree.leaves((args, kwargs))):
+                return statistic(*args, **kwargs)
+            leaves, structure = jax.tree.flatten((args, kwargs))
+            arrays = {i: x for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray)}
+
+            def inside(arrays: dict[int, Any]) -> R:
+                again, named = jax.tree.unflatten(structure, [arrays.get(i, x) for i, x in enumerate(leaves)])
+                return statistic(*again, **named)
+
+            return by_compiler(statistic.__name__, inside, specs(tape, results), arrays)
+
+        return placed
+
+    return decorated
