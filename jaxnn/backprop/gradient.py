@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxnn import losses
 from jaxnn.backprop.checkpoint import checkpointed
@@ -17,7 +20,7 @@ from jaxnn.checks import require_function
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
-from jaxnn.placement import sum_like, vary, varying_axes
+from jaxnn.placement import by_compiler, explicit_spec, placed_shape, sum_like, vary, varying_axes
 from jaxnn.tape import Tape
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 
@@ -77,11 +80,10 @@ def value_and_grad(
     saving = None if remat_every is None else checkpointed(net, remat_every)
     slopes_of = None if regularizer is None else losses.regularizer_derivative_of(regularizer)
 
-    def vg(
-        params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
+    def of_batch(
+        params: Params, state: State, x: Array, y: Array, key: Key | None, weights: Array | None
     ) -> tuple[tuple[Array, State], Params]:
         rule = rule_of(net) if saving is None else saving
-        x, y = jax.tree.map(jnp.asarray, (x, y))
         replicated, params = params, own_params(params, x, y, key, weights)
         outputs, new_state, cache = rule.forward(net, params, state, x, key=key, train=True)
         w = combined_weights(losses.example_weights(loss, y), weights)
@@ -93,6 +95,14 @@ def value_and_grad(
             value = value + regularizer(params).astype(value.dtype)
             grads = jax.tree.map(jnp.add, grads, slopes_of(params))
         return (value, new_state), sum_like(grads, replicated)
+
+    def vg(
+        params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
+    ) -> tuple[tuple[Array, State], Params]:
+        x, y = jax.tree.map(jnp.asarray, (x, y))
+        everywhere = PartitionSpec()
+        results = ((everywhere, everywhere), jax.tree.map(lambda p: explicit_spec(p) or everywhere, params))
+        return by_compiler("value_and_grad", of_batch, results, params, state, x, y, key, weights)
 
     return vg
 
@@ -164,17 +174,23 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
     require_function("record", "loss", loss, "losses.softmax_cross_entropy", optional=False)
     error_of = output_error(net, loss)
 
-    def recorded(
-        params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
-    ) -> Tape:
+    def of_batch(params: Params, state: State, x: Array, y: Array, key: Key | None, *, train: bool) -> Tape:
         rule = rule_of(net)
-        x, y = jax.tree.map(jnp.asarray, (x, y))
         params = own_params(params, x, y, key)
         outputs, _, cache = rule.forward(net, params, state, x, key=key, train=train)
         each = loss(outputs, y)
         require_one_each(each, outputs.shape[0])
         uses = _sweep(rule, net, params, cache, error_of(outputs, y, cache), uses_of)
         return tape_of(params, each, outputs, uses, coupled_layers(net, train))
+
+    def recorded(
+        params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
+    ) -> Tape:
+        x, y = jax.tree.map(jnp.asarray, (x, y))
+        examples = explicit_spec(x)
+        rows = PartitionSpec(examples[0] if examples else None)
+        tape = by_compiler("record", functools.partial(of_batch, train=train), rows, params, state, x, y, key)
+        return dataclasses.replace(tape, leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))
 
     return recorded
 

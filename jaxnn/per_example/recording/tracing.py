@@ -56,13 +56,12 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
         structure.append(tree)
         return _checked(value, has_aux), rest
 
-    closed: Any = None
+    traces: list[Any] = []
 
     def of_one(mapped: list[Any]) -> None:
         # Traced under vmap, so that the types are those that one example's arrays have there: varying over mesh axes
         # inside shard_map, and sharded as an Explicit mesh says.
-        nonlocal closed
-        closed = jax.make_jaxpr(flat)(list(given.leaves), mapped)
+        traces.append(jax.make_jaxpr(flat)(list(given.leaves), mapped))
 
     try:
         jax.vmap(of_one, in_axes=(given.axes,), axis_size=given.examples)(given.mapped)
@@ -77,6 +76,7 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
     except Exception as error:
         error.add_note(_note(given))
         raise
+    closed = traces[-1]
     # That an operation names a mesh axis is no side effect of its own.
     if effects := sorted(str(e) for e in closed.jaxpr.effects if type(e).__name__ != "NamedAxisEffect"):
         raise ValueError(
@@ -103,11 +103,10 @@ def _collectives(jaxpr: Jaxpr) -> set[str]:
         axes = equation.params.get("axes", equation.params.get("axis_name", ()))
         if any(isinstance(axis, str) for axis in (axes if isinstance(axes, tuple) else (axes,))):
             found.add(name)
-        inside = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns"))
-        for inner in inside:
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                found |= _collectives(inner)
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            body: Any = getattr(inner, "jaxpr", inner)
+            if hasattr(body, "eqns"):
+                found |= _collectives(body)
     return found
 
 
