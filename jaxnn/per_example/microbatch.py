@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from jaxnn.checks import require_positive_int
 from jaxnn.per_example.memory import fitting_size
-from jaxnn.placement import filled_as
-from jaxnn.types import Array, PyTree
+from jaxnn.placement import by_compiler, explicit_spec, filled_as
+from jaxnn.types import PyTree
 
 Sums = TypeVar("Sums")
 Each = TypeVar("Each")
@@ -75,8 +77,13 @@ def over_microbatches(
         size = fitting_size(f, data, require_positive_int("over_microbatches", "memory", memory))
     whole = n // size
 
-    def part(x: Array) -> Array:
-        return x[: whole * size].reshape(whole, size, *x.shape[1:])
+    def split(data: PyTree) -> tuple[PyTree, PyTree]:
+        parts = jax.tree.map(lambda x: x[: whole * size].reshape(whole, size, *x.shape[1:]), data)
+        return parts, jax.tree.map(lambda x: x[whole * size :], data)
+
+    def together(each: PyTree, last: PyTree) -> PyTree:
+        each = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), each)
+        return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), each, last) if n > whole * size else each
 
     if whole == 0:
         return _pair(f(*data))
@@ -85,16 +92,27 @@ def over_microbatches(
         found, each = _pair(f(*microbatch))
         return jax.tree.map(jnp.add, sums, found), each
 
-    parts = jax.tree.map(part, data)
+    parts, rest = by_compiler("over_microbatches", split, (_rows(data, size, None), _rows(data, n % size)), data)
     shapes = jax.eval_shape(lambda *d: _pair(f(*d))[0], *jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(filled_as, shapes)
     sums, each = lax.scan(step, zeros, parts)
-    each = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), each)
+    last: PyTree = ()
     if n > whole * size:
-        more, last = _pair(f(*jax.tree.map(lambda x: x[whole * size :], data)))
+        more, last = _pair(f(*rest))
         sums = jax.tree.map(jnp.add, sums, more)
-        each = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), each, last)
-    return sums, each
+    return sums, by_compiler("over_microbatches", together, _rows(data, n), each, last)
+
+
+def _rows(data: PyTree, rows: int, *before: None) -> PartitionSpec:
+    """How an array of so many of the examples is sharded on an Explicit mesh: as they are, where the devices divide
+    them evenly; `before` are axes in front."""
+    x: Any = jax.tree.leaves(data)[0]
+    spec = explicit_spec(x)
+    if spec is None or spec[0] is None:
+        return PartitionSpec()
+    names = spec[0] if isinstance(spec[0], tuple) else (spec[0],)
+    devices = math.prod(jax.typeof(x).sharding.mesh.shape[name] for name in names)
+    return PartitionSpec(*before, spec[0]) if rows % devices == 0 else PartitionSpec()
 
 
 def _pair(found: Any) -> tuple[Any, Any]:

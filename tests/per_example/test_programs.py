@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -157,36 +151,3 @@ def test_gradients_have_the_precision_that_is_set_and_statistics_the_highest(net
         exact, default = products(program(net, name), net)
         assert default == backward[1], name
         assert exact > 0 or (net == "mlp" and name in ("norms", "materialize")), name
-
-
-@functools.cache
-def _sharded() -> dict[str, Any]:
-    """What `tests.per_example.sharded` finds, in a process of its own: XLA makes its devices once."""
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_ENABLE_X64": "1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-W", "error", "-m", "tests.per_example.sharded"]
-    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-4000:]
-    return json.loads(run.stdout.splitlines()[-1])
-
-
-@pytest.mark.slow
-def test_inputs_sharded_over_eight_devices_give_the_same_numbers() -> None:
-    """float64, 1e-12 of the largest entry: sums over examples are added in another order."""
-    found = _sharded()
-    assert found["devices"] == 8
-    assert len(found["gaps"]) == len(NETS) * len(PROGRAMS) + 5
-    wrong = {name: off for name, off in found["gaps"].items() if not off <= 1e-12}
-    assert not wrong
-
-
-@pytest.mark.slow
-def test_norms_of_sharded_examples_stay_where_their_examples_are() -> None:
-    found = _sharded()["devices of norms"]
-    assert found == dict.fromkeys(found, 8)
-    assert {*NETS, "recorded attention", "recorded fallbacks"} <= set(found)

@@ -65,6 +65,10 @@ def record(
     there. Batch normalization must be in evaluation mode: over `x[None]` its statistics are those of ONE row, which
     leaves nothing of the layers before it and raises no error. Changes that a model makes to itself are lost.
 
+    Inside `jax.shard_map` the tape is of the device's own examples, with the default checks and without; `jax.jit` with
+    arrays sharded by `NamedSharding` makes one tape of the whole batch. On a mesh with Explicit axes call it inside
+    `with jax.set_mesh(mesh):`; the loss must be one that `jax.vmap` takes there (lookups with `out_sharding`).
+
     Args:
         loss: `(params, *args) -> ()`, the loss of one example, pure; with `has_aux` a pair (loss, anything). A model
             that wants a batch is called with `x[None]`, and its result with `[0]`. No regularizer: its gradient is
@@ -86,8 +90,8 @@ def record(
         TypeError: loss is not a function; parameters that are not of a real floating dtype; loss returns no real
             number, or no pair with `has_aux`.
         ValueError: a loss of several entries, such as that of a batch; no argument with examples; differing numbers of
-            examples; side effects (`jax.debug.print`, `io_callback`); axis names of `vmap` (batch statistics) in the
-            loss; weights of another shape.
+            examples; side effects (`jax.debug.print`, `io_callback`); axis names of `vmap` (batch statistics) or
+            communication between devices (`psum`, `all_gather`) in the loss; weights of another shape.
 
     Reference:
         Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.

@@ -80,7 +80,7 @@ def recorder(name: str) -> tuple[Callable[..., Any], Any, tuple[Any, ...]]:
     return per_example.record(made.loss), made.params, made.data
 
 
-def slow(*names: str) -> list[Any]:
+def slow(*names: Any) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
@@ -206,20 +206,22 @@ def test_removing_one_example_moves_the_clipped_sum_by_the_bound_at_most(way: st
     assert min(moved[-3:]) >= 0.99
 
 
-def test_a_private_step_adds_up_the_devices_and_the_noise_once() -> None:
+@pytest.mark.parametrize("microbatch_size", [None, *slow(1)])
+def test_a_private_step_adds_up_the_devices_and_the_noise_once(microbatch_size: int | None) -> None:
     """The step of one device, noise and all, from examples on eight; the report stays with the examples."""
     rng, key = np.random.default_rng(2), jax.random.key(5)
     with float64():
         x, weights = jnp.asarray(rng.standard_normal((N, 3))), jnp.asarray(rng.integers(0, 2, N), jnp.float32)
         opt = optim.adam(0.1)
-        step = per_example.dp_sgd(per_example.record(square), opt, clip=0.5, noise_multiplier=1.0, batch_size=8)
+        settings: Any = {"clip": 0.5, "noise_multiplier": 1.0, "batch_size": 8, "microbatch_size": microbatch_size}
+        step = per_example.dp_sgd(per_example.record(square), opt, **settings)
         state = per_example.PrivateState(jnp.ones((2, 3)), opt.init(jnp.ones((2, 3))))
 
         def private(state: Any, x: Any, weights: Any) -> Any:
             return step(state, x, key=key, weights=weights)
 
         alone = jax.jit(private)(state, x, weights)
-        together = on_shards(private, state, x, weights, out=(P(), P("data")))
+        together = on_shards(private, state, x, weights, out=(P(), P("data")))  # 2 examples on each device
         assert relative(together, alone) <= EXACT
 
         def foreign(state: Any, x: Any, seeds: Any) -> Any:
