@@ -55,7 +55,8 @@ def test_microbatches_within_a_budget() -> None:
     assert peak_bytes(clipped, X[:size]) <= budget < peak_bytes(clipped, X[: 2 * size])
     sums, norms = jax.jit(lambda x: per_example.over_microbatches(clipped, (x,), memory=budget))(X)
     whole, all_norms = jax.jit(clipped)(X)
-    np.testing.assert_allclose(norms, all_norms, rtol=1e-5)
+    # In float32 the norms of some examples keep 4 digits: their positions' terms cancel.
+    np.testing.assert_allclose(norms, all_norms, rtol=1e-4)
     for name in PARAMS:
         np.testing.assert_allclose(sums[name], whole[name], rtol=1e-4, atol=1e-6)
 
