@@ -142,7 +142,8 @@ class Suites:
         for room in ROOMS[next(prefix for prefix in ROOMS if f"{module}.".startswith(f"{prefix}."))]:
             if name in room.__all__:
                 return getattr(room, name)
-        if module in KEPT and KEPT[module].fullmatch(name) or KEPT.get(module) is ANY:
+        kept = KEPT.get(module)
+        if kept is ANY or (kept is not None and kept.fullmatch(name)):
             return getattr(importlib.import_module(module), name)
         return Missing(whole)
 
