@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import optax
 
-from jaxnn import losses, optim, schedules
+from jaxnn import losses, optim, schedules, tree
 
 FOLDER = Path(os.environ.get("JAXNN_OPTAX_TESTS") or Path(optax.__file__).parent)
 """Where optax's test files are, laid out as in its package."""
@@ -38,7 +38,7 @@ FOLDER = Path(os.environ.get("JAXNN_OPTAX_TESTS") or Path(optax.__file__).parent
 ROOMS: dict[str, tuple[Any, ...]] = {
     "optax.losses": (losses,),
     "optax.schedules": (schedules, optim),
-    "optax.tree": (),
+    "optax.tree": (tree,),
     "optax": (optim, schedules, losses),
 }
 """Where jaxnn has the names of a module of optax, by the longest prefix of that module's name."""
@@ -140,7 +140,7 @@ class Suites:
         if whole in RENAMED:
             return RENAMED[whole]
         for room in ROOMS[next(prefix for prefix in ROOMS if f"{module}.".startswith(f"{prefix}."))]:
-            if name in room.__all__:
+            if name in getattr(room, "__all__", ()):
                 return getattr(room, name)
         kept = KEPT.get(module)
         if kept is ANY or (kept is not None and kept.fullmatch(name)):
