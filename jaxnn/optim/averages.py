@@ -185,7 +185,9 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Scal
         if new is None:
             return None
         if old is None:
-            raise ValueError("incremental_update: an old tensor is None where the new is an array. Pass both or neither.")
+            raise ValueError(
+                "incremental_update: an old tensor is None where the new is an array. Pass both or neither."
+            )
         kept = jnp.result_type(old)
         dtype = accumulation_dtype(jnp.result_type(new), kept)
         new, old = jnp.asarray(new).astype(dtype), jnp.asarray(old).astype(dtype)

@@ -32,7 +32,9 @@ DIFFERENT: dict[str, dict[str, str]] = {
         r"\w+\.test_(zoom_)?linesearch_raises_on_unused_extra_args": IGNORED,
         r"ZoomLinesearchTest\.test_dtype_stability": EARLIER + " It asks for increase_factor=1e-5.",
         r"ZoomLinesearchTest\.test_extract_fns_kwargs": PRIVATE,
-        r"ZoomLinesearchTest\.test_failure_(descent|flat|not_enough|too_small)": "It looks for optax's private constants in what the search prints.",
+        r"ZoomLinesearchTest\.test_failure_(descent|flat|not_enough|too_small)": (
+            "It looks for optax's private constants in what the search prints."
+        ),
         r"ZoomLinesearchTest\.test_value_and_grad_from_state": ERROR + "a ValueError, no KeyError.",
     },
     "_src/transform_test": {
