@@ -46,7 +46,9 @@ TRAINING_ROOMS = ("classic", "compare", "gallery", "playground", "studies")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "proof" not in config.option.markexpr:
+        leave_out_proofs(config, items)
     seen: Counter[str] = Counter()
     for item in items:
         if isinstance(item, pytest.DoctestItem) and item.path.parent.name in TRAINING_ROOMS:
@@ -56,6 +58,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if seen[test] % SAMPLED:
                 item.add_marker(pytest.mark.slow)
             seen[test] += 1
+
+
+def leave_out_proofs(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what is marked `proof`: neither the short nor the long run takes it, only `-m proof`."""
+    proofs = [item for item in items if item.get_closest_marker("proof")]
+    items[:] = [item for item in items if not item.get_closest_marker("proof")]
+    if proofs:
+        config.hook.pytest_deselected(items=proofs)
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -166,8 +166,12 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Scal
     """step_size new + (1 - step_size) old, in the dtypes of the old; where new is None, None.
 
     Args:
-        new_tensors, old_tensors: trees of one structure, such as parameters and their running average.
+        new_tensors, old_tensors: trees of one structure, such as parameters and their running average; the new may be
+            None in any place.
         step_size: in [0, 1]; may be traced.
+
+    Raises:
+        ValueError: the trees differ in structure, or only the old is None somewhere.
 
     Reference:
         Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging.
@@ -177,13 +181,20 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Scal
         Array([0.25], dtype=float32)
     """
 
-    def leaf(new: Array, old: Array) -> Array:
-        dtype = accumulation_dtype(jnp.result_type(new), jnp.result_type(old))
+    def leaf(new: Array | None, old: Array | None) -> Array | None:
+        if new is None:
+            return None
+        if old is None:
+            raise ValueError(
+                "incremental_update: an old tensor is None where the new is an array. Pass both or neither."
+            )
+        kept = jnp.result_type(old)
+        dtype = accumulation_dtype(jnp.result_type(new), kept)
         new, old = jnp.asarray(new).astype(dtype), jnp.asarray(old).astype(dtype)
         step = like(step_size, old)
-        return step * new + (1 - step) * old
+        return (step * new + (1 - step) * old).astype(kept)
 
-    return dtypes_of(jax.tree.map(leaf, new_tensors, old_tensors), old_tensors)
+    return jax.tree.map(leaf, new_tensors, old_tensors, is_leaf=lambda x: x is None)
 
 
 def periodic_update(new_tensors: Params, old_tensors: Params, steps: Scalar, update_period: Scalar) -> Params:

@@ -129,7 +129,7 @@ def scale_by_backtracking_linesearch(
 
         def trial(search: _Search) -> _Search:
             step = jnp.where(search.trials > 0, like(decrease_factor, value) * search.step, search.step)
-            found = loss(apply_updates(start, step_along(step, updates)), **kwargs).astype(dtype)
+            found = jnp.asarray(loss(apply_updates(start, step_along(step, updates)), **kwargs)).astype(dtype)
             excess = found - (1 + slack) * value - step * c * slope
             usable = jnp.isfinite(found) & ~jnp.isnan(excess)
             return _Search(step, found, jnp.where(usable, jnp.maximum(excess, 0), jnp.inf), search.trials + 1)

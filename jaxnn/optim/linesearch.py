@@ -106,7 +106,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., t
 
         def computed() -> tuple[Array, PyTree]:
             anew, grads = jax.value_and_grad(value_fn)(params, *args, **kwargs)
-            return anew.astype(value.dtype), dtypes_of(grads, grad)
+            return jnp.asarray(anew).astype(value.dtype), dtypes_of(grads, grad)
 
         return jax.lax.cond(jnp.isfinite(value), lambda: (value, grad), computed)
 

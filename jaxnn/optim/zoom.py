@@ -139,7 +139,8 @@ def scale_by_zoom_linesearch(
         def evaluate(step: Array) -> Point:
             reached = apply_updates(origin, step_along(step, updates))
             found, grads = jax.value_and_grad(loss)(reached, **kwargs)
-            return Point(step, found.astype(dtype), slope_along(updates, grads, dtype), filled_like(state.grad, grads))
+            slope = slope_along(updates, grads, dtype)
+            return Point(step, jnp.asarray(found).astype(dtype), slope, filled_like(state.grad, grads))
 
         start = Point(jnp.zeros((), dtype), value, slope_along(updates, slopes, dtype), slopes)
         keeps = (state.learning_rate > 0) & (initial_guess_strategy == "keep")

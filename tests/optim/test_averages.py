@@ -110,6 +110,17 @@ def test_incremental_and_periodic_updates_equal_optax_and_keep_dtypes() -> None:
         assert (got == half["w"]).all() == (step % 2 == 1)
 
 
+def test_an_incremental_update_is_none_where_the_new_tensor_is() -> None:
+    old = {"w": jnp.ones(2), "inner": {"b": jnp.ones(1)}}
+    assert optim.incremental_update(None, jnp.ones(3), 0.5) is None
+    assert optim.incremental_update({"w": None, "inner": None}, old, 0.5) == {"w": None, "inner": None}
+    new = optim.incremental_update({"w": jnp.zeros(2), "inner": {"b": None}}, old, 0.5)
+    assert new["inner"]["b"] is None
+    np.testing.assert_array_equal(new["w"], 0.5)
+    with pytest.raises(ValueError, match="an old tensor is None where the new is an array"):
+        optim.incremental_update(old, {"w": None, "inner": {"b": jnp.ones(1)}}, 0.5)
+
+
 def test_complaints() -> None:
     with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\), got 1"):
         optim.ema(1.0)

@@ -422,6 +422,18 @@ def test_value_and_gradient_of_the_state_save_an_evaluation(name: str) -> None:
     assert landscapes.rosenbrock()(x) < landscapes.rosenbrock()(jnp.asarray(landscapes.rosenbrock().start))
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_loss_may_be_a_plain_number(name: str) -> None:
+    def loss(params: Any) -> float:
+        return 1.0
+
+    opt, params = SEARCHES[name][0], jnp.ones(2)
+    value, grad = optim.value_and_grad_from_state(loss)(params, state=opt.init(params))
+    assert (value, value.dtype) == (1, jnp.float32)
+    updates, _ = opt.update(-params, opt.init(params), params, value=1.0, grad=grad, value_fn=loss)
+    assert np.isfinite(updates).all()
+
+
 @pytest.mark.slow
 def test_value_and_gradient_are_looked_for_in_states_only() -> None:
     """Parameters called value and grad, as in attention, do not count; L-BFGS keeps them in its state."""
