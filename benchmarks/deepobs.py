@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 from benchmarks.training import environment
-from jaxnn import optim, train
+from jaxnn import files, optim, train
 from jaxnn.compare import problems
 from jaxnn.data import Dataset
 
@@ -143,7 +143,7 @@ def main() -> None:
         if words.write:
             kept = json.loads(path.read_text())["problems"] if path.exists() else {}
             kept[name] = {"rows": rows, "differs": DIFFERENCES[name]}
-            path.write_text(json.dumps({"environment": found, "problems": kept}, indent=1) + "\n")
+            files.write_json(path, {"environment": found, "problems": kept}, indent=1)
             print(f"written: {path}")
 
 

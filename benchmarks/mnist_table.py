@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import recipes
 from training import environment
 
-from jaxnn import data
+from jaxnn import data, files
 from jaxnn.classic import baselines, multiclass
 from jaxnn.classic.neurons import with_bias
 from jaxnn.data import Dataset
@@ -151,7 +151,7 @@ def main() -> None:
             print(f"{family.title:24}{name:24}{error:>13}{published:>12}{row['seconds']:9.1f}{mark}", flush=True)
             table[name] = {"family": family.title, "published_percent": family.published} | row
             if words.write:
-                path.write_text(json.dumps({"environment": found, "rows": table}, indent=1) + "\n")
+                files.write_json(path, {"environment": found, "rows": table}, indent=1)
     if words.write:
         print(f"written: {path}")
     if outside:

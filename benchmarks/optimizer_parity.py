@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.torch_parity import CASES as TORCH_CASES
 from benchmarks.torch_parity import TorchCase, measure_torch
 from benchmarks.training import environment
+from jaxnn import files
 from jaxnn.compare.cases import all_cases
 from jaxnn.compare.parity import Case, measure
 
@@ -117,7 +118,7 @@ def main() -> None:
             table: {name: r for name, r in (kept.get(table, {}) | new).items() if name in known}
             for table, new, known in (("cases", rows, all_cases()), ("torch", torch_rows, TORCH_CASES))
         }
-        RESULTS.write_text(json.dumps({"environment": found, **tables}, indent=1) + "\n")
+        files.write_json(RESULTS, {"environment": found, **tables}, indent=1)
         print(f"written: {RESULTS.name}")
 
 

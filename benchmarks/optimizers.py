@@ -41,7 +41,7 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.training import environment
-from jaxnn import optim, tree
+from jaxnn import files, optim, tree
 
 RATE = {"learning_rate": 1e-3}
 DECAYING = RATE | {"weight_decay": 1e-2}
@@ -310,7 +310,7 @@ def main() -> None:
         kept = json.loads(path.read_text())["tables"] if path.exists() else {}
         for name, table in tables.items():
             table["rows"] = kept.get(name, {}).get("rows", {}) | table["rows"] if words.rules else table["rows"]
-        path.write_text(json.dumps({"environment": found, "tables": kept | tables}, indent=1) + "\n")
+        files.write_json(path, {"environment": found, "tables": kept | tables}, indent=1)
         print(f"\nwritten: {path}")
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxnn import files
+
 jax.config.update("jax_enable_compilation_cache", False)  # compile times are those of a first call
 
 BOUND = 1.0
@@ -135,5 +137,5 @@ def write(name: str, environment: dict[str, Any], tables: dict[str, Any]) -> Non
     """Keeps tables in benchmarks/results/, beside those of other networks that are there already."""
     path = Path(__file__).parent / "results" / f"{name}-{environment['device'].lower().replace(' ', '-')}.json"
     kept = json.loads(path.read_text())["tables"] if path.exists() else {}
-    path.write_text(json.dumps({"environment": environment, "tables": kept | tables}, indent=1) + "\n")
+    files.write_json(path, {"environment": environment, "tables": kept | tables}, indent=1)
     print(f"\nwritten: {path}")

@@ -23,6 +23,7 @@ from typing import Any
 
 from training import environment
 
+from jaxnn import files
 from jaxnn.cli.recipes import RECIPES
 
 RUN = """
@@ -73,7 +74,7 @@ def main() -> None:
         kept[name] = result
         if words.write:
             path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps({"environment": found, "recipes": kept}, indent=1) + "\n")
+            files.write_json(path, {"environment": found, "recipes": kept}, indent=1)
     if words.write:
         print(f"written: {path}")
 

@@ -47,7 +47,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.training import environment
-from jaxnn import data, losses, metrics, models, optim, train
+from jaxnn import data, files, losses, metrics, models, optim, train
 from jaxnn.train import runs
 from jaxnn.train.fit import run_keys
 from jaxnn.train.step import scan_epoch
@@ -295,7 +295,7 @@ def main() -> None:
             kept[label] = compare(size, words.rounds)
             print_compared(size, kept[label])
         if words.write:
-            path.write_text(json.dumps({"environment": found, "tables": kept}, indent=1) + "\n")
+            files.write_json(path, {"environment": found, "tables": kept}, indent=1)
     if words.write:
         print(f"\nwritten: {path}")
 

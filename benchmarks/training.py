@@ -277,11 +277,13 @@ def main() -> None:
         tables[model] = compare(model, words.rounds, words.repeats)
         print_table(model, tables[model])
     if words.write:
+        from jaxnn import files
+
         path = Path(__file__).parent / "results" / f"training-{found['device'].lower().replace(' ', '-')}.json"
         path.parent.mkdir(exist_ok=True)
         kept = json.loads(path.read_text())["tables"] if path.exists() else {}
         tables = kept | tables
-        path.write_text(json.dumps({"environment": found, "tables": tables}, indent=1) + "\n")
+        files.write_json(path, {"environment": found, "tables": tables}, indent=1)
         print(f"\nwritten: {path}")
 
 

@@ -13,10 +13,15 @@ import tyro
 
 from jaxnn import data, losses, models, optim, schedules
 from jaxnn.checks import require_between, require_positive_int
+from jaxnn.cli import rules
+from jaxnn.cli.words import require_seed
 from jaxnn.layers import Layer
 from jaxnn.types import Array, Key, Loss, Params, ScalarOrSchedule
 
 Augmentation = Literal["none", "shift", "affine", "distort", "flip"]
+
+RATE, MOMENTUM = 3e-3, 0.9
+MAX_LAYERS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +48,13 @@ class TrainConfig:
     """Fraction of hidden units dropped in training."""
     input_dropout: float = 0.0
     """Fraction of inputs dropped in training (mlp)."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Optimizer."""
-    learning_rate: float = 3e-3
-    """Learning rate; the peak of the schedule."""
-    momentum: float = 0.9
+    optimizer: Annotated[str, tyro.conf.arg(metavar="RULE")] = "adam"
+    """Rule of jaxnn.optim, by name; a wrong name lists all that can be used here."""
+    optimizer_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Options of the rule, such as b1=0.8,nesterov=true; a wrong name lists those that it has."""
+    learning_rate: float | None = None
+    """Learning rate; the peak of the schedule. Default: the rule's own, or 3e-3 where it has none."""
+    momentum: float = MOMENTUM
     """Momentum (sgd)."""
     schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
     """Learning rate over the run: constant; half a cosine to 0; or up for 15% of the steps and down to nearly 0."""
@@ -74,19 +81,42 @@ class TrainConfig:
     folder: Path | None = None
     """Folder of the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Run folder to write; default runs/DATA-MODEL, numbered if it is taken."""
+    """New or empty folder to write; default runs/DATA-MODEL, numbered if it is taken."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "seeds", "window", "convolutions"):
             require_positive_int("train", name, getattr(self, name))
         for name in ("dropout", "input_dropout", "label_smoothing", "momentum"):
             require_between("train", name, getattr(self, name), 0, 1, open_high=True)
-        require_between("train", "learning_rate", self.learning_rate, 0, math.inf, open_high=True)
+        if self.learning_rate is not None:
+            require_between("train", "learning_rate", self.learning_rate, 0, math.inf, open_high=True)
         require_between("train", "weight_decay", self.weight_decay, 0, math.inf, open_high=True)
         if self.patience is not None:
             require_positive_int("train", "patience", self.patience)
             if self.final:
                 raise ValueError("train: --patience needs a validation split, which --final trains on; leave out one.")
+        require_seed("train", self.seed, self.seeds)
+        layers = len(self.channels) * self.convolutions + len(self.hidden)
+        if layers > MAX_LAYERS:
+            raise ValueError(f"train: channels, convolutions and hidden make {layers} layers, at most {MAX_LAYERS}.")
+        self.rule_options()
+
+    def rule_options(self) -> dict[str, Any]:
+        """The rule's options as keyword arguments: --optimizer-options, sgd's momentum, the seed of noise."""
+        options = rules.parse_options(self.optimizer, self.optimizer_options)
+        if rules.takes(self.optimizer, "seed") and not {"seed", "key"} & set(options):
+            options["seed"] = self.seed
+        if self.optimizer != "sgd":
+            return options
+        if "momentum" in options and self.momentum != MOMENTUM:
+            raise ValueError("train: momentum is given by --momentum and by --optimizer-options; leave out one.")
+        return {"momentum": self.momentum} | options
+
+    def rate(self) -> float | None:
+        """The learning rate at its peak; None where the rule takes none, or finds its own."""
+        if not rules.takes(self.optimizer, rules.RATE):
+            return None
+        return self.learning_rate if self.learning_rate is not None else rules.own_rate(self.optimizer, RATE)
 
 
 USED_BY = {
@@ -99,11 +129,18 @@ USED_BY = {
 def unused_options(config: TrainConfig) -> list[str]:
     """Options that were changed from their defaults although the chosen model or optimizer does not use them."""
     changed = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) != f.default]
-    return [
+    found = [
         f"--{name.replace('_', '-')} (of {', '.join(USED_BY[name])} only)"
         for name in changed
         if name in USED_BY and not {config.model, config.optimizer} & set(USED_BY[name])
     ]
+    if config.folder is not None and config.data == "digits":
+        found.append("--folder (the digits are inside the package)")
+    if "learning_rate" in changed and not rules.takes(config.optimizer, rules.RATE):
+        found.append(f"--learning-rate ({config.optimizer} takes none)")
+    if "schedule" in changed and (not rules.takes_schedule(config.optimizer) or config.rate() is None):
+        found.append(f"--schedule ({config.optimizer} follows none)")
+    return found
 
 
 def build_network(config: TrainConfig, example: tuple[int, ...], classes: int) -> Layer:
@@ -127,17 +164,19 @@ def build_network(config: TrainConfig, example: tuple[int, ...], classes: int) -
 
 def build_optimizer(config: TrainConfig, steps: int) -> optim.Optimizer:
     """The optimizer, its learning rate scheduled over the steps of the whole run."""
+    rule = rules.require_rule(config.optimizer)
     rate = build_schedule(config, steps)
-    return optim.sgd(rate, momentum=config.momentum) if config.optimizer == "sgd" else optim.adam(rate)
+    return rule(**config.rule_options(), **({} if rate is None else {"learning_rate": rate}))
 
 
-def build_schedule(config: TrainConfig, steps: int) -> ScalarOrSchedule:
-    """The learning rate of each step."""
+def build_schedule(config: TrainConfig, steps: int) -> ScalarOrSchedule | None:
+    """The learning rate of each step; None for the rule's own."""
+    rate = config.rate()
+    if rate is None or config.schedule == "constant" or not rules.takes_schedule(config.optimizer):
+        return rate
     if config.schedule == "cosine":
-        return schedules.cosine_decay_schedule(config.learning_rate, steps)
-    if config.schedule == "onecycle":
-        return schedules.cosine_onecycle_schedule(steps, config.learning_rate, pct_start=0.15)
-    return config.learning_rate
+        return schedules.cosine_decay_schedule(rate, steps)
+    return schedules.cosine_onecycle_schedule(steps, rate, pct_start=0.15)
 
 
 def build_loss(config: TrainConfig) -> Loss:

@@ -10,6 +10,7 @@ import rich.console
 import tyro
 from matplotlib.figure import Figure
 
+from jaxnn.cli.runs import require_own_folder, telling_kept
 from jaxnn.gallery.base import Picture
 from jaxnn.gallery.build import build
 from jaxnn.playground import Settings, draw, draw_sources, make_views, run
@@ -54,15 +55,20 @@ class GalleryConfig:
     """Draw the figures of the gallery and the page index.html, which opens without a network."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/gallery")
-    """Folder to write; figures of the same name are written over."""
+    """Folder to write: a new or empty one, or that of a gallery, whose figures of the same name are written over."""
     only: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME ...")] = None
-    """Names of figures, with blanks between them; without it all are drawn."""
+    """Names of figures, with blanks or commas between them; without it all are drawn."""
+    force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write into a folder that holds other things, over files of the same name."""
 
 
 def gallery(config: GalleryConfig) -> Path:
     """Draw the figures, say where they are; return the path of the page."""
     if config.only == ():
         raise ValueError("gallery: --only needs at least one name; without --only all figures are drawn.")
-    index = build(config.out, only=config.only or (), more={"Playground": PLAYGROUND})
+    if not config.force:
+        require_own_folder(config.out, "index.html", "<title>jaxnn gallery</title>")
+    with telling_kept(config.out):
+        index = build(config.out, only=config.only or (), more={"Playground": PLAYGROUND})
     rich.console.Console().print(f"gallery: {index}", highlight=False, soft_wrap=True, markup=False)
     return index

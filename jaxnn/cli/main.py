@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
+import jax
 import tyro
 
 import jaxnn
@@ -22,6 +24,7 @@ from jaxnn.cli.race import RaceConfig, race
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.cli.study import STUDIES, study
 from jaxnn.cli.train import train
+from jaxnn.cli.words import UsageError, gathered
 from jaxnn.train import DivergedError
 
 C = TypeVar("C")
@@ -31,6 +34,12 @@ COMPARISONS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "parity": (ParityConfig, parity),
 }
 """What can be compared, by name: its configuration and what runs it."""
+
+EXPECTED = (
+    UsageError, DivergedError, OSError, ValueError, TypeError, ArithmeticError, MemoryError, RecursionError,
+    jax.errors.JaxRuntimeError,
+)  # fmt: skip
+"""What wrong arguments, damaged files, full disks and too large networks raise; anything else is a fault of ours."""
 
 USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 
@@ -49,34 +58,54 @@ recipes (jaxnn train --recipe NAME): {", ".join(RECIPES)}
 jaxnn COMMAND --help lists the options of a command."""
 
 
-class UsageError(Exception):
-    """Arguments that make no sense; its text is the one line that is printed."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it succeeded, 2 with one line on standard error if it was called wrongly.
 
     A command may return another code: `compare parity` 1 if a rule differs.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(words)
+        sys.stdout.flush()  # a full disk is told of here, not when Python ends
+        return code
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        _drop_output()
+        return 0
+    except EXPECTED as error:
+        told = "; ".join([_text(error).rstrip("."), *getattr(error, "__notes__", [])])
+        print(f"jaxnn: {' '.join(told.split())}", file=sys.stderr)
+        _drop_output()
+        return 2
+    except KeyboardInterrupt as stop:
+        told = " ".join(map(str, stop.args)) or "nothing was kept"
+        print(f"jaxnn: interrupted; {told}", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    """The command that the words name, or the help."""
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
     if words[0] == "--version":
         print(f"jaxnn {jaxnn.__version__}")
         return 0
+    return _command(words[0])(words[1:]) or 0
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; of memory and recursion, which say little, what it means."""
+    if isinstance(error, MemoryError | RecursionError) or "RESOURCE_EXHAUSTED" in str(error):
+        return f"this takes more memory than there is ({' '.join(str(error).split())[:200] or type(error).__name__})"
+    return str(error) or type(error).__name__
+
+
+def _drop_output() -> None:
+    """What could not be written to a standard output that is full or closed, or Python tries again at its end."""
     try:
-        return _command(words[0])(words[1:]) or 0
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        return 0
-    except (UsageError, DivergedError, OSError, ValueError, TypeError) as error:
-        told = "; ".join([str(error), *getattr(error, "__notes__", [])])
-        print(f"jaxnn: {' '.join(told.split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        told = " ".join(map(str, stop.args)) or "of a training run metrics.jsonl keeps what was measured"
-        print(f"jaxnn: interrupted; {told}", file=sys.stderr)
-        return 130
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(name: str) -> Callable[[list[str]], int | None]:
@@ -91,6 +120,8 @@ def _command(name: str) -> Callable[[list[str]], int | None]:
 
 def _train(words: list[str]) -> None:
     recipe, rest = _take_option(words, "--recipe")
+    if _take_option(rest, "--recipe")[0] is not None:
+        raise UsageError("--recipe is given twice: leave out one, nothing is dropped")
     if recipe is not None and recipe not in RECIPES:
         raise UsageError(f"no recipe {recipe!r}{nearest_name(recipe, RECIPES)}; there are: {', '.join(RECIPES)}")
     train(_parse("train", TrainConfig, rest, RECIPES[recipe] if recipe else TrainConfig()))
@@ -137,11 +168,18 @@ def _gallery(words: list[str]) -> None:
 
 def _parse(command: str, config: type[C], words: list[str], default: C | None) -> C:
     """A configuration from words, by tyro; what tyro says of bad words becomes the one line of a UsageError."""
+    words = gathered(config, words)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             settings = {} if default is None else {"default": default}
-            return tyro.cli(config, prog=f"jaxnn {command}", description=_described(config), args=words, **settings)  # type: ignore[call-overload]
+            return tyro.cli(
+                config,
+                prog=f"jaxnn {command}",
+                description=_described(config),
+                args=words,
+                **settings,
+            )  # type: ignore[call-overload]
     except SystemExit as stopped:
         if stopped.code in (0, None):
             raise
@@ -161,7 +199,7 @@ def _one_line(text: str, command: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [line.strip(" │╭╮╰╯─┆┌┐└┘|+") for line in text.splitlines()]
     # The first line is the box's title; the last ones point to the help, which the line below does itself.
-    told = " ".join(line for line in lines[1:] if line and not line.startswith("─"))
+    told = " ".join(line for line in lines[1:] if line.strip("─-"))
     told = re.split(r" *(?:Argument helptext:|For full helptext)", told)[0]
     return f"{told} (jaxnn {command} --help lists the options)"
 

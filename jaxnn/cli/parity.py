@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import importlib.metadata
 import json
@@ -21,10 +20,13 @@ import rich.table
 import tyro
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxnn import files
 from jaxnn.checks import nearest_name, require_positive, require_positive_int
-from jaxnn.cli.runs import new_folder, options_and_versions, wide_console
+from jaxnn.cli.runs import options_and_versions, run_folder, wide_console
+from jaxnn.cli.words import require_seed
 from jaxnn.compare import Case, Parity, measure, problems
 from jaxnn.compare.cases import all_cases
+from jaxnn.compare.entries import words
 from jaxnn.train.progress import Bar
 
 INTERRUPTED = 130
@@ -36,7 +38,7 @@ class ParityConfig:
     """Measure how far optimizers are from optax's, step by step, and what both cost."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")] = ()
-    """Cases such as adam or 'adam: eps_root'; a name that is none lists those that begin so, or all rules."""
+    """Cases such as adam or 'adam: eps_root', commas or blanks between; a wrong name lists those alike, or all."""
     all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Measure every case."""
     problem: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
@@ -53,13 +55,14 @@ class ParityConfig:
     seed: int = 0
     """Of the initial parameters, the noise and the order of the data."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """New folder for parity.csv, parity.json and steps.npz (every step and leaf of every case)."""
+    """New or empty folder for parity.csv, parity.json and steps.npz (every step and leaf of every case)."""
 
     def __post_init__(self) -> None:
         if self.steps is not None:
             require_positive_int("compare parity", "steps", self.steps)
         if self.tolerance is not None:
             require_positive("compare parity", "tolerance", self.tolerance)
+        require_seed("compare parity", self.seed)
 
     def cases(self) -> dict[str, Case]:
         """The chosen cases, with the steps asked for.
@@ -72,10 +75,12 @@ class ParityConfig:
             raise ValueError(
                 "compare parity: name cases, such as adam or 'adam: nesterov', or all with --all; not both."
             )
-        for name in self.names:
+        # Some names have commas in them.
+        names = [each for name in self.names for each in ([name] if name in known else words(name) or [name])]
+        for name in names:
             if name not in known:
                 raise ValueError(f"compare parity: no case {name!r}{_alike(name, known)}.")
-        chosen = known if self.all else {name: known[name] for name in self.names}
+        chosen = known if self.all else {name: known[name] for name in names}
         if self.steps is None:
             return chosen
         return {name: dataclasses.replace(case, steps=self.steps) for name, case in chosen.items()}
@@ -92,7 +97,11 @@ def parity(config: ParityConfig) -> int:
     """Measure the cases, print the table and write the folder; 1 if a case differs, 130 if Ctrl-C ended it early."""
     cases = config.cases()
     problem = None if config.problem is None else problems.load(config.problem)
-    folder = None if config.out is None else new_folder(config.out, "parity")
+    with contextlib.nullcontext() if config.out is None else run_folder(config.out, "parity") as folder:
+        return _parity(config, cases, problem, folder)
+
+
+def _parity(config: ParityConfig, cases: Mapping[str, Case], problem: Any, folder: Path | None) -> int:
     found, interrupted = Findings({}, {}), False
     with _compiling_anew(), Bar(len(cases)) as bar:
         try:
@@ -200,21 +209,18 @@ def _show(found: Findings, config: ParityConfig, asked: int) -> None:
 def _write(folder: Path, found: Findings, config: ParityConfig) -> None:
     """parity.csv, parity.json (with the options and versions) and steps.npz."""
     rows = [row(name, parity) for name, parity in found.measured.items()]
-    with (folder / "parity.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0] if rows else ["case"])
-        writer.writeheader()
-        writer.writerows(rows)
+    files.write_csv(folder / "parity.csv", rows[0] if rows else ["case"], (r.values() for r in rows))
     told = options_and_versions(config)
     told["versions"] |= {"optax": importlib.metadata.version("optax")}
     cases = [_plain(r) | {"state_fields": _plain(found.measured[r["case"]].state)} for r in rows]
     text = json.dumps(told | {"cases": cases, "raised": found.raised}, indent=1, allow_nan=False)
-    (folder / "parity.json").write_text(text + "\n")
+    files.write_text(folder / "parity.json", text + "\n")
     steps = {
         f"{name}/{part}": np.array(getattr(parity, part))
         for name, parity in found.measured.items()
         for part in ("leaves", "max_difference", "mean_difference", "entry")
     }
-    np.savez_compressed(folder / "steps.npz", **steps)  # type: ignore[arg-type]
+    files.write_npz(folder / "steps.npz", steps, compressed=True)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

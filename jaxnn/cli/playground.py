@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,8 +10,10 @@ from typing import Annotated, Literal
 import rich.console
 import tyro
 
-from jaxnn import plots
-from jaxnn.cli.runs import new_folder, write_options
+from jaxnn import files, plots
+from jaxnn.cli.runs import run_folder, write_options
+from jaxnn.cli.words import LISTED, require_seed
+from jaxnn.compare.entries import words
 from jaxnn.playground import Settings, draw, make_views, render, run, write_gif
 from jaxnn.playground.penalties import Regularization
 
@@ -25,10 +26,10 @@ class PlaygroundConfig:
 
     data: Literal["circle", "xor", "gauss", "spiral", "reg-plane", "reg-gauss"] = "circle"
     """Data set; reg-plane and reg-gauss are regression, the others classification."""
-    features: Annotated[str, tyro.conf.arg(metavar="A,B,..")] = ",".join(DEFAULTS.features)
-    """Inputs of the network, separated by commas, from: x, y, x2, y2, xy, sinx, siny."""
-    hidden: Annotated[str, tyro.conf.arg(metavar="N,N,..")] = ",".join(map(str, DEFAULTS.hidden))
-    """Units of each hidden layer, separated by commas; at most 6 layers of 8; "" for none."""
+    features: Annotated[str, LISTED, tyro.conf.arg(metavar="A,B,..")] = ",".join(DEFAULTS.features)
+    """Inputs of the network, with commas or blanks between them, from: x, y, x2, y2, xy, sinx, siny."""
+    hidden: Annotated[str, LISTED, tyro.conf.arg(metavar="N,N,..")] = ",".join(map(str, DEFAULTS.hidden))
+    """Units of each hidden layer, with commas or blanks between them; at most 6 layers of 8; "" for none."""
     activation: Literal["relu", "tanh", "sigmoid", "linear"] = "tanh"
     """Activation of the hidden units."""
     learning_rate: float = DEFAULTS.learning_rate
@@ -48,28 +49,30 @@ class PlaygroundConfig:
     seed: int = DEFAULTS.seed
     """Points, split, first weights and order follow from it."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder to write; default runs/playground-DATA, numbered if it is taken."""
+    """New or empty folder to write; default runs/playground-DATA, numbered if it is taken."""
+
+    def __post_init__(self) -> None:
+        require_seed("playground", self.seed)
 
     def settings(self) -> Settings:
         """What `jaxnn.playground.run` is told."""
         told = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
-        return Settings(**told | {"features": tuple(_words(self.features)), "hidden": _units(self.hidden)})
+        return Settings(**told | {"features": tuple(words(self.features)), "hidden": _units(self.hidden)})
 
 
 def playground(config: PlaygroundConfig) -> Path:
     """Train, write playground.html, last.png, training.gif and the numbers; return the folder."""
     settings = config.settings()
     start = time.perf_counter()
-    done = run(settings)
-    seconds = time.perf_counter() - start
-    views = make_views(done)
-    folder = new_folder(config.out, f"playground-{settings.data}")
-    write_options(folder, config)
-    (folder / "result.json").write_text(json.dumps(done.numbers(), indent=2) + "\n")
-    page = folder / "playground.html"
-    page.write_text(render(done, views), encoding="utf-8")
-    plots.save(draw(done, views), folder / "last.png")
-    write_gif(done, views, folder / "training.gif")
+    with run_folder(config.out, f"playground-{settings.data}") as folder:
+        done = run(settings)
+        seconds = time.perf_counter() - start
+        views = make_views(done)
+        write_options(folder, config)
+        files.write_json(folder / "result.json", done.numbers())
+        page = files.write_text(folder / "playground.html", render(done, views))
+        plots.save(draw(done, views), folder / "last.png")
+        write_gif(done, views, folder / "training.gif")
     console = rich.console.Console()
     for line in (
         f"trained for {settings.epochs} epochs in {seconds:.1f} s: "
@@ -80,12 +83,8 @@ def playground(config: PlaygroundConfig) -> Path:
     return folder
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def _units(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(word) for word in _words(text))
+        return tuple(int(word) for word in words(text))
     except ValueError:
         raise ValueError(f"playground: hidden must be whole numbers separated by commas, got {text!r}.") from None

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import dataclasses
-import math
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import jax.numpy as jnp
-import matplotlib.image
 import numpy as np
 import rich.console
 import rich.table
 import tyro
+from PIL import Image
+from rich.markup import escape
 
+from jaxnn import files, npz
 from jaxnn.activations import softmax
+from jaxnn.checks import require_positive
 from jaxnn.cli.runs import read_run
 from jaxnn.data import read_idx
 from jaxnn.train import make_outputs
@@ -36,47 +40,74 @@ class PredictConfig:
     invert: bool = False
     """Exchange ink and paper: the training images have ink 1 on paper 0, scans mostly the reverse."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="CSV")] = None
-    """CSV file for all predictions; the table shows the first 20."""
+    """New CSV file for all predictions; the table shows the first 20."""
+    force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write over a CSV file that exists."""
+
+    def __post_init__(self) -> None:
+        require_positive("predict", "levels", self.levels)
 
 
 def predict(config: PredictConfig) -> list[tuple[str, float]]:
     """Print the guess and its confidence for each image; return them all."""
+    if config.out is not None:
+        require_writable(config.out, inputs=[config.images, *_files_of(config.run)], force=config.force)
     run = read_run(config.run)
     images = read_images(config.images, run.example, levels=config.levels)
     if config.invert:
         images = 1 - images
     probabilities = np.asarray(softmax(make_outputs(run.net)(run.params, run.state, jnp.asarray(images))))
+    if not np.isfinite(probabilities).all():
+        raise ValueError(
+            f"{config.run}: the network's outputs overflow on {config.images}; its parameters are too large."
+        )
     guesses = [(run.classes[row.argmax()], float(row.max())) for row in probabilities]
     console = rich.console.Console()
-    table = rich.table.Table("image", "guess", "confidence", title=f"{config.images.name} by {config.run}")
+    table = rich.table.Table("image", "guess", "confidence", title=escape(f"{config.images.name} by {config.run}"))
     for i, (guess, confidence) in enumerate(guesses[:SHOWN]):
-        table.add_row(str(i), guess, f"{confidence:.1%}")
+        table.add_row(str(i), escape(guess), f"{confidence:.1%}")
     console.print(table)
     if len(guesses) > SHOWN:
         console.print(f"... and {len(guesses) - SHOWN} more; --out FILE.csv writes all", highlight=False)
     if config.out is not None:
-        with config.out.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "guess", "confidence"])
-            writer.writerows((i, guess, f"{confidence:.6f}") for i, (guess, confidence) in enumerate(guesses))
+        rows = ((i, guess, f"{confidence:.6f}") for i, (guess, confidence) in enumerate(guesses))
+        files.write_csv(config.out, ["image", "guess", "confidence"], rows)
     return guesses
+
+
+def require_writable(out: Path, *, inputs: Iterable[Path], force: bool) -> None:
+    """Raise before any work if a file may not be written: it is read by the same command (by another name or link too),
+    it exists and `force` is off, it is a folder, or its folder is not there.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        out.lstat()  # raises for names that cannot be any file's
+    if out.is_dir():
+        raise IsADirectoryError(f"--out {out} is a folder; name a file in it.")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}.")
+    if not out.exists():
+        return
+    for path in inputs:
+        if path.exists() and out.samefile(path):
+            raise FileExistsError(f"--out {out} is {path}, which is read here; name another file.")
+    if out.is_file() and not force:
+        raise FileExistsError(f"--out {out} exists already; name a new file, or write over it with --force.")
+
+
+def _files_of(run: Path) -> list[Path]:
+    return sorted(run.iterdir()) if run.is_dir() else []
 
 
 def read_images(path: Path, example: tuple[int, ...], *, levels: float) -> np.ndarray:
     """Images (N, *example) float32 in [0, 1] from a file, with clear errors about shape and range."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
-    raw = _read_array(path)
+    raw = _read_array(path, example)
     if np.issubdtype(raw.dtype, np.integer):
-        images = raw.astype(np.float32) / levels
-    elif np.issubdtype(raw.dtype, np.floating):
-        images = raw.astype(np.float32)
+        images = raw.astype(np.float32) / np.float32(levels)
     else:
-        raise ValueError(f"{path}: images must be integers or floats, got {raw.dtype}.")
-    entries = math.prod(example)
-    fits = [example, example[:-1]] if example[-1] == 1 else [example]
-    if not any(images.shape == shape or images.shape[1:] == shape for shape in fits):
-        raise ValueError(f"{path}: expected images of shape {example}, one or many (N, ...), got {images.shape}.")
+        images = raw.astype(np.float32)
+    _require_shape(path, images.shape, example)
     if images.size and not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(
             f"{path}: expected values in [0, 1], got {images.min():g} to {images.max():g}. "
@@ -84,37 +115,60 @@ def read_images(path: Path, example: tuple[int, ...], *, levels: float) -> np.nd
         )
     if not images.size:
         raise ValueError(f"{path}: holds no image.")
-    return images.reshape(images.size // entries, *example)
+    return images.reshape(-1, *example)
 
 
-def _read_array(path: Path) -> np.ndarray:
-    """The array in a file, by its ending."""
+def _require_shape(path: Path, shape: tuple[int, ...], example: tuple[int, ...]) -> None:
+    """Raise ValueError unless an array of this shape is one image or many."""
+    fits = [example, example[:-1]] if example[-1] == 1 else [example]
+    if not any(shape == each or shape[1:] == each for each in fits):
+        raise ValueError(f"{path}: expected images of shape {example}, one or many (N, ...), got {shape}.")
+
+
+def _read_array(path: Path, example: tuple[int, ...]) -> np.ndarray:
+    """The array in a file, by its ending; its shape and dtype are looked at before its values are read."""
+
+    def check(header: npz.ArrayHeader) -> None:
+        if header.dtype.kind not in "iuf":
+            raise ValueError(f"{path}: images must be integers or floats, got {header.dtype}.")
+        _require_shape(path, header.shape, example)
+
     if path.suffix == ".npy":
-        try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is not a readable .npy file of numbers: {error}") from None
+        return npz.read_npy(path, check=check)
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            if "x" not in arrays:
-                raise ValueError(f'{path}: expected an array "x", got {", ".join(arrays) or "none"}.')
-            return arrays["x"]
+        return npz.read_npz(path, names=("x",), check=lambda headers: check(headers["x"]))["x"]
     if path.suffix == ".png":
-        return _read_png(path)
+        return _read_png(path, example)
     try:
-        return read_idx(path)
+        return read_idx(path, check=lambda shape: _require_shape(path, shape, example))
     except ValueError as error:
+        if str(error).startswith(str(path)):
+            raise
         raise ValueError(f"{path}: expected a .npy, .npz, .png or IDX file. {error}") from None
 
 
-def _read_png(path: Path) -> np.ndarray:
-    """The grey levels of a PNG in [0, 1], what is transparent laid on white paper."""
+def _read_png(path: Path, example: tuple[int, ...]) -> np.ndarray:
+    """The grey levels of a PNG in [0, 1], what is transparent laid on white paper; no other size is unpacked."""
     try:
-        image = matplotlib.image.imread(path)
-    except (SyntaxError, OSError) as error:
-        raise ValueError(f"{path} is not a readable PNG: {error}") from None
-    if image.ndim == 2:
-        return image
-    grey = image[..., :3].mean(axis=-1) if image.shape[-1] > 2 else image[..., 0]
-    opacity = image[..., -1] if image.shape[-1] in (2, 4) else np.ones_like(grey)
-    return grey * opacity + (1 - opacity)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Pillow warns of images made to fill the memory
+            with Image.open(path, formats=["PNG"]) as image:
+                width, height = image.size
+                if (height, width) != example[:2]:
+                    raise _OtherSize
+                image.verify()  # the checksums of all parts, which are not looked at when it is unpacked
+            with Image.open(path, formats=["PNG"]) as image:
+                if image.mode.startswith("I"):  # 16 bits
+                    return np.asarray(image).astype(np.float32) / np.float32(65535)
+                pixels = np.asarray(image.convert("RGBA")).astype(np.float32) / np.float32(255)
+    except _OtherSize:
+        raise ValueError(f"{path}: expected an image of shape {example}, got {(height, width)}.") from None
+    except Exception as error:
+        # Pillow raises SyntaxError, OSError, EOFError, zlib.error, struct.error, DecompressionBombError ... on damage.
+        raise ValueError(f"{path} is not a readable PNG: {' '.join(str(error).split())}") from None
+    opacity = pixels[..., 3]
+    return pixels[..., :3].mean(axis=-1) * opacity + (1 - opacity)
+
+
+class _OtherSize(Exception):
+    """An image is not of the network's size."""

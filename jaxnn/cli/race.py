@@ -12,15 +12,19 @@ import numpy as np
 import rich.table
 import tyro
 
-from jaxnn.cli.runs import wide_console
+from jaxnn import files
+from jaxnn.checks import require_positive_int
+from jaxnn.cli.runs import require_own_folder, telling_kept, wide_console
+from jaxnn.cli.words import LISTED, require_seed
 from jaxnn.compare import report
+from jaxnn.compare.entries import entries, words
 from jaxnn.compare.problems import PROBLEMS
 from jaxnn.compare.race import RATES
 from jaxnn.compare.race import race as run
 from jaxnn.compare.result import Race, shown
 from jaxnn.landscapes import LANDSCAPES
 
-PROBLEMS_HELP = f"Problems, with commas between them, of: {', '.join(PROBLEMS)}."
+PROBLEMS_HELP = f"Problems, with commas or blanks between them, of: {', '.join(PROBLEMS)}."
 LANDSCAPES_HELP = f"Where the optimizers' ways are drawn, of: {', '.join(LANDSCAPES)}; an empty text for nowhere."
 
 
@@ -28,11 +32,11 @@ LANDSCAPES_HELP = f"Where the optimizers' ways are drawn, of: {', '.join(LANDSCA
 class RaceConfig:
     """Tune optimizers on problems, run them with fresh seeds, write a report; the same command goes on if stopped."""
 
-    optimizers: Annotated[str, tyro.conf.arg(metavar="A,B,..")] = "sgd,sgd:momentum=0.9,adam,lion,muon"
-    """Rules of jaxnn.optim, or optax:NAME, with commas between them; settings after colons: sgd:momentum=0.9. A wrong
+    optimizers: Annotated[str, LISTED, tyro.conf.arg(metavar="A,B,..")] = "sgd,sgd:momentum=0.9,adam,lion,muon"
+    """Rules of jaxnn.optim, or optax:NAME, commas or blanks between; settings after colons: sgd:momentum=0.9. A wrong
     name lists all."""
-    problems: Annotated[str, tyro.conf.arg(metavar="A,B,..", help=PROBLEMS_HELP)] = "digits-mlp,quadratic"
-    learning_rates: Annotated[str, tyro.conf.arg(metavar="log:LOW:HIGH:N")] = RATES
+    problems: Annotated[str, LISTED, tyro.conf.arg(metavar="A,B,..", help=PROBLEMS_HELP)] = "digits-mlp,quadratic"
+    learning_rates: Annotated[str, LISTED, tyro.conf.arg(metavar="log:LOW:HIGH:N")] = RATES
     """Learning rates tried by each: log:LOW:HIGH:N, or numbers with commas between them."""
     seeds: int = 10
     """Fresh runs of each optimizer on each problem, at its best learning rate."""
@@ -40,45 +44,86 @@ class RaceConfig:
     """Runs at each learning rate of the grid."""
     epochs: int | None = None
     """Of every run; without it each problem's own."""
-    landscapes: Annotated[str, tyro.conf.arg(metavar="A,B,..", help=LANDSCAPES_HELP)] = "rosenbrock,beale"
+    landscapes: Annotated[str, LISTED, tyro.conf.arg(metavar="A,B,..", help=LANDSCAPES_HELP)] = "rosenbrock,beale"
     seed: int = 0
     """All else is a function of it."""
     chunk: int | None = None
     """Runs trained at a time, at most; without it as many as memory holds, up to 64 a device, 32 on a CPU."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/race")
-    """Folder to write. Finished runs are kept in its folder "runs": the same command goes on from there."""
+    """Folder to write. Finished runs are kept in its folder "runs": the same command goes on from there, and one that
+    names more optimizers or problems."""
+    force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write into a folder that holds other things, or the report of a race that this one does not include."""
+
+    def __post_init__(self) -> None:
+        require_seed("race", self.seed)
+        for name in ("seeds", "tuning_seeds", "epochs", "chunk"):
+            if getattr(self, name) is not None:
+                require_positive_int("race", name, getattr(self, name))
 
 
 def race(config: RaceConfig) -> int:
     """Run the race, write report.html and what it shows, and print the tables; 0."""
     command = shlex.join(["jaxnn", *sys.argv[1:]])
+    if not config.force:
+        _require_nothing_lost(config)
+    with telling_kept(config.out):
+        found = _run(config, command)
+        page = report.write(found, config.out, command=command)
+    console = wide_console()
+    for problem in found.problems:
+        console.print(_table(found, problem))
+    console.print(f"report: {page}", highlight=False, soft_wrap=True, markup=False)
+    return 0
+
+
+def _run(config: RaceConfig, command: str) -> Race:
+    """The race; what Ctrl-C leaves of it is written."""
     so_far: list[Race] = []
 
     def keep(race: Race) -> None:
         so_far[:] = [race]
 
     try:
-        found = run(
+        return run(
             config.optimizers, config.problems, learning_rates=config.learning_rates, seeds=config.seeds,
             tuning_seeds=config.tuning_seeds, epochs=config.epochs, seed=config.seed, chunk=config.chunk,
             ways_on=config.landscapes, folder=config.out / "runs", on_result=keep,
         )  # fmt: skip
     except KeyboardInterrupt:
         if not so_far:
+            chunks = len(list((config.out / "runs").rglob("runs-*.npz")))
             raise KeyboardInterrupt(
-                f"finished runs are kept in {config.out / 'runs'}: the same command goes on from there"
+                f"{chunks} chunks of runs are kept in {config.out / 'runs'}: the same command goes on from there"
+                if chunks
+                else "no run was finished, nothing was kept"
             ) from None
         page = report.write(so_far[0], config.out, command=command)
         raise KeyboardInterrupt(
             f"{page} shows the {len(so_far[0].results)} results that are finished, and the same command "
             "goes on from there"
         ) from None
-    page = report.write(found, config.out, command=command)
-    console = wide_console()
-    for problem in found.problems:
-        console.print(_table(found, problem))
-    console.print(f"report: {page}", highlight=False, soft_wrap=True, markup=False)
-    return 0
+
+
+def _require_nothing_lost(config: RaceConfig) -> None:
+    """Raise FileExistsError if the folder is another's, or holds the report of a race that is not part of this one."""
+    told = config.out / "race.json"
+    if not told.is_file():
+        if not (config.out / "runs").is_dir():
+            require_own_folder(config.out, "race.json", "settings")
+        return
+    try:
+        settings = files.read_json(told)["settings"]
+        before = {name: list(map(str, settings[name])) for name in ("optimizers", "problems")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{told} is not that of a race ({error}); name a new folder with --out, or --force.") from None
+    now = {"optimizers": [each.name for each in entries(config.optimizers)], "problems": words(config.problems)}
+    lost = [name for what in now for name in before[what] if name not in now[what]]
+    if lost:
+        raise FileExistsError(
+            f"{config.out} holds the report of a race with {', '.join(lost)}, which this one has not: name them too, "
+            "name a new folder with --out, or write over the report with --force."
+        )
 
 
 def _table(race: Race, problem: str) -> rich.table.Table:

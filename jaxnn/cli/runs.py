@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+import reprlib
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import rich.console
 
-from jaxnn import tree
+from jaxnn import files, npz, tree
+from jaxnn.checks import nearest_name
 from jaxnn.cli.config import TrainConfig, build_network
 from jaxnn.layers import Layer
 from jaxnn.types import Params, State
+
+CONFIG, METRICS, PARAMS = "config.json", "metrics.jsonl", "params.npz"
+"""The files of a run folder that are read again."""
+
+SHOWN_FAULTS, SHOWN_FILES = 5, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +57,77 @@ def new_folder(out: Path | None, name: str) -> Path:
     raise FileExistsError("runs/ is full; name a folder with --out.")
 
 
+@contextlib.contextmanager
+def run_folder(out: Path | None, name: str, *, worthless: Sequence[str] = ()) -> Iterator[Path]:
+    """`new_folder` for the length of a command: what ends the command early says what the folder keeps.
+
+    Args:
+        out, name: as in `new_folder`.
+        worthless: names of files that are worth nothing alone: where there are no others, they go, and so does the
+            folder if it was made here.
+    """
+    there = out is not None and out.is_dir()
+    folder = new_folder(out, name)
+    try:
+        yield folder
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            if {path.name for path in folder.iterdir()} <= set(worthless):
+                for path in folder.iterdir():
+                    path.unlink()
+                if not there:
+                    folder.rmdir()
+        tell_kept(error, kept(folder))
+
+
+@contextlib.contextmanager
+def telling_kept(folder: Path) -> Iterator[None]:
+    """What ends a command early says what the folder keeps."""
+    try:
+        yield
+    except BaseException as error:
+        tell_kept(error, kept(folder))
+
+
+def require_own_folder(folder: Path, mark: str, within: str) -> None:
+    """Raise FileExistsError unless the folder is new, empty, or the same command's: with a file `mark` that holds a
+    text.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if folder.is_dir() and (folder / mark).is_file() and within in _beginning(folder / mark):
+        return
+    raise FileExistsError(
+        f"--out {folder} exists already and holds other things (no {mark} of this command); name a new folder, or "
+        "write into it all the same with --force."
+    )
+
+
+def _beginning(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(10_000)
+
+
+def tell_kept(error: BaseException, told: str) -> NoReturn:
+    """Raise the error again, its message ending in what is kept; an interruption becomes one with that message."""
+    if isinstance(error, KeyboardInterrupt):
+        raise KeyboardInterrupt(told if not error.args else " ".join(map(str, error.args))) from None
+    if isinstance(error, OSError) or not told.startswith("nothing"):
+        error.add_note(told)
+    raise error
+
+
+def kept(folder: Path) -> str:
+    """What a folder keeps, in words."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if len(names) > SHOWN_FILES:
+        return f"{folder} keeps {len(names)} files"
+    if not names:
+        return "nothing was kept"
+    lines = (folder / METRICS).read_text().count("\n") if METRICS in names else 0
+    return f"{folder} keeps {', '.join(f'{name} ({lines} lines)' if name == METRICS else name for name in names)}"
+
+
 def write_config(folder: Path, config: TrainConfig, example: tuple[int, ...], classes: tuple[str, ...]) -> None:
     """config.json: every option, the shape of one example, the names of the classes, and the versions."""
     write_options(folder, config, example=example, classes=classes)
@@ -61,7 +141,7 @@ def wide_console() -> rich.console.Console:
 
 def write_options(folder: Path, config: Any, **more: Any) -> None:
     """config.json: every option of a configuration (a dataclass), more besides, and the versions."""
-    (folder / "config.json").write_text(json.dumps(options_and_versions(config, **more), indent=2) + "\n")
+    files.write_json(folder / CONFIG, options_and_versions(config, **more))
 
 
 def options_and_versions(config: Any, **more: Any) -> dict[str, Any]:
@@ -73,65 +153,134 @@ def options_and_versions(config: Any, **more: Any) -> dict[str, Any]:
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
     """One line of metrics.jsonl, written at once, so that an interrupted run keeps what it has measured."""
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(dict(record)) + "\n")
+    files.append_line(folder / METRICS, json.dumps(dict(record)))
 
 
 def write_params(folder: Path, params: Params, state: State) -> None:
     """params.npz: every array under its path, "params/1/w" or "state/2/mean"."""
-    arrays: dict[str, Any] = {name: np.asarray(x) for name, x in _named(params, state).items()}
-    np.savez(folder / "params.npz", **arrays)
+    files.write_npz(folder / PARAMS, {name: np.asarray(x) for name, x in _named(params, state).items()})
 
 
 def read_run(folder: Path) -> Run:
     """A run folder read back; every array is checked against the network that the configuration describes.
 
+    Names, dtypes and shapes are compared before any value is read, so that neither a damaged nor a forged file fills
+    the memory.
+
     Raises:
         FileNotFoundError: the folder lacks config.json or params.npz.
-        ValueError: the file is not a run's configuration, or parameters are missing, left over or of another shape.
+        ValueError: the file is not a run's configuration, or parameters are missing, left over, of another shape or
+            dtype, damaged, NaN or infinite.
     """
-    for name in ("config.json", "params.npz"):
+    for name in (CONFIG, PARAMS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not a finished run: it has no {name}. Make one with: jaxnn train")
-    try:
-        whole = json.loads((folder / "config.json").read_text())
-        options, example, classes = whole["options"], tuple(whole["example"]), tuple(whole["classes"])
-        config = TrainConfig(**{name: _restored(value) for name, value in options.items()})
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'config.json'} is not the configuration of a run: {error}") from None
+    config, example, classes = read_config(folder / CONFIG)
     net = build_network(config, example, len(classes))
-    shapes = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
-    with np.load(folder / "params.npz") as stored:
-        params, state = _filled(folder, shapes, dict(stored))
+    try:
+        shapes = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{folder / CONFIG} describes a network that cannot be made: {error}") from None
+    stored = npz.read_npz(folder / PARAMS, check=lambda headers: _require_fit(folder, _named(*shapes), headers))
+    params, state = _filled(folder, shapes, stored)
     return Run(config, net, params, state, example, classes)
 
 
-def _restored(value: Any) -> Any:
-    """JSON has no tuples."""
-    return tuple(value) if isinstance(value, list) else value
+def read_config(path: Path) -> tuple[TrainConfig, tuple[int, ...], tuple[str, ...]]:
+    """The options of a run, the shape of one example and the names of the classes, each of the type that it must have.
+
+    Raises:
+        ValueError: the file is no configuration of a run.
+    """
+    whole = files.read_json(path)
+    try:
+        if not isinstance(whole, dict) or not {"options", "example", "classes"} <= set(whole):
+            raise ValueError("it must hold options, example and classes")
+        options, example, classes = (whole[name] for name in ("options", "example", "classes"))
+        if not isinstance(options, dict):
+            raise ValueError(f"options must be an object, got {reprlib.repr(options)}")
+        if not (_fits(example, tuple[int, ...]) and 1 <= len(example) <= 4 and all(0 < n < 1 << 31 for n in example)):
+            raise ValueError(
+                f"example must be the shape of one example, such as [8, 8, 1], got {reprlib.repr(example)}"
+            )
+        if not (_fits(classes, tuple[str, ...]) and classes):
+            raise ValueError(f"classes must be a list of names, got {reprlib.repr(classes)}")
+        return _config(options), tuple(example), tuple(classes)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"{path} is not the configuration of a run: {error}") from None
+
+
+def _config(options: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with these options; those that an older version did not know have their defaults."""
+    hints = typing.get_type_hints(TrainConfig)
+    for name, value in options.items():
+        if name not in hints:
+            raise ValueError(f"there is no option {reprlib.repr(name)}{nearest_name(name[:100], hints)}")
+        if not _fits(value, hints[name]):
+            raise ValueError(f"option {name} must be {_spelt(hints[name])}, got {reprlib.repr(value)}")
+    return TrainConfig(**{name: _restored(value, hints[name]) for name, value in options.items()})
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is of a type."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return isinstance(value, str) and value in arguments
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_fits(each, arguments[0]) for each in value)
+    if arguments:
+        return any(_fits(value, each) for each in arguments)
+    kinds = {float: (float, int), Path: (str,)}.get(hint, (hint,))
+    return isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
+
+
+def _spelt(hint: Any) -> str:
+    return getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _restored(value: Any, hint: Any) -> Any:
+    """JSON has no tuples and no paths, and knows no 1.0 that is not 1."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and Path in (hint, *typing.get_args(hint)):
+        return Path(value)
+    return float(value) if isinstance(value, int) and float in (hint, *typing.get_args(hint)) else value
+
+
+def _require_fit(folder: Path, expected: Mapping[str, Any], headers: Mapping[str, npz.ArrayHeader]) -> None:
+    """Raise ValueError unless the arrays in the file are those of the network."""
+    faults = [f"{name} is missing" for name in _without(expected, headers)]
+    faults += [f"{name} is not of this network" for name in _without(headers, expected)]
+    for name, leaf in expected.items():
+        if name in headers and headers[name].shape != leaf.shape:
+            faults.append(f"{name} has shape {headers[name].shape}, expected {leaf.shape}")
+        elif name in headers and headers[name].dtype.newbyteorder("=") != leaf.dtype:
+            faults.append(f"{name} has dtype {headers[name].dtype.name}, expected {leaf.dtype.name}")
+    if faults:
+        told = "; ".join(faults[:SHOWN_FAULTS]) + (
+            f"; and {len(faults) - SHOWN_FAULTS} more" * (len(faults) > SHOWN_FAULTS)
+        )
+        raise ValueError(f"{folder / PARAMS} does not fit {folder / CONFIG}: {told}.")
 
 
 def _named(params: Params, state: State) -> dict[str, Any]:
     return tree.named_leaves({"params": params, "state": state})
 
 
-def _filled(folder: Path, shapes: tuple[Params, State], stored: dict[str, np.ndarray]) -> tuple[Params, State]:
-    """Trees like `shapes` holding the stored arrays."""
-    expected = _named(*shapes)
-    faults = [f"{name} is missing" for name in _without(expected, stored)]
-    faults += [f"{name} is not of this network" for name in _without(stored, expected)]
-    faults += [
-        f"{name} has shape {stored[name].shape}, expected {leaf.shape}"
-        for name, leaf in expected.items()
-        if name in stored and stored[name].shape != leaf.shape
-    ]
-    if faults:
-        raise ValueError(f"{folder / 'params.npz'} does not fit {folder / 'config.json'}: {'; '.join(faults)}.")
-    leaves = [jnp.asarray(stored[name]) for name in expected]
+def _filled(folder: Path, shapes: tuple[Params, State], stored: Mapping[str, np.ndarray]) -> tuple[Params, State]:
+    """Trees like `shapes` holding the stored arrays, all finite."""
+    for name, values in stored.items():
+        if not np.isfinite(values).all():
+            bad = int((~np.isfinite(values)).sum())
+            raise ValueError(
+                f"{folder / PARAMS}: {name} has {bad} of {values.size} entries that are NaN or infinite. Train again."
+            )
+    leaves = [jnp.asarray(stored[name]) for name in _named(*shapes)]
     whole = {"params": shapes[0], "state": shapes[1]}
     filled = jax.tree.unflatten(jax.tree.structure(whole), leaves)
     return filled["params"], filled["state"]
 
 
 def _without(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    return [name for name in names if name not in set(others)]
+    there = set(others)
+    return [name for name in names if name not in there]

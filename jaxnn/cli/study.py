@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +11,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import rich.console
 import tyro
 
-from jaxnn import data, models, optim, plots, studies
+from jaxnn import data, files, models, optim, plots, studies
 from jaxnn.checks import require_between, require_positive_int
-from jaxnn.cli.runs import new_folder, write_options
+from jaxnn.cli.runs import run_folder, write_options
+from jaxnn.cli.words import require_seed
 from jaxnn.layers import Layer
 
 
@@ -39,11 +39,12 @@ class StudyConfig:
     folder: Path | None = None
     """Folder of the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Run folder to write; default runs/DATA-STUDY, numbered if it is taken."""
+    """New or empty folder to write; default runs/DATA-STUDY, numbered if it is taken."""
 
     def __post_init__(self) -> None:
         require_positive_int("study", "batch_size", self.batch_size)
         require_positive_int("study", "epochs", self.epochs)
+        require_seed("study", self.seed)
         require_between("study", "learning_rate", self.learning_rate, 0, math.inf, open_high=True)
         if self.examples is not None:
             require_positive_int("study", "examples", self.examples)
@@ -165,22 +166,20 @@ STUDIES = {
 def study(name: str, config: StudyConfig) -> Path:
     """Run a study, write its folder, print what it found; return the folder."""
     module = STUDIES[name].module
+    console = rich.console.Console()
+    if config.folder is not None and config.data == "digits":
+        console.print("without effect here: --folder (the digits are inside the package)", highlight=False)
     splits = data.load(config.data, folder=config.folder)
     if config.examples is not None:
         splits = splits._replace(train=data.select(splits.train, slice(0, config.examples)))
     if config.batch_size > len(splits.train):
         raise ValueError(f"study: batch_size {config.batch_size} exceeds the {len(splits.train)} training examples.")
-    folder = new_folder(config.out, f"{config.data}-{name}")
-    try:
+    with run_folder(config.out, f"{config.data}-{name}") as folder:
         found = module.run(splits, net=_network(config, splits.train), **config.settings())
-    except BaseException:
-        folder.rmdir()  # it is empty still
-        raise
-    write_options(folder, config, study=name)
-    (folder / "result.json").write_text(json.dumps(found.numbers(), indent=2) + "\n")
-    for title, figure in module.draw(found).items():
-        plots.save(figure, folder / f"{title}.png")
-    console = rich.console.Console()
+        write_options(folder, config, study=name)
+        files.write_json(folder / "result.json", found.numbers())
+        for title, figure in module.draw(found).items():
+            plots.save(figure, folder / f"{title}.png")
     console.print(f"{config.data}: {found.describe()}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
     return folder

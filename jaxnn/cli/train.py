@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
+import math
+import os
 import statistics
 import time
 from pathlib import Path
@@ -16,11 +16,11 @@ import numpy as np
 import rich.console
 import rich.table
 
-from jaxnn import data, metrics, plots, tree
+from jaxnn import data, files, metrics, plots, tree
 from jaxnn.activations import softmax
 from jaxnn.cli import config as build
 from jaxnn.cli.config import TrainConfig
-from jaxnn.cli.runs import append_metrics, new_folder, write_config, write_params
+from jaxnn.cli.runs import CONFIG, append_metrics, run_folder, write_config, write_params
 from jaxnn.layers import Layer
 from jaxnn.train import EarlyStopping, FitResult, evaluate, fit, make_outputs
 
@@ -58,24 +58,37 @@ def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Out
             f"train: batch_size {config.batch_size} exceeds the {len(splits.train)} training examples of {config.data}."
         )
     net = build.build_network(config, example, len(classes))
-    jax.eval_shape(
-        lambda key: net.init(key, example), jax.random.key(0)
-    )  # a network that does not fit leaves no folder
-    folder = new_folder(config.out, f"{config.data}-{config.model}")
-    write_config(folder, config, example, classes)
-    on_device = jax.device_put(splits)
-    try:
-        outcomes = _run_all(config, net, on_device, folder, progress)
-    except BaseException:
-        if not (folder / "metrics.jsonl").exists():  # nothing was measured, so nothing is lost
-            shutil.rmtree(folder)
-        raise
-    best = min(outcomes, key=lambda outcome: outcome.validation_error or 0.0)  # the first seed where there is none
-    write_params(folder, best.result.params, best.result.state)
-    write_results(folder, outcomes)
-    _draw(folder, config, net, outcomes, best, splits.test)
-    print_table(config, tree.size(best.result.params), outcomes, folder)
+    _require_possible(config, net, example, len(splits.train))
+    # Without measurements the options are worth nothing.
+    with run_folder(config.out, f"{config.data}-{config.model}", worthless=[CONFIG]) as folder:
+        write_config(folder, config, example, classes)
+        outcomes = _run_all(config, net, jax.device_put(splits), folder, progress)
+        best = min(outcomes, key=lambda outcome: outcome.validation_error or 0.0)  # the first seed where there is none
+        write_params(folder, best.result.params, best.result.state)
+        write_results(folder, outcomes)
+        _draw(folder, config, net, outcomes, best, splits.test)
+        print_table(config, tree.size(best.result.params), outcomes, folder)
     return folder, outcomes
+
+
+def _require_possible(config: TrainConfig, net: Layer, example: tuple[int, ...], examples: int) -> None:
+    """Raise before a folder is made if the network or the rule does not fit, or memory cannot hold the training."""
+    params, _ = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
+    opt = build.build_optimizer(config, config.epochs * (examples // config.batch_size))
+    jax.eval_shape(opt.init, params)
+    # Parameters, gradients and updates at least, in single precision.
+    need, there = 12 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)), _memory()
+    if need > there:
+        raise ValueError(
+            f"train: the network has {need // 12:,} parameters; to train them takes more than {need / 2**30:,.0f} GiB, "
+            f"there are {there / 2**30:,.0f}. Name fewer units with --hidden or --channels."
+        )
+
+
+def _memory() -> int:
+    """Bytes that the device has, or this machine where it does not say."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    return int(limit) if limit else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path, progress: bool) -> list[Outcome]:
@@ -160,7 +173,7 @@ def write_results(folder: Path, outcomes: list[Outcome]) -> None:
         }
         for o in outcomes
     ]
-    (folder / "result.json").write_text(json.dumps(rows, indent=2) + "\n")
+    files.write_json(folder / "result.json", rows)
 
 
 def print_table(config: TrainConfig, parameters: int, outcomes: list[Outcome], folder: Path) -> None:

@@ -170,10 +170,17 @@ def _setting(text: str, word: str) -> tuple[str, Any]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text between its commas.
+    """The words of a text between its commas; those inside brackets do not part it.
 
     Example:
-        >>> words("adam, lion,")
-        ['adam', 'lion']
+        >>> words("adam, prodigy:betas=(0.9, 0.99),")
+        ['adam', 'prodigy:betas=(0.9, 0.99)']
     """
-    return [word.strip() for word in text.split(",") if word.strip()]
+    found, depth = [""], 0
+    for letter in text:
+        depth = max(depth + (letter in "([") - (letter in ")]"), 0)
+        if letter == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += letter
+    return [word.strip() for word in found if word.strip()]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxnn import files
 from jaxnn.compare.figures import Drawing, figures
 from jaxnn.compare.result import NEAR, Race, Result, shown, versions
 
@@ -61,11 +62,9 @@ def write(race: Race, folder: str | Path, *, command: str = "") -> Path:
     shown_of: dict[str, list[str]] = {"": []}
     for each in figures(race):
         image = _png(each.figure)
-        (folder / f"{each.name}.png").write_bytes(image)
+        files.write_bytes(folder / f"{each.name}.png", image)
         shown_of.setdefault(each.problem, []).append(_figure(each, image))
-    path = folder / "report.html"
-    path.write_text("\n".join(_page(race, shown_of, command)) + "\n", encoding="utf-8")
-    return path
+    return files.write_text(folder / "report.html", "\n".join(_page(race, shown_of, command)) + "\n")
 
 
 def _page(race: Race, shown_of: Mapping[str, Sequence[str]], command: str) -> Iterator[str]:

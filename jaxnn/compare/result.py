@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -16,8 +15,8 @@ import numpy as np
 import optax
 
 import jaxnn
+from jaxnn import files
 from jaxnn.compare.costs import StepCost
-from jaxnn.train.tables import save_table
 
 NEAR = 1.25
 """A learning rate is good if its figure is at most so many times the best one's."""
@@ -230,9 +229,11 @@ class Race:
             "notes": self.notes,
             "results": [self._told(r) for r in self.results],
         }
-        (folder / "race.json").write_text(json.dumps(told, indent=1) + "\n")
-        for name in ("curves.npz", "curves.csv"):
-            save_table(self.table(), folder / name)
+        files.write_json(folder / "race.json", told, indent=1)
+        table = self.table()
+        files.write_npz(folder / "curves.npz", table, compressed=True)
+        rows = zip(*(column.tolist() for column in table.values()), strict=True)
+        files.write_csv(folder / "curves.csv", table, rows)
         return folder
 
     @staticmethod

@@ -13,10 +13,13 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from jaxnn.files import require_no_bomb, write_bytes
 
 TYPE_CODES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -33,14 +36,21 @@ _CHUNK = 1 << 20
 _MAX_RANK = 64  # NumPy's
 
 
-def read_idx(source: str | os.PathLike[str] | bytes, *, sha256: str | None = None) -> np.ndarray[Any, Any]:
+def read_idx(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    sha256: str | None = None,
+    check: Callable[[tuple[int, ...]], None] | None = None,
+) -> np.ndarray[Any, Any]:
     """The array in an IDX file, raw or gzip-compressed; anything but a whole, exact file is an error.
 
-    No more is read than the header announces plus one byte, so neither absurd sizes nor a gzip bomb fills the memory.
+    No more is read than the header announces plus one byte, and no compressed file of more than 64 MiB that announces
+    more than 100 times its size, so neither absurd sizes nor a gzip bomb fills the memory.
 
     Args:
         source: a path, or the bytes of a file.
         sha256: the expected SHA-256 of the UNCOMPRESSED bytes, 64 hexadecimal digits; None leaves it unchecked.
+        check: called with the shape before any value is read; raises if it is not what is expected.
 
     Returns:
         A NumPy array of the rank, shape and dtype that the file states, in the machine's byte order, writeable.
@@ -61,10 +71,11 @@ def read_idx(source: str | os.PathLike[str] | bytes, *, sha256: str | None = Non
     raw = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 (closed just below)
     with raw:
         packed = raw.read(2) == _GZIP_MAGIC
+        size = raw.seek(0, os.SEEK_END)
         raw.seek(0)
         try:
             with gzip.open(raw) if packed else raw as stream:
-                header, dtype, shape, body = _parse(where, stream)
+                header, dtype, shape, body = _parse(where, stream, size if packed else None, check)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(
                 f"{where}: the gzip stream is cut short or damaged ({error}). Delete the file and fetch it again."
@@ -79,8 +90,16 @@ def read_idx(source: str | os.PathLike[str] | bytes, *, sha256: str | None = Non
     return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _parse(where: str, stream: IO[bytes] | gzip.GzipFile) -> tuple[bytes, np.dtype[Any], tuple[int, ...], bytes]:
-    """Header bytes, dtype, shape and value bytes; ValueError for a file that is not exactly one array."""
+def _parse(
+    where: str,
+    stream: IO[bytes] | gzip.GzipFile,
+    packed: int | None,
+    check: Callable[[tuple[int, ...]], None] | None,
+) -> tuple[bytes, np.dtype[Any], tuple[int, ...], bytes]:
+    """Header bytes, dtype, shape and value bytes; ValueError for a file that is not exactly one array.
+
+    `packed`: the size of the file whose stream is unpacked here; None if nothing is.
+    """
     magic = stream.read(4)
     if len(magic) < 4:
         raise ValueError(f"{where}: too short: an IDX file begins with 4 bytes, got {len(magic)}. Fetch it again.")
@@ -99,10 +118,14 @@ def _parse(where: str, stream: IO[bytes] | gzip.GzipFile) -> tuple[bytes, np.dty
             f"{where}: too short: {rank} axes need {4 * rank} bytes of sizes, got {len(axes)}. Fetch it again."
         )
     shape, dtype = struct.unpack(f">{rank}I", axes), TYPE_CODES[code]
-    if rank > _MAX_RANK or math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 1 << 63:
+    if rank > _MAX_RANK or math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 1 << 48:
         raise ValueError(f"{where}: absurd sizes {shape}: no array has this shape. Fetch the file again.")
     expected = math.prod(shape) * dtype.itemsize
     need = f"shape {shape} of {dtype.newbyteorder('=').name} needs {expected} bytes of values"
+    if check is not None:
+        check(shape)
+    if packed is not None:
+        require_no_bomb(where, expected, packed)
     body = _read_up_to(stream, expected + 1)
     if len(body) < expected:
         raise ValueError(f"{where}: too short: {need}, got {len(body)}. Fetch it again.")
@@ -147,4 +170,4 @@ def write_idx(path: str | os.PathLike[str], array: Any) -> None:
     code = codes[native]
     header = bytes([0, 0, code, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
     data = header + values.astype(TYPE_CODES[code]).tobytes()
-    Path(path).write_bytes(gzip.compress(data, mtime=0) if Path(path).suffix == ".gz" else data)
+    write_bytes(path, gzip.compress(data, mtime=0) if Path(path).suffix == ".gz" else data)

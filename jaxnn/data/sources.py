@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import http.client
 import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
 
-import numpy as np
-
 from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, split
 from jaxnn.data.idx import read_idx
+from jaxnn.files import UnwrittenError, write_bytes
+from jaxnn.npz import read_npz
 
 DATA_VARIABLE = "JAXNN_DATA"
 """The environment variable that names the folder of data folders: `$JAXNN_DATA/mnist`, `$JAXNN_DATA/fashion-mnist`."""
@@ -28,6 +27,7 @@ VALIDATION = 10_000
 """How many of the 60,000 training examples `load` holds out as the validation split."""
 
 _TIMEOUT = 30.0  # seconds without an answer from a mirror
+_LARGEST = 1 << 26  # bytes of a downloaded file; the largest of the eight has 27 million
 
 
 class Source(NamedTuple):
@@ -82,8 +82,9 @@ def digits() -> Dataset:
         Alpaydin & Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
         https://doi.org/10.24432/C50P49 (its test set).
     """
-    with resources.files("jaxnn.data").joinpath("digits.npz").open("rb") as stream, np.load(stream) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
+    with resources.files("jaxnn.data").joinpath("digits.npz").open("rb") as stream:
+        arrays = read_npz(stream, names=("images", "labels"))
+    images, labels = arrays["images"], arrays["labels"]
     return make_dataset(images[..., None], labels, levels=16, name="digits", classes=tuple("0123456789"))
 
 
@@ -190,6 +191,7 @@ def download(source: Source, folder: Path) -> None:
 
     Raises:
         FileNotFoundError: no mirror gave some file; the message says what went wrong with each and what to do.
+        UnwrittenError: a file came and could not be written.
 
     Example:
         >>> download(MNIST, cache_folder("mnist"))  # doctest: +SKIP
@@ -202,6 +204,8 @@ def download(source: Source, folder: Path) -> None:
             try:
                 _fetch(f"{mirror}{file}.gz", folder / f"{file}.gz", sha256)
                 break
+            except UnwrittenError:  # no fault of the mirror
+                raise
             except (OSError, http.client.HTTPException, ValueError) as error:
                 failures.append(f"{mirror}{file}.gz: {error}")
         else:
@@ -213,19 +217,14 @@ def download(source: Source, folder: Path) -> None:
 
 
 def _fetch(url: str, path: Path, sha256: str) -> None:
-    """Download one file to a temporary name, check it, rename it to `path`."""
+    """Download one file, check it, write it to `path` whole or not at all."""
     with urlopen(url, timeout=_TIMEOUT) as response:
-        content = response.read()
+        content = response.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ValueError(f"it sends more than {_LARGEST} bytes, which none of the files has")
     read_idx(content, sha256=sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes(path, content)
 
 
 def _file(folder: Path, name: str) -> Path | None:

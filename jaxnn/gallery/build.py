@@ -15,7 +15,7 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from jaxnn import plots
+from jaxnn import files, plots
 from jaxnn.checks import nearest_name
 from jaxnn.gallery.base import Picture
 from jaxnn.train.progress import Bar
@@ -93,7 +93,7 @@ def build(
                 raise
             # After each figure, so that an interrupted run leaves a page of what there is.
             there = {title: [p for p in each if (folder / f"{p.name}.png").exists()] for title, each in found.items()}
-            index.write_text(page({title: each for title, each in there.items() if each}), encoding="utf-8")
+            files.write_text(index, page({title: each for title, each in there.items() if each}))
             bar.step(f"{i}/{len(pictures)}  {picture.name}", picture.name)
     return index
 
@@ -180,4 +180,4 @@ def _chosen(pictures: Sequence[Picture], only: Sequence[str]) -> list[Picture]:
             raise ValueError(
                 f"gallery: no picture {name!r}{nearest_name(name, by_name)}; there are: {', '.join(by_name)}."
             )
-    return [by_name[name] for name in only or by_name]
+    return [by_name[name] for name in dict.fromkeys(only or by_name)]

@@ -1,7 +1,7 @@
 """TensorFlow Playground's data, features and training by its published formulas, as one page that needs no network.
 
 done = run(Settings(data="spiral", features=("x", "y", "sinx"), hidden=(8, 8)))
-Path("playground.html").write_text(render(done, make_views(done)), encoding="utf-8")
+files.write_text("playground.html", render(done, make_views(done)))
 
 `data` holds the six data sets, `features` the seven inputs, `penalties` the optimizers. The command is
 `jaxnn playground`. Two things differ from the original, which shuffles the training points once: here each epoch takes

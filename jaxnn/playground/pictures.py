@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from jaxnn import plots
+from jaxnn import files, plots
 from jaxnn.playground.data import SOURCES
 from jaxnn.playground.features import FEATURES
 from jaxnn.playground.training import Run
@@ -92,8 +93,9 @@ def write_gif(run: Run, views: Views, path: Path) -> Path:
     palette = frames[-1].quantize(256, method=Image.Quantize.MAXCOVERAGE)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [DELAY] * (len(frames) - 1) + [HOLD]
-    small[0].save(path, save_all=True, append_images=small[1:], duration=durations, loop=0)
-    return path
+    out = io.BytesIO()
+    small[0].save(out, format="GIF", save_all=True, append_images=small[1:], duration=durations, loop=0)
+    return files.write_bytes(path, out.getvalue())
 
 
 def draw_sources() -> Figure:

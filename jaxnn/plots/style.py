@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from jaxnn import files
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 """Okabe and Ito's palette: blue, vermilion, green, purple, orange, sky blue, yellow, black."""
@@ -40,13 +43,13 @@ def figure(
 
 
 def save(fig: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG and return its path.
+    """Write a figure, whole or not at all, and return its path; as PNG unless its name ends in .pdf, .svg or .jpg.
 
     Example:
         >>> import tempfile
         >>> save(figure()[0], Path(tempfile.mkdtemp()) / "empty.png").name
         'empty.png'
     """
-    path = Path(path)
-    fig.savefig(path)
-    return path
+    out = io.BytesIO()
+    fig.savefig(out, format=Path(path).suffix.removeprefix(".").lower() or "png")
+    return files.write_bytes(path, out.getvalue())

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxnn.data import digits, download, fashion_mnist, load, mnist, sources, write_idx
+from jaxnn.files import UnwrittenError
 
 KINDS = ("mnist", "fashion-mnist")
 
@@ -214,3 +215,24 @@ def test_the_real_sets_are_what_they_are_known_to_be(kind):
     assert np.bincount(test.y).tolist() == counts
     mean = {"mnist": (0.1307, 0.3081), "fashion-mnist": (0.2860, 0.3530)}[kind]  # as widely published
     np.testing.assert_allclose((train.x.mean(dtype=np.float64), train.x.std(dtype=np.float64)), mean, atol=1e-4)
+
+
+def test_a_mirror_that_never_ends_yields_to_the_next(small, home, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LARGEST", 2000)
+    endless = tmp_path / "endless"
+    fill(endless)
+    for path in endless.iterdir():
+        path.write_bytes(path.read_bytes() + bytes(3000))
+    with pytest.raises(FileNotFoundError, match="it sends more than 2000 bytes"):
+        download(small._replace(mirrors=(endless.as_uri() + "/",)), tmp_path / "got")
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_full_disk_is_no_fault_of_a_mirror(small, home, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxnn.files._replace", full)
+    with pytest.raises(UnwrittenError, match=r"train-images-idx3-ubyte\.gz could not be written: No space left"):
+        download(small, tmp_path / "got")
+    assert not list((tmp_path / "got").iterdir())

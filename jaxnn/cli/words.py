@@ -1,0 +1,101 @@
+"""What is given on the command line, before tyro reads it: lists in any manner, and nothing dropped."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from jaxnn.compare.entries import words as split
+
+LISTED = "a text of several words with commas between them"
+"""Marks, in Annotated, an option whose text is a list."""
+
+_OPTION = re.compile(r"-(?![\d.]|inf)[^\s,]")
+
+
+class UsageError(Exception):
+    """Arguments that make no sense; its text is the one line that is printed."""
+
+
+def gathered(config: type[Any], words: Sequence[str]) -> list[str]:
+    """The words with each option once: the parts of a list brought together, be they given with commas, with blanks
+    or by naming the option again.
+
+    Args:
+        config: the dataclass whose fields are the options.
+        words: of the command line.
+
+    Returns:
+        The same for tyro: positional words, then the options, of which lists have one word for each item.
+
+    Raises:
+        UsageError: an option of one value is given twice.
+    """
+    kinds = _kinds(config)
+    given: dict[str, list[str]] = {}
+    positional: list[str] = []
+    unknown: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word == "--" or not _OPTION.match(word):
+            positional += left if word == "--" else [word]
+            left = [] if word == "--" else left
+            continue
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("_", "-")
+        kind = kinds.get(name) or ("flag" if kinds.get(name.removeprefix("no-")) == "flag" else "")
+        if not word.startswith("--") or not kind:
+            unknown.append(word)
+            continue
+        values = [value] if equals else []
+        while left and not _OPTION.match(left[0]) and (kind in ("tuple", "text") or (kind == "scalar" and not values)):
+            values.append(left.pop(0))
+        _note(given, name, kind, values)
+    return [*positional, *unknown, *(w for name, values in given.items() for w in _told(name, kinds, values))]
+
+
+def require_seed(where: str, seed: int, count: int = 1) -> None:
+    """Raise ValueError unless seed, seed + 1, ... are different seeds: JAX takes them modulo 2**32."""
+    if not 0 <= seed <= (1 << 32) - count:
+        raise ValueError(f"{where}: seed must lie in [0, {(1 << 32) - count}], got {seed}.")
+
+
+def _kinds(config: type[Any]) -> dict[str, str]:
+    """For each option: "tuple" or "text" (a list), "flag", "scalar"."""
+    found = {}
+    for name, hint in typing.get_type_hints(config, include_extras=True).items():
+        marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
+        bare = typing.get_args(hint)[0] if marks else hint
+        if typing.get_origin(bare) in (typing.Union, types.UnionType):
+            bare = next(part for part in typing.get_args(bare) if part is not type(None))
+        if tyro.conf.Positional in marks:
+            continue
+        kind = "tuple" if typing.get_origin(bare) is tuple else "flag" if bare is bool else "scalar"
+        found[name.replace("_", "-")] = "text" if LISTED in marks else kind
+    return found
+
+
+def _note(given: dict[str, list[str]], name: str, kind: str, values: list[str]) -> None:
+    """Add to what is given; a flag or a single value only once."""
+    other = name.removeprefix("no-") if name.startswith("no-") else f"no-{name}"
+    twice = name if name in given else other if kind == "flag" and other in given else None
+    if twice is not None and kind in ("flag", "scalar"):
+        both = [" ".join([f"--{n}", *v]) for n, v in ((twice, given[twice]), (name, values))]
+        raise UsageError(f"--{name} is given twice ({both[0]} and {both[1]}): leave out one, nothing is dropped")
+    given.setdefault(name, []).extend(values)
+
+
+def _told(name: str, kinds: dict[str, str], values: list[str]) -> list[str]:
+    """An option as tyro reads it."""
+    kind = kinds.get(name, "flag")
+    if kind == "tuple":
+        return [f"--{name}", *(item for value in values for item in split(value))]
+    if kind == "text":
+        return [f"--{name}", *([",".join(item for value in values for item in split(value))] if values else [])]
+    return [f"--{name}", *values]
