@@ -11,6 +11,7 @@ from jaxnn.optim.base import Optimizer, dtypes_of
 from jaxnn.optim.descent import known_bool, mask_tree
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.scale import set_to_zero
+from jaxnn.tree import called
 from jaxnn.types import Params, PyTree
 
 
@@ -109,7 +110,7 @@ def partition(
         require_inner(f"partition: {label!r}", inner)
 
     def parts(tree: PyTree) -> dict[Hashable, Optimizer]:
-        labels = param_labels(tree) if callable(param_labels) else param_labels
+        labels = called(param_labels, tree)
         found = set(jax.tree.leaves(labels))
         if not found <= set(transforms):
             raise ValueError(
@@ -183,7 +184,7 @@ def selective_transform(optimizer: Any, *, freeze_mask: PyTree) -> Optimizer:
     """
 
     def labels(params: Params) -> PyTree:
-        mask = freeze_mask(params) if callable(freeze_mask) else freeze_mask
+        mask = called(freeze_mask, params)
         return jax.tree.map(lambda frozen: "freeze" if known_bool(frozen) else "train", mask)
 
     return partition({"train": optimizer, "freeze": set_to_zero()}, labels)
