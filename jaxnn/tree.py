@@ -119,7 +119,7 @@ def called(given: Any, params: PyTree) -> PyTree:
         return given
     # A module's activation function may be left among its masks; a function itself is the one leaf of its tree.
     leaves = [x for x in jax.tree.leaves(given) if not callable(x)]
-    is_mask = bool(leaves) and all(isinstance(x, bool) or getattr(x, "dtype", None) == bool for x in leaves)
+    is_mask = bool(leaves) and all(getattr(x, "dtype", type(x)) in (bool,) for x in leaves)
     return given if is_mask else given(params)
 
 

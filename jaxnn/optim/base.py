@@ -221,15 +221,22 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
 
 
 def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
-    """The tree with every leaf in the dtype of the leaf of `like` in its place; what is no array stays.
+    """The tree with every number in the floating dtype of the leaf of `like` in its place.
+
+    Where `like` has another dtype the leaf stays as it is: a fraction never becomes an integer. So do leaves that are
+    no numbers, such as those of dtype float0. Use it for updates and for states of this library's own making, not for
+    the state of a transformation that is passed in: only its author knows what its dtypes mean.
 
     Example:
-        >>> dtypes_of({"w": jnp.ones(1)}, {"w": jnp.zeros(1, jnp.bfloat16)})
-        {'w': Array([1], dtype=bfloat16)}
+        >>> dtypes_of({"w": jnp.ones(1), "n": 0.5}, {"w": jnp.zeros(1, jnp.bfloat16), "n": 1})
+        {'n': 0.5, 'w': Array([1], dtype=bfloat16)}
     """
 
     def leaf(x: Any, kept: Any) -> Any:
-        return x.astype(kept.dtype) if hasattr(kept, "dtype") and x.dtype != kept.dtype else x
+        dtype, kind = getattr(kept, "dtype", None), getattr(x, "dtype", type(x))
+        if dtype is None or kind == dtype or not jnp.issubdtype(dtype, jnp.inexact):
+            return x
+        return jnp.asarray(x).astype(dtype) if jnp.issubdtype(kind, jnp.number) else x
 
     return map_leaves(leaf, tree, like)
 

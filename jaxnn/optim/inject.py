@@ -14,7 +14,7 @@ import numpy as np
 from jaxnn.checks import require_number
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.base import Optimizer, dtypes_of
-from jaxnn.optim.inner import require_inner, update_inner
+from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import increment, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
@@ -132,7 +132,8 @@ def inject_hyperparams(
             states = {name: schedule.init() for name, schedule in schedules.items()}
             values = numbers | {name: _first(name, schedule, states[name]) for name, schedule in schedules.items()}
             hyperparams = {name: _as_array(value, dtype) for name, value in values.items()}
-            return InjectStatefulHyperparamsState(zero_count(), hyperparams, states, build(hyperparams).init(params))
+            inner = init_inner(build(hyperparams), params)
+            return InjectStatefulHyperparamsState(zero_count(), hyperparams, states, inner)
 
         def update(
             grads: PyTree, state: InjectStatefulHyperparamsState, params: Params | None = None, **extra: Any
@@ -144,7 +145,7 @@ def inject_hyperparams(
                 {name: _as_array(value, dtype) for name, value in values.items()}, dict(state.hyperparams)
             )
             updates, inner_state = update_inner(build(hyperparams), grads, state.inner_state, params, extra)
-            new = {name: dtypes_of(s.update(states[name], **extra), states[name]) for name, s in schedules.items()}
+            new = {name: s.update(states[name], **extra) for name, s in schedules.items()}
             return updates, InjectStatefulHyperparamsState(increment(state.count), hyperparams, new, inner_state)
 
         return Optimizer(init, update)

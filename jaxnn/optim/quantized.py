@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_floating, require_key
 from jaxnn.optim.base import Optimizer, call_update
 from jaxnn.optim.chain import require_transformation
+from jaxnn.optim.inner import init_inner, seen_by
 from jaxnn.types import Array, Key, Params, PyTree
 
 LEVELS = 127
@@ -109,7 +110,7 @@ def quantized_state(
         return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(state.scales)))
 
     def init(params: Params) -> QuantizedState:
-        inner = opt.init(params)
+        inner = init_inner(opt, params)
         known = set().union(*(names(path) for path, _ in jax.tree_util.tree_leaves_with_path(inner)))
         if known.isdisjoint(fields):
             raise ValueError(
@@ -121,7 +122,7 @@ def quantized_state(
     def update(
         grads: PyTree, state: QuantizedState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, QuantizedState]:
-        updates, inner = call_update(opt, grads, expand(state), params, extra)
+        updates, inner = call_update(opt, seen_by(opt, grads), expand(state), seen_by(opt, params), extra)
         return updates, compress(inner, state.key)
 
     return Optimizer(init, update)

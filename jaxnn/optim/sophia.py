@@ -11,6 +11,7 @@ from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_decay, require_extra, require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
+from jaxnn.optim.inner import init_inner, require_dtypes, seen_by
 from jaxnn.optim.scalars import increment, like, zero_count
 from jaxnn.types import Array, DType, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -137,7 +138,7 @@ def scale_by_sophia(
 
     def init(params: Params) -> SophiaState:
         require_real("sophia", params)
-        return SophiaState(zero_count(), moment(params, mu_dtype), moment(params), estimator.init(params))
+        return SophiaState(zero_count(), moment(params, mu_dtype), moment(params), init_inner(estimator, params))
 
     def update(
         grads: PyTree, state: SophiaState, params: Params | None = None, **extra: Any
@@ -157,8 +158,9 @@ def scale_by_sophia(
             return h, like(b2, h) * nu + (1 - like(b2, h)) * h
 
         def estimate(nu: PyTree, kept: Any) -> tuple[PyTree, Any]:
-            diagonal, new = call_update(estimator, grads, kept, params, extra)
-            return per_leaf(mean, diagonal, (nu,), None)[1], dtypes_of(new, kept)
+            seen = seen_by(estimator, params)
+            diagonal, new = call_update(estimator, seen_by(estimator, grads), kept, seen, extra)
+            return per_leaf(mean, diagonal, (nu,), None)[1], require_dtypes("sophia", new, kept)
 
         directions, mu, _ = per_leaf(rule, grads, (state.mu, state.nu), params)
         if verbose and every and clip_threshold is not None:
