@@ -119,7 +119,7 @@ def inject_hyperparams(
                 has_state = hasattr(value, "init") and hasattr(value, "update")
                 schedules[name] = value if has_state else WrappedSchedule(value)
             elif isinstance(value, int | float | jax.Array | np.ndarray | np.generic):
-                if jnp.issubdtype(jnp.result_type(value), jax.dtypes.prng_key):
+                if _is_key(value):
                     continue
                 numbers[name] = float(value) if isinstance(value, int) and isinstance(default, float) else value
 
@@ -266,6 +266,12 @@ def _injected(state: Any) -> list[Any]:
 def _is_size(value: Any, default: Any) -> bool:
     """Whether an argument is a flag or a count, which is structure and not arithmetic."""
     return isinstance(value, bool | np.bool_) or (isinstance(value, int) and isinstance(default, int))
+
+
+def _is_key(value: Any) -> bool:
+    """Whether an argument is a random key, typed or raw."""
+    kind = jnp.result_type(value)
+    return jnp.issubdtype(kind, jax.dtypes.prng_key) or (kind == jnp.uint32 and jnp.ndim(value) == 1)
 
 
 def _float_dtype(asked: DType | None, params: PyTree) -> DType:
