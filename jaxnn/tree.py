@@ -124,13 +124,14 @@ def called(given: Any, params: PyTree) -> PyTree:
 
 
 def all_finite(leaves: Iterable[Any]) -> Array:
-    """Whether every entry of every leaf is finite.
+    """Whether every entry of every leaf is finite; integers are, and leaves of dtype float0.
 
     Example:
         >>> all_finite([jnp.array([1.0, jnp.inf])])
         Array(False, dtype=bool)
     """
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in leaves] or [True]))
+    numbers = [x for x in leaves if getattr(x, "dtype", None) != jax.dtypes.float0]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in numbers] or [True]))
 
 
 def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], PyTree]]:

@@ -107,7 +107,7 @@ def accumulate(
         emits = ~skip & (n >= at_count(every_k, state.gradient_step))
         updates, inner_state = update_if(
             emits,
-            lambda: jax.tree.map(jnp.zeros_like, grads),
+            lambda grads: jax.tree.map(jnp.zeros_like, grads),
             opt,
             map_leaves(lambda g, acc: acc, grads, gathered),
             state.inner_opt_state,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen
+from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen_floats
 from jaxnn.types import Params, PyTree
 
 
@@ -38,7 +38,7 @@ def chain(*links: Any) -> Optimizer:
         require_transformation("chain", f"link {i}", link)
 
     def init(params: Params) -> tuple[Any, ...]:
-        wide = widen(params)
+        wide = widen_floats(params)
         return tuple(link.init(wide) for link in links)
 
     def update(
@@ -49,7 +49,7 @@ def chain(*links: Any) -> Optimizer:
                 f"chain: the state must hold one state for each of {len(links)} links, got {len(state)}. "
                 "Pass the state that this chain's own init made."
             )
-        updates, wide, new_states = widen(grads), widen(params), []
+        updates, wide, new_states = widen_floats(grads), widen_floats(params), []
         for link, kept in zip(links, state, strict=True):
             updates, new = call_update(link, updates, kept, wide, extra)
             new_states.append(new)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen
+from jaxnn.optim.base import Optimizer, call_update, dtypes_of, is_float0, widen_floats
 from jaxnn.optim.chain import require_transformation
 from jaxnn.types import Params, PyTree, Scalar
 
@@ -25,7 +25,7 @@ def seen_by(inner: Any, tree: PyTree) -> PyTree:
         >>> seen_by(optim.sgd(0.1), jnp.ones(1, jnp.bfloat16)).dtype
         dtype(bfloat16)
     """
-    return tree if isinstance(inner, Optimizer) else widen(tree)
+    return tree if isinstance(inner, Optimizer) else widen_floats(tree)
 
 
 def init_inner(inner: Any, params: Params) -> Any:
@@ -84,26 +84,31 @@ def require_dtypes(where: str, new: PyTree, kept: PyTree) -> PyTree:
 
 def update_if(
     condition: Scalar,
-    otherwise: Callable[[], PyTree],
+    otherwise: Callable[[PyTree], PyTree],
     inner: Any,
     grads: PyTree,
     state: Any,
     params: Params | None,
     extra: dict[str, Any],
 ) -> tuple[PyTree, Any]:
-    """`update_inner` where the condition holds, computed only there; else updates `otherwise()` and the state as it is.
+    """`update_inner` where the condition holds, computed only there; else other updates, and the state as it is.
 
     Args:
         condition: bool of shape (), may be traced. Under `vmap` both branches are computed.
-        otherwise: makes the other updates; they are brought into the dtypes of the parameters too.
+        otherwise: makes the other updates of the gradients (of which those of dtype float0 are None here, since
+            `lax.cond` has none); they are brought into the dtypes of the parameters too.
+
+    Raises:
+        TypeError: an array in the new state has another dtype than it had.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxnn import optim
         >>> grads = jnp.ones(1)
-        >>> update_if(False, lambda: 0 * grads, optim.scale(2.0), grads, (), None, {})
+        >>> update_if(False, lambda grads: 0 * grads, optim.scale(2.0), grads, (), None, {})
         (Array([0.], dtype=float32), ())
     """
+    grads = jax.tree.map(lambda g: None if is_float0(g) else g, grads)
     like = grads if params is None else params
 
     def updated() -> tuple[PyTree, Any]:
@@ -113,7 +118,7 @@ def update_if(
     return jax.lax.cond(
         condition,
         updated,
-        lambda: (dtypes_of(otherwise(), like), state),
+        lambda: (dtypes_of(otherwise(grads), like), state),
     )
 
 

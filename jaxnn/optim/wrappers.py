@@ -91,7 +91,7 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
         total = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
         updates, new = update_if(
             finite | (in_a_row > max_consecutive_errors),
-            lambda: jax.tree.map(jnp.zeros_like, grads),
+            lambda grads: jax.tree.map(jnp.zeros_like, grads),
             inner,
             grads,
             state.inner_state,
@@ -132,7 +132,7 @@ def conditionally_transform(
         grads: PyTree, state: ConditionallyTransformState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ConditionallyTransformState]:
         condition = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
-        updates, new = update_if(condition, lambda: grads, inner, grads, state.inner_state, params, extra)
+        updates, new = update_if(condition, lambda grads: grads, inner, grads, state.inner_state, params, extra)
         return updates, ConditionallyTransformState(new, increment(state.step))
 
     return Optimizer(init, update)
@@ -164,8 +164,15 @@ def conditionally_mask(
         grads: PyTree, state: ConditionallyMaskState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ConditionallyMaskState]:
         condition = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
-        zeros = jax.tree.map(jnp.zeros_like, grads)
-        updates, new = update_if(condition, lambda: zeros, inner, grads, state.inner_state, params, extra)
+        updates, new = update_if(
+            condition,
+            lambda grads: jax.tree.map(jnp.zeros_like, grads),
+            inner,
+            grads,
+            state.inner_state,
+            params,
+            extra,
+        )
         return updates, ConditionallyMaskState(increment(state.step), new)
 
     return Optimizer(init, update)

@@ -19,7 +19,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("noise", "noisy_sgd: schedule", "like(count, g)", "(like(count, g) + 1)"),
     ("noise", "add_noise", "jnp.sqrt(like(eta, g)", "(like(eta, g)"),
     ("noise", "noisy_sgd", "return g + deviation", "return deviation"),
-    ("noise", "noisy_sgd", "AddNoiseState(count, next_key)", "AddNoiseState(count, state.rng_key)"),
+    ("noise", "noisy_sgd", "jax.random.key_data(next_key)", "state.rng_key"),
     ("noise", "noisy_sgd", "next_key, sample_key =", "sample_key, next_key ="),
 ]
 
