@@ -91,7 +91,7 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
         total = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
         updates, new = update_if(
             finite | (in_a_row > max_consecutive_errors),
-            lambda grads: jax.tree.map(jnp.zeros_like, grads),
+            _zeros,
             inner,
             grads,
             state.inner_state,
@@ -164,15 +164,7 @@ def conditionally_mask(
         grads: PyTree, state: ConditionallyMaskState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ConditionallyMaskState]:
         condition = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
-        updates, new = update_if(
-            condition,
-            lambda grads: jax.tree.map(jnp.zeros_like, grads),
-            inner,
-            grads,
-            state.inner_state,
-            params,
-            extra,
-        )
+        updates, new = update_if(condition, _zeros, inner, grads, state.inner_state, params, extra)
         return updates, ConditionallyMaskState(increment(state.step), new)
 
     return Optimizer(init, update)
@@ -245,3 +237,8 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
         return both, LookaheadState(fast_state, jnp.where(sync, 0, steps))
 
     return Optimizer(init, update)
+
+
+def _zeros(grads: PyTree) -> PyTree:
+    """Updates that leave the parameters as they are."""
+    return jax.tree.map(jnp.zeros_like, grads)
