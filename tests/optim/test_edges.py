@@ -14,6 +14,12 @@ from jaxnn.compare.cases import all_cases
 from tests.helpers import assert_close
 
 CASES = all_cases()
+
+
+def _role(x: Any) -> str:
+    return "hidden" if x.ndim > 1 else "vector"
+
+
 OTHERS = {
     "shampoo": lambda lib: lib.shampoo(0.1),
     "soap": lambda lib: lib.soap(0.1, precondition_1d=True),
@@ -21,9 +27,8 @@ OTHERS = {
     "master_weights": lambda lib: lib.master_weights(lib.adam(0.1)),
     "stochastic_rounding": lambda lib: lib.stochastic_rounding(lib.adam(0.1), 0),
     "quantized_state": lambda lib: lib.quantized_state(lib.adam(0.1), key=0, min_size=1, block_size=2),
-    "muon_with_roles": lambda lib: lib.muon_with_roles(0.1, lambda p: {"w": AXES.get(p["w"].ndim, "hidden")}),
+    "muon_with_roles": lambda lib: lib.muon_with_roles(0.1, lambda p: jax.tree.map(_role, p)),
 }
-AXES = {0: "vector", 1: "vector"}
 OF_OTHER_TREES = {"partition", "masked", "freeze", "selective_transform", "muon_with_roles"}
 RULES = {name: case.ours for name, case in CASES.items() if ":" not in name and name not in OF_OTHER_TREES} | OTHERS
 SHAPES = [(0,), (0, 3), (3, 0), (0, 2, 3), (), (1,), (1, 1), (2, 3, 2), (2, 1, 3, 2)]
