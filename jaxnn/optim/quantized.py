@@ -124,7 +124,7 @@ def quantized_state(
         grads: PyTree, state: QuantizedState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, QuantizedState]:
         updates, inner = call_update(opt, seen_by(opt, grads), expand(state), seen_by(opt, params), extra)
-        return updates, compress(inner, None if first is None else typed_key(state.key, first))
+        return updates, compress(inner, None if first is None or state.key is None else typed_key(state.key, first))
 
     return Optimizer(init, update)
 

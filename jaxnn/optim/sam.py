@@ -121,7 +121,7 @@ def sam(
         # A copy, so that parameters and state may both be donated.
         cache = None if opaque_mode else jax.tree.map(jnp.copy, params)
         wide = widen(params)
-        return SAMState(zero_count(), zero_count(), *(o.init(wide) for o in (optimizer, adv_optimizer)), cache)
+        return SAMState(zero_count(), zero_count(), optimizer.init(wide), adv_optimizer.init(wide), cache)
 
     def uphill(grads: PyTree, state: Any, params: Params, extra: dict[str, Any]) -> tuple[PyTree, Any]:
         updates, new = call_update(adv_optimizer, widen(grads), state, widen(params), extra)
