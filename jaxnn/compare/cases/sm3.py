@@ -1,4 +1,4 @@
-"""SM3, against optax, which takes no scalars: the pytree holds matrices. Its lists of sums are compared in the tests."""
+"""SM3, against optax, which takes no scalars: the pytree holds matrices. Its sums are compared in the tests."""
 
 import optax
 
