@@ -101,14 +101,37 @@ def is_weight(a: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(lambda path, _: not path or _part(path[-1]) not in BIAS_NAMES, a)
 
 
+def called(given: Any, params: PyTree) -> PyTree:
+    """A tree of masks, labels or the like for parameters, where it may be given as a function of them.
+
+    Parameters of a callable type, such as an `equinox.Module`, have callable trees of masks: `jax.tree.map` makes
+    them. So a callable is called unless it is of the type of the parameters, or a pytree of bools.
+
+    Args:
+        given: the tree, or a function of the parameters that makes one.
+        params: what the function is called with.
+
+    Example:
+        >>> called(lambda params: {"w": len(params) == 1}, {"w": 1.0}), called({"w": False}, {"w": 1.0})
+        ({'w': True}, {'w': False})
+    """
+    if not callable(given) or type(given) is type(params):
+        return given
+    # A module's activation function may be left among its masks; a function itself is the one leaf of its tree.
+    leaves = [x for x in jax.tree.leaves(given) if not callable(x)]
+    is_mask = bool(leaves) and all(getattr(x, "dtype", type(x)) in (bool,) for x in leaves)
+    return given if is_mask else given(params)
+
+
 def all_finite(leaves: Iterable[Any]) -> Array:
-    """Whether every entry of every leaf is finite.
+    """Whether every entry of every leaf is finite; integers are, and leaves of dtype float0.
 
     Example:
         >>> all_finite([jnp.array([1.0, jnp.inf])])
         Array(False, dtype=bool)
     """
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in leaves] or [True]))
+    numbers = [x for x in leaves if getattr(x, "dtype", None) != jax.dtypes.float0]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in numbers] or [True]))
 
 
 def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], PyTree]]:

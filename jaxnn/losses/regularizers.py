@@ -231,7 +231,7 @@ def _mask_leaves(where: str, mask: Mask, params: PyTree) -> list[bool]:
     structure: Any = jax.tree.structure(params)
     if mask is None:
         return [True] * structure.num_leaves
-    chosen = mask(params) if callable(mask) else mask
+    chosen = tree.called(mask, params)
     leaves, got = jax.tree.flatten(chosen)
     if got != structure:
         raise ValueError(f"{where}: the mask must have the structure of the parameters, {structure}, got {got}.")

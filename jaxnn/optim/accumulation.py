@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf, widen
-from jaxnn.optim.inner import require_inner, update_if
+from jaxnn.optim.inner import init_inner, require_inner, update_if
 from jaxnn.optim.scalars import abs_sq, at_count, increment, like, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
@@ -83,7 +83,7 @@ def accumulate(
         return MultiStepsState(
             zero_count(),
             zero_count(),
-            opt.init(params),
+            init_inner(opt, params),
             moment(params, accumulator_dtype),
             should_skip(nothing, zero_count(), params)[1],
         )
@@ -107,7 +107,7 @@ def accumulate(
         emits = ~skip & (n >= at_count(every_k, state.gradient_step))
         updates, inner_state = update_if(
             emits,
-            lambda: jax.tree.map(jnp.zeros_like, grads),
+            lambda grads: jax.tree.map(jnp.zeros_like, grads),
             opt,
             map_leaves(lambda g, acc: acc, grads, gathered),
             state.inner_opt_state,

@@ -11,7 +11,7 @@ from jaxnn.checks import require_between
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.arguments import require_decay, require_params
 from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, moment, per_leaf, widen
-from jaxnn.optim.inner import require_inner, update_inner
+from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import increment, like, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
@@ -117,7 +117,7 @@ def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0
 
     def init(params: Params) -> AverageState:
         # A copy, so that the parameters and this state may both be donated.
-        return AverageState(zero_count(), jax.tree.map(jnp.copy, widen(params)), inner.init(params))
+        return AverageState(zero_count(), jax.tree.map(jnp.copy, widen(params)), init_inner(inner, params))
 
     def update(
         grads: PyTree, state: AverageState, params: Params | None = None, **extra: Any

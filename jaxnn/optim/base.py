@@ -36,8 +36,11 @@ class Optimizer(NamedTuple):
 def apply_updates(params: Params, updates: PyTree) -> Params:
     """params + updates, added in the accumulation dtype and stored in each parameter's own; None passes through.
 
+    An update of dtype float0, as `jax.grad(..., allow_int=True)` gives for integer parameters, is none.
+
     Raises:
         ValueError: updates of another structure, or of other shapes than the parameters.
+        TypeError: a fraction for an integer parameter, which would be truncated.
 
     Example:
         >>> apply_updates({"w": jnp.ones(2)}, {"w": jnp.full(2, -0.5)})
@@ -45,10 +48,14 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
     """
 
     def leaf(p: Array | None, u: Array | None) -> Array | None:
-        if p is None or u is None:
+        if p is None or u is None or is_float0(u):
             return p
         if jnp.shape(u) != jnp.shape(p):
             raise ValueError(f"apply_updates: an update has shape {jnp.shape(u)} but its parameter {jnp.shape(p)}.")
+        if not jnp.issubdtype(jnp.result_type(p), jnp.inexact):
+            if jnp.issubdtype(jnp.result_type(u), jnp.inexact):
+                raise TypeError(_not_floating("apply_updates: an update", jnp.result_type(u), jnp.result_type(p)))
+            return (jnp.asarray(p) + jnp.asarray(u)).astype(jnp.result_type(p))
         dtype = accumulation_dtype(jnp.result_type(p), jnp.result_type(u))
         return (jnp.asarray(p).astype(dtype) + jnp.asarray(u).astype(dtype)).astype(jnp.result_type(p))
 
@@ -117,6 +124,7 @@ def per_leaf(
 
     Raises:
         ValueError: the trees differ in structure, or a gradient in shape.
+        TypeError: the update would be stored in an integer dtype, which truncates it; a gradient of dtype float0.
 
     Example:
         >>> per_leaf(lambda g, t: (-g, t + g), {"w": jnp.ones(1)}, ({"w": jnp.zeros(1)},), None)
@@ -131,6 +139,9 @@ def per_leaf(
         if g is None:
             results.append((None, *kept))
             continue
+        stored = jnp.result_type(g if target is None else target)
+        if is_float0(g) or not jnp.issubdtype(stored, jnp.inexact):
+            raise TypeError(_not_floating("optimizer: a gradient", getattr(g, "dtype", stored), stored))
         g = jnp.asarray(g)
         if target is not None and jnp.shape(target) != g.shape:
             place = jax.tree_util.keystr(
@@ -142,7 +153,7 @@ def per_leaf(
             )
         precision = accumulation_dtype(g.dtype, *(k.dtype for k in kept if k is not None))
         update, *new = rule(_widen(g, precision), *(None if k is None else _widen(k, precision) for k in kept))
-        update = update.astype(g.dtype if target is None else jnp.result_type(target))
+        update = update.astype(stored)
         results.append((update, *(None if k is None else n.astype(k.dtype) for n, k in zip(new, kept, strict=True))))
     rows = list(zip(*results, strict=True)) or [()] * (1 + len(states))
     updates, *rest = (jax.tree.unflatten(structure, row) for row in rows)
@@ -151,6 +162,24 @@ def per_leaf(
 
 def _is_none(x: Any) -> bool:
     return x is None
+
+
+def is_float0(x: Any) -> bool:
+    """Whether this is the gradient of an integer parameter, which holds nothing.
+
+    Example:
+        >>> is_float0(jax.grad(lambda n: 1.0 * n, allow_int=True)(1)), is_float0(1.0)
+        (True, False)
+    """
+    return getattr(x, "dtype", None) == jax.dtypes.float0
+
+
+def _not_floating(what: str, got: DType, stored: DType) -> str:
+    """What to say of an update that cannot be stored without truncating it."""
+    return (
+        f"{what} must have a floating dtype, and its parameter too, got {got} for {stored}: the update of an integer "
+        "would be truncated. Convert it, keep integers out of the parameters, or leave them out with optim.masked."
+    )
 
 
 def _leaves_like(structure: Any, tree: PyTree, name: str) -> list[Any]:
@@ -193,13 +222,30 @@ def complex_dtype(dtype: DType) -> DType:
 
 
 def widen(tree: PyTree) -> PyTree:
-    """Every leaf in its accumulation dtype; None leaves, and a tree that is None, stay.
+    """Every number in its accumulation dtype; None leaves, those of dtype float0, and a tree that is None, stay.
 
     Example:
         >>> widen({"w": jnp.ones(1, jnp.bfloat16)})
         {'w': Array([1.], dtype=float32)}
     """
-    return jax.tree.map(lambda x: jnp.asarray(x).astype(accumulation_dtype(jnp.result_type(x))), tree)
+    return jax.tree.map(
+        lambda x: x if is_float0(x) else jnp.asarray(x).astype(accumulation_dtype(jnp.result_type(x))), tree
+    )
+
+
+def widen_floats(tree: PyTree) -> PyTree:
+    """`widen`, but integers stay what they are: for trees that are passed on, in part untouched.
+
+    Example:
+        >>> widen_floats({"w": jnp.ones(1, jnp.bfloat16), "n": jnp.ones(1, jnp.int32)})["n"].dtype
+        dtype('int32')
+    """
+    return jax.tree.map(lambda x: widen(x) if jnp.issubdtype(_kind(x), jnp.inexact) else x, tree)
+
+
+def _kind(x: Any) -> DType:
+    """The dtype of a leaf, or of what a Python number becomes."""
+    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
 
 
 def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -> PyTree:
@@ -221,15 +267,22 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
 
 
 def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
-    """The tree with every leaf in the dtype of the leaf of `like` in its place; what is no array stays.
+    """The tree with every number in the floating dtype of the leaf of `like` in its place.
+
+    Where `like` has another dtype the leaf stays as it is: a fraction never becomes an integer. So do leaves that are
+    no numbers, such as those of dtype float0. Use it for updates and for states of this library's own making, not for
+    the state of a transformation that is passed in: only its author knows what its dtypes mean.
 
     Example:
-        >>> dtypes_of({"w": jnp.ones(1)}, {"w": jnp.zeros(1, jnp.bfloat16)})
-        {'w': Array([1], dtype=bfloat16)}
+        >>> dtypes_of({"w": jnp.ones(1), "n": 0.5}, {"w": jnp.zeros(1, jnp.bfloat16), "n": 1})
+        {'n': 0.5, 'w': Array([1], dtype=bfloat16)}
     """
 
     def leaf(x: Any, kept: Any) -> Any:
-        return x.astype(kept.dtype) if hasattr(kept, "dtype") and x.dtype != kept.dtype else x
+        dtype, kind = getattr(kept, "dtype", None), getattr(x, "dtype", type(x))
+        if dtype is None or kind == dtype or not jnp.issubdtype(dtype, jnp.inexact):
+            return x
+        return jnp.asarray(x).astype(dtype) if jnp.issubdtype(kind, jnp.number) else x
 
     return map_leaves(leaf, tree, like)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen
+from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen_floats
 from jaxnn.types import Params, PyTree
 
 
 def chain(*links: Any) -> Optimizer:
     """Apply transformations in turn, each to what the one before made of the gradients.
 
-    The links work in the accumulation dtype, and the result is rounded once to the dtype of the parameters. Each keeps
-    the state dtypes that its `init` chose, an optax transformation too. Extra arguments go to every link that takes
-    any.
+    The links work in the accumulation dtype, `init` too, and the result is rounded once to the dtype of the parameters.
+    States pass through as the links return them. Extra arguments go to every link that takes any.
 
     Args:
         links: Optimizers, or optax's transformations.
@@ -39,7 +38,8 @@ def chain(*links: Any) -> Optimizer:
         require_transformation("chain", f"link {i}", link)
 
     def init(params: Params) -> tuple[Any, ...]:
-        return tuple(link.init(params) for link in links)
+        wide = widen_floats(params)
+        return tuple(link.init(wide) for link in links)
 
     def update(
         grads: PyTree, state: tuple[Any, ...], params: Params | None = None, **extra: Any
@@ -49,10 +49,10 @@ def chain(*links: Any) -> Optimizer:
                 f"chain: the state must hold one state for each of {len(links)} links, got {len(state)}. "
                 "Pass the state that this chain's own init made."
             )
-        updates, wide, new_states = widen(grads), widen(params), []
+        updates, wide, new_states = widen_floats(grads), widen_floats(params), []
         for link, kept in zip(links, state, strict=True):
             updates, new = call_update(link, updates, kept, wide, extra)
-            new_states.append(dtypes_of(new, kept))
+            new_states.append(new)
         return dtypes_of(updates, grads if params is None else params), tuple(new_states)
 
     return Optimizer(init, update)

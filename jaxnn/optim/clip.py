@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, per_leaf
-from jaxnn.optim.norms import sum_of_squares
+from jaxnn.optim.norms import bounded, sum_of_squares
 from jaxnn.optim.scalars import abs_sq, like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -102,8 +102,10 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
 def clip_by_block_rms(threshold: Scalar) -> Optimizer:
     """Each array scaled down so that its root mean square is at most the threshold: u / max(1, rms(u) / threshold).
 
+    With a threshold of 0 all is 0 (in optax a zero gradient gives NaN).
+
     Args:
-        threshold: > 0; may be traced.
+        threshold: >= 0; may be traced.
 
     Returns:
         Optimizer without state.
@@ -120,7 +122,7 @@ def clip_by_block_rms(threshold: Scalar) -> Optimizer:
     def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         def rule(g: Array) -> tuple[Array]:
             rms = safe_sqrt(jnp.sum(abs_sq(g)) / max(g.size, 1))
-            return (g / jnp.maximum(like(1, g), rms / like(threshold, g)),)
+            return (bounded(g, rms, threshold),)
 
         return per_leaf(rule, grads, (), params)[0], state
 

@@ -41,7 +41,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
     taken one by one, since L^2 becomes 0 in float32 for gradients below 1e-23, where optax divides by it.
 
     Args:
-        alpha: how carefully to bet at the start, > 0; may be traced.
+        alpha: how carefully to bet at the start, >= 0; may be traced.
         eps: the first L; may be traced.
 
     Returns:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, widen
 from jaxnn.optim.scalars import at_count, is_zero, like
+from jaxnn.tree import called
 from jaxnn.types import Array, Params, PyTree, ScalarOrSchedule
 
 Mask: TypeAlias = PyTree | Callable[[Params], PyTree] | None
@@ -91,6 +92,8 @@ def add_decay(
 def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = None) -> PyTree:
     """A tree of bools like the updates: the mask, called if it is a function, its prefixes spread over their subtrees.
 
+    A callable tree of bools, such as an `equinox.Module`, is no function; see `jaxnn.tree.called`.
+
     Raises:
         ValueError: the mask is no prefix of the updates' tree; both trees are printed.
         TypeError: a leaf of the mask is not a Python or NumPy bool.
@@ -101,7 +104,7 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
     """
     if mask is None:
         return jax.tree.map(lambda _: True, updates)
-    found = jax.tree.map(known_bool, mask(updates if params is None else params) if callable(mask) else mask)
+    found = jax.tree.map(known_bool, called(mask, updates if params is None else params))
     for leaf in jax.tree.leaves(found):
         if not isinstance(leaf, bool | np.bool_):
             raise TypeError(

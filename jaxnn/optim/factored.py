@@ -12,6 +12,7 @@ from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, dtypes_of, moment, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay
+from jaxnn.optim.norms import bounded
 from jaxnn.optim.scalars import abs_sq, at_count, increment, is_zero, like, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
@@ -163,7 +164,8 @@ def adafactor(
         min_dim_size_to_factor, decay_rate, factored: see `scale_by_factored_rms`.
         decay_offset: its step_offset. With 1 or more on a fresh state optax gives NaN.
         multiply_by_parameter_scale: whether steps are relative to rms(params); then `update` needs params.
-        clipping_threshold: largest rms of u, > 0; may be traced. None clips nothing.
+        clipping_threshold: largest rms of u, >= 0, and with 0 nothing but the decay moves; may be traced. None clips
+            nothing.
         momentum: decay of the mean of updates, in [0, 1); may be traced. None keeps none, and so does a Python 0.
         dtype_momentum: of that mean; None means float32 for half-precision parameters, else the parameter's.
         weight_decay_rate: number or schedule; may be traced. None and a Python 0 leave the term out.
@@ -206,7 +208,7 @@ def adafactor(
 
         def rule(u: Array, ema: Array | None, p: Array | None) -> tuple[Array, Array | None, Array | None]:
             if clipping_threshold is not None:
-                u = u / jnp.maximum(1.0, _rms(u) / like(clipping_threshold, u))
+                u = bounded(u, _rms(u), clipping_threshold)
             u = like(rate, u) * u
             if p is not None:
                 u = jnp.maximum(_rms(p), 1e-3) * u

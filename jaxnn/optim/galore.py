@@ -17,6 +17,7 @@ from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.kronecker import unless_none
 from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.tree import called
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
@@ -104,7 +105,7 @@ def scale_by_galore(
             return jax.tree.map(lambda x: GaLoreDimensionNumbers() if jnp.ndim(x) == 2 else None, tree)
         if isinstance(given, GaLoreDimensionNumbers):
             return jax.tree.map(lambda x: given if jnp.ndim(x) >= 2 else None, tree)
-        return given(tree) if callable(given) else given
+        return called(given, tree)
 
     def on_left(m: int, n: int) -> bool:
         return m <= n if shorter_side else m >= n

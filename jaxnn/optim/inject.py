@@ -14,7 +14,7 @@ import numpy as np
 from jaxnn.checks import require_number
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.base import Optimizer, dtypes_of
-from jaxnn.optim.inner import require_inner, update_inner
+from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import increment, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
@@ -119,7 +119,7 @@ def inject_hyperparams(
                 has_state = hasattr(value, "init") and hasattr(value, "update")
                 schedules[name] = value if has_state else WrappedSchedule(value)
             elif isinstance(value, int | float | jax.Array | np.ndarray | np.generic):
-                if jnp.issubdtype(jnp.result_type(value), jax.dtypes.prng_key):
+                if _is_key(value):
                     continue
                 numbers[name] = float(value) if isinstance(value, int) and isinstance(default, float) else value
 
@@ -132,7 +132,8 @@ def inject_hyperparams(
             states = {name: schedule.init() for name, schedule in schedules.items()}
             values = numbers | {name: _first(name, schedule, states[name]) for name, schedule in schedules.items()}
             hyperparams = {name: _as_array(value, dtype) for name, value in values.items()}
-            return InjectStatefulHyperparamsState(zero_count(), hyperparams, states, build(hyperparams).init(params))
+            inner = init_inner(build(hyperparams), params)
+            return InjectStatefulHyperparamsState(zero_count(), hyperparams, states, inner)
 
         def update(
             grads: PyTree, state: InjectStatefulHyperparamsState, params: Params | None = None, **extra: Any
@@ -144,7 +145,7 @@ def inject_hyperparams(
                 {name: _as_array(value, dtype) for name, value in values.items()}, dict(state.hyperparams)
             )
             updates, inner_state = update_inner(build(hyperparams), grads, state.inner_state, params, extra)
-            new = {name: dtypes_of(s.update(states[name], **extra), states[name]) for name, s in schedules.items()}
+            new = {name: s.update(states[name], **extra) for name, s in schedules.items()}
             return updates, InjectStatefulHyperparamsState(increment(state.count), hyperparams, new, inner_state)
 
         return Optimizer(init, update)
@@ -265,6 +266,12 @@ def _injected(state: Any) -> list[Any]:
 def _is_size(value: Any, default: Any) -> bool:
     """Whether an argument is a flag or a count, which is structure and not arithmetic."""
     return isinstance(value, bool | np.bool_) or (isinstance(value, int) and isinstance(default, int))
+
+
+def _is_key(value: Any) -> bool:
+    """Whether an argument is a random key, typed or raw."""
+    kind = jnp.result_type(value)
+    return jnp.issubdtype(kind, jax.dtypes.prng_key) or (kind == jnp.uint32 and jnp.ndim(value) == 1)
 
 
 def _float_dtype(asked: DType | None, params: PyTree) -> DType:

@@ -7,9 +7,37 @@ from typing import Any
 
 import jax
 
-from jaxnn.optim.base import call_update, dtypes_of
+from jaxnn.optim.base import Optimizer, call_update, dtypes_of, is_float0, widen_floats
 from jaxnn.optim.chain import require_transformation
 from jaxnn.types import Params, PyTree, Scalar
+
+
+def seen_by(inner: Any, tree: PyTree) -> PyTree:
+    """What a wrapped transformation is given in place of parameters or gradients.
+
+    Ours are given them as they are, and choose for themselves in which dtypes they work and what they keep. Others are
+    given their accumulation dtypes, in `init` and in `update`: optax's own transformations change the dtypes of their
+    states where parameters and gradients differ in dtype, and then can be no carry of `lax.scan`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxnn import optim
+        >>> seen_by(optim.sgd(0.1), jnp.ones(1, jnp.bfloat16)).dtype
+        dtype(bfloat16)
+    """
+    return tree if isinstance(inner, Optimizer) else widen_floats(tree)
+
+
+def init_inner(inner: Any, params: Params) -> Any:
+    """`inner.init`, on what `update_inner` will give it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxnn import optim
+        >>> init_inner(optim.adam(0.1), jnp.ones(1)).count
+        Array(0, dtype=int32)
+    """
+    return inner.init(seen_by(inner, params))
 
 
 def update_inner(
@@ -17,8 +45,7 @@ def update_inner(
 ) -> tuple[PyTree, Any]:
     """`inner.update`, its updates in the dtypes of the parameters (of the gradients if there are none).
 
-    The state keeps the dtypes it had, so that it may be a branch of `lax.cond` and a carry of `lax.scan`; optax's own
-    transformations change theirs where parameters and gradients differ in dtype.
+    The state is what the transformation made of it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -27,37 +54,71 @@ def update_inner(
         >>> update_inner(optim.scale(2.0), jnp.ones(1), (), params, {})
         (Array([2], dtype=bfloat16), ())
     """
-    updates, new = call_update(inner, grads, state, params, extra)
-    return dtypes_of(updates, grads if params is None else params), dtypes_of(new, state)
+    updates, new = call_update(inner, seen_by(inner, grads), state, seen_by(inner, params), extra)
+    return dtypes_of(updates, grads if params is None else params), new
+
+
+def require_dtypes(where: str, new: PyTree, kept: PyTree) -> PyTree:
+    """The new state of a wrapped transformation; TypeError if an array in it has changed its dtype.
+
+    For places where that would be an error inside JAX, or a silent promotion: one of two states is chosen.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> require_dtypes("sam", {"norm": jnp.array(0.5)}, {"norm": jnp.array(0)})
+        Traceback (most recent call last):
+        TypeError: sam: the wrapped transformation's state at ['norm'] was int32 and is float32 after its update...
+    """
+    before = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(kept)}
+    for path, x in jax.tree_util.tree_leaves_with_path(new):
+        place = jax.tree_util.keystr(path)
+        old = getattr(before.get(place), "dtype", None)
+        if old is not None and old != getattr(x, "dtype", old):
+            raise TypeError(
+                f"{where}: the wrapped transformation's state at {place or 'the top'} was {old} "
+                f"and is {x.dtype} after its update. A step that may be skipped needs one dtype for both: let its init "
+                f"make {x.dtype}."
+            )
+    return new
 
 
 def update_if(
     condition: Scalar,
-    otherwise: Callable[[], PyTree],
+    otherwise: Callable[[PyTree], PyTree],
     inner: Any,
     grads: PyTree,
     state: Any,
     params: Params | None,
     extra: dict[str, Any],
 ) -> tuple[PyTree, Any]:
-    """`update_inner` where the condition holds, computed only there; else updates `otherwise()` and the state as it is.
+    """`update_inner` where the condition holds, computed only there; else other updates, and the state as it is.
 
     Args:
         condition: bool of shape (), may be traced. Under `vmap` both branches are computed.
-        otherwise: makes the other updates; they are brought into the dtypes of the parameters too.
+        otherwise: makes the other updates of the gradients (of which those of dtype float0 are None here, since
+            `lax.cond` has none); they are brought into the dtypes of the parameters too.
+
+    Raises:
+        TypeError: an array in the new state has another dtype than it had.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxnn import optim
         >>> grads = jnp.ones(1)
-        >>> update_if(False, lambda: 0 * grads, optim.scale(2.0), grads, (), None, {})
+        >>> update_if(False, lambda grads: 0 * grads, optim.scale(2.0), grads, (), None, {})
         (Array([0.], dtype=float32), ())
     """
+    grads = jax.tree.map(lambda g: None if is_float0(g) else g, grads)
     like = grads if params is None else params
+
+    def updated() -> tuple[PyTree, Any]:
+        updates, new = update_inner(inner, grads, state, params, extra)
+        return updates, require_dtypes("optimizer", new, state)
+
     return jax.lax.cond(
         condition,
-        lambda: update_inner(inner, grads, state, params, extra),
-        lambda: (dtypes_of(otherwise(), like), state),
+        updated,
+        lambda: (dtypes_of(otherwise(grads), like), state),
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of
-from jaxnn.optim.inner import require_inner, update_inner
+from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import like
 from jaxnn.optim.scale import stateless
 from jaxnn.types import Array, Params, PyTree, Scalar
@@ -104,7 +104,7 @@ def split_real_and_imaginary(inner: Any) -> Optimizer:
         return called
 
     def init(params: Params) -> SplitRealAndImaginaryState:
-        return SplitRealAndImaginaryState(inner.init(_split(params)))
+        return SplitRealAndImaginaryState(init_inner(inner, _split(params)))
 
     def update(
         grads: PyTree, state: SplitRealAndImaginaryState, params: Params | None = None, **extra: Any

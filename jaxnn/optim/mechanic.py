@@ -86,7 +86,7 @@ def mechanize(
         s = jnp.broadcast_to(like(s_init, zeros), (n,))
         # A copy, so that parameters and state may both be donated.
         start = jax.tree.map(jnp.copy, params)
-        return MechanicState(zero_count(), base_optimizer.init(params), zeros, zeros, zeros, s, start)
+        return MechanicState(zero_count(), base_optimizer.init(widen(params)), zeros, zeros, zeros, s, start)
 
     def update(
         grads: PyTree, state: MechanicState, params: Params | None = None, **extra: Any
@@ -111,8 +111,7 @@ def mechanize(
             return x - like(jnp.sum(s), p) * (d - u.astype(p.dtype)) - p
 
         updates = dtypes_of(map_leaves(move, steps, delta, p, widen(x0)), params)
-        state_of_base = dtypes_of(new, state.base_optimizer_state)
-        return updates, MechanicState(increment(state.count), state_of_base, r, m, v, s, x0)
+        return updates, MechanicState(increment(state.count), new, r, m, v, s, x0)
 
     return Optimizer(init, update)
 

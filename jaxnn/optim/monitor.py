@@ -100,7 +100,7 @@ def monitor(measures: Mapping[str, Any]) -> Optimizer:
         for (name, link), kept in zip(links.items(), states, strict=True):
             found, new = call_update(link, widen(updates), kept, params, extra)
             measurements[name] = jax.tree.map(jnp.asarray, found)
-            new_states.append(dtypes_of(new, kept))
+            new_states.append(new)
         return MonitorState(measurements, tuple(new_states))
 
     def init(params: Params) -> MonitorState:
@@ -112,7 +112,8 @@ def monitor(measures: Mapping[str, Any]) -> Optimizer:
     def update(
         grads: PyTree, state: MonitorState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MonitorState]:
-        return grads, dtypes_of(measured(grads, state.measure_states, params, extra), state)
+        new = measured(grads, state.measure_states, params, extra)
+        return grads, new._replace(measurements=dtypes_of(new.measurements, state.measurements))
 
     return Optimizer(init, update)
 

@@ -243,7 +243,7 @@ def scaled_by_shape(direction: Optimizer, numbers: NumbersOrFn, consistent_rms: 
         def leaf(step: Array, n: MuonDimensionNumbers | None) -> Array:
             rows, columns = fans(step.shape, matrix_axes("muon", step.shape, n))
             if consistent_rms is None:
-                return like(max(1.0, columns / rows) ** 0.5, step) * step
+                return like(max(1.0, columns / max(rows, 1)) ** 0.5, step) * step
             return like(consistent_rms, step) * like(max(rows, columns) ** 0.5, step) * step
 
         return map_leaves(leaf, steps, numbers_tree(numbers, steps)), new

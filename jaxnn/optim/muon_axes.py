@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxnn.tree import called
 from jaxnn.types import Params, PyTree, Shape
 
 NumbersOrFn: TypeAlias = PyTree | Callable[[Params], PyTree] | None
@@ -77,7 +78,7 @@ def numbers_tree(numbers: NumbersOrFn, params: Params) -> PyTree:
         >>> numbers_tree(None, {"w": jnp.ones((2, 3))})
         {'w': None}
     """
-    found = numbers(params) if callable(numbers) else numbers
+    found = called(numbers, params)
     try:
         return jax.tree.map(lambda n, part: jax.tree.map(lambda _: n, part), found, params, is_leaf=is_numbers)
     except (ValueError, TypeError) as error:

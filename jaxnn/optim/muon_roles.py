@@ -16,6 +16,7 @@ from jaxnn.optim.muon import JORDAN, scale_by_muon, scaled_by_shape
 from jaxnn.optim.muon_axes import MuonDimensionNumbers, matrix_axes
 from jaxnn.optim.newton_schulz import Preconditioning
 from jaxnn.optim.partition import partition
+from jaxnn.tree import called
 from jaxnn.types import DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 Roles: TypeAlias = PyTree | Callable[[Params], PyTree]
@@ -139,7 +140,7 @@ def muon_with_roles(
 
 def _roles_tree(roles: Roles, params: Params) -> PyTree:
     """The role of each parameter, checked against its shape."""
-    found = roles(params) if callable(roles) else roles
+    found = called(roles, params)
     try:
         whole = jax.tree.map(lambda role, part: jax.tree.map(lambda _: role, part), found, params, is_leaf=_is_role)
     except (ValueError, TypeError) as error:

@@ -8,27 +8,27 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_key
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, widen
 from jaxnn.optim.descent import descent
+from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.scalars import increment, like, zero_count
 from jaxnn.types import Array, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class AddNoiseState(NamedTuple):
-    """`count`: int32 steps taken; `rng_key`: random key of the next step."""
+    """`count`: int32 steps taken; `rng_key`: raw data of the random key of the next step, uint32."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
-    rng_key: Key
+    rng_key: Array
 
 
 def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> Key:
-    """A typed random key from a key, an integer key or a seed; 0, with a warning, if none is given.
+    """A typed random key from a key, typed or raw, an integer key or a seed; 0, with a warning, if none is given.
 
     Raises:
         ValueError: both key and seed.
-        TypeError: neither a typed key nor an integer.
+        TypeError: neither a key nor an integer.
 
     Example:
         >>> as_key("add_noise", 0)
@@ -41,10 +41,7 @@ def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> 
     if given is None:
         warnings.warn(f"{where}: no key was given, so every run draws the noise of key=0. Pass one.", stacklevel=3)
         given = 0
-    if jnp.ndim(given) == 0 and jnp.issubdtype(jnp.result_type(given), jnp.integer):
-        return jax.random.key(given)
-    require_key(where, given)
-    return given
+    return given_key(where, given)
 
 
 def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed: int | None = None) -> Optimizer:
@@ -58,7 +55,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
     Args:
         eta: variance of the noise at the first step, >= 0; may be traced.
         gamma: how fast the variance dies away, >= 0; may be traced.
-        key: random key or integer. Without one the noise is that of key 0, with a warning.
+        key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning.
         seed: older name of an integer key.
 
     Returns:
@@ -66,7 +63,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
 
     Raises:
         ValueError: key and seed together; eta or gamma negative or not finite, if known while tracing.
-        TypeError: key is neither a typed key nor an integer.
+        TypeError: key is neither a random key nor an integer.
 
     Reference:
         Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015). Adding
@@ -83,20 +80,22 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
 
     def init(params: Params) -> AddNoiseState:
         moment(params)  # for its check that every parameter is floating
-        return AddNoiseState(zero_count(), first)
+        return AddNoiseState(zero_count(), raw_key(first))
 
     def update(
         grads: PyTree, state: AddNoiseState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AddNoiseState]:
         count = increment(state.count)
-        next_key, sample_key = jax.random.split(state.rng_key)
+        next_key, sample_key = jax.random.split(typed_key(state.rng_key, first))
 
         def leaf(g: Array, k: Key) -> Array:
             deviation = jnp.sqrt(like(eta, g) / like(count, g) ** like(gamma, g))
             return g + deviation * jax.random.normal(k, g.shape, g.dtype)
 
         noisy = map_leaves(leaf, widen(grads), keys_like(sample_key, grads))
-        return dtypes_of(noisy, grads if params is None else params), AddNoiseState(count, next_key)
+        return dtypes_of(noisy, grads if params is None else params), AddNoiseState(
+            count, jax.random.key_data(next_key)
+        )
 
     return Optimizer(init, update)
 
@@ -120,7 +119,7 @@ def noisy_sgd(
 
     Raises:
         ValueError: key and seed together; a hyperparameter out of range, if known while tracing.
-        TypeError: key is neither a typed key nor an integer.
+        TypeError: key is neither a random key nor an integer.
 
     Reference:
         Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015). Adding

@@ -91,6 +91,18 @@ def nonzero(divisor: Array) -> Array:
     return jnp.where(divisor == 0, jnp.ones_like(divisor), divisor)
 
 
+def bounded(u: Array, size: Array, bound: Scalar) -> Array:
+    """u / max(1, size / bound), for the size of u, a norm or a root mean square; 0 where the bound is 0.
+
+    Example:
+        >>> bounded(jnp.array([3.0, 4.0]), jnp.array(5.0), 1.0), bounded(jnp.zeros(2), jnp.array(0.0), 0.0)
+        (Array([0.6, 0.8], dtype=float32), Array([0., 0.], dtype=float32))
+    """
+    limit = jnp.asarray(like(bound, size))
+    quotient = jnp.maximum(like(1, size), size / nonzero(limit))
+    return jnp.where(limit == 0, jnp.zeros_like(u), u / quotient)
+
+
 def times(factor: Scalar, tree: PyTree) -> PyTree:
     """Every leaf times one real number, in the leaf's own dtype.
 

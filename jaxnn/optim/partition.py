@@ -9,8 +9,9 @@ import jax
 
 from jaxnn.optim.base import Optimizer, dtypes_of
 from jaxnn.optim.descent import known_bool, mask_tree
-from jaxnn.optim.inner import require_inner, update_inner
+from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scale import set_to_zero
+from jaxnn.tree import called
 from jaxnn.types import Params, PyTree
 
 
@@ -59,8 +60,8 @@ def masked(
 
     def init(params: Params) -> MaskedState:
         if _is_placeholder(params):
-            return MaskedState(inner.init(params))
-        return MaskedState(inner.init(_hide(mask_tree("masked", mask, params), params)))
+            return MaskedState(init_inner(inner, params))
+        return MaskedState(init_inner(inner, _hide(mask_tree("masked", mask, params), params)))
 
     def update(
         grads: PyTree, state: MaskedState, params: Params | None = None, **extra: Any
@@ -109,7 +110,7 @@ def partition(
         require_inner(f"partition: {label!r}", inner)
 
     def parts(tree: PyTree) -> dict[Hashable, Optimizer]:
-        labels = param_labels(tree) if callable(param_labels) else param_labels
+        labels = called(param_labels, tree)
         found = set(jax.tree.leaves(labels))
         if not found <= set(transforms):
             raise ValueError(
@@ -127,7 +128,9 @@ def partition(
 
     def init(params: Params) -> PartitionState:
         if _is_placeholder(params):
-            return PartitionState({label: MaskedState(inner.init(params)) for label, inner in transforms.items()})
+            return PartitionState(
+                {label: MaskedState(init_inner(inner, params)) for label, inner in transforms.items()}
+            )
         return PartitionState({label: part.init(params) for label, part in parts(params).items()})
 
     def update(
@@ -183,7 +186,7 @@ def selective_transform(optimizer: Any, *, freeze_mask: PyTree) -> Optimizer:
     """
 
     def labels(params: Params) -> PyTree:
-        mask = freeze_mask(params) if callable(freeze_mask) else freeze_mask
+        mask = called(freeze_mask, params)
         return jax.tree.map(lambda frozen: "freeze" if known_bool(frozen) else "train", mask)
 
     return partition({"train": optimizer, "freeze": set_to_zero()}, labels)

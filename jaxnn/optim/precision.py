@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_key
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.optim.arguments import require_params
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, map_leaves, moment, widen
 from jaxnn.optim.chain import require_transformation
+from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.rounding import rounded, rounded_at_random
 from jaxnn.types import Array, DType, Key, Params, PyTree
 
@@ -32,10 +32,10 @@ class MasterWeightsState(NamedTuple):
 
 
 class StochasticRoundingState(NamedTuple):
-    """`inner_state`: of the optimizer; `key`: random key of the next step."""
+    """`inner_state`: of the optimizer; `key`: raw data of the random key of the next step, uint32."""
 
     inner_state: Any
-    key: Key
+    key: Array
 
 
 class KahanState(NamedTuple):
@@ -115,14 +115,14 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
 
     Args:
         opt: the optimizer to wrap, as the outermost; ours or optax's.
-        key: typed random key of the first step.
+        key: random key of the first step, typed or raw, or an integer.
 
     Returns:
         Optimizer with state `StochasticRoundingState(inner_state, key)`. Updates of half-precision parameters are
         float32, and p + update is exactly a or b.
 
     Raises:
-        TypeError: `opt` has no init and update, or the key is no typed key.
+        TypeError: `opt` has no init and update, or the key is no random key.
         ValueError: no params.
 
     Reference:
@@ -138,17 +138,17 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
         Array(True, dtype=bool)
     """
     require_transformation("stochastic_rounding", "opt", opt)
-    require_key("stochastic_rounding", key)
+    first = given_key("stochastic_rounding", key)
 
     def init(params: Params) -> StochasticRoundingState:
-        return StochasticRoundingState(opt.init(widen(params)), key)
+        return StochasticRoundingState(opt.init(widen(params)), raw_key(first))
 
     def update(
         grads: PyTree, state: StochasticRoundingState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, StochasticRoundingState]:
         params = require_params("stochastic_rounding", params)
         steps, inner = call_update(opt, widen(grads), state.inner_state, widen(params), extra)
-        following, drawing = jax.random.split(state.key)
+        following, drawing = jax.random.split(typed_key(state.key, first))
         structure: Any = jax.tree.structure(steps)
         keys = [jax.random.fold_in(drawing, i) for i in range(structure.num_leaves)]
 
@@ -159,7 +159,7 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
             return rounded_at_random(key, wide + step, p.dtype) - wide
 
         updates = map_leaves(leaf, steps, params, jax.tree.unflatten(structure, keys))
-        return updates, StochasticRoundingState(inner, following)
+        return updates, StochasticRoundingState(inner, jax.random.key_data(following))
 
     return Optimizer(init, update)
 

@@ -17,6 +17,7 @@ from jaxnn.numerics import accumulation_dtype, safe_divide
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, real_dtype, widen
 from jaxnn.optim.descent import descent
+from jaxnn.optim.keys import raw_key, typed_key
 from jaxnn.optim.noise import as_key
 from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
 from jaxnn.optim.sgd import TraceState, trace
@@ -24,11 +25,11 @@ from jaxnn.types import Array, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class DifferentiallyPrivateAggregateState(NamedTuple):
-    """`count`: int32 steps taken; `rng_key`: random key of the next step; `trace`: the decayed sum of private
-    gradients (None without momentum)."""
+    """`count`: int32 steps taken; `rng_key`: raw data of the random key of the next step, uint32; `trace`: the decayed
+    sum of private gradients (None without momentum)."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
-    rng_key: Key
+    rng_key: Array
     trace: PyTree
 
 
@@ -117,7 +118,8 @@ def differentially_private_aggregate(
     Args:
         l2_norm_clip: C, the largest norm of one example's gradient, >= 0; may be traced.
         noise_multiplier: s, the noise's standard deviation as a multiple of C, >= 0; may be traced.
-        key: random key or integer. Without one the noise is that of key 0, with a warning: known noise hides nothing.
+        key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning: known noise
+            hides nothing.
         seed: older name of an integer key.
 
     Returns:
@@ -127,7 +129,7 @@ def differentially_private_aggregate(
     Raises:
         ValueError: a gradient that is not (N, ...), key and seed together, or a hyperparameter out of range, if known
             while tracing.
-        TypeError: key is neither a typed key nor an integer.
+        TypeError: key is neither a random key nor an integer.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
@@ -145,7 +147,7 @@ def differentially_private_aggregate(
 
     def init(params: Params) -> DifferentiallyPrivateAggregateState:
         moment(params)  # for its check that every parameter is floating
-        return DifferentiallyPrivateAggregateState(zero_count(), first, None)
+        return DifferentiallyPrivateAggregateState(zero_count(), raw_key(first), None)
 
     def update(
         grads: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
@@ -153,13 +155,13 @@ def differentially_private_aggregate(
         examples = _examples("differentially_private_aggregate", grads, params)
         sums, _ = _clipped_sums(widen(grads), l2_norm_clip)
         leaves, structure = jax.tree.flatten(sums)
-        next_key, *keys = jax.random.split(state.rng_key, len(leaves) + 1)
+        next_key, *keys = jax.random.split(typed_key(state.rng_key, first), len(leaves) + 1)
         means = []
         for g, k in zip(leaves, keys, strict=True):
             deviation = like(l2_norm_clip, g) * like(noise_multiplier, g)
             means.append((g + deviation * jax.random.normal(k, g.shape, g.dtype)) / examples)
         updates = dtypes_of(jax.tree.unflatten(structure, means), grads if params is None else params)
-        return updates, state._replace(count=increment(state.count), rng_key=next_key)
+        return updates, state._replace(count=increment(state.count), rng_key=jax.random.key_data(next_key))
 
     return Optimizer(init, update)
 
@@ -191,7 +193,7 @@ def dpsgd(
     Raises:
         ValueError: `nesterov` without momentum, a gradient that is not (N, ...), or a hyperparameter out of range, if
             known while tracing.
-        TypeError: seed is neither a typed key nor an integer.
+        TypeError: seed is neither a random key nor an integer.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning

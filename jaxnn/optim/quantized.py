@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_floating, require_key
+from jaxnn.checks import require_floating
 from jaxnn.optim.base import Optimizer, call_update
 from jaxnn.optim.chain import require_transformation
+from jaxnn.optim.inner import init_inner, seen_by
+from jaxnn.optim.keys import given_key, typed_key
 from jaxnn.types import Array, Key, Params, PyTree
 
 LEVELS = 127
@@ -27,7 +29,7 @@ class QuantizedState(NamedTuple):
 
     inner_state: Any
     scales: PyTree
-    key: Key | None
+    key: Array | None
 
 
 def quantized_state(
@@ -53,7 +55,7 @@ def quantized_state(
 
     Args:
         opt: the optimizer to wrap; ours or optax's.
-        key: typed random key for unbiased rounding; None rounds to the nearest.
+        key: random key, typed or raw, or integer, for unbiased rounding; None rounds to the nearest.
         fields: names of the state's fields to store so. Name moments only, never copies of parameters.
         block_size: entries that share a scale; a float32 moment takes 1 + 4 / block_size bytes an entry instead of 4.
         min_size: leaves with fewer entries are kept as they are.
@@ -62,7 +64,7 @@ def quantized_state(
         Optimizer with state `QuantizedState(inner_state, scales, key)`.
 
     Raises:
-        TypeError: `opt` has no init and update, or the key is no typed key.
+        TypeError: `opt` has no init and update, or the key is no random key.
         ValueError: `block_size` below 1; at init, a state without any of the fields.
 
     Reference:
@@ -76,8 +78,7 @@ def quantized_state(
         (dtype('int8'), dtype('float32'), (16,))
     """
     require_transformation("quantized_state", "opt", opt)
-    if key is not None:
-        require_key("quantized_state", key)
+    first = None if key is None else given_key("quantized_state", key)
     fields = (fields,) if isinstance(fields, str) else tuple(fields)
     if block_size < 1:
         raise ValueError(f"quantized_state: block_size must be at least 1, got {block_size}. 256 is usual.")
@@ -90,6 +91,7 @@ def quantized_state(
 
     def compress(inner: Any, key: Key | None) -> QuantizedState:
         following, drawing = (None, None) if key is None else jax.random.split(key)
+        data = None if following is None else jax.random.key_data(following)
         paths, structure = jax.tree_util.tree_flatten_with_path(inner)
         pairs: list[tuple[Array, Array | None]] = []
         for i, (path, x) in enumerate(paths):
@@ -98,7 +100,7 @@ def quantized_state(
             else:
                 pairs.append((x, None))
         leaves, scales = ([pair[i] for pair in pairs] for i in (0, 1))
-        return QuantizedState(jax.tree.unflatten(structure, leaves), jax.tree.unflatten(structure, scales), following)
+        return QuantizedState(jax.tree.unflatten(structure, leaves), jax.tree.unflatten(structure, scales), data)
 
     def expand(state: QuantizedState) -> Any:
         def leaf(x: Array, scale: Array | None) -> Array:
@@ -109,20 +111,20 @@ def quantized_state(
         return jax.tree.unflatten(structure, map(leaf, leaves, structure.flatten_up_to(state.scales)))
 
     def init(params: Params) -> QuantizedState:
-        inner = opt.init(params)
+        inner = init_inner(opt, params)
         known = set().union(*(names(path) for path, _ in jax.tree_util.tree_leaves_with_path(inner)))
         if known.isdisjoint(fields):
             raise ValueError(
                 f"quantized_state: the state of this optimizer has none of the fields {fields}, so nothing would be "
                 f"stored in 8 bits; its fields are {sorted(known)}. Name its moments: fields=(...)."
             )
-        return compress(inner, key)
+        return compress(inner, first)
 
     def update(
         grads: PyTree, state: QuantizedState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, QuantizedState]:
-        updates, inner = call_update(opt, grads, expand(state), params, extra)
-        return updates, compress(inner, state.key)
+        updates, inner = call_update(opt, seen_by(opt, grads), expand(state), seen_by(opt, params), extra)
+        return updates, compress(inner, None if first is None or state.key is None else typed_key(state.key, first))
 
     return Optimizer(init, update)
 

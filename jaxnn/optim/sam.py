@@ -14,6 +14,7 @@ from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.arguments import require_extra, require_params
 from jaxnn.optim.base import Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
 from jaxnn.optim.chain import require_transformation
+from jaxnn.optim.inner import require_dtypes
 from jaxnn.optim.norms import nonzero
 from jaxnn.optim.scalars import abs_sq, increment, zero_count
 from jaxnn.types import Array, Params, PyTree
@@ -119,11 +120,12 @@ def sam(
     def init(params: Params) -> SAMState:
         # A copy, so that parameters and state may both be donated.
         cache = None if opaque_mode else jax.tree.map(jnp.copy, params)
-        return SAMState(zero_count(), zero_count(), optimizer.init(params), adv_optimizer.init(params), cache)
+        wide = widen(params)
+        return SAMState(zero_count(), zero_count(), optimizer.init(wide), adv_optimizer.init(wide), cache)
 
     def uphill(grads: PyTree, state: Any, params: Params, extra: dict[str, Any]) -> tuple[PyTree, Any]:
         updates, new = call_update(adv_optimizer, widen(grads), state, widen(params), extra)
-        return dtypes_of(jax.tree.map(jnp.negative, updates), params), dtypes_of(new, state)
+        return dtypes_of(jax.tree.map(jnp.negative, updates), params), new
 
     def transparent(
         grads: PyTree, state: SAMState, params: Params | None = None, **extra: Any
@@ -135,12 +137,12 @@ def sam(
         def outer(opt_state: Any, adv_state: Any) -> tuple[PyTree, Any, Any]:
             updates, new = call_update(optimizer, widen(grads), opt_state, widen(cache), extra)
             moves = map_leaves(lambda u, c, p: c - p + u, updates, widen(cache), widen(params))
-            adv_state = adv_optimizer.init(params) if reset_state else adv_state
-            return dtypes_of(moves, params), dtypes_of(new, opt_state), adv_state
+            adv_state = adv_optimizer.init(widen(params)) if reset_state else adv_state
+            return dtypes_of(moves, params), require_dtypes("sam", new, opt_state), adv_state
 
         def adversarial(opt_state: Any, adv_state: Any) -> tuple[PyTree, Any, Any]:
             updates, new = uphill(grads, adv_state, params, extra)
-            return updates, opt_state, new
+            return updates, opt_state, require_dtypes("sam", new, adv_state)
 
         last = steps == period - 1
         updates, opt_state, adv_state = jax.lax.cond(last, outer, adversarial, state.opt_state, state.adv_state)
@@ -160,10 +162,9 @@ def sam(
             if batch_axis_name is not None:
                 grads = jax.lax.pmean(grads, batch_axis_name)
         if reset_state:
-            adv_state = adv_optimizer.init(params)
+            adv_state = adv_optimizer.init(widen(params))
         updates, opt_state = call_update(optimizer, widen(grads), state.opt_state, widen(params), extra)
-        updates, opt_state = dtypes_of(updates, params), dtypes_of(opt_state, state.opt_state)
-        return updates, SAMState(increment(state.count), zero_count(), opt_state, adv_state, None)
+        return dtypes_of(updates, params), SAMState(increment(state.count), zero_count(), opt_state, adv_state, None)
 
     return Optimizer(init, opaque if opaque_mode else transparent)
 

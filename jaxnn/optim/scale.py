@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.optim.arguments import require_params
-from jaxnn.optim.base import Optimizer, per_leaf
+from jaxnn.optim.base import Optimizer, is_float0, per_leaf
 from jaxnn.optim.descent import Mask, add_decay
 from jaxnn.optim.scalars import at_count, increment, like, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
@@ -53,7 +53,7 @@ def set_to_zero() -> Optimizer:
         >>> set_to_zero().update(jnp.ones(1), ())[0]
         Array([0.], dtype=float32)
     """
-    return stateless(lambda updates, params: jax.tree.map(jnp.zeros_like, updates))
+    return stateless(lambda updates, params: jax.tree.map(lambda u: u if is_float0(u) else jnp.zeros_like(u), updates))
 
 
 def scale(step_size: Scalar) -> Optimizer:

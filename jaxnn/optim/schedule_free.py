@@ -93,7 +93,7 @@ def schedule_free(
             jnp.asarray(b1).astype(dtype),
             jnp.zeros((), dtype),
             jnp.zeros((), dtype),
-            base_optimizer.init(params),
+            base_optimizer.init(widen(params)),
             # A copy, so that parameters and state may both be donated.
             jax.tree.map(lambda zero, p: jnp.array(p, zero.dtype, copy=True), zeros, params),
         )
@@ -107,8 +107,7 @@ def schedule_free(
         weight = max_lr ** like(weight_lr_power, max_lr)
         weight_sum = state.weight_sum + weight
         c = safe_divide(weight, weight_sum)
-        kept = state.base_optimizer_state
-        moves, new = call_update(base_optimizer, widen(grads), kept, widen(params), extra)
+        moves, new = call_update(base_optimizer, widen(grads), state.base_optimizer_state, widen(params), extra)
 
         def rule(u: Array, z: Array, y: Array) -> tuple[Array, Array, Array]:
             b = like(state.b1, u)
@@ -117,7 +116,7 @@ def schedule_free(
             return like(c, u) * (new - y) + (1 - like(c, u)) * (1 - b) * (new - z), new, y
 
         updates, z, _ = per_leaf(rule, moves, (state.z, params), params)
-        return updates, ScheduleFreeState(count, state.b1, weight_sum, max_lr, dtypes_of(new, kept), z)
+        return updates, ScheduleFreeState(count, state.b1, weight_sum, max_lr, new, z)
 
     return Optimizer(init, update)
 

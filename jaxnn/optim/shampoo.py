@@ -12,7 +12,7 @@ from jaxnn.numerics import safe_divide
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.kronecker import EXACT, multiply, second_moments, squeezed, unless_none, zero_factor
+from jaxnn.optim.kronecker import EXACT, by_axis, by_leaf, multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.norms import norm
 from jaxnn.optim.rounding import float_info
 from jaxnn.optim.scalars import increment, is_zero, like, one_minus_power, zero_count
@@ -23,8 +23,9 @@ Graft = Literal["adam", "sgd"] | None
 
 class ShampooState(NamedTuple):
     """`count`: int32 steps taken; `mu`: mean of gradients (None if b1 is a Python 0); `nu`: mean or sum of squares
-    (None unless grafted to Adam); `statistics`, `preconditioners`: for each array a tuple with, for each axis longer
-    than 1, the second moments and their inverse root: matrices, or vectors (their diagonals) for very long axes.
+    (None unless grafted to Adam); `statistics`, `preconditioners`: tuples of trees, the first for the first axis longer
+    than 1 of every array, and so on, of the second moments and their inverse root: matrices, or vectors (their
+    diagonals) for very long axes, and None where an array has no further axis.
     """
 
     count: Array  # type: ignore[assignment] # optax's name for it; it hides tuple.count
@@ -110,7 +111,7 @@ def scale_by_shampoo(
             shape = squeezed(x.shape)
             return tuple(zero_factor(shape, axis, longest, x) for axis in range(len(shape)))
 
-        zeros = jax.tree.map(factors, whole)
+        zeros = by_axis(jax.tree.map(factors, whole), params)
         mu, nu = None if is_zero(b1) else whole, whole if graft == "adam" else None
         return ShampooState(zero_count(), mu, nu, zeros, zeros)
 
@@ -121,7 +122,8 @@ def scale_by_shampoo(
         d2 = jnp.asarray(b2, float)
         c1, c2 = one_minus_power(b1, count), jnp.where(d2 == 1, 1.0, one_minus_power(b2, count))
         fresh = jnp.where(d2 == 1, 1.0, 1 - d2)
-        wide = map_leaves(lambda g, factors: jnp.asarray(g).astype(factors[0].dtype), grads, state.statistics)
+        kept, kept_roots = (by_leaf(trees, grads) for trees in (state.statistics, state.preconditioners))
+        wide = map_leaves(lambda g, factors: jnp.asarray(g).astype(factors[0].dtype), grads, kept)
 
         def accumulated(g: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             g = g.reshape(squeezed(g.shape))
@@ -131,11 +133,11 @@ def scale_by_shampoo(
             exponent = -0.5 / len(sums)
             return tuple(_power(h / like(c2, h), exponent, eps, relative_eps) for h in sums)
 
-        statistics = unless_none(map_leaves(accumulated, wide, state.statistics), state.statistics)
+        statistics = unless_none(map_leaves(accumulated, wide, kept), kept)
         preconditioners = jax.lax.cond(
             state.count % every == 0,
-            lambda: unless_none(map_leaves(roots, wide, statistics), state.preconditioners),
-            lambda: state.preconditioners,
+            lambda: unless_none(map_leaves(roots, wide, statistics), kept_roots),
+            lambda: kept_roots,
         )
         mu, means = None, wide
         if state.mu is not None:
@@ -161,7 +163,7 @@ def scale_by_shampoo(
         updates = map_leaves(preconditioned, means, preconditioners)
         if graft is not None:
             updates = jax.tree.map(lambda u, s: safe_divide(norm(s), norm(u)) * u, updates, sizes)
-        new = ShampooState(count, mu, nu, statistics, preconditioners)
+        new = ShampooState(count, mu, nu, by_axis(statistics, grads), by_axis(preconditioners, grads))
         return dtypes_of(updates, grads if params is None else params), new
 
     return Optimizer(init, update)

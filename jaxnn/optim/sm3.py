@@ -13,13 +13,15 @@ from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, map_leaves, moment, per_leaf, widen
 from jaxnn.optim.descent import descent
+from jaxnn.optim.kronecker import by_axis, by_leaf
 from jaxnn.optim.scalars import increment, is_zero, like, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class SM3State(NamedTuple):
-    """`count`: int32 steps taken; `mu`: for each array a list of sums, a vector for each axis (one number for a
-    scalar); `nu`: mean of directions (None if b1 is a Python 0). The names are optax's."""
+    """`count`: int32 steps taken; `mu`: sums, a tuple of trees: the first holds the vector of the first axis of every
+    array (the number of a scalar), and so on, and None where an array has no further axis; `nu`: mean of directions
+    (None if b1 is a Python 0). The names are optax's, which has lists in place of the arrays."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -56,7 +58,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
         >>> opt = scale_by_sm3(b1=0.0)
         >>> _, state = opt.update(jnp.array([[3.0, 0.0], [0.0, 4.0]]), opt.init(jnp.zeros((2, 2))))
         >>> state.mu
-        [Array([ 9., 16.], dtype=float32), Array([ 9., 16.], dtype=float32)]
+        (Array([ 9., 16.], dtype=float32), Array([ 9., 16.], dtype=float32))
     """
     require_decay("sm3", b1=b1)
     require_between("sm3", "b2", b2, 0, 1)
@@ -64,7 +66,8 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
 
     def init(params: Params) -> SM3State:
         whole = moment(require_real("sm3", params))
-        return SM3State(zero_count(), jax.tree.map(_largest_of_slices, whole), None if is_zero(b1) else whole)
+        sums = by_axis(jax.tree.map(_largest_of_slices, whole), params)
+        return SM3State(zero_count(), sums, None if is_zero(b1) else whole)
 
     def update(grads: PyTree, state: SM3State, params: Params | None = None, **extra: Any) -> tuple[PyTree, SM3State]:
         def rule(g: Array, least: Array, nu: Array | None) -> tuple[Array, Array, Array | None]:
@@ -75,15 +78,16 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
                 direction = nu = d1 * nu + (1 - d1) * direction
             return direction, total, nu
 
-        bounds = map_leaves(_least_of_slices, widen(grads), state.mu)
+        sums = by_leaf(state.mu, grads)
+        bounds = map_leaves(_least_of_slices, widen(grads), sums)
         updates, totals, nu = per_leaf(rule, grads, (bounds, state.nu), params)
         mu = jax.tree.map(
             lambda total, kept: kept if total is None else _largest_of_slices(total),
             totals,
-            state.mu,
+            sums,
             is_leaf=lambda x: x is None,
         )
-        return updates, SM3State(increment(state.count), mu, nu)
+        return updates, SM3State(increment(state.count), by_axis(mu, grads), nu)
 
     return Optimizer(init, update)
 
@@ -113,13 +117,13 @@ def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar | None = 0.9) -> Optim
     return descent(scale_by_sm3(0.0 if momentum is None else momentum), learning_rate, where="sm3")
 
 
-def _largest_of_slices(total: Array) -> list[Array]:
+def _largest_of_slices(total: Array) -> tuple[Array, ...]:
     """For each axis, the largest entry at each of its indices; the number itself of a scalar."""
     axes = range(total.ndim)
-    return [jnp.max(total, [other for other in axes if other != axis]) for axis in axes] or [total]
+    return tuple(jnp.max(total, [a for a in axes if a != axis], initial=0.0) for axis in axes) or (total,)
 
 
-def _least_of_slices(g: Array, sums: list[Array]) -> Array:
+def _least_of_slices(g: Array, sums: tuple[Array, ...]) -> Array:
     """At each entry, the least of the sums of the slices that hold it, in the shape of g."""
     if g.ndim == 0:
         return sums[0]

@@ -12,15 +12,16 @@ from jaxnn.numerics import safe_divide
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.kronecker import EXACT, multiply, second_moments, squeezed, unless_none
+from jaxnn.optim.kronecker import EXACT, by_axis, by_leaf, multiply, second_moments, squeezed, unless_none
 from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
 class SoapState(NamedTuple):
     """`count`: int32 updates, the first of which only measures; `mu`: mean of gradients; `nu`: mean of the squares of
-    the rotated gradients; `statistics`, `bases`: for each array a tuple with, for each axis that is rotated, the mean
-    second moments and an orthogonal matrix whose columns tend to their eigenvectors, largest eigenvalue first.
+    the rotated gradients; `statistics`, `bases`: tuples of trees, the first for the first axis of every array that is
+    rotated, and so on, of the mean second moments and of orthogonal matrices whose columns tend to their eigenvectors,
+    largest eigenvalue first; None where an array has no further such axis.
     """
 
     count: Array  # type: ignore[assignment] # optax's name for it; it hides tuple.count
@@ -112,7 +113,7 @@ def scale_by_soap(
             shape = squeezed(x.shape)
             return tuple(jnp.zeros((shape[axis], shape[axis]), x.dtype) for axis in axes_of(shape))
 
-        zeros = jax.tree.map(factors, whole)
+        zeros = by_axis(jax.tree.map(factors, whole), params)
         return SoapState(
             zero_count(), whole, whole, zeros, jax.tree.map(lambda h: jnp.eye(len(h), dtype=h.dtype), zeros)
         )
@@ -126,6 +127,7 @@ def scale_by_soap(
 
     def update(grads: PyTree, state: SoapState, params: Params | None = None, **extra: Any) -> tuple[PyTree, SoapState]:
         wide = map_leaves(lambda g, n: jnp.asarray(g).astype(n.dtype), grads, state.nu)
+        kept_sums, kept_bases = (by_leaf(trees, grads) for trees in (state.statistics, state.bases))
         first = state.count == 0
         t = jnp.maximum(state.count, 1)  # at the first update all is multiplied by 0
         c1, c2 = (one_minus_power(b, t) if correct_bias else jnp.ones((), float) for b in (b1, b2))
@@ -164,18 +166,18 @@ def scale_by_soap(
             return y.reshape(n.shape), new
 
         def power_steps() -> tuple[PyTree, PyTree]:
-            pairs = map_leaves(power_step, nu, statistics, state.bases)
+            pairs = map_leaves(power_step, nu, statistics, kept_bases)
             squares = map_leaves(lambda n, pair: pair[0], nu, pairs)
-            return squares, map_leaves(lambda n, pair: tuple(pair[1]), nu, pairs)
+            return squares, unless_none(map_leaves(lambda n, pair: tuple(pair[1]), nu, pairs), kept_bases)
 
         mu = map_leaves(mean, wide, state.mu)
-        nu = map_leaves(mean_square, wide, state.nu, state.bases)
-        updates = map_leaves(direction, mu, nu, state.bases)
+        nu = map_leaves(mean_square, wide, state.nu, kept_bases)
+        updates = map_leaves(direction, mu, nu, kept_bases)
         mu, nu = unless_none(mu, state.mu), unless_none(nu, state.nu)
-        statistics = unless_none(map_leaves(moments, wide, state.statistics), state.statistics)
+        statistics = unless_none(map_leaves(moments, wide, kept_sums), kept_sums)
         choice = jnp.where(first, 1, jnp.where(state.count % every == 0, 2, 0))
-        nu, bases = jax.lax.switch(choice, (lambda: (nu, state.bases), eigenvectors, power_steps))
-        new = SoapState(increment(state.count), mu, nu, statistics, bases)
+        nu, bases = jax.lax.switch(choice, (lambda: (nu, kept_bases), eigenvectors, power_steps))
+        new = SoapState(increment(state.count), mu, nu, by_axis(statistics, grads), by_axis(bases, grads))
         return dtypes_of(updates, grads if params is None else params), new
 
     return Optimizer(init, update)

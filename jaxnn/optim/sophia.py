@@ -11,14 +11,16 @@ from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_decay, require_extra, require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
+from jaxnn.optim.inner import init_inner, require_dtypes, seen_by
+from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.scalars import increment, like, zero_count
 from jaxnn.types import Array, DType, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class HutchinsonState(NamedTuple):
-    """`key`: random key of the next estimate."""
+    """`key`: raw data of the random key of the next estimate, uint32."""
 
-    key: Key
+    key: Array
 
 
 class SophiaState(NamedTuple):
@@ -36,7 +38,7 @@ def hutchinson_estimator_diag_hessian(random_seed: Key | int | None = None) -> O
     The variance of entry i is sum_{j != i} H_ij^2, so that a diagonal Hessian is found exactly.
 
     Args:
-        random_seed: random key, or an int to make one from; None means 0.
+        random_seed: random key, typed or raw, or an int to make one from; None means 0.
 
     Returns:
         Optimizer with state `HutchinsonState(key)`. Its update needs `params` and the extra argument `obj_fn`
@@ -56,23 +58,24 @@ def hutchinson_estimator_diag_hessian(random_seed: Key | int | None = None) -> O
         >>> opt.update(params, opt.init(params), params, obj_fn=lambda p: jnp.sum(p**3))[0]
         Array([ 6., 12.], dtype=float32)
     """
+    first = given_key("hutchinson_estimator_diag_hessian", 0 if random_seed is None else random_seed)
 
     def init(params: Params) -> HutchinsonState:
         require_real("hutchinson_estimator_diag_hessian", params)
-        return HutchinsonState(_as_key(random_seed))
+        return HutchinsonState(raw_key(first))
 
     def update(
         grads: PyTree, state: HutchinsonState, params: Params | None = None, *, obj_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, HutchinsonState]:
         params = require_params("hutchinson_estimator_diag_hessian", params)
         require_extra("hutchinson_estimator_diag_hessian", "obj_fn", obj_fn)
-        key, draw = jax.random.split(state.key)
+        key, draw = jax.random.split(typed_key(state.key, first))
         leaves, structure = jax.tree.flatten(params)
         keys = jax.random.split(draw, max(len(leaves), 1))[: len(leaves)]
         drawn = [jax.random.rademacher(k, p.shape, p.dtype) for k, p in zip(keys, leaves, strict=True)]
         signs = jax.tree.unflatten(structure, drawn)
         _, products = jax.jvp(jax.grad(obj_fn), (params,), (signs,))
-        return jax.tree.map(lambda r, h: r * h, signs, products), HutchinsonState(key)
+        return jax.tree.map(lambda r, h: r * h, signs, products), HutchinsonState(jax.random.key_data(key))
 
     return Optimizer(init, update)
 
@@ -137,7 +140,7 @@ def scale_by_sophia(
 
     def init(params: Params) -> SophiaState:
         require_real("sophia", params)
-        return SophiaState(zero_count(), moment(params, mu_dtype), moment(params), estimator.init(params))
+        return SophiaState(zero_count(), moment(params, mu_dtype), moment(params), init_inner(estimator, params))
 
     def update(
         grads: PyTree, state: SophiaState, params: Params | None = None, **extra: Any
@@ -157,8 +160,9 @@ def scale_by_sophia(
             return h, like(b2, h) * nu + (1 - like(b2, h)) * h
 
         def estimate(nu: PyTree, kept: Any) -> tuple[PyTree, Any]:
-            diagonal, new = call_update(estimator, grads, kept, params, extra)
-            return per_leaf(mean, diagonal, (nu,), None)[1], dtypes_of(new, kept)
+            seen = seen_by(estimator, params)
+            diagonal, new = call_update(estimator, seen_by(estimator, grads), kept, seen, extra)
+            return per_leaf(mean, diagonal, (nu,), None)[1], require_dtypes("sophia", new, kept)
 
         directions, mu, _ = per_leaf(rule, grads, (state.mu, state.nu), params)
         if verbose and every and clip_threshold is not None:
@@ -247,10 +251,3 @@ def _print_win_rate(directions: PyTree, clip_threshold: Scalar, count: Array, ev
     free = sum(jnp.sum(jnp.abs(u) < like(clip_threshold, u)) for u in leaves)
     rate = free / sum(u.size for u in leaves)
     jax.lax.cond(count % every == 0, lambda: jax.debug.print("sophia: win rate {}", rate), lambda: None)
-
-
-def _as_key(seed: Key | int | None) -> Key:
-    """A typed key from an int, from raw key data or from a typed key."""
-    if seed is None or isinstance(seed, int):
-        return jax.random.key(seed or 0)
-    return seed if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(seed)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, widen
-from jaxnn.optim.inner import require_inner, update_if, update_inner
+from jaxnn.optim.inner import init_inner, require_dtypes, require_inner, update_if, update_inner
 from jaxnn.optim.scalars import increment, like, zero_count
 from jaxnn.tree import all_finite
 from jaxnn.types import Array, Params, PyTree, Scalar
@@ -81,7 +81,7 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
     require_between("apply_if_finite", "max_consecutive_errors", max_consecutive_errors, 0, float("inf"))
 
     def init(params: Params) -> ApplyIfFiniteState:
-        return ApplyIfFiniteState(zero_count(), jnp.ones((), bool), zero_count(), inner.init(params))
+        return ApplyIfFiniteState(zero_count(), jnp.ones((), bool), zero_count(), init_inner(inner, params))
 
     def update(
         grads: PyTree, state: ApplyIfFiniteState, params: Params | None = None, **extra: Any
@@ -91,7 +91,7 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
         total = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
         updates, new = update_if(
             finite | (in_a_row > max_consecutive_errors),
-            lambda: jax.tree.map(jnp.zeros_like, grads),
+            _zeros,
             inner,
             grads,
             state.inner_state,
@@ -126,13 +126,13 @@ def conditionally_transform(
     require_inner("conditionally_transform", inner)
 
     def init(params: Params) -> ConditionallyTransformState:
-        return ConditionallyTransformState(inner.init(params), zero_count())
+        return ConditionallyTransformState(init_inner(inner, params), zero_count())
 
     def update(
         grads: PyTree, state: ConditionallyTransformState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ConditionallyTransformState]:
         condition = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
-        updates, new = update_if(condition, lambda: grads, inner, grads, state.inner_state, params, extra)
+        updates, new = update_if(condition, lambda grads: grads, inner, grads, state.inner_state, params, extra)
         return updates, ConditionallyTransformState(new, increment(state.step))
 
     return Optimizer(init, update)
@@ -158,14 +158,13 @@ def conditionally_mask(
     require_inner("conditionally_mask", inner)
 
     def init(params: Params) -> ConditionallyMaskState:
-        return ConditionallyMaskState(zero_count(), inner.init(params))
+        return ConditionallyMaskState(zero_count(), init_inner(inner, params))
 
     def update(
         grads: PyTree, state: ConditionallyMaskState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ConditionallyMaskState]:
         condition = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
-        zeros = jax.tree.map(jnp.zeros_like, grads)
-        updates, new = update_if(condition, lambda: zeros, inner, grads, state.inner_state, params, extra)
+        updates, new = update_if(condition, _zeros, inner, grads, state.inner_state, params, extra)
         return updates, ConditionallyMaskState(increment(state.step), new)
 
     return Optimizer(init, update)
@@ -208,7 +207,7 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
     period = require_positive_int("lookahead", "sync_period", sync_period)
 
     def init(params: Params) -> LookaheadState:
-        return LookaheadState(fast_optimizer.init(getattr(params, "fast", params)), zero_count())
+        return LookaheadState(init_inner(fast_optimizer, getattr(params, "fast", params)), zero_count())
 
     def update(grads: PyTree, state: LookaheadState, params: Any = None, **extra: Any) -> tuple[PyTree, LookaheadState]:
         if not (hasattr(params, "fast") and hasattr(params, "slow")):
@@ -230,10 +229,16 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
         to_slow = jax.tree.map(lambda m, s: jnp.where(sync, m - s, jnp.zeros_like(s)), meeting, slow)
         if reset_state:
             # A choice, not a product with 0: that would keep a NaN for ever.
-            fresh = dtypes_of(fast_optimizer.init(params.fast), fast_state)
+            fresh = init_inner(fast_optimizer, params.fast)
+            require_dtypes("lookahead", fast_state, fresh)
             fast_state = jax.tree.map(lambda new, old: jnp.where(sync, new, old), fresh, fast_state)
         # The parameters' own type, so that optax's LookaheadParams may be passed.
         both = type(params)(fast=dtypes_of(to_fast, params.fast), slow=dtypes_of(to_slow, params.slow))
         return both, LookaheadState(fast_state, jnp.where(sync, 0, steps))
 
     return Optimizer(init, update)
+
+
+def _zeros(grads: PyTree) -> PyTree:
+    """Updates that leave the parameters as they are."""
+    return jax.tree.map(jnp.zeros_like, grads)

@@ -291,9 +291,11 @@ def test_what_is_missing_is_named(name: str) -> None:
         opt.update({"w": params}, opt.init(params), params)
 
 
-def test_a_key_must_be_typed() -> None:
+def test_a_key_may_be_raw_and_must_be_one() -> None:
+    raw = optim.stochastic_rounding(optim.sgd(0.1), jax.random.PRNGKey(3)).init(jnp.ones(1)).key
+    assert raw.tolist() == optim.stochastic_rounding(optim.sgd(0.1), 3).init(jnp.ones(1)).key.tolist() == [0, 3]
     with pytest.raises(TypeError, match="stochastic_rounding: key must be"):
-        optim.stochastic_rounding(optim.sgd(0.1), jnp.zeros(2, jnp.uint32))
+        optim.stochastic_rounding(optim.sgd(0.1), jnp.zeros(2))
 
 
 def error_of(library: Any, name: str) -> float:

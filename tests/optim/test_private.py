@@ -21,7 +21,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("private", "dpsgd", ") / examples)", "))"),
     ("private", "dpsgd", "like(l2_norm_clip, g) * like(noise_multiplier, g)", "like(noise_multiplier, g) * 2"),
     ("private", AGGREGATE, "g + deviation * jax.random", "g + examples * deviation * jax.random"),
-    ("private", "dpsgd", "rng_key=next_key", "rng_key=state.rng_key"),
+    ("private", "dpsgd", "rng_key=jax.random.key_data(next_key)", "rng_key=state.rng_key"),
     ("private", "dpsgd: nesterov", "trace(momentum, nesterov)", "trace(momentum, False)"),
 ]
 SHAPES = {"w": (3, 2), "b": (2,), "scale": ()}

@@ -220,7 +220,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(TypeError, match="quantized_state: opt must be an optimizer with init and update"):
         optim.quantized_state(1e-3)
     with pytest.raises(TypeError, match="quantized_state: key must be"):
-        optim.quantized_state(optim.adam(1e-3), key=jnp.zeros(2, jnp.uint32))
+        optim.quantized_state(optim.adam(1e-3), key=jnp.zeros(3, jnp.uint32))
 
 
 def error_of(library: Any, key: Any = None) -> float:

@@ -18,7 +18,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("sam", "normalize", "jnp.sqrt(_over_leaves(jnp.sum, ", "(_over_leaves(jnp.sum, "),
     ("sam", "sam", "lambda u, c, p: c - p + u", "lambda u, c, p: u"),
     ("sam", "sam", "jax.tree.map(jnp.negative, updates)", "updates"),
-    ("sam", "sam: momentum", "adv_optimizer.init(params) if reset_state else adv_state", "adv_state"),
+    ("sam", "sam: momentum", "adv_optimizer.init(widen(params)) if reset_state else adv_state", "adv_state"),
     ("sam", "sam: momentum", "last = steps == period - 1", "last = steps == 1"),
     ("sam", "sam", "jnp.where(steps == 0, p, c)", "p"),
     ("sam", "sam: opaque, momentum", "worse = apply_updates(worse, updates)", "worse = apply_updates(params, updates)"),

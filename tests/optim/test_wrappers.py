@@ -14,7 +14,7 @@ from jaxnn import optim
 from tests.helpers import assert_close, float64, random, strict
 
 MUTANTS = [
-    ("wrappers", "conditionally_mask", "lambda: zeros, inner", "lambda: grads, inner"),
+    ("wrappers", "conditionally_mask", "update_if(condition, _zeros", "update_if(condition, lambda grads: grads"),
     ("wrappers", "conditionally_mask", "increment(state.step), new)", "increment(state.step) + 1, new)"),
     ("wrappers", "conditionally_transform", "ConditionallyTransformState(new, inc", "ConditionallyTransformState(new, "
      "2 * inc"),
