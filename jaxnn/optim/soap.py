@@ -12,8 +12,9 @@ from jaxnn.numerics import safe_divide
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.kronecker import EXACT, multiply, second_moments, squeezed, unless_none
+from jaxnn.optim.kronecker import EXACT, multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
+from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
@@ -109,12 +110,12 @@ def scale_by_soap(
         whole = moment(require_real("soap", params))
 
         def factors(x: Array) -> tuple[Array, ...]:
-            shape = squeezed(x.shape)
-            return tuple(jnp.zeros((shape[axis], shape[axis]), x.dtype) for axis in axes_of(shape))
+            x = x.reshape(squeezed(x.shape))
+            return tuple(zero_factor(x, axis, longest) for axis in axes_of(x.shape))
 
         zeros = jax.tree.map(factors, whole)
         return SoapState(
-            zero_count(), whole, whole, zeros, jax.tree.map(lambda h: jnp.eye(len(h), dtype=h.dtype), zeros)
+            zero_count(), whole, whole, zeros, jax.tree.map(lambda h: h + jnp.eye(len(h), dtype=h.dtype), zeros)
         )
 
     def rotated(x: Array, bases: tuple[Array, ...], *, into: bool) -> Array:
@@ -150,7 +151,10 @@ def scale_by_soap(
             )
 
         def eigenvectors() -> tuple[PyTree, PyTree]:
-            return nu, jax.tree.map(lambda h: jnp.linalg.eigh(h)[1][:, ::-1], statistics)
+            def basis(h: Array) -> Array:
+                return compiler_sharded(lambda h: jnp.linalg.eigh(h)[1][:, ::-1], h, h)
+
+            return nu, jax.tree.map(basis, statistics)
 
         def power_step(n: Array, sums: tuple[Array, ...], bases: tuple[Array, ...]) -> tuple[Array, list[Array]]:
             """nu, its entries sorted, and the bases."""
@@ -164,7 +168,10 @@ def scale_by_soap(
             return y.reshape(n.shape), new
 
         def power_steps() -> tuple[PyTree, PyTree]:
-            pairs = map_leaves(power_step, nu, statistics, state.bases)
+            def placed(n: Array, sums: tuple[Array, ...], bases: tuple[Array, ...]) -> tuple[Array, list[Array]]:
+                return compiler_sharded(power_step, (n, list(bases)), n, sums, bases)
+
+            pairs = map_leaves(placed, nu, statistics, state.bases)
             squares = map_leaves(lambda n, pair: pair[0], nu, pairs)
             return squares, map_leaves(lambda n, pair: tuple(pair[1]), nu, pairs)
 

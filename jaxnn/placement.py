@@ -1,0 +1,165 @@
+"""Where arrays lie on a mesh of devices: new arrays beside old ones, and computations that a type cannot place. Floor 0.
+
+On a mesh whose axes are `AxisType.Auto` the compiler places every intermediate result. On one whose axes are `Explicit`
+the placement is a part of an array's type, and an operation whose result could be placed in several ways (a reshape that
+merges sharded axes, a product over a sharded axis, a decomposition) raises `ShardingTypeError`. Inside `jax.shard_map`
+axes are `Manual`, and arrays are what one device holds: nothing here changes anything there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxnn.types import Array, DType, PyTree, Scalar, Shape
+
+
+def full_like(x: Any, fill: Scalar, dtype: DType | None = None) -> Array:
+    """An array of one number in the shape of `x`, on the devices of `x` and divided among them as `x` is.
+
+    `jnp.full(x.shape, fill)` would lie whole on the first device. `jnp.full_like` does better outside of `jax.jit`; in
+    it, XLA sees a constant that has nothing to do with x and keeps a whole copy on each device. So the value is made to
+    hang on x there, by a choice between two equal arrays, and the compiler divides it as it divides x.
+
+    Args:
+        x: array, of any dtype but random keys.
+        fill: the number, which may be traced.
+        dtype: of the result; None for that of x.
+
+    Example:
+        >>> full_like(jnp.ones(2), 0.5, jnp.bfloat16)
+        Array([0.5, 0.5], dtype=bfloat16)
+    """
+    filled = jnp.full_like(x, fill, dtype=dtype)
+    if not isinstance(x, jax.core.Tracer) and not isinstance(fill, jax.core.Tracer):
+        return filled
+    x = jnp.asarray(x)
+    # The barrier hides that the two are equal until the compiler has divided all arrays.
+    return jax.lax.select(x == x, filled, jax.lax.optimization_barrier(filled))
+
+
+def vector_along(x: Array, axis: int) -> Array:
+    """Zeros, one for each index of an axis of `x`, divided among devices as that axis is.
+
+    Example:
+        >>> vector_along(jnp.ones((2, 3)), 1)
+        Array([0., 0., 0.], dtype=float32)
+    """
+    return jnp.sum(full_like(x, 0), [other for other in range(x.ndim) if other != axis])
+
+
+def compiler_sharded(function: Callable[..., Any], like: PyTree, *args: Any) -> Any:
+    """`function(*args)`, with all intermediate results placed by the compiler even where axes of the mesh are Explicit.
+
+    Args:
+        function: all arrays that it takes must come as arguments: those of its closure have the types of outside.
+        like: tree of the structure of its result: arrays, each placed as the result in its place is to be, or
+            shardings.
+        args: trees of arrays; what is no array is handed on as it is.
+
+    Returns:
+        What the function returns. Where no argument lies on a mesh with Explicit axes, nothing else is done.
+
+    Example:
+        >>> compiler_sharded(lambda x: x.reshape(-1), jnp.ones(4), jnp.ones((2, 2))).shape
+        (4,)
+    """
+    mesh = explicit_mesh(args)
+    if mesh is None:
+        return function(*args)
+    axes = tuple(
+        name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit
+    )
+
+    def place(x: Any) -> NamedSharding:
+        sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
+        return sharding if AxisType.Explicit in sharding.mesh.axis_types else NamedSharding(mesh, PartitionSpec())
+
+    places = jax.tree.map(place, like, is_leaf=lambda x: isinstance(x, NamedSharding))
+    leaves, structure = jax.tree.flatten(args)
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)}
+
+    def inside(arrays: dict[int, Array]) -> Any:
+        return function(*jax.tree.unflatten(structure, [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]))
+
+    return jax.sharding.auto_axes(inside, axes=axes, out_sharding=places)(arrays)
+
+
+def explicit_mesh(tree: PyTree) -> Any:
+    """The mesh with Explicit axes that the first such array of a tree lies on; None where there is none.
+
+    Example:
+        >>> explicit_mesh({"w": jnp.ones(2)}) is None
+        True
+    """
+    for x in jax.tree.leaves(tree):
+        mesh = jax.typeof(x).sharding.mesh
+        if AxisType.Explicit in mesh.axis_types:
+            return mesh
+    return None
+
+
+def evenly(length: int, arrays: Sequence[Array]) -> NamedSharding | None:
+    """How a vector made of the entries of arrays on a mesh with Explicit axes is placed; None without such a mesh.
+
+    It is divided by all the axes of the mesh that divide some of the arrays, if it is long enough for equal parts;
+    else every device holds all of it.
+
+    Example:
+        >>> evenly(4, [jnp.ones((2, 2))]) is None
+        True
+    """
+    mesh = explicit_mesh(arrays)
+    if mesh is None:
+        return None
+    used = {
+        name
+        for x in arrays
+        for entry in jax.typeof(x).sharding.spec
+        for name in (entry if isinstance(entry, tuple) else (entry,))
+    }
+    axes = tuple(name for name in mesh.axis_names if name in used)
+    parts = 1
+    for name in axes:
+        parts *= mesh.shape[name]
+    return NamedSharding(mesh, PartitionSpec(axes) if axes and length % parts == 0 else PartitionSpec())
+
+
+def end_to_end(arrays: Sequence[Array]) -> Array:
+    """The entries of arrays of one dtype in one vector, row-major.
+
+    Example:
+        >>> end_to_end([jnp.ones((1, 2)), jnp.zeros(1)])
+        Array([1., 1., 0.], dtype=float32)
+    """
+
+    def joined(*arrays: Array) -> Array:
+        return jnp.concatenate([x.reshape(-1) for x in arrays])
+
+    return compiler_sharded(joined, evenly(sum(x.size for x in arrays), arrays), *arrays)
+
+
+def taken_apart(vector: Array, shapes: Sequence[Shape], places: Sequence[NamedSharding]) -> list[Array]:
+    """The inverse of `end_to_end`: the parts of a vector as arrays.
+
+    Args:
+        vector: (P,).
+        shapes: of the arrays, with P entries together.
+        places: `jax.typeof(x).sharding` of each.
+
+    Example:
+        >>> taken_apart(jnp.arange(3.0), [(1, 2), (1,)], [jax.typeof(0.0).sharding] * 2)
+        [Array([[0., 1.]], dtype=float32), Array([2.], dtype=float32)]
+    """
+
+    def parted(vector: Array) -> list[Array]:
+        # The derivative of split is one concatenation; that of a slice for each array is a sum of padded vectors.
+        parts = jax.lax.split(vector, [math.prod(shape) for shape in shapes])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    return compiler_sharded(parted, list(places), vector)
