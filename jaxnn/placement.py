@@ -1,9 +1,9 @@
-"""Where arrays lie on a mesh of devices: new arrays beside old ones, and computations that a type cannot place. Floor 0.
+"""Where arrays lie on a mesh: new arrays beside old ones, and computations that a type cannot place. Floor 0.
 
 On a mesh whose axes are `AxisType.Auto` the compiler places every intermediate result. On one whose axes are `Explicit`
-the placement is a part of an array's type, and an operation whose result could be placed in several ways (a reshape that
-merges sharded axes, a product over a sharded axis, a decomposition) raises `ShardingTypeError`. Inside `jax.shard_map`
-axes are `Manual`, and arrays are what one device holds: nothing here changes anything there.
+the placement is a part of an array's type, and an operation whose result could be placed in several ways (a reshape
+that merges sharded axes, a product over a sharded axis, a decomposition) raises `ShardingTypeError`. Inside
+`jax.shard_map` axes are `Manual`, and arrays are what one device holds: nothing here changes anything there.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def compiler_sharded(function: Callable[..., Any], like: PyTree, *args: Any) -> 
     mesh = explicit_mesh(args)
     if mesh is None:
         return function(*args)
-    axes = tuple(
-        name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit
-    )
+    axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit)
 
     def place(x: Any) -> NamedSharding:
         sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding

@@ -62,6 +62,9 @@ def scale_by_galore(
     shorter side instead: `shorter_side=True`. Arrays that are not projected go to the base rule as they are.
 
     The singular vectors have the signs that the backend's decomposition gives them: equal gradients give equal ones.
+    Where singular values are equal, as those beyond the rank of a gradient are (all 0), rounding chooses the vectors,
+    and Adam makes whole steps along them: one run, compiled for one device and for several, parts there. Choose a
+    `rank` of no more than that of the gradients (the number of examples, or of tokens, bounds it).
     Moments are kept when P changes, as in the paper. optax decomposes in float32 even where all else is float64
     (`svd_dtype=jnp.float32` does too), keeps P in the dtype of the parameter, so in bfloat16 with columns that are
     orthonormal to two digits only, and fails on None leaves.

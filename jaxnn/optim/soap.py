@@ -64,7 +64,8 @@ def scale_by_soap(
     code adds eps to the root of the uncorrected nu, so its eps is larger by 1 / sqrt(1 - b2^t), and keeps mu rotated.
 
     The basis is not unique where eigenvalues are equal, as in the null space of the first gradient of any kernel that
-    is not square: which one is taken there depends on rounding, and with it a run. Two that start 1e-14 apart part.
+    is not square: which one is taken there depends on rounding, and with it a run. Two that start 1e-14 apart part, and
+    so do the same run compiled for one device and for several; where all eigenvalues differ, these agree.
 
     Args:
         b1, b2: decays of mu and nu, in [0, 1); may be traced.
