@@ -59,7 +59,7 @@ def compiler_sharded(function: Callable[..., Any], like: PyTree, *args: Any) -> 
     Args:
         function: all arrays that it takes must come as arguments: those of its closure have the types of outside.
         like: tree of the structure of its result: arrays, each placed as the result in its place is to be, or
-            shardings.
+            shardings; where one is None or has no such mesh, every device gets the whole result.
         args: trees of arrays; what is no array is handed on as it is.
 
     Returns:
@@ -75,10 +75,13 @@ def compiler_sharded(function: Callable[..., Any], like: PyTree, *args: Any) -> 
     axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit)
 
     def place(x: Any) -> NamedSharding:
-        sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
-        return sharding if AxisType.Explicit in sharding.mesh.axis_types else NamedSharding(mesh, PartitionSpec())
+        if x is not None:
+            sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
+            if AxisType.Explicit in sharding.mesh.axis_types:
+                return sharding
+        return NamedSharding(mesh, PartitionSpec())
 
-    places = jax.tree.map(place, like, is_leaf=lambda x: isinstance(x, NamedSharding))
+    places = jax.tree.map(place, like, is_leaf=lambda x: x is None or isinstance(x, NamedSharding))
     leaves, structure = jax.tree.flatten(args)
     arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)}
 

@@ -59,6 +59,8 @@ def test_what_no_type_can_place_is_left_to_the_compiler(transform: Callable[[Any
     assert found.sharding.spec == P("x", None)
     np.testing.assert_allclose(found, transform(product)(jnp.asarray(values)), rtol=1e-5)
     x = divided(AxisType.Explicit, values, "x")
+    parts = jax.jit(lambda x: compiler_sharded(lambda x: (x.T @ x, x), (None, x), x))(x)
+    assert [part.sharding.is_fully_replicated for part in parts] == [True, False]
     with pytest.raises(Exception, match="harded"):  # it is indeed what a type cannot place
         x.T @ x
 
