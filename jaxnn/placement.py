@@ -1,109 +1,131 @@
-"""Where arrays lie: mesh axes over which they vary inside `jax.shard_map`, and Explicit meshes. Floor 0.
+"""Where arrays lie on a mesh: new arrays beside old ones, and computations that a type cannot place. Floor 0.
 
-With `shard_map`'s default checks the type of an array says over which manual mesh axes it varies. A derivative with
-respect to an array that does not vary is summed over the devices (the transpose of the implicit cast), and the carry
-of a loop keeps its type. Outside `shard_map`, and with `check_vma=False`, nothing varies.
-
-On a mesh with Explicit axes the type of an array has its sharding, and operations whose result could be sharded in
-several ways raise. `by_compiler` leaves the inside of a function to the compiler, as on Auto axes.
+On a mesh whose axes are `AxisType.Auto` the compiler places every intermediate result. On one whose axes are `Explicit`
+the placement is a part of an array's type, and an operation whose result could be placed in several ways (a reshape
+that merges sharded axes, a product over a sharded axis, a decomposition) raises `ShardingTypeError`. Inside
+`jax.shard_map` axes are `Manual`, and arrays are what one device holds: nothing here changes anything there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxnn.types import Array, PyTree, Shape
-
-
-def varying_axes(*trees: PyTree) -> frozenset[str]:
-    """The mesh axes over which any array of these trees varies; anything that is no array varies over none.
-
-    Example:
-        >>> varying_axes({"w": jnp.ones(2)}, None)
-        frozenset()
-    """
-    return frozenset().union(*map(_axes_of, jax.tree.leaves(trees)))
+from jaxnn.types import Array, DType, PyTree, Scalar, Shape
+from jaxnn.varying import vary, varying_axes
 
 
-def vary(tree: PyTree, axes: frozenset[str]) -> PyTree:
-    """The tree, every array of it varying over these axes at least; no number changes and nothing is communicated.
+def full_like(x: Any, fill: Scalar, dtype: DType | None = None) -> Array:
+    """An array of one number in the shape of `x`, on the devices of `x` and divided among them as `x` is.
 
-    Differentiate with respect to the result, and each device gets the derivative of its own function.
-
-    Example:
-        >>> vary(jnp.ones(2), frozenset())
-        Array([1., 1.], dtype=float32)
-    """
-
-    def leaf(x: Any) -> Any:
-        # Sorted, so that every process makes the same program. A cast to an axis that is there already raises.
-        missing = tuple(sorted(axes - _axes_of(x)))
-        return lax.pcast(x, missing, to="varying") if missing else x
-
-    return jax.tree.map(leaf, tree) if axes else tree
-
-
-def sum_like(tree: PyTree, like: PyTree) -> PyTree:
-    """Each array summed over the mesh axes over which it varies and its partner in `like` does not.
-
-    What `jax.grad` does inside `shard_map` with gradients of replicated parameters.
-
-    Example:
-        >>> sum_like({"w": jnp.ones(2)}, {"w": jnp.ones(2)})
-        {'w': Array([1., 1.], dtype=float32)}
-    """
-
-    def leaf(x: Any, partner: Any) -> Any:
-        axes = tuple(sorted(_axes_of(x) - _axes_of(partner)))
-        return lax.psum(x, axes) if axes else x
-
-    return jax.tree.map(leaf, tree, like, is_leaf=lambda x: x is None)
-
-
-def filled_as(kind: Any, value: float = 0.0) -> Array:
-    """An array of one number, of the shape, dtype, sharding and varying axes of `kind`: what a loop's carry starts as.
+    `jnp.full(x.shape, fill)` would lie whole on the first device. `jnp.full_like` does better outside of `jax.jit`; in
+    it, XLA sees a constant that has nothing to do with x and keeps a whole copy on each device. So the value is made to
+    hang on x there, by a choice between two equal arrays, and the compiler divides it as it divides x.
 
     Args:
-        kind: a `jax.ShapeDtypeStruct`, or what `jax.typeof` returns.
-        value: the number.
+        x: array, of any dtype but random keys.
+        fill: the number, which may be traced.
+        dtype: of the result; None for that of x.
 
     Example:
-        >>> filled_as(jax.eval_shape(lambda: jnp.ones(2)))
-        Array([0., 0.], dtype=float32)
+        >>> full_like(jnp.ones(2), 0.5, jnp.bfloat16)
+        Array([0.5, 0.5], dtype=bfloat16)
     """
-    spec = explicit_spec(kind)
-    where = None if spec is None else NamedSharding(kind.sharding.mesh, spec)
-    return vary(jnp.full(kind.shape, value, kind.dtype, out_sharding=where), _axes_of(kind))
+    filled = jnp.full_like(x, fill, dtype=dtype)
+    if not isinstance(x, jax.core.Tracer) and not isinstance(fill, jax.core.Tracer):
+        return filled
+    x = jnp.asarray(x)
+    # The barrier hides that the two are equal until the compiler has divided all arrays.
+    return jax.lax.select(x == x, filled, jax.lax.optimization_barrier(filled))
+
+
+def vector_along(x: Array, axis: int) -> Array:
+    """Zeros, one for each index of an axis of `x`, divided among devices as that axis is.
+
+    Example:
+        >>> vector_along(jnp.ones((2, 3)), 1)
+        Array([0., 0., 0.], dtype=float32)
+    """
+    return jnp.sum(full_like(x, 0), [other for other in range(x.ndim) if other != axis])
+
+
+def compiler_sharded(function: Callable[..., Any], like: PyTree, *args: Any) -> Any:
+    """`function(*args)`, with all intermediate results placed by the compiler even where axes of the mesh are Explicit.
+
+    Args:
+        function: all arrays that it takes must come as arguments: those of its closure have the types of outside.
+        like: tree of the structure of its result, or a prefix of it: arrays, each placed as the result in its place is
+            to be, shardings or `PartitionSpec`s; where one is None or has no such mesh, every device gets the whole
+            result.
+        args: trees of arrays; what is no array is handed on as it is.
+
+    Returns:
+        What the function returns. Where no argument lies on a mesh with Explicit axes, nothing else is done.
+
+    Raises:
+        ValueError: no mesh is set although an argument lies on one with Explicit axes.
+
+    Example:
+        >>> compiler_sharded(lambda x: x.reshape(-1), jnp.ones(4), jnp.ones((2, 2))).shape
+        (4,)
+    """
+    mesh = explicit_mesh(args)
+    if mesh is None:
+        return function(*args)
+    if jax.sharding.get_abstract_mesh().empty:
+        raise ValueError(
+            "arrays lie on a mesh with Explicit axes, but no mesh is set: call this inside `with jax.set_mesh(mesh):`, "
+            "or make the mesh with AxisType.Auto."
+        )
+    axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit)
+
+    def place(x: Any) -> NamedSharding:
+        if isinstance(x, PartitionSpec):
+            return NamedSharding(mesh, x)
+        if x is not None:
+            sharding = x if isinstance(x, NamedSharding) else jax.typeof(x).sharding
+            if AxisType.Explicit in sharding.mesh.axis_types:
+                return sharding
+        return NamedSharding(mesh, PartitionSpec())
+
+    places = jax.tree.map(place, like, is_leaf=lambda x: x is None or isinstance(x, NamedSharding | PartitionSpec))
+    leaves, structure = jax.tree.flatten(args)
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)}
+
+    def inside(arrays: dict[int, Array]) -> Any:
+        return function(*jax.tree.unflatten(structure, [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]))
+
+    return jax.sharding.auto_axes(inside, axes=axes, out_sharding=places)(arrays)
+
+
+def explicit_mesh(tree: PyTree) -> Any:
+    """The mesh with Explicit axes that the first such array of a tree lies on; None where there is none.
+
+    Example:
+        >>> explicit_mesh({"w": jnp.ones(2)}) is None
+        True
+    """
+    for x in jax.tree.leaves(tree):
+        mesh = getattr(_sharding_of(x), "mesh", None)
+        if mesh is not None and AxisType.Explicit in mesh.axis_types:
+            return mesh
+    return None
 
 
 def explicit_spec(x: Any) -> PartitionSpec | None:
-    """How an array, or its type, is sharded over Explicit mesh axes; None where it is not.
+    """How an array, or its type, is divided over Explicit mesh axes; None where it is not.
 
     Example:
         >>> explicit_spec(jnp.ones(2)) is None
         True
     """
-    sharding = getattr(_type_of(x), "sharding", None)
-    spec = getattr(sharding, "spec", None)
+    spec = getattr(_sharding_of(x), "spec", None)
     return spec if spec is not None and any(entry is not None for entry in spec) else None
-
-
-def shape_beside(x: Array, shape: Shape) -> jax.ShapeDtypeStruct:
-    """This shape, with the dtype of x and varying over the mesh axes over which x does: for `jax.linear_transpose`.
-
-    Example:
-        >>> shape_beside(jnp.ones(2), (3,))
-        ShapeDtypeStruct(shape=(3,), dtype=float32)
-    """
-    if not (axes := _axes_of(x)):
-        return jax.ShapeDtypeStruct(shape, x.dtype)
-    return jax.eval_shape(lambda: vary(jnp.zeros(shape, x.dtype), axes))
 
 
 def placed_shape(x: Array) -> jax.ShapeDtypeStruct:
@@ -113,9 +135,8 @@ def placed_shape(x: Array) -> jax.ShapeDtypeStruct:
         >>> placed_shape(jnp.ones(2))
         ShapeDtypeStruct(shape=(2,), dtype=float32)
     """
-    spec = explicit_spec(x)
-    sharding = None if spec is None else NamedSharding(jax.typeof(x).sharding.mesh, spec)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    divided = explicit_spec(x) is not None
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.typeof(x).sharding if divided else None)
 
 
 def on_mesh(tree: PyTree) -> PyTree:
@@ -134,36 +155,82 @@ def on_mesh(tree: PyTree) -> PyTree:
     return jax.tree.map(leaf, tree) if jax.sharding.get_abstract_mesh().explicit_axes else tree
 
 
-def by_compiler(where: str, f: Callable[..., PyTree], results: PyTree, *args: PyTree) -> PyTree:
-    """f(*args), the shardings inside it left to the compiler where an argument is sharded over Explicit mesh axes.
+def filled_as(kind: Any, value: float = 0.0) -> Array:
+    """An array of one number with a type's shape, dtype, sharding and varying axes: what the carry of a loop starts as.
 
     Args:
-        where: the function that users called, for errors.
-        f: of arrays.
-        results: for each result, or for a prefix of their tree, its `PartitionSpec`.
-        args: pytrees of arrays.
-
-    Raises:
-        ValueError: no mesh is set although an array is sharded over Explicit axes of one.
+        kind: a `jax.ShapeDtypeStruct`, or what `jax.typeof` returns.
+        value: the number.
 
     Example:
-        >>> by_compiler("total", jnp.sum, PartitionSpec(), jnp.ones(2))
-        Array(2., dtype=float32)
+        >>> filled_as(jax.eval_shape(lambda: jnp.ones(2)))
+        Array([0., 0.], dtype=float32)
     """
-    if all(explicit_spec(x) is None for x in jax.tree.leaves(args)):
-        return f(*args)
-    if jax.sharding.get_abstract_mesh().empty:
-        raise ValueError(
-            f"{where}: arrays are sharded over Explicit mesh axes, but no mesh is set. Call it inside "
-            "`with jax.set_mesh(mesh):`, or make the mesh with AxisType.Auto."
-        )
-    return jax.sharding.auto_axes(f, out_sharding=results)(*args)
+    where = None if explicit_spec(kind) is None else kind.sharding
+    return vary(jnp.full(kind.shape, value, kind.dtype, out_sharding=where), varying_axes(kind))
 
 
-def _axes_of(x: Any) -> frozenset[str]:
-    return frozenset(getattr(getattr(_type_of(x), "manual_axis_type", None), "varying", ()))
+def evenly(length: int, arrays: Sequence[Array]) -> NamedSharding | None:
+    """How a vector made of the entries of arrays on a mesh with Explicit axes is placed; None without such a mesh.
+
+    It is divided by all the axes of the mesh that divide some of the arrays, if it is long enough for equal parts;
+    else every device holds all of it.
+
+    Example:
+        >>> evenly(4, [jnp.ones((2, 2))]) is None
+        True
+    """
+    mesh = explicit_mesh(arrays)
+    if mesh is None:
+        return None
+    used = {
+        name
+        for x in arrays
+        for entry in jax.typeof(x).sharding.spec
+        for name in (entry if isinstance(entry, tuple) else (entry,))
+    }
+    axes = tuple(name for name in mesh.axis_names if name in used)
+    parts = 1
+    for name in axes:
+        parts *= mesh.shape[name]
+    return NamedSharding(mesh, PartitionSpec(axes) if axes and length % parts == 0 else PartitionSpec())
 
 
-def _type_of(x: Any) -> Any:
-    """The type of an array; a type is its own."""
-    return getattr(x, "aval", x)
+def end_to_end(arrays: Sequence[Array]) -> Array:
+    """The entries of arrays of one dtype in one vector, row-major.
+
+    Example:
+        >>> end_to_end([jnp.ones((1, 2)), jnp.zeros(1)])
+        Array([1., 1., 0.], dtype=float32)
+    """
+
+    def joined(*arrays: Array) -> Array:
+        return jnp.concatenate([x.reshape(-1) for x in arrays])
+
+    return compiler_sharded(joined, evenly(sum(x.size for x in arrays), arrays), *arrays)
+
+
+def taken_apart(vector: Array, shapes: Sequence[Shape], places: Sequence[NamedSharding]) -> list[Array]:
+    """The inverse of `end_to_end`: the parts of a vector as arrays.
+
+    Args:
+        vector: (P,).
+        shapes: of the arrays, with P entries together.
+        places: `jax.typeof(x).sharding` of each.
+
+    Example:
+        >>> taken_apart(jnp.arange(3.0), [(1, 2), (1,)], [jax.typeof(0.0).sharding] * 2)
+        [Array([[0., 1.]], dtype=float32), Array([2.], dtype=float32)]
+    """
+
+    def parted(vector: Array) -> list[Array]:
+        # The derivative of split is one concatenation; that of a slice for each array is a sum of padded vectors.
+        parts = jax.lax.split(vector, [math.prod(shape) for shape in shapes])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    return compiler_sharded(parted, list(places), vector)
+
+
+def _sharding_of(x: Any) -> Any:
+    """That of an array's type, or of a type; anything else has none."""
+    return getattr(getattr(x, "aval", x), "sharding", None)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate
+from jaxnn.placement import end_to_end, taken_apart
 from jaxnn.types import Array, PyTree, Scalar
 
 BIAS_NAMES = frozenset({"b", "bias", "scale", "shift", "offset", "beta", "gamma"})
@@ -143,7 +144,8 @@ def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], P
     masks by leaf need the leaves themselves: unpack for them.
 
     Args:
-        a: pytree of arrays; None leaves pass through. Leaves lie in the order of `jax.tree.leaves`, row-major.
+        a: pytree of arrays; None leaves pass through. Leaves lie in the order of `jax.tree.leaves`, row-major. On a
+            mesh with Explicit axes the vector is divided evenly by those that divide leaves, if its length allows.
 
     Returns:
         (buffers, unpack): `buffers` by name of dtype, {} for an empty tree; `unpack(buffers)` has the leaves in the
@@ -165,9 +167,9 @@ def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], P
     places: dict[str, list[int]] = {}
     for i, x in enumerate(leaves):
         places.setdefault(str(x.dtype), []).append(i)
-    shapes = [x.shape for x in leaves]
+    shapes, shardings = [x.shape for x in leaves], [jax.typeof(x).sharding for x in leaves]
     sizes = {name: [leaves[i].size for i in where] for name, where in places.items()}
-    buffers = {name: jnp.concatenate([leaves[i].reshape(-1) for i in where]) for name, where in places.items()}
+    buffers = {name: end_to_end([leaves[i] for i in where]) for name, where in places.items()}
 
     def unpack(buffers: Mapping[str, Array]) -> PyTree:
         if not isinstance(buffers, Mapping):
@@ -182,9 +184,10 @@ def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], P
             )
         found: list[Any] = [None] * len(shapes)
         for name, where in places.items():
-            # The derivative of split is one concatenation; that of a slice for each leaf is a sum of padded vectors.
-            for i, part in zip(where, jax.lax.split(jnp.asarray(buffers[name]), sizes[name]), strict=True):
-                found[i] = part.reshape(shapes[i])
+            vector = jnp.asarray(buffers[name])
+            parts = taken_apart(vector, [shapes[i] for i in where], [shardings[i] for i in where])
+            for i, part in zip(where, parts, strict=True):
+                found[i] = part
         return jax.tree.unflatten(structure, found)
 
     return buffers, unpack

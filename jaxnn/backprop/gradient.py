@@ -20,9 +20,10 @@ from jaxnn.checks import require_function
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
-from jaxnn.placement import by_compiler, explicit_spec, placed_shape, sum_like, vary, varying_axes
+from jaxnn.placement import compiler_sharded, explicit_spec, placed_shape
 from jaxnn.tape import Tape
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
+from jaxnn.varying import sum_like, vary, varying_axes
 
 ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
 """(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads)."""
@@ -102,7 +103,7 @@ def value_and_grad(
         x, y = jax.tree.map(jnp.asarray, (x, y))
         everywhere = PartitionSpec()
         results = ((everywhere, everywhere), jax.tree.map(lambda p: explicit_spec(p) or everywhere, params))
-        return by_compiler("value_and_grad", of_batch, results, params, state, x, y, key, weights)
+        return compiler_sharded(of_batch, results, params, state, x, y, key, weights)
 
     return vg
 
@@ -189,7 +190,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         x, y = jax.tree.map(jnp.asarray, (x, y))
         examples = explicit_spec(x)
         rows = PartitionSpec(examples[0] if examples else None)
-        tape = by_compiler("record", functools.partial(of_batch, train=train), rows, params, state, x, y, key)
+        tape = compiler_sharded(functools.partial(of_batch, train=train), rows, params, state, x, y, key)
         return dataclasses.replace(tape, leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))
 
     return recorded

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.placement import shape_beside
 from jaxnn.types import Array, Shape
+from jaxnn.varying import shape_beside
 
 
 class Reshape(NamedTuple):

@@ -28,6 +28,10 @@ params = optim.apply_updates(params, updates)
 | `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state` | half-precision weights, 8-bit states |
 | `inject_hyperparams`, `get_hyperparams`, `with_hyperparams`, `named_state`, `monitor`, `snapshot` | look and turn |
 
+On several devices: `init`, eager or under `jax.jit`, keeps every array where its parameter lies, and what is derived
+from an axis (factors of `shampoo` and `soap`, rows and columns of `adafactor`) divided as that axis is. `update` runs
+on Auto and on Explicit meshes and inside `jax.shard_map`.
+
 `train.make_step` passes `value`, `grad`, `value_fn`, `grad_fn` and `obj_fn` to every rule. A state is one named tuple
 for each rule (`state.mu`), where optax nests one for each link of a chain. Not in optax: `nesterov_lookahead`,
 `adagrad_as_published`, `shampoo`, `soap`, `muon_with_roles`, `accumulate`, `average_params`, `master_weights`, `kahan`,

@@ -15,6 +15,7 @@ from jaxnn.optim.base import Optimizer, apply_updates
 from jaxnn.optim.linesearch import filled_like, slope_along, step_along, take_from
 from jaxnn.optim.norms import scalar_dtype
 from jaxnn.optim.scalars import like
+from jaxnn.placement import full_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -105,7 +106,7 @@ def scale_by_backtracking_linesearch(
         return ScaleByBacktrackingLinesearchState(
             one,
             jnp.inf * one,
-            jax.tree.map(jnp.zeros_like, params) if store_grad else None,
+            jax.tree.map(lambda p: full_like(p, 0), params) if store_grad else None,
             BacktrackingLinesearchInfo(jnp.zeros((), jnp.int32), jnp.inf * one),
         )
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype
+from jaxnn.placement import full_like
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 
@@ -72,7 +73,7 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
 
 
 def moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, real: bool = False) -> PyTree:
-    """A tree like the parameters, filled with a number, to keep a running moment in.
+    """A tree like the parameters, filled with a number, to keep a running moment in; on devices it lies as they do.
 
     Args:
         params: pytree of real or complex floating arrays; None leaves stay None.
@@ -98,7 +99,7 @@ def moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, re
         kept = accumulation_dtype(kind) if dtype is None else jnp.dtype(dtype)
         if jnp.issubdtype(kind, jnp.complexfloating):
             kept = real_dtype(kept) if real else complex_dtype(kept)
-        return jnp.full(jnp.shape(p), fill, kept)
+        return full_like(p, fill, kept)
 
     return jax.tree_util.tree_map_with_path(leaf, params)
 

@@ -12,6 +12,7 @@ from jaxnn.optim.arguments import require_nonnegative, require_params, require_r
 from jaxnn.optim.base import Optimizer, per_leaf
 from jaxnn.optim.norms import bounded, sum_of_squares
 from jaxnn.optim.scalars import abs_sq, like
+from jaxnn.placement import full_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -188,7 +189,7 @@ def zero_nans() -> Optimizer:
     """
 
     def init(params: Params) -> ZeroNansState:
-        return ZeroNansState(jax.tree.map(lambda p: jnp.zeros((), bool), params))
+        return ZeroNansState(jax.tree.map(lambda p: jnp.any(full_like(p, 0, bool)), params))
 
     def update(
         grads: PyTree, state: ZeroNansState, params: Params | None = None, **extra: Any

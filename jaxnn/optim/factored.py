@@ -100,7 +100,7 @@ def scale_by_factored_rms(
 
             def leaf(x: Array) -> Array:
                 axes = axes_of(x.shape)
-                return jnp.zeros(1, x.dtype) if axes is None else jnp.take(x, 0, axes[which])
+                return jnp.zeros(1, x.dtype) if axes is None else jnp.sum(x, axes[which])
 
             return jax.tree.map(leaf, v)
 

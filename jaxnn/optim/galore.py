@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.adam import scale_by_adam
@@ -17,6 +18,7 @@ from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.kronecker import unless_none
 from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.placement import compiler_sharded, explicit_mesh
 from jaxnn.tree import called
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
@@ -61,6 +63,9 @@ def scale_by_galore(
     shorter side instead: `shorter_side=True`. Arrays that are not projected go to the base rule as they are.
 
     The singular vectors have the signs that the backend's decomposition gives them: equal gradients give equal ones.
+    Where singular values are equal, as those beyond the rank of a gradient are (all 0), rounding chooses the vectors,
+    and Adam makes whole steps along them: one run, compiled for one device and for several, parts there. Choose a
+    `rank` of no more than that of the gradients (the number of examples, or of tokens, bounds it).
     Moments are kept when P changes, as in the paper. optax decomposes in float32 even where all else is float64
     (`svd_dtype=jnp.float32` does too), keeps P in the dtype of the parameter, so in bfloat16 with columns that are
     orthonormal to two digits only, and fails on None leaves.
@@ -116,47 +121,63 @@ def scale_by_galore(
         def columns(x: Array, numbers: GaLoreDimensionNumbers | None) -> Array:
             if numbers is None:
                 return jnp.zeros((0, 0), x.dtype)
-            m, n = _matrix(x, numbers).shape
-            return jnp.zeros((m if on_left(m, n) else n, min(rank, m, n)), x.dtype)
+            m, n = _sides(x.shape, numbers)
 
-        def low_rank(x: Array, numbers: GaLoreDimensionNumbers | None, p: Array) -> Array:
-            return x if numbers is None else project(_matrix(x, numbers), p)
+            def zeros(x: Array) -> Array:
+                side = jnp.sum(_matrix(x, numbers), 1 if on_left(m, n) else 0)
+                return jnp.broadcast_to(side[:, None], (len(side), min(rank, m, n)))
+
+            return compiler_sharded(zeros, _place(x, numbers, rows=on_left(m, n), first=True), x)
 
         numbers = numbers_of(whole)
         projector = map_leaves(columns, whole, numbers)
-        return GaLoreState(zero_count(), base.init(map_leaves(low_rank, whole, numbers, projector)), projector)
+        return GaLoreState(zero_count(), base.init(map_leaves(project, whole, numbers, projector)), projector)
 
-    def project(g: Array, p: Array) -> Array:
-        return p.T @ g if on_left(*g.shape) else g @ p
+    def project(x: Array, numbers: GaLoreDimensionNumbers | None, p: Array) -> Array:
+        """The array in few dimensions, or as it is."""
+        if numbers is None:
+            return x
+        left = on_left(*_sides(x.shape, numbers))
+
+        def product(x: Array, p: Array) -> Array:
+            return p.T @ _matrix(x, numbers) if left else _matrix(x, numbers) @ p
+
+        return compiler_sharded(product, _place(x, numbers, rows=not left, first=not left), x, p.astype(x.dtype))
 
     def update(
         grads: PyTree, state: GaLoreState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, GaLoreState]:
         wide = widen(grads)
         numbers = numbers_of(grads if params is None else params)
-        matrices = map_leaves(lambda g, n: g if n is None else _matrix(g, n), wide, numbers)
 
         def decomposed() -> PyTree:
             def leaf(g: Array, number: GaLoreDimensionNumbers | None, p: Array) -> Array:
                 if number is None:
                     return p
-                u, _, vh = jnp.linalg.svd(g if svd_dtype is None else g.astype(svd_dtype), full_matrices=False)
-                return (u if on_left(*g.shape) else vh.T)[:, : p.shape[1]].astype(p.dtype)
 
-            return unless_none(map_leaves(leaf, matrices, numbers, state.projector), state.projector)
+                def vectors(g: Array) -> Array:
+                    g = _matrix(g if svd_dtype is None else g.astype(svd_dtype), number)
+                    u, _, vh = jnp.linalg.svd(g, full_matrices=False)
+                    return (u if on_left(*g.shape) else vh.T)[:, : p.shape[1]].astype(p.dtype)
+
+                return compiler_sharded(vectors, p, g)
+
+            return unless_none(map_leaves(leaf, wide, numbers, state.projector), state.projector)
 
         projector = jax.lax.cond(state.count % gap == 0, decomposed, lambda: state.projector)
-        low = map_leaves(
-            lambda g, n, p: g if n is None else project(g, p.astype(g.dtype)), matrices, numbers, projector
-        )
+        low = map_leaves(project, wide, numbers, projector)
         low, base_state = update_inner(base, low, state.base_optimizer_state, None, {})
 
         def lifted(u: Array, g: Array, number: GaLoreDimensionNumbers | None, p: Array) -> Array:
             if number is None:
                 return u
-            p = p.astype(u.dtype)
-            full = p @ u if on_left(*_matrix(g, number).shape) else u @ p.T
-            return like(scale, full) * _array(full, g.shape, number)
+            left = on_left(*_sides(g.shape, number))
+
+            def product(u: Array, p: Array) -> Array:
+                return _array(p @ u if left else u @ p.T, g.shape, number)
+
+            full = compiler_sharded(product, g, u, p.astype(u.dtype))
+            return like(scale, full) * full
 
         updates = map_leaves(lifted, low, wide, numbers, projector)
         new = GaLoreState(increment(state.count), base_state, projector)
@@ -229,11 +250,28 @@ def _axes(shape: Shape, numbers: GaLoreDimensionNumbers) -> tuple[list[int], lis
     return rows, columns
 
 
+def _sides(shape: Shape, numbers: GaLoreDimensionNumbers) -> tuple[int, int]:
+    """How many rows and columns the matrix has."""
+    rows, columns = _axes(shape, numbers)
+    return math.prod(shape[axis] for axis in rows), math.prod(shape[axis] for axis in columns)
+
+
+def _place(x: Array, numbers: GaLoreDimensionNumbers, *, rows: bool, first: bool) -> NamedSharding | None:
+    """For a matrix that has the rows of this one, or its columns, on its first axis or its second: how these are
+    divided on a mesh with Explicit axes, as far as one axis of the array says it; the other axis is not divided."""
+    mesh = explicit_mesh(x)
+    if mesh is None:
+        return None
+    axes = _axes(x.shape, numbers)[0 if rows else 1]
+    spec = [jax.typeof(x).sharding.spec[axis] for axis in axes]
+    kept = spec[0] if not any(spec[1:]) else None
+    return NamedSharding(mesh, PartitionSpec(kept, None) if first else PartitionSpec(None, kept))
+
+
 def _matrix(x: Array, numbers: GaLoreDimensionNumbers) -> Array:
     """The array as a matrix (rows, columns)."""
     rows, columns = _axes(x.shape, numbers)
-    sides = (math.prod(x.shape[axis] for axis in axes) for axes in (rows, columns))
-    return x.transpose(rows + columns).reshape(*sides)
+    return x.transpose(rows + columns).reshape(*_sides(x.shape, numbers))
 
 
 def _array(matrix: Array, shape: Shape, numbers: GaLoreDimensionNumbers) -> Array:

@@ -13,6 +13,7 @@ from jaxnn.optim.base import Optimizer, call_update, dtypes_of
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import like
 from jaxnn.optim.scale import stateless
+from jaxnn.placement import end_to_end, taken_apart
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 FUNCTIONS_OF_PARAMS = ("value_fn", "obj_fn", "grad_fn")
@@ -64,12 +65,10 @@ def flatten(inner: Any) -> Optimizer:
                 f"{jax.tree.structure(params)}."
             )
         long, new = update_inner(inner, _vector(grads), state, None if params is None else _vector(params), extra)
-        ends = [0]
-        for leaf in leaves:
-            ends.append(ends[-1] + leaf.size)
+        places = [jax.typeof(leaf).sharding for leaf in leaves]
         parts = [
-            (long[a:b] if jnp.iscomplexobj(leaf) else jnp.real(long[a:b])).reshape(leaf.shape)
-            for leaf, a, b in zip(leaves, ends[:-1], ends[1:], strict=True)
+            part if jnp.iscomplexobj(leaf) else jnp.real(part)
+            for leaf, part in zip(leaves, taken_apart(long, [leaf.shape for leaf in leaves], places), strict=True)
         ]
         return dtypes_of(jax.tree.unflatten(structure, parts), grads if params is None else params), new
 
@@ -240,7 +239,7 @@ def _vector(tree: PyTree) -> Array:
     """All entries of a tree as one vector, in the widest accumulation dtype."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     dtype = accumulation_dtype(*(leaf.dtype for leaf in leaves))
-    return jnp.concatenate([jnp.zeros(0, dtype), *(leaf.astype(dtype).reshape(-1) for leaf in leaves)])
+    return end_to_end([leaf.astype(dtype) for leaf in leaves]) if leaves else jnp.zeros(0, dtype)
 
 
 def _split(tree: PyTree) -> PyTree:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxnn.placement import compiler_sharded, vector_along
 from jaxnn.types import Array, PyTree, Shape
 
 EXACT = jax.lax.Precision.HIGHEST
@@ -24,15 +25,17 @@ def squeezed(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1) or (1,)
 
 
-def zero_factor(shape: Shape, axis: int, max_dim: int, x: Array) -> Array:
+def zero_factor(x: Array, axis: int, max_dim: int) -> Array:
     """Zeros like the second moments of an axis: a matrix, or its diagonal if the axis is longer than `max_dim`.
 
+    Among devices the rows of the matrix are divided as the axis is.
+
     Example:
-        >>> zero_factor((3, 5), 0, 4, jnp.zeros(())).shape, zero_factor((3, 5), 1, 4, jnp.zeros(())).shape
+        >>> zero_factor(jnp.ones((3, 5)), 0, 4).shape, zero_factor(jnp.ones((3, 5)), 1, 4).shape
         ((3, 3), (5,))
     """
-    size = shape[axis]
-    return jnp.zeros((size, size) if 0 < size <= max_dim and 0 not in shape else size, x.dtype)
+    size, diagonal = x.shape[axis], vector_along(x, axis)
+    return jnp.broadcast_to(diagonal[:, None], (size, size)) if size <= max_dim and x.size else diagonal
 
 
 def second_moments(x: Array, axis: int, kept: Array) -> Array:
@@ -44,7 +47,9 @@ def second_moments(x: Array, axis: int, kept: Array) -> Array:
                [6., 9.]], dtype=float32)
     """
     others = [other for other in range(x.ndim) if other != axis]
-    return jnp.tensordot(x, x, (others, others), precision=EXACT) if kept.ndim == 2 else jnp.sum(x * x, others)
+    if kept.ndim == 1:
+        return jnp.sum(x * x, others)
+    return compiler_sharded(lambda x: jnp.tensordot(x, x, (others, others), precision=EXACT), kept, x)
 
 
 def multiply(x: Array, axis: int, factor: Array, *, transpose: bool = False) -> Array:
@@ -58,7 +63,11 @@ def multiply(x: Array, axis: int, factor: Array, *, transpose: bool = False) -> 
     """
     if factor.ndim == 1:
         return x * jnp.expand_dims(factor, [other for other in range(x.ndim) if other != axis])
-    return jnp.moveaxis(jnp.tensordot(factor, x, (0 if transpose else 1, axis), precision=EXACT), 0, axis)
+
+    def product(factor: Array, x: Array) -> Array:
+        return jnp.moveaxis(jnp.tensordot(factor, x, (0 if transpose else 1, axis), precision=EXACT), 0, axis)
+
+    return compiler_sharded(product, x, factor, x)
 
 
 def by_axis(factors: PyTree, like: PyTree) -> tuple[PyTree, ...]:

@@ -71,7 +71,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
 
     def init(params: Params) -> ScaleByLBFGSState:
         def memory() -> PyTree:
-            return jax.tree.map(lambda x: jnp.zeros((m, *x.shape), x.dtype), moment(params))
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (m, *x.shape)), moment(params))
 
         weights = jnp.zeros(m, scalar_dtype(params))
         return ScaleByLBFGSState(zero_count(), moment(params), moment(params), memory(), memory(), weights)
@@ -88,7 +88,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
         place = (state.count - 1) % m
 
         def remember(memory: Array, new: Array) -> Array:
-            return memory.at[place].set(jnp.where(counts, new, 0))
+            return jax.lax.dynamic_update_index_in_dim(memory, jnp.where(counts, new, 0), place, 0)
 
         new_state = ScaleByLBFGSState(
             increment(state.count),
@@ -96,7 +96,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
             g,
             jax.tree.map(remember, state.diff_params_memory, s),
             jax.tree.map(remember, state.diff_updates_memory, y),
-            remember(state.weights_memory, weight),
+            jnp.where(jnp.arange(m) == place, jnp.where(counts, weight, 0), state.weights_memory),
         )
         order = (state.count + jnp.arange(m, dtype=jnp.int32)) % m  # oldest first
         gamma = _scale(new_state, g, order) if scale_init_precond else jnp.ones((), dtype)

@@ -13,6 +13,7 @@ from jaxnn.optim.averages import EmaState, ema
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.scale import stateless
+from jaxnn.placement import full_like
 from jaxnn.tree import named_leaves
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
@@ -106,8 +107,8 @@ def monitor(measures: Mapping[str, Any]) -> Optimizer:
     def init(params: Params) -> MonitorState:
         wide = widen(params)
         states = tuple(link.init(wide) for link in links.values())
-        shapes = jax.eval_shape(lambda: measured(wide, states, wide, {}).measurements)
-        return MonitorState(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), states)
+        found = measured(wide, states, wide, {}).measurements
+        return MonitorState(jax.tree.map(lambda x: full_like(x, 0), found), states)
 
     def update(
         grads: PyTree, state: MonitorState, params: Params | None = None, **extra: Any

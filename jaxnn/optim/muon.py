@@ -122,7 +122,7 @@ def scale_by_muon(
         def direction(mu_hat: Array, numbers: MuonDimensionNumbers | None) -> Array:
             axes = matrix_axes("muon", mu_hat.shape, numbers)
             o = orthogonalized(mu_hat, axes, rows, preconditioning, eps)
-            return jnp.vdot(mu_hat, o) * o if adaptive else o
+            return jnp.sum(jnp.conj(mu_hat) * o) * o if adaptive else o
 
         mu_hat, mu = per_leaf(mean, widen(grads), (state.mu,), widen(params))
         updates = map_leaves(direction, mu_hat, numbers_tree(weight_dimension_numbers, mu_hat))

@@ -11,6 +11,7 @@ from jaxnn.checks import require_positive_int
 from jaxnn.numerics import accumulate, safe_divide
 from jaxnn.optim.muon_axes import MuonDimensionNumbers, fans, matrix_axes
 from jaxnn.optim.scalars import abs_sq, like
+from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Scalar
 
 Preconditioning: TypeAlias = Literal["frobenius", "spectral", "aol", "schatten"]
@@ -90,6 +91,17 @@ def orthogonalized(
         Array([[1.414, 0.   ],
                [0.   , 1.414]], dtype=float32)
     """
+
+    def placed(x: Array, rows: Rows, eps: Scalar) -> Array:
+        return _orthogonalized(x, axes, rows, preconditioning, eps)
+
+    return compiler_sharded(placed, x, x, rows, eps)
+
+
+def _orthogonalized(
+    x: Array, axes: tuple[tuple[int, ...], ...], rows: Rows, preconditioning: Preconditioning, eps: Scalar
+) -> Array:
+    """`orthogonalized` where the compiler, or nobody, places intermediate results."""
     order = sum(axes, ())
     batch = tuple(x.shape[i] for i in axes[0])
     moved = x.transpose(order)

@@ -64,7 +64,7 @@ def scale_by_novograd(
     require_nonnegative("novograd", eps=eps, eps_root=eps_root, weight_decay=weight_decay)
 
     def init(params: Params) -> NovogradState:
-        nu = jax.tree.map(lambda m: jnp.zeros((), m.dtype), moment(params, real=True))
+        nu = jax.tree.map(jnp.sum, moment(params, real=True))
         return NovogradState(zero_count(), moment(params, mu_dtype), nu)
 
     def update(

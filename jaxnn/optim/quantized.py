@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from jaxnn.optim.base import Optimizer, call_update
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import init_inner, seen_by
 from jaxnn.optim.keys import given_key, typed_key
-from jaxnn.types import Array, Key, Params, PyTree
+from jaxnn.placement import compiler_sharded, evenly
+from jaxnn.types import Array, Key, Params, PyTree, Shape
 
 LEVELS = 127
 NOT_FINITE = -128
@@ -147,11 +149,20 @@ def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[A
         (Array([ 127,  107,   40,    0, -127], dtype=int8), Array([1., 4.], dtype=float32))
     """
     require_floating("quantize", "x", jnp.result_type(x))
+    x = jnp.asarray(x)
+    like = (x, evenly(-(-x.size // block_size), [x]))
+    return compiler_sharded(lambda x, key: _quantized(x, block_size, key), like, x, key)
+
+
+def _quantized(x: Array, block_size: int, key: Key | None) -> tuple[Array, Array]:
+    """`quantize` where the compiler, or nobody, places intermediate results."""
+    finite = jnp.isfinite(x)
+    x = jnp.where(finite, x, jnp.zeros_like(x))
     blocks = jnp.pad(x.reshape(-1), (0, -x.size % block_size)).reshape(-1, block_size)
-    finite = jnp.isfinite(blocks)
-    blocks = jnp.where(finite, blocks, jnp.zeros_like(blocks))
-    scale = jnp.max(jnp.abs(blocks), axis=1, keepdims=True)
-    ratio = jnp.abs(blocks) / jnp.where(scale == 0, jnp.ones_like(scale), scale)
+    scales = jnp.max(jnp.abs(blocks), axis=1)
+    # All but the scales is computed in the shape of x, so that the compiler divides codes among devices as it does x.
+    scale = _spread(scales, x.shape, block_size)
+    ratio = jnp.abs(x) / jnp.where(scale == 0, jnp.ones_like(scale), scale)
     code = LEVELS * jnp.sqrt(jnp.sqrt(ratio))
     if key is None:
         code = jnp.round(code)
@@ -159,9 +170,8 @@ def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[A
         low = jnp.floor(code)
         up = jax.random.uniform(key, ratio.shape, ratio.dtype)
         code = low + (up * (_level(low + 1) - _level(low)) < ratio - _level(low)).astype(low.dtype)
-    signed = jnp.sign(blocks) * jnp.clip(code, 1, LEVELS)
-    signed = jnp.where(finite, signed, jnp.full_like(signed, NOT_FINITE))
-    return signed.astype(jnp.int8).reshape(-1)[: x.size].reshape(x.shape), scale.reshape(-1)
+    signed = jnp.sign(x) * jnp.clip(code, 1, LEVELS)
+    return jnp.where(finite, signed, jnp.full_like(signed, NOT_FINITE)).astype(jnp.int8), scales
 
 
 def dequantize(codes: Array, scales: Array, block_size: int = 256) -> Array:
@@ -171,10 +181,18 @@ def dequantize(codes: Array, scales: Array, block_size: int = 256) -> Array:
         >>> dequantize(*quantize(jnp.array([1.0, 0.5, 0.01, 0.0, -4.0]), 4), 4)
         Array([ 1.        ,  0.50387204,  0.00984068,  0.        , -4.        ],      dtype=float32)
     """
-    blocks = jnp.pad(codes.reshape(-1), (0, -codes.size % block_size)).reshape(-1, block_size).astype(scales.dtype)
-    values = jnp.sign(blocks) * _level(jnp.abs(blocks)) * scales.reshape(-1, 1)
-    values = jnp.where(blocks == NOT_FINITE, jnp.full_like(values, jnp.nan), values)
-    return values.reshape(-1)[: codes.size].reshape(codes.shape)
+
+    def expanded(codes: Array, scales: Array) -> Array:
+        levels = codes.astype(scales.dtype)
+        values = jnp.sign(levels) * _level(jnp.abs(levels)) * _spread(scales, codes.shape, block_size)
+        return jnp.where(codes == NOT_FINITE, jnp.full_like(values, jnp.nan), values)
+
+    return compiler_sharded(expanded, codes, codes, scales)
+
+
+def _spread(scales: Array, shape: Shape, block_size: int) -> Array:
+    """For every entry of an array of this shape the scale of its block."""
+    return jnp.broadcast_to(scales[:, None], (len(scales), block_size)).reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
 def _level(code: Array) -> Array:

@@ -16,6 +16,7 @@ from jaxnn.optim.kronecker import EXACT, by_axis, by_leaf, multiply, second_mome
 from jaxnn.optim.norms import norm
 from jaxnn.optim.rounding import float_info
 from jaxnn.optim.scalars import increment, is_zero, like, one_minus_power, zero_count
+from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 Graft = Literal["adam", "sgd"] | None
@@ -108,8 +109,8 @@ def scale_by_shampoo(
         whole = moment(require_real("shampoo", params))
 
         def factors(x: Array) -> tuple[Array, ...]:
-            shape = squeezed(x.shape)
-            return tuple(zero_factor(shape, axis, longest, x) for axis in range(len(shape)))
+            x = x.reshape(squeezed(x.shape))
+            return tuple(zero_factor(x, axis, longest) for axis in range(x.ndim))
 
         zeros = by_axis(jax.tree.map(factors, whole), params)
         mu, nu = None if is_zero(b1) else whole, whole if graft == "adam" else None
@@ -229,11 +230,15 @@ def _power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Arra
     """h to a negative power: of a symmetric matrix, or of a vector that stands for a diagonal one; 0 where h is 0."""
     if h.ndim == 1:
         return _positive_power(h + like(eps, h), exponent)
-    values, vectors = jnp.linalg.eigh(h)
-    largest = values[-1]
-    uncertain = len(values) * float(float_info(h.dtype).eps)
-    values = jnp.maximum(values, like(uncertain, h) * largest) + like(eps, h) + like(relative_eps, h) * largest
-    return jnp.matmul(multiply(vectors, 1, _positive_power(values, exponent)), vectors.T, precision=EXACT)
+
+    def of_matrix(h: Array, eps: Scalar, relative_eps: Scalar) -> Array:
+        values, vectors = jnp.linalg.eigh(h)
+        largest = values[-1]
+        uncertain = len(values) * float(float_info(h.dtype).eps)
+        values = jnp.maximum(values, like(uncertain, h) * largest) + like(eps, h) + like(relative_eps, h) * largest
+        return jnp.matmul(multiply(vectors, 1, _positive_power(values, exponent)), vectors.T, precision=EXACT)
+
+    return compiler_sharded(of_matrix, h, h, eps, relative_eps)
 
 
 def _positive_power(x: Array, exponent: float) -> Array:

@@ -12,8 +12,9 @@ from jaxnn.numerics import safe_divide
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.kronecker import EXACT, by_axis, by_leaf, multiply, second_moments, squeezed, unless_none
+from jaxnn.optim.kronecker import EXACT, by_axis, by_leaf, multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
+from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
@@ -64,7 +65,8 @@ def scale_by_soap(
     code adds eps to the root of the uncorrected nu, so its eps is larger by 1 / sqrt(1 - b2^t), and keeps mu rotated.
 
     The basis is not unique where eigenvalues are equal, as in the null space of the first gradient of any kernel that
-    is not square: which one is taken there depends on rounding, and with it a run. Two that start 1e-14 apart part.
+    is not square: which one is taken there depends on rounding, and with it a run. Two that start 1e-14 apart part, and
+    so do the same run compiled for one device and for several; where all eigenvalues differ, these agree.
 
     Args:
         b1, b2: decays of mu and nu, in [0, 1); may be traced.
@@ -110,12 +112,12 @@ def scale_by_soap(
         whole = moment(require_real("soap", params))
 
         def factors(x: Array) -> tuple[Array, ...]:
-            shape = squeezed(x.shape)
-            return tuple(jnp.zeros((shape[axis], shape[axis]), x.dtype) for axis in axes_of(shape))
+            x = x.reshape(squeezed(x.shape))
+            return tuple(zero_factor(x, axis, longest) for axis in axes_of(x.shape))
 
         zeros = by_axis(jax.tree.map(factors, whole), params)
         return SoapState(
-            zero_count(), whole, whole, zeros, jax.tree.map(lambda h: jnp.eye(len(h), dtype=h.dtype), zeros)
+            zero_count(), whole, whole, zeros, jax.tree.map(lambda h: h + jnp.eye(len(h), dtype=h.dtype), zeros)
         )
 
     def rotated(x: Array, bases: tuple[Array, ...], *, into: bool) -> Array:
@@ -152,7 +154,10 @@ def scale_by_soap(
             )
 
         def eigenvectors() -> tuple[PyTree, PyTree]:
-            return nu, jax.tree.map(lambda h: jnp.linalg.eigh(h)[1][:, ::-1], statistics)
+            def basis(h: Array) -> Array:
+                return compiler_sharded(lambda h: jnp.linalg.eigh(h)[1][:, ::-1], h, h)
+
+            return nu, jax.tree.map(basis, statistics)
 
         def power_step(n: Array, sums: tuple[Array, ...], bases: tuple[Array, ...]) -> tuple[Array, list[Array]]:
             """nu, its entries sorted, and the bases."""
@@ -166,7 +171,10 @@ def scale_by_soap(
             return y.reshape(n.shape), new
 
         def power_steps() -> tuple[PyTree, PyTree]:
-            pairs = map_leaves(power_step, nu, statistics, kept_bases)
+            def placed(n: Array, sums: tuple[Array, ...], bases: tuple[Array, ...]) -> tuple[Array, list[Array]]:
+                return compiler_sharded(power_step, (n, list(bases)), n, sums, bases)
+
+            pairs = map_leaves(placed, nu, statistics, kept_bases)
             squares = map_leaves(lambda n, pair: pair[0], nu, pairs)
             return squares, unless_none(map_leaves(lambda n, pair: tuple(pair[1]), nu, pairs), kept_bases)
 

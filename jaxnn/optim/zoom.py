@@ -15,6 +15,7 @@ from jaxnn.optim.base import Optimizer, apply_updates
 from jaxnn.optim.linesearch import Point, filled_like, slope_along, step_along, take_from
 from jaxnn.optim.norms import scalar_dtype
 from jaxnn.optim.zoom_search import Search, Wolfe, zoom_search
+from jaxnn.placement import full_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -116,7 +117,7 @@ def scale_by_zoom_linesearch(
     def init(params: Params) -> ScaleByZoomLinesearchState:
         one = jnp.ones((), scalar_dtype(params))
         info = ZoomLinesearchInfo(jnp.zeros((), jnp.int32), jnp.inf * one, jnp.inf * one)
-        return ScaleByZoomLinesearchState(one, jnp.inf * one, jax.tree.map(jnp.zeros_like, params), info)
+        return ScaleByZoomLinesearchState(one, jnp.inf * one, jax.tree.map(lambda p: full_like(p, 0), params), info)
 
     def update(
         updates: PyTree,

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 
 from jaxnn.checks import require_positive_int
 from jaxnn.per_example.memory import fitting_size
-from jaxnn.placement import by_compiler, explicit_spec, filled_as
+from jaxnn.placement import compiler_sharded, explicit_spec, filled_as
 from jaxnn.types import PyTree
 
 Sums = TypeVar("Sums")
@@ -92,7 +92,7 @@ def over_microbatches(
         found, each = _pair(f(*microbatch))
         return jax.tree.map(jnp.add, sums, found), each
 
-    parts, rest = by_compiler("over_microbatches", split, (_rows(data, size, None), _rows(data, n % size)), data)
+    parts, rest = compiler_sharded(split, (_rows(data, size, None), _rows(data, n % size)), data)
     shapes = jax.eval_shape(lambda *d: _pair(f(*d))[0], *jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(filled_as, shapes)
     sums, each = lax.scan(step, zeros, parts)
@@ -100,7 +100,7 @@ def over_microbatches(
     if n > whole * size:
         more, last = _pair(f(*rest))
         sums = jax.tree.map(jnp.add, sums, more)
-    return sums, by_compiler("over_microbatches", together, _rows(data, n), each, last)
+    return sums, compiler_sharded(together, _rows(data, n), each, last)
 
 
 def _rows(data: PyTree, rows: int, *before: None) -> PartitionSpec:

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
-import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxnn.placement import by_compiler, explicit_spec
+from jaxnn.placement import compiler_sharded, explicit_mesh, explicit_spec
 from jaxnn.tape import Columns, Tape
 from jaxnn.types import PyTree
 
@@ -68,16 +67,13 @@ def returns(results: PyTree) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def placed(*args: P.args, **kwargs: P.kwargs) -> R:
             first: Any = args[0] if args else kwargs.get("tape")
             tape = first.tape if isinstance(first, Columns) else first
-            if not isinstance(tape, Tape) or all(explicit_spec(x) is None for x in jax.tree.leaves((args, kwargs))):
+            if not isinstance(tape, Tape) or explicit_mesh((args, kwargs)) is None:
                 return statistic(*args, **kwargs)
-            leaves, structure = jax.tree.flatten((args, kwargs))
-            arrays = {i: x for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray)}
 
-            def inside(arrays: dict[int, Any]) -> R:
-                again, named = jax.tree.unflatten(structure, [arrays.get(i, x) for i, x in enumerate(leaves)])
-                return statistic(*again, **named)
+            def inside(given: Any) -> R:
+                return statistic(*given[0], **given[1])
 
-            return by_compiler(statistic.__name__, inside, specs(tape, results), arrays)
+            return compiler_sharded(inside, specs(tape, results), (args, kwargs))
 
         return placed
 

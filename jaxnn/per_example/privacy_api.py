@@ -21,7 +21,7 @@ from jaxnn.per_example.placing import PARAMS, ROWS, specs
 from jaxnn.per_example.private import widened
 from jaxnn.per_example.recording import record
 from jaxnn.per_example.sums import clipped_grad, materialize
-from jaxnn.placement import by_compiler
+from jaxnn.placement import compiler_sharded
 from jaxnn.tape import Tape, Whole
 from jaxnn.types import Array, DType, PyTree, Scalar
 
@@ -196,7 +196,7 @@ def clipped_grad_of(
         def of_tape(tape: Tape, padding: Array) -> tuple[PyTree, Array]:
             return clipped_grad(tape, lambda n: jnp.where(padding, 0, factors(safe_norms(tape, n))))
 
-        sums, norms = by_compiler(WHERE, of_tape, specs(tape, (PARAMS, ROWS)), tape, padding)
+        sums, norms = compiler_sharded(of_tape, specs(tape, (PARAMS, ROWS)), tape, padding)
         if not nan_safe:
             bad = jnp.any(~padding & ~jnp.isfinite(norms))
             sums = jax.tree.map(lambda s: jnp.where(bad, jnp.nan, s), sums)

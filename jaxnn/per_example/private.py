@@ -57,9 +57,10 @@ from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.placing import PARAMS, ROWS, specs
 from jaxnn.per_example.select import require_tape
 from jaxnn.per_example.sums import clipped_grad
-from jaxnn.placement import by_compiler, sum_like, varying_axes
+from jaxnn.placement import compiler_sharded
 from jaxnn.tape import Tape
 from jaxnn.types import Array, Key, Params, PyTree, Scalar
+from jaxnn.varying import sum_like, varying_axes
 
 
 class PrivateState(NamedTuple):
@@ -258,7 +259,7 @@ def _private_grad(
 
                 return clipped_grad(tape, factors)
 
-            sums, norms = by_compiler(where, clipped, specs(tape, (PARAMS, ROWS)), tape, shares)
+            sums, norms = compiler_sharded(clipped, specs(tape, (PARAMS, ROWS)), tape, shares)
             return sums, PrivateReport(tape.losses, norms, aux)
 
         # A sum for each microbatch, the noise for their sum only: it would be drawn too often otherwise.

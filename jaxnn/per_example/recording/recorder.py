@@ -18,9 +18,10 @@ from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.reading import Reading, known, read
 from jaxnn.per_example.recording.running import run, tap, taps_of, uses_of
 from jaxnn.per_example.recording.tracing import Traced, traced
-from jaxnn.placement import by_compiler, on_mesh, placed_shape, vary, varying_axes
+from jaxnn.placement import compiler_sharded, on_mesh, placed_shape
 from jaxnn.tape import Tape, Use, Whole, of_weighted_losses
 from jaxnn.types import Array, PyTree
+from jaxnn.varying import vary, varying_axes
 
 
 def record(
@@ -174,7 +175,7 @@ def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
 
     leaves = tuple(placed_shape(leaf) for leaf in given.leaves)
     tape = Tape(each, each, (), given.paths, given.structure, leaves)
-    return dataclasses.replace(tape, uses=by_compiler("record", uses, specs(tape, ROWS), seen, deltas)), aux
+    return dataclasses.replace(tape, uses=compiler_sharded(uses, specs(tape, ROWS), seen, deltas)), aux
 
 
 def _reading(found: Traced, given: Arguments) -> Reading:

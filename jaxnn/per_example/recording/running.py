@@ -16,9 +16,10 @@ from jax.extend.core import Literal
 
 from jaxnn.per_example.recording.reading import Reading
 from jaxnn.per_example.recording.rule import evaluated
-from jaxnn.placement import filled_as, vary
+from jaxnn.placement import filled_as
 from jaxnn.tape import Use
 from jaxnn.types import Array, PyTree, Shape
+from jaxnn.varying import vary
 
 
 def tap(kind: Any, axes: frozenset[str], loops: Shape = ()) -> Array:

@@ -1,0 +1,88 @@
+"""New arrays lie where the old ones do, and computations that no type can place run on meshes with Explicit axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxnn import tree
+from jaxnn.placement import compiler_sharded, full_like, vector_along
+
+KINDS = [AxisType.Auto, AxisType.Explicit]
+
+
+def divided(kind: AxisType, x: Any, *spec: str | None) -> jax.Array:
+    return jax.device_put(x, NamedSharding(jax.make_mesh((8,), ("x",), axis_types=(kind,)), P(*spec)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_full_like_is_divided_as_its_model(kind: AxisType, transform: Callable[[Any], Any]) -> None:
+    x = divided(kind, jnp.array([[jnp.nan, 1.0]] * 8), "x")
+    for found in transform(lambda x: (full_like(x, 0.5), full_like(x, 0.5, jnp.bfloat16)))(x):
+        assert found.sharding.is_equivalent_to(x.sharding, 2)
+        np.testing.assert_array_equal(np.asarray(found, np.float32), 0.5)
+    along = transform(lambda x: (vector_along(x, 0), vector_along(x, 1)))(x)
+    assert [v.shape for v in along] == [(8,), (2,)]
+    assert [v.addressable_shards[0].data.size for v in along] == [1, 2]
+    np.testing.assert_array_equal(np.asarray(along[0]), 0)
+
+
+def test_full_like_has_no_derivative_and_may_be_mapped_over() -> None:
+    def filled(x: Any, fill: Any) -> Any:
+        return jnp.sum(x * full_like(x, fill))
+
+    assert [float(jnp.sum(g)) for g in jax.jit(jax.grad(filled, (0, 1)))(jnp.ones(3), 2.0)] == [6.0, 3.0]
+    np.testing.assert_array_equal(
+        jax.vmap(lambda fill: full_like(jnp.ones(2), fill))(jnp.arange(2.0)), [[0, 0], [1, 1]]
+    )
+    np.testing.assert_array_equal(jax.vmap(lambda x: full_like(x, 3.0))(jnp.ones((2, 2))), np.full((2, 2), 3.0))
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, lambda f: jax.jit(jax.grad(lambda x: jnp.sum(f(x))))])
+def test_what_no_type_can_place_is_left_to_the_compiler(transform: Callable[[Any], Any]) -> None:
+    """A product over the divided axis of both its operands, with a number of the mesh and one of none beside it."""
+
+    def product(x: Any) -> Any:
+        total = jnp.sum(x)
+        return compiler_sharded(lambda x, total, factor: factor * total * (x @ (x.T @ x)), x, x, total, 0.5)
+
+    values = np.arange(16.0, dtype=np.float32).reshape(8, 2)
+    found = transform(product)(divided(AxisType.Explicit, values, "x"))
+    assert found.sharding.spec == P("x", None)
+    np.testing.assert_allclose(found, transform(product)(jnp.asarray(values)), rtol=1e-5)
+    x = divided(AxisType.Explicit, values, "x")
+    parts = jax.jit(lambda x: compiler_sharded(lambda x: (x.T @ x, x), (None, x), x))(x)
+    assert [part.sharding.is_fully_replicated for part in parts] == [True, False]
+    with pytest.raises(Exception, match="harded"):  # it is indeed what a type cannot place
+        x.T @ x
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_parameters_are_divided_evenly_and_unpacked_where_they_lay(kind: AxisType) -> None:
+    params = {
+        "w": divided(kind, jnp.arange(32.0).reshape(8, 4), "x"),
+        "v": divided(kind, jnp.arange(16.0).reshape(2, 8), None, "x"),
+        "half": divided(kind, jnp.ones(3, jnp.bfloat16)),
+    }
+
+    def packed(params: Any) -> Any:
+        buffers, unpack = tree.pack(params)
+        slopes = jax.grad(lambda buffers: jnp.sum(unpack(buffers)["w"] ** 2))(buffers)
+        return buffers, slopes, unpack(buffers)
+
+    buffers, slopes, again = jax.jit(packed)(params)
+    np.testing.assert_array_equal(buffers["float32"], [*range(16), *range(32)])
+    np.testing.assert_array_equal(slopes["float32"], [0] * 16 + [2 * i for i in range(32)])
+    for name, p in params.items():
+        np.testing.assert_array_equal(again[name], p)
+    if kind == AxisType.Explicit:
+        assert buffers["float32"].addressable_shards[0].data.shape == (6,)
+        assert all(again[name].sharding.is_equivalent_to(p.sharding, p.ndim) for name, p in params.items())
