@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
@@ -83,7 +83,7 @@ def scale_by_adam(
                 mu_hat = mu / like(c1, nu)
                 if nesterov:
                     mu_hat = d1 * mu / like(next_c1, nu) + (1 - d1) * g / like(c1, nu)
-            return safe_divide(mu_hat, jnp.sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu)), mu, nu
+            return safe_divide(mu_hat, safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)

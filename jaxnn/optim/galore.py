@@ -17,6 +17,7 @@ from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.kronecker import unless_none
 from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.spectral import svd
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
@@ -139,7 +140,7 @@ def scale_by_galore(
             def leaf(g: Array, number: GaLoreDimensionNumbers | None, p: Array) -> Array:
                 if number is None:
                     return p
-                u, _, vh = jnp.linalg.svd(g if svd_dtype is None else g.astype(svd_dtype), full_matrices=False)
+                u, _, vh = svd(g if svd_dtype is None else g.astype(svd_dtype))
                 return (u if on_left(*g.shape) else vh.T)[:, : p.shape[1]].astype(p.dtype)
 
             return unless_none(map_leaves(leaf, matrices, numbers, state.projector), state.projector)

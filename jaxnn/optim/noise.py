@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_key
+from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, widen
 from jaxnn.optim.descent import descent
@@ -92,7 +93,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
         next_key, sample_key = jax.random.split(state.rng_key)
 
         def leaf(g: Array, k: Key) -> Array:
-            deviation = jnp.sqrt(like(eta, g) / like(count, g) ** like(gamma, g))
+            deviation = safe_sqrt(like(eta, g) / like(count, g) ** like(gamma, g))
             return g + deviation * jax.random.normal(k, g.shape, g.dtype)
 
         noisy = map_leaves(leaf, widen(grads), keys_like(sample_key, grads))

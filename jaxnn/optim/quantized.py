@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_floating, require_key
+from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.base import Optimizer, call_update
 from jaxnn.optim.chain import require_transformation
 from jaxnn.types import Array, Key, Params, PyTree
@@ -150,7 +151,7 @@ def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[A
     blocks = jnp.where(finite, blocks, jnp.zeros_like(blocks))
     scale = jnp.max(jnp.abs(blocks), axis=1, keepdims=True)
     ratio = jnp.abs(blocks) / jnp.where(scale == 0, jnp.ones_like(scale), scale)
-    code = LEVELS * jnp.sqrt(jnp.sqrt(ratio))
+    code = LEVELS * safe_sqrt(safe_sqrt(ratio))
     if key is None:
         code = jnp.round(code)
     else:
