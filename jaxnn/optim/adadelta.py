@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import Mask, add_decay, descent
@@ -63,7 +62,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
         def rule(g: Array, e_g: Array, e_x: Array) -> tuple[Array, Array, Array]:
             d, e = like(rho, e_g), like(eps, e_g)
             e_g = d * e_g + (1 - d) * g * g
-            direction = safe_sqrt(e_x + e) / safe_sqrt(e_g + e) * g
+            direction = jnp.sqrt(e_x + e) / jnp.sqrt(e_g + e) * g
             return direction, e_g, d * e_x + (1 - d) * direction * direction
 
         updates, e_g, e_x = per_leaf(rule, grads, (state.e_g, state.e_x), params)

@@ -232,7 +232,7 @@ def _clipped_sums(grads: PyTree, bound: Scalar) -> tuple[PyTree, Array]:
     norms = safe_sqrt(sum(squares[1:], squares[0]))
     largest = like(bound, norms)
     clipped = norms > largest
-    weights = jnp.where(clipped, safe_divide(largest, norms), jnp.ones_like(norms))
+    weights = jnp.where(clipped, safe_divide(jnp.where(clipped, largest, 0), norms), jnp.ones_like(norms))
     sums = map_leaves(lambda g: jnp.tensordot(weights.astype(g.dtype), g, 1, precision="highest"), grads)
     return sums, jnp.sum(clipped, dtype=jnp.int32)
 

@@ -3,7 +3,8 @@
 The derivative of an eigenvector divides by the gaps between its eigenvalue and the others. In a cluster of equal
 eigenvalues any rotation is as good as another, and the vectors have no derivative; here it is that of the motion which
 does not turn them inside the cluster, so that the derivative of the space they span is right. A power of a matrix has
-a derivative there all the same, and `power` computes it. Values are those of `jnp.linalg`, to the bit.
+a derivative there all the same, and `power` computes it. Values are those of `jnp.linalg`, to the bit. Second
+derivatives are finite too, but not inside `lax.scan`, which differentiates `jnp.linalg` in place of the rules here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,210 @@
+"""Derivatives through training: every rule, with entries that never get a gradient, against central differences."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from jaxnn import optim, per_example
+from jaxnn.per_example.margin import safe_norms
+from jaxnn.per_example.sample import sample_tape
+from tests.helpers import float64
+from tests.optim import meta
+
+TABLE = meta.table()
+STEP, TOLERANCE = 3e-5, 1e-6
+NOISE = 1e-10
+"""What rounding leaves of a central difference whose true value is 0, as that of a sign in what it is taken of."""
+
+FORWARDS = {
+    "lbfgs": "its line search",
+    "scale_by_backtracking_linesearch": "the number of trials depends on values",
+    "scale_by_zoom_linesearch": "the number of trials depends on values",
+}
+"""Rules with a `lax.while_loop`, which has no reverse mode in JAX: differentiated forwards, and equal all the same."""
+
+UNEQUAL = {
+    "quantized_state": "rounds its moments to 8 bits: their derivative is 0 almost everywhere, but not that of a mean",
+}
+"""Rules whose derivative is finite but not that of the steps they take."""
+
+QUICK = ("sgd", "adam", "lamb", "adopt", "madgrad", "prodigy")
+BACKWARDS = [name for name in TABLE if name not in FORWARDS]
+GROUPS = [QUICK] + [
+    tuple(name for name in BACKWARDS if name not in QUICK)[i : i + 10]
+    for i in range(0, len(BACKWARDS) - len(QUICK), 10)
+]
+ROOTS = (
+    "adam", "nadam", "amsgrad", "adabelief", "yogi", "radam", "adan", "novograd", "ademamix", "simplified_ademamix",
+    "adopt", "acprop", "adagrad", "adadelta", "rmsprop", "lamb", "lars", "madgrad", "optimistic_adam_v2", "sm3", "dog",
+    "dowg", "prodigy", "dadapt_adamw", "muon", "adafactor", "momo_adam", "shampoo", "normalize", "dpsgd",
+    "quantized_state", "mechanize", "schedule_free_adamw",
+)  # fmt: skip
+"""Rules that take roots of gradients."""
+GROUPS_OF_ROOTS = [ROOTS[:1], *(ROOTS[i : i + 11] for i in range(1, len(ROOTS), 11))]
+
+
+def slow_but_first(groups: Iterable[Any]) -> list[Any]:
+    return [pytest.param(g, id=f"{g[0]}...", marks=[pytest.mark.slow] if i else []) for i, g in enumerate(groups)]
+
+
+def start(name: str, dtype: Any = jnp.float64) -> Any:
+    """The learning rate as a multiple of `meta.RATE`, the weights of the examples, and the parameters."""
+    return jnp.ones((), dtype), jnp.linspace(0.5, 1.5, 6, dtype=dtype), meta.start(name, dtype)
+
+
+def outcome(name: str, point: Any) -> Any:
+    factor, weights, params = point
+    return meta.outcome(TABLE[name], factor * meta.RATE, weights, params)
+
+
+def program(names: Iterable[str]) -> Any:
+    """From every rule's point to ((the sum, every rule's outcome), every rule's gradient), in one program."""
+
+    def outcomes(points: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        found = {name: outcome(name, points[name]) for name in names}
+        return sum(found.values()), found
+
+    return jax.jit(jax.value_and_grad(outcomes, has_aux=True))
+
+
+def central_differences(outcomes: Any, points: dict[str, Any]) -> dict[str, Any]:
+    """Of fourth order, in every entry of every point; those of all rules at once."""
+    flat = {name: ravel_pytree(point) for name, point in points.items()}
+    found = {name: np.zeros(len(v)) for name, (v, _) in flat.items()}
+    for i in range(max(map(len, found.values()))):
+        for shift, weight in ((2, -1), (1, 8), (-1, -8), (-2, 1)):
+            moved = {
+                name: unravel(np.asarray(v) + shift * STEP * (np.arange(len(v)) == i))
+                for name, (v, unravel) in flat.items()
+            }
+            for name, value in outcomes(moved).items():
+                if i < len(found[name]):
+                    found[name][i] += weight * float(value) / (12 * STEP)
+    return {name: unravel(found[name]) for name, (_, unravel) in flat.items()}
+
+
+def assert_equal(name: str, got: Any, expected: Any) -> None:
+    """In learning rate, weights and parameters; each relative to the largest of its entries."""
+    for quantity, g, e in zip(("learning rate", "weights", "parameters"), got, expected, strict=True):
+        g, e = (np.asarray(ravel_pytree(tree)[0]) for tree in (g, e))
+        assert np.isfinite(g).all(), (name, quantity, g)
+        if name not in UNEQUAL:
+            assert np.abs(g - e).max() <= TOLERANCE * np.abs(e).max() + NOISE, (name, quantity, g, e)
+
+
+def test_no_optimizer_is_missing() -> None:
+    made = {
+        name
+        for name in optim.__all__
+        if inspect.isfunction(getattr(optim, name))
+        and any(
+            word in str(inspect.signature(getattr(optim, name)).return_annotation)
+            for word in ("Optimizer", "GradientTransformation")
+        )
+    }
+    assert len(made) > 140
+    assert made == TABLE.keys() | meta.PART_OF.keys()
+    assert set(meta.PART_OF.values()) <= TABLE.keys()
+
+
+@pytest.mark.parametrize("names", slow_but_first(GROUPS))
+def test_gradients_through_training_equal_central_differences(names: tuple[str, ...]) -> None:
+    with float64():
+        points, run = {name: start(name) for name in names}, program(names)
+        grads = run(points)[1]
+        expected = central_differences(lambda points: run(points)[0][1], points)
+        for name in names:
+            assert_equal(name, grads[name], expected[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORWARDS)
+def test_line_searches_are_differentiated_forwards(name: str) -> None:
+    with float64():
+        point = start(name)
+        flat, unravel = ravel_pytree(point)
+        run = jax.jit(lambda v: jax.jvp(lambda v: outcome(name, unravel(v)), (v,), (direction,)))
+        direction = jnp.cos(jnp.arange(flat.size, dtype=flat.dtype)).at[0].set(0.5)
+        values = [float(run(flat + shift * STEP * direction)[0]) for shift in (2, 1, -1, -2)]
+        expected = (-values[0] + 8 * values[1] - 8 * values[2] + values[3]) / (12 * STEP)
+        np.testing.assert_allclose(run(flat)[1], expected, rtol=TOLERANCE)
+        with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
+            jax.grad(outcome, 1)(name, point)
+
+
+@pytest.mark.parametrize("names", slow_but_first(GROUPS_OF_ROOTS))
+def test_gradients_in_short_dtypes_from_parameters_that_are_0_are_finite(names: tuple[str, ...]) -> None:
+    """Where weights start at 0, norms of parameters are roots of 0 too."""
+    dtypes = (jnp.float32, jnp.bfloat16)
+
+    @jax.jit
+    def gradients(scale: Any) -> Any:
+        return {
+            (name, str(jnp.dtype(dtype))): jax.grad(lambda point, name=name: outcome(name, point).astype(float))(
+                jax.tree.map(lambda x: x * scale.astype(x.dtype), start(name, dtype))
+            )
+            for name in names
+            for dtype in dtypes
+        }
+
+    for scale in (jnp.ones(()), jnp.zeros(())):
+        for key, found in gradients(scale).items():
+            assert all(np.isfinite(np.asarray(leaf, np.float32)).all() for leaf in jax.tree.leaves(found)), key
+
+
+@pytest.mark.parametrize(
+    "names", slow_but_first([("adam",), ("lamb", "adopt", "madgrad", "adabelief", "muon", "shampoo", "sgd")])
+)
+def test_second_derivatives_in_the_learning_rate_equal_differences_of_the_first(names: tuple[str, ...]) -> None:
+    with float64():
+
+        @jax.jit
+        def derivatives(factor: Any) -> Any:
+            def first(factor: Any) -> Any:
+                return [jax.grad(lambda f, n=n: outcome(n, (f, *start(n)[1:])))(factor) for n in names]
+
+            return jax.jvp(first, (factor,), (jnp.ones(()),))
+
+        second = derivatives(jnp.ones(()))[1]
+        points = [derivatives(jnp.asarray(1 + shift * STEP))[0] for shift in (2, 1, -1, -2)]
+        for name, found, a, b, c, d in zip(names, second, *points, strict=True):
+            np.testing.assert_allclose(found, (-a + 8 * b - 8 * c + d) / (12 * STEP), rtol=1e-5, err_msg=name)
+
+
+def test_an_example_without_gradient_has_derivatives_where_gradients_are_clipped() -> None:
+    grads = {"w": jnp.array([[3.0, 4.0], [0.0, 0.0]]), "b": jnp.array([1.0, 0.0])}
+    norms = jnp.array([0.0, 0.5, 2.0])
+    for bound in (0.5, jnp.inf):
+        for clip in (per_example.flat(bound), per_example.automatic(0.5), per_example.psac(0.5)):
+            assert np.isfinite(jax.grad(lambda n, clip=clip: jnp.sum(clip(n)))(norms)).all()
+
+        def clipped(grads: Any, bound: Any = bound) -> Any:
+            whole = optim.per_example_global_norm_clip(grads, bound)[0]
+            layers = optim.per_example_layer_norm_clip(grads, bound)[0]
+            return sum(jnp.sum(leaf) for leaf in jax.tree.leaves((whole, layers)))
+
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(clipped)(grads)))
+        for opt in (optim.clip_by_global_norm(0.5), optim.adaptive_grad_clip(0.5), optim.clip_by_block_rms(0.5)):
+
+            def stepped(grads: Any, opt: Any = opt) -> Any:
+                return sum(jnp.sum(u) for u in jax.tree.leaves(opt.update(grads, opt.init(grads), grads)[0]))
+
+            for scale in (0.0, 1.0):
+                found = jax.grad(stepped)(jax.tree.map(lambda g, scale=scale: scale * g, grads))
+                assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
+def test_the_margin_of_norms_has_derivatives_where_an_example_has_no_gradient() -> None:
+    def total(scale: Any) -> Any:
+        tape = jax.tree.map(lambda x: x * scale if jnp.issubdtype(x.dtype, jnp.floating) else x, sample_tape())
+        return jnp.sum(safe_norms(tape, per_example.norms(tape)))
+
+    assert np.isfinite(jax.grad(total)(0.0))
