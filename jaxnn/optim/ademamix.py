@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, moment, per_leaf
@@ -63,6 +61,7 @@ def scale_by_ademamix(
         Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older, algorithm 1.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = scale_by_ademamix(alpha=0.0)
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([1.], dtype=float32)
@@ -113,6 +112,7 @@ def ademamix(
         Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = ademamix(0.1, alpha=0.0)
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([-0.1], dtype=float32)
@@ -148,6 +148,7 @@ def scale_by_simplified_ademamix(
         and accelerated SGD variants.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = scale_by_simplified_ademamix(alpha=1.0)
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([2.], dtype=float32)
@@ -196,6 +197,7 @@ def simplified_ademamix(
         and accelerated SGD variants.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = simplified_ademamix(0.1)
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([-0.1], dtype=float32)

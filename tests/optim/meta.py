@@ -1,7 +1,7 @@
 """Every optimizer of `jaxnn.optim` with real settings that may be traced, and a training run to differentiate through.
 
-The run has entries that get no gradient, because their inputs are 0: a row of the matrix "w" and the whole leaves "idle"
-and "still". The rest lies away from kinks.
+The run has entries that get no gradient, because their inputs are 0: a row of the matrix "w" and the leaves "idle" and
+"still". The rest lies away from kinks.
 """
 
 from __future__ import annotations

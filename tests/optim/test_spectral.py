@@ -54,10 +54,8 @@ def test_a_power_of_a_matrix_of_low_rank_is_differentiated_along_its_range() -> 
 def test_the_derivative_in_eps_is_right() -> None:
     with float64():
         h = jnp.asarray(symmetric(SPECTRA["meet"]))
-        for place in (2, 3):
-            args = [h, -0.25, 0.1, 0.2]
-            f = jax.jit(lambda x, place=place: power(*[x if i == place else a for i, a in enumerate(args)]))
-            np.testing.assert_allclose(jax.jacfwd(f)(args[place]), difference(f, args[place], 1.0), atol=1e-10)
+        for f in (jax.jit(lambda x: power(h, -0.25, x, 0.2)), jax.jit(lambda x: power(h, -0.25, 0.1, x))):
+            np.testing.assert_allclose(jax.jacfwd(f)(0.15), difference(f, 0.15, 1.0), atol=1e-10)
 
 
 @pytest.mark.parametrize("name", SPECTRA)
