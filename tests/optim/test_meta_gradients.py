@@ -30,7 +30,7 @@ FORWARDS = {
 }
 """Rules with a `lax.while_loop`, which has no reverse mode in JAX: differentiated forwards, and equal all the same."""
 
-QUICK = ("adam", "lamb", "adopt", "madgrad")
+QUICK = ("adam", "madgrad")
 BACKWARDS = [name for name in TABLE if name not in FORWARDS]
 GROUPS = [QUICK] + [
     tuple(name for name in BACKWARDS if name not in QUICK)[i : i + 10]
@@ -60,38 +60,39 @@ def outcome(name: str, point: Any) -> Any:
     return meta.outcome(TABLE[name], factor * meta.RATE, weights, params)
 
 
-def program(names: Iterable[str]) -> Any:
-    """From every rule's point to ((the sum, every rule's outcome), every rule's gradient), in one program."""
+def program(names: Iterable[str]) -> tuple[dict[str, np.ndarray], Any]:
+    """Every rule's point as one vector, and from those to (every rule's outcome, its gradient), in one program."""
+    raveled = {name: ravel_pytree(start(name)) for name in names}
 
     def outcomes(points: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        found = {name: outcome(name, points[name]) for name in names}
+        found = {name: outcome(name, raveled[name][1](point)) for name, point in points.items()}
         return sum(found.values()), found
 
-    return jax.jit(jax.value_and_grad(outcomes, has_aux=True))
+    def run(points: dict[str, Any]) -> Any:
+        (_, found), grads = jax.value_and_grad(outcomes, has_aux=True)(points)
+        return found, grads
+
+    return {name: np.asarray(point) for name, (point, _) in raveled.items()}, jax.jit(run)
 
 
-def central_differences(outcomes: Any, points: dict[str, Any]) -> dict[str, Any]:
+def central_differences(run: Any, points: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Of fourth order, in every entry of every point; those of all rules at once."""
-    flat = {name: ravel_pytree(point) for name, point in points.items()}
-    found = {name: np.zeros(len(v)) for name, (v, _) in flat.items()}
-    for i in range(max(map(len, found.values()))):
+    found = {name: np.zeros_like(point) for name, point in points.items()}
+    for i in range(max(map(len, points.values()))):
         for shift, weight in ((2, -1), (1, 8), (-1, -8), (-2, 1)):
-            moved = {
-                name: unravel(np.asarray(v) + shift * STEP * (np.arange(len(v)) == i))
-                for name, (v, unravel) in flat.items()
-            }
-            for name, value in outcomes(moved).items():
+            moved = {name: p + shift * STEP * (np.arange(len(p)) == i) for name, p in points.items()}
+            for name, value in jax.device_get(run(moved)[0]).items():
                 if i < len(found[name]):
-                    found[name][i] += weight * float(value) / (12 * STEP)
-    return {name: unravel(found[name]) for name, (_, unravel) in flat.items()}
+                    found[name][i] += weight * value / (12 * STEP)
+    return found
 
 
-def assert_equal(name: str, got: Any, expected: Any) -> None:
+def assert_equal(name: str, got: np.ndarray, expected: np.ndarray) -> None:
     """In learning rate, weights and parameters; each relative to the largest of its entries."""
-    for quantity, g, e in zip(("learning rate", "weights", "parameters"), got, expected, strict=True):
-        g, e = (np.asarray(ravel_pytree(found)[0]) for found in (g, e))
-        assert np.isfinite(g).all(), (name, quantity, g)
-        assert np.abs(g - e).max() <= TOLERANCE * np.abs(e).max() + NOISE, (name, quantity, g, e)
+    assert np.isfinite(got).all(), (name, got)
+    for quantity in (slice(0, 1), slice(1, 7), slice(7, None)):
+        g, e = got[quantity], expected[quantity]
+        assert np.abs(g - e).max() <= TOLERANCE * np.abs(e).max() + NOISE, (name, g, e)
 
 
 def test_no_optimizer_is_missing() -> None:
@@ -112,9 +113,8 @@ def test_no_optimizer_is_missing() -> None:
 @pytest.mark.parametrize("names", slow_but_first(GROUPS))
 def test_gradients_through_training_equal_central_differences(names: tuple[str, ...]) -> None:
     with float64():
-        points, run = {name: start(name) for name in names}, program(names)
-        grads = run(points)[1]
-        expected = central_differences(lambda points: run(points)[0][1], points)
+        points, run = program(names)
+        grads, expected = jax.device_get(run(points)[1]), central_differences(run, points)
         for name in names:
             assert_equal(name, grads[name], expected[name])
 
