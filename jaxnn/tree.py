@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.numerics import accumulate
+from jaxnn.numerics import accumulate, safe_sqrt
 from jaxnn.placement import end_to_end, taken_apart
 from jaxnn.types import Array, PyTree, Scalar
 
@@ -66,7 +66,7 @@ def norm(a: PyTree) -> Array:
         >>> norm({"w": jnp.array([3.0]), "b": jnp.array([4.0])})
         Array(5., dtype=float32)
     """
-    return jnp.sqrt(vdot(a, a))
+    return safe_sqrt(vdot(a, a))
 
 
 def size(a: PyTree) -> int:

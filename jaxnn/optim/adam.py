@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
@@ -57,6 +55,7 @@ def scale_by_adam(
         Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = scale_by_adam()
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([1.], dtype=float32)
@@ -83,7 +82,7 @@ def scale_by_adam(
                 mu_hat = mu / like(c1, nu)
                 if nesterov:
                     mu_hat = d1 * mu / like(next_c1, nu) + (1 - d1) * g / like(c1, nu)
-            return safe_divide(mu_hat, jnp.sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu)), mu, nu
+            return safe_divide(mu_hat, safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)
@@ -117,6 +116,7 @@ def adam(
         Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = adam(0.1)
         >>> params = jnp.array([1.0])
         >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
@@ -159,6 +159,7 @@ def adamw(
         Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = adamw(0.1, weight_decay=0.5)
         >>> params = jnp.array([1.0])
         >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
@@ -187,6 +188,7 @@ def nadam(
         Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = nadam(0.1)
         >>> updates, state = opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))
         >>> updates
@@ -216,6 +218,7 @@ def nadamw(
         Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = nadamw(0.1, weight_decay=0.5)
         >>> params = jnp.array([1.0])
         >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.adam import AdamState
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf
@@ -166,7 +166,7 @@ def scale_by_amsgrad(
             nu = d2 * nu + (1 - d2) * abs_sq(g)
             mu_hat = mu / (1 - d1**t) if bias_correction_mu else mu
             nu_max = jnp.maximum(nu_max, nu / (1 - d2**t) if bias_correction_nu else nu)
-            return safe_divide(mu_hat, jnp.sqrt(nu_max + like(eps_root, nu)) + like(eps, nu)), mu, nu, nu_max
+            return safe_divide(mu_hat, safe_sqrt(nu_max + like(eps_root, nu)) + like(eps, nu)), mu, nu, nu_max
 
         updates, mu, nu, nu_max = per_leaf(rule, grads, (state.mu, state.nu, state.nu_max), params)
         return updates, AmsgradState(count, mu, nu, nu_max)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
@@ -81,7 +81,7 @@ def scale_by_adan(
             v = d2 * v + (1 - d2) * difference
             n = d3 * n + (1 - d3) * abs_sq(g + w * difference)
             m_hat, v_hat, n_hat = m / (1 - d1**t), v / (1 - d2**t), n / (1 - d3**t)
-            return safe_divide(m_hat + w * v_hat, jnp.sqrt(n_hat + like(eps_root, n)) + like(eps, n)), m, v, n, g
+            return safe_divide(m_hat + w * v_hat, safe_sqrt(n_hat + like(eps_root, n)) + like(eps, n)), m, v, n, g
 
         updates, m, v, n, g = per_leaf(rule, grads, (state.m, state.v, state.n, state.g), params)
         return updates, AdanState(count, m, v, n, g)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
@@ -63,6 +61,7 @@ def scale_by_ademamix(
         Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older, algorithm 1.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = scale_by_ademamix(alpha=0.0)
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([1.], dtype=float32)
@@ -84,7 +83,7 @@ def scale_by_ademamix(
             m1 = d1 * m1 + (1 - d1) * g
             m2 = d3 * m2 + (1 - d3) * g
             nu = d2 * nu + (1 - d2) * abs_sq(g)
-            root = jnp.sqrt(nu / (1 - d2**t) + like(eps_root, nu))
+            root = safe_sqrt(nu / (1 - d2**t) + like(eps_root, nu))
             return safe_divide(m1 / (1 - d1**t) + like(weight, nu) * m2, root + like(eps, nu)), m1, m2, nu
 
         updates, m1, m2, nu = per_leaf(rule, grads, (state.m1, state.m2, state.nu), params)
@@ -113,6 +112,7 @@ def ademamix(
         Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = ademamix(0.1, alpha=0.0)
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([-0.1], dtype=float32)
@@ -148,6 +148,7 @@ def scale_by_simplified_ademamix(
         and accelerated SGD variants.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = scale_by_simplified_ademamix(alpha=1.0)
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([2.], dtype=float32)
@@ -168,7 +169,7 @@ def scale_by_simplified_ademamix(
             d2 = like(b2, n)
             m = like(b1, n) * m + g
             n = d2 * n + (1 - d2) * abs_sq(g)
-            root = jnp.sqrt(n / (1 - d2 ** count.astype(n.dtype)) + like(eps_root, n))
+            root = safe_sqrt(n / (1 - d2 ** count.astype(n.dtype)) + like(eps_root, n))
             return safe_divide(m + like(weight, n) * g, root + like(eps, n)), m, n
 
         updates, m, n = per_leaf(rule, grads, (state.m, state.n), params)
@@ -196,6 +197,7 @@ def simplified_ademamix(
         and accelerated SGD variants.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = simplified_ademamix(0.1)
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([-0.1], dtype=float32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.adam import AdamState
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, moment, per_leaf
@@ -81,7 +81,7 @@ def scale_by_adopt(
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
             d1, d2 = like(b1, nu), like(b2, nu)
-            h = safe_divide(g, jnp.maximum(jnp.sqrt(nu), like(eps, nu)))
+            h = safe_divide(g, jnp.maximum(safe_sqrt(nu), like(eps, nu)))
             if use_clipping:
                 bound = like(clip_value_fn(state.count.astype(nu.dtype)), nu)
                 h = jnp.clip(h, -bound, bound)

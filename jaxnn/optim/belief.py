@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.adam import AdamState
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf
@@ -58,7 +58,7 @@ def scale_by_belief(
             mu_hat = mu / (1 - d1**t)
             if nesterov:
                 mu_hat = d1 * mu / (1 - d1 ** (t + 1)) + (1 - d1) * g / (1 - d1**t)
-            return safe_divide(mu_hat, jnp.sqrt(nu / (1 - d2**t)) + like(eps, nu)), mu, nu
+            return safe_divide(mu_hat, safe_sqrt(nu / (1 - d2**t)) + like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)
@@ -127,7 +127,7 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
             d1, d2, t = like(b1, nu), like(b2, nu), jnp.maximum(state.count, 1).astype(nu.dtype)
             nu_hat = jnp.where(first, jnp.ones_like(nu), nu / (1 - d2**t))
-            direction = safe_divide(g, jnp.sqrt(nu_hat) + like(eps, nu))
+            direction = safe_divide(g, safe_sqrt(nu_hat) + like(eps, nu))
             nu = d2 * nu + (1 - d2) * abs_sq(g - mu) + like(eps_root, nu)
             return direction, d1 * mu + (1 - d1) * g, nu
 
@@ -211,7 +211,7 @@ def scale_by_yogi(
             d1, d2, t = like(b1, nu), like(b2, nu), count.astype(nu.dtype)
             mu = d1 * mu + (1 - d1) * g
             nu = nu - (1 - d2) * jnp.sign(nu - abs_sq(g)) * abs_sq(g)
-            root = jnp.sqrt(nu / (1 - d2**t) + like(eps_root, nu))
+            root = safe_sqrt(nu / (1 - d2**t) + like(eps_root, nu))
             return safe_divide(mu / (1 - d1**t), root + like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)

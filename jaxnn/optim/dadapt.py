@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import concrete_number
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, map_leaves, moment, per_leaf, widen
 from jaxnn.optim.norms import inner_product, scalar_dtype, total
@@ -104,17 +104,17 @@ def dadapt_adamw(
         params = require_params("dadapt_adamw", params)
         count, d = increment(state.count), state.estim_lr
         lr = d * like(at_count(learning_rate, state.count), d) * _correction(betas, count, d)
-        q = jnp.sqrt(like(b2, d))
+        q = safe_sqrt(like(b2, d))
 
         def rule(g: Array, m: Array, v: Array, s: Array, p: Array) -> tuple[Array, ...]:
             rate, root, small = like(lr, g), like(q, g), like(eps, g)
             m = like(b1, g) * m + (1 - like(b1, g)) * rate * g
             v = like(b2, g) * v + (1 - like(b2, g)) * g * g
             s = root * s + (1 - root) * rate * g
-            return -safe_divide(m, jnp.sqrt(v) + small) - like(weight_decay, g) * rate * p, m, v, s, p
+            return -safe_divide(m, safe_sqrt(v) + small) - like(weight_decay, g) * rate * p, m, v, s, p
 
         def before(s: Array, v: Array) -> Array:
-            return safe_divide(s, jnp.sqrt(v) + like(eps, v))
+            return safe_divide(s, safe_sqrt(v) + like(eps, v))
 
         product = inner_product(grads, map_leaves(before, state.grad_sum, state.exp_avg_sq)).astype(d.dtype)
         r = q * state.numerator_weighted + (1 - q) * lr * product
@@ -195,7 +195,7 @@ def prodigy(
         params = require_params("prodigy", params)
         count, old = increment(state.count), state.estim_lr
         lr = old * like(at_count(learning_rate, state.count), old) * _correction(betas, count, old)
-        b3 = jnp.sqrt(like(b2, old)) if beta3 is None else like(beta3, old)
+        b3 = safe_sqrt(like(b2, old)) if beta3 is None else like(beta3, old)
         relative = old / like(estim_lr0, old)
         weight = relative * (old if safeguard_warmup else lr)
 
@@ -213,7 +213,7 @@ def prodigy(
         d = jnp.maximum(old, like(estim_lr_coef, r) * safe_divide(r, _sum_of_magnitudes(s).astype(r.dtype)))
 
         def step(g: Array, m: Array, v: Array, p: Array) -> tuple[Array, ...]:
-            direction = safe_divide(m, jnp.sqrt(v) + like(d, v) * like(eps, v))
+            direction = safe_divide(m, safe_sqrt(v) + like(d, v) * like(eps, v))
             return -like(lr, v) * (direction + like(weight_decay, v) * p), m, v, p
 
         updates, *_ = per_leaf(step, grads, (m, v, params), params)

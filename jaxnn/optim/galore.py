@@ -18,6 +18,7 @@ from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.kronecker import unless_none
 from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.spectral import svd
 from jaxnn.placement import compiler_sharded, explicit_mesh
 from jaxnn.tree import called
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
@@ -157,7 +158,7 @@ def scale_by_galore(
 
                 def vectors(g: Array) -> Array:
                     g = _matrix(g if svd_dtype is None else g.astype(svd_dtype), number)
-                    u, _, vh = jnp.linalg.svd(g, full_matrices=False)
+                    u, _, vh = svd(g)
                     return (u if on_left(*g.shape) else vh.T)[:, : p.shape[1]].astype(p.dtype)
 
                 return compiler_sharded(vectors, p, g)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_cbrt, safe_divide
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, moment, per_leaf, widen
 from jaxnn.optim.descent import add_decay
@@ -74,7 +74,7 @@ def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, ep
             step = (like(rate, g) + like(eps, g)) * jnp.sqrt((state.count + 1).astype(g.dtype))
             s = s + step * g
             total_sq = total_sq + step * g**2
-            away = x0 - p - safe_divide(s, jnp.cbrt(total_sq) + like(eps, g))
+            away = x0 - p - safe_divide(s, safe_cbrt(total_sq) + like(eps, g))
             return (1 - like(momentum, g)) * away, total_sq, s, x0, p
 
         columns = (state.grad_sum_sq, state.s, state.x0, params)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_between
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_extra, require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf, widen
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares
@@ -185,7 +185,7 @@ def momo_adam(
         def rule(g: Array, d: Array, v: Array) -> tuple[Array, Array, Array]:
             d = like(b1, d) * d + (1 - like(b1, d)) * g
             v = like(b2, v) * v + (1 - like(b2, v)) * g * g
-            root = jnp.sqrt(v / (1 - like(b2, v) ** count.astype(v.dtype)))
+            root = safe_sqrt(v / (1 - like(b2, v) ** count.astype(v.dtype)))
             return safe_divide(d, root + like(eps, v)), d, v
 
         scaled, d, v = per_leaf(rule, widen(grads), (state.exp_avg, state.exp_avg_sq), None)

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.numerics import accumulate, safe_divide
+from jaxnn.numerics import accumulate, safe_divide, safe_sqrt
 from jaxnn.optim.muon_axes import MuonDimensionNumbers, fans, matrix_axes
 from jaxnn.optim.scalars import abs_sq, like
 from jaxnn.placement import compiler_sharded
@@ -132,13 +132,13 @@ def _preconditioned(x: Array, kind: Preconditioning, eps: Scalar) -> tuple[Array
     """x with singular values of at most 1 (nearly), and x x' if it is known by then."""
     e = like(eps, x)
     if kind == "frobenius":
-        return safe_divide(x, _wide(jnp.sqrt(jnp.sum(abs_sq(x), (-2, -1))) + e, x)), None
+        return safe_divide(x, _wide(safe_sqrt(jnp.sum(abs_sq(x), (-2, -1))) + e, x)), None
     gram = x @ _adjoint(x)
     if kind == "spectral":
-        largest = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[..., -1], 0))
+        largest = safe_sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[..., -1], 0))
         return safe_divide(x, _wide(largest + e, x)), None
     if kind == "schatten":
-        scale = _inverse_root(jnp.sqrt(jnp.sum(abs_sq(gram), (-2, -1))), e)[..., None, None]
+        scale = _inverse_root(safe_sqrt(jnp.sum(abs_sq(gram), (-2, -1))), e)[..., None, None]
         return x * jnp.broadcast_to(scale, x.shape), gram * jnp.broadcast_to(scale * scale, gram.shape)
     row = _inverse_root(jnp.sum(jnp.abs(gram), -1), e)[..., None]
     return x * jnp.broadcast_to(row, x.shape), gram * (row * row.mT)
@@ -146,7 +146,7 @@ def _preconditioned(x: Array, kind: Preconditioning, eps: Scalar) -> tuple[Array
 
 def _inverse_root(x: Array, eps: Array) -> Array:
     """1 / sqrt(max(x, eps)), 0 where that is 0."""
-    return safe_divide(jnp.ones_like(x), jnp.sqrt(jnp.maximum(x, eps)))
+    return safe_divide(jnp.ones_like(x), safe_sqrt(jnp.maximum(x, eps)))
 
 
 def _wide(scale: Array, x: Array) -> Array:

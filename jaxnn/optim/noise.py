@@ -6,8 +6,8 @@ import warnings
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
+from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, widen
 from jaxnn.optim.descent import descent
@@ -89,7 +89,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
         next_key, sample_key = jax.random.split(typed_key(state.rng_key, first))
 
         def leaf(g: Array, k: Key) -> Array:
-            deviation = jnp.sqrt(like(eta, g) / like(count, g) ** like(gamma, g))
+            deviation = safe_sqrt(like(eta, g) / like(count, g) ** like(gamma, g))
             return g + deviation * jax.random.normal(k, g.shape, g.dtype)
 
         noisy = map_leaves(leaf, widen(grads), keys_like(sample_key, grads))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import descent
@@ -76,7 +76,7 @@ def scale_by_novograd(
         def rule(g: Array, mu: Array, nu: Array, p: Array | None) -> tuple[Any, ...]:
             d2, size = like(b2, nu), jnp.sum(abs_sq(g))
             nu = jnp.where(first, size, d2 * nu + (1 - d2) * size)
-            step = safe_divide(g, jnp.sqrt(nu + like(eps_root, nu)) + like(eps, nu))
+            step = safe_divide(g, safe_sqrt(nu + like(eps_root, nu)) + like(eps, nu))
             if p is not None:
                 step = step + like(weight_decay, nu) * p
             mu = like(b1, nu) * mu + step

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_between
-from jaxnn.numerics import accumulation_dtype, safe_divide
+from jaxnn.numerics import accumulation_dtype, safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, real_dtype, widen
 from jaxnn.optim.descent import descent
@@ -231,10 +231,10 @@ def _clipped_sums(grads: PyTree, bound: Scalar) -> tuple[PyTree, Array]:
     leaves = jax.tree.leaves(grads)
     precision = real_dtype(accumulation_dtype(*(g.dtype for g in leaves)))
     squares = [jnp.sum(abs_sq(g), range(1, g.ndim)).astype(precision) for g in leaves]
-    norms = jnp.sqrt(sum(squares[1:], squares[0]))
+    norms = safe_sqrt(sum(squares[1:], squares[0]))
     largest = like(bound, norms)
     clipped = norms > largest
-    weights = jnp.where(clipped, safe_divide(largest, norms), jnp.ones_like(norms))
+    weights = jnp.where(clipped, safe_divide(jnp.where(clipped, largest, 0), norms), jnp.ones_like(norms))
     sums = map_leaves(lambda g: jnp.tensordot(weights.astype(g.dtype), g, 1, precision="highest"), grads)
     return sums, jnp.sum(clipped, dtype=jnp.int32)
 

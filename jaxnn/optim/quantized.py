@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_floating
+from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.base import Optimizer, call_update
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import init_inner, seen_by
@@ -163,7 +164,7 @@ def _quantized(x: Array, block_size: int, key: Key | None) -> tuple[Array, Array
     # All but the scales is computed in the shape of x, so that the compiler divides codes among devices as it does x.
     scale = _spread(scales, x.shape, block_size)
     ratio = jnp.abs(x) / jnp.where(scale == 0, jnp.ones_like(scale), scale)
-    code = LEVELS * jnp.sqrt(jnp.sqrt(ratio))
+    code = LEVELS * safe_sqrt(safe_sqrt(ratio))
     if key is None:
         code = jnp.round(code)
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.adam import AdamState
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf
@@ -73,8 +73,8 @@ def scale_by_radam(
             # t b2^t / (1 - b2^t); 1 - b2^t would lose the digits that are left when rho_inf is subtracted.
             rho = rho_inf - 2 * t / jnp.expm1(-t * jnp.log1p(d2 - 1))
             r_sq = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
-            r = jnp.sqrt(jnp.maximum(r_sq, 0))
-            adaptive = safe_divide(r * mu_hat, jnp.sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu))
+            r = safe_sqrt(jnp.maximum(r_sq, 0))
+            adaptive = safe_divide(r * mu_hat, safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu))
             return jnp.where(rho >= jnp.maximum(like(threshold, nu), 4), adaptive, mu_hat), mu, nu
 
         updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.numerics import accumulation_dtype
+from jaxnn.numerics import accumulation_dtype, safe_sqrt
 from jaxnn.optim.arguments import require_extra, require_params
 from jaxnn.optim.base import Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
 from jaxnn.optim.chain import require_transformation
@@ -61,7 +61,7 @@ def normalize() -> Optimizer:
     ) -> tuple[PyTree, NormalizeState]:
         wide = widen(grads)
         shrunk = _over(wide, _over_leaves(jnp.max, lambda g: jnp.max(jnp.abs(g), initial=0.0), wide))
-        unit = _over(shrunk, jnp.sqrt(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk)))
+        unit = _over(shrunk, safe_sqrt(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk)))
         return dtypes_of(unit, grads if params is None else params), state
 
     return Optimizer(lambda params: NormalizeState(), update)

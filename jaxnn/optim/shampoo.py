@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_between, require_positive_int
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.kronecker import EXACT, by_axis, by_leaf, multiply, second_moments, squeezed, unless_none, zero_factor
+from jaxnn.optim.kronecker import by_axis, by_leaf, multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.norms import norm
-from jaxnn.optim.rounding import float_info
 from jaxnn.optim.scalars import increment, is_zero, like, one_minus_power, zero_count
+from jaxnn.optim.spectral import positive_power, power
 from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -157,7 +157,7 @@ def scale_by_shampoo(
             nu = map_leaves(lambda g, n: like(b2, g) * n + like(fresh, g) * g * g, wide, state.nu)
 
             def adam(m: Array, n: Array) -> Array:
-                return safe_divide(m, jnp.sqrt(n / like(c2, n)) + like(graft_eps, n))
+                return safe_divide(m, safe_sqrt(n / like(c2, n)) + like(graft_eps, n))
 
             sizes = map_leaves(adam, means, nu)
             nu = unless_none(nu, state.nu)
@@ -229,19 +229,5 @@ def shampoo(
 def _power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array:
     """h to a negative power: of a symmetric matrix, or of a vector that stands for a diagonal one; 0 where h is 0."""
     if h.ndim == 1:
-        return _positive_power(h + like(eps, h), exponent)
-
-    def of_matrix(h: Array, eps: Scalar, relative_eps: Scalar) -> Array:
-        values, vectors = jnp.linalg.eigh(h)
-        largest = values[-1]
-        uncertain = len(values) * float(float_info(h.dtype).eps)
-        values = jnp.maximum(values, like(uncertain, h) * largest) + like(eps, h) + like(relative_eps, h) * largest
-        return jnp.matmul(multiply(vectors, 1, _positive_power(values, exponent)), vectors.T, precision=EXACT)
-
-    return compiler_sharded(of_matrix, h, h, eps, relative_eps)
-
-
-def _positive_power(x: Array, exponent: float) -> Array:
-    """x^exponent where x > 0, else 0."""
-    positive = x > 0
-    return jnp.where(positive, jnp.where(positive, x, jnp.ones_like(x)) ** like(exponent, x), jnp.zeros_like(x))
+        return positive_power(h + like(eps, h), exponent)
+    return compiler_sharded(lambda *a: power(a[0], exponent, *a[1:]), h, h, eps, relative_eps)

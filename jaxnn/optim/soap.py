@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.numerics import safe_divide
+from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.kronecker import EXACT, by_axis, by_leaf, multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
+from jaxnn.optim.spectral import eigh, orthonormal
 from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
@@ -145,7 +146,7 @@ def scale_by_soap(
 
         def direction(m: Array, n: Array, bases: tuple[Array, ...]) -> Array:
             turned = rotated(m, bases, into=True) / like(c1, m)
-            return rotated(safe_divide(turned, jnp.sqrt(n / like(c2, n)) + like(eps, n)), bases, into=False)
+            return rotated(safe_divide(turned, safe_sqrt(n / like(c2, n)) + like(eps, n)), bases, into=False)
 
         def moments(g: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             g = g.reshape(squeezed(g.shape))
@@ -155,7 +156,7 @@ def scale_by_soap(
 
         def eigenvectors() -> tuple[PyTree, PyTree]:
             def basis(h: Array) -> Array:
-                return compiler_sharded(lambda h: jnp.linalg.eigh(h)[1][:, ::-1], h, h)
+                return compiler_sharded(lambda h: eigh(h)[1][:, ::-1], h, h)
 
             return nu, jax.tree.map(basis, statistics)
 
@@ -167,7 +168,7 @@ def scale_by_soap(
                 if sort:
                     order = jnp.argsort(-jnp.sum(q * product, 0))
                     y, product = jnp.take(y, order, axis), product[:, order]
-                new.append(jnp.linalg.qr(product)[0])
+                new.append(orthonormal(product))
             return y.reshape(n.shape), new
 
         def power_steps() -> tuple[PyTree, PyTree]:

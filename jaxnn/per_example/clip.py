@@ -39,7 +39,8 @@ def flat(bound: Scalar) -> Clip:
 
     def factors(norms: Array) -> Array:
         most = jnp.asarray(bound, norms.dtype)
-        return jnp.where(norms <= most, jnp.ones((), norms.dtype), safe_divide(most, norms))
+        stays = norms <= most  # chosen twice, for derivatives: those of C / n are not finite where C is infinite
+        return jnp.where(stays, jnp.ones((), norms.dtype), safe_divide(jnp.where(stays, 0, most), norms))
 
     return factors
 

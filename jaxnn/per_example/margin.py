@@ -8,7 +8,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.numerics import accumulate
+from jaxnn.numerics import accumulate, safe_sqrt
 from jaxnn.per_example.placing import ROWS, returns
 from jaxnn.tape import Addition, Convolution, Lookup, Placed, Tape, Use, Whole
 from jaxnn.types import Array
@@ -48,7 +48,7 @@ def safe_norms(tape: Tape, norms: Array) -> Array:
     # The terms of all uses of a parameter may cancel each other; those of different parameters never meet.
     sizes = [functools.reduce(jnp.add, map(_size, uses)) for uses in tape.uses if uses]
     margin = sum((jnp.square(size.astype(norms.dtype)) for size in sizes), jnp.zeros_like(norms))
-    found = jnp.sqrt(jnp.square(norms) + eps * margin)
+    found = safe_sqrt(jnp.square(norms) + eps * margin)
     return jnp.where(jnp.isnan(found), jnp.asarray(jnp.inf, norms.dtype), found)
 
 
@@ -67,4 +67,4 @@ def _size(use: Use) -> Array:
 
 def _norm(x: Array) -> Array:
     wide = accumulate(x)
-    return jnp.sqrt(jnp.sum(jnp.square(wide.reshape(wide.shape[0], -1)), axis=1))
+    return safe_sqrt(jnp.sum(jnp.square(wide.reshape(wide.shape[0], -1)), axis=1))

@@ -1,0 +1,189 @@
+"""Decompositions of matrices whose derivatives stay finite where eigenvalues or singular values meet, or are 0.
+
+The derivative of an eigenvector divides by the gaps between its eigenvalue and the others. In a cluster of equal
+eigenvalues any rotation is as good as another, and the vectors have no derivative; here it is that of the motion which
+does not turn them inside the cluster, so that the derivative of the space they span is right. A power of a matrix has
+a derivative there all the same, and `power` computes it. Values are those of `jnp.linalg`, to the bit. Second
+derivatives are finite too, but not inside `lax.scan`, which differentiates `jnp.linalg` in place of the rules here.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.numerics import safe_divide
+from jaxnn.optim.kronecker import EXACT, multiply
+from jaxnn.optim.rounding import float_info
+from jaxnn.optim.scalars import like
+from jaxnn.types import Array, Scalar
+
+_dot = functools.partial(jnp.matmul, precision=EXACT)
+
+
+@jax.custom_jvp
+def eigh(h: Array) -> tuple[Array, Array]:
+    """Eigenvalues, least first, and eigenvectors of a symmetric matrix.
+
+    Example:
+        >>> jax.jacobian(lambda h: eigh(h)[1])(jnp.eye(2)).max()
+        Array(0., dtype=float32)
+    """
+    values, vectors = jnp.linalg.eigh(h)
+    return values, vectors
+
+
+@eigh.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    values, vectors = eigh(*primals)
+    moved = _turned(tangents[0], vectors)
+    inverse = _where_apart(_gaps(values), jnp.max(jnp.abs(values)))
+    return (values, vectors), (jnp.diagonal(moved), _dot(vectors, inverse * moved))
+
+
+@jax.custom_jvp
+def svd(a: Array) -> tuple[Array, Array, Array]:
+    """(u, s, v'), a = u diag(s) v', with min(m, n) columns of u and v, and s with the largest first.
+
+    Example:
+        >>> jax.jacobian(lambda a: svd(a)[0])(jnp.zeros((3, 2))).max()
+        Array(0., dtype=float32)
+    """
+    u, s, vh = jnp.linalg.svd(a, full_matrices=False)
+    return u, s, vh
+
+
+@svd.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    u, s, vh = svd(*primals)
+    (da,), v = tangents, vh.T
+    moved = _dot(u.T, _dot(da, v))
+    inverse = _where_apart(_gaps(s * s), s[0] * s[0])
+    ones = _where_apart(s, s[0])
+    du = _dot(u, inverse * (moved * s + (moved * s).T)) + _outside(u, _dot(da, v)) * ones
+    dv = _dot(v, inverse * (moved * s[:, None] + (moved * s[:, None]).T)) + _outside(v, _dot(da.T, u)) * ones
+    return (u, s, vh), (du, jnp.diagonal(moved), dv.T)
+
+
+@jax.custom_jvp
+def orthonormal(a: Array) -> Array:
+    """The orthogonal factor of a square matrix: q of a = q r, r upper triangular.
+
+    Columns of a that depend on those before them do not determine theirs of q, whose derivative then only keeps q
+    orthogonal.
+
+    Example:
+        >>> jax.jacobian(orthonormal)(jnp.zeros((2, 2))).max()
+        Array(0., dtype=float32)
+    """
+    return jnp.linalg.qr(a)[0]
+
+
+@orthonormal.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (a,), (da,) = primals, tangents
+    q = orthonormal(a)
+    r, moved = jnp.triu(_dot(q.T, a)), _dot(q.T, da)
+    size = jnp.abs(jnp.diagonal(r))
+    depends = size <= _uncertain(a) * jnp.max(size)
+    r = jnp.where(depends, jnp.eye(len(r), dtype=r.dtype), r)
+    moved = jnp.where(depends, jnp.zeros_like(moved), moved)
+    below = jnp.tril(jax.lax.linalg.triangular_solve(r, moved, left_side=False), -1)  # of moved r^-1
+    return q, _dot(q, below - below.T)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array:
+    """h^exponent of a positive semi-definite matrix, with 0^exponent := 0.
+
+    Eigenvalues are first raised to what rounding leaves uncertain, n machine-eps times the largest, and then by eps and
+    by relative_eps times the largest.
+
+    The derivative of V diag(f(d)) V' along E is V (F * V' E V) V', with F_ij = (f(d_i) - f(d_j)) / (d_i - d_j), f'(d_i)
+    where both are equal. It needs no derivative of V, and so exists where eigenvalues meet.
+
+    Args:
+        h: (n, n), symmetric.
+        exponent: a Python number.
+        eps, relative_eps: >= 0; may be traced.
+
+    Returns:
+        (n, n).
+
+    Example:
+        >>> power(jnp.diag(jnp.array([4.0, 16.0])), -0.5, 0.0, 0.0)
+        Array([[0.5 , 0.  ],
+               [0.  , 0.25]], dtype=float32)
+
+    Reference:
+        Daleckii, J. L. & Krein, S. G. (1965). Integration and differentiation of functions of Hermitian operators and
+        applications to the theory of perturbations.
+    """
+    values, vectors = eigh(h)
+    powers = positive_power(_raised(values, values[-1], eps, relative_eps), exponent)
+    return _dot(multiply(vectors, 1, powers), vectors.T)
+
+
+@power.defjvp
+def _(exponent: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    (h, eps, relative_eps), (dh, d_eps, d_relative) = primals, tangents
+    values, vectors = eigh(h)
+    moved, largest, uncertain = _turned(dh, vectors), values[-1], like(_uncertain(h), h)
+    raised = _raised(values, largest, eps, relative_eps)
+    powers = positive_power(raised, exponent)
+    slopes = safe_divide(exponent * powers, raised)
+    above = values > uncertain * largest
+    by_itself = jnp.where(above, slopes, jnp.zeros_like(slopes))
+    # Where a gap is small, the quotient of differences loses more digits than the mean of both slopes.
+    near = jnp.abs(_gaps(values)) <= float(float_info(h.dtype).eps) ** (1 / 3) * jnp.maximum(raised[:, None], raised)
+    apart = jnp.where(near, jnp.zeros_like(moved), _gaps(values))
+    quotients = jnp.where(near, (by_itself[:, None] + by_itself) / 2, safe_divide(_gaps(powers), apart))
+    lifted = jnp.where(above, jnp.zeros_like(raised), uncertain) + like(relative_eps, h)
+    shifts = slopes * (lifted * moved[-1, -1] + like(d_eps, h) + like(d_relative, h) * largest)
+    value = _dot(multiply(vectors, 1, powers), vectors.T)
+    return value, _dot(_dot(vectors, quotients * moved + jnp.diag(shifts)), vectors.T)
+
+
+def positive_power(x: Array, exponent: float) -> Array:
+    """x^exponent where x > 0, else 0.
+
+    Example:
+        >>> positive_power(jnp.array([4.0, 0.0]), -0.5)
+        Array([0.5, 0. ], dtype=float32)
+    """
+    positive = x > 0
+    return jnp.where(positive, jnp.where(positive, x, jnp.ones_like(x)) ** like(exponent, x), jnp.zeros_like(x))
+
+
+def _raised(values: Array, largest: Array, eps: Scalar, relative_eps: Scalar) -> Array:
+    """Eigenvalues as `power` has them before it takes the power."""
+    uncertain = like(_uncertain(values), values)
+    return jnp.maximum(values, uncertain * largest) + like(eps, values) + like(relative_eps, values) * largest
+
+
+def _uncertain(x: Array) -> float:
+    """What rounding leaves uncertain of the eigenvalues of an (n, n) matrix, relative to the largest."""
+    return len(x) * float(float_info(x.dtype).eps)
+
+
+def _turned(dh: Array, vectors: Array) -> Array:
+    """V' dh V, of the symmetric part of dh, which is all that eigh looks at."""
+    return _dot(vectors.T, _dot((dh + dh.T) / 2, vectors))
+
+
+def _gaps(x: Array) -> Array:
+    """x_j - x_i, at (i, j)."""
+    return x[None, :] - x[:, None]
+
+
+def _where_apart(x: Array, largest: Array) -> Array:
+    """1 / x, 0 where rounding leaves no digit of x."""
+    return safe_divide(1.0, jnp.where(jnp.abs(x) <= _uncertain(x) * largest, jnp.zeros_like(x), x))
+
+
+def _outside(u: Array, x: Array) -> Array:
+    """x without its part in the space of the columns of u."""
+    return x - _dot(u, _dot(u.T, x))
