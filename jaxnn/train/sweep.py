@@ -142,7 +142,7 @@ def sweep(
         test: (x, y) or a Dataset, looked at once, after the last epoch: `final`.
         probe: (TrainState, x, y) -> more scalars to report after each epoch, x and y the whole training data.
         memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and a sweep
-            that was stopped goes on from its folder, called with the same chunk.
+            that was stopped goes on from its folder, called with the same chunk on as many devices.
 
     Returns:
         Sweep, runs in the order of setting, seed, order, the last fastest.
