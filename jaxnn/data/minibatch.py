@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxnn.checks import require_key, require_positive_int
 from jaxnn.types import Array, Key, PyTree
@@ -105,4 +108,17 @@ def take(arrays: PyTree, indices: Array) -> PyTree:
             raise ValueError(
                 f"take: indices must lie in 0 .. {n - 1} for {n} examples, got {given.min()} to {given.max()}."
             )
-    return jax.tree.map(lambda a: jnp.take(a, indices, axis=0, mode="clip"), arrays)
+    return jax.tree.map(lambda a: _rows(a, indices), arrays)
+
+
+def _rows(a: Any, indices: Array) -> Array:
+    """The rows of one array; on explicit axes sharded as the array is, if that divides their number."""
+    sharding = jax.typeof(a).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return jnp.take(a, indices, axis=0, mode="clip")
+    first, *rest = sharding.spec
+    names = () if first is None else first if isinstance(first, tuple) else (first,)
+    parts = math.prod(sharding.mesh.shape[name] for name in names)
+    rows = [first if i == 0 and n % parts == 0 else None for i, n in enumerate(jnp.shape(indices))]
+    out = NamedSharding(sharding.mesh, PartitionSpec(*rows, *rest))
+    return jnp.asarray(a).at[indices].get(mode="clip", out_sharding=out)

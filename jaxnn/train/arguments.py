@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_floating, require_function
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
+from jaxnn.train.placement import placed_by_compiler
 from jaxnn.types import Array, Loss, Params, PyTree, State
 
 __all__ = [
@@ -79,7 +80,9 @@ def require_targets(
     Inside the compiled epoch targets are traced, and a bad one could only make the loss NaN.
     """
     x, y = data
-    one = jax.eval_shape(net.predict, params, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+    one = jax.eval_shape(
+        placed_by_compiler(net.predict), params, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    )
     chunk = max(CHUNK_ENTRIES // max(math.prod(one.shape), 1), 1)
     for start in range(0, y.shape[0], chunk):
         targets = y[start : start + chunk]
