@@ -81,6 +81,9 @@ def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial)
 def take(arrays: PyTree, indices: Array) -> PyTree:
     """The examples of these indices from every array of a tree (a `Dataset`, a tuple (x, y), ...).
 
+    Arrays on a mesh may be sharded. On explicit axes the examples taken are sharded as the array is, along the first
+    axis only if its parts divide B; on automatic ones the compiler decides.
+
     Args:
         arrays: arrays (N, ...) with one N, on the device (`jax.device_put`; NumPy arrays are copied at each call).
         indices: (B,) whole numbers in 0 .. N - 1. Traced ones cannot be checked: they are clipped to that range, which

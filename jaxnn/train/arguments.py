@@ -22,8 +22,10 @@ __all__ = [
     "require_function",
     "require_metrics",
     "require_net",
+    "require_opt_state",
     "require_optimizer",
     "require_rules",
+    "require_start",
     "require_targets",
 ]
 
@@ -35,6 +37,53 @@ def require_optimizer(where: str, opt: Any, name: str = "opt") -> None:
     """Raise TypeError unless `opt` has init and update."""
     if not (hasattr(opt, "init") and hasattr(opt, "update")):
         raise TypeError(f"{where}: {name} must be an optimizer, such as optim.adam(1e-3), got {opt!r}.")
+
+
+def require_start(where: str, name: str, net: Layer, opt: Any, ts: Any, example: Any) -> None:
+    """Raise unless `ts` is a `TrainState` that training of this network by this optimizer can go on from."""
+    if not (isinstance(ts, tuple) and getattr(ts, "_fields", None) == ("params", "state", "opt_state")):
+        raise TypeError(f"{where}: {name} must be a TrainState, as train.init makes it, got {type(ts).__name__}.")
+    params, state = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
+    remedy = f"Make it by train.init(net, opt, key, {tuple(example.shape)}), or pass the network that it is of."
+    # Parameters may have been cast to bfloat16.
+    _require_alike(f"{where}: {name}.params", "the network's parameters", ts.params, params, remedy, dtypes=False)
+    _require_alike(f"{where}: {name}.state", "the network's running statistics", ts.state, state, remedy, dtypes=False)
+    require_opt_state(where, f"{name}.opt_state", opt, ts.opt_state, ts.params)
+
+
+def require_opt_state(where: str, name: str, opt: Any, opt_state: Any, params: Params) -> None:
+    """Raise unless an optimizer state is one that this optimizer makes for these parameters."""
+    expected = jax.eval_shape(opt.init, params)
+    remedy = "Make it by opt.init(params), or pass the optimizer that it is of."
+    _require_alike(f"{where}: {name}", "this optimizer's state", opt_state, expected, remedy)
+
+
+def _require_alike(where: str, what: str, got: PyTree, expected: PyTree, remedy: str, *, dtypes: bool = True) -> None:
+    """Raise ValueError at the first leaf in which two trees of arrays differ: there or not, shape, dtype."""
+
+    def leaves(tree: PyTree) -> dict[str, str]:
+        found = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path): _kind_of(leaf, dtypes) for path, leaf in found}
+
+    given, wanted = leaves(got), leaves(expected)
+    for path in [*wanted, *given]:
+        if given.get(path) != wanted.get(path):
+            raise ValueError(
+                f"{where}{path} is {given.get(path, 'missing')}, {what} ({type(expected).__name__}) has "
+                f"{wanted.get(path, 'nothing')} there. {remedy}"
+            )
+    if jax.tree.structure(got) != jax.tree.structure(expected):
+        raise ValueError(
+            f"{where} must have the structure of {what}, {jax.tree.structure(expected)}, got "
+            f"{jax.tree.structure(got)}. {remedy}"
+        )
+
+
+def _kind_of(leaf: Any, dtype: bool) -> str:
+    """Shape and dtype, or whether it is floating."""
+    kind = jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype
+    name = str(kind) if dtype else "floating" if jnp.issubdtype(kind, jnp.floating) else str(kind)
+    return f"{name}{list(jnp.shape(leaf))}"
 
 
 def require_floating_leaves(where: str, name: str, values: PyTree) -> None:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 NAME = "lock.json"
 
@@ -97,7 +97,7 @@ class FolderLock:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _refuse(self) -> None:
+    def _refuse(self) -> NoReturn:
         owner = self._owner()
         who = (
             "another process" if owner is None else f"process {owner['pid']} on {owner['host']} since {owner['since']}"

@@ -53,8 +53,8 @@ class Sweep:
         curves: name -> (N, E): "loss", what `measure` and `probe` report, and "validation_*", as in the history of
             `fit`; NaN from the epoch on in which a run diverged.
         final: name -> (N,): "test_loss" and "test_*" after the last epoch, if a test set was given; NaN likewise.
-        diverged: (N,), the epoch from 1 in which the loss or a parameter was no longer finite, or after which a figure
-            of the validation data was NaN; 0 for a run that went well.
+        diverged: (N,), the epoch from 1 in which the loss, a parameter or a running statistic was no longer finite, or
+            after which a figure of the validation data was NaN; 0 for a run that went well.
     """
 
     settings: PyTree
@@ -190,7 +190,7 @@ def sweep(
             ts, diverged = carry
             new, report = epoch(ts, x, y, jax.random.fold_in(epochs_key, e))
             values = {} if held_out is None else evaluate(new.params, new.state, *held_out)
-            fine = jnp.isfinite(report["loss"]).all() & tree.all_finite(jax.tree.leaves(new.params))
+            fine = jnp.isfinite(report["loss"]).all() & tree.all_finite(jax.tree.leaves((new.params, new.state)))
             for value in values.values():
                 fine &= ~jnp.isnan(value)
             diverged = jnp.where((diverged == 0) & ~fine, e, diverged)
