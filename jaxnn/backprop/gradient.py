@@ -13,7 +13,7 @@ from jaxnn.backprop.checkpoint import checkpointed
 from jaxnn.backprop.combinators import AtLogits
 from jaxnn.backprop.fused import output_error
 from jaxnn.backprop.rule import Cache, Collect, Rule, gradient_of, leaves_of_uses, rule_of
-from jaxnn.checks import require_function
+from jaxnn.checks import as_array, as_arrays, require_function
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
@@ -78,7 +78,7 @@ def value_and_grad(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[tuple[Array, State], Params]:
         rule = rule_of(net) if saving is None else saving
-        x, y = jax.tree.map(jnp.asarray, (x, y))
+        x, y = as_array("value_and_grad", "x", x), as_arrays("value_and_grad", "y", y)
         outputs, new_state, cache = rule.forward(net, params, state, x, key=key, train=True)
         w = combined_weights(losses.example_weights(loss, y), weights)
         value = weighted_mean(loss(outputs, y), w)
@@ -153,7 +153,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
     ) -> Tape:
         rule = rule_of(net)
-        x, y = jax.tree.map(jnp.asarray, (x, y))
+        x, y = as_array("record", "x", x), as_arrays("record", "y", y)
         outputs, _, cache = rule.forward(net, params, state, x, key=key, train=train)
         each = loss(outputs, y)
         require_one_each(each, outputs.shape[0])

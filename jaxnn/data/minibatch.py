@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxnn.checks import require_key, require_positive_int
+from jaxnn.checks import as_array, as_arrays, require_key, require_positive_int
 from jaxnn.types import Array, Key, PyTree
 
 
@@ -100,6 +99,7 @@ def take(arrays: PyTree, indices: Array) -> PyTree:
         >>> take({"y": jnp.array([5, 6, 7])}, jnp.array([2, 0]))
         {'y': Array([7, 5], dtype=int32)}
     """
+    arrays, indices = as_arrays("take", "arrays", arrays), as_array("take", "indices", indices)
     if not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
         raise TypeError(f"take: indices must be integers, got {jnp.result_type(indices)}. Use batch_indices.")
     shapes = [jnp.shape(a) for a in jax.tree.leaves(arrays)]
@@ -114,7 +114,7 @@ def take(arrays: PyTree, indices: Array) -> PyTree:
     return jax.tree.map(lambda a: _rows(a, indices), arrays)
 
 
-def _rows(a: Any, indices: Array) -> Array:
+def _rows(a: Array, indices: Array) -> Array:
     """The rows of one array; on explicit axes sharded as the array is, if that divides their number."""
     sharding = jax.typeof(a).sharding
     if AxisType.Explicit not in sharding.mesh.axis_types:
@@ -124,4 +124,4 @@ def _rows(a: Any, indices: Array) -> Array:
     parts = math.prod(sharding.mesh.shape[name] for name in names)
     rows = [first if i == 0 and n % parts == 0 else None for i, n in enumerate(jnp.shape(indices))]
     out = NamedSharding(sharding.mesh, PartitionSpec(*rows, *rest))
-    return jnp.asarray(a).at[indices].get(mode="clip", out_sharding=out)
+    return a.at[indices].get(mode="clip", out_sharding=out)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_floating, require_function
+from jaxnn.checks import as_array, require_floating, require_function
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
 from jaxnn.train.placement import placed_by_compiler
@@ -112,7 +112,7 @@ def as_pair(where: str, name: str, data: Any) -> tuple[Array, Array]:
     pair = (data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError(f"{where}: {name} must be a pair (x, y) or a Dataset, got {type(data).__name__}.")
-    x, y = jnp.asarray(pair[0]), jnp.asarray(pair[1])
+    x, y = as_array(where, f"{name} x", pair[0]), as_array(where, f"{name} y", pair[1])
     if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0] or x.shape[0] == 0:
         raise ValueError(
             f"{where}: {name} x and y must hold the same number (at least 1) of examples on axis 0, "

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import tree
-from jaxnn.checks import require_between, require_floating, require_positive_int
+from jaxnn.checks import as_array, require_between, require_floating, require_positive_int
 from jaxnn.optim import Optimizer, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.train.arguments import require_floating_leaves, require_function, require_optimizer
@@ -218,7 +218,7 @@ def _run(
     def value_fn(x: PyTree, grad_fn: Any = None, obj_fn: Any = None) -> Array:
         return f(x)
 
-    x = jax.tree.map(jnp.asarray, start)
+    x = jax.tree.map(lambda leaf: as_array("minimize", "start", leaf), start)
     require_floating_leaves("minimize", "start", x)
     found = jax.eval_shape(f, x)
     shape = jax.tree.map(jnp.shape, found)

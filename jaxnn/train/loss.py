@@ -8,6 +8,7 @@ from typing import TypeAlias
 from jax.sharding import PartitionSpec
 
 from jaxnn import losses
+from jaxnn.checks import as_array, as_arrays
 from jaxnn.layers import Layer
 from jaxnn.losses.mean import combined_weights, weighted_mean
 from jaxnn.train.arguments import require_function, require_net
@@ -67,6 +68,7 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
     def loss_fn(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[Array, State]:
+        x, y = as_array("mean_loss", "x", x), as_arrays("mean_loss", "y", y)
         return placed(params, state, x, y, key, weights)
 
     return loss_fn

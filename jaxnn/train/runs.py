@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import as_arrays, as_numpy, require_positive_int
 from jaxnn.train.progress import Bar
 from jaxnn.train.store import Store
 from jaxnn.types import PyTree
@@ -125,7 +125,7 @@ class _Program:
         self.run, self.inputs = run, jax.tree.map(lambda leaf: _gathered(leaf, devices[0]), inputs)
         self.n = jax.tree.leaves(inputs)[0].shape[0]
         self.mesh = Mesh(np.asarray(devices), ("runs",))
-        self.shared = self._put(shared, PartitionSpec())
+        self.shared = self._put(as_arrays("map_runs", "shared", shared), PartitionSpec())
         self._jit = jax.jit(_mapped(run, len(devices)))
         self._compiled: dict[int, Any] = {}
 
@@ -227,7 +227,9 @@ def _memory_of(device: Any) -> int:
 
 def _checked(inputs: PyTree) -> tuple[int, PyTree]:
     """N, and the inputs as arrays."""
-    inputs = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), inputs)
+    inputs = jax.tree.map(
+        lambda leaf: leaf if isinstance(leaf, jax.Array) else as_numpy("map_runs", "inputs", leaf), inputs
+    )
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(inputs)}
     if len(lengths) != 1 or not all(lengths) or lengths == {(0,)}:
         shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(inputs)) or "no array"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import tree
+from jaxnn.checks import as_arrays
 from jaxnn.data import Partial, batch_indices, take
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer, apply_updates
@@ -88,7 +89,7 @@ def make_step(vg: ValueAndGrad, opt: Optimizer, *, measure: Measure | None = Non
         >>> report["loss"].shape
         ()
     """
-    return jax.jit(_step(vg, opt, measure), donate_argnums=0)
+    return _compiled("make_step", _step(vg, opt, measure))
 
 
 def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable[..., Any]:
@@ -158,7 +159,8 @@ def make_epoch(
         augment: a random change of the inputs of each batch, from `jaxnn.data.augment`.
 
     Returns:
-        `epoch(ts, x, y, key) -> (ts, report)`: report["loss"] and what `measure` returns have shape (steps,);
+        `epoch(ts, x, y, key) -> (ts, report)`: x and y arrays with N examples on the first axis, or trees of them if
+        `vg` takes such batches; report["loss"] and what `measure` returns have shape (steps,);
         report["examples"] is how many examples each step saw.
 
     Example:
@@ -173,7 +175,18 @@ def make_epoch(
         (2,)
     """
     epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
-    return jax.jit(epoch, donate_argnums=0)
+    return _compiled("make_epoch", epoch)
+
+
+def _compiled(where: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A step or an epoch, compiled, the state donated; x and y may be all that NumPy makes arrays of."""
+    compiled = jax.jit(function, donate_argnums=0)
+
+    def on_arrays(ts: TrainState, x: PyTree, y: PyTree, *args: Any, **kwargs: Any) -> Any:
+        return compiled(ts, as_arrays(where, "x", x), as_arrays(where, "y", y), *args, **kwargs)
+
+    on_arrays.lower = compiled.lower  # type: ignore[attr-defined]
+    return on_arrays
 
 
 def scan_epoch(
@@ -189,13 +202,14 @@ def scan_epoch(
     step = _step(vg, opt, measure)
 
     def epoch(ts: TrainState, x: Array, y: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
-        if partial is Partial.WEIGHT and x.shape[0] % batch_size and jax.tree.leaves(ts.state):
+        n = _examples(x)
+        if partial is Partial.WEIGHT and n % batch_size and jax.tree.leaves(ts.state):
             raise ValueError(
                 f"make_epoch: the network has running statistics (batch normalization), which would see the filling of "
-                f"the last batch: {x.shape[0]} examples in batches of {batch_size}. Use partial=Partial.DROP."
+                f"the last batch: {n} examples in batches of {batch_size}. Use partial=Partial.DROP."
             )
         order_key, step_key = jax.random.split(key)
-        indices, weights = batch_indices(order_key, x.shape[0], batch_size, partial=partial)
+        indices, weights = batch_indices(order_key, n, batch_size, partial=partial)
 
         def body(ts: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Array]]:
             xs, ys, net_key = _batch(x, y, step_key, batch, augment)
@@ -206,6 +220,14 @@ def scan_epoch(
         return jax.lax.scan(body, ts, (jnp.arange(indices.shape[0]), indices, weights))
 
     return epoch
+
+
+def _examples(x: PyTree) -> int:
+    """N, of an array or a tree of them, whose lengths `take` compares."""
+    leaves = jax.tree.leaves(x)
+    if not leaves or not leaves[0].ndim:
+        raise ValueError("make_epoch: x must hold examples on the first axis of its arrays, N of them, got none.")
+    return int(leaves[0].shape[0])
 
 
 def _batch(

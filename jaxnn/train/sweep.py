@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import tree
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import as_numpy, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer
@@ -255,7 +255,7 @@ def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np
             raise ValueError(
                 f"sweep: {name} must be typed keys of shape (R,), R >= 1, got {got}. Use jax.random.split(key, R)."
             )
-    settings = jax.tree.map(np.asarray, settings)
+    settings = jax.tree.map(lambda leaf: as_numpy("sweep", "settings", leaf), settings)
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(settings)}
     if len(lengths) != 1 or not all(lengths) or lengths == {(0,)}:
         raise ValueError(
