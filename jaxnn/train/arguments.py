@@ -43,12 +43,14 @@ def require_start(where: str, name: str, net: Layer, opt: Any, ts: Any, example:
     """Raise unless `ts` is a `TrainState` that training of this network by this optimizer can go on from."""
     if not (isinstance(ts, tuple) and getattr(ts, "_fields", None) == ("params", "state", "opt_state")):
         raise TypeError(f"{where}: {name} must be a TrainState, as train.init makes it, got {type(ts).__name__}.")
+    start: Any = ts
     params, state = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
     remedy = f"Make it by train.init(net, opt, key, {tuple(example.shape)}), or pass the network that it is of."
     # Parameters may have been cast to bfloat16.
-    _require_alike(f"{where}: {name}.params", "the network's parameters", ts.params, params, remedy, dtypes=False)
-    _require_alike(f"{where}: {name}.state", "the network's running statistics", ts.state, state, remedy, dtypes=False)
-    require_opt_state(where, f"{name}.opt_state", opt, ts.opt_state, ts.params)
+    _require_alike(f"{where}: {name}.params", "the network's parameters", start.params, params, remedy, dtypes=False)
+    what = "the network's running statistics"
+    _require_alike(f"{where}: {name}.state", what, start.state, state, remedy, dtypes=False)
+    require_opt_state(where, f"{name}.opt_state", opt, start.opt_state, start.params)
 
 
 def require_opt_state(where: str, name: str, opt: Any, opt_state: Any, params: Params) -> None:
@@ -72,11 +74,10 @@ def _require_alike(where: str, what: str, got: PyTree, expected: PyTree, remedy:
                 f"{where}{path} is {given.get(path, 'missing')}, {what} ({type(expected).__name__}) has "
                 f"{wanted.get(path, 'nothing')} there. {remedy}"
             )
-    if jax.tree.structure(got) != jax.tree.structure(expected):
-        raise ValueError(
-            f"{where} must have the structure of {what}, {jax.tree.structure(expected)}, got "
-            f"{jax.tree.structure(got)}. {remedy}"
-        )
+    found: Any = jax.tree.structure(got)
+    needed: Any = jax.tree.structure(expected)
+    if found != needed:
+        raise ValueError(f"{where} must have the structure of {what}, {needed}, got {found}. {remedy}")
 
 
 def _kind_of(leaf: Any, dtype: bool) -> str:

@@ -185,7 +185,9 @@ def _compiled(where: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def on_arrays(ts: TrainState, x: PyTree, y: PyTree, *args: Any, **kwargs: Any) -> Any:
         return compiled(ts, as_arrays(where, "x", x), as_arrays(where, "y", y), *args, **kwargs)
 
-    on_arrays.lower = compiled.lower  # type: ignore[attr-defined]
+    # What jax.export and others ask of a compiled function.
+    for name in ("lower", "trace", "eval_shape", "clear_cache"):
+        setattr(on_arrays, name, getattr(compiled, name))
     return on_arrays
 
 
