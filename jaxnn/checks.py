@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxnn.types import Array, DType
+from jaxnn.types import Array, DType, PyTree
 
 
 def concrete_number(value: Any) -> float | None:
@@ -121,6 +122,93 @@ def require_integer(where: str, name: str, dtype: DType, remedy: str = "") -> No
     """
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"{where}: {name} must have an integer dtype, got {jnp.dtype(dtype).name}. {remedy}".rstrip())
+
+
+def as_numpy(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
+    """Numbers on the host as a NumPy array that JAX takes over as it is: in native byte order, no integer wrapped.
+
+    JAX itself reads a big-endian array as if it were little-endian under `jit`, and makes int32 of int64 without a
+    look: 2**32 + 1 becomes 1.
+
+    Args:
+        where, name: what the message names.
+        value: an array, a number, nested lists of numbers, or what else NumPy makes an array of.
+
+    Returns:
+        The array, not copied unless it must be.
+
+    Raises:
+        TypeError: a dict, strings, objects.
+        ValueError: a masked array, nested lists of different lengths, an integer outside the dtype that JAX gives it.
+
+    Example:
+        >>> as_numpy("fit", "y", [0, 2**32 + 1])
+        Traceback (most recent call last):
+        ValueError: fit: y must fit into int32, got 4294967297 at index (1,). JAX has no int64 unless ...
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(
+            f"{where}: {name} must be a plain array, got a masked one. Fill it, array.filled(value), or select rows."
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: {name} must be one array, got nested lists that make none ({error}). Pad them to one length."
+        ) from None
+    if array.dtype.kind in "OSTUMm" or array.dtype.names is not None:
+        got = type(value).__name__ + (f" of {array.dtype.name}" if array.ndim else "")
+        raise TypeError(
+            f"{where}: {name} must be an array of numbers, got {got}. Make one of it, such as "
+            "np.asarray(values, np.float32), or pass the array that it holds."
+        )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind in "iu" and array.size:
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+        limits = np.iinfo(dtype)
+        if dtype != array.dtype and (array.max() > limits.max or array.min() < limits.min):
+            index = tuple(int(i) for i in np.argwhere((array > limits.max) | (array < limits.min))[0])
+            raise ValueError(
+                f"{where}: {name} must fit into {dtype}, got {array[index]} at index {index}. JAX has no "
+                f"{array.dtype} unless jax_enable_x64 is set."
+            )
+    return array
+
+
+def as_array(where: str, name: str, value: Any) -> Array:
+    """`value` as a JAX array: one of JAX's, or a traced one, as it is; others by `as_numpy`.
+
+    Args:
+        where, name, value: as for `as_numpy`.
+
+    Raises:
+        TypeError, ValueError: as `as_numpy`.
+
+    Example:
+        >>> as_array("predict", "x", {"image": 1.0})
+        Traceback (most recent call last):
+        TypeError: predict: x must be an array of numbers, got dict. Make one of it, ...
+    """
+    if isinstance(value, jax.Array):
+        return value
+    if isinstance(value, bool | int | float | complex):
+        return jnp.asarray(value)  # of weak type, as a NumPy array would not be
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
+        if isinstance(value, list | tuple):
+            return jnp.asarray(value)
+        raise TypeError(f"{where}: {name} must be an array of numbers, got {type(value).__name__}.")
+    return jnp.asarray(as_numpy(where, name, value))
+
+
+def as_arrays(where: str, name: str, tree: PyTree) -> PyTree:
+    """The leaves of a tree by `as_array`; a list is one array, not a tree of numbers.
+
+    Example:
+        >>> as_arrays("make_step", "x", {"image": [[1.0, 2.0]]})
+        {'image': Array([[1., 2.]], dtype=float32)}
+    """
+    return jax.tree.map(lambda leaf: as_array(where, name, leaf), tree, is_leaf=lambda leaf: isinstance(leaf, list))
 
 
 def require_same_shape(where: str, **arrays: Array) -> None:

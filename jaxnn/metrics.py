@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxnn.checks import require_floating, require_integer, require_positive_int, require_same_shape
+from jaxnn.checks import as_array, require_floating, require_integer, require_positive_int, require_same_shape
 from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide, safe_sqrt
 from jaxnn.types import Array, ArrayLike, Scalar
 
@@ -127,7 +127,7 @@ def binary_accuracy(outputs: ArrayLike, labels: ArrayLike, *, threshold: Scalar 
         Array([1., 1., 0.], dtype=float32)
     """
     where = "binary_accuracy"
-    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+    outputs, labels = as_array(where, "outputs", outputs), as_array(where, "labels", labels)
     require_floating(where, "outputs", outputs.dtype)
     require_same_shape(where, outputs=outputs, labels=labels)
     _require_examples(where, outputs)
@@ -158,7 +158,7 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, *, classes: int)
                [0, 1]], dtype=int32)
     """
     where = "confusion_matrix"
-    predictions, labels = jnp.asarray(predictions), jnp.asarray(labels)
+    predictions, labels = as_array(where, "predictions", predictions), as_array(where, "labels", labels)
     k = require_positive_int(where, "classes", classes)
     require_integer(where, "labels", labels.dtype, "For distributions pass their argmax.")
     if jnp.issubdtype(predictions.dtype, jnp.floating):
@@ -247,14 +247,14 @@ def predicted_class(outputs: ArrayLike) -> Array:
         >>> predicted_class(jnp.array([[1.0, 3.0, 3.0], [0.0, jnp.nan, 1.0]]))
         Array([ 1, -1], dtype=int32)
     """
-    outputs = jnp.asarray(outputs)
+    outputs = as_array("predicted_class", "outputs", outputs)
     largest = jnp.argmax(outputs, axis=-1).astype(jnp.int32)
     return jnp.where(jnp.any(jnp.isnan(outputs), axis=-1), -1, largest)
 
 
 def _labels(where: str, outputs: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:
     """Outputs (N, ..., K) and integer labels (N, ...), after the checks that classification metrics share."""
-    outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+    outputs, labels = as_array(where, "outputs", outputs), as_array(where, "labels", labels)
     require_floating(where, "outputs", outputs.dtype, "Outputs are scores for each class, not predicted classes.")
     if outputs.ndim < 2 or outputs.shape[-1] < 2:
         raise ValueError(
@@ -285,7 +285,7 @@ def _require_examples(where: str, x: Array) -> None:
 
 def _pair(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
     """Outputs and targets of one shape in one accumulation dtype, at least one example."""
-    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
+    outputs, targets = as_array(where, "outputs", outputs), as_array(where, "targets", targets)
     require_floating(where, "outputs", outputs.dtype)
     require_floating(where, "targets", targets.dtype, "Convert them: targets.astype(jnp.float32).")
     require_same_shape(where, outputs=outputs, targets=targets)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxnn import losses
 from jaxnn.backprop.combinators import backward, forward
 from jaxnn.backprop.gradient import coupled_layers, own_params, tape_of, uses_of
-from jaxnn.checks import require_function, require_positive_int
+from jaxnn.checks import as_array, require_function, require_positive_int
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import require_one_each
 from jaxnn.tape import Columns, Tape, error_of
@@ -72,7 +72,7 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
 
     def recorded(params: Params, state: State, x: Array, y: Array, *, key: Key | None = None) -> Columns:
         params = own_params(params, x, y, key)
-        outputs, _, cache = forward(net, params, state, jnp.asarray(x))
+        outputs, _, cache = forward(net, params, state, as_array("ggn_record", "x", x))
         each = loss(outputs, y)
         require_one_each(each, outputs.shape[0])
         sent = errors(outputs, y, key).astype(outputs.dtype)

@@ -16,7 +16,7 @@ from jaxnn.backprop.checkpoint import checkpointed
 from jaxnn.backprop.combinators import AtLogits
 from jaxnn.backprop.fused import output_error
 from jaxnn.backprop.rule import Cache, Collect, Rule, gradient_of, leaves_of_uses, rule_of
-from jaxnn.checks import require_function
+from jaxnn.checks import as_array, as_arrays, require_function
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
@@ -100,7 +100,7 @@ def value_and_grad(
     def vg(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[tuple[Array, State], Params]:
-        x, y = jax.tree.map(jnp.asarray, (x, y))
+        x, y = as_array("value_and_grad", "x", x), as_arrays("value_and_grad", "y", y)
         everywhere = PartitionSpec()
         results = ((everywhere, everywhere), jax.tree.map(lambda p: explicit_spec(p) or everywhere, params))
         return compiler_sharded(of_batch, results, params, state, x, y, key, weights)
@@ -187,7 +187,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
     def recorded(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
     ) -> Tape:
-        x, y = jax.tree.map(jnp.asarray, (x, y))
+        x, y = as_array("record", "x", x), as_arrays("record", "y", y)
         examples = explicit_spec(x)
         rows = PartitionSpec(examples[0] if examples else None)
         tape = compiler_sharded(functools.partial(of_batch, train=train), rows, params, state, x, y, key)

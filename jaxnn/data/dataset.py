@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import as_numpy, require_positive_int
 from jaxnn.types import ArrayLike
+
+INT32 = np.iinfo(np.int32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ def make_dataset(
         >>> make_dataset(np.full((1, 2, 2, 1), 255, np.uint8), [7], levels=255).x.max()
         np.float32(1.0)
     """
-    inputs, targets = np.asarray(x), np.asarray(y)
+    inputs, targets = as_numpy("make_dataset", "x", x), as_numpy("make_dataset", "y", y)
     if inputs.ndim not in (2, 4):
         raise ValueError(
             f"make_dataset: x must be images (N, H, W, C) or vectors (N, D), got shape {inputs.shape}. "
@@ -99,6 +101,8 @@ def make_dataset(
             f"make_dataset: labels must be whole numbers in 0 .. {len(classes) - 1} for {len(classes)} classes, "
             f"got {targets.dtype} values from {targets.min()} to {targets.max()}."
         )
+    if whole and (targets.min() < INT32.min or targets.max() > INT32.max):
+        raise ValueError(f"make_dataset: labels must fit into int32, got {targets.min()} to {targets.max()}.")
     scaled = inputs.astype(np.float32) / np.float32(levels)
     return Dataset(scaled, targets.astype(np.int32 if whole else np.float32), name, tuple(classes))
 

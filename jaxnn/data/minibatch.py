@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxnn.checks import require_key, require_positive_int
+from jaxnn.checks import as_array, as_arrays, require_key, require_positive_int
 from jaxnn.types import Array, Key, PyTree
 
 
@@ -78,6 +80,9 @@ def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial)
 def take(arrays: PyTree, indices: Array) -> PyTree:
     """The examples of these indices from every array of a tree (a `Dataset`, a tuple (x, y), ...).
 
+    Arrays on a mesh may be sharded. On explicit axes the examples taken are sharded as the array is, along the first
+    axis only if its parts divide B; on automatic ones the compiler decides.
+
     Args:
         arrays: arrays (N, ...) with one N, on the device (`jax.device_put`; NumPy arrays are copied at each call).
         indices: (B,) whole numbers in 0 .. N - 1. Traced ones cannot be checked: they are clipped to that range, which
@@ -94,6 +99,7 @@ def take(arrays: PyTree, indices: Array) -> PyTree:
         >>> take({"y": jnp.array([5, 6, 7])}, jnp.array([2, 0]))
         {'y': Array([7, 5], dtype=int32)}
     """
+    arrays, indices = as_arrays("take", "arrays", arrays), as_array("take", "indices", indices)
     if not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
         raise TypeError(f"take: indices must be integers, got {jnp.result_type(indices)}. Use batch_indices.")
     shapes = [jnp.shape(a) for a in jax.tree.leaves(arrays)]
@@ -105,4 +111,17 @@ def take(arrays: PyTree, indices: Array) -> PyTree:
             raise ValueError(
                 f"take: indices must lie in 0 .. {n - 1} for {n} examples, got {given.min()} to {given.max()}."
             )
-    return jax.tree.map(lambda a: jnp.take(a, indices, axis=0, mode="clip"), arrays)
+    return jax.tree.map(lambda a: _rows(a, indices), arrays)
+
+
+def _rows(a: Array, indices: Array) -> Array:
+    """The rows of one array; on explicit axes sharded as the array is, if that divides their number."""
+    sharding = jax.typeof(a).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return jnp.take(a, indices, axis=0, mode="clip")
+    first, *rest = sharding.spec
+    names = () if first is None else first if isinstance(first, tuple) else (first,)
+    parts = math.prod(sharding.mesh.shape[name] for name in names)
+    rows = [first if i == 0 and n % parts == 0 else None for i, n in enumerate(jnp.shape(indices))]
+    out = NamedSharding(sharding.mesh, PartitionSpec(*rows, *rest))
+    return a.at[indices].get(mode="clip", out_sharding=out)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.checks import require_key
+from jaxnn.checks import as_array, require_key
 from jaxnn.types import Array, DType, Key, Params, Shape, State
 
 Example: TypeAlias = Shape | jax.ShapeDtypeStruct | Array
@@ -102,6 +102,7 @@ class Layer:
             >>> Relu.predict((), (), jnp.array([[-1.0, 2.0]]))
             Array([[0., 2.]], dtype=float32)
         """
+        x = as_array("predict", "x", x)
         return pair_of(self, self.apply(params, state, x, key=None, train=False))[0]
 
     def __repr__(self) -> str:

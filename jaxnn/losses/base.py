@@ -56,7 +56,7 @@ def as_outputs(where: str, outputs: ArrayLike) -> tuple[Array, DType]:
         >>> as_outputs("mse", jnp.ones(3, jnp.bfloat16))[1]
         dtype('float32')
     """
-    array = jnp.asarray(outputs)
+    array = checks.as_array(where, "outputs", outputs)
     checks.require_floating(where, "outputs", array.dtype, "Convert them: outputs.astype(jnp.float32).")
     if array.ndim == 0:
         raise ValueError(
@@ -87,7 +87,7 @@ def as_pair(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, 
         Array([1., 1.], dtype=float32)
     """
     o, dtype = as_outputs(where, outputs)
-    d = jnp.asarray(targets)
+    d = checks.as_array(where, "targets", targets)
     checks.require_same_shape(where, outputs=o, targets=d)
     return o.astype(dtype), as_targets(where, d, dtype), o.dtype
 
@@ -110,7 +110,7 @@ def as_targets(where: str, targets: ArrayLike, dtype: DType) -> Array:
         >>> as_targets("mse", jnp.array([1, 2]), jnp.float32)
         Array([1., 2.], dtype=float32)
     """
-    array = jnp.asarray(targets)
+    array = checks.as_array(where, "targets", targets)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"{where}: targets must be real, got {array.dtype.name}. Split them into real and imaginary.")
     return array.astype(dtype)
@@ -218,7 +218,7 @@ def as_labels(
         Traceback (most recent call last):
         ValueError: hinge: labels must lie in [0, 3), got 3 at index (1,). Labels count from 0: subtract 1 ...
     """
-    array = jnp.asarray(labels)
+    array = checks.as_array(where, "labels", labels)
     checks.require_integer(where, "labels", array.dtype, "Convert class indices: labels.astype(jnp.int32).")
     if array.shape != shape:
         raise ValueError(f"{where}: labels must have shape {shape}, one for each vector of outputs, got {array.shape}.")

@@ -160,5 +160,6 @@ def _inverse_scale(residual: Array, log_scale: Array) -> Array:
 
 
 def _require_targets(where: str, targets: ArrayLike, expected: tuple[int, ...], because: str) -> None:
+    targets = checks.as_array(where, "targets", targets)
     if jnp.shape(targets) != expected:
         raise ValueError(f"{where}: targets must have shape {expected} ({because}), got {jnp.shape(targets)}.")

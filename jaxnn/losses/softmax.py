@@ -156,6 +156,7 @@ def _prepare(
         raise ValueError(f"{where}: logits must have shape (N, ..., K), classes on the last axis, got {raw.shape}.")
     checks.require_between(where, "label_smoothing", label_smoothing, 0, 1, open_high=True)
     z, classes, counted = raw.astype(dtype), raw.shape[-1], None
+    targets = checks.as_array(where, "targets", targets)
     if jnp.shape(targets) == raw.shape:
         d = _distribution(where, targets, raw.shape, dtype, ignore_index)
     elif jnp.shape(targets) == raw.shape[:-1]:

@@ -25,6 +25,7 @@ from jaxnn.train.diagnose import Diagnosis, Verdict, diagnose
 from jaxnn.train.ensemble import ensemble
 from jaxnn.train.evaluate import evaluate, make_evaluate, make_outputs
 from jaxnn.train.fit import FitResult, fit
+from jaxnn.train.lock import FolderInUseError
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.runs import map_runs
 from jaxnn.train.step import TrainState, grad_norm, init, make_epoch, make_step
@@ -36,6 +37,7 @@ __all__ = [
     "DivergedError",
     "EarlyStopping",
     "FitResult",
+    "FolderInUseError",
     "GradTolerance",
     "Iterate",
     "LossTolerance",

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_floating, require_function
+from jaxnn.checks import as_array, require_floating, require_function
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
+from jaxnn.train.placement import placed_by_compiler
 from jaxnn.types import Array, Loss, Params, PyTree, State
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "require_function",
     "require_metrics",
     "require_net",
+    "require_opt_state",
     "require_optimizer",
     "require_rules",
+    "require_start",
     "require_targets",
 ]
 
@@ -34,6 +37,54 @@ def require_optimizer(where: str, opt: Any, name: str = "opt") -> None:
     """Raise TypeError unless `opt` has init and update."""
     if not (hasattr(opt, "init") and hasattr(opt, "update")):
         raise TypeError(f"{where}: {name} must be an optimizer, such as optim.adam(1e-3), got {opt!r}.")
+
+
+def require_start(where: str, name: str, net: Layer, opt: Any, ts: Any, example: Any) -> None:
+    """Raise unless `ts` is a `TrainState` that training of this network by this optimizer can go on from."""
+    if not (isinstance(ts, tuple) and getattr(ts, "_fields", None) == ("params", "state", "opt_state")):
+        raise TypeError(f"{where}: {name} must be a TrainState, as train.init makes it, got {type(ts).__name__}.")
+    start: Any = ts
+    params, state = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
+    remedy = f"Make it by train.init(net, opt, key, {tuple(example.shape)}), or pass the network that it is of."
+    # Parameters may have been cast to bfloat16.
+    _require_alike(f"{where}: {name}.params", "the network's parameters", start.params, params, remedy, dtypes=False)
+    what = "the network's running statistics"
+    _require_alike(f"{where}: {name}.state", what, start.state, state, remedy, dtypes=False)
+    require_opt_state(where, f"{name}.opt_state", opt, start.opt_state, start.params)
+
+
+def require_opt_state(where: str, name: str, opt: Any, opt_state: Any, params: Params) -> None:
+    """Raise unless an optimizer state is one that this optimizer makes for these parameters."""
+    expected = jax.eval_shape(opt.init, params)
+    remedy = "Make it by opt.init(params), or pass the optimizer that it is of."
+    _require_alike(f"{where}: {name}", "this optimizer's state", opt_state, expected, remedy)
+
+
+def _require_alike(where: str, what: str, got: PyTree, expected: PyTree, remedy: str, *, dtypes: bool = True) -> None:
+    """Raise ValueError at the first leaf in which two trees of arrays differ: there or not, shape, dtype."""
+
+    def leaves(tree: PyTree) -> dict[str, str]:
+        found = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path): _kind_of(leaf, dtypes) for path, leaf in found}
+
+    given, wanted = leaves(got), leaves(expected)
+    for path in [*wanted, *given]:
+        if given.get(path) != wanted.get(path):
+            raise ValueError(
+                f"{where}{path} is {given.get(path, 'missing')}, {what} ({type(expected).__name__}) has "
+                f"{wanted.get(path, 'nothing')} there. {remedy}"
+            )
+    found: Any = jax.tree.structure(got)
+    needed: Any = jax.tree.structure(expected)
+    if found != needed:
+        raise ValueError(f"{where} must have the structure of {what}, {needed}, got {found}. {remedy}")
+
+
+def _kind_of(leaf: Any, dtype: bool) -> str:
+    """Shape and dtype, or whether it is floating."""
+    kind = jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype
+    name = str(kind) if dtype else "floating" if jnp.issubdtype(kind, jnp.floating) else str(kind)
+    return f"{name}{list(jnp.shape(leaf))}"
 
 
 def require_floating_leaves(where: str, name: str, values: PyTree) -> None:
@@ -62,7 +113,7 @@ def as_pair(where: str, name: str, data: Any) -> tuple[Array, Array]:
     pair = (data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError(f"{where}: {name} must be a pair (x, y) or a Dataset, got {type(data).__name__}.")
-    x, y = jnp.asarray(pair[0]), jnp.asarray(pair[1])
+    x, y = as_array(where, f"{name} x", pair[0]), as_array(where, f"{name} y", pair[1])
     if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0] or x.shape[0] == 0:
         raise ValueError(
             f"{where}: {name} x and y must hold the same number (at least 1) of examples on axis 0, "
@@ -79,7 +130,9 @@ def require_targets(
     Inside the compiled epoch targets are traced, and a bad one could only make the loss NaN.
     """
     x, y = data
-    one = jax.eval_shape(net.predict, params, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+    one = jax.eval_shape(
+        placed_by_compiler(net.predict), params, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    )
     chunk = max(CHUNK_ENTRIES // max(math.prod(one.shape), 1), 1)
     for start in range(0, y.shape[0], chunk):
         targets = y[start : start + chunk]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import tree
-from jaxnn.checks import require_between, require_floating, require_positive_int
+from jaxnn.checks import as_array, require_between, require_floating, require_positive_int
 from jaxnn.optim import Optimizer, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.train.arguments import require_floating_leaves, require_function, require_optimizer
@@ -28,7 +28,7 @@ class Iterate(NamedTuple):
         grad: the gradient at x, like x.
         steps: int32, how many were taken to get there.
         converged: bool, whether a convergence test was met. A run that ended without it ran out of steps, or its value
-            is no longer finite.
+            or point is no longer finite.
         opt_state: the optimizer's.
     """
 
@@ -68,7 +68,8 @@ def minimize(
     """Descend WHILE not converged: one `lax.while_loop`, which keeps only the last point.
 
     Converged when |f(x_(k+1)) - f(x_k)| < value_tolerance or |grad f(x_k)| < grad_tolerance, |.| being Euclidean. The
-    second test is made at the start too. A run whose value is no longer finite ends there, not converged.
+    second test is made at the start too. A run whose value or point is no longer finite ends there, not
+    converged.
 
     Args:
         f: function of a pytree, differentiable.
@@ -201,7 +202,7 @@ def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
 
 
 def _goes_on(at: Iterate) -> Array:
-    return ~at.converged & jnp.isfinite(at.value)
+    return ~at.converged & jnp.isfinite(at.value) & tree.all_finite(jax.tree.leaves(at.x))
 
 
 def _run(
@@ -217,7 +218,7 @@ def _run(
     def value_fn(x: PyTree, grad_fn: Any = None, obj_fn: Any = None) -> Array:
         return f(x)
 
-    x = jax.tree.map(jnp.asarray, start)
+    x = jax.tree.map(lambda leaf: as_array("minimize", "start", leaf), start)
     require_floating_leaves("minimize", "start", x)
     found = jax.eval_shape(f, x)
     shape = jax.tree.map(jnp.shape, found)
@@ -232,6 +233,8 @@ def _run(
         x = apply_updates(at.x, updates)
         value, grad = value_and_grad(x)
         converged = (jnp.abs(value - at.value) < value_tolerance) | (tree.norm(grad) < grad_tolerance)
+        # exp(-x) is 0 at infinity, with derivative 0: no place to have come to.
+        converged &= tree.all_finite(jax.tree.leaves(x))
         return Iterate(x, value, grad, at.steps + 1, converged, opt_state)
 
     value, grad = value_and_grad(x)

@@ -15,6 +15,7 @@ from jaxnn.optim import Optimizer
 from jaxnn.train.arguments import as_pair, require_net, require_optimizer
 from jaxnn.train.fit import run_keys
 from jaxnn.train.loss import mean_loss
+from jaxnn.train.placement import placed_by_compiler
 from jaxnn.train.step import Augment, TrainState, ValueAndGrad, init, scan_epoch
 from jaxnn.types import Array, Key, Loss, Params
 
@@ -72,4 +73,4 @@ def ensemble(
             lambda ts, e: epoch(ts, x, y, jax.random.fold_in(epochs_key, e)), ts, jnp.arange(1, epochs + 1)
         )
 
-    return jax.jit(jax.vmap(run, in_axes=(0, None, None)))(keys, x, y)
+    return jax.jit(placed_by_compiler(jax.vmap(run, in_axes=(0, None, None))))(keys, x, y)

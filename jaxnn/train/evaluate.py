@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import as_array, require_positive_int
 from jaxnn.layers import Layer
 from jaxnn.losses import example_weights
 from jaxnn.train.arguments import require_metrics, require_net
 from jaxnn.train.loss import weighted_mean
+from jaxnn.train.placement import placed_by_compiler
 from jaxnn.types import Array, Loss, Params, State
 
 
@@ -48,7 +50,15 @@ def make_outputs(net: Layer, *, batch_size: int = 1000) -> Callable[[Params, Sta
         ys = jax.lax.map(lambda rows: net.predict(params, state, jnp.take(x, rows, axis=0)), index)
         return ys.reshape(steps * size, *ys.shape[2:])[:n]
 
-    return jax.jit(outputs)
+    def specs(params: Params, state: State, x: Array) -> PartitionSpec:
+        return PartitionSpec(*jax.typeof(x).sharding.spec[:1])
+
+    compiled = jax.jit(placed_by_compiler(outputs, specs))
+
+    def on_arrays(params: Params, state: State, x: Array) -> Array:
+        return compiled(params, state, as_array("make_outputs", "x", x))
+
+    return on_arrays
 
 
 def make_evaluate(
@@ -82,7 +92,12 @@ def make_evaluate(
             name: weighted_mean(metric(predicted, y), example_weights(metric, y)) for name, metric in metrics.items()
         }
 
-    return jax.jit(evaluate)
+    compiled = jax.jit(placed_by_compiler(evaluate))
+
+    def on_arrays(params: Params, state: State, x: Array, y: Array) -> dict[str, Array]:
+        return compiled(params, state, as_array("evaluate", "x", x), as_array("evaluate", "y", y))
+
+    return on_arrays
 
 
 def evaluate(
@@ -104,5 +119,5 @@ def evaluate(
         >>> evaluate(net, params, state, jnp.ones((4, 3)), jnp.zeros(4, jnp.int32), {"error": metrics.error_rate})
         {'error': ...}
     """
-    values = make_evaluate(net, metrics, batch_size=batch_size)(params, state, jnp.asarray(x), jnp.asarray(y))
+    values = make_evaluate(net, metrics, batch_size=batch_size)(params, state, x, y)
     return {name: float(value) for name, value in values.items()}

@@ -22,12 +22,24 @@ from jaxnn.train.arguments import (
     require_net,
     require_optimizer,
     require_rules,
+    require_start,
     require_targets,
 )
+from jaxnn.train.divergence import bad_example, cause, not_finite
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.progress import Progress
-from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, grad_norm, init, make_epoch
+from jaxnn.train.step import (
+    Augment,
+    Measure,
+    Replay,
+    TrainState,
+    ValueAndGrad,
+    grad_norm,
+    init,
+    make_epoch,
+    replayed,
+)
 from jaxnn.train.stopping import DivergedError, EarlyStopping, GradTolerance, Stopping, monitored
 from jaxnn.types import Array, Key, Loss, Params, State
 
@@ -77,6 +89,11 @@ def fit(
 ) -> FitResult:
     """Train a network for some epochs, each one compiled scan over permuted minibatches.
 
+    Placement: data and `start` stay where they lie, on one device or on a mesh with automatic or explicit axes, split
+    along the examples (`NamedSharding(mesh, PartitionSpec("data"))`), the parameters replicated or sharded. Parameters
+    and optimizer state keep their sharding, and the numbers are those of one device up to rounding. All that lies on a
+    mesh lies on the same one; fresh parameters are replicated on the data's.
+
     Args:
         net: a network.
         loss: per-example loss (outputs, targets) -> (N,).
@@ -96,7 +113,8 @@ def fit(
         select: the name of a figure in the history; the parameters of the epoch where it was least are returned.
             None means the last epoch's, unless an `EarlyStopping` is given: then what it monitors.
         measure: more scalars to report for each step, averaged over the epoch; `GradTolerance` brings `grad_norm`.
-        start: a `TrainState` to go on from, instead of a fresh one; it is copied, not donated.
+        start: a `TrainState` of this network and optimizer to go on from, instead of a fresh one; it is copied, not
+            donated.
         on_epoch: called with each epoch's record as soon as it is there.
         progress: whether to show a bar with loss, metrics, examples/s and the time left.
 
@@ -104,8 +122,9 @@ def fit(
         FitResult.
 
     Raises:
-        DivergedError: the training loss became NaN or infinite; it names the step and the likely cause and carries the
-            result up to the epoch before.
+        DivergedError: the training loss, a parameter or a running statistic became NaN or infinite, or a validation
+            figure NaN; it names the step and what was not finite first (an example, a parameter, a layer, the loss),
+            and carries the result up to the epoch before.
         TypeError, ValueError: the arguments or the data do not fit together, or a label is out of range.
 
     Example:
@@ -124,15 +143,14 @@ def fit(
     epochs = require_positive_int("fit", "epochs", epochs, minimum=0)
     measure = grad_norm if measure is None and any(isinstance(s, GradTolerance) for s in stopping) else measure
     select = next((s.monitor for s in stopping if isinstance(s, EarlyStopping)), None) if select is None else select
-    epoch_fn, evaluate = _programs(
+    epoch_fn, evaluate, replay = _programs(
         net, loss, opt, regularizer, value_and_grad, batch_size, partial, augment, measure,
         tuple((metrics or {}).items()),
     )  # fmt: skip
 
     init_key, epochs_key = run_keys(key)
     ts = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype)) if start is None else start
-    if not isinstance(ts, TrainState):
-        raise TypeError(f"fit: start must be a TrainState, as train.init makes it, got {type(ts).__name__}.")
+    require_start("fit", "start", net, opt, ts, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
     require_targets("fit", "training", net, ts.params, ts.state, (x, y), loss)
     if held_out is not None:
         require_targets("fit", "validation", net, ts.params, ts.state, held_out, loss)
@@ -142,21 +160,25 @@ def fit(
         for epoch in range(1, epochs + 1):
             safe = _copied(ts)
             began = time.perf_counter()
-            ts, report = epoch_fn(ts if epoch > 1 else _copied(ts), x, y, jax.random.fold_in(epochs_key, epoch))
+            epoch_key = jax.random.fold_in(epochs_key, epoch)
+            ts, report = epoch_fn(ts if epoch > 1 else _copied(ts), x, y, epoch_key)
             reported = jax.device_get(report)
             seconds = time.perf_counter() - began
-            _require_finite(reported["loss"], epoch, best if select else _result(safe, history, epoch - 1))
+            kept = best if select else _result(safe, history, epoch - 1)
+            why = functools.partial(cause, net, loss, replay, safe, x, y, epoch_key)
+            _require_finite(reported["loss"], ts, epoch, kept, why)
             record = {"epoch": epoch} | _epoch_means(reported)
             if held_out is not None:
                 values = evaluate(ts.params, ts.state, *held_out)
                 record |= {f"validation_{name}": float(value) for name, value in values.items()}
-                _require_no_nan(record, epoch, best if select else _result(safe, history, epoch - 1))
+            _require_no_nan(record, epoch, kept, held_out, select)
             record |= {"seconds": seconds, "examples_per_second": float(reported["examples"].sum()) / seconds}
             history.append(record)
             if on_epoch is not None:
                 on_epoch(record)
             bar.show(record)
-            if select is None or monitored(history[-1:], select)[0] < best_value:
+            # The first epoch counts even where its figure is infinite: the start has none.
+            if select is None or monitored(history[-1:], select)[0] < best_value or epoch == 1:
                 best = _result(_copied(ts) if select else ts, history, epoch)
                 best_value = np.inf if select is None else record[select]
             reasons = [reason for rule in stopping if (reason := rule(history))]
@@ -201,11 +223,12 @@ def _programs(
     augment: Augment | None,
     measure: Measure | None,
     metrics: tuple[tuple[str, Loss], ...],
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The compiled epoch and evaluation of a fit, kept so that a second fit with other seeds compiles nothing."""
+) -> tuple[Callable[..., Any], Callable[..., Any], Replay]:
+    """The compiled epoch, evaluation and replay of a fit: kept, so that one with other seeds compiles nothing."""
     vg = value_and_grad or jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)
     epoch = make_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
-    return epoch, make_evaluate(net, {"loss": loss, **dict(metrics)})
+    replay = replayed(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
+    return epoch, make_evaluate(net, {"loss": loss, **dict(metrics)}), replay
 
 
 def _result(ts: TrainState, history: list[dict[str, float]], epoch: int) -> FitResult:
@@ -228,35 +251,43 @@ def _epoch_means(report: Mapping[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def _require_finite(losses: np.ndarray, epoch: int, result: FitResult) -> None:
-    """Raise `DivergedError` at the first loss that is not finite."""
+def _require_finite(
+    losses: np.ndarray, ts: TrainState, epoch: int, result: FitResult, why: Callable[[int], str]
+) -> None:
+    """Raise `DivergedError` at the first loss that is not finite, or if the epoch ends with such parameters.
+
+    The loss of a step is the one before its update: the last update of an epoch shows in the parameters alone.
+    """
     bad = np.flatnonzero(~np.isfinite(losses))
-    if not bad.size:
+    if bad.size:
+        step, what = int(bad[0]), f"the training loss became {losses[bad[0]]}"
+    elif found := not_finite({"params": ts.params, "state": ts.state}):
+        step, what = len(losses) - 1, f"a parameter or running statistic, {found}, is no longer finite: it became so"
+    else:
         return
-    step = int(bad[0])
     before = losses[max(step - 3, 0) : step]
-    cause = (
-        "The first loss of all is not finite: look for NaN or infinity in the inputs."
-        if step == 0 and epoch == 1
-        else "The likely cause is a learning rate that is too large: try a tenth of it, a warm-up or gradient clipping."
-    )
-    raise DivergedError(
-        f"fit: the training loss became {losses[step]} at step {step + 1} of epoch {epoch}"
-        f"{f' (the losses before it: {np.array2string(before, precision=4)})' if before.size else ''}. {cause}",
-        epoch=epoch,
-        step=step + 1,
-        result=result,
-    )
+    shown = f" (the losses before it: {np.array2string(before, precision=4)})" if before.size else ""
+    message = f"fit: {what} at step {step + 1} of epoch {epoch}{shown}. {why(step)}"
+    raise DivergedError(message, epoch=epoch, step=step + 1, result=result)
 
 
-def _require_no_nan(record: Mapping[str, float], epoch: int, result: FitResult) -> None:
-    """Raise `DivergedError` where a validation figure is NaN: it could never be chosen by."""
+def _require_no_nan(
+    record: Mapping[str, float],
+    epoch: int,
+    result: FitResult,
+    validation: tuple[Array, Array] | None,
+    select: str | None,
+) -> None:
+    """Raise `DivergedError` where a figure of the validation, or the one to select by, is NaN."""
     for name, value in record.items():
-        if np.isnan(value):
-            raise DivergedError(
-                f"fit: {name} is NaN after epoch {epoch}, though the training loss is finite. Look for NaN or infinity "
-                "in the validation inputs, or for parameters that overflow in evaluation.",
-                epoch=epoch,
-                step=0,
-                result=result,
-            )
+        if not np.isnan(value) or not (name == select or name.startswith("validation_")):
+            continue
+        found = "Look for outputs that overflow in evaluation."
+        for part, array in zip(("validation x", "validation y"), validation or (), strict=False):
+            found = bad_example(part, array) or found
+        raise DivergedError(
+            f"fit: {name} is NaN after epoch {epoch}, though the training loss is finite. {found}",
+            epoch=epoch,
+            step=0,
+            result=result,
+        )

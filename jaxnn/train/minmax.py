@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_floating, require_positive_int
+from jaxnn.checks import as_array, require_floating, require_positive_int
 from jaxnn.optim import Optimizer, apply_updates
 from jaxnn.train.arguments import require_floating_leaves, require_function, require_optimizer
 from jaxnn.types import Array, PyTree
@@ -85,7 +85,7 @@ def init(x: PyTree, y: PyTree, x_opt: Optimizer, y_opt: Optimizer) -> GameState:
         Array([1., 1.], dtype=float32)
     """
     _require_optimizers("minmax.init", x_opt, y_opt)
-    x, y = jax.tree.map(jnp.asarray, (x, y))
+    x, y = jax.tree.map(lambda leaf: as_array("minmax.init", "a player", leaf), (x, y))
     require_floating_leaves("minmax.init", "x", x)
     require_floating_leaves("minmax.init", "y", y)
     return GameState(x, y, x_opt.init(x), y_opt.init(y))

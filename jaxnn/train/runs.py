@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import as_arrays, as_numpy, require_positive_int
 from jaxnn.train.progress import Bar
+from jaxnn.train.store import Store
 from jaxnn.types import PyTree
 
 CHUNK, CPU_CHUNK = 64, 32
@@ -38,18 +40,22 @@ def map_runs(
 ) -> PyTree:
     """run(input, *shared) for each of N inputs: `vmap` over a chunk of them, one compiled program for all chunks.
 
-    A chunk takes as many runs as the memory allows, by the compiler's own account of the program. With several devices
-    its runs are shared out among them. Where memory runs out all the same, the chunk is halved, and said to be.
+    A chunk takes as many runs as the memory allows, by the compiler's own account of the program. Of several devices
+    each takes an equal share of it, the last chunk filled up with copies of its last run. Where memory runs out all the
+    same, the chunk is halved, and said to be.
 
     Args:
-        run: pure; arrays in, pytree of arrays out. It is traced once for each size of a chunk.
-        inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys.
-        shared: what all runs see, such as the data; put on the device once.
+        run: pure; arrays in, pytree of arrays out. It is traced once for each size of a chunk. Arrays that it closes
+            over must lie on one device; those on a mesh go to `shared`.
+        inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys. Any N, on any number of devices.
+        shared: what all runs see, such as the data; replicated on the devices once, from wherever it lies.
         memory: bytes that a chunk may take on each device, if it holds more than one run; None for half of what the
             device has.
-        chunk: runs at a time, at most; None for 64 on each device, 32 on a CPU. On one device 1 means no `vmap`:
-            for convolutions on a CPU, which over several runs become grouped ones, and slow.
-        folder: where finished chunks are kept; a call with the same runs goes on from there. None keeps nothing.
+        chunk: runs at a time, at most, on all devices together: fewer than the devices leave some of them idle. None
+            for 64 on each device, 32 on a CPU. 1 means no `vmap`: for convolutions on a CPU, which over several runs
+            become grouped ones, and slow.
+        folder: where finished chunks are kept, each in a file with a checksum; a call with the same runs goes on from
+            there, whatever its chunk and its devices. One call at a time: the folder is locked. None keeps nothing.
         progress: whether to show a bar with the time left (a line for each chunk where the output is no terminal); or
             a function that is told (runs done, of how many) instead.
         each: how many runs one input makes, for `chunk` and the bar; `run` is asked for them all at once.
@@ -58,7 +64,10 @@ def map_runs(
         What `run` returns, each leaf a NumPy array with a leading axis N.
 
     Raises:
-        ValueError: no run, leaves of different lengths, or a folder that holds runs of another program or other inputs.
+        ValueError: no run, leaves of different lengths, or a folder that holds runs of another program or other inputs,
+            overlapping ones, or a damaged file.
+        TypeError: `run` returns typed keys.
+        FolderInUseError: another process, or another call, is at work in the folder.
         MemoryError: not even one run on each device fits; what one input makes is more than `memory`, if it makes many.
 
     Example:
@@ -68,14 +77,19 @@ def map_runs(
                [2., 2.]], dtype=float32)
     """
     n, inputs = _checked(inputs)
-    devices = jax.local_devices()
     most = default_chunk() if chunk is None else require_positive_int("map_runs", "chunk", chunk)
-    size = _round_up(min(n, max(most // each, 1)), len(devices))
+    most = max(most // each, 1)
+    # A device without a run of its own would only repeat another's.
+    devices = jax.local_devices()[: min(n, most)]
+    size = min(_round_up(min(n, most), len(devices)), most // len(devices) * len(devices))
     budget = _memory_of(devices[0]) if memory is None else require_positive_int("map_runs", "memory", memory)
-    program = _Program(run, inputs, _spread(shared, devices, PartitionSpec()), devices)
-    store = _Store(folder, program)
-    parts = store.load()
-    with Bar(n * each, enabled=progress is True, text="runs") as bar:
+    program = _Program(run, inputs, shared, devices)
+    with (
+        program.mesh_of_its_own(),
+        Bar(n * each, enabled=progress is True, text="runs") as bar,
+        Store(folder, program, say=bar.say if progress else None) as store,
+    ):
+        parts = store.load()
 
         def told() -> None:
             done = each * sum(stop - start for start, stop in parts)
@@ -108,15 +122,28 @@ class _Program:
     """`run` over chunks of inputs, compiled once for each size."""
 
     def __init__(self, run: Callable[..., PyTree], inputs: PyTree, shared: tuple[PyTree, ...], devices: Any) -> None:
-        self.inputs, self.shared, self.devices = inputs, shared, devices
+        self.run, self.inputs = run, jax.tree.map(lambda leaf: _gathered(leaf, devices[0]), inputs)
+        self.n = jax.tree.leaves(inputs)[0].shape[0]
+        self.mesh = Mesh(np.asarray(devices), ("runs",))
+        self.shared = self._put(as_arrays("map_runs", "shared", shared), PartitionSpec())
         self._jit = jax.jit(_mapped(run, len(devices)))
         self._compiled: dict[int, Any] = {}
-        self._traced = self._jit.trace(self._take(0, len(devices), len(devices)), *shared)
+
+    def mesh_of_its_own(self) -> contextlib.AbstractContextManager[Any]:
+        """In place of a mesh that the caller has set, on which these arrays do not lie."""
+        return contextlib.nullcontext() if jax.sharding.get_abstract_mesh().empty else jax.set_mesh(self.mesh)
+
+    @functools.cached_property
+    def _traced(self) -> Any:
+        """One run by itself: the same trace for any chunk and any devices."""
+        inputs, shared = jax.eval_shape(lambda *given: given, self._take(0, 1, self.mesh.size), self.shared)
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs)
+        return jax.jit(self.run).trace(one, *shared)
 
     @property
-    def structure(self) -> Any:
-        """Of what a run returns."""
-        return jax.tree.structure(self._traced.out_info)
+    def returned(self) -> PyTree:
+        """What one run returns, as shapes and dtypes."""
+        return self._traced.out_info
 
     def stamp(self) -> str:
         """The same for the same program, inputs and data, in any process."""
@@ -141,13 +168,21 @@ class _Program:
 
     def call(self, compiled: Any, start: int, stop: int, size: int) -> PyTree:
         """The outputs of runs start .. stop, on the host."""
-        found = jax.device_get(compiled(self._take(start, stop, size), *self.shared))
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[: stop - start], found)
+        found = compiled(self._take(start, stop, size), *self.shared)
+        if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(found)):
+            raise TypeError(
+                "map_runs: run must return arrays of numbers, got typed keys. Use jax.random.key_data(key)."
+            )
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: stop - start], jax.device_get(found))
 
     def _take(self, start: int, stop: int, size: int) -> PyTree:
         """Inputs start .. stop, filled up with the last of them."""
-        rows = np.minimum(np.arange(start, start + size), stop - 1)
-        return _spread(jax.tree.map(lambda leaf: leaf[rows], self.inputs), self.devices, PartitionSpec("runs"))
+        rows = np.minimum(np.arange(start, start + size), min(stop, self.n) - 1)
+        return self._put(jax.tree.map(lambda leaf: leaf[rows], self.inputs), PartitionSpec("runs"))
+
+    def _put(self, values: PyTree, spec: PartitionSpec) -> PyTree:
+        """Put on the devices: split along the runs, or whole on each."""
+        return jax.device_put(values, NamedSharding(self.mesh, spec))
 
 
 def default_chunk() -> int:
@@ -173,53 +208,6 @@ def _mapped(run: Callable[..., PyTree], devices: int) -> Callable[..., PyTree]:
     return mapped
 
 
-class _Store:
-    """Finished chunks in a folder: one file each, with the stamp of the program."""
-
-    def __init__(self, folder: str | Path | None, program: _Program) -> None:
-        if folder is not None and not str(folder).strip():
-            raise ValueError("map_runs: folder must name a folder, got an empty text; None keeps nothing.")
-        self.folder = None if folder is None else Path(folder)
-        self.program = program
-        self.stamp = "" if folder is None else program.stamp()
-
-    def load(self) -> dict[tuple[int, int], PyTree]:
-        """What is there: {(start, stop): outputs}."""
-        parts: dict[tuple[int, int], PyTree] = {}
-        if self.folder is None:
-            return parts
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.folder.glob("runs-*.npz")):
-            start, stop = map(int, path.stem.split("-")[1:])
-            stamp, leaves = _read(path)
-            if stamp != self.stamp:
-                raise ValueError(
-                    f"the folder {self.folder} holds runs of another sweep: other settings, seeds, epochs, data or "
-                    "chunk. Take another folder, empty this one, or ask for the same again."
-                )
-            parts[start, stop] = jax.tree.unflatten(self.program.structure, leaves)
-        return parts
-
-    def save(self, start: int, stop: int, found: PyTree) -> None:
-        """Write a chunk whole or not at all."""
-        if self.folder is None:
-            return
-        path = self.folder / f"runs-{start:08d}-{stop:08d}.npz"
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.savez(file, stamp=self.stamp, **{f"leaf_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(found))})
-        os.replace(part, path)
-
-
-def _read(path: Path) -> tuple[str, list[np.ndarray]]:
-    """The stamp and the outputs in a file that `save` wrote."""
-    try:
-        with np.load(path) as file:
-            return str(file["stamp"]), [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} holds no finished runs ({error}). Delete it; its runs are made again.") from None
-
-
 def _bytes(compiled: Any) -> int:
     """What a compiled program takes on each device; 0 where the platform does not say."""
     analysis = compiled.memory_analysis()
@@ -239,7 +227,9 @@ def _memory_of(device: Any) -> int:
 
 def _checked(inputs: PyTree) -> tuple[int, PyTree]:
     """N, and the inputs as arrays."""
-    inputs = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), inputs)
+    inputs = jax.tree.map(
+        lambda leaf: leaf if isinstance(leaf, jax.Array) else as_numpy("map_runs", "inputs", leaf), inputs
+    )
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(inputs)}
     if len(lengths) != 1 or not all(lengths) or lengths == {(0,)}:
         shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(inputs)) or "no array"
@@ -249,11 +239,11 @@ def _checked(inputs: PyTree) -> tuple[int, PyTree]:
     return lengths.pop()[0], inputs
 
 
-def _spread(values: PyTree, devices: Any, spec: PartitionSpec) -> PyTree:
-    """Put on the devices: split along the runs, or whole on each."""
-    if len(devices) == 1:
-        return jax.device_put(values, devices[0])
-    return jax.device_put(values, NamedSharding(Mesh(np.asarray(devices), ("runs",)), spec))
+def _gathered(leaf: Any, device: Any) -> Any:
+    """An input from wherever it lies: numbers on the host, typed keys, which NumPy does not know, on one device."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.device_put(leaf, device)
+    return np.asarray(leaf)
 
 
 def _as_numbers(leaf: Any) -> Any:

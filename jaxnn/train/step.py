@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import tree
+from jaxnn.checks import as_arrays
 from jaxnn.data import Partial, batch_indices, take
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer, apply_updates
 from jaxnn.optim.base import call_update
-from jaxnn.train.arguments import require_function, require_net, require_optimizer
+from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
@@ -88,7 +89,7 @@ def make_step(vg: ValueAndGrad, opt: Optimizer, *, measure: Measure | None = Non
         >>> report["loss"].shape
         ()
     """
-    return jax.jit(_step(vg, opt, measure), donate_argnums=0)
+    return _compiled("make_step", _step(vg, opt, measure))
 
 
 def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable[..., Any]:
@@ -99,6 +100,10 @@ def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable
     def step(
         ts: TrainState, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
+        if not isinstance(ts, TrainState):
+            raise TypeError(f"make_step: expected a TrainState, as train.init makes it, got {type(ts).__name__}.")
+        require_opt_state("make_step", "opt_state", opt, ts.opt_state, ts.params)
+
         def on_batch(params: Params) -> tuple[tuple[Array, State], Params]:
             return vg(params, ts.state, x, y, key=key, weights=weights)
 
@@ -143,7 +148,8 @@ def make_epoch(
     """One epoch as one compiled `lax.scan` over freshly permuted minibatches, the data on the device.
 
     Params, running statistics and optimizer state are donated: their buffers are used again, and the `TrainState` that
-    was passed in must not be used afterwards.
+    was passed in must not be used afterwards. State and data may lie on a mesh, as for `fit`. A step's loss is the one
+    BEFORE it: an update that overflows in the last step shows only in `tree.all_finite(jax.tree.leaves(ts.params))`.
 
     Args:
         vg, opt, measure: as for `make_step`.
@@ -153,7 +159,8 @@ def make_epoch(
         augment: a random change of the inputs of each batch, from `jaxnn.data.augment`.
 
     Returns:
-        `epoch(ts, x, y, key) -> (ts, report)`: report["loss"] and what `measure` returns have shape (steps,);
+        `epoch(ts, x, y, key) -> (ts, report)`: x and y arrays with N examples on the first axis, or trees of them if
+        `vg` takes such batches; report["loss"] and what `measure` returns have shape (steps,);
         report["examples"] is how many examples each step saw.
 
     Example:
@@ -168,7 +175,20 @@ def make_epoch(
         (2,)
     """
     epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
-    return jax.jit(epoch, donate_argnums=0)
+    return _compiled("make_epoch", epoch)
+
+
+def _compiled(where: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A step or an epoch, compiled, the state donated; x and y may be all that NumPy makes arrays of."""
+    compiled = jax.jit(function, donate_argnums=0)
+
+    def on_arrays(ts: TrainState, x: PyTree, y: PyTree, *args: Any, **kwargs: Any) -> Any:
+        return compiled(ts, as_arrays(where, "x", x), as_arrays(where, "y", y), *args, **kwargs)
+
+    # What jax.export and others ask of a compiled function.
+    for name in ("lower", "trace", "eval_shape", "clear_cache"):
+        setattr(on_arrays, name, getattr(compiled, name))
+    return on_arrays
 
 
 def scan_epoch(
@@ -184,23 +204,66 @@ def scan_epoch(
     step = _step(vg, opt, measure)
 
     def epoch(ts: TrainState, x: Array, y: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
-        if partial is Partial.WEIGHT and x.shape[0] % batch_size and jax.tree.leaves(ts.state):
+        n = _examples(x)
+        if partial is Partial.WEIGHT and n % batch_size and jax.tree.leaves(ts.state):
             raise ValueError(
                 f"make_epoch: the network has running statistics (batch normalization), which would see the filling of "
-                f"the last batch: {x.shape[0]} examples in batches of {batch_size}. Use partial=Partial.DROP."
+                f"the last batch: {n} examples in batches of {batch_size}. Use partial=Partial.DROP."
             )
         order_key, step_key = jax.random.split(key)
-        indices, weights = batch_indices(order_key, x.shape[0], batch_size, partial=partial)
+        indices, weights = batch_indices(order_key, n, batch_size, partial=partial)
 
         def body(ts: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Array]]:
-            i, index, weight = batch
-            net_key, augment_key = jax.random.split(jax.random.fold_in(step_key, i))
-            xs, ys = take((x, y), index)
-            if augment is not None:
-                xs = augment(augment_key, xs)
+            xs, ys, net_key = _batch(x, y, step_key, batch, augment)
+            weight = batch[2]
             ts, report = step(ts, xs, ys, key=net_key, weights=weight if partial is Partial.WEIGHT else None)
             return ts, report | {"examples": jnp.sum(weight)}
 
         return jax.lax.scan(body, ts, (jnp.arange(indices.shape[0]), indices, weights))
 
     return epoch
+
+
+def _examples(x: PyTree) -> int:
+    """N, of an array or a tree of them, whose lengths `take` compares."""
+    leaves = jax.tree.leaves(x)
+    if not leaves or not leaves[0].ndim:
+        raise ValueError("make_epoch: x must hold examples on the first axis of its arrays, N of them, got none.")
+    return int(leaves[0].shape[0])
+
+
+def _batch(
+    x: Array, y: Array, step_key: Key, batch: tuple[Array, Array, Array], augment: Augment | None
+) -> tuple[Array, Array, Key]:
+    """Examples, targets and the network's key of one step: (number of the step, indices, weights)."""
+    i, index, _ = batch
+    net_key, augment_key = jax.random.split(jax.random.fold_in(step_key, i))
+    xs, ys = take((x, y), index)
+    return xs if augment is None else augment(augment_key, xs), ys, net_key
+
+
+Replay: TypeAlias = Callable[..., tuple[TrainState, tuple[Array, Array, Key], Params]]
+"""(ts, x, y, key, step) -> the state before that step of the epoch (from 0), its batch, and its gradient."""
+
+
+def replayed(vg: ValueAndGrad, opt: Optimizer, *, batch_size: int, partial: Partial, augment: Augment | None) -> Replay:
+    """The epoch that `make_epoch` makes of the same arguments, stopped before a step: to see what went wrong there."""
+    one = _step(vg, opt, None)
+
+    def replay(ts: TrainState, x: Array, y: Array, key: Key, step: Array) -> Any:
+        order_key, step_key = jax.random.split(key)
+        indices, weights = batch_indices(order_key, x.shape[0], batch_size, partial=partial)
+
+        def arguments(i: Array) -> tuple[tuple[Array, Array, Key], dict[str, Any]]:
+            xs, ys, net_key = _batch(x, y, step_key, (i, indices[i], weights[i]), augment)
+            return (xs, ys, net_key), {"key": net_key, "weights": weights[i] if partial is Partial.WEIGHT else None}
+
+        def body(i: Array, ts: TrainState) -> TrainState:
+            (xs, ys, _), how = arguments(i)
+            return one(ts, xs, ys, **how)[0]
+
+        ts = jax.lax.fori_loop(0, step, body, ts)
+        batch, how = arguments(step)
+        return ts, batch, vg(ts.params, ts.state, *batch[:2], **how)[1]
+
+    return jax.jit(replay)

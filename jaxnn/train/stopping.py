@@ -17,7 +17,7 @@ Stopping: TypeAlias = Callable[[Sequence[Record]], str | None]
 
 
 class DivergedError(FloatingPointError):
-    """The training loss became NaN or infinite.
+    """The training loss or a parameter became NaN or infinite, or a validation figure NaN.
 
     Attributes:
         epoch, step: where, both counted from 1; `step` within the epoch.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import tree
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import as_numpy, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer
@@ -53,8 +53,8 @@ class Sweep:
         curves: name -> (N, E): "loss", what `measure` and `probe` report, and "validation_*", as in the history of
             `fit`; NaN from the epoch on in which a run diverged.
         final: name -> (N,): "test_loss" and "test_*" after the last epoch, if a test set was given; NaN likewise.
-        diverged: (N,), the epoch from 1 in which the loss or a parameter was no longer finite, or after which a figure
-            of the validation data was NaN; 0 for a run that went well.
+        diverged: (N,), the epoch from 1 in which the loss, a parameter or a running statistic was no longer finite, or
+            after which a figure of the validation data was NaN; 0 for a run that went well.
     """
 
     settings: PyTree
@@ -142,7 +142,7 @@ def sweep(
         test: (x, y) or a Dataset, looked at once, after the last epoch: `final`.
         probe: (TrainState, x, y) -> more scalars to report after each epoch, x and y the whole training data.
         memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and a sweep
-            that was stopped goes on from its folder, called with the same chunk.
+            that was stopped goes on from its folder, called with the same chunk on as many devices.
 
     Returns:
         Sweep, runs in the order of setting, seed, order, the last fastest.
@@ -190,7 +190,7 @@ def sweep(
             ts, diverged = carry
             new, report = epoch(ts, x, y, jax.random.fold_in(epochs_key, e))
             values = {} if held_out is None else evaluate(new.params, new.state, *held_out)
-            fine = jnp.isfinite(report["loss"]).all() & tree.all_finite(jax.tree.leaves(new.params))
+            fine = jnp.isfinite(report["loss"]).all() & tree.all_finite(jax.tree.leaves((new.params, new.state)))
             for value in values.values():
                 fine &= ~jnp.isnan(value)
             diverged = jnp.where((diverged == 0) & ~fine, e, diverged)
@@ -255,7 +255,7 @@ def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np
             raise ValueError(
                 f"sweep: {name} must be typed keys of shape (R,), R >= 1, got {got}. Use jax.random.split(key, R)."
             )
-    settings = jax.tree.map(np.asarray, settings)
+    settings = jax.tree.map(lambda leaf: as_numpy("sweep", "settings", leaf), settings)
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(settings)}
     if len(lengths) != 1 or not all(lengths) or lengths == {(0,)}:
         raise ValueError(

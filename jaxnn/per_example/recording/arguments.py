@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxnn.checks import as_array
 from jaxnn.types import Array, PyTree
 
 
@@ -100,6 +102,8 @@ def _name(path: Any) -> str:
 
 
 def _array(path: Any, x: Any) -> Array:
+    if isinstance(x, np.ndarray):
+        return as_array("record", _name(path), x)
     try:
         return jnp.asarray(x)
     except TypeError as error:

@@ -1,0 +1,135 @@
+"""A lock on a folder that one process at a time writes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+NAME = "lock.json"
+
+
+class FolderInUseError(OSError):
+    """Another process, or another call in this one, is at work in the folder."""
+
+
+class FolderLock:
+    """A file in the folder that names its owner: process, host, when that process started, since when it is locked.
+
+    Made in one step, so that of two processes one gets it. A lock whose process has ended on this host is taken over;
+    of a process on another host nobody here can tell whether it runs.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> lock = FolderLock(folder)
+        >>> lock.acquire()
+        >>> FolderLock(folder).acquire()
+        Traceback (most recent call last):
+        jaxnn.train.lock.FolderInUseError: the folder ... is in use by process ...
+        >>> lock.release()
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
+        self.path = folder / NAME
+        self._say = say
+        self._held = False
+
+    def acquire(self) -> None:
+        """Lock the folder, which exists.
+
+        Raises:
+            FolderInUseError: somebody else holds the lock.
+        """
+        if not self._made():
+            self._take_over()
+            if not self._made():
+                self._refuse()
+        self._held = True
+
+    def release(self) -> None:
+        """Unlock the folder, if this lock was acquired."""
+        if self._held:
+            self.path.unlink(missing_ok=True)
+            self._held = False
+
+    def _made(self) -> bool:
+        """Whether the file could be made, which none other had made before."""
+        try:
+            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            return False
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump(_this_process(), file)
+        return True
+
+    def _take_over(self) -> None:
+        """Remove the lock of a process that has ended; refuse where it may still run."""
+        owner = self._owner()
+        if owner is None or owner["host"] != socket.gethostname() or _runs(owner["pid"], owner["started"]):
+            self._refuse()
+        # Of two processes that see the same dead owner only one can rename its file.
+        aside = self.path.with_suffix(f".{os.getpid()}")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        if self._owner(aside) != owner:  # the other has renamed, and locked anew, in the meantime: give it back
+            os.rename(aside, self.path)
+            self._refuse()
+        aside.unlink()
+        if self._say is not None:
+            self._say(
+                f"{self.path.parent} was locked by process {owner['pid']}, which has ended, since {owner['since']}: "
+                "taken over"
+            )
+
+    def _owner(self, path: Path | None = None) -> dict[str, Any] | None:
+        """What the lock says, None where it cannot be read."""
+        try:
+            owner = json.loads((path or self.path).read_text(encoding="utf-8"))
+            return {"host": str(owner["host"]), "since": str(owner["since"]), "pid": int(owner["pid"]),
+                    "started": owner["started"]}  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _refuse(self) -> NoReturn:
+        owner = self._owner()
+        who = (
+            "another process" if owner is None else f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+        )
+        raise FolderInUseError(
+            f"the folder {self.path.parent} is in use by {who}. Wait for it, or take another folder; if you know that "
+            f"it has ended, delete {self.path}."
+        )
+
+
+def _this_process() -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _start_of(os.getpid()), "since": now}
+
+
+def _runs(pid: int, started: str | None) -> bool:
+    """Whether the process runs on this host; another that has its number since is told apart by its start."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    found = _start_of(pid)
+    return started is None or found is None or started == found
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process started, in the system's own count; None where the system does not say."""
+    try:
+        # The second field, the name in parentheses, may hold blanks; the state is the third, the start the 22nd.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return "ended" if fields[0] == "Z" else fields[19]
+    except (OSError, IndexError):
+        return None

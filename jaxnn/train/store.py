@@ -1,0 +1,162 @@
+"""Finished chunks of runs in a folder: files with checksums, written whole or not at all, under a lock."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import jax
+import numpy as np
+
+from jaxnn.train.lock import FolderLock
+from jaxnn.types import PyTree
+
+NAME = re.compile(r"runs-(\d{8,})-(\d{8,})\.npz")
+"""A chunk's file: runs start .. stop."""
+
+ANOTHER = (
+    "holds runs of another sweep: other settings, seeds, epochs, data or chunk, or made by another version of JAX or, "
+    "side by side, on another number of devices. Take another folder, empty this one, or ask for the same again."
+)
+
+
+class Program(Protocol):
+    """What a store must know of the program whose runs it keeps."""
+
+    @property
+    def n(self) -> int:
+        """How many runs there are in all."""
+
+    @property
+    def returned(self) -> PyTree:
+        """What one run returns, as shapes and dtypes."""
+
+    def stamp(self) -> str:
+        """The same for the same program, inputs and data, in any process."""
+
+
+class Store:
+    """The chunks of N runs that are finished, {(start, stop): outputs}, kept in a folder, or nowhere.
+
+    A file is an .npz of the leaves and of "about", a JSON text with the program's stamp, N, start and stop, then a line
+    with the SHA-256 of all before it (`np.load` reads such a file: it looks for the end of the archive). Entering the
+    store locks the folder.
+    """
+
+    def __init__(self, folder: str | Path | None, program: Program, say: Callable[[str], None] | None = None) -> None:
+        if folder is not None and not str(folder).strip():
+            raise ValueError("map_runs: folder must name a folder, got an empty text; None keeps nothing.")
+        self.folder = None if folder is None else Path(folder)
+        self.lock = None if self.folder is None else FolderLock(self.folder, say)
+        self.n = program.n
+        # Neither is known without tracing the program.
+        self.returned = None if folder is None else program.returned
+        self.stamp = "" if folder is None else program.stamp()
+
+    def __enter__(self) -> Self:
+        if self.folder is not None and self.lock is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
+            for part in self.folder.glob("runs-*.part"):  # of a process that was killed while it wrote
+                part.unlink()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+    def load(self) -> dict[tuple[int, int], PyTree]:
+        """What is there, checked: files of this program, each with the runs that its name says, none twice."""
+        parts: dict[tuple[int, int], PyTree] = {}
+        before = None
+        for path in [] if self.folder is None else sorted(self.folder.glob("runs-*.npz"), key=_range):
+            start, stop = _range(path)
+            parts[start, stop] = self._read(path)
+            if before is not None and start < _range(before)[1]:
+                raise ValueError(f"map_runs: {before} and {path} hold some of the same runs. Delete one of them.")
+            before = path
+        return parts
+
+    def save(self, start: int, stop: int, found: PyTree) -> None:
+        """Write a chunk whole or not at all: even where the machine stops, there is no half file of that name."""
+        if self.folder is None:
+            return
+        path = self.folder / f"runs-{start:08d}-{stop:08d}.npz"
+        about = {"program": self.stamp, "runs": self.n, "start": start, "stop": stop}
+        archive = io.BytesIO()
+        leaves: dict[str, Any] = {f"leaf_{i}": _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(found))}
+        np.savez(archive, about=json.dumps(about), **leaves)
+        content = archive.getvalue()
+        part = path.with_suffix(".part")
+        try:
+            with part.open("wb") as file:
+                file.write(content + _checksum(content))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+    def _read(self, path: Path) -> PyTree:
+        """The outputs in a file that `save` wrote."""
+        content, checksum = _divided(path.read_bytes())
+        if not content or _checksum(content) != checksum:
+            raise ValueError(
+                f"{path} holds no finished runs (its checksum is wrong: it is damaged, incomplete, or no file of "
+                "map_runs). Delete it; its runs are made again."
+            )
+        with np.load(io.BytesIO(content)) as file:
+            about = json.loads(str(file["about"]))
+            found = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
+        if (about["program"], about["runs"]) != (self.stamp, self.n):
+            raise ValueError(f"the folder {path.parent} {ANOTHER}")
+        if (about["start"], about["stop"]) != _range(path):
+            raise ValueError(
+                f"{path} was renamed: it holds runs {about['start']} to {about['stop']}. Give it back the name "
+                f"runs-{about['start']:08d}-{about['stop']:08d}.npz, or delete it; its runs are made again."
+            )
+        expected = jax.tree.leaves(self.returned)
+        length = about["stop"] - about["start"]
+        leaves = [leaf.view(wanted.dtype) for leaf, wanted in zip(found, expected, strict=True)]
+        got = [(leaf.shape, leaf.dtype) for leaf in leaves]
+        wanted = [((length, *leaf.shape), leaf.dtype) for leaf in expected]
+        if got != wanted:
+            raise ValueError(f"{path} holds leaves {got}, not {wanted}. Delete it; its runs are made again.")
+        return jax.tree.unflatten(jax.tree.structure(self.returned), leaves)
+
+
+def _range(path: Path) -> tuple[int, int]:
+    """The runs that a file's name says."""
+    match = NAME.fullmatch(path.name)
+    if match is None:
+        raise ValueError(
+            f"{path} is not named as map_runs names its files, such as runs-00000000-00000032.npz. Rename or remove it."
+        )
+    start, stop = map(int, match.groups())
+    return start, stop
+
+
+def _plain(leaf: np.ndarray) -> np.ndarray:
+    """A leaf in a dtype that files know: bfloat16 and its like as unsigned integers of their size."""
+    return leaf.view(f"u{leaf.dtype.itemsize}") if leaf.dtype.kind == "V" else leaf
+
+
+def _checksum(content: bytes) -> bytes:
+    """The last line of a file."""
+    return f"\nsha256 {hashlib.sha256(content).hexdigest()}\n".encode()
+
+
+def _divided(content: bytes) -> tuple[bytes, bytes]:
+    """What was saved, and the line with its checksum."""
+    length = len(_checksum(b""))
+    return content[:-length], content[-length:]

@@ -1,0 +1,168 @@
+"""A run that diverges never counts as a success, and the message names what was not finite first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnn import losses, models, optim, train
+from jaxnn.data import Partial
+from jaxnn.layers import Activation, Dense
+from tests.train.problems import LOSS, NET, OPT, D, classification, started
+
+
+def fit(**how: Any) -> train.FitResult:
+    settings = {"net": NET, "loss": LOSS, "opt": OPT, "train": classification(), "key": jax.random.key(0), "epochs": 2}
+    return train.fit(**(settings | {"batch_size": 5, "progress": False} | how))
+
+
+def diverged(**how: Any) -> train.DivergedError:
+    with pytest.raises(train.DivergedError) as caught:
+        fit(**how)
+    return caught.value
+
+
+@pytest.mark.parametrize("select", [None, pytest.param("loss", marks=pytest.mark.slow)])
+def test_an_overflow_in_the_last_update_of_an_epoch_is_no_success(select: str | None) -> None:
+    error = diverged(opt=optim.sgd(lambda count: jnp.where(count == 19, jnp.inf, 0.1)), select=select)
+    assert (error.epoch, error.step, error.result.epoch) == (2, 10, 1)
+    assert len(error.result.history) == 1
+    assert np.isfinite(error.result.params[1]["w"]).all()
+    text = str(error)
+    assert "['params'][1]['b'] holds" in text
+    assert "is no longer finite: it became so at step 10 of epoch 2" in text
+    assert "The gradient is finite. The likely cause is a learning rate" in text
+
+
+def test_the_example_that_is_not_finite_is_named() -> None:
+    x, y = classification()
+    text = str(diverged(train=(x.at[17, 4].set(jnp.inf), y)))
+    assert "The training x of example 17 holds inf, at [17, 4] (1 of 50 examples are not finite): mend" in text
+    assert "learning rate" not in text
+
+
+@pytest.mark.slow
+def test_a_regression_target_that_is_not_finite_is_named() -> None:
+    x, _ = classification()
+    text = str(diverged(net=models.linear(1), loss=losses.half_squared_error, train=(x, x[:, :1].at[3].set(jnp.nan))))
+    assert "The training y of example 3 holds nan, at [3, 0]" in text
+
+
+def test_the_validation_example_that_is_not_finite_is_named() -> None:
+    x, y = classification()
+    error = diverged(validation=(x.at[3].set(jnp.nan), y))
+    assert "validation_loss is NaN after epoch 1" in str(error)
+    assert "The validation x of example 3 holds nan, at [3, 0]" in str(error)
+
+
+def test_parameters_that_were_not_finite_at_the_start_are_named() -> None:
+    ts = started()
+    ts.params[1]["w"] = ts.params[1]["w"].at[2, 1].set(jnp.nan)
+    text = str(diverged(start=ts))
+    assert "It began with parameters or running statistics that are not finite: [1]['w'] holds nan" in text
+
+
+def test_a_parameter_that_overflowed_on_the_way_is_named() -> None:
+    error = diverged(opt=optim.sgd(lambda count: jnp.where(count == 3, jnp.inf, 0.1)))
+    assert (error.epoch, error.step) == (1, 5)
+    assert "Step 4 had made a parameter overflow: [1]['b'] holds" in str(error)
+    assert "learning rate" in str(error)
+
+
+def test_the_first_layer_that_overflows_is_named() -> None:
+    net = models.serial(Dense(8), Activation(jnp.exp), Dense(3))
+    x, y = classification()
+    text = str(diverged(net=net, train=(x * 100, y), partial=Partial.WEIGHT, batch_size=16))
+    assert "The first outputs that are not finite are those of activation at [1]" in text
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_infinite_where_the_outputs_are_not_is_named() -> None:
+    def log_loss(outputs: Any, targets: Any) -> Any:
+        return -jnp.log(jnp.maximum(outputs[:, 0], 0.0)) + 0.0 * targets
+
+    text = str(diverged(loss=log_loss))
+    assert "The network's outputs are finite, the loss of example" in text
+
+
+@pytest.mark.slow
+def test_a_gradient_that_is_not_finite_is_named() -> None:
+    def root(outputs: Any, targets: Any) -> Any:
+        return jnp.sqrt(jnp.abs(0.0 * outputs[:, 0])) + 0.0 * targets
+
+    text = str(diverged(loss=root, batch_size=50, epochs=1))
+    assert "The loss is finite, its gradient is not: [1]['b'] holds nan" in text
+
+
+@pytest.mark.slow
+def test_a_nan_is_never_selected_by_and_an_infinite_figure_does_not_choose_the_start() -> None:
+    def figure(value: float) -> Any:
+        return lambda params, grads, updates: {"figure": jnp.float32(value)}
+
+    assert "figure is NaN after epoch 1" in str(diverged(measure=figure(jnp.nan), select="figure"))
+    assert fit(measure=figure(jnp.inf), select="figure").epoch == 1
+
+
+def test_descent_to_infinity_has_not_converged() -> None:
+    def jump(count: Any) -> Any:
+        return jnp.where(count == 1, jnp.inf, 1.0)
+
+    end = train.minimize(lambda x: jnp.exp(-x), optim.sgd(jump), 1.0, steps=9, grad_tolerance=1e-6)
+    assert (int(end.steps), bool(end.converged), float(end.value)) == (2, False, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("start", "text"),
+    [
+        (
+            lambda: train.init(models.mlp([D, 9, 3]), OPT, jax.random.key(0), (D,)),
+            r"fit: start.params\[1\]\['b'\] is floating\[9\], the network's parameters .* has floating\[8\] there. "
+            r"Make it by train.init\(net, opt, key, \(6,\)\)",
+        ),
+        (
+            lambda: train.init(models.linear(3), OPT, jax.random.key(0), (D,)),
+            r"start.params\[1\]\['b'\] is floating\[3\]",
+        ),
+        (
+            lambda: train.init(NET, optim.adam(0.1), jax.random.key(0), (D,)),
+            r"fit: start.opt_state.* is missing, this optimizer's state \(TraceState\) has",
+        ),
+        (
+            lambda: started()._replace(opt_state=jax.tree.map(lambda a: a.astype(jnp.float16), started().opt_state)),
+            r"start.opt_state.count is float16\[\], this optimizer's state \(TraceState\) has int32\[\] there",
+        ),
+        (
+            lambda: started()._replace(params=jax.tree.map(lambda a: a.astype(jnp.int32), started().params)),
+            r"start.params\[1\]\['b'\] is int32\[8\], .* has floating\[8\]",
+        ),
+        (lambda: started()._replace(params=list(started().params)), "must have the structure of the network's param"),
+        (
+            lambda: started()._replace(state={"mean": jnp.ones(3)}),
+            r"start.state\['mean'\] is float.*nothing",
+        ),
+    ],
+    ids=["width", "depth", "optimizer", "dtype", "integers", "structure", "state"],
+)
+def test_a_start_of_another_network_or_optimizer_is_refused(start: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        fit(start=start())
+
+
+@pytest.mark.slow
+def test_a_start_cast_to_bfloat16_is_taken() -> None:
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), started().params)
+    result = fit(start=train.TrainState(params, (), OPT.init(params)))
+    assert result.params[1]["w"].dtype == jnp.bfloat16
+
+
+def test_a_step_refuses_the_state_of_another_optimizer() -> None:
+    x, y = classification()
+    step = train.make_step(jax.value_and_grad(train.mean_loss(NET, LOSS), has_aux=True), OPT)
+    with pytest.raises(ValueError, match=r"make_step: opt_state.* is missing, this optimizer's state \(TraceState\)"):
+        step(train.init(NET, optim.adam(0.1), jax.random.key(0), (D,)), x, y)
+    with pytest.raises(TypeError, match=r"expected a TrainState, as train.init makes it, got tuple"):
+        step(tuple(started()), x, y)
