@@ -90,11 +90,12 @@ def ctc_loss_with_forward_probs(
     frame_pad, label_pad = jnp.asarray(logit_paddings), jnp.asarray(label_paddings)
     _require_shapes(z, frame_pad, jnp.shape(labels), label_pad, blank_id)
     index, valid, lengths = _labels(labels, label_paddings, z.shape[-1], blank_id)
-    log_y = jax.nn.log_softmax(z, axis=-1)
+    least = jnp.asarray(log_epsilon, z.dtype)
+    # A class of probability 0 has log 0, as all else: -inf would meet -inf, and the derivative be NaN.
+    log_y = jnp.maximum(jax.nn.log_softmax(z, axis=-1), least)
     blank = jnp.transpose(log_y[:, :, blank_id : blank_id + 1], (1, 0, 2))
     where = jnp.broadcast_to(index[:, None, :], (*z.shape[:2], index.shape[1]))
     emit = jnp.transpose(jnp.take_along_axis(log_y, where, axis=2, mode="clip"), (1, 0, 2))
-    least = jnp.asarray(log_epsilon, z.dtype)
     repeated = jnp.pad(index[:, :-1] == index[:, 1:], ((0, 0), (0, int(index.shape[1] > 0))))
     no_repeat = jnp.where(repeated, least, jnp.zeros_like(least))  # log of 1, or of 0 where the next label repeats
     repeat = jnp.where(repeated, jnp.zeros_like(least), least)
