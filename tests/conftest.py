@@ -44,12 +44,19 @@ SAMPLED = 3
 TRAINING_ROOMS = ("classic", "compare", "gallery", "playground", "studies")
 """Rooms whose examples in docstrings train networks: the long run takes them."""
 
+OPTAX_LOSSES = ("contrastive", "cosine_along", "divergence_along", "fenchel_young", "ranking", "segmentation",
+                "sequence", "softmax_along")  # fmt: skip
+"""Modules of `losses` whose examples the long run takes: `tests/losses/test_against_optax.py` has the same and more."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seen: Counter[str] = Counter()
     for item in items:
-        if isinstance(item, pytest.DoctestItem) and item.path.parent.name in TRAINING_ROOMS:
+        room, module = item.path.parent.name, item.path.stem
+        if isinstance(item, pytest.DoctestItem) and (
+            room in TRAINING_ROOMS or (room == "losses" and module in OPTAX_LOSSES)
+        ):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
             test = item.nodeid.partition("[")[0]

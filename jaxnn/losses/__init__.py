@@ -59,6 +59,9 @@ Six names mean different things: `cosine_distance`, `kl_divergence`, `log_cosh`,
 optax's values, e.g. `sigmoid_binary_cross_entropy(logits=z, labels=d)` one for each entry.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.losses.binary import (
     binary_cross_entropy,
     binary_cross_entropy_grad,
@@ -222,3 +225,6 @@ __all__ = [
     "squared_error",
     "triplet_margin_loss",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

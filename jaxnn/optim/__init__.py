@@ -34,6 +34,9 @@ for each rule (`state.mu`), where optax nests one for each link of a chain. Not 
 `stochastic_rounding`, `quantized_state`, `named_state`, `get_hyperparams` and `with_hyperparams`.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.optim.accumulation import (
     ApplyEvery,
     MultiSteps,
@@ -283,3 +286,6 @@ __all__ = [
     "warmup_constant_schedule", "warmup_cosine_decay_schedule", "warmup_exponential_decay_schedule",
     "with_extra_args_support", "with_hyperparams", "yogi", "zero_nans",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)
