@@ -180,7 +180,7 @@ def suggestions(module: str, name: str) -> list[str]:
 
 @functools.cache
 def public_names() -> dict[str, tuple[str, ...]]:
-    """The public names of every room, from its source: `__all__`, or what it defines (of `classic`, its modules); no room is imported.
+    """The public names of every room, from its source: `__all__`, `MODULES`, or what it defines; no room is imported.
 
     Example:
         >>> "adam" in public_names()["optim"]
