@@ -69,6 +69,7 @@ FOREIGN = MappingProxyType(
         "optim.average_params": "AveragedModel, swa, polyak_averaging, ExponentialMovingAverage, SWALR",
         "optim.accumulate": "gradient_accumulation, multi_steps",
         "optim.partition": "param_groups",
+        "optim.tree_map_params": "map_params",
         "train.make_step": "train_step, apply_gradients, backward, zero_grad, filter_value_and_grad",
         "train.fit": "Trainer, Estimator",
         "train.TrainState": "OptimizerState",

@@ -44,9 +44,13 @@ SAMPLED = 3
 TRAINING_ROOMS = ("classic", "compare", "gallery", "playground", "studies")
 """Rooms whose examples in docstrings train networks: the long run takes them."""
 
-OPTAX_LOSSES = ("contrastive", "cosine_along", "divergence_along", "fenchel_young", "ranking", "segmentation",
-                "sequence", "softmax_along")  # fmt: skip
-"""Modules of `losses` whose examples the long run takes: `tests/losses/test_against_optax.py` has the same and more."""
+LIKE_OPTAX = {
+    "losses": ("contrastive", "cosine_along", "divergence_along", "fenchel_young", "ranking", "segmentation",
+               "sequence", "softmax_along"),
+    "projections": ("sets",),
+    "tree": ("arithmetic", "making"),
+}  # fmt: skip
+"""Modules whose examples the long run takes: the tests against optax have the same and more."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,9 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     seen: Counter[str] = Counter()
     for item in items:
         room, module = item.path.parent.name, item.path.stem
-        if isinstance(item, pytest.DoctestItem) and (
-            room in TRAINING_ROOMS or (room == "losses" and module in OPTAX_LOSSES)
-        ):
+        if isinstance(item, pytest.DoctestItem) and (room in TRAINING_ROOMS or module in LIKE_OPTAX.get(room, ())):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
             test = item.nodeid.partition("[")[0]
