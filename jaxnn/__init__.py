@@ -7,8 +7,8 @@ __version__ = "0.1.0"
 
 ROOMS = (
     "activations", "backprop", "checks", "classic", "cli", "compare", "data", "gallery", "initializers", "landscapes",
-    "layers", "losses", "metrics", "missing", "models", "numerics", "ops", "optim", "per_example", "playground",
-    "plots", "projections", "schedules", "studies", "tape", "train", "tree", "types",
+    "layers", "losses", "metrics", "microbatching", "missing", "models", "numerics", "ops", "optim", "per_example",
+    "perturbations", "playground", "plots", "projections", "schedules", "studies", "tape", "train", "tree", "types",
 )  # fmt: skip
 
 

@@ -47,6 +47,7 @@ TRAINING_ROOMS = ("classic", "compare", "gallery", "playground", "studies")
 LIKE_OPTAX = {
     "losses": ("contrastive", "cosine_along", "divergence_along", "fenchel_young", "ranking", "segmentation",
                "sequence", "softmax_along"),
+    "optim": ("nnls",),
     "projections": ("sets",),
     "tree": ("arithmetic", "making"),
 }  # fmt: skip
