@@ -37,6 +37,7 @@ for each rule (`state.mu`), where optax nests one for each link of a chain. Not 
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
+from jaxnn.microbatching import microbatch
 from jaxnn.optim.accumulation import (
     ApplyEvery,
     MultiSteps,
@@ -263,8 +264,8 @@ __all__ = [
     "hutchinson_estimator_diag_hessian", "identity", "incremental_update", "init_empty_state", "inject_hyperparams",
     "inject_stateful_hyperparams", "join_schedules", "kahan", "keep_params_nonnegative", "lamb", "lars", "lbfgs",
     "linear_onecycle_schedule", "linear_schedule", "lion", "lookahead", "madgrad", "masked", "master_weights",
-    "matrix_inverse_pth_root", "measure_with_ema", "mechanize", "momo", "momo_adam", "monitor", "multi_transform",
-    "muon", "muon_with_roles", "nadam", "nadamw", "named_chain", "named_state", "nesterov_lookahead", "nnls",
+    "matrix_inverse_pth_root", "measure_with_ema", "mechanize", "microbatch", "momo", "momo_adam", "monitor",
+    "multi_transform", "muon", "muon_with_roles", "nadam", "nadamw", "named_chain", "named_state", "nesterov_lookahead", "nnls",
     "noisy_sgd", "normalize", "normalize_by_update_norm", "novograd", "optimistic_adam", "optimistic_adam_v2",
     "optimistic_gradient_descent", "orthogonalize_via_newton_schulz", "partition", "per_example_global_norm_clip",
     "per_example_layer_norm_clip", "periodic_update", "piecewise_constant_schedule",
