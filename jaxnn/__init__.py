@@ -7,8 +7,8 @@ __version__ = "0.1.0"
 
 ROOMS = (
     "activations", "backprop", "checks", "classic", "cli", "compare", "data", "gallery", "initializers", "landscapes",
-    "layers", "losses", "metrics", "models", "numerics", "ops", "optim", "per_example", "playground", "plots",
-    "schedules", "studies", "tape", "train", "tree", "types",
+    "layers", "losses", "metrics", "microbatching", "missing", "models", "numerics", "ops", "optim", "per_example",
+    "perturbations", "playground", "plots", "projections", "schedules", "studies", "tape", "train", "tree", "types",
 )  # fmt: skip
 
 
@@ -22,7 +22,8 @@ def __getattr__(name: str) -> ModuleType:
     """
     if name in ROOMS:
         return importlib.import_module(f"jaxnn.{name}")
-    raise AttributeError(f"module 'jaxnn' has no attribute {name!r}; its rooms are {', '.join(ROOMS)}")
+    text = importlib.import_module("jaxnn.missing").message("jaxnn", name)
+    raise AttributeError(text if name.startswith("_") else f"{text} Its rooms are {', '.join(ROOMS)}.")
 
 
 def __dir__() -> list[str]:

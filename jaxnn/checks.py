@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn import missing
 from jaxnn.types import Array, DType, PyTree
 
 
@@ -285,3 +286,7 @@ def pair(where: str, name: str, value: int | Sequence[int], dims: int = 2, minim
     if len(values) != dims:
         raise ValueError(f"{where}: {name} must be an int or {dims} ints, got {value!r}.")
     return tuple(require_positive_int(where, name, v, minimum) for v in values)
+
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -15,8 +15,11 @@ give it weight 0.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 
+from jaxnn import missing
 from jaxnn.checks import as_array, require_floating, require_integer, require_positive_int, require_same_shape
 from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide, safe_sqrt
 from jaxnn.types import Array, ArrayLike, Scalar
@@ -294,3 +297,7 @@ def _pair(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Ar
         raise ValueError(f"{where}: needs at least one example, got shape {outputs.shape}.")
     dtype = accumulation_dtype(outputs.dtype, targets.dtype)
     return outputs.astype(dtype), targets.astype(dtype)
+
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 
+from jaxnn import missing
 from jaxnn.types import Array, ArrayLike, DType
 
 
@@ -86,3 +89,7 @@ def xlogy(x: Array, y: Array) -> Array:
     """
     zero = x == 0
     return jnp.where(zero, jnp.zeros_like(x), x * jnp.log(jnp.where(zero, jnp.ones_like(y), y)))
+
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

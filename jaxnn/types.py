@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
+
+from jaxnn import missing
 
 Array: TypeAlias = jax.Array
 """A JAX array, traced or concrete."""
@@ -39,3 +41,6 @@ ScalarOrSchedule: TypeAlias = Any
 
 Loss: TypeAlias = Callable[[Array, Array], Array]
 """(outputs (N, ...), targets (N, ...)) -> per-example losses (N,)."""
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -44,6 +44,15 @@ SAMPLED = 3
 TRAINING_ROOMS = ("classic", "compare", "gallery", "playground", "studies")
 """Rooms whose examples in docstrings train networks: the long run takes them."""
 
+LIKE_OPTAX = {
+    "losses": ("contrastive", "cosine_along", "divergence_along", "fenchel_young", "ranking", "segmentation",
+               "sequence", "softmax_along"),
+    "optim": ("nnls",),
+    "projections": ("sets",),
+    "tree": ("arithmetic", "making"),
+}  # fmt: skip
+"""Modules whose examples the long run takes: the tests against optax have the same and more."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,7 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         leave_out_proofs(config, items)
     seen: Counter[str] = Counter()
     for item in items:
-        if isinstance(item, pytest.DoctestItem) and item.path.parent.name in TRAINING_ROOMS:
+        room, module = item.path.parent.name, item.path.stem
+        if isinstance(item, pytest.DoctestItem) and (room in TRAINING_ROOMS or module in LIKE_OPTAX.get(room, ())):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
             test = item.nodeid.partition("[")[0]

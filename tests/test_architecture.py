@@ -15,8 +15,8 @@ MAX_LINES = 400
 JIT_FLOOR = 6
 
 FLOORS = {
-    "types": 0, "varying": 0, "placement": 0, "numerics": 0, "checks": 0, "tree": 0, "files": 0, "npz": 0,
-    "activations": 1, "ops": 1,
+    "missing": 0, "types": 0, "varying": 0, "placement": 0, "numerics": 0, "checks": 0, "tree": 0, "files": 0, "npz": 0,
+    "activations": 1, "ops": 1, "projections": 1, "perturbations": 1, "microbatching": 1,
     "initializers": 2, "losses": 2, "metrics": 2, "schedules": 2, "landscapes": 2, "data": 2,
     "layers": 3, "optim": 3, "tape": 3,
     "models": 4,
@@ -27,7 +27,7 @@ FLOORS = {
     "cli": 9,
     "__init__": 10, "__main__": 10,
 }  # fmt: skip
-FLOOR_0_ORDER = ("types", "varying", "placement", "numerics", "checks", "tree", "files", "npz")
+FLOOR_0_ORDER = ("missing", "types", "varying", "placement", "numerics", "checks", "tree", "files", "npz")
 """Floor 0 is the one floor whose rooms lean on each other, each only on those before it."""
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -21,6 +21,9 @@ At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, 
 `derivative_of(activation)` looks the elementwise derivatives up.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.activations.gates import (
     gelu,
     gelu_derivative,
@@ -121,3 +124,6 @@ __all__ = [
     "tanh",
     "tanh_derivative",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -21,6 +21,9 @@ The derivatives of the losses stand beside them in `jaxnn.losses`, the adjoints 
 layer has a `custom_vjp`: `jax.grad` through `net.apply` stays an independent check of every rule.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.backprop import combinators, linear, norms, pointwise
 from jaxnn.backprop.coverage import coverage
 from jaxnn.backprop.curvature import ggn_record, output_record
@@ -46,3 +49,6 @@ __all__ = [
     "trace_table",
     "value_and_grad",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

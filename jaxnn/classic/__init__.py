@@ -20,6 +20,8 @@ Modules are imported by name, `from jaxnn.classic import perceptron`, or when th
 import importlib
 from types import ModuleType
 
+from jaxnn import missing
+
 MODULES = (
     "adaline", "approximation", "baselines", "batching", "boolean", "gan", "gates", "generalization", "logistic",
     "minimize", "mixture", "multiclass", "neurons", "parity", "perceptron", "regions", "saturation", "separability",
@@ -37,7 +39,7 @@ def __getattr__(name: str) -> ModuleType:
     """
     if name in MODULES:
         return importlib.import_module(f"jaxnn.classic.{name}")
-    raise AttributeError(f"module 'jaxnn.classic' has no attribute {name!r}; its modules are {', '.join(MODULES)}")
+    raise AttributeError(missing.message(__name__, name))
 
 
 def __dir__() -> list[str]:

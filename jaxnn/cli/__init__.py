@@ -1,1 +1,8 @@
 """The command line (floor 9): `jaxnn train`, `jaxnn predict`, `jaxnn study`, `jaxnn playground`, `jaxnn gallery`."""
+
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -11,6 +11,9 @@
 | `as_optax` | a rule of ours that needs extra arguments, inside optax's combinators |
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.compare import problems, report
 from jaxnn.compare.entries import Entry, entry, grid
 from jaxnn.compare.interop import as_optax
@@ -36,3 +39,6 @@ __all__ = [
     "race",
     "report",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -1,5 +1,8 @@
 """Data: digits inside the package, MNIST and Fashion-MNIST, toy sets, splits, minibatches, augmentation. Floor 2."""
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.data import augment, toy, warp
 from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, select, split
 from jaxnn.data.idx import read_idx, write_idx
@@ -27,3 +30,6 @@ __all__ = [
     "warp",
     "write_idx",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -17,6 +17,9 @@ H W C_out / groups outputs; the shape does not tell the number of groups, so fan
 Numbers are drawn in float32 (float64 for float64) and then rounded to `dtype`, so bfloat16 has the same distribution.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.initializers.base import Initializer
 from jaxnn.initializers.distributions import centered_uniform, constant, normal, truncated_normal, uniform, zeros
 from jaxnn.initializers.orthogonal import orthogonal
@@ -57,3 +60,6 @@ __all__ = [
     "variance_scaling",
     "zeros",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -18,7 +18,9 @@ Gradients are finite everywhere within the bounds.
 
 from collections.abc import Callable
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
+from jaxnn import missing
 from jaxnn.landscapes.base import Landscape
 from jaxnn.landscapes.classics import beale, himmelblau, plateau, rosenbrock, saddle, schwefel
 from jaxnn.landscapes.quadratics import NoisyQuadratic, noisy_quadratic, quadratic
@@ -41,3 +43,6 @@ __all__ = [
     "saddle",
     "schwefel",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -23,6 +23,9 @@ The modules hold `init` and `apply` as functions of arrays (`layers.dense.init(k
 A name without parentheses is a Layer already (`Flatten`, `Relu`); one with them is called first (`Dense(10)`).
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.layers import (
     activation,
     batch_norm,
@@ -110,3 +113,6 @@ __all__ = [
     "rms_norm",
     "stateless",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

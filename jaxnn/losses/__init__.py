@@ -39,15 +39,37 @@ Rules for all:
   raise ValueError, integer outputs TypeError. An empty batch (N = 0) gives losses of shape (0,).
 - Targets that make no sense (labels out of range, labels 0 where -1 is meant, probabilities over 1) raise ValueError
   when they are concrete; traced, they make loss and gradient of their example NaN. No label ever wraps.
+- Losses under optax's names (below) follow optax instead: one value for each entry, or for each vector along `axis`.
 - Penalties `l2`, `l1`, `elastic` make functions of the parameters that leave biases alone by default.
+
+All losses of optax are here by name, with its arguments, order and defaults, for scripts that come from it:
+
+| as in optax | value for each |
+|---|---|
+| `squared_error`, `l2_loss`, `huber_loss`, `hinge_loss`, `sigmoid_focal_loss`, `sparsemax_loss` | entry |
+| `softmax_cross_entropy_with_integer_labels`, `safe_softmax_cross_entropy`, `poly_loss_cross_entropy` | vector |
+| `kl_divergence_with_log_targets`, `generalized_kl_divergence`, `cosine_similarity`, `triplet_margin_loss` | vector |
+| `multiclass_hinge_loss`, `multiclass_perceptron_loss`, `multiclass_sparsemax_loss` | vector |
+| what `make_fenchel_young_loss` makes of a maximum | vector |
+| `ctc_loss`, `dice_loss`, `binary_dice_loss`; `ranking_softmax_loss`, `ntxent` (reduced over the batch) | example |
+
+Six names mean different things: `cosine_distance`, `kl_divergence`, `log_cosh`, `perceptron_loss`,
+`sigmoid_binary_cross_entropy` and `softmax_cross_entropy` are ours, (N, ...) -> (N,), when called by position or with
+`outputs` and `targets`. Calls that only optax's signature takes (`logits=`, `labels=`, `axis=`, `where=`, ...) give
+optax's values, e.g. `sigmoid_binary_cross_entropy(logits=z, labels=d)` one for each entry.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.losses.binary import (
     binary_cross_entropy,
     binary_cross_entropy_grad,
     sigmoid_binary_cross_entropy,
     sigmoid_binary_cross_entropy_grad,
 )
+from jaxnn.losses.contrastive import ntxent, triplet_margin_loss
+from jaxnn.losses.cosine_along import cosine_similarity
 from jaxnn.losses.density import (
     gaussian_nll,
     gaussian_nll_grad,
@@ -62,6 +84,19 @@ from jaxnn.losses.divergence import (
     kl_divergence,
     kl_divergence_grad,
 )
+from jaxnn.losses.divergence_along import (
+    convex_kl_divergence,
+    generalized_kl_divergence,
+    kl_divergence_with_log_targets,
+)
+from jaxnn.losses.elementwise import hinge_loss, huber_loss, l2_loss, sigmoid_focal_loss, squared_error
+from jaxnn.losses.fenchel_young import (
+    make_fenchel_young_loss,
+    multiclass_hinge_loss,
+    multiclass_perceptron_loss,
+    multiclass_sparsemax_loss,
+    sparsemax_loss,
+)
 from jaxnn.losses.margin import (
     hinge,
     hinge_grad,
@@ -74,6 +109,7 @@ from jaxnn.losses.margin import (
     square_loss,
     square_loss_grad,
 )
+from jaxnn.losses.ranking import ranking_softmax_loss
 from jaxnn.losses.regression import (
     absolute_error,
     absolute_error_grad,
@@ -99,7 +135,15 @@ from jaxnn.losses.regularizers import (
     regularizer_derivative_of,
 )
 from jaxnn.losses.roots import hessian_root_of, is_likelihood, sampled_error_of
+from jaxnn.losses.segmentation import binary_dice_loss, dice_loss, multiclass_generalized_dice_loss
+from jaxnn.losses.sequence import ctc_loss, ctc_loss_with_forward_probs
 from jaxnn.losses.softmax import example_weights, softmax_cross_entropy, softmax_cross_entropy_grad
+from jaxnn.losses.softmax_along import (
+    poly_loss_cross_entropy,
+    safe_softmax_cross_entropy,
+    smooth_labels,
+    softmax_cross_entropy_with_integer_labels,
+)
 from jaxnn.losses.table import derivative_of
 
 __all__ = [
@@ -108,11 +152,17 @@ __all__ = [
     "absolute_error_grad",
     "binary_cross_entropy",
     "binary_cross_entropy_grad",
+    "binary_dice_loss",
+    "convex_kl_divergence",
     "cosine_distance",
     "cosine_distance_grad",
+    "cosine_similarity",
     "cross_entropy",
     "cross_entropy_grad",
+    "ctc_loss",
+    "ctc_loss_with_forward_probs",
     "derivative_of",
+    "dice_loss",
     "elastic",
     "elastic_grad",
     "entropy",
@@ -120,38 +170,61 @@ __all__ = [
     "example_weights",
     "gaussian_nll",
     "gaussian_nll_grad",
+    "generalized_kl_divergence",
     "half_squared_error",
     "half_squared_error_grad",
     "hessian_root_of",
     "hinge",
     "hinge_grad",
+    "hinge_loss",
     "huber",
     "huber_grad",
+    "huber_loss",
     "is_likelihood",
     "kl_divergence",
     "kl_divergence_grad",
+    "kl_divergence_with_log_targets",
     "l1",
     "l1_grad",
     "l2",
     "l2_grad",
+    "l2_loss",
     "log_cosh",
     "log_cosh_grad",
     "logistic",
     "logistic_grad",
+    "make_fenchel_young_loss",
     "mixture_density_nll",
     "mixture_density_nll_grad",
     "mse",
     "mse_grad",
+    "multiclass_generalized_dice_loss",
     "multiclass_hinge",
     "multiclass_hinge_grad",
+    "multiclass_hinge_loss",
+    "multiclass_perceptron_loss",
+    "multiclass_sparsemax_loss",
+    "ntxent",
     "perceptron_loss",
     "perceptron_loss_grad",
+    "poly_loss_cross_entropy",
+    "ranking_softmax_loss",
     "regularizer_derivative_of",
+    "safe_softmax_cross_entropy",
     "sampled_error_of",
     "sigmoid_binary_cross_entropy",
     "sigmoid_binary_cross_entropy_grad",
+    "sigmoid_focal_loss",
+    "smooth_labels",
     "softmax_cross_entropy",
     "softmax_cross_entropy_grad",
+    "softmax_cross_entropy_with_integer_labels",
+    "sparsemax_loss",
     "square_loss",
     "square_loss_grad",
+    "squared_error",
+    "triplet_margin_loss",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.losses.base import as_pair, float_info, require_within_unit, sum_per_example
+from jaxnn.losses.elementwise import sigmoid_binary_cross_entropy_each
+from jaxnn.losses.optax_form import also_takes_calls_of
 from jaxnn.types import Array, ArrayLike, DType
 
 TARGET_REMEDY = "Labels -1 and +1 become 0 and 1 by (y + 1) / 2."
 OUTPUT_REMEDY = "For logits use the loss that takes them: sigmoid_binary_cross_entropy or softmax_cross_entropy."
 
 
+@also_takes_calls_of(sigmoid_binary_cross_entropy_each)
 def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Binary cross-entropy of logits: sum_j d_j log(1 + e^(-z_j)) + (1 - d_j) log(1 + e^(z_j)).
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from jaxnn.losses.base import as_outputs, as_pair, mean_per_example, require_within_unit
 from jaxnn.losses.binary import OUTPUT_REMEDY, floored
+from jaxnn.losses.divergence_along import kl_divergence_along
+from jaxnn.losses.optax_form import also_takes_calls_of
 from jaxnn.numerics import xlogy
 from jaxnn.types import Array, ArrayLike, DType
 
@@ -57,6 +59,7 @@ def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     return (-d / floored(y, dtype) / _positions(y)).astype(dtype)
 
 
+@also_takes_calls_of(kl_divergence_along)
 def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k), the mean over positions.
 

@@ -18,6 +18,8 @@ from jaxnn.losses.base import (
     poison,
     sum_per_example,
 )
+from jaxnn.losses.elementwise import perceptron_loss_each
+from jaxnn.losses.optax_form import also_takes_calls_of
 from jaxnn.types import Array, ArrayLike, DType
 
 
@@ -148,6 +150,7 @@ def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     return (-d * jax.nn.sigmoid(-d * f)).astype(dtype)
 
 
+@also_takes_calls_of(perceptron_loss_each)
 def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Perceptron loss: sum_j max(0, -d_j f_j), whose descent is the perceptron's rule.
 

@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.losses.base import absolute, as_pair, entries_per_example, mean_per_example, positive, sum_per_example
+from jaxnn.losses.cosine_along import cosine_distance_along
+from jaxnn.losses.elementwise import log_cosh_each, log_cosh_of
+from jaxnn.losses.optax_form import also_takes_calls_of
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.types import Array, ArrayLike, Scalar
 
@@ -177,6 +180,7 @@ def huber_grad(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -
     return jnp.clip(y - d, -bend, bend).astype(dtype)
 
 
+@also_takes_calls_of(log_cosh_each)
 def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Logarithm of the hyperbolic cosine of the error: sum_j log cosh(y_j - d_j).
 
@@ -200,12 +204,7 @@ def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
     Reference: Green 1990, "Bayesian reconstructions from emission tomography data using a modified EM algorithm".
     """
     y, d, _ = as_pair("log_cosh", outputs, targets)
-    r = y - d
-    small = jnp.abs(r) < 1
-    # cosh r = 1 + 2 sinh^2(r/2) keeps the digits of small errors, which |r| - log 2 + ... would cancel.
-    near = jnp.log1p(2 * jnp.square(jnp.sinh(0.5 * jnp.where(small, r, jnp.zeros_like(r)))))
-    far = jnp.abs(r) + jnp.log1p(jnp.exp(-2 * jnp.abs(r))) - math.log(2)
-    return sum_per_example(jnp.where(small, near, far))
+    return sum_per_example(log_cosh_of(y - d))
 
 
 def log_cosh_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
@@ -225,6 +224,7 @@ def log_cosh_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     return jnp.tanh(y - d).astype(dtype)
 
 
+@also_takes_calls_of(cosine_distance_along)
 def cosine_distance(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """One minus the cosine of the angle between vectors on the last axis: 1 - y.d / (|y| |d|).
 

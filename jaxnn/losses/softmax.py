@@ -19,9 +19,12 @@ from jaxnn.losses.base import (
     require_within_unit,
     sum_per_example,
 )
+from jaxnn.losses.optax_form import also_takes_calls_of
+from jaxnn.losses.softmax_along import softmax_cross_entropy_along
 from jaxnn.types import Array, ArrayLike, DType, Scalar
 
 
+@also_takes_calls_of(softmax_cross_entropy_along)
 def softmax_cross_entropy(
     outputs: ArrayLike, targets: ArrayLike, *, label_smoothing: Scalar = 0.0, ignore_index: int | None = None
 ) -> Array:

@@ -1,7 +1,13 @@
 """Networks made of layers (floor 4): `serial`, `residual`, `parallel` compose; `linear`, `mlp`, `cnn` are composed."""
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.models.combinators import parallel, residual, serial
 from jaxnn.models.networks import cnn, linear, mlp
 from jaxnn.models.summary import summary
 
 __all__ = ["cnn", "linear", "mlp", "parallel", "residual", "serial", "summary"]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

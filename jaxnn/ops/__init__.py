@@ -14,3 +14,10 @@ held against `jax.vjp` in the tests.
 | `gather.take_rows` | (integer input) | `gather.take_rows_weight_grad` |
 | `views.View`: reshapes, transpositions, slices, broadcasts | `views.View.adjoint` | |
 """
+
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

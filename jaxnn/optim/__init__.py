@@ -38,6 +38,10 @@ for each rule (`state.mu`), where optax nests one for each link of a chain. Not 
 `stochastic_rounding`, `quantized_state`, `named_state`, `get_hyperparams` and `with_hyperparams`.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
+from jaxnn.microbatching import microbatch
 from jaxnn.optim.accumulation import (
     ApplyEvery,
     MultiSteps,
@@ -142,6 +146,7 @@ from jaxnn.optim.muon import MuonState, muon, scale_by_muon
 from jaxnn.optim.muon_axes import MuonDimensionNumbers
 from jaxnn.optim.muon_roles import muon_with_roles
 from jaxnn.optim.newton_schulz import orthogonalize_via_newton_schulz
+from jaxnn.optim.nnls import nnls
 from jaxnn.optim.noise import AddNoiseState, add_noise, noisy_sgd
 from jaxnn.optim.novograd import NovogradState, novograd, scale_by_novograd
 from jaxnn.optim.optimistic import (
@@ -263,9 +268,9 @@ __all__ = [
     "hutchinson_estimator_diag_hessian", "identity", "incremental_update", "init_empty_state", "inject_hyperparams",
     "inject_stateful_hyperparams", "join_schedules", "kahan", "keep_params_nonnegative", "lamb", "lars", "lbfgs",
     "linear_onecycle_schedule", "linear_schedule", "lion", "lookahead", "madgrad", "masked", "master_weights",
-    "matrix_inverse_pth_root", "measure_with_ema", "mechanize", "momo", "momo_adam", "monitor", "multi_transform",
-    "muon", "muon_with_roles", "nadam", "nadamw", "named_chain", "named_state", "nesterov_lookahead", "noisy_sgd",
-    "normalize", "normalize_by_update_norm", "novograd", "optimistic_adam", "optimistic_adam_v2",
+    "matrix_inverse_pth_root", "measure_with_ema", "mechanize", "microbatch", "momo", "momo_adam", "monitor",
+    "multi_transform", "muon", "muon_with_roles", "nadam", "nadamw", "named_chain", "named_state", "nesterov_lookahead",
+    "nnls", "noisy_sgd", "normalize", "normalize_by_update_norm", "novograd", "optimistic_adam", "optimistic_adam_v2",
     "optimistic_gradient_descent", "orthogonalize_via_newton_schulz", "partition", "per_example_global_norm_clip",
     "per_example_layer_norm_clip", "periodic_update", "piecewise_constant_schedule",
     "piecewise_interpolate_schedule", "polyak_sgd", "polynomial_schedule", "power_iteration", "prodigy", "quantize",
@@ -287,3 +292,6 @@ __all__ = [
     "warmup_constant_schedule", "warmup_cosine_decay_schedule", "warmup_exponential_decay_schedule",
     "with_extra_args_support", "with_hyperparams", "yogi", "zero_nans",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

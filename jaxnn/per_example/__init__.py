@@ -44,6 +44,9 @@ each other (batch normalization in training) leave single examples without a gra
 raise ValueError then.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.per_example.accounting import dp_event
 from jaxnn.per_example.clip import Clip, automatic, flat, psac
 from jaxnn.per_example.curvature import diag_fisher, diag_ggn, empirical_fisher_diag, ntk, trace
@@ -109,3 +112,6 @@ __all__ = [
     "variance_centred",
     "weighted_grad",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -8,6 +8,9 @@ files.write_text("playground.html", render(done, make_views(done)))
 them in a new order; and a last, smaller batch is a step of its own, where the original carries it over.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.playground import data, features, penalties
 from jaxnn.playground.page import render
 from jaxnn.playground.pictures import draw, draw_sources, write_gif
@@ -29,3 +32,6 @@ __all__ = [
     "run",
     "write_gif",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -3,9 +3,15 @@
 Colours are those of Okabe and Ito (2008), which stay distinct for the colour-blind.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.plots.classification import confusion, mistakes
 from jaxnn.plots.curves import curves
 from jaxnn.plots.pictures import pictures, show
 from jaxnn.plots.style import COLOURS, figure, save
 
 __all__ = ["COLOURS", "confusion", "curves", "figure", "mistakes", "pictures", "save", "show"]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -21,6 +21,9 @@ differences of counts are taken between whole numbers, so they stay exact beyond
 arguments: checks of concrete arguments raise ValueError when it is made, traced ones pass unchecked.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.schedules.base import Schedule
 from jaxnn.schedules.batch_size import sqrt_batch_size_rule
 from jaxnn.schedules.decay import (
@@ -62,3 +65,6 @@ __all__ = [
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -14,6 +14,12 @@ Each module has `run(data, net=None, seed=0, ...)`, which returns a NamedTuple o
 `describe()` in words, and `draw(found)`, which returns figures by name. The command is `jaxnn study NAME`.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.studies import clipped, gram, hardest, influence, mislabeled, noise_scale, norms
 
 __all__ = ["clipped", "gram", "hardest", "influence", "mislabeled", "noise_scale", "norms"]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -6,6 +6,9 @@ of (a_i, delta_i). N counts examples, T the positions at which one example used 
 of the SUMMED loss, so that example i's rows are those of its own loss.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.tape.tapes import Columns, Tape, of_weighted_losses
 from jaxnn.tape.uses import (
     STATIC,
@@ -53,3 +56,6 @@ __all__ = [
     "weighted",
     "wide_total",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

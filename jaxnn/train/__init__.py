@@ -19,6 +19,9 @@
 Everything is a pure function of its key: the same seed gives bit-identical runs on one machine.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxnn import missing
 from jaxnn.train import minmax
 from jaxnn.train.descent import Iterate, Trajectory, maximize, minimize, nearest, trajectory
 from jaxnn.train.diagnose import Diagnosis, Verdict, diagnose
@@ -64,3 +67,6 @@ __all__ = [
     "sweep",
     "trajectory",
 ]
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -1,4 +1,4 @@
-"""Every public name of optax and optax.contrib is here with the same arguments, or in a table that says why not."""
+"""Every public name of optax and its submodules is here with the same arguments, or in a table that says why not."""
 
 from __future__ import annotations
 
@@ -15,26 +15,8 @@ import pytest
 import jaxnn
 from jaxnn import optim
 
-ELSEWHERE = {
-    "convex_kl_divergence": "losses.kl_divergence",
-    "cosine_distance": "losses.cosine_distance",
-    "cosine_similarity": "losses.cosine_distance",
-    "hinge_loss": "losses.hinge",
-    "huber_loss": "losses.huber",
-    "kl_divergence": "losses.kl_divergence",
-    "l2_loss": "losses.half_squared_error",
-    "log_cosh": "losses.log_cosh",
-    "safe_softmax_cross_entropy": "losses.softmax_cross_entropy",
-    "sigmoid_binary_cross_entropy": "losses.sigmoid_binary_cross_entropy",
-    "softmax_cross_entropy": "losses.softmax_cross_entropy",
-    "softmax_cross_entropy_with_integer_labels": "losses.softmax_cross_entropy",
-    "squared_error": "losses.mse",
-}
-"""Losses: here each gives one value for each example, not for each entry, so the arguments are not compared."""
-
 OTHER_STATE = "a state: ours has another name, or the rule keeps none"
 PROTOCOL = "a type or protocol: ours are in jaxnn.types and optim.Optimizer"
-NO_LOSS = "a loss that jaxnn does not have"
 STATES = (
     "AdaptiveGradClipState", "AddDecayedWeightsState", "ClipByGlobalNormState", "ClipState", "EmptyState",
     "InjectHyperparamsState", "MultiTransformState", "NonNegativeParamsState", "ScaleByAdaDeltaState",
@@ -47,20 +29,42 @@ PROTOCOLS = (
     "GradientTransformation", "GradientTransformationExtraArgs", "MaskOrFn", "OptState", "Params", "ScalarOrSchedule",
     "ShouldSkipUpdateFunction", "TransformInitFn", "TransformUpdateExtraArgsFn", "TransformUpdateFn", "Updates",
 )  # fmt: skip
-LOSSES = (
-    "ctc_loss", "ctc_loss_with_forward_probs", "generalized_kl_divergence", "ntxent", "sigmoid_focal_loss",
-    "smooth_labels",
+PLACES = {
+    "losses": "losses",
+    "microbatching": "microbatching",
+    "perturbations": "perturbations",
+    "projections": "projections",
+    "schedules": "schedules",
+    "transforms": "optim",
+    "tree": "tree",
+    "tree_utils": "tree",
+}
+"""Which room has the names of which submodule of optax; names that it lacks are in `optim` or in a table below."""
+
+OUR_CONVENTION = (
+    "cosine_distance", "kl_divergence", "log_cosh", "perceptron_loss", "sigmoid_binary_cross_entropy",
+    "softmax_cross_entropy",
 )  # fmt: skip
+"""Losses that were ours before: one number for each example; optax's argument names give optax's values."""
+
 NOT_HERE = {
     **dict.fromkeys(STATES, OTHER_STATE),
     **dict.fromkeys(PROTOCOLS, PROTOCOL),
-    **dict.fromkeys(LOSSES, NO_LOSS),
-    "microbatch": "gathers any function's values over pieces of a batch; optim.accumulate does so for gradients",
-    "multi_normal": "a distribution, for perturbations of the parameters",
-    "nnls": "a solver of least squares, no rule",
+    "multi_normal": "a distribution for perturbations of the parameters; here jaxnn.perturbations.Normal",
+    "assignment.base_hungarian_algorithm": "the assignment problem, no part of training: scipy.optimize has it",
+    "assignment.hungarian_algorithm": "the assignment problem, no part of training: scipy.optimize has it",
+    "experimental.aggregating": "experimental in optax; statistics of single examples' gradients are per_example's",
+    "schedules.StatefulSchedule": PROTOCOL,
+    "second_order.fisher_diag": "deprecated in optax; per_example.second_moment",
+    "second_order.hessian_diag": "deprecated in optax; optim.sophia has an estimator",
+    "second_order.hvp": "deprecated in optax; jax.jvp of jax.grad",
+    "transforms.ConditionFn": PROTOCOL,
+    "transforms.unitwise_clip": "a step of adaptive_grad_clip, which optax exports by accident",
+    "transforms.unitwise_norm": "a step of adaptive_grad_clip, which optax exports by accident",
 }
 
 DIFFERENT_DEFAULTS = {
+    ("microbatch", "accumulator"): "SUM, of our AccumulationType",
     ("lbfgs", "linesearch"): "our zoom search, with the same settings",
     ("MultiSteps", "accumulator_dtype"): "None, since float32 rounds float64 gradients",
     ("sophia", "hessian_diagonal_fn"): "None stands for a new Hutchinson estimator; optax makes one at import",
@@ -123,10 +127,73 @@ def faults(name: str, mine: Any, optaxs: Any) -> list[str]:
     return found + [f"{p.name} is positional, but optax has it not" for p in positional if p.name not in known]
 
 
+def submodule_names() -> list[tuple[str, str]]:
+    """(submodule, public name) of all that optax's public submodules hold."""
+    found = []
+    for module in sorted(n for n in dir(optax) if inspect.ismodule(getattr(optax, n)) and not n.startswith("_")):
+        for name in dir(getattr(optax, module)):
+            value = getattr(getattr(optax, module), name)
+            library = inspect.ismodule(value) and not value.__name__.startswith("optax")
+            if not name.startswith("_") and not library and name != "annotations":
+                found.append((module, name))
+    return found
+
+
+SUBMODULE_NAMES = submodule_names()
+
+
+def places_of(module: str, name: str) -> list[str]:
+    """Where a name of optax (module "" for optax itself and optax.contrib) is in jaxnn."""
+    rooms = ["optim", "losses"] if module in ("", "contrib") else [PLACES.get(module, "optim"), "optim"]
+    short = name.removeprefix("tree_") if module == "tree_utils" else name
+    names = dict.fromkeys([short, name, f"tree_{name}" if module == "tree" else name])
+    return [f"{r}.{n}" for r in dict.fromkeys(rooms) for n in names if hasattr(room(r), n)]
+
+
+def room(name: str) -> Any:
+    return importlib.import_module(f"{jaxnn.__name__}.{name}")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_is_here_or_in_a_table(name: str) -> None:
-    places = [hasattr(optim, name), name in ELSEWHERE, name in NOT_HERE]
-    assert sum(places) == 1, f"optax.{name} must be in jaxnn.optim or in exactly one table: {places}"
+    assert bool(places_of("", name)) != (name in NOT_HERE), f"optax.{name}: {places_of('', name)}"
+
+
+@pytest.mark.parametrize(("module", "name"), SUBMODULE_NAMES, ids=[f"{m}.{n}" for m, n in SUBMODULE_NAMES])
+def test_every_name_of_a_submodule_is_here_or_in_a_table(module: str, name: str) -> None:
+    listed = f"{module}.{name}" in NOT_HERE or (module in ("contrib", "schedules", "transforms") and name in NOT_HERE)
+    assert bool(places_of(module, name)) != listed, f"optax.{module}.{name}: {places_of(module, name)}"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (m, n)
+        for m, n in SUBMODULE_NAMES
+        if inspect.isfunction(getattr(getattr(optax, m), n)) and places_of(m, n) and n not in OUR_CONVENTION
+    ],
+)
+def test_arguments_of_submodules_are_optaxs(module: str, name: str) -> None:
+    r, _, ours = places_of(module, name)[0].partition(".")
+    mine, optaxs = getattr(room(r), ours), getattr(getattr(optax, module), name)
+    if name == "convex_kl_divergence":
+        optaxs = optax.losses.generalized_kl_divergence  # what the deprecated name passes its arguments to
+    found = faults(name, mine, optaxs)
+    defaults = ("make_perturbed_fun", "microbatch", "micro_vmap", "micro_grad")  # ours of the same kind
+    assert [f for f in found if not (name in defaults and "by default" in f)] == []
+
+
+@pytest.mark.parametrize("name", OUR_CONVENTION)
+def test_our_losses_take_optaxs_calls(name: str) -> None:
+    """By optax's argument names, with the same values: these calls can mean nothing else."""
+    optaxs = getattr(optax.losses, name)
+    first, second = list(inspect.signature(optaxs).parameters)[:2]
+    y, d = jnp.log(jnp.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])), jnp.array([[0.0, 1.0, 0.0], [0.5, 0.25, 0.25]])
+    if name == "perceptron_loss":
+        d = jnp.sign(d - 0.3)
+    got = getattr(room("losses"), name)(**{first: y, second: d})
+    assert jnp.allclose(got, optaxs(**{first: y, second: d}), rtol=1e-5, atol=1e-6)
+    assert getattr(room("losses"), name)(y, d).shape == (2,)
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -135,10 +202,9 @@ def test_arguments_and_defaults_are_optaxs(name: str) -> None:
 
 
 def test_the_tables_hold_nothing_stale() -> None:
-    assert not (set(ELSEWHERE) | set(NOT_HERE)) - set(NAMES)
-    for place in ELSEWHERE.values():
-        module, name = place.split(".")
-        assert hasattr(importlib.import_module(f"{jaxnn.__name__}.{module}"), name)
+    assert not set(NOT_HERE) - set(NAMES) - {f"{m}.{n}" for m, n in SUBMODULE_NAMES}
+    assert set(PLACES) | {"assignment", "contrib", "experimental", "second_order"} == {m for m, _ in SUBMODULE_NAMES}
+    assert set(OUR_CONVENTION) <= set(dir(optax.losses))
     for name, argument in DIFFERENT_DEFAULTS:
         default = {p.name: p.default for p in arguments(theirs(name))}[argument]
         assert not same_default({p.name: p.default for p in arguments(getattr(optim, name))}[argument], default)

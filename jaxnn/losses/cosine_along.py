@@ -1,0 +1,113 @@
+"""Cosine similarity of vectors along any axes, with a mask, under optax's names and arguments.
+
+`axis` is an int, a tuple (its axes are one flat axis, in that order) or None (all axes); the result has the axes that
+are left. `where` is a mask of the shape of the vectors, or without `axis` for whole vectors: what it excludes does not
+count, whatever it holds. Arithmetic and results are float32 (float64 for float64 vectors). Axes of size 1 of either
+argument repeat; the number of axes must be the same.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.losses.base import as_targets
+from jaxnn.losses.optax_form import Axis, axes_of, counted, floating, included
+from jaxnn.numerics import safe_divide, safe_sqrt
+from jaxnn.types import Array, ArrayLike, Scalar
+
+
+def cosine_similarity(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: Scalar = 0.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> Array:
+    """Cosine of the angle between vectors along `axis`: y.d / (max(|y|, e) max(|d|, e)), e = sqrt(epsilon).
+
+    A zero vector has cosine 0 with every other, and derivative 0 if epsilon is 0.
+
+    Args:
+        predictions: y, floating.
+        targets: d, real, with the same number of axes; axes of size 1 of either repeat.
+        epsilon: the least square of a norm; may be traced.
+        axis, where: which entries make a vector, as the module says.
+
+    Returns:
+        In [-1, 1], the common shape without `axis`.
+
+    Raises:
+        ValueError: shapes do not fit.
+        TypeError: predictions are not floating.
+
+    Example:
+        >>> cosine_similarity(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.ones((2, 2)))
+        Array([0.70710677, 0.        ], dtype=float32)
+
+    Reference: Salton, Wong & Yang 1975, "A vector space model for automatic indexing".
+    """
+    return _cosine("cosine_similarity", predictions, targets, epsilon, axis, where)
+
+
+def cosine_distance_along(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: Scalar = 0.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> Array:
+    """1 - `cosine_similarity`, with the same arguments.
+
+    Args:
+        predictions, targets, epsilon, axis, where: as for `cosine_similarity`, which also names the errors.
+
+    Returns:
+        In [0, 2], the common shape without `axis`.
+
+    Example:
+        >>> cosine_distance_along(jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0]))
+        Array(1., dtype=float32)
+    """
+    return 1 - _cosine("cosine_distance", predictions, targets, epsilon, axis, where)
+
+
+def unit_along(x: Array, axes: tuple[int, ...], epsilon: Scalar = 0.0) -> Array:
+    """x / max(|x|, sqrt(epsilon)) with |x| the norm along `axes`; 0 for the zero vector.
+
+    Args:
+        x: floating.
+        axes: those of a vector.
+        epsilon: the least square of a norm.
+
+    Returns:
+        Shape and dtype of `x`.
+
+    Example:
+        >>> unit_along(jnp.array([[3.0, 4.0], [0.0, 0.0]]), (1,))
+        Array([[0.6, 0.8],
+               [0. , 0. ]], dtype=float32)
+    """
+    # Dividing by the largest entry first keeps the squares within range; the result does not depend on it.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
+    scaled = safe_divide(x, largest)
+    length = safe_sqrt(jnp.sum(jnp.square(scaled), axis=axes, keepdims=True))
+    least = jnp.sqrt(jnp.maximum(jnp.asarray(epsilon, x.dtype), 0))
+    return safe_divide(scaled, jnp.maximum(length, safe_divide(jnp.broadcast_to(least, largest.shape), largest)))
+
+
+def _cosine(
+    where_: str, predictions: ArrayLike, targets: ArrayLike, epsilon: Scalar, axis: Axis, where: ArrayLike | None
+) -> Array:
+    y = floating(where_, "predictions", predictions)
+    d = as_targets(where_, targets, y.dtype)
+    axes = axes_of(where_, axis, y.ndim)
+    if y.ndim != d.ndim or any(m != n and 1 not in (m, n) for m, n in zip(y.shape, d.shape, strict=True)):
+        raise ValueError(f"{where_}: predictions and targets must have the same shape, got {y.shape} and {d.shape}.")
+    if where is not None:
+        shape = jnp.broadcast_shapes(y.shape, d.shape)
+        mask = included(where_, where, shape, axes)
+        y, d = counted(jnp.broadcast_to(y, shape), mask), counted(jnp.broadcast_to(d, shape), mask)
+    return jnp.sum(unit_along(y, axes, epsilon) * unit_along(d, axes, epsilon), axis=axes)

@@ -1,0 +1,283 @@
+"""Losses of one value for each entry, under optax's names and arguments: no axis is summed, none is special.
+
+`jaxnn.losses.huber(y, d)` and its like give one number for each example, as training asks; these give one for each
+entry, of the shape of the predictions. Arithmetic and results are float32 (float64 for float64 predictions).
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.losses.base import absolute, concrete_array, poison, positive, require_within_unit
+from jaxnn.losses.optax_form import fitted, floating, weighed
+from jaxnn.types import Array, ArrayLike, Scalar
+
+LABEL_REMEDY = "Labels -1 and +1 become 0 and 1 by (y + 1) / 2."
+
+
+def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
+    """Squared error of each entry: (y - d)^2.
+
+    Args:
+        predictions: y (...), floating.
+        targets: d, same shape; None for 0.
+
+    Returns:
+        (...), float32 (float64 for float64 predictions).
+
+    Raises:
+        ValueError: shapes differ.
+        TypeError: predictions are not floating.
+
+    Example:
+        >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]))
+        Array([[0., 4.]], dtype=float32)
+
+    Reference: Gauss 1809, "Theoria motus corporum coelestium".
+    """
+    return jnp.square(_errors("squared_error", predictions, targets))
+
+
+def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
+    """Half the squared error of each entry: 1/2 (y - d)^2. Its derivative is y - d.
+
+    Args:
+        predictions: y (...), floating.
+        targets: d, same shape; None for 0.
+
+    Returns:
+        (...), float32 (float64 for float64 predictions).
+
+    Raises:
+        ValueError: shapes differ.
+        TypeError: predictions are not floating.
+
+    Example:
+        >>> l2_loss(jnp.array([1.0, 3.0]))
+        Array([0.5, 4.5], dtype=float32)
+
+    Reference: Gauss 1809, "Theoria motus corporum coelestium".
+    """
+    return 0.5 * jnp.square(_errors("l2_loss", predictions, targets))
+
+
+def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: Scalar = 1.0) -> Array:
+    """Huber's loss of each entry: r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2), r = y - d.
+
+    Its derivative is r clipped to [-delta, delta].
+
+    Args:
+        predictions: y (...), floating.
+        targets: d, same shape; None for 0.
+        delta: where the parabola becomes a line, > 0; may be traced.
+
+    Returns:
+        (...), float32 (float64 for float64 predictions).
+
+    Raises:
+        ValueError: shapes differ, or delta <= 0.
+        TypeError: predictions are not floating.
+
+    Example:
+        >>> huber_loss(jnp.array([0.5, 3.0]))
+        Array([0.125, 2.5  ], dtype=float32)
+
+    Reference: Huber 1964, "Robust estimation of a location parameter".
+    """
+    r = absolute(_errors("huber_loss", predictions, targets))
+    bend = positive("huber_loss", "delta", delta, r.dtype)
+    return jnp.where(r <= bend, 0.5 * jnp.square(r), bend * (r - 0.5 * bend))
+
+
+def log_cosh_each(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
+    """log cosh(y - d) of each entry, accurate for small errors r (r^2 / 2) and large ones (|r| - log 2).
+
+    Args:
+        predictions: y (...), floating.
+        targets: d, same shape; None for 0.
+
+    Returns:
+        (...), float32 (float64 for float64 predictions).
+
+    Raises:
+        ValueError: shapes differ.
+        TypeError: predictions are not floating.
+
+    Example:
+        >>> log_cosh_each(jnp.array([0.0, 1e4]))
+        Array([   0.   , 9999.307], dtype=float32)
+
+    Reference: Green 1990, "Bayesian reconstructions from emission tomography data using a modified EM algorithm".
+    """
+    return log_cosh_of(_errors("log_cosh", predictions, targets))
+
+
+def log_cosh_of(r: Array) -> Array:
+    """log cosh r.
+
+    Args:
+        r: (...), floating.
+
+    Returns:
+        (...), dtype of `r`.
+
+    Example:
+        >>> log_cosh_of(jnp.zeros(1))
+        Array([0.], dtype=float32)
+    """
+    small = jnp.abs(r) < 1
+    # cosh r = 1 + 2 sinh^2(r/2) keeps the digits of small errors, which |r| - log 2 + ... would cancel.
+    near = jnp.log1p(2 * jnp.square(jnp.sinh(0.5 * jnp.where(small, r, jnp.zeros_like(r)))))
+    far = jnp.abs(r) + jnp.log1p(jnp.exp(-2 * jnp.abs(r))) - math.log(2)
+    return jnp.where(small, near, far)
+
+
+def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Hinge loss of each entry: max(0, 1 - d f). Its derivative is -d where d f < 1, else 0, at the kink too.
+
+    Args:
+        predictor_outputs: scores f (...), floating.
+        targets: labels d, each -1 or +1, same shape.
+
+    Returns:
+        (...), float32 (float64 for float64 scores). NaN for traced labels other than -1 and +1.
+
+    Raises:
+        ValueError: shapes differ, or a concrete label is neither -1 nor +1.
+        TypeError: scores are not floating.
+
+    Example:
+        >>> hinge_loss(jnp.array([0.5, 2.0, 0.5]), jnp.array([1, 1, -1]))
+        Array([0.5, 0. , 1.5], dtype=float32)
+
+    Reference: Cortes & Vapnik 1995, "Support-vector networks".
+    """
+    f, d = _scores("hinge_loss", predictor_outputs, targets)
+    slack = 1 - d * f
+    return jnp.where(slack <= 0, jnp.zeros_like(slack), slack)
+
+
+def perceptron_loss_each(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Perceptron loss of each entry: max(0, -d f), with derivative -d at the kink f = 0.
+
+    Args:
+        predictor_outputs: scores f (...), floating.
+        targets: labels d, each -1 or +1, same shape.
+
+    Returns:
+        (...), float32 (float64 for float64 scores). NaN for traced labels other than -1 and +1.
+
+    Raises:
+        ValueError: shapes differ, or a concrete label is neither -1 nor +1.
+        TypeError: scores are not floating.
+
+    Example:
+        >>> perceptron_loss_each(jnp.array([0.5, 0.5]), jnp.array([1, -1]))
+        Array([0. , 0.5], dtype=float32)
+
+    Reference: Rosenblatt 1958, "The perceptron: a probabilistic model for information storage and organization in the
+    brain".
+    """
+    f, d = _scores("perceptron_loss", predictor_outputs, targets)
+    slack = -d * f
+    return jnp.where(slack < 0, jnp.zeros_like(slack), slack)
+
+
+def sigmoid_binary_cross_entropy_each(logits: ArrayLike, labels: ArrayLike) -> Array:
+    """Binary cross-entropy of each logit: d log(1 + e^(-z)) + (1 - d) log(1 + e^z); its derivative is sigmoid(z) - d.
+
+    Args:
+        logits: z (...), floating.
+        labels: d, probabilities in [0, 1] of a yes, same shape.
+
+    Returns:
+        (...), in nats, float32 (float64 for float64 logits). NaN for traced labels outside [0, 1]. An infinite logit
+        on the side of its label 0 or 1 gives 0.
+
+    Raises:
+        ValueError: shapes differ, or concrete labels lie outside [0, 1].
+        TypeError: logits are not floating.
+
+    Example:
+        >>> sigmoid_binary_cross_entropy_each(jnp.array([0.0, jnp.inf, 1e4]), jnp.array([1.0, 1.0, 0.0]))
+        Array([6.931472e-01, 0.000000e+00, 1.000000e+04], dtype=float32)
+
+    Reference: Cox 1958, "The regression analysis of binary sequences".
+    """
+    z, d = _logits("sigmoid_binary_cross_entropy", logits, labels)
+    return _bernoulli(z, d)
+
+
+def sigmoid_focal_loss(
+    logits: ArrayLike, labels: ArrayLike, *, alpha: Scalar | None = None, gamma: Scalar = 2.0
+) -> Array:
+    """Focal loss of each logit: a_t (1 - p_t)^gamma H, H the binary cross-entropy, p_t the probability of the label.
+
+    For labels 0 and 1, p_t = p or 1 - p and a_t = alpha or 1 - alpha, p = sigmoid(z); for labels between them
+    1 - p_t = d (1 - p) + (1 - d) p and a_t = alpha d + (1 - alpha)(1 - d). The power is taken in the log domain, so
+    neither a certain answer nor gamma < 1 gives NaN.
+
+    Args:
+        logits: z (...), floating.
+        labels: d in [0, 1], same shape (or axes of size 1 in it).
+        alpha: weight of the label 1, in [0, 1]; None for no weights.
+        gamma: exponent, >= 0; 0 is the binary cross-entropy. May be traced.
+
+    Returns:
+        (...), float32 (float64 for float64 logits). NaN for traced labels outside [0, 1].
+
+    Raises:
+        ValueError: shapes differ, or concrete labels lie outside [0, 1].
+        TypeError: logits are not floating.
+
+    Example:
+        >>> sigmoid_focal_loss(jnp.array([0.0, 4.0]), jnp.array([1, 1]))
+        Array([1.732868e-01, 5.871571e-06], dtype=float32)
+
+    Reference: Lin et al. 2017, "Focal loss for dense object detection", equation 5.
+    """
+    z, d = _logits("sigmoid_focal_loss", logits, labels)
+    log_p, log_q = -jax.nn.softplus(-z), -jax.nn.softplus(z)
+    hard = (d <= 0) | (d >= 1)
+    soft = jnp.where(hard, jnp.full_like(d, 0.5), d)
+    mixed = jnp.logaddexp(jnp.log1p(-soft) + log_p, jnp.log(soft) + log_q)
+    wrong = jnp.where(hard, jnp.where(d <= 0, log_p, log_q), mixed)
+    power = jnp.asarray(gamma, z.dtype)
+    # 0 * -inf at an infinite logit, for gamma = 0, would be NaN.
+    loss = _bernoulli(z, d) * jnp.exp(weighed(jnp.broadcast_to(power, wrong.shape), wrong))
+    if alpha is None:
+        return loss
+    a = jnp.asarray(alpha, z.dtype)
+    return (a * d + (1 - a) * (1 - d)) * loss
+
+
+def _errors(where: str, predictions: ArrayLike, targets: ArrayLike | None) -> Array:
+    y = floating(where, "predictions", predictions)
+    return y if targets is None else y - fitted(where, y, "targets", targets)
+
+
+def _scores(where: str, predictor_outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
+    f = floating(where, "predictor_outputs", predictor_outputs)
+    d = fitted(where, f, "targets", targets)
+    known = concrete_array(targets)
+    if known is None:
+        return f, poison(d, jnp.abs(d) == 1)
+    wrong = known[np.abs(known.astype(np.float64)) != 1]
+    if wrong.size:
+        raise ValueError(
+            f"{where}: targets must be -1 or +1, got {wrong.flat[0]}. Labels 0 and 1 become so by 2 * y - 1."
+        )
+    return f, d
+
+
+def _logits(where: str, logits: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:
+    z = floating(where, "logits", logits)
+    return z, require_within_unit(where, "labels", labels, fitted(where, z, "labels", labels), LABEL_REMEDY)
+
+
+def _bernoulli(z: Array, d: Array) -> Array:
+    return weighed(d, jax.nn.softplus(-z)) + weighed(1 - d, jax.nn.softplus(z))

@@ -1,0 +1,178 @@
+"""Dice losses: how far predicted and true regions of an image fail to overlap."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import checks
+from jaxnn.losses.base import poison, require_within_unit
+from jaxnn.losses.optax_form import Axis, axes_of, fitted, floating
+from jaxnn.types import Array, ArrayLike, Scalar
+
+
+def dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    class_weights: ArrayLike | None = None,
+    smooth: Scalar = 1.0,
+    alpha: Scalar = 0.5,
+    beta: Scalar = 0.5,
+    apply_softmax: bool = True,
+    reduction: str = "mean",
+    ignore_background: bool = False,
+    axis: Axis = None,
+) -> Array:
+    """Soft Dice (Tversky) loss of each class: 1 - (I + smooth) / (I + alpha (P - I) + beta (T - I) + smooth).
+
+    I = sum p t, P = sum p and T = sum t over the positions, p the predicted probability of the class and t its target:
+    P - I are false positives, T - I false negatives. A class whose denominator is 0 (nothing predicted, nothing there,
+    smooth = 0) has loss 0.
+
+    Args:
+        predictions: logits (N, ..., K), floating; for one class either argument may lack the last axis.
+        targets: t in [0, 1], one-hot for several classes, same shape.
+        class_weights: (K,), factors of the classes' losses; None for 1.
+        smooth, alpha, beta: as in the equation, >= 0; alpha = beta = 1/2 is Dice's coefficient. May be traced.
+        apply_softmax: turn logits into probabilities, by the softmax, for one class by the sigmoid; False for
+            predictions that are probabilities.
+        reduction: over the classes, "mean", "sum" or "none".
+        ignore_background: leave out class 0, if there are others.
+        axis: the positions; None for all axes but the first and the last.
+
+    Returns:
+        (N,), or (N, K) for the reduction "none"; float32 (float64 for float64 predictions). NaN for traced
+        "probabilities" that are none.
+
+    Raises:
+        ValueError: shapes do not fit, an unknown reduction, or concrete predictions with apply_softmax=False that are
+            no probabilities (of several classes: that do not sum to 1).
+        TypeError: predictions are not floating.
+
+    Example:
+        >>> dice_loss(jnp.zeros((1, 4, 1)), jnp.ones((1, 4, 1)))
+        Array([0.25], dtype=float32)
+
+    Reference: Milletari et al. 2016, "V-Net: fully convolutional neural networks for volumetric medical image
+    segmentation", equation 4; Salehi et al. 2017, "Tversky loss function for image segmentation using 3D fully
+    convolutional deep networks", equation 3.
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'dice_loss: reduction must be "mean", "sum" or "none", got {reduction!r}.')
+    x, t = _pair("dice_loss", predictions, targets)
+    p = _probabilities(x, predictions, apply_softmax)
+    axes = tuple(range(1, x.ndim - 1)) if axis is None else axes_of("dice_loss", axis, x.ndim)
+    s, a, b = (jnp.asarray(v, x.dtype) for v in (smooth, alpha, beta))
+    overlap, predicted, true = (jnp.sum(v, axis=axes) for v in (p * t, p, t))
+    below = overlap + a * (predicted - overlap) + b * (true - overlap) + s
+    void = below == 0
+    loss = jnp.where(void, jnp.zeros_like(below), 1 - (overlap + s) / jnp.where(void, jnp.ones_like(below), below))
+    if class_weights is not None:
+        weights = jnp.asarray(class_weights, x.dtype)
+        if weights.shape != loss.shape[-1:]:
+            raise ValueError(f"dice_loss: class_weights must have shape {loss.shape[-1:]}, got {weights.shape}.")
+        loss = loss * jnp.broadcast_to(weights, loss.shape)
+    if ignore_background and x.shape[-1] > 1:
+        loss = loss[..., 1:]
+    if reduction == "none":
+        return loss
+    return jnp.mean(loss, axis=-1) if reduction == "mean" else jnp.sum(loss, axis=-1)
+
+
+def multiclass_generalized_dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    smooth: Scalar = 1.0,
+    apply_softmax: bool = True,
+    ignore_background: bool = False,
+) -> Array:
+    """Dice loss with classes weighted by 1 / (n_k^2 + 1e-7), n_k the sum of the targets; the mean over all.
+
+    The weights are counted over the whole batch and scaled to sum to K. A class that the batch lacks has nearly all
+    the weight: leave it out, or use `dice_loss` with `class_weights`.
+
+    Args:
+        predictions: logits (N, ..., K), floating.
+        targets: one-hot, same shape.
+        smooth, apply_softmax, ignore_background: as for `dice_loss`, which also names the errors.
+
+    Returns:
+        Scalar, float32 (float64 for float64 predictions).
+
+    Example:
+        >>> multiclass_generalized_dice_loss(jnp.zeros((1, 4, 2)), jnp.eye(2)[jnp.array([[0, 0, 1, 1]])])
+        Array(0.333..., dtype=float32)
+
+    Reference: Sudre et al. 2017, "Generalised Dice overlap as a deep learning loss function for highly unbalanced
+    segmentations".
+    """
+    x = floating("multiclass_generalized_dice_loss", "predictions", predictions)
+    t = jnp.asarray(targets).astype(x.dtype)
+    checks.require_same_shape("multiclass_generalized_dice_loss", predictions=x, targets=t)
+    weights = 1 / (jnp.square(jnp.sum(t, axis=tuple(range(t.ndim - 1)))) + 1e-7)
+    weights = weights / jnp.sum(weights) * x.shape[-1]
+    each = dice_loss(
+        predictions,
+        t,
+        class_weights=weights,
+        smooth=smooth,
+        apply_softmax=apply_softmax,
+        reduction="none",
+        ignore_background=ignore_background,
+    )
+    return jnp.mean(each)
+
+
+def binary_dice_loss(
+    predictions: ArrayLike, targets: ArrayLike, *, smooth: Scalar = 1.0, apply_sigmoid: bool = True
+) -> Array:
+    """`dice_loss` of one class, with or without a last axis of size 1.
+
+    Args:
+        predictions: logits (N, ...) or (N, ..., 1), floating; probabilities in [0, 1] with apply_sigmoid=False.
+        targets: in [0, 1], same shape.
+        smooth: as for `dice_loss`, which also names the errors.
+        apply_sigmoid: turn logits into probabilities.
+
+    Returns:
+        (N,), float32 (float64 for float64 predictions).
+
+    Example:
+        >>> binary_dice_loss(jnp.full((1, 4), 0.5), jnp.ones((1, 4)), apply_sigmoid=False)
+        Array([0.25], dtype=float32)
+
+    Reference: Milletari et al. 2016, "V-Net: fully convolutional neural networks for volumetric medical image
+    segmentation", equation 4.
+    """
+    if jnp.ndim(predictions) == jnp.ndim(targets) and jnp.shape(predictions)[-1:] != (1,):
+        predictions, targets = jnp.asarray(predictions)[..., None], jnp.asarray(targets)[..., None]
+    return dice_loss(predictions, targets, smooth=smooth, apply_softmax=apply_sigmoid)
+
+
+def _pair(where: str, predictions: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
+    x, t = floating(where, "predictions", predictions), jnp.asarray(targets)
+    if x.ndim == t.ndim - 1:
+        x = x[..., None]
+    if t.ndim == x.ndim - 1:
+        t = t[..., None]
+    if x.shape != t.shape or x.ndim == 0:
+        raise ValueError(f"{where}: predictions and targets must have the same shape, got {x.shape} and {t.shape}.")
+    return x, fitted(where, x, "targets", t)
+
+
+def _probabilities(x: Array, raw: ArrayLike, apply_softmax: bool) -> Array:
+    if apply_softmax:
+        return jax.nn.sigmoid(x) if x.shape[-1] == 1 else jax.nn.softmax(x, axis=-1)
+    p = require_within_unit("dice_loss", "predictions", raw, x, "For logits leave apply_softmax at True.")
+    if x.shape[-1] == 1:
+        return p
+    total = jnp.sum(p, axis=-1, keepdims=True)
+    right = jnp.abs(total - 1) <= 1e-5
+    if not isinstance(right, jax.core.Tracer) and not bool(jnp.all(right)):
+        raise ValueError(
+            "dice_loss: with apply_softmax=False predictions must sum to 1 over the classes, got sums from "
+            f"{jnp.min(total):.6f} to {jnp.max(total):.6f}. Logits: apply_softmax=True."
+        )
+    return poison(p, jnp.broadcast_to(right, p.shape))

@@ -1,0 +1,381 @@
+"""A batch in pieces, one after the other: what a function of a batch gives, in the memory of a piece. Floor 1.
+
+For gradients within a training step `optim.accumulate` takes the pieces as steps of their own, and for norms and
+clipped sums of single examples `per_example` needs no pieces at all; this is for any function, with optax's names and
+arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import checks, missing
+from jaxnn.types import Array, PyTree
+
+Function: TypeAlias = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Accumulator:
+    """How the results of the pieces become one: finalize(update(... update(init(shapes), x_0, 0) ..., x_n, n)).
+
+    Example:
+        >>> largest = Accumulator(
+        ...     init=lambda x: jnp.full(x.shape, -jnp.inf, x.dtype),
+        ...     update=lambda carry, x, _: jnp.maximum(carry, x),
+        ...     finalize=lambda carry: carry,
+        ...     aggregate=lambda values: values.max(0),
+        ... )
+        >>> microbatch(lambda x: x.max(), 0, 2, largest)(jnp.array([1.0, 5.0, 3.0, 2.0]))
+        Array(5., dtype=float32)
+    """
+
+    init: Callable[[PyTree], PyTree]
+    """From the shapes and dtypes of one result to the first carry."""
+    update: Callable[[PyTree, PyTree, Any], PyTree]
+    """Of (carry, result, index of the piece)."""
+    finalize: Callable[[PyTree], PyTree]
+    """From the last carry to the result."""
+    aggregate: Callable[[PyTree], PyTree]
+    """From the results of all examples of a piece, on a first axis, to the piece's own; `micro_vmap` needs it."""
+
+
+class AccumulationType(enum.Enum):
+    """The ready-made accumulators.
+
+    Example:
+        >>> microbatch(lambda x: 2 * x, 0, 2, AccumulationType.CONCAT)(jnp.arange(4))
+        Array([0, 2, 4, 6], dtype=int32)
+    """
+
+    MEAN = enum.auto()
+    """The mean over all pieces."""
+    SUM = enum.auto()
+    """The sum over the pieces."""
+    RUNNING_MEAN = enum.auto()
+    """The mean over the pieces that were run."""
+    CONCAT = enum.auto()
+    """The results on one first axis, in the order of the batch."""
+
+
+class IndividualOutputs(NamedTuple):
+    """What `micro_grad` returns for every example: the function's values, metrics of the gradients, auxiliary outputs.
+
+    Example:
+        >>> IndividualOutputs(values=jnp.zeros(2), metrics=None, aux=None).values.shape
+        (2,)
+    """
+
+    values: Any
+    metrics: Any
+    aux: Any
+
+
+def reshape_batch_axis(tree: PyTree, microbatch_size: int, axis: int = 0) -> PyTree:
+    """The batch axis as two, (pieces, examples of a piece): piece i holds the examples i, i + pieces, i + 2 pieces ...
+
+    So every piece has examples of every part of the batch, and a sharded batch axis stays sharded, as the second.
+
+    Args:
+        tree: pytree of arrays with a batch axis.
+        microbatch_size: examples of a piece.
+        axis: the batch axis.
+
+    Returns:
+        Each leaf with `axis` replaced by axes of sizes N / microbatch_size and microbatch_size.
+
+    Raises:
+        ValueError: the size does not divide the batch.
+
+    Example:
+        >>> reshape_batch_axis(jnp.arange(6), 2)
+        Array([[0, 3],
+               [1, 4],
+               [2, 5]], dtype=int32)
+    """
+    return jax.tree.map(lambda x: _split(jnp.asarray(x), microbatch_size, axis), tree)
+
+
+def microbatch(
+    fun: Function,
+    argnums: int | Sequence[int],
+    microbatch_size: int | None,
+    accumulator: Any = AccumulationType.SUM,
+    *,
+    argnames: str | Sequence[str] = (),
+    in_axes: int | Sequence[int] = 0,
+    num_real_microbatches: int | Array | None = None,
+) -> Function:
+    """A function that runs `fun` on pieces of the batch in turn and joins the results.
+
+    Args:
+        fun: any function of pytrees of arrays.
+        argnums: positions of the arguments with a batch axis.
+        microbatch_size: examples of a piece, dividing the batch; None returns `fun`.
+        accumulator: an `AccumulationType`, an `Accumulator`, or a pytree of them that is a prefix of the result.
+        argnames: names of the keyword arguments with a batch axis.
+        in_axes: the batch axis of each, in the order of argnums and then argnames; one int for all.
+        num_real_microbatches: stop after so many pieces, if given; may be traced (then there is no reverse derivative).
+
+    Returns:
+        A function of the arguments of `fun`.
+
+    Raises:
+        ValueError: by the result: batch axes of different sizes, or a size that does not divide them; MEAN or
+            RUNNING_MEAN of integers.
+        TypeError: another accumulator.
+
+    Example:
+        >>> mean = microbatch(lambda x: (x + 1, x.mean()), 0, 2, (AccumulationType.CONCAT, AccumulationType.MEAN))
+        >>> mean(jnp.arange(4.0))
+        (Array([1., 2., 3., 4.], dtype=float32), Array(1.5, dtype=float32))
+    """
+    if microbatch_size is None:
+        return fun
+    size = checks.require_positive_int("microbatch", "microbatch_size", microbatch_size)
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    names = (argnames,) if isinstance(argnames, str) else tuple(argnames)
+    axes = (in_axes,) * (len(numbers) + len(names)) if isinstance(in_axes, int) else tuple(in_axes)
+    if len(axes) != len(numbers) + len(names):
+        raise ValueError(f"microbatch: in_axes must name one axis for each of {numbers + names}, got {in_axes}.")
+
+    @functools.wraps(fun)
+    def in_pieces(*args: Any, **kwargs: Any) -> Any:
+        batched: dict[Any, PyTree] = {i % len(args): args[i] for i in numbers}
+        batched |= {name: kwargs[name] for name in names}
+        axis_of = dict(zip(batched, axes, strict=True))
+        pieces = _count(batched, axis_of, size)
+        split = {k: reshape_batch_axis(v, size, axis_of[k]) for k, v in batched.items()}
+
+        def run(index: Any) -> Any:
+            taken = {
+                k: jax.tree.map(lambda x, a=axis_of[k]: jax.lax.dynamic_index_in_dim(x, index, a, keepdims=False), v)
+                for k, v in split.items()
+            }
+            positional = [taken.get(i, a) for i, a in enumerate(args)]
+            return fun(*positional, **{name: taken.get(name, a) for name, a in kwargs.items()})
+
+        shapes = jax.eval_shape(run, 0)
+        join = _joined(accumulator, pieces)
+        end = pieces if num_real_microbatches is None else num_real_microbatches
+        carry = jax.lax.fori_loop(0, end, lambda i, c: join.update(c, run(i), i), join.init(shapes))
+        return join.finalize(carry)
+
+    return in_pieces
+
+
+def micro_vmap(
+    fun: Function,
+    in_axes: int | Sequence[int | None] = 0,
+    out_axes: Any = 0,
+    *,
+    microbatch_size: int | None = None,
+    vmap_fn: Function = jax.vmap,
+    accumulator: Any = AccumulationType.CONCAT,
+    num_real_microbatches: int | Array | None = None,
+) -> Function:
+    """`jax.vmap` over pieces of the batch in turn, with the results joined, or reduced over the examples.
+
+    Args:
+        fun: a function of one example. Keyword arguments are mapped over their first axis, as by `jax.vmap`.
+        in_axes: the batch axis of each positional argument, None for those without; one int for the only argument.
+        out_axes: 0.
+        microbatch_size, num_real_microbatches: as for `microbatch`.
+        vmap_fn: called as `jax.vmap`.
+        accumulator: as for `microbatch`; SUM and the means run over the examples too.
+
+    Returns:
+        A function of batches.
+
+    Raises:
+        ValueError: other out_axes; and as for `microbatch`.
+
+    Example:
+        >>> micro_vmap(lambda x: x**2, microbatch_size=2, accumulator=AccumulationType.SUM)(jnp.arange(4.0))
+        Array(14., dtype=float32)
+    """
+    if out_axes != 0:
+        raise ValueError(
+            f"micro_vmap: out_axes must be 0, got {out_axes!r}. Move the axis of the result: jnp.moveaxis."
+        )
+    axes = (in_axes,) if isinstance(in_axes, int) else tuple(in_axes)
+
+    def reduced(*args: Any, kwargs: dict[str, Any]) -> Any:
+        each = vmap_fn(fun, axes, 0)(*args, **kwargs)
+        return _joined(accumulator, 1).aggregate(each)
+
+    in_pieces = microbatch(
+        reduced,
+        argnums=tuple(i for i, a in enumerate(axes) if a is not None),
+        microbatch_size=microbatch_size,
+        accumulator=accumulator,
+        argnames="kwargs",
+        in_axes=(*(a for a in axes if a is not None), 0),
+        num_real_microbatches=num_real_microbatches,
+    )
+
+    @functools.wraps(fun)
+    def mapped(*args: Any, **kwargs: Any) -> Any:
+        return in_pieces(*args, kwargs=kwargs)
+
+    return mapped
+
+
+def micro_grad(
+    fun: Function,
+    has_aux: bool = False,
+    argnums: int | Sequence[int] = 0,
+    *,
+    batch_argnums: int | Sequence[int] = 1,
+    keep_batch_dim: bool = True,
+    microbatch_size: int | None = None,
+    accumulator: Any = AccumulationType.SUM,
+    transform_fn: Callable[[PyTree], PyTree] = lambda x: x,
+    metrics_fn: Callable[[PyTree], PyTree] = lambda x: None,
+    num_real_microbatches: int | Array | None = None,
+) -> Function:
+    """The gradients of single examples, each transformed, then joined.
+
+    Every gradient is materialized: for norms, clipped sums and variances `jaxnn.per_example` costs a small part of it.
+
+    Args:
+        fun: a loss of (params, batch, ...), a scalar.
+        has_aux: whether it returns (loss, auxiliary output).
+        argnums: what to differentiate with respect to.
+        batch_argnums: positions of the arguments with a batch axis, the first.
+        keep_batch_dim: call `fun` with batches of size 1; else with single examples.
+        microbatch_size, num_real_microbatches: as for `microbatch`.
+        accumulator: of the transformed gradients.
+        transform_fn: of one example's gradient.
+        metrics_fn: of one example's gradient, before that; returned for each example.
+
+    Returns:
+        A function of the arguments of `fun`, to (joined gradients, `IndividualOutputs` with the examples on their first
+        axis).
+
+    Example:
+        >>> grad = micro_grad(lambda w, x: 0.5 * jnp.sum((x - w) ** 2), microbatch_size=2, metrics_fn=jnp.abs)
+        >>> total, each = grad(jnp.array(0.0), jnp.array([1.0, 2.0, 3.0, 4.0]))
+        >>> total, each.metrics
+        (Array(-10., dtype=float32), Array([1., 2., 3., 4.], dtype=float32))
+    """
+    batched = (batch_argnums,) if isinstance(batch_argnums, int) else tuple(batch_argnums)
+    value_and_grad = jax.value_and_grad(fun, argnums, has_aux=has_aux)
+
+    def of_one(*args: Any, **kwargs: Any) -> tuple[Any, IndividualOutputs]:
+        value, grad = value_and_grad(*args, **kwargs)
+        loss, aux = value if has_aux else (value, None)
+        return transform_fn(grad), IndividualOutputs(loss, metrics_fn(grad), aux)
+
+    mapped = micro_vmap(
+        of_one,
+        [0 if i in batched else None for i in range(max(batched) + 1)],
+        accumulator=(accumulator, AccumulationType.CONCAT),
+        microbatch_size=microbatch_size,
+        num_real_microbatches=num_real_microbatches,
+    )
+    if not keep_batch_dim:
+        return mapped
+
+    @functools.wraps(fun)
+    def with_axis(*args: Any, **kwargs: Any) -> Any:
+        of_size_1 = functools.partial(jax.tree.map, lambda x: jnp.expand_dims(x, 1))
+        return mapped(*[of_size_1(a) if i in batched else a for i, a in enumerate(args)], **kwargs)
+
+    return with_axis
+
+
+def _split(x: Array, size: int, axis: int) -> Array:
+    count, rest = divmod(x.shape[axis], size)
+    if rest:
+        raise ValueError(f"microbatch_size={size} must divide the batch, got {x.shape[axis]} examples on axis {axis}.")
+    two = x.reshape(*x.shape[:axis], size, count, *x.shape[axis % x.ndim + 1 :])
+    return jnp.swapaxes(two, axis % x.ndim, axis % x.ndim + 1)
+
+
+def _joined_axis(x: Array) -> Array:
+    """(pieces, examples of a piece, ...) -> (N, ...): the inverse of `_split`."""
+    return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+
+
+def _count(batched: dict[Any, PyTree], axis_of: dict[Any, int], size: int) -> int:
+    """How many pieces there are."""
+    sizes = {jnp.shape(x)[axis_of[k]] for k, v in batched.items() for x in jax.tree.leaves(v)}
+    if len(sizes) != 1:
+        raise ValueError(f"microbatch: batch axes must have one size, got {sorted(sizes) or 'no batched argument'}.")
+    count, rest = divmod(sizes.pop(), size)
+    if rest or not count:
+        raise ValueError(
+            f"microbatch: microbatch_size={size} must divide the batch, got {count * size + rest} examples."
+        )
+    return count
+
+
+def _zeros(struct: Any, shape: tuple[int, ...] = ()) -> Array:
+    """Zeros like a result, with axes before its own: sharded and, in `jax.shard_map`, varying as it is."""
+    sharding: Any = getattr(struct, "sharding", None)
+    spec = tuple(getattr(sharding, "spec", ()))
+    place = None
+    if any(entry is not None for entry in spec):
+        place = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*(None,) * len(shape), *spec))
+    zeros = jnp.zeros((*shape, *struct.shape), struct.dtype, out_sharding=place)
+    varying = tuple(sorted(getattr(getattr(struct, "manual_axis_type", None), "varying", ())))
+    return jax.lax.pcast(zeros, varying, to="varying") if varying else zeros
+
+
+def _floating(struct: Any) -> Array:
+    if not jnp.issubdtype(struct.dtype, jnp.inexact):
+        raise ValueError(f"microbatch: MEAN and RUNNING_MEAN need floating results, got {struct.dtype}. Use SUM.")
+    return _zeros(struct)
+
+
+def _ready(kind: AccumulationType, pieces: int) -> Accumulator:
+    """The accumulator of that name, for one array."""
+    if kind is AccumulationType.SUM:
+        return Accumulator(_zeros, lambda c, x, _: c + x, lambda c: c, functools.partial(jnp.sum, axis=0))
+    mean = functools.partial(jnp.mean, axis=0)
+    if kind is AccumulationType.MEAN:
+        return Accumulator(_floating, lambda c, x, _: c + x, lambda c: c / pieces, mean)
+    if kind is AccumulationType.RUNNING_MEAN:
+        return Accumulator(
+            _floating, lambda c, x, i: c + (x - c) / jnp.asarray(i + 1).astype(x.dtype), lambda c: c, mean
+        )
+    return Accumulator(lambda s: _zeros(s, (pieces,)), lambda c, x, i: c.at[i].set(x), _joined_axis, lambda x: x)
+
+
+def _joined(accumulators: PyTree, pieces: int) -> Accumulator:
+    """One accumulator of whole results of a pytree of them, each for the part of the result in its place."""
+
+    def each(kind: Any) -> Accumulator:
+        if isinstance(kind, Accumulator):
+            return kind
+        if not isinstance(kind, AccumulationType):
+            raise TypeError(f"microbatch: accumulator must be an AccumulationType or an Accumulator, got {kind!r}.")
+        one = _ready(kind, pieces)
+
+        def update(carry: PyTree, value: PyTree, index: Any) -> PyTree:
+            return jax.tree.map(lambda c, x: one.update(c, x, index), carry, value)
+
+        over = functools.partial(functools.partial, jax.tree.map)
+        return Accumulator(over(one.init), update, over(one.finalize), over(one.aggregate))
+
+    known = jax.tree.map(each, accumulators)
+
+    def over(name: str) -> Callable[[PyTree], PyTree]:
+        return lambda value: jax.tree.map(lambda one, part: getattr(one, name)(part), known, value)
+
+    def update(carry: PyTree, value: PyTree, index: Any) -> PyTree:
+        return jax.tree.map(lambda one, c, x: one.update(c, x, index), known, carry, value)
+
+    return Accumulator(over("init"), update, over("finalize"), over("aggregate"))
+
+
+if not TYPE_CHECKING:  # type checkers know the names
+    __getattr__ = missing.suggest(__name__)

@@ -1,0 +1,289 @@
+"""The nearest point of a convex set to a pytree, all of whose entries are taken together as one vector.
+
+Each has optax's name and arguments: `optax.projections.projection_simplex` is `jaxnn.projections.projection_simplex`.
+Norms and sums are formed in the accumulation dtype; the leaves keep their dtypes; `None` leaves pass through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import checks
+from jaxnn import tree as trees
+from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide
+from jaxnn.projections.simplex import nearest_in_simplex
+from jaxnn.types import Array, PyTree, Scalar
+
+
+def projection_non_negative(tree: PyTree) -> PyTree:
+    """max(x, 0), entry by entry: the nearest point with p >= 0. The derivative at 0 is 0.
+
+    Args:
+        tree: x, pytree of floating arrays.
+
+    Returns:
+        p, of the same structure, shapes and dtypes.
+
+    Example:
+        >>> projection_non_negative({"w": jnp.array([-1.0, 2.0])})
+        {'w': Array([0., 2.], dtype=float32)}
+    """
+    return jax.tree.map(jax.nn.relu, tree)
+
+
+def projection_box(tree: PyTree, lower: Any, upper: Any) -> PyTree:
+    """min(max(x, lower), upper), entry by entry: the nearest point between the bounds.
+
+    Args:
+        tree: x, pytree of floating arrays.
+        lower, upper: a number for all entries, or a pytree like `tree`.
+
+    Returns:
+        p, of the same structure, shapes and dtypes.
+
+    Example:
+        >>> projection_box(jnp.array([-1.0, 0.5, 2.0]), 0.0, 1.0)
+        Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    low, high = _like(tree, lower), _like(tree, upper)
+    return jax.tree.map(lambda x, a, b: jnp.clip(x, _cast(a, x), _cast(b, x)), tree, low, high)
+
+
+def projection_hypercube(tree: PyTree, scale: Any = 1) -> PyTree:
+    """The nearest point with 0 <= p <= scale.
+
+    Args:
+        tree: x, pytree of floating arrays.
+        scale: a number, or a pytree like `tree`.
+
+    Returns:
+        p, of the same structure, shapes and dtypes.
+
+    Example:
+        >>> projection_hypercube(jnp.array([-1.0, 0.5, 2.0]))
+        Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return projection_box(tree, 0, scale)
+
+
+def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
+    """The nearest point with p >= 0 and sum p = scale: p = max(x - tau, 0), by sorting.
+
+    Args:
+        tree: x, pytree of floating arrays.
+        scale: what all entries sum to, > 0; may be traced.
+
+    Returns:
+        p, of the same structure, shapes and dtypes. Its derivative is given at `simplex.nearest_in_simplex`.
+
+    Raises:
+        ValueError: a concrete scale <= 0.
+
+    Example:
+        >>> projection_simplex({"w": jnp.array([0.75, 0.5]), "b": jnp.array(0.0)})
+        {'b': Array(0., dtype=float32), 'w': Array([0.625, 0.375], dtype=float32)}
+
+    Reference: Held, Wolfe & Crowder 1974, "Validation of subgradient optimization".
+    """
+    checks.require_positive("projection_simplex", "scale", scale)
+    vector, back = _joined(tree)
+    return back(nearest_in_simplex(vector, scale)) if vector.size else tree
+
+
+def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
+    """The nearest point with sum |p| = scale: sign(x) times the projection of |x| to the simplex; sign(0) is +1.
+
+    Args:
+        tree: x, pytree of floating arrays.
+        scale: the norm, > 0; may be traced.
+
+    Returns:
+        p, of the same structure, shapes and dtypes. Of several nearest points (x = 0), one.
+
+    Raises:
+        ValueError: a concrete scale <= 0.
+
+    Example:
+        >>> projection_l1_sphere(jnp.array([-0.75, 0.5, 0.0]))
+        Array([-0.625,  0.375,  0.   ], dtype=float32)
+
+    Reference: Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high dimensions", section 4.
+    """
+    checks.require_positive("projection_l1_sphere", "scale", scale)
+    vector, back = _joined(tree)
+    sign = jnp.where(vector < 0, -jnp.ones_like(vector), jnp.ones_like(vector))
+    return back(sign * nearest_in_simplex(sign * vector, scale)) if vector.size else tree
+
+
+def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
+    """The nearest point with sum |p| <= scale: x itself inside, else that of the sphere.
+
+    Args:
+        tree: x, pytree of floating arrays.
+        scale: the radius, > 0; may be traced.
+
+    Returns:
+        p, of the same structure, shapes and dtypes.
+
+    Raises:
+        ValueError: a concrete scale <= 0.
+
+    Example:
+        >>> projection_l1_ball(jnp.array([-0.75, 0.5])), projection_l1_ball(jnp.array([-0.25, 0.5]))
+        (Array([-0.625,  0.375], dtype=float32), Array([-0.25,  0.5 ], dtype=float32))
+
+    Reference: Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high dimensions", section 4.
+    """
+    sphere = projection_l1_sphere(tree, scale)
+    return _chosen(trees.norm(tree, 1) <= scale, tree, sphere)
+
+
+def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
+    """The nearest point of norm `scale`: scale x / |x|; 0 for x = 0, where every point is as near.
+
+    Args:
+        tree: x, pytree of floating arrays.
+        scale: the norm; may be traced.
+
+    Returns:
+        p, of the same structure, shapes and dtypes.
+
+    Example:
+        >>> projection_l2_sphere(jnp.array([3.0, 4.0]), 10.0)
+        Array([6., 8.], dtype=float32)
+    """
+    length = trees.norm(tree)
+    return trees.scale(safe_divide(_cast(scale, length), length), tree)
+
+
+def projection_l2_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
+    """The nearest point of norm at most `scale`: x scale / max(|x|, scale).
+
+    Args:
+        tree: x, pytree of floating arrays.
+        scale: the radius, >= 0; may be traced.
+
+    Returns:
+        p, of the same structure, shapes and dtypes.
+
+    Example:
+        >>> projection_l2_ball(jnp.array([3.0, 4.0])), projection_l2_ball(jnp.array([0.3, 0.4]))
+        (Array([0.6, 0.8], dtype=float32), Array([0.3, 0.4], dtype=float32))
+    """
+    length = trees.norm(tree)
+    radius = _cast(scale, length)
+    # x itself inside: a factor of 1 that came by a division might round.
+    return _chosen(length <= radius, tree, trees.scale(safe_divide(radius, length), tree))
+
+
+def projection_linf_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
+    """The nearest point with all |p_j| <= scale: each entry clipped to [-scale, scale].
+
+    Args:
+        tree: x, pytree of floating arrays.
+        scale: the radius, >= 0; may be traced.
+
+    Returns:
+        p, of the same structure, shapes and dtypes.
+
+    Example:
+        >>> projection_linf_ball(jnp.array([-3.0, 0.5]))
+        Array([-1. ,  0.5], dtype=float32)
+    """
+    return projection_box(tree, -scale, scale)
+
+
+def projection_vector(x: PyTree, a: PyTree) -> PyTree:
+    """The nearest point of the line through 0 and a: (<x, a> / <a, a>) a; 0 for a = 0.
+
+    Args:
+        x, a: pytrees of floating arrays of one structure.
+
+    Returns:
+        p, of the same structure and shapes.
+
+    Example:
+        >>> projection_vector(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]))
+        Array([1., 0.], dtype=float32)
+    """
+    return trees.scale(safe_divide(trees.vdot(x, a), trees.vdot(a, a)), a)
+
+
+def projection_hyperplane(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
+    """The nearest point with <a, p> = b: x + (b - <a, x>) / <a, a> a; x for a = 0.
+
+    Args:
+        x, a: pytrees of floating arrays of one structure.
+        b: real; may be traced.
+
+    Returns:
+        p, of the same structure and shapes.
+
+    Example:
+        >>> projection_hyperplane(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), 4.0)
+        Array([2., 1.], dtype=float32)
+    """
+    return trees.add_scale(x, _step(x, a, b), a)
+
+
+def projection_halfspace(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
+    """The nearest point with <a, p> <= b: x itself inside, else that of the hyperplane.
+
+    Args:
+        x, a: pytrees of floating arrays of one structure.
+        b: real; may be traced.
+
+    Returns:
+        p, of the same structure and shapes.
+
+    Example:
+        >>> projection_halfspace(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), 4.0)
+        Array([1., 1.], dtype=float32)
+    """
+    step = _step(x, a, b)
+    return trees.add_scale(x, jnp.where(step < 0, step, jnp.zeros_like(step)), a)
+
+
+def _step(x: PyTree, a: PyTree, b: Scalar) -> Array:
+    inner = trees.vdot(a, x)
+    return safe_divide(_cast(b, inner) - inner, trees.vdot(a, a))
+
+
+def _cast(value: Any, like: Any) -> Array:
+    return jnp.asarray(value).astype(jnp.asarray(like).dtype)
+
+
+def _like(x: PyTree, bound: Any) -> PyTree:
+    """A bound for each leaf."""
+    if jax.tree_util.all_leaves([bound]):
+        return jax.tree.map(lambda _: bound, x)
+    got, expected = str(jax.tree.structure(bound)), str(jax.tree.structure(x))
+    if got != expected:
+        raise ValueError(
+            f"projection_box: bounds must be numbers or pytrees like the first argument, {expected}, got {got}."
+        )
+    return bound
+
+
+def _chosen(condition: Array, x: PyTree, y: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
+
+
+def _joined(x: PyTree) -> tuple[Array, Any]:
+    """All entries as one vector in the accumulation dtype, and the way back into the leaves' shapes and dtypes."""
+    leaves, structure = jax.tree.flatten(x)
+    arrays = [jnp.asarray(leaf) for leaf in leaves]
+    for array in arrays:
+        checks.require_floating("projection", "leaves", array.dtype, "Convert them: x.astype(jnp.float32).")
+    dtype = accumulation_dtype(*(a.dtype for a in arrays)) if arrays else jnp.dtype(jnp.float32)
+    vector = jnp.concatenate([accumulate(a).astype(dtype).reshape(-1) for a in arrays] or [jnp.zeros(0, dtype)])
+
+    def back(v: Array) -> PyTree:
+        parts = jax.lax.split(v, [a.size for a in arrays])
+        shaped = [part.reshape(a.shape).astype(a.dtype) for part, a in zip(parts, arrays, strict=True)]
+        return jax.tree.unflatten(structure, shaped)
+
+    return vector, back

@@ -1,0 +1,112 @@
+"""A missing name says which is meant; nothing else about a module changes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import jaxnn
+from jaxnn import missing
+
+MEANT = [
+    ("layers", "LSTM", "an equinox.nn or flax.linen layer inside a loss of your own (jaxnn has no recurrent layers)"),
+    ("layers", "Linear", "jaxnn.layers.Dense"),
+    ("layers", "Conv2d", "jaxnn.layers.Conv"),
+    ("layers", "ReLU", "jaxnn.layers.Relu"),
+    ("layers", "BatchNorm1d", "jaxnn.layers.BatchNorm"),
+    ("layers", "Sequential", "jaxnn.models.serial"),
+    ("layers", "mlp", "jaxnn.models.mlp"),
+    ("layers", "Dens", "jaxnn.layers.Dense"),
+    ("losses", "nll_loss", "jaxnn.losses.softmax_cross_entropy"),
+    ("losses", "CrossEntropyLoss", "jaxnn.losses.softmax_cross_entropy"),
+    ("losses", "BCEWithLogitsLoss", "jaxnn.losses.sigmoid_binary_cross_entropy"),
+    ("losses", "MSE", "jaxnn.losses.mse"),
+    ("losses", "accuracy", "jaxnn.metrics.accuracy"),
+    ("losses", "softmax_cross_entropi", "jaxnn.losses.softmax_cross_entropy"),
+    ("optim", "Adam", "jaxnn.optim.adam"),
+    ("optim", "AdamW", "jaxnn.optim.adamw"),
+    ("optim", "SGD", "jaxnn.optim.sgd"),
+    ("optim", "LBFGS", "jaxnn.optim.lbfgs"),
+    ("optim", "l2_loss", "jaxnn.losses.l2_loss"),
+    ("optim", "clip_grad_norm_", "jaxnn.optim.clip_by_global_norm"),
+    ("optim", "CosineAnnealingLR", "jaxnn.schedules.cosine_decay_schedule"),
+    ("initializers", "kaiming_normal_", "jaxnn.initializers.he_normal"),
+    ("activations", "swish", "jaxnn.activations.silu"),
+    ("metrics", "acuracy", "jaxnn.metrics.accuracy"),
+    ("train", "DataLoader", "jaxnn.data.make_dataset"),
+    ("tape", "adamw", "jaxnn.optim.adamw"),
+    ("classic", "perceptrons", "jaxnn.classic.perceptron"),
+    ("", "optmi", "jaxnn.optim"),
+    ("", "nn", "jaxnn.layers"),
+    ("", "adam", "jaxnn.optim.adam"),
+    ("", "Linear", "jaxnn.layers.Dense"),
+]
+
+
+@pytest.mark.parametrize(("room", "name", "meant"), MEANT, ids=[f"{r}-{n}" for r, n, _ in MEANT])
+def test_the_name_that_is_meant(room: str, name: str, meant: str) -> None:
+    module = importlib.import_module(f"jaxnn.{room}" if room else "jaxnn")
+    with pytest.raises(AttributeError) as error:
+        getattr(module, name)
+    text = str(error.value)
+    assert text.startswith(f"module '{module.__name__}' has no attribute '{name}'. Did you mean ")
+    assert meant in text
+
+
+def test_nothing_alike_suggests_nothing() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'jaxnn.losses' has no attribute 'qqqqzzzz'\.$"):
+        jaxnn.losses.qqqqzzzz  # noqa: B018
+
+
+@pytest.mark.parametrize("room", jaxnn.ROOMS)
+def test_every_room_suggests_and_is_otherwise_as_it_was(room: str) -> None:
+    module = importlib.import_module(f"jaxnn.{room}")
+    if room != "missing":
+        with pytest.raises(AttributeError, match=r"Did you mean .*jaxnn\.optim\.adamw"):
+            getattr(module, "Adam_W")  # noqa: B009
+    assert not hasattr(module, "Adam_W")
+    assert getattr(module, "Adam_W", 3) == 3
+    for dunder in ("__wrapped__", "__path_hook__", "_private"):
+        with pytest.raises(AttributeError, match=f"^module 'jaxnn.{room}' has no attribute '{dunder}'$"):
+            missing.suggest(f"jaxnn.{room}")(dunder)
+        assert not hasattr(module, dunder)
+    with pytest.raises(ImportError, match="cannot import name 'Adam_W'"):
+        exec(f"from jaxnn.{room} import Adam_W")
+    assert inspect.getmodule(module) is module
+    assert dict(inspect.getmembers(module))
+
+
+def test_pickles_of_functions_and_errors() -> None:
+    assert pickle.loads(pickle.dumps(jaxnn.losses.log_cosh)) is jaxnn.losses.log_cosh
+    with pytest.raises(AttributeError) as error:
+        jaxnn.layers.Linear  # noqa: B018
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
+
+
+def test_every_target_of_the_table_is_there() -> None:
+    for ours in missing.FOREIGN:
+        room, _, name = ours.partition("(")[0].strip().partition(".")
+        if room.isidentifier():
+            module = importlib.import_module(f"jaxnn.{room}")
+            assert not name or hasattr(module, name), ours
+
+
+def test_no_name_of_the_table_is_ours_in_the_room_it_leads_to() -> None:
+    for ours, theirs in missing.FOREIGN.items():
+        room = ours.partition(".")[0]
+        for name in theirs.split(", "):
+            assert name not in missing.public_names().get(room, ()), name
+
+
+def test_names_are_read_without_imports() -> None:
+    code = """
+import sys, jaxnn.missing
+print(jaxnn.missing.suggestions("jaxnn.layers", "adamw"), [m for m in sys.modules if m.startswith("jaxnn.")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['jaxnn.optim.adamw'] ['jaxnn.missing']"
