@@ -67,9 +67,6 @@ def compiler_sharded(function: Callable[..., Any], like: PyTree, *args: Any) -> 
     Returns:
         What the function returns. Where no argument lies on a mesh with Explicit axes, nothing else is done.
 
-    Raises:
-        ValueError: no mesh is set although an argument lies on one with Explicit axes.
-
     Example:
         >>> compiler_sharded(lambda x: x.reshape(-1), jnp.ones(4), jnp.ones((2, 2))).shape
         (4,)
@@ -77,11 +74,6 @@ def compiler_sharded(function: Callable[..., Any], like: PyTree, *args: Any) -> 
     mesh = explicit_mesh(args)
     if mesh is None:
         return function(*args)
-    if jax.sharding.get_abstract_mesh().empty:
-        raise ValueError(
-            "arrays lie on a mesh with Explicit axes, but no mesh is set: call this inside `with jax.set_mesh(mesh):`, "
-            "or make the mesh with AxisType.Auto."
-        )
     axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit)
 
     def place(x: Any) -> NamedSharding:

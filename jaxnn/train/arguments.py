@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jaxnn.checks import as_array, require_floating, require_function
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
-from jaxnn.train.placement import placed_by_compiler
+from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Loss, Params, PyTree, State
 
 __all__ = [
@@ -131,7 +132,10 @@ def require_targets(
     """
     x, y = data
     one = jax.eval_shape(
-        placed_by_compiler(net.predict), params, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+        functools.partial(compiler_sharded, net.predict, None),
+        params,
+        state,
+        jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype),
     )
     chunk = max(CHUNK_ENTRIES // max(math.prod(one.shape), 1), 1)
     for start in range(0, y.shape[0], chunk):

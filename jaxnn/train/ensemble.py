@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,10 @@ from jaxnn.checks import require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer
+from jaxnn.placement import compiler_sharded
 from jaxnn.train.arguments import as_pair, require_net, require_optimizer
 from jaxnn.train.fit import run_keys
 from jaxnn.train.loss import mean_loss
-from jaxnn.train.placement import placed_by_compiler
 from jaxnn.train.step import Augment, TrainState, ValueAndGrad, init, scan_epoch
 from jaxnn.types import Array, Key, Loss, Params
 
@@ -73,4 +74,4 @@ def ensemble(
             lambda ts, e: epoch(ts, x, y, jax.random.fold_in(epochs_key, e)), ts, jnp.arange(1, epochs + 1)
         )
 
-    return jax.jit(placed_by_compiler(jax.vmap(run, in_axes=(0, None, None))))(keys, x, y)
+    return jax.jit(functools.partial(compiler_sharded, jax.vmap(run, in_axes=(0, None, None)), None))(keys, x, y)

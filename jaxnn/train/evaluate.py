@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -12,9 +13,9 @@ from jax.sharding import PartitionSpec
 from jaxnn.checks import as_array, require_positive_int
 from jaxnn.layers import Layer
 from jaxnn.losses import example_weights
+from jaxnn.placement import compiler_sharded
 from jaxnn.train.arguments import require_metrics, require_net
 from jaxnn.train.loss import weighted_mean
-from jaxnn.train.placement import placed_by_compiler
 from jaxnn.types import Array, Loss, Params, State
 
 
@@ -50,10 +51,11 @@ def make_outputs(net: Layer, *, batch_size: int = 1000) -> Callable[[Params, Sta
         ys = jax.lax.map(lambda rows: net.predict(params, state, jnp.take(x, rows, axis=0)), index)
         return ys.reshape(steps * size, *ys.shape[2:])[:n]
 
-    def specs(params: Params, state: State, x: Array) -> PartitionSpec:
-        return PartitionSpec(*jax.typeof(x).sharding.spec[:1])
+    def placed(params: Params, state: State, x: Array) -> Array:
+        rows = PartitionSpec(*jax.typeof(x).sharding.spec[:1])
+        return compiler_sharded(outputs, rows, params, state, x)
 
-    compiled = jax.jit(placed_by_compiler(outputs, specs))
+    compiled = jax.jit(placed)
 
     def on_arrays(params: Params, state: State, x: Array) -> Array:
         return compiled(params, state, as_array("make_outputs", "x", x))
@@ -92,7 +94,7 @@ def make_evaluate(
             name: weighted_mean(metric(predicted, y), example_weights(metric, y)) for name, metric in metrics.items()
         }
 
-    compiled = jax.jit(placed_by_compiler(evaluate))
+    compiled = jax.jit(functools.partial(compiler_sharded, evaluate, None))
 
     def on_arrays(params: Params, state: State, x: Array, y: Array) -> dict[str, Array]:
         return compiled(params, state, as_array("evaluate", "x", x), as_array("evaluate", "y", y))

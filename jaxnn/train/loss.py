@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from jax.sharding import PartitionSpec
-
 from jaxnn import losses
 from jaxnn.checks import as_array, as_arrays
 from jaxnn.layers import Layer
 from jaxnn.losses.mean import combined_weights, weighted_mean
+from jaxnn.placement import compiler_sharded
 from jaxnn.train.arguments import require_function, require_net
-from jaxnn.train.placement import placed_by_compiler, specs_of
 from jaxnn.types import Array, Key, Loss, Params, State
 
 LossFunction: TypeAlias = Callable[..., tuple[Array, State]]
@@ -63,12 +61,11 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
         value = weighted_mean(loss(outputs, y), combined_weights(losses.example_weights(loss, y), weights))
         return value if regularizer is None else value + regularizer(params).astype(value.dtype), state
 
-    placed = placed_by_compiler(value_and_state, lambda params, state, *_: (PartitionSpec(), specs_of(state)))
-
     def loss_fn(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[Array, State]:
         x, y = as_array("mean_loss", "x", x), as_arrays("mean_loss", "y", y)
-        return placed(params, state, x, y, key, weights)
+        # On Explicit axes a product of a batch with divided weights, or a label's entry, is ambiguous.
+        return compiler_sharded(value_and_state, (None, state), params, state, x, y, key, weights)
 
     return loss_fn

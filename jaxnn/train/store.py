@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Protocol, Self
 import jax
 import numpy as np
 
+from jaxnn.files import write_bytes
 from jaxnn.train.lock import FolderLock
 from jaxnn.types import PyTree
 
@@ -64,7 +64,7 @@ class Store:
         if self.folder is not None and self.lock is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()
-            for part in self.folder.glob("runs-*.part"):  # of a process that was killed while it wrote
+            for part in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
                 part.unlink()
         return self
 
@@ -96,16 +96,7 @@ class Store:
         leaves: dict[str, Any] = {f"leaf_{i}": _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(found))}
         np.savez(archive, about=json.dumps(about), **leaves)
         content = archive.getvalue()
-        part = path.with_suffix(".part")
-        try:
-            with part.open("wb") as file:
-                file.write(content + _checksum(content))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_bytes(path, content + _checksum(content))
 
     def _read(self, path: Path) -> PyTree:
         """The outputs in a file that `save` wrote."""

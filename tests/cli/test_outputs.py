@@ -280,7 +280,7 @@ def outputs(room: Path) -> Iterator[str]:
 
 
 def test_everything_is_written_by_one_helper() -> None:
-    """Files are opened for writing nowhere but in `files`, and in `train`, whose store of runs does as much itself."""
+    """Files are opened for writing nowhere but in `files`, and for the lock of a folder of runs, which must be new."""
     root = Path(runs.__file__).parents[2]
     found = [line for room in ("jaxnn", "benchmarks", "examples") for line in outputs(root / room)]
     assert found, "the scan finds what writes"

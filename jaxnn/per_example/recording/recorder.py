@@ -18,7 +18,7 @@ from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.reading import Reading, known, read
 from jaxnn.per_example.recording.running import run, tap, taps_of, uses_of
 from jaxnn.per_example.recording.tracing import Traced, traced
-from jaxnn.placement import compiler_sharded, on_mesh, placed_shape
+from jaxnn.placement import compiler_sharded, explicit_mesh, on_mesh, placed_shape
 from jaxnn.tape import Tape, Use, Whole, of_weighted_losses
 from jaxnn.types import Array, PyTree
 from jaxnn.varying import vary, varying_axes
@@ -92,7 +92,8 @@ def record(
             number, or no pair with `has_aux`.
         ValueError: a loss of several entries, such as that of a batch; no argument with examples; differing numbers of
             examples; side effects (`jax.debug.print`, `io_callback`); axis names of `vmap` (batch statistics) or
-            communication between devices (`psum`, `all_gather`) in the loss; weights of another shape.
+            communication between devices (`psum`, `all_gather`) in the loss; weights of another shape; arrays on a mesh
+            with Explicit axes where none is set.
 
     Reference:
         Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
@@ -116,6 +117,11 @@ def record(
         )
 
     def recorded(*args: Any, weights: Array | None = None) -> Any:
+        if explicit_mesh(args) is not None and jax.sharding.get_abstract_mesh().empty:
+            raise ValueError(
+                "record: arrays lie on a mesh with Explicit axes, but no mesh is set. Call it inside "
+                "`with jax.set_mesh(mesh):`, or make the mesh with AxisType.Auto."
+            )
         found, given = _varying(loss, arguments_of(args, argnums, in_axes, trainable), has_aux)
         tape, aux = _recorded(found, given)
         if weights is not None:
