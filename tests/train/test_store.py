@@ -54,7 +54,7 @@ def assert_whole(found: Any) -> None:
 def test_finished_runs_are_given_back_in_their_dtypes(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [FIRST, SECOND, THIRD]
     (folder / SECOND).unlink()
-    (folder / "runs-00000003-00000006.part").write_text("of a process that was killed")
+    (folder / ".0123456789abcdef.part").write_text("of a process that was killed")
     assert_whole(runs_in(folder))
     assert sorted(path.name for path in folder.iterdir()) == [FIRST, SECOND, THIRD]
     with np.load(folder / FIRST) as file:
