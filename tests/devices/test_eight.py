@@ -27,7 +27,14 @@ def run_on_eight(which: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1800)
 
 
-@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "which",
+    [
+        "not slow",
+        pytest.param("slow", marks=pytest.mark.slow),
+        pytest.param("proof", marks=pytest.mark.proof),
+    ],
+)
 def test_on_eight_devices(which: str) -> None:
     done = run_on_eight(which)
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]

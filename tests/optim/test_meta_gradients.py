@@ -46,8 +46,13 @@ ROOTS = (
 GROUPS_OF_ROOTS = [ROOTS[:1], *(ROOTS[i : i + 11] for i in range(1, len(ROOTS), 11))]
 
 
-def slow_but_first(groups: Iterable[Any]) -> list[Any]:
-    return [pytest.param(g, id=f"{g[0]}...", marks=[pytest.mark.slow] if i else []) for i, g in enumerate(groups)]
+def in_tiers(groups: Iterable[Any]) -> list[Any]:
+    """The first group in the short run, the second in the long one, the others in the proof."""
+    tiers: list[list[Any]] = [[], [pytest.mark.slow]]
+    return [
+        pytest.param(g, id=f"{g[0]}...", marks=tiers[i] if i < len(tiers) else [pytest.mark.proof])
+        for i, g in enumerate(groups)
+    ]
 
 
 def start(name: str, dtype: Any = jnp.float64) -> Any:
@@ -110,7 +115,7 @@ def test_no_optimizer_is_missing() -> None:
     assert set(meta.PART_OF.values()) <= TABLE.keys()
 
 
-@pytest.mark.parametrize("names", slow_but_first(GROUPS))
+@pytest.mark.parametrize("names", in_tiers(GROUPS))
 def test_gradients_through_training_equal_central_differences(names: tuple[str, ...]) -> None:
     with float64():
         points, run = program(names)
@@ -134,7 +139,7 @@ def test_line_searches_are_differentiated_forwards(name: str) -> None:
             jax.grad(outcome, 1)(name, point)
 
 
-@pytest.mark.parametrize("names", slow_but_first(GROUPS_OF_ROOTS))
+@pytest.mark.parametrize("names", in_tiers(GROUPS_OF_ROOTS))
 def test_gradients_in_short_dtypes_from_parameters_that_are_0_are_finite(names: tuple[str, ...]) -> None:
     """Where weights start at 0, norms of parameters are roots of 0 too."""
     dtypes = (jnp.float32, jnp.bfloat16)
@@ -155,7 +160,7 @@ def test_gradients_in_short_dtypes_from_parameters_that_are_0_are_finite(names: 
 
 
 @pytest.mark.parametrize(
-    "names", slow_but_first([("adam",), ("lamb", "adopt", "madgrad", "adabelief", "muon", "shampoo", "sgd")])
+    "names", in_tiers([("adam",), ("lamb", "adopt", "madgrad", "adabelief", "muon", "shampoo", "sgd")])
 )
 def test_second_derivatives_in_the_learning_rate_equal_differences_of_the_first(names: tuple[str, ...]) -> None:
     with float64():

@@ -96,7 +96,8 @@ QUICK_NUMBERS = ("muon", "galore", "scale_by_lbfgs")
 _REST = [name for name in MAIN if name not in STRUCTURED]
 ELEMENTWISE = [tuple(_REST[first::4]) for first in range(4)]
 """All others, in four programs: one of all of them takes longer to compile."""
-SOME_AND_ALL = [QUICK_NUMBERS, pytest.param(STRUCTURED, marks=pytest.mark.slow)]
+PARTS = [STRUCTURED, *ELEMENTWISE]
+SOME_AND_ALL = [QUICK_NUMBERS, pytest.param(STRUCTURED, marks=pytest.mark.proof)]
 STILL = {"set_to_zero"}
 
 
@@ -225,7 +226,7 @@ def test_every_rule_is_here() -> None:
         (QUICK, AxisType.Auto, True),
         (QUICK, AxisType.Explicit, False),
         pytest.param(MAIN, AxisType.Auto, True, marks=pytest.mark.slow),
-        pytest.param(MAIN, AxisType.Auto, False, marks=pytest.mark.slow),
+        pytest.param(MAIN, AxisType.Auto, False, marks=pytest.mark.proof),
         pytest.param(MAIN, AxisType.Explicit, True, marks=pytest.mark.slow),
         pytest.param(STRUCTURED, AxisType.Explicit, False, marks=pytest.mark.slow),
     ],
@@ -263,8 +264,11 @@ def test_what_is_derived_from_an_axis_is_divided_as_the_axis_is(kind: AxisType) 
     assert shares((quantized.inner_state.trace, quantized.scales.trace)) == [(2, 8), (1,)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("names", [STRUCTURED, *ELEMENTWISE], ids=lambda names: names[0])
+@pytest.mark.parametrize(
+    "names",
+    [pytest.param(names, marks=pytest.mark.slow if names is ELEMENTWISE[0] else pytest.mark.proof) for names in PARTS],
+    ids=lambda names: names[0],
+)
 def test_parameters_divided_by_the_compiler_move_as_on_one_device(names: tuple[str, ...]) -> None:
     with float64():
         params = placed(names, AxisType.Auto)
