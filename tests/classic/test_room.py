@@ -23,6 +23,6 @@ def test_a_module_is_imported_when_it_is_asked_for() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
 
 
-def test_another_name_is_an_error_that_lists_them() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'perceptrons'; its modules are adaline, .*, width"):
+def test_another_name_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'perceptrons'. Did you mean jaxnn.classic.perceptron\?"):
         _ = classic.perceptrons  # type: ignore[attr-defined]

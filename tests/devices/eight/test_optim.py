@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -205,7 +206,9 @@ def misplaced(name: str, state: Any, params: Any) -> list[str]:
     found = []
     for path, x in jax.tree_util.tree_leaves_with_path(state):
         place = jax.tree_util.keystr(path)
-        models = [p for end, p in own if place.endswith(end) and p.shape == x.shape]
+        # A factor of one axis lies as that axis does, be its shape the parameter's or not.
+        factor = re.search(r"\.(statistics|bases|preconditioners)\[", place)
+        models = [p for end, p in own if place.endswith(end) and p.shape == x.shape and not factor]
         wrong = not all(x.sharding.is_equivalent_to(p.sharding, x.ndim) for p in models)
         if wrong or (x.size >= 16 and len(x.sharding.device_set) < 8):
             found.append(f"{name} {place} {x.shape} {x.sharding}")
