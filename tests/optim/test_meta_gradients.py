@@ -160,7 +160,11 @@ def test_gradients_in_short_dtypes_from_parameters_that_are_0_are_finite(names: 
 
 
 @pytest.mark.parametrize(
-    "names", in_tiers([("adam",), ("lamb", "adopt", "madgrad", "adabelief", "muon", "shampoo", "sgd")])
+    "names",
+    [
+        pytest.param(("adam",), marks=pytest.mark.slow),
+        pytest.param(("lamb", "adopt", "madgrad", "adabelief", "muon", "shampoo", "sgd"), marks=pytest.mark.proof),
+    ],
 )
 def test_second_derivatives_in_the_learning_rate_equal_differences_of_the_first(names: tuple[str, ...]) -> None:
     with float64():

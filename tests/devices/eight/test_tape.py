@@ -166,7 +166,7 @@ def square(p: Any, x: Any) -> Any:
     return jnp.sum((p @ x) ** 2)
 
 
-@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("checked", [True, *slow(False)])
 def test_norms_of_examples_on_two_devices(checked: bool) -> None:
     """sqrt(2) 2 |x|^2 for p of ones: the devices' examples were mixed to [285.67, 28567.1]."""
     x, two = jnp.array([[1.0, 0, 0], [0, 100, 0]]), jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
@@ -187,7 +187,7 @@ def on_shards(f: Callable[..., Any], *data: Any, out: Any = REPLICATED) -> Any:
     return jax.jit(jax.shard_map(f, mesh=mesh(AxisType.Auto), in_specs=specs, out_specs=out))(*data)
 
 
-@pytest.mark.parametrize("way", ["clipped_grad", "clipped_grad_of"])
+@pytest.mark.parametrize("way", ["clipped_grad", *slow("clipped_grad_of")])
 def test_removing_one_example_moves_the_clipped_sum_by_the_bound_at_most(way: str) -> None:
     """It moved by 3.6 times the bound where examples of different devices were mixed."""
     x = jnp.asarray(np.random.default_rng(1).standard_normal((8, 3)) * 10.0 ** np.arange(-3, 5)[:, None], jnp.float32)
@@ -235,6 +235,7 @@ def test_a_private_step_adds_up_the_devices_and_the_noise_once(microbatch_size: 
         assert relative(explicit, alone) <= EXACT
 
 
+@pytest.mark.slow
 def test_rows_of_the_gram_matrix_of_all_devices() -> None:
     with float64():
         made = make("attention", N)
