@@ -89,9 +89,9 @@ def accumulate(
         )
 
     def update(
-        grads: PyTree, state: MultiStepsState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: MultiStepsState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MultiStepsState]:
-        skip, report = should_skip(grads, state.gradient_step, params)
+        skip, report = should_skip(updates, state.gradient_step, params)
         skip = jnp.asarray(skip)
         if skip.shape != () or skip.dtype != bool:
             raise ValueError(
@@ -103,13 +103,13 @@ def accumulate(
         def gather(g: Array, acc: Array) -> tuple[Array, Array]:
             return g, acc + (g - acc) / n.astype(jnp.real(acc).dtype) if use_grad_mean else acc + g
 
-        _, gathered = per_leaf(gather, grads, (state.acc_grads,), None)
+        _, gathered = per_leaf(gather, updates, (state.acc_grads,), None)
         emits = ~skip & (n >= at_count(every_k, state.gradient_step))
         updates, inner_state = update_if(
             emits,
             lambda grads: jax.tree.map(jnp.zeros_like, grads),
             opt,
-            map_leaves(lambda g, acc: acc, grads, gathered),
+            map_leaves(lambda g, acc: acc, updates, gathered),
             state.inner_opt_state,
             params,
             extra,
@@ -201,7 +201,7 @@ def apply_every(k: Scalar = 1) -> Optimizer:
         return ApplyEvery(zero_count(), moment(params))
 
     def update(
-        grads: PyTree, state: ApplyEvery, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ApplyEvery, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ApplyEvery]:
         n = state.count + 1
         emits = n >= k
@@ -210,7 +210,7 @@ def apply_every(k: Scalar = 1) -> Optimizer:
             acc = jnp.where(state.count == 0, g, acc + g)
             return jnp.where(emits, acc, jnp.zeros_like(acc)), acc
 
-        updates, grad_acc = per_leaf(rule, grads, (state.grad_acc,), params)
+        updates, grad_acc = per_leaf(rule, updates, (state.grad_acc,), params)
         return updates, ApplyEvery(jnp.where(emits, 0, n), grad_acc)
 
     return Optimizer(init, update)

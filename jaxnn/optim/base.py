@@ -19,8 +19,9 @@ class Optimizer(NamedTuple):
 
     Attributes:
         init: `init(params) -> state`.
-        update: `update(grads, state, params=None, **extra) -> (updates, state)`; `updates` are ADDED to the parameters
-            (`apply_updates`). Extra arguments that a rule does not know (`value`, `grad`, `value_fn`, ...) are ignored.
+        update: `update(updates, state, params=None, **extra) -> (updates, state)`. It takes gradients, or what another
+            transformation made of them; what it returns is ADDED to the parameters (`apply_updates`). Extra arguments
+            that a rule does not know (`value`, `grad`, `value_fn`, ...) are ignored.
 
     Example:
         >>> from jaxnn import optim

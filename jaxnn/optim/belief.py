@@ -48,7 +48,9 @@ def scale_by_belief(
     require_decay("adabelief", b1=b1, b2=b2)
     require_nonnegative("adabelief", eps=eps, eps_root=eps_root)
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -60,7 +62,7 @@ def scale_by_belief(
                 mu_hat = d1 * mu / (1 - d1 ** (t + 1)) + (1 - d1) * g / (1 - d1**t)
             return safe_divide(mu_hat, safe_sqrt(nu / (1 - d2**t)) + like(eps, nu)), mu, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)
 
     return Optimizer(_init, update)
@@ -121,7 +123,9 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
     require_decay("acprop", b1=b1, b2=b2)
     require_nonnegative("acprop", eps=eps, eps_root=eps_root)
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         first = state.count == 0
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -131,7 +135,7 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
             nu = d2 * nu + (1 - d2) * abs_sq(g - mu) + like(eps_root, nu)
             return direction, d1 * mu + (1 - d1) * g, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(increment(state.count), mu, nu)
 
     return Optimizer(_init, update)
@@ -204,7 +208,9 @@ def scale_by_yogi(
         mu = moment(params, fill=initial_accumulator_value)
         return AdamState(zero_count(), mu, moment(params, fill=initial_accumulator_value, real=True))
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -214,7 +220,7 @@ def scale_by_yogi(
             root = safe_sqrt(nu / (1 - d2**t) + like(eps_root, nu))
             return safe_divide(mu / (1 - d1**t), root + like(eps, nu)), mu, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)
 
     return Optimizer(init, update)

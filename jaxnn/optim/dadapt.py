@@ -99,7 +99,7 @@ def dadapt_adamw(
         return DAdaptAdamWState(zero_count(), moment(params), moment(params), moment(params), d, zero)
 
     def update(
-        grads: PyTree, state: DAdaptAdamWState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: DAdaptAdamWState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DAdaptAdamWState]:
         params = require_params("dadapt_adamw", params)
         count, d = increment(state.count), state.estim_lr
@@ -116,10 +116,10 @@ def dadapt_adamw(
         def before(s: Array, v: Array) -> Array:
             return safe_divide(s, safe_sqrt(v) + like(eps, v))
 
-        product = inner_product(grads, map_leaves(before, state.grad_sum, state.exp_avg_sq)).astype(d.dtype)
+        product = inner_product(updates, map_leaves(before, state.grad_sum, state.exp_avg_sq)).astype(d.dtype)
         r = q * state.numerator_weighted + (1 - q) * lr * product
         kept = (state.exp_avg, state.exp_avg_sq, state.grad_sum, params)
-        updates, m, v, s, _ = per_leaf(rule, grads, kept, params)
+        updates, m, v, s, _ = per_leaf(rule, updates, kept, params)
         d = jnp.maximum(d, safe_divide(r, (1 - q) * _sum_of_magnitudes(s).astype(d.dtype)))
         return updates, DAdaptAdamWState(count, m, v, s, d, r)
 
@@ -190,7 +190,7 @@ def prodigy(
         return ProdigyState(zero_count(), moment(params), moment(params), moment(params), start, d, zero)
 
     def update(
-        grads: PyTree, state: ProdigyState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ProdigyState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ProdigyState]:
         params = require_params("prodigy", params)
         count, old = increment(state.count), state.estim_lr
@@ -206,9 +206,9 @@ def prodigy(
             return g, m, v, like(b3, g) * s + like(weight, g) * g
 
         kept = (state.exp_avg, state.exp_avg_sq, state.grad_sum)
-        _, m, v, s = per_leaf(moments, widen(grads), kept, None)
+        _, m, v, s = per_leaf(moments, widen(updates), kept, None)
         away = map_leaves(lambda p, p0: p0 - p, widen(params), widen(state.params0))
-        product = inner_product(grads, away).astype(old.dtype)
+        product = inner_product(updates, away).astype(old.dtype)
         r = b3 * state.numerator_weighted + relative * lr * product
         d = jnp.maximum(old, like(estim_lr_coef, r) * safe_divide(r, _sum_of_magnitudes(s).astype(r.dtype)))
 
@@ -216,7 +216,7 @@ def prodigy(
             direction = safe_divide(m, safe_sqrt(v) + like(d, v) * like(eps, v))
             return -like(lr, v) * (direction + like(weight_decay, v) * p), m, v, p
 
-        updates, *_ = per_leaf(step, grads, (m, v, params), params)
+        updates, *_ = per_leaf(step, updates, (m, v, params), params)
         return updates, ProdigyState(count, m, v, s, state.params0, d, r)
 
     return Optimizer(init, update)

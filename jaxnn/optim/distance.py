@@ -109,9 +109,9 @@ def dog(
         # A copy, so that parameters and state may both be donated.
         return DoGState(zero_count(), jax.tree.map(jnp.copy, params), r, zero)
 
-    def update(grads: PyTree, state: DoGState, params: Params | None = None, **extra: Any) -> tuple[PyTree, DoGState]:
+    def update(updates: PyTree, state: DoGState, params: Params | None = None, **extra: Any) -> tuple[PyTree, DoGState]:
         params = require_params("dog", params)
-        grads = _penalized("dog", grads, params, weight_decay, mask)
+        grads = _penalized("dog", updates, params, weight_decay, mask)
         r = jnp.maximum(state.max_dist, safe_sqrt(_moved(params, state.init_params)))
         total = state.sum_sq_norm_grads + sum_of_squares(grads).astype(r.dtype)
         step = safe_divide(r, safe_sqrt(total + like(eps, r)))
@@ -169,9 +169,11 @@ def dowg(
         r2 = like(eps if init_estim_sq_dist is None else init_estim_sq_dist, zero)
         return DoWGState(zero_count(), jax.tree.map(jnp.copy, params), zero, r2)
 
-    def update(grads: PyTree, state: DoWGState, params: Params | None = None, **extra: Any) -> tuple[PyTree, DoWGState]:
+    def update(
+        updates: PyTree, state: DoWGState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, DoWGState]:
         params = require_params("dowg", params)
-        grads = _penalized("dowg", grads, params, weight_decay, mask)
+        grads = _penalized("dowg", updates, params, weight_decay, mask)
         r2 = jnp.maximum(state.estim_sq_dist, _moved(params, state.init_params))
         total = state.weighted_sq_norm_grads + r2 * sum_of_squares(grads).astype(r2.dtype)
         step = safe_divide(r2, safe_sqrt(total) + like(eps, r2))
@@ -223,7 +225,7 @@ def scale_by_distance_over_gradients(
         return DistanceOverGradientsState(zero_count(), r, jax.tree.map(jnp.zeros_like, r), kept)
 
     def update(
-        grads: PyTree, state: DistanceOverGradientsState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: DistanceOverGradientsState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DistanceOverGradientsState]:
         params = require_params("scale_by_distance_over_gradients", params)
 
@@ -234,7 +236,7 @@ def scale_by_distance_over_gradients(
             return like(global_scale, r) * step * g, r, total, p, start
 
         kept = (state.max_dist, state.grad_sum_of_squares, params, state.init_params)
-        updates, r, total, _, start = per_leaf(rule, grads, kept, params)
+        updates, r, total, _, start = per_leaf(rule, updates, kept, params)
         return updates, DistanceOverGradientsState(increment(state.count), r, total, start)
 
     return Optimizer(init, update)

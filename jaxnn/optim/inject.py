@@ -136,15 +136,15 @@ def inject_hyperparams(
             return InjectStatefulHyperparamsState(zero_count(), hyperparams, states, inner)
 
         def update(
-            grads: PyTree, state: InjectStatefulHyperparamsState, params: Params | None = None, **extra: Any
+            updates: PyTree, state: InjectStatefulHyperparamsState, params: Params | None = None, **extra: Any
         ) -> tuple[PyTree, InjectStatefulHyperparamsState]:
-            dtype = _float_dtype(hyperparam_dtype, grads if params is None else params)
+            dtype = _float_dtype(hyperparam_dtype, updates if params is None else params)
             states = state.hyperparams_states
             values = state.hyperparams | {name: s(states[name], **extra) for name, s in schedules.items()}
             hyperparams = dtypes_of(
                 {name: _as_array(value, dtype) for name, value in values.items()}, dict(state.hyperparams)
             )
-            updates, inner_state = update_inner(build(hyperparams), grads, state.inner_state, params, extra)
+            updates, inner_state = update_inner(build(hyperparams), updates, state.inner_state, params, extra)
             new = {name: s.update(states[name], **extra) for name, s in schedules.items()}
             return updates, InjectStatefulHyperparamsState(increment(state.count), hyperparams, new, inner_state)
 

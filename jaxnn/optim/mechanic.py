@@ -89,10 +89,10 @@ def mechanize(
         return MechanicState(zero_count(), base_optimizer.init(widen(params)), zeros, zeros, zeros, s, start)
 
     def update(
-        grads: PyTree, state: MechanicState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: MechanicState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MechanicState]:
         params = require_params("mechanize", params)
-        g, p = widen(grads), widen(params)
+        g, p = widen(updates), widen(params)
         steps, new = call_update(base_optimizer, g, state.base_optimizer_state, p, extra)
         x0 = map_leaves(lambda p, x: jnp.where(state.count == 0, p, x), params, state.x0)
         small, before = like(eps, state.s), jnp.sum(state.s)

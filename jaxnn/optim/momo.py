@@ -95,13 +95,13 @@ def momo(
         return MomoState(zero_count(), moment(params), zero, zero, lb)
 
     def update(
-        grads: PyTree, state: MomoState, params: Params | None = None, *, value: Any = None, **extra: Any
+        updates: PyTree, state: MomoState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, MomoState]:
         params = require_params("momo", params)
         value = like(require_extra("momo", "value", value), state.barf)
         decay = jnp.where(state.count == 0, jnp.zeros_like(value), like(beta, value))
-        d = _mean(grads, state.exp_avg, decay)
-        f, gamma = _model(grads, params, value, state, decay)
+        d = _mean(updates, state.exp_avg, decay)
+        f, gamma = _model(updates, params, value, state, decay)
         tau, decays, lb = _step(
             f - gamma,
             inner_product(d, params),
@@ -176,7 +176,7 @@ def momo_adam(
         return MomoAdamState(zero_count(), moment(params), moment(params), zero, zero, lb)
 
     def update(
-        grads: PyTree, state: MomoAdamState, params: Params | None = None, *, value: Any = None, **extra: Any
+        updates: PyTree, state: MomoAdamState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, MomoAdamState]:
         params = require_params("momo_adam", params)
         count = increment(state.count)
@@ -188,8 +188,8 @@ def momo_adam(
             root = safe_sqrt(v / (1 - like(b2, v) ** count.astype(v.dtype)))
             return safe_divide(d, root + like(eps, v)), d, v
 
-        scaled, d, v = per_leaf(rule, widen(grads), (state.exp_avg, state.exp_avg_sq), None)
-        f, gamma = _model(grads, params, value, state, like(b1, value))
+        scaled, d, v = per_leaf(rule, widen(updates), (state.exp_avg, state.exp_avg_sq), None)
+        f, gamma = _model(updates, params, value, state, like(b1, value))
         tau, decays, lb = _step(
             f - gamma,
             inner_product(d, params),

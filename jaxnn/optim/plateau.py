@@ -88,7 +88,7 @@ def reduce_on_plateau(
         return ReduceLROnPlateauState(zero_count(), one, one * math.inf, zero_count(), zero_count(), 0 * one)
 
     def update(
-        grads: PyTree, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any = None, **extra: Any
+        updates: PyTree, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, ReduceLROnPlateauState]:
         value = like(require_extra(where, "value", value), state.avg_value)
         count = increment(state.count)
@@ -113,6 +113,6 @@ def reduce_on_plateau(
         forming = state._replace(count=count, avg_value=mean)
         full = count >= jnp.asarray(accumulation_size)
         new = ReduceLROnPlateauState(*(jnp.where(full, a, b) for a, b in zip(formed, forming, strict=True)))
-        return dtypes_of(times(new.scale, widen(grads)), grads if params is None else params), new
+        return dtypes_of(times(new.scale, widen(updates)), updates if params is None else params), new
 
     return Optimizer(init, update)

@@ -150,17 +150,17 @@ def differentially_private_aggregate(
         return DifferentiallyPrivateAggregateState(zero_count(), raw_key(first), None)
 
     def update(
-        grads: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DifferentiallyPrivateAggregateState]:
-        examples = _examples("differentially_private_aggregate", grads, params)
-        sums, _ = _clipped_sums(widen(grads), l2_norm_clip)
+        examples = _examples("differentially_private_aggregate", updates, params)
+        sums, _ = _clipped_sums(widen(updates), l2_norm_clip)
         leaves, structure = jax.tree.flatten(sums)
         next_key, *keys = jax.random.split(typed_key(state.rng_key, first), len(leaves) + 1)
         means = []
         for g, k in zip(leaves, keys, strict=True):
             deviation = like(l2_norm_clip, g) * like(noise_multiplier, g)
             means.append((g + deviation * jax.random.normal(k, g.shape, g.dtype)) / examples)
-        updates = dtypes_of(jax.tree.unflatten(structure, means), grads if params is None else params)
+        updates = dtypes_of(jax.tree.unflatten(structure, means), updates if params is None else params)
         return updates, state._replace(count=increment(state.count), rng_key=jax.random.key_data(next_key))
 
     return Optimizer(init, update)
@@ -217,9 +217,9 @@ def dpsgd(
         return private.init(params)._replace(trace=sums.init(params).trace)
 
     def update(
-        grads: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DifferentiallyPrivateAggregateState]:
-        means, new = private.update(grads, state, params)
+        means, new = private.update(updates, state, params)
         steps, kept = sums.update(means, TraceState(state.count, state.trace), params)
         return steps, new._replace(trace=kept.trace)
 

@@ -57,12 +57,12 @@ def normalize() -> Optimizer:
     """
 
     def update(
-        grads: PyTree, state: NormalizeState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: NormalizeState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, NormalizeState]:
-        wide = widen(grads)
+        wide = widen(updates)
         shrunk = _over(wide, _over_leaves(jnp.max, lambda g: jnp.max(jnp.abs(g), initial=0.0), wide))
         unit = _over(shrunk, safe_sqrt(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk)))
-        return dtypes_of(unit, grads if params is None else params), state
+        return dtypes_of(unit, updates if params is None else params), state
 
     return Optimizer(lambda params: NormalizeState(), update)
 
@@ -128,8 +128,9 @@ def sam(
         return dtypes_of(jax.tree.map(jnp.negative, updates), params), new
 
     def transparent(
-        grads: PyTree, state: SAMState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: SAMState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SAMState]:
+        grads = updates
         params = require_params("sam", params)
         steps = state.steps_since_sync
         cache = map_leaves(lambda p, c: jnp.where(steps == 0, p, c), params, state.cache)
@@ -149,8 +150,9 @@ def sam(
         return updates, SAMState(increment(state.count), (steps + 1) % period, opt_state, adv_state, cache)
 
     def opaque(
-        grads: PyTree, state: SAMState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
+        updates: PyTree, state: SAMState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, SAMState]:
+        grads = updates
         params = require_params("sam", params)
         require_extra("sam", "grad_fn", grad_fn)
         worse, adv_state = params, state.adv_state

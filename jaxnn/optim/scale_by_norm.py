@@ -89,10 +89,10 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
     """
     require_nonnegative("normalize_by_update_norm", eps=eps)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        size = safe_sqrt(sum_of_squares(grads))
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        size = safe_sqrt(sum_of_squares(updates))
         factor = like(scale_factor, size) / nonzero(size + like(eps, size))
-        return dtypes_of(times(factor, widen(grads)), grads if params is None else params), state
+        return dtypes_of(times(factor, widen(updates)), updates if params is None else params), state
 
     return Optimizer(lambda params: (), update)
 
@@ -101,12 +101,12 @@ def _scale_by_size(where: str, size: Callable[[Array], Array], min_scale: Scalar
     """Each array of the updates times max(size(its parameter), min_scale)."""
     require_nonnegative(where, min_scale=min_scale)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         params = require_params(where, params)
 
         def rule(u: Array, p: Array) -> tuple[Array, Array]:
             return jnp.maximum(size(p), like(min_scale, u)) * u, p
 
-        return per_leaf(rule, grads, (params,), params)[0], state
+        return per_leaf(rule, updates, (params,), params)[0], state
 
     return Optimizer(lambda params: (), update)

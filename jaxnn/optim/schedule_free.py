@@ -99,7 +99,7 @@ def schedule_free(
         )
 
     def update(
-        grads: PyTree, state: ScheduleFreeState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ScheduleFreeState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ScheduleFreeState]:
         params = require_params("schedule_free", params)
         count = increment(state.count)
@@ -107,7 +107,7 @@ def schedule_free(
         weight = max_lr ** like(weight_lr_power, max_lr)
         weight_sum = state.weight_sum + weight
         c = safe_divide(weight, weight_sum)
-        moves, new = call_update(base_optimizer, widen(grads), state.base_optimizer_state, widen(params), extra)
+        moves, new = call_update(base_optimizer, widen(updates), state.base_optimizer_state, widen(params), extra)
 
         def rule(u: Array, z: Array, y: Array) -> tuple[Array, Array, Array]:
             b = like(state.b1, u)

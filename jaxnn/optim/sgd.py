@@ -57,7 +57,7 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
         return TraceState(zero_count(), kept if keeps_trace else None)
 
     def update(
-        grads: PyTree, state: TraceState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: TraceState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, TraceState]:
         def rule(g: Array, kept: Array | None) -> tuple[Array, Array | None]:
             if kept is None:
@@ -65,7 +65,7 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
             kept = g + like(decay, g) * kept
             return (g + like(decay, g) * kept if nesterov else kept), kept
 
-        updates, kept = per_leaf(rule, grads, (state.trace,), params)
+        updates, kept = per_leaf(rule, updates, (state.trace,), params)
         return updates, TraceState(increment(state.count), kept)
 
     return Optimizer(init, update)
@@ -159,7 +159,7 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) 
         return TraceState(zero_count(), moment(params))
 
     def update(
-        grads: PyTree, state: TraceState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
+        updates: PyTree, state: TraceState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, TraceState]:
         params = require_params("nesterov_lookahead", params)
         require_extra("nesterov_lookahead", "grad_fn", grad_fn)

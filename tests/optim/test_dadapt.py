@@ -14,7 +14,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("dadapt", "dadapt_adamw: settings", "jnp.sqrt(1 - b2**t) / (1 - b1**t)", "1 - b2**t"),
     ("dadapt", "dadapt_adamw: settings", "(1 - root) * rate * g", "rate * g"),
     ("dadapt", "dadapt_adamw: settings", "like(weight_decay, g) * rate * p", "like(weight_decay, g) * p"),
-    ("dadapt", "dadapt_adamw: settings", "q = jnp.sqrt(like(b2, d))", "q = like(b2, d)"),
+    ("dadapt", "dadapt_adamw: settings", "q = safe_sqrt(like(b2, d))", "q = like(b2, d)"),
     ("dadapt", "prodigy: settings", "like(b3, g) * s + like(weight, g) * g", "like(b3, g) * s + g"),
     ("dadapt", "prodigy: settings", "lambda p, p0: p0 - p", "lambda p, p0: p - p0"),
     ("dadapt", "prodigy: settings", "like(d, v) * like(eps, v)", "like(eps, v)"),
