@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf,
 from jaxnn.optim.inner import init_inner, require_inner, update_if
 from jaxnn.optim.scalars import abs_sq, at_count, increment, like, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
+
+ShouldSkipUpdateFunction: TypeAlias = Callable[..., tuple[Any, PyTree]]
+"""(gradients, updates made, params) -> (whether to leave these gradients out, a report to keep)."""
 
 
 class MultiStepsState(NamedTuple):
@@ -41,7 +44,7 @@ def accumulate(
     every_k: int | Callable[[Array], Scalar],
     *,
     use_grad_mean: bool = True,
-    should_skip_update_fn: Callable[..., tuple[Any, PyTree]] | None = None,
+    should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
     accumulator_dtype: DType | None = None,
 ) -> Optimizer:
     """One update from every k gradients: that of their mean. At the k - 1 others the updates are 0.
@@ -146,7 +149,7 @@ class MultiSteps:
         opt: Any,
         every_k_schedule: int | Callable[[Array], Scalar],
         use_grad_mean: bool = True,
-        should_skip_update_fn: Callable[..., tuple[Any, PyTree]] | None = None,
+        should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
         accumulator_dtype: DType | None = None,
     ) -> None:
         self.inner_opt = opt

@@ -76,10 +76,25 @@ def adabelief(
     eps_root: Scalar = 1e-16,
     *,
     nesterov: bool = False,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
 ) -> Optimizer:
-    """AdaBelief: update = -learning_rate mu_hat / (sqrt(nu_hat) + eps); the equation is in `scale_by_belief`.
+    """AdaBelief: update = -learning_rate (mu_hat / (sqrt(nu_hat) + eps) + weight_decay params).
 
-    eps is outside the root; eps_root accumulates in nu.
+    The equation of the moments is in `scale_by_belief`. eps is outside the root; eps_root accumulates in nu. The decay
+    is decoupled from the moments and multiplied by the learning rate.
+
+    Args:
+        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
+        b1, b2, eps, eps_root, nesterov: see `scale_by_belief`.
+        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
+        weight_decay_mask: which parameters decay.
+
+    Returns:
+        Optimizer with state `AdamState(count, mu, nu)`.
+
+    Raises:
+        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
 
     Reference:
         Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients.
@@ -89,7 +104,8 @@ def adabelief(
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([-0.11111...], dtype=float32)
     """
-    return descent(scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov), learning_rate, where="adabelief")
+    direction = scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov)
+    return descent(direction, learning_rate, weight_decay=weight_decay, mask=weight_decay_mask, where="adabelief")
 
 
 def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16) -> Optimizer:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, per_leaf
+from jaxnn.optim.base import EmptyState, Optimizer, per_leaf
 from jaxnn.optim.norms import bounded, sum_of_squares
 from jaxnn.optim.scalars import abs_sq, like
 from jaxnn.placement import full_like
@@ -271,8 +271,8 @@ def centralize(*, keep_axis: int = -1) -> Optimizer:
     return Optimizer(_no_state, update)
 
 
-def _no_state(params: Params) -> tuple[()]:
-    return ()
+def _no_state(params: Params) -> EmptyState:
+    return EmptyState()
 
 
 def _unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

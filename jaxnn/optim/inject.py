@@ -28,6 +28,10 @@ class InjectStatefulHyperparamsState(NamedTuple):
     inner_state: Any
 
 
+InjectHyperparamsState = InjectStatefulHyperparamsState
+"""optax's older name: there of a state without those of schedules, which its functions no longer make."""
+
+
 class WrappedScheduleState(NamedTuple):
     """`count`: int32 steps taken."""
 

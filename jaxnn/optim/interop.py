@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of
+from jaxnn.optim.base import EmptyState, Optimizer, call_update, dtypes_of
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import like
 from jaxnn.optim.scale import stateless
@@ -152,14 +152,14 @@ def with_extra_args_support(tx: Any) -> Optimizer:
     return Optimizer(tx.init, update)
 
 
-def init_empty_state(params: Params) -> tuple[()]:
+def init_empty_state(params: Params) -> EmptyState:
     """The state of a transformation that keeps none.
 
     Example:
         >>> init_empty_state(jnp.ones(1))
-        ()
+        EmptyState()
     """
-    return ()
+    return EmptyState()
 
 
 def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxnn.numerics import safe_divide
 from jaxnn.optim.adam import AdamState, scale_by_adam
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, per_leaf, widen
+from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay, descent, mask_tree
 from jaxnn.optim.norms import norm, scalar_dtype
 from jaxnn.optim.scalars import at_count, increment, is_zero, like, zero_count
@@ -53,7 +53,7 @@ def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0
 
         return per_leaf(rule, updates, (params,), params)[0], state
 
-    return Optimizer(lambda params: (), update)
+    return Optimizer(lambda params: EmptyState(), update)
 
 
 def lars(
@@ -86,7 +86,7 @@ def lars(
         nesterov: whether to look ahead.
 
     Returns:
-        Optimizer with state `TraceState(count, trace)`; trace has the sign of the updates.
+        Optimizer with state `TraceState(trace, count)`; trace has the sign of the updates.
 
     Raises:
         ValueError: no params; a wrong mask; a number out of range, if known while tracing.

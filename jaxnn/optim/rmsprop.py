@@ -159,7 +159,7 @@ def rmsprop(
     ) -> tuple[PyTree, RMSpropState]:
         wide = widen(params)
         steps, new = plain.update(widen(updates), state, wide)
-        steps, kept = sums.update(steps, TraceState(state.count, state.trace), wide)
+        steps, kept = sums.update(steps, TraceState(state.trace, state.count), wide)
         return dtypes_of(steps, updates if params is None else params), new._replace(trace=kept.trace)
 
     return Optimizer(init, update)

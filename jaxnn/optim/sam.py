@@ -12,30 +12,29 @@ import jax.numpy as jnp
 from jaxnn.checks import require_positive_int
 from jaxnn.numerics import accumulation_dtype, safe_sqrt
 from jaxnn.optim.arguments import require_extra, require_params
-from jaxnn.optim.base import Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
+from jaxnn.optim.base import EmptyState, Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import require_dtypes
 from jaxnn.optim.norms import nonzero
 from jaxnn.optim.scalars import abs_sq, increment, zero_count
 from jaxnn.types import Array, Params, PyTree
 
-
-class NormalizeState(NamedTuple):
-    """Nothing."""
+NormalizeState = EmptyState
+"""The state of `normalize`, under optax's name."""
 
 
 class SAMState(NamedTuple):
     """What sharpness-aware minimization keeps.
 
-    `count`: int32 updates; `steps_since_sync`: int32 adversarial steps since the outer rule stepped; `opt_state`,
-    `adv_state`: of the two rules; `cache`: the parameters that the outer rule moves, None in opaque mode.
+    `steps_since_sync`: int32 adversarial steps since the outer rule stepped; `opt_state`, `adv_state`: of the two
+    rules; `cache`: the parameters that the outer rule moves, None in opaque mode; `count`: int32 updates.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     steps_since_sync: Array
     opt_state: Any
     adv_state: Any
     cache: Params
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
 def normalize() -> Optimizer:
@@ -121,7 +120,7 @@ def sam(
         # A copy, so that parameters and state may both be donated.
         cache = None if opaque_mode else jax.tree.map(jnp.copy, params)
         wide = widen(params)
-        return SAMState(zero_count(), zero_count(), optimizer.init(wide), adv_optimizer.init(wide), cache)
+        return SAMState(zero_count(), optimizer.init(wide), adv_optimizer.init(wide), cache, zero_count())
 
     def uphill(grads: PyTree, state: Any, params: Params, extra: dict[str, Any]) -> tuple[PyTree, Any]:
         updates, new = call_update(adv_optimizer, widen(grads), state, widen(params), extra)
@@ -147,7 +146,7 @@ def sam(
 
         last = steps == period - 1
         updates, opt_state, adv_state = jax.lax.cond(last, outer, adversarial, state.opt_state, state.adv_state)
-        return updates, SAMState(increment(state.count), (steps + 1) % period, opt_state, adv_state, cache)
+        return updates, SAMState((steps + 1) % period, opt_state, adv_state, cache, increment(state.count))
 
     def opaque(
         updates: PyTree, state: SAMState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
@@ -166,7 +165,7 @@ def sam(
         if reset_state:
             adv_state = adv_optimizer.init(widen(params))
         updates, opt_state = call_update(optimizer, widen(grads), state.opt_state, widen(params), extra)
-        return dtypes_of(updates, params), SAMState(increment(state.count), zero_count(), opt_state, adv_state, None)
+        return dtypes_of(updates, params), SAMState(zero_count(), opt_state, adv_state, None, increment(state.count))
 
     return Optimizer(init, opaque if opaque_mode else transparent)
 

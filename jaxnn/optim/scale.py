@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.optim.arguments import require_params
-from jaxnn.optim.base import Optimizer, is_float0, per_leaf
+from jaxnn.optim.base import EmptyState, Optimizer, is_float0, per_leaf
 from jaxnn.optim.descent import Mask, add_decay
 from jaxnn.optim.scalars import at_count, increment, like, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
@@ -31,11 +31,11 @@ def stateless(f: Callable[[PyTree, Params | None], PyTree]) -> Optimizer:
     """
 
     def update(
-        updates: PyTree, state: tuple[()], params: Params | None = None, **extra: Any
-    ) -> tuple[PyTree, tuple[()]]:
+        updates: PyTree, state: EmptyState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, EmptyState]:
         return f(updates, params), state
 
-    return Optimizer(lambda params: (), update)
+    return Optimizer(lambda params: EmptyState(), update)
 
 
 def identity() -> Optimizer:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, dtypes_of, per_leaf, widen
+from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, per_leaf, widen
 from jaxnn.optim.norms import nonzero, norm, sum_of_squares, times
 from jaxnn.optim.scalars import abs_sq, like
 from jaxnn.types import Array, Params, PyTree, Scalar
@@ -94,7 +94,7 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
         factor = like(scale_factor, size) / nonzero(size + like(eps, size))
         return dtypes_of(times(factor, widen(updates)), updates if params is None else params), state
 
-    return Optimizer(lambda params: (), update)
+    return Optimizer(lambda params: EmptyState(), update)
 
 
 def _scale_by_size(where: str, size: Callable[[Array], Array], min_scale: Scalar) -> Optimizer:
@@ -109,4 +109,4 @@ def _scale_by_size(where: str, size: Callable[[Array], Array], min_scale: Scalar
 
         return per_leaf(rule, updates, (params,), params)[0], state
 
-    return Optimizer(lambda params: (), update)
+    return Optimizer(lambda params: EmptyState(), update)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxnn import optim
@@ -355,3 +356,24 @@ def test_novograd_needs_parameters_only_to_decay_them(decay: float) -> None:
 def test_rules_for_real_parameters_say_so(name: str) -> None:
     with pytest.raises(TypeError, match=rf"split_real_and_imaginary\({name}"):
         getattr(optim, name)(0.1).init(jnp.ones(2, jnp.complex64))
+
+
+def test_adabelief_decays_what_the_mask_names() -> None:
+    """As optax's newer versions do: between the direction and the learning rate."""
+    params, mask = {"w": jnp.array([[2.0, -1.0]]), "b": jnp.array([0.5])}, {"w": True, "b": False}
+    ours = optim.adabelief(0.1, b2=0.9, weight_decay=0.3, weight_decay_mask=mask)
+    theirs = optax.chain(
+        optax.scale_by_belief(b2=0.9, eps=1e-16, eps_root=1e-16),
+        optax.add_decayed_weights(0.3, mask),
+        optax.scale_by_learning_rate(0.1),
+    )
+    state, their_state = ours.init(params), theirs.init(params)
+    for _ in range(3):
+        grads = jax.tree.map(jnp.cos, params)
+        updates, state = ours.update(grads, state, params)
+        expected, their_state = theirs.update(grads, their_state, params)
+        assert_close(updates, expected, rtol=1e-5, atol=1e-7)
+        params = optim.apply_updates(params, updates)
+    with pytest.raises(ValueError, match="adabelief: update needs the parameters"):
+        ours.update(params, state)
+    assert optim.adabelief(0.1).update(params, state)[0]["w"].shape == (1, 2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -92,3 +95,20 @@ def test_bad_arguments(name: str) -> None:
         make().update(params, make().init(params))
     with pytest.raises(TypeError, match="split_real_and_imaginary"):
         make().init(jnp.ones(2, jnp.complex64))
+
+
+def test_prodigy_decays_what_the_mask_names() -> None:
+    """In the first step, where nothing that the arrays share depends on the decay yet."""
+    params = {"w": jnp.array([[2.0, -1.0]]), "b": jnp.array([0.5])}
+    grads = jax.tree.map(jnp.cos, params)
+
+    def first(**settings: Any) -> Any:
+        opt = optim.prodigy(0.5, estim_lr0=0.1, **settings)
+        return opt.update(grads, opt.init(params), params)[0]
+
+    without, everywhere = first(), first(weight_decay=0.3)
+    masked = first(weight_decay=0.3, weight_decay_mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
+    assert_close(masked, {"w": everywhere["w"], "b": without["b"]}, rtol=0, atol=0)
+    assert float(abs(everywhere["b"] - without["b"])[0]) > 1e-3
+    with pytest.raises(ValueError, match="prodigy: the mask must be a tree of bools"):
+        first(weight_decay=0.3, weight_decay_mask={"other": True})
