@@ -70,6 +70,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
         gradient noise improves learning for very deep networks, section 3.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = add_noise(eta=0.01, gamma=0.55, key=0)
         >>> updates, state = opt.update(jnp.zeros(2), opt.init(jnp.zeros(2)))
         >>> bool(jnp.all(jnp.abs(updates) < 0.5))
@@ -126,6 +127,7 @@ def noisy_sgd(
         gradient noise improves learning for very deep networks.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> opt = noisy_sgd(0.1, eta=0.0, key=0)
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([-0.3], dtype=float32)
