@@ -67,8 +67,9 @@ def watched(opt: Any, steps: int) -> Optimizer:
         return WatchState(opt.init(params), params, jax.tree.map(jnp.zeros_like, params), jnp.int32(0), sums)
 
     def update(
-        grads: PyTree, state: WatchState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: WatchState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, WatchState]:
+        grads = updates
         updates, inner_state = call_update(opt, grads, state.inner_state, params, extra)
         found = {
             "grad_norm": tree.norm(grads),

@@ -32,7 +32,7 @@ def as_optax(opt: Any) -> optax.GradientTransformationExtraArgs:
     """
     require_transformation("as_optax", "opt", opt)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra_args: Any) -> tuple[PyTree, Any]:
-        return call_update(opt, grads, state, params, extra_args)
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra_args: Any) -> tuple[PyTree, Any]:
+        return call_update(opt, updates, state, params, extra_args)
 
     return optax.GradientTransformationExtraArgs(opt.init, update)

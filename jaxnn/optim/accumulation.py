@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf,
 from jaxnn.optim.inner import init_inner, require_inner, update_if
 from jaxnn.optim.scalars import abs_sq, at_count, increment, like, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
+
+ShouldSkipUpdateFunction: TypeAlias = Callable[..., tuple[Any, PyTree]]
+"""(gradients, updates made, params) -> (whether to leave these gradients out, a report to keep)."""
 
 
 class MultiStepsState(NamedTuple):
@@ -41,7 +44,7 @@ def accumulate(
     every_k: int | Callable[[Array], Scalar],
     *,
     use_grad_mean: bool = True,
-    should_skip_update_fn: Callable[..., tuple[Any, PyTree]] | None = None,
+    should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
     accumulator_dtype: DType | None = None,
 ) -> Optimizer:
     """One update from every k gradients: that of their mean. At the k - 1 others the updates are 0.
@@ -89,9 +92,9 @@ def accumulate(
         )
 
     def update(
-        grads: PyTree, state: MultiStepsState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: MultiStepsState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MultiStepsState]:
-        skip, report = should_skip(grads, state.gradient_step, params)
+        skip, report = should_skip(updates, state.gradient_step, params)
         skip = jnp.asarray(skip)
         if skip.shape != () or skip.dtype != bool:
             raise ValueError(
@@ -103,13 +106,13 @@ def accumulate(
         def gather(g: Array, acc: Array) -> tuple[Array, Array]:
             return g, acc + (g - acc) / n.astype(jnp.real(acc).dtype) if use_grad_mean else acc + g
 
-        _, gathered = per_leaf(gather, grads, (state.acc_grads,), None)
+        _, gathered = per_leaf(gather, updates, (state.acc_grads,), None)
         emits = ~skip & (n >= at_count(every_k, state.gradient_step))
         updates, inner_state = update_if(
             emits,
             lambda grads: jax.tree.map(jnp.zeros_like, grads),
             opt,
-            map_leaves(lambda g, acc: acc, grads, gathered),
+            map_leaves(lambda g, acc: acc, updates, gathered),
             state.inner_opt_state,
             params,
             extra,
@@ -146,7 +149,7 @@ class MultiSteps:
         opt: Any,
         every_k_schedule: int | Callable[[Array], Scalar],
         use_grad_mean: bool = True,
-        should_skip_update_fn: Callable[..., tuple[Any, PyTree]] | None = None,
+        should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
         accumulator_dtype: DType | None = None,
     ) -> None:
         self.inner_opt = opt
@@ -201,7 +204,7 @@ def apply_every(k: Scalar = 1) -> Optimizer:
         return ApplyEvery(zero_count(), moment(params))
 
     def update(
-        grads: PyTree, state: ApplyEvery, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ApplyEvery, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ApplyEvery]:
         n = state.count + 1
         emits = n >= k
@@ -210,7 +213,7 @@ def apply_every(k: Scalar = 1) -> Optimizer:
             acc = jnp.where(state.count == 0, g, acc + g)
             return jnp.where(emits, acc, jnp.zeros_like(acc)), acc
 
-        updates, grad_acc = per_leaf(rule, grads, (state.grad_acc,), params)
+        updates, grad_acc = per_leaf(rule, updates, (state.grad_acc,), params)
         return updates, ApplyEvery(jnp.where(emits, 0, n), grad_acc)
 
     return Optimizer(init, update)

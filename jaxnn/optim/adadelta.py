@@ -57,7 +57,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
         return AdadeltaState(zero_count(), zeros, zeros)
 
     def update(
-        grads: PyTree, state: AdadeltaState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: AdadeltaState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AdadeltaState]:
         def rule(g: Array, e_g: Array, e_x: Array) -> tuple[Array, Array, Array]:
             d, e = like(rho, e_g), like(eps, e_g)
@@ -65,7 +65,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
             direction = jnp.sqrt(e_x + e) / jnp.sqrt(e_g + e) * g
             return direction, e_g, d * e_x + (1 - d) * direction * direction
 
-        updates, e_g, e_x = per_leaf(rule, grads, (state.e_g, state.e_x), params)
+        updates, e_g, e_x = per_leaf(rule, updates, (state.e_g, state.e_x), params)
         return updates, AdadeltaState(increment(state.count), e_g, e_x)
 
     return Optimizer(init, update)
@@ -112,12 +112,12 @@ def adadelta(
     plain = scale_by_adadelta(rho, eps)
 
     def update(
-        grads: PyTree, state: AdadeltaState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: AdadeltaState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AdadeltaState]:
         if not is_zero(weight_decay):
             decay, params = at_count(weight_decay, state.count), require_params("adadelta", params)
-            grads = add_decay(grads, params, decay, weight_decay_mask, where="adadelta")
-        return plain.update(grads, state, params)
+            updates = add_decay(updates, params, decay, weight_decay_mask, where="adadelta")
+        return plain.update(updates, state, params)
 
     rate = 1.0 if learning_rate is None else learning_rate
     return descent(Optimizer(plain.init, update), rate, where="adadelta")

@@ -53,13 +53,13 @@ def scale_by_rss(initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) ->
         return AdagradState(zero_count(), moment(params, fill=initial_accumulator_value, real=True))
 
     def update(
-        grads: PyTree, state: AdagradState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: AdagradState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AdagradState]:
         def rule(g: Array, total: Array) -> tuple[Array, Array]:
             total = total + abs_sq(g)
             return safe_divide(g, safe_sqrt(total + like(eps, total))), total
 
-        updates, total = per_leaf(rule, grads, (state.sum_of_squares,), params)
+        updates, total = per_leaf(rule, updates, (state.sum_of_squares,), params)
         return updates, AdagradState(increment(state.count), total)
 
     return Optimizer(init, update)

@@ -68,7 +68,9 @@ def scale_by_adam(
         mu = moment(params, mu_dtype) if keeps_mu else None
         return AdamState(zero_count(), mu, moment(params, real=True))
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         count = increment(state.count)
         c1, next_c1, c2 = one_minus_power(b1, count), one_minus_power(b1, count + 1), one_minus_power(b2, count)
 
@@ -84,7 +86,7 @@ def scale_by_adam(
                     mu_hat = d1 * mu / like(next_c1, nu) + (1 - d1) * g / like(c1, nu)
             return safe_divide(mu_hat, safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu)), mu, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)
 
     return Optimizer(init, update)

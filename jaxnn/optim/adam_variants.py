@@ -56,7 +56,9 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
     def init(params: Params) -> AdamState:
         return AdamState(zero_count(), moment(params), moment(params, real=True))
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -65,7 +67,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
             nu = jnp.maximum(like(b2, nu) * nu, jnp.abs(g) + like(eps, nu))
             return safe_divide(mu / (1 - d1 ** count.astype(nu.dtype)), nu), mu, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)
 
     return Optimizer(init, update)
@@ -156,7 +158,7 @@ def scale_by_amsgrad(
         return AmsgradState(zero_count(), moment(params, mu_dtype), nu, moment(params, real=True))
 
     def update(
-        grads: PyTree, state: AmsgradState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: AmsgradState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AmsgradState]:
         count = increment(state.count)
 
@@ -168,7 +170,7 @@ def scale_by_amsgrad(
             nu_max = jnp.maximum(nu_max, nu / (1 - d2**t) if bias_correction_nu else nu)
             return safe_divide(mu_hat, safe_sqrt(nu_max + like(eps_root, nu)) + like(eps, nu)), mu, nu, nu_max
 
-        updates, mu, nu, nu_max = per_leaf(rule, grads, (state.mu, state.nu, state.nu_max), params)
+        updates, mu, nu, nu_max = per_leaf(rule, updates, (state.mu, state.nu, state.nu_max), params)
         return updates, AmsgradState(count, mu, nu, nu_max)
 
     return Optimizer(init, update)

@@ -70,7 +70,9 @@ def scale_by_adan(
         n = moment(params, real=True)
         return AdanState(zero_count(), moment(params), moment(params), n, moment(params))
 
-    def update(grads: PyTree, state: AdanState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdanState]:
+    def update(
+        updates: PyTree, state: AdanState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdanState]:
         count = increment(state.count)
 
         def rule(g: Array, m: Array, v: Array, n: Array, before: Array) -> tuple[Array, ...]:
@@ -83,7 +85,7 @@ def scale_by_adan(
             m_hat, v_hat, n_hat = m / (1 - d1**t), v / (1 - d2**t), n / (1 - d3**t)
             return safe_divide(m_hat + w * v_hat, safe_sqrt(n_hat + like(eps_root, n)) + like(eps, n)), m, v, n, g
 
-        updates, m, v, n, g = per_leaf(rule, grads, (state.m, state.v, state.n, state.g), params)
+        updates, m, v, n, g = per_leaf(rule, updates, (state.m, state.v, state.n, state.g), params)
         return updates, AdanState(count, m, v, n, g)
 
     return Optimizer(init, update)

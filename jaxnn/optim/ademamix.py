@@ -74,7 +74,7 @@ def scale_by_ademamix(
         return AdemamixState(zero_count(), moment(params, mu_dtype), moment(params, mu_dtype), nu)
 
     def update(
-        grads: PyTree, state: AdemamixState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: AdemamixState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AdemamixState]:
         count, slow, weight = increment(state.count), at_count(b3, state.count), at_count(alpha, state.count)
 
@@ -86,7 +86,7 @@ def scale_by_ademamix(
             root = safe_sqrt(nu / (1 - d2**t) + like(eps_root, nu))
             return safe_divide(m1 / (1 - d1**t) + like(weight, nu) * m2, root + like(eps, nu)), m1, m2, nu
 
-        updates, m1, m2, nu = per_leaf(rule, grads, (state.m1, state.m2, state.nu), params)
+        updates, m1, m2, nu = per_leaf(rule, updates, (state.m1, state.m2, state.nu), params)
         return updates, AdemamixState(count, m1, m2, nu)
 
     return Optimizer(init, update)
@@ -161,7 +161,7 @@ def scale_by_simplified_ademamix(
         return SimplifiedAdemamixState(zero_count(), moment(params), moment(params))
 
     def update(
-        grads: PyTree, state: SimplifiedAdemamixState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: SimplifiedAdemamixState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SimplifiedAdemamixState]:
         count, weight = increment(state.count), at_count(alpha, state.count)
 
@@ -172,7 +172,7 @@ def scale_by_simplified_ademamix(
             root = safe_sqrt(n / (1 - d2 ** count.astype(n.dtype)) + like(eps_root, n))
             return safe_divide(m + like(weight, n) * g, root + like(eps, n)), m, n
 
-        updates, m, n = per_leaf(rule, grads, (state.m, state.n), params)
+        updates, m, n = per_leaf(rule, updates, (state.m, state.n), params)
         return updates, SimplifiedAdemamixState(count, m, n)
 
     return Optimizer(init, update)

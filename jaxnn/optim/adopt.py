@@ -76,7 +76,9 @@ def scale_by_adopt(
         require_real("adopt", params)
         return AdamState(zero_count(), moment(params, mu_dtype), moment(params))
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         first = state.count == 0
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -90,7 +92,7 @@ def scale_by_adopt(
             nu = jnp.where(first, abs_sq(g), d2 * nu + (1 - d2) * abs_sq(g))
             return ahead, mu, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(increment(state.count), mu, nu)
 
     return Optimizer(init, update)

@@ -61,7 +61,7 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = No
     def init(params: Params) -> EmaState:
         return EmaState(zero_count(), moment(params, accumulator_dtype))
 
-    def update(grads: PyTree, state: EmaState, params: Params | None = None, **extra: Any) -> tuple[PyTree, EmaState]:
+    def update(updates: PyTree, state: EmaState, params: Params | None = None, **extra: Any) -> tuple[PyTree, EmaState]:
         count = increment(state.count)
 
         def rule(g: Array, mean: Array) -> tuple[Array, Array]:
@@ -69,7 +69,7 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = No
             mean = d * mean + (1 - d) * g
             return (mean / (1 - d ** count.astype(d.dtype)) if debias else mean), mean
 
-        updates, mean = per_leaf(rule, grads, (state.ema,), params)
+        updates, mean = per_leaf(rule, updates, (state.ema,), params)
         return updates, EmaState(count, mean)
 
     return Optimizer(init, update)
@@ -120,10 +120,10 @@ def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0
         return AverageState(zero_count(), jax.tree.map(jnp.copy, widen(params)), init_inner(inner, params))
 
     def update(
-        grads: PyTree, state: AverageState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: AverageState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AverageState]:
         params = require_params("average_params", params)
-        updates, inner_state = update_inner(inner, grads, state.inner_state, params, extra)
+        updates, inner_state = update_inner(inner, updates, state.inner_state, params, extra)
         count = increment(state.count)
 
         def leaf(average: Array, theta: Array) -> Array:

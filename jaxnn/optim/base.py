@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,75 @@ from jaxnn.numerics import accumulation_dtype
 from jaxnn.placement import full_like
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
+OptState: TypeAlias = PyTree
+"""What a transformation remembers from one update to the next."""
 
-class Optimizer(NamedTuple):
-    """A pair of pure functions: optax's protocol, with extra keyword arguments.
+Updates: TypeAlias = PyTree
+"""Gradients, or what a transformation made of them: a tree like the parameters."""
+
+TransformInitFn: TypeAlias = Callable[[Params], OptState]
+"""params -> state."""
+
+TransformUpdateFn: TypeAlias = Callable[..., tuple[Updates, OptState]]
+"""(updates, state, params=None) -> (updates, state)."""
+
+TransformUpdateExtraArgsFn: TypeAlias = Callable[..., tuple[Updates, OptState]]
+"""(updates, state, params=None, **extra) -> (updates, state)."""
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation that keeps none; equal to `()`.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> optim.scale(2.0).init(jnp.ones(1))
+        EmptyState()
+    """
+
+
+class GradientTransformation(NamedTuple):
+    """A pair of pure functions, optax's protocol: for annotations and for transformations of one's own.
+
+    Every `Optimizer` is one. optax's own transformations are not, by `isinstance`, but are accepted wherever these are.
 
     Attributes:
         init: `init(params) -> state`.
-        update: `update(grads, state, params=None, **extra) -> (updates, state)`; `updates` are ADDED to the parameters
-            (`apply_updates`). Extra arguments that a rule does not know (`value`, `grad`, `value_fn`, ...) are ignored.
+        update: `update(updates, state, params=None) -> (updates, state)`.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> isinstance(optim.adam(0.1), optim.GradientTransformation)
+        True
+        >>> halve = optim.GradientTransformation(optim.init_empty_state, lambda u, state, params=None: (u / 2, state))
+        >>> opt = optim.chain(halve, optim.sgd(1.0))
+        >>> opt.update(jnp.ones(1), opt.init(jnp.ones(1)))[0]
+        Array([-0.5], dtype=float32)
+    """
+
+    init: TransformInitFn
+    update: TransformUpdateFn
+
+
+class GradientTransformationExtraArgs(GradientTransformation):
+    """A `GradientTransformation` whose update takes extra keyword arguments: `update(updates, state, params, **extra)`.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> isinstance(optim.adam(0.1), optim.GradientTransformationExtraArgs)
+        True
+    """
+
+    __slots__ = ()
+
+
+class Optimizer(GradientTransformationExtraArgs):
+    """What every factory of this library returns: a pair of pure functions, optax's protocol with extra arguments.
+
+    Attributes:
+        init: `init(params) -> state`.
+        update: `update(updates, state, params=None, **extra) -> (updates, state)`. It takes gradients, or what another
+            transformation made of them; what it returns is ADDED to the parameters (`apply_updates`). Extra arguments
+            that a rule does not know (`value`, `grad`, `value_fn`, ...) are ignored.
 
     Example:
         >>> from jaxnn import optim
@@ -30,8 +91,7 @@ class Optimizer(NamedTuple):
         Array([-0.5,  1. ], dtype=float32)
     """
 
-    init: Callable[[Params], Any]
-    update: Callable[..., tuple[Params, Any]]
+    __slots__ = ()
 
 
 def apply_updates(params: Params, updates: PyTree) -> Params:

@@ -48,7 +48,9 @@ def scale_by_belief(
     require_decay("adabelief", b1=b1, b2=b2)
     require_nonnegative("adabelief", eps=eps, eps_root=eps_root)
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -60,7 +62,7 @@ def scale_by_belief(
                 mu_hat = d1 * mu / (1 - d1 ** (t + 1)) + (1 - d1) * g / (1 - d1**t)
             return safe_divide(mu_hat, safe_sqrt(nu / (1 - d2**t)) + like(eps, nu)), mu, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)
 
     return Optimizer(_init, update)
@@ -74,10 +76,25 @@ def adabelief(
     eps_root: Scalar = 1e-16,
     *,
     nesterov: bool = False,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
 ) -> Optimizer:
-    """AdaBelief: update = -learning_rate mu_hat / (sqrt(nu_hat) + eps); the equation is in `scale_by_belief`.
+    """AdaBelief: update = -learning_rate (mu_hat / (sqrt(nu_hat) + eps) + weight_decay params).
 
-    eps is outside the root; eps_root accumulates in nu.
+    The equation of the moments is in `scale_by_belief`. eps is outside the root; eps_root accumulates in nu. The decay
+    is decoupled from the moments and multiplied by the learning rate.
+
+    Args:
+        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
+        b1, b2, eps, eps_root, nesterov: see `scale_by_belief`.
+        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
+        weight_decay_mask: which parameters decay.
+
+    Returns:
+        Optimizer with state `AdamState(count, mu, nu)`.
+
+    Raises:
+        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
 
     Reference:
         Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients.
@@ -87,7 +104,8 @@ def adabelief(
         >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([-0.11111...], dtype=float32)
     """
-    return descent(scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov), learning_rate, where="adabelief")
+    direction = scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov)
+    return descent(direction, learning_rate, weight_decay=weight_decay, mask=weight_decay_mask, where="adabelief")
 
 
 def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16) -> Optimizer:
@@ -121,7 +139,9 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
     require_decay("acprop", b1=b1, b2=b2)
     require_nonnegative("acprop", eps=eps, eps_root=eps_root)
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         first = state.count == 0
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -131,7 +151,7 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
             nu = d2 * nu + (1 - d2) * abs_sq(g - mu) + like(eps_root, nu)
             return direction, d1 * mu + (1 - d1) * g, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(increment(state.count), mu, nu)
 
     return Optimizer(_init, update)
@@ -204,7 +224,9 @@ def scale_by_yogi(
         mu = moment(params, fill=initial_accumulator_value)
         return AdamState(zero_count(), mu, moment(params, fill=initial_accumulator_value, real=True))
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -214,7 +236,7 @@ def scale_by_yogi(
             root = safe_sqrt(nu / (1 - d2**t) + like(eps_root, nu))
             return safe_divide(mu / (1 - d1**t), root + like(eps, nu)), mu, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)
 
     return Optimizer(init, update)

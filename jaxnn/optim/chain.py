@@ -42,18 +42,19 @@ def chain(*links: Any) -> Optimizer:
         return tuple(link.init(wide) for link in links)
 
     def update(
-        grads: PyTree, state: tuple[Any, ...], params: Params | None = None, **extra: Any
+        updates: PyTree, state: tuple[Any, ...], params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, tuple[Any, ...]]:
         if len(state) != len(links):
             raise ValueError(
                 f"chain: the state must hold one state for each of {len(links)} links, got {len(state)}. "
                 "Pass the state that this chain's own init made."
             )
-        updates, wide, new_states = widen_floats(grads), widen_floats(params), []
+        like, wide, new_states = updates if params is None else params, widen_floats(params), []
+        updates = widen_floats(updates)
         for link, kept in zip(links, state, strict=True):
             updates, new = call_update(link, updates, kept, wide, extra)
             new_states.append(new)
-        return dtypes_of(updates, grads if params is None else params), tuple(new_states)
+        return dtypes_of(updates, like), tuple(new_states)
 
     return Optimizer(init, update)
 
@@ -83,9 +84,9 @@ def named_chain(*links: tuple[str, Any]) -> Optimizer:
         return dict(zip(names, inner.init(params), strict=True))
 
     def update(
-        grads: PyTree, state: dict[str, Any], params: Params | None = None, **extra: Any
+        updates: PyTree, state: dict[str, Any], params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, dict[str, Any]]:
-        updates, new = inner.update(grads, tuple(state[name] for name in names), params, **extra)
+        updates, new = inner.update(updates, tuple(state[name] for name in names), params, **extra)
         return updates, dict(zip(names, new, strict=True))
 
     return Optimizer(init, update)

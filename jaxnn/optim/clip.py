@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, per_leaf
+from jaxnn.optim.base import EmptyState, Optimizer, per_leaf
 from jaxnn.optim.norms import bounded, sum_of_squares
 from jaxnn.optim.scalars import abs_sq, like
 from jaxnn.placement import full_like
@@ -53,14 +53,14 @@ def clip(max_delta: Scalar) -> Optimizer:
     """
     require_nonnegative("clip", max_delta=max_delta)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        require_real("clip", grads)
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        require_real("clip", updates)
 
         def rule(g: Array) -> tuple[Array]:
             bound = like(max_delta, g)
             return (jnp.clip(g, -bound, bound),)
 
-        return per_leaf(rule, grads, (), params)[0], state
+        return per_leaf(rule, updates, (), params)[0], state
 
     return Optimizer(lambda params: _no_state(require_real("clip", params)), update)
 
@@ -90,12 +90,12 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
     """
     require_nonnegative("clip_by_global_norm", max_norm=max_norm)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        norm = global_norm(grads)
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        norm = global_norm(updates)
         bound = like(max_norm, norm)
         within = norm <= bound
         factor = jnp.where(within, 1, bound) / jnp.where(within, 1, norm)
-        return per_leaf(lambda g: (like(factor, g) * g,), grads, (), params)[0], state
+        return per_leaf(lambda g: (like(factor, g) * g,), updates, (), params)[0], state
 
     return Optimizer(_no_state, update)
 
@@ -120,12 +120,12 @@ def clip_by_block_rms(threshold: Scalar) -> Optimizer:
     """
     require_nonnegative("clip_by_block_rms", threshold=threshold)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         def rule(g: Array) -> tuple[Array]:
             rms = safe_sqrt(jnp.sum(abs_sq(g)) / max(g.size, 1))
             return (bounded(g, rms, threshold),)
 
-        return per_leaf(rule, grads, (), params)[0], state
+        return per_leaf(rule, updates, (), params)[0], state
 
     return Optimizer(_no_state, update)
 
@@ -160,7 +160,7 @@ def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[i
     """
     require_nonnegative("adaptive_grad_clip", clipping=clipping, eps=eps)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         params = require_params("adaptive_grad_clip", params)
 
         def rule(g: Array, p: Array) -> tuple[Array, Array]:
@@ -171,7 +171,7 @@ def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[i
             factor = jnp.where(norm <= bound, like(1, g), safe_divide(bound, norm))
             return g * factor, p
 
-        return per_leaf(rule, grads, (params,), params)[0], state
+        return per_leaf(rule, updates, (params,), params)[0], state
 
     return Optimizer(_no_state, update)
 
@@ -192,8 +192,10 @@ def zero_nans() -> Optimizer:
         return ZeroNansState(jax.tree.map(lambda p: jnp.any(full_like(p, 0, bool)), params))
 
     def update(
-        grads: PyTree, state: ZeroNansState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ZeroNansState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ZeroNansState]:
+        grads = updates
+
         def rule(g: Array) -> tuple[Array]:
             return (jnp.where(jnp.isnan(g), jnp.zeros_like(g), g),)
 
@@ -223,13 +225,13 @@ def keep_params_nonnegative() -> Optimizer:
         Array([-1. , -0.5], dtype=float32)
     """
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         params = require_real("keep_params_nonnegative", require_params("keep_params_nonnegative", params))
 
         def rule(u: Array, p: Array) -> tuple[Array, Array]:
             return jnp.where(p + u < 0, -p, u), p
 
-        return per_leaf(rule, grads, (params,), params)[0], state
+        return per_leaf(rule, updates, (params,), params)[0], state
 
     return Optimizer(lambda params: _no_state(require_real("keep_params_nonnegative", params)), update)
 
@@ -257,20 +259,20 @@ def centralize(*, keep_axis: int = -1) -> Optimizer:
         Array([[-1., -2.], [ 1.,  2.]], dtype=float32)
     """
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         def rule(g: Array) -> tuple[Array]:
             if g.ndim < 2:
                 return (g,)
             axes = tuple(i for i in range(g.ndim) if i != keep_axis % g.ndim)
             return (g - jnp.mean(g, axis=axes, keepdims=True),)
 
-        return per_leaf(rule, grads, (), params)[0], state
+        return per_leaf(rule, updates, (), params)[0], state
 
     return Optimizer(_no_state, update)
 
 
-def _no_state(params: Params) -> tuple[()]:
-    return ()
+def _no_state(params: Params) -> EmptyState:
+    return EmptyState()
 
 
 def _unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

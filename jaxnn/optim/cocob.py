@@ -72,7 +72,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
         )
 
     def update(
-        grads: PyTree, state: CocobState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: CocobState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, CocobState]:
         params = require_params("cocob", params)
 
@@ -86,7 +86,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
             )
             return first - p + bet, first, total, most, sizes, reward, p
 
-        updates, *kept, _ = per_leaf(rule, grads, (*state[1:], params), params)
+        updates, *kept, _ = per_leaf(rule, updates, (*state[1:], params), params)
         return updates, CocobState(increment(state.count), *kept)
 
     return Optimizer(init, update)
@@ -132,9 +132,9 @@ def cocob(
     direction = scale_by_cocob(alpha, eps)
 
     def update(
-        grads: PyTree, state: CocobState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: CocobState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, CocobState]:
-        params, scaled = require_params("cocob", params), widen(grads)
+        params, scaled = require_params("cocob", params), widen(updates)
         if not is_zero(weight_decay):
             scaled = add_decay(scaled, widen(params), at_count(weight_decay, state.count), mask, where="cocob")
         rate = at_count(learning_rate, state.count)

@@ -11,6 +11,7 @@ from jaxnn.checks import concrete_number
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, map_leaves, moment, per_leaf, widen
+from jaxnn.optim.descent import Mask, mask_tree
 from jaxnn.optim.norms import inner_product, scalar_dtype, total
 from jaxnn.optim.scalars import at_count, increment, like, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
@@ -19,32 +20,32 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 class DAdaptAdamWState(NamedTuple):
     """What D-adapted Adam keeps.
 
-    `count`: int32 steps taken; `exp_avg`: mean of steps lr_t g; `exp_avg_sq`: mean of squared gradients; `grad_sum`:
-    weighted sum of steps lr_t g; `estim_lr`: the estimate d; `numerator_weighted`: of the estimate.
+    `exp_avg`: mean of steps lr_t g; `exp_avg_sq`: mean of squared gradients; `grad_sum`: weighted sum of steps lr_t g;
+    `estim_lr`: the estimate d; `numerator_weighted`: of the estimate; `count`: int32 steps taken.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     exp_avg: PyTree
     exp_avg_sq: PyTree
     grad_sum: PyTree
     estim_lr: Array
     numerator_weighted: Array
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
 class ProdigyState(NamedTuple):
     """What Prodigy keeps.
 
-    `count`: int32 steps taken; `exp_avg`: mean of d g; `exp_avg_sq`: mean of (d g)^2; `grad_sum`: weighted sum of
-    gradients; `params0`: the parameters at the start; `estim_lr`: the estimate d; `numerator_weighted`: of it.
+    `exp_avg`: mean of d g; `exp_avg_sq`: mean of (d g)^2; `grad_sum`: weighted sum of gradients; `params0`: the
+    parameters at the start; `estim_lr`: the estimate d; `numerator_weighted`: of it; `count`: int32 steps taken.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     exp_avg: PyTree
     exp_avg_sq: PyTree
     grad_sum: PyTree
     params0: Params
     estim_lr: Array
     numerator_weighted: Array
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
 def dadapt_adamw(
@@ -96,10 +97,10 @@ def dadapt_adamw(
     def init(params: Params) -> DAdaptAdamWState:
         zero = jnp.zeros((), scalar_dtype(require_real("dadapt_adamw", params)))
         d = like(estim_lr0, zero)
-        return DAdaptAdamWState(zero_count(), moment(params), moment(params), moment(params), d, zero)
+        return DAdaptAdamWState(moment(params), moment(params), moment(params), d, zero, zero_count())
 
     def update(
-        grads: PyTree, state: DAdaptAdamWState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: DAdaptAdamWState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DAdaptAdamWState]:
         params = require_params("dadapt_adamw", params)
         count, d = increment(state.count), state.estim_lr
@@ -116,12 +117,12 @@ def dadapt_adamw(
         def before(s: Array, v: Array) -> Array:
             return safe_divide(s, safe_sqrt(v) + like(eps, v))
 
-        product = inner_product(grads, map_leaves(before, state.grad_sum, state.exp_avg_sq)).astype(d.dtype)
+        product = inner_product(updates, map_leaves(before, state.grad_sum, state.exp_avg_sq)).astype(d.dtype)
         r = q * state.numerator_weighted + (1 - q) * lr * product
         kept = (state.exp_avg, state.exp_avg_sq, state.grad_sum, params)
-        updates, m, v, s, _ = per_leaf(rule, grads, kept, params)
+        updates, m, v, s, _ = per_leaf(rule, updates, kept, params)
         d = jnp.maximum(d, safe_divide(r, (1 - q) * _sum_of_magnitudes(s).astype(d.dtype)))
-        return updates, DAdaptAdamWState(count, m, v, s, d, r)
+        return updates, DAdaptAdamWState(m, v, s, d, r, count)
 
     return Optimizer(init, update)
 
@@ -135,6 +136,8 @@ def prodigy(
     estim_lr_coef: Scalar = 1.0,
     weight_decay: Scalar = 0.0,
     safeguard_warmup: bool = False,
+    *,
+    weight_decay_mask: Mask = None,
 ) -> Optimizer:
     """D-adapted Adam that trusts later gradients more, and so finds its learning rate sooner.
 
@@ -158,6 +161,7 @@ def prodigy(
         estim_lr_coef: multiplies the estimate, >= 0; may be traced.
         weight_decay: >= 0; may be traced.
         safeguard_warmup: whether to leave the learning rate out of s, against estimates too large after a warm-up.
+        weight_decay_mask: which parameters decay.
 
     Returns:
         Optimizer with state `ProdigyState`; its update needs `params`.
@@ -187,10 +191,10 @@ def prodigy(
         # A copy, so that parameters and state may both be donated.
         start = jax.tree.map(jnp.copy, params)
         d = like(estim_lr0, zero)
-        return ProdigyState(zero_count(), moment(params), moment(params), moment(params), start, d, zero)
+        return ProdigyState(moment(params), moment(params), moment(params), start, d, zero, zero_count())
 
     def update(
-        grads: PyTree, state: ProdigyState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ProdigyState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ProdigyState]:
         params = require_params("prodigy", params)
         count, old = increment(state.count), state.estim_lr
@@ -206,9 +210,9 @@ def prodigy(
             return g, m, v, like(b3, g) * s + like(weight, g) * g
 
         kept = (state.exp_avg, state.exp_avg_sq, state.grad_sum)
-        _, m, v, s = per_leaf(moments, widen(grads), kept, None)
+        _, m, v, s = per_leaf(moments, widen(updates), kept, None)
         away = map_leaves(lambda p, p0: p0 - p, widen(params), widen(state.params0))
-        product = inner_product(grads, away).astype(old.dtype)
+        product = inner_product(updates, away).astype(old.dtype)
         r = b3 * state.numerator_weighted + relative * lr * product
         d = jnp.maximum(old, like(estim_lr_coef, r) * safe_divide(r, _sum_of_magnitudes(s).astype(r.dtype)))
 
@@ -216,8 +220,12 @@ def prodigy(
             direction = safe_divide(m, safe_sqrt(v) + like(d, v) * like(eps, v))
             return -like(lr, v) * (direction + like(weight_decay, v) * p), m, v, p
 
-        updates, *_ = per_leaf(step, grads, (m, v, params), params)
-        return updates, ProdigyState(count, m, v, s, state.params0, d, r)
+        decayed = params
+        if weight_decay_mask is not None:
+            chosen = mask_tree("prodigy", weight_decay_mask, params)
+            decayed = map_leaves(lambda p, decays: p if decays else jnp.zeros_like(p), params, chosen)
+        updates, *_ = per_leaf(step, updates, (m, v, decayed), params)
+        return updates, ProdigyState(m, v, s, state.params0, d, r, count)
 
     return Optimizer(init, update)
 

@@ -58,7 +58,8 @@ def descent(
     """
     require_nonnegative(where, learning_rate=learning_rate, weight_decay=weight_decay)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        grads = updates
         wide = widen(params)
         steps, new_state = direction.update(widen(grads), state, wide, **extra)
         if not is_zero(weight_decay):

@@ -19,27 +19,28 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 class DoGState(NamedTuple):
     """What distance over gradients keeps.
 
-    `count`: int32 steps taken; `init_params`: the parameters at the start; `max_dist`: the largest distance from them
-    so far; `sum_sq_norm_grads`: the sum of squared norms of gradients.
+    `is_init_step`: whether no step was taken yet; `init_params`: the parameters at the start; `max_dist`: the largest
+    distance from them so far; `sum_sq_norm_grads`: the sum of squared norms of gradients; `count`: int32 steps taken.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
+    is_init_step: Array
     init_params: Params
     max_dist: Array
     sum_sq_norm_grads: Array
+    count: Array  # type: ignore[assignment] # the name that every rule uses; it hides tuple.count
 
 
 class DoWGState(NamedTuple):
     """What distance over weighted gradients keeps.
 
-    `count`: int32 steps taken; `init_params`: the parameters at the start; `weighted_sq_norm_grads`: the sum of squared
-    norms of gradients, each times the squared distance then; `estim_sq_dist`: the largest squared distance so far.
+    `init_params`: the parameters at the start; `weighted_sq_norm_grads`: the sum of squared norms of gradients, each
+    times the squared distance then; `estim_sq_dist`: the largest squared distance so far; `count`: int32 steps taken.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     init_params: Params
     weighted_sq_norm_grads: Array
     estim_sq_dist: Array
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
 class DistanceOverGradientsState(NamedTuple):
@@ -81,7 +82,8 @@ def dog(
         mask: which parameters decay.
 
     Returns:
-        Optimizer with state `DoGState(count, init_params, max_dist, sum_sq_norm_grads)`; its update needs `params`.
+        Optimizer with state `DoGState(is_init_step, init_params, max_dist, sum_sq_norm_grads, count)`; its update
+        needs `params`.
 
     Raises:
         ValueError: no params; another kind of first step; a number out of range, if known while tracing.
@@ -107,17 +109,18 @@ def dog(
         if kind == "heuristic":
             r = r * (1 + safe_sqrt(sum_of_squares(params)))
         # A copy, so that parameters and state may both be donated.
-        return DoGState(zero_count(), jax.tree.map(jnp.copy, params), r, zero)
+        return DoGState(jnp.ones((), bool), jax.tree.map(jnp.copy, params), r, zero, zero_count())
 
-    def update(grads: PyTree, state: DoGState, params: Params | None = None, **extra: Any) -> tuple[PyTree, DoGState]:
+    def update(updates: PyTree, state: DoGState, params: Params | None = None, **extra: Any) -> tuple[PyTree, DoGState]:
         params = require_params("dog", params)
-        grads = _penalized("dog", grads, params, weight_decay, mask)
+        grads = _penalized("dog", updates, params, weight_decay, mask)
         r = jnp.maximum(state.max_dist, safe_sqrt(_moved(params, state.init_params)))
         total = state.sum_sq_norm_grads + sum_of_squares(grads).astype(r.dtype)
         step = safe_divide(r, safe_sqrt(total + like(eps, r)))
         if kind == "learning_rate":
-            step = jnp.where(state.count == 0, like(first, r), step)
-        return times(step, grads), DoGState(increment(state.count), state.init_params, r, total)
+            step = jnp.where(state.is_init_step, like(first, r), step)
+        new = DoGState(jnp.zeros((), bool), state.init_params, r, total, increment(state.count))
+        return times(step, grads), new
 
     return descent(Optimizer(init, update), learning_rate, where="dog")
 
@@ -145,7 +148,7 @@ def dowg(
         mask: which parameters decay.
 
     Returns:
-        Optimizer with state `DoWGState(count, init_params, weighted_sq_norm_grads, estim_sq_dist)`; its update needs
+        Optimizer with state `DoWGState(init_params, weighted_sq_norm_grads, estim_sq_dist, count)`; its update needs
         `params`.
 
     Raises:
@@ -167,15 +170,17 @@ def dowg(
     def init(params: Params) -> DoWGState:
         zero = jnp.zeros((), scalar_dtype(params))
         r2 = like(eps if init_estim_sq_dist is None else init_estim_sq_dist, zero)
-        return DoWGState(zero_count(), jax.tree.map(jnp.copy, params), zero, r2)
+        return DoWGState(jax.tree.map(jnp.copy, params), zero, r2, zero_count())
 
-    def update(grads: PyTree, state: DoWGState, params: Params | None = None, **extra: Any) -> tuple[PyTree, DoWGState]:
+    def update(
+        updates: PyTree, state: DoWGState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, DoWGState]:
         params = require_params("dowg", params)
-        grads = _penalized("dowg", grads, params, weight_decay, mask)
+        grads = _penalized("dowg", updates, params, weight_decay, mask)
         r2 = jnp.maximum(state.estim_sq_dist, _moved(params, state.init_params))
         total = state.weighted_sq_norm_grads + r2 * sum_of_squares(grads).astype(r2.dtype)
         step = safe_divide(r2, safe_sqrt(total) + like(eps, r2))
-        return times(step, grads), DoWGState(increment(state.count), state.init_params, total, r2)
+        return times(step, grads), DoWGState(state.init_params, total, r2, increment(state.count))
 
     return descent(Optimizer(init, update), learning_rate, where="dowg")
 
@@ -223,7 +228,7 @@ def scale_by_distance_over_gradients(
         return DistanceOverGradientsState(zero_count(), r, jax.tree.map(jnp.zeros_like, r), kept)
 
     def update(
-        grads: PyTree, state: DistanceOverGradientsState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: DistanceOverGradientsState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DistanceOverGradientsState]:
         params = require_params("scale_by_distance_over_gradients", params)
 
@@ -234,7 +239,7 @@ def scale_by_distance_over_gradients(
             return like(global_scale, r) * step * g, r, total, p, start
 
         kept = (state.max_dist, state.grad_sum_of_squares, params, state.init_params)
-        updates, r, total, _, start = per_leaf(rule, grads, kept, params)
+        updates, r, total, _, start = per_leaf(rule, updates, kept, params)
         return updates, DistanceOverGradientsState(increment(state.count), r, total, start)
 
     return Optimizer(init, update)

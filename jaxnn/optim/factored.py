@@ -108,7 +108,7 @@ def scale_by_factored_rms(
         return FactoredState(zero_count(), without(1), without(0), whole, None)
 
     def update(
-        grads: PyTree, state: FactoredState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: FactoredState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, FactoredState]:
         offset = jnp.asarray(step_offset).astype(state.count.dtype)
         decay = decay_rate_fn(jnp.maximum(state.count - offset, 0), decay_rate)
@@ -128,7 +128,7 @@ def scale_by_factored_rms(
             # Two divisions, since the product of row and col may be too small for float32.
             return safe_divide(safe_divide(g, safe_sqrt(row)), safe_sqrt(col)), v_row, v_col, v
 
-        updates, v_row, v_col, v = per_leaf(rule, grads, (state.v_row, state.v_col, state.v), params)
+        updates, v_row, v_col, v = per_leaf(rule, updates, (state.v_row, state.v_col, state.v), params)
         return updates, FactoredState(increment(state.count), v_row, v_col, v, state.ema)
 
     return Optimizer(init, update)
@@ -200,8 +200,9 @@ def adafactor(
         return scaled.init(params)._replace(ema=moment(params, dtype_momentum) if keeps_ema else None)
 
     def update(
-        grads: PyTree, state: FactoredState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: FactoredState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, FactoredState]:
+        grads = updates
         wide = widen(params)
         sizes = require_params("adafactor", wide) if multiply_by_parameter_scale else None
         rate = at_count(1.0 if learning_rate is None else learning_rate, state.count)

@@ -146,8 +146,9 @@ def scale_by_galore(
         return compiler_sharded(product, _place(x, numbers, rows=not left, first=not left), x, p.astype(x.dtype))
 
     def update(
-        grads: PyTree, state: GaLoreState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: GaLoreState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, GaLoreState]:
+        grads = updates
         wide = widen(grads)
         numbers = numbers_of(grads if params is None else params)
 

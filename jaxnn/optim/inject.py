@@ -28,6 +28,10 @@ class InjectStatefulHyperparamsState(NamedTuple):
     inner_state: Any
 
 
+InjectHyperparamsState = InjectStatefulHyperparamsState
+"""optax's older name: there of a state without those of schedules, which its functions no longer make."""
+
+
 class WrappedScheduleState(NamedTuple):
     """`count`: int32 steps taken."""
 
@@ -136,15 +140,15 @@ def inject_hyperparams(
             return InjectStatefulHyperparamsState(zero_count(), hyperparams, states, inner)
 
         def update(
-            grads: PyTree, state: InjectStatefulHyperparamsState, params: Params | None = None, **extra: Any
+            updates: PyTree, state: InjectStatefulHyperparamsState, params: Params | None = None, **extra: Any
         ) -> tuple[PyTree, InjectStatefulHyperparamsState]:
-            dtype = _float_dtype(hyperparam_dtype, grads if params is None else params)
+            dtype = _float_dtype(hyperparam_dtype, updates if params is None else params)
             states = state.hyperparams_states
             values = state.hyperparams | {name: s(states[name], **extra) for name, s in schedules.items()}
             hyperparams = dtypes_of(
                 {name: _as_array(value, dtype) for name, value in values.items()}, dict(state.hyperparams)
             )
-            updates, inner_state = update_inner(build(hyperparams), grads, state.inner_state, params, extra)
+            updates, inner_state = update_inner(build(hyperparams), updates, state.inner_state, params, extra)
             new = {name: s.update(states[name], **extra) for name, s in schedules.items()}
             return updates, InjectStatefulHyperparamsState(increment(state.count), hyperparams, new, inner_state)
 

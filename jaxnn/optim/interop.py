@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of
+from jaxnn.optim.base import EmptyState, Optimizer, call_update, dtypes_of
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import like
 from jaxnn.optim.scale import stateless
@@ -56,21 +56,21 @@ def flatten(inner: Any) -> Optimizer:
     """
     require_inner("flatten", inner)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         structure: Any
-        leaves, structure = jax.tree.flatten(grads)
+        leaves, structure = jax.tree.flatten(updates)
         if params is not None and jax.tree.structure(params) != structure:
             raise ValueError(
                 f"flatten: gradients and parameters must have one structure, got {structure} and "
                 f"{jax.tree.structure(params)}."
             )
-        long, new = update_inner(inner, _vector(grads), state, None if params is None else _vector(params), extra)
+        long, new = update_inner(inner, _vector(updates), state, None if params is None else _vector(params), extra)
         places = [jax.typeof(leaf).sharding for leaf in leaves]
         parts = [
             part if jnp.iscomplexobj(leaf) else jnp.real(part)
             for leaf, part in zip(leaves, taken_apart(long, [leaf.shape for leaf in leaves], places), strict=True)
         ]
-        return dtypes_of(jax.tree.unflatten(structure, parts), grads if params is None else params), new
+        return dtypes_of(jax.tree.unflatten(structure, parts), updates if params is None else params), new
 
     return Optimizer(lambda params: inner.init(_vector(params)), update)
 
@@ -106,11 +106,11 @@ def split_real_and_imaginary(inner: Any) -> Optimizer:
         return SplitRealAndImaginaryState(init_inner(inner, _split(params)))
 
     def update(
-        grads: PyTree, state: SplitRealAndImaginaryState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: SplitRealAndImaginaryState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SplitRealAndImaginaryState]:
         functions = {k: whole(f, k == "grad_fn") for k, f in extra.items() if k in FUNCTIONS_OF_PARAMS and callable(f)}
         extra = extra | functions | ({"grad": _split(extra["grad"])} if "grad" in extra else {})
-        updates, new = update_inner(inner, _split(grads), state.inner_state, _split(params), extra)
+        updates, new = update_inner(inner, _split(updates), state.inner_state, _split(params), extra)
         return _merge(updates), SplitRealAndImaginaryState(new)
 
     return Optimizer(init, update)
@@ -146,20 +146,20 @@ def with_extra_args_support(tx: Any) -> Optimizer:
     """
     require_inner("with_extra_args_support", tx)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        return call_update(tx, grads, state, params, extra)
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        return call_update(tx, updates, state, params, extra)
 
     return Optimizer(tx.init, update)
 
 
-def init_empty_state(params: Params) -> tuple[()]:
+def init_empty_state(params: Params) -> EmptyState:
     """The state of a transformation that keeps none.
 
     Example:
         >>> init_empty_state(jnp.ones(1))
-        ()
+        EmptyState()
     """
-    return ()
+    return EmptyState()
 
 
 def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:

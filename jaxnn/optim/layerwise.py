@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxnn.numerics import safe_divide
 from jaxnn.optim.adam import AdamState, scale_by_adam
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, per_leaf, widen
+from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay, descent, mask_tree
 from jaxnn.optim.norms import norm, scalar_dtype
 from jaxnn.optim.scalars import at_count, increment, is_zero, like, zero_count
@@ -45,15 +45,15 @@ def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0
     """
     require_nonnegative("scale_by_trust_ratio", min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         params = require_params("scale_by_trust_ratio", params)
 
         def rule(u: Array, p: Array) -> tuple[Array, Array]:
             return _trusted(u, p, min_norm, trust_coefficient, eps), p
 
-        return per_leaf(rule, grads, (params,), params)[0], state
+        return per_leaf(rule, updates, (params,), params)[0], state
 
-    return Optimizer(lambda params: (), update)
+    return Optimizer(lambda params: EmptyState(), update)
 
 
 def lars(
@@ -86,7 +86,7 @@ def lars(
         nesterov: whether to look ahead.
 
     Returns:
-        Optimizer with state `TraceState(count, trace)`; trace has the sign of the updates.
+        Optimizer with state `TraceState(trace, count)`; trace has the sign of the updates.
 
     Raises:
         ValueError: no params; a wrong mask; a number out of range, if known while tracing.
@@ -105,10 +105,10 @@ def lars(
     summed = trace(momentum, nesterov)
 
     def update(
-        grads: PyTree, state: TraceState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: TraceState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, TraceState]:
         params = require_params("lars", params)
-        steps, wide = widen(grads), widen(params)
+        steps, wide = widen(updates), widen(params)
         if not is_zero(weight_decay):
             steps = add_decay(steps, wide, at_count(weight_decay, state.count), weight_decay_mask, where="lars")
         rate = at_count(learning_rate, state.count)
@@ -163,9 +163,11 @@ def lamb(
     require_nonnegative("lamb", weight_decay=weight_decay)
     adam_direction, ratio = scale_by_adam(b1, b2, eps, eps_root), scale_by_trust_ratio()
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         params = require_params("lamb", params)
-        steps, new = adam_direction.update(grads, state, params)
+        steps, new = adam_direction.update(updates, state, params)
         if not is_zero(weight_decay):
             steps = add_decay(steps, params, at_count(weight_decay, state.count), mask, where="lamb")
         return ratio.update(steps, (), params)[0], new
@@ -205,7 +207,7 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimiz
         return CountState(zero_count())
 
     def update(
-        grads: PyTree, state: CountState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: CountState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, CountState]:
         params = require_params("fromage", params)
         rate = at_count(learning_rate, state.count)
@@ -217,7 +219,7 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimiz
             shrink = -eta * eta / (root * (1 + root))
             return shrink * p - eta / root * _trusted(g, p, min_norm, 1.0, 0.0), p
 
-        return per_leaf(rule, grads, (params,), params)[0], CountState(increment(state.count))
+        return per_leaf(rule, updates, (params,), params)[0], CountState(increment(state.count))
 
     return Optimizer(init, update)
 

@@ -77,10 +77,10 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
         return ScaleByLBFGSState(zero_count(), moment(params), moment(params), memory(), memory(), weights)
 
     def update(
-        grads: PyTree, state: ScaleByLBFGSState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ScaleByLBFGSState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ScaleByLBFGSState]:
         w, dtype = require_params("scale_by_lbfgs", params), state.weights_memory.dtype
-        g, wide = filled_like(state.updates, grads), dtypes_of(widen(w), state.params)
+        g, wide = filled_like(state.updates, updates), dtypes_of(widen(w), state.params)
         s, y = map_leaves(jnp.subtract, wide, state.params), map_leaves(jnp.subtract, g, state.updates)
         curvature = inner_product(y, s).astype(dtype)
         weight = _inverse(curvature)
@@ -100,7 +100,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
         )
         order = (state.count + jnp.arange(m, dtype=jnp.int32)) % m  # oldest first
         gamma = _scale(new_state, g, order) if scale_init_precond else jnp.ones((), dtype)
-        direction = map_leaves(lambda _, d: d, grads, _times_inverse_hessian(g, new_state, gamma, order))
+        direction = map_leaves(lambda _, d: d, updates, _times_inverse_hessian(g, new_state, gamma, order))
         return dtypes_of(direction, w), new_state
 
     return Optimizer(init, update)

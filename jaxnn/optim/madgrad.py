@@ -65,7 +65,7 @@ def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, ep
         return MadgradState(zero_count(), moment(params), moment(params), jax.tree.map(jnp.copy, widen(params)))
 
     def update(
-        grads: PyTree, state: MadgradState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: MadgradState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MadgradState]:
         params = require_params("madgrad", params)
         rate = at_count(learning_rate, state.count)
@@ -78,7 +78,7 @@ def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, ep
             return (1 - like(momentum, g)) * away, total_sq, s, x0, p
 
         columns = (state.grad_sum_sq, state.s, state.x0, params)
-        updates, total_sq, s, x0, _ = per_leaf(rule, grads, columns, params)
+        updates, total_sq, s, x0, _ = per_leaf(rule, updates, columns, params)
         return updates, MadgradState(increment(state.count), total_sq, s, x0)
 
     return Optimizer(init, update)
@@ -117,9 +117,9 @@ def madgrad(
     direction = scale_by_madgrad(learning_rate, momentum, eps)
 
     def update(
-        grads: PyTree, state: MadgradState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: MadgradState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MadgradState]:
-        params, penalized = require_params("madgrad", params), widen(grads)
+        params, penalized = require_params("madgrad", params), widen(updates)
         if not is_zero(weight_decay):
             penalized = add_decay(penalized, widen(params), at_count(weight_decay, state.count), where="madgrad")
         return direction.update(penalized, state, params)

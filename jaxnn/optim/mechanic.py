@@ -20,12 +20,12 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 class MechanicState(NamedTuple):
     """What Mechanic keeps; r, m, v and s have one entry for each decay.
 
-    `count`: int32 steps taken; `base_optimizer_state`; `r`: reward; `m`: largest |h|; `v`: sum of h^2; `s`: scale
+    `base_optimizer_state`; `count`: int32 steps taken; `r`: reward; `m`: largest |h|; `v`: sum of h^2; `s`: scale
     factors; `x0`: the parameters at the first update.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     base_optimizer_state: Any
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     r: Array
     m: Array
     v: Array
@@ -60,7 +60,7 @@ def mechanize(
         num_betas: how many decays are tried at once.
 
     Returns:
-        Optimizer with state `MechanicState(count, base_optimizer_state, r, m, v, s, x0)`; its update needs `params`.
+        Optimizer with state `MechanicState(base_optimizer_state, count, r, m, v, s, x0)`; its update needs `params`.
 
     Raises:
         ValueError: no params; num_betas < 1; a number out of range, if known while tracing.
@@ -86,13 +86,13 @@ def mechanize(
         s = jnp.broadcast_to(like(s_init, zeros), (n,))
         # A copy, so that parameters and state may both be donated.
         start = jax.tree.map(jnp.copy, params)
-        return MechanicState(zero_count(), base_optimizer.init(widen(params)), zeros, zeros, zeros, s, start)
+        return MechanicState(base_optimizer.init(widen(params)), zero_count(), zeros, zeros, zeros, s, start)
 
     def update(
-        grads: PyTree, state: MechanicState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: MechanicState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MechanicState]:
         params = require_params("mechanize", params)
-        g, p = widen(grads), widen(params)
+        g, p = widen(updates), widen(params)
         steps, new = call_update(base_optimizer, g, state.base_optimizer_state, p, extra)
         x0 = map_leaves(lambda p, x: jnp.where(state.count == 0, p, x), params, state.x0)
         small, before = like(eps, state.s), jnp.sum(state.s)
@@ -111,7 +111,7 @@ def mechanize(
             return x - like(jnp.sum(s), p) * (d - u.astype(p.dtype)) - p
 
         updates = dtypes_of(map_leaves(move, steps, delta, p, widen(x0)), params)
-        return updates, MechanicState(increment(state.count), new, r, m, v, s, x0)
+        return updates, MechanicState(new, increment(state.count), r, m, v, s, x0)
 
     return Optimizer(init, update)
 

@@ -20,26 +20,26 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 class MomoState(NamedTuple):
     """What MoMo keeps.
 
-    `count`: int32 steps taken; `exp_avg`: mean of gradients; `barf`: mean of losses; `gamma`: mean of <g, p>; `lb`: the
-    lower bound of the loss.
+    `exp_avg`: mean of gradients; `barf`: mean of losses; `gamma`: mean of <g, p>; `lb`: the lower bound of the loss;
+    `count`: int32 steps taken.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     exp_avg: PyTree
     barf: Array
     gamma: Array
     lb: Array
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
 class MomoAdamState(NamedTuple):
     """What MoMo-Adam keeps: `exp_avg_sq`, the mean of squared gradients, and what `MomoState` has."""
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     exp_avg: PyTree
     exp_avg_sq: PyTree
     barf: Array
     gamma: Array
     lb: Array
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
 def momo(
@@ -69,7 +69,7 @@ def momo(
         adapt_lower_bound: whether to estimate the bound.
 
     Returns:
-        Optimizer with state `MomoState(count, exp_avg, barf, gamma, lb)`. Its update needs `params` and the extra
+        Optimizer with state `MomoState(exp_avg, barf, gamma, lb, count)`. Its update needs `params` and the extra
         argument `value`, the loss.
 
     Raises:
@@ -92,16 +92,16 @@ def momo(
 
     def init(params: Params) -> MomoState:
         zero, lb = _numbers("momo", params, lower_bound)
-        return MomoState(zero_count(), moment(params), zero, zero, lb)
+        return MomoState(moment(params), zero, zero, lb, zero_count())
 
     def update(
-        grads: PyTree, state: MomoState, params: Params | None = None, *, value: Any = None, **extra: Any
+        updates: PyTree, state: MomoState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, MomoState]:
         params = require_params("momo", params)
         value = like(require_extra("momo", "value", value), state.barf)
         decay = jnp.where(state.count == 0, jnp.zeros_like(value), like(beta, value))
-        d = _mean(grads, state.exp_avg, decay)
-        f, gamma = _model(grads, params, value, state, decay)
+        d = _mean(updates, state.exp_avg, decay)
+        f, gamma = _model(updates, params, value, state, decay)
         tau, decays, lb = _step(
             f - gamma,
             inner_product(d, params),
@@ -113,7 +113,7 @@ def momo(
             lower_bound if adapt_lower_bound else None,
         )
         updates = _proximal(params, d, tau, decays)
-        return updates, MomoState(increment(state.count), dtypes_of(d, state.exp_avg), f, gamma, lb)
+        return updates, MomoState(dtypes_of(d, state.exp_avg), f, gamma, lb, increment(state.count))
 
     return Optimizer(init, update)
 
@@ -149,7 +149,7 @@ def momo_adam(
         adapt_lower_bound: whether to estimate the bound.
 
     Returns:
-        Optimizer with state `MomoAdamState(count, exp_avg, exp_avg_sq, barf, gamma, lb)`. Its update needs `params` and
+        Optimizer with state `MomoAdamState(exp_avg, exp_avg_sq, barf, gamma, lb, count)`. Its update needs `params` and
         the extra argument `value`, the loss.
 
     Raises:
@@ -173,10 +173,10 @@ def momo_adam(
 
     def init(params: Params) -> MomoAdamState:
         zero, lb = _numbers("momo_adam", params, lower_bound)
-        return MomoAdamState(zero_count(), moment(params), moment(params), zero, zero, lb)
+        return MomoAdamState(moment(params), moment(params), zero, zero, lb, zero_count())
 
     def update(
-        grads: PyTree, state: MomoAdamState, params: Params | None = None, *, value: Any = None, **extra: Any
+        updates: PyTree, state: MomoAdamState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, MomoAdamState]:
         params = require_params("momo_adam", params)
         count = increment(state.count)
@@ -188,8 +188,8 @@ def momo_adam(
             root = safe_sqrt(v / (1 - like(b2, v) ** count.astype(v.dtype)))
             return safe_divide(d, root + like(eps, v)), d, v
 
-        scaled, d, v = per_leaf(rule, widen(grads), (state.exp_avg, state.exp_avg_sq), None)
-        f, gamma = _model(grads, params, value, state, like(b1, value))
+        scaled, d, v = per_leaf(rule, widen(updates), (state.exp_avg, state.exp_avg_sq), None)
+        f, gamma = _model(updates, params, value, state, like(b1, value))
         tau, decays, lb = _step(
             f - gamma,
             inner_product(d, params),
@@ -200,7 +200,7 @@ def momo_adam(
             state.lb,
             lower_bound if adapt_lower_bound else None,
         )
-        return _proximal(params, scaled, tau, decays), MomoAdamState(count, d, v, f, gamma, lb)
+        return _proximal(params, scaled, tau, decays), MomoAdamState(d, v, f, gamma, lb, count)
 
     return Optimizer(init, update)
 

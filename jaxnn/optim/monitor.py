@@ -68,9 +68,9 @@ def snapshot(measure_name: str, measure: Callable[[PyTree], PyTree]) -> Optimize
         return SnapshotState({measure_name: _measured(measure, params)})
 
     def update(
-        grads: PyTree, state: SnapshotState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: SnapshotState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SnapshotState]:
-        return grads, dtypes_of(SnapshotState({measure_name: _measured(measure, grads)}), state)
+        return updates, dtypes_of(SnapshotState({measure_name: _measured(measure, updates)}), state)
 
     return Optimizer(init, update)
 
@@ -111,10 +111,10 @@ def monitor(measures: Mapping[str, Any]) -> Optimizer:
         return MonitorState(jax.tree.map(lambda x: full_like(x, 0), found), states)
 
     def update(
-        grads: PyTree, state: MonitorState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: MonitorState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MonitorState]:
-        new = measured(grads, state.measure_states, params, extra)
-        return grads, new._replace(measurements=dtypes_of(new.measurements, state.measurements))
+        new = measured(updates, state.measure_states, params, extra)
+        return updates, new._replace(measurements=dtypes_of(new.measurements, state.measurements))
 
     return Optimizer(init, update)
 
@@ -141,8 +141,8 @@ def measure_with_ema(
     def numbers(updates: PyTree) -> PyTree:
         return jax.tree.map(accumulate, _measured(measure, updates))
 
-    def update(grads: PyTree, state: EmaState, params: Params | None = None, **extra: Any) -> tuple[PyTree, EmaState]:
-        return average.update(numbers(grads), state)
+    def update(updates: PyTree, state: EmaState, params: Params | None = None, **extra: Any) -> tuple[PyTree, EmaState]:
+        return average.update(numbers(updates), state)
 
     return Optimizer(lambda params: average.init(numbers(params)), update)
 

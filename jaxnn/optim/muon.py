@@ -108,7 +108,10 @@ def scale_by_muon(
         coeffs = jnp.asarray(ns_coeffs, float)
         return MuonState(zero_count(), moment(params, mu_dtype), coeffs[-ns_steps:] if coeffs.ndim == 2 else coeffs)
 
-    def update(grads: PyTree, state: MuonState, params: Params | None = None, **extra: Any) -> tuple[PyTree, MuonState]:
+    def update(
+        updates: PyTree, state: MuonState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, MuonState]:
+        grads = updates
         count = increment(state.count)
         c, next_c = one_minus_power(beta, count), one_minus_power(beta, count + 1)
         rows = coefficient_rows("muon", state.ns_coeffs, ns_steps)
@@ -237,8 +240,8 @@ def scaled_by_shape(direction: Optimizer, numbers: NumbersOrFn, consistent_rms: 
         Array([[0., 0.]], dtype=float32)
     """
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        steps, new = direction.update(grads, state, params, **extra)
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        steps, new = direction.update(updates, state, params, **extra)
 
         def leaf(step: Array, n: MuonDimensionNumbers | None) -> Array:
             rows, columns = fans(step.shape, matrix_axes("muon", step.shape, n))

@@ -84,7 +84,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
         return AddNoiseState(zero_count(), raw_key(first))
 
     def update(
-        grads: PyTree, state: AddNoiseState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: AddNoiseState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AddNoiseState]:
         count = increment(state.count)
         next_key, sample_key = jax.random.split(typed_key(state.rng_key, first))
@@ -93,8 +93,8 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
             deviation = safe_sqrt(like(eta, g) / like(count, g) ** like(gamma, g))
             return g + deviation * jax.random.normal(k, g.shape, g.dtype)
 
-        noisy = map_leaves(leaf, widen(grads), keys_like(sample_key, grads))
-        return dtypes_of(noisy, grads if params is None else params), AddNoiseState(
+        noisy = map_leaves(leaf, widen(updates), keys_like(sample_key, updates))
+        return dtypes_of(noisy, updates if params is None else params), AddNoiseState(
             count, jax.random.key_data(next_key)
         )
 

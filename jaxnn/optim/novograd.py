@@ -68,7 +68,7 @@ def scale_by_novograd(
         return NovogradState(zero_count(), moment(params, mu_dtype), nu)
 
     def update(
-        grads: PyTree, state: NovogradState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: NovogradState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, NovogradState]:
         decays = not is_zero(weight_decay)
         first = state.count == 0
@@ -83,7 +83,7 @@ def scale_by_novograd(
             return mu, mu, nu, p
 
         kept = require_params("novograd", params) if decays else None
-        updates, mu, nu, _ = per_leaf(rule, grads, (state.mu, state.nu, kept), params)
+        updates, mu, nu, _ = per_leaf(rule, updates, (state.mu, state.nu, kept), params)
         return updates, NovogradState(increment(state.count), mu, nu)
 
     return Optimizer(init, update)

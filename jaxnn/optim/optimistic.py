@@ -61,7 +61,7 @@ def scale_by_optimistic_gradient(alpha: ScalarOrSchedule = 1.0, beta: ScalarOrSc
         return OptimisticGradientState(zero_count(), moment(params))
 
     def update(
-        grads: PyTree, state: OptimisticGradientState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: OptimisticGradientState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, OptimisticGradientState]:
         a, b = at_count(alpha, state.count), at_count(beta, state.count)
 
@@ -69,7 +69,7 @@ def scale_by_optimistic_gradient(alpha: ScalarOrSchedule = 1.0, beta: ScalarOrSc
             previous = jnp.where(state.count == 0, g, previous)
             return (like(a, g) + like(b, g)) * g - like(b, g) * previous, g
 
-        updates, previous = per_leaf(rule, grads, (state.previous_gradient,), params)
+        updates, previous = per_leaf(rule, updates, (state.previous_gradient,), params)
         return updates, OptimisticGradientState(increment(state.count), previous)
 
     return Optimizer(init, update)
@@ -195,9 +195,9 @@ def _optimistic(alpha: ScalarOrSchedule, beta: ScalarOrSchedule, adam: Optimizer
         return OptimisticAdamState(moments.count, moments.mu, moments.nu, moment(params))
 
     def update(
-        grads: PyTree, state: OptimisticAdamState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: OptimisticAdamState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, OptimisticAdamState]:
-        r, moments = adam.update(widen(grads), AdamState(*state[:3]))
+        r, moments = adam.update(widen(updates), AdamState(*state[:3]))
         kept = OptimisticGradientState(state.count, state.previous_gradient)
         updates, kept = optimistic.update(r, kept, params)
         return updates, OptimisticAdamState(moments.count, moments.mu, moments.nu, kept.previous_gradient)

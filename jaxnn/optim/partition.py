@@ -64,8 +64,9 @@ def masked(
         return MaskedState(init_inner(inner, _hide(mask_tree("masked", mask, params), params)))
 
     def update(
-        grads: PyTree, state: MaskedState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: MaskedState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MaskedState]:
+        grads = updates
         chosen = mask_tree("masked", mask, grads, params)
         seen = None if params is None else _hide(mask_tree("masked", mask, params), params)
         if mask_compatible_extra_args:
@@ -134,10 +135,10 @@ def partition(
         return PartitionState({label: part.init(params) for label, part in parts(params).items()})
 
     def update(
-        grads: PyTree, state: PartitionState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: PartitionState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, PartitionState]:
-        updates, states = grads, {}
-        for label, part in parts(grads if params is None else params).items():
+        states = {}
+        for label, part in parts(updates if params is None else params).items():
             updates, states[label] = part.update(updates, state.inner_states[label], params, **extra)
         return updates, PartitionState(states)
 

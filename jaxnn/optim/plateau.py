@@ -18,16 +18,16 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 class ReduceLROnPlateauState(NamedTuple):
     """What the reduction on a plateau keeps.
 
-    `count`: int32 values in the mean that is being formed; `scale`: the factor of the updates; `best_value`: the lowest
-    mean so far; `plateau_count`: int32 means in a row without improvement; `cooldown_count`: int32 means that are still
-    ignored; `avg_value`: the mean that is being formed.
+    `scale`: the factor of the updates; `best_value`: the lowest mean so far; `plateau_count`: int32 means in a row
+    without improvement; `cooldown_count`: int32 means that are still ignored; `count`: int32 values in the mean that is
+    being formed; `avg_value`: that mean.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     scale: Array
     best_value: Array
     plateau_count: Array
     cooldown_count: Array
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     avg_value: Array
 
 
@@ -85,10 +85,10 @@ def reduce_on_plateau(
 
     def init(params: Params) -> ReduceLROnPlateauState:
         one = jnp.ones((), scalar_dtype(params))
-        return ReduceLROnPlateauState(zero_count(), one, one * math.inf, zero_count(), zero_count(), 0 * one)
+        return ReduceLROnPlateauState(one, one * math.inf, zero_count(), zero_count(), zero_count(), 0 * one)
 
     def update(
-        grads: PyTree, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any = None, **extra: Any
+        updates: PyTree, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, ReduceLROnPlateauState]:
         value = like(require_extra(where, "value", value), state.avg_value)
         count = increment(state.count)
@@ -103,16 +103,16 @@ def reduce_on_plateau(
         reduces = bad >= jnp.asarray(patience)
         shrunk = jnp.where(reduces, like(factor, mean) * state.scale, state.scale)
         formed = ReduceLROnPlateauState(
-            zero_count(),
             jnp.where(cooling, state.scale, jnp.maximum(shrunk, like(min_scale, mean))),
             jnp.where(improves, mean, best),
             jnp.where(reduces, 0, bad),
             jnp.where(reduces, jnp.asarray(cooldown, jnp.int32), jnp.maximum(state.cooldown_count - 1, 0)),
+            zero_count(),
             jnp.zeros_like(mean),
         )
         forming = state._replace(count=count, avg_value=mean)
         full = count >= jnp.asarray(accumulation_size)
         new = ReduceLROnPlateauState(*(jnp.where(full, a, b) for a, b in zip(formed, forming, strict=True)))
-        return dtypes_of(times(new.scale, widen(grads)), grads if params is None else params), new
+        return dtypes_of(times(new.scale, widen(updates)), updates if params is None else params), new
 
     return Optimizer(init, update)

@@ -67,10 +67,10 @@ def scale_by_polyak(
         return CountState(zero_count())
 
     def update(
-        grads: PyTree, state: CountState, params: Params | None = None, *, value: Any = None, **extra: Any
+        updates: PyTree, state: CountState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, CountState]:
         require_extra("scale_by_polyak", "value", value)
-        squares = sum_of_squares(grads)
+        squares = sum_of_squares(updates)
         squares = squares + like(eps, squares)
         gap = like(value, squares) - like(f_min, squares)
         if variant == "sps+":
@@ -78,7 +78,7 @@ def scale_by_polyak(
         flat = squares <= FLAT
         step = jnp.where(flat, 0, gap) / jnp.where(flat, 1, squares)
         step = jnp.minimum(step, like(max_learning_rate, squares))
-        updates = dtypes_of(times(step, widen(grads)), grads if params is None else params)
+        updates = dtypes_of(times(step, widen(updates)), updates if params is None else params)
         return updates, CountState(increment(state.count))
 
     return Optimizer(init, update)

@@ -86,11 +86,11 @@ def master_weights(opt: Any) -> Optimizer:
         return MasterWeightsState(opt.init(widen(params)), master)
 
     def update(
-        grads: PyTree, state: MasterWeightsState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: MasterWeightsState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MasterWeightsState]:
         params = require_params("master_weights", params)
         weights = map_leaves(lambda p, m: p if m is None else m, params, state.master)
-        steps, inner = call_update(opt, widen(grads), state.inner_state, weights, extra)
+        steps, inner = call_update(opt, widen(updates), state.inner_state, weights, extra)
 
         def rule(step: Array, p: Array, m: Array | None) -> tuple[Array, Array | None]:
             if m is None:
@@ -144,10 +144,10 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
         return StochasticRoundingState(opt.init(widen(params)), raw_key(first))
 
     def update(
-        grads: PyTree, state: StochasticRoundingState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: StochasticRoundingState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, StochasticRoundingState]:
         params = require_params("stochastic_rounding", params)
-        steps, inner = call_update(opt, widen(grads), state.inner_state, widen(params), extra)
+        steps, inner = call_update(opt, widen(updates), state.inner_state, widen(params), extra)
         following, drawing = jax.random.split(typed_key(state.key, first))
         structure: Any = jax.tree.structure(steps)
         keys = [jax.random.fold_in(drawing, i) for i in range(structure.num_leaves)]
@@ -210,10 +210,10 @@ def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
         return KahanState(opt.init(widen(params)), dtypes_of(zeros, params) if dtype is None else zeros)
 
     def update(
-        grads: PyTree, state: KahanState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: KahanState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, KahanState]:
         params = require_params("kahan", params)
-        steps, inner = call_update(opt, widen(grads), state.inner_state, widen(params), extra)
+        steps, inner = call_update(opt, widen(updates), state.inner_state, widen(params), extra)
 
         def rule(step: Array, p: Array, c: Array) -> tuple[Array, Array]:
             wide = accumulate(p)

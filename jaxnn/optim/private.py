@@ -25,11 +25,11 @@ from jaxnn.types import Array, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class DifferentiallyPrivateAggregateState(NamedTuple):
-    """`count`: int32 steps taken; `rng_key`: raw data of the random key of the next step, uint32; `trace`: the decayed
+    """`rng_key`: raw data of the random key of the next step, uint32; `count`: int32 steps taken; `trace`: the decayed
     sum of private gradients (None without momentum)."""
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     rng_key: Array
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     trace: PyTree
 
 
@@ -123,7 +123,7 @@ def differentially_private_aggregate(
         seed: older name of an integer key.
 
     Returns:
-        Optimizer with state `DifferentiallyPrivateAggregateState(count, rng_key, trace)`, trace None. `update` takes
+        Optimizer with state `DifferentiallyPrivateAggregateState(rng_key, count, trace)`, trace None. `update` takes
         gradients (N, ...) for parameters (...).
 
     Raises:
@@ -147,20 +147,20 @@ def differentially_private_aggregate(
 
     def init(params: Params) -> DifferentiallyPrivateAggregateState:
         moment(params)  # for its check that every parameter is floating
-        return DifferentiallyPrivateAggregateState(zero_count(), raw_key(first), None)
+        return DifferentiallyPrivateAggregateState(raw_key(first), zero_count(), None)
 
     def update(
-        grads: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DifferentiallyPrivateAggregateState]:
-        examples = _examples("differentially_private_aggregate", grads, params)
-        sums, _ = _clipped_sums(widen(grads), l2_norm_clip)
+        examples = _examples("differentially_private_aggregate", updates, params)
+        sums, _ = _clipped_sums(widen(updates), l2_norm_clip)
         leaves, structure = jax.tree.flatten(sums)
         next_key, *keys = jax.random.split(typed_key(state.rng_key, first), len(leaves) + 1)
         means = []
         for g, k in zip(leaves, keys, strict=True):
             deviation = like(l2_norm_clip, g) * like(noise_multiplier, g)
             means.append((g + deviation * jax.random.normal(k, g.shape, g.dtype)) / examples)
-        updates = dtypes_of(jax.tree.unflatten(structure, means), grads if params is None else params)
+        updates = dtypes_of(jax.tree.unflatten(structure, means), updates if params is None else params)
         return updates, state._replace(count=increment(state.count), rng_key=jax.random.key_data(next_key))
 
     return Optimizer(init, update)
@@ -187,7 +187,7 @@ def dpsgd(
         nesterov: whether to look ahead; needs momentum.
 
     Returns:
-        Optimizer with state `DifferentiallyPrivateAggregateState(count, rng_key, trace)`. `update` takes gradients
+        Optimizer with state `DifferentiallyPrivateAggregateState(rng_key, count, trace)`. `update` takes gradients
         (N, ...) for parameters (...).
 
     Raises:
@@ -217,10 +217,10 @@ def dpsgd(
         return private.init(params)._replace(trace=sums.init(params).trace)
 
     def update(
-        grads: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DifferentiallyPrivateAggregateState]:
-        means, new = private.update(grads, state, params)
-        steps, kept = sums.update(means, TraceState(state.count, state.trace), params)
+        means, new = private.update(updates, state, params)
+        steps, kept = sums.update(means, TraceState(state.trace, state.count), params)
         return steps, new._replace(trace=kept.trace)
 
     return descent(Optimizer(init, update), learning_rate, where="dpsgd")

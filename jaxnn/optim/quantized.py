@@ -124,9 +124,9 @@ def quantized_state(
         return compress(inner, first)
 
     def update(
-        grads: PyTree, state: QuantizedState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: QuantizedState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, QuantizedState]:
-        updates, inner = call_update(opt, seen_by(opt, grads), expand(state), seen_by(opt, params), extra)
+        updates, inner = call_update(opt, seen_by(opt, updates), expand(state), seen_by(opt, params), extra)
         return updates, compress(inner, None if first is None or state.key is None else typed_key(state.key, first))
 
     return Optimizer(init, update)

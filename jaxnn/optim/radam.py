@@ -59,7 +59,9 @@ def scale_by_radam(
     def init(params: Params) -> AdamState:
         return AdamState(zero_count(), moment(params), moment(params, real=True))
 
-    def update(grads: PyTree, state: AdamState, params: Params | None = None, **extra: Any) -> tuple[PyTree, AdamState]:
+    def update(
+        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamState]:
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -77,7 +79,7 @@ def scale_by_radam(
             adaptive = safe_divide(r * mu_hat, safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu))
             return jnp.where(rho >= jnp.maximum(like(threshold, nu), 4), adaptive, mu_hat), mu, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)
 
     return Optimizer(init, update)

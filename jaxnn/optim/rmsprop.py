@@ -155,12 +155,12 @@ def rmsprop(
         return plain.init(params)._replace(trace=sums.init(params).trace)
 
     def update(
-        grads: PyTree, state: RMSpropState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: RMSpropState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, RMSpropState]:
         wide = widen(params)
-        steps, new = plain.update(widen(grads), state, wide)
-        steps, kept = sums.update(steps, TraceState(state.count, state.trace), wide)
-        return dtypes_of(steps, grads if params is None else params), new._replace(trace=kept.trace)
+        steps, new = plain.update(widen(updates), state, wide)
+        steps, kept = sums.update(steps, TraceState(state.trace, state.count), wide)
+        return dtypes_of(steps, updates if params is None else params), new._replace(trace=kept.trace)
 
     return Optimizer(init, update)
 
@@ -184,7 +184,7 @@ def _scale(
         return RMSpropState(zero_count(), moment(params) if centered else None, nu, None)
 
     def update(
-        grads: PyTree, state: RMSpropState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: RMSpropState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, RMSpropState]:
         count = increment(state.count)
 
@@ -199,7 +199,7 @@ def _scale(
             root = safe_sqrt(power + e) if eps_in_sqrt else safe_sqrt(power) + e
             return safe_divide(g, root), mu, nu
 
-        updates, mu, nu = per_leaf(rule, grads, (state.mu, state.nu), params)
+        updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, state._replace(count=count, mu=mu, nu=nu)
 
     return Optimizer(init, update)

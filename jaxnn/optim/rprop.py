@@ -76,7 +76,7 @@ def scale_by_rprop(
         return RpropState(zero_count(), moment(params, fill=learning_rate), moment(params))
 
     def update(
-        grads: PyTree, state: RpropState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: RpropState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, RpropState]:
         def rule(g: Array, step: Array, previous: Array) -> tuple[Array, Array, Array]:
             s = jnp.sign(g) * jnp.sign(previous)
@@ -85,7 +85,7 @@ def scale_by_rprop(
             direction = jnp.where(s < 0, jnp.zeros_like(g), step * jnp.sign(g))
             return direction, step, direction
 
-        updates, steps, previous = per_leaf(rule, grads, (state.step_sizes, state.prev_updates), params)
+        updates, steps, previous = per_leaf(rule, updates, (state.step_sizes, state.prev_updates), params)
         return updates, RpropState(increment(state.count), steps, previous)
 
     return Optimizer(init, update)

@@ -12,30 +12,29 @@ import jax.numpy as jnp
 from jaxnn.checks import require_positive_int
 from jaxnn.numerics import accumulation_dtype, safe_sqrt
 from jaxnn.optim.arguments import require_extra, require_params
-from jaxnn.optim.base import Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
+from jaxnn.optim.base import EmptyState, Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import require_dtypes
 from jaxnn.optim.norms import nonzero
 from jaxnn.optim.scalars import abs_sq, increment, zero_count
 from jaxnn.types import Array, Params, PyTree
 
-
-class NormalizeState(NamedTuple):
-    """Nothing."""
+NormalizeState = EmptyState
+"""The state of `normalize`, under optax's name."""
 
 
 class SAMState(NamedTuple):
     """What sharpness-aware minimization keeps.
 
-    `count`: int32 updates; `steps_since_sync`: int32 adversarial steps since the outer rule stepped; `opt_state`,
-    `adv_state`: of the two rules; `cache`: the parameters that the outer rule moves, None in opaque mode.
+    `steps_since_sync`: int32 adversarial steps since the outer rule stepped; `opt_state`, `adv_state`: of the two
+    rules; `cache`: the parameters that the outer rule moves, None in opaque mode; `count`: int32 updates.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     steps_since_sync: Array
     opt_state: Any
     adv_state: Any
     cache: Params
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
 def normalize() -> Optimizer:
@@ -57,12 +56,12 @@ def normalize() -> Optimizer:
     """
 
     def update(
-        grads: PyTree, state: NormalizeState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: NormalizeState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, NormalizeState]:
-        wide = widen(grads)
+        wide = widen(updates)
         shrunk = _over(wide, _over_leaves(jnp.max, lambda g: jnp.max(jnp.abs(g), initial=0.0), wide))
         unit = _over(shrunk, safe_sqrt(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk)))
-        return dtypes_of(unit, grads if params is None else params), state
+        return dtypes_of(unit, updates if params is None else params), state
 
     return Optimizer(lambda params: NormalizeState(), update)
 
@@ -121,15 +120,16 @@ def sam(
         # A copy, so that parameters and state may both be donated.
         cache = None if opaque_mode else jax.tree.map(jnp.copy, params)
         wide = widen(params)
-        return SAMState(zero_count(), zero_count(), optimizer.init(wide), adv_optimizer.init(wide), cache)
+        return SAMState(zero_count(), optimizer.init(wide), adv_optimizer.init(wide), cache, zero_count())
 
     def uphill(grads: PyTree, state: Any, params: Params, extra: dict[str, Any]) -> tuple[PyTree, Any]:
         updates, new = call_update(adv_optimizer, widen(grads), state, widen(params), extra)
         return dtypes_of(jax.tree.map(jnp.negative, updates), params), new
 
     def transparent(
-        grads: PyTree, state: SAMState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: SAMState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SAMState]:
+        grads = updates
         params = require_params("sam", params)
         steps = state.steps_since_sync
         cache = map_leaves(lambda p, c: jnp.where(steps == 0, p, c), params, state.cache)
@@ -146,11 +146,12 @@ def sam(
 
         last = steps == period - 1
         updates, opt_state, adv_state = jax.lax.cond(last, outer, adversarial, state.opt_state, state.adv_state)
-        return updates, SAMState(increment(state.count), (steps + 1) % period, opt_state, adv_state, cache)
+        return updates, SAMState((steps + 1) % period, opt_state, adv_state, cache, increment(state.count))
 
     def opaque(
-        grads: PyTree, state: SAMState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
+        updates: PyTree, state: SAMState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, SAMState]:
+        grads = updates
         params = require_params("sam", params)
         require_extra("sam", "grad_fn", grad_fn)
         worse, adv_state = params, state.adv_state
@@ -164,7 +165,7 @@ def sam(
         if reset_state:
             adv_state = adv_optimizer.init(widen(params))
         updates, opt_state = call_update(optimizer, widen(grads), state.opt_state, widen(params), extra)
-        return dtypes_of(updates, params), SAMState(increment(state.count), zero_count(), opt_state, adv_state, None)
+        return dtypes_of(updates, params), SAMState(zero_count(), opt_state, adv_state, None, increment(state.count))
 
     return Optimizer(init, opaque if opaque_mode else transparent)
 

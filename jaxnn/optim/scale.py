@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.optim.arguments import require_params
-from jaxnn.optim.base import Optimizer, is_float0, per_leaf
+from jaxnn.optim.base import EmptyState, Optimizer, is_float0, per_leaf
 from jaxnn.optim.descent import Mask, add_decay
 from jaxnn.optim.scalars import at_count, increment, like, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
@@ -30,10 +30,12 @@ def stateless(f: Callable[[PyTree, Params | None], PyTree]) -> Optimizer:
         Array([-1.], dtype=float32)
     """
 
-    def update(grads: PyTree, state: tuple[()], params: Params | None = None, **extra: Any) -> tuple[PyTree, tuple[()]]:
-        return f(grads, params), state
+    def update(
+        updates: PyTree, state: EmptyState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, EmptyState]:
+        return f(updates, params), state
 
-    return Optimizer(lambda params: (), update)
+    return Optimizer(lambda params: EmptyState(), update)
 
 
 def identity() -> Optimizer:
@@ -77,9 +79,9 @@ def scale_by_schedule(step_size_fn: Callable[[Array], Scalar]) -> Optimizer:
     """
 
     def update(
-        grads: PyTree, state: CountState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: CountState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, CountState]:
-        return _scaled(grads, step_size_fn(state.count), params), CountState(increment(state.count))
+        return _scaled(updates, step_size_fn(state.count), params), CountState(increment(state.count))
 
     return Optimizer(lambda params: CountState(zero_count()), update)
 
@@ -120,10 +122,10 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
     """
 
     def update(
-        grads: PyTree, state: CountState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: CountState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, CountState]:
         params = require_params("add_decayed_weights", params)
-        decayed = add_decay(grads, params, at_count(weight_decay, state.count), mask, where="add_decayed_weights")
+        decayed = add_decay(updates, params, at_count(weight_decay, state.count), mask, where="add_decayed_weights")
         return decayed, CountState(increment(state.count))
 
     return Optimizer(lambda params: CountState(zero_count()), update)

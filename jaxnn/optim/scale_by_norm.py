@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, dtypes_of, per_leaf, widen
+from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, per_leaf, widen
 from jaxnn.optim.norms import nonzero, norm, sum_of_squares, times
 from jaxnn.optim.scalars import abs_sq, like
 from jaxnn.types import Array, Params, PyTree, Scalar
@@ -89,24 +89,24 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
     """
     require_nonnegative("normalize_by_update_norm", eps=eps)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        size = safe_sqrt(sum_of_squares(grads))
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        size = safe_sqrt(sum_of_squares(updates))
         factor = like(scale_factor, size) / nonzero(size + like(eps, size))
-        return dtypes_of(times(factor, widen(grads)), grads if params is None else params), state
+        return dtypes_of(times(factor, widen(updates)), updates if params is None else params), state
 
-    return Optimizer(lambda params: (), update)
+    return Optimizer(lambda params: EmptyState(), update)
 
 
 def _scale_by_size(where: str, size: Callable[[Array], Array], min_scale: Scalar) -> Optimizer:
     """Each array of the updates times max(size(its parameter), min_scale)."""
     require_nonnegative(where, min_scale=min_scale)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         params = require_params(where, params)
 
         def rule(u: Array, p: Array) -> tuple[Array, Array]:
             return jnp.maximum(size(p), like(min_scale, u)) * u, p
 
-        return per_leaf(rule, grads, (params,), params)[0], state
+        return per_leaf(rule, updates, (params,), params)[0], state
 
-    return Optimizer(lambda params: (), update)
+    return Optimizer(lambda params: EmptyState(), update)

@@ -23,13 +23,14 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 class ScheduleFreeState(NamedTuple):
     """What the averaging keeps.
 
-    `count`: int32 steps taken; `b1`: weight of the mean in the parameters; `weight_sum`: sum of the weights so far;
-    `max_lr`: the largest learning rate so far; `base_optimizer_state`; `z`: the parameters that the base rule moves.
+    `b1`: weight of the mean in the parameters; `weight_sum`: sum of the weights so far; `step_count`: int32 number of
+    the next step, 1 at the start; `max_lr`: the largest learning rate so far; `base_optimizer_state`; `z`: the
+    parameters that the base rule moves.
     """
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     b1: Array
     weight_sum: Array
+    step_count: Array
     max_lr: Array
     base_optimizer_state: Any
     z: PyTree
@@ -89,9 +90,9 @@ def schedule_free(
         zeros = moment(params, state_dtype)
         dtype = real_dtype(accumulation_dtype(*(jnp.result_type(p) for p in jax.tree.leaves(params))))
         return ScheduleFreeState(
-            zero_count(),
             jnp.asarray(b1).astype(dtype),
             jnp.zeros((), dtype),
+            increment(zero_count()),
             jnp.zeros((), dtype),
             base_optimizer.init(widen(params)),
             # A copy, so that parameters and state may both be donated.
@@ -99,15 +100,15 @@ def schedule_free(
         )
 
     def update(
-        grads: PyTree, state: ScheduleFreeState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ScheduleFreeState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ScheduleFreeState]:
         params = require_params("schedule_free", params)
-        count = increment(state.count)
-        max_lr = jnp.maximum(state.max_lr, like(at_count(learning_rate, count), state.max_lr))
+        rate = at_count(learning_rate, state.step_count)
+        max_lr = jnp.maximum(state.max_lr, like(rate, state.max_lr))
         weight = max_lr ** like(weight_lr_power, max_lr)
         weight_sum = state.weight_sum + weight
         c = safe_divide(weight, weight_sum)
-        moves, new = call_update(base_optimizer, widen(grads), state.base_optimizer_state, widen(params), extra)
+        moves, new = call_update(base_optimizer, widen(updates), state.base_optimizer_state, widen(params), extra)
 
         def rule(u: Array, z: Array, y: Array) -> tuple[Array, Array, Array]:
             b = like(state.b1, u)
@@ -116,7 +117,7 @@ def schedule_free(
             return like(c, u) * (new - y) + (1 - like(c, u)) * (1 - b) * (new - z), new, y
 
         updates, z, _ = per_leaf(rule, moves, (state.z, params), params)
-        return updates, ScheduleFreeState(count, state.b1, weight_sum, max_lr, new, z)
+        return updates, ScheduleFreeState(state.b1, weight_sum, increment(state.step_count), max_lr, new, z)
 
     return Optimizer(init, update)
 

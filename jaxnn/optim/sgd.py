@@ -14,10 +14,10 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class TraceState(NamedTuple):
-    """`count`: int32 steps taken; `trace`: the decayed sum of gradients, None without momentum."""
+    """`trace`: the decayed sum of gradients, None without momentum; `count`: int32 steps taken."""
 
-    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     trace: PyTree
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
 def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType | None = None) -> Optimizer:
@@ -32,7 +32,7 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
         accumulator_dtype: of the trace; None means float32 for half-precision parameters, else the parameter's.
 
     Returns:
-        Optimizer with state `TraceState(count, trace)`.
+        Optimizer with state `TraceState(trace, count)`.
 
     Raises:
         ValueError: decay negative or not finite, if known while tracing.
@@ -54,10 +54,10 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
 
     def init(params: Params) -> TraceState:
         kept = moment(params, accumulator_dtype)
-        return TraceState(zero_count(), kept if keeps_trace else None)
+        return TraceState(kept if keeps_trace else None, zero_count())
 
     def update(
-        grads: PyTree, state: TraceState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: TraceState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, TraceState]:
         def rule(g: Array, kept: Array | None) -> tuple[Array, Array | None]:
             if kept is None:
@@ -65,8 +65,8 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
             kept = g + like(decay, g) * kept
             return (g + like(decay, g) * kept if nesterov else kept), kept
 
-        updates, kept = per_leaf(rule, grads, (state.trace,), params)
-        return updates, TraceState(increment(state.count), kept)
+        updates, kept = per_leaf(rule, updates, (state.trace,), params)
+        return updates, TraceState(kept, increment(state.count))
 
     return Optimizer(init, update)
 
@@ -94,7 +94,7 @@ def sgd(
         accumulator_dtype: of the trace; None means float32 for half-precision parameters, else the parameter's.
 
     Returns:
-        Optimizer with state `TraceState(count, trace)`.
+        Optimizer with state `TraceState(trace, count)`.
 
     Raises:
         ValueError: `nesterov` without momentum, or a number out of range, if known while tracing.
@@ -134,7 +134,7 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) 
         momentum: decay of the trace, >= 0; may be traced.
 
     Returns:
-        Optimizer with state `TraceState(count, trace)`, trace being v. Its update needs `params` and the extra argument
+        Optimizer with state `TraceState(trace, count)`, trace being v. Its update needs `params` and the extra argument
         `grad_fn` (params -> gradient), which `train.make_step` passes.
 
     Raises:
@@ -156,10 +156,10 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) 
     require_nonnegative("nesterov_lookahead", learning_rate=learning_rate, momentum=momentum)
 
     def init(params: Params) -> TraceState:
-        return TraceState(zero_count(), moment(params))
+        return TraceState(moment(params), zero_count())
 
     def update(
-        grads: PyTree, state: TraceState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
+        updates: PyTree, state: TraceState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, TraceState]:
         params = require_params("nesterov_lookahead", params)
         require_extra("nesterov_lookahead", "grad_fn", grad_fn)
@@ -171,6 +171,6 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) 
             return -v, v
 
         updates, kept = per_leaf(rule, grad_fn(dtypes_of(ahead, params)), (state.trace,), params)
-        return updates, TraceState(increment(state.count), kept)
+        return updates, TraceState(kept, increment(state.count))
 
     return Optimizer(init, update)

@@ -117,8 +117,9 @@ def scale_by_shampoo(
         return ShampooState(zero_count(), mu, nu, zeros, zeros)
 
     def update(
-        grads: PyTree, state: ShampooState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ShampooState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ShampooState]:
+        grads = updates
         count = increment(state.count)
         d2 = jnp.asarray(b2, float)
         c1, c2 = one_minus_power(b1, count), jnp.where(d2 == 1, 1.0, one_minus_power(b2, count))

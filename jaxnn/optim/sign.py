@@ -51,9 +51,9 @@ def scale_by_sign() -> Optimizer:
     """
 
     def update(
-        grads: PyTree, state: CountState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: CountState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, CountState]:
-        return per_leaf(lambda g: (jnp.sign(g),), grads, (), params)[0], CountState(increment(state.count))
+        return per_leaf(lambda g: (jnp.sign(g),), updates, (), params)[0], CountState(increment(state.count))
 
     def init(params: Params) -> CountState:
         jax.eval_shape(moment, params)  # raises where a parameter is not floating
@@ -120,13 +120,13 @@ def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtyp
         return SignumState(zero_count(), moment(params, accumulator_dtype))
 
     def update(
-        grads: PyTree, state: SignumState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: SignumState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SignumState]:
         def rule(g: Array, ema: Array) -> tuple[Array, Array]:
             ema = like(beta, g) * ema + (1 - like(beta, g)) * g
             return jnp.sign(ema), ema
 
-        updates, ema = per_leaf(rule, grads, (state.ema,), params)
+        updates, ema = per_leaf(rule, updates, (state.ema,), params)
         return updates, SignumState(increment(state.count), ema)
 
     return descent(Optimizer(init, update), learning_rate, where="signum")
@@ -177,7 +177,9 @@ def scale_by_lion(
             require_real("scale_by_lion", params)
         return LionState(zero_count(), moment(params, mu_dtype))
 
-    def update(grads: PyTree, state: LionState, params: Params | None = None, **extra: Any) -> tuple[PyTree, LionState]:
+    def update(
+        updates: PyTree, state: LionState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, LionState]:
         def rule(g: Array, mu: Array) -> tuple[Array, Array]:
             mixed = like(b1, g) * mu + (1 - like(b1, g)) * g
             direction = jnp.sign(mixed)
@@ -187,7 +189,7 @@ def scale_by_lion(
                 direction = jnp.where(jnp.abs(mixed) < 1, mixed, direction)
             return direction, like(b2, g) * mu + (1 - like(b2, g)) * g
 
-        updates, mu = per_leaf(rule, grads, (state.mu,), params)
+        updates, mu = per_leaf(rule, updates, (state.mu,), params)
         return updates, LionState(increment(state.count), mu)
 
     return Optimizer(init, update)

@@ -69,7 +69,9 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
         sums = by_axis(jax.tree.map(_largest_of_slices, whole), params)
         return SM3State(zero_count(), sums, None if is_zero(b1) else whole)
 
-    def update(grads: PyTree, state: SM3State, params: Params | None = None, **extra: Any) -> tuple[PyTree, SM3State]:
+    def update(updates: PyTree, state: SM3State, params: Params | None = None, **extra: Any) -> tuple[PyTree, SM3State]:
+        grads = updates
+
         def rule(g: Array, least: Array, nu: Array | None) -> tuple[Array, Array, Array | None]:
             d1, d2 = like(b1, least), like(b2, least)
             total = jnp.where(d2 == 1, jnp.ones_like(d2), 1 - d2) * g * g + d2 * least

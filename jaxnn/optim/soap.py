@@ -128,7 +128,10 @@ def scale_by_soap(
             y = multiply(y, axis, q, transpose=into)
         return y.reshape(x.shape)
 
-    def update(grads: PyTree, state: SoapState, params: Params | None = None, **extra: Any) -> tuple[PyTree, SoapState]:
+    def update(
+        updates: PyTree, state: SoapState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, SoapState]:
+        grads = updates
         wide = map_leaves(lambda g, n: jnp.asarray(g).astype(n.dtype), grads, state.nu)
         kept_sums, kept_bases = (by_leaf(trees, grads) for trees in (state.statistics, state.bases))
         first = state.count == 0

@@ -65,7 +65,7 @@ def hutchinson_estimator_diag_hessian(random_seed: Key | int | None = None) -> O
         return HutchinsonState(raw_key(first))
 
     def update(
-        grads: PyTree, state: HutchinsonState, params: Params | None = None, *, obj_fn: Any = None, **extra: Any
+        updates: PyTree, state: HutchinsonState, params: Params | None = None, *, obj_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, HutchinsonState]:
         params = require_params("hutchinson_estimator_diag_hessian", params)
         require_extra("hutchinson_estimator_diag_hessian", "obj_fn", obj_fn)
@@ -143,7 +143,7 @@ def scale_by_sophia(
         return SophiaState(zero_count(), moment(params, mu_dtype), moment(params), init_inner(estimator, params))
 
     def update(
-        grads: PyTree, state: SophiaState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: SophiaState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SophiaState]:
         params = require_params("sophia", params)
         count = increment(state.count)
@@ -161,10 +161,10 @@ def scale_by_sophia(
 
         def estimate(nu: PyTree, kept: Any) -> tuple[PyTree, Any]:
             seen = seen_by(estimator, params)
-            diagonal, new = call_update(estimator, seen_by(estimator, grads), kept, seen, extra)
+            diagonal, new = call_update(estimator, seen_by(estimator, updates), kept, seen, extra)
             return per_leaf(mean, diagonal, (nu,), None)[1], require_dtypes("sophia", new, kept)
 
-        directions, mu, _ = per_leaf(rule, grads, (state.mu, state.nu), params)
+        directions, mu, _ = per_leaf(rule, updates, (state.mu, state.nu), params)
         if verbose and every and clip_threshold is not None:
             _print_win_rate(directions, clip_threshold, count, every)
         due = state.count % interval == 0
@@ -235,12 +235,12 @@ def sophia(
     inner = descent(direction, learning_rate, weight_decay=weight_decay, mask=weight_decay_mask, where="sophia")
 
     def update(
-        grads: PyTree, state: SophiaState, params: Params | None = None, *, obj_fn: Any = None, **extra: Any
+        updates: PyTree, state: SophiaState, params: Params | None = None, *, obj_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, SophiaState]:
         if obj_fn is not None:
             # descent widens the parameters, and the loss may take them only in their own dtype.
             extra["obj_fn"] = lambda wide: obj_fn(dtypes_of(wide, params))
-        return inner.update(grads, state, params, **extra)
+        return inner.update(updates, state, params, **extra)
 
     return Optimizer(inner.init, update)
 

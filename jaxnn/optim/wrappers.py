@@ -84,16 +84,16 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
         return ApplyIfFiniteState(zero_count(), jnp.ones((), bool), zero_count(), init_inner(inner, params))
 
     def update(
-        grads: PyTree, state: ApplyIfFiniteState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ApplyIfFiniteState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ApplyIfFiniteState]:
-        finite = all_finite(jax.tree.leaves(grads))
+        finite = all_finite(jax.tree.leaves(updates))
         in_a_row = jnp.where(finite, 0, increment(state.notfinite_count))
         total = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
         updates, new = update_if(
             finite | (in_a_row > max_consecutive_errors),
             _zeros,
             inner,
-            grads,
+            updates,
             state.inner_state,
             params,
             extra,
@@ -129,10 +129,10 @@ def conditionally_transform(
         return ConditionallyTransformState(init_inner(inner, params), zero_count())
 
     def update(
-        grads: PyTree, state: ConditionallyTransformState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ConditionallyTransformState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ConditionallyTransformState]:
         condition = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
-        updates, new = update_if(condition, lambda grads: grads, inner, grads, state.inner_state, params, extra)
+        updates, new = update_if(condition, lambda grads: grads, inner, updates, state.inner_state, params, extra)
         return updates, ConditionallyTransformState(new, increment(state.step))
 
     return Optimizer(init, update)
@@ -161,10 +161,10 @@ def conditionally_mask(
         return ConditionallyMaskState(zero_count(), init_inner(inner, params))
 
     def update(
-        grads: PyTree, state: ConditionallyMaskState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: ConditionallyMaskState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ConditionallyMaskState]:
         condition = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
-        updates, new = update_if(condition, _zeros, inner, grads, state.inner_state, params, extra)
+        updates, new = update_if(condition, _zeros, inner, updates, state.inner_state, params, extra)
         return updates, ConditionallyMaskState(increment(state.step), new)
 
     return Optimizer(init, update)
@@ -209,13 +209,15 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
     def init(params: Params) -> LookaheadState:
         return LookaheadState(init_inner(fast_optimizer, getattr(params, "fast", params)), zero_count())
 
-    def update(grads: PyTree, state: LookaheadState, params: Any = None, **extra: Any) -> tuple[PyTree, LookaheadState]:
+    def update(
+        updates: PyTree, state: LookaheadState, params: Any = None, **extra: Any
+    ) -> tuple[PyTree, LookaheadState]:
         if not (hasattr(params, "fast") and hasattr(params, "slow")):
             raise ValueError(
                 f"lookahead: params must be a LookaheadParams, got {type(params).__name__}. Start with "
                 "LookaheadParams.init_synced(params) and take gradients at params.fast."
             )
-        updates, fast_state = update_inner(fast_optimizer, grads, state.fast_state, params.fast, extra)
+        updates, fast_state = update_inner(fast_optimizer, updates, state.fast_state, params.fast, extra)
         steps = state.steps_since_sync + 1
         sync = steps >= period
         fast, slow = widen(params.fast), widen(params.slow)

@@ -60,12 +60,12 @@ def sparse_sgd(learning_rate: Scalar, strength: Scalar) -> optim.Optimizer:
         return SparseState(jax.tree.map(lambda w: jnp.ones(w.shape, bool), params))
 
     def update(
-        grads: PyTree, state: SparseState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: SparseState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SparseState]:
         if params is None:
             raise ValueError("sparse_sgd: update needs the parameters, got None. Call update(grads, state, params).")
         penalised = tree.is_weight(params)
-        moved = jax.tree.map(lambda w, g: w - jnp.asarray(learning_rate, w.dtype) * g, params, grads)
+        moved = jax.tree.map(lambda w, g: w - jnp.asarray(learning_rate, w.dtype) * g, params, updates)
         shrink = jnp.asarray(learning_rate) * strength
 
         def shrunk(w: Array, step: Array, penalise: bool) -> Array:

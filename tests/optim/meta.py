@@ -41,8 +41,8 @@ def of_examples(opt: Any) -> Any:
     The gradient of the last example is 0 everywhere.
     """
 
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        each = jax.tree.map(lambda g: jnp.stack([2.0 * g, -0.5 * g * g, jnp.zeros_like(g)]), grads)
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        each = jax.tree.map(lambda g: jnp.stack([2.0 * g, -0.5 * g * g, jnp.zeros_like(g)]), updates)
         return opt.update(each, state, params)
 
     return optim.Optimizer(opt.init, update)
@@ -54,9 +54,9 @@ def beside_slow(opt: Any) -> Any:
     def init(params: Any) -> Any:
         return opt.init(optim.LookaheadParams.init_synced(params)), params
 
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         inner, slow = state
-        updates, inner = opt.update(grads, inner, optim.LookaheadParams(params, slow))
+        updates, inner = opt.update(updates, inner, optim.LookaheadParams(params, slow))
         return updates.fast, (inner, optim.apply_updates(slow, updates.slow))
 
     return optim.Optimizer(init, update)
@@ -65,9 +65,9 @@ def beside_slow(opt: Any) -> Any:
 def observed(opt: Any) -> Any:
     """Gradients as they are, plus the diagonal that an estimator makes of them."""
 
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        found, state = opt.update(grads, state, params, **extra)
-        return jax.tree.map(lambda g, d: g + 0.1 * d, grads, found), state
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        found, state = opt.update(updates, state, params, **extra)
+        return jax.tree.map(lambda g, d: g + 0.1 * d, updates, found), state
 
     return optim.Optimizer(opt.init, update)
 

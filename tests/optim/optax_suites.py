@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import optax
 
-from jaxnn import losses, optim, schedules, tree
+from jaxnn import losses, microbatching, optim, perturbations, projections, schedules, tree
 
 FOLDER = Path(os.environ.get("JAXNN_OPTAX_TESTS") or Path(optax.__file__).parent)
 """Where optax's test files are, laid out as in its package."""
@@ -39,6 +39,9 @@ ROOMS: dict[str, tuple[Any, ...]] = {
     "optax.losses": (losses,),
     "optax.schedules": (schedules, optim),
     "optax.tree": (tree,),
+    "optax.projections": (projections,),
+    "optax.perturbations": (perturbations,),
+    "optax.microbatching": (microbatching,),
     "optax": (optim, schedules, losses),
 }
 """Where jaxnn has the names of a module of optax, by the longest prefix of that module's name."""
@@ -140,7 +143,7 @@ class Suites:
         if whole in RENAMED:
             return RENAMED[whole]
         for room in ROOMS[next(prefix for prefix in ROOMS if f"{module}.".startswith(f"{prefix}."))]:
-            if name in getattr(room, "__all__", ()):
+            if name in getattr(room, "__all__", vars(room)):
                 return getattr(room, name)
         kept = KEPT.get(module)
         if kept is ANY or (kept is not None and kept.fullmatch(name)):

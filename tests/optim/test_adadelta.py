@@ -20,8 +20,8 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     (
         "adadelta",
         "adadelta: decay",
-        "grads = add_decay(grads, params, decay",
-        "grads = add_decay(grads, params, -decay",
+        "updates = add_decay(updates, params, decay",
+        "updates = add_decay(updates, params, -decay",
     ),
     ("adadelta", "adadelta: mask", "decay, weight_decay_mask, where", "decay, None, where"),
     ("adadelta", "adadelta", "e_g = d * e_g + (1 - d) * g * g", "e_g = (1 - d) * e_g + d * g * g"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxnn import optim
@@ -14,7 +15,7 @@ from tests.optim.running import STEPS, descend, noise, start
 SHAPE = (4, 3)
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("adam", "adam", "nu_hat = nu / like(c2, nu)", "nu_hat = nu"),
-    ("adam", "adam: eps_root", "jnp.sqrt(nu_hat + like(eps_root, nu))", "(jnp.sqrt(nu_hat) + like(eps_root, nu))"),
+    ("adam", "adam: eps_root", "safe_sqrt(nu_hat + like(eps_root, nu))", "(jnp.sqrt(nu_hat) + like(eps_root, nu))"),
     ("adam", "adam: schedule", "mu = d1 * mu + (1 - d1) * g", "mu = d2 * mu + (1 - d2) * g"),
     ("adam", "nadam", "d1 * mu / like(next_c1, nu)", "d1 * mu / like(c1, nu)"),
     ("adam", "adam", "count = increment(state.count)", "count = increment(increment(state.count))"),
@@ -22,10 +23,10 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("adam_variants", "adamax: eps", "jnp.abs(g) + like(eps, nu)", "jnp.abs(g)"),
     ("adam_variants", "adamax", "safe_divide(mu / (1 - d1 ** count.astype(nu.dtype)), nu)", "safe_divide(mu, nu)"),
     ("adam_variants", "amsgrad", "jnp.maximum(nu_max, nu / (1 - d2**t) if", "(nu / (1 - d2**t) if"),
-    ("adam_variants", "amsgrad: eps_root", "jnp.sqrt(nu_max + like(eps_root, nu))", "jnp.sqrt(nu_max)"),
+    ("adam_variants", "amsgrad: eps_root", "safe_sqrt(nu_max + like(eps_root, nu))", "jnp.sqrt(nu_max)"),
     ("adam_variants", "adamaxw", "weight_decay=weight_decay", "weight_decay=0.0"),
     ("belief", "adabelief", "abs_sq(g - mu) + like(eps_root, nu)\n            mu_hat", "abs_sq(g)\n            mu_hat"),
-    ("belief", "adabelief: eps", "jnp.sqrt(nu / (1 - d2**t)) + like(eps, nu)", "jnp.sqrt(nu / (1 - d2**t) + eps)"),
+    ("belief", "adabelief: eps", "safe_sqrt(nu / (1 - d2**t)) + like(eps, nu)", "jnp.sqrt(nu / (1 - d2**t) + eps)"),
     ("belief", "acprop", "jnp.maximum(state.count, 1)", "increment(state.count)"),
     ("belief", "yogi", "nu - (1 - d2) * jnp.sign(nu - abs_sq(g))", "nu + (1 - d2) * jnp.sign(nu - abs_sq(g))"),
     ("belief", "scale_by_yogi", "mu = moment(params, fill=initial_accumulator_value)", "mu = moment(params)"),
@@ -46,7 +47,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
      "at_count(alpha, state.count + 1)\n\n        def rule(g: Array, m1"),
     ("ademamix", "ademamix", "m1 / (1 - d1**t) +", "m1 +"),
     ("ademamix", "simplified_ademamix: alpha", "m = like(b1, n) * m + g", "m = like(b1, n) * m + (1 - b1) * g"),
-    ("adopt", "adopt: nesterov", "jnp.maximum(jnp.sqrt(nu), like(eps, nu))", "(jnp.sqrt(nu) + like(eps, nu))"),
+    ("adopt", "adopt: nesterov", "jnp.maximum(safe_sqrt(nu), like(eps, nu))", "(jnp.sqrt(nu) + like(eps, nu))"),
     ("adopt", "adopt", "h = jnp.clip(h, -bound, bound)", "h = jnp.clip(h, -1.0, 1.0)"),
     ("adopt", "adopt: nesterov", "if nesterov else mu", "if False else mu"),
     ("adopt", "adopt: unclipped", "jnp.where(first, abs_sq(g), d2", "jnp.where(first, 0 * g, d2"),
@@ -355,3 +356,24 @@ def test_novograd_needs_parameters_only_to_decay_them(decay: float) -> None:
 def test_rules_for_real_parameters_say_so(name: str) -> None:
     with pytest.raises(TypeError, match=rf"split_real_and_imaginary\({name}"):
         getattr(optim, name)(0.1).init(jnp.ones(2, jnp.complex64))
+
+
+def test_adabelief_decays_what_the_mask_names() -> None:
+    """As optax's newer versions do: between the direction and the learning rate."""
+    params, mask = {"w": jnp.array([[2.0, -1.0]]), "b": jnp.array([0.5])}, {"w": True, "b": False}
+    ours = optim.adabelief(0.1, b2=0.9, weight_decay=0.3, weight_decay_mask=mask)
+    theirs = optax.chain(
+        optax.scale_by_belief(b2=0.9, eps=1e-16, eps_root=1e-16),
+        optax.add_decayed_weights(0.3, mask),
+        optax.scale_by_learning_rate(0.1),
+    )
+    state, their_state = ours.init(params), theirs.init(params)
+    for _ in range(3):
+        grads = jax.tree.map(jnp.cos, params)
+        updates, state = ours.update(grads, state, params)
+        expected, their_state = theirs.update(grads, their_state, params)
+        assert_close(updates, expected, rtol=1e-5, atol=1e-7)
+        params = optim.apply_updates(params, updates)
+    with pytest.raises(ValueError, match="adabelief: update needs the parameters"):
+        ours.update(params, state)
+    assert optim.adabelief(0.1).update(params, state)[0]["w"].shape == (1, 2)

@@ -22,7 +22,12 @@ MUTANTS = [
         "count = increment(state.count)\n\n        def rule",
         "count = state.count\n\n        def rule",
     ),
-    ("averages", "average_params", "return updates, AverageState(", "return grads, AverageState("),
+    (
+        "averages",
+        "average_params",
+        "return updates, AverageState(",
+        "return jax.tree.map(jnp.negative, updates), AverageState(",
+    ),
 ]
 
 

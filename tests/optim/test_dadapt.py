@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("dadapt", "dadapt_adamw: settings", "jnp.sqrt(1 - b2**t) / (1 - b1**t)", "1 - b2**t"),
     ("dadapt", "dadapt_adamw: settings", "(1 - root) * rate * g", "rate * g"),
     ("dadapt", "dadapt_adamw: settings", "like(weight_decay, g) * rate * p", "like(weight_decay, g) * p"),
-    ("dadapt", "dadapt_adamw: settings", "q = jnp.sqrt(like(b2, d))", "q = like(b2, d)"),
+    ("dadapt", "dadapt_adamw: settings", "q = safe_sqrt(like(b2, d))", "q = like(b2, d)"),
     ("dadapt", "prodigy: settings", "like(b3, g) * s + like(weight, g) * g", "like(b3, g) * s + g"),
     ("dadapt", "prodigy: settings", "lambda p, p0: p0 - p", "lambda p, p0: p - p0"),
     ("dadapt", "prodigy: settings", "like(d, v) * like(eps, v)", "like(eps, v)"),
@@ -92,3 +95,20 @@ def test_bad_arguments(name: str) -> None:
         make().update(params, make().init(params))
     with pytest.raises(TypeError, match="split_real_and_imaginary"):
         make().init(jnp.ones(2, jnp.complex64))
+
+
+def test_prodigy_decays_what_the_mask_names() -> None:
+    """In the first step, where nothing that the arrays share depends on the decay yet."""
+    params = {"w": jnp.array([[2.0, -1.0]]), "b": jnp.array([0.5])}
+    grads = jax.tree.map(jnp.cos, params)
+
+    def first(**settings: Any) -> Any:
+        opt = optim.prodigy(0.5, estim_lr0=0.1, **settings)
+        return opt.update(grads, opt.init(params), params)[0]
+
+    without, everywhere = first(), first(weight_decay=0.3)
+    masked = first(weight_decay=0.3, weight_decay_mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
+    assert_close(masked, {"w": everywhere["w"], "b": without["b"]}, rtol=0, atol=0)
+    assert float(abs(everywhere["b"] - without["b"])[0]) > 1e-3
+    with pytest.raises(ValueError, match="prodigy: the mask must be a tree of bools"):
+        first(weight_decay=0.3, weight_decay_mask={"other": True})

@@ -18,10 +18,10 @@ from tests.optim.running import STEPS, descend, noise, start
 LOW, KERNELS = "galore: low rank", "galore: kernels"
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("galore", LOW, "state.count % gap == 0", "(state.count + 1) % gap == 0"),
-    ("galore", LOW, "like(scale, full) * _array", "_array"),
+    ("galore", LOW, "like(scale, full) * full", "full"),
     ("galore", LOW, "[:, : p.shape[1]]", "[:, -p.shape[1] :]"),
-    ("galore", LOW, "p @ u if on_left", "jnp.abs(p) @ u if on_left"),
-    ("galore", KERNELS, "rows, columns = _axes(shape, numbers)", "columns, rows = _axes(shape, numbers)"),
+    ("galore", LOW, "p @ u if left", "jnp.abs(p) @ u if left"),
+    ("galore", KERNELS, "rows, columns = _axes(x.shape, numbers)", "columns, rows = _axes(x.shape, numbers)"),
     ("galore", "galore: decay", "weight_decay=weight_decay, mask=mask, where", "weight_decay=0.0, mask=mask, where"),
     ("galore", "galore: matrices", "g if svd_dtype is None else g.astype(svd_dtype)", "jnp.sign(g)"),
 ]

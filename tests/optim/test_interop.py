@@ -16,9 +16,19 @@ from jaxnn.compare import as_optax
 from tests.helpers import assert_close, float64, random, strict
 
 MUTANTS = [
-    ("interop", "flatten", "jnp.real(long[a:b])", "-jnp.real(long[a:b])"),
-    ("interop", "flatten", "leaf.astype(dtype).reshape(-1)", "leaf.astype(dtype).reshape(-1)[::-1]"),
-    ("interop", "split_real_and_imaginary", "return _merge(updates)", "return _merge(grads)"),
+    ("interop", "flatten", "else jnp.real(part)", "else -jnp.real(part)"),
+    (
+        "interop",
+        "flatten",
+        "[leaf.astype(dtype) for leaf in leaves]",
+        "[jnp.flip(leaf).astype(dtype) for leaf in leaves]",
+    ),
+    (
+        "interop",
+        "split_real_and_imaginary",
+        "updates, new = update_inner(inner, _split(",
+        "_, new = update_inner(inner, _split(",
+    ),
 ]
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
 MASK = {"w": True, "b": False}

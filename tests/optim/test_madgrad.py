@@ -16,7 +16,7 @@ STEPS = 100
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("madgrad", "madgrad", "(state.count + 1).astype", "(state.count + 2).astype"),
-    ("madgrad", "madgrad", "jnp.cbrt(total_sq)", "jnp.sqrt(total_sq)"),
+    ("madgrad", "madgrad", "safe_cbrt(total_sq)", "jnp.sqrt(total_sq)"),
     ("madgrad", "madgrad", "total_sq = total_sq + step * g**2", "total_sq = total_sq + step**2 * g**2"),
     ("madgrad", "madgrad", "(1 - like(momentum, g)) * away", "like(momentum, g) * away"),
     ("madgrad", "madgrad: decay", "(like(rate, g) + like(eps, g)) * jnp", "like(rate, g) * jnp"),

@@ -12,8 +12,8 @@ from jaxnn import optim
 from tests.helpers import random
 
 MUTANTS = [
-    ("monitor", "snapshot", "_measured(measure, grads)})", "_measured(measure, grads) * 2})"),
-    ("monitor", "snapshot", "return grads, dtypes_of(SnapshotState", "return jax.tree.map(jnp.negative, grads), "
+    ("monitor", "snapshot", "_measured(measure, updates)})", "_measured(measure, updates) * 2})"),
+    ("monitor", "snapshot", "return updates, dtypes_of(SnapshotState", "return jax.tree.map(jnp.negative, updates), "
      "dtypes_of(SnapshotState"),
 ]  # fmt: skip
 

@@ -22,7 +22,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("muon", "muon", "one_minus_power(beta, count + 1)", "one_minus_power(beta, count)"),
     ("muon", "muon", "(1 - d) * g / like(c, mu) if nesterov", "(1 - d) * g if nesterov"),
     ("muon", "scale_by_muon: settings", "else mu / like(c, mu)", "else mu"),
-    ("muon", "scale_by_muon: adaptive", "jnp.vdot(mu_hat, o) * o if adaptive", "o if adaptive"),
+    ("muon", "scale_by_muon: adaptive", "jnp.sum(jnp.conj(mu_hat) * o) * o if adaptive", "o if adaptive"),
     ("muon", "muon: convolution", "max(1.0, columns / max(rows, 1)) ** 0.5", "max(1.0, rows / columns) ** 0.5"),
     ("muon", "muon: consistent rms", "max(rows, columns) ** 0.5", "min(rows, columns) ** 0.5"),
     ("muon", "muon: mask", "mask=weight_decay_mask", "mask=None"),

@@ -52,6 +52,7 @@ PROOF_ONLY = (
     "_src/factorized_test", "_src/float64_test", "_src/linesearch_test", "contrib/_complex_valued_test",
     "contrib/_galore_test", "contrib/_mechanic_test", "contrib/_muon_test", "contrib/_privacy_test",
     "contrib/_reduce_on_plateau_test", "contrib/_sam_test", "contrib/_schedule_free_test",
+    "microbatching/_microbatching_test", "perturbations/_make_pert_test", "projections/_projections_test",
     "transforms/_accumulation_test",
 )  # fmt: skip
 SLOWEST = ("test_optimization", "test_optimizers(")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import warnings
 from typing import Any
 
@@ -16,18 +17,14 @@ import jaxnn
 from jaxnn import optim
 
 OTHER_STATE = "a state: ours has another name, or the rule keeps none"
-PROTOCOL = "a type or protocol: ours are in jaxnn.types and optim.Optimizer"
+PROTOCOL = "a protocol of functions: ours are in jaxnn.types"
 STATES = (
-    "AdaptiveGradClipState", "AddDecayedWeightsState", "ClipByGlobalNormState", "ClipState", "EmptyState",
-    "InjectHyperparamsState", "MultiTransformState", "NonNegativeParamsState", "ScaleByAdaDeltaState",
+    "AdaptiveGradClipState", "AddDecayedWeightsState", "ClipByGlobalNormState", "ClipState",
+    "MultiTransformState", "NonNegativeParamsState", "ScaleByAdaDeltaState",
     "ScaleByAdamState", "ScaleByAdanState", "ScaleByAmsgradState", "ScaleByBeliefState", "ScaleByLionState",
     "ScaleByNovogradState", "ScaleByRStdDevState", "ScaleByRmsState", "ScaleByRpropState", "ScaleByRssState",
     "ScaleBySM3State", "ScaleByScheduleState", "ScaleByTrustRatioState", "ScaleState", "COCOBState",
     "ScaleByAdemamixState", "ScaleBySimplifiedAdEMAMixState",
-)  # fmt: skip
-PROTOCOLS = (
-    "GradientTransformation", "GradientTransformationExtraArgs", "MaskOrFn", "OptState", "Params", "ScalarOrSchedule",
-    "ShouldSkipUpdateFunction", "TransformInitFn", "TransformUpdateExtraArgsFn", "TransformUpdateFn", "Updates",
 )  # fmt: skip
 PLACES = {
     "losses": "losses",
@@ -49,7 +46,6 @@ OUR_CONVENTION = (
 
 NOT_HERE = {
     **dict.fromkeys(STATES, OTHER_STATE),
-    **dict.fromkeys(PROTOCOLS, PROTOCOL),
     "multi_normal": "a distribution for perturbations of the parameters; here jaxnn.perturbations.Normal",
     "assignment.base_hungarian_algorithm": "the assignment problem, no part of training: scipy.optimize has it",
     "assignment.hungarian_algorithm": "the assignment problem, no part of training: scipy.optimize has it",
@@ -88,7 +84,7 @@ NAMES = sorted({*public(optax), *public(optax.contrib)})
 
 def has_arguments(value: Any) -> bool:
     """Whether it is a function or a class made by calling it; types and states are not compared."""
-    is_class = inspect.isclass(value)
+    is_class = inspect.isclass(value) and not getattr(value, "_is_protocol", False)
     return inspect.isfunction(value) or (is_class and not issubclass(value, tuple) and "__init__" in vars(value))
 
 
@@ -230,3 +226,70 @@ def test_a_wrong_signature_is_found() -> None:
     assert len(faults("f", swapped, right)) == 2
     assert len(faults("f", other, right)) == 2
     assert len(faults("f", short, right)) == 3
+
+
+def test_states_of_the_same_name_begin_with_optaxs_fields() -> None:
+    """So that `count, mu, nu = state` and `state[0]` mean what they mean in optax."""
+    theirs = states_of_optax()
+    shared = {
+        name: getattr(optim, name) for name in optim.__all__ if name in theirs and name != "InjectHyperparamsState"
+    }
+    assert len(shared) >= 30
+    wrong = {
+        name: (ours._fields, theirs[name])
+        for name, ours in shared.items()
+        if ours._fields[: len(theirs[name])] != theirs[name]
+    }
+    assert not wrong
+
+
+def states_of_optax() -> dict[str, tuple[str, ...]]:
+    """The fields of every named tuple in any module of optax, private ones included."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "optax":
+            for key, value in vars(module).items():
+                if inspect.isclass(value) and issubclass(value, tuple) and hasattr(value, "_fields"):
+                    found[key] = value._fields
+    return found
+
+
+def test_types_for_annotations_and_isinstance() -> None:
+    def init(params: optim.Params) -> optim.OptState:
+        return optim.EmptyState()
+
+    def update(
+        updates: optim.Updates, state: optim.OptState, params: optim.Params | None = None
+    ) -> tuple[optim.Updates, optim.OptState]:
+        return -0.5 * updates, state
+
+    plain = optim.GradientTransformation(init, update)
+    assert not isinstance(plain, optim.GradientTransformationExtraArgs)
+    with_extra = (optim.sgd(1.0), optim.chain(plain), optim.with_extra_args_support(plain), optim.identity())
+    for opt in with_extra:
+        assert isinstance(opt, optim.GradientTransformation)
+        assert isinstance(opt, optim.GradientTransformationExtraArgs)
+        assert tuple(opt) == (opt.init, opt.update)
+    assert not isinstance(optax.sgd(1.0), optim.GradientTransformation)
+    updates, state = optim.chain(plain, optax.scale(2.0)).update(jnp.ones(2), (init(None), optax.EmptyState()))
+    assert updates.tolist() == [-1.0, -1.0]
+    assert isinstance(state[0], optim.EmptyState)
+    injected = optim.inject_hyperparams(optim.sgd)(0.5).init(jnp.ones(2))
+    assert isinstance(injected, optim.InjectHyperparamsState)
+
+
+STATELESS = (
+    optim.identity(), optim.set_to_zero(), optim.scale(2.0), optim.clip(1.0), optim.clip_by_global_norm(1.0),
+    optim.clip_by_block_rms(1.0), optim.adaptive_grad_clip(0.1), optim.centralize(), optim.keep_params_nonnegative(),
+    optim.normalize(), optim.scale_by_trust_ratio(), optim.normalize_by_update_norm(),
+    optim.scale_by_param_block_norm(), optim.scale_by_param_block_rms(), optim.stateless(lambda u, p: u),
+    optim.stateless_with_tree_map(lambda u, p: u),
+)  # fmt: skip
+
+
+def test_what_keeps_nothing_keeps_an_empty_state() -> None:
+    params = {"w": jnp.ones((2, 3))}
+    for opt in STATELESS:
+        state = opt.init(params)
+        assert isinstance(state, optim.EmptyState)
+        assert isinstance(opt.update(params, state, params)[1], optim.EmptyState)

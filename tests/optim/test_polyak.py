@@ -20,7 +20,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("polyak", "scale_by_polyak", "squares = squares + like(eps, squares)", "squares = squares"),
     ("polyak", "polyak_sgd", "jnp.minimum(step", "jnp.maximum(step"),
     ("polyak", "polyak_sgd: scaling", "scaling, where=", "2 * scaling, where="),
-    ("polyak", "scale_by_polyak", "squares = sum_of_squares(grads)", "squares = jnp.sqrt(sum_of_squares(grads))"),
+    ("polyak", "scale_by_polyak", "squares = sum_of_squares(updates)", "squares = jnp.sqrt(sum_of_squares(updates))"),
 ]
 
 

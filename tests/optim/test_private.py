@@ -15,7 +15,7 @@ from tests.helpers import assert_close, float64, random
 
 AGGREGATE = "differentially_private_aggregate"
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("private", "dpsgd: no noise", "safe_divide(largest, norms)", "jnp.ones_like(norms)"),
+    ("private", "dpsgd: no noise", "safe_divide(jnp.where(clipped, largest, 0), norms)", "jnp.ones_like(norms)"),
     ("private", "dpsgd: no noise", "clipped = norms > largest", "clipped = norms > 0"),
     ("private", "dpsgd: no noise", "for g in leaves]\n    norms", "for g in leaves[:1]]\n    norms"),
     ("private", "dpsgd", ") / examples)", "))"),

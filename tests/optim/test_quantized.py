@@ -235,10 +235,10 @@ def error_of(library: Any, key: Any = None) -> float:
 
 
 BROKEN = [
-    (None, "LEVELS * jnp.sqrt(jnp.sqrt(ratio))", "LEVELS * jnp.sqrt(ratio)"),
+    (None, "LEVELS * safe_sqrt(safe_sqrt(ratio))", "LEVELS * safe_sqrt(ratio)"),
     (None, "jnp.clip(code, 1, LEVELS)", "jnp.clip(code, 60, LEVELS)"),
-    (None, "signed = jnp.sign(blocks) *", "signed ="),
-    (None, "axis=1, keepdims=True)", "keepdims=True) + 0 * jnp.abs(blocks)[:, :1]"),
+    (None, "signed = jnp.sign(x) *", "signed ="),
+    (None, "jnp.max(jnp.abs(blocks), axis=1)", "jnp.max(jnp.abs(blocks)) + 0 * jnp.abs(blocks)[:, 0]"),
     (None, "return (root * root) * (root * root)", "return root * root * root"),
     (KEY, "_level(low)) < ratio - _level(low)", "_level(low)) < code - low"),
     (KEY, "< ratio - _level(low)", "> ratio - _level(low)"),

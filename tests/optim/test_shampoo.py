@@ -23,18 +23,18 @@ PUBLISHED = {"b1": 0.0, "b2": 1.0, "graft": None, "update_every": 1, "relative_e
 
 BROKEN = [
     ("matrices", "-0.5 / len(sums)", "-1.0 / len(sums)"),
-    ("matrices", "+ like(eps, h) + like(relative_eps", "+ like(relative_eps"),
+    ("matrices", "h, h, eps, relative_eps)", "h, h, 0.5 * eps, relative_eps)"),
     ("tensors", "second_moments(g, axis, h)", "second_moments(abs(g), axis, h)"),
     ("tensors", "exponent = -0.5 / len(sums)", "exponent = -0.25"),
     ("tensors", "multiply(direction, axis, factor)", "multiply(direction, axis, abs(factor))"),
     ("practice", "state.count % every == 0", "(state.count + 1) % every == 0"),
-    ("practice", "like(relative_eps, h) * largest", "like(relative_eps, h)"),
+    ("practice", "h, h, eps, relative_eps)", "h, h, eps, 0.5 * relative_eps)"),
     ("practice", "_power(h / like(c2, h),", "_power(h,"),
     ("practice", "jnp.where(d2 == 1, 1.0, 1 - d2)", "1.0 + 0 * d2"),
     ("practice", "m / like(c1, m)", "m"),
     ("practice", "norm(s), norm(u)", "norm(u), norm(s)"),
     ("practice", "map_leaves(preconditioned, means,", "map_leaves(preconditioned, wide,"),
-    ("practice", "jnp.sqrt(n / like(c2, n)) + like(graft_eps, n)", "jnp.sqrt(n / like(c2, n)) + 1"),
+    ("practice", "safe_sqrt(n / like(c2, n)) + like(graft_eps, n)", "jnp.sqrt(n / like(c2, n)) + 1"),
 ]
 """(comparison that must catch it, text of shampoo.py, broken text)."""
 

@@ -47,8 +47,8 @@ def multi_steps(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraA
     def fitting(tree: PyTree) -> optax.MultiSteps:
         return optax.MultiSteps(*args, accumulator_dtype=jnp.result_type(*jax.tree.leaves(tree)), **kwargs)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        return fitting(grads).update(grads, state, params, **extra)
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        return fitting(updates).update(updates, state, params, **extra)
 
     return optax.GradientTransformationExtraArgs(lambda params: fitting(params).init(params), update)
 

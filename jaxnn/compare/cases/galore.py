@@ -31,8 +31,8 @@ def without_none(inner: Any) -> Any:
         {'nothing': None, 'w': Array([2.], dtype=float32)}
     """
 
-    def update(grads: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
-        leaves, structure = jax.tree.flatten(grads)
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+        leaves, structure = jax.tree.flatten(updates)
         updates, state = inner.update(leaves, state, None if params is None else jax.tree.leaves(params))
         return jax.tree.unflatten(structure, updates), state
 

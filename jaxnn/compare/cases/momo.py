@@ -20,8 +20,8 @@ def proximal(name: str, learning_rate: float, *, weight_decay: float, **kwargs: 
     def theirs() -> Any:
         opt = getattr(optax.contrib, name)(learning_rate, weight_decay=weight_decay, **kwargs)
 
-        def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-            updates, state = opt.update(grads, state, params, **extra)
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+            updates, state = opt.update(updates, state, params, **extra)
             return jax.tree.map(lambda u, p: (u + (1 - 1 / c) * p) / c - (1 - 1 / c) * p, updates, params), state
 
         return optax.GradientTransformationExtraArgs(opt.init, update)

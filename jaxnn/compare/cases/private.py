@@ -25,8 +25,8 @@ def of_three_examples(opt: Any) -> Optimizer:
     """
     inner = as_extra(opt)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        each = jax.tree.map(lambda g: jnp.stack([0.2 * g, -0.4 * g, 2.0 * g]), grads)
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        each = jax.tree.map(lambda g: jnp.stack([0.2 * g, -0.4 * g, 2.0 * g]), updates)
         return inner.update(each, state, params, **extra)
 
     return Optimizer(inner.init, update)

@@ -35,9 +35,9 @@ def optax_sam(momentum: float | None = None, **settings: Any) -> Any:
     inner = sam(optax.sgd(0.1, 0.9), optax.chain(normalize(), optax.sgd(0.1, momentum)), **settings)
 
     def update(
-        grads: PyTree, state: Any, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
+        updates: PyTree, state: Any, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, Any]:
-        return inner.update(grads, state, params, grad_fn=lambda params, i: grad_fn(params))
+        return inner.update(updates, state, params, grad_fn=lambda params, i: grad_fn(params))
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 

@@ -23,8 +23,8 @@ def punctual_rprop(*, sign: float = -1.0, **settings: Any) -> Any:
     """
     late = optax.scale_by_rprop(**settings)
 
-    def update(grads: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, Any]:
-        _, state = late.update(grads, state, params)
+    def update(updates: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, Any]:
+        _, state = late.update(updates, state, params)
         return jax.tree.map(lambda u: sign * u, state.prev_updates), state
 
     return optax.GradientTransformation(late.init, update)
