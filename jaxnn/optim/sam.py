@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.numerics import accumulation_dtype, safe_sqrt
+from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.arguments import require_extra, require_params
 from jaxnn.optim.base import EmptyState, Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
 from jaxnn.optim.chain import require_transformation
@@ -60,7 +60,8 @@ def normalize() -> Optimizer:
     ) -> tuple[PyTree, NormalizeState]:
         wide = widen(updates)
         shrunk = _over(wide, _over_leaves(jnp.max, lambda g: jnp.max(jnp.abs(g), initial=0.0), wide))
-        unit = _over(shrunk, safe_sqrt(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk)))
+        # The root of what is nowhere 0 has a derivative everywhere, and is not formed again in the loop over each leaf.
+        unit = _over(shrunk, jnp.sqrt(nonzero(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk))))
         return dtypes_of(unit, updates if params is None else params), state
 
     return Optimizer(lambda params: NormalizeState(), update)
