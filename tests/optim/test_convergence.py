@@ -56,7 +56,7 @@ RATES = {
     "rprop": (("constant", 1), ("constant", 0.01), None, None),
     "madgrad": (("cosine", 2.2), ("cosine", 0.046), ("cosine", 0.022), ("cosine", 0.046)),
     "cocob": (("cosine", 0.01), ("constant", 0.001), None, ("cosine", 0.0001)),
-    "optimistic_gradient_descent": (("cosine", 0.046), ("cosine", 0.001), ("cosine", 0.01), ("cosine", 1)),
+    "optimistic_gradient_descent": (("cosine", 0.046), ("cosine", 0.001), ("cosine", 0.01), ("cosine", 0.46)),
     "optimistic_adam_v2": (("cosine", 0.22), ("cosine", 0.022), ("cosine", 0.1), ("cosine", 0.1)),
     "sm3": (("cosine", 2.2), ("cosine", 4.6), ("cosine", 2.2), ("cosine", 0.46)),
     "noisy_sgd": (("cosine", 0.046), ("cosine", 0.0022), ("cosine", 0.022), ("cosine", 1)),
