@@ -15,7 +15,7 @@ from tests.optim.running import STEPS, descend, noise, start
 SHAPE = (4, 3)
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("adam", "adam", "nu_hat = nu / like(c2, nu)", "nu_hat = nu"),
-    ("adam", "adam: eps_root", "safe_sqrt(nu_hat + like(eps_root, nu))", "(jnp.sqrt(nu_hat) + like(eps_root, nu))"),
+    ("adam", "adam: eps_root", "safe_sqrt(nu_hat + like(eps_root, nu))", "(safe_sqrt(nu_hat) + like(eps_root, nu))"),
     ("adam", "adam: schedule", "mu = d1 * mu + (1 - d1) * g", "mu = d2 * mu + (1 - d2) * g"),
     ("adam", "nadam", "d1 * mu / like(next_c1, nu)", "d1 * mu / like(c1, nu)"),
     ("adam", "adam", "count = increment(state.count)", "count = increment(increment(state.count))"),

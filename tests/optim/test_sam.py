@@ -15,7 +15,7 @@ from tests.helpers import assert_close, float64, random, strict
 STEPS = 100
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("sam", "normalize", "safe_sqrt(_over_leaves(jnp.sum, ", "(_over_leaves(jnp.sum, "),
+    ("sam", "normalize", "jnp.sqrt(nonzero(_over_leaves(jnp.sum, ", "(nonzero(_over_leaves(jnp.sum, "),
     ("sam", "sam", "lambda u, c, p: c - p + u", "lambda u, c, p: u"),
     ("sam", "sam", "jax.tree.map(jnp.negative, updates)", "updates"),
     ("sam", "sam: momentum", "adv_optimizer.init(widen(params)) if reset_state else adv_state", "adv_state"),

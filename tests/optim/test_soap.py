@@ -61,7 +61,7 @@ BROKEN = [
     ("sorted", "beta = b2 if shampoo_beta is None else shampoo_beta", "beta = b2"),
     ("sorted", "safe_sqrt(n / like(c2, n)) + like(eps, n)", "jnp.sqrt(n / like(c2, n) + like(eps, n))"),
     ("sorted", "into=True) / like(c1, m)", "into=True)"),
-    ("long axis", "1 < size <= longest", "1 < size"),
+    ("long axis", 'longest = require_positive_int("soap", "max_precond_dim", max_precond_dim)', "longest = 100"),
     ("vector", "and not precondition_1d", "and precondition_1d"),
     ("rotated vector", "(len(shape) == 1 and not precondition_1d)", "len(shape) == 1"),
 ]

@@ -22,7 +22,7 @@ BROKEN: list[Mutant] = [
     ("sgd", "sgd: momentum", "kept = g + like(decay, g) * kept", "kept = 0.5 * g + like(decay, g) * kept"),
     ("sgd", "sgd: nesterov", "(g + like(decay, g) * kept if nesterov", "(kept if nesterov"),
     ("adam", "adam", "mu_hat = mu / like(c1, nu)", "mu_hat = mu"),
-    ("adam", "adamw", "safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu)", "jnp.sqrt(nu_hat + like(eps, nu))"),
+    ("adam", "adamw", "safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu)", "safe_sqrt(nu_hat + like(eps, nu))"),
     ("adam", "nadam: constant momentum", "d1 * mu / like(next_c1, nu)", "d1 * mu / like(c1, nu)"),
     ("radam", "radam: eps before the correction", "jnp.maximum(like(threshold, nu), 4)", "jnp.maximum(threshold, 6)"),
     ("adam_variants", "adamax", "jnp.abs(g) + like(eps, nu)", "0.99 * jnp.abs(g)"),
