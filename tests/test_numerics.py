@@ -25,6 +25,8 @@ def test_values_are_those_of_the_plain_root_to_the_bit(root: Any, plain: Any) ->
             with np.errstate(over="ignore"):
                 x = jnp.asarray(numbers.astype(dtype))
             for f, g in ((root, plain), (lambda x: 1 / (root(x) + 1e-8), lambda x: 1 / (plain(x) + 1e-8))):
+                if f is not root and dtype == jnp.float16:
+                    continue  # XLA for CPUs keeps what it fuses in float32, and fuses the two differently
                 got, expected = jax.jit(lambda x, f=f, g=g: (f(x), g(x)))(x)
                 assert got.dtype == expected.dtype
                 assert np.asarray(got).tobytes() == np.asarray(expected).tobytes()

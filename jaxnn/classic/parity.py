@@ -139,7 +139,7 @@ def Inputs(start: int, stop: int) -> Layer:
 
     Example:
         >>> Inputs(1, 3).predict((), (), np.array([[5.0, 6.0, 7.0]]))
-        array([[6., 7.]])
+        Array([[6., 7.]], dtype=float32)
     """
     if not 0 <= start < stop:
         raise ValueError(f"Inputs: expected 0 <= start < stop, got start {start}, stop {stop}.")
