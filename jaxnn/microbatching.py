@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import checks, missing
+from jaxnn.placement import filled_as
 from jaxnn.types import Array, PyTree
 
 Function: TypeAlias = Callable[..., Any]
@@ -318,28 +319,16 @@ def _count(batched: dict[Any, PyTree], axis_of: dict[Any, int], size: int) -> in
     return count
 
 
-def _zeros(struct: Any, shape: tuple[int, ...] = ()) -> Array:
-    """Zeros like a result, with axes before its own: sharded and, in `jax.shard_map`, varying as it is."""
-    sharding: Any = getattr(struct, "sharding", None)
-    spec = tuple(getattr(sharding, "spec", ()))
-    place = None
-    if any(entry is not None for entry in spec):
-        place = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*(None,) * len(shape), *spec))
-    zeros = jnp.zeros((*shape, *struct.shape), struct.dtype, out_sharding=place)
-    varying = tuple(sorted(getattr(getattr(struct, "manual_axis_type", None), "varying", ())))
-    return jax.lax.pcast(zeros, varying, to="varying") if varying else zeros
-
-
 def _floating(struct: Any) -> Array:
     if not jnp.issubdtype(struct.dtype, jnp.inexact):
         raise ValueError(f"microbatch: MEAN and RUNNING_MEAN need floating results, got {struct.dtype}. Use SUM.")
-    return _zeros(struct)
+    return filled_as(struct)
 
 
 def _ready(kind: AccumulationType, pieces: int) -> Accumulator:
     """The accumulator of that name, for one array."""
     if kind is AccumulationType.SUM:
-        return Accumulator(_zeros, lambda c, x, _: c + x, lambda c: c, functools.partial(jnp.sum, axis=0))
+        return Accumulator(filled_as, lambda c, x, _: c + x, lambda c: c, functools.partial(jnp.sum, axis=0))
     mean = functools.partial(jnp.mean, axis=0)
     if kind is AccumulationType.MEAN:
         return Accumulator(_floating, lambda c, x, _: c + x, lambda c: c / pieces, mean)
@@ -347,7 +336,9 @@ def _ready(kind: AccumulationType, pieces: int) -> Accumulator:
         return Accumulator(
             _floating, lambda c, x, i: c + (x - c) / jnp.asarray(i + 1).astype(x.dtype), lambda c: c, mean
         )
-    return Accumulator(lambda s: _zeros(s, (pieces,)), lambda c, x, i: c.at[i].set(x), _joined_axis, lambda x: x)
+    return Accumulator(
+        lambda s: filled_as(s, before=(pieces,)), lambda c, x, i: c.at[i].set(x), _joined_axis, lambda x: x
+    )
 
 
 def _joined(accumulators: PyTree, pieces: int) -> Accumulator:

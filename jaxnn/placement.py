@@ -147,19 +147,21 @@ def on_mesh(tree: PyTree) -> PyTree:
     return jax.tree.map(leaf, tree) if jax.sharding.get_abstract_mesh().explicit_axes else tree
 
 
-def filled_as(kind: Any, value: float = 0.0) -> Array:
+def filled_as(kind: Any, value: float = 0.0, before: Shape = ()) -> Array:
     """An array of one number with a type's shape, dtype, sharding and varying axes: what the carry of a loop starts as.
 
     Args:
         kind: a `jax.ShapeDtypeStruct`, or what `jax.typeof` returns.
         value: the number.
+        before: axes in front of those of the type, divided among no devices.
 
     Example:
         >>> filled_as(jax.eval_shape(lambda: jnp.ones(2)))
         Array([0., 0.], dtype=float32)
     """
-    where = None if explicit_spec(kind) is None else kind.sharding
-    return vary(jnp.full(kind.shape, value, kind.dtype, out_sharding=where), varying_axes(kind))
+    spec = explicit_spec(kind)
+    where = None if spec is None else NamedSharding(kind.sharding.mesh, PartitionSpec(*(None,) * len(before), *spec))
+    return vary(jnp.full((*before, *kind.shape), value, kind.dtype, out_sharding=where), varying_axes(kind))
 
 
 def evenly(length: int, arrays: Sequence[Array]) -> NamedSharding | None:

@@ -65,7 +65,7 @@ def returns(results: PyTree) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorated(statistic: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(statistic)
         def placed(*args: P.args, **kwargs: P.kwargs) -> R:
-            first: Any = args[0] if args else kwargs.get("tape")
+            first: Any = args[0] if args else kwargs.get("tape", kwargs.get("columns"))
             tape = first.tape if isinstance(first, Columns) else first
             if not isinstance(tape, Tape) or explicit_mesh((args, kwargs)) is None:
                 return statistic(*args, **kwargs)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jax import lax
 from jax.extend.core import Literal
 
 from jaxnn.per_example.recording.reading import Reading
@@ -38,8 +37,7 @@ def tap(kind: Any, axes: frozenset[str], loops: Shape = ()) -> Array:
         >>> tap(jax.typeof(jnp.ones(())), frozenset()) - 0.0
         Array(-0., dtype=float32)
     """
-    one = vary(filled_as(kind, -0.0), axes)
-    return lax.broadcast_in_dim(one, (*loops, *one.shape), range(len(loops), len(loops) + one.ndim)) if loops else one
+    return vary(filled_as(kind, -0.0, loops), axes)
 
 
 def taps_of(reading: Reading, axes: frozenset[str], loops: Shape = ()) -> dict[int, Any]:
