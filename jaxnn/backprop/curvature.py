@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxnn import losses
 from jaxnn.backprop.combinators import backward, forward
 from jaxnn.backprop.gradient import coupled_layers, own_params, tape_of, uses_of
-from jaxnn.checks import as_array, require_function, require_positive_int
+from jaxnn.checks import as_array, as_arrays, require_function, require_positive_int
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import require_one_each
-from jaxnn.tape import Columns, Tape, error_of
-from jaxnn.types import Array, Key, Loss, Params, State
+from jaxnn.placement import compiler_sharded, explicit_spec, placed_shape
+from jaxnn.tape import Columns, Tape, errors_of, with_errors
+from jaxnn.types import Array, Key, Loss, Params, PyTree, State
+
+Parts: TypeAlias = tuple[Tape, PyTree]
+"""A tape of all errors without these, and the errors (C, N, ...) of each use."""
 
 
 def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callable[..., Columns]:
@@ -70,13 +76,18 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
         drawn = jax.vmap(lambda k: sampled(k, outputs, y))(jax.random.split(key, samples))
         return drawn / jnp.sqrt(jnp.asarray(samples, drawn.dtype))
 
-    def recorded(params: Params, state: State, x: Array, y: Array, *, key: Key | None = None) -> Columns:
+    def of_batch(params: Params, state: State, x: Array, y: Array, key: Key | None) -> Parts:
         params = own_params(params, x, y, key)
-        outputs, _, cache = forward(net, params, state, as_array("ggn_record", "x", x))
+        outputs, _, cache = forward(net, params, state, x)
         each = loss(outputs, y)
         require_one_each(each, outputs.shape[0])
         sent = errors(outputs, y, key).astype(outputs.dtype)
-        return _columns(net, params, cache, each, outputs, sent, fisher=losses.is_likelihood(loss))
+        return _parts(net, params, cache, each, outputs, sent)
+
+    def recorded(params: Params, state: State, x: Array, y: Array, *, key: Key | None = None) -> Columns:
+        x, y = as_array("ggn_record", "x", x), as_arrays("ggn_record", "y", y)
+        tape = _taped(of_batch, params, state, x, y, key)
+        return Columns(tape, samples or math.prod(tape.outputs.shape[1:]), losses.is_likelihood(loss))
 
     return recorded
 
@@ -107,30 +118,37 @@ def output_record(net: Layer) -> Callable[..., Columns]:
     """
     require_net("output_record", net)
 
-    def recorded(params: Params, state: State, x: Array) -> Columns:
+    def of_batch(params: Params, state: State, x: Array) -> Parts:
         params = own_params(params, x)
         outputs, _, cache = forward(net, params, state, x)
-        n = outputs.shape[0]
-        one = jnp.eye(outputs[0].size, dtype=outputs.dtype).reshape(-1, 1, *outputs.shape[1:])
+        n, *shape = outputs.shape
+        one = jnp.eye(math.prod(shape), dtype=outputs.dtype).reshape(-1, 1, *shape)
         sent = jnp.broadcast_to(one, (one.shape[0], *outputs.shape))
-        return _columns(net, params, cache, jnp.zeros(n, outputs.dtype), outputs, sent, fisher=False)
+        return _parts(net, params, cache, jnp.zeros(n, outputs.dtype), outputs, sent)
+
+    def recorded(params: Params, state: State, x: Array) -> Columns:
+        tape = _taped(of_batch, params, state, as_array("output_record", "x", x))
+        return Columns(tape, math.prod(tape.outputs.shape[1:]))
 
     return recorded
 
 
-def _columns(
-    net: Layer, params: Params, cache: Any, each: Array, outputs: Array, sent: Array, *, fisher: bool
-) -> Columns:
+def _parts(net: Layer, params: Params, cache: Any, each: Array, outputs: Array, sent: Array) -> Parts:
     """One backward pass for each error, what the forward pass left in common."""
 
-    def of_one(error: Array) -> Tape:
+    def of_one(error: Array) -> Parts:
         uses = backward(net, params, cache, error, uses_of)[1]
-        return tape_of(params, each, outputs, uses, coupled_layers(net, False))
+        tape = tape_of(params, each, outputs, uses, coupled_layers(net, False))
+        found = errors_of(tape)
+        return with_errors(tape, jax.tree.map(lambda _: None, found)), found
 
-    one = jax.eval_shape(of_one, sent[0])
-    only_errors = tuple(
-        tuple(dataclasses.replace(jax.tree.map(lambda _: None, use), **{error_of(use): 0}) for use in uses)
-        for uses in one.uses
-    )
-    tape = jax.vmap(of_one, out_axes=dataclasses.replace(one, losses=None, outputs=None, uses=only_errors))(sent)
-    return Columns(tape, sent.shape[0], fisher)
+    return jax.vmap(of_one, out_axes=(None, 0))(sent)
+
+
+def _taped(of_batch: Callable[..., Parts], params: Params, state: State, x: Array, *rest: Any) -> Tape:
+    """The tape of all errors; on a mesh with Explicit axes rows stay with their examples."""
+    examples = explicit_spec(x)
+    rows = examples[0] if examples else None
+    places = PartitionSpec(rows), PartitionSpec(None, rows)
+    tape, found = compiler_sharded(of_batch, places, params, state, x, *rest)
+    return dataclasses.replace(with_errors(tape, found), leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))

@@ -9,7 +9,7 @@ of the SUMMED loss, so that example i's rows are those of its own loss.
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.tape.tapes import Columns, Tape, of_weighted_losses
+from jaxnn.tape.tapes import Columns, Tape, errors_of, of_weighted_losses, with_errors
 from jaxnn.tape.uses import (
     STATIC,
     Addition,
@@ -49,12 +49,14 @@ __all__ = [
     "counted",
     "error_of",
     "errors",
+    "errors_of",
     "of_weighted_losses",
     "positions",
     "replaced",
     "total",
     "weighted",
     "wide_total",
+    "with_errors",
 ]
 
 if not TYPE_CHECKING:  # type checkers know the names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.tape.uses import STATIC, Placed, Use, counted, error_of, errors, replaced, weighted
-from jaxnn.types import Array
+from jaxnn.types import Array, PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -82,7 +81,7 @@ class Columns:
         def chosen(delta: Array) -> Array:
             return lax.dynamic_index_in_dim(delta, column, keepdims=False)
 
-        return self._with(lambda use: replaced(use, **{error_of(use): chosen(errors(use))}))
+        return with_errors(self.tape, jax.tree.map(chosen, errors_of(self.tape)))
 
     def as_examples(self) -> Tape:
         """One tape of C N examples, column by column; what was seen is repeated C times."""
@@ -96,15 +95,44 @@ class Columns:
             seen = {name: merged(jnp.broadcast_to(x, (self.count, *x.shape))) for name, x in arrays.items()}
             return replaced(use, **seen, **{error_of(use): merged(error)})
 
-        tape = self._with(repeated)
+        tape = self.tape
         return dataclasses.replace(
             tape,
+            uses=tuple(tuple(repeated(use) for use in uses) for uses in tape.uses),
             losses=jnp.tile(tape.losses, self.count),
             outputs=merged(jnp.broadcast_to(tape.outputs, (self.count, *tape.outputs.shape))),
         )
 
-    def _with(self, f: Callable[[Use], Use]) -> Tape:
-        return dataclasses.replace(self.tape, uses=tuple(tuple(f(use) for use in uses) for uses in self.tape.uses))
+
+def errors_of(tape: Tape) -> tuple[tuple[Array, ...], ...]:
+    """The error of each use, in the order of the tape's uses.
+
+    Example:
+        >>> from jaxnn.tape import Addition
+        >>> use, structure = Addition(jnp.ones((4, 1, 2))), jax.tree.structure({"b": 0})
+        >>> tape = Tape(jnp.zeros(4), jnp.zeros(4), ((use,),), ("['b']",), structure, (use.delta,))
+        >>> errors_of(tape)[0][0].shape
+        (4, 1, 2)
+    """
+    return tuple(tuple(errors(use) for use in uses) for uses in tape.uses)
+
+
+def with_errors(tape: Tape, found: PyTree) -> Tape:
+    """The tape with other errors, in the order of `errors_of`.
+
+    Example:
+        >>> from jaxnn.tape import Addition
+        >>> use, structure = Addition(jnp.ones((4, 1, 2))), jax.tree.structure({"b": 0})
+        >>> tape = Tape(jnp.zeros(4), jnp.zeros(4), ((use,),), ("['b']",), structure, (use.delta,))
+        >>> with_errors(tape, ((jnp.zeros((3, 4, 1, 2)),),)).uses[0][0].delta.shape
+        (3, 4, 1, 2)
+    """
+    pairs = zip(tape.uses, found, strict=True)
+    uses = tuple(
+        tuple(replaced(use, **{error_of(use): error}) for use, error in zip(uses, of_uses, strict=True))
+        for uses, of_uses in pairs
+    )
+    return dataclasses.replace(tape, uses=uses)
 
 
 def of_weighted_losses(tape: Tape, weights: Array) -> Tape:
