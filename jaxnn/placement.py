@@ -120,6 +120,17 @@ def explicit_spec(x: Any) -> PartitionSpec | None:
     return spec if spec is not None and any(entry is not None for entry in spec) else None
 
 
+def rows_spec(x: Any) -> PartitionSpec:
+    """How the examples, the first axis of an array, are divided over Explicit mesh axes: of any array of their rows.
+
+    Example:
+        >>> rows_spec(jnp.ones((4, 2)))
+        PartitionSpec(None,)
+    """
+    spec = explicit_spec(x)
+    return PartitionSpec(spec[0] if spec else None)
+
+
 def placed_shape(x: Array) -> jax.ShapeDtypeStruct:
     """Shape and dtype of an array, with its sharding where that is part of its type.
 

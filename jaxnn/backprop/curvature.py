@@ -17,7 +17,7 @@ from jaxnn.backprop.gradient import coupled_layers, own_params, tape_of, uses_of
 from jaxnn.checks import as_array, as_arrays, require_function, require_positive_int
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import require_one_each
-from jaxnn.placement import compiler_sharded, explicit_spec, placed_shape
+from jaxnn.placement import compiler_sharded, placed_shape, rows_spec
 from jaxnn.tape import Columns, Tape, errors_of, with_errors
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 
@@ -42,7 +42,8 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
 
     Returns:
         `recorded(params, state, x, y, *, key=None) -> Columns`, for `per_example.diag_ggn`, `kfac_expand`, `trace`;
-        with `samples` the key is needed.
+        with `samples` the key is needed. Inside `jax.shard_map` the columns are of the device's own examples; give each
+        device a key of its own there: `jax.random.fold_in(key, jax.lax.axis_index("data"))`.
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.
@@ -147,8 +148,6 @@ def _parts(net: Layer, params: Params, cache: Any, each: Array, outputs: Array, 
 
 def _taped(of_batch: Callable[..., Parts], params: Params, state: State, x: Array, *rest: Any) -> Tape:
     """The tape of all errors; on a mesh with Explicit axes rows stay with their examples."""
-    examples = explicit_spec(x)
-    rows = examples[0] if examples else None
-    places = PartitionSpec(rows), PartitionSpec(None, rows)
-    tape, found = compiler_sharded(of_batch, places, params, state, x, *rest)
+    rows = rows_spec(x)
+    tape, found = compiler_sharded(of_batch, (rows, PartitionSpec(None, *rows)), params, state, x, *rest)
     return dataclasses.replace(with_errors(tape, found), leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))

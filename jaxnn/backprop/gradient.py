@@ -20,7 +20,7 @@ from jaxnn.checks import as_array, as_arrays, require_function
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
-from jaxnn.placement import compiler_sharded, explicit_spec, placed_shape
+from jaxnn.placement import compiler_sharded, explicit_spec, placed_shape, rows_spec
 from jaxnn.tape import Tape
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 from jaxnn.varying import sum_like, vary, varying_axes
@@ -188,9 +188,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
     ) -> Tape:
         x, y = as_array("record", "x", x), as_arrays("record", "y", y)
-        examples = explicit_spec(x)
-        rows = PartitionSpec(examples[0] if examples else None)
-        tape = compiler_sharded(functools.partial(of_batch, train=train), rows, params, state, x, y, key)
+        tape = compiler_sharded(functools.partial(of_batch, train=train), rows_spec(x), params, state, x, y, key)
         return dataclasses.replace(tape, leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))
 
     return recorded

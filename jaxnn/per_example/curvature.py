@@ -174,7 +174,7 @@ def ntk(columns: Columns, other: Columns | None = None) -> Array:
     mine = columns.as_examples()
     products = gram(mine, None if other is columns else other.as_examples())
     n, m = columns.tape.examples, other.tape.examples
-    return products.reshape(columns.count, n, other.count, m).transpose(1, 3, 0, 2)
+    return products.reshape(n, columns.count, m, other.count).transpose(0, 2, 1, 3)
 
 
 def _is_product(uses: tuple[Use, ...]) -> TypeGuard[tuple[Product]]:

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 from jax.sharding import PartitionSpec
 
-from jaxnn.placement import compiler_sharded, explicit_mesh, explicit_spec
+from jaxnn.placement import compiler_sharded, explicit_mesh, explicit_spec, rows_spec
 from jaxnn.tape import Columns, Tape
 from jaxnn.types import PyTree
 
@@ -47,8 +47,7 @@ def specs(tape: Tape, results: PyTree) -> PyTree:
         if kind is PARAMS:
             leaves = [explicit_spec(leaf) or PartitionSpec() for leaf in tape.leaves]
             return jax.tree.unflatten(tape.structure, leaves)
-        examples = explicit_spec(tape.losses)
-        return PartitionSpec(examples[0] if examples else None) if kind is ROWS else PartitionSpec()
+        return rows_spec(tape.losses) if kind is ROWS else PartitionSpec()
 
     return jax.tree.map(spec, results)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import jax
 
-from jaxnn.tape import Columns, Tape
+from jaxnn.tape import Columns, Tape, errors_of
 
 
 def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
@@ -98,7 +98,7 @@ def require_columns(where: str, columns: object, at_least: int = 1) -> None:
 
     Raises:
         TypeError: something else, such as a tape.
-        ValueError: as of `require_independent`.
+        ValueError: as of `require_independent`; deltas that do not have C columns of N examples.
 
     Example:
         >>> require_columns("trace", 3)
@@ -111,6 +111,14 @@ def require_columns(where: str, columns: object, at_least: int = 1) -> None:
             f"got {type(columns).__name__}."
         )
     require_independent(where, columns.tape, at_least)
+    expected = columns.count, columns.tape.examples
+    for error in jax.tree.leaves(errors_of(columns.tape)):
+        if error.shape[:2] != expected:
+            raise ValueError(
+                f"{where}: expected deltas (C, N, ...) with C = {expected[0]} columns of N = {expected[1]} examples, "
+                f"got shape {error.shape}. To join the examples of several devices, gather the inputs "
+                "(jax.lax.all_gather(x, axis, tiled=True)) and record them, not the arrays of Columns."
+            )
 
 
 def require_independent(where: str, tape: Tape, at_least: int = 0) -> None:

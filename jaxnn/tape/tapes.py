@@ -84,23 +84,29 @@ class Columns:
         return with_errors(self.tape, jax.tree.map(chosen, errors_of(self.tape)))
 
     def as_examples(self) -> Tape:
-        """One tape of C N examples, column by column; what was seen is repeated C times."""
+        """One tape of N C examples, the C columns of one example after those of another; what was seen is repeated.
+
+        Examples on several devices stay there: the axis that is sharded comes first where axes are merged.
+        """
 
         def merged(x: Array) -> Array:
             return x.reshape(-1, *x.shape[2:])
 
+        def repeat(x: Array) -> Array:
+            return merged(jnp.broadcast_to(x[:, None], (x.shape[0], self.count, *x.shape[1:])))
+
         def repeated(use: Use) -> Use:
             arrays = {f.name: getattr(use, f.name) for f in dataclasses.fields(use) if not f.metadata.get("static")}
             error = arrays.pop(error_of(use))
-            seen = {name: merged(jnp.broadcast_to(x, (self.count, *x.shape))) for name, x in arrays.items()}
-            return replaced(use, **seen, **{error_of(use): merged(error)})
+            seen = {name: repeat(x) for name, x in arrays.items()}
+            return replaced(use, **seen, **{error_of(use): merged(jnp.moveaxis(error, 0, 1))})
 
         tape = self.tape
         return dataclasses.replace(
             tape,
             uses=tuple(tuple(repeated(use) for use in uses) for uses in tape.uses),
-            losses=jnp.tile(tape.losses, self.count),
-            outputs=merged(jnp.broadcast_to(tape.outputs, (self.count, *tape.outputs.shape))),
+            losses=repeat(tape.losses),
+            outputs=repeat(tape.outputs),
         )
 
 

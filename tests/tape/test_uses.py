@@ -180,20 +180,20 @@ def make_columns(count: int = 3) -> Columns:
 
 
 def test_columns_one_by_one_and_as_examples() -> None:
-    """Column c has errors c + 1 times the first: so have its gradients, and so the examples c N ... c N + N - 1."""
+    """Column c has errors c + 1 times the first: so have its gradients, and so example i C + c of the merged tape."""
     with float64():
         columns = make_columns()
 
         @jax.jit
         def both(columns: Columns) -> Any:
             one, merged = columns.at(jnp.asarray(1)), columns.as_examples()
-            only = jnp.zeros(3 * N).at[2 * N + 1].set(1.0)  # example 1 of column 2
+            only = jnp.zeros(3 * N).at[1 * 3 + 2].set(1.0)  # example 1 of column 2
             grads = [(a.grad(), b.grad(only)) for (a,), (b,) in zip(one.uses, merged.uses, strict=True)]
             return grads, merged.losses
 
         grads, losses = both(columns)
         assert columns.as_examples().examples == 3 * N
-        np.testing.assert_array_equal(losses, np.tile(np.arange(N), 3))
+        np.testing.assert_array_equal(losses, np.repeat(np.arange(N), 3))
         for kind, (second, example) in zip(USES, grads, strict=True):
             np.testing.assert_allclose(second, 2 * GRADIENTS[kind].sum(0), rtol=1e-12, atol=1e-13, err_msg=kind)
             np.testing.assert_allclose(example, 3 * GRADIENTS[kind][1], rtol=1e-12, atol=1e-13, err_msg=kind)
