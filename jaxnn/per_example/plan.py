@@ -94,7 +94,9 @@ def _row(path: str, leaf: jax.ShapeDtypeStruct, uses: tuple[Use, ...], n: int) -
     plain = [use for those in by_view(uses, leaf.shape).values() for use in those]
     kinds = ", ".join(_kind(use) for use in plain) or "none"
     times = sum(_positions(use) for use in plain)
-    form = jax.eval_shape(lambda u: joined(u, leaf, n), uses)
+    # Of shapes alone: where the arrays lie plays no part.
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), uses)
+    form = jax.eval_shape(lambda u: joined(u, leaf, n), shapes)
     if not isinstance(form, Pieces):
         return Row(path, leaf.shape, kinds, times, *_cost(form, plain, n, leaf.size))
     pieces = zip(form.parts, by_view(uses, leaf.shape).items(), strict=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -67,8 +68,8 @@ def record(
     leaves nothing of the layers before it and raises no error. Changes that a model makes to itself are lost.
 
     Inside `jax.shard_map` the tape is of the device's own examples, with the default checks and without; `jax.jit` with
-    arrays sharded by `NamedSharding` makes one tape of the whole batch. On a mesh with Explicit axes call it inside
-    `with jax.set_mesh(mesh):`; the loss must be one that `jax.vmap` takes there (lookups with `out_sharding`).
+    arrays sharded by `NamedSharding` makes one tape of the whole batch. On a mesh with Explicit axes the loss must be
+    one that `jax.vmap` takes there: rows of a table by `w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`.
 
     Args:
         loss: `(params, *args) -> ()`, the loss of one example, pure; with `has_aux` a pair (loss, anything). A model
@@ -93,7 +94,7 @@ def record(
         ValueError: a loss of several entries, such as that of a batch; no argument with examples; differing numbers of
             examples; side effects (`jax.debug.print`, `io_callback`); axis names of `vmap` (batch statistics) or
             communication between devices (`psum`, `all_gather`) in the loss; weights of another shape; arrays on a mesh
-            with Explicit axes where none is set.
+            with Explicit axes outside of `jax.jit`, where no mesh is set.
 
     Reference:
         Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
@@ -117,18 +118,39 @@ def record(
         )
 
     def recorded(*args: Any, weights: Array | None = None) -> Any:
-        if explicit_mesh(args) is not None and jax.sharding.get_abstract_mesh().empty:
-            raise ValueError(
-                "record: arrays lie on a mesh with Explicit axes, but no mesh is set. Call it inside "
-                "`with jax.set_mesh(mesh):`, or make the mesh with AxisType.Auto."
-            )
-        found, given = _varying(loss, arguments_of(args, argnums, in_axes, trainable), has_aux)
-        tape, aux = _recorded(found, given)
-        if weights is not None:
-            tape = of_weighted_losses(tape, weights)
+        with _on_their_mesh(args):
+            found, given = _varying(loss, arguments_of(args, argnums, in_axes, trainable), has_aux)
+            tape, aux = _recorded(found, given)
+            if weights is not None:
+                tape = of_weighted_losses(tape, weights)
         return (tape, aux) if has_aux else tape
 
     return recorded
+
+
+@contextlib.contextmanager
+def _on_their_mesh(args: tuple[Any, ...]) -> Iterator[None]:
+    """The mesh with Explicit axes of the arguments set, if none is; errors of JAX about shardings say what to do."""
+    mesh, unset = explicit_mesh(args), jax.sharding.get_abstract_mesh().empty
+    if mesh is None:
+        yield
+        return
+    if unset and not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
+        raise ValueError(
+            "record: arrays lie on a mesh with Explicit axes, but no mesh is set. Call it inside jax.jit with the "
+            "arrays as arguments, or inside `with jax.set_mesh(mesh):`, or make the mesh with AxisType.Auto."
+        )
+    try:
+        with jax.sharding.use_abstract_mesh(mesh) if unset else contextlib.nullcontext():
+            yield
+    except Exception as error:
+        if type(error).__name__ == "ShardingTypeError":  # of no public module
+            error.add_note(
+                "record: on a mesh with Explicit axes the loss must be one that jax.vmap takes there. Rows of a table "
+                "are looked up by `w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`, not by w[i]. On a mesh "
+                "made with AxisType.Auto the compiler chooses all shardings."
+            )
+        raise
 
 
 def _varying(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> tuple[Traced, Arguments]:

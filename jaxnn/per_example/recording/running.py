@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.extend.core import Literal
+from jax.sharding import PartitionSpec
 
-from jaxnn.per_example.recording.reading import Reading
+from jaxnn.per_example.recording.reading import Reading, Site
 from jaxnn.per_example.recording.rule import evaluated
 from jaxnn.placement import filled_as
 from jaxnn.tape import Use
@@ -82,11 +84,22 @@ def run(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequenc
         else:
             results = evaluated(equation, given)
         if i in reading.sites:
-            site = reading.sites[i]
-            seen[i] = site.rule.seen(equation, site.at, given)
-            results = [results[0] + taps[i]]
+            result, seen[i] = _tapped(reading.sites[i], results[0], taps[i], given)
+            results = [result]
         values.update(zip(equation.outvars, results, strict=True))
     return [value(v) for v in jaxpr.outvars], seen
+
+
+def _tapped(site: Site, result: Array, zeros: Array, operands: Sequence[Any]) -> tuple[Array, PyTree]:
+    """(the result of a site and its tap, what the use saw)."""
+    mesh = jax.typeof(result).sharding.mesh
+    if mesh.empty or mesh.axis_types == jax.sharding.get_abstract_mesh().axis_types:
+        return result + zeros, site.rule.seen(site.equation, site.at, operands)
+    # Inside `jax.sharding.auto_axes`, as in `w.at[i].get(out_sharding=...)`, arrays have types of another mesh.
+    with jax.sharding.use_abstract_mesh(mesh):
+        result = result + jax.sharding.reshard(zeros, PartitionSpec())
+        seen = site.rule.seen(site.equation, site.at, operands)
+    return result, jax.tree.map(lambda x: jax.sharding.reshard(x, PartitionSpec()), seen)
 
 
 def uses_of(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, Use]]:

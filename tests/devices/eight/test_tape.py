@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxnn import backprop, losses, models, optim, per_example
@@ -96,7 +97,8 @@ MESHES = [
     *slow_pairs(AxisType.Explicit, "cnn", "tied_autoencoder", "by hand"),
     *slow_pairs(AxisType.Auto, "attention"),
 ]
-"""Lookups by indices that are sharded over an Explicit mesh ask, in JAX itself, for `.at[].get(out_sharding=...)`."""
+"""Lookups by indices that are sharded over an Explicit mesh ask, in JAX itself, for `.at[].get(out_sharding=...)`:
+`test_lookups_on_an_explicit_mesh`."""
 
 
 @pytest.mark.parametrize("name", RECORDERS)
@@ -160,6 +162,55 @@ def test_parameters_sharded_over_an_explicit_mesh() -> None:
         assert relative(together, alone) <= EXACT
         for name in ("clipped_grad", "variance"):
             assert together[1][name]["w"].sharding.spec == split["w"]
+
+
+@pytest.mark.parametrize("shape", [(8,), (4, 2)])
+def test_lookups_on_an_explicit_mesh(shape: tuple[int, ...]) -> None:
+    """`get(out_sharding=...)` is recorded as w[i] is on one device, in loops too; no mesh is set."""
+
+    def loss(look: Callable[[Any, Any], Any], params: Any, words: Any) -> Any:
+        def step(total: Any, word: Any) -> Any:
+            return total + jnp.tanh(look(params["w"], word[None])[0] @ params["v"]), None
+
+        first = look(params["w"], words) @ params["v"]
+        return jnp.sum(jax.lax.scan(step, first[0], words)[0] ** 2) + jnp.sum(first**2)
+
+    def plain(w: Any, i: Any) -> Any:
+        return w[i]
+
+    def placed(w: Any, i: Any) -> Any:
+        return w.at[i].get(out_sharding=P())
+
+    rng = np.random.default_rng(0)
+    with float64():
+        params = {"w": jnp.asarray(rng.standard_normal((7, 4))), "v": jnp.asarray(rng.standard_normal((4, 4)))}
+        words = jnp.asarray(rng.integers(0, 7, (N, 3)))
+
+        def every(look: Callable[[Any, Any], Any], params: Any, words: Any) -> Any:
+            tape = per_example.record(functools.partial(loss, look))(params, words)
+            return (*all_of(tape), [row.uses for row in per_example.plan(tape)])
+
+        where, uses = mesh(AxisType.Explicit, shape), []
+
+        def numbers(look: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+            def found(params: Any, words: Any) -> Any:
+                *statistics, kinds = every(look, params, words)
+                uses.append(kinds)
+                return statistics
+
+            return jax.jit(found)
+
+        alone = numbers(plain)(params, words)
+        split = {"w": P(None, "model") if "model" in where.axis_names else P(), "v": P()}
+        sharded = {name: jax.device_put(p, NamedSharding(where, split[name])) for name, p in params.items()}
+        examples = jax.device_put(words, NamedSharding(where, P("data")))
+        assert relative(numbers(placed)(sharded, examples), alone) <= EXACT
+        assert uses[0] == uses[1]
+        with pytest.raises(Exception, match="out_sharding") as caught:
+            numbers(plain)(sharded, examples)
+        assert any("looked up by `w.at[i].get(out_sharding=" in note for note in caught.value.__notes__)
+        with pytest.raises(ValueError, match=r"no mesh is set\. Call it inside jax\.jit"):
+            every(placed, sharded, examples)
 
 
 def square(p: Any, x: Any) -> Any:
