@@ -164,7 +164,7 @@ def test_parameters_sharded_over_an_explicit_mesh() -> None:
             assert together[1][name]["w"].sharding.spec == split["w"]
 
 
-@pytest.mark.parametrize("shape", [(8,), (4, 2)])
+@pytest.mark.parametrize("shape", [(4, 2), *slow((8,))])
 def test_lookups_on_an_explicit_mesh(shape: tuple[int, ...]) -> None:
     """`get(out_sharding=...)` is recorded as w[i] is on one device, in loops too; no mesh is set."""
 
