@@ -120,6 +120,22 @@ def explicit_spec(x: Any) -> PartitionSpec | None:
     return spec if spec is not None and any(entry is not None for entry in spec) else None
 
 
+def spec_of(*entries: Any) -> PartitionSpec:
+    """Of an array with these entries for its axes, those of an array's spec or None, each mesh axis used but once.
+
+    Example:
+        >>> spec_of("x", None, ("x", "y"))
+        PartitionSpec('x', None, 'y')
+    """
+    used: set[str] = set()
+    kept = []
+    for entry in entries:
+        names = tuple(name for name in _names(entry) if name not in used)
+        used.update(names)
+        kept.append(names[0] if len(names) == 1 else names or None)
+    return PartitionSpec(*kept)
+
+
 def placed_shape(x: Array) -> jax.ShapeDtypeStruct:
     """Shape and dtype of an array, with its sharding where that is part of its type.
 
@@ -177,12 +193,7 @@ def evenly(length: int, arrays: Sequence[Array]) -> NamedSharding | None:
     mesh = explicit_mesh(arrays)
     if mesh is None:
         return None
-    used = {
-        name
-        for x in arrays
-        for entry in jax.typeof(x).sharding.spec
-        for name in (entry if isinstance(entry, tuple) else (entry,))
-    }
+    used = {name for x in arrays for entry in jax.typeof(x).sharding.spec for name in _names(entry)}
     axes = tuple(name for name in mesh.axis_names if name in used)
     parts = 1
     for name in axes:
@@ -223,6 +234,11 @@ def taken_apart(vector: Array, shapes: Sequence[Shape], places: Sequence[NamedSh
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     return compiler_sharded(parted, list(places), vector)
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    """The mesh axes that one entry of a `PartitionSpec` names."""
+    return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 
 
 def _sharding_of(x: Any) -> Any:

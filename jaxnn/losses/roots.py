@@ -169,7 +169,7 @@ def sampled_error_of(loss: Loss) -> Sample:
     def signed(key: Key, outputs: Array, targets: Array) -> Array:
         columns = _root_by_eigenvectors(loss, outputs, targets)
         signs = jax.random.rademacher(key, columns.shape[:2], columns.dtype)
-        return jnp.einsum("cn,cn...->n...", signs, columns, precision="highest")
+        return jnp.sum(signs.reshape(*signs.shape, *(1,) * (columns.ndim - 2)) * columns, axis=0)
 
     return signed
 
