@@ -124,8 +124,8 @@ def spec_of(*entries: Any) -> PartitionSpec:
     """Of an array with these entries for its axes, those of an array's spec or None, each mesh axis used but once.
 
     Example:
-        >>> spec_of("x", None, ("x", "y"))
-        PartitionSpec('x', None, 'y')
+        >>> tuple(spec_of("x", None, ("x", "y")))
+        ('x', None, 'y')
     """
     used: set[str] = set()
     kept = []
@@ -161,6 +161,24 @@ def on_mesh(tree: PyTree) -> PyTree:
         return jax.sharding.reshard(x, PartitionSpec()) if jax.typeof(x).sharding.mesh.empty else x
 
     return jax.tree.map(leaf, tree) if jax.sharding.get_abstract_mesh().explicit_axes else tree
+
+
+def beside(x: Any, like: Array) -> Any:
+    """`x`, its leading axes divided over Explicit mesh axes as those of `like` of the same lengths are.
+
+    Labels made on one device, or held by all, cannot select among outputs that are divided.
+
+    Example:
+        >>> beside(jnp.array([1, 0]), jnp.ones((2, 3)))
+        Array([1, 0], dtype=int32)
+    """
+    spec = explicit_spec(like)
+    if spec is None:
+        return x
+    array = jnp.asarray(x)
+    place = [entry if n == m else None for n, m, entry in zip(array.shape, like.shape, spec, strict=False)]
+    mesh = like.aval.sharding.mesh if isinstance(like, jax.core.Tracer) else like.sharding.mesh
+    return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec(*place)))
 
 
 def filled_as(kind: Any, value: float = 0.0, before: Shape = ()) -> Array:

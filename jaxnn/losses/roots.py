@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from jaxnn.losses import binary, regression, softmax
 from jaxnn.losses.base import as_outputs, as_pair, entries_per_example
+from jaxnn.placement import beside
 from jaxnn.types import Array, Key, Loss
 
 Root: TypeAlias = Callable[..., Array]
@@ -183,7 +184,7 @@ def _root_by_eigenvectors(loss: Loss, outputs: Array, targets: Array) -> Array:
         values, vectors = jnp.linalg.eigh(hessian)
         return vectors * jnp.sqrt(jnp.maximum(values, jnp.zeros_like(values)))[None, :]
 
-    roots = jax.vmap(of_one)(flat, jnp.asarray(targets))  # (N, K, C)
+    roots = jax.vmap(of_one)(flat, beside(jnp.asarray(targets), y))  # (N, K, C)
     return jnp.moveaxis(roots, -1, 0).reshape(-1, *outputs.shape)
 
 

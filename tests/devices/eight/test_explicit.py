@@ -196,6 +196,14 @@ def test_rows_of_a_divided_batch_stay_where_they_are(name: str) -> None:
         assert [kind.sharding.spec[axis] for axis in axes] == ["x"] * len(axes)
 
 
+@pytest.mark.parametrize("name", [n for n in CASES if n.startswith("losses.") and len(CASES[n]) > 2])
+def test_targets_need_not_be_divided_as_the_outputs_are(name: str) -> None:
+    f, outputs, *targets = CASES[name]
+    if "triplet" not in name:  # of three batches none is the target
+        with jax.set_mesh(MESH):
+            jax.eval_shape(with_slope(f), *divided([outputs]), *targets)
+
+
 @pytest.mark.parametrize("name", COMPUTED)
 def test_values_and_derivatives_are_those_of_one_device(name: str) -> None:
     f, *args = CASES[name]
