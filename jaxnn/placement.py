@@ -177,8 +177,9 @@ def beside(x: Any, like: Array) -> Any:
         return x
     array = jnp.asarray(x)
     place = [entry if n == m else None for n, m, entry in zip(array.shape, like.shape, spec, strict=False)]
-    mesh = like.aval.sharding.mesh if isinstance(like, jax.core.Tracer) else like.sharding.mesh
-    return jax.sharding.reshard(array, NamedSharding(mesh, PartitionSpec(*place)))
+    # Outside of `jax.jit` the devices must be known, which those of a type are not.
+    known: Any = jax.typeof(like) if isinstance(like, jax.core.Tracer) else like
+    return jax.sharding.reshard(array, NamedSharding(known.sharding.mesh, PartitionSpec(*place)))
 
 
 def filled_as(kind: Any, value: float = 0.0, before: Shape = ()) -> Array:

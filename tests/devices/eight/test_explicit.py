@@ -220,6 +220,11 @@ def test_no_mesh_need_be_set(name: str) -> None:
     np.testing.assert_allclose(f(*divided(args)), f(*args), rtol=1e-5, atol=1e-6)
 
 
+def test_labels_of_one_device_are_sent_to_outputs_without_a_mesh_set() -> None:
+    loss = losses.softmax_cross_entropy_with_integer_labels
+    np.testing.assert_allclose(loss(*divided([Z]), LABELS), loss(Z, LABELS), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "name", [n for n in CASES if n.startswith(("losses.soft", "losses.multiclass_h", "losses.ctc"))]
 )
