@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxnn import missing
 from jaxnn.checks import as_array, require_floating, require_integer, require_positive_int, require_same_shape
 from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide, safe_sqrt
+from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, ArrayLike, Scalar
 
 
@@ -174,11 +175,15 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, *, classes: int)
     else:
         require_integer(where, "predictions", predictions.dtype)
         require_same_shape(where, predictions=predictions, labels=labels)
-    true, guess = labels.reshape(-1).astype(jnp.int32), predictions.reshape(-1).astype(jnp.int32)
-    inside = (true >= 0) & (true < k) & (guess >= 0) & (guess < k)
-    # Pairs to leave out go to one more cell, which is cut off.
-    cell = jnp.where(inside, true * k + guess, k * k)
-    return jnp.zeros(k * k + 1, jnp.int32).at[cell].add(1)[:-1].reshape(k, k)
+
+    def counts(true: Array, guess: Array) -> Array:
+        inside = (true >= 0) & (true < k) & (guess >= 0) & (guess < k)
+        # Pairs to leave out go to one more cell, which is cut off.
+        cell = jnp.where(inside, true * k + guess, k * k).reshape(-1)
+        return jnp.zeros(k * k + 1, jnp.int32).at[cell].add(1)[:-1].reshape(k, k)
+
+    # On Explicit axes divided examples cannot be counted in one array.
+    return compiler_sharded(counts, None, labels.astype(jnp.int32), predictions.astype(jnp.int32))
 
 
 def rmse(outputs: ArrayLike, targets: ArrayLike) -> Array:
@@ -228,10 +233,9 @@ def r_squared(outputs: ArrayLike, targets: ArrayLike) -> Array:
         Wright 1921, "Correlation and causation" (the coefficient of determination).
     """
     y, d = _pair("r_squared", outputs, targets)
-    y, d = y.reshape(y.shape[0], -1), d.reshape(d.shape[0], -1)
     residual = jnp.sum((d - y) ** 2, axis=0)
     # Compared, not subtracted: the rounded mean of equal targets may differ from them.
-    constant = jnp.all(d == d[:1], axis=0)
+    constant = jnp.min(d, axis=0) == jnp.max(d, axis=0)
     total = jnp.where(constant, 0, jnp.sum((d - jnp.mean(d, axis=0, keepdims=True)) ** 2, axis=0))
     of_constant = (residual == 0).astype(d.dtype)
     return jnp.mean(jnp.where(constant, of_constant, 1 - safe_divide(residual, total)))

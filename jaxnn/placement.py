@@ -131,6 +131,22 @@ def rows_spec(x: Any) -> PartitionSpec:
     return PartitionSpec(spec[0] if spec else None)
 
 
+def spec_of(*entries: Any) -> PartitionSpec:
+    """Of an array with these entries for its axes, those of an array's spec or None, each mesh axis used but once.
+
+    Example:
+        >>> tuple(spec_of("x", None, ("x", "y")))
+        ('x', None, 'y')
+    """
+    used: set[str] = set()
+    kept = []
+    for entry in entries:
+        names = tuple(name for name in _names(entry) if name not in used)
+        used.update(names)
+        kept.append(names[0] if len(names) == 1 else names or None)
+    return PartitionSpec(*kept)
+
+
 def placed_shape(x: Array) -> jax.ShapeDtypeStruct:
     """Shape and dtype of an array, with its sharding where that is part of its type.
 
@@ -156,6 +172,25 @@ def on_mesh(tree: PyTree) -> PyTree:
         return jax.sharding.reshard(x, PartitionSpec()) if jax.typeof(x).sharding.mesh.empty else x
 
     return jax.tree.map(leaf, tree) if jax.sharding.get_abstract_mesh().explicit_axes else tree
+
+
+def beside(x: Any, like: Array) -> Any:
+    """`x`, its leading axes divided over Explicit mesh axes as those of `like` of the same lengths are.
+
+    Labels made on one device, or held by all, cannot select among outputs that are divided.
+
+    Example:
+        >>> beside(jnp.array([1, 0]), jnp.ones((2, 3)))
+        Array([1, 0], dtype=int32)
+    """
+    spec = explicit_spec(like)
+    if spec is None:
+        return x
+    array = jnp.asarray(x)
+    place = [entry if n == m else None for n, m, entry in zip(array.shape, like.shape, spec, strict=False)]
+    # Outside of `jax.jit` the devices must be known, which those of a type are not.
+    known: Any = jax.typeof(like) if isinstance(like, jax.core.Tracer) else like
+    return jax.sharding.reshard(array, NamedSharding(known.sharding.mesh, PartitionSpec(*place)))
 
 
 def filled_as(kind: Any, value: float = 0.0, before: Shape = ()) -> Array:
@@ -188,12 +223,7 @@ def evenly(length: int, arrays: Sequence[Array]) -> NamedSharding | None:
     mesh = explicit_mesh(arrays)
     if mesh is None:
         return None
-    used = {
-        name
-        for x in arrays
-        for entry in jax.typeof(x).sharding.spec
-        for name in (entry if isinstance(entry, tuple) else (entry,))
-    }
+    used = {name for x in arrays for entry in jax.typeof(x).sharding.spec for name in _names(entry)}
     axes = tuple(name for name in mesh.axis_names if name in used)
     parts = 1
     for name in axes:
@@ -234,6 +264,11 @@ def taken_apart(vector: Array, shapes: Sequence[Shape], places: Sequence[NamedSh
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     return compiler_sharded(parted, list(places), vector)
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    """The mesh axes that one entry of a `PartitionSpec` names."""
+    return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 
 
 def _sharding_of(x: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxnn import tree
-from jaxnn.numerics import safe_cbrt, safe_sqrt
+from jaxnn.numerics import largest, safe_cbrt, safe_sqrt
 from tests.helpers import float64, strict
 
 ROOTS = [(safe_sqrt, jnp.sqrt), (safe_cbrt, jnp.cbrt)]
@@ -81,3 +81,13 @@ def test_derivatives_pass_through_every_transformation() -> None:
 def test_the_norm_of_a_tree_of_zeros_has_a_derivative() -> None:
     found = jax.grad(tree.norm)({"w": jnp.zeros(2), "b": jnp.zeros(())})
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(found))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_the_largest_passes_its_derivative_to_one_entry(axis: int) -> None:
+    x = np.random.default_rng(0).integers(0, 4, (5, 7)).astype(np.float32)  # with many ties
+    np.testing.assert_array_equal(largest(jnp.asarray(x), axis), x.max(axis))
+    grads = jax.jit(jax.grad(lambda x: largest(x, axis).sum()))(jnp.asarray(x))
+    expected = np.zeros_like(x)
+    np.put_along_axis(expected, x.argmax(axis, keepdims=True), 1.0, axis)
+    np.testing.assert_array_equal(grads, expected)

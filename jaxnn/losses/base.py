@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxnn import checks
 from jaxnn.numerics import accumulation_dtype
+from jaxnn.placement import beside
 from jaxnn.types import Array, ArrayLike, DType, Scalar
 
 float_info: Any = jnp.finfo
@@ -89,7 +90,7 @@ def as_pair(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, 
     o, dtype = as_outputs(where, outputs)
     d = checks.as_array(where, "targets", targets)
     checks.require_same_shape(where, outputs=o, targets=d)
-    return o.astype(dtype), as_targets(where, d, dtype), o.dtype
+    return o.astype(dtype), as_targets(where, beside(d, o), dtype), o.dtype
 
 
 def as_targets(where: str, targets: ArrayLike, dtype: DType) -> Array:

@@ -9,6 +9,7 @@ from jaxnn import checks
 from jaxnn.losses.base import absolute, float_info
 from jaxnn.losses.cosine_along import unit_along
 from jaxnn.losses.optax_form import axes_of, floating
+from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, ArrayLike, Scalar
 
 
@@ -43,8 +44,14 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07)
         raise ValueError(
             f"ntxent: embeddings must be (N, D) and labels (N,), one for each, got {x.shape} and {group.shape}."
         )
+    # On Explicit axes the product of all pairs of divided examples is ambiguous.
+    return compiler_sharded(_pairwise, None, x, group, jnp.asarray(temperature, x.dtype))
+
+
+def _pairwise(x: Array, group: Array, temperature: Array) -> Array:
+    """The mean over positive pairs of `ntxent`."""
     unit = unit_along(x, (1,), float_info(x.dtype).eps)
-    s = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST) / jnp.asarray(temperature, x.dtype)
+    s = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST) / temperature
     same = group[:, None] == group[None, :]
     rows, columns = (jax.lax.broadcasted_iota(jnp.int32, same.shape, a) for a in (0, 1))
     positive, negative = same & (rows != columns), ~same

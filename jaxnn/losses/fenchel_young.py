@@ -16,6 +16,7 @@ import numpy as np
 from jaxnn import checks
 from jaxnn.losses.base import as_labels, class_mask, concrete_array, poison
 from jaxnn.losses.optax_form import fitted, floating, weighed
+from jaxnn.placement import beside
 from jaxnn.projections.simplex import nearest_in_simplex
 from jaxnn.types import Array, ArrayLike
 
@@ -180,7 +181,7 @@ def _classes(where: str, scores: ArrayLike, labels: ArrayLike) -> tuple[Array, A
     z = floating(where, "scores", scores)
     if z.ndim == 0 or z.shape[-1] < 2:
         raise ValueError(f"{where}: scores must have at least 2 classes on the last axis, got shape {z.shape}.")
-    index, valid = as_labels(where, labels, z.shape[:-1], z.shape[-1])
+    index, valid = as_labels(where, beside(labels, z), z.shape[:-1], z.shape[-1])
     return z, class_mask(index, z.shape[-1]), valid
 
 

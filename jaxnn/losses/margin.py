@@ -20,6 +20,7 @@ from jaxnn.losses.base import (
 )
 from jaxnn.losses.elementwise import perceptron_loss_each
 from jaxnn.losses.optax_form import also_takes_calls_of
+from jaxnn.placement import beside
 from jaxnn.types import Array, ArrayLike, DType
 
 
@@ -266,7 +267,7 @@ def _multiclass(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Arr
     z, classes = raw.astype(dtype), raw.shape[-1]
     if classes < 2:
         raise ValueError(f"{where}: needs at least 2 classes on the last axis, got shape {raw.shape}. Use hinge.")
-    labels, valid = as_labels(where, targets, raw.shape[:-1], classes)
+    labels, valid = as_labels(where, beside(targets, raw), raw.shape[:-1], classes)
     label = class_mask(labels, classes)
     rival = class_mask(jnp.argmax(jnp.where(label, jnp.full_like(z, -jnp.inf), z), axis=-1), classes)
 

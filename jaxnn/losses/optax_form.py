@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxnn import checks
 from jaxnn.losses.base import as_targets
 from jaxnn.numerics import accumulation_dtype
+from jaxnn.placement import beside
 from jaxnn.types import Array, ArrayLike
 
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -106,7 +107,7 @@ def fitted(where: str, predictions: Array, name: str, targets: ArrayLike) -> Arr
         Traceback (most recent call last):
         ValueError: huber_loss: targets must have shape (4, 1), or axes of size 1 in it, got (4,). Reshape them ...
     """
-    array = as_targets(where, targets, predictions.dtype)
+    array = as_targets(where, beside(targets, predictions), predictions.dtype)
     if array.ndim == 0:
         return jnp.broadcast_to(array, predictions.shape)
     same_rank = array.ndim == predictions.ndim
@@ -194,7 +195,7 @@ def counted(x: Array, mask: Array | None) -> Array:
         >>> counted(jnp.array([1.0, jnp.nan]), jnp.array([True, False]))
         Array([1., 0.], dtype=float32)
     """
-    return x if mask is None else jnp.where(mask, x, jnp.zeros_like(x))
+    return x if mask is None else jnp.where(beside(mask, x), x, jnp.zeros_like(x))
 
 
 def weighed(weight: Array, x: Array) -> Array:

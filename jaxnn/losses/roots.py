@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from jaxnn.losses import binary, regression, softmax
 from jaxnn.losses.base import as_outputs, as_pair, entries_per_example
+from jaxnn.placement import beside
 from jaxnn.types import Array, Key, Loss
 
 Root: TypeAlias = Callable[..., Array]
@@ -169,7 +170,7 @@ def sampled_error_of(loss: Loss) -> Sample:
     def signed(key: Key, outputs: Array, targets: Array) -> Array:
         columns = _root_by_eigenvectors(loss, outputs, targets)
         signs = jax.random.rademacher(key, columns.shape[:2], columns.dtype)
-        return jnp.einsum("cn,cn...->n...", signs, columns, precision="highest")
+        return jnp.sum(signs.reshape(*signs.shape, *(1,) * (columns.ndim - 2)) * columns, axis=0)
 
     return signed
 
@@ -183,7 +184,7 @@ def _root_by_eigenvectors(loss: Loss, outputs: Array, targets: Array) -> Array:
         values, vectors = jnp.linalg.eigh(hessian)
         return vectors * jnp.sqrt(jnp.maximum(values, jnp.zeros_like(values)))[None, :]
 
-    roots = jax.vmap(of_one)(flat, jnp.asarray(targets))  # (N, K, C)
+    roots = jax.vmap(of_one)(flat, beside(jnp.asarray(targets), y))  # (N, K, C)
     return jnp.moveaxis(roots, -1, 0).reshape(-1, *outputs.shape)
 
 

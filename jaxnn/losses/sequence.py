@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.losses.base import as_labels, concrete_array, poison
 from jaxnn.losses.optax_form import floating
+from jaxnn.placement import beside
 from jaxnn.types import Array, ArrayLike, Scalar
 
 
@@ -87,7 +88,8 @@ def ctc_loss_with_forward_probs(
     recurrent neural networks", section 4.1.
     """
     z = floating("ctc_loss", "logits", logits)
-    frame_pad, label_pad = jnp.asarray(logit_paddings), jnp.asarray(label_paddings)
+    labels, label_paddings = beside(labels, z), beside(label_paddings, z)
+    frame_pad, label_pad = beside(jnp.asarray(logit_paddings), z), jnp.asarray(label_paddings)
     _require_shapes(z, frame_pad, jnp.shape(labels), label_pad, blank_id)
     index, valid, lengths = _labels(labels, label_paddings, z.shape[-1], blank_id)
     least = jnp.asarray(log_epsilon, z.dtype)

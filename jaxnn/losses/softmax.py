@@ -21,6 +21,7 @@ from jaxnn.losses.base import (
 )
 from jaxnn.losses.optax_form import also_takes_calls_of
 from jaxnn.losses.softmax_along import softmax_cross_entropy_along
+from jaxnn.placement import beside
 from jaxnn.types import Array, ArrayLike, DType, Scalar
 
 
@@ -159,7 +160,7 @@ def _prepare(
         raise ValueError(f"{where}: logits must have shape (N, ..., K), classes on the last axis, got {raw.shape}.")
     checks.require_between(where, "label_smoothing", label_smoothing, 0, 1, open_high=True)
     z, classes, counted = raw.astype(dtype), raw.shape[-1], None
-    targets = checks.as_array(where, "targets", targets)
+    targets = beside(checks.as_array(where, "targets", targets), raw)
     if jnp.shape(targets) == raw.shape:
         d = _distribution(where, targets, raw.shape, dtype, ignore_index)
     elif jnp.shape(targets) == raw.shape[:-1]:

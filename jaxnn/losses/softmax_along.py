@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxnn.losses.base import as_labels, class_mask, poison
 from jaxnn.losses.optax_form import Axis, axes_of, counted, distributions, floating, included, weighed
+from jaxnn.placement import beside
 from jaxnn.types import Array, ArrayLike, Scalar
 
 
@@ -107,9 +108,9 @@ def softmax_cross_entropy_with_integer_labels(
     def flat(x: Array) -> Array:
         return jnp.transpose(x, rest + axes).reshape(*shape, math.prod(x.shape[a] for a in axes))
 
-    z, mask = flat(z), None if mask is None else flat(mask)
+    z, mask = flat(z), None if mask is None else flat(beside(mask, z))
     used = None if mask is None else jnp.any(mask, axis=-1)
-    given = jnp.asarray(labels)
+    given = beside(jnp.asarray(labels), z)
     if used is not None and given.shape == shape:
         given = jnp.where(used, given, jnp.zeros_like(given))
     index, valid = as_labels(name, given, shape, z.shape[-1])

@@ -27,6 +27,7 @@ from jaxnn.ops.conv_matmul import (
     conv_weight_grads_as_matmul,
 )
 from jaxnn.ops.steps import CPU_BYTES, by_steps, step_of
+from jaxnn.placement import compiler_sharded, spec_of
 from jaxnn.types import Array, Shape
 
 Padding: TypeAlias = str | Sequence[tuple[int, int]]
@@ -121,7 +122,10 @@ def conv(
     # With `checkpoint` the products' residuals are x and w, so that on other platforms nothing is kept in their stead.
     as_products = jax.checkpoint(partial(conv_as_matmul, **geometry))
     as_convolution = partial(conv_native, **geometry)
-    return lax.platform_dependent(x.astype(dtype), w.astype(dtype), cpu=as_products, default=as_convolution)
+    by_platform = partial(lax.platform_dependent, cpu=as_products, default=as_convolution)
+    # On Explicit axes the products' rows, examples and positions in one, have no type.
+    place = spec_of(jax.typeof(x).sharding.spec[0], *[None] * dims, jax.typeof(w).sharding.spec[-1])
+    return compiler_sharded(by_platform, place, x.astype(dtype), w.astype(dtype))
 
 
 def conv_value(

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxnn.checks import require_integer
 from jaxnn.numerics import accumulation_dtype
+from jaxnn.placement import compiler_sharded, spec_of
 from jaxnn.types import Array
 
 
@@ -34,7 +35,13 @@ def take_rows(w: Array, indices: Array) -> Array:
     """
     require_integer("take_rows", "indices", indices.dtype, "Convert them: indices.astype(jnp.int32).")
     _require_rows("take_rows", indices, w.shape[0])
-    return w.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+    def rows(w: Array, indices: Array) -> Array:
+        return w.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+    # On Explicit axes a gather must be told how its result is divided: as the indices, and each row as those of w.
+    place = spec_of(*jax.typeof(indices).sharding.spec, jax.typeof(w).sharding.spec[-1])
+    return compiler_sharded(rows, place, w, indices)
 
 
 def take_rows_weight_grad(indices: Array, dy: Array, rows: int) -> Array:

@@ -230,9 +230,12 @@ def tree_map_params(
     def mapped(place: Any, value: Any) -> Any:
         if isinstance(place, _Placeholder):
             return jax.tree.map(f, value, *rest, is_leaf=is_leaf)
-        return value if transform_non_params is None else transform_non_params(value)
+        return value if transform_non_params is None else jax.tree.map(transform_non_params, value)
 
-    return jax.tree.map(mapped, pattern, state, is_leaf=lambda x: isinstance(x, _Placeholder))
+    def is_part(x: Any) -> bool:  # an empty tuple too: one tree for each axis (`by_axis`), and a stand-in has no axes
+        return isinstance(x, _Placeholder) or (isinstance(x, tuple) and not x)
+
+    return jax.tree.map(mapped, pattern, state, is_leaf=is_part)
 
 
 def _vector(tree: PyTree) -> Array:

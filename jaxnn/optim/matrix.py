@@ -153,7 +153,8 @@ def matrix_inverse_pth_root(
         m, h = (jnp.where(improves, new, old) for new, old in ((new_m, m), (jnp.matmul(h, t, precision=precision), h)))
         return i + 1, m, h, jnp.where(improves, new_error, error), improves
 
-    size = jnp.max(jnp.abs(wide))  # the norm of entries near 1 neither overflows nor vanishes
+    # The norm of entries near 1 neither overflows nor vanishes. Nothing depends on what makes them so: no derivative.
+    size = lax.stop_gradient(jnp.max(jnp.abs(wide)))
     z = safe_divide(like((1 + p) / 2, size), size * norm(safe_divide(wide, jnp.broadcast_to(size, wide.shape))))
     m, h = z * wide, z ** like(1 / p, z) * eye
     carry = (jnp.zeros((), jnp.int32), m, h, error_of(m), jnp.asarray(True))
@@ -191,7 +192,7 @@ def _dot(a: PyTree, b: PyTree) -> Array:
 
 def _unit(z: PyTree, otherwise: PyTree) -> PyTree:
     """z / |z|, or the other tree where z is 0."""
-    size = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(z)]))
+    size = lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(z)])))
     scaled = jax.tree.map(lambda x: safe_divide(x, jnp.broadcast_to(size.astype(x.real.dtype), x.shape)), z)
     length = jnp.sqrt(_dot(scaled, scaled).real)
     return jax.tree.map(

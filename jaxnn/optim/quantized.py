@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_floating
-from jaxnn.numerics import safe_sqrt
+from jaxnn.numerics import largest, safe_sqrt
 from jaxnn.optim.base import Optimizer, call_update
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import init_inner, seen_by
@@ -116,7 +116,7 @@ def quantized_state(
     def init(params: Params) -> QuantizedState:
         inner = init_inner(opt, params)
         known = set().union(*(names(path) for path, _ in jax.tree_util.tree_leaves_with_path(inner)))
-        if known.isdisjoint(fields):
+        if known.isdisjoint(fields) and jax.tree.leaves(params):  # without parameters no field is seen
             raise ValueError(
                 f"quantized_state: the state of this optimizer has none of the fields {fields}, so nothing would be "
                 f"stored in 8 bits; its fields are {sorted(known)}. Name its moments: fields=(...)."
@@ -160,7 +160,7 @@ def _quantized(x: Array, block_size: int, key: Key | None) -> tuple[Array, Array
     finite = jnp.isfinite(x)
     x = jnp.where(finite, x, jnp.zeros_like(x))
     blocks = jnp.pad(x.reshape(-1), (0, -x.size % block_size)).reshape(-1, block_size)
-    scales = jnp.max(jnp.abs(blocks), axis=1)
+    scales = largest(jnp.abs(blocks), 1)
     # All but the scales is computed in the shape of x, so that the compiler divides codes among devices as it does x.
     scale = _spread(scales, x.shape, block_size)
     ratio = jnp.abs(x) / jnp.where(scale == 0, jnp.ones_like(scale), scale)

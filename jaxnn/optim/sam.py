@@ -59,7 +59,9 @@ def normalize() -> Optimizer:
         updates: PyTree, state: NormalizeState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, NormalizeState]:
         wide = widen(updates)
-        shrunk = _over(wide, _over_leaves(jnp.max, lambda g: jnp.max(jnp.abs(g), initial=0.0), wide))
+        # What they are shrunk by falls out again, so it has no part in the derivative.
+        size = _over_leaves(jnp.max, lambda g: jnp.max(jnp.abs(g), initial=0.0), wide)
+        shrunk = _over(wide, jax.lax.stop_gradient(size))
         # The root of what is nowhere 0 has a derivative everywhere, and is not formed again in the loop over each leaf.
         unit = _over(shrunk, jnp.sqrt(nonzero(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk))))
         return dtypes_of(unit, updates if params is None else params), state

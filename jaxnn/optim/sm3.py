@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_between
-from jaxnn.numerics import safe_divide, safe_sqrt
+from jaxnn.numerics import largest, safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, map_leaves, moment, per_leaf, widen
 from jaxnn.optim.descent import descent
@@ -121,8 +121,13 @@ def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar | None = 0.9) -> Optim
 
 def _largest_of_slices(total: Array) -> tuple[Array, ...]:
     """For each axis, the largest entry at each of its indices; the number itself of a scalar."""
-    axes = range(total.ndim)
-    return tuple(jnp.max(total, [a for a in axes if a != axis], initial=0.0) for axis in axes) or (total,)
+
+    def over(axes: list[int]) -> Array:
+        if total.size == 0:
+            return jnp.max(total, axes, initial=0.0)
+        return functools.reduce(largest, reversed(axes), total)  # from the last, so that the others keep their places
+
+    return tuple(over([a for a in range(total.ndim) if a != axis]) for axis in range(total.ndim)) or (total,)
 
 
 def _least_of_slices(g: Array, sums: tuple[Array, ...]) -> Array:

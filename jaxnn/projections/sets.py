@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxnn import checks
 from jaxnn import tree as trees
 from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide
+from jaxnn.placement import end_to_end, taken_apart
 from jaxnn.projections.simplex import nearest_in_simplex
 from jaxnn.types import Array, PyTree, Scalar
 
@@ -279,11 +280,10 @@ def _joined(x: PyTree) -> tuple[Array, Any]:
     for array in arrays:
         checks.require_floating("projection", "leaves", array.dtype, "Convert them: x.astype(jnp.float32).")
     dtype = accumulation_dtype(*(a.dtype for a in arrays)) if arrays else jnp.dtype(jnp.float32)
-    vector = jnp.concatenate([accumulate(a).astype(dtype).reshape(-1) for a in arrays] or [jnp.zeros(0, dtype)])
+    vector = end_to_end([accumulate(a).astype(dtype) for a in arrays]) if arrays else jnp.zeros(0, dtype)
 
     def back(v: Array) -> PyTree:
-        parts = jax.lax.split(v, [a.size for a in arrays])
-        shaped = [part.reshape(a.shape).astype(a.dtype) for part, a in zip(parts, arrays, strict=True)]
-        return jax.tree.unflatten(structure, shaped)
+        parts = taken_apart(v, [a.shape for a in arrays], [jax.typeof(a).sharding for a in arrays])
+        return jax.tree.unflatten(structure, [part.astype(a.dtype) for part, a in zip(parts, arrays, strict=True)])
 
     return vector, back

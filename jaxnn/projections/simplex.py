@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate
+from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, ArrayLike, Scalar
 
 
@@ -32,7 +33,12 @@ def nearest_in_simplex(x: ArrayLike, scale: Scalar = 1.0) -> Array:
     projections onto the l1-ball for learning in high dimensions", figure 1.
     """
     wide = accumulate(jnp.asarray(x))
-    s = jnp.asarray(scale, wide.dtype)
+    # On Explicit axes no divided axis can be sorted.
+    return compiler_sharded(_nearest, wide, wide, jnp.asarray(scale, wide.dtype))
+
+
+def _nearest(wide: Array, s: Array) -> Array:
+    """`nearest_in_simplex` in the dtype of the arithmetic."""
     # The result does not depend on a shift, and sums of entries near 0 keep the most digits.
     shifted = wide - jax.lax.stop_gradient(jnp.max(wide, axis=-1, keepdims=True))
     u = -jnp.sort(-jax.lax.stop_gradient(shifted), axis=-1)

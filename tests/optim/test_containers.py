@@ -111,6 +111,15 @@ def test_flax_writes_its_state_and_reads_it_again(name: str) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(found), leaves, strict=True))
 
 
+def test_every_part_of_every_state_is_mapped() -> None:
+    for name, rule in RULES.items():
+        opt = rule(optim)
+        state = jax.eval_shape(opt.init, start(name))
+        found = optim.tree_map_params(opt, lambda _: 1, state, transform_non_params=lambda _: 0)
+        assert jax.tree.structure(found) == jax.tree.structure(state), name
+        assert set(jax.tree.leaves(found)) <= {0, 1}, name
+
+
 def test_a_train_state_goes_on_after_it_was_read() -> None:
     train_state = pytest.importorskip("flax.training.train_state")
     serialization = pytest.importorskip("flax.serialization")

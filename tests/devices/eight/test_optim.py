@@ -353,5 +353,6 @@ def assert_moved_alike(names: tuple[str, ...], after: dict[str, Any]) -> None:
         trees = after[name], on_one_device(names)[name], values(name)
         got, expected, first = map(jax.tree.leaves, trees)
         for g, e in zip(got, expected, strict=True):
-            np.testing.assert_allclose(g, e, rtol=1e-9, atol=1e-9, err_msg=name)
+            tolerance = 1e-6 if "soap" in name else 1e-9  # eigenvectors: rounding over gaps between eigenvalues
+            np.testing.assert_allclose(g, e, rtol=tolerance, atol=tolerance, err_msg=name)
         assert name in STILL or not all(map(np.allclose, expected, first)), name
