@@ -101,7 +101,8 @@ def rprop(
     """Rprop: update = -step sign(g), each entry with a step size of its own; for gradients of all the data.
 
     A step size grows by eta_plus while the gradient keeps its sign; where it turns, the step size shrinks by eta_minus
-    and the entry rests for one update. With minibatches the signs are noise, and the steps shrink to nothing.
+    and the entry rests for one update. With minibatches the signs are noise, and the steps shrink to nothing. optax is
+    a step late: see `scale_by_rprop`.
 
     Args:
         learning_rate: the initial step size; a number, which may be traced, no schedule.
