@@ -22,6 +22,7 @@ from jaxnn.optim.noise import as_key
 from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
 from jaxnn.optim.sgd import TraceState, trace
 from jaxnn.types import Array, Key, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.varying import varying_axes
 
 
 class DifferentiallyPrivateAggregateState(NamedTuple):
@@ -115,6 +116,9 @@ def differentially_private_aggregate(
     leading axis of examples, so this comes first in a chain. The draws are those of optax for the same key in float32
     and float64; half precision draws in float32 here.
 
+    Gradients that differ between the devices of `jax.shard_map` raise: each device would clip by its own part of the
+    norm, and all would add the same noise. With check_vma=False this cannot be told.
+
     Args:
         l2_norm_clip: C, the largest norm of one example's gradient, >= 0; may be traced.
         noise_multiplier: s, the noise's standard deviation as a multiple of C, >= 0; may be traced.
@@ -128,7 +132,7 @@ def differentially_private_aggregate(
 
     Raises:
         ValueError: a gradient that is not (N, ...), key and seed together, or a hyperparameter out of range, if known
-            while tracing.
+            while tracing; gradients that vary over mesh axes inside `shard_map`.
         TypeError: key is neither a random key nor an integer.
 
     Reference:
@@ -153,6 +157,13 @@ def differentially_private_aggregate(
         updates: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DifferentiallyPrivateAggregateState]:
         examples = _examples("differentially_private_aggregate", updates, params)
+        if axes := sorted(varying_axes(updates)):
+            raise ValueError(
+                f"differentially_private_aggregate: inside shard_map the gradients differ over the mesh axes {axes}, "
+                "expected the same on all devices: each would clip by its own part of the norm, and all would add the "
+                "same noise. Use jax.jit with NamedSharding, or per_example.dp_sgd, which adds up the devices' "
+                "examples before the noise."
+            )
         sums, _ = _clipped_sums(widen(updates), l2_norm_clip)
         leaves, structure = jax.tree.flatten(sums)
         next_key, *keys = jax.random.split(typed_key(state.rng_key, first), len(leaves) + 1)

@@ -38,7 +38,8 @@ On several devices: under `jax.jit` with arrays sharded by `NamedSharding` all s
 rows stay with their examples. Inside `jax.shard_map` a tape is of the device's own examples, and so are its statistics:
 add sums up by `jax.lax.psum`, means (curvature) by `jax.lax.pmean`; for `gram` gather the other tape
 (`jax.lax.all_gather(x, axis, tiled=True)` of its arrays), for `ntk` gather the inputs and record all of them.
-`private_grad` and `dp_sgd` add up the devices themselves, before the noise.
+`private_grad` and `dp_sgd` add up the devices themselves, before the noise, and take parameters that are the same on
+all devices; shards of parameters are gathered by `jax.lax.all_gather(shard, axis, tiled=True, to="invarying")`.
 
 A regularizer is no part of any example's loss: add its gradient to the sum or the mean. Layers in which examples see
 each other (batch normalization in training) leave single examples without a gradient of their own: all but `mean_grad`

@@ -20,6 +20,7 @@ from jaxnn.per_example.norms import norms as norms_of
 from jaxnn.per_example.placing import PARAMS, ROWS, specs
 from jaxnn.per_example.private import widened
 from jaxnn.per_example.recording import record
+from jaxnn.per_example.shards import require_own_examples
 from jaxnn.per_example.sums import clipped_grad, materialize
 from jaxnn.placement import compiler_sharded
 from jaxnn.tape import Tape, Whole
@@ -134,7 +135,10 @@ def clipped_grad_of(
         prng_argnum: an argument that holds typed keys, each split into N, one for each example.
         spmd_axis_name: accepted and not used: it places the examples of a vmap on a mesh, and changes no number.
 
-    Inside `jax.shard_map` the examples are the device's own: add the sums up by `jax.lax.psum`.
+    Inside `jax.shard_map` the examples are the device's own: add the sums up by `jax.lax.psum`. The bound is that of
+    all parameters, so what is differentiated for may not be sharded over mesh axes over which the examples are the
+    same: leave these to the compiler (`axis_names` of `shard_map`, or `jax.jit` with `NamedSharding`). With
+    check_vma=False this cannot be told, and the bound is that of the parameters on each device.
 
     Returns:
         A `ClippedGrad`. Called with the arguments of fun, and `is_padding_example=` (N,) bool for rows that count
@@ -145,7 +149,8 @@ def clipped_grad_of(
     Raises:
         TypeError: fun no function, settings no numbers.
         ValueError: C negative, if known; normalize_by not > 0; argnums and batch_argnums that overlap or are negative;
-            later, missing arguments, arrays of different N, no example.
+            later, missing arguments, arrays of different N, no example; gradients that differ over mesh axes of
+            `shard_map` over which the examples do not.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
@@ -217,6 +222,8 @@ def clipped_grad_of(
         like = jax.eval_shape(_same, args[nums] if isinstance(nums, int) else tuple(args[i] for i in nums))
         of_part = functools.partial(part, split, like)
         sums, aux = of_part(*data) if microbatch_size is None else over_microbatches(of_part, data, microbatch_size)
+        # Not the keys of prng_argnum: an example seen with other keys is the same example.
+        require_own_examples(WHERE, sums, (padding, [args[i] for i in batched], named))
         like = jax.eval_shape(pre_clipping_transform, like)
         # Cast at the very end: microbatches added up in half precision would lose the small ones.
         sums = jax.tree.map(

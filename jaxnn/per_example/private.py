@@ -23,6 +23,8 @@ What this does not give:
 - Choices. Settings tuned on the private data, early stopping and a published validation score all leak.
 - Coupled examples. Batch normalization in training raises; a loss that looks at other examples in any other way (a
   weight that depends on them, a shared statistic in the data) breaks the bound unseen.
+- Devices. Inside `jax.shard_map` with check_vma=False each device has a mechanism of its own, on the parameters that it
+  has; with the same key on all, their differences carry no noise. With the default checks that raises.
 - Regularizers. Within an example's loss they are clipped with it; add their gradient to g~, or decay weights in the
   optimizer. An optimizer that needs the loss (`value`) is not served: the loss is not private.
 
@@ -56,6 +58,7 @@ from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.placing import PARAMS, ROWS, specs
 from jaxnn.per_example.select import require_tape
+from jaxnn.per_example.shards import require_own_examples, require_replicated
 from jaxnn.per_example.sums import clipped_grad
 from jaxnn.placement import compiler_sharded
 from jaxnn.tape import Tape
@@ -116,7 +119,7 @@ def dp_sgd(
 
     Raises:
         TypeError: recorder no function, opt no optimizer, settings no numbers.
-        ValueError: settings out of range; later, data or weights that do not fit.
+        ValueError: settings out of range; later, data, weights or, inside `shard_map`, parameters that do not fit.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
@@ -185,9 +188,15 @@ def private_grad(
         bound: C of a clip function; not with a number.
         microbatch_size: examples that are recorded at a time; None records the whole batch.
 
-    C, sigma and L may be traced. Inside `jax.shard_map`, with its default checks, the batch is that of all devices:
-    each clips its own examples, their sums are added over the mesh axes over which the parameters are replicated, and
-    then the noise, once. With check_vma=False nothing is known of the mesh: each device has a batch of its own.
+    C, sigma and L may be traced.
+
+    Inside `jax.shard_map`, with its default checks, the batch is that of all devices: each clips its own examples, the
+    sums are added over the mesh axes over which the data (or weights) vary, and then the noise, once. What is trained
+    must be the same on all devices, since one that has a part of it knows a part of the norm only. A sharded model
+    comes under `jax.jit` with `NamedSharding`, over axes that `shard_map` leaves to the compiler (`axis_names`), or
+    gathered by `jax.lax.all_gather(shard, axis, tiled=True, to="invarying")`. With check_vma=False nothing is known of
+    the mesh and nothing raises: each device has a batch of its own, clips by the norm of the parameters that it has and
+    adds all the noise of its key. Train privately with the checks.
 
     Returns:
         `gradient(params, *data, key, weights=None) -> (g~, report)`. data: trees of arrays (N, ...), N >= 1, one row
@@ -198,7 +207,8 @@ def private_grad(
     Raises:
         TypeError: recorder no function, settings no numbers, a key that is not typed.
         ValueError: settings out of range; noise with an infinite C; a clip function without bound; a batch without
-            rows; weights of another shape or, if known, outside [0, 1]; layers that couple examples.
+            rows; weights of another shape or, if known, outside [0, 1]; layers that couple examples; inside
+            `shard_map`, parameters or a key that differ between devices, or gradients where the examples do not.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
@@ -271,9 +281,11 @@ def _private_grad(
                 f"{where}: the recorder must take the parameters first and record them, got a tape of {got} for "
                 f"parameters {expected}."
             )
+        require_own_examples(where, sums, whole)
+        require_replicated(where, params, sums)
         # The examples of all devices of shard_map; the noise is for their sum, and the same everywhere.
         sums = sum_like(sums, params)
-        if foreign := varying_axes(key) - varying_axes(sums):
+        if foreign := varying_axes(key):
             raise ValueError(
                 f"{where}: the key differs along the mesh axes {sorted(foreign)}, the parameters do not: each device "
                 "would add other noise. Pass the same key to all devices (in_specs P())."

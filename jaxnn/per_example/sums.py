@@ -114,6 +114,10 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
     comes out too small (see `sq_norms`), it is clipped too little: `dp_sgd`, which must exclude that, clips by an upper
     bound of the norm. The sum is not divided by N.
 
+    Inside `jax.shard_map` norms and sums are of the device's own examples and of the parameters that it has. Where m
+    devices have shards of the parameters and the same examples, each shard is clipped to C by its own norm, and an
+    example's whole gradient to C sqrt(m) only; `clipped_grad_of` and `private_grad` raise there, a tape cannot tell.
+
     Args:
         tape: of N >= 1 examples.
         clip: C >= 0, may be infinite, may be traced; or a function from norms (N,) to factors (N,): `flat`,

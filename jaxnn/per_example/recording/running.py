@@ -92,8 +92,9 @@ def run(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequenc
 
 def _tapped(site: Site, result: Array, zeros: Array, operands: Sequence[Any]) -> tuple[Array, PyTree]:
     """(the result of a site and its tap, what the use saw)."""
-    mesh = jax.typeof(result).sharding.mesh
-    if mesh.empty or mesh.axis_types == jax.sharding.get_abstract_mesh().axis_types:
+    mesh, current = jax.typeof(result).sharding.mesh, jax.sharding.get_abstract_mesh()
+    # Inside jit, arrays on an Auto mesh carry it in their types where no mesh is set.
+    if mesh.empty or current.empty or mesh.axis_types == current.axis_types:
         return result + zeros, site.rule.seen(site.equation, site.at, operands)
     # Inside `jax.sharding.auto_axes`, as in `w.at[i].get(out_sharding=...)`, arrays have types of another mesh.
     with jax.sharding.use_abstract_mesh(mesh):

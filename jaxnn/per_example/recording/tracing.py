@@ -86,8 +86,9 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
     if names := sorted(_collectives(closed.jaxpr)):
         raise ValueError(
             f"record: the loss communicates between devices ({', '.join(names)}), so a single example has no gradient "
-            "of its own on one device. Parameters: gather them before record is called. Examples or layers that are "
-            "spread over several devices: use jax.jit with NamedSharding instead of shard_map."
+            "of its own on one device. Parameters: gather them before record is called, by jax.lax.all_gather(shard, "
+            "axis, tiled=True, to='invarying'). Examples or layers that are spread over several devices: use jax.jit "
+            "with NamedSharding instead of shard_map."
         )
     return Traced(closed.jaxpr, closed.consts, lambda rest: jax.tree.unflatten(structure[-1], rest))
 
