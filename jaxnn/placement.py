@@ -207,7 +207,9 @@ def filled_as(kind: Any, value: float = 0.0, before: Shape = ()) -> Array:
     """
     spec = explicit_spec(kind)
     where = None if spec is None else NamedSharding(kind.sharding.mesh, PartitionSpec(*(None,) * len(before), *spec))
-    return vary(jnp.full((*before, *kind.shape), value, kind.dtype, out_sharding=where), varying_axes(kind))
+    # In `jax.jit` one number is a constant, which lies on no mesh: `jax.vmap` would not divide it as it does others.
+    full = on_mesh(jnp.full((*before, *kind.shape), value, kind.dtype, out_sharding=where))
+    return vary(full, varying_axes(kind))
 
 
 def evenly(length: int, arrays: Sequence[Array]) -> NamedSharding | None:

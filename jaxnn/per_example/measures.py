@@ -220,7 +220,8 @@ def _deviations_of_products(a: Array, delta: Array) -> Array:
             total = total + jnp.square(x[:, :, None] * y[:, None, :] - mean)
         return total, None
 
-    whole = a.shape[0] // AT_ONCE * AT_ONCE
-    steps = jax.tree.map(lambda x: x[:whole].reshape(-1, AT_ONCE, *x.shape[1:]), (a, delta))
+    count = a.shape[0] // AT_ONCE
+    whole = count * AT_ONCE
+    steps = jax.tree.map(lambda x: x[:whole].reshape(count, AT_ONCE, *x.shape[1:]), (a, delta))
     total = lax.scan(added, filled_as(jax.typeof(mean)), steps)[0]
     return added(total, (a[whole:], delta[whole:]))[0]

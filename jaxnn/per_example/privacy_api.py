@@ -22,7 +22,7 @@ from jaxnn.per_example.private import widened
 from jaxnn.per_example.recording import record
 from jaxnn.per_example.shards import require_own_examples
 from jaxnn.per_example.sums import clipped_grad, materialize
-from jaxnn.placement import compiler_sharded
+from jaxnn.placement import beside, compiler_sharded
 from jaxnn.tape import Tape, Whole
 from jaxnn.types import Array, DType, PyTree, Scalar
 
@@ -217,7 +217,8 @@ def clipped_grad_of(
             raise ValueError(f"{WHERE}: is_padding_example must have shape ({n},), got {padding.shape}.")
         split = list(args)
         if prng_argnum is not None:
-            split[prng_argnum] = jax.tree.map(lambda key: jax.random.split(key, n), args[prng_argnum])
+            batch: Any = jax.tree.leaves([args[i] for i in batched])[0]
+            split[prng_argnum] = jax.tree.map(lambda key: beside(jax.random.split(key, n), batch), args[prng_argnum])
         data = (padding, tuple(split[i] for i in mapped), named)
         like = jax.eval_shape(_same, args[nums] if isinstance(nums, int) else tuple(args[i] for i in nums))
         of_part = functools.partial(part, split, like)

@@ -70,7 +70,7 @@ def arguments_of(args: tuple[Any, ...], argnums: int | Sequence[int], in_axes: A
         _require_real(places[i][0], arrays[i])
     axes = _axes(args, numbers, in_axes)
     rest = [i for i in range(len(arrays)) if i not in trained]
-    mapped, mapped_axes = [arrays[i] for i in rest], [_axis(places[i][0], arrays[i], axes[i]) for i in rest]
+    mapped, mapped_axes = [arrays[i] for i in rest], [_axis(args, places[i][0], arrays[i], axes[i]) for i in rest]
     kept = jax.tree.unflatten(tree, [0 if i in trained else None for i in range(len(arrays))])
     result = kept[argnums] if isinstance(argnums, int) else tuple(kept[number] for number in numbers)
     found, structure = jax.tree_util.tree_flatten_with_path(result)
@@ -179,15 +179,26 @@ def _spread(k: int, axes: Any, arg: PyTree) -> list[int | None]:
     return [axis for axis, x in pairs if x is not None]
 
 
-def _axis(path: Any, x: Array, axis: int | None) -> int | None:
+def _axis(args: tuple[Any, ...], path: Any, x: Array, axis: int | None) -> int | None:
     if axis is None:
         return None
     if not -x.ndim <= axis < x.ndim:
+        number, arg = path[0].idx, args[path[0].idx]
+        if isinstance(arg, list | tuple) and _of_numbers(arg):
+            raise ValueError(
+                f"record: argument {number} is a {type(arg).__name__} of numbers, to JAX a tree of arrays of shape (), "
+                "where an array with an axis of examples was expected. Pass numpy.asarray of it."
+            )
         raise ValueError(
             f"record: {_name(path)} of shape {x.shape} has no axis {axis} of examples. Give None in in_axes for what "
             "all examples share."
         )
     return axis % x.ndim
+
+
+def _of_numbers(x: Any) -> bool:
+    """A number, or a nested list or tuple of nothing else."""
+    return all(map(_of_numbers, x)) if isinstance(x, list | tuple) else isinstance(x, int | float | np.generic)
 
 
 def _examples(paths: list[Any], mapped: list[Array], axes: list[int | None]) -> int:

@@ -144,11 +144,13 @@ def _on_their_mesh(args: tuple[Any, ...]) -> Iterator[None]:
         with jax.sharding.use_abstract_mesh(mesh) if unset else contextlib.nullcontext():
             yield
     except Exception as error:
-        if type(error).__name__ == "ShardingTypeError":  # of no public module
+        # The first is of no public module; the second is what a loop begun with a constant raises.
+        if type(error).__name__ == "ShardingTypeError" or "is not found in mesh" in str(error):
             error.add_note(
                 "record: on a mesh with Explicit axes the loss must be one that jax.vmap takes there. Rows of a table "
-                "are looked up by `w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`, not by w[i]. On a mesh "
-                "made with AxisType.Auto the compiler chooses all shardings."
+                "are looked up by `w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`, not by w[i]; one row by "
+                "`i[None]`. A loop that carries one number begins with `jnp.zeros_like(x[0])` or another one made of "
+                "the example, not with 0.0. On a mesh made with AxisType.Auto the compiler chooses all shardings."
             )
         raise
 

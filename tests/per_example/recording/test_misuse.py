@@ -119,6 +119,13 @@ def test_axes() -> None:
         record(of_one, argnums=3)(PARAMS, X, Y)
 
 
+def test_lists_of_numbers_in_the_place_of_an_array() -> None:
+    with pytest.raises(ValueError, match=r"argument 1 is a list of numbers.* Pass numpy\.asarray of it"):
+        record(of_one)(PARAMS, X.tolist(), Y.tolist())
+    with pytest.raises(ValueError, match="argument 2 is a tuple of numbers"):
+        record(of_one)(PARAMS, X, (0, 1, 0, 1))
+
+
 def test_trainable() -> None:
     with pytest.raises(ValueError, match="trainable must be True or a tree of booleans"):
         record(of_one, trainable={"w": True})(PARAMS, X, Y)
