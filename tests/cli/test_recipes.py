@@ -19,13 +19,12 @@ needs_mnist = pytest.mark.skipif(
 
 
 @needs_mnist
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "most"),
     [
-        ("mnist-linear", {}, 0.077),
-        ("mnist-mlp", {"epochs": 6}, 0.020),
-        ("mnist-cnn-fast", {"epochs": 1}, 0.025),
+        pytest.param("mnist-linear", {}, 0.077, marks=pytest.mark.slow),
+        pytest.param("mnist-mlp", {"epochs": 6}, 0.020, marks=pytest.mark.proof),
+        pytest.param("mnist-cnn-fast", {"epochs": 1}, 0.025, marks=pytest.mark.proof),
     ],
 )
 def test_a_recipe_reaches_its_error(name: str, changes: dict[str, int], most: float, tmp_path: Path) -> None:

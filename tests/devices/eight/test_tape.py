@@ -307,7 +307,7 @@ def test_a_loss_that_communicates_between_devices_raises() -> None:
     def coupled(p: Any, x: Any) -> Any:
         return jnp.sum(jax.lax.psum(p @ x, "data") ** 2)
 
-    with pytest.raises(ValueError, match="communicates between devices \\(psum.*to=.invarying"):
+    with pytest.raises(ValueError, match=r"communicates between devices \(psum.*to=.invarying"):
         on_shards(lambda p, x: per_example.norms(per_example.record(coupled)(p, x)), jnp.ones((2, 3)), x, out=P("data"))
 
 

@@ -32,8 +32,9 @@ def test_random_programs(part: int) -> None:
     run()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=pytest.mark.slow if part < 2 else pytest.mark.proof) for part in range(10)]
+)
 def test_many_random_programs(part: int) -> None:
     @hypothesis.seed(100 + part)
     @hypothesis.settings(max_examples=50, derandomize=False, database=None)
