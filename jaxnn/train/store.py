@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -62,10 +63,11 @@ class Store:
 
     def __enter__(self) -> Self:
         if self.folder is not None and self.lock is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.folder)
             self.lock.acquire()
             for part in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
-                part.unlink()
+                with contextlib.suppress(OSError):  # or what somebody else has called so
+                    part.unlink()
         return self
 
     def __exit__(
@@ -100,6 +102,8 @@ class Store:
 
     def _read(self, path: Path) -> PyTree:
         """The outputs in a file that `save` wrote."""
+        if not path.is_file():
+            raise ValueError(f"{path} is no file, and none of map_runs. Rename or remove it; its runs are made again.")
         content, checksum = _divided(path.read_bytes())
         if not content or _checksum(content) != checksum:
             raise ValueError(
@@ -124,6 +128,19 @@ class Store:
         if got != wanted:
             raise ValueError(f"{path} holds leaves {got}, not {wanted}. Delete it; its runs are made again.")
         return jax.tree.unflatten(jax.tree.structure(self.returned), leaves)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder, or say in one line what stands in its place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cause = error.strerror
+        if folder.is_symlink() and not folder.exists():
+            cause = f"it is a link to {folder.readlink()}, which is not there"
+        elif folder.is_file():
+            cause = "it is a file"
+        raise type(error)(f"map_runs: the folder {folder} cannot be made: {cause}. Name another.") from None
 
 
 def _range(path: Path) -> tuple[int, int]:
