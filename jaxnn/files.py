@@ -181,6 +181,33 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
         raise _unwritten(path, error, "the lines before it are kept") from None
 
 
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        UnwrittenError: no permission, no space, a file or a dangling link of that name ...
+
+    Example:
+        >>> import tempfile
+        >>> make_folder(Path(tempfile.mkdtemp()) / "a" / "b").is_dir()
+        True
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        cause = getattr(error, "strerror", None) or str(error)
+        with contextlib.suppress(OSError, ValueError):
+            if folder.is_symlink() and not folder.exists():
+                cause = f"it is a link to {os.readlink(folder)}, which is not there"
+            elif folder.exists():
+                cause = "it is a file"
+        told = UnwrittenError(f"the folder {folder} could not be made: {cause}; name another.")
+        told.errno = getattr(error, "errno", None)
+        raise told from None
+    return folder
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The value in a JSON file; whatever is not plain JSON is an error of one line with file and cause.
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import jax
 import numpy as np
 
-from jaxnn.files import write_bytes
+from jaxnn.files import make_folder, write_bytes
 from jaxnn.train.lock import FolderLock
 from jaxnn.types import PyTree
 
@@ -63,7 +63,7 @@ class Store:
 
     def __enter__(self) -> Self:
         if self.folder is not None and self.lock is not None:
-            _make_folder(self.folder)
+            make_folder(self.folder)
             self.lock.acquire()
             for part in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
                 with contextlib.suppress(OSError):  # or what somebody else has called so
@@ -128,19 +128,6 @@ class Store:
         if got != wanted:
             raise ValueError(f"{path} holds leaves {got}, not {wanted}. Delete it; its runs are made again.")
         return jax.tree.unflatten(jax.tree.structure(self.returned), leaves)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder, or say in one line what stands in its place."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        cause = error.strerror
-        if folder.is_symlink() and not folder.exists():
-            cause = f"it is a link to {folder.readlink()}, which is not there"
-        elif folder.is_file():
-            cause = "it is a file"
-        raise type(error)(f"map_runs: the folder {folder} cannot be made: {cause}. Name another.") from None
 
 
 def _range(path: Path) -> tuple[int, int]:
