@@ -246,9 +246,9 @@ def test_what_stands_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name, text in {
-        "file": "map_runs: the folder .*file cannot be made: it is a file. Name another",
-        "link": "link cannot be made: it is a link to .*nowhere, which is not there. Name another",
-        "file/below": "below cannot be made: Not a directory. Name another",
+        "file": "the folder .*file could not be made: it is a file; name another",
+        "link": "link could not be made: it is a link to .*nowhere, which is not there",
+        "file/below": "below could not be made: Not a directory",
     }.items():
         with pytest.raises(OSError, match=text):
             runs_in(tmp_path / name)
