@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,39 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
         kept = "what was there is as it was" if there else "nothing of it is left"
         raise _unwritten(path, error, kept) from None
     return Path(path)
+
+
+def create_bytes(path: str | os.PathLike[str], content: bytes) -> bool:
+    """Write a file that is not there yet, whole or not at all; False, and nothing is written, if it is there.
+
+    Of several processes that try it at once, one gets True. On file systems without hard links, and on those alone, a
+    process that is killed in between leaves the file empty.
+
+    Raises:
+        UnwrittenError: no space, no permission ...; nothing of it is left.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a"
+        >>> create_bytes(path, b"one"), create_bytes(path, b"two"), path.read_bytes()
+        (True, False, b'one')
+    """
+    place = Path(path)
+    try:
+        # Not .part: whoever holds a folder's lock removes those, also while another tries to lock it.
+        with _part(place, content, ".new") as part:
+            try:
+                os.link(part, place)
+            except FileExistsError:
+                raise
+            except OSError:  # no links here: the name is taken first, then the file put in its place
+                os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+                os.replace(part, place)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _unwritten(path, error, "nothing of it is left") from None
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
@@ -148,6 +181,33 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
         raise _unwritten(path, error, "the lines before it are kept") from None
 
 
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        UnwrittenError: no permission, no space, a file or a dangling link of that name ...
+
+    Example:
+        >>> import tempfile
+        >>> make_folder(Path(tempfile.mkdtemp()) / "a" / "b").is_dir()
+        True
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        cause = getattr(error, "strerror", None) or str(error)
+        with contextlib.suppress(OSError, ValueError):
+            if folder.is_symlink() and not folder.exists():
+                cause = f"it is a link to {os.readlink(folder)}, which is not there"
+            elif folder.exists():
+                cause = "it is a file"
+        told = UnwrittenError(f"the folder {folder} could not be made: {cause}; name another.")
+        told.errno = getattr(error, "errno", None)
+        raise told from None
+    return folder
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The value in a JSON file; whatever is not plain JSON is an error of one line with file and cause.
 
@@ -195,25 +255,31 @@ def require_no_bomb(where: str, unpacked: int, packed: int) -> None:
 
 def _replace(place: Path, content: bytes, mode: int | None) -> None:
     """The content under a new name in the same folder, then renamed."""
-    part = place.with_name(f".{secrets.token_hex(8)}.part")
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with open(file, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(file)
+    with _part(place, content) as part:
         if mode is not None:
             part.chmod(mode)
         os.replace(part, place)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     with contextlib.suppress(OSError):  # some file systems cannot flush a folder; the file itself is safe
         folder = os.open(place.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def _part(place: Path, content: bytes, ending: str = ".part") -> Iterator[Path]:
+    """A new file beside the place that holds the content, flushed to the disk; it goes unless it was renamed."""
+    part = place.with_name(f".{secrets.token_hex(8)}{ending}")
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with open(file, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(file)
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _unwritten(path: str | os.PathLike[str], error: Exception, kept: str) -> UnwrittenError:

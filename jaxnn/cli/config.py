@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -118,29 +118,43 @@ class TrainConfig:
             return None
         return self.learning_rate if self.learning_rate is not None else rules.own_rate(self.optimizer, RATE)
 
+    def without_effect(self, given: Collection[str]) -> list[str]:
+        """The options given on the command line that the chosen model, optimizer or data do not use, and why."""
+        return unused_options(self, given)
 
-USED_BY = {
-    "channels": ("cnn",), "convolutions": ("cnn",), "window": ("cnn",), "padding": ("cnn",), "batch_norm": ("cnn",),
+
+OF_CONVOLUTIONS = ("convolutions", "window", "padding", "batch_norm")
+
+USED_BY = dict.fromkeys(("channels", *OF_CONVOLUTIONS), ("cnn",)) | {
     "hidden": ("mlp", "cnn"), "dropout": ("mlp", "cnn"), "input_dropout": ("mlp",), "momentum": ("sgd",),
 }  # fmt: skip
 """The options that only some models or optimizers use."""
 
 
-def unused_options(config: TrainConfig) -> list[str]:
-    """Options that were changed from their defaults although the chosen model or optimizer does not use them."""
-    changed = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) != f.default]
-    found = [
-        f"--{name.replace('_', '-')} (of {', '.join(USED_BY[name])} only)"
-        for name in changed
-        if name in USED_BY and not {config.model, config.optimizer} & set(USED_BY[name])
-    ]
-    if config.folder is not None and config.data == "digits":
-        found.append("--folder (the digits are inside the package)")
-    if "learning_rate" in changed and not rules.takes(config.optimizer, rules.RATE):
-        found.append(f"--learning-rate ({config.optimizer} takes none)")
-    if "schedule" in changed and (not rules.takes_schedule(config.optimizer) or config.rate() is None):
-        found.append(f"--schedule ({config.optimizer} follows none)")
-    return found
+def unused_options(config: TrainConfig, given: Collection[str] | None = None) -> list[str]:
+    """Options that the chosen model, optimizer or data do not use, of those that are given.
+
+    Args:
+        config: the configuration.
+        given: names of fields; None for those that differ from their defaults.
+    """
+    if given is None:
+        given = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != f.default}
+    chosen = {config.model, config.optimizer}
+    why = {name: f"of {', '.join(users)} only" for name, users in USED_BY.items() if not chosen & set(users)}
+    if config.model == "mlp" and not config.hidden:
+        why["dropout"] = "of hidden units, and there are none"
+    if config.model == "cnn" and not config.channels:
+        why |= dict.fromkeys(OF_CONVOLUTIONS, "of convolutions, and --channels names none")
+    if "momentum" not in why and any(word.split("=")[0].strip() == "momentum" for word in config.optimizer_options):
+        why["momentum"] = "--optimizer-options give it too"
+    if config.data == "digits":
+        why["folder"] = "the digits are inside the package"
+    if not rules.takes(config.optimizer, rules.RATE):
+        why["learning_rate"] = f"{config.optimizer} takes none"
+    if config.rate() is None or (config.schedule != "constant" and not rules.takes_schedule(config.optimizer)):
+        why["schedule"] = f"{config.optimizer} follows none"
+    return [f"--{name.replace('_', '-')} ({reason})" for name, reason in why.items() if name in given]
 
 
 def build_network(config: TrainConfig, example: tuple[int, ...], classes: int) -> Layer:

@@ -6,11 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-import rich.console
 import tyro
 from matplotlib.figure import Figure
 
-from jaxnn.cli.runs import require_own_folder, telling_kept
+from jaxnn.cli.runs import require_own_folder, telling_kept, wide_console
 from jaxnn.gallery.base import Picture
 from jaxnn.gallery.build import build
 from jaxnn.playground import Settings, draw, draw_sources, make_views, run
@@ -70,5 +69,5 @@ def gallery(config: GalleryConfig) -> Path:
         require_own_folder(config.out, "index.html", "<title>jaxnn gallery</title>")
     with telling_kept(config.out):
         index = build(config.out, only=config.only or (), more={"Playground": PLAYGROUND})
-    rich.console.Console().print(f"gallery: {index}", highlight=False, soft_wrap=True, markup=False)
+    wide_console().print(f"gallery: {index}", highlight=False, soft_wrap=True, markup=False)
     return index

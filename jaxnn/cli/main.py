@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -24,7 +25,7 @@ from jaxnn.cli.race import RaceConfig, race
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.cli.study import STUDIES, study
 from jaxnn.cli.train import train
-from jaxnn.cli.words import UsageError, gathered
+from jaxnn.cli.words import UsageError, gathered, named_fields
 from jaxnn.train import DivergedError
 
 C = TypeVar("C")
@@ -40,6 +41,9 @@ EXPECTED = (
     jax.errors.JaxRuntimeError,
 )  # fmt: skip
 """What wrong arguments, damaged files, full disks and too large networks raise; anything else is a fault of ours."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What the system says of an output that takes no more."""
 
 USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 
@@ -72,8 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 0
     except EXPECTED as error:
-        told = "; ".join([_text(error).rstrip("."), *getattr(error, "__notes__", [])])
-        print(f"jaxnn: {' '.join(told.split())}", file=sys.stderr)
+        print(f"jaxnn: {_told(error)}", file=sys.stderr)
         _drop_output()
         return 2
     except KeyboardInterrupt as stop:
@@ -93,8 +96,18 @@ def _run(words: list[str]) -> int:
     return _command(words[0])(words[1:]) or 0
 
 
+def _told(error: BaseException) -> str:
+    """One line: the text and the notes of an error, without those on JAX's tracebacks."""
+    notes = [note for note in getattr(error, "__notes__", []) if "JAX has removed its internal frames" not in note]
+    return " ".join("; ".join([_text(error).rstrip("."), *notes]).split())
+
+
 def _text(error: BaseException) -> str:
-    """What an error says; of memory and recursion, which say little, what it means."""
+    """What an error says; of memory, recursion and the system's calls, which say little, what it means."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror and error.errno in FULL:  # of files there is the name
+        return f"standard output could not be written: {error.strerror}"
     if isinstance(error, MemoryError | RecursionError) or "RESOURCE_EXHAUSTED" in str(error):
         return f"this takes more memory than there is ({' '.join(str(error).split())[:200] or type(error).__name__})"
     return str(error) or type(error).__name__
@@ -173,7 +186,7 @@ def _parse(command: str, config: type[C], words: list[str], default: C | None) -
     try:
         with contextlib.redirect_stderr(said):
             settings = {} if default is None else {"default": default}
-            return tyro.cli(
+            parsed = tyro.cli(
                 config,
                 prog=f"jaxnn {command}",
                 description=_described(config),
@@ -184,6 +197,9 @@ def _parse(command: str, config: type[C], words: list[str], default: C | None) -
         if stopped.code in (0, None):
             raise
         raise UsageError(_one_line(said.getvalue(), command)) from None
+    if hasattr(parsed, "without_effect") and (unused := parsed.without_effect(named_fields(config, words))):
+        raise UsageError(f"{command}: without effect here: {', '.join(unused)}; leave out what has none")
+    return parsed
 
 
 def _described(config: type[Any]) -> str:

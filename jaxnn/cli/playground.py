@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
-import rich.console
 import tyro
 
 from jaxnn import files, plots
-from jaxnn.cli.runs import run_folder, write_options
+from jaxnn.cli.runs import run_folder, wide_console, write_options
 from jaxnn.cli.words import LISTED, require_seed
 from jaxnn.compare.entries import words
 from jaxnn.playground import Settings, draw, make_views, render, run, write_gif
@@ -54,6 +54,15 @@ class PlaygroundConfig:
     def __post_init__(self) -> None:
         require_seed("playground", self.seed)
 
+    def without_effect(self, given: Collection[str]) -> list[str]:
+        """An activation of no unit, a penalty of strength 0."""
+        found = []
+        if "activation" in given and not words(self.hidden):
+            found.append("--activation (of hidden units, and there are none)")
+        if self.regularization != "none" and not self.regularization_rate:
+            found.append(f"--regularization {self.regularization} (its --regularization-rate is 0)")
+        return found
+
     def settings(self) -> Settings:
         """What `jaxnn.playground.run` is told."""
         told = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
@@ -73,7 +82,7 @@ def playground(config: PlaygroundConfig) -> Path:
         page = files.write_text(folder / "playground.html", render(done, views))
         plots.save(draw(done, views), folder / "last.png")
         write_gif(done, views, folder / "training.gif")
-    console = rich.console.Console()
+    console = wide_console()
     for line in (
         f"trained for {settings.epochs} epochs in {seconds:.1f} s: "
         f"training loss {done.train_loss[-1]:.4f}, test loss {done.test_loss[-1]:.4f}",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
-import rich.console
 import rich.table
 import tyro
 from PIL import Image
@@ -20,11 +19,11 @@ from rich.markup import escape
 from jaxnn import files, npz
 from jaxnn.activations import softmax
 from jaxnn.checks import require_positive
-from jaxnn.cli.runs import read_run
+from jaxnn.cli.runs import read_run, wide_console
 from jaxnn.data import read_idx
 from jaxnn.train import make_outputs
 
-SHOWN = 20
+SHOWN, LEVELS = 20, 255.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +34,9 @@ class PredictConfig:
     """Run folder."""
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """A .npy or IDX (.gz too) file of one image or many, an .npz file with an array "x", or a .png."""
-    levels: float = 255.0
-    """The value of full ink in images of integers (16 for the raw UCI digits); floats must lie in [0, 1]."""
+    levels: float | None = None
+    """The value of full ink in images of integers (16 for the raw UCI digits), default 255; floats must lie in [0, 1]
+    and a PNG has its own."""
     invert: bool = False
     """Exchange ink and paper: the training images have ink 1 on paper 0, scans mostly the reverse."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="CSV")] = None
@@ -45,7 +45,12 @@ class PredictConfig:
     """Write over a CSV file that exists."""
 
     def __post_init__(self) -> None:
-        require_positive("predict", "levels", self.levels)
+        if self.levels is not None:
+            require_positive("predict", "levels", self.levels)
+
+    def without_effect(self, given: Collection[str]) -> list[str]:
+        """--force alone: nothing is written."""
+        return ["--force (there is no --out to write over)"] if "force" in given and self.out is None else []
 
 
 def predict(config: PredictConfig) -> list[tuple[str, float]]:
@@ -62,7 +67,7 @@ def predict(config: PredictConfig) -> list[tuple[str, float]]:
             f"{config.run}: the network's outputs overflow on {config.images}; its parameters are too large."
         )
     guesses = [(run.classes[row.argmax()], float(row.max())) for row in probabilities]
-    console = rich.console.Console()
+    console = wide_console()
     table = rich.table.Table("image", "guess", "confidence", title=escape(f"{config.images.name} by {config.run}"))
     for i, (guess, confidence) in enumerate(guesses[:SHOWN]):
         table.add_row(str(i), escape(guess), f"{confidence:.1%}")
@@ -98,16 +103,20 @@ def _files_of(run: Path) -> list[Path]:
     return sorted(run.iterdir()) if run.is_dir() else []
 
 
-def read_images(path: Path, example: tuple[int, ...], *, levels: float) -> np.ndarray:
+def read_images(path: Path, example: tuple[int, ...], *, levels: float | None) -> np.ndarray:
     """Images (N, *example) float32 in [0, 1] from a file, with clear errors about shape and range."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     raw = _read_array(path, example)
     if np.issubdtype(raw.dtype, np.integer):
-        images = raw.astype(np.float32) / np.float32(levels)
-    else:
+        images = raw.astype(np.float32) / np.float32(LEVELS if levels is None else levels)
+    elif levels is None:
         images = raw.astype(np.float32)
+    else:
+        what = "a PNG, which has its own" if path.suffix == ".png" else f"{raw.dtype}, which must lie in [0, 1]"
+        raise ValueError(f"--levels is without effect on {path}: it is for integers, and this is {what}. Leave it out.")
     _require_shape(path, images.shape, example)
+    _require_finite(path, images)
     if images.size and not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(
             f"{path}: expected values in [0, 1], got {images.min():g} to {images.max():g}. "
@@ -116,6 +125,17 @@ def read_images(path: Path, example: tuple[int, ...], *, levels: float) -> np.nd
     if not images.size:
         raise ValueError(f"{path}: holds no image.")
     return images.reshape(-1, *example)
+
+
+def _require_finite(path: Path, images: np.ndarray) -> None:
+    """Raise ValueError if a value is NaN or infinite: how many are, and where the first is."""
+    bad = np.argwhere(~np.isfinite(images))
+    if len(bad):
+        first = tuple(map(int, bad[0]))
+        raise ValueError(
+            f"{path}: expected values in [0, 1], got {len(bad)} of {images.size} that are not finite, the first "
+            f"{images[first]:g} at index {first}."
+        )
 
 
 def _require_shape(path: Path, shape: tuple[int, ...], example: tuple[int, ...]) -> None:

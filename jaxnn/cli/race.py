@@ -131,7 +131,7 @@ def _table(race: Race, problem: str) -> rich.table.Table:
     results = sorted(race.of(problem), key=lambda r: r.performance)
     percent, figure = shown(results[0].final_name)
     table = rich.table.Table(title=f"{problem}: {figure}, the less the better", title_justify="left")
-    table.add_column("optimizer")
+    table.add_column("optimizer", overflow="fold")
     for head in ("rate", "mean", "quartiles", "to target", "steps", "decades", "ms/step"):
         table.add_column(head, justify="right")
     for r in results:

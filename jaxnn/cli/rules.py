@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxnn import optim
 from jaxnn.checks import nearest_name
 from jaxnn.compare.entries import words as split
+from jaxnn.types import Params
 
 RATE = "learning_rate"
 
@@ -27,9 +28,6 @@ WHOLE = {"polyak_sgd"}
 UNFIT = {
     "dpsgd": "needs the gradient of each example, which train does not make; see per_example.dp_sgd",
     "differentially_private_aggregate": "needs the gradient of each example, which train does not make",
-    "schedule_free": "wraps an optimizer, and its answer is schedule_free_eval_params, which train does not call",
-    "schedule_free_adamw": "has its answer in schedule_free_eval_params, which train does not call",
-    "schedule_free_sgd": "has its answer in schedule_free_eval_params, which train does not call",
 }
 """Rules that need more than `train.make_step` and `train.fit` give them."""
 
@@ -88,6 +86,11 @@ def takes_schedule(name: str) -> bool:
     """Whether its learning rate may be a schedule."""
     rate = inspect.signature(require_rule(name)).parameters.get(RATE)
     return rate is not None and "Schedule" in str(rate.annotation)
+
+
+def evaluated_at(name: str) -> Callable[[Any, Params], Params] | None:
+    """Where a network trained by the rule is evaluated, from (opt_state, params); None for the parameters."""
+    return optim.schedule_free_eval_params if name.startswith("schedule_free") else None
 
 
 def own_rate(name: str, otherwise: float) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import reprlib
+import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,9 @@ CONFIG, METRICS, PARAMS = "config.json", "metrics.jsonl", "params.npz"
 
 SHOWN_FAULTS, SHOWN_FILES = 5, 10
 
+WIDE = 1000
+"""Columns of an output that is no terminal."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -45,12 +50,12 @@ def new_folder(out: Path | None, name: str) -> Path:
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(f"--out {out} exists already and is not an empty folder; name a new one.")
-        out.mkdir(parents=True, exist_ok=True)
-        return out
+        return files.make_folder(out)
+    files.make_folder("runs")
     for n in range(1, 10_000):
         folder = Path("runs") / (name + (f"-{n}" if n > 1 else ""))
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
         except FileExistsError:
             continue
         return folder
@@ -82,11 +87,21 @@ def run_folder(out: Path | None, name: str, *, worthless: Sequence[str] = ()) ->
 
 @contextlib.contextmanager
 def telling_kept(folder: Path) -> Iterator[None]:
-    """What ends a command early says what the folder keeps."""
+    """What ends a command early says what the folder keeps; where it keeps no file and was made here, it goes."""
+    there = folder.exists()
     try:
         yield
     except BaseException as error:
+        if not there:
+            _remove_empty(folder)
         tell_kept(error, kept(folder))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folders in a folder, and itself, that hold no file."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # it holds something
+            os.rmdir(path)
 
 
 def require_own_folder(folder: Path, mark: str, within: str) -> None:
@@ -135,8 +150,7 @@ def write_config(folder: Path, config: TrainConfig, example: tuple[int, ...], cl
 
 def wide_console() -> rich.console.Console:
     """Where tables are printed: as wide as the terminal, or wide enough for any where the output is none."""
-    console = rich.console.Console()
-    return console if console.is_terminal else rich.console.Console(width=150)
+    return rich.console.Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def write_options(folder: Path, config: Any, **more: Any) -> None:

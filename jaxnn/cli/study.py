@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple
 
-import rich.console
 import tyro
 
 from jaxnn import data, files, models, optim, plots, studies
 from jaxnn.checks import require_between, require_positive_int
-from jaxnn.cli.runs import run_folder, write_options
+from jaxnn.cli.runs import run_folder, wide_console, write_options
 from jaxnn.cli.words import require_seed
 from jaxnn.layers import Layer
 
@@ -48,6 +48,11 @@ class StudyConfig:
         require_between("study", "learning_rate", self.learning_rate, 0, math.inf, open_high=True)
         if self.examples is not None:
             require_positive_int("study", "examples", self.examples)
+
+    def without_effect(self, given: Collection[str]) -> list[str]:
+        """--folder with the digits."""
+        unused = "folder" in given and self.data == "digits"
+        return ["--folder (the digits are inside the package)"] if unused else []
 
     def settings(self) -> dict[str, Any]:
         """The keyword arguments of the study's `run`, besides the network."""
@@ -166,9 +171,7 @@ STUDIES = {
 def study(name: str, config: StudyConfig) -> Path:
     """Run a study, write its folder, print what it found; return the folder."""
     module = STUDIES[name].module
-    console = rich.console.Console()
-    if config.folder is not None and config.data == "digits":
-        console.print("without effect here: --folder (the digits are inside the package)", highlight=False)
+    console = wide_console()
     splits = data.load(config.data, folder=config.folder)
     if config.examples is not None:
         splits = splits._replace(train=data.select(splits.train, slice(0, config.examples)))

@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.console
 import rich.table
 
 from jaxnn import data, files, metrics, plots, tree
 from jaxnn.activations import softmax
 from jaxnn.cli import config as build
+from jaxnn.cli import rules
 from jaxnn.cli.config import TrainConfig
-from jaxnn.cli.runs import CONFIG, append_metrics, run_folder, write_config, write_params
+from jaxnn.cli.runs import CONFIG, append_metrics, run_folder, wide_console, write_config, write_params
 from jaxnn.layers import Layer
 from jaxnn.train import EarlyStopping, FitResult, evaluate, fit, make_outputs
 
@@ -48,7 +48,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Out
     looked at once for each seed, at the end.
     """
     if unused := build.unused_options(config):
-        rich.console.Console().print(f"without effect here: {', '.join(unused)}", highlight=False, soft_wrap=True)
+        wide_console().print(f"without effect here: {', '.join(unused)}", highlight=False, soft_wrap=True)
     splits = data.load(config.data, folder=config.folder)
     if config.final:
         splits = splits._replace(train=_joined(splits.train, splits.validation))
@@ -102,6 +102,7 @@ def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path,
         "regularizer": build.build_regularizer(config),
         "augment": build.build_augmentation(config),
         "stopping": () if config.patience is None else (EarlyStopping("validation_error", config.patience),),
+        "evaluated_at": rules.evaluated_at(config.optimizer),
         "progress": progress,
     }
     loss, opt = build.build_loss(config), build.build_optimizer(config, steps)
@@ -119,6 +120,8 @@ def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path,
             **settings,
         )
         seconds = time.perf_counter() - began
+        if evaluated_at := settings["evaluated_at"]:
+            result = result._replace(params=evaluated_at(result.opt_state, result.params))
         outcomes.append(_outcome(seed, net, result, splits, seconds, held_out=not config.final))
     return outcomes
 
@@ -190,7 +193,7 @@ def print_table(config: TrainConfig, parameters: int, outcomes: list[Outcome], f
     for name in cells:
         table.add_column(name, justify="right")
     table.add_row(*cells.values())
-    console = rich.console.Console()
+    console = wide_console()
     console.print(table)
     if len(outcomes) > 1:
         console.print("the first seed's time includes compilation", highlight=False)

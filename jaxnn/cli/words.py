@@ -60,6 +60,18 @@ def gathered(config: type[Any], words: Sequence[str]) -> list[str]:
     return [*positional, *unknown, *(w for name, values in given.items() for w in _told(name, kinds, values))]
 
 
+def named_fields(config: type[Any], words: Sequence[str]) -> set[str]:
+    """The fields of a configuration that `gathered` words name.
+
+    Example:
+        >>> from jaxnn.cli.predict import PredictConfig
+        >>> named_fields(PredictConfig, ["run", "x.npy", "--levels", "16"])
+        {'levels'}
+    """
+    named = {word.removeprefix("--") for word in words if word.startswith("--")}
+    return {kind.replace("-", "_") for kind in _kinds(config) if {kind, f"no-{kind}"} & named}
+
+
 def require_seed(where: str, seed: int, count: int = 1) -> None:
     """Raise ValueError unless seed, seed + 1, ... are different seeds: JAX takes them modulo 2**32."""
     if not 0 <= seed <= (1 << 32) - count:
@@ -88,6 +100,10 @@ def _note(given: dict[str, list[str]], name: str, kind: str, values: list[str]) 
     if twice is not None and kind in ("flag", "scalar"):
         both = [" ".join([f"--{n}", *v]) for n, v in ((twice, given[twice]), (name, values))]
         raise UsageError(f"--{name} is given twice ({both[0]} and {both[1]}): leave out one, nothing is dropped")
+    if kind in ("tuple", "text"):
+        several = [given[name], values] if name in given else [[value] for value in values]
+        if len(several) > 1 and any(not "".join(each).strip() for each in several):
+            raise UsageError(f"--{name} is given with nothing and with something: leave out one, nothing is dropped")
     given.setdefault(name, []).extend(values)
 
 

@@ -221,8 +221,7 @@ class Race:
 
     def save(self, folder: str | Path) -> Path:
         """Write race.json (settings and a row for each result), curves.npz and curves.csv (`table`); the folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = files.make_folder(folder)
         told = {
             "measured_on": versions(),
             "settings": self.settings,

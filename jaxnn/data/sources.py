@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, split
 from jaxnn.data.idx import read_idx
-from jaxnn.files import UnwrittenError, write_bytes
+from jaxnn.files import UnwrittenError, make_folder, write_bytes
 from jaxnn.npz import read_npz
 
 DATA_VARIABLE = "JAXNN_DATA"
@@ -223,7 +223,7 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
     if len(content) > _LARGEST:
         raise ValueError(f"it sends more than {_LARGEST} bytes, which none of the files has")
     read_idx(content, sha256=sha256)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_bytes(path, content)
 
 

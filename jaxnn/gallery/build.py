@@ -81,7 +81,7 @@ def build(
     folder = Path(folder)
     found = _distinct(chapters() | dict(more))
     pictures = _chosen([picture for each in found.values() for picture in each], only)
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     index = folder / "index.html"
     with Bar(len(pictures), enabled=progress) as bar:
         for i, picture in enumerate(pictures, start=1):

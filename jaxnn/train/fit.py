@@ -84,6 +84,7 @@ def fit(
     select: str | None = None,
     measure: Measure | None = None,
     start: TrainState | None = None,
+    evaluated_at: Callable[[Any, Params], Params] | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
     progress: bool = True,
 ) -> FitResult:
@@ -115,6 +116,9 @@ def fit(
         measure: more scalars to report for each step, averaged over the epoch; `GradTolerance` brings `grad_norm`.
         start: a `TrainState` of this network and optimizer to go on from, instead of a fresh one; it is copied, not
             donated.
+        evaluated_at: (opt_state, params) -> the parameters that the validation figures are of, such as
+            `optim.schedule_free_eval_params`; None for the parameters themselves. The result has those that are
+            trained, with their optimizer state; running statistics are theirs too.
         on_epoch: called with each epoch's record as soon as it is there.
         progress: whether to show a bar with loss, metrics, examples/s and the time left.
 
@@ -135,7 +139,7 @@ def fit(
         >>> print(f"{result.params[1]['w'][0, 0]:.2f} x + {result.params[1]['b'][0]:.2f}")
         3.00 x + 1.00
     """
-    _require_arguments(net, opt, key, metrics, stopping, regularizer, augment)
+    _require_arguments(net, opt, key, metrics, stopping, regularizer, augment, evaluated_at)
     x, y = as_pair("fit", "train", train)
     held_out = None if validation is None else as_pair("fit", "validation", validation)
     if metrics and held_out is None:
@@ -169,7 +173,8 @@ def fit(
             _require_finite(reported["loss"], ts, epoch, kept, why)
             record = {"epoch": epoch} | _epoch_means(reported)
             if held_out is not None:
-                values = evaluate(ts.params, ts.state, *held_out)
+                params = ts.params if evaluated_at is None else evaluated_at(ts.opt_state, ts.params)
+                values = evaluate(params, ts.state, *held_out)
                 record |= {f"validation_{name}": float(value) for name, value in values.items()}
             _require_no_nan(record, epoch, kept, held_out, select)
             record |= {"seconds": seconds, "examples_per_second": float(reported["examples"].sum()) / seconds}
@@ -188,7 +193,7 @@ def fit(
 
 
 def _require_arguments(
-    net: Any, opt: Any, key: Any, metrics: Any, stopping: Any, regularizer: Any, augment: Any
+    net: Any, opt: Any, key: Any, metrics: Any, stopping: Any, regularizer: Any, augment: Any, evaluated_at: Any
 ) -> None:
     """Name a slip in what `fit` was given, before anything is traced."""
     require_net("fit", net)
@@ -198,6 +203,7 @@ def _require_arguments(
     require_rules("fit", stopping)
     require_function("fit", "regularizer", regularizer, "losses.l2(1e-4)")
     require_function("fit", "augment", augment, "augment.shift(2)")
+    require_function("fit", "evaluated_at", evaluated_at, "optim.schedule_free_eval_params")
 
 
 def run_keys(key: Key) -> tuple[Key, Key]:

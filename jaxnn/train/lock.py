@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jaxnn.files import UnwrittenError, create_bytes
+
 NAME = "lock.json"
+
+WRITING = 5.0
+"""Seconds after which a lock that names no process is an abandoned one."""
 
 
 class FolderInUseError(OSError):
@@ -20,8 +26,9 @@ class FolderInUseError(OSError):
 class FolderLock:
     """A file in the folder that names its owner: process, host, when that process started, since when it is locked.
 
-    Made in one step, so that of two processes one gets it. A lock whose process has ended on this host is taken over;
-    of a process on another host nobody here can tell whether it runs.
+    Made in one step, so that of two processes one gets it. A lock whose process has ended on this host is taken over,
+    and so is one that names no process and was not written just now; of a process on another host nobody here can tell
+    whether it runs.
 
     Example:
         >>> import tempfile
@@ -44,6 +51,7 @@ class FolderLock:
 
         Raises:
             FolderInUseError: somebody else holds the lock.
+            UnwrittenError: the lock could not be written.
         """
         if not self._made():
             self._take_over()
@@ -58,19 +66,18 @@ class FolderLock:
             self._held = False
 
     def _made(self) -> bool:
-        """Whether the file could be made, which none other had made before."""
+        """Whether the file could be made, which none other had made before; it is there whole or not at all."""
         try:
-            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            return False
-        with open(handle, "w", encoding="utf-8") as file:
-            json.dump(_this_process(), file)
-        return True
+            return create_bytes(self.path, json.dumps(_this_process()).encode())
+        except UnwrittenError as error:
+            told = UnwrittenError(f"{error} The folder is not locked, and its runs are as they were.")
+            told.errno = error.errno
+            raise told from None
 
     def _take_over(self) -> None:
         """Remove the lock of a process that has ended; refuse where it may still run."""
         owner = self._owner()
-        if owner is None or owner["host"] != socket.gethostname() or _runs(owner["pid"], owner["started"]):
+        if self._may_run(owner):
             self._refuse()
         # Of two processes that see the same dead owner only one can rename its file.
         aside = self.path.with_suffix(f".{os.getpid()}")
@@ -83,10 +90,22 @@ class FolderLock:
             self._refuse()
         aside.unlink()
         if self._say is not None:
-            self._say(
-                f"{self.path.parent} was locked by process {owner['pid']}, which has ended, since {owner['since']}: "
-                "taken over"
-            )
+            who = "a lock that names no process" if owner is None else f"process {owner['pid']}, which has ended"
+            since = "" if owner is None else f", since {owner['since']}"
+            self._say(f"{self.path.parent} was locked by {who}{since}: taken over")
+
+    def _may_run(self, owner: dict[str, Any] | None) -> bool:
+        """Whether the lock's process may still run.
+
+        A file that names none is left of a full disk or of a process killed while it wrote: nobody takes longer than
+        `WRITING` to write a lock.
+        """
+        if owner is not None:
+            return owner["host"] != socket.gethostname() or _runs(owner["pid"], owner["started"])
+        try:
+            return not self.path.is_file() or time.time() - self.path.stat().st_mtime < WRITING
+        except FileNotFoundError:  # unlocked in the meantime
+            return True
 
     def _owner(self, path: Path | None = None) -> dict[str, Any] | None:
         """What the lock says, None where it cannot be read."""

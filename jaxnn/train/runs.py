@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnn.checks import as_arrays, as_numpy, require_positive_int
 from jaxnn.train.progress import Bar
+from jaxnn.train.stamp import stamp
 from jaxnn.train.store import Store
 from jaxnn.types import PyTree
 
@@ -65,9 +64,11 @@ def map_runs(
 
     Raises:
         ValueError: no run, leaves of different lengths, or a folder that holds runs of another program or other inputs,
-            overlapping ones, or a damaged file.
+            overlapping ones, or a damaged file; a folder for a program that calls Python (`jax.pure_callback`), which
+            cannot be told from another.
         TypeError: `run` returns typed keys.
         FolderInUseError: another process, or another call, is at work in the folder.
+        OSError: the folder cannot be made, or a file in it not be written.
         MemoryError: not even one run on each device fits; what one input makes is more than `memory`, if it makes many.
 
     Example:
@@ -138,7 +139,8 @@ class _Program:
         """One run by itself: the same trace for any chunk and any devices."""
         inputs, shared = jax.eval_shape(lambda *given: given, self._take(0, 1, self.mesh.size), self.shared)
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs)
-        return jax.jit(self.run).trace(one, *shared)
+        # jit keeps the trace of a function; of a new one, whatever `run` sees by now is traced.
+        return jax.jit(lambda *given: self.run(*given)).trace(one, *shared)
 
     @property
     def returned(self) -> PyTree:
@@ -147,14 +149,7 @@ class _Program:
 
     def stamp(self) -> str:
         """The same for the same program, inputs and data, in any process."""
-        # Addresses of functions differ from process to process.
-        text = re.sub(r"0x[0-9a-f]+", "", str(self._traced.jaxpr))
-        digest = hashlib.sha256(text.encode())
-        for leaf in jax.tree.leaves((self.inputs, self.shared, self._traced.jaxpr.consts)):
-            values = np.asarray(_as_numbers(leaf))
-            digest.update(f"{values.shape} {values.dtype}".encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()
+        return stamp(self._traced.jaxpr, (self.inputs, self.shared))
 
     def fitting(self, size: int, budget: int, step: int) -> tuple[Any, int]:
         """The program for so many runs at a time, or for fewer that fit into the memory of each device."""
@@ -244,11 +239,6 @@ def _gathered(leaf: Any, device: Any) -> Any:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.device_put(leaf, device)
     return np.asarray(leaf)
-
-
-def _as_numbers(leaf: Any) -> Any:
-    """Keys as the numbers that they are."""
-    return jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
 def _round_up(n: int, step: int) -> int:

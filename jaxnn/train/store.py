@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ from typing import Any, Protocol, Self
 import jax
 import numpy as np
 
-from jaxnn.files import write_bytes
+from jaxnn.files import make_folder, write_bytes
 from jaxnn.train.lock import FolderLock
 from jaxnn.types import PyTree
 
@@ -62,10 +63,11 @@ class Store:
 
     def __enter__(self) -> Self:
         if self.folder is not None and self.lock is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             self.lock.acquire()
             for part in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
-                part.unlink()
+                with contextlib.suppress(OSError):  # or what somebody else has called so
+                    part.unlink()
         return self
 
     def __exit__(
@@ -100,6 +102,8 @@ class Store:
 
     def _read(self, path: Path) -> PyTree:
         """The outputs in a file that `save` wrote."""
+        if not path.is_file():
+            raise ValueError(f"{path} is no file, and none of map_runs. Rename or remove it; its runs are made again.")
         content, checksum = _divided(path.read_bytes())
         if not content or _checksum(content) != checksum:
             raise ValueError(

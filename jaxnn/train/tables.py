@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnn.files import write_csv, write_npz
+from jaxnn.files import make_folder, write_csv, write_npz
 
 
 def save_table(columns: Mapping[str, np.ndarray], path: str | Path) -> Path:
@@ -25,7 +25,7 @@ def save_table(columns: Mapping[str, np.ndarray], path: str | Path) -> Path:
         array([0, 1, 2])
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if path.suffix == ".npz":
         write_npz(path, columns, compressed=True)
     elif path.suffix == ".csv":

@@ -14,11 +14,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxnn import data
+from jaxnn import data, metrics, optim
 from jaxnn.cli import runs
 from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.main import main
 from jaxnn.cli.recipes import RECIPES
+from jaxnn.train import evaluate, fit
+from tests.helpers import assert_close
 
 pytestmark = pytest.mark.sampled
 
@@ -98,19 +100,60 @@ def test_the_same_command_gives_the_same_parameters(tmp_path: Path) -> None:
     ids=["linear", "cnn", "final", "patience"],
 )
 def test_every_model_trains(words: list[str], tmp_path: Path, capsys: Any) -> None:
-    assert main([*QUICK, *words, "--out", str(tmp_path / "run")]) == 0
+    start = [QUICK[0], "--epochs", "1"] if "linear" in words else QUICK
+    assert main([*start, *words, "--out", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert "test error" in out
     assert str(tmp_path / "run") in out.replace("\n", "")
     runs.read_run(tmp_path / "run")
 
 
-@pytest.mark.slow
-def test_options_without_effect_are_named(tmp_path: Path, capsys: Any) -> None:
-    words = ["train", "--model", "linear", "--window", "5", "--momentum", "0.5", "--epochs", "1"]
-    main([*words, "--out", str(tmp_path / "run")])
-    shown = capsys.readouterr().out
-    assert "without effect here: --window (of cnn only), --momentum (of sgd only)" in shown
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--model linear --window 5 --momentum 0.5", "--window (of cnn only), --momentum (of sgd only)"),
+        ("--optimizer adam --momentum 0.9", "--momentum (of sgd only)"),  # the default, but given
+        ("--model linear --hidden 4", "--hidden (of mlp, cnn only)"),
+        ("--model mlp --channels 3 --no-batch-norm", "--channels (of cnn only), --batch-norm (of cnn only)"),
+        ("--recipe mnist-linear --hidden 4", "--hidden (of mlp, cnn only)"),
+        ("--hidden= --dropout .1", "--dropout (of hidden units, and there are none)"),
+        ("--model cnn --channels= --window 5", "--window (of convolutions, and --channels names none)"),
+        (
+            "--optimizer sgd --momentum .9 --optimizer-options momentum=.5",
+            "--momentum (--optimizer-options give it too)",
+        ),
+        ("--folder nowhere", "--folder (the digits are inside the package)"),
+        ("--optimizer rprop --schedule cosine", "--schedule (rprop follows none)"),
+        ("--optimizer polyak_sgd --learning-rate 1", "--learning-rate (polyak_sgd takes none)"),
+    ],
+)
+def test_an_option_without_effect_is_refused(words: str, text: str, capsys: Any) -> None:
+    assert main(["train", *words.split()]) == 2
+    said = f"jaxnn: train: without effect here: {text}; leave out what has none\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["playground", "--regularization", "l1"], "--regularization l1 (its --regularization-rate is 0)"),
+        (["playground", "--hidden", "", "--activation", "relu"], "--activation (of hidden units, and there are none)"),
+        (["study", "norms", "--folder", "x"], "--folder (the digits are inside the package)"),
+        (["predict", "run", "x.npy", "--force"], "--force (there is no --out to write over)"),
+    ],
+)
+def test_an_option_of_another_command_without_effect_is_refused(words: list[str], text: str, capsys: Any) -> None:
+    assert main(words) == 2
+    assert f"without effect here: {text}; leave out what has none" in capsys.readouterr().err
+
+
+def test_a_recipe_may_be_overridden_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the recipe says of another model is none of the options given."""
+    seen: list[TrainConfig] = []
+    monkeypatch.setattr("jaxnn.cli.main.train", seen.append)
+    assert main(["train", "--recipe", "mnist-cnn", "--model", "linear", "--optimizer", "rprop"]) == 0
+    assert main(["train", "--optimizer", "rprop", "--schedule", "constant"]) == 0
+    assert [each.model for each in seen] == ["linear", "mlp"]
 
 
 @pytest.mark.slow
@@ -181,7 +224,10 @@ def test_an_out_folder_that_is_taken_is_left_alone(tmp_path: Path, capsys: Any) 
     [
         (np.zeros((2, 28, 28)), "expected images of shape (8, 8, 1), one or many (N, ...), got (2, 28, 28)"),
         (np.full((8, 8), 7.0), "expected values in [0, 1], got 7 to 7"),
-        (np.full((8, 8), np.nan), "expected values in [0, 1], got nan"),
+        (
+            np.where(np.arange(192).reshape(3, 8, 8) < 65, 0, [np.nan] + [np.inf] * 7),
+            "got 127 of 192 that are not finite, the first inf at index (1, 0, 1)",
+        ),
         (np.zeros((0, 8, 8)), "holds no image"),
         (np.array([["a"]]), "must be integers or floats"),
     ],
@@ -192,6 +238,40 @@ def test_images_that_do_not_fit_are_named(
     np.save(tmp_path / "images.npy", images)
     assert main(["predict", str(run), str(tmp_path / "images.npy")]) == 2
     assert text in capsys.readouterr().err
+
+
+def test_levels_are_of_integers(run: Path, tmp_path: Path, capsys: Any) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((8, 8)))
+    matplotlib.image.imsave(tmp_path / "b.png", np.zeros((8, 8)), cmap="gray")
+    for name, text in {"a.npy": "this is float64", "b.png": "this is a PNG, which has its own"}.items():
+        assert main(["predict", str(run), str(tmp_path / name), "--levels", "255"]) == 2
+        assert f"{text}" in capsys.readouterr().err
+
+
+def test_jax_s_note_on_its_traceback_is_left_out(tmp_path: Path, capsys: Any) -> None:
+    words = ["train", "--model", "cnn", "--channels", "4", "4", "4", "4", "4", "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "in part 5 of serial (max_pool)" in said
+    assert "JAX has removed" not in said
+    assert "----" not in said
+
+
+@pytest.mark.parametrize("rule", ["schedule_free_adamw", "schedule_free_sgd"])
+def test_a_schedule_free_rule_keeps_the_parameters_that_it_is_evaluated_at(
+    rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr("jaxnn.cli.train.fit", lambda *args, **how: found.append(fit(*args, **how)) or found[-1])
+    assert main([*QUICK, "--optimizer", rule, "--optimizer-options", "b1=.5", "--out", str(tmp_path / "run")]) == 0
+    stored = runs.read_run(tmp_path / "run")
+    mean = optim.schedule_free_eval_params(found[0].opt_state, found[0].params)
+    assert_close(stored.params, mean, rtol=1e-6)
+    assert not np.allclose(stored.params[1]["w"], found[0].params[1]["w"])
+    held_out = data.load("digits").validation
+    error = evaluate(stored.net, mean, stored.state, held_out.x, held_out.y, {"error": metrics.error_rate})["error"]
+    assert found[0].history[-1]["validation_error"] == pytest.approx(error, abs=1e-6)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())[0]["validation_error"] == pytest.approx(error)
 
 
 def test_damaged_runs_are_named(run: Path, tmp_path: Path, capsys: Any) -> None:

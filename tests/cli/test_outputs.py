@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -179,7 +180,86 @@ def test_a_full_standard_output_is_told_once() -> None:
         done = subprocess.run(
             [sys.executable, "-m", "jaxnn", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
-    assert (done.returncode, done.stderr) == (2, "jaxnn: [Errno 28] No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "jaxnn: standard output could not be written: No space left on device\n",
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_table_that_standard_output_does_not_take(digits: Path, capfd: Any) -> None:
+    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full):
+        assert main(["predict", str(digits / "run"), str(digits / "x.npy")]) == 2
+    said = capfd.readouterr().err
+    assert said == "jaxnn: standard output could not be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("name", ["train", "gallery", "playground"])
+def test_a_folder_that_cannot_be_made_is_named(name: str, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    for out, text in (("file/x", "Not a directory"), ("link", "it is a link to nowhere, which is not there")):
+        assert main([*COMMANDS[name], "--out", str(tmp_path / out)]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"jaxnn: the folder {tmp_path / out} could not be made: {text}; name another" in said
+
+
+def test_a_gallery_that_a_full_disk_stops_at_once_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(files, "_replace", full_after(0))
+    out = tmp_path / "gallery"
+    assert main(["gallery", "--only", "losses", "--out", str(out)]) == 2
+    assert "nothing was kept" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_tables_are_whole_where_the_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    runs.wide_console().print("x" * 300, soft_wrap=False)
+    assert "x" * 300 in capsys.readouterr().out
+
+
+INTERRUPTED = """
+import importlib, os, runpy, signal, sys
+class Stop:  # Ctrl-C while jax is imported, by a module that takes no notice of exceptions
+    def find_spec(self, name, path=None, target=None):
+        if name == "jax":
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                sum(range(1000))
+            except BaseException:
+                pass
+sys.meta_path.insert(0, Stop())
+sys.argv = ["jaxnn", "--version"]
+runpy.run_module("jaxnn", run_name="__main__")
+"""
+
+
+def test_ctrl_c_during_the_imports_ends_in_one_line() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "jaxnn: interrupted; nothing was kept\n")
+
+
+LOST = """
+import gc, signal, sys, time
+from jaxnn.cli import entry, main
+def work(words):
+    gc.callbacks.append(lambda phase, info: (gc.callbacks.clear(), signal.raise_signal(signal.SIGINT)))
+    gc.collect()
+    for _ in range(100):
+        time.sleep(0.1)
+    return 0
+main._run = work
+sys.exit(entry.main())
+"""
+
+
+def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "jaxnn: interrupted; nothing was kept\n")
 
 
 def stop(*arguments: Any, **settings: Any) -> Any:
@@ -283,8 +363,8 @@ def outputs(room: Path) -> Iterator[str]:
 
 
 def test_everything_is_written_by_one_helper() -> None:
-    """Files are opened for writing in `files`, and a lock, which must be new; a store of runs fills memory alone."""
+    """Files are opened for writing in `files`; a store of runs fills memory alone."""
     root = Path(runs.__file__).parents[2]
     found = [line for room in ("jaxnn", "benchmarks", "examples") for line in outputs(root / room)]
     assert found, "the scan finds what writes"
-    assert not [line for line in found if not line.startswith(("files.py:", "train/lock.py:", "train/store.py:"))]
+    assert not [line for line in found if not line.startswith(("files.py:", "train/store.py:"))]

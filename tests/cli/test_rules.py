@@ -71,7 +71,7 @@ def test_options_are_read_by_the_signature(name: str, words: list[str], expected
         ("dpsgd", [], "dpsgd needs the gradient of each example"),
         ("lookahead", [], "lookahead needs fast_optimizer, which only a script can give it"),
         ("muon_with_roles", [], "needs roles"),
-        ("schedule_free_adamw", [], "schedule_free_eval_params"),
+        ("schedule_free", [], "schedule_free needs base_optimizer, which only a script can give it"),
         ("adam", ["nestrov=true"], "adam has no option 'nestrov' (did you mean 'nesterov'?); there are: b1, b2, eps"),
         ("adam", ["b1=x"], "adam's option b1 must be a number, got 'x'"),
         ("adam", ["b1=nan"], "must be a number, got 'nan'"),

@@ -47,7 +47,8 @@ def test_commas_blanks_and_repetition_say_the_same(config: type[Any], field: str
         [f"{option}={first}", second],
         [f"--{field}", first, f"--{field}={second}"],
     ):
-        assert getattr(_parse("x", config, words, None), field) == value, words
+        model = ["--model", "cnn"] if field == "channels" else []
+        assert getattr(_parse("x", config, [*words, *model], None), field) == value, words
 
 
 def test_commas_inside_brackets_part_nothing() -> None:
@@ -85,6 +86,12 @@ def test_an_empty_list_is_empty() -> None:
 def test_one_value_given_twice_is_refused(words: list[str]) -> None:
     with pytest.raises(UsageError, match=r"is given twice .*: leave out one, nothing is dropped"):
         gathered(TrainConfig, words)
+
+
+@pytest.mark.parametrize("words", [["4", "--hidden", ""], ["", "--hidden", "4"], ["4", "--hidden"], ["4", ""]])
+def test_an_empty_list_beside_another_is_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="--hidden is given with nothing and with something"):
+        gathered(TrainConfig, ["--hidden", *words])
 
 
 def test_every_command_takes_its_words_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -259,3 +259,15 @@ def test_slips_are_named(call: Any, error: type[Exception], text: str) -> None:
 def test_ensemble_needs_many_keys() -> None:
     with pytest.raises(ValueError, match=r"keys must have shape \(S,\).*got \(\)"):
         train.ensemble(NET, LOSS, OPT, classification(), keys=jax.random.key(0), epochs=1)
+
+
+def test_validation_is_of_the_parameters_that_a_rule_is_evaluated_at() -> None:
+    result = fitted(epochs=1, evaluated_at=lambda opt_state, params: jax.tree.map(lambda p: 2 * p, params))
+    plain = fitted(epochs=1)
+    chex.assert_trees_all_equal(result.params, plain.params)
+    found = train.evaluate(
+        NET, jax.tree.map(lambda p: 2 * p, plain.params), plain.state, *classification(1), {"loss": LOSS}
+    )
+    assert result.history[0]["validation_loss"] == pytest.approx(found["loss"], rel=1e-6)
+    with pytest.raises(TypeError, match="evaluated_at"):
+        fitted(evaluated_at=2)

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "overlapping": (overlapping, rf"runs-00000000-00000005.npz and .*{SECOND} hold some of the same runs"),
     "foreign": (foreign, "holds runs of another sweep"),
+    "a folder": (lambda folder: (folder / "runs-00000009-00000012.npz").mkdir(), "012.npz is no file, and none of map"),
+    "a dangling link": (
+        lambda folder: (folder / "runs-00000009-00000012.npz").symlink_to("nowhere"),
+        "is no file, and none of map_runs. Rename or remove it",
+    ),
     "empty": (lambda folder: (folder / FIRST).write_bytes(b""), rf"{FIRST} holds no finished runs .*checksum"),
 }
 
@@ -196,6 +202,57 @@ def test_a_lock_that_may_be_alive_is_respected(make: Any, text: str, folder: Pat
     with pytest.raises(FolderInUseError, match=text):
         runs_in(folder)
     assert (folder / "lock.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"], ids=["empty", "cut", "no lock"])
+def test_an_old_lock_that_names_no_process_is_taken_over(content: str, folder: Path, capsys: Any) -> None:
+    """As a full disk has left it, or a process killed before it wrote."""
+    (folder / "lock.json").write_text(content)
+    os.utime(folder / "lock.json", (time.time() - 60,) * 2)
+    assert_whole(runs_in(folder, progress=True))
+    assert "was locked by a lock that names no process: taken over" in capsys.readouterr().err
+    assert not (folder / "lock.json").exists()
+
+
+def test_a_full_disk_locks_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = sorted(folder.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        text = "lock.json could not be written: No space left on device; nothing of it is left. The folder is not"
+        with pytest.raises(OSError, match=text):
+            runs_in(folder)
+    assert sorted(folder.iterdir()) == before
+    assert_whole(runs_in(folder))
+
+
+def test_a_lock_without_hard_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*names: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    lock = FolderLock(folder)
+    lock.acquire()
+    assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+    with pytest.raises(FolderInUseError, match=f"by process {os.getpid()}"):
+        FolderLock(folder).acquire()
+    lock.release()
+    assert sorted(path.name for path in folder.iterdir()) == [FIRST, SECOND, THIRD]
+
+
+def test_what_stands_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name, text in {
+        "file": "the folder .*file could not be made: it is a file; name another",
+        "link": "link could not be made: it is a link to .*nowhere, which is not there",
+        "file/below": "below could not be made: Not a directory",
+    }.items():
+        with pytest.raises(OSError, match=text):
+            runs_in(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.slow
