@@ -55,7 +55,15 @@ from jaxnn.optim.accumulation import (
 from jaxnn.optim.adadelta import AdadeltaState, adadelta, scale_by_adadelta
 from jaxnn.optim.adagrad import AdagradState, adagrad, adagrad_as_published, scale_by_rss
 from jaxnn.optim.adam import AdamState, adam, adamw, nadam, nadamw, scale_by_adam
-from jaxnn.optim.adam_variants import AmsgradState, adamax, adamaxw, amsgrad, scale_by_adamax, scale_by_amsgrad
+from jaxnn.optim.adam_variants import (
+    AdamaxState,
+    AmsgradState,
+    adamax,
+    adamaxw,
+    amsgrad,
+    scale_by_adamax,
+    scale_by_amsgrad,
+)
 from jaxnn.optim.adan import AdanState, adan, scale_by_adan
 from jaxnn.optim.ademamix import (
     AdemamixState,
@@ -92,7 +100,16 @@ from jaxnn.optim.base import (
     Updates,
     apply_updates,
 )
-from jaxnn.optim.belief import acprop, adabelief, scale_by_acprop, scale_by_belief, scale_by_yogi, yogi
+from jaxnn.optim.belief import (
+    BeliefState,
+    YogiState,
+    acprop,
+    adabelief,
+    scale_by_acprop,
+    scale_by_belief,
+    scale_by_yogi,
+    yogi,
+)
 from jaxnn.optim.chain import chain, named_chain
 from jaxnn.optim.clip import (
     ZeroNansState,
@@ -259,8 +276,9 @@ from jaxnn.schedules import (
 from jaxnn.types import Params, ScalarOrSchedule
 
 __all__ = [
-    "AdadeltaState", "AdagradState", "AdamState", "AdanState", "AddNoiseState", "AdemamixState", "AmsgradState",
-    "ApplyEvery", "ApplyIfFiniteState", "AverageState", "BacktrackingLinesearchInfo", "CocobState",
+    "AdadeltaState", "AdagradState", "AdamState", "AdamaxState", "AdanState", "AddNoiseState", "AdemamixState", "AmsgradState",
+    "ApplyEvery", "ApplyIfFiniteState", "AverageState", "BacktrackingLinesearchInfo", "BeliefState",
+    "CocobState",
     "ConditionallyMaskState", "ConditionallyTransformState", "DAdaptAdamWState", "DifferentiallyPrivateAggregateState",
     "DistanceOverGradientsState", "DoGState", "DoWGState", "EmaState", "EmptyState", "FactoredState",
     "GaLoreDimensionNumbers", "GaLoreState", "GradientTransformation", "GradientTransformationExtraArgs",
@@ -274,7 +292,7 @@ __all__ = [
     "ScheduleFreeState", "ShampooState", "ShouldSkipUpdateFunction", "SignumState", "SimplifiedAdemamixState",
     "SnapshotState", "SoapState", "SophiaState", "SplitRealAndImaginaryState", "StochasticRoundingState", "TraceState",
     "TransformInitFn", "TransformUpdateExtraArgsFn", "TransformUpdateFn", "Updates", "WrappedSchedule",
-    "WrappedScheduleState", "ZeroNansState", "ZoomLinesearchInfo", "accumulate", "acprop", "adabelief", "adadelta",
+    "WrappedScheduleState", "YogiState", "ZeroNansState", "ZoomLinesearchInfo", "accumulate", "acprop", "adabelief", "adadelta",
     "adafactor", "adagrad", "adagrad_as_published", "adam", "adamax", "adamaxw", "adamw", "adan", "adaptive_grad_clip",
     "add_decayed_weights", "add_noise", "ademamix", "adopt", "amsgrad", "apply_every", "apply_if_finite",
     "apply_updates", "average_params", "averaged_params", "bias_correction", "centralize", "chain", "clip",

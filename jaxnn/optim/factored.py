@@ -238,8 +238,8 @@ def _largest_axes(shape: Shape, least: int) -> tuple[int, int] | None:
 def _quotient(x: Array, y: Array) -> Array:
     """`safe_divide` of y >= 0, to the bit, whose derivatives exist where y^2 is below the smallest number.
 
-    Where neither a row nor a column has had a gradient, v is epsilon^2, and the derivative -x / y^2 is 0 / 0 in float32.
-    So x and y are divided by the power of two below y first, which rounds nothing and leaves 1 <= y < 2.
+    Where a row and a column have had no gradient, roots near 1e-15 divide one another, and the derivative -x / y^2 is
+    0 / 0 in float32. So x and y are first divided by the power of two below y: nothing is rounded, and 1 <= y < 2.
     """
     exponent = jnp.frexp(jax.lax.stop_gradient(y))[1] - 1
     power = jnp.ldexp(jnp.ones_like(y), exponent)

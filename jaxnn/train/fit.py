@@ -114,7 +114,7 @@ def fit(
             None means the last epoch's, unless an `EarlyStopping` is given: then what it monitors.
         measure: more scalars to report for each step, averaged over the epoch; `GradTolerance` brings `grad_norm`.
         start: a `TrainState` of this network and optimizer to go on from, instead of a fresh one; it is copied, not
-            donated.
+            donated. Its parameters may have been cast to another floating dtype, in which training goes on.
         on_epoch: called with each epoch's record as soon as it is there.
         progress: whether to show a bar with loss, metrics, examples/s and the time left.
 

@@ -242,7 +242,7 @@ LIVE: dict[str, Any] = {
 
 
 def turned(params: Any, examples: int = 6, live: Any = None) -> Any:
-    """theta - c_i for every example i, and the inputs x, (N, ...) each; those of "w" are `live`, by default without a row."""
+    """theta - c_i for every example i, and the inputs x, (N, ...) each: `live` for "w", by default without a row."""
     c = {leaf: jnp.asarray(random(len(leaf), examples, *p.shape), p.dtype) for leaf, p in params.items()}
     x = {leaf: jnp.zeros(p.shape, p.dtype) for leaf, p in params.items()}
     x["w"] = jnp.asarray(LIVE["a row is 0"] if live is None else live).astype(params["w"].dtype)
