@@ -69,6 +69,7 @@ FOREIGN = MappingProxyType(
         "optim.average_params": "AveragedModel, swa, polyak_averaging, ExponentialMovingAverage, SWALR",
         "optim.accumulate": "gradient_accumulation, multi_steps",
         "optim.partition": "param_groups",
+        "optim.tree_map_params": "map_params",
         "optim.AdagradState": "ScaleByRssState",
         "optim.RMSpropState": "ScaleByRmsState, ScaleByRStdDevState",
         "optim.PartitionState": "MultiTransformState",

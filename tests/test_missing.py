@@ -63,6 +63,7 @@ MEANT = [
     ("tree", "tree_get", "jaxnn.tree.get?"),
     ("tree", "tree_l2_norm", "jaxnn.tree.norm?"),
     ("tree", "tree_bias_correction", "bias_correction?"),
+    ("tree", "map_params", "jaxnn.optim.tree_map_params?"),
     ("backprop", "grad", "jaxnn.backprop.value_and_grad?"),
     ("optim", "ScaleByAdamState", "jaxnn.optim.AdamState?"),
     ("optim", "ScaleByAdaDeltaState", "jaxnn.optim.AdadeltaState?"),
