@@ -244,6 +244,11 @@ def require_key(where: str, key: Any) -> None:
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         got = f"an array of {key.dtype} {jnp.shape(key)}" if hasattr(key, "dtype") else f"{key!r}"
         raise TypeError(f"{where}: key must be a typed key, got {got}. Make one with jax.random.key(seed).")
+    if jnp.ndim(key) != 0:
+        raise ValueError(
+            f"{where}: key must be one key, got an array of keys {jnp.shape(key)}. Pass one of them, keys[0], or "
+            "jax.vmap over them."
+        )
 
 
 def require_function(where: str, name: str, value: Any, example: str, *, optional: bool = True) -> None:

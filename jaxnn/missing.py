@@ -70,6 +70,13 @@ FOREIGN = MappingProxyType(
         "optim.accumulate": "gradient_accumulation, multi_steps",
         "optim.partition": "param_groups",
         "optim.tree_map_params": "map_params",
+        "optim.AdagradState": "ScaleByRssState",
+        "optim.RMSpropState": "ScaleByRmsState, ScaleByRStdDevState",
+        "optim.PartitionState": "MultiTransformState",
+        "optim.EmptyState": "AdaptiveGradClipState, ClipState, ClipByGlobalNormState, ScaleState, "
+        "ScaleByTrustRatioState, NonNegativeParamsState, IdentityState",
+        "backprop.value_and_grad": "grad, gradient, gradients, backward_pass",
+        "tree.norm": "tree_l2_norm, l2_norm",
         "train.make_step": "train_step, apply_gradients, backward, zero_grad, filter_value_and_grad",
         "train.fit": "Trainer, Estimator",
         "train.TrainState": "OptimizerState",
@@ -94,9 +101,9 @@ FOREIGN = MappingProxyType(
         "initializers.normal": "normal_, RandomNormal",
         "initializers.uniform": "uniform_, RandomUniform",
         "layers": "nn, linen, nnx, modules",
-        "optim": "optimizers, optimizer, optax, solvers, transforms, contrib",
+        "optim": "optimizers, optimizer, optax, solvers",
         "losses": "functional, loss",
-        "tree": "tree_utils, treemath",
+        "tree": "tree_utils, treemath, pytree",
         "data": "datasets, utils_data",
         "per_example": "opacus, privacy",
         "train": "training",
@@ -104,6 +111,14 @@ FOREIGN = MappingProxyType(
         "activations": "activation, functions",
         "schedules": "lr_scheduler, schedulers",
         "metrics": "metric",
+        "jax.tree.map": "tree_map, tree_multimap",
+        "jax.jvp(jax.grad(f), (x,), (v,))[1] (jaxnn has no Hessian-vector products by name)": "hvp",
+        "jax.hessian (jaxnn has no second_order)": "second_order",
+        "optim.hutchinson_estimator_diag_hessian": "hessian_diag",
+        "per_example.second_moment": "fisher_diag",
+        "scipy.optimize.linear_sum_assignment (jaxnn has no assignment)": "assignment, hungarian_algorithm, "
+        "base_hungarian_algorithm",
+        "jaxnn.optim, which has all names of optax.contrib and optax.transforms": "contrib, transforms",
         f"{PEERS} (jaxnn has no recurrent layers)": "LSTM, LSTMCell, GRU, GRUCell, RNN, RNNCell, SimpleRNN, "
         "OptimizedLSTMCell, VanillaRNN, DeepRNN, ConvLSTM2D, Bidirectional",
         f"{PEERS} (jaxnn has no attention layers)": "MultiheadAttention, MultiHeadAttention, SelfAttention, "
@@ -172,8 +187,11 @@ def suggestions(module: str, name: str) -> list[str]:
     if known := _foreign().get(key, []):
         at_home = [k for k in known if k.startswith(prefix)]
         return at_home or known
-    if there := [f"jaxnn.{room}.{other}" for room, names in every.items() for other in names if _key(other) == key]:
-        return there
+    for spelling in dict.fromkeys((key, _bare(key))):
+        if there := [f"jaxnn.{room}" for room in every if _key(room) == spelling]:
+            return there
+        if there := [f"jaxnn.{room}.{n}" for room, names in every.items() for n in names if _key(n) == spelling]:
+            return there
     if alike := _alike(name, own, 0.7):
         return [prefix + other for other in alike]
     return [f"jaxnn.{room}.{other}" for room, names in every.items() for other in _alike(name, names, 0.85)]
@@ -225,9 +243,16 @@ def _foreign() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for ours, theirs in FOREIGN.items():
         for name in theirs.split(", "):
-            is_ours = ours.partition(".")[0].isidentifier()
-            found.setdefault(_key(name), []).append(f"jaxnn.{ours}" if is_ours else ours)
+            room = ours.partition(".")[0]
+            meant = f"jaxnn.{ours}" if room.isidentifier() and room != "jax" else ours
+            if meant not in found.setdefault(_key(name), []):
+                found[_key(name)].append(meant)
     return found
+
+
+def _bare(key: str) -> str:
+    """A key without what optax puts before it: `tree_add` is our `tree.add`, and `ScaleByAdamState` our `AdamState`."""
+    return key.removeprefix("tree").removeprefix("scaleby" if key.endswith("state") else "")
 
 
 def _key(name: str) -> str:

@@ -44,6 +44,34 @@ MEANT = [
     ("", "optmi", "jaxnn.optim"),
     ("", "nn", "jaxnn.layers"),
     ("", "adam", "jaxnn.optim.adam"),
+    ("", "second_order", "jax.hessian (jaxnn has no second_order)"),
+    ("", "assignment", "scipy.optimize.linear_sum_assignment (jaxnn has no assignment)"),
+    ("", "contrib", "jaxnn.optim, which has all names of optax.contrib"),
+    ("optim", "contrib", "jaxnn.optim, which has all names of optax.contrib"),
+    ("optim", "losses", "jaxnn.losses?"),
+    ("optim", "tree", "jaxnn.tree?"),
+    ("optim", "projections", "jaxnn.projections?"),
+    ("optim", "perturbations", "jaxnn.perturbations?"),
+    ("optim", "second_order", "jax.hessian"),
+    ("optim", "hvp", "jax.jvp"),
+    ("optim", "fisher_diag", "jaxnn.per_example.second_moment?"),
+    ("optim", "hungarian_algorithm", "scipy.optimize.linear_sum_assignment"),
+    ("optim", "tree_add", "jaxnn.tree.add?"),
+    ("optim", "tree_get", "jaxnn.tree.get?"),
+    ("tree", "tree_map", "Did you mean jax.tree.map?"),
+    ("tree", "tree_add", "jaxnn.tree.add?"),
+    ("tree", "tree_get", "jaxnn.tree.get?"),
+    ("tree", "tree_l2_norm", "jaxnn.tree.norm?"),
+    ("tree", "tree_bias_correction", "bias_correction?"),
+    ("tree", "map_params", "jaxnn.optim.tree_map_params?"),
+    ("backprop", "grad", "jaxnn.backprop.value_and_grad?"),
+    ("optim", "ScaleByAdamState", "jaxnn.optim.AdamState?"),
+    ("optim", "ScaleByAdaDeltaState", "jaxnn.optim.AdadeltaState?"),
+    ("optim", "ScaleByRmsState", "jaxnn.optim.RMSpropState?"),
+    ("optim", "ScaleByRssState", "jaxnn.optim.AdagradState?"),
+    ("optim", "ScaleByBeliefState", "jaxnn.optim.BeliefState?"),
+    ("optim", "ScaleByDistanceOverGradientsState", "jaxnn.optim.DistanceOverGradientsState?"),
+    ("optim", "COCOBState", "jaxnn.optim.CocobState?"),
     ("", "Linear", "jaxnn.layers.Dense"),
 ]
 
@@ -56,6 +84,14 @@ def test_the_name_that_is_meant(room: str, name: str, meant: str) -> None:
     text = str(error.value)
     assert text.startswith(f"module '{module.__name__}' has no attribute '{name}'. Did you mean ")
     assert meant in text
+
+
+def test_no_name_is_suggested_twice() -> None:
+    for theirs in missing.FOREIGN.values():
+        for name in theirs.split(", "):
+            for room in ("", "layers", "losses", "optim", "initializers"):
+                found = missing.suggestions(f"jaxnn.{room}".rstrip("."), name)
+                assert len(set(found)) == len(found), (room, name, found)
 
 
 def test_nothing_alike_suggests_nothing() -> None:
@@ -91,7 +127,7 @@ def test_pickles_of_functions_and_errors() -> None:
 def test_every_target_of_the_table_is_there() -> None:
     for ours in missing.FOREIGN:
         room, _, name = ours.partition("(")[0].strip().partition(".")
-        if room.isidentifier():
+        if room in jaxnn.ROOMS:
             module = importlib.import_module(f"jaxnn.{room}")
             assert not name or hasattr(module, name), ours
 

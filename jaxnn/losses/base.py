@@ -164,7 +164,7 @@ def require_within_unit(where: str, name: str, raw: ArrayLike, values: Array, re
         Traceback (most recent call last):
         ValueError: bce: targets must lie in [0, 1], got -1. Map them: (y + 1) / 2.
     """
-    dtype = jnp.asarray(raw).dtype
+    dtype = checks.as_array(where, name, raw).dtype
     slack = 4 * float(float_info(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0
     known = concrete_array(raw)
     if known is None:

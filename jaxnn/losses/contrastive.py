@@ -39,7 +39,7 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07)
     Reference: Chen et al. 2020, "A simple framework for contrastive learning of visual representations", equation 1.
     """
     x = floating("ntxent", "embeddings", embeddings)
-    group = jnp.asarray(labels)
+    group = checks.as_array("ntxent", "labels", labels)
     if x.ndim != 2 or group.shape != x.shape[:1]:
         raise ValueError(
             f"ntxent: embeddings must be (N, D) and labels (N,), one for each, got {x.shape} and {group.shape}."

@@ -27,7 +27,7 @@ def cosine_similarity(
 ) -> Array:
     """Cosine of the angle between vectors along `axis`: y.d / (max(|y|, e) max(|d|, e)), e = sqrt(epsilon).
 
-    A zero vector has cosine 0 with every other, and derivative 0 if epsilon is 0.
+    A zero vector has cosine 0 with every other; its derivative is d / (max(|d|, e) e), or 0 if epsilon is 0.
 
     Args:
         predictions: y, floating.
@@ -90,12 +90,13 @@ def unit_along(x: Array, axes: tuple[int, ...], epsilon: Scalar = 0.0) -> Array:
         Array([[0.6, 0.8],
                [0. , 0. ]], dtype=float32)
     """
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
+    least = safe_sqrt(jnp.maximum(jnp.asarray(epsilon, x.dtype), 0))
     # Dividing by the largest entry first keeps the squares within range; the result does not depend on it.
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
-    scaled = safe_divide(x, largest)
+    size = jax.lax.stop_gradient(jnp.maximum(largest, least))
+    scaled = safe_divide(x, size)
     length = safe_sqrt(jnp.sum(jnp.square(scaled), axis=axes, keepdims=True))
-    least = jnp.sqrt(jnp.maximum(jnp.asarray(epsilon, x.dtype), 0))
-    return safe_divide(scaled, jnp.maximum(length, safe_divide(jnp.broadcast_to(least, largest.shape), largest)))
+    return safe_divide(scaled, jnp.maximum(length, safe_divide(jnp.broadcast_to(least, size.shape), size)))
 
 
 def _cosine(

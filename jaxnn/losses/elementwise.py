@@ -88,9 +88,29 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
 
     Reference: Huber 1964, "Robust estimation of a location parameter".
     """
-    r = absolute(_errors("huber_loss", predictions, targets))
-    bend = positive("huber_loss", "delta", delta, r.dtype)
-    return jnp.where(r <= bend, 0.5 * jnp.square(r), bend * (r - 0.5 * bend))
+    r = _errors("huber_loss", predictions, targets)
+    return huber_of(r, positive("huber_loss", "delta", delta, r.dtype))
+
+
+def huber_of(r: Array, delta: Array) -> Array:
+    """r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2).
+
+    Args:
+        r: (...), floating.
+        delta: > 0, of the same dtype.
+
+    Returns:
+        (...), dtype of `r`.
+
+    Example:
+        >>> huber_of(jnp.array([0.5, 3.0]), jnp.array(1.0))
+        Array([0.125, 2.5  ], dtype=float32)
+    """
+    size = absolute(r)
+    near = size <= delta
+    # The square of an error that is not near may be infinite, and 0 times its derivative NaN.
+    square = jnp.square(jnp.where(near, r, jnp.zeros_like(r)))
+    return jnp.where(near, 0.5 * square, delta * (size - 0.5 * delta))
 
 
 def log_cosh_each(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:

@@ -79,7 +79,7 @@ def floating(where: str, name: str, value: ArrayLike) -> Array:
         >>> floating("ntxent", "embeddings", jnp.ones(2, jnp.bfloat16)).dtype
         dtype('float32')
     """
-    array = jnp.asarray(value)
+    array = checks.as_array(where, name, value)
     checks.require_floating(where, name, array.dtype, "Convert: x.astype(jnp.float32).")
     return array.astype(accumulation_dtype(array.dtype))
 
@@ -172,7 +172,7 @@ def included(where: str, mask: ArrayLike | None, shape: tuple[int, ...], axes: t
     """
     if mask is None:
         return None
-    array = jnp.asarray(mask).astype(bool)
+    array = checks.as_array(where, "where", mask).astype(bool)
     rest = tuple(n for a, n in enumerate(shape) if a not in axes)
     if array.shape == rest and array.ndim != len(shape):
         array = jnp.expand_dims(array, axes)

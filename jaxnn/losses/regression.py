@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.losses.base import absolute, as_pair, entries_per_example, mean_per_example, positive, sum_per_example
 from jaxnn.losses.cosine_along import cosine_distance_along
-from jaxnn.losses.elementwise import log_cosh_each, log_cosh_of
+from jaxnn.losses.elementwise import huber_of, log_cosh_each, log_cosh_of
 from jaxnn.losses.optax_form import also_takes_calls_of
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.types import Array, ArrayLike, Scalar
@@ -156,9 +156,7 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Arr
     Reference: Huber 1964, "Robust estimation of a location parameter".
     """
     y, d, _ = as_pair("huber", outputs, targets)
-    bend = positive("huber", "delta", delta, y.dtype)
-    r = absolute(y - d)
-    return sum_per_example(jnp.where(r <= bend, 0.5 * jnp.square(r), bend * (r - 0.5 * bend)))
+    return sum_per_example(huber_of(y - d, positive("huber", "delta", delta, y.dtype)))
 
 
 def huber_grad(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Array:

@@ -69,7 +69,7 @@ def dice_loss(
     void = below == 0
     loss = jnp.where(void, jnp.zeros_like(below), 1 - (overlap + s) / jnp.where(void, jnp.ones_like(below), below))
     if class_weights is not None:
-        weights = jnp.asarray(class_weights, x.dtype)
+        weights = checks.as_array("dice_loss", "class_weights", class_weights).astype(x.dtype)
         if weights.shape != loss.shape[-1:]:
             raise ValueError(f"dice_loss: class_weights must have shape {loss.shape[-1:]}, got {weights.shape}.")
         loss = loss * jnp.broadcast_to(weights, loss.shape)
@@ -109,7 +109,7 @@ def multiclass_generalized_dice_loss(
     segmentations".
     """
     x = floating("multiclass_generalized_dice_loss", "predictions", predictions)
-    t = jnp.asarray(targets).astype(x.dtype)
+    t = checks.as_array("multiclass_generalized_dice_loss", "targets", targets).astype(x.dtype)
     checks.require_same_shape("multiclass_generalized_dice_loss", predictions=x, targets=t)
     weights = 1 / (jnp.square(jnp.sum(t, axis=tuple(range(t.ndim - 1)))) + 1e-7)
     weights = weights / jnp.sum(weights) * x.shape[-1]
@@ -147,12 +147,13 @@ def binary_dice_loss(
     segmentation", equation 4.
     """
     if jnp.ndim(predictions) == jnp.ndim(targets) and jnp.shape(predictions)[-1:] != (1,):
-        predictions, targets = jnp.asarray(predictions)[..., None], jnp.asarray(targets)[..., None]
+        named = ("predictions", predictions), ("targets", targets)
+        predictions, targets = (checks.as_array("dice_loss", name, value)[..., None] for name, value in named)
     return dice_loss(predictions, targets, smooth=smooth, apply_softmax=apply_sigmoid)
 
 
 def _pair(where: str, predictions: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
-    x, t = floating(where, "predictions", predictions), jnp.asarray(targets)
+    x, t = floating(where, "predictions", predictions), checks.as_array(where, "targets", targets)
     if x.ndim == t.ndim - 1:
         x = x[..., None]
     if t.ndim == x.ndim - 1:

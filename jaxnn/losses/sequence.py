@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxnn import checks
 from jaxnn.losses.base import as_labels, concrete_array, poison
 from jaxnn.losses.optax_form import floating
 from jaxnn.placement import beside
@@ -89,7 +90,8 @@ def ctc_loss_with_forward_probs(
     """
     z = floating("ctc_loss", "logits", logits)
     labels, label_paddings = beside(labels, z), beside(label_paddings, z)
-    frame_pad, label_pad = beside(jnp.asarray(logit_paddings), z), jnp.asarray(label_paddings)
+    frame_pad = beside(checks.as_array("ctc_loss", "logit_paddings", logit_paddings), z)
+    label_pad = checks.as_array("ctc_loss", "label_paddings", label_paddings)
     _require_shapes(z, frame_pad, jnp.shape(labels), label_pad, blank_id)
     index, valid, lengths = _labels(labels, label_paddings, z.shape[-1], blank_id)
     least = jnp.asarray(log_epsilon, z.dtype)
@@ -149,7 +151,8 @@ def _labels(labels: ArrayLike, paddings: ArrayLike, classes: int, blank_id: int)
             raise ValueError("ctc_loss: label_paddings must be zeros first and then ones in each row.")
         if given is not None and ((given == blank_id) & ~on).any():
             raise ValueError(f"ctc_loss: labels hold the blank, {blank_id}. Pad them, or choose another blank_id.")
-    pad, raw = jnp.asarray(paddings).astype(bool), jnp.asarray(labels)
+    pad = checks.as_array("ctc_loss", "label_paddings", paddings).astype(bool)
+    raw = checks.as_array("ctc_loss", "labels", labels)
     index, known = as_labels("ctc_loss", jnp.where(pad, jnp.asarray(blank_id, raw.dtype), raw), raw.shape, classes)
     after = jnp.pad(pad[:, 1:], ((0, 0), (0, int(pad.shape[1] > 0))), constant_values=True)
     valid = jnp.all((pad | known & (index != blank_id)) & ~(pad & ~after), axis=1)

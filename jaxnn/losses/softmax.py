@@ -147,7 +147,7 @@ def example_weights(loss: Any, targets: ArrayLike) -> Array | None:
     index = keywords.get("ignore_index")
     if loss is not softmax_cross_entropy or index is None:
         return None
-    labels = jnp.asarray(targets)
+    labels = checks.as_array("example_weights", "targets", targets)
     return sum_per_example(_counted(labels.astype(_wide(labels)), index).astype(jnp.float32))
 
 

@@ -13,6 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxnn import checks
 from jaxnn.losses.base import as_labels, class_mask, poison
 from jaxnn.losses.optax_form import Axis, axes_of, counted, distributions, floating, included, weighed
 from jaxnn.placement import beside
@@ -110,7 +111,7 @@ def softmax_cross_entropy_with_integer_labels(
 
     z, mask = flat(z), None if mask is None else flat(beside(mask, z))
     used = None if mask is None else jnp.any(mask, axis=-1)
-    given = beside(jnp.asarray(labels), z)
+    given = beside(checks.as_array(name, "labels", labels), z)
     if used is not None and given.shape == shape:
         given = jnp.where(used, given, jnp.zeros_like(given))
     index, valid = as_labels(name, given, shape, z.shape[-1])

@@ -7,12 +7,19 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
-from jaxnn.optim.adam import AdamState
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+
+
+class AdamaxState(NamedTuple):
+    """`count`: int32 steps taken; `mu`: mean of gradients; `nu`: the largest size of a gradient, which decays."""
+
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
+    mu: PyTree
+    nu: PyTree
 
 
 class AmsgradState(NamedTuple):
@@ -37,7 +44,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
         eps: added to |g|.
 
     Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
+        Optimizer with state `AdamaxState(count, mu, nu)`.
 
     Raises:
         ValueError: a hyperparameter out of range, if known while tracing.
@@ -53,12 +60,12 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
     require_decay("adamax", b1=b1, b2=b2)
     require_nonnegative("adamax", eps=eps)
 
-    def init(params: Params) -> AdamState:
-        return AdamState(zero_count(), moment(params), moment(params, real=True))
+    def init(params: Params) -> AdamaxState:
+        return AdamaxState(zero_count(), moment(params), moment(params, real=True))
 
     def update(
-        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
-    ) -> tuple[PyTree, AdamState]:
+        updates: PyTree, state: AdamaxState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, AdamaxState]:
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -68,7 +75,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
             return safe_divide(mu / (1 - d1 ** count.astype(nu.dtype)), nu), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
-        return updates, AdamState(count, mu, nu)
+        return updates, AdamaxState(count, mu, nu)
 
     return Optimizer(init, update)
 

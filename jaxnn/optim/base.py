@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -142,7 +143,7 @@ def moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, re
         real: whether the moment of a complex parameter is real, as those of squared magnitudes are.
 
     Raises:
-        TypeError: a leaf is not floating: its moments would be meaningless.
+        TypeError: a leaf is not floating, or no array: its moments would be meaningless.
 
     Example:
         >>> moment({"w": jnp.ones(2, jnp.bfloat16)})["w"].dtype
@@ -150,6 +151,11 @@ def moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, re
     """
 
     def leaf(path: Any, p: Array) -> Array:
+        if callable(p) or isinstance(p, str):
+            raise TypeError(
+                f"optimizer: parameter {jax.tree_util.keystr(path)} must be an array, got {p!r}. Parameters are trees "
+                "of arrays: those of an equinox module are equinox.filter(model, equinox.is_inexact_array)."
+            )
         kind = jnp.result_type(p)
         if not jnp.issubdtype(kind, jnp.inexact):
             raise TypeError(
@@ -184,7 +190,7 @@ def per_leaf(
         (updates, *new states).
 
     Raises:
-        ValueError: the trees differ in structure, or a gradient in shape.
+        ValueError: the trees differ in structure, or a gradient in shape from its parameter or from its state.
         TypeError: the update would be stored in an integer dtype, which truncates it; a gradient of dtype float0.
 
     Example:
@@ -204,21 +210,47 @@ def per_leaf(
         if is_float0(g) or not jnp.issubdtype(stored, jnp.inexact):
             raise TypeError(_not_floating("optimizer: a gradient", getattr(g, "dtype", stored), stored))
         g = jnp.asarray(g)
+        where = functools.partial(_gradient_at, grads, len(results))
         if target is not None and jnp.shape(target) != g.shape:
-            place = jax.tree_util.keystr(
-                jax.tree_util.tree_flatten_with_path(grads, is_leaf=_is_none)[0][len(results)][0]
-            )
             raise ValueError(
-                f"optimizer: the gradient at {place or 'the top'} has shape {g.shape} but its parameter "
-                f"{jnp.shape(target)}. Gradients are taken with respect to the very parameters that are passed."
+                f"{where()} but its parameter {jnp.shape(target)}. Gradients are taken with "
+                "respect to the very parameters that are passed."
             )
         precision = accumulation_dtype(g.dtype, *(k.dtype for k in kept if k is not None))
-        update, *new = rule(_widen(g, precision), *(None if k is None else _widen(k, precision) for k in kept))
+        wide = [None if k is None else _widen(k, precision) for k in kept]
+        update, *new = _in_shape(where, rule, _widen(g, precision), wide)
         update = update.astype(stored)
         results.append((update, *(None if k is None else n.astype(k.dtype) for n, k in zip(new, kept, strict=True))))
     rows = list(zip(*results, strict=True)) or [()] * (1 + len(states))
     updates, *rest = (jax.tree.unflatten(structure, row) for row in rows)
     return updates, *(None if tree is None else new for tree, new in zip(states, rest, strict=True))
+
+
+def _gradient_at(grads: PyTree, index: int) -> str:
+    """The start of a message about the leaf of this number, None leaves counted."""
+    path, g = jax.tree_util.tree_flatten_with_path(grads, is_leaf=_is_none)[0][index]
+    return f"optimizer: the gradient at {jax.tree_util.keystr(path) or 'the top'} has shape {jnp.shape(g)}"
+
+
+def _in_shape(
+    where: Callable[[], str], rule: Callable[..., tuple[Any, ...]], g: Array, kept: list[Array | None]
+) -> tuple[Any, ...]:
+    """`rule(g, *kept)`, which must keep all shapes: a state of shape (2,) makes (2, 2) of a gradient (2, 1)."""
+    cause = None
+    try:
+        update, *new = rule(g, *kept)
+        pairs = [(update, g), *zip(new, kept, strict=True)]
+        if all(k is None or n.shape == k.shape for n, k in pairs):
+            return update, *new
+    except (TypeError, ValueError) as error:
+        if "incompatible shapes" not in str(error).lower():
+            raise
+        cause = error
+    states = " and ".join(str(k.shape) for k in kept if k is not None)
+    raise ValueError(
+        f"{where()} but its state {states}. Call opt.update with the state that opt.init made of parameters of these "
+        "shapes."
+    ) from cause
 
 
 def _is_none(x: Any) -> bool:

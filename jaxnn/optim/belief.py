@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
-from jaxnn.optim.adam import AdamState
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
+
+
+class BeliefState(NamedTuple):
+    """`count`: int32 steps taken; `mu`: mean of gradients; `nu`: mean of squared differences from that mean."""
+
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
+    mu: PyTree
+    nu: PyTree
+
+
+class YogiState(NamedTuple):
+    """`count`: int32 steps taken; `mu`: mean of gradients; `nu`: what follows their squares, up and down alike."""
+
+    count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
+    mu: PyTree
+    nu: PyTree
 
 
 def scale_by_belief(
@@ -31,7 +46,7 @@ def scale_by_belief(
         nesterov: whether to use Nesterov's momentum.
 
     Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
+        Optimizer with state `BeliefState(count, mu, nu)`.
 
     Raises:
         ValueError: a hyperparameter out of range, if known while tracing.
@@ -49,8 +64,8 @@ def scale_by_belief(
     require_nonnegative("adabelief", eps=eps, eps_root=eps_root)
 
     def update(
-        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
-    ) -> tuple[PyTree, AdamState]:
+        updates: PyTree, state: BeliefState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, BeliefState]:
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -63,7 +78,7 @@ def scale_by_belief(
             return safe_divide(mu_hat, safe_sqrt(nu / (1 - d2**t)) + like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
-        return updates, AdamState(count, mu, nu)
+        return updates, BeliefState(count, mu, nu)
 
     return Optimizer(_init, update)
 
@@ -91,7 +106,7 @@ def adabelief(
         weight_decay_mask: which parameters decay.
 
     Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
+        Optimizer with state `BeliefState(count, mu, nu)`.
 
     Raises:
         ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
@@ -123,7 +138,7 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
         eps, eps_root: added to the root, and to nu.
 
     Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
+        Optimizer with state `BeliefState(count, mu, nu)`.
 
     Raises:
         ValueError: a hyperparameter out of range, if known while tracing.
@@ -140,8 +155,8 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
     require_nonnegative("acprop", eps=eps, eps_root=eps_root)
 
     def update(
-        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
-    ) -> tuple[PyTree, AdamState]:
+        updates: PyTree, state: BeliefState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, BeliefState]:
         first = state.count == 0
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -152,7 +167,7 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
             return direction, d1 * mu + (1 - d1) * g, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
-        return updates, AdamState(increment(state.count), mu, nu)
+        return updates, BeliefState(increment(state.count), mu, nu)
 
     return Optimizer(_init, update)
 
@@ -203,7 +218,7 @@ def scale_by_yogi(
         initial_accumulator_value: what mu and nu start from.
 
     Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
+        Optimizer with state `YogiState(count, mu, nu)`.
 
     Raises:
         ValueError: a hyperparameter out of range, if known while tracing.
@@ -220,13 +235,13 @@ def scale_by_yogi(
     require_decay("yogi", b1=b1, b2=b2)
     require_nonnegative("yogi", eps=eps, eps_root=eps_root, initial_accumulator_value=initial_accumulator_value)
 
-    def init(params: Params) -> AdamState:
+    def init(params: Params) -> YogiState:
         mu = moment(params, fill=initial_accumulator_value)
-        return AdamState(zero_count(), mu, moment(params, fill=initial_accumulator_value, real=True))
+        return YogiState(zero_count(), mu, moment(params, fill=initial_accumulator_value, real=True))
 
     def update(
-        updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
-    ) -> tuple[PyTree, AdamState]:
+        updates: PyTree, state: YogiState, params: Params | None = None, **extra: Any
+    ) -> tuple[PyTree, YogiState]:
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
@@ -237,7 +252,7 @@ def scale_by_yogi(
             return safe_divide(mu / (1 - d1**t), root + like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
-        return updates, AdamState(count, mu, nu)
+        return updates, YogiState(count, mu, nu)
 
     return Optimizer(init, update)
 
@@ -258,6 +273,6 @@ def yogi(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, 
     return descent(scale_by_yogi(b1, b2, eps), learning_rate, where="yogi")
 
 
-def _init(params: Params) -> AdamState:
+def _init(params: Params) -> BeliefState:
     """Moments of 0."""
-    return AdamState(zero_count(), moment(params), moment(params, real=True))
+    return BeliefState(zero_count(), moment(params), moment(params, real=True))

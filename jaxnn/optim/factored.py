@@ -124,9 +124,9 @@ def scale_by_factored_rms(
             v_row = d * v_row + (1 - d) * jnp.mean(square, columns)
             v_col = d * v_col + (1 - d) * jnp.mean(square, rows)
             row, col = jnp.expand_dims(v_row, columns), jnp.expand_dims(v_col, rows)
-            row = safe_divide(row, jnp.mean(row, rows, keepdims=True))
+            row = _quotient(row, jnp.mean(row, rows, keepdims=True))
             # Two divisions, since the product of row and col may be too small for float32.
-            return safe_divide(safe_divide(g, safe_sqrt(row)), safe_sqrt(col)), v_row, v_col, v
+            return _quotient(_quotient(g, safe_sqrt(row)), safe_sqrt(col)), v_row, v_col, v
 
         updates, v_row, v_col, v = per_leaf(rule, updates, (state.v_row, state.v_col, state.v), params)
         return updates, FactoredState(increment(state.count), v_row, v_col, v, state.ema)
@@ -233,6 +233,17 @@ def _largest_axes(shape: Shape, least: int) -> tuple[int, int] | None:
     """(second largest axis, largest axis) if both are at least this long, the later one where two are equal."""
     axes = sorted(range(len(shape)), key=lambda axis: shape[axis])[-2:]
     return (axes[0], axes[1]) if len(axes) == 2 and shape[axes[0]] >= least else None
+
+
+def _quotient(x: Array, y: Array) -> Array:
+    """`safe_divide` of y >= 0, to the bit, whose derivatives exist where y^2 is below the smallest number.
+
+    Where a row and a column have had no gradient, roots near 1e-15 divide one another, and the derivative -x / y^2 is
+    0 / 0 in float32. So x and y are first divided by the power of two below y: nothing is rounded, and 1 <= y < 2.
+    """
+    exponent = jnp.frexp(jax.lax.stop_gradient(y))[1] - 1
+    power = jnp.ldexp(jnp.ones_like(y), exponent)
+    return safe_divide(x / power, y / power)
 
 
 def _rms(x: Array) -> Array:

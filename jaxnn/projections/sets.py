@@ -6,6 +6,7 @@ Norms and sums are formed in the accumulation dtype; the leaves keep their dtype
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -75,13 +76,13 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Args:
         tree: x, pytree of floating arrays.
-        scale: what all entries sum to, > 0; may be traced.
+        scale: what all entries sum to, >= 0; may be traced.
 
     Returns:
         p, of the same structure, shapes and dtypes. Its derivative is given at `simplex.nearest_in_simplex`.
 
     Raises:
-        ValueError: a concrete scale <= 0.
+        ValueError: a concrete scale < 0 or infinite.
 
     Example:
         >>> projection_simplex({"w": jnp.array([0.75, 0.5]), "b": jnp.array(0.0)})
@@ -89,7 +90,7 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Reference: Held, Wolfe & Crowder 1974, "Validation of subgradient optimization".
     """
-    checks.require_positive("projection_simplex", "scale", scale)
+    _require_size("projection_simplex", scale)
     vector, back = _joined(tree)
     return back(nearest_in_simplex(vector, scale)) if vector.size else tree
 
@@ -99,13 +100,13 @@ def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Args:
         tree: x, pytree of floating arrays.
-        scale: the norm, > 0; may be traced.
+        scale: the norm, >= 0; may be traced.
 
     Returns:
         p, of the same structure, shapes and dtypes. Of several nearest points (x = 0), one.
 
     Raises:
-        ValueError: a concrete scale <= 0.
+        ValueError: a concrete scale < 0 or infinite.
 
     Example:
         >>> projection_l1_sphere(jnp.array([-0.75, 0.5, 0.0]))
@@ -113,7 +114,11 @@ def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Reference: Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high dimensions", section 4.
     """
-    checks.require_positive("projection_l1_sphere", "scale", scale)
+    _require_size("projection_l1_sphere", scale)
+    return _on_l1_sphere(tree, scale)
+
+
+def _on_l1_sphere(tree: PyTree, scale: Scalar) -> PyTree:
     vector, back = _joined(tree)
     sign = jnp.where(vector < 0, -jnp.ones_like(vector), jnp.ones_like(vector))
     return back(sign * nearest_in_simplex(sign * vector, scale)) if vector.size else tree
@@ -124,13 +129,13 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Args:
         tree: x, pytree of floating arrays.
-        scale: the radius, > 0; may be traced.
+        scale: the radius, >= 0; may be traced.
 
     Returns:
         p, of the same structure, shapes and dtypes.
 
     Raises:
-        ValueError: a concrete scale <= 0.
+        ValueError: a concrete scale < 0 or infinite.
 
     Example:
         >>> projection_l1_ball(jnp.array([-0.75, 0.5])), projection_l1_ball(jnp.array([-0.25, 0.5]))
@@ -138,8 +143,8 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Reference: Duchi et al. 2008, "Efficient projections onto the l1-ball for learning in high dimensions", section 4.
     """
-    sphere = projection_l1_sphere(tree, scale)
-    return _chosen(trees.norm(tree, 1) <= scale, tree, sphere)
+    _require_size("projection_l1_ball", scale)
+    return _chosen(trees.norm(tree, 1) <= scale, tree, _on_l1_sphere(tree, scale))
 
 
 def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
@@ -246,6 +251,10 @@ def projection_halfspace(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
     """
     step = _step(x, a, b)
     return trees.add_scale(x, jnp.where(step < 0, step, jnp.zeros_like(step)), a)
+
+
+def _require_size(where: str, scale: Scalar) -> None:
+    checks.require_between(where, "scale", scale, 0, math.inf, open_high=True)
 
 
 def _step(x: PyTree, a: PyTree, b: Scalar) -> Array:

@@ -81,6 +81,9 @@ def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: Array, 
     if found := not_finite((before.params, before.state)):
         # The path begins with the place in the pair.
         return f"It began with parameters or running statistics that are not finite: {found[3:]}. Look at `start`."
+    # An infinite one may be right, such as the best value so far at the start.
+    if found := not_finite(jax.tree.map(_without_inf, before.opt_state)):
+        return f"It began with an optimizer state that holds NaN: opt_state{found}. Look at `start.opt_state`."
     ts, (xs, ys, net_key), grads = replay(before, x, y, key, step)
     if found := not_finite(ts.params):
         return f"Step {step} had made a parameter overflow: {found}. {RATE}"
@@ -116,6 +119,10 @@ def _outputs(
         for name, outputs in _outputs(part, p, s, x, fold(key, i), f"{place}[{i}]"):
             yield name, outputs
             x = outputs
+
+
+def _without_inf(leaf: Array) -> Array:
+    return jnp.where(jnp.isinf(leaf), jnp.zeros_like(leaf), leaf) if _is_floating(leaf) else leaf
 
 
 def _is_floating(leaf: Any) -> bool:

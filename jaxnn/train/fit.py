@@ -115,7 +115,7 @@ def fit(
             None means the last epoch's, unless an `EarlyStopping` is given: then what it monitors.
         measure: more scalars to report for each step, averaged over the epoch; `GradTolerance` brings `grad_norm`.
         start: a `TrainState` of this network and optimizer to go on from, instead of a fresh one; it is copied, not
-            donated.
+            donated. Its parameters may have been cast to another floating dtype, in which training goes on.
         evaluated_at: (opt_state, params) -> the parameters that the validation figures are of, such as
             `optim.schedule_free_eval_params`; None for the parameters themselves. The result has those that are
             trained, with their optimizer state; running statistics are theirs too.

@@ -195,6 +195,13 @@ EXTREMES: dict[str, tuple[Any, list[Any], Any, Any]] = {
     "ctc, -inf": (
         lambda z: losses.ctc_loss(z, jnp.zeros((1, 2)), jnp.array([[1]]), jnp.zeros((1, 1))),
         [[[0.0, 0.0, -INF], [-INF, 0.0, -INF]]], [0.0], [[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]),
+    "huber, infinite errors": (lambda r: losses.huber_loss(r), [INF, -INF, 0.5], [INF, INF, 0.125], [1.0, -1.0, 0.5]),
+    "cosine of zero, with epsilon": (
+        lambda y: losses.cosine_similarity(y, jnp.array([[1.0, 2.0, 2.0]]), epsilon=1e-2),
+        [[0.0, 0.0, 0.0]], [0.0], [[10 / 3, 20 / 3, 20 / 3]]),
+    "cosine of tiny, with epsilon": (
+        lambda y: losses.cosine_distance(y, jnp.array([[1.0, 0.0]]), epsilon=1e6),
+        [[1e-307, 0.0]], [1.0], [[-1e-6, 0.0]]),
 }  # fmt: skip
 
 
@@ -213,6 +220,16 @@ def test_extremes(part: int) -> None:
     for name, (_, _, value, grad) in chosen.items():
         np.testing.assert_allclose(got[name][1], value, rtol=1e-6, atol=1e-9, err_msg=name)
         np.testing.assert_allclose(got[name][0], grad, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("case", {case.name: case for case in CASES}.values(), ids=lambda case: case.name)
+def test_big_endian_arrays_are_read(case: Case) -> None:
+    def swapped(a: Any) -> Any:
+        return a.astype(a.dtype.newbyteorder(">")) if isinstance(a, np.ndarray) else a
+
+    options = {key: swapped(value) for key, value in case.options.items()}
+    got = case._replace(options=options).call(case.ours, *map(swapped, case.arguments))
+    np.testing.assert_array_equal(got, case.call(case.ours, *case.arguments))
 
 
 @pytest.mark.slow

@@ -87,6 +87,7 @@ def test_finite_at_extremes(name: str) -> None:
          [0, -1, 1, 0, 0]),
         ("logistic", *HUGE["logistic"], [0, 1e4, 1e4, 0, np.log(2)], [0, -1, 1, 0, -0.5]),
         ("log_cosh", BIG, [-1e4, 1e4, 0.0, 1e4], [2e4 - np.log(2), 2e4 - np.log(2), 0, 0], [1, -1, 0, 0]),
+        ("huber", [np.inf, -np.inf, 0.5], [0.0, 0.0, 0.0], [np.inf, np.inf, 0.125], [1, -1, 0.5]),
         ("softmax_cross_entropy", *HUGE["softmax_cross_entropy"], [0, 2e4, 1e4], [[0, 0, 0], [1, -1, 0], [1, 0, -1]]),
         ("multiclass_hinge", *HUGE["multiclass_hinge"], [0, 20001, 10001], [[0, 0, 0], [1, -1, 0], [1, 0, -1]]),
         ("mixture_density_nll", *HUGE["mixture_density_nll"], [0.918938533, 2.918938533],

@@ -1,7 +1,7 @@
 """Every optimizer of `jaxnn.optim` with real settings that may be traced, and a training run to differentiate through.
 
-The run has entries that get no gradient, because their inputs are 0: a row of the matrix "w" and the leaves "idle" and
-"still". The rest lies away from kinks.
+The run has entries that get no gradient, because their inputs are 0: a row of the matrix "w" (or what `LIVE` names) and
+the leaves "idle" and "still". The rest lies away from kinks.
 """
 
 from __future__ import annotations
@@ -231,40 +231,50 @@ def start(name: str, dtype: Any = jnp.float64) -> dict[str, Any]:
     return {leaf: jnp.asarray(random(i, *shape), dtype) for i, (leaf, shape) in enumerate(shapes.items())}
 
 
-def turned(params: Any, examples: int = 6) -> Any:
-    """theta - c_i for every example i, and the inputs x, (N, ...) each."""
+LIVE: dict[str, Any] = {
+    "a row is 0": [[1, 1, 1], [1, 1, 1], [0, 0, 0], [1, 1, 1]],
+    "a column is 0": [[1, 0, 1]] * 4,
+    "a row and a column are 0": [[1, 0, 1], [1, 0, 1], [0, 0, 0], [1, 0, 1]],
+    "all but one are 0": [[0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]],
+    "all are 0": [[0, 0, 0]] * 4,
+}
+"""Which entries of "w" get a gradient: their inputs."""
+
+
+def turned(params: Any, examples: int = 6, live: Any = None) -> Any:
+    """theta - c_i for every example i, and the inputs x, (N, ...) each: `live` for "w", by default without a row."""
     c = {leaf: jnp.asarray(random(len(leaf), examples, *p.shape), p.dtype) for leaf, p in params.items()}
     x = {leaf: jnp.zeros(p.shape, p.dtype) for leaf, p in params.items()}
-    x["w"] = x["w"].at[jnp.array([0, 1, 3])].set(1)
+    x["w"] = jnp.asarray(LIVE["a row is 0"] if live is None else live).astype(params["w"].dtype)
     return {leaf: p - c[leaf] for leaf, p in params.items()}, x
 
 
-def loss(params: Any, weights: Any) -> Any:
+def loss(params: Any, weights: Any, live: Any = None) -> Any:
     """The sum over examples i of weight_i sum x^2 (1 - cos(theta - c_i)), over all entries."""
-    angles, x = turned(params, len(weights))
+    angles, x = turned(params, len(weights), live)
     return sum(jnp.vdot(jnp.tensordot(weights, 1 - jnp.cos(angles[leaf]), 1), x[leaf]) for leaf in params)
 
 
-def gradient(params: Any, weights: Any) -> Any:
+def gradient(params: Any, weights: Any, live: Any = None) -> Any:
     """Of `loss` in the parameters; written down, because every rule would trace its derivation anew."""
-    angles, x = turned(params, len(weights))
+    angles, x = turned(params, len(weights), live)
     return {leaf: x[leaf] * jnp.tensordot(weights, jnp.sin(angles[leaf]), 1) for leaf in params}
 
 
-def outcome(make: Maker, rate: Any, weights: Any, params: Any, steps: int = STEPS) -> Any:
+def outcome(make: Maker, rate: Any, weights: Any, params: Any, steps: int = STEPS, live: Any = None) -> Any:
     """After some steps on the weighted loss: a smooth function of all parameters."""
     weights = weights.astype(params["w"].dtype)
 
     def value_fn(params: Any, grad_fn: Any = None) -> Any:
-        return loss(params, weights)
+        return loss(params, weights, live)
 
     opt = make(rate)
 
     def body(carry: Any, _: Any) -> tuple[Any, None]:
         params, state = carry
-        grads, value = gradient(params, weights), value_fn(params)
+        grads, value = gradient(params, weights, live), value_fn(params)
         extra = {"value": value, "grad": grads, "value_fn": value_fn, "obj_fn": value_fn}
-        updates, state = opt.update(grads, state, params, grad_fn=lambda p: gradient(p, weights), **extra)
+        updates, state = opt.update(grads, state, params, grad_fn=lambda p: gradient(p, weights, live), **extra)
         return (optim.apply_updates(params, updates), state), None
 
     params, _ = jax.lax.scan(body, (params, opt.init(params)), None, length=steps)[0]

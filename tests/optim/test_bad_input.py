@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import jax
@@ -74,6 +75,35 @@ def test_a_learning_rate_must_be_one_number(name: str) -> None:
         jax.jit(lambda rate: make(name, learning_rate=rate).init(jnp.ones(2)))(jnp.ones(4))
     with pytest.raises(TypeError, match="learning_rate must be a real number, got '1e-3'"):
         make(name, learning_rate="1e-3")
+
+
+@pytest.mark.parametrize(
+    ("kept", "given"), [((2,), (3,)), ((2,), (2, 1)), ((1,), (3,)), ((2, 1), (2,)), ((3, 1), (3, 2))], ids=str
+)
+@pytest.mark.parametrize("name", ["adam", "sgd", "adagrad", "lion", "adabelief"])
+def test_a_gradient_of_another_shape_than_the_state_is_no_broadcast(
+    name: str, kept: tuple[int, ...], given: tuple[int, ...]
+) -> None:
+    opt = optim.sgd(0.1, momentum=0.9) if name == "sgd" else getattr(optim, name)(0.1)
+    state = opt.init({"w": jnp.ones(kept)})
+    message = rf"the gradient at \['w'\] has shape {re.escape(str(given))} but its state {re.escape(str(kept))}"
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(opt.update, {"w": jnp.ones(given)}, state)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "lion"])
+def test_a_module_that_holds_functions_is_no_tree_of_parameters(name: str) -> None:
+    with pytest.raises(TypeError, match=r"\['act'\] must be an array, got .*equinox.filter\(model, equinox.is_inexact"):
+        getattr(optim, name)(0.1).init({"w": jnp.ones((2, 2)), "act": jax.nn.relu})
+
+
+def test_states_that_mean_different_things_are_of_different_classes() -> None:
+    states = {
+        name: type(getattr(optim, name)(0.1).init(jnp.ones(2))) for name in ("adam", "adamax", "adabelief", "yogi")
+    }
+    assert len(set(states.values())) == 4
+    assert type(optim.adamw(0.1).init(jnp.ones(2))) is states["adam"]
+    assert type(optim.acprop(0.1).init(jnp.ones(2))) is states["adabelief"]
 
 
 def test_a_schedule_must_return_one_number() -> None:

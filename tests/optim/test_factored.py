@@ -15,7 +15,7 @@ pytestmark = pytest.mark.sampled
 
 MATRICES, SCALED = "scale_by_factored_rms: matrices", "scale_by_factored_rms"
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("factored", MATRICES, "row = safe_divide(row, jnp.mean(row, rows, keepdims=True))", "row = row"),
+    ("factored", MATRICES, "row = _quotient(row, jnp.mean(row, rows, keepdims=True))", "row = row"),
     ("factored", MATRICES, "jnp.mean(square, columns)", "jnp.sum(square, columns)"),
     ("factored", MATRICES, "square = abs_sq(g) + like(epsilon, v)", "square = abs_sq(g)"),
     ("factored", MATRICES, "shape[axes[0]] >= least", "shape[axes[0]] >= 4 * least"),

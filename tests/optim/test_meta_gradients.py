@@ -164,6 +164,31 @@ def test_gradients_in_short_dtypes_from_parameters_that_are_0_are_finite(names: 
 
 
 @pytest.mark.parametrize(
+    "names", [("adam", "adafactor"), pytest.param(BACKWARDS, marks=pytest.mark.proof)], ids=["adam...", "all"]
+)
+def test_gradients_through_entries_that_are_dead_are_finite(names: tuple[str, ...]) -> None:
+    """Whole rows and columns without gradient, in the learning rate, the gradients' scale and the parameters."""
+    dtypes = (jnp.float32, jnp.bfloat16)
+
+    @jax.jit
+    def gradients(live: Any) -> Any:
+        def of(name: str, point: Any) -> Any:
+            factor, weights, params = point
+            return meta.outcome(TABLE[name], factor * meta.RATE, weights, params, 3, live).astype(float)
+
+        return {
+            (name, str(jnp.dtype(dtype))): jax.grad(of, 1)(name, start(name, dtype))
+            for name in names
+            for dtype in dtypes
+        }
+
+    for pattern, live in meta.LIVE.items():
+        for key, found in gradients(jnp.asarray(live)).items():
+            leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(found)]
+            assert all(np.isfinite(leaf).all() for leaf in leaves), (key, pattern)
+
+
+@pytest.mark.parametrize(
     "names",
     [
         pytest.param(("adam",), marks=pytest.mark.slow),

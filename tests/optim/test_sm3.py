@@ -15,7 +15,7 @@ from tests.optim.running import STEPS, descend, noise, start
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("sm3", "sm3", "jnp.minimum, [", "jnp.maximum, ["),
-    ("sm3", "sm3", "jnp.max(total, [a", "jnp.sum(total, [a"),
+    ("sm3", "sm3", "functools.reduce(largest, reversed(axes), total)", "jnp.sum(total, tuple(axes))"),
     ("sm3", "sm3", "* g * g + d2 * least", "* jnp.abs(g) + d2 * least"),
     ("sm3", "sm3", "nu = d1 * nu + (1 - d1) * direction", "nu = d1 * nu + direction"),
     ("sm3", "scale_by_sm3: b2 and eps", "jnp.where(d2 == 1, jnp.ones_like(d2), 1 - d2) * g", "g"),

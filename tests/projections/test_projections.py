@@ -123,9 +123,22 @@ def test_bounds_of_a_box_may_be_numbers_for_a_whole_tree() -> None:
         optax.projections.projection_box(x, -1, 1.0)
 
 
+SIZED = ("hypercube", "simplex", "l1_sphere", "l1_ball", "l2_sphere", "l2_ball", "linf_ball")
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_set_of_size_0_is_the_origin(name: str) -> None:
+    project = getattr(projections, f"projection_{name}")
+    for x in ([1.0, -2.0, 0.0], [0.0, 0.0, 0.0]):
+        assert project({"w": jnp.array(x)}, 0.0)["w"].tolist() == [0.0] * 3
+        slope = jax.grad(lambda x: jnp.sum(jnp.arange(3.0) * project(x, 0.0)))(jnp.array(x))
+        assert np.isfinite(slope).all()
+
+
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="scale must be a finite number > 0, got 0"):
-        projections.projection_simplex(jnp.ones(2), 0.0)
+    for name in ("projection_simplex", "projection_l1_sphere", "projection_l1_ball"):
+        with pytest.raises(ValueError, match=rf"{name}: scale must lie in \[0, inf\), got -1"):
+            getattr(projections, name)(jnp.ones(2), -1.0)
     with pytest.raises(TypeError, match=r"leaves must .*floating"):
         projections.projection_l1_ball(jnp.arange(2))
     with pytest.raises(ValueError, match="bounds must be numbers or pytrees like"):

@@ -152,6 +152,22 @@ def test_a_start_of_another_network_or_optimizer_is_refused(start: Any, text: st
         fit(start=start())
 
 
+@pytest.mark.parametrize("name", ["adabelief", "yogi", "adamax"])
+def test_a_state_with_the_fields_of_another_rule_is_refused(name: str) -> None:
+    start = train.init(NET, optim.adam(0.1), jax.random.key(0), (D,))
+    with pytest.raises(ValueError, match=r"start.opt_state must have the structure of .*State"):
+        fit(opt=getattr(optim, name)(0.1), start=start)
+    assert fit(opt=optim.adamw(0.1), start=start, epochs=0).epoch == 0
+
+
+def test_a_nan_in_the_optimizer_state_at_the_start_is_named() -> None:
+    start = started()
+    broken = jax.tree.map(lambda a: a.at[0].set(jnp.nan) if a.ndim else a, start.opt_state)
+    text = str(diverged(start=start._replace(opt_state=broken)))
+    assert "It began with an optimizer state that holds NaN: opt_state.trace[1]['b'] holds nan" in text
+    assert "learning rate" not in text
+
+
 @pytest.mark.slow
 def test_a_start_cast_to_bfloat16_is_taken() -> None:
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), started().params)

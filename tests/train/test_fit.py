@@ -222,6 +222,11 @@ def test_weighting_the_last_batch_trains_on_all_examples() -> None:
         ({"start": NET.init(jax.random.key(0), (D,))}, TypeError, "start must be a TrainState"),
         ({"key": 0}, TypeError, "fit: key must be a typed key"),
         (
+            {"key": jax.random.split(jax.random.key(0))},
+            ValueError,
+            r"fit: key must be one key, got an array of keys \(2,\)",
+        ),
+        (
             {"validation": None, "metrics": None, "stopping": [train.EarlyStopping()]},
             ValueError,
             "Pass validation data",
