@@ -241,8 +241,10 @@ def _quotient(x: Array, y: Array) -> Array:
     Where a row and a column have had no gradient, roots near 1e-15 divide one another, and the derivative -x / y^2 is
     0 / 0 in float32. So x and y are first divided by the power of two below y: nothing is rounded, and 1 <= y < 2.
     """
-    exponent = jnp.frexp(jax.lax.stop_gradient(y))[1] - 1
-    power = jnp.ldexp(jnp.ones_like(y), exponent)
+    y_fixed = jax.lax.stop_gradient(y)
+    power = jnp.ldexp(jnp.ones_like(y), jnp.frexp(y_fixed)[1] - 1)
+    # Processors may take numbers below the smallest normal one for 0, which frexp does not.
+    power = jnp.where(y_fixed >= jnp.finfo(y.dtype).tiny, power, jnp.ones_like(y))
     return safe_divide(x / power, y / power)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from jaxnn import optim
+from jaxnn.numerics import safe_divide
+from jaxnn.optim.factored import _quotient
 from tests.helpers import assert_close, float64, random
 from tests.optim.running import STEPS, descend, noise, start
 
@@ -141,6 +143,13 @@ def test_tiny_gradients_do_not_underflow_in_float32() -> None:
     g = jnp.full((4, 4), 1e-16)
     opt = optim.scale_by_factored_rms(min_dim_size_to_factor=2, epsilon=0.0)
     assert_close(opt.update(g, opt.init(g))[0], jnp.ones((4, 4)), rtol=1e-5)
+
+
+def test_quotients_are_those_of_safe_divide_to_the_bit() -> None:
+    sizes = np.float32([0, 1e-45, 1e-40, 1.2e-38, 3e-38, 1e-15, 1, 3, 1e30, 3e38, np.inf])
+    x, y = (jnp.asarray(a.ravel()) for a in np.meshgrid(np.concatenate([sizes / 4, -sizes / 4]), sizes))
+    got, expected = jax.jit(lambda x, y: (_quotient(x, y), safe_divide(x, y)))(x, y)
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_without_a_learning_rate_the_step_is_the_size_of_the_parameters() -> None:
