@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params
@@ -244,7 +245,7 @@ def _quotient(x: Array, y: Array) -> Array:
     y_fixed = jax.lax.stop_gradient(y)
     power = jnp.ldexp(jnp.ones_like(y), jnp.frexp(y_fixed)[1] - 1)
     # Processors may take numbers below the smallest normal one for 0, which frexp does not.
-    power = jnp.where(y_fixed >= jnp.finfo(y.dtype).tiny, power, jnp.ones_like(y))
+    power = jnp.where(y_fixed >= np.finfo(y.dtype).tiny, power, jnp.ones_like(y))
     return safe_divide(x / power, y / power)
 
 
