@@ -463,7 +463,7 @@ def test_settings_out_of_range(settings: Any, error: Any, message: str) -> None:
         ({"weights": jnp.full(4, jnp.nan)}, ValueError, "1 for an example and 0 for padding"),
         ({"key": None}, ValueError, "needs a random key"),
         ({"key": jax.random.PRNGKey(0)}, TypeError, "key must be a typed key, got an array of uint32"),
-        ({"key": jax.random.split(KEY)}, ValueError, "single key"),
+        ({"key": jax.random.split(KEY)}, ValueError, "one key"),
         ({"x": jnp.ones((0, 2))}, ValueError, "one N >= 1"),
         ({"x": (jnp.ones((4, 2)), jnp.ones(3))}, ValueError, "one N >= 1"),
         ({"x": ()}, ValueError, "one N >= 1"),
