@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
+from jaxnn.optim.axes import by_axis, by_leaf
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.kronecker import by_axis, by_leaf, multiply, second_moments, squeezed, unless_none, zero_factor
+from jaxnn.optim.kronecker import multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.norms import norm
 from jaxnn.optim.scalars import increment, is_zero, like, one_minus_power, zero_count
 from jaxnn.optim.spectral import positive_power, power

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between
 from jaxnn.numerics import largest, safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
+from jaxnn.optim.axes import by_axis, by_leaf
 from jaxnn.optim.base import Optimizer, map_leaves, moment, per_leaf, widen
 from jaxnn.optim.descent import descent
-from jaxnn.optim.kronecker import by_axis, by_leaf
 from jaxnn.optim.scalars import increment, is_zero, like, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
