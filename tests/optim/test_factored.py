@@ -9,7 +9,7 @@ import pytest
 
 from jaxnn import optim
 from jaxnn.numerics import safe_divide
-from jaxnn.optim.factored import _quotient
+from jaxnn.optim.rules.factored import _quotient
 from tests.helpers import assert_close, float64, random
 from tests.optim.running import STEPS, descend, noise, start
 

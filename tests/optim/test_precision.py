@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxnn import optim
-from jaxnn.optim.rounding import rounded, rounded_at_random
+from jaxnn.optim.precision.rounding import rounded, rounded_at_random
 from tests.helpers import assert_close, float64, random, strict
 from tests.optim.mutants import mutated
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxnn import optim, tree
-from jaxnn.optim.quantized import dequantize, quantize
+from jaxnn.optim.precision.quantized import dequantize, quantize
 from tests.helpers import assert_close, random, strict
 from tests.optim.mutants import mutated
 

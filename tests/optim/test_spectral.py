@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.optim.spectral import eigh, orthonormal, power, svd
+from jaxnn.optim.matrix.spectral import eigh, orthonormal, power, svd
 from tests.helpers import float64, random
 
 SPECTRA = {"apart": [0.5, 1, 2, 3], "meet": [1, 1, 2, 2], "all": [2, 2, 2, 2], "near": [1, 1 + 1e-9, 1 + 1e-5, 2]}

@@ -8,7 +8,7 @@ import optax
 
 from jaxnn.compare.cases.adam import decaying
 from jaxnn.compare.parity import Case, same
-from jaxnn.optim.factored import power_decay
+from jaxnn.optim.rules.factored import power_decay
 
 
 def precise_factored_rms(**settings: Any) -> Any:

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.optim.adam import adamw
+from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf, widen
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.muon_axes import (
+from jaxnn.optim.matrix.muon_axes import (
     MuonDimensionNumbers,
     NumbersOrFn,
     fans,
@@ -21,8 +21,8 @@ from jaxnn.optim.muon_axes import (
     matrix_axes,
     numbers_tree,
 )
-from jaxnn.optim.newton_schulz import Preconditioning, coefficient_rows, orthogonalized, require_preconditioning
-from jaxnn.optim.partition import partition
+from jaxnn.optim.matrix.newton_schulz import Preconditioning, coefficient_rows, orthogonalized, require_preconditioning
+from jaxnn.optim.wrappers.partition import partition
 from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 

@@ -20,7 +20,7 @@ from jaxnn.optim.arguments import require_params
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, map_leaves, moment, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.keys import given_key, raw_key, typed_key
-from jaxnn.optim.rounding import rounded, rounded_at_random
+from jaxnn.optim.precision.rounding import rounded, rounded_at_random
 from jaxnn.types import Array, DType, Key, Params, PyTree
 
 

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide
-from jaxnn.optim.kronecker import EXACT, multiply
-from jaxnn.optim.rounding import float_info
+from jaxnn.optim.matrix.kronecker import EXACT, multiply
+from jaxnn.optim.precision.rounding import float_info
 from jaxnn.optim.scalars import like
 from jaxnn.types import Array, Scalar
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.optim.linesearch import Point
+from jaxnn.optim.linesearch.linesearch import Point
 from jaxnn.optim.scalars import like
 from jaxnn.types import Array, PyTree, Scalar
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
 from jaxnn.numerics import accumulate, safe_divide, safe_sqrt
-from jaxnn.optim.muon_axes import MuonDimensionNumbers, fans, matrix_axes
+from jaxnn.optim.matrix.muon_axes import MuonDimensionNumbers, fans, matrix_axes
 from jaxnn.optim.scalars import abs_sq, like
 from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Scalar

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxnn.optim.adam import AdamState, scale_by_adam
+from jaxnn.optim.rules.adam import AdamState, scale_by_adam
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf, widen
 from jaxnn.optim.descent import descent

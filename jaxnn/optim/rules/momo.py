@@ -12,7 +12,7 @@ from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_extra, require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf, widen
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares
-from jaxnn.optim.polyak import FLAT
+from jaxnn.optim.rules.polyak import FLAT
 from jaxnn.optim.scalars import at_count, increment, like, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between
 from jaxnn.optim.arguments import require_extra, require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, apply_updates
-from jaxnn.optim.linesearch import filled_like, slope_along, step_along, take_from
+from jaxnn.optim.linesearch.linesearch import filled_like, slope_along, step_along, take_from
 from jaxnn.optim.norms import scalar_dtype
 from jaxnn.optim.scalars import like
 from jaxnn.placement import full_like

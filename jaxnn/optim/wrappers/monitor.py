@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate
-from jaxnn.optim.averages import EmaState, ema
+from jaxnn.optim.wrappers.averages import EmaState, ema
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.scale import stateless

@@ -1,0 +1,1 @@
+"""L-BFGS and the line searches: rules that evaluate the loss themselves."""

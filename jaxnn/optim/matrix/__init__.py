@@ -1,0 +1,1 @@
+"""Rules for matrices: orthogonalized, projected and preconditioned updates, and the linear algebra that they share."""

@@ -1,0 +1,1 @@
+"""Rules that treat every entry of an array alike, each family in a file of its own."""
