@@ -30,6 +30,15 @@ FLOORS = {
 FLOOR_0_ORDER = ("missing", "types", "varying", "placement", "numerics", "checks", "tree", "files", "npz")
 """Floor 0 is the one floor whose rooms lean on each other, each only on those before it."""
 
+FOLDERS = {
+    "optim": {
+        "": (), "rules": ("",), "wrappers": ("",), "precision": ("",), "linesearch": ("",),
+        "matrix": ("", "rules", "wrappers", "precision"),
+    },
+    "per_example": {"": (), "recording": ("",), "privacy": ("", "recording")},
+}  # fmt: skip
+"""Of rooms with folders, which folder leans on which others; "" is the room's own top, without its `__init__`."""
+
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -61,10 +70,21 @@ def is_module(name: str) -> bool:
     return name.startswith("jaxnn") and (path.with_suffix(".py").exists() or (path / "__init__.py").exists())
 
 
+def folder(module: str) -> str:
+    """The folder of its room that a module is in, "" for the top."""
+    parts = module.split(".")
+    return parts[2] if len(parts) > 2 and parts[2] in FOLDERS.get(room(module), ()) else ""
+
+
 def import_faults(module: str, source: str) -> list[str]:
     """What a module imports against the rules."""
     faults = []
     here = room(module)
+    if here in FOLDERS and module != f"jaxnn.{here}":
+        mine = folder(module)
+        for target in imported_modules(source):
+            if target.startswith(f"jaxnn.{here}.") and folder(target) not in (mine, *FOLDERS[here][mine]):
+                faults.append(f"{module} imports {target} of a folder that {mine or 'the top'} does not lean on")
     for target in imported_modules(source):
         if target.split(".")[0] == "optax" and here != "compare":
             faults.append(f"{module} imports optax")
@@ -169,6 +189,8 @@ def test_top_level_holds_only_what_the_layout_lists() -> None:
         ("jaxnn.losses", "import jaxnn.metrics", "imports jaxnn.metrics (floor 2)"),
         ("jaxnn.optim.adam", "def f():\n    import optax", "imports optax"),
         ("jaxnn.types", "from jaxnn.tree import norm", "imports jaxnn.tree (floor 0)"),
+        ("jaxnn.optim.rules.sgd", "from jaxnn.optim.matrix.muon import muon", "a folder that rules does not lean on"),
+        ("jaxnn.optim.base", "from jaxnn.optim.rules.adam import adam", "a folder that the top does not lean on"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, source: str, fault: str) -> None:

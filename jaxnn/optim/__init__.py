@@ -42,16 +42,56 @@ from typing import TYPE_CHECKING
 
 from jaxnn import missing
 from jaxnn.microbatching import microbatch
-from jaxnn.optim.wrappers.accumulation import (
-    ApplyEvery,
-    MultiSteps,
-    MultiStepsState,
-    ShouldSkipUpdateFunction,
-    accumulate,
-    apply_every,
-    skip_large_updates,
-    skip_not_finite,
+from jaxnn.optim.base import (
+    EmptyState,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    Optimizer,
+    OptState,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+    Updates,
+    apply_updates,
 )
+from jaxnn.optim.chain import chain, named_chain
+from jaxnn.optim.descent import Mask as MaskOrFn
+from jaxnn.optim.linesearch.backtracking import (
+    BacktrackingLinesearchInfo,
+    ScaleByBacktrackingLinesearchState,
+    scale_by_backtracking_linesearch,
+)
+from jaxnn.optim.linesearch.lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
+from jaxnn.optim.linesearch.linesearch import value_and_grad_from_state
+from jaxnn.optim.linesearch.zoom import ScaleByZoomLinesearchState, ZoomLinesearchInfo, scale_by_zoom_linesearch
+from jaxnn.optim.matrix.galore import GaLoreDimensionNumbers, GaLoreState, galore, scale_by_galore
+from jaxnn.optim.matrix.matrix import matrix_inverse_pth_root, power_iteration
+from jaxnn.optim.matrix.muon import MuonState, muon, scale_by_muon
+from jaxnn.optim.matrix.muon_axes import MuonDimensionNumbers
+from jaxnn.optim.matrix.muon_roles import muon_with_roles
+from jaxnn.optim.matrix.newton_schulz import orthogonalize_via_newton_schulz
+from jaxnn.optim.matrix.shampoo import ShampooState, scale_by_shampoo, shampoo
+from jaxnn.optim.matrix.soap import SoapState, scale_by_soap, soap
+from jaxnn.optim.moments import (
+    bias_correction,
+    safe_increment,
+    safe_int32_increment,
+    safe_norm,
+    safe_root_mean_squares,
+    update_infinity_moment,
+    update_moment,
+    update_moment_per_elem_norm,
+)
+from jaxnn.optim.nnls import nnls
+from jaxnn.optim.precision.precision import (
+    KahanState,
+    MasterWeightsState,
+    StochasticRoundingState,
+    kahan,
+    master_weights,
+    stochastic_rounding,
+)
+from jaxnn.optim.precision.quantized import QuantizedState, dequantize, quantize, quantized_state
 from jaxnn.optim.rules.adadelta import AdadeltaState, adadelta, scale_by_adadelta
 from jaxnn.optim.rules.adagrad import AdagradState, adagrad, adagrad_as_published, scale_by_rss
 from jaxnn.optim.rules.adam import AdamState, adam, adamw, nadam, nadamw, scale_by_adam
@@ -74,32 +114,6 @@ from jaxnn.optim.rules.ademamix import (
     simplified_ademamix,
 )
 from jaxnn.optim.rules.adopt import adopt, scale_by_adopt
-from jaxnn.optim.wrappers.averages import (
-    AverageState,
-    EmaState,
-    average_params,
-    averaged_params,
-    ema,
-    incremental_update,
-    periodic_update,
-)
-from jaxnn.optim.linesearch.backtracking import (
-    BacktrackingLinesearchInfo,
-    ScaleByBacktrackingLinesearchState,
-    scale_by_backtracking_linesearch,
-)
-from jaxnn.optim.base import (
-    EmptyState,
-    GradientTransformation,
-    GradientTransformationExtraArgs,
-    Optimizer,
-    OptState,
-    TransformInitFn,
-    TransformUpdateExtraArgsFn,
-    TransformUpdateFn,
-    Updates,
-    apply_updates,
-)
 from jaxnn.optim.rules.belief import (
     BeliefState,
     YogiState,
@@ -110,7 +124,87 @@ from jaxnn.optim.rules.belief import (
     scale_by_yogi,
     yogi,
 )
-from jaxnn.optim.chain import chain, named_chain
+from jaxnn.optim.rules.cocob import CocobState, cocob, scale_by_cocob
+from jaxnn.optim.rules.dadapt import DAdaptAdamWState, ProdigyState, dadapt_adamw, prodigy
+from jaxnn.optim.rules.distance import (
+    DistanceOverGradientsState,
+    DoGState,
+    DoWGState,
+    dog,
+    dowg,
+    scale_by_distance_over_gradients,
+)
+from jaxnn.optim.rules.factored import FactoredState, adafactor, scale_by_factored_rms
+from jaxnn.optim.rules.layerwise import fromage, lamb, lars, scale_by_trust_ratio
+from jaxnn.optim.rules.madgrad import MadgradState, madgrad, scale_by_madgrad
+from jaxnn.optim.rules.momo import MomoAdamState, MomoState, momo, momo_adam
+from jaxnn.optim.rules.noise import AddNoiseState, add_noise, noisy_sgd
+from jaxnn.optim.rules.novograd import NovogradState, novograd, scale_by_novograd
+from jaxnn.optim.rules.optimistic import (
+    OptimisticAdamState,
+    OptimisticGradientState,
+    optimistic_adam,
+    optimistic_adam_v2,
+    optimistic_gradient_descent,
+    scale_by_optimistic_gradient,
+)
+from jaxnn.optim.rules.polyak import polyak_sgd, scale_by_polyak
+from jaxnn.optim.rules.private import (
+    DifferentiallyPrivateAggregateState,
+    differentially_private_aggregate,
+    dpsgd,
+    per_example_global_norm_clip,
+    per_example_layer_norm_clip,
+)
+from jaxnn.optim.rules.radam import radam, scale_by_radam
+from jaxnn.optim.rules.rmsprop import RMSpropState, rmsprop, scale_by_rms, scale_by_stddev
+from jaxnn.optim.rules.rprop import RpropState, rprop, scale_by_rprop
+from jaxnn.optim.rules.sam import NormalizeState, SAMState, normalize, sam
+from jaxnn.optim.rules.schedule_free import (
+    ScheduleFreeState,
+    schedule_free,
+    schedule_free_adamw,
+    schedule_free_eval_params,
+    schedule_free_sgd,
+)
+from jaxnn.optim.rules.sgd import TraceState, nesterov_lookahead, sgd, trace
+from jaxnn.optim.rules.sign import LionState, SignumState, lion, scale_by_lion, scale_by_sign, sign_sgd, signum
+from jaxnn.optim.rules.sm3 import SM3State, scale_by_sm3, sm3
+from jaxnn.optim.rules.sophia import (
+    HutchinsonState,
+    SophiaState,
+    hutchinson_estimator_diag_hessian,
+    scale_by_sophia,
+    sophia,
+)
+from jaxnn.optim.scale import (
+    add_decayed_weights,
+    identity,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+    set_to_zero,
+    stateless,
+)
+from jaxnn.optim.wrappers.accumulation import (
+    ApplyEvery,
+    MultiSteps,
+    MultiStepsState,
+    ShouldSkipUpdateFunction,
+    accumulate,
+    apply_every,
+    skip_large_updates,
+    skip_not_finite,
+)
+from jaxnn.optim.wrappers.averages import (
+    AverageState,
+    EmaState,
+    average_params,
+    averaged_params,
+    ema,
+    incremental_update,
+    periodic_update,
+)
 from jaxnn.optim.wrappers.clip import (
     ZeroNansState,
     adaptive_grad_clip,
@@ -122,19 +216,6 @@ from jaxnn.optim.wrappers.clip import (
     keep_params_nonnegative,
     zero_nans,
 )
-from jaxnn.optim.rules.cocob import CocobState, cocob, scale_by_cocob
-from jaxnn.optim.rules.dadapt import DAdaptAdamWState, ProdigyState, dadapt_adamw, prodigy
-from jaxnn.optim.descent import Mask as MaskOrFn
-from jaxnn.optim.rules.distance import (
-    DistanceOverGradientsState,
-    DoGState,
-    DoWGState,
-    dog,
-    dowg,
-    scale_by_distance_over_gradients,
-)
-from jaxnn.optim.rules.factored import FactoredState, adafactor, scale_by_factored_rms
-from jaxnn.optim.matrix.galore import GaLoreDimensionNumbers, GaLoreState, galore, scale_by_galore
 from jaxnn.optim.wrappers.inject import (
     InjectHyperparamsState,
     InjectStatefulHyperparamsState,
@@ -155,39 +236,8 @@ from jaxnn.optim.wrappers.interop import (
     tree_map_params,
     with_extra_args_support,
 )
-from jaxnn.optim.rules.layerwise import fromage, lamb, lars, scale_by_trust_ratio
-from jaxnn.optim.linesearch.lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
-from jaxnn.optim.linesearch.linesearch import value_and_grad_from_state
-from jaxnn.optim.rules.madgrad import MadgradState, madgrad, scale_by_madgrad
-from jaxnn.optim.matrix.matrix import matrix_inverse_pth_root, power_iteration
 from jaxnn.optim.wrappers.mechanic import MechanicState, mechanize
-from jaxnn.optim.moments import (
-    bias_correction,
-    safe_increment,
-    safe_int32_increment,
-    safe_norm,
-    safe_root_mean_squares,
-    update_infinity_moment,
-    update_moment,
-    update_moment_per_elem_norm,
-)
-from jaxnn.optim.rules.momo import MomoAdamState, MomoState, momo, momo_adam
 from jaxnn.optim.wrappers.monitor import MonitorState, SnapshotState, measure_with_ema, monitor, named_state, snapshot
-from jaxnn.optim.matrix.muon import MuonState, muon, scale_by_muon
-from jaxnn.optim.matrix.muon_axes import MuonDimensionNumbers
-from jaxnn.optim.matrix.muon_roles import muon_with_roles
-from jaxnn.optim.matrix.newton_schulz import orthogonalize_via_newton_schulz
-from jaxnn.optim.nnls import nnls
-from jaxnn.optim.rules.noise import AddNoiseState, add_noise, noisy_sgd
-from jaxnn.optim.rules.novograd import NovogradState, novograd, scale_by_novograd
-from jaxnn.optim.rules.optimistic import (
-    OptimisticAdamState,
-    OptimisticGradientState,
-    optimistic_adam,
-    optimistic_adam_v2,
-    optimistic_gradient_descent,
-    scale_by_optimistic_gradient,
-)
 from jaxnn.optim.wrappers.partition import (
     MaskedNode,
     MaskedState,
@@ -199,50 +249,11 @@ from jaxnn.optim.wrappers.partition import (
     selective_transform,
 )
 from jaxnn.optim.wrappers.plateau import ReduceLROnPlateauState, reduce_on_plateau
-from jaxnn.optim.rules.polyak import polyak_sgd, scale_by_polyak
-from jaxnn.optim.precision.precision import (
-    KahanState,
-    MasterWeightsState,
-    StochasticRoundingState,
-    kahan,
-    master_weights,
-    stochastic_rounding,
+from jaxnn.optim.wrappers.scale_by_norm import (
+    normalize_by_update_norm,
+    scale_by_param_block_norm,
+    scale_by_param_block_rms,
 )
-from jaxnn.optim.rules.private import (
-    DifferentiallyPrivateAggregateState,
-    differentially_private_aggregate,
-    dpsgd,
-    per_example_global_norm_clip,
-    per_example_layer_norm_clip,
-)
-from jaxnn.optim.precision.quantized import QuantizedState, dequantize, quantize, quantized_state
-from jaxnn.optim.rules.radam import radam, scale_by_radam
-from jaxnn.optim.rules.rmsprop import RMSpropState, rmsprop, scale_by_rms, scale_by_stddev
-from jaxnn.optim.rules.rprop import RpropState, rprop, scale_by_rprop
-from jaxnn.optim.rules.sam import NormalizeState, SAMState, normalize, sam
-from jaxnn.optim.scale import (
-    add_decayed_weights,
-    identity,
-    scale,
-    scale_by_learning_rate,
-    scale_by_schedule,
-    set_to_zero,
-    stateless,
-)
-from jaxnn.optim.wrappers.scale_by_norm import normalize_by_update_norm, scale_by_param_block_norm, scale_by_param_block_rms
-from jaxnn.optim.rules.schedule_free import (
-    ScheduleFreeState,
-    schedule_free,
-    schedule_free_adamw,
-    schedule_free_eval_params,
-    schedule_free_sgd,
-)
-from jaxnn.optim.rules.sgd import TraceState, nesterov_lookahead, sgd, trace
-from jaxnn.optim.matrix.shampoo import ShampooState, scale_by_shampoo, shampoo
-from jaxnn.optim.rules.sign import LionState, SignumState, lion, scale_by_lion, scale_by_sign, sign_sgd, signum
-from jaxnn.optim.rules.sm3 import SM3State, scale_by_sm3, sm3
-from jaxnn.optim.matrix.soap import SoapState, scale_by_soap, soap
-from jaxnn.optim.rules.sophia import HutchinsonState, SophiaState, hutchinson_estimator_diag_hessian, scale_by_sophia, sophia
 from jaxnn.optim.wrappers.wrappers import (
     ApplyIfFiniteState,
     ConditionallyMaskState,
@@ -254,7 +265,6 @@ from jaxnn.optim.wrappers.wrappers import (
     conditionally_transform,
     lookahead,
 )
-from jaxnn.optim.linesearch.zoom import ScaleByZoomLinesearchState, ZoomLinesearchInfo, scale_by_zoom_linesearch
 from jaxnn.schedules import (
     Schedule,
     constant_schedule,

@@ -49,19 +49,19 @@ raise ValueError then.
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.per_example.accounting import dp_event
 from jaxnn.per_example.clip import Clip, automatic, flat, psac
 from jaxnn.per_example.curvature import diag_fisher, diag_ggn, empirical_fisher_diag, ntk, trace
-from jaxnn.per_example.gaussian import add_noise
 from jaxnn.per_example.kronecker import Factors, kfac_expand, kfac_reduce
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.moments import second_moment, snr, variance, variance_centred
 from jaxnn.per_example.noise import NoiseScale, no_noise, noise_scale
 from jaxnn.per_example.norms import norms, sq_norms, sq_norms_by_layer, sq_norms_by_parameter
 from jaxnn.per_example.plan import Plan, plan
-from jaxnn.per_example.poisson import poisson_batch, poisson_size
-from jaxnn.per_example.privacy_api import clipped_grad_of
-from jaxnn.per_example.private import PrivateReport, PrivateState, dp_sgd, private_grad
+from jaxnn.per_example.privacy.accounting import dp_event
+from jaxnn.per_example.privacy.gaussian import add_noise
+from jaxnn.per_example.privacy.poisson import poisson_batch, poisson_size
+from jaxnn.per_example.privacy.privacy_api import clipped_grad_of
+from jaxnn.per_example.privacy.private import PrivateReport, PrivateState, dp_sgd, private_grad
 from jaxnn.per_example.products import cosine, gram, jvp_examples
 from jaxnn.per_example.recording import record
 from jaxnn.per_example.select import select

@@ -22,6 +22,11 @@ from jaxnn.compare.cases import all_cases
 from jaxnn.compare.parity import measure
 
 Mutant: TypeAlias = tuple[str, str, str, str]
+PLACES = {
+    info.name.rpartition(".")[2]: info.name for info in pkgutil.walk_packages(optim.__path__, f"{optim.__name__}.")
+}
+"""The modules of `jaxnn.optim`, whatever folder they are in."""
+
 CAUGHT = 1e-6
 """A mutant must be off by more than this, a million times what the rules themselves are."""
 
@@ -38,7 +43,7 @@ def mutated(module: str, old: str, new: str) -> SimpleNamespace:
 
     Where `jaxnn.optim` exports nothing of the module, those that import it are executed anew with the broken functions.
     """
-    original = importlib.import_module(f"jaxnn.optim.{module}")
+    original = importlib.import_module(PLACES[module])
     source = inspect.getsource(original)
     if source.count(old) != 1:
         raise ValueError(f"mutants: {module}.py must hold {old!r} exactly once, it does {source.count(old)} times.")

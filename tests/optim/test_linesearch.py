@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from jaxnn import landscapes, optim
 from jaxnn.optim.linesearch.linesearch import Point
-from jaxnn.optim.norms import times
 from jaxnn.optim.linesearch.zoom_search import Wolfe, errors
+from jaxnn.optim.norms import times
 from tests.helpers import assert_close, float64, random
 from tests.optim.test_optax_shortfalls import optax_still
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.per_example import clipped_grad_of, privacy_api
+from jaxnn.per_example import clipped_grad_of
+from jaxnn.per_example.privacy import privacy_api
 from tests.helpers import assert_close, float64, random
 from tests.per_example.cases import flat, gap, vector
 

@@ -13,10 +13,10 @@ from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, widen
 from jaxnn.optim.chain import chain
 from jaxnn.optim.linesearch.linesearch import filled_like
+from jaxnn.optim.linesearch.zoom import scale_by_zoom_linesearch
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares, times
 from jaxnn.optim.scalars import increment, like, zero_count
 from jaxnn.optim.scale import identity, scale, scale_by_learning_rate
-from jaxnn.optim.linesearch.zoom import scale_by_zoom_linesearch
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 WOLFE = scale_by_zoom_linesearch(20, initial_guess_strategy="one")

@@ -13,8 +13,8 @@ from jaxnn.checks import require_between
 from jaxnn.optim.arguments import require_extra, require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, apply_updates
 from jaxnn.optim.linesearch.linesearch import Point, filled_like, slope_along, step_along, take_from
-from jaxnn.optim.norms import scalar_dtype
 from jaxnn.optim.linesearch.zoom_search import Search, Wolfe, zoom_search
+from jaxnn.optim.norms import scalar_dtype
 from jaxnn.placement import full_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxnn.checks import require_positive_int
-from jaxnn.optim.rules.adam import scale_by_adam
 from jaxnn.optim.arguments import require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, widen
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.matrix.kronecker import unless_none
-from jaxnn.optim.scalars import increment, like, zero_count
 from jaxnn.optim.matrix.spectral import svd
+from jaxnn.optim.rules.adam import scale_by_adam
+from jaxnn.optim.scalars import increment, like, zero_count
 from jaxnn.placement import compiler_sharded, explicit_mesh
 from jaxnn.tree import called
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape

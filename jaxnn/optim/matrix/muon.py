@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf, widen
 from jaxnn.optim.descent import Mask, descent
@@ -22,8 +21,9 @@ from jaxnn.optim.matrix.muon_axes import (
     numbers_tree,
 )
 from jaxnn.optim.matrix.newton_schulz import Preconditioning, coefficient_rows, orthogonalized, require_preconditioning
-from jaxnn.optim.wrappers.partition import partition
+from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
+from jaxnn.optim.wrappers.partition import partition
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 JORDAN = (3.4445, -4.7750, 2.0315)

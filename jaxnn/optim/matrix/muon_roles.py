@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.matrix.muon import JORDAN, scale_by_muon, scaled_by_shape
 from jaxnn.optim.matrix.muon_axes import MuonDimensionNumbers, matrix_axes
 from jaxnn.optim.matrix.newton_schulz import Preconditioning
+from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.wrappers.partition import partition
 from jaxnn.tree import called
 from jaxnn.types import DType, Params, PyTree, Scalar, ScalarOrSchedule

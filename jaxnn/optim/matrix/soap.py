@@ -14,8 +14,8 @@ from jaxnn.optim.axes import by_axis, by_leaf
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.matrix.kronecker import EXACT, multiply, second_moments, squeezed, unless_none, zero_factor
-from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
 from jaxnn.optim.matrix.spectral import eigh, orthonormal
+from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
 from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 

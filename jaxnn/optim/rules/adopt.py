@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
-from jaxnn.optim.rules.adam import AdamState
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import descent
+from jaxnn.optim.rules.adam import AdamState
 from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 

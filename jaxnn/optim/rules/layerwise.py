@@ -7,14 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide
-from jaxnn.optim.rules.adam import AdamState, scale_by_adam
 from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay, descent, mask_tree
 from jaxnn.optim.norms import norm, scalar_dtype
+from jaxnn.optim.rules.adam import AdamState, scale_by_adam
+from jaxnn.optim.rules.sgd import TraceState, trace
 from jaxnn.optim.scalars import at_count, increment, is_zero, like, zero_count
 from jaxnn.optim.scale import CountState
-from jaxnn.optim.rules.sgd import TraceState, trace
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 

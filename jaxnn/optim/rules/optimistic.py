@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxnn.optim.rules.adam import AdamState, scale_by_adam
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf, widen
 from jaxnn.optim.descent import descent
+from jaxnn.optim.rules.adam import AdamState, scale_by_adam
 from jaxnn.optim.scalars import at_count, increment, like, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 

@@ -19,8 +19,8 @@ from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, real_dtyp
 from jaxnn.optim.descent import descent
 from jaxnn.optim.keys import raw_key, typed_key
 from jaxnn.optim.rules.noise import as_key
-from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
 from jaxnn.optim.rules.sgd import TraceState, trace
+from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
 from jaxnn.types import Array, Key, Params, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.varying import varying_axes
 

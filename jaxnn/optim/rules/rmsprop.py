@@ -10,8 +10,8 @@ from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, moment, per_leaf, widen
 from jaxnn.optim.descent import descent
-from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
 from jaxnn.optim.rules.sgd import TraceState, trace
+from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from jaxnn.checks import concrete_number, require_between
 from jaxnn.numerics import accumulation_dtype, safe_divide
-from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, map_leaves, moment, per_leaf, real_dtype, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.descent import descent
-from jaxnn.optim.scalars import at_count, increment, like, zero_count
+from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.rules.sgd import trace
+from jaxnn.optim.scalars import at_count, increment, like, zero_count
 from jaxnn.schedules import warmup_constant_schedule
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate
-from jaxnn.optim.wrappers.averages import EmaState, ema
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.scale import stateless
+from jaxnn.optim.wrappers.averages import EmaState, ema
 from jaxnn.placement import full_like
 from jaxnn.tree import named_leaves
 from jaxnn.types import Array, DType, Params, PyTree, Scalar

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jaxnn.checks import concrete_number, require_between, require_function, require_positive, require_positive_int
 from jaxnn.numerics import safe_divide
 from jaxnn.per_example.clip import Clip, flat
-from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.norms import norms as norms_of
 from jaxnn.per_example.placing import PARAMS, ROWS, specs
-from jaxnn.per_example.private import widened
+from jaxnn.per_example.privacy.margin import safe_norms
+from jaxnn.per_example.privacy.private import widened
+from jaxnn.per_example.privacy.shards import require_own_examples
 from jaxnn.per_example.recording import record
-from jaxnn.per_example.shards import require_own_examples
 from jaxnn.per_example.sums import clipped_grad, materialize
 from jaxnn.placement import beside, compiler_sharded
 from jaxnn.tape import Tape, Whole

@@ -53,12 +53,12 @@ from jaxnn.numerics import accumulation_dtype, safe_divide
 from jaxnn.optim import apply_updates
 from jaxnn.optim.base import call_update, dtypes_of
 from jaxnn.per_example.clip import Clip, flat
-from jaxnn.per_example.gaussian import add_noise
-from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.placing import PARAMS, ROWS, specs
+from jaxnn.per_example.privacy.gaussian import add_noise
+from jaxnn.per_example.privacy.margin import safe_norms
+from jaxnn.per_example.privacy.shards import require_own_examples, require_replicated
 from jaxnn.per_example.select import require_tape
-from jaxnn.per_example.shards import require_own_examples, require_replicated
 from jaxnn.per_example.sums import clipped_grad
 from jaxnn.placement import compiler_sharded
 from jaxnn.tape import Tape
@@ -102,9 +102,10 @@ def dp_sgd(
         params <- params + u,   (u, opt_state) = opt.update(g~, opt_state, params)
 
     The step is a pure function, to be compiled or scanned by the user. What it guarantees, and what not, stands in
-    `help(jaxnn.per_example.private)`; in short: every g~ is a Gaussian mechanism of multiplier sigma and sensitivity C,
-    epsilon and delta of a run come from an accountant (`dp_event`) for batches drawn as it supposes (`poisson_batch`,
-    not shuffled epochs), and the report, tuned settings, floating-point noise and the generator are not covered.
+    `help(jaxnn.per_example.privacy.private)`; in short: every g~ is a Gaussian mechanism of multiplier sigma and
+    sensitivity C, epsilon and delta of a run come from an accountant (`dp_event`) for batches drawn as it supposes
+    (`poisson_batch`, not shuffled epochs), and the report, tuned settings, floating-point noise and the generator are
+    not covered.
 
     Args:
         recorder: as for `private_grad`: `per_example.record(loss)`.

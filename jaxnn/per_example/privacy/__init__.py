@@ -1,0 +1,1 @@
+"""Differentially private training: clipped and noised gradients, Poisson batches, privacy accounts."""
