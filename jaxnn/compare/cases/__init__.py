@@ -1,4 +1,7 @@
-"""Every optimizer rule with the settings in which it is held against optax; one file for each family."""
+"""Every optimizer rule with the settings in which it is held against optax.
+
+The files follow the folders of `jaxnn.optim`; its rules are in three: adaptive, rate_free and first_order.
+"""
 
 import importlib
 import pkgutil

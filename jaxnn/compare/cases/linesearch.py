@@ -1,12 +1,33 @@
-"""The line searches, against optax, until they have converged: after that they search among roundings."""
+"""L-BFGS and line searches, against optax."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import optax
 
 from jaxnn.compare.parity import Case
+
+KEPT = "optax keeps pairs of negative curvature too, so that its direction may point uphill; min_curvature=-inf does so"
+
+
+def quasi_newton(search: Any = "default", steps: int = 12, **kwargs: Any) -> Case:
+    """L-BFGS with all pairs kept.
+
+    Example:
+        >>> quasi_newton(steps=5).differs[:5]
+        'optax'
+    """
+
+    def theirs() -> Any:
+        return optax.lbfgs(**kwargs | ({} if search == "default" else {"linesearch": search(optax)}))
+
+    def ours(library: Any) -> Any:
+        chosen = {} if search == "default" else {"linesearch": search(library)}
+        return library.lbfgs(**kwargs | chosen, min_curvature=-math.inf)
+
+    return Case(ours, theirs, KEPT, fixed_loss=True, steps=steps)
 
 
 def searched(search: str, *args: Any, rate: float = -1.0, steps: int = 12, **kwargs: Any) -> Case:
@@ -25,7 +46,22 @@ def searched(search: str, *args: Any, rate: float = -1.0, steps: int = 12, **kwa
 
 
 ARMIJO, ZOOM = "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"
+
 CASES: dict[str, Case] = {
+    # L-BFGS, until it has converged: after that its line searches search among roundings
+    "lbfgs": quasi_newton(),
+    "lbfgs: memory of 3": quasi_newton(memory_size=3, scale_init_precond=False, steps=10),
+    "lbfgs: fixed rate": quasi_newton(lambda library: None, learning_rate=0.05, memory_size=4, steps=100),
+    "lbfgs: backtracking": quasi_newton(lambda library: library.scale_by_backtracking_linesearch(15)),
+    "lbfgs: keep": quasi_newton(lambda library: library.scale_by_zoom_linesearch(15), memory_size=5),
+    "scale_by_lbfgs": Case(
+        lambda library: library.chain(library.scale_by_lbfgs(5, min_curvature=-math.inf), library.scale(-0.05)),
+        lambda: optax.chain(optax.scale_by_lbfgs(5), optax.scale(-0.05)),
+        KEPT,
+        fixed_loss=True,
+        steps=100,
+    ),
+    # The line searches, until they have converged: after that they search among roundings
     ARMIJO: searched(ARMIJO, 20, steps=100),
     f"{ARMIJO}: all settings": searched(
         ARMIJO, 10, 0.3, 0.5, 2.0, 3.0, 1e-3, 1e-3, store_grad=True, rate=-0.7, steps=100

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxnn import optim
 from jaxnn.compare.cases import all_cases
-from jaxnn.compare.cases.private import of_three_examples
+from jaxnn.compare.cases.first_order import of_three_examples
 from tests.helpers import float64, random
 
 CASES = all_cases()
