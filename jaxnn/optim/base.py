@@ -133,8 +133,8 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
     return jax.tree.unflatten(structure, [leaf(p, u) for p, u in pairs])
 
 
-def moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, real: bool = False) -> PyTree:
-    """A tree like the parameters, filled with a number, to keep a running moment in; on devices it lies as they do.
+def initial_moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, real: bool = False) -> PyTree:
+    """A running moment at its start: a pytree like `params`, filled with a number, sharded as the parameters are.
 
     Args:
         params: pytree of real or complex floating arrays; None leaves stay None.
@@ -146,7 +146,7 @@ def moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, re
         TypeError: a leaf is not floating, or no array: its moments would be meaningless.
 
     Example:
-        >>> moment({"w": jnp.ones(2, jnp.bfloat16)})["w"].dtype
+        >>> initial_moment({"w": jnp.ones(2, jnp.bfloat16)})["w"].dtype
         dtype('float32')
     """
 

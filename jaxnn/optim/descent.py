@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, widen
-from jaxnn.optim.scalars import at_count, is_zero, like
+from jaxnn.optim.scalars import at_count, cast_like, is_zero
 from jaxnn.tree import called
 from jaxnn.types import Array, Params, PyTree, ScalarOrSchedule
 
@@ -67,7 +67,7 @@ def descent(
                 steps, require_params(where, wide), at_count(weight_decay, state.count), mask, where=where
             )
         rate = at_count(learning_rate, state.count)
-        updates = jax.tree.map(lambda step: -like(rate, step) * step, steps)
+        updates = jax.tree.map(lambda step: -cast_like(rate, step) * step, steps)
         return dtypes_of(updates, grads if params is None else params), new_state
 
     return Optimizer(direction.init, update)
@@ -85,7 +85,7 @@ def add_decay(
     """
 
     def leaf(u: Array, decays: bool, p: Array) -> Array:
-        return u + like(weight_decay, u) * p.astype(u.dtype) if decays else u
+        return u + cast_like(weight_decay, u) * p.astype(u.dtype) if decays else u
 
     return map_leaves(leaf, updates, mask_tree(where, mask, updates, params), params)
 

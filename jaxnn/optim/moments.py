@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.base import map_leaves, widen
-from jaxnn.optim.scalars import abs_sq, like
+from jaxnn.optim.scalars import abs_sq, cast_like
 from jaxnn.types import Array, PyTree, Scalar
 
 
@@ -49,7 +49,7 @@ def update_infinity_moment(updates: PyTree, moments: PyTree, decay: Scalar, eps:
 
     def leaf(g: Array, m: Array) -> Array:
         size = jnp.abs(g)
-        return jnp.maximum(size + like(eps, size), like(decay, size) * m.astype(size.dtype))
+        return jnp.maximum(size + cast_like(eps, size), cast_like(decay, size) * m.astype(size.dtype))
 
     return map_leaves(leaf, widen(updates), widen(moments))
 
@@ -63,8 +63,8 @@ def bias_correction(moment: PyTree, decay: Scalar, count: Scalar) -> PyTree:
     """
 
     def leaf(m: Array) -> Array:
-        d = like(decay, m)
-        return m / (1 - d ** like(count, m))
+        d = cast_like(decay, m)
+        return m / (1 - d ** cast_like(count, m))
 
     return map_leaves(leaf, widen(moment))
 
@@ -110,7 +110,7 @@ def safe_norm(
         Array([0., 0.], dtype=float32)
     """
     x = jnp.asarray(x)
-    floor = like(min_norm, x)
+    floor = cast_like(min_norm, x)
     small = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True) <= floor
     away = jnp.linalg.norm(jnp.where(small, jnp.ones_like(x), x), ord=ord, axis=axis, keepdims=keepdims)
     return jnp.where(small.reshape(away.shape), floor, away)
@@ -124,7 +124,7 @@ def safe_root_mean_squares(x: Any, min_rms: Scalar) -> Array:
         Array(5., dtype=float32)
     """
     x = jnp.asarray(x)
-    floor = like(min_rms, x)
+    floor = cast_like(min_rms, x)
     small = jnp.sqrt(jnp.mean(abs_sq(x))) <= floor
     return jnp.where(small, floor, jnp.sqrt(jnp.mean(abs_sq(jnp.where(small, jnp.ones_like(x), x)))))
 
@@ -135,7 +135,7 @@ def _decayed(power: Callable[[Array], Array], updates: PyTree, moments: PyTree, 
     def leaf(g: Array, m: Array) -> Array:
         new = power(g)
         dtype = accumulation_dtype(new.dtype, m.dtype)
-        d = like(decay, jnp.zeros((), dtype))
+        d = cast_like(decay, jnp.zeros((), dtype))
         return d * m.astype(dtype) + (1 - d) * new.astype(dtype)
 
     return map_leaves(leaf, widen(updates), widen(moments))

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype, safe_sqrt
-from jaxnn.optim.base import map_leaves, moment, real_dtype, widen
-from jaxnn.optim.scalars import abs_sq, like
+from jaxnn.optim.base import initial_moment, map_leaves, real_dtype, widen
+from jaxnn.optim.scalars import abs_sq, cast_like
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 
@@ -33,7 +33,7 @@ def scalar_dtype(params: Params) -> DType:
         >>> scalar_dtype({"w": jnp.ones(2, jnp.bfloat16)})
         dtype('float32')
     """
-    kinds = jax.tree.leaves(jax.eval_shape(moment, params))
+    kinds = jax.tree.leaves(jax.eval_shape(initial_moment, params))
     return real_dtype(accumulation_dtype(*(kind.dtype for kind in kinds)))
 
 
@@ -98,8 +98,8 @@ def bounded(u: Array, size: Array, bound: Scalar) -> Array:
         >>> bounded(jnp.array([3.0, 4.0]), jnp.array(5.0), 1.0), bounded(jnp.zeros(2), jnp.array(0.0), 0.0)
         (Array([0.6, 0.8], dtype=float32), Array([0., 0.], dtype=float32))
     """
-    limit = jnp.asarray(like(bound, size))
-    quotient = jnp.maximum(like(1, size), size / nonzero(limit))
+    limit = jnp.asarray(cast_like(bound, size))
+    quotient = jnp.maximum(cast_like(1, size), size / nonzero(limit))
     return jnp.where(limit == 0, jnp.zeros_like(u), u / quotient)
 
 
@@ -110,4 +110,4 @@ def times(factor: Scalar, tree: PyTree) -> PyTree:
         >>> times(jnp.array(2.0), {"w": jnp.ones(1)})
         {'w': Array([2.], dtype=float32)}
     """
-    return jax.tree.map(lambda x: like(factor, x) * x, tree)
+    return jax.tree.map(lambda x: cast_like(factor, x) * x, tree)

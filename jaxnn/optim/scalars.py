@@ -59,13 +59,14 @@ def at_count(value: ScalarOrSchedule, count: Array) -> Scalar:
     return now
 
 
-def like(value: Scalar, x: Array) -> Any:
+def cast_like(value: Scalar, x: Array) -> Any:
     """A real hyperparameter, traced or not, as a scalar in the precision of x, so that it never promotes arithmetic.
 
-    A Python number stays a constant of the traced program: arithmetic between constants is done once, by NumPy.
+    For a scalar what `tree.cast_like` is for arrays. A Python number stays a constant of the traced program: arithmetic
+    between constants is done once, by NumPy.
 
     Example:
-        >>> like(0.5, jnp.ones(2, jnp.bfloat16)).dtype
+        >>> cast_like(0.5, jnp.ones(2, jnp.bfloat16)).dtype
         dtype(bfloat16)
     """
     if isinstance(value, int | float):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxnn.optim.arguments import require_params
 from jaxnn.optim.base import EmptyState, Optimizer, is_float0, per_leaf
 from jaxnn.optim.descent import Mask, add_decay
-from jaxnn.optim.scalars import at_count, increment, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -133,4 +133,4 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
 
 def _scaled(updates: PyTree, factor: Scalar, params: Params | None) -> PyTree:
     """The updates times a number, computed in the accumulation dtype."""
-    return per_leaf(lambda g: (like(factor, g) * g,), updates, (), params)[0]
+    return per_leaf(lambda g: (cast_like(factor, g) * g,), updates, (), params)[0]

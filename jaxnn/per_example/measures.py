@@ -13,7 +13,7 @@ from jaxnn.ops.steps import step_of, sum_examples
 from jaxnn.per_example import blocks
 from jaxnn.per_example.blocks import for_examples, over_examples, sum_over_chunks
 from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Pieces, Sparse, explicit, strategy
-from jaxnn.per_example.outer import HIGHEST, Outer, exactly
+from jaxnn.per_example.outer import HIGHEST, Outer, highest_precision
 from jaxnn.placement import filled_as
 from jaxnn.tape import Whole
 from jaxnn.types import Array
@@ -201,7 +201,7 @@ def _(form: Sparse) -> Array:
 
 @deviations.register
 def _(form: Explicit) -> Array:
-    with exactly():
+    with highest_precision():
         mean = Whole(form.grads).grad() / form.grads.shape[0]
     return _sum_of_squares(form.grads - mean[None])
 

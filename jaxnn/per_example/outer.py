@@ -21,12 +21,14 @@ from jaxnn.types import Array, DType, Shape
 HIGHEST = lax.Precision.HIGHEST
 
 
-def exactly() -> AbstractContextManager[Any]:
-    """Inside, products run at the highest precision also where none is named: TensorFloat-32 and bfloat16 passes, which
-    are good enough for a gradient, would loosen a clipping bound and drown a variance.
+def highest_precision() -> AbstractContextManager[Any]:
+    """Products in this context run at the highest precision where none is named.
+
+    TensorFloat-32 and bfloat16 passes are good enough for a gradient; they would loosen a clipping bound and drown a
+    variance.
 
     Example:
-        >>> with exactly():
+        >>> with highest_precision():
         ...     print(jax.config.jax_default_matmul_precision)
         highest
     """
@@ -136,12 +138,12 @@ class Correlation(Outer):
 
     def gradients(self) -> Array:
         a, delta = self.use.a.astype(self.dtype), self.use.delta.astype(self.dtype)
-        with exactly():
+        with highest_precision():
             grads = self._by_group(conv_weight_grads(a, delta, self.use.window, **self._geometry))
         return jnp.swapaxes(grads.reshape(self.examples, -1, *grads.shape[-2:]), 1, 2)
 
     def total(self) -> Array:
-        with exactly():
+        with highest_precision():
             grad = self._by_group(self.use.grad())
         return jnp.swapaxes(grad.reshape(-1, *grad.shape[-2:]), 0, 1)
 

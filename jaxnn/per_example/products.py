@@ -14,7 +14,7 @@ from jaxnn.ops.matmul import linear
 from jaxnn.per_example.forms import forms
 from jaxnn.per_example.measures import inner
 from jaxnn.per_example.norms import norms
-from jaxnn.per_example.outer import exactly
+from jaxnn.per_example.outer import highest_precision
 from jaxnn.per_example.placing import ROWS, returns
 from jaxnn.per_example.select import require_independent
 from jaxnn.tape import Addition, Convolution, GroupedProduct, Lookup, Placed, Product, Scaling, Tape, Use, Whole
@@ -143,7 +143,7 @@ def along(use: Use, v: Array) -> Array:
 
 @along.register
 def _(use: Product, v: Array) -> Array:
-    with exactly():
+    with highest_precision():
         return _dot(linear(accumulate(use.a), v), use.delta)
 
 
@@ -160,7 +160,7 @@ def _(use: Placed, v: Array) -> Array:
 @along.register
 def _(use: Convolution, v: Array) -> Array:
     geometry = {name: getattr(use, name) for name in ("stride", "padding", "dilation", "groups")}
-    with exactly():
+    with highest_precision():
         return _dot(conv(accumulate(use.a), v, **geometry), use.delta)
 
 

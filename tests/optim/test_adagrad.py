@@ -14,7 +14,12 @@ from tests.helpers import assert_close, float64
 from tests.optim.running import STEPS, descend, noise, start
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("adagrad", "adagrad: schedule", "safe_sqrt(total + like(eps, total))", "(safe_sqrt(total) + like(eps, total))"),
+    (
+        "adagrad",
+        "adagrad: schedule",
+        "safe_sqrt(total + cast_like(eps, total))",
+        "(safe_sqrt(total) + cast_like(eps, total))",
+    ),
     ("adagrad", "adagrad", "total = total + abs_sq(g)", "total = total + abs_sq(g) ** 0.5"),
     ("adagrad", "adagrad", "total = total + abs_sq(g)", "total = 0.9 * total + abs_sq(g)"),
     ("adagrad", "scale_by_rss", "fill=initial_accumulator_value, ", ""),

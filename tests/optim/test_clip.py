@@ -22,7 +22,7 @@ MUTANTS = [
     ("clip", "clip_by_block_rms", "jnp.sum(abs_sq(g)) / max(g.size, 1)", "jnp.sum(abs_sq(g))"),
     ("clip", "adaptive_grad_clip", "return (0,)", "return (1,)"),
     ("clip", "adaptive_grad_clip", "range(len(shape) - 1)", "range(len(shape))"),
-    ("clip", "adaptive_grad_clip: eps", "jnp.maximum(size, like(eps, g))", "(size + like(eps, g))"),
+    ("clip", "adaptive_grad_clip: eps", "jnp.maximum(size, cast_like(eps, g))", "(size + cast_like(eps, g))"),
     ("clip", "keep_params_nonnegative", "jnp.where(p + u < 0, -p, u)", "jnp.where(p + u < 0, u - p, u)"),
     ("clip", "centralize", "if i != keep_axis", "if i == keep_axis"),
 ]

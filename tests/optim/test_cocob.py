@@ -19,10 +19,10 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("cocob", "cocob", "total = total - g", "total = total - 0.5 * g"),
     ("cocob", "cocob", "reward - g * (p - first)", "reward + g * (p - first)"),
     ("cocob", "cocob", "most = jnp.maximum(most, jnp.abs(g))", "most = jnp.maximum(0.9 * most, jnp.abs(g))"),
-    ("cocob", "cocob: settings", "sizes + most, like(alpha, g) * most", "sizes, like(alpha, g) * most"),
+    ("cocob", "cocob: settings", "sizes + most, cast_like(alpha, g) * most", "sizes, cast_like(alpha, g) * most"),
     ("cocob", "cocob", "return first - p + bet", "return bet"),
-    ("cocob", "cocob: settings", "moment(params, fill=eps)", "moment(params, fill=100.0)"),
-    ("cocob", "cocob: settings", "like(rate, g) * g, scaled", "g, scaled"),
+    ("cocob", "cocob: settings", "initial_moment(params, fill=eps)", "initial_moment(params, fill=100.0)"),
+    ("cocob", "cocob: settings", "cast_like(rate, g) * g, scaled", "g, scaled"),
 ]
 
 

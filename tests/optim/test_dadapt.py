@@ -16,14 +16,14 @@ from tests.optim.running import STEPS, descend, noise, start
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("dadapt", "dadapt_adamw: settings", "jnp.sqrt(1 - b2**t) / (1 - b1**t)", "1 - b2**t"),
     ("dadapt", "dadapt_adamw: settings", "(1 - root) * rate * g", "rate * g"),
-    ("dadapt", "dadapt_adamw: settings", "like(weight_decay, g) * rate * p", "like(weight_decay, g) * p"),
-    ("dadapt", "dadapt_adamw: settings", "q = safe_sqrt(like(b2, d))", "q = like(b2, d)"),
-    ("dadapt", "prodigy: settings", "like(b3, g) * s + like(weight, g) * g", "like(b3, g) * s + g"),
+    ("dadapt", "dadapt_adamw: settings", "cast_like(weight_decay, g) * rate * p", "cast_like(weight_decay, g) * p"),
+    ("dadapt", "dadapt_adamw: settings", "q = safe_sqrt(cast_like(b2, d))", "q = cast_like(b2, d)"),
+    ("dadapt", "prodigy: settings", "cast_like(b3, g) * s + cast_like(weight, g) * g", "cast_like(b3, g) * s + g"),
     ("dadapt", "prodigy: settings", "lambda p, p0: p0 - p", "lambda p, p0: p - p0"),
-    ("dadapt", "prodigy: settings", "like(d, v) * like(eps, v)", "like(eps, v)"),
-    ("dadapt", "prodigy: settings", "like(estim_lr_coef, r) * safe_divide", "safe_divide"),
+    ("dadapt", "prodigy: settings", "cast_like(d, v) * cast_like(eps, v)", "cast_like(eps, v)"),
+    ("dadapt", "prodigy: settings", "cast_like(estim_lr_coef, r) * safe_divide", "safe_divide"),
     ("dadapt", "prodigy: safeguard", "(old if safeguard_warmup else lr)", "lr"),
-    ("dadapt", "prodigy: settings", "(1 - like(b2, g)) * dg * dg", "(1 - like(b2, g)) * g * g"),
+    ("dadapt", "prodigy: settings", "(1 - cast_like(b2, g)) * dg * dg", "(1 - cast_like(b2, g)) * g * g"),
 ]
 
 

@@ -13,18 +13,18 @@ from tests.helpers import assert_close
 from tests.optim.running import STEPS, descend, noise, start
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("distance", "dog: distance", "safe_divide(r, safe_sqrt(total + like(eps, r)))\n        if kind",
-     "safe_divide(r, safe_sqrt(total) + like(eps, r))\n        if kind"),
+    ("distance", "dog: distance", "safe_divide(r, safe_sqrt(total + cast_like(eps, r)))\n        if kind",
+     "safe_divide(r, safe_sqrt(total) + cast_like(eps, r))\n        if kind"),
     ("distance", "dog: heuristic", "(1 + safe_sqrt(sum_of_squares(params)))", "1"),
     ("distance", "dog: heuristic", "r = jnp.maximum(state.max_dist, safe_sqrt(", "r = jnp.maximum(0.0, safe_sqrt("),
-    ("distance", "dog: first rate", "like(first, r), step)", "step, step)"),
+    ("distance", "dog: first rate", "cast_like(first, r), step)", "step, step)"),
     ("distance", "dog: mask", '_penalized("dog", updates, params, weight_decay, mask)',
      '_penalized("dog", updates, params, weight_decay, None)'),
-    ("distance", "dowg: settings", "safe_sqrt(total) + like(eps, r2)", "safe_sqrt(total + like(eps, r2))"),
+    ("distance", "dowg: settings", "safe_sqrt(total) + cast_like(eps, r2)", "safe_sqrt(total + cast_like(eps, r2))"),
     ("distance", "dowg", "eps if init_estim_sq_dist is None", "2 * eps if init_estim_sq_dist is None"),
     ("distance", "dowg: settings", "+ r2 * sum_of_squares(grads)", "+ sum_of_squares(grads)"),
     ("distance", "scale_by_distance_over_gradients: settings", "(1 + norm(p))", "1"),
-    ("distance", "scale_by_distance_over_gradients: settings", "like(global_scale, r) * step", "step"),
+    ("distance", "scale_by_distance_over_gradients: settings", "cast_like(global_scale, r) * step", "step"),
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ MATRICES, SCALED = "scale_by_factored_rms: matrices", "scale_by_factored_rms"
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("factored", MATRICES, "row = _quotient(row, jnp.mean(row, rows, keepdims=True))", "row = row"),
     ("factored", MATRICES, "jnp.mean(square, columns)", "jnp.sum(square, columns)"),
-    ("factored", MATRICES, "square = abs_sq(g) + like(epsilon, v)", "square = abs_sq(g)"),
+    ("factored", MATRICES, "square = abs_sq(g) + cast_like(epsilon, v)", "square = abs_sq(g)"),
     ("factored", MATRICES, "shape[axes[0]] >= least", "shape[axes[0]] >= 4 * least"),
     ("factored", SCALED, "t = (count + 1)", "t = (count + 2)"),
     ("factored", SCALED, "v = d * v + (1 - d) * square\n", "v = (1 - d) * v + d * square\n"),

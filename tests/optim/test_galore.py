@@ -18,7 +18,7 @@ from tests.optim.running import STEPS, descend, noise, start
 LOW, KERNELS = "galore: low rank", "galore: kernels"
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("galore", LOW, "state.count % gap == 0", "(state.count + 1) % gap == 0"),
-    ("galore", LOW, "like(scale, full) * full", "full"),
+    ("galore", LOW, "cast_like(scale, full) * full", "full"),
     ("galore", LOW, "[:, : p.shape[1]]", "[:, -p.shape[1] :]"),
     ("galore", LOW, "p @ u if left", "jnp.abs(p) @ u if left"),
     ("galore", KERNELS, "rows, columns = _axes(x.shape, numbers)", "columns, rows = _axes(x.shape, numbers)"),

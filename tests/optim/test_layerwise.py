@@ -13,12 +13,12 @@ from tests.helpers import assert_close
 from tests.optim.running import STEPS, descend, noise, start
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("layerwise", "scale_by_trust_ratio: settings", "u_norm + like(eps, u)", "u_norm"),
+    ("layerwise", "scale_by_trust_ratio: settings", "u_norm + cast_like(eps, u)", "u_norm"),
     ("layerwise", "scale_by_trust_ratio: settings", "jnp.maximum(norm(u), least)", "norm(u)"),
     ("layerwise", "scale_by_trust_ratio", "safe_divide(p_norm, u_norm", "safe_divide(u_norm, p_norm"),
     ("layerwise", "lars", "0.0, trust_coefficient, eps) if trusts", "0.0, 1.0, eps) if trusts"),
     ("layerwise", "lars: masks", "if trusts else u)", "if not trusts else u)"),
-    ("layerwise", "lars: decay", "return -like(rate, u) * (", "return -like(rate, u) ** 2 * ("),
+    ("layerwise", "lars: decay", "return -cast_like(rate, u) * (", "return -cast_like(rate, u) ** 2 * ("),
     ("layerwise", "lars: nesterov", "trace(momentum, nesterov)", "trace(momentum)"),
     ("layerwise", "lars: decay schedule", 'weight_decay_mask, where="lars"', 'False, where="lars"'),
     ("layerwise", "lamb", "return ratio.update(steps, (), params)[0], new", "return steps, new"),

@@ -33,7 +33,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("lbfgs", "scale_by_lbfgs", "1 / jnp.sqrt(sum_of_squares(g))", "1 / sum_of_squares(g)"),
     ("lbfgs", "lbfgs: memory of 3", "if scale_init_precond else", "if True else"),
     ("lbfgs", "lbfgs", "scale(-1.0) if learning_rate is None", "scale(1.0) if learning_rate is None"),
-    ("lbfgs", "scale_by_lbfgs", "curvature > like(min_curvature", "curvature > 4 + like(0 * min_curvature"),
+    ("lbfgs", "scale_by_lbfgs", "curvature > cast_like(min_curvature", "curvature > 4 + cast_like(0 * min_curvature"),
 ]
 
 

@@ -18,8 +18,8 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("madgrad", "madgrad", "(state.count + 1).astype", "(state.count + 2).astype"),
     ("madgrad", "madgrad", "safe_cbrt(total_sq)", "jnp.sqrt(total_sq)"),
     ("madgrad", "madgrad", "total_sq = total_sq + step * g**2", "total_sq = total_sq + step**2 * g**2"),
-    ("madgrad", "madgrad", "(1 - like(momentum, g)) * away", "like(momentum, g) * away"),
-    ("madgrad", "madgrad: decay", "(like(rate, g) + like(eps, g)) * jnp", "like(rate, g) * jnp"),
+    ("madgrad", "madgrad", "(1 - cast_like(momentum, g)) * away", "cast_like(momentum, g) * away"),
+    ("madgrad", "madgrad: decay", "(cast_like(rate, g) + cast_like(eps, g)) * jnp", "cast_like(rate, g) * jnp"),
     (
         "madgrad",
         "madgrad: decay",

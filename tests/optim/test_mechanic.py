@@ -15,10 +15,15 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("mechanic", "mechanize", "jnp.clip(h, -state.m, state.m)", "h"),
     ("mechanic", "mechanize", "jnp.maximum(decays * state.m, ", "jnp.maximum(state.m, "),
     ("mechanic", "mechanize", "decays**2 * state.v", "decays * state.v"),
-    ("mechanic", "mechanize: settings", "like(weight_decay, before) * before *", "like(weight_decay, before) *"),
+    (
+        "mechanic",
+        "mechanize: settings",
+        "cast_like(weight_decay, before) * before *",
+        "cast_like(weight_decay, before) *",
+    ),
     ("mechanic", "mechanize", "jax.nn.relu(r)", "jnp.abs(r)"),
     ("mechanic", "mechanize: adam", "(d - u.astype(p.dtype))", "(d + u.astype(p.dtype))"),
-    ("mechanic", "mechanize: settings", "like(s_init, m) / n * m", "like(s_init, m) * m"),
+    ("mechanic", "mechanize: settings", "cast_like(s_init, m) / n * m", "cast_like(s_init, m) * m"),
 ]
 
 

@@ -16,12 +16,13 @@ from tests.optim.valued import descend_with_value, value_and_gradient
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("momo", "momo: model", "state.count == 0, jnp.zeros_like(value)", "state.count < 0, 0 * value"),
     ("momo", "momo: model", "jnp.minimum(rate / rho, meets)", "rate / rho"),
-    ("momo", "momo: decay", "return ((1 - like(c, d)) * p.astype(d.dtype) - like(tau, d) * d) / like(c, d)",
-     "return (1 - like(c, d)) / like(c, d) * p.astype(d.dtype) - like(tau, d) * d"),
+    ("momo", "momo: decay",
+     "return ((1 - cast_like(c, d)) * p.astype(d.dtype) - cast_like(tau, d) * d) / cast_like(c, d)",
+     "return (1 - cast_like(c, d)) / cast_like(c, d) * p.astype(d.dtype) - cast_like(tau, d) * d"),
     ("momo", "momo: adapts from above", "s / (2 * c * rho)", "s / (c * rho)"),
     ("momo", "momo: adapts", "tau * squares / 2", "tau * squares"),
     ("momo", "momo_adam: model", "jnp.minimum(rate / rho,", "jnp.minimum(rate,"),
-    ("momo", "momo_adam: model", "(1 - like(b2, v) ** count.astype(v.dtype))", "1.0"),
+    ("momo", "momo_adam: model", "(1 - cast_like(b2, v) ** count.astype(v.dtype))", "1.0"),
     ("momo", "momo_adam: model", "inner_product(d, scaled)", "sum_of_squares(d)"),
     ("momo", "momo_adam: adapts", "c * (f - rho * lb)", "c * (f - lb)"),
 ]  # fmt: skip

@@ -15,9 +15,9 @@ from tests.helpers import assert_close
 from tests.optim.running import descend, noise, start
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("noise", "noisy_sgd: schedule", "** like(gamma, g)", "* like(gamma, g)"),
-    ("noise", "noisy_sgd: schedule", "like(count, g)", "(like(count, g) + 1)"),
-    ("noise", "add_noise", "safe_sqrt(like(eta, g)", "(like(eta, g)"),
+    ("noise", "noisy_sgd: schedule", "** cast_like(gamma, g)", "* cast_like(gamma, g)"),
+    ("noise", "noisy_sgd: schedule", "cast_like(count, g)", "(cast_like(count, g) + 1)"),
+    ("noise", "add_noise", "safe_sqrt(cast_like(eta, g)", "(cast_like(eta, g)"),
     ("noise", "noisy_sgd", "return g + deviation", "return deviation"),
     ("noise", "noisy_sgd", "jax.random.key_data(next_key)", "state.rng_key"),
     ("noise", "noisy_sgd", "next_key, sample_key =", "sample_key, next_key ="),

@@ -15,9 +15,9 @@ from tests.helpers import assert_close, float64, random, strict
 STEPS = 100
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("optimistic", "optimistic_gradient_descent", "(like(a, g) + like(b, g)) * g", "like(a, g) * g"),
+    ("optimistic", "optimistic_gradient_descent", "(cast_like(a, g) + cast_like(b, g)) * g", "cast_like(a, g) * g"),
     ("optimistic", "optimistic_gradient_descent", "jnp.where(state.count == 0, g, previous)", "previous"),
-    ("optimistic", "optimistic_gradient_descent", "- like(b, g) * previous, g", "+ like(b, g) * previous, g"),
+    ("optimistic", "optimistic_gradient_descent", "- cast_like(b, g) * previous, g", "+ cast_like(b, g) * previous, g"),
     (
         "optimistic",
         "optimistic_gradient_descent: settings",

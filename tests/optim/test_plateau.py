@@ -15,9 +15,9 @@ from tests.helpers import assert_close, random
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("plateau", "reduce_on_plateau: settings", "bad >= jnp.asarray(patience)", "bad > jnp.asarray(patience)"),
     ("plateau", "reduce_on_plateau: settings", "jnp.where(improves | cooling,", "jnp.where(improves,"),
-    ("plateau", "reduce_on_plateau: settings", "jnp.maximum(shrunk, like(min_scale, mean))", "shrunk"),
-    ("plateau", "reduce_on_plateau: settings", " - like(atol, best)", " - 5 * like(atol, best)"),
-    ("plateau", "reduce_on_plateau: settings", "like(rtol, best) * jnp.abs(best)", "like(rtol, best)"),
+    ("plateau", "reduce_on_plateau: settings", "jnp.maximum(shrunk, cast_like(min_scale, mean))", "shrunk"),
+    ("plateau", "reduce_on_plateau: settings", " - cast_like(atol, best)", " - 5 * cast_like(atol, best)"),
+    ("plateau", "reduce_on_plateau: settings", "cast_like(rtol, best) * jnp.abs(best)", "cast_like(rtol, best)"),
     ("plateau", "reduce_on_plateau: means", " / count.astype(value.dtype)", ""),
     ("plateau", "reduce_on_plateau: means", "* state.avg_value + value", "* state.avg_value + 2 * value"),
 ]

@@ -14,10 +14,10 @@ from tests.optim.running import STEPS, noise, start
 from tests.optim.valued import descend_with_value, value_and_gradient
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("polyak", "polyak_sgd: sps", "- like(f_min, squares)", "+ like(f_min, squares)"),
+    ("polyak", "polyak_sgd: sps", "- cast_like(f_min, squares)", "+ cast_like(f_min, squares)"),
     ("polyak", "polyak_sgd: sps+", "jax.nn.relu(gap)", "gap"),
     ("polyak", "polyak_sgd: sps+", "jax.nn.relu(gap)", "jnp.abs(gap)"),
-    ("polyak", "scale_by_polyak", "squares = squares + like(eps, squares)", "squares = squares"),
+    ("polyak", "scale_by_polyak", "squares = squares + cast_like(eps, squares)", "squares = squares"),
     ("polyak", "polyak_sgd", "jnp.minimum(step", "jnp.maximum(step"),
     ("polyak", "polyak_sgd: scaling", "scaling, where=", "2 * scaling, where="),
     ("polyak", "scale_by_polyak", "squares = sum_of_squares(updates)", "squares = jnp.sqrt(sum_of_squares(updates))"),

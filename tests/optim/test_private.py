@@ -19,7 +19,12 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("private", "dpsgd: no noise", "clipped = norms > largest", "clipped = norms > 0"),
     ("private", "dpsgd: no noise", "for g in leaves]\n    norms", "for g in leaves[:1]]\n    norms"),
     ("private", "dpsgd", ") / examples)", "))"),
-    ("private", "dpsgd", "like(l2_norm_clip, g) * like(noise_multiplier, g)", "like(noise_multiplier, g) * 2"),
+    (
+        "private",
+        "dpsgd",
+        "cast_like(l2_norm_clip, g) * cast_like(noise_multiplier, g)",
+        "cast_like(noise_multiplier, g) * 2",
+    ),
     ("private", AGGREGATE, "g + deviation * jax.random", "g + examples * deviation * jax.random"),
     ("private", "dpsgd", "rng_key=jax.random.key_data(next_key)", "rng_key=state.rng_key"),
     ("private", "dpsgd: nesterov", "trace(momentum, nesterov)", "trace(momentum, False)"),

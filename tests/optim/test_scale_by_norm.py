@@ -13,8 +13,8 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("scale_by_norm", "scale_by_param_block_rms", " / max(p.size, 1)", ""),
     ("scale_by_norm", "scale_by_param_block_norm", "norm, min_scale)", "lambda p: norm(p) ** 2, min_scale)"),
     ("scale_by_norm", "scale_by_param_block_norm: bound", "jnp.maximum(size", "jnp.minimum(size"),
-    ("scale_by_norm", "scale_by_param_block_rms: bound", "like(min_scale, u)", "like(1e-3, u)"),
-    ("scale_by_norm", "normalize_by_update_norm: settings", "size + like(eps, size)", "size"),
+    ("scale_by_norm", "scale_by_param_block_rms: bound", "cast_like(min_scale, u)", "cast_like(1e-3, u)"),
+    ("scale_by_norm", "normalize_by_update_norm: settings", "size + cast_like(eps, size)", "size"),
     ("scale_by_norm", "normalize_by_update_norm", "safe_sqrt(sum_of_squares(updates))", "sum_of_squares(updates)"),
 ]
 

@@ -17,15 +17,15 @@ STEPS = 100
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("schedule_free", "schedule_free_sgd", "(new - y) +", "(new - z) +"),
-    ("schedule_free", "schedule_free_sgd", "(1 - like(c, u)) * (1 - b) * (new - z)", "(1 - b) * (new - z)"),
-    ("schedule_free", "schedule_free", "weight = max_lr ** like(weight_lr_power, max_lr)", "weight = max_lr**2"),
+    ("schedule_free", "schedule_free_sgd", "(1 - cast_like(c, u)) * (1 - b) * (new - z)", "(1 - b) * (new - z)"),
+    ("schedule_free", "schedule_free", "weight = max_lr ** cast_like(weight_lr_power, max_lr)", "weight = max_lr**2"),
     (
         "schedule_free",
         "schedule_free",
         "at_count(learning_rate, state.step_count)",
         "at_count(learning_rate, state.step_count - 1)",
     ),
-    ("schedule_free", "schedule_free", "jnp.maximum(state.max_lr, like(", "jnp.minimum(jnp.inf, like("),
+    ("schedule_free", "schedule_free", "jnp.maximum(state.max_lr, cast_like(", "jnp.minimum(jnp.inf, cast_like("),
     (
         "schedule_free",
         "schedule_free_sgd",

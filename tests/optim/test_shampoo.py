@@ -29,12 +29,12 @@ BROKEN = [
     ("tensors", "multiply(direction, axis, factor)", "multiply(direction, axis, abs(factor))"),
     ("practice", "state.count % every == 0", "(state.count + 1) % every == 0"),
     ("practice", "h, h, eps, relative_eps)", "h, h, eps, 0.5 * relative_eps)"),
-    ("practice", "_power(h / like(c2, h),", "_power(h,"),
+    ("practice", "_power(h / cast_like(c2, h),", "_power(h,"),
     ("practice", "jnp.where(d2 == 1, 1.0, 1 - d2)", "1.0 + 0 * d2"),
-    ("practice", "m / like(c1, m)", "m"),
+    ("practice", "m / cast_like(c1, m)", "m"),
     ("practice", "norm(s), norm(u)", "norm(u), norm(s)"),
     ("practice", "map_leaves(preconditioned, means,", "map_leaves(preconditioned, wide,"),
-    ("practice", "safe_sqrt(n / like(c2, n)) + like(graft_eps, n)", "jnp.sqrt(n / like(c2, n)) + 1"),
+    ("practice", "safe_sqrt(n / cast_like(c2, n)) + cast_like(graft_eps, n)", "jnp.sqrt(n / cast_like(c2, n)) + 1"),
 ]
 """(comparison that must catch it, text of shampoo.py, broken text)."""
 

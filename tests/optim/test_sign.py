@@ -17,27 +17,37 @@ STEPS = 100
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("sign", "sign_sgd", "lambda g: (jnp.sign(g),)", "lambda g: (g / (jnp.abs(g) + 1e-3),)"),
-    ("sign", "signum", "ema = like(beta, g) * ema + (1 - like(beta, g)) * g", "ema = like(beta, g) * ema + g"),
+    (
+        "sign",
+        "signum",
+        "ema = cast_like(beta, g) * ema + (1 - cast_like(beta, g)) * g",
+        "ema = cast_like(beta, g) * ema + g",
+    ),
     ("sign", "signum", "return jnp.sign(ema), ema", "return jnp.sign(g), ema"),
     (
         "sign",
         "lion",
-        "mixed = like(b1, g) * mu + (1 - like(b1, g)) * g",
-        "mixed = like(b2, g) * mu + (1 - like(b2, g)) * g",
+        "mixed = cast_like(b1, g) * mu + (1 - cast_like(b1, g)) * g",
+        "mixed = cast_like(b2, g) * mu + (1 - cast_like(b2, g)) * g",
     ),
-    ("sign", "lion", "direction, like(b2, g) * mu + (1 - like(b2, g)) * g", "direction, mixed"),
+    ("sign", "lion", "direction, cast_like(b2, g) * mu + (1 - cast_like(b2, g)) * g", "direction, mixed"),
     ("sign", "lion: decay", "weight_decay=weight_decay, mask", "weight_decay=0.5 * weight_decay, mask"),
-    ("sign", "scale_by_lion: smooth", "like(smooth_beta, g) * mixed", "mixed"),
+    ("sign", "scale_by_lion: smooth", "cast_like(smooth_beta, g) * mixed", "mixed"),
     ("sign", "scale_by_lion: refined", "jnp.abs(mixed) < 1", "jnp.abs(mixed) < 0.1"),
     ("rprop", "rprop", "jnp.where(s == 0, step, jnp.clip(", "jnp.where(s == 3, step, jnp.clip("),
     (
         "rprop",
         "rprop: factors",
-        "jnp.where(s > 0, like(eta_plus, g), like(eta_minus, g))",
+        "jnp.where(s > 0, cast_like(eta_plus, g), cast_like(eta_minus, g))",
         "jnp.where(s > 0, 1.2, 0.5)",
     ),
     ("rprop", "rprop", "jnp.where(s < 0, jnp.zeros_like(g), step * jnp.sign(g))", "step * jnp.sign(g)"),
-    ("rprop", "rprop: factors", "jnp.clip(changed, like(min_step_size, g), like(max_step_size, g))", "changed"),
+    (
+        "rprop",
+        "rprop: factors",
+        "jnp.clip(changed, cast_like(min_step_size, g), cast_like(max_step_size, g))",
+        "changed",
+    ),
     ("rprop", "rprop", "s = jnp.sign(g) * jnp.sign(previous)", "s = -jnp.sign(g) * jnp.sign(previous)"),
 ]
 

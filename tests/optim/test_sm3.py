@@ -19,7 +19,12 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("sm3", "sm3", "* g * g + d2 * least", "* jnp.abs(g) + d2 * least"),
     ("sm3", "sm3", "nu = d1 * nu + (1 - d1) * direction", "nu = d1 * nu + direction"),
     ("sm3", "scale_by_sm3: b2 and eps", "jnp.where(d2 == 1, jnp.ones_like(d2), 1 - d2) * g", "g"),
-    ("sm3", "scale_by_sm3: b2 and eps", "safe_sqrt(total + like(eps, total))", "(safe_sqrt(total) + like(eps, total))"),
+    (
+        "sm3",
+        "scale_by_sm3: b2 and eps",
+        "safe_sqrt(total + cast_like(eps, total))",
+        "(safe_sqrt(total) + cast_like(eps, total))",
+    ),
     ("sm3", "sm3: no momentum", "0.0 if momentum is None", "0.9 if momentum is None"),
 ]
 

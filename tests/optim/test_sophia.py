@@ -17,19 +17,24 @@ STEPS = 100
 CURVATURE = np.array([0.5, 2.0, -1.0, 8.0])
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    ("sophia", "sophia: gamma", "1 - like(b1, g) ** count.astype(g.dtype)", "1"),
+    ("sophia", "sophia: gamma", "1 - cast_like(b1, g) ** count.astype(g.dtype)", "1"),
     (
         "sophia",
         "sophia: gamma",
-        "jnp.maximum(like(gamma, g) * nu, like(eps, g))",
-        "(like(gamma, g) * jnp.abs(nu) + like(eps, g))",
+        "jnp.maximum(cast_like(gamma, g) * nu, cast_like(eps, g))",
+        "(cast_like(gamma, g) * jnp.abs(nu) + cast_like(eps, g))",
     ),
-    ("sophia", "sophia: gamma", "like(gamma, g) * nu", "nu"),
+    ("sophia", "sophia: gamma", "cast_like(gamma, g) * nu", "nu"),
     ("sophia", "sophia: gamma", "due = state.count % interval == 0", "due = count % interval == 0"),
-    ("sophia", "sophia", "like(b2, h) * nu + (1 - like(b2, h)) * h", "like(b2, h) * nu + h"),
+    ("sophia", "sophia", "cast_like(b2, h) * nu + (1 - cast_like(b2, h)) * h", "cast_like(b2, h) * nu + h"),
     ("sophia", "sophia", "lambda r, h: r * h, signs", "lambda r, h: h, signs"),
     ("sophia", "sophia: decay", "weight_decay=weight_decay, mask", "weight_decay=0.0, mask"),
-    ("sophia", "sophia: gamma", "jnp.clip(direction, -like(clip_threshold, g), like(clip_threshold, g))", "direction"),
+    (
+        "sophia",
+        "sophia: gamma",
+        "jnp.clip(direction, -cast_like(clip_threshold, g), cast_like(clip_threshold, g))",
+        "direction",
+    ),
 ]
 
 

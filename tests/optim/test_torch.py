@@ -19,13 +19,15 @@ TOLERANCE = 1e-12
 EQUAL = [name for name, case in CASES.items() if not case.restored_by]
 DIFFERENT = [name for name, case in CASES.items() if case.restored_by]
 BROKEN: list[Mutant] = [
-    ("sgd", "sgd: momentum", "kept = g + like(decay, g) * kept", "kept = 0.5 * g + like(decay, g) * kept"),
-    ("sgd", "sgd: nesterov", "(g + like(decay, g) * kept if nesterov", "(kept if nesterov"),
-    ("adam", "adam", "mu_hat = mu / like(c1, nu)", "mu_hat = mu"),
-    ("adam", "adamw", "safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu)", "safe_sqrt(nu_hat + like(eps, nu))"),
-    ("adam", "nadam: constant momentum", "d1 * mu / like(next_c1, nu)", "d1 * mu / like(c1, nu)"),
-    ("radam", "radam: eps before the correction", "jnp.maximum(like(threshold, nu), 4)", "jnp.maximum(threshold, 6)"),
-    ("adam_variants", "adamax", "jnp.abs(g) + like(eps, nu)", "0.99 * jnp.abs(g)"),
+    ("sgd", "sgd: momentum", "kept = g + cast_like(decay, g) * kept", "kept = 0.5 * g + cast_like(decay, g) * kept"),
+    ("sgd", "sgd: nesterov", "(g + cast_like(decay, g) * kept if nesterov", "(kept if nesterov"),
+    ("adam", "adam", "mu_hat = mu / cast_like(c1, nu)", "mu_hat = mu"),
+    ("adam", "adamw", "safe_sqrt(nu_hat + cast_like(eps_root, nu)) + cast_like(eps, nu)",
+     "safe_sqrt(nu_hat + cast_like(eps, nu))"),
+    ("adam", "nadam: constant momentum", "d1 * mu / cast_like(next_c1, nu)", "d1 * mu / cast_like(c1, nu)"),
+    ("radam", "radam: eps before the correction", "jnp.maximum(cast_like(threshold, nu), 4)",
+     "jnp.maximum(threshold, 6)"),
+    ("adam_variants", "adamax", "jnp.abs(g) + cast_like(eps, nu)", "0.99 * jnp.abs(g)"),
     ("adagrad", "adagrad: no eps", "fill=initial_accumulator_value", "fill=0.0"),
     ("adadelta", "adadelta", "jnp.sqrt(e_x + e)", "(jnp.sqrt(e_x) + e)"),
     ("rmsprop", "rmsprop: centered", "power - abs_sq(mu / weight)", "power"),

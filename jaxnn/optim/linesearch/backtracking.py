@@ -14,7 +14,7 @@ from jaxnn.optim.arguments import require_extra, require_nonnegative, require_pa
 from jaxnn.optim.base import Optimizer, apply_updates
 from jaxnn.optim.linesearch.linesearch import filled_like, slope_along, step_along, take_from
 from jaxnn.optim.norms import scalar_dtype
-from jaxnn.optim.scalars import like
+from jaxnn.optim.scalars import cast_like
 from jaxnn.placement import full_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -126,10 +126,10 @@ def scale_by_backtracking_linesearch(
         dtype = state.value.dtype
         value = jnp.asarray(require_extra(where, "value", value)).astype(dtype)
         slope = slope_along(updates, require_extra(where, "grad", grad), dtype)
-        c, tolerance, slack = (like(x, value) for x in (slope_rtol, atol, rtol))
+        c, tolerance, slack = (cast_like(x, value) for x in (slope_rtol, atol, rtol))
 
         def trial(search: _Search) -> _Search:
-            step = jnp.where(search.trials > 0, like(decrease_factor, value) * search.step, search.step)
+            step = jnp.where(search.trials > 0, cast_like(decrease_factor, value) * search.step, search.step)
             found = jnp.asarray(loss(apply_updates(start, step_along(step, updates)), **kwargs)).astype(dtype)
             excess = found - (1 + slack) * value - step * c * slope
             usable = jnp.isfinite(found) & ~jnp.isnan(excess)
@@ -139,7 +139,7 @@ def scale_by_backtracking_linesearch(
             return ~(search.error <= tolerance) & (search.trials <= max_backtracking_steps)
 
         last = jnp.where(state.learning_rate > 0, state.learning_rate, 1)
-        first = jnp.minimum(like(increase_factor, value) * last, like(max_learning_rate, value))
+        first = jnp.minimum(cast_like(increase_factor, value) * last, cast_like(max_learning_rate, value))
         infinite, none = jnp.array(jnp.inf, dtype), jnp.zeros((), jnp.int32)
         end = jax.lax.while_loop(goes_on, trial, _Search(first, value, infinite, none))
         if verbose:

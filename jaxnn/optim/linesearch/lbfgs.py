@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, widen
 from jaxnn.optim.chain import chain
 from jaxnn.optim.linesearch.linesearch import filled_like
 from jaxnn.optim.linesearch.zoom import scale_by_zoom_linesearch
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares, times
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.scale import identity, scale, scale_by_learning_rate
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -71,10 +71,12 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
 
     def init(params: Params) -> ScaleByLBFGSState:
         def memory() -> PyTree:
-            return jax.tree.map(lambda x: jnp.broadcast_to(x, (m, *x.shape)), moment(params))
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (m, *x.shape)), initial_moment(params))
 
         weights = jnp.zeros(m, scalar_dtype(params))
-        return ScaleByLBFGSState(zero_count(), moment(params), moment(params), memory(), memory(), weights)
+        return ScaleByLBFGSState(
+            zero_count(), initial_moment(params), initial_moment(params), memory(), memory(), weights
+        )
 
     def update(
         updates: PyTree, state: ScaleByLBFGSState, params: Params | None = None, **extra: Any
@@ -84,7 +86,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
         s, y = map_leaves(jnp.subtract, wide, state.params), map_leaves(jnp.subtract, g, state.updates)
         curvature = inner_product(y, s).astype(dtype)
         weight = _inverse(curvature)
-        counts = (state.count > 0) & (curvature > like(min_curvature, curvature)) & (weight != 0)
+        counts = (state.count > 0) & (curvature > cast_like(min_curvature, curvature)) & (weight != 0)
         place = (state.count - 1) % m
 
         def remember(memory: Array, new: Array) -> Array:
@@ -177,7 +179,7 @@ def _times_inverse_hessian(g: PyTree, state: ScaleByLBFGSState, gamma: Array, or
     """H g by algorithm 7.4: newest pair to oldest, gamma, oldest to newest."""
 
     def plus(tree: PyTree, factor: Array, other: PyTree) -> PyTree:
-        return jax.tree.map(lambda a, b: a + like(factor, a) * b, tree, other)
+        return jax.tree.map(lambda a, b: a + cast_like(factor, a) * b, tree, other)
 
     def first(q: PyTree, i: Array) -> tuple[PyTree, Array]:
         s, y, rho = _pair(state, i)

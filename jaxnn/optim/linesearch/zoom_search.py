@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.optim.linesearch.linesearch import Point
-from jaxnn.optim.scalars import like
+from jaxnn.optim.scalars import cast_like
 from jaxnn.types import Array, PyTree, Scalar
 
 
@@ -111,13 +111,13 @@ def errors(new: Point, start: Point, rule: Wolfe) -> tuple[Array, Array]:
         >>> errors(Point(jnp.array(2.0), jnp.array(1.0), jnp.array(2.0), None), start, rule)
         (Array(0.0004, dtype=float32), Array(0.20000005, dtype=float32))
     """
-    c1 = like(rule.slope_rtol, start.value)
+    c1 = cast_like(rule.slope_rtol, start.value)
     decrease = new.value - start.value - c1 * new.step * start.slope
     if rule.approx_dec_rtol is not None:
         by_slope = new.slope - (2 * c1 - 1) * start.slope
-        near = new.value - start.value - like(rule.approx_dec_rtol, start.value) * jnp.abs(start.value)
+        near = new.value - start.value - cast_like(rule.approx_dec_rtol, start.value) * jnp.abs(start.value)
         decrease = jnp.minimum(jnp.maximum(by_slope, near), decrease)
-    curvature = jnp.abs(new.slope) - like(rule.curv_rtol, start.value) * jnp.abs(start.slope)
+    curvature = jnp.abs(new.slope) - cast_like(rule.curv_rtol, start.value) * jnp.abs(start.slope)
     usable = jnp.isfinite(new.value) & jnp.isfinite(new.slope)
 
     def missed_by(error: Array) -> Array:
@@ -128,18 +128,18 @@ def errors(new: Point, start: Point, rule: Wolfe) -> tuple[Array, Array]:
 
 def _extended(search: Search, guess: Array, rule: Wolfe) -> Array:
     """The next step while no interval is found: the guess, then longer and longer ones."""
-    step = jnp.where(search.trials == 0, guess, like(rule.increase_factor, guess) * search.last.step)
-    return step if rule.max_step is None else jnp.minimum(step, like(rule.max_step, guess))
+    step = jnp.where(search.trials == 0, guess, cast_like(rule.increase_factor, guess) * search.last.step)
+    return step if rule.max_step is None else jnp.minimum(step, cast_like(rule.max_step, guess))
 
 
 def _bracketed(search: Search, new: Point, decrease: Array, curvature: Array, rule: Wolfe) -> Search:
     """Algorithm 3.5: the interval between the last trial and the new one, if a good step must lie in it."""
-    tol, error = like(rule.tol, new.value), jnp.maximum(decrease, curvature)
+    tol, error = cast_like(rule.tol, new.value), jnp.maximum(decrease, curvature)
     rises = (decrease > 0) | ((new.value >= search.last.value) & (search.trials > 0))
     passes = (new.slope >= 0) & ~rises
     here, before = _knot(new), _knot(search.last)
     found = rises | passes | (error <= tol)
-    longest = jnp.array(False) if rule.max_step is None else new.step >= like(rule.max_step, new.step)
+    longest = jnp.array(False) if rule.max_step is None else new.step >= cast_like(rule.max_step, new.step)
     done = (error <= tol) | (longest & ~found)
     low = _where(passes, here, before)
     return Search(
@@ -159,13 +159,13 @@ def _bracketed(search: Search, new: Point, decrease: Array, curvature: Array, ru
 
 def _zoomed(search: Search, new: Point, decrease: Array, curvature: Array, rule: Wolfe) -> Search:
     """Algorithm 3.6: the new trial becomes one end of the interval."""
-    tol, low, high, here = like(rule.tol, new.value), search.low, search.high, _knot(new)
+    tol, low, high, here = cast_like(rule.tol, new.value), search.low, search.high, _knot(new)
     rises = (decrease > 0) | (new.value >= low.value)
     turns = (new.slope * (high.step - low.step) >= 0) & ~rises
     better = (decrease <= tol) & (new.value < search.safe.value)
     safe = _where(better, new, search.safe)
     done = jnp.maximum(decrease, curvature) <= tol
-    narrow = jnp.abs(high.step - low.step) <= like(rule.interval_threshold, new.step)
+    narrow = jnp.abs(high.step - low.step) <= cast_like(rule.interval_threshold, new.step)
     gives_up = (search.trials + 1 >= rule.max_trials) | (narrow & (safe.step > 0))
     return Search(
         search.trials + 1,
@@ -189,7 +189,7 @@ def _interpolated(search: Search) -> Array:
     left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
 
     def inside(step: Array, margin: float) -> Array:
-        edge = like(margin, width) * width
+        edge = cast_like(margin, width) * width
         return (step > left + edge) & (step < right - edge)  # False for NaN
 
     cubic, parabola = _cubic_minimum(low, high, search.cubic), _parabola_minimum(low, high)

@@ -12,13 +12,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_nonnegative, require_real
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, widen
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.matrix.kronecker import unless_none
 from jaxnn.optim.matrix.spectral import svd
 from jaxnn.optim.rules.adam import scale_by_adam
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.placement import compiler_sharded, explicit_mesh
 from jaxnn.tree import called
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
@@ -117,7 +117,7 @@ def scale_by_galore(
         return m <= n if shorter_side else m >= n
 
     def init(params: Params) -> GaLoreState:
-        whole = moment(require_real("galore", params))
+        whole = initial_moment(require_real("galore", params))
 
         def columns(x: Array, numbers: GaLoreDimensionNumbers | None) -> Array:
             if numbers is None:
@@ -179,7 +179,7 @@ def scale_by_galore(
                 return _array(p @ u if left else u @ p.T, g.shape, number)
 
             full = compiler_sharded(product, g, u, p.astype(u.dtype))
-            return like(scale, full) * full
+            return cast_like(scale, full) * full
 
         updates = map_leaves(lifted, low, wide, numbers, projector)
         new = GaLoreState(increment(state.count), base_state, projector)

@@ -14,7 +14,7 @@ from jaxnn.numerics import accumulate, safe_divide
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import dtypes_of, widen
 from jaxnn.optim.norms import norm, total
-from jaxnn.optim.scalars import like
+from jaxnn.optim.scalars import cast_like
 from jaxnn.types import Array, Key, PyTree, Scalar
 
 
@@ -73,7 +73,7 @@ def power_iteration(
     def unfinished(carry: Any) -> Array:
         i, _, _, value, error = carry
         # A NaN is not large, but more iterations will not remove it.
-        return (i < num_iters) & (error > like(error_tolerance, error) * jnp.abs(value))
+        return (i < num_iters) & (error > cast_like(error_tolerance, error) * jnp.abs(value))
 
     first = _unit(widen(start), widen(start))
     z = times_matrix(first)
@@ -133,30 +133,30 @@ def matrix_inverse_pth_root(
     wide = accumulate(matrix)
     eye = jnp.eye(matrix.shape[0], dtype=wide.dtype)
     largest, _ = power_iteration(wide, precision=precision)
-    wide = wide + like(ridge_epsilon, wide) * jnp.maximum(largest.real, like(1e-16, wide)) * eye
+    wide = wide + cast_like(ridge_epsilon, wide) * jnp.maximum(largest.real, cast_like(1e-16, wide)) * eye
     if matrix.shape[0] == 1:
-        return (wide ** like(-1 / p, wide)).astype(matrix.dtype), jnp.zeros((), wide.real.dtype)
+        return (wide ** cast_like(-1 / p, wide)).astype(matrix.dtype), jnp.zeros((), wide.real.dtype)
 
     def error_of(m: Array) -> Array:
         return jnp.max(jnp.abs(m - eye))
 
     def unfinished(carry: Any) -> Array:
         i, _, _, error, improves = carry
-        return (i < num_iters) & (error > like(error_tolerance, error)) & improves
+        return (i < num_iters) & (error > cast_like(error_tolerance, error)) & improves
 
     def body(carry: Any) -> Any:
         i, m, h, error, _ = carry
-        t = like(1 + 1 / p, m) * eye - like(1 / p, m) * m
+        t = cast_like(1 + 1 / p, m) * eye - cast_like(1 / p, m) * m
         new_m = jnp.matmul(_power(t, p, precision), m, precision=precision)
         new_error = error_of(new_m)
-        improves = new_error < like(1.2, error) * error  # it may grow a little before it falls
+        improves = new_error < cast_like(1.2, error) * error  # it may grow a little before it falls
         m, h = (jnp.where(improves, new, old) for new, old in ((new_m, m), (jnp.matmul(h, t, precision=precision), h)))
         return i + 1, m, h, jnp.where(improves, new_error, error), improves
 
     # The norm of entries near 1 neither overflows nor vanishes. Nothing depends on what makes them so: no derivative.
     size = lax.stop_gradient(jnp.max(jnp.abs(wide)))
-    z = safe_divide(like((1 + p) / 2, size), size * norm(safe_divide(wide, jnp.broadcast_to(size, wide.shape))))
-    m, h = z * wide, z ** like(1 / p, z) * eye
+    z = safe_divide(cast_like((1 + p) / 2, size), size * norm(safe_divide(wide, jnp.broadcast_to(size, wide.shape))))
+    m, h = z * wide, z ** cast_like(1 / p, z) * eye
     carry = (jnp.zeros((), jnp.int32), m, h, error_of(m), jnp.asarray(True))
     _, _, h, error, _ = lax.while_loop(unfinished, body, carry)
     return h.astype(matrix.dtype), error

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_decay, require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.matrix.muon_axes import (
     MuonDimensionNumbers,
@@ -22,7 +22,7 @@ from jaxnn.optim.matrix.muon_axes import (
 )
 from jaxnn.optim.matrix.newton_schulz import Preconditioning, coefficient_rows, orthogonalized, require_preconditioning
 from jaxnn.optim.rules.adam import adamw
-from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
+from jaxnn.optim.scalars import cast_like, increment, one_minus_power, zero_count
 from jaxnn.optim.wrappers.partition import partition
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -106,7 +106,9 @@ def scale_by_muon(
             numbers_tree(weight_dimension_numbers, params),
         )
         coeffs = jnp.asarray(ns_coeffs, float)
-        return MuonState(zero_count(), moment(params, mu_dtype), coeffs[-ns_steps:] if coeffs.ndim == 2 else coeffs)
+        return MuonState(
+            zero_count(), initial_moment(params, mu_dtype), coeffs[-ns_steps:] if coeffs.ndim == 2 else coeffs
+        )
 
     def update(
         updates: PyTree, state: MuonState, params: Params | None = None, **extra: Any
@@ -117,9 +119,11 @@ def scale_by_muon(
         rows = coefficient_rows("muon", state.ns_coeffs, ns_steps)
 
         def mean(g: Array, mu: Array) -> tuple[Array, Array]:
-            d = like(beta, mu)
+            d = cast_like(beta, mu)
             mu = d * mu + (1 - d) * g
-            ahead = d * mu / like(next_c, mu) + (1 - d) * g / like(c, mu) if nesterov else mu / like(c, mu)
+            ahead = (
+                d * mu / cast_like(next_c, mu) + (1 - d) * g / cast_like(c, mu) if nesterov else mu / cast_like(c, mu)
+            )
             return ahead, mu
 
         def direction(mu_hat: Array, numbers: MuonDimensionNumbers | None) -> Array:
@@ -246,8 +250,8 @@ def scaled_by_shape(direction: Optimizer, numbers: NumbersOrFn, consistent_rms: 
         def leaf(step: Array, n: MuonDimensionNumbers | None) -> Array:
             rows, columns = fans(step.shape, matrix_axes("muon", step.shape, n))
             if consistent_rms is None:
-                return like(max(1.0, columns / max(rows, 1)) ** 0.5, step) * step
-            return like(consistent_rms, step) * like(max(rows, columns) ** 0.5, step) * step
+                return cast_like(max(1.0, columns / max(rows, 1)) ** 0.5, step) * step
+            return cast_like(consistent_rms, step) * cast_like(max(rows, columns) ** 0.5, step) * step
 
         return map_leaves(leaf, steps, numbers_tree(numbers, steps)), new
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_positive_int
 from jaxnn.numerics import accumulate, safe_divide, safe_sqrt
 from jaxnn.optim.matrix.muon_axes import MuonDimensionNumbers, fans, matrix_axes
-from jaxnn.optim.scalars import abs_sq, like
+from jaxnn.optim.scalars import abs_sq, cast_like
 from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Scalar
 
@@ -121,7 +121,7 @@ def _steps(gram: Array, rows: Rows) -> Array:
     eye = jnp.broadcast_to(jnp.eye(gram.shape[-1], dtype=gram.dtype), gram.shape)
     product = None
     for i, (a, b, c) in enumerate(rows):
-        factor = like(a, gram) * eye + like(b, gram) * gram + like(c, gram) * (gram @ gram)
+        factor = cast_like(a, gram) * eye + cast_like(b, gram) * gram + cast_like(c, gram) * (gram @ gram)
         product = factor if product is None else factor @ product
         if i + 1 < len(rows):
             gram = factor @ (factor @ gram)  # all are polynomials of one matrix, so they commute
@@ -130,7 +130,7 @@ def _steps(gram: Array, rows: Rows) -> Array:
 
 def _preconditioned(x: Array, kind: Preconditioning, eps: Scalar) -> tuple[Array, Array | None]:
     """x with singular values of at most 1 (nearly), and x x' if it is known by then."""
-    e = like(eps, x)
+    e = cast_like(eps, x)
     if kind == "frobenius":
         return safe_divide(x, _wide(safe_sqrt(jnp.sum(abs_sq(x), (-2, -1))) + e, x)), None
     gram = x @ _adjoint(x)

@@ -11,12 +11,12 @@ from jaxnn.checks import require_between, require_positive_int
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.axes import by_axis, by_leaf
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.matrix.kronecker import multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.matrix.spectral import positive_power, power
 from jaxnn.optim.norms import norm
-from jaxnn.optim.scalars import increment, is_zero, like, one_minus_power, zero_count
+from jaxnn.optim.scalars import cast_like, increment, is_zero, one_minus_power, zero_count
 from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -107,7 +107,7 @@ def scale_by_shampoo(
         raise ValueError(f'shampoo: graft must be "adam", "sgd" or None, got {graft!r}.')
 
     def init(params: Params) -> ShampooState:
-        whole = moment(require_real("shampoo", params))
+        whole = initial_moment(require_real("shampoo", params))
 
         def factors(x: Array) -> tuple[Array, ...]:
             x = x.reshape(squeezed(x.shape))
@@ -130,11 +130,13 @@ def scale_by_shampoo(
 
         def accumulated(g: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             g = g.reshape(squeezed(g.shape))
-            return tuple(like(b2, h) * h + like(fresh, h) * second_moments(g, axis, h) for axis, h in enumerate(sums))
+            return tuple(
+                cast_like(b2, h) * h + cast_like(fresh, h) * second_moments(g, axis, h) for axis, h in enumerate(sums)
+            )
 
         def roots(g: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             exponent = -0.5 / len(sums)
-            return tuple(_power(h / like(c2, h), exponent, eps, relative_eps) for h in sums)
+            return tuple(_power(h / cast_like(c2, h), exponent, eps, relative_eps) for h in sums)
 
         statistics = unless_none(map_leaves(accumulated, wide, kept), kept)
         preconditioners = jax.lax.cond(
@@ -144,8 +146,8 @@ def scale_by_shampoo(
         )
         mu, means = None, wide
         if state.mu is not None:
-            mu = map_leaves(lambda g, m: like(b1, g) * m + (1 - like(b1, g)) * g, wide, state.mu)
-            means = jax.tree.map(lambda m: m / like(c1, m), mu)
+            mu = map_leaves(lambda g, m: cast_like(b1, g) * m + (1 - cast_like(b1, g)) * g, wide, state.mu)
+            means = jax.tree.map(lambda m: m / cast_like(c1, m), mu)
             mu = unless_none(mu, state.mu)
 
         def preconditioned(m: Array, factors: tuple[Array, ...]) -> Array:
@@ -156,10 +158,10 @@ def scale_by_shampoo(
 
         nu, sizes = None, means
         if state.nu is not None:
-            nu = map_leaves(lambda g, n: like(b2, g) * n + like(fresh, g) * g * g, wide, state.nu)
+            nu = map_leaves(lambda g, n: cast_like(b2, g) * n + cast_like(fresh, g) * g * g, wide, state.nu)
 
             def adam(m: Array, n: Array) -> Array:
-                return safe_divide(m, safe_sqrt(n / like(c2, n)) + like(graft_eps, n))
+                return safe_divide(m, safe_sqrt(n / cast_like(c2, n)) + cast_like(graft_eps, n))
 
             sizes = map_leaves(adam, means, nu)
             nu = unless_none(nu, state.nu)
@@ -231,5 +233,5 @@ def shampoo(
 def _power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array:
     """h to a negative power: of a symmetric matrix, or of a vector that stands for a diagonal one; 0 where h is 0."""
     if h.ndim == 1:
-        return positive_power(h + like(eps, h), exponent)
+        return positive_power(h + cast_like(eps, h), exponent)
     return compiler_sharded(lambda *a: power(a[0], exponent, *a[1:]), h, h, eps, relative_eps)

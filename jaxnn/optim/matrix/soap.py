@@ -11,11 +11,11 @@ from jaxnn.checks import require_positive_int
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.axes import by_axis, by_leaf
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.matrix.kronecker import EXACT, multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.matrix.spectral import eigh, orthonormal
-from jaxnn.optim.scalars import increment, like, one_minus_power, zero_count
+from jaxnn.optim.scalars import cast_like, increment, one_minus_power, zero_count
 from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
@@ -111,7 +111,7 @@ def scale_by_soap(
         return tuple(axis for axis, size in enumerate(shape) if 1 < size <= longest)
 
     def init(params: Params) -> SoapState:
-        whole = moment(require_real("soap", params))
+        whole = initial_moment(require_real("soap", params))
 
         def factors(x: Array) -> tuple[Array, ...]:
             x = x.reshape(squeezed(x.shape))
@@ -140,7 +140,7 @@ def scale_by_soap(
         c1, c2 = (one_minus_power(b, t) if correct_bias else jnp.ones((), float) for b in (b1, b2))
 
         def kept(decay: Scalar, old: Array, value: Array) -> Array:
-            return like(decay, old) * old + (1 - like(decay, old)) * value
+            return cast_like(decay, old) * old + (1 - cast_like(decay, old)) * value
 
         def mean(g: Array, m: Array) -> Array:
             return jnp.where(first, m, kept(b1, m, g))
@@ -149,8 +149,8 @@ def scale_by_soap(
             return jnp.where(first, n, kept(b2, n, rotated(g, bases, into=True) ** 2))
 
         def direction(m: Array, n: Array, bases: tuple[Array, ...]) -> Array:
-            turned = rotated(m, bases, into=True) / like(c1, m)
-            return rotated(safe_divide(turned, safe_sqrt(n / like(c2, n)) + like(eps, n)), bases, into=False)
+            turned = rotated(m, bases, into=True) / cast_like(c1, m)
+            return rotated(safe_divide(turned, safe_sqrt(n / cast_like(c2, n)) + cast_like(eps, n)), bases, into=False)
 
         def moments(g: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             g = g.reshape(squeezed(g.shape))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxnn.numerics import safe_divide
 from jaxnn.optim.matrix.kronecker import EXACT, multiply
 from jaxnn.optim.precision.rounding import float_info
-from jaxnn.optim.scalars import like
+from jaxnn.optim.scalars import cast_like
 from jaxnn.types import Array, Scalar
 
 _dot = functools.partial(jnp.matmul, precision=EXACT)
@@ -131,7 +131,7 @@ def power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array
 def _(exponent: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
     (h, eps, relative_eps), (dh, d_eps, d_relative) = primals, tangents
     values, vectors = eigh(h)
-    moved, largest, uncertain = _turned(dh, vectors), values[-1], like(_uncertain(h), h)
+    moved, largest, uncertain = _turned(dh, vectors), values[-1], cast_like(_uncertain(h), h)
     raised = _raised(values, largest, eps, relative_eps)
     powers = positive_power(raised, exponent)
     slopes = safe_divide(exponent * powers, raised)
@@ -141,8 +141,8 @@ def _(exponent: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> t
     near = jnp.abs(_gaps(values)) <= float(float_info(h.dtype).eps) ** (1 / 3) * jnp.maximum(raised[:, None], raised)
     apart = jnp.where(near, jnp.zeros_like(moved), _gaps(values))
     quotients = jnp.where(near, (by_itself[:, None] + by_itself) / 2, safe_divide(_gaps(powers), apart))
-    lifted = jnp.where(above, jnp.zeros_like(raised), uncertain) + like(relative_eps, h)
-    shifts = slopes * (lifted * moved[-1, -1] + like(d_eps, h) + like(d_relative, h) * largest)
+    lifted = jnp.where(above, jnp.zeros_like(raised), uncertain) + cast_like(relative_eps, h)
+    shifts = slopes * (lifted * moved[-1, -1] + cast_like(d_eps, h) + cast_like(d_relative, h) * largest)
     value = _dot(multiply(vectors, 1, powers), vectors.T)
     return value, _dot(_dot(vectors, quotients * moved + jnp.diag(shifts)), vectors.T)
 
@@ -155,13 +155,13 @@ def positive_power(x: Array, exponent: float) -> Array:
         Array([0.5, 0. ], dtype=float32)
     """
     positive = x > 0
-    return jnp.where(positive, jnp.where(positive, x, jnp.ones_like(x)) ** like(exponent, x), jnp.zeros_like(x))
+    return jnp.where(positive, jnp.where(positive, x, jnp.ones_like(x)) ** cast_like(exponent, x), jnp.zeros_like(x))
 
 
 def _raised(values: Array, largest: Array, eps: Scalar, relative_eps: Scalar) -> Array:
     """Eigenvalues as `power` has them before it takes the power."""
-    uncertain = like(_uncertain(values), values)
-    return jnp.maximum(values, uncertain * largest) + like(eps, values) + like(relative_eps, values) * largest
+    uncertain = cast_like(_uncertain(values), values)
+    return jnp.maximum(values, uncertain * largest) + cast_like(eps, values) + cast_like(relative_eps, values) * largest
 
 
 def _uncertain(x: Array) -> float:

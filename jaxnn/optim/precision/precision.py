@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.optim.arguments import require_params
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, map_leaves, moment, widen
+from jaxnn.optim.base import Optimizer, call_update, dtypes_of, initial_moment, map_leaves, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.precision.rounding import rounded, rounded_at_random
@@ -206,7 +206,7 @@ def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
     require_transformation("kahan", "opt", opt)
 
     def init(params: Params) -> KahanState:
-        zeros = moment(params, dtype)
+        zeros = initial_moment(params, dtype)
         return KahanState(opt.init(widen(params)), dtypes_of(zeros, params) if dtype is None else zeros)
 
     def update(

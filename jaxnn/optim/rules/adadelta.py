@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, add_decay, descent
-from jaxnn.optim.scalars import at_count, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -53,14 +53,14 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     require_nonnegative("adadelta", eps=eps)
 
     def init(params: Params) -> AdadeltaState:
-        zeros = moment(require_real("adadelta", params))
+        zeros = initial_moment(require_real("adadelta", params))
         return AdadeltaState(zero_count(), zeros, zeros)
 
     def update(
         updates: PyTree, state: AdadeltaState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AdadeltaState]:
         def rule(g: Array, e_g: Array, e_x: Array) -> tuple[Array, Array, Array]:
-            d, e = like(rho, e_g), like(eps, e_g)
+            d, e = cast_like(rho, e_g), cast_like(eps, e_g)
             e_g = d * e_g + (1 - d) * g * g
             direction = jnp.sqrt(e_x + e) / jnp.sqrt(e_g + e) * g
             return direction, e_g, d * e_x + (1 - d) * direction * direction

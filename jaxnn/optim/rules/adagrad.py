@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
-from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -50,14 +50,14 @@ def scale_by_rss(initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) ->
     require_nonnegative("scale_by_rss", initial_accumulator_value=initial_accumulator_value, eps=eps)
 
     def init(params: Params) -> AdagradState:
-        return AdagradState(zero_count(), moment(params, fill=initial_accumulator_value, real=True))
+        return AdagradState(zero_count(), initial_moment(params, fill=initial_accumulator_value, real=True))
 
     def update(
         updates: PyTree, state: AdagradState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AdagradState]:
         def rule(g: Array, total: Array) -> tuple[Array, Array]:
             total = total + abs_sq(g)
-            return safe_divide(g, safe_sqrt(total + like(eps, total))), total
+            return safe_divide(g, safe_sqrt(total + cast_like(eps, total))), total
 
         updates, total = per_leaf(rule, updates, (state.sum_of_squares,), params)
         return updates, AdagradState(increment(state.count), total)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, one_minus_power, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, one_minus_power, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -65,8 +65,8 @@ def scale_by_adam(
     keeps_mu = not is_zero(b1)
 
     def init(params: Params) -> AdamState:
-        mu = moment(params, mu_dtype) if keeps_mu else None
-        return AdamState(zero_count(), mu, moment(params, real=True))
+        mu = initial_moment(params, mu_dtype) if keeps_mu else None
+        return AdamState(zero_count(), mu, initial_moment(params, real=True))
 
     def update(
         updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
@@ -75,16 +75,16 @@ def scale_by_adam(
         c1, next_c1, c2 = one_minus_power(b1, count), one_minus_power(b1, count + 1), one_minus_power(b2, count)
 
         def rule(g: Array, mu: Array | None, nu: Array) -> tuple[Array, Array | None, Array]:
-            d1, d2 = like(b1, nu), like(b2, nu)
+            d1, d2 = cast_like(b1, nu), cast_like(b2, nu)
             nu = d2 * nu + (1 - d2) * abs_sq(g)
-            nu_hat = nu / like(c2, nu)
+            nu_hat = nu / cast_like(c2, nu)
             mu_hat = g
             if mu is not None:
                 mu = d1 * mu + (1 - d1) * g
-                mu_hat = mu / like(c1, nu)
+                mu_hat = mu / cast_like(c1, nu)
                 if nesterov:
-                    mu_hat = d1 * mu / like(next_c1, nu) + (1 - d1) * g / like(c1, nu)
-            return safe_divide(mu_hat, safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu)), mu, nu
+                    mu_hat = d1 * mu / cast_like(next_c1, nu) + (1 - d1) * g / cast_like(c1, nu)
+            return safe_divide(mu_hat, safe_sqrt(nu_hat + cast_like(eps_root, nu)) + cast_like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)

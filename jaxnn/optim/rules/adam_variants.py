@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -61,7 +61,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
     require_nonnegative("adamax", eps=eps)
 
     def init(params: Params) -> AdamaxState:
-        return AdamaxState(zero_count(), moment(params), moment(params, real=True))
+        return AdamaxState(zero_count(), initial_moment(params), initial_moment(params, real=True))
 
     def update(
         updates: PyTree, state: AdamaxState, params: Params | None = None, **extra: Any
@@ -69,9 +69,9 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
-            d1 = like(b1, nu)
+            d1 = cast_like(b1, nu)
             mu = d1 * mu + (1 - d1) * g
-            nu = jnp.maximum(like(b2, nu) * nu, jnp.abs(g) + like(eps, nu))
+            nu = jnp.maximum(cast_like(b2, nu) * nu, jnp.abs(g) + cast_like(eps, nu))
             return safe_divide(mu / (1 - d1 ** count.astype(nu.dtype)), nu), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
@@ -161,8 +161,8 @@ def scale_by_amsgrad(
     require_nonnegative("amsgrad", eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> AmsgradState:
-        nu = moment(params, real=True)
-        return AmsgradState(zero_count(), moment(params, mu_dtype), nu, moment(params, real=True))
+        nu = initial_moment(params, real=True)
+        return AmsgradState(zero_count(), initial_moment(params, mu_dtype), nu, initial_moment(params, real=True))
 
     def update(
         updates: PyTree, state: AmsgradState, params: Params | None = None, **extra: Any
@@ -170,12 +170,12 @@ def scale_by_amsgrad(
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array, nu_max: Array) -> tuple[Array, Array, Array, Array]:
-            d1, d2, t = like(b1, nu), like(b2, nu), count.astype(nu.dtype)
+            d1, d2, t = cast_like(b1, nu), cast_like(b2, nu), count.astype(nu.dtype)
             mu = d1 * mu + (1 - d1) * g
             nu = d2 * nu + (1 - d2) * abs_sq(g)
             mu_hat = mu / (1 - d1**t) if bias_correction_mu else mu
             nu_max = jnp.maximum(nu_max, nu / (1 - d2**t) if bias_correction_nu else nu)
-            return safe_divide(mu_hat, safe_sqrt(nu_max + like(eps_root, nu)) + like(eps, nu)), mu, nu, nu_max
+            return safe_divide(mu_hat, safe_sqrt(nu_max + cast_like(eps_root, nu)) + cast_like(eps, nu)), mu, nu, nu_max
 
         updates, mu, nu, nu_max = per_leaf(rule, updates, (state.mu, state.nu, state.nu_max), params)
         return updates, AmsgradState(count, mu, nu, nu_max)

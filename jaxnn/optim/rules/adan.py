@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -67,8 +67,8 @@ def scale_by_adan(
     require_nonnegative("adan", eps=eps, eps_root=eps_root, difference_weight=difference_weight)
 
     def init(params: Params) -> AdanState:
-        n = moment(params, real=True)
-        return AdanState(zero_count(), moment(params), moment(params), n, moment(params))
+        n = initial_moment(params, real=True)
+        return AdanState(zero_count(), initial_moment(params), initial_moment(params), n, initial_moment(params))
 
     def update(
         updates: PyTree, state: AdanState, params: Params | None = None, **extra: Any
@@ -76,14 +76,20 @@ def scale_by_adan(
         count = increment(state.count)
 
         def rule(g: Array, m: Array, v: Array, n: Array, before: Array) -> tuple[Array, ...]:
-            d1, d2, d3, t = like(b1, n), like(b2, n), like(b3, n), count.astype(n.dtype)
-            w = d2 if difference_weight is None else like(difference_weight, n)
+            d1, d2, d3, t = cast_like(b1, n), cast_like(b2, n), cast_like(b3, n), count.astype(n.dtype)
+            w = d2 if difference_weight is None else cast_like(difference_weight, n)
             difference = jnp.where(state.count == 0, jnp.zeros_like(g), g - before)
             m = d1 * m + (1 - d1) * g
             v = d2 * v + (1 - d2) * difference
             n = d3 * n + (1 - d3) * abs_sq(g + w * difference)
             m_hat, v_hat, n_hat = m / (1 - d1**t), v / (1 - d2**t), n / (1 - d3**t)
-            return safe_divide(m_hat + w * v_hat, safe_sqrt(n_hat + like(eps_root, n)) + like(eps, n)), m, v, n, g
+            return (
+                safe_divide(m_hat + w * v_hat, safe_sqrt(n_hat + cast_like(eps_root, n)) + cast_like(eps, n)),
+                m,
+                v,
+                n,
+                g,
+            )
 
         updates, m, v, n, g = per_leaf(rule, updates, (state.m, state.v, state.n, state.g), params)
         return updates, AdanState(count, m, v, n, g)

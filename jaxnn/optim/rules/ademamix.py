@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.scalars import abs_sq, at_count, increment, like, zero_count
+from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -70,8 +70,8 @@ def scale_by_ademamix(
     require_nonnegative("ademamix", alpha=alpha, eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> AdemamixState:
-        nu = moment(params, real=True)
-        return AdemamixState(zero_count(), moment(params, mu_dtype), moment(params, mu_dtype), nu)
+        nu = initial_moment(params, real=True)
+        return AdemamixState(zero_count(), initial_moment(params, mu_dtype), initial_moment(params, mu_dtype), nu)
 
     def update(
         updates: PyTree, state: AdemamixState, params: Params | None = None, **extra: Any
@@ -79,12 +79,12 @@ def scale_by_ademamix(
         count, slow, weight = increment(state.count), at_count(b3, state.count), at_count(alpha, state.count)
 
         def rule(g: Array, m1: Array, m2: Array, nu: Array) -> tuple[Array, ...]:
-            d1, d2, d3, t = like(b1, nu), like(b2, nu), like(slow, nu), count.astype(nu.dtype)
+            d1, d2, d3, t = cast_like(b1, nu), cast_like(b2, nu), cast_like(slow, nu), count.astype(nu.dtype)
             m1 = d1 * m1 + (1 - d1) * g
             m2 = d3 * m2 + (1 - d3) * g
             nu = d2 * nu + (1 - d2) * abs_sq(g)
-            root = safe_sqrt(nu / (1 - d2**t) + like(eps_root, nu))
-            return safe_divide(m1 / (1 - d1**t) + like(weight, nu) * m2, root + like(eps, nu)), m1, m2, nu
+            root = safe_sqrt(nu / (1 - d2**t) + cast_like(eps_root, nu))
+            return safe_divide(m1 / (1 - d1**t) + cast_like(weight, nu) * m2, root + cast_like(eps, nu)), m1, m2, nu
 
         updates, m1, m2, nu = per_leaf(rule, updates, (state.m1, state.m2, state.nu), params)
         return updates, AdemamixState(count, m1, m2, nu)
@@ -158,7 +158,7 @@ def scale_by_simplified_ademamix(
 
     def init(params: Params) -> SimplifiedAdemamixState:
         require_real("simplified_ademamix", params)
-        return SimplifiedAdemamixState(zero_count(), moment(params), moment(params))
+        return SimplifiedAdemamixState(zero_count(), initial_moment(params), initial_moment(params))
 
     def update(
         updates: PyTree, state: SimplifiedAdemamixState, params: Params | None = None, **extra: Any
@@ -166,11 +166,11 @@ def scale_by_simplified_ademamix(
         count, weight = increment(state.count), at_count(alpha, state.count)
 
         def rule(g: Array, m: Array, n: Array) -> tuple[Array, Array, Array]:
-            d2 = like(b2, n)
-            m = like(b1, n) * m + g
+            d2 = cast_like(b2, n)
+            m = cast_like(b1, n) * m + g
             n = d2 * n + (1 - d2) * abs_sq(g)
-            root = safe_sqrt(n / (1 - d2 ** count.astype(n.dtype)) + like(eps_root, n))
-            return safe_divide(m + like(weight, n) * g, root + like(eps, n)), m, n
+            root = safe_sqrt(n / (1 - d2 ** count.astype(n.dtype)) + cast_like(eps_root, n))
+            return safe_divide(m + cast_like(weight, n) * g, root + cast_like(eps, n)), m, n
 
         updates, m, n = per_leaf(rule, updates, (state.m, state.n), params)
         return updates, SimplifiedAdemamixState(count, m, n)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import AdamState
-from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -74,7 +74,7 @@ def scale_by_adopt(
 
     def init(params: Params) -> AdamState:
         require_real("adopt", params)
-        return AdamState(zero_count(), moment(params, mu_dtype), moment(params))
+        return AdamState(zero_count(), initial_moment(params, mu_dtype), initial_moment(params))
 
     def update(
         updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
@@ -82,10 +82,10 @@ def scale_by_adopt(
         first = state.count == 0
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
-            d1, d2 = like(b1, nu), like(b2, nu)
-            h = safe_divide(g, jnp.maximum(safe_sqrt(nu), like(eps, nu)))
+            d1, d2 = cast_like(b1, nu), cast_like(b2, nu)
+            h = safe_divide(g, jnp.maximum(safe_sqrt(nu), cast_like(eps, nu)))
             if use_clipping:
-                bound = like(clip_value_fn(state.count.astype(nu.dtype)), nu)
+                bound = cast_like(clip_value_fn(state.count.astype(nu.dtype)), nu)
                 h = jnp.clip(h, -bound, bound)
             mu = jnp.where(first, mu, d1 * mu + (1 - d1) * h)
             ahead = jnp.where(first, mu, d1 * mu + (1 - d1) * h) if nesterov else mu

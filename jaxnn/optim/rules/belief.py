@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -69,13 +69,13 @@ def scale_by_belief(
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
-            d1, d2, t = like(b1, nu), like(b2, nu), count.astype(nu.dtype)
+            d1, d2, t = cast_like(b1, nu), cast_like(b2, nu), count.astype(nu.dtype)
             mu = d1 * mu + (1 - d1) * g
-            nu = d2 * nu + (1 - d2) * abs_sq(g - mu) + like(eps_root, nu)
+            nu = d2 * nu + (1 - d2) * abs_sq(g - mu) + cast_like(eps_root, nu)
             mu_hat = mu / (1 - d1**t)
             if nesterov:
                 mu_hat = d1 * mu / (1 - d1 ** (t + 1)) + (1 - d1) * g / (1 - d1**t)
-            return safe_divide(mu_hat, safe_sqrt(nu / (1 - d2**t)) + like(eps, nu)), mu, nu
+            return safe_divide(mu_hat, safe_sqrt(nu / (1 - d2**t)) + cast_like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, BeliefState(count, mu, nu)
@@ -160,10 +160,10 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
         first = state.count == 0
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
-            d1, d2, t = like(b1, nu), like(b2, nu), jnp.maximum(state.count, 1).astype(nu.dtype)
+            d1, d2, t = cast_like(b1, nu), cast_like(b2, nu), jnp.maximum(state.count, 1).astype(nu.dtype)
             nu_hat = jnp.where(first, jnp.ones_like(nu), nu / (1 - d2**t))
-            direction = safe_divide(g, safe_sqrt(nu_hat) + like(eps, nu))
-            nu = d2 * nu + (1 - d2) * abs_sq(g - mu) + like(eps_root, nu)
+            direction = safe_divide(g, safe_sqrt(nu_hat) + cast_like(eps, nu))
+            nu = d2 * nu + (1 - d2) * abs_sq(g - mu) + cast_like(eps_root, nu)
             return direction, d1 * mu + (1 - d1) * g, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
@@ -236,8 +236,8 @@ def scale_by_yogi(
     require_nonnegative("yogi", eps=eps, eps_root=eps_root, initial_accumulator_value=initial_accumulator_value)
 
     def init(params: Params) -> YogiState:
-        mu = moment(params, fill=initial_accumulator_value)
-        return YogiState(zero_count(), mu, moment(params, fill=initial_accumulator_value, real=True))
+        mu = initial_moment(params, fill=initial_accumulator_value)
+        return YogiState(zero_count(), mu, initial_moment(params, fill=initial_accumulator_value, real=True))
 
     def update(
         updates: PyTree, state: YogiState, params: Params | None = None, **extra: Any
@@ -245,11 +245,11 @@ def scale_by_yogi(
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
-            d1, d2, t = like(b1, nu), like(b2, nu), count.astype(nu.dtype)
+            d1, d2, t = cast_like(b1, nu), cast_like(b2, nu), count.astype(nu.dtype)
             mu = d1 * mu + (1 - d1) * g
             nu = nu - (1 - d2) * jnp.sign(nu - abs_sq(g)) * abs_sq(g)
-            root = safe_sqrt(nu / (1 - d2**t) + like(eps_root, nu))
-            return safe_divide(mu / (1 - d1**t), root + like(eps, nu)), mu, nu
+            root = safe_sqrt(nu / (1 - d2**t) + cast_like(eps_root, nu))
+            return safe_divide(mu / (1 - d1**t), root + cast_like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, YogiState(count, mu, nu)
@@ -275,4 +275,4 @@ def yogi(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, 
 
 def _init(params: Params) -> BeliefState:
     """Moments of 0."""
-    return BeliefState(zero_count(), moment(params), moment(params, real=True))
+    return BeliefState(zero_count(), initial_moment(params), initial_moment(params, real=True))

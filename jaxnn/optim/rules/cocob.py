@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide
 from jaxnn.optim.arguments import require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay
-from jaxnn.optim.scalars import at_count, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -65,10 +65,15 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
 
     def init(params: Params) -> CocobState:
         require_real("cocob", params)
-        zeros = [moment(params) for _ in range(3)]
+        zeros = [initial_moment(params) for _ in range(3)]
         # A copy, so that parameters and state may both be donated.
         return CocobState(
-            zero_count(), jax.tree.map(jnp.copy, widen(params)), zeros[0], moment(params, fill=eps), zeros[1], zeros[2]
+            zero_count(),
+            jax.tree.map(jnp.copy, widen(params)),
+            zeros[0],
+            initial_moment(params, fill=eps),
+            zeros[1],
+            zeros[2],
         )
 
     def update(
@@ -82,7 +87,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
             total = total - g
             reward = jnp.maximum(reward - g * (p - first), 0)
             bet = safe_divide(total, most) * safe_divide(
-                most + reward, jnp.maximum(sizes + most, like(alpha, g) * most)
+                most + reward, jnp.maximum(sizes + most, cast_like(alpha, g) * most)
             )
             return first - p + bet, first, total, most, sizes, reward, p
 
@@ -138,6 +143,6 @@ def cocob(
         if not is_zero(weight_decay):
             scaled = add_decay(scaled, widen(params), at_count(weight_decay, state.count), mask, where="cocob")
         rate = at_count(learning_rate, state.count)
-        return direction.update(jax.tree.map(lambda g: like(rate, g) * g, scaled), state, params)
+        return direction.update(jax.tree.map(lambda g: cast_like(rate, g) * g, scaled), state, params)
 
     return Optimizer(direction.init, update)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxnn.checks import concrete_number
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, map_leaves, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import Mask, mask_tree
 from jaxnn.optim.norms import inner_product, scalar_dtype, total
-from jaxnn.optim.scalars import at_count, increment, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -96,26 +96,28 @@ def dadapt_adamw(
 
     def init(params: Params) -> DAdaptAdamWState:
         zero = jnp.zeros((), scalar_dtype(require_real("dadapt_adamw", params)))
-        d = like(estim_lr0, zero)
-        return DAdaptAdamWState(moment(params), moment(params), moment(params), d, zero, zero_count())
+        d = cast_like(estim_lr0, zero)
+        return DAdaptAdamWState(
+            initial_moment(params), initial_moment(params), initial_moment(params), d, zero, zero_count()
+        )
 
     def update(
         updates: PyTree, state: DAdaptAdamWState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DAdaptAdamWState]:
         params = require_params("dadapt_adamw", params)
         count, d = increment(state.count), state.estim_lr
-        lr = d * like(at_count(learning_rate, state.count), d) * _correction(betas, count, d)
-        q = safe_sqrt(like(b2, d))
+        lr = d * cast_like(at_count(learning_rate, state.count), d) * _correction(betas, count, d)
+        q = safe_sqrt(cast_like(b2, d))
 
         def rule(g: Array, m: Array, v: Array, s: Array, p: Array) -> tuple[Array, ...]:
-            rate, root, small = like(lr, g), like(q, g), like(eps, g)
-            m = like(b1, g) * m + (1 - like(b1, g)) * rate * g
-            v = like(b2, g) * v + (1 - like(b2, g)) * g * g
+            rate, root, small = cast_like(lr, g), cast_like(q, g), cast_like(eps, g)
+            m = cast_like(b1, g) * m + (1 - cast_like(b1, g)) * rate * g
+            v = cast_like(b2, g) * v + (1 - cast_like(b2, g)) * g * g
             s = root * s + (1 - root) * rate * g
-            return -safe_divide(m, safe_sqrt(v) + small) - like(weight_decay, g) * rate * p, m, v, s, p
+            return -safe_divide(m, safe_sqrt(v) + small) - cast_like(weight_decay, g) * rate * p, m, v, s, p
 
         def before(s: Array, v: Array) -> Array:
-            return safe_divide(s, safe_sqrt(v) + like(eps, v))
+            return safe_divide(s, safe_sqrt(v) + cast_like(eps, v))
 
         product = inner_product(updates, map_leaves(before, state.grad_sum, state.exp_avg_sq)).astype(d.dtype)
         r = q * state.numerator_weighted + (1 - q) * lr * product
@@ -190,35 +192,37 @@ def prodigy(
         zero = jnp.zeros((), scalar_dtype(require_real("prodigy", params)))
         # A copy, so that parameters and state may both be donated.
         start = jax.tree.map(jnp.copy, params)
-        d = like(estim_lr0, zero)
-        return ProdigyState(moment(params), moment(params), moment(params), start, d, zero, zero_count())
+        d = cast_like(estim_lr0, zero)
+        return ProdigyState(
+            initial_moment(params), initial_moment(params), initial_moment(params), start, d, zero, zero_count()
+        )
 
     def update(
         updates: PyTree, state: ProdigyState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ProdigyState]:
         params = require_params("prodigy", params)
         count, old = increment(state.count), state.estim_lr
-        lr = old * like(at_count(learning_rate, state.count), old) * _correction(betas, count, old)
-        b3 = safe_sqrt(like(b2, old)) if beta3 is None else like(beta3, old)
-        relative = old / like(estim_lr0, old)
+        lr = old * cast_like(at_count(learning_rate, state.count), old) * _correction(betas, count, old)
+        b3 = safe_sqrt(cast_like(b2, old)) if beta3 is None else cast_like(beta3, old)
+        relative = old / cast_like(estim_lr0, old)
         weight = relative * (old if safeguard_warmup else lr)
 
         def moments(g: Array, m: Array, v: Array, s: Array) -> tuple[Array, ...]:
-            dg = like(old, g) * g
-            m = like(b1, g) * m + (1 - like(b1, g)) * dg
-            v = like(b2, g) * v + (1 - like(b2, g)) * dg * dg
-            return g, m, v, like(b3, g) * s + like(weight, g) * g
+            dg = cast_like(old, g) * g
+            m = cast_like(b1, g) * m + (1 - cast_like(b1, g)) * dg
+            v = cast_like(b2, g) * v + (1 - cast_like(b2, g)) * dg * dg
+            return g, m, v, cast_like(b3, g) * s + cast_like(weight, g) * g
 
         kept = (state.exp_avg, state.exp_avg_sq, state.grad_sum)
         _, m, v, s = per_leaf(moments, widen(updates), kept, None)
         away = map_leaves(lambda p, p0: p0 - p, widen(params), widen(state.params0))
         product = inner_product(updates, away).astype(old.dtype)
         r = b3 * state.numerator_weighted + relative * lr * product
-        d = jnp.maximum(old, like(estim_lr_coef, r) * safe_divide(r, _sum_of_magnitudes(s).astype(r.dtype)))
+        d = jnp.maximum(old, cast_like(estim_lr_coef, r) * safe_divide(r, _sum_of_magnitudes(s).astype(r.dtype)))
 
         def step(g: Array, m: Array, v: Array, p: Array) -> tuple[Array, ...]:
-            direction = safe_divide(m, safe_sqrt(v) + like(d, v) * like(eps, v))
-            return -like(lr, v) * (direction + like(weight_decay, v) * p), m, v, p
+            direction = safe_divide(m, safe_sqrt(v) + cast_like(d, v) * cast_like(eps, v))
+            return -cast_like(lr, v) * (direction + cast_like(weight_decay, v) * p), m, v, p
 
         decayed = params
         if weight_decay_mask is not None:
@@ -239,7 +243,7 @@ def _require(where: str, learning_rate: Any, betas: tuple[Any, Any], eps: Any, e
 
 def _correction(betas: tuple[Scalar, Scalar], count: Array, x: Array) -> Array:
     """Adam's correction of bias as a factor of the learning rate: sqrt(1 - b2^t) / (1 - b1^t)."""
-    b1, b2, t = like(betas[0], x), like(betas[1], x), count.astype(x.dtype)
+    b1, b2, t = cast_like(betas[0], x), cast_like(betas[1], x), count.astype(x.dtype)
     return jnp.sqrt(1 - b2**t) / (1 - b1**t)
 
 

@@ -12,7 +12,7 @@ from jaxnn.optim.arguments import require_nonnegative, require_params, require_r
 from jaxnn.optim.base import Optimizer, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay, descent
 from jaxnn.optim.norms import norm, scalar_dtype, sum_of_squares, times
-from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -105,7 +105,7 @@ def dog(
 
     def init(params: Params) -> DoGState:
         zero = jnp.zeros((), scalar_dtype(params))
-        r = zero if kind == "learning_rate" else like(first, zero)
+        r = zero if kind == "learning_rate" else cast_like(first, zero)
         if kind == "heuristic":
             r = r * (1 + safe_sqrt(sum_of_squares(params)))
         # A copy, so that parameters and state may both be donated.
@@ -116,9 +116,9 @@ def dog(
         grads = _penalized("dog", updates, params, weight_decay, mask)
         r = jnp.maximum(state.max_dist, safe_sqrt(_moved(params, state.init_params)))
         total = state.sum_sq_norm_grads + sum_of_squares(grads).astype(r.dtype)
-        step = safe_divide(r, safe_sqrt(total + like(eps, r)))
+        step = safe_divide(r, safe_sqrt(total + cast_like(eps, r)))
         if kind == "learning_rate":
-            step = jnp.where(state.is_init_step, like(first, r), step)
+            step = jnp.where(state.is_init_step, cast_like(first, r), step)
         new = DoGState(jnp.zeros((), bool), state.init_params, r, total, increment(state.count))
         return times(step, grads), new
 
@@ -169,7 +169,7 @@ def dowg(
 
     def init(params: Params) -> DoWGState:
         zero = jnp.zeros((), scalar_dtype(params))
-        r2 = like(eps if init_estim_sq_dist is None else init_estim_sq_dist, zero)
+        r2 = cast_like(eps if init_estim_sq_dist is None else init_estim_sq_dist, zero)
         return DoWGState(jax.tree.map(jnp.copy, params), zero, r2, zero_count())
 
     def update(
@@ -179,7 +179,7 @@ def dowg(
         grads = _penalized("dowg", updates, params, weight_decay, mask)
         r2 = jnp.maximum(state.estim_sq_dist, _moved(params, state.init_params))
         total = state.weighted_sq_norm_grads + r2 * sum_of_squares(grads).astype(r2.dtype)
-        step = safe_divide(r2, safe_sqrt(total) + like(eps, r2))
+        step = safe_divide(r2, safe_sqrt(total) + cast_like(eps, r2))
         return times(step, grads), DoWGState(state.init_params, total, r2, increment(state.count))
 
     return descent(Optimizer(init, update), learning_rate, where="dowg")
@@ -223,7 +223,7 @@ def scale_by_distance_over_gradients(
 
     def init(params: Params) -> DistanceOverGradientsState:
         wide = widen(require_real("scale_by_distance_over_gradients", params))
-        r = jax.tree.map(lambda p: like(reps_rel, p) * (1 + norm(p)), wide)
+        r = jax.tree.map(lambda p: cast_like(reps_rel, p) * (1 + norm(p)), wide)
         kept = jax.tree.map(lambda p: jnp.array(p, param_dtype), params)
         return DistanceOverGradientsState(zero_count(), r, jax.tree.map(jnp.zeros_like, r), kept)
 
@@ -235,8 +235,8 @@ def scale_by_distance_over_gradients(
         def rule(g: Array, r: Array, total: Array, p: Array, start: Array) -> tuple[Array, ...]:
             r = jnp.maximum(r, norm(p - start))
             total = total + jnp.sum(abs_sq(g))
-            step = safe_divide(r, safe_sqrt(total + like(eps, r)))
-            return like(global_scale, r) * step * g, r, total, p, start
+            step = safe_divide(r, safe_sqrt(total + cast_like(eps, r)))
+            return cast_like(global_scale, r) * step * g, r, total, p, start
 
         kept = (state.max_dist, state.grad_sum_of_squares, params, state.init_params)
         updates, r, total, _, start = per_leaf(rule, updates, kept, params)

@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, dtypes_of, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay
 from jaxnn.optim.norms import bounded
-from jaxnn.optim.scalars import abs_sq, at_count, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
@@ -40,7 +40,7 @@ def power_decay(count: Array, exponent: Scalar = 0.8) -> Array:
         Array([0.    , 0.9375], dtype=float32)
     """
     t = (count + 1).astype(float)
-    return 1 - t ** -like(exponent, t)
+    return 1 - t ** -cast_like(exponent, t)
 
 
 def scale_by_factored_rms(
@@ -94,7 +94,7 @@ def scale_by_factored_rms(
         return _largest_axes(shape, min_dim_size_to_factor) if factored else None
 
     def init(params: Params) -> FactoredState:
-        v = moment(params, real=True)
+        v = initial_moment(params, real=True)
 
         def without(which: int) -> PyTree:
             """The zeros of v without its largest axis (1) or its second largest (0)."""
@@ -115,8 +115,8 @@ def scale_by_factored_rms(
         decay = decay_rate_fn(jnp.maximum(state.count - offset, 0), decay_rate)
 
         def rule(g: Array, v_row: Array, v_col: Array, v: Array) -> tuple[Array, Array, Array, Array]:
-            d = like(decay, v)
-            square = abs_sq(g) + like(epsilon, v)
+            d = cast_like(decay, v)
+            square = abs_sq(g) + cast_like(epsilon, v)
             axes = axes_of(g.shape)
             if axes is None:
                 v = d * v + (1 - d) * square
@@ -198,7 +198,7 @@ def adafactor(
     keeps_ema = momentum is not None and not is_zero(momentum)
 
     def init(params: Params) -> FactoredState:
-        return scaled.init(params)._replace(ema=moment(params, dtype_momentum) if keeps_ema else None)
+        return scaled.init(params)._replace(ema=initial_moment(params, dtype_momentum) if keeps_ema else None)
 
     def update(
         updates: PyTree, state: FactoredState, params: Params | None = None, **extra: Any
@@ -211,11 +211,11 @@ def adafactor(
         def rule(u: Array, ema: Array | None, p: Array | None) -> tuple[Array, Array | None, Array | None]:
             if clipping_threshold is not None:
                 u = bounded(u, _rms(u), clipping_threshold)
-            u = like(rate, u) * u
+            u = cast_like(rate, u) * u
             if p is not None:
                 u = jnp.maximum(_rms(p), 1e-3) * u
             if ema is not None:
-                b = like(momentum, u)
+                b = cast_like(momentum, u)
                 u = ema = b * ema + (1 - b) * u
             return u, ema, p
 

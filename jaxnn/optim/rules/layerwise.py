@@ -13,7 +13,7 @@ from jaxnn.optim.descent import Mask, add_decay, descent, mask_tree
 from jaxnn.optim.norms import norm, scalar_dtype
 from jaxnn.optim.rules.adam import AdamState, scale_by_adam
 from jaxnn.optim.rules.sgd import TraceState, trace
-from jaxnn.optim.scalars import at_count, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.scale import CountState
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -114,7 +114,7 @@ def lars(
         rate = at_count(learning_rate, state.count)
 
         def scaled(u: Array, trusts: bool, p: Array) -> Array:
-            return -like(rate, u) * (_trusted(u, p.astype(u.dtype), 0.0, trust_coefficient, eps) if trusts else u)
+            return -cast_like(rate, u) * (_trusted(u, p.astype(u.dtype), 0.0, trust_coefficient, eps) if trusts else u)
 
         steps = map_leaves(scaled, steps, mask_tree("lars", trust_ratio_mask, steps, params), wide)
         steps, new = summed.update(steps, state, wide)
@@ -213,7 +213,7 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimiz
         rate = at_count(learning_rate, state.count)
 
         def rule(g: Array, p: Array) -> tuple[Array, Array]:
-            eta = like(rate, g)
+            eta = cast_like(rate, g)
             root = jnp.sqrt(1 + eta * eta)
             # 1 / root - 1 without the cancellation that would lose a small rate.
             shrink = -eta * eta / (root * (1 + root))
@@ -226,7 +226,7 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimiz
 
 def _trusted(u: Array, p: Array, min_norm: Scalar, coefficient: Scalar, eps: Scalar) -> Array:
     """u times its trust ratio against p; `scale_by_trust_ratio` has the equation."""
-    least = like(min_norm, u)
+    least = cast_like(min_norm, u)
     p_norm, u_norm = jnp.maximum(norm(p), least), jnp.maximum(norm(u), least)
-    ratio = like(coefficient, u) * safe_divide(p_norm, u_norm + like(eps, u))
+    ratio = cast_like(coefficient, u) * safe_divide(p_norm, u_norm + cast_like(eps, u))
     return jnp.where((p_norm == 0) | (u_norm == 0), jnp.ones_like(ratio), ratio) * u

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_cbrt, safe_divide
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import add_decay
-from jaxnn.optim.scalars import at_count, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -62,7 +62,9 @@ def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, ep
     def init(params: Params) -> MadgradState:
         require_real("madgrad", params)
         # A copy, so that parameters and state may both be donated.
-        return MadgradState(zero_count(), moment(params), moment(params), jax.tree.map(jnp.copy, widen(params)))
+        return MadgradState(
+            zero_count(), initial_moment(params), initial_moment(params), jax.tree.map(jnp.copy, widen(params))
+        )
 
     def update(
         updates: PyTree, state: MadgradState, params: Params | None = None, **extra: Any
@@ -71,11 +73,11 @@ def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, ep
         rate = at_count(learning_rate, state.count)
 
         def rule(g: Array, total_sq: Array, s: Array, x0: Array, p: Array) -> tuple[Array, ...]:
-            step = (like(rate, g) + like(eps, g)) * jnp.sqrt((state.count + 1).astype(g.dtype))
+            step = (cast_like(rate, g) + cast_like(eps, g)) * jnp.sqrt((state.count + 1).astype(g.dtype))
             s = s + step * g
             total_sq = total_sq + step * g**2
-            away = x0 - p - safe_divide(s, safe_cbrt(total_sq) + like(eps, g))
-            return (1 - like(momentum, g)) * away, total_sq, s, x0, p
+            away = x0 - p - safe_divide(s, safe_cbrt(total_sq) + cast_like(eps, g))
+            return (1 - cast_like(momentum, g)) * away, total_sq, s, x0, p
 
         columns = (state.grad_sum_sq, state.s, state.x0, params)
         updates, total_sq, s, x0, _ = per_leaf(rule, updates, columns, params)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_extra, require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, per_leaf, widen
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares
 from jaxnn.optim.rules.polyak import FLAT
-from jaxnn.optim.scalars import at_count, increment, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -92,14 +92,14 @@ def momo(
 
     def init(params: Params) -> MomoState:
         zero, lb = _numbers("momo", params, lower_bound)
-        return MomoState(moment(params), zero, zero, lb, zero_count())
+        return MomoState(initial_moment(params), zero, zero, lb, zero_count())
 
     def update(
         updates: PyTree, state: MomoState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, MomoState]:
         params = require_params("momo", params)
-        value = like(require_extra("momo", "value", value), state.barf)
-        decay = jnp.where(state.count == 0, jnp.zeros_like(value), like(beta, value))
+        value = cast_like(require_extra("momo", "value", value), state.barf)
+        decay = jnp.where(state.count == 0, jnp.zeros_like(value), cast_like(beta, value))
         d = _mean(updates, state.exp_avg, decay)
         f, gamma = _model(updates, params, value, state, decay)
         tau, decays, lb = _step(
@@ -173,30 +173,30 @@ def momo_adam(
 
     def init(params: Params) -> MomoAdamState:
         zero, lb = _numbers("momo_adam", params, lower_bound)
-        return MomoAdamState(moment(params), moment(params), zero, zero, lb, zero_count())
+        return MomoAdamState(initial_moment(params), initial_moment(params), zero, zero, lb, zero_count())
 
     def update(
         updates: PyTree, state: MomoAdamState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, MomoAdamState]:
         params = require_params("momo_adam", params)
         count = increment(state.count)
-        value = like(require_extra("momo_adam", "value", value), state.barf)
+        value = cast_like(require_extra("momo_adam", "value", value), state.barf)
 
         def rule(g: Array, d: Array, v: Array) -> tuple[Array, Array, Array]:
-            d = like(b1, d) * d + (1 - like(b1, d)) * g
-            v = like(b2, v) * v + (1 - like(b2, v)) * g * g
-            root = safe_sqrt(v / (1 - like(b2, v) ** count.astype(v.dtype)))
-            return safe_divide(d, root + like(eps, v)), d, v
+            d = cast_like(b1, d) * d + (1 - cast_like(b1, d)) * g
+            v = cast_like(b2, v) * v + (1 - cast_like(b2, v)) * g * g
+            root = safe_sqrt(v / (1 - cast_like(b2, v) ** count.astype(v.dtype)))
+            return safe_divide(d, root + cast_like(eps, v)), d, v
 
         scaled, d, v = per_leaf(rule, widen(updates), (state.exp_avg, state.exp_avg_sq), None)
-        f, gamma = _model(updates, params, value, state, like(b1, value))
+        f, gamma = _model(updates, params, value, state, cast_like(b1, value))
         tau, decays, lb = _step(
             f - gamma,
             inner_product(d, params),
             inner_product(d, scaled),
             at_count(learning_rate, state.count),
             weight_decay,
-            1 - like(b1, f) ** count.astype(f.dtype),
+            1 - cast_like(b1, f) ** count.astype(f.dtype),
             state.lb,
             lower_bound if adapt_lower_bound else None,
         )
@@ -213,14 +213,14 @@ def _require(where: str, learning_rate: ScalarOrSchedule, lower_bound: Scalar, w
 def _numbers(where: str, params: Params, lower_bound: Scalar) -> tuple[Array, Array]:
     """(0, the lower bound) in the dtype of the state's numbers."""
     zero = jnp.zeros((), scalar_dtype(require_real(where, params)))
-    return zero, like(lower_bound, zero)
+    return zero, cast_like(lower_bound, zero)
 
 
 def _mean(grads: PyTree, means: PyTree, decay: Array) -> PyTree:
     """decay means + (1 - decay) grads, in the accumulation dtype."""
 
     def rule(g: Array, m: Array) -> tuple[Array, Array]:
-        m = like(decay, m) * m + (1 - like(decay, m)) * g
+        m = cast_like(decay, m) * m + (1 - cast_like(decay, m)) * g
         return m, m
 
     return per_leaf(rule, widen(grads), (means,), None)[1]
@@ -236,16 +236,16 @@ def _step(
     f: Array, product: Array, squares: Array, rate: Scalar, weight_decay: Scalar, rho: Array, lb: Array, least: Any
 ) -> tuple[Array, Array, Array]:
     """(tau, c, the lower bound), from f - gamma, <d, p> and the squared norm of d; `least` is None for a fixed lb."""
-    product, squares, rate = product.astype(f.dtype), squares.astype(f.dtype), like(rate, f)
-    c = 1 + rate * like(weight_decay, f)
+    product, squares, rate = product.astype(f.dtype), squares.astype(f.dtype), cast_like(rate, f)
+    c = 1 + rate * cast_like(weight_decay, f)
     if least is not None:
         s = c * f + product
-        lb = jnp.where(s < c * rho * lb, jnp.maximum(s / (2 * c * rho), like(least, f)), lb)
+        lb = jnp.where(s < c * rho * lb, jnp.maximum(s / (2 * c * rho), cast_like(least, f)), lb)
     # Over infinity, and not a choice of 0 afterwards: see `norms.nonzero`.
     meets = jax.nn.relu(c * (f - rho * lb) + product) / jnp.where(squares <= FLAT, jnp.inf, squares)
     tau = jnp.minimum(rate / rho, meets)
     if least is not None:
-        lb = jnp.maximum((f + product - tau * squares / 2) / rho, like(least, f))
+        lb = jnp.maximum((f + product - tau * squares / 2) / rho, cast_like(least, f))
     return tau, c, lb
 
 
@@ -253,6 +253,6 @@ def _proximal(params: Params, direction: PyTree, tau: Array, c: Array) -> PyTree
     """The updates to (p - tau direction) / c."""
 
     def leaf(d: Array, p: Array) -> Array:
-        return ((1 - like(c, d)) * p.astype(d.dtype) - like(tau, d) * d) / like(c, d)
+        return ((1 - cast_like(c, d)) * p.astype(d.dtype) - cast_like(tau, d) * d) / cast_like(c, d)
 
     return dtypes_of(map_leaves(leaf, direction, params), params)

@@ -9,10 +9,10 @@ import jax
 
 from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, widen
 from jaxnn.optim.descent import descent
 from jaxnn.optim.keys import given_key, raw_key, typed_key
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.types import Array, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -80,7 +80,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
     first = as_key("add_noise", key, seed)
 
     def init(params: Params) -> AddNoiseState:
-        moment(params)  # for its check that every parameter is floating
+        initial_moment(params)  # for its check that every parameter is floating
         return AddNoiseState(zero_count(), raw_key(first))
 
     def update(
@@ -90,7 +90,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
         next_key, sample_key = jax.random.split(typed_key(state.rng_key, first))
 
         def leaf(g: Array, k: Key) -> Array:
-            deviation = safe_sqrt(like(eta, g) / like(count, g) ** like(gamma, g))
+            deviation = safe_sqrt(cast_like(eta, g) / cast_like(count, g) ** cast_like(gamma, g))
             return g + deviation * jax.random.normal(k, g.shape, g.dtype)
 
         noisy = map_leaves(leaf, widen(updates), keys_like(sample_key, updates))

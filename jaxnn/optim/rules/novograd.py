@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
-from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -64,8 +64,8 @@ def scale_by_novograd(
     require_nonnegative("novograd", eps=eps, eps_root=eps_root, weight_decay=weight_decay)
 
     def init(params: Params) -> NovogradState:
-        nu = jax.tree.map(jnp.sum, moment(params, real=True))
-        return NovogradState(zero_count(), moment(params, mu_dtype), nu)
+        nu = jax.tree.map(jnp.sum, initial_moment(params, real=True))
+        return NovogradState(zero_count(), initial_moment(params, mu_dtype), nu)
 
     def update(
         updates: PyTree, state: NovogradState, params: Params | None = None, **extra: Any
@@ -74,12 +74,12 @@ def scale_by_novograd(
         first = state.count == 0
 
         def rule(g: Array, mu: Array, nu: Array, p: Array | None) -> tuple[Any, ...]:
-            d2, size = like(b2, nu), jnp.sum(abs_sq(g))
+            d2, size = cast_like(b2, nu), jnp.sum(abs_sq(g))
             nu = jnp.where(first, size, d2 * nu + (1 - d2) * size)
-            step = safe_divide(g, safe_sqrt(nu + like(eps_root, nu)) + like(eps, nu))
+            step = safe_divide(g, safe_sqrt(nu + cast_like(eps_root, nu)) + cast_like(eps, nu))
             if p is not None:
-                step = step + like(weight_decay, nu) * p
-            mu = like(b1, nu) * mu + step
+                step = step + cast_like(weight_decay, nu) * p
+            mu = cast_like(b1, nu) * mu + step
             return mu, mu, nu, p
 
         kept = require_params("novograd", params) if decays else None

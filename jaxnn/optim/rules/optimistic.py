@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxnn.optim.arguments import require_nonnegative
-from jaxnn.optim.base import Optimizer, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import AdamState, scale_by_adam
-from jaxnn.optim.scalars import at_count, increment, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -58,7 +58,7 @@ def scale_by_optimistic_gradient(alpha: ScalarOrSchedule = 1.0, beta: ScalarOrSc
     require_nonnegative("scale_by_optimistic_gradient", alpha=alpha, beta=beta)
 
     def init(params: Params) -> OptimisticGradientState:
-        return OptimisticGradientState(zero_count(), moment(params))
+        return OptimisticGradientState(zero_count(), initial_moment(params))
 
     def update(
         updates: PyTree, state: OptimisticGradientState, params: Params | None = None, **extra: Any
@@ -67,7 +67,7 @@ def scale_by_optimistic_gradient(alpha: ScalarOrSchedule = 1.0, beta: ScalarOrSc
 
         def rule(g: Array, previous: Array) -> tuple[Array, Array]:
             previous = jnp.where(state.count == 0, g, previous)
-            return (like(a, g) + like(b, g)) * g - like(b, g) * previous, g
+            return (cast_like(a, g) + cast_like(b, g)) * g - cast_like(b, g) * previous, g
 
         updates, previous = per_leaf(rule, updates, (state.previous_gradient,), params)
         return updates, OptimisticGradientState(increment(state.count), previous)
@@ -192,7 +192,7 @@ def _optimistic(alpha: ScalarOrSchedule, beta: ScalarOrSchedule, adam: Optimizer
 
     def init(params: Params) -> OptimisticAdamState:
         moments: AdamState = adam.init(params)
-        return OptimisticAdamState(moments.count, moments.mu, moments.nu, moment(params))
+        return OptimisticAdamState(moments.count, moments.mu, moments.nu, initial_moment(params))
 
     def update(
         updates: PyTree, state: OptimisticAdamState, params: Params | None = None, **extra: Any

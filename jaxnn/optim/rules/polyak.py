@@ -13,7 +13,7 @@ from jaxnn.optim.arguments import require_extra, require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, widen
 from jaxnn.optim.descent import descent
 from jaxnn.optim.norms import scalar_dtype, sum_of_squares, times
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.scale import CountState
 from jaxnn.types import Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -71,13 +71,13 @@ def scale_by_polyak(
     ) -> tuple[PyTree, CountState]:
         require_extra("scale_by_polyak", "value", value)
         squares = sum_of_squares(updates)
-        squares = squares + like(eps, squares)
-        gap = like(value, squares) - like(f_min, squares)
+        squares = squares + cast_like(eps, squares)
+        gap = cast_like(value, squares) - cast_like(f_min, squares)
         if variant == "sps+":
             gap = jax.nn.relu(gap)
         flat = squares <= FLAT
         step = jnp.where(flat, 0, gap) / jnp.where(flat, 1, squares)
-        step = jnp.minimum(step, like(max_learning_rate, squares))
+        step = jnp.minimum(step, cast_like(max_learning_rate, squares))
         updates = dtypes_of(times(step, widen(updates)), updates if params is None else params)
         return updates, CountState(increment(state.count))
 

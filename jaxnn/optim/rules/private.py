@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between
 from jaxnn.numerics import accumulation_dtype, safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, real_dtype, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, real_dtype, widen
 from jaxnn.optim.descent import descent
 from jaxnn.optim.keys import raw_key, typed_key
 from jaxnn.optim.rules.noise import as_key
 from jaxnn.optim.rules.sgd import TraceState, trace
-from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, Key, Params, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.varying import varying_axes
 
@@ -150,7 +150,7 @@ def differentially_private_aggregate(
     first = as_key("differentially_private_aggregate", key, seed)
 
     def init(params: Params) -> DifferentiallyPrivateAggregateState:
-        moment(params)  # for its check that every parameter is floating
+        initial_moment(params)  # for its check that every parameter is floating
         return DifferentiallyPrivateAggregateState(raw_key(first), zero_count(), None)
 
     def update(
@@ -169,7 +169,7 @@ def differentially_private_aggregate(
         next_key, *keys = jax.random.split(typed_key(state.rng_key, first), len(leaves) + 1)
         means = []
         for g, k in zip(leaves, keys, strict=True):
-            deviation = like(l2_norm_clip, g) * like(noise_multiplier, g)
+            deviation = cast_like(l2_norm_clip, g) * cast_like(noise_multiplier, g)
             means.append((g + deviation * jax.random.normal(k, g.shape, g.dtype)) / examples)
         updates = dtypes_of(jax.tree.unflatten(structure, means), updates if params is None else params)
         return updates, state._replace(count=increment(state.count), rng_key=jax.random.key_data(next_key))
@@ -243,7 +243,7 @@ def _clipped_sums(grads: PyTree, bound: Scalar) -> tuple[PyTree, Array]:
     precision = real_dtype(accumulation_dtype(*(g.dtype for g in leaves)))
     squares = [jnp.sum(abs_sq(g), range(1, g.ndim)).astype(precision) for g in leaves]
     norms = safe_sqrt(sum(squares[1:], squares[0]))
-    largest = like(bound, norms)
+    largest = cast_like(bound, norms)
     clipped = norms > largest
     weights = jnp.where(clipped, safe_divide(jnp.where(clipped, largest, 0), norms), jnp.ones_like(norms))
     sums = map_leaves(lambda g: jnp.tensordot(weights.astype(g.dtype), g, 1, precision="highest"), grads)

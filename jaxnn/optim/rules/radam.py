@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import AdamState
-from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -57,7 +57,7 @@ def scale_by_radam(
     require_nonnegative("radam", eps=eps, eps_root=eps_root, threshold=threshold)
 
     def init(params: Params) -> AdamState:
-        return AdamState(zero_count(), moment(params), moment(params, real=True))
+        return AdamState(zero_count(), initial_moment(params), initial_moment(params, real=True))
 
     def update(
         updates: PyTree, state: AdamState, params: Params | None = None, **extra: Any
@@ -65,7 +65,7 @@ def scale_by_radam(
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
-            d1, d2, t = like(b1, nu), like(b2, nu), count.astype(nu.dtype)
+            d1, d2, t = cast_like(b1, nu), cast_like(b2, nu), count.astype(nu.dtype)
             mu = d1 * mu + (1 - d1) * g
             nu = d2 * nu + (1 - d2) * abs_sq(g)
             mu_hat, nu_hat = mu / (1 - d1**t), nu / (1 - d2**t)
@@ -76,8 +76,8 @@ def scale_by_radam(
             rho = rho_inf - 2 * t / jnp.expm1(-t * jnp.log1p(d2 - 1))
             r_sq = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
             r = safe_sqrt(jnp.maximum(r_sq, 0))
-            adaptive = safe_divide(r * mu_hat, safe_sqrt(nu_hat + like(eps_root, nu)) + like(eps, nu))
-            return jnp.where(rho >= jnp.maximum(like(threshold, nu), 4), adaptive, mu_hat), mu, nu
+            adaptive = safe_divide(r * mu_hat, safe_sqrt(nu_hat + cast_like(eps_root, nu)) + cast_like(eps, nu))
+            return jnp.where(rho >= jnp.maximum(cast_like(threshold, nu), 4), adaptive, mu_hat), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
         return updates, AdamState(count, mu, nu)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.sgd import TraceState, trace
-from jaxnn.optim.scalars import abs_sq, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -180,8 +180,8 @@ def _scale(
     require_nonnegative(where, eps=eps, initial_scale=initial_scale)
 
     def init(params: Params) -> RMSpropState:
-        nu = moment(params, fill=initial_scale, real=True)
-        return RMSpropState(zero_count(), moment(params) if centered else None, nu, None)
+        nu = initial_moment(params, fill=initial_scale, real=True)
+        return RMSpropState(zero_count(), initial_moment(params) if centered else None, nu, None)
 
     def update(
         updates: PyTree, state: RMSpropState, params: Params | None = None, **extra: Any
@@ -189,7 +189,7 @@ def _scale(
         count = increment(state.count)
 
         def rule(g: Array, mu: Array | None, nu: Array) -> tuple[Array, Array | None, Array]:
-            d, e = like(decay, nu), like(eps, nu)
+            d, e = cast_like(decay, nu), cast_like(eps, nu)
             weight = 1 - d ** count.astype(nu.dtype) if bias_correction else 1.0
             nu = d * nu + (1 - d) * abs_sq(g)
             power = nu / weight

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_between
 from jaxnn.optim.arguments import require_nonnegative, require_real
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -73,15 +73,15 @@ def scale_by_rprop(
 
     def init(params: Params) -> RpropState:
         params = require_real("rprop", params)
-        return RpropState(zero_count(), moment(params, fill=learning_rate), moment(params))
+        return RpropState(zero_count(), initial_moment(params, fill=learning_rate), initial_moment(params))
 
     def update(
         updates: PyTree, state: RpropState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, RpropState]:
         def rule(g: Array, step: Array, previous: Array) -> tuple[Array, Array, Array]:
             s = jnp.sign(g) * jnp.sign(previous)
-            changed = step * jnp.where(s > 0, like(eta_plus, g), like(eta_minus, g))
-            step = jnp.where(s == 0, step, jnp.clip(changed, like(min_step_size, g), like(max_step_size, g)))
+            changed = step * jnp.where(s > 0, cast_like(eta_plus, g), cast_like(eta_minus, g))
+            step = jnp.where(s == 0, step, jnp.clip(changed, cast_like(min_step_size, g), cast_like(max_step_size, g)))
             direction = jnp.where(s < 0, jnp.zeros_like(g), step * jnp.sign(g))
             return direction, step, direction
 

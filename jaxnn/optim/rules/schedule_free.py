@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxnn.checks import concrete_number, require_between
 from jaxnn.numerics import accumulation_dtype, safe_divide
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, map_leaves, moment, per_leaf, real_dtype, widen
+from jaxnn.optim.base import Optimizer, call_update, dtypes_of, initial_moment, map_leaves, per_leaf, real_dtype, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.rules.sgd import trace
-from jaxnn.optim.scalars import at_count, increment, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
 from jaxnn.schedules import warmup_constant_schedule
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -87,7 +87,7 @@ def schedule_free(
         raise ValueError("schedule_free: b1 must be greater than 0, got 0: x could not be told from y and z.")
 
     def init(params: Params) -> ScheduleFreeState:
-        zeros = moment(params, state_dtype)
+        zeros = initial_moment(params, state_dtype)
         dtype = real_dtype(accumulation_dtype(*(jnp.result_type(p) for p in jax.tree.leaves(params))))
         return ScheduleFreeState(
             jnp.asarray(b1).astype(dtype),
@@ -104,17 +104,17 @@ def schedule_free(
     ) -> tuple[PyTree, ScheduleFreeState]:
         params = require_params("schedule_free", params)
         rate = at_count(learning_rate, state.step_count)
-        max_lr = jnp.maximum(state.max_lr, like(rate, state.max_lr))
-        weight = max_lr ** like(weight_lr_power, max_lr)
+        max_lr = jnp.maximum(state.max_lr, cast_like(rate, state.max_lr))
+        weight = max_lr ** cast_like(weight_lr_power, max_lr)
         weight_sum = state.weight_sum + weight
         c = safe_divide(weight, weight_sum)
         moves, new = call_update(base_optimizer, widen(updates), state.base_optimizer_state, widen(params), extra)
 
         def rule(u: Array, z: Array, y: Array) -> tuple[Array, Array, Array]:
-            b = like(state.b1, u)
+            b = cast_like(state.b1, u)
             new = z + u
             # b1 x + (1 - b1) z - y, with x from y and z: no step is the small difference of large numbers.
-            return like(c, u) * (new - y) + (1 - like(c, u)) * (1 - b) * (new - z), new, y
+            return cast_like(c, u) * (new - y) + (1 - cast_like(c, u)) * (1 - b) * (new - z), new, y
 
         updates, z, _ = per_leaf(rule, moves, (state.z, params), params)
         return updates, ScheduleFreeState(state.b1, weight_sum, increment(state.step_count), max_lr, new, z)
@@ -150,7 +150,7 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
         )
 
     def mean(y: Array, z: Array) -> Array:
-        b = like(state.b1, y)
+        b = cast_like(state.b1, y)
         return (y - (1 - b) * z.astype(y.dtype)) / b
 
     return dtypes_of(map_leaves(mean, widen(params), state.z), params)

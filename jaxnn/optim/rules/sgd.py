@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxnn.optim.arguments import require_extra, require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, dtypes_of, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import descent
-from jaxnn.optim.scalars import at_count, increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -53,7 +53,7 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
     keeps_trace = decay is not None and not is_zero(decay)
 
     def init(params: Params) -> TraceState:
-        kept = moment(params, accumulator_dtype)
+        kept = initial_moment(params, accumulator_dtype)
         return TraceState(kept if keeps_trace else None, zero_count())
 
     def update(
@@ -62,8 +62,8 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
         def rule(g: Array, kept: Array | None) -> tuple[Array, Array | None]:
             if kept is None:
                 return g, None
-            kept = g + like(decay, g) * kept
-            return (g + like(decay, g) * kept if nesterov else kept), kept
+            kept = g + cast_like(decay, g) * kept
+            return (g + cast_like(decay, g) * kept if nesterov else kept), kept
 
         updates, kept = per_leaf(rule, updates, (state.trace,), params)
         return updates, TraceState(kept, increment(state.count))
@@ -156,18 +156,18 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) 
     require_nonnegative("nesterov_lookahead", learning_rate=learning_rate, momentum=momentum)
 
     def init(params: Params) -> TraceState:
-        return TraceState(moment(params), zero_count())
+        return TraceState(initial_moment(params), zero_count())
 
     def update(
         updates: PyTree, state: TraceState, params: Params | None = None, *, grad_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, TraceState]:
         params = require_params("nesterov_lookahead", params)
         require_extra("nesterov_lookahead", "grad_fn", grad_fn)
-        ahead = jax.tree.map(lambda p, v: p - like(momentum, v) * v, widen(params), widen(state.trace))
+        ahead = jax.tree.map(lambda p, v: p - cast_like(momentum, v) * v, widen(params), widen(state.trace))
         rate = at_count(learning_rate, state.count)
 
         def rule(g: Array, v: Array) -> tuple[Array, Array]:
-            v = like(momentum, v) * v + like(rate, v) * g
+            v = cast_like(momentum, v) * v + cast_like(rate, v) * g
             return -v, v
 
         updates, kept = per_leaf(rule, grad_fn(dtypes_of(ahead, params)), (state.trace,), params)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
-from jaxnn.optim.base import Optimizer, moment, per_leaf
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.scale import CountState
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -56,7 +56,7 @@ def scale_by_sign() -> Optimizer:
         return per_leaf(lambda g: (jnp.sign(g),), updates, (), params)[0], CountState(increment(state.count))
 
     def init(params: Params) -> CountState:
-        jax.eval_shape(moment, params)  # raises where a parameter is not floating
+        jax.eval_shape(initial_moment, params)  # raises where a parameter is not floating
         return CountState(zero_count())
 
     return Optimizer(init, update)
@@ -117,13 +117,13 @@ def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtyp
     require_decay("signum", beta=beta)
 
     def init(params: Params) -> SignumState:
-        return SignumState(zero_count(), moment(params, accumulator_dtype))
+        return SignumState(zero_count(), initial_moment(params, accumulator_dtype))
 
     def update(
         updates: PyTree, state: SignumState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SignumState]:
         def rule(g: Array, ema: Array) -> tuple[Array, Array]:
-            ema = like(beta, g) * ema + (1 - like(beta, g)) * g
+            ema = cast_like(beta, g) * ema + (1 - cast_like(beta, g)) * g
             return jnp.sign(ema), ema
 
         updates, ema = per_leaf(rule, updates, (state.ema,), params)
@@ -175,19 +175,19 @@ def scale_by_lion(
     def init(params: Params) -> LionState:
         if mode == "smooth":
             require_real("scale_by_lion", params)
-        return LionState(zero_count(), moment(params, mu_dtype))
+        return LionState(zero_count(), initial_moment(params, mu_dtype))
 
     def update(
         updates: PyTree, state: LionState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, LionState]:
         def rule(g: Array, mu: Array) -> tuple[Array, Array]:
-            mixed = like(b1, g) * mu + (1 - like(b1, g)) * g
+            mixed = cast_like(b1, g) * mu + (1 - cast_like(b1, g)) * g
             direction = jnp.sign(mixed)
             if mode == "smooth":
-                direction = jnp.tanh(like(smooth_beta, g) * mixed)
+                direction = jnp.tanh(cast_like(smooth_beta, g) * mixed)
             elif mode == "refined":
                 direction = jnp.where(jnp.abs(mixed) < 1, mixed, direction)
-            return direction, like(b2, g) * mu + (1 - like(b2, g)) * g
+            return direction, cast_like(b2, g) * mu + (1 - cast_like(b2, g)) * g
 
         updates, mu = per_leaf(rule, updates, (state.mu,), params)
         return updates, LionState(increment(state.count), mu)

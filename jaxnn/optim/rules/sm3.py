@@ -12,9 +12,9 @@ from jaxnn.checks import require_between
 from jaxnn.numerics import largest, safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.axes import by_axis, by_leaf
-from jaxnn.optim.base import Optimizer, map_leaves, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import descent
-from jaxnn.optim.scalars import increment, is_zero, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, is_zero, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -65,7 +65,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
     require_nonnegative("sm3", eps=eps)
 
     def init(params: Params) -> SM3State:
-        whole = moment(require_real("sm3", params))
+        whole = initial_moment(require_real("sm3", params))
         sums = by_axis(jax.tree.map(_largest_of_slices, whole), params)
         return SM3State(zero_count(), sums, None if is_zero(b1) else whole)
 
@@ -73,9 +73,9 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
         grads = updates
 
         def rule(g: Array, least: Array, nu: Array | None) -> tuple[Array, Array, Array | None]:
-            d1, d2 = like(b1, least), like(b2, least)
+            d1, d2 = cast_like(b1, least), cast_like(b2, least)
             total = jnp.where(d2 == 1, jnp.ones_like(d2), 1 - d2) * g * g + d2 * least
-            direction = safe_divide(g, safe_sqrt(total + like(eps, total)))
+            direction = safe_divide(g, safe_sqrt(total + cast_like(eps, total)))
             if nu is not None:
                 direction = nu = d1 * nu + (1 - d1) * direction
             return direction, total, nu

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_decay, require_extra, require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, moment, per_leaf
+from jaxnn.optim.base import Optimizer, call_update, dtypes_of, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import init_inner, require_dtypes, seen_by
 from jaxnn.optim.keys import given_key, raw_key, typed_key
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.types import Array, DType, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -140,7 +140,9 @@ def scale_by_sophia(
 
     def init(params: Params) -> SophiaState:
         require_real("sophia", params)
-        return SophiaState(zero_count(), moment(params, mu_dtype), moment(params), init_inner(estimator, params))
+        return SophiaState(
+            zero_count(), initial_moment(params, mu_dtype), initial_moment(params), init_inner(estimator, params)
+        )
 
     def update(
         updates: PyTree, state: SophiaState, params: Params | None = None, **extra: Any
@@ -149,15 +151,15 @@ def scale_by_sophia(
         count = increment(state.count)
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
-            mu = like(b1, g) * mu + (1 - like(b1, g)) * g
-            mu_hat = mu / (1 - like(b1, g) ** count.astype(g.dtype))
-            direction = jnp.where(mu_hat == 0, 0, mu_hat / jnp.maximum(like(gamma, g) * nu, like(eps, g)))
+            mu = cast_like(b1, g) * mu + (1 - cast_like(b1, g)) * g
+            mu_hat = mu / (1 - cast_like(b1, g) ** count.astype(g.dtype))
+            direction = jnp.where(mu_hat == 0, 0, mu_hat / jnp.maximum(cast_like(gamma, g) * nu, cast_like(eps, g)))
             if clip_threshold is not None:
-                direction = jnp.clip(direction, -like(clip_threshold, g), like(clip_threshold, g))
+                direction = jnp.clip(direction, -cast_like(clip_threshold, g), cast_like(clip_threshold, g))
             return direction, mu, nu
 
         def mean(h: Array, nu: Array) -> tuple[Array, Array]:
-            return h, like(b2, h) * nu + (1 - like(b2, h)) * h
+            return h, cast_like(b2, h) * nu + (1 - cast_like(b2, h)) * h
 
         def estimate(nu: PyTree, kept: Any) -> tuple[PyTree, Any]:
             seen = seen_by(estimator, params)
@@ -248,6 +250,6 @@ def sophia(
 def _print_win_rate(directions: PyTree, clip_threshold: Scalar, count: Array, every: int) -> None:
     """Print, at every so many steps, the part of all entries that the clipping left alone."""
     leaves = jax.tree.leaves(directions)
-    free = sum(jnp.sum(jnp.abs(u) < like(clip_threshold, u)) for u in leaves)
+    free = sum(jnp.sum(jnp.abs(u) < cast_like(clip_threshold, u)) for u in leaves)
     rate = free / sum(u.size for u in leaves)
     jax.lax.cond(count % every == 0, lambda: jax.debug.print("sophia: win rate {}", rate), lambda: None)

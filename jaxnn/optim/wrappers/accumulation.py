@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, per_leaf, widen
 from jaxnn.optim.inner import init_inner, require_inner, update_if
-from jaxnn.optim.scalars import abs_sq, at_count, increment, like, zero_count
+from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 ShouldSkipUpdateFunction: TypeAlias = Callable[..., tuple[Any, PyTree]]
@@ -87,7 +87,7 @@ def accumulate(
             zero_count(),
             zero_count(),
             init_inner(opt, params),
-            moment(params, accumulator_dtype),
+            initial_moment(params, accumulator_dtype),
             should_skip(nothing, zero_count(), params)[1],
         )
 
@@ -201,7 +201,7 @@ def apply_every(k: Scalar = 1) -> Optimizer:
         require_positive_int("apply_every", "k", k)
 
     def init(params: Params) -> ApplyEvery:
-        return ApplyEvery(zero_count(), moment(params))
+        return ApplyEvery(zero_count(), initial_moment(params))
 
     def update(
         updates: PyTree, state: ApplyEvery, params: Params | None = None, **extra: Any
@@ -244,5 +244,5 @@ def skip_large_updates(
     """
     squares = [jnp.sum(abs_sq(u)) for u in jax.tree.leaves(widen(updates))]
     total = sum(squares[1:], squares[0]) if squares else jnp.zeros(())
-    skip = ~(total < like(max_squared_norm, total))
+    skip = ~(total < cast_like(max_squared_norm, total))
     return skip, {"should_skip": skip, "norm_squared": total}

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.arguments import require_decay, require_params
-from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, initial_moment, per_leaf, widen
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 
@@ -59,13 +59,13 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = No
     require_decay("ema", decay=decay)
 
     def init(params: Params) -> EmaState:
-        return EmaState(zero_count(), moment(params, accumulator_dtype))
+        return EmaState(zero_count(), initial_moment(params, accumulator_dtype))
 
     def update(updates: PyTree, state: EmaState, params: Params | None = None, **extra: Any) -> tuple[PyTree, EmaState]:
         count = increment(state.count)
 
         def rule(g: Array, mean: Array) -> tuple[Array, Array]:
-            d = like(decay, g)
+            d = cast_like(decay, g)
             mean = d * mean + (1 - d) * g
             return (mean / (1 - d ** count.astype(d.dtype)) if debias else mean), mean
 
@@ -131,7 +131,7 @@ def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0
             if decay is None:
                 weight = 1 / n
             else:
-                d = like(decay, average)
+                d = cast_like(decay, average)
                 weight = jnp.where(n == 1, 1, (1 - d) / (1 - d**n) if debias else 1 - d)
             return average + weight * (theta.astype(average.dtype) - average)
 
@@ -191,7 +191,7 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Scal
         kept = jnp.result_type(old)
         dtype = accumulation_dtype(jnp.result_type(new), kept)
         new, old = jnp.asarray(new).astype(dtype), jnp.asarray(old).astype(dtype)
-        step = like(step_size, old)
+        step = cast_like(step_size, old)
         return (step * new + (1 - step) * old).astype(kept)
 
     return jax.tree.map(leaf, new_tensors, old_tensors, is_leaf=lambda x: x is None)

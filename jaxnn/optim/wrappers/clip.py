@@ -11,7 +11,7 @@ from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params, require_real
 from jaxnn.optim.base import EmptyState, Optimizer, per_leaf
 from jaxnn.optim.norms import bounded, sum_of_squares
-from jaxnn.optim.scalars import abs_sq, like
+from jaxnn.optim.scalars import abs_sq, cast_like
 from jaxnn.placement import full_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -57,7 +57,7 @@ def clip(max_delta: Scalar) -> Optimizer:
         require_real("clip", updates)
 
         def rule(g: Array) -> tuple[Array]:
-            bound = like(max_delta, g)
+            bound = cast_like(max_delta, g)
             return (jnp.clip(g, -bound, bound),)
 
         return per_leaf(rule, updates, (), params)[0], state
@@ -92,10 +92,10 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
 
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         norm = global_norm(updates)
-        bound = like(max_norm, norm)
+        bound = cast_like(max_norm, norm)
         within = norm <= bound
         factor = jnp.where(within, 1, bound) / jnp.where(within, 1, norm)
-        return per_leaf(lambda g: (like(factor, g) * g,), updates, (), params)[0], state
+        return per_leaf(lambda g: (cast_like(factor, g) * g,), updates, (), params)[0], state
 
     return Optimizer(_no_state, update)
 
@@ -167,8 +167,8 @@ def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[i
             axes = _unit_axes(p.shape) if axis is None else axis
             norm = safe_sqrt(jnp.sum(abs_sq(g), axis=axes, keepdims=True))
             size = safe_sqrt(jnp.sum(abs_sq(p), axis=axes, keepdims=True))
-            bound = like(clipping, g) * jnp.maximum(size, like(eps, g))
-            factor = jnp.where(norm <= bound, like(1, g), safe_divide(bound, norm))
+            bound = cast_like(clipping, g) * jnp.maximum(size, cast_like(eps, g))
+            factor = jnp.where(norm <= bound, cast_like(1, g), safe_divide(bound, norm))
             return g * factor, p
 
         return per_leaf(rule, updates, (params,), params)[0], state

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.base import EmptyState, Optimizer, call_update, dtypes_of
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
-from jaxnn.optim.scalars import like
+from jaxnn.optim.scalars import cast_like
 from jaxnn.optim.scale import stateless
 from jaxnn.placement import end_to_end, taken_apart
 from jaxnn.types import Array, Params, PyTree, Scalar
@@ -174,7 +174,7 @@ def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:
         x = jnp.asarray(x)
         # x + s (x - x), the difference exactly 0, so that the value is x whatever the scale.
         stopped = jax.lax.stop_gradient(x)
-        return stopped + like(scale, x) * (x - stopped)
+        return stopped + cast_like(scale, x) * (x - stopped)
 
     return jax.tree.map(leaf, inputs)
 

@@ -13,7 +13,7 @@ from jaxnn.optim.arguments import require_nonnegative, require_params, require_r
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, map_leaves, widen
 from jaxnn.optim.inner import require_inner
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -83,7 +83,7 @@ def mechanize(
 
     def init(params: Params) -> MechanicState:
         zeros = jnp.zeros(n, scalar_dtype(require_real("mechanize", params)))
-        s = jnp.broadcast_to(like(s_init, zeros), (n,))
+        s = jnp.broadcast_to(cast_like(s_init, zeros), (n,))
         # A copy, so that parameters and state may both be donated.
         start = jax.tree.map(jnp.copy, params)
         return MechanicState(base_optimizer.init(widen(params)), zero_count(), zeros, zeros, zeros, s, start)
@@ -95,20 +95,20 @@ def mechanize(
         g, p = widen(updates), widen(params)
         steps, new = call_update(base_optimizer, g, state.base_optimizer_state, p, extra)
         x0 = map_leaves(lambda p, x: jnp.where(state.count == 0, p, x), params, state.x0)
-        small, before = like(eps, state.s), jnp.sum(state.s)
+        small, before = cast_like(eps, state.s), jnp.sum(state.s)
 
-        pull = like(weight_decay, before) * before * _over(_size(g), _size(p) + small)
-        delta = map_leaves(lambda p, x: _over(x - p, like(before + small, p)), p, widen(x0))
+        pull = cast_like(weight_decay, before) * before * _over(_size(g), _size(p) + small)
+        delta = map_leaves(lambda p, x: _over(x - p, cast_like(before + small, p)), p, widen(x0))
         h = (inner_product(g, delta) + pull * inner_product(p, delta)).astype(small.dtype)
 
         decays = jnp.asarray([1 - 0.1**i for i in range(1, n + 1)], small.dtype)
         r = decays * state.r + state.s * jnp.clip(h, -state.m, state.m)
         m = jnp.maximum(decays * state.m, jnp.abs(h) + small)
         v = decays**2 * state.v + h**2
-        s = safe_divide(like(s_init, m) / n * m + jax.nn.relu(r), safe_sqrt(v) + small)
+        s = safe_divide(cast_like(s_init, m) / n * m + jax.nn.relu(r), safe_sqrt(v) + small)
 
         def move(u: Array, d: Array, p: Array, x: Array) -> Array:
-            return x - like(jnp.sum(s), p) * (d - u.astype(p.dtype)) - p
+            return x - cast_like(jnp.sum(s), p) * (d - u.astype(p.dtype)) - p
 
         updates = dtypes_of(map_leaves(move, steps, delta, p, widen(x0)), params)
         return updates, MechanicState(new, increment(state.count), r, m, v, s, x0)

@@ -11,7 +11,7 @@ from jaxnn.checks import concrete_number, require_between
 from jaxnn.optim.arguments import require_extra, require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, widen
 from jaxnn.optim.norms import scalar_dtype, times
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -90,20 +90,20 @@ def reduce_on_plateau(
     def update(
         updates: PyTree, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, ReduceLROnPlateauState]:
-        value = like(require_extra(where, "value", value), state.avg_value)
+        value = cast_like(require_extra(where, "value", value), state.avg_value)
         count = increment(state.count)
         mean = (state.count.astype(value.dtype) * state.avg_value + value) / count.astype(value.dtype)
         best = state.best_value
         # The bound is inf - inf as long as there is no best value.
-        bound = jnp.where(jnp.isinf(best), best, best - like(rtol, best) * jnp.abs(best) - like(atol, best))
+        bound = jnp.where(jnp.isinf(best), best, best - cast_like(rtol, best) * jnp.abs(best) - cast_like(atol, best))
         improves = mean < bound
 
         cooling = state.cooldown_count > 0
         bad = jnp.where(improves | cooling, 0, increment(state.plateau_count))
         reduces = bad >= jnp.asarray(patience)
-        shrunk = jnp.where(reduces, like(factor, mean) * state.scale, state.scale)
+        shrunk = jnp.where(reduces, cast_like(factor, mean) * state.scale, state.scale)
         formed = ReduceLROnPlateauState(
-            jnp.where(cooling, state.scale, jnp.maximum(shrunk, like(min_scale, mean))),
+            jnp.where(cooling, state.scale, jnp.maximum(shrunk, cast_like(min_scale, mean))),
             jnp.where(improves, mean, best),
             jnp.where(reduces, 0, bad),
             jnp.where(reduces, jnp.asarray(cooldown, jnp.int32), jnp.maximum(state.cooldown_count - 1, 0)),

@@ -11,7 +11,7 @@ from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, per_leaf, widen
 from jaxnn.optim.norms import nonzero, norm, sum_of_squares, times
-from jaxnn.optim.scalars import abs_sq, like
+from jaxnn.optim.scalars import abs_sq, cast_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -91,7 +91,7 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
 
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         size = safe_sqrt(sum_of_squares(updates))
-        factor = like(scale_factor, size) / nonzero(size + like(eps, size))
+        factor = cast_like(scale_factor, size) / nonzero(size + cast_like(eps, size))
         return dtypes_of(times(factor, widen(updates)), updates if params is None else params), state
 
     return Optimizer(lambda params: EmptyState(), update)
@@ -105,7 +105,7 @@ def _scale_by_size(where: str, size: Callable[[Array], Array], min_scale: Scalar
         params = require_params(where, params)
 
         def rule(u: Array, p: Array) -> tuple[Array, Array]:
-            return jnp.maximum(size(p), like(min_scale, u)) * u, p
+            return jnp.maximum(size(p), cast_like(min_scale, u)) * u, p
 
         return per_leaf(rule, updates, (params,), params)[0], state
 

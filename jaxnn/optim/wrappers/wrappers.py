@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, widen
 from jaxnn.optim.inner import init_inner, require_dtypes, require_inner, update_if, update_inner
-from jaxnn.optim.scalars import increment, like, zero_count
+from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.tree import all_finite
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -223,7 +223,7 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
         fast, slow = widen(params.fast), widen(params.slow)
 
         def settled(f: Array, s: Array) -> Array:
-            return s + like(slow_step_size, s) * (f - s)
+            return s + cast_like(slow_step_size, s) * (f - s)
 
         ahead = apply_updates(fast, updates)
         meeting = jax.tree.map(settled, ahead, slow)
