@@ -10,7 +10,7 @@ from jax.extend.core import JaxprEqn
 
 from jaxnn.ops.views import Transpose
 from jaxnn.per_example.recording.param import Param
-from jaxnn.per_example.recording.rule import Axes, Rule, placed
+from jaxnn.per_example.recording.rule import Axes, OpRule, placed
 from jaxnn.tape import Convolution, Use
 from jaxnn.types import Array
 
@@ -57,5 +57,5 @@ def _use(equation: JaxprEqn, at: int, param: Param, x: Array, delta: Array) -> U
     return placed(Convolution(a, error, window, stride, pads, dilation, groups), view)
 
 
-CONVOLUTION = Rule(_fits, _seen, _use)
+CONVOLUTION = OpRule(_fits, _seen, _use)
 """`lax.conv_general_dilated`."""

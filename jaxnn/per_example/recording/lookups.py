@@ -11,7 +11,7 @@ from jax.extend.core import JaxprEqn
 
 from jaxnn.ops.views import Transpose
 from jaxnn.per_example.recording.param import Param
-from jaxnn.per_example.recording.rule import Axes, Rule, placed, shape_of
+from jaxnn.per_example.recording.rule import Axes, OpRule, placed, shape_of
 from jaxnn.tape import Lookup, Use
 from jaxnn.types import Array, Shape
 
@@ -99,8 +99,8 @@ def _lookup(param: Param, axis: int, indices: Array, delta: Array, times: list[i
     return placed(use, param.view.then(Transpose((*order, *rest))))
 
 
-GATHER = Rule(_fits_gather, _seen_gather, _use_gather)
+GATHER = OpRule(_fits_gather, _seen_gather, _use_gather)
 """`lax.gather` of whole rows along one axis: `jnp.take`, `w[indices]`."""
 
-DYNAMIC_SLICE = Rule(_fits_slice, _seen_slice, _use_slice)
+DYNAMIC_SLICE = OpRule(_fits_slice, _seen_slice, _use_slice)
 """`lax.dynamic_slice` of one row: `w[index]`."""

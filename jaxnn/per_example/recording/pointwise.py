@@ -12,7 +12,7 @@ from jax.extend.core import JaxprEqn
 from jaxnn.numerics import accumulate
 from jaxnn.ops.views import Broadcast, View
 from jaxnn.per_example.recording.param import Param
-from jaxnn.per_example.recording.rule import Axes, Rule, evaluated, placed, shape_of
+from jaxnn.per_example.recording.rule import Axes, OpRule, evaluated, placed, shape_of
 from jaxnn.tape import Addition, Scaling, Use
 from jaxnn.types import Array
 
@@ -85,11 +85,11 @@ def _use_negative(equation: JaxprEqn, at: int, param: Param, a: None, delta: Arr
     return _use(equation, at, param, a, delta if at == 0 else -delta)
 
 
-ADD = Rule(_fits, _nothing, _use, _cut)
+ADD = OpRule(_fits, _nothing, _use, _cut)
 """z = w + x."""
 
-SUBTRACT = Rule(_fits, _nothing, _use_negative, _cut)
+SUBTRACT = OpRule(_fits, _nothing, _use_negative, _cut)
 """z = w - x or z = x - w."""
 
-POINTWISE = Rule(_fits, _derivative, _use, _cut)
+POINTWISE = OpRule(_fits, _derivative, _use, _cut)
 """z = f(w, x), entry by entry."""

@@ -8,7 +8,7 @@ from jax.extend.core import JaxprEqn
 
 from jaxnn.ops.views import Transpose
 from jaxnn.per_example.recording.param import Param
-from jaxnn.per_example.recording.rule import Axes, Rule, placed, shape_of
+from jaxnn.per_example.recording.rule import Axes, OpRule, placed, shape_of
 from jaxnn.tape import GroupedProduct, Product, Use
 from jaxnn.types import Array, Shape
 
@@ -74,5 +74,5 @@ def _free(rank: int, *taken: Shape) -> Shape:
     return tuple(axis for axis in range(rank) if not any(axis in block for block in taken))
 
 
-DOT_GENERAL = Rule(_fits, _seen, _use, _cut)
+DOT_GENERAL = OpRule(_fits, _seen, _use, _cut)
 """`lax.dot_general`."""

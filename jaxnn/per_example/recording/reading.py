@@ -14,21 +14,28 @@ from typing import Any
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
+from jaxnn.per_example.recording.concatenating import (
+    Concatenated,
+    ParamPart,
+    concatenated,
+    leaves_of,
+    param_parts,
+    viewed_concatenated,
+)
 from jaxnn.per_example.recording.inner import Body, body_of
-from jaxnn.per_example.recording.joining import Joined, Part, joined, leaves_of, parts_of, viewed_joined
 from jaxnn.per_example.recording.param import Param
-from jaxnn.per_example.recording.rules import Rule, has_derivative, rule_of
+from jaxnn.per_example.recording.rules import OpRule, has_derivative, op_rule_of
 from jaxnn.per_example.recording.viewing import VARYING, viewed
 
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """An equation that uses a parameter, or several laid end to end: its `at`-th operand."""
+    """An equation that uses a parameter, or several concatenated: its `at`-th operand."""
 
     equation: JaxprEqn
     at: int
-    rule: Rule
-    parts: tuple[Part, ...]
+    rule: OpRule
+    parts: tuple[ParamPart, ...]
 
 
 @dataclasses.dataclass
@@ -40,7 +47,7 @@ class Reading:
         sites: the uses of parameters.
         inside: the bodies of calls, rematerialised regions and loops that parameters enter, and what was found there.
         fallen: for each parameter that met an operation without a rule, the name of the first such operation.
-        known: the variables that are views of parameters, or such views laid end to end.
+        known: the variables that are views of parameters, or such views concatenated.
         numbers: the variables that are numbers, cast to vary over mesh axes, and those numbers.
     """
 
@@ -48,7 +55,7 @@ class Reading:
     sites: dict[int, Site] = dataclasses.field(default_factory=dict)
     inside: dict[int, tuple[Body, Reading]] = dataclasses.field(default_factory=dict)
     fallen: dict[int, str] = dataclasses.field(default_factory=dict)
-    known: dict[Var, Param | Joined] = dataclasses.field(default_factory=dict)
+    known: dict[Var, Param | Concatenated] = dataclasses.field(default_factory=dict)
     numbers: dict[Any, Literal] = dataclasses.field(default_factory=dict)
 
     def falls(self, reasons: Mapping[int, str]) -> None:
@@ -56,7 +63,7 @@ class Reading:
         self.fallen = {**reasons, **self.fallen}
 
 
-def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Joined], sizes: Sequence[int]) -> Reading:
+def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Concatenated], sizes: Sequence[int]) -> Reading:
     """The uses of parameters in a jaxpr.
 
     Args:
@@ -82,8 +89,8 @@ def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Joined], sizes: Sequence[int
     return found
 
 
-def known(found: Reading, v: Any) -> Param | Joined | None:
-    """What a variable is, if it is a parameter, a view of one, or several laid end to end.
+def known(found: Reading, v: Any) -> Param | Concatenated | None:
+    """What a variable is, if it is a parameter, a view of one, or several concatenated.
 
     Example:
         >>> import jax
@@ -109,8 +116,8 @@ def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[
     at = max(places, key=lambda i: sum(sizes[leaf] for leaf in leaves_of(values[i])))
     mine = leaves_of(values[at])
     others = {leaf for i, value in values.items() if i != at for leaf in leaves_of(value)}
-    rule = rule_of(equation)
-    parts = None if rule is None or others & set(mine) else parts_of(values[at], rule, equation, at)
+    rule = op_rule_of(equation)
+    parts = None if rule is None or others & set(mine) else param_parts(values[at], rule, equation, at)
     if rule is not None and parts is not None:
         found.sites[index] = Site(equation, at, rule, parts)
     else:
@@ -118,23 +125,23 @@ def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[
     found.falls(dict.fromkeys(others, equation.primitive.name))
 
 
-def _followed(equation: JaxprEqn, operands: list[Param | Joined | None]) -> Sequence[Param | Joined] | None:
-    """What the results are, if no more was done to parameters than to view them or lay them end to end."""
+def _followed(equation: JaxprEqn, operands: list[Param | Concatenated | None]) -> Sequence[Param | Concatenated] | None:
+    """What the results are, if parameters were only viewed or concatenated."""
     given = [value for value in operands if value is not None]
     single = [value for value in given if isinstance(value, Param)]
-    if len(single) == len(operands) and (together := joined(equation, single)) is not None:
+    if len(single) == len(operands) and (together := concatenated(equation, single)) is not None:
         return [together]
     if len(given) > 1:
         return None
     (value,) = given
     if isinstance(value, Param):
         return viewed(equation, value)
-    return None if (moved := viewed_joined(equation, value)) is None else [moved]
+    return None if (moved := viewed_concatenated(equation, value)) is None else [moved]
 
 
 def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes: Sequence[int]) -> None:
     """A call's, region's or loop's own jaxpr; what a loop is begun with has no rule."""
-    entering: dict[Var, Param | Joined] = {}
+    entering: dict[Var, Param | Concatenated] = {}
     name = equation.primitive.name
     for i, (outer, inner) in enumerate(zip(equation.invars, body.jaxpr.invars, strict=True)):
         if (value := known(found, outer)) is None:
@@ -155,10 +162,10 @@ def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes
     found.inside[index] = (body, reading)
 
 
-def _entered(body: Body, i: int, value: Param | Joined) -> Param | Joined | None:
-    """What an operand is inside; parameters laid end to end are not followed into a loop over their slices."""
+def _entered(body: Body, i: int, value: Param | Concatenated) -> Param | Concatenated | None:
+    """What an operand is inside; concatenated parameters are not followed into a loop over their slices."""
     if isinstance(value, Param):
         return body.entered(i, value)
     parts = [found for param in value.parts if (found := body.entered(i, param)) is not None]
     sliced = any(part.loops > param.loops for part, param in zip(parts, value.parts, strict=False))
-    return None if sliced or len(parts) < len(value.parts) else Joined(tuple(parts), value.axis)
+    return None if sliced or len(parts) < len(value.parts) else Concatenated(tuple(parts), value.axis)

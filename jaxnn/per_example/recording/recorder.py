@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jaxnn.ops.views import View
 from jaxnn.per_example.placing import ROWS, specs
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
-from jaxnn.per_example.recording.joining import leaves_of
+from jaxnn.per_example.recording.concatenating import leaves_of
 from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.reading import Reading, known, read
-from jaxnn.per_example.recording.running import run, tap, taps_of, uses_of
+from jaxnn.per_example.recording.running import replay, tap, taps_of, uses_at_sites
 from jaxnn.per_example.recording.tracing import Traced, traced
 from jaxnn.placement import compiler_sharded, explicit_mesh, on_mesh, placed_shape
 from jaxnn.tape import Tape, Use, Whole, of_weighted_losses
@@ -186,7 +186,7 @@ def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
         leaves = list(given.leaves)
         for leaf, zeros in at_leaves.items():
             leaves[leaf] = leaves[leaf] + zeros
-        results, seen = run(reading, found.consts, at_sites, [*leaves, *mapped])
+        results, seen = replay(reading, found.consts, at_sites, [*leaves, *mapped])
         return results[0], seen, found.aux(results[1:])
 
     def taps(mapped: list[Any]) -> tuple[PyTree, PyTree]:
@@ -197,7 +197,7 @@ def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
 
     def uses(seen: PyTree, deltas: tuple[PyTree, PyTree]) -> tuple[tuple[Use, ...], ...]:
         found: list[list[Use]] = [[] for _ in given.leaves]
-        for leaf, use in uses_of(reading, seen, deltas[0]):
+        for leaf, use in uses_at_sites(reading, seen, deltas[0]):
             found[leaf].append(use)
         for leaf, reason in reading.fallen.items():
             found[leaf].append(Whole(deltas[1][leaf], reason))

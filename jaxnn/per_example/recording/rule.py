@@ -25,7 +25,7 @@ def not_cut(equation: JaxprEqn, at: int, axis: int) -> None:
     return None
 
 
-class Rule(NamedTuple):
+class OpRule(NamedTuple):
     """How an operation with a parameter for an operand is recorded.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Operations of which it is known how a parameter's gradient follows from what they saw and the error at their result.
 
 An operation outside this table makes its parameter fall back to per-example differentiation. A rule of one's own is
-a `Rule` in `RULES`, by the name of the primitive.
+an `OpRule` in `OP_RULES`, by the name of the primitive.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from jaxnn.per_example.recording.convolutions import CONVOLUTION
 from jaxnn.per_example.recording.lookups import DYNAMIC_SLICE, GATHER
 from jaxnn.per_example.recording.pointwise import ADD, POINTWISE, SUBTRACT
 from jaxnn.per_example.recording.products import DOT_GENERAL
-from jaxnn.per_example.recording.rule import Rule
+from jaxnn.per_example.recording.rule import OpRule
 
-RULES: dict[str, Rule] = {
+OP_RULES: dict[str, OpRule] = {
     "dot_general": DOT_GENERAL,
     "conv_general_dilated": CONVOLUTION,
     "gather": GATHER,
@@ -30,16 +30,16 @@ RULES: dict[str, Rule] = {
 """By the name of the primitive."""
 
 
-def rule_of(equation: JaxprEqn) -> Rule | None:
+def op_rule_of(equation: JaxprEqn) -> OpRule | None:
     """The rule of an equation, if there is one: a complex result sends back more than a real parameter's error.
 
     Example:
         >>> import jax
-        >>> rule_of(jax.make_jaxpr(jnp.sort)(jnp.ones(3)).eqns[0]) is None
+        >>> op_rule_of(jax.make_jaxpr(jnp.sort)(jnp.ones(3)).eqns[0]) is None
         True
     """
     result: Any = equation.outvars[0]
-    return RULES.get(equation.primitive.name) if jnp.issubdtype(result.aval.dtype, jnp.floating) else None
+    return OP_RULES.get(equation.primitive.name) if jnp.issubdtype(result.aval.dtype, jnp.floating) else None
 
 
 def has_derivative(equation: JaxprEqn) -> bool:

@@ -58,12 +58,12 @@ def taps_of(reading: Reading, axes: frozenset[str], loops: Shape = ()) -> dict[i
     return taps
 
 
-def run(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequence[Any]) -> tuple[list[Any], PyTree]:
+def replay(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequence[Any]) -> tuple[list[Any], PyTree]:
     """(results, what the uses of parameters saw, by the index of the equation).
 
     Example:
         >>> import jax
-        >>> run(Reading(jax.make_jaxpr(jax.numpy.negative)(1.0).jaxpr), (), {}, [3.0])[0]
+        >>> replay(Reading(jax.make_jaxpr(jax.numpy.negative)(1.0).jaxpr), (), {}, [3.0])[0]
         [Array(-3., dtype=float32, weak_type=True)]
     """
     jaxpr, seen = reading.jaxpr, {}
@@ -78,7 +78,7 @@ def run(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequenc
             body, inside = reading.inside[i]
 
             def inner(taps: PyTree, *operands: Any, inside: Reading = inside, consts: Any = body.consts) -> Any:
-                return run(inside, consts, taps, operands)
+                return replay(inside, consts, taps, operands)
 
             results, seen[i] = body.around(inner, taps[i], given)
         else:
@@ -103,18 +103,18 @@ def _tapped(site: Site, result: Array, zeros: Array, operands: Sequence[Any]) ->
     return result, jax.tree.map(lambda x: jax.sharding.reshard(x, PartitionSpec()), seen)
 
 
-def uses_of(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, Use]]:
+def uses_at_sites(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, Use]]:
     """For each site its parameter and the use, in the order of the equations; arrays (N, loops..., ...).
 
     Example:
         >>> import jax
-        >>> uses_of(Reading(jax.make_jaxpr(jax.numpy.sin)(1.0).jaxpr), {}, {})
+        >>> uses_at_sites(Reading(jax.make_jaxpr(jax.numpy.sin)(1.0).jaxpr), {}, {})
         []
     """
     found: list[tuple[int, Use]] = []
     for i in sorted([*reading.sites, *reading.inside]):
         if i in reading.inside:
-            found += uses_of(reading.inside[i][1], seen[i], deltas[i])
+            found += uses_at_sites(reading.inside[i][1], seen[i], deltas[i])
             continue
         site = reading.sites[i]
         for part in site.parts:

@@ -13,7 +13,8 @@ import pytest
 from jax import lax
 
 from jaxnn.ops import views
-from jaxnn.per_example.recording import inner, joining, reading, rules
+from jaxnn.per_example.recording import inner, reading, rules
+from jaxnn.per_example.recording.concatenating import Concatenated
 from jaxnn.tape import Addition, Convolution, Lookup, Placed, Product, Scaling, Whole
 from tests.backprop.mutants import Mutant
 from tests.helpers import float64
@@ -43,9 +44,9 @@ def with_rule(name: str, **parts: Callable[..., Any]) -> Callable[[Patch], None]
     """Parts of one rule replaced, each by broken(the right one, its arguments)."""
 
     def breaks(patch: Patch) -> None:
-        right = rules.RULES[name]
+        right = rules.OP_RULES[name]
         broken = {part: functools.partial(f, getattr(right, part)) for part, f in parts.items()}
-        patch.setitem(rules.RULES, name, right._replace(**broken))
+        patch.setitem(rules.OP_RULES, name, right._replace(**broken))
 
     return breaks
 
@@ -166,8 +167,8 @@ MUTANTS = [
     mutant("places outside the table wrapped", with_rule("gather", seen=_wrapped), "lookups"),
     mutant("rows one further", with_rule("gather", use=changed(Lookup, indices=lambda i: i + 1)), "lookups"),
     mutant(
-        "all parts of what is joined are the first",
-        method(joining.Joined, "ends", property(lambda self: [(p, 0, p.shape[self.axis]) for p in self.parts])),
+        "all parts of what is concatenated are the first",
+        method(Concatenated, "ends", property(lambda self: [(p, 0, p.shape[self.axis]) for p in self.parts])),
         "joined",
     ),
     mutant("what falls back forgotten", _no_fallback, "fallbacks"),

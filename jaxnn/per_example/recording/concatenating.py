@@ -1,4 +1,4 @@
-"""Parameters laid end to end: each keeps its own uses, of the part of an operation that is its."""
+"""Concatenated parameters: each keeps its own uses, of its part of an operation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from jax.extend.core import JaxprEqn
 
 from jaxnn.ops.views import Reshape, Transpose
 from jaxnn.per_example.recording.param import Param
-from jaxnn.per_example.recording.rule import Rule
+from jaxnn.per_example.recording.rule import OpRule
 from jaxnn.per_example.recording.viewing import SAME, viewed
 from jaxnn.types import Array
 
 
-class Joined(NamedTuple):
+class Concatenated(NamedTuple):
     """Views of parameters, one after the other along `axis` of the value in one iteration."""
 
     parts: tuple[Param, ...]
@@ -28,44 +28,44 @@ class Joined(NamedTuple):
         return [(part, low, high) for part, (low, high) in zip(self.parts, itertools.pairwise(edges), strict=True)]
 
 
-def joined(equation: JaxprEqn, parts: list[Param]) -> Joined | None:
-    """What an equation makes of nothing but parameters, if it lays them end to end.
+def concatenated(equation: JaxprEqn, parts: list[Param]) -> Concatenated | None:
+    """The result of an equation whose operands are all parameters, if it concatenates or stacks them; else None.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from jaxnn.ops.views import View
         >>> equation = jax.make_jaxpr(lambda *ws: jnp.concatenate(ws))(jnp.ones(2), jnp.ones(3)).eqns[0]
-        >>> joined(equation, [Param(0, View((2,))), Param(1, View((3,)))]).ends[1][1:]
+        >>> concatenated(equation, [Param(0, View((2,))), Param(1, View((3,)))]).ends[1][1:]
         (2, 5)
     """
     if equation.primitive.name == "concatenate":
-        return Joined(tuple(parts), equation.params["dimension"])
+        return Concatenated(tuple(parts), equation.params["dimension"])
     if equation.primitive.name == "stack":
         axis = equation.params["axis"]
-        return Joined(tuple(_with_axis(part, axis) for part in parts), axis)
+        return Concatenated(tuple(_with_axis(part, axis) for part in parts), axis)
     return None
 
 
-def viewed_joined(equation: JaxprEqn, value: Joined) -> Joined | None:
-    """What an equation makes of parameters laid end to end, if that leaves them so: casts, transpositions, new axes.
+def viewed_concatenated(equation: JaxprEqn, value: Concatenated) -> Concatenated | None:
+    """The result of an equation of concatenated parameters, if they stay so: casts, transpositions, new axes.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from jaxnn.ops.views import View
         >>> equation = jax.make_jaxpr(lambda w: w[None])(jnp.ones(5)).eqns[0]
-        >>> viewed_joined(equation, Joined((Param(0, View((2,))), Param(1, View((3,)))), 0)).axis
+        >>> viewed_concatenated(equation, Concatenated((Param(0, View((2,))), Param(1, View((3,)))), 0)).axis
         1
     """
     name = equation.primitive.name
     if name in (*SAME, "convert_element_type", "neg", "mul", "div"):
         found = [viewed(equation, part) for part in value.parts]
         kept = [parts[0] for parts in found if parts is not None]
-        return Joined(tuple(kept), value.axis) if len(kept) == len(found) else None
+        return Concatenated(tuple(kept), value.axis) if len(kept) == len(found) else None
     if name == "transpose":
         order = equation.params["permutation"]
         steps = [Transpose((*range(p.loops), *(p.loops + i for i in order))) for p in value.parts]
         parts = [p._replace(view=p.view.then(step)) for p, step in zip(value.parts, steps, strict=True)]
-        return Joined(tuple(parts), order.index(value.axis))
+        return Concatenated(tuple(parts), order.index(value.axis))
     return _with_new_axes(equation, value) if name in ("reshape", "broadcast_in_dim") else None
 
 
@@ -74,7 +74,7 @@ def _with_axis(part: Param, axis: int) -> Param:
     return part._replace(view=part.view.then(Reshape((*around, *own[:axis], 1, *own[axis:]))))
 
 
-def _with_new_axes(equation: JaxprEqn, value: Joined) -> Joined | None:
+def _with_new_axes(equation: JaxprEqn, value: Concatenated) -> Concatenated | None:
     """Axes of size 1 put in, as a bias has before it is added; anything else is not followed."""
     (operand, *more), result = equation.invars, equation.outvars[0]
     before, after = _shape(operand), _shape(result)
@@ -88,14 +88,14 @@ def _with_new_axes(equation: JaxprEqn, value: Joined) -> Joined | None:
         shape = (*after[:axis], part.shape[value.axis], *after[axis + 1 :])
         return part._replace(view=part.view.then(Reshape((*part.view.shape[: part.loops], *shape))))
 
-    return Joined(tuple(extended(part) for part in value.parts), axis)
+    return Concatenated(tuple(extended(part) for part in value.parts), axis)
 
 
 def _shape(v: Any) -> tuple[int, ...]:
     return tuple(v.aval.shape)
 
 
-class Part(NamedTuple):
+class ParamPart(NamedTuple):
     """A parameter and the part of an operation that is its: all, or from start to stop along an axis of what is seen
     and of the result."""
 
@@ -119,7 +119,7 @@ class Part(NamedTuple):
         return lax.slice_in_dim(x, self.start, self.stop, axis=1 + len(self.param.stacked) + axis)
 
 
-def parts_of(value: Param | Joined, rule: Rule, equation: JaxprEqn, at: int) -> tuple[Part, ...] | None:
+def param_parts(value: Param | Concatenated, rule: OpRule, equation: JaxprEqn, at: int) -> tuple[ParamPart, ...] | None:
     """The parts of an equation with this operand, if the rule covers them.
 
     Example:
@@ -127,19 +127,19 @@ def parts_of(value: Param | Joined, rule: Rule, equation: JaxprEqn, at: int) -> 
         >>> from jaxnn.ops.views import View
         >>> from jaxnn.per_example.recording.pointwise import ADD
         >>> equation = jax.make_jaxpr(jnp.add)(jnp.ones(5), jnp.ones(5)).eqns[0]
-        >>> both = Joined((Param(0, View((2,))), Param(1, View((3,)))), 0)
-        >>> [(part.start, part.stop) for part in parts_of(both, ADD, equation, 0)]
+        >>> both = Concatenated((Param(0, View((2,))), Param(1, View((3,)))), 0)
+        >>> [(part.start, part.stop) for part in param_parts(both, ADD, equation, 0)]
         [(0, 2), (2, 5)]
     """
     if isinstance(value, Param):
-        return (Part(value),) if rule.fits(equation, at, value) else None
+        return (ParamPart(value),) if rule.fits(equation, at, value) else None
     axes = rule.cut(equation, at, value.axis)
     if axes is None or not all(rule.fits(equation, at, param) for param in value.parts):
         return None
-    return tuple(Part(param, *axes, low, high) for param, low, high in value.ends)
+    return tuple(ParamPart(param, *axes, low, high) for param, low, high in value.ends)
 
 
-def leaves_of(value: Param | Joined) -> list[int]:
+def leaves_of(value: Param | Concatenated) -> list[int]:
     """The parameters in a value.
 
     Example:
