@@ -78,7 +78,7 @@ def main() -> None:
     @jax.jit
     def stretch(params, opt_state, keys):
         """So many steps, and the noise summed over them: one batch alone does not tell |G|^2 from 0."""
-        (*state, noise), values = jax.lax.scan(step, (params, opt_state, per_example.no_noise()), keys)
+        (*state, noise), values = jax.lax.scan(step, (params, opt_state, per_example.NoiseScale.zero()), keys)
         return state, (values.mean(), *noise.means)
 
     state, found = (params, opt.init(params)), []

@@ -1,4 +1,5 @@
-"""What to say when a room lacks a name: the nearest, the room that has it, ours for another library's. Floor 0.
+"""What to say when a room lacks a name: its new name, the nearest, the room that has it, or ours for another
+library's. Floor 0.
 
 The names of other rooms are read from their sources, so a misspelt name imports nothing.
 """
@@ -12,6 +13,14 @@ import importlib.util
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
+
+RENAMED = MappingProxyType(
+    {
+        "per_example.add_noise": ("per_example.add_gaussian_noise", "0.2"),
+        "per_example.no_noise": ("per_example.NoiseScale.zero", "0.2"),
+    }
+)
+"""Public names that are gone: what has taken their place, and the version since when."""
 
 PEERS = "an equinox.nn or flax.linen layer inside a loss of your own"
 
@@ -158,12 +167,16 @@ def message(module: str, name: str) -> str:
     Example:
         >>> message("jaxnn.optim", "Adam")
         "module 'jaxnn.optim' has no attribute 'Adam'. Did you mean jaxnn.optim.adam?"
+        >>> message("jaxnn.per_example", "no_noise").partition(": ")[2]
+        'it was renamed to jaxnn.per_example.NoiseScale.zero in 0.2.'
         >>> message("jaxnn.layers", "__wrapped__")
         "module 'jaxnn.layers' has no attribute '__wrapped__'"
     """
     plain = f"module {module!r} has no attribute {name!r}"
     if name.startswith("_"):
         return plain
+    if renamed := RENAMED.get(f"{module.removeprefix('jaxnn.')}.{name}"):
+        return f"{plain}: it was renamed to jaxnn.{renamed[0]} in {renamed[1]}."
     meant = suggestions(module, name)
     *others, last = ["", *meant[:3]]
     before = ", ".join(other for other in others if other)

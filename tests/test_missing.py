@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pickle
+import pkgutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 
 import jaxnn
 from jaxnn import missing
+from tests.public_names import NAMES
 
 MEANT = [
     ("layers", "LSTM", "an equinox.nn or flax.linen layer inside a loss of your own (jaxnn has no recurrent layers)"),
@@ -115,6 +117,24 @@ def test_every_room_suggests_and_is_otherwise_as_it_was(room: str) -> None:
         exec(f"from jaxnn.{room} import Adam_W")
     assert inspect.getmodule(module) is module
     assert dict(inspect.getmembers(module))
+
+
+@pytest.mark.parametrize("room", NAMES)
+def test_every_public_name_of_0_1_is_there_or_was_renamed(room: str) -> None:
+    module = importlib.import_module(f"jaxnn.{room}")
+    gone = {name for name in NAMES[room].split() if not hasattr(module, name)}
+    assert gone == {old.partition(".")[2] for old in missing.RENAMED if old.startswith(f"{room}.")}
+
+
+@pytest.mark.parametrize(("old", "new"), missing.RENAMED.items())
+def test_a_renamed_name_says_so(old: str, new: tuple[str, str]) -> None:
+    room, _, name = old.partition(".")
+    assert name in NAMES[room].split()
+    with pytest.raises(AttributeError) as error:
+        getattr(importlib.import_module(f"jaxnn.{room}"), name)
+    place, version = new
+    assert str(error.value).endswith(f"has no attribute '{name}': it was renamed to jaxnn.{place} in {version}.")
+    assert callable(pkgutil.resolve_name(f"jaxnn.{place.replace('.', ':', 1)}"))
 
 
 def test_pickles_of_functions_and_errors() -> None:

@@ -13,7 +13,7 @@ and work under jit, vmap and scan.
 | `clipped_grad`, `clipped_grad_by_layer`; `flat`, `automatic`, `psac` | sum_i c(norm of g_i) g_i, and the norms |
 | `second_moment`, `variance`, `variance_centred`, `snr` | entry by entry: trees like params |
 | `gram`, `cosine`, `jvp_examples` | g_i . h_j (N, M), g_i . v (N,) |
-| `noise_scale` (`NoiseScale`, `no_noise`) | tr(Sigma) and squared norm of G, summed over batches |
+| `noise_scale` (`NoiseScale`) | tr(Sigma) and squared norm of G, summed over batches |
 | `materialize` | the gradients themselves |
 
 | curvature, of `Columns` (`backprop.ggn_record`, `output_record`) | |
@@ -26,7 +26,7 @@ and work under jit, vmap and scan.
 | differential privacy | |
 |---|---|
 | `dp_sgd` (`PrivateState`, `PrivateReport`) | a step: clip, sum, blur, optimize (`help(per_example.private)`) |
-| `private_grad`, `add_noise` | the gradient of such a step; the noise alone |
+| `private_grad`, `add_gaussian_noise` | the gradient of such a step; the noise alone |
 | `poisson_batch`, `poisson_size` | Poisson-sampled batches of a fixed shape |
 | `dp_event` | what an accountant must know to tell epsilon and delta |
 | `clipped_grad_of` | clipped sums of any function, with the arguments of `jax_privacy.clipped_grad` |
@@ -54,11 +54,11 @@ from jaxnn.per_example.curvature import diag_fisher, diag_ggn, empirical_fisher_
 from jaxnn.per_example.kronecker import Factors, kfac_expand, kfac_reduce
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.moments import second_moment, snr, variance, variance_centred
-from jaxnn.per_example.noise import NoiseScale, no_noise, noise_scale
+from jaxnn.per_example.noise import NoiseScale, noise_scale
 from jaxnn.per_example.norms import norms, sq_norms, sq_norms_by_layer, sq_norms_by_parameter
 from jaxnn.per_example.plan import Plan, plan
 from jaxnn.per_example.privacy.accounting import dp_event
-from jaxnn.per_example.privacy.gaussian import add_noise
+from jaxnn.per_example.privacy.gaussian import add_gaussian_noise
 from jaxnn.per_example.privacy.poisson import poisson_batch, poisson_size
 from jaxnn.per_example.privacy.privacy_api import clipped_grad_of
 from jaxnn.per_example.privacy.private import PrivateReport, PrivateState, dp_sgd, private_grad
@@ -74,7 +74,7 @@ __all__ = [
     "Plan",
     "PrivateReport",
     "PrivateState",
-    "add_noise",
+    "add_gaussian_noise",
     "automatic",
     "clipped_grad",
     "clipped_grad_by_layer",
@@ -92,7 +92,6 @@ __all__ = [
     "kfac_reduce",
     "materialize",
     "mean_grad",
-    "no_noise",
     "noise_scale",
     "norms",
     "ntk",

@@ -29,6 +29,20 @@ class NoiseScale(NamedTuple):
     sq_norm: Array
     batches: Array
 
+    @classmethod
+    def zero(cls, tape: Tape | None = None) -> NoiseScale:
+        """The sums over no batch, to begin a scan with.
+
+        Args:
+            tape: whose dtype to take; float32 without one.
+
+        Example:
+            >>> NoiseScale.zero().batches
+            Array(0., dtype=float32)
+        """
+        zero = jnp.zeros((), jnp.float32 if tape is None else accumulation_dtype(tape.losses.dtype))
+        return cls(zero, zero, zero)
+
     @property
     def scale(self) -> Array:
         """B = tr(Sigma) / |G|^2 of the averages; negative if too few batches were seen to tell |G|^2 from 0."""
@@ -49,8 +63,8 @@ def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
         tr(Sigma) = (m - M) N / (N - 1),   |G|^2 = (N M - m) / (N - 1),   B = tr(Sigma) / |G|^2
 
     The ratio of one batch is biased and noisy: average over batches, at fixed parameters or along a run, and read
-    `.scale` at the end. Works as a carry of `lax.scan` (begin with `no_noise()`). In float32 tr(Sigma) loses digits
-    where it is less than 1e-4 of m: then sum `variance` instead.
+    `.scale` at the end. Works as a carry of `lax.scan` (begin with `NoiseScale.zero()`). In float32 tr(Sigma) loses
+    digits where it is less than 1e-4 of m: then sum `variance` instead.
 
     Args:
         tape: of N >= 2 examples.
@@ -85,17 +99,3 @@ def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
     big = functools.reduce(jnp.add, squares) if squares else jnp.zeros_like(m)
     found = NoiseScale((m - big) * (n / (n - 1)), (n * big - m) / (n - 1), jnp.ones_like(m))
     return found if before is None else NoiseScale(*(x + y for x, y in zip(before, found, strict=True)))
-
-
-def no_noise(tape: Tape | None = None) -> NoiseScale:
-    """The sums over no batch, to begin a scan with.
-
-    Args:
-        tape: whose dtype to take; float32 without one.
-
-    Example:
-        >>> no_noise().batches
-        Array(0., dtype=float32)
-    """
-    zero = jnp.zeros((), jnp.float32 if tape is None else accumulation_dtype(tape.losses.dtype))
-    return NoiseScale(zero, zero, zero)

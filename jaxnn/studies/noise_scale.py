@@ -15,7 +15,7 @@ from jaxnn import backprop, optim, per_example, plots, tree
 from jaxnn.checks import require_positive_int
 from jaxnn.data import Dataset, Splits
 from jaxnn.layers import Layer
-from jaxnn.per_example import NoiseScale, no_noise
+from jaxnn.per_example import NoiseScale
 from jaxnn.studies.base import LOSS, MICROBATCH, network, rounded, states, training_set
 from jaxnn.train import TrainState
 from jaxnn.types import Array, Key, Params
@@ -182,7 +182,7 @@ def _make_sampled(net: Layer, size: int, batches: int) -> Callable[[TrainState, 
         def step(before: NoiseScale, rows: Array) -> tuple[NoiseScale, None]:
             return per_example.noise_scale(record(ts.params, ts.state, x[rows], y[rows]), before), None
 
-        return jax.lax.scan(step, no_noise(), jax.random.randint(key, (batches, size), 0, len(x)))[0]
+        return jax.lax.scan(step, NoiseScale.zero(), jax.random.randint(key, (batches, size), 0, len(x)))[0]
 
     return sampled
 

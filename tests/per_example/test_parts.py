@@ -118,7 +118,7 @@ def test_noise_scale_is_unbiased_and_averages_before_dividing() -> None:
         new = per_example.noise_scale(tape(grads))
         return per_example.noise_scale(tape(grads), carry), (new.trace, new.sq_norm)
 
-    found, (traces, signals) = jax.jit(lambda g: jax.lax.scan(step, per_example.no_noise(), g))(g)
+    found, (traces, signals) = jax.jit(lambda g: jax.lax.scan(step, per_example.NoiseScale.zero(), g))(g)
     trace, signal = found.means
     assert abs(trace - d) < 4 * np.std(traces) / batches**0.5
     assert abs(signal - d * mean**2) < 4 * np.std(signals) / batches**0.5

@@ -505,7 +505,7 @@ def test_recorders_and_optimizers_that_are_none() -> None:
             jnp.zeros(2), x, key=KEY
         )
     with pytest.raises(TypeError, match="each array must have a floating dtype"):
-        per_example.add_noise(KEY, {"n": jnp.ones(2, jnp.int32)}, 1.0)
+        per_example.add_gaussian_noise(KEY, {"n": jnp.ones(2, jnp.int32)}, 1.0)
 
 
 def cancelling(scale: float, seed: int, times: int = 8) -> tuple[Any, Any]:

@@ -190,6 +190,9 @@ def dpsgd(
     direction is `differentially_private_aggregate`'s, with momentum the trace of it as in `sgd`. It clips and adds
     noise; how much privacy the steps have spent is for the user to account.
 
+    `per_example.dp_sgd` makes the same step of the loss of one example: no gradient (N, ...) is materialized, the
+    optimizer is any, and `per_example.dp_event` describes the run to an accountant.
+
     Args:
         learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         l2_norm_clip, noise_multiplier: see `differentially_private_aggregate`.

@@ -12,7 +12,7 @@ from jaxnn.numerics import accumulate
 from jaxnn.types import Array, Key, PyTree, Scalar
 
 
-def add_noise(key: Key, tree: PyTree, deviation: Scalar) -> PyTree:
+def add_gaussian_noise(key: Key, tree: PyTree, deviation: Scalar) -> PyTree:
     """x + deviation z at every array, z standard normal and independent, from one key for each array.
 
     Args:
@@ -33,15 +33,15 @@ def add_noise(key: Key, tree: PyTree, deviation: Scalar) -> PyTree:
         mechanism).
 
     Example:
-        >>> add_noise(jax.random.key(0), {"w": jnp.ones(2, jnp.bfloat16)}, 0.0)
+        >>> add_gaussian_noise(jax.random.key(0), {"w": jnp.ones(2, jnp.bfloat16)}, 0.0)
         {'w': Array([1., 1.], dtype=float32)}
     """
-    require_key("add_noise", key)
-    require_between("add_noise", "deviation", deviation, 0, math.inf, open_high=True)
+    require_key("add_gaussian_noise", key)
+    require_between("add_gaussian_noise", "deviation", deviation, 0, math.inf, open_high=True)
     leaves, structure = jax.tree.flatten(tree)
 
     def noisy(key: Key, x: Array) -> Array:
-        require_floating("add_noise", "each array", jnp.result_type(x), "Its noise would be rounded away.")
+        require_floating("add_gaussian_noise", "each array", jnp.result_type(x), "Its noise would be rounded away.")
         wide = accumulate(jnp.asarray(x))
         return wide + jnp.asarray(deviation, wide.dtype) * jax.random.normal(key, wide.shape, wide.dtype)
 

@@ -55,7 +55,7 @@ from jaxnn.optim.base import call_update, dtypes_of
 from jaxnn.per_example.clip import Clip, flat
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.placing import PARAMS, ROWS, specs
-from jaxnn.per_example.privacy.gaussian import add_noise
+from jaxnn.per_example.privacy.gaussian import add_gaussian_noise
 from jaxnn.per_example.privacy.margin import safe_norms
 from jaxnn.per_example.privacy.shards import require_own_examples, require_replicated
 from jaxnn.per_example.select import require_tape
@@ -106,6 +106,9 @@ def dp_sgd(
     sensitivity C, epsilon and delta of a run come from an accountant (`dp_event`) for batches drawn as it supposes
     (`poisson_batch`, not shuffled epochs), and the report, tuned settings, floating-point noise and the generator are
     not covered.
+
+    `optim.dpsgd` is optax's rule: it takes the gradients of all examples, (N, ...), and only for gradient descent. Here
+    they are never materialized, and any optimizer will do.
 
     Args:
         recorder: as for `private_grad`: `per_example.record(loss)`.
@@ -293,7 +296,8 @@ def _private_grad(
             )
         # Without noise C may be infinite, and 0 times it would be NaN.
         deviation = jnp.where(jnp.equal(noise_multiplier, 0), 0.0, noise_multiplier * jnp.maximum(most, 0.0))
-        mean = jax.tree.map(lambda s: s / jnp.asarray(batch_size, s.dtype), add_noise(key, sums, deviation))
+        noisy = add_gaussian_noise(key, sums, deviation)
+        mean = jax.tree.map(lambda s: s / jnp.asarray(batch_size, s.dtype), noisy)
         return dtypes_of(mean, params), report
 
     return gradient
