@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import rich.console
 
+import jaxnn
 from jaxnn import files, npz, tree
 from jaxnn.checks import nearest_name
 from jaxnn.cli.config import TrainConfig, build_network
@@ -161,8 +162,8 @@ def write_options(folder: Path, config: Any, **more: Any) -> None:
 def options_and_versions(config: Any, **more: Any) -> dict[str, Any]:
     """What is written of a configuration (a dataclass): its options, more besides, and the versions."""
     options = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(config).items()}
-    versions = {"jax": jax.__version__, "numpy": np.__version__, "device": jax.devices()[0].device_kind}
-    return {"options": options, **more, "versions": versions}
+    versions = {"jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__}
+    return {"options": options, **more, "versions": versions | {"device": jax.devices()[0].device_kind}}
 
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
@@ -176,10 +177,10 @@ def write_params(folder: Path, params: Params, state: State) -> None:
 
 
 def read_run(folder: Path) -> Run:
-    """A run folder read back; every array is checked against the network that the configuration describes.
+    """A run folder read back, of this version or of any since 0.1 (which wrote no version of jaxnn itself).
 
-    Names, dtypes and shapes are compared before any value is read, so that neither a damaged nor a forged file fills
-    the memory.
+    Names, dtypes and shapes are compared with the network that the configuration describes before any value is read, so
+    that neither a damaged nor a forged file fills the memory.
 
     Raises:
         FileNotFoundError: the folder lacks config.json or params.npz.

@@ -14,6 +14,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+import jaxnn
 from jaxnn import data, metrics, optim
 from jaxnn.cli import runs
 from jaxnn.cli.config import TrainConfig
@@ -42,11 +43,45 @@ def test_a_run_writes_its_folder(run: Path) -> None:
     assert whole["options"]["hidden"] == [16]
     assert whole["example"] == [8, 8, 1]
     assert len(whole["classes"]) == 10
+    assert whole["versions"]["jaxnn"] == jaxnn.__version__
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [(r["seed"], r["epoch"]) for r in records] == [(s, e) for s in (0, 1) for e in (1, 2, 3)]
     assert all(np.isfinite(r["loss"]) for r in records)
     for name in ("curves.png", "confusion.png", "mistakes.png"):
         assert matplotlib.image.imread(run / name).std() > 0.01
+
+
+FOLDER_OF_0_1 = {
+    "options": {
+        "data": "digits", "model": "cnn", "hidden": [4], "channels": [2], "convolutions": 1, "window": 3,
+        "padding": "VALID", "batch_norm": True, "dropout": 0.5, "input_dropout": 0.0, "optimizer": "adamw",
+        "optimizer_options": ["b1=0.8"], "learning_rate": None, "momentum": 0.9, "schedule": "cosine",
+        "weight_decay": 0.0, "label_smoothing": 0.0, "batch_size": 64, "epochs": 1, "augment": "none", "patience": None,
+        "final": False, "seeds": 1, "seed": 0, "folder": None, "out": "runs/digits-cnn",
+    },
+    "example": [8, 8, 1],
+    "classes": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+    "versions": {"jax": "0.10.2", "numpy": "2.4.6", "device": "cpu"},
+}  # fmt: skip
+ARRAYS_OF_0_1 = {
+    "params/1/w": (3, 3, 1, 2), "params/3/scale": (2,), "params/3/shift": (2,), "params/7/b": (4,),
+    "params/7/w": (18, 4), "params/10/b": (10,), "params/10/w": (4, 10), "state/3/mean": (2,), "state/3/var": (2,),
+}  # fmt: skip
+"""What `jaxnn train --model cnn --channels 2 --hidden 4 --batch-norm ...` of 0.1 wrote: config.json and params.npz."""
+
+
+def test_a_run_folder_of_0_1_is_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.uniform(0.5, 1, shape).astype(np.float32) for name, shape in ARRAYS_OF_0_1.items()}
+    (tmp_path / "config.json").write_text(json.dumps(FOLDER_OF_0_1))
+    np.savez(tmp_path / "params.npz", **arrays)
+    read = runs.read_run(tmp_path)
+    assert (read.config.optimizer, read.config.optimizer_options, read.config.hidden) == ("adamw", ("b1=0.8",), (4,))
+    assert_close(read.params[1]["w"], arrays["params/1/w"], rtol=0)
+    assert_close(read.state[3]["var"], arrays["state/3/var"], rtol=0)
+    logits = read.net.predict(read.params, read.state, np.ones((2, 8, 8, 1), np.float32))
+    assert logits.shape == (2, 10)
+    assert np.isfinite(logits).all()
 
 
 def test_predictions_of_a_run_are_those_of_its_network(run: Path, tmp_path: Path, capsys: Any) -> None:
@@ -328,6 +363,7 @@ def test_help_version_and_module(capsys: Any) -> None:
     assert main([]) == 0
     assert "usage: jaxnn COMMAND" in capsys.readouterr().out
     assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jaxnn {jaxnn.__version__}\n"
     with pytest.raises(SystemExit) as stopped:
         main(["train", "--help"])
     assert stopped.value.code == 0
