@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -170,6 +173,16 @@ def test_public_functions_have_docstrings_with_an_example(path: Path) -> None:
 
 def test_imports_form_no_circle() -> None:
     assert circle(import_graph()) == []
+
+
+def test_what_is_imported_is_declared() -> None:
+    """The library runs with its dependencies alone; accountants are an extra, asked for where one is needed."""
+    metadata = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", line)[0] for line in metadata["dependencies"]}  # type: ignore[index]
+    declared = {"PIL" if name == "pillow" else name for name in declared}
+    imported = {name.partition(".")[0] for path in PACKAGE.rglob("*.py") for name in imported_modules(path.read_text())}
+    outside = imported - sys.stdlib_module_names - {"jaxnn", "mpl_toolkits"}
+    assert outside == declared | {"dp_accounting"}
 
 
 def test_top_level_holds_only_what_the_layout_lists() -> None:

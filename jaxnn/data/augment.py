@@ -4,6 +4,10 @@ Each factory returns an `Augmentation`. Every image of a batch draws its own par
 on the key, its place in the batch and its own pixels only. Pixels that come from outside are 0, so augment before
 subtracting a mean. Bending and moving read the image once (`warp`): prefer one `distort` to a chain of single steps,
 each of which blurs a little.
+
+dm-pix has `rotate` and `elastic_deformation` of one image. Under `vmap` over 128 images of 28 x 28, on 2 CPU cores,
+they take 30 and 74 ms against .9 and 3.6 here: its interpolation reads 8 points a pixel (the channels are an axis to
+interpolate along), and its blur is a convolution, where `smooth` multiplies by a matrix. Its sigma cannot be traced.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def dp_event(
         A `dp_accounting.DpEvent`.
 
     Raises:
-        ImportError: `dp_accounting`, which jax-privacy brings, is not installed.
+        ImportError: `dp_accounting` is not installed.
         TypeError: not numbers.
         ValueError: out of range, or only one of examples and size.
 
@@ -73,7 +73,7 @@ def dp_event(
         import dp_accounting as accounting
     except ImportError as error:
         raise ImportError(
-            f"{where}: needs the package dp_accounting, which jax-privacy brings: pip install 'jaxnn[privacy]'."
+            f"{where}: needs the package dp_accounting, got no such module. pip install 'jaxnn[privacy]' brings it."
         ) from error
     if examples is None or size is None:
         gaussian = accounting.GaussianDpEvent(float(noise_multiplier))
