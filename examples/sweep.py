@@ -38,7 +38,7 @@ def main() -> None:
     ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="validation error (%), median of 5 seeds")
     ax.set_title(f"{len(runs.diverged)} networks, {int((runs.diverged > 0).sum())} diverged", fontsize=12)
     ax.grid(alpha=0.3)
-    fig.legend(fontsize=10, loc="outside lower center", ncols=4, frameon=False)
+    fig.legend(fontsize=10, loc="outside lower center", ncols=2, frameon=False)
     print("written:", plots.save(fig, *(sys.argv[1:] or ["sweep.png"])))
 
 

@@ -1,63 +1,94 @@
-"""What the README says is run: its Python, its commands' names, its claims about files."""
+"""The READMEs: their Python runs, their figures are those of benchmarks/results, what they name exists."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import os
 import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+import jaxnn
+from jaxnn import backprop, losses, models, optim, per_example, train
 from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.cli.recipes import RECIPES
+from jaxnn.compare.cases import all_cases
 from jaxnn.gallery.build import chapters
+from tests.test_architecture import FLOORS, FOLDERS
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+NAMES = ("README.md", "jaxnn/README.md", "benchmarks/README.md", "examples/README.md")
+PAGES = {name: (ROOT / name).read_text() for name in NAMES}
+README, HOUSE, BENCHMARKS, EXAMPLES = PAGES.values()
 TEST_COMMAND = '-m pytest -n 2 -m "not slow"'
+TRAIN_COMMAND = "python3 -m venv .venv && .venv/bin/pip install -q -e . && .venv/bin/jaxnn train\n"
 
 
-@pytest.mark.sampled
-@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.splitlines()[0][:40])
-def test_python_blocks_run(block: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+def sections(page: str) -> dict[str, str]:
+    """The text below each heading of a page."""
+    parts = re.split(r"^## (.*)\n", page, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def table(text: str) -> list[list[str]]:
+    """The cells of all tables in a text, without headings and rules."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("|---")]
+
+
+def results(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def shown(figure: float) -> str:
+    """Three digits, at most two of them after the point."""
+    return f"{figure:.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"
+
+
+PROGRAMS = {
+    f"{name}: {title}": "\n".join(blocks)
+    for name, page in PAGES.items()
+    for title, text in sections(page).items()
+    if (blocks := re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+}
+"""The Python below each heading, as one program."""
+
+QUICK = ("README.md", "jaxnn/README.md: Add")
+"""What the short run takes of them."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name.startswith(QUICK) else [pytest.mark.slow]) for name in PROGRAMS]
+)
+def test_python_blocks_run(name: str, tmp_path: Path) -> None:
+    for library in ("flax", "equinox"):
+        if f"import {library}" in PROGRAMS[name]:
+            pytest.importorskip(library)
+    done = subprocess.run([sys.executable, "-c", PROGRAMS[name]], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_there_are_examples() -> None:
-    assert len(PYTHON) >= 2
+def test_the_readme_is_short_and_its_programs_too() -> None:
+    assert README.count("\n") <= 200
+    lengths = [len([line for line in PROGRAMS[n].splitlines() if line]) for n in PROGRAMS if n.startswith("README")]
+    assert len(lengths) == 3
+    assert all(length <= most for length, most in zip(lengths, (15, 10, 15), strict=True)), lengths
 
 
 def test_ci_calls_the_test_command_of_the_readme() -> None:
+    assert TRAIN_COMMAND in README
     assert TEST_COMMAND in README
     assert TEST_COMMAND in (ROOT / ".ci" / "run").read_text()
-
-
-def test_every_recipe_stands_in_the_results() -> None:
-    for name in RECIPES:
-        assert f"--recipe {name}" in README or f"`{name}`" in README, f"{name} is not in the README"
-    for name in re.findall(r"--recipe ([a-z-]+)", README):
-        assert name in RECIPES
-
-
-def test_files_that_the_readme_names_exist() -> None:
-    for name in re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(
-        r"python ((?:benchmarks|examples)/\S+\.py)", README
-    ):
-        assert (ROOT / name).exists(), name
-
-
-def test_figures_are_pictures_of_the_gallery() -> None:
-    figures = re.findall(r"!\[[^\]]+\]\(examples/figures/([a-z-]+)\.png\)", README)
-    assert len(figures) == 3 == len(list((ROOT / "examples" / "figures").iterdir()))
-    drawn = {picture.name for chapter in (*chapters().values(), PLAYGROUND) for picture in chapter}
-    assert drawn >= set(figures)
-    assert f"({len(drawn)} figures" in README
 
 
 LONG = (
@@ -75,14 +106,13 @@ LONG = (
 NEEDS = {"flax_norms.py": "flax", "mislabeled_fashion.py": "equinox"}
 """Libraries that an example shows and the package does without."""
 
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+
 
 @pytest.mark.sampled
 @pytest.mark.parametrize(
     "path",
-    [
-        pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in LONG else [])
-        for path in sorted((ROOT / "examples").glob("*.py"))
-    ],
+    [pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in LONG else []) for path in SCRIPTS],
 )
 def test_examples_run(path: Path, tmp_path: Path) -> None:
     if path.name in NEEDS:
@@ -94,78 +124,266 @@ def test_examples_run(path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_results_are_those_that_were_written() -> None:
-    recipes = json.loads((ROOT / "benchmarks" / "results" / "recipes-cpu.json").read_text())["recipes"]
-    for name, result in recipes.items():
-        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+def heading_links(page: str) -> set[str]:
+    """What a link to a heading of a page looks like: lower case, no punctuation, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name: str) -> None:
+    for target, _, heading in (link.partition("#") for link in re.findall(r"\]\(([^)\s:]+)\)", PAGES[name])):
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), target
+        assert not heading or heading in heading_links(path.read_text()), f"{target}#{heading}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_name_files_and_objects_that_exist(name: str) -> None:
+    page = PAGES[name]
+    for path in re.findall(r"(?:python|pytest) ((?:benchmarks|examples|tests)\S*?)[`\s]", page):
+        assert (ROOT / path).exists() or path == "examples/NAME.py", path
+    for module in re.findall(r"python -m (benchmarks\.\w+)", page):
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+    for recipe in re.findall(r"--recipe ([a-z-]+)", page):
+        assert recipe in RECIPES
+    for path in re.findall(r"help\((?:jaxnn\.)?([\w.]+)\)", page):
+        assert located(path) is not None, path
+
+
+def located(path: str) -> Any:
+    """A room, module or object by its path below `jaxnn`."""
+    try:
+        return importlib.import_module(f"jaxnn.{path}")
+    except ModuleNotFoundError:
+        return functools.reduce(getattr, path.split("."), jaxnn)
+
+
+def test_every_script_has_its_line_and_every_picture_its_source() -> None:
+    listed = [re.findall(r"\((\w+\.py)\)", row[0])[0] for row in table(EXAMPLES)[1:]]
+    assert sorted(listed) == [path.name for path in SCRIPTS]
+    pictures = {path.name for path in (ROOT / "examples" / "figures").iterdir()}
+    assert set(re.findall(r"!\[[^\]]+\]\(figures/(\S+)\)", EXAMPLES)) == pictures
+    assert len(re.findall(r"!\[[^\]]+\]\(examples/figures/\S+\)", README)) == 1
+    drawn = {picture.name for chapter in (*chapters().values(), PLAYGROUND) for picture in chapter}
+    assert f"({len(drawn)} figures" in EXAMPLES
+    written = "\n".join(path.read_text() for path in SCRIPTS)
+    for picture in pictures:
+        stem = picture.removesuffix(".png")
+        assert stem in drawn or f'"{stem.replace("-", "_")}.png"' in written, picture
+
+
+def ticked(text: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def test_the_rooms_stand_on_their_floors() -> None:
+    floors: dict[str, set[str]] = {}
+    for room, floor in FLOORS.items():
+        floors.setdefault(str(floor), set()).add(room)
+    house = table(sections(HOUSE)["Floors"])
+    assert {row[0]: set(ticked(row[1])) for row in house if row[0].isdigit()} == floors
+    for floor, text in table(sections(README)["Layout"])[1:]:
+        assert floors[floor] <= set(ticked(text)), floor
+
+
+def test_the_folders_of_rooms_are_those_of_the_architecture() -> None:
+    def folder(name: str) -> str:
+        return "" if name == "the top" else name.strip("`")
+
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    rows = [row for row in table(sections(HOUSE)["Floors"]) if len(row) == 4]
+    for room, name, _, leans in rows[1:]:
+        if room:
+            last = found.setdefault(room.strip("`"), {})
+        last[folder(name)] = () if leans == "-" else tuple(map(folder, leans.split(", ")))
+    assert found == FOLDERS
+
+
+def test_every_recipe_and_case_stands_in_the_results() -> None:
+    for name in RECIPES:
+        assert f"| `{name}` |" in BENCHMARKS, f"{name} is not in the table"
+    assert f"all {len(all_cases())} cases are equal" in BENCHMARKS
+
+
+def called(function: Callable[[], Any]) -> list[tuple[str, str]]:
+    """The functions of the package that are called meanwhile, in order, by file and name."""
+    package = f"{Path(jaxnn.__file__).parent}/"
+    found: list[tuple[str, str]] = []
+
+    def note(frame: Any, event: str, arg: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(package):
+            found.append((code.co_filename.removeprefix(package), code.co_qualname.replace(".<locals>", "")))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+def trained() -> None:
+    net, loss = models.mlp([4, 3, 2]), losses.softmax_cross_entropy
+    vg = backprop.value_and_grad(net, loss)
+    data = jnp.ones((8, 4)), jnp.zeros(8, jnp.int32)
+    key = jax.random.key(0)
+    train.fit(net, loss, optim.adam(1e-3), data, key=key, epochs=1, batch_size=4, value_and_grad=vg, progress=False)
+
+
+def clipped() -> None:
+    def loss(params: Any, x: Any) -> Any:
+        return jnp.sum(jnp.tanh(x @ params["w"].T))
+
+    def sums(params: Any, X: Any) -> Any:
+        return per_example.clipped_grad(per_example.record(loss)(params, X), 1.0)
+
+    jax.eval_shape(sums, {"w": jnp.ones((2, 4))}, jnp.ones((8, 4)))
+
+
+@pytest.mark.parametrize(("title", "run"), [("Walk 1", trained), ("Walk 2", clipped)])
+def test_the_walks_are_what_runs(title: str, run: Callable[[], None]) -> None:
+    text = next(text for heading, text in sections(HOUSE).items() if heading.startswith(title))
+    hops = re.findall(r"`([\w/]+\.py)`\s+`([\w.]+)`", text[text.index("\n1. ") :])
+    assert len(hops) > 15
+    calls = iter(called(run))
+    for hop in hops:
+        assert any(call == hop for call in calls), f"{hop} is not called after the hop before it"
+
+
+def test_the_errors_of_recipes_are_those_that_were_written() -> None:
+    rows = {row[0].strip("`"): row[2:] for row in table(sections(BENCHMARKS)["Test errors of the recipes"])}
+    for name, result in results("recipes-cpu")["recipes"].items():
         error, spread = result["mean"]["test_error_percent"], result["standard_deviation"]["test_error_percent"]
-        assert f"| {error:.2f} ± {spread:.2f}% | {result['seeds']['seconds'][0]:.0f} s |" in row
+        assert rows[name] == [f"{error:.2f} ± {spread:.2f}%", f"{result['seeds']['seconds'][0]:.0f} s"]
 
 
-@pytest.mark.parametrize(
-    ("name", "label"),
-    [("mlp 128", "MLP 784-512-512-10"), ("cnn 128", "CNN 32-64-128-10"), ("transformer 16", "transformer"),
-     ("gru 32", "GRU")],
-)  # fmt: skip
-def test_the_table_of_recorded_models_is_what_was_written(name: str, label: str) -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "per_example_any-cpu.json").read_text())
-    rows = {(row["quantity"], row["rival"].split()[0]): row for row in results["tables"][name]["rows"]}
+def test_the_classical_table_is_what_was_written_and_in_its_ranges() -> None:
+    found = {row[0]: row[1:] for row in table(sections(BENCHMARKS)["The classical table of MNIST"])}
+    for name, row in results("mnist_table-cpu")["rows"].items():
+        error, (least, most) = row["test_error_percent"], row["published_percent"] or (0, 100)
+        assert least <= error <= most
+        if row["published_percent"]:
+            published, here = found[row["family"]]
+            assert published == f"{least:g}-{most:g}%"
+            assert f"{error:.2f}% in {row['seconds']:.0f} s" in here, name
+
+
+def test_the_speed_of_training_is_what_was_written() -> None:
+    tables, text = results("training-cpu")["tables"], sections(BENCHMARKS)["Speed of training"]
+    rivals = ("flax loop", "flax scan", "torch")
+
+    def ratio(name: str, rival: str) -> str:
+        row = tables[name]["rows"].get(rival)
+        return (
+            f"{row['time_over_jaxnn']:.2f} ({'-'.join(f'{r:.2f}' for r in row['ratio_range'])})" if row else "not run"
+        )
+
+    own = [f"{tables['mlp']['rows']['jaxnn']['seconds']:.2f} s", f"{tables['cnn']['rows']['jaxnn']['step_ms']:.1f} ms"]
+    expected = [[first, *(ratio(name, r) for r in rivals)] for name, first in zip(("mlp", "cnn"), own, strict=True)]
+    assert [row[1:] for row in table(text)[1:]] == expected
+    assert f"of jaxnn's {tables['mlp']['rows']['jaxnn']['step_ms']:.1f} ms step" in text
+
+
+QUANTITIES = {
+    "mean gradient": "gradient",
+    "norms and mean gradient": "norms and mean",
+    "clipped sum": "clipped sum",
+    "second moment": "second moment",
+    "variance": "variance",
+    "Gram matrix of 256": "gram",
+    "norms, clipped sum, second moment, Gram, noise scale": "everything",
+}
+"""Labels of the tables and the names of the results."""
+
+
+def test_the_tables_of_statistics_are_what_was_written() -> None:
+    found = results("per_example-cpu")["tables"]
+    text = sections(BENCHMARKS)["Speed of per-example statistics: networks of this library"]
+    rows = table(text)
+    heads = [i for i, row in enumerate(rows) if row[1] == "jaxnn"]
+    for name, first, last in zip(("mlp 128", "cnn 128"), heads, (heads[1], len(rows)), strict=True):
+        assert [row[0] for row in rows[first + 1 : last]] == list(QUANTITIES)
+        for label, *cells in rows[first + 1 : last]:
+            of_quantity = [row for row in found[name]["rows"] if row["quantity"] == QUANTITIES[label]]
+            assert cells == [fastest(of_quantity, rival) for rival in rows[first][1:]], (name, label)
+        (torch,) = (r for r in found[name]["rows"] if (r["quantity"], r["rival"]) == ("gradient", "torch"))
+        assert f"{torch['over jax.grad'][0]:.2f} ({name[:3].upper()})" in text
+
+
+def fastest(rows: list[dict[str, Any]], rival: str) -> str:
+    """The multiple of a rival's fastest variant: its microbatch, its kind of clipping."""
+    times = [row["over jax.grad"][0] for row in rows if row["rival"] == rival or row["rival"].startswith(f"{rival} ")]
+    return shown(min(times)) if times else "-"
+
+
+RECORDED = {
+    "MLP 784-512-512-10": "mlp 128",
+    "CNN 32-64-128-10": "cnn 128",
+    "transformer": "transformer 16",
+    "GRU": "gru 32",
+}
+
+
+@pytest.mark.parametrize("label", RECORDED)
+def test_the_tables_of_recorded_models_are_what_was_written(label: str) -> None:
+    found = results("per_example_any-cpu")["tables"][RECORDED[label]]["rows"]
+    rows = {(row["quantity"], row["rival"].split()[0]): row for row in found}
 
     def time(quantity: str, rival: str) -> str:
         row = rows.get((quantity, rival))
-        if row is None:
-            return "-"
-        over = row["over jax.grad"] if rival != "Opacus" else row["over torch"]
-        return f"{over[0]:.3g}" if over[0] >= 100 else f"{over[0]:.2f}"
+        return "-" if row is None else shown(row["over torch" if rival == "Opacus" else "over jax.grad"][0])
 
     def two(what: str) -> str:
         return ", ".join(f"{rows[quantity, 'jaxnn'][what]:.2f}" for quantity in ("norms and mean", "clipped sum"))
 
     cells = [time("norms and mean", "jaxnn"), time("norms and mean", "vmap(grad)")]
     cells += [time("clipped sum", rival) for rival in ("jaxnn", "vmap(grad)", "jax_privacy", "Opacus")]
+    assert [label, *cells] in table(sections(README)["Speed"])
     cells += [two("temporary MiB over jax.grad"), two("compile s over jax.grad")]
-    assert f"| {label} | {' | '.join(cells)} |" in README
+    assert [label, *cells] in table(sections(BENCHMARKS)["Speed of per-example statistics: any JAX loss"])
 
 
-def test_the_classical_table_is_what_was_written_and_in_its_ranges() -> None:
-    rows = json.loads((ROOT / "benchmarks" / "results" / "mnist_table-cpu.json").read_text())["rows"]
-    for name, row in rows.items():
-        error, (least, most) = row["test_error_percent"], row["published_percent"] or (0, 100)
-        assert least <= error <= most
-        line = next((line for line in README.splitlines() if f"| {row['family']} |" in line), None)
-        if row["published_percent"]:
-            assert line is not None
-            assert f"| {least:g}-{most:g}% |" in line
-            assert f"{error:.2f}% in {row['seconds']:.0f} s" in line, name
-
-
-def test_the_table_of_single_examples_is_what_was_written() -> None:
-    tables = json.loads((ROOT / "benchmarks" / "results" / "per_example-cpu.json").read_text())["tables"]
-    labels = {"gradient": "mean gradient", "clipped sum": "clipped sum", "variance": "variance"}
-    for quantity, label in labels.items():
-        lines = [line for line in README.splitlines() if line.startswith(f"| {label} |")]
-        for line, table in zip(lines, ("mlp 128", "cnn 128"), strict=True):
-            row = next(r for r in tables[table]["rows"] if (r["quantity"], r["rival"]) == (quantity, "jaxnn"))
-            assert line.split("|")[2].strip() == f"{row['over jax.grad'][0]:.2f}"
+def test_the_speed_of_optimizers_is_what_was_written() -> None:
+    tables, text = results("optimizers-cpu")["tables"], sections(BENCHMARKS)["Speed of optimizers"]
+    for name, (_, median, *cells) in zip(("mlp", "large", "blocks", "packed"), table(text)[1:], strict=True):
+        ours = {rule: 1 / row["optax"]["time_ratio"] for rule, row in tables[name]["rows"].items()}
+        assert median == f"{statistics.median(ours.values()):.2f}"
+        order = sorted(ours, key=ours.get)
+        for cell, best in zip(cells, (order, order[::-1]), strict=True):
+            told = cell.replace("centred rmsprop", "rmsprop centered").split(", ")
+            assert told == [f"{rule} {ours[rule]:.2f}" for rule in best[: len(told)]]
+    assert f"{len(tables['blocks']['rows'])} rules" in text
+    words = " ".join(text.split())
+    leaves, packed = tables["leaves"]["rows"]["adam"]["optax"], tables["packed"]["rows"]["adam"]["jaxnn"]
+    deep = [row["jaxnn"]["step_ms"] / row["jaxnn packed"]["step_ms"] for row in tables["end-to-end"]["rows"].values()]
+    for told in (
+        f"takes {leaves['step_ms']:.0f} ms in optax, and {leaves['compile_s']:.0f} s to compile",
+        f"takes {packed['step_ms']:.2f} ms and {packed['compile_s']:.1f} s",
+        f"by {deep[0]:.1f} at 20 layers of 8 x 8, by {deep[1]:.1f} at 200 and by {deep[2]:.1f} at 2,000",
+    ):
+        assert told in words, told
 
 
 def test_the_figures_beside_deepobs_are_those_that_were_written() -> None:
-    found = json.loads((ROOT / "benchmarks" / "results" / "deepobs-cpu.json").read_text())["problems"]
-    for problem in found.values():
-        rows = problem["rows"].values()
-        here = " | ".join(f"{row['mean']:.2f} ± {row['standard_deviation']:.2f}" for row in rows)
-        assert f"| here | {here} |" in README
-        assert "| DeepOBS | " + " | ".join(f"{row['published']:.2f}" for row in rows) + " |" in README
+    rows = table(sections(BENCHMARKS)["DeepOBS' published figures, measured again"])
+    for problem in results("deepobs-cpu")["problems"].values():
+        found = problem["rows"].values()
+        assert ["here", *(f"{row['mean']:.2f} ± {row['standard_deviation']:.2f}" for row in found)] in rows
+        assert ["DeepOBS", *(f"{row['published']:.2f}" for row in found)] in rows
 
 
 def test_the_figures_of_sweeps_are_those_that_were_written() -> None:
-    tables = json.loads((ROOT / "benchmarks" / "results" / "sweep-cpu.json").read_text())["tables"]
+    tables = results("sweep-cpu")["tables"]
 
-    def saved(table: str, rival: str) -> str:
-        return f"{statistics.median(tables[table]['rows'][rival]['in_turn_over_it_processor_time']):.1f}"
+    def saved(name: str, rival: str) -> str:
+        return f"{statistics.median(tables[name]['rows'][rival]['in_turn_over_it_processor_time']):.1f}"
 
     mnist, digits = tables["mnist"]["compile_multiple"], tables["digits"]["compile_multiple"]
-    words = " ".join(README.split())
+    words = " ".join(sections(BENCHMARKS)["Sweeps"].split())
     for told in (
         f"{saved('mnist', 'sweep, 32 at a time')} times what they cost in one sweep",
         f"({saved('mnist', 'sweep, 16 at a time')} at 16 at a time)",

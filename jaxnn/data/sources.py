@@ -145,7 +145,7 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, seed: int =
     Args:
         name: "digits", "mnist" or "fashion-mnist".
         folder: holds the four files; None to look in the usual places; not used by "digits".
-        seed: which split; the results in the README use 0.
+        seed: which split; the results in benchmarks/README.md use 0.
 
     Returns:
         Splits(train, validation, test).

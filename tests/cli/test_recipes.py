@@ -1,4 +1,4 @@
-"""Recipes reach what the README says of them, where MNIST is at hand; the shorter ones, at full length."""
+"""Recipes reach what benchmarks/README.md says of them, where MNIST is at hand; the shorter ones, at full length."""
 
 from __future__ import annotations
 
