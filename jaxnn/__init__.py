@@ -1,4 +1,4 @@
-"""Functional neural networks in JAX: see the README for a tour and `help(jaxnn.losses)` and so on for each room."""
+"""Neural networks, optimizers and per-example gradients in JAX: the README is the tour, `help(jaxnn.losses)` a room."""
 
 import importlib
 from types import ModuleType
@@ -13,13 +13,7 @@ ROOMS = (
 
 
 def __getattr__(name: str) -> ModuleType:
-    """A room of the library, imported when it is first asked for.
-
-    Example:
-        >>> import jaxnn
-        >>> jaxnn.losses.__name__
-        'jaxnn.losses'
-    """
+    """A room of the library, imported on first use."""
     if name in ROOMS:
         return importlib.import_module(f"jaxnn.{name}")
     text = importlib.import_module("jaxnn.missing").message("jaxnn", name)

@@ -1,4 +1,4 @@
-"""Checks of arguments that raise at trace time and say what was got, what was expected and how to mend it. Floor 0."""
+"""Argument checks that raise at trace time and say what they got, what they expected and the remedy. Floor 0."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jaxnn.types import Array, DType, PyTree
 
 
 def concrete_number(value: Any) -> float | None:
-    """The value as a Python float where it is known while tracing, else None.
+    """The value as a Python float if it is concrete, None if it is traced or an array with axes.
 
-    Checks of hyperparameters use this, so that a traced learning rate passes unchecked and never branches.
+    Checks of hyperparameters use this: a traced learning rate passes unchecked and meets no Python branch.
 
     Example:
         >>> concrete_number(0.5)
@@ -30,23 +30,23 @@ def concrete_number(value: Any) -> float | None:
 
 
 def require_number(where: str, name: str, value: Any) -> None:
-    """Raise unless the value is one real number, known or traced.
+    """Raise unless the value is one real number, concrete or traced.
 
     Raises:
-        TypeError: a string, None, a complex number, or what is no number at all.
-        ValueError: an array with axes, which would be broadcast against what it multiplies.
+        TypeError: a string, None, a complex number or anything else that is not a real number.
+        ValueError: an array with axes, which would broadcast against what it multiplies.
 
     Example:
         >>> require_number("sgd", "learning_rate", jnp.ones(4))
         Traceback (most recent call last):
-        ValueError: sgd: learning_rate must be one number, got an array of shape (4,). For one run ...
+        ValueError: sgd: learning_rate must be one number, got an array of shape (4,). For several, ...
     """
     if isinstance(value, str | bytes) or not hasattr(value, "__float__") or jnp.iscomplexobj(value):
         raise TypeError(f"{where}: {name} must be a real number, got {value!r} ({type(value).__name__}).")
     if jnp.ndim(value) != 0:
         raise ValueError(
-            f"{where}: {name} must be one number, got an array of shape {jnp.shape(value)}. For one run for each, "
-            "jax.vmap over it."
+            f"{where}: {name} must be one number, got an array of shape {jnp.shape(value)}. For several, "
+            "use jax.vmap over it."
         )
 
 
@@ -72,7 +72,7 @@ def require_between(where: str, name: str, value: Any, low: float, high: float, 
 
 
 def require_positive(where: str, name: str, value: Any) -> None:
-    """Raise ValueError unless the value is one finite number > 0, TypeError if it is no number; a traced one passes.
+    """Raise ValueError unless the value is one finite number > 0, TypeError for anything else; a traced one passes.
 
     Example:
         >>> require_positive("coverage", "deviation", 0.0)
@@ -126,17 +126,17 @@ def require_integer(where: str, name: str, dtype: DType, remedy: str = "") -> No
 
 
 def as_numpy(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
-    """Numbers on the host as a NumPy array that JAX takes over as it is: in native byte order, no integer wrapped.
+    """Host data as a NumPy array that JAX converts without loss: native byte order, integers that fit.
 
-    JAX itself reads a big-endian array as if it were little-endian under `jit`, and makes int32 of int64 without a
-    look: 2**32 + 1 becomes 1.
+    JAX itself reads a big-endian array as little-endian under `jit`, and casts int64 to int32 silently: 2**32 + 1
+    becomes 1.
 
     Args:
-        where, name: what the message names.
-        value: an array, a number, nested lists of numbers, or what else NumPy makes an array of.
+        where, name: function and argument, for the message.
+        value: an array, a number, nested lists of numbers, or anything else that NumPy converts.
 
     Returns:
-        The array, not copied unless it must be.
+        The array, copied only where needed.
 
     Raises:
         TypeError: a dict, strings, objects.
@@ -155,13 +155,13 @@ def as_numpy(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(
-            f"{where}: {name} must be one array, got nested lists that make none ({error}). Pad them to one length."
+            f"{where}: {name} must be one array, got ragged nested lists ({error}). Pad them to one length."
         ) from None
     if array.dtype.kind in "OSTUMm" or array.dtype.names is not None:
         got = type(value).__name__ + (f" of {array.dtype.name}" if array.ndim else "")
         raise TypeError(
-            f"{where}: {name} must be an array of numbers, got {got}. Make one of it, such as "
-            "np.asarray(values, np.float32), or pass the array that it holds."
+            f"{where}: {name} must be an array of numbers, got {got}. Convert it, e.g. "
+            "np.asarray(values, np.float32), or pass the array that it contains."
         )
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
@@ -178,23 +178,17 @@ def as_numpy(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
 
 
 def as_array(where: str, name: str, value: Any) -> Array:
-    """`value` as a JAX array: one of JAX's, or a traced one, as it is; others by `as_numpy`.
-
-    Args:
-        where, name, value: as for `as_numpy`.
-
-    Raises:
-        TypeError, ValueError: as `as_numpy`.
+    """`value` as a JAX array: JAX arrays and tracers unchanged, anything else through `as_numpy`, with its errors.
 
     Example:
         >>> as_array("predict", "x", {"image": 1.0})
         Traceback (most recent call last):
-        TypeError: predict: x must be an array of numbers, got dict. Make one of it, ...
+        TypeError: predict: x must be an array of numbers, got dict. Convert it, ...
     """
     if isinstance(value, jax.Array):
         return value
     if isinstance(value, bool | int | float | complex):
-        return jnp.asarray(value)  # of weak type, as a NumPy array would not be
+        return jnp.asarray(value)  # weakly typed, unlike a NumPy array
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
         if isinstance(value, list | tuple):
             return jnp.asarray(value)
@@ -203,7 +197,7 @@ def as_array(where: str, name: str, value: Any) -> Array:
 
 
 def as_arrays(where: str, name: str, tree: PyTree) -> PyTree:
-    """The leaves of a tree by `as_array`; a list is one array, not a tree of numbers.
+    """Each leaf of a pytree by `as_array`; a list counts as one array, not as a pytree of numbers.
 
     Example:
         >>> as_arrays("make_step", "x", {"image": [[1.0, 2.0]]})
@@ -265,7 +259,7 @@ def require_function(where: str, name: str, value: Any, example: str, *, optiona
 
 
 def nearest_name(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: which known ones are spelt alike, "" for none.
+    """A suffix for messages about an unknown name: the known names spelt alike; "" if there are none.
 
     Example:
         >>> nearest_name("adma", ["sgd", "adam"])
@@ -279,7 +273,7 @@ def nearest_name(word: str, known: Iterable[str]) -> str:
 
 
 def pair(where: str, name: str, value: int | Sequence[int], dims: int = 2, minimum: int = 1) -> tuple[int, ...]:
-    """One int for each of `dims` axes: 3 -> (3, 3); (3, 5) stays.
+    """One int per axis for `dims` axes: 3 -> (3, 3); (3, 5) stays.
 
     Example:
         >>> pair("conv", "stride", 2)

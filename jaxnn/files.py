@@ -1,7 +1,7 @@
-"""Files written whole or not at all, lines appended whole, JSON read strictly. Floor 0.
+"""Atomic file writes, whole-line appends, strict JSON. Floor 0.
 
-Whatever the package writes goes through here, so that a full disk, a crash or Ctrl-C never leaves half a file under a
-name that a later run would trust.
+The whole package writes through here, so that a full disk, a crash or Ctrl-C never leaves half a file under a name
+that a later run would trust.
 """
 
 from __future__ import annotations
@@ -21,35 +21,27 @@ from typing import Any
 import numpy as np
 
 MAX_JSON = 1 << 24
-"""Bytes of a JSON file, at most: the largest that the package writes are a hundredth of it."""
+"""Largest JSON file that is read, in bytes: a hundred times the largest that the package writes."""
 
 PLAIN_SIZE = 1 << 26
-"""Bytes that a compressed file may unpack to, however small it is."""
+"""Bytes that any compressed file may unpack to, however small it is."""
 
 MAX_RATIO = 100
-"""How many times its own size a larger one may unpack to: images reach 40, archives made to fill the memory 1,000."""
+"""Largest ratio of unpacked to packed size above `PLAIN_SIZE`: images reach 40, decompression bombs 1,000."""
 
 
 class UnwrittenError(OSError):
-    """A file could not be written; its text says why and what is there now."""
+    """A file could not be written; the message says why, and what is there now."""
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write a file whole or not at all: to a new file beside it, flushed to the disk, which then takes its name.
+    """Write a file atomically: to a temporary file beside it, flushed to disk, then renamed. Returns the path.
 
-    A link is followed, the mode of a file that is replaced is kept, and a pipe or device is written as it is. The
+    A symbolic link is followed, the mode of an existing file is kept, and a pipe or device is written directly. The
     folder must exist.
 
-    Returns:
-        The path.
-
     Raises:
-        UnwrittenError: no space, no permission, a folder of that name ...; an older file is then as it was.
-
-    Example:
-        >>> import tempfile
-        >>> write_bytes(Path(tempfile.mkdtemp()) / "a", b"all of it").read_bytes()
-        b'all of it'
+        UnwrittenError: no space, no permission, a folder of that name ...; an existing file is unchanged.
     """
     there = False
     try:
@@ -63,25 +55,19 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             _replace(place, content, stat.S_IMODE(mode) if there else None)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        kept = "what was there is as it was" if there else "nothing of it is left"
+        kept = "the old file is unchanged" if there else "nothing was written"
         raise _unwritten(path, error, kept) from None
     return Path(path)
 
 
 def create_bytes(path: str | os.PathLike[str], content: bytes) -> bool:
-    """Write a file that is not there yet, whole or not at all; False, and nothing is written, if it is there.
+    """Create a file atomically; False, and nothing is written, if it exists.
 
-    Of several processes that try it at once, one gets True. On file systems without hard links, and on those alone, a
-    process that is killed in between leaves the file empty.
+    Of several processes that try it at once, exactly one gets True. Only on file systems without hard links can a
+    process that is killed leave an empty file.
 
     Raises:
-        UnwrittenError: no space, no permission ...; nothing of it is left.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "a"
-        >>> create_bytes(path, b"one"), create_bytes(path, b"two"), path.read_bytes()
-        (True, False, b'one')
+        UnwrittenError: no space, no permission ...; nothing was written.
     """
     place = Path(path)
     try:
@@ -91,46 +77,28 @@ def create_bytes(path: str | os.PathLike[str], content: bytes) -> bool:
                 os.link(part, place)
             except FileExistsError:
                 raise
-            except OSError:  # no links here: the name is taken first, then the file put in its place
+            except OSError:  # no hard links here: take the name first, then replace the file
                 os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
                 os.replace(part, place)
     except FileExistsError:
         return False
     except OSError as error:
-        raise _unwritten(path, error, "nothing of it is left") from None
+        raise _unwritten(path, error, "nothing was written") from None
     return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """`write_bytes` of a text in UTF-8.
-
-    Example:
-        >>> import tempfile
-        >>> write_text(Path(tempfile.mkdtemp()) / "a.txt", "±").read_text(encoding="utf-8")
-        '±'
-    """
+    """`write_bytes` of a text in UTF-8."""
     return write_bytes(path, text.encode())
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2) -> Path:
-    """`write_bytes` of a value as JSON.
-
-    Example:
-        >>> import tempfile
-        >>> write_json(Path(tempfile.mkdtemp()) / "a.json", [1, None]).read_text().split()
-        ['[', '1,', 'null', ']']
-    """
+    """`write_bytes` of a value as JSON."""
     return write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def write_csv(path: str | os.PathLike[str], head: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
-    """`write_bytes` of a table as CSV: a line of names, then a line for each row.
-
-    Example:
-        >>> import tempfile
-        >>> write_csv(Path(tempfile.mkdtemp()) / "a.csv", ["x", "y"], [[1, 2], [3, 4]]).read_text().split()
-        ['x,y', '1,2', '3,4']
-    """
+    """`write_bytes` of a table as CSV: a line of names, then one line per row."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(head)
@@ -139,29 +107,17 @@ def write_csv(path: str | os.PathLike[str], head: Iterable[str], rows: Iterable[
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any], *, compressed: bool = False) -> Path:
-    """`write_bytes` of named arrays as `np.savez` has them; `npz.read_npz` and `np.load` read them.
-
-    Example:
-        >>> import tempfile
-        >>> np.load(write_npz(Path(tempfile.mkdtemp()) / "a.npz", {"x": np.arange(2)}))["x"]
-        array([0, 1])
-    """
+    """`write_bytes` of named arrays in NumPy's .npz format, for `npz.read_npz` and `np.load`."""
     out = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(out, allow_pickle=False, **arrays)
     return write_bytes(path, out.getvalue())
 
 
 def append_line(path: str | os.PathLike[str], text: str) -> None:
-    """Append one line, whole or not at all, to a file that is made if need be.
+    """Append one line atomically to a file, which is created if it does not exist.
 
     Raises:
         UnwrittenError: the line could not be written; the lines before it are kept.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "log"
-        >>> append_line(path, "one"); append_line(path, "two"); path.read_text()
-        'one\\ntwo\\n'
     """
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -169,10 +125,10 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
             size = os.fstat(file).st_size
             try:
                 left = memoryview(f"{text}\n".encode())
-                while left:  # a disk that is nearly full takes a part
+                while left:  # a nearly full disk may accept only a part
                     left = left[os.write(file, left) :]
             except BaseException:
-                with contextlib.suppress(OSError):  # of a pipe nothing can be taken back
+                with contextlib.suppress(OSError):  # a pipe cannot be truncated
                     os.ftruncate(file, size)
                 raise
         finally:
@@ -182,15 +138,10 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder and those above it, unless it is there.
+    """Make a folder and its parents, unless it exists.
 
     Raises:
         UnwrittenError: no permission, no space, a file or a dangling link of that name ...
-
-    Example:
-        >>> import tempfile
-        >>> make_folder(Path(tempfile.mkdtemp()) / "a" / "b").is_dir()
-        True
     """
     folder = Path(path)
     try:
@@ -199,7 +150,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         cause = getattr(error, "strerror", None) or str(error)
         with contextlib.suppress(OSError, ValueError):
             if folder.is_symlink() and not folder.exists():
-                cause = f"it is a link to {os.readlink(folder)}, which is not there"
+                cause = f"it is a dangling link to {os.readlink(folder)}"
             elif folder.exists():
                 cause = "it is a file"
         told = UnwrittenError(f"the folder {folder} could not be made: {cause}; name another.")
@@ -209,52 +160,36 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value in a JSON file; whatever is not plain JSON is an error of one line with file and cause.
+    """The value in a JSON file; anything but plain JSON raises one line with file and cause.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not UTF-8, not JSON, NaN or infinity, a name twice in one object, nested too deep, a number of
-            thousands of digits, or too large a file.
-
-    Example:
-        >>> import tempfile
-        >>> read_json(write_text(Path(tempfile.mkdtemp()) / "a.json", '{"a": [1, null]}'))
-        {'a': [1, None]}
+        FileNotFoundError: the file does not exist.
+        ValueError: not UTF-8, not JSON, NaN or infinity, a duplicate key, nesting too deep, a number of thousands of
+            digits, or too large a file.
     """
     with open(path, "rb") as file:
         content = file.read(MAX_JSON + 1)
     if len(content) > MAX_JSON:
-        raise ValueError(f"{os.fspath(path)} is no JSON file of this package: it is larger than {MAX_JSON} bytes.")
+        raise ValueError(f"{os.fspath(path)} is not a JSON file of this package: it is larger than {MAX_JSON} bytes.")
     try:
         return json.loads(content.decode(), object_pairs_hook=_distinct, parse_constant=_no_constant)
     except RecursionError:
-        raise ValueError(f"{os.fspath(path)} is not readable JSON: it is nested too deep.") from None
+        raise ValueError(f"{os.fspath(path)} is not readable JSON: nested too deep.") from None
     except ValueError as error:  # UnicodeDecodeError, JSONDecodeError, a number of too many digits
         raise ValueError(f"{os.fspath(path)} is not readable JSON: {error}.") from None
 
 
 def require_no_bomb(where: str, unpacked: int, packed: int) -> None:
-    """Raise ValueError if a file claims to unpack to so much more than its own size that it was made to fill memory.
-
-    Args:
-        where: the file.
-        unpacked: bytes that would be read out of it.
-        packed: bytes of the file.
-
-    Example:
-        >>> require_no_bomb("a.npz", 1 << 31, 1 << 21)
-        Traceback (most recent call last):
-        ValueError: a.npz: claims 2147483648 bytes of values in a file of 2097152, more than 100 times as many. ...
-    """
+    """Raise ValueError if a file claims to unpack to so much more than its size that it may be a decompression bomb."""
     if unpacked > PLAIN_SIZE and unpacked > MAX_RATIO * packed:
         raise ValueError(
             f"{where}: claims {unpacked} bytes of values in a file of {packed}, more than {MAX_RATIO} times as many. "
-            "It is damaged, or made to fill the memory; if you trust it, store it uncompressed."
+            "It is damaged or a decompression bomb; if you trust it, store it uncompressed."
         )
 
 
 def _replace(place: Path, content: bytes, mode: int | None) -> None:
-    """The content under a new name in the same folder, then renamed."""
+    """Write to a temporary file in the same folder, then rename it."""
     with _part(place, content) as part:
         if mode is not None:
             part.chmod(mode)
@@ -269,7 +204,7 @@ def _replace(place: Path, content: bytes, mode: int | None) -> None:
 
 @contextlib.contextmanager
 def _part(place: Path, content: bytes, ending: str = ".part") -> Iterator[Path]:
-    """A new file beside the place that holds the content, flushed to the disk; it goes unless it was renamed."""
+    """A new file beside the place with the content, flushed to disk; deleted unless it was renamed."""
     part = place.with_name(f".{secrets.token_hex(8)}{ending}")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -293,9 +228,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} stands twice in one object")
+        raise ValueError(f"duplicate key {next(n for n in names if names.count(n) > 1)!r} in one object")
     return found
 
 
 def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON number")
+    raise ValueError(f"{word} is not a JSON number")

@@ -1,16 +1,15 @@
-"""How good outputs are: per example where a mean over examples says it, else for a whole set. Floor 2.
+"""Metrics: per example where the mean over examples is the metric, else for a whole set. Floor 2.
 
 | function | returns | over several batches |
 |---|---|---|
 | `accuracy`, `error_rate`, `top_k_accuracy`, `binary_accuracy` | per example, (N,) | mean, weighted by examples |
 | `confusion_matrix` | counts, (K, K) | sum |
-| `rmse`, `r_squared` | one number for the whole set | none: a mean of batches is another number |
+| `rmse`, `r_squared` | one number for the whole set | none: the mean over batches is a different number |
 
 For a root mean squared error over batches, average the squared errors and take the root at the end.
 
-Classes are 0 .. K-1. Of equal outputs the first class counts as the largest (as in `jnp.argmax`). A row of outputs
-with a NaN predicts no class: it is wrong. A label outside 0 .. K-1 (an ignored position) is matched by no prediction:
-give it weight 0.
+Classes are 0 .. K-1. Ties go to the first class, as in `jnp.argmax`. A row of outputs with a NaN counts as wrong. A
+label outside 0 .. K-1 (an ignored position) counts as wrong too: give it weight 0.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
         labels: (N, ...) int, or (N, ..., K) distributions or one-hot rows, whose (first) largest entry is the label.
 
     Returns:
-        (N,) in [0, 1], float32 (float64 for float64 outputs): 0 or 1, or the mean over the axes in between, if any.
-        Of equal outputs the first counts; a row with a NaN or a label outside 0 .. K-1 gives 0.
+        (N,) in [0, 1], float32 (float64 for float64 outputs): 0 or 1, or the mean over the middle axes.
+        Ties go to the first class; a row with a NaN or a label outside 0 .. K-1 gives 0.
 
     Raises:
-        ValueError: shapes that do not fit; K < 2.
+        ValueError: shapes do not match; K < 2.
         TypeError: outputs that are not floating; labels (N, ...) that are not integers.
 
     Example:
@@ -54,15 +53,7 @@ def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
 def error_rate(outputs: ArrayLike, labels: ArrayLike) -> Array:
     """1 where the largest output is not at the label, else 0: 1 - accuracy.
 
-    Args:
-        outputs: (N, ..., K) float, K >= 2.
-        labels: (N, ...) int, or (N, ..., K) distributions or one-hot rows.
-
-    Returns:
-        (N,) in [0, 1], float32 (float64 for float64 outputs); see `accuracy` for ties, NaN and labels out of range.
-
-    Raises:
-        ValueError, TypeError: as `accuracy`.
+    Arguments, dtypes, ties, NaN and errors as for `accuracy`.
 
     Example:
         >>> error_rate(jnp.array([[0.1, 2.0], [3.0, 1.0]]), jnp.array([1, 1]))
@@ -75,19 +66,19 @@ def top_k_accuracy(outputs: ArrayLike, labels: ArrayLike, *, k: int) -> Array:
     """1 where the label is among the k classes of largest output, else 0.
 
     The rank of the label is the number of classes before it: #{j : o_j > o_label} + #{j < label : o_j = o_label};
-    1 where rank < k. So k = 1 is `accuracy`, and of equal outputs the first classes count, as in `jax.lax.top_k`.
+    1 where rank < k. So k = 1 is `accuracy`, and ties go to the first classes, as in `jax.lax.top_k`.
 
     Args:
         outputs: (N, ..., K) float, K >= 2.
         labels: (N, ...) int, or (N, ..., K) distributions or one-hot rows, whose (first) largest entry is the label.
-        k: how many classes, 1 <= k <= K; static.
+        k: number of classes, 1 <= k <= K; static.
 
     Returns:
-        (N,) in [0, 1], float32 (float64 for float64 outputs): 0 or 1, or the mean over the axes in between, if any.
+        (N,) in [0, 1], float32 (float64 for float64 outputs): 0 or 1, or the mean over the middle axes.
         A row with a NaN or a label outside 0 .. K-1 gives 0.
 
     Raises:
-        ValueError: shapes that do not fit; K < 2; k outside 1 .. K.
+        ValueError: shapes do not match; K < 2; k outside 1 .. K.
         TypeError: outputs that are not floating; labels (N, ...) or k that are not integers.
 
     Example:
@@ -119,11 +110,11 @@ def binary_accuracy(outputs: ArrayLike, labels: ArrayLike, *, threshold: Scalar 
         threshold: outputs above it predict the positive class; an output equal to it predicts the negative one.
 
     Returns:
-        (N,) in [0, 1], float32 (float64 for float64 outputs): 0 or 1, or the mean over further axes, if any. A NaN
-        output gives 0.
+        (N,) in [0, 1], float32 (float64 for float64 outputs): 0 or 1, or the mean over further axes. A NaN output
+        gives 0.
 
     Raises:
-        ValueError: outputs and labels of different shapes, (N, 1) and (N,) among them; outputs without axes.
+        ValueError: outputs and labels differ in shape, e.g. (N, 1) and (N,); outputs are a scalar.
         TypeError: outputs that are not floating.
 
     Example:
@@ -141,7 +132,7 @@ def binary_accuracy(outputs: ArrayLike, labels: ArrayLike, *, threshold: Scalar 
 
 
 def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, *, classes: int) -> Array:
-    """How often each class was taken for each: C_ij = #{n : label_n = i, prediction_n = j}.
+    """The confusion matrix: C_ij = #{n : label_n = i, prediction_n = j}.
 
     Args:
         predictions: (N, ...) int classes, or (N, ..., K) float outputs, of which the (first) largest is the prediction.
@@ -149,11 +140,11 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, *, classes: int)
         classes: K; static.
 
     Returns:
-        (K, K) int32: rows true classes, columns predictions. The diagonal counts what is right. A pair with a class
-        outside 0 .. K-1, or a row of outputs with a NaN, is counted nowhere: the sum of all counts is then below N.
+        (K, K) int32: rows are true classes, columns predictions, the diagonal correct predictions. A pair with a class
+        outside 0 .. K-1, or a row of outputs with a NaN, is not counted: the counts then sum to less than N.
 
     Raises:
-        ValueError: shapes that do not fit; K < 1, or not the outputs' K.
+        ValueError: shapes do not match; K < 1, or not the outputs' K.
         TypeError: labels that are not integers.
 
     Example:
@@ -178,16 +169,16 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, *, classes: int)
 
     def counts(true: Array, guess: Array) -> Array:
         inside = (true >= 0) & (true < k) & (guess >= 0) & (guess < k)
-        # Pairs to leave out go to one more cell, which is cut off.
+        # Pairs that do not count go to an extra cell, which is dropped.
         cell = jnp.where(inside, true * k + guess, k * k).reshape(-1)
         return jnp.zeros(k * k + 1, jnp.int32).at[cell].add(1)[:-1].reshape(k, k)
 
-    # On Explicit axes divided examples cannot be counted in one array.
+    # With Explicit axes, sharded examples cannot be scattered into one array.
     return compiler_sharded(counts, None, labels.astype(jnp.int32), predictions.astype(jnp.int32))
 
 
 def rmse(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Root mean squared error over all entries: sqrt(mean (outputs - targets)^2).
+    """Root mean squared error over all elements: sqrt(mean (outputs - targets)^2).
 
     Args:
         outputs: (N, ...) float.
@@ -211,7 +202,7 @@ def rmse(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def r_squared(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """The coefficient of determination: R^2 = 1 - sum (d - y)^2 / sum (d - mean d)^2, averaged over output components.
 
-    1 is perfect, 0 is as good as the mean of the targets, and it has no lower bound.
+    1 is perfect, 0 as good as predicting the mean of the targets; there is no lower bound.
 
     Args:
         outputs: (N, ...) float: y.
@@ -219,7 +210,7 @@ def r_squared(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     Returns:
         (), float32 (float64 if either is float64): the unweighted mean over all components (the axes after the first).
-        A component whose targets are all equal (as with N = 1) counts 1 if its outputs are exactly right, else 0.
+        A component with equal targets (e.g. N = 1) counts 1 if its outputs are exactly right, else 0.
 
     Raises:
         ValueError: different shapes; no examples.
@@ -242,13 +233,7 @@ def r_squared(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def predicted_class(outputs: ArrayLike) -> Array:
-    """The class of the largest output, the first of equal ones; -1 for a row with a NaN.
-
-    Args:
-        outputs: (..., K) float.
-
-    Returns:
-        (...) int32 in -1 .. K-1.
+    """argmax of the outputs (..., K), as int32 (...): ties go to the first class; -1 for a row with a NaN.
 
     Example:
         >>> predicted_class(jnp.array([[1.0, 3.0, 3.0], [0.0, jnp.nan, 1.0]]))
@@ -260,7 +245,7 @@ def predicted_class(outputs: ArrayLike) -> Array:
 
 
 def _labels(where: str, outputs: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:
-    """Outputs (N, ..., K) and integer labels (N, ...), after the checks that classification metrics share."""
+    """Outputs (N, ..., K) and integer labels (N, ...), after the checks shared by classification metrics."""
     outputs, labels = as_array(where, "outputs", outputs), as_array(where, "labels", labels)
     require_floating(where, "outputs", outputs.dtype, "Outputs are scores for each class, not predicted classes.")
     if outputs.ndim < 2 or outputs.shape[-1] < 2:

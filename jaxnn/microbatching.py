@@ -1,8 +1,7 @@
-"""A batch in pieces, one after the other: what a function of a batch gives, in the memory of a piece. Floor 1.
+"""Microbatching: a function of a batch, evaluated in pieces one after the other, in the memory of one piece. Floor 1.
 
-For gradients within a training step `optim.accumulate` takes the pieces as steps of their own, and for norms and
-clipped sums of single examples `per_example` needs no pieces at all; this is for any function, with optax's names and
-arguments.
+With optax's names and arguments, for any function. For gradients within a training step see `optim.accumulate`, which
+takes the pieces as separate steps; norms and clipped sums of per-example gradients (`per_example`) need no pieces.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Function: TypeAlias = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True)
 class Accumulator:
-    """How the results of the pieces become one: finalize(update(... update(init(shapes), x_0, 0) ..., x_n, n)).
+    """How the results of the pieces are combined: finalize(update(... update(init(shapes), x_0, 0) ..., x_n, n)).
 
     Example:
         >>> largest = Accumulator(
@@ -39,13 +38,13 @@ class Accumulator:
     """
 
     init: Callable[[PyTree], PyTree]
-    """From the shapes and dtypes of one result to the first carry."""
+    """From the shapes and dtypes of one result to the initial carry."""
     update: Callable[[PyTree, PyTree, Any], PyTree]
     """Of (carry, result, index of the piece)."""
     finalize: Callable[[PyTree], PyTree]
-    """From the last carry to the result."""
+    """From the final carry to the result."""
     aggregate: Callable[[PyTree], PyTree]
-    """From the results of all examples of a piece, on a first axis, to the piece's own; `micro_vmap` needs it."""
+    """From the results of a piece's examples, stacked on the first axis, to the piece's result; for `micro_vmap`."""
 
 
 class AccumulationType(enum.Enum):
@@ -61,13 +60,13 @@ class AccumulationType(enum.Enum):
     SUM = enum.auto()
     """The sum over the pieces."""
     RUNNING_MEAN = enum.auto()
-    """The mean over the pieces that were run."""
+    """The mean over the pieces that ran."""
     CONCAT = enum.auto()
-    """The results on one first axis, in the order of the batch."""
+    """The results concatenated on the first axis, in the order of the batch."""
 
 
 class IndividualOutputs(NamedTuple):
-    """What `micro_grad` returns for every example: the function's values, metrics of the gradients, auxiliary outputs.
+    """What `micro_grad` returns per example: the function's values, metrics of the gradients, auxiliary outputs.
 
     Example:
         >>> IndividualOutputs(values=jnp.zeros(2), metrics=None, aux=None).values.shape
@@ -80,13 +79,13 @@ class IndividualOutputs(NamedTuple):
 
 
 def reshape_batch_axis(tree: PyTree, microbatch_size: int, axis: int = 0) -> PyTree:
-    """The batch axis as two, (pieces, examples of a piece): piece i holds the examples i, i + pieces, i + 2 pieces ...
+    """The batch axis split into (pieces, examples per piece): piece i holds examples i, i + pieces, i + 2 pieces, ...
 
-    So every piece has examples of every part of the batch, and a sharded batch axis stays sharded, as the second.
+    Strided, not contiguous: a sharded batch axis stays sharded, as the second of the two axes.
 
     Args:
         tree: pytree of arrays with a batch axis.
-        microbatch_size: examples of a piece.
+        microbatch_size: examples per piece.
         axis: the batch axis.
 
     Returns:
@@ -114,24 +113,24 @@ def microbatch(
     in_axes: int | Sequence[int] = 0,
     num_real_microbatches: int | Array | None = None,
 ) -> Function:
-    """A function that runs `fun` on pieces of the batch in turn and joins the results.
+    """A function that applies `fun` to pieces of the batch in turn and combines the results.
 
     Args:
         fun: any function of pytrees of arrays.
         argnums: positions of the arguments with a batch axis.
-        microbatch_size: examples of a piece, dividing the batch; None returns `fun`.
+        microbatch_size: examples per piece, a divisor of the batch; None returns `fun`.
         accumulator: an `AccumulationType`, an `Accumulator`, or a pytree of them that is a prefix of the result.
         argnames: names of the keyword arguments with a batch axis.
         in_axes: the batch axis of each, in the order of argnums and then argnames; one int for all.
-        num_real_microbatches: stop after so many pieces, if given; may be traced (then there is no reverse derivative).
+        num_real_microbatches: stop after this many pieces; may be traced (then there is no reverse mode).
 
     Returns:
         A function of the arguments of `fun`.
 
     Raises:
-        ValueError: by the result: batch axes of different sizes, or a size that does not divide them; MEAN or
+        ValueError: when called: batch axes of different sizes, or a size that does not divide them; MEAN or
             RUNNING_MEAN of integers.
-        TypeError: another accumulator.
+        TypeError: `accumulator` is none of these.
 
     Example:
         >>> mean = microbatch(lambda x: (x + 1, x.mean()), 0, 2, (AccumulationType.CONCAT, AccumulationType.MEAN))
@@ -182,21 +181,21 @@ def micro_vmap(
     accumulator: Any = AccumulationType.CONCAT,
     num_real_microbatches: int | Array | None = None,
 ) -> Function:
-    """`jax.vmap` over pieces of the batch in turn, with the results joined, or reduced over the examples.
+    """`jax.vmap` over pieces of the batch in turn, the results concatenated or reduced over the examples.
 
     Args:
         fun: a function of one example. Keyword arguments are mapped over their first axis, as by `jax.vmap`.
-        in_axes: the batch axis of each positional argument, None for those without; one int for the only argument.
-        out_axes: 0.
+        in_axes: the batch axis of each positional argument, None if it has none; one int for a single argument.
+        out_axes: must be 0.
         microbatch_size, num_real_microbatches: as for `microbatch`.
-        vmap_fn: called as `jax.vmap`.
-        accumulator: as for `microbatch`; SUM and the means run over the examples too.
+        vmap_fn: replaces `jax.vmap`.
+        accumulator: as for `microbatch`; SUM and the means also reduce over the examples.
 
     Returns:
         A function of batches.
 
     Raises:
-        ValueError: other out_axes; and as for `microbatch`.
+        ValueError: out_axes is not 0; or as for `microbatch`.
 
     Example:
         >>> micro_vmap(lambda x: x**2, microbatch_size=2, accumulator=AccumulationType.SUM)(jnp.arange(4.0))
@@ -242,24 +241,24 @@ def micro_grad(
     metrics_fn: Callable[[PyTree], PyTree] = lambda x: None,
     num_real_microbatches: int | Array | None = None,
 ) -> Function:
-    """The gradients of single examples, each transformed, then joined.
+    """Per-example gradients, each transformed, then combined.
 
-    Every gradient is materialized: for norms, clipped sums and variances `jaxnn.per_example` costs a small part of it.
+    Every gradient is materialized: for norms, clipped sums and variances `jaxnn.per_example` is far cheaper.
 
     Args:
-        fun: a loss of (params, batch, ...), a scalar.
-        has_aux: whether it returns (loss, auxiliary output).
+        fun: a scalar loss of (params, batch, ...).
+        has_aux: whether `fun` returns (loss, auxiliary output).
         argnums: what to differentiate with respect to.
-        batch_argnums: positions of the arguments with a batch axis, the first.
-        keep_batch_dim: call `fun` with batches of size 1; else with single examples.
+        batch_argnums: positions of the arguments with a batch axis (axis 0).
+        keep_batch_dim: call `fun` on batches of size 1; False: on examples without the axis.
         microbatch_size, num_real_microbatches: as for `microbatch`.
-        accumulator: of the transformed gradients.
-        transform_fn: of one example's gradient.
-        metrics_fn: of one example's gradient, before that; returned for each example.
+        accumulator: for the transformed gradients.
+        transform_fn: applied to each per-example gradient.
+        metrics_fn: of each untransformed per-example gradient; returned per example.
 
     Returns:
-        A function of the arguments of `fun`, to (joined gradients, `IndividualOutputs` with the examples on their first
-        axis).
+        A function of the arguments of `fun`, returning (combined gradients, `IndividualOutputs` with the examples on
+        axis 0).
 
     Example:
         >>> grad = micro_grad(lambda w, x: 0.5 * jnp.sum((x - w) ** 2), microbatch_size=2, metrics_fn=jnp.abs)
@@ -307,7 +306,7 @@ def _joined_axis(x: Array) -> Array:
 
 
 def _count(batched: dict[Any, PyTree], axis_of: dict[Any, int], size: int) -> int:
-    """How many pieces there are."""
+    """The number of pieces."""
     sizes = {jnp.shape(x)[axis_of[k]] for k, v in batched.items() for x in jax.tree.leaves(v)}
     if len(sizes) != 1:
         raise ValueError(f"microbatch: batch axes must have one size, got {sorted(sizes) or 'no batched argument'}.")
@@ -326,7 +325,7 @@ def _floating(struct: Any) -> Array:
 
 
 def _ready(kind: AccumulationType, pieces: int) -> Accumulator:
-    """The accumulator of that name, for one array."""
+    """The ready-made accumulator, for one array."""
     if kind is AccumulationType.SUM:
         return Accumulator(filled_as, lambda c, x, _: c + x, lambda c: c, functools.partial(jnp.sum, axis=0))
     mean = functools.partial(jnp.mean, axis=0)
@@ -342,7 +341,7 @@ def _ready(kind: AccumulationType, pieces: int) -> Accumulator:
 
 
 def _joined(accumulators: PyTree, pieces: int) -> Accumulator:
-    """One accumulator of whole results of a pytree of them, each for the part of the result in its place."""
+    """One accumulator of whole results from a prefix pytree of accumulators of their parts."""
 
     def each(kind: Any) -> Accumulator:
         if isinstance(kind, Accumulator):

@@ -1,5 +1,6 @@
-"""What to say when a room lacks a name: its new name, the nearest, the room that has it, or ours for another
-library's. Floor 0.
+"""Suggestions for a missing name: its new name, the nearest one, the room that has it, ours for another library's.
+
+Floor 0.
 
 The names of other rooms are read from their sources, so a misspelt name imports nothing.
 """
@@ -137,17 +138,11 @@ FOREIGN = MappingProxyType(
         "ConvTranspose3d, Conv2DTranspose, ConvTransposeND",
     }
 )
-"""Ours for names of torch, flax, haiku, equinox, keras and optax that no spelling leads to."""
+"""Our names for those of torch, flax, haiku, equinox, keras and optax that are spelt differently."""
 
 
 def suggest(module: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a room: raises AttributeError that says which name may be meant.
-
-    Args:
-        module: `__name__` of the room.
-
-    Returns:
-        A function of the missing name.
+    """The `__getattr__` of a room, from its `__name__`: raises AttributeError with a suggestion.
 
     Example:
         >>> suggest("jaxnn.layers")("Linear")
@@ -162,7 +157,7 @@ def suggest(module: str) -> Callable[[str], Any]:
 
 
 def message(module: str, name: str) -> str:
-    """What the AttributeError says; names with a leading underscore are asked for by programs, and get no suggestion.
+    """The text of the AttributeError; names with a leading underscore are looked up by tools and get no suggestion.
 
     Example:
         >>> message("jaxnn.optim", "Adam")
@@ -184,7 +179,7 @@ def message(module: str, name: str) -> str:
 
 
 def suggestions(module: str, name: str) -> list[str]:
-    """What may be meant, the likeliest kind of answer only: equal but for case and underscores, known, or alike.
+    """Candidates of the likeliest kind only: equal but for case and underscores, known (`FOREIGN`), or spelt alike.
 
     Example:
         >>> suggestions("jaxnn.layers", "adamw"), suggestions("jaxnn", "optmi")
@@ -264,7 +259,7 @@ def _foreign() -> dict[str, list[str]]:
 
 
 def _bare(key: str) -> str:
-    """A key without what optax puts before it: `tree_add` is our `tree.add`, and `ScaleByAdamState` our `AdamState`."""
+    """A key without optax's prefix: `tree_add` is our `tree.add`, and `ScaleByAdamState` our `AdamState`."""
     return key.removeprefix("tree").removeprefix("scaleby" if key.endswith("state") else "")
 
 

@@ -1,8 +1,8 @@
-"""A strict reader of .npy and .npz files, for files that anybody may have made or damaged. Floor 0.
+"""A strict reader of .npy and .npz files from untrusted or damaged sources. Floor 0.
 
-Names, dtypes and shapes are read, and can be held against what is expected, before any values are unpacked; no pickle
-is ever loaded; nothing is read beyond what the headers announce. NumPy's own reader raises a dozen kinds of exceptions
-on damaged files and fills the memory from archives made to do so.
+Names, dtypes and shapes are read, and can be checked, before any values are unpacked; no pickle is ever loaded; nothing
+is read beyond what the headers announce. NumPy's own reader raises a dozen kinds of exceptions on damaged files, and
+decompression bombs fill the memory.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from jaxnn.files import require_no_bomb
 
 MAX_HEADER = 10_000
-"""Bytes of the header of an array, at most; it says dtype, order and shape."""
+"""Largest array header (dtype, order, shape) that is read, in bytes."""
 
 MAX_ARRAYS = 10_000
-"""Arrays in one archive, at most."""
+"""Largest number of arrays in one archive."""
 
 _MAGIC = b"\x93NUMPY"
 _CHUNK = 1 << 20
@@ -32,7 +32,7 @@ _HEADER = re.compile(rf"\s*\{{\s*{_ITEM}\s*,\s*{_ITEM}\s*,\s*{_ITEM}\s*,?\s*\}}\
 
 
 class ArrayHeader(NamedTuple):
-    """What a file says of an array before its values."""
+    """The header of an array in a file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -54,23 +54,17 @@ def read_npz(
     """The arrays in an .npz file, as `np.savez` and `np.savez_compressed` write it.
 
     Args:
-        source: a path, or a binary file that can be sought in.
+        source: a path, or a seekable binary file.
         names: which arrays; None for all.
-        check: called with the headers before any value is unpacked; raises if they are not what is expected.
+        check: called with the headers before any value is unpacked, to raise on unexpected ones.
 
     Returns:
-        Name -> array of numbers, in the machine's byte order.
+        Name -> array of numbers, in native byte order.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: one line with file and cause: damaged, cut short, not an .npz file, no such array, objects or
-            texts instead of numbers, a file that unpacks to a hundred times its size and more.
-
-    Example:
-        >>> import io
-        >>> file = io.BytesIO(); np.savez(file, x=np.arange(3)); _ = file.seek(0)
-        >>> read_npz(file)
-        {'x': array([0, 1, 2])}
+        FileNotFoundError: the file does not exist.
+        ValueError: one line with file and cause: damaged, truncated, not an .npz file, a missing array, objects or
+            strings instead of numbers, a file that unpacks to more than a hundred times its size.
     """
     with _opened(source) as (where, file, size):
         with _one_line(where, "an .npz file"):
@@ -91,23 +85,7 @@ def read_npz(
 def read_npy(
     source: str | os.PathLike[str] | IO[bytes], *, check: Callable[[ArrayHeader], None] | None = None
 ) -> np.ndarray[Any, Any]:
-    """The array in an .npy file.
-
-    Args:
-        source, check: as for `read_npz`; `check` is called with the one header.
-
-    Returns:
-        An array of numbers, in the machine's byte order.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_npz`.
-
-    Example:
-        >>> import io
-        >>> file = io.BytesIO(); np.save(file, np.arange(3)); _ = file.seek(0)
-        >>> read_npy(file)
-        array([0, 1, 2])
-    """
+    """The array in an .npy file; arguments and errors as for `read_npz`, `check` is called with the one header."""
     with _opened(source) as (where, file, size):
         with _one_line(where, "an .npy file"):
             header = _header(file)
@@ -120,12 +98,12 @@ def read_npy(
 
 
 class _Told(ValueError):
-    """A cause in words of this module."""
+    """A cause that this module found itself."""
 
 
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike[str] | IO[bytes]) -> Iterator[tuple[str, IO[bytes], int]]:
-    """What to call it, the open file, its size."""
+    """The name for messages, the open file, its size."""
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
             yield os.fspath(source), file, os.fstat(file.fileno()).st_size
@@ -137,27 +115,27 @@ def _opened(source: str | os.PathLike[str] | IO[bytes]) -> Iterator[tuple[str, I
 
 @contextlib.contextmanager
 def _one_line(where: str, what: str) -> Iterator[None]:
-    """Whatever goes wrong while reading, as one ValueError with file and cause."""
+    """Turn any exception while reading into one ValueError with file and cause."""
     try:
         yield
     except _Told as error:
         raise ValueError(f"{where} is not {what} that can be read: {error}.") from None
     except Exception as error:
         # zipfile, zlib and struct raise BadZipFile, NotImplementedError, RuntimeError, EOFError, KeyError, OSError ...
-        # on damage, in each Python version others; all of them mean the same to whoever has the file.
+        # on damage, varying by Python version; all of them mean the same to the user.
         told = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{where} is not {what} that can be read; it is damaged or cut short: {told}.") from None
+        raise ValueError(f"{where} is not {what} that can be read; it is damaged or truncated: {told}.") from None
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The archive's directory, by the names of arrays."""
     if len(archive.infolist()) > MAX_ARRAYS:
-        raise _Told(f"it holds {len(archive.infolist())} entries, at most {MAX_ARRAYS} are read")
+        raise _Told(f"it has {len(archive.infolist())} entries, the limit is {MAX_ARRAYS}")
     found: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
         if name in found:
-            raise _Told(f"it holds {name!r} twice")
+            raise _Told(f"it has two arrays {name!r}")
         found[name] = info
     return found
 
@@ -182,19 +160,19 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: ArrayHeader
 
 
 def _header(stream: IO[bytes], which: str = "") -> ArrayHeader:
-    """Magic, version, length and the dict of three items, which is matched and never evaluated."""
+    """Magic, version, length and a dict of three items, matched by a regular expression and never evaluated."""
     start = stream.read(8)
     if start[:6] != _MAGIC:
-        raise _Told(f"{which}no array begins with {start[:6]!r}")
+        raise _Told(f"{which}not an array: it begins with {start[:6]!r}")
     if start[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
-        raise _Told(f"{which}no format has the version {start[6:].hex('.')}")
+        raise _Told(f"{which}unknown format version {start[6:].hex('.')}")
     width = 2 if start[6] == 1 else 4
     length = int.from_bytes(stream.read(width), "little")
     if length > MAX_HEADER:
-        raise _Told(f"{which}the header claims {length} bytes, at most {MAX_HEADER} are read")
+        raise _Told(f"{which}the header claims {length} bytes, the limit is {MAX_HEADER}")
     text = stream.read(length)
     if len(text) < length:
-        raise _Told(f"{which}the header is cut short")
+        raise _Told(f"{which}the header is truncated")
     if not (whole := _HEADER.fullmatch(text.decode("latin-1"))):
         raise _Told(f"{which}the header {_shortened(text.decode('latin-1'))!r} is not that of an array of numbers")
     found = {whole[i]: (whole[i + 1], whole[i + 2], whole[i + 3]) for i in (1, 5, 9)}
@@ -203,7 +181,7 @@ def _header(stream: IO[bytes], which: str = "") -> ArrayHeader:
         raise _Told(f"{which}the header {_shortened(text.decode('latin-1'))!r} lacks dtype, order or shape")
     shape = tuple(int(word) for word in axes.split(",") if word.strip())
     if len(shape) > 32 or math.prod(max(n, 1) for n in shape) >= 1 << 48:
-        raise _Told(f"{which}no array has the shape {_shortened(str(shape))}")
+        raise _Told(f"{which}impossible shape {_shortened(str(shape))}")
     return ArrayHeader(shape, _dtype(descr, which), order == "True", 8 + width + length)
 
 
@@ -214,13 +192,13 @@ def _dtype(descr: str, which: str) -> np.dtype[Any]:
     try:
         return np.dtype(descr)
     except TypeError:
-        raise _Told(f"{which}there is no dtype {descr!r}") from None
+        raise _Told(f"{which}unknown dtype {descr!r}") from None
 
 
 def _values(stream: IO[bytes], header: ArrayHeader) -> np.ndarray[Any, Any]:
-    """The values, read piece by piece: one read would first set aside as many bytes as a damaged header claims."""
+    """The values, read in chunks: one read would first allocate as many bytes as a damaged header claims."""
     content = bytearray()
-    # One byte more than announced, which must not come: only at the end does an archive check what it gave.
+    # Ask for one byte more than announced: zipfile checks the CRC only at the end of the stream.
     while piece := stream.read(min(header.nbytes + 1 - len(content), _CHUNK)):
         content += piece
         if len(content) > header.nbytes:

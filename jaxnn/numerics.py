@@ -1,4 +1,4 @@
-"""Which dtype arithmetic runs in, and operations that stay finite where the naive ones do not. Floor 0."""
+"""The dtype of arithmetic, and operations that stay finite, with finite derivatives, at 0. Floor 0."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxnn.types import Array, ArrayLike, DType
 
 
 def accumulation_dtype(*dtypes: DType) -> DType:
-    """The dtype in which sums over values of these dtypes are formed: float64 if any is float64, else float32.
+    """The dtype of sums over values of these dtypes: float64 if any is float64, else float32.
 
     Half-precision storage (bfloat16, float16) is summed in float32, because adding 0.001 to 1 in bfloat16 gives 1.
     Complex numbers are summed as complex64 or complex128.
@@ -42,8 +42,7 @@ def accumulate(x: Array) -> Array:
 def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> Array:
     """numerator / denominator, with x/0 := 0; the derivative there is 0 too, never NaN.
 
-    The inner `where` keeps the division away from 0, so that neither the value nor the derivative of the branch
-    that is not taken is NaN.
+    The inner `where` keeps 0 out of the division: the unselected branch has a finite value and derivative.
 
     Example:
         >>> safe_divide(jnp.array([1.0, 0.0]), jnp.array([2.0, 0.0]))
@@ -58,8 +57,8 @@ def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> Array:
 def safe_sqrt(x: Array) -> Array:
     """sqrt(x) for x >= 0, with derivative 0 at x = 0 (where the true one is infinite), at every order.
 
-    The value is that of `jnp.sqrt` to the bit. The choices below move no memory: they join the program's loop over x. A
-    `jax.custom_jvp` would leave them out, but `lax.scan` forgets its rule where a derivative is differentiated again.
+    The value is that of `jnp.sqrt` to the bit. The selects below cost no memory traffic: XLA fuses them. A
+    `jax.custom_jvp` would avoid them, but `lax.scan` loses its rule when a derivative is differentiated again.
 
     Example:
         >>> import jax
@@ -84,10 +83,10 @@ def safe_cbrt(x: Array) -> Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def largest(x: Array, axis: int) -> Array:
-    """The maximum of a real x along an axis, with the derivative of the first entry that has it.
+    """The maximum of a real x along an axis; the derivative goes to the first entry that attains it.
 
-    The derivative of `jnp.max` is shared out among all entries that equal the maximum. Where a compiler forms x twice
-    and rounds one of the two otherwise, as it may where it multiplies and adds, none does: 0/0, NaN.
+    `jnp.max` divides its derivative among the entries equal to the maximum. If the compiler computes x twice and rounds
+    differently (fused multiply-add), no entry is equal: 0/0, NaN.
 
     Example:
         >>> jax.grad(lambda x: largest(x, 0))(jnp.array([1.0, 3.0, 3.0]))

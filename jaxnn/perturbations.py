@@ -1,4 +1,4 @@
-"""Functions smoothed by noise: differentiable in expectation whatever the function is. Floor 1."""
+"""Functions smoothed by noise, differentiable in expectation even where the function is not. Floor 1."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jaxnn.types import Array, DType, PyTree, Scalar, Shape
 
 
 class Noise(Protocol):
-    """A distribution of one number: its samples and, up to a constant, the logarithm of its density."""
+    """A univariate distribution: samples, and the log-density up to a constant."""
 
     def sample(self, key: Array, sample_shape: Shape = (), dtype: DType = float) -> Array:
-        """Independent samples in this shape."""
+        """Independent samples of this shape."""
 
     def log_prob(self, inputs: Array) -> Array:
-        """The log-density of each entry, without its constant."""
+        """The element-wise log-density, without its constant."""
 
 
 class Normal:
@@ -31,7 +31,7 @@ class Normal:
     """
 
     def sample(self, key: Array, sample_shape: Shape = (), dtype: DType = float) -> Array:
-        """Independent samples in this shape."""
+        """Independent samples of this shape."""
         return jax.random.normal(key, sample_shape, dtype)
 
     def log_prob(self, inputs: Array) -> Array:
@@ -42,7 +42,7 @@ class Normal:
 class Gumbel:
     """The standard Gumbel distribution, of log-density -z - e^(-z).
 
-    The largest of x_k + z_k is at k with probability softmax(x)_k.
+    argmax_k (x_k + z_k) is k with probability softmax(x)_k.
 
     Example:
         >>> Gumbel().log_prob(jnp.array([0.0]))
@@ -50,7 +50,7 @@ class Gumbel:
     """
 
     def sample(self, key: Array, sample_shape: Shape = (), dtype: DType = float) -> Array:
-        """Independent samples in this shape."""
+        """Independent samples of this shape."""
         return jax.random.gumbel(key, sample_shape, dtype)
 
     def log_prob(self, inputs: Array) -> Array:
@@ -65,26 +65,26 @@ def make_perturbed_fun(
     noise: Noise = Gumbel(),  # noqa: B008  (it has no state)
     use_baseline: bool = True,
 ) -> Callable[[Array, PyTree], PyTree]:
-    """A Monte Carlo estimate of E f(x + sigma z), differentiable though f need not be.
+    """A Monte Carlo estimate of E f(x + sigma z), differentiable even if f is not.
 
-    With y = x + sigma z held fixed, p(z) the density and w = e^(log p((y - x) / sigma) - the same, held fixed) the
-    estimate is the mean of w f(y) + (1 - w) f(x) over the samples. w is 1, and its derivatives of all orders are those
-    of the likelihood ratio: values and derivatives of every order are unbiased, the first being the mean of
-    (f(y) - f(x)) d log p. The baseline f(x) changes no expectation and lessens the variance.
+    The estimate is the mean of w f(y) + (1 - w) f(x) over the samples, with y = stop_gradient(x + sigma z), p the
+    density, l = log p((y - x) / sigma) and w = exp(l - stop_gradient(l)). w is 1, and its derivatives are those of the
+    likelihood ratio: derivatives of every order are unbiased, the first being the mean of (f(y) - f(x)) dl. The
+    baseline f(x) reduces the variance and changes no expectation.
 
     Args:
         fun: f, from a pytree of floating arrays to a pytree of arrays. Its own derivative is not used.
-        num_samples: how many samples, evaluated together by `jax.vmap`.
+        num_samples: number of samples, evaluated together by `jax.vmap`.
         sigma: the scale of the noise, > 0; may be traced.
         noise: a distribution with `sample` and `log_prob`, such as `Gumbel()` or `Normal()`.
         use_baseline: subtract f(x) in the derivative.
 
     Returns:
-        g(key, x), where f(x) stood.
+        g(key, x), the smoothed f.
 
     Raises:
-        TypeError: `fun` is no function.
-        ValueError: a concrete sigma <= 0, or no sample.
+        TypeError: `fun` is not a function.
+        ValueError: a concrete sigma <= 0, or num_samples < 1.
 
     Example:
         >>> smooth = make_perturbed_fun(lambda x: jnp.sign(x), 1000, 0.5, Normal())

@@ -1,4 +1,4 @@
-"""Names for what passes through the library. Floor 0."""
+"""Type aliases of the whole library. Floor 0."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Key: TypeAlias = jax.Array
 """A typed random key, as `jax.random.key(seed)` makes it."""
 
 PyTree: TypeAlias = Any
-"""Any nesting of dicts, lists, tuples and None around arrays."""
+"""Nested dicts, lists, tuples and None with arrays as leaves."""
 
 Params: TypeAlias = PyTree
 """The trained values of a layer or network: nested dicts and tuples of float arrays."""
 
 State: TypeAlias = PyTree
-"""What a network carries besides its parameters (running statistics); `()` where there is none."""
+"""Running statistics of a network, not trained by gradients; `()` if it has none."""
 
 Shape: TypeAlias = tuple[int, ...]
 """The sizes of an array's axes."""

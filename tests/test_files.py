@@ -61,7 +61,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
                 files.write_bytes(tmp_path / "a", text)
         assert [p.name for p in tmp_path.iterdir()] == ["a"]
         assert (tmp_path / "a").read_bytes() in (b"before", bytes(95 * KIB))
-        with pytest.raises(files.UnwrittenError, match="No space left on device; nothing of it is left"):
+        with pytest.raises(files.UnwrittenError, match="No space left on device; nothing was written"):
             files.write_bytes(tmp_path / "b", bytes(200 * KIB))
         line = "x" * 999
         with pytest.raises(files.UnwrittenError, match="No space left on device; the lines before it are kept"):
@@ -180,7 +180,7 @@ def test_headers_are_seen_before_values(tmp_path: Path) -> None:
     content = bytearray(files.write_npz(tmp_path / "a.npz", {"x": np.arange(1000)}).read_bytes())
     content[4000] ^= 1  # in the values
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.npz is not an \.npz file that can be read; it is damaged or cut short"):
+    with pytest.raises(ValueError, match=r"a\.npz is not an \.npz file that can be read; it is damaged or truncated"):
         npz.read_npz(tmp_path / "a.npz")
 
     def check(headers: object) -> None:
@@ -192,8 +192,8 @@ def test_headers_are_seen_before_values(tmp_path: Path) -> None:
 
 def test_json_is_read_strictly(tmp_path: Path) -> None:
     for text, told in {
-        '{"a": 1, "a": 2}': "the name 'a' stands twice",
-        "[NaN]": "NaN is no JSON number",
+        '{"a": 1, "a": 2}': "duplicate key 'a'",
+        "[NaN]": "NaN is not a JSON number",
         "[" * 100_000: "nested too deep",
         "1" * 5000: "digits",
         "{": "Expecting",

@@ -332,7 +332,7 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     ),
     (ValueError, r"shape \(3,\), got \(2,\)", lambda: ALL["Rosenbrock 3-D"](jnp.zeros(2))),
     (TypeError, "Beale: x must have a floating dtype, got int32", lambda: ALL["Beale"](jnp.array([3, 1]))),
-    (ValueError, "condition_number must be a known finite number >= 1, got 0.5", lambda: landscapes.quadratic(0.5)),
+    (ValueError, "condition_number must be a concrete finite number >= 1, got 0.5", lambda: landscapes.quadratic(0.5)),
     (ValueError, "got a traced value", lambda: jax.eval_shape(lambda k: landscapes.quadratic(k)(jnp.ones(2)), 3.0)),
     (ValueError, "dimensions must be at least 2, got 1", lambda: landscapes.quadratic(2.0, dimensions=1)),
     (ValueError, "dimensions must be at least 2", lambda: landscapes.rosenbrock(dimensions=1)),

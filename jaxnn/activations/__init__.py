@@ -1,11 +1,11 @@
 """Activation functions, each with its derivative beside it. Floor 1.
 
-Every activation is `name(z, *, settings)`, and `name_derivative(z, *, settings)` is its derivative at z (not at the
-output). Both take any real floating dtype (integers are a TypeError), compute in float32 for bfloat16 and float16, and
-return the dtype of z. An activation passes NaN on.
+Every activation is `name(z, *, settings)`; `name_derivative(z, *, settings)` is its derivative at z (not a function of
+the output). Both are element-wise on z of any shape and real floating dtype (else TypeError), compute in float32 for
+bfloat16 and float16, return the shape and dtype of z, and propagate NaN.
 
-At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, the plateau of a clipped ramp), and
-`jax.grad` of the activation gives the same number:
+At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, the plateau of a clipped ramp), as is
+that of `jax.grad`:
 
 | activation | kink at z | derivative there |
 |---|---|---|
@@ -18,7 +18,7 @@ At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, 
 | selu | 0 | 1.7581 |
 
 `softmax` and `log_softmax` act on a vector; they come with the products of their Jacobians, `*_jvp` and `*_vjp`.
-`derivative_of(activation)` looks the elementwise derivatives up.
+`derivative_of(activation)` looks up an element-wise derivative.
 """
 
 from typing import TYPE_CHECKING

@@ -20,14 +20,8 @@ def gelu(z: Array) -> Array:
 
     a = z Phi(z), Phi(z) = (1 + erf(z / sqrt 2)) / 2 = erfc(-z / sqrt 2) / 2
 
-    Args:
-        z: (...), floating.
-
     Returns:
-        a: shape and dtype of z, >= -0.17.
-
-    Raises:
-        TypeError: z is not floating.
+        a >= -0.17.
 
     Example:
         >>> gelu(jnp.array([-1e4, 0.0, 1e4]))
@@ -43,12 +37,6 @@ def gelu(z: Array) -> Array:
 def gelu_derivative(z: Array) -> Array:
     """d gelu / dz = Phi(z) + z phi(z), phi(z) = exp(-z^2 / 2) / sqrt(2 pi).
 
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Shape and dtype of z.
-
     Example:
         >>> gelu_derivative(jnp.array([-1e4, 0.0, 1e4]))
         Array([0. , 0.5, 1. ], dtype=float32)
@@ -61,15 +49,6 @@ def gelu_tanh(z: Array) -> Array:
     """The Gaussian error linear unit, tanh form: within 5e-4 of the erf form.
 
     a = z (1 + tanh u) / 2 = z sigmoid(2 u), u = sqrt(2 / pi) (z + 0.044715 z^3)
-
-    Args:
-        z: (...), floating.
-
-    Returns:
-        a: shape and dtype of z.
-
-    Raises:
-        TypeError: z is not floating.
 
     Example:
         >>> gelu_tanh(jnp.array([-1e4, 0.0, 1e4]))
@@ -84,12 +63,6 @@ def gelu_tanh(z: Array) -> Array:
 @elementwise
 def gelu_tanh_derivative(z: Array) -> Array:
     """d gelu_tanh / dz = s + z s (1 - s) 2 du/dz, s = sigmoid(2 u), du/dz = sqrt(2 / pi) (1 + 3 0.044715 z^2).
-
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Shape and dtype of z.
 
     Example:
         >>> gelu_tanh_derivative(jnp.array([-1e4, 0.0, 1e4]))
@@ -106,14 +79,8 @@ def silu(z: Array) -> Array:
 
     a = z sigmoid(z)
 
-    Args:
-        z: (...), floating.
-
     Returns:
-        a: shape and dtype of z, >= -0.28.
-
-    Raises:
-        TypeError: z is not floating.
+        a >= -0.28.
 
     Example:
         >>> silu(jnp.array([-1e4, 0.0, 1e4]))
@@ -130,12 +97,6 @@ def silu(z: Array) -> Array:
 def silu_derivative(z: Array) -> Array:
     """d silu / dz = s (1 + z (1 - s)), s = sigmoid(z).
 
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Shape and dtype of z.
-
     Example:
         >>> silu_derivative(jnp.array([0.0, 1e4]))
         Array([0.5, 1. ], dtype=float32)
@@ -150,14 +111,8 @@ def mish(z: Array) -> Array:
 
     a = z tanh(softplus(z)) = z tanh(log(1 + exp(z)))
 
-    Args:
-        z: (...), floating.
-
     Returns:
-        a: shape and dtype of z, >= -0.31.
-
-    Raises:
-        TypeError: z is not floating.
+        a >= -0.31.
 
     Example:
         >>> mish(jnp.array([-1e4, 0.0, 1e4]))
@@ -172,12 +127,6 @@ def mish(z: Array) -> Array:
 @elementwise
 def mish_derivative(z: Array) -> Array:
     """d mish / dz = t + z (1 - t^2) sigmoid(z), t = tanh(softplus(z)).
-
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Shape and dtype of z.
 
     Example:
         >>> mish_derivative(jnp.array([0.0, 1e4]))

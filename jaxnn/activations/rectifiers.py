@@ -20,14 +20,8 @@ def relu(z: Array) -> Array:
 
     a = max(z, 0)
 
-    Args:
-        z: (...), floating.
-
     Returns:
-        a: shape and dtype of z, >= 0.
-
-    Raises:
-        TypeError: z is not floating.
+        a >= 0.
 
     Example:
         >>> relu(jnp.array([-2.0, 0.0, 3.0]))
@@ -36,18 +30,12 @@ def relu(z: Array) -> Array:
     Reference:
         Nair & Hinton (2010), Rectified linear units improve restricted Boltzmann machines.
     """
-    return jnp.where(z <= 0, 0.0, z)  # jnp.maximum has derivative 1/2 at 0; `z <= 0` (not `z > 0`) lets NaN through
+    return jnp.where(z <= 0, 0.0, z)  # jnp.maximum has derivative 1/2 at 0; `z <= 0` (not `z > 0`) propagates NaN
 
 
 @elementwise
 def relu_derivative(z: Array) -> Array:
     """d relu / dz = 1 if z > 0, else 0: 0 at the kink z = 0, as in jax.nn.
-
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Shape and dtype of z, in {0, 1}.
 
     Example:
         >>> relu_derivative(jnp.array([-2.0, 0.0, 3.0]))
@@ -58,19 +46,14 @@ def relu_derivative(z: Array) -> Array:
 
 @elementwise
 def leaky_relu(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
-    """The rectifier that lets a fraction of a negative z through.
+    """The leaky rectifier.
 
     a = z if z > 0, negative_slope z if z <= 0
 
     Args:
-        z: (...), floating.
         negative_slope: slope of the left branch, any real number; 0 makes it `relu`. May be traced.
 
-    Returns:
-        a: shape and dtype of z.
-
     Raises:
-        TypeError: z is not floating.
         ValueError: negative_slope is not one number.
 
     Example:
@@ -89,11 +72,7 @@ def leaky_relu_derivative(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
     """d leaky_relu / dz = 1 if z > 0, else negative_slope: negative_slope at the kink z = 0 (torch; jax.nn has 1).
 
     Args:
-        z: (...), floating.
         negative_slope: as in `leaky_relu`.
-
-    Returns:
-        Shape and dtype of z.
 
     Example:
         >>> leaky_relu_derivative(jnp.array([-2.0, 0.0, 3.0]), negative_slope=0.5)
@@ -110,14 +89,9 @@ def elu(z: Array, *, alpha: Scalar = 1.0) -> Array:
     a = z if z > 0, alpha (exp(z) - 1) if z <= 0
 
     Args:
-        z: (...), floating.
-        alpha: minus the limit at z = -infinity. May be traced.
-
-    Returns:
-        a: shape and dtype of z.
+        alpha: the limit at z = -infinity is -alpha. May be traced.
 
     Raises:
-        TypeError: z is not floating.
         ValueError: alpha is not one number.
 
     Example:
@@ -136,11 +110,7 @@ def elu_derivative(z: Array, *, alpha: Scalar = 1.0) -> Array:
     """d elu / dz = 1 if z > 0, else alpha exp(z): alpha at z = 0, which is a kink unless alpha = 1.
 
     Args:
-        z: (...), floating.
         alpha: as in `elu`.
-
-    Returns:
-        Shape and dtype of z.
 
     Example:
         >>> elu_derivative(jnp.array([-1e4, 0.0, 3.0]), alpha=2.0)
@@ -155,14 +125,8 @@ def selu(z: Array) -> Array:
 
     a = lambda z if z > 0, lambda alpha (exp(z) - 1) if z <= 0, with lambda = 1.0507..., alpha = 1.6733...
 
-    Args:
-        z: (...), floating.
-
     Returns:
-        a: shape and dtype of z, >= -1.7581.
-
-    Raises:
-        TypeError: z is not floating.
+        a >= -1.7581.
 
     Example:
         >>> selu(jnp.array([-1e4, 0.0, 1.0]))
@@ -178,12 +142,6 @@ def selu(z: Array) -> Array:
 def selu_derivative(z: Array) -> Array:
     """d selu / dz = lambda if z > 0, else lambda alpha exp(z): lambda alpha = 1.7581 at the kink z = 0.
 
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Shape and dtype of z.
-
     Example:
         >>> selu_derivative(jnp.array([-1e4, 0.0, 1.0]))
         Array([0.       , 1.7580993, 1.050701 ], dtype=float32)
@@ -192,7 +150,7 @@ def selu_derivative(z: Array) -> Array:
 
 
 def _elu(z: Array, alpha: Array) -> Array:
-    # The inner where keeps expm1 from overflowing in the branch that is not taken, which would make its gradient NaN.
+    # The inner where keeps expm1 finite in the unselected branch: inf there would make the gradient 0 * inf = NaN.
     return jnp.where(z > 0, z, alpha * jnp.expm1(jnp.where(z > 0, 0.0, z)))
 
 

@@ -1,9 +1,8 @@
-"""Vector activations: softmax and log-softmax, each with the products of its Jacobian.
+"""Softmax and log-softmax, each with its Jacobian-vector and vector-Jacobian products.
 
 With p = softmax(z), the Jacobian of softmax is J = diag(p) - p p', and that of log-softmax is I - 1 p' (1 the vector of
-ones). An entry z_i = -inf has p_i = 0, so it masks class i; a vector that is -inf throughout has no distribution and
-gives NaN, as +inf does. Adding one number to all of z changes nothing but rounding, since only differences to the
-maximum enter.
+ones). z_i = -inf masks class i: p_i = 0; a vector of -inf only, or with a +inf, gives NaN. Both are invariant to adding
+a constant to z, up to rounding: only differences to the maximum enter.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ def log_softmax_vjp(z: Array, v: Array, *, axis: int = -1) -> Array:
 
 
 def _shifted(where: str, z: Array, axis: int) -> Array:
-    """z - max z over `axis`, the maximum a constant: the result does not depend on it, so neither do derivatives."""
+    """z - max z over `axis`; stop_gradient on the maximum, since neither result nor derivatives depend on it."""
     if not -z.ndim <= axis < z.ndim:
         raise ValueError(f"{where}: z has no axis {axis}, got shape {z.shape}. Name the axis of the scores.")
     if z.shape[axis] == 0:

@@ -1,4 +1,4 @@
-"""Thresholds and straight pieces: sign, Heaviside, linear, piecewise linear, hard tanh."""
+"""Step and piecewise-linear functions: sign, Heaviside, linear, piecewise linear, hard tanh."""
 
 from __future__ import annotations
 
@@ -15,14 +15,8 @@ def sign(z: Array) -> Array:
 
     a = 1 if z > 0, 0 if z = 0, -1 if z < 0
 
-    Args:
-        z: (...), floating.
-
     Returns:
-        a: shape and dtype of z, in {-1, 0, 1}.
-
-    Raises:
-        TypeError: z is not floating.
+        a in {-1, 0, 1}.
 
     Example:
         >>> sign(jnp.array([-2.0, 0.0, 3.0]))
@@ -34,12 +28,6 @@ def sign(z: Array) -> Array:
 @elementwise
 def sign_derivative(z: Array) -> Array:
     """d sign / dz = 0, at the jump z = 0 too.
-
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Zeros, shape and dtype of z.
 
     Example:
         >>> sign_derivative(jnp.array([-2.0, 0.0]))
@@ -54,14 +42,8 @@ def perceptron_sign(z: Array) -> Array:
 
     a = 1 if z >= 0, -1 if z < 0
 
-    Args:
-        z: (...), floating.
-
     Returns:
-        a: shape and dtype of z, in {-1, 1}.
-
-    Raises:
-        TypeError: z is not floating.
+        a in {-1, 1}.
 
     Example:
         >>> perceptron_sign(jnp.array([-2.0, 0.0, 3.0]))
@@ -70,18 +52,12 @@ def perceptron_sign(z: Array) -> Array:
     Reference:
         Rosenblatt (1958), The perceptron: a probabilistic model for information storage and organization in the brain.
     """
-    return jnp.where(z == 0, 1.0, jnp.sign(z))  # jnp.sign carries NaN through; a comparison alone would hide it
+    return jnp.where(z == 0, 1.0, jnp.sign(z))  # jnp.sign propagates NaN; a comparison alone would hide it
 
 
 @elementwise
 def perceptron_sign_derivative(z: Array) -> Array:
     """d perceptron_sign / dz = 0, at the jump z = 0 too.
-
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Zeros, shape and dtype of z.
 
     Example:
         >>> perceptron_sign_derivative(jnp.array([-2.0, 0.0]))
@@ -97,15 +73,10 @@ def heaviside(z: Array, *, at_zero: Scalar = 0.5) -> Array:
     a = 1 if z > 0, at_zero if z = 0, 0 if z < 0
 
     Args:
-        z: (...), floating.
         at_zero: the value at the jump, in [0, 1]: 1 for the McCulloch-Pitts unit (it fires at its threshold), 0 or
             1/2 by other conventions. May be traced.
 
-    Returns:
-        a: shape and dtype of z.
-
     Raises:
-        TypeError: z is not floating.
         ValueError: at_zero is not one number in [0, 1].
 
     Example:
@@ -125,11 +96,7 @@ def heaviside_derivative(z: Array, *, at_zero: Scalar = 0.5) -> Array:
     """d heaviside / dz = 0, at the jump z = 0 too.
 
     Args:
-        z: (...), floating.
-        at_zero: checked, and without effect: a derivative takes the settings of its activation.
-
-    Returns:
-        Zeros, shape and dtype of z.
+        at_zero: no effect; a derivative takes the settings of its activation, with the same checks.
 
     Example:
         >>> heaviside_derivative(jnp.array([-2.0, 0.0]))
@@ -144,15 +111,6 @@ def heaviside_derivative(z: Array, *, at_zero: Scalar = 0.5) -> Array:
 def linear(z: Array) -> Array:
     """The identity, a = z.
 
-    Args:
-        z: (...), floating.
-
-    Returns:
-        z.
-
-    Raises:
-        TypeError: z is not floating.
-
     Example:
         >>> linear(jnp.array([-2.0, 3.0]))
         Array([-2.,  3.], dtype=float32)
@@ -163,12 +121,6 @@ def linear(z: Array) -> Array:
 @elementwise
 def linear_derivative(z: Array) -> Array:
     """dz / dz = 1.
-
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Ones, shape and dtype of z.
 
     Example:
         >>> linear_derivative(jnp.array([-2.0, 3.0]))
@@ -183,15 +135,6 @@ def piecewise_linear(z: Array) -> Array:
 
     a = 0 if z <= -1/2, z + 1/2 if -1/2 < z < 1/2, 1 if z >= 1/2
 
-    Args:
-        z: (...), floating.
-
-    Returns:
-        a: shape and dtype of z, in [0, 1].
-
-    Raises:
-        TypeError: z is not floating.
-
     Example:
         >>> piecewise_linear(jnp.array([-2.0, 0.0, 0.25, 3.0]))
         Array([0.  , 0.5 , 0.75, 1.  ], dtype=float32)
@@ -202,12 +145,6 @@ def piecewise_linear(z: Array) -> Array:
 @elementwise
 def piecewise_linear_derivative(z: Array) -> Array:
     """d piecewise_linear / dz = 1 if -1/2 < z < 1/2, else 0: 0 at both kinks.
-
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Shape and dtype of z, in {0, 1}.
 
     Example:
         >>> piecewise_linear_derivative(jnp.array([-0.5, 0.0, 0.5]))
@@ -222,14 +159,8 @@ def hard_tanh(z: Array) -> Array:
 
     a = -1 if z <= -1, z if -1 < z < 1, 1 if z >= 1
 
-    Args:
-        z: (...), floating.
-
     Returns:
-        a: shape and dtype of z, in [-1, 1].
-
-    Raises:
-        TypeError: z is not floating.
+        a in [-1, 1].
 
     Example:
         >>> hard_tanh(jnp.array([-2.0, 0.5, 3.0]))
@@ -244,12 +175,6 @@ def hard_tanh(z: Array) -> Array:
 @elementwise
 def hard_tanh_derivative(z: Array) -> Array:
     """d hard_tanh / dz = 1 if -1 < z < 1, else 0: 0 at both kinks (as in torch; jax.nn has 1 there).
-
-    Args:
-        z: (...), floating.
-
-    Returns:
-        Shape and dtype of z, in {0, 1}.
 
     Example:
         >>> hard_tanh_derivative(jnp.array([-1.0, 0.0, 1.0]))

@@ -1,4 +1,4 @@
-"""Which derivative belongs to which elementwise activation."""
+"""The derivative of each element-wise activation, by function."""
 
 from __future__ import annotations
 
@@ -29,20 +29,17 @@ DERIVATIVES: Mapping[Callable[..., Array], Callable[..., Array]] = MappingProxyT
         gates.mish: gates.mish_derivative,
     }
 )
-"""From each elementwise activation to its derivative, which takes the same z and the same settings."""
+"""From each element-wise activation to its derivative, which takes the same z and settings."""
 
 
 def derivative_of(activation: Callable[..., Array]) -> Callable[..., Array]:
-    """The derivative of an elementwise activation, a function of the same z and the same settings.
+    """The derivative of an element-wise activation, a function of the same z and settings.
 
     Args:
-        activation: one of the keys of `DERIVATIVES`, the function object itself.
-
-    Returns:
-        (z, **settings) -> the derivative at z, shape and dtype of z.
+        activation: one of the keys of `DERIVATIVES`.
 
     Raises:
-        ValueError: there is no derivative for it; the message names those that have one.
+        ValueError: it has no derivative here; the message lists those that have one.
 
     Example:
         >>> import jax.numpy as jnp

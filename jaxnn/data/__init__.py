@@ -1,4 +1,4 @@
-"""Data: digits inside the package, MNIST and Fashion-MNIST, toy sets, splits, minibatches, augmentation. Floor 2."""
+"""Data sets (digits, MNIST, Fashion-MNIST, toys), splits, minibatches and augmentation. Floor 2."""
 
 from typing import TYPE_CHECKING
 

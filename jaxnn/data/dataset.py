@@ -1,4 +1,4 @@
-"""Examples with their labels, and seeded splits of them into train, validation and test. Floor 2."""
+"""Labelled examples, and their seeded splits into train, validation and test. Floor 2."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ INT32 = np.iinfo(np.int32)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Inputs and their targets, a pytree whose leaves are `x` and `y`: `jax.device_put` moves it, `jax.jit` takes it.
+    """Inputs and targets, a pytree with leaves `x` and `y`, for `jax.device_put`, `jax.jit` and so on.
 
     Attributes:
         x: inputs, images (N, H, W, C) or vectors (N, D), floating; images lie in [0, 1] (grey level / largest level).
-        y: targets (N,), int32 class numbers 0 .. K - 1, or floating values for regression.
-        name: what the data are called.
+        y: targets (N,), int32 class indices 0 .. K - 1, or floating values for regression.
+        name: of the data set.
         classes: the K names of the classes; empty for regression.
 
     Example:
@@ -67,16 +67,16 @@ def make_dataset(
 
     Args:
         x: inputs (N, H, W, C) or (N, D), any real dtype.
-        y: targets (N,): whole numbers become int32 labels, others float32.
+        y: targets (N,): integers become int32 labels, floats float32.
         levels: the value that becomes 1.0: 255 for bytes, 16 for `digits`; 1 leaves `x` as it is.
-        name: what the data are called.
-        classes: the names of the classes, K of them; if given, labels must lie in 0 .. K - 1.
+        name: of the data set.
+        classes: the K names of the classes; labels must then lie in 0 .. K - 1.
 
     Returns:
-        The Dataset, its arrays NumPy's.
+        The Dataset, with NumPy arrays.
 
     Raises:
-        ValueError: no example, an `x` of another rank, unequal lengths, a `y` of another rank, a label out of range.
+        ValueError: no example, wrong ranks, unequal lengths, a label out of range.
 
     Example:
         >>> make_dataset(np.full((1, 2, 2, 1), 255, np.uint8), [7], levels=255).x.max()
@@ -94,11 +94,11 @@ def make_dataset(
             f"got {targets.shape}."
         )
     if len(inputs) == 0:
-        raise ValueError("make_dataset: x has no example, at least 1 is needed.")
+        raise ValueError("make_dataset: x must have at least 1 example, got none.")
     whole = np.issubdtype(targets.dtype, np.integer)
     if classes and (not whole or targets.min() < 0 or targets.max() >= len(classes)):
         raise ValueError(
-            f"make_dataset: labels must be whole numbers in 0 .. {len(classes) - 1} for {len(classes)} classes, "
+            f"make_dataset: labels must be integers in 0 .. {len(classes) - 1} for {len(classes)} classes, "
             f"got {targets.dtype} values from {targets.min()} to {targets.max()}."
         )
     if whole and (targets.min() < INT32.min or targets.max() > INT32.max):
@@ -108,11 +108,11 @@ def make_dataset(
 
 
 def select(dataset: Dataset, indices: Any) -> Dataset:
-    """The examples of these indices, in their order; on the host for NumPy arrays.
+    """The examples at these indices, in their order; on the host for NumPy arrays.
 
     Args:
         dataset: N examples.
-        indices: (M,) whole numbers in 0 .. N - 1, or a slice.
+        indices: (M,) integers in 0 .. N - 1, or a slice.
 
     Returns:
         A Dataset of M examples with the same name and classes.
@@ -125,25 +125,24 @@ def select(dataset: Dataset, indices: Any) -> Dataset:
 
 
 def split(dataset: Dataset, sizes: Sequence[float], *, seed: int, stratify: bool = False) -> tuple[Dataset, ...]:
-    """Divide the examples at random into disjoint parts that together hold every example once.
+    """A random partition of the examples into disjoint parts.
 
-    The parts depend on N, `sizes`, `seed` (and the labels, if stratified) only, so a split can be made again. Fractions
-    that do not give whole counts are rounded so that the counts add up to N, largest remainder first (ties to the
-    earlier part).
+    It depends only on N, `sizes`, `seed` (and the labels, if stratified), so it is reproducible. Fractions are rounded
+    to counts that sum to N, largest remainder first (ties to the earlier part).
 
     Args:
         dataset: N examples.
-        sizes: one entry for each part: whole counts that add up to N, or fractions that add up to 1.
-        seed: whole number >= 0; another seed, another split.
-        stratify: whether each part holds the classes in the proportions of the whole (to within two examples a class;
-            the parts keep their exact sizes). Labels must be whole numbers.
+        sizes: one per part: counts that sum to N, or fractions that sum to 1.
+        seed: int >= 0.
+        stratify: whether each part has the class proportions of the whole, to within two examples per class; sizes
+            stay exact. Labels must be integers.
 
     Returns:
-        One Dataset for each entry of `sizes`, its examples in random order: `train, validation, test = split(...)`.
+        One Dataset per part, in random order: `train, validation, test = split(...)`.
 
     Raises:
-        ValueError: sizes that are empty, negative, do not add up, or leave a part without an example; `stratify`
-            without whole-number labels.
+        ValueError: sizes that are empty, negative, do not sum to N or 1, or leave a part empty; `stratify` without
+            integer labels.
 
     Example:
         >>> data = make_dataset(np.zeros((10, 2)), np.arange(10))
@@ -152,16 +151,16 @@ def split(dataset: Dataset, sizes: Sequence[float], *, seed: int, stratify: bool
     """
     n = len(dataset)
     counts = _counts(n, sizes)
-    # An argsort of the generator's uniform numbers, not its own shuffle, whose algorithm NumPy is free to change.
+    # An argsort of uniform numbers, not the generator's shuffle, whose algorithm NumPy may change.
     order = np.argsort(np.random.default_rng(require_positive_int("split", "seed", seed, 0)).random(n), kind="stable")
     parts = np.repeat(np.arange(len(counts)), counts)
     if stratify:
         labels = np.asarray(dataset.y)
         if not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(
-                f"split: stratify needs whole-number labels, got {labels.dtype}. Leave stratify=False for regression."
+                f"split: stratify needs integer labels, got {labels.dtype}. Leave stratify=False for regression."
             )
-        # Examples sorted by label are dealt to parts in an order that spreads each part evenly over the whole row.
+        # Examples sorted by label are dealt to the parts in an order that spreads each part evenly over them.
         when = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
         by_label = np.argsort(labels[order], kind="stable")
         dealt = np.empty(n, parts.dtype)
@@ -171,7 +170,7 @@ def split(dataset: Dataset, sizes: Sequence[float], *, seed: int, stratify: bool
 
 
 def _counts(n: int, sizes: Sequence[float]) -> list[int]:
-    """Whole counts for `sizes`, adding up to n; ValueError where that cannot be."""
+    """Counts for `sizes` that sum to n; ValueError if there are none."""
     values = list(sizes)
     got = f"got {tuple(values)} for {n} examples"
     if not values or any(not math.isfinite(v) or v < 0 for v in values):
@@ -184,10 +183,10 @@ def _counts(n: int, sizes: Sequence[float]) -> list[int]:
         if abs(sum(values) - 1) > 1e-6:
             raise ValueError(f"split: fractions must add up to 1, {got}: they add up to {sum(values):g}.")
         shares = [float(v) * n for v in values]
-        counts = [math.floor(share + 1e-9) for share in shares]
+        counts = [math.floor(share + 1e-9) for share in shares]  # 1e-9: 0.29 * 100 rounds below 29
         by_remainder = sorted(range(len(values)), key=lambda part: counts[part] - shares[part])
         for part in by_remainder[: n - sum(counts)]:
             counts[part] += 1
     if min(counts) == 0:
-        raise ValueError(f"split: each part must hold at least one example, {got}: the counts would be {counts}.")
+        raise ValueError(f"split: each part must have at least one example, {got}: the counts would be {counts}.")
     return counts

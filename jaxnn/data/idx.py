@@ -1,4 +1,4 @@
-"""The IDX format of the MNIST files, read strictly and written. Floor 2.
+"""A strict reader and a writer of IDX files, the format of MNIST. Floor 2.
 
 A file is two zero bytes, a type code, the rank, one big-endian uint32 for each axis, and the values, big-endian, the
 last axis fastest.
@@ -42,23 +42,23 @@ def read_idx(
     sha256: str | None = None,
     check: Callable[[tuple[int, ...]], None] | None = None,
 ) -> np.ndarray[Any, Any]:
-    """The array in an IDX file, raw or gzip-compressed; anything but a whole, exact file is an error.
+    """The array in an IDX file, raw or gzip-compressed; an incomplete or inexact file is an error.
 
-    No more is read than the header announces plus one byte, and no compressed file of more than 64 MiB that announces
-    more than 100 times its size, so neither absurd sizes nor a gzip bomb fills the memory.
+    At most one byte beyond what the header announces is read, and no compressed file that announces more than 64 MiB
+    and 100 times its size, so neither impossible sizes nor a decompression bomb fill the memory.
 
     Args:
         source: a path, or the bytes of a file.
         sha256: the expected SHA-256 of the UNCOMPRESSED bytes, 64 hexadecimal digits; None leaves it unchecked.
-        check: called with the shape before any value is read; raises if it is not what is expected.
+        check: called with the shape before any value is read, to raise on an unexpected one.
 
     Returns:
-        A NumPy array of the rank, shape and dtype that the file states, in the machine's byte order, writeable.
+        A NumPy array of the shape and dtype in the file, in native byte order, writeable.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: bad magic, an unknown type code, absurd sizes, too few or too many bytes, a damaged gzip stream, a
-            wrong checksum.
+        FileNotFoundError: the file does not exist.
+        ValueError: bad magic, an unknown type code, impossible sizes, too few or too many bytes, a damaged gzip stream,
+            a wrong checksum.
 
     Example:
         >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
@@ -96,10 +96,7 @@ def _parse(
     packed: int | None,
     check: Callable[[tuple[int, ...]], None] | None,
 ) -> tuple[bytes, np.dtype[Any], tuple[int, ...], bytes]:
-    """Header bytes, dtype, shape and value bytes; ValueError for a file that is not exactly one array.
-
-    `packed`: the size of the file whose stream is unpacked here; None if nothing is.
-    """
+    """Header, dtype, shape and values; ValueError unless exactly one array. `packed`: compressed size, or None."""
     magic = stream.read(4)
     if len(magic) < 4:
         raise ValueError(f"{where}: too short: an IDX file begins with 4 bytes, got {len(magic)}. Fetch it again.")
@@ -135,7 +132,7 @@ def _parse(
 
 
 def _read_up_to(stream: IO[bytes] | gzip.GzipFile, limit: int) -> bytes:
-    """At most `limit` bytes, read piece by piece: one read(limit) would first set `limit` bytes of memory aside."""
+    """At most `limit` bytes, read in chunks: one read(limit) would first allocate `limit` bytes."""
     pieces, left = [], limit
     while left > 0 and (piece := stream.read(min(left, _CHUNK))):
         pieces.append(piece)
@@ -144,10 +141,10 @@ def _read_up_to(stream: IO[bytes] | gzip.GzipFile, limit: int) -> bytes:
 
 
 def write_idx(path: str | os.PathLike[str], array: Any) -> None:
-    """Write an array as an IDX file, gzip-compressed if the name ends in ".gz"; the bytes depend on the array only.
+    """Write an array as an IDX file, gzip-compressed if the name ends in ".gz"; the bytes are a function of the array.
 
     Args:
-        path: where to; an existing file is replaced.
+        path: an existing file is replaced.
         array: any shape, dtype uint8, int8, int16, int32, float32 or float64.
 
     Raises:

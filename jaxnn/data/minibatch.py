@@ -1,4 +1,4 @@
-"""Minibatches as index arrays made on the device: batch, stochastic and mini-batch by one function. Floor 2."""
+"""Minibatches as index arrays made on the device. Floor 2."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from jaxnn.types import Array, Key, PyTree
 
 
 class Partial(enum.Enum):
-    """What becomes of the n % batch_size examples that do not fill a batch.
+    """What to do with the n % batch_size examples that do not fill a batch.
 
-    DROP leaves them out of this epoch; another epoch's permutation leaves out others. Every batch is full, which batch
-    normalization needs. WEIGHT keeps them in a last batch that is filled up with copies of example 0 of weight 0, so a
-    weighted mean over the epoch is the mean over the n examples.
+    DROP drops them in this epoch; other epochs' permutations drop others. Every batch is full, as batch normalization
+    needs. WEIGHT keeps them in a last batch padded with copies of example 0 of weight 0, so a weighted mean over the
+    epoch is the mean over the n examples.
     """
 
     DROP = "drop"
@@ -27,24 +27,24 @@ class Partial(enum.Enum):
 
 
 def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial) -> tuple[Array, Array]:
-    """One epoch: which examples make up each batch, every example at most once, in the order of a uniform permutation.
+    """The batches of one epoch, sampled without replacement: a uniform permutation cut into batches.
 
-    batch_size = n is batch gradient descent, 1 is stochastic, in between mini-batch. Steps: floor(n / batch_size)
-    for DROP, ceil(n / batch_size) for WEIGHT. Meant to be called inside jit, `n` and `batch_size` static.
+    Steps: floor(n / batch_size) for DROP, ceil(n / batch_size) for WEIGHT. For use inside jit, `n` and `batch_size`
+    static.
 
     Args:
-        key: random key, a new one each epoch; None keeps the examples in order 0, 1, ... (for evaluation).
+        key: random key, a new one per epoch; None keeps the order 0, 1, ... (for evaluation).
         n: number of examples.
-        batch_size: examples in a batch.
-        partial: the rule for the last, partial batch; the two agree where batch_size divides n.
+        batch_size: examples per batch; n is batch gradient descent, 1 stochastic.
+        partial: the rule for the last, partial batch; no effect if batch_size divides n.
 
     Returns:
-        indices (steps, batch_size) int32 in 0 .. n - 1, and weights (steps, batch_size) float32, 1 for an example and 0
-        for filling; with DROP all ones.
+        indices (steps, batch_size) int32 in 0 .. n - 1, and weights (steps, batch_size) float32, 1 for examples and 0
+        for padding; with DROP all ones.
 
     Raises:
         ValueError: n or batch_size below 1; batch_size > n with DROP (there would be no step).
-        TypeError: n or batch_size not whole numbers; `partial` not a `Partial`.
+        TypeError: n or batch_size not ints; `partial` not a `Partial`.
 
     Example:
         >>> indices, weights = batch_indices(None, 5, 2, partial=Partial.WEIGHT)
@@ -78,21 +78,20 @@ def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial)
 
 
 def take(arrays: PyTree, indices: Array) -> PyTree:
-    """The examples of these indices from every array of a tree (a `Dataset`, a tuple (x, y), ...).
+    """The examples at these indices of every array of a pytree (a `Dataset`, a tuple (x, y), ...).
 
-    Arrays on a mesh may be sharded. On explicit axes the examples taken are sharded as the array is, along the first
-    axis only if its parts divide B; on automatic ones the compiler decides.
+    Arrays may be sharded. On Explicit axes the result is sharded as the array is, along the first axis only if its
+    shards divide B; on Auto axes the compiler decides.
 
     Args:
         arrays: arrays (N, ...) with one N, on the device (`jax.device_put`; NumPy arrays are copied at each call).
-        indices: (B,) whole numbers in 0 .. N - 1. Traced ones cannot be checked: they are clipped to that range, which
-            `batch_indices` never leaves.
+        indices: (B,) integers in 0 .. N - 1. Traced ones are clipped to that range, which `batch_indices` never leaves.
 
     Returns:
-        A like tree of arrays (B, ...), dtypes kept.
+        The pytree with arrays (B, ...) of the same dtypes.
 
     Raises:
-        ValueError: arrays of different lengths, or a scalar among them; concrete indices out of range.
+        ValueError: arrays of different lengths, or a scalar; concrete indices out of range.
         TypeError: indices that are not integers.
 
     Example:
@@ -115,7 +114,7 @@ def take(arrays: PyTree, indices: Array) -> PyTree:
 
 
 def _rows(a: Array, indices: Array) -> Array:
-    """The rows of one array; on explicit axes sharded as the array is, if that divides their number."""
+    """The rows of one array; on Explicit axes sharded as the array is, if the shards divide their number."""
     sharding = jax.typeof(a).sharding
     if AxisType.Explicit not in sharding.mesh.axis_types:
         return jnp.take(a, indices, axis=0, mode="clip")

@@ -1,4 +1,4 @@
-"""The data sets by name: digits (in the package), MNIST and Fashion-MNIST (folder, cache or mirror). Floor 2."""
+"""Data sets by name: digits (in the package), MNIST and Fashion-MNIST (folder, cache or mirror). Floor 2."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ DIGITS_SPLIT = (1257, 270, 270)
 """Train, validation and test examples of `load("digits")`: 70%, 15%, 15% of 1,797, stratified."""
 
 VALIDATION = 10_000
-"""How many of the 60,000 training examples `load` holds out as the validation split."""
+"""Examples of the 60,000 for training that `load` holds out for validation."""
 
-_TIMEOUT = 30.0  # seconds without an answer from a mirror
+_TIMEOUT = 30.0  # seconds to wait for a mirror
 _LARGEST = 1 << 26  # bytes of a downloaded file; the largest of the eight has 27 million
 
 
 class Source(NamedTuple):
-    """Where a data set of four IDX files comes from, and how its files are known to be the right ones."""
+    """Mirrors and checksums of a data set of four IDX files."""
 
     name: str
     mirrors: tuple[str, ...]
@@ -72,7 +72,7 @@ def digits() -> Dataset:
 
     Returns:
         x (1797, 8, 8, 1) float32, grey level / 16, in [0, 1]; y (1797,) int32, 0 .. 9. Source and licence (CC BY 4.0)
-        stand in `digits.txt` beside the file.
+        are in `digits.txt` beside the file.
 
     Example:
         >>> digits().x.shape
@@ -91,18 +91,18 @@ def digits() -> Dataset:
 def mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels.
 
-    The four files (gzip or raw) are taken from `folder`, or else the first of: `$JAXNN_DATA/mnist`;
-    `~/.cache/jaxnn/mnist`; a public mirror, then kept in that cache. Each is held against its SHA-256.
+    The four files (gzip or raw) are read from `folder`, or else the first of: `$JAXNN_DATA/mnist`;
+    `~/.cache/jaxnn/mnist`; a public mirror, cached there. Each is checked against its SHA-256.
 
     Args:
-        folder: holds the four files; None to look in the usual places.
+        folder: of the four files; None for the places above.
 
     Returns:
         (train, test): x (N, 28, 28, 1) float32, grey level / 255, in [0, 1]; y (N,) int32, 0 .. 9. Hold out a
-        validation set by `split(train, (50_000, 10_000), seed=0)`.
+        validation set with `split(train, (50_000, 10_000), seed=0)`.
 
     Raises:
-        FileNotFoundError: not found and not to be had; the message says which files to put where.
+        FileNotFoundError: not found and not downloadable; the message says which files to put where.
         ValueError: a file that was found is damaged.
 
     Example:
@@ -118,7 +118,7 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
     """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28 x 28 pixels, 10 classes.
 
     Args:
-        folder: holds the four files; None to look in the usual places, as in `mnist`, under the name fashion-mnist.
+        folder: of the four files; None for the places of `mnist`, under the name fashion-mnist.
 
     Returns:
         (train, test), arrays as in `mnist`.
@@ -137,21 +137,21 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
 
 
 def load(name: str, *, folder: str | os.PathLike[str] | None = None, seed: int = 0) -> Splits:
-    """A data set by name, with a validation split held out by seed, stratified by class.
+    """A data set by name, with a validation set held out by seed, stratified by class.
 
-    digits: 1,257 / 270 / 270 of the 1,797 images; every part is drawn by the seed, the test set too. mnist and
+    digits: 1,257 / 270 / 270 of the 1,797 images; the seed determines every part, the test set too. mnist and
     fashion-mnist: 10,000 of the 60,000 training images are the validation set; the test set is the published one.
 
     Args:
         name: "digits", "mnist" or "fashion-mnist".
-        folder: holds the four files; None to look in the usual places; not used by "digits".
-        seed: which split; the results in benchmarks/README.md use 0.
+        folder: as for `mnist`; ignored for "digits".
+        seed: of the split; the results in benchmarks/README.md use 0.
 
     Returns:
         Splits(train, validation, test).
 
     Raises:
-        ValueError: another name.
+        ValueError: an unknown name.
         FileNotFoundError: as `mnist`.
 
     Example:
@@ -170,28 +170,22 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, seed: int =
 
 
 def cache_folder(name: str) -> Path:
-    """Where the downloaded files of a data set are kept: ~/.cache/jaxnn/<name>.
-
-    Example:
-        >>> cache_folder("mnist").parts[-3:]
-        ('.cache', 'jaxnn', 'mnist')
-    """
+    """The cache of a data set's downloads: ~/.cache/jaxnn/<name>."""
     return Path.home() / ".cache" / "jaxnn" / name
 
 
 def download(source: Source, folder: Path) -> None:
-    """Fetch the four files of a data set into `folder`, each checked, then put in place in one step.
+    """Download the four files of a data set into `folder`, each checked and then written atomically.
 
-    A file is written under a temporary name and renamed when its checksum is right, so an interrupted download never
-    leaves a half file that a later run would trust. Files that are there already are left alone.
+    Existing files are kept.
 
     Args:
-        source: what to fetch, from which mirrors; a mirror that fails or sends a wrong file yields to the next.
-        folder: where to; made if it is not there.
+        source: files and mirrors; a mirror that fails or sends a wrong file is followed by the next.
+        folder: created if it does not exist.
 
     Raises:
-        FileNotFoundError: no mirror gave some file; the message says what went wrong with each and what to do.
-        UnwrittenError: a file came and could not be written.
+        FileNotFoundError: no mirror had some file; the message says why for each, and what to do.
+        UnwrittenError: a downloaded file could not be written.
 
     Example:
         >>> download(MNIST, cache_folder("mnist"))  # doctest: +SKIP
@@ -204,7 +198,7 @@ def download(source: Source, folder: Path) -> None:
             try:
                 _fetch(f"{mirror}{file}.gz", folder / f"{file}.gz", sha256)
                 break
-            except UnwrittenError:  # no fault of the mirror
+            except UnwrittenError:  # not the mirror's fault
                 raise
             except (OSError, http.client.HTTPException, ValueError) as error:
                 failures.append(f"{mirror}{file}.gz: {error}")
@@ -217,11 +211,11 @@ def download(source: Source, folder: Path) -> None:
 
 
 def _fetch(url: str, path: Path, sha256: str) -> None:
-    """Download one file, check it, write it to `path` whole or not at all."""
+    """Download one file, check it, write it atomically."""
     with urlopen(url, timeout=_TIMEOUT) as response:
         content = response.read(_LARGEST + 1)
     if len(content) > _LARGEST:
-        raise ValueError(f"it sends more than {_LARGEST} bytes, which none of the files has")
+        raise ValueError(f"it sends more than {_LARGEST} bytes, more than any of the files has")
     read_idx(content, sha256=sha256)
     make_folder(path.parent)
     write_bytes(path, content)
@@ -233,13 +227,13 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def _locate(source: Source, folder: str | os.PathLike[str] | None) -> Path:
-    """The first folder that has all four files; the cache, filled from a mirror, where none has."""
+    """The first folder with all four files; if none, the cache, filled from a mirror."""
     if folder is not None:
         missing = [file for file in FILES if not _file(Path(folder), file)]
         if missing:
             raise FileNotFoundError(
                 f"{source.name}: {folder} lacks {', '.join(missing)} (plain or .gz). Name the folder of the four "
-                "IDX files, or leave it out to look in the usual places."
+                "IDX files, or omit it to search the default places."
             )
         return Path(folder)
     candidates = [Path(os.environ[DATA_VARIABLE]) / source.name] if os.environ.get(DATA_VARIABLE) else []

@@ -1,6 +1,6 @@
-"""Small sets in few dimensions, each a pure function of a key: for examples, pictures and tests. Floor 2.
+"""Toy data sets in few dimensions, each a pure function of a key. Floor 2.
 
-Inputs are float32, or float64 where JAX has it enabled; labels are int32.
+Inputs are float32, or float64 if `jax.enable_x64` is on; labels are int32.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def two_moons(key: Key, n: int, *, noise: Scalar = 0.1) -> Dataset:
 
 
 def spirals(key: Key, n: int, *, classes: int = 2, turns: Scalar = 1.5, noise: Scalar = 0.02) -> Dataset:
-    """Spiral arms about the origin, one for each class, evenly turned against each other.
+    """Spiral arms about the origin, one per class, evenly rotated.
 
     x = r (sin t, cos t), r ~ U(0, 1), t = 2 pi (turns r + class / classes), plus `noise` N(0, I).
 
@@ -50,7 +50,7 @@ def spirals(key: Key, n: int, *, classes: int = 2, turns: Scalar = 1.5, noise: S
         key: random key.
         n: number of points, classes in turn.
         classes: number of arms.
-        turns: how often an arm winds round the origin.
+        turns: windings of an arm around the origin.
         noise: standard deviation of the noise.
 
     Returns:
@@ -107,7 +107,7 @@ def blobs(key: Key, n: int, *, centers: ArrayLike, deviation: Scalar = 1.0) -> D
         deviation: standard deviation in each direction.
 
     Returns:
-        x (n, D) in the dtype of `centers` (float32 for whole numbers), y (n,) in 0 .. K - 1.
+        x (n, D) in the dtype of `centers` (float32 for integers), y (n,) in 0 .. K - 1.
 
     Raises:
         ValueError: centers not of shape (K, D).
@@ -136,7 +136,7 @@ def linear_regression(key: Key, n: int, *, weights: ArrayLike, bias: Scalar = 0.
         noise: standard deviation of the noise on y.
 
     Returns:
-        x (n, D) and y (n,), in the dtype of `weights` (float32 for whole numbers); no classes.
+        x (n, D) and y (n,), in the dtype of `weights` (float32 for integers); no classes.
 
     Raises:
         ValueError: weights not of shape (D,).

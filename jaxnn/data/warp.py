@@ -1,7 +1,7 @@
-"""Moving the pixels of images: where each comes from, and reading between pixels. Floor 2.
+"""Resampling of images: source coordinates, bilinear interpolation, smoothing. Floor 2.
 
-The augmentations that bend or move an image share these: they differ only in the coordinates they read at. Rows count
-down, columns to the right, pixel centres at whole numbers, everything outside the image is 0.
+Shared by the geometric augmentations, which differ only in their coordinates. Rows count down, columns to the right;
+pixel centres are at integers; everything outside the image is 0.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def require_images(where: str, images: Array) -> None:
 
 
 def sample_bilinear(images: Array, rows: Array, columns: Array) -> Array:
-    """Read each image at real-valued coordinates, by linear interpolation between the 4 nearest pixels; 0 outside.
+    """Each image at real-valued coordinates, by bilinear interpolation of the 4 nearest pixels; 0 outside.
 
     out(i, j) = (1 - f)(1 - g) I(r, c) + (1 - f) g I(r, c + 1) + f (1 - g) I(r + 1, c) + f g I(r + 1, c + 1), where
-    r + f = rows(i, j), c + g = columns(i, j), r and c whole, 0 <= f, g < 1. Exact at whole coordinates (for finite
-    images). Four gathers: on a CPU several times cheaper than products with interpolation matrices.
+    r + f = rows(i, j), c + g = columns(i, j), r and c whole, 0 <= f, g < 1. Exact at integer coordinates (for
+    finite images). Four gathers: on CPU several times cheaper than products with interpolation matrices.
 
     Args:
         images: (N, H, W, C), floating.
-        rows: (N, h, w), where to read, in pixels; interpolated in float32 (float64 for float64 images).
+        rows: (N, h, w), in pixels; interpolated in float32 (float64 for float64 images).
         columns: (N, h, w).
 
     Returns:
@@ -59,7 +59,7 @@ def sample_bilinear(images: Array, rows: Array, columns: Array) -> Array:
             f"sample_bilinear: rows and columns must both have shape (N, h, w) with N = {n}, "
             f"got {rows.shape} and {columns.shape}."
         )
-    # A border of zeros stands for everything outside: coordinates beyond it are moved onto it.
+    # A border of zeros represents everything outside: coordinates beyond it are clipped onto it.
     border = jnp.pad(accumulate(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
     pixels = border.reshape(-1, channels)
     rows, columns = jnp.clip(rows, -1, height), jnp.clip(columns, -1, width)
@@ -79,17 +79,17 @@ def sample_bilinear(images: Array, rows: Array, columns: Array) -> Array:
 def affine_coordinates(
     height: int, width: int, *, degrees: Array, scale: Array, shear: Array, shift: Array
 ) -> tuple[Array, Array]:
-    """Where to read so that the content is scaled, sheared, turned (all about the centre c) and shifted, in this order.
+    """Source coordinates of a transformation: scale, shear, rotate (all about the centre c) and shift, in this order.
 
     Content at p goes to q = R K S (p - c) + c + shift, with S = diag(scale), K = [[1, 0], [shear, 1]] and
-    R = [[cos, -sin], [sin, cos]] in (row, column) order; so the pixel at q is read at
+    R = [[cos, -sin], [sin, cos]] in (row, column) order; so the pixel at q is sampled at
     S^-1 K^-1 R^-1 (q - c - shift) + c.
 
     Args:
         height, width: size of the images; c = ((height - 1) / 2, (width - 1) / 2).
-        degrees: (N,), positive turns anticlockwise as seen with row 0 on top, like `np.rot90`.
-        scale: (N, 2), factors for rows and columns, > 0; 2 doubles the size.
-        shear: (N,), columns moved to the right for each row downward.
+        degrees: (N,), positive is counterclockwise with row 0 on top, as in `np.rot90`.
+        scale: (N, 2), factors of rows and columns, > 0; 2 doubles the size.
+        shear: (N,), columns to the right per row downward.
         shift: (N, 2), pixels down and to the right.
 
     Returns:

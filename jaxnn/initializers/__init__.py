@@ -1,7 +1,6 @@
-"""First values of parameters: functions `(key, shape, dtype=jnp.float32) -> Array`. Floor 2.
+"""Parameter initializers: functions `(key, shape, dtype=jnp.float32) -> Array`. Floor 2.
 
-Those without settings (`zeros`, `he_normal`, ...) are initializers themselves; those with settings (`normal(0.01)`,
-`orthogonal()`, ...) are factories that return one.
+`zeros`, `he_normal`, ... are initializers; `normal(0.01)`, `orthogonal()`, ... return one.
 
 Fans. The last two axes of a weight are (in, out), and the others are its receptive field:
 
@@ -11,10 +10,11 @@ Fans. The last two axes of a weight are (in, out), and the others are its recept
 | convolution, HWIO | (H, W, C_in, C_out) | H W C_in | H W C_out |
 | grouped convolution | (H, W, C_in / groups, C_out) | H W C_in / groups | H W C_out |
 
-fan_in is the number of terms in the sum that makes one output. For a grouped convolution one input reaches only
-H W C_out / groups outputs; the shape does not tell the number of groups, so fan_out counts all C_out.
+fan_in is the number of terms summed into one output. In a grouped convolution one input reaches only H W C_out / groups
+outputs; the shape does not tell the number of groups, so fan_out counts all C_out.
 
-Numbers are drawn in float32 (float64 for float64) and then rounded to `dtype`, so bfloat16 has the same distribution.
+Samples are drawn in float32 (float64 for float64) and rounded to `dtype`, so bfloat16 has the same distribution. A
+`dtype` that is not floating and a key that is not typed raise TypeError.
 """
 
 from typing import TYPE_CHECKING

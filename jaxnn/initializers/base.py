@@ -1,4 +1,4 @@
-"""What an initializer is, and the checks that all of them share."""
+"""The protocol of an initializer, and argument checks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,7 @@ class Initializer(Protocol):
 
 
 def shape_of(where: str, shape: Any, dtype: DType) -> Shape:
-    """The shape as a tuple of ints, after a check of shape and dtype.
-
-    Raises:
-        TypeError: shape is no sequence of whole numbers; dtype is not floating.
-        ValueError: a size is negative.
-
-    Example:
-        >>> shape_of("normal", 3, jnp.float32)
-        Traceback (most recent call last):
-        TypeError: normal: shape must be a tuple of ints, got 3. Write (3,) for a vector.
-    """
+    """The shape as a tuple of ints; TypeError or ValueError unless it is one and `dtype` is floating."""
     require_floating(where, "dtype", dtype, "Parameters are floating: use jnp.float32.")
     if hasattr(shape, "__index__"):
         raise TypeError(f"{where}: shape must be a tuple of ints, got {shape!r}. Write ({shape},) for a vector.")
@@ -44,16 +34,7 @@ def shape_of(where: str, shape: Any, dtype: DType) -> Shape:
 
 
 def arguments(where: str, key: Any, shape: Any, dtype: DType) -> tuple[Shape, DType]:
-    """The shape, and the dtype in which to draw, of a random initializer, after a check of all three arguments.
-
-    Raises:
-        TypeError, ValueError: as in `shape_of`; key is not a typed key.
-
-    Example:
-        >>> import jax
-        >>> arguments("normal", jax.random.key(0), [3, 4], jnp.bfloat16)
-        ((3, 4), dtype('float32'))
-    """
+    """The shape, and the dtype to draw in, of a random initializer, after checks of all three arguments."""
     if key is None:
         raise ValueError(f"{where}: needs a random key, got None. Pass jax.random.key(seed).")
     require_key(where, key)
@@ -61,13 +42,7 @@ def arguments(where: str, key: Any, shape: Any, dtype: DType) -> tuple[Shape, DT
 
 
 def require_number(where: str, name: str, value: Scalar) -> None:
-    """Raise unless `value` is one real number, possibly traced.
-
-    Example:
-        >>> require_number("constant", "value", [1.0, 2.0])
-        Traceback (most recent call last):
-        ValueError: constant: value must be one number, got shape (2,).
-    """
+    """Raise unless `value` is one real number, possibly traced."""
     if isinstance(value, str) or value is None:
         raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
     if np.shape(value) != ():
@@ -75,25 +50,13 @@ def require_number(where: str, name: str, value: Scalar) -> None:
 
 
 def require_stddev(where: str, stddev: Scalar) -> None:
-    """Raise unless `stddev` is one number >= 0, possibly traced.
-
-    Example:
-        >>> require_stddev("normal", -1.0)
-        Traceback (most recent call last):
-        ValueError: normal: stddev must lie in [0, inf), got -1.
-    """
+    """Raise unless `stddev` is one number >= 0, possibly traced."""
     require_number(where, "stddev", stddev)
     require_between(where, "stddev", stddev, 0, math.inf, open_high=True)
 
 
 def require_two_axes(where: str, shape: Shape) -> None:
-    """Raise unless the shape has axes (in, out) at its end.
-
-    Example:
-        >>> require_two_axes("fan_in", (3,))
-        Traceback (most recent call last):
-        ValueError: fan_in: shape must have at least 2 axes (..., in, out), got (3,). ...
-    """
+    """Raise unless the shape ends in axes (in, out)."""
     if len(shape) < 2:
         raise ValueError(
             f"{where}: shape must have at least 2 axes (..., in, out), got {tuple(shape)}. "

@@ -1,4 +1,4 @@
-"""Entries drawn each on its own from a named distribution."""
+"""Initializers with independent entries from a named distribution."""
 
 from __future__ import annotations
 
@@ -12,27 +12,16 @@ from jaxnn.initializers.base import Initializer, arguments, require_number, requ
 from jaxnn.types import Array, DType, Key, Scalar, Shape
 
 CUT = 2.0
-"""Where `truncated_normal` cuts, in standard deviations of the normal before the cut."""
+"""Truncation of `truncated_normal`, in standard deviations of the normal before it."""
 
 TRUNCATED_STDDEV = math.sqrt(
     1 - 2 * CUT * math.exp(-(CUT**2) / 2) / math.sqrt(2 * math.pi) / math.erf(CUT / math.sqrt(2))
 )
-"""Standard deviation of a standard normal cut at +-2: 0.87963."""
+"""Standard deviation of a standard normal truncated at +-2: 0.87963."""
 
 
 def zeros(key: Key | None, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """All zeros: the usual first bias.
-
-    Args:
-        key: not used; None will do.
-        shape: of the result.
-        dtype: a floating dtype.
-
-    Returns:
-        Zeros of that shape and dtype.
-
-    Raises:
-        TypeError: dtype is not floating.
+    """All zeros, the usual initial bias; `key` is ignored and may be None.
 
     Example:
         >>> zeros(None, (3,))
@@ -45,10 +34,7 @@ def constant(value: Scalar) -> Initializer:
     """All entries `value`.
 
     Args:
-        value: one real number. May be traced.
-
-    Returns:
-        Initializer; it needs no key.
+        value: one real number; may be traced. The initializer ignores its key.
 
     Raises:
         ValueError: value is not one number.
@@ -71,10 +57,7 @@ def uniform(low: Scalar, high: Scalar) -> Initializer:
     w ~ U(low, high), mean (low + high) / 2, variance (high - low)^2 / 12
 
     Args:
-        low, high: the bounds, low <= high; a rounded entry may equal either. May be traced.
-
-    Returns:
-        Initializer.
+        low, high: the bounds, low <= high, both included after rounding. May be traced.
 
     Raises:
         ValueError: a bound is not one number, or low > high.
@@ -100,15 +83,12 @@ def uniform(low: Scalar, high: Scalar) -> Initializer:
 
 
 def centered_uniform(stddev: Scalar) -> Initializer:
-    """Entries uniform about 0, named by their standard deviation.
+    """Uniform entries with mean 0 and standard deviation `stddev`.
 
     w ~ U(-sqrt(3) stddev, sqrt(3) stddev)
 
     Args:
         stddev: standard deviation of an entry, >= 0. May be traced.
-
-    Returns:
-        Initializer.
 
     Raises:
         ValueError: stddev is not one number >= 0.
@@ -129,9 +109,6 @@ def normal(stddev: Scalar) -> Initializer:
     Args:
         stddev: standard deviation of an entry, >= 0. May be traced.
 
-    Returns:
-        Initializer.
-
     Raises:
         ValueError: stddev is not one number >= 0.
 
@@ -149,17 +126,14 @@ def normal(stddev: Scalar) -> Initializer:
 
 
 def truncated_normal(stddev: Scalar) -> Initializer:
-    """Normal entries without tails, with standard deviation `stddev` after the cut.
+    """Truncated normal entries, with standard deviation `stddev` after truncation.
 
     w = (stddev / 0.87963) z, z ~ N(0, 1) given |z| <= 2; so |w| <= 2.27370 stddev
 
-    0.87963 is the standard deviation of z; without the division that of w would be 12% short.
+    0.87963 is the standard deviation of z; without the division w would have 12% less than `stddev`.
 
     Args:
-        stddev: standard deviation of an entry of the result, >= 0. May be traced.
-
-    Returns:
-        Initializer.
+        stddev: standard deviation of an entry, after truncation, >= 0. May be traced.
 
     Raises:
         ValueError: stddev is not one number >= 0.

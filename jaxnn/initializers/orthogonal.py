@@ -1,4 +1,4 @@
-"""Weights with orthonormal rows or columns."""
+"""The orthogonal initializer."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from jaxnn.types import Array, DType, Key, Scalar, Shape
 
 
 def orthogonal(gain: Scalar = 1.0) -> Initializer:
-    """A random orthogonal matrix, uniform among all of them, times `gain`.
+    """A random orthogonal matrix (Haar measure), times `gain`.
 
     With W = weight.reshape(prod(shape[:-1]), shape[-1]), (fan_in, out):
     W' W = gain^2 I if fan_in >= out (orthonormal columns), W W' = gain^2 I if fan_in <= out (orthonormal rows)
 
-    W = gain Q diag(sign(diag R)) for Z = Q R, Z standard normal; without the signs Q would follow the convention of the
-    QR routine and not be uniform. Factorised in float32, float64 in float64.
+    W = gain Q diag(sign(diag R)) for Z = Q R, Z standard normal; without the signs the distribution of Q would
+    depend on the convention of the QR routine. Factorized in float32 (float64 for float64).
 
     Args:
-        gain: the length of a row or column, for instance sqrt(2) before a ReLU. May be traced.
-
-    Returns:
-        Initializer for shapes (..., in, out).
+        gain: the norm of a row or column, e.g. sqrt(2) before a ReLU. May be traced.
 
     Raises:
-        ValueError: gain is not one number; (from the initializer) a shape with fewer than 2 axes.
+        ValueError: gain is not one number; from the initializer, a shape with fewer than 2 axes.
 
     Example:
         >>> w = orthogonal()(jax.random.key(0), (4, 2))

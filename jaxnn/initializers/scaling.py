@@ -1,4 +1,4 @@
-"""Entries whose variance depends on the number of connections: fans, variance scaling, LeCun, Glorot, He."""
+"""Initializers whose variance depends on the fan: variance scaling, LeCun, Glorot, He."""
 
 from __future__ import annotations
 
@@ -21,16 +21,7 @@ Distribution: TypeAlias = Callable[[Scalar], Initializer]
 
 
 def fan_in(shape: Shape) -> int:
-    """The number of inputs that one output of a weight (..., in, out) sums: prod(shape[:-1]).
-
-    Args:
-        shape: (..., in, out), the shape of a weight.
-
-    Returns:
-        The number of connections.
-
-    Raises:
-        ValueError: shape has fewer than 2 axes.
+    """Inputs summed into one output of a weight (..., in, out): prod(shape[:-1]); ValueError below 2 axes.
 
     Example:
         >>> fan_in((3, 3, 16, 32))
@@ -41,16 +32,7 @@ def fan_in(shape: Shape) -> int:
 
 
 def fan_out(shape: Shape) -> int:
-    """The number of outputs that one input of a weight (..., in, out) reaches: prod(shape[:-2]) out.
-
-    Args:
-        shape: (..., in, out), the shape of a weight.
-
-    Returns:
-        The number of connections.
-
-    Raises:
-        ValueError: shape has fewer than 2 axes.
+    """Outputs that one input of a weight (..., in, out) reaches: prod(shape[:-2]) out.
 
     Example:
         >>> fan_out((3, 3, 16, 32))
@@ -63,15 +45,6 @@ def fan_out(shape: Shape) -> int:
 def fan_avg(shape: Shape) -> float:
     """The mean of `fan_in` and `fan_out`.
 
-    Args:
-        shape: (..., in, out), the shape of a weight.
-
-    Returns:
-        The number of connections.
-
-    Raises:
-        ValueError: shape has fewer than 2 axes.
-
     Example:
         >>> fan_avg((3, 3, 16, 32))
         216.0
@@ -81,7 +54,7 @@ def fan_avg(shape: Shape) -> float:
 
 
 def variance_scaling(scale: Scalar, *, fan: Fan = fan_in, distribution: Distribution = normal) -> Initializer:
-    """Entries whose variance is inverse to the number of connections.
+    """Entries whose variance is inversely proportional to the fan.
 
     Var w = scale / fan(shape), mean 0
 
@@ -91,12 +64,9 @@ def variance_scaling(scale: Scalar, *, fan: Fan = fan_in, distribution: Distribu
         distribution: `normal`, `truncated_normal`, `centered_uniform` or your own function from a standard deviation to
             an initializer.
 
-    Returns:
-        Initializer for shapes (..., in, out).
-
     Raises:
         TypeError: fan or distribution is not a function.
-        ValueError: scale is not one number >= 0; (from the initializer) a shape with fewer than 2 axes.
+        ValueError: scale is not one number >= 0; from the initializer, a shape with fewer than 2 axes.
 
     Example:
         >>> import jax
@@ -115,14 +85,14 @@ def variance_scaling(scale: Scalar, *, fan: Fan = fan_in, distribution: Distribu
 
     def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
         shape, wide = arguments("variance_scaling", key, shape, dtype)
-        connections = max(fan(shape), 1)  # 0 only for an array without entries
+        connections = max(fan(shape), 1)  # 0 only for an empty array
         return distribution(jnp.sqrt(jnp.asarray(scale).astype(wide) / connections))(key, shape, dtype)
 
     return init
 
 
 def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """w ~ N(0, 1 / fan_in): keeps the variance of inputs through a linear layer; for tanh and SELU.
+    """w ~ N(0, 1 / fan_in): a linear layer preserves the variance of its inputs; for tanh and SELU.
 
     Args:
         key: typed random key.
@@ -147,9 +117,7 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
 
 
 def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """w ~ U(-r, r), r = sqrt(3 / fan_in), variance 1 / fan_in.
-
-    Args, Returns, Raises, Reference: see `lecun_normal`.
+    """w ~ U(-r, r), r = sqrt(3 / fan_in), variance 1 / fan_in; otherwise as `lecun_normal`.
 
     Example:
         >>> import jax
@@ -161,17 +129,6 @@ def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
 
 def glorot_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """w ~ N(0, 2 / (fan_in + fan_out)): a compromise between activations and gradients; for tanh.
-
-    Args:
-        key: typed random key.
-        shape: (..., in, out).
-        dtype: a floating dtype.
-
-    Returns:
-        Array of that shape and dtype.
-
-    Raises:
-        ValueError: fewer than 2 axes.
 
     Example:
         >>> import jax
@@ -185,9 +142,7 @@ def glorot_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
 
 
 def glorot_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """w ~ U(-r, r), r = sqrt(6 / (fan_in + fan_out)) (equation 16).
-
-    Args, Returns, Raises, Reference: see `glorot_normal`.
+    """w ~ U(-r, r), r = sqrt(6 / (fan_in + fan_out)) (equation 16); otherwise as `glorot_normal`.
 
     Example:
         >>> import jax
@@ -198,20 +153,9 @@ def glorot_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
 
 
 def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """w ~ N(0, 2 / fan_in): the 2 makes up for the half that a ReLU sets to zero.
+    """w ~ N(0, 2 / fan_in): the 2 compensates for the half that a ReLU sets to zero.
 
     The normal is not truncated, as published; `variance_scaling(2.0, distribution=truncated_normal)` is.
-
-    Args:
-        key: typed random key.
-        shape: (..., in, out).
-        dtype: a floating dtype.
-
-    Returns:
-        Array of that shape and dtype.
-
-    Raises:
-        ValueError: fewer than 2 axes.
 
     Example:
         >>> import jax
@@ -225,9 +169,7 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
 
 
 def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-    """w ~ U(-r, r), r = sqrt(6 / fan_in), variance 2 / fan_in.
-
-    Args, Returns, Raises, Reference: see `he_normal`.
+    """w ~ U(-r, r), r = sqrt(6 / fan_in), variance 2 / fan_in; otherwise as `he_normal`.
 
     Example:
         >>> import jax

@@ -1,15 +1,15 @@
-"""Functions R^d -> R on which optimizers are watched: each with its minima, a start and bounds for a picture. Floor 2.
+"""Test functions R^d -> R for optimizers, each with its minima, a start and bounds for plots. Floor 2.
 
 | landscape | minima | what it tests |
 |---|---|---|
 | `quadratic` | 0 | condition number: the zigzag of gradient descent |
 | `noisy_quadratic` | 0 | gradient noise with the spectrum of a network's Hessian |
 | `rosenbrock` | (1, ..., 1) | a curved, flat valley |
-| `beale` | (3, 1/2) | flat floor, steep walls: steps that explode |
-| `himmelblau` | four, of equal value | which minimum a start leads to |
-| `saddle` | none | leaving a stationary point that is no minimum |
-| `plateau` | 0 | a gradient that has all but vanished |
-| `schwefel` | (420.97, ..., 420.97) | many local minima: different starts, different results |
+| `beale` | (3, 1/2) | flat floor, steep walls: exploding steps |
+| `himmelblau` | four, of equal value | basins of attraction |
+| `saddle` | none | escape from a saddle point |
+| `plateau` | 0 | vanishing gradients |
+| `schwefel` | (420.97, ..., 420.97) | many local minima: sensitivity to the start |
 
 A landscape is called on ONE point (d,) of any floating dtype; for a batch use `jax.vmap`. Half precision is computed in
 float32, the value returned in the point's dtype (inf where it exceeds float16's 65,504, as in Beale's corners).
@@ -28,7 +28,7 @@ from jaxnn.landscapes.quadratics import NoisyQuadratic, noisy_quadratic, quadrat
 LANDSCAPES: MappingProxyType[str, Callable[[], Landscape]] = MappingProxyType(
     {make.__name__: make for make in (rosenbrock, beale, himmelblau, saddle, plateau, schwefel)}
 )
-"""Makers of the landscapes of two dimensions by name."""
+"""Factories of the two-dimensional landscapes, by name."""
 
 __all__ = [
     "LANDSCAPES",

@@ -1,4 +1,4 @@
-"""What a landscape is."""
+"""The class of landscapes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jaxnn.types import Array, ArrayLike
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """A function on R^d with what is known of it. The arrays are NumPy's, in float64, whatever JAX is set to.
+    """A function on R^d with its known stationary points. Arrays are NumPy's, in float64 whatever JAX's settings.
 
     Attributes:
         name: for titles.
-        function: (d,) float32 or float64 -> (), of the same dtype; call the landscape itself instead, which checks.
-        start: (d,), where runs begin by convention.
-        bounds: (low, high), the interval of every coordinate in which it is drawn and tested.
+        function: (d,) float32 or float64 -> (), of the same dtype; calling the landscape itself checks its argument.
+        start: (d,), the conventional starting point.
+        bounds: (low, high) of every coordinate, for plots and tests.
         minima: (M, d), its global minima within the bounds; M = 0 if it has none.
         minimum_value: its value at the minima; -inf if it is unbounded below.
         saddle_points: (S, d), known stationary points that are neither minima nor maxima; not a complete list.
@@ -62,12 +62,7 @@ def make_landscape(
     minimum_value: float = 0.0,
     saddle_points: Sequence[Sequence[float]] = (),
 ) -> Landscape:
-    """A `Landscape` from numbers and sequences, the arrays in float64.
-
-    Example:
-        >>> make_landscape("x^2", lambda x: x[0] ** 2, start=[1.0], bounds=(-1.0, 1.0), minima=[[0.0]]).dimensions
-        1
-    """
+    """A `Landscape` from numbers and sequences, the arrays in float64."""
     first = np.asarray(start, np.float64)
     return Landscape(
         name=name,
@@ -81,13 +76,7 @@ def make_landscape(
 
 
 def require_point(where: str, x: ArrayLike, dimensions: int) -> Array:
-    """x as a JAX array, once it is one point (d,) of a floating dtype.
-
-    Example:
-        >>> require_point("saddle", jnp.zeros((5, 2)), 2)
-        Traceback (most recent call last):
-        ValueError: saddle: expected one point of shape (2,), got (5, 2). For a batch use jax.vmap.
-    """
+    """x as a JAX array; raises unless it is one point (d,) of a floating dtype."""
     x = jnp.asarray(x)
     if x.shape != (dimensions,):
         raise ValueError(

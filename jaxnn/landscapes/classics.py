@@ -1,4 +1,4 @@
-"""The functions on which optimizers have long been drawn, and a plateau."""
+"""Classic test functions, and a plateau."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rosenbrock(*, dimensions: int = 2) -> Landscape:
     """f(x) = sum_(i < d) 100 (x_(i+1) - x_i^2)^2 + (1 - x_i)^2: a valley along a parabola.
 
     Args:
-        dimensions: d >= 2. From d = 4 on it has a local minimum too, near (-1, 1, ..., 1).
+        dimensions: d >= 2. For d >= 4 it also has a local minimum near (-1, 1, ..., 1).
 
     Returns:
         Landscape: minimum 0 at (1, ..., 1), start (-1.2, 1, -1.2, 1, ...), bounds [-2.048, 2.048].
@@ -120,10 +120,10 @@ def saddle() -> Landscape:
 
 
 def plateau() -> Landscape:
-    """f(x) = 1 - exp(-|x|^2 / 2) in two dimensions: a hole of width 1 in a plain of height 1.
+    """f(x) = 1 - exp(-|x|^2 / 2) in two dimensions: a well of width 1 in a plateau of height 1.
 
     The gradient's norm at distance r is r exp(-r^2 / 2): 0.61 at most (r = 1), 2e-5 at the start (r = 5), where
-    gradient descent hardly moves and rules that divide by the gradient's size walk on. It is 0 at the minimum only.
+    gradient descent hardly moves and rules that normalize the gradient do. It is 0 at the minimum only.
 
     Returns:
         Landscape: minimum 0 at the origin, start (4, 3), bounds [-6, 6].
@@ -134,7 +134,7 @@ def plateau() -> Landscape:
     """
 
     def function(x: Array) -> Array:
-        # Not -expm1(...), whose derivative is computed as 1 - f and so is exactly 0 far out on the plain.
+        # Not -expm1(...): its derivative is computed as 1 - f, which is exactly 0 far from the minimum.
         return 1 - jnp.exp(-0.5 * jnp.sum(x**2))
 
     return make_landscape("plateau", function, start=[4.0, 3.0], bounds=(-6.0, 6.0), minima=[[0.0, 0.0]])

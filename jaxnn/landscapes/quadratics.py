@@ -1,4 +1,4 @@
-"""Quadratics of a given spectrum, without and with noise."""
+"""Quadratics with a prescribed spectrum, without and with noise."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class NoisyQuadratic(Landscape):
     noise_level: float
 
     def sample(self, key: Key, n: int, *, dtype: DType = jnp.float32) -> Array:
-        """n draws of xi, (n, d): the "data set" of this problem."""
+        """n samples of xi, (n, d): the "data set" of this problem."""
         require_key("noisy_quadratic.sample", key)
         n = require_positive_int("noisy_quadratic.sample", "n", n)
         return self.noise_level * jax.random.normal(key, (n, self.dimensions), dtype)
 
     def example_loss(self, x: ArrayLike, xi: ArrayLike) -> Array:
-        """1/2 (x - xi)' Q (x - xi) for one point x (d,) and one draw xi (d,), a scalar () of the point's dtype."""
+        """1/2 (x - xi)' Q (x - xi) for one point x (d,) and one sample xi (d,), a scalar of the dtype of x."""
         x = require_point(self.name, x, self.dimensions)
         xi = require_point(f"{self.name}, xi", xi, self.dimensions)
         dtype = accumulation_dtype(x.dtype, xi.dtype)
@@ -59,7 +59,7 @@ def quadratic(
         condition_number: largest over smallest eigenvalue, >= 1; concrete.
         dimensions: d >= 2.
         logarithmic: whether the logarithms are spaced evenly, or the eigenvalues themselves.
-        key: for a rotation drawn uniformly; None keeps the axes as eigenvectors, the last coordinate the steepest.
+        key: for a uniformly random rotation; None: the eigenvectors are the axes, the last one the steepest.
 
     Returns:
         Landscape: minimum 0 at the origin, start (1, ..., 1) and bounds [-2, 2]. Gradient descent with a constant
@@ -78,7 +78,7 @@ def quadratic(
     kappa = concrete_number(condition_number)
     if kappa is None or not 1 <= kappa < np.inf:
         got = "a traced value or an array" if kappa is None else f"{kappa:g}"
-        raise ValueError(f"{where}: condition_number must be a known finite number >= 1, got {got}.")
+        raise ValueError(f"{where}: condition_number must be a concrete finite number >= 1, got {got}.")
     eigenvalues = np.geomspace(1.0, kappa, d) if logarithmic else np.linspace(1.0, kappa, d)
     matrix = np.diag(eigenvalues) if key is None else _rotated(eigenvalues, _rotation(where, key, d))
     return make_landscape(
@@ -94,18 +94,18 @@ def noisy_quadratic(key: Key, *, noise_level: Scalar = 0.6, small: int = 90, lar
     """The noisy quadratic of DeepOBS: f(x; xi) = 1/2 (x - xi)' Q (x - xi), xi ~ N(0, sigma^2 I), Q = R' diag(lambda) R.
 
     `small` eigenvalues are drawn from U(0, 1) and `large` ones from U(30, 60), a spectrum like that of the Hessian of
-    a network; R is a rotation drawn uniformly.
+    a network; R is a uniformly random rotation.
 
     Args:
-        key: fixes eigenvalues and rotation (not the noise), the same with and without `jax.enable_x64`.
+        key: determines eigenvalues and rotation (not the noise), with and without `jax.enable_x64`.
         noise_level: sigma, the standard deviation of each coordinate of xi, >= 0; concrete.
-        small: how many eigenvalues from U(0, 1).
-        large: how many from U(30, 60); d = small + large >= 2.
+        small: number of eigenvalues from U(0, 1).
+        large: number from U(30, 60); d = small + large >= 2.
 
     Returns:
         NoisyQuadratic: called, the expected loss, with minimum sigma^2 tr(Q) / 2 at 0; `example_loss(x, xi)` for one
-        draw and `sample(key, n)` for draws. Start (1, ..., 1), as in DeepOBS (whose data are 1000 fixed draws); bounds
-        [-2, 2].
+        sample and `sample(key, n)` for samples. Start (1, ..., 1), as in DeepOBS (whose data are 1000 fixed samples);
+        bounds [-2, 2].
 
     Raises:
         ValueError: no key, a negative noise level, d < 2.
@@ -127,7 +127,7 @@ def noisy_quadratic(key: Key, *, noise_level: Scalar = 0.6, small: int = 90, lar
     sigma = concrete_number(noise_level)
     if sigma is None or not 0 <= sigma < np.inf:
         got = "a traced value or an array" if sigma is None else f"{sigma:g}"
-        raise ValueError(f"{where}: noise_level must be a known finite number >= 0, got {got}.")
+        raise ValueError(f"{where}: noise_level must be a concrete finite number >= 0, got {got}.")
     _require_concrete_key(where, key)
     of_small, of_large, of_rotation = jax.random.split(key, 3)
     drawn = [_uniform(of_small, small, 0.0, 1.0), _uniform(of_large, large, 30.0, 60.0)]
@@ -161,9 +161,9 @@ def _rotated(eigenvalues: np.ndarray, rotation: np.ndarray) -> np.ndarray:
 
 
 def _rotation(where: str, key: Key, d: int) -> np.ndarray:
-    """A rotation (d, d) drawn uniformly (Haar measure), determinant +1, orthogonal in float64.
+    """A uniformly random rotation (d, d) (Haar measure), determinant +1, orthogonal in float64.
 
-    The Q of a QR decomposition of normal numbers is uniform once the signs of R's diagonal are moved into it
+    The Q of a QR decomposition of a Gaussian matrix is uniform once the signs of R's diagonal are moved into it
     (Mezzadri 2007, "How to generate random matrices from the classical compact groups").
     """
     _require_concrete_key(where, key)
@@ -181,4 +181,4 @@ def _uniform(key: Key, n: int, low: float, high: float) -> np.ndarray:
 def _require_concrete_key(where: str, key: Key | None) -> None:
     require_key(where, key)
     if isinstance(key, jax.core.Tracer):
-        raise TypeError(f"{where}: key must be known while tracing. Make the landscape outside jit and vmap.")
+        raise TypeError(f"{where}: key must be concrete, got a traced one. Make the landscape outside jit and vmap.")

@@ -1,7 +1,7 @@
-"""Layers: modules of plain functions, and CamelCase factories that make a `Layer` of them.
+"""Layers: modules of plain functions, and CamelCase factories that wrap them as a `Layer`.
 
 The modules hold `init` and `apply` as functions of arrays (`layers.dense.init(key, 784, 512)`,
-`layers.dense.apply(params, x)`); the factories wrap them in the one protocol by which networks are composed,
+`layers.dense.apply(params, x)`); the factories wrap them in the protocol by which networks compose,
 `init(key, example) -> (params, state)` and `apply(params, state, x, *, key=None, train=False) -> (y, state)`.
 
 | layer | module | x -> y | parameters | state, randomness |
@@ -20,7 +20,7 @@ The modules hold `init` and `apply` as functions of arrays (`layers.dense.init(k
 | `Embedding(vocabulary, features)` | `embedding` | integers (N, ...) -> (N, ..., features) | w | |
 | `Activation(function)`, `Relu`, `Tanh`, ... | `activation` | (N, ...), shape kept | | |
 
-A name without parentheses is a Layer already (`Flatten`, `Relu`); one with them is called first (`Dense(10)`).
+A name without parentheses is a Layer itself (`Flatten`, `Relu`); one with them is a factory (`Dense(10)`).
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Activation functions as layers: no parameters, one function of the pre-activation z."""
+"""Activation functions as layers, without parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def Activation(function: Callable[..., Array], **settings: Any) -> Layer:
 
     Args:
         function: a function of one array, from `jaxnn.activations` or your own.
-        settings: its keyword arguments, such as `negative_slope=0.2`.
+        settings: its keyword arguments, e.g. `negative_slope=0.2`.
 
     Example:
         >>> import jax.numpy as jnp

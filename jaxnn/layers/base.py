@@ -1,4 +1,4 @@
-"""What a layer is: a pair of pure functions, and what is needed to look it up, draw it and differentiate it."""
+"""The `Layer`: a pair of pure functions, with the metadata for backward rules, tables and drawings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from jaxnn.checks import as_array, require_key
 from jaxnn.types import Array, DType, Key, Params, Shape, State
 
 Example: TypeAlias = Shape | jax.ShapeDtypeStruct | Array
-"""One example, without the batch axis: its shape (float32 is meant), or anything with a shape and a dtype."""
+"""One example, without the batch axis: its shape (of float32), or anything with a shape and a dtype."""
 
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """The key by which a layer's backward rule is found: one object for each kind of layer, compared by identity.
+    """The key by which a layer's backward rule is found: one object per kind of layer, compared by identity.
 
     Example:
         >>> Kind("dense")
@@ -35,20 +35,20 @@ class Kind:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer or a network: two pure functions, and what they were made from.
+    """A layer or a network: two pure functions and their metadata.
 
     Attributes:
-        init: `init(key, example) -> (params, state)`; `example` is the shape of ONE input, such as (28, 28, 1), or
-            an array or `jax.ShapeDtypeStruct` where the dtype is not float32.
-        apply: `apply(params, state, x, *, key=None, train=False) -> (y, state)`, x and y with a batch axis in front.
+        init: `init(key, example) -> (params, state)`; `example` is the shape of ONE input, e.g. (28, 28, 1), or an
+            array or `jax.ShapeDtypeStruct` if the dtype is not float32.
+        apply: `apply(params, state, x, *, key=None, train=False) -> (y, state)`, x and y with a leading batch axis.
         kind: the key object by which a backward rule is found.
-        options: the static settings that the layer was made with.
+        options: the static settings of the layer.
         parts: the layers that it is composed of; empty for a leaf.
 
-    Layers are compared and hashed by identity, so that they can be static arguments of `jax.jit`.
+    Layers are compared and hashed by identity, so they can be static arguments of `jax.jit`.
 
-    A layer of your own is made from two functions; one without state or randomness by `stateless`. `apply` takes the
-    key and the mode, and returns the pair (y, state):
+    A custom layer is made from two functions (without state or randomness, by `stateless`). `apply` takes the key and
+    the mode, and returns the pair (y, state):
 
         >>> def init(key, example):  # example.shape is that of one input, without the batch
         ...     return {"w": jnp.ones(example.shape[-1:])}, {"steps": jnp.zeros(())}
@@ -60,7 +60,7 @@ class Layer:
         {'steps': Array(1., dtype=float32)}
 
     Raises:
-        TypeError: `kind` is not a `Kind`; or, from `init`, the key is not a typed key or the example has no shape.
+        TypeError: `kind` is not a `Kind`; from `init`: the key is not a typed key, or the example has no shape.
 
     Example:
         >>> from jaxnn.layers import Dense
@@ -88,14 +88,14 @@ class Layer:
         object.__setattr__(self, "init", checked_init)
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
-        """Raise: a layer is not a function, and one such as `Flatten` is made already."""
+        """Raise: a layer is not a function or factory."""
         raise TypeError(
             f"{self.kind.name} is a layer already and is not called: write it without parentheses in serial(...), and "
             "apply it with layer.apply(params, state, x) or layer.predict(params, state, x)."
         )
 
     def predict(self, params: Params, state: State, x: Array) -> Array:
-        """The output in evaluation mode: no key, no randomness, running statistics used and not changed.
+        """The output in evaluation mode: no key, no randomness; running statistics are used, not updated.
 
         Example:
             >>> from jaxnn.layers import Relu
@@ -116,13 +116,13 @@ def stateless(
     init: Callable[[Key, jax.ShapeDtypeStruct], Params] = lambda key, example: (),
     **options: Any,
 ) -> Layer:
-    """A leaf that has no state and draws no random numbers, from `apply(params, x) -> y`.
+    """A leaf layer without state or randomness, from `apply(params, x) -> y`.
 
     Args:
         kind: its key object.
-        apply: the forward function; it never sees the key or the mode that it would ignore.
+        apply: the forward function, without the key and the mode that it would ignore.
         init: `init(key, example) -> params`; without it the layer has no parameters.
-        options: the static settings, kept for rules and tables.
+        options: the static settings, for rules and tables.
 
     Example:
         >>> double = stateless(Kind("double"), lambda params, x: 2 * x)
@@ -142,26 +142,14 @@ def stateless(
 
 
 def pair_of(layer: Layer, result: Any) -> tuple[Array, State]:
-    """What a layer's `apply` returned, checked: a layer of one's own may have forgotten the state.
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> pair_of(Relu, jnp.ones(2))
-        Traceback (most recent call last):
-        TypeError: activation: apply must return the pair (y, state), got ArrayImpl.
-    """
+    """The result of a layer's `apply`, checked: a custom layer may have forgotten the state."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"{layer.kind.name}: apply must return the pair (y, state), got {type(result).__name__}.")
     return result
 
 
 def as_example(example: Example) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of one example; a bare shape means float32.
-
-    Example:
-        >>> as_example((28, 28, 1))
-        ShapeDtypeStruct(shape=(28, 28, 1), dtype=float32)
-    """
+    """The shape and dtype of one example; a bare shape means float32."""
     if hasattr(example, "shape") and hasattr(example, "dtype"):
         return jax.ShapeDtypeStruct(example.shape, example.dtype)
     if not isinstance(example, tuple | list) or not all(hasattr(n, "__index__") for n in example):
@@ -176,13 +164,7 @@ def as_example(example: Example) -> jax.ShapeDtypeStruct:
 
 
 def output_example(layer: Layer, params: Params, state: State, example: Example) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of one output, found by tracing `predict` on a batch of one; nothing is computed.
-
-    Example:
-        >>> from jaxnn.layers import Flatten
-        >>> output_example(Flatten, (), (), (28, 28, 1)).shape
-        (784,)
-    """
+    """The shape and dtype of one output, by abstract evaluation of `predict` on a batch of one."""
     one = as_example(example)
     batch = jax.ShapeDtypeStruct((1, *one.shape), one.dtype)
     y = jax.eval_shape(layer.predict, params, state, batch)
@@ -190,23 +172,12 @@ def output_example(layer: Layer, params: Params, state: State, example: Example)
 
 
 def param_dtype(example: jax.ShapeDtypeStruct) -> DType:
-    """The dtype of parameters that will meet such an example: its own if floating, else float32.
-
-    Example:
-        >>> param_dtype(jax.ShapeDtypeStruct((3,), jnp.int32))
-        dtype('float32')
-    """
+    """The dtype of parameters for such an example: its own if floating, else float32."""
     return example.dtype if jnp.issubdtype(example.dtype, jnp.floating) else jnp.dtype(jnp.float32)
 
 
 def param(where: str, params: Params, name: str) -> Array:
-    """params[name], or an error that says what params should have been.
-
-    Example:
-        >>> param("dense", (), "w")
-        Traceback (most recent call last):
-        ValueError: dense: params must be a dict with 'w', as init makes it, got a tuple (). ...
-    """
+    """params[name], or an error that says what params should be."""
     if not isinstance(params, Mapping) or name not in params:
         got = (
             f"a dict of {sorted(params)}"
@@ -215,19 +186,13 @@ def param(where: str, params: Params, name: str) -> Array:
         )
         raise ValueError(
             f"{where}: params must be a dict with {name!r}, as init makes it, got {got}. "
-            "A layer's or network's init returns the pair (params, state): pass both apart."
+            "A layer's or network's init returns the pair (params, state): pass them separately."
         )
     return params[name]
 
 
 def require_net(where: str, net: Any) -> None:
-    """Raise TypeError unless `net` is a Layer.
-
-    Example:
-        >>> require_net("mean_loss", "mlp")
-        Traceback (most recent call last):
-        TypeError: mean_loss: net must be a Layer, such as models.serial(...), got 'mlp'.
-    """
+    """Raise TypeError unless `net` is a Layer."""
     if not isinstance(net, Layer):
         hint = " Call it first, as in models.cnn()." if callable(net) else ""
         raise TypeError(f"{where}: net must be a Layer, such as models.serial(...), got {net!r}.{hint}")

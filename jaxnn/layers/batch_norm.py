@@ -28,7 +28,7 @@ KIND = Kind("batch_norm")
 
 
 def init(features: int, *, dtype: DType = jnp.float32) -> Params:
-    """Parameters {"scale": ones (C,), "shift": zeros (C,)}; nothing is drawn, so there is no key.
+    """Parameters {"scale": ones (C,), "shift": zeros (C,)}; deterministic, so without a key.
 
     Example:
         >>> init(2)["shift"]
@@ -53,29 +53,29 @@ def apply(
 ) -> tuple[Array, State]:
     """y = scale (x - mean) / sqrt(var + eps) + shift, eps inside the root.
 
-    In training, mean and var are those of this batch, over all axes but the last (n values for each channel), var
-    divided by n. The running statistics follow them,
+    In training mode, mean and var are those of this batch over all axes but the last, n values per channel, var
+    divided by n. The running statistics are their moving averages,
 
         running <- momentum running + (1 - momentum) batch,
 
-    where the variance is made unbiased first, by n / (n - 1). In evaluation the running statistics take their place,
-    and stay as they are.
+    with the unbiased batch variance, multiplied by n / (n - 1). In evaluation mode the running statistics are used
+    instead, and are not updated.
 
     Args:
         params: {"scale": (C,), "shift": (C,)}.
         state: {"mean": (C,), "var": (C,)}.
         x: (N, ..., C), floating.
-        train: whether to use and record the statistics of this batch.
+        train: whether to use the statistics of this batch, and to update the running ones.
         momentum: the fraction of the running statistics that is KEPT, as in flax. PyTorch's `momentum` is the
-            fraction replaced: 0.1 there is 0.9 here. PyTorch too records the unbiased variance; flax the biased one.
-        eps: added to the variance.
+            fraction replaced: 0.1 there is 0.9 here. PyTorch also records the unbiased variance; flax the biased one.
+        eps: added to the variance, inside the root.
 
     Returns:
         (N, ..., C) in the dtype of x, and the state; statistics in float32 (float64 for float64).
 
     Raises:
         TypeError: x is not floating.
-        ValueError: x does not have C channels, or training with fewer than two values for each channel.
+        ValueError: x does not have C channels, or training with fewer than two values per channel.
 
     Reference:
         Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal
@@ -109,7 +109,7 @@ def BatchNorm(*, momentum: Scalar = 0.9, eps: Scalar = 1e-5) -> Layer:
     """Batch normalization on inputs (N, ..., C); its running statistics are the layer's state.
 
     Args:
-        momentum: fraction of the running statistics kept at each training step (PyTorch's is 1 minus this).
+        momentum: fraction of the running statistics kept per training step (PyTorch's is 1 minus this).
         eps: added to the variance, inside the root.
 
     Example:
@@ -140,7 +140,7 @@ def _follow(running: Array, batch: Array, momentum: Scalar) -> Array:
 
 
 def _require_two(where: str, n: int, x: Array) -> None:
-    """Raise where a variance over n values means nothing."""
+    """Raise if the variance of n values is undefined or 0."""
     if n < 2:
         raise ValueError(
             f"{where}: training needs at least two values for each channel, got {n} (x {x.shape}). "

@@ -34,9 +34,9 @@ def init(
 
     Args:
         key: typed random key.
-        window: sizes of the kernel, one for each spatial axis; an int means two equal axes.
+        window: sizes of the kernel, one per spatial axis; an int means two equal axes.
         in_channels, out_channels: C_in and C_out, both multiples of `groups`.
-        groups: channel groups; C_in makes a depthwise convolution.
+        groups: channel groups; C_in is a depthwise convolution.
         w_init, b_init: initializers; the default w ~ N(0, 2 / fan_in), fan_in = prod(window) C_in / groups, b = 0.
         dtype: of both.
 
@@ -80,7 +80,7 @@ def apply(
 
     Raises:
         TypeError: x is not floating.
-        ValueError: ranks, channels, groups or padding do not fit.
+        ValueError: ranks, channels, groups or padding do not match.
 
     Reference:
         LeCun, Y., Boser, B., Denker, J. S., et al. (1989). Backpropagation applied to handwritten zip code recognition.
@@ -96,7 +96,7 @@ def apply(
 
 
 def require_fit(params: Params, x: Array, groups: int) -> None:
-    """Raise what `apply` raises for an input that does not fit the parameters.
+    """Raise what `apply` raises for an input that does not match the parameters.
 
     Example:
         >>> require_fit({"w": jnp.ones((3, 3, 1, 2))}, jnp.ones((1, 5, 5)), 1)
@@ -134,15 +134,14 @@ def Conv(
 
     Args:
         features: C_out.
-        window: sizes of the kernel, one for each spatial axis; an int is meant for all of them.
-        stride, dilation: steps between outputs, and between the entries that a kernel sees; an int, or one for each
-            spatial axis.
+        window: sizes of the kernel, one for each spatial axis; an int applies to all.
+        stride, dilation: steps between outputs, and between the inputs of one output; an int, or one per axis.
         padding: "VALID" (none), "SAME" (ceil(size / stride) outputs), or a (low, high) pair for each spatial axis.
-        groups: channel groups, dividing C_in and C_out; group g of the outputs sees group g of the inputs only.
-        w_init, b_init: initializers of w and b; `b_init=None` leaves out the bias, as before batch normalization.
+        groups: channel groups, dividing C_in and C_out; output group g sees only input group g.
+        w_init, b_init: initializers of w and b; `b_init=None` omits the bias, as before batch normalization.
 
     Raises:
-        TypeError, ValueError: a setting makes no sense; later what `apply` raises.
+        TypeError, ValueError: an invalid setting; later what `apply` raises.
 
     Example:
         >>> params, state = Conv(32, 3).init(jax.random.key(0), (28, 28, 1))
@@ -188,14 +187,14 @@ def DepthwiseConv(
     w_init: Initializer = he_normal,
     b_init: Initializer | None = zeros,
 ) -> Layer:
-    """Each input channel by itself, to `multiplier` channels: a convolution with groups = C_in.
+    """A depthwise convolution, groups = C_in: each input channel separately, to `multiplier` channels.
 
     Args:
         window, stride, padding, dilation, w_init, b_init: as for `Conv`.
-        multiplier: output channels for each input channel.
+        multiplier: output channels per input channel.
 
     Raises:
-        TypeError, ValueError: a setting makes no sense; later what `apply` raises.
+        TypeError, ValueError: an invalid setting; later what `apply` raises.
 
     Reference:
         Howard, A. G. et al. (2017). MobileNets: efficient convolutional neural networks for mobile vision
@@ -231,7 +230,7 @@ def DepthwiseConv(
 
 
 def _spatial_axes(where: str, example: jax.ShapeDtypeStruct) -> int:
-    """How many spatial axes an example (*spatial, C) has; an error if there is none."""
+    """The number of spatial axes of an example (*spatial, C); raises if there is none."""
     if len(example.shape) < 2:
         raise ValueError(
             f"{where}: an example must be (*spatial, channels), such as (28, 28, 1), got shape {example.shape}."

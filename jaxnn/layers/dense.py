@@ -75,7 +75,7 @@ def Dense(features: int, *, w_init: Initializer = he_normal, b_init: Initializer
 
     Args:
         features: D_out.
-        w_init, b_init: initializers of w and b, as in `init`; `b_init=None` leaves out the bias.
+        w_init, b_init: initializers of w and b, as in `init`; `b_init=None` omits the bias.
 
     Raises:
         ValueError: `features` < 1; later what `apply` raises.

@@ -1,4 +1,4 @@
-"""Dropout: in training, a random part of the inputs set to zero."""
+"""Dropout: in training mode, a random subset of the inputs is set to zero."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KIND = Kind("dropout")
 
 
 def mask(key: Key, shape: Shape, rate: Scalar) -> Array:
-    """Which entries are kept: independent bools, True with probability 1 - rate.
+    """The mask of kept elements: independent bools, True with probability 1 - rate.
 
     Args:
         key: typed random key.
@@ -33,12 +33,12 @@ def mask(key: Key, shape: Shape, rate: Scalar) -> Array:
 
 
 def apply_mask(x: Array, kept: Array, rate: Scalar) -> Array:
-    """y = x / (1 - rate) where kept, else 0: linear in x, and so its own adjoint on errors.
+    """y = x / (1 - rate) where kept, else 0: linear in x and self-adjoint, so it also maps cotangents.
 
     Args:
-        x: (...), floating; or errors, going back.
+        x: (...), floating: the input, or a cotangent of the output.
         kept: bools of the same shape, from `mask`.
-        rate: that the mask was drawn with.
+        rate: of the mask.
 
     Returns:
         (...) in the dtype of x.
@@ -53,14 +53,14 @@ def apply_mask(x: Array, kept: Array, rate: Scalar) -> Array:
 
 
 def apply(x: Array, *, key: Key, rate: Scalar) -> Array:
-    """y = x m / (1 - rate), m ~ Bernoulli(1 - rate) entry by entry: E[y] = x ("inverted" dropout).
+    """y = x m / (1 - rate), m ~ Bernoulli(1 - rate) element-wise: E[y] = x ("inverted" dropout).
 
-    The division is in training, so that evaluation is the identity (the original paper multiplies the weights by
-    1 - rate in evaluation instead).
+    The division is in training, so that evaluation is the identity (the paper multiplies the weights by 1 - rate in
+    evaluation instead).
 
     Args:
         x: (...), floating.
-        key: typed random key; a new one for each step.
+        key: typed random key, a new one per step.
         rate: the fraction DROPPED, in [0, 1), as in flax and PyTorch; may be traced, and is then not checked.
 
     Returns:
@@ -84,7 +84,7 @@ def apply(x: Array, *, key: Key, rate: Scalar) -> Array:
 
 
 def Dropout(rate: Scalar) -> Layer:
-    """Dropout of a fraction `rate` of the inputs (N, ...) in training; the identity in evaluation.
+    """Dropout of a fraction `rate` of the inputs (N, ...) in training mode; the identity in evaluation mode.
 
     Args:
         rate: the fraction DROPPED, in [0, 1).

@@ -1,4 +1,4 @@
-"""Embedding: a trained vector for each symbol of a vocabulary."""
+"""Embedding: a learned vector per token of a vocabulary."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from jaxnn.types import Array, DType, Key, Params
 KIND = Kind("embedding")
 STANDARD_NORMAL = normal(1.0)
 _REMEDY = (
-    "Symbols are counted in integers: x.astype(jnp.int32); at init, jax.ShapeDtypeStruct(shape, jnp.int32) stands for "
-    "one example."
+    "Tokens are integers: x.astype(jnp.int32); at init, jax.ShapeDtypeStruct(shape, jnp.int32) stands for one example."
 )
 
 
 def init(
     key: Key, vocabulary: int, features: int, *, w_init: Initializer = STANDARD_NORMAL, dtype: DType = jnp.float32
 ) -> Params:
-    """Parameters {"w": (V, D)}; by default w ~ N(0, 1), so that what comes out has unit variance.
+    """Parameters {"w": (V, D)}; by default w ~ N(0, 1), so that the outputs have unit variance.
 
     Args:
         key: typed random key.
@@ -46,11 +45,11 @@ def apply(params: Params, x: Array) -> Array:
         x: (N, ...), integers in [0, V).
 
     Returns:
-        (N, ..., D) in the dtype of w. Under tracing, an index outside [0, V), -1 included, gives a row of NaN.
+        (N, ..., D) in the dtype of w. A traced index outside [0, V), e.g. -1, gives a row of NaN.
 
     Raises:
-        TypeError: x is not of integers.
-        ValueError: an index that is known (not traced) lies outside [0, V).
+        TypeError: x is not integer.
+        ValueError: a concrete index lies outside [0, V).
 
     Reference:
         Bengio, Y., Ducharme, R., Vincent, P. & Jauvin, C. (2003). A neural probabilistic language model, section 2.
@@ -66,7 +65,7 @@ def apply(params: Params, x: Array) -> Array:
 def Embedding(
     vocabulary: int, features: int, *, w_init: Initializer = STANDARD_NORMAL, dtype: DType = jnp.float32
 ) -> Layer:
-    """A vector of `features` numbers for each of `vocabulary` symbols, on integer inputs (N, ...).
+    """A learned vector of `features` numbers per token, on integer inputs (N, ...) in [0, vocabulary).
 
     Example:
         >>> layer = Embedding(100, 8)

@@ -1,4 +1,4 @@
-"""Rows from images: all axes but the first become one."""
+"""Flattening: all axes but the first become one."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ KIND = Kind("group_norm")
 
 
 def init(features: int, *, dtype: DType = jnp.float32) -> Params:
-    """Parameters {"scale": ones (C,), "shift": zeros (C,)}; nothing is drawn, so there is no key.
+    """Parameters {"scale": ones (C,), "shift": zeros (C,)}; deterministic, so without a key.
 
     Example:
         >>> init(2)["scale"]
@@ -37,7 +37,7 @@ def apply(params: Params, x: Array, *, groups: int, eps: Scalar = 1e-5) -> Array
     Args:
         params: {"scale": (C,), "shift": (C,)}.
         x: (N, *spatial, C), floating; group g holds channels [g C/groups, (g + 1) C/groups).
-        groups: how many; divides C. 1 takes all channels together, C each by itself (instance normalization).
+        groups: number of groups, a divisor of C; 1 normalizes all channels together, C each one (instance norm).
         eps: added to the variance, inside the root.
 
     Returns:
@@ -85,9 +85,9 @@ def GroupNorm(groups: int, *, eps: Scalar = 1e-5) -> Layer:
 
 
 def _require_divides(groups: int, features: int) -> None:
-    """Raise unless the channels fall into groups of one size."""
+    """Raise unless `groups` divides the channels."""
     if require_positive_int("group_norm", "groups", groups) > features or features % groups:
         raise ValueError(
             f"group_norm: groups must divide the channels, got groups={groups} and {features} channels. "
-            "Use a divisor; 1 takes all channels together."
+            "Use a divisor; 1 normalizes all channels together."
         )

@@ -22,7 +22,7 @@ KIND = Kind("layer_norm")
 
 
 def init(features: int, *, dtype: DType = jnp.float32) -> Params:
-    """Parameters {"scale": ones (D,), "shift": zeros (D,)}; nothing is drawn, so there is no key.
+    """Parameters {"scale": ones (D,), "shift": zeros (D,)}; deterministic, so without a key.
 
     Example:
         >>> init(2)["scale"]
@@ -32,7 +32,7 @@ def init(features: int, *, dtype: DType = jnp.float32) -> Params:
 
 
 def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
-    """y = scale (x - mean) / sqrt(var + eps) + shift, mean and var (divided by D) over the last axis alone.
+    """y = scale (x - mean) / sqrt(var + eps) + shift, mean and var (divided by D) over the last axis.
 
     Args:
         params: {"scale": (D,), "shift": (D,)}.

@@ -24,7 +24,7 @@ GLOBAL_MAX_POOL = Kind("global_max_pool")
 def MaxPool(
     window: int | Sequence[int], *, stride: int | Sequence[int] | None = None, padding: Padding = "VALID"
 ) -> Layer:
-    """The maximum of each window, channel by channel, on inputs (N, *spatial, C).
+    """The maximum of each window, per channel, on inputs (N, *spatial, C).
 
     Args:
         window: an int, or one for each spatial axis.
@@ -52,7 +52,7 @@ def AveragePool(
     padding: Padding = "VALID",
     count_padding: bool = True,
 ) -> Layer:
-    """The mean of each window, channel by channel, on inputs (N, *spatial, C).
+    """The mean of each window, per channel, on inputs (N, *spatial, C).
 
     Args:
         window: an int, or one for each spatial axis.
@@ -94,9 +94,9 @@ def global_average(x: Array) -> Array:
 
 
 def global_max(x: Array) -> Array:
-    """y[n, c] = max of x[n, ..., c] over all positions; a NaN comes out as NaN.
+    """y[n, c] = max of x[n, ..., c] over all positions; NaN propagates.
 
-    Ties: the derivative is 1 at the first maximum in row-major order, else 0 (jnp.max would share it).
+    Ties: the derivative is 1 at the first maximum in row-major order, else 0 (`jnp.max` would divide it).
 
     Args:
         x: (N, *spatial, C), floating, one spatial axis or more.
@@ -111,7 +111,7 @@ def global_max(x: Array) -> Array:
     require_floating("global_max_pool", "x", x.dtype, "Convert it: x.astype(jnp.float32).")
     _require_spatial("global_max_pool", x)
     flat = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
-    # A one-hot sum, not a gather: its gradient is a mask, where a gather's would be a scatter. argmax takes the first.
+    # A one-hot sum, not a gather: its gradient is a mask, that of a gather a scatter. argmax returns the first.
     first = jnp.argmax(lax.stop_gradient(flat), axis=1, keepdims=True)
     chosen = lax.broadcasted_iota(first.dtype, flat.shape, 1) == first
     return jnp.sum(jnp.where(chosen, flat, jnp.zeros((), x.dtype)), axis=1)

@@ -1,4 +1,4 @@
-"""Root-mean-square normalization: each position of each example divided by the size of its features."""
+"""Root-mean-square normalization: each position of each example divided by the RMS of its features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KIND = Kind("rms_norm")
 
 
 def init(features: int, *, dtype: DType = jnp.float32) -> Params:
-    """Parameters {"scale": ones (D,)}; nothing is drawn, so there is no key.
+    """Parameters {"scale": ones (D,)}; deterministic, so without a key.
 
     Example:
         >>> init(2)["scale"]
@@ -27,7 +27,7 @@ def init(features: int, *, dtype: DType = jnp.float32) -> Params:
 
 
 def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
-    """y = scale x / sqrt(mean(x^2) + eps), the mean over the last axis alone.
+    """y = scale x / sqrt(mean(x^2) + eps), the mean over the last axis.
 
     Args:
         params: {"scale": (D,)}.

@@ -1,17 +1,17 @@
-"""Losses, one value for each example, each with its derivative; and penalties on the weights. Floor 2.
+"""Per-example losses, each with its derivative, and penalties on the weights. Floor 2.
 
-`name(outputs, targets, *, ...)` maps outputs (N, ...) to losses (N,), and `name_grad` with the same arguments is the
-derivative of example i's loss with respect to example i's outputs, in their shape. The mean over the N examples is
-taken once, in the training loss. y stands for the outputs, d for the targets, z for logits, K for the size of the last
-axis, T for the axes between the first and the last ("positions").
+`name(outputs, targets, *, ...)` maps outputs (N, ...) to losses (N,); `name_grad`, with the same arguments, is the
+derivative of each example's loss with respect to its outputs, in their shape. The mean over the N examples is taken
+once, in the training loss. y stands for outputs, d for targets, z for logits, K for the size of the last axis, T for
+the axes between the first and the last ("positions").
 
-| loss | outputs | targets | of one example | summed | averaged | the outputs are |
+| loss | outputs | targets | per element | summed over | averaged over | meaning of the outputs |
 |---|---|---|---|---|---|---|
 | `half_squared_error` | (N, ...) | (N, ...) | 1/2 (y - d)^2 | all | - | mean of a Gaussian (linear) |
 | `mse` | (N, ...) | (N, ...) | (y - d)^2 | - | all | mean of a Gaussian (linear) |
 | `absolute_error` (L1) | (N, ...) | (N, ...) | abs(y - d) | all | - | median (linear) |
-| `huber` | (N, ...) | (N, ...) | parabola, then line | all | - | a robust centre (linear) |
-| `log_cosh` | (N, ...) | (N, ...) | log cosh(y - d) | all | - | a robust centre (linear) |
+| `huber` | (N, ...) | (N, ...) | parabola, then line | all | - | a robust location (linear) |
+| `log_cosh` | (N, ...) | (N, ...) | log cosh(y - d) | all | - | a robust location (linear) |
 | `cosine_distance` | (N, T, K) | (N, T, K) | 1 - cos(y, d) | K | T | a direction |
 | `sigmoid_binary_cross_entropy` | (N, ...) | (N, ...) in [0, 1] | -d log s(z) - (1-d) log s(-z) | all | - | logits |
 | `binary_cross_entropy` | (N, ...) | (N, ...) in [0, 1] | -d log y - (1-d) log(1-y) | all | - | probabilities |
@@ -27,36 +27,36 @@ axis, T for the axes between the first and the last ("positions").
 | `gaussian_nll` | (N, T, 2 D) | (N, T, D) | -log N(d; m, e^s) | T, D | - | means, log-variances |
 | `mixture_density_nll` | (N, T, M (2 + D)) | (N, T, D) | -log sum a N(d; mu, e^2t) | T | - | logits, means, log s.d. |
 
-T may be absent or several axes. Likelihoods of independent outputs are summed (each is -log of the joint probability),
-as are errors named after a norm; classifications are averaged over positions, so that a sentence weighs as much
-as an image. "all" is every axis but the first.
+T may be absent or several axes. Likelihoods of independent outputs are summed (the loss is -log of the joint
+probability), as are errors named after a norm; classification losses are averaged over positions, so that a sequence
+weighs as much as an image. "all" is every axis but the first.
 
-Rules for all:
+Conventions:
 
-- Arithmetic is in float32, in float64 for float64 outputs. Losses are returned in that dtype even for bfloat16 and
-  float16 outputs, because they are sums; derivatives come in the dtype of the outputs. Targets are converted.
+- Arithmetic is in float32, or float64 for float64 outputs, and so is the returned loss, being a sum; derivatives have
+  the dtype of the outputs. Targets are converted.
 - Shapes that differ raise ValueError, nothing is broadcast; outputs without an example axis or with empty examples
   raise ValueError, integer outputs TypeError. An empty batch (N = 0) gives losses of shape (0,).
-- Targets that make no sense (labels out of range, labels 0 where -1 is meant, probabilities over 1) raise ValueError
-  when they are concrete; traced, they make loss and gradient of their example NaN. No label ever wraps.
-- Losses under optax's names (below) follow optax instead: one value for each entry, or for each vector along `axis`.
-- Penalties `l2`, `l1`, `elastic` make functions of the parameters that leave biases alone by default.
+- Invalid targets (labels out of range, 0 for -1, probabilities above 1) raise ValueError if concrete; traced, they make
+  loss and gradient of their example NaN. Labels never wrap.
+- Losses under optax's names (below) follow optax instead: one value per element, or per vector along `axis`.
+- Penalties `l2`, `l1`, `elastic` return functions of the parameters, which by default ignore biases.
 
-All losses of optax are here by name, with its arguments, order and defaults, for scripts that come from it:
+All losses of optax are here under its names, with its arguments, order and defaults:
 
-| as in optax | value for each |
+| as in optax | one value per |
 |---|---|
-| `squared_error`, `l2_loss`, `huber_loss`, `hinge_loss`, `sigmoid_focal_loss`, `sparsemax_loss` | entry |
+| `squared_error`, `l2_loss`, `huber_loss`, `hinge_loss`, `sigmoid_focal_loss`, `sparsemax_loss` | element |
 | `softmax_cross_entropy_with_integer_labels`, `safe_softmax_cross_entropy`, `poly_loss_cross_entropy` | vector |
 | `kl_divergence_with_log_targets`, `generalized_kl_divergence`, `cosine_similarity`, `triplet_margin_loss` | vector |
 | `multiclass_hinge_loss`, `multiclass_perceptron_loss`, `multiclass_sparsemax_loss` | vector |
-| what `make_fenchel_young_loss` makes of a maximum | vector |
+| losses made by `make_fenchel_young_loss` | vector |
 | `ctc_loss`, `dice_loss`, `binary_dice_loss`; `ranking_softmax_loss`, `ntxent` (reduced over the batch) | example |
 
-Six names mean different things: `cosine_distance`, `kl_divergence`, `log_cosh`, `perceptron_loss`,
-`sigmoid_binary_cross_entropy` and `softmax_cross_entropy` are ours, (N, ...) -> (N,), when called by position or with
-`outputs` and `targets`. Calls that only optax's signature takes (`logits=`, `labels=`, `axis=`, `where=`, ...) give
-optax's values, e.g. `sigmoid_binary_cross_entropy(logits=z, labels=d)` one for each entry.
+Six names differ from optax's: `cosine_distance`, `kl_divergence`, `log_cosh`, `perceptron_loss`,
+`sigmoid_binary_cross_entropy` and `softmax_cross_entropy` are ours, (N, ...) -> (N,), if called by position or with
+`outputs` and `targets`. Calls that fit only optax's signature (`logits=`, `labels=`, `axis=`, `where=`, ...) return
+optax's values, e.g. `sigmoid_binary_cross_entropy(logits=z, labels=d)` one per element.
 """
 
 from typing import TYPE_CHECKING

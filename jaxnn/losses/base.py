@@ -1,8 +1,8 @@
-"""What the losses share: checks of their arguments, the dtype of their arithmetic, sums over all but the example axis.
+"""Argument checks, dtypes and reductions shared by the losses.
 
-Values that a concrete argument must not have raise ValueError. A traced argument cannot be looked at, so there the
-same values turn the loss and its gradient of that example into NaN, which stops a training loop: they are never read
-as something else (a label -1 as the last class).
+Invalid values of concrete arguments raise ValueError. A traced argument cannot be inspected: there the same values make
+loss and gradient of their example NaN, which stops a training loop, and are never reinterpreted (a label -1 as the last
+class).
 """
 
 from __future__ import annotations
@@ -20,42 +20,20 @@ from jaxnn.placement import beside
 from jaxnn.types import Array, ArrayLike, DType, Scalar
 
 float_info: Any = jnp.finfo
-"""Limits of a floating dtype; `jnp.finfo` has no types."""
+"""`jnp.finfo`, which has no type annotations."""
 
 
 def concrete_array(value: ArrayLike) -> np.ndarray[Any, Any] | None:
-    """The value as a NumPy array where it is known while tracing, else None.
-
-    Args:
-        value: any array or number.
-
-    Returns:
-        The same values, or None for a tracer.
-
-    Example:
-        >>> concrete_array([1, 2])
-        array([1, 2])
-    """
+    """The value as a NumPy array, or None if it is traced."""
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
 def as_outputs(where: str, outputs: ArrayLike) -> tuple[Array, DType]:
-    """Outputs as an array, and the dtype that the loss is computed and returned in.
-
-    Args:
-        where: name of the loss.
-        outputs: (N, ...), real floating.
-
-    Returns:
-        The array, and float64 if it is float64, else float32.
+    """Outputs (N, ...) as an array, and the dtype that the loss is computed and returned in.
 
     Raises:
-        ValueError: no example axis, or examples without entries.
+        ValueError: no example axis, or empty examples.
         TypeError: not floating.
-
-    Example:
-        >>> as_outputs("mse", jnp.ones(3, jnp.bfloat16))[1]
-        dtype('float32')
     """
     array = checks.as_array(where, "outputs", outputs)
     checks.require_floating(where, "outputs", array.dtype, "Convert them: outputs.astype(jnp.float32).")
@@ -69,23 +47,11 @@ def as_outputs(where: str, outputs: ArrayLike) -> tuple[Array, DType]:
 
 
 def as_pair(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:
-    """Outputs and targets of one shape in the dtype of the arithmetic, and the dtype of the outputs.
-
-    Args:
-        where: name of the loss.
-        outputs: (N, ...), real floating.
-        targets: (N, ...), real; integers and other floats are converted.
-
-    Returns:
-        outputs (N, ...), targets (N, ...), both float32 or float64, and the dtype that a gradient is returned in.
+    """Outputs and targets (N, ...) in the dtype of the arithmetic, and the dtype of the outputs, for the gradient.
 
     Raises:
-        ValueError: shapes differ, no example axis, or examples without entries.
+        ValueError: shapes differ, no example axis, or empty examples.
         TypeError: outputs not floating, or complex targets.
-
-    Example:
-        >>> as_pair("mse", jnp.ones(2, jnp.float16), jnp.ones(2, jnp.int32))[1]
-        Array([1., 1.], dtype=float32)
     """
     o, dtype = as_outputs(where, outputs)
     d = checks.as_array(where, "targets", targets)
@@ -94,23 +60,7 @@ def as_pair(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, 
 
 
 def as_targets(where: str, targets: ArrayLike, dtype: DType) -> Array:
-    """Real targets in the dtype of the arithmetic.
-
-    Args:
-        where: name of the loss.
-        targets: (...), real.
-        dtype: floating.
-
-    Returns:
-        (...), `dtype`.
-
-    Raises:
-        TypeError: complex targets.
-
-    Example:
-        >>> as_targets("mse", jnp.array([1, 2]), jnp.float32)
-        Array([1., 2.], dtype=float32)
-    """
+    """Real targets in the dtype of the arithmetic; TypeError for complex ones."""
     array = checks.as_array(where, "targets", targets)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"{where}: targets must be real, got {array.dtype.name}. Split them into real and imaginary.")
@@ -118,24 +68,7 @@ def as_targets(where: str, targets: ArrayLike, dtype: DType) -> Array:
 
 
 def positive(where: str, name: str, value: Scalar, dtype: DType) -> Array:
-    """A hyperparameter > 0 in the dtype of the arithmetic; a traced one passes unchecked.
-
-    Args:
-        where, name: what the message names.
-        value: real, shape ().
-        dtype: floating.
-
-    Returns:
-        Scalar of that dtype.
-
-    Raises:
-        ValueError: a concrete value <= 0, or not a scalar.
-
-    Example:
-        >>> positive("huber", "delta", 0.0, jnp.float32)
-        Traceback (most recent call last):
-        ValueError: huber: delta must be a number > 0, got 0.0.
-    """
+    """A hyperparameter in the dtype of the arithmetic; ValueError unless a number > 0, a traced one passes."""
     number = checks.concrete_number(value)
     if jnp.ndim(value) != 0 or (number is not None and not number > 0):
         raise ValueError(f"{where}: {name} must be a number > 0, got {value}.")
@@ -145,24 +78,13 @@ def positive(where: str, name: str, value: Scalar, dtype: DType) -> Array:
 def require_within_unit(where: str, name: str, raw: ArrayLike, values: Array, remedy: str) -> Array:
     """Probabilities: ValueError for concrete ones outside [0, 1], NaN in place of traced ones outside.
 
-    Rounding may carry a probability a little over the edge: four units in the last place of its dtype pass.
+    Rounding may carry a probability slightly over the edge: up to four eps of its dtype pass.
 
     Args:
-        where, name: what the message names.
-        raw: the argument as it was passed, (...).
+        where, name: loss and argument, for the message.
+        raw: the argument as passed, (...).
         values: the same in the dtype of the arithmetic, (...).
         remedy: the last sentence of the message.
-
-    Returns:
-        `values`, NaN where it lies outside.
-
-    Raises:
-        ValueError: a concrete value outside [0, 1], NaN included.
-
-    Example:
-        >>> require_within_unit("bce", "targets", -1.0, jnp.array(-1.0), "Map them: (y + 1) / 2.")
-        Traceback (most recent call last):
-        ValueError: bce: targets must lie in [0, 1], got -1. Map them: (y + 1) / 2.
     """
     dtype = checks.as_array(where, name, raw).dtype
     slack = 4 * float(float_info(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0
@@ -177,20 +99,9 @@ def require_within_unit(where: str, name: str, raw: ArrayLike, values: Array, re
 
 
 def poison(values: Array, valid: Array) -> Array:
-    """`values` where `valid`, else NaN; the derivative is NaN there too, which a `where` alone would make 0.
+    """`values` where `valid`, else NaN, in the derivative too: that of a `where` alone would be 0.
 
-    Not for values converted from bools: XLA turns their product with NaN into a selection, which may be 0.
-
-    Args:
-        values: (...), floating.
-        valid: (...), bool.
-
-    Returns:
-        (...), dtype of `values`.
-
-    Example:
-        >>> poison(jnp.ones(2), jnp.array([True, False]))
-        Array([ 1., nan], dtype=float32)
+    Not for values converted from bools: XLA turns their product with NaN into a select, which may be 0.
     """
     return values * jnp.where(valid, jnp.ones_like(values), jnp.full_like(values, jnp.nan))
 
@@ -198,32 +109,17 @@ def poison(values: Array, valid: Array) -> Array:
 def as_labels(
     where: str, labels: ArrayLike, shape: tuple[int, ...], classes: int, ignore_index: int | None = None
 ) -> tuple[Array, Array]:
-    """Integer class labels, and which of them are valid: in [0, classes), or equal to `ignore_index`.
-
-    Args:
-        where: name of the loss.
-        labels: any integer dtype, of shape `shape`.
-        shape: what the outputs ask for.
-        classes: K.
-        ignore_index: a label that also counts as valid.
-
-    Returns:
-        labels, int32 or int64, and a bool for each; all True for concrete labels.
+    """Integer labels of this shape (int32 or int64), and a mask of the valid ones: in [0, classes), or `ignore_index`.
 
     Raises:
-        ValueError: another shape, or a concrete label that is not valid.
+        ValueError: another shape, or an invalid concrete label.
         TypeError: labels are not integers.
-
-    Example:
-        >>> as_labels("hinge", jnp.array([0, 3]), (2,), 3)
-        Traceback (most recent call last):
-        ValueError: hinge: labels must lie in [0, 3), got 3 at index (1,). Labels count from 0: subtract 1 ...
     """
     array = checks.as_array(where, "labels", labels)
     checks.require_integer(where, "labels", array.dtype, "Convert class indices: labels.astype(jnp.int32).")
     if array.shape != shape:
         raise ValueError(f"{where}: labels must have shape {shape}, one for each vector of outputs, got {array.shape}.")
-    # A wide type first: 8-bit labels cannot be compared with K = 1000. Labels over 2^31 become negative: not valid.
+    # Widen first: 8-bit labels cannot be compared with K = 1000. Labels over 2^31 become negative, so invalid.
     array = array.astype(jnp.int64 if array.dtype.itemsize == 8 else jnp.int32)
     known = concrete_array(labels)
     if known is not None:
@@ -244,83 +140,26 @@ def as_labels(
 
 
 def class_mask(labels: Array, classes: int) -> Array:
-    """Which entry of a vector over classes the label names; no entry for a label out of range.
-
-    Args:
-        labels: (...), int.
-        classes: K.
-
-    Returns:
-        (..., K), bool.
-
-    Example:
-        >>> class_mask(jnp.array([1, -1]), 2)
-        Array([[False,  True],
-               [False, False]], dtype=bool)
-    """
+    """One-hot bools (..., K) of labels (...); all False for a label out of range."""
     positions = jax.lax.broadcasted_iota(labels.dtype, (*labels.shape, classes), labels.ndim)
     return labels[..., None] == positions
 
 
 def absolute(x: Array) -> Array:
-    """|x| with derivative sign(x): 0 at 0, where that of `jnp.abs` is 1.
-
-    Args:
-        x: (...), floating.
-
-    Returns:
-        (...), dtype of `x`.
-
-    Example:
-        >>> jax.grad(absolute)(0.0)
-        Array(0., dtype=float32, weak_type=True)
-    """
+    """|x| with derivative sign(x): 0 at 0, where that of `jnp.abs` is 1."""
     return x * jax.lax.stop_gradient(jnp.sign(x))
 
 
 def sum_per_example(x: Array) -> Array:
-    """The sum over all axes but the first.
-
-    Args:
-        x: (N, ...).
-
-    Returns:
-        (N,).
-
-    Example:
-        >>> sum_per_example(jnp.ones((2, 3)))
-        Array([3., 3.], dtype=float32)
-    """
+    """The sum over all axes but the first: (N, ...) -> (N,)."""
     return jnp.sum(x, axis=tuple(range(1, x.ndim)))
 
 
 def mean_per_example(x: Array) -> Array:
-    """The mean over all axes but the first.
-
-    Args:
-        x: (N, ...).
-
-    Returns:
-        (N,).
-
-    Example:
-        >>> mean_per_example(jnp.ones((2, 3)))
-        Array([1., 1.], dtype=float32)
-    """
+    """The mean over all axes but the first: (N, ...) -> (N,)."""
     return sum_per_example(x) / entries_per_example(x)
 
 
 def entries_per_example(x: Array) -> int:
-    """How many entries each example has.
-
-    Args:
-        x: (N, ...).
-
-    Returns:
-        The product of all sizes but the first; 1 for (N,).
-
-    Example:
-        >>> entries_per_example(jnp.ones((2, 3, 4)))
-        12
-    """
+    """The number of elements per example: the product of all sizes but the first."""
     return math.prod(x.shape[1:])

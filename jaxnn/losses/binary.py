@@ -1,4 +1,4 @@
-"""Cross-entropy of independent yes-or-no outputs (Bernoulli), from logits and from probabilities."""
+"""Cross-entropy of independent Bernoulli outputs, from logits and from probabilities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Arra
 
     Args:
         outputs: logits z (N, ...), floating.
-        targets: d (N, ...), probabilities in [0, 1] of a yes, same shape.
+        targets: d (N, ...), probabilities in [0, 1], same shape.
 
     Returns:
         (N,), in nats, float32 (float64 for float64 outputs). NaN for traced targets outside [0, 1].
@@ -44,28 +44,24 @@ def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Arra
 def sigmoid_binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `sigmoid_binary_cross_entropy` with respect to the logits: sigmoid(z) - d.
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> sigmoid_binary_cross_entropy_grad(jnp.array([0.0]), jnp.array([1.0]))
         Array([-0.5], dtype=float32)
     """
     z, d, dtype = _logits("sigmoid_binary_cross_entropy_grad", outputs, targets)
-    # The same number as sigmoid(z) - d, which would lose its digits where the sigmoid rounds to 1.
+    # Equals sigmoid(z) - d, which would cancel where the sigmoid rounds to 1.
     return ((1 - d) * jax.nn.sigmoid(z) - d * jax.nn.sigmoid(-z)).astype(dtype)
 
 
 def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Binary cross-entropy of probabilities: sum_j -d_j log y_j - (1 - d_j) log(1 - y_j).
 
-    Inside the logarithms y and 1 - y count as at least `tiny`, the smallest normal number of the dtype of the
-    outputs (1.2e-38 in float32 and bfloat16, 6.1e-5 in float16), and the derivative of the logarithm is 1 / tiny there:
-    value and derivative are finite at 0 and 1, keep their sign, and are exact everywhere else. Logits and
-    `sigmoid_binary_cross_entropy` need no such rule.
+    Inside the logarithms y and 1 - y are at least `tiny`, the smallest normal number of the dtype of the outputs
+    (1.2e-38 in float32 and bfloat16, 6.1e-5 in float16), and the derivative of the logarithm is 1 / tiny there: value
+    and derivative are finite at 0 and 1, keep their sign, and are exact elsewhere. `sigmoid_binary_cross_entropy`, of
+    logits, needs no floor.
 
     Args:
         outputs: probabilities y (N, ...) in [0, 1], floating.
@@ -91,11 +87,7 @@ def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `binary_cross_entropy` with respect to the probabilities: -d / y + (1 - d) / (1 - y).
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised and the rule at 0 and 1.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments, errors and floor as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> binary_cross_entropy_grad(jnp.array([0.5, 1.0]), jnp.array([1.0, 1.0]))
@@ -106,19 +98,7 @@ def binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def floored(p: Array, dtype: DType) -> Array:
-    """max(p, smallest normal number of `dtype`), with derivative 1 below it too, so that no gradient is cut off.
-
-    Args:
-        p: (...), non-negative.
-        dtype: floating; that of the stored probabilities.
-
-    Returns:
-        (...), dtype of `p`.
-
-    Example:
-        >>> floored(jnp.array([0.0, 0.5]), jnp.float16)
-        Array([6.1035156e-05, 5.0000000e-01], dtype=float32)
-    """
+    """max(p, smallest normal number of `dtype`), with derivative 1 below it too, so that no gradient is cut off."""
     least = jnp.asarray(float_info(dtype).tiny, p.dtype)
     return jnp.where(p < least, least + (p - jax.lax.stop_gradient(p)), p)
 

@@ -16,8 +16,8 @@ from jaxnn.types import Array, ArrayLike, Scalar
 def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07) -> Array:
     """NT-Xent: the mean over pairs (i, j) of one label, i != j, of -log (e^(s_ij) / (e^(s_ij) + sum_k e^(s_ik))).
 
-    k runs over the examples of other labels than i, s_ij = cos(x_i, x_j) / temperature. A zero vector has cosine 0 with
-    every other.
+    k runs over the examples with other labels than i; s_ij = cos(x_i, x_j) / temperature. A zero vector has cosine 0
+    with every other.
 
     Args:
         embeddings: x (N, D), floating.
@@ -28,7 +28,7 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07)
         Scalar, float32 (float64 for float64 embeddings); 0 for a batch without positive pairs.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
         TypeError: embeddings are not floating.
 
     Example:
@@ -44,12 +44,13 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07)
         raise ValueError(
             f"ntxent: embeddings must be (N, D) and labels (N,), one for each, got {x.shape} and {group.shape}."
         )
-    # On Explicit axes the product of all pairs of divided examples is ambiguous.
+    # With Explicit axes, the sharding of a product of all pairs of sharded examples is ambiguous.
     return compiler_sharded(_pairwise, None, x, group, jnp.asarray(temperature, x.dtype))
 
 
 def _pairwise(x: Array, group: Array, temperature: Array) -> Array:
     """The mean over positive pairs of `ntxent`."""
+    # Norms are at least sqrt(eps): shorter vectors would have derivatives of up to 1 / |x|.
     unit = unit_along(x, (1,), float_info(x.dtype).eps)
     s = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST) / temperature
     same = group[:, None] == group[None, :]
@@ -77,10 +78,10 @@ def triplet_margin_loss(
 
     Args:
         anchors, positives, negatives: a, p, n of one shape, floating.
-        axis: that of a vector.
+        axis: the axis of a vector.
         norm_degree: q >= 1; may be traced.
         margin: by how much the negative should lie farther away.
-        eps: keeps the root differentiable at a = p.
+        eps: inside the root, keeps it differentiable at a = p.
 
     Returns:
         The shape without `axis`, float32 (float64 for float64 anchors).
@@ -110,7 +111,7 @@ def triplet_margin_loss(
         total = (
             jnp.sum(jnp.square(x) if checks.concrete_number(norm_degree) == 2 else absolute(x) ** q, axis=axes) + least
         )
-        # A root of 0, for eps = 0, has no finite derivative: 0.
+        # For eps = 0 a root of 0 has no finite derivative: define it as 0.
         zero = total == 0
         root = jnp.where(zero, jnp.ones_like(total), total) ** (1 / q)
         return jnp.where(zero, jnp.zeros_like(total), root)

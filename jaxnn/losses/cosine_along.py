@@ -1,9 +1,9 @@
 """Cosine similarity of vectors along any axes, with a mask, under optax's names and arguments.
 
-`axis` is an int, a tuple (its axes are one flat axis, in that order) or None (all axes); the result has the axes that
-are left. `where` is a mask of the shape of the vectors, or without `axis` for whole vectors: what it excludes does not
-count, whatever it holds. Arithmetic and results are float32 (float64 for float64 vectors). Axes of size 1 of either
-argument repeat; the number of axes must be the same.
+`axis` is an int, a tuple (its axes flattened into one, in that order) or None (all axes); the result has the remaining
+axes. `where` is a mask of the shape of the vectors, or without `axis` for whole vectors: excluded elements
+do not count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 vectors). Axes of size 1 of
+either argument broadcast; the number of axes must be the same.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def cosine_similarity(
 
     Args:
         predictions: y, floating.
-        targets: d, real, with the same number of axes; axes of size 1 of either repeat.
-        epsilon: the least square of a norm; may be traced.
-        axis, where: which entries make a vector, as the module says.
+        targets: d, real, with the same number of axes; axes of size 1 broadcast.
+        epsilon: lower bound on a squared norm; may be traced.
+        axis, where: as in the module docstring.
 
     Returns:
         In [-1, 1], the common shape without `axis`.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
         TypeError: predictions are not floating.
 
     Example:
@@ -59,40 +59,15 @@ def cosine_distance_along(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> Array:
-    """1 - `cosine_similarity`, with the same arguments.
-
-    Args:
-        predictions, targets, epsilon, axis, where: as for `cosine_similarity`, which also names the errors.
-
-    Returns:
-        In [0, 2], the common shape without `axis`.
-
-    Example:
-        >>> cosine_distance_along(jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0]))
-        Array(1., dtype=float32)
-    """
+    """1 - `cosine_similarity`, with the same arguments."""
     return 1 - _cosine("cosine_distance", predictions, targets, epsilon, axis, where)
 
 
 def unit_along(x: Array, axes: tuple[int, ...], epsilon: Scalar = 0.0) -> Array:
-    """x / max(|x|, sqrt(epsilon)) with |x| the norm along `axes`; 0 for the zero vector.
-
-    Args:
-        x: floating.
-        axes: those of a vector.
-        epsilon: the least square of a norm.
-
-    Returns:
-        Shape and dtype of `x`.
-
-    Example:
-        >>> unit_along(jnp.array([[3.0, 4.0], [0.0, 0.0]]), (1,))
-        Array([[0.6, 0.8],
-               [0. , 0. ]], dtype=float32)
-    """
+    """x / max(|x|, sqrt(epsilon)) with |x| the norm along `axes`; 0 for the zero vector."""
     largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
     least = safe_sqrt(jnp.maximum(jnp.asarray(epsilon, x.dtype), 0))
-    # Dividing by the largest entry first keeps the squares within range; the result does not depend on it.
+    # Dividing by the largest entry first keeps the squares from overflowing; the result does not depend on it.
     size = jax.lax.stop_gradient(jnp.maximum(largest, least))
     scaled = safe_divide(x, size)
     length = safe_sqrt(jnp.sum(jnp.square(scaled), axis=axes, keepdims=True))

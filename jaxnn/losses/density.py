@@ -1,4 +1,4 @@
-"""Negative log-likelihoods of densities whose parameters a network puts out: one Gaussian, a mixture of Gaussians."""
+"""Negative log-likelihoods of densities with parameters from a network: a Gaussian, a mixture of Gaussians."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jaxnn.types import Array, ArrayLike, DType
 def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Negative log-likelihood of a Gaussian: 1/2 sum_j [log(2 pi) + s_j + (d_j - m_j)^2 e^(-s_j)], s = log variance.
 
-    The log-variance is not bounded: with a residual that is not 0, very negative ones (below about -80 in float32)
-    overflow to inf as the true value does. Bound them in the network if the data can be fitted exactly.
+    The log-variance is unbounded: very negative ones (below about -80 in float32) with a nonzero residual overflow to
+    inf. Bound them in the network if the data can be fitted exactly.
 
     Args:
         outputs: (N, ..., 2 D), floating: on the last axis D means m, then D log-variances s.
@@ -26,7 +26,7 @@ def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
         (N,), in nats, the sum over all positions and D; float32 (float64 for float64 outputs).
 
     Raises:
-        ValueError: shapes do not fit: the last axis of the outputs must be twice that of the targets.
+        ValueError: shapes do not match: the last axis of the outputs must be twice that of the targets.
         TypeError: outputs are not floating.
 
     Example:
@@ -42,11 +42,7 @@ def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def gaussian_nll_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `gaussian_nll`: (m - d) e^(-s) for the means, 1/2 (1 - (d - m)^2 e^(-s)) for the log-variances.
 
-    Args:
-        outputs, targets: as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ..., 2 D), dtype of the outputs, in their layout.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> gaussian_nll_grad(jnp.array([[0.0, 0.0]]), jnp.array([[3.0]]))
@@ -59,8 +55,8 @@ def gaussian_nll_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def mixture_density_nll(outputs: ArrayLike, targets: ArrayLike, *, components: int) -> Array:
     """Negative log-likelihood of a mixture of isotropic Gaussians: -log sum_m a_m N(d; mu_m, sigma_m^2 I).
 
-    a = softmax of the mixing logits, sigma_m = e^(t_m). A component so far from the target that its density underflows
-    has no part in it; if that holds for all, the loss is inf.
+    a = softmax of the mixing logits, sigma_m = e^(t_m). A component whose density underflows at the target does not
+    contribute; if all do, the loss is inf.
 
     Args:
         outputs: (N, ..., M (2 + D)), floating: on the last axis M mixing logits, M times D means (component by
@@ -72,7 +68,7 @@ def mixture_density_nll(outputs: ArrayLike, targets: ArrayLike, *, components: i
         (N,), in nats, the sum over positions; float32 (float64 for float64 outputs).
 
     Raises:
-        ValueError: shapes do not fit, or components < 1.
+        ValueError: shapes do not match, or components < 1.
         TypeError: outputs are not floating, or components is not an int.
 
     Example:
@@ -91,11 +87,7 @@ def mixture_density_nll_grad(outputs: ArrayLike, targets: ArrayLike, *, componen
     a_m - r_m for the mixing logits, r_m (mu_m - d) / sigma_m^2 for the means, r_m (D - |d - mu_m|^2 / sigma_m^2) for
     the log standard deviations.
 
-    Args:
-        outputs, targets, components: as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ..., M (2 + D)), dtype of the outputs, in their layout.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> mixture_density_nll_grad(jnp.array([[0.0, 0.0, -1.0, 1.0, 0.0, 0.0]]), jnp.array([[0.0]]), components=2)
@@ -127,7 +119,7 @@ def _gaussian(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array
 
 
 def _mixture(where: str, outputs: ArrayLike, targets: ArrayLike, components: int) -> tuple[Array, Array, Array, Array]:
-    """log(a_m N_m) (..., M), (mu - d) / sigma (..., M, D), 1 / sigma where it is used (..., M, D), the outputs."""
+    """log(a_m N_m) (..., M), (mu - d) / sigma (..., M, D), 1 / sigma where used (..., M, D), the outputs."""
     raw, dtype = as_outputs(where, outputs)
     m = checks.require_positive_int(where, "components", components)
     size = raw.shape[-1] // m - 2
@@ -143,7 +135,7 @@ def _mixture(where: str, outputs: ArrayLike, targets: ArrayLike, components: int
     residual = o[..., m:-m].reshape(*lead, m, size) - d[..., None, :]
     log_scales = jnp.broadcast_to(log_scale[..., None], residual.shape)
     squares = jnp.sum(jnp.square(residual * _inverse_scale(residual, log_scales)), axis=-1)
-    # Where the square overflows the density is 0: the component is taken out before a derivative 0 * inf can arise.
+    # Where the square overflows the density is 0: drop the component before a derivative 0 * inf can arise.
     gone = jnp.isinf(squares)
     residual = jnp.where(gone[..., None], jnp.zeros_like(residual), residual)
     inverse = _inverse_scale(residual, log_scales)
@@ -154,7 +146,7 @@ def _mixture(where: str, outputs: ArrayLike, targets: ArrayLike, components: int
 
 
 def _inverse_scale(residual: Array, log_scale: Array) -> Array:
-    """e^(-log_scale), but 1 where the residual is 0, so that 0 * inf cannot arise."""
+    """e^(-log_scale), but 1 where the residual is 0, to avoid 0 * inf."""
     zero = residual == 0
     return jnp.exp(jnp.where(zero, jnp.zeros_like(log_scale), -log_scale))
 

@@ -13,13 +13,13 @@ from jaxnn.losses.optax_form import also_takes_calls_of
 from jaxnn.numerics import xlogy
 from jaxnn.types import Array, ArrayLike, DType
 
-TARGET_REMEDY = "Targets are distributions: jax.nn.one_hot makes them of labels."
+TARGET_REMEDY = "Targets are distributions: jax.nn.one_hot converts labels."
 
 
 def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Cross-entropy of probabilities: -sum_k d_k log y_k, the mean over positions.
 
-    Inside the logarithm y counts as at least the smallest normal number of its dtype, as in `binary_cross_entropy`.
+    Inside the logarithm y is at least the smallest normal number of its dtype, as in `binary_cross_entropy`.
 
     Args:
         outputs: probabilities y (N, ..., K) in [0, 1], floating; normally summing to 1 (not checked).
@@ -45,11 +45,7 @@ def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `cross_entropy` with respect to the probabilities: -d / y / positions.
 
-    Args:
-        outputs, targets: (N, ..., K), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ..., K), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> cross_entropy_grad(jnp.array([[0.5, 0.5]]), jnp.array([[0.0, 1.0]]))
@@ -67,7 +63,7 @@ def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
     derivative 0, in both arguments, even where log y_k is -inf.
 
     Args:
-        outputs: LOG-probabilities log y (N, ..., K), floating, such as `jax.nn.log_softmax(logits)`.
+        outputs: LOG-probabilities log y (N, ..., K), floating, e.g. `jax.nn.log_softmax(logits)`.
         targets: distributions d (N, ..., K) in [0, 1], same shape.
 
     Returns:
@@ -93,11 +89,7 @@ def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def kl_divergence_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `kl_divergence` with respect to the log-probabilities: -d / positions.
 
-    Args:
-        outputs, targets: (N, ..., K), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ..., K), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> kl_divergence_grad(jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[0.0, 1.0]]))
@@ -133,11 +125,7 @@ def entropy(probabilities: ArrayLike) -> Array:
 def entropy_grad(probabilities: ArrayLike) -> Array:
     """Derivative of `entropy` with respect to the probabilities: -(log d + 1) / positions, 0 at d = 0.
 
-    Args:
-        probabilities: (N, ..., K), as for `entropy`, which also names the errors raised.
-
-    Returns:
-        (N, ..., K), dtype of the probabilities. The true derivative at 0 is infinite.
+    The true derivative at 0 is infinite. Argument and errors as for `entropy`; returns its shape and dtype.
 
     Example:
         >>> entropy_grad(jnp.array([[0.0, 1.0]]))
@@ -150,7 +138,7 @@ def entropy_grad(probabilities: ArrayLike) -> Array:
 
 
 def _positions(x: Array) -> int:
-    """How many vectors over classes each example has."""
+    """The number of positions per example."""
     return math.prod(x.shape[1:-1])
 
 

@@ -1,9 +1,9 @@
 """Kullback-Leibler divergences along any axes, with a mask, under optax's names and arguments.
 
-`axis` is an int, a tuple (its axes are one flat axis, in that order) or None (all axes); the result has the axes that
-are left. `where` is a mask of the shape of the predictions, or without `axis` for whole vectors: what it excludes does
-not count, whatever it holds. Arithmetic and results are float32 (float64 for float64 predictions). Targets have the
-shape of the predictions, or axes of size 1 in it.
+`axis` is an int, a tuple (its axes flattened into one, in that order) or None (all axes); the result has the remaining
+axes. `where` is a mask of the shape of the predictions, or without `axis` for whole vectors: excluded elements do
+not count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 predictions). Targets have the
+shape of the predictions, or axes of size 1 that broadcast.
 """
 
 from __future__ import annotations
@@ -17,28 +17,7 @@ from jaxnn.types import Array, ArrayLike
 def kl_divergence_along(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
-    """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k) along `axis`.
-
-    Outcomes with d_k = 0 contribute 0 and have derivative 0, even where log y_k is -inf.
-
-    Args:
-        log_predictions: log y, floating.
-        targets: d, distributions.
-        axis, where: which entries are summed, as the module says.
-
-    Returns:
-        In nats, the shape of the predictions without `axis`.
-
-    Raises:
-        ValueError: shapes do not fit.
-        TypeError: predictions are not floating.
-
-    Example:
-        >>> kl_divergence_along(jnp.log(jnp.array([0.5, 0.5])), jnp.array([0.0, 1.0]))
-        Array(0.6931472, dtype=float32)
-
-    Reference: Kullback & Leibler 1951, "On information and sufficiency".
-    """
+    """`losses.kl_divergence` under optax's arguments, along `axis`: 0 where d_k = 0, even if log y_k = -inf."""
     log_y, d, axes, _ = distributions("kl_divergence", "log_predictions", log_predictions, targets, axis, where)
     return jnp.sum(_relative_entropy(log_y, d), axis=axes)
 
@@ -46,20 +25,20 @@ def kl_divergence_along(
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike, log_targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
-    """Kullback-Leibler divergence of targets given as logarithms: sum_k e^(t_k) (t_k - log y_k) along `axis`.
+    """Kullback-Leibler divergence with log-targets: sum_k e^(t_k) (t_k - log y_k) along `axis`.
 
     Outcomes with t_k = -inf contribute 0 and have derivative 0.
 
     Args:
         log_predictions: log y, floating.
         log_targets: t, logarithms of distributions.
-        axis, where: which entries are summed, as the module says.
+        axis, where: as in the module docstring.
 
     Returns:
         In nats, the shape of the predictions without `axis`.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
         TypeError: predictions are not floating.
 
     Example:
@@ -86,13 +65,13 @@ def generalized_kl_divergence(
     Args:
         log_predictions: log y, floating.
         targets: d >= 0.
-        axis, where: which entries are summed, as the module says.
+        axis, where: as in the module docstring.
 
     Returns:
         The shape of the predictions without `axis`.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
         TypeError: predictions are not floating.
 
     Example:

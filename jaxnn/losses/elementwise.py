@@ -1,7 +1,7 @@
-"""Losses of one value for each entry, under optax's names and arguments: no axis is summed, none is special.
+"""Element-wise losses under optax's names and arguments: no reduction.
 
-`jaxnn.losses.huber(y, d)` and its like give one number for each example, as training asks; these give one for each
-entry, of the shape of the predictions. Arithmetic and results are float32 (float64 for float64 predictions).
+`jaxnn.losses.huber(y, d)` and the like return one number per example; these return one per element, in the shape of
+the predictions. Arithmetic and results are float32 (float64 for float64 predictions).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LABEL_REMEDY = "Labels -1 and +1 become 0 and 1 by (y + 1) / 2."
 
 
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
-    """Squared error of each entry: (y - d)^2.
+    """Squared error per element: (y - d)^2.
 
     Args:
         predictions: y (...), floating.
@@ -43,7 +43,7 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> A
 
 
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
-    """Half the squared error of each entry: 1/2 (y - d)^2. Its derivative is y - d.
+    """Half the squared error per element: 1/2 (y - d)^2. Its derivative is y - d.
 
     Args:
         predictions: y (...), floating.
@@ -66,7 +66,7 @@ def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
 
 
 def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: Scalar = 1.0) -> Array:
-    """Huber's loss of each entry: r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2), r = y - d.
+    """Huber's loss per element: r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2), r = y - d.
 
     Its derivative is r clipped to [-delta, delta].
 
@@ -93,71 +93,30 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
 
 
 def huber_of(r: Array, delta: Array) -> Array:
-    """r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2).
-
-    Args:
-        r: (...), floating.
-        delta: > 0, of the same dtype.
-
-    Returns:
-        (...), dtype of `r`.
-
-    Example:
-        >>> huber_of(jnp.array([0.5, 3.0]), jnp.array(1.0))
-        Array([0.125, 2.5  ], dtype=float32)
-    """
+    """r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2)."""
     size = absolute(r)
     near = size <= delta
-    # The square of an error that is not near may be infinite, and 0 times its derivative NaN.
+    # The square of a large r may overflow, and 0 times its derivative would be NaN.
     square = jnp.square(jnp.where(near, r, jnp.zeros_like(r)))
     return jnp.where(near, 0.5 * square, delta * (size - 0.5 * delta))
 
 
 def log_cosh_each(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
-    """log cosh(y - d) of each entry, accurate for small errors r (r^2 / 2) and large ones (|r| - log 2).
-
-    Args:
-        predictions: y (...), floating.
-        targets: d, same shape; None for 0.
-
-    Returns:
-        (...), float32 (float64 for float64 predictions).
-
-    Raises:
-        ValueError: shapes differ.
-        TypeError: predictions are not floating.
-
-    Example:
-        >>> log_cosh_each(jnp.array([0.0, 1e4]))
-        Array([   0.   , 9999.307], dtype=float32)
-
-    Reference: Green 1990, "Bayesian reconstructions from emission tomography data using a modified EM algorithm".
-    """
+    """`losses.log_cosh` under optax's arguments: log cosh(y - d) per element; targets None for 0."""
     return log_cosh_of(_errors("log_cosh", predictions, targets))
 
 
 def log_cosh_of(r: Array) -> Array:
-    """log cosh r.
-
-    Args:
-        r: (...), floating.
-
-    Returns:
-        (...), dtype of `r`.
-
-    Example:
-        >>> log_cosh_of(jnp.zeros(1))
-        Array([0.], dtype=float32)
-    """
+    """log cosh r, accurate for small r (r^2 / 2) and large ones (|r| - log 2)."""
     small = jnp.abs(r) < 1
-    # cosh r = 1 + 2 sinh^2(r/2) keeps the digits of small errors, which |r| - log 2 + ... would cancel.
+    # cosh r = 1 + 2 sinh^2(r/2) is accurate for small r, where |r| - log 2 + ... would cancel.
     near = jnp.log1p(2 * jnp.square(jnp.sinh(0.5 * jnp.where(small, r, jnp.zeros_like(r)))))
     far = jnp.abs(r) + jnp.log1p(jnp.exp(-2 * jnp.abs(r))) - math.log(2)
     return jnp.where(small, near, far)
 
 
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Hinge loss of each entry: max(0, 1 - d f). Its derivative is -d where d f < 1, else 0, at the kink too.
+    """Hinge loss per element: max(0, 1 - d f). Its derivative is -d where d f < 1, else 0, at the kink too.
 
     Args:
         predictor_outputs: scores f (...), floating.
@@ -182,51 +141,16 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def perceptron_loss_each(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Perceptron loss of each entry: max(0, -d f), with derivative -d at the kink f = 0.
-
-    Args:
-        predictor_outputs: scores f (...), floating.
-        targets: labels d, each -1 or +1, same shape.
-
-    Returns:
-        (...), float32 (float64 for float64 scores). NaN for traced labels other than -1 and +1.
-
-    Raises:
-        ValueError: shapes differ, or a concrete label is neither -1 nor +1.
-        TypeError: scores are not floating.
-
-    Example:
-        >>> perceptron_loss_each(jnp.array([0.5, 0.5]), jnp.array([1, -1]))
-        Array([0. , 0.5], dtype=float32)
-
-    Reference: Rosenblatt 1958, "The perceptron: a probabilistic model for information storage and organization in the
-    brain".
-    """
+    """`losses.perceptron_loss` under optax's arguments: max(0, -d f) per element, with derivative -d at f = 0."""
     f, d = _scores("perceptron_loss", predictor_outputs, targets)
     slack = -d * f
     return jnp.where(slack < 0, jnp.zeros_like(slack), slack)
 
 
 def sigmoid_binary_cross_entropy_each(logits: ArrayLike, labels: ArrayLike) -> Array:
-    """Binary cross-entropy of each logit: d log(1 + e^(-z)) + (1 - d) log(1 + e^z); its derivative is sigmoid(z) - d.
+    """`losses.sigmoid_binary_cross_entropy` under optax's arguments, per logit: d log(1 + e^-z) + (1 - d) log(1 + e^z).
 
-    Args:
-        logits: z (...), floating.
-        labels: d, probabilities in [0, 1] of a yes, same shape.
-
-    Returns:
-        (...), in nats, float32 (float64 for float64 logits). NaN for traced labels outside [0, 1]. An infinite logit
-        on the side of its label 0 or 1 gives 0.
-
-    Raises:
-        ValueError: shapes differ, or concrete labels lie outside [0, 1].
-        TypeError: logits are not floating.
-
-    Example:
-        >>> sigmoid_binary_cross_entropy_each(jnp.array([0.0, jnp.inf, 1e4]), jnp.array([1.0, 1.0, 0.0]))
-        Array([6.931472e-01, 0.000000e+00, 1.000000e+04], dtype=float32)
-
-    Reference: Cox 1958, "The regression analysis of binary sequences".
+    An infinite logit on the side of its label 0 or 1 gives 0. The derivative is sigmoid(z) - d.
     """
     z, d = _logits("sigmoid_binary_cross_entropy", logits, labels)
     return _bernoulli(z, d)
@@ -235,15 +159,15 @@ def sigmoid_binary_cross_entropy_each(logits: ArrayLike, labels: ArrayLike) -> A
 def sigmoid_focal_loss(
     logits: ArrayLike, labels: ArrayLike, *, alpha: Scalar | None = None, gamma: Scalar = 2.0
 ) -> Array:
-    """Focal loss of each logit: a_t (1 - p_t)^gamma H, H the binary cross-entropy, p_t the probability of the label.
+    """Focal loss per logit: a_t (1 - p_t)^gamma H, H the binary cross-entropy, p_t the probability of the label.
 
     For labels 0 and 1, p_t = p or 1 - p and a_t = alpha or 1 - alpha, p = sigmoid(z); for labels between them
     1 - p_t = d (1 - p) + (1 - d) p and a_t = alpha d + (1 - alpha)(1 - d). The power is taken in the log domain, so
-    neither a certain answer nor gamma < 1 gives NaN.
+    neither p_t = 1 nor gamma < 1 gives NaN.
 
     Args:
         logits: z (...), floating.
-        labels: d in [0, 1], same shape (or axes of size 1 in it).
+        labels: d in [0, 1], same shape (axes of size 1 broadcast).
         alpha: weight of the label 1, in [0, 1]; None for no weights.
         gamma: exponent, >= 0; 0 is the binary cross-entropy. May be traced.
 
@@ -288,9 +212,7 @@ def _scores(where: str, predictor_outputs: ArrayLike, targets: ArrayLike) -> tup
         return f, poison(d, jnp.abs(d) == 1)
     wrong = known[np.abs(known.astype(np.float64)) != 1]
     if wrong.size:
-        raise ValueError(
-            f"{where}: targets must be -1 or +1, got {wrong.flat[0]}. Labels 0 and 1 become so by 2 * y - 1."
-        )
+        raise ValueError(f"{where}: targets must be -1 or +1, got {wrong.flat[0]}. Map labels 0 and 1 by 2 * y - 1.")
     return f, d
 
 

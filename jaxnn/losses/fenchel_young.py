@@ -1,8 +1,8 @@
-"""Fenchel-Young losses under optax's names: of any maximum, of the sparsemax, of the hard maximum and its margin.
+"""Fenchel-Young losses under optax's names: of any convex maximum, sparsemax, the perceptron and its margin form.
 
 A Fenchel-Young loss is max_p (<p, z> - R(p)) - (<d, z> - R(d)): the maximum over distributions p, minus its value at
-the target d. R = 0 gives the perceptron's, R = 1/2 |p|^2 the sparsemax's, the negative entropy the softmax
-cross-entropy.
+the target d. R = 0 gives the perceptron loss, R = 1/2 |p|^2 the sparsemax loss, the negative entropy the
+softmax cross-entropy.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., 
         loss(scores (..., K), targets (..., K), *args, **settings) -> (...); `args` and `settings` are passed to f.
 
     Raises:
-        TypeError: `max_fun` is no function. By the loss: scores are not floating.
-        ValueError: by the loss: shapes do not fit.
+        TypeError: `max_fun` is not a function; from the loss, scores are not floating.
+        ValueError: from the loss, shapes do not fit.
 
     Example:
         >>> from jax.scipy.special import logsumexp
@@ -57,14 +57,14 @@ def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., 
 
 
 def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
-    """Binary sparsemax loss of each entry: 0 where t <= -1, t where t >= 1, else (t + 1)^2 / 4; t = -z for the label 1.
+    """Binary sparsemax loss per element: 0 where t <= -1, t where t >= 1, else (t + 1)^2 / 4; t = -z for the label 1.
 
     t = z for the label 0. The loss is 0 exactly where the sparse sigmoid clip((z + 1) / 2, 0, 1) is the label; it is
     differentiable everywhere.
 
     Args:
         logits: z (...), floating.
-        labels: 0 or 1 (or bools), same shape.
+        labels: 0 or 1, or bools, same shape.
 
     Returns:
         (...), float32 (float64 for float64 logits). NaN for traced labels other than 0 and 1.
@@ -86,7 +86,7 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
         d = poison(d, (d == 0) | (d == 1))
     elif (wrong := known[(known != 0) & (known != 1)]).size:
         raise ValueError(f"sparsemax_loss: labels must be 0 or 1, got {np.ravel(wrong)[0]}. (y + 1) / 2 maps -1 to 0.")
-    # (1 - 2 d) and not a selection by d: a NaN label must come through.
+    # (1 - 2 d), not a select by d: a NaN label must propagate.
     t = (1 - 2 * d) * z
     bend = jnp.square(0.5 * (jnp.clip(t, -1, 1) + 1))
     return jnp.where(t >= 1, t, bend)
@@ -105,8 +105,8 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
         (...), float32 (float64 for float64 scores). NaN for traced labels out of range.
 
     Raises:
-        ValueError: shapes do not fit, or a concrete label is out of range.
-        TypeError: scores are not floating, labels no integers.
+        ValueError: shapes do not match, or a concrete label is out of range.
+        TypeError: scores are not floating, labels are not integers.
 
     Example:
         >>> multiclass_sparsemax_loss(jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([0, 0]))
@@ -118,7 +118,7 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     z, right, valid = _classes("multiclass_sparsemax_loss", scores, labels)
     p = nearest_in_simplex(z)
     ahead = z - _at(right, z)[..., None]
-    # A score of -inf has p = 0: it does not count.
+    # `weighed`: a score of -inf has p = 0 and must not give 0 * inf.
     return poison(jnp.sum(weighed(p, ahead), axis=-1) + 0.5 * (1 - jnp.sum(jnp.square(p), axis=-1)), valid)
 
 
@@ -135,8 +135,8 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
         (...), float32 (float64 for float64 scores). NaN for traced labels out of range.
 
     Raises:
-        ValueError: shapes do not fit, or a concrete label is out of range.
-        TypeError: scores are not floating, labels no integers.
+        ValueError: shapes do not match, or a concrete label is out of range.
+        TypeError: scores are not floating, labels are not integers.
 
     Example:
         >>> multiclass_hinge_loss(jnp.array([[3.0, 1.0, 0.0], [3.0, 2.5, 0.0]]), jnp.array([0, 1]))
@@ -151,8 +151,8 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Multi-class perceptron loss: max_k z_k - z_c, c the label.
 
-    The derivative is +1 at the first best wrong class and -1 at the label, at a tie of the two as well; 0 where the
-    label's score is the greatest.
+    The derivative is +1 at the first best wrong class and -1 at the label, also where the two tie; 0 where the label
+    has the greatest score.
 
     Args:
         scores: z (..., K), floating, K >= 2.
@@ -162,8 +162,8 @@ def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
         (...), float32 (float64 for float64 scores). NaN for traced labels out of range.
 
     Raises:
-        ValueError: shapes do not fit, or a concrete label is out of range.
-        TypeError: scores are not floating, labels no integers.
+        ValueError: shapes do not match, or a concrete label is out of range.
+        TypeError: scores are not floating, labels are not integers.
 
     Example:
         >>> multiclass_perceptron_loss(jnp.array([[3.0, 1.0], [3.0, 2.5]]), jnp.array([0, 1]))
@@ -177,7 +177,7 @@ def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def _classes(where: str, scores: ArrayLike, labels: ArrayLike) -> tuple[Array, Array, Array]:
-    """Scores, bools at the label, and which labels are valid."""
+    """Scores, the one-hot mask of the labels, and which labels are valid."""
     z = floating(where, "scores", scores)
     if z.ndim == 0 or z.shape[-1] < 2:
         raise ValueError(f"{where}: scores must have at least 2 classes on the last axis, got shape {z.shape}.")

@@ -46,18 +46,14 @@ def hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """
     f, d, _ = _scores("hinge", outputs, targets)
     slack = 1 - d * f
-    # "<= 0" and not "> 0": a NaN must come through, and at the kink the constant branch is taken.
+    # "<= 0", not "> 0": NaN propagates, and the kink takes the constant branch.
     return sum_per_example(jnp.where(slack <= 0, jnp.zeros_like(slack), slack))
 
 
 def hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `hinge` with respect to the scores: -d where d f < 1, else 0 (at the kink d f = 1 too).
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> hinge_grad(jnp.array([0.5, 1.0, 0.5]), jnp.array([1, 1, -1]))
@@ -70,7 +66,7 @@ def hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def square_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Square loss of the margin: sum_j (1 - d_j f_j)^2.
 
-    For d = -1 or +1 it is the squared error (f - d)^2; margins over 1 are penalised too.
+    For d = -1 or +1 it is the squared error (f - d)^2: margins over 1 are penalized too.
 
     Args:
         outputs: scores f (N, ...), floating.
@@ -94,11 +90,7 @@ def square_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def square_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `square_loss` with respect to the scores: -2 d (1 - d f).
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> square_loss_grad(jnp.array([0.5, 2.0]), jnp.array([1, -1]))
@@ -111,7 +103,7 @@ def square_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def logistic(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Logistic loss of the margin: sum_j log(1 + e^(-d_j f_j)).
 
-    It is `sigmoid_binary_cross_entropy` with labels -1 and +1 in place of 0 and 1.
+    `sigmoid_binary_cross_entropy` with labels -1 and +1 instead of 0 and 1.
 
     Args:
         outputs: scores f (N, ...), floating.
@@ -137,11 +129,7 @@ def logistic(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `logistic` with respect to the scores: -d sigmoid(-d f).
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> logistic_grad(jnp.array([0.0, 1e4]), jnp.array([1, -1]))
@@ -153,7 +141,7 @@ def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 @also_takes_calls_of(perceptron_loss_each)
 def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Perceptron loss: sum_j max(0, -d_j f_j), whose descent is the perceptron's rule.
+    """Perceptron loss: sum_j max(0, -d_j f_j); its gradient descent is the perceptron rule.
 
     Args:
         outputs: scores f (N, ...), floating.
@@ -181,13 +169,9 @@ def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def perceptron_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `perceptron_loss` with respect to the scores: -d where d f <= 0, else 0.
 
-    At the kink f = 0 it is -d: a score of 0 counts as a mistake for both labels, so that descent leaves w = 0.
+    At the kink f = 0 it is -d: a score of 0 counts as a mistake for both labels, so that descent moves away from w = 0.
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> perceptron_loss_grad(jnp.array([0.5, 0.5, 0.0]), jnp.array([1, -1, 1]))
@@ -208,7 +192,7 @@ def multiclass_hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
         (N,), float32 (float64 for float64 outputs). NaN for traced labels out of range.
 
     Raises:
-        ValueError: shapes do not fit, or a concrete label is out of range.
+        ValueError: shapes do not match, or a concrete label is out of range.
         TypeError: outputs are not floating or labels not integers.
 
     Example:
@@ -224,14 +208,10 @@ def multiclass_hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def multiclass_hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `multiclass_hinge` with respect to the scores: +1 at the best wrong class, -1 at the label.
 
-    Divided by the number of positions. 0 where the margin is at least 1 (at the kink too); of several best wrong
-    classes the first counts.
+    Divided by the number of positions. 0 where the margin is at least 1 (at the kink too); ties go to the first
+    wrong class.
 
-    Args:
-        outputs, targets: as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ..., K), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> multiclass_hinge_grad(jnp.array([[3.0, 2.5, 3.0]]), jnp.array([1]))
@@ -253,8 +233,7 @@ def _scores(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, 
     wrong = known[np.abs(known.astype(np.float64)) != 1]
     if wrong.size:
         raise ValueError(
-            f"{where}: labels must be -1 or +1, got {wrong[0]}. Labels 0 and 1 become -1 and +1 by 2 * y - 1 (of a "
-            "signed dtype)."
+            f"{where}: labels must be -1 or +1, got {wrong[0]}. Map labels 0 and 1 by 2 * y - 1 (in a signed dtype)."
         )
     return f, d, dtype
 

@@ -1,4 +1,4 @@
-"""The mean of per-example losses over a batch, with weights."""
+"""The weighted mean of per-example losses over a batch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from jaxnn.types import Array
 
 
 def combined_weights(first: Array | None, second: Array | None) -> Array | None:
-    """The product of two sets of example weights, None standing for all ones.
-
-    Example:
-        >>> combined_weights(None, jnp.ones(2))
-        Array([1., 1.], dtype=float32)
-    """
+    """The product of two sets of example weights; None stands for all ones."""
     if second is None:
         return first
     if first is None:
@@ -23,16 +18,7 @@ def combined_weights(first: Array | None, second: Array | None) -> Array | None:
 
 
 def require_one_each(values: Array, examples: int | None = None) -> None:
-    """Raise unless these are the losses of examples, one for each.
-
-    Raises:
-        ValueError: not of shape (N,).
-
-    Example:
-        >>> require_one_each(jnp.zeros(()))
-        Traceback (most recent call last):
-        ValueError: expected one loss for each example, shape (N,), got shape (). Use a loss of jaxnn.losses, or ...
-    """
+    """Raise ValueError unless these are per-example losses, of shape (N,)."""
     if values.ndim != 1 or examples not in (None, values.shape[0]):
         shape = "(N,)" if examples is None else f"({examples},)"
         raise ValueError(
@@ -44,15 +30,11 @@ def require_one_each(values: Array, examples: int | None = None) -> None:
 def weighted_mean(values: Array, weights: Array | None) -> Array:
     """sum_i w_i v_i / sum_i w_i over examples; the plain mean without weights; 0 if all weights are 0.
 
-    A value whose weight is 0 does not count even where it is infinite or NaN.
-
-    Example:
-        >>> weighted_mean(jnp.array([1.0, 5.0]), jnp.array([1.0, 0.0]))
-        Array(1., dtype=float32)
+    A value of weight 0 does not count, even if it is infinite or NaN.
     """
     require_one_each(values)
     if values.shape[0] == 0:
-        raise ValueError("the mean over an empty batch (N = 0) is not defined; give at least one example.")
+        raise ValueError("the mean over an empty batch (N = 0) is not defined; pass at least one example.")
     values = accumulate(values)
     if weights is None:
         return jnp.mean(values)

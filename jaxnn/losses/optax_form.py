@@ -1,4 +1,4 @@
-"""What the losses under optax's names share: checks, `axis` and `where`, and optax's calls of our own names."""
+"""Support for losses under optax's names: checks, `axis` and `where`, and optax's signatures of our own names."""
 
 from __future__ import annotations
 
@@ -21,23 +21,10 @@ Axis: TypeAlias = int | tuple[int, ...] | None
 
 
 def also_takes_calls_of(theirs: Callable[..., Array]) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """A decorator: calls that fit the signature of `theirs` and not that of the decorated function go to `theirs`.
+    """Decorator: calls that fit the signature of `theirs` but not that of the decorated function go to `theirs`.
 
-    For names that optax has too, with another convention: `log_cosh(outputs, targets)` is ours, one number for each
-    example, and `log_cosh(predictions=y, targets=d)` or `log_cosh(errors)` can only mean optax's, one for each entry.
-
-    Args:
-        theirs: the loss with optax's arguments.
-
-    Returns:
-        The decorator; what it returns has name, docstring and signature of the decorated function.
-
-    Example:
-        >>> @also_takes_calls_of(lambda predictions, *, axis: f"theirs over {axis}")
-        ... def ours(outputs):
-        ...     return "ours"
-        >>> ours(1), ours(1, axis=2), ours(predictions=1, axis=0)
-        ('ours', 'theirs over 2', 'theirs over 0')
+    For names that optax has too, with another convention: `log_cosh(outputs, targets)` is ours, one number per example;
+    `log_cosh(predictions=y, targets=d)` or `log_cosh(errors)` can only mean optax's, one per element.
     """
     other = inspect.signature(theirs)
 
@@ -63,49 +50,20 @@ def _fits(signature: inspect.Signature, args: tuple[Any, ...], settings: dict[st
 
 
 def floating(where: str, name: str, value: ArrayLike) -> Array:
-    """A floating argument in the dtype of the arithmetic: float64 stays, all else becomes float32.
-
-    Args:
-        where, name: what the message names.
-        value: (...), floating.
-
-    Returns:
-        (...), float32 or float64.
-
-    Raises:
-        TypeError: integers, bools, complex numbers.
-
-    Example:
-        >>> floating("ntxent", "embeddings", jnp.ones(2, jnp.bfloat16)).dtype
-        dtype('float32')
-    """
+    """A floating argument in the dtype of the arithmetic, float32 or float64; TypeError for any other."""
     array = checks.as_array(where, name, value)
     checks.require_floating(where, name, array.dtype, "Convert: x.astype(jnp.float32).")
     return array.astype(accumulation_dtype(array.dtype))
 
 
 def fitted(where: str, predictions: Array, name: str, targets: ArrayLike) -> Array:
-    """Targets in dtype and shape of the predictions: of the same shape, a number, or with axes of size 1 to repeat.
+    """Targets in the dtype and shape of the predictions: of that shape, a scalar, or with axes of size 1 to broadcast.
 
-    The number of axes must be the same: (4,) beside (4, 1) would make (4, 4).
-
-    Args:
-        where: name of the loss.
-        predictions: (...), float32 or float64.
-        name: what the message calls the targets.
-        targets: real, convertible.
-
-    Returns:
-        Shape and dtype of the predictions.
+    The number of axes must be equal: (4,) against (4, 1) would give (4, 4). `name` is the targets' in the message.
 
     Raises:
         ValueError: another shape.
         TypeError: complex targets.
-
-    Example:
-        >>> fitted("huber_loss", jnp.zeros((4, 1)), "targets", jnp.zeros(4))
-        Traceback (most recent call last):
-        ValueError: huber_loss: targets must have shape (4, 1), or axes of size 1 in it, got (4,). Reshape them ...
     """
     array = as_targets(where, beside(targets, predictions), predictions.dtype)
     if array.ndim == 0:
@@ -120,56 +78,26 @@ def fitted(where: str, predictions: Array, name: str, targets: ArrayLike) -> Arr
 
 
 def axes_of(where: str, axis: Axis, ndim: int) -> tuple[int, ...]:
-    """`axis` as a tuple of axes counted from the front, all for None.
-
-    Args:
-        where: name of the loss.
-        axis: int, tuple of ints, or None.
-        ndim: number of axes of the array.
-
-    Returns:
-        Axes in [0, ndim), in the order given.
+    """`axis` as a tuple of axes in [0, ndim), in the order passed; all for None.
 
     Raises:
-        TypeError: no int.
-        ValueError: out of range, or named twice.
-
-    Example:
-        >>> axes_of("kl_divergence", (-1, 0), 3)
-        (2, 0)
+        TypeError: not ints.
+        ValueError: out of range, or repeated.
     """
     if axis is None:
         return tuple(range(ndim))
     try:
-        given = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
+        axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
     except TypeError:
         raise TypeError(f"{where}: axis must be an int, a tuple of ints or None, got {axis!r}.") from None
-    found = tuple(a % ndim if -ndim <= a < ndim else -1 for a in given)
+    found = tuple(a % ndim if -ndim <= a < ndim else -1 for a in axes)
     if -1 in found or len(set(found)) != len(found):
-        raise ValueError(f"{where}: axis must name different axes of {ndim}, got {axis}.")
+        raise ValueError(f"{where}: axis must name distinct axes of {ndim}, got {axis}.")
     return found
 
 
 def included(where: str, mask: ArrayLike | None, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array | None:
-    """optax's argument `where` as a mask of the full shape: given so, or without `axes` for whole vectors.
-
-    Args:
-        where: name of the loss.
-        mask: bools of shape `shape` (axes of size 1 repeat), or of `shape` without `axes`; None for all.
-        shape: that of the predictions.
-        axes: those that are reduced.
-
-    Returns:
-        Bools of shape `shape`, or None.
-
-    Raises:
-        ValueError: another shape.
-
-    Example:
-        >>> included("kl_divergence", jnp.array([True, False]), (2, 2), (1,))
-        Array([[ True,  True],
-               [False, False]], dtype=bool)
-    """
+    """optax's `where` as bools of the full shape, from that shape (axes of size 1 broadcast) or that without `axes`."""
     if mask is None:
         return None
     array = checks.as_array(where, "where", mask).astype(bool)
@@ -182,58 +110,23 @@ def included(where: str, mask: ArrayLike | None, shape: tuple[int, ...], axes: t
 
 
 def counted(x: Array, mask: Array | None) -> Array:
-    """`x` where the mask includes it, else 0: an excluded NaN neither counts nor reaches the gradient.
-
-    Args:
-        x: (...).
-        mask: bools of its shape, or None.
-
-    Returns:
-        (...), dtype of `x`.
-
-    Example:
-        >>> counted(jnp.array([1.0, jnp.nan]), jnp.array([True, False]))
-        Array([1., 0.], dtype=float32)
-    """
+    """`x` where the mask includes it, else 0: an excluded NaN reaches neither value nor gradient."""
     return x if mask is None else jnp.where(beside(mask, x), x, jnp.zeros_like(x))
 
 
 def weighed(weight: Array, x: Array) -> Array:
-    """weight * x, 0 where a weight 0 meets an infinite x; derivatives there are 0 in both.
-
-    Args:
-        weight, x: (...), one shape and dtype.
-
-    Returns:
-        (...).
-
-    Example:
-        >>> weighed(jnp.array([0.0, 2.0]), jnp.array([jnp.inf, 1.0]))
-        Array([0., 2.], dtype=float32)
-    """
+    """weight * x, with 0 * inf := 0; derivatives there are 0 in both."""
     void = (weight == 0) & jnp.isinf(x)
-    # The inner `where` keeps 0 * inf out of the derivative, too.
+    # The inner `where` keeps 0 * inf out of the derivative too.
     return weight * jnp.where(void, jnp.zeros_like(x), x)
 
 
 def distributions(
     name: str, kind: str, predictions: ArrayLike, targets: ArrayLike, axis: Axis, where: ArrayLike | None
 ) -> tuple[Array, Array, tuple[int, ...], Array | None]:
-    """Predictions and targets with 0 in place of what `where` excludes, the axes, and the mask.
+    """Predictions and targets, 0 where excluded by `where`, the axes, and the mask of the full shape or None.
 
-    Args:
-        name: name of the loss.
-        kind: "logits" or "log_predictions".
-        predictions: floating.
-        targets: real, fitting.
-        axis, where: optax's arguments.
-
-    Returns:
-        Both in the shape and dtype of the arithmetic, axes counted from the front, mask of the full shape or None.
-
-    Example:
-        >>> distributions("kl_divergence", "log_predictions", jnp.zeros((2, 3)), jnp.ones((2, 1)), -1, None)[2]
-        (1,)
+    `name` is the loss, `kind` "logits" or "log_predictions", for messages.
     """
     z = floating(name, kind, predictions)
     axes = axes_of(name, axis, z.ndim)

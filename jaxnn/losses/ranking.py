@@ -1,4 +1,4 @@
-"""Losses of rankings: scores of the items of a list against their relevance."""
+"""Ranking losses: scores of the items of a list against their relevance."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def ranking_softmax_loss(
     Args:
         logits: scores s (..., L), floating; one list on the last axis.
         labels: relevance y (..., L), real.
-        where: bools (..., L), which items there are. The others count nowhere, whatever they hold; a list without
-            items has loss 0 and is left out by `reduce_fn`.
+        where: bools (..., L), which items are real. The others never count, even if NaN; a list without items has
+            loss 0 and is excluded from `reduce_fn`.
         weights: w (..., L); None for 1.
-        reduce_fn: called as reduce_fn(losses, where=lists with items); None to return the losses of all lists. The mean
-            over no list at all is 0.
+        reduce_fn: called as reduce_fn(losses, where=lists with items); None returns the losses of all lists. The mean
+            over no list is 0.
 
     Returns:
         What `reduce_fn` returns, or (...) for None; float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
         TypeError: logits are not floating.
 
     Example:

@@ -1,4 +1,4 @@
-"""Losses between real outputs and real targets of one shape: squared, absolute and robust errors, cosine distance."""
+"""Regression losses: squared, absolute and robust errors, cosine distance."""
 
 from __future__ import annotations
 
@@ -42,11 +42,7 @@ def half_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def half_squared_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `half_squared_error` with respect to the outputs: y - d.
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> half_squared_error_grad(jnp.array([3.0]), jnp.array([1.0]))
@@ -81,11 +77,7 @@ def mse(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def mse_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `mse` with respect to the outputs: 2 (y - d) / K.
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> mse_grad(jnp.array([[3.0, 1.0]]), jnp.ones((1, 2)))
@@ -120,11 +112,7 @@ def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def absolute_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `absolute_error` with respect to the outputs: sign(y - d), 0 at y = d.
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> absolute_error_grad(jnp.array([3.0, 1.0]), jnp.ones(2))
@@ -162,12 +150,7 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Arr
 def huber_grad(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Array:
     """Derivative of `huber` with respect to the outputs: y - d, clipped to [-delta, delta].
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-        delta: as for the loss.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> huber_grad(jnp.array([0.5, 3.0]), jnp.zeros(2))
@@ -208,11 +191,7 @@ def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def log_cosh_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `log_cosh` with respect to the outputs: tanh(y - d).
 
-    Args:
-        outputs, targets: (N, ...), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ...), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> log_cosh_grad(jnp.array([0.0, 1e4]), jnp.zeros(2))
@@ -255,11 +234,7 @@ def cosine_distance_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     Divided by the number of positions; 0 where y or d is the zero vector.
 
-    Args:
-        outputs, targets: (N, ..., D), as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ..., D), dtype of the outputs.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> cosine_distance_grad(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 5.0]]))
@@ -279,7 +254,7 @@ def _require_vectors(where: str, y: Array) -> None:
 
 def _unit(x: Array) -> tuple[Array, Array]:
     """x / |x| on the last axis (0 for the zero vector), and |x| with that axis kept."""
-    # Dividing by the largest entry first keeps the squares within range; u does not depend on it, so neither does u'.
+    # Dividing by the largest entry first keeps the squares from overflowing; neither u nor u' depends on it.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
     scaled = safe_divide(x, largest)
     length = safe_sqrt(jnp.sum(jnp.square(scaled), axis=-1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Penalties on the size of the weights, added to a loss: functions of the parameters, made by factories."""
+"""Factories of penalties on the weights, functions of the parameters that are added to a loss."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Regularizer: TypeAlias = Callable[[Params], Array]
 """params -> scalar."""
 
 Slopes: TypeAlias = Callable[[Params], Params]
-"""params -> tree like params."""
+"""params -> pytree with the same structure."""
 
 Mask: TypeAlias = Any
-"""params -> tree of bools, such a tree itself, or None for all leaves."""
+"""A function params -> pytree of bools, such a pytree, or None for all leaves."""
 
 
 def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
@@ -30,11 +30,11 @@ def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 
     Args:
         strength: lambda >= 0; may be traced.
-        mask: which leaves are penalised: a function params -> tree of bools (by default `tree.is_weight`, which
-            leaves out biases and normalization scales), such a tree, or None for all. None leaves pass.
+        mask: which leaves are penalized: a function params -> pytree of bools (by default `tree.is_weight`, which
+            excludes biases and normalization scales), such a pytree, or None for all. None leaves pass through.
 
     Returns:
-        params -> scalar, float32 (float64 if a penalised leaf is float64); 0 if nothing is penalised.
+        params -> scalar, float32 (float64 if a penalized leaf is float64); 0 if nothing is penalized.
 
     Raises:
         ValueError: strength < 0; on the call, a mask whose structure is not that of the parameters.
@@ -50,13 +50,13 @@ def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 
 
 def l2_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Params], Params]:
-    """Gradient of `l2`: params -> 2 strength w at penalised leaves, 0 at the others.
+    """Gradient of `l2`: params -> 2 strength w at penalized leaves, 0 at the others.
 
     Args:
         strength, mask: as for `l2`, which also names the errors raised.
 
     Returns:
-        params -> tree like the parameters, each leaf in its own shape and dtype.
+        A function params -> pytree with the structure, shapes and dtypes of the parameters.
 
     Example:
         >>> l2_grad(0.5)({"w": jnp.array([1.0, 2.0]), "b": jnp.array([9.0])})
@@ -73,7 +73,7 @@ def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
         mask: as for `l2`.
 
     Returns:
-        params -> scalar, float32 (float64 if a penalised leaf is float64); 0 if nothing is penalised.
+        params -> scalar, float32 (float64 if a penalized leaf is float64); 0 if nothing is penalized.
 
     Raises:
         ValueError, TypeError: as for `l2`.
@@ -88,13 +88,13 @@ def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 
 
 def l1_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Params], Params]:
-    """Gradient of `l1`: params -> strength sign(w) at penalised leaves (0 at w = 0), 0 at the others.
+    """Gradient of `l1`: params -> strength sign(w) at penalized leaves (0 at w = 0), 0 at the others.
 
     Args:
         strength, mask: as for `l1`, which also names the errors raised.
 
     Returns:
-        params -> tree like the parameters, each leaf in its own shape and dtype.
+        A function params -> pytree with the structure, shapes and dtypes of the parameters.
 
     Example:
         >>> l1_grad(0.5)({"w": jnp.array([3.0, 0.0]), "b": jnp.array([9.0])})
@@ -111,7 +111,7 @@ def elastic(l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_we
         mask: as for `l2`.
 
     Returns:
-        params -> scalar, float32 (float64 if a penalised leaf is float64); 0 if nothing is penalised.
+        params -> scalar, float32 (float64 if a penalized leaf is float64); 0 if nothing is penalized.
 
     Raises:
         ValueError, TypeError: as for `l2`.
@@ -129,13 +129,13 @@ def elastic(l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_we
 def elastic_grad(
     l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_weight
 ) -> Callable[[Params], Params]:
-    """Gradient of `elastic`: params -> l1_strength sign(w) + 2 l2_strength w at penalised leaves, 0 at the others.
+    """Gradient of `elastic`: params -> l1_strength sign(w) + 2 l2_strength w at penalized leaves, 0 at the others.
 
     Args:
         l1_strength, l2_strength, mask: as for `elastic`, which also names the errors raised.
 
     Returns:
-        params -> tree like the parameters, each leaf in its own shape and dtype.
+        A function params -> pytree with the structure, shapes and dtypes of the parameters.
 
     Example:
         >>> elastic_grad(0.5, 0.25)({"w": jnp.array([1.0, 0.0])})
@@ -145,7 +145,7 @@ def elastic_grad(
 
 
 Terms: TypeAlias = list[tuple[Scalar, Callable[[Array], Array]]]
-"""Strengths, each with the function of the entries of a leaf that it multiplies."""
+"""Strengths, each with the element-wise function of a leaf that it multiplies."""
 
 
 def _l1_slopes(strength: Scalar) -> Terms:
@@ -158,7 +158,7 @@ def _l2_slopes(strength: Scalar) -> Terms:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Penalty:
-    """A regularizer that knows its derivative: called with the parameters, the value; `grad`, the slopes.
+    """A regularizer that knows its derivative: its call returns the value, `grad` the gradient.
 
     Example:
         >>> l2(0.5).grad({"w": jnp.array([3.0])})
@@ -173,7 +173,7 @@ class Penalty:
 
 
 def regularizer_derivative_of(regularizer: Regularizer) -> Slopes:
-    """The gradient of a penalty with respect to the parameters; of one of your own, by `jax.grad`.
+    """The gradient of a penalty with respect to the parameters; by `jax.grad` for a user-defined one.
 
     Example:
         >>> regularizer_derivative_of(l1(0.5))({"w": jnp.array([3.0, 0.0])})

@@ -1,10 +1,10 @@
-"""Square roots of the losses' Hessians with respect to the outputs, exact and sampled: what curvature is made of.
+"""Square roots of the losses' Hessians with respect to the outputs, exact and sampled, for Gauss-Newton and KFAC.
 
-H_i = d^2 loss_i / dy^2 is the Hessian of example i's loss with respect to its own outputs. A root S_i has S_i S_i' =
-H_i; its columns, sent back through a network as errors, give the generalized Gauss-Newton matrix J' H J = (J' S)(J' S)'
-(J the Jacobian of the outputs). A sampled error s has E[s s'] = H_i.
+H_i = d^2 loss_i / dy^2 is the Hessian of example i's loss with respect to its outputs. A root S_i has S_i S_i' = H_i;
+its columns, backpropagated as cotangents of the outputs, give the generalized Gauss-Newton matrix
+J' H J = (J' S)(J' S)' (J the Jacobian of the outputs). A sampled cotangent s (`sampled_error_of`) has E[s s'] = H_i.
 
-| loss | root S | sampled error |
+| loss | root S | sampled cotangent |
 |---|---|---|
 | `softmax_cross_entropy` | diag(sqrt p) - p sqrt(p)', p = softmax(z) | p - e_k, label k ~ p |
 | `sigmoid_binary_cross_entropy` | diag(sqrt(p (1 - p))), p = sigmoid(z) | p - d, d ~ Bernoulli(p) |
@@ -12,8 +12,8 @@ H_i; its columns, sent back through a network as errors, give the generalized Ga
 | `mse`, over K outputs | sqrt(2 / K) | sqrt(2 / K) times a standard normal |
 | any other | from the eigenvectors of its Hessian by `jax.hessian`, negative eigenvalues as 0 | S times random signs |
 
-In the first four -loss is, up to its scale, the logarithm of a probability in its natural parameters, labels drawn from
-the model give the sampled error, and H is the Fisher information of the outputs: it does not depend on the targets.
+The first four are, up to scale, negative log-likelihoods in natural parameters: labels sampled from the model give s,
+and H is the Fisher information of the outputs, which does not depend on the targets.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Root: TypeAlias = Callable[..., Array]
 """(outputs (N, ...), targets) -> columns (C, N, ...)."""
 
 Sample: TypeAlias = Callable[..., Array]
-"""(key, outputs (N, ...), targets) -> an error (N, ...)."""
+"""(key, outputs (N, ...), targets) -> a cotangent (N, ...)."""
 
 
 def _softmax_root(outputs: Array, targets: Array, **settings: Any) -> Array:
@@ -43,7 +43,7 @@ def _softmax_root(outputs: Array, targets: Array, **settings: Any) -> Array:
     (n, times, classes), half = p.shape, jnp.sqrt(p)
     eye = jnp.eye(classes, dtype=p.dtype)
     blocks = (half[..., None] * eye - p[..., None] * half[..., None, :]) * jnp.sqrt(share)[..., None, None]
-    # Positions do not see each other: a column belongs to one position and is 0 at the others.
+    # Positions are independent: a column belongs to one position and is 0 at the others.
     apart = blocks[:, :, :, None, :] * jnp.eye(times, dtype=p.dtype)[None, :, None, :, None]
     return jnp.moveaxis(apart.reshape(n, times, classes, -1), -1, 0).reshape(-1, *jnp.shape(outputs))
 
@@ -93,7 +93,7 @@ def _mean(y: Array) -> float:
 
 
 def _diagonal(root: Array) -> Array:
-    """(N, ...) -> (C, N, ...): column c is 0 but at the c-th output."""
+    """(N, ...) -> (C, N, ...): column c is nonzero only at the c-th output."""
     flat = root.reshape(root.shape[0], -1)
     eye = jnp.eye(flat.shape[1], dtype=root.dtype)
     return (eye[:, None, :] * flat[None]).reshape(-1, *root.shape)
@@ -125,16 +125,10 @@ def is_likelihood(loss: Loss) -> bool:
 
 
 def hessian_root_of(loss: Loss) -> Root:
-    """S with S S' = H for each example, as a function of (outputs (N, ...), targets) giving columns (C, N, ...).
+    """S with S S' = H per example, as a function (outputs (N, ...), targets) -> columns (C, N, ...).
 
-    C is the number of outputs of an example. Settings bound by `functools.partial` are passed on. A Hessian that is not
-    positive semidefinite loses its negative eigenvalues.
-
-    Args:
-        loss: a per-example loss.
-
-    Returns:
-        The root; columns in float32 (float64 for float64 outputs).
+    C is the number of outputs of an example. Settings bound by `functools.partial` apply. Negative eigenvalues of an
+    indefinite Hessian count as 0. Columns are float32 (float64 for float64 outputs).
 
     Example:
         >>> from jaxnn.losses import half_squared_error
@@ -149,13 +143,9 @@ def hessian_root_of(loss: Loss) -> Root:
 
 
 def sampled_error_of(loss: Loss) -> Sample:
-    """A random error s with E[s s'] = H for each example, as a function of (key, outputs (N, ...), targets).
+    """A random cotangent s with E[s s'] = H per example, as a function (key, outputs (N, ...), targets) -> (N, ...).
 
-    Args:
-        loss: a per-example loss.
-
-    Returns:
-        The sampler; errors (N, ...) in float32 (float64 for float64 outputs).
+    s is float32 (float64 for float64 outputs).
 
     Example:
         >>> from jaxnn.losses import softmax_cross_entropy

@@ -1,4 +1,4 @@
-"""Dice losses: how far predicted and true regions of an image fail to overlap."""
+"""Dice losses of segmentations: one minus the overlap of predicted and true regions."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ def dice_loss(
     """Soft Dice (Tversky) loss of each class: 1 - (I + smooth) / (I + alpha (P - I) + beta (T - I) + smooth).
 
     I = sum p t, P = sum p and T = sum t over the positions, p the predicted probability of the class and t its target:
-    P - I are false positives, T - I false negatives. A class whose denominator is 0 (nothing predicted, nothing there,
-    smooth = 0) has loss 0.
+    P - I are false positives, T - I false negatives. A class whose denominator is 0 (nothing predicted, nothing
+    present, smooth = 0) has loss 0.
 
     Args:
         predictions: logits (N, ..., K), floating; for one class either argument may lack the last axis.
         targets: t in [0, 1], one-hot for several classes, same shape.
         class_weights: (K,), factors of the classes' losses; None for 1.
         smooth, alpha, beta: as in the equation, >= 0; alpha = beta = 1/2 is Dice's coefficient. May be traced.
-        apply_softmax: turn logits into probabilities, by the softmax, for one class by the sigmoid; False for
-            predictions that are probabilities.
+        apply_softmax: convert logits to probabilities, by softmax, or sigmoid for one class; False for predictions
+            that are probabilities.
         reduction: over the classes, "mean", "sum" or "none".
         ignore_background: leave out class 0, if there are others.
         axis: the positions; None for all axes but the first and the last.
 
     Returns:
         (N,), or (N, K) for the reduction "none"; float32 (float64 for float64 predictions). NaN for traced
-        "probabilities" that are none.
+        predictions that are not probabilities.
 
     Raises:
-        ValueError: shapes do not fit, an unknown reduction, or concrete predictions with apply_softmax=False that are
-            no probabilities (of several classes: that do not sum to 1).
+        ValueError: shapes do not match, an unknown reduction, or concrete predictions with apply_softmax=False that are
+            not probabilities (for several classes: that do not sum to 1).
         TypeError: predictions are not floating.
 
     Example:
@@ -90,8 +90,8 @@ def multiclass_generalized_dice_loss(
 ) -> Array:
     """Dice loss with classes weighted by 1 / (n_k^2 + 1e-7), n_k the sum of the targets; the mean over all.
 
-    The weights are counted over the whole batch and scaled to sum to K. A class that the batch lacks has nearly all
-    the weight: leave it out, or use `dice_loss` with `class_weights`.
+    The weights are counted over the whole batch and scaled to sum to K; 1e-7 keeps that of an absent class finite. An
+    absent class has nearly all the weight: exclude it, or use `dice_loss` with `class_weights`.
 
     Args:
         predictions: logits (N, ..., K), floating.
@@ -134,7 +134,7 @@ def binary_dice_loss(
         predictions: logits (N, ...) or (N, ..., 1), floating; probabilities in [0, 1] with apply_sigmoid=False.
         targets: in [0, 1], same shape.
         smooth: as for `dice_loss`, which also names the errors.
-        apply_sigmoid: turn logits into probabilities.
+        apply_sigmoid: convert logits to probabilities.
 
     Returns:
         (N,), float32 (float64 for float64 predictions).
@@ -170,7 +170,7 @@ def _probabilities(x: Array, raw: ArrayLike, apply_softmax: bool) -> Array:
     if x.shape[-1] == 1:
         return p
     total = jnp.sum(p, axis=-1, keepdims=True)
-    right = jnp.abs(total - 1) <= 1e-5
+    right = jnp.abs(total - 1) <= 1e-5  # the rounding of a float32 sum over many classes is below
     if not isinstance(right, jax.core.Tracer) and not bool(jnp.all(right)):
         raise ValueError(
             "dice_loss: with apply_softmax=False predictions must sum to 1 over the classes, got sums from "

@@ -25,24 +25,25 @@ def ctc_loss(
 ) -> Array:
     """CTC loss: -log of the probability, summed over all alignments, that the frames spell the labels.
 
-    An alignment names one class for each frame; it spells what is left when repeats are merged and blanks are removed.
+    An alignment assigns one class to each frame; it spells what remains after repeats are merged and blanks removed.
     Its probability is the product of the frames' softmax probabilities.
 
     Args:
         logits: (B, T, K), floating; K classes with the blank.
-        logit_paddings: (B, T), 1 for a frame that does not count, else 0.
-        labels: (B, N), integers in [0, K), none the blank; those that are padded may be anything.
-        label_paddings: (B, N), 1 for a label that does not count, else 0; zeros first in each row, then ones.
+        logit_paddings: (B, T), 1 for padded frames, else 0.
+        labels: (B, N), integers in [0, K), not the blank; padded ones may be anything.
+        label_paddings: (B, N), 1 for padded labels, else 0; in each row zeros come first.
         blank_id: class of the blank.
-        log_epsilon: what stands for log 0; the loss of labels that no alignment spells is about its negative.
+        log_epsilon: replaces log 0, as -inf would give NaN derivatives; labels without an alignment have loss about
+            -log_epsilon.
 
     Returns:
         (B,), in nats, float32 (float64 for float64 logits). NaN for a sequence with traced labels out of range, equal
         to the blank, or padded on the left.
 
     Raises:
-        ValueError: shapes do not fit, no frame, or concrete labels or paddings as above.
-        TypeError: logits are not floating, labels no integers.
+        ValueError: shapes do not match, no frame, or concrete labels or paddings as above.
+        TypeError: logits are not floating, labels are not integers.
 
     Example:
         >>> ctc_loss(jnp.zeros((1, 2, 2)), jnp.zeros((1, 2)), jnp.array([[1]]), jnp.zeros((1, 1)))
@@ -77,8 +78,8 @@ def ctc_loss_with_forward_probs(
             errors.
 
     Returns:
-        The loss (B,); log b (T, B, N + 1) and log e (T, B, N), as optax gives them: log b has already taken in the step
-        without a blank from e_{n-1} to n, in the last frame for all n, before it only where l_n != l_{n-1}.
+        The loss (B,); log b (T, B, N + 1) and log e (T, B, N), in optax's convention: log b already includes the
+        transition without a blank from e_{n-1} to n, in the last frame for all n, before it only where l_n != l_{n-1}.
 
     Example:
         >>> frames, no, labels = jnp.zeros((1, 2, 2)), jnp.zeros((1, 2)), jnp.array([[1]])
@@ -95,7 +96,7 @@ def ctc_loss_with_forward_probs(
     _require_shapes(z, frame_pad, jnp.shape(labels), label_pad, blank_id)
     index, valid, lengths = _labels(labels, label_paddings, z.shape[-1], blank_id)
     least = jnp.asarray(log_epsilon, z.dtype)
-    # A class of probability 0 has log 0, as all else: -inf would meet -inf, and the derivative be NaN.
+    # A floor for log 0: -inf would meet -inf in logaddexp, and the derivative would be NaN.
     log_y = jnp.maximum(jax.nn.log_softmax(z, axis=-1), least)
     blank = jnp.transpose(log_y[:, :, blank_id : blank_id + 1], (1, 0, 2))
     where = jnp.broadcast_to(index[:, None, :], (*z.shape[:2], index.shape[1]))
@@ -118,7 +119,7 @@ def ctc_loss_with_forward_probs(
 
     shape = index.shape[0], index.shape[1]
     b0 = jnp.full((shape[0], shape[1] + 1), least).at[:, 0].set(0)
-    # Built from the logits, so that the carry varies over mesh axes as they do.
+    # Derived from the logits, so that the carry varies over the same mesh axes (`shard_map`).
     anchor = jnp.zeros_like(z[:, 0, :1])
     pads = jnp.transpose(frame_pad.astype(bool), (1, 0))[:, :, None]
     (b, e), (log_b, log_e) = jax.lax.scan(frame, (b0 + anchor, jnp.full(shape, least) + anchor), (emit, blank, pads))
@@ -143,19 +144,19 @@ def _require_shapes(z: Array, frame_pad: Array, labels: tuple[int, ...], label_p
 
 
 def _labels(labels: ArrayLike, paddings: ArrayLike, classes: int, blank_id: int) -> tuple[Array, Array, Array]:
-    """Labels (B, N) with a class in place of padded ones, which sequences are valid (B,), and their lengths (B,)."""
+    """Labels (B, N) with padding clipped to a class, which sequences are valid (B,), and their lengths (B,)."""
     given, padded = concrete_array(labels), concrete_array(paddings)
     if padded is not None:
         on = padded.astype(bool)
         if (on[:, :-1] & ~on[:, 1:]).any():
             raise ValueError("ctc_loss: label_paddings must be zeros first and then ones in each row.")
         if given is not None and ((given == blank_id) & ~on).any():
-            raise ValueError(f"ctc_loss: labels hold the blank, {blank_id}. Pad them, or choose another blank_id.")
+            raise ValueError(f"ctc_loss: labels contain the blank, {blank_id}. Pad them, or choose another blank_id.")
     pad = checks.as_array("ctc_loss", "label_paddings", paddings).astype(bool)
     raw = checks.as_array("ctc_loss", "labels", labels)
     index, known = as_labels("ctc_loss", jnp.where(pad, jnp.asarray(blank_id, raw.dtype), raw), raw.shape, classes)
     after = jnp.pad(pad[:, 1:], ((0, 0), (0, int(pad.shape[1] > 0))), constant_values=True)
     valid = jnp.all((pad | known & (index != blank_id)) & ~(pad & ~after), axis=1)
-    # What stands in padded places changes no loss, but the forward variables there: as they were given.
+    # Padded labels do not change the loss, only the forward variables there: keep them, as optax does.
     index = jnp.where(pad, jnp.clip(raw.astype(index.dtype), 0, classes - 1), index)
     return index, valid, jnp.sum(~pad, axis=1, dtype=jnp.int32)

@@ -32,10 +32,10 @@ def softmax_cross_entropy(
     """Cross-entropy of the softmax of logits: -sum_k q_k log softmax(z)_k, the mean over positions that count.
 
     q is (1 - a) d + a / K, with smoothing a and d the target distribution (1 at the label). A position is one vector
-    of K logits; those whose label is `ignore_index` leave the average. An example with no other has loss 0 and
-    gradient 0, whatever its logits. An infinite logit of a class with q_k = 0 is allowed.
+    of K logits; those whose label is `ignore_index` are excluded from the mean. An example with no other has loss 0
+    and gradient 0, whatever its logits. An infinite logit of a class with q_k = 0 is allowed.
 
-    For the mean over all positions of a batch (not of each example first) weigh with `example_weights`.
+    For the mean over all positions of a batch (not of each example first) use the weights `example_weights`.
 
     Args:
         outputs: logits z (N, ..., K), floating; K classes on the last axis.
@@ -45,13 +45,13 @@ def softmax_cross_entropy(
         ignore_index: a label, of any sign, whose positions do not count; None for none.
 
     Returns:
-        (N,), in nats, float32 (float64 for float64 logits). NaN for an example with a traced label out of range or
-        a traced distribution outside [0, 1]: -1 and K alike, neither wraps nor clips.
+        (N,), in nats, float32 (float64 for float64 logits). NaN for an example with a traced label out of range (-1
+        and K alike; no label wraps or clips) or a traced distribution outside [0, 1].
 
     Raises:
-        ValueError: shapes do not fit, a concrete label is out of range, label_smoothing outside [0, 1), or
+        ValueError: shapes do not match, a concrete label is out of range, label_smoothing outside [0, 1), or
             ignore_index with distributions.
-        TypeError: logits are not floating, or targets have the wrong kind of dtype for their shape.
+        TypeError: logits are not floating, or the dtype of the targets does not match their shape.
 
     Example:
         >>> softmax_cross_entropy(jnp.array([[0.0, 0.0], [1e4, 0.0]]), jnp.array([1, 1]))
@@ -77,11 +77,7 @@ def softmax_cross_entropy_grad(
 
     Where q does not sum to 1 it is softmax(z) sum_k q_k - q; 0 at ignored positions.
 
-    Args:
-        outputs, targets, label_smoothing, ignore_index: as for the loss, which also names the errors raised.
-
-    Returns:
-        (N, ..., K), dtype of the logits.
+    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> softmax_cross_entropy_grad(jnp.zeros((1, 2)), jnp.array([1]))
@@ -99,17 +95,9 @@ def softmax_cross_entropy_grad(
 def probabilities(
     outputs: ArrayLike, targets: ArrayLike, *, label_smoothing: Scalar = 0.0, ignore_index: int | None = None
 ) -> tuple[Array, Array]:
-    """p = softmax(z) at each position, and the position's share in its example's loss (1 / positions that count).
+    """p = softmax(z) (N, T, K), and each position's share in its example's loss (N, T): 1 / positions that count, or 0.
 
-    Args:
-        outputs, targets, label_smoothing, ignore_index: as for `softmax_cross_entropy`, which also names the errors.
-
-    Returns:
-        p (N, T, K) and shares (N, T), 0 at ignored positions, T the product of the axes between; float32 (float64).
-
-    Example:
-        >>> probabilities(jnp.zeros((1, 2, 4)), jnp.array([[3, -1]]), ignore_index=-1)[1]
-        Array([[1., 0.]], dtype=float32)
+    Arguments and errors as for `softmax_cross_entropy`; T is the product of the axes between, float32 (float64).
     """
     z, q, counted, _ = _prepare("softmax_cross_entropy", outputs, targets, label_smoothing, ignore_index)
     n, classes = z.shape[0], z.shape[-1]
@@ -123,17 +111,17 @@ def probabilities(
 
 
 def example_weights(loss: Any, targets: ArrayLike) -> Array | None:
-    """The weight w_i of each example in a mean over examples: how many of its positions count in `loss`.
+    """The weight w_i of each example in a mean over examples: the number of its positions that count in `loss`.
 
     With them sum_i w_i loss_i / sum_i w_i is the mean over all positions of the batch that count.
 
     Args:
-        loss: a per-example loss; looked at are `softmax_cross_entropy` with `ignore_index` set through
-            `functools.partial`, nested or not. A lambda around it hides the argument.
+        loss: a per-example loss; recognized is `softmax_cross_entropy` with `ignore_index` bound by
+            `functools.partial`, nested or not, but not inside a lambda.
         targets: labels (N, ...), integers.
 
     Returns:
-        (N,), float32; None for every other loss: all examples weigh the same.
+        (N,), float32; None for any other loss: equal weights.
 
     Example:
         >>> loss = functools.partial(softmax_cross_entropy, ignore_index=-1)
@@ -170,7 +158,7 @@ def _prepare(
         d = jnp.where(valid[..., None], one_hot, jnp.full_like(one_hot, jnp.nan))
         if index is not None:
             counted = _counted(labels, index)
-            # Logits that do not count must not matter even where they are infinite or NaN.
+            # Logits that do not count must not matter, even if infinite or NaN.
             z = jnp.where(counted[..., None], z, jnp.zeros_like(z))
     else:
         raise ValueError(
@@ -184,7 +172,7 @@ def _prepare(
 def _distribution(
     where: str, targets: ArrayLike, shape: tuple[int, ...], dtype: DType, ignore_index: int | None
 ) -> Array:
-    remedy = f"Make one-hot vectors of labels with jax.nn.one_hot, or pass the labels themselves, shape {shape[:-1]}."
+    remedy = f"Convert labels with jax.nn.one_hot, or pass the labels themselves, shape {shape[:-1]}."
     checks.require_floating(where, "targets of the shape of the logits", jnp.asarray(targets).dtype, remedy)
     if ignore_index is not None:
         raise ValueError(f"{where}: ignore_index={ignore_index} needs integer labels, got distributions {shape}.")
@@ -203,7 +191,7 @@ def _counted(labels: Array, ignore_index: int) -> Array:
 
 
 def _positions(counted: Array, dtype: DType) -> Array:
-    """How many positions of each example count, at least 1: (N,)."""
+    """The number of positions that count per example, at least 1: (N,)."""
     return jnp.maximum(sum_per_example(counted.astype(dtype)), jnp.ones((), dtype))
 
 

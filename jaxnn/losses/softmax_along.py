@@ -1,9 +1,9 @@
 """Softmax cross-entropy along any axes, with a mask, under optax's names and arguments.
 
-`axis` is an int, a tuple (its axes are one flat axis, in that order) or None (all axes); the result has the axes that
-are left. `where` is a mask of the shape of the logits, or without `axis` for whole vectors: what it excludes does not
-count, whatever it holds. Arithmetic and results are float32 (float64 for float64 logits). Labels have the shape of the
-logits, or axes of size 1 in it; a vector with nothing included has loss 0.
+`axis` is an int, a tuple (its axes flattened into one, in that order) or None (all axes); the result has the remaining
+axes. `where` is a mask of the shape of the logits, or without `axis` for whole vectors: excluded elements
+do not count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 logits). Labels have the
+shape of the logits, or axes of size 1 that broadcast; a vector with nothing included has loss 0.
 """
 
 from __future__ import annotations
@@ -23,27 +23,10 @@ from jaxnn.types import Array, ArrayLike, Scalar
 def softmax_cross_entropy_along(
     logits: ArrayLike, labels: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
-    """Cross-entropy of the softmax of logits along `axis`: -sum_k d_k log softmax(z)_k.
+    """`losses.softmax_cross_entropy` under optax's arguments: -sum_k d_k log softmax(z)_k along `axis`.
 
-    A class with d_k = 0 may have the logit -inf. The derivative is softmax(z) sum_k d_k - d.
-
-    Args:
-        logits: z, floating; `axis` runs over the classes.
-        labels: d, distributions over the classes (not checked, so weighted ones too).
-        axis, where: which entries a softmax takes, as the module says.
-
-    Returns:
-        In nats, the shape of the logits without `axis`.
-
-    Raises:
-        ValueError: shapes do not fit.
-        TypeError: logits are not floating.
-
-    Example:
-        >>> softmax_cross_entropy_along(jnp.zeros((2, 4)), jnp.full((2, 4), 0.5), axis=0)
-        Array([0.6931472, 0.6931472, 0.6931472, 0.6931472], dtype=float32)
-
-    Reference: Bridle 1990, "Probabilistic interpretation of feedforward classification network outputs".
+    A class with d_k = 0 may have the logit -inf. The derivative is softmax(z) sum_k d_k - d. The labels need not sum to
+    1 (weighted distributions).
     """
     z, d, axes, mask = distributions("softmax_cross_entropy", "logits", logits, labels, axis, where)
     return -jnp.sum(weighed(d, z - _log_normalizer(z, axes, mask)), axis=axes)
@@ -60,7 +43,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
         (...), in nats, float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
         TypeError: logits are not floating.
 
     Example:
@@ -80,16 +63,16 @@ def softmax_cross_entropy_with_integer_labels(
 
     Args:
         logits: z, floating; `axis` runs over the classes.
-        labels: integers in [0, K), the shape of the logits without `axis`; for several axes they count along these
-            axes, row-major in the order given. Those of excluded vectors may be anything.
-        axis, where: which entries a softmax takes, as the module says; `axis` is not None.
+        labels: integers in [0, K), the shape of the logits without `axis`; for several axes they index the
+            flattened axes, row-major in the order of `axis`. Those of excluded vectors may be anything.
+        axis, where: as in the module docstring; `axis` is not None.
 
     Returns:
         In nats, the shape of the labels. NaN for traced labels out of range, which never wrap.
 
     Raises:
-        ValueError: shapes do not fit, or a concrete label is out of range.
-        TypeError: logits are not floating, labels no integers.
+        ValueError: shapes do not match, or a concrete label is out of range.
+        TypeError: logits are not floating, labels are not integers.
 
     Example:
         >>> softmax_cross_entropy_with_integer_labels(jnp.array([[0.0, 0.0], [1e4, 0.0]]), jnp.array([1, 1]))
@@ -134,15 +117,15 @@ def poly_loss_cross_entropy(
     Args:
         logits: z, floating; `axis` runs over the classes.
         labels: d, distributions over the classes.
-        epsilon: by how much the first coefficient of the expansion in powers of 1 - p exceeds 1; the paper takes 2 for
-            images and -1 for detection. May be traced.
-        axis, where: which entries a softmax takes, as the module says.
+        epsilon: added to the first coefficient of the expansion in powers of 1 - p; in the paper 2 for images, -1 for
+            detection. May be traced.
+        axis, where: as in the module docstring.
 
     Returns:
         The shape of the logits without `axis`.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
         TypeError: logits are not floating.
 
     Example:
@@ -162,15 +145,15 @@ def smooth_labels(labels: ArrayLike, alpha: Scalar, *, axis: Axis = -1, where: A
     """Smoothed labels: (1 - alpha) d + alpha / K, K the number of classes along `axis` (those included by `where`).
 
     Args:
-        labels: d, floating, such as one-hot vectors.
+        labels: d, floating, e.g. one-hot.
         alpha: in [0, 1]; may be traced.
-        axis, where: what counts as a class. Excluded entries are smoothed like the others.
+        axis, where: as in the module docstring; excluded elements are smoothed like the others.
 
     Returns:
         Shape of the labels, float32 (float64 for float64 labels).
 
     Raises:
-        ValueError: the mask does not fit.
+        ValueError: the mask does not match.
         TypeError: labels are not floating.
 
     Example:
@@ -190,7 +173,7 @@ def smooth_labels(labels: ArrayLike, alpha: Scalar, *, axis: Axis = -1, where: A
 
 
 def _log_normalizer(z: Array, axes: tuple[int, ...], mask: Array | None) -> Array:
-    """log sum e^z over the axes, which are kept; 0 where nothing is included."""
+    """log sum e^z over the axes (keepdims); 0 where nothing is included."""
     if mask is None:
         return jax.nn.logsumexp(z, axis=axes, keepdims=True)
     none = ~jnp.any(mask, axis=axes, keepdims=True)

@@ -1,4 +1,4 @@
-"""Which derivative belongs to which loss."""
+"""The derivative of each loss, by function."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ DERIVATIVES: Mapping[Callable[..., Array], Callable[..., Array]] = MappingProxyT
 
 
 def derivative_of(loss: Loss) -> Callable[[Array, Array], Array]:
-    """The derivative of example i's loss with respect to example i's outputs, as a function of (outputs, targets).
+    """The derivative of each example's loss with respect to its outputs, as a function of (outputs, targets).
 
-    Settings bound by `functools.partial` are passed on. A loss of one's own is differentiated by `jax.vjp`.
+    Settings bound by `functools.partial` apply. A user-defined loss is differentiated by `jax.vjp`.
 
     Example:
         >>> from jaxnn.losses import huber

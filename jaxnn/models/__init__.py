@@ -1,4 +1,4 @@
-"""Networks made of layers (floor 4): `serial`, `residual`, `parallel` compose; `linear`, `mlp`, `cnn` are composed."""
+"""Networks (floor 4): the combinators `serial`, `residual`, `parallel`, and `linear`, `mlp`, `cnn` made of them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Layers made of layers: one after another, around a shortcut, side by side."""
+"""Combinators of layers: serial, residual, parallel."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PARALLEL = Kind("parallel")
 def serial(*parts: Layer) -> Layer:
     """The composition of layers, first to last: y = part_n(... part_2(part_1(x))).
 
-    Params are a tuple with one entry for each part (`()` for one without parameters). The state is `()` if no part has
-    running statistics, else such a tuple too. A key is split among the parts.
+    Params are a tuple with one entry per part (`()` for one without parameters). The state is `()` if no part has
+    running statistics, else such a tuple too. Each part gets its own key, folded from `key`.
 
     Args:
-        parts: layers or networks; none at all is the identity.
+        parts: layers or networks; none is the identity.
 
     Returns:
-        A Layer whose `init` hands each part the shape and dtype that the part before it puts out.
+        A Layer whose `init` passes each part the output shape and dtype of the part before it.
 
     Raises:
-        TypeError: a part is not a Layer (a factory such as `Dense` that was not called, for instance).
-        ValueError, TypeError: what a part raises, with a note that names the part and its position.
+        TypeError: a part is not a Layer (e.g. a factory such as `Dense` that was not called).
+        ValueError, TypeError: raised by a part, with a note that names the part and its position.
 
     Example:
         >>> from jaxnn.layers import Dense, Relu
@@ -72,7 +72,7 @@ def serial(*parts: Layer) -> Layer:
 
 
 def residual(*parts: Layer, shortcut: Layer | None = None) -> Layer:
-    """y = f(x) + shortcut(x), f the composition of `parts`; the shortcut is the identity unless given.
+    """y = f(x) + shortcut(x), f the composition of `parts`; the shortcut is the identity by default.
 
     Params and state are pairs, (f's, shortcut's).
 
@@ -93,7 +93,7 @@ def residual(*parts: Layer, shortcut: Layer | None = None) -> Layer:
 
 
 def parallel(*parts: Layer, combine: Callable[[Sequence[Array]], Array] | None = None) -> Layer:
-    """Every part sees the same x; their outputs are joined, by default along the last axis.
+    """All parts applied to the same x, their outputs combined, by default concatenated along the last axis.
 
     Args:
         parts: at least one layer.
@@ -112,7 +112,7 @@ def parallel(*parts: Layer, combine: Callable[[Sequence[Array]], Array] | None =
 
 
 def _branches(kind: Kind, parts: tuple[Layer, ...], combine: Callable[[Sequence[Array]], Array]) -> Layer:
-    """A layer that hands x to every part and combines what they put out."""
+    """A layer that applies every part to x and combines their outputs."""
     _require_layers(kind.name, parts)
 
     def init(key: Key, example: jax.ShapeDtypeStruct) -> tuple[Params, State]:
@@ -133,64 +133,38 @@ def _branches(kind: Kind, parts: tuple[Layer, ...], combine: Callable[[Sequence[
 
 
 def add(outputs: Sequence[Array]) -> Array:
-    """The sum of a residual block's two branches.
-
-    Example:
-        >>> add([jnp.ones((1, 2)), jnp.ones((1, 2))])
-        Array([[2., 2.]], dtype=float32)
-    """
+    """The sum of a residual block's two branches."""
     y, skip = outputs
     if y.shape != skip.shape:
         raise ValueError(
-            f"residual: the block puts out {y.shape} but the shortcut {skip.shape}. Keep the shape inside the block "
-            '(padding="SAME", stride 1), or give a shortcut that changes it, such as shortcut=Conv(features, 1).'
+            f"residual: the block outputs {y.shape} but the shortcut {skip.shape}. Keep the shape inside the block "
+            '(padding="SAME", stride 1), or pass a shortcut that changes it, such as shortcut=Conv(features, 1).'
         )
     return y + skip
 
 
 def concatenate(outputs: Sequence[Array]) -> Array:
-    """The outputs side by side along the last axis.
-
-    Example:
-        >>> concatenate([jnp.ones((1, 1)), jnp.zeros((1, 2))])
-        Array([[1., 0., 0.]], dtype=float32)
-    """
+    """The outputs concatenated along the last axis."""
     if len({y.shape[:-1] for y in outputs}) > 1:
         raise ValueError(
             f"parallel: outputs must agree on all but the last axis, got {[y.shape for y in outputs]}. "
-            "Give `combine` to join them otherwise."
+            "Pass `combine` to combine them otherwise."
         )
     return jnp.concatenate(list(outputs), axis=-1)
 
 
 def fold(key: Key | None, i: int) -> Key | None:
-    """The key of part i; None without a key.
-
-    Example:
-        >>> fold(None, 3) is None
-        True
-    """
+    """The key of part i; None without a key."""
     return None if key is None else jax.random.fold_in(key, i)
 
 
 def join(states: Sequence[State]) -> State:
-    """The states of the parts as one: () if none holds an array.
-
-    Example:
-        >>> join([(), ()])
-        ()
-    """
+    """The states of the parts as one tuple; () if none has an array."""
     return tuple(states) if jax.tree.leaves(states) else ()
 
 
 def spread(state: State, parts: tuple[Layer, ...]) -> tuple[State, ...]:
-    """The inverse of `join`: one state for each part.
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> spread((), (Relu, Relu))
-        ((), ())
-    """
+    """The inverse of `join`: one state per part."""
     if isinstance(state, tuple) and len(state) == len(parts):
         return state
     if isinstance(state, tuple) and not state:
@@ -212,26 +186,16 @@ def _require_layers(where: str, parts: Sequence[Any]) -> None:
 
 
 def require_params(where: str, params: Params, parts: tuple[Layer, ...]) -> None:
-    """Raise ValueError unless params has one entry for each part.
-
-    Example:
-        >>> require_params("serial", (), ())
-    """
+    """Raise ValueError unless params has one entry per part."""
     if not isinstance(params, tuple | list) or len(params) != len(parts):
         got = f"{type(params).__name__} of {len(params)}" if hasattr(params, "__len__") else repr(params)
         raise ValueError(
             f"{where}: params must be a tuple with one entry for each of {len(parts)} parts, got a {got}. "
-            "init returns the pair (params, state): pass both apart, in that order, and those of this very network."
+            "init returns the pair (params, state): pass them separately, in that order, and those of this network."
         )
 
 
 def located(error: TypeError | ValueError, i: int, part: Layer, given: str) -> TypeError | ValueError:
-    """The same error with a note that says which part raised it, given what.
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> located(ValueError("too large"), 3, Relu, "x of shape (2,)").__notes__
-        ['in part 3 of serial (activation), given x of shape (2,)']
-    """
+    """The same error with a note that names the part that raised it, and its input."""
     error.add_note(f"in part {i} of serial ({part.kind.name}), given {given}")
     return error

@@ -1,4 +1,4 @@
-"""The usual networks, each a `serial` of layers."""
+"""Common networks, each a `serial` of layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def linear(features: int) -> Layer:
     """A linear model on flattened inputs: y = w'x + b; with softmax cross-entropy, multinomial logistic regression.
 
     Args:
-        features: outputs, one for each class.
+        features: number of outputs, one per class.
 
     Example:
         >>> import jax
@@ -39,7 +39,7 @@ def mlp(
     input_dropout: float = 0.0,
     w_init: Initializer = he_normal,
 ) -> Layer:
-    """A multi-layer perceptron on flattened inputs: dense layers with an activation between, none after the last.
+    """A multi-layer perceptron on flattened inputs: dense layers with activations between them, none after the last.
 
     Args:
         sizes: units of each layer, the input's first: [784, 512, 10]. `init` checks the first against the example.
@@ -78,17 +78,17 @@ def cnn(
 ) -> Layer:
     """A convolutional network: stages of convolution, 2x2 max-pool and ReLU, then dense layers.
 
-    The pool comes before normalization and ReLU, which then meet a quarter of the values; ReLU is monotone, so that
-    without batch normalization the order changes nothing.
+    Pooling comes before normalization and ReLU, which then act on a quarter of the values. ReLU is monotone, so without
+    batch normalization the result is the same.
 
     With the defaults on MNIST: conv 3x3x32 - pool - conv 3x3x64 - pool - dense 128 - dense 10, 225,034 parameters.
 
     Args:
         channels: output channels of each stage.
-        hidden: units of the dense layers in between.
-        classes: outputs.
+        hidden: units of the hidden dense layers.
+        classes: number of outputs.
         window: side of the square kernels (stride 1).
-        convolutions: how many in each stage; the last meets the pool.
+        convolutions: number per stage; the pool follows the last.
         padding: of the convolutions.
         batch_norm: whether each convolution is followed by batch normalization, which then replaces its bias.
         dropout: fraction of each dense layer's inputs dropped in training.
@@ -114,7 +114,7 @@ def cnn(
 
 
 def _dropout(rate: float) -> list[Layer]:
-    """A dropout layer, or none where nothing is dropped."""
+    """A dropout layer, or none at rate 0."""
     return [Dropout(rate)] if rate else []
 
 

@@ -21,9 +21,9 @@ class Row(NamedTuple):
 
 
 def rows(net: Layer, example: Example) -> list[Row]:
-    """One row for each layer, in order; nested serials are unfolded, other composed layers are one row.
+    """One row per layer, in order; nested serials are flattened, other composed layers are one row.
 
-    Nothing is computed or allocated: parameters are traced, so that a network of any size can be summarised.
+    Abstract evaluation only: nothing is computed or allocated, whatever the size of the network.
 
     Example:
         >>> from jaxnn.models import mlp
@@ -56,7 +56,7 @@ def summary(net: Layer, example: Example) -> int:
 
     Args:
         net: a network.
-        example: the shape of one input, or an array or ShapeDtypeStruct like one.
+        example: the shape of one input, or an array or ShapeDtypeStruct.
 
     Returns:
         The number of parameters (weights and biases).

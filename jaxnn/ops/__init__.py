@@ -1,14 +1,13 @@
-"""Array-level linear maps, each beside its adjoints (floor 1).
+"""Linear maps of arrays, each with its hand-written adjoints (floor 1).
 
-A linear map y = A(x; w) comes with the two maps that backpropagation needs: the adjoint in x, which carries the error
-dy back to dx, and the adjoint in w, which turns (x, dy) into the gradient of w. Both are written out by hand and
-held against `jax.vjp` in the tests.
+A linear map y = A(x; w) comes with the two maps that backpropagation needs: the adjoint in x, from the cotangent dy to
+dx, and the adjoint in w, from (x, dy) to the gradient of w. The tests check both against `jax.vjp`.
 
 | map | adjoint in the input | adjoint in the parameter |
 |---|---|---|
 | `matmul.linear` | `matmul.linear_input_grad` | `matmul.linear_weight_grad`, `matmul.bias_grad` |
 | `conv.conv` | `conv.conv_input_grad` | `conv.conv_weight_grad` |
-| (`patches.conv_patches`: what each output of a convolution saw) | | |
+| (`patches.conv_patches`: im2col) | | |
 | `pooling.max_pool` | `pooling.max_pool_input_grad` | |
 | `pooling.average_pool` | `pooling.average_pool_input_grad` | |
 | `gather.take_rows` | (integer input) | `gather.take_rows_weight_grad` |

@@ -1,6 +1,6 @@
 """Convolution over any number of spatial axes, and its adjoints.
 
-"Convolution" as neural networks use the word: a cross-correlation, the kernel is not flipped,
+As in all of deep learning this is a cross-correlation, without flipping the kernel:
 
     y[n, o, :] = sum_k x[n, o s + k d - p, :] w[k, :, :]
 
@@ -37,12 +37,7 @@ Padding: TypeAlias = str | Sequence[tuple[int, int]]
 def resolve_padding(
     where: str, padding: Padding, sizes: Shape, window: Shape, stride: Shape, dilation: Shape
 ) -> tuple[tuple[int, int], ...]:
-    """The (low, high) padding of each spatial axis; "SAME" puts the odd one at the end, as XLA and TensorFlow do.
-
-    Example:
-        >>> resolve_padding("conv", "SAME", (28,), (3,), (1,), (1,))
-        ((1, 1),)
-    """
+    """The (low, high) padding of each spatial axis; "SAME" puts the odd one at the end, as XLA and TensorFlow do."""
     spans = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
     if padding == "VALID":
         pads = [(0, 0)] * len(sizes)
@@ -61,19 +56,13 @@ def resolve_padding(
 
 
 def require_padding_form(where: str, padding: Padding) -> None:
-    """Raise ValueError for a name that is neither "SAME" nor "VALID"; pairs are checked where the axes are known.
-
-    Example:
-        >>> require_padding_form("Conv", "same")
-        Traceback (most recent call last):
-        ValueError: Conv: padding must be "SAME", "VALID" or (low, high) pairs, got 'same'.
-    """
+    """Raise ValueError for a string other than "SAME" and "VALID"; pairs are checked once the axes are known."""
     if isinstance(padding, str) and padding not in ("SAME", "VALID"):
         raise ValueError(f'{where}: padding must be "SAME", "VALID" or (low, high) pairs, got {padding!r}.')
 
 
 def _explicit_pads(where: str, padding: Padding, dims: int) -> list[tuple[int, int]]:
-    """The pairs as given, or an error that says which form was expected."""
+    """The pairs as ints, or an error with the expected form."""
     expected = f'"SAME", "VALID" or a (low, high) pair of ints >= 0 for each of {dims} spatial axes'
     if isinstance(padding, str) or not hasattr(padding, "__len__") or len(padding) != dims:
         raise ValueError(f"{where}: padding must be {expected}, got {padding!r}.")
@@ -107,8 +96,8 @@ def conv(
             groups = C_in is the depthwise convolution.
 
     Returns:
-        (N, ..., C_out) in the promoted dtype of x and w. Compiled for a CPU it is matrix products (`conv_as_matmul`),
-        whose derivative by `jax.grad` is fast inside a loop too; elsewhere XLA's convolution (`conv_native`).
+        (N, ..., C_out) in the promoted dtype of x and w. On CPU it lowers to matrix products (`conv_as_matmul`), whose
+        `jax.grad` stays fast inside a loop; elsewhere to XLA's convolution (`conv_native`).
 
     Example:
         >>> conv(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))).shape
@@ -119,11 +108,11 @@ def conv(
     pads = resolve_padding("conv", padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
     dtype = jnp.promote_types(x.dtype, w.dtype)
     geometry: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
-    # With `checkpoint` the products' residuals are x and w, so that on other platforms nothing is kept in their stead.
+    # Both branches share one set of residuals: without `checkpoint` other platforms would store the CPU's columns.
     as_products = jax.checkpoint(partial(conv_as_matmul, **geometry))
     as_convolution = partial(conv_native, **geometry)
     by_platform = partial(lax.platform_dependent, cpu=as_products, default=as_convolution)
-    # On Explicit axes the products' rows, examples and positions in one, have no type.
+    # With Explicit axes, the reshape that merges examples and positions has no sharding type.
     place = spec_of(jax.typeof(x).sharding.spec[0], *[None] * dims, jax.typeof(w).sharding.spec[-1])
     return compiler_sharded(by_platform, place, x.astype(dtype), w.astype(dtype))
 
@@ -137,18 +126,7 @@ def conv_value(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Array:
-    """`conv` for those who have its adjoints and will not differentiate through it: the same numbers, sooner on a CPU.
-
-    Args:
-        x, w, stride, padding, dilation, groups: as for `conv`.
-
-    Returns:
-        As `conv`, to rounding.
-
-    Example:
-        >>> conv_value(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))).shape
-        (1, 3, 3, 2)
-    """
+    """`conv`, to rounding, for callers with its adjoints (no `jax.grad`): XLA's convolution where faster on CPU."""
     settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     dims = x.ndim - 2
     if not _natively_fast(dims, x.shape[-1], groups):
@@ -160,27 +138,14 @@ def conv_value(
 
 
 def _natively_fast(dims: int, c_in: int, groups: int) -> bool:
-    """Whether XLA's own convolution beats sums of matrix products on a CPU too: not over three axes, nor with channel
-    groups of one or two."""
+    """Whether XLA's convolution beats matrix products on CPU: not over three axes, nor with groups of <= 2 channels."""
     return dims <= 2 and (groups == 1 or c_in // groups > 2)
 
 
 def conv_native(
     x: Array, w: Array, *, stride: Shape, pads: tuple[tuple[int, int], ...], dilation: Shape, groups: int
 ) -> Array:
-    """The same by XLA's own convolution, which `conv` takes on every platform but the CPU.
-
-    Args:
-        x, w: as for `conv`, of one dtype.
-        stride, dilation: one int for each spatial axis.
-        pads: a (low, high) pair for each spatial axis.
-        groups: channel groups.
-
-    Example:
-        >>> x, w = jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))
-        >>> conv_native(x, w, stride=(1, 1), pads=((0, 0), (0, 0)), dilation=(1, 1), groups=1).shape
-        (1, 3, 3, 2)
-    """
+    """`conv` by XLA's convolution, the path on every platform but CPU; x and w of one dtype, settings per axis."""
     return lax.conv_general_dilated(
         x,
         w,
@@ -202,14 +167,14 @@ def conv_input_grad(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Array:
-    """The adjoint of `conv` in x: dy spread out by the stride and convolved with the flipped, transposed kernel.
+    """The adjoint of `conv` in x: dy dilated by the stride, convolved with the flipped, transposed kernel.
 
     dx[n, m, i] = sum over (o, k) with o s + k d - p = m of sum_c dy[n, o, c] w[k, i, c].
 
     Args:
         w: kernel (..., C_in / groups, C_out).
-        dy: errors (N, ..., C_out).
-        sizes: the spatial sizes of x, which the stride may have made ambiguous.
+        dy: cotangent (N, ..., C_out) of the output.
+        sizes: the spatial sizes of x, ambiguous from dy if stride > 1.
         stride, padding, dilation, groups: as in the forward call.
 
     Returns:
@@ -241,6 +206,7 @@ def conv_input_grad(
         return native(dy, flipped)
 
     def as_products(dy: Array, flipped: Array) -> Array:
+        # `lhs_dilation` by interior padding, as `conv_as_matmul` has no such option.
         spread = [(0, 0, 0), *((low, high, s - 1) for (low, high), s in zip(back, stride, strict=True)), (0, 0, 0)]
         wide = lax.pad(dy, jnp.zeros((), dy.dtype), spread)
         ones, none = (1,) * dims, ((0, 0),) * dims
@@ -267,14 +233,14 @@ def conv_weight_grad(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Array:
-    """The adjoint of `conv` in w: x correlated with dy, stride and dilation changing places.
+    """The adjoint of `conv` in w: the correlation of x with dy, with stride and dilation exchanged.
 
     dw[k, i, c] = sum over n and o of x[n, o s + k d - p, i] dy[n, o, c].
 
     Args:
         x: inputs (N, ..., C_in).
-        dy: errors (N, ..., C_out).
-        window: the spatial sizes of the kernel, which the stride may have made ambiguous.
+        dy: cotangent (N, ..., C_out) of the output.
+        window: the spatial sizes of the kernel, ambiguous from x and dy if stride > 1.
         stride, padding, dilation, groups: as in the forward call.
 
     Returns:
@@ -296,13 +262,14 @@ def conv_weight_grad(
         window_strides=dilation,
         padding=ends,
         rhs_dilation=stride,
-        # Channels of x play the batch and examples play the channels that are summed over.
+        # The channels of x act as the batch, the examples as the channels that are summed over.
         dimension_numbers=(f"C{spatial}N", f"I{spatial}O", f"{spatial}NC"),
         batch_group_count=groups,
     )
     geometry: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
     x, dy = accumulate(x), accumulate(dy)
     step = step_of(x.shape[0], bytes_of_columns(x, dy, window), CPU_BYTES)
+    # On CPU, inside a loop, the native form would be a naive loop nest (see conv_matmul); steps keep columns in cache.
     as_products = partial(conv_weight_grad_as_matmul, window=window, **geometry, step=step)
     return lax.platform_dependent(x, dy, cpu=as_products, default=native)
 
@@ -317,19 +284,9 @@ def conv_weight_grads(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Array:
-    """`conv_weight_grad` of each example by itself: dw[n, k, i, c] = sum over o of x[n, o s + k d - p, i] dy[n, o, c].
+    """Per-example `conv_weight_grad`: dw[n, k, i, c] = sum over o of x[n, o s + k d - p, i] dy[n, o, c].
 
-    Compiled for a CPU a few examples at a time, elsewhere all at once.
-
-    Args:
-        x, dy, window, stride, padding, dilation, groups: as for `conv_weight_grad`.
-
-    Returns:
-        (N, *window, C_in / groups, C_out) in the accumulation dtype.
-
-    Example:
-        >>> conv_weight_grads(jnp.ones((2, 5, 5, 1)), jnp.ones((2, 3, 3, 2)), (3, 3)).shape
-        (2, 3, 3, 1, 2)
+    Returns (N, *window, C_in / groups, C_out) in the accumulation dtype. A CPU takes a few examples at a time.
     """
     dims = x.ndim - 2
     stride, dilation = pair("conv", "stride", stride, dims), pair("conv", "dilation", dilation, dims)

@@ -1,6 +1,6 @@
-"""Convolution written as matrix products, for CPUs.
+"""Convolution as matrix products (im2col), the path on CPU.
 
-XLA compiles the weight gradient of a convolution inside a loop on CPU to a naive nest of loops, some fifty times slower
+Inside a loop, XLA on CPU compiles the weight gradient of a convolution to a naive loop nest, some fifty times slower
 than outside one (jax issue 12868), and every scanned epoch is such a loop. Strided slices and matrix products run at
 full speed anywhere, forward and backward.
 """
@@ -20,30 +20,25 @@ from jaxnn.ops.steps import map_examples, sum_examples
 from jaxnn.types import Array, Shape
 
 ENOUGH_TERMS = 64
-"""Contraction length from which a matrix product is efficient: window axes are joined to the channels up to it."""
+"""Contraction length at which a matrix product is efficient: window axes join the channels until it is reached."""
 
 
 def conv_as_matmul(
     x: Array, w: Array, *, stride: Shape, pads: tuple[tuple[int, int], ...], dilation: Shape, groups: int
 ) -> Array:
-    """y[n, o, c] = sum over k and i of x[n, o s + k d - p, i] w[k, i, c], as sums of matrix products.
+    """y[n, o, c] = sum over k and i of x[n, o s + k d - p, i] w[k, i, c], as a sum of matrix products.
 
-    The trailing window axes are joined to the channels: the slices of x that they select stand side by side, and meet
-    the kernel in one product. Over the window axes before those, products are summed.
+    The trailing window axes are merged with the channels: the slices of x are concatenated into columns and multiplied
+    with the kernel in one product. Over the leading window axes, products are summed.
 
     Args:
         x: (N, *spatial, C_in).
         w: (*window, C_in / groups, C_out), of the dtype of x.
-        stride, pads, dilation: for each spatial axis; pads are (low, high) pairs.
+        stride, pads, dilation: per spatial axis; pads are (low, high) pairs.
         groups: channel groups.
 
     Returns:
         (N, *spatial', C_out) in the dtype of x; sums run in float32 (float64 for float64).
-
-    Example:
-        >>> x, w = jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))
-        >>> conv_as_matmul(x, w, stride=(1, 1), pads=((0, 0), (0, 0)), dilation=(1, 1), groups=1)[0, 0, 0]
-        Array([9., 9.], dtype=float32)
     """
     *window, c_in, c_out = w.shape
     x = padded(x, pads)
@@ -75,21 +70,15 @@ def conv_weight_grad_as_matmul(
         dy: (N, *spatial', C_out), of the dtype of x.
         window: spatial sizes of the kernel.
         stride, pads, dilation, groups: as for `conv_as_matmul`.
-        step: how many examples' columns are made at a time, a divisor of N.
+        step: examples whose columns are materialized at a time, a divisor of N.
 
     Returns:
         (*window, C_in / groups, C_out), in the accumulation dtype.
-
-    Example:
-        >>> x, dy = jnp.ones((2, 5, 5, 1)), jnp.ones((2, 3, 3, 2))
-        >>> geometry = {"stride": (1, 1), "pads": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
-        >>> conv_weight_grad_as_matmul(x, dy, (3, 3), **geometry, step=1)[0, 0]
-        Array([[18., 18.]], dtype=float32)
     """
 
     def some(x: Array, dy: Array) -> Array:
         columns, errors = _columns_and_errors(x, dy, window, stride, dilation, groups)
-        # The wider factor comes second: its rows are what a product runs along.
+        # The wider factor comes second: the inner loop of a product runs along its rows.
         both = (errors, columns) if columns.shape[-1] > errors.shape[-1] else (columns, errors)
         return _over_positions(*(z.reshape(-1, *z.shape[2:]) for z in both))
 
@@ -110,20 +99,7 @@ def conv_weight_grads_as_matmul(
     groups: int,
     step: int,
 ) -> Array:
-    """`conv_weight_grad_as_matmul` of each example by itself.
-
-    Args:
-        x, dy, window, stride, pads, dilation, groups, step: as there.
-
-    Returns:
-        (N, *window, C_in / groups, C_out), in the accumulation dtype.
-
-    Example:
-        >>> x, dy = jnp.ones((2, 5, 5, 1)), jnp.ones((2, 3, 3, 2))
-        >>> geometry = {"stride": (1, 1), "pads": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
-        >>> conv_weight_grads_as_matmul(x, dy, (3, 3), **geometry, step=1)[1, 0, 0]
-        Array([[9., 9.]], dtype=float32)
-    """
+    """Per-example `conv_weight_grad_as_matmul`: (N, *window, C_in / groups, C_out), in the accumulation dtype."""
 
     def some(x: Array, dy: Array) -> Array:
         by_group = _over_positions(*_columns_and_errors(x, dy, window, stride, dilation, groups))
@@ -133,19 +109,14 @@ def conv_weight_grads_as_matmul(
 
 
 def bytes_of_columns(x: Array, dy: Array, window: Shape) -> int:
-    """What the columns of one example and its errors take.
-
-    Example:
-        >>> bytes_of_columns(jnp.ones((2, 5, 5, 1)), jnp.ones((2, 3, 3, 2)), (3, 3))
-        396
-    """
+    """Bytes of one example's columns and cotangent."""
     return math.prod(dy.shape[1:-1]) * (math.prod(window) * x.shape[-1] + dy.shape[-1]) * x.dtype.itemsize
 
 
 def _columns_and_errors(
     x: Array, dy: Array, window: Shape, stride: Shape, dilation: Shape, groups: int
 ) -> tuple[Array, Array]:
-    """What a kernel met, (n, T, G, D), of a padded x, and what came back, (n, T, G, p)."""
+    """The columns of a padded x, (n, T, G, D), and the cotangent in the same layout, (n, T, G, p)."""
     offsets = list(itertools.product(*map(range, window)))
     columns = columns_of(x, (), offsets, dy.shape[1:-1], stride, dilation, groups)
     errors = dy.reshape(dy.shape[0], -1, groups, dy.shape[-1] // groups)
@@ -157,7 +128,7 @@ def _over_positions(a: Array, b: Array) -> Array:
     kept, wide = a.ndim - 3, accumulation_dtype(a.dtype)
     product = functools.partial(lax.dot_general, preferred_element_type=wide)
     examples = tuple(range(kept))
-    if a.shape[-2] == 1:  # without an axis of groups: the product of plain matrices
+    if a.shape[-2] == 1:  # one group: drop its axis, for a product of plain matrices
         found = product(a[..., 0, :], b[..., 0, :], (((kept,), (kept,)), (examples, examples)))
         return jnp.expand_dims(found, kept)
     batch = (*examples, kept + 1)
@@ -165,27 +136,17 @@ def _over_positions(a: Array, b: Array) -> Array:
 
 
 def padded(x: Array, pads: tuple[tuple[int, int], ...]) -> Array:
-    """x with zeros around its spatial axes; a negative padding cuts off.
-
-    Example:
-        >>> padded(jnp.ones((1, 2, 1)), ((1, 0),)).ravel()
-        Array([0., 1., 1.], dtype=float32)
-    """
+    """x zero-padded on its spatial axes; negative padding crops."""
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
 
 
 def output_sizes(sizes: Shape, window: Shape, stride: Shape, dilation: Shape) -> Shape:
-    """The spatial sizes of the outputs, from those of the padded inputs.
-
-    Example:
-        >>> output_sizes((28,), (3,), (2,), (1,))
-        (13,)
-    """
+    """The spatial sizes of the outputs, from those of the padded inputs."""
     return tuple((n - (k - 1) * d - 1) // s + 1 for n, k, d, s in zip(sizes, window, dilation, stride, strict=True))
 
 
 def _split(window: Shape, c_in: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Offsets in the window axes that are joined to the channels, and in those that are summed over."""
+    """Offsets in the window axes that are merged with the channels, and in those that are summed over."""
     split = len(window) - _joined_axes(window, c_in)
     return [list(itertools.product(*map(range, axes))) for axes in (window[split:], window[:split])]  # type: ignore
 
@@ -199,13 +160,7 @@ def columns_of(
     dilation: Shape,
     groups: int,
 ) -> Array:
-    """For each output position the entries of x that the kernel meets at one outer offset: (N T, groups, D).
-
-    Example:
-        >>> columns_of(jnp.arange(3.0).reshape(1, 3, 1), (), [(0,), (1,)], (2,), (1,), (1,), 1)[:, 0]
-        Array([[0., 1.],
-               [1., 2.]], dtype=float32)
-    """
+    """im2col: per output position the inputs that the kernel sees at one outer offset, (N T, groups, D)."""
 
     def slice_at(offset: tuple[int, ...]) -> Array:
         starts = [k * d for k, d in zip(offset, dilation, strict=True)]
@@ -214,12 +169,12 @@ def columns_of(
         return part if groups == 1 else part.reshape(*part.shape[:-1], groups, x.shape[-1] // groups)
 
     parts = [slice_at((*outer, *k)) for k in inner]
-    columns = lax.concatenate(parts, dimension=parts[0].ndim - 1)  # before any reshape: XLA then copies but once
+    columns = lax.concatenate(parts, dimension=parts[0].ndim - 1)  # before any reshape: XLA then copies only once
     return columns.reshape(-1, groups, columns.shape[-1])
 
 
 def _joined_axes(window: Shape, c_in: int) -> int:
-    """How many trailing window axes are joined to the channels: the last one, and more while the product is short."""
+    """How many trailing window axes are merged with the channels: one, and more while the contraction is short."""
     joined = 1
     while joined < len(window) and math.prod(window[-joined:]) * c_in < ENOUGH_TERMS:
         joined += 1
@@ -227,7 +182,7 @@ def _joined_axes(window: Shape, c_in: int) -> int:
 
 
 def _grouped_product(columns: Array, kernel: Array) -> Array:
-    """columns (M, G, D) times kernel (D, G, E), group by group: (M, G E), accumulated."""
+    """columns (M, G, D) times kernel (D, G, E), per group: (M, G E), in the accumulation dtype."""
     m, groups, d = columns.shape
     wide = accumulation_dtype(columns.dtype)
     if groups == 1:

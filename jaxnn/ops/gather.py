@@ -1,4 +1,4 @@
-"""Rows of a table by index, and the adjoint."""
+"""The lookup of table rows by index, and its adjoint."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from jaxnn.types import Array
 
 
 def take_rows(w: Array, indices: Array) -> Array:
-    """y[...] = w[indices[...]]: a product of one-hot rows with w, without the product.
+    """y[...] = w[indices[...]]: one-hot rows times w, without the product.
 
     Args:
         w: table (V, D), floating.
         indices: (...), integers in [0, V). -1 does not mean the last row.
 
     Returns:
-        (..., D) in the dtype of w. Where indices are traced, an index outside [0, V) gives a row of NaN, with zero
-        derivative: it cannot raise, and must not pass for a row.
+        (..., D) in the dtype of w. A traced index outside [0, V) cannot raise: it gives a row of NaN, with derivative
+        zero.
 
     Raises:
         TypeError: the indices are not integers.
-        ValueError: an index that is known lies outside [0, V).
+        ValueError: a concrete index lies outside [0, V).
 
     Example:
         >>> take_rows(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1, 1, 0]))
@@ -39,17 +39,17 @@ def take_rows(w: Array, indices: Array) -> Array:
     def rows(w: Array, indices: Array) -> Array:
         return w.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
-    # On Explicit axes a gather must be told how its result is divided: as the indices, and each row as those of w.
+    # With Explicit axes a gather needs its output sharding: that of the indices, then that of w's columns.
     place = spec_of(*jax.typeof(indices).sharding.spec, jax.typeof(w).sharding.spec[-1])
     return compiler_sharded(rows, place, w, indices)
 
 
 def take_rows_weight_grad(indices: Array, dy: Array, rows: int) -> Array:
-    """The adjoint of `take_rows` in w: dw[v] = the sum of dy[...] over the places where the index is v.
+    """The adjoint of `take_rows` in w: dw[v] = the sum of dy over the positions whose index is v.
 
     Args:
-        indices: (...), integers; those outside [0, rows) add nothing.
-        dy: errors (..., D).
+        indices: (...), integers; those outside [0, rows) are dropped.
+        dy: cotangent (..., D) of the output.
         rows: V.
 
     Returns:
@@ -62,7 +62,7 @@ def take_rows_weight_grad(indices: Array, dy: Array, rows: int) -> Array:
     require_integer("take_rows", "indices", indices.dtype, "Convert them: indices.astype(jnp.int32).")
     if dy.shape[:-1] != indices.shape:
         raise ValueError(
-            f"take_rows: errors must be (*indices.shape, D), got indices {indices.shape} and errors {dy.shape}."
+            f"take_rows: the cotangent must be (*indices.shape, D), got {dy.shape} for indices {indices.shape}."
         )
     dtype = accumulation_dtype(dy.dtype)
     zeros = jnp.zeros((rows, dy.shape[-1]), dtype)
@@ -70,7 +70,7 @@ def take_rows_weight_grad(indices: Array, dy: Array, rows: int) -> Array:
 
 
 def _require_rows(where: str, indices: Array, rows: int) -> None:
-    """Raise if an index that is known while tracing lies outside [0, rows)."""
+    """Raise if a concrete index lies outside [0, rows)."""
     if isinstance(indices, jax.core.Tracer):
         return
     known = np.asarray(indices)

@@ -17,7 +17,7 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     Args:
         x: inputs (..., D_in), floating.
         w: weights (D_in, D_out).
-        b: biases (D_out,), or None for none.
+        b: bias (D_out,), or None.
 
     Returns:
         (..., D_out) in the promoted dtype of x and w; sums run in float32 (float64 for float64) whatever that is.
@@ -39,7 +39,7 @@ def linear_input_grad(w: Array, dy: Array) -> Array:
 
     Args:
         w: weights (D_in, D_out).
-        dy: errors (..., D_out).
+        dy: cotangent (..., D_out) of the output.
 
     Returns:
         dx (..., D_in) in the dtype of dy.
@@ -60,7 +60,7 @@ def linear_weight_grad(x: Array, dy: Array) -> Array:
 
     Args:
         x: inputs (..., D_in).
-        dy: errors (..., D_out), with the same leading axes.
+        dy: cotangent (..., D_out) of the output, with the same leading axes.
 
     Returns:
         dw (D_in, D_out) in the accumulation dtype.
@@ -69,15 +69,15 @@ def linear_weight_grad(x: Array, dy: Array) -> Array:
         >>> linear_weight_grad(jnp.ones((2, 3)), jnp.ones((2, 4)))[0, 0]
         Array(2., dtype=float32)
     """
-    # One leading axis: over several, XLA transposes x into a copy before the product.
-    rows, errors = (accumulate(z).reshape(math.prod(z.shape[:-1]), z.shape[-1]) for z in (x, dy))
-    return lax.dot_general(rows, errors, (((0,), (0,)), ((), ())))
+    # Merge the leading axes: with several, XLA transposes x into a copy before the product.
+    rows, cotangents = (accumulate(z).reshape(math.prod(z.shape[:-1]), z.shape[-1]) for z in (x, dy))
+    return lax.dot_general(rows, cotangents, (((0,), (0,)), ((), ())))
 
 
 def add_bias(x: Array, b: Array) -> Array:
     """x + b, b (C,) added along the last axis of x (..., C); in the accumulation dtype of x.
 
-    The one place where a bias is broadcast: everything else in the library adds equal shapes.
+    The only place where a bias is broadcast: everything else in the library adds equal shapes.
 
     Example:
         >>> add_bias(jnp.zeros((2, 3)), jnp.ones(3)).sum()
@@ -88,7 +88,7 @@ def add_bias(x: Array, b: Array) -> Array:
 
 
 def bias_grad(dy: Array) -> Array:
-    """The adjoint of `add_bias` in b: the sum of dy (..., C) over all but the last axis, (C,), accumulated.
+    """The adjoint of `add_bias` in b: the sum of dy (..., C) over all but the last axis, in the accumulation dtype.
 
     Example:
         >>> bias_grad(jnp.ones((2, 3)))

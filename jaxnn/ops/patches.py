@@ -1,4 +1,4 @@
-"""Convolution as a product: what each output position of a convolution saw, side by side."""
+"""The patches of a convolution (im2col): the inputs that each output position sees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def conv_patches(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Array:
-    """patch[n, o, g, (k, i)] = x[n, o s + k d - p, (g, i)], so that conv(x, w) is patch times w, group by group.
+    """patch[n, o, g, (k, i)] = x[n, o s + k d - p, (g, i)], so that conv(x, w) is patch times w, per group.
 
     Args:
         x: (N, ..., C_in), any number of spatial axes >= 1.
@@ -30,7 +30,7 @@ def conv_patches(
 
     Returns:
         (N, T, groups, K C_in / groups) in the dtype of x: T output positions in row-major order, K = prod(window), the
-        last axis in the order of the kernel's first axes.
+        last axis in the order (*window, C_in / groups) of the kernel.
 
     Raises:
         ValueError: the window does not fit (see `conv`).

@@ -1,11 +1,11 @@
 """Pooling over windows of any number of spatial axes, and its adjoints.
 
-Both pools are separable: a window is reduced along its last axis, then along the one before, and so on. That costs
-sum(window) instead of prod(window) operations, and keeps the tie rule of the maximum exact: the first maximum in
-row-major order lies in the first row that holds the maximum, and is the first in that row.
+Both pools are separable: a window is reduced along its last axis, then the one before, and so on. That costs
+sum(window) instead of prod(window) operations and keeps the tie rule exact: the first maximum in row-major order is
+the first one in the first row that contains the maximum.
 
-The gradient of `lax.reduce_window` with a maximum is a select-and-scatter, which is slow on CPU; strided slices joined
-by `where` have a gradient made of masks and pads. Where windows do not overlap, a reshape takes the place of slices.
+The gradient of a `lax.reduce_window` maximum is a select-and-scatter, slow on CPU; that of strided slices combined by
+`where` consists of masks and pads. Windows that do not overlap are a reshape instead of slices.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def max_pool(
 ) -> Array:
     """y[n, o, c] = max over k of x[n, o s + k - p, c].
 
-    Ties: the derivative is 1 at the first maximum of a window in row-major order and 0 at the others. A NaN in a window
-    comes out as NaN. Padding never wins: it repeats the edge, which is in the window already.
+    Ties: the derivative is 1 at the first maximum of a window in row-major order and 0 at the others. NaN propagates.
+    Padding never wins: it repeats the edge, which is in the window already.
 
     Args:
         x: (N, *spatial, C), one spatial axis or more.
@@ -44,7 +44,7 @@ def max_pool(
         (N, *spatial', C) in the dtype of x.
 
     Raises:
-        ValueError: x has no spatial axis, a window does not fit, or padding is as large as the window.
+        ValueError: x has no spatial axis, a window does not fit, or padding >= window.
 
     Reference:
         Ranzato, M., Huang, F. J., Boureau, Y.-L. & LeCun, Y. (2007). Unsupervised learning of invariant feature
@@ -63,10 +63,10 @@ def max_pool(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Winners:
-    """Where the maximum of each window is: all that `max_pool_input_grad` needs, in one byte for each window and axis.
+    """The argmax of each window, all that `max_pool_input_grad` needs: one byte per window and axis.
 
-    `indices` hold, from the last spatial axis to the first, the place of the first maximum along that axis, the axes
-    after it pooled already.
+    `indices` are, from the last spatial axis to the first, the index of the first maximum along that axis, with later
+    axes already pooled.
     """
 
     indices: tuple[Array, ...]
@@ -79,13 +79,7 @@ class Winners:
 def max_pool_winners(
     x: Array, *, window: int | Sequence[int], stride: int | Sequence[int] | None = None, padding: Padding = "VALID"
 ) -> tuple[Array, Winners]:
-    """`max_pool`, and which entry of each window won: the first maximum in row-major order.
-
-    Args:
-        x, window, stride, padding: as for `max_pool`.
-
-    Returns:
-        (y (N, *spatial', C), winners). They are made together, so that x need not be kept for the way back.
+    """`max_pool` and its argmax, (y (N, *spatial', C), winners), so that x is not a residual of the backward pass.
 
     Example:
         >>> y, winners = max_pool_winners(jnp.array([5.0, 5.0, 2.0, 7.0]).reshape(1, 4, 1), window=2)
@@ -97,18 +91,18 @@ def max_pool_winners(
     for axis in range(x.ndim - 2, 0, -1):
         y, winner = _first_maximum(_max_parts(y, axis, windows[axis - 1], strides[axis - 1], pads[axis - 1]))
         indices.append(winner)
-    # Without the barrier a compiler may find them again on the way back, from an x that it then has to keep.
+    # Without the barrier XLA may recompute them in the backward pass, and keep x alive for it.
     return y, Winners(lax.optimization_barrier(tuple(indices)), windows, strides, pads, x.shape)
 
 
 def max_pool_input_grad(winners: Winners, dy: Array) -> Array:
-    """The adjoint of the derivative of `max_pool`: each error goes to the first maximum of its window.
+    """The adjoint of the derivative of `max_pool`: each cotangent goes to the first maximum of its window.
 
     dx[n, m, c] = sum of dy[n, o, c] over the windows o whose first maximum in row-major order is at m.
 
     Args:
-        winners: from `max_pool_winners` on the way forward.
-        dy: errors (N, *spatial', C).
+        winners: from `max_pool_winners` in the forward pass.
+        dy: cotangent (N, *spatial', C) of the output.
 
     Returns:
         dx (N, *spatial, C) in the dtype of dy; sums over overlapping windows run in float32 (float64 for float64).
@@ -128,7 +122,7 @@ def max_pool_input_grad(winners: Winners, dy: Array) -> Array:
 
 
 def _route(dx: Array, index: Array, axis: int, k: int, s: int, size: int) -> Array:
-    """Each error to the `index`-th of its k entries along an axis of the given size, and summed where windows meet."""
+    """Each cotangent at the `index`-th of its k positions on an axis of this size, summed where windows overlap."""
     zero = jnp.zeros((), dx.dtype)
     if s != k:
         return _gather_parts([jnp.where(index == i, dx, zero) for i in range(k)], axis, s, size)
@@ -156,14 +150,14 @@ def average_pool(
         stride: likewise; None means the window (no overlap).
         padding: "VALID", "SAME", or a (low, high) pair for each spatial axis, each less than the window.
         count_padding: True (as in flax and PyTorch): m_o = prod(window) everywhere. False: m_o counts only the entries
-            of x in the window, so that a constant image stays constant.
+            of x in the window: a constant image stays constant.
 
     Returns:
         (N, *spatial', C) in the dtype of x; sums run in float32 (float64 for float64).
 
     Raises:
         TypeError: x is not floating.
-        ValueError: x has no spatial axis, a window does not fit, or padding is as large as the window.
+        ValueError: x has no spatial axis, a window does not fit, or padding >= window.
 
     Reference:
         LeCun, Y., Boser, B., Denker, J. S., et al. (1990). Handwritten digit recognition with a back-propagation
@@ -192,13 +186,13 @@ def average_pool_input_grad(
     padding: Padding = "VALID",
     count_padding: bool = True,
 ) -> Array:
-    """The adjoint of `average_pool`: each error is shared equally by the entries of its window.
+    """The adjoint of `average_pool`: each cotangent is distributed equally over its window.
 
     dx[n, m, c] = sum over the windows o that hold m of dy[n, o, c] / m_o.
 
     Args:
-        dy: errors (N, *spatial', C).
-        sizes: the spatial sizes of x, which the stride may have made ambiguous.
+        dy: cotangent (N, *spatial', C) of the output.
+        sizes: the spatial sizes of x, ambiguous from dy if stride > 1.
         window, stride, padding, count_padding: as in the forward call.
 
     Returns:
@@ -235,7 +229,7 @@ def _geometry(
     for k, (low, high) in zip(windows, pads, strict=True):
         if max(low, high) >= k:
             raise ValueError(
-                f"{where}: padding ({low}, {high}) must be less than the window {k}, else a window lies wholly in "
+                f"{where}: padding ({low}, {high}) must be less than the window {k}, else a window contains only "
                 "padding. Use less padding or a larger window."
             )
     if 0 in shape[1:-1]:
@@ -251,13 +245,13 @@ def _require_output(
     expected = (shape[0], *(_outputs(n + sum(p), k, s) for n, k, s, p in spatial), shape[-1])
     if dy.shape != expected:
         raise ValueError(
-            f"{where}: the errors of an input {shape} must have the shape of its output, {expected}, got {dy.shape}. "
-            "Give the adjoint the window, stride and padding of the forward call."
+            f"{where}: the cotangent for an input {shape} must have the shape of its output, {expected}, got "
+            f"{dy.shape}. Pass the adjoint the window, stride and padding of the forward call."
         )
 
 
 def _outputs(size: int, k: int, s: int) -> int:
-    """How many windows fit an axis that is padded already."""
+    """The number of windows on a padded axis."""
     return (size - k) // s + 1
 
 
@@ -272,7 +266,7 @@ def _parts(x: Array, axis: int, k: int, s: int) -> list[Array]:
 
 
 def _gather_parts(parts: Sequence[Array], axis: int, s: int, size: int) -> Array:
-    """The adjoint of `_parts`: every part back to where it came from in an axis of the given size, and summed."""
+    """The adjoint of `_parts`: every part scattered back to its positions on an axis of this size, and summed."""
     k, out = len(parts), parts[0].shape[axis]
     zero = jnp.zeros((), parts[0].dtype)
     none = [(0, 0, 0)] * parts[0].ndim
@@ -296,7 +290,7 @@ def _max_parts(x: Array, axis: int, k: int, s: int, pads: tuple[int, int]) -> li
 
 
 def _fold_edges(dx: Array, axis: int, low: int, high: int) -> Array:
-    """The adjoint of edge padding: what reached the padding belongs to the first and the last entry."""
+    """The adjoint of edge padding: cotangents of the padding are added to the first and the last entry."""
     n = dx.shape[axis] - low - high
     inner = lax.slice_in_dim(dx, low, low + n, axis=axis)
     if low:
@@ -307,7 +301,7 @@ def _fold_edges(dx: Array, axis: int, low: int, high: int) -> Array:
 
 
 def _first_maximum(parts: Sequence[Array]) -> tuple[Array, Array]:
-    """The entrywise maximum of the parts and the index of the first part that attains it; NaN counts as the largest."""
+    """The element-wise maximum of the parts and the index of the first one that attains it; NaN is the largest."""
     dtype = jnp.int8 if len(parts) <= 127 else jnp.int32
     best, winner = parts[0], jnp.zeros(parts[0].shape, dtype)
     for i, part in enumerate(parts[1:], start=1):
@@ -317,7 +311,7 @@ def _first_maximum(parts: Sequence[Array]) -> tuple[Array, Array]:
 
 
 def _pad(x: Array, axis: int, low: int, high: int) -> Array:
-    """x with zeros before and after along one axis."""
+    """x zero-padded along one axis."""
     widths = [(low, high, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
     return lax.pad(x, jnp.zeros((), x.dtype), widths) if low or high else x
 

@@ -1,7 +1,7 @@
-"""A few examples at a time: intermediate arrays of bounded size, which on a CPU stay in a core's own cache.
+"""Loops over a few examples at a time, to bound intermediate arrays; on CPU, to keep them in cache.
 
-There an array of tens of MiB that is made, read once and dropped costs more than the arithmetic on it: fresh memory
-comes from the operating system page by page. On an accelerator as much as memory allows is best.
+On CPU an array of tens of MiB that is written, read once and dropped costs more than the arithmetic on it: fresh memory
+comes from the operating system page by page. On an accelerator, as much as memory allows is best.
 """
 
 from __future__ import annotations
@@ -17,25 +17,21 @@ from jaxnn.placement import filled_as
 from jaxnn.types import Array, PyTree
 
 CPU_BYTES = 2**20
-"""How much the intermediate arrays of one step may take on a CPU: 1 MiB, half a core's cache."""
+"""Bytes of the intermediate arrays of one step on CPU: 1 MiB, half a core's cache."""
 
 OTHER_BYTES = 2**28
-"""The same on other platforms: 256 MiB."""
+"""The same elsewhere: 256 MiB."""
 
 Tree = TypeVar("Tree", bound=PyTree)
 
 
 def by_steps(form: Callable[[int], Callable[..., Tree]], bytes_each: int, *arrays: Array) -> Tree:
-    """form(step)(*arrays): as many examples at a time as fill CPU_BYTES on a CPU, OTHER_BYTES elsewhere.
+    """form(step)(*arrays), the step chosen at lowering: the examples that fill CPU_BYTES on CPU, OTHER_BYTES elsewhere.
 
     Args:
         form: from a step, a divisor of N, to a function of the arrays.
-        bytes_each: what the intermediate arrays of one example take.
+        bytes_each: bytes of the intermediate arrays per example.
         arrays: each (N, ...).
-
-    Example:
-        >>> by_steps(lambda step: lambda x: map_examples(jnp.sin, step, x), 4, jnp.zeros(3))
-        Array([0., 0., 0.], dtype=float32)
     """
     n = arrays[0].shape[0]
     few, many = step_of(n, bytes_each, CPU_BYTES), step_of(n, bytes_each, OTHER_BYTES)
@@ -45,23 +41,13 @@ def by_steps(form: Callable[[int], Callable[..., Tree]], bytes_each: int, *array
 
 
 def step_of(n: int, bytes_each: int, most_bytes: int) -> int:
-    """The most examples that divide N and fill no more than so many bytes, but at least one.
-
-    Example:
-        >>> step_of(128, 20, 1000), step_of(7, 20, 60), step_of(7, 1, 60)
-        (32, 1, 7)
-    """
+    """The largest divisor of N, at least 1, for which the examples fill no more than so many bytes."""
     most = most_bytes // max(bytes_each, 1)
     return next((d for d in range(min(n, most), 0, -1) if n % d == 0), min(n, 1))
 
 
 def map_examples(f: Callable[..., Tree], step: int, *arrays: Array) -> Tree:
-    """f(*arrays), `step` examples at a time; what it returns has the axis of examples first.
-
-    Example:
-        >>> map_examples(lambda x: x.sum(1), 2, jnp.ones((4, 3)))
-        Array([3., 3., 3., 3.], dtype=float32)
-    """
+    """f(*arrays), `step` examples at a time; its result has the example axis first."""
     n = arrays[0].shape[0]
     if step == n:
         return f(*arrays)
@@ -70,12 +56,7 @@ def map_examples(f: Callable[..., Tree], step: int, *arrays: Array) -> Tree:
 
 
 def sum_examples(f: Callable[..., Array], step: int, *arrays: Array) -> Array:
-    """The sum of f(`step` examples of each array) over the steps.
-
-    Example:
-        >>> sum_examples(lambda x: x.sum(0), 2, jnp.ones((4, 3)))
-        Array([4., 4., 4.], dtype=float32)
-    """
+    """The sum of f over blocks of `step` examples."""
     n = arrays[0].shape[0]
     if step == n:
         return f(*arrays)

@@ -1,7 +1,7 @@
-"""Views of an array: the same entries, or some of them, elsewhere; and the adjoint, which takes them back.
+"""Views of an array: chains of reshapes, transpositions, reversals, slices and broadcasts, with their adjoints.
 
-A view is a chain of reshapes, transpositions, reversals, slices and broadcasts, known from shapes alone. The adjoint
-of a broadcast is a sum, that of a slice puts zeros around it; of the others it is the inverse.
+Views are static, known from shapes alone. The adjoint of a broadcast is a sum, that of a slice a zero padding; for the
+others it is the inverse.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Transpose(NamedTuple):
 
 
 class Reverse(NamedTuple):
-    """The entries along some axes backwards."""
+    """Some axes reversed."""
 
     axes: Shape
 
@@ -47,7 +47,7 @@ class Reverse(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """In each axis the entries start, start + stride, ... below stop."""
+    """Per axis the indices start, start + stride, ... below stop."""
 
     start: Shape
     stop: Shape
@@ -58,7 +58,7 @@ class Slice(NamedTuple):
 
 
 class Broadcast(NamedTuple):
-    """Axis i of the operand is axis axes[i] of the result; along the others entries are repeated."""
+    """Axis i of the operand becomes axis axes[i] of the result; the other axes repeat it."""
 
     shape: Shape
     axes: Shape
@@ -93,7 +93,7 @@ class View:
         return x
 
     def adjoint(self, y: Array) -> Array:
-        """What A' makes of y, of shape `shape`: an array of shape `source`, with <A x, y> = <x, A' y>."""
+        """A' y, of shape `source`, for y of shape `shape`: <A x, y> = <x, A' y>."""
         if not self.steps:
             return y
         (x,) = jax.linear_transpose(self, shape_beside(y, self.source))(y)
@@ -105,7 +105,7 @@ class View:
         return jax.eval_shape(self, jax.ShapeDtypeStruct(self.source, jnp.float32)).shape
 
     def then(self, step: Step) -> View:
-        """One more step; steps that undo or repeat the last one are merged with it."""
+        """The view followed by a step, merged with the last one where possible; identity steps are dropped."""
         last = self.steps[-1] if self.steps else None
         earlier = dataclasses.replace(self, steps=self.steps[:-1])
         match last, step:
@@ -134,16 +134,16 @@ class View:
 
     @property
     def in_order(self) -> bool:
-        """Whether all entries are there, in row-major order."""
+        """Whether the view is a bijection that keeps row-major order."""
         return all(isinstance(step, Reshape) for step in self.steps)
 
     @property
     def repeats(self) -> bool:
-        """Whether an entry may be there more than once."""
+        """Whether the view may repeat entries (is not injective)."""
         return any(isinstance(step, Broadcast) for step in self.steps)
 
     def apart_from(self, other: View) -> bool:
-        """Whether the two, of one source, are known to have no entry in common."""
+        """Whether two views of one source are known to be disjoint."""
         mine, theirs = (view.steps[0] if view.steps else None for view in (self, other))
         if not isinstance(mine, Slice) or not isinstance(theirs, Slice):
             return False
@@ -152,11 +152,6 @@ class View:
 
 
 def broadcast_or_reshape(view: View, shape: Shape, axes: Shape) -> View:
-    """`view` and a `Broadcast`, or a `Reshape` where that repeats nothing.
-
-    Example:
-        >>> broadcast_or_reshape(View((3,)), (1, 3), (1,)).steps
-        (Reshape(shape=(1, 3)),)
-    """
+    """`view` followed by a `Broadcast`, or by a `Reshape` if the size does not change."""
     same_size = math.prod(shape) == math.prod(view.shape)
     return view.then(Reshape(shape) if same_size else Broadcast(shape, axes))

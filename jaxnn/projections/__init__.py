@@ -1,4 +1,4 @@
-"""Nearest points of convex sets, with optax's names and arguments. Floor 1.
+"""Euclidean projections onto convex sets (and spheres), with optax's names and arguments. Floor 1.
 
 | set | function |
 |---|---|

@@ -1,7 +1,8 @@
-"""The nearest point of a convex set to a pytree, all of whose entries are taken together as one vector.
+"""Euclidean projections of a pytree, taken as one vector, onto a set: the nearest point p of the set to x.
 
-Each has optax's name and arguments: `optax.projections.projection_simplex` is `jaxnn.projections.projection_simplex`.
-Norms and sums are formed in the accumulation dtype; the leaves keep their dtypes; `None` leaves pass through.
+Names and arguments are optax's: `optax.projections.projection_simplex` is `jaxnn.projections.projection_simplex`. The
+result has the structure, shapes and dtypes of its argument; norms and sums are in the accumulation dtype; `None` leaves
+pass through.
 """
 
 from __future__ import annotations
@@ -21,13 +22,10 @@ from jaxnn.types import Array, PyTree, Scalar
 
 
 def projection_non_negative(tree: PyTree) -> PyTree:
-    """max(x, 0), entry by entry: the nearest point with p >= 0. The derivative at 0 is 0.
+    """max(x, 0), element-wise: the nearest point with p >= 0. The derivative at 0 is 0.
 
     Args:
         tree: x, pytree of floating arrays.
-
-    Returns:
-        p, of the same structure, shapes and dtypes.
 
     Example:
         >>> projection_non_negative({"w": jnp.array([-1.0, 2.0])})
@@ -37,14 +35,11 @@ def projection_non_negative(tree: PyTree) -> PyTree:
 
 
 def projection_box(tree: PyTree, lower: Any, upper: Any) -> PyTree:
-    """min(max(x, lower), upper), entry by entry: the nearest point between the bounds.
+    """min(max(x, lower), upper), element-wise: the nearest point between the bounds.
 
     Args:
         tree: x, pytree of floating arrays.
-        lower, upper: a number for all entries, or a pytree like `tree`.
-
-    Returns:
-        p, of the same structure, shapes and dtypes.
+        lower, upper: a number, or a pytree like `tree`.
 
     Example:
         >>> projection_box(jnp.array([-1.0, 0.5, 2.0]), 0.0, 1.0)
@@ -61,9 +56,6 @@ def projection_hypercube(tree: PyTree, scale: Any = 1) -> PyTree:
         tree: x, pytree of floating arrays.
         scale: a number, or a pytree like `tree`.
 
-    Returns:
-        p, of the same structure, shapes and dtypes.
-
     Example:
         >>> projection_hypercube(jnp.array([-1.0, 0.5, 2.0]))
         Array([0. , 0.5, 1. ], dtype=float32)
@@ -76,10 +68,9 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
     Args:
         tree: x, pytree of floating arrays.
-        scale: what all entries sum to, >= 0; may be traced.
+        scale: the sum of all entries, >= 0; may be traced.
 
-    Returns:
-        p, of the same structure, shapes and dtypes. Its derivative is given at `simplex.nearest_in_simplex`.
+    For the derivative see `nearest_in_simplex`.
 
     Raises:
         ValueError: a concrete scale < 0 or infinite.
@@ -96,14 +87,13 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 
 def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
-    """The nearest point with sum |p| = scale: sign(x) times the projection of |x| to the simplex; sign(0) is +1.
+    """The nearest point with sum |p| = scale: sign(x) times the projection of |x| onto the simplex; sign(0) is +1.
 
     Args:
         tree: x, pytree of floating arrays.
         scale: the norm, >= 0; may be traced.
 
-    Returns:
-        p, of the same structure, shapes and dtypes. Of several nearest points (x = 0), one.
+    At x = 0, where several points are nearest, it is one of them.
 
     Raises:
         ValueError: a concrete scale < 0 or infinite.
@@ -125,14 +115,11 @@ def _on_l1_sphere(tree: PyTree, scale: Scalar) -> PyTree:
 
 
 def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
-    """The nearest point with sum |p| <= scale: x itself inside, else that of the sphere.
+    """The nearest point with sum |p| <= scale: x itself inside, else the projection onto the sphere.
 
     Args:
         tree: x, pytree of floating arrays.
         scale: the radius, >= 0; may be traced.
-
-    Returns:
-        p, of the same structure, shapes and dtypes.
 
     Raises:
         ValueError: a concrete scale < 0 or infinite.
@@ -148,14 +135,11 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 
 def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
-    """The nearest point of norm `scale`: scale x / |x|; 0 for x = 0, where every point is as near.
+    """The nearest point of norm `scale`: scale x / |x|; 0 for x = 0, where all points are equally near.
 
     Args:
         tree: x, pytree of floating arrays.
         scale: the norm; may be traced.
-
-    Returns:
-        p, of the same structure, shapes and dtypes.
 
     Example:
         >>> projection_l2_sphere(jnp.array([3.0, 4.0]), 10.0)
@@ -172,16 +156,13 @@ def projection_l2_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
         tree: x, pytree of floating arrays.
         scale: the radius, >= 0; may be traced.
 
-    Returns:
-        p, of the same structure, shapes and dtypes.
-
     Example:
         >>> projection_l2_ball(jnp.array([3.0, 4.0])), projection_l2_ball(jnp.array([0.3, 0.4]))
         (Array([0.6, 0.8], dtype=float32), Array([0.3, 0.4], dtype=float32))
     """
     length = trees.norm(tree)
     radius = _cast(scale, length)
-    # x itself inside: a factor of 1 that came by a division might round.
+    # Select x itself inside: a factor of 1 computed by division may round.
     return _chosen(length <= radius, tree, trees.scale(safe_divide(radius, length), tree))
 
 
@@ -191,9 +172,6 @@ def projection_linf_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     Args:
         tree: x, pytree of floating arrays.
         scale: the radius, >= 0; may be traced.
-
-    Returns:
-        p, of the same structure, shapes and dtypes.
 
     Example:
         >>> projection_linf_ball(jnp.array([-3.0, 0.5]))
@@ -207,9 +185,6 @@ def projection_vector(x: PyTree, a: PyTree) -> PyTree:
 
     Args:
         x, a: pytrees of floating arrays of one structure.
-
-    Returns:
-        p, of the same structure and shapes.
 
     Example:
         >>> projection_vector(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]))
@@ -225,9 +200,6 @@ def projection_hyperplane(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
         x, a: pytrees of floating arrays of one structure.
         b: real; may be traced.
 
-    Returns:
-        p, of the same structure and shapes.
-
     Example:
         >>> projection_hyperplane(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), 4.0)
         Array([2., 1.], dtype=float32)
@@ -236,14 +208,11 @@ def projection_hyperplane(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
 
 
 def projection_halfspace(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
-    """The nearest point with <a, p> <= b: x itself inside, else that of the hyperplane.
+    """The nearest point with <a, p> <= b: x itself inside, else the projection onto the hyperplane.
 
     Args:
         x, a: pytrees of floating arrays of one structure.
         b: real; may be traced.
-
-    Returns:
-        p, of the same structure and shapes.
 
     Example:
         >>> projection_halfspace(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), 4.0)
@@ -283,7 +252,7 @@ def _chosen(condition: Array, x: PyTree, y: PyTree) -> PyTree:
 
 
 def _joined(x: PyTree) -> tuple[Array, Any]:
-    """All entries as one vector in the accumulation dtype, and the way back into the leaves' shapes and dtypes."""
+    """All leaves as one vector in the accumulation dtype, and the inverse, to the leaves' shapes and dtypes."""
     leaves, structure = jax.tree.flatten(x)
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     for array in arrays:

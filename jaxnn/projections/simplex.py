@@ -1,4 +1,4 @@
-"""The nearest point of the simplex to a vector, by sorting."""
+"""Projection of vectors onto the simplex, by sorting."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from jaxnn.types import Array, ArrayLike, Scalar
 def nearest_in_simplex(x: ArrayLike, scale: Scalar = 1.0) -> Array:
     """The nearest point to x in {p >= 0, sum p = scale}, on the last axis: p_k = max(x_k - tau, 0).
 
-    tau = (sum of the support - scale) / its size; the support is the largest r entries for the greatest r with
-    r u_r > u_1 + ... + u_r - scale, u sorted from the top. The derivative is dx - its mean over the support, inside it,
-    and 0 outside, also where an entry is exactly tau. Entries of -inf are never in the support.
+    tau = (sum of x over the support - scale) / (size of the support); the support is the r largest entries, r the
+    greatest with r u_r > u_1 + ... + u_r - scale, u sorted in descending order. The derivative is dx minus its mean
+    over the support, on the support, and 0 elsewhere, also at x_k = tau. Entries of -inf are never in the support.
 
     Args:
         x: (..., K), floating.
@@ -33,13 +33,13 @@ def nearest_in_simplex(x: ArrayLike, scale: Scalar = 1.0) -> Array:
     projections onto the l1-ball for learning in high dimensions", figure 1.
     """
     wide = accumulate(jnp.asarray(x))
-    # On Explicit axes no divided axis can be sorted.
+    # With Explicit axes, a sharded axis cannot be sorted.
     return compiler_sharded(_nearest, wide, wide, jnp.asarray(scale, wide.dtype))
 
 
 def _nearest(wide: Array, s: Array) -> Array:
     """`nearest_in_simplex` in the dtype of the arithmetic."""
-    # The result does not depend on a shift, and sums of entries near 0 keep the most digits.
+    # The result is invariant to a shift, and sums of entries near 0 keep the most digits.
     shifted = wide - jax.lax.stop_gradient(jnp.max(wide, axis=-1, keepdims=True))
     u = -jnp.sort(-jax.lax.stop_gradient(shifted), axis=-1)
     rank = jax.lax.broadcasted_iota(wide.dtype, u.shape, u.ndim - 1) + 1

@@ -1,24 +1,24 @@
 """Schedules: pure functions from the step count 0, 1, 2, ... to a value such as the learning rate. Floor 2.
 
-Names, argument names, order and defaults are optax's, and so are the values at every step, except where optax is
-silently wrong; there we differ on purpose:
+Names, arguments, their order and defaults, and the values at every step are optax's, except where optax is silently
+wrong:
 
 | setting | optax 0.2.8 | here |
 |---|---|---|
 | `transition_steps <= 0`, `transition_begin < 0`, `decay_rate <= 0` | constant, clipped, or NaN | ValueError |
 | `warmup_constant_schedule(warmup_steps=0)` | stays at `init_value` (often 0) | `peak_value` at once |
-| `join_schedules`: lengths that do not match, unsorted boundaries | drops some | ValueError |
+| `join_schedules`: mismatched lengths, unsorted boundaries | drops some | ValueError |
 | one-cycle phases that end on the same step (`pct_final=1`, few steps) | drops a phase's factor | applies both |
 | `linear_onecycle_schedule(pct_start > pct_final)` | swaps the phases | ValueError |
-| `staircase=True`: count / transition_steps | rounded in floating point | whole-number division, exact |
+| `staircase=True`: count / transition_steps | rounded in floating point | integer division, exact |
 | `polynomial_schedule`, fractional power, compiled | NaN at the end for some lengths (9 in float32) | `end_value` |
-| traced step counts, decay rates and peak values | an error in most | allowed |
-| arrays of counts | an error in `piecewise_interpolate_schedule` | one value for each count |
+| traced step counts, decay rates and peak values | most raise | allowed |
+| arrays of counts | `piecewise_interpolate_schedule` raises | one value per count |
 
-Values are float32, or float64 where a parameter is float64 or `jax.enable_x64` is on with plain Python parameters; a
-bfloat16 or float16 parameter is computed and returned in float32. Counts are whole numbers >= 0, traced or not, and
-differences of counts are taken between whole numbers, so they stay exact beyond 2^24. A schedule is fixed by its
-arguments: checks of concrete arguments raise ValueError when it is made, traced ones pass unchecked.
+Every function returns a `Schedule`: count (...) -> value (...). Values are float32, or float64 if a parameter is
+float64 or `jax.enable_x64` is on with plain Python parameters; bfloat16 and float16 parameters are widened. Counts are
+integers >= 0, traced or not, and are subtracted as integers, which is exact beyond 2^24. Concrete arguments are checked
+when the schedule is made; traced ones pass unchecked.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What all schedules share: the dtype of a value, exact differences of counts, checks."""
+"""The dtype of values, exact differences of counts, and argument checks of all schedules."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ Schedule: TypeAlias = Callable[[ArrayLike], Array]
 def value_dtype(*values: Any) -> DType:
     """The dtype of a schedule with these parameters: float64 if any floating array is, else float32.
 
-    Python numbers and integers do not decide it; with nothing else, it is what `jnp.asarray(0.5)` has.
-
-    Example:
-        >>> value_dtype(0.1, jnp.ones((), jnp.bfloat16))
-        dtype('float32')
+    Python numbers and integers do not count; with nothing else, it is the dtype of `jnp.asarray(0.5)`.
     """
     strong = [jnp.result_type(v) for v in values if not _is_weak(v)]
     floats = [dtype for dtype in strong if jnp.issubdtype(dtype, jnp.floating)]
@@ -32,65 +28,35 @@ def value_dtype(*values: Any) -> DType:
 
 
 def as_value(x: Scalar, dtype: DType) -> Array:
-    """`x` as an array of `dtype`.
-
-    Example:
-        >>> as_value(1, jnp.float32)
-        Array(1., dtype=float32)
-    """
+    """`x` as an array of `dtype`."""
     return jnp.asarray(x).astype(dtype) if hasattr(x, "dtype") else jnp.asarray(x, dtype)
 
 
 def as_count(x: Scalar) -> Array:
-    """`x` as an array: whole numbers in the default integer dtype, so that two of them subtract under strict promotion.
-
-    Example:
-        >>> as_count(jnp.uint8(3))
-        Array(3, dtype=int32)
-    """
+    """`x` as an array; integers in the default integer dtype, so that two subtract under strict promotion."""
     array = jnp.asarray(x)
     return array.astype(jnp.result_type(int)) if jnp.issubdtype(array.dtype, jnp.integer) else array
 
 
 def difference(a: Scalar, b: Scalar) -> Array:
-    """a - b for two step counts: whole where both are, so that nothing is lost beyond 2^24.
-
-    Example:
-        >>> difference(2**24 + 1, 2**24)
-        Array(1, dtype=int32)
-    """
+    """a - b of two step counts, in integers if both are, which is exact beyond 2^24."""
     a, b = as_count(a), as_count(b)
     dtype = a.dtype if a.dtype == b.dtype else value_dtype(a, b)
     return a.astype(dtype) - b.astype(dtype)
 
 
 def steps_since(count: Scalar, begin: Scalar) -> Array:
-    """max(count - begin, 0), whole where both are.
-
-    Example:
-        >>> steps_since(7, 5)
-        Array(2, dtype=int32)
-    """
+    """max(count - begin, 0), an integer if both are."""
     return jnp.maximum(difference(count, begin), 0)
 
 
 def reached(count: Scalar, boundary: Scalar) -> Array:
-    """Whether count >= boundary.
-
-    Example:
-        >>> reached(3, 3)
-        Array(True, dtype=bool)
-    """
+    """Whether count >= boundary."""
     return difference(count, boundary) >= 0
 
 
 def ratio(a: Scalar, b: Scalar) -> Scalar:
-    """a / b: of Python numbers a Python number, else an array of their `value_dtype`.
-
-    Example:
-        >>> ratio(1, 4)
-        0.25
-    """
+    """a / b: a Python number for Python numbers, else an array of their `value_dtype`."""
     if isinstance(a, int | float) and isinstance(b, int | float):
         return a / b
     dtype = value_dtype(a, b)
@@ -98,13 +64,9 @@ def ratio(a: Scalar, b: Scalar) -> Scalar:
 
 
 def elapsed(count: Scalar, begin: Scalar, steps: Scalar, dtype: DType) -> tuple[Array, Array]:
-    """(t, T) with t / T in [0, 1] the part of a transition that is done: t = clip(count - begin, 0, T), T = steps.
+    """(t, T), t / T in [0, 1] the elapsed fraction of a transition: t = clip(count - begin, 0, T), T = steps.
 
-    A traced T of 0 gives (1, 1), a transition that is over as it begins, instead of 0/0.
-
-    Example:
-        >>> [float(x) for x in elapsed(7, 5, 10, jnp.float32)]
-        [2.0, 10.0]
+    A traced T of 0 gives (1, 1), a transition that ends as it begins, instead of 0/0.
     """
     length = as_value(steps, dtype)
     empty = length <= 0
@@ -116,13 +78,7 @@ def elapsed(count: Scalar, begin: Scalar, steps: Scalar, dtype: DType) -> tuple[
 def require(
     where: str, name: str, value: Any, *, minimum: float = 0.0, strictly: bool = False, remedy: str = ""
 ) -> None:
-    """Raise ValueError unless `value` is finite and >= minimum (> minimum if `strictly`); a traced value passes.
-
-    Example:
-        >>> require("linear_schedule", "transition_steps", 0, strictly=True, remedy="Use constant_schedule.")
-        Traceback (most recent call last):
-        ValueError: linear_schedule: transition_steps must be finite and > 0, got 0. Use constant_schedule.
-    """
+    """Raise ValueError unless `value` is finite and >= minimum (> minimum if `strictly`); a traced value passes."""
     number = concrete_number(value)
     if number is None:
         return
@@ -132,5 +88,5 @@ def require(
 
 
 def _is_weak(x: Any) -> bool:
-    """Whether `x` takes on the dtype of what it meets: Python numbers and what JAX has made of them."""
+    """Whether `x` is weakly typed: Python numbers and JAX arrays made of them."""
     return bool(getattr(x, "weak_type", isinstance(x, int | float) and not isinstance(x, np.generic)))

@@ -1,4 +1,4 @@
-"""How the learning rate follows the batch size."""
+"""Scaling of the learning rate with the batch size."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jaxnn.types import Array, ArrayLike, Scalar, ScalarOrSchedule
 def sqrt_batch_size_rule(
     learning_rate: ScalarOrSchedule, *, batch_size: Scalar, reference_batch_size: Scalar
 ) -> Array | Schedule:
-    """The learning rate for another batch size: eta sqrt(B / B_ref).
+    """The learning rate at another batch size: eta sqrt(B / B_ref).
 
-    A gradient averaged over k times as many examples has 1/k of the variance, so k times the batch size with sqrt(k)
-    times the learning rate leaves the covariance of the parameter's step unchanged.
+    A gradient averaged over k times as many examples has 1/k of the variance: with sqrt(k) times the learning rate the
+    covariance of the step is unchanged.
 
     Args:
         learning_rate: eta, tuned at `reference_batch_size`: a real number or a schedule; may be traced.
@@ -22,8 +22,8 @@ def sqrt_batch_size_rule(
         reference_batch_size: B_ref, in examples, > 0; may be traced.
 
     Returns:
-        A number (), float; for a schedule, a schedule: count (...) -> value (...). Only the value changes, not the
-        counts: with a larger batch there are fewer steps in an epoch.
+        A scalar; for a schedule, a schedule: count (...) -> value (...). Counts are not rescaled, though a larger batch
+        means fewer steps per epoch.
 
     Raises:
         ValueError: a batch size <= 0.

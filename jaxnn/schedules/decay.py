@@ -1,4 +1,4 @@
-"""One transition from a first value to a last: constant, polynomial, linear, exponential, cosine."""
+"""Schedules with one transition: constant, polynomial, linear, exponential, cosine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ def constant_schedule(value: Scalar) -> Schedule:
     """The same value at every step: f(t) = value.
 
     Args:
-        value: real, shape ().
-
-    Returns:
-        count (...) -> value (...), float.
+        value: a real scalar.
 
     Example:
         >>> constant_schedule(0.5)(jnp.arange(2))
@@ -34,18 +31,15 @@ def constant_schedule(value: Scalar) -> Schedule:
 def polynomial_schedule(
     init_value: Scalar, end_value: Scalar, power: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0
 ) -> Schedule:
-    """A polynomial path: f(t) = (init - end) (1 - s/T)^power + end, s = clip(t - begin, 0, T).
+    """Polynomial interpolation: f(t) = (init - end) (1 - s/T)^power + end, s = clip(t - begin, 0, T).
 
     Args:
         init_value: value up to step `transition_begin`.
         end_value: value from step `transition_begin + transition_steps` on.
-        power: exponent, >= 0; 1 is a straight line.
-        transition_steps: T, in steps, > 0. If it is traced and 0, the value is `end_value` at every step.
+        power: exponent, >= 0; 1 is linear.
+        transition_steps: T, in steps, > 0. A traced 0 gives `end_value` at every step.
         transition_begin: steps before the transition, >= 0.
         All may be traced.
-
-    Returns:
-        count (...) -> value (...), float.
 
     Raises:
         ValueError: T <= 0, begin < 0 or power < 0.
@@ -62,7 +56,7 @@ def polynomial_schedule(
         dtype = value_dtype(init_value, end_value, power)
         first, last = as_value(init_value, dtype), as_value(end_value, dtype)
         t, steps = elapsed(count, transition_begin, transition_steps, dtype)
-        # (T - t) / T, not 1 - t / T: compiled, t * (1 / T) may exceed 1 at t = T, and a negative number's power is NaN.
+        # (T - t) / T, not 1 - t / T: XLA's t * (1 / T) may exceed 1 at t = T, and a power of a negative number is NaN.
         return (first - last) * ((steps - t) / steps) ** as_value(power, dtype) + last
 
     return schedule
@@ -71,17 +65,14 @@ def polynomial_schedule(
 def linear_schedule(
     init_value: Scalar, end_value: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0
 ) -> Schedule:
-    """A straight line: f(t) = (init - end) (1 - s/T) + end, s = clip(t - begin, 0, T).
+    """Linear interpolation: f(t) = (init - end) (1 - s/T) + end, s = clip(t - begin, 0, T).
 
     Args:
         init_value: value up to step `transition_begin`.
         end_value: value from step `transition_begin + transition_steps` on.
-        transition_steps: T, in steps, > 0. If it is traced and 0, the value is `end_value` at every step.
+        transition_steps: T, in steps, > 0. A traced 0 gives `end_value` at every step.
         transition_begin: steps before the transition, >= 0.
         All may be traced.
-
-    Returns:
-        count (...) -> value (...), float.
 
     Raises:
         ValueError: T <= 0 or begin < 0.
@@ -95,12 +86,7 @@ def linear_schedule(
 
 
 def ramp(init_value: Scalar, end_value: Scalar, steps: Scalar, begin: Scalar = 0) -> Schedule:
-    """`linear_schedule` that also takes a concrete length of 0, for which it is `end_value` everywhere (no warm-up).
-
-    Example:
-        >>> ramp(0.0, 1.0, 0)(0)
-        Array(1., dtype=float32)
-    """
+    """`linear_schedule` that also takes a concrete length of 0: then `end_value` everywhere (no warm-up)."""
 
     def schedule(count: ArrayLike) -> Array:
         dtype = value_dtype(init_value, end_value)
@@ -129,9 +115,6 @@ def exponential_decay(
         staircase: decay in jumps at multiples of T instead of at every step.
         end_value: bound on the value: from below if decay_rate < 1, from above if decay_rate >= 1; None for no bound.
         All but `staircase` may be traced.
-
-    Returns:
-        count (...) -> value (...), float.
 
     Raises:
         ValueError: T <= 0, begin < 0 or decay_rate <= 0.
@@ -164,13 +147,10 @@ def cosine_decay_schedule(
 
     Args:
         init_value: value at step 0.
-        decay_steps: T, in steps, > 0. If it is traced and 0, the value is the last one at every step.
-        alpha: the last value as a fraction of the first.
+        decay_steps: T, in steps, > 0. A traced 0 gives the final value at every step.
+        alpha: the final value as a fraction of the first; it holds from step T on.
         exponent: >= 0; 1 is the plain cosine.
         All may be traced.
-
-    Returns:
-        count (...) -> value (...), float; alpha * init_value from step T on.
 
     Raises:
         ValueError: T <= 0 or exponent < 0.
@@ -197,7 +177,7 @@ def cosine_decay_schedule(
 
 
 def _periods(count: ArrayLike, begin: Scalar, steps: Scalar, staircase: bool, dtype: DType) -> Array:
-    """max(count - begin, 0) / steps, floored if `staircase`; between whole numbers the floor is exact."""
+    """max(count - begin, 0) / steps, floored if `staircase`; exact for integers."""
     since, length = steps_since(count, begin), as_count(steps)
     if staircase and since.dtype == length.dtype and jnp.issubdtype(since.dtype, jnp.integer):
         return (since // length).astype(dtype)
@@ -207,4 +187,4 @@ def _periods(count: ArrayLike, begin: Scalar, steps: Scalar, staircase: bool, dt
 
 def _require_transition(where: str, steps: Scalar, begin: Scalar) -> None:
     require(where, "transition_steps", steps, strictly=True, remedy=CONSTANT_REMEDY)
-    require(where, "transition_begin", begin, remedy="Give the number of steps to wait, 0 for none.")
+    require(where, "transition_begin", begin, remedy="It is the number of steps to wait, 0 for none.")

@@ -1,4 +1,4 @@
-"""Values tied to given steps: jumps, interpolation between them, and the one-cycle policy."""
+"""Piecewise schedules: jumps, interpolation between steps, and the one-cycle policy."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from jaxnn.types import Array, ArrayLike, Scalar
 def piecewise_constant_schedule(
     init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
 ) -> Schedule:
-    """Jumps: f(t) = init * product of the scales whose boundary b <= t (at t = b the jump has been made).
+    """Jumps: f(t) = init * product of the scales whose boundary b <= t.
 
     Args:
         init_value: value before the first boundary; may be traced.
         boundaries_and_scales: {step: factor}; steps >= 0, in any order; factors >= 0, may be traced. None for no jump.
-
-    Returns:
-        count (...) -> value (...), float.
 
     Raises:
         ValueError: a negative boundary or factor.
@@ -46,7 +43,7 @@ def piecewise_constant_schedule(
 def piecewise_interpolate_schedule(
     interpolate_type: str, init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
 ) -> Schedule:
-    """A path through the points (b_i, v_i), v_i = init * s_1 ... s_i, b_0 = 0, interpolated in between.
+    """Interpolation of the points (b_i, v_i), v_i = init * s_1 ... s_i, b_0 = 0.
 
     With p = (t - b_i) / (b_(i+1) - b_i): "linear" is v_i + (v_(i+1) - v_i) p, "cosine" is
     v_(i+1) + (v_i - v_(i+1)) (1 + cos(pi p)) / 2. From the last boundary on the value is the last v_i.
@@ -57,11 +54,8 @@ def piecewise_interpolate_schedule(
         boundaries_and_scales: {step: factor on the value before}; steps >= 0, in any order; factors >= 0, may be
             traced. None for a constant. A boundary at step 0 is a jump there.
 
-    Returns:
-        count (...) -> value (...), float.
-
     Raises:
-        ValueError: another `interpolate_type`; a negative boundary or factor.
+        ValueError: an unknown `interpolate_type`; a negative boundary or factor.
 
     Example:
         >>> piecewise_interpolate_schedule("linear", 1.0, {2: 0.5, 4: 0.0})(jnp.arange(6))
@@ -81,9 +75,9 @@ def linear_onecycle_schedule(
     div_factor: Scalar = 25.0,
     final_div_factor: Scalar = 1e4,
 ) -> Schedule:
-    """One cycle in three straight lines: peak/div -> peak -> peak/div -> peak/(div final_div).
+    """One cycle in three linear phases: peak/div -> peak -> peak/div -> peak/(div final_div).
 
-    The lines end at steps floor(pct_start T), floor(pct_final T) and T; then the value stays.
+    The phases end at steps floor(pct_start T), floor(pct_final T) and T; then the value is constant.
 
     Args:
         transition_steps: T, in steps, > 0.
@@ -92,11 +86,8 @@ def linear_onecycle_schedule(
         pct_final: fraction of T at which the value is back at the first one, in [pct_start, 1].
         div_factor: peak / first value, > 0.
         final_div_factor: first / last value, > 0.
-        All may be traced; floor(pct T) of a traced pct or T is taken in its floating dtype and may then be one step off
-        where pct T is a whole number.
-
-    Returns:
-        count (...) -> value (...), float.
+        All may be traced; floor(pct T) of a traced pct or T is computed in floating point and may be one step off where
+        pct T is an integer.
 
     Raises:
         ValueError: T <= 0, a fraction outside [0, 1], pct_start > pct_final, or a factor <= 0.
@@ -129,7 +120,7 @@ def cosine_onecycle_schedule(
 ) -> Schedule:
     """One cycle in two half cosines: peak/div -> peak -> peak/(div final_div).
 
-    The halves end at steps floor(pct_start T) and T; then the value stays.
+    The phases end at steps floor(pct_start T) and T; then the value is constant.
 
     Args:
         transition_steps: T, in steps, > 0.
@@ -137,11 +128,8 @@ def cosine_onecycle_schedule(
         pct_start: fraction of T spent rising, in [0, 1].
         div_factor: peak / first value, > 0.
         final_div_factor: first / last value, > 0.
-        All may be traced; floor(pct T) of a traced pct or T is taken in its floating dtype and may then be one step off
-        where pct T is a whole number.
-
-    Returns:
-        count (...) -> value (...), float.
+        All may be traced; floor(pct T) of a traced pct or T is computed in floating point and may be one step off where
+        pct T is an integer.
 
     Raises:
         ValueError: T <= 0, pct_start outside [0, 1], or a factor <= 0.
@@ -177,7 +165,7 @@ def _path(
     init_value: Scalar,
     points: Sequence[tuple[Scalar, Scalar]],
 ) -> Schedule:
-    """Interpolation between the values at given steps; of several points on one step the last one holds there."""
+    """Interpolation between the values at given steps; of several points at one step the last one holds."""
 
     def schedule(count: ArrayLike) -> Array:
         dtype = value_dtype(init_value, *(scale for _, scale in points))
@@ -203,7 +191,7 @@ def _sorted_points(where: str, boundaries_and_scales: Mapping[int, Scalar] | Non
 
 
 def _step_at(fraction: Scalar, steps: Scalar) -> Scalar:
-    """floor(fraction * steps), a Python int where both are known."""
+    """floor(fraction * steps), a Python int if both are concrete."""
     known = concrete_number(fraction), concrete_number(steps)
     if known[0] is not None and known[1] is not None:
         return int(known[0] * known[1])

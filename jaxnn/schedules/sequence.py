@@ -1,4 +1,4 @@
-"""Schedules one after the other: joining, warm-up, warm restarts."""
+"""Sequences of schedules: joining, warm-up, warm restarts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,16 @@ WARMUP_REMEDY = "Use 0 for no warm-up."
 
 
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
-    """Schedules in turn: f(t) = f_i(t - b_i) for b_i <= t < b_(i+1), with b_0 = 0.
+    """Schedules one after the other: f(t) = f_i(t - b_i) for b_i <= t < b_(i+1), with b_0 = 0.
 
-    Each schedule counts from its own boundary; those whose turn has not come are evaluated at 0 and not used.
+    Each schedule counts from its own boundary. All are evaluated, later ones at count 0, and one is selected.
 
     Args:
         schedules: n >= 1 functions from a count to a value.
-        boundaries: n - 1 steps, >= 0, in ascending order; of equal ones the last schedule holds. May be traced.
-
-    Returns:
-        count (...) -> value (...), float.
+        boundaries: n - 1 steps, >= 0, in ascending order; at equal ones the last schedule wins. May be traced.
 
     Raises:
-        ValueError: no schedule, a wrong number of boundaries, boundaries negative or out of order.
+        ValueError: no schedule, the wrong number of boundaries, negative or unsorted boundaries.
 
     Example:
         >>> from jaxnn import schedules
@@ -64,16 +61,13 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) 
 
 
 def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar) -> Schedule:
-    """A straight line from init to peak over W = `warmup_steps` steps, then peak.
+    """A linear ramp from init to peak over W = `warmup_steps` steps, then peak.
 
     Args:
         init_value: value at step 0.
         peak_value: value from step W on.
         warmup_steps: W, in steps, >= 0; with 0 the value is `peak_value` at once.
         All may be traced.
-
-    Returns:
-        count (...) -> value (...), float.
 
     Raises:
         ValueError: W < 0.
@@ -97,21 +91,18 @@ def warmup_cosine_decay_schedule(
     end_value: Scalar = 0.0,
     exponent: Scalar = 1.0,
 ) -> Schedule:
-    """A straight line from init to peak over W = `warmup_steps` steps, then half a cosine to `end_value` at step D.
+    """A linear ramp from init to peak over W = `warmup_steps` steps, then half a cosine to `end_value` at step D.
 
-    From step W: end + (peak - end) [(1 + cos(pi (t - W)/(D - W))) / 2]^exponent. If peak is 0, all of it is 0.
+    From step W: end + (peak - end) [(1 + cos(pi (t - W)/(D - W))) / 2]^exponent. If peak is 0, so is all of it.
 
     Args:
         init_value: value at step 0.
         peak_value: value at step W.
         warmup_steps: W, in steps, >= 0.
-        decay_steps: D, in steps, > W: the length of the whole schedule, warm-up INCLUDED.
+        decay_steps: D, in steps, > W: the length of the whole schedule, INCLUDING the warm-up.
         end_value: value from step D on.
         exponent: >= 0; 1 is the plain cosine.
         All may be traced.
-
-    Returns:
-        count (...) -> value (...), float.
 
     Raises:
         ValueError: W < 0, D <= W or exponent < 0.
@@ -158,7 +149,7 @@ def warmup_exponential_decay_schedule(
     staircase: bool = False,
     end_value: Scalar | None = None,
 ) -> Schedule:
-    """A straight line from init to peak over W = `warmup_steps` steps, then `exponential_decay` from peak.
+    """A linear ramp from init to peak over W = `warmup_steps` steps, then `exponential_decay` from peak.
 
     Args:
         init_value: value at step 0.
@@ -170,9 +161,6 @@ def warmup_exponential_decay_schedule(
         staircase: decay in jumps at multiples of `transition_steps` after W + begin.
         end_value: bound on the decayed value: from below if decay_rate < 1, else from above; None for no bound.
         All but `staircase` may be traced.
-
-    Returns:
-        count (...) -> value (...), float.
 
     Raises:
         ValueError: W < 0, or as `exponential_decay`.
@@ -189,13 +177,10 @@ def warmup_exponential_decay_schedule(
 def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
     """Warm restarts: cycles of `warmup_cosine_decay_schedule`, one after the other.
 
-    Cycle i begins at step decay_steps_1 + ... + decay_steps_(i-1) and counts from there; the last one stays at its end.
+    Cycle i begins at step decay_steps_1 + ... + decay_steps_(i-1) and counts from there; the last holds its end value.
 
     Args:
         cosine_kwargs: for each cycle the arguments of `warmup_cosine_decay_schedule`, by name; all may be traced.
-
-    Returns:
-        count (...) -> value (...), float.
 
     Raises:
         ValueError: no cycle, or as `warmup_cosine_decay_schedule`.
@@ -211,7 +196,7 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
     """
     cycles = [dict(kwargs) for kwargs in cosine_kwargs]
     if not cycles:
-        raise ValueError("sgdr_schedule: needs at least one cycle, got none. Give a list of dicts of arguments.")
+        raise ValueError("sgdr_schedule: needs at least one cycle, got none. Pass a list of dicts of arguments.")
     pieces = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cycles]
     boundaries: list[Scalar] = []
     for kwargs in cycles[:-1]:

@@ -1,7 +1,7 @@
 """Arithmetic on pytrees, with the functions of `optax.tree`; `None` leaves pass through. Floor 0.
 
-What deals with moments and states stands in `optim`: `update_moment`, `bias_correction`, `tree_map_params` and so on.
-`max`, `min`, `set` and `sum` are Python's names: write `tree.sum(...)`, and do not import * from here.
+Functions of moments and states are in `optim`: `update_moment`, `bias_correction`, `tree_map_params` and so on. `max`,
+`min`, `set` and `sum` shadow builtins: write `tree.sum(...)`, and do not import *.
 """
 
 from typing import TYPE_CHECKING

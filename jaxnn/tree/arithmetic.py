@@ -1,6 +1,6 @@
-"""Sums, products and norms of pytrees, in optax.tree's words; `None` leaves pass through.
+"""Sums, products and norms of pytrees, under optax.tree's names; `None` leaves pass through.
 
-Reductions are formed in the accumulation dtype: float32, or float64 if any leaf is float64.
+Reductions run in the accumulation dtype: float32, or float64 if any leaf is float64.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def div(tree_x: PyTree, tree_y: PyTree) -> PyTree:
 
 
 def scale(scalar: Scalar, tree: PyTree) -> PyTree:
-    """scalar * tree: floating leaves keep their dtype; integers become float32, so that nothing is cut off.
+    """scalar * tree: floating leaves keep their dtype; integers become float32, so that nothing is truncated.
 
     Example:
         >>> scale(2.0, (jnp.ones(2),)), scale(0.5, jnp.array([3]))
@@ -84,7 +84,7 @@ def add_scale(tree_x: PyTree, scalar: Scalar, tree_y: PyTree) -> PyTree:
 
 
 def vdot(tree_x: PyTree, tree_y: PyTree) -> Array:
-    """The inner product: the sum over leaves and entries of conj(x) y; 0 for an empty tree.
+    """The inner product: the sum over all elements of conj(x) y; 0 for an empty pytree.
 
     Example:
         >>> vdot((jnp.ones(3),), (jnp.ones(3),))
@@ -101,12 +101,12 @@ def vdot(tree_x: PyTree, tree_y: PyTree) -> Array:
 
 
 def sum(tree: PyTree, associative_reduction: bool = False) -> Array:
-    """The sum of all entries of all leaves; 0 for an empty tree.
+    """The sum of all elements; 0 for an empty pytree.
 
     Args:
         tree: pytree of numbers.
-        associative_reduction: add the leaves' sums in pairs, then these in pairs: a shallower program for many leaves,
-            and another order of rounding.
+        associative_reduction: add the leaves' sums as a binary tree: a shallower program for many leaves, rounded in
+            another order.
 
     Example:
         >>> sum({"w": jnp.ones((2, 2)), "b": 0.5})
@@ -120,7 +120,7 @@ def sum(tree: PyTree, associative_reduction: bool = False) -> Array:
 
 
 def max(tree: PyTree) -> Array:
-    """The largest entry of all leaves; -inf where there is none.
+    """The largest element; -inf if there is none.
 
     Example:
         >>> max({"w": jnp.array([1.0, 3.0]), "b": jnp.zeros(0)})
@@ -131,7 +131,7 @@ def max(tree: PyTree) -> Array:
 
 
 def min(tree: PyTree) -> Array:
-    """The smallest entry of all leaves; +inf where there is none.
+    """The smallest element; +inf if there is none.
 
     Example:
         >>> min({"w": jnp.array([1.0, 3.0]), "b": jnp.zeros(0)})
@@ -142,17 +142,17 @@ def min(tree: PyTree) -> Array:
 
 
 def norm(tree: PyTree, ord: int | float | str | None = None, squared: bool = False) -> Array:
-    """A norm of all entries of a tree taken together: Euclidean for None and 2, their sum for 1, the largest for inf.
+    """The norm of a pytree as one vector: Euclidean for None and 2, sum of |x| for 1, largest |x| for inf.
 
     The derivative of the Euclidean norm is 0 at 0.
 
     Args:
         tree: pytree of real or complex numbers.
         ord: None, 1, 2, inf, "inf" or "infinity".
-        squared: the square of it.
+        squared: return the square of the norm.
 
     Raises:
-        ValueError: another order.
+        ValueError: an unknown order.
 
     Example:
         >>> norm({"w": jnp.array([3.0]), "b": jnp.array([4.0])})
@@ -172,7 +172,7 @@ def norm(tree: PyTree, ord: int | float | str | None = None, squared: bool = Fal
 
 
 def size(tree: PyTree) -> int:
-    """The number of entries of all leaves: for parameters, how many there are.
+    """The number of elements, e.g. of parameters.
 
     Example:
         >>> size({"w": jnp.zeros((3, 4)), "b": jnp.zeros(4)})
@@ -202,7 +202,7 @@ def real(tree: PyTree) -> PyTree:
 
 
 def clip(tree: PyTree, min_value: Scalar | None = None, max_value: Scalar | None = None) -> PyTree:
-    """Each entry clipped to [min_value, max_value]; None for no bound.
+    """All elements clipped to [min_value, max_value]; None for no bound.
 
     Example:
         >>> clip({"w": jnp.array([-2.0, 0.5])}, -1.0)
@@ -222,7 +222,7 @@ def where(condition: ArrayLike, tree_x: PyTree, tree_y: PyTree) -> PyTree:
 
 
 def allclose(a: PyTree, b: PyTree, rtol: Scalar = 1e-05, atol: Scalar = 1e-08, equal_nan: bool = False) -> Array:
-    """Whether |a - b| <= atol + rtol |b| for all entries of all leaves; True for empty trees.
+    """Whether |a - b| <= atol + rtol |b| for all elements; True for empty pytrees.
 
     Example:
         >>> allclose({"w": jnp.ones(2)}, {"w": jnp.ones(2) + 1e-7})
@@ -245,13 +245,13 @@ def _abs_sq(x: ArrayLike) -> Array:
 
 
 def _total(tree: PyTree, both: Callable[[Array, Array], Array], start: Array) -> Array:
-    """All leaves of a tree of scalars taken together; `start` where there is none."""
+    """The reduction of a pytree of scalars; `start` if it is empty."""
     leaves = jax.tree.leaves(tree)
     return functools.reduce(_promoted(both), leaves) if leaves else start
 
 
 def _promoted(both: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    """`both` of scalars of different dtypes, also where promotion is strict."""
+    """`both` of scalars of different dtypes, under strict promotion too."""
 
     def either(x: Array, y: Array) -> Array:
         with jax.numpy_dtype_promotion("standard"):

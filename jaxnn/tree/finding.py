@@ -1,4 +1,4 @@
-"""Values of a pytree by the name of their dict key, field or NamedTuple: found, and replaced."""
+"""Lookup and replacement of a pytree's values by the name of their dict key, field or NamedTuple."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KeyPath: TypeAlias = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class NamedTupleKey:
-    """The entry of a path that stands for a field of a NamedTuple: with the name of the NamedTuple.
+    """The path entry of a NamedTuple's field, with the name of the NamedTuple.
 
-    So that a filter can tell the `count` of one state from that of another.
+    A filter can thus distinguish the `count` of one state from that of another.
 
     Example:
         >>> str(NamedTupleKey("AdamState", "count"))
@@ -39,11 +39,11 @@ def get_all_with_path(
 
     Args:
         tree: pytree, such as an optimizer's state.
-        key: a key of dicts, a field of NamedTuples, or the name of a NamedTuple (whose value is the tuple itself).
-        filtering: of (path, value): whether to take it.
+        key: a dict key, a field of a NamedTuple, or the name of a NamedTuple (whose value is the tuple itself).
+        filtering: predicate of (path, value).
 
     Returns:
-        (path, value) pairs; values inside found values are found, too.
+        (path, value) pairs, including those nested in found values.
 
     Example:
         >>> get_all_with_path([{"w": 1.0}, {"w": {"w": 2.0}}], "w")[0]
@@ -59,7 +59,7 @@ def get(
 
     Args:
         tree, key, filtering: as for `get_all_with_path`.
-        default: what is returned where there is none.
+        default: returned if there is none.
 
     Raises:
         KeyError: there are several.
@@ -76,14 +76,11 @@ def get(
 
 
 def set(tree: PyTree, filtering: Callable[[KeyPath, Any], bool] | None = None, /, **kwargs: Any) -> PyTree:
-    """A copy of a tree with all values under some names replaced.
+    """A copy of a pytree with all values under some names replaced.
 
     Args:
         tree, filtering: as for `get_all_with_path`.
-        kwargs: the new value for each name.
-
-    Returns:
-        The tree with the same structure outside of what was replaced; not searched inside of it.
+        kwargs: the new value of each name; replaced values are not searched.
 
     Raises:
         KeyError: a name has no value (that passes the filter).
@@ -104,7 +101,7 @@ def _is_named_tuple(node: Any) -> bool:
 
 
 def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    """(path entry, child) of each child of a node, and how to put children together; no child for a leaf."""
+    """(path entry, child) of each child of a node, and its structure; no children for a leaf."""
     flat, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     if len(flat) == 1 and not flat[0][0]:
         return [], structure
@@ -114,14 +111,14 @@ def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
 
 
 def _name(entry: Any) -> Any:
-    """What a child is called: the field of a NamedTuple or the key of a dict, None for all else."""
+    """The name of a child: the field of a NamedTuple or the key of a dict, else None."""
     if isinstance(entry, NamedTupleKey):
         return entry.name
     return entry.key if isinstance(entry, jax.tree_util.DictKey) else None
 
 
 def _named(path: KeyPath, node: Any) -> Iterator[tuple[KeyPath, Any, Any]]:
-    """(path, name, value) of all that has a name."""
+    """(path, name, value) of all named values."""
     if _is_named_tuple(node):
         yield path, type(node).__name__, node
     for entry, child in _children(node)[0]:

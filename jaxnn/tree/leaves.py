@@ -1,4 +1,4 @@
-"""Leaves of pytrees by name, and which of them are weights."""
+"""Named leaves of pytrees, masks of weights, finiteness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxnn.types import Array, PyTree
 
 BIAS_NAMES = frozenset({"b", "bias", "scale", "shift", "offset", "beta", "gamma"})
-"""Names of leaves that a penalty leaves alone by default: additive terms and the scales of normalization."""
+"""Names of leaves without penalty by default: biases, and scales and shifts of normalization."""
 
 
 def named_leaves(a: PyTree) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def named_leaves(a: PyTree) -> dict[str, Any]:
 
 
 def is_weight(a: PyTree) -> PyTree:
-    """A tree like `a` of bools: False at biases and normalization scales (`BIAS_NAMES`), True at all other leaves.
+    """A pytree of bools like `a`: False at biases and normalization scales (`BIAS_NAMES`), True at other leaves.
 
     A leaf is judged by the last name on its path, so a one-dimensional weight vector is a weight.
 
@@ -38,14 +38,10 @@ def is_weight(a: PyTree) -> PyTree:
 
 
 def called(given: Any, params: PyTree) -> PyTree:
-    """A tree of masks, labels or the like for parameters, where it may be given as a function of them.
+    """A pytree of masks, labels, ... for parameters, from such a pytree or a function params -> pytree.
 
-    Parameters of a callable type, such as an `equinox.Module`, have callable trees of masks: `jax.tree.map` makes
-    them. So a callable is called unless it is of the type of the parameters, or a pytree of bools.
-
-    Args:
-        given: the tree, or a function of the parameters that makes one.
-        params: what the function is called with.
+    Masks made by `jax.tree.map` from callable parameters, e.g. an `equinox.Module`, are callable themselves. So a
+    callable is called unless it has the type of the parameters or is a pytree of bools.
 
     Example:
         >>> called(lambda params: {"w": len(params) == 1}, {"w": 1.0}), called({"w": False}, {"w": 1.0})
@@ -53,14 +49,14 @@ def called(given: Any, params: PyTree) -> PyTree:
     """
     if not callable(given) or type(given) is type(params):
         return given
-    # A module's activation function may be left among its masks; a function itself is the one leaf of its tree.
+    # A module's mask may still contain its activation function; a plain function is the only leaf of its pytree.
     leaves = [x for x in jax.tree.leaves(given) if not callable(x)]
     is_mask = bool(leaves) and all(getattr(x, "dtype", type(x)) in (bool,) for x in leaves)
     return given if is_mask else given(params)
 
 
 def all_finite(leaves: Iterable[Any]) -> Array:
-    """Whether every entry of every leaf is finite; integers are, and leaves of dtype float0.
+    """Whether all elements are finite; integers and leaves of dtype float0 are.
 
     Example:
         >>> all_finite([jnp.array([1.0, jnp.inf])])

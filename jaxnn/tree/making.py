@@ -1,4 +1,4 @@
-"""Pytrees made after others: filled, cast, random, with batch axes; `None` leaves pass through."""
+"""Pytrees like others: filled, cast, random, with batch axes; `None` leaves pass through."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxnn.types import Array, DType, PyTree, Scalar, Shape
 
 
 def zeros_like(tree: PyTree, dtype: DType | None = None) -> PyTree:
-    """0 in the shape of each leaf, in its dtype or in `dtype`.
+    """Zeros with the shapes of the leaves, and their dtypes or `dtype`.
 
     Example:
         >>> zeros_like({"w": jnp.ones(2)}, jnp.int32)
@@ -24,7 +24,7 @@ def zeros_like(tree: PyTree, dtype: DType | None = None) -> PyTree:
 
 
 def ones_like(tree: PyTree, dtype: DType | None = None) -> PyTree:
-    """1 in the shape of each leaf, in its dtype or in `dtype`.
+    """Ones with the shapes of the leaves, and their dtypes or `dtype`.
 
     Example:
         >>> ones_like({"w": jnp.zeros(2)})
@@ -34,7 +34,7 @@ def ones_like(tree: PyTree, dtype: DType | None = None) -> PyTree:
 
 
 def full_like(tree: PyTree, fill_value: Scalar, dtype: DType | None = None) -> PyTree:
-    """One number in the shape of each leaf, in its dtype or in `dtype`.
+    """One number with the shapes of the leaves, and their dtypes or `dtype`.
 
     Example:
         >>> full_like({"w": jnp.zeros(2)}, 3)
@@ -44,7 +44,7 @@ def full_like(tree: PyTree, fill_value: Scalar, dtype: DType | None = None) -> P
 
 
 def cast(tree: PyTree, dtype: DType | None) -> PyTree:
-    """The leaves in another dtype; as they are for None.
+    """The leaves cast to `dtype`; unchanged for None.
 
     Example:
         >>> cast({"w": jnp.ones(1)}, jnp.bfloat16)
@@ -54,7 +54,7 @@ def cast(tree: PyTree, dtype: DType | None) -> PyTree:
 
 
 def cast_like(tree: PyTree, other_tree: PyTree) -> PyTree:
-    """Each leaf in the dtype of the leaf in its place in another tree; as it is where that has no dtype.
+    """Each leaf cast to the dtype of its counterpart in another pytree; unchanged if that has none.
 
     Example:
         >>> cast_like({"w": jnp.ones(1)}, {"w": jnp.zeros(3, jnp.float16)})
@@ -66,15 +66,15 @@ def cast_like(tree: PyTree, other_tree: PyTree) -> PyTree:
 
 
 def dtype(tree: PyTree, mixed_dtype_handler: str | None = None) -> DType:
-    """The dtype of the leaves; JAX's default for an empty tree.
+    """The dtype of the leaves; JAX's default for an empty pytree.
 
     Args:
         tree: pytree of numbers.
-        mixed_dtype_handler: what several dtypes give: None an error, "promote" what JAX promotes them to, "highest" and
-            "lowest" the one that all others (that to all others) are promoted to.
+        mixed_dtype_handler: for several dtypes: None raises, "promote" returns their promotion, "highest" and "lowest"
+            the one that all others promote to, or that promotes to all others.
 
     Raises:
-        ValueError: several dtypes and None; two of which neither is promoted to the other; another handler.
+        ValueError: several dtypes and None; two dtypes neither of which promotes to the other; an unknown handler.
 
     Example:
         >>> dtype({"w": jnp.ones(1), "b": jnp.ones(1, jnp.bfloat16)}, "lowest")
@@ -102,7 +102,7 @@ def dtype(tree: PyTree, mixed_dtype_handler: str | None = None) -> DType:
 
 
 def batch_shape(tree: PyTree, shape: Shape = ()) -> PyTree:
-    """Each leaf with axes of these sizes before its own, its values repeated.
+    """Each leaf broadcast to leading axes of these sizes.
 
     Example:
         >>> jax.tree.map(jnp.shape, batch_shape({"w": jnp.ones(2), "b": 0.0}, (3,)))
@@ -131,10 +131,10 @@ def random_like(
     """Random numbers in the shape, dtype and (on Explicit meshes) sharding of each leaf.
 
     Args:
-        rng_key: split into one key for each leaf.
+        rng_key: split into one key per leaf.
         target_tree: pytree of arrays.
-        sampler: of (key, shape, dtype).
-        dtype: instead of the leaf's.
+        sampler: a function of (key, shape, dtype).
+        dtype: replaces the leaf's.
 
     Example:
         >>> random_like(jax.random.key(0), {"w": jnp.ones((2, 3), jnp.float16)})["w"].dtype
@@ -152,7 +152,7 @@ def random_like(
 
 
 def unwrap_random_key_data(input_tree: PyTree) -> PyTree:
-    """The leaves with `jax.random.key_data` in place of typed keys, so that trees can be compared as numbers.
+    """The leaves with `jax.random.key_data` in place of typed keys, so that pytrees can be compared as numbers.
 
     Example:
         >>> unwrap_random_key_data({"key": jax.random.key(0), "w": 1.0})

@@ -1,4 +1,4 @@
-"""All leaves of a pytree in one vector for each dtype."""
+"""The leaves of a pytree concatenated into one vector per dtype."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from jaxnn.types import Array, PyTree
 
 
 def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], PyTree]]:
-    """All leaves of one dtype laid end to end in one vector, and the function that takes the vectors apart again.
+    """All leaves of one dtype concatenated into one vector, and the inverse function.
 
-    Parameters of thousands of leaves, with their gradients and optimizer state, then are one array each: an update by
-    an element-wise rule is one fused loop, whatever the number of leaves. `jax.grad` of f(unpack(buffers)) lays the
-    leaves' gradients end to end once. Rules that look at a leaf as a whole (norms of layers, factors of matrices) and
-    masks by leaf need the leaves themselves: unpack for them.
+    Parameters with thousands of leaves, their gradients and optimizer state become one array each: an element-wise
+    update is one fused loop. `jax.grad` of f(unpack(buffers)) concatenates the gradients once. Rules of whole leaves
+    (norms of layers, factors of matrices) and masks by leaf need the leaves: unpack for them.
 
     Args:
-        a: pytree of arrays; None leaves pass through. Leaves lie in the order of `jax.tree.leaves`, row-major. On a
-            mesh with Explicit axes the vector is divided evenly by those that divide leaves, if its length allows.
+        a: pytree of arrays; None leaves pass through. Leaves are in the order of `jax.tree.leaves`, row-major. On a
+            mesh with Explicit axes the vector is sharded over the axes that shard leaves, if they divide its length.
 
     Returns:
-        (buffers, unpack): `buffers` by name of dtype, {} for an empty tree; `unpack(buffers)` has the leaves in the
-        dtype of the buffers that it is given, so moments or updates of another dtype can be unpacked too.
+        (buffers, unpack): `buffers` by name of dtype, {} for an empty pytree; the leaves of `unpack(buffers)` have the
+        dtypes of its argument, so moments or updates of another dtype can be unpacked too.
 
     Raises:
-        TypeError: a leaf is no array of numbers; by `unpack`: what it is given is no dict.
-        ValueError: by `unpack`: names or shapes differ from those that were packed.
+        TypeError: a leaf is not an array of numbers; from `unpack`, the argument is not a dict.
+        ValueError: from `unpack`, names or shapes differ from those packed.
 
     Example:
         >>> buffers, unpack = pack({"w": jnp.ones((2, 2)), "b": jnp.zeros(1)})
@@ -71,7 +70,7 @@ def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], P
 
 
 def _numbers(path: Any, x: Any) -> Array:
-    """A leaf as an array; TypeError if it is none of numbers."""
+    """A leaf as an array; TypeError unless it is one of numbers."""
     if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.extended):
         kind = str(x.dtype)
     else:
@@ -81,5 +80,5 @@ def _numbers(path: Any, x: Any) -> Array:
             kind = type(x).__name__
     raise TypeError(
         f"pack: leaf {jax.tree_util.keystr(path) or '(the tree itself)'} must be an array of numbers, got {kind}. "
-        "Keep random keys, functions and strings out of it, or mask them with None."
+        "Replace random keys, functions and strings by None."
     )

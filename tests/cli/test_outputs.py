@@ -100,7 +100,7 @@ def test_a_full_disk_at_predict(digits: Path, capsys: Any, monkeypatch: pytest.M
     words = ["predict", str(digits / "run"), str(digits / "x.npy"), "--out", str(digits / "a.csv")]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert said == f"jaxnn: {digits / 'a.csv'} could not be written: No space left on device; nothing of it is left\n"
+    assert said == f"jaxnn: {digits / 'a.csv'} could not be written: No space left on device; nothing was written\n"
     if Path("/dev/full").exists():
         assert main([*words[:-1], "/dev/full"]) == 2
         assert "/dev/full could not be written: No space left on device" in capsys.readouterr().err
@@ -139,7 +139,7 @@ def test_on_a_full_disk_every_command_tells_what_is_kept(
             assert main([*COMMANDS[name], "--out", str(out)]) == 2
         said = capsys.readouterr().err.splitlines()[-1]
         assert said.startswith("jaxnn: ")
-        assert re.search("could not be written: No space left on device; (nothing of it is left|what was there)", said)
+        assert re.search("could not be written: No space left on device; (nothing was written|the old file)", said)
         kept = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
         assert (f"{out} keeps {', '.join(kept)}" if kept else "nothing was kept") in said.replace(" (1 lines)", "")
         assert len([k for k in kept if k not in ("metrics.jsonl", "runs")]) == count
@@ -166,7 +166,7 @@ def test_train_under_ulimit(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1] == (
-        f"jaxnn: {tmp_path / 'run' / 'params.npz'} could not be written: File too large; nothing of it is left; "
+        f"jaxnn: {tmp_path / 'run' / 'params.npz'} could not be written: File too large; nothing was written; "
         f"{tmp_path / 'run'} keeps config.json, metrics.jsonl (2 lines)"
     )
     assert "Traceback" not in done.stderr
@@ -198,7 +198,7 @@ def test_a_table_that_standard_output_does_not_take(digits: Path, capfd: Any) ->
 def test_a_folder_that_cannot_be_made_is_named(name: str, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to("nowhere")
-    for out, text in (("file/x", "Not a directory"), ("link", "it is a link to nowhere, which is not there")):
+    for out, text in (("file/x", "Not a directory"), ("link", "it is a dangling link to nowhere")):
         assert main([*COMMANDS[name], "--out", str(tmp_path / out)]) == 2
         said = capsys.readouterr().err.splitlines()[-1]
         assert f"jaxnn: the folder {tmp_path / out} could not be made: {text}; name another" in said

@@ -94,8 +94,8 @@ def test_fractions_are_rounded_by_largest_remainder(n, sizes, counts):
         ((float("nan"), 0.5), "one count >= 0 or fraction"),
         ((5, 4), "counts must add up to 10, got .*: they add up to 9"),
         ((0.5, 0.4), "fractions must add up to 1, got .*: they add up to 0.9"),
-        ((10, 0), r"each part must hold at least one example.*\[10, 0\]"),
-        ((0.99, 0.01), r"each part must hold at least one example.*\[10, 0\]"),
+        ((10, 0), r"each part must have at least one example.*\[10, 0\]"),
+        ((0.99, 0.01), r"each part must have at least one example.*\[10, 0\]"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(sizes, message):
@@ -106,7 +106,7 @@ def test_sizes_that_cannot_be_are_refused(sizes, message):
 def test_stratify_needs_labels_and_seeds_are_whole():
     regression = make_dataset(np.zeros((4, 1)), np.array([0.5, 1.0, 2.0, 3.0]))
     assert regression.y.dtype == np.float32
-    with pytest.raises(ValueError, match="stratify needs whole-number labels, got float32"):
+    with pytest.raises(ValueError, match="stratify needs integer labels, got float32"):
         split(regression, (2, 2), seed=0, stratify=True)
     with pytest.raises(TypeError, match="seed must be an int"):
         split(regression, (2, 2), seed=0.5)
@@ -123,10 +123,10 @@ def test_stratify_needs_labels_and_seeds_are_whole():
         ),
         (np.zeros((3, 2)), np.zeros((3, 1), int), (), r"y must have shape \(3,\).*got \(3, 1\)"),
         (np.zeros((3, 2)), np.zeros(2, int), (), r"y must have shape \(3,\).*got \(2,\)"),
-        (np.zeros((0, 2)), np.zeros(0, int), (), "no example"),
+        (np.zeros((0, 2)), np.zeros(0, int), (), "at least 1 example, got none"),
         (np.zeros((2, 2)), np.array([0, 2]), ("a", "b"), r"in 0 .. 1 for 2 classes.*from 0 to 2"),
         (np.zeros((2, 2)), np.array([-1, 0]), ("a", "b"), "from -1 to 0"),
-        (np.zeros((2, 2)), np.array([0.0, 1.0]), ("a", "b"), "must be whole numbers"),
+        (np.zeros((2, 2)), np.array([0.0, 1.0]), ("a", "b"), "must be integers"),
     ],
 )
 def test_bad_arrays_are_refused(x, y, classes, message):

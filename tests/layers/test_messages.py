@@ -77,7 +77,7 @@ CASES = [
     (lambda: Conv(3, 3, groups=3).init(KEY, (8, 8, 4)), V, "groups must divide the channels, got groups=3"),
     (lambda: BatchNorm().init(KEY, ()), V, "batch_norm: an example must have at least one axis"),
     (lambda: GroupNorm(3).init(KEY, (4,)), V, "got groups=3 and 4 channels. Use a divisor"),
-    (lambda: Embedding(9, 3).init(KEY, (5,)), T, "an example must have an integer dtype, got float32. Symbols are"),
+    (lambda: Embedding(9, 3).init(KEY, (5,)), T, "an example must have an integer dtype, got float32. Tokens are"),
     # a bad input
     (
         fed(Dense(2), (3,), ones((2, 4))),
@@ -114,7 +114,7 @@ CASES = [
     (
         fed(Embedding(9, 3), integers[0], ones((2, 4))),
         T,
-        "embedding: x must have an integer dtype, got float32. Symbols",
+        "embedding: x must have an integer dtype, got float32. Tokens",
     ),
     (fed(Embedding(9, 3), integers[0], 9 * integers), V, "indices must lie in [0, 9), got 9 (8 outside)"),
     (fed(Embedding(9, 3), integers[0], -integers), V, "must lie in [0, 9), got -1"),

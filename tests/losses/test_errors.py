@@ -90,7 +90,7 @@ BAD: list[tuple[str, type[Exception], str, Any]] = [
      "indices: labels.astype(jnp.int32)", lambda: losses.softmax_cross_entropy(f(2, 3), f(2))),
     ("bool labels", TypeError, "labels must have an integer dtype, got bool",
      lambda: losses.softmax_cross_entropy(f(2, 3), np.array([True, False]))),
-    ("int distributions", TypeError, "must have a floating dtype, got int32. Make one-hot vectors of labels with "
+    ("int distributions", TypeError, "must have a floating dtype, got int32. Convert labels with "
      "jax.nn.one_hot", lambda: losses.softmax_cross_entropy(f(2, 2), np.eye(2, dtype=np.int32))),
     ("column of labels", ValueError, "for logits (2, 3) targets must be integer labels (2,) or distributions (2, 3), "
      "got (2, 1). labels.squeeze(-1)", lambda: losses.softmax_cross_entropy(f(2, 3), i(0, 1)[:, None])),
@@ -111,8 +111,8 @@ BAD: list[tuple[str, type[Exception], str, Any]] = [
     ("negative distribution", ValueError, "softmax_cross_entropy: targets must lie in [0, 1], got -0.5",
      lambda: losses.softmax_cross_entropy(f(1, 2), f(1, 2) - 1)),
     *(
-        (f"{name} with label 0", ValueError, f"{name}: labels must be -1 or +1, got 0. Labels 0 and 1 become -1 and +1 "
-         "by 2 * y - 1", lambda name=name: getattr(losses, name)(f(2), i(1, 0)))
+        (f"{name} with label 0", ValueError, f"{name}: labels must be -1 or +1, got 0. Map labels 0 and 1 by "
+         "2 * y - 1 (in a signed", lambda name=name: getattr(losses, name)(f(2), i(1, 0)))
         for name in ("hinge", "square_loss", "logistic", "perceptron_loss", "hinge_grad", "logistic_grad")
     ),
     ("unsigned labels", ValueError, "labels must be -1 or +1, got 255", lambda: losses.hinge(f(1), np.uint8([255]))),

@@ -183,7 +183,7 @@ def test_errors_inside_a_network_name_the_part() -> None:
         (
             lambda: models.residual(Dense(4)).predict(*made(models.residual(Dense(4)), (3,)), jnp.ones((2, 3))),
             ValueError,
-            r"the block puts out \(2, 4\) but the shortcut \(2, 3\)",
+            r"the block outputs \(2, 4\) but the shortcut \(2, 3\)",
         ),
         (
             lambda: models.linear(2).predict(made(models.linear(2), (3,)), (), jnp.ones((1, 3)))[0],

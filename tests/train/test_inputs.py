@@ -79,7 +79,7 @@ BAD_INPUTS = [
     ({"image": X}, TypeError, "must be an array of numbers, got dict"),
     (X.astype(object), TypeError, "must be an array of numbers, got ndarray of object"),
     (np.ma.masked_array(X, X > 1), ValueError, "must be a plain array, got a masked one"),
-    ([[1.0, 2.0], [3.0]] * 6, ValueError, "nested lists that make none"),
+    ([[1.0, 2.0], [3.0]] * 6, ValueError, "ragged nested lists"),
 ]
 
 

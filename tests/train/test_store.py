@@ -221,7 +221,7 @@ def test_a_full_disk_locks_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch
     before = sorted(folder.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        text = "lock.json could not be written: No space left on device; nothing of it is left. The folder is not"
+        text = "lock.json could not be written: No space left on device; nothing was written. The folder is not"
         with pytest.raises(OSError, match=text):
             runs_in(folder)
     assert sorted(folder.iterdir()) == before
@@ -247,7 +247,7 @@ def test_what_stands_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name, text in {
         "file": "the folder .*file could not be made: it is a file; name another",
-        "link": "link could not be made: it is a link to .*nowhere, which is not there",
+        "link": "link could not be made: it is a dangling link to .*nowhere",
         "file/below": "below could not be made: Not a directory",
     }.items():
         with pytest.raises(OSError, match=text):
