@@ -11,6 +11,7 @@ from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, increment, like, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -24,6 +25,7 @@ class AdanState(NamedTuple):
     g: PyTree
 
 
+@specified
 def scale_by_adan(
     b1: Scalar = 0.98,
     b2: Scalar = 0.92,
@@ -91,6 +93,7 @@ def scale_by_adan(
     return Optimizer(init, update)
 
 
+@specified
 def adan(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.98,
