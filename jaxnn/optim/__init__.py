@@ -186,6 +186,7 @@ from jaxnn.optim.scale import (
     set_to_zero,
     stateless,
 )
+from jaxnn.optim.spec import build, describe, spec
 from jaxnn.optim.wrappers.accumulation import (
     ApplyEvery,
     MultiSteps,
@@ -305,10 +306,10 @@ __all__ = [
     "YogiState", "ZeroNansState", "ZoomLinesearchInfo", "accumulate", "acprop", "adabelief", "adadelta",
     "adafactor", "adagrad", "adagrad_as_published", "adam", "adamax", "adamaxw", "adamw", "adan",
     "adaptive_grad_clip", "add_decayed_weights", "add_noise", "ademamix", "adopt", "amsgrad", "apply_every",
-    "apply_if_finite", "apply_updates", "average_params", "averaged_params", "bias_correction", "centralize",
-    "chain", "clip", "clip_by_block_rms", "clip_by_global_norm", "cocob", "conditionally_mask",
+    "apply_if_finite", "apply_updates", "average_params", "averaged_params", "bias_correction", "build",
+    "centralize", "chain", "clip", "clip_by_block_rms", "clip_by_global_norm", "cocob", "conditionally_mask",
     "conditionally_transform", "constant_schedule", "cosine_decay_schedule", "cosine_onecycle_schedule",
-    "dadapt_adamw", "dequantize", "differentially_private_aggregate", "dog", "dowg", "dpsgd", "ema",
+    "dadapt_adamw", "dequantize", "describe", "differentially_private_aggregate", "dog", "dowg", "dpsgd", "ema",
     "exponential_decay", "flatten", "freeze", "fromage", "galore", "get_hyperparams", "global_norm",
     "hutchinson_estimator_diag_hessian", "identity", "incremental_update", "init_empty_state", "inject_hyperparams",
     "inject_stateful_hyperparams", "join_schedules", "kahan", "keep_params_nonnegative", "lamb", "lars", "lbfgs",
@@ -332,7 +333,7 @@ __all__ = [
     "scale_by_zoom_linesearch", "scale_gradient", "schedule_free", "schedule_free_adamw",
     "schedule_free_eval_params", "schedule_free_sgd", "selective_transform", "set_to_zero", "sgd", "sgdr_schedule",
     "shampoo", "sign_sgd", "signum", "simplified_ademamix", "skip_large_updates", "skip_not_finite", "sm3",
-    "snapshot", "soap", "sophia", "split_real_and_imaginary", "sqrt_batch_size_rule", "stateless",
+    "snapshot", "soap", "sophia", "spec", "split_real_and_imaginary", "sqrt_batch_size_rule", "stateless",
     "stateless_with_tree_map", "stochastic_rounding", "trace", "tree_map_params", "update_infinity_moment",
     "update_moment", "update_moment_per_elem_norm", "value_and_grad_from_state", "warmup_constant_schedule",
     "warmup_cosine_decay_schedule", "warmup_exponential_decay_schedule", "with_extra_args_support",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen_floats
+from jaxnn.optim.spec import specified
 from jaxnn.types import Params, PyTree
 
 
+@specified
 def chain(*links: Any) -> Optimizer:
     """Apply transformations in turn, each to what the one before made of the gradients.
 
@@ -59,6 +61,7 @@ def chain(*links: Any) -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def named_chain(*links: tuple[str, Any]) -> Optimizer:
     """`chain` of (name, transformation) pairs; the state is a dict by name.
 

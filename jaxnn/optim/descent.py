@@ -12,6 +12,7 @@ import numpy as np
 from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, widen
 from jaxnn.optim.scalars import at_count, cast_like, is_zero
+from jaxnn.optim.spec import specified
 from jaxnn.tree import called
 from jaxnn.types import Array, Params, PyTree, ScalarOrSchedule
 
@@ -19,6 +20,7 @@ Mask: TypeAlias = PyTree | Callable[[Params], PyTree] | None
 """A tree of bools like the parameters or a prefix of it, a function of the parameters that makes one, or None: all."""
 
 
+@specified
 def descent(
     direction: Optimizer,
     learning_rate: ScalarOrSchedule,

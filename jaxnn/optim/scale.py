@@ -12,6 +12,7 @@ from jaxnn.optim.arguments import require_params
 from jaxnn.optim.base import EmptyState, Optimizer, is_float0, per_leaf
 from jaxnn.optim.descent import Mask, add_decay
 from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -21,6 +22,7 @@ class CountState(NamedTuple):
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
+@specified
 def stateless(f: Callable[[PyTree, Params | None], PyTree]) -> Optimizer:
     """A transformation without state: updates = f(updates, params).
 
@@ -38,6 +40,7 @@ def stateless(f: Callable[[PyTree, Params | None], PyTree]) -> Optimizer:
     return Optimizer(lambda params: EmptyState(), update)
 
 
+@specified
 def identity() -> Optimizer:
     """The updates as they are.
 
@@ -48,6 +51,7 @@ def identity() -> Optimizer:
     return stateless(lambda updates, params: updates)
 
 
+@specified
 def set_to_zero() -> Optimizer:
     """Updates of 0, which leave the parameters as they are.
 
@@ -58,6 +62,7 @@ def set_to_zero() -> Optimizer:
     return stateless(lambda updates, params: jax.tree.map(lambda u: u if is_float0(u) else jnp.zeros_like(u), updates))
 
 
+@specified
 def scale(step_size: Scalar) -> Optimizer:
     """Updates times a number, which may be traced and may be negative.
 
@@ -68,6 +73,7 @@ def scale(step_size: Scalar) -> Optimizer:
     return stateless(lambda updates, params: _scaled(updates, step_size, params))
 
 
+@specified
 def scale_by_schedule(step_size_fn: Callable[[Array], Scalar]) -> Optimizer:
     """Updates times a function of the step count, 0 at the first update; no sign is changed.
 
@@ -86,6 +92,7 @@ def scale_by_schedule(step_size_fn: Callable[[Array], Scalar]) -> Optimizer:
     return Optimizer(lambda params: CountState(zero_count()), update)
 
 
+@specified
 def scale_by_learning_rate(learning_rate: ScalarOrSchedule | None = None, *, flip_sign: bool = True) -> Optimizer:
     """Updates times -learning_rate (+learning_rate without `flip_sign`), a number or a schedule; None means 1.
 
@@ -102,6 +109,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule | None = None, *, fli
     return scale(sign * rate)
 
 
+@specified
 def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None) -> Optimizer:
     """updates + weight_decay params, where the mask is True.
 

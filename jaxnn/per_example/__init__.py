@@ -25,7 +25,7 @@ and work under jit, vmap and scan.
 
 | differential privacy | |
 |---|---|
-| `dp_sgd` (`PrivateState`, `PrivateReport`) | a step: clip, sum, add noise, optimize (`help(per_example.privacy.private)`) |
+| `dp_sgd` (`PrivateState`, `PrivateReport`) | one step: clip, sum, add noise (`help(per_example.privacy.private)`) |
 | `private_grad`, `add_gaussian_noise` | the gradient of such a step; the noise alone |
 | `poisson_batch`, `poisson_size` | Poisson-sampled batches of a fixed shape |
 | `dp_event` | what an accountant must know to tell epsilon and delta |

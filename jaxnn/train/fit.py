@@ -27,12 +27,12 @@ from jaxnn.train.arguments import (
 )
 from jaxnn.train.divergence import bad_example, cause, not_finite
 from jaxnn.train.evaluate import make_evaluate
-from jaxnn.train.loss import mean_loss
+from jaxnn.train.loss import default_value_and_grad
+from jaxnn.train.memo import memoized
 from jaxnn.train.progress import Progress
 from jaxnn.train.step import (
     Augment,
     Measure,
-    Replay,
     TrainState,
     ValueAndGrad,
     grad_norm,
@@ -147,10 +147,10 @@ def fit(
     epochs = require_positive_int("fit", "epochs", epochs, minimum=0)
     measure = grad_norm if measure is None and any(isinstance(s, GradTolerance) for s in stopping) else measure
     select = next((s.monitor for s in stopping if isinstance(s, EarlyStopping)), None) if select is None else select
-    epoch_fn, evaluate, replay = _programs(
-        net, loss, opt, regularizer, value_and_grad, batch_size, partial, augment, measure,
-        tuple((metrics or {}).items()),
-    )  # fmt: skip
+    vg = value_and_grad or default_value_and_grad(net, loss, regularizer)
+    epoch_fn = make_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
+    replay = replayed(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
+    evaluate = _evaluate(net, (("loss", loss), *(metrics or {}).items()))
 
     init_key, epochs_key = run_keys(key)
     ts = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype)) if start is None else start
@@ -217,24 +217,9 @@ def run_keys(key: Key) -> tuple[Key, Key]:
     return init_key, epochs_key
 
 
-@functools.lru_cache(maxsize=16)
-def _programs(
-    net: Layer,
-    loss: Loss,
-    opt: Optimizer,
-    regularizer: Callable[[Params], Array] | None,
-    value_and_grad: ValueAndGrad | None,
-    batch_size: int,
-    partial: Partial,
-    augment: Augment | None,
-    measure: Measure | None,
-    metrics: tuple[tuple[str, Loss], ...],
-) -> tuple[Callable[..., Any], Callable[..., Any], Replay]:
-    """The compiled epoch, evaluation and replay of a fit: kept, so that one with other seeds compiles nothing."""
-    vg = value_and_grad or jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)
-    epoch = make_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
-    replay = replayed(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
-    return epoch, make_evaluate(net, {"loss": loss, **dict(metrics)}), replay
+@memoized
+def _evaluate(net: Layer, metrics: tuple[tuple[str, Loss], ...]) -> Callable[..., dict[str, Array]]:
+    return make_evaluate(net, dict(metrics))
 
 
 def _result(ts: TrainState, history: list[dict[str, float]], epoch: int) -> FitResult:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import jax
 
 from jaxnn import losses
 from jaxnn.checks import as_array, as_arrays
@@ -11,6 +13,7 @@ from jaxnn.layers import Layer
 from jaxnn.losses.mean import combined_weights, weighted_mean
 from jaxnn.placement import compiler_sharded
 from jaxnn.train.arguments import require_function, require_net
+from jaxnn.train.memo import memoized
 from jaxnn.types import Array, Key, Loss, Params, State
 
 LossFunction: TypeAlias = Callable[..., tuple[Array, State]]
@@ -69,3 +72,9 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
         return compiler_sharded(value_and_state, (None, state), params, state, x, y, key, weights)
 
     return loss_fn
+
+
+@memoized
+def default_value_and_grad(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | None) -> Any:
+    """`jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)`: one function for equal arguments."""
+    return jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)

@@ -77,6 +77,28 @@ def map_runs(
                [1., 1.],
                [2., 2.]], dtype=float32)
     """
+
+    def jitted(run: Callable[..., PyTree], devices: int) -> Any:
+        return jax.jit(mapped(run, devices))  # of a new function: what `run` sees by now is traced
+
+    return map_program(
+        run, inputs, shared, jitted=jitted, memory=memory, chunk=chunk, folder=folder, progress=progress, each=each
+    )
+
+
+def map_program(
+    run: Callable[..., PyTree],
+    inputs: PyTree,
+    shared: tuple[PyTree, ...],
+    *,
+    jitted: Callable[[Callable[..., PyTree], int], Any],
+    memory: int | None = None,
+    chunk: int | None = None,
+    folder: str | Path | None = None,
+    progress: bool | Callable[[int, int], None] = True,
+    each: int = 1,
+) -> PyTree:
+    """`map_runs`, with `jitted(run, number of devices)` in place of `jax.jit(mapped(run, number of devices))`."""
     n, inputs = _checked(inputs)
     most = default_chunk() if chunk is None else require_positive_int("map_runs", "chunk", chunk)
     most = max(most // each, 1)
@@ -84,7 +106,7 @@ def map_runs(
     devices = jax.local_devices()[: min(n, most)]
     size = min(_round_up(min(n, most), len(devices)), most // len(devices) * len(devices))
     budget = _memory_of(devices[0]) if memory is None else require_positive_int("map_runs", "memory", memory)
-    program = _Program(run, inputs, shared, devices)
+    program = _Program(run, inputs, shared, devices, jitted(run, len(devices)))
     with (
         program.mesh_of_its_own(),
         Bar(n * each, enabled=progress is True, text="runs") as bar,
@@ -122,12 +144,14 @@ def map_runs(
 class _Program:
     """`run` over chunks of inputs, compiled once for each size."""
 
-    def __init__(self, run: Callable[..., PyTree], inputs: PyTree, shared: tuple[PyTree, ...], devices: Any) -> None:
+    def __init__(
+        self, run: Callable[..., PyTree], inputs: PyTree, shared: tuple[PyTree, ...], devices: Any, jitted: Any
+    ) -> None:
         self.run, self.inputs = run, jax.tree.map(lambda leaf: _gathered(leaf, devices[0]), inputs)
         self.n = jax.tree.leaves(inputs)[0].shape[0]
         self.mesh = Mesh(np.asarray(devices), ("runs",))
         self.shared = self._put(as_arrays("map_runs", "shared", shared), PartitionSpec())
-        self._jit = jax.jit(_mapped(run, len(devices)))
+        self._jit = jitted
         self._compiled: dict[int, Any] = {}
 
     def mesh_of_its_own(self) -> contextlib.AbstractContextManager[Any]:
@@ -190,17 +214,17 @@ def default_chunk() -> int:
     return (CPU_CHUNK if jax.default_backend() == "cpu" else CHUNK) * jax.local_device_count()
 
 
-def _mapped(run: Callable[..., PyTree], devices: int) -> Callable[..., PyTree]:
+def mapped(run: Callable[..., PyTree], devices: int) -> Callable[..., PyTree]:
     """`run` over the leading axis of its inputs; a single run is left as it is."""
 
-    def mapped(inputs: PyTree, *shared: PyTree) -> PyTree:
+    def all_of(inputs: PyTree, *shared: PyTree) -> PyTree:
         if devices > 1 or jax.tree.leaves(inputs)[0].shape[0] > 1:
             return jax.vmap(run, in_axes=(0, *(None,) * len(shared)))(inputs, *shared)
         # vmap makes even one convolution a grouped one, which is slower.
         found = run(jax.tree.map(lambda leaf: leaf[0], inputs), *shared)
         return jax.tree.map(lambda leaf: leaf[None], found)
 
-    return mapped
+    return all_of
 
 
 def _bytes(compiled: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,7 +15,9 @@ from jaxnn.data import Partial, batch_indices, take
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer, apply_updates
 from jaxnn.optim.base import call_update
+from jaxnn.optim.spec import build, parted
 from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
+from jaxnn.train.memo import memoized
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
@@ -89,7 +92,19 @@ def make_step(vg: ValueAndGrad, opt: Optimizer, *, measure: Measure | None = Non
         >>> report["loss"].shape
         ()
     """
-    return _compiled("make_step", _step(vg, opt, measure))
+    _step(vg, opt, measure)  # its checks
+    structure, numbers = parted(opt)
+    return _with("make_step", _step_program(vg, structure, measure), numbers)
+
+
+@memoized
+def _step_program(vg: ValueAndGrad, structure: Any, measure: Measure | None) -> Any:
+    """The step of every optimizer of that structure, compiled."""
+
+    def step(ts: TrainState, x: PyTree, y: PyTree, *, numbers: Any, **how: Any) -> Any:
+        return _step(vg, build(structure, numbers), measure)(ts, x, y, **how)
+
+    return jax.jit(step, donate_argnums=0)
 
 
 def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable[..., Any]:
@@ -174,20 +189,40 @@ def make_epoch(
         >>> report["loss"].shape
         (2,)
     """
-    epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
-    return _compiled("make_epoch", epoch)
+    _step(vg, opt, measure)  # its checks
+    structure, numbers = parted(opt)
+    return _with("make_epoch", _epoch_program(vg, structure, batch_size, partial, augment, measure), numbers)
 
 
-def _compiled(where: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A step or an epoch, compiled, the state donated; x and y may be all that NumPy makes arrays of."""
-    compiled = jax.jit(function, donate_argnums=0)
+@memoized
+def _epoch_program(
+    vg: ValueAndGrad,
+    structure: Any,
+    batch_size: int,
+    partial: Partial,
+    augment: Augment | None,
+    measure: Measure | None,
+) -> Any:
+    """The epoch of every optimizer of that structure, compiled."""
+
+    def epoch(ts: TrainState, x: PyTree, y: PyTree, key: Key, *, numbers: Any) -> Any:
+        opt = build(structure, numbers)
+        made = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
+        return made(ts, x, y, key)
+
+    return jax.jit(epoch, donate_argnums=0)
+
+
+def _with(where: str, program: Any, numbers: Any) -> Callable[..., Any]:
+    """A compiled step or epoch with an optimizer's numbers; x and y may be all that NumPy makes arrays of."""
 
     def on_arrays(ts: TrainState, x: PyTree, y: PyTree, *args: Any, **kwargs: Any) -> Any:
-        return compiled(ts, as_arrays(where, "x", x), as_arrays(where, "y", y), *args, **kwargs)
+        return program(ts, as_arrays(where, "x", x), as_arrays(where, "y", y), *args, **kwargs, numbers=numbers)
 
     # What jax.export and others ask of a compiled function.
-    for name in ("lower", "trace", "eval_shape", "clear_cache"):
-        setattr(on_arrays, name, getattr(compiled, name))
+    for name in ("lower", "trace", "eval_shape"):
+        setattr(on_arrays, name, functools.partial(getattr(program, name), numbers=numbers))
+    on_arrays.clear_cache = program.clear_cache  # type: ignore[attr-defined]
     return on_arrays
 
 
@@ -248,9 +283,16 @@ Replay: TypeAlias = Callable[..., tuple[TrainState, tuple[Array, Array, Key], Pa
 
 def replayed(vg: ValueAndGrad, opt: Optimizer, *, batch_size: int, partial: Partial, augment: Augment | None) -> Replay:
     """The epoch that `make_epoch` makes of the same arguments, stopped before a step: to see what went wrong there."""
-    one = _step(vg, opt, None)
+    structure, numbers = parted(opt)
+    return functools.partial(_replay_program(vg, structure, batch_size, partial, augment), numbers=numbers)
 
-    def replay(ts: TrainState, x: Array, y: Array, key: Key, step: Array) -> Any:
+
+@memoized
+def _replay_program(
+    vg: ValueAndGrad, structure: Any, batch_size: int, partial: Partial, augment: Augment | None
+) -> Any:
+    def replay(ts: TrainState, x: Array, y: Array, key: Key, step: Array, *, numbers: Any) -> Any:
+        one = _step(vg, build(structure, numbers), None)
         order_key, step_key = jax.random.split(key)
         indices, weights = batch_indices(order_key, x.shape[0], batch_size, partial=partial)
 

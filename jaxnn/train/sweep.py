@@ -17,6 +17,7 @@ from jaxnn.checks import as_numpy, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer
+from jaxnn.optim.spec import Structure, build, parted, spec
 from jaxnn.train.arguments import (
     as_pair,
     require_function,
@@ -27,8 +28,9 @@ from jaxnn.train.arguments import (
 )
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.fit import run_keys
-from jaxnn.train.loss import mean_loss
-from jaxnn.train.runs import map_runs
+from jaxnn.train.loss import default_value_and_grad
+from jaxnn.train.memo import memoized
+from jaxnn.train.runs import map_program, mapped
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, scan_epoch
 from jaxnn.train.tables import save_table
 from jaxnn.types import Array, Key, Loss, Params, PyTree
@@ -175,12 +177,65 @@ def sweep(
         )
     index, inputs = _grid(settings, keys, orders)
     _require_targets(net, loss, keys[0], {"training": (x, y), "validation": held_out, "test": last})
-    vg = value_and_grad or jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)
-    evaluate = make_evaluate(net, {"loss": loss, **(metrics or {})})
+    made_by, given = _optimizers(make_optimizer, settings, inputs[0], index["setting"])
+    vg = value_and_grad or default_value_and_grad(net, loss, regularizer)
+    measured = tuple((metrics or {}).items())
+    run = _run_of(net, loss, made_by, vg, measured, epochs, batch_size, partial, augment, measure, probe)
+    curves, final, diverged = _map_alike(
+        run, (given, *inputs[1:]), int(index["setting"][-1]) + 1, (x, y, held_out, last),
+        memory=memory, chunk=chunk, folder=folder, progress=progress,
+    )  # fmt: skip
+    chosen = jax.tree.map(np.asarray, inputs[0])
+    return Sweep(chosen, index, curves, final, diverged)
+
+
+def _optimizers(
+    make_optimizer: MakeOptimizer, settings: PyTree, chosen: PyTree, index: np.ndarray
+) -> tuple[Structure | MakeOptimizer, PyTree]:
+    """What makes the optimizers of all runs, and from what: a structure, from their numbers, if they have one.
+
+    Then the program is of the structure alone: a sweep over other settings, made by another function even, compiles
+    nothing. Not so with a schedule in the optimizer, or another function made anew for each setting: these are made in
+    the program.
+    """
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), settings)
+    first, again = (make_optimizer(one) for _ in range(2))
+    require_optimizer("sweep", first, "what make_optimizer returns")
+    known, other = spec(first), spec(again)
+    if known is None or other is None or known[0] != other[0]:
+        return make_optimizer, chosen
+
+    def numbers(setting: PyTree) -> PyTree:
+        structure, found = parted(make_optimizer(setting))
+        if structure != known[0]:
+            raise ValueError(
+                f"sweep: make_optimizer must make one rule of all settings, got {structure} and {known[0]}."
+            )
+        return jax.tree.map(jnp.asarray, found)
+
+    return known[0], jax.tree.map(lambda leaf: np.asarray(leaf)[index], jax.vmap(numbers)(settings))
+
+
+@memoized
+def _run_of(
+    net: Layer,
+    loss: Loss,
+    made_by: Structure | MakeOptimizer,
+    vg: ValueAndGrad,
+    metrics: tuple[tuple[str, Loss], ...],
+    epochs: int,
+    batch_size: int,
+    partial: Partial,
+    augment: Augment | None,
+    measure: Measure | None,
+    probe: Probe | None,
+) -> Callable[..., PyTree]:
+    """One run of a sweep, of (setting or numbers, key, order) and the data."""
+    evaluate = make_evaluate(net, {"loss": loss, **dict(metrics)})
 
     def run(given: tuple[Any, Key, Key], x: Array, y: Array, held_out: Any, last: Any) -> tuple[Any, Any, Array]:
         setting, key, order = given
-        opt = make_optimizer(setting)
+        opt = build(made_by, setting) if isinstance(made_by, Structure) else made_by(setting)
         require_optimizer("sweep", opt, "what make_optimizer returns")
         epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
         init_key, _ = run_keys(key)
@@ -205,12 +260,23 @@ def sweep(
         found = {} if last is None else evaluate(ts.params, ts.state, *last)
         return curves, _unless(diverged, {f"test_{name}": v for name, v in found.items()}), diverged
 
-    curves, final, diverged = _map_alike(
-        run, inputs, int(index["setting"][-1]) + 1, (x, y, held_out, last),
-        memory=memory, chunk=chunk, folder=folder, progress=progress,
-    )  # fmt: skip
-    chosen = jax.tree.map(np.asarray, inputs[0])
-    return Sweep(chosen, index, curves, final, diverged)
+    return run
+
+
+@memoized
+def _alike(run: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Runs side by side that differ in their settings alone."""
+
+    def run_alike(given: tuple[Any, Key, Key], *shared: PyTree) -> PyTree:
+        setting, key, order = given
+        return jax.vmap(lambda one: run((one, key, order), *shared))(setting)
+
+    return run_alike
+
+
+@memoized
+def _jitted(run: Callable[..., PyTree], devices: int) -> Any:
+    return jax.jit(mapped(run, devices))
 
 
 def _map_alike(
@@ -226,21 +292,17 @@ def _map_alike(
     most = max(min(ALIKE, chunk or ALIKE, len(inputs[1]) // jax.local_device_count()), 1)
     together = max(count for count in range(1, most + 1) if settings % count == 0)
     if together == 1:
-        return map_runs(run, inputs, shared, chunk=chunk, **how)
+        return map_program(run, inputs, shared, jitted=_jitted, chunk=chunk, **how)
     chosen, seeds, orders = inputs
     n = len(seeds)
     # Runs in the order of their settings, the last slowest: rows (settings / together, seeds x orders, together).
     rows = np.arange(n).reshape(-1, together, n // settings).swapaxes(1, 2).reshape(-1, together)
     grouped = (jax.tree.map(lambda leaf: leaf[rows], chosen), seeds[rows[:, 0]], orders[rows[:, 0]])
 
-    def run_alike(given: tuple[Any, Key, Key], *shared: PyTree) -> PyTree:
-        setting, key, order = given
-        return jax.vmap(lambda one: run((one, key, order), *shared))(setting)
-
     try:
-        found = map_runs(run_alike, grouped, shared, chunk=chunk, each=together, **how)
+        found = map_program(_alike(run), grouped, shared, jitted=_jitted, chunk=chunk, each=together, **how)
     except MemoryError:
-        return map_runs(run, inputs, shared, chunk=chunk, **how)
+        return map_program(run, inputs, shared, jitted=_jitted, chunk=chunk, **how)
     place = np.argsort(rows.reshape(-1))
     return jax.tree.map(lambda leaf: leaf.reshape(n, *leaf.shape[2:])[place], found)
 

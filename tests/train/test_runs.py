@@ -50,7 +50,7 @@ def test_chunks_of_any_size_give_the_runs_one_by_one(n: int, chunk: int) -> None
 
 def test_several_devices_share_the_runs() -> None:
     devices = jax.local_devices()
-    program = runs._Program(run, inputs(), (DATA,), devices)
+    program = runs._Program(run, inputs(), (DATA,), devices, jax.jit(runs.mapped(run, len(devices))))
     compiled, size = program.fitting(len(devices), 10**9, len(devices))
     assert_equal(program.call(compiled, 0, len(devices), size), {k: v[: len(devices)] for k, v in one_by_one().items()})
 
@@ -76,7 +76,7 @@ def test_a_chunk_takes_as_many_runs_as_the_memory_holds() -> None:
         return jnp.sort(jnp.sin(rate * x))[:3]  # about 400 kB of temporaries for each run
 
     x, sizes = jnp.ones(100_000), []
-    program = runs._Program(large, RATES, (x,), jax.local_devices()[:1])
+    program = runs._Program(large, RATES, (x,), jax.local_devices()[:1], jax.jit(runs.mapped(large, 1)))
     for budget in (10**9, 2_500_000, 1):
         compiled, size = program.fitting(8, budget, 1)
         sizes.append(size)

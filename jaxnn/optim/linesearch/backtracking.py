@@ -15,6 +15,7 @@ from jaxnn.optim.base import Optimizer, apply_updates
 from jaxnn.optim.linesearch.linesearch import filled_like, slope_along, step_along, take_from
 from jaxnn.optim.norms import scalar_dtype
 from jaxnn.optim.scalars import cast_like
+from jaxnn.optim.spec import specified
 from jaxnn.placement import full_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -42,6 +43,7 @@ class _Search(NamedTuple):
     trials: Array
 
 
+@specified
 def scale_by_backtracking_linesearch(
     max_backtracking_steps: int,
     slope_rtol: Scalar = 1e-4,

@@ -17,6 +17,7 @@ from jaxnn.optim.linesearch.zoom import scale_by_zoom_linesearch
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares, times
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.scale import identity, scale, scale_by_learning_rate
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 WOLFE = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
@@ -35,6 +36,7 @@ class ScaleByLBFGSState(NamedTuple):
     weights_memory: Array
 
 
+@specified
 def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, min_curvature: Scalar = 0.0) -> Optimizer:
     """H g, H an approximation of the inverse Hessian from the last m steps s_j = w_(j+1) - w_j, y_j = g_(j+1) - g_j.
 
@@ -108,6 +110,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
     return Optimizer(init, update)
 
 
+@specified
 def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: int = 10,

@@ -15,6 +15,7 @@ from jaxnn.optim.base import Optimizer, apply_updates
 from jaxnn.optim.linesearch.linesearch import Point, filled_like, slope_along, step_along, take_from
 from jaxnn.optim.linesearch.zoom_search import Search, Wolfe, zoom_search
 from jaxnn.optim.norms import scalar_dtype
+from jaxnn.optim.spec import specified
 from jaxnn.placement import full_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -36,6 +37,7 @@ class ScaleByZoomLinesearchState(NamedTuple):
     info: ZoomLinesearchInfo
 
 
+@specified
 def scale_by_zoom_linesearch(
     max_linesearch_steps: int,
     max_learning_rate: Scalar | None = None,

@@ -19,6 +19,7 @@ from jaxnn.optim.matrix.kronecker import unless_none
 from jaxnn.optim.matrix.spectral import svd
 from jaxnn.optim.rules.adam import scale_by_adam
 from jaxnn.optim.scalars import cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.placement import compiler_sharded, explicit_mesh
 from jaxnn.tree import called
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
@@ -45,6 +46,7 @@ DimensionNumbers: TypeAlias = GaLoreDimensionNumbers | PyTree | Callable[[Params
 """For all arrays, a tree of them with None for those that are not projected, a function that makes one, or None."""
 
 
+@specified
 def scale_by_galore(
     rank: int = 128,
     update_proj_gap: int = 200,
@@ -188,6 +190,7 @@ def scale_by_galore(
     return Optimizer(init, update)
 
 
+@specified
 def galore(
     learning_rate: ScalarOrSchedule,
     rank: int = 128,

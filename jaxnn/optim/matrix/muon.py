@@ -23,6 +23,7 @@ from jaxnn.optim.matrix.muon_axes import (
 from jaxnn.optim.matrix.newton_schulz import Preconditioning, coefficient_rows, orthogonalized, require_preconditioning
 from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.scalars import cast_like, increment, one_minus_power, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.optim.wrappers.partition import partition
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -45,6 +46,7 @@ class MuonState(NamedTuple):
     ns_coeffs: Array
 
 
+@specified
 def scale_by_muon(
     ns_coeffs: Any = JORDAN,
     ns_steps: int = 5,
@@ -138,6 +140,7 @@ def scale_by_muon(
     return Optimizer(init, update)
 
 
+@specified
 def muon(
     learning_rate: ScalarOrSchedule,
     ns_coeffs: Any = JORDAN,
@@ -235,6 +238,7 @@ def muon(
     return partition({"muon": hidden, "adam": rest}, labels)
 
 
+@specified
 def scaled_by_shape(direction: Optimizer, numbers: NumbersOrFn, consistent_rms: Scalar | None) -> Optimizer:
     """Muon's direction times a number that depends on the shape of its matrices; `muon` has the equation.
 

@@ -15,6 +15,7 @@ from jaxnn.optim.matrix.muon import JORDAN, scale_by_muon, scaled_by_shape
 from jaxnn.optim.matrix.muon_axes import MuonDimensionNumbers, matrix_axes
 from jaxnn.optim.matrix.newton_schulz import Preconditioning
 from jaxnn.optim.rules.adam import adamw
+from jaxnn.optim.spec import specified
 from jaxnn.optim.wrappers.partition import partition
 from jaxnn.tree import called
 from jaxnn.types import DType, Params, PyTree, Scalar, ScalarOrSchedule
@@ -31,6 +32,7 @@ AXES = {
 """By number of axes: a matrix (inputs, outputs), a stack of them, a convolution's kernel (H, W, inputs, outputs)."""
 
 
+@specified
 def muon_with_roles(
     learning_rate: ScalarOrSchedule,
     roles: Roles,

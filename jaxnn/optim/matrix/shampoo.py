@@ -17,6 +17,7 @@ from jaxnn.optim.matrix.kronecker import multiply, second_moments, squeezed, unl
 from jaxnn.optim.matrix.spectral import positive_power, power
 from jaxnn.optim.norms import norm
 from jaxnn.optim.scalars import cast_like, increment, is_zero, one_minus_power, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -37,6 +38,7 @@ class ShampooState(NamedTuple):
     preconditioners: PyTree
 
 
+@specified
 def scale_by_shampoo(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -174,6 +176,7 @@ def scale_by_shampoo(
     return Optimizer(init, update)
 
 
+@specified
 def shampoo(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

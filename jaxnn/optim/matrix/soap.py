@@ -16,6 +16,7 @@ from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.matrix.kronecker import EXACT, multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.matrix.spectral import eigh, orthonormal
 from jaxnn.optim.scalars import cast_like, increment, one_minus_power, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.placement import compiler_sharded
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
@@ -34,6 +35,7 @@ class SoapState(NamedTuple):
     bases: PyTree
 
 
+@specified
 def scale_by_soap(
     b1: Scalar = 0.95,
     b2: Scalar = 0.95,
@@ -196,6 +198,7 @@ def scale_by_soap(
     return Optimizer(init, update)
 
 
+@specified
 def soap(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.95,

@@ -21,6 +21,7 @@ from jaxnn.optim.base import Optimizer, call_update, dtypes_of, initial_moment, 
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.precision.rounding import rounded, rounded_at_random
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Key, Params, PyTree
 
 
@@ -45,6 +46,7 @@ class KahanState(NamedTuple):
     compensation: PyTree
 
 
+@specified
 def master_weights(opt: Any) -> Optimizer:
     """Keep a float32 copy of half-precision parameters, and step that.
 
@@ -104,6 +106,7 @@ def master_weights(opt: Any) -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
     """Round half-precision parameters up or down at random, so that they are right in the mean.
 
@@ -164,6 +167,7 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
     """Keep what rounding took from each parameter, and add it to the next step.
 

@@ -15,6 +15,7 @@ from jaxnn.optim.base import Optimizer, call_update
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import init_inner, seen_by
 from jaxnn.optim.keys import given_key, typed_key
+from jaxnn.optim.spec import specified
 from jaxnn.placement import compiler_sharded, evenly
 from jaxnn.types import Array, Key, Params, PyTree, Shape
 
@@ -35,6 +36,7 @@ class QuantizedState(NamedTuple):
     key: Array | None
 
 
+@specified
 def quantized_state(
     opt: Any,
     *,

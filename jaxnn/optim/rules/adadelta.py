@@ -10,6 +10,7 @@ from jaxnn.optim.arguments import require_decay, require_nonnegative, require_pa
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, add_decay, descent
 from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -21,6 +22,7 @@ class AdadeltaState(NamedTuple):
     e_x: PyTree
 
 
+@specified
 def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     """Adadelta's direction, without learning rate or sign.
 
@@ -71,6 +73,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def adadelta(
     learning_rate: ScalarOrSchedule | None = None,
     rho: Scalar = 0.9,

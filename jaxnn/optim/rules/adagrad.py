@@ -9,6 +9,7 @@ from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -19,6 +20,7 @@ class AdagradState(NamedTuple):
     sum_of_squares: PyTree
 
 
+@specified
 def scale_by_rss(initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) -> Optimizer:
     """Adagrad's direction: the gradient divided by the root of the sum of all squares so far, this one included.
 
@@ -65,6 +67,7 @@ def scale_by_rss(initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) ->
     return Optimizer(init, update)
 
 
+@specified
 def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) -> Optimizer:
     """Adagrad as it is commonly used: update = -learning_rate g / sqrt(initial_accumulator_value + sum g^2 + eps).
 
@@ -94,6 +97,7 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
     return descent(scale_by_rss(initial_accumulator_value, eps), learning_rate, where="adagrad")
 
 
+@specified
 def adagrad_as_published(learning_rate: ScalarOrSchedule) -> Optimizer:
     """Adagrad as published: update = -learning_rate g / sqrt(sum of g^2 so far), 0/0 := 0.
 

@@ -9,6 +9,7 @@ from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, one_minus_power, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -20,6 +21,7 @@ class AdamState(NamedTuple):
     nu: PyTree
 
 
+@specified
 def scale_by_adam(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -92,6 +94,7 @@ def scale_by_adam(
     return Optimizer(init, update)
 
 
+@specified
 def adam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -128,6 +131,7 @@ def adam(
     return descent(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, where="adam")
 
 
+@specified
 def adamw(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -172,6 +176,7 @@ def adamw(
     return descent(direction, learning_rate, weight_decay=weight_decay, mask=mask, where="adamw")
 
 
+@specified
 def nadam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -199,6 +204,7 @@ def nadam(
     return descent(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, where="nadam")
 
 
+@specified
 def nadamw(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

@@ -11,6 +11,7 @@ from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -31,6 +32,7 @@ class AmsgradState(NamedTuple):
     nu_max: PyTree
 
 
+@specified
 def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
     """AdaMax's direction: Adam with the infinity norm of past gradients.
 
@@ -80,6 +82,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
     return Optimizer(init, update)
 
 
+@specified
 def adamax(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
     """AdaMax: update = -learning_rate mu_hat / nu; the equation is in `scale_by_adamax`.
 
@@ -96,6 +99,7 @@ def adamax(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999
     return descent(scale_by_adamax(b1, b2, eps), learning_rate, where="adamax")
 
 
+@specified
 def adamaxw(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -120,6 +124,7 @@ def adamaxw(
     return descent(direction, learning_rate, weight_decay=weight_decay, mask=mask, where="adamaxw")
 
 
+@specified
 def scale_by_amsgrad(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -183,6 +188,7 @@ def scale_by_amsgrad(
     return Optimizer(init, update)
 
 
+@specified
 def amsgrad(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

@@ -11,6 +11,7 @@ from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -24,6 +25,7 @@ class AdanState(NamedTuple):
     g: PyTree
 
 
+@specified
 def scale_by_adan(
     b1: Scalar = 0.98,
     b2: Scalar = 0.92,
@@ -97,6 +99,7 @@ def scale_by_adan(
     return Optimizer(init, update)
 
 
+@specified
 def adan(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.98,

@@ -9,6 +9,7 @@ from jaxnn.optim.arguments import require_decay, require_nonnegative, require_re
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -29,6 +30,7 @@ class SimplifiedAdemamixState(NamedTuple):
     n: PyTree
 
 
+@specified
 def scale_by_ademamix(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -92,6 +94,7 @@ def scale_by_ademamix(
     return Optimizer(init, update)
 
 
+@specified
 def ademamix(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -121,6 +124,7 @@ def ademamix(
     return descent(direction, learning_rate, weight_decay=weight_decay, mask=mask, where="ademamix")
 
 
+@specified
 def scale_by_simplified_ademamix(
     b1: Scalar = 0.99, b2: Scalar = 0.95, alpha: ScalarOrSchedule = 0.0, eps: Scalar = 1e-8, eps_root: Scalar = 0.0
 ) -> Optimizer:
@@ -178,6 +182,7 @@ def scale_by_simplified_ademamix(
     return Optimizer(init, update)
 
 
+@specified
 def simplified_ademamix(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.99,

@@ -13,6 +13,7 @@ from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import AdamState
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -26,6 +27,7 @@ def fourth_root(count: Array) -> Array:
     return count**0.25
 
 
+@specified
 def scale_by_adopt(
     b1: Scalar = 0.9,
     b2: Scalar = 0.9999,
@@ -98,6 +100,7 @@ def scale_by_adopt(
     return Optimizer(init, update)
 
 
+@specified
 def adopt(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

@@ -11,6 +11,7 @@ from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -30,6 +31,7 @@ class YogiState(NamedTuple):
     nu: PyTree
 
 
+@specified
 def scale_by_belief(
     b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16, *, nesterov: bool = False
 ) -> Optimizer:
@@ -83,6 +85,7 @@ def scale_by_belief(
     return Optimizer(_init, update)
 
 
+@specified
 def adabelief(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -123,6 +126,7 @@ def adabelief(
     return descent(direction, learning_rate, weight_decay=weight_decay, mask=weight_decay_mask, where="adabelief")
 
 
+@specified
 def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16) -> Optimizer:
     """ACProp's direction: the gradient over the root of AdaBelief's second moment of the step BEFORE.
 
@@ -172,6 +176,7 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
     return Optimizer(_init, update)
 
 
+@specified
 def acprop(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -197,6 +202,7 @@ def acprop(
     return descent(direction, learning_rate, weight_decay=weight_decay, mask=mask, where="acprop")
 
 
+@specified
 def scale_by_yogi(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -257,6 +263,7 @@ def scale_by_yogi(
     return Optimizer(init, update)
 
 
+@specified
 def yogi(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-3) -> Optimizer:
     """Yogi: update = -learning_rate mu_hat / (sqrt(nu_hat) + eps); the equation is in `scale_by_yogi`.
 

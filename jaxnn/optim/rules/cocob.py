@@ -12,6 +12,7 @@ from jaxnn.optim.arguments import require_nonnegative, require_params, require_r
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay
 from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -30,6 +31,7 @@ class CocobState(NamedTuple):
     reward: PyTree
 
 
+@specified
 def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
     """COCOB's whole update, which needs no learning rate; the sign is in it.
 
@@ -97,6 +99,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def cocob(
     learning_rate: ScalarOrSchedule = 1.0,
     alpha: Scalar = 100.0,

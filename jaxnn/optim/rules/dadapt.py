@@ -14,6 +14,7 @@ from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, per_leaf, wi
 from jaxnn.optim.descent import Mask, mask_tree
 from jaxnn.optim.norms import inner_product, scalar_dtype, total
 from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -48,6 +49,7 @@ class ProdigyState(NamedTuple):
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
+@specified
 def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[Scalar, Scalar] = (0.9, 0.999),
@@ -129,6 +131,7 @@ def dadapt_adamw(
     return Optimizer(init, update)
 
 
+@specified
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[Scalar, Scalar] = (0.9, 0.999),

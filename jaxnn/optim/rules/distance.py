@@ -13,6 +13,7 @@ from jaxnn.optim.base import Optimizer, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay, descent
 from jaxnn.optim.norms import norm, scalar_dtype, sum_of_squares, times
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -56,6 +57,7 @@ class DistanceOverGradientsState(NamedTuple):
     init_params: Params
 
 
+@specified
 def dog(
     learning_rate: ScalarOrSchedule = 1.0,
     init_step: tuple[Literal["distance", "learning_rate", "heuristic"], Scalar] = ("heuristic", 1e-6),
@@ -125,6 +127,7 @@ def dog(
     return descent(Optimizer(init, update), learning_rate, where="dog")
 
 
+@specified
 def dowg(
     learning_rate: ScalarOrSchedule = 1.0,
     init_estim_sq_dist: Scalar | None = None,
@@ -185,6 +188,7 @@ def dowg(
     return descent(Optimizer(init, update), learning_rate, where="dowg")
 
 
+@specified
 def scale_by_distance_over_gradients(
     reps_rel: Scalar = 1e-6, eps: Scalar = 1e-8, param_dtype: DType = jnp.float32, global_scale: Scalar = 1.0
 ) -> Optimizer:

@@ -15,6 +15,7 @@ from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, per_leaf, wid
 from jaxnn.optim.descent import Mask, add_decay
 from jaxnn.optim.norms import bounded
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
@@ -43,6 +44,7 @@ def power_decay(count: Array, exponent: Scalar = 0.8) -> Array:
     return 1 - t ** -cast_like(exponent, t)
 
 
+@specified
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: Scalar = 0.8,
@@ -135,6 +137,7 @@ def scale_by_factored_rms(
     return Optimizer(init, update)
 
 
+@specified
 def adafactor(
     learning_rate: ScalarOrSchedule | None = None,
     min_dim_size_to_factor: int = 128,

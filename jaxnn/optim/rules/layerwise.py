@@ -15,9 +15,11 @@ from jaxnn.optim.rules.adam import AdamState, scale_by_adam
 from jaxnn.optim.rules.sgd import TraceState, trace
 from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.scale import CountState
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
+@specified
 def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0, eps: Scalar = 0.0) -> Optimizer:
     """Each array of the updates times its trust ratio, so that its size is in proportion to its parameter's.
 
@@ -56,6 +58,7 @@ def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0
     return Optimizer(lambda params: EmptyState(), update)
 
 
+@specified
 def lars(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule = 0.0,
@@ -123,6 +126,7 @@ def lars(
     return Optimizer(summed.init, update)
 
 
+@specified
 def lamb(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
@@ -175,6 +179,7 @@ def lamb(
     return descent(Optimizer(adam_direction.init, update), learning_rate, where="lamb")
 
 
+@specified
 def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimizer:
     """Each array turned by an angle whose tangent is the learning rate at most, its norm held by a shrinking factor.
 

@@ -12,6 +12,7 @@ from jaxnn.optim.arguments import require_decay, require_nonnegative, require_pa
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import add_decay
 from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -24,6 +25,7 @@ class MadgradState(NamedTuple):
     x0: PyTree
 
 
+@specified
 def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     """MADGRAD's whole update: learning rate and sign are in it.
 
@@ -86,6 +88,7 @@ def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, ep
     return Optimizer(init, update)
 
 
+@specified
 def madgrad(
     learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, weight_decay: ScalarOrSchedule = 0.0, eps: Scalar = 1e-6
 ) -> Optimizer:

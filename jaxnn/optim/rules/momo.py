@@ -14,6 +14,7 @@ from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, p
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares
 from jaxnn.optim.rules.polyak import FLAT
 from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -42,6 +43,7 @@ class MomoAdamState(NamedTuple):
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
+@specified
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
     beta: Scalar = 0.9,
@@ -118,6 +120,7 @@ def momo(
     return Optimizer(init, update)
 
 
+@specified
 def momo_adam(
     learning_rate: ScalarOrSchedule = 1e-2,
     b1: Scalar = 0.9,

@@ -13,6 +13,7 @@ from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, w
 from jaxnn.optim.descent import descent
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.scalars import cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -44,6 +45,7 @@ def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> 
     return given_key(where, given)
 
 
+@specified
 def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed: int | None = None) -> Optimizer:
     """The gradient with Gaussian noise, whose variance dies away.
 
@@ -101,6 +103,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
     return Optimizer(init, update)
 
 
+@specified
 def noisy_sgd(
     learning_rate: ScalarOrSchedule,
     eta: Scalar = 0.01,

@@ -12,6 +12,7 @@ from jaxnn.optim.arguments import require_decay, require_nonnegative, require_pa
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -23,6 +24,7 @@ class NovogradState(NamedTuple):
     nu: PyTree
 
 
+@specified
 def scale_by_novograd(
     b1: Scalar = 0.9,
     b2: Scalar = 0.25,
@@ -89,6 +91,7 @@ def scale_by_novograd(
     return Optimizer(init, update)
 
 
+@specified
 def novograd(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

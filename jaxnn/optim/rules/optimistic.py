@@ -11,6 +11,7 @@ from jaxnn.optim.base import Optimizer, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import AdamState, scale_by_adam
 from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -30,6 +31,7 @@ class OptimisticAdamState(NamedTuple):
     previous_gradient: PyTree
 
 
+@specified
 def scale_by_optimistic_gradient(alpha: ScalarOrSchedule = 1.0, beta: ScalarOrSchedule = 1.0) -> Optimizer:
     """The gradient and how it changed: direction = alpha g + beta (g - previous g).
 
@@ -75,6 +77,7 @@ def scale_by_optimistic_gradient(alpha: ScalarOrSchedule = 1.0, beta: ScalarOrSc
     return Optimizer(init, update)
 
 
+@specified
 def optimistic_gradient_descent(
     learning_rate: ScalarOrSchedule, alpha: ScalarOrSchedule = 1.0, beta: ScalarOrSchedule = 1.0
 ) -> Optimizer:
@@ -105,6 +108,7 @@ def optimistic_gradient_descent(
     return descent(scale_by_optimistic_gradient(alpha, beta), learning_rate, where="optimistic_gradient_descent")
 
 
+@specified
 def optimistic_adam(
     learning_rate: ScalarOrSchedule,
     optimism: ScalarOrSchedule | None = None,
@@ -147,6 +151,7 @@ def optimistic_adam(
     )
 
 
+@specified
 def optimistic_adam_v2(
     learning_rate: ScalarOrSchedule,
     *,

@@ -15,12 +15,14 @@ from jaxnn.optim.descent import descent
 from jaxnn.optim.norms import scalar_dtype, sum_of_squares, times
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.scale import CountState
+from jaxnn.optim.spec import specified
 from jaxnn.types import Params, PyTree, Scalar, ScalarOrSchedule
 
 FLAT = 2.0**-52
 """No step is taken where a squared norm is no more than this: optax's bound, the same in every dtype."""
 
 
+@specified
 def scale_by_polyak(
     f_min: Scalar = 0.0,
     max_learning_rate: Scalar = 1.0,
@@ -84,6 +86,7 @@ def scale_by_polyak(
     return Optimizer(init, update)
 
 
+@specified
 def polyak_sgd(
     max_learning_rate: Scalar = 1.0,
     scaling: ScalarOrSchedule = 1.0,

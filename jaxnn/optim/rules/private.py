@@ -21,6 +21,7 @@ from jaxnn.optim.keys import raw_key, typed_key
 from jaxnn.optim.rules.noise import as_key
 from jaxnn.optim.rules.sgd import TraceState, trace
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Key, Params, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.varying import varying_axes
 
@@ -105,6 +106,7 @@ def per_example_layer_norm_clip(
     return dtypes_of(sums, grads), clipped
 
 
+@specified
 def differentially_private_aggregate(
     l2_norm_clip: Scalar, noise_multiplier: Scalar, key: Key | int | None = None, *, seed: int | None = None
 ) -> Optimizer:
@@ -177,6 +179,7 @@ def differentially_private_aggregate(
     return Optimizer(init, update)
 
 
+@specified
 def dpsgd(
     learning_rate: ScalarOrSchedule,
     l2_norm_clip: Scalar,

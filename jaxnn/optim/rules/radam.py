@@ -12,9 +12,11 @@ from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import AdamState
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
+@specified
 def scale_by_radam(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -85,6 +87,7 @@ def scale_by_radam(
     return Optimizer(init, update)
 
 
+@specified
 def radam(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

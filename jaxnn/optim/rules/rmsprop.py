@@ -12,6 +12,7 @@ from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, per_leaf, wid
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.sgd import TraceState, trace
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -25,6 +26,7 @@ class RMSpropState(NamedTuple):
     trace: PyTree
 
 
+@specified
 def scale_by_rms(
     decay: Scalar = 0.9,
     eps: Scalar = 1e-8,
@@ -63,6 +65,7 @@ def scale_by_rms(
     return _scale("scale_by_rms", decay, eps, initial_scale, eps_in_sqrt, bias_correction, centered=False)
 
 
+@specified
 def scale_by_stddev(
     decay: Scalar = 0.9,
     eps: Scalar = 1e-8,
@@ -99,6 +102,7 @@ def scale_by_stddev(
     return _scale("scale_by_stddev", decay, eps, initial_scale, eps_in_sqrt, bias_correction, centered=True)
 
 
+@specified
 def rmsprop(
     learning_rate: ScalarOrSchedule,
     decay: Scalar = 0.9,

@@ -12,6 +12,7 @@ from jaxnn.optim.arguments import require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
 from jaxnn.optim.scalars import cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -23,6 +24,7 @@ class RpropState(NamedTuple):
     prev_updates: PyTree
 
 
+@specified
 def scale_by_rprop(
     learning_rate: Scalar,
     eta_minus: Scalar = 0.5,
@@ -91,6 +93,7 @@ def scale_by_rprop(
     return Optimizer(init, update)
 
 
+@specified
 def rprop(
     learning_rate: Scalar,
     eta_minus: Scalar = 0.5,

@@ -17,6 +17,7 @@ from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import require_dtypes
 from jaxnn.optim.norms import nonzero
 from jaxnn.optim.scalars import abs_sq, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree
 
 NormalizeState = EmptyState
@@ -37,6 +38,7 @@ class SAMState(NamedTuple):
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
+@specified
 def normalize() -> Optimizer:
     """Updates over their norm: g / |g|, |g| the Euclidean norm of all leaves together; 0 where |g| = 0 (optax: NaN).
 
@@ -69,6 +71,7 @@ def normalize() -> Optimizer:
     return Optimizer(lambda params: NormalizeState(), update)
 
 
+@specified
 def sam(
     optimizer: Any,
     adv_optimizer: Any,

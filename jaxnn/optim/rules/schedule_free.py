@@ -16,6 +16,7 @@ from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.rules.sgd import trace
 from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.schedules import warmup_constant_schedule
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
@@ -36,6 +37,7 @@ class ScheduleFreeState(NamedTuple):
     z: PyTree
 
 
+@specified
 def schedule_free(
     base_optimizer: Any,
     learning_rate: ScalarOrSchedule,
@@ -156,6 +158,7 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
     return dtypes_of(map_leaves(mean, widen(params), state.z), params)
 
 
+@specified
 def schedule_free_sgd(
     learning_rate: Scalar = 1.0,
     warmup_steps: int | None = None,
@@ -195,6 +198,7 @@ def schedule_free_sgd(
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
 
 
+@specified
 def schedule_free_adamw(
     learning_rate: Scalar = 0.0025,
     warmup_steps: int | None = None,

@@ -10,6 +10,7 @@ from jaxnn.optim.arguments import require_extra, require_nonnegative, require_pa
 from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, per_leaf, widen
 from jaxnn.optim.descent import descent
 from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -20,6 +21,7 @@ class TraceState(NamedTuple):
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
 
 
+@specified
 def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType | None = None) -> Optimizer:
     """The decayed sum of gradients.
 
@@ -71,6 +73,7 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
     return Optimizer(init, update)
 
 
+@specified
 def sgd(
     learning_rate: ScalarOrSchedule,
     momentum: Scalar | None = None,
@@ -120,6 +123,7 @@ def sgd(
     return descent(trace(momentum, nesterov, accumulator_dtype), learning_rate, where="sgd")
 
 
+@specified
 def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> Optimizer:
     """Nesterov's momentum in its true form, the gradient taken at the point that the trace leads to.
 

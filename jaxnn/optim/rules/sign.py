@@ -12,6 +12,7 @@ from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.scale import CountState
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 LionMode: TypeAlias = Literal["hard", "smooth", "refined"]
@@ -32,6 +33,7 @@ class LionState(NamedTuple):
     mu: PyTree
 
 
+@specified
 def scale_by_sign() -> Optimizer:
     """The sign of every entry: -1, 0 or 1, with sign(0) = 0; z / |z| for complex z.
 
@@ -62,6 +64,7 @@ def scale_by_sign() -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     """The sign step: update = -learning_rate sign(g), with sign(0) = 0.
 
@@ -89,6 +92,7 @@ def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     return descent(scale_by_sign(), learning_rate, where="sign_sgd")
 
 
+@specified
 def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtype: DType | None = None) -> Optimizer:
     """The sign step along the running mean of gradients.
 
@@ -132,6 +136,7 @@ def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtyp
     return descent(Optimizer(init, update), learning_rate, where="signum")
 
 
+@specified
 def scale_by_lion(
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
@@ -195,6 +200,7 @@ def scale_by_lion(
     return Optimizer(init, update)
 
 
+@specified
 def lion(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

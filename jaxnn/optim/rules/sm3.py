@@ -15,6 +15,7 @@ from jaxnn.optim.axes import by_axis, by_leaf
 from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import descent
 from jaxnn.optim.scalars import cast_like, increment, is_zero, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -28,6 +29,7 @@ class SM3State(NamedTuple):
     nu: PyTree
 
 
+@specified
 def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Optimizer:
     """SM3's direction: Adagrad's, with the sum of each entry bounded by those of the slices that it lies in.
 
@@ -94,6 +96,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
     return Optimizer(init, update)
 
 
+@specified
 def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar | None = 0.9) -> Optimizer:
     """SM3: update = -learning_rate nu; the equation is in `scale_by_sm3`, with b1 = momentum, b2 = 1, eps = 1e-8.
 

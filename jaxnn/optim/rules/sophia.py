@@ -14,6 +14,7 @@ from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import init_inner, require_dtypes, seen_by
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.scalars import cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
@@ -32,6 +33,7 @@ class SophiaState(NamedTuple):
     hessian_fn_state: Any
 
 
+@specified
 def hutchinson_estimator_diag_hessian(random_seed: Key | int | None = None) -> Optimizer:
     """An unbiased estimate of the diagonal of the Hessian H: r * (H r), with r random signs.
 
@@ -80,6 +82,7 @@ def hutchinson_estimator_diag_hessian(random_seed: Key | int | None = None) -> O
     return Optimizer(init, update)
 
 
+@specified
 def scale_by_sophia(
     b1: Scalar = 0.965,
     b2: Scalar = 0.99,
@@ -176,6 +179,7 @@ def scale_by_sophia(
     return Optimizer(init, update)
 
 
+@specified
 def sophia(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.965,

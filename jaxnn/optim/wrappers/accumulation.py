@@ -12,6 +12,7 @@ from jaxnn.checks import require_positive_int
 from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, per_leaf, widen
 from jaxnn.optim.inner import init_inner, require_inner, update_if
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 ShouldSkipUpdateFunction: TypeAlias = Callable[..., tuple[Any, PyTree]]
@@ -39,6 +40,7 @@ class ApplyEvery(NamedTuple):
     grad_acc: PyTree
 
 
+@specified
 def accumulate(
     opt: Any,
     every_k: int | Callable[[Array], Scalar],
@@ -180,6 +182,7 @@ class MultiSteps:
         return self._outer
 
 
+@specified
 def apply_every(k: Scalar = 1) -> Optimizer:
     """The sum of every k updates, at every k-th step; 0 at the others.
 

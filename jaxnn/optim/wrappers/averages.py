@@ -13,6 +13,7 @@ from jaxnn.optim.arguments import require_decay, require_params
 from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, initial_moment, per_leaf, widen
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 
@@ -31,6 +32,7 @@ class AverageState(NamedTuple):
     inner_state: Any
 
 
+@specified
 def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = None) -> Optimizer:
     """The exponential moving average of the updates.
 
@@ -75,6 +77,7 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = No
     return Optimizer(init, update)
 
 
+@specified
 def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0, debias: bool = True) -> Optimizer:
     """The optimizer as it is, and in its state the average of the parameters that it visits.
 

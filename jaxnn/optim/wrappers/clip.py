@@ -12,6 +12,7 @@ from jaxnn.optim.arguments import require_nonnegative, require_params, require_r
 from jaxnn.optim.base import EmptyState, Optimizer, per_leaf
 from jaxnn.optim.norms import bounded, sum_of_squares
 from jaxnn.optim.scalars import abs_sq, cast_like
+from jaxnn.optim.spec import specified
 from jaxnn.placement import full_like
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -34,6 +35,7 @@ def global_norm(updates: PyTree) -> Array:
     return safe_sqrt(sum_of_squares(updates))
 
 
+@specified
 def clip(max_delta: Scalar) -> Optimizer:
     """Each entry brought into [-max_delta, max_delta]; NaN stays NaN.
 
@@ -65,6 +67,7 @@ def clip(max_delta: Scalar) -> Optimizer:
     return Optimizer(lambda params: _no_state(require_real("clip", params)), update)
 
 
+@specified
 def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
     """All gradients times one factor, so that their joint norm is at most max_norm.
 
@@ -100,6 +103,7 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
     return Optimizer(_no_state, update)
 
 
+@specified
 def clip_by_block_rms(threshold: Scalar) -> Optimizer:
     """Each array scaled down so that its root mean square is at most the threshold: u / max(1, rms(u) / threshold).
 
@@ -130,6 +134,7 @@ def clip_by_block_rms(threshold: Scalar) -> Optimizer:
     return Optimizer(_no_state, update)
 
 
+@specified
 def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[int, ...] | None = None) -> Optimizer:
     """Each unit's gradient scaled down to at most `clipping` times the norm of the unit's weights.
 
@@ -176,6 +181,7 @@ def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[i
     return Optimizer(_no_state, update)
 
 
+@specified
 def zero_nans() -> Optimizer:
     """Entries that are NaN become 0; the state tells in which arrays there were some. Infinite entries stay.
 
@@ -208,6 +214,7 @@ def zero_nans() -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def keep_params_nonnegative() -> Optimizer:
     """Updates that would make a parameter negative take it to 0: update = max(u, -p). The last link of a chain.
 
@@ -236,6 +243,7 @@ def keep_params_nonnegative() -> Optimizer:
     return Optimizer(lambda params: _no_state(require_real("keep_params_nonnegative", params)), update)
 
 
+@specified
 def centralize(*, keep_axis: int = -1) -> Optimizer:
     """Gradient centralization: from each output unit's gradient its mean is subtracted; vectors and scalars stay.
 

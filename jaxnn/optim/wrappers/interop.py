@@ -13,6 +13,7 @@ from jaxnn.optim.base import EmptyState, Optimizer, call_update, dtypes_of
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import cast_like
 from jaxnn.optim.scale import stateless
+from jaxnn.optim.spec import specified
 from jaxnn.placement import end_to_end, taken_apart
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -32,6 +33,7 @@ class SplitRealAndImaginaryState(NamedTuple):
     inner_state: Any
 
 
+@specified
 def flatten(inner: Any) -> Optimizer:
     """The inner transformation on one long vector of all parameters: fewer, larger operations.
 
@@ -75,6 +77,7 @@ def flatten(inner: Any) -> Optimizer:
     return Optimizer(lambda params: inner.init(_vector(params)), update)
 
 
+@specified
 def split_real_and_imaginary(inner: Any) -> Optimizer:
     """The inner transformation on the real and imaginary parts of complex parameters, as on two real arrays each.
 
@@ -116,6 +119,7 @@ def split_real_and_imaginary(inner: Any) -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> Optimizer:
     """A transformation without state that works array by array: update = f(update, parameter or None).
 
@@ -133,6 +137,7 @@ def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> Optimizer:
     return stateless(mapped)
 
 
+@specified
 def with_extra_args_support(tx: Any) -> Optimizer:
     """The transformation as an Optimizer, whose update takes extra arguments and passes them on only if it may.
 

@@ -14,6 +14,7 @@ from jaxnn.optim.base import Optimizer, call_update, dtypes_of, map_leaves, wide
 from jaxnn.optim.inner import require_inner
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares
 from jaxnn.optim.scalars import cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -33,6 +34,7 @@ class MechanicState(NamedTuple):
     x0: Params
 
 
+@specified
 def mechanize(
     base_optimizer: Any,
     weight_decay: Scalar = 1e-2,

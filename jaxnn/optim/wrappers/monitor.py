@@ -12,6 +12,7 @@ from jaxnn.numerics import accumulate
 from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.scale import stateless
+from jaxnn.optim.spec import specified
 from jaxnn.optim.wrappers.averages import EmaState, ema
 from jaxnn.placement import full_like
 from jaxnn.tree import named_leaves
@@ -46,6 +47,7 @@ def named_state(state: Any, *, scalars_only: bool = False) -> dict[str, Array]:
     return {name: leaf for name, leaf in named_leaves(state).items() if not scalars_only or jnp.ndim(leaf) == 0}
 
 
+@specified
 def snapshot(measure_name: str, measure: Callable[[PyTree], PyTree]) -> Optimizer:
     """The updates as they are; what `measure` says of them is kept in the state, under a name.
 
@@ -75,6 +77,7 @@ def snapshot(measure_name: str, measure: Callable[[PyTree], PyTree]) -> Optimize
     return Optimizer(init, update)
 
 
+@specified
 def monitor(measures: Mapping[str, Any]) -> Optimizer:
     """The updates as they are; several measurements of them, with states of their own, are kept by name.
 
@@ -119,6 +122,7 @@ def monitor(measures: Mapping[str, Any]) -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def measure_with_ema(
     measure: Callable[[PyTree], PyTree], decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = None
 ) -> Optimizer:

@@ -11,6 +11,7 @@ from jaxnn.optim.base import Optimizer, dtypes_of
 from jaxnn.optim.descent import known_bool, mask_tree
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scale import set_to_zero
+from jaxnn.optim.spec import specified
 from jaxnn.tree import called
 from jaxnn.types import Params, PyTree
 
@@ -31,6 +32,7 @@ class PartitionState(NamedTuple):
     inner_states: dict[Hashable, MaskedState]
 
 
+@specified
 def masked(
     inner: Any, mask: PyTree | Callable[[Params], PyTree], *, mask_compatible_extra_args: bool = False
 ) -> Optimizer:
@@ -79,6 +81,7 @@ def masked(
     return Optimizer(init, update)
 
 
+@specified
 def partition(
     transforms: Mapping[Any, Any],
     param_labels: PyTree | Callable[[Params], PyTree],
@@ -148,6 +151,7 @@ def partition(
 multi_transform = partition
 
 
+@specified
 def freeze(mask: PyTree | Callable[[Params], PyTree]) -> Optimizer:
     """Updates 0 where the mask is True, others as they are. Put it last in a chain, or use `selective_transform`.
 
@@ -166,6 +170,7 @@ def freeze(mask: PyTree | Callable[[Params], PyTree]) -> Optimizer:
     return masked(set_to_zero(), mask)
 
 
+@specified
 def selective_transform(optimizer: Any, *, freeze_mask: PyTree) -> Optimizer:
     """The optimizer where the mask is False; updates 0, and no state, where it is True.
 

@@ -12,6 +12,7 @@ from jaxnn.optim.arguments import require_extra, require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, widen
 from jaxnn.optim.norms import scalar_dtype, times
 from jaxnn.optim.scalars import cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
@@ -31,6 +32,7 @@ class ReduceLROnPlateauState(NamedTuple):
     avg_value: Array
 
 
+@specified
 def reduce_on_plateau(
     factor: Scalar = 0.1,
     patience: Scalar = 10,

@@ -12,9 +12,11 @@ from jaxnn.optim.arguments import require_nonnegative, require_params
 from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, per_leaf, widen
 from jaxnn.optim.norms import nonzero, norm, sum_of_squares, times
 from jaxnn.optim.scalars import abs_sq, cast_like
+from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 
+@specified
 def scale_by_param_block_norm(min_scale: Scalar = 1e-3) -> Optimizer:
     """Each array of the updates times the norm of its parameter: update = u max(|p|, min_scale).
 
@@ -39,6 +41,7 @@ def scale_by_param_block_norm(min_scale: Scalar = 1e-3) -> Optimizer:
     return _scale_by_size("scale_by_param_block_norm", norm, min_scale)
 
 
+@specified
 def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
     """Each array of the updates times the root mean square of its parameter: update = u max(rms(p), min_scale).
 
@@ -65,6 +68,7 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
     )
 
 
+@specified
 def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> Optimizer:
     """Updates over their joint norm: update = scale_factor u / (|u| + eps), |u| over all arrays together; 0/0 := 0.
 

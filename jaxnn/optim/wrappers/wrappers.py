@@ -12,6 +12,7 @@ from jaxnn.checks import require_between, require_positive_int
 from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, widen
 from jaxnn.optim.inner import init_inner, require_dtypes, require_inner, update_if, update_inner
 from jaxnn.optim.scalars import cast_like, increment, zero_count
+from jaxnn.optim.spec import specified
 from jaxnn.tree import all_finite
 from jaxnn.types import Array, Params, PyTree, Scalar
 
@@ -58,6 +59,7 @@ class LookaheadParams(NamedTuple):
         return cls(fast=params, slow=jax.tree.map(jnp.copy, params))
 
 
+@specified
 def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
     """Updates 0, and the inner state as it was, where a gradient holds an infinity or NaN.
 
@@ -103,6 +105,7 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
     return Optimizer(init, update)
 
 
+@specified
 def conditionally_transform(
     inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
 ) -> Optimizer:
@@ -138,6 +141,7 @@ def conditionally_transform(
     return Optimizer(init, update)
 
 
+@specified
 def conditionally_mask(
     inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
 ) -> Optimizer:
@@ -170,6 +174,7 @@ def conditionally_mask(
     return Optimizer(init, update)
 
 
+@specified
 def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, reset_state: bool = False) -> Optimizer:
     """Lookahead: k steps of a fast optimizer forward, then one step back towards where they began.
 
