@@ -15,11 +15,15 @@ import pytest
 
 EIGHT = Path(__file__).parent / "eight"
 ROOT = EIGHT.parent.parent.parent
+PATIENCE = (
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=300 --xla_cpu_collective_call_terminate_timeout_seconds=900"
+)
+"""XLA aborts a process whose 8 threads do not meet within 40 seconds, as they may not on 2 cores with other work."""
 
 
 def run_on_eight(which: str) -> subprocess.CompletedProcess[str]:
     """pytest over `eight/` with 8 devices; of these tests, those that the marker expression names."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {PATIENCE}"
     env = os.environ | {"JAXNN_TEST_DEVICES": "8", "XLA_FLAGS": flags.strip()}
     # xdist's worker would hand its own settings on to the new process.
     env = {name: value for name, value in env.items() if not name.startswith("PYTEST_")}
