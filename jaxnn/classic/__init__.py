@@ -1,20 +1,20 @@
-"""The chapters before and around backpropagation: early neurons and their rules, networks by construction. Floor 7.
+"""Classic networks (floor 7): early neurons and their learning rules, networks by construction, small studies.
 
-| module | what is in it |
+| module | contents |
 |---|---|
 | `neurons` | the McCulloch-Pitts unit; the always-on feature |
 | `perceptron`, `multiclass` | Rosenblatt's rule with its mistake bound, pocket and averaged; several classes |
 | `adaline`, `logistic` | the delta rule; logistic regression by gradient ascent, batch, mini-batch, stochastic |
-| `separability` | a separator by linear programming, or the proof that there is none; weights that repeat |
+| `separability` | a separator by linear programming, or a proof that none exists; cycles of the perceptron rule |
 | `baselines` | least squares for all classes or for pairs; nearest neighbours as matrix products |
 | `gates`, `boolean`, `minimize`, `parity` | Boolean functions: gates, truth tables, Quine-McCluskey, parity |
 | `regions`, `approximation` | polygons, unions, any region; pulses, staircases, ridges, bumps, surfaces |
-| `threshold` | what a constructed network is; -1 and +1 in the place of 0 and 1; sigmoids in the place of thresholds |
-| `batching`, `gan` | batch against mini-batch against stochastic; a small GAN and the modes that it finds |
+| `threshold` | constructed networks; recoding from 0 and 1 to -1 and +1; sigmoids in place of thresholds |
+| `batching`, `gan` | batch, mini-batch and stochastic gradient descent; a small GAN and its mode coverage |
 | `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
-| `symmetry`, `saturation`, `mixture`, `width`, `shifts` | studies of a single point each |
+| `symmetry`, `saturation`, `mixture`, `width`, `shifts` | studies of one effect each |
 
-Modules are imported by name, `from jaxnn.classic import perceptron`, or when they are first asked for.
+Modules are imported by name, `from jaxnn.classic import perceptron`, or on first access.
 """
 
 import importlib
@@ -30,13 +30,7 @@ MODULES = (
 
 
 def __getattr__(name: str) -> ModuleType:
-    """A module of this room, imported when it is first asked for.
-
-    Example:
-        >>> import jaxnn
-        >>> jaxnn.classic.parity.tree(4).units
-        9
-    """
+    """A module of this room, imported on first access."""
     if name in MODULES:
         return importlib.import_module(f"jaxnn.classic.{name}")
     raise AttributeError(missing.message(__name__, name))

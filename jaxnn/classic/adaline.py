@@ -1,7 +1,7 @@
-"""The delta rule: a linear unit that learns from how far off it is, for regression and for classification.
+"""The delta rule (ADALINE): a linear unit trained on the squared error, for regression and for classification.
 
-All functions take features (N, D), with the always-on feature of `neurons.with_bias` where a bias is wanted. For
-classification the targets are -1 and +1, and `perceptron.predict` reads the class off the weights.
+All functions take features (N, D), with the constant feature of `neurons.with_bias` for a bias. For classification
+the targets are -1 and +1, and `perceptron.predict` returns the class.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from jaxnn.types import Array, ArrayLike, Scalar
 
 
 class Fit(NamedTuple):
-    """What the delta rule ended with.
+    """The result of the delta rule.
 
     Attributes:
         w: weights (D,).
-        errors: (passes,), the mean of 1/2 (d - w.x)^2 over each pass, every example as it was met. With a learning rate
-            that is too large they grow until they overflow, to inf and NaN.
+        errors: (passes,), the mean of 1/2 (d - w.x)^2 over each pass, each example before its update. With a learning
+            rate that is too large they overflow to inf and NaN.
     """
 
     w: Array
@@ -34,7 +34,7 @@ class Fit(NamedTuple):
 def delta_rule(w: Array, x: Array, d: Array, *, learning_rate: Scalar) -> Array:
     """One step of the delta rule: w <- w + eta (d - w.x) x, gradient descent on 1/2 (d - w.x)^2 of one example.
 
-    The error d - w.x shrinks by the factor 1 - eta |x|^2, so that eta |x|^2 must stay below 2.
+    The error d - w.x is multiplied by 1 - eta |x|^2: it shrinks if eta |x|^2 < 2.
 
     Args:
         w: weights (D,).
@@ -56,10 +56,10 @@ def delta_rule(w: Array, x: Array, d: Array, *, learning_rate: Scalar) -> Array:
 
 
 def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fit:
-    """The delta rule from w = 0 through all examples in their order, again and again; at its limit, least squares.
+    """The delta rule from w = 0, cycling through the examples in order; for eta -> 0 it converges to least squares.
 
-    With a constant eta the weights end on a cycle about the least-squares solution, the closer the smaller eta; where
-    w.x = d has an exact solution, they converge to it if eta |x|^2 < 2 for every example.
+    With a constant eta the weights converge to a cycle around the least-squares solution, whose distance shrinks with
+    eta. Where w.x = d has an exact solution, they converge to it if eta |x|^2 < 2 for every example.
 
     Args:
         x: features (N, D).
@@ -92,8 +92,8 @@ def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fi
 def smallest_step(w: Array, x: Array, y: Array, *, learning_rate: Scalar = 1.0) -> Array:
     """The smallest perceptron, one weight and one input: w <- w + eta (y - yhat) x, yhat = w x.
 
-    Gradient descent on 1/2 (y - yhat)^2, whose derivative in w is -(y - yhat) x. On one example the error shrinks by
-    the factor 1 - eta x^2 at each step: at once for eta x^2 = 1, never for eta x^2 >= 2.
+    Gradient descent on 1/2 (y - yhat)^2, whose derivative in w is -(y - yhat) x. Each step multiplies the error on one
+    example by 1 - eta x^2: to 0 for eta x^2 = 1; it does not shrink for eta x^2 >= 2.
 
     Args:
         w: the weight, ().
@@ -115,7 +115,7 @@ def smallest_step(w: Array, x: Array, y: Array, *, learning_rate: Scalar = 1.0) 
 
 
 def two_parameter_step(w: Array, b: Array, x: Array, y: Array, *, learning_rate: Scalar = 1.0) -> tuple[Array, Array]:
-    """Its sister with a bias: w <- w + eta (y - yhat) x and b <- b + eta (y - yhat), yhat = w x + b.
+    """`smallest_step` with a bias: w <- w + eta (y - yhat) x and b <- b + eta (y - yhat), yhat = w x + b.
 
     Gradient descent on 1/2 (y - yhat)^2 in (w, b); the bias is the weight of an input that is always 1.
 

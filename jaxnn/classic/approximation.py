@@ -1,7 +1,7 @@
 """Continuous functions by threshold units: pulses and staircases on a line, ridges, bumps and surfaces in the plane.
 
-All end in a linear output unit. The number of threshold units that an accuracy takes is part of the answer: on a line
-it grows like 1 / accuracy, in the plane like 1 / accuracy^2.
+All end in a linear output unit. The number of threshold units for an error epsilon grows like 1 / epsilon on a line and
+like 1 / epsilon^2 in the plane.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from jaxnn.types import ArrayLike
 
 
 class Approximation(NamedTuple):
-    """A network near a function.
+    """A network that approximates a function.
 
     Attributes:
         network: the net and its parameters.
-        units: its threshold units, in all hidden layers.
-        error: the greatest distance |network - function|, over the samples and, where the function is monotone between
-            neighbouring samples, over all points.
+        units: the number of threshold units, in all hidden layers.
+        error: the maximum of |network - function| over the samples; over all points, if the function is monotone
+            between neighbouring samples.
 
     Example:
         >>> found = staircase(np.sin, 0, np.pi, 0.1)
@@ -43,7 +43,7 @@ def pulses(low: ArrayLike, high: ArrayLike, height: ArrayLike = 1.0) -> Network:
     y = sum_j height_j (H(x - low_j) - H(x - high_j)), H(0) = 1: pulse j lies on [low_j, high_j)
 
     Args:
-        low, high: (J,), or one number: where pulses begin and end.
+        low, high: (J,), or one number: the ends of the pulses.
         height: (J,), or one number for all.
 
     Returns:
@@ -67,7 +67,7 @@ def pulses(low: ArrayLike, high: ArrayLike, height: ArrayLike = 1.0) -> Network:
             f"{heights.shape}."
         )
     if not begin.size or not (begin < end).all():
-        raise ValueError("pulses: expected at least one pulse, and each to begin before it ends: low < high.")
+        raise ValueError("pulses: expected at least one pulse, and low < high for each.")
     heights = np.broadcast_to(heights, begin.shape)
     return _steps(np.concatenate([begin, end]), np.concatenate([heights, -heights]), 0.0)
 
@@ -75,21 +75,21 @@ def pulses(low: ArrayLike, high: ArrayLike, height: ArrayLike = 1.0) -> Network:
 def staircase(
     function: Callable[[np.ndarray], ArrayLike], low: float, high: float, tolerance: float, *, samples: int = 4096
 ) -> Approximation:
-    """A continuous function on [low, high] by the fewest steps that stay within the tolerance.
+    """A continuous function on [low, high] by the fewest steps with an error of at most the tolerance.
 
     y = v_0 + sum_j (v_j - v_(j-1)) H(x - e_j)
 
-    A step is made as long as the function allows: until its greatest and least values on the step, sampled, are
-    2 tolerance apart; the step lies half-way between them. No staircase that steps at samples does it with fewer.
+    Each step is as long as possible: until the sampled maximum and minimum of the function on it are 2 tolerance apart;
+    its height is their midpoint. No staircase with jumps at samples has fewer steps.
 
     Args:
-        function: of an array (M,), elementwise.
+        function: of an array (M,), element-wise.
         low, high: the interval.
-        tolerance: the greatest error allowed, > 0.
-        samples: intervals between the points at which the function is seen.
+        tolerance: the largest error allowed, > 0.
+        samples: number of intervals between sample points.
 
     Returns:
-        Approximation: of a network (N, 1) -> (N, 1); beyond the interval it goes on as a constant.
+        Approximation: of a network (N, 1) -> (N, 1), constant beyond the interval.
 
     Raises:
         ValueError: a function that changes by more than 2 tolerance between two samples; values that are not finite.
@@ -125,7 +125,7 @@ def staircase(
 
 
 def ridge(direction: ArrayLike, low: float, high: float) -> Network:
-    """A ridge in the plane, 1 on a strip and 0 beside it, from two opposite thresholds.
+    """A ridge in the plane, 1 on a strip and 0 outside, from two opposite thresholds.
 
     y = H(d.x - low) + H(high - d.x) - 1
 
@@ -156,7 +156,7 @@ def ridge(direction: ArrayLike, low: float, high: float) -> Network:
 
 
 def bump(low: ArrayLike, high: ArrayLike, height: float = 1.0) -> Network:
-    """A bump over a rectangle or a box: where the ridges along all axes meet.
+    """A bump over a rectangle or a box: the intersection of the ridges along all axes.
 
     y = height H(sum_i (H(x_i - low_i) + H(high_i - x_i)) - 2 D + 1/2)
 
@@ -196,19 +196,19 @@ def surface(
     *,
     samples: int = 240,
 ) -> Approximation:
-    """A continuous function on [low, high]^2 by bumps on the coarsest even grid that stays within the tolerance.
+    """A continuous function on [low, high]^2 by bumps on the coarsest even grid with an error within the tolerance.
 
     y = sum_ij v_ij H(r_i(x_1) + r_j(x_2) - 3/2), r_i the ridge between grid lines i and i + 1
 
-    The first layer holds the inner grid lines of both axes, which neighbouring ridges share; the second a bump for each
-    cell; the output adds them, each as high as the middle of the function's range over the cell. Cells are half-open:
-    every point lies in one, and the outer ones go on to infinity.
+    The first layer holds the inner grid lines of both axes, which neighbouring ridges share; the second one bump per
+    cell; the output adds them, each with the midpoint of the function's range over the cell as its height. Cells are
+    half-open: every point lies in exactly one, and the outer cells extend to infinity.
 
     Args:
-        function: of two arrays (M, M), elementwise.
+        function: of two arrays (M, M), element-wise.
         low, high: of both coordinates.
-        tolerance: the greatest error allowed, > 0.
-        samples: intervals along each axis between the points at which the function is seen.
+        tolerance: the largest error allowed, > 0.
+        samples: number of intervals between sample points, along each axis.
 
     Returns:
         Approximation: of a network (N, 2) -> (N, 1) with 2 (m - 1) + m^2 threshold units for m x m cells.
@@ -248,10 +248,10 @@ def _steps(edges: np.ndarray, jumps: np.ndarray, first: float) -> Network:
 
 
 def _bumps(lines: np.ndarray, heights: np.ndarray) -> Network:
-    """One bump for each cell between grid lines (m - 1,), the same for both axes; heights (m, m)."""
+    """One bump per cell between grid lines (m - 1,), the same for both axes; heights (m, m)."""
     m = len(heights)
-    # Column i of `ridge`, over the thresholds H(x - line), is r_i: up at its lower line, down at its upper one. The
-    # first cell has no lower line: its ridge is 1 less the threshold at its upper one.
+    # Column i of `ridge`, over the thresholds H(x - line), is r_i: +1 at its lower line, -1 at its upper one. The first
+    # cell has no lower line: its ridge is 1 minus the threshold at its upper one.
     ridge_weights = np.eye(m - 1, m, 1) - np.eye(m - 1, m)
     first = (np.arange(m) == 0).astype(float)
     i, j = (index.ravel() for index in np.meshgrid(np.arange(m), np.arange(m), indexing="ij"))

@@ -1,7 +1,7 @@
-"""What a network has to beat: linear least squares, for all classes at once or pair by pair, and nearest neighbours.
+"""Baselines for networks: linear least squares, for all classes at once or in pairs, and nearest neighbours.
 
-Both are matrix products on the device: the least-squares weights come from one Gram matrix of the features for each
-class, the distances to all neighbours from one product for each batch of queries.
+Both are matrix products on the device: the least-squares weights come from one Gram matrix of the features per class,
+the distances to all neighbours from one product per batch of queries.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scala
         x: features (N, D), of about unit size; see `neurons.with_bias`.
         labels: (N,), integers in 0 .. classes - 1.
         classes: K >= 2.
-        ridge: > 0, small against the mean square of the features: pixels that never vary then do no harm, in float32.
+        ridge: > 0, small against the mean square of the features; keeps constant pixels well-conditioned in float32.
 
     Returns:
-        (D, K); `multiclass.predict(w, x)` names the class of the largest output.
+        (D, K); `multiclass.predict(w, x)` returns the class of the largest output.
 
     Raises:
-        ValueError: shapes do not fit, a label is known to be out of range, or ridge is known not to be > 0.
+        ValueError: shapes do not match, a concrete label is out of range, or a concrete ridge is not > 0.
         TypeError: labels are not integers.
 
     Reference:
@@ -53,13 +53,13 @@ def least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scala
 
 
 def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scalar = 1e-3) -> Array:
-    """A least-squares unit for each pair of classes a < b: +1 on examples of a, -1 on those of b, no others.
+    """A least-squares unit for each pair of classes a < b, fitted to +1 on examples of a and -1 on those of b.
 
-    All K (K - 1) / 2 units come from the K Gram matrices of the single classes, which are added in pairs.
+    All K (K - 1) / 2 units come from the K Gram matrices of the single classes, added in pairs.
 
     Args:
-        x, labels, classes, ridge: as for `least_squares`, which also names the errors raised; labels concrete, since
-            how many examples a class has decides the shapes.
+        x, labels, classes, ridge: as for `least_squares`, which also lists the errors raised; labels concrete, because
+            the number of examples per class decides the shapes.
 
     Returns:
         (D, K (K - 1) / 2), pairs in the order (0, 1), (0, 2), .., (1, 2), ..; for `pairwise_predict`.
@@ -75,7 +75,7 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
     features, numbers = _classified("baselines.pairwise_least_squares", x, labels, classes, ridge)
     known = np.asarray(numbers)
     counts, order = np.bincount(known, minlength=classes), np.argsort(known, kind="stable")
-    # As many rows for each class as the largest has, so that one program serves all; what is too many weighs nothing.
+    # Every class is padded to the size of the largest with rows of weight 0, so that one program serves all.
     starts = np.cumsum(counts) - counts
     rows = np.take(order, starts[:, None] + np.arange(counts.max()), mode="clip")
     parts = [_class_sums(features, *part) for part in zip(rows, counts, strict=True)]
@@ -85,18 +85,18 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
 
 
 def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
-    """The class that wins most of its duels, each clipped to a full win or loss: argmax_a sum_b clip(w_ab.x, -1, 1).
+    """The class with the most pairwise votes, each clipped to [-1, 1]: argmax_a sum_b clip(w_ab.x, -1, 1).
 
     Args:
-        w: (D, K (K - 1) / 2), as `pairwise_least_squares` returns them.
+        w: (D, K (K - 1) / 2), from `pairwise_least_squares`.
         x: features (N, D).
         classes: K >= 2.
 
     Returns:
-        (N,) int32; the first class of equal ones.
+        (N,) int32; ties go to the first class.
 
     Raises:
-        ValueError: w has not K (K - 1) / 2 columns, or K is less than 2.
+        ValueError: w does not have K (K - 1) / 2 columns, or K is less than 2.
 
     Reference:
         LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
@@ -113,7 +113,7 @@ def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
     first, second = _pairs(classes)
     if weights.shape[-1] != len(first):
         raise ValueError(
-            f"baselines.pairwise_predict: w must have {len(first)} columns, one for each pair of {classes} classes, "
+            f"baselines.pairwise_predict: w must have {len(first)} columns, one per pair of {classes} classes, "
             f"got {weights.shape}."
         )
     duels = np.eye(classes)[first] - np.eye(classes)[second]
@@ -122,21 +122,21 @@ def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
 
 
 def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -> Array:
-    """The k nearest of some points to each query, by Euclidean distance: one matrix product for each batch.
+    """The k nearest points to each query, by Euclidean distance: one matrix product per batch.
 
-    |x - p|^2 = |x|^2 - 2 x.p + |p|^2, of which the first term is the same for all points and left out.
+    |x - p|^2 = |x|^2 - 2 x.p + |p|^2; the first term is the same for all points and is omitted.
 
     Args:
         x: queries (N, D), real.
         points: (M, D), real, in the dtype of x.
-        k: how many, 1 .. M.
-        batch_size: queries at a time, each with M distances; bounds the memory, changes nothing else.
+        k: number of neighbours, 1 .. M.
+        batch_size: queries at a time, each with M distances; bounds the memory and does not change the result.
 
     Returns:
-        (N, k) int32, which points, the nearest first; of points equally near the first.
+        (N, k) int32, indices of points, the nearest first; ties go to the first point.
 
     Raises:
-        ValueError: shapes do not fit, k is not in 1 .. M, or a query or a point is known not to be finite.
+        ValueError: shapes do not match, k is not in 1 .. M, or a concrete query or point is not finite.
 
     Reference:
         Cover & Hart (1967), Nearest neighbor pattern classification.
@@ -150,8 +150,8 @@ def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -
     stored = jnp.asarray(points, queries.dtype)
     if queries.ndim != 2 or stored.ndim != 2 or queries.shape[1] != stored.shape[1] or not queries.shape[0]:
         raise ValueError(
-            f"baselines.nearest: expected x (N, D) and points (M, D), got {queries.shape} and {stored.shape}. Images "
-            "become rows by x.reshape(len(x), -1)."
+            f"baselines.nearest: expected x (N, D) and points (M, D), got {queries.shape} and {stored.shape}. Flatten "
+            "images by x.reshape(len(x), -1)."
         )
     require_finite("baselines.nearest", "x", queries)
     require_finite("baselines.nearest", "points", stored)
@@ -162,17 +162,17 @@ def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -
 
 
 def vote(labels: ArrayLike, classes: int) -> Array:
-    """The class of most of the neighbours; among equals that of the nearest neighbour.
+    """The most frequent class among the neighbours; ties go to the class of the nearest neighbour.
 
     Args:
-        labels: (N, k) integers in 0 .. classes - 1, those of each query's neighbours, the nearest first.
+        labels: (N, k) integers in 0 .. classes - 1, the labels of each query's neighbours, the nearest first.
         classes: K.
 
     Returns:
         (N,) int32.
 
     Raises:
-        ValueError: not of two axes, no neighbour, or a label is known to be out of range.
+        ValueError: labels do not have two axes, k is 0, or a concrete label is out of range.
         TypeError: labels are not integers.
 
     Reference:
@@ -189,7 +189,7 @@ def vote(labels: ArrayLike, classes: int) -> Array:
     neighbours, _ = as_labels("baselines.vote", neighbours, neighbours.shape, classes)
     k = neighbours.shape[1]
     member = neighbours[:, :, None] == jnp.arange(classes)[None, None, :]
-    # A vote counts k + 1; what is taken off for the rank of the class's nearest, at most k, only parts equals.
+    # A vote counts k + 1, minus the rank of the class's nearest neighbour, at most k: it only breaks ties.
     score = (k + 1) * jnp.sum(member, axis=1, dtype=jnp.int32)
     rank = jnp.where(jnp.any(member, axis=1), jnp.argmax(member, axis=1), k)
     return jnp.argmax(score - rank.astype(jnp.int32), axis=1).astype(jnp.int32)

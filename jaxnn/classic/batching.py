@@ -1,9 +1,8 @@
-"""Batch, stochastic and mini-batch gradient descent in a race: loss against updates, and against seconds.
+"""Batch, stochastic and mini-batch gradient descent compared: loss against updates, and against seconds.
 
-All three step along the mean gradient of B examples of N: B = N is batch descent, B = 1 stochastic, between them
-mini-batch. Per update the batch is the best, for its gradient is exact. Per example seen it is the worst: most of its
-work only makes one gradient more exact. Per second mini-batches win: one update of 32 examples takes hardly longer
-than one of a single example.
+All three step along the mean gradient of B of N examples: B = N is batch descent, B = 1 stochastic, 1 < B < N
+mini-batch. Per update batch descent is best: its gradient is exact. Per example it is worst: it takes one update for N
+examples. Per second mini-batches win: an update of 32 examples takes hardly longer than one of a single example.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from jaxnn.types import Key, Loss, Scalar
 
 
 class Course(NamedTuple):
-    """How one method fared, at the start and after each epoch.
+    """The progress of one method, at the start and after each epoch.
 
     Attributes:
         batch_size: B.
         updates: (epochs + 1,), steps taken.
-        seconds: (epochs + 1,), of training; compiling and measuring the loss are not counted.
+        seconds: (epochs + 1,), of training, without compilation and evaluation of the loss.
         loss: (epochs + 1,), mean over all N examples.
     """
 
@@ -38,13 +37,7 @@ class Course(NamedTuple):
     loss: np.ndarray
 
     def reaches(self, loss: float) -> int | None:
-        """After which epoch the loss is that low for the first time; None if never.
-
-        Example:
-            >>> zeros = np.zeros(3)
-            >>> Course(1, zeros, zeros, np.array([2.0, 1.0, 0.5])).reaches(1.0)
-            1
-        """
+        """The first epoch after which the loss is at most `loss`; None if there is none."""
         low = np.flatnonzero(self.loss <= loss)
         return int(low[0]) if len(low) else None
 
@@ -60,7 +53,7 @@ def course(
     key: Key,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Course:
-    """Gradient descent with one batch size, its loss over all examples measured after every epoch.
+    """Gradient descent with one batch size; the loss over all examples is evaluated after every epoch.
 
     theta <- theta - eta (1/B) sum_(i in batch) grad l_i(theta), freshly shuffled each epoch.
 
@@ -68,11 +61,11 @@ def course(
         net: a network.
         loss: per-example loss (outputs, targets) -> (N,).
         examples: (x, y) or a Dataset, N examples.
-        batch_size: N for batch, 1 for stochastic. N % batch_size examples are left out of each epoch, others each time.
+        batch_size: N for batch, 1 for stochastic. Each epoch omits N % batch_size examples, chosen at random.
         learning_rate: eta, constant.
         epochs: passes over the examples.
-        key: typed key; initial parameters and order follow from it.
-        clock: seconds since some moment; another one makes the course reproducible to the last digit.
+        key: typed key of the initial parameters and the order.
+        clock: returns seconds; a fake clock makes the course reproducible.
 
     Returns:
         Course.
@@ -96,7 +89,7 @@ def course(
     vg = jax.value_and_grad(train.mean_loss(net, loss), has_aux=True)
     epoch, evaluate = train.make_epoch(vg, opt, batch_size=batch_size), train.make_evaluate(net, {"loss": loss})
     init_key, warm_key, epochs_key = jax.random.split(key, 3)
-    epoch(train.init(net, opt, init_key, x.shape[1:]), x, y, warm_key)  # compiles; its result is thrown away
+    epoch(train.init(net, opt, init_key, x.shape[1:]), x, y, warm_key)  # compiles; the result is discarded
     ts = train.init(net, opt, init_key, x.shape[1:])
     seconds, heights = [0.0], [float(evaluate(ts.params, ts.state, x, y)["loss"])]
     for i in range(epochs):

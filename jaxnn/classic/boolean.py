@@ -1,7 +1,7 @@
-"""Any Boolean function by one hidden layer, from its truth table.
+"""Networks with one hidden layer for any Boolean function, from its truth table.
 
-A truth table of n inputs is an array (2^n,) of 0 and 1; row r belongs to the inputs that spell r in binary, the first
-input its highest bit, as `inputs(n)` lists them.
+A truth table of n inputs is an array (2^n,) of 0 and 1; row r belongs to the bits of r, the highest first, as
+`inputs(n)` lists them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jaxnn.models import serial
 from jaxnn.types import ArrayLike, Params
 
 MOST_INPUTS = 20
-"""Whose 2^20 rows are listed: 84 MB."""
+"""The largest n of `inputs`: 2^20 rows take 84 MB."""
 
 
 def inputs(n: int) -> np.ndarray:
     """All 2^n inputs of n bits, in the order of a truth table's rows.
 
     Args:
-        n: how many inputs.
+        n: number of inputs.
 
     Returns:
         (2^n, n), float32, of 0 and 1.
@@ -47,11 +47,11 @@ def inputs(n: int) -> np.ndarray:
 
 
 def truth_table(network: Network, n: int) -> np.ndarray:
-    """What a network of n Boolean inputs and one output computes.
+    """The truth table of a network of n Boolean inputs and one output.
 
     Args:
         network: (N, n) -> (N, 1).
-        n: how many inputs.
+        n: number of inputs.
 
     Returns:
         (2^n,), bool: where the output is at least 1/2.
@@ -70,7 +70,7 @@ def dnf(table: ArrayLike) -> Network:
     y = OR_{r: table[r] = 1} AND_i (x_i = bit i of r)
 
     Args:
-        table: (2^n,) of 0 and 1, known while tracing.
+        table: (2^n,) of 0 and 1; static.
 
     Returns:
         Network: (N, n) -> (N, 1). With T true rows, T hidden units and (n + 2) T + 1 weights and biases; for T = 0 one
@@ -95,7 +95,7 @@ def minimized(table: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
 
     Args:
         table: (2^n,) of 0 and 1.
-        dont_care: (2^n,), 1 at rows where either output will do; None for none.
+        dont_care: (2^n,), 1 at rows where the output may be either; None for none.
 
     Returns:
         Network: (N, n) -> (N, 1), with no more hidden units than `dnf`.
@@ -117,7 +117,7 @@ def lookup_net(n: int) -> Layer:
     """The net of `lookup_params`: one architecture for all Boolean functions of n inputs.
 
     Args:
-        n: how many inputs.
+        n: number of inputs.
 
     Returns:
         Layer: (N, n) -> (N, 1), 2^n hidden units.
@@ -135,7 +135,7 @@ def lookup_params(table: ArrayLike) -> Params:
 
     h_r = AND_i (x_i = bit i of r), y = 1 if sum_r table[r] h_r >= 1/2
 
-    The shapes do not depend on the table, so that `jax.vmap` runs over tables; the hidden layer is the same for all.
+    The shapes and the hidden layer do not depend on the table, so that `jax.vmap` runs over tables.
 
     Args:
         table: (2^n,) of 0 and 1, any dtype; may be traced.
@@ -144,7 +144,7 @@ def lookup_params(table: ArrayLike) -> Params:
         Parameters of `lookup_net(n)`.
 
     Raises:
-        ValueError: a number of rows that is no power of two.
+        ValueError: the number of rows is not a power of two.
 
     Example:
         >>> import jax

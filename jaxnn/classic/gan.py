@@ -1,7 +1,7 @@
-"""A small generative adversarial network, and how many modes of its data it finds.
+"""A small generative adversarial network, and its coverage of the modes of the data.
 
 min over the generator G, max over the discriminator D of E log D(x) + E log(1 - D(G(z))), z ~ N(0, I); the generator's
-loss is the non-saturating -E log D(G(z)), which has a gradient where D is sure of itself.
+loss is the non-saturating -E log D(G(z)), whose gradient does not vanish where D rejects G(z) with confidence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Draw: TypeAlias = Callable[[Key, int], Array]
 
 
 class Rule(NamedTuple):
-    """How both players move: a maker of steps in `train.minmax`, and the optimizer of each."""
+    """The training rule of a GAN: a step factory of `train.minmax`, and an optimizer per player."""
 
     make_step: Callable[[minmax.Game, optim.Optimizer, optim.Optimizer], minmax.Step]
     opt: optim.Optimizer
@@ -43,7 +43,7 @@ class Gan(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """How samples cover modes: `found`, (...) int32, how many modes; `quality`, (...), the share of samples at any."""
+    """Mode coverage: `found`, (...) int32, the number of modes; `quality`, (...), the fraction of samples at a mode."""
 
     found: Array
     quality: Array
@@ -57,7 +57,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "extragradient": Rule(minmax.extragradient, optim.adam(1e-3, b1=0.5)),
     }
 )
-"""The steps that are compared, each in Adam's directions; b1 = 0.5 as in Radford, Metz & Chintala 2016."""
+"""The rules that are compared, each with Adam; b1 = 0.5 as in Radford, Metz & Chintala 2016."""
 
 
 def make(dimensions: int, *, latent: int = 2, hidden: Sequence[int] = (64, 64), unit: bool = False) -> Gan:
@@ -65,13 +65,13 @@ def make(dimensions: int, *, latent: int = 2, hidden: Sequence[int] = (64, 64), 
 
     Args:
         dimensions: D of an example.
-        latent: how many numbers of noise the generator turns into an example.
+        latent: dimension of the generator's noise.
         hidden: units of the hidden layers, of both.
-        unit: whether examples lie in [0, 1]; a sigmoid then ends the generator.
+        unit: whether examples lie in [0, 1]; the generator then ends in a sigmoid.
 
     Raises:
-        TypeError: hidden is no sequence, or a number is not whole.
-        ValueError: a number is less than 1.
+        TypeError: hidden is not a sequence, or a size is not an integer.
+        ValueError: a size is less than 1.
 
     Example:
         >>> gan = make(64, latent=16, hidden=(32,), unit=True)
@@ -128,7 +128,7 @@ def non_saturating(gan: Gan) -> minmax.Game:
 
 
 def start(gan: Gan, key: Key, dimensions: int) -> tuple[Params, Params]:
-    """(generator's, discriminator's) parameters at the start of training on examples of so many dimensions.
+    """Initial parameters of (generator, discriminator) for examples of `dimensions` entries.
 
     Raises:
         ValueError: a network has running statistics.
@@ -143,7 +143,7 @@ def start(gan: Gan, key: Key, dimensions: int) -> tuple[Params, Params]:
     generator, generator_stats = gan.generator.init(generator_key, (gan.latent,))
     discriminator, discriminator_stats = gan.discriminator.init(discriminator_key, (dimensions,))
     if jax.tree.leaves((generator_stats, discriminator_stats)):
-        raise ValueError("gan.start: the networks must have no running statistics; leave out batch normalization.")
+        raise ValueError("gan.start: the networks must have no running statistics; omit batch normalization.")
     return generator, discriminator
 
 
@@ -159,25 +159,25 @@ def run(
     batch_size: int = 64,
     shown: int = 512,
 ) -> tuple[minmax.GameState, Array]:
-    """Train, and look at the same noise's samples on the way. Pure: `jax.vmap` it over players and keys.
+    """Train, and sample at intervals from the same noise. Pure: `jax.vmap` it over players and keys.
 
     Args:
         gan: two networks without running statistics.
         rule: one of `RULES`, or your own.
         draw: the data.
-        players: the parameters that `start` makes.
-        key: typed key; data and noise follow from it.
-        steps: between two looks at the samples.
-        looks: how many, after the one at the start.
+        players: the parameters from `start`.
+        key: typed key of data and noise.
+        steps: steps between two snapshots of the samples.
+        looks: number of snapshots after the initial one.
         batch_size: real and generated examples of a step.
-        shown: samples of a look.
+        shown: samples per snapshot.
 
     Returns:
-        (state at the end, samples (looks + 1, shown, D), the start's first).
+        (final state, samples (looks + 1, shown, D), the initial ones first).
 
     Raises:
-        TypeError: rule is no Rule, draw no function, key no typed key, or a number not whole.
-        ValueError: a number is less than 1, key is None, or draw(key, n) is not (n, D).
+        TypeError: rule is not a Rule, draw is not a function, key is not a typed key, or a count is not an integer.
+        ValueError: a count is less than 1, key is None, or draw(key, n) is not (n, D).
 
     Example:
         >>> gan, rule = make(2), RULES["alternating"]
@@ -213,7 +213,7 @@ def run(
 
 
 def ring_centres(modes: int = 8, radius: float = 2.0) -> np.ndarray:
-    """(modes, 2) float32: points evenly on a circle, the first on the positive x axis.
+    """(modes, 2) float32: evenly spaced points on a circle, the first on the positive x axis.
 
     Example:
         >>> ring_centres(4).round(3).tolist()
@@ -224,7 +224,7 @@ def ring_centres(modes: int = 8, radius: float = 2.0) -> np.ndarray:
 
 
 def ring(key: Key, n: int, *, modes: int = 8, radius: float = 2.0, deviation: Scalar = 0.1) -> Array:
-    """n draws (n, 2) from Gaussians of equal weight, N(centre, deviation^2 I), the centres on a ring.
+    """n samples (n, 2) of an equal mixture of Gaussians N(centre, deviation^2 I), the centres on a ring.
 
     Reference:
         Metz, Poole, Pfau & Sohl-Dickstein 2017, "Unrolled generative adversarial networks" (8 Gaussians on a ring of
@@ -242,25 +242,25 @@ def ring(key: Key, n: int, *, modes: int = 8, radius: float = 2.0, deviation: Sc
 def coverage(
     samples: ArrayLike, centres: ArrayLike, *, deviation: Scalar = 0.1, within: Scalar = 3.0, least: Scalar = 0.01
 ) -> Coverage:
-    """Modes found: those with at least a share `least` of all samples within `within` deviations of the centre.
+    """Modes found: those with at least a fraction `least` of all samples within `within` deviations of the centre.
 
     Args:
-        samples: (..., n, D): n of each run and moment.
-        centres: (K, D), further apart than 2 `within` deviations.
-        deviation: of each mode.
-        within: the distance that counts, in deviations. Of a two-dimensional Gaussian 1.1% lies beyond 3.
-        least: of the samples. A single stray sample finds nothing.
+        samples: (..., n, D): n of each run and snapshot.
+        centres: (K, D), more than 2 `within` deviations apart.
+        deviation: standard deviation of each mode.
+        within: the largest distance, in deviations. A two-dimensional Gaussian has 1.1% of its mass beyond 3.
+        least: the smallest fraction of the samples, so that a single stray sample does not count as a mode.
 
     Returns:
         Coverage. Samples that are not finite are at no mode.
 
     Raises:
-        ValueError: shapes do not fit, there is no sample or no centre, deviation or within is known not to be > 0, or
-            least not to lie in [0, 1].
+        ValueError: shapes do not match, there is no sample or no centre, or a concrete deviation or within is not > 0
+            or a concrete least not in [0, 1].
 
     Reference:
         Srivastava, Valkov, Russell, Gutmann & Sutton 2017, "VEEGAN: Reducing mode collapse in GANs using implicit
-        variational learning" (samples within 3 deviations; there a single one finds a mode).
+        variational learning" (samples within 3 deviations; there a single sample is enough).
 
     Example:
         >>> coverage(jnp.array([[0.1, 0.0], [0.0, 0.2], [5.0, 5.0]]), jnp.array([[0.0, 0.0], [9.0, 9.0]]))
@@ -283,10 +283,10 @@ def coverage(
 
 
 def from_examples(x: ArrayLike) -> Draw:
-    """A `Draw` of rows of x (N, ...), flattened, with replacement.
+    """A `Draw` of rows of x (N, ...), flattened, sampled with replacement.
 
     Raises:
-        ValueError: there is no row, or one is known not to be finite.
+        ValueError: there is no row, or a concrete row is not finite.
 
     Example:
         >>> from_examples(jnp.zeros((5, 2, 2)))(jax.random.key(0), 3).shape
@@ -301,7 +301,7 @@ def from_examples(x: ArrayLike) -> Draw:
 
 
 def nearest_labels(samples: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
-    """The label of the nearest example of each sample, by Euclidean distance: which digits a GAN draws.
+    """The label of the example nearest to each sample, by Euclidean distance: the digits that a GAN generates.
 
     Args:
         samples: (n, D).
@@ -312,7 +312,7 @@ def nearest_labels(samples: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
         (n,), of y's dtype.
 
     Raises:
-        ValueError: shapes do not fit, there is no example, or a sample or an example is known not to be finite.
+        ValueError: shapes do not match, there is no example, or a concrete sample or example is not finite.
 
     Example:
         >>> nearest_labels(jnp.array([[0.9]]), jnp.array([[0.0], [1.0]]), jnp.array([7, 8]))
@@ -322,18 +322,18 @@ def nearest_labels(samples: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     entries = math.prod(examples.shape[1:])
     if not examples.size or labels.shape != examples.shape[:1] or samples.ndim != 2 or samples.shape[1] != entries:
         raise ValueError(
-            "gan.nearest_labels: expected samples (n, D), examples x (N, ...) of D entries each, N >= 1, and a label "
-            f"for each, y (N,); got {samples.shape}, {examples.shape} and {labels.shape}."
+            "gan.nearest_labels: expected samples (n, D), examples x (N, ...) of D entries each, N >= 1, and labels "
+            f"y (N,); got {samples.shape}, {examples.shape} and {labels.shape}."
         )
     return labels[nearest(samples, examples.reshape(len(examples), -1), k=1)[:, 0]]
 
 
 def _dimensions(draw: Draw, key: Key) -> int:
-    """D of the examples that `draw` makes."""
+    """The dimension D of the examples of `draw`."""
     shape = jax.tree.map(jnp.shape, jax.eval_shape(lambda key: draw(key, 1), key))
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 1:
         raise ValueError(
-            f"gan.run: draw(key, n) must give n examples, (n, D); for n = 1 it gave shape {shape}. "
-            "gan.from_examples(x) draws from an array, its examples flattened."
+            f"gan.run: draw(key, n) must return n examples, (n, D); for n = 1 it returned shape {shape}. "
+            "gan.from_examples(x) samples from an array, its examples flattened."
         )
     return int(shape[1])

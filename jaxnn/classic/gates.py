@@ -1,7 +1,7 @@
-"""Logic gates as threshold units, and the OR of ANDs that any Boolean function can be written as.
+"""Logic gates as threshold units, and the OR of ANDs, the normal form of Boolean functions.
 
 Inputs and outputs are 0 and 1; `threshold.bipolar` makes the same gate for -1 and +1. Each threshold lies half-way
-between the sums that it parts, so that no sum meets it.
+between the sums that it separates, so that no sum equals it.
 
 | gate | weights | bias |
 |---|---|---|
@@ -37,8 +37,8 @@ def unit(weights: ArrayLike, bias: float) -> Network:
         Network: (N, D) -> (N, 1).
 
     Raises:
-        ValueError: weights that are not one row of finite numbers.
-        TypeError, ValueError: a bias that is not one finite number.
+        ValueError: weights are not one row of finite numbers.
+        TypeError, ValueError: bias is not one finite number.
 
     Reference:
         McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
@@ -49,7 +49,7 @@ def unit(weights: ArrayLike, bias: float) -> Network:
     """
     w = np.asarray(weights, float)
     if w.ndim != 1 or not w.size:
-        raise ValueError(f"unit: weights must be one row (D,), one for each input, got shape {w.shape}.")
+        raise ValueError(f"unit: weights must be one row (D,), one per input, got shape {w.shape}.")
     require_between("unit", "bias", bias, -np.inf, np.inf)
     if not np.isfinite([*w, bias]).all():
         raise ValueError(f"unit: weights and bias must be finite, got {w.tolist()} and {bias}.")
@@ -124,19 +124,19 @@ def xor() -> Network:
 
 
 def or_of_ands(terms: ArrayLike) -> Network:
-    """A sum of products: a hidden AND unit for each term, an OR on top.
+    """A sum of products: a hidden AND unit per term, and an OR.
 
-    y = OR_j AND_i literal_ij, literal_ij one of x_i, NOT x_i, or left out
+    y = OR_j AND_i literal_ij, literal_ij one of x_i, NOT x_i, or absent
 
     Args:
-        terms: (T, D), the sign of each input in each term: 1 for x_i, -1 for NOT x_i, 0 where x_i is left out. A term
-            of zeros is always true. No terms at all, (0, D), are the constant 0, by one unit that never fires.
+        terms: (T, D), the sign of each input in each term: 1 for x_i, -1 for NOT x_i, 0 where x_i is absent. A term
+            of zeros is always true. No terms, (0, D), give the constant 0, by one unit that never fires.
 
     Returns:
         Network: (N, D) -> (N, 1); max(T, 1) hidden units.
 
     Raises:
-        ValueError: terms that are not rows of -1, 0 and 1.
+        ValueError: terms are not rows of -1, 0 and 1.
 
     Reference:
         McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
@@ -159,15 +159,5 @@ def or_of_ands(terms: ArrayLike) -> Network:
 
 
 def ands(signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (D, T) and biases (T,) of AND units over literals.
-
-    w = sign, b = 1/2 - number of literals that are not negated
-
-    Args:
-        signs: (T, D) in {-1, 0, 1}.
-
-    Example:
-        >>> ands(np.array([[1, -1, 0]]))[1]
-        array([-0.5])
-    """
+    """Weights (D, T) and biases (T,) of AND units: w = signs (T, D) of the literals, b = 1/2 - number of +1."""
     return signs.T.astype(float), 0.5 - (signs == 1).sum(1)

@@ -1,9 +1,9 @@
-"""What makes a network do well on examples that it has not seen: seven means, each tried on a few real digits.
+"""Seven means of generalization, each tried on a few real digits.
 
 Each function trains a small network from several seeds at once (`vmap`; where the setting is a number, over the
-settings too) and returns training and validation errors. Unless other examples are given (see `trials.as_splits`), one
-in five training labels is wrong, so that there is something to over-fit to. Choices are made on validation; test is
-looked at once, by `hidden_units`, after the choice.
+settings too) and returns training and validation errors. By default one in five training labels is wrong, so that
+over-fitting shows; see `trials.as_splits` for other examples. Choices are made on the validation set; the test set is
+used once, by `hidden_units`, after the choice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Errors(NamedTuple):
     """Error rates in [0, 1] after training, for S settings and R seeds.
 
     Attributes:
-        settings: (S,), what was varied.
+        settings: (S,), the values of the setting.
         training, validation: (S, R).
     """
 
@@ -47,7 +47,7 @@ class Errors(NamedTuple):
 
     @property
     def best(self) -> int:
-        """The index of the setting of least mean validation error, the first of equals."""
+        """The index of the setting with the lowest mean validation error, the first in a tie."""
         return int(self.validation.mean(axis=1).argmin())
 
 
@@ -83,7 +83,7 @@ def weight_decay(
 
     Args:
         strengths: lambda >= 0, S of them; traced, so that all settings and seeds are one program.
-        examples: trained on and validated with, see `trials.as_splits`; None for `trials.few_digits()`, 200 digits.
+        examples: training and validation sets, see `trials.as_splits`; None for `trials.few_digits()`, 200 digits.
         seeds: R runs of each setting.
         epochs: of training.
 
@@ -91,7 +91,7 @@ def weight_decay(
         Errors, settings the strengths.
 
     Raises:
-        TypeError, ValueError: settings out of range, or examples that `trials.as_splits` refuses; so in all functions.
+        TypeError, ValueError: settings out of range, or examples that `trials.as_splits` rejects; so in all functions.
 
     Reference:
         Krogh, A. & Hertz, J. A. (1992). A simple weight decay can improve generalization.
@@ -114,7 +114,7 @@ def weight_decay(
 def dropout(
     rates: Sequence[float] = RATES, *, examples: Splits | None = None, seeds: int = 4, epochs: int = 100
 ) -> Errors:
-    """A random part of the hidden units set to zero in each training step.
+    """A random fraction of the hidden units set to zero in each training step.
 
     Args:
         rates: the fractions dropped, each in [0, 1).
@@ -145,14 +145,14 @@ def dropout(
 def augmentation(
     pixels: Sequence[float] = PIXELS, *, examples: Splits | None = None, seeds: int = 4, epochs: int = 100
 ) -> Errors:
-    """Training images shifted at random, down and right each uniform on [-p, p) pixels, anew in each step.
+    """Training images shifted at random in each step, down and right each uniform on [-p, p) pixels.
 
     Args:
-        pixels: p >= 0, the farthest shift, fractions of a pixel too.
+        pixels: p >= 0, the largest shift; may be fractional.
         examples, seeds, epochs: as for `weight_decay`.
 
     Returns:
-        Errors on images that are not shifted, settings the pixels.
+        Errors on unshifted images, settings the pixels.
 
     Reference:
         Simard, P. Y., Steinkraus, D. & Platt, J. C. (2003). Best practices for convolutional neural networks applied to
@@ -177,14 +177,14 @@ def augmentation(
 
 
 def early_stopping(*, patience: int = 10, examples: Splits | None = None, seeds: int = 4, epochs: int = 100) -> Stopped:
-    """Learning curves to the end, and where `train.EarlyStopping` on the validation loss would have ended each.
+    """Complete learning curves, and where `train.EarlyStopping` on the validation loss would have stopped each.
 
     Args:
-        patience: epochs without improvement that are waited for.
+        patience: number of epochs without improvement.
         examples, seeds, epochs: as for `weight_decay`.
 
     Returns:
-        Stopped; a run that never stopped has the last epoch for its `stop_epoch`.
+        Stopped; `stop_epoch` is the last epoch for a run that never stopped.
 
     Reference:
         Prechelt, L. (1998). Early stopping - but when?
@@ -204,7 +204,7 @@ def early_stopping(*, patience: int = 10, examples: Splits | None = None, seeds:
 
 
 def stopped(curves: Curves, patience: int) -> Stopped:
-    """Where `train.EarlyStopping` on the validation loss ends runs whose curves (R, E) are known to the end.
+    """Where `train.EarlyStopping` on the validation loss stops runs, from their complete curves (R, E).
 
     Example:
         >>> loss = np.array([[3.0, 1.0, 2.0, 2.0, 0.0]])
@@ -261,8 +261,8 @@ def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 
 def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None, epochs: int = 100) -> Errors:
     """The mean of several networks' probabilities, each trained from its own seed.
 
-    M = max(sizes) networks are trained; an ensemble of m is m neighbours in their circle, so that there are M of each
-    size.
+    M = max(sizes) networks are trained, in a circle; an ensemble of m is m neighbours, so that there are M ensembles of
+    each size.
 
     Args:
         sizes: how many members, each at least 1.
@@ -297,10 +297,9 @@ def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None,
 def hidden_units(
     sizes: Sequence[int] = SIZES, *, examples: Splits | None = None, seeds: int = 4, epochs: int = 100
 ) -> Chosen:
-    """The number of hidden units, chosen by the mean validation error over seeds; the test set is looked at once.
+    """The number of hidden units, chosen by the mean validation error over seeds; the test set is used once.
 
-    All sizes are one program: of max(sizes) units the first h are switched on, the others put out 0 and get no
-    gradient.
+    All sizes are one program: of max(sizes) units all but the first h are masked; they output 0 and have no gradient.
 
     Args:
         sizes: hidden units.

@@ -1,10 +1,10 @@
 """Logistic regression, of two classes and of many, by gradient ASCENT on the log-likelihood.
 
 w <- w + eta sum_i grad log P(y_i | x_i; w), over all N examples (batch: `batch_size=N`), one (stochastic: 1), or a
-random subset (mini-batch: between them). The sum is not divided by the number of examples, so that eta is the weight of
-one example whatever the batch; batch ascent on many examples needs a small one.
+random subset (mini-batch). The sum is not divided by the number of examples: eta is the weight of one example whatever
+the batch size, and batch ascent on many examples needs a small eta.
 
-All functions take features (N, D), with the always-on feature of `neurons.with_bias` where a bias is wanted.
+All functions take features (N, D), with the constant feature of `neurons.with_bias` for a bias.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from jaxnn.losses.base import as_labels
 from jaxnn.types import Array, ArrayLike, DType, Key, Scalar
 
 Each: TypeAlias = Callable[[Array, Array, Array], Array]
-"""(w, x (B, D), y (B,)) -> something of each example."""
+"""(w, x (B, D), y (B,)) -> one value per example."""
 
 
 class Fit(NamedTuple):
-    """What the ascent ended with.
+    """The result of gradient ascent.
 
     Attributes:
         w: weights, (D,); (D, K) for K classes.
@@ -71,7 +71,7 @@ def log_likelihood(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
         (), in nats, at most 0.
 
     Raises:
-        ValueError: shapes do not fit, or a label is known to be neither -1 nor +1 (a traced one gives NaN).
+        ValueError: shapes do not match, or a concrete label is neither -1 nor +1 (a traced one gives NaN).
 
     Reference:
         Cox (1958), The regression analysis of binary sequences.
@@ -84,10 +84,10 @@ def log_likelihood(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
 
 
 def gradient(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
-    """Of the log-likelihood: sum_i sigmoid(-y_i w.x_i) y_i x_i; each example weighs as much as it is surprising.
+    """Gradient of the log-likelihood: sum_i P(-y_i | x_i; w) y_i x_i, with P(-y | x; w) = sigmoid(-y w.x).
 
     Args:
-        w, x, y: as for `log_likelihood`, which also names the errors raised.
+        w, x, y: as for `log_likelihood`, which also lists the errors raised.
 
     Returns:
         (D,), the direction of ascent.
@@ -111,16 +111,16 @@ def fit(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: 
     Args:
         x: features (N, D).
         y: labels (N,), each -1 or +1.
-        key: typed random key; the order of the examples, new in each epoch, follows from it.
+        key: typed random key of the order of the examples, new in each epoch.
         learning_rate: eta; may be traced.
-        epochs: through all examples.
+        epochs: passes through all examples.
         batch_size: N for batch, 1 for stochastic ascent; a last batch may be smaller.
 
     Returns:
         Fit with w (D,).
 
     Raises:
-        ValueError: shapes do not fit, a label is known to be neither -1 nor +1, or batch_size is not in 1 .. N.
+        ValueError: shapes do not match, a concrete label is neither -1 nor +1, or batch_size is not in 1 .. N.
 
     Reference:
         Cox (1958), The regression analysis of binary sequences; Robbins & Monro (1951), A stochastic approximation
@@ -171,7 +171,7 @@ def softmax_log_likelihood(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Arr
         (), in nats, at most 0.
 
     Raises:
-        ValueError: shapes do not fit, or a label is known to be out of range (a traced one gives NaN).
+        ValueError: shapes do not match, or a concrete label is out of range (a traced one gives NaN).
         TypeError: labels are not integers.
 
     Reference:
@@ -186,10 +186,10 @@ def softmax_log_likelihood(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Arr
 
 
 def softmax_gradient(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Array:
-    """Of the log-likelihood: sum_i x_i (d_i - softmax(w'x_i))', d_i being 1 at the label and 0 elsewhere.
+    """Gradient of the log-likelihood: sum_i x_i (d_i - softmax(w'x_i))', d_i one-hot at the label.
 
     Args:
-        w, x, labels: as for `softmax_log_likelihood`, which also names the errors raised.
+        w, x, labels: as for `softmax_log_likelihood`, which also lists the errors raised.
 
     Returns:
         (D, K), the direction of ascent.
@@ -218,10 +218,10 @@ def softmax_fit(
         key, learning_rate, epochs, batch_size: as for `fit`.
 
     Returns:
-        Fit with w (D, K); `multiclass.predict(w, x)` names the likeliest class.
+        Fit with w (D, K); `multiclass.predict(w, x)` returns the most likely class.
 
     Raises:
-        ValueError: shapes do not fit, a label is known to be out of range, or batch_size is not in 1 .. N.
+        ValueError: shapes do not match, a concrete label is out of range, or batch_size is not in 1 .. N.
         TypeError: labels are not integers.
 
     Reference:

@@ -1,9 +1,9 @@
-"""Quine-McCluskey minimisation of Boolean functions: fewest product terms for a truth table.
+"""Quine-McCluskey minimization of Boolean functions: fewest product terms for a truth table.
 
-Every product term over n inputs is a cell of a table (3, ..., 3) with one axis for each input: index 0 for NOT x_i, 1
-for x_i, 2 for x_i left out. So all implicants (terms that are true only where the function is) are found by n array
-operations: the term without x_i is an implicant where the terms with x_i and with NOT x_i both are. 3^n cells are a few
-megabytes up to 14 inputs.
+Every product term over n inputs is a cell of an array (3, ..., 3) with one axis per input: index 0 for NOT x_i, 1 for
+x_i, 2 for x_i absent. All implicants (terms that are true only where the function is) take n array operations: the term
+without x_i is an implicant if the terms with x_i and with NOT x_i both are. 3^n cells are a few megabytes up to 14
+inputs.
 
 `sympy.logic.SOPform` does the same from symbols: a random function of 10 inputs took it 48 s on a CPU and gave 161
 terms, `minimize` .1 s and 172, `minimize_exactly` .07 s and 160, which is proven to be the fewest.
@@ -42,13 +42,13 @@ def checked_table(where: str, table: ArrayLike) -> tuple[np.ndarray, int]:
 
 
 def prime_implicants(table: ArrayLike) -> np.ndarray:
-    """The terms that are true only where the function is, and from which no input can be left out.
+    """The prime implicants: terms that are true only where the function is, and from which no input can be removed.
 
     Args:
         table: (2^n,) of 0 and 1, rows in the order of `boolean.inputs`.
 
     Returns:
-        (P, n), int8, in {-1, 0, 1}: NOT x_i, left out, x_i.
+        (P, n), int8, in {-1, 0, 1}: NOT x_i, absent, x_i.
 
     Raises:
         ValueError: not a truth table, or of more than 14 inputs.
@@ -80,37 +80,25 @@ def prime_implicants(table: ArrayLike) -> np.ndarray:
 
 
 def covers(terms: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Which terms are true at which inputs.
-
-    Args:
-        terms: (T, n) in {-1, 0, 1}.
-        rows: (R, n) of 0 and 1.
-
-    Returns:
-        (T, R), bool.
-
-    Example:
-        >>> covers(np.array([[1, 0]]), np.array([[0, 1], [1, 1]]))
-        array([[False,  True]])
-    """
+    """(T, R) bool: which terms (T, n) in {-1, 0, 1} are true at which rows (R, n) of 0 and 1."""
     literals = np.abs(terms).sum(1, keepdims=True)
     return np.asarray(terms.astype(np.float32) @ (2 * rows.T.astype(np.float32) - 1) == literals)
 
 
 def minimize(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray:
-    """Few prime implicants that together are true where the function is: the essential ones, then the most useful.
+    """Few prime implicants whose OR is the function: the essential ones, then a greedy choice.
 
-    A prime implicant is essential if it alone covers some true row. The others are chosen greedily, by how many rows
-    not yet covered they add; at last those that others have made redundant are dropped. No term can be left out of the
-    result, but a smaller set may exist: `minimize_exactly` finds it, for few inputs.
+    A prime implicant is essential if it alone covers some true row. The others are added greedily, by the number of
+    rows that they newly cover; finally redundant ones are dropped. No term of the result can be removed, but a smaller
+    set may exist: `minimize_exactly` finds it, for few inputs.
 
     Args:
         table: (2^n,) of 0 and 1.
         dont_care: (2^n,), 1 at rows where either output will do; None for none.
 
     Returns:
-        (T, n), int8, in {-1, 0, 1}: NOT x_i, left out, x_i. T <= number of true rows. The constant 0 has no term, the
-        constant 1 has one that leaves out all inputs.
+        (T, n), int8, in {-1, 0, 1}: NOT x_i, absent, x_i. T <= number of true rows. The constant 0 has no term, the
+        constant 1 has one term without inputs.
 
     Raises:
         ValueError: not a truth table, or of more than 14 inputs.
@@ -141,11 +129,11 @@ def minimize(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray
 
 
 def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray:
-    """The fewest prime implicants that together are true where the function is; of such sets one of fewest literals.
+    """The fewest prime implicants whose OR is the function; of such sets one of fewest literals.
 
-    An integer program, solved by `scipy.optimize.milp`: minimise the number of terms (and, far below it, of literals)
-    subject to every true row being covered. Functions of 4 inputs take milliseconds, and random ones of 10 inputs a
-    fraction of a second where half the rows are true, but minutes and more where nine tenths are: for such, `minimize`.
+    An integer program, solved by `scipy.optimize.milp`: minimize the number of terms (then of literals) subject to
+    every true row being covered. Functions of 4 inputs take milliseconds; random ones of 10 inputs take a fraction of a
+    second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those.
 
     Args:
         table: (2^n,) of 0 and 1.
@@ -177,7 +165,7 @@ def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np
         options={"mip_rel_gap": 0.0},
     )
     if not found.success:
-        raise RuntimeError(f"minimize_exactly: scipy.optimize.milp gave up: {found.message}")
+        raise RuntimeError(f"minimize_exactly: scipy.optimize.milp failed: {found.message}")
     return primes[found.x > 0.5]
 
 
@@ -186,10 +174,10 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
 
     Args:
         terms: (T, n) in {-1, 0, 1}.
-        names: of the n inputs; A, B, C, ... unless given, for up to 26.
+        names: of the n inputs; by default A, B, C, ..., for up to 26.
 
     Raises:
-        ValueError: not one name for each input.
+        ValueError: the number of names differs from the number of inputs.
 
     Example:
         >>> text(np.array([[1, -1], [-1, 1]]))
@@ -199,14 +187,14 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
     """
     letters = names or [chr(ord("A") + i) for i in range(26)][: terms.shape[1]]
     if len(letters) != terms.shape[1]:
-        raise ValueError(f"text: names must hold one for each of {terms.shape[1]} inputs, got {len(letters)}.")
+        raise ValueError(f"text: names must hold one per input, {terms.shape[1]}, got {len(letters)}.")
     mark = {-1: "{}'", 1: "{}", 0: ""}
     products = ["".join(mark[int(s)].format(x) for x, s in zip(letters, term, strict=True)) or "1" for term in terms]
     return " + ".join(products) or "0"
 
 
 def _problem(table: ArrayLike, dont_care: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
-    """Prime implicants, (P, n), and which of the rows that must be true each covers, (P, R)."""
+    """Prime implicants (P, n), and which of the R true rows each covers, (P, R)."""
     bits, n = checked_table("minimize", table)
     free, _ = (np.zeros_like(bits), n) if dont_care is None else checked_table("minimize, dont_care", dont_care)
     if free.shape != bits.shape:

@@ -1,4 +1,4 @@
-"""Mixture-density regression: where one input has several right answers, predict a density rather than their mean."""
+"""Mixture-density regression: for an input with several valid targets, predict a density rather than their mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxnn.types import Array, ArrayLike, DType, Key, Loss, Params, Scalar, Shap
 
 
 class Mixture(NamedTuple):
-    """For each of N inputs a mixture of M Gaussians in one dimension: sum_m a_m N(y; mu_m, sigma_m^2); each (N, M)."""
+    """Mixtures of M Gaussians in one dimension for N inputs: sum_m a_m N(y; mu_m, sigma_m^2); each field (N, M)."""
 
     weights: Array
     means: Array
@@ -26,7 +26,7 @@ class Mixture(NamedTuple):
 
 
 def inverse_problem(key: Key, n: int, *, noise: Scalar = 0.05) -> Dataset:
-    """Points of x = y + 0.3 sin(2 pi y) + U(-noise, noise), y ~ U(0, 1): find y, of which some x has three.
+    """Points of x = y + 0.3 sin(2 pi y) + U(-noise, noise), y ~ U(0, 1): y from x, which has up to three solutions.
 
     Args:
         key: typed random key.
@@ -34,7 +34,7 @@ def inverse_problem(key: Key, n: int, *, noise: Scalar = 0.05) -> Dataset:
         noise: half the width of the noise on x.
 
     Returns:
-        x (n, 1), and y (n, 1) to be found; no classes.
+        x (n, 1) and targets y (n, 1); no classes.
 
     Reference:
         Bishop, C. M. (1994). Mixture density networks, section 5.
@@ -49,7 +49,7 @@ def inverse_problem(key: Key, n: int, *, noise: Scalar = 0.05) -> Dataset:
 
 
 def forward(y: Array) -> Array:
-    """x = y + 0.3 sin(2 pi y), the problem that has one answer.
+    """x = y + 0.3 sin(2 pi y), the forward problem, which has one solution.
 
     Example:
         >>> forward(jnp.array([0.0, 0.5, 1.0])).round(6)
@@ -61,7 +61,7 @@ def forward(y: Array) -> Array:
 def fit_mixture(
     examples: Dataset, *, key: Key, components: int = 3, hidden: int = 20, epochs: int = 400
 ) -> tuple[Layer, FitResult]:
-    """Train a network that puts out a mixture, by `losses.mixture_density_nll`.
+    """Train a mixture-density network by `losses.mixture_density_nll`.
 
     Args:
         examples: x (N, 1), y (N, 1).
@@ -84,7 +84,7 @@ def fit_mixture(
     components = require_positive_int("fit_mixture", "components", components)
 
     def spread_means(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
-        """Biases that start the components side by side in [0, 1], and wide: a narrow one would be pushed aside."""
+        """Biases that place the initial components side by side in [0, 1], and wide: narrow ones get no data."""
         middles = (jnp.arange(components, dtype=dtype) + 0.5) / components
         return jnp.concatenate([jnp.zeros(components, dtype), middles, jnp.full(components, -1, dtype)])
 
@@ -112,10 +112,10 @@ def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 400
 
 
 def mixture_at(net: Layer, params: Params, state: State, x: Array) -> Mixture:
-    """The mixtures that a network of `fit_mixture` puts out at inputs x (N, 1).
+    """The mixtures that a network of `fit_mixture` outputs at x (N, 1).
 
     Raises:
-        ValueError: the network does not put out three numbers for each component.
+        ValueError: the network does not output three numbers per component.
 
     Example:
         >>> net, result = fit_mixture(inverse_problem(jax.random.key(0), 100), key=jax.random.key(1), epochs=1)
@@ -125,7 +125,7 @@ def mixture_at(net: Layer, params: Params, state: State, x: Array) -> Mixture:
     outputs = net.predict(params, state, x)
     if outputs.shape[-1] % 3:
         raise ValueError(
-            "mixture_at: net must put out three numbers for each component, as the net of fit_mixture does; got "
+            "mixture_at: net must output three numbers per component, as the net of fit_mixture does; got "
             f"outputs {outputs.shape}."
         )
     logits, means, log_scale = jnp.split(outputs, 3, axis=-1)
@@ -143,7 +143,7 @@ def density(mixture: Mixture, y: ArrayLike) -> Array:
         (N, T).
 
     Raises:
-        ValueError: y has not one axis.
+        ValueError: y does not have one axis.
 
     Example:
         >>> one = Mixture(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.ones((1, 1)))
@@ -152,14 +152,16 @@ def density(mixture: Mixture, y: ArrayLike) -> Array:
     """
     y = jnp.asarray(y)
     if y.ndim != 1:
-        raise ValueError(f"density: y must have shape (T,), got {y.shape}. One number becomes [y], a column y[:, 0].")
+        raise ValueError(
+            f"density: y must have shape (T,), got {y.shape}. Pass [y] for one number, y[:, 0] for a column."
+        )
     weights, means, deviations = (values[:, None, :] for values in mixture)
     scaled = (y[None, :, None] - means) / deviations
     return jnp.sum(weights * jnp.exp(-0.5 * scaled**2) / (deviations * jnp.sqrt(2 * jnp.pi)), axis=-1)
 
 
 def _hidden(units: int) -> Layer:
-    """Units whose turning points are spread over the inputs."""
+    """Units whose inflection points are spread over the inputs."""
     return Dense(units, w_init=uniform(-3.0, 3.0), b_init=uniform(-2.0, 2.0))
 
 

@@ -1,4 +1,4 @@
-"""The perceptron for several classes: one unit for each, the strongest wins, and a mistake moves two of them."""
+"""The multi-class perceptron: one unit per class, the largest output wins, and a mistake updates two units."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxnn.types import Array, ArrayLike
 
 
 def predict(w: ArrayLike, x: ArrayLike) -> Array:
-    """The class of the unit with the largest output: argmax_k w_k.x, the first of equal ones.
+    """The class of the unit with the largest output: argmax_k w_k.x, the first in a tie.
 
     Args:
         w: weights (D, K).
@@ -33,7 +33,7 @@ def predict(w: ArrayLike, x: ArrayLike) -> Array:
 
 
 def update(w: Array, x: Array, label: Array) -> tuple[Array, Array]:
-    """The rule on one example: on a mistake w_label <- w_label + x and w_guess <- w_guess - x; else w stays.
+    """The rule on one example: on a mistake w_label <- w_label + x and w_guess <- w_guess - x; else w is unchanged.
 
     Args:
         w: weights (D, K).
@@ -41,7 +41,7 @@ def update(w: Array, x: Array, label: Array) -> tuple[Array, Array]:
         label: class, () int.
 
     Returns:
-        (weights (D, K), whether they had been wrong, () bool).
+        (weights (D, K), whether the example was misclassified, () bool).
 
     Reference:
         Nilsson (1965), Learning machines (the fixed-increment rule for R categories).
@@ -51,34 +51,34 @@ def update(w: Array, x: Array, label: Array) -> tuple[Array, Array]:
         (Array([[-2.,  0.,  2.]], dtype=float32), Array(True, dtype=bool))
     """
     guess, classes = predict(w, x).astype(label.dtype), jnp.arange(w.shape[1], dtype=label.dtype)
-    move = (classes == label).astype(w.dtype) - (classes == guess).astype(w.dtype)  # 0 where the guess is right
+    move = (classes == label).astype(w.dtype) - (classes == guess).astype(w.dtype)  # 0 where the guess is correct
     return w + x[:, None] * move[None, :], guess != label
 
 
 def fit(x: ArrayLike, labels: ArrayLike, classes: int, *, passes: int = 1000) -> Fit:
-    """The multi-class perceptron: from w = 0, one example after the other, until a pass is without a mistake.
+    """The multi-class perceptron: from w = 0, one example after the other, until a pass without a mistake.
 
     With two classes it makes the mistakes of `perceptron.fit` with class 0 as +1, and w_0 - w_1 is twice its weights.
     On separable examples it makes at most 2 (R / gamma)^2 mistakes, gamma the least w_label.x - w_k.x over examples and
-    k != label for a separator of norm 1 (Novikoff's proof, with two units moved by each mistake).
+    k != label for a separator of norm 1 (Novikoff's proof, with two units updated per mistake).
 
     Args:
         x: features (N, D), see `neurons.with_bias`.
         labels: (N,), integers in 0 .. classes - 1.
         classes: K >= 2.
-        passes: through all examples, at most.
+        passes: the largest number of passes through all examples.
 
     Returns:
-        perceptron.Fit with w (D, K), which says whether it converged.
+        perceptron.Fit with w (D, K); its `converged` says whether it converged.
 
     Raises:
-        ValueError: shapes do not fit, fewer than 2 classes, or a label is known to be out of range (a traced one never
-            comes right, so that the fit does not converge).
+        ValueError: shapes do not match, fewer than 2 classes, or a concrete label is out of range (with a traced one
+            the fit does not converge).
         TypeError: labels are not integers.
 
     Reference:
         Nilsson (1965), Learning machines; Crammer & Singer (2003), Ultraconservative online algorithms
-        for multiclass problems (other ways to share out a mistake).
+        for multiclass problems (other ways to distribute an update over the units).
 
     Example:
         >>> from jaxnn.classic.neurons import with_bias

@@ -1,4 +1,4 @@
-"""The first model neuron, and what all single units share: the always-on feature, examples and their signs."""
+"""The McCulloch-Pitts neuron, and what all single units share: the constant feature, and checks of examples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxnn.types import Array, ArrayLike, Scalar
 def mcculloch_pitts(
     x: ArrayLike, weights: ArrayLike, threshold: Scalar, *, inhibitory: ArrayLike | None = None
 ) -> Array:
-    """The McCulloch-Pitts unit: fires if its excitation reaches the threshold and no inhibitory input is active.
+    """The McCulloch-Pitts unit: it fires if its excitation reaches the threshold and no inhibitory input is active.
 
     y = 1 if sum_j weights_j x_j >= threshold and every inhibitory input is 0, else 0
 
@@ -23,15 +23,15 @@ def mcculloch_pitts(
 
     Args:
         x: excitatory inputs (..., D), each 0 or 1.
-        weights: how many synapses each of them has (D,), >= 0.
-        threshold: theta; 0 or less for a unit that fires unless it is inhibited. May be traced.
+        weights: number of synapses of each (D,), >= 0.
+        threshold: theta; with 0 or less the unit fires unless it is inhibited. May be traced.
         inhibitory: inhibitory inputs (..., I), each 0 or 1; None for none.
 
     Returns:
         (...), 0.0 or 1.0, float32 (float64 for float64 x).
 
     Raises:
-        ValueError: shapes do not fit, inputs known to be neither 0 nor 1, weights known to be negative.
+        ValueError: shapes do not match, concrete inputs are neither 0 nor 1, or concrete weights are negative.
 
     Reference:
         McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
@@ -48,20 +48,20 @@ def mcculloch_pitts(
     synapses = jnp.asarray(weights, bits.dtype)
     if bits.ndim == 0 or synapses.shape != bits.shape[-1:]:
         raise ValueError(
-            "mcculloch_pitts: weights must hold one number for each entry of the last axis of x, got weights "
+            "mcculloch_pitts: weights must hold one number per entry of the last axis of x, got weights "
             f"{synapses.shape} and x {bits.shape}."
         )
     known = concrete_array(weights)
     if known is not None and (known < 0).any():
         raise ValueError(
-            f"mcculloch_pitts: weights must be >= 0, got {known.min()}. Pass an input that inhibits in `inhibitory`."
+            f"mcculloch_pitts: weights must be >= 0, got {known.min()}. Pass inhibitory inputs in `inhibitory`."
         )
     fires = jnp.matmul(bits, synapses, precision="highest") >= threshold
     if inhibitory is not None:
         brakes = _bits("inhibitory", inhibitory)
         if brakes.shape[:-1] != bits.shape[:-1]:
             raise ValueError(
-                "mcculloch_pitts: x and inhibitory must have the same shape but for their last axes, got x "
+                "mcculloch_pitts: x and inhibitory must have the same shape except for the last axis, got x "
                 f"{bits.shape} and inhibitory {brakes.shape}."
             )
         fires &= ~jnp.any(brakes > 0, axis=-1)
@@ -69,7 +69,7 @@ def mcculloch_pitts(
 
 
 def with_bias(x: ArrayLike) -> Array:
-    """The inputs with the always-on feature in front, so that w_0 + w.x becomes one product: (1, x_1, .., x_D).
+    """The inputs with a constant feature in front, so that w_0 + w.x is one product: (1, x_1, .., x_D).
 
     Args:
         x: (..., D), real.
@@ -90,16 +90,16 @@ def with_bias(x: ArrayLike) -> Array:
 
 
 def as_examples(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    """Features and their targets as arrays, checked to be (N, D) and (N,); the features in the arithmetic's dtype.
+    """Features (N, D) and targets (N,) as arrays, checked; the features in the computation's dtype.
 
     Args:
-        where: the function that asks.
+        where: the caller's name, for errors.
         x: (N, D), real, N and D at least 1.
         y: (N,).
 
     Raises:
-        TypeError: complex numbers, text.
-        ValueError: other shapes, or features known not to be finite.
+        TypeError: complex numbers or text.
+        ValueError: other shapes, or concrete features that are not finite.
 
     Example:
         >>> as_examples("adaline", [[1, 2]], [3])[0].dtype
@@ -111,10 +111,10 @@ def as_examples(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
             raise TypeError(f"{where}: {name} must hold real numbers, got dtype {dtype}.")
     features, targets = accumulate(jnp.asarray(x)), jnp.asarray(y)
     if features.ndim != 2 or 0 in features.shape or targets.shape != features.shape[:1]:
-        rows = "" if features.ndim == 2 else " Images become rows by x.reshape(len(x), -1)."
-        column = " A column y (N, 1) becomes (N,) by y[:, 0], one-hot labels by y.argmax(1)." * (targets.ndim == 2)
+        rows = "" if features.ndim == 2 else " Flatten images by x.reshape(len(x), -1)."
+        column = " Convert a column y (N, 1) by y[:, 0], one-hot labels by y.argmax(1)." * (targets.ndim == 2)
         raise ValueError(
-            f"{where}: expected features x (N, D) and one target for each, y (N,), with N and D at least 1; got x "
+            f"{where}: expected features x (N, D) and targets y (N,), with N and D at least 1; got x "
             f"{features.shape} and y {targets.shape}.{rows}{column}"
         )
     require_finite(where, "x", features)
@@ -122,43 +122,35 @@ def as_examples(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
 
 
 def require_finite(where: str, name: str, rows: Array) -> None:
-    """Raise ValueError for a row (N, D) known not to be finite.
-
-    Example:
-        >>> require_finite("fit", "x", jnp.array([[1.0], [jnp.nan]]))
-        Traceback (most recent call last):
-        ValueError: fit: x must be finite, but row 1 is not. Leave such rows out, or fill them in.
-    """
+    """Raise ValueError for a concrete row of `rows` (N, D) that is not finite."""
     known = concrete_array(rows)
     if known is not None and not np.isfinite(known).all():
         row = int(np.argmin(np.isfinite(known).all(axis=1)))
-        raise ValueError(f"{where}: {name} must be finite, but row {row} is not. Leave such rows out, or fill them in.")
+        raise ValueError(f"{where}: {name} must be finite, but row {row} is not. Remove such rows, or fill them in.")
 
 
 def as_signs(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    """Features (N, D) and labels -1 / +1 (N,), both in the dtype of the arithmetic; other traced labels are NaN.
+    """Features (N, D) and labels -1 / +1 (N,), both in the computation's dtype; other traced labels become NaN.
 
     Args:
-        where: the function that asks.
+        where: the caller's name, for errors.
         x: (N, D), real.
         y: (N,), each -1 or +1.
 
     Raises:
-        ValueError: other shapes, or a label known to be neither -1 nor +1.
+        ValueError: other shapes, or a concrete label that is neither -1 nor +1.
 
     Example:
         >>> as_signs("perceptron", [[1, 2], [3, 4]], [0, 1])
         Traceback (most recent call last):
-        ValueError: perceptron: labels must be -1 or +1, got 0. Labels 0 and 1 become -1 and +1 by 2 * y - 1.
+        ValueError: perceptron: labels must be -1 or +1, got 0. Convert labels 0 and 1 by 2 * y - 1.
     """
     features, targets = as_examples(where, x, y)
     known, signs = concrete_array(targets), targets.astype(features.dtype)
     if known is None:
         return features, poison(signs, jnp.abs(signs) == 1)
     if (wrong := known[np.abs(known.astype(np.float64)) != 1]).size:
-        raise ValueError(
-            f"{where}: labels must be -1 or +1, got {wrong[0]}. Labels 0 and 1 become -1 and +1 by 2 * y - 1."
-        )
+        raise ValueError(f"{where}: labels must be -1 or +1, got {wrong[0]}. Convert labels 0 and 1 by 2 * y - 1.")
     return features, signs
 
 
@@ -166,7 +158,7 @@ def outputs(where: str, w: ArrayLike, x: ArrayLike) -> Array:
     """w.x of each example, in full precision.
 
     Args:
-        where: the function that asks.
+        where: the caller's name, for errors.
         w: weights (D,), or (D, K) for K units.
         x: features (..., D).
 
@@ -174,7 +166,7 @@ def outputs(where: str, w: ArrayLike, x: ArrayLike) -> Array:
         (...), or (..., K).
 
     Raises:
-        ValueError: not one weight for each feature.
+        ValueError: the number of weights differs from the number of features.
 
     Example:
         >>> outputs("predict", [1.0, 2.0], [[3.0, 4.0]])
@@ -184,14 +176,14 @@ def outputs(where: str, w: ArrayLike, x: ArrayLike) -> Array:
     weights = jnp.asarray(w, features.dtype)
     if features.ndim == 0 or weights.ndim not in (1, 2) or weights.shape[0] != features.shape[-1]:
         raise ValueError(
-            f"{where}: w must hold a weight for each feature, the last axis of x; got w {weights.shape} and x "
-            f"{features.shape}. Weights that were fitted with_bias need with_bias(x)."
+            f"{where}: w must hold one weight per feature, the last axis of x; got w {weights.shape} and x "
+            f"{features.shape}. Weights fitted to with_bias(x) need with_bias(x)."
         )
     return jnp.matmul(features, weights, precision="highest")
 
 
 def _bits(name: str, values: ArrayLike) -> Array:
-    """Inputs of 0 and 1 as floats; ValueError for a value known to be another."""
+    """Inputs of 0 and 1 as floats; ValueError for any other concrete value."""
     known = concrete_array(values)
     if known is not None and (wrong := known[~np.isin(known, (0, 1))]).size:
         raise ValueError(f"mcculloch_pitts: each of {name} must be 0 or 1, got {wrong[0]}.")

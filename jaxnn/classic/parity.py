@@ -1,4 +1,4 @@
-"""The parity of N bits (1 where an odd number of them is 1) by wide and by deep networks of threshold units.
+"""Wide and deep networks of threshold units for the parity of N bits (1 where an odd number of them is 1).
 
 | network | hidden and output units | layers | weights and biases |
 |---|---|---|---|
@@ -7,7 +7,7 @@
 | `chain` | 3 (N - 1) | 2 (N - 1) | 9 (N - 1) |
 | `tree` | 3 (N - 1) | 2 ceil(log2 N) | 9 (N - 1) |
 
-No two true rows of parity are neighbours, so that the disjunctive form has nothing to minimise.
+No two true rows of parity are neighbours, so that its disjunctive form cannot be minimized.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def table(n: int) -> np.ndarray:
     """The truth table of parity.
 
     Args:
-        n: how many inputs.
+        n: number of inputs.
 
     Returns:
         (2^n,), bool.
@@ -105,7 +105,7 @@ def chain(n: int) -> Network:
 
 
 def tree(n: int) -> Network:
-    """Parity by N - 1 XORs in a tree: neighbours in pairs, then the results in pairs; an odd one out waits.
+    """Parity by N - 1 XORs in a binary tree; an unpaired input passes to the next level.
 
     Args:
         n: N >= 2.
@@ -129,10 +129,10 @@ def tree(n: int) -> Network:
 
 
 def Inputs(start: int, stop: int) -> Layer:
-    """Some of the inputs, x[..., start:stop], without parameters: the wires that pass a layer by.
+    """A layer without parameters that selects the inputs x[..., start:stop]: the wires that skip a layer.
 
     Args:
-        start, stop: the first taken, and the first not taken.
+        start, stop: bounds of the slice.
 
     Raises:
         ValueError: not 0 <= start < stop.
@@ -151,7 +151,7 @@ def Inputs(start: int, stop: int) -> Layer:
 
 
 def _stage(width: int, pairs: int) -> Network:
-    """XOR on each of the first `pairs` pairs of `width` inputs; the others pass by: (width,) -> (width - pairs,)."""
+    """XOR on each of the first `pairs` pairs of `width` inputs, identity on the rest: (width,) -> (width - pairs,)."""
     net, params = gates.xor()
     parts = [serial(Inputs(2 * i, 2 * i + 2), *net.parts) for i in range(pairs)]
     wired = [((), *params)] * pairs

@@ -1,7 +1,7 @@
 """Rosenblatt's perceptron: one threshold unit that learns from its mistakes, with the pocket and averaged variants.
 
-All functions take features (N, D); for a line that need not pass through the origin give them the always-on feature:
-`perceptron.fit(neurons.with_bias(x), y)`, whose first weight is then the bias.
+All functions take features (N, D). For a bias prepend the constant feature, `perceptron.fit(neurons.with_bias(x), y)`:
+the first weight is then the bias.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from jaxnn.numerics import safe_divide
 from jaxnn.types import Array, ArrayLike, Key
 
 Update: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array]]
-"""(weights, x (D,), y ()) -> (weights, whether they had been wrong about this example, () bool)."""
+"""(weights, x (D,), y ()) -> (weights, whether the example was misclassified, () bool)."""
 
 
 class Fit(NamedTuple):
-    """What an online rule that learns from mistakes ended with.
+    """The result of an online rule that learns from mistakes.
 
     Attributes:
         w: the weights, (D,); (D, K) of the multi-class rule.
-        mistakes: how many were made in all, each followed by an update; () int32.
-        passes: how often the examples were gone through, the pass without a mistake included; () int32.
-        converged: whether the last pass was without a mistake, so that w is right about every example; () bool.
-        cycles: whether some pass ended with the weights that an earlier one had ended with: proof that the rule goes
-            round for ever, since a pass is a function of the weights that it starts with; () bool.
+        mistakes: the number of mistakes, each followed by an update; () int32.
+        passes: the number of passes, a pass without a mistake included; () int32.
+        converged: whether the last pass was without a mistake, so that w classifies every example correctly; () bool.
+        cycles: whether the weights after some pass equal those after an earlier one: proof that the rule cycles for
+            ever, since a pass is a function of its initial weights; () bool.
     """
 
     w: Array
@@ -43,14 +43,14 @@ class Fit(NamedTuple):
     cycles: Array
 
     def describe(self) -> str:
-        """Whether it converged, in words; of one fit, not of many under vmap.
+        """Whether it converged, in words; for a single fit, not for many under vmap.
 
         Raises:
             ValueError: many fits.
         """
         if self.mistakes.ndim:
             raise ValueError(
-                f"Fit.describe: tells of one fit, got {self.mistakes.shape} of them. Take one by "
+                f"Fit.describe: expected one fit, got fits of shape {self.mistakes.shape}. Take one by "
                 "jax.tree.map(lambda leaf: leaf[i], found)."
             )
         two = self.w.ndim == 1
@@ -60,8 +60,8 @@ class Fit(NamedTuple):
             return f"converged: {effort}, the last without one"
         if self.cycles:
             return (
-                f"did not converge and never will: {effort}, and the weights repeat, so no weights are right about "
-                f"every example. Use {instead}, or more features."
+                f"did not converge and never will: {effort}, and the weights repeat, so no weights classify every "
+                f"example correctly. Use {instead}, or more features."
             )
         decides = ", which separability.separate decides" if two else ""
         return (
@@ -91,7 +91,7 @@ def predict(w: ArrayLike, x: ArrayLike) -> Array:
 
 
 def update(w: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Rosenblatt's rule on one example: w <- w + y x if sign(w.x) differs from y, else w stays.
+    """Rosenblatt's rule on one example: w <- w + y x if sign(w.x) differs from y, else w is unchanged.
 
     Args:
         w: weights (D,).
@@ -99,7 +99,7 @@ def update(w: Array, x: Array, y: Array) -> tuple[Array, Array]:
         y: -1 or +1, in the dtype of w.
 
     Returns:
-        (weights (D,), whether they had been wrong, () bool).
+        (weights (D,), whether the example was misclassified, () bool).
 
     Reference:
         Rosenblatt (1958), as above; in this form Novikoff (1962), On convergence proofs on perceptrons.
@@ -115,20 +115,20 @@ def update(w: Array, x: Array, y: Array) -> tuple[Array, Array]:
 def fit(x: ArrayLike, y: ArrayLike, *, passes: int = 1000) -> Fit:
     """Rosenblatt's algorithm: from w = 0, one example after the other, w <- w + y x on each mistake.
 
-    It ends with a pass without a mistake, which comes after at most `mistake_bound` mistakes if the examples are
-    separable; with weights that repeat (Brent's search for a cycle: the weights after 1, 2, 4, .. passes are kept and
-    compared with the later ones), which proves that they are not; or after `passes`.
+    It stops after a pass without a mistake, which comes after at most `mistake_bound` mistakes if the examples are
+    separable; when the weights repeat, which proves that they are not (Brent's cycle detection: the weights after
+    1, 2, 4, .. passes are compared with the later ones); or after `passes`.
 
     Args:
         x: features (N, D).
         y: labels (N,), each -1 or +1.
-        passes: through all examples, at most.
+        passes: the largest number of passes through all examples.
 
     Returns:
-        Fit, which says whether it converged. May be vmapped: every field then has a leading axis.
+        Fit. Under `jax.vmap` every field has a leading axis.
 
     Raises:
-        ValueError: shapes do not fit, or a label is known to be neither -1 nor +1 (a traced one makes w NaN).
+        ValueError: shapes do not match, or a concrete label is neither -1 nor +1 (a traced one makes w NaN).
 
     Reference:
         Rosenblatt (1958), The perceptron; Minsky & Papert (1969), Perceptrons, chapter 11 (weights that repeat).
@@ -148,14 +148,14 @@ def fit(x: ArrayLike, y: ArrayLike, *, passes: int = 1000) -> Fit:
 
 @functools.partial(jax.jit, static_argnames="rule")
 def repeat(rule: Update, w: Array, x: Array, y: Array, passes: int) -> Fit:
-    """Go through the examples again and again by an online rule, until a pass is without a mistake, or they cycle.
+    """Repeat passes of an online rule until a pass is without a mistake or the weights cycle.
 
     Args:
         rule: `update`, or another rule that changes the weights only on a mistake.
         w: initial weights.
         x: features (N, D).
         y: targets (N,).
-        passes: at most.
+        passes: the largest number of passes.
 
     Returns:
         Fit.
@@ -184,7 +184,7 @@ def repeat(rule: Update, w: Array, x: Array, y: Array, passes: int) -> Fit:
 
 
 def trace(x: ArrayLike, y: ArrayLike, *, passes: int) -> tuple[Array, Array]:
-    """Every step of Rosenblatt's algorithm for a fixed number of passes, mistakes or none: one `lax.scan`.
+    """Every step of Rosenblatt's algorithm for a fixed number of passes: one `lax.scan`.
 
     Args:
         x: features (N, D).
@@ -192,7 +192,7 @@ def trace(x: ArrayLike, y: ArrayLike, *, passes: int) -> tuple[Array, Array]:
         passes: through all examples.
 
     Returns:
-        (weights (passes N + 1, D), those before step t at t; mistakes (passes N,) bool). Step t meets example t mod N.
+        (weights (passes N + 1, D), row t before step t; mistakes (passes N,) bool). Step t uses example t mod N.
 
     Raises:
         ValueError: as `fit`.
@@ -207,12 +207,12 @@ def trace(x: ArrayLike, y: ArrayLike, *, passes: int) -> tuple[Array, Array]:
 
 
 class Pocket(NamedTuple):
-    """The best weights that were met.
+    """The best weights of a run.
 
     Attributes:
         w: (D,).
-        correct: how many of the N examples they are right about, () int32.
-        mistakes: how many were made on the way, () int32.
+        correct: the number of correctly classified examples out of N, () int32.
+        mistakes: the number of mistakes during the run, () int32.
     """
 
     w: Array
@@ -221,20 +221,20 @@ class Pocket(NamedTuple):
 
 
 def pocket(x: ArrayLike, y: ArrayLike, *, key: Key, steps: int = 10_000) -> Pocket:
-    """Rosenblatt's rule on examples drawn at random, keeping the weights that were right about most of all examples.
+    """Rosenblatt's rule on randomly drawn examples, which keeps the weights that classify the most examples correctly.
 
-    For examples that cannot be separated: the rule itself wanders on, the weights in the pocket only get better. New
-    weights are held against all examples at once (the ratchet); Gallant's test before it, of the length of a run
-    without mistakes, only spares such counts.
+    For examples that are not separable: the rule never settles, the weights in the pocket only improve. New weights are
+    evaluated on all examples (the ratchet). Gallant first tests the length of a run without mistakes, which only saves
+    evaluations.
 
     Args:
         x: features (N, D).
         y: labels (N,), each -1 or +1.
-        key: typed random key; which examples are met follows from it.
-        steps: how many are met, drawn with replacement.
+        key: typed random key of the examples drawn.
+        steps: number of examples, drawn with replacement.
 
     Returns:
-        Pocket. Of equally good weights the first are kept; at the start they are 0.
+        Pocket. Ties keep the earlier weights; the initial ones are 0.
 
     Raises:
         ValueError: as `fit`, or no key.
@@ -256,13 +256,13 @@ def pocket(x: ArrayLike, y: ArrayLike, *, key: Key, steps: int = 10_000) -> Pock
 def averaged(x: ArrayLike, y: ArrayLike, *, passes: int = 10) -> Array:
     """Rosenblatt's rule, and the mean of the weights after each of its steps: w = (1 / (passes N)) sum_t w_t.
 
-    Weights that lasted long count for more than those of a moment, so that the mean hardly depends on where the rule
-    stops, whether the examples are separable or not.
+    Weights count in proportion to the steps that they last, so that the mean hardly depends on where the rule stops,
+    whether the examples are separable or not.
 
     Args:
         x: features (N, D).
         y: labels (N,), each -1 or +1.
-        passes: through all examples, whether or not a mistake is left.
+        passes: number of passes through all examples; it does not stop early.
 
     Returns:
         w (D,), for `predict`.
@@ -271,8 +271,8 @@ def averaged(x: ArrayLike, y: ArrayLike, *, passes: int = 10) -> Array:
         ValueError: as `fit`.
 
     Reference:
-        Freund & Schapire (1999), Large margin classification using the perceptron algorithm (the average
-        as the cheap relative of the vote).
+        Freund & Schapire (1999), Large margin classification using the perceptron algorithm (averaging as the cheap
+        variant of voting).
 
     Example:
         >>> averaged([[1.0], [2.0]], [1, -1], passes=2)  # of 0, -2, -1, -1
@@ -283,7 +283,7 @@ def averaged(x: ArrayLike, y: ArrayLike, *, passes: int = 10) -> Array:
 
 
 def margin(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
-    """How far the nearest example lies on its right side: gamma = min_i y_i (w.x_i) / |w|; negative where one is wrong.
+    """The margin gamma = min_i y_i (w.x_i) / |w|; negative if an example is misclassified.
 
     Args:
         w: weights (D,); 0 has margin 0.
@@ -311,15 +311,15 @@ def margin(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
 def mistake_bound(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     """Novikoff's bound on the mistakes of `fit`, whatever the order of the examples: (R / gamma)^2.
 
-    R = max_i |x_i|, gamma the margin of ANY separator w; the separator of the largest margin gives the least bound.
+    R = max_i |x_i|, gamma the margin of ANY separator w; the separator of the largest margin gives the smallest bound.
 
     Args:
-        w: weights (D,) that are right about every example.
-        x: features (N, D), the always-on feature among them if the perceptron has it.
+        w: weights (D,) that classify every example correctly.
+        x: features (N, D), including the constant feature if the perceptron has one.
         y: labels (N,), each -1 or +1.
 
     Returns:
-        (), infinite where w does not separate the examples: then nothing is said.
+        (), infinite where w does not separate the examples.
 
     Raises:
         ValueError: as `fit`.

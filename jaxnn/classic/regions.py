@@ -1,4 +1,4 @@
-"""Regions of the plane by threshold units: half-planes, convex polygons, their unions, and any region whatever.
+"""Regions of the plane by threshold units: half-planes, convex polygons, their unions, and arbitrary regions.
 
 | region | layers | units |
 |---|---|---|
@@ -7,8 +7,7 @@
 | union of P convex polygons | 3 | all their sides, P ANDs, an OR |
 | any region, approximately | 2 | directions x (steps - 1) half-planes, a weighted sum with a threshold |
 
-A region is 1 inside and on its border, as far as rounding lets a point be on it, and 0 outside. Vertices are (S, 2), in
-either order around the polygon.
+A region is 1 inside and on its border, up to rounding, and 0 outside. Vertices are (S, 2), in either orientation.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from jaxnn.types import ArrayLike
 
 
 def half_plane(normal: ArrayLike, offset: float) -> Network:
-    """The side of a line, or of a hyperplane, that its normal points to.
+    """The side of a line, or of a hyperplane, to which its normal points.
 
     y = 1 if n.x + c >= 0 else 0
 
@@ -38,7 +37,7 @@ def half_plane(normal: ArrayLike, offset: float) -> Network:
         Network: (N, D) -> (N, 1).
 
     Raises:
-        ValueError: a normal of length 0, or numbers that are not finite.
+        ValueError: normal is 0, or an argument is not finite.
 
     Reference:
         Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
@@ -48,12 +47,12 @@ def half_plane(normal: ArrayLike, offset: float) -> Network:
         Array([1., 0.], dtype=float32)
     """
     if not np.any(np.asarray(normal)):
-        raise ValueError("half_plane: normal must not be 0: it points to the side that belongs to the half-plane.")
+        raise ValueError("half_plane: normal must not be 0. It points into the half-plane.")
     return gates.unit(normal, offset)
 
 
 def polygon(vertices: ArrayLike) -> Network:
-    """A convex polygon: the AND of one half-plane for each side.
+    """A convex polygon: the AND of one half-plane per side.
 
     h_s = 1 if n_s.x + c_s >= 0, y = 1 if sum_s h_s >= S (written S - 1/2)
 
@@ -80,10 +79,10 @@ def polygon(vertices: ArrayLike) -> Network:
 
 
 def union(polygons: Sequence[ArrayLike]) -> Network:
-    """The union of convex polygons: an OR of ANDs of half-planes, with every polygon's sides in one first layer.
+    """The union of convex polygons: an OR of ANDs of half-planes; the first layer holds the sides of all polygons.
 
     Args:
-        polygons: each (S, 2); they may overlap, touch or lie apart, so that the union need be neither convex nor
+        polygons: each (S, 2); they may overlap, touch or be disjoint, so that the union need not be convex or
             connected.
 
     Returns:
@@ -124,18 +123,18 @@ def one_hidden_layer(
     directions: int = 32,
     steps: int = 64,
 ) -> Network:
-    """Any region by half-planes and one weighted sum: a Radon transform, filtered, and projected back.
+    """Any region by half-planes and one weighted sum: filtered back-projection of its Radon transform.
 
     f(x) = int_0^pi q_u(x.u) dangle, q_u = (the integral of f over the line x.u = t) filtered by |frequency|
 
-    The integral over angles becomes a sum over `directions`, each q_u a staircase of `steps` levels, that is a sum of
-    half-planes with normal u. The output fires where the sum is at least 1/2. Corners are rounded and the border is off
-    by about a step, (high - low) sqrt(2) / steps.
+    The integral over angles becomes a sum over `directions`, and each q_u a staircase of `steps` levels, which is a sum
+    of half-planes with normal u. The output fires where the sum is at least 1/2. Corners are rounded, and the border
+    has an error of about one step, (high - low) sqrt(2) / steps.
 
     Args:
         inside: (x (M,), y (M,)) -> (M,) bool, whether points belong to the region, which must lie in the square.
-        low, high: the square [low, high]^2 in which the network is to be right.
-        directions: how many normals, evenly spaced over half a turn.
+        low, high: the square [low, high]^2 in which the network is valid.
+        directions: number of normals, evenly spaced over half a turn.
         steps: levels of each staircase.
 
     Returns:
@@ -158,14 +157,14 @@ def one_hidden_layer(
     require_positive_int(where, "steps", steps, 2)
     if not low < high:
         raise ValueError(f"{where}: expected low < high, got low {low}, high {high}.")
-    pixels = 4 * steps  # several in each strip, so that their counts are good integrals
+    pixels = 4 * steps  # several per strip, so that their counts approximate the integrals
     centres = low + (high - low) * (np.arange(pixels) + 0.5) / pixels
     x, y = (grid.ravel() for grid in np.meshgrid(centres, centres))
     member = np.asarray(inside(x, y), float)
     if member.shape != x.shape:
         raise ValueError(
-            f"{where}: inside must return one truth value for each point, shape {x.shape}, got shape {member.shape}. "
-            "Join conditions on arrays by & and |."
+            f"{where}: inside must return one truth value per point, shape {x.shape}, got shape {member.shape}. "
+            "Combine conditions on arrays by & and |."
         )
     middle, reach = (low + high) / 2, (high - low) / np.sqrt(2)
     edges = np.linspace(-reach, reach, steps + 1)
@@ -189,7 +188,7 @@ def sides(vertices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         vertices: (S, 2), S >= 3.
 
     Returns:
-        (normals (S, 2), offsets (S,)); side s leads from vertex s to the next.
+        (normals (S, 2), offsets (S,)); side s is from vertex s to the next.
 
     Raises:
         ValueError: fewer than 3 vertices, two equal ones in a row, or a polygon that is not convex.
@@ -206,17 +205,17 @@ def sides(vertices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     along = np.roll(corners, -1, axis=0) - corners
     lengths = np.linalg.norm(along, axis=1)
     if not lengths.all():
-        raise ValueError(f"polygon: vertex {int(lengths.argmin())} is given twice in a row; leave one out.")
+        raise ValueError(f"polygon: vertex {int(lengths.argmin())} is repeated; remove one of the two.")
     following = np.roll(corners, -1, axis=0)
     (x, y), (next_x, next_y) = (corners - corners[0]).T, (following - corners[0]).T
     area = (x * next_y - next_x * y).sum() / 2
     if abs(area) < 1e-9 * lengths.max() ** 2:
-        raise ValueError("polygon: the vertices lie on one line, and enclose no area.")
+        raise ValueError("polygon: the vertices lie on one line and enclose no area.")
     normals = np.stack([-along[:, 1], along[:, 0]], 1) / lengths[:, None]
     normals = normals if area > 0 else -normals
     offsets = -(normals * corners).sum(1)
     if (normals @ corners.T + offsets[:, None]).min() < -1e-9 * lengths.max():
-        raise ValueError("polygon: the vertices make no convex polygon. Cut it into convex ones and take their union.")
+        raise ValueError("polygon: the vertices do not form a convex polygon. Use the union of convex ones.")
     return normals, offsets
 
 
@@ -249,7 +248,7 @@ def regular_polygon(
 
 
 def mirrored(vertices: ArrayLike, side: int) -> np.ndarray:
-    """A polygon reflected in one of its sides: the two are joined along it.
+    """A polygon reflected in one of its sides, which the two polygons share.
 
     Args:
         vertices: (S, 2), convex.

@@ -1,4 +1,4 @@
-"""A sigmoid unit that starts wrong and saturated: the squared error hardly moves it, cross-entropy does."""
+"""A saturated sigmoid unit: the gradient of the squared error vanishes, that of cross-entropy does not."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def slopes(loss: Loss, z: Array, target: Scalar = 0.0) -> Array:
 
 @functools.partial(jax.jit, static_argnames=("loss", "steps"))
 def descend(loss: Loss, start: Scalar, *, learning_rate: Scalar = 0.5, steps: int = 300) -> Array:
-    """The output of one sigmoid unit while gradient descent teaches it y = 0 for x = 1.
+    """The output of one sigmoid unit during gradient descent on the target y = 0 at x = 1.
 
     w <- w - eta dC/dz, b <- b - eta dC/dz, from w = b = start / 2, so that z = start at first.
 
     Args:
         loss: one of `LOSSES`; static.
-        start: the first logit; 4 means y = 0.98.
+        start: the initial logit; 4 means y = 0.98.
         learning_rate: eta.
-        steps: how many; static.
+        steps: number of steps; static.
 
     Returns:
         (steps + 1,), y before each step and after the last.
@@ -97,10 +97,10 @@ def descend(loss: Loss, start: Scalar, *, learning_rate: Scalar = 0.5, steps: in
 
 
 def steps_until(outputs: Array, error: Scalar = 0.1) -> Array:
-    """How many steps it takes until the output is below `error`; the number of steps there are if it never is.
+    """The number of steps until the output is below `error`; all steps if it never is.
 
     Args:
-        outputs: (..., steps + 1), of `descend`.
+        outputs: (..., steps + 1), from `descend`.
         error: in (0, 1).
 
     Returns:

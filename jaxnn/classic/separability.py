@@ -1,4 +1,4 @@
-"""Whether one unit without hidden layer can be right about every example, decided by a linear program, with proof."""
+"""Linear separability of labelled examples, decided by a linear program, with a proof either way."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jaxnn.types import ArrayLike
 
 
 class Separability(NamedTuple):
-    """Whether some weights are right about every example, and the proof.
+    """Whether some weights classify every example correctly, and the proof.
 
     Attributes:
         separable: whether there are such weights.
         w: (D,) with y_i (w.x_i) >= 1 for every i; None if there are none.
-        certificate: (N,) shares >= 0 that add up to 1 with sum_i share_i y_i x_i = 0: then y_i (w.x_i) > 0 for all i
-            is impossible, since the sum of share_i y_i (w.x_i) is 0 for every w. With the always-on feature it is a
-            point that the convex hulls of both classes share. None if there are weights.
+        certificate: (N,) weights c >= 0, sum_i c_i = 1, with sum_i c_i y_i x_i = 0: then y_i (w.x_i) > 0 for all i is
+            impossible, since sum_i c_i y_i (w.x_i) = 0 for every w. With the constant feature it is a common point of
+            the convex hulls of both classes. None if the examples are separable.
     """
 
     separable: bool
@@ -31,8 +31,8 @@ class Separability(NamedTuple):
 def separate(x: ArrayLike, y: ArrayLike) -> Separability:
     """Decide by a linear program: find w with y_i (w.x_i) >= 1 for all i, or prove that there is none.
 
-    By Gordan's theorem either such weights exist or shares as in `Separability.certificate`, never both; each is a
-    linear program without an objective, and one of the two is infeasible.
+    By Gordan's theorem exactly one of such weights and a `Separability.certificate` exists; each is a linear program
+    without an objective, and one of the two is infeasible.
 
     Args:
         x: features (N, D); `neurons.with_bias(x)` where the unit has a bias.
@@ -42,8 +42,8 @@ def separate(x: ArrayLike, y: ArrayLike) -> Separability:
         Separability.
 
     Raises:
-        ValueError: shapes do not fit, or a label is neither -1 nor +1.
-        RuntimeError: the solver gave up (examples that are all but inseparable, to its tolerance of 1e-7).
+        ValueError: shapes do not match, or a label is neither -1 nor +1.
+        RuntimeError: the solver failed (examples that are barely separable, to its tolerance of 1e-7).
 
     Reference:
         Gordan (1873), Ueber die Aufloesung linearer Gleichungen mit reellen Coefficienten; Mangasarian (1965), Linear
@@ -68,16 +68,16 @@ def separate(x: ArrayLike, y: ArrayLike) -> Separability:
     if dual.status == 0:
         return Separability(False, None, dual.x)
     raise RuntimeError(
-        f"separability.separate: the solver decided nothing: {found.message} {dual.message} Are the features of very "
-        "different sizes? Scale them."
+        f"separability.separate: the solver found neither: {found.message} {dual.message} If the features have very "
+        "different scales, normalize them."
     )
 
 
 class Cycle(NamedTuple):
-    """Weights that Rosenblatt's rule came back to.
+    """Weights to which Rosenblatt's rule returns.
 
     Attributes:
-        first, again: steps t with the same weights before the same example; the rule then goes round for ever.
+        first, again: steps t with the same weights before the same example; the rule then cycles for ever.
         w: the repeated weights (D,).
         weights: (again + 1, D), before each step up to the repetition.
     """
@@ -91,20 +91,20 @@ class Cycle(NamedTuple):
 def repeated_weights(x: ArrayLike, y: ArrayLike, *, passes: int = 100) -> Cycle | None:
     """The first weights that Rosenblatt's rule repeats, with a mistake in between: it will never converge.
 
-    The next weights are a function of the weights and of the example that is met, and the examples are met in turn; so
-    once both repeat, everything repeats. On inseparable examples with whole-number features it must happen, since the
-    weights stay bounded (Minsky & Papert's cycling theorem).
+    The next weights are a function of the weights and the example, and the examples cycle; so once both repeat,
+    everything repeats. On inseparable examples with integer features this must happen, since the weights stay bounded
+    (Minsky & Papert's cycling theorem).
 
     Args:
         x: features (N, D).
         y: labels (N,), each -1 or +1.
-        passes: how many are looked at.
+        passes: number of passes.
 
     Returns:
-        Cycle, or None: the rule converged, or nothing was repeated within `passes`.
+        Cycle, or None: the rule converged, or nothing repeated within `passes`.
 
     Raises:
-        ValueError: shapes do not fit, or a label is neither -1 nor +1.
+        ValueError: shapes do not match, or a label is neither -1 nor +1.
 
     Reference:
         Minsky & Papert (1969), Perceptrons, chapter 11; Block & Levin (1970), On the boundedness of an iterative

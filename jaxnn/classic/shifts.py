@@ -1,4 +1,4 @@
-"""Shift invariance: a multi-layer perceptron and convolutional networks on digits that are not where they were."""
+"""Shift invariance: a multi-layer perceptron and convolutional networks on shifted digits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxnn.layers import Conv, Dense, Flatten, GlobalMaxPool, Layer, MaxPool, Re
 from jaxnn.types import Array, Params, State
 
 BORDER = 4
-"""Pixels of paper around each digit, so that a shift by as many loses nothing."""
+"""Border of zeros around each digit, in pixels: a shift by up to as many loses nothing."""
 
 NETWORKS: Mapping[str, Layer] = {
     "MLP": models.serial(Flatten, Dense(64), Relu, Dense(10)),
@@ -27,15 +27,15 @@ NETWORKS: Mapping[str, Layer] = {
         Conv(12, 3, padding="SAME"), Relu, Conv(24, 3, padding="SAME"), Relu, GlobalMaxPool, Dense(10)
     ),
 }
-"""A perceptron without any notion of place; a CNN whose last layer sees where features are; one that sees only whether.
+"""An MLP; a CNN whose last layer sees the positions of features; a CNN with global max-pooling, which does not.
 
-The last one's outputs do not change at all under shifts by up to BORDER - 2 pixels: both convolutions commute with a
-shift, their windows reach 2 pixels beyond the digit, and the maximum over all places forgets the place.
+The last is invariant under shifts by up to BORDER - 2 pixels: both convolutions commute with a shift, their windows
+reach 2 pixels beyond the digit, and the maximum is over all positions.
 """
 
 
 class ErrorMap(NamedTuple):
-    """Error rates (2 r + 1, 2 r + 1) by displacement, rows down and columns right, from -r to r; and parameters."""
+    """Error rates (2 r + 1, 2 r + 1) by displacement, rows down, columns right, from -r to r; and parameter count."""
 
     errors: np.ndarray
     params: Params
@@ -50,22 +50,17 @@ class ErrorMap(NamedTuple):
 
 
 def on_paper(images: Any, border: int = BORDER) -> Array:
-    """Images (N, H, W, C) with a border of zeros around them.
-
-    Example:
-        >>> on_paper(jnp.ones((2, 8, 8, 1))).shape
-        (2, 16, 16, 1)
-    """
+    """Images (N, H, W, C) with a border of zeros around them."""
     border = require_positive_int("on_paper", "border", border, 0)
     return jnp.pad(jnp.asarray(images), ((0, 0), (border, border), (border, border), (0, 0)))
 
 
 def shifted(images: Array, down: Any, right: Any) -> Array:
-    """Images (N, H, W, C) moved by whole pixels; what leaves on one side comes in on the other.
+    """Images (N, H, W, C) shifted cyclically by whole pixels.
 
     Args:
-        images: with enough border that only zeros leave.
-        down, right: whole numbers, possibly traced.
+        images: with a border wide enough that only zeros wrap around.
+        down, right: integers, possibly traced.
 
     Example:
         >>> shifted(jnp.eye(2)[None, :, :, None], 1, 0)[0, :, :, 0]
@@ -78,12 +73,12 @@ def shifted(images: Array, down: Any, right: Any) -> Array:
 def run(
     name: str, *, examples: Splits | None = None, reach: int = BORDER, epochs: int = 10, augmented: bool = False
 ) -> ErrorMap:
-    """Train one of `NETWORKS` on digits in the middle of the paper; its validation errors wherever they are shifted to.
+    """Train one of `NETWORKS` on centred digits; its validation error for every shift.
 
     Args:
         name: a key of `NETWORKS`.
         examples: 8 x 8 images; None for `data.load("digits")`.
-        reach: r, the farthest shift in pixels, at most `BORDER`.
+        reach: r, the largest shift in pixels, at most `BORDER`.
         epochs: of Adam at 0.005 in batches of 50.
         augmented: whether training digits are shifted at random by up to r pixels.
 
@@ -134,7 +129,7 @@ def error_map(net: Layer, params: Params, state: State, x: Array, y: Array, *, r
         reach: r.
 
     Returns:
-        (2 r + 1, 2 r + 1): entry (i, j) is shifted down by i - r and right by j - r.
+        (2 r + 1, 2 r + 1): entry (i, j) for a shift down by i - r and right by j - r.
 
     Example:
         >>> net = models.linear(2)

@@ -1,4 +1,4 @@
-"""Equal initial weights never part: hidden units that start alike stay alike, and count as one."""
+"""Symmetry of hidden units: units with equal initial weights stay equal, and count as one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxnn.train import FitResult
 from jaxnn.types import Array, Key, Params
 
 POINTS = 200
-"""Points of the exclusive or that `run` trains on."""
+"""Training points of `run`, from the exclusive or."""
 
 
 def network(w_init: Initializer, *, hidden: int = 4) -> Layer:
@@ -29,10 +29,10 @@ def network(w_init: Initializer, *, hidden: int = 4) -> Layer:
 
 
 def spread(params: Params) -> Array:
-    """How far the hidden units are apart: the largest difference of one weight or bias between two of them.
+    """The largest difference of a weight or bias between two hidden units.
 
-    If unit j has the incoming weights w_j, the bias b_j and the outgoing weights v_j of unit k, both put out the same
-    and receive the same error, so that their gradients are equal: dC/dw_j = dC/dw_k. By induction they stay equal.
+    If units j and k have equal incoming weights, biases and outgoing weights, they have equal outputs and equal
+    cotangents, hence equal gradients: dC/dw_j = dC/dw_k. By induction they stay equal.
 
     Args:
         params: of `network`.
@@ -55,7 +55,7 @@ def spread(params: Params) -> Array:
 
 
 def run(w_init: Initializer, *, key: Key, hidden: int = 4, epochs: int = 100) -> FitResult:
-    """Train the network on the exclusive or from weights of `w_init`.
+    """Train the network on the exclusive or, from weights initialized by `w_init`.
 
     Args:
         w_init: `initializers.constant(0.5)` for equal units, `initializers.normal(1.0)` for different ones.
@@ -64,8 +64,7 @@ def run(w_init: Initializer, *, key: Key, hidden: int = 4, epochs: int = 100) ->
         epochs: of 200 points in batches of 20.
 
     Returns:
-        FitResult; its history has the loss, "spread", and "unit_0", "unit_1", .. : the weight of each unit for the
-        first input.
+        FitResult; its history has the loss, "spread", and each unit's first incoming weight, "unit_0", "unit_1", ..
 
     Example:
         >>> from jaxnn.initializers import constant

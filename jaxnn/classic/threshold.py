@@ -1,4 +1,4 @@
-"""Networks of threshold units built by hand: what they are, how large they are, and two ways to recode them."""
+"""Networks of threshold units built by hand, their size, and two ways to recode them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SIGN = Activation(activations.perceptron_sign)
 
 
 class Network(NamedTuple):
-    """An ordinary `serial` net and the parameters that make it compute what is wanted: `net, params = gates.xor()`.
+    """A `serial` net and constructed parameters: `net, params = gates.xor()`.
 
-    The net has no state: `net.predict(params, (), x)`, or for short `network(x)`. The parameters are like those of
+    The net has no state: `net.predict(params, (), x)`, or for short `network(x)`. The parameters have the structure of
     `net.init`, so that training may start from them; see `soften`.
 
     Attributes:
@@ -51,44 +51,35 @@ class Network(NamedTuple):
         """The outputs (N, K) at inputs (N, D); integers are converted. ValueError for other than two axes."""
         rows = jnp.asarray(x, float)
         if rows.ndim != 2:
-            raise ValueError(f"network: expected inputs (N, D), got shape {rows.shape}. One input is one row: [x].")
+            raise ValueError(f"network: expected inputs (N, D), got shape {rows.shape}. Pass one input as [x].")
         return _predict(self.net, self.params, rows)
 
     @property
     def units(self) -> int:
-        """How many units the network has, hidden and output: one for each bias."""
+        """The number of units, hidden and output: one per bias."""
         named = jax.tree.leaves_with_path(self.params)
         return sum(leaf.size for path, leaf in named if path[-1] == jax.tree_util.DictKey("b"))
 
     @property
     def layers(self) -> int:
-        """How many layers of units lie between input and output, the output's included."""
+        """The number of layers of units, hidden and output."""
         return _depth(self.net)
 
     @property
     def parameters(self) -> int:
-        """How many weights and biases the network has."""
+        """The number of weights and biases."""
         return tree.size(self.params)
 
 
 def dense_params(w: ArrayLike, b: ArrayLike) -> dict[str, Array]:
-    """Parameters of a dense layer from numbers, in the default floating dtype.
-
-    Args:
-        w: (D_in, D_out).
-        b: (D_out,).
-
-    Example:
-        >>> dense_params([[1], [1]], [-1.5])["b"]
-        Array([-1.5], dtype=float32)
-    """
+    """Parameters of a dense layer from weights (D_in, D_out) and biases (D_out,), in the default dtype."""
     return {"w": jnp.asarray(w, float), "b": jnp.asarray(b, float)}
 
 
 def bipolar(network: Network) -> Network:
-    """The same Boolean function on the codes -1 and +1 in the place of 0 and 1, by units that put out their sign.
+    """The same Boolean function on -1 and +1 in place of 0 and 1, by sign units.
 
-    With x = (1 + s) / 2, w.x + b >= 0 is w.s + (2 b + sum_i w_i) >= 0: weights stay, biases change.
+    With x = (1 + s) / 2, w.x + b >= 0 is w.s + (2 b + sum_i w_i) >= 0: only the biases change.
 
     Args:
         network: of threshold units, with inputs and outputs 0 and 1.
@@ -98,7 +89,7 @@ def bipolar(network: Network) -> Network:
 
     Raises:
         TypeError: not a Network.
-        ValueError: a layer without thresholds of 0 and 1 behind it: softened, linear, or bipolar already.
+        ValueError: a layer is not followed by 0/1 thresholds: it is softened, linear, or already bipolar.
 
     Example:
         >>> from jaxnn.classic import gates
@@ -121,15 +112,15 @@ def bipolar(network: Network) -> Network:
 
 
 def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
-    """The same network with sigmoids in the place of thresholds, so that gradients can train it.
+    """The same network with sigmoids in place of thresholds, so that gradients can train it.
 
-    A threshold's derivative is 0 wherever it exists. sigmoid(k z) tends to it as k grows: the weights and biases
-    in front of each threshold are multiplied by k. Signs, those of `bipolar`, become tanh(k z).
+    The derivative of a threshold is 0 wherever it exists. sigmoid(k z) tends to the threshold as k grows: the weights
+    and biases in front of each threshold are multiplied by k. The signs of `bipolar` become tanh(k z).
 
-    To train on from there: `start = train.init(net, opt, key, (D,))._replace(params=params)`, for `train.fit`.
+    To train from there: `start = train.init(net, opt, key, (D,))._replace(params=params)`, for `train.fit`.
 
     Args:
-        network: of threshold or sign units; a linear output layer is left as it is.
+        network: of threshold or sign units; a linear output layer is unchanged.
         sharpness: k >= 0; may be traced.
 
     Raises:
@@ -145,7 +136,7 @@ def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
     require_between("soften", "sharpness", sharpness, 0, math.inf, open_high=True)
     smooth = {THRESHOLD: Sigmoid, SIGN: Tanh}
     if not _after_dense("soften", network) & smooth.keys():
-        raise ValueError("soften: the network has no thresholds; is it softened already? Soften the original.")
+        raise ValueError("soften: the network has no thresholds. If it is already softened, soften the original.")
 
     def scaled(params: Params) -> Params:
         return jax.tree.map(lambda p: sharpness * p, params)
@@ -159,7 +150,7 @@ def _predict(net: Layer, params: Params, x: Array) -> Array:
 
 
 def _after_dense(where: str, network: Network) -> set[Layer | None]:
-    """What follows the dense layers: the activations, None for nothing."""
+    """The activations after the dense layers, None where there is none."""
     if not isinstance(network, Network):
         raise TypeError(f"{where}: expected a Network, net and params together, got {type(network).__name__}.")
 
@@ -175,7 +166,7 @@ def _after_dense(where: str, network: Network) -> set[Layer | None]:
 def _replaced(
     net: Layer, params: Params, steps: Mapping[Layer, Layer], change: Callable[[Params], Params]
 ) -> tuple[Layer, Params]:
-    """`net` with other activations, and `change` made to the parameters of the dense layer in front of each."""
+    """`net` with other activations, and `change` applied to the parameters of the dense layer in front of each."""
     if net.kind is PARALLEL:
         made = [_replaced(part, p, steps, change) for part, p in zip(net.parts, params, strict=True)]
         return parallel(*(part for part, _ in made)), tuple(p for _, p in made)

@@ -1,4 +1,4 @@
-"""Learning curves as pure functions of a key, to vmap over seeds and settings; a few real digits; what is trained."""
+"""Learning curves as pure functions of a key, to vmap over seeds and settings; a few real digits; the networks."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ VALIDATION = 800
 
 
 HIDDEN = 100
-"""Hidden units, unless the function is about them: enough to learn a few hundred digits by heart."""
+"""The default number of hidden units: enough to memorize a few hundred digits."""
 
 
 class Curves(NamedTuple):
-    """After each of E epochs, in evaluation mode: error rates in [0, 1] and mean losses in nats, each (..., E)."""
+    """Error rates in [0, 1] and mean losses in nats after each of E epochs, in evaluation mode; each (..., E)."""
 
     training_error: Array
     training_loss: Array
@@ -43,25 +43,25 @@ class Curves(NamedTuple):
     validation_loss: Array
 
     def history(self) -> list[dict[str, float]]:
-        """Of one run, as `fit` would have kept it: for stopping rules, `train.diagnose` and `plots.curves`."""
+        """The history of one run, as `fit` returns it: for stopping rules, `train.diagnose` and `plots.curves`."""
         names = ("error", "loss", "validation_error", "validation_loss")
         columns = zip(*(values.tolist() for values in self), strict=True)
         return [{"epoch": i} | dict(zip(names, row, strict=True)) for i, row in enumerate(columns, start=1)]
 
 
 def few_digits(n: int = 200, *, wrong: float = 0.2, seed: int = 0) -> Splits:
-    """The embedded digits, split so that training examples are scarce and validation figures are sharp.
+    """The embedded digits, with few training and many validation examples.
 
-    Some training labels are made wrong, as they often are in practice: a network that learns those by heart over-fits
-    in earnest, where clean digits forgive nearly everything.
+    Some training labels are wrong, as often in practice: a network that memorizes them over-fits visibly, which it
+    hardly does on clean digits.
 
     Args:
         n: training examples, 10 .. 900; validation gets 800, test the other 997 - n.
-        wrong: the part of the training labels, in [0, 1], each replaced by one of the nine others; 0 for none.
-        seed: which split, and which labels.
+        wrong: the fraction of training labels, in [0, 1], each replaced by one of the nine others.
+        seed: of the split and the wrong labels.
 
     Raises:
-        ValueError, TypeError: n or `wrong` out of range, or n not a whole number.
+        ValueError, TypeError: n or `wrong` is out of range, or n is not an integer.
 
     Example:
         >>> [len(part) for part in few_digits(200)]
@@ -81,16 +81,16 @@ def few_digits(n: int = 200, *, wrong: float = 0.2, seed: int = 0) -> Splits:
 
 
 def as_splits(where: str, examples: Splits | None) -> tuple[Splits, int]:
-    """Examples to try on, checked, and the number of their classes K; `few_digits()` for None.
+    """The examples, checked, and their number of classes K; `few_digits()` for None.
 
     Args:
-        where: the function that asks.
-        examples: `data.Splits(train, validation, test)`, three Datasets such as `data.make_dataset(x, y)` makes them,
-            with labels 0 .. K - 1; K is the number of names in `train.classes`, or one more than the largest label.
+        where: the caller's name, for errors.
+        examples: `data.Splits(train, validation, test)`, three Datasets, e.g. from `data.make_dataset(x, y)`, with
+            labels 0 .. K - 1; K is the number of names in `train.classes`, or one more than the largest label.
 
     Raises:
-        TypeError: no Splits of Datasets, or labels that are not integers.
-        ValueError: an empty part, features that are not finite, or a label out of range.
+        TypeError: examples are not Splits of Datasets, or labels are not integers.
+        ValueError: an empty split, features that are not finite, or a label out of range.
 
     Example:
         >>> part = data.make_dataset(np.eye(3), [0, 2, 1])
@@ -101,8 +101,8 @@ def as_splits(where: str, examples: Splits | None) -> tuple[Splits, int]:
         return few_digits(), 10
     if not isinstance(examples, Splits) or not all(isinstance(part, Dataset) for part in examples):
         raise TypeError(
-            f"{where}: examples must be data.Splits(train, validation, test), each a Dataset such as "
-            f"data.make_dataset(x, y) makes it, got {type(examples).__name__}."
+            f"{where}: examples must be data.Splits(train, validation, test), each a Dataset, e.g. from "
+            f"data.make_dataset(x, y), got {type(examples).__name__}."
         )
     classes = len(examples.train.classes) or 1 + int(max(np.max(part.y, initial=0) for part in examples))
     for name, part in zip(examples._fields, examples, strict=True):
@@ -113,10 +113,10 @@ def as_splits(where: str, examples: Splits | None) -> tuple[Splits, int]:
 
 
 def as_settings(where: str, name: str, values: Sequence[float], low: float, high: float) -> list[float]:
-    """Settings to try, checked: at least one, each in [low, high).
+    """The settings, checked: at least one, each in [low, high).
 
     Raises:
-        TypeError, ValueError: no sequence of numbers, an empty one, or a number out of range.
+        TypeError, ValueError: not a sequence of numbers, an empty one, or a number out of range.
 
     Example:
         >>> as_settings("dropout", "rates", (0.5, 1.0), 0, 1)
@@ -131,7 +131,7 @@ def as_settings(where: str, name: str, values: Sequence[float], low: float, high
 
 
 def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None, classes: int = 10) -> Layer:
-    """One hidden layer of ReLUs, with what may follow them; of its units the first `on` count, None for all.
+    """One hidden layer of ReLUs, followed by `extra`; all but the first `on` units are masked (None: no mask).
 
     Example:
         >>> params, state = network(hidden=3).init(jax.random.key(0), (2,))
@@ -147,20 +147,15 @@ def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None, classes: int = 
 
 @functools.cache
 def plain(classes: int) -> Layer:
-    """What most of the functions train, made once, so that it is compiled once.
-
-    Example:
-        >>> plain(3) is plain(3)
-        True
-    """
+    """The network that most functions train; cached, so that it is compiled once."""
     return network(classes=classes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def starts(net: Layer, opt: Optimizer, keys: Key, x: Array) -> TrainState:
-    """The states that runs with these keys start from, as `train.fit` would make them.
+    """The initial states of runs with these keys, as in `train.fit`.
 
-    One after another: the same under `vmap` takes three times as long to compile.
+    A loop, because the same under `vmap` takes three times as long to compile.
 
     Args:
         net, opt: a network and an optimizer.
@@ -191,19 +186,19 @@ def learning_curves(
     regularizer: Callable[[Params], Array] | None = None,
     augment: Augment | None = None,
 ) -> tuple[TrainState, Curves]:
-    """Train a classifier and look at training and validation examples after each epoch; uncompiled, for `jax.vmap`.
+    """Train a classifier and evaluate it on training and validation examples after each epoch; uncompiled, to `vmap`.
 
     Args:
         net: a network with K outputs.
         opt: an optimizer.
-        examples: of which `train` is trained on and `validation` looked at.
-        start: where training begins: one of `starts`.
-        key: typed random key; the run is the one that `train.fit` makes of it, up to rounding.
-        epochs, batch_size, regularizer, augment: as for `train.fit`; what they hold may be traced. Of fewer examples
-            than batch_size all are one batch.
+        examples: `train` is used for training, `validation` for evaluation.
+        start: the initial state, one of `starts`.
+        key: typed random key; the run equals that of `train.fit` up to rounding.
+        epochs, batch_size, regularizer, augment: as for `train.fit`; their values may be traced. Fewer examples than
+            batch_size are one batch.
 
     Returns:
-        (ts, curves): the state at the end, and arrays (epochs,).
+        (ts, curves): the final state, and arrays (epochs,).
 
     Example:
         >>> from jaxnn import models, optim

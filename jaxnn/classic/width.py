@@ -1,4 +1,4 @@
-"""Universal approximation by training: how well networks of one hidden layer fit a function, against their width."""
+"""Universal approximation by training: the error of networks of one hidden layer against their width."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from jaxnn.types import Array, Scalar
 WIDTHS = (1, 2, 4, 8, 16, 32)
 
 POINTS = 128
-"""Evenly spaced points of [-1, 1] that are fitted."""
+"""Number of training points, evenly spaced on [-1, 1]."""
 
 BATCH = 32
 
 
 class Approximations(NamedTuple):
-    """What `approximate` found for W widths and R seeds.
+    """The fits of `approximate` for W widths and R seeds.
 
     Attributes:
         widths: (W,).
-        x, y: (T,), the points and the function there.
-        outputs: (W, R, T), the networks there.
+        x, y: (T,), the points and the function at them.
+        outputs: (W, R, T), the networks at the points.
     """
 
     widths: np.ndarray
@@ -39,12 +39,12 @@ class Approximations(NamedTuple):
 
     @property
     def rms(self) -> np.ndarray:
-        """(W, R), the root of the mean squared error over the points."""
+        """(W, R), the root mean squared error over the points."""
         return np.asarray(np.sqrt(((self.outputs - self.y) ** 2).mean(axis=-1)))
 
     @property
     def largest(self) -> np.ndarray:
-        """(W, R), the largest error over the points: the one that the theorem bounds."""
+        """(W, R), the largest error over the points, which the theorem bounds."""
         return np.asarray(np.abs(self.outputs - self.y).max(axis=-1))
 
 
@@ -59,12 +59,11 @@ def wavy(x: Array) -> Array:
 
 
 def network(width: int, on: Scalar | None = None) -> Layer:
-    """y = sum_j v_j tanh(w_j x + b_j) + c: `width` tanh units, their turning points spread over [-1, 1].
+    """y = sum_j v_j tanh(w_j x + b_j) + c: `width` tanh units, their inflection points spread over [-1, 1].
 
     Args:
         width: units.
-        on: how many of them count, the first ones; the others put out 0 and get no gradient. None for all; may be
-            traced.
+        on: all but the first `on` units are masked: they output 0 and have no gradient. None: no mask. May be traced.
 
     Example:
         >>> from jaxnn import tree
@@ -84,19 +83,19 @@ def approximate(
 ) -> Approximations:
     """Fit a function on [-1, 1] by networks of each width, all widths and seeds in one vmapped program.
 
-    Adam from learning rate 0.03, falling to 0 along a cosine, on 128 points in batches of 32.
+    Adam with a cosine schedule from 0.03 to 0, on 128 points in batches of 32.
 
     Args:
         function: x (T,) -> y (T,), continuous.
         widths: hidden units, one or more numbers, each at least 1.
-        seeds: R, of initial weights and order.
+        seeds: R, for initial weights and order.
         epochs: of 4 steps.
 
     Returns:
         Approximations.
 
     Raises:
-        TypeError: widths is no sequence, or a number in it or of seeds is not whole.
+        TypeError: widths is not a sequence, or a width or seeds is not an integer.
         ValueError: widths is empty, or a width or seeds is less than 1.
 
     Reference:

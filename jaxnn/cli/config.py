@@ -1,4 +1,4 @@
-"""What `jaxnn train` can be told, and what it builds from that."""
+"""The options of `jaxnn train`, and the network, optimizer and loss that they define."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MAX_LAYERS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Train a classifier of images, and write what came of it into a run folder."""
+    """Train an image classifier, and write the results into a run folder."""
 
     data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
-    """Data set: digits (8x8, inside the package), mnist or fashion-mnist (28x28; found, or downloaded once)."""
+    """Data set: digits (8x8, included), mnist or fashion-mnist (28x28; found locally, or downloaded once)."""
     model: Literal["linear", "mlp", "cnn"] = "mlp"
     """Network."""
     hidden: tuple[int, ...] = (256, 128)
@@ -49,39 +49,39 @@ class TrainConfig:
     input_dropout: float = 0.0
     """Fraction of inputs dropped in training (mlp)."""
     optimizer: Annotated[str, tyro.conf.arg(metavar="RULE")] = "adam"
-    """Rule of jaxnn.optim, by name; a wrong name lists all that can be used here."""
+    """Optimizer of jaxnn.optim, by name; an unknown name lists all that can be used here."""
     optimizer_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
-    """Options of the rule, such as b1=0.8,nesterov=true; a wrong name lists those that it has."""
+    """Options of the optimizer, e.g. b1=0.8,nesterov=true; an unknown name lists them."""
     learning_rate: float | None = None
-    """Learning rate; the peak of the schedule. Default: the rule's own, or 3e-3 where it has none."""
+    """Learning rate; the peak of the schedule. Default: the optimizer's own, or 3e-3 where it has none."""
     momentum: float = MOMENTUM
     """Momentum (sgd)."""
     schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
-    """Learning rate over the run: constant; half a cosine to 0; or up for 15% of the steps and down to nearly 0."""
+    """Learning-rate schedule: constant; cosine to 0; or one cycle, up for 15% of the steps and down to nearly 0."""
     weight_decay: float = 0.0
-    """Strength of the L2 penalty on weights, not biases."""
+    """Strength of the L2 penalty on weights (biases are not penalized)."""
     label_smoothing: float = 0.0
-    """Probability mass spread evenly over the classes."""
+    """Label smoothing: probability mass distributed uniformly over the classes."""
     batch_size: int = 64
-    """Examples in each step."""
+    """Examples per step."""
     epochs: int = 30
     """Passes through the training data."""
     augment: Augmentation = "none"
-    """Random change of the training images: shift; affine (shift, rotate, scale, shear); distort (affine and
-    elastic); flip (mirrored half of the time; not for digits)."""
+    """Augmentation of the training images: shift; affine (shift, rotate, scale, shear); distort (affine and
+    elastic); flip (mirrored with probability 1/2; not for digits)."""
     patience: int | None = None
-    """Stop when the validation error has not improved for so many epochs, and keep the best."""
+    """Early stopping: epochs without improvement of the validation error; the best epoch is kept."""
     final: bool = False
-    """Train on the training and validation splits together, once every choice is made; nothing is then held out to
-    choose by, and only the test error is reported."""
+    """Train on the training and validation splits together, after all choices are made. Nothing is held out for
+    further choices, and only the test error is reported."""
     seeds: int = 1
-    """How many runs, with seeds seed, seed + 1, ..."""
+    """Number of runs, with seeds seed, seed + 1, ..."""
     seed: int = 0
-    """The first seed: initial parameters, order, dropout and augmentation follow from it."""
+    """The first seed, for initial parameters, order, dropout and augmentation."""
     folder: Path | None = None
     """Folder of the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """New or empty folder to write; default runs/DATA-MODEL, numbered if it is taken."""
+    """New or empty output folder; default runs/DATA-MODEL, numbered if it exists."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "seeds", "window", "convolutions"):
@@ -94,7 +94,9 @@ class TrainConfig:
         if self.patience is not None:
             require_positive_int("train", "patience", self.patience)
             if self.final:
-                raise ValueError("train: --patience needs a validation split, which --final trains on; leave out one.")
+                raise ValueError(
+                    "train: --patience needs a validation split, which --final trains on; omit one of them."
+                )
         require_seed("train", self.seed, self.seeds)
         layers = len(self.channels) * self.convolutions + len(self.hidden)
         if layers > MAX_LAYERS:
@@ -109,17 +111,17 @@ class TrainConfig:
         if self.optimizer != "sgd":
             return options
         if "momentum" in options and self.momentum != MOMENTUM:
-            raise ValueError("train: momentum is given by --momentum and by --optimizer-options; leave out one.")
+            raise ValueError("train: momentum is set by --momentum and by --optimizer-options; omit one of them.")
         return {"momentum": self.momentum} | options
 
     def rate(self) -> float | None:
-        """The learning rate at its peak; None where the rule takes none, or finds its own."""
+        """The peak learning rate; None where the rule takes none, or adapts its own."""
         if not rules.takes(self.optimizer, rules.RATE):
             return None
         return self.learning_rate if self.learning_rate is not None else rules.own_rate(self.optimizer, RATE)
 
     def without_effect(self, given: Collection[str]) -> list[str]:
-        """The options given on the command line that the chosen model, optimizer or data do not use, and why."""
+        """The options on the command line that the chosen model, optimizer or data do not use, and why."""
         return unused_options(self, given)
 
 
@@ -132,24 +134,19 @@ USED_BY = dict.fromkeys(("channels", *OF_CONVOLUTIONS), ("cnn",)) | {
 
 
 def unused_options(config: TrainConfig, given: Collection[str] | None = None) -> list[str]:
-    """Options that the chosen model, optimizer or data do not use, of those that are given.
-
-    Args:
-        config: the configuration.
-        given: names of fields; None for those that differ from their defaults.
-    """
+    """The options among `given` (None: those that differ from their defaults) without effect, each with the reason."""
     if given is None:
         given = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != f.default}
     chosen = {config.model, config.optimizer}
     why = {name: f"of {', '.join(users)} only" for name, users in USED_BY.items() if not chosen & set(users)}
     if config.model == "mlp" and not config.hidden:
-        why["dropout"] = "of hidden units, and there are none"
+        why["dropout"] = "there are no hidden units"
     if config.model == "cnn" and not config.channels:
-        why |= dict.fromkeys(OF_CONVOLUTIONS, "of convolutions, and --channels names none")
+        why |= dict.fromkeys(OF_CONVOLUTIONS, "--channels is empty: there are no convolutions")
     if "momentum" not in why and any(word.split("=")[0].strip() == "momentum" for word in config.optimizer_options):
-        why["momentum"] = "--optimizer-options give it too"
+        why["momentum"] = "--optimizer-options sets it too"
     if config.data == "digits":
-        why["folder"] = "the digits are inside the package"
+        why["folder"] = "the digits are included in the package"
     if not rules.takes(config.optimizer, rules.RATE):
         why["learning_rate"] = f"{config.optimizer} takes none"
     if config.rate() is None or (config.schedule != "constant" and not rules.takes_schedule(config.optimizer)):
@@ -158,7 +155,7 @@ def unused_options(config: TrainConfig, given: Collection[str] | None = None) ->
 
 
 def build_network(config: TrainConfig, example: tuple[int, ...], classes: int) -> Layer:
-    """The network that a configuration names, for examples of a shape."""
+    """The network of a configuration, for examples of the given shape."""
     if config.model == "linear":
         return models.linear(classes)
     if config.model == "mlp":
@@ -194,7 +191,7 @@ def build_schedule(config: TrainConfig, steps: int) -> ScalarOrSchedule | None:
 
 
 def build_loss(config: TrainConfig) -> Loss:
-    """Softmax cross-entropy, smoothed or not."""
+    """Softmax cross-entropy, with or without label smoothing."""
     if not config.label_smoothing:
         return losses.softmax_cross_entropy
     return functools.partial(losses.softmax_cross_entropy, label_smoothing=config.label_smoothing)
@@ -206,7 +203,7 @@ def build_regularizer(config: TrainConfig) -> Callable[[Params], Array] | None:
 
 
 def build_augmentation(config: TrainConfig) -> Callable[[Key, Array], Array] | None:
-    """The random change of training images; strengths are for 28x28 (8x8 digits move by one pixel)."""
+    """The augmentation of training images; strengths are for 28x28 (8x8 digits are shifted by one pixel)."""
     small = config.data == "digits"
     pixels = 1 if small else 2
     augment: dict[str, Callable[[], Any]] = {

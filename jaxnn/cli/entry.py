@@ -1,4 +1,4 @@
-"""The beginning of `jaxnn`, which imports nothing large before it knows what Ctrl-C means."""
+"""The entry point of `jaxnn`, which handles Ctrl-C before any large import."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from types import FrameType
 
 
 def main() -> int:
-    """Run the command line; Ctrl-C ends it in one line with code 130, also in the seconds that the imports take."""
+    """Run the command line; Ctrl-C ends it with one line and exit code 130, even during the imports."""
     before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # not where the shell has it ignored
+    if before is signal.default_int_handler:  # not where the shell ignores it
         signal.signal(signal.SIGINT, _end)
     from jaxnn.cli.main import main as run
 
@@ -22,15 +22,15 @@ def main() -> int:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End at once: an exception would be a traceback, or be lost in whatever module is being imported."""
+    """Exit at once: an exception would print a traceback, or be swallowed by the module being imported."""
     os.write(2, b"jaxnn: interrupted; nothing was kept\n")
     os._exit(130)
 
 
 def _interrupted_again(lost: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised in a callback of the garbage collector, such as JAX's: interrupt what runs next."""
+    """Interrupt again: Python drops exceptions raised in a callback of the garbage collector, such as JAX's."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        # Not at once: this function too is called where exceptions are dropped.
+        # Not at once: exceptions are dropped where this function is called, too.
         main = threading.main_thread().ident
         threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
     else:

@@ -1,4 +1,4 @@
-"""`jaxnn gallery`: all figures of the library in a folder, with a page that shows them."""
+"""`jaxnn gallery`: all figures of the library in a folder, with an HTML page."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PLAYGROUND = (
     Picture(
         "playground-data",
         "The six data sets of the playground",
-        "Four problems of classification, two of regression. Noise moves the points of gauss and spiral; of the others "
-        "it moves the place at which the target is found and leaves the point, so that near a border labels are wrong.",
+        "Four classification problems, two of regression. In gauss and spiral noise moves the points; in the others it "
+        "perturbs the location at which the target is evaluated, so that labels near a border are wrong.",
         r"\mathrm{circle:} \;\; d = +1 \;\mathrm{if}\; |p + \nu e| < 2.5 \;\mathrm{else}\; -1, \quad e \sim U(-5, 5)^2",
         SOURCE,
         draw_sources,
@@ -38,33 +38,33 @@ PLAYGROUND = (
     Picture(
         "playground-spiral",
         "A network and its units after training on the spiral",
-        "The last frame of jaxnn playground --data spiral --features x,y,sinx,siny --hidden 8,8: what each unit puts "
-        "out over the plane, the weights between them, the output with the training points, and the losses. The page "
-        "that the command writes goes through all of training.",
+        "The last frame of jaxnn playground --data spiral --features x,y,sinx,siny --hidden 8,8: the output of each "
+        "unit over the plane, the weights between them, the network's output with the training points, and the losses. "
+        "The page written by the command shows all of training.",
         r"C = \frac{1}{N} \sum_i \frac{1}{2} (y_i - t_i)^2",
         SOURCE,
         _spiral,
     ),
 )
-"""Pictures of the playground, which the gallery, on the same floor, does not know."""
+"""Pictures of the playground, which the gallery, on the same floor, cannot import."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GalleryConfig:
-    """Draw the figures of the gallery and the page index.html, which opens without a network."""
+    """Draw the figures of the gallery and the page index.html, which needs no network."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/gallery")
-    """Folder to write: a new or empty one, or that of a gallery, whose figures of the same name are written over."""
+    """Output folder: new, empty, or a gallery's, whose figures of the same name are overwritten."""
     only: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME ...")] = None
-    """Names of figures, with blanks or commas between them; without it all are drawn."""
+    """Names of figures, separated by blanks or commas; default all."""
     force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write into a folder that holds other things, over files of the same name."""
+    """Write into a folder with other contents, and overwrite files of the same name."""
 
 
 def gallery(config: GalleryConfig) -> Path:
-    """Draw the figures, say where they are; return the path of the page."""
+    """Draw the figures, print their folder; return the path of the page."""
     if config.only == ():
-        raise ValueError("gallery: --only needs at least one name; without --only all figures are drawn.")
+        raise ValueError("gallery: --only needs at least one name. Omit --only to draw all figures.")
     if not config.force:
         require_own_folder(config.out, "index.html", "<title>jaxnn gallery</title>")
     with telling_kept(config.out):

@@ -34,26 +34,26 @@ COMPARISONS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "race": (RaceConfig, race),
     "parity": (ParityConfig, parity),
 }
-"""What can be compared, by name: its configuration and what runs it."""
+"""The comparisons by name: configuration and function."""
 
 EXPECTED = (
     UsageError, DivergedError, OSError, ValueError, TypeError, ArithmeticError, MemoryError, RecursionError,
     jax.errors.JaxRuntimeError,
 )  # fmt: skip
-"""What wrong arguments, damaged files, full disks and too large networks raise; anything else is a fault of ours."""
+"""Errors of wrong arguments, damaged files, full disks and too large networks; any other exception is a bug."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What the system says of an output that takes no more."""
+"""Error numbers of a full output."""
 
 USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 
 commands:
   train      train a network on images and write a run folder; with no option, on the embedded digits
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES
-  compare    race optimizers, or hold ours against optax's:  jaxnn compare race, jaxnn compare parity --all
-  study      study the gradients of single examples:  jaxnn study NAME
-  playground train a small network on points of the plane and write a page that shows every unit of it
-  gallery    draw all figures of the library, with a page that shows them:  jaxnn gallery --out DIR
+  compare    race optimizers, or compare ours to optax's:  jaxnn compare race, jaxnn compare parity --all
+  study      study per-example gradients:  jaxnn study NAME
+  playground train a small network on points of the plane and write a page that shows every unit
+  gallery    draw all figures of the library, with an HTML page:  jaxnn gallery --out DIR
 
 comparisons: {", ".join(COMPARISONS)}
 studies: {", ".join(STUDIES)}
@@ -63,16 +63,16 @@ jaxnn COMMAND --help lists the options of a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded, 2 with one line on standard error if it was called wrongly.
+    """Run one command; returns 0 on success, 2 with one line on standard error for wrong usage.
 
-    A command may return another code: `compare parity` 1 if a rule differs.
+    A command may return another code: `compare parity` returns 1 if a rule differs.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(words)
-        sys.stdout.flush()  # a full disk is told of here, not when Python ends
+        sys.stdout.flush()  # a full disk raises here, not at exit
         return code
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+    except BrokenPipeError:  # the reader of a pipe, e.g. head, has closed it
         _drop_output()
         return 0
     except EXPECTED as error:
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    """The command that the words name, or the help."""
+    """Run the command named by the words, or print the help."""
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -97,24 +97,24 @@ def _run(words: list[str]) -> int:
 
 
 def _told(error: BaseException) -> str:
-    """One line: the text and the notes of an error, without those on JAX's tracebacks."""
+    """The text and the notes of an error in one line, without JAX's note on tracebacks."""
     notes = [note for note in getattr(error, "__notes__", []) if "JAX has removed its internal frames" not in note]
     return " ".join("; ".join([_text(error).rstrip("."), *notes]).split())
 
 
 def _text(error: BaseException) -> str:
-    """What an error says; of memory, recursion and the system's calls, which say little, what it means."""
+    """The text of an error; an explanation for errors of memory, recursion and system calls."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) and error.strerror and error.errno in FULL:  # of files there is the name
+    if isinstance(error, OSError) and error.strerror and error.errno in FULL:  # errors of files have a filename
         return f"standard output could not be written: {error.strerror}"
     if isinstance(error, MemoryError | RecursionError) or "RESOURCE_EXHAUSTED" in str(error):
-        return f"this takes more memory than there is ({' '.join(str(error).split())[:200] or type(error).__name__})"
+        return f"out of memory ({' '.join(str(error).split())[:200] or type(error).__name__})"
     return str(error) or type(error).__name__
 
 
 def _drop_output() -> None:
-    """What could not be written to a standard output that is full or closed, or Python tries again at its end."""
+    """Discard unwritten output of a full or closed standard output; Python would retry at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -134,7 +134,7 @@ def _command(name: str) -> Callable[[list[str]], int | None]:
 def _train(words: list[str]) -> None:
     recipe, rest = _take_option(words, "--recipe")
     if _take_option(rest, "--recipe")[0] is not None:
-        raise UsageError("--recipe is given twice: leave out one, nothing is dropped")
+        raise UsageError("--recipe is given twice: omit one of them")
     if recipe is not None and recipe not in RECIPES:
         raise UsageError(f"no recipe {recipe!r}{nearest_name(recipe, RECIPES)}; there are: {', '.join(RECIPES)}")
     train(_parse("train", TrainConfig, rest, RECIPES[recipe] if recipe else TrainConfig()))
@@ -163,7 +163,7 @@ def _compare(words: list[str]) -> int:
 
 
 def _named(command: str, plural: str, known: Collection[str], words: list[str]) -> str | None:
-    """The name that follows a command, as in `study NAME`; None where help was asked for, and printed."""
+    """The name after a command, as in `study NAME`; None if help was requested, and printed."""
     told = f"jaxnn {command} NAME [OPTIONS]; {plural}: {', '.join(known)}"
     if not words:
         raise UsageError(f"{command} needs a name: {told}")
@@ -180,7 +180,7 @@ def _gallery(words: list[str]) -> None:
 
 
 def _parse(command: str, config: type[C], words: list[str], default: C | None) -> C:
-    """A configuration from words, by tyro; what tyro says of bad words becomes the one line of a UsageError."""
+    """A configuration parsed from words by tyro; tyro's errors become a UsageError of one line."""
     words = gathered(config, words)
     said = io.StringIO()
     try:
@@ -198,12 +198,12 @@ def _parse(command: str, config: type[C], words: list[str], default: C | None) -
             raise
         raise UsageError(_one_line(said.getvalue(), command)) from None
     if hasattr(parsed, "without_effect") and (unused := parsed.without_effect(named_fields(config, words))):
-        raise UsageError(f"{command}: without effect here: {', '.join(unused)}; leave out what has none")
+        raise UsageError(f"{command}: without effect here: {', '.join(unused)}; omit it")
     return parsed
 
 
 def _described(config: type[Any]) -> str:
-    """What --help says first; the recipes are an option that `main` takes out before tyro sees the rest."""
+    """The first lines of --help; `main` removes the option --recipe before tyro parses the rest."""
     about = (config.__doc__ or "").splitlines()[0]
     if config is not TrainConfig:
         return about

@@ -1,4 +1,4 @@
-"""`jaxnn compare parity`: our optimizers beside optax's, step by step."""
+"""`jaxnn compare parity`: our optimizers compared to optax's, step by step."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from jaxnn.compare.entries import words
 from jaxnn.train.progress import Bar
 
 INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C has ended."""
+"""The exit code of a command ended by Ctrl-C."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ParityConfig:
-    """Measure how far optimizers are from optax's, step by step, and what both cost."""
+    """Measure the difference between optimizers and optax's, step by step, and the cost of both."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")] = ()
-    """Cases such as adam or 'adam: eps_root', commas or blanks between; a wrong name lists those alike, or all."""
+    """Cases such as adam or 'adam: eps_root', separated by commas or blanks; an unknown name lists similar ones."""
     all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Measure every case."""
     problem: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """On whose training loss they run, such as digits-mlp; default a random pytree down a random noisy loss."""
+    """Problem whose training loss is used, e.g. digits-mlp; default a random pytree on a random noisy loss."""
     gradients: Literal["own", "same"] = "own"
-    """own: each rule has the gradient where it stands; same: both are fed one random sequence."""
+    """own: each rule has the gradient at its own parameters; same: both receive one random sequence."""
     steps: int | None = None
-    """Steps to take; default each case's own: 100, fewer where a line search has converged by then."""
+    """Number of steps; default each case's own: 100, fewer where a line search converges earlier."""
     dtype: Literal["float64", "float32", "bfloat16"] = "float64"
-    """Of parameters, data and gradients."""
+    """Dtype of parameters, data and gradients."""
     tolerance: float | None = None
-    """Largest relative difference that counts as equal. Default 1e-12 on the random pytree, 1e-9 on a problem, and as
-    many ulp in shorter dtypes, at most 1e-2: judge a rule in float64, where small errors are seen."""
+    """Largest relative difference that counts as equal. Default 1e-12 on the random pytree, 1e-9 on a problem, the same
+    number of ulp in narrower dtypes, at most 1e-2: judge a rule in float64, where small errors are visible."""
     seed: int = 0
-    """Of the initial parameters, the noise and the order of the data."""
+    """Seed of the initial parameters, the noise and the order of the data."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """New or empty folder for parity.csv, parity.json and steps.npz (every step and leaf of every case)."""
 
@@ -65,17 +65,13 @@ class ParityConfig:
         require_seed("compare parity", self.seed)
 
     def cases(self) -> dict[str, Case]:
-        """The chosen cases, with the steps asked for.
-
-        Raises:
-            ValueError: none is chosen, or a name is unknown.
-        """
+        """The chosen cases, with the requested steps; ValueError for no case or an unknown name."""
         known = all_cases()
         if self.all == bool(self.names):
             raise ValueError(
                 "compare parity: name cases, such as adam or 'adam: nesterov', or all with --all; not both."
             )
-        # Some names have commas in them.
+        # Some names contain commas.
         names = [each for name in self.names for each in ([name] if name in known else words(name) or [name])]
         for name in names:
             if name not in known:
@@ -87,14 +83,14 @@ class ParityConfig:
 
 
 class Findings(NamedTuple):
-    """What was measured: a Parity for each case, and why others raised."""
+    """The measurements: a Parity per case, and the errors of cases that raised."""
 
     measured: dict[str, Parity]
     raised: dict[str, str]
 
 
 def parity(config: ParityConfig) -> int:
-    """Measure the cases, print the table and write the folder; 1 if a case differs, 130 if Ctrl-C ended it early."""
+    """Measure the cases, print the table and write the folder; returns 1 if a case differs, 130 after Ctrl-C."""
     cases = config.cases()
     problem = None if config.problem is None else problems.load(config.problem)
     with contextlib.nullcontext() if config.out is None else run_folder(config.out, "parity") as folder:
@@ -118,13 +114,13 @@ def _parity(config: ParityConfig, cases: Mapping[str, Case], problem: Any, folde
     _show(found, config, len(cases))
     if folder is not None:
         _write(folder, found, config)
-    # On a problem it may be the case that does not fit: its masks and labels are made for the random pytree.
+    # On a problem a case may not apply: its masks and labels are made for the random pytree.
     failed = not all(p.equal for p in found.measured.values()) or (found.raised and problem is None)
     return INTERRUPTED if interrupted else int(failed or not found.measured)
 
 
 def row(name: str, found: Parity) -> dict[str, Any]:
-    """The figures of one case, as in parity.csv: differences are the largest over all steps."""
+    """The row of one case in parity.csv: differences are the largest over all steps."""
     figures = {
         "case": name,
         "params": found.params,
@@ -143,7 +139,7 @@ def row(name: str, found: Parity) -> dict[str, Any]:
 
 
 def _alike(name: str, known: Mapping[str, Case]) -> str:
-    """The cases that begin so, or else the nearest names; or else all rules."""
+    """The cases with that prefix, else the nearest names, else all rules."""
     variants = [repr(case) for case in known if name and case.startswith(name)]
     if variants:
         return f"; there are: {', '.join(variants)}"
@@ -151,7 +147,7 @@ def _alike(name: str, known: Mapping[str, Case]) -> str:
 
 
 def _size(gap: float) -> float:
-    """NaN is the largest difference of all."""
+    """A sort key in which NaN is the largest difference."""
     return math.inf if math.isnan(gap) else gap
 
 
@@ -162,7 +158,7 @@ def _verdict(found: Findings, name: str) -> str:
 
 
 def _show(found: Findings, config: ParityConfig, asked: int) -> None:
-    """The table, the words of definitions that differ on purpose, what raised, and the verdict of all."""
+    """Print the table, the intended differences of definitions, the errors, and the overall verdict."""
     console = wide_console()
     on = config.problem or "a random pytree"
     table = rich.table.Table(title=f"ours and optax's on {on}, {config.dtype}, {config.gradients} gradients")
@@ -184,11 +180,11 @@ def _show(found: Findings, config: ParityConfig, asked: int) -> None:
 
     say(
         "differences: the largest over all steps, relative to the leaf's largest entry so far; ours / optax: median "
-        "time of the update alone, with the call, the time to trace and compile it, and the bytes of its state"
+        "time of the update including call overhead, time to trace and compile it, and bytes of its state"
     )
     told = {name: r["differs"] for name, r in rows.items() if r["differs"]}
     if told and config.all:
-        say(f"{len(told)} of them with arguments that restore equality where definitions differ; --out writes which")
+        say(f"{len(told)} with arguments that restore equality where definitions differ, listed in the files of --out")
     else:
         for name, words in told.items():
             say(f"{name}: {words}")
@@ -224,17 +220,17 @@ def _write(folder: Path, found: Findings, config: ParityConfig) -> None:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """For JSON, which has no NaN and no infinity: those as words."""
+    """Values for JSON, with NaN and infinity as strings."""
     return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 @contextlib.contextmanager
 def _compiling_anew() -> Iterator[None]:
-    """Without the compilation cache, which would make compile times those of reading a file."""
+    """Disable the compilation cache, which would make compile times those of reading a file."""
     used = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     try:
         jax.config.update("jax_enable_compilation_cache", False)
-        compilation_cache.reset_cache()  # JAX looks at the setting once
+        compilation_cache.reset_cache()  # JAX reads the setting once
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", used)

@@ -1,4 +1,4 @@
-"""`jaxnn playground`: a small network on points of the plane, its training as a page, a picture and an animation."""
+"""`jaxnn playground`: a small network on points of the plane, its training as a page, an image and an animation."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ DEFAULTS = Settings()
 
 @dataclasses.dataclass(frozen=True)
 class PlaygroundConfig:
-    """Train a small network on points of the plane, and write a page that shows every unit through training."""
+    """Train a small network on points of the plane, and write a page that shows every unit during training."""
 
     data: Literal["circle", "xor", "gauss", "spiral", "reg-plane", "reg-gauss"] = "circle"
     """Data set; reg-plane and reg-gauss are regression, the others classification."""
     features: Annotated[str, LISTED, tyro.conf.arg(metavar="A,B,..")] = ",".join(DEFAULTS.features)
-    """Inputs of the network, with commas or blanks between them, from: x, y, x2, y2, xy, sinx, siny."""
+    """Inputs of the network, separated by commas or blanks, of: x, y, x2, y2, xy, sinx, siny."""
     hidden: Annotated[str, LISTED, tyro.conf.arg(metavar="N,N,..")] = ",".join(map(str, DEFAULTS.hidden))
-    """Units of each hidden layer, with commas or blanks between them; at most 6 layers of 8; "" for none."""
+    """Units of each hidden layer, separated by commas or blanks; at most 6 layers of 8; "" for none."""
     activation: Literal["relu", "tanh", "sigmoid", "linear"] = "tanh"
     """Activation of the hidden units."""
     learning_rate: float = DEFAULTS.learning_rate
     """Learning rate of gradient descent, > 0."""
     batch_size: int = DEFAULTS.batch_size
-    """Examples in each step."""
+    """Examples per step."""
     noise: float = DEFAULTS.noise
     """Noise of the data, 0 to 0.5."""
     train_ratio: float = DEFAULTS.train_ratio
-    """Share of the points to train on, 0.1 to 0.9; the others are the test set."""
+    """Fraction of training points, 0.1 to 0.9; the others are the test set."""
     regularization: Regularization = DEFAULTS.regularization
-    """Penalty on the weights; a weight that l1 carries over 0 stays 0."""
+    """Penalty on the weights; a weight that l1 moves across 0 stays 0."""
     regularization_rate: float = DEFAULTS.regularization_rate
     """Strength of the penalty l1 or l2."""
     epochs: int = DEFAULTS.epochs
     """Passes through the training points."""
     seed: int = DEFAULTS.seed
-    """Points, split, first weights and order follow from it."""
+    """Seed of points, split, initial weights and order."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """New or empty folder to write; default runs/playground-DATA, numbered if it is taken."""
+    """New or empty output folder; default runs/playground-DATA, numbered if it exists."""
 
     def __post_init__(self) -> None:
         require_seed("playground", self.seed)
 
     def without_effect(self, given: Collection[str]) -> list[str]:
-        """An activation of no unit, a penalty of strength 0."""
+        """An activation without hidden units, a penalty of strength 0."""
         found = []
         if "activation" in given and not words(self.hidden):
-            found.append("--activation (of hidden units, and there are none)")
+            found.append("--activation (there are no hidden units)")
         if self.regularization != "none" and not self.regularization_rate:
             found.append(f"--regularization {self.regularization} (its --regularization-rate is 0)")
         return found
 
     def settings(self) -> Settings:
-        """What `jaxnn.playground.run` is told."""
+        """The settings of `jaxnn.playground.run`."""
         told = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
         return Settings(**told | {"features": tuple(words(self.features)), "hidden": _units(self.hidden)})
 
@@ -96,4 +96,4 @@ def _units(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in words(text))
     except ValueError:
-        raise ValueError(f"playground: hidden must be whole numbers separated by commas, got {text!r}.") from None
+        raise ValueError(f"playground: hidden must be integers separated by commas, got {text!r}.") from None

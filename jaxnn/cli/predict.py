@@ -33,16 +33,16 @@ class PredictConfig:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """A .npy or IDX (.gz too) file of one image or many, an .npz file with an array "x", or a .png."""
+    """A .npy or IDX file (also .gz) of one or more images, an .npz file with an array "x", or a .png."""
     levels: float | None = None
-    """The value of full ink in images of integers (16 for the raw UCI digits), default 255; floats must lie in [0, 1]
-    and a PNG has its own."""
+    """Maximum value of integer images (16 for the raw UCI digits), default 255. Floats must lie in [0, 1]; a PNG
+    has its own."""
     invert: bool = False
-    """Exchange ink and paper: the training images have ink 1 on paper 0, scans mostly the reverse."""
+    """Invert the grey levels: training images have ink 1 on paper 0, most scans the reverse."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="CSV")] = None
     """New CSV file for all predictions; the table shows the first 20."""
     force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write over a CSV file that exists."""
+    """Overwrite an existing CSV file."""
 
     def __post_init__(self) -> None:
         if self.levels is not None:
@@ -50,11 +50,11 @@ class PredictConfig:
 
     def without_effect(self, given: Collection[str]) -> list[str]:
         """--force alone: nothing is written."""
-        return ["--force (there is no --out to write over)"] if "force" in given and self.out is None else []
+        return ["--force (there is no --out to overwrite)"] if "force" in given and self.out is None else []
 
 
 def predict(config: PredictConfig) -> list[tuple[str, float]]:
-    """Print the guess and its confidence for each image; return them all."""
+    """Print the prediction and its confidence for each image; return all of them."""
     if config.out is not None:
         require_writable(config.out, inputs=[config.images, *_files_of(config.run)], force=config.force)
     run = read_run(config.run)
@@ -81,22 +81,22 @@ def predict(config: PredictConfig) -> list[tuple[str, float]]:
 
 
 def require_writable(out: Path, *, inputs: Iterable[Path], force: bool) -> None:
-    """Raise before any work if a file may not be written: it is read by the same command (by another name or link too),
-    it exists and `force` is off, it is a folder, or its folder is not there.
+    """Raise before any work if `out` is an input of the command (also by another name or link), exists without `force`,
+    is a folder, or lies in a missing folder.
     """
     with contextlib.suppress(FileNotFoundError):
-        out.lstat()  # raises for names that cannot be any file's
+        out.lstat()  # raises for invalid file names
     if out.is_dir():
         raise IsADirectoryError(f"--out {out} is a folder; name a file in it.")
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}.")
+        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist.")
     if not out.exists():
         return
     for path in inputs:
         if path.exists() and out.samefile(path):
-            raise FileExistsError(f"--out {out} is {path}, which is read here; name another file.")
+            raise FileExistsError(f"--out {out} is {path}, an input of this command; name another file.")
     if out.is_file() and not force:
-        raise FileExistsError(f"--out {out} exists already; name a new file, or write over it with --force.")
+        raise FileExistsError(f"--out {out} exists already; name a new file, or overwrite it with --force.")
 
 
 def _files_of(run: Path) -> list[Path]:
@@ -104,7 +104,7 @@ def _files_of(run: Path) -> list[Path]:
 
 
 def read_images(path: Path, example: tuple[int, ...], *, levels: float | None) -> np.ndarray:
-    """Images (N, *example) float32 in [0, 1] from a file, with clear errors about shape and range."""
+    """Images (N, *example) float32 in [0, 1] from a file; raises for other shapes and values."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     raw = _read_array(path, example)
@@ -114,13 +114,13 @@ def read_images(path: Path, example: tuple[int, ...], *, levels: float | None) -
         images = raw.astype(np.float32)
     else:
         what = "a PNG, which has its own" if path.suffix == ".png" else f"{raw.dtype}, which must lie in [0, 1]"
-        raise ValueError(f"--levels is without effect on {path}: it is for integers, and this is {what}. Leave it out.")
+        raise ValueError(f"--levels is without effect on {path}: it is for integers, and this is {what}. Omit it.")
     _require_shape(path, images.shape, example)
     _require_finite(path, images)
     if images.size and not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(
             f"{path}: expected values in [0, 1], got {images.min():g} to {images.max():g}. "
-            "Divide floats by their largest value; for integers give --levels."
+            "Divide floats by their largest value; for integers pass --levels."
         )
     if not images.size:
         raise ValueError(f"{path}: holds no image.")
@@ -128,7 +128,7 @@ def read_images(path: Path, example: tuple[int, ...], *, levels: float | None) -
 
 
 def _require_finite(path: Path, images: np.ndarray) -> None:
-    """Raise ValueError if a value is NaN or infinite: how many are, and where the first is."""
+    """Raise ValueError with count and first index if a value is NaN or infinite."""
     bad = np.argwhere(~np.isfinite(images))
     if len(bad):
         first = tuple(map(int, bad[0]))
@@ -139,14 +139,14 @@ def _require_finite(path: Path, images: np.ndarray) -> None:
 
 
 def _require_shape(path: Path, shape: tuple[int, ...], example: tuple[int, ...]) -> None:
-    """Raise ValueError unless an array of this shape is one image or many."""
+    """Raise ValueError unless an array of this shape holds one or more images."""
     fits = [example, example[:-1]] if example[-1] == 1 else [example]
     if not any(shape == each or shape[1:] == each for each in fits):
         raise ValueError(f"{path}: expected images of shape {example}, one or many (N, ...), got {shape}.")
 
 
 def _read_array(path: Path, example: tuple[int, ...]) -> np.ndarray:
-    """The array in a file, by its ending; its shape and dtype are looked at before its values are read."""
+    """The array in a file, by its suffix; shape and dtype are checked before its values are read."""
 
     def check(header: npz.ArrayHeader) -> None:
         if header.dtype.kind not in "iuf":
@@ -168,15 +168,15 @@ def _read_array(path: Path, example: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_png(path: Path, example: tuple[int, ...]) -> np.ndarray:
-    """The grey levels of a PNG in [0, 1], what is transparent laid on white paper; no other size is unpacked."""
+    """The grey levels of a PNG in [0, 1], transparency on white; images of another size are not decoded."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow warns of images made to fill the memory
+            warnings.simplefilter("error")  # Pillow warns of decompression bombs
             with Image.open(path, formats=["PNG"]) as image:
                 width, height = image.size
                 if (height, width) != example[:2]:
                     raise _OtherSize
-                image.verify()  # the checksums of all parts, which are not looked at when it is unpacked
+                image.verify()  # the checksums of all chunks, which decoding does not check
             with Image.open(path, formats=["PNG"]) as image:
                 if image.mode.startswith("I"):  # 16 bits
                     return np.asarray(image).astype(np.float32) / np.float32(65535)
@@ -184,11 +184,11 @@ def _read_png(path: Path, example: tuple[int, ...]) -> np.ndarray:
     except _OtherSize:
         raise ValueError(f"{path}: expected an image of shape {example}, got {(height, width)}.") from None
     except Exception as error:
-        # Pillow raises SyntaxError, OSError, EOFError, zlib.error, struct.error, DecompressionBombError ... on damage.
+        # On damage Pillow raises SyntaxError, OSError, EOFError, zlib.error, struct.error, DecompressionBombError ...
         raise ValueError(f"{path} is not a readable PNG: {' '.join(str(error).split())}") from None
     opacity = pixels[..., 3]
     return pixels[..., :3].mean(axis=-1) * opacity + (1 - opacity)
 
 
 class _OtherSize(Exception):
-    """An image is not of the network's size."""
+    """The image size differs from the network's."""

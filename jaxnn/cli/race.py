@@ -24,36 +24,36 @@ from jaxnn.compare.race import race as run
 from jaxnn.compare.result import Race, shown
 from jaxnn.landscapes import LANDSCAPES
 
-PROBLEMS_HELP = f"Problems, with commas or blanks between them, of: {', '.join(PROBLEMS)}."
-LANDSCAPES_HELP = f"Where the optimizers' ways are drawn, of: {', '.join(LANDSCAPES)}; an empty text for nowhere."
+PROBLEMS_HELP = f"Problems, separated by commas or blanks, of: {', '.join(PROBLEMS)}."
+LANDSCAPES_HELP = f'Landscapes for trajectories, of: {", ".join(LANDSCAPES)}; "" for none.'
 
 
 @dataclasses.dataclass(frozen=True)
 class RaceConfig:
-    """Tune optimizers on problems, run them with fresh seeds, write a report; the same command goes on if stopped."""
+    """Tune optimizers on problems, run them with fresh seeds, write a report; the same command resumes a race."""
 
     optimizers: Annotated[str, LISTED, tyro.conf.arg(metavar="A,B,..")] = "sgd,sgd:momentum=0.9,adam,lion,muon"
-    """Rules of jaxnn.optim, or optax:NAME, commas or blanks between; settings after colons: sgd:momentum=0.9. A wrong
-    name lists all."""
+    """Rules of jaxnn.optim, or optax:NAME, separated by commas or blanks; settings after colons: sgd:momentum=0.9. An
+    unknown name lists all."""
     problems: Annotated[str, LISTED, tyro.conf.arg(metavar="A,B,..", help=PROBLEMS_HELP)] = "digits-mlp,quadratic"
     learning_rates: Annotated[str, LISTED, tyro.conf.arg(metavar="log:LOW:HIGH:N")] = RATES
-    """Learning rates tried by each: log:LOW:HIGH:N, or numbers with commas between them."""
+    """Learning rates of each: log:LOW:HIGH:N, or comma-separated numbers."""
     seeds: int = 10
     """Fresh runs of each optimizer on each problem, at its best learning rate."""
     tuning_seeds: int = 1
     """Runs at each learning rate of the grid."""
     epochs: int | None = None
-    """Of every run; without it each problem's own."""
+    """Epochs of every run; default each problem's own."""
     landscapes: Annotated[str, LISTED, tyro.conf.arg(metavar="A,B,..", help=LANDSCAPES_HELP)] = "rosenbrock,beale"
     seed: int = 0
-    """All else is a function of it."""
+    """Seed of everything random."""
     chunk: int | None = None
-    """Runs trained at a time, at most; without it as many as memory holds, up to 64 a device, 32 on a CPU."""
+    """Largest number of runs at a time; default as many as fit into memory, up to 64 per device, 32 on a CPU."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/race")
-    """Folder to write. Finished runs are kept in its folder "runs": the same command goes on from there, and one that
-    names more optimizers or problems."""
+    """Output folder. Finished runs are saved in its folder "runs": the same command resumes from there, and so does one
+    with more optimizers or problems."""
     force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write into a folder that holds other things, or the report of a race that this one does not include."""
+    """Write into a folder with other contents, or with the report of a race that this one does not include."""
 
     def __post_init__(self) -> None:
         require_seed("race", self.seed)
@@ -63,7 +63,7 @@ class RaceConfig:
 
 
 def race(config: RaceConfig) -> int:
-    """Run the race, write report.html and what it shows, and print the tables; 0."""
+    """Run the race, write report.html and its files, print the tables; returns 0."""
     command = shlex.join(["jaxnn", *sys.argv[1:]])
     if not config.force:
         _require_nothing_lost(config)
@@ -78,7 +78,7 @@ def race(config: RaceConfig) -> int:
 
 
 def _run(config: RaceConfig, command: str) -> Race:
-    """The race; what Ctrl-C leaves of it is written."""
+    """The race; after Ctrl-C a partial report is written."""
     so_far: list[Race] = []
 
     def keep(race: Race) -> None:
@@ -94,19 +94,18 @@ def _run(config: RaceConfig, command: str) -> Race:
         if not so_far:
             chunks = len(list((config.out / "runs").rglob("runs-*.npz")))
             raise KeyboardInterrupt(
-                f"{chunks} chunks of runs are kept in {config.out / 'runs'}: the same command goes on from there"
+                f"{chunks} chunks of runs are kept in {config.out / 'runs'}: the same command resumes from there"
                 if chunks
                 else "no run was finished, nothing was kept"
             ) from None
         page = report.write(so_far[0], config.out, command=command)
         raise KeyboardInterrupt(
-            f"{page} shows the {len(so_far[0].results)} results that are finished, and the same command "
-            "goes on from there"
+            f"{page} shows the {len(so_far[0].results)} finished results, and the same command resumes from there"
         ) from None
 
 
 def _require_nothing_lost(config: RaceConfig) -> None:
-    """Raise FileExistsError if the folder is another's, or holds the report of a race that is not part of this one."""
+    """Raise FileExistsError if the folder has other contents, or the report of a race that is not part of this one."""
     told = config.out / "race.json"
     if not told.is_file():
         if not (config.out / "runs").is_dir():
@@ -121,16 +120,16 @@ def _require_nothing_lost(config: RaceConfig) -> None:
     lost = [name for what in now for name in before[what] if name not in now[what]]
     if lost:
         raise FileExistsError(
-            f"{config.out} holds the report of a race with {', '.join(lost)}, which this one has not: name them too, "
-            "name a new folder with --out, or write over the report with --force."
+            f"{config.out} holds the report of a race with {', '.join(lost)}, which this one lacks: add them, name a "
+            "new folder with --out, or overwrite the report with --force."
         )
 
 
 def _table(race: Race, problem: str) -> rich.table.Table:
-    """The figures of one problem, the best first."""
+    """The results on one problem, the best first."""
     results = sorted(race.of(problem), key=lambda r: r.performance)
     percent, figure = shown(results[0].final_name)
-    table = rich.table.Table(title=f"{problem}: {figure}, the less the better", title_justify="left")
+    table = rich.table.Table(title=f"{problem}: {figure}, lower is better", title_justify="left")
     table.add_column("optimizer", overflow="fold")
     for head in ("rate", "mean", "quartiles", "to target", "steps", "decades", "ms/step"):
         table.add_column(head, justify="right")

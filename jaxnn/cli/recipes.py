@@ -1,7 +1,7 @@
 """Configurations by name: `jaxnn train --recipe NAME`. All choices were made on the validation split.
 
-The recipes themselves are final: they train on the training and validation splits together (`--no-final` holds the
-validation split out again).
+The recipes are final: they train on the training and validation splits together (`--no-final` holds the validation
+split out).
 """
 
 from __future__ import annotations

@@ -20,16 +20,16 @@ from jaxnn.types import Params
 RATE = "learning_rate"
 
 PARTS = ("scale_by_", "add_", "clip_", "conditionally_", "normalize", "measure_")
-"""Beginnings of the names of transformations that are parts of rules."""
+"""Name prefixes of transformations that are parts of rules."""
 
 WHOLE = {"polyak_sgd"}
 """Rules without an argument learning_rate."""
 
 UNFIT = {
-    "dpsgd": "needs the gradient of each example, which train does not make; see per_example.dp_sgd",
-    "differentially_private_aggregate": "needs the gradient of each example, which train does not make",
+    "dpsgd": "needs per-example gradients, which train does not compute; see per_example.dp_sgd",
+    "differentially_private_aggregate": "needs per-example gradients, which train does not compute",
 }
-"""Rules that need more than `train.make_step` and `train.fit` give them."""
+"""Rules that need more than `train.make_step` and `train.fit` pass."""
 
 _KINDS = {
     "Scalar": "a number", "ScalarOrSchedule": "a number", "float": "a number", "int": "a whole number",
@@ -54,13 +54,13 @@ def require_rule(name: str) -> Callable[..., optim.Optimizer]:
 
 
 def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
-    """The options of a rule as keyword arguments, each of the type that the rule's signature states."""
+    """The options of a rule as keyword arguments, converted to the types of the rule's signature."""
     parameters = _parameters(name)
     found: dict[str, Any] = {}
     for word in options:
         option, equals, text = (part.strip() for part in word.partition("="))
         if not equals or not option:
-            raise ValueError(f"train: --optimizer-options read name=value, such as b1=0.8, got {word!r}.")
+            raise ValueError(f"train: --optimizer-options expects name=value, such as b1=0.8, got {word!r}.")
         if option == RATE:
             raise ValueError("train: the learning rate is set by --learning-rate, not by --optimizer-options.")
         if option not in parameters:
@@ -69,7 +69,7 @@ def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
                 f"{', '.join(parameters) or 'none'}."
             )
         if option in found:
-            raise ValueError(f"train: --optimizer-options give {option} twice; leave out one.")
+            raise ValueError(f"train: --optimizer-options sets {option} twice; omit one of them.")
         found[option] = _value(name, parameters[option], text)
     missing = [option for option, p in parameters.items() if p.default is p.empty and option not in found]
     if missing:
@@ -89,19 +89,19 @@ def takes_schedule(name: str) -> bool:
 
 
 def evaluated_at(name: str) -> Callable[[Any, Params], Params] | None:
-    """Where a network trained by the rule is evaluated, from (opt_state, params); None for the parameters."""
+    """(opt_state, params) -> the parameters at which a network trained by the rule is evaluated; None for `params`."""
     return optim.schedule_free_eval_params if name.startswith("schedule_free") else None
 
 
 def own_rate(name: str, otherwise: float) -> Any:
-    """The default of the rule's learning rate, None where it finds its own; `otherwise` where it needs one."""
+    """The default of the rule's learning rate, None where it adapts its own; `otherwise` if it is required."""
     default = inspect.signature(require_rule(name)).parameters[RATE].default
     return otherwise if default is inspect.Parameter.empty else default
 
 
 @functools.cache
 def _optimizers() -> dict[str, Callable[..., Any]]:
-    """Everything in `jaxnn.optim` that makes an Optimizer, in order of the names."""
+    """Every function of `jaxnn.optim` that returns an Optimizer, by name, sorted."""
     found = {name: each for name, each in vars(optim).items() if name in optim.__all__ and inspect.isfunction(each)}
     return {
         name: found[name]
@@ -117,20 +117,20 @@ def _unfit(name: str, rule: Callable[..., Any]) -> str | None:
     parameters = inspect.signature(rule).parameters
     needed = [p for p in parameters.values() if p.default is p.empty and p.name != RATE and not _accepted(rule, p)]
     if needed and not name.startswith(PARTS):
-        return f"needs {needed[0].name}, which only a script can give it"
+        return f"needs {needed[0].name}, which only a script can pass"
     if name.startswith(PARTS) or (RATE not in parameters and name not in WHOLE):
-        return "is a part of rules, not a whole one: it does not descend by itself"
+        return "is a part of rules, not a complete one: it does not descend by itself"
     return None
 
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
-    """What can be set besides the learning rate."""
+    """The parameters of a rule besides the learning rate."""
     parameters = inspect.signature(require_rule(name)).parameters.values()
     return {p.name: p for p in parameters if p.name != RATE}
 
 
 def _accepted(rule: Callable[..., Any], p: inspect.Parameter) -> list[Any]:
-    """What words can stand for a parameter: names of types, Literals and tuples of those; [] if none can."""
+    """The kinds of text that a parameter accepts: names of types, Literals and tuples of those; [] if none."""
     found: list[Any] = []
     for part in _parts(str(p.annotation), "|"):
         if part in _KINDS:
@@ -156,7 +156,7 @@ def _named(rule: Callable[..., Any], part: str) -> list[Any]:
 
 
 def _parts(text: str, mark: str) -> list[str]:
-    """The text between marks that stand outside of brackets."""
+    """The text split at marks outside of brackets."""
     found, depth = [""], 0
     for letter in text:
         depth += (letter == "[") - (letter == "]")
@@ -165,10 +165,10 @@ def _parts(text: str, mark: str) -> list[str]:
 
 
 def _value(name: str, p: inspect.Parameter, text: str) -> Any:
-    """The text as the parameter's type has it."""
+    """The text converted to the parameter's type."""
     accepted = _accepted(require_rule(name), p)
     if not accepted:
-        raise ValueError(f"train: {name}'s option {p.name} can be set by a script only (it is a {p.annotation}).")
+        raise ValueError(f"train: {name}'s option {p.name} can be set in a script only (it is a {p.annotation}).")
     try:
         return _first(accepted, text)
     except ValueError:
@@ -178,7 +178,7 @@ def _value(name: str, p: inspect.Parameter, text: str) -> Any:
 
 
 def _read(kind: Any, text: str) -> Any:
-    """The text as one kind; ValueError if it is none."""
+    """The text converted to one kind; ValueError if that fails."""
     if isinstance(kind, tuple):
         inner = split(text[1:-1]) if text[:1] + text[-1:] in ("()", "[]") else []
         return tuple(_first(kinds, word) for kinds, word in zip(kind, inner, strict=True))
@@ -201,7 +201,7 @@ def _read(kind: Any, text: str) -> Any:
 
 
 def _first(kinds: Sequence[Any], text: str) -> Any:
-    """The text as the first kind that it fits; ValueError if it fits none."""
+    """The text converted to the first kind that matches; ValueError if none does."""
     for kind in kinds:
         try:
             return _read(kind, text)

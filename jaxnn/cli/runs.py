@@ -1,4 +1,4 @@
-"""A run folder: what was asked for, what happened, and the parameters that came of it."""
+"""Run folders: options, metrics and final parameters."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from jaxnn.layers import Layer
 from jaxnn.types import Params, State
 
 CONFIG, METRICS, PARAMS = "config.json", "metrics.jsonl", "params.npz"
-"""The files of a run folder that are read again."""
+"""The files of a run folder that `read_run` reads."""
 
 SHOWN_FAULTS, SHOWN_FILES = 5, 10
 
 WIDE = 1000
-"""Columns of an output that is no terminal."""
+"""Columns of an output that is not a terminal."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run, read back: its configuration, its network with parameters, and what its outputs mean."""
+    """A finished run: its configuration, its network with parameters, and the names of its classes."""
 
     config: TrainConfig
     net: Layer
@@ -47,7 +47,7 @@ class Run:
 
 
 def new_folder(out: Path | None, name: str) -> Path:
-    """Make the run folder: `out`, which must be new or empty, or else the first free runs/NAME[-n]."""
+    """Create the run folder: `out`, which must be new or empty, or else the first free runs/NAME[-n]."""
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(f"--out {out} exists already and is not an empty folder; name a new one.")
@@ -60,17 +60,17 @@ def new_folder(out: Path | None, name: str) -> Path:
         except FileExistsError:
             continue
         return folder
-    raise FileExistsError("runs/ is full; name a folder with --out.")
+    raise FileExistsError("runs/ has no free name; name a folder with --out.")
 
 
 @contextlib.contextmanager
 def run_folder(out: Path | None, name: str, *, worthless: Sequence[str] = ()) -> Iterator[Path]:
-    """`new_folder` for the length of a command: what ends the command early says what the folder keeps.
+    """`new_folder` as a context: an error or interruption is extended by the contents of the folder.
 
     Args:
         out, name: as in `new_folder`.
-        worthless: names of files that are worth nothing alone: where there are no others, they go, and so does the
-            folder if it was made here.
+        worthless: names of files without value of their own: if there are no others, they are removed, and so is the
+            folder if it was created here.
     """
     there = out is not None and out.is_dir()
     folder = new_folder(out, name)
@@ -88,7 +88,7 @@ def run_folder(out: Path | None, name: str, *, worthless: Sequence[str] = ()) ->
 
 @contextlib.contextmanager
 def telling_kept(folder: Path) -> Iterator[None]:
-    """What ends a command early says what the folder keeps; where it keeps no file and was made here, it goes."""
+    """A context that extends an error or interruption by the folder's contents; an empty new folder is removed."""
     there = folder.exists()
     try:
         yield
@@ -99,23 +99,21 @@ def telling_kept(folder: Path) -> Iterator[None]:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove the folders in a folder, and itself, that hold no file."""
+    """Remove the empty folders in a folder, and itself if empty."""
     for path, _, _ in os.walk(folder, topdown=False):
-        with contextlib.suppress(OSError):  # it holds something
+        with contextlib.suppress(OSError):  # it is not empty
             os.rmdir(path)
 
 
 def require_own_folder(folder: Path, mark: str, within: str) -> None:
-    """Raise FileExistsError unless the folder is new, empty, or the same command's: with a file `mark` that holds a
-    text.
-    """
+    """Raise FileExistsError unless the folder is new, empty, or this command's: with `within` in its file `mark`."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if folder.is_dir() and (folder / mark).is_file() and within in _beginning(folder / mark):
         return
     raise FileExistsError(
-        f"--out {folder} exists already and holds other things (no {mark} of this command); name a new folder, or "
-        "write into it all the same with --force."
+        f"--out {folder} exists already and has other contents (no {mark} of this command); name a new folder, or "
+        "write into it with --force."
     )
 
 
@@ -125,7 +123,7 @@ def _beginning(path: Path) -> str:
 
 
 def tell_kept(error: BaseException, told: str) -> NoReturn:
-    """Raise the error again, its message ending in what is kept; an interruption becomes one with that message."""
+    """Raise the error or interruption again, with `told` added to its message."""
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(told if not error.args else " ".join(map(str, error.args))) from None
     if isinstance(error, OSError) or not told.startswith("nothing"):
@@ -134,7 +132,7 @@ def tell_kept(error: BaseException, told: str) -> NoReturn:
 
 
 def kept(folder: Path) -> str:
-    """What a folder keeps, in words."""
+    """The contents of a folder, in words."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if len(names) > SHOWN_FILES:
         return f"{folder} keeps {len(names)} files"
@@ -150,41 +148,41 @@ def write_config(folder: Path, config: TrainConfig, example: tuple[int, ...], cl
 
 
 def wide_console() -> rich.console.Console:
-    """Where tables are printed: as wide as the terminal, or wide enough for any where the output is none."""
+    """The console for tables: as wide as the terminal, or wide enough for any table where there is none."""
     return rich.console.Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def write_options(folder: Path, config: Any, **more: Any) -> None:
-    """config.json: every option of a configuration (a dataclass), more besides, and the versions."""
+    """config.json: every option of a configuration (a dataclass), `more`, and the versions."""
     files.write_json(folder / CONFIG, options_and_versions(config, **more))
 
 
 def options_and_versions(config: Any, **more: Any) -> dict[str, Any]:
-    """What is written of a configuration (a dataclass): its options, more besides, and the versions."""
+    """The contents of config.json: options of a configuration (a dataclass), `more`, and the versions."""
     options = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(config).items()}
     versions = {"jaxnn": jaxnn.__version__, "jax": jax.__version__, "numpy": np.__version__}
     return {"options": options, **more, "versions": versions | {"device": jax.devices()[0].device_kind}}
 
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
-    """One line of metrics.jsonl, written at once, so that an interrupted run keeps what it has measured."""
+    """One line of metrics.jsonl, written at once, so that an interrupted run keeps its metrics."""
     files.append_line(folder / METRICS, json.dumps(dict(record)))
 
 
 def write_params(folder: Path, params: Params, state: State) -> None:
-    """params.npz: every array under its path, "params/1/w" or "state/2/mean"."""
+    """params.npz: every array under its path, e.g. "params/1/w" or "state/2/mean"."""
     files.write_npz(folder / PARAMS, {name: np.asarray(x) for name, x in _named(params, state).items()})
 
 
 def read_run(folder: Path) -> Run:
-    """A run folder read back, of this version or of any since 0.1 (which wrote no version of jaxnn itself).
+    """Read a run folder of any version since 0.1; every array is checked against the network of the configuration.
 
     Names, dtypes and shapes are compared with the network that the configuration describes before any value is read, so
     that neither a damaged nor a forged file fills the memory.
 
     Raises:
         FileNotFoundError: the folder lacks config.json or params.npz.
-        ValueError: the file is not a run's configuration, or parameters are missing, left over, of another shape or
+        ValueError: config.json is not a run's configuration, or parameters are missing, unexpected, of another shape or
             dtype, damaged, NaN or infinite.
     """
     for name in (CONFIG, PARAMS):
@@ -195,18 +193,14 @@ def read_run(folder: Path) -> Run:
     try:
         shapes = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{folder / CONFIG} describes a network that cannot be made: {error}") from None
+        raise ValueError(f"{folder / CONFIG} describes an invalid network: {error}") from None
     stored = npz.read_npz(folder / PARAMS, check=lambda headers: _require_fit(folder, _named(*shapes), headers))
     params, state = _filled(folder, shapes, stored)
     return Run(config, net, params, state, example, classes)
 
 
 def read_config(path: Path) -> tuple[TrainConfig, tuple[int, ...], tuple[str, ...]]:
-    """The options of a run, the shape of one example and the names of the classes, each of the type that it must have.
-
-    Raises:
-        ValueError: the file is no configuration of a run.
-    """
+    """The options of a run, the shape of one example and the names of the classes; ValueError unless all are valid."""
     whole = files.read_json(path)
     try:
         if not isinstance(whole, dict) or not {"options", "example", "classes"} <= set(whole):
@@ -226,7 +220,7 @@ def read_config(path: Path) -> tuple[TrainConfig, tuple[int, ...], tuple[str, ..
 
 
 def _config(options: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with these options; those that an older version did not know have their defaults."""
+    """The configuration with these options; options missing in an older version get their defaults."""
     hints = typing.get_type_hints(TrainConfig)
     for name, value in options.items():
         if name not in hints:
@@ -237,7 +231,7 @@ def _config(options: Mapping[str, Any]) -> TrainConfig:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of JSON is of a type."""
+    """Whether a JSON value has a type."""
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
         return isinstance(value, str) and value in arguments
@@ -254,7 +248,7 @@ def _spelt(hint: Any) -> str:
 
 
 def _restored(value: Any, hint: Any) -> Any:
-    """JSON has no tuples and no paths, and knows no 1.0 that is not 1."""
+    """A value from JSON as the type of its field: JSON has no tuples or paths, and writes 1.0 as 1."""
     if isinstance(value, list):
         return tuple(value)
     if isinstance(value, str) and Path in (hint, *typing.get_args(hint)):
@@ -283,7 +277,7 @@ def _named(params: Params, state: State) -> dict[str, Any]:
 
 
 def _filled(folder: Path, shapes: tuple[Params, State], stored: Mapping[str, np.ndarray]) -> tuple[Params, State]:
-    """Trees like `shapes` holding the stored arrays, all finite."""
+    """Pytrees like `shapes` with the stored arrays; raises unless all are finite."""
     for name, values in stored.items():
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())

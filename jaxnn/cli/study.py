@@ -1,4 +1,4 @@
-"""`jaxnn study`: a study of single examples' gradients, its pictures and numbers in a run folder."""
+"""`jaxnn study`: a study of per-example gradients, its figures and numbers in a run folder."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from jaxnn.layers import Layer
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """What all studies can be told; each subclass adds its own."""
+    """The options common to all studies; each subclass adds its own."""
 
     data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
-    """Data set: digits (8x8, inside the package), mnist or fashion-mnist (28x28; found, or downloaded once)."""
+    """Data set: digits (8x8, included), mnist or fashion-mnist (28x28; found locally, or downloaded once)."""
     examples: int | None = None
-    """How many training examples, the first of the training split; default all."""
+    """Number of training examples, the first of the training split; default all."""
     hidden: tuple[int, ...] = (128,)
     """Units of the hidden layers."""
     learning_rate: float = 3e-3
     """Learning rate of Adam."""
     batch_size: int = 64
-    """Examples in each step."""
+    """Examples per step."""
     epochs: int = 10
     """Passes through the training examples."""
     seed: int = 0
-    """Initial parameters, order, and whatever is drawn at random follow from it."""
+    """Seed of initial parameters, order, and all other randomness."""
     folder: Path | None = None
     """Folder of the four IDX files (mnist, fashion-mnist); default $JAXNN_DATA, then the cache, then download."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """New or empty folder to write; default runs/DATA-STUDY, numbered if it is taken."""
+    """New or empty output folder; default runs/DATA-STUDY, numbered if it exists."""
 
     def __post_init__(self) -> None:
         require_positive_int("study", "batch_size", self.batch_size)
@@ -52,7 +52,7 @@ class StudyConfig:
     def without_effect(self, given: Collection[str]) -> list[str]:
         """--folder with the digits."""
         unused = "folder" in given and self.data == "digits"
-        return ["--folder (the digits are inside the package)"] if unused else []
+        return ["--folder (the digits are included in the package)"] if unused else []
 
     def settings(self) -> dict[str, Any]:
         """The keyword arguments of the study's `run`, besides the network."""
@@ -62,7 +62,7 @@ class StudyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class NormsConfig(StudyConfig):
-    """The norms of single examples' gradients through training."""
+    """Per-example gradient norms during training."""
 
     epochs: int = 30
     """Passes through the training examples."""
@@ -70,17 +70,17 @@ class NormsConfig(StudyConfig):
 
 @dataclasses.dataclass(frozen=True)
 class HardestConfig(StudyConfig):
-    """The training examples of the longest gradients."""
+    """The training examples with the largest gradient norms."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MislabeledConfig(StudyConfig):
-    """Wrong labels, put in on purpose, found by the length of their gradients."""
+    """Detection of artificially wrong labels by per-example gradient norms."""
 
     epochs: int = 15
     """Passes through the training examples."""
     fraction: float = 0.05
-    """Of the labels that are made wrong."""
+    """Fraction of labels that are made wrong."""
 
     def settings(self) -> dict[str, Any]:
         """With the fraction."""
@@ -89,10 +89,10 @@ class MislabeledConfig(StudyConfig):
 
 @dataclasses.dataclass(frozen=True)
 class NoiseScaleConfig(StudyConfig):
-    """The gradient noise scale against the batch size and along training."""
+    """The gradient noise scale against the batch size and during training."""
 
     sizes: tuple[int, ...] = studies.noise_scale.SIZES
-    """Sizes of the batches that it is estimated from."""
+    """Batch sizes for the estimate."""
 
     def settings(self) -> dict[str, Any]:
         """With the sizes."""
@@ -101,16 +101,16 @@ class NoiseScaleConfig(StudyConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ClippedConfig(StudyConfig):
-    """Training on clipped and noisy gradients, by SGD with momentum 0.9: the shape of DP-SGD, no privacy guarantee."""
+    """Training on clipped and noisy gradients, by SGD with momentum 0.9: as DP-SGD, without a privacy guarantee."""
 
     learning_rate: float = 0.1
     """Learning rate of SGD with momentum 0.9."""
     epochs: int = 20
     """Passes through the training examples."""
     bound: float = 1.0
-    """Length to which each example's gradient is clipped."""
+    """Clipping norm of per-example gradients."""
     noise: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
-    """One run for each: the standard deviation of the noise on the sum of a batch, in units of the bound."""
+    """Noise multipliers, one run each: standard deviation of the noise on the sum of a batch, in units of the bound."""
 
     def settings(self) -> dict[str, Any]:
         """With bound and noise, and SGD."""
@@ -120,7 +120,7 @@ class ClippedConfig(StudyConfig):
 
 @dataclasses.dataclass(frozen=True)
 class GramConfig(StudyConfig):
-    """Cosines between single examples' gradients, by class."""
+    """Cosines between per-example gradients, by class."""
 
     epochs: int = 2
     """Passes through the training examples."""
@@ -134,14 +134,14 @@ class GramConfig(StudyConfig):
 
 @dataclasses.dataclass(frozen=True)
 class InfluenceConfig(StudyConfig):
-    """The training examples that helped and harmed the network's answers to test examples, by plain SGD."""
+    """The training examples that helped and harmed the predictions on test examples, by plain SGD."""
 
     learning_rate: float = 0.02
-    """Learning rate of plain SGD; the smaller, the truer is the first-order account."""
+    """Learning rate of plain SGD; the first-order error shrinks with it."""
     epochs: int = 30
     """Passes through the training examples."""
     tests: int = 6
-    """How many test examples, those of the greatest loss."""
+    """Number of test examples, those with the largest loss."""
 
     def settings(self) -> dict[str, Any]:
         """With the test examples and the learning rate in place of an optimizer."""
@@ -150,7 +150,7 @@ class InfluenceConfig(StudyConfig):
 
 
 class Study(NamedTuple):
-    """A study's module, and what it can be told."""
+    """A study's module, and its options."""
 
     module: ModuleType
     config: type[StudyConfig]
@@ -165,11 +165,11 @@ STUDIES = {
     "gram": Study(studies.gram, GramConfig),
     "influence": Study(studies.influence, InfluenceConfig),
 }
-"""The studies by the names that the command line knows them by."""
+"""The studies by their names on the command line."""
 
 
 def study(name: str, config: StudyConfig) -> Path:
-    """Run a study, write its folder, print what it found; return the folder."""
+    """Run a study, write its folder, print the result; return the folder."""
     module = STUDIES[name].module
     console = wide_console()
     splits = data.load(config.data, folder=config.folder)

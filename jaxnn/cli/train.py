@@ -27,9 +27,9 @@ from jaxnn.train import EarlyStopping, FitResult, evaluate, fit, make_outputs
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One seed's run: errors as fractions, the wall-clock seconds of its fit (compilation included), examples/s.
+    """One seed's run: errors as fractions, the wall-clock seconds of its fit (with compilation), examples/s.
 
-    The validation error is None where the validation split was trained on.
+    The validation error is None where the validation split was used for training.
     """
 
     seed: int
@@ -42,10 +42,10 @@ class Outcome:
 
 
 def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Outcome]]:
-    """Train as configured, write the run folder, print the table; return the folder and what each seed came to.
+    """Train as configured, write the run folder, print the table; return the folder and the outcome of each seed.
 
-    The choice between epochs (`patience`) and the figures shown meanwhile use the validation split; the test set is
-    looked at once for each seed, at the end.
+    Early stopping (`patience`) and the metrics shown during training use the validation split; the test set is
+    evaluated once per seed, at the end.
     """
     if unused := build.unused_options(config):
         wide_console().print(f"without effect here: {', '.join(unused)}", highlight=False, soft_wrap=True)
@@ -59,11 +59,12 @@ def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Out
         )
     net = build.build_network(config, example, len(classes))
     _require_possible(config, net, example, len(splits.train))
-    # Without measurements the options are worth nothing.
+    # Without metrics the options alone are not worth keeping.
     with run_folder(config.out, f"{config.data}-{config.model}", worthless=[CONFIG]) as folder:
         write_config(folder, config, example, classes)
         outcomes = _run_all(config, net, jax.device_put(splits), folder, progress)
-        best = min(outcomes, key=lambda outcome: outcome.validation_error or 0.0)  # the first seed where there is none
+        # The first seed if there is no validation error.
+        best = min(outcomes, key=lambda outcome: outcome.validation_error or 0.0)
         write_params(folder, best.result.params, best.result.state)
         write_results(folder, outcomes)
         _draw(folder, config, net, outcomes, best, splits.test)
@@ -72,7 +73,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Out
 
 
 def _require_possible(config: TrainConfig, net: Layer, example: tuple[int, ...], examples: int) -> None:
-    """Raise before a folder is made if the network or the rule does not fit, or memory cannot hold the training."""
+    """Raise before a folder is created if network and rule do not match, or training does not fit into memory."""
     params, _ = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
     opt = build.build_optimizer(config, config.epochs * (examples // config.batch_size))
     jax.eval_shape(opt.init, params)
@@ -80,19 +81,19 @@ def _require_possible(config: TrainConfig, net: Layer, example: tuple[int, ...],
     need, there = 12 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)), _memory()
     if need > there:
         raise ValueError(
-            f"train: the network has {need // 12:,} parameters; to train them takes more than {need / 2**30:,.0f} GiB, "
-            f"there are {there / 2**30:,.0f}. Name fewer units with --hidden or --channels."
+            f"train: the network has {need // 12:,} parameters; training takes more than {need / 2**30:,.0f} GiB, got "
+            f"{there / 2**30:,.0f}. Use fewer units by --hidden or --channels."
         )
 
 
 def _memory() -> int:
-    """Bytes that the device has, or this machine where it does not say."""
+    """Memory of the device in bytes, or of this machine where the device does not report it."""
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     return int(limit) if limit else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _run_all(config: TrainConfig, net: Layer, splits: data.Splits, folder: Path, progress: bool) -> list[Outcome]:
-    """One fit for each seed; the program is compiled once."""
+    """One fit per seed; the program is compiled once."""
     steps = config.epochs * (len(splits.train) // config.batch_size)
     settings: dict[str, Any] = {
         "epochs": config.epochs,
@@ -162,7 +163,7 @@ def _draw(
 
 
 def write_results(folder: Path, outcomes: list[Outcome]) -> None:
-    """result.json: what each seed came to, errors as fractions, times in seconds."""
+    """result.json: the outcome of each seed, errors as fractions, times in seconds."""
     rows = [
         {
             "seed": o.seed,
@@ -180,7 +181,7 @@ def write_results(folder: Path, outcomes: list[Outcome]) -> None:
 
 
 def print_table(config: TrainConfig, parameters: int, outcomes: list[Outcome], folder: Path) -> None:
-    """The results: one column for each figure, mean and spread over the seeds where there are several."""
+    """Print the results: one column per metric, mean and standard deviation over several seeds."""
     table = rich.table.Table(title=f"{config.data}, {config.model}, {len(outcomes)} seed(s)", title_justify="left")
     cells = {
         "parameters": f"{parameters:,}",
@@ -204,7 +205,7 @@ def print_table(config: TrainConfig, parameters: int, outcomes: list[Outcome], f
 
 
 def _percent(errors: list[float | None]) -> str:
-    """Errors as percent; a dash where there are none."""
+    """Errors as percent; a dash if there are none."""
     known = [100 * error for error in errors if error is not None]
     return _spread(known, "%") if known else "-"
 

@@ -1,4 +1,4 @@
-"""What is given on the command line, before tyro reads it: lists in any manner, and nothing dropped."""
+"""Preprocessing of the command line for tyro: lists in any notation; repeated options raise."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ import tyro
 
 from jaxnn.compare.entries import words as split
 
-LISTED = "a text of several words with commas between them"
+LISTED = "a text of comma-separated words"
 """Marks, in Annotated, an option whose text is a list."""
 
 _OPTION = re.compile(r"-(?![\d.]|inf)[^\s,]")
 
 
 class UsageError(Exception):
-    """Arguments that make no sense; its text is the one line that is printed."""
+    """Wrong arguments; its text is the one line that is printed."""
 
 
 def gathered(config: type[Any], words: Sequence[str]) -> list[str]:
-    """The words with each option once: the parts of a list brought together, be they given with commas, with blanks
-    or by naming the option again.
+    """The words with each option once: a list may be separated by commas or blanks, or its option repeated.
 
     Args:
         config: the dataclass whose fields are the options.
         words: of the command line.
 
     Returns:
-        The same for tyro: positional words, then the options, of which lists have one word for each item.
+        The words for tyro: positional words, then the options, with one word per item of a list.
 
     Raises:
-        UsageError: an option of one value is given twice.
+        UsageError: an option of one value is repeated.
     """
     kinds = _kinds(config)
     given: dict[str, list[str]] = {}
@@ -61,13 +60,7 @@ def gathered(config: type[Any], words: Sequence[str]) -> list[str]:
 
 
 def named_fields(config: type[Any], words: Sequence[str]) -> set[str]:
-    """The fields of a configuration that `gathered` words name.
-
-    Example:
-        >>> from jaxnn.cli.predict import PredictConfig
-        >>> named_fields(PredictConfig, ["run", "x.npy", "--levels", "16"])
-        {'levels'}
-    """
+    """The fields of a configuration that `gathered` words name."""
     named = {word.removeprefix("--") for word in words if word.startswith("--")}
     return {kind.replace("-", "_") for kind in _kinds(config) if {kind, f"no-{kind}"} & named}
 
@@ -79,7 +72,7 @@ def require_seed(where: str, seed: int, count: int = 1) -> None:
 
 
 def _kinds(config: type[Any]) -> dict[str, str]:
-    """For each option: "tuple" or "text" (a list), "flag", "scalar"."""
+    """The kind of each option: "tuple" or "text" (a list), "flag", "scalar"."""
     found = {}
     for name, hint in typing.get_type_hints(config, include_extras=True).items():
         marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
@@ -94,21 +87,21 @@ def _kinds(config: type[Any]) -> dict[str, str]:
 
 
 def _note(given: dict[str, list[str]], name: str, kind: str, values: list[str]) -> None:
-    """Add to what is given; a flag or a single value only once."""
+    """Add an option to `given`; raises if a flag or a single value is repeated."""
     other = name.removeprefix("no-") if name.startswith("no-") else f"no-{name}"
     twice = name if name in given else other if kind == "flag" and other in given else None
     if twice is not None and kind in ("flag", "scalar"):
         both = [" ".join([f"--{n}", *v]) for n, v in ((twice, given[twice]), (name, values))]
-        raise UsageError(f"--{name} is given twice ({both[0]} and {both[1]}): leave out one, nothing is dropped")
+        raise UsageError(f"--{name} is given twice ({both[0]} and {both[1]}): omit one of them")
     if kind in ("tuple", "text"):
         several = [given[name], values] if name in given else [[value] for value in values]
         if len(several) > 1 and any(not "".join(each).strip() for each in several):
-            raise UsageError(f"--{name} is given with nothing and with something: leave out one, nothing is dropped")
+            raise UsageError(f"--{name} is given both empty and with values: omit one of them")
     given.setdefault(name, []).extend(values)
 
 
 def _told(name: str, kinds: dict[str, str], values: list[str]) -> list[str]:
-    """An option as tyro reads it."""
+    """An option in tyro's notation."""
     kind = kinds.get(name, "flag")
     if kind == "tuple":
         return [f"--{name}", *(item for value in values for item in split(value))]

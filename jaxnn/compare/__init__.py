@@ -1,14 +1,14 @@
-"""The bench on which optimizers meet (floor 7): the only room that imports optax.
+"""Comparison of optimizers (floor 7): the only room that imports optax.
 
-| name | what |
+| name | contents |
 |---|---|
-| `problems` | what they meet on, by name or of your own |
-| `race` | tune each on each problem, run it with fresh seeds, and say how good, fast and robust it is |
+| `problems` | benchmark problems, by name or your own |
+| `race` | tune each optimizer on each problem, run it with fresh seeds; report performance, speed and robustness |
 | `report` | a race as one HTML page, with its figures and tables |
-| `Entry`, `entry`, `grid` | an optimizer of your own in a race; how names and learning rates are read |
-| `measure` | parity: how far a rule of ours is from optax's, step by step, on a random tree or any problem |
-| `Case`, `pair` | what parity is measured of; `compare.cases.all_cases()` holds every rule's |
-| `as_optax` | a rule of ours that needs extra arguments, inside optax's combinators |
+| `Entry`, `entry`, `grid` | an optimizer of your own in a race; parsers of names and learning rates |
+| `measure` | parity: the difference between a rule of ours and optax's, per step, on a random pytree or any problem |
+| `Case`, `pair` | the two rules of a parity measurement; `compare.cases.all_cases()` holds every rule's |
+| `as_optax` | wraps a rule of ours that needs extra arguments for optax's combinators |
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What a training step with each optimizer takes: seconds, compile seconds, bytes."""
+"""The cost of a training step with each optimizer: seconds, compile seconds, bytes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from jaxnn.compare.problems import Problem
 from jaxnn.train.step import scan_epoch
 
 STEPS = 20
-"""At most so many steps are timed together, as one scan."""
+"""The largest number of steps timed together, as one scan."""
 
 AT_LEAST = 0.05
-"""Seconds that each turn lasts, so that a clock's grain and a short disturbance hardly count."""
+"""Seconds that each turn lasts, so that clock resolution and short disturbances hardly count."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """Of one run alone, not vmapped.
+    """The cost of a step of a single run, not vmapped.
 
     Attributes:
         step_seconds: of a whole training step, forward, backward and update: the median over interleaved rounds.
         compile_seconds: to trace, lower and compile a scan of them.
         state_bytes: of the optimizer's state.
-        temporary_bytes: that the compiled program takes besides its arguments and results; 0 where the platform does
-            not say.
+        temporary_bytes: of the compiled program besides its arguments and results; 0 where the platform does not report
+            it.
     """
 
     step_seconds: float
@@ -45,16 +45,16 @@ class StepCost:
 def costs(
     entries: Sequence[Entry], problem: Problem, *, learning_rate: float = 1e-6, rounds: int = 5
 ) -> list[StepCost]:
-    """Time and memory of a training step on a problem with each of several optimizers, which take turns.
+    """Time and memory of a training step on a problem with each of several optimizers, measured in turns.
 
     Args:
         entries: of the race.
-        problem: whose network, loss, data and batches are used.
-        learning_rate: a small one, so that nothing diverges while the time is taken.
-        rounds: how often each has its turn; the median is reported.
+        problem: its network, loss, data and batches are used.
+        learning_rate: small, so that nothing diverges during the measurement.
+        rounds: turns per optimizer; the median is reported.
 
     Returns:
-        A StepCost for each entry. Times are of blocked calls, after a first one that is not counted.
+        A StepCost per entry. Times are of blocked calls, after warm-up.
 
     Example:
         >>> from jaxnn.compare import problems

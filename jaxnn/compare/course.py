@@ -1,4 +1,4 @@
-"""What two rules are run over: starting parameters, a loss, and what each step of it is given."""
+"""Courses of a parity measurement: initial parameters, a loss, and the data of each step."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from jaxnn.train import mean_loss
 from jaxnn.types import Array, DType, Key, Params, PyTree
 
 Gradients = Literal["same", "own"]
-"""same: both rules are fed one random sequence of gradients; own: each has the gradient of a loss where it stands."""
+"""same: both rules receive one random sequence of gradients; own: each has the gradient at its own parameters."""
 
 
 class Step(NamedTuple):
-    """What one step is given: a random key, and the data: x (a minibatch, or noise) and its targets y, if any."""
+    """The data of one step: a random key, x (a minibatch, or noise), and targets y, if any."""
 
     key: Key
     x: PyTree
@@ -30,12 +30,12 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Course:
-    """Starting parameters and a loss for each step.
+    """Initial parameters and a loss per step.
 
     Attributes:
-        params: where both rules start.
+        params: the initial parameters of both rules.
         loss: (params, Step) -> ().
-        steps: how many -> an iterator of so many `Step`s, the same each time.
+        steps: count -> an iterator of that many `Step`s, the same in every call.
     """
 
     params: Params
@@ -45,10 +45,10 @@ class Course:
 
 @functools.lru_cache(maxsize=16)
 def random_course(dtype: DType, *, matrices: bool = False, positive: bool = False, seed: int = 0) -> Course:
-    """`random_params` down `random_loss`, whose noise is new at each step.
+    """`random_params` on `random_loss`, with new noise at each step.
 
     Args:
-        dtype: of the parameters; float64 is enabled where they are made.
+        dtype: of the parameters; float64 is enabled while they are made.
         matrices, positive: as for `random_params`.
         seed: of the parameters and the noise.
 
@@ -61,7 +61,7 @@ def random_course(dtype: DType, *, matrices: bool = False, positive: bool = Fals
         key = jax.random.key(seed)
         params = random_params(key, dtype, matrices=matrices, positive=positive)
 
-    # The noise is drawn beforehand: the generator in every call of the loss would make line searches slow to compile.
+    # The noise is drawn beforehand: a generator in every call of the loss would make line searches slow to compile.
     @functools.lru_cache(maxsize=8)
     def drawn(count: int) -> list[Step]:
         keys = jax.random.split(jax.random.fold_in(key, 1), count)
@@ -74,13 +74,13 @@ def random_course(dtype: DType, *, matrices: bool = False, positive: bool = Fals
 def problem_course(problem: Problem, dtype: DType, *, seed: int = 0) -> Course:
     """The training loss of a problem, on minibatches of its training data in a new order each epoch.
 
-    The loss is the mean over the batch in training mode, with a key for random layers. Running statistics are held as
-    they start: in training mode no layer's output depends on them.
+    The loss is the mean over the batch in training mode, with a key for random layers. Running statistics keep their
+    initial values: in training mode no layer's output depends on them.
 
     Args:
-        problem: as from `problems.load`.
-        dtype: to which floating parameters and data are cast; float64 is enabled where they are made.
-        seed: of the parameters, the order of the examples and what random layers draw.
+        problem: e.g. from `problems.load`.
+        dtype: of floating parameters and data; float64 is enabled while they are made.
+        seed: of the parameters, the order of the examples and random layers.
 
     Example:
         >>> from jaxnn.compare import problems
@@ -112,11 +112,11 @@ def problem_course(problem: Problem, dtype: DType, *, seed: int = 0) -> Course:
 
 
 def _cast(a: Any, dtype: DType) -> Any:
-    """A floating array in the dtype; labels stay."""
+    """A floating array in the dtype; labels are unchanged."""
     return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
 
-# One program for all that share a loss: over the whole table of cases it is compiled once for each shape of pytree.
+# One program per loss: over the whole table of cases it is compiled once per shape of the pytree.
 @functools.lru_cache(maxsize=16)
 def gradient_program(loss: Callable[[Params, Step], Array], gradients: Gradients) -> Callable[..., Any]:
     """The compiled (params, Step) -> (loss, gradients), the gradients drawn at random for "same".

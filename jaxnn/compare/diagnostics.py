@@ -1,11 +1,11 @@
-"""What a run tells besides its loss, in the manner of Cockpit: sizes, angles, distance, and the noise of gradients.
+"""Diagnostics of a run in the manner of Cockpit: norms, angles, distance, and gradient noise.
 
 | name | after each epoch |
 |---|---|
 | `grad_norm` | mean over its steps of the norm of the gradient g |
 | `update_norm` | likewise of the update u |
 | `alignment` | mean over its steps of cos(u_t, u_t-1): 1 along a valley, -1 from wall to wall |
-| `distance` | norm of the parameters' way from their start |
+| `distance` | norm of the parameters minus their initial values |
 | `noise_scale` | tr(Sigma) / norm(G)^2 of single examples' gradients: the batch at which noise and signal are equal |
 | `snr` | signal-to-noise ratio norm(G)^2 N / tr(Sigma) of the mean gradient of a batch of N |
 
@@ -29,7 +29,7 @@ from jaxnn.train import TrainState
 from jaxnn.types import Array, Params, PyTree
 
 EXAMPLES = 256
-"""How many training examples the noise is estimated from."""
+"""Number of training examples from which the noise is estimated."""
 
 
 class WatchState(NamedTuple):
@@ -44,7 +44,7 @@ class WatchState(NamedTuple):
 
 
 def watched(opt: Any, steps: int) -> Optimizer:
-    """The same optimizer; what its steps are like is summed up in the state, over each epoch.
+    """The same optimizer; statistics of its steps are accumulated in the state, over each epoch.
 
     Args:
         opt: ours or optax's.
@@ -84,7 +84,7 @@ def watched(opt: Any, steps: int) -> Optimizer:
 
 
 def reading(ts: TrainState, steps: int) -> dict[str, Array]:
-    """What the last epoch of a watched optimizer was like: grad_norm, update_norm, alignment, distance.
+    """Statistics of the last epoch of a watched optimizer: grad_norm, update_norm, alignment, distance.
 
     Args:
         ts: after the epoch; its `opt_state` is a WatchState.
@@ -99,14 +99,14 @@ def reading(ts: TrainState, steps: int) -> dict[str, Array]:
     """
     watch: WatchState = ts.opt_state
     found = {name: total / steps for name, total in watch.sums.items()}
-    # The first step of all has none before it.
+    # The first step has no predecessor.
     pairs = jnp.where(watch.steps <= steps, steps - 1, steps)
     found["alignment"] = jnp.where(pairs > 0, watch.sums["alignment"] / pairs, jnp.nan)
     return found | {"distance": tree.norm(tree.subtract(ts.params, watch.start))}
 
 
 def noise(problem: Problem, ts: TrainState, x: Array, y: Array, *, batch_size: int) -> dict[str, Array]:
-    """Noise scale and signal-to-noise ratio where the parameters stand, from the first `EXAMPLES` examples.
+    """Noise scale and signal-to-noise ratio at the current parameters, from the first `EXAMPLES` examples.
 
     Returns:
         {"noise_scale": (), "snr": ()}; NaN for a problem of one example, which has no noise.
@@ -127,5 +127,5 @@ def noise(problem: Problem, ts: TrainState, x: Array, y: Array, *, batch_size: i
 
 
 def _cosine(a: PyTree, b: PyTree) -> Array:
-    """cos of the angle between two trees, 0 where one of them is 0."""
+    """Cosine of the angle between two pytrees, 0 where one of them is 0."""
     return safe_divide(tree.vdot(a, b), tree.norm(a) * tree.norm(b))

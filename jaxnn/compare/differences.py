@@ -1,4 +1,4 @@
-"""How far two runs are apart at each step and leaf, what each costs, and the verdict."""
+"""Differences between two runs per step and leaf, the cost of each, and the verdict."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from jaxnn import tree
 from jaxnn.types import PyTree
 
 COARSE = 1e-6
-"""A verdict within a wider tolerance than this says so."""
+"""A wider tolerance than this is mentioned beside the verdict."""
 
 TINY = 1e-30
-"""What differences are divided by where all entries of a leaf have been smaller."""
+"""The smallest divisor of relative differences, where all entries of a leaf have been smaller."""
 
 
 class Cost(NamedTuple):
-    """What one rule costs.
+    """The cost of one rule.
 
     Attributes:
-        seconds_per_step: median over the steps of the update alone, from the call to its result; of a pytree as small
-            as the random one nearly all of it is the call.
-        compile_seconds: to trace, lower and compile the update; XLA compiles that of both rules at once, so that on one
+        seconds_per_step: median over the steps of the update alone, from the call to its result; for a pytree as small
+            as the random one nearly all of it is call overhead.
+        compile_seconds: to trace, lower and compile the update; both rules are compiled concurrently, so that on one
             core each takes longer.
         state_bytes: of all arrays of the optimizer's state.
     """
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 
 
 class Leaves(NamedTuple):
-    """The differences of one step: for each leaf the largest, the mean, and the largest entry of the reference."""
+    """The differences of one step: per leaf the largest, the mean, and the largest entry of the reference."""
 
     names: tuple[str, ...]
     max_difference: np.ndarray
@@ -47,7 +47,7 @@ class Leaves(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parity:
-    """How far two rules are apart, over S steps and L leaves, and the verdict.
+    """The differences between two rules over S steps and L leaves, and the verdict.
 
     Attributes:
         leaves: names, "params/w" and "state/mu/w"; those of the parameters come first.
@@ -56,8 +56,8 @@ class Parity:
         dtype: of the parameters.
         eps: of that dtype: twice the largest relative error of one rounding.
         tolerance: largest relative difference that counts as equal.
-        ours, theirs: what they cost.
-        differs: where the definitions differ on purpose, in words.
+        ours, theirs: their costs.
+        differs: intended differences of the definitions, in words.
 
     Example:
         >>> cost = Cost(1e-5, 0.1, 4)
@@ -126,7 +126,7 @@ class Parity:
 
     @property
     def first(self) -> tuple[int, str] | None:
-        """The first step (from 1), and there the leaf that is furthest off, beyond the tolerance; None if equal."""
+        """The first step (from 1) beyond the tolerance, and its leaf of the largest difference; None if equal."""
         beyond = ~(self.relative <= self.tolerance)
         if not beyond.any():
             return None
@@ -134,7 +134,7 @@ class Parity:
         return step + 1, self.leaves[int(np.argmax(np.nan_to_num(self.relative[step], nan=np.inf)))]
 
     def table(self) -> dict[str, np.ndarray]:
-        """One row for each step and leaf, as columns.
+        """One row per step and leaf, as columns.
 
         Returns:
             step (from 1), leaf, max_difference, mean_difference, relative, mean_relative, ulp, entry: each (S L,).
@@ -158,15 +158,15 @@ class Parity:
             f"state: {states or 'not compared: no field in common (states are compared where they are NamedTuples)'}",
         ]
         if self.equal and self.tolerance > COARSE:
-            lines.insert(1, 'an error below that is not seen: judge a rule in float64, or with gradients="same"')
+            lines.insert(1, 'smaller errors are not detected: compare in float64, or with gradients="same"')
         if self.first:
             step, leaf = self.first
             off = self.relative[step - 1, self.leaves.index(leaf)]
-            lines.insert(1, f"first beyond it at step {step}, in {leaf}: {off:.1e}")
+            lines.insert(1, f"first beyond the tolerance at step {step}, in {leaf}: {off:.1e}")
         for name, cost in (("ours", self.ours), ("theirs", self.theirs)):
             lines.append(
-                f"{name}: {cost.seconds_per_step * 1e6:.0f} us a step, compiled in {cost.compile_seconds:.2f} s, state "
-                f"{cost.state_bytes:,} bytes"
+                f"{name}: {cost.seconds_per_step * 1e6:.0f} us per step, compiled in {cost.compile_seconds:.2f} s, "
+                f"state {cost.state_bytes:,} bytes"
             )
         return "\n".join([*lines, f"definitions: {self.differs}"] if self.differs else lines)
 
@@ -178,12 +178,12 @@ class Parity:
 
 
 def differences(ours: PyTree, theirs: PyTree) -> Leaves:
-    """The differences of two trees of as many leaves, leaf by leaf, in float64.
+    """The differences of two pytrees with the same number of leaves, per leaf, in float64.
 
-    Equal infinities do not differ; NaN differs from everything. Random keys and empty leaves are left out.
+    Equal infinities do not differ; NaN differs from everything. Random keys and empty leaves are omitted.
 
     Raises:
-        ValueError: the trees differ in their leaves, or two leaves in shape, axes of length 1 apart.
+        ValueError: the pytrees differ in their leaves, or two leaves in shape, except for axes of length 1.
 
     Example:
         >>> found = differences({"w": np.array([1.0, 2.0])}, {"w": np.array([1.0, 4.0])})
@@ -193,7 +193,7 @@ def differences(ours: PyTree, theirs: PyTree) -> Leaves:
     named, yours = tree.named_leaves(ours), jax.tree.leaves(theirs)
     if len(named) != len(yours):
         raise ValueError(
-            f"parity: the trees differ in their leaves: ours has {', '.join(named)}; theirs is "
+            f"parity: the pytrees differ in their leaves: ours has {', '.join(named)}; theirs is "
             f"{jax.tree.structure(theirs)}."
         )
     names, gaps, sizes, starts = [], [], [], [0]
@@ -202,11 +202,11 @@ def differences(ours: PyTree, theirs: PyTree) -> Leaves:
             continue
         if _long_axes(a) != _long_axes(b):
             raise ValueError(
-                f"parity: {name} has shape {np.shape(a)} in ours and {np.shape(b)} in theirs. Leave a field of the "
-                'state that means something else out: fields={"name": ""}.'
+                f"parity: {name} has shape {np.shape(a)} in ours and {np.shape(b)} in theirs. Exclude a field of the "
+                'state that has another meaning: fields={"name": ""}.'
             )
         mine, your = _wide(a), _wide(b)
-        with np.errstate(invalid="ignore"):  # infinity less infinity, which `where` puts right
+        with np.errstate(invalid="ignore"):  # inf - inf, which `where` corrects
             gaps.append(np.where(mine == your, 0.0, np.abs(mine - your)))
         sizes.append(np.abs(your))
         names.append(name)
@@ -221,7 +221,7 @@ def differences(ours: PyTree, theirs: PyTree) -> Leaves:
 
 
 def _long_axes(a: Any) -> tuple[int, ...]:
-    """The shape but for axes of length 1: one number for an array may be kept as () or as (1,)."""
+    """The shape without axes of length 1: a scalar state may be stored as () or as (1,)."""
     return tuple(n for n in np.shape(a) if n != 1)
 
 

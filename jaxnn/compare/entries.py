@@ -1,4 +1,4 @@
-"""What takes part in a race, by name: rules of ours or of optax with settings, and grids of learning rates."""
+"""Entries of a race by name: rules of ours or of optax with settings, and grids of learning rates."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from jaxnn import optim
 from jaxnn.checks import nearest_name, require_function
 
 NO_RULES = ("scale_by_", "inject_", "sqrt_")
-"""Beginnings of names that have an argument learning_rate and are no optimizers by themselves."""
+"""Prefixes of names that have an argument learning_rate but are not optimizers by themselves."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An optimizer whose learning rate is open.
+    """An optimizer as a function of its learning rate.
 
     Attributes:
-        name: by which tables and figures call it.
+        name: in tables and figures.
         make: learning rate, a traced number, -> optimizer, ours or optax's.
 
     Example:
@@ -43,13 +43,12 @@ def entry(text: str | Entry) -> Entry:
     """An entry by its name: `adam`, `sgd:momentum=0.9`, `optax:adamw:weight_decay=1e-3`.
 
     Args:
-        text: a rule of `jaxnn.optim`, or after `optax:` one of optax or optax.contrib, that has an argument
-            learning_rate and needs no other; then settings, each after a colon, their values Python literals. An Entry
-            is handed back as it is.
+        text: a rule of `jaxnn.optim`, or after `optax:` one of optax or optax.contrib, with an argument learning_rate
+            and no other required one; then settings, each after a colon, their values Python literals. An Entry is
+            returned unchanged.
 
     Raises:
-        ValueError: no such rule (the nearest name is suggested), one without a learning rate, or a setting that it
-            does not know.
+        ValueError: no such rule (the nearest name is suggested), one without a learning rate, or an unknown setting.
 
     Example:
         >>> entry("optax:sgd:momentum=0.9").name
@@ -79,10 +78,10 @@ def entry(text: str | Entry) -> Entry:
 
 
 def entries(optimizers: str | Iterable[str | Entry]) -> tuple[Entry, ...]:
-    """Several entries, from a text with commas or a list.
+    """Several entries, from a comma-separated text or a list.
 
     Raises:
-        ValueError: none, or two of one name.
+        ValueError: no entry, or two with the same name.
 
     Example:
         >>> [e.name for e in entries("adam,optax:adam")]
@@ -94,21 +93,15 @@ def entries(optimizers: str | Iterable[str | Entry]) -> tuple[Entry, ...]:
 
 
 def require_distinct(what: str, names: list[str], example: str) -> None:
-    """Raise ValueError unless there is at least one name and none twice.
-
-    Example:
-        >>> require_distinct("problems", [], "digits-mlp")
-        Traceback (most recent call last):
-        ValueError: race: needs at least one of problems, such as digits-mlp.
-    """
+    """Raise ValueError unless there is at least one name and none is repeated."""
     if not names:
-        raise ValueError(f"race: needs at least one of {what}, such as {example}.")
+        raise ValueError(f"race: expected at least one of {what}, such as {example}, got none.")
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"race: the names of {what} must differ, got {', '.join(doubled)} more than once.")
 
 
 def rules(library: str) -> dict[str, Callable[..., Any]]:
-    """The optimizers of one library by name: those with a learning rate that need nothing else.
+    """The optimizers of one library by name: those whose only required argument is a learning rate.
 
     Args:
         library: "ours" or "optax".
@@ -127,7 +120,7 @@ def rules(library: str) -> dict[str, Callable[..., Any]]:
 
 
 def grid(text: str | Iterable[float]) -> np.ndarray:
-    """Learning rates in rising order, from `log:LOW:HIGH:N`, `1e-3,1e-2,1e-1` or numbers.
+    """Learning rates in ascending order, from `log:LOW:HIGH:N`, `1e-3,1e-2,1e-1` or numbers.
 
     Raises:
         ValueError: no rate, or one that is not a finite number > 0.
@@ -170,7 +163,7 @@ def _setting(text: str, word: str) -> tuple[str, Any]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text between its commas; those inside brackets do not part it.
+    """The comma-separated words of a text; commas inside brackets do not separate.
 
     Example:
         >>> words("adam, prodigy:betas=(0.9, 0.99),")

@@ -26,7 +26,7 @@ DIAGNOSTICS = {
 
 
 class Drawing(NamedTuple):
-    """A figure of a report: the problem that it is of ("" for all), its file's name without ending, title, caption."""
+    """A figure of a report: its problem ("" for all), file name without suffix, title, caption."""
 
     problem: str
     name: str
@@ -51,41 +51,41 @@ def figures(race: Race) -> Iterator[Drawing]:
         )  # fmt: skip
         yield Drawing(
             problem, f"{problem}-sensitivity", f"{problem}: sensitivity to the learning rate",
-            "The figure after the last epoch for each learning rate of the grid, mean over the tuning seeds. A ring "
-            "marks the rate that was chosen, a cross a rate at which a run diverged; a dotted line leads up the cliff "
-            "to it.", sensitivity(problem, found),
+            "The metric after the last epoch against the learning rate, mean over the tuning seeds. A ring marks the "
+            "chosen rate, a cross a rate at which a run diverged; the dotted line to it marks the divergence "
+            "threshold.", sensitivity(problem, found),
         )  # fmt: skip
         yield Drawing(
             problem, f"{problem}-diagnostics", f"{problem}: diagnostics",
-            "Median and quartiles over the fresh seeds. Alignment: the cosine between one update and the next, 1 along "
-            "a valley, -1 from wall to wall. Noise scale: the batch size at which the noise of a mean gradient is as "
-            "large as the gradient; signal-to-noise ratio: the problem's batch size over it.",
+            "Median and quartiles over the fresh seeds. Alignment: the cosine between successive updates, 1 along a "
+            "valley, -1 from wall to wall. Noise scale: the batch size at which the noise of the mean gradient is as "
+            "large as the gradient. Signal-to-noise ratio: the problem's batch size divided by the noise scale.",
             diagnostics(problem, found),
         )  # fmt: skip
     for name, ways in race.ways.items():
         yield Drawing(
-            "", f"ways-{name}", f"Ways on {name}",
-            "From the ring, at the learning rate of the grid that comes lowest; a dot for each of the first steps, a "
-            "star at each minimum. What lies outside the picture is cut.", trajectories(name, ways),
+            "", f"ways-{name}", f"Trajectories on {name}",
+            "From the ring, at the learning rate of the grid that reaches the lowest value; a dot at each of the first "
+            "steps, a star at each minimum. Points outside the plot are clipped.", trajectories(name, ways),
         )  # fmt: skip
     with_target = [p for p in race.problems if race.of(p)[0].target is not None]
     if len(with_target) > 1 and len(race.optimizers) > 1:
         yield Drawing(
             "", "profile", "Performance profile",
-            f"For each factor, the share of the {len(with_target)} problems with a target that an optimizer reaches in "
-            "at most that many times the steps (left) or seconds (right) of the quickest; the median over seeds.",
+            f"For each factor, the fraction of the {len(with_target)} problems with a target that an optimizer reaches "
+            "within that factor of the steps (left) or seconds (right) of the fastest; the median over seeds.",
             profile(race, with_target),
         )  # fmt: skip
     if any(r.cost for r in race.results):
         yield Drawing(
             "", "costs", "Time and memory",
-            "Of one run alone: seconds of a whole training step (median, optimizers taking turns), seconds to compile, "
-            "bytes of the optimizer's state.", costs(race),
+            "Of a single run: seconds per training step (median, optimizers taking turns), seconds to compile, bytes "
+            "of the optimizer's state.", costs(race),
         )  # fmt: skip
 
 
 def learning(problem: str, found: tuple[Result, ...]) -> Figure:
-    """Training loss, validation loss, and the figure that is judged by where it is neither.
+    """Training loss, validation loss, and the problem's metric where it is neither.
 
     Example:
         >>> learning("empty", ()).axes
@@ -111,7 +111,7 @@ def learning(problem: str, found: tuple[Result, ...]) -> Figure:
 
 
 def sensitivity(problem: str, found: tuple[Result, ...]) -> Figure:
-    """The tuning figure against the learning rate.
+    """The tuning metric against the learning rate.
 
     Example:
         >>> result = Result("sgd", "p", "loss", np.array([0.1, 1.0]), np.array([[1.0], [np.inf]]), 0.1, {},
@@ -126,7 +126,7 @@ def sensitivity(problem: str, found: tuple[Result, ...]) -> Figure:
     if _spans(ax):
         _logarithmic(ax)
     _finish(ax, told)
-    _title(fig, f"{problem}: after the last epoch, for each learning rate")
+    _title(fig, f"{problem}: after the last epoch, against the learning rate")
     _legend(fig, ax)
     return fig
 
@@ -142,7 +142,7 @@ def diagnostics(problem: str, found: tuple[Result, ...]) -> Figure:
     for ax, (name, (title, unit, scale)) in zip(axes.flat, DIAGNOSTICS.items(), strict=True):
         shown = {r.optimizer: r.curves[name] for r in found if name in r.curves}
         if scale == "log":
-            # An estimate of a noise scale may be negative; a logarithm knows no such number.
+            # An estimate of the noise scale may be negative, which a logarithmic axis cannot show.
             shown = {who: np.where(values > 0, values, np.nan) for who, values in shown.items()}
         bench.bands(ax, shown)
         if any(np.isfinite(values).any() for values in shown.values()):
@@ -158,7 +158,7 @@ def diagnostics(problem: str, found: tuple[Result, ...]) -> Figure:
 
 
 def trajectories(name: str, ways: Any) -> Figure:
-    """The ways of the optimizers on a landscape, in a picture that holds most of them.
+    """The trajectories of the optimizers on a landscape, in a plot that contains most of them.
 
     Example:
         >>> trajectories("saddle", {"sgd": (0.1, np.zeros((3, 2)))}).axes[0].get_title()
@@ -190,14 +190,14 @@ def profile(race: Race, problems: list[str]) -> Figure:
             times[who] = np.array([np.nan_to_num(taken.get(p, np.inf), nan=np.inf) for p in problems])
         if times:
             bench.profile(ax, times)
-        _finish(ax, "share of problems", f"factor over the fewest {unit}")
+        _finish(ax, "fraction of problems", f"factor over the fewest {unit}")
     _title(fig, f"Performance profile over {len(problems)} problems")
     _legend(fig, axes[0])
     return fig
 
 
 def costs(race: Race) -> Figure:
-    """Bars of time and memory, a row for each problem.
+    """Bars of time and memory, one row per problem.
 
     Example:
         >>> costs(Race((), {}, {}, {})).axes
@@ -239,14 +239,14 @@ def _finish(ax: Any, y: str, x: str = "") -> None:
 
 
 def _spans(ax: Any) -> bool:
-    """Whether what is drawn is positive and spans more than a decade, so that it belongs on a logarithmic axis."""
+    """Whether the plotted values are positive and span more than a decade: then the axis is logarithmic."""
     lines = [np.asarray(line.get_ydata(), np.float64) for line in ax.lines if line.get_transform() == ax.transData]
     values = np.concatenate([line[np.isfinite(line)] for line in lines]) if lines else np.zeros(0)
     return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
 
 
 def _logarithmic(ax: Any) -> None:
-    """A logarithmic axis with plain numbers, as 0.2 and 40; between powers of ten only where they are few."""
+    """A logarithmic axis with plain numbers, e.g. 0.2 and 40; minor labels only where there are few."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     plain = FuncFormatter(lambda value, _: f"{value:g}")
@@ -275,7 +275,7 @@ def _legend(fig: Figure, ax: Any) -> None:
 
 
 def _bounds(place: Any, ways: list[np.ndarray]) -> view.Bounds:
-    """The middle of all ways, the start and the minima, with a margin; within twice the landscape's own bounds."""
+    """Bounds of most points, the start and the minima, with a margin; within twice the landscape's own bounds."""
     points = np.concatenate([way[np.isfinite(way).all(axis=1)] for way in ways])
     low, high = np.quantile(points, 0.02, axis=0), np.quantile(points, 0.98, axis=0)
     marks = np.concatenate([place.start[None], place.minima]) if len(place.minima) < 2 else place.start[None]

@@ -14,14 +14,14 @@ from jaxnn.types import Params, PyTree
 def as_optax(opt: Any) -> optax.GradientTransformationExtraArgs:
     """The optimizer as optax's type, to which optax's combinators pass extra arguments.
 
-    Our rules work inside `optax.chain` and the rest as they are; only those that need `value`, `value_fn` and the like
-    must be wrapped.
+    Our rules work inside `optax.chain` and the other combinators unwrapped; only those that need extra arguments such
+    as `value` or `value_fn` must be wrapped.
 
     Args:
         opt: an Optimizer of `jaxnn.optim`, or any object with init and update.
 
     Raises:
-        TypeError: it has no init and update.
+        TypeError: opt has no init and update.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,8 +1,8 @@
-"""The one place that runs our optimizers and optax's side by side: on the same gradients and on their own trajectories.
+"""Parity of our optimizers with optax's, run side by side: on the same gradients and on their own trajectories.
 
-A `Case` names a rule of ours and its optax counterpart with the arguments that make their definitions agree (`pair`
+A `Case` holds a rule of ours and its optax counterpart with the arguments that make their definitions agree (`pair`
 makes one of any two optimizers); `measure` runs both for some steps on a random pytree or on a problem and returns a
-`Parity`: how far parameters and every state field that both have are apart at each step, and what each rule costs.
+`Parity`: the differences of parameters and common state fields at each step, and the cost of each rule.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 
 PROBLEM_TOLERANCE, LOOSEST = 1e-9, 1e-2
-"""Of `default_tolerance`: the least on a problem, and the most in a short dtype."""
+"""Bounds of `default_tolerance`: the smallest on a problem, and the largest in a narrow dtype."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +64,17 @@ class Case:
     """One rule of ours, with settings, and the optax transformation that it should equal.
 
     Attributes:
-        ours: from a namespace that holds the rules (`jaxnn.optim`) to the Optimizer.
+        ours: namespace of rules (`jaxnn.optim`) -> Optimizer.
         theirs: makes the optax transformation.
-        differs: where the definitions differ, the difference in words, and how the arguments here restore equality;
-            "" where they agree as they are.
-        fields: optax's state fields by our names where they differ; a value of "" leaves ours out of the comparison.
-            States are compared where they are NamedTuples, as optax's are.
+        differs: the difference of the definitions in words, and how the arguments here restore equality; "" where they
+            agree.
+        fields: our state field -> optax's, where the names differ; "" excludes ours from the comparison. States are
+            compared where they are NamedTuples, as optax's are.
         matrices: whether the pytree holds only matrices (for rules defined on them).
-        positive: whether parameters start positive.
-        fixed_loss: whether all steps of their own trajectories have one loss, as line searches expect; else each has
-            new noise, or a new minibatch.
-        steps: how many steps to take.
+        positive: whether the initial parameters are positive.
+        fixed_loss: whether all steps use the same loss, as line searches expect; else each step has new noise, or a new
+            minibatch.
+        steps: number of steps.
         tolerance: largest relative difference allowed in float64.
     """
 
@@ -90,12 +90,7 @@ class Case:
 
 
 def same(name: str, *args: Any, note: str = "", fields: Mapping[str, str] | None = None, **kwargs: Any) -> Case:
-    """A case in which name, arguments and definition are the same here and in optax (or optax.contrib).
-
-    Example:
-        >>> same("adam", 1e-3, b1=0.8).ours(optim).init(jnp.ones(1)).count
-        Array(0, dtype=int32)
-    """
+    """A case in which name, arguments and definition are the same here and in optax (or optax.contrib)."""
     theirs = getattr(optax, name, None) or getattr(optax.contrib, name)
     return Case(
         lambda library: getattr(library, name)(*args, **kwargs), lambda: theirs(*args, **kwargs), note, fields or {}
@@ -107,10 +102,10 @@ def pair(ours: Any, theirs: Any, **settings: Any) -> Case:
 
     Args:
         ours, theirs: optimizers of `jaxnn.optim`, of optax, or any objects with init and update.
-        settings: as the attributes of `Case`.
+        settings: attributes of `Case`.
 
     Raises:
-        TypeError: one of them is no optimizer, or a setting does not exist.
+        TypeError: one of them is not an optimizer, or a setting does not exist.
         ValueError: the number of steps is less than 1.
 
     Example:
@@ -144,21 +139,21 @@ def measure(
 
     Args:
         case: the two rules; `pair` makes one.
-        gradients: "own": each rule has the gradient where it stands; "same": both are fed one random sequence.
-        problem: on whose training loss they run, as `problems.load("digits-mlp")`; None for a random pytree down a
+        gradients: "own": each rule has the gradient at its own parameters; "same": both receive one random sequence.
+        problem: both run on its training loss, e.g. `problems.load("digits-mlp")`; None for a random pytree and a
             random noisy loss.
         dtype: of parameters, data and gradients; float64 is enabled for the run.
         seed: of the pytree or the initial parameters, the noise and the order of the data.
         tolerance: largest relative difference that counts as equal; None for `default_tolerance`.
-        library: where `case.ours` finds the rules; a mutated module stands in for it in tests.
+        library: the namespace passed to `case.ours`; tests replace it by a mutated module.
 
     Returns:
         Parity.
 
     Raises:
-        TypeError: the problem is none, or a rule is no optimizer.
-        ValueError: no such gradients; a state field that both have differs in its tree or shape; the case needs
-            matrices or positive parameters, which the problem does not have.
+        TypeError: problem is not a Problem, or a rule is not an optimizer.
+        ValueError: unknown gradients; a common state field differs in structure or shape; the case needs matrices or
+            positive parameters, which the problem does not have.
 
     Example:
         >>> found = measure(dataclasses.replace(same("sgd", 0.1), steps=5))
@@ -189,7 +184,7 @@ def measure(
         own = {name: name for name in fields}
         found = []
         for i, step in enumerate(itertools.chain([first], steps)):
-            for run in (ours, theirs) if i % 2 == 0 else (theirs, ours):  # neither always finds the caches warm
+            for run in (ours, theirs) if i % 2 == 0 else (theirs, ours):  # neither always has warm caches
                 run.step(step)
             found.append(differences(_compared(ours, own), _compared(theirs, fields)))
     if tolerance is None:
@@ -209,11 +204,11 @@ def measure(
 
 
 def default_tolerance(case: Case, problem: Problem | None = None, dtype: DType = jnp.float64) -> float:
-    """The largest relative difference that `measure` takes for equal, unless told.
+    """The default of `measure`: the largest relative difference that counts as equal.
 
-    On the random pytree in float64 it is the case's own. On a problem it is 1e-9 at least: rounding grows along the
-    trajectory of a network. In a shorter dtype it is as many ulp, and 1e-2 at most, which trajectories may pass within
-    a hundred steps without a fault: compare on the same gradients there, or for few steps.
+    On the random pytree in float64 it is the case's own. On a problem it is at least 1e-9: rounding grows along the
+    trajectory of a network. In a narrower dtype it is the same number of ulp, and at most 1e-2. Correct trajectories
+    may exceed that within a hundred steps: compare on the same gradients there, or for few steps.
 
     Example:
         >>> default_tolerance(same("adam", 1e-3)), default_tolerance(same("adam", 1e-3), dtype=jnp.float32)
@@ -224,17 +219,12 @@ def default_tolerance(case: Case, problem: Problem | None = None, dtype: DType =
 
 
 def as_extra(transformation: Any) -> Any:
-    """An optax transformation that ignores extra arguments which it does not know.
-
-    Example:
-        >>> as_extra(optax.sgd(0.1)).update(jnp.ones(1), optax.sgd(0.1).init(jnp.ones(1)), value=0.0)[0]
-        Array([-0.1], dtype=float32)
-    """
+    """An optax transformation that ignores extra arguments which it does not know."""
     return optax.with_extra_args_support(transformation)
 
 
 def shared_fields(ours: Any, theirs: Any, renamed: Mapping[str, str]) -> dict[str, str]:
-    """Our state fields that optax's state has too: {our name: optax's name}.
+    """The common state fields: {our name: optax's name}.
 
     Example:
         >>> shared_fields(optim.adam(0.1).init(jnp.ones(1)), optax.adam(0.1).init(jnp.ones(1)), {})
@@ -253,17 +243,12 @@ def shared_fields(ours: Any, theirs: Any, renamed: Mapping[str, str]) -> dict[st
 
 
 def field(state: Any, name: str) -> Any:
-    """The first field of that name in a state of nested named tuples, tuples and dicts.
-
-    Example:
-        >>> field(optax.adam(0.1).init(jnp.ones(1)), "count")
-        Array(0, dtype=int32)
-    """
+    """The first field of that name in a state of nested NamedTuples, tuples and dicts."""
     return _fields(state)[name]
 
 
 def _fields(state: Any) -> dict[str, Any]:
-    """Every field of every named tuple in a state, outermost and first ones first."""
+    """Every field of every NamedTuple in a state, outermost and first ones first."""
     found: dict[str, Any] = {}
     if isinstance(state, tuple) and hasattr(state, "_fields"):
         found |= {name: value for name, value in zip(state._fields, state, strict=True) if jax.tree.leaves(value)}
@@ -274,7 +259,7 @@ def _fields(state: Any) -> dict[str, Any]:
 
 
 class _Run:
-    """One rule on its way: parameters, state, its compiled update and how long that has taken."""
+    """The run of one rule: parameters, state, its compiled update and its timings."""
 
     def __init__(self, opt: Any, course: Course, gradients: Gradients, first: Step) -> None:
         require_transformation("measure", "a rule", opt)
@@ -288,7 +273,7 @@ class _Run:
 
     def compile(self) -> None:
         began = time.perf_counter()
-        with jax.enable_x64(True):  # a setting of each thread
+        with jax.enable_x64(True):  # a thread-local setting
             self._update = self._lowered.compile()
         self._compile_seconds += time.perf_counter() - began
 
@@ -304,7 +289,7 @@ class _Run:
 
 
 def _updater(opt: Any, course: Course) -> Callable[..., tuple[Params, Any]]:
-    """The update of one rule and the addition to the parameters, with every extra argument that rules ask for."""
+    """The update of one rule and its application, with every extra argument that rules use."""
 
     def update(grads: PyTree, value: Array, params: Params, state: Any, step: Step) -> tuple[Params, Any]:
         # optax's line searches reject an extra argument that value_fn does not name.
@@ -322,10 +307,7 @@ def _updater(opt: Any, course: Course) -> Callable[..., tuple[Params, Any]]:
 
 
 def _lowered(update: Callable[..., Any], grads: PyTree, value: Array, params: Params, state: Any, step: Step) -> Any:
-    """(the lowered update, the state in the dtypes that it keeps).
-
-    optax's rules may widen a half-precision state at the first step; then the state starts as wide.
-    """
+    """The lowered update, and the state in the dtypes it keeps: optax may widen a half-precision state at first."""
 
     def lower(state: Any) -> tuple[Any, Any]:
         made = jax.jit(update).lower(grads, value, _shapes(params), _shapes(state), step)
@@ -333,8 +315,8 @@ def _lowered(update: Callable[..., Any], grads: PyTree, value: Array, params: Pa
         for name, before, after in (("parameters", params, new_params), ("state", state, new_state)):
             if _forms(before) != _forms(after):
                 raise ValueError(
-                    f"measure: a rule must keep the tree and the shapes of its {name}; an update makes "
-                    f"{_forms(after)} of {_forms(before)}."
+                    f"measure: a rule must keep the structure and the shapes of its {name}; an update turns "
+                    f"{_forms(before)} into {_forms(after)}."
                 )
         return made, new_state
 
@@ -350,7 +332,7 @@ def _eps(dtype: DType) -> float:
 
 
 def _shapes(values: PyTree) -> PyTree:
-    """Shapes and dtypes alone, so that a number whose dtype was left open at the start does not change the program."""
+    """Shapes and dtypes without weak types, so that a weakly typed initial state does not change the program."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), values)
 
 
@@ -359,13 +341,13 @@ def _forms(values: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _compared(run: _Run, names: Mapping[str, str]) -> PyTree:
-    """What of a run is compared: its parameters, and state fields by our names."""
+    """The compared parts of a run: its parameters, and state fields by our names."""
     fields = _fields(run.state)
     return {"params": run.params, "state": {mine: fields[name] for mine, name in names.items()}}
 
 
 def _require_fit(case: Case, params: Params) -> None:
-    """Raise ValueError if a case asks for parameters of a kind that a problem does not have."""
+    """Raise ValueError if a case needs matrices or positive parameters, which a problem does not have."""
     for name, leaf in tree.named_leaves(params).items():
         if case.matrices and leaf.ndim != 2:
             raise ValueError(f"measure: the case needs a pytree of matrices, but params/{name} has shape {leaf.shape}.")

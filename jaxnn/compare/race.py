@@ -1,7 +1,7 @@
 """Races: each optimizer tuned on each problem by one protocol, then run with fresh seeds.
 
-The protocol is DeepOBS': a grid of learning rates, one seed (or a few) for each; the rate whose final figure on the
-validation set is best; then runs with fresh seeds at that rate, whose final figures on the test set count.
+The protocol is DeepOBS': a grid of learning rates, one seed (or a few) each; the rate whose final metric on the
+validation set is best; then runs with fresh seeds at that rate, whose final metrics on the test set count.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from jaxnn.train import Sweep
 from jaxnn.train.progress import Bar
 
 RATES = "log:1e-4:1:13"
-"""The learning rates unless told otherwise: three to a decade."""
+"""The default learning rates: three per decade."""
 
 WAY_STEPS = 300
-"""Steps of the ways on landscapes of two dimensions."""
+"""Steps of the trajectories on landscapes of two dimensions."""
 
 
 def race(
@@ -49,27 +49,25 @@ def race(
     on_result: Callable[[Race], None] | None = None,
     progress: bool = True,
 ) -> Race:
-    """Tune each optimizer's learning rate on each problem, run it with fresh seeds, and say how good, fast and robust.
+    """Tune each optimizer's learning rate on each problem, run it with fresh seeds; performance, speed and robustness.
 
-    1. For each learning rate and tuning seed one run; the rate with the least mean figure after the last epoch (on the
-       validation set; of equal ones, the one with the least validation loss) is chosen. A rate at which a run diverges
-       is not.
-    2. At that rate one run for each of `seeds` fresh seeds, with diagnostics. Their figure on the test set after the
+    1. One run per learning rate and tuning seed; the rate with the lowest mean metric after the last epoch on the
+       validation set is chosen (ties go to the lower validation loss). A rate at which a run diverges is excluded.
+    2. At that rate one run for each of `seeds` fresh seeds, with diagnostics. Their metric on the test set after the
        last epoch is the performance; for a problem without a test set, that on the validation set.
-    3. Steps and seconds to the problem's target come from those runs' validation figures and from the time of a step
-       of a run alone, measured with the optimizers taking turns.
+    3. Steps and seconds to the problem's target come from those runs' validation metrics and from the step time of a
+       single run, measured with the optimizers taking turns.
 
     Args:
-        optimizers: names as `entry` reads them, with commas or as a list, or entries of your own.
-        on: names of problems, with commas or as a list, or problems of your own.
-        learning_rates: as `grid` reads them, the same for all.
+        optimizers: names as for `entry`, comma-separated or as a list, or entries of your own.
+        on: names of problems, comma-separated or as a list, or problems of your own.
+        learning_rates: as for `grid`, the same for all.
         seeds: fresh runs of each optimizer on each problem.
         tuning_seeds: runs at each learning rate.
         epochs: of every run; None for each problem's own.
-        ways_on: names of landscapes of two dimensions, likewise, on which the optimizers' ways are followed, at the
-            best rate of the grid there.
-        seed: all else is a function of it.
-        folder: keeps finished runs; a race that was stopped goes on from there.
+        ways_on: names of two-dimensional landscapes, likewise, for trajectories at the best rate of the grid there.
+        seed: determines everything else.
+        folder: stores finished runs; an interrupted race resumes from there.
         memory, chunk: as for `train.map_runs`.
         on_result: called with the race so far after each optimizer on each problem.
         progress: whether to show a bar with the time left.
@@ -110,7 +108,7 @@ def race(
     with Bar(total, enabled=progress, text="compiling") as bar:
         runner = _Runner(bar, folder, memory, chunk)
 
-        def told() -> Race:
+        def so_far() -> Race:
             return Race(tuple(results), dict(ways), settings, notes)
 
         for problem in what:
@@ -118,23 +116,23 @@ def race(
             for each in who:
                 results.append(_result(each, problem, rates, keys, epochs or problem.epochs, runner))
                 if on_result is not None:
-                    on_result(told())
+                    on_result(so_far())
             bar.tell(f"{problem.name}: time and memory")
             taken = costs(who, problem)
             results[begun:] = [dataclasses.replace(r, cost=c) for r, c in zip(results[begun:], taken, strict=True)]
         for name, place in places.items():
-            bar.tell(f"ways on {name}")
+            bar.tell(f"trajectories on {name}")
             ways[name] = {each.name: way(each, place, rates) for each in who}
-    return told()
+    return so_far()
 
 
 def way(each: Entry, place: Landscape, rates: Sequence[float] | np.ndarray) -> tuple[float, np.ndarray]:
-    """The way of an optimizer on a landscape from its start, at the learning rate that comes lowest.
+    """The trajectory of an optimizer on a landscape, at the learning rate that reaches the lowest value.
 
     Args:
-        each: of the race.
+        each: an entry of the race.
         place: of two dimensions.
-        rates: tried at once.
+        rates: learning rates, tried at once.
 
     Returns:
         (learning rate, points (`WAY_STEPS` + 1, 2)).
@@ -158,7 +156,7 @@ def way(each: Entry, place: Landscape, rates: Sequence[float] | np.ndarray) -> t
 
 
 class _Runner(NamedTuple):
-    """Where the sweeps of a race are shown, kept and held."""
+    """The progress bar, folder and memory limits shared by the sweeps of a race."""
 
     bar: Bar
     folder: str | Path | None
@@ -166,7 +164,7 @@ class _Runner(NamedTuple):
     chunk: int | None
 
     def sweep(self, part: str, each: Entry, problem: Problem, make: Any, rates: np.ndarray, **more: Any) -> Sweep:
-        """A sweep over learning rates; its runs count on the race's bar."""
+        """A sweep over learning rates, counted on the race's progress bar."""
         kept = None if self.folder is None else Path(self.folder) / problem.name / _file(each.name) / part
         told, before = f"{problem.name}: {each.name}, {part}", self.bar.done
         self.bar.tell(told)
@@ -188,7 +186,7 @@ def _result(
     steps = len(problem.train) // problem.batch_size
     tried = runner.sweep("tuning", each, problem, each.make, rates, keys=keys[0], epochs=epochs)
     tuning, losses = (_last(tried, name).reshape(len(rates), -1) for name in (problem.figure, "validation_loss"))
-    # Errors on a few hundred examples are often equal: then the lower loss decides.
+    # Error rates on a few hundred examples often tie: then the lower loss decides.
     rate = rates[np.lexsort((losses.mean(axis=1), tuning.mean(axis=1)))[0]]
 
     def probe(ts: Any, x: Any, y: Any) -> dict[str, Any]:
@@ -207,13 +205,13 @@ def _result(
 
 
 def _last(sweep: Sweep, name: str) -> np.ndarray:
-    """A figure after the last epoch for each run, inf where the run diverged or the figure is no number."""
+    """A metric after the last epoch of each run, inf where the run diverged or the metric is NaN."""
     values = sweep.final[name] if name in sweep.final else sweep.curves[name][:, -1]
     return np.where(np.isfinite(values), values, np.inf).astype(np.float64)
 
 
 def _problems(on: str | Problem | Iterable[str | Problem]) -> list[Problem]:
-    """Problems from names, with commas or as a list, or from themselves."""
+    """Problems from names, comma-separated or as a list, or Problems."""
     if isinstance(on, Problem):
         on = [on]
     if not isinstance(on, Iterable):
@@ -237,14 +235,14 @@ def _landscape(name: str) -> Landscape:
 
 
 def _notes(problem: Problem, epochs: int) -> tuple[str, ...]:
-    """Where a problem is from, what others report for it, and whether that can be compared."""
+    """The source of a problem, published results, and whether they are comparable."""
     published = ", ".join(f"{name} {figure}" for name, figure in problem.published.items())
     short = epochs != problem.epochs and (problem.target is not None or published)
-    other = f"{epochs} epochs here: target and published figures are for {problem.epochs}" if short else ""
+    other = f"{epochs} epochs here: target and published results are for {problem.epochs}" if short else ""
     told = (problem.reference, f"published: {published}" if published else "", other)
     return tuple(text for text in told if text)
 
 
 def _file(name: str) -> str:
-    """A name as that of a folder, different for different names."""
+    """A folder name for a name, distinct for distinct names."""
     return "".join(c if c.isalnum() or c in "-_.=" else f"%{ord(c):02x}" for c in name)

@@ -1,4 +1,4 @@
-"""The report of a race: one HTML page that needs no network, and its figures as PNG files beside it."""
+"""The report of a race: one self-contained HTML page, and its figures as PNG files beside it."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def write(race: Race, folder: str | Path, *, command: str = "") -> Path:
     """Write the figures as PNG files, race.json, curves.npz and curves.csv, and report.html with all of it.
 
     Args:
-        race: finished, or as far as it came.
-        folder: made if need be; files of the same name are written over.
-        command: the line that made the race, to be shown.
+        race: finished or partial.
+        folder: created if necessary; files of the same name are overwritten.
+        command: the command line of the race, shown on the page.
 
     Returns:
-        The path of report.html. It holds its figures itself and asks nothing of a network.
+        The path of report.html, which embeds its figures and needs no network.
 
     Example:
         >>> import tempfile
@@ -68,10 +68,10 @@ def write(race: Race, folder: str | Path, *, command: str = "") -> Path:
 
 
 def _page(race: Race, shown_of: Mapping[str, Sequence[str]], command: str) -> Iterator[str]:
-    """The lines of the page; `shown_of` holds the figures of each problem, and under "" those of all."""
+    """The lines of the page; `shown_of` holds the figures of each problem, and under "" those of all problems."""
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    # An empty icon, or browsers ask for one.
+    # An empty icon; browsers would request one otherwise.
     yield f'<title>jaxnn race</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>'
     yield f"<h1>Race of {len(race.optimizers)} optimizers on {len(race.problems)} problems</h1>"
     if command:
@@ -95,18 +95,18 @@ def _page(race: Race, shown_of: Mapping[str, Sequence[str]], command: str) -> It
 
 
 def _protocol(race: Race) -> Iterator[str]:
-    """What the columns mean."""
+    """The meaning of the columns."""
     if not race.settings:
         return
     rates, tuning, fresh = (race.settings[name] for name in ("learning_rates", "tuning_seeds", "seeds"))
     yield (
         f"<p>Each optimizer was tuned on each problem over {len(rates)} learning rates from {rates[0]:.3g} to "
-        f"{rates[-1]:.3g}, with {_count(tuning, 'seed')} for each; the rate whose figure after the last epoch is best "
-        f"on the validation set was run again with {_count(fresh, 'fresh seed')}.</p>\n<p><b>Performance</b> is the "
-        "mean figure of those after the last epoch, on the test set where the problem has one (it is looked at only "
-        "then); less is better, and the best is bold. <b>Speed</b>: median steps and seconds of a run alone until the "
-        "validation figure, looked at after each epoch, reaches the target. <b>Tuneability</b>: decades of the "
-        f"learning rate around the best in which the figure stays within {NEAR} times the best. The protocol is that "
+        f"{rates[-1]:.3g}, with {_count(tuning, 'seed')} each; the rate whose metric after the last epoch is best on "
+        f"the validation set was run again with {_count(fresh, 'fresh seed')}.</p>\n<p><b>Performance</b> is the mean "
+        "metric of these runs after the last epoch, on the test set where the problem has one (it is used only then); "
+        "lower is better, and the best is bold. <b>Speed</b>: median steps, and seconds of a single run, until the "
+        "validation metric, evaluated after each epoch, reaches the target. <b>Tuneability</b>: decades of the "
+        f"learning rate around the best in which the metric stays within {NEAR} times the best. The protocol is that "
         "of Schneider, Balles &amp; Hennig (2019), DeepOBS.</p>"
     )
 
@@ -135,7 +135,7 @@ def _overview(race: Race) -> Iterator[str]:
 
 
 def _table(found: Sequence[Result]) -> Iterator[str]:
-    """The figures of one problem, the best optimizer first, and what must be known of them."""
+    """The results on one problem, the best optimizer first, with notes."""
     (percent, told), target = shown(found[0].final_name), found[0].target
     best = min(r.performance for r in found)
     aim = "no target" if target is None else f"target: {shown(found[0].figure)[1]} of {percent * target:.4g}"

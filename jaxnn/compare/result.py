@@ -1,4 +1,4 @@
-"""What a race found, and the figures that are read off it."""
+"""The results of a race, and the numbers derived from them."""
 
 from __future__ import annotations
 
@@ -19,23 +19,18 @@ from jaxnn import files
 from jaxnn.compare.costs import StepCost
 
 NEAR = 1.25
-"""A learning rate is good if its figure is at most so many times the best one's."""
+"""A learning rate is good if its metric is at most this factor times the best."""
 
 
 def shown(name: str) -> tuple[float, str]:
-    """By what factor a figure is shown, and its name: errors in percent.
-
-    Example:
-        >>> shown("validation_error"), shown("loss")
-        ((100.0, 'validation error (%)'), (1.0, 'training loss'))
-    """
+    """The factor and label with which a metric is shown: errors in percent."""
     if name.endswith(("error", "accuracy")):
         return 100.0, f"{name.replace('_', ' ')} (%)"
     return 1.0, "training loss" if name == "loss" else name.replace("_", " ")
 
 
 def versions() -> dict[str, str]:
-    """What a measurement depends on: versions, device, cores.
+    """The environment of a measurement: versions, device, cores.
 
     Example:
         >>> sorted(versions())[:3]
@@ -56,16 +51,16 @@ class Result:
 
     Attributes:
         optimizer, problem: their names.
-        figure: what was judged by, the less the better: the curve of that name was tuned on.
-        rates: (S,), the learning rates tried, in rising order.
-        tuning: (S, T), the figure after the last epoch for each rate and tuning seed; inf where the run diverged.
-        rate: the one with the least mean figure, which the runs below were made with.
+        figure: the name of the metric used for tuning, lower is better.
+        rates: (S,), the learning rates tried, in ascending order.
+        tuning: (S, T), the metric after the last epoch for each rate and tuning seed; inf where the run diverged.
+        rate: the rate with the lowest mean metric, used for the runs below.
         curves: name -> (R, E), of R fresh seeds over E epochs: "loss", "validation_*", and the diagnostics.
-        final: (R,), the figure that counts: of the test set after the last epoch, where the problem has one, else of
-            the validation set; inf where the run diverged.
-        final_name: which that is, such as "test_error".
+        final: (R,), the metric after the last epoch, of the test set where the problem has one, else of the validation
+            set; inf where the run diverged.
+        final_name: the name of that metric, e.g. "test_error".
         steps: of an epoch.
-        target: the figure that counts as solved; None for none.
+        target: the value of the metric that counts as solved; None for none.
         cost: of a step; None if it was not measured.
     """
 
@@ -84,48 +79,45 @@ class Result:
 
     @property
     def diverged(self) -> int:
-        """How many of the R runs diverged."""
+        """The number of diverged runs out of R."""
         return int(np.sum(~np.isfinite(self.final)))
 
     @property
     def performance(self) -> float:
-        """The mean final figure; inf if a run diverged."""
+        """The mean final metric; inf if a run diverged."""
         return float(np.mean(self.final))
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and third quartile of the final figures, diverged ones counted as inf."""
+        """The first and third quartile of the final metrics, diverged ones counted as inf."""
         low, high = (float(np.quantile(self.final, q, method="inverted_cdf")) for q in (0.25, 0.75))
         return low, high
 
     @property
     def steps_to_target(self) -> np.ndarray:
-        """(R,), the steps after which the figure first was at or below the target; inf if it never was.
-
-        Figures are looked at after each epoch, so that this is a multiple of its steps.
-        """
+        """(R,), the steps until the metric, evaluated after each epoch, reaches the target; inf if it never does."""
         curve = self.curves[self.figure]
         if self.target is None:
             return np.full(len(curve), np.inf)
-        reached = curve <= self.target  # NaN is not
+        reached = curve <= self.target  # False for NaN
         first = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, np.inf)
         return first * self.steps
 
     @property
     def seconds_to_target(self) -> np.ndarray:
-        """(R,), those steps in seconds of a run alone; NaN if the cost was not measured."""
+        """(R,), those steps in seconds of a single run; NaN if the cost was not measured."""
         return self.steps_to_target * (np.nan if self.cost is None else self.cost.step_seconds)
 
     @property
     def tuned(self) -> np.ndarray:
-        """(S,), the mean figure of each rate over the tuning seeds; inf where one diverged."""
+        """(S,), the mean metric of each rate over the tuning seeds; inf where one diverged."""
         return np.mean(self.tuning, axis=1)
 
     @property
     def tuneability(self) -> float:
-        """Decades of the learning rate around the best within which the figure is at most `NEAR` times the best.
+        """Decades of the learning rate around the best within which the metric is at most `NEAR` times the best.
 
-        The width of the unbroken row of good rates, each standing for its share of the grid; 0 if none was finite.
+        The width of the contiguous range of good rates, each with its share of the grid; 0 if none was finite.
         """
         tuned, best = self.tuned, int(np.argmin(self.tuned))
         if not np.isfinite(tuned[best]) or len(self.rates) < 2:
@@ -142,12 +134,12 @@ class Result:
 
     @property
     def at_the_edge(self) -> bool:
-        """Whether the best rate is the least or greatest of the grid, so that a better one may lie outside."""
+        """Whether the best rate is the smallest or largest of the grid, so that a better one may lie outside."""
         tried = len(self.rates) > 1 and bool(np.isfinite(self.tuned).any())
         return tried and self.rate in (self.rates[0], self.rates[-1])
 
     def summary(self) -> dict[str, Any]:
-        """The row of the table: numbers and words that JSON knows, inf and NaN as None."""
+        """The row of the table in JSON types, inf and NaN as None."""
         steps, seconds = np.median(self.steps_to_target), np.median(self.seconds_to_target)
         row = {
             "problem": self.problem,
@@ -176,10 +168,10 @@ class Race:
     """The results of a race, problem by problem, in the order in which the optimizers were named.
 
     Attributes:
-        results: one for each optimizer and problem that is finished.
-        ways: landscape name -> optimizer -> (learning rate, points (T, 2)), on landscapes of two dimensions.
-        settings: what the race was asked for, in words and numbers that JSON knows.
-        notes: what a reader must know of a problem: its source, published figures; by problem.
+        results: one per finished pair of optimizer and problem.
+        ways: landscape name -> optimizer -> (learning rate, points (T, 2)): trajectories in two dimensions.
+        settings: the arguments of the race, in JSON types.
+        notes: by problem: its source, published results.
     """
 
     results: tuple[Result, ...]
@@ -205,7 +197,7 @@ class Race:
         return tuple(r for r in self.results if r.problem == problem)
 
     def table(self) -> dict[str, np.ndarray]:
-        """One row for each problem, optimizer, seed and epoch of the fresh runs, as columns."""
+        """One row per problem, optimizer, seed and epoch of the fresh runs, as columns."""
         names = list(dict.fromkeys(name for r in self.results for name in r.curves))
         parts: dict[str, list[Any]] = {name: [] for name in ("problem", "optimizer", "rate", "seed", "epoch", *names)}
         for r in self.results:
@@ -220,7 +212,7 @@ class Race:
         return {name: np.concatenate(part) if part else np.zeros(0) for name, part in parts.items()}
 
     def save(self, folder: str | Path) -> Path:
-        """Write race.json (settings and a row for each result), curves.npz and curves.csv (`table`); the folder."""
+        """Write race.json (settings and a row per result), curves.npz and curves.csv (`table`); returns the folder."""
         folder = files.make_folder(folder)
         told = {
             "measured_on": versions(),

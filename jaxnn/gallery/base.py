@@ -1,4 +1,4 @@
-"""What a picture of the gallery is."""
+"""The type of a figure of the gallery."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from matplotlib.figure import Figure
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One figure of the gallery and what is told beside it.
+    """One figure of the gallery and its caption.
 
     Attributes:
-        name: of its file, in small letters and hyphens.
+        name: of its file, in lower-case letters and hyphens.
         title: one line.
-        caption: what is to be seen, in two to four sentences of plain English.
+        caption: what the figure shows, in two to four sentences of plain English.
         equation: in matplotlib's mathtext, without dollar signs; "" for none.
         source: the primary source: author, year, title.
         draw: makes the figure: `jaxnn.plots.figure` with title, labels, units and legend. No arguments: seeds and sizes
-            are fixed, so that the figure is the same each time.
+            are fixed, so that the figure is reproducible.
 
     Example:
         >>> from jaxnn import plots
@@ -37,4 +37,4 @@ class Picture:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
-            raise ValueError(f"Picture: name must be small letters, digits and hyphens, got {self.name!r}.")
+            raise ValueError(f"Picture: name must be lower-case letters, digits and hyphens, got {self.name!r}.")

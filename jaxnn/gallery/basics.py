@@ -1,4 +1,4 @@
-"""Pictures of what networks are built of: activations, losses, the weights that a linear classifier learns."""
+"""Figures of the building blocks: activations, losses, the weights of a linear classifier."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _templates() -> Figure:
 
 
 def _broken(values: Array) -> np.ndarray:
-    """The values with a gap where they jump, so that no line is drawn along the jump."""
+    """The values with NaN at jumps, so that no line connects them."""
     broken = np.array(values, np.float64)
     broken[1:][np.abs(np.diff(broken)) > 0.5] = np.nan
     return broken
@@ -116,9 +116,9 @@ PICTURES = (
     Picture(
         "activations",
         "Activation functions and their derivatives",
-        "What a unit puts out, and the slope that backpropagation multiplies an error by. A threshold has slope 0 "
-        "wherever it has one, so that nothing can be learned through it; sigmoid and tanh pass errors near 0 only. "
-        "ReLU and its smooth relatives pass them for every positive z.",
+        "The output of a unit, and the derivative by which backpropagation multiplies the cotangent. The derivative of "
+        "a threshold is 0 wherever it exists, so that no gradient passes; sigmoid and tanh pass gradients near 0 only. "
+        "ReLU and its smooth variants pass them for every positive z.",
         r"\delta^{l} = ((W^{l+1})^T \delta^{l+1}) \cdot s'(z^{l})",
         "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating "
         "errors.",
@@ -127,9 +127,9 @@ PICTURES = (
     Picture(
         "losses",
         "Loss functions",
-        "Left, what a residual costs: squares weigh one large error more than many small ones, the others grow only "
-        "linearly. Right, what a margin costs: each of the four is convex, and all but the perceptron's lie above the"
-        " count of mistakes (logistic once it is divided by log 2); only the square loss punishes being too right.",
+        "Left, losses of a residual: the squared error weights one large error more than many small ones, the others "
+        "grow only linearly. Right, losses of a margin: each of the four is convex, and all but the perceptron's bound "
+        "the 0-1 loss from above (logistic after division by log 2); only the squared loss penalizes large margins.",
         r"\frac{1}{2}(y-d)^2 \qquad |y-d| \qquad \max(0,\,1-d f) \qquad \log(1+e^{-d f})",
         "Cox, D. R. (1958). The regression analysis of binary sequences. Huber, P. J. (1964). Robust estimation of a "
         "location parameter. Cortes, C. & Vapnik, V. (1995). Support-vector networks.",
@@ -137,10 +137,10 @@ PICTURES = (
     ),
     Picture(
         "templates",
-        "What a linear classifier of digits looks for",
-        "Above, the mean image of each class. Below, the learned weights of its output (purple speaks for the class, "
-        "orange against it): not the digit itself, but what tells it from the nine others, such as the empty middle "
-        "of a zero.",
+        "The weights of a linear classifier of digits",
+        "Above, the mean image of each class. Below, the learned weights of its output (purple: evidence for the "
+        "class, orange: against it). They show not the digit itself but what distinguishes it from the nine others, "
+        "e.g. the empty centre of a zero.",
         r"P(k\,|\,x) = \frac{e^{z_k}}{\sum_j e^{z_j}}, \qquad z_k = w_k^T x + b_k",
         "Bridle, J. S. (1990). Probabilistic interpretation of feedforward classification network outputs, with "
         "relationships to statistical pattern recognition.",

@@ -1,4 +1,4 @@
-"""All figures in one folder, with a page that shows them: captions, equations and primary sources."""
+"""All figures in one folder, with an HTML page of captions, equations and primary sources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODULES = {
     "optimization": "Optimization",
     "generalization": "Learning and generalization",
 }
-"""The modules of this package that hold PICTURES, in the order of the page, and the titles of their chapters."""
+"""The modules with PICTURES, in the order of the page, and the titles of their chapters."""
 
 STYLE = """
 body { font: 17px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 2rem auto;
@@ -42,12 +42,7 @@ figcaption p { margin: .6rem 0; }
 
 
 def chapters() -> dict[str, Sequence[Picture]]:
-    """The pictures by the title of their chapter.
-
-    Example:
-        >>> [picture.name for picture in chapters()["Building blocks"]]
-        ['activations', 'losses', 'templates']
-    """
+    """The pictures by the title of their chapter."""
     return {title: importlib.import_module(f"jaxnn.gallery.{name}").PICTURES for name, title in MODULES.items()}
 
 
@@ -58,19 +53,19 @@ def build(
     more: Mapping[str, Sequence[Picture]] = MappingProxyType({}),
     progress: bool = True,
 ) -> Path:
-    """Write NAME.png for each picture, and index.html, which shows those whose file lies in the folder.
+    """Write NAME.png for each picture, and index.html, which shows all pictures with a file in the folder.
 
     Args:
-        folder: made if need be; files of the same name are written over.
-        only: names of pictures; none for all.
-        more: pictures that are not this room's, by the title of their chapter; they come last.
-        progress: whether to show a bar (a line for each figure where the output is not a terminal).
+        folder: created if necessary; files of the same name are overwritten.
+        only: names of pictures; empty for all.
+        more: additional pictures by the title of their chapter; they come last.
+        progress: whether to show a bar (one line per figure where the output is not a terminal).
 
     Returns:
-        The path of index.html. It opens from the disk and asks nothing of a network.
+        The path of index.html, which needs no network.
 
     Raises:
-        ValueError: an unknown name, or two pictures of one name.
+        ValueError: an unknown name, or two pictures with the same name.
 
     Example:
         >>> import tempfile
@@ -91,7 +86,7 @@ def build(
             except Exception as error:
                 error.add_note(f"raised by the picture {picture.name!r}")
                 raise
-            # After each figure, so that an interrupted run leaves a page of what there is.
+            # After each figure, so that an interrupted run leaves a page of the finished ones.
             there = {title: [p for p in each if (folder / f"{p.name}.png").exists()] for title, each in found.items()}
             files.write_text(index, page({title: each for title, each in there.items() if each}))
             bar.step(f"{i}/{len(pictures)}  {picture.name}", picture.name)
@@ -99,25 +94,19 @@ def build(
 
 
 def page(found: Mapping[str, Sequence[Picture]]) -> str:
-    """The HTML that shows pictures by chapter; each figure's file lies beside it.
-
-    Example:
-        >>> picture = Picture("empty", "Nothing", "Nothing is to be seen.", "x < 1", "", lambda: plots.figure()[0])
-        >>> '<h2>None</h2>' in page({"None": [picture]})
-        True
-    """
+    """The HTML page of pictures by chapter; the image files lie beside it."""
     return "\n".join(_page(found)) + "\n"
 
 
 @functools.cache
 def equation_svg(equation: str) -> bytes:
-    r"""An equation in matplotlib's mathtext as an SVG picture, cut to its size.
+    r"""An equation in matplotlib's mathtext as a cropped SVG image.
 
     Args:
         equation: without dollar signs, such as r"\frac{1}{2} (y - d)^2".
 
     Raises:
-        ValueError: it is no mathtext.
+        ValueError: the equation is not valid mathtext.
 
     Example:
         >>> equation_svg("x^2")[:5]
@@ -127,7 +116,7 @@ def equation_svg(equation: str) -> bytes:
     FigureCanvasSVG(fig)
     fig.text(0, 0, f"${equation}$", fontsize=14)
     out = io.BytesIO()
-    # Letters as outlines: no font is needed to see them. A fixed salt and no date: the same bytes each time.
+    # Glyphs as paths need no font. A fixed salt and no date make the bytes reproducible.
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "jaxnn", "mathtext.fontset": "cm"}):
         fig.savefig(out, format="svg", bbox_inches="tight", pad_inches=0.04, transparent=True, metadata={"Date": None})
     return out.getvalue()
@@ -136,7 +125,7 @@ def equation_svg(equation: str) -> bytes:
 def _page(found: Mapping[str, Sequence[Picture]]) -> Iterator[str]:
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    # An empty icon, or browsers ask for one.
+    # An empty icon; browsers would request one otherwise.
     yield f'<title>jaxnn gallery</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>'
     yield "<h1>jaxnn gallery</h1>\n<nav>"
     for title, pictures in found.items():
@@ -166,7 +155,7 @@ def _figure(picture: Picture) -> Iterator[str]:
 
 
 def _distinct(found: dict[str, Sequence[Picture]]) -> dict[str, Sequence[Picture]]:
-    """The same, or ValueError: two files of one name."""
+    """`found` itself; ValueError if two pictures have the same name."""
     names = [picture.name for pictures in found.values() for picture in pictures]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"gallery: the names of pictures must differ, got {', '.join(doubled)} more than once.")

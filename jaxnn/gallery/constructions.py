@@ -21,7 +21,7 @@ from jaxnn.plots import COLOURS, figure
 
 BLUE, ORANGE, GREEN, PURPLE, *_ = COLOURS
 SHADES = ListedColormap(colormaps["Blues"](np.linspace(0, 0.75, 256)))
-"""White to a blue on which black can be read."""
+"""White to a blue on which black text is legible."""
 
 
 def _xor_regions() -> Figure:
@@ -50,7 +50,7 @@ def _xor_regions() -> Figure:
 
 
 def _karnaugh() -> Figure:
-    """A Karnaugh map with the terms of its minimal form, and how many terms random functions keep."""
+    """A Karnaugh map with the terms of its minimal form, and the number of terms of random functions."""
     table = _bits([0, 1, 2, 5, 6, 7, 8, 9, 10, 14], 16)
     fig, (left, right) = figure(1, 2, width=5.2, height=4.2)
     _draw_map(left, table, minimize.minimize_exactly(table))
@@ -58,7 +58,7 @@ def _karnaugh() -> Figure:
     rng = np.random.default_rng(0)
     tables = [[rng.integers(0, 2, 2**n) for _ in range(trials)] for n in sizes]
     for colour, label, count in (
-        (ORANGE, "a unit for each true row", np.sum),
+        (ORANGE, "a unit per true row", np.sum),
         (BLUE, "after minimisation", lambda t: len(minimize.minimize(t))),
     ):
         counts = np.maximum([[count(t) for t in ts] for ts in tables], 1)  # the constant 0 takes a unit too
@@ -72,7 +72,7 @@ def _karnaugh() -> Figure:
     right.set_title(f"random functions, mean and range of {trials}", fontsize=11)
     right.grid(alpha=0.3)
     right.legend(fontsize=10)
-    fig.suptitle("Boolean functions by one hidden layer: fewer units by a Karnaugh map", fontsize=12)
+    fig.suptitle("Boolean functions by one hidden layer: fewer units by minimization", fontsize=12)
     return fig
 
 
@@ -81,7 +81,7 @@ def _parity_counts() -> Figure:
     sizes = range(2, 17)
     fig, axes = figure(1, 3, width=4.1, height=3.8)
     makers = {
-        "an AND for each true row": (parity.dnf, "o-", 8, ORANGE),
+        "an AND per true row": (parity.dnf, "o-", 8, ORANGE),
         "counting units": (parity.counter, "s-", 4, GREEN),
         "chain of XORs": (parity.chain, "^-", 8, PURPLE),
         "tree of XORs": (parity.tree, "v--", 4, BLUE),
@@ -137,7 +137,7 @@ def _pentagons() -> Figure:
     for ax, title in zip(
         axes,
         (
-            "how many of five half-planes\nhold a point",
+            "number of half-planes (of five)\nthat contain a point",
             f"all five: an AND,\n{len(one) + 1} units",
             f"two joined: an OR of ANDs,\n{joined.units} units",
             f"one hidden layer: {wide.units - 1:,} units,\n{wrong:.1%} of the square wrong",
@@ -152,7 +152,7 @@ def _pentagons() -> Figure:
 
 
 def _staircase() -> Figure:
-    """A function and its staircase, and the error that a number of units buys."""
+    """A function and its staircase, and the error against the number of units."""
 
     def wavy(x: np.ndarray) -> np.ndarray:
         return np.asarray(np.sin(2 * np.pi * x) + 0.4 * np.sin(6 * np.pi * x))
@@ -181,12 +181,12 @@ def _staircase() -> Figure:
     right.set_title("error against units", fontsize=11)
     right.grid(alpha=0.3)
     right.legend(fontsize=9)
-    fig.suptitle("Continuous functions by thresholds: the number of units is the price of accuracy", fontsize=12)
+    fig.suptitle("Continuous functions by thresholds: accuracy against the number of units", fontsize=12)
     return fig
 
 
 def _ridge_bump_surface() -> Figure:
-    """One ridge, two crossed ridges, the bump where they meet, and a surface of bumps."""
+    """One ridge, two crossed ridges, the bump at their intersection, and a surface of bumps."""
     cells = 40
     x = _square(-1 + 1 / cells, 1 - 1 / cells, cells)
     across = _outputs(approximation.ridge([1, 0], -0.3, 0.3), x)[:, 0]
@@ -201,7 +201,7 @@ def _ridge_bump_surface() -> Figure:
         "where the sum is 2:\na bump",
         f"a surface of bumps:\n{found.units} units, error at most {found.error:.2f}",
     )
-    walls = np.repeat(np.linspace(-1, 1, cells + 1), 2)[1:-1]  # every line twice: a cell is flat, its walls upright
+    walls = np.repeat(np.linspace(-1, 1, cells + 1), 2)[1:-1]  # every grid line twice: cells are flat, walls vertical
     for ax, values, title in zip(axes, (across, across + along, bump, surface), titles, strict=True):
         heights = _grid(values).repeat(2, axis=0).repeat(2, axis=1)
         ax.plot_surface(
@@ -240,7 +240,7 @@ def _grid(values: Any) -> np.ndarray:
 
 
 def _outputs(network: Network, x: np.ndarray) -> np.ndarray:
-    """The network's outputs (N, K), some rows at a time: the hidden layers of wide nets are large."""
+    """The network's outputs (N, K), in batches of rows, because the hidden layers of wide nets are large."""
     net, params = network
     points = jnp.asarray(x, float)
     run = jax.jit(lambda p, rows: jax.lax.map(lambda row: net.predict(p, (), row[None])[0], rows, batch_size=1024))
@@ -291,7 +291,7 @@ def _draw_map(ax: Any, table: np.ndarray, terms: np.ndarray) -> None:
 
 
 def _runs(positions: np.ndarray) -> list[np.ndarray]:
-    """Positions split where they are not next to each other."""
+    """Positions split into runs of neighbours."""
     return np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)
 
 
@@ -299,20 +299,20 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "xor-regions",
         "XOR by two hidden units",
-        "No line parts the filled corners from the hollow ones, so no single threshold unit computes XOR. Two "
-        "hidden units cut off one corner each, and the output is their OR. With steep sigmoids in the place of "
-        "thresholds the same weights give a smooth function, which gradients can train.",
+        "No line separates the filled corners from the hollow ones, so no single threshold unit computes XOR. Two "
+        "hidden units cut off one corner each, and the output is their OR. With steep sigmoids in place of thresholds "
+        "the same weights give a smooth function, which gradients can train.",
         r"y = H(h_1 + h_2 - \frac{1}{2}),\ h_1 = H(A - B - \frac{1}{2}),\ h_2 = H(B - A - \frac{1}{2})",
         "Minsky & Papert (1969), Perceptrons: an introduction to computational geometry",
         _xor_regions,
     ),
     Picture(
         "karnaugh",
-        "Fewer hidden units by minimising",
+        "Fewer hidden units by minimization",
         "Left: a Boolean function of four inputs as a Karnaugh map, in which neighbours differ in one input. Each "
-        "frame is a product term, and one hidden unit of the network, in the place of one for each 1. Right: the "
-        "same by the Quine-McCluskey method for random functions of more inputs: it saves about half to two thirds "
-        "of the units, but both curves double with each input.",
+        "frame is a product term, and one hidden unit of the network, instead of one unit per 1. Right: the "
+        "Quine-McCluskey method for random functions of more inputs: it saves about half to two thirds of the units, "
+        "but both curves double with each input.",
         r"y = \bigvee_j \bigwedge_i \ell_{ij},\quad xy + xy' = x",
         "Karnaugh (1953), The map method for synthesis of combinational logic circuits; McCluskey (1956), "
         "Minimization of Boolean functions",
@@ -321,10 +321,10 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "parity-wide-and-deep",
         "Parity by wide and by deep networks",
-        "Parity has no two true neighbours, so that its disjunctive form cannot be minimised: the hidden layer "
-        "doubles with each input. A chain or a tree of XORs needs three units for each input after the first, the "
-        "tree in few layers. One hidden layer of N units that count the ones has still fewer units, but from N = 6 "
-        "on more weights.",
+        "No two true rows of parity are neighbours, so that its disjunctive form cannot be minimized: the hidden layer "
+        "doubles with each input. A chain or a tree of XORs needs three units per input after the first, the tree in "
+        "few layers. One hidden layer of N units that count the ones has even fewer units, but more weights from N = 6 "
+        "on.",
         r"2^{N-1} + 1,\quad N + 1,\quad 3(N-1)\ \mathrm{units}",
         "Minsky & Papert (1969), Perceptrons; Rumelhart, Hinton & Williams (1986), Learning internal "
         "representations by error propagation",
@@ -333,9 +333,9 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "pentagons",
         "Polygons from half-planes",
-        "Each hidden unit fires on one side of a line. An AND of five makes a pentagon, an OR of two ANDs two "
-        "joined pentagons, which are not convex. One hidden layer can do without the ANDs, for this and any other "
-        "region, but at a price: the last network adds staircases of half-planes in 32 directions, a filtered Radon "
+        "Each hidden unit fires on one side of a line. An AND of five makes a pentagon, an OR of two ANDs two joined "
+        "pentagons, which are not convex. One hidden layer without ANDs can approximate this and any other region, but "
+        "needs many units: the last network adds staircases of half-planes in 32 directions, a filtered Radon "
         "transform.",
         r"y = H(\sum_p H(\sum_{s \in p} H(n_s \cdot x + c_s) - S_p + \frac{1}{2}) - \frac{1}{2})",
         "Lippmann (1987), An introduction to computing with neural nets; Carroll & Dickinson (1989), Construction "
@@ -345,9 +345,9 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "staircase",
         "Continuous functions by thresholds",
-        "A staircase of threshold units stays within a given distance of a continuous function. Each step is as "
-        "long as the function allows. On a line the error falls like 1 / units; in the plane, where a grid of bumps "
-        "is needed, like the square root of that.",
+        "A staircase of threshold units approximates a continuous function within a given tolerance. Each step is as "
+        "long as possible. On a line the error falls like 1 / units; in the plane, where a grid of bumps is needed, "
+        "like the square root of that.",
         r"y = v_0 + \sum_j (v_j - v_{j-1}) H(x - e_j)",
         "Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik (1991), Approximation "
         "capabilities of multilayer feedforward networks",
@@ -356,8 +356,8 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "ridge-bump-surface",
         "From thresholds to ridges, bumps and surfaces",
-        "Two opposite thresholds make a ridge, two crossed ridges add up to 2 only where they meet, and a second "
-        "hidden layer of thresholds keeps that place: a bump. Bumps side by side, each with its own height, make "
+        "Two opposite thresholds make a ridge. Two crossed ridges add up to 2 only where they intersect, and a second "
+        "hidden layer of thresholds selects that region: a bump. Adjacent bumps, each with its own height, approximate "
         "any continuous surface.",
         r"r = H(x - a) + H(b - x) - 1,\quad \mathrm{bump} = H(r_1 + r_2 - \frac{3}{2})",
         "Cybenko (1989), Approximation by superpositions of a sigmoidal function",

@@ -1,4 +1,4 @@
-"""Pictures of learning and generalization: what helps on unseen examples, and what hinders learning at all."""
+"""Figures of learning and generalization: regularization, and obstacles to training."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _early_stopping() -> Figure:
         _runs(ax, training, TRAINING, "training")
         _runs(ax, validation, VALIDATION, "validation")
         at_best = np.asarray(validation)[np.arange(len(best)), best - 1]
-        ax.plot(best, at_best, "o", color="black", markersize=7, zorder=5, label="where early stopping returns to")
+        ax.plot(best, at_best, "o", color="black", markersize=7, zorder=5, label="epoch returned by early stopping")
         ax.axvspan(best.min(), best.max(), color="black", alpha=0.07)
         ax.set_xlabel("epoch", fontsize=11)
         ax.set_ylabel(name, fontsize=11)
@@ -98,7 +98,7 @@ def _hidden_units() -> Figure:
     _bands(ax, errors.settings, errors)
     chosen, test = int(errors.settings[best]), 100 * found.test.mean()
     ax.axvline(chosen, color="black", linewidth=1, linestyle=":")
-    label = f"test error of {chosen} units, looked at once: {test:.1f}%"
+    label = f"test error of {chosen} units, evaluated once: {test:.1f}%"
     ax.plot(chosen, test, "*", color="black", markersize=13, label=label)
     ax.set_xscale("log", base=2)
     ax.set_xticks(errors.settings, [str(size) for size in errors.settings])
@@ -153,14 +153,14 @@ def _saturation() -> Figure:
         steps.plot(starts, jnp.maximum(needed, 1), color=colour, linewidth=2, label=name)
     slopes.set_xlabel("z", fontsize=11)
     slopes.set_ylabel("dC/dz, target 0", fontsize=11)
-    slopes.set_title("the error that is sent back", fontsize=12)
+    slopes.set_title("derivative in the logit", fontsize=12)
     curves.set_xlabel("step", fontsize=11)
     curves.set_ylabel("output y, target 0", fontsize=11)
     curves.set_title("learning curves", fontsize=12)
     steps.set_yscale("log")
     steps.set_xlabel("z at the start", fontsize=11)
     steps.set_ylabel("steps until y < 0.1", fontsize=11)
-    steps.set_title("time lost in saturation", fontsize=12)
+    steps.set_title("steps lost to saturation", fontsize=12)
     for ax in (slopes, curves, steps):
         ax.grid(alpha=0.3)
     slopes.legend(fontsize=10)
@@ -190,7 +190,7 @@ def _mixture() -> Figure:
     p = mixture.density(predicted, y)
     middle.contour(x[:, 0], y, p.T, levels=[0.5, 1, 2, 4, 8], cmap="viridis", linewidths=1.2, zorder=3)
     for m, colour in enumerate((COLOURS[0], COLOURS[1], COLOURS[3])):
-        # A component is drawn where it carries weight.
+        # A component is drawn only where its weight is not small.
         centre = jnp.where(predicted.weights[:, m] > 0.1, predicted.means[:, m], jnp.nan)
         middle.plot(x, centre, color=colour, linewidth=2.5, zorder=4)
         right.plot(x, predicted.weights[:, m], color=colour, linewidth=2, label=f"{m + 1}")
@@ -232,7 +232,7 @@ def _width() -> Figure:
 
 def _shifts() -> Figure:
     found = {name: shifts.run(name).errors for name in shifts.NETWORKS}
-    found["MLP, shown shifted digits"] = shifts.run("MLP", augmented=True, epochs=60).errors
+    found["MLP, trained on shifted digits"] = shifts.run("MLP", augmented=True, epochs=60).errors
     reach = shifts.BORDER
     fig, axes = plots.figure(1, len(found), width=3.0, height=3.5, sharey=True)
     for ax, (name, errors) in zip(axes, found.items(), strict=True):
@@ -259,7 +259,7 @@ def _bands(ax: Any, x: Any, errors: Errors) -> None:
 
 
 def _runs(ax: Any, values: Any, colour: str, name: str) -> None:
-    """A faint line for each run (R, E), a bold one for their mean."""
+    """A faint line per run (R, E), a bold one for their mean."""
     epochs = np.arange(1, values.shape[1] + 1)
     for run in values:
         ax.plot(epochs, run, color=colour, linewidth=0.8, alpha=0.4)
@@ -269,12 +269,11 @@ def _runs(ax: Any, values: Any, colour: str, name: str) -> None:
 PICTURES = (
     Picture(
         "regularizers",
-        "Four ways to do better on unseen examples",
-        "Two hundred digits, one in five with a wrong label: a network of 100 hidden units learns nearly all of them "
-        "by heart, and then errs on a fifth of the digits that it has not seen. Weight decay, dropout and random "
-        "shifts keep it from that: the training error rises, the validation error falls, until too much of a good "
-        "thing raises both. An ensemble of such networks gains a little, without any choice to make. Lines are means "
-        "over seeds, bands their range.",
+        "Four regularizers",
+        "Two hundred digits, one in five with a wrong label: a network of 100 hidden units memorizes nearly all of "
+        "them, and misclassifies a fifth of unseen digits. Weight decay, dropout and random shifts prevent that: the "
+        "training error rises and the validation error falls, until too strong a setting raises both. An ensemble of "
+        "such networks gains a little, without a hyperparameter. Lines are means over seeds, bands their range.",
         r"C(\theta) = \frac{1}{N} \sum_i C_i(\theta) + \lambda\, w^T w",
         "Krogh, A. & Hertz, J. A. (1992). A simple weight decay can improve generalization. Srivastava, N. et al. "
         "(2014). Dropout. Simard, P. Y. et al. (2003). Best practices for convolutional neural networks. Hansen, L. "
@@ -284,9 +283,9 @@ PICTURES = (
     Picture(
         "early-stopping",
         "Early stopping",
-        "The training loss falls for ever. The validation error turns upward as soon as the network begins to learn "
-        "the wrong labels by heart (one in five of 200), the validation loss a little later. Early stopping returns to "
-        "the epoch of the least validation loss: dots, one for each of four seeds.",
+        "The training loss keeps falling. The validation error turns upward as soon as the network begins to memorize "
+        "the wrong labels (one in five of 200), the validation loss a little later. Early stopping returns the epoch "
+        "with the lowest validation loss: dots, one per seed.",
         r"t^* = \arg\min_t \; C_{\mathrm{validation}}(\theta_t)",
         "Prechelt, L. (1998). Early stopping - but when?",
         _early_stopping,
@@ -295,8 +294,8 @@ PICTURES = (
         "batch-norm",
         "Batch normalization",
         "Three hidden layers of sigmoid units under plain gradient descent with one learning rate. Without "
-        "normalization the units saturate and hardly anything is learned; where the inputs of each layer are "
-        "normalized over the batch, learning sets in at once. Lines are means over four seeds.",
+        "normalization the units saturate and the loss hardly falls; with batch-normalized inputs of each layer it "
+        "falls at once. Lines are means over four seeds.",
         r"y = \gamma \, \frac{z - \mu_B}{\sqrt{\sigma_B^2 + \epsilon}} + \beta",
         "Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal"
         " covariate shift.",
@@ -306,19 +305,19 @@ PICTURES = (
         "hidden-units",
         "The number of hidden units, chosen on a validation split",
         "Each size is trained from four seeds, on 200 digits of which one in five has a wrong label. With few units "
-        "training and validation errors are both high: the network under-fits. With many the training error falls on "
-        "while the validation error rises: it over-fits. The size of least mean validation error is chosen, and only "
-        "that one ever meets the test set.",
+        "training and validation errors are both high: the network under-fits. With many the training error keeps "
+        "falling while the validation error rises: it over-fits. The size with the lowest mean validation error is "
+        "chosen, and only that one is evaluated on the test set.",
         "",
         "Stone, M. (1974). Cross-validatory choice and assessment of statistical predictions.",
         _hidden_units,
     ),
     Picture(
         "symmetry",
-        "Equal initial weights never part",
-        "Four hidden units learn the exclusive or. Units that start alike get equal gradients and stay alike (left, "
-        "four lines in one), so that the network is worth a single unit and its loss stays high. From random weights "
-        "the units take different roles (middle) and the loss falls.",
+        "Equal initial weights stay equal",
+        "Four hidden units are trained on the exclusive or. Units with equal initial weights get equal gradients and "
+        "stay equal (left, four lines in one), so that the network is equivalent to a single unit and its loss stays "
+        "high. From random weights the units specialize (middle) and the loss falls.",
         r"w_j = w_k,\; b_j = b_k,\; v_j = v_k \;\Rightarrow\; \partial C / \partial w_j = \partial C / \partial w_k",
         "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning internal representations by error "
         "propagation.",
@@ -327,10 +326,9 @@ PICTURES = (
     Picture(
         "saturation",
         "Cross-entropy and squared error on a saturated sigmoid",
-        "A sigmoid unit should learn to put out 0. Under the squared error the slope vanishes where the unit is most "
-        "wrong (left), so that a start at y = 0.99 is all but stuck (middle), and the time to get away grows "
-        "exponentially with z (right). Under cross-entropy the slope is the error itself, and the time grows "
-        "linearly.",
+        "A sigmoid unit is trained to output 0. The derivative of the squared error vanishes where the unit is most "
+        "wrong (left), so that a start at y = 0.99 hardly moves (middle), and the number of steps grows exponentially "
+        "with z (right). The derivative of cross-entropy is y - d, and the number of steps grows linearly.",
         r"\frac{\partial}{\partial z} \frac{1}{2}(y-d)^2 = (y-d)\, y\, (1-y) \qquad "
         r"\frac{\partial}{\partial z} \left[-d \log y - (1-d) \log(1-y)\right] = y - d",
         "Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.",
@@ -339,9 +337,9 @@ PICTURES = (
     Picture(
         "mixture-density",
         "Mixture-density regression on an inverse problem",
-        "For some x three values of y are right. Least squares learns their mean, which is none of them (left). A "
-        "network that puts out a mixture of three Gaussians follows all branches (middle: contours of p(y|x), and "
-        "each mean where its weight is above 0.1) and says how likely each is (right).",
+        "For some x three values of y are valid. Least squares learns their mean, which is none of them (left). A "
+        "network that outputs a mixture of three Gaussians follows all branches (middle: contours of p(y|x), and each "
+        "mean where its weight is above 0.1) and predicts their probabilities (right).",
         r"x = y + 0.3 \sin 2 \pi y + \mathrm{noise} \qquad "
         r"p(y|x) = \sum_m a_m(x)\, N(y;\, \mu_m(x),\, \sigma_m(x)^2)",
         "Bishop, C. M. (1994). Mixture density networks.",
@@ -350,9 +348,9 @@ PICTURES = (
     Picture(
         "width",
         "Universal approximation by training",
-        "Networks of one hidden layer of tanh units are trained on a wavy function. The error falls as units are "
-        "added, steeply once there are enough for every bend. Dots are single seeds, lines medians; what training "
-        "reaches is an upper bound of what the width could do.",
+        "Networks with one hidden layer of tanh units are trained on a wavy function. The error falls with the number "
+        "of units, steeply once there are enough for every bend. Dots are single seeds, lines medians; the error after "
+        "training is an upper bound on the best error of that width.",
         r"y(x) = \sum_{j=1}^{n} v_j \tanh(w_j x + b_j) + c",
         "Cybenko, G. (1989). Approximation by superpositions of a sigmoidal function. Hornik, K. (1991). "
         "Approximation capabilities of multilayer feedforward networks.",
@@ -361,10 +359,10 @@ PICTURES = (
     Picture(
         "shifts",
         "Shift invariance",
-        "Validation error on digits that are shifted by up to four pixels, after training in the middle only. A "
-        "perceptron has no idea of place and fails beyond a pixel; convolution and pooling help little while the last"
-        " layer looks at places. A maximum over all places makes the network blind to shifts. A perceptron can be "
-        "shown shifted digits in training, and pays for it in the middle.",
+        "Validation error on digits shifted by up to four pixels, after training on centred digits only. An MLP fails "
+        "beyond one pixel; convolution and pooling help little while the last layer depends on positions. A maximum "
+        "over all positions makes the network invariant to shifts. An MLP can be trained on shifted digits, at the "
+        "cost of a larger error on centred ones.",
         r"\max_{ij}\, (w * T_{uv}\, x)_{ij} = \max_{ij}\, (w * x)_{ij}",
         "Fukushima, K. (1980). Neocognitron: a self-organizing neural network model for a mechanism of pattern "
         "recognition unaffected by shift in position. LeCun, Y. et al. (1989). Backpropagation applied to handwritten"

@@ -1,4 +1,4 @@
-"""Single neurons and how they learn: the perceptron and its bound, XOR, Adaline, logistic regression by ascent."""
+"""Single neurons and their learning rules: the perceptron and its bound, XOR, Adaline, logistic regression."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MARKERS = {-1: ("s", NEGATIVE, "class -1"), 1: ("o", POSITIVE, "class +1")}
 
 
 class Problem(NamedTuple):
-    """Examples that one unit can separate, and weights that do: x (N, D) with the always-on feature, y (N,), w (D,)."""
+    """Separable examples x (N, D) with the constant feature, labels y (N,), and separating weights w (D,)."""
 
     x: Array
     y: Array
@@ -37,9 +37,9 @@ def separable_problem(key: Key, n: int, d: int, gap: Any) -> Problem:
 
     Args:
         key: typed random key.
-        n: how many.
-        d: features, the always-on one not counted.
-        gap: added to every distance, in the unit of the standard normal features; may be traced.
+        n: number of examples.
+        d: number of features without the constant one.
+        gap: added to every distance, in units of the standard normal features; may be traced.
 
     Example:
         >>> problem = separable_problem(jax.random.key(0), 20, 2, 0.3)
@@ -66,10 +66,10 @@ def _draw_learning() -> Figure:
     for shade, t in zip(np.linspace(0.15, 0.75, len(changes)), changes, strict=True):
         _line(plane, weights[t + 1], color="grey", alpha=float(shade), linewidth=0.8)
     plane.plot([], [], color="grey", linewidth=0.8, label=f"after each of {len(changes)} mistakes, later ones darker")
-    _line(plane, weights[-1], color="black", linewidth=2.2, label="the last one: no mistake left")
+    _line(plane, weights[-1], color="black", linewidth=2.2, label="the final one: no mistakes")
     _points(plane, np.asarray(x[:, 1:]), np.asarray(y))
     plane.set(xlim=(-3.2, 3.2), ylim=(-3.2, 4.6), xlabel="$x_1$", ylabel="$x_2$")
-    plane.set_title("The decision line through its mistakes", fontsize=11)
+    plane.set_title("The decision line after each mistake", fontsize=11)
     plane.legend(fontsize=9, loc="upper left", framealpha=0.9)
     bound = float(perceptron.mistake_bound(true, x, y))
     count.step(np.arange(len(mistakes) + 1), np.append(0, np.cumsum(mistakes)), where="post", color=NEGATIVE,
@@ -79,7 +79,7 @@ def _draw_learning() -> Figure:
     count.set(xlabel="examples met", ylabel="mistakes so far", yscale="symlog", ylim=(0, 3 * bound))
     count.set_title(f"{len(changes)} mistakes in {int(found.passes)} passes over {len(y)} examples", fontsize=11)
     count.legend(fontsize=9, loc=(0.03, 0.6))
-    fig.suptitle("Rosenblatt's perceptron moves only when it is wrong", fontsize=12)
+    fig.suptitle("Rosenblatt's perceptron is updated only on mistakes", fontsize=12)
     return fig
 
 
@@ -94,24 +94,24 @@ def _draw_bound() -> Figure:
         bounds, np.maximum(mistakes, 0.7), s=9, color=NEGATIVE, alpha=0.5, linewidths=0, label="one problem"
     )
     scatter.set(xscale="log", yscale="log", xlim=(bounds.min() / 1.5, ends[1]), ylim=(0.6, 2 * ends[1]))
-    scatter.set(xlabel="bound $(R/\\gamma)^2$", ylabel="mistakes until it converged")
+    scatter.set(xlabel="bound $(R/\\gamma)^2$", ylabel="mistakes until convergence")
     scatter.set_title(
         f"{converged.sum():,} of {len(bounds):,} converged, {(mistakes > bounds).sum()} over the bound", fontsize=11
     )
     scatter.legend(fontsize=9, loc="upper left")
     share.hist(100 * mistakes / bounds, bins=40, color=NEGATIVE)
-    share.set(xlabel="mistakes as a share of the bound (%)", ylabel="problems")
+    share.set(xlabel="mistakes relative to the bound (%)", ylabel="problems")
     share.set_title(
         f"median {100 * np.median(mistakes / bounds):.1f}%, most {100 * np.max(mistakes / bounds):.0f}%", fontsize=11
     )
-    fig.suptitle("However the examples lie, the number of mistakes is bounded by the margin", fontsize=12)
+    fig.suptitle("For any separable examples the margin bounds the number of mistakes", fontsize=12)
     return fig
 
 
 def _bound_of_many(key: Key, problems: int) -> tuple[Array, Array, Array]:
     """Rosenblatt's rule on many random separable problems of 50 examples in 5 dimensions, in one vmapped call.
 
-    The gaps are spread evenly in logarithm from 0.03 to 3. (bounds (P,), mistakes (P,) int32, converged (P,) bool).
+    The gaps are log-spaced from 0.03 to 3. Returns (bounds (P,), mistakes (P,) int32, converged (P,) bool).
     """
 
     @jax.jit
@@ -125,19 +125,19 @@ def _bound_of_many(key: Key, problems: int) -> tuple[Array, Array, Array]:
 
 
 def _draw_xor() -> Figure:
-    """The weights of Rosenblatt's rule on XOR, which come back for ever, and the plane that shows why."""
+    """The weights of Rosenblatt's rule on XOR, which cycle for ever, and the plane that shows why."""
     corners, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([-1, 1, 1, -1])
     x = with_bias(corners)
     cycle = separability.repeated_weights(x, y)
     proof = separability.separate(x, y)
     if cycle is None or proof.certificate is None:
-        raise RuntimeError("XOR was separated, which cannot be.")
+        raise RuntimeError("XOR was separated, which is impossible.")
     length = cycle.again - cycle.first
     end = cycle.first + 3 * length
     weights, _ = perceptron.trace(x, y, passes=-(-end // len(y)))
     fig, (time, plane) = plots.figure(1, 2, width=5.6, height=4.4)
     for j, name in enumerate(("bias $w_0$", "$w_1$", "$w_2$")):
-        values = np.asarray(weights[: end + 1, j]) + 0.06 * (j - 1)  # a little apart, so that none hides another
+        values = np.asarray(weights[: end + 1, j]) + 0.06 * (j - 1)  # offset, so that the lines do not overlap
         time.step(np.arange(len(values)), values, where="post", color=plots.COLOURS[j], linewidth=2, label=name)
     for i in range(3):
         start = cycle.first + i * length
@@ -145,7 +145,7 @@ def _draw_xor() -> Figure:
     w = ", ".join(f"{v:g}" for v in cycle.w)
     again = Patch(color=plots.COLOURS[4], alpha=0.35, label=f"a round of {length} steps, from ({w}) to ({w})")
     time.set(xlabel="examples met", ylabel="weight", ylim=(-2.6, 3.2))
-    time.set_title(f"after {cycle.again} steps the weights are those of step {cycle.first}", fontsize=11)
+    time.set_title(f"after {cycle.again} steps the weights equal those of step {cycle.first}", fontsize=11)
     time.xaxis.set_major_locator(MultipleLocator(4))
     time.yaxis.set_major_locator(MultipleLocator(1))
     time.legend(handles=[*time.lines[:3], again], fontsize=9, loc="upper right", ncols=2)
@@ -158,9 +158,9 @@ def _draw_xor() -> Figure:
     shared = 2 * (proof.certificate * (y == 1)) @ corners
     plane.plot(*shared, marker="X", markersize=12, color="black", linestyle="none", label="in both convex hulls")
     plane.set(xlim=(-1.5, 1.9), ylim=(-1.5, 2.3), xlabel="$x_1$", ylabel="$x_2$")
-    plane.set_title("the linear program is infeasible: the hulls meet", fontsize=11)
+    plane.set_title("the linear program is infeasible: the hulls intersect", fontsize=11)
     plane.legend(fontsize=9, loc="upper center", ncols=2)
-    fig.suptitle("A unit without hidden layer fails XOR: Rosenblatt's rule goes round for ever", fontsize=12)
+    fig.suptitle("A unit without hidden layer fails XOR: Rosenblatt's rule cycles for ever", fontsize=12)
     return fig
 
 
@@ -189,17 +189,15 @@ def _draw_linear_units() -> Figure:
         ax.legend(fontsize=9, loc="upper left", framealpha=0.95)
     axes[0].set_ylabel("$x_2$")
     fig.colorbar(shades, ax=list(axes), label="P(+1 | x) of logistic regression", shrink=0.8)
-    fig.suptitle(
-        "Adaline's squared error punishes examples that are too right; logistic regression does not", fontsize=12
-    )
+    fig.suptitle("Adaline's squared error penalizes large margins; logistic regression does not", fontsize=12)
     return fig
 
 
 RATES = np.geomspace(3e-4, 0.1, 12, dtype=np.float32)
-"""Learning rates that each kind of ascent chooses from."""
+"""Candidate learning rates of each kind of ascent."""
 
 RUNS = 16
-"""Each of them is tried in so many random orders of the examples."""
+"""Number of random orders of the examples per learning rate."""
 
 
 def _draw_ascent() -> Figure:
@@ -218,16 +216,17 @@ def _draw_ascent() -> Figure:
             ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
             ax.plot(steps, middle, color=colour, linewidth=2, label=f"{name}: {size} at a time, $\\eta$ = {rate:.2g}")
     by_epoch.set(
-        xlabel="epochs (examples met / 400)",
+        xlabel="epochs (examples / 400)",
         yscale="log",
-        ylabel="log-likelihood short of its maximum\n(nats per example)",
+        ylabel="gap to the maximum log-likelihood\n(nats per example)",
     )
     by_update.set(xlabel="updates", xscale="log")
     by_epoch.set_title("for the same number of examples", fontsize=11)
     by_update.set_title("for the same number of updates", fontsize=11)
     by_epoch.legend(fontsize=9, loc="upper right")
     fig.suptitle(
-        "Logistic regression by gradient ascent: small batches climb sooner, then hover below the top", fontsize=12
+        "Logistic regression by gradient ascent: small batches rise sooner, then fluctuate below the maximum",
+        fontsize=12,
     )
     return fig
 
@@ -243,7 +242,7 @@ def _linear_units(x: Array, y: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _best_rate(x: Array, y: Array, batch_size: int, epochs: int) -> tuple[float, np.ndarray]:
-    """The learning rate of the greatest mean log-likelihood, and the log-likelihoods (RUNS, epochs + 1) under it."""
+    """The learning rate with the largest mean log-likelihood, and the log-likelihoods (RUNS, epochs + 1) under it."""
 
     def run(key: Key, rate: Array) -> Array:
         found = logistic.fit(x, y, key=key, learning_rate=rate, epochs=epochs, batch_size=batch_size)
@@ -256,7 +255,7 @@ def _best_rate(x: Array, y: Array, batch_size: int, epochs: int) -> tuple[float,
 
 
 def _greatest_log_likelihood(x: Array, y: Array) -> float:
-    """By Newton's method, in float64."""
+    """The maximum of the log-likelihood, by Newton's method in float64."""
     features, signs = np.asarray(x, np.float64), np.asarray(y, np.float64)
     w = np.zeros(features.shape[1])
     for _ in range(20):
@@ -267,7 +266,7 @@ def _greatest_log_likelihood(x: Array, y: Array) -> float:
 
 
 def _points(ax: Any, x: np.ndarray, y: np.ndarray, *, size: float = 28) -> None:
-    """Both classes, told apart by colour and by shape."""
+    """Both classes, distinguished by colour and shape."""
     for label, (marker, colour, name) in MARKERS.items():
         ax.scatter(
             *x[y == label].T,
@@ -282,7 +281,7 @@ def _points(ax: Any, x: np.ndarray, y: np.ndarray, *, size: float = 28) -> None:
 
 
 def _line(ax: Any, w: np.ndarray, **style: Any) -> None:
-    """Where w_0 + w_1 x_1 + w_2 x_2 = 0, if there is such a line."""
+    """The line w_0 + w_1 x_1 + w_2 x_2 = 0, if it exists."""
     bias, *normal = np.asarray(w, np.float64)
     square = np.square(normal).sum()
     if square > 0:
@@ -294,9 +293,9 @@ PICTURES = (
     Picture(
         "perceptron-learning",
         "The perceptron learns from its mistakes",
-        "From weights 0, one example after the other is shown; only a wrong answer moves the line, by adding or "
-        "subtracting that example. The grey lines are those after each mistake, the black one makes none. On the right "
-        "the mistakes are counted: they stay below Novikoff's bound, which the largest example and the margin set.",
+        "Starting from weights 0, the examples are processed in turn; only a mistake changes the line, by adding or "
+        "subtracting that example. The grey lines are those after each mistake, the black one makes none. Right: the "
+        "number of mistakes stays below Novikoff's bound, given by the largest example norm and the margin.",
         r"w \leftarrow w + y\,x \;\; \mathrm{if} \;\; \mathrm{sign}(w \cdot x) \neq y",
         "Rosenblatt (1958), The perceptron: a probabilistic model for information storage and organization in the "
         "brain",
@@ -306,8 +305,8 @@ PICTURES = (
         "perceptron-bound",
         "Mistakes against Novikoff's bound on 1,000 problems",
         "Each point is a random separable problem of 50 examples in 5 dimensions, all trained at once by vmap. The "
-        "bound comes from the separator that each problem was made with; no point lies above the dashed line. Most "
-        "problems are far easier than the bound says, and the more so the smaller the margin.",
+        "bound is computed from the separator that generated the problem; no point lies above the dashed line. Most "
+        "problems need far fewer mistakes than the bound, the more so the smaller the margin.",
         r"\mathrm{mistakes} \leq (R / \gamma)^2, \quad R = \max_i |x_i|, \quad \gamma = \min_i y_i\, w \cdot x_i / |w|",
         "Novikoff (1962), On convergence proofs on perceptrons",
         _draw_bound,
@@ -315,9 +314,9 @@ PICTURES = (
     Picture(
         "xor-cycle",
         "Why one unit fails XOR",
-        "Left: on XOR the weights of Rosenblatt's rule come back to what they were before the same example, so "
-        "they go round for ever. Right: no line can do better. The segments between the corners of each class cross; "
-        "a line with one class on either side would have to have the crossing on both.",
+        "Left: on XOR the weights of Rosenblatt's rule return to an earlier value before the same example, so they "
+        "cycle for ever. Right: no line separates the classes. The segments between the corners of each class cross; a "
+        "separating line would have the crossing on both sides.",
         r"\sum_i \lambda_i y_i x_i = 0, \; \lambda \geq 0, \; \lambda \neq 0 \;\; \mathrm{forbids} \;\; "
         r"y_i\, w \cdot x_i > 0 \; \forall i",
         "Minsky & Papert (1969), Perceptrons",
@@ -326,9 +325,9 @@ PICTURES = (
     Picture(
         "linear-units",
         "Perceptron, Adaline and logistic regression",
-        "Three units on the same examples. Adaline asks every output to be -1 or +1, so examples far on the right side "
-        "pull at it as hard as wrong ones: thirty easy examples turn its line. Logistic regression hardly notices "
-        "them, since it is sure of them already; the shades are its probabilities.",
+        "Three units on the same examples. Adaline fits every output to -1 or +1, so examples far on the correct side "
+        "have gradients as large as misclassified ones: thirty easy examples turn its line. On logistic regression "
+        "they have hardly any effect, since their gradients vanish; the shades are its probabilities.",
         r"w \leftarrow w + \eta\,(d - w \cdot x)\,x \quad \mathrm{and} \quad "
         r"w \leftarrow w + \eta\,\sigma(-y\, w \cdot x)\, y\, x",
         "Widrow & Hoff (1960), Adaptive switching circuits; Cox (1958), The regression analysis of binary sequences",
@@ -337,10 +336,10 @@ PICTURES = (
     Picture(
         "logistic-ascent",
         "Batch, mini-batch and stochastic ascent",
-        "How far the log-likelihood of logistic regression stays below its maximum, each kind of ascent with its best "
-        "constant learning rate of 12; medians over 16 orders of the examples, bands hold 8 of 10. For the same number "
-        "of examples small batches climb sooner, then hover below the top; the whole batch climbs steadily, in few "
-        "updates.",
+        "The gap between the log-likelihood of logistic regression and its maximum, each kind of ascent with its best "
+        "of 12 constant learning rates; medians over 16 orders of the examples, bands contain 80%. For the same number "
+        "of examples small batches rise sooner, then fluctuate below the maximum; the whole batch rises steadily, in "
+        "few updates.",
         r"w \leftarrow w + \eta \sum_{i \in B} \nabla_w \log P(y_i \mid x_i; w)",
         "Robbins & Monro (1951), A stochastic approximation method",
         _draw_ascent,

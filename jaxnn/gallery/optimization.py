@@ -1,4 +1,4 @@
-"""Pictures of descent, of step sizes and local minima, of batches, of games, and of a GAN through training."""
+"""Figures of gradient descent, step sizes, local minima, batches, games, and a GAN during training."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from jaxnn.train import minmax
 from jaxnn.types import Key, Params
 
 VALLEY = ((-1.6, 1.4), (-0.6, 1.8))
-"""The part of Rosenbrock's valley that is drawn."""
+"""The plotted part of Rosenbrock's valley."""
 
 KAPPA = 10.0
-"""Condition number of the quadratic on which step sizes are compared."""
+"""Condition number of the quadratic for the comparison of step sizes."""
 
 RATE = 0.2
-"""Of all players of the bilinear game."""
+"""Learning rate of all players of the bilinear game."""
 
 SEEDS = 5
-"""Of each rule's GANs in the coverage figure."""
+"""Number of GANs per rule in the coverage figure."""
 
 RING_STEPS, RING_LOOKS = 125, 16
-"""Steps of a GAN of the ring between two looks at its samples, and how many looks."""
+"""Steps of a GAN of the ring between two snapshots of its samples, and the number of snapshots."""
 
 DIGIT_STEPS, DIGIT_LOOKS = 300, 10
 """Likewise of the GAN of the digits."""
@@ -40,11 +40,11 @@ DIGIT_STEPS, DIGIT_LOOKS = 300, 10
 _RING_GAN = gan.make(2)
 
 DIGIT_RULE = gan.Rule(minmax.alternating, optim.adam(1e-3, b1=0.5))
-"""How the GAN of the digits is trained."""
+"""The rule of the GAN of the digits."""
 
 
 def _rules() -> Figure:
-    """Rules of `optim` in a narrow valley and on a plateau: their ways, and how low they come."""
+    """Rules of `optim` in a narrow valley and on a plateau: their trajectories and values."""
     chosen = {
         "gradient descent": (optim.sgd(1.5e-3), optim.sgd(1.0)),
         "momentum 0.9": (optim.sgd(1e-3, momentum=0.9), optim.sgd(1.0, momentum=0.9)),
@@ -67,13 +67,13 @@ def _rules() -> Figure:
 
 
 def _way(place: Landscape, opt: optim.Optimizer, steps: int, value_tolerance: float = 0.0) -> train.Trajectory:
-    """The run from the landscape's own start, on the host."""
+    """The trajectory from the landscape's own start, on the host."""
     run = jax.jit(lambda x: train.trajectory(place, opt, x, steps=steps, value_tolerance=value_tolerance))
     return jax.device_get(run(jnp.asarray(place.start, jnp.float32)))
 
 
 def _step_sizes() -> Figure:
-    """Gradient descent on a quadratic with a rate too small, good, oscillating and diverging."""
+    """Gradient descent on a quadratic with a small, a good, an oscillating and a diverging rate."""
     place, steps = landscapes.quadratic(KAPPA), 60
     regimes = {"too small": 0.01, "good": 2 / (1 + KAPPA), "oscillating": 0.195, "diverging": 0.204}
     fig, axes = plots.figure(2, 3, width=4.0, height=3.3)
@@ -96,7 +96,7 @@ def _step_sizes() -> Figure:
 
 
 def _finish(ax: Any, x: str, y: str, *, title: str = "", log: bool = True) -> None:
-    """Labels, grid and legend of an ordinary pair of axes."""
+    """Labels, grid and legend of ordinary axes."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_yscale("log" if log else "linear")
     ax.set_xlabel(x, fontsize=11)
@@ -108,7 +108,7 @@ def _finish(ax: Any, x: str, y: str, *, title: str = "", log: bool = True) -> No
 
 
 def _basins() -> Figure:
-    """Which minimum each start leads to: four equal ones without and with momentum, and a lattice of unequal ones."""
+    """Basins of attraction: four equal minima without and with momentum, and a lattice of unequal ones."""
     himmelblau, schwefel = landscapes.himmelblau(), landscapes.schwefel()
     fig, (left, middle, right) = plots.figure(1, 3, width=4.4, height=4.0)
     for ax, name, opt in (
@@ -121,14 +121,14 @@ def _basins() -> Figure:
     ends = _ends(schwefel, optim.sgd(1.0))
     outside = np.abs(ends.x).max(axis=-1) > schwefel.bounds[1]
     image = view.depths(right, schwefel, np.where(outside, np.nan, ends.value))
-    fig.colorbar(image, ax=right, label="height where the run ended")
+    fig.colorbar(image, ax=right, label="value at the end of the run")
     share = np.mean(train.nearest(ends.x, schwefel.minima, tolerance=1.0) == 0)
     right.set_title(f"{schwefel.name}: the best from {share:.1%} of starts", fontsize=12)
     return fig
 
 
 def _ends(place: Landscape, opt: optim.Optimizer, n: int = 140) -> train.Iterate:
-    """The ends of runs from a lattice of starts, (n, n) of them, all at once."""
+    """The final iterates of runs from an (n, n) lattice of starts, all at once."""
     run = jax.vmap(jax.vmap(lambda x: train.minimize(place, opt, x, steps=1000, grad_tolerance=1e-2)))
     return jax.device_get(jax.jit(run)(jnp.asarray(view.lattice(place, n))))
 
@@ -155,7 +155,7 @@ def _batches() -> Figure:
 
 
 def _bilinear() -> Figure:
-    """Four rules on J = x y: outward, round, and inward."""
+    """Four rules on J = x y: diverging, periodic, and converging."""
     game, steps = minmax.zero_sum(lambda x, y: x * y), 120
     plain, optimistic = optim.sgd(RATE), optim.optimistic_gradient_descent(RATE)
     players: dict[str, tuple[Callable[..., minmax.Step], optim.Optimizer]] = {
@@ -176,12 +176,12 @@ def _bilinear() -> Figure:
     left.plot(0, 0, "*", markerfacecolor="white", markeredgecolor="black", markersize=14)
     left.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
     _finish(left, "x (minimises)", "y (maximises)", title=f"J = x y, η = {RATE:g}", log=False)
-    _finish(right, "step t", "distance from the saddle", title="Outward, round, inward")
+    _finish(right, "step t", "distance from the saddle", title="Diverging, periodic, converging")
     return fig
 
 
 def _gan_samples() -> Figure:
-    """A GAN of the ring and one of the digits through training."""
+    """A GAN of the ring and one of the digits during training."""
     ring, images = ring_runs("alternating")[0], _digit_samples()
     shown, digit_shown = (0, 2, 4, 8, 16), (0, 1, 2, 5, 10)
     fig, axes = plots.figure(2, 5, width=2.6, height=2.75)
@@ -205,12 +205,7 @@ def _gan_samples() -> Figure:
 
 @functools.cache
 def ring_runs(name: str, seeds: int = SEEDS, steps: int = RING_STEPS, looks: int = RING_LOOKS) -> np.ndarray:
-    """Samples of GANs of the ring through training, (seeds, looks + 1, 512, 2), by one of `gan.RULES`.
-
-    Example:
-        >>> ring_runs("alternating", 1, steps=1, looks=1).shape
-        (1, 2, 512, 2)
-    """
+    """Samples of GANs of the ring during training, (seeds, looks + 1, 512, 2), by one of `gan.RULES`."""
     keys = jax.random.split(jax.random.key(0), seeds)
     run = functools.partial(gan.run, _RING_GAN, gan.RULES[name], gan.ring, steps=steps, looks=looks)
     return np.asarray(jax.jit(jax.vmap(run))(_start(keys), keys)[1])
@@ -218,12 +213,12 @@ def ring_runs(name: str, seeds: int = SEEDS, steps: int = RING_STEPS, looks: int
 
 @jax.jit
 def _start(keys: Key) -> tuple[Params, Params]:
-    """The players of the ring from each seed, compiled once for all rules."""
+    """The initial players of the ring for each seed, compiled once for all rules."""
     return jax.vmap(lambda key: gan.start(_RING_GAN, key, 2))(keys)
 
 
 def _digit_samples() -> np.ndarray:
-    """Samples of a GAN of the digits through training, (DIGIT_LOOKS + 1, 512, 64)."""
+    """Samples of a GAN of the digits during training, (DIGIT_LOOKS + 1, 512, 64)."""
     network, draw = gan.make(64, latent=16, hidden=(128,), unit=True), gan.from_examples(data.load("digits").train.x)
     run = functools.partial(gan.run, network, DIGIT_RULE, draw, steps=DIGIT_STEPS, looks=DIGIT_LOOKS)
     key = jax.random.key(0)
@@ -231,14 +226,14 @@ def _digit_samples() -> np.ndarray:
 
 
 def _digits_found(samples: np.ndarray, least: float = 0.01) -> int:
-    """How many digits at least a share `least` of the samples is nearest to."""
+    """The number of digits that are nearest to at least a fraction `least` of the samples."""
     digits = data.load("digits").train
     labels = np.asarray(gan.nearest_labels(samples, digits.x, digits.y))
     return int(np.sum(np.bincount(labels, minlength=10) >= least * len(labels)))
 
 
 def _gan_coverage() -> Figure:
-    """Modes of the ring found through training by each rule, over seeds."""
+    """Modes of the ring found by each rule during training, over seeds."""
     fig, (left, right) = plots.figure(1, 2, width=5.4, height=4.2)
     steps = np.arange(RING_LOOKS + 1) * RING_STEPS
     for i, (name, colour) in enumerate(zip(gan.RULES, plots.COLOURS, strict=False)):
@@ -249,7 +244,7 @@ def _gan_coverage() -> Figure:
             ax.plot(np.full(SEEDS, steps[-1] * (1.03 + 0.025 * i)), last, "o", color=colour, markersize=4, alpha=0.7)
     left.axhline(8, color="black", linestyle=":", linewidth=1)
     for ax, label in ((left, "modes found of 8"), (right, "samples at any mode (%)")):
-        _finish(ax, "step", label, title=f"mean of {SEEDS} seeds; dots: each seed at the end", log=False)
+        _finish(ax, "step", label, title=f"mean of {SEEDS} seeds; dots: final value per seed", log=False)
         ax.set_ylim(bottom=0)
     return fig
 
@@ -257,10 +252,11 @@ def _gan_coverage() -> Figure:
 PICTURES = (
     Picture(
         "optimizers",
-        "The ways of five rules",
-        "In Rosenbrock's valley gradient descent crawls along the floor; momentum overshoots, gathers speed and comes "
-        "lowest; steps of a fixed size jump from wall to wall. On the plateau, where the gradient is 0.00002 at the "
-        "start, gradient descent does not move; rules that look at its sign or relative size walk home.",
+        "Trajectories of five rules",
+        "In Rosenbrock's valley gradient descent moves slowly along the floor; momentum overshoots, accelerates and "
+        "reaches the lowest value; steps of a fixed size jump from wall to wall. On the plateau, where the gradient is "
+        "0.00002 at the start, gradient descent does not move; rules that use its sign or relative size reach the "
+        "minimum.",
         r"\theta \leftarrow \theta - \eta \, \nabla f(\theta), \quad v \leftarrow \gamma v + \nabla f(\theta), \quad "
         r"\theta \leftarrow \theta - \eta \, v",
         "Rosenbrock 1960, An automatic method for finding the greatest or least value of a function; Polyak 1964, Some "
@@ -270,9 +266,9 @@ PICTURES = (
     Picture(
         "step-sizes",
         "Step size: too small, good, oscillating, diverging",
-        "Gradient descent on a quadratic of condition number 10: along its steep axis a step multiplies by 1 - 10 η. "
-        "A small rate creeps; 2 / 11 is the best constant one; just below 2 / 10 the iterate jumps from wall to wall "
-        "and hardly sinks; above it flies apart. A ring marks where the convergence test ends the run.",
+        "Gradient descent on a quadratic of condition number 10: a step multiplies the coordinate along the steep axis "
+        "by 1 - 10 η. A small rate is slow; 2 / 11 is the best constant one; just below 2 / 10 the iterate oscillates "
+        "and hardly descends; above it diverges. A ring marks where the convergence test ends the run.",
         r"\theta_{k+1} = \theta_k - \eta \, \nabla f(\theta_k) \quad \mathrm{while} \quad "
         r"|f(\theta_{k+1}) - f(\theta_k)| \geq \epsilon_1",
         "Cauchy 1847, Méthode générale pour la résolution des systèmes d'équations simultanées",
@@ -281,10 +277,10 @@ PICTURES = (
     Picture(
         "basins",
         "Different starts, different minima",
-        "Every pixel is a start, coloured by the minimum that its run ends at: 19,600 runs at once for each panel. "
-        "Momentum flies past the nearest minimum, the borders of its basins fray, and from grey starts it flies off. "
-        "On Schwefel's lattice of local minima descent ends in the cell where it began, and one cell holds the best; "
-        "from the grey margin it leaves the picture.",
+        "Every pixel is a start, coloured by the minimum that its run reaches: 19,600 runs at once per panel. "
+        "Momentum overshoots the nearest minimum, its basins have irregular borders, and from grey starts it "
+        "diverges. On Schwefel's lattice of local minima descent ends in the cell of its start, and one cell contains "
+        "the best; from the grey margin it leaves the plot.",
         r"f(x) = \sum_i 418.98 - x_i \sin \sqrt{|x_i|}",
         "Himmelblau 1972, Applied Nonlinear Programming; Schwefel 1981, Numerical Optimization of Computer Models",
         _basins,
@@ -292,9 +288,9 @@ PICTURES = (
     Picture(
         "batches",
         "Batch, mini-batch, stochastic",
-        "The same network on the same 1,257 digits, each method with a rate that suits it. Per update the exact "
-        "gradient of the whole batch does best. Per second it does worst, and mini-batches beat single examples, "
-        "because 32 examples cost hardly more time than one: mini-batch > SGD > GD. Curves begin after the first pass.",
+        "The same network on the same 1,257 digits, each method with a suitable learning rate. Per update the exact "
+        "gradient of the whole batch is best. Per second it is worst, and mini-batches beat single examples, because "
+        "32 examples take hardly more time than one: mini-batch > SGD > GD. Curves begin after the first pass.",
         r"\theta \leftarrow \theta - \frac{\eta}{B} \sum_{i \in \mathrm{batch}} \nabla \ell_i(\theta)",
         "Robbins & Monro 1951, A stochastic approximation method; Bottou & Bousquet 2008, The tradeoffs of large scale "
         "learning",
@@ -302,9 +298,10 @@ PICTURES = (
     ),
     Picture(
         "bilinear",
-        "The bilinear game: outward, round, inward",
-        "x minimises and y maximises J = x y. Simultaneous descent-ascent circles outward by an exact factor at every "
-        "step, and alternating steps circle for ever. Optimistic and extragradient steps spiral in to the saddle.",
+        "The bilinear game: diverging, periodic, converging",
+        "x minimizes and y maximizes J = x y. Simultaneous descent-ascent spirals outward by an exact factor at every "
+        "step, and alternating steps stay on a closed orbit. Optimistic and extragradient steps spiral into the "
+        "saddle.",
         r"x \leftarrow x - \eta \, y, \quad y \leftarrow y + \eta \, x: \quad "
         r"|(x, y)| \leftarrow \sqrt{1 + \eta^2} \; |(x, y)|",
         "Korpelevich 1976, The extragradient method for finding saddle points and other problems; Daskalakis, Ilyas, "
@@ -313,20 +310,20 @@ PICTURES = (
     ),
     Picture(
         "gan-samples",
-        "A GAN through training",
-        "Generator and discriminator are small perceptrons that move in turn. Above, the generated points spread from "
-        "one blob over a ring of 8 Gaussians; below, 8x8 digits take shape out of grey noise.",
+        "A GAN during training",
+        "Generator and discriminator are small MLPs that are updated in turn. Above, the generated points spread from "
+        "one blob over a ring of 8 Gaussians; below, 8x8 digits emerge from grey noise.",
         r"\min_G \; -\mathbb{E} \log D(G(z)), \quad \max_D \; \mathbb{E} \log D(x) + \mathbb{E} \log (1 - D(G(z)))",
         "Goodfellow et al. 2014, Generative adversarial nets",
         _gan_samples,
     ),
     Picture(
         "gan-coverage",
-        "Modes that a GAN finds, by the rule that moves it",
-        "The same networks on the ring of 8 Gaussians, from 5 seeds by each rule, all in Adam's directions and at one "
-        "rate. A mode is found if at least 1% of the samples lie within 3 deviations of its centre. "
-        "Extragradient steps, each with the work of two, find modes soonest; what converges on the bilinear game is "
-        "not always ahead here, and in the end the rules differ little more than the seeds do.",
+        "Mode coverage of a GAN, by training rule",
+        "The same networks on the ring of 8 Gaussians, from 5 seeds per rule, all with Adam at one learning rate. A "
+        "mode is found if at least 1% of the samples lie within 3 deviations of its centre. Extragradient steps, each "
+        "at twice the cost, find modes soonest. Convergence on the bilinear game does not predict the order here, and "
+        "in the end the rules differ little more than the seeds do.",
         r"z_{t+1} = z_t - 2 \eta F(z_t) + \eta F(z_{t-1}) \;\; \mathrm{(optimistic)}, \quad "
         r"z_{t+1} = z_t - \eta F(z_t - \eta F(z_t)) \;\; \mathrm{(extragradient)}",
         "Metz et al. 2017, Unrolled generative adversarial networks (the ring); Daskalakis et al. 2018, Training GANs "

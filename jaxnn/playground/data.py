@@ -1,8 +1,8 @@
 """The six data sets of TensorFlow Playground by its published formulas, each a pure function of a key.
 
 Points lie in the plane, most of them within [-6, 6] in each coordinate. Targets are real: -1 or +1 for classification,
-any number for regression. `noise` is nu, the percentage that the original shows divided by 100: 0 to 0.5. Where the
-formula says so, it moves the place at which the label is found and not the point itself.
+any number for regression. `noise` is nu, the original's percentage divided by 100: 0 to 0.5. Where the formula says so,
+it perturbs the location at which the label is evaluated, not the point itself.
 
 Reference for all: Smilkov, D., Carter, S., Sculley, D., Viegas, F. B. & Wattenberg, M. (2017). Direct-manipulation
 visualization of deep networks; its data sets are src/dataset.ts of github.com/tensorflow/playground.
@@ -22,10 +22,10 @@ from jaxnn.data import Dataset
 from jaxnn.types import Array, Key, Scalar
 
 MAX_NOISE = 0.5
-"""The most that the original offers: 50 percent."""
+"""The largest noise of the original: 50 percent."""
 
 CENTRES = ((-4.0, 2.5), (0.0, 2.5), (4.0, 2.5), (-4.0, -2.5), (0.0, -2.5), (4.0, -2.5))
-"""Of the hills and hollows of `reg_gauss`."""
+"""Centres of the hills and hollows of `reg_gauss`."""
 
 SIGNS = (1.0, -1.0, 1.0, -1.0, 1.0, -1.0)
 """+1 for a hill, -1 for a hollow."""
@@ -34,7 +34,7 @@ Problem = Literal["classification", "regression"]
 
 
 class Source(NamedTuple):
-    """A data set by name: its function, what kind of problem it is, how many points the original draws."""
+    """A data set: its function, its kind of problem, and the original's number of points."""
 
     make: Callable[..., Dataset]
     problem: Problem
@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
 
 def circle(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
-    """A disc within a ring. Noise turns labels, not points: it moves the place at which the label is found.
+    """A disc within a ring. Noise perturbs the location at which the label is evaluated, not the point.
 
     r ~ U(0, 2.5) for the first half, U(3.5, 5) for the second, t ~ U(0, 2 pi), p = (r sin t, r cos t);
     label +1 if |p + nu e| < 2.5, e ~ U(-5, 5)^2, else -1.
@@ -72,7 +72,7 @@ def circle(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 
 
 def xor(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
-    """Four squares, +1 where the coordinates have one sign, with a gap of 0.6 between them. Noise turns labels.
+    """Four squares, +1 where the coordinates have the same sign, with a gap of 0.6 between them. Noise flips labels.
 
     x_i = u_i + 0.3 if u_i > 0 else u_i - 0.3, u ~ U(-5, 5)^2; label +1 if the product of the coordinates of x + nu e is
     >= 0, e ~ U(-5, 5)^2, else -1.
@@ -101,7 +101,7 @@ def xor(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 
 
 def gauss(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
-    """Two round Gaussians: the first half at (2, 2), label +1, the second at (-2, -2), label -1.
+    """Two isotropic Gaussians: the first half at (2, 2), label +1, the second at (-2, -2), label -1.
 
     The VARIANCE of each coordinate is 0.5 + 7 nu.
 
@@ -159,7 +159,7 @@ def spiral(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 
 
 def reg_plane(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
-    """A plane to be fitted: target (x + y) / 10, found at a point shifted by the noise.
+    """A plane: target (x + y) / 10, evaluated at a location perturbed by the noise.
 
     x ~ U(-6, 6)^2; target the sum of the coordinates of x + nu e, over 10, e ~ U(-6, 6)^2.
 
@@ -184,7 +184,7 @@ def reg_plane(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
 
 
 def reg_gauss(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
-    """Three hills and three hollows in two rows, by turns.
+    """Three hills and three hollows, alternating in two rows.
 
     x ~ U(-6, 6)^2; target sign_k max(1 - d_k / 2, 0), d_k the distance of x + nu e, e ~ U(-6, 6)^2, from the nearest of
     the `CENTRES`; 0 farther than 2 from all.
@@ -221,7 +221,7 @@ SOURCES = MappingProxyType(
         "reg-gauss": Source(reg_gauss, "regression", 1200),
     }
 )
-"""The data sets by the names that the command line knows them by."""
+"""The data sets by their names on the command line."""
 
 
 def _check(where: str, n: int, noise: Scalar, minimum: int = 1) -> None:
@@ -242,7 +242,7 @@ def _uniform(key: Key, shape: tuple[int, ...], low: float, high: float) -> Array
 
 
 def _polar(r: Array, t: Array) -> Array:
-    """(r sin t, r cos t): angles start at the top."""
+    """(r sin t, r cos t): angles are measured from the top."""
     return jnp.stack([r * jnp.sin(t), r * jnp.cos(t)], axis=1)
 
 
@@ -256,7 +256,7 @@ def _halves(half: int, like: Array) -> Array:
 
 
 def _square(where: str, key: Key, n: int, noise: Scalar) -> tuple[Array, Array]:
-    """Points in the square, and the points at which their targets are found."""
+    """Points in the square, and the locations at which their targets are evaluated."""
     _check(where, n, noise)
     point_key, noise_key = jax.random.split(key)
     x = _uniform(point_key, (n, 2), -6.0, 6.0)

@@ -1,4 +1,4 @@
-"""The seven inputs that a network of the playground can be given, each a function of a point of the plane."""
+"""The seven input features of the playground, each a function of a point of the plane."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxnn.types import Array
 
 
 class Feature(NamedTuple):
-    """An input: how it is written, and its function of the coordinates, (N,) and (N,) -> (N,)."""
+    """An input feature: its notation, and its function of the coordinates, (N,) and (N,) -> (N,)."""
 
     label: str
     function: Callable[[Array, Array], Array]
@@ -30,11 +30,11 @@ FEATURES = MappingProxyType(
         "siny": Feature("sin y", lambda x, y: jnp.sin(y)),
     }
 )
-"""By the names that the command line knows them by: x, y, x^2, y^2, x y, sin x, sin y."""
+"""By their names on the command line: x, y, x^2, y^2, x y, sin x, sin y."""
 
 
 def require_features(where: str, names: Sequence[str]) -> None:
-    """Raise ValueError unless these are names of `FEATURES`, at least one and none twice; TypeError for one string.
+    """Raise ValueError unless these are names of `FEATURES`, at least one, none repeated; TypeError for a string.
 
     Example:
         >>> require_features("playground", ("x", "cosx"))
@@ -47,7 +47,7 @@ def require_features(where: str, names: Sequence[str]) -> None:
     if unknown:
         raise ValueError(f"{where}: no feature {unknown[0]!r}; there are: {', '.join(FEATURES)}.")
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"{where}: features must be at least one, and none twice, got {','.join(names) or 'none'}.")
+        raise ValueError(f"{where}: features must be at least one, none repeated, got {','.join(names) or 'none'}.")
 
 
 def featurize(names: Sequence[str], points: Array) -> Array:
@@ -61,8 +61,8 @@ def featurize(names: Sequence[str], points: Array) -> Array:
         (N, F), in the dtype of the points.
 
     Raises:
-        ValueError: an unknown name, one twice, none at all, or points not of shape (N, 2).
-        TypeError: points are not floating, or names is one string.
+        ValueError: an unknown or repeated name, no name, or points not of shape (N, 2).
+        TypeError: points are not floating, or names is a string.
 
     Example:
         >>> featurize(("x", "y2", "xy"), jnp.array([[2.0, 3.0]]))

@@ -1,4 +1,4 @@
-"""One HTML file that shows a run in a browser: style, script and data are inside, and it asks nothing of a network."""
+"""One self-contained HTML file that shows a run in a browser: style, script and data are inside."""
 
 from __future__ import annotations
 
@@ -15,25 +15,14 @@ from jaxnn.playground.training import Run, Settings
 from jaxnn.playground.views import REACH, Views
 
 STEPS = 127
-"""Heat maps are kept in bytes: 127 + 127 v for a value v, cut to [-1, 1]; 0 is exact."""
+"""Heat maps are stored as bytes: 127 + 127 v for a value v clipped to [-1, 1]; 0 is exact."""
 
 CURVE_POINTS = 600
-"""How many points of a loss curve the page keeps at most."""
+"""The largest number of points of a loss curve on the page."""
 
 
 def quantise(values: np.ndarray) -> np.ndarray:
-    """Bytes of values: round(127 v) + 127, v cut to [-1, 1].
-
-    Args:
-        values: of any shape.
-
-    Returns:
-        uint8 in 0 .. 254, same shape.
-
-    Example:
-        >>> quantise(np.array([-2.0, -1.0, 0.0, 0.5, 1.0]))
-        array([  0,   0, 127, 191, 254], dtype=uint8)
-    """
+    """uint8 values in 0 .. 254: round(127 v) + 127, v clipped to [-1, 1]."""
     return (np.rint(STEPS * np.clip(values, -1, 1)) + STEPS).astype(np.uint8)
 
 
@@ -75,17 +64,17 @@ def render(run: Run, views: Views) -> str:
         ("TITLE", html.escape(f"{run.settings.data}: a network in training")),
         ("STYLE", _template("style.css")),
         ("SCRIPT", _template("script.js")),
-        ("DATA", data.replace("<", "\\u003c")),  # no text of the data can end the element that holds it
+        ("DATA", data.replace("<", "\\u003c")),  # no text of the data can close its element
     ):
         text = text.replace(f"@{name}@", part)
     return text
 
 
 def _data(run: Run, views: Views) -> dict[str, Any]:
-    """What the page's script is given.
+    """The data of the page's script.
 
-    `maps` holds heat maps in base64 of `quantise`'s bytes: those of the inputs; of each hidden layer, frame by frame
-    and unit by unit; of the output, frame by frame. `weights` and `biases` are those of each frame and layer.
+    `maps` holds heat maps as base64 of `quantise`'s bytes: of the inputs; of each hidden layer, by frame, then unit; of
+    the output, by frame. `weights` and `biases` are by frame, then layer.
     """
     dense = run.at(views.epochs)[::2]
     kept = np.unique(np.linspace(0, len(run.train_loss) - 1, CURVE_POINTS).round().astype(int))

@@ -1,7 +1,7 @@
 """Gradient descent under the playground's penalties, as optimizers.
 
-The original takes lambda R'(w) with L2 R(w) = 1/2 w^2 (so that R' = w) and L1 R(w) = |w|, on weights and not on biases,
-and shows the loss without it. So the penalty belongs to the step here and not to the loss.
+The original adds lambda R'(w) to the gradient of weights, not biases, with R(w) = 1/2 w^2 (L2, R' = w) or R(w) = |w|
+(L1), and reports the loss without it. So here the penalty is part of the step, not of the loss.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Regularization = Literal["none", "l1", "l2"]
 
 
 class SparseState(NamedTuple):
-    """`alive`: tree of bools like the parameters, False where a weight has crossed 0 and stays there."""
+    """`alive`: pytree of bools like `params`, False where a weight has crossed 0 and stays there."""
 
     alive: PyTree
 
@@ -28,10 +28,10 @@ def sparse_sgd(learning_rate: Scalar, strength: Scalar) -> optim.Optimizer:
     """Gradient descent with an L1 penalty under which a weight that crosses 0 is 0 from then on.
 
     w' = w - learning_rate g;   w'' = w' - learning_rate strength sign(w);
-    where w' w'' < 0, the penalty has carried the weight over 0: it becomes 0 and stays so. Else w <- w''.
+    where w' w'' < 0 the penalty has moved the weight across 0: it becomes 0 and stays 0. Else w <- w''.
 
-    A weight that the gradient alone carries over 0 lives on, and so does one that is exactly 0. Biases take the plain
-    step w'.
+    A weight that the gradient alone moves across 0 is kept, and so is one that is exactly 0. Biases take the plain step
+    w'.
 
     Args:
         learning_rate, strength: >= 0; may be traced.
@@ -40,7 +40,7 @@ def sparse_sgd(learning_rate: Scalar, strength: Scalar) -> optim.Optimizer:
         Optimizer with state `SparseState(alive)`; its update needs `params`.
 
     Raises:
-        ValueError: a number is negative, or the update gets no params.
+        ValueError: an argument is negative, or the update receives no params.
 
     Reference:
         Smilkov, D. et al. (2017). Direct-manipulation visualization of deep networks; updateWeights in src/nn.ts of
@@ -87,10 +87,10 @@ def make_optimizer(regularization: Regularization, learning_rate: Scalar, streng
     Args:
         regularization: "none", "l1" or "l2".
         learning_rate: >= 0; may be traced.
-        strength: lambda >= 0; may be traced. Not used by "none".
+        strength: lambda >= 0; may be traced. Ignored by "none".
 
     Raises:
-        ValueError: another name, or a negative number.
+        ValueError: an unknown name, or a negative number.
 
     Example:
         >>> opt = make_optimizer("l2", 0.5, 0.1)

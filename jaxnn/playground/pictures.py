@@ -1,4 +1,4 @@
-"""A run as a figure, for one epoch, and as an animated GIF through all that are shown."""
+"""A run as a figure of one epoch, and as an animated GIF of all shown epochs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ SIGNED = LinearSegmentedColormap.from_list("signed", [NEGATIVE, "#F7F7F7", POSIT
 """Vermilion for -1, nearly white for 0, blue for +1."""
 
 DELAY = 150
-"""Milliseconds for each frame of the GIF."""
+"""Milliseconds per frame of the GIF."""
 
 HOLD = 2000
-"""Milliseconds for its last one."""
+"""Milliseconds for the last frame."""
 
 GIF_DPI = 72
 
 TILE = 0.36
-"""Half the side of a unit's heat map, where units stand 1 apart."""
+"""Half the side of a unit's heat map; units are 1 apart."""
 
 SHOWN_NOISE = (0.0, 0.25)
 """Of the two rows of `draw_sources`."""
@@ -66,7 +66,7 @@ def draw(run: Run, views: Views, frame: int = -1) -> Figure:
 
 
 def write_gif(run: Run, views: Views, path: Path) -> Path:
-    """Write all frames as an animated GIF that starts over, and return its path.
+    """Write all frames as a looping GIF, and return its path.
 
     Args:
         run: of `training.run`.
@@ -88,7 +88,7 @@ def write_gif(run: Run, views: Views, path: Path) -> Path:
     for frame in range(len(views.epochs)):
         update(frame)
         canvas.draw()
-        fig.set_layout_engine("none")  # the layout of the first frame does for all
+        fig.set_layout_engine("none")  # keep the layout of the first frame
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))
     palette = frames[-1].quantize(256, method=Image.Quantize.MAXCOVERAGE)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -122,7 +122,7 @@ def draw_sources() -> Figure:
 
 
 def _stage(run: Run, views: Views) -> tuple[Figure, Update]:
-    """A figure without values, and the function that fills in those of a frame."""
+    """A figure without values, and the function that sets those of a frame."""
     columns = len(run.settings.hidden) + 2
     ratios = [max(0.9 * columns, 2.6), 3.2, 3.0]
     fig, axes = plots.figure(1, 3, width=sum(ratios) / 2.1, height=4.2, gridspec_kw={"width_ratios": ratios})
@@ -221,7 +221,7 @@ def _output(ax: Any, run: Run, views: Views) -> Update:
 
 
 def _losses(ax: Any, run: Run, views: Views) -> Update:
-    """Both loss curves, and where on them the frame is."""
+    """Both loss curves, with a marker at the frame."""
     for loss, name, colour, style in (
         (run.train_loss, "training", "black", "-"),
         (run.test_loss, "test", plots.COLOURS[3], "--"),

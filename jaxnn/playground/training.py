@@ -27,10 +27,10 @@ ACTIVATIONS = {
     "sigmoid": layers.Sigmoid,
     "linear": layers.Identity,
 }
-"""Of the hidden units."""
+"""Activations of the hidden units."""
 
 MAX_LAYERS, MAX_UNITS = 6, 8
-"""The largest network that the page has room for."""
+"""The largest network that fits on the page."""
 
 Examples: TypeAlias = tuple[Array, Array]
 """A network's inputs (N, F) and their targets (N, 1)."""
@@ -41,25 +41,25 @@ LOSS = losses.half_squared_error
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a run can be told; the defaults are the original's.
+    """The options of a run; the defaults are the original's.
 
     Attributes:
-        data: one of `SOURCES`; it also says what kind of problem it is.
+        data: one of `SOURCES`; it also determines the kind of problem.
         features: of `FEATURES`, the inputs of the network.
         hidden: units of each hidden layer, at most 6 layers of 8; () for none.
         activation: of the hidden units, one of `ACTIVATIONS`.
         learning_rate: > 0.
-        batch_size: examples in each step.
+        batch_size: examples per step.
         noise: nu in [0, 0.5].
-        train_ratio: the share of points to train on, in [0.1, 0.9]; the others are the test set.
+        train_ratio: the fraction of training points, in [0.1, 0.9]; the others are the test set.
         regularization: the penalty, "none", "l1" or "l2".
         regularization_rate: its strength, >= 0; 0 with "none".
         epochs: passes through the training points.
-        seed: whole number >= 0: points, split, first weights and order follow from it.
+        seed: integer >= 0, for points, split, initial weights and order.
 
     Raises:
-        ValueError: a name that does not exist, a number out of range, or a strength without a penalty.
-        TypeError: features or hidden is no tuple, or a number is none.
+        ValueError: an unknown name, a number out of range, or a strength without a penalty.
+        TypeError: features or hidden is not a tuple, or a number is of another type.
 
     Example:
         >>> Settings(data="spiral", hidden=(8, 8)).problem
@@ -99,10 +99,10 @@ class Settings:
 
 
 class Run(NamedTuple):
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        settings: what it was told.
+        settings: its options.
         net: from the chosen features to one output (N, 1).
         data: the points and their targets, `train` and `test`.
         params: the network's parameters before training and after each epoch: a leading axis of epochs + 1 everywhere.
@@ -117,7 +117,7 @@ class Run(NamedTuple):
     test_loss: np.ndarray
 
     def at(self, epochs: Any) -> Params:
-        """The parameters after these epochs: one number, or an array of them."""
+        """The parameters after the given epochs, a number or an array."""
         return jax.tree.map(lambda leaf: leaf[epochs], self.params)
 
     def numbers(self) -> dict[str, float]:
@@ -126,7 +126,7 @@ class Run(NamedTuple):
 
 
 def require_network(where: str, hidden: tuple[int, ...], activation: str) -> None:
-    """Raise ValueError unless the page has room for such a network and its activation exists; TypeError for no tuple.
+    """Raise ValueError unless the network fits on the page and its activation exists, TypeError unless it is a tuple.
 
     Example:
         >>> require_network("playground", (9,), "tanh")
@@ -171,11 +171,11 @@ def network(hidden: tuple[int, ...], activation: str, problem: Problem) -> Layer
         problem: "classification" for a tanh output, "regression" for a linear one.
 
     Returns:
-        A `serial` of 2 (len(hidden) + 1) parts, dense and activation by turns: (N, F) -> (N, 1).
+        A `serial` of 2 (len(hidden) + 1) parts, dense and activation alternating: (N, F) -> (N, 1).
 
     Raises:
-        ValueError: more layers or units than the page has room for, or no such activation.
-        TypeError: hidden is no tuple.
+        ValueError: more layers or units than fit on the page, or an unknown activation.
+        TypeError: hidden is not a tuple.
 
     Example:
         >>> net = network((4, 2), "tanh", "classification")
@@ -192,19 +192,14 @@ def network(hidden: tuple[int, ...], activation: str, problem: Problem) -> Layer
 
 
 def compiler_options() -> dict[str, bool | int] | None:
-    """On a CPU without LLVM's optimizations: these programs take longer to compile than to run, and run as fast.
-
-    Example:
-        >>> jax.jit(lambda x: x + 1, compiler_options=compiler_options())(1)
-        Array(2, dtype=int32, weak_type=True)
-    """
+    """On CPU without LLVM's optimizations: compiling these programs takes longer than running them."""
     if jax.default_backend() != "cpu":
         return None
     return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def points(settings: Settings) -> TrainTest:
-    """The points of a run: drawn, shuffled, and the first floor(n train_ratio) of them for training.
+    """The points of a run: sampled, shuffled, and the first floor(n train_ratio) of them for training.
 
     Example:
         >>> [len(part) for part in points(Settings(data="reg-plane", train_ratio=0.1))]
@@ -220,10 +215,10 @@ def points(settings: Settings) -> TrainTest:
 
 
 def run(settings: Settings) -> Run:
-    """Train as the settings say, and keep the network of every epoch.
+    """Train with these settings, and keep the network of every epoch.
 
-    Each epoch takes the training points in a new order; the last batch may be smaller, and its gradient is the mean
-    over its own points. (The original shuffles once, and carries what is left of an epoch over into the next.)
+    Each epoch shuffles the training points anew; the last batch may be smaller, and its gradient is the mean over its
+    own points. (The original shuffles once, and carries the remainder of an epoch over into the next.)
 
     Args:
         settings: a `Settings`.
@@ -232,7 +227,7 @@ def run(settings: Settings) -> Run:
         Run.
 
     Raises:
-        ValueError: the loss is no longer finite.
+        ValueError: the loss became NaN or infinite.
 
     Reference:
         Smilkov, D., Carter, S., Sculley, D., Viegas, F. B. & Wattenberg, M. (2017). Direct-manipulation visualization
@@ -254,16 +249,16 @@ def run(settings: Settings) -> Run:
     finite = np.isfinite(curves).all(axis=1)
     if not finite.all():
         raise ValueError(
-            f"playground: the loss is no longer finite after epoch {finite.argmin()}; take a smaller learning rate."
+            f"playground: the loss became NaN or infinite after epoch {finite.argmin()}. Use a smaller learning rate."
         )
     return Run(settings, net, data, jax.tree.map(np.asarray, params), curves[:, 0], curves[:, 1])
 
 
 def make_scan(settings: Settings, net: Layer) -> Callable[[Key, Examples, Examples], tuple[Params, Array]]:
-    """The whole run as one function to compile: a scan over epochs, each a scan over its batches.
+    """The whole run as one function to compile: a scan over epochs of a scan over batches.
 
     Args:
-        settings: of batches, optimizer and epochs.
+        settings: batch size, optimizer and epochs are used.
         net: from inputs (N, F) to (N, 1).
 
     Returns:

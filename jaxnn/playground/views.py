@@ -1,4 +1,4 @@
-"""What the network of a run computes all over the plane: a heat map for each of its units at some epochs."""
+"""Heat maps of the units of a network over the plane, at some epochs of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from jaxnn.playground.training import Run, compiler_options
 from jaxnn.types import Array, Params
 
 REACH = 6.0
-"""The plane is shown from -6 to 6 in both coordinates."""
+"""The maps cover -6 to 6 in both coordinates."""
 
 FRAMES = 30
-"""How many epochs are shown at most."""
+"""The largest number of epochs shown."""
 
 UNIT_SIZE, OUTPUT_SIZE = 28, 80
 """Pixels along the side of a unit's heat map, and of the output's."""
@@ -28,9 +28,9 @@ class Views(NamedTuple):
     """Heat maps, rows from the top (y = 6) down, columns from the left (x = -6).
 
     Attributes:
-        epochs: (frames,), which epochs are shown, the first 0.
+        epochs: (frames,), the epochs shown, the first 0.
         inputs: (features, S, S), S = 28.
-        hidden: for each hidden layer (frames, units, S, S), the outputs of its units.
+        hidden: per hidden layer (frames, units, S, S), the outputs of its units.
         output: (frames, R, R), R = 80, the network's output.
     """
 
@@ -41,13 +41,13 @@ class Views(NamedTuple):
 
 
 def shown_epochs(epochs: int, frames: int = FRAMES) -> np.ndarray:
-    """Which of the epochs 0 .. `epochs` are shown: the first, the last, and ever fewer as learning slows.
+    """The epochs shown out of 0 .. `epochs`: the first, the last, and increasingly sparse ones between.
 
-    round(epochs (i / (frames - 1))^2), i = 0 .. frames - 1, each once.
+    round(epochs (i / (frames - 1))^2), i = 0 .. frames - 1, without duplicates.
 
     Args:
         epochs: of training.
-        frames: how many at most, >= 2.
+        frames: the largest number, >= 2.
 
     Returns:
         (frames,) or fewer, ascending.
@@ -78,7 +78,7 @@ def unit_outputs(net: Layer, params: Params, x: Array) -> tuple[Array, ...]:
     """The outputs of every layer of units, (N, units) each, the network's own last.
 
     Args:
-        net: of `network`: dense layers and activations by turns.
+        net: from `network`: dense layers and activations alternating.
         params: its parameters.
         x: (N, F), its inputs.
 
@@ -97,7 +97,7 @@ def unit_outputs(net: Layer, params: Params, x: Array) -> tuple[Array, ...]:
 
 
 def make_views(run: Run) -> Views:
-    """The heat maps of a run, by one compiled program.
+    """The heat maps of a run, computed by one compiled program.
 
     Args:
         run: of `training.run`.

@@ -1,6 +1,6 @@
 """Figures of a comparison: quantile bands, sensitivity to a learning rate, performance profiles, bars.
 
-Each kind of line has a colour, a dash pattern and a marker of its own, so that no figure leans on colour alone.
+Each line has its own colour, dash pattern and marker, so that no figure relies on colour alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def line_style(i: int) -> dict[str, Any]:
         >>> line_style(0)["color"]
         '#0072B2'
     """
-    # Yellow is faint on white, so black comes before it; the second round through the colours has other dashes.
+    # Black precedes yellow, which is faint on white; the second cycle through the colours has other dashes.
     order = (0, 1, 2, 3, 4, 5, 7, 6)
     turn = i // len(order)
     return {
@@ -34,12 +34,12 @@ def line_style(i: int) -> dict[str, Any]:
 
 
 def bands(ax: Any, runs: Mapping[str, Any], *, x: Sequence[float] | None = None) -> None:
-    """For each name the median of its runs and the band between their quartiles, against the epoch.
+    """The median of the runs of each name, and the band between their quartiles, against the epoch.
 
     Args:
         ax: matplotlib axes.
-        runs: name -> (R, E) values of R runs; NaN where a run has ended. Where more than a quarter of the runs have,
-            the band ends; where half of them have, the line ends too.
+        runs: name -> (R, E) values of R runs; NaN where a run has ended. The band ends where more than a quarter of the
+            runs have ended, the line where half of them have.
         x: (E,), instead of 1 .. E.
 
     Raises:
@@ -69,14 +69,14 @@ def bands(ax: Any, runs: Mapping[str, Any], *, x: Sequence[float] | None = None)
 
 
 def sensitivity(ax: Any, rates: Any, values: Mapping[str, Any], chosen: Mapping[str, float]) -> None:
-    """The figure of each learning rate, on logarithmic axes of the rate; a cross where a run diverged.
+    """The metric against the learning rate, on a logarithmic axis; a cross where a run diverged.
 
     Args:
         ax: matplotlib axes.
-        rates: (S,), in rising order.
-        values: name -> (S,), inf where a run diverged: there a cross stands at the upper edge, and a faint line leads
-            up to it: the cliff.
-        chosen: name -> the rate that was taken, with a ring around it.
+        rates: (S,), in ascending order.
+        values: name -> (S,), inf where a run diverged: a cross at the upper edge, with a faint line to it, marks the
+            divergence threshold.
+        chosen: name -> the selected rate, with a ring around it.
 
     Example:
         >>> from jaxnn.plots import figure
@@ -94,7 +94,7 @@ def sensitivity(ax: Any, rates: Any, values: Mapping[str, Any], chosen: Mapping[
             ax.plot(chosen[name], found[rates == chosen[name]], "o", markersize=12, markerfacecolor="none",
                     markeredgecolor=style["color"], markeredgewidth=1.8)  # fmt: skip
         top = ax.get_xaxis_transform()
-        # Names side by side, so that crosses of several at one rate are told apart.
+        # Crosses of several names at one rate are drawn side by side.
         heights = np.full((~fine).sum(), 1.0 - 0.035 * i)
         (crosses,) = ax.plot(rates[~fine], heights, "x", color=style["color"], markersize=8, markeredgewidth=2,
                              transform=top, clip_on=False)  # fmt: skip
@@ -110,15 +110,15 @@ def sensitivity(ax: Any, rates: Any, values: Mapping[str, Any], chosen: Mapping[
 
 
 def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
-    """Performance profile: the share of problems that are solved within a factor tau of the quickest.
+    """Performance profile: the fraction of problems solved within a factor tau of the fastest.
 
     Args:
         ax: matplotlib axes.
-        times: name -> (P,), what each of P problems took; inf where it was not solved.
+        times: name -> (P,), the cost of each of P problems; inf where it was not solved.
         most: the largest tau shown.
 
     Raises:
-        ValueError: names with different numbers of problems.
+        ValueError: the numbers of problems differ.
 
     Example:
         >>> from jaxnn.plots import figure
@@ -132,7 +132,7 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
     """
     lengths = {len(taken) for taken in times.values()}
     if len(lengths) != 1:
-        raise ValueError(f"profile: every name needs as many problems, got {sorted(lengths)}.")
+        raise ValueError(f"profile: every name needs the same number of problems, got {sorted(lengths)}.")
     table = np.array([np.asarray(taken, np.float64) for taken in times.values()])
     best = table.min(axis=0)
     best = np.where(np.isfinite(best), best, 1.0)
@@ -146,7 +146,7 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
 
 
 def bars(ax: Any, values: Mapping[str, float], *, unit: str) -> None:
-    """A horizontal bar for each name, its number beside it.
+    """A horizontal bar per name, with its value beside it.
 
     Args:
         ax: matplotlib axes.
@@ -172,13 +172,13 @@ def bars(ax: Any, values: Mapping[str, float], *, unit: str) -> None:
 
 
 def _width(i: int) -> dict[str, float]:
-    """Later lines are thinner, so that one on top of another leaves its edges to be seen."""
+    """Line widths: later lines are thinner, so that the edges of lines below remain visible."""
     return {"linewidth": max(3.0 - 0.4 * i, 1.4), "markersize": max(8.0 - i, 4.5)}
 
 
 def _quantile(values: np.ndarray, q: float) -> np.ndarray:
-    """Of each column, runs that have ended counted as infinite; NaN where the quantile is one of them."""
+    """The q-quantile of each column, ended runs counted as infinite; NaN where the quantile is one of them."""
     whole = np.where(np.isfinite(values), values, np.inf)
-    # A quartile is one of the runs: between two, one of them infinite, there is no number.
+    # The quantile is one of the runs: there is no interpolation between a number and infinity.
     found = np.median(whole, axis=0) if q == 0.5 else np.quantile(whole, q, axis=0, method="inverted_cdf")
     return np.where(np.isfinite(found), found, np.nan)

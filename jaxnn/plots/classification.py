@@ -1,4 +1,4 @@
-"""What a classifier gets wrong: the confusion matrix, and the images themselves."""
+"""The errors of a classifier: the confusion matrix, and the misclassified images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jaxnn.plots.pictures import pictures
 from jaxnn.plots.style import figure
 
 LEAST_SCALE = 5.0
-"""Percent of a class that the darkest colour stands for at least, so that one mistake in many does not look grave."""
+"""Smallest percentage of a class that the darkest colour stands for, so that rare mistakes stay light."""
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], *, title: str = "Confusion matrix") -> Figure:
-    """Counts of (true class, predicted class), mistakes coloured by their share of the true class, the rest white.
+    """Counts of (true class, predicted class), mistakes coloured by their fraction of the true class.
 
     Args:
-        matrix: (K, K) ints, rows true, columns predicted, as `metrics.confusion_matrix` returns.
+        matrix: (K, K) ints, rows true, columns predicted, from `metrics.confusion_matrix`.
         classes: K names.
 
     Example:
@@ -61,14 +61,14 @@ def mistakes(
     most: int = 40,
     title: str = "Mistakes",
 ) -> Figure:
-    """The images that were classified wrongly, the most confident mistakes first: label, guess and confidence.
+    """The misclassified images with label, prediction and confidence, the most confident mistakes first.
 
     Args:
         images: (N, H, W) or (N, H, W, C), values in [0, 1].
         labels: (N,) ints.
         probabilities: (N, K) of the classifier.
         classes: K names.
-        most: how many are shown at most.
+        most: the largest number of images shown.
 
     Example:
         >>> fig = mistakes(np.zeros((2, 8, 8, 1)), np.array([0, 1]), np.array([[0.1, 0.9], [0.2, 0.8]]), ["a", "b"])

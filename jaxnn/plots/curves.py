@@ -12,18 +12,18 @@ from jaxnn.plots.style import COLOURS, figure
 
 
 def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figure:
-    """Losses, and errors in percent, against the epoch; a faint line for each run and a bold one for their mean.
+    """Losses, and errors in percent, against the epoch; a faint line per run and a bold one for their mean.
 
     Args:
-        histories: the history of a `train.fit`, or a list of one for each run (one for each seed). Figures named
-            "*loss" share the left axes (logarithmic), those named "*error" the right ones, left out if there are none.
-        title: over both.
+        histories: the history of a `train.fit`, or a list of one per run (e.g. per seed). Metrics named "*loss" share
+            the left axes (logarithmic), those named "*error" the right ones, omitted if there are none.
+        title: of the figure.
 
     Returns:
-        A matplotlib Figure with an axes for losses and, where there are errors, one for them.
+        A matplotlib Figure with one axes for losses and, if there are errors, one for errors.
 
     Raises:
-        ValueError: there is no run, no epoch in one, or neither a loss nor an error in it.
+        ValueError: there is no run, a run without an epoch, or neither a loss nor an error.
 
     Example:
         >>> fig = curves([[{"epoch": 1, "loss": 1.0, "validation_loss": 1.1, "validation_error": 0.5}]])
@@ -37,7 +37,7 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
     panels = [("loss", 1.0, "loss (mean per example)"), ("error", 100.0, "error (%)")]
     panels = [panel for panel in panels if any(name.endswith(panel[0]) for name in histories[0][0])]
     if not panels:
-        raise ValueError(f"curves: expected figures named *loss or *error, got {', '.join(histories[0][0])}.")
+        raise ValueError(f"curves: expected metrics named *loss or *error, got {', '.join(histories[0][0])}.")
     fig, axes = figure(1, len(panels), squeeze=False)
     for ax, (suffix, factor, label) in zip(axes.flat, panels, strict=True):
         shown = [name for name in histories[0][0] if name.endswith(suffix)]
@@ -57,7 +57,7 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
 
 
 def _draw_runs(ax, histories, name, factor, colour) -> None:  # type: ignore[no-untyped-def]
-    """One figure of every run: the mean over the epochs that all have, and each run faintly where there are several."""
+    """One metric of every run: the mean over the epochs common to all, and each run faintly if there are several."""
     runs = [[factor * record[name] for record in history] for history in histories]
     common = min(map(len, runs))
     mean = [sum(run[e] for run in runs) / len(runs) for e in range(common)]

@@ -1,4 +1,4 @@
-"""Landscapes in two dimensions: contours, the ways of optimizers on them, and which minimum each start leads to."""
+"""Landscapes in two dimensions: contours, trajectories of optimizers, and basins of attraction."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from jaxnn.landscapes import Landscape
 from jaxnn.plots.style import COLOURS, figure
 
 Bounds = tuple[tuple[float, float], tuple[float, float]]
-"""((lowest x, highest x), (lowest y, highest y)) of a picture."""
+"""((lowest x, highest x), (lowest y, highest y)) of a plot."""
 
 NOWHERE = "#BBBBBB"
-"""The colour of starts that led to none of the minima."""
+"""The colour of starts from which no minimum was reached."""
 
 
 def lattice(landscape: Landscape, n: int, *, bounds: Bounds | None = None) -> np.ndarray:
-    """n x n points that fill a picture of the landscape, (n, n, 2) float32; rows in y from below, columns in x.
+    """A grid of n x n points over a plot of the landscape, (n, n, 2) float32; rows in ascending y, columns in x.
 
     Args:
         landscape: of two dimensions.
-        n: points a side.
-        bounds: of the picture; None for the landscape's own.
+        n: points per side.
+        bounds: of the plot; None for the landscape's own.
 
     Raises:
-        ValueError: the landscape has not two dimensions.
+        ValueError: the landscape does not have two dimensions.
 
     Example:
         >>> from jaxnn import landscapes
@@ -46,16 +46,16 @@ def lattice(landscape: Landscape, n: int, *, bounds: Bounds | None = None) -> np
 
 
 def contours(ax: Any, landscape: Landscape, *, bounds: Bounds | None = None, levels: int = 14) -> None:
-    """Lines of equal height on axes, dark where it is low, and a star at each known minimum.
+    """Contour lines on axes, dark where the value is low, and a star at each known minimum.
 
-    The heights are spread so that as much of the picture lies between any two neighbouring lines: valleys show, however
-    steep the walls.
+    The levels are quantiles of the values, so that neighbouring lines enclose equal areas: valleys show, however steep
+    the walls.
 
     Args:
         ax: matplotlib axes.
         landscape: of two dimensions.
-        bounds: of the picture; None for the landscape's own.
-        levels: how many lines.
+        bounds: of the plot; None for the landscape's own.
+        levels: number of lines.
 
     Example:
         >>> from jaxnn import landscapes
@@ -78,12 +78,12 @@ def contours(ax: Any, landscape: Landscape, *, bounds: Bounds | None = None, lev
 
 
 def paths(ax: Any, runs: Mapping[str, Any], *, marked: int = 40, colours: Sequence[str] = COLOURS) -> None:
-    """Ways through a landscape on axes: a line for each, a dot for each of its first steps, a ring where it starts.
+    """Trajectories on axes: a line each, a dot at each of the first steps, a ring at the start.
 
     Args:
-        ax: matplotlib axes, such as `contours` has drawn on; their limits stay.
-        runs: name -> points (T, 2). What is not finite is left out.
-        marked: how many steps get dots.
+        ax: matplotlib axes, e.g. with `contours`; their limits do not change.
+        runs: name -> points (T, 2). Points that are not finite are omitted.
+        marked: number of steps with dots.
         colours: of the runs, in turn.
 
     Example:
@@ -93,7 +93,7 @@ def paths(ax: Any, runs: Mapping[str, Any], *, marked: int = 40, colours: Sequen
         2
     """
     for i, (name, points) in enumerate(runs.items()):
-        width = 1.3 + 0.35 * (len(runs) - 1 - i)  # so that a line on top of another leaves its edges to be seen
+        width = 1.3 + 0.35 * (len(runs) - 1 - i)  # the edges of lines below remain visible
         points = np.asarray(points, np.float64)
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(f"paths: expected points (T, 2) of {name!r}, got {points.shape}.")
@@ -108,12 +108,12 @@ def paths(ax: Any, runs: Mapping[str, Any], *, marked: int = 40, colours: Sequen
 def trajectories(
     landscape: Landscape, runs: Mapping[str, Any], *, bounds: Bounds | None = None, title: str = ""
 ) -> Figure:
-    """A landscape with the ways of several runs on it.
+    """A landscape with the trajectories of several runs.
 
     Args:
         landscape: of two dimensions.
         runs: name -> points (T, 2), such as `train.trajectory(...).x`.
-        bounds: of the picture; None for the landscape's own.
+        bounds: of the plot; None for the landscape's own.
         title: "" for the landscape's name.
 
     Example:
@@ -131,17 +131,17 @@ def trajectories(
 
 
 def basins(ax: Any, landscape: Landscape, reached: Any, *, bounds: Bounds | None = None) -> None:
-    """Basins of attraction on axes: every start in the colour of the minimum that it led to, grey if to none.
+    """Basins of attraction on axes: every start in the colour of the minimum that was reached from it, grey for none.
 
     Args:
         ax: matplotlib axes.
         landscape: of two dimensions; its contours are drawn above the colours.
         reached: (n, n) ints, for the starts of `lattice(landscape, n)`: the index of the minimum in `landscape.minima`,
-            -1 for none, as `train.nearest` finds them.
+            -1 for none, as `train.nearest` returns.
         bounds: of the lattice, if not the landscape's own.
 
     Raises:
-        ValueError: `reached` is not square, or names a minimum that there is not.
+        ValueError: `reached` is not square, or an index is out of range.
 
     Example:
         >>> from jaxnn import landscapes
@@ -163,12 +163,12 @@ def basins(ax: Any, landscape: Landscape, reached: Any, *, bounds: Bounds | None
 
 
 def depths(ax: Any, landscape: Landscape, values: Any, *, bounds: Bounds | None = None) -> Any:
-    """Every start in the colour of the height at which its run ended, for landscapes of many local minima.
+    """Every start in the colour of the value at which its run ended, for landscapes with many local minima.
 
     Args:
         ax: matplotlib axes.
         landscape: of two dimensions.
-        values: (n, n), for the starts of `lattice(landscape, n)`; what is not finite is grey.
+        values: (n, n), for the starts of `lattice(landscape, n)`; grey where not finite.
         bounds: of the lattice, if not the landscape's own.
 
     Returns:
@@ -186,7 +186,7 @@ def depths(ax: Any, landscape: Landscape, values: Any, *, bounds: Bounds | None 
 
 
 def _heights(landscape: Landscape, bounds: Bounds | None, n: int = 250) -> tuple[np.ndarray, np.ndarray]:
-    """A fine lattice, and the landscape there in float64: plains that are flat to float32 have contours too."""
+    """A fine lattice, and the landscape on it in float64: plains that are flat in float32 have contours too."""
     points = lattice(landscape, n, bounds=bounds)
     with jax.enable_x64(True):
         heights = np.asarray(jax.jit(jax.vmap(jax.vmap(landscape)))(jnp.asarray(points, jnp.float64)))

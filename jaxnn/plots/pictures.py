@@ -12,23 +12,23 @@ from jaxnn.plots.style import figure
 
 
 def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8, title: str = "") -> Figure:
-    """Images with their captions above them, row by row; grey levels as ink on paper.
+    """Images with captions above them, row by row; grey levels inverted, as ink on paper.
 
     Args:
         images: each (H, W), (H, W, 1) or (H, W, 3), values in [0, 1].
-        captions: as many, of two or three short lines.
-        columns: images in a row.
-        title: over all.
+        captions: one per image, of two or three short lines.
+        columns: images per row.
+        title: of the figure.
 
     Raises:
-        ValueError: another number of captions than of images.
+        ValueError: the numbers of images and captions differ.
 
     Example:
         >>> pictures(np.zeros((3, 8, 8, 1)), ["a", "b", "c"]).axes[2].get_title()
         'c'
     """
     if len(images) != len(captions):
-        raise ValueError(f"pictures: expected one caption for each of {len(images)} images, got {len(captions)}.")
+        raise ValueError(f"pictures: expected one caption per image, {len(images)}, got {len(captions)}.")
     rows = max(-(-len(images) // columns), 1)
     tallest = max((caption.count("\n") + 1 for caption in captions), default=1)
     fig, axes = figure(rows, columns, width=1.25, height=1.25 + 0.18 * tallest, squeeze=False)
@@ -44,11 +44,6 @@ def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8
 
 
 def show(ax: Any, image: Any) -> None:
-    """One image on axes, grey levels as ink on paper.
-
-    Example:
-        >>> fig, ax = figure()
-        >>> show(ax, np.zeros((8, 8, 1)))
-    """
+    """One image on axes, grey levels inverted, as ink on paper."""
     image = np.asarray(image)
     ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0, vmax=1)

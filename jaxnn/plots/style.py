@@ -18,11 +18,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 def figure(
     rows: int = 1, columns: int = 1, *, width: float = 5.0, height: float = 3.6, **settings: Any
 ) -> tuple[Figure, Any]:
-    """A figure of rows x columns axes, each `width` x `height` inches; needs no display and no global state.
+    """A figure of rows x columns axes, each `width` x `height` inches; without display or global state.
 
     Args:
         rows, columns: the grid of axes.
-        width, height: of one pair of axes, in inches.
+        width, height: of one axes, in inches.
         settings: passed to `Figure.subplots`, such as `sharey=True`.
 
     Returns:
@@ -43,7 +43,7 @@ def figure(
 
 
 def save(fig: Figure, path: str | Path) -> Path:
-    """Write a figure, whole or not at all, and return its path; as PNG unless its name ends in .pdf, .svg or .jpg.
+    """Write a figure atomically and return its path; as PNG unless the name ends in .pdf, .svg or .jpg.
 
     Example:
         >>> import tempfile

@@ -1,13 +1,13 @@
-"""Studies of single examples' gradients on real data (floor 8), each from one tape a batch and no `vmap(grad)`.
+"""Studies of per-example gradients on real data (floor 8), from one tape per batch, without `vmap(grad)`.
 
-| study | what it asks | picture |
+| study | question | figure |
 |---|---|---|
-| `norms` | how long are the gradients, from start to end of training? | histograms and quantiles |
-| `hardest` | which examples have the longest? | their images |
-| `mislabeled` | do long gradients betray wrong labels? | precision against k, by norm and by loss; the suspects |
-| `noise_scale` | how noisy is a minibatch's gradient? | against batch size, and along training |
-| `clipped` | what do clipping and noise cost (the shape of DP-SGD; NOT a privacy guarantee)? | curves by noise |
-| `gram` | which classes pull the network the same way? | cosines of all pairs, and their means |
+| `norms` | how large are the per-example gradient norms during training? | histograms and quantiles |
+| `hardest` | which examples have the largest? | their images |
+| `mislabeled` | do large gradients reveal wrong labels? | precision at k, by norm and by loss; the suspects |
+| `noise_scale` | how noisy is the gradient of a minibatch? | against batch size, and during training |
+| `clipped` | what do clipping and noise cost (DP-SGD's update; NOT a privacy guarantee)? | curves by noise |
+| `gram` | which classes have aligned gradients? | cosines of all pairs, and their means |
 | `influence` | which training examples helped or harmed a test example? | their images |
 
 Each module has `run(data, net=None, seed=0, ...)`, which returns a NamedTuple of arrays with `numbers()` for JSON and

@@ -1,4 +1,4 @@
-"""What the studies share: their data, their network, the states of a training run, and one pass of measurement."""
+"""Common parts of the studies: data, network, the states of a training run, and a pass of per-example statistics."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ LOSS = losses.softmax_cross_entropy
 """The loss of every study: -log p(label)."""
 
 MICROBATCH = 2000
-"""How many examples one tape holds at most; bounds the memory, changes nothing else."""
+"""The largest number of examples of a tape; bounds the memory and does not change the result."""
 
 Each = TypeVar("Each")
 
 Epoch: TypeAlias = Callable[[TrainState, Array, Array, Key], tuple[TrainState, dict[str, Array]]]
-"""What `train.make_epoch` makes."""
+"""An epoch as from `train.make_epoch`."""
 
 
 class Measured(NamedTuple):
-    """Of each example: the norm of its gradient (N,), its loss (N,), the network's outputs (N, K)."""
+    """Per-example gradient norms (N,), losses (N,) and outputs (N, K)."""
 
     norms: np.ndarray
     losses: np.ndarray
@@ -39,14 +39,14 @@ class Measured(NamedTuple):
 
 
 def training_set(where: str, examples: str | Splits | Dataset) -> Dataset:
-    """The examples that a study trains on: those given, or the training split.
+    """The training examples of a study: a Dataset itself, or a training split.
 
     Args:
-        where: the study that asks.
+        where: the study's name, for errors.
         examples: a name for `data.load`, its splits, or a Dataset with class labels.
 
     Raises:
-        TypeError: something else.
+        TypeError: anything else.
         ValueError: an unknown name, or a Dataset without classes.
 
     Example:
@@ -64,7 +64,7 @@ def splits(where: str, examples: str | Splits | Dataset) -> Splits:
     """Train, validation and test, for studies that need more than the training split.
 
     Raises:
-        TypeError: neither a name nor splits.
+        TypeError: examples are neither a name nor splits.
 
     Example:
         >>> len(splits("influence", "digits").test)
@@ -78,12 +78,7 @@ def splits(where: str, examples: str | Splits | Dataset) -> Splits:
 
 
 def network(net: Layer | None, examples: Dataset) -> Layer:
-    """The network itself, or by default a perceptron with one hidden layer of 128 units.
-
-    Example:
-        >>> len(network(None, data.load("digits").train).parts)
-        4
-    """
+    """`net`, or by default an MLP with one hidden layer of 128 units."""
     if net is not None:
         return net
     return models.mlp([math.prod(examples.x.shape[1:]), 128, len(examples.classes)])
@@ -99,22 +94,22 @@ def states(
     batch_size: int,
     epoch: Epoch | None = None,
 ) -> Iterator[TrainState]:
-    """The state at the start and after each epoch, epochs + 1 in all, of training by hand-written backpropagation.
+    """The initial state and the state after each epoch of training by hand-written backpropagation: epochs + 1 states.
 
-    Use each state before you ask for the next: its buffers are then used again.
+    Use each state before requesting the next, which reuses its buffers.
 
     Args:
         net: a network.
         examples: N examples.
         opt: an optimizer.
-        seed: initial parameters, order, and noise follow from it.
+        seed: of initial parameters, order and noise.
         epochs: >= 0.
         batch_size: 1 .. N.
         epoch: compiled, (state, x, y, key) -> (state, report); None for `train.make_epoch` on
             `backprop.value_and_grad(net, LOSS)`.
 
     Raises:
-        ValueError: the training loss is no longer finite.
+        ValueError: the training loss became NaN or infinite.
 
     Example:
         >>> digits = data.select(data.load("digits").train, slice(0, 64))
@@ -132,16 +127,16 @@ def states(
     for i in range(1, epochs + 1):
         ts, report = epoch(ts, x, y, jax.random.fold_in(key, i))
         if not np.isfinite(report["loss"]).all():
-            raise ValueError(f"the training loss is no longer finite in epoch {i}; take a smaller learning rate.")
+            raise ValueError(f"the training loss became NaN or infinite in epoch {i}. Use a smaller learning rate.")
         yield ts
 
 
 def make_pass(net: Layer, statistic: Callable[[Tape], Each]) -> Callable[[TrainState, Any, Any], Each]:
-    """One compiled pass over any number of examples: a statistic of each, from tapes of `MICROBATCH` examples.
+    """A compiled pass that computes a per-example statistic of any number of examples, in tapes of `MICROBATCH`.
 
     Args:
         net: a network.
-        statistic: Tape -> pytree of arrays (n, ...), one entry for each example of the tape.
+        statistic: Tape -> pytree of arrays (n, ...), one row per example of the tape.
 
     Returns:
         `found(state, x (N, ...), y (N,))` -> the statistic's pytree of arrays (N, ...).
@@ -166,35 +161,18 @@ def make_pass(net: Layer, statistic: Callable[[Tape], Each]) -> Callable[[TrainS
 
 
 def make_measure(net: Layer) -> Callable[[TrainState, Dataset], Measured]:
-    """One pass that finds gradient norm, loss and outputs of every example of a Dataset, on the host.
-
-    Example:
-        >>> digits, net = data.load("digits").validation, models.linear(10)
-        >>> ts = train.init(net, optim.sgd(0.1), jax.random.key(0), (8, 8, 1))
-        >>> make_measure(net)(ts, digits).outputs.shape
-        (270, 10)
-    """
+    """A pass that returns gradient norm, loss and outputs of every example of a Dataset, on the host."""
     found = make_pass(net, lambda tape: (per_example.norms(tape), tape.losses, tape.outputs))
     return lambda ts, examples: Measured(*map(np.asarray, found(ts, examples.x, examples.y)))
 
 
 def ranked(scores: np.ndarray) -> np.ndarray:
-    """The examples by falling score; ties in order.
-
-    Example:
-        >>> ranked(np.array([1.0, 3.0, 1.0]))
-        array([1, 0, 2])
-    """
+    """Indices of the examples by descending score; ties in order."""
     return np.argsort(-scores, kind="stable")
 
 
 def rounded(values: Any, digits: int = 5) -> Any:
-    """Numbers for JSON: nested lists of floats with so many significant digits.
-
-    Example:
-        >>> rounded(np.array([1 / 3, 2.0]), 3)
-        [0.333, 2.0]
-    """
+    """Numbers for JSON: nested lists of floats with `digits` significant digits."""
     array = np.asarray(values, np.float64)
     if array.ndim:
         return [rounded(value, digits) for value in array]

@@ -1,7 +1,7 @@
-"""Training on clipped and noisy gradients: the shape of DP-SGD. It claims clipping, NOT a privacy guarantee.
+"""Training on clipped and noisy gradients, as in DP-SGD, WITHOUT a privacy guarantee.
 
-A guarantee would need batches drawn at random (Poisson sampling), an account of the privacy that the steps spend, and a
-random generator fit for it. Nothing here does any of these.
+A guarantee needs Poisson subsampling, privacy accounting and a cryptographically secure random generator; this study
+has none of these.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ PERCENTS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 class Clipped(NamedTuple):
-    """What `run` found, for the plain run and then for each noise multiplier.
+    """The result of `run`: the plain run, then one per noise multiplier.
 
     Attributes:
-        bound: C, the length that an example's gradient may have.
-        noise: (R,), the multipliers of the runs; NaN for the first, which is plain.
+        bound: C, the clipping norm.
+        noise: (R,), the noise multipliers; NaN for the plain run.
         losses: (R, epochs + 1), mean training loss before training and after each epoch.
         errors: (R, epochs + 1), validation error, a fraction.
-        clipped: (R, epochs + 1), the share of training examples whose gradient is longer than C.
+        clipped: (R, epochs + 1), the fraction of training examples whose gradient norm exceeds C.
     """
 
     bound: float
@@ -47,7 +47,7 @@ class Clipped(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """What each run is called."""
+        """The names of the runs."""
         return ["plain" if np.isnan(s) else f"clipped, noise {s:g}" for s in self.noise]
 
     def numbers(self) -> dict[str, Any]:
@@ -66,13 +66,13 @@ class Clipped(NamedTuple):
         }
 
     def describe(self) -> str:
-        """What was found, in words."""
-        lines = [f"gradients clipped to length {self.bound:g}, summed, Gaussian noise added; no privacy guarantee"]
+        """The result in words."""
+        lines = [f"gradients clipped to norm {self.bound:g}, summed, Gaussian noise added; no privacy guarantee"]
         for i, name in enumerate(self.names):
             lines.append(
                 f"{name:>18}: validation error {self.errors[i, -1]:.1%}, training loss {self.losses[i, -1]:.3g}; "
-                f"{self.clipped[i, 0]:.0%} of the gradients longer than {self.bound:g} before training, "
-                f"{self.clipped[i, -1]:.0%} after it"
+                f"gradient norm above {self.bound:g} for {self.clipped[i, 0]:.0%} of the examples before training, "
+                f"{self.clipped[i, -1]:.0%} after"
             )
         return "\n".join(lines)
 
@@ -80,20 +80,20 @@ class Clipped(NamedTuple):
 def clipped_value_and_grad(net: Layer, loss: Loss, bound: Scalar, noise: Scalar = 0.0) -> ValueAndGrad:
     """The mean loss, and (sum_i min(1, C / |g_i|) g_i + noise C xi) / N, xi standard normal: for `train.make_step`.
 
-    One forward and one backward pass; the norms and the clipped sum come from its tape. This clips and adds noise: it
-    is no guarantee of privacy (see the head of this module).
+    One forward and one backward pass; the norms and the clipped sum come from its tape. No privacy guarantee (see the
+    module's docstring).
 
     Args:
-        net: a network whose examples do not see each other.
+        net: a network without batch-coupled layers.
         loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
-        bound: C >= 0, the length that one example's gradient may have; finite, may be traced.
+        bound: C >= 0, the clipping norm; finite, may be traced.
         noise: standard deviation of the noise in each coordinate of the sum, as a multiple of C; may be traced.
 
     Returns:
-        `vg(params, state, x, y, *, key, weights=None) -> ((value, state), grads)`; the key makes the noise.
+        `vg(params, state, x, y, *, key, weights=None) -> ((value, state), grads)`; the key is for the noise.
 
     Raises:
-        ValueError: bound or noise negative; later, no key, example weights, or batch-coupled layers.
+        ValueError: bound or noise is negative; in `vg`: no key, example weights, or batch-coupled layers.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
@@ -116,7 +116,7 @@ def clipped_value_and_grad(net: Layer, loss: Loss, bound: Scalar, noise: Scalar 
         params: Params, state: State, x: Array, y: Array, *, key: Key, weights: Array | None = None
     ) -> tuple[tuple[Array, State], Params]:
         if weights is not None:
-            raise ValueError("clipped_value_and_grad: clipped examples have no weights; use data.Partial.DROP.")
+            raise ValueError("clipped_value_and_grad: example weights are not supported; use data.Partial.DROP.")
         net_key, noise_key = jax.random.split(key)
         tape = record(params, state, x, y, key=net_key, train=True)
         total, _ = per_example.clipped_grad(tape, bound)
@@ -147,19 +147,19 @@ def run(
     epochs: int = 20,
     batch_size: int = 64,
 ) -> Clipped:
-    """One plain run, and one on clipped gradients for each noise multiplier, from the same start.
+    """One plain run, and one on clipped gradients per noise multiplier, from the same initial state.
 
     Args:
         data: a name, or splits.
-        bound: C, the length to which each example's gradient is clipped.
+        bound: C, the clipping norm.
         noise: multipliers: the noise on the sum has standard deviation noise C in each coordinate.
-        net: a classifier whose examples do not see each other; None for a perceptron with 128 hidden units.
+        net: a classifier without batch-coupled layers; None for an MLP with 128 hidden units.
         opt: None for `optim.sgd(0.1, momentum=0.9)`.
         seed: of initial parameters, order and noise.
         epochs, batch_size: of training.
 
     Returns:
-        Clipped. It tells what clipping and noise cost; nothing about privacy.
+        Clipped: the cost of clipping and noise, without a statement about privacy.
 
     Raises:
         ValueError: a negative bound or multiplier.
@@ -200,7 +200,7 @@ def run(
 
 
 def draw(found: Clipped) -> dict[str, Figure]:
-    """Training loss, validation error and the share of clipped gradients of each run, by epoch.
+    """Training loss, validation error and the fraction of clipped gradients of each run, by epoch.
 
     Example:
         >>> ones = np.ones((2, 3))
@@ -211,7 +211,7 @@ def draw(found: Clipped) -> dict[str, Figure]:
     panels = [
         (found.losses, "training loss (mean per example)"),
         (100 * found.errors, "validation error (%)"),
-        (100 * found.clipped, f"training gradients longer than {found.bound:g} (%)"),
+        (100 * found.clipped, f"training gradients with norm > {found.bound:g} (%)"),
     ]
     for ax, (values, label) in zip(axes, panels, strict=True):
         for i, name in enumerate(found.names):
@@ -229,7 +229,7 @@ def draw(found: Clipped) -> dict[str, Figure]:
     axes[2].set_ylim(0, 104)
     axes[2].legend(fontsize=9, loc="upper right")
     fig.suptitle(
-        f"Training on gradients clipped to length {found.bound:g}, with Gaussian noise "
+        f"Training on gradients clipped to norm {found.bound:g}, with Gaussian noise "
         "(clipping and noise only: no privacy guarantee)",
         fontsize=12,
     )

@@ -1,4 +1,4 @@
-"""Which examples pull the network the same way: cosines between their gradients, by class."""
+"""Alignment of per-example gradients: their cosines, by class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxnn.studies.base import LOSS, network, rounded, states, training_set
 
 
 class Gram(NamedTuple):
-    """What `run` found.
+    """The result of `run`.
 
     Attributes:
         classes: the K names.
@@ -49,7 +49,7 @@ class Gram(NamedTuple):
         }
 
     def describe(self) -> str:
-        """What was found, in words."""
+        """The result in words."""
         means, k = self.by_class, len(self.classes)
         off = np.where(np.eye(k, dtype=bool), np.nan, means)
         a, b = (self.classes[i] for i in np.unravel_index(np.nanargmin(off), off.shape))
@@ -57,7 +57,7 @@ class Gram(NamedTuple):
         return (
             f"mean cosine of the gradients of two examples: {np.diag(means).mean():+.3f} within a class, "
             f"{np.nanmean(off):+.3f} between classes\n"
-            f"most opposed: {a} and {b} ({np.nanmin(off):+.3f}); most alike: {c} and {d} ({np.nanmax(off):+.3f})"
+            f"lowest: {a} and {b} ({np.nanmin(off):+.3f}); highest: {c} and {d} ({np.nanmax(off):+.3f})"
         )
 
 
@@ -74,9 +74,9 @@ def run(
     """The Gram matrix and the cosines of the gradients of some examples of each class, after some training.
 
     Args:
-        data: a name, splits (of which the training split is taken), or a Dataset with examples of every class.
-        per_class: how many examples of each class; fewer where a class has fewer.
-        net: a classifier; None for a perceptron with 128 hidden units.
+        data: a name, splits (the training split is used), or a Dataset with examples of every class.
+        per_class: examples per class; fewer where a class has fewer.
+        net: a classifier; None for an MLP with 128 hidden units.
         opt: None for `optim.adam(3e-3)`.
         seed: of initial parameters and order.
         epochs, batch_size: of training.
@@ -128,7 +128,7 @@ def draw(found: Gram) -> dict[str, Figure]:
         for j in range(k):
             colour = "white" if abs(means[i, j]) > 0.6 else "black"
             right.text(j, i, f"{round(means[i, j], 2) + 0.0:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    right.set_title("mean of the pairs (an example with itself left out)", fontsize=11)
+    right.set_title("mean over pairs of different examples", fontsize=11)
     slanted = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 3 else {}
     for ax, ticks in ((left, middles), (right, np.arange(k))):
         ax.set_xticks(ticks, names, **slanted)
@@ -136,5 +136,5 @@ def draw(found: Gram) -> dict[str, Figure]:
         ax.set_xlabel("class", fontsize=11)
         ax.set_ylabel("class", fontsize=11)
     fig.colorbar(image, ax=[left, right], label="cosine of two examples' gradients", shrink=0.8)
-    fig.suptitle("Which examples pull the same way: cosines of single examples' gradients", fontsize=12)
+    fig.suptitle("Alignment of per-example gradients", fontsize=12)
     return {"gram": fig}

@@ -1,4 +1,4 @@
-"""The examples that pull hardest: those of the longest gradients after some training."""
+"""The examples with the largest gradient norms after some training."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from jaxnn.layers import Layer
 from jaxnn.studies.base import make_measure, network, ranked, rounded, states, training_set
 
 WRITTEN = 40
-"""How many of the hardest are drawn, and written to JSON."""
+"""Number of hardest examples in the figure and in JSON."""
 
 
 class Hardest(NamedTuple):
-    """What `run` found.
+    """The result of `run`.
 
     Attributes:
         examples: the N training examples.
-        order: (N,), their indices, the longest gradient first.
+        order: (N,), their indices by descending gradient norm.
         norms: (N,), |g_i| of each.
         losses: (N,), their losses.
-        guesses: (N,), the classes that the network takes them for.
+        guesses: (N,), the predicted classes.
     """
 
     examples: Dataset
@@ -35,11 +35,11 @@ class Hardest(NamedTuple):
 
     @property
     def wrong(self) -> np.ndarray:
-        """(N,), whether the network's guess is not the label."""
+        """(N,), whether the prediction differs from the label."""
         return self.guesses != np.asarray(self.examples.y)
 
     def numbers(self) -> dict[str, Any]:
-        """For JSON: the hardest, and how the ranking stands to mistakes and to losses."""
+        """For JSON: the hardest examples, and the relation of the ranking to mistakes and losses."""
         top = self.order[:WRITTEN]
         return {
             "hardest": top.tolist(),
@@ -54,18 +54,18 @@ class Hardest(NamedTuple):
         }
 
     def rank_correlation(self) -> float:
-        """Spearman's: the correlation of the ranks by norm and by loss."""
+        """Spearman's rank correlation of norm and loss."""
         ranks = np.stack([np.argsort(ranked(values)) for values in (self.norms, self.losses)])
         return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
     def describe(self) -> str:
-        """What was found, in words."""
+        """The result in words."""
         top = self.order[:WRITTEN]
         return (
             f"gradient norms: median {np.median(self.norms):.3g}, of the {len(top)} hardest "
             f"{self.norms[top].min():.3g} to {self.norms[top].max():.3g}\n"
-            f"the network errs on {self.wrong[top].sum()} of these {len(top)}, "
-            f"and on {self.wrong.sum()} of all {len(self.norms):,}\n"
+            f"the network misclassifies {self.wrong[top].sum()} of these {len(top)}, "
+            f"and {self.wrong.sum()} of all {len(self.norms):,}\n"
             f"rank correlation of gradient norm and loss: {self.rank_correlation():.3f}"
         )
 
@@ -82,11 +82,11 @@ def run(
     """The training examples ranked by |g_i| after some epochs of training.
 
     Args:
-        data: a name, splits (of which the training split is taken), or a Dataset.
-        net: a classifier; None for a perceptron with 128 hidden units.
+        data: a name, splits (the training split is used), or a Dataset.
+        net: a classifier; None for an MLP with 128 hidden units.
         opt: None for `optim.adam(3e-3)`.
         seed: of initial parameters and order.
-        epochs, batch_size: of training; before it has learned, all examples are hard.
+        epochs, batch_size: of training; before training, all examples are hard.
 
     Returns:
         Hardest.
@@ -111,7 +111,7 @@ def run(
 
 
 def draw(found: Hardest) -> dict[str, Figure]:
-    """The images of the hardest examples with label, guess and gradient norm.
+    """The images of the hardest examples with label, prediction and gradient norm.
 
     Example:
         >>> from jaxnn import data

@@ -1,4 +1,4 @@
-"""Which training examples helped or harmed the network's answer to a test example."""
+"""The influence of training examples on the losses of test examples."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from jaxnn.train import TrainState
 from jaxnn.types import Array, Key, Params
 
 SHOWN = 5
-"""How many helpful and how many harmful training examples are drawn and written for each test example."""
+"""Number of helpful, and of harmful, training examples per test example in the figure and in JSON."""
 
 
 class Influence(NamedTuple):
-    """What `run` found.
+    """The result of `run`.
 
     Attributes:
         examples: the N training examples.
         tests: the M test examples.
-        guesses: (M,), the classes that the trained network takes them for.
-        drops: (M,), by how much their losses fell in training.
-        scores: (N, M), how much of that fall is training example i's, to first order; negative where it harmed.
+        guesses: (M,), the classes that the trained network predicts for them.
+        drops: (M,), the decrease of their losses in training.
+        scores: (N, M), the part of that decrease due to training example i, to first order; negative where it harmed.
     """
 
     examples: Dataset
@@ -44,9 +44,9 @@ class Influence(NamedTuple):
         return ranked(self.scores[:, test])
 
     def same_label(self, most: int = SHOWN) -> tuple[float, float]:
-        """The share of test example's label among its most helpful, and of the network's guess among its most harmful.
+        """How often the most helpful examples have the test example's label, and the most harmful the predicted one.
 
-        The second is over those test examples that the network gets wrong; NaN if there are none.
+        The second is over the misclassified test examples; NaN if there are none.
         """
         labels, truths = np.asarray(self.examples.y), np.asarray(self.tests.y)
         helps = [(labels[self.helpful(j)[:most]] == truths[j]).mean() for j in range(len(truths))]
@@ -55,7 +55,7 @@ class Influence(NamedTuple):
         return float(np.mean(helps)), float(np.mean(harms)) if harms else float("nan")
 
     def numbers(self) -> dict[str, Any]:
-        """For JSON: for each test example its most helpful and most harmful training examples."""
+        """For JSON: the most helpful and most harmful training examples of each test example."""
         labels, truths = np.asarray(self.examples.y), np.asarray(self.tests.y)
         rows = []
         for j in range(len(truths)):
@@ -70,20 +70,18 @@ class Influence(NamedTuple):
         return {"tests": rows}
 
     def describe(self) -> str:
-        """What was found, in words."""
+        """The result in words."""
         helps, harms = self.same_label()
         missed = int((self.guesses != np.asarray(self.tests.y)).sum())
         lines = [
-            f"{len(self.drops)} test examples of the greatest loss; the network errs on {missed} of them",
+            f"{len(self.drops)} test examples of the largest loss; the network misclassifies {missed} of them",
             f"of the {SHOWN} most helpful training examples of each, {helps:.0%} have the label of the test example",
         ]
         if missed:
-            lines.append(
-                f"of the {SHOWN} most harmful to each one missed, {harms:.0%} have the label that the network guessed"
-            )
+            lines.append(f"of the {SHOWN} most harmful to each misclassified one, {harms:.0%} have the predicted label")
         lines.append(
             f"the losses of the {len(self.drops)} fell by {self.drops.sum():.3g} in all; to first order, summed over "
-            f"all training examples, by {self.scores.sum():.3g} (a smaller learning rate brings the two together)"
+            f"all training examples, by {self.scores.sum():.3g} (they converge for small learning rates)"
         )
         return "\n".join(lines)
 
@@ -98,21 +96,20 @@ def run(
     epochs: int = 30,
     batch_size: int = 64,
 ) -> Influence:
-    """The influence of every training example on the test examples that the trained network does worst on.
+    """The influence of every training example on the test examples with the largest losses after training.
 
     A step of plain gradient descent on a batch of n examples lowers the loss of test example j, to first order, by
 
         eta / n sum_{i in batch} <g_i, h_j>,   g_i, h_j gradients at the parameters before the step,
 
-    and each training example is credited with its summands, step by step. The tape of the batch gives its mean gradient
-    too, so that training and influence are one pass.
+    and the score of a training example is the sum of its terms over all steps. The tape of the batch also yields the
+    mean gradient, so that training and influence share one pass.
 
     Args:
         data: a name, or splits.
-        tests: how many test examples, those of the greatest loss after training.
-        net: a classifier without dropout whose examples do not see each other; None for a perceptron with 128 hidden
-            units.
-        learning_rate: eta of plain stochastic gradient descent; the smaller, the truer to first order.
+        tests: number of test examples, those of the largest loss after training.
+        net: a classifier without dropout and batch-coupled layers; None for an MLP with 128 hidden units.
+        learning_rate: eta of plain stochastic gradient descent; the first-order error shrinks with it.
         seed: of initial parameters and order.
         epochs: at least 1.
         batch_size: n.
@@ -121,7 +118,7 @@ def run(
         Influence.
 
     Raises:
-        ValueError: `tests` or `epochs` below 1, or a negative learning rate.
+        ValueError: `tests` or `epochs` is below 1, or the learning rate is negative.
 
     Reference:
         Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing gradient
@@ -149,11 +146,11 @@ def run(
             ts, scores = epoch(ts, scores, x, y, chosen.x, chosen.y, jax.random.fold_in(key, i))
         return ts, scores
 
-    # Which test examples are the worst is known at the end only; the second run repeats the first exactly.
+    # The worst test examples are known only after training; the second run repeats the first exactly.
     trained, _ = follow(select(parts.test, slice(0, tests)))
     before, after = measure(start, parts.test), measure(trained, parts.test)
     if not np.isfinite(after.losses).all():
-        raise ValueError("influence: training diverged; take a smaller learning rate.")
+        raise ValueError("influence: training diverged. Use a smaller learning rate.")
     worst = ranked(after.losses)[:tests]
     chosen = select(parts.test, worst)
     scores = np.asarray(follow(chosen)[1])
@@ -162,7 +159,7 @@ def run(
 
 
 def _make_epoch(net: Layer, learning_rate: float, batch_size: int) -> Callable[..., tuple[TrainState, Array]]:
-    """One compiled epoch of gradient descent that also credits each training example with its part in every step."""
+    """One compiled epoch of gradient descent that also accumulates the scores of the training examples."""
     record = backprop.record(net, LOSS)
 
     @jax.jit
@@ -210,8 +207,8 @@ def draw(found: Influence) -> dict[str, Figure]:
                 plots.show(ax, found.examples.x[i])
                 ax.set_title(f"label {names[labels[i]]}\n{found.scores[i, j]:+#.2g}", fontsize=9, color=colour)
     fig.suptitle(
-        f"Test examples of the greatest loss, the {shown} training examples that helped each most (blue) and the "
-        f"{shown} that harmed it most (orange)\nnumbers: fall of the test loss that is theirs, to first order",
+        f"Test examples of the largest loss, with the {shown} most helpful (blue) and the {shown} most harmful "
+        "(orange) training examples\nnumbers: decrease of the test loss due to the example, to first order",
         fontsize=12,
     )
     return {"influence": fig}

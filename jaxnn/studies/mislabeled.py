@@ -1,4 +1,4 @@
-"""Wrong labels found by the length of their gradients."""
+"""Detection of wrong labels by per-example gradient norms."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jaxnn.layers import Layer
 from jaxnn.studies.base import make_measure, network, ranked, rounded, states, training_set
 
 SHOWN = 24
-"""How many suspects are drawn."""
+"""Number of suspects in the figure."""
 
 
 class Mislabeled(NamedTuple):
-    """What `run` found.
+    """The result of `run`.
 
     Attributes:
-        examples: the N training examples with the labels that were trained on, some of them wrong.
-        truth: (N,), the right labels.
+        examples: the N training examples with the labels used in training, some of them wrong.
+        truth: (N,), the correct labels.
         norms: (epochs + 1, N), |g_i| before training and after each epoch.
         losses: (epochs + 1, N), the loss of each example, likewise.
     """
@@ -35,25 +35,25 @@ class Mislabeled(NamedTuple):
 
     @property
     def wrong(self) -> np.ndarray:
-        """(N,), whether the label was made wrong."""
+        """(N,), whether the label is wrong."""
         return np.asarray(self.examples.y) != self.truth
 
     @property
     def scores(self) -> dict[str, np.ndarray]:
-        """Suspicion (N,) by norm and by loss, averaged over all epochs of training: no epoch need be chosen."""
+        """Scores (N,) by norm and by loss, averaged over all epochs, so that no epoch need be chosen."""
         return {"gradient norm": self.norms[1:].mean(axis=0), "loss": self.losses[1:].mean(axis=0)}
 
     def precision(self, scores: np.ndarray) -> float:
-        """The share of wrong labels among the W highest scores, W the number of wrong labels (so it is the recall)."""
+        """The fraction of wrong labels among the W highest scores, W the number of wrong labels; equals the recall."""
         return float(precision_at(scores, self.wrong)[self.wrong.sum() - 1])
 
     def by_epoch(self) -> dict[str, list[float]]:
-        """That precision by the norms and by the losses of each epoch alone."""
+        """The precision by the norms and by the losses of each single epoch."""
         each = {"gradient norm": self.norms, "loss": self.losses}
         return {name: [self.precision(scores) for scores in values] for name, values in each.items()}
 
     def numbers(self) -> dict[str, Any]:
-        """For JSON: the precisions, at the number of wrong labels and at other depths, and by epoch."""
+        """For JSON: the precisions, at the number of wrong labels and at other k, and by epoch."""
         count = int(self.wrong.sum())
         depths = [max(count // 4, 1), max(count // 2, 1), count, min(2 * count, len(self.wrong))]
         return {
@@ -69,7 +69,7 @@ class Mislabeled(NamedTuple):
         }
 
     def describe(self) -> str:
-        """What was found, in words."""
+        """The result in words."""
         count = int(self.wrong.sum())
         lines = [f"{count} of {len(self.wrong):,} labels were made wrong ({count / len(self.wrong):.1%})"]
         by_epoch = self.by_epoch()
@@ -77,8 +77,8 @@ class Mislabeled(NamedTuple):
             each = by_epoch[name]
             best = int(np.argmax(each))
             lines.append(
-                f"precision of the {count} most suspect by {name}: {self.precision(scores):.1%} (mean over epochs); "
-                f"by one epoch alone {each[best]:.1%} at best (epoch {best}), {each[-1]:.1%} after the last"
+                f"precision of the top {count} by {name}: {self.precision(scores):.1%} (mean over epochs); "
+                f"by a single epoch {each[best]:.1%} at best (epoch {best}), {each[-1]:.1%} after the last"
             )
         return "\n".join(lines)
 
@@ -93,16 +93,15 @@ def run(
     epochs: int = 15,
     batch_size: int = 64,
 ) -> Mislabeled:
-    """Make some labels wrong, train on them, and see whether their gradients betray them.
+    """Make some labels wrong, train on them, and detect them by their gradient norms.
 
-    A network learns first what many examples agree upon. Meanwhile a wrong label pulls against the rest, and its
-    gradient stays long; once the network is large enough and trained for long enough to learn it by heart, it is short
-    again. Hence the average over the epochs.
+    A network first learns what many examples have in common. Meanwhile the gradient of a wrong label opposes the others
+    and stays large; once the network memorizes the label, it becomes small. Hence the average over the epochs.
 
     Args:
-        data: a name, splits (of which the training split is taken), or a Dataset.
-        fraction: of the labels that are made wrong, in (0, 1); each becomes one of the other classes at random.
-        net: a classifier; None for a perceptron with 128 hidden units.
+        data: a name, splits (the training split is used), or a Dataset.
+        fraction: of wrong labels, in (0, 1); each becomes one of the other classes at random.
+        net: a classifier; None for an MLP with 128 hidden units.
         opt: None for `optim.adam(3e-3)`.
         seed: of the wrong labels, of initial parameters and order.
         epochs: of training, at least 1; 15 by default.
@@ -112,7 +111,7 @@ def run(
         Mislabeled.
 
     Raises:
-        ValueError: a fraction that makes no label wrong, or no epoch.
+        ValueError: the fraction makes no label wrong, or epochs is below 1.
 
     Reference:
         Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples early
@@ -141,7 +140,7 @@ def with_wrong_labels(examples: Dataset, fraction: float, seed: int) -> Dataset:
     """The examples with round(fraction N) labels, drawn at random, each replaced by one of the other classes at random.
 
     Raises:
-        ValueError: fraction outside (0, 1), or too small to make one label wrong.
+        ValueError: fraction is outside (0, 1), or too small for one wrong label.
 
     Example:
         >>> from jaxnn import data
@@ -153,7 +152,7 @@ def with_wrong_labels(examples: Dataset, fraction: float, seed: int) -> Dataset:
     labels = np.array(examples.y)
     count = round(fraction * len(labels))
     if count == 0:
-        raise ValueError(f"mislabeled: a fraction {fraction:g} of {len(labels)} labels is none; take a larger one.")
+        raise ValueError(f"mislabeled: a fraction {fraction:g} of {len(labels)} labels is none. Use a larger one.")
     generator = np.random.default_rng(seed)
     chosen = generator.choice(len(labels), count, replace=False)
     classes = len(examples.classes)
@@ -162,17 +161,12 @@ def with_wrong_labels(examples: Dataset, fraction: float, seed: int) -> Dataset:
 
 
 def precision_at(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """For k = 1 .. N, the share of wrong labels among the k highest scores.
-
-    Example:
-        >>> precision_at(np.array([0.1, 0.9, 0.5]), np.array([False, True, False]))
-        array([1.        , 0.5       , 0.33333333])
-    """
+    """The fraction of wrong labels among the k highest scores, for k = 1 .. N."""
     return np.cumsum(wrong[ranked(scores)]) / np.arange(1, len(wrong) + 1)
 
 
 def draw(found: Mislabeled) -> dict[str, Figure]:
-    """The precision against how many suspects are looked at, and against the epoch; the suspects themselves.
+    """The precision against k and against the epoch; the images of the suspects.
 
     Example:
         >>> from jaxnn import data
@@ -193,14 +187,14 @@ def _precisions(found: Mislabeled) -> Figure:
         left.plot(k, curve, color=colour, linewidth=2, label=f"ranked by {name}")
         right.plot(
             [100 * p for p in found.by_epoch()[name]], color=colour, linewidth=2, marker="o", markersize=4,
-            label=f"{name} of this epoch alone",
+            label=f"{name}, single epoch",
         )  # fmt: skip
-        right.axhline(100 * found.precision(scores), color=colour, linestyle="--", label=f"{name}, mean of the epochs")
+        right.axhline(100 * found.precision(scores), color=colour, linestyle="--", label=f"{name}, mean over epochs")
     left.plot(k, 100 * np.minimum(1, count / k), color="grey", linestyle=":", label="perfect ranking")
     left.axvline(count, color="grey", linewidth=0.8)
-    left.text(count, 12, f"  k = {count}, as many as are wrong", fontsize=9, color="dimgrey")
+    left.text(count, 12, f"  k = {count}, number of wrong labels", fontsize=9, color="dimgrey")
     left.set_title("Ranked by the mean over the epochs", fontsize=11)
-    left.set_xlabel("k, the examples that are looked at", fontsize=11)
+    left.set_xlabel("k, the highest-ranked examples", fontsize=11)
     left.set_ylabel("wrong labels among them (%)", fontsize=11)
     right.set_title(f"Among the {count} most suspect", fontsize=11)
     right.set_xlabel("epoch", fontsize=11)
@@ -222,5 +216,5 @@ def _suspects(found: Mislabeled) -> Figure:
         for i in top
     ]
     hits = int(found.wrong[top].sum())
-    title = f"The {len(top)} most suspect by gradient norm: {hits} of these labels were made wrong"
+    title = f"The {len(top)} largest scores by gradient norm: {hits} of these labels are wrong"
     return plots.pictures([found.examples.x[i] for i in top], captions, title=title)

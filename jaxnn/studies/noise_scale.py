@@ -1,4 +1,4 @@
-"""How noisy the gradient of a minibatch is: against the batch size, and along training."""
+"""The noise of minibatch gradients: against the batch size, and during training."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from jaxnn.train import TrainState
 from jaxnn.types import Array, Key, Params
 
 SIZES = (4, 16, 64, 256)
-"""The batch sizes that are tried."""
+"""The default batch sizes."""
 
 DRAWN = 2**14
-"""How many examples are drawn for each batch size, in batches of it."""
+"""Examples drawn per batch size, in batches of that size."""
 
 
 class NoiseScales(NamedTuple):
-    """What `run` found. The population is the training set: its gradient G and covariance Sigma are known exactly.
+    """The result of `run`. The population is the training set: its gradient G and covariance Sigma are known exactly.
 
     Attributes:
         trace: (epochs + 1,), tr(Sigma) before training and after each epoch.
         sq_norm: (epochs + 1,), |G|^2, likewise.
         moments: (M,), the epochs after which batches were drawn.
-        sizes: (S,), the sizes of the batches.
-        batch_trace: (M, S), tr(Sigma) as estimated from batches of a size alone.
-        batch_sq_norm: (M, S), |G|^2 as estimated from them; may be negative where batches are too few.
+        sizes: (S,), the batch sizes.
+        batch_trace: (M, S), tr(Sigma) estimated from batches of one size.
+        batch_sq_norm: (M, S), |G|^2 estimated from them; may be negative with too few batches.
     """
 
     trace: np.ndarray
@@ -53,16 +53,16 @@ class NoiseScales(NamedTuple):
 
     @property
     def batch_scale(self) -> np.ndarray:
-        """(M, S), the noise scale as estimated from batches of a size; NaN where they do not tell |G|^2 from 0."""
+        """(M, S), the noise scale estimated from batches of one size; NaN where the estimate of |G|^2 is not > 0."""
         return self.batch_trace / np.where(self.batch_sq_norm > 0, self.batch_sq_norm, np.nan)
 
     @property
     def squares(self) -> np.ndarray:
-        """(M, S), the measured mean of |gradient of a batch|^2; expected is |G|^2 + tr(Sigma) / size."""
+        """(M, S), the measured mean of |gradient of a batch|^2, with expectation |G|^2 + tr(Sigma) / size."""
         return self.batch_sq_norm + self.batch_trace / self.sizes
 
     def numbers(self) -> dict[str, Any]:
-        """For JSON: the noise scale by epoch, and as each batch size tells it."""
+        """For JSON: the noise scale by epoch, and its estimates by batch size."""
         return {
             "noise_scale": rounded(self.scale),
             "trace": rounded(self.trace),
@@ -75,7 +75,7 @@ class NoiseScales(NamedTuple):
         }
 
     def describe(self) -> str:
-        """What was found, in words."""
+        """The result in words."""
         lines = [
             f"noise scale (examples) of the whole training set: {_told(self.scale[0])} before training, "
             f"{_told(self.scale[-1])} after {len(self.scale) - 1} epochs"
@@ -104,25 +104,25 @@ def run(
     sizes: Sequence[int] = SIZES,
     drawn: int = DRAWN,
 ) -> NoiseScales:
-    """tr(Sigma) / |G|^2 through training, over the whole training set and as estimated from batches of several sizes.
+    """tr(Sigma) / |G|^2 during training, over the whole training set and estimated from batches of several sizes.
 
     The gradient of a batch of n examples, drawn with replacement, has mean square |G|^2 + tr(Sigma) / n: at n = the
-    noise scale, noise and gradient are of one size. Much smaller batches waste steps, much larger ones examples.
+    noise scale, noise and gradient are equally large. Much smaller batches waste steps, much larger ones examples.
 
     Args:
-        data: a name, splits (of which the training split is taken), or a Dataset.
-        net: a classifier; None for a perceptron with 128 hidden units.
+        data: a name, splits (the training split is used), or a Dataset.
+        net: a classifier; None for an MLP with 128 hidden units.
         opt: None for `optim.adam(3e-3)`.
         seed: of initial parameters, order, and the batches drawn.
         epochs, batch_size: of training.
         sizes: of the batches drawn, each >= 2.
-        drawn: examples drawn for each size, at least as many as the largest.
+        drawn: examples drawn per size, at least the largest size.
 
     Returns:
         NoiseScales.
 
     Raises:
-        ValueError: a size below 2, or more than `drawn`.
+        ValueError: a size is below 2 or above `drawn`.
 
     Reference:
         McCandlish, S., Kaplan, J., Amodei, D. & the OpenAI Dota team (2018). An empirical model of large-batch
@@ -156,7 +156,7 @@ def run(
 
 
 def _make_whole(net: Layer) -> Callable[..., tuple[Array, Array]]:
-    """(tr(Sigma), |G|^2) of the training set as a whole: the sums of |g_i|^2 and of g_i in one pass."""
+    """(tr(Sigma), |G|^2) of the whole training set, from the sums of |g_i|^2 and of g_i in one pass."""
     record = backprop.record(net, LOSS)
 
     @jax.jit
@@ -174,7 +174,7 @@ def _make_whole(net: Layer) -> Callable[..., tuple[Array, Array]]:
 
 
 def _make_sampled(net: Layer, size: int, batches: int) -> Callable[[TrainState, Array, Array, Key], NoiseScale]:
-    """The sums of the unbiased estimates from so many batches of one size, drawn with replacement."""
+    """The sums of the unbiased estimates from `batches` batches of one size, drawn with replacement."""
     record = backprop.record(net, LOSS)
 
     @jax.jit
@@ -188,7 +188,7 @@ def _make_sampled(net: Layer, size: int, batches: int) -> Callable[[TrainState, 
 
 
 def draw(found: NoiseScales) -> dict[str, Figure]:
-    """The mean square of a batch's gradient against the batch size; the noise scale along training.
+    """The mean square of a batch's gradient against the batch size; the noise scale during training.
 
     Example:
         >>> ones = np.ones((1, 2))
@@ -201,7 +201,7 @@ def draw(found: NoiseScales) -> dict[str, Figure]:
     for ax, place in ((left, "lower left"), (right, "best")):
         ax.grid(alpha=0.3)
         ax.legend(fontsize=9, loc=place)
-    fig.suptitle("Gradient noise against the batch size, and through training", fontsize=12)
+    fig.suptitle("Gradient noise against the batch size, and during training", fontsize=12)
     return {"noise-scale": fig}
 
 
@@ -229,7 +229,7 @@ def _against_size(ax: Any, found: NoiseScales) -> None:
 
 def _along_training(ax: Any, found: NoiseScales) -> None:
     ax.plot(found.scale, color="black", linewidth=2, label="whole training set")
-    apart = 0.012 * max(len(found.scale) - 1, 1)  # so that equal estimates do not hide each other
+    apart = 0.012 * max(len(found.scale) - 1, 1)  # so that equal estimates do not overlap
     for i, size in enumerate(found.sizes):
         where = found.moments + (i - len(found.sizes) / 2) * apart
         style = {"color": plots.COLOURS[(i + 3) % 7], "markeredgecolor": "black", "markeredgewidth": 0.5}

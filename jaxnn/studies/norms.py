@@ -1,4 +1,4 @@
-"""How long the gradients of single examples are, from the start of training to its end."""
+"""Per-example gradient norms during training."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jaxnn.layers import Layer
 from jaxnn.studies.base import make_measure, network, rounded, states, training_set
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
-"""Of the norms, as drawn and written."""
+"""Quantiles of the norms in the figure and in JSON."""
 
 
 LEAST = 1e-8
-"""The least norm that is drawn: in float32 a probability within 6e-8 of 1 is 1."""
+"""The smallest norm in the figure: in float32 a probability within 6e-8 of 1 is 1."""
 
 
 class Norms(NamedTuple):
-    """What `run` found.
+    """The result of `run`.
 
     Attributes:
         norms: (epochs + 1, N), |g_i| before training and after each epoch.
@@ -34,13 +34,13 @@ class Norms(NamedTuple):
     losses: np.ndarray
 
     def share(self, fraction: float) -> np.ndarray:
-        """(epochs + 1,), the share of sum_i |g_i| that the longest gradients, a fraction of them, hold."""
+        """(epochs + 1,), the part of sum_i |g_i| due to the given fraction of largest gradients."""
         ordered = -np.sort(-self.norms, axis=1)
         most = max(round(fraction * ordered.shape[1]), 1)
         return ordered[:, :most].sum(axis=1) / ordered.sum(axis=1)
 
     def numbers(self) -> dict[str, Any]:
-        """For JSON: for each epoch the quantiles, the mean loss, the share of the longest tenth."""
+        """For JSON: by epoch the quantiles, the mean loss, the share of the largest tenth."""
         quantiles = np.quantile(self.norms, QUANTILES, axis=1)
         return {
             "quantiles": {f"{q:g}": rounded(values) for q, values in zip(QUANTILES, quantiles, strict=True)},
@@ -49,13 +49,13 @@ class Norms(NamedTuple):
         }
 
     def describe(self) -> str:
-        """What was found, in words."""
+        """The result in words."""
         median = np.median(self.norms, axis=1)
         share = self.share(0.1)
         return (
             f"median gradient norm: {median[0]:.3g} before training, {median[-1]:.3g} after {len(median) - 1} epochs\n"
-            f"the longest tenth of the gradients hold {share[0]:.0%} of all length before training, "
-            f"{share[-1]:.0%} after it"
+            f"the largest tenth of the norms makes up {share[0]:.0%} of their sum before training, "
+            f"{share[-1]:.0%} after"
         )
 
 
@@ -68,11 +68,11 @@ def run(
     epochs: int = 30,
     batch_size: int = 64,
 ) -> Norms:
-    """|g_i| of every training example, before training and after each epoch, from one tape each time.
+    """|g_i| of every training example, before training and after each epoch, from one tape per pass.
 
     Args:
-        data: a name, splits (of which the training split is taken), or a Dataset.
-        net: a classifier; None for a perceptron with 128 hidden units.
+        data: a name, splits (the training split is used), or a Dataset.
+        net: a classifier; None for an MLP with 128 hidden units.
         opt: None for `optim.adam(3e-3)`.
         seed: of initial parameters and order.
         epochs, batch_size: of training.
@@ -99,7 +99,7 @@ def run(
 
 
 def draw(found: Norms) -> dict[str, Figure]:
-    """Histograms of the norms at some epochs, and their quantiles through all.
+    """Histograms of the norms at some epochs, and their quantiles at all.
 
     Example:
         >>> sorted(draw(Norms(np.ones((3, 10)), np.ones((3, 10)))))
@@ -121,7 +121,7 @@ def draw(found: Norms) -> dict[str, Figure]:
     left.set_xscale("log")
     shorter = f" (below {floor:.1g}: in the first bin)" if found.norms.min() < floor else ""
     left.set_xlabel(f"gradient norm of an example{shorter}", fontsize=11)
-    left.set_ylabel("training examples (% in each bin)", fontsize=11)
+    left.set_ylabel("training examples (% per bin)", fontsize=11)
     left.legend(fontsize=9, loc="upper left")
     quantiles = np.quantile(found.norms, QUANTILES, axis=1)
     for q, values, colour in reversed(list(zip(QUANTILES, quantiles, plots.COLOURS, strict=False))):
@@ -134,5 +134,5 @@ def draw(found: Norms) -> dict[str, Figure]:
     right.legend(fontsize=9)
     for ax in (left, right):
         ax.grid(alpha=0.3)
-    fig.suptitle(f"Gradient norms of {found.norms.shape[1]:,} single examples through training", fontsize=12)
+    fig.suptitle(f"Per-example gradient norms of {found.norms.shape[1]:,} examples during training", fontsize=12)
     return {"norms": fig}

@@ -9,11 +9,11 @@
 | `make_evaluate`, `evaluate` | means of metrics over a data set |
 | `fit` | epochs with progress, history, early stopping and convergence tests |
 | `ensemble` | many seeds at once, by `vmap` |
-| `sweep` | seeds x hyperparameters x data orders as one program, in chunks that fit; its figures as one table |
+| `sweep` | seeds x hyperparameters x data orders as one program, in chunks that fit into memory; metrics as one table |
 | `map_runs` | the same for any function of an input |
-| `minimize`, `maximize` | descent and ascent on any function of a pytree, WHILE not converged |
-| `trajectory`, `nearest` | all points of such a run; which known minimum each of many runs ended at |
-| `minmax` | games of two players: simultaneous, alternating and extragradient steps |
+| `minimize`, `maximize` | gradient descent and ascent on any function of a pytree, until convergence |
+| `trajectory`, `nearest` | every iterate of such a run; the known minimum that each of many runs reached |
+| `minmax` | two-player games: simultaneous, alternating and extragradient steps |
 | `diagnose` | under-fitting, over-fitting or good, from a history, and what to try next |
 
 Everything is a pure function of its key: the same seed gives bit-identical runs on one machine.

@@ -1,4 +1,4 @@
-"""Checks of what `fit` and its parts are given, so that a slip is named before anything is traced."""
+"""Argument checks of `fit` and its parts, which raise before anything is traced."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 CHUNK_ENTRIES = 2**22
-"""How many zeros stand in for outputs at a time while labels are looked at."""
+"""Entries of the dummy outputs that `require_targets` passes to the loss at a time."""
 
 
 def require_optimizer(where: str, opt: Any, name: str = "opt") -> None:
@@ -41,12 +41,12 @@ def require_optimizer(where: str, opt: Any, name: str = "opt") -> None:
 
 
 def require_start(where: str, name: str, net: Layer, opt: Any, ts: Any, example: Any) -> None:
-    """Raise unless `ts` is a `TrainState` that training of this network by this optimizer can go on from."""
+    """Raise unless `ts` is a `TrainState` of this network and this optimizer."""
     if not (isinstance(ts, tuple) and getattr(ts, "_fields", None) == ("params", "state", "opt_state")):
         raise TypeError(f"{where}: {name} must be a TrainState, as train.init makes it, got {type(ts).__name__}.")
     start: Any = ts
     params, state = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
-    remedy = f"Make it by train.init(net, opt, key, {tuple(example.shape)}), or pass the network that it is of."
+    remedy = f"Make it by train.init(net, opt, key, {tuple(example.shape)}), or pass the network that it belongs to."
     # Parameters may have been cast to bfloat16.
     _require_alike(f"{where}: {name}.params", "the network's parameters", start.params, params, remedy, dtypes=False)
     what = "the network's running statistics"
@@ -55,14 +55,14 @@ def require_start(where: str, name: str, net: Layer, opt: Any, ts: Any, example:
 
 
 def require_opt_state(where: str, name: str, opt: Any, opt_state: Any, params: Params) -> None:
-    """Raise unless an optimizer state is one that this optimizer makes for these parameters."""
+    """Raise unless `opt_state` has the structure, shapes and dtypes of `opt.init(params)`."""
     expected = jax.eval_shape(opt.init, params)
-    remedy = "Make it by opt.init(params), or pass the optimizer that it is of."
+    remedy = "Make it by opt.init(params), or pass the optimizer that it belongs to."
     _require_alike(f"{where}: {name}", "this optimizer's state", opt_state, expected, remedy)
 
 
 def _require_alike(where: str, what: str, got: PyTree, expected: PyTree, remedy: str, *, dtypes: bool = True) -> None:
-    """Raise ValueError at the first leaf in which two trees of arrays differ: there or not, shape, dtype."""
+    """Raise ValueError at the first leaf in which two pytrees differ: presence, shape or dtype."""
 
     def leaves(tree: PyTree) -> dict[str, str]:
         found = jax.tree_util.tree_leaves_with_path(tree)
@@ -82,16 +82,16 @@ def _require_alike(where: str, what: str, got: PyTree, expected: PyTree, remedy:
 
 
 def _kind_of(leaf: Any, dtype: bool) -> str:
-    """Shape and dtype, or whether it is floating."""
+    """The leaf's dtype and shape as text; without `dtype`, "floating" for any floating dtype."""
     kind = jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype
     name = str(kind) if dtype else "floating" if jnp.issubdtype(kind, jnp.floating) else str(kind)
     return f"{name}{list(jnp.shape(leaf))}"
 
 
 def require_floating_leaves(where: str, name: str, values: PyTree) -> None:
-    """Raise TypeError unless every leaf, which has a dtype, is floating: no gradient leads to an integer."""
+    """Raise TypeError unless every leaf is floating: integers have no gradient."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(values):
-        remedy = "Say 1.0 instead of 1, or convert it: x.astype(jnp.float32)."
+        remedy = "Write 1.0 instead of 1, or convert it: x.astype(jnp.float32)."
         require_floating(where, name + jax.tree_util.keystr(path), leaf.dtype, remedy)
 
 
@@ -110,7 +110,7 @@ def require_rules(where: str, stopping: Any) -> None:
 
 
 def as_pair(where: str, name: str, data: Any) -> tuple[Array, Array]:
-    """(x, y) on the device, from a pair or a Dataset, checked to be of one length, at least 1."""
+    """(x, y) on the device, from a pair or a Dataset; raises unless both hold the same number N >= 1 of examples."""
     pair = (data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError(f"{where}: {name} must be a pair (x, y) or a Dataset, got {type(data).__name__}.")
@@ -126,9 +126,9 @@ def as_pair(where: str, name: str, data: Any) -> tuple[Array, Array]:
 def require_targets(
     where: str, name: str, net: Layer, params: Params, state: State, data: tuple[Array, Array], loss: Loss
 ) -> None:
-    """Let the loss look at all concrete targets, beside outputs of zeros, so that it names a label out of range.
+    """Evaluate the loss on all concrete targets, with zeros as outputs, so that a label out of range raises.
 
-    Inside the compiled epoch targets are traced, and a bad one could only make the loss NaN.
+    Inside the compiled epoch the targets are traced: there a bad label could only make the loss NaN.
     """
     x, y = data
     one = jax.eval_shape(

@@ -1,4 +1,4 @@
-"""Minimise or maximise a function of a pytree by an optimizer, with the convergence tests of gradient descent."""
+"""Minimization and maximization of a function of a pytree, with the convergence tests of gradient descent."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Objective: TypeAlias = Callable[[Params], Array]
 
 
 class Iterate(NamedTuple):
-    """Where a run stands.
+    """The current point of a run.
 
     Attributes:
         x: the point, a pytree.
         value: f(x), ().
-        grad: the gradient at x, like x.
-        steps: int32, how many were taken to get there.
+        grad: the gradient at x, a pytree like `x`.
+        steps: int32, the number of steps taken.
         converged: bool, whether a convergence test was met. A run that ended without it ran out of steps, or its value
             or point is no longer finite.
-        opt_state: the optimizer's.
+        opt_state: the optimizer's state.
     """
 
     x: PyTree
@@ -41,12 +41,12 @@ class Iterate(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """The whole way of a run: the start and the point after each step; after the run's end its last point again.
+    """All points of a run: the start and the point after each step; the last point is repeated after the run's end.
 
     Attributes:
         x: the points, leaves (steps + 1, ...).
-        values: (steps + 1,), f there.
-        grad_norms: (steps + 1,), the Euclidean norm of the gradient there.
+        values: (steps + 1,), f at the points.
+        grad_norms: (steps + 1,), the Euclidean norm of the gradient at the points.
         last: the `Iterate` at the end.
     """
 
@@ -65,29 +65,28 @@ def minimize(
     value_tolerance: Scalar = 0.0,
     grad_tolerance: Scalar = 0.0,
 ) -> Iterate:
-    """Descend WHILE not converged: one `lax.while_loop`, which keeps only the last point.
+    """Gradient descent until convergence: one `lax.while_loop`, which keeps only the last point.
 
     Converged when |f(x_(k+1)) - f(x_k)| < value_tolerance or |grad f(x_k)| < grad_tolerance, |.| being Euclidean. The
-    second test is made at the start too. A run whose value or point is no longer finite ends there, not
-    converged.
+    second test also applies to the start. A run whose value or point is no longer finite ends there, not converged.
 
     Args:
         f: function of a pytree, differentiable.
         opt: optimizer; receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn` and `obj_fn`.
         start: pytree of floating arrays.
-        steps: how many at most, >= 0.
-        value_tolerance, grad_tolerance: >= 0; 0 switches a test off; may be traced.
+        steps: the largest number of steps, >= 0.
+        value_tolerance, grad_tolerance: >= 0; 0 disables the test; may be traced.
 
     Returns:
-        Iterate. Under `jax.vmap` over starts each has its own count of steps; those that have ended wait for the rest.
+        Iterate. Under `jax.vmap` over starts each run counts its own steps and is frozen once it has ended.
 
     Raises:
-        TypeError: f is no function or returns no floating number, opt is no optimizer, or a leaf of start is not
+        TypeError: f is not a function or its value is not floating, opt is not an optimizer, or a leaf of start is not
             floating.
-        ValueError: f returns no scalar, or steps or a tolerance is negative.
+        ValueError: f does not return a scalar, or steps or a tolerance is negative.
 
     Reference:
-        Cauchy 1847, "Méthode générale pour la résolution des systèmes d'équations simultanées" (the descent).
+        Cauchy 1847, "Méthode générale pour la résolution des systèmes d'équations simultanées" (gradient descent).
 
     Example:
         >>> from jaxnn import landscapes, optim
@@ -109,7 +108,7 @@ def maximize(
     value_tolerance: Scalar = 0.0,
     grad_tolerance: Scalar = 0.0,
 ) -> Iterate:
-    """Ascend: theta <- theta + eta grad f, that is `minimize` of -f; value and grad of what is returned are f's own.
+    """Gradient ascent, theta <- theta + eta grad f: `minimize` of -f. The returned value and grad are those of f.
 
     Args:
         f, opt, start, steps, value_tolerance, grad_tolerance: as for `minimize`.
@@ -139,13 +138,13 @@ def trajectory(
     value_tolerance: Scalar = 0.0,
     grad_tolerance: Scalar = 0.0,
 ) -> Trajectory:
-    """The way that `minimize` takes, with every point of it: one `lax.scan` of `steps` steps.
+    """Every point that `minimize` visits: one `lax.scan` of `steps` steps.
 
     Args:
         f, opt, start, steps, value_tolerance, grad_tolerance: as for `minimize`.
 
     Returns:
-        Trajectory, with `steps + 1` points whenever the run ends.
+        Trajectory, with `steps + 1` points even if the run ends earlier.
 
     Example:
         >>> from jaxnn import optim
@@ -167,12 +166,12 @@ def trajectory(
 
 
 def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
-    """Which of some known points each of many is at: basins of attraction, from the ends of runs.
+    """The index of the candidate nearest to each point: basins of attraction, from the final points of runs.
 
     Args:
         points: (..., d).
         candidates: (M, d), such as `landscape.minima`.
-        tolerance: >= 0, the Euclidean distance, in the units of the points, beyond which a point is at none of them.
+        tolerance: >= 0, the largest Euclidean distance at which a point counts as having reached a candidate.
 
     Returns:
         (...) int32: the index of the nearest candidate, -1 where none is within the tolerance or the point is not
@@ -208,7 +207,7 @@ def _goes_on(at: Iterate) -> Array:
 def _run(
     f: Objective, opt: Optimizer, start: PyTree, value_tolerance: Scalar, grad_tolerance: Scalar
 ) -> tuple[Iterate, Callable[[Iterate], Iterate]]:
-    """The first iterate, and the step from one to the next."""
+    """The first iterate, and the function from one iterate to the next."""
     require_function("minimize", "f", f, "landscapes.rosenbrock()", optional=False)
     require_optimizer("minimize", opt)
     require_between("minimize", "value_tolerance", value_tolerance, 0, float("inf"))
@@ -233,7 +232,7 @@ def _run(
         x = apply_updates(at.x, updates)
         value, grad = value_and_grad(x)
         converged = (jnp.abs(value - at.value) < value_tolerance) | (tree.norm(grad) < grad_tolerance)
-        # exp(-x) is 0 at infinity, with derivative 0: no place to have come to.
+        # exp(-x) at infinity has value 0 and derivative 0, and would pass both tests: that run diverged.
         converged &= tree.all_finite(jax.tree.leaves(x))
         return Iterate(x, value, grad, at.steps + 1, converged, opt_state)
 

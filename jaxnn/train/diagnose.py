@@ -1,4 +1,4 @@
-"""Reading a training run: under-fitting, over-fitting or good, by which numbers, and what to try next."""
+"""Diagnosis of a training run: under-fitting, over-fitting or good, with the numbers and the remedies."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from jaxnn.checks import require_between
 from jaxnn.train.stopping import Record
 
 LOW = 0.25
-"""Without a `low` of the caller's, a loss counts as low once it is at most this part of the first epoch's."""
+"""The default of `low`, as a fraction of the first epoch's training metric."""
 
 FALLING = 0.05
-"""A training loss that fell by more than this part over the last quarter of the epochs has not settled yet."""
+"""A training metric that fell by more than this fraction over the last quarter of the epochs is still falling."""
 
 RISEN = 0.1
-"""A validation figure above its best by more than this part has turned upward."""
+"""A validation metric that exceeds its best by more than this fraction has turned upward."""
 
 
 class Verdict(enum.Enum):
-    """What a history tells: the three cases of the recipe."""
+    """The three outcomes of a diagnosis."""
 
     UNDER_FITTING = "under-fitting"
     OVER_FITTING = "over-fitting"
@@ -33,13 +33,13 @@ class Diagnosis(NamedTuple):
 
     Attributes:
         verdict: `Verdict.UNDER_FITTING`, `OVER_FITTING` or `GOOD`.
-        training, validation: the figure, mean over the last tenth of the epochs (at least one).
-        low: what the training figure was held against.
-        guessed: whether `low` is the guess of a quarter of the first epoch's figure.
-        allowed: what the validation figure was held against: low (1 + gap).
-        trend: change of the training figure over the last quarter of the epochs, as a part: -0.1 fell by 10%.
-        best, best_epoch: the least validation figure, and the epoch (from 1) that it belongs to.
-        advice: what to try next, the likeliest remedy first.
+        training, validation: the metric, averaged over the last tenth of the epochs (at least one).
+        low: the threshold of the training metric.
+        guessed: whether `low` is the default, a quarter of the first epoch's training metric.
+        allowed: the threshold of the validation metric, low (1 + gap).
+        trend: relative change of the training metric over the last quarter of the epochs: -0.1 is a fall of 10%.
+        best, best_epoch: the lowest validation metric, and its epoch (from 1).
+        advice: what to try next, the most promising remedy first.
     """
 
     verdict: Verdict
@@ -69,29 +69,29 @@ class Diagnosis(NamedTuple):
 def diagnose(
     history: Sequence[Record], *, figure: str = "loss", low: float | None = None, gap: float = 0.5
 ) -> Diagnosis:
-    """Judge a run by its training and validation figures.
+    """Diagnose a run from its training and validation metrics.
 
     training > low                                      under-fitting: the function set or the optimization fails
     training <= low, validation > low (1 + gap)         over-fitting
     training <= low, validation <= low (1 + gap)        good
 
-    The training loss of `fit` is the mean over an epoch's batches as they were met: it lags behind the parameters that
-    validation sees, and holds dropout, augmentation and the penalty, which validation does not. With these it may well
-    be the larger of the two.
+    The training loss of `fit` is the mean over an epoch's batches, each before its update: it lags behind the
+    validation loss, which uses the parameters after the epoch. It also includes dropout, augmentation and the
+    regularizer. With these it can be the larger of the two.
 
     Args:
         history: of `fit`, at least two epochs, made with validation data; or any such list of dicts.
-        figure: the name of the training figure; that of validation has "validation_" in front. Never negative.
-        low: up to where the training figure counts as low, in its own units: what the task asks for. None takes a
-            quarter of the first epoch's training figure, which is a guess.
-        gap: how far above `low` the validation figure may lie, as a part of it.
+        figure: the name of the training metric, >= 0; the validation metric is "validation_" + figure.
+        low: the largest training metric that counts as low, in its own units: what the task asks for. None guesses a
+            quarter of the first epoch's training metric.
+        gap: how far the validation metric may exceed `low`, as a fraction of `low`.
 
     Returns:
         Diagnosis.
 
     Raises:
-        TypeError: no list of dicts, such as the whole result of `fit`.
-        ValueError: fewer than two epochs, a figure that is missing, negative or not finite, or a `low` or `gap` < 0.
+        TypeError: history is not a list of dicts, e.g. the whole result of `fit`.
+        ValueError: fewer than two epochs, a metric that is missing, negative or not finite, or a `low` or `gap` < 0.
 
     Reference:
         Geman, S., Bienenstock, E. & Doursat, R. (1992). Neural networks and the bias/variance dilemma.
@@ -123,7 +123,7 @@ def diagnose(
 
 
 def _for_under_fitting(trend: float) -> tuple[str, ...]:
-    """Longer while the loss falls; a smaller step where it rises; else another model or rule."""
+    """More epochs while the loss falls, a smaller learning rate where it rises; then another model or optimizer."""
     general = (
         "a larger model: more units, more layers",
         "another optimizer, learning rate or initialization; normalization",
@@ -137,7 +137,7 @@ def _for_under_fitting(trend: float) -> tuple[str, ...]:
 
 
 def _for_over_fitting(figure: str, best: float, best_epoch: int, turned: bool) -> tuple[str, ...]:
-    """An earlier stop where validation has turned upward; then what makes up for scarce data."""
+    """Early stopping where validation has turned upward; then more data and regularization."""
     general = (
         "more data, or augmentation: augment=data.augment.shift(1)",
         "dropout: models.mlp(sizes, dropout=0.5)",
@@ -151,30 +151,30 @@ def _for_over_fitting(figure: str, best: float, best_epoch: int, turned: bool) -
 
 
 def _figures(history: Sequence[Record], name: str) -> list[float]:
-    """One figure of every epoch, checked."""
+    """One metric of every epoch, checked."""
     if (
         not isinstance(history, Sequence)
         or hasattr(history, "history")
         or not all(isinstance(record, Mapping) for record in history)
     ):
         raise TypeError(
-            f"diagnose: history must be a list of one dict for each epoch, got {type(history).__name__}. Of what fit "
-            "returns take result.history."
+            f"diagnose: history must be a list of one dict per epoch, got {type(history).__name__}. "
+            "Pass the history of what fit returns: result.history."
         )
     if len(history) < 2:
-        raise ValueError(f"diagnose: needs the history of at least 2 epochs, got {len(history)}.")
+        raise ValueError(f"diagnose: expected a history of at least 2 epochs, got {len(history)}.")
     for record in history:
         if name not in record:
             raise ValueError(
-                f"diagnose: no {name!r} in the history, which has {', '.join(record)}. Give fit validation=(x, y) (and "
-                "metrics for figures other than the loss), or name another figure."
+                f"diagnose: no {name!r} in the history, which has {', '.join(record)}. Pass validation=(x, y) (and "
+                "metrics= for other metrics than the loss) to fit, or name another metric."
             )
     values = [float(record[name]) for record in history]
     for epoch, value in enumerate(values, start=1):
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(
-                f"diagnose: {name} must be finite and not negative, to be judged by ratios, got {value:g} in epoch "
-                f"{epoch}. For a log-likelihood of densities take a squared or absolute error instead."
+                f"diagnose: {name} must be finite and >= 0 in every epoch, got {value:g} in epoch {epoch}: runs are "
+                "judged by ratios. Instead of a log-likelihood of densities, use a squared or absolute error."
             )
     return values
 
@@ -186,7 +186,7 @@ def _tail(values: list[float]) -> float:
 
 
 def _trend(values: list[float]) -> float:
-    """The mean over the last eighth against the mean over the eighth that ended a quarter before, as a change."""
+    """Relative change from the eighth of the epochs that ends a quarter before the last one to the last eighth."""
     quarter, width = max(len(values) // 4, 1), max(len(values) // 8, 1)
     now = sum(values[-width:]) / width
     before = values[: len(values) - quarter][-width:]

@@ -1,4 +1,4 @@
-"""What made a training run diverge: the data, a parameter, a layer, the loss, and only then the learning rate."""
+"""Diagnosis of a diverged run: the data, a parameter, a layer, the loss, and only then the learning rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxnn.models.combinators import SERIAL, fold, spread
 from jaxnn.train.step import Replay, TrainState
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 
-RATE = "The likely cause is a learning rate that is too large: try a tenth of it, a warm-up or gradient clipping."
+RATE = "The likely cause is a learning rate that is too large: try a tenth of it, warm-up or gradient clipping."
 
 
 @jax.jit
@@ -30,12 +30,7 @@ def _finite_rows(array: Array) -> Array:
 
 
 def not_finite(tree: PyTree) -> str:
-    """The path and value of the first floating leaf with an entry that is NaN or infinite; "" if there is none.
-
-    Example:
-        >>> not_finite({"b": jnp.zeros(2), "w": jnp.array([1.0, jnp.inf])})
-        "['w'] holds inf"
-    """
+    """The path and value of the first floating leaf with a NaN or infinite entry; "" if there is none."""
     places = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if _is_floating(leaf)]
     found = jax.device_get(_finite([leaf for _, leaf in places]))
     for (path, leaf), fine in zip(places, found, strict=True):
@@ -46,12 +41,7 @@ def not_finite(tree: PyTree) -> str:
 
 
 def bad_example(name: str, array: Array) -> str:
-    """A sentence about the first example of an array that is not finite; "" if all are.
-
-    Example:
-        >>> bad_example("training x", jnp.array([[0.0, 1.0], [0.0, jnp.nan]]))
-        'The training x of example 1 holds nan, at [1, 1] (1 of 2 examples are not finite): mend or remove it.'
-    """
+    """A sentence about the first example of an array that is not finite; "" if all are."""
     if not _is_floating(array):
         return ""
     bad = np.flatnonzero(~np.asarray(_finite_rows(array)))
@@ -61,41 +51,39 @@ def bad_example(name: str, array: Array) -> str:
     place = [int(i) for i in np.argwhere(~np.isfinite(row))[0]]
     return (
         f"The {name} of example {bad[0]} holds {row[tuple(place)]}, at {[int(bad[0]), *place]} ({bad.size} of "
-        f"{len(array)} examples are not finite): mend or remove {'it' if bad.size == 1 else 'them'}."
+        f"{len(array)} examples are not finite): correct or remove {'it' if bad.size == 1 else 'them'}."
     )
 
 
 def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: Array, y: Array, key: Key, step: int) -> str:
-    """Sentences about what became NaN or infinite first in an epoch, and what to do about it.
+    """Sentences that name the first quantity to become NaN or infinite in an epoch, and a remedy.
 
     Args:
-        net, loss: what is trained.
-        replay: `train.step.replayed`'s, of the same epoch.
+        net, loss: the trained network and its loss.
+        replay: made by `train.step.replayed` with the arguments of the epoch.
         before: the state before the epoch.
-        x, y, key: what the epoch was made from.
-        step: the first whose loss, or new parameters, are not finite; from 0.
+        x, y, key: the arguments of the epoch.
+        step: the first step, from 0, whose loss or new parameters are not finite.
     """
     for name, array in (("training x", x), ("training y", y)):
         if found := bad_example(name, array):
             return found
     if found := not_finite((before.params, before.state)):
-        # The path begins with the place in the pair.
+        # The path begins with the index in the pair.
         return f"It began with parameters or running statistics that are not finite: {found[3:]}. Look at `start`."
-    # An infinite one may be right, such as the best value so far at the start.
+    # inf may be a valid initial value, e.g. the best value so far.
     if found := not_finite(jax.tree.map(_without_inf, before.opt_state)):
         return f"It began with an optimizer state that holds NaN: opt_state{found}. Look at `start.opt_state`."
     ts, (xs, ys, net_key), grads = replay(before, x, y, key, step)
     if found := not_finite(ts.params):
-        return f"Step {step} had made a parameter overflow: {found}. {RATE}"
+        return f"The update of step {step} made a parameter overflow: {found}. {RATE}"
     xs, ys, params, state = jax.tree.map(jnp.asarray, jax.device_get((xs, ys, ts.params, ts.state)))
     if not_finite(xs):
-        return "The data are finite, what augment makes of them is not."
+        return "The data are finite, the output of augment is not."
     outputs = xs
     for name, outputs in _outputs(net, params, state, xs, net_key):
         if not_finite(outputs):
-            return (
-                f"The first outputs that are not finite are those of {name}, parameters and inputs being finite. {RATE}"
-            )
+            return f"The parameters and inputs are finite; the first outputs that are not are those of {name}. {RATE}"
     if bad := np.flatnonzero(~np.isfinite(loss(outputs, ys))).tolist():
         return (
             f"The network's outputs are finite, the loss of example {bad[0]} of the batch is not: a logarithm or a "
@@ -103,7 +91,8 @@ def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: Array, 
         )
     if found := not_finite(grads):
         return (
-            f"The loss is finite, its gradient is not: {found}: a derivative that is infinite, or a NaN behind `where`."
+            f"The loss is finite, its gradient is not: {found}. Look for an infinite derivative, or a NaN in the "
+            "unselected branch of a `where`."
         )
     return f"The gradient is finite. {RATE}"
 
@@ -111,7 +100,7 @@ def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: Array, 
 def _outputs(
     net: Layer, params: Params, state: State, x: Array, key: Key | None, place: str = ""
 ) -> Iterator[tuple[str, Array]]:
-    """Name and outputs of one layer after another, in training mode; what is not serial is one layer."""
+    """Name and outputs of each layer in turn, in training mode; combinators other than `serial` count as one layer."""
     if net.kind is not SERIAL:
         yield f"{net.kind.name}{f' at {place}' if place else ''}", net.apply(params, state, x, key=key, train=True)[0]
         return

@@ -35,9 +35,9 @@ def ensemble(
     augment: Augment | None = None,
     partial: Partial = Partial.DROP,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Train one network from S seeds at once: the scanned epochs under `vmap`, the data shared.
+    """Train one network from S seeds at once: `vmap` over the scanned epochs, on the same data.
 
-    Member s is the run that `fit` makes with `key=keys[s]`, up to the rounding that a batched kernel brings.
+    Member s equals the run of `fit` with `key=keys[s]`, up to the rounding of batched kernels.
 
     Args:
         keys: S typed keys, shape (S,): `jax.random.split(key, S)`.
@@ -45,7 +45,7 @@ def ensemble(
 
     Returns:
         (ts, report): every leaf of `ts` has a leading axis S (`jax.vmap(net.predict, (0, 0, None))` predicts with all);
-        report["loss"] is (S, epochs, steps). A member that diverged holds NaN and does not disturb the others.
+        report["loss"] is (S, epochs, steps). A member that diverged holds NaN and does not affect the others.
 
     Example:
         >>> from jaxnn import losses, models, optim
@@ -58,8 +58,7 @@ def ensemble(
     epochs = require_positive_int("ensemble", "epochs", epochs)
     if jnp.ndim(keys) != 1:
         raise ValueError(
-            f"ensemble: keys must have shape (S,), one for each member, got {jnp.shape(keys)}. "
-            "Use jax.random.split(key, S)."
+            f"ensemble: keys must have shape (S,), one per member, got {jnp.shape(keys)}. Use jax.random.split(key, S)."
         )
     require_net("ensemble", net)
     require_optimizer("ensemble", opt)

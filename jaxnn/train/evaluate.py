@@ -20,11 +20,11 @@ from jaxnn.types import Array, Loss, Params, State
 
 
 def make_outputs(net: Layer, *, batch_size: int = 1000) -> Callable[[Params, State, Array], Array]:
-    """A compiled function that predicts any number of examples in batches, in evaluation mode.
+    """A compiled function that returns the outputs for any number of examples, in batches, in evaluation mode.
 
     Args:
         net: a network.
-        batch_size: examples at a time; bounds the memory, changes nothing else.
+        batch_size: examples at a time; bounds the memory and does not change the result.
 
     Returns:
         `outputs(params, state, x (N, ...)) -> (N, ...)`, in order.
@@ -46,7 +46,7 @@ def make_outputs(net: Layer, *, batch_size: int = 1000) -> Callable[[Params, Sta
             raise ValueError("evaluate: got no examples (N = 0).")
         size = min(batch_size, n)
         steps = math.ceil(n / size)
-        # The last batch is filled with copies of the first example, whose outputs are cut off again.
+        # The last batch is padded with copies of the first example; their outputs are dropped.
         index = jnp.where(jnp.arange(steps * size) < n, jnp.arange(steps * size), 0).reshape(steps, size)
         ys = jax.lax.map(lambda rows: net.predict(params, state, jnp.take(x, rows, axis=0)), index)
         return ys.reshape(steps * size, *ys.shape[2:])[:n]
@@ -112,7 +112,7 @@ def evaluate(
     *,
     batch_size: int = 1000,
 ) -> dict[str, float]:
-    """The means of some metrics, once, as Python floats; in a loop use `make_evaluate`, which compiles once.
+    """The mean over examples of each metric, as Python floats. In a loop use `make_evaluate`, which compiles once.
 
     Example:
         >>> from jaxnn import metrics, models

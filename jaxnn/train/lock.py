@@ -1,4 +1,4 @@
-"""A lock on a folder that one process at a time writes to."""
+"""A lock file for a folder that one process at a time writes to."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from jaxnn.files import UnwrittenError, create_bytes
 NAME = "lock.json"
 
 WRITING = 5.0
-"""Seconds after which a lock that names no process is an abandoned one."""
+"""Seconds after which a lock file without a readable owner counts as abandoned."""
 
 
 class FolderInUseError(OSError):
-    """Another process, or another call in this one, is at work in the folder."""
+    """The folder is locked by another process, or by another call in this one."""
 
 
 class FolderLock:
-    """A file in the folder that names its owner: process, host, when that process started, since when it is locked.
+    """A lock file that names its owner: process, host, start of that process, time of locking.
 
-    Made in one step, so that of two processes one gets it. A lock whose process has ended on this host is taken over,
-    and so is one that names no process and was not written just now; of a process on another host nobody here can tell
-    whether it runs.
+    The file is created atomically, so that one of two processes gets it. A lock whose process has ended on this host is
+    taken over, and so is one older than `WRITING` without a readable owner. A lock from another host is never taken
+    over: whether its process still runs cannot be determined here.
 
     Example:
         >>> import tempfile
@@ -47,10 +47,10 @@ class FolderLock:
         self._held = False
 
     def acquire(self) -> None:
-        """Lock the folder, which exists.
+        """Lock the folder, which must exist.
 
         Raises:
-            FolderInUseError: somebody else holds the lock.
+            FolderInUseError: another owner holds the lock.
             UnwrittenError: the lock could not be written.
         """
         if not self._made():
@@ -66,39 +66,39 @@ class FolderLock:
             self._held = False
 
     def _made(self) -> bool:
-        """Whether the file could be made, which none other had made before; it is there whole or not at all."""
+        """Create the file atomically; whether it did not exist before."""
         try:
             return create_bytes(self.path, json.dumps(_this_process()).encode())
         except UnwrittenError as error:
-            told = UnwrittenError(f"{error} The folder is not locked, and its runs are as they were.")
+            told = UnwrittenError(f"{error} The folder is not locked, and its runs are unchanged.")
             told.errno = error.errno
             raise told from None
 
     def _take_over(self) -> None:
-        """Remove the lock of a process that has ended; refuse where it may still run."""
+        """Remove the lock of a process that has ended; raise where it may still run."""
         owner = self._owner()
         if self._may_run(owner):
             self._refuse()
-        # Of two processes that see the same dead owner only one can rename its file.
+        # If two processes see the same dead owner, only one of them can rename its file.
         aside = self.path.with_suffix(f".{os.getpid()}")
         try:
             os.rename(self.path, aside)
         except FileNotFoundError:
             return
-        if self._owner(aside) != owner:  # the other has renamed, and locked anew, in the meantime: give it back
+        if self._owner(aside) != owner:  # the other has renamed and locked again in the meantime: restore its lock
             os.rename(aside, self.path)
             self._refuse()
         aside.unlink()
         if self._say is not None:
-            who = "a lock that names no process" if owner is None else f"process {owner['pid']}, which has ended"
+            who = "an unknown process" if owner is None else f"process {owner['pid']}, which has ended"
             since = "" if owner is None else f", since {owner['since']}"
             self._say(f"{self.path.parent} was locked by {who}{since}: taken over")
 
     def _may_run(self, owner: dict[str, Any] | None) -> bool:
         """Whether the lock's process may still run.
 
-        A file that names none is left of a full disk or of a process killed while it wrote: nobody takes longer than
-        `WRITING` to write a lock.
+        A file without a readable owner comes from a full disk or from a process killed while writing; writing a lock
+        takes less than `WRITING` seconds.
         """
         if owner is not None:
             return owner["host"] != socket.gethostname() or _runs(owner["pid"], owner["started"])
@@ -108,7 +108,7 @@ class FolderLock:
             return True
 
     def _owner(self, path: Path | None = None) -> dict[str, Any] | None:
-        """What the lock says, None where it cannot be read."""
+        """The contents of the lock file; None where it cannot be read."""
         try:
             owner = json.loads((path or self.path).read_text(encoding="utf-8"))
             return {"host": str(owner["host"]), "since": str(owner["since"]), "pid": int(owner["pid"]),
@@ -122,7 +122,7 @@ class FolderLock:
             "another process" if owner is None else f"process {owner['pid']} on {owner['host']} since {owner['since']}"
         )
         raise FolderInUseError(
-            f"the folder {self.path.parent} is in use by {who}. Wait for it, or take another folder; if you know that "
+            f"the folder {self.path.parent} is in use by {who}. Wait for it, or use another folder; if you know that "
             f"it has ended, delete {self.path}."
         )
 
@@ -133,7 +133,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _runs(pid: int, started: str | None) -> bool:
-    """Whether the process runs on this host; another that has its number since is told apart by its start."""
+    """Whether the process runs on this host; the start time tells it from a later process with the same id."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -145,9 +145,9 @@ def _runs(pid: int, started: str | None) -> bool:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process started, in the system's own count; None where the system does not say."""
+    """When a process started, in clock ticks since boot; None where the system does not report it."""
     try:
-        # The second field, the name in parentheses, may hold blanks; the state is the third, the start the 22nd.
+        # Field 2, the name in parentheses, may contain spaces; field 3 is the state, field 22 the start.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return "ended" if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):

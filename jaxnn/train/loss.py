@@ -1,4 +1,4 @@
-"""The training loss of a network: where the mean over examples is taken, once."""
+"""The training loss of a network: the one place where the mean over examples is taken."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LossFunction: TypeAlias = Callable[..., tuple[Array, State]]
 def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | None = None) -> LossFunction:
     """C(params) = sum_i w_i loss(net(x_i), y_i) / sum_i w_i + regularizer(params), in training mode.
 
-    Without weights every w_i is 1: the mean over the batch. A loss that leaves out
-    positions (`functools.partial(losses.softmax_cross_entropy, ignore_index=-1)`) weighs each example by the positions
-    that count, so that the value is the mean over all of them.
+    Without weights every w_i is 1: the mean over the batch. A loss that masks positions
+    (`functools.partial(losses.softmax_cross_entropy, ignore_index=-1)`) weights each example by its number of unmasked
+    positions, so that the value is the mean over all unmasked positions.
 
     Args:
         net: a network.
@@ -38,7 +38,7 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
         Differentiate with `jax.value_and_grad(loss_fn, has_aux=True)`.
 
     Raises:
-        ValueError: the loss does not return one value for each example, or the weights do not fit them.
+        ValueError: the loss does not return one value per example, or the shape of the weights does not match.
 
     Example:
         >>> import jax
@@ -68,7 +68,7 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[Array, State]:
         x, y = as_array("mean_loss", "x", x), as_arrays("mean_loss", "y", y)
-        # On Explicit axes a product of a batch with divided weights, or a label's entry, is ambiguous.
+        # On Explicit axes the product of a batch with sharded weights, or indexing by a label, is ambiguous.
         return compiler_sharded(value_and_state, (None, state), params, state, x, y, key, weights)
 
     return loss_fn

@@ -1,15 +1,15 @@
-"""Games of two players who each descend on a loss of their own: min-max problems, GANs.
+"""Two-player games in which each player descends on its own loss: min-max problems, GANs.
 
 In a zero-sum game one loss is -1 times the other: x minimises J(x, y), y maximises it.
 
 | step | x and y move | on J = x y, |(x, y)| at each step |
 |---|---|---|
-| `simultaneous` | both from where they stand | grows by sqrt(1 + eta^2): circles outward |
-| `alternating` | x first, then y, which sees the new x | stays bounded: circles for ever |
+| `simultaneous` | both, by the gradients at the current point | grows by sqrt(1 + eta^2): spirals outward |
+| `alternating` | x first, then y by the gradient at the new x | stays bounded: a closed orbit |
 | `simultaneous` with `optim.optimistic_gradient_descent` | both, along 2 g - previous g | shrinks, as 1 - eta^2 / 2 |
-| `extragradient` | both, along the gradients where a first step would lead | shrinks by sqrt(1 - eta^2 + eta^4) |
+| `extragradient` | both, by the gradients at a look-ahead point | shrinks by sqrt(1 - eta^2 + eta^4) |
 
-Each takes any optimizers of `optim`, one for each player; with `optim.optimistic_adam_v2` the first is optimistic Adam.
+Each takes any optimizer of `optim` per player; `simultaneous` with `optim.optimistic_adam_v2` is optimistic Adam.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Game(NamedTuple):
 
 
 class GameState(NamedTuple):
-    """Where the players stand, pytrees, and the states of their optimizers."""
+    """The players' parameters, pytrees, and the states of their optimizers."""
 
     x: PyTree
     y: PyTree
@@ -49,7 +49,7 @@ class GameState(NamedTuple):
 
 
 Step: TypeAlias = Callable[..., GameState]
-"""(state, *data) -> state; `data` is handed to the losses: a batch, a random key. Pure, uncompiled."""
+"""(state, *data) -> state; `data` is passed to the losses: a batch, a random key. Pure, uncompiled."""
 
 
 def zero_sum(objective: Callable[..., Array]) -> Game:
@@ -77,7 +77,7 @@ def init(x: PyTree, y: PyTree, x_opt: Optimizer, y_opt: Optimizer) -> GameState:
         x_opt, y_opt: an optimizer for each.
 
     Raises:
-        TypeError: a leaf of a player is not floating, or an optimizer is none.
+        TypeError: a leaf of a player is not floating, or x_opt or y_opt is not an optimizer.
 
     Example:
         >>> from jaxnn import optim
@@ -92,7 +92,7 @@ def init(x: PyTree, y: PyTree, x_opt: Optimizer, y_opt: Optimizer) -> GameState:
 
 
 def simultaneous(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
-    """Both step from where they stand: x <- x - rho grad_x J, y <- y + eta grad_y J, both gradients at the old (x, y).
+    """Both players step at once: x <- x - rho grad_x J, y <- y + eta grad_y J, both gradients at the old (x, y).
 
     It need not converge: on J = x y each step of rate eta multiplies |(x, y)| by sqrt(1 + eta^2).
 
@@ -105,12 +105,12 @@ def simultaneous(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
         Step.
 
     Raises:
-        TypeError: game is no Game, or an optimizer is none; by the step, a loss that returns no floating number.
-        ValueError: by the step, a loss that returns more than one number.
+        TypeError: game is not a Game, or x_opt or y_opt is not an optimizer; in the step: a loss is not floating.
+        ValueError: in the step: a loss is not a scalar.
 
     Reference:
         Arrow, Hurwicz & Uzawa 1958, "Studies in Linear and Non-Linear Programming" (the step); Daskalakis, Ilyas,
-        Syrgkanis & Zeng 2018, "Training GANs with optimism" (outward on x y; the optimistic step).
+        Syrgkanis & Zeng 2018, "Training GANs with optimism" (divergence on x y; the optimistic step).
 
     Example:
         >>> from jaxnn import optim
@@ -128,9 +128,9 @@ def simultaneous(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
 
 
 def alternating(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
-    """x steps first, then y, which sees where x has gone: x' = x - rho grad_x J(x, y), y' = y + eta grad_y J(x', y).
+    """x steps first, then y at the new x: x' = x - rho grad_x J(x, y), y' = y + eta grad_y J(x', y).
 
-    On J = x y, with one rate eta < 2, x^2 + y^2 - eta x y stays what it was: a closed curve, neither out nor in.
+    On J = x y, with one rate eta < 2, x^2 + y^2 - eta x y is conserved: the orbit is closed.
 
     Args:
         game, x_opt, y_opt: as for `simultaneous`.
@@ -139,7 +139,7 @@ def alternating(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
         Step.
 
     Reference:
-        Goodfellow et al. 2014, "Generative adversarial nets", algorithm 1 (a step of each player in turn).
+        Goodfellow et al. 2014, "Generative adversarial nets", algorithm 1 (the players take turns).
 
     Example:
         >>> from jaxnn import optim
@@ -159,12 +159,12 @@ def alternating(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
 
 
 def extragradient(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
-    """Look where a simultaneous step leads, and step from the old place along the gradients found there.
+    """Step from the current point by the gradients at the look-ahead point of a simultaneous step.
 
     With F = (grad_x J, -grad_y J) and z = (x, y): z~ = z - eta F(z), then z' = z - eta F(z~).
 
-    The optimizers take both steps, so that moments keep both gradients and counts advance twice; only the way of the
-    first is taken back. Both gradients are of the same data. Twice the work of a simultaneous step.
+    Both steps go through the optimizers: moments accumulate both gradients and counts advance twice; only the
+    parameters are reset to z. Both gradients use the same data. Twice the cost of a simultaneous step.
 
     Args:
         game, x_opt, y_opt: as for `simultaneous`.
@@ -195,19 +195,19 @@ def extragradient(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
 
 
 def play(step: Step, state: GameState, steps: int) -> tuple[PyTree, PyTree]:
-    """The whole way of a game without data: one `lax.scan`.
+    """The trajectory of a game without data: one `lax.scan`.
 
     Args:
-        step: as `simultaneous`, `alternating` or `extragradient` makes it.
-        state: the start, of `init`.
-        steps: how many, >= 0.
+        step: made by `simultaneous`, `alternating` or `extragradient`.
+        state: the start, made by `init`.
+        steps: number of steps, >= 0.
 
     Returns:
         (x, y), leaves (steps + 1, ...), the start first.
 
     Raises:
-        TypeError: step is no function, or state no GameState.
-        ValueError: steps negative.
+        TypeError: step is not a function, or state is not a GameState.
+        ValueError: steps is negative.
 
     Example:
         >>> from jaxnn import optim
@@ -226,7 +226,7 @@ def play(step: Step, state: GameState, steps: int) -> tuple[PyTree, PyTree]:
         )
     steps = require_positive_int("minmax.play", "steps", steps, 0)
     last, (x, y) = jax.lax.scan(lambda at, _: (step(at), (at.x, at.y)), state, length=steps)
-    return jax.tree.map(lambda way, end: jnp.concatenate([way, end[None]]), (x, y), (last.x, last.y))
+    return jax.tree.map(lambda points, end: jnp.concatenate([points, end[None]]), (x, y), (last.x, last.y))
 
 
 def _gradients(game: Game, x: PyTree, y: PyTree, data: tuple[Any, ...]) -> tuple[PyTree, PyTree]:
@@ -235,7 +235,7 @@ def _gradients(game: Game, x: PyTree, y: PyTree, data: tuple[Any, ...]) -> tuple
 
 
 def _gradient(game: Game, player: int, x: PyTree, y: PyTree, data: tuple[Any, ...]) -> PyTree:
-    """The gradient of a player's own loss, x being 0 and y 1; a loss that is not one floating number is named."""
+    """The gradient of a player's own loss (player 0 is x, 1 is y); raises if it is not a floating scalar."""
 
     def checked(*arguments: Any) -> Array:
         value, name = game[player](*arguments), Game._fields[player]

@@ -1,4 +1,4 @@
-"""A line that shows how far something long has come."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import rich.progress
 
 
 class Bar:
-    """A bar over steps of any kind on a terminal; one plain line for each step where the output is not a terminal.
+    """A progress bar on a terminal; one plain line per step where the output is not a terminal.
 
     Example:
         >>> with Bar(2, enabled=False) as bar:
@@ -43,11 +43,11 @@ class Bar:
         self._bar.stop()
 
     def tell(self, text: str) -> None:
-        """Say beside the bar what is under way."""
+        """Show `text` beside the bar."""
         self._bar.update(self._task, text=text)
 
     def step(self, line: str, text: str) -> None:
-        """Advance by one: `text` stands beside the bar, `line` is printed where there is none."""
+        """Advance by one; `text` is shown beside the bar, `line` is printed where there is no bar."""
         self._bar.update(self._task, advance=1, text=text)
         if self._lines:
             self.say(line)
@@ -58,13 +58,13 @@ class Bar:
         return self._bar.tasks[self._task].completed
 
     def to(self, done: float, line: str = "") -> None:
-        """Advance to so many steps; `line`, if any, is printed where there is no bar."""
+        """Advance to `done` steps; `line`, if any, is printed where there is no bar."""
         self._bar.update(self._task, completed=done)
         if self._lines and line:
             self.say(line)
 
     def say(self, line: str) -> None:
-        """A line above the bar, or where the bar would be, enabled or not."""
+        """Print a line above the bar, even where the bar is disabled."""
         self._console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -81,9 +81,9 @@ class Progress(Bar):
         super().__init__(epochs, enabled=enabled, text="compiling", width=8)
 
     def show(self, record: Mapping[str, float]) -> None:
-        """Advance by one epoch and show its figures."""
+        """Advance by one epoch and show its metrics."""
         figures = _figures(record)
-        # A terminal may have 80 columns, and a bar that does not fit is cut.
+        # A bar wider than the terminal, often 80 columns, is truncated.
         short = figures.replace("validation_", "val ").replace("examples/s", "ex/s")
         self.step(f"epoch {record['epoch']:.0f}/{self._epochs}  {figures}", short)
 

@@ -1,4 +1,4 @@
-"""Many runs of one function as one compiled program: in chunks that fit into memory, over all devices, kept on disk."""
+"""Many runs of one function as one compiled program: in chunks that fit into memory, on all devices, saved to disk."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from jaxnn.train.store import Store
 from jaxnn.types import PyTree
 
 CHUNK, CPU_CHUNK = 64, 32
-"""Runs of each device at a time, if memory allows: more hardly make a run cheaper, and leave a CPU's caches."""
+"""Runs per device at a time, if memory allows: more gain little, and exceed a CPU's caches."""
 
 SHARE = 0.5
-"""The part of a device's memory that a chunk may take, unless it is told."""
+"""The fraction of a device's memory that a chunk may take by default."""
 
 
 def map_runs(
@@ -37,39 +37,38 @@ def map_runs(
     progress: bool | Callable[[int, int], None] = True,
     each: int = 1,
 ) -> PyTree:
-    """run(input, *shared) for each of N inputs: `vmap` over a chunk of them, one compiled program for all chunks.
+    """run(input, *shared) for each of N inputs: `vmap` over chunks of inputs, one compiled program for all chunks.
 
-    A chunk takes as many runs as the memory allows, by the compiler's own account of the program. Of several devices
-    each takes an equal share of it, the last chunk filled up with copies of its last run. Where memory runs out all the
-    same, the chunk is halved, and said to be.
+    A chunk holds as many runs as fit into memory by the compiler's memory analysis, sharded over the devices; the last
+    chunk is padded with copies of its last run. If memory runs out nevertheless, the chunk is halved, with a message.
 
     Args:
-        run: pure; arrays in, pytree of arrays out. It is traced once for each size of a chunk. Arrays that it closes
-            over must lie on one device; those on a mesh go to `shared`.
-        inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys. Any N, on any number of devices.
-        shared: what all runs see, such as the data; replicated on the devices once, from wherever it lies.
-        memory: bytes that a chunk may take on each device, if it holds more than one run; None for half of what the
-            device has.
-        chunk: runs at a time, at most, on all devices together: fewer than the devices leave some of them idle. None
-            for 64 on each device, 32 on a CPU. 1 means no `vmap`: for convolutions on a CPU, which over several runs
-            become grouped ones, and slow.
-        folder: where finished chunks are kept, each in a file with a checksum; a call with the same runs goes on from
-            there, whatever its chunk and its devices. One call at a time: the folder is locked. None keeps nothing.
-        progress: whether to show a bar with the time left (a line for each chunk where the output is no terminal); or
-            a function that is told (runs done, of how many) instead.
-        each: how many runs one input makes, for `chunk` and the bar; `run` is asked for them all at once.
+        run: pure; arrays in, pytree of arrays out. It is traced once per chunk size. Arrays in its closure must lie on
+            one device; pass those on a mesh in `shared`.
+        inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys. N need not divide by the number
+            of devices.
+        shared: arguments that are the same for all runs, e.g. the data; replicated to the devices once.
+        memory: bytes that a chunk of more than one run may take on each device; None for half of the device's memory.
+        chunk: the largest number of runs at a time, over all devices; fewer than the devices leave some idle. None
+            for 64 on each device, 32 on a CPU. 1 means no `vmap`: for convolutions on a CPU, where `vmap` over kernels
+            makes slow grouped convolutions.
+        folder: where finished chunks are saved, each in a file with a checksum; a call with the same runs resumes from
+            them, with any chunk and devices. The folder is locked during a call. None saves nothing.
+        progress: whether to show a bar with the time left (one line per chunk where the output is no terminal); or
+            a function that is called with (runs done, runs in all) instead.
+        each: number of runs that one input stands for, counted in `chunk` and the bar; one call of `run` makes them.
 
     Returns:
         What `run` returns, each leaf a NumPy array with a leading axis N.
 
     Raises:
         ValueError: no run, leaves of different lengths, or a folder that holds runs of another program or other inputs,
-            overlapping ones, or a damaged file; a folder for a program that calls Python (`jax.pure_callback`), which
-            cannot be told from another.
+            overlapping ones, or a damaged file; a folder for a program that calls Python (`jax.pure_callback`), whose
+            identity cannot be checked.
         TypeError: `run` returns typed keys.
-        FolderInUseError: another process, or another call, is at work in the folder.
-        OSError: the folder cannot be made, or a file in it not be written.
-        MemoryError: not even one run on each device fits; what one input makes is more than `memory`, if it makes many.
+        FolderInUseError: another process, or another call, has locked the folder.
+        OSError: the folder or a file in it cannot be written.
+        MemoryError: not even one run per device fits; with each > 1, one input takes more than `memory`.
 
     Example:
         >>> map_runs(lambda rate, x: rate * x, np.arange(3.0), (np.ones(2),), progress=False)
@@ -102,7 +101,7 @@ def map_program(
     n, inputs = _checked(inputs)
     most = default_chunk() if chunk is None else require_positive_int("map_runs", "chunk", chunk)
     most = max(most // each, 1)
-    # A device without a run of its own would only repeat another's.
+    # A device beyond the number of runs would only compute padding.
     devices = jax.local_devices()[: min(n, most)]
     size = min(_round_up(min(n, most), len(devices)), most // len(devices) * len(devices))
     budget = _memory_of(devices[0]) if memory is None else require_positive_int("map_runs", "memory", memory)
@@ -114,14 +113,14 @@ def map_program(
     ):
         parts = store.load()
 
-        def told() -> None:
+        def report() -> None:
             done = each * sum(stop - start for start, stop in parts)
             if callable(progress):
                 progress(done, n * each)
             else:
                 bar.to(done, f"{done}/{n * each} runs")
 
-        told()
+        report()
         while (start := _first_missing(parts, n)) < n:
             compiled, size = program.fitting(size, budget, len(devices))
             if each > 1 and _bytes(compiled) > budget:
@@ -136,13 +135,13 @@ def map_program(
                 continue
             parts[start, stop] = found
             store.save(start, stop, found)
-            told()
+            report()
     ordered = [parts[key] for key in sorted(parts)]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *ordered)
 
 
 class _Program:
-    """`run` over chunks of inputs, compiled once for each size."""
+    """`run` over chunks of inputs, compiled once per chunk size."""
 
     def __init__(
         self, run: Callable[..., PyTree], inputs: PyTree, shared: tuple[PyTree, ...], devices: Any, jitted: Any
@@ -155,15 +154,15 @@ class _Program:
         self._compiled: dict[int, Any] = {}
 
     def mesh_of_its_own(self) -> contextlib.AbstractContextManager[Any]:
-        """In place of a mesh that the caller has set, on which these arrays do not lie."""
+        """Replaces a mesh that the caller has set: these arrays do not lie on it."""
         return contextlib.nullcontext() if jax.sharding.get_abstract_mesh().empty else jax.set_mesh(self.mesh)
 
     @functools.cached_property
     def _traced(self) -> Any:
-        """One run by itself: the same trace for any chunk and any devices."""
+        """The trace of a single run, the same for any chunk and any devices."""
         inputs, shared = jax.eval_shape(lambda *given: given, self._take(0, 1, self.mesh.size), self.shared)
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs)
-        # jit keeps the trace of a function; of a new one, whatever `run` sees by now is traced.
+        # jit caches the trace of a function; the new lambda traces `run` with its globals as they are now.
         return jax.jit(lambda *given: self.run(*given)).trace(one, *shared)
 
     @property
@@ -172,11 +171,11 @@ class _Program:
         return self._traced.out_info
 
     def stamp(self) -> str:
-        """The same for the same program, inputs and data, in any process."""
+        """A digest that is equal for the same program, inputs and data, in any process."""
         return stamp(self._traced.jaxpr, (self.inputs, self.shared))
 
     def fitting(self, size: int, budget: int, step: int) -> tuple[Any, int]:
-        """The program for so many runs at a time, or for fewer that fit into the memory of each device."""
+        """The compiled program for `size` runs at a time, or as many as fit into `budget` bytes; and their number."""
         while True:
             if size not in self._compiled:
                 self._compiled[size] = self._jit.lower(self._take(0, size, size), *self.shared).compile()
@@ -195,32 +194,27 @@ class _Program:
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: stop - start], jax.device_get(found))
 
     def _take(self, start: int, stop: int, size: int) -> PyTree:
-        """Inputs start .. stop, filled up with the last of them."""
+        """Inputs start .. stop, padded to `size` with the last of them."""
         rows = np.minimum(np.arange(start, start + size), min(stop, self.n) - 1)
         return self._put(jax.tree.map(lambda leaf: leaf[rows], self.inputs), PartitionSpec("runs"))
 
     def _put(self, values: PyTree, spec: PartitionSpec) -> PyTree:
-        """Put on the devices: split along the runs, or whole on each."""
+        """Put on the devices: sharded along the runs, or replicated."""
         return jax.device_put(values, NamedSharding(self.mesh, spec))
 
 
 def default_chunk() -> int:
-    """How many runs are made at a time unless told: on all devices together.
-
-    Example:
-        >>> default_chunk() >= 32
-        True
-    """
+    """The default number of runs at a time, over all devices."""
     return (CPU_CHUNK if jax.default_backend() == "cpu" else CHUNK) * jax.local_device_count()
 
 
 def mapped(run: Callable[..., PyTree], devices: int) -> Callable[..., PyTree]:
-    """`run` over the leading axis of its inputs; a single run is left as it is."""
+    """`run` over the leading axis of its inputs; without `vmap` for a single run."""
 
     def all_of(inputs: PyTree, *shared: PyTree) -> PyTree:
         if devices > 1 or jax.tree.leaves(inputs)[0].shape[0] > 1:
             return jax.vmap(run, in_axes=(0, *(None,) * len(shared)))(inputs, *shared)
-        # vmap makes even one convolution a grouped one, which is slower.
+        # vmap turns even a single convolution into a grouped one, which is slower.
         found = run(jax.tree.map(lambda leaf: leaf[0], inputs), *shared)
         return jax.tree.map(lambda leaf: leaf[None], found)
 
@@ -228,7 +222,7 @@ def mapped(run: Callable[..., PyTree], devices: int) -> Callable[..., PyTree]:
 
 
 def _bytes(compiled: Any) -> int:
-    """What a compiled program takes on each device; 0 where the platform does not say."""
+    """Memory of a compiled program per device; 0 where the platform does not report it."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return 0
@@ -236,7 +230,7 @@ def _bytes(compiled: Any) -> int:
 
 
 def _memory_of(device: Any) -> int:
-    """Half of the device's memory in bytes; of the machine's where the device does not say."""
+    """The fraction `SHARE` of the device's memory in bytes; of the machine's where the device does not report it."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(SHARE * stats["bytes_limit"])
@@ -253,13 +247,13 @@ def _checked(inputs: PyTree) -> tuple[int, PyTree]:
     if len(lengths) != 1 or not all(lengths) or lengths == {(0,)}:
         shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(inputs)) or "no array"
         raise ValueError(
-            f"map_runs: every input must have one leading axis N >= 1, one entry for each run, got {shapes}."
+            f"map_runs: every input must have the same leading axis N >= 1, one entry per run, got {shapes}."
         )
     return lengths.pop()[0], inputs
 
 
 def _gathered(leaf: Any, device: Any) -> Any:
-    """An input from wherever it lies: numbers on the host, typed keys, which NumPy does not know, on one device."""
+    """An input gathered on the host; typed keys, which NumPy does not support, on one device."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.device_put(leaf, device)
     return np.asarray(leaf)
@@ -270,7 +264,7 @@ def _round_up(n: int, step: int) -> int:
 
 
 def _halved(size: int, step: int, error: Exception) -> int:
-    """Half the chunk; the error again where it is no lack of memory, MemoryError where there is nothing to halve."""
+    """Half the chunk size; raises `error` if it is not about memory, MemoryError if one run per device is too much."""
     if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
         raise error
     if size <= step:
@@ -279,7 +273,7 @@ def _halved(size: int, step: int, error: Exception) -> int:
 
 
 def _first_missing(parts: Any, n: int) -> int:
-    """The first run that is in no part."""
+    """The first run that no part contains."""
     done = 0
     for start, stop in sorted(parts):
         if start > done:
@@ -289,5 +283,5 @@ def _first_missing(parts: Any, n: int) -> int:
 
 
 def _next_done(parts: Any, start: int, n: int) -> int:
-    """Where the next part begins."""
+    """The start of the next part after `start`; n if there is none."""
     return min((a for a, _ in parts if a > start), default=n)

@@ -1,4 +1,4 @@
-"""A digest of a traced program and its data, by which a folder knows the runs that it holds."""
+"""A digest of a traced program and its data, which identifies the runs in a folder."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ HOSTS = ("pure_callback", "io_callback")
 
 
 def stamp(program: ClosedJaxpr, data: PyTree) -> str:
-    """The same for the same program and data, in any process.
+    """A SHA-256 digest that is equal for the same program and data, in any process.
 
     Args:
-        program: traced anew: `jax.jit` gives the old trace of a function whose globals have changed since.
+        program: freshly traced: `jax.jit` returns the cached trace of a function even if its globals have changed.
         data: pytree of arrays and typed keys.
 
     Raises:
-        ValueError: the program calls a Python function, which nothing tells from another of the same name.
+        ValueError: the program calls a Python function, whose identity cannot be checked.
 
     Example:
         >>> one, two = (jax.make_jaxpr(lambda x, b=b: b * x)(1.0) for b in (1.0, 2.0))
         >>> stamp(one, ()) == stamp(one, ()), stamp(one, ()) == stamp(two, ())
         (True, False)
     """
-    # Addresses of functions differ from process to process.
+    # Function addresses differ between processes.
     digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(program)).encode())
     for leaf in (*jax.tree.leaves(data), *_arrays(program)):
         keys = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -44,9 +44,7 @@ def stamp(program: ClosedJaxpr, data: PyTree) -> str:
 
 
 def _arrays(part: Any) -> Iterator[Any]:
-    """The arrays in a part of a program: its text has their shapes alone, and those of inner programs are not lifted
-    out of them.
-    """
+    """The constant arrays of a program, inner programs included: its text shows only their shapes."""
     match part:
         case ClosedJaxpr() | Jaxpr():  # one class since JAX 0.12
             yield from getattr(part, "consts", ())
@@ -58,7 +56,7 @@ def _arrays(part: Any) -> Iterator[Any]:
         case tuple() | list():
             for each in part:
                 yield from _arrays(each)
-        case Literal() if np.ndim(part.val):  # of scalars the text has the value
+        case Literal() if np.ndim(part.val):  # the text shows the value of a scalar
             yield part.val
         case np.ndarray() | jax.Array():
             yield part
@@ -71,7 +69,7 @@ def _require_no_host(eqn: JaxprEqn) -> None:
         function = getattr(eqn.params["callback"], "callback_func", eqn.params["callback"])
         raise ValueError(
             f"map_runs: with folder=, the program must not call Python, got {eqn.primitive.name} of "
-            f"{getattr(function, '__name__', function)}: whether a later call's is the same function cannot be told, "
-            "and old runs could be given back for new ones. Leave out folder=, or compute its values before and pass "
+            f"{getattr(function, '__name__', function)}: a later call may pass another function of this name, "
+            "and runs of the old one would be returned for it. Omit folder=, or compute its values before and pass "
             "them in inputs or shared."
         )

@@ -24,14 +24,14 @@ ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
 """(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads), as `jax.value_and_grad` makes it."""
 
 Augment: TypeAlias = Callable[[Key, Array], Array]
-"""(key, x (N, ...)) -> x (N, ...), a random change that keeps the labels."""
+"""(key, x (N, ...)) -> x (N, ...), a random transformation that preserves the labels."""
 
 Measure: TypeAlias = Callable[[Params, Params, Params], dict[str, Array]]
 """(params, grads, updates) -> named scalars that each step reports besides its loss."""
 
 
 class TrainState(NamedTuple):
-    """What a training step changes: the parameters, the network's running statistics, the optimizer's state."""
+    """The carry of a training step: the parameters, the network's running statistics, the optimizer's state."""
 
     params: Params
     state: State
@@ -76,8 +76,8 @@ def make_step(vg: ValueAndGrad, opt: Optimizer, *, measure: Measure | None = Non
     Args:
         vg: `jax.value_and_grad(mean_loss(...), has_aux=True)`, or a hand-written equivalent.
         opt: optimizer; its `update` receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn`, `obj_fn`
-            (functions of the parameters, on this batch; `obj_fn` is `value_fn` by the name that Hessian estimators
-            use), unless its signature takes none (as for plain optax transformations).
+            (functions of the parameters, on this batch; `obj_fn` is `value_fn` under the name that Hessian estimators
+            use), unless its signature takes no extra arguments (as for plain optax transformations).
         measure: more scalars to report, such as `grad_norm`.
 
     Returns:
@@ -141,7 +141,7 @@ def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable
 
 
 def _value_state_grads(result: Any) -> tuple[tuple[Array, State], Params]:
-    """What vg returned, checked: it may have been made without has_aux."""
+    """The result of vg; raises unless it is ((value, state), grads)."""
     pair = result[0] if isinstance(result, tuple) and len(result) == 2 else None
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise TypeError(
@@ -162,21 +162,21 @@ def make_epoch(
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """One epoch as one compiled `lax.scan` over freshly permuted minibatches, the data on the device.
 
-    Params, running statistics and optimizer state are donated: their buffers are used again, and the `TrainState` that
-    was passed in must not be used afterwards. State and data may lie on a mesh, as for `fit`. A step's loss is the one
-    BEFORE it: an update that overflows in the last step shows only in `tree.all_finite(jax.tree.leaves(ts.params))`.
+    Params, running statistics and optimizer state are donated: the `TrainState` passed in must not be used afterwards.
+    State and data may lie on a mesh, as for `fit`. The loss of a step is the value BEFORE its update: an overflow in
+    the last update shows only in `tree.all_finite(jax.tree.leaves(ts.params))`.
 
     Args:
         vg, opt, measure: as for `make_step`.
         batch_size: N for batch gradient descent, 1 for stochastic, between them minibatches.
-        partial: what becomes of the last, smaller batch: `Partial.DROP` leaves it out of this epoch, `Partial.WEIGHT`
-            fills it up with examples of weight 0 (not with batch normalization, which would see them).
-        augment: a random change of the inputs of each batch, from `jaxnn.data.augment`.
+        partial: the last, smaller batch: `Partial.DROP` omits it from this epoch, `Partial.WEIGHT` pads it with
+            examples of weight 0 (not with batch normalization, whose statistics would include them).
+        augment: a random transformation of the inputs of each batch, from `jaxnn.data.augment`.
 
     Returns:
-        `epoch(ts, x, y, key) -> (ts, report)`: x and y arrays with N examples on the first axis, or trees of them if
-        `vg` takes such batches; report["loss"] and what `measure` returns have shape (steps,);
-        report["examples"] is how many examples each step saw.
+        `epoch(ts, x, y, key) -> (ts, report)`: x and y arrays with N examples on the first axis, or pytrees of them if
+        `vg` takes such batches; report["loss"] and the values of `measure` have shape (steps,);
+        report["examples"] is the number of examples of each step.
 
     Example:
         >>> from jaxnn import losses, models, optim
@@ -214,12 +214,12 @@ def _epoch_program(
 
 
 def _with(where: str, program: Any, numbers: Any) -> Callable[..., Any]:
-    """A compiled step or epoch with an optimizer's numbers; x and y may be all that NumPy makes arrays of."""
+    """A compiled step or epoch with an optimizer's numbers; x and y may be anything that NumPy converts."""
 
     def on_arrays(ts: TrainState, x: PyTree, y: PyTree, *args: Any, **kwargs: Any) -> Any:
         return program(ts, as_arrays(where, "x", x), as_arrays(where, "y", y), *args, **kwargs, numbers=numbers)
 
-    # What jax.export and others ask of a compiled function.
+    # Attributes of a compiled function that e.g. jax.export uses.
     for name in ("lower", "trace", "eval_shape"):
         setattr(on_arrays, name, functools.partial(getattr(program, name), numbers=numbers))
     on_arrays.clear_cache = program.clear_cache  # type: ignore[attr-defined]
@@ -235,15 +235,15 @@ def scan_epoch(
     augment: Augment | None = None,
     measure: Measure | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """What `make_epoch` compiles, uncompiled, for those who `vmap` it: same arguments, same function."""
+    """`make_epoch` without the compilation, to `vmap`: same arguments, same function."""
     step = _step(vg, opt, measure)
 
     def epoch(ts: TrainState, x: Array, y: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
         n = _examples(x)
         if partial is Partial.WEIGHT and n % batch_size and jax.tree.leaves(ts.state):
             raise ValueError(
-                f"make_epoch: the network has running statistics (batch normalization), which would see the filling of "
-                f"the last batch: {n} examples in batches of {batch_size}. Use partial=Partial.DROP."
+                f"make_epoch: the network has running statistics (batch normalization), which would include the "
+                f"padding of the last batch: {n} examples in batches of {batch_size}. Use partial=Partial.DROP."
             )
         order_key, step_key = jax.random.split(key)
         indices, weights = batch_indices(order_key, n, batch_size, partial=partial)
@@ -260,7 +260,7 @@ def scan_epoch(
 
 
 def _examples(x: PyTree) -> int:
-    """N, of an array or a tree of them, whose lengths `take` compares."""
+    """N, of an array or a pytree of arrays; `take` compares the lengths of its leaves."""
     leaves = jax.tree.leaves(x)
     if not leaves or not leaves[0].ndim:
         raise ValueError("make_epoch: x must hold examples on the first axis of its arrays, N of them, got none.")
@@ -270,7 +270,7 @@ def _examples(x: PyTree) -> int:
 def _batch(
     x: Array, y: Array, step_key: Key, batch: tuple[Array, Array, Array], augment: Augment | None
 ) -> tuple[Array, Array, Key]:
-    """Examples, targets and the network's key of one step: (number of the step, indices, weights)."""
+    """Examples, targets and the network's key of one step, from `batch` = (step, indices, weights)."""
     i, index, _ = batch
     net_key, augment_key = jax.random.split(jax.random.fold_in(step_key, i))
     xs, ys = take((x, y), index)
@@ -278,11 +278,11 @@ def _batch(
 
 
 Replay: TypeAlias = Callable[..., tuple[TrainState, tuple[Array, Array, Key], Params]]
-"""(ts, x, y, key, step) -> the state before that step of the epoch (from 0), its batch, and its gradient."""
+"""(ts, x, y, key, step) -> the state before that step of the epoch (from 0), the batch, and the gradient."""
 
 
 def replayed(vg: ValueAndGrad, opt: Optimizer, *, batch_size: int, partial: Partial, augment: Augment | None) -> Replay:
-    """The epoch that `make_epoch` makes of the same arguments, stopped before a step: to see what went wrong there."""
+    """The epoch of `make_epoch` with the same arguments, stopped before a given step, to diagnose that step."""
     structure, numbers = parted(opt)
     return functools.partial(_replay_program(vg, structure, batch_size, partial, augment), numbers=numbers)
 

@@ -1,4 +1,4 @@
-"""When a fit ends before its last epoch: rules that look at the history, and the error of a run that diverged."""
+"""Stopping rules, functions of the history, and the error that a diverged run raises."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, TypeAlias
 from jaxnn.checks import require_positive_int
 
 Record: TypeAlias = Mapping[str, float]
-"""What one epoch reported: "epoch", "loss", "validation_error", ..."""
+"""The metrics of one epoch: "epoch", "loss", "validation_error", ..."""
 
 Stopping: TypeAlias = Callable[[Sequence[Record]], str | None]
 """(history so far) -> the reason to stop, or None to go on; called after each epoch."""
 
 
 class DivergedError(FloatingPointError):
-    """The training loss or a parameter became NaN or infinite, or a validation figure NaN.
+    """The training loss or a parameter became NaN or infinite, or a validation metric NaN.
 
     Attributes:
         epoch, step: where, both counted from 1; `step` within the epoch.
-        result: the `FitResult` as it stood before that epoch: nothing that was right is lost.
+        result: the `FitResult` before that epoch, all of it finite.
     """
 
     def __init__(self, message: str, *, epoch: int, step: int, result: Any) -> None:
@@ -31,12 +31,12 @@ class DivergedError(FloatingPointError):
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when a figure has not improved for `patience` epochs; `fit` then returns the best epoch's parameters.
+    """Stop when a metric has not improved for `patience` epochs; `fit` then returns the best epoch's parameters.
 
     Attributes:
-        monitor: the name in the history, lower being better, such as "validation_error" or "validation_loss".
-        patience: epochs without improvement that are waited for.
-        min_delta: what counts as an improvement, in the units of the monitor.
+        monitor: a name in the history, e.g. "validation_error" or "validation_loss"; lower is better.
+        patience: number of epochs without improvement.
+        min_delta: the smallest decrease that counts as an improvement, in the units of the monitor.
 
     Example:
         >>> rule = EarlyStopping("validation_loss", patience=2)
@@ -62,7 +62,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class LossTolerance:
-    """Stop when the training loss of two successive epochs differs by less: |f(k+1) - f(k)| < tolerance.
+    """Stop when the training loss f of two successive epochs changes little: |f(k+1) - f(k)| < tolerance.
 
     With batch_size = N an epoch is one step, and this is the convergence test of gradient descent.
 
@@ -82,9 +82,9 @@ class LossTolerance:
 
 @dataclass(frozen=True)
 class GradTolerance:
-    """Stop when the norm of the gradient is less: |grad f| < tolerance.
+    """Stop when the gradient norm, averaged over the epoch's steps, is below the tolerance: |grad f| < tolerance.
 
-    The norm is the mean over the epoch's steps; with batch_size = N that is the gradient of f itself.
+    With batch_size = N it is the norm of the gradient of f itself.
 
     Example:
         >>> GradTolerance(1e-3)([{"grad_norm": 5e-4}])
@@ -99,7 +99,7 @@ class GradTolerance:
 
 
 def monitored(history: Sequence[Record], name: str) -> list[float]:
-    """One figure of every epoch; an error that lists the figures there are if it is not among them.
+    """One metric of every epoch; raises with the names in the history if it is missing.
 
     Example:
         >>> monitored([{"loss": 1.0}], "validation_loss")

@@ -1,4 +1,4 @@
-"""Finished chunks of runs in a folder: files with checksums, written whole or not at all, under a lock."""
+"""A store of finished chunks of runs in a folder: files with checksums, written atomically, under a lock."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from jaxnn.train.lock import FolderLock
 from jaxnn.types import PyTree
 
 NAME = re.compile(r"runs-(\d{8,})-(\d{8,})\.npz")
-"""A chunk's file: runs start .. stop."""
+"""The file name of a chunk: runs start .. stop."""
 
 ANOTHER = (
     "holds runs of another sweep: other settings, seeds, epochs, data or chunk, or made by another version of JAX or, "
-    "side by side, on another number of devices. Take another folder, empty this one, or ask for the same again."
+    "side by side, on another number of devices. Use another folder, empty this one, or repeat the same sweep."
 )
 
 
 class Program(Protocol):
-    """What a store must know of the program whose runs it keeps."""
+    """The properties of a program that a store of its runs needs."""
 
     @property
     def n(self) -> int:
-        """How many runs there are in all."""
+        """The number of runs in all."""
 
     @property
     def returned(self) -> PyTree:
-        """What one run returns, as shapes and dtypes."""
+        """The outputs of one run, as shapes and dtypes."""
 
     def stamp(self) -> str:
-        """The same for the same program, inputs and data, in any process."""
+        """A digest that is equal for the same program, inputs and data, in any process."""
 
 
 class Store:
-    """The chunks of N runs that are finished, {(start, stop): outputs}, kept in a folder, or nowhere.
+    """The finished chunks of N runs, {(start, stop): outputs}, saved in a folder; with folder None nothing is saved.
 
-    A file is an .npz of the leaves and of "about", a JSON text with the program's stamp, N, start and stop, then a line
-    with the SHA-256 of all before it (`np.load` reads such a file: it looks for the end of the archive). Entering the
-    store locks the folder.
+    A file is an .npz of the leaves and of "about", a JSON text with the program's stamp, N, start and stop, followed by
+    a line with the SHA-256 of the archive (`np.load` still reads the file: it searches for the end of the archive).
+    Entering the store locks the folder.
     """
 
     def __init__(self, folder: str | Path | None, program: Program, say: Callable[[str], None] | None = None) -> None:
         if folder is not None and not str(folder).strip():
-            raise ValueError("map_runs: folder must name a folder, got an empty text; None keeps nothing.")
+            raise ValueError("map_runs: folder must name a folder, got an empty string. Pass None to save nothing.")
         self.folder = None if folder is None else Path(folder)
         self.lock = None if self.folder is None else FolderLock(self.folder, say)
         self.n = program.n
-        # Neither is known without tracing the program.
+        # Both need a trace of the program.
         self.returned = None if folder is None else program.returned
         self.stamp = "" if folder is None else program.stamp()
 
@@ -65,8 +65,8 @@ class Store:
         if self.folder is not None and self.lock is not None:
             make_folder(self.folder)
             self.lock.acquire()
-            for part in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
-                with contextlib.suppress(OSError):  # or what somebody else has called so
+            for part in self.folder.glob(".*.part"):  # left by a process that was killed while writing
+                with contextlib.suppress(OSError):  # or a folder of that name
                     part.unlink()
         return self
 
@@ -77,7 +77,7 @@ class Store:
             self.lock.release()
 
     def load(self) -> dict[tuple[int, int], PyTree]:
-        """What is there, checked: files of this program, each with the runs that its name says, none twice."""
+        """The saved chunks; raises unless all files are of this program, match their names and do not overlap."""
         parts: dict[tuple[int, int], PyTree] = {}
         before = None
         for path in [] if self.folder is None else sorted(self.folder.glob("runs-*.npz"), key=_range):
@@ -89,7 +89,7 @@ class Store:
         return parts
 
     def save(self, start: int, stop: int, found: PyTree) -> None:
-        """Write a chunk whole or not at all: even where the machine stops, there is no half file of that name."""
+        """Write a chunk atomically: even a crash leaves no incomplete file of that name."""
         if self.folder is None:
             return
         path = self.folder / f"runs-{start:08d}-{stop:08d}.npz"
@@ -101,14 +101,14 @@ class Store:
         write_bytes(path, content + _checksum(content))
 
     def _read(self, path: Path) -> PyTree:
-        """The outputs in a file that `save` wrote."""
+        """The outputs in a file written by `save`."""
         if not path.is_file():
-            raise ValueError(f"{path} is no file, and none of map_runs. Rename or remove it; its runs are made again.")
+            raise ValueError(f"{path} must be a file. Rename or remove it; its runs are computed again.")
         content, checksum = _divided(path.read_bytes())
         if not content or _checksum(content) != checksum:
             raise ValueError(
-                f"{path} holds no finished runs (its checksum is wrong: it is damaged, incomplete, or no file of "
-                "map_runs). Delete it; its runs are made again."
+                f"{path} holds no finished runs (its checksum is wrong: it is damaged, incomplete, or not written by "
+                "map_runs). Delete it; its runs are computed again."
             )
         with np.load(io.BytesIO(content)) as file:
             about = json.loads(str(file["about"]))
@@ -117,8 +117,8 @@ class Store:
             raise ValueError(f"the folder {path.parent} {ANOTHER}")
         if (about["start"], about["stop"]) != _range(path):
             raise ValueError(
-                f"{path} was renamed: it holds runs {about['start']} to {about['stop']}. Give it back the name "
-                f"runs-{about['start']:08d}-{about['stop']:08d}.npz, or delete it; its runs are made again."
+                f"{path} was renamed: it holds runs {about['start']} to {about['stop']}. Rename it to "
+                f"runs-{about['start']:08d}-{about['stop']:08d}.npz, or delete it; its runs are computed again."
             )
         expected = jax.tree.leaves(self.returned)
         length = about["stop"] - about["start"]
@@ -126,32 +126,30 @@ class Store:
         got = [(leaf.shape, leaf.dtype) for leaf in leaves]
         wanted = [((length, *leaf.shape), leaf.dtype) for leaf in expected]
         if got != wanted:
-            raise ValueError(f"{path} holds leaves {got}, not {wanted}. Delete it; its runs are made again.")
+            raise ValueError(f"{path}: expected leaves {wanted}, got {got}. Delete it; its runs are computed again.")
         return jax.tree.unflatten(jax.tree.structure(self.returned), leaves)
 
 
 def _range(path: Path) -> tuple[int, int]:
-    """The runs that a file's name says."""
+    """Start and stop from a file's name."""
     match = NAME.fullmatch(path.name)
     if match is None:
-        raise ValueError(
-            f"{path} is not named as map_runs names its files, such as runs-00000000-00000032.npz. Rename or remove it."
-        )
+        raise ValueError(f"{path}: expected a name such as runs-00000000-00000032.npz. Rename or remove it.")
     start, stop = map(int, match.groups())
     return start, stop
 
 
 def _plain(leaf: np.ndarray) -> np.ndarray:
-    """A leaf in a dtype that files know: bfloat16 and its like as unsigned integers of their size."""
+    """A leaf in a dtype that .npz files support: bfloat16 and other extension types as unsigned integers."""
     return leaf.view(f"u{leaf.dtype.itemsize}") if leaf.dtype.kind == "V" else leaf
 
 
 def _checksum(content: bytes) -> bytes:
-    """The last line of a file."""
+    """The checksum line at the end of a file."""
     return f"\nsha256 {hashlib.sha256(content).hexdigest()}\n".encode()
 
 
 def _divided(content: bytes) -> tuple[bytes, bytes]:
-    """What was saved, and the line with its checksum."""
+    """The archive and the checksum line."""
     length = len(_checksum(b""))
     return content[:-length], content[-length:]

@@ -1,4 +1,4 @@
-"""Seeds x hyperparameters x data orders: thousands of training runs in one program, and their figures as one table."""
+"""Seeds x hyperparameters x data orders: thousands of training runs in one program, and their metrics as one table."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from jaxnn.train.tables import save_table
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 
 MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
-"""From one setting, whose numbers are traced, to an optimizer."""
+"""setting -> optimizer; the numbers of the setting are traced."""
 
 Probe: TypeAlias = Callable[[TrainState, Array, Array], dict[str, Array]]
 """(state after an epoch, training inputs, training targets) -> named scalars."""
 
 ALIKE = 16
-"""Settings that are trained side by side on the same minibatches, at most."""
+"""The largest number of settings that are trained side by side on the same minibatches."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Sweep:
-    """What became of N runs in E epochs.
+    """The results of N runs of E epochs.
 
     Attributes:
-        settings: the hyperparameters of each run, like one setting, leaves (N, ...).
-        index: {"setting": (N,), "seed": (N,), "order": (N,)}, which of each a run has.
-        curves: name -> (N, E): "loss", what `measure` and `probe` report, and "validation_*", as in the history of
+        settings: the hyperparameters of each run, a pytree like one setting, leaves (N, ...).
+        index: {"setting": (N,), "seed": (N,), "order": (N,)}, the indices of each run.
+        curves: name -> (N, E): "loss", the scalars of `measure` and `probe`, and "validation_*", as in the history of
             `fit`; NaN from the epoch on in which a run diverged.
-        final: name -> (N,): "test_loss" and "test_*" after the last epoch, if a test set was given; NaN likewise.
-        diverged: (N,), the epoch from 1 in which the loss, a parameter or a running statistic was no longer finite, or
-            after which a figure of the validation data was NaN; 0 for a run that went well.
+        final: name -> (N,): "test_loss" and "test_*" after the last epoch, if a test set was passed; NaN likewise.
+        diverged: (N,), the epoch, from 1, in which the loss, a parameter or a running statistic became NaN or infinite,
+            or a validation metric NaN; 0 for a run that did not diverge.
     """
 
     settings: PyTree
@@ -71,11 +71,11 @@ class Sweep:
         return f"Sweep of {runs} runs, {epochs} epochs, {int((self.diverged > 0).sum())} diverged; {names}"
 
     def table(self) -> dict[str, np.ndarray]:
-        """One row for each run and epoch, as columns (N E,): run, setting, seed, order, hyperparameters, epoch, curves.
+        """One row per run and epoch, as columns (N E,): run, setting, seed, order, hyperparameters, epoch, curves.
 
-        A hyperparameter has the name of its place in the settings, after "settings." where another column has that
-        name; one with axes has a column for each entry. "diverged" is 1 where the run had diverged by that epoch, else
-        0; what is `final` stands in every row of its run.
+        A hyperparameter is named by its path in the settings, prefixed by "settings." where another column has that
+        name; an array-valued one has a column per entry. "diverged" is 1 where the run had diverged by that epoch, else
+        0; `final` is repeated in every row of its run.
         """
         n, epochs = self.curves["loss"].shape
         columns = {"run": np.arange(n)} | self.index
@@ -126,31 +126,32 @@ def sweep(
     folder: str | Path | None = None,
     progress: bool | Callable[[int, int], None] = True,
 ) -> Sweep:
-    """Train a network once for each setting, seed and data order: `vmap` over whole runs, one compiled program.
+    """Train a network once per setting, seed and data order: `vmap` over whole runs, one compiled program.
 
-    The run of setting s and seed r is the one that `fit` makes with `make_optimizer(s)` and `key=keys[r]`, up to the
-    rounding that a batched kernel brings. A run whose loss or parameters are no longer finite is frozen where it
-    stood an epoch before, and marked; it does not disturb the others.
+    The run of setting s and seed r equals the run of `fit` with `make_optimizer(s)` and `key=keys[r]`, up to the
+    rounding of batched kernels. A run whose loss or parameters become NaN or infinite is frozen at the state of the
+    epoch before, and marked; it does not affect the others.
 
     Args:
-        make_optimizer: from one setting to an optimizer, such as `lambda s: optim.adam(s["learning_rate"])`. The
-            numbers are traced: no Python branch on them. Schedules may be made of them too.
+        make_optimizer: setting -> optimizer, e.g. `lambda s: optim.adam(s["learning_rate"])`. The numbers are traced:
+            no Python branch on them. Schedules may depend on them too.
         settings: pytree of S settings, leaves (S, ...): `{"learning_rate": np.logspace(-4, -1, 13)}`.
         net, loss, train: as for `fit`.
-        keys: R typed keys, shape (R,): a seed fixes the initial parameters and, without `orders`, all that is random.
+        keys: R typed keys, shape (R,): a seed fixes the initial parameters and, without `orders`, all randomness.
         epochs: of each run.
-        orders: O typed keys of data order, augmentation and dropout, each met with every seed; None for the seed's own.
+        orders: O typed keys of data order, augmentation and dropout, each combined with every seed; None derives them
+            from the seed.
         batch_size, validation, metrics, regularizer, value_and_grad, augment, partial, measure: as for `fit`.
-        test: (x, y) or a Dataset, looked at once, after the last epoch: `final`.
-        probe: (TrainState, x, y) -> more scalars to report after each epoch, x and y the whole training data.
-        memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and a sweep
-            that was stopped goes on from its folder, called with the same chunk on as many devices.
+        test: (x, y) or a Dataset, evaluated once, after the last epoch: `final`.
+        probe: (TrainState, x, y) -> more scalars to report after each epoch; x and y are the whole training data.
+        memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and an
+            interrupted sweep resumes from its folder if called with the same chunk on as many devices.
 
     Returns:
-        Sweep, runs in the order of setting, seed, order, the last fastest.
+        Sweep, its runs ordered by setting, seed, order, the last varying fastest.
 
     Raises:
-        TypeError, ValueError: the arguments or the data do not fit together.
+        TypeError, ValueError: an argument is of the wrong type or shape, or the data do not match.
 
     Example:
         >>> from jaxnn import losses, models, optim
@@ -173,7 +174,7 @@ def sweep(
     )
     if metrics and held_out is None and last is None:
         raise ValueError(
-            f"sweep: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too."
+            f"sweep: metrics ({', '.join(metrics)}) are evaluated on validation data; pass validation=(x, y) too."
         )
     index, inputs = _grid(settings, keys, orders)
     _require_targets(net, loss, keys[0], {"training": (x, y), "validation": held_out, "test": last})
@@ -283,19 +284,19 @@ def _map_alike(
     run: Callable[..., PyTree], inputs: tuple[PyTree, Key, Key], settings: int, shared: tuple[PyTree, ...], *,
     chunk: int | None, **how: Any,
 ) -> PyTree:  # fmt: skip
-    """`map_runs`, with runs side by side that differ in nothing but the setting.
+    """`map_runs`, with runs that differ only in the setting side by side.
 
     Their minibatches are the same: `vmap` over the setting alone permutes and gathers them once, and the first layers
-    of all these networks are one matrix product.
+    of all these networks become one matrix product.
     """
-    # With several devices each must have its share.
+    # Every device needs at least one group.
     most = max(min(ALIKE, chunk or ALIKE, len(inputs[1]) // jax.local_device_count()), 1)
     together = max(count for count in range(1, most + 1) if settings % count == 0)
     if together == 1:
         return map_program(run, inputs, shared, jitted=_jitted, chunk=chunk, **how)
     chosen, seeds, orders = inputs
     n = len(seeds)
-    # Runs in the order of their settings, the last slowest: rows (settings / together, seeds x orders, together).
+    # Run n = (setting, seed, order), the setting slowest; rows: (settings / together) * (seeds * orders) x together.
     rows = np.arange(n).reshape(-1, together, n // settings).swapaxes(1, 2).reshape(-1, together)
     grouped = (jax.tree.map(lambda leaf: leaf[rows], chosen), seeds[rows[:, 0]], orders[rows[:, 0]])
 
@@ -308,7 +309,7 @@ def _map_alike(
 
 
 def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np.ndarray], tuple[PyTree, Key, Key]]:
-    """Which setting, seed and order each run has, and those themselves."""
+    """The indices of each run's setting, seed and order; and those settings and keys."""
     given: dict[str, Any] = {"keys": keys} | ({} if orders is None else {"orders": orders})
     for name, each in given.items():
         kind = getattr(each, "dtype", None)
@@ -323,7 +324,7 @@ def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np
         raise ValueError(
             "sweep: settings must be a pytree of arrays with one leading axis S >= 1, such as "
             f'{{"learning_rate": np.logspace(-4, -1, 13)}}, got {jax.tree.map(np.shape, settings)}. '
-            "A list is a tree of numbers: make it an array."
+            "A list is a pytree of numbers: convert it to an array."
         )
     (count,) = lengths.pop()
     grid = np.array(
@@ -336,7 +337,7 @@ def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np
 
 
 def _epoch_means(report: dict[str, Array]) -> dict[str, Array]:
-    """Means over the steps of an epoch, each step weighed by the examples that it saw."""
+    """Means over the steps of an epoch, each step weighted by its number of examples."""
     examples = report["examples"]
 
     def mean(values: Array) -> Array:
@@ -347,24 +348,24 @@ def _epoch_means(report: dict[str, Array]) -> dict[str, Array]:
 
 
 def _probed(found: Any, known: Mapping[str, Array]) -> dict[str, Array]:
-    """What a probe returned: named scalars, of other names than the curves that there are."""
+    """The scalars of a probe; raises unless their names differ from those of the other curves."""
     if not isinstance(found, Mapping) or any(jnp.shape(value) for value in found.values()):
         raise ValueError(
-            f"sweep: probe must return a dict of scalars, got {jax.tree.map(jnp.shape, found)}. Take means, or one "
-            "name for each entry."
+            f"sweep: probe must return a dict of scalars, got {jax.tree.map(jnp.shape, found)}. Return means, or one "
+            "name per entry."
         )
     if taken := sorted(set(found) & set(known)):
-        raise ValueError(f"sweep: probe returns {', '.join(taken)}, which a curve is called already. Rename it.")
+        raise ValueError(f"sweep: probe returns {', '.join(taken)}, already the name of a curve. Rename it.")
     return dict(found)
 
 
 def _unless(diverged: Array, record: dict[str, Array]) -> dict[str, Array]:
-    """Figures of a run, NaN if it has diverged."""
+    """Metrics of a run, NaN if it has diverged."""
     return {name: jnp.where(diverged == 0, value, jnp.nan) for name, value in record.items()}
 
 
 def _require_targets(net: Layer, loss: Loss, key: Key, parts: Mapping[str, tuple[Array, Array] | None]) -> None:
-    """Targets that fit the network's outputs and the loss, as `fit` asks for them."""
+    """Raise unless the targets fit the network's outputs and the loss, as `fit` does."""
     given = {name: pair for name, pair in parts.items() if pair is not None}
     x, _ = given["training"]
     params, state = net.init(key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))

@@ -1,4 +1,4 @@
-"""Tables of columns, written to files."""
+"""Tables of columns, saved to files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from jaxnn.files import make_folder, write_csv, write_npz
 
 
 def save_table(columns: Mapping[str, np.ndarray], path: str | Path) -> Path:
-    """Write columns of one length: to a CSV file if the name ends in .csv, else to an .npz file that `np.load` opens.
+    """Write columns of one length to a CSV file if the name ends in .csv, else to an .npz file that `np.load` opens.
 
-    Its folder is made if need be; the file is written whole or not at all.
+    The folder is created if necessary; the file is written atomically.
+
 
     Raises:
         ValueError: another suffix.

@@ -152,7 +152,7 @@ def test_a_surface_takes_four_times_the_units_for_half_the_error() -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: pulses(2, 1), "each to begin before it ends"),
+        (lambda: pulses(2, 1), "and low < high for each"),
         (lambda: pulses([0, 1], [1]), r"got shapes \(2,\), \(1,\)"),
         (lambda: pulses([0, 1], [1, 2], [1, 2, 3]), r"and \(3,\)"),
         (lambda: pulses([], []), "at least one pulse"),

@@ -59,7 +59,7 @@ def test_the_always_on_feature_is_the_first() -> None:
         (lambda: neurons.mcculloch_pitts([0, 1], [1, 1], 1, inhibitory=[[1]]), r"inhibitory \(1, 1\)"),
         (lambda: neurons.mcculloch_pitts([0, 1], [1, 1], 1, inhibitory=[0.5]), "each of inhibitory must be 0 or 1"),
         (lambda: neurons.mcculloch_pitts([0, 1], [1, 1], [1, 2]), "threshold must be"),
-        (lambda: neurons.as_examples("f", np.zeros((2, 2, 1)), np.zeros(2)), "Images become rows"),
+        (lambda: neurons.as_examples("f", np.zeros((2, 2, 1)), np.zeros(2)), "Flatten images by"),
         (lambda: neurons.as_examples("f", np.zeros((2, 2)), np.zeros((2, 1))), r"y \(2, 1\)"),
         (lambda: neurons.as_examples("f", np.zeros((2, 2)), np.zeros((2, 1))), r"by y\[:, 0\], one-hot labels by"),
         (lambda: neurons.as_examples("f", [[0.0], [np.nan]], [1, 1]), "f: x must be finite, but row 1 is not"),

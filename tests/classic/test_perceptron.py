@@ -251,7 +251,7 @@ def test_many_fits_are_those_one_by_one() -> None:
 
 def test_many_fits_are_described_one_by_one_and_several_classes_get_advice_of_their_own() -> None:
     many = jax.vmap(lambda y: perceptron.fit(CORNERS, y))(np.array([XOR, [1, 1, 1, 1]]))
-    with pytest.raises(ValueError, match=r"tells of one fit, got \(2,\) of them"):
+    with pytest.raises(ValueError, match=r"expected one fit, got fits of shape \(2,\)"):
         many.describe()
     told = multiclass.fit(CORNERS, np.array([0, 1, 1, 0]), 2, passes=1).describe()
     assert "did not converge" in told

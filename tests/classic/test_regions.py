@@ -132,8 +132,8 @@ def test_one_hidden_layer_away_from_the_origin() -> None:
     ("call", "text"),
     [
         (lambda: regions.polygon([[0, 0], [1, 0]]), r"\(S, 2\) with S >= 3, got shape \(2, 2\)"),
-        (lambda: regions.polygon([[0, 0], [2, 0], [0.5, 0.5], [0, 2]]), "Cut it into convex ones"),
-        (lambda: regions.polygon(PENTAGON[[0, 2, 4, 1, 3]]), "make no convex polygon"),
+        (lambda: regions.polygon([[0, 0], [2, 0], [0.5, 0.5], [0, 2]]), "Use the union of convex ones"),
+        (lambda: regions.polygon(PENTAGON[[0, 2, 4, 1, 3]]), "do not form a convex polygon"),
         (lambda: regions.polygon([[0, 0], [1, 0], [1, 0], [0, 1]]), "vertex 1 is given twice in a row"),
         (lambda: regions.polygon([[0, 0], [1, 0], [2, 0]]), "lie on one line"),
         (lambda: regions.polygon([[0, 0], [np.nan, 0], [0, 1]]), "vertices must be finite"),
@@ -143,7 +143,7 @@ def test_one_hidden_layer_away_from_the_origin() -> None:
         (lambda: regions.union(PENTAGON), r"a list of polygons, each \(S, 2\)"),
         (
             lambda: regions.one_hidden_layer(lambda x, y: True, 0, 1),
-            r"one truth value for each point, .* got shape \(\)",
+            r"one truth value per point, .* got shape \(\)",
         ),
         (lambda: regions.union([]), "at least one polygon"),
         (lambda: regions.regular_polygon(2), "count must be at least 3"),

@@ -116,7 +116,7 @@ def test_a_softened_bipolar_net_has_tanh_units_and_gradients() -> None:
         (lambda: bipolar(soften(gates.xor())), r"must end in thresholds .* got activation\(function=sigmoid\)"),
         (lambda: bipolar(bipolar(gates.xor())), "must end in thresholds .* got activation"),
         (lambda: bipolar(approximation.pulses(0, 1)), "no activation"),
-        (lambda: soften(soften(gates.xor())), "softened already"),
+        (lambda: soften(soften(gates.xor())), "already softened"),
         (lambda: soften(gates.xor().net), "expected a Network, net and params together, got Layer"),
         (lambda: bipolar((1, 2)), "expected a Network, net and params together, got tuple"),
     ],

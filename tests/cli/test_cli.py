@@ -157,14 +157,14 @@ def test_every_model_trains(words: list[str], tmp_path: Path, capsys: Any) -> No
             "--optimizer sgd --momentum .9 --optimizer-options momentum=.5",
             "--momentum (--optimizer-options give it too)",
         ),
-        ("--folder nowhere", "--folder (the digits are inside the package)"),
+        ("--folder nowhere", "--folder (the digits are included in the package)"),
         ("--optimizer rprop --schedule cosine", "--schedule (rprop follows none)"),
         ("--optimizer polyak_sgd --learning-rate 1", "--learning-rate (polyak_sgd takes none)"),
     ],
 )
 def test_an_option_without_effect_is_refused(words: str, text: str, capsys: Any) -> None:
     assert main(["train", *words.split()]) == 2
-    said = f"jaxnn: train: without effect here: {text}; leave out what has none\n"
+    said = f"jaxnn: train: without effect here: {text}; omit it\n"
     assert capsys.readouterr().err == said
 
 
@@ -172,14 +172,14 @@ def test_an_option_without_effect_is_refused(words: str, text: str, capsys: Any)
     ("words", "text"),
     [
         (["playground", "--regularization", "l1"], "--regularization l1 (its --regularization-rate is 0)"),
-        (["playground", "--hidden", "", "--activation", "relu"], "--activation (of hidden units, and there are none)"),
-        (["study", "norms", "--folder", "x"], "--folder (the digits are inside the package)"),
-        (["predict", "run", "x.npy", "--force"], "--force (there is no --out to write over)"),
+        (["playground", "--hidden", "", "--activation", "relu"], "--activation (there are no hidden units)"),
+        (["study", "norms", "--folder", "x"], "--folder (the digits are included in the package)"),
+        (["predict", "run", "x.npy", "--force"], "--force (there is no --out to overwrite)"),
     ],
 )
 def test_an_option_of_another_command_without_effect_is_refused(words: list[str], text: str, capsys: Any) -> None:
     assert main(words) == 2
-    assert f"without effect here: {text}; leave out what has none" in capsys.readouterr().err
+    assert f"without effect here: {text}; omit it" in capsys.readouterr().err
 
 
 def test_a_recipe_may_be_overridden_in_part(monkeypatch: pytest.MonkeyPatch) -> None:

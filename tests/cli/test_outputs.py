@@ -61,14 +61,14 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("out", "text"),
     [
-        ("x.npy", "x.npy, which is read here"),
-        ("link.npy", "which is read here"),
-        ("hard.npy", "which is read here"),
-        ("run/params.npz", "params.npz, which is read here"),
-        ("run/config.json", "which is read here"),
-        ("mine.csv", "exists already; name a new file, or write over it with --force"),
+        ("x.npy", "x.npy, an input of this command"),
+        ("link.npy", "an input of this command"),
+        ("hard.npy", "an input of this command"),
+        ("run/params.npz", "params.npz, an input of this command"),
+        ("run/config.json", "an input of this command"),
+        ("mine.csv", "exists already; name a new file, or overwrite it with --force"),
         ("run", "is a folder"),
-        ("nowhere/a.csv", "there is no folder"),
+        ("nowhere/a.csv", "does not exist"),
     ],
 )
 def test_predict_writes_over_nothing(out: str, text: str, digits: Path, capsys: Any) -> None:
@@ -315,7 +315,7 @@ def test_a_folder_of_other_things_is_left_alone(name: str, tmp_path: Path, capsy
         (tmp_path / other).write_text("mine")
     before = content(tmp_path)
     assert main([*COMMANDS[name], "--out", str(tmp_path)]) == 2
-    assert "holds other things" in capsys.readouterr().err
+    assert "has other contents" in capsys.readouterr().err
     assert content(tmp_path) == before
 
 

@@ -85,7 +85,7 @@ def test_options_are_read_by_the_signature(name: str, words: list[str], expected
         ("muon", ["ns_steps=1.5"], "ns_steps must be a whole number, got '1.5'"),
         ("muon", ["preconditioning=x"], "frobenius or spectral or aol or schatten"),
         ("prodigy", ["betas=0.9"], "betas must be (a number, a number), got '0.9'"),
-        ("sgd", ["momentum=.5", "--momentum", ".6"], "momentum is given by --momentum and by --optimizer-options"),
+        ("sgd", ["momentum=.5", "--momentum", ".6"], "momentum is set by --momentum and by --optimizer-options"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(

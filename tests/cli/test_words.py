@@ -84,7 +84,7 @@ def test_an_empty_list_is_empty() -> None:
     ids=" ".join,
 )
 def test_one_value_given_twice_is_refused(words: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"is given twice .*: leave out one, nothing is dropped"):
+    with pytest.raises(UsageError, match=r"is given twice .*: omit one of them"):
         gathered(TrainConfig, words)
 
 

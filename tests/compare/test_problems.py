@@ -130,7 +130,10 @@ NET: dict[str, Any] = {"net": models.linear(2), "loss": losses.softmax_cross_ent
             lambda: Problem("p", **NET, validation=POINTS, batch_size=2, epochs=1, figure="validation_error"),
             "figure must be one of loss, validation_loss, got 'validation_error'",
         ),
-        (lambda: Problem("P/x", **NET, validation=None, batch_size=2, epochs=1), "small letters, digits and hyphens"),
+        (
+            lambda: Problem("P/x", **NET, validation=None, batch_size=2, epochs=1),
+            "must be lower-case letters",
+        ),
         (lambda: Problem("p", **NET, validation=(1, 2), batch_size=2, epochs=1), "validation must be a Dataset"),  # type: ignore[arg-type]
         (lambda: Problem("p", **NET, validation=None, batch_size=2, epochs=1, target="low"), "target must be a real"),  # type: ignore[arg-type]
         (lambda: Problem("p", **NET, validation=None, batch_size=2, epochs=1, metrics=len), "metrics must be a dict"),  # type: ignore[arg-type]
@@ -145,7 +148,7 @@ NET: dict[str, Any] = {"net": models.linear(2), "loss": losses.softmax_cross_ent
             lambda: figures_of(
                 from_function("p", lambda key: jnp.ones(2), lambda p, x: p * x, POINTS), optim.sgd(0.1), 1
             ),
-            r"must be one number for one example x \(2,\), got shape \(2,\)",
+            r"must return a scalar for one example x \(2,\), got shape \(2,\)",
         ),
     ],
 )

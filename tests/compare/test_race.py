@@ -215,7 +215,7 @@ def whole_loss(params: Any, x: Any) -> Any:
         (lambda: race("adam", bowl(), ways_on=["rosenbrok"]), "did you mean 'rosenbrock'"),
         (
             lambda: race("adam", problems.from_function("p", lambda key: jnp.ones(2), whole_loss, np.ones((4, 2)))),
-            "must be one number for one example",
+            "must return a scalar for one example",
         ),
     ],
 )

@@ -49,7 +49,7 @@ def test_a_profile_is_the_share_of_problems_within_a_factor_of_the_best() -> Non
     _, none = figure()
     bench.profile(none, {"a": [np.inf, np.inf], "b": [np.inf, 1.0]})
     assert [line.get_ydata().max() for line in none.lines] == [0.0, 0.5]
-    with pytest.raises(ValueError, match=r"as many problems, got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"the same number of problems, got \[1, 2\]"):
         bench.profile(ax, {"a": [1.0], "b": [1.0, 2.0]})
 
 

@@ -264,7 +264,7 @@ def test_a_study_is_a_function_of_its_seed() -> None:
         (lambda: influence.run(FEW.train), TypeError, "or data.Splits, got Dataset"),
         (lambda: hardest.run("digit"), ValueError, "name must be one of digits"),
         (lambda: hardest.run(data.make_dataset(np.ones((3, 2)), [0, 1, 1])), ValueError, "need class labels"),
-        (lambda: mislabeled.run(FEW, fraction=0.001), ValueError, "is none; take a larger one"),
+        (lambda: mislabeled.run(FEW, fraction=0.001), ValueError, "is none. Use a larger one"),
         (lambda: mislabeled.run(FEW, epochs=0), ValueError, "epochs must be at least 1"),
         (lambda: noise_scale.run(FEW, sizes=(1,)), ValueError, "each of sizes must be at least 2"),
         (lambda: noise_scale.run(FEW, sizes=(8,), drawn=4), ValueError, "at least the largest size, got 4 and 8"),
@@ -275,7 +275,7 @@ def test_a_study_is_a_function_of_its_seed() -> None:
         (
             lambda: norms.run(FEW, net=NET, opt=optim.sgd(1e38), epochs=1, batch_size=32),
             ValueError,
-            "take a smaller learning rate",
+            "Use a smaller learning rate",
         ),
     ],
 )
@@ -287,7 +287,7 @@ def test_bad_input_is_named(call: Any, error: type[Exception], text: str) -> Non
 def test_clipped_gradients_take_no_weights() -> None:
     params, state = NET.init(jax.random.key(0), (8, 8, 1))
     vg = clipped.clipped_value_and_grad(NET, base.LOSS, 1.0)
-    with pytest.raises(ValueError, match="have no weights"):
+    with pytest.raises(ValueError, match="weights are not supported"):
         vg(params, state, FEW.train.x, FEW.train.y, key=jax.random.key(0), weights=jnp.ones(96))
 
 

@@ -103,7 +103,7 @@ def test_bad_histories(run: Any, settings: Any, text: str) -> None:
 def test_another_thing_than_a_history_is_named() -> None:
     whole = train.FitResult((), (), (), GOOD, 2, "")
     for other, name in ((whole, "FitResult"), ({"loss": [1.0, 2.0]}, "dict"), (None, "NoneType"), ([1.0, 2.0], "list")):
-        with pytest.raises(TypeError, match=f"got {name}. Of what fit returns take result.history"):
+        with pytest.raises(TypeError, match=f"got {name}. Pass the history of what fit returns: result.history"):
             diagnose(other)  # type: ignore[arg-type]
 
 

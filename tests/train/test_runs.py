@@ -128,7 +128,7 @@ def other_run(given: Any, x: Any) -> Any:
 def test_a_folder_of_another_sweep_is_refused(changed: Callable[[Path], Any], tmp_path: Path) -> None:
     map_runs(run, inputs(), (DATA,), folder=tmp_path, progress=False)
     with pytest.raises(
-        ValueError, match=r"holds runs of another sweep: other settings, seeds, epochs, data or chunk, .*Take another"
+        ValueError, match=r"holds runs of another sweep: other settings, seeds, epochs, data or chunk, .*Use another"
     ):
         changed(tmp_path)
 
@@ -137,7 +137,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     map_runs(run, inputs(), (DATA,), folder=tmp_path, progress=False)
     (file,) = tmp_path.glob("*.npz")
     file.write_text("junk")
-    with pytest.raises(ValueError, match=rf"{file.name} holds no finished runs .*Delete it; its runs are made again"):
+    with pytest.raises(
+        ValueError, match=rf"{file.name} holds no finished runs .*Delete it; its runs are computed again"
+    ):
         map_runs(run, inputs(), (DATA,), folder=tmp_path, progress=False)
 
 
@@ -180,7 +182,7 @@ def test_a_single_run_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPa
     ("given", "text"),
     [
         ({}, "got no array"),
-        (np.ones(0), r"one leading axis N >= 1, .* got \(0,\)"),
+        (np.ones(0), r"the same leading axis N >= 1, .* got \(0,\)"),
         ((np.ones(2), np.ones(3)), r"got \(2,\), \(3,\)"),
         (1.0, r"got \(\)"),
     ],

@@ -67,7 +67,7 @@ def test_a_program_that_calls_python_keeps_no_folder(tmp_path: Path) -> None:
     def pure(r: Any) -> Any:
         return jax.jit(lambda x: jax.pure_callback(host, shape, x, vmap_method="sequential"))(r)
 
-    with pytest.raises(ValueError, match=r"must not call Python, got pure_callback of host: .*Leave out folder="):
+    with pytest.raises(ValueError, match=r"must not call Python, got pure_callback of host: .*Omit folder="):
         runs_in(tmp_path / "runs", pure)
     with pytest.raises(ValueError, match="got io_callback of host"):
         runs_in(tmp_path / "runs", lambda r: io_callback(host, shape, r))

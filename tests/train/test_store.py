@@ -97,7 +97,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a folder": (lambda folder: (folder / "runs-00000009-00000012.npz").mkdir(), "012.npz is no file, and none of map"),
     "a dangling link": (
         lambda folder: (folder / "runs-00000009-00000012.npz").symlink_to("nowhere"),
-        "is no file, and none of map_runs. Rename or remove it",
+        "must be a file. Rename or remove it",
     ),
     "empty": (lambda folder: (folder / FIRST).write_bytes(b""), rf"{FIRST} holds no finished runs .*checksum"),
 }
@@ -136,7 +136,9 @@ def test_every_damage_to_a_file_is_one_clear_error(tmp_path: Path) -> None:
     cut = [whole[: int(length)] for length in rng.choice(len(whole), 100, replace=False)]
     for content in [*flipped, *cut, whole + b"\n", whole[::-1], b"junk" * 100]:
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{FIRST} holds no finished runs .*Delete it; its runs are made again"):
+        with pytest.raises(
+            ValueError, match=rf"{FIRST} holds no finished runs .*Delete it; its runs are computed again"
+        ):
             kept.load()
 
 

@@ -301,7 +301,7 @@ GOOD: dict[str, Any] = {"keys": KEYS, "epochs": 1, "batch_size": 20, "progress":
         ({}, [], "settings must be a pytree of arrays with one leading axis S >= 1"),
         ({}, 0.1, "settings must be a pytree of arrays"),
         ({}, {}, "settings must be a pytree of arrays"),
-        ({"metrics": {"error": metrics.error_rate}}, [0.1], "are of the validation data; pass validation"),
+        ({"metrics": {"error": metrics.error_rate}}, [0.1], "are evaluated on validation data; pass validation"),
         ({"probe": 3}, [0.1], "probe must be a function"),
         ({"probe": lambda ts, x, y: {"p": y}}, [0.1], "probe must return a dict of scalars"),
         ({"probe": lambda ts, x, y: {"loss": 0.0}}, [0.1], "probe returns loss, which a curve is called already"),

@@ -13,27 +13,15 @@ from jaxnn.types import Array
 
 
 def decaying(count: Array) -> Array:
-    """A schedule that halves the rate in 20 steps, in the dtype of the run.
-
-    Example:
-        >>> float(decaying(jnp.array(20)))
-        0.05...
-    """
+    """A schedule that halves the rate in 20 steps, in the dtype of the run."""
     return 0.1 / (1.0 + 0.05 * jnp.asarray(count, float))
 
 
-ADAN = "optax weighs differences of gradients by 1 - b2, the paper by b2; difference_weight=1 - b2 restores equality"
+ADAN = "optax weights differences of gradients by 1 - b2, the paper by b2; difference_weight=1 - b2 restores equality"
 
 
 def precise_factored_rms(**settings: Any) -> Any:
-    """optax's scale_by_factored_rms, its decay computed in the precision of the run.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> opt = precise_factored_rms()
-        >>> opt.update(jnp.full(1, 2.0), opt.init(jnp.ones(1)), jnp.ones(1))[0]
-        Array([1.], dtype=float32)
-    """
+    """optax's scale_by_factored_rms, with the decay computed in the dtype of the run."""
     return optax.scale_by_factored_rms(**({"decay_rate_fn": power_decay} | settings))
 
 
@@ -47,14 +35,7 @@ def precise_adafactor(
     mask: Any = None,
     **settings: Any,
 ) -> Any:
-    """optax's adafactor, put together from optax's parts around `precise_factored_rms`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> opt = precise_adafactor(0.1)
-        >>> opt.update(jnp.full(1, 2.0), opt.init(jnp.ones(1)), jnp.ones(1))[0]
-        Array([-0.1], dtype=float32)
-    """
+    """optax's adafactor, assembled from optax's parts around `precise_factored_rms`."""
     return optax.chain(
         precise_factored_rms(**settings),
         optax.identity() if threshold is None else optax.clip_by_block_rms(threshold),
@@ -67,8 +48,8 @@ def precise_adafactor(
 
 
 SINGLE = (
-    "optax computes the decay in float32 even where all else is float64; the comparison gives it the same decay in "
-    "the precision of the run"
+    "optax computes the decay in float32 even for float64 parameters; the comparison passes it the same decay in the "
+    "dtype of the run"
 )
 
 MASK = {"w": True, "parts": False, "nothing": None}
@@ -88,7 +69,7 @@ CASES: dict[str, Case] = {
     "adam: no mu": Case(
         lambda library: library.adam(0.1, b1=0.0),
         lambda: optax.adam(0.1, b1=0.0),
-        "b1=0.0 keeps no mu here; optax keeps one that equals the gradient",
+        "b1=0.0 keeps no mu here; optax keeps a mu equal to the gradient",
     ),
     "scale_by_adam": same("scale_by_adam", b1=0.7),
     "adamw": same("adamw", 0.1, weight_decay=0.05),
@@ -165,7 +146,7 @@ CASES: dict[str, Case] = {
     "adagrad_as_published": Case(
         lambda library: library.adagrad_as_published(0.1),
         lambda: optax.adagrad(0.1, initial_accumulator_value=0.0, eps=0.0),
-        "optax has it as adagrad with initial_accumulator_value=0.0 and eps=0.0",
+        "optax's equivalent is adagrad with initial_accumulator_value=0.0 and eps=0.0",
     ),
     # Adadelta
     "scale_by_adadelta": same("scale_by_adadelta"),
@@ -174,7 +155,7 @@ CASES: dict[str, Case] = {
     "adadelta: no learning rate": Case(
         lambda library: library.adadelta(eps=1e-3),
         lambda: optax.adadelta(1.0, eps=1e-3),
-        "learning_rate=None is 1 here; optax ascends with it, so it is passed 1.0",
+        "learning_rate=None is 1 here; optax ascends with None, so the comparison passes it 1.0",
     ),
     "adadelta: schedule": same("adadelta", decaying, eps=1e-2),
     "adadelta: decay": same("adadelta", 1.0, rho=0.8, eps=1e-3, weight_decay=0.1),
@@ -218,7 +199,7 @@ CASES: dict[str, Case] = {
     "adafactor: optax's own": Case(
         lambda library: library.adafactor(0.1, 2),
         lambda: optax.adafactor(0.1, 2),
-        "optax computes the decay in float32 even where all else is float64: equal to single precision",
+        "optax computes the decay in float32 even for float64 parameters: equal to single precision",
         steps=20,
         tolerance=1e-6,
     ),
@@ -266,7 +247,7 @@ CASES: dict[str, Case] = {
     "sm3: no momentum": Case(
         lambda library: library.sm3(0.1, momentum=None),
         lambda: optax.sm3(0.1, momentum=0.0),
-        "momentum=None and 0.0 keep no nu here; optax fails on None, and for 0.0 keeps a nu that equals the direction",
+        "momentum=None and 0.0 keep no nu here; optax fails on None, and for 0.0 keeps a nu equal to the direction",
         fields={"mu": ""},
         matrices=True,
     ),

@@ -1,4 +1,4 @@
-"""Signs, averages, steps aside and noise, against optax."""
+"""Sign rules, averaging, sharpness-aware minimization and noise, against optax."""
 
 from __future__ import annotations
 
@@ -19,14 +19,7 @@ from jaxnn.types import Array, Params, PyTree, ScalarOrSchedule
 
 
 def punctual_rprop(*, sign: float = -1.0, **settings: Any) -> Any:
-    """optax's scale_by_rprop with the direction that its new state holds as the update, times a sign.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> opt = punctual_rprop(learning_rate=0.5)
-        >>> opt.update(jnp.ones(1), opt.init(jnp.ones(1)))[0]
-        Array([-0.5], dtype=float32)
-    """
+    """optax's scale_by_rprop, with the direction in its new state as the update, times a sign."""
     late = optax.scale_by_rprop(**settings)
 
     def update(updates: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, Any]:
@@ -37,25 +30,20 @@ def punctual_rprop(*, sign: float = -1.0, **settings: Any) -> Any:
 
 
 LATE = (
-    "optax steps along the direction of the step before (its first update is 0); here, as in the paper and PyTorch, "
-    "along this step's, which optax keeps in its state; the comparison takes it from there"
+    "optax steps along the previous step's direction (its first update is 0); here, as in the paper and PyTorch, along "
+    "the current one, which optax keeps in its state; the comparison reads it there"
 )
 
 BOUNDED = {"learning_rate": 0.05, "eta_minus": 0.3, "eta_plus": 1.5, "min_step_size": 1e-2, "max_step_size": 0.5}
 
 SINGLE = (
-    "optax takes sqrt(k + 1) in float32 even for float64 parameters, 1e-8 off; the schedule that it is given here is "
-    "multiplied by the ratio of the exact root to that one"
+    "optax computes sqrt(k + 1) in float32 even for float64 parameters, with an error of 1e-8; the comparison passes "
+    "it a schedule multiplied by the ratio of the exact root to that one"
 )
 
 
 def exact(learning_rate: ScalarOrSchedule, eps: float = 1e-6) -> Callable[[Array], Array]:
-    """The learning rate with which optax's product (learning_rate + eps) sqrt(k + 1) is exact.
-
-    Example:
-        >>> float(exact(0.1)(jnp.array(3)))
-        0.1...
-    """
+    """The learning rate with which optax's product (learning_rate + eps) sqrt(k + 1) is exact."""
 
     def rate(count: Array) -> Array:
         ratio = jnp.sqrt((count + 1).astype(float)) / jnp.sqrt(count + 1).astype(float)
@@ -65,12 +53,7 @@ def exact(learning_rate: ScalarOrSchedule, eps: float = 1e-6) -> Callable[[Array
 
 
 def madgrad_case(name: str, learning_rate: ScalarOrSchedule, **settings: Any) -> Case:
-    """A case in which optax is given the exact learning rate.
-
-    Example:
-        >>> madgrad_case("madgrad", 0.1).differs[:5]
-        'optax'
-    """
+    """A case in which optax receives the exact learning rate."""
     theirs = getattr(optax.contrib, name)
     eps = settings.get("eps", 1e-6)
     return Case(
@@ -81,39 +64,20 @@ def madgrad_case(name: str, learning_rate: ScalarOrSchedule, **settings: Any) ->
 
 
 def deprecated_optimistic_adam(*args: Any, **kwargs: Any) -> Any:
-    """optax's optimistic_adam without its warning.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> deprecated_optimistic_adam(0.1).init(jnp.ones(1))[0].count
-        Array(0, dtype=int32)
-    """
+    """optax's optimistic_adam without its warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return optax.optimistic_adam(*args, **kwargs)
 
 
 def sam_of(library: Any, momentum: float | None = None, **settings: Any) -> Any:
-    """Our SAM of SGD, adversary included.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn import optim
-        >>> sam_of(optim).init(jnp.ones(1)).steps_since_sync
-        Array(0, dtype=int32)
-    """
+    """Our SAM of SGD, adversary included."""
     adversary = library.chain(library.normalize(), library.sgd(0.1, momentum))
     return library.sam(library.sgd(0.1, 0.9), adversary, **settings)
 
 
 def optax_sam(momentum: float | None = None, **settings: Any) -> Any:
-    """optax's SAM of the same, which takes `grad_fn` alone of the extra arguments, with two arguments of its own.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> optax_sam().init(jnp.ones(1)).steps_since_sync
-        Array(0, dtype=int32)
-    """
+    """optax's SAM of SGD, whose update takes `grad_fn` and two arguments of its own."""
     inner = sam(optax.sgd(0.1, 0.9), optax.chain(normalize(), optax.sgd(0.1, momentum)), **settings)
 
     def update(
@@ -125,12 +89,7 @@ def optax_sam(momentum: float | None = None, **settings: Any) -> Any:
 
 
 def sam_case(momentum: float | None = None, **settings: Any) -> Case:
-    """SAM in both libraries.
-
-    Example:
-        >>> sam_case(sync_period=3).differs
-        ''
-    """
+    """SAM in both libraries."""
     return Case(
         lambda library: sam_of(library, momentum, **settings),
         lambda: optax_sam(momentum, **settings),
@@ -139,13 +98,7 @@ def sam_case(momentum: float | None = None, **settings: Any) -> Case:
 
 
 def of_three_examples(opt: Any) -> Optimizer:
-    """A rule for per-example gradients, given three examples' gradients made from the one that it is passed.
-
-    Example:
-        >>> opt = of_three_examples(optax.contrib.differentially_private_aggregate(1.0, 0.0, key=0))
-        >>> opt.update(jnp.full(1, 3.0), opt.init(jnp.ones(1)))[0]
-        Array([0.2], dtype=float32)
-    """
+    """A rule for per-example gradients, with three examples' gradients made from the one passed."""
     inner = as_extra(opt)
 
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
@@ -156,24 +109,14 @@ def of_three_examples(opt: Any) -> Optimizer:
 
 
 def optax_dpsgd(*args: Any, **settings: Any) -> Any:
-    """optax's dpsgd without the warning that it gives about its own use of seed.
-
-    Example:
-        >>> optax_dpsgd(0.1, 1.0, 0.0, seed=0).init(jnp.ones(1))[1:]
-        (EmptyState(), EmptyState())
-    """
+    """optax's dpsgd without the warning about its use of seed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return optax.contrib.dpsgd(*args, **settings)
 
 
 def private(*args: Any, **settings: Any) -> Case:
-    """The case of dpsgd with these settings on both sides.
-
-    Example:
-        >>> private(0.1, 1.0, 0.0, seed=0).tolerance
-        1e-12
-    """
+    """A case of dpsgd with the same settings in both libraries."""
     return Case(
         lambda library: of_three_examples(library.dpsgd(*args, **settings)),
         lambda: of_three_examples(optax_dpsgd(*args, **settings)),
@@ -222,8 +165,7 @@ CASES: dict[str, Case] = {
     "sam: period 1": Case(
         lambda library: sam_of(library, sync_period=1),
         lambda: optax.sgd(0.1, 0.9),
-        "optax's outer rule starts from parameters that are out of date; here SAM of period 1 is the outer rule, and "
-        "that is what it is compared to",
+        "optax's outer rule starts from outdated parameters; it is compared to SAM of period 1 as the outer rule",
         {"count": ""},
     ),
     "sam: momentum": sam_case(0.9, sync_period=3),

@@ -9,16 +9,11 @@ import optax
 
 from jaxnn.compare.parity import Case
 
-KEPT = "optax keeps pairs of negative curvature too, so that its direction may point uphill; min_curvature=-inf does so"
+KEPT = "optax keeps pairs of negative curvature, so that its direction may ascend; min_curvature=-inf does the same"
 
 
 def quasi_newton(search: Any = "default", steps: int = 12, **kwargs: Any) -> Case:
-    """L-BFGS with all pairs kept.
-
-    Example:
-        >>> quasi_newton(steps=5).differs[:5]
-        'optax'
-    """
+    """L-BFGS with all pairs kept."""
 
     def theirs() -> Any:
         return optax.lbfgs(**kwargs | ({} if search == "default" else {"linesearch": search(optax)}))
@@ -31,12 +26,7 @@ def quasi_newton(search: Any = "default", steps: int = 12, **kwargs: Any) -> Cas
 
 
 def searched(search: str, *args: Any, rate: float = -1.0, steps: int = 12, **kwargs: Any) -> Case:
-    """Gradients times a rate, and a line search; a positive rate points uphill, where every search fails.
-
-    Example:
-        >>> searched("scale_by_zoom_linesearch", 20, steps=5).steps
-        5
-    """
+    """Gradients times a rate, and a line search; a positive rate ascends, where every search fails."""
     return Case(
         lambda library: library.chain(library.scale(rate), getattr(library, search)(*args, **kwargs)),
         lambda: optax.chain(optax.scale(rate), getattr(optax, search)(*args, **kwargs)),
@@ -48,7 +38,7 @@ def searched(search: str, *args: Any, rate: float = -1.0, steps: int = 12, **kwa
 ARMIJO, ZOOM = "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"
 
 CASES: dict[str, Case] = {
-    # L-BFGS, until it has converged: after that its line searches search among roundings
+    # L-BFGS, until it has converged: after that rounding decides its line searches
     "lbfgs": quasi_newton(),
     "lbfgs: memory of 3": quasi_newton(memory_size=3, scale_init_precond=False, steps=10),
     "lbfgs: fixed rate": quasi_newton(lambda library: None, learning_rate=0.05, memory_size=4, steps=100),
@@ -61,7 +51,7 @@ CASES: dict[str, Case] = {
         fixed_loss=True,
         steps=100,
     ),
-    # The line searches, until they have converged: after that they search among roundings
+    # The line searches, until they have converged: after that rounding decides them
     ARMIJO: searched(ARMIJO, 20, steps=100),
     f"{ARMIJO}: all settings": searched(
         ARMIJO, 10, 0.3, 0.5, 2.0, 3.0, 1e-3, 1e-3, store_grad=True, rate=-0.7, steps=100

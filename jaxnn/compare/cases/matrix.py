@@ -23,12 +23,7 @@ ROLES = {"w": "head", "parts": ("vector", "vector", "hidden"), "nothing": None}
 
 
 def numbers(kind: Any, *axes: Any) -> Any:
-    """The same axes for each array of 4 axes, matrices as they are, None for the rest, in either library's type.
-
-    Example:
-        >>> numbers(optax.contrib.MuonDimensionNumbers, 0, 1)({"b": jax.numpy.ones(2)})
-        {'b': None}
-    """
+    """The same axes for each array of 4 axes, defaults for matrices, None for the rest, in either library's type."""
 
     def tree(params: Params) -> PyTree:
         return jax.tree.map(lambda p: {2: kind(), 4: kind(*axes)}.get(p.ndim), params)
@@ -37,12 +32,7 @@ def numbers(kind: Any, *axes: Any) -> Any:
 
 
 def muon_case(name: str, rate: Any, *args: Any, axes: Any = None, differs: str = "", **kwargs: Any) -> Case:
-    """A case of `muon`; a rate that is a schedule has a state of its own in optax.
-
-    Example:
-        >>> muon_case("muon", 0.1).fields
-        {}
-    """
+    """A case of `muon`; optax keeps an additional state for a scheduled rate."""
     argument = "muon_weight_dimension_numbers" if name == "muon" else "weight_dimension_numbers"
 
     def with_axes(kind: Any) -> dict[str, Any]:
@@ -57,12 +47,7 @@ def muon_case(name: str, rate: Any, *args: Any, axes: Any = None, differs: str =
 
 
 def muon_direction(rate: float = 0.02, **kwargs: Any) -> Case:
-    """A case of `scale_by_muon`, whose default axes optax accepts for a single array only.
-
-    Example:
-        >>> muon_direction().matrices
-        True
-    """
+    """A case of `scale_by_muon`, whose default axes optax accepts for a single array only."""
 
     def theirs() -> Any:
         axes = numbers(optax.contrib.MuonDimensionNumbers, 0, 1)
@@ -71,18 +56,13 @@ def muon_direction(rate: float = 0.02, **kwargs: Any) -> Case:
     return Case(
         lambda library: library.chain(library.scale_by_muon(**kwargs), library.scale(-rate)),
         theirs,
-        "None means matrices here; optax takes it for a single array only",
+        "None means matrices here; optax accepts None for a single array only",
         matrices=True,
     )
 
 
 def orthogonal_case(preconditioning: Any, ns_steps: int = 5) -> Case:
-    """A case of `orthogonalize_via_newton_schulz`, which optax has inside of its `scale_by_muon`.
-
-    Example:
-        >>> orthogonal_case("frobenius").matrices
-        True
-    """
+    """A case of `orthogonalize_via_newton_schulz`, which optax has only inside its `scale_by_muon`."""
 
     def ours(library: Any) -> Any:
         def leaf(x: Array) -> Array:
@@ -105,12 +85,7 @@ def orthogonal_case(preconditioning: Any, ns_steps: int = 5) -> Case:
 
 
 def muon_by_role(rate: Any, **kwargs: Any) -> Case:
-    """A case of `muon_with_roles` against a partition of optax's rules.
-
-    Example:
-        >>> muon_by_role(0.02).differs
-        'optax has no roles: its rules in a partition'
-    """
+    """A case of `muon_with_roles` against a partition of optax's rules."""
 
     def theirs() -> Any:
         axes = numbers(optax.contrib.MuonDimensionNumbers, *CONVOLUTION)
@@ -129,8 +104,8 @@ def muon_by_role(rate: Any, **kwargs: Any) -> Case:
 
 
 SINGLE = (
-    "optax decomposes in float32 even where all else is float64, which svd_dtype=float32 does too, and fails on None "
-    "leaves, which the comparison takes out of what it gets"
+    "optax decomposes in float32 even for float64 parameters, as svd_dtype=float32 does, and fails on None leaves, "
+    "which the comparison removes from its arguments"
 )
 
 MATRIX = (0, 1)
@@ -141,13 +116,7 @@ KERNEL = (-2, (0, 1, 3))
 
 
 def without_none(inner: Any) -> Any:
-    """An optax transformation of the list of a tree's leaves.
-
-    Example:
-        >>> opt = without_none(optax.scale(2.0))
-        >>> opt.update({"w": jnp.ones(1), "nothing": None}, opt.init(None))[0]
-        {'nothing': None, 'w': Array([2.], dtype=float32)}
-    """
+    """An optax transformation applied to the list of a pytree's leaves."""
 
     def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
         leaves, structure = jax.tree.flatten(updates)
@@ -158,13 +127,7 @@ def without_none(inner: Any) -> Any:
 
 
 def galore(*args: Any, base: Any = None, library: Any = optax.contrib, **settings: Any) -> Any:
-    """Either library's galore, its singular vectors in float32; `base` makes the inner rule from the library's name.
-
-    Example:
-        >>> from jaxnn import optim
-        >>> galore(0.1, library=optim).init(jnp.ones(1)).count
-        Array(0, dtype=int32)
-    """
+    """Either library's galore, singular vectors in float32; `base` makes the inner rule from the library's name."""
     ours = library is not optax.contrib
     extra = {"svd_dtype": jnp.float32} if ours else {}
     made = library.galore(
@@ -174,39 +137,23 @@ def galore(*args: Any, base: Any = None, library: Any = optax.contrib, **setting
 
 
 def pair(*args: Any, **settings: Any) -> Case:
-    """Both libraries' galore with one set of arguments.
-
-    Example:
-        >>> pair(0.1).differs == SINGLE
-        True
-    """
+    """Both libraries' galore with the same arguments."""
     return Case(lambda library: galore(*args, library=library, **settings), lambda: galore(*args, **settings), SINGLE)
 
 
 def kernels(library: Any) -> list[Any]:
-    """Dimension numbers of the leaves of `random_params` in order: a vector, a number, a kernel and a matrix.
-
-    Example:
-        >>> from jaxnn import optim
-        >>> [None if numbers is None else numbers.output_axis for numbers in kernels(optim)]
-        [None, None, (0, 1, 3), 1]
-    """
+    """Dimension numbers of the leaves of `random_params` in order: a vector, a number, a kernel and a matrix."""
     numbers = library.GaLoreDimensionNumbers
     return [None, None, numbers(*KERNEL), numbers(*MATRIX)]
 
 
 def tree_of(leaves: list[Any]) -> PyTree:
-    """A list of those as a tree like `random_params`.
-
-    Example:
-        >>> tree_of([1, 2, 3, 4])
-        {'nothing': None, 'parts': (1, 2, 3), 'w': 4}
-    """
+    """The list of leaves as a pytree like `random_params`."""
     return {"nothing": None, "parts": tuple(leaves[:3]), "w": leaves[3]}
 
 
 CASES: dict[str, Case] = {
-    # Muon, with Adam for what is no matrix
+    # Muon, with Adam for parameters that are not matrices
     "muon": muon_case("muon", 0.02),
     "muon: schedule": muon_case("muon", decaying, beta=0.8, eps=1e-3, weight_decay=0.1),
     "muon: convolution": muon_case("muon", 0.02, axes=CONVOLUTION, weight_decay=0.1),

@@ -1,4 +1,4 @@
-"""Rules that find or do without a learning rate, against optax."""
+"""Rules that adapt or avoid the learning rate, against optax."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ MASK = {"w": True, "parts": False, "nothing": None}
 
 
 def descending(*args: Any) -> Case:
-    """A case of the layer-wise form and, after it, -0.5.
-
-    Example:
-        >>> descending().differs[:5]
-        'optax'
-    """
+    """A case of the layer-wise form followed by scaling by -0.5."""
 
     def shaped(updates: Any, params: Any) -> Any:
         return jax.tree.map(lambda u, p: u.reshape(p.shape), updates, params)
@@ -29,17 +24,12 @@ def descending(*args: Any) -> Case:
     return Case(
         lambda library: library.chain(library.scale_by_distance_over_gradients(*args), library.scale(-0.5)),
         lambda: optax.chain(optax.scale_by_distance_over_gradients(*args), optax.stateless(shaped), optax.scale(-0.5)),
-        "optax makes an update of shape (1,) for a parameter of shape (); the case shapes it back",
+        "optax returns an update of shape (1,) for a parameter of shape (); the case reshapes it",
     )
 
 
 def proximal(name: str, learning_rate: float, *, weight_decay: float, **kwargs: Any) -> Case:
-    """A case of decay in which optax's step is divided as the parameters are.
-
-    Example:
-        >>> proximal("momo", 0.1, weight_decay=0.05).differs[:5]
-        'optax'
-    """
+    """A case of weight decay in which optax's step is divided as the parameters are."""
     c = 1 + learning_rate * weight_decay
 
     def theirs() -> Any:
@@ -60,13 +50,13 @@ def proximal(name: str, learning_rate: float, *, weight_decay: float, **kwargs: 
 
 
 SCALING = (
-    "optax takes the norm of the scaled gradient, unlike its documentation; here the scaling comes after the step "
-    "size, so the case chains optax's parts in that order"
+    "optax takes the norm of the scaled gradient, unlike its documentation; here the scaling follows the step size, so "
+    "the case chains optax's parts in that order"
 )
 
 WARM_UP = (
-    "optax's warm-up is computed in float32; it is given the same base rule and schedule in float64, and the peak is a "
-    "float64 array here"
+    "optax computes the warm-up in float32; the comparison passes it the same base rule and schedule in float64, and "
+    "the peak here is a float64 array"
 )
 
 SKIPPED = {"base_optimizer_state": ""}
@@ -75,22 +65,12 @@ SKIPPED = {"base_optimizer_state": ""}
 
 
 def rising(count: Array) -> Array:
-    """From 0 to 0.1 in 20 steps, in the dtype of the run.
-
-    Example:
-        >>> float(rising(jnp.array(10)))
-        0.05...
-    """
+    """From 0 to 0.1 in 20 steps, in the dtype of the run."""
     return 0.1 * jnp.minimum(jnp.asarray(count, float) / 20, 1)
 
 
 def schedule_free_case(name: str, *args: Any, **kwargs: Any) -> Case:
-    """A case with the same arguments in both libraries.
-
-    Example:
-        >>> schedule_free_case("schedule_free_sgd", 0.1).fields
-        {'base_optimizer_state': ''}
-    """
+    """A case with the same arguments in both libraries."""
     theirs = getattr(optax.contrib, name)
     return Case(
         lambda library: getattr(library, name)(*args, **kwargs), lambda: theirs(*args, **kwargs), fields=SKIPPED

@@ -15,22 +15,12 @@ from jaxnn.types import Array, Params, PyTree
 
 
 def every_third(step: Array) -> Array:
-    """Whether the step is one of 0, 3, 6, ...
-
-    Example:
-        >>> every_third(3)
-        True
-    """
+    """Whether the step is one of 0, 3, 6, ..."""
     return step % 3 == 0
 
 
 def descending(name: str, *args: Any) -> Case:
-    """A case of the transformation and, after it, -0.05.
-
-    Example:
-        >>> descending("scale_by_param_block_rms").differs
-        ''
-    """
+    """A case of the transformation followed by scaling by -0.05."""
     return Case(
         lambda library: library.chain(getattr(library, name)(*args), library.scale(-0.05)),
         lambda: optax.chain(getattr(optax, name)(*args), optax.scale(-0.05)),
@@ -38,12 +28,7 @@ def descending(name: str, *args: Any) -> Case:
 
 
 def before_sgd(name: str, *args: Any, note: str = "", **kwargs: Any) -> Case:
-    """A case in which the transformation stands before gradient descent with momentum, with the same arguments.
-
-    Example:
-        >>> before_sgd("clip", 0.1).theirs().init(0.0)[1][0].trace
-        Array(0., dtype=float32, weak_type=True)
-    """
+    """A case of the transformation followed by gradient descent with momentum, with the same arguments."""
     return Case(
         lambda library: library.chain(getattr(library, name)(*args, **kwargs), library.sgd(0.05, 0.9)),
         lambda: optax.chain(getattr(optax, name)(*args, **kwargs), optax.sgd(0.05, 0.9)),
@@ -57,46 +42,26 @@ LABELS = {"w": "fast", "parts": ("slow", "fast", "still"), "nothing": None}
 
 
 def by_axes(params: Params) -> PyTree:
-    """Labels by the number of axes.
-
-    Example:
-        >>> by_axes({"w": jax.numpy.ones((2, 2)), "b": jax.numpy.ones(2)})
-        {'b': 'slow', 'w': 'fast'}
-    """
+    """Labels by the number of axes."""
     return jax.tree.map(lambda p: "fast" if p.ndim > 1 else "slow", params)
 
 
-PRECISION = "optax gathers in float32 unless told otherwise; here in the parameters' precision, real or complex"
+PRECISION = "optax accumulates in float32 by default; here in the parameters' dtype, real or complex"
 
 
 def growing(step: Array) -> Array:
-    """2 gradients for each of the first five updates, then 5.
-
-    Example:
-        >>> growing(jnp.array(7, jnp.int32))
-        Array(5, dtype=int32)
-    """
+    """2 gradients for each of the first five updates, then 5."""
     return jnp.where(step < 5, 2, 5).astype(jnp.int32)
 
 
 def leave_out(updates: PyTree, step: Array, params: Params | None) -> tuple[Array, PyTree]:
-    """Skip about every second gradient, by the sum of first entries.
-
-    Example:
-        >>> bool(leave_out(jnp.array([0.1, -2.0]), jnp.zeros(()), None)[0])
-        True
-    """
+    """Skip about every second gradient, by the sum of first entries."""
     total = functools.reduce(jnp.add, [jnp.real(u).ravel()[0].astype(float) for u in jax.tree.leaves(updates)])
     return jnp.sin(20 * total) > 0, {"total": total}
 
 
 def multi_steps(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraArgs:
-    """optax's MultiSteps, told to gather in the precision of the parameters.
-
-    Example:
-        >>> multi_steps(optax.sgd(0.1), 2).init(jnp.ones(1, jnp.complex64)).acc_grads
-        Array([0.+0.j], dtype=complex64)
-    """
+    """optax's MultiSteps, accumulating in the parameters' dtype."""
 
     def fitting(tree: PyTree) -> optax.MultiSteps:
         return optax.MultiSteps(*args, accumulator_dtype=jnp.result_type(*jax.tree.leaves(tree)), **kwargs)
@@ -108,12 +73,7 @@ def multi_steps(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraA
 
 
 def reducing(**kwargs: Any) -> Case:
-    """A case of gradient descent with the reduction after it.
-
-    Example:
-        >>> reducing(patience=3).differs
-        ''
-    """
+    """A case of gradient descent followed by the reduction."""
     return Case(
         lambda library: library.chain(library.scale(-0.1), library.reduce_on_plateau(**kwargs)),
         lambda: optax.chain(optax.scale(-0.1), optax.contrib.reduce_on_plateau(**kwargs)),
@@ -126,15 +86,9 @@ INNER = {"base_optimizer_state": ""}
 
 
 def around(name: str, rate: float, *, tolerance: float = 1e-12, **kwargs: Any) -> Case:
-    """A case of Mechanic around a rule.
-
-    The way so far is found as (x0 - p) / sum s, which magnifies the rounding of p by 1 / s_init: hence a large
-    s_init in exact cases, and the tolerance of the default.
-
-    Example:
-        >>> around("sgd", 1.0).fields
-        {'base_optimizer_state': ''}
-    """
+    """A case of Mechanic around a rule."""
+    # The accumulated update is (x0 - p) / sum s, which magnifies the rounding of p by 1 / s_init: hence a large
+    # s_init in exact cases, and the tolerance of the default.
     return Case(
         lambda library: library.mechanize(getattr(library, name)(rate), **kwargs),
         lambda: optax.contrib.mechanize(getattr(optax, name)(rate), **kwargs),
@@ -192,7 +146,7 @@ CASES: dict[str, Case] = {
     "centralize": Case(
         lambda library: library.chain(library.centralize(keep_axis=0), library.sgd(0.05, 0.9)),
         lambda: optax.chain(optax.centralize(), optax.sgd(0.05, 0.9)),
-        "the mean is over all axes but the last, outputs; optax takes all but the first: keep_axis=0",
+        "the mean is over all axes but the last, the outputs; optax takes all but the first: keep_axis=0",
     ),
     "keep_params_nonnegative": Case(
         lambda library: library.chain(library.sgd(0.05, 0.9), library.keep_params_nonnegative()),
@@ -237,7 +191,7 @@ CASES: dict[str, Case] = {
         lambda library: library.selective_transform(library.adam(0.05), freeze_mask=MASK),
         lambda: optax.selective_transform(optax.adam(0.05), freeze_mask=MASK),
     ),
-    # Gradients gathered over several steps
+    # Gradients accumulated over several steps
     "MultiSteps": Case(
         lambda library: library.MultiSteps(library.adam(0.1), 3),
         lambda: multi_steps(optax.adam(0.1), 3),
@@ -318,15 +272,15 @@ CASES: dict[str, Case] = {
     "mechanize: default": around("sgd", 0.1, tolerance=1e-8),
     "mechanize: adam": around("adam", 0.05, s_init=0.3),
     "mechanize: settings": around("sgd", 0.1, weight_decay=0.5, eps=1e-3, s_init=0.2, num_betas=3),
-    # Combinators for precision, where they change nothing: in float64, and for leaves too small to be quantized
+    # Precision wrappers, where they change nothing: in float64, and for leaves too small to be quantized
     "kahan": Case(
         lambda library: library.kahan(library.adam(0.01)),
         lambda: optax.adam(0.01),
-        "no counterpart in optax; in float64 the compensation adds the last place alone",
+        "no counterpart in optax; in float64 the compensation changes the last place only",
     ),
     "quantized_state": Case(
         lambda library: library.quantized_state(library.adam(0.1)),
         lambda: optax.adam(0.1),
-        "no counterpart in optax; leaves below min_size are kept as they are",
+        "no counterpart in optax; leaves below min_size are not quantized",
     ),
 }

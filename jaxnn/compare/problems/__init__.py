@@ -1,9 +1,9 @@
-"""The problems that optimizers meet on, by name: `load("digits-mlp")`.
+"""Benchmark problems by name: `load("digits-mlp")`.
 
-| name | what |
+| name | problem |
 |---|---|
 | `quadratic` | DeepOBS' noisy quadratic in 100 dimensions |
-| `rosenbrock` | the valley in two dimensions, without noise |
+| `rosenbrock` | Rosenbrock's valley in two dimensions, without noise |
 | `digits-logistic`, `digits-mlp`, `digits-cnn`, `digits-autoencoder` | the embedded digits; no download |
 | `mnist-mlp`, `mnist-cnn`, `fmnist-mlp` | MNIST and Fashion-MNIST |
 | `fmnist-2c2d` | DeepOBS' convolutional network on Fashion-MNIST |
@@ -55,7 +55,7 @@ PROBLEMS: MappingProxyType[str, Callable[[], Problem]] = MappingProxyType(
         "fmnist-2c2d": fmnist_2c2d,
     }
 )
-"""Makers of the problems by the names that the command line knows them by."""
+"""Factories of the problems by their names on the command line."""
 
 
 def load(name: str) -> Problem:

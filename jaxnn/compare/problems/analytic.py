@@ -12,20 +12,19 @@ from jaxnn.landscapes import Landscape
 from jaxnn.types import Array
 
 DRAWS, NOISE = 1000, 0.6
-"""How many points the noisy quadratic has, and their standard deviation on each axis."""
+"""Number of points of the noisy quadratic, and their standard deviation on each axis."""
 
 
 def quadratic() -> Problem:
-    """The noisy quadratic in 100 dimensions, the very one that DeepOBS' published losses are of.
+    """The noisy quadratic in 100 dimensions, identical to that of DeepOBS' published losses.
 
     l(theta, xi) = 1/2 (theta - xi)' Q (theta - xi), xi one of 1,000 fixed draws of N(0, 0.6^2 I), theta_0 = (1, .., 1)
 
-    Q has 90 eigenvalues of U(0, 1) and 10 of U(30, 60), and eigenvectors by a random rotation; matrix and draws come of
-    NumPy's `RandomState`, whose streams are fixed for good. The test draws are the 896 that DeepOBS evaluates: 1,000,
-    less those that do not fill a batch of 128. DeepOBS chooses its learning rates by them; the validation draws are
-    our own.
+    Q has 90 eigenvalues from U(0, 1) and 10 from U(30, 60), and random orthogonal eigenvectors; matrix and draws come
+    from NumPy's `RandomState`, whose streams are frozen. The test draws are the 896 that DeepOBS evaluates: the full
+    batches of 128 out of 1,000. DeepOBS chooses its learning rates by them; the validation draws are our own.
 
-    Another matrix, or other noise, is made of a landscape by `from_function`, as the second example shows.
+    For another matrix or other noise use `from_function` with a landscape, as in the second example.
 
     Example:
         >>> problem = quadratic()
@@ -66,7 +65,7 @@ def _matrix(generator: np.random.RandomState) -> np.ndarray:
 
 
 def _rotation(dimensions: int, generator: np.random.RandomState) -> np.ndarray:
-    """A rotation drawn uniformly, from a plane up: each dimension adds a reflection that sends e_1 to a random point.
+    """A uniformly random rotation, built up from a plane: each dimension adds a reflection of e_1 to a random point.
 
     Reference:
         Diaconis & Shahshahani (1987), "The subgroup algorithm for generating uniform random variables".
@@ -80,18 +79,18 @@ def _rotation(dimensions: int, generator: np.random.RandomState) -> np.ndarray:
         larger = np.eye(d)
         larger[1:, 1:] = rotation
         rotation = larger - 2 * np.outer(mirror, mirror @ larger)
-    # The sign changes no loss; it is DeepOBS' own.
+    # The sign does not change the loss; it follows DeepOBS.
     return -rotation
 
 
 def of_landscape(place: Landscape, name: str, *, steps: int = 1000, target: float | None = None) -> Problem:
-    """A landscape without noise from its own start: one example, one step an epoch.
+    """A landscape without noise from its own start: one example, one step per epoch.
 
     Args:
         place: of any dimensions.
         name: of the problem.
         steps: epochs, one step each.
-        target: a height that counts as solved.
+        target: a value that counts as solved.
 
     Example:
         >>> of_landscape(landscapes.beale(), "beale").epochs
@@ -106,10 +105,5 @@ def of_landscape(place: Landscape, name: str, *, steps: int = 1000, target: floa
 
 
 def rosenbrock() -> Problem:
-    """Rosenbrock's valley in two dimensions from (-1.2, 1).
-
-    Example:
-        >>> rosenbrock().target
-        0.001
-    """
+    """Rosenbrock's valley in two dimensions from (-1.2, 1)."""
     return of_landscape(landscapes.rosenbrock(), "rosenbrock", target=1e-3)

@@ -1,4 +1,4 @@
-"""What optimizers are compared on: a network (or any function), a loss, data, and what counts as success."""
+"""Benchmark problems: a network (or any function), a loss, data, and a target."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Problem:
     """A task for optimizers.
 
     Attributes:
-        name: in small letters and hyphens.
-        net: what is trained.
+        name: in lower-case letters and hyphens.
+        net: the network.
         loss: per example, (outputs (N, ...), targets (N, ...)) -> (N,).
-        train: what it is trained on.
-        validation: what is chosen by; None for the training set again.
-        batch_size, epochs: unless told otherwise.
-        test: looked at once, at the end of a race; None for a problem without one.
+        train: the training set.
+        validation: the set for choices; None for the training set.
+        batch_size, epochs: defaults.
+        test: used once, at the end of a race; None for a problem without a test set.
         metrics: named per-example functions of the validation data.
-        figure: what a run is judged by, the less the better: "validation_error", "validation_loss", ..
-        target: the figure that counts as solved, for "steps to the target"; None for none. Those of the named problems
-            are such that Adam at a good rate is there after a third to a half of the epochs, or sooner.
-        reference: where the problem and its settings are from.
-        published: figures that others report for it, by optimizer, in their own words.
+        figure: the metric of a run, lower is better: "validation_error", "validation_loss", ..
+        target: the value of the metric that counts as solved, for "steps to the target"; None for none. With the
+            targets of the named problems, Adam at a good rate needs at most a third to a half of the epochs.
+        reference: the source of the problem and its settings.
+        published: results that others report for it, by optimizer, in their own words.
 
     Example:
         >>> points = Dataset(np.linspace(-1, 1, 8, dtype=np.float32)[:, None], np.zeros(8, np.float32))
@@ -64,7 +64,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+([-_.][a-z0-9]+)*", self.name):
-            raise ValueError(f"problem: name must be small letters, digits and hyphens, got {self.name!r}.")
+            raise ValueError(f"problem: name must be lower-case letters, digits and hyphens, got {self.name!r}.")
         require_net(f"problem {self.name}", self.net)
         if self.validation is None:
             object.__setattr__(self, "validation", self.train)
@@ -96,12 +96,7 @@ class Problem:
 
 
 def values(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """The loss of a problem whose network puts out the loss itself: the outputs (N,), whatever the targets.
-
-    Example:
-        >>> values(jnp.array([1.0, 2.0]), jnp.zeros(2))
-        Array([1., 2.], dtype=float32)
-    """
+    """The loss of a network that outputs the loss itself: the outputs (N,), whatever the targets."""
     return jnp.asarray(outputs)
 
 
@@ -117,23 +112,23 @@ def from_function(
     epochs: int = 10,
     **told: Any,
 ) -> Problem:
-    """A problem of your own from three things: parameters, the loss of one example, data.
+    """A problem of your own from parameters, the loss of one example, and data.
 
     Args:
         name: of the problem.
         init: key -> parameters, a pytree of floating arrays.
         loss: (params, x) -> (), x one example of the data; jittable and differentiable.
-        train, validation: examples x (N, ...), or Datasets, of which only x is looked at; None validates on `train`.
+        train, validation: examples x (N, ...), or Datasets, of which only x is used; None validates on `train`.
         test: likewise; None for none.
         batch_size: None for all examples at once.
         epochs, told: as the attributes of `Problem`.
 
     Returns:
-        Problem, whose network puts out the loss of each example.
+        Problem, whose network outputs the loss of each example.
 
     Raises:
-        TypeError: init or loss is no function.
-        ValueError: the loss of one example is not one number.
+        TypeError: init or loss is not a function.
+        ValueError: the loss of one example is not a scalar.
 
     Example:
         >>> xs = np.eye(4, dtype=np.float32)
@@ -151,7 +146,7 @@ def from_function(
         found = jax.vmap(loss, in_axes=(None, 0))(params, x)
         if found.ndim != 1:
             raise ValueError(
-                f"{where}: loss(params, x) must be one number for one example x {x.shape[1:]}, got shape "
+                f"{where}: loss(params, x) must return a scalar for one example x {x.shape[1:]}, got shape "
                 f"{found.shape[1:]}. Sum or average over its axes; the mean over examples is taken later."
             )
         return found
@@ -162,7 +157,7 @@ def from_function(
 
 
 def _dataset(where: str, part: Any) -> Dataset:
-    """Examples as a Dataset with targets of its length, which `values` does not look at."""
+    """Examples as a Dataset with dummy targets, which `values` ignores."""
     x = part.x if isinstance(part, Dataset) else np.asarray(part)
     if np.ndim(x) == 0 or not len(x):
         raise ValueError(f"{where}: the data must hold at least one example, x (N, ...), got shape {np.shape(x)}.")

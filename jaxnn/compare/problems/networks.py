@@ -16,7 +16,7 @@ from jaxnn.layers import Conv, Dense, Flatten, Layer, MaxPool, Relu, Sigmoid
 DEEPOBS = "Schneider, Balles & Hennig (2019), DeepOBS: a deep learning optimizer benchmark suite"
 
 W, B = truncated_normal(0.05 * TRUNCATED_STDDEV), constant(0.05)
-"""DeepOBS' initial weights and biases of its networks of convolutions: its 0.05 is the deviation before the cut."""
+"""DeepOBS' initializers for convolutional networks: its 0.05 is the deviation before truncation."""
 
 
 def classification(
@@ -26,7 +26,7 @@ def classification(
 
     Args:
         name: of the problem.
-        net: with as many outputs as there are classes.
+        net: with one output per class.
         source: "digits", "mnist" or "fashion-mnist".
         epochs, batch_size, target, told: as the attributes of `Problem`.
 
@@ -42,67 +42,40 @@ def classification(
 
 
 def digits_logistic() -> Problem:
-    """Multinomial logistic regression on the embedded digits: convex.
-
-    Example:
-        >>> digits_logistic().name
-        'digits-logistic'
-    """
+    """Multinomial logistic regression on the embedded digits: convex."""
     return classification("digits-logistic", models.linear(10), "digits", epochs=20, batch_size=32, target=0.03)
 
 
 def digits_mlp() -> Problem:
-    """A perceptron 64-32-10 on the embedded digits.
-
-    Example:
-        >>> digits_mlp().epochs
-        30
-    """
+    """An MLP 64-32-10 on the embedded digits."""
     return classification("digits-mlp", models.mlp([64, 32, 10]), "digits", epochs=30, batch_size=32, target=0.0225)
 
 
 def digits_cnn() -> Problem:
-    """A small convolutional network on the embedded digits.
-
-    Example:
-        >>> digits_cnn().batch_size
-        32
-    """
+    """A small convolutional network on the embedded digits."""
     net = models.serial(Conv(16, 3, padding="SAME"), MaxPool(2), Relu, Flatten, Dense(32), Relu, Dense(10))
     return classification("digits-cnn", net, "digits", epochs=20, batch_size=32, target=0.015)
 
 
 def mnist_mlp() -> Problem:
-    """A perceptron 784-100-10 on MNIST.
-
-    Example:
-        >>> mnist_mlp()  # doctest: +SKIP
-    """
+    """An MLP 784-100-10 on MNIST."""
     return classification("mnist-mlp", models.mlp([784, 100, 10]), "mnist", epochs=5, target=0.035)
 
 
 def mnist_cnn() -> Problem:
-    """conv 16 - pool - conv 32 - pool - 10 on MNIST.
-
-    Example:
-        >>> mnist_cnn()  # doctest: +SKIP
-    """
+    """conv 16 - pool - conv 32 - pool - 10 on MNIST."""
     return classification("mnist-cnn", models.cnn([16, 32], [], 10), "mnist", epochs=3, target=0.02)
 
 
 def fmnist_mlp() -> Problem:
-    """A perceptron 784-100-10 on Fashion-MNIST.
-
-    Example:
-        >>> fmnist_mlp()  # doctest: +SKIP
-    """
+    """An MLP 784-100-10 on Fashion-MNIST."""
     return classification("fmnist-mlp", models.mlp([784, 100, 10]), "fashion-mnist", epochs=5, target=0.14)
 
 
 def fmnist_2c2d() -> Problem:
     """DeepOBS' fmnist_2c2d: conv 5x5x32, pool, conv 5x5x64, pool, 1024, 10, on Fashion-MNIST.
 
-    Weights from a normal of deviation 0.05 cut at 0.1, biases 0.05; batches of 128; 100 epochs.
+    Weights from a normal of deviation 0.05 truncated at 0.1, biases 0.05; batches of 128; 100 epochs.
 
     Example:
         >>> fmnist_2c2d()  # doctest: +SKIP
@@ -121,7 +94,7 @@ def fmnist_2c2d() -> Problem:
 
 
 def digits_autoencoder() -> Problem:
-    """A small autoencoder 64-32-8-32-64 on the embedded digits, cross-entropy of each pixel.
+    """A small autoencoder 64-32-8-32-64 on the embedded digits, with cross-entropy per pixel.
 
     Example:
         >>> digits_autoencoder().train.y.shape
