@@ -22,10 +22,6 @@ def by_axis(factors: PyTree, like: PyTree) -> tuple[PyTree, ...]:
 
     Returns:
         As many trees as the array with the most factors has.
-
-    Example:
-        >>> by_axis({"w": (1, 2), "b": (3,)}, {"w": 0.0, "b": 0.0})
-        ({'b': 3, 'w': 1}, {'b': None, 'w': 2})
     """
     structure: Any = jax.tree.structure(like, is_leaf=lambda x: x is None)
     rows = [row or () for row in structure.flatten_up_to(factors)]
@@ -34,12 +30,7 @@ def by_axis(factors: PyTree, like: PyTree) -> tuple[PyTree, ...]:
 
 
 def by_leaf(trees: tuple[PyTree, ...], like: PyTree) -> PyTree:
-    """`by_axis` undone: a tuple at every leaf of `like`.
-
-    Example:
-        >>> by_leaf(({"w": 1, "b": 3}, {"w": 2, "b": None}), {"w": 0.0, "b": 0.0})
-        {'b': (3,), 'w': (1, 2)}
-    """
+    """`by_axis` undone: a tuple at every leaf of `like`."""
     structure: Any = jax.tree.structure(like, is_leaf=lambda x: x is None)
     try:
         rows = list(zip(*map(structure.flatten_up_to, trees), strict=True)) or [()] * structure.num_leaves

@@ -144,10 +144,6 @@ def initial_moment(params: Params, dtype: DType | None = None, *, fill: Scalar =
 
     Raises:
         TypeError: a leaf is not floating, or no array: its moments would be meaningless.
-
-    Example:
-        >>> initial_moment({"w": jnp.ones(2, jnp.bfloat16)})["w"].dtype
-        dtype('float32')
     """
 
     def leaf(path: Any, p: Array) -> Array:
@@ -192,10 +188,6 @@ def per_leaf(
     Raises:
         ValueError: the trees differ in structure, or a gradient in shape from its parameter or from its state.
         TypeError: the update would be stored in an integer dtype, which truncates it; a gradient of dtype float0.
-
-    Example:
-        >>> per_leaf(lambda g, t: (-g, t + g), {"w": jnp.ones(1)}, ({"w": jnp.zeros(1)},), None)
-        ({'w': Array([-1.], dtype=float32)}, {'w': Array([1.], dtype=float32)})
     """
     structure: Any
     leaves, structure = jax.tree.flatten(grads, is_leaf=_is_none)
@@ -258,12 +250,7 @@ def _is_none(x: Any) -> bool:
 
 
 def is_float0(x: Any) -> bool:
-    """Whether this is the gradient of an integer parameter, which holds nothing.
-
-    Example:
-        >>> is_float0(jax.grad(lambda n: 1.0 * n, allow_int=True)(1)), is_float0(1.0)
-        (True, False)
-    """
+    """Whether this is the gradient of an integer parameter, which holds nothing."""
     return getattr(x, "dtype", None) == jax.dtypes.float0
 
 
@@ -295,44 +282,24 @@ def _widen(x: Array, precision: DType) -> Array:
 
 
 def real_dtype(dtype: DType) -> DType:
-    """The real dtype of the same precision.
-
-    Example:
-        >>> real_dtype(jnp.complex64)
-        dtype('float32')
-    """
+    """The real dtype of the same precision."""
     return jnp.zeros((), dtype).real.dtype
 
 
 def complex_dtype(dtype: DType) -> DType:
-    """The complex dtype of the same precision (complex64 for half precision).
-
-    Example:
-        >>> complex_dtype(jnp.float64)
-        dtype('complex128')
-    """
+    """The complex dtype of the same precision (complex64 for half precision)."""
     return accumulation_dtype(dtype, jnp.complex64)
 
 
 def widen(tree: PyTree) -> PyTree:
-    """Every number in its accumulation dtype; None leaves, those of dtype float0, and a tree that is None, stay.
-
-    Example:
-        >>> widen({"w": jnp.ones(1, jnp.bfloat16)})
-        {'w': Array([1.], dtype=float32)}
-    """
+    """Every number in its accumulation dtype; None leaves, those of dtype float0, and a tree that is None, stay."""
     return jax.tree.map(
         lambda x: x if is_float0(x) else jnp.asarray(x).astype(accumulation_dtype(jnp.result_type(x))), tree
     )
 
 
 def widen_floats(tree: PyTree) -> PyTree:
-    """`widen`, but integers stay what they are: for trees that are passed on, in part untouched.
-
-    Example:
-        >>> widen_floats({"w": jnp.ones(1, jnp.bfloat16), "n": jnp.ones(1, jnp.int32)})["n"].dtype
-        dtype('int32')
-    """
+    """`widen`, but integers stay what they are: for trees that are passed on, in part untouched."""
     return jax.tree.map(lambda x: widen(x) if jnp.issubdtype(_kind(x), jnp.inexact) else x, tree)
 
 
@@ -348,10 +315,6 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
 
     Raises:
         ValueError: another tree has not the structure of the updates; both are printed.
-
-    Example:
-        >>> map_leaves(lambda u, p: u + p, {"w": 1.0, "b": None}, {"w": 2.0, "b": 3.0})
-        {'b': None, 'w': 3.0}
     """
     leaves, structure = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
     columns = [_leaves_like(structure, tree, "the parameters") for tree in others]
@@ -365,10 +328,6 @@ def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
     Where `like` has another dtype the leaf stays as it is: a fraction never becomes an integer. So do leaves that are
     no numbers, such as those of dtype float0. Use it for updates and for states of this library's own making, not for
     the state of a transformation that is passed in: only its author knows what its dtypes mean.
-
-    Example:
-        >>> dtypes_of({"w": jnp.ones(1), "n": 0.5}, {"w": jnp.zeros(1, jnp.bfloat16), "n": 1})
-        {'n': 0.5, 'w': Array([1], dtype=bfloat16)}
     """
 
     def leaf(x: Any, kept: Any) -> Any:
@@ -383,12 +342,6 @@ def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
 def call_update(
     opt: Any, grads: PyTree, state: Any, params: Params | None, extra: dict[str, Any]
 ) -> tuple[PyTree, Any]:
-    """`opt.update`, with the extra arguments if it takes any: a plain optax transformation does not.
-
-    Example:
-        >>> from jaxnn import optim
-        >>> call_update(optim.sgd(1.0), jnp.ones(1), optim.sgd(1.0).init(jnp.ones(1)), None, {"value": 0.0})[0]
-        Array([-1.], dtype=float32)
-    """
+    """`opt.update`, with the extra arguments if it takes any: a plain optax transformation does not."""
     takes = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(opt.update).parameters.values())
     return opt.update(grads, state, params, **(extra if takes else {}))

@@ -96,13 +96,7 @@ def named_chain(*links: tuple[str, Any]) -> Optimizer:
 
 
 def require_transformation(where: str, name: str, value: Any) -> Any:
-    """The value; TypeError unless it has `init` and `update`.
-
-    Example:
-        >>> require_transformation("chain", "link 0", 0.1)
-        Traceback (most recent call last):
-        TypeError: chain: link 0 must be an optimizer with init and update, got 0.1.
-    """
+    """The value; TypeError unless it has `init` and `update`."""
     if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
         hint = " Call the factory: optim.adam(1e-3)." if callable(value) else ""
         raise TypeError(f"{where}: {name} must be an optimizer with init and update, got {value!r}.{hint}")

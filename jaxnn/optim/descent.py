@@ -47,16 +47,8 @@ def descent(
     Raises:
         ValueError: a negative or non-finite number; decay without params.
 
-    Reference:
-        Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2 (whose schedule
+    Reference: Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2 (whose schedule
         multiplier alone scales the decay; here, as in optax and PyTorch, the whole learning rate does).
-
-    Example:
-        >>> from jaxnn import optim
-        >>> opt = descent(optim.scale_by_adam(), 0.1, weight_decay=0.5)
-        >>> params = jnp.array([1.0])
-        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
-        Array([-0.15], dtype=float32)
     """
     require_nonnegative(where, learning_rate=learning_rate, weight_decay=weight_decay)
 
@@ -78,13 +70,7 @@ def descent(
 def add_decay(
     updates: PyTree, params: Params, weight_decay: Any, mask: Mask = None, *, where: str = "weight decay"
 ) -> PyTree:
-    """updates + weight_decay params where the mask is True.
-
-    Example:
-        >>> params = {"w": jnp.ones(1), "b": jnp.ones(1)}
-        >>> add_decay(params, params, 0.5, {"w": True, "b": False})
-        {'b': Array([1.], dtype=float32), 'w': Array([1.5], dtype=float32)}
-    """
+    """updates + weight_decay params where the mask is True."""
 
     def leaf(u: Array, decays: bool, p: Array) -> Array:
         return u + cast_like(weight_decay, u) * p.astype(u.dtype) if decays else u
@@ -100,10 +86,6 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
     Raises:
         ValueError: the mask is no prefix of the updates' tree; both trees are printed.
         TypeError: a leaf of the mask is not a Python or NumPy bool.
-
-    Example:
-        >>> mask_tree("masked", {"a": True, "b": False}, {"a": {"w": 1.0, "b": 2.0}, "b": 3.0})
-        {'a': {'b': True, 'w': True}, 'b': False}
     """
     if mask is None:
         return jax.tree.map(lambda _: True, updates)
@@ -124,12 +106,7 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
 
 
 def known_bool(value: Any) -> Any:
-    """A bool array without axes that is known while tracing as a bool; anything else as it is.
-
-    Example:
-        >>> known_bool(jnp.array(True))
-        True
-    """
+    """A bool array without axes that is known while tracing as a bool; anything else as it is."""
     if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0:
         return value.item()
     return value

@@ -18,25 +18,12 @@ def seen_by(inner: Any, tree: PyTree) -> PyTree:
     Ours are given them as they are, and choose for themselves in which dtypes they work and what they keep. Others are
     given their accumulation dtypes, in `init` and in `update`: optax's own transformations change the dtypes of their
     states where parameters and gradients differ in dtype, and then can be no carry of `lax.scan`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn import optim
-        >>> seen_by(optim.sgd(0.1), jnp.ones(1, jnp.bfloat16)).dtype
-        dtype(bfloat16)
     """
     return tree if isinstance(inner, Optimizer) else widen_floats(tree)
 
 
 def init_inner(inner: Any, params: Params) -> Any:
-    """`inner.init`, on what `update_inner` will give it.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn import optim
-        >>> init_inner(optim.adam(0.1), jnp.ones(1)).count
-        Array(0, dtype=int32)
-    """
+    """`inner.init`, on what `update_inner` will give it."""
     return inner.init(seen_by(inner, params))
 
 
@@ -46,13 +33,6 @@ def update_inner(
     """`inner.update`, its updates in the dtypes of the parameters (of the gradients if there are none).
 
     The state is what the transformation made of it.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn import optim
-        >>> params = jnp.ones(1, jnp.bfloat16)
-        >>> update_inner(optim.scale(2.0), jnp.ones(1), (), params, {})
-        (Array([2], dtype=bfloat16), ())
     """
     updates, new = call_update(inner, seen_by(inner, grads), state, seen_by(inner, params), extra)
     return dtypes_of(updates, grads if params is None else params), new
@@ -62,12 +42,6 @@ def require_dtypes(where: str, new: PyTree, kept: PyTree) -> PyTree:
     """The new state of a wrapped transformation; TypeError if an array in it has changed its dtype.
 
     For places where that would be an error inside JAX, or a silent promotion: one of two states is chosen.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> require_dtypes("sam", {"norm": jnp.array(0.5)}, {"norm": jnp.array(0)})
-        Traceback (most recent call last):
-        TypeError: sam: the wrapped transformation's state at ['norm'] was int32 and is float32 after its update...
     """
     before = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(kept)}
     for path, x in jax.tree_util.tree_leaves_with_path(new):
@@ -100,13 +74,6 @@ def update_if(
 
     Raises:
         TypeError: an array in the new state has another dtype than it had.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn import optim
-        >>> grads = jnp.ones(1)
-        >>> update_if(False, lambda grads: 0 * grads, optim.scale(2.0), grads, (), None, {})
-        (Array([0.], dtype=float32), ())
     """
     grads = jax.tree.map(lambda g: None if is_float0(g) else g, grads)
     like = grads if params is None else params
@@ -123,11 +90,5 @@ def update_if(
 
 
 def require_inner(where: str, inner: Any) -> Any:
-    """The inner transformation; TypeError unless it has `init` and `update`.
-
-    Example:
-        >>> require_inner("masked", 0.1)
-        Traceback (most recent call last):
-        TypeError: masked: the wrapped value must be an optimizer with init and update, got 0.1.
-    """
+    """The inner transformation; TypeError unless it has `init` and `update`."""
     return require_transformation(where, "the wrapped value", inner)

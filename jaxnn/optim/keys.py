@@ -17,10 +17,6 @@ def given_key(where: str, key: Any) -> Key:
     Raises:
         ValueError: None.
         TypeError: none of these; raw data of another generator than the default one.
-
-    Example:
-        >>> bool(given_key("add_noise", 0) == given_key("add_noise", jax.random.PRNGKey(0)))
-        True
     """
     if key is not None and not isinstance(key, str):
         kind, shape = jnp.result_type(key), jnp.shape(key)
@@ -33,22 +29,12 @@ def given_key(where: str, key: Any) -> Key:
 
 
 def raw_key(key: Key) -> Array:
-    """The data of a typed key, uint32, as a state keeps it: a copy, so that the state may be donated.
-
-    Example:
-        >>> raw_key(jax.random.key(3))
-        Array([0, 3], dtype=uint32)
-    """
+    """The data of a typed key, uint32, as a state keeps it: a copy, so that the state may be donated."""
     return jnp.array(jax.random.key_data(key), copy=True)
 
 
 def typed_key(kept: Array, first: Key) -> Key:
-    """The typed key of what a state keeps, of the generator of the first key; a typed one from an old state stays.
-
-    Example:
-        >>> bool(typed_key(raw_key(jax.random.key(3)), jax.random.key(0)) == jax.random.key(3))
-        True
-    """
+    """The typed key of what a state keeps, of the generator of the first key; a typed one from an old state stays."""
     if jnp.issubdtype(kept.dtype, jax.dtypes.prng_key):
         return kept
     return jax.random.wrap_key_data(kept, impl=jax.random.key_impl(first))

@@ -14,12 +14,7 @@ LAST_COUNT = 2**31 - 1
 
 
 def zero_count() -> Array:
-    """The step count before the first step.
-
-    Example:
-        >>> zero_count()
-        Array(0, dtype=int32)
-    """
+    """The step count before the first step."""
     return jnp.zeros((), jnp.int32)
 
 
@@ -28,10 +23,6 @@ def increment(count: Array) -> Array:
 
     Raises:
         TypeError: no array: the state is another rule's, or none.
-
-    Example:
-        >>> increment(jnp.array(3, jnp.int32))
-        Array(4, dtype=int32)
     """
     if not hasattr(count, "dtype"):
         raise TypeError(
@@ -47,10 +38,6 @@ def at_count(value: ScalarOrSchedule, count: Array) -> Scalar:
     Raises:
         TypeError: the schedule does not return a real number.
         ValueError: it returns an array with axes.
-
-    Example:
-        >>> at_count(lambda count: 0.1 * count, 2)
-        0.2
     """
     if not callable(value):
         return value
@@ -64,10 +51,6 @@ def cast_like(value: Scalar, x: Array) -> Any:
 
     For a scalar what `tree.cast_like` is for arrays. A Python number stays a constant of the traced program: arithmetic
     between constants is done once, by NumPy.
-
-    Example:
-        >>> cast_like(0.5, jnp.ones(2, jnp.bfloat16)).dtype
-        dtype(bfloat16)
     """
     if isinstance(value, int | float):
         return real_dtype(x.dtype).type(value)
@@ -78,29 +61,15 @@ def one_minus_power(decay: Scalar, count: Array) -> Array:
     """1 - decay^count, by which a mean of `count` values that started from 0 is divided; in the default float dtype.
 
     It is computed once for all leaves, not in the rule of each.
-
-    Example:
-        >>> one_minus_power(0.5, jnp.array(2))
-        Array(0.75, dtype=float32)
     """
     return 1 - jnp.asarray(decay, float) ** count.astype(float)
 
 
 def abs_sq(x: Array) -> Array:
-    """|x|^2: x squared, and for complex x the squared magnitude, which is real.
-
-    Example:
-        >>> abs_sq(jnp.array([3 + 4j]))
-        Array([25.], dtype=float32)
-    """
+    """|x|^2: x squared, and for complex x the squared magnitude, which is real."""
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a hyperparameter is the Python number 0, known while tracing (a traced 0 is not).
-
-    Example:
-        >>> is_zero(0.0), is_zero(jnp.zeros(()))
-        (True, False)
-    """
+    """Whether a hyperparameter is the Python number 0, known while tracing (a traced 0 is not)."""
     return isinstance(value, int | float) and value == 0

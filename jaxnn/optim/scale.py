@@ -116,13 +116,6 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
     Before a rule's moments this is an L2 penalty; after them, and before the learning rate, which
     then multiplies it, decoupled weight decay.
 
-    Args:
-        weight_decay: number or schedule; may be traced.
-        mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None for all.
-
-    Raises:
-        ValueError: no params, or a wrong mask.
-
     Example:
         >>> opt = add_decayed_weights(0.5)
         >>> opt.update(jnp.zeros(1), opt.init(jnp.ones(1)), jnp.ones(1))[0]

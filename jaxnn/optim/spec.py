@@ -69,14 +69,6 @@ def specified(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
 
     Numbers are the arguments annotated as `Scalar` or `ScalarOrSchedule`, and all arrays. A Python 0 among them stays
     in the structure, because it decides what is computed: `adam(b1=0.0)` keeps no mean.
-
-    Example:
-        >>> @specified
-        ... def halve() -> Optimizer:
-        ...     from jaxnn import optim
-        ...     return optim.Optimizer(lambda params: (), lambda updates, state, params=None: (updates / 2, state))
-        >>> spec(halve())[0] == spec(halve())[0]
-        True
     """
     signature = inspect.signature(factory)
     scalars = {name for name, p in signature.parameters.items() if "Scalar" in str(p.annotation)}
@@ -140,14 +132,7 @@ def spec(opt: Any) -> tuple[Structure, Numbers] | None:
 
 
 def parted(opt: Any) -> tuple[Structure | Fixed, Numbers]:
-    """`spec`; of an optimizer that has none its identity and no numbers, of which `build` gives it back.
-
-    Example:
-        >>> import optax
-        >>> foreign = optax.sgd(0.1)
-        >>> build(*parted(foreign)) is foreign
-        True
-    """
+    """`spec`; of an optimizer that has none its identity and no numbers, of which `build` gives it back."""
     return spec(opt) or (Fixed(opt), ())
 
 

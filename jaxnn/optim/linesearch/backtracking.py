@@ -82,10 +82,9 @@ def scale_by_backtracking_linesearch(
         further arguments that `value_fn` names are passed on to it.
 
     Raises:
-        ValueError: an extra argument or params are missing; a number out of range, if known while tracing.
+        ValueError: an extra argument or params are missing.
 
-    Reference:
-        Armijo, L. (1966). Minimization of functions having Lipschitz continuous first partial derivatives.
+    Reference: Armijo, L. (1966). Minimization of functions having Lipschitz continuous first partial derivatives.
         Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithm 3.1.
 
     Example:

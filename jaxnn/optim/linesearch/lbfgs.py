@@ -57,11 +57,10 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
         Optimizer with state `ScaleByLBFGSState`. It needs params, and gradients without noise.
 
     Raises:
-        ValueError: memory_size < 1; no params.
+        ValueError: memory_size < 1.
 
-    Reference:
-        Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization.
-        Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithm 7.4 and equations 7.16 and 7.20.
+    Reference: Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization. Nocedal,
+        J. & Wright, S. J. (2006). Numerical optimization, algorithm 7.4 and equations 7.16 and 7.20.
 
     Example:
         >>> opt, params = scale_by_lbfgs(), jnp.array([3.0, 4.0])
@@ -136,8 +135,7 @@ def lbfgs(
     Raises:
         ValueError: memory_size < 1; an extra argument or params are missing.
 
-    Reference:
-        Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization.
+    Reference: Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization.
 
     Example:
         >>> opt, f, params = lbfgs(), lambda p: ((p - 3) ** 2).sum(), jnp.array([0.0, 5.0])

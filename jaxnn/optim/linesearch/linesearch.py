@@ -27,22 +27,13 @@ def take_from(extra: dict[str, Any], value_fn: Callable[..., Any]) -> dict[str, 
     """The extra arguments of `update` that `value_fn` names after the parameters; the others are for other rules.
 
     optax raises if one is left over, so that a search there cannot be chained with a rule that takes arguments.
-
-    Example:
-        >>> take_from({"x": 1, "obj_fn": None}, lambda params, x: params * x)
-        {'x': 1}
     """
     names = list(inspect.signature(value_fn).parameters)[1:]
     return {name: value for name, value in extra.items() if name in names}
 
 
 def step_along(step: Array, direction: PyTree) -> PyTree:
-    """step direction; 0 where the step is 0, even if the direction is NaN or infinite.
-
-    Example:
-        >>> step_along(jnp.array(0.0), jnp.array([2.0, jnp.nan]))
-        Array([0., 0.], dtype=float32)
-    """
+    """step direction; 0 where the step is 0, even if the direction is NaN or infinite."""
     return jax.tree.map(lambda u: jnp.where(step == 0, 0, u), times(step, direction))
 
 
@@ -50,21 +41,12 @@ def slope_along(direction: PyTree, grad: PyTree, dtype: DType) -> Array:
     """The derivative of the loss along a direction: Re(sum_i grad_i direction_i), grad as `jax.grad` makes it.
 
     For complex parameters `jax.grad` makes the conjugate of the direction of ascent, so nothing is conjugated here.
-
-    Example:
-        >>> slope_along(jnp.array([-1.0]), jnp.array([3.0]), jnp.float32)
-        Array(-3., dtype=float32)
     """
     return inner_product(direction, jax.tree.map(jnp.conj, grad)).astype(dtype)
 
 
 def filled_like(kept: PyTree, grads: PyTree) -> PyTree:
-    """The gradients in the dtypes of those in a state; 0 where a gradient is None but its parameter is not.
-
-    Example:
-        >>> filled_like({"w": jnp.ones(1), "b": None}, {"w": None, "b": None})
-        {'b': None, 'w': Array([0.], dtype=float32)}
-    """
+    """The gradients in the dtypes of those in a state; 0 where a gradient is None but its parameter is not."""
     cast = dtypes_of(grads, kept)
     return jax.tree.map(lambda k, g: jnp.zeros_like(k) if g is None else g, kept, cast)
 

@@ -83,9 +83,8 @@ def scale_by_zoom_linesearch(
     Raises:
         ValueError: an extra argument or params are missing; another strategy; a number out of range, if known.
 
-    Reference:
-        Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6.
-        Hager, W. W. & Zhang, H. (2006). Algorithm 851: CG_DESCENT, a conjugate gradient method with guaranteed descent.
+    Reference: Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6. Hager, W. W. & Zhang,
+        H. (2006). Algorithm 851: CG_DESCENT, a conjugate gradient method with guaranteed descent.
 
     Example:
         >>> from jaxnn import optim

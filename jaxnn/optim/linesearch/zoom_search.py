@@ -64,15 +64,7 @@ def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, 
         The last state: `last` is the step to take, after a failure that to `safe` (step 0 if there is none and the
         loss was NaN or infinite).
 
-    Reference:
-        Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6.
-
-    Example:
-        >>> def evaluate(step):
-        ...     return Point(step, (step - 3) ** 2, 2 * (step - 3), 2 * (step - 3))
-        >>> rule = Wolfe(20, None, 0.0, 2.0, 1e-4, 0.1, None, 1e-5)
-        >>> zoom_search(evaluate, evaluate(jnp.array(0.0)), jnp.array(1.0), rule).last.step
-        Array(3., dtype=float32)
+    Reference: Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6.
     """
     knot = Knot(start.step, start.value, start.slope)
     infinite, no = jnp.full_like(start.value, jnp.inf), jnp.array(False)
@@ -101,15 +93,8 @@ def errors(new: Point, start: Point, rule: Wolfe) -> tuple[Array, Array]:
 
     Near a minimum, where rounding hides a decrease of the loss, Hager and Zhang's conditions on the slope stand in.
 
-    Reference:
-        Nocedal & Wright (2006), equations 3.7a and 3.7b.
-        Hager, W. W. & Zhang, H. (2006). Algorithm 851: CG_DESCENT, equations 23, 26 and 27.
-
-    Example:
-        >>> start = Point(jnp.array(0.0), jnp.array(1.0), jnp.array(-2.0), None)
-        >>> rule = Wolfe(20, None, 0.0, 2.0, 1e-4, 0.9, None, 1e-5)
-        >>> errors(Point(jnp.array(2.0), jnp.array(1.0), jnp.array(2.0), None), start, rule)
-        (Array(0.0004, dtype=float32), Array(0.20000005, dtype=float32))
+    Reference: Nocedal & Wright (2006), equations 3.7a and 3.7b. Hager, W. W. & Zhang, H. (2006). Algorithm 851:
+        CG_DESCENT, equations 23, 26 and 27.
     """
     c1 = cast_like(rule.slope_rtol, start.value)
     decrease = new.value - start.value - c1 * new.step * start.slope

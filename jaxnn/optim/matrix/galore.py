@@ -85,11 +85,8 @@ def scale_by_galore(
         shorter_side: whether P multiplies the shorter side of a matrix, as in the paper, instead of the longer.
         svd_dtype: in which the decomposition is computed; None means the accumulation dtype.
 
-    Returns:
-        Optimizer with state `GaLoreState(count, base_optimizer_state, projector)`.
-
     Raises:
-        TypeError: rank or update_proj_gap no int; a complex parameter; a base optimizer without init and update.
+        TypeError: rank or update_proj_gap no int; a base optimizer without init and update.
         ValueError: either < 1; dimension numbers that do not name every axis of an array once.
 
     Reference:
@@ -209,18 +206,9 @@ def galore(
     The decay acts on the whole arrays and is multiplied by the learning rate.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        rank, update_proj_gap, scale, base_optimizer: see `scale_by_galore`. A base rule that has its own learning
-            rate, such as `sgd`, turns the sign of the direction: wrap it, or take its `scale_by_...`.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        mask: which parameters decay.
+        rank, update_proj_gap, scale, base_optimizer: see `scale_by_galore`. A base rule that has its own learning rate,
+            such as `sgd`, turns the sign of the direction: wrap it, or take its `scale_by_...`.
         weight_dimension_numbers, shorter_side, svd_dtype: see `scale_by_galore`.
-
-    Returns:
-        Optimizer with state `GaLoreState(count, base_optimizer_state, projector)`.
-
-    Raises:
-        ValueError: a number out of range, if known while tracing; decay without params; a wrong mask.
 
     Reference:
         Zhao, J. et al. (2024). GaLore: memory-efficient LLM training by gradient low-rank projection, algorithm 2.

@@ -48,8 +48,7 @@ def power_iteration(
     Raises:
         ValueError: a matrix that is not square; a function without v0; a negative number, if known while tracing.
 
-    Reference:
-        Golub, G. H. & Van Loan, C. F. (2013). Matrix computations, 4th edition, section 7.3.1.
+    Reference: Golub, G. H. & Van Loan, C. F. (2013). Matrix computations, 4th edition, section 7.3.1.
 
     Example:
         >>> value, vector = power_iteration(jnp.diag(jnp.array([1.0, -3.0])))
@@ -113,8 +112,7 @@ def matrix_inverse_pth_root(
     Raises:
         ValueError: a matrix that is not square; p < 1; a negative number, if known while tracing.
 
-    Reference:
-        Higham, N. J. (2008). Functions of matrices: theory and computation, equation 7.18.
+    Reference: Higham, N. J. (2008). Functions of matrices: theory and computation, equation 7.18.
 
     Example:
         >>> root, error = matrix_inverse_pth_root(jnp.diag(jnp.array([16.0, 1.0])), 4)

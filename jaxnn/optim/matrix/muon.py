@@ -73,21 +73,16 @@ def scale_by_muon(
         ns_steps: Newton-Schulz steps; static.
         beta: decay of mu, in [0, 1); may be traced.
         eps: added to the norm that divides a matrix; may be traced.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's.
         nesterov: whether to look ahead.
         adaptive: whether to multiply by the inner product over the whole array (the dual norm of mu_hat).
         preconditioning: see `orthogonalize_via_newton_schulz`.
         weight_dimension_numbers: which axes of each array are rows and columns; None means matrices.
 
-    Returns:
-        Optimizer with state `MuonState(count, mu, ns_coeffs)`.
-
     Raises:
-        ValueError: an array that is no matrix; a hyperparameter out of range, if known while tracing.
+        ValueError: an array that is no matrix.
 
-    Reference:
-        Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks.
-        Bernstein, J. & Newhouse, L. (2024). Old optimizer, new norm: an anthology (`adaptive`).
+    Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Bernstein, J. &
+        Newhouse, L. (2024). Old optimizer, new norm: an anthology (`adaptive`).
 
     Example:
         >>> opt = scale_by_muon()
@@ -172,7 +167,6 @@ def muon(
     as one, embeddings and the last layer too, which the authors leave to Adam: `muon_with_roles` names them.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         ns_coeffs: as for `scale_by_muon`, or "standard" or "dion".
         ns_steps, beta, eps, mu_dtype, nesterov, adaptive, preconditioning: see `scale_by_muon`.
         weight_decay: of matrices, number or schedule; may be traced.
@@ -188,12 +182,10 @@ def muon(
         Optimizer with state `PartitionState`: inner states of `MuonState` under "muon", `AdamState` under "adam".
 
     Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; axes that an array has not; decay without
-            params.
+        ValueError: axes that an array has not.
 
-    Reference:
-        Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks.
-        Liu, J. et al. (2025). Muon is scalable for LLM training, section 2.2 (`consistent_rms`, decay).
+    Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Liu, J. et al. (2025).
+        Muon is scalable for LLM training, section 2.2 (`consistent_rms`, decay).
 
     Example:
         >>> opt, params = muon(0.1), {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
@@ -240,13 +232,7 @@ def muon(
 
 @specified
 def scaled_by_shape(direction: Optimizer, numbers: NumbersOrFn, consistent_rms: Scalar | None) -> Optimizer:
-    """Muon's direction times a number that depends on the shape of its matrices; `muon` has the equation.
-
-    Example:
-        >>> opt = scaled_by_shape(scale_by_muon(), None, 0.0)
-        >>> opt.update(jnp.ones((1, 2)), opt.init(jnp.ones((1, 2))))[0]
-        Array([[0., 0.]], dtype=float32)
-    """
+    """Muon's direction times a number that depends on the shape of its matrices; `muon` has the equation."""
 
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         steps, new = direction.update(updates, state, params, **extra)

@@ -68,10 +68,9 @@ def muon_with_roles(
     Args:
         learning_rate: of hidden matrices, number or schedule of the step count (0 at the first update); may be traced.
         roles: tree of roles like the parameters or a prefix of it, or a function of the parameters that makes one.
-        ns_coeffs, ns_steps, beta, eps, mu_dtype, nesterov, preconditioning: see `scale_by_muon`; eps and mu_dtype
-            are Adam's too, nesterov is not.
+        ns_coeffs, ns_steps, beta, eps, mu_dtype, nesterov, preconditioning: see `scale_by_muon`; eps and mu_dtype are
+            Adam's too, nesterov is not.
         weight_decay: of hidden matrices; multiplied by the learning rate.
-        mask: which parameters decay.
         consistent_rms: see `muon`; with 0.2, one learning rate suits both Muon and Adam.
         adam_learning_rate: of the other roles; None means `learning_rate`.
         embedding_learning_rate, head_learning_rate, vector_learning_rate: of one role; None means `adam_learning_rate`.
@@ -83,9 +82,8 @@ def muon_with_roles(
     Raises:
         ValueError: an unknown role, or none; a hidden array that is no matrix; a hyperparameter out of range.
 
-    Reference:
-        Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks.
-        Liu, J. et al. (2025). Muon is scalable for LLM training, section 2.2.
+    Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Liu, J. et al. (2025).
+        Muon is scalable for LLM training, section 2.2.
 
     Example:
         >>> params = {"embed": jnp.zeros((5, 2)), "w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}

@@ -59,11 +59,10 @@ def orthogonalize_via_newton_schulz(
     Raises:
         ValueError: wrong axes, coefficients, steps or preconditioning.
 
-    Reference:
-        Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks.
-        Boissin, T. et al. (2025). Turbo-Muon: accelerating orthogonality-based optimization with pre-conditioning
-        ("aol"). Grishina, E., Smirnov, M. & Rakhuba, M. (2025). Accelerating Newton-Schulz iteration for
-        orthogonalization via Chebyshev-type polynomials ("schatten").
+    Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Boissin, T. et al.
+        (2025). Turbo-Muon: accelerating orthogonality-based optimization with pre-conditioning ("aol"). Grishina, E.,
+        Smirnov, M. & Rakhuba, M. (2025). Accelerating Newton-Schulz iteration for orthogonalization via Chebyshev-type
+        polynomials ("schatten").
 
     Example:
         >>> x = jnp.array([[3.0, 0.0], [0.0, -2.0]])
@@ -84,13 +83,7 @@ def orthogonalized(
     preconditioning: Preconditioning = "frobenius",
     eps: Scalar = 1e-8,
 ) -> Array:
-    """`orthogonalize_via_newton_schulz` of arguments that are already checked.
-
-    Example:
-        >>> orthogonalized(jnp.eye(2), ((), (0,), (1,)), [(2.0, 0.0, 0.0)]).round(3)
-        Array([[1.414, 0.   ],
-               [0.   , 1.414]], dtype=float32)
-    """
+    """`orthogonalize_via_newton_schulz` of arguments that are already checked."""
 
     def placed(x: Array, rows: Rows, eps: Scalar) -> Array:
         return _orthogonalized(x, axes, rows, preconditioning, eps)
@@ -159,12 +152,7 @@ def _adjoint(x: Array) -> Array:
 
 
 def coefficient_rows(where: str, ns_coeffs: Any, ns_steps: int) -> Rows:
-    """(a, b, c) for each step: repeated, or the rows of `ns_coeffs`.
-
-    Example:
-        >>> len(coefficient_rows("muon", (3.4445, -4.775, 2.0315), 5))
-        5
-    """
+    """(a, b, c) for each step: repeated, or the rows of `ns_coeffs`."""
     coeffs = jnp.asarray(ns_coeffs, float)
     if coeffs.ndim not in (1, 2) or coeffs.shape[-1] != 3 or coeffs.size == 0:
         raise ValueError(f"{where}: ns_coeffs must be (a, b, c) or a row of them for each step, got {coeffs.shape}.")
@@ -174,13 +162,7 @@ def coefficient_rows(where: str, ns_coeffs: Any, ns_steps: int) -> Rows:
 
 
 def require_preconditioning(where: str, kind: Any) -> None:
-    """Raise ValueError unless it is one of the four.
-
-    Example:
-        >>> require_preconditioning("muon", "ruiz")
-        Traceback (most recent call last):
-        ValueError: muon: preconditioning must be one of 'frobenius', 'spectral', 'aol', 'schatten', got 'ruiz'.
-    """
+    """Raise ValueError unless it is one of the four."""
     if kind not in PRECONDITIONINGS:
         names = ", ".join(map(repr, PRECONDITIONINGS))
         raise ValueError(f"{where}: preconditioning must be one of {names}, got {kind!r}.")

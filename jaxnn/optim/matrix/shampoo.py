@@ -80,19 +80,15 @@ def scale_by_shampoo(
         relative_eps: added to the eigenvalues as a fraction of the largest, >= 0; may be traced.
         graft_eps: added to the root of nu, outside it, >= 0; may be traced.
 
-    Returns:
-        Optimizer with state `ShampooState(count, mu, nu, statistics, preconditioners)`.
-
     Raises:
-        ValueError: a number out of range, if known while tracing; an unknown graft.
-        TypeError: a complex parameter; update_every or max_dim no int.
+        ValueError: an unknown graft.
+        TypeError: update_every or max_dim no int.
 
-    Reference:
-        Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization, algorithms 1
-        and 2. Grafting, stale roots and the relative ridge: Anil, R., Gupta, V., Koren, T., Regan, K. & Singer, Y.
-        (2020). Scalable second order optimization for deep learning. Means instead of sums, of the gradient too: Shi,
-        H.-J. M. et al. (2023). A distributed data-parallel PyTorch implementation of the distributed Shampoo optimizer
-        for training neural networks at-scale.
+    Reference: Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization,
+        algorithms 1 and 2. Grafting, stale roots and the relative ridge: Anil, R., Gupta, V., Koren, T., Regan, K. &
+        Singer, Y. (2020). Scalable second order optimization for deep learning. Means instead of sums, of the gradient
+        too: Shi, H.-J. M. et al. (2023). A distributed data-parallel PyTorch implementation of the distributed Shampoo
+        optimizer for training neural networks at-scale.
 
     Example:
         >>> opt = scale_by_shampoo(b1=0.0, b2=1.0, graft=None, relative_eps=0.0)
@@ -197,21 +193,11 @@ def shampoo(
     multiplied by the learning rate.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2, eps: see `scale_by_shampoo`, which has the whole equation and the settings of the published form.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        mask: which parameters decay.
         graft, update_every, max_dim, relative_eps, graft_eps: see `scale_by_shampoo`.
 
-    Returns:
-        Optimizer with state `ShampooState(count, mu, nu, statistics, preconditioners)`.
-
-    Raises:
-        ValueError: a number out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization, algorithms 1
-        and 2.
+    Reference: Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization,
+        algorithms 1 and 2.
 
     Example:
         >>> opt, params = shampoo(0.5), jnp.ones((2, 2))

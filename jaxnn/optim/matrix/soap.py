@@ -82,15 +82,10 @@ def scale_by_soap(
         correct_bias: whether mu and nu are divided by 1 - b^t.
         sort: whether the columns of a basis are ordered before a power step.
 
-    Returns:
-        Optimizer with state `SoapState(count, mu, nu, statistics, bases)`.
-
     Raises:
-        ValueError: a number out of range, if known while tracing.
-        TypeError: a complex parameter; precondition_frequency or max_precond_dim no int.
+        TypeError: precondition_frequency or max_precond_dim no int.
 
-    Reference:
-        Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
+    Reference: Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
 
     Example:
         >>> opt = scale_by_soap()
@@ -220,20 +215,10 @@ def soap(
     the authors use 0.003 with a weight_decay of 0.01.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2, shampoo_beta, eps: see `scale_by_soap`, which has the whole equation.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        mask: which parameters decay.
         precondition_frequency, max_precond_dim, precondition_1d, correct_bias, sort: see `scale_by_soap`.
 
-    Returns:
-        Optimizer with state `SoapState(count, mu, nu, statistics, bases)`.
-
-    Raises:
-        ValueError: a number out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
+    Reference: Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
 
     Example:
         >>> opt, params = soap(0.5), jnp.ones((2, 2))

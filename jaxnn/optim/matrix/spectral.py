@@ -26,12 +26,7 @@ _dot = functools.partial(jnp.matmul, precision=EXACT)
 
 @jax.custom_jvp
 def eigh(h: Array) -> tuple[Array, Array]:
-    """Eigenvalues, least first, and eigenvectors of a symmetric matrix.
-
-    Example:
-        >>> jax.jacobian(lambda h: eigh(h)[1])(jnp.eye(2)).max()
-        Array(0., dtype=float32)
-    """
+    """Eigenvalues, least first, and eigenvectors of a symmetric matrix."""
     values, vectors = jnp.linalg.eigh(h)
     return values, vectors
 
@@ -46,12 +41,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
 
 @jax.custom_jvp
 def svd(a: Array) -> tuple[Array, Array, Array]:
-    """(u, s, v'), a = u diag(s) v', with min(m, n) columns of u and v, and s with the largest first.
-
-    Example:
-        >>> jax.jacobian(lambda a: svd(a)[0])(jnp.zeros((3, 2))).max()
-        Array(0., dtype=float32)
-    """
+    """(u, s, v'), a = u diag(s) v', with min(m, n) columns of u and v, and s with the largest first."""
     u, s, vh = jnp.linalg.svd(a, full_matrices=False)
     return u, s, vh
 
@@ -74,10 +64,6 @@ def orthonormal(a: Array) -> Array:
 
     Columns of a that depend on those before them do not determine theirs of q, whose derivative then only keeps q
     orthogonal.
-
-    Example:
-        >>> jax.jacobian(orthonormal)(jnp.zeros((2, 2))).max()
-        Array(0., dtype=float32)
     """
     return jnp.linalg.qr(a)[0]
 
@@ -113,14 +99,8 @@ def power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array
     Returns:
         (n, n).
 
-    Example:
-        >>> power(jnp.diag(jnp.array([4.0, 16.0])), -0.5, 0.0, 0.0)
-        Array([[0.5 , 0.  ],
-               [0.  , 0.25]], dtype=float32)
-
-    Reference:
-        Daleckii, J. L. & Krein, S. G. (1965). Integration and differentiation of functions of Hermitian operators and
-        applications to the theory of perturbations.
+    Reference: Daleckii, J. L. & Krein, S. G. (1965). Integration and differentiation of functions of Hermitian
+        operators and applications to the theory of perturbations.
     """
     values, vectors = eigh(h)
     powers = positive_power(_raised(values, values[-1], eps, relative_eps), exponent)
@@ -148,12 +128,7 @@ def _(exponent: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> t
 
 
 def positive_power(x: Array, exponent: float) -> Array:
-    """x^exponent where x > 0, else 0.
-
-    Example:
-        >>> positive_power(jnp.array([4.0, 0.0]), -0.5)
-        Array([0.5, 0. ], dtype=float32)
-    """
+    """x^exponent where x > 0, else 0."""
     positive = x > 0
     return jnp.where(positive, jnp.where(positive, x, jnp.ones_like(x)) ** cast_like(exponent, x), jnp.zeros_like(x))
 

@@ -63,12 +63,7 @@ def master_weights(opt: Any) -> Optimizer:
         Optimizer with state `MasterWeightsState(inner_state, master)`. Updates of half-precision parameters are
         float32.
 
-    Raises:
-        TypeError: `opt` has no init and update.
-        ValueError: no params.
-
-    Reference:
-        Micikevicius, P. et al. (2018). Mixed precision training, section 3.1.
+    Reference: Micikevicius, P. et al. (2018). Mixed precision training, section 3.1.
 
     Example:
         >>> from jaxnn import optim
@@ -126,10 +121,8 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
 
     Raises:
         TypeError: `opt` has no init and update, or the key is no random key.
-        ValueError: no params.
 
-    Reference:
-        Gupta, S., Agrawal, A., Gopalakrishnan, K. & Narayanan, P. (2015). Deep learning with limited numerical
+    Reference: Gupta, S., Agrawal, A., Gopalakrishnan, K. & Narayanan, P. (2015). Deep learning with limited numerical
         precision, section 3.
 
     Example:
@@ -184,17 +177,12 @@ def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
         opt: the optimizer to wrap, as the outermost; ours or optax's.
         dtype: of the compensation; None means each parameter's own.
 
-    Returns:
-        Optimizer with state `KahanState(inner_state, compensation)`.
-
     Raises:
         TypeError: `opt` has no init and update, or a parameter is not floating.
-        ValueError: no params.
 
-    Reference:
-        Kahan, W. (1965). Further remarks on reducing truncation errors; the error of a sum by Knuth, D. E. (1969). The
-        art of computer programming, volume 2, section 4.2.2, theorem B.
-        Zamirai, P., Zhang, J., Aberger, C. R. & De Sa, C. (2020). Revisiting bfloat16 training, algorithm 1.
+    Reference: Kahan, W. (1965). Further remarks on reducing truncation errors; the error of a sum by Knuth, D. E.
+        (1969). The art of computer programming, volume 2, section 4.2.2, theorem B. Zamirai, P., Zhang, J., Aberger, C.
+        R. & De Sa, C. (2020). Revisiting bfloat16 training, algorithm 1.
 
     Example:
         >>> from jaxnn import optim

@@ -65,16 +65,12 @@ def quantized_state(
         block_size: entries that share a scale; a float32 moment takes 1 + 4 / block_size bytes an entry instead of 4.
         min_size: leaves with fewer entries are kept as they are.
 
-    Returns:
-        Optimizer with state `QuantizedState(inner_state, scales, key)`.
-
     Raises:
         TypeError: `opt` has no init and update, or the key is no random key.
         ValueError: `block_size` below 1; at init, a state without any of the fields.
 
-    Reference:
-        Dettmers, T., Lewis, M., Shleifer, S. & Zettlemoyer, L. (2022). 8-bit optimizers via block-wise quantization,
-        sections 1.2 and 2.
+    Reference: Dettmers, T., Lewis, M., Shleifer, S. & Zettlemoyer, L. (2022). 8-bit optimizers via block-wise
+        quantization, sections 1.2 and 2.
 
     Example:
         >>> from jaxnn import optim

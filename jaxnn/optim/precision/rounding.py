@@ -17,10 +17,6 @@ def rounded(x: Array, dtype: DType) -> Array:
     """x as the given dtype would store it, in the dtype of x.
 
     A cast there and back would do, but inside `jit` XLA may drop such a pair.
-
-    Example:
-        >>> rounded(jnp.array([1.001]), jnp.bfloat16)
-        Array([1.], dtype=float32)
     """
     if x.dtype == dtype:
         return x
@@ -34,13 +30,7 @@ def rounded(x: Array, dtype: DType) -> Array:
 
 
 def rounded_at_random(key: Key, x: Array, dtype: DType) -> Array:
-    """x rounded to one of its two neighbours in the given dtype, unbiased; in the dtype of x.
-
-    Example:
-        >>> x = jnp.full(1000, 1.001)
-        >>> jnp.unique(rounded_at_random(jax.random.key(0), x, jnp.bfloat16))
-        Array([1.       , 1.0078125], dtype=float32)
-    """
+    """x rounded to one of its two neighbours in the given dtype, unbiased; in the dtype of x."""
     info, own = (float_info(d) for d in (dtype, x.dtype))
     lowest = max(info.minexp, own.minexp + info.nmant)  # so that the spacing is no subnormal of x's
     exponent = jnp.maximum(jnp.frexp(x)[1] - 1, lowest)

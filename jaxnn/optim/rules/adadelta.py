@@ -36,15 +36,10 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
         rho: decay of both means, in [0, 1); may be traced.
         eps: added under both roots, >= 0; may be traced.
 
-    Returns:
-        Optimizer with state `AdadeltaState(count, e_g, e_x)`.
-
     Raises:
-        ValueError: rho outside [0, 1), eps negative or not finite, if known while tracing.
         TypeError: a complex parameter (optax takes them, but squares the numbers, not their magnitudes).
 
-    Reference:
-        Zeiler, M. D. (2012). ADADELTA: an adaptive learning rate method, algorithm 1.
+    Reference: Zeiler, M. D. (2012). ADADELTA: an adaptive learning rate method, algorithm 1.
 
     Example:
         >>> opt = scale_by_adadelta(eps=0.1)
@@ -92,19 +87,8 @@ def adadelta(
     Args:
         learning_rate: number or schedule of the step count (0 at the first update); may be traced. None means 1.
         rho, eps: see `scale_by_adadelta`; eps is inside both roots.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        weight_decay_mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or
-            None for all.
 
-    Returns:
-        Optimizer with state `AdadeltaState(count, e_g, e_x)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
-        TypeError: a complex parameter.
-
-    Reference:
-        Zeiler, M. D. (2012). ADADELTA: an adaptive learning rate method, algorithm 1.
+    Reference: Zeiler, M. D. (2012). ADADELTA: an adaptive learning rate method, algorithm 1.
 
     Example:
         >>> opt = adadelta(eps=0.1)

@@ -32,14 +32,7 @@ def scale_by_rss(initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) ->
         initial_accumulator_value: of the sum, >= 0; may be traced.
         eps: added under the root, >= 0; may be traced.
 
-    Returns:
-        Optimizer with state `AdagradState(count, sum_of_squares)`.
-
-    Raises:
-        ValueError: a negative or non-finite number, if known while tracing.
-
-    Reference:
-        Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
+    Reference: Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
         optimization, figure 1 (diagonal matrices).
 
     Example:
@@ -75,17 +68,9 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
     at zero. eps is inside the root.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         initial_accumulator_value, eps: see `scale_by_rss`, which has the whole equation.
 
-    Returns:
-        Optimizer with state `AdagradState(count, sum_of_squares)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
+    Reference: Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
         optimization.
 
     Example:
@@ -104,17 +89,7 @@ def adagrad_as_published(learning_rate: ScalarOrSchedule) -> Optimizer:
     The sum starts at zero and nothing is added to it, so the first step of every entry is learning_rate whatever the
     size of its gradient, and scaling an entry's gradients by a constant changes nothing.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-
-    Returns:
-        Optimizer with state `AdagradState(count, sum_of_squares)`.
-
-    Raises:
-        ValueError: learning_rate negative or not finite, if known while tracing.
-
-    Reference:
-        Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
+    Reference: Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
         optimization, figure 1 (diagonal matrices, delta = 0).
 
     Example:

@@ -49,12 +49,8 @@ def scale_by_adam(
     Returns:
         Optimizer with state `AdamState(count, mu, nu)`; nu is real for complex parameters.
 
-    Raises:
-        ValueError: b1 or b2 outside [0, 1), eps or eps_root negative or not finite, if known while tracing.
-
-    Reference:
-        Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
-        Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
+    Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1. Dozat, T. (2016).
+        Incorporating Nesterov momentum into Adam.
 
     Example:
         >>> import jax.numpy as jnp
@@ -108,17 +104,9 @@ def adam(
     """Adam; with `nesterov`, Nadam: update = -learning_rate mu_hat / (sqrt(nu_hat + eps_root) + eps).
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`, which has the whole equation.
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
+    Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -149,20 +137,11 @@ def adamw(
     The decay is multiplied by the learning rate. eps is outside the root, eps_root inside.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`.
-        weight_decay: number or schedule; may be traced.
         mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None for all
             (`jaxnn.tree.is_weight` leaves biases out).
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2.
+    Reference: Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2.
 
     Example:
         >>> import jax.numpy as jnp
@@ -191,8 +170,7 @@ def nadam(
 
     eps is outside the root, eps_root inside.
 
-    Reference:
-        Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
+    Reference: Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
 
     Example:
         >>> import jax.numpy as jnp
@@ -221,9 +199,8 @@ def nadamw(
 
     eps is outside the root, eps_root inside.
 
-    Reference:
-        Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
-        Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization.
+    Reference: Dozat, T. (2016). Incorporating Nesterov momentum into Adam. Loshchilov, I. & Hutter, F. (2019).
+        Decoupled weight decay regularization.
 
     Example:
         >>> import jax.numpy as jnp

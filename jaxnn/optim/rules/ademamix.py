@@ -53,12 +53,6 @@ def scale_by_ademamix(
         eps, eps_root: added to the root, and under it.
         mu_dtype: of m1 and m2; None means float32 for half-precision parameters, else the parameter's.
 
-    Returns:
-        Optimizer with state `AdemamixState(count, m1, m2, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
     Reference:
         Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older, algorithm 1.
 
@@ -111,8 +105,7 @@ def ademamix(
 
     eps is outside the root, eps_root inside.
 
-    Reference:
-        Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older.
+    Reference: Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older.
 
     Example:
         >>> import jax.numpy as jnp
@@ -140,16 +133,8 @@ def scale_by_simplified_ademamix(
         alpha: weight of the newest gradient: a number or schedule; may be traced.
         eps, eps_root: added to the root, and under it.
 
-    Returns:
-        Optimizer with state `SimplifiedAdemamixState(count, m, n)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers, AdEMAMix,
-        and accelerated SGD variants.
+    Reference: Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers,
+        AdEMAMix, and accelerated SGD variants.
 
     Example:
         >>> import jax.numpy as jnp
@@ -197,9 +182,8 @@ def simplified_ademamix(
 
     The equation is in `scale_by_simplified_ademamix`; eps is outside the root, eps_root inside.
 
-    Reference:
-        Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers, AdEMAMix,
-        and accelerated SGD variants.
+    Reference: Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers,
+        AdEMAMix, and accelerated SGD variants.
 
     Example:
         >>> import jax.numpy as jnp

@@ -47,14 +47,7 @@ def scale_by_belief(
         eps, eps_root: added to the root, and to nu.
         nesterov: whether to use Nesterov's momentum.
 
-    Returns:
-        Optimizer with state `BeliefState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients,
+    Reference: Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients,
         algorithm 2.
 
     Example:
@@ -103,19 +96,9 @@ def adabelief(
     is decoupled from the moments and multiplied by the learning rate.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2, eps, eps_root, nesterov: see `scale_by_belief`.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        weight_decay_mask: which parameters decay.
 
-    Returns:
-        Optimizer with state `BeliefState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients.
+    Reference: Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients.
 
     Example:
         >>> opt = adabelief(0.1)
@@ -140,12 +123,6 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
     Args:
         b1, b2: decays of the moments, in [0, 1); may be traced.
         eps, eps_root: added to the root, and to nu.
-
-    Returns:
-        Optimizer with state `BeliefState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
 
     Reference:
         Zhuang, J. et al. (2021). Momentum centering and asynchronous update for adaptive gradient methods, algorithm 2.
@@ -190,8 +167,7 @@ def acprop(
 
     eps is outside the root; eps_root accumulates in nu.
 
-    Reference:
-        Zhuang, J. et al. (2021). Momentum centering and asynchronous update for adaptive gradient methods.
+    Reference: Zhuang, J. et al. (2021). Momentum centering and asynchronous update for adaptive gradient methods.
 
     Example:
         >>> opt = acprop(0.1)
@@ -223,15 +199,8 @@ def scale_by_yogi(
         eps, eps_root: added to the root, and under it.
         initial_accumulator_value: what mu and nu start from.
 
-    Returns:
-        Optimizer with state `YogiState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Zaheer, M., Reddi, S., Sachan, D., Kale, S. & Kumar, S. (2018). Adaptive methods for nonconvex optimization,
-        algorithm 2 (which corrects no bias).
+    Reference: Zaheer, M., Reddi, S., Sachan, D., Kale, S. & Kumar, S. (2018). Adaptive methods for nonconvex
+        optimization, algorithm 2 (which corrects no bias).
 
     Example:
         >>> opt = scale_by_yogi()

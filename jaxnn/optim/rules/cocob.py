@@ -46,15 +46,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
         alpha: how carefully to bet at the start, >= 0; may be traced.
         eps: the first L; may be traced.
 
-    Returns:
-        Optimizer with state `CocobState`. Its update needs `params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-        TypeError: complex parameters.
-
-    Reference:
-        Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
+    Reference: Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
         algorithm 2.
 
     Example:
@@ -116,18 +108,8 @@ def cocob(
     Args:
         learning_rate: factor of the gradients, number or schedule of the step count; may be traced.
         alpha, eps: see `scale_by_cocob`, which has the whole equation.
-        weight_decay: number or schedule; may be traced.
-        mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None for all.
 
-    Returns:
-        Optimizer with state `CocobState`. Its update needs `params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params; a wrong mask.
-        TypeError: complex parameters.
-
-    Reference:
-        Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
+    Reference: Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
         algorithm 2.
 
     Example:

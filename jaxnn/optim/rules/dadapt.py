@@ -73,18 +73,12 @@ def dadapt_adamw(
         betas: decays of the means, each in [0, 1); may be traced.
         eps: added to the root, >= 0; may be traced.
         estim_lr0: d at the start, > 0: too small rather than too large; may be traced.
-        weight_decay: >= 0; may be traced.
 
     Returns:
         Optimizer with state `DAdaptAdamWState`; its update needs `params`.
 
-    Raises:
-        ValueError: no params; a number out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Defazio, A. & Mishchenko, K. (2023). Learning-rate-free learning by D-adaptation, the version of Adam, with
-        its correction of bias in the rate.
+    Reference: Defazio, A. & Mishchenko, K. (2023). Learning-rate-free learning by D-adaptation, the version of Adam,
+        with its correction of bias in the rate.
 
     Example:
         >>> opt = dadapt_adamw(estim_lr0=0.1)
@@ -164,19 +158,12 @@ def prodigy(
         eps: added to the root, >= 0; may be traced.
         estim_lr0: d_0, the estimate at the start, > 0: too small rather than too large; may be traced.
         estim_lr_coef: multiplies the estimate, >= 0; may be traced.
-        weight_decay: >= 0; may be traced.
         safeguard_warmup: whether to leave the learning rate out of s, against estimates too large after a warm-up.
-        weight_decay_mask: which parameters decay.
 
     Returns:
         Optimizer with state `ProdigyState`; its update needs `params`.
 
-    Raises:
-        ValueError: no params; a number out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Mishchenko, K. & Defazio, A. (2024). Prodigy: an expeditiously adaptive parameter-free learner, the
+    Reference: Mishchenko, K. & Defazio, A. (2024). Prodigy: an expeditiously adaptive parameter-free learner, the
         version of Adam, with its correction of bias in the rate.
 
     Example:

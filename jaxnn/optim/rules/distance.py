@@ -81,14 +81,13 @@ def dog(
             at 0 and the number is the first step size itself.
         eps: added under the root, >= 0; may be traced. Where it is 0 and so is G, the update is 0.
         weight_decay: >= 0; may be traced. None leaves the term out.
-        mask: which parameters decay.
 
     Returns:
         Optimizer with state `DoGState(is_init_step, init_params, max_dist, sum_sq_norm_grads, count)`; its update
         needs `params`.
 
     Raises:
-        ValueError: no params; another kind of first step; a number out of range, if known while tracing.
+        ValueError: another kind of first step.
 
     Reference:
         Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size schedule.
@@ -148,18 +147,13 @@ def dowg(
         init_estim_sq_dist: r2 at the start, >= 0; may be traced. None means eps.
         eps: added to the root, >= 0; may be traced. Where it is 0 and so is V, the update is 0.
         weight_decay: >= 0; may be traced. None leaves the term out.
-        mask: which parameters decay.
 
     Returns:
         Optimizer with state `DoWGState(init_params, weighted_sq_norm_grads, estim_sq_dist, count)`; its update needs
         `params`.
 
-    Raises:
-        ValueError: no params; a number out of range, if known while tracing.
-
-    Reference:
-        Khaled, A., Mishchenko, K. & Jin, C. (2023). DoWG unleashed: an efficient universal parameter-free gradient
-        descent method, algorithm 1.
+    Reference: Khaled, A., Mishchenko, K. & Jin, C. (2023). DoWG unleashed: an efficient universal parameter-free
+        gradient descent method, algorithm 1.
 
     Example:
         >>> opt = dowg(init_estim_sq_dist=0.25, eps=0.0)
@@ -208,13 +202,8 @@ def scale_by_distance_over_gradients(
     Returns:
         Optimizer with state `DistanceOverGradientsState`; its update needs `params`.
 
-    Raises:
-        ValueError: no params; a number out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size schedule
-        (its layer-wise form, L-DoG).
+    Reference: Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size
+        schedule (its layer-wise form, L-DoG).
 
     Example:
         >>> opt = scale_by_distance_over_gradients(reps_rel=0.5, eps=0.0, global_scale=-1.0)

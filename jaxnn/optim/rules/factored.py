@@ -34,12 +34,7 @@ class FactoredState(NamedTuple):
 
 
 def power_decay(count: Array, exponent: Scalar = 0.8) -> Array:
-    """Adafactor's decay at a step count: 1 - (count + 1)^-exponent, so 0 at the first step and 1 in the limit.
-
-    Example:
-        >>> power_decay(jnp.array([0, 31]))
-        Array([0.    , 0.9375], dtype=float32)
-    """
+    """Adafactor's decay at a step count: 1 - (count + 1)^-exponent, so 0 at the first step and 1 in the limit."""
     t = (count + 1).astype(float)
     return 1 - t ** -cast_like(exponent, t)
 
@@ -76,13 +71,9 @@ def scale_by_factored_rms(
     Returns:
         Optimizer with state `FactoredState(count, v_row, v_col, v, ema)`, ema None.
 
-    Raises:
-        ValueError: decay_rate or epsilon negative or not finite, if known while tracing.
-
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms 1
-        and 2 (sums there, means here: the same v).
-        Zhai, X., Kolesnikov, A., Houlsby, N. & Beyer, L. (2022). Scaling vision transformers (the bounded decay).
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms
+        1 and 2 (sums there, means here: the same v). Zhai, X., Kolesnikov, A., Houlsby, N. & Beyer, L. (2022). Scaling
+        vision transformers (the bounded decay).
 
     Example:
         >>> opt = scale_by_factored_rms(min_dim_size_to_factor=2)
@@ -174,19 +165,12 @@ def adafactor(
         dtype_momentum: of that mean; None means float32 for half-precision parameters, else the parameter's.
         weight_decay_rate: number or schedule; may be traced. None and a Python 0 leave the term out.
         eps: added to the squared gradients.
-        weight_decay_mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or
-            None for all.
-
-    Returns:
-        Optimizer with state `FactoredState(count, v_row, v_col, v, ema)`.
 
     Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params where they are needed; a wrong
-            mask.
+        ValueError: no params where they are needed.
 
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms 4
-        and 5.
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms
+        4 and 5.
 
     Example:
         >>> opt = adafactor(0.01)

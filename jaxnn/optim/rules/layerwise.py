@@ -31,14 +31,7 @@ def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0
         trust_coefficient: >= 0; may be traced.
         eps: added to the norm of the update; may be traced.
 
-    Returns:
-        Optimizer without state; its update needs `params`.
-
-    Raises:
-        ValueError: no params; a negative or non-finite number, if known while tracing.
-
-    Reference:
-        You, Y., Gitman, I. & Ginsburg, B. (2017). Large batch training of convolutional networks, algorithm 1.
+    Reference: You, Y., Gitman, I. & Ginsburg, B. (2017). Large batch training of convolutional networks, algorithm 1.
 
     Example:
         >>> opt, params = scale_by_trust_ratio(), jnp.array([0.6, 0.8])
@@ -80,9 +73,6 @@ def lars(
     |u| in the ratio, which is the same without decay.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        weight_decay_mask: which parameters decay.
         trust_coefficient, eps: see `scale_by_trust_ratio`; eps is added to the norm, outside its root.
         trust_ratio_mask: for which arrays the ratio is not 1 (usually not for biases).
         momentum: decay of the trace, >= 0; may be traced. A Python 0 keeps no trace.
@@ -91,11 +81,7 @@ def lars(
     Returns:
         Optimizer with state `TraceState(trace, count)`; trace has the sign of the updates.
 
-    Raises:
-        ValueError: no params; a wrong mask; a number out of range, if known while tracing.
-
-    Reference:
-        You, Y., Gitman, I. & Ginsburg, B. (2017). Large batch training of convolutional networks, algorithm 1.
+    Reference: You, Y., Gitman, I. & Ginsburg, B. (2017). Large batch training of convolutional networks, algorithm 1.
 
     Example:
         >>> opt, params = lars(1.0), jnp.array([3.0, 4.0])
@@ -143,20 +129,11 @@ def lamb(
     eps is outside the root. The decay comes before the ratio and is multiplied by the learning rate.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2, eps, eps_root: see `scale_by_adam`.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
         mask: which parameters decay; all have the ratio.
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: no params; a wrong mask; a number out of range, if known while tracing.
-
-    Reference:
-        You, Y. et al. (2020). Large batch optimization for deep learning: training BERT in 76 minutes, algorithm 2
-        (with phi the identity).
+    Reference: You, Y. et al. (2020). Large batch optimization for deep learning: training BERT in 76 minutes, algorithm
+        2 (with phi the identity).
 
     Example:
         >>> opt, params = lamb(0.1), jnp.array([3.0, 4.0])
@@ -192,12 +169,8 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimiz
     Returns:
         Optimizer with state `CountState(count)`; its update needs `params`.
 
-    Raises:
-        ValueError: no params; a negative or non-finite number, if known while tracing.
-
-    Reference:
-        Bernstein, J., Vahdat, A., Yue, Y. & Liu, M.-Y. (2020). On the distance between two neural networks and the
-        stability of learning, algorithm 1.
+    Reference: Bernstein, J., Vahdat, A., Yue, Y. & Liu, M.-Y. (2020). On the distance between two neural networks and
+        the stability of learning, algorithm 1.
 
     Example:
         >>> opt, params = fromage(0.75), jnp.array([3.0, 4.0])

@@ -37,19 +37,10 @@ def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, ep
     keeps a learning rate of 0 from stopping the sums, and `learning_rate - eps` gives the paper's.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         momentum: weight of the parameters as they are, in [0, 1); may be traced. The paper's c is 1 - momentum.
         eps: added to the learning rate and to the root; may be traced.
 
-    Returns:
-        Optimizer with state `MadgradState(count, grad_sum_sq, s, x0)`. Its update needs `params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-        TypeError: complex parameters.
-
-    Reference:
-        Defazio, A. & Jelassi, S. (2022). Adaptivity without compromise: a momentumized, adaptive, dual averaged
+    Reference: Defazio, A. & Jelassi, S. (2022). Adaptivity without compromise: a momentumized, adaptive, dual averaged
         gradient method for stochastic optimization, algorithm 1.
 
     Example:
@@ -101,15 +92,7 @@ def madgrad(
         learning_rate, momentum, eps: see `scale_by_madgrad`, which has the whole equation.
         weight_decay: of the penalty weight_decay/2 |params|^2, number or schedule; may be traced.
 
-    Returns:
-        Optimizer with state `MadgradState(count, grad_sum_sq, s, x0)`. Its update needs `params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-        TypeError: complex parameters.
-
-    Reference:
-        Defazio, A. & Jelassi, S. (2022). Adaptivity without compromise: a momentumized, adaptive, dual averaged
+    Reference: Defazio, A. & Jelassi, S. (2022). Adaptivity without compromise: a momentumized, adaptive, dual averaged
         gradient method for stochastic optimization, algorithm 1.
 
     Example:

@@ -67,7 +67,6 @@ def momo(
         learning_rate: largest step, number or schedule of the step count (0 at the first update); may be traced.
         beta: decay of the means, in [0, 1); may be traced.
         lower_bound: of the loss; may be traced.
-        weight_decay: >= 0; may be traced.
         adapt_lower_bound: whether to estimate the bound.
 
     Returns:
@@ -75,12 +74,10 @@ def momo(
         argument `value`, the loss.
 
     Raises:
-        ValueError: no params or no `value`; a number out of range, if known while tracing.
-        TypeError: complex parameters.
+        ValueError: no params or no `value`.
 
-    Reference:
-        Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for adaptive
-        learning rates.
+    Reference: Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for
+        adaptive learning rates.
 
     Example:
         >>> opt = momo()
@@ -148,7 +145,6 @@ def momo_adam(
         b1, b2: decays of the means, in [0, 1); may be traced.
         eps: added to the root, >= 0; may be traced.
         lower_bound: of the loss; may be traced.
-        weight_decay: >= 0; may be traced.
         adapt_lower_bound: whether to estimate the bound.
 
     Returns:
@@ -156,12 +152,10 @@ def momo_adam(
         the extra argument `value`, the loss.
 
     Raises:
-        ValueError: no params or no `value`; a number out of range, if known while tracing.
-        TypeError: complex parameters.
+        ValueError: no params or no `value`.
 
-    Reference:
-        Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for adaptive
-        learning rates.
+    Reference: Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for
+        adaptive learning rates.
 
     Example:
         >>> opt = momo_adam(0.1)

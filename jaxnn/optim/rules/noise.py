@@ -30,11 +30,6 @@ def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> 
     Raises:
         ValueError: both key and seed.
         TypeError: neither a key nor an integer.
-
-    Example:
-        >>> as_key("add_noise", 0)
-        Array((), dtype=key<fry>) overlaying:
-        [0 0]
     """
     if key is not None and seed is not None:
         raise ValueError(f"{where}: needs one of key and seed, got both. Pass key={key!r} alone.")
@@ -60,16 +55,12 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
         key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning.
         seed: older name of an integer key.
 
-    Returns:
-        Optimizer with state `AddNoiseState(count, rng_key)`.
-
     Raises:
-        ValueError: key and seed together; eta or gamma negative or not finite, if known while tracing.
+        ValueError: key and seed together.
         TypeError: key is neither a random key nor an integer.
 
-    Reference:
-        Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015). Adding
-        gradient noise improves learning for very deep networks, section 3.
+    Reference: Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015).
+        Adding gradient noise improves learning for very deep networks, section 3.
 
     Example:
         >>> import jax.numpy as jnp
@@ -115,19 +106,14 @@ def noisy_sgd(
     """Gradient descent with Gaussian noise, whose variance dies away: update = -learning_rate (g + noise).
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         eta, gamma, key, seed: see `add_noise`, which has the whole equation.
 
-    Returns:
-        Optimizer with state `AddNoiseState(count, rng_key)`.
-
     Raises:
-        ValueError: key and seed together; a hyperparameter out of range, if known while tracing.
+        ValueError: key and seed together.
         TypeError: key is neither a random key nor an integer.
 
-    Reference:
-        Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015). Adding
-        gradient noise improves learning for very deep networks.
+    Reference: Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015).
+        Adding gradient noise improves learning for very deep networks.
 
     Example:
         >>> import jax.numpy as jnp
@@ -139,11 +125,6 @@ def noisy_sgd(
 
 
 def keys_like(key: Key, tree: PyTree) -> PyTree:
-    """A key for every leaf of a tree, by one split.
-
-    Example:
-        >>> keys_like(jax.random.key(0), {"w": 1.0, "b": None})["w"].shape
-        ()
-    """
+    """A key for every leaf of a tree, by one split."""
     structure: Any = jax.tree.structure(tree)
     return jax.tree.unflatten(structure, list(jax.random.split(key, structure.num_leaves)))

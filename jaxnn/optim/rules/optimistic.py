@@ -41,15 +41,8 @@ def scale_by_optimistic_gradient(alpha: ScalarOrSchedule = 1.0, beta: ScalarOrSc
         alpha: weight of the gradient; number or schedule of the step count; may be traced.
         beta: weight of its change; number or schedule of the step count; may be traced. (optax takes no schedules.)
 
-    Returns:
-        Optimizer with state `OptimisticGradientState(count, previous_gradient)`.
-
-    Raises:
-        ValueError: alpha or beta negative or not finite, if known while tracing.
-
-    Reference:
-        Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic gradient
-        methods for saddle point problems: proximal point approach, equation 14.
+    Reference: Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic
+        gradient methods for saddle point problems: proximal point approach, equation 14.
 
     Example:
         >>> opt = scale_by_optimistic_gradient()
@@ -86,18 +79,10 @@ def optimistic_gradient_descent(
     On a bilinear game J = x y, where descent spirals outward, it converges to the saddle.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         alpha, beta: see `scale_by_optimistic_gradient`.
 
-    Returns:
-        Optimizer with state `OptimisticGradientState(count, previous_gradient)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic gradient
-        methods for saddle point problems: proximal point approach, equation 14.
+    Reference: Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic
+        gradient methods for saddle point problems: proximal point approach, equation 14.
 
     Example:
         >>> opt = optimistic_gradient_descent(0.1)
@@ -130,14 +115,7 @@ def optimistic_adam(
         optimism: weight of the change of r; number or schedule; None means the learning rate, as in the paper.
         b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`; eps is outside the root, eps_root inside.
 
-    Returns:
-        Optimizer with state `OptimisticAdamState(count, mu, nu, previous_gradient)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
+    Reference: Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
 
     Example:
         >>> opt = optimistic_adam(0.1, nesterov=False)
@@ -169,18 +147,10 @@ def optimistic_adam_v2(
     At the first step the change of r is 0.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         alpha, beta: see `scale_by_optimistic_gradient`.
         b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`; eps is outside the root, eps_root inside.
 
-    Returns:
-        Optimizer with state `OptimisticAdamState(count, mu, nu, previous_gradient)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
+    Reference: Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
 
     Example:
         >>> opt = optimistic_adam_v2(0.1, nesterov=False)

@@ -46,12 +46,11 @@ def scale_by_polyak(
         Optimizer with state `CountState(count)`. Its update needs the extra argument `value`, the loss.
 
     Raises:
-        ValueError: no `value`; another variant; a number out of range, if known while tracing.
+        ValueError: no `value`; another variant.
 
-    Reference:
-        Polyak, B. T. (1987). Introduction to optimization.
-        Loizou, N., Vaswani, S., Laradji, I. & Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD, SPS_max.
-        Garrigos, G., Gower, R. M. & Schaipp, F. (2023). Function value learning, SPS+.
+    Reference: Polyak, B. T. (1987). Introduction to optimization. Loizou, N., Vaswani, S., Laradji, I. &
+        Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD, SPS_max. Garrigos, G., Gower, R. M. & Schaipp,
+        F. (2023). Function value learning, SPS+.
 
     Example:
         >>> opt = scale_by_polyak()
@@ -108,10 +107,9 @@ def polyak_sgd(
         Optimizer with state `CountState(count)`. Its update needs the extra argument `value`, the loss.
 
     Raises:
-        ValueError: no `value`; another variant; a number out of range, if known while tracing.
+        ValueError: no `value`; another variant.
 
-    Reference:
-        Loizou, N., Vaswani, S., Laradji, I. & Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD: an
+    Reference: Loizou, N., Vaswani, S., Laradji, I. & Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD: an
         adaptive learning rate for fast convergence, SPS_max.
 
     Example:

@@ -51,9 +51,8 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[P
     Raises:
         ValueError: an array has no example axis or another N, or there is no example; l2_norm_clip negative.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> per_example_global_norm_clip([jnp.array([[3.0, 4.0], [0.0, 1.0]])], 2.5)
@@ -84,9 +83,8 @@ def per_example_layer_norm_clip(
     Raises:
         ValueError: an array has no example axis or another N, or there is no example; global_l2_norm_clip negative.
 
-    Reference:
-        McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent language
-        models, section 2 (per-layer clipping).
+    Reference: McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent
+        language models, section 2 (per-layer clipping).
 
     Example:
         >>> sums, clipped = per_example_layer_norm_clip([jnp.array([[3.0, 4.0]]), jnp.array([1.0])], 2.0)
@@ -137,9 +135,8 @@ def differentially_private_aggregate(
             while tracing; gradients that vary over mesh axes inside `shard_map`.
         TypeError: key is neither a random key nor an integer.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> opt = differentially_private_aggregate(2.5, 0.0, key=0)
@@ -197,7 +194,6 @@ def dpsgd(
     optimizer is any, and `per_example.dp_event` describes the run to an accountant.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         l2_norm_clip, noise_multiplier: see `differentially_private_aggregate`.
         seed: integer or random key.
         momentum: decay of the trace; None keeps none, and so does a Python 0.
@@ -212,9 +208,8 @@ def dpsgd(
             known while tracing.
         TypeError: seed is neither a random key nor an integer.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> opt = dpsgd(0.1, l2_norm_clip=2.5, noise_multiplier=0.0, seed=0)

@@ -41,14 +41,7 @@ def scale_by_radam(
         threshold: of rho; the paper has 4 (rho > 4), its authors' code 5.
         nesterov: whether to use Nesterov's momentum.
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Liu, L. et al. (2020). On the variance of the adaptive learning rate and beyond, algorithm 2.
+    Reference: Liu, L. et al. (2020). On the variance of the adaptive learning rate and beyond, algorithm 2.
 
     Example:
         >>> opt = scale_by_radam()
@@ -102,8 +95,7 @@ def radam(
 
     eps is outside the root, eps_root inside.
 
-    Reference:
-        Liu, L. et al. (2020). On the variance of the adaptive learning rate and beyond, algorithm 2.
+    Reference: Liu, L. et al. (2020). On the variance of the adaptive learning rate and beyond, algorithm 2.
 
     Example:
         >>> opt = radam(0.1)

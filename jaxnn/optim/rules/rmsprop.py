@@ -50,12 +50,8 @@ def scale_by_rms(
     Returns:
         Optimizer with state `RMSpropState(count, mu, nu, trace)`, mu and trace None.
 
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop: divide the gradient by a running average of its recent
-        magnitude. COURSERA: Neural networks for machine learning (eps = 0).
+    Reference: Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop: divide the gradient by a running average of its
+        recent magnitude. COURSERA: Neural networks for machine learning (eps = 0).
 
     Example:
         >>> opt = scale_by_rms(decay=0.75)
@@ -88,11 +84,7 @@ def scale_by_stddev(
     Returns:
         Optimizer with state `RMSpropState(count, mu, nu, trace)`, trace None.
 
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Graves, A. (2013). Generating sequences with recurrent neural networks, equations 38 to 40.
+    Reference: Graves, A. (2013). Generating sequences with recurrent neural networks, equations 38 to 40.
 
     Example:
         >>> opt = scale_by_stddev(decay=0.5)
@@ -123,7 +115,6 @@ def rmsprop(
     Unlike in `sgd`, the trace sums steps that the learning rate has multiplied, so a schedule acts on new steps only.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         decay, eps, initial_scale, eps_in_sqrt, bias_correction: see `scale_by_rms`, which has the whole equation. Pass
             eps_in_sqrt=False for PyTorch's rule.
         centered: whether to divide by the standard deviation, see `scale_by_stddev`.
@@ -136,8 +127,7 @@ def rmsprop(
     Raises:
         ValueError: `nesterov` without momentum, or a hyperparameter out of range, if known while tracing.
 
-    Reference:
-        Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop. COURSERA: Neural networks for machine learning.
+    Reference: Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop. COURSERA: Neural networks for machine learning.
         Graves, A. (2013). Generating sequences with recurrent neural networks, equations 38 to 41 (centered, with
         momentum).
 

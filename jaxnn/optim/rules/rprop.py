@@ -50,15 +50,10 @@ def scale_by_rprop(
         eta_plus: factor after none, >= 1; may be traced.
         min_step_size, max_step_size: bounds of the step sizes; may be traced.
 
-    Returns:
-        Optimizer with state `RpropState(count, step_sizes, prev_updates)`.
-
     Raises:
-        TypeError: a schedule as learning rate; complex parameters.
-        ValueError: a hyperparameter out of range, if known while tracing.
+        TypeError: a schedule as learning rate.
 
-    Reference:
-        Igel, C. & Huesken, M. (2003). Empirical evaluation of the improved Rprop learning algorithms, algorithm
+    Reference: Igel, C. & Huesken, M. (2003). Empirical evaluation of the improved Rprop learning algorithms, algorithm
         iRprop-, after Riedmiller, M. & Braun, H. (1993). A direct adaptive method for faster backpropagation learning.
 
     Example:
@@ -111,15 +106,10 @@ def rprop(
         learning_rate: the initial step size; a number, which may be traced, no schedule.
         eta_minus, eta_plus, min_step_size, max_step_size: see `scale_by_rprop`, which has the whole equation.
 
-    Returns:
-        Optimizer with state `RpropState(count, step_sizes, prev_updates)`.
-
     Raises:
-        TypeError: a schedule as learning rate; complex parameters.
-        ValueError: a hyperparameter out of range, if known while tracing.
+        TypeError: a schedule as learning rate.
 
-    Reference:
-        Igel, C. & Huesken, M. (2003). Empirical evaluation of the improved Rprop learning algorithms, algorithm
+    Reference: Igel, C. & Huesken, M. (2003). Empirical evaluation of the improved Rprop learning algorithms, algorithm
         iRprop-, after Riedmiller, M. & Braun, H. (1993). A direct adaptive method for faster backpropagation learning.
 
     Example:

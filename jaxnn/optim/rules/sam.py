@@ -44,11 +44,7 @@ def normalize() -> Optimizer:
 
     The norm is taken of g over its largest entry, so that it neither overflows nor vanishes.
 
-    Returns:
-        Optimizer with state `NormalizeState()`.
-
-    Reference:
-        Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
+    Reference: Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
         improving generalization, equation 2 (for p = 2).
 
     Example:
@@ -104,11 +100,9 @@ def sam(
         it). Extra arguments go to both rules.
 
     Raises:
-        ValueError: sync_period < 1; no params; no `grad_fn` in opaque mode.
-        TypeError: no optimizer.
+        ValueError: sync_period < 1; no `grad_fn` in opaque mode.
 
-    Reference:
-        Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
+    Reference: Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
         improving generalization, algorithm 1.
 
     Example:

@@ -67,13 +67,8 @@ def schedule_free(
     Returns:
         Optimizer with state `ScheduleFreeState`. Its update needs `params`; extra arguments go to the base rule.
 
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-        TypeError: no optimizer.
-
-    Reference:
-        Defazio, A., Yang, X. A., Mehta, H., Mishchenko, K., Khaled, A. & Cutkosky, A. (2024). The road less scheduled,
-        equations 3 to 5 and algorithm 1.
+    Reference: Defazio, A., Yang, X. A., Mehta, H., Mishchenko, K., Khaled, A. & Cutkosky, A. (2024). The road less
+        scheduled, equations 3 to 5 and algorithm 1.
 
     Example:
         >>> from jaxnn import optim
@@ -137,8 +132,7 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
     Raises:
         TypeError: another state.
 
-    Reference:
-        Defazio, A. et al. (2024). The road less scheduled, equation 3 solved for x.
+    Reference: Defazio, A. et al. (2024). The road less scheduled, equation 3 solved for x.
 
     Example:
         >>> opt = schedule_free_sgd(0.5)
@@ -180,11 +174,7 @@ def schedule_free_sgd(
     Returns:
         Optimizer with state `ScheduleFreeState`. Its update needs `params`; evaluate at `schedule_free_eval_params`.
 
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-
-    Reference:
-        Defazio, A. et al. (2024). The road less scheduled, equations 3 to 5.
+    Reference: Defazio, A. et al. (2024). The road less scheduled, equations 3 to 5.
 
     Example:
         >>> opt = schedule_free_sgd(0.5)
@@ -221,16 +211,11 @@ def schedule_free_adamw(
         warmup_steps: steps in which the learning rate rises from 0 in a straight line; None means none.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the rest of the equation.
         b2, eps: decay of nu, and what is added to its root; see `scale_by_adam`.
-        weight_decay: number or schedule; may be traced.
 
     Returns:
         Optimizer with state `ScheduleFreeState`. Its update needs `params`; evaluate at `schedule_free_eval_params`.
 
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-
-    Reference:
-        Defazio, A. et al. (2024). The road less scheduled, algorithm 1.
+    Reference: Defazio, A. et al. (2024). The road less scheduled, algorithm 1.
 
     Example:
         >>> opt = schedule_free_adamw(0.5)

@@ -31,18 +31,10 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
     Args:
         decay: of the trace, >= 0; may be traced. None keeps no trace, and so does a Python 0.
         nesterov: whether to look ahead.
-        accumulator_dtype: of the trace; None means float32 for half-precision parameters, else the parameter's.
 
-    Returns:
-        Optimizer with state `TraceState(trace, count)`.
-
-    Raises:
-        ValueError: decay negative or not finite, if known while tracing.
-
-    Reference:
-        Polyak, B. T. (1964). Some methods of speeding up the convergence of iteration methods.
-        Sutskever, I., Martens, J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in
-        deep learning, equations 3 and 4 (rearranged).
+    Reference: Polyak, B. T. (1964). Some methods of speeding up the convergence of iteration methods. Sutskever, I.,
+        Martens, J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in deep learning,
+        equations 3 and 4 (rearranged).
 
     Example:
         >>> import jax.numpy as jnp
@@ -91,22 +83,15 @@ def sgd(
     parameters themselves; `nesterov_lookahead` is the true one.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         momentum: decay of the trace; None keeps none, and so does a Python 0.
         nesterov: whether to look ahead; needs momentum.
-        accumulator_dtype: of the trace; None means float32 for half-precision parameters, else the parameter's.
-
-    Returns:
-        Optimizer with state `TraceState(trace, count)`.
 
     Raises:
         ValueError: `nesterov` without momentum, or a number out of range, if known while tracing.
 
-    Reference:
-        Robbins, H. & Monro, S. (1951). A stochastic approximation method.
-        Polyak, B. T. (1964). Some methods of speeding up the convergence of iteration methods.
-        Nesterov, Y. (1983); in the form of Sutskever, I., Martens, J., Dahl, G. & Hinton, G. (2013). On the importance
-        of initialization and momentum in deep learning.
+    Reference: Robbins, H. & Monro, S. (1951). A stochastic approximation method. Polyak, B. T. (1964). Some methods of
+        speeding up the convergence of iteration methods. Nesterov, Y. (1983); in the form of Sutskever, I., Martens,
+        J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in deep learning.
 
     Example:
         >>> import jax.numpy as jnp
@@ -134,7 +119,6 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) 
     same place moves exactly along phi.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         momentum: decay of the trace, >= 0; may be traced.
 
     Returns:
@@ -142,10 +126,9 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) 
         `grad_fn` (params -> gradient), which `train.make_step` passes.
 
     Raises:
-        ValueError: no params or no `grad_fn`; a number out of range, if known while tracing.
+        ValueError: no params or no `grad_fn`.
 
-    Reference:
-        Nesterov, Y. (1983). A method for solving the convex programming problem with convergence rate O(1/k^2).
+    Reference: Nesterov, Y. (1983). A method for solving the convex programming problem with convergence rate O(1/k^2).
         Sutskever, I., Martens, J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in
         deep learning, equations 3 and 4.
 

@@ -39,12 +39,8 @@ def scale_by_sign() -> Optimizer:
 
     direction = sign(g)
 
-    Returns:
-        Optimizer with state `CountState(count)`.
-
-    Reference:
-        Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation for
-        non-convex problems, algorithm 1.
+    Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
+        for non-convex problems, algorithm 1.
 
     Example:
         >>> opt = scale_by_sign()
@@ -71,18 +67,8 @@ def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     Every entry moves by the same length, so that near a minimum the parameters step to and fro across it unless the
     learning rate decays.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-
-    Returns:
-        Optimizer with state `CountState(count)`.
-
-    Raises:
-        ValueError: the learning rate negative or not finite, if known while tracing.
-
-    Reference:
-        Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation for
-        non-convex problems, algorithm 1.
+    Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
+        for non-convex problems, algorithm 1.
 
     Example:
         >>> opt = sign_sgd(0.5)
@@ -99,19 +85,10 @@ def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtyp
     ema <- beta ema + (1 - beta) g;   update = -learning_rate sign(ema)
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         beta: decay of the mean, in [0, 1); may be traced.
-        accumulator_dtype: of the mean; None means float32 for half-precision parameters, else the parameter's.
 
-    Returns:
-        Optimizer with state `SignumState(count, ema)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation for
-        non-convex problems, algorithm 2.
+    Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
+        for non-convex problems, algorithm 2.
 
     Example:
         >>> opt = signum(0.5)
@@ -153,19 +130,14 @@ def scale_by_lion(
     Args:
         b1: weight of the mean in the mixture, in [0, 1); may be traced.
         b2: decay of the mean, in [0, 1); may be traced.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's.
         mode: "hard", "smooth" or "refined"; static. The paper's is "hard".
         smooth_beta: slope of tanh at 0 in the mode "smooth"; may be traced.
 
-    Returns:
-        Optimizer with state `LionState(count, mu)`.
-
     Raises:
-        ValueError: an unknown mode; a hyperparameter out of range, if known while tracing.
+        ValueError: an unknown mode.
         TypeError: complex parameters in the mode "smooth".
 
-    Reference:
-        Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
+    Reference: Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
 
     Example:
         >>> opt = scale_by_lion(0.5, mode="refined")
@@ -215,19 +187,9 @@ def lion(
     with a decay as many times larger, is usual.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2, mu_dtype: see `scale_by_lion`.
-        weight_decay: number or schedule; may be traced.
-        mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None for all.
 
-    Returns:
-        Optimizer with state `LionState(count, mu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
+    Reference: Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
 
     Example:
         >>> opt = lion(0.1, weight_decay=0.5)

@@ -45,16 +45,8 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
         b2: decay of the sums, in [0, 1]; may be traced. 1 is the published rule.
         eps: added under the root, >= 0; may be traced.
 
-    Returns:
-        Optimizer with state `SM3State(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-        TypeError: a complex parameter.
-
-    Reference:
-        Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm SM3-II
-        (eps = 0), with the momentum of its section 4.
+    Reference: Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm
+        SM3-II (eps = 0), with the momentum of its section 4.
 
     Example:
         >>> opt = scale_by_sm3(b1=0.0)
@@ -101,15 +93,7 @@ def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar | None = 0.9) -> Optim
     """SM3: update = -learning_rate nu; the equation is in `scale_by_sm3`, with b1 = momentum, b2 = 1, eps = 1e-8.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         momentum: decay of the mean of directions, in [0, 1); may be traced. None keeps none, and so does a Python 0.
-
-    Returns:
-        Optimizer with state `SM3State(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-        TypeError: a complex parameter.
 
     Reference:
         Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm SM3-II.

@@ -48,10 +48,8 @@ def hutchinson_estimator_diag_hessian(random_seed: Key | int | None = None) -> O
 
     Raises:
         ValueError: no params or no `obj_fn`.
-        TypeError: complex parameters.
 
-    Reference:
-        Hutchinson, M. F. (1989). A stochastic estimator of the trace of the influence matrix; for the diagonal:
+    Reference: Hutchinson, M. F. (1989). A stochastic estimator of the trace of the influence matrix; for the diagonal:
         Bekas, C., Kokiopoulou, E. & Saad, Y. (2007). An estimator for the diagonal of a matrix, equation 2.
 
     Example:
@@ -122,12 +120,10 @@ def scale_by_sophia(
         estimator needs: Hutchinson's, the extra argument `obj_fn` (params -> loss).
 
     Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params or no `obj_fn`.
-        TypeError: complex parameters.
+        ValueError: no params or no `obj_fn`.
 
-    Reference:
-        Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order optimizer for
-        language model pre-training, algorithms 1 and 3.
+    Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
+        optimizer for language model pre-training, algorithms 1 and 3.
 
     Example:
         >>> opt = scale_by_sophia()
@@ -201,10 +197,6 @@ def sophia(
     multiplied by the learning rate.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        weight_decay: number or schedule; may be traced.
-        weight_decay_mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None
-            for all.
         b1, b2, eps, gamma, clip_threshold, update_interval, hessian_diagonal_fn, mu_dtype, verbose,
             print_win_rate_every_n_steps: see `scale_by_sophia`, which has the whole equation.
 
@@ -213,12 +205,10 @@ def sophia(
         argument `obj_fn` (params -> loss of this step's batch), or what `hessian_diagonal_fn` needs instead.
 
     Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params or no `obj_fn`; a wrong mask.
-        TypeError: complex parameters.
+        ValueError: no params or no `obj_fn`.
 
-    Reference:
-        Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order optimizer for
-        language model pre-training, algorithm 3.
+    Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
+        optimizer for language model pre-training, algorithm 3.
 
     Example:
         >>> opt = sophia(0.1, weight_decay=0.5)

@@ -62,10 +62,6 @@ def accumulate(
         use_grad_mean: the mean of the gradients; their sum if False.
         should_skip_update_fn: (gradients, updates made, params) -> (whether to leave this gradient out, a tree to
             report), such as `skip_not_finite`.
-        accumulator_dtype: of the mean; None means float32 for half-precision parameters, else the parameter's.
-
-    Returns:
-        Optimizer with state `MultiStepsState`.
 
     Raises:
         ValueError: every_k < 1.
@@ -190,9 +186,6 @@ def apply_every(k: Scalar = 1) -> Optimizer:
 
     Args:
         k: >= 1; may be traced.
-
-    Returns:
-        Optimizer with state `ApplyEvery(count, grad_acc)`.
 
     Example:
         >>> opt = apply_every(2)

@@ -43,14 +43,7 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = No
         debias: whether to undo the pull of the start at 0.
         accumulator_dtype: of ema; None means float32 for half-precision parameters, else the parameter's.
 
-    Returns:
-        Optimizer with state `EmaState(count, ema)`.
-
-    Raises:
-        ValueError: decay outside [0, 1), if known while tracing.
-
-    Reference:
-        Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, section 3 (the correction).
+    Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, section 3 (the correction).
 
     Example:
         >>> opt = ema(0.5)
@@ -89,7 +82,6 @@ def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0
     Read it with `averaged_params(state)`. The updates must be applied as they are: wrap the whole chain.
 
     Args:
-        inner: Optimizer, or an optax transformation.
         decay: in [0, 1); may be traced. None means the plain mean.
         start: steps before averaging begins, >= 0; may be traced.
         debias: False for weight 1 - decay at every n > 1, as PyTorch's `get_ema_multi_avg_fn` has it.
@@ -97,9 +89,6 @@ def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0
     Returns:
         Optimizer with state `AverageState(count, average, inner_state)`; its update needs params. The average is kept
         in the accumulation dtype.
-
-    Raises:
-        ValueError: no params; decay outside [0, 1) or start < 0, if known while tracing.
 
     Reference:
         Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging, equation 2.
@@ -176,8 +165,7 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Scal
     Raises:
         ValueError: the trees differ in structure, or only the old is None somewhere.
 
-    Reference:
-        Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging.
+    Reference: Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging.
 
     Example:
         >>> incremental_update(jnp.ones(1), jnp.zeros(1), 0.25)
@@ -208,8 +196,7 @@ def periodic_update(new_tensors: Params, old_tensors: Params, steps: Scalar, upd
         steps: int, may be traced.
         update_period: int >= 1; may be traced.
 
-    Reference:
-        Mnih, V. et al. (2013). Playing Atari with deep reinforcement learning.
+    Reference: Mnih, V. et al. (2013). Playing Atari with deep reinforcement learning.
 
     Example:
         >>> periodic_update(jnp.ones(1), jnp.zeros(1), 4, 2), periodic_update(jnp.ones(1), jnp.zeros(1), 5, 2)

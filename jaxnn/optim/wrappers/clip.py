@@ -42,9 +42,6 @@ def clip(max_delta: Scalar) -> Optimizer:
     Args:
         max_delta: >= 0; may be traced.
 
-    Returns:
-        Optimizer without state.
-
     Raises:
         TypeError: complex parameters, which have no order.
 
@@ -79,11 +76,7 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
     Args:
         max_norm: >= 0; may be traced.
 
-    Returns:
-        Optimizer without state.
-
-    Reference:
-        Pascanu, R., Mikolov, T. & Bengio, Y. (2013). On the difficulty of training recurrent neural networks,
+    Reference: Pascanu, R., Mikolov, T. & Bengio, Y. (2013). On the difficulty of training recurrent neural networks,
         algorithm 1.
 
     Example:
@@ -112,11 +105,7 @@ def clip_by_block_rms(threshold: Scalar) -> Optimizer:
     Args:
         threshold: >= 0; may be traced.
 
-    Returns:
-        Optimizer without state.
-
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 6.
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 6.
 
     Example:
         >>> clip_by_block_rms(1.0).update(jnp.array([3.0, 4.0]), ())[0] * jnp.sqrt(12.5)
@@ -148,15 +137,11 @@ def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[i
             the last of (height, width, in, out) and (depth, height, width, in, out). For (width, in, out) kernels pass
             (0, 1).
 
-    Returns:
-        Optimizer without state; its update needs params.
-
     Raises:
-        ValueError: no params; more than five axes without `axis`.
+        ValueError: more than five axes without `axis`.
 
-    Reference:
-        Brock, A., De, S., Smith, S. & Simonyan, K. (2021). High-performance large-scale image recognition without
-        normalization, equation 3.
+    Reference: Brock, A., De, S., Smith, S. & Simonyan, K. (2021). High-performance large-scale image recognition
+        without normalization, equation 3.
 
     Example:
         >>> opt, params = adaptive_grad_clip(0.5), jnp.array([3.0, 4.0])
@@ -184,9 +169,6 @@ def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[i
 @specified
 def zero_nans() -> Optimizer:
     """Entries that are NaN become 0; the state tells in which arrays there were some. Infinite entries stay.
-
-    Returns:
-        Optimizer with state `ZeroNansState(found_nan)`.
 
     Example:
         >>> opt = zero_nans()
@@ -220,9 +202,6 @@ def keep_params_nonnegative() -> Optimizer:
 
     A parameter that is negative already is moved to 0.
 
-    Returns:
-        Optimizer without state; its update needs params.
-
     Raises:
         ValueError: no params. TypeError: complex parameters.
 
@@ -255,12 +234,8 @@ def centralize(*, keep_axis: int = -1) -> Optimizer:
     Args:
         keep_axis: the axis of the output units; 0 for (out, in) kernels, and to do what optax does.
 
-    Returns:
-        Optimizer without state.
-
-    Reference:
-        Yong, H., Huang, J., Hua, X. & Zhang, L. (2020). Gradient centralization: a new optimization technique for deep
-        neural networks, equation 1.
+    Reference: Yong, H., Huang, J., Hua, X. & Zhang, L. (2020). Gradient centralization: a new optimization technique
+        for deep neural networks, equation 1.
 
     Example:
         >>> centralize().update(jnp.array([[1.0, 2.0], [3.0, 6.0]]), ())[0]

@@ -40,9 +40,6 @@ def flatten(inner: Any) -> Optimizer:
     Rules that take norms of single arrays then see one array. The vector, and with it the inner state, is in the
     widest accumulation dtype of the parameters; updates come back in each parameter's dtype.
 
-    Args:
-        inner: Optimizer, or an optax transformation.
-
     Returns:
         Optimizer with the inner state. Extra arguments are passed as they are, so `value` may be used and functions of
         the parameters may not.
@@ -83,12 +80,6 @@ def split_real_and_imaginary(inner: Any) -> Optimizer:
 
     `jax.grad` of a real loss returns the conjugate of the direction of ascent: pass the conjugate of its result, which
     is df/dx + i df/dy. Functions among the extra arguments are called with whole complex parameters.
-
-    Args:
-        inner: Optimizer, or an optax transformation.
-
-    Returns:
-        Optimizer with state `SplitRealAndImaginaryState(inner_state)`.
 
     Example:
         >>> from jaxnn import optim

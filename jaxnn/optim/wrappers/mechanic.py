@@ -56,7 +56,6 @@ def mechanize(
     Args:
         base_optimizer: Optimizer, or an optax transformation, that descends with learning rate 1, or with a schedule
             whose largest value is 1. It receives the extra arguments.
-        weight_decay: >= 0; may be traced.
         eps: against division by zero, >= 0; may be traced.
         s_init: the factor at the start, >= 0; may be traced.
         num_betas: how many decays are tried at once.
@@ -65,11 +64,9 @@ def mechanize(
         Optimizer with state `MechanicState(base_optimizer_state, count, r, m, v, s, x0)`; its update needs `params`.
 
     Raises:
-        ValueError: no params; num_betas < 1; a number out of range, if known while tracing.
-        TypeError: no optimizer; complex parameters.
+        ValueError: num_betas < 1.
 
-    Reference:
-        Cutkosky, A., Defazio, A. & Mehta, H. (2023). Mechanic: a learning rate tuner, algorithm 1.
+    Reference: Cutkosky, A., Defazio, A. & Mehta, H. (2023). Mechanic: a learning rate tuner, algorithm 1.
 
     Example:
         >>> from jaxnn import optim

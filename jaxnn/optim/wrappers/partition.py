@@ -39,13 +39,9 @@ def masked(
     """Transform only where the mask is True; elsewhere the updates pass as they are, and no state is kept.
 
     Args:
-        inner: Optimizer, or an optax transformation.
         mask: tree of bools like the parameters or a prefix of it, or a function of the parameters that makes one. The
             bools must be known while tracing.
         mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
-
-    Returns:
-        Optimizer with state `MaskedState(inner_state)`.
 
     Raises:
         ValueError: the mask is no prefix of the parameters. TypeError: it holds something else than bools.
@@ -95,9 +91,6 @@ def partition(
         param_labels: tree of labels like the parameters or a prefix of it, or a function of the parameters that makes
             one. `set_to_zero()` as a label's transformation freezes its parameters.
         mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
-
-    Returns:
-        Optimizer with state `PartitionState(inner_states)`.
 
     Raises:
         ValueError: a label without a transformation; labels that are no prefix of the parameters.

@@ -64,10 +64,9 @@ def reduce_on_plateau(
         NaN among the values is no improvement.
 
     Raises:
-        ValueError: no `value`; a number out of range, if known while tracing.
+        ValueError: no `value`.
 
-    Reference:
-        PyTorch, torch.optim.lr_scheduler.ReduceLROnPlateau (mode "min").
+    Reference: PyTorch, torch.optim.lr_scheduler.ReduceLROnPlateau (mode "min").
 
     Example:
         >>> opt = reduce_on_plateau(0.5, patience=1)

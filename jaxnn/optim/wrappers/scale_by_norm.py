@@ -23,15 +23,8 @@ def scale_by_param_block_norm(min_scale: Scalar = 1e-3) -> Optimizer:
     Args:
         min_scale: lower bound of the factor, >= 0; may be traced.
 
-    Returns:
-        Optimizer without state; its update needs `params`.
-
-    Raises:
-        ValueError: no params; min_scale negative or not finite, if known while tracing.
-
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 8 (for
-        the relative step; there the factor is the root mean square).
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 8
+        (for the relative step; there the factor is the root mean square).
 
     Example:
         >>> opt, params = scale_by_param_block_norm(), jnp.array([3.0, 4.0])
@@ -48,15 +41,8 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
     Args:
         min_scale: lower bound of the factor, >= 0; may be traced.
 
-    Returns:
-        Optimizer without state; its update needs `params`.
-
-    Raises:
-        ValueError: no params; min_scale negative or not finite, if known while tracing.
-
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithm 4
-        (alpha_t = max(eps_2, rms(X)) rho_t).
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithm
+        4 (alpha_t = max(eps_2, rms(X)) rho_t).
 
     Example:
         >>> opt, params = scale_by_param_block_rms(), jnp.array([2.0, -2.0])
@@ -76,15 +62,8 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
         scale_factor: of any sign (-1 descends); may be traced.
         eps: added to the norm, outside its root; >= 0; may be traced.
 
-    Returns:
-        Optimizer without state.
-
-    Raises:
-        ValueError: eps negative or not finite, if known while tracing.
-
-    Reference:
-        Hazan, E., Levy, K. Y. & Shalev-Shwartz, S. (2015). Beyond convexity: stochastic quasi-convex optimization,
-        algorithm 1.
+    Reference: Hazan, E., Levy, K. Y. & Shalev-Shwartz, S. (2015). Beyond convexity: stochastic quasi-convex
+        optimization, algorithm 1.
 
     Example:
         >>> opt = normalize_by_update_norm(-1.0, 0.0)

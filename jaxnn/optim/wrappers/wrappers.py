@@ -116,9 +116,6 @@ def conditionally_transform(
         should_transform_fn: from the step (int32, 0 at the first update) to a bool; may be traced.
         forward_extra_args: whether it receives the extra arguments of `update` too, by name.
 
-    Returns:
-        Optimizer with state `ConditionallyTransformState(inner_state, step)`.
-
     Example:
         >>> from jaxnn import optim
         >>> opt = conditionally_transform(optim.clip(1.0), lambda step: step >= 1)
@@ -149,9 +146,6 @@ def conditionally_mask(
 
     Args:
         inner, should_transform_fn, forward_extra_args: as for `conditionally_transform`.
-
-    Returns:
-        Optimizer with state `ConditionallyMaskState(step, inner_state)`.
 
     Example:
         >>> from jaxnn import optim
@@ -197,8 +191,7 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
     Raises:
         ValueError: sync_period < 1, or params that are not a `LookaheadParams`.
 
-    Reference:
-        Zhang, M., Lucas, J., Hinton, G. & Ba, J. (2019). Lookahead optimizer: k steps forward, 1 step back,
+    Reference: Zhang, M., Lucas, J., Hinton, G. & Ba, J. (2019). Lookahead optimizer: k steps forward, 1 step back,
         algorithm 1.
 
     Example:
