@@ -36,8 +36,8 @@ def descent(
 
     Args:
         direction: a `scale_by_...` transformation whose state has a field `count`.
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
+        learning_rate: number or schedule.
+        weight_decay: number or schedule. A Python 0 leaves the term out.
         mask: which parameters decay.
         where: name of the rule, for messages.
 

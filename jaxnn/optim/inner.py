@@ -68,7 +68,7 @@ def update_if(
     """`update_inner` where the condition holds, computed only there; else other updates, and the state as it is.
 
     Args:
-        condition: bool of shape (), may be traced. Under `vmap` both branches are computed.
+        condition: bool of shape (). Under `vmap` both branches are computed.
         otherwise: makes the other updates of the gradients (of which those of dtype float0 are None here, since
             `lax.cond` has none); they are brought into the dtypes of the parameters too.
 

@@ -101,7 +101,7 @@ def safe_norm(
 
     Args:
         x: array.
-        min_norm: >= 0; may be traced.
+        min_norm: >= 0.
         ord, axis, keepdims: as for `jnp.linalg.norm`.
 
     Example:

@@ -67,7 +67,7 @@ def scale_by_backtracking_linesearch(
 
     Args:
         max_backtracking_steps: trials after the first.
-        slope_rtol: c in (0, 1); may be traced, as may all numbers below.
+        slope_rtol: c in (0, 1).
         decrease_factor: in (0, 1).
         increase_factor: >= 1; by how much the first trial may exceed the last step; infinite: always start at
             `max_learning_rate`.
@@ -80,9 +80,6 @@ def scale_by_backtracking_linesearch(
         Optimizer with state `ScaleByBacktrackingLinesearchState(learning_rate, value, grad, info)`. Its update needs
         the extra arguments `value`, `grad` (as `jax.grad` makes it) and `value_fn`, a function of the parameters; those
         further arguments that `value_fn` names are passed on to it.
-
-    Raises:
-        ValueError: an extra argument or params are missing.
 
     Reference: Armijo, L. (1966). Minimization of functions having Lipschitz continuous first partial derivatives.
         Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithm 3.1.

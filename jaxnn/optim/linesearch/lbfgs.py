@@ -51,13 +51,10 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
     Args:
         memory_size: m >= 1.
         scale_init_precond: whether gamma is estimated.
-        min_curvature: of a pair that counts; may be traced.
+        min_curvature: of a pair that counts.
 
     Returns:
         Optimizer with state `ScaleByLBFGSState`. It needs params, and gradients without noise.
-
-    Raises:
-        ValueError: memory_size < 1.
 
     Reference: Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization. Nocedal,
         J. & Wright, S. J. (2006). Numerical optimization, algorithm 7.4 and equations 7.16 and 7.20.
@@ -131,9 +128,6 @@ def lbfgs(
 
     Returns:
         Optimizer whose state is a tuple: `ScaleByLBFGSState`, of the learning rate, of the search.
-
-    Raises:
-        ValueError: memory_size < 1; an extra argument or params are missing.
 
     Reference: Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization.
 

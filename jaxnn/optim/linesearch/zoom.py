@@ -63,7 +63,7 @@ def scale_by_zoom_linesearch(
 
     Args:
         max_linesearch_steps: trials.
-        max_learning_rate: largest step; None for no bound. Numbers may be traced.
+        max_learning_rate: largest step; None for no bound.
         tol: by how much the conditions may be missed.
         increase_factor: of the steps while an interval is sought, > 1.
         slope_rtol, curv_rtol: c1 < c2, in (0, 1); an infinite `curv_rtol` leaves the second condition out.
@@ -79,9 +79,6 @@ def scale_by_zoom_linesearch(
         arguments `value`, `grad` (for complex parameters conjugated, as the updates are) and `value_fn`, a function of
         the parameters; further arguments that `value_fn` names are passed on to it. The state's `grad` is as `jax.grad`
         makes it.
-
-    Raises:
-        ValueError: an extra argument or params are missing; another strategy; a number out of range, if known.
 
     Reference: Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6. Hager, W. W. & Zhang,
         H. (2006). Algorithm 851: CG_DESCENT, a conjugate gradient method with guaranteed descent.

@@ -76,7 +76,7 @@ def scale_by_galore(
     Args:
         rank: columns of P, >= 1; at most the shorter side is used.
         update_proj_gap: steps from one decomposition to the next, >= 1; none is computed between.
-        scale: of the directions of projected arrays, >= 0; may be traced.
+        scale: of the directions of projected arrays, >= 0.
         base_optimizer: `scale_by_...` transformation, ours or optax's, which is given no parameters; None means
             `scale_by_adam()`.
         weight_dimension_numbers: which arrays are matrices, and how. None: those with two axes, as they are. A
@@ -86,8 +86,8 @@ def scale_by_galore(
         svd_dtype: in which the decomposition is computed; None means the accumulation dtype.
 
     Raises:
-        TypeError: rank or update_proj_gap no int; a base optimizer without init and update.
-        ValueError: either < 1; dimension numbers that do not name every axis of an array once.
+        TypeError: a base optimizer without init and update.
+        ValueError: dimension numbers that do not name every axis of an array once.
 
     Reference:
         Zhao, J. et al. (2024). GaLore: memory-efficient LLM training by gradient low-rank projection, algorithm 2.

@@ -37,8 +37,8 @@ def power_iteration(
     Args:
         matrix: square array, or a function that multiplies a tree like v0 by the matrix.
         v0: where to start: a vector, or for a function the tree that it takes. None means uniform in [-1, 1].
-        num_iters: most iterations; may be traced.
-        error_tolerance: relative; may be traced.
+        num_iters: most iterations.
+        error_tolerance: relative.
         precision: of the products with an array.
         key: of the random start; None means `jax.random.key(0)`.
 
@@ -46,7 +46,7 @@ def power_iteration(
         (eigenvalue, eigenvector of norm 1); the vector has the dtypes of v0.
 
     Raises:
-        ValueError: a matrix that is not square; a function without v0; a negative number, if known while tracing.
+        ValueError: a matrix that is not square; a function without v0.
 
     Reference: Golub, G. H. & Van Loan, C. F. (2013). Matrix computations, 4th edition, section 7.3.1.
 
@@ -101,16 +101,16 @@ def matrix_inverse_pth_root(
     Args:
         matrix: (n, n).
         p: positive int; static.
-        num_iters: most iterations; may be traced.
-        ridge_epsilon: relative to the largest eigenvalue; may be traced.
-        error_tolerance: of M; may be traced.
+        num_iters: most iterations.
+        ridge_epsilon: relative to the largest eigenvalue.
+        error_tolerance: of M.
         precision: of the matrix products.
 
     Returns:
         (root in the matrix's dtype, max |M - I|: an error well above the tolerance means that it has not converged).
 
     Raises:
-        ValueError: a matrix that is not square; p < 1; a negative number, if known while tracing.
+        ValueError: a matrix that is not square.
 
     Reference: Higham, N. J. (2008). Functions of matrices: theory and computation, equation 7.18.
 

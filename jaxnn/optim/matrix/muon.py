@@ -71,8 +71,8 @@ def scale_by_muon(
     Args:
         ns_coeffs: (a, b, c), or a row of them for each step, of which the last `ns_steps` count.
         ns_steps: Newton-Schulz steps; static.
-        beta: decay of mu, in [0, 1); may be traced.
-        eps: added to the norm that divides a matrix; may be traced.
+        beta: decay of mu, in [0, 1).
+        eps: added to the norm that divides a matrix.
         nesterov: whether to look ahead.
         adaptive: whether to multiply by the inner product over the whole array (the dual norm of mu_hat).
         preconditioning: see `orthogonalize_via_newton_schulz`.
@@ -169,9 +169,9 @@ def muon(
     Args:
         ns_coeffs: as for `scale_by_muon`, or "standard" or "dion".
         ns_steps, beta, eps, mu_dtype, nesterov, adaptive, preconditioning: see `scale_by_muon`.
-        weight_decay: of matrices, number or schedule; may be traced.
+        weight_decay: of matrices, number or schedule.
         weight_decay_mask: which matrices decay.
-        adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of the rest, see `adamw`; may be traced.
+        adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of the rest, see `adamw`.
         adam_learning_rate: of the rest; None means `learning_rate`.
         muon_weight_dimension_numbers: `MuonDimensionNumbers` for what is orthogonalized and None for the rest, in a
             tree like the parameters or a prefix of it, or a function of the parameters that makes one. None alone: all

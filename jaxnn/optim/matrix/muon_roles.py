@@ -66,7 +66,7 @@ def muon_with_roles(
     layouts, the kernel of a 1-D convolution for one, `MuonDimensionNumbers` take the place of "hidden".
 
     Args:
-        learning_rate: of hidden matrices, number or schedule of the step count (0 at the first update); may be traced.
+        learning_rate: of hidden matrices, number or schedule.
         roles: tree of roles like the parameters or a prefix of it, or a function of the parameters that makes one.
         ns_coeffs, ns_steps, beta, eps, mu_dtype, nesterov, preconditioning: see `scale_by_muon`; eps and mu_dtype are
             Adam's too, nesterov is not.
@@ -80,7 +80,7 @@ def muon_with_roles(
         Optimizer with state `PartitionState`: by role, a `MuonState` or an `AdamState`.
 
     Raises:
-        ValueError: an unknown role, or none; a hidden array that is no matrix; a hyperparameter out of range.
+        ValueError: an unknown role, or none; a hidden array that is no matrix.
 
     Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Liu, J. et al. (2025).
         Muon is scalable for LLM training, section 2.2.

@@ -48,9 +48,9 @@ def orthogonalize_via_newton_schulz(
         ns_coeffs: (a, b, c), or one row of them for each step; may be traced. (3.4445, -4.775, 2.0315) leads to
             singular values between 0.7 and 1.2, (2, -1.5, 0.5) more slowly to 1.
         ns_steps: steps if `ns_coeffs` is (a, b, c); static.
-        preconditioning: "frobenius": x / (|x| + eps). "spectral": x / (largest singular value + eps).
-            "schatten": x / sqrt(max(|x x'|, eps)). "aol": each row of x / sqrt(max(sum over its row of |x x'|, eps)).
-        eps: >= 0; may be traced. (optax takes 1e-8 for the last two whatever eps is.)
+        preconditioning: "frobenius": x / (|x| + eps). "spectral": x / (largest singular value + eps). "schatten": x /
+            sqrt(max(|x x'|, eps)). "aol": each row of x / sqrt(max(sum over its row of |x x'|, eps)).
+        eps: >= 0. (optax takes 1e-8 for the last two whatever eps is.)
         dimension_numbers: which axes are rows and columns; each matrix along the other axes is treated by itself.
 
     Returns:

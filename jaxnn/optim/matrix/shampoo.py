@@ -71,18 +71,14 @@ def scale_by_shampoo(
     Published form: b1=0.0, b2=1.0, graft=None, update_every=1, relative_eps=0.0, and eps for its epsilon.
 
     Args:
-        b1: decay of the mean of gradients, in [0, 1); may be traced. A Python 0.0 keeps no mu.
-        b2: decay of the second moments, in [0, 1]; may be traced. 1 means sums.
-        eps: added to the eigenvalues, >= 0, in units of squared gradients, inside the root; may be traced.
+        b1: decay of the mean of gradients, in [0, 1). A Python 0.0 keeps no mu.
+        b2: decay of the second moments, in [0, 1]. 1 means sums.
+        eps: added to the eigenvalues, >= 0, in units of squared gradients, inside the root.
         graft: "adam", "sgd" or None for none, whose steps have no bound and shrink as 1 / sqrt(t) if b2 = 1.
         update_every: steps from one computation of the roots to the next, >= 1; none is computed between.
         max_dim: longest axis that has a matrix, >= 1; memory grows as its square, the time of a root as its cube.
-        relative_eps: added to the eigenvalues as a fraction of the largest, >= 0; may be traced.
-        graft_eps: added to the root of nu, outside it, >= 0; may be traced.
-
-    Raises:
-        ValueError: an unknown graft.
-        TypeError: update_every or max_dim no int.
+        relative_eps: added to the eigenvalues as a fraction of the largest, >= 0.
+        graft_eps: added to the root of nu, outside it, >= 0.
 
     Reference: Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization,
         algorithms 1 and 2. Grafting, stale roots and the relative ridge: Anil, R., Gupta, V., Koren, T., Regan, K. &

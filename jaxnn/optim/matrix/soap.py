@@ -73,17 +73,14 @@ def scale_by_soap(
     so do the same run compiled for one device and for several; where all eigenvalues differ, these agree.
 
     Args:
-        b1, b2: decays of mu and nu, in [0, 1); may be traced.
-        shampoo_beta: decay of the second moments H, in [0, 1); may be traced. None means b2, as in the paper.
-        eps: added to the root, against division by zero, >= 0; may be traced.
+        b1, b2: decays of mu and nu, in [0, 1).
+        shampoo_beta: decay of the second moments H, in [0, 1). None means b2, as in the paper.
+        eps: added to the root, against division by zero, >= 0.
         precondition_frequency: steps from one basis to the next, >= 1; none is computed between.
         max_precond_dim: longest axis that is rotated, >= 1; memory grows as its square, time as its cube.
         precondition_1d: whether vectors are rotated too.
         correct_bias: whether mu and nu are divided by 1 - b^t.
         sort: whether the columns of a basis are ordered before a power step.
-
-    Raises:
-        TypeError: precondition_frequency or max_precond_dim no int.
 
     Reference: Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
 

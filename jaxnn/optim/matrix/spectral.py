@@ -94,7 +94,7 @@ def power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array
     Args:
         h: (n, n), symmetric.
         exponent: a Python number.
-        eps, relative_eps: >= 0; may be traced.
+        eps, relative_eps: >= 0.
 
     Returns:
         (n, n).

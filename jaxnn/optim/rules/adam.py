@@ -1,4 +1,4 @@
-"""Adam and its nearest kin: steps scaled by running moments of the gradient, with and without decoupled decay."""
+"""Adam, Nadam and their forms with decoupled weight decay: steps scaled by running moments of the gradient."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scale_by_adam(
     eps is outside the root, eps_root inside; 0 / 0 := 0, should both be 0.
 
     Args:
-        b1, b2: decays of the moments, in [0, 1); may be traced. A Python b1 = 0.0 keeps no mu.
+        b1, b2: decays of the moments, in [0, 1). A Python b1 = 0.0 keeps no mu.
         eps: added to the root, against division by zero.
         eps_root: added under the root; needed when the update itself is differentiated.
         mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu likewise.

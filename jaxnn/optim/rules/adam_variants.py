@@ -42,7 +42,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
     There is no root; eps is added to |g|. The paper has none: eps = 0.0, with 0/0 := 0.
 
     Args:
-        b1, b2: decays, in [0, 1); may be traced.
+        b1, b2: decays, in [0, 1).
         eps: added to |g|.
 
     Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 2.
@@ -134,7 +134,7 @@ def scale_by_amsgrad(
     nu after the maximum.
 
     Args:
-        b1, b2: decays of the moments, in [0, 1); may be traced.
+        b1, b2: decays of the moments, in [0, 1).
         eps, eps_root: added to the root, and under it.
         bias_correction_mu, bias_correction_nu: whether to divide by 1 - b^t.
 

@@ -46,9 +46,9 @@ def scale_by_adan(
     Nesterov's: difference_weight=1 - b2 does the same here. The bias corrections are those of the authors' code.
 
     Args:
-        b1, b2, b3: decays, in [0, 1); may be traced.
+        b1, b2, b3: decays, in [0, 1).
         eps, eps_root: added to the root, and under it.
-        difference_weight: w, >= 0; None means b2, as published. May be traced.
+        difference_weight: w, >= 0; None means b2, as published.
 
     Reference: Xie, X., Zhou, P., Li, H., Lin, Z. & Yan, S. (2024). Adan: adaptive Nesterov momentum algorithm for
         faster optimizing deep models, algorithm 1.

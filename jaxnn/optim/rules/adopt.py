@@ -1,4 +1,4 @@
-"""ADOPT: Adam that converges with any b2, since a gradient never meets its own second moment."""
+"""ADOPT: Adam that converges with any b2: no gradient is divided by a second moment that contains it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def scale_by_adopt(
     h = clip(g / max(sqrt(nu), eps), -c, c);   mu <- b1 mu + (1 - b1) h;   direction = mu, with `nesterov`
     b1 mu + (1 - b1) h;   nu <- b2 nu + (1 - b2) |g|^2
 
-    eps is a lower bound of the root; x/0 := 0. Neither mean needs a bias correction.
+    eps is a lower bound on the root; x/0 := 0. Neither mean needs a bias correction.
 
     Args:
-        b1, b2: decays, in [0, 1); may be traced.
-        eps: least value of the root.
+        b1, b2: decays, in [0, 1).
+        eps: lower bound on the root.
         nesterov: whether to use Nesterov's momentum.
         use_clipping: whether h is clipped.
-        clip_value_fn: the bound c from the number of steps taken before, a floating scalar.
+        clip_value_fn: maps the number of steps taken before, a floating scalar, to c.
 
     Reference: Taniguchi, S. et al. (2024). ADOPT: modified Adam can converge with any beta2 with the optimal rate,
         algorithm 2.

@@ -1,4 +1,4 @@
-"""Distance over gradients: step sizes from how far the parameters have come, without a learning rate to tune."""
+"""Distance over gradients: step sizes from the distance to the start, without a learning rate to tune."""
 
 from __future__ import annotations
 
@@ -65,29 +65,25 @@ def dog(
     weight_decay: Scalar | None = None,
     mask: Mask = None,
 ) -> Optimizer:
-    """Gradient descent whose step is the largest distance from the start over the root of all squared gradients.
+    """Gradient descent with step size (largest distance from the start) / sqrt(sum of squared gradient norms).
 
     g = gradient + weight_decay p;   r <- max(r, |p - p_0|);   G <- G + |g|^2
     update = -learning_rate r / sqrt(G + eps) g
 
     eps is inside the root. The decay is a penalty: part of the gradient, and so of G. The norms are over all arrays
-    together. The mean of the parameters over time is what the authors evaluate. `init` must receive the parameters that
-    training starts from.
+    together. The authors evaluate the average of the iterates. `init` must receive the parameters that training starts
+    from.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update), 1 as published; may be traced.
+        learning_rate: number or schedule, 1 as published.
         init_step: (kind, number) that sets the first step: "distance": r starts at the number; "heuristic": at the
             number times 1 + |p_0|, where 1e-6 is advised, or 1e-4 with batch normalization; "learning_rate": r starts
             at 0 and the number is the first step size itself.
-        eps: added under the root, >= 0; may be traced. Where it is 0 and so is G, the update is 0.
-        weight_decay: >= 0; may be traced. None leaves the term out.
-
-    Returns:
-        Optimizer with state `DoGState(is_init_step, init_params, max_dist, sum_sq_norm_grads, count)`; its update
-        needs `params`.
+        eps: added under the root, >= 0. Where it is 0 and so is G, the update is 0.
+        weight_decay: >= 0. None leaves the term out.
 
     Raises:
-        ValueError: another kind of first step.
+        ValueError: an unknown kind of first step.
 
     Reference:
         Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size schedule.
@@ -134,7 +130,7 @@ def dowg(
     weight_decay: Scalar | None = None,
     mask: Mask = None,
 ) -> Optimizer:
-    """`dog` with later gradients, taken further from the start, weighted more.
+    """`dog` that weights gradients by the distance from the start, and so later ones more.
 
     g = gradient + weight_decay p;   r2 <- max(r2, |p - p_0|^2);   V <- V + r2 |g|^2
     update = -learning_rate r2 / (sqrt(V) + eps) g
@@ -143,14 +139,10 @@ def dowg(
     together.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update), 1 as published; may be traced.
-        init_estim_sq_dist: r2 at the start, >= 0; may be traced. None means eps.
-        eps: added to the root, >= 0; may be traced. Where it is 0 and so is V, the update is 0.
-        weight_decay: >= 0; may be traced. None leaves the term out.
-
-    Returns:
-        Optimizer with state `DoWGState(init_params, weighted_sq_norm_grads, estim_sq_dist, count)`; its update needs
-        `params`.
+        learning_rate: number or schedule, 1 as published.
+        init_estim_sq_dist: r2 at the start, >= 0. None means eps.
+        eps: added to the root, >= 0. Where it is 0 and so is V, the update is 0.
+        weight_decay: >= 0. None leaves the term out.
 
     Reference: Khaled, A., Mishchenko, K. & Jin, C. (2023). DoWG unleashed: an efficient universal parameter-free
         gradient descent method, algorithm 1.
@@ -186,7 +178,7 @@ def dowg(
 def scale_by_distance_over_gradients(
     reps_rel: Scalar = 1e-6, eps: Scalar = 1e-8, param_dtype: DType = jnp.float32, global_scale: Scalar = 1.0
 ) -> Optimizer:
-    """`dog` for each array by itself (layer-wise DoG), without sign.
+    """`dog` of each array separately (layer-wise DoG), without sign.
 
     r <- max(r, |p - p_0|), from r = reps_rel (1 + |p_0|);   G <- G + |g|^2
     direction = global_scale r / sqrt(G + eps) g
@@ -194,13 +186,10 @@ def scale_by_distance_over_gradients(
     eps is inside the root.
 
     Args:
-        reps_rel: of the first distance, >= 0: 1e-6 is advised, or 1e-4 with batch normalization; may be traced.
-        eps: added under the root, >= 0; may be traced. Where it is 0 and so is G, the update is 0.
-        param_dtype: in which the parameters at the start are kept.
-        global_scale: of the direction, 1, or -1 to descend without another link; may be traced.
-
-    Returns:
-        Optimizer with state `DistanceOverGradientsState`; its update needs `params`.
+        reps_rel: of the first distance, >= 0: 1e-6 is advised, or 1e-4 with batch normalization.
+        eps: added under the root, >= 0. Where it is 0 and so is G, the update is 0.
+        param_dtype: of the stored initial parameters.
+        global_scale: of the direction, 1, or -1 to descend without another link.
 
     Reference: Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size
         schedule (its layer-wise form, L-DoG).

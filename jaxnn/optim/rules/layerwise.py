@@ -21,15 +21,15 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 @specified
 def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0, eps: Scalar = 0.0) -> Optimizer:
-    """Each array of the updates times its trust ratio, so that its size is in proportion to its parameter's.
+    """Each array of the updates times its trust ratio: its norm becomes proportional to its parameter's.
 
     ratio = trust_coefficient max(|p|, min_norm) / (max(|u|, min_norm) + eps);   update = ratio u
     ratio = 1 where one of the two bounded norms is 0, so that a parameter that starts at 0 moves.
 
     Args:
-        min_norm: lower bound of both norms, >= 0; may be traced.
-        trust_coefficient: >= 0; may be traced.
-        eps: added to the norm of the update; may be traced.
+        min_norm: lower bound of both norms, >= 0.
+        trust_coefficient: >= 0.
+        eps: added to the norm of the update.
 
     Reference: You, Y., Gitman, I. & Ginsburg, B. (2017). Large batch training of convolutional networks, algorithm 1.
 
@@ -69,14 +69,14 @@ def lars(
     update = trace, or with `nesterov` momentum trace - learning_rate ratio u
 
     The learning rate and the ratio are inside the trace, so a schedule acts on new gradients alone. The decay comes
-    before the ratio: it turns the step and is multiplied by the learning rate. The paper has |g| + weight_decay |p| for
-    |u| in the ratio, which is the same without decay.
+    before the ratio: it changes the direction of the step and is multiplied by the learning rate. The paper has |g| +
+    weight_decay |p| for |u| in the ratio: the same without decay.
 
     Args:
         trust_coefficient, eps: see `scale_by_trust_ratio`; eps is added to the norm, outside its root.
         trust_ratio_mask: for which arrays the ratio is not 1 (usually not for biases).
-        momentum: decay of the trace, >= 0; may be traced. A Python 0 keeps no trace.
-        nesterov: whether to look ahead.
+        momentum: decay of the trace, >= 0. A Python 0 keeps no trace.
+        nesterov: whether to use Nesterov's momentum.
 
     Returns:
         Optimizer with state `TraceState(trace, count)`; trace has the sign of the updates.
@@ -130,7 +130,7 @@ def lamb(
 
     Args:
         b1, b2, eps, eps_root: see `scale_by_adam`.
-        mask: which parameters decay; all have the ratio.
+        mask: which parameters decay; all get the ratio.
 
     Reference: You, Y. et al. (2020). Large batch optimization for deep learning: training BERT in 76 minutes, algorithm
         2 (with phi the identity).
@@ -158,16 +158,13 @@ def lamb(
 
 @specified
 def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimizer:
-    """Each array turned by an angle whose tangent is the learning rate at most, its norm held by a shrinking factor.
+    """Fromage: each array is rotated by an angle of tangent at most learning_rate; a factor < 1 keeps its norm.
 
     p <- (p - learning_rate ratio g) / sqrt(1 + learning_rate^2),  ratio = max(|p|, min_norm) / max(|g|, min_norm)
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced. 0.01 suits most.
-        min_norm: lower bound of both norms, >= 0; may be traced. With 0, ratio = 1 where a norm is 0.
-
-    Returns:
-        Optimizer with state `CountState(count)`; its update needs `params`.
+        learning_rate: number or schedule. 0.01 suits most.
+        min_norm: lower bound of both norms, >= 0. With 0, ratio = 1 where a norm is 0.
 
     Reference: Bernstein, J., Vahdat, A., Yue, Y. & Liu, M.-Y. (2020). On the distance between two neural networks and
         the stability of learning, algorithm 1.

@@ -60,21 +60,18 @@ def momo(
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c), lower_bound) if s < c lb, s = c (f - gamma) + <d, p>; and
     after it: lb <- max(f + <d, p> - gamma - tau |d|^2 / 2, lower_bound).
 
-    The decay is proximal and multiplied by the learning rate. optax divides p by c, but not the step tau d, and so
-    leaves the point that tau was computed for.
+    The decay is proximal and multiplied by the learning rate. optax divides p by c but not the step tau d, so its tau
+    belongs to another point.
 
     Args:
-        learning_rate: largest step, number or schedule of the step count (0 at the first update); may be traced.
-        beta: decay of the means, in [0, 1); may be traced.
-        lower_bound: of the loss; may be traced.
+        learning_rate: largest step, number or schedule.
+        beta: decay of the means, in [0, 1).
+        lower_bound: of the loss.
         adapt_lower_bound: whether to estimate the bound.
 
     Returns:
         Optimizer with state `MomoState(exp_avg, barf, gamma, lb, count)`. Its update needs `params` and the extra
         argument `value`, the loss.
-
-    Raises:
-        ValueError: no params or no `value`.
 
     Reference: Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for
         adaptive learning rates.
@@ -137,22 +134,18 @@ def momo_adam(
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c rho), lower_bound) if s < c rho lb, with
     s = c (f - gamma) + <d, p>; and after it: lb <- max((f + <d, p> - gamma - tau <d, d / D> / 2) / rho, lower_bound).
 
-    eps is outside the root. The decay is proximal and multiplied by the learning rate. optax divides p by c, but not
-    the step, and so leaves the point that tau was computed for.
+    eps is outside the root. The decay is proximal and multiplied by the learning rate. optax divides p by c but not the
+    step, so its tau belongs to another point.
 
     Args:
-        learning_rate: largest step, number or schedule of the step count (0 at the first update); may be traced.
-        b1, b2: decays of the means, in [0, 1); may be traced.
-        eps: added to the root, >= 0; may be traced.
-        lower_bound: of the loss; may be traced.
+        learning_rate: largest step, number or schedule.
+        b1, b2: decays of the means, in [0, 1).
+        lower_bound: of the loss.
         adapt_lower_bound: whether to estimate the bound.
 
     Returns:
         Optimizer with state `MomoAdamState(exp_avg, exp_avg_sq, barf, gamma, lb, count)`. Its update needs `params` and
         the extra argument `value`, the loss.
-
-    Raises:
-        ValueError: no params or no `value`.
 
     Reference: Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for
         adaptive learning rates.
@@ -238,7 +231,7 @@ def _step(
     if least is not None:
         s = c * f + product
         lb = jnp.where(s < c * rho * lb, jnp.maximum(s / (2 * c * rho), cast_like(least, f)), lb)
-    # Over infinity, and not a choice of 0 afterwards: see `norms.nonzero`.
+    # Divided by infinity where flat; a `where` afterwards would be slow to compile: see `norms.nonzero`.
     meets = jax.nn.relu(c * (f - rho * lb) + product) / jnp.where(squares <= FLAT, jnp.inf, squares)
     tau = jnp.minimum(rate / rho, meets)
     if least is not None:

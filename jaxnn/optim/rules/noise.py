@@ -1,4 +1,4 @@
-"""Gaussian noise added to gradients, dying away over the steps."""
+"""Gaussian gradient noise with a decaying variance."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> 
 
 @specified
 def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed: int | None = None) -> Optimizer:
-    """The gradient with Gaussian noise, whose variance dies away.
+    """The gradient plus Gaussian noise of decaying variance.
 
     direction = g + sigma_t n,   n ~ N(0, 1),   sigma_t^2 = eta / t^gamma,   t = 1, 2, ...
 
     The draws are those of optax for the same key in float32 and float64; half precision draws in float32 here. For
-    complex parameters n is complex, its magnitude of mean square 1.
+    complex parameters n is complex with E |n|^2 = 1.
 
     Args:
-        eta: variance of the noise at the first step, >= 0; may be traced.
-        gamma: how fast the variance dies away, >= 0; may be traced.
+        eta: variance of the noise at the first step, >= 0.
+        gamma: exponent of its decay, >= 0.
         key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning.
         seed: older name of an integer key.
 
@@ -103,7 +103,7 @@ def noisy_sgd(
     *,
     seed: int | None = None,
 ) -> Optimizer:
-    """Gradient descent with Gaussian noise, whose variance dies away: update = -learning_rate (g + noise).
+    """Gradient descent with Gaussian noise of decaying variance: update = -learning_rate (g + noise).
 
     Args:
         eta, gamma, key, seed: see `add_noise`, which has the whole equation.

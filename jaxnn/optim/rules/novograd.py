@@ -42,7 +42,7 @@ def scale_by_novograd(
     learning rate.
 
     Args:
-        b1, b2: decays, in [0, 1); may be traced.
+        b1, b2: decays, in [0, 1).
         eps, eps_root: added to the root, and under it.
         weight_decay: may be traced; a Python 0 leaves the term out, and then params are not needed.
 

@@ -1,4 +1,4 @@
-"""Rules that step by signs: of the gradient, of its running mean, of a mixture of both."""
+"""Sign rules: of the gradient, of its running mean, or of a mixture of both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 LionMode: TypeAlias = Literal["hard", "smooth", "refined"]
-"""What Lion makes of its mixture c: sign(c), tanh(smooth_beta c), or c cut to [-1, 1]."""
+"""What Lion makes of its mixture c: sign(c), tanh(smooth_beta c), or c clipped to [-1, 1]."""
 
 
 class SignumState(NamedTuple):
@@ -64,8 +64,7 @@ def scale_by_sign() -> Optimizer:
 def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     """The sign step: update = -learning_rate sign(g), with sign(0) = 0.
 
-    Every entry moves by the same length, so that near a minimum the parameters step to and fro across it unless the
-    learning rate decays.
+    Every entry moves by the same amount, so the parameters oscillate around a minimum unless the learning rate decays.
 
     Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
         for non-convex problems, algorithm 1.
@@ -85,7 +84,7 @@ def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtyp
     ema <- beta ema + (1 - beta) g;   update = -learning_rate sign(ema)
 
     Args:
-        beta: decay of the mean, in [0, 1); may be traced.
+        beta: decay of the mean, in [0, 1).
 
     Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
         for non-convex problems, algorithm 2.
@@ -128,13 +127,12 @@ def scale_by_lion(
     direction = sign(c) ("hard"), tanh(smooth_beta c) ("smooth"), c where |c| < 1 and sign(c) elsewhere ("refined")
 
     Args:
-        b1: weight of the mean in the mixture, in [0, 1); may be traced.
-        b2: decay of the mean, in [0, 1); may be traced.
+        b1: weight of the mean in the mixture, in [0, 1).
+        b2: decay of the mean, in [0, 1).
         mode: "hard", "smooth" or "refined"; static. The paper's is "hard".
-        smooth_beta: slope of tanh at 0 in the mode "smooth"; may be traced.
+        smooth_beta: slope of tanh at 0 in the mode "smooth".
 
     Raises:
-        ValueError: an unknown mode.
         TypeError: complex parameters in the mode "smooth".
 
     Reference: Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.

@@ -63,9 +63,6 @@ def accumulate(
         should_skip_update_fn: (gradients, updates made, params) -> (whether to leave this gradient out, a tree to
             report), such as `skip_not_finite`.
 
-    Raises:
-        ValueError: every_k < 1.
-
     Example:
         >>> from jaxnn import optim
         >>> opt, params = accumulate(optim.sgd(1.0), 2), jnp.zeros(1)
@@ -185,7 +182,7 @@ def apply_every(k: Scalar = 1) -> Optimizer:
     Unlike `accumulate` it stands inside a chain: what comes before it runs at every step.
 
     Args:
-        k: >= 1; may be traced.
+        k: >= 1.
 
     Example:
         >>> opt = apply_every(2)

@@ -39,7 +39,7 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = No
     ema <- decay ema + (1 - decay) u;   update = ema / (1 - decay^t) if `debias`, else ema;   t = 1, 2, ...
 
     Args:
-        decay: in [0, 1); may be traced.
+        decay: in [0, 1).
         debias: whether to undo the pull of the start at 0.
         accumulator_dtype: of ema; None means float32 for half-precision parameters, else the parameter's.
 
@@ -82,8 +82,8 @@ def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0
     Read it with `averaged_params(state)`. The updates must be applied as they are: wrap the whole chain.
 
     Args:
-        decay: in [0, 1); may be traced. None means the plain mean.
-        start: steps before averaging begins, >= 0; may be traced.
+        decay: in [0, 1). None means the plain mean.
+        start: steps before averaging begins, >= 0.
         debias: False for weight 1 - decay at every n > 1, as PyTorch's `get_ema_multi_avg_fn` has it.
 
     Returns:
@@ -160,7 +160,7 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Scal
     Args:
         new_tensors, old_tensors: trees of one structure, such as parameters and their running average; the new may be
             None in any place.
-        step_size: in [0, 1]; may be traced.
+        step_size: in [0, 1].
 
     Raises:
         ValueError: the trees differ in structure, or only the old is None somewhere.
@@ -193,8 +193,8 @@ def periodic_update(new_tensors: Params, old_tensors: Params, steps: Scalar, upd
 
     Args:
         new_tensors, old_tensors: trees of one structure, such as parameters and a slow copy of them.
-        steps: int, may be traced.
-        update_period: int >= 1; may be traced.
+        steps: int.
+        update_period: int >= 1.
 
     Reference: Mnih, V. et al. (2013). Playing Atari with deep reinforcement learning.
 

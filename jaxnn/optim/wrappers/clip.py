@@ -40,7 +40,7 @@ def clip(max_delta: Scalar) -> Optimizer:
     """Each entry brought into [-max_delta, max_delta]; NaN stays NaN.
 
     Args:
-        max_delta: >= 0; may be traced.
+        max_delta: >= 0.
 
     Raises:
         TypeError: complex parameters, which have no order.
@@ -74,7 +74,7 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
     `zero_nans` before it or `apply_if_finite` around the whole.
 
     Args:
-        max_norm: >= 0; may be traced.
+        max_norm: >= 0.
 
     Reference: Pascanu, R., Mikolov, T. & Bengio, Y. (2013). On the difficulty of training recurrent neural networks,
         algorithm 1.
@@ -103,7 +103,7 @@ def clip_by_block_rms(threshold: Scalar) -> Optimizer:
     With a threshold of 0 all is 0 (in optax a zero gradient gives NaN).
 
     Args:
-        threshold: >= 0; may be traced.
+        threshold: >= 0.
 
     Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 6.
 
@@ -130,12 +130,12 @@ def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[i
     update_i = g_i min(1, clipping max(|w_i|, eps) / |g_i|)   for each unit i
 
     Args:
-        clipping: largest ratio of the norms, >= 0; may be traced.
-        eps: lower bound of the weights' norm, so that weights 0 can move; may be traced.
+        clipping: largest ratio of the norms, >= 0.
+        eps: lower bound of the weights' norm, so that weights 0 can move.
         axis: axes over which one unit's norm is taken. None means: all of a scalar or vector (or an array with at most
-            one axis longer than 1); axis 0 of (in, out) and of three axes, which are read as several heads; all but
-            the last of (height, width, in, out) and (depth, height, width, in, out). For (width, in, out) kernels pass
-            (0, 1).
+            one axis longer than 1); axis 0 of (in, out) and of three axes, which are read as several heads; all but the
+            last of (height, width, in, out) and (depth, height, width, in, out). For (width, in, out) kernels pass (0,
+            1).
 
     Raises:
         ValueError: more than five axes without `axis`.

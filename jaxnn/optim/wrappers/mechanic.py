@@ -56,15 +56,9 @@ def mechanize(
     Args:
         base_optimizer: Optimizer, or an optax transformation, that descends with learning rate 1, or with a schedule
             whose largest value is 1. It receives the extra arguments.
-        eps: against division by zero, >= 0; may be traced.
-        s_init: the factor at the start, >= 0; may be traced.
+        eps: against division by zero, >= 0.
+        s_init: the factor at the start, >= 0.
         num_betas: how many decays are tried at once.
-
-    Returns:
-        Optimizer with state `MechanicState(base_optimizer_state, count, r, m, v, s, x0)`; its update needs `params`.
-
-    Raises:
-        ValueError: num_betas < 1.
 
     Reference: Cutkosky, A., Defazio, A. & Mehta, H. (2023). Mechanic: a learning rate tuner, algorithm 1.
 

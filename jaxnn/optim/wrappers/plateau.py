@@ -52,19 +52,16 @@ def reduce_on_plateau(
     (and PyTorch) demand a < (1 - rtol) best, which a value worse than the best satisfies; here it has to be better.
 
     Args:
-        factor: in (0, 1); may be traced.
-        patience: number of means, >= 1; may be traced. (With 0 optax reduces when the value improves.)
-        rtol, atol: relative and absolute improvement that counts; rtol in [0, 1], atol >= 0, not both 0; may be traced.
-        cooldown: number of means, >= 0; may be traced.
-        accumulation_size: values in a mean, >= 1: 1 for a validation loss, more for minibatch losses; may be traced.
-        min_scale: lower bound of the scale, >= 0; may be traced.
+        factor: in (0, 1).
+        patience: number of means, >= 1. (With 0 optax reduces when the value improves.)
+        rtol, atol: relative and absolute improvement that counts; rtol in [0, 1], atol >= 0, not both 0.
+        cooldown: number of means, >= 0.
+        accumulation_size: values in a mean, >= 1: 1 for a validation loss, more for minibatch losses.
+        min_scale: lower bound of the scale, >= 0.
 
     Returns:
         Optimizer with state `ReduceLROnPlateauState`. Its update needs the extra argument `value`, which is to fall. A
         NaN among the values is no improvement.
-
-    Raises:
-        ValueError: no `value`.
 
     Reference: PyTorch, torch.optim.lr_scheduler.ReduceLROnPlateau (mode "min").
 

@@ -21,7 +21,7 @@ def scale_by_param_block_norm(min_scale: Scalar = 1e-3) -> Optimizer:
     """Each array of the updates times the norm of its parameter: update = u max(|p|, min_scale).
 
     Args:
-        min_scale: lower bound of the factor, >= 0; may be traced.
+        min_scale: lower bound of the factor, >= 0.
 
     Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 8
         (for the relative step; there the factor is the root mean square).
@@ -39,7 +39,7 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
     """Each array of the updates times the root mean square of its parameter: update = u max(rms(p), min_scale).
 
     Args:
-        min_scale: lower bound of the factor, >= 0; may be traced.
+        min_scale: lower bound of the factor, >= 0.
 
     Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithm
         4 (alpha_t = max(eps_2, rms(X)) rho_t).
@@ -59,8 +59,8 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
     """Updates over their joint norm: update = scale_factor u / (|u| + eps), |u| over all arrays together; 0/0 := 0.
 
     Args:
-        scale_factor: of any sign (-1 descends); may be traced.
-        eps: added to the norm, outside its root; >= 0; may be traced.
+        scale_factor: of any sign (-1 descends).
+        eps: added to the norm, outside its root; >= 0.
 
     Reference: Hazan, E., Levy, K. Y. & Shalev-Shwartz, S. (2015). Beyond convexity: stochastic quasi-convex
         optimization, algorithm 1.

@@ -182,7 +182,7 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
     Args:
         fast_optimizer: Optimizer, or an optax transformation, of `fast`.
         sync_period: steps between synchronizations, >= 1.
-        slow_step_size: in [0, 1] in the paper; may be traced.
+        slow_step_size: in [0, 1] in the paper.
         reset_state: whether the fast optimizer starts afresh after a synchronization.
 
     Returns:
