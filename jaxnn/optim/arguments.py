@@ -1,4 +1,4 @@
-"""Checks of what a rule is given: hyperparameters when it is made, parameters and extra arguments when it is used."""
+"""Checks of arguments: hyperparameters when a rule is made; parameters and extra arguments at `update`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def require_decay(where: str, **values: Any) -> None:
 
 
 def require_real(where: str, params: Params) -> Params:
-    """The parameters; TypeError if one is complex, for rules that order or take roots of single entries."""
+    """The parameters; TypeError if one is complex, for rules defined for real entries only."""
     for path, p in jax.tree_util.tree_leaves_with_path(params):
         if jnp.issubdtype(jnp.result_type(p), jnp.complexfloating):
             raise TypeError(
@@ -38,7 +38,7 @@ def require_real(where: str, params: Params) -> Params:
 
 
 def require_params(where: str, params: Params | None) -> Params:
-    """The parameters; ValueError if they were not passed to `update` although the rule needs them."""
+    """The parameters; ValueError if `update` did not receive them."""
     if params is None:
         raise ValueError(
             f"{where}: update needs the parameters, got params=None. Call opt.update(grads, state, params)."
@@ -47,7 +47,7 @@ def require_params(where: str, params: Params | None) -> Params:
 
 
 def require_extra(where: str, name: str, value: Any) -> Any:
-    """An extra argument of `update`; ValueError if it was not passed although the rule needs it."""
+    """An extra argument of `update`; ValueError if it is missing."""
     if value is None:
         raise ValueError(
             f"{where}: update needs the extra argument {name}, got none. Call opt.update(grads, state, params, "

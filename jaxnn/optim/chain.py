@@ -11,10 +11,10 @@ from jaxnn.types import Params, PyTree
 
 @specified
 def chain(*links: Any) -> Optimizer:
-    """Apply transformations in turn, each to what the one before made of the gradients.
+    """Apply transformations in turn, each to the updates of the one before.
 
     The links work in the accumulation dtype, `init` too, and the result is rounded once to the dtype of the parameters.
-    States pass through as the links return them. Extra arguments go to every link that takes any.
+    States are kept as the links return them. Extra arguments go to every link that takes any.
 
     Args:
         links: Optimizers, or optax's transformations.
@@ -66,8 +66,8 @@ def named_chain(*links: tuple[str, Any]) -> Optimizer:
     """`chain` of (name, transformation) pairs; the state is a dict by name.
 
     Raises:
-        TypeError: a link is no pair of a name and a transformation.
-        ValueError: two links of one name.
+        TypeError: a link is no (name, transformation) pair.
+        ValueError: two links with the same name.
 
     Example:
         >>> import jax.numpy as jnp

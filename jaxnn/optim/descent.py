@@ -17,7 +17,7 @@ from jaxnn.tree import called
 from jaxnn.types import Array, Params, PyTree, ScalarOrSchedule
 
 Mask: TypeAlias = PyTree | Callable[[Params], PyTree] | None
-"""A tree of bools like the parameters or a prefix of it, a function of the parameters that makes one, or None: all."""
+"""A pytree of bools like the parameters, a prefix of one, a function of the parameters to either, or None: all."""
 
 
 @specified
@@ -79,9 +79,8 @@ def add_decay(
 
 
 def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = None) -> PyTree:
-    """A tree of bools like the updates: the mask, called if it is a function, its prefixes spread over their subtrees.
-
-    A callable tree of bools, such as an `equinox.Module`, is no function; see `jaxnn.tree.called`.
+    """A pytree of bools like the updates, from a mask, a function that returns one, or a prefix. A callable pytree of
+    bools, such as an `equinox.Module`, is no function; see `jaxnn.tree.called`.
 
     Raises:
         ValueError: the mask is no prefix of the updates' tree; both trees are printed.
@@ -106,7 +105,7 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
 
 
 def known_bool(value: Any) -> Any:
-    """A bool array without axes that is known while tracing as a bool; anything else as it is."""
+    """A concrete bool array of shape () as a bool; anything else unchanged."""
     if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0:
         return value.item()
     return value

@@ -1,4 +1,4 @@
-"""What every wrapper does with the transformation that it wraps, ours or optax's."""
+"""Calls of a wrapped transformation, ours or optax's."""
 
 from __future__ import annotations
 
@@ -13,27 +13,24 @@ from jaxnn.types import Params, PyTree, Scalar
 
 
 def seen_by(inner: Any, tree: PyTree) -> PyTree:
-    """What a wrapped transformation is given in place of parameters or gradients.
+    """The parameters or gradients in the dtypes that a wrapped transformation receives.
 
-    Ours are given them as they are, and choose for themselves in which dtypes they work and what they keep. Others are
-    given their accumulation dtypes, in `init` and in `update`: optax's own transformations change the dtypes of their
-    states where parameters and gradients differ in dtype, and then can be no carry of `lax.scan`.
+    Ours receive them unchanged and widen them themselves. Others receive accumulation dtypes, in `init` and `update`:
+    where parameters and gradients differ in dtype, optax's states change their dtypes, which `lax.scan` rejects as a
+    carry.
     """
     return tree if isinstance(inner, Optimizer) else widen_floats(tree)
 
 
 def init_inner(inner: Any, params: Params) -> Any:
-    """`inner.init`, on what `update_inner` will give it."""
+    """`inner.init`, in the dtypes that `update_inner` passes."""
     return inner.init(seen_by(inner, params))
 
 
 def update_inner(
     inner: Any, grads: PyTree, state: Any, params: Params | None, extra: dict[str, Any]
 ) -> tuple[PyTree, Any]:
-    """`inner.update`, its updates in the dtypes of the parameters (of the gradients if there are none).
-
-    The state is what the transformation made of it.
-    """
+    """`inner.update`, its updates in the dtypes of the parameters (without params, of the gradients)."""
     updates, new = call_update(inner, seen_by(inner, grads), state, seen_by(inner, params), extra)
     return dtypes_of(updates, grads if params is None else params), new
 
@@ -41,7 +38,7 @@ def update_inner(
 def require_dtypes(where: str, new: PyTree, kept: PyTree) -> PyTree:
     """The new state of a wrapped transformation; TypeError if an array in it has changed its dtype.
 
-    For places where that would be an error inside JAX, or a silent promotion: one of two states is chosen.
+    For a choice between two states, where JAX would raise or silently promote.
     """
     before = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(kept)}
     for path, x in jax.tree_util.tree_leaves_with_path(new):

@@ -1,4 +1,4 @@
-"""Norms and inner products, of one array and of a whole tree, for rules whose steps depend on them."""
+"""Norms and inner products of arrays and of pytrees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def norm(x: Array) -> Array:
 
 
 def scalar_dtype(params: Params) -> DType:
-    """The real accumulation dtype of all parameters together: that of a state which is one number for the whole tree.
+    """The joint real accumulation dtype of all parameters, for a scalar state of the whole tree.
 
     Raises:
         TypeError: a parameter is not floating.
@@ -55,17 +55,16 @@ def inner_product(a: PyTree, b: PyTree) -> Array:
 
 
 def nonzero(divisor: Array) -> Array:
-    """The divisor, 1 where it is 0: for numerators that are 0 there too.
+    """The divisor, 1 where it is 0; for numerators that are 0 there too.
 
-    Dividing by it, rather than choosing 0 afterwards, keeps a number that all leaves share out of their loops: XLA's
-    CPU compiler moves such a choice, and the sum over all leaves before it, into each of them, and its time grows with
-    the square of their number.
+    Divide by it instead of a `where` afterwards: XLA's CPU compiler fuses such a `where`, with the sum over all leaves
+    before it, into the loop of every leaf, and compile time grows with the square of their number.
     """
     return jnp.where(divisor == 0, jnp.ones_like(divisor), divisor)
 
 
 def bounded(u: Array, size: Array, bound: Scalar) -> Array:
-    """u / max(1, size / bound), for the size of u, a norm or a root mean square; 0 where the bound is 0."""
+    """u / max(1, size / bound), size being a norm or root mean square of u; 0 where the bound is 0."""
     limit = jnp.asarray(cast_like(bound, size))
     quotient = jnp.maximum(cast_like(1, size), size / nonzero(limit))
     return jnp.where(limit == 0, jnp.zeros_like(u), u / quotient)

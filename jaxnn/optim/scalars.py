@@ -1,4 +1,4 @@
-"""Step counts and hyperparameters: Python numbers, traced scalars or schedules, brought into a rule's arithmetic."""
+"""Step counts and hyperparameters (Python numbers, traced scalars, schedules) in a rule's arithmetic."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def zero_count() -> Array:
 
 
 def increment(count: Array) -> Array:
-    """count + 1, held at the largest int32 instead of wrapping round.
+    """count + 1, saturating at the largest int32.
 
     Raises:
-        TypeError: no array: the state is another rule's, or none.
+        TypeError: `count` is no array, as in another rule's state.
     """
     if not hasattr(count, "dtype"):
         raise TypeError(
@@ -49,8 +49,7 @@ def at_count(value: ScalarOrSchedule, count: Array) -> Scalar:
 def cast_like(value: Scalar, x: Array) -> Any:
     """A real hyperparameter, traced or not, as a scalar in the precision of x, so that it never promotes arithmetic.
 
-    For a scalar what `tree.cast_like` is for arrays. A Python number stays a constant of the traced program: arithmetic
-    between constants is done once, by NumPy.
+    The scalar form of `tree.cast_like`. A Python number stays a constant: NumPy does its arithmetic while tracing.
     """
     if isinstance(value, int | float):
         return real_dtype(x.dtype).type(value)
@@ -58,9 +57,9 @@ def cast_like(value: Scalar, x: Array) -> Any:
 
 
 def one_minus_power(decay: Scalar, count: Array) -> Array:
-    """1 - decay^count, by which a mean of `count` values that started from 0 is divided; in the default float dtype.
+    """1 - decay^count, which corrects the bias of a mean of `count` values from 0; in the default float dtype.
 
-    It is computed once for all leaves, not in the rule of each.
+    Computed once for all leaves, outside the rule.
     """
     return 1 - jnp.asarray(decay, float) ** count.astype(float)
 

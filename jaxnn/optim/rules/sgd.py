@@ -29,7 +29,7 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
     Nesterov:  trace <- g + decay trace;  direction = g + decay trace
 
     Args:
-        decay: of the trace, >= 0. None keeps no trace, and so does a Python 0.
+        decay: of the trace, >= 0. None or a Python 0 keeps none.
         nesterov: whether to use Nesterov's momentum.
 
     Reference: Polyak, B. T. (1964). Some methods of speeding up the convergence of iteration methods. Sutskever, I.,

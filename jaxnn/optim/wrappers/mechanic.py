@@ -1,4 +1,4 @@
-"""Mechanic: the learning rate of any rule, learned online by betting."""
+"""Mechanic: the learning rate of any rule, learned online by coin betting."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def mechanize(
     s_init: Scalar = 1e-6,
     num_betas: int = 6,
 ) -> Optimizer:
-    """Learn a factor for the whole way that a base rule has come: p <- x0 + (sum s) (sum of its updates).
+    """Learn a factor of a base rule's total displacement: p <- x0 + (sum s) (sum of its updates).
 
-    S = sum s;   delta = (x0 - p) / (S + eps), the way so far, unscaled;   u = the base rule's update
+    S = sum s;   delta = (x0 - p) / (S + eps), minus the unscaled displacement;   u = the base rule's update
     g' = g + weight_decay S |g| / (|p| + eps) p;   h = <g', delta>
     and for each decay b = 0.9, 0.99, ..., num_betas of them:
     m' = max(b m, |h| + eps);   v <- b^2 v + h^2;   r <- b r + s max(-m, min(h, m));   m <- m'
@@ -58,7 +58,7 @@ def mechanize(
             whose largest value is 1. It receives the extra arguments.
         eps: against division by zero, >= 0.
         s_init: the factor at the start, >= 0.
-        num_betas: how many decays are tried at once.
+        num_betas: number of decays.
 
     Reference: Cutkosky, A., Defazio, A. & Mehta, H. (2023). Mechanic: a learning rate tuner, algorithm 1.
 

@@ -1,4 +1,4 @@
-"""A transformation for some of the parameters, and different ones for different parameters."""
+"""Transformations of a part of the parameters, and one for each label."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxnn.types import Params, PyTree
 
 
 class MaskedNode(NamedTuple):
-    """Stands in a tree where a leaf is masked out; it has no leaves, so maps over the tree pass it by."""
+    """Placeholder of a masked leaf; it has no leaves, so maps over the tree skip it."""
 
 
 class MaskedState(NamedTuple):
@@ -36,7 +36,7 @@ class PartitionState(NamedTuple):
 def masked(
     inner: Any, mask: PyTree | Callable[[Params], PyTree], *, mask_compatible_extra_args: bool = False
 ) -> Optimizer:
-    """Transform only where the mask is True; elsewhere the updates pass as they are, and no state is kept.
+    """Transform only where the mask is True; other updates are unchanged, and have no state.
 
     Args:
         mask: tree of bools like the parameters or a prefix of it, or a function of the parameters that makes one. The
@@ -44,7 +44,7 @@ def masked(
         mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
 
     Raises:
-        ValueError: the mask is no prefix of the parameters. TypeError: it holds something else than bools.
+        ValueError: the mask is no prefix of the parameters. TypeError: a leaf is no bool.
 
     Example:
         >>> import jax.numpy as jnp
@@ -84,7 +84,7 @@ def partition(
     *,
     mask_compatible_extra_args: bool = False,
 ) -> Optimizer:
-    """To each parameter the transformation of its label.
+    """Apply to each parameter the transformation of its label.
 
     Args:
         transforms: Optimizers, or optax transformations, by label.
@@ -146,7 +146,7 @@ multi_transform = partition
 
 @specified
 def freeze(mask: PyTree | Callable[[Params], PyTree]) -> Optimizer:
-    """Updates 0 where the mask is True, others as they are. Put it last in a chain, or use `selective_transform`.
+    """Updates of 0 where the mask is True, others unchanged. Put it last in a chain, or use `selective_transform`.
 
     Args:
         mask: as for `masked`; a single bool freezes everything or nothing.
@@ -197,6 +197,6 @@ def _hide(mask: PyTree, tree: PyTree) -> PyTree:
 
 
 def _is_placeholder(params: Params) -> bool:
-    """Whether this is the stand-in for all parameters that `tree_map_params`, ours or optax's, gives to `init`."""
+    """Whether this is the placeholder that `tree_map_params`, ours or optax's, passes to `init`."""
     structure: Any = jax.tree.structure(params)
     return structure.num_leaves == 0 and not isinstance(params, dict | list | tuple | None)

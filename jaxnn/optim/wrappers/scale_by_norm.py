@@ -1,4 +1,4 @@
-"""Updates times or over a norm, without state: of each parameter, or of all the updates together."""
+"""Updates scaled by the norm of each parameter, or divided by their global norm; without state."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
 
 @specified
 def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> Optimizer:
-    """Updates over their joint norm: update = scale_factor u / (|u| + eps), |u| over all arrays together; 0/0 := 0.
+    """Updates divided by their global norm: update = scale_factor u / (|u| + eps), |u| over all arrays together; 0/0 :=
+    0.
 
     Args:
         scale_factor: of any sign (-1 descends).
