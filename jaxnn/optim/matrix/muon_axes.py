@@ -1,4 +1,4 @@
-"""Which axes of an array are the rows and the columns of a matrix, for rules that are defined on matrices."""
+"""Row and column axes of arrays, for rules that are defined on matrices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxnn.tree import called
 from jaxnn.types import Params, PyTree, Shape
 
 NumbersOrFn: TypeAlias = PyTree | Callable[[Params], PyTree] | None
-"""`MuonDimensionNumbers` (None: no matrix) in a tree like the parameters or a prefix of it, or a function to one."""
+"""`MuonDimensionNumbers` (None: no matrix) in a pytree like the parameters, a prefix, or a function to one."""
 
 
 class MuonDimensionNumbers(NamedTuple):
@@ -57,7 +57,8 @@ def matrices(params: Params) -> PyTree:
 
 
 def numbers_tree(numbers: NumbersOrFn, params: Params) -> PyTree:
-    """The dimension numbers, called if they are a function, their prefixes spread over a tree like the parameters."""
+    """The dimension numbers, or what their function returns, broadcast from prefixes to a pytree like the
+    parameters."""
     found = called(numbers, params)
     try:
         return jax.tree.map(lambda n, part: jax.tree.map(lambda _: n, part), found, params, is_leaf=is_numbers)

@@ -1,4 +1,4 @@
-"""Muon for the hidden matrices that the caller names, Adam for what he names embedding, head or vector."""
+"""Muon with roles: Muon for hidden matrices, Adam for embeddings, heads and vectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxnn.tree import called
 from jaxnn.types import DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 Roles: TypeAlias = PyTree | Callable[[Params], PyTree]
-"""A tree of roles like the parameters or a prefix of it, or a function of the parameters that makes one."""
+"""A pytree of roles like the parameters or a prefix of it, or a function of the parameters that returns one."""
 
 ROLES = ("hidden", "embedding", "head", "vector")
 AXES = {
@@ -58,16 +58,16 @@ def muon_with_roles(
     """Muon where the role is "hidden", AdamW where it is "embedding", "head" or "vector", each with its own rate.
 
     hidden: update = -learning_rate (s direction + weight_decay params), as in `muon`
-    others: `adamw` with the learning rate of their role, which is `adam_learning_rate` unless it is given
+    others: `adamw` with the learning rate of their role, by default `adam_learning_rate`
 
-    Nothing is guessed: shapes do not tell an embedding, whose rows stand alone, from a hidden matrix. A hidden array
-    of 2 axes is a matrix (inputs, outputs), of 3 a stack of matrices along its first axis, each orthogonalized by
-    itself, and of 4 the kernel of a convolution (H, W, inputs, outputs), a matrix of H W inputs rows. For other
-    layouts, the kernel of a 1-D convolution for one, `MuonDimensionNumbers` take the place of "hidden".
+    Nothing is guessed: shapes do not distinguish an embedding, whose rows are independent, from a hidden matrix. A
+    hidden array of 2 axes is a matrix (inputs, outputs), of 3 a stack of matrices along its first axis, each
+    orthogonalized separately, and of 4 a convolution's kernel (H, W, inputs, outputs), a matrix of H W inputs rows. For
+    other layouts, e.g. the kernel of a 1-D convolution, use `MuonDimensionNumbers` in place of "hidden".
 
     Args:
         learning_rate: of hidden matrices, number or schedule.
-        roles: tree of roles like the parameters or a prefix of it, or a function of the parameters that makes one.
+        roles: pytree of roles like the parameters or a prefix of it, or a function of the parameters that returns one.
         ns_coeffs, ns_steps, beta, eps, mu_dtype, nesterov, preconditioning: see `scale_by_muon`; eps and mu_dtype are
             Adam's too, nesterov is not.
         weight_decay: of hidden matrices; multiplied by the learning rate.

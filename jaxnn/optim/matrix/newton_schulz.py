@@ -1,4 +1,4 @@
-"""Newton-Schulz iterations: the nearest orthogonal matrix, nearly, by matrix products alone."""
+"""Newton-Schulz iterations: approximately the nearest orthogonal matrix, by matrix products only."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Rows: TypeAlias = Sequence[tuple[Scalar, Scalar, Scalar]]
 
 PRECONDITIONINGS = ("frobenius", "spectral", "aol", "schatten")
 GRAM_STEPS = 3
-"""Steps on one Gram matrix. An error in its smallest eigenvalues grows by a^2 in each, 140-fold in all for Jordan's
-coefficients, before the matrix itself is multiplied and its Gram matrix is formed anew; in 5 steps it would grow
-20,000-fold, and in 8 float32 would be lost altogether."""
+"""Steps on one Gram matrix before it is recomputed. An error in its smallest eigenvalues grows by a^2 in each step:
+140-fold in all for Jordan's coefficients, before the matrix is multiplied and its Gram matrix recomputed. In 5 steps it
+would grow 20,000-fold; after 8 no digit of float32 would be left."""
 
 
 def orthogonalize_via_newton_schulz(
@@ -33,25 +33,25 @@ def orthogonalize_via_newton_schulz(
     eps: Scalar = 1e-8,
     dimension_numbers: MuonDimensionNumbers | None = None,
 ) -> Array:
-    """U f(S) V' for x = U S V': singular values brought near to 1 by an odd polynomial, iterated.
+    """U f(S) V' for x = U S V': an iterated odd polynomial brings singular values near 1.
 
     x <- x scaled so that S <= 1 (see `preconditioning`), then in each step
     x <- a x + b (x x') x + c (x x')^2 x
 
     It is computed in the accumulation dtype, with the shorter side of x as its rows. Where the longer is more than 1.5
     times as long, up to 3 steps are done on the small matrices: with A = x x', Q = a I + b A + c A^2,
-    P <- Q P and A <- Q A Q; then x <- P x. The same in exact arithmetic, it takes 2/3 of the products at a ratio of 4;
-    in float32 the two differ by 1e-5 of the largest singular value or so.
+    P <- Q P and A <- Q A Q; then x <- P x. This is equal in exact arithmetic and needs 2/3 of the products at a ratio
+    of 4; in float32 the two differ by about 1e-5 of the largest singular value.
 
     Args:
         x: matrix, or an array with `dimension_numbers`.
-        ns_coeffs: (a, b, c), or one row of them for each step; may be traced. (3.4445, -4.775, 2.0315) leads to
-            singular values between 0.7 and 1.2, (2, -1.5, 0.5) more slowly to 1.
+        ns_coeffs: (a, b, c), or one row of them for each step; may be traced. (3.4445, -4.775, 2.0315) gives singular
+            values between 0.7 and 1.2; (2, -1.5, 0.5) converges to 1, more slowly.
         ns_steps: steps if `ns_coeffs` is (a, b, c); static.
-        preconditioning: "frobenius": x / (|x| + eps). "spectral": x / (largest singular value + eps). "schatten": x /
-            sqrt(max(|x x'|, eps)). "aol": each row of x / sqrt(max(sum over its row of |x x'|, eps)).
-        eps: >= 0. (optax takes 1e-8 for the last two whatever eps is.)
-        dimension_numbers: which axes are rows and columns; each matrix along the other axes is treated by itself.
+        preconditioning: "frobenius": x / (|x| + eps). "spectral": x / (largest singular value + eps).
+            "schatten": x / sqrt(max(|x x'|, eps)). "aol": each row of x / sqrt(max(sum over its row of |x x'|, eps)).
+        eps: >= 0. (optax ignores it for the last two, with 1e-8.)
+        dimension_numbers: which axes are rows and columns; the other axes are batch axes.
 
     Returns:
         Array of the shape and dtype of x.
@@ -83,7 +83,7 @@ def orthogonalized(
     preconditioning: Preconditioning = "frobenius",
     eps: Scalar = 1e-8,
 ) -> Array:
-    """`orthogonalize_via_newton_schulz` of arguments that are already checked."""
+    """`orthogonalize_via_newton_schulz` of checked arguments."""
 
     def placed(x: Array, rows: Rows, eps: Scalar) -> Array:
         return _orthogonalized(x, axes, rows, preconditioning, eps)
@@ -94,7 +94,7 @@ def orthogonalized(
 def _orthogonalized(
     x: Array, axes: tuple[tuple[int, ...], ...], rows: Rows, preconditioning: Preconditioning, eps: Scalar
 ) -> Array:
-    """`orthogonalized` where the compiler, or nobody, places intermediate results."""
+    """`orthogonalized` inside `compiler_sharded`."""
     order = sum(axes, ())
     batch = tuple(x.shape[i] for i in axes[0])
     moved = x.transpose(order)
@@ -143,7 +143,7 @@ def _inverse_root(x: Array, eps: Array) -> Array:
 
 
 def _wide(scale: Array, x: Array) -> Array:
-    """One number for each matrix, spread over its entries."""
+    """One number for each matrix, broadcast to its entries."""
     return jnp.broadcast_to(scale[..., None, None], x.shape)
 
 

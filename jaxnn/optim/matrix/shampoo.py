@@ -59,14 +59,14 @@ def scale_by_shampoo(
     mu <- b1 mu + (1 - b1) g;   m = mu / (1 - b1^t)
     direction = m multiplied along every axis i by P_i;   for a matrix L^(-1/4) m R^(-1/4)
 
-    Grafted, it keeps this direction and takes the Euclidean norm of another rule's for each array: of m for "sgd", of
+    With grafting, each array keeps this direction and takes the norm of another rule's: of m for "sgd", of
     m / (sqrt(nu_hat) + graft_eps) for "adam", with nu <- b2 nu + (1 - b2) g^2 and nu_hat as for H.
 
-    A vector is an array with k = 1: full-matrix Adagrad. Where an axis is longer than `max_dim`, the diagonal stands
-    for its H_i, without relative_eps. Axes of length 1 are left out; a number is a vector of one entry.
+    A vector has k = 1: full-matrix Adagrad. Where an axis is longer than `max_dim`, the diagonal of H_i replaces it,
+    without relative_eps. Axes of length 1 are left out; a scalar is a vector of one entry.
 
-    Roots are taken of eigenvalues (eigh, in the accumulation dtype), which are first raised to what rounding leaves
-    uncertain of the largest one; 0^(-1/(2k)) := 0, so that zero gradients give zero directions.
+    Roots are taken of eigenvalues (eigh, in the accumulation dtype), after these are raised to the rounding error of
+    the largest one; 0^(-1/(2k)) := 0, so zero gradients give zero directions.
 
     Published form: b1=0.0, b2=1.0, graft=None, update_every=1, relative_eps=0.0, and eps for its epsilon.
 
@@ -74,9 +74,9 @@ def scale_by_shampoo(
         b1: decay of the mean of gradients, in [0, 1). A Python 0.0 keeps no mu.
         b2: decay of the second moments, in [0, 1]. 1 means sums.
         eps: added to the eigenvalues, >= 0, in units of squared gradients, inside the root.
-        graft: "adam", "sgd" or None for none, whose steps have no bound and shrink as 1 / sqrt(t) if b2 = 1.
-        update_every: steps from one computation of the roots to the next, >= 1; none is computed between.
-        max_dim: longest axis that has a matrix, >= 1; memory grows as its square, the time of a root as its cube.
+        graft: "adam", "sgd" or None; without it steps are unbounded and, for b2 = 1, shrink as 1 / sqrt(t).
+        update_every: steps between computations of the roots, >= 1; none is computed in between.
+        max_dim: longest axis with a full matrix, >= 1; memory grows as its square, the time of a root as its cube.
         relative_eps: added to the eigenvalues as a fraction of the largest, >= 0.
         graft_eps: added to the root of nu, outside it, >= 0.
 
@@ -216,7 +216,7 @@ def shampoo(
 
 
 def _power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array:
-    """h to a negative power: of a symmetric matrix, or of a vector that stands for a diagonal one; 0 where h is 0."""
+    """A negative power of a symmetric matrix, or of a vector (a diagonal matrix); 0 where h is 0."""
     if h.ndim == 1:
         return positive_power(h + cast_like(eps, h), exponent)
     return compiler_sharded(lambda *a: power(a[0], exponent, *a[1:]), h, h, eps, relative_eps)

@@ -198,6 +198,7 @@ def adafactor(
                 u = bounded(u, _rms(u), clipping_threshold)
             u = cast_like(rate, u) * u
             if p is not None:
+                # eps_2 of the paper: a parameter that starts at 0 still moves.
                 u = jnp.maximum(_rms(p), 1e-3) * u
             if ema is not None:
                 b = cast_like(momentum, u)

@@ -67,7 +67,7 @@ def scale_by_radam(
             if nesterov:
                 mu_hat = d1 * mu / (1 - d1 ** (t + 1)) + (1 - d1) * g / (1 - d1**t)
             rho_inf = 2 / (1 - d2) - 1
-            # t b2^t / (1 - b2^t) by expm1: 1 - b2^t loses the digits that rho_inf - ... still needs.
+            # t b2^t / (1 - b2^t) by expm1: the rounding error of 1 - b2^t would dominate once rho_inf is subtracted.
             rho = rho_inf - 2 * t / jnp.expm1(-t * jnp.log1p(d2 - 1))
             r_sq = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
             r = safe_sqrt(jnp.maximum(r_sq, 0))
