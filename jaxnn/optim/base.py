@@ -136,14 +136,13 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
 def initial_moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, real: bool = False) -> PyTree:
     """A running moment at its start: a pytree like `params`, filled with a number, sharded as the parameters are.
 
+    TypeError unless every leaf is a floating array.
+
     Args:
         params: pytree of real or complex floating arrays; None leaves stay None.
         dtype: of the moment; None means the parameter's accumulation dtype (float32 for bfloat16 and float16).
         fill: the value at the start.
         real: whether the moment of a complex parameter is real, as those of squared magnitudes are.
-
-    Raises:
-        TypeError: a leaf is not a floating array.
     """
 
     def leaf(path: Any, p: Array) -> Array:
@@ -312,9 +311,6 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
     """`function(update, *others' leaves)` at every leaf of the updates; where an update is None, None.
 
     Unlike `jax.tree.map`, the other trees may hold arrays, masks or states where an update is None.
-
-    Raises:
-        ValueError: the structures differ; both are printed.
     """
     leaves, structure = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
     columns = [_leaves_like(structure, tree, "the parameters") for tree in others]

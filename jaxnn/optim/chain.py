@@ -22,9 +22,6 @@ def chain(*links: Any) -> Optimizer:
     Returns:
         Optimizer whose state is the tuple of the links' states.
 
-    Raises:
-        TypeError: a link has no init and update.
-
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxnn import optim
@@ -66,7 +63,6 @@ def named_chain(*links: tuple[str, Any]) -> Optimizer:
     """`chain` of (name, transformation) pairs; the state is a dict by name.
 
     Raises:
-        TypeError: a link is no (name, transformation) pair.
         ValueError: two links with the same name.
 
     Example:

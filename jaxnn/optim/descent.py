@@ -32,20 +32,8 @@ def descent(
     """Descend along a direction: update = -learning_rate (direction + weight_decay params).
 
     The decay is decoupled from the gradient's moments and multiplied by the learning rate. All arithmetic is in the
-    accumulation dtype and rounded once, at the end, to the dtype of the parameters.
-
-    Args:
-        direction: a `scale_by_...` transformation whose state has a field `count`.
-        learning_rate: number or schedule.
-        weight_decay: number or schedule. A Python 0 leaves the term out.
-        mask: which parameters decay.
-        where: name of the rule, for messages.
-
-    Returns:
-        Optimizer with the direction's own state.
-
-    Raises:
-        ValueError: a negative or non-finite number; decay without params.
+    accumulation dtype and rounded once, at the end, to the dtype of the parameters. The direction is a `scale_by_...`
+    transformation whose state has a field `count`. `where` names the rule in messages.
 
     Reference: Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2 (whose schedule
         multiplier alone scales the decay; here, as in optax and PyTorch, the whole learning rate does).

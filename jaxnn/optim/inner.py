@@ -64,13 +64,9 @@ def update_if(
 ) -> tuple[PyTree, Any]:
     """`update_inner` where the condition holds, computed only there; else other updates, and the state as it is.
 
-    Args:
-        condition: bool of shape (). Under `vmap` both branches are computed.
-        otherwise: makes the other updates of the gradients (of which those of dtype float0 are None here, since
-            `lax.cond` has none); they are brought into the dtypes of the parameters too.
-
-    Raises:
-        TypeError: an array in the new state has another dtype than it had.
+    Under `vmap` both branches are computed. `otherwise` maps the gradients, with None for those of dtype float0, which
+    `lax.cond` has not, to the other updates; both are stored in the dtypes of the parameters. TypeError if the inner
+    state changes a dtype.
     """
     grads = jax.tree.map(lambda g: None if is_float0(g) else g, grads)
     like = grads if params is None else params

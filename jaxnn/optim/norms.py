@@ -19,11 +19,7 @@ def norm(x: Array) -> Array:
 
 
 def scalar_dtype(params: Params) -> DType:
-    """The joint real accumulation dtype of all parameters, for a scalar state of the whole tree.
-
-    Raises:
-        TypeError: a parameter is not floating.
-    """
+    """The joint real accumulation dtype of all parameters, for a scalar state of the whole tree."""
     kinds = jax.tree.leaves(jax.eval_shape(initial_moment, params))
     return real_dtype(accumulation_dtype(*(kind.dtype for kind in kinds)))
 
@@ -41,11 +37,7 @@ def sum_of_squares(tree: PyTree) -> Array:
 
 
 def inner_product(a: PyTree, b: PyTree) -> Array:
-    """Re sum conj(a) b over all entries of two trees of one structure; for real trees the sum of a b.
-
-    Raises:
-        ValueError: the structures differ; both are printed.
-    """
+    """Re sum conj(a) b over all entries of two trees of one structure; for real trees the sum of a b."""
 
     def leaf(x: Array, y: Array) -> Array:
         dtype = accumulation_dtype(x.dtype, y.dtype)

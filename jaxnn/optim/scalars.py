@@ -21,8 +21,7 @@ def zero_count() -> Array:
 def increment(count: Array) -> Array:
     """count + 1, saturating at the largest int32.
 
-    Raises:
-        TypeError: `count` is no array, as in another rule's state.
+    TypeError if it is no array, as in another rule's state.
     """
     if not hasattr(count, "dtype"):
         raise TypeError(
@@ -35,9 +34,7 @@ def increment(count: Array) -> Array:
 def at_count(value: ScalarOrSchedule, count: Array) -> Scalar:
     """The value of a schedule at a step count (0 at the first update); a number is itself.
 
-    Raises:
-        TypeError: the schedule does not return a real number.
-        ValueError: it returns an array with axes.
+    TypeError or ValueError unless a schedule returns a real scalar.
     """
     if not callable(value):
         return value

@@ -63,7 +63,9 @@ def scale_by_backtracking_linesearch(
     The updates must be a descent direction: put the search after a rule with learning rate 1, as in `chain(sgd(1.0),
     ...)`. If no trial decreases the loss enough, the last one is taken. If the loss there is NaN or infinite, the step
     is 0, value and gradient are those of the start, and the next search begins as the first one did. (optax keeps the
-    value of the failed trial, accepts a loss of minus infinity, and never leaves a step of 0.)
+    value of the failed trial, accepts a loss of minus infinity, and never leaves a step of 0.) The update needs the
+    extra arguments `value`, `grad` (the convention of `jax.grad`) and `value_fn`, a function of the parameters; further
+    arguments that `value_fn` names are passed on.
 
     Args:
         max_backtracking_steps: trials after the first.
@@ -74,11 +76,6 @@ def scale_by_backtracking_linesearch(
         atol, rtol: how much the loss may rise, for noisy or rounded losses.
         store_grad: whether the state keeps the gradient at the end, for `value_and_grad_from_state`.
         verbose: whether to print when the search fails.
-
-    Returns:
-        Optimizer with state `ScaleByBacktrackingLinesearchState(learning_rate, value, grad, info)`. Its update needs
-        the extra arguments `value`, `grad` (the convention of `jax.grad`) and `value_fn`, a function of the parameters;
-        further arguments that `value_fn` names are passed on.
 
     Reference: Armijo, L. (1966). Minimization of functions having Lipschitz continuous first partial derivatives.
         Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithm 3.1.

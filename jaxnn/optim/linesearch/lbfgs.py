@@ -49,13 +49,12 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
     ascend after a step over a saddle (`min_curvature=-math.inf` restores that). A skipped pair still takes a place in
     the memory, so a search that keeps failing falls back to gradient descent.
 
+    Its gradients must be free of noise.
+
     Args:
         memory_size: m >= 1.
         scale_init_precond: whether gamma is estimated.
         min_curvature: threshold of s'y for a pair to count.
-
-    Returns:
-        Optimizer with state `ScaleByLBFGSState`. Its update needs params and noise-free gradients.
 
     Reference: Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization. Nocedal,
         J. & Wright, S. J. (2006). Numerical optimization, algorithm 7.4 and equations 7.16 and 7.20.

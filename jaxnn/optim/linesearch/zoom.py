@@ -60,7 +60,9 @@ def scale_by_zoom_linesearch(
     then narrow the interval. If trials run out, the step is, in this order: the best trial with sufficient decrease;
     the last trial, even if the loss rises there, as for an ascent direction; 0 if loss or slope are NaN or infinite
     there, with value and gradient of the start, and 1 as the next search's first trial. (optax may step to where the
-    gradient is NaN, and its "keep" never leaves a step of 0.)
+    gradient is NaN, and its "keep" never leaves a step of 0.) The update needs the extra arguments `value`, `grad`
+    (conjugated for complex parameters, as the updates are) and `value_fn`, a function of the parameters; further
+    arguments that `value_fn` names are passed on. The state's `grad` follows `jax.grad`.
 
     Args:
         max_linesearch_steps: largest number of trials.
@@ -74,11 +76,6 @@ def scale_by_zoom_linesearch(
         stepsize_precision: an interval shorter than this is not narrowed if a step with sufficient decrease is known.
         initial_guess_strategy: first trial: "one", or "keep" for the last step.
         verbose: whether to print when the search fails.
-
-    Returns:
-        Optimizer with state `ScaleByZoomLinesearchState(learning_rate, value, grad, info)`. Its update needs the extra
-        arguments `value`, `grad` (conjugated for complex parameters, as the updates are) and `value_fn`, a function of
-        the parameters; further arguments that `value_fn` names are passed on. The state's `grad` follows `jax.grad`.
 
     Reference: Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6. Hager, W. W. & Zhang,
         H. (2006). Algorithm 851: CG_DESCENT, a conjugate gradient method with guaranteed descent.

@@ -54,11 +54,7 @@ class Search(NamedTuple):
 def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, rule: Wolfe) -> Search:
     """Search until both conditions hold or the trials run out.
 
-    Args:
-        evaluate: the loss at a step along the line.
-        start: the loss at step 0.
-        guess: the first step to try.
-        rule: the conditions.
+    `evaluate` is the loss at a step along the line, `start` the loss at step 0, `guess` the first trial.
 
     Returns:
         The final state. `last` is the step to take; after a failure it is `safe`, or step 0 if there is none and the

@@ -85,7 +85,6 @@ def scale_by_galore(
         svd_dtype: of the decomposition; None means the accumulation dtype.
 
     Raises:
-        TypeError: a base optimizer without init and update.
         ValueError: dimension numbers that do not name every axis of an array once.
 
     Reference:

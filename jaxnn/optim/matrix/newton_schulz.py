@@ -56,9 +56,6 @@ def orthogonalize_via_newton_schulz(
     Returns:
         Array of the shape and dtype of x.
 
-    Raises:
-        ValueError: wrong axes, coefficients, steps or preconditioning.
-
     Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Boissin, T. et al.
         (2025). Turbo-Muon: accelerating orthogonality-based optimization with pre-conditioning ("aol"). Grishina, E.,
         Smirnov, M. & Rakhuba, M. (2025). Accelerating Newton-Schulz iteration for orthogonalization via Chebyshev-type

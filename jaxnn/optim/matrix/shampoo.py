@@ -188,10 +188,6 @@ def shampoo(
     By default every array moves as far as with Adam, so Adam's learning rates suit. The decay is decoupled and
     multiplied by the learning rate.
 
-    Args:
-        b1, b2, eps: see `scale_by_shampoo`, which has the whole equation and the settings of the published form.
-        graft, update_every, max_dim, relative_eps, graft_eps: see `scale_by_shampoo`.
-
     Reference: Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization,
         algorithms 1 and 2.
 

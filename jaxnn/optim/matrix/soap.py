@@ -23,10 +23,9 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 class SoapState(NamedTuple):
     """`count`: int32 updates, the first of which only initializes the bases; `mu`: mean of gradients; `nu`: mean of the
-    squares of
-    the rotated gradients; `statistics`, `bases`: tuples of trees, the first for the first axis of every array that is
-    rotated, and so on, of the mean second moments and of orthogonal matrices whose columns tend to their eigenvectors,
-    largest eigenvalue first; None where an array has no further such axis.
+    squares of the rotated gradients; `statistics`, `bases`: tuples of trees, the first for the first axis of every
+    array that is rotated, and so on, of the mean second moments and of orthogonal matrices whose columns tend to their
+    eigenvectors, largest eigenvalue first; None where an array has no further such axis.
     """
 
     count: Array  # type: ignore[assignment] # optax's name for it; it hides tuple.count
@@ -211,10 +210,6 @@ def soap(
 
     The first direction is 0. The decay is decoupled and multiplied by the learning rate. Adam's learning rates suit;
     the authors use 0.003 with a weight_decay of 0.01.
-
-    Args:
-        b1, b2, shampoo_beta, eps: see `scale_by_soap`, which has the whole equation.
-        precondition_frequency, max_precond_dim, precondition_1d, correct_bias, sort: see `scale_by_soap`.
 
     Reference: Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
 

@@ -91,14 +91,6 @@ def power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array
     The derivative of V diag(f(d)) V' along E is V (F * V' E V) V', with F_ij = (f(d_i) - f(d_j)) / (d_i - d_j), f'(d_i)
     where both are equal. It needs no derivative of V, and so exists where eigenvalues meet.
 
-    Args:
-        h: (n, n), symmetric.
-        exponent: a Python number.
-        eps, relative_eps: >= 0.
-
-    Returns:
-        (n, n).
-
     Reference: Daleckii, J. L. & Krein, S. G. (1965). Integration and differentiation of functions of Hermitian
         operators and applications to the theory of perturbations.
     """

@@ -54,14 +54,10 @@ def master_weights(opt: Any) -> Optimizer:
 
     The copy is authoritative: parameters changed from outside return to round(m). Parameters in float32 or float64 get
     no copy and the plain update. If a weight falls in one step below 2^-16 of its magnitude, p + update may be off by
-    2^-24 |p|, the resolution of float32; the next step corrects it.
+    2^-24 |p|, the resolution of float32; the next step corrects it. Updates of half-precision parameters are float32.
 
     Args:
         opt: the optimizer to wrap, as the outermost; ours or optax's.
-
-    Returns:
-        Optimizer with state `MasterWeightsState(inner_state, master)`. Updates of half-precision parameters are
-        float32.
 
     Reference: Micikevicius, P. et al. (2018). Mixed precision training, section 3.1.
 
@@ -109,18 +105,11 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
     p + update = b with probability (w - a) / (b - a), else a;   so E[p + update] = w
 
     Needs no extra memory; each step adds noise of variance (w - a) (b - w). Parameters in float32 or float64 get the
-    plain update.
+    plain update. Updates of half-precision parameters are float32, and p + update is exactly a or b.
 
     Args:
         opt: the optimizer to wrap, as the outermost; ours or optax's.
         key: random key of the first step, typed or raw, or an integer.
-
-    Returns:
-        Optimizer with state `StochasticRoundingState(inner_state, key)`. Updates of half-precision parameters are
-        float32, and p + update is exactly a or b.
-
-    Raises:
-        TypeError: `opt` has no init and update, or the key is no random key.
 
     Reference: Gupta, S., Agrawal, A., Gopalakrishnan, K. & Narayanan, P. (2015). Deep learning with limited numerical
         precision, section 3.
@@ -176,9 +165,6 @@ def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
     Args:
         opt: the optimizer to wrap, as the outermost; ours or optax's.
         dtype: of the compensation; None means each parameter's own.
-
-    Raises:
-        TypeError: `opt` has no init and update, or a parameter is not floating.
 
     Reference: Kahan, W. (1965). Further remarks on reducing truncation errors; the error of a sum by Knuth, D. E.
         (1969). The art of computer programming, volume 2, section 4.2.2, theorem B. Zamirai, P., Zhang, J., Aberger, C.

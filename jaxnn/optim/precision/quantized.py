@@ -66,7 +66,6 @@ def quantized_state(
         min_size: leaves with fewer entries are not quantized.
 
     Raises:
-        TypeError: `opt` has no init and update, or the key is no random key.
         ValueError: `block_size` below 1; at init, a state without any of the fields.
 
     Reference: Dettmers, T., Lewis, M., Shleifer, S. & Zettlemoyer, L. (2022). 8-bit optimizers via block-wise

@@ -46,9 +46,6 @@ def scale_by_adam(
         mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu likewise.
         nesterov: whether to use Nesterov's momentum.
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`; nu is real for complex parameters.
-
     Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1. Dozat, T. (2016).
         Incorporating Nesterov momentum into Adam.
 
@@ -102,9 +99,6 @@ def adam(
     nesterov: bool = False,
 ) -> Optimizer:
     """Adam; with `nesterov`, Nadam: update = -learning_rate mu_hat / (sqrt(nu_hat + eps_root) + eps).
-
-    Args:
-        b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`, which has the whole equation.
 
     Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
 

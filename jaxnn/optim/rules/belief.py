@@ -95,9 +95,6 @@ def adabelief(
     The equation of the moments is in `scale_by_belief`. eps is outside the root; eps_root accumulates in nu. The decay
     is decoupled from the moments and multiplied by the learning rate.
 
-    Args:
-        b1, b2, eps, eps_root, nesterov: see `scale_by_belief`.
-
     Reference: Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients.
 
     Example:

@@ -82,9 +82,6 @@ def dog(
         eps: added under the root, >= 0. Where it is 0 and so is G, the update is 0.
         weight_decay: >= 0. None leaves the term out.
 
-    Raises:
-        ValueError: an unknown kind of first step.
-
     Reference:
         Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size schedule.
 

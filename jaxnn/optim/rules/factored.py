@@ -68,9 +68,6 @@ def scale_by_factored_rms(
         epsilon: added to the squares, >= 0.
         decay_rate_fn: (count, decay_rate) -> decay. A bound below 1 lets old gradients be forgotten.
 
-    Returns:
-        Optimizer with state `FactoredState(count, v_row, v_col, v, ema)`, ema None.
-
     Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms
         1 and 2 (sums there, means here: the same v). Zhai, X., Kolesnikov, A., Houlsby, N. & Beyer, L. (2022). Scaling
         vision transformers (the bounded decay).
@@ -163,9 +160,6 @@ def adafactor(
         dtype_momentum: of that mean; None means float32 for half-precision parameters, else the parameter's.
         weight_decay_rate: number or schedule. None and a Python 0 leave the term out.
         eps: added to the squared gradients.
-
-    Raises:
-        ValueError: no params where they are needed.
 
     Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms
         4 and 5.

@@ -61,17 +61,13 @@ def momo(
     after it: lb <- max(f + <d, p> - gamma - tau |d|^2 / 2, lower_bound).
 
     The decay is proximal and multiplied by the learning rate. optax divides p by c but not the step tau d, so its tau
-    belongs to another point.
+    belongs to another point. Its update needs the extra argument `value`, the loss.
 
     Args:
         learning_rate: largest step, number or schedule.
         beta: decay of the means, in [0, 1).
         lower_bound: of the loss.
         adapt_lower_bound: whether to estimate the bound.
-
-    Returns:
-        Optimizer with state `MomoState(exp_avg, barf, gamma, lb, count)`. Its update needs `params` and the extra
-        argument `value`, the loss.
 
     Reference: Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for
         adaptive learning rates.
@@ -135,17 +131,13 @@ def momo_adam(
     s = c (f - gamma) + <d, p>; and after it: lb <- max((f + <d, p> - gamma - tau <d, d / D> / 2) / rho, lower_bound).
 
     eps is outside the root. The decay is proximal and multiplied by the learning rate. optax divides p by c but not the
-    step, so its tau belongs to another point.
+    step, so its tau belongs to another point. Its update needs the extra argument `value`, the loss.
 
     Args:
         learning_rate: largest step, number or schedule.
         b1, b2: decays of the means, in [0, 1).
         lower_bound: of the loss.
         adapt_lower_bound: whether to estimate the bound.
-
-    Returns:
-        Optimizer with state `MomoAdamState(exp_avg, exp_avg_sq, barf, gamma, lb, count)`. Its update needs `params` and
-        the extra argument `value`, the loss.
 
     Reference: Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for
         adaptive learning rates.

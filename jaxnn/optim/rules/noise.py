@@ -25,12 +25,7 @@ class AddNoiseState(NamedTuple):
 
 
 def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> Key:
-    """A typed random key from a key, typed or raw, an integer key or a seed; 0, with a warning, if none is given.
-
-    Raises:
-        ValueError: both key and seed.
-        TypeError: neither a key nor an integer.
-    """
+    """A typed random key from a key, typed or raw, an integer key or a seed; 0, with a warning, if none is given."""
     if key is not None and seed is not None:
         raise ValueError(f"{where}: needs one of key and seed, got both. Pass key={key!r} alone.")
     given: Any = seed if key is None else key
@@ -54,10 +49,6 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
         gamma: exponent of its decay, >= 0.
         key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning.
         seed: older name of an integer key.
-
-    Raises:
-        ValueError: key and seed together.
-        TypeError: key is neither a random key nor an integer.
 
     Reference: Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015).
         Adding gradient noise improves learning for very deep networks, section 3.
@@ -107,10 +98,6 @@ def noisy_sgd(
 
     Args:
         eta, gamma, key, seed: see `add_noise`, which has the whole equation.
-
-    Raises:
-        ValueError: key and seed together.
-        TypeError: key is neither a random key nor an integer.
 
     Reference: Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015).
         Adding gradient noise improves learning for very deep networks.

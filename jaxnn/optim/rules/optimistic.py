@@ -78,9 +78,6 @@ def optimistic_gradient_descent(
 
     On a bilinear game J = x y, where descent spirals outward, it converges to the saddle.
 
-    Args:
-        alpha, beta: see `scale_by_optimistic_gradient`.
-
     Reference: Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic
         gradient methods for saddle point problems: proximal point approach, equation 14.
 
@@ -145,10 +142,6 @@ def optimistic_adam_v2(
     """Optimistic Adam: update = -learning_rate (alpha r + beta (r - previous r)), with r Adam's direction.
 
     At the first step the change of r is 0.
-
-    Args:
-        alpha, beta: see `scale_by_optimistic_gradient`.
-        b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`; eps is outside the root, eps_root inside.
 
     Reference: Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
 

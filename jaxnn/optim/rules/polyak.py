@@ -36,14 +36,13 @@ def scale_by_polyak(
 
     step = 0 where |g|^2 + eps <= 2^-52.
 
+    Its update needs the extra argument `value`, the loss.
+
     Args:
         f_min: lower bound of the loss.
         max_learning_rate: largest step, >= 0; may be infinite.
         eps: added to the squared norm; >= 0.
         variant: "sps" or "sps+".
-
-    Returns:
-        Optimizer with state `CountState(count)`. Its update needs the extra argument `value`, the loss.
 
     Reference: Polyak, B. T. (1987). Introduction to optimization. Loizou, N., Vaswani, S., Laradji, I. &
         Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD, SPS_max. Garrigos, G., Gower, R. M. & Schaipp,
@@ -93,15 +92,13 @@ def polyak_sgd(
     """Gradient descent with Polyak's step size: update = -scaling min((value - f_min) / (|g|^2 + eps), cap) g.
 
     cap is max_learning_rate. This is what optax documents. It computes |scaling g|^2 for |g|^2, so a scaling of 1/2
-    doubles its step; `chain(sgd(scaling), scale_by_polyak(...))` gives that.
+    doubles its step; `chain(sgd(scaling), scale_by_polyak(...))` gives that. Its update needs the extra argument
+    `value`, the loss.
 
     Args:
         max_learning_rate: largest step before scaling, >= 0; may be infinite.
         scaling: number or schedule. It is 1/c of the paper.
         f_min, eps, variant: see `scale_by_polyak`.
-
-    Returns:
-        Optimizer with state `CountState(count)`. Its update needs the extra argument `value`, the loss.
 
     Reference: Loizou, N., Vaswani, S., Laradji, I. & Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD: an
         adaptive learning rate for fast convergence, SPS_max.

@@ -116,7 +116,8 @@ def differentially_private_aggregate(
     draws are those of optax for the same key in float32 and float64; half precision draws in float32 here.
 
     Gradients that differ between the devices of `jax.shard_map` raise: each device would clip by its own part of the
-    norm, and all would add the same noise. With check_vma=False this goes undetected.
+    norm, and all would add the same noise. With check_vma=False this goes undetected. `update` takes gradients (N, ...)
+    for parameters (...).
 
     Args:
         l2_norm_clip: C, the largest norm of one example's gradient, >= 0.
@@ -125,14 +126,8 @@ def differentially_private_aggregate(
             protects nothing.
         seed: older name of an integer key.
 
-    Returns:
-        Optimizer with state `DifferentiallyPrivateAggregateState(rng_key, count, trace)`, trace None. `update` takes
-        gradients (N, ...) for parameters (...).
-
     Raises:
-        ValueError: a gradient that is not (N, ...), key and seed together, or a hyperparameter out of range, if known
-            while tracing; gradients that vary over mesh axes inside `shard_map`.
-        TypeError: key is neither a random key nor an integer.
+        ValueError: a gradient that is not (N, ...), or that varies over mesh axes inside `shard_map`.
 
     Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
         learning with differential privacy, algorithm 1.
@@ -190,22 +185,14 @@ def dpsgd(
     accounting.
 
     `per_example.dp_sgd` makes the same step from the loss of one example: it materializes no gradient (N, ...), takes
-    any optimizer, and `per_example.dp_event` describes the run to an accountant.
+    any optimizer, and `per_example.dp_event` describes the run to an accountant. `update` takes gradients (N, ...) for
+    parameters (...).
 
     Args:
         l2_norm_clip, noise_multiplier: see `differentially_private_aggregate`.
         seed: integer or random key.
         momentum: decay of the trace; None or a Python 0 keeps none.
         nesterov: whether to use Nesterov's momentum; needs momentum.
-
-    Returns:
-        Optimizer with state `DifferentiallyPrivateAggregateState(rng_key, count, trace)`. `update` takes gradients
-        (N, ...) for parameters (...).
-
-    Raises:
-        ValueError: `nesterov` without momentum, a gradient that is not (N, ...), or a hyperparameter out of range, if
-            known while tracing.
-        TypeError: seed is neither a random key nor an integer.
 
     Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
         learning with differential privacy, algorithm 1.

@@ -47,9 +47,6 @@ def scale_by_rms(
         eps_in_sqrt: whether eps is inside the root. PyTorch's is outside.
         bias_correction: whether to correct the bias of nu, as Adam does.
 
-    Returns:
-        Optimizer with state `RMSpropState(count, mu, nu, trace)`, mu and trace None.
-
     Reference: Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop: divide the gradient by a running average of its
         recent magnitude. COURSERA: Neural networks for machine learning (eps = 0).
 
@@ -80,9 +77,6 @@ def scale_by_stddev(
 
     Args:
         decay, eps, initial_scale, eps_in_sqrt, bias_correction: see `scale_by_rms`.
-
-    Returns:
-        Optimizer with state `RMSpropState(count, mu, nu, trace)`, trace None.
 
     Reference: Graves, A. (2013). Generating sequences with recurrent neural networks, equations 38 to 40.
 
@@ -121,11 +115,8 @@ def rmsprop(
         momentum: decay of the trace; None or a Python 0 keeps none.
         nesterov: whether to use Nesterov's momentum; needs momentum.
 
-    Returns:
-        Optimizer with state `RMSpropState(count, mu, nu, trace)`; mu is None unless centered, trace without momentum.
-
     Raises:
-        ValueError: `nesterov` without momentum, or a hyperparameter out of range, if known while tracing.
+        ValueError: `nesterov` without momentum.
 
     Reference: Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop. COURSERA: Neural networks for machine learning.
         Graves, A. (2013). Generating sequences with recurrent neural networks, equations 38 to 41 (centered, with

@@ -86,6 +86,9 @@ def sam(
     `grad_fn`, and the caller sees only the outer parameters. Only the rule whose turn it is runs.
     With sync_period = 1 the outer rule alone steps (optax's starts from stale parameters).
 
+    In opaque mode the update needs the extra argument `grad_fn`: (params, i) -> gradient at adversarial step i = 0, 1,
+    ..., or params -> gradient (as `train.make_step` passes it). Extra arguments go to both rules.
+
     Args:
         optimizer: the outer rule, which descends.
         adv_optimizer: the adversarial rule, whose updates are subtracted.
@@ -93,14 +96,6 @@ def sam(
         reset_state: whether to reset the adversarial rule's state after an outer step.
         opaque_mode: whether a call takes all steps of a period.
         batch_axis_name: in opaque mode, the mapped axis over which the gradients of `grad_fn` are averaged.
-
-    Returns:
-        Optimizer with state `SAMState`. Its update needs `params`, and in opaque mode the extra argument `grad_fn`:
-        (params, i) -> gradient, i = 0, 1, ... the adversarial step, or params -> gradient (as `train.make_step` passes
-        it). Extra arguments go to both rules.
-
-    Raises:
-        ValueError: no `grad_fn` in opaque mode.
 
     Reference: Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
         improving generalization, algorithm 1.

@@ -64,9 +64,6 @@ def schedule_free(
         weight_lr_power: power of the learning rate in the weights, >= 0.
         state_dtype: of z; None means float32 for half-precision parameters, else the parameter's.
 
-    Returns:
-        Optimizer with state `ScheduleFreeState`. Its update needs `params`; extra arguments go to the base rule.
-
     Reference: Defazio, A., Yang, X. A., Mehta, H., Mishchenko, K., Khaled, A. & Cutkosky, A. (2024). The road less
         scheduled, equations 3 to 5 and algorithm 1.
 
@@ -163,16 +160,13 @@ def schedule_free_sgd(
 ) -> Optimizer:
     """Schedule-free gradient descent: `schedule_free` around z <- z - learning_rate (g + weight_decay params).
 
-    The decay is taken at the parameters y and multiplied by the learning rate.
+    The decay is taken at the parameters y and multiplied by the learning rate. Evaluate at `schedule_free_eval_params`.
 
     Args:
         learning_rate: number.
         warmup_steps: steps in which the learning rate rises from 0 in a straight line; None means none.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the whole equation.
         weight_decay: number or schedule; None means 0.
-
-    Returns:
-        Optimizer with state `ScheduleFreeState`. Its update needs `params`; evaluate at `schedule_free_eval_params`.
 
     Reference: Defazio, A. et al. (2024). The road less scheduled, equations 3 to 5.
 
@@ -204,16 +198,14 @@ def schedule_free_adamw(
     nu <- b2 nu + (1 - b2) g^2;   z <- z - learning_rate (g / (sqrt(nu / (1 - b2^t)) + eps) + weight_decay params)
 
     eps is outside the root; the decay is taken at the parameters y and multiplied by the learning rate. The paper puts
-    sqrt(1 - b2^t) into the learning rate instead, and so into the decay and the weights of the mean too.
+    sqrt(1 - b2^t) into the learning rate instead, and so into the decay and the weights of the mean too. Evaluate at
+    `schedule_free_eval_params`.
 
     Args:
         learning_rate: number.
         warmup_steps: steps in which the learning rate rises from 0 in a straight line; None means none.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the rest of the equation.
         b2, eps: decay of nu, and what is added to its root; see `scale_by_adam`.
-
-    Returns:
-        Optimizer with state `ScheduleFreeState`. Its update needs `params`; evaluate at `schedule_free_eval_params`.
 
     Reference: Defazio, A. et al. (2024). The road less scheduled, algorithm 1.
 

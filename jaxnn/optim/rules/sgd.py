@@ -87,7 +87,7 @@ def sgd(
         nesterov: whether to use Nesterov's momentum; needs momentum.
 
     Raises:
-        ValueError: `nesterov` without momentum, or a number out of range, if known while tracing.
+        ValueError: `nesterov` without momentum.
 
     Reference: Robbins, H. & Monro, S. (1951). A stochastic approximation method. Polyak, B. T. (1964). Some methods of
         speeding up the convergence of iteration methods. Nesterov, Y. (1983); in the form of Sutskever, I., Martens,
@@ -117,12 +117,11 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) 
     `update` ignores the gradient that it receives and evaluates `grad_fn` at the look-ahead point phi = theta -
     momentum v. `sgd(learning_rate, momentum, nesterov=True)` from the same start moves exactly along phi.
 
+    It needs the extra argument `grad_fn` (params -> gradient), which `train.make_step` passes; the state's `trace` is
+    v.
+
     Args:
         momentum: decay of the trace, >= 0.
-
-    Returns:
-        Optimizer with state `TraceState(trace, count)`, trace being v. Its update needs `params` and the extra argument
-        `grad_fn` (params -> gradient), which `train.make_step` passes.
 
     Reference: Nesterov, Y. (1983). A method for solving the convex programming problem with convergence rate O(1/k^2).
         Sutskever, I., Martens, J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in

@@ -184,9 +184,6 @@ def lion(
     The decay is decoupled and multiplied by the learning rate. A learning rate 3 to 10 times smaller than AdamW's,
     with a decay as many times larger, is usual.
 
-    Args:
-        b1, b2, mu_dtype: see `scale_by_lion`.
-
     Reference: Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
 
     Example:

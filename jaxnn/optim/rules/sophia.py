@@ -37,14 +37,11 @@ class SophiaState(NamedTuple):
 def hutchinson_estimator_diag_hessian(random_seed: Key | int | None = None) -> Optimizer:
     """An unbiased estimate of the diagonal of the Hessian H: r * (H r), with r random signs.
 
-    The variance of entry i is sum_{j != i} H_ij^2, so that a diagonal Hessian is found exactly.
+    The variance of entry i is sum_{j != i} H_ij^2, so that a diagonal Hessian is found exactly. Its update needs the
+    extra argument `obj_fn` (params -> loss); the gradients are not used.
 
     Args:
         random_seed: random key, typed or raw, or an int to make one from; None means 0.
-
-    Returns:
-        Optimizer with state `HutchinsonState(key)`. Its update needs `params` and the extra argument `obj_fn`
-        (params -> loss); the gradients that are passed are not used.
 
     Reference: Hutchinson, M. F. (1989). A stochastic estimator of the trace of the influence matrix; for the diagonal:
         Bekas, C., Kokiopoulou, E. & Saad, Y. (2007). An estimator for the diagonal of a matrix, equation 2.
@@ -98,7 +95,8 @@ def scale_by_sophia(
 
     As in optax, nu is the previous step's, so the first direction is clip_threshold sign(g), and mu is bias-corrected;
     the paper uses the new nu and the uncorrected mu. Entries of negative curvature have nu < 0 and step by
-    clip_threshold sign(mu). 0 / 0 is 0.
+    clip_threshold sign(mu). 0 / 0 is 0. Its update needs the extra arguments of the estimator: Hutchinson's needs
+    `obj_fn` (params -> loss).
 
     Args:
         b1, b2: decays of the means, in [0, 1). nu changes only once in update_interval steps.
@@ -111,10 +109,6 @@ def scale_by_sophia(
         mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu likewise.
         verbose: whether to print the win rate, the fraction of entries that are not clipped (0.1 to 0.5 is good).
         print_win_rate_every_n_steps: how often; 0 means never.
-
-    Returns:
-        Optimizer with state `SophiaState(count, mu, nu, hessian_fn_state)`. Its update needs `params` and what the
-        estimator needs: Hutchinson's, the extra argument `obj_fn` (params -> loss).
 
     Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
         optimizer for language model pre-training, algorithms 1 and 3.
@@ -188,15 +182,8 @@ def sophia(
     """Sophia: update = -learning_rate (clip(mu_hat / max(gamma nu, eps), +-clip_threshold) + weight_decay params).
 
     nu is a running mean of the Hessian's diagonal, estimated once in update_interval steps. The decay is decoupled and
-    multiplied by the learning rate.
-
-    Args:
-        b1, b2, eps, gamma, clip_threshold, update_interval, hessian_diagonal_fn, mu_dtype, verbose,
-            print_win_rate_every_n_steps: see `scale_by_sophia`, which has the whole equation.
-
-    Returns:
-        Optimizer with state `SophiaState(count, mu, nu, hessian_fn_state)`. Its update needs `params` and the extra
-        argument `obj_fn` (params -> loss of this step's batch), or what `hessian_diagonal_fn` needs instead.
+    multiplied by the learning rate. Its update needs the extra argument `obj_fn` (params -> loss of this step's batch),
+    or what `hessian_diagonal_fn` needs instead.
 
     Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
         optimizer for language model pre-training, algorithm 3.

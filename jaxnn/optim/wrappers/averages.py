@@ -79,16 +79,13 @@ def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0
     weight = (1 - decay) / (1 - decay^n): the exponential moving average, bias-corrected
     weight = 1 for n <= 1: up to `start` the average is the last parameters
 
-    Read it with `averaged_params(state)`. The updates must be applied unchanged: wrap the whole chain.
+    Read it with `averaged_params(state)`. The updates must be applied unchanged: wrap the whole chain. The average is
+    kept in the accumulation dtype.
 
     Args:
         decay: in [0, 1). None means the plain mean.
         start: steps before averaging begins, >= 0.
         debias: False for weight 1 - decay at every n > 1, as in PyTorch's `get_ema_multi_avg_fn`.
-
-    Returns:
-        Optimizer with state `AverageState(count, average, inner_state)`; its update needs params. The average is kept
-        in the accumulation dtype.
 
     Reference:
         Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging, equation 2.
@@ -161,9 +158,6 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Scal
         new_tensors, old_tensors: pytrees with the same structure, e.g. parameters and their running average; new leaves
             may be None.
         step_size: in [0, 1].
-
-    Raises:
-        ValueError: the structures differ, or only an old leaf is None.
 
     Reference: Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging.
 

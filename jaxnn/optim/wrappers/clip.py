@@ -42,9 +42,6 @@ def clip(max_delta: Scalar) -> Optimizer:
     Args:
         max_delta: >= 0.
 
-    Raises:
-        TypeError: complex parameters, which have no order.
-
     Example:
         >>> opt = clip(1.0)
         >>> opt.update(jnp.array([-3.0, 0.5]), opt.init(jnp.zeros(2)))[0]
@@ -201,9 +198,6 @@ def keep_params_nonnegative() -> Optimizer:
     """Updates that keep parameters >= 0: update = max(u, -p). Put it last in a chain.
 
     A negative parameter is moved to 0.
-
-    Raises:
-        ValueError: no params. TypeError: complex parameters.
 
     Example:
         >>> opt, params = keep_params_nonnegative(), jnp.array([1.0, 1.0])

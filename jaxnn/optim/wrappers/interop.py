@@ -37,12 +37,9 @@ class SplitRealAndImaginaryState(NamedTuple):
 def flatten(inner: Any) -> Optimizer:
     """The inner transformation on one vector of all parameters: fewer, larger operations.
 
-    Rules that take norms of single arrays then see one array. The vector, and with it the inner state, is in the
-    widest accumulation dtype of the parameters; updates come back in each parameter's dtype.
-
-    Returns:
-        Optimizer with the inner state. Extra arguments are passed unchanged: `value` works, functions of the parameters
-        do not.
+    Rules that take norms of single arrays then see one array. The vector, and with it the inner state, is in the widest
+    accumulation dtype of the parameters; updates come back in each parameter's dtype. Extra arguments are passed
+    unchanged: `value` works, functions of the parameters do not.
 
     Raises:
         ValueError: gradients and parameters differ in structure, None leaves included.
@@ -207,9 +204,6 @@ def tree_map_params(
         rest: trees like the parameters.
         transform_non_params: for all other leaves; None leaves them unchanged.
         is_leaf: for the maps; after `masked`, `lambda x: isinstance(x, MaskedNode)` lets `rest` be whole trees.
-
-    Returns:
-        A state of the same structure.
 
     Example:
         >>> from jaxnn import optim

@@ -55,9 +55,6 @@ def snapshot(measure_name: str, measure: Callable[[PyTree], PyTree]) -> Optimize
         measure_name: the key.
         measure: from updates, in the accumulation dtype, to a pytree of arrays. `init` calls it on the parameters.
 
-    Returns:
-        Optimizer with state `SnapshotState({measure_name: ...})`.
-
     Example:
         >>> from jaxnn import optim
         >>> opt = snapshot("norm", optim.global_norm)
@@ -130,9 +127,6 @@ def measure_with_ema(
     Args:
         measure: from updates to a tree of arrays; bools count as 0 and 1, so that their average is a frequency.
         decay, debias, accumulator_dtype: as for `ema`.
-
-    Returns:
-        Optimizer with state `EmaState(count, ema)` whose updates are the averages.
 
     Example:
         >>> clipped = measure_with_ema(lambda u: jnp.linalg.norm(u) > 1, 0.9)

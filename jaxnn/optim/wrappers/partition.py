@@ -43,9 +43,6 @@ def masked(
             bools must be known while tracing.
         mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
 
-    Raises:
-        ValueError: the mask is no prefix of the parameters. TypeError: a leaf is no bool.
-
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxnn import optim
@@ -151,9 +148,6 @@ def freeze(mask: PyTree | Callable[[Params], PyTree]) -> Optimizer:
     Args:
         mask: as for `masked`; a single bool freezes everything or nothing.
 
-    Returns:
-        Optimizer with state `MaskedState(())`.
-
     Example:
         >>> import jax.numpy as jnp
         >>> opt, grads = freeze({"w": False, "b": True}), {"w": jnp.ones(1), "b": jnp.ones(1)}
@@ -171,9 +165,6 @@ def selective_transform(optimizer: Any, *, freeze_mask: PyTree) -> Optimizer:
         optimizer: Optimizer, or an optax transformation.
         freeze_mask: tree of bools like the parameters or a prefix of it, or a function of the parameters that makes
             one.
-
-    Returns:
-        Optimizer with state `PartitionState(inner_states)`, labels "train" and "freeze".
 
     Example:
         >>> import jax.numpy as jnp

@@ -49,7 +49,8 @@ def reduce_on_plateau(
     on, and the next `cooldown` means do not count (but may become the best).
 
     PyTorch's patience is this one - 1. For negative values optax and PyTorch test a < (1 - rtol) best, which a value
-    worse than the best satisfies; here it has to be better.
+    worse than the best satisfies; here it has to be better. Its update needs the extra argument `value`, to be
+    minimized. A NaN is no improvement.
 
     Args:
         factor: in (0, 1).
@@ -58,10 +59,6 @@ def reduce_on_plateau(
         cooldown: number of means, >= 0.
         accumulation_size: values in a mean, >= 1: 1 for a validation loss, more for minibatch losses.
         min_scale: lower bound of the scale, >= 0.
-
-    Returns:
-        Optimizer with state `ReduceLROnPlateauState`. Its update needs the extra argument `value`, to be minimized. A
-        NaN is no improvement.
 
     Reference: PyTorch, torch.optim.lr_scheduler.ReduceLROnPlateau (mode "min").
 

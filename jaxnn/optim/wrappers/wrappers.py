@@ -69,9 +69,6 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
         inner: Optimizer, or an optax transformation; not run for rejected gradients.
         max_consecutive_errors: >= 0; may be traced.
 
-    Returns:
-        Optimizer with state `ApplyIfFiniteState`, for logging too.
-
     Example:
         >>> from jaxnn import optim
         >>> opt, params = apply_if_finite(optim.sgd(0.1), 5), jnp.ones(1)
@@ -185,11 +182,8 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
         slow_step_size: in [0, 1] in the paper.
         reset_state: whether to reset the fast optimizer's state after a synchronization.
 
-    Returns:
-        Optimizer with state `LookaheadState(fast_state, steps_since_sync)`; extra arguments go to the fast optimizer.
-
     Raises:
-        ValueError: sync_period < 1, or params that are not a `LookaheadParams`.
+        ValueError: params that are not a `LookaheadParams`.
 
     Reference: Zhang, M., Lucas, J., Hinton, G. & Ba, J. (2019). Lookahead optimizer: k steps forward, 1 step back,
         algorithm 1.
