@@ -21,9 +21,9 @@ params = optim.apply_updates(params, updates)
 
 | combinators and parts | kind |
 |---|---|
-| `chain`, `named_chain`, `masked`, `partition`, `freeze`, `conditionally_transform`, `apply_if_finite` | structure |
+| `chain`, `named_chain`, `masked`, `partition`, `freeze`, `conditionally_transform`, `apply_if_finite` | selection |
 | `clip`, `clip_by_global_norm`, `clip_by_block_rms`, `adaptive_grad_clip`, `centralize`, `zero_nans` | of gradients |
-| `add_decayed_weights`, `scale_by_learning_rate`, `scale_by_schedule`, `trace`, `ema`, `scale_by_...` | parts of rules |
+| `add_decayed_weights`, `scale_by_learning_rate`, `scale_by_schedule`, `trace`, `ema`, `scale_by_...` | rule parts |
 | `accumulate`, `MultiSteps`, `lookahead`, `average_params`, `periodic_update` | over several steps |
 | `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state` | half-precision weights, 8-bit states |
 | `inject_hyperparams`, `get_hyperparams`, `with_hyperparams`, `named_state`, `monitor`, `snapshot` | monitoring |
@@ -31,7 +31,8 @@ params = optim.apply_updates(params, updates)
 What every factory shares:
 
 - It returns an `Optimizer`. The state is one named tuple, e.g. `AdamState(count, mu, nu)` for `adam` and
-  `scale_by_adam` (optax nests one tuple for each link of a chain). Arguments without a description are those of `scale_by_...`.
+  `scale_by_adam` (optax nests one tuple for each link of a chain). Arguments that a rule does not describe are those of
+  its `scale_by_...`.
 - `learning_rate` and `weight_decay`: >= 0, a number or, annotated `ScalarOrSchedule`, a schedule of the step count (0
   at the first update). A Python 0 as `weight_decay` leaves the term out of the program. A mask (`mask`,
   `weight_decay_mask`) tells which parameters decay: a pytree of bools like the parameters or a prefix of it, a

@@ -60,12 +60,13 @@ def scale_by_backtracking_linesearch(
     f(w + s u) <= (1 + rtol) f(w) + slope_rtol s <u, grad f(w)> + atol,
     tried for s = min(increase_factor (last s), max_learning_rate), then decrease_factor s, decrease_factor^2 s, ...
 
-    The updates must be a descent direction: put the search after a rule with learning rate 1, as in `chain(sgd(1.0),
-    ...)`. If no trial decreases the loss enough, the last one is taken. If the loss there is NaN or infinite, the step
-    is 0, value and gradient are those of the start, and the next search begins as the first one did. (optax keeps the
-    value of the failed trial, accepts a loss of minus infinity, and never leaves a step of 0.) The update needs the
-    extra arguments `value`, `grad` (the convention of `jax.grad`) and `value_fn`, a function of the parameters; further
-    arguments that `value_fn` names are passed on.
+    The updates must be a descent direction: put the search after a rule with learning rate 1, as in
+    `chain(sgd(1.0), ...)`. If no trial decreases the loss enough, the last one is taken. If the loss there is NaN or
+    infinite, the step is 0, value and gradient are those of the start, and the next search begins as the first one did.
+    (optax keeps the value of the failed trial, accepts a loss of minus infinity, and never leaves a step of 0.)
+
+    The update needs the extra arguments `value`, `grad` (the convention of `jax.grad`) and `value_fn`, a function of
+    the parameters; further arguments that `value_fn` names are passed on.
 
     Args:
         max_backtracking_steps: trials after the first.

@@ -57,12 +57,14 @@ def scale_by_zoom_linesearch(
     |<u, grad f(w + s u)>| <= curv_rtol |<u, grad f(w)>| + tol          (small curvature)
 
     Steps grow until one meets both conditions or an interval must hold one that does; cubic and quadratic interpolation
-    then narrow the interval. If trials run out, the step is, in this order: the best trial with sufficient decrease;
-    the last trial, even if the loss rises there, as for an ascent direction; 0 if loss or slope are NaN or infinite
-    there, with value and gradient of the start, and 1 as the next search's first trial. (optax may step to where the
-    gradient is NaN, and its "keep" never leaves a step of 0.) The update needs the extra arguments `value`, `grad`
-    (conjugated for complex parameters, as the updates are) and `value_fn`, a function of the parameters; further
-    arguments that `value_fn` names are passed on. The state's `grad` follows `jax.grad`.
+    then narrow the interval. If trials run out, the best trial with sufficient decrease is taken. If there is none, the
+    last trial is, even if the loss rises there, as along an ascent direction. If loss or slope are NaN or infinite
+    there, the step is 0, value and gradient are those of the start, and the next search tries 1 first. (optax may step
+    to where the gradient is NaN, and its "keep" never leaves a step of 0.)
+
+    The update needs the extra arguments `value`, `grad` (conjugated for complex parameters, as the updates are) and
+    `value_fn`, a function of the parameters; further arguments that `value_fn` names are passed on. The state's `grad`
+    follows `jax.grad`.
 
     Args:
         max_linesearch_steps: largest number of trials.

@@ -56,9 +56,6 @@ def master_weights(opt: Any) -> Optimizer:
     no copy and the plain update. If a weight falls in one step below 2^-16 of its magnitude, p + update may be off by
     2^-24 |p|, the resolution of float32; the next step corrects it. Updates of half-precision parameters are float32.
 
-    Args:
-        opt: the optimizer to wrap, as the outermost; ours or optax's.
-
     Reference: Micikevicius, P. et al. (2018). Mixed precision training, section 3.1.
 
     Example:
@@ -108,7 +105,6 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
     plain update. Updates of half-precision parameters are float32, and p + update is exactly a or b.
 
     Args:
-        opt: the optimizer to wrap, as the outermost; ours or optax's.
         key: random key of the first step, typed or raw, or an integer.
 
     Reference: Gupta, S., Agrawal, A., Gopalakrishnan, K. & Narayanan, P. (2015). Deep learning with limited numerical
@@ -163,7 +159,6 @@ def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
     small steps.
 
     Args:
-        opt: the optimizer to wrap, as the outermost; ours or optax's.
         dtype: of the compensation; None means each parameter's own.
 
     Reference: Kahan, W. (1965). Further remarks on reducing truncation errors; the error of a sum by Knuth, D. E.
