@@ -1,4 +1,4 @@
-"""The protocol of an optimizer, and the one helper that lifts a rule for arrays to pytrees."""
+"""The protocol of optimizers, and `per_leaf`, which lifts a rule for arrays to pytrees."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def _leaves_like(structure: Any, tree: PyTree, name: str) -> list[Any]:
 
 
 def _widen(x: Array, precision: DType) -> Array:
-    """x in the given precision, real or complex as it was."""
+    """x in this precision, real or complex as before."""
     return x.astype(complex_dtype(precision) if jnp.iscomplexobj(x) else real_dtype(precision))
 
 

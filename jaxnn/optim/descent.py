@@ -87,7 +87,7 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
         return jax.tree.map(lambda m, part: jax.tree.map(lambda _: bool(m), part), found, updates)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{where}: the mask must be a tree of bools like the parameters, or a prefix of it, got mask "
+            f"{where}: the mask must be a pytree of bools like the parameters, or a prefix of it, got mask "
             f"{jax.tree.structure(found)} for parameters {jax.tree.structure(updates)}. {error}"
         ) from None
 

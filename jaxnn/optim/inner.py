@@ -62,10 +62,10 @@ def update_if(
     params: Params | None,
     extra: dict[str, Any],
 ) -> tuple[PyTree, Any]:
-    """`update_inner` where the condition holds, computed only there; else other updates, and the state as it is.
+    """`update_inner` where the condition holds, computed only there; else other updates and the unchanged state.
 
     Under `vmap` both branches are computed. `otherwise` maps the gradients, with None for those of dtype float0, which
-    `lax.cond` has not, to the other updates; both are stored in the dtypes of the parameters. TypeError if the inner
+    `lax.cond` rejects, to the other updates; both are stored in the dtypes of the parameters. TypeError if the inner
     state changes a dtype.
     """
     grads = jax.tree.map(lambda g: None if is_float0(g) else g, grads)

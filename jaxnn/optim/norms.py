@@ -37,7 +37,7 @@ def sum_of_squares(tree: PyTree) -> Array:
 
 
 def inner_product(a: PyTree, b: PyTree) -> Array:
-    """Re sum conj(a) b over all entries of two trees of one structure; for real trees the sum of a b."""
+    """Re sum conj(a) b over all entries of two pytrees with the same structure; for real ones the sum of a b."""
 
     def leaf(x: Array, y: Array) -> Array:
         dtype = accumulation_dtype(x.dtype, y.dtype)

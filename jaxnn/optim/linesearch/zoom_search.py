@@ -125,7 +125,7 @@ def _bracketed(search: Search, new: Point, decrease: Array, curvature: Array, ru
     passes = (new.slope >= 0) & ~rises
     here, before = _knot(new), _knot(search.last)
     found = rises | passes | (error <= tol)
-    # At the largest step nothing longer can be bracketed: stop there, and `errors` says what is missed.
+    # At the largest step no longer one can be bracketed: stop there; `errors` reports the violations.
     longest = jnp.array(False) if rule.max_step is None else new.step >= cast_like(rule.max_step, new.step)
     done = (error <= tol) | (longest & ~found)
     low = _where(passes, here, before)

@@ -64,7 +64,7 @@ def numbers_tree(numbers: NumbersOrFn, params: Params) -> PyTree:
         return jax.tree.map(lambda n, part: jax.tree.map(lambda _: n, part), found, params, is_leaf=is_numbers)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            "muon: the dimension numbers must be a tree like the parameters, or a prefix of it, got "
+            "muon: the dimension numbers must be a pytree like the parameters, or a prefix of it, got "
             f"{jax.tree.structure(found)} for parameters {jax.tree.structure(params)}. {error}"
         ) from None
 

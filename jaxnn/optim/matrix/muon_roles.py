@@ -145,7 +145,7 @@ def _roles_tree(roles: Roles, params: Params) -> PyTree:
         whole = jax.tree.map(lambda role, part: jax.tree.map(lambda _: role, part), found, params, is_leaf=_is_role)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            "muon_with_roles: the roles must be a tree like the parameters, or a prefix of it, got "
+            "muon_with_roles: the roles must be a pytree like the parameters, or a prefix of it, got "
             f"{jax.tree.structure(found, is_leaf=_is_role)} for parameters {jax.tree.structure(params)}. {error}"
         ) from None
     jax.tree_util.tree_map_with_path(_check, whole, params, is_leaf=_is_role)

@@ -141,8 +141,7 @@ def adamw(
         >>> import jax.numpy as jnp
         >>> opt = adamw(0.1, weight_decay=0.5)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
         Array([-0.15], dtype=float32)
     """
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
@@ -169,8 +168,7 @@ def nadam(
     Example:
         >>> import jax.numpy as jnp
         >>> opt = nadam(0.1)
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([-0.14736842], dtype=float32)
     """
     return descent(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, where="nadam")
@@ -200,8 +198,7 @@ def nadamw(
         >>> import jax.numpy as jnp
         >>> opt = nadamw(0.1, weight_decay=0.5)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
         Array([-0.19736843], dtype=float32)
     """
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)

@@ -19,7 +19,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class DAdaptAdamWState(NamedTuple):
-    """What D-adapted Adam keeps.
+    """State of D-adapted Adam.
 
     `exp_avg`: mean of steps lr_t g; `exp_avg_sq`: mean of squared gradients; `grad_sum`: weighted sum of steps lr_t g;
     `estim_lr`: the estimate d; `numerator_weighted`: of the estimate; `count`: int32 steps taken.
@@ -34,7 +34,7 @@ class DAdaptAdamWState(NamedTuple):
 
 
 class ProdigyState(NamedTuple):
-    """What Prodigy keeps.
+    """State of Prodigy.
 
     `exp_avg`: mean of d g; `exp_avg_sq`: mean of (d g)^2; `grad_sum`: weighted sum of gradients; `params0`: the
     parameters at the start; `estim_lr`: the estimate d; `numerator_weighted`: of it; `count`: int32 steps taken.
@@ -78,8 +78,7 @@ def dadapt_adamw(
     Example:
         >>> opt = dadapt_adamw(estim_lr0=0.1)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
         Array([-0.0999...], dtype=float32)
     """
     b1, b2 = betas
@@ -159,8 +158,7 @@ def prodigy(
     Example:
         >>> opt = prodigy(estim_lr0=0.1)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
         Array([-0.0999...], dtype=float32)
     """
     b1, b2 = betas

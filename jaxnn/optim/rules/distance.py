@@ -18,7 +18,7 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class DoGState(NamedTuple):
-    """What distance over gradients keeps.
+    """State of distance over gradients.
 
     `is_init_step`: whether no step was taken yet; `init_params`: the parameters at the start; `max_dist`: the largest
     distance from them so far; `sum_sq_norm_grads`: the sum of squared norms of gradients; `count`: int32 steps taken.
@@ -32,7 +32,7 @@ class DoGState(NamedTuple):
 
 
 class DoWGState(NamedTuple):
-    """What distance over weighted gradients keeps.
+    """State of distance over weighted gradients.
 
     `init_params`: the parameters at the start; `weighted_sq_norm_grads`: the sum of squared norms of gradients, each
     times the squared distance then; `estim_sq_dist`: the largest squared distance so far; `count`: int32 steps taken.
@@ -45,7 +45,7 @@ class DoWGState(NamedTuple):
 
 
 class DistanceOverGradientsState(NamedTuple):
-    """What the layer-wise form keeps, one number for each array.
+    """State of the layer-wise form, one number for each array.
 
     `count`: int32 steps taken; `max_dist`: largest distance from the start so far; `grad_sum_of_squares`: the sum of
     squared norms of gradients; `init_params`: the parameters at the start.
@@ -88,8 +88,7 @@ def dog(
     Example:
         >>> opt = dog(init_step=("distance", 0.5), eps=0.0)
         >>> params = jnp.zeros(2)
-        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)[0]
         Array([-0.3, -0.4], dtype=float32)
     """
     kind, first = init_step
@@ -147,8 +146,7 @@ def dowg(
     Example:
         >>> opt = dowg(init_estim_sq_dist=0.25, eps=0.0)
         >>> params = jnp.zeros(2)
-        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)[0]
         Array([-0.3, -0.4], dtype=float32)
     """
     require_nonnegative("dowg", init_estim_sq_dist=init_estim_sq_dist, eps=eps, weight_decay=weight_decay)
@@ -194,8 +192,7 @@ def scale_by_distance_over_gradients(
     Example:
         >>> opt = scale_by_distance_over_gradients(reps_rel=0.5, eps=0.0, global_scale=-1.0)
         >>> params = jnp.zeros(2)
-        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)[0]
         Array([-0.3, -0.4], dtype=float32)
     """
     require_nonnegative("scale_by_distance_over_gradients", reps_rel=reps_rel, eps=eps)

@@ -1,4 +1,4 @@
-"""Steps in proportion to the norm of what they change: trust ratios, LARS, LAMB and Fromage."""
+"""Layer-wise steps, proportional to the norm of the parameters: trust ratios, LARS, LAMB and Fromage."""
 
 from __future__ import annotations
 
@@ -85,8 +85,7 @@ def lars(
 
     Example:
         >>> opt, params = lars(1.0), jnp.array([3.0, 4.0])
-        >>> updates, state = opt.update(jnp.array([0.0, 2.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([0.0, 2.0]), opt.init(params), params)[0]
         Array([ 0.   , -0.005], dtype=float32)
     """
     require_nonnegative("lars", learning_rate=learning_rate, weight_decay=weight_decay, momentum=momentum)
@@ -137,8 +136,7 @@ def lamb(
 
     Example:
         >>> opt, params = lamb(0.1), jnp.array([3.0, 4.0])
-        >>> updates, state = opt.update(jnp.array([2.0, 2.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([2.0, 2.0]), opt.init(params), params)[0]
         Array([-0.35355338, -0.35355338], dtype=float32)
     """
     require_nonnegative("lamb", weight_decay=weight_decay)

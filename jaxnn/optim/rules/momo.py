@@ -19,7 +19,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class MomoState(NamedTuple):
-    """What MoMo keeps.
+    """State of MoMo.
 
     `exp_avg`: mean of gradients; `barf`: mean of losses; `gamma`: mean of <g, p>; `lb`: the lower bound of the loss;
     `count`: int32 steps taken.
@@ -33,7 +33,7 @@ class MomoState(NamedTuple):
 
 
 class MomoAdamState(NamedTuple):
-    """What MoMo-Adam keeps: `exp_avg_sq`, the mean of squared gradients, and what `MomoState` has."""
+    """State of MoMo-Adam: `exp_avg_sq`, the mean of squared gradients, and what `MomoState` has."""
 
     exp_avg: PyTree
     exp_avg_sq: PyTree
@@ -51,7 +51,7 @@ def momo(
     weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Optimizer:
-    """Momentum with the step to where a linear model of the loss meets its lower bound, learning_rate at most.
+    """Momentum with the step, at most learning_rate, to where a linear model of the loss meets its lower bound.
 
     d <- beta d + (1 - beta) g, and so f, the mean of losses, and gamma, that of <g, p>; each starts at its first value
     tau = min(a, max(c (f - lb - gamma) + <d, p>, 0) / |d|^2),  a = learning_rate,  c = 1 + a weight_decay
@@ -75,8 +75,7 @@ def momo(
     Example:
         >>> opt = momo()
         >>> params = jnp.array([2.0])
-        >>> updates, state = opt.update(2 * params, opt.init(params), params, value=jnp.sum(params**2))
-        >>> updates
+        >>> opt.update(2 * params, opt.init(params), params, value=jnp.sum(params**2))[0]
         Array([-1.], dtype=float32)
     """
     require_decay("momo", beta=beta)
@@ -120,7 +119,7 @@ def momo_adam(
     weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Optimizer:
-    """Adam with the step to where a linear model of the loss meets its lower bound, learning_rate at most.
+    """Adam with the step, at most learning_rate, to where a linear model of the loss meets its lower bound.
 
     d <- b1 d + (1 - b1) g, and so f, the mean of losses, and gamma, that of <g, p>;   v <- b2 v + (1 - b2) g^2
     D = sqrt(v / (1 - b2^t)) + eps;   rho = 1 - b1^t;   t = 1, 2, ...
@@ -145,8 +144,7 @@ def momo_adam(
     Example:
         >>> opt = momo_adam(0.1)
         >>> params = jnp.array([2.0])
-        >>> updates, state = opt.update(2 * params, opt.init(params), params, value=jnp.sum(params**2))
-        >>> updates
+        >>> opt.update(2 * params, opt.init(params), params, value=jnp.sum(params**2))[0]
         Array([-0.1], dtype=float32)
     """
     require_decay("momo_adam", b1=b1, b2=b2)

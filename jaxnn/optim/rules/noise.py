@@ -25,7 +25,7 @@ class AddNoiseState(NamedTuple):
 
 
 def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> Key:
-    """A typed random key from a key, typed or raw, an integer key or a seed; 0, with a warning, if none is given."""
+    """A typed random key from a key, typed or raw, an integer key or a seed; without one, key 0 and a warning."""
     if key is not None and seed is not None:
         raise ValueError(f"{where}: needs one of key and seed, got both. Pass key={key!r} alone.")
     given: Any = seed if key is None else key

@@ -25,7 +25,7 @@ NormalizeState = EmptyState
 
 
 class SAMState(NamedTuple):
-    """What sharpness-aware minimization keeps.
+    """State of sharpness-aware minimization.
 
     `steps_since_sync`: int32 adversarial steps since the outer rule stepped; `opt_state`, `adv_state`: of the two
     rules; `cache`: the parameters that the outer rule moves, None in opaque mode; `count`: int32 updates.

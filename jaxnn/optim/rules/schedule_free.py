@@ -22,7 +22,7 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class ScheduleFreeState(NamedTuple):
-    """What the averaging keeps.
+    """State of the averaging.
 
     `b1`: weight of the mean in the parameters; `weight_sum`: sum of the weights so far; `step_count`: int32 number of
     the next step, 1 at the start; `max_lr`: the largest learning rate so far; `base_optimizer_state`; `z`: the
@@ -205,7 +205,7 @@ def schedule_free_adamw(
         learning_rate: number.
         warmup_steps: steps in which the learning rate rises from 0 in a straight line; None means none.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the rest of the equation.
-        b2, eps: decay of nu, and what is added to its root; see `scale_by_adam`.
+        b2, eps: decay of nu, and eps outside its root; see `scale_by_adam`.
 
     Reference: Defazio, A. et al. (2024). The road less scheduled, algorithm 1.
 

@@ -286,7 +286,7 @@ def _float_dtype(asked: DType | None, params: PyTree) -> DType:
 
 
 def _as_array(value: Any, dtype: DType) -> Array:
-    """A hyperparameter as an array; Python and NumPy floats in the given dtype."""
+    """A hyperparameter as an array; Python and NumPy floats in `dtype`."""
     if isinstance(value, jax.Array) and not value.weak_type:
         return value
     array = jnp.asarray(value)

@@ -75,8 +75,8 @@ def flatten(inner: Any) -> Optimizer:
 def split_real_and_imaginary(inner: Any) -> Optimizer:
     """The inner transformation on the real and imaginary parts of complex parameters, as on two real arrays each.
 
-    `jax.grad` of a real loss returns the conjugate of the ascent direction: pass the conjugate of its result, df/dx + i
-    df/dy. Functions among the extra arguments receive the complex parameters.
+    `jax.grad` of a real loss returns the conjugate of the ascent direction: pass the conjugate of its result, which is
+    df/dx + i df/dy. Functions among the extra arguments receive the complex parameters.
 
     Example:
         >>> from jaxnn import optim

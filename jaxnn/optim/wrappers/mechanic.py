@@ -66,8 +66,7 @@ def mechanize(
         >>> from jaxnn import optim
         >>> opt = mechanize(optim.sgd(1.0), s_init=0.6)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([2.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([2.0]), opt.init(params), params)[0]
         Array([-1.2], dtype=float32)
     """
     require_inner("mechanize", base_optimizer)

@@ -17,7 +17,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class ReduceLROnPlateauState(NamedTuple):
-    """What the reduction on a plateau keeps.
+    """State of the reduction on a plateau.
 
     `scale`: the factor of the updates; `best_value`: the lowest mean so far; `plateau_count`: int32 means in a row
     without improvement; `cooldown_count`: int32 means that are still ignored; `count`: int32 values in the mean that is
