@@ -1,41 +1,65 @@
-"""Optimizer rules, hand-written (floor 3): optax's protocol, names, argument names, defaults and sign convention.
+"""Optimizers, hand-written (floor 3): optax's protocol, names, argument names, defaults and sign convention.
 
 opt = optim.adam(1e-3)
 opt_state = opt.init(params)
 updates, opt_state = opt.update(grads, opt_state, params)
 params = optim.apply_updates(params, updates)
 
-| rules | what they are |
+| rules | kind |
 |---|---|
-| `sgd` (momentum, Nesterov), `nesterov_lookahead`, `sign_sgd`, `signum`, `lion`, `rprop` | the gradient, or its sign |
-| `adagrad`, `adagrad_as_published`, `adadelta`, `rmsprop`, `sm3`, `adafactor`, `yogi` | over a mean of squares |
-| `adam`, `adamw`, `adamax`, `adamaxw`, `nadam`, `nadamw`, `amsgrad`, `radam`, `adabelief`, `adan` | Adam's kin |
-| `adopt`, `ademamix`, `simplified_ademamix`, `novograd`, `acprop`, `madgrad`, `optimistic_adam_v2` | more of it |
-| `lamb`, `lars`, `fromage` | a step for each layer, in proportion to its weights |
+| `sgd` (momentum, Nesterov), `nesterov_lookahead`, `sign_sgd`, `signum`, `lion`, `rprop` | gradient or its sign |
+| `adagrad`, `adagrad_as_published`, `adadelta`, `rmsprop`, `sm3`, `adafactor`, `yogi` | scaled by squared gradients |
+| `adam`, `adamw`, `adamax`, `adamaxw`, `nadam`, `nadamw`, `amsgrad`, `radam`, `adabelief`, `adan` | Adam, variants |
+| `adopt`, `ademamix`, `simplified_ademamix`, `novograd`, `acprop`, `madgrad`, `optimistic_adam_v2` | Adam, variants |
+| `lamb`, `lars`, `fromage` | layer-wise: steps proportional to the norm of the weights |
 | `dog`, `dowg`, `prodigy`, `dadapt_adamw`, `cocob`, `mechanize`, `schedule_free` | no learning rate, no schedule |
-| `muon`, `muon_with_roles`, `shampoo`, `soap`, `galore` | for matrices |
-| `polyak_sgd`, `momo`, `momo_adam`, `reduce_on_plateau`: need `value` | led by the loss |
+| `muon`, `muon_with_roles`, `shampoo`, `soap`, `galore` | matrices |
+| `polyak_sgd`, `momo`, `momo_adam`, `reduce_on_plateau`: need `value` | steps from the loss |
 | `lbfgs`, `scale_by_zoom_linesearch`, `scale_by_backtracking_linesearch`: need `value_fn`, ... | line search |
-| `sophia`: needs `obj_fn`; `sam`: `grad_fn` unless it runs in two calls | more than one gradient a step |
-| `noisy_sgd`, `dpsgd`, `differentially_private_aggregate` | with noise |
+| `sophia`: needs `obj_fn`; `sam`: needs `grad_fn` in opaque mode | several gradients a step |
+| `noisy_sgd`, `dpsgd`, `differentially_private_aggregate` | noise |
 
-| around a rule | |
+| combinators and parts | kind |
 |---|---|
-| `chain`, `named_chain`, `masked`, `partition`, `freeze`, `conditionally_transform`, `apply_if_finite` | what, when |
-| `clip`, `clip_by_global_norm`, `clip_by_block_rms`, `adaptive_grad_clip`, `centralize`, `zero_nans` | before |
-| `add_decayed_weights`, `scale_by_learning_rate`, `scale_by_schedule`, `trace`, `ema`, `scale_by_...` | parts |
+| `chain`, `named_chain`, `masked`, `partition`, `freeze`, `conditionally_transform`, `apply_if_finite` | selection |
+| `clip`, `clip_by_global_norm`, `clip_by_block_rms`, `adaptive_grad_clip`, `centralize`, `zero_nans` | of gradients |
+| `add_decayed_weights`, `scale_by_learning_rate`, `scale_by_schedule`, `trace`, `ema`, `scale_by_...` | rule parts |
 | `accumulate`, `MultiSteps`, `lookahead`, `average_params`, `periodic_update` | over several steps |
 | `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state` | half-precision weights, 8-bit states |
-| `inject_hyperparams`, `get_hyperparams`, `with_hyperparams`, `named_state`, `monitor`, `snapshot` | look and turn |
+| `inject_hyperparams`, `get_hyperparams`, `with_hyperparams`, `named_state`, `monitor`, `snapshot` | monitoring |
 
-On several devices: `init`, eager or under `jax.jit`, keeps every array where its parameter lies, and what is derived
-from an axis (factors of `shampoo` and `soap`, rows and columns of `adafactor`) divided as that axis is. `update` runs
-on Auto and on Explicit meshes and inside `jax.shard_map`.
+What every factory shares:
 
-`train.make_step` passes `value`, `grad`, `value_fn`, `grad_fn` and `obj_fn` to every rule. A state is one named tuple
-for each rule (`state.mu`), where optax nests one for each link of a chain. Not in optax: `nesterov_lookahead`,
-`adagrad_as_published`, `shampoo`, `soap`, `muon_with_roles`, `accumulate`, `average_params`, `master_weights`, `kahan`,
-`stochastic_rounding`, `quantized_state`, `named_state`, `get_hyperparams` and `with_hyperparams`.
+- It returns an `Optimizer`. The state is one named tuple, e.g. `AdamState(count, mu, nu)` for `adam` and
+  `scale_by_adam` (optax nests one tuple for each link of a chain). Arguments that a rule does not describe are those of
+  its `scale_by_...`.
+- `learning_rate` and `weight_decay`: >= 0, a number or, annotated `ScalarOrSchedule`, a schedule of the step count (0
+  at the first update). A Python 0 as `weight_decay` leaves the term out of the program. A mask (`mask`,
+  `weight_decay_mask`) tells which parameters decay: a pytree of bools like the parameters or a prefix of it, a
+  function of the parameters that returns one, or None for all.
+- Arguments annotated `Scalar` or `ScalarOrSchedule` may be traced; others are static unless they say otherwise.
+- `eps` keeps a denominator away from 0. Outside a root it bounds the step; inside (`eps_root`) it also keeps the
+  derivative of the root finite, for meta-gradients. Where an equation has 0/0 := 0, eps = 0 is safe.
+- A rule computes in the accumulation dtype, float32 for bfloat16 and float16. Updates have the dtypes of the
+  parameters, states keep theirs: moments are in the accumulation dtype unless `mu_dtype` or `accumulator_dtype` says
+  otherwise, second moments of complex parameters are real.
+- Pass `params` to `update`: weight decay and rules whose equation contains the parameters need them. Wrappers pass
+  extra arguments on; rules ignore those that they do not use. `train.make_step` passes `value`, `grad`, `value_fn`,
+  `grad_fn` and `obj_fn`.
+- ValueError, when the optimizer is made: a hyperparameter out of range, if known while tracing; an unknown option.
+  At `update`: missing `params` or extra argument; another structure or shape than that of the parameters; a wrong mask.
+- TypeError: parameters that are not floating; what should be an optimizer, a count or a key is none; complex
+  parameters in `adadelta`, `adopt`, `clip`, `cocob`, `dadapt_adamw`, `galore`, `hutchinson_estimator_diag_hessian`,
+  `keep_params_nonnegative`, `madgrad`, `mechanize`, `momo`, `momo_adam`, `prodigy`, `rprop`,
+  `scale_by_distance_over_gradients`, `shampoo`, `simplified_ademamix`, `sm3`, `soap`, `sophia`: wrap these in
+  `split_real_and_imaginary`.
+- `init`, eager or under `jax.jit`, places every array like its parameter; what is derived from an axis (factors of
+  `shampoo` and `soap`, rows and columns of `adafactor`) is sharded like that axis. `update` runs on Auto and on
+  Explicit meshes and inside `jax.shard_map`.
+
+Not in optax: `nesterov_lookahead`, `adagrad_as_published`, `shampoo`, `soap`, `muon_with_roles`, `accumulate`,
+`average_params`, `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state`, `named_state`,
+`get_hyperparams` and `with_hyperparams`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The protocol of an optimizer, and the one helper that lifts a rule for arrays to pytrees."""
+"""The protocol of optimizers, and `per_leaf`, which lifts a rule for arrays to pytrees."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from jaxnn.placement import full_like
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 OptState: TypeAlias = PyTree
-"""What a transformation remembers from one update to the next."""
+"""The state of a transformation."""
 
 Updates: TypeAlias = PyTree
-"""Gradients, or what a transformation made of them: a tree like the parameters."""
+"""Gradients or transformed gradients: a pytree like the parameters."""
 
 TransformInitFn: TypeAlias = Callable[[Params], OptState]
 """params -> state."""
@@ -41,9 +41,9 @@ class EmptyState(NamedTuple):
 
 
 class GradientTransformation(NamedTuple):
-    """A pair of pure functions, optax's protocol: for annotations and for transformations of one's own.
+    """A pair of pure functions, optax's protocol; for annotations and for your own transformations.
 
-    Every `Optimizer` is one. optax's own transformations are not, by `isinstance`, but are accepted wherever these are.
+    Every `Optimizer` is one. optax's transformations are accepted too, but are no instances of this class.
 
     Attributes:
         init: `init(params) -> state`.
@@ -80,9 +80,9 @@ class Optimizer(GradientTransformationExtraArgs):
 
     Attributes:
         init: `init(params) -> state`.
-        update: `update(updates, state, params=None, **extra) -> (updates, state)`. It takes gradients, or what another
-            transformation made of them; what it returns is ADDED to the parameters (`apply_updates`). Extra arguments
-            that a rule does not know (`value`, `grad`, `value_fn`, ...) are ignored.
+        update: `update(updates, state, params=None, **extra) -> (updates, state)`. It takes gradients or another
+            transformation's updates; the updates that it returns are ADDED to the parameters (`apply_updates`). Extra
+            arguments that a rule does not use (`value`, `grad`, `value_fn`, ...) are ignored.
 
     Example:
         >>> from jaxnn import optim
@@ -98,11 +98,11 @@ class Optimizer(GradientTransformationExtraArgs):
 def apply_updates(params: Params, updates: PyTree) -> Params:
     """params + updates, added in the accumulation dtype and stored in each parameter's own; None passes through.
 
-    An update of dtype float0, as `jax.grad(..., allow_int=True)` gives for integer parameters, is none.
+    An update of dtype float0, as `jax.grad(..., allow_int=True)` returns for integer parameters, changes nothing.
 
     Raises:
         ValueError: updates of another structure, or of other shapes than the parameters.
-        TypeError: a fraction for an integer parameter, which would be truncated.
+        TypeError: a floating update of an integer parameter, which would be truncated.
 
     Example:
         >>> apply_updates({"w": jnp.ones(2)}, {"w": jnp.full(2, -0.5)})
@@ -136,18 +136,13 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
 def initial_moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, real: bool = False) -> PyTree:
     """A running moment at its start: a pytree like `params`, filled with a number, sharded as the parameters are.
 
+    TypeError unless every leaf is a floating array.
+
     Args:
         params: pytree of real or complex floating arrays; None leaves stay None.
         dtype: of the moment; None means the parameter's accumulation dtype (float32 for bfloat16 and float16).
         fill: the value at the start.
         real: whether the moment of a complex parameter is real, as those of squared magnitudes are.
-
-    Raises:
-        TypeError: a leaf is not floating, or no array: its moments would be meaningless.
-
-    Example:
-        >>> initial_moment({"w": jnp.ones(2, jnp.bfloat16)})["w"].dtype
-        dtype('float32')
     """
 
     def leaf(path: Any, p: Array) -> Array:
@@ -178,10 +173,10 @@ def per_leaf(
     The rule computes in the accumulation dtype: g and the state leaves are widened before it. The update is stored in
     the dtype of the parameter (of the gradient if no params are given) and each state leaf in the dtype that it had,
     so that a state never changes its dtype under `scan`. A rule that needs the parameters takes them as a state and
-    returns them as they are.
+    returns them unchanged.
 
     Args:
-        rule: the mathematics on one array; a state leaf is None where its tree is None.
+        rule: the equation for one array; a state leaf is None where its tree is None.
         grads: pytree of gradients; where a leaf is None, the update is None and the state stays.
         states: pytrees like the parameters, or None for a state that is not kept.
         params: pytree like the gradients, or None.
@@ -192,10 +187,6 @@ def per_leaf(
     Raises:
         ValueError: the trees differ in structure, or a gradient in shape from its parameter or from its state.
         TypeError: the update would be stored in an integer dtype, which truncates it; a gradient of dtype float0.
-
-    Example:
-        >>> per_leaf(lambda g, t: (-g, t + g), {"w": jnp.ones(1)}, ({"w": jnp.zeros(1)},), None)
-        ({'w': Array([-1.], dtype=float32)}, {'w': Array([1.], dtype=float32)})
     """
     structure: Any
     leaves, structure = jax.tree.flatten(grads, is_leaf=_is_none)
@@ -227,7 +218,7 @@ def per_leaf(
 
 
 def _gradient_at(grads: PyTree, index: int) -> str:
-    """The start of a message about the leaf of this number, None leaves counted."""
+    """The first words of a message about leaf number `index`, None leaves counted."""
     path, g = jax.tree_util.tree_flatten_with_path(grads, is_leaf=_is_none)[0][index]
     return f"optimizer: the gradient at {jax.tree_util.keystr(path) or 'the top'} has shape {jnp.shape(g)}"
 
@@ -258,17 +249,12 @@ def _is_none(x: Any) -> bool:
 
 
 def is_float0(x: Any) -> bool:
-    """Whether this is the gradient of an integer parameter, which holds nothing.
-
-    Example:
-        >>> is_float0(jax.grad(lambda n: 1.0 * n, allow_int=True)(1)), is_float0(1.0)
-        (True, False)
-    """
+    """Whether this is the empty gradient of an integer parameter."""
     return getattr(x, "dtype", None) == jax.dtypes.float0
 
 
 def _not_floating(what: str, got: DType, stored: DType) -> str:
-    """What to say of an update that cannot be stored without truncating it."""
+    """The message about an update that would be truncated."""
     return (
         f"{what} must have a floating dtype, and its parameter too, got {got} for {stored}: the update of an integer "
         "would be truncated. Convert it, keep integers out of the parameters, or leave them out with optim.masked."
@@ -290,49 +276,29 @@ def _leaves_like(structure: Any, tree: PyTree, name: str) -> list[Any]:
 
 
 def _widen(x: Array, precision: DType) -> Array:
-    """x in the given precision, real or complex as it was."""
+    """x in this precision, real or complex as before."""
     return x.astype(complex_dtype(precision) if jnp.iscomplexobj(x) else real_dtype(precision))
 
 
 def real_dtype(dtype: DType) -> DType:
-    """The real dtype of the same precision.
-
-    Example:
-        >>> real_dtype(jnp.complex64)
-        dtype('float32')
-    """
+    """The real dtype of the same precision."""
     return jnp.zeros((), dtype).real.dtype
 
 
 def complex_dtype(dtype: DType) -> DType:
-    """The complex dtype of the same precision (complex64 for half precision).
-
-    Example:
-        >>> complex_dtype(jnp.float64)
-        dtype('complex128')
-    """
+    """The complex dtype of the same precision (complex64 for half precision)."""
     return accumulation_dtype(dtype, jnp.complex64)
 
 
 def widen(tree: PyTree) -> PyTree:
-    """Every number in its accumulation dtype; None leaves, those of dtype float0, and a tree that is None, stay.
-
-    Example:
-        >>> widen({"w": jnp.ones(1, jnp.bfloat16)})
-        {'w': Array([1.], dtype=float32)}
-    """
+    """Every number in its accumulation dtype; None, leaves of None and leaves of dtype float0 are unchanged."""
     return jax.tree.map(
         lambda x: x if is_float0(x) else jnp.asarray(x).astype(accumulation_dtype(jnp.result_type(x))), tree
     )
 
 
 def widen_floats(tree: PyTree) -> PyTree:
-    """`widen`, but integers stay what they are: for trees that are passed on, in part untouched.
-
-    Example:
-        >>> widen_floats({"w": jnp.ones(1, jnp.bfloat16), "n": jnp.ones(1, jnp.int32)})["n"].dtype
-        dtype('int32')
-    """
+    """`widen` of the floating leaves only, for trees that are passed on."""
     return jax.tree.map(lambda x: widen(x) if jnp.issubdtype(_kind(x), jnp.inexact) else x, tree)
 
 
@@ -345,13 +311,6 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
     """`function(update, *others' leaves)` at every leaf of the updates; where an update is None, None.
 
     Unlike `jax.tree.map`, the other trees may hold arrays, masks or states where an update is None.
-
-    Raises:
-        ValueError: another tree has not the structure of the updates; both are printed.
-
-    Example:
-        >>> map_leaves(lambda u, p: u + p, {"w": 1.0, "b": None}, {"w": 2.0, "b": 3.0})
-        {'b': None, 'w': 3.0}
     """
     leaves, structure = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
     columns = [_leaves_like(structure, tree, "the parameters") for tree in others]
@@ -362,13 +321,8 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
 def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
     """The tree with every number in the floating dtype of the leaf of `like` in its place.
 
-    Where `like` has another dtype the leaf stays as it is: a fraction never becomes an integer. So do leaves that are
-    no numbers, such as those of dtype float0. Use it for updates and for states of this library's own making, not for
-    the state of a transformation that is passed in: only its author knows what its dtypes mean.
-
-    Example:
-        >>> dtypes_of({"w": jnp.ones(1), "n": 0.5}, {"w": jnp.zeros(1, jnp.bfloat16), "n": 1})
-        {'n': 0.5, 'w': Array([1], dtype=bfloat16)}
+    Where `like` is not floating, and where a leaf is no number (float0), the leaf is unchanged. Use it for updates and
+    for this library's own states, not for the state of a foreign transformation, whose dtypes may carry meaning.
     """
 
     def leaf(x: Any, kept: Any) -> Any:
@@ -383,12 +337,6 @@ def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
 def call_update(
     opt: Any, grads: PyTree, state: Any, params: Params | None, extra: dict[str, Any]
 ) -> tuple[PyTree, Any]:
-    """`opt.update`, with the extra arguments if it takes any: a plain optax transformation does not.
-
-    Example:
-        >>> from jaxnn import optim
-        >>> call_update(optim.sgd(1.0), jnp.ones(1), optim.sgd(1.0).init(jnp.ones(1)), None, {"value": 0.0})[0]
-        Array([-1.], dtype=float32)
-    """
+    """`opt.update`, with the extra arguments if it takes any; a plain optax transformation takes none."""
     takes = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(opt.update).parameters.values())
     return opt.update(grads, state, params, **(extra if takes else {}))

@@ -11,19 +11,16 @@ from jaxnn.types import Params, PyTree
 
 @specified
 def chain(*links: Any) -> Optimizer:
-    """Apply transformations in turn, each to what the one before made of the gradients.
+    """Apply transformations in turn, each to the updates of the one before.
 
     The links work in the accumulation dtype, `init` too, and the result is rounded once to the dtype of the parameters.
-    States pass through as the links return them. Extra arguments go to every link that takes any.
+    States are kept as the links return them. Extra arguments go to every link that takes any.
 
     Args:
         links: Optimizers, or optax's transformations.
 
     Returns:
         Optimizer whose state is the tuple of the links' states.
-
-    Raises:
-        TypeError: a link has no init and update.
 
     Example:
         >>> import jax.numpy as jnp
@@ -66,8 +63,7 @@ def named_chain(*links: tuple[str, Any]) -> Optimizer:
     """`chain` of (name, transformation) pairs; the state is a dict by name.
 
     Raises:
-        TypeError: a link is no pair of a name and a transformation.
-        ValueError: two links of one name.
+        ValueError: two links with the same name.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,13 +92,7 @@ def named_chain(*links: tuple[str, Any]) -> Optimizer:
 
 
 def require_transformation(where: str, name: str, value: Any) -> Any:
-    """The value; TypeError unless it has `init` and `update`.
-
-    Example:
-        >>> require_transformation("chain", "link 0", 0.1)
-        Traceback (most recent call last):
-        TypeError: chain: link 0 must be an optimizer with init and update, got 0.1.
-    """
+    """The value; TypeError unless it has `init` and `update`."""
     if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
         hint = " Call the factory: optim.adam(1e-3)." if callable(value) else ""
         raise TypeError(f"{where}: {name} must be an optimizer with init and update, got {value!r}.{hint}")

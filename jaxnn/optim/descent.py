@@ -17,7 +17,7 @@ from jaxnn.tree import called
 from jaxnn.types import Array, Params, PyTree, ScalarOrSchedule
 
 Mask: TypeAlias = PyTree | Callable[[Params], PyTree] | None
-"""A tree of bools like the parameters or a prefix of it, a function of the parameters that makes one, or None: all."""
+"""A pytree of bools like the parameters, a prefix of one, a function of the parameters to either, or None: all."""
 
 
 @specified
@@ -32,31 +32,11 @@ def descent(
     """Descend along a direction: update = -learning_rate (direction + weight_decay params).
 
     The decay is decoupled from the gradient's moments and multiplied by the learning rate. All arithmetic is in the
-    accumulation dtype and rounded once, at the end, to the dtype of the parameters.
+    accumulation dtype and rounded once, at the end, to the dtype of the parameters. The direction is a `scale_by_...`
+    transformation whose state has a field `count`. `where` names the rule in messages.
 
-    Args:
-        direction: a `scale_by_...` transformation whose state has a field `count`.
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        mask: which parameters decay.
-        where: name of the rule, for messages.
-
-    Returns:
-        Optimizer with the direction's own state.
-
-    Raises:
-        ValueError: a negative or non-finite number; decay without params.
-
-    Reference:
-        Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2 (whose schedule
+    Reference: Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2 (whose schedule
         multiplier alone scales the decay; here, as in optax and PyTorch, the whole learning rate does).
-
-    Example:
-        >>> from jaxnn import optim
-        >>> opt = descent(optim.scale_by_adam(), 0.1, weight_decay=0.5)
-        >>> params = jnp.array([1.0])
-        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
-        Array([-0.15], dtype=float32)
     """
     require_nonnegative(where, learning_rate=learning_rate, weight_decay=weight_decay)
 
@@ -78,13 +58,7 @@ def descent(
 def add_decay(
     updates: PyTree, params: Params, weight_decay: Any, mask: Mask = None, *, where: str = "weight decay"
 ) -> PyTree:
-    """updates + weight_decay params where the mask is True.
-
-    Example:
-        >>> params = {"w": jnp.ones(1), "b": jnp.ones(1)}
-        >>> add_decay(params, params, 0.5, {"w": True, "b": False})
-        {'b': Array([1.], dtype=float32), 'w': Array([1.5], dtype=float32)}
-    """
+    """updates + weight_decay params where the mask is True."""
 
     def leaf(u: Array, decays: bool, p: Array) -> Array:
         return u + cast_like(weight_decay, u) * p.astype(u.dtype) if decays else u
@@ -93,17 +67,12 @@ def add_decay(
 
 
 def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = None) -> PyTree:
-    """A tree of bools like the updates: the mask, called if it is a function, its prefixes spread over their subtrees.
-
-    A callable tree of bools, such as an `equinox.Module`, is no function; see `jaxnn.tree.called`.
+    """A pytree of bools like the updates, from a mask, a function that returns one, or a prefix. A callable pytree of
+    bools, such as an `equinox.Module`, is no function; see `jaxnn.tree.called`.
 
     Raises:
         ValueError: the mask is no prefix of the updates' tree; both trees are printed.
         TypeError: a leaf of the mask is not a Python or NumPy bool.
-
-    Example:
-        >>> mask_tree("masked", {"a": True, "b": False}, {"a": {"w": 1.0, "b": 2.0}, "b": 3.0})
-        {'a': {'b': True, 'w': True}, 'b': False}
     """
     if mask is None:
         return jax.tree.map(lambda _: True, updates)
@@ -118,18 +87,13 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
         return jax.tree.map(lambda m, part: jax.tree.map(lambda _: bool(m), part), found, updates)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{where}: the mask must be a tree of bools like the parameters, or a prefix of it, got mask "
+            f"{where}: the mask must be a pytree of bools like the parameters, or a prefix of it, got mask "
             f"{jax.tree.structure(found)} for parameters {jax.tree.structure(updates)}. {error}"
         ) from None
 
 
 def known_bool(value: Any) -> Any:
-    """A bool array without axes that is known while tracing as a bool; anything else as it is.
-
-    Example:
-        >>> known_bool(jnp.array(True))
-        True
-    """
+    """A concrete bool array of shape () as a bool; anything else unchanged."""
     if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0:
         return value.item()
     return value

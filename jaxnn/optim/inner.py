@@ -1,4 +1,4 @@
-"""What every wrapper does with the transformation that it wraps, ours or optax's."""
+"""Calls of a wrapped transformation, ours or optax's."""
 
 from __future__ import annotations
 
@@ -13,47 +13,24 @@ from jaxnn.types import Params, PyTree, Scalar
 
 
 def seen_by(inner: Any, tree: PyTree) -> PyTree:
-    """What a wrapped transformation is given in place of parameters or gradients.
+    """The parameters or gradients in the dtypes that a wrapped transformation receives.
 
-    Ours are given them as they are, and choose for themselves in which dtypes they work and what they keep. Others are
-    given their accumulation dtypes, in `init` and in `update`: optax's own transformations change the dtypes of their
-    states where parameters and gradients differ in dtype, and then can be no carry of `lax.scan`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn import optim
-        >>> seen_by(optim.sgd(0.1), jnp.ones(1, jnp.bfloat16)).dtype
-        dtype(bfloat16)
+    Ours receive them unchanged and widen them themselves. Others receive accumulation dtypes, in `init` and `update`:
+    where parameters and gradients differ in dtype, optax's states change their dtypes, which `lax.scan` rejects as a
+    carry.
     """
     return tree if isinstance(inner, Optimizer) else widen_floats(tree)
 
 
 def init_inner(inner: Any, params: Params) -> Any:
-    """`inner.init`, on what `update_inner` will give it.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn import optim
-        >>> init_inner(optim.adam(0.1), jnp.ones(1)).count
-        Array(0, dtype=int32)
-    """
+    """`inner.init`, in the dtypes that `update_inner` passes."""
     return inner.init(seen_by(inner, params))
 
 
 def update_inner(
     inner: Any, grads: PyTree, state: Any, params: Params | None, extra: dict[str, Any]
 ) -> tuple[PyTree, Any]:
-    """`inner.update`, its updates in the dtypes of the parameters (of the gradients if there are none).
-
-    The state is what the transformation made of it.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn import optim
-        >>> params = jnp.ones(1, jnp.bfloat16)
-        >>> update_inner(optim.scale(2.0), jnp.ones(1), (), params, {})
-        (Array([2], dtype=bfloat16), ())
-    """
+    """`inner.update`, its updates in the dtypes of the parameters (without params, of the gradients)."""
     updates, new = call_update(inner, seen_by(inner, grads), state, seen_by(inner, params), extra)
     return dtypes_of(updates, grads if params is None else params), new
 
@@ -61,13 +38,7 @@ def update_inner(
 def require_dtypes(where: str, new: PyTree, kept: PyTree) -> PyTree:
     """The new state of a wrapped transformation; TypeError if an array in it has changed its dtype.
 
-    For places where that would be an error inside JAX, or a silent promotion: one of two states is chosen.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> require_dtypes("sam", {"norm": jnp.array(0.5)}, {"norm": jnp.array(0)})
-        Traceback (most recent call last):
-        TypeError: sam: the wrapped transformation's state at ['norm'] was int32 and is float32 after its update...
+    For a choice between two states, where JAX would raise or silently promote.
     """
     before = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(kept)}
     for path, x in jax.tree_util.tree_leaves_with_path(new):
@@ -91,22 +62,11 @@ def update_if(
     params: Params | None,
     extra: dict[str, Any],
 ) -> tuple[PyTree, Any]:
-    """`update_inner` where the condition holds, computed only there; else other updates, and the state as it is.
+    """`update_inner` where the condition holds, computed only there; else other updates and the unchanged state.
 
-    Args:
-        condition: bool of shape (), may be traced. Under `vmap` both branches are computed.
-        otherwise: makes the other updates of the gradients (of which those of dtype float0 are None here, since
-            `lax.cond` has none); they are brought into the dtypes of the parameters too.
-
-    Raises:
-        TypeError: an array in the new state has another dtype than it had.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn import optim
-        >>> grads = jnp.ones(1)
-        >>> update_if(False, lambda grads: 0 * grads, optim.scale(2.0), grads, (), None, {})
-        (Array([0.], dtype=float32), ())
+    Under `vmap` both branches are computed. `otherwise` maps the gradients, with None for those of dtype float0, which
+    `lax.cond` rejects, to the other updates; both are stored in the dtypes of the parameters. TypeError if the inner
+    state changes a dtype.
     """
     grads = jax.tree.map(lambda g: None if is_float0(g) else g, grads)
     like = grads if params is None else params
@@ -123,11 +83,5 @@ def update_if(
 
 
 def require_inner(where: str, inner: Any) -> Any:
-    """The inner transformation; TypeError unless it has `init` and `update`.
-
-    Example:
-        >>> require_inner("masked", 0.1)
-        Traceback (most recent call last):
-        TypeError: masked: the wrapped value must be an optimizer with init and update, got 0.1.
-    """
+    """The inner transformation; TypeError unless it has `init` and `update`."""
     return require_transformation(where, "the wrapped value", inner)

@@ -1,4 +1,4 @@
-"""Random keys in the states of optimizers, kept as arrays of uint32 that every format of checkpoints can hold."""
+"""Random keys in optimizer states, kept as uint32 arrays that every checkpoint format can hold."""
 
 from __future__ import annotations
 
@@ -12,16 +12,7 @@ from jaxnn.types import Array, Key
 
 
 def given_key(where: str, key: Any) -> Key:
-    """A typed random key from a typed key, an integer, or the raw data of a key.
-
-    Raises:
-        ValueError: None.
-        TypeError: none of these; raw data of another generator than the default one.
-
-    Example:
-        >>> bool(given_key("add_noise", 0) == given_key("add_noise", jax.random.PRNGKey(0)))
-        True
-    """
+    """A typed random key from a typed key, an integer, or raw data of the default generator; None raises ValueError."""
     if key is not None and not isinstance(key, str):
         kind, shape = jnp.result_type(key), jnp.shape(key)
         if shape == () and jnp.issubdtype(kind, jnp.integer):
@@ -33,22 +24,12 @@ def given_key(where: str, key: Any) -> Key:
 
 
 def raw_key(key: Key) -> Array:
-    """The data of a typed key, uint32, as a state keeps it: a copy, so that the state may be donated.
-
-    Example:
-        >>> raw_key(jax.random.key(3))
-        Array([0, 3], dtype=uint32)
-    """
+    """The uint32 data of a typed key for a state; a copy, so that the state may be donated."""
     return jnp.array(jax.random.key_data(key), copy=True)
 
 
 def typed_key(kept: Array, first: Key) -> Key:
-    """The typed key of what a state keeps, of the generator of the first key; a typed one from an old state stays.
-
-    Example:
-        >>> bool(typed_key(raw_key(jax.random.key(3)), jax.random.key(0)) == jax.random.key(3))
-        True
-    """
+    """The typed key of a state's key data, with the generator of `first`; a typed key of an old state is unchanged."""
     if jnp.issubdtype(kept.dtype, jax.dtypes.prng_key):
         return kept
     return jax.random.wrap_key_data(kept, impl=jax.random.key_impl(first))

@@ -1,4 +1,4 @@
-"""The small functions that optax's users build rules of their own from, by its names."""
+"""Building blocks for your own rules, with optax's names."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def bias_correction(moment: PyTree, decay: Scalar, count: Scalar) -> PyTree:
 
 
 def safe_increment(count: Any) -> Array:
-    """count + 1, held at the largest value of its dtype instead of wrapping round.
+    """count + 1, saturating at the largest value of its dtype.
 
     Raises:
         ValueError: count is neither an integer nor floating.
@@ -101,7 +101,7 @@ def safe_norm(
 
     Args:
         x: array.
-        min_norm: >= 0; may be traced.
+        min_norm: >= 0.
         ord, axis, keepdims: as for `jnp.linalg.norm`.
 
     Example:

@@ -13,10 +13,10 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def nnls(A: ArrayLike, b: ArrayLike, iters: int, unroll: int | bool = 1, L: Scalar | None = None) -> Array:
-    """The x >= 0 with the least |A x - b|.
+    """The x >= 0 that minimizes |A x - b|.
 
     From x = p = 0, c = 1: x' = max(p - (A'A p - A'b) / L, 0), c' = (1 + sqrt(1 + 4 c^2)) / 2 and
-    p = x' + (c - 1) / c' (x' - x). |A x - b|^2 is at most 2 L |x*|^2 / (iters + 1)^2 above its least value.
+    p = x' + (c - 1) / c' (x' - x). |A x - b|^2 exceeds its minimum by at most 2 L |x*|^2 / (iters + 1)^2.
 
     Args:
         A: (M, N), real.
@@ -29,7 +29,7 @@ def nnls(A: ArrayLike, b: ArrayLike, iters: int, unroll: int | bool = 1, L: Scal
         x (N,) or (N, K), float32 (float64 if A or b is).
 
     Raises:
-        ValueError: shapes do not fit, or iters < 0.
+        ValueError: shapes that do not match, or iters < 0.
         TypeError: A or b is not floating.
 
     Example:

@@ -1,4 +1,4 @@
-"""Norms and inner products, of one array and of a whole tree, for rules whose steps depend on them."""
+"""Norms and inner products of arrays and of pytrees."""
 
 from __future__ import annotations
 
@@ -14,61 +14,30 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 
 def norm(x: Array) -> Array:
-    """The Euclidean norm of all entries of one array; its derivative at 0 is 0.
-
-    Example:
-        >>> norm(jnp.array([[3.0], [4.0]]))
-        Array(5., dtype=float32)
-    """
+    """The Euclidean norm of all entries of one array; its derivative at 0 is 0."""
     return safe_sqrt(jnp.sum(abs_sq(x)))
 
 
 def scalar_dtype(params: Params) -> DType:
-    """The real accumulation dtype of all parameters together: that of a state which is one number for the whole tree.
-
-    Raises:
-        TypeError: a parameter is not floating.
-
-    Example:
-        >>> scalar_dtype({"w": jnp.ones(2, jnp.bfloat16)})
-        dtype('float32')
-    """
+    """The joint real accumulation dtype of all parameters, for a scalar state of the whole tree."""
     kinds = jax.tree.leaves(jax.eval_shape(initial_moment, params))
     return real_dtype(accumulation_dtype(*(kind.dtype for kind in kinds)))
 
 
 def total(numbers: PyTree) -> Array:
-    """The sum of the real numbers in a tree, in their widest accumulation dtype; 0 for a tree without leaves.
-
-    Example:
-        >>> total({"w": jnp.ones(()), "b": jnp.ones(())})
-        Array(2., dtype=float32)
-    """
+    """The sum of the real numbers in a tree, in their widest accumulation dtype; 0 for a tree without leaves."""
     leaves = jax.tree.leaves(numbers)
     dtype = accumulation_dtype(*(x.dtype for x in leaves))
     return functools.reduce(jnp.add, [x.astype(dtype) for x in leaves] or [jnp.zeros((), dtype)])
 
 
 def sum_of_squares(tree: PyTree) -> Array:
-    """The squared Euclidean norm of all entries of a tree together.
-
-    Example:
-        >>> sum_of_squares({"w": jnp.array([3.0]), "b": jnp.array([4.0])})
-        Array(25., dtype=float32)
-    """
+    """The squared Euclidean norm of all entries of a tree together."""
     return total(jax.tree.map(lambda x: jnp.sum(abs_sq(x)), widen(tree)))
 
 
 def inner_product(a: PyTree, b: PyTree) -> Array:
-    """Re sum conj(a) b over all entries of two trees of one structure; for real trees the sum of a b.
-
-    Raises:
-        ValueError: the structures differ; both are printed.
-
-    Example:
-        >>> inner_product({"w": jnp.array([3.0])}, {"w": jnp.array([4.0])})
-        Array(12., dtype=float32)
-    """
+    """Re sum conj(a) b over all entries of two pytrees with the same structure; for real ones the sum of a b."""
 
     def leaf(x: Array, y: Array) -> Array:
         dtype = accumulation_dtype(x.dtype, y.dtype)
@@ -78,36 +47,21 @@ def inner_product(a: PyTree, b: PyTree) -> Array:
 
 
 def nonzero(divisor: Array) -> Array:
-    """The divisor, 1 where it is 0: for numerators that are 0 there too.
+    """The divisor, 1 where it is 0; for numerators that are 0 there too.
 
-    Dividing by it, rather than choosing 0 afterwards, keeps a number that all leaves share out of their loops: XLA's
-    CPU compiler moves such a choice, and the sum over all leaves before it, into each of them, and its time grows with
-    the square of their number.
-
-    Example:
-        >>> nonzero(jnp.array([0.0, 2.0]))
-        Array([1., 2.], dtype=float32)
+    Divide by it instead of a `where` afterwards: XLA's CPU compiler fuses such a `where`, with the sum over all leaves
+    before it, into the loop of every leaf, and compile time grows with the square of their number.
     """
     return jnp.where(divisor == 0, jnp.ones_like(divisor), divisor)
 
 
 def bounded(u: Array, size: Array, bound: Scalar) -> Array:
-    """u / max(1, size / bound), for the size of u, a norm or a root mean square; 0 where the bound is 0.
-
-    Example:
-        >>> bounded(jnp.array([3.0, 4.0]), jnp.array(5.0), 1.0), bounded(jnp.zeros(2), jnp.array(0.0), 0.0)
-        (Array([0.6, 0.8], dtype=float32), Array([0., 0.], dtype=float32))
-    """
+    """u / max(1, size / bound), size being a norm or root mean square of u; 0 where the bound is 0."""
     limit = jnp.asarray(cast_like(bound, size))
     quotient = jnp.maximum(cast_like(1, size), size / nonzero(limit))
     return jnp.where(limit == 0, jnp.zeros_like(u), u / quotient)
 
 
 def times(factor: Scalar, tree: PyTree) -> PyTree:
-    """Every leaf times one real number, in the leaf's own dtype.
-
-    Example:
-        >>> times(jnp.array(2.0), {"w": jnp.ones(1)})
-        {'w': Array([2.], dtype=float32)}
-    """
+    """Every leaf times one real number, in the leaf's own dtype."""
     return jax.tree.map(lambda x: cast_like(factor, x) * x, tree)

@@ -1,4 +1,4 @@
-"""Step counts and hyperparameters: Python numbers, traced scalars or schedules, brought into a rule's arithmetic."""
+"""Step counts and hyperparameters (Python numbers, traced scalars, schedules) in a rule's arithmetic."""
 
 from __future__ import annotations
 
@@ -14,24 +14,14 @@ LAST_COUNT = 2**31 - 1
 
 
 def zero_count() -> Array:
-    """The step count before the first step.
-
-    Example:
-        >>> zero_count()
-        Array(0, dtype=int32)
-    """
+    """The step count before the first step."""
     return jnp.zeros((), jnp.int32)
 
 
 def increment(count: Array) -> Array:
-    """count + 1, held at the largest int32 instead of wrapping round.
+    """count + 1, saturating at the largest int32.
 
-    Raises:
-        TypeError: no array: the state is another rule's, or none.
-
-    Example:
-        >>> increment(jnp.array(3, jnp.int32))
-        Array(4, dtype=int32)
+    TypeError if it is no array, as in another rule's state.
     """
     if not hasattr(count, "dtype"):
         raise TypeError(
@@ -44,13 +34,7 @@ def increment(count: Array) -> Array:
 def at_count(value: ScalarOrSchedule, count: Array) -> Scalar:
     """The value of a schedule at a step count (0 at the first update); a number is itself.
 
-    Raises:
-        TypeError: the schedule does not return a real number.
-        ValueError: it returns an array with axes.
-
-    Example:
-        >>> at_count(lambda count: 0.1 * count, 2)
-        0.2
+    TypeError or ValueError unless a schedule returns a real scalar.
     """
     if not callable(value):
         return value
@@ -62,12 +46,7 @@ def at_count(value: ScalarOrSchedule, count: Array) -> Scalar:
 def cast_like(value: Scalar, x: Array) -> Any:
     """A real hyperparameter, traced or not, as a scalar in the precision of x, so that it never promotes arithmetic.
 
-    For a scalar what `tree.cast_like` is for arrays. A Python number stays a constant of the traced program: arithmetic
-    between constants is done once, by NumPy.
-
-    Example:
-        >>> cast_like(0.5, jnp.ones(2, jnp.bfloat16)).dtype
-        dtype(bfloat16)
+    The scalar form of `tree.cast_like`. A Python number stays a constant: NumPy does its arithmetic while tracing.
     """
     if isinstance(value, int | float):
         return real_dtype(x.dtype).type(value)
@@ -75,32 +54,18 @@ def cast_like(value: Scalar, x: Array) -> Any:
 
 
 def one_minus_power(decay: Scalar, count: Array) -> Array:
-    """1 - decay^count, by which a mean of `count` values that started from 0 is divided; in the default float dtype.
+    """1 - decay^count, which corrects the bias of a mean of `count` values from 0; in the default float dtype.
 
-    It is computed once for all leaves, not in the rule of each.
-
-    Example:
-        >>> one_minus_power(0.5, jnp.array(2))
-        Array(0.75, dtype=float32)
+    Computed once for all leaves, outside the rule.
     """
     return 1 - jnp.asarray(decay, float) ** count.astype(float)
 
 
 def abs_sq(x: Array) -> Array:
-    """|x|^2: x squared, and for complex x the squared magnitude, which is real.
-
-    Example:
-        >>> abs_sq(jnp.array([3 + 4j]))
-        Array([25.], dtype=float32)
-    """
+    """|x|^2: x squared, and for complex x the squared magnitude, which is real."""
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a hyperparameter is the Python number 0, known while tracing (a traced 0 is not).
-
-    Example:
-        >>> is_zero(0.0), is_zero(jnp.zeros(()))
-        (True, False)
-    """
+    """Whether a hyperparameter is the Python number 0, known while tracing (a traced 0 is not)."""
     return isinstance(value, int | float) and value == 0

@@ -1,4 +1,4 @@
-"""Multiplying updates by a number, and the transformations that do even less."""
+"""Transformations that scale updates, and the identity."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stateless(f: Callable[[PyTree, Params | None], PyTree]) -> Optimizer:
 
 @specified
 def identity() -> Optimizer:
-    """The updates as they are.
+    """The updates unchanged.
 
     Example:
         >>> identity().update(jnp.ones(1), ())[0]
@@ -53,7 +53,7 @@ def identity() -> Optimizer:
 
 @specified
 def set_to_zero() -> Optimizer:
-    """Updates of 0, which leave the parameters as they are.
+    """Updates of 0, which freeze the parameters.
 
     Example:
         >>> set_to_zero().update(jnp.ones(1), ())[0]
@@ -75,7 +75,7 @@ def scale(step_size: Scalar) -> Optimizer:
 
 @specified
 def scale_by_schedule(step_size_fn: Callable[[Array], Scalar]) -> Optimizer:
-    """Updates times a function of the step count, 0 at the first update; no sign is changed.
+    """Updates times a function of the step count (0 at the first update), without a change of sign.
 
     Example:
         >>> opt = scale_by_schedule(lambda count: -1.0 / (1 + count))
@@ -96,7 +96,7 @@ def scale_by_schedule(step_size_fn: Callable[[Array], Scalar]) -> Optimizer:
 def scale_by_learning_rate(learning_rate: ScalarOrSchedule | None = None, *, flip_sign: bool = True) -> Optimizer:
     """Updates times -learning_rate (+learning_rate without `flip_sign`), a number or a schedule; None means 1.
 
-    optax leaves the updates as they are, sign and all, where the learning rate is None; here None descends.
+    With learning_rate=None optax leaves the updates unchanged, sign included; here None descends.
 
     Example:
         >>> scale_by_learning_rate(0.1).update(jnp.ones(1), ())[0]
@@ -115,13 +115,6 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
 
     Before a rule's moments this is an L2 penalty; after them, and before the learning rate, which
     then multiplies it, decoupled weight decay.
-
-    Args:
-        weight_decay: number or schedule; may be traced.
-        mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None for all.
-
-    Raises:
-        ValueError: no params, or a wrong mask.
 
     Example:
         >>> opt = add_decayed_weights(0.5)

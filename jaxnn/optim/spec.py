@@ -1,8 +1,7 @@
-"""What an optimizer is, known from outside: its rule and flags apart from its numbers.
+"""Specs of optimizers: rule and flags, apart from the numbers.
 
-An optimizer stays a pair of functions. What the factory was called with is kept beside it, found by the identity of
-`update`, and parted in two: a hashable structure, by which compiled programs are kept, and a pytree of numbers, which
-such a program takes as inputs.
+An optimizer stays a pair of functions. The arguments of its factory are found by the identity of `update`, as a
+hashable structure, the key of a compiled program, and a pytree of numbers, the inputs of that program.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ P = ParamSpec("P")
 
 
 class Structure(NamedTuple):
-    """What of an optimizer is not a number: hashable, equal for optimizers that differ in their numbers alone.
+    """An optimizer without its numbers: hashable, and equal for optimizers that differ only in these.
 
     Attributes:
         rule: the factory.
@@ -65,18 +64,10 @@ _SPECS: WeakKeyDictionary[Callable[..., Any], tuple[Structure, Numbers]] = WeakK
 
 
 def specified(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
-    """A decorator of factories: `spec` knows what they return.
+    """Decorator of factories whose optimizers `spec` knows.
 
     Numbers are the arguments annotated as `Scalar` or `ScalarOrSchedule`, and all arrays. A Python 0 among them stays
     in the structure, because it decides what is computed: `adam(b1=0.0)` keeps no mean.
-
-    Example:
-        >>> @specified
-        ... def halve() -> Optimizer:
-        ...     from jaxnn import optim
-        ...     return optim.Optimizer(lambda params: (), lambda updates, state, params=None: (updates / 2, state))
-        >>> spec(halve())[0] == spec(halve())[0]
-        True
     """
     signature = inspect.signature(factory)
     scalars = {name for name, p in signature.parameters.items() if "Scalar" in str(p.annotation)}
@@ -87,7 +78,7 @@ def specified(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         given = jax.tree.leaves(bound.arguments, is_leaf=_is_transformation)
-        # A combinator may return what it was given, which is known by its own factory.
+        # A combinator may return its argument, whose spec is that of its own factory.
         if not any(_is_transformation(leaf) and leaf.update is opt.update for leaf in given):
             _SPECS[opt.update] = _parted(make, bound.arguments, scalars)
         return opt
@@ -140,14 +131,7 @@ def spec(opt: Any) -> tuple[Structure, Numbers] | None:
 
 
 def parted(opt: Any) -> tuple[Structure | Fixed, Numbers]:
-    """`spec`; of an optimizer that has none its identity and no numbers, of which `build` gives it back.
-
-    Example:
-        >>> import optax
-        >>> foreign = optax.sgd(0.1)
-        >>> build(*parted(foreign)) is foreign
-        True
-    """
+    """`spec`, or the identity and no numbers for an optimizer without one; `build` inverts both."""
     return spec(opt) or (Fixed(opt), ())
 
 
@@ -158,7 +142,7 @@ def build(structure: Structure | Fixed, numbers: Numbers) -> Any:
         structure, numbers: as of `spec`; numbers of the same pytree structure.
 
     Raises:
-        ValueError: as many numbers as the structure does not have.
+        ValueError: the wrong number of numbers.
 
     Example:
         >>> from jaxnn import optim
@@ -188,7 +172,7 @@ def build(structure: Structure | Fixed, numbers: Numbers) -> Any:
 
 
 def describe(opt: Any) -> str:
-    """An optimizer as the call that makes it, without arguments that are the defaults.
+    """An optimizer as the call of its factory, without default arguments.
 
     Example:
         >>> from jaxnn import optim
@@ -218,7 +202,7 @@ def _call(structure: Structure, numbers: Numbers) -> str:
 
 
 class _Text(str):
-    """A text that shows without quotes."""
+    """A text whose repr has no quotes."""
 
     def __repr__(self) -> str:
         return str(self)

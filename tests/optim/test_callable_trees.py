@@ -121,7 +121,7 @@ def test_a_callable_mask_may_be_a_prefix_and_hold_none() -> None:
 
 def test_a_callable_mask_of_another_tree_is_refused_as_a_mask() -> None:
     mask = Module(True, False, Module(True, True))
-    with pytest.raises(ValueError, match="masked: the mask must be a tree of bools like the parameters"):
+    with pytest.raises(ValueError, match="masked: the mask must be a pytree of bools like the parameters"):
         optim.masked(optim.adam(0.1), mask).init({"w": jnp.ones(2), "b": jnp.ones(1)})
     with pytest.raises(TypeError, match="masked: the mask must hold bools"):
         optim.masked(optim.adam(0.1), dataclasses.replace(PREFIX, w=jnp.tanh)).init(PARAMS)

@@ -71,7 +71,7 @@ def test_adaptive_clipping_clips_each_output_unit() -> None:
             assert_close(
                 transformed(optim.adaptive_grad_clip(0.1), g, jnp.asarray(w)), expected.reshape(shape), rtol=1e-13
             )
-    with pytest.raises(ValueError, match=r"belong to one unit is not known. Pass axis="):
+    with pytest.raises(ValueError, match=r"of one unit are unknown for a parameter of shape .*Pass axis="):
         transformed(optim.adaptive_grad_clip(0.1), jnp.ones((2,) * 6), jnp.ones((2,) * 6))
 
 

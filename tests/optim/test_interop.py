@@ -134,7 +134,7 @@ def test_flatten_takes_mixed_dtypes_and_gives_each_its_own() -> None:
     opt = optim.flatten(optim.adam(0.1))
     updates, state = opt.update(params, opt.init(params), params)
     assert jax.tree.map(lambda u: (u.dtype, u.shape), updates) == jax.tree.map(lambda p: (p.dtype, p.shape), params)
-    with pytest.raises(ValueError, match="must have one structure"):
+    with pytest.raises(ValueError, match="must have the same structure"):
         opt.update({"h": params["h"]}, state, params)
 
 

@@ -195,11 +195,11 @@ def test_complaints() -> None:
         optim.muon_with_roles(0.1, "hidden").init(params)
     with pytest.raises(ValueError, match=r"role of parameter \['b'\] must be one of 'hidden'.* got 'bias'"):
         optim.muon_with_roles(0.1, {"w": "hidden", "b": "bias"}).init(params)
-    with pytest.raises(ValueError, match="roles must be a tree like the parameters"):
+    with pytest.raises(ValueError, match="roles must be a pytree like the parameters"):
         optim.muon_with_roles(0.1, {"w": "hidden"}).init(params)
     with pytest.raises(ValueError, match=r"shape \(3,\) must be a matrix of some of its axes"):
         optim.muon(0.1, muon_weight_dimension_numbers=optim.MuonDimensionNumbers()).init(params)
-    with pytest.raises(ValueError, match="dimension numbers must be a tree like the parameters"):
+    with pytest.raises(ValueError, match="dimension numbers must be a pytree like the parameters"):
         optim.muon(0.1, muon_weight_dimension_numbers={"w": None}).init(params)
     with pytest.raises(TypeError, match=r"must be MuonDimensionNumbers, got \(0, 1\)"):
         optim.orthogonalize_via_newton_schulz(params["w"], JORDAN, dimension_numbers=(0, 1))  # type: ignore[arg-type]

@@ -127,7 +127,7 @@ def test_trees_of_parameters_in_the_state_are_found() -> None:
 def test_complaints() -> None:
     with pytest.raises(ValueError, match=r"got labels .*'adam'.* transformations for .*'other'"):
         optim.partition({"other": optim.sgd(0.1)}, LABELS).init(PARAMS)
-    with pytest.raises(ValueError, match="must be a tree of bools like the parameters"):
+    with pytest.raises(ValueError, match="must be a pytree of bools like the parameters"):
         optim.masked(optim.sgd(0.1), {"other": True}).init(PARAMS)
     with pytest.raises(TypeError, match="known while tracing"):
         jax.jit(lambda m: optim.masked(optim.sgd(0.1), m).init(jnp.ones(1)))(True)

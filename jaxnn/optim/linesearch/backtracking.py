@@ -1,4 +1,4 @@
-"""A line search that takes shorter and shorter steps until the loss decreases enough."""
+"""Backtracking line search: shorter steps until the loss decreases enough."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
-    """`num_linesearch_steps`: trials; `decrease_error`: by how much the last missed, 0 where it decreased enough."""
+    """`num_linesearch_steps`: trials; `decrease_error`: violation at the last trial, 0 if met."""
 
     num_linesearch_steps: Array
     decrease_error: Array
@@ -60,32 +60,25 @@ def scale_by_backtracking_linesearch(
     f(w + s u) <= (1 + rtol) f(w) + slope_rtol s <u, grad f(w)> + atol,
     tried for s = min(increase_factor (last s), max_learning_rate), then decrease_factor s, decrease_factor^2 s, ...
 
-    The updates must point downhill: put the search after a rule with learning rate 1, as in `chain(sgd(1.0), ...)`. If
-    no trial decreases enough, the last one is taken; if the loss there is NaN or infinite, none: the step is 0, value
-    and gradient are those of the start, and the next search begins as the first one did. (optax keeps the value of the
-    failed trial, accepts a loss of minus infinity, and after a step of 0 tries steps of 0 for ever.)
+    The updates must be a descent direction: put the search after a rule with learning rate 1, as in
+    `chain(sgd(1.0), ...)`. If no trial decreases the loss enough, the last one is taken. If the loss there is NaN or
+    infinite, the step is 0, value and gradient are those of the start, and the next search begins as the first one did.
+    (optax keeps the value of the failed trial, accepts a loss of minus infinity, and never leaves a step of 0.)
+
+    The update needs the extra arguments `value`, `grad` (the convention of `jax.grad`) and `value_fn`, a function of
+    the parameters; further arguments that `value_fn` names are passed on.
 
     Args:
         max_backtracking_steps: trials after the first.
-        slope_rtol: c in (0, 1); may be traced, as may all numbers below.
+        slope_rtol: c in (0, 1).
         decrease_factor: in (0, 1).
-        increase_factor: >= 1; by how much the first trial may exceed the last step; infinite: always start at
-            `max_learning_rate`.
+        increase_factor: >= 1; ratio of the first trial to the last step; infinite: always start at `max_learning_rate`.
         max_learning_rate: largest step; may be infinite.
         atol, rtol: how much the loss may rise, for noisy or rounded losses.
         store_grad: whether the state keeps the gradient at the end, for `value_and_grad_from_state`.
         verbose: whether to print when the search fails.
 
-    Returns:
-        Optimizer with state `ScaleByBacktrackingLinesearchState(learning_rate, value, grad, info)`. Its update needs
-        the extra arguments `value`, `grad` (as `jax.grad` makes it) and `value_fn`, a function of the parameters; those
-        further arguments that `value_fn` names are passed on to it.
-
-    Raises:
-        ValueError: an extra argument or params are missing; a number out of range, if known while tracing.
-
-    Reference:
-        Armijo, L. (1966). Minimization of functions having Lipschitz continuous first partial derivatives.
+    Reference: Armijo, L. (1966). Minimization of functions having Lipschitz continuous first partial derivatives.
         Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithm 3.1.
 
     Example:

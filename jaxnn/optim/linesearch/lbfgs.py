@@ -1,4 +1,4 @@
-"""L-BFGS: a quasi-Newton direction from the last few steps, with a line search."""
+"""L-BFGS: quasi-Newton directions from the last few steps, with a line search."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 WOLFE = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
-"""The search of `lbfgs`: the step 1 first, which is the right one near a minimum."""
+"""The search of `lbfgs`; it tries step 1 first, the quasi-Newton step, right near a minimum."""
 
 
 class ScaleByLBFGSState(NamedTuple):
     """`count`; the last `params` and `updates` (gradients); their last m differences, stacked on a first axis:
-    `diff_params_memory` s_j, `diff_updates_memory` y_j; and `weights_memory` 1 / s_j'y_j, 0 for a pair left out."""
+    `diff_params_memory` s_j, `diff_updates_memory` y_j; and `weights_memory` 1 / s_j'y_j, 0 for a pair that is
+    skipped."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     params: PyTree
@@ -38,30 +39,25 @@ class ScaleByLBFGSState(NamedTuple):
 
 @specified
 def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, min_curvature: Scalar = 0.0) -> Optimizer:
-    """H g, H an approximation of the inverse Hessian from the last m steps s_j = w_(j+1) - w_j, y_j = g_(j+1) - g_j.
+    """H g, with H the approximate inverse Hessian of the last m steps s_j = w_(j+1) - w_j, y_j = g_(j+1) - g_j.
 
     H <- (I - rho_j s_j y_j') H (I - rho_j y_j s_j') + rho_j s_j s_j',   rho_j = 1 / s_j'y_j,   oldest pair first,
     from H = gamma I:   gamma = s'y / y'y of the newest pair; min(1, 1 / |g|) where there is none; 1 without scaling
 
     computed by two loops over the pairs, without a matrix. A pair counts only if s'y > min_curvature (and 1 / s'y does
-    not overflow), so that H is positive definite and -H g points downhill; optax keeps all but s'y = 0, and its H may
-    point uphill after a step over a saddle (`min_curvature=-math.inf` restores that). A pair left out still takes a
-    place in the memory, so that a search that fails again and again ends in gradient descent.
+    not overflow), so H is positive definite and -H g is a descent direction; optax skips only s'y = 0, and its -H g may
+    ascend after a step over a saddle (`min_curvature=-math.inf` restores that). A skipped pair still takes a place in
+    the memory, so a search that keeps failing falls back to gradient descent.
+
+    Its gradients must be free of noise.
 
     Args:
         memory_size: m >= 1.
         scale_init_precond: whether gamma is estimated.
-        min_curvature: of a pair that counts; may be traced.
+        min_curvature: threshold of s'y for a pair to count.
 
-    Returns:
-        Optimizer with state `ScaleByLBFGSState`. It needs params, and gradients without noise.
-
-    Raises:
-        ValueError: memory_size < 1; no params.
-
-    Reference:
-        Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization.
-        Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithm 7.4 and equations 7.16 and 7.20.
+    Reference: Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization. Nocedal,
+        J. & Wright, S. J. (2006). Numerical optimization, algorithm 7.4 and equations 7.16 and 7.20.
 
     Example:
         >>> opt, params = scale_by_lbfgs(), jnp.array([3.0, 4.0])
@@ -121,23 +117,19 @@ def lbfgs(
 ) -> Optimizer:
     """L-BFGS: update = -learning_rate s H g, the step s found by a line search.
 
-    For losses with little noise, and not too many parameters: the state holds 2 m + 3 copies of them. The search needs
-    the extra arguments `value`, `grad` and `value_fn`, which `train.make_step` passes; for a loss that stays the same,
+    For losses with little noise and moderately many parameters: the state holds 2 m + 3 copies of them. The search
+    needs the extra arguments `value`, `grad` and `value_fn`, which `train.make_step` passes; for a fixed loss,
     `value_and_grad_from_state` saves the evaluation at the start of each step.
 
     Args:
-        learning_rate: number, schedule or None for 1, on top of the search.
+        learning_rate: number, schedule or None for 1; multiplies the step of the search.
         memory_size, scale_init_precond, min_curvature: see `scale_by_lbfgs`.
         linesearch: a transformation that scales the step, or None for none.
 
     Returns:
-        Optimizer whose state is a tuple: `ScaleByLBFGSState`, of the learning rate, of the search.
+        Optimizer whose state is the tuple (`ScaleByLBFGSState`, state of the learning rate, state of the search).
 
-    Raises:
-        ValueError: memory_size < 1; an extra argument or params are missing.
-
-    Reference:
-        Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization.
+    Reference: Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization.
 
     Example:
         >>> opt, f, params = lbfgs(), lambda p: ((p - 3) ** 2).sum(), jnp.array([0.0, 5.0])

@@ -1,4 +1,4 @@
-"""What the line searches share: the loss along a direction, and the use of value and gradient where one ended."""
+"""Shared parts of line searches: the loss along a direction, and reuse of the last value and gradient."""
 
 from __future__ import annotations
 
@@ -26,64 +26,46 @@ class Point(NamedTuple):
 def take_from(extra: dict[str, Any], value_fn: Callable[..., Any]) -> dict[str, Any]:
     """The extra arguments of `update` that `value_fn` names after the parameters; the others are for other rules.
 
-    optax raises if one is left over, so that a search there cannot be chained with a rule that takes arguments.
-
-    Example:
-        >>> take_from({"x": 1, "obj_fn": None}, lambda params, x: params * x)
-        {'x': 1}
+    optax raises on these, so its searches cannot be chained with rules that take arguments.
     """
     names = list(inspect.signature(value_fn).parameters)[1:]
     return {name: value for name, value in extra.items() if name in names}
 
 
 def step_along(step: Array, direction: PyTree) -> PyTree:
-    """step direction; 0 where the step is 0, even if the direction is NaN or infinite.
-
-    Example:
-        >>> step_along(jnp.array(0.0), jnp.array([2.0, jnp.nan]))
-        Array([0., 0.], dtype=float32)
-    """
+    """step direction; 0 where the step is 0, even if the direction is NaN or infinite."""
     return jax.tree.map(lambda u: jnp.where(step == 0, 0, u), times(step, direction))
 
 
 def slope_along(direction: PyTree, grad: PyTree, dtype: DType) -> Array:
-    """The derivative of the loss along a direction: Re(sum_i grad_i direction_i), grad as `jax.grad` makes it.
+    """The derivative of the loss along a direction: Re(sum_i grad_i direction_i), grad from `jax.grad`.
 
-    For complex parameters `jax.grad` makes the conjugate of the direction of ascent, so nothing is conjugated here.
-
-    Example:
-        >>> slope_along(jnp.array([-1.0]), jnp.array([3.0]), jnp.float32)
-        Array(-3., dtype=float32)
+    For complex parameters `jax.grad` returns the conjugate of the ascent direction, so nothing is conjugated here.
     """
     return inner_product(direction, jax.tree.map(jnp.conj, grad)).astype(dtype)
 
 
 def filled_like(kept: PyTree, grads: PyTree) -> PyTree:
-    """The gradients in the dtypes of those in a state; 0 where a gradient is None but its parameter is not.
-
-    Example:
-        >>> filled_like({"w": jnp.ones(1), "b": None}, {"w": None, "b": None})
-        {'b': None, 'w': Array([0.], dtype=float32)}
-    """
+    """The gradients in the dtypes of those in a state; 0 where a gradient is None but its parameter is not."""
     cast = dtypes_of(grads, kept)
     return jax.tree.map(lambda k, g: jnp.zeros_like(k) if g is None else g, kept, cast)
 
 
 def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., tuple[Array, PyTree]]:
-    """`jax.value_and_grad(value_fn)`, but for the value and gradient that a line search has left in the state.
+    """`jax.value_and_grad(value_fn)` that reuses the value and gradient in a line search's state.
 
-    The search ends where the next step begins, so both are known already; this saves one evaluation a step. They hold
-    for a loss that does not change from step to step: not for minibatches.
+    The search ends where the next step begins, so this saves one evaluation a step. Only for a loss that does not
+    change between steps: not for minibatches.
 
     Args:
         value_fn: (params, *args, **kwargs) -> scalar.
 
     Returns:
-        `f(params, *args, state, **kwargs) -> (value, grad)`: those in the state if its value is finite, as it is not
-        at the start; else computed.
+        `f(params, *args, state, **kwargs) -> (value, grad)`: those in the state if its value is finite (it is infinite
+        at the start), else computed.
 
     Raises:
-        ValueError: the state holds no `value` and `grad`, or several of them.
+        ValueError: the state holds no pair `value`, `grad`, or several.
 
     Example:
         >>> from jaxnn import optim
@@ -114,5 +96,5 @@ def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., t
 
 
 def _keeps_both(node: Any) -> bool:
-    """Whether it is the state of a line search; parameters that are called so do not count."""
+    """Whether it is the state of a line search; parameters of these names do not count."""
     return {"value", "grad"} <= set(getattr(node, "_fields", ()))

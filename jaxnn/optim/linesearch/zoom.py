@@ -21,7 +21,8 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class ZoomLinesearchInfo(NamedTuple):
-    """`num_linesearch_steps`: trials; by how much the last missed: `decrease_error`, `curvature_error`, 0 where met."""
+    """`num_linesearch_steps`: trials; `decrease_error`, `curvature_error`: violations at the last trial, 0 where
+    met."""
 
     num_linesearch_steps: Array
     decrease_error: Array
@@ -55,37 +56,31 @@ def scale_by_zoom_linesearch(
     f(w + s u) <= f(w) + slope_rtol s <u, grad f(w)> + tol              (sufficient decrease)
     |<u, grad f(w + s u)>| <= curv_rtol |<u, grad f(w)>| + tol          (small curvature)
 
-    Longer and longer steps are tried until one is good or an interval must hold a good one, which is then narrowed by
-    cubic and quadratic interpolation. If trials run out, the best step with sufficient decrease is taken; if there is
-    none, the last trial, even if the loss rises there, as it may if the updates do not point downhill; and if loss or
-    slope there are NaN or infinite, none: the step is 0, value and gradient are those of the start, and the next search
-    begins with 1. (optax may take a step to where the gradient is NaN, and "keep" keeps a step of 0 for ever.)
+    Steps grow until one meets both conditions or an interval must hold one that does; cubic and quadratic interpolation
+    then narrow the interval. If trials run out, the best trial with sufficient decrease is taken. If there is none, the
+    last trial is, even if the loss rises there, as along an ascent direction. If loss or slope are NaN or infinite
+    there, the step is 0, value and gradient are those of the start, and the next search tries 1 first. (optax may step
+    to where the gradient is NaN, and its "keep" never leaves a step of 0.)
+
+    The update needs the extra arguments `value`, `grad` (conjugated for complex parameters, as the updates are) and
+    `value_fn`, a function of the parameters; further arguments that `value_fn` names are passed on. The state's `grad`
+    follows `jax.grad`.
 
     Args:
-        max_linesearch_steps: trials.
-        max_learning_rate: largest step; None for no bound. Numbers may be traced.
-        tol: by how much the conditions may be missed.
-        increase_factor: of the steps while an interval is sought, > 1.
-        slope_rtol, curv_rtol: c1 < c2, in (0, 1); an infinite `curv_rtol` leaves the second condition out.
+        max_linesearch_steps: largest number of trials.
+        max_learning_rate: largest step; None for no bound.
+        tol: tolerance of both conditions.
+        increase_factor: growth of the steps while no interval is found, > 1.
+        slope_rtol, curv_rtol: c1 < c2, in (0, 1); an infinite `curv_rtol` drops the second condition.
         approx_dec_rtol: near a minimum, where f(w + s u) <= f(w) + approx_dec_rtol |f(w)|, Hager and Zhang's condition
             <u, grad f(w + s u)> <= (2 slope_rtol - 1) <u, grad f(w)> may replace sufficient decrease, which rounding
-            hides there; None: never.
+            hides there. None: never.
         stepsize_precision: an interval shorter than this is not narrowed if a step with sufficient decrease is known.
         initial_guess_strategy: first trial: "one", or "keep" for the last step.
         verbose: whether to print when the search fails.
 
-    Returns:
-        Optimizer with state `ScaleByZoomLinesearchState(learning_rate, value, grad, info)`. Its update needs the extra
-        arguments `value`, `grad` (for complex parameters conjugated, as the updates are) and `value_fn`, a function of
-        the parameters; further arguments that `value_fn` names are passed on to it. The state's `grad` is as `jax.grad`
-        makes it.
-
-    Raises:
-        ValueError: an extra argument or params are missing; another strategy; a number out of range, if known.
-
-    Reference:
-        Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6.
-        Hager, W. W. & Zhang, H. (2006). Algorithm 851: CG_DESCENT, a conjugate gradient method with guaranteed descent.
+    Reference: Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6. Hager, W. W. & Zhang,
+        H. (2006). Algorithm 851: CG_DESCENT, a conjugate gradient method with guaranteed descent.
 
     Example:
         >>> from jaxnn import optim
@@ -137,7 +132,7 @@ def scale_by_zoom_linesearch(
         dtype = state.value.dtype
         value = jnp.asarray(require_extra(where, "value", value)).astype(dtype)
         given = filled_like(state.grad, require_extra(where, "grad", grad))
-        slopes = jax.tree.map(jnp.conj, given)  # as jax.grad makes them
+        slopes = jax.tree.map(jnp.conj, given)  # the convention of jax.grad
 
         def evaluate(step: Array) -> Point:
             reached = apply_updates(origin, step_along(step, updates))

@@ -1,4 +1,4 @@
-"""The search on a line for a step that satisfies the strong Wolfe conditions: find an interval, then zoom into it."""
+"""Search for a step that satisfies the strong Wolfe conditions: bracket an interval, then zoom into it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Knot(NamedTuple):
 
 
 class Search(NamedTuple):
-    """A search under way: `last` trial, interval `low` to `high` (low has the lesser value), a third point `cubic` for
-    interpolation, the best trial `safe` that decreased enough, the errors of the last trial, and where it stands."""
+    """State of a search: `last` trial; interval `low` to `high` (low has the smaller value); third point `cubic`
+    for interpolation; `safe`, the best trial with sufficient decrease; violations of the last trial; flags."""
 
     trials: Array
     last: Point
@@ -52,27 +52,15 @@ class Search(NamedTuple):
 
 
 def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, rule: Wolfe) -> Search:
-    """Search until the conditions hold or the trials are used up.
+    """Search until both conditions hold or the trials run out.
 
-    Args:
-        evaluate: the loss at a step along the line.
-        start: what it is at step 0.
-        guess: the first step to try.
-        rule: the conditions.
+    `evaluate` is the loss at a step along the line, `start` the loss at step 0, `guess` the first trial.
 
     Returns:
-        The last state: `last` is the step to take, after a failure that to `safe` (step 0 if there is none and the
-        loss was NaN or infinite).
+        The final state. `last` is the step to take; after a failure it is `safe`, or step 0 if there is none and the
+        loss was NaN or infinite.
 
-    Reference:
-        Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6.
-
-    Example:
-        >>> def evaluate(step):
-        ...     return Point(step, (step - 3) ** 2, 2 * (step - 3), 2 * (step - 3))
-        >>> rule = Wolfe(20, None, 0.0, 2.0, 1e-4, 0.1, None, 1e-5)
-        >>> zoom_search(evaluate, evaluate(jnp.array(0.0)), jnp.array(1.0), rule).last.step
-        Array(3., dtype=float32)
+    Reference: Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6.
     """
     knot = Knot(start.step, start.value, start.slope)
     infinite, no = jnp.full_like(start.value, jnp.inf), jnp.array(False)
@@ -89,6 +77,8 @@ def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, 
             lambda: _zoomed(search, new, decrease, curvature, rule),
             lambda: _bracketed(search, new, decrease, curvature, rule),
         )
+        # `safe` is step 0 until a trial decreases enough. Falling back to it is right only where the last trial is not
+        # finite: there a step of 0 keeps the run alive; elsewhere the last trial is taken, as in optax.
         lost = jnp.isinf(search.decrease_error)
         falls_back = search.failed & ((search.safe.step > 0) | lost)
         return search._replace(last=_where(falls_back, search.safe, search.last))
@@ -97,27 +87,22 @@ def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, 
 
 
 def errors(new: Point, start: Point, rule: Wolfe) -> tuple[Array, Array]:
-    """By how much a trial misses (sufficient decrease, small curvature); infinite where value or slope are not finite.
+    """Violations of (sufficient decrease, small curvature); infinite where value or slope are not finite.
 
-    Near a minimum, where rounding hides a decrease of the loss, Hager and Zhang's conditions on the slope stand in.
+    Near a minimum, where rounding hides a decrease of the loss, Hager and Zhang's slope conditions may replace it.
 
-    Reference:
-        Nocedal & Wright (2006), equations 3.7a and 3.7b.
-        Hager, W. W. & Zhang, H. (2006). Algorithm 851: CG_DESCENT, equations 23, 26 and 27.
-
-    Example:
-        >>> start = Point(jnp.array(0.0), jnp.array(1.0), jnp.array(-2.0), None)
-        >>> rule = Wolfe(20, None, 0.0, 2.0, 1e-4, 0.9, None, 1e-5)
-        >>> errors(Point(jnp.array(2.0), jnp.array(1.0), jnp.array(2.0), None), start, rule)
-        (Array(0.0004, dtype=float32), Array(0.20000005, dtype=float32))
+    Reference: Nocedal & Wright (2006), equations 3.7a and 3.7b. Hager, W. W. & Zhang, H. (2006). Algorithm 851:
+        CG_DESCENT, equations 23, 26 and 27.
     """
     c1 = cast_like(rule.slope_rtol, start.value)
     decrease = new.value - start.value - c1 * new.step * start.slope
+    # f(w + s u) - f(w) cancels near a minimum, with an error of about eps |f(w)|; slopes keep their digits there.
     if rule.approx_dec_rtol is not None:
         by_slope = new.slope - (2 * c1 - 1) * start.slope
         near = new.value - start.value - cast_like(rule.approx_dec_rtol, start.value) * jnp.abs(start.value)
         decrease = jnp.minimum(jnp.maximum(by_slope, near), decrease)
     curvature = jnp.abs(new.slope) - cast_like(rule.curv_rtol, start.value) * jnp.abs(start.slope)
+    # A NaN compares as False everywhere and would pass for a decrease; as an infinite violation it shortens the step.
     usable = jnp.isfinite(new.value) & jnp.isfinite(new.slope)
 
     def missed_by(error: Array) -> Array:
@@ -127,18 +112,20 @@ def errors(new: Point, start: Point, rule: Wolfe) -> tuple[Array, Array]:
 
 
 def _extended(search: Search, guess: Array, rule: Wolfe) -> Array:
-    """The next step while no interval is found: the guess, then longer and longer ones."""
+    """The next step while no interval is found: the guess, then growing steps."""
     step = jnp.where(search.trials == 0, guess, cast_like(rule.increase_factor, guess) * search.last.step)
     return step if rule.max_step is None else jnp.minimum(step, cast_like(rule.max_step, guess))
 
 
 def _bracketed(search: Search, new: Point, decrease: Array, curvature: Array, rule: Wolfe) -> Search:
-    """Algorithm 3.5: the interval between the last trial and the new one, if a good step must lie in it."""
+    """Algorithm 3.5: bracket the interval from the last trial to the new one if a good step must lie in it."""
     tol, error = cast_like(rule.tol, new.value), jnp.maximum(decrease, curvature)
+    # The first trial has no earlier trial to rise from: `last` is the start then.
     rises = (decrease > 0) | ((new.value >= search.last.value) & (search.trials > 0))
     passes = (new.slope >= 0) & ~rises
     here, before = _knot(new), _knot(search.last)
     found = rises | passes | (error <= tol)
+    # At the largest step no longer one can be bracketed: stop there; `errors` reports the violations.
     longest = jnp.array(False) if rule.max_step is None else new.step >= cast_like(rule.max_step, new.step)
     done = (error <= tol) | (longest & ~found)
     low = _where(passes, here, before)
@@ -158,13 +145,14 @@ def _bracketed(search: Search, new: Point, decrease: Array, curvature: Array, ru
 
 
 def _zoomed(search: Search, new: Point, decrease: Array, curvature: Array, rule: Wolfe) -> Search:
-    """Algorithm 3.6: the new trial becomes one end of the interval."""
+    """Algorithm 3.6: the new trial replaces one end of the interval."""
     tol, low, high, here = cast_like(rule.tol, new.value), search.low, search.high, _knot(new)
     rises = (decrease > 0) | (new.value >= low.value)
     turns = (new.slope * (high.step - low.step) >= 0) & ~rises
     better = (decrease <= tol) & (new.value < search.safe.value)
     safe = _where(better, new, search.safe)
     done = jnp.maximum(decrease, curvature) <= tol
+    # Below this width value differences are rounding noise; give up only if there is a step to fall back to.
     narrow = jnp.abs(high.step - low.step) <= cast_like(rule.interval_threshold, new.step)
     gives_up = (search.trials + 1 >= rule.max_trials) | (narrow & (safe.step > 0))
     return Search(
@@ -183,7 +171,7 @@ def _zoomed(search: Search, new: Point, decrease: Array, curvature: Array, rule:
 
 
 def _interpolated(search: Search) -> Array:
-    """A step inside the interval: the minimum of a cubic if well inside, else of a parabola, else the middle."""
+    """A step inside the interval: the minimum of a cubic if well inside, else of a parabola, else the midpoint."""
     low, high = search.low, search.high
     width = jnp.abs(high.step - low.step)
     left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
@@ -192,6 +180,7 @@ def _interpolated(search: Search) -> Array:
         edge = cast_like(margin, width) * width
         return (step > left + edge) & (step < right - edge)  # False for NaN
 
+    # Margins keep the interval shrinking by a fixed factor: a minimum too close to an end would only creep.
     cubic, parabola = _cubic_minimum(low, high, search.cubic), _parabola_minimum(low, high)
     middle = jnp.where(inside(parabola, 0.1), parabola, (low.step + high.step) / 2)
     return jnp.where(inside(cubic, 0.2), cubic, middle)

@@ -1,1 +1,1 @@
-"""Rules for matrices: orthogonalized, projected and preconditioned updates, and the linear algebra that they share."""
+"""Matrix rules: orthogonalized, projected and preconditioned updates, and their linear algebra."""

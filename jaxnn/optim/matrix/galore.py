@@ -1,4 +1,4 @@
-"""GaLore: any rule run on gradients that are projected to a few of their own singular directions."""
+"""GaLore: any rule on gradients projected to their leading singular directions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class GaLoreState(NamedTuple):
 
 
 DimensionNumbers: TypeAlias = GaLoreDimensionNumbers | PyTree | Callable[[Params], PyTree] | None
-"""For all arrays, a tree of them with None for those that are not projected, a function that makes one, or None."""
+"""One for all arrays, a pytree of them (None: not projected), a function that returns one, or None."""
 
 
 @specified
@@ -57,40 +57,35 @@ def scale_by_galore(
     shorter_side: bool = False,
     svd_dtype: DType | None = None,
 ) -> Optimizer:
-    """The direction of another rule, which sees each matrix in a space of low rank.
+    """The direction of another rule, run on low-rank projections of the matrices.
 
     Where count % update_proj_gap = 0:  U, S, V' = svd(g);   P = the first `rank` columns of U (of V if g is wide)
     tall or square g:  direction = scale P base(P' g);   wide g:  direction = scale base(g P) P'
 
     The moments of an (m, n) matrix are of shape (rank, min(m, n)), and P is (max(m, n), rank). The paper projects the
-    shorter side instead: `shorter_side=True`. Arrays that are not projected go to the base rule as they are.
+    shorter side instead: `shorter_side=True`. Arrays that are not projected go to the base rule unchanged.
 
-    The singular vectors have the signs that the backend's decomposition gives them: equal gradients give equal ones.
-    Where singular values are equal, as those beyond the rank of a gradient are (all 0), rounding chooses the vectors,
-    and Adam makes whole steps along them: one run, compiled for one device and for several, parts there. Choose a
-    `rank` of no more than that of the gradients (the number of examples, or of tokens, bounds it).
-    Moments are kept when P changes, as in the paper. optax decomposes in float32 even where all else is float64
-    (`svd_dtype=jnp.float32` does too), keeps P in the dtype of the parameter, so in bfloat16 with columns that are
-    orthonormal to two digits only, and fails on None leaves.
+    The signs of singular vectors are the backend's: equal gradients give equal ones. Where singular values are equal,
+    e.g. 0 beyond the rank of a gradient, rounding chooses the vectors, Adam takes full steps along them, and runs on
+    one and on several devices diverge. Choose a `rank` of at most that of the gradients, which the number of examples
+    or tokens bounds. Moments are kept when P changes, as in the paper. optax decomposes in float32 even in float64
+    programs (as `svd_dtype=jnp.float32` does), keeps P in the parameter's dtype (in bfloat16 its columns are
+    orthonormal to two digits), and fails on None leaves.
 
     Args:
         rank: columns of P, >= 1; at most the shorter side is used.
-        update_proj_gap: steps from one decomposition to the next, >= 1; none is computed between.
-        scale: of the directions of projected arrays, >= 0; may be traced.
-        base_optimizer: `scale_by_...` transformation, ours or optax's, which is given no parameters; None means
+        update_proj_gap: steps between decompositions, >= 1; none is computed in between.
+        scale: of the directions of projected arrays, >= 0.
+        base_optimizer: `scale_by_...` transformation, ours or optax's, which receives no parameters; None means
             `scale_by_adam()`.
-        weight_dimension_numbers: which arrays are matrices, and how. None: those with two axes, as they are. A
+        weight_dimension_numbers: which arrays are matrices, and how. None: those with two axes. A
             `GaLoreDimensionNumbers`: every array with two axes or more. A tree of them, with None for arrays that are
-            not projected, or a function that makes one of the parameters (of the updates, if no parameters are given).
+            not projected, or a function of the parameters (without params, of the updates) that returns one.
         shorter_side: whether P multiplies the shorter side of a matrix, as in the paper, instead of the longer.
-        svd_dtype: in which the decomposition is computed; None means the accumulation dtype.
-
-    Returns:
-        Optimizer with state `GaLoreState(count, base_optimizer_state, projector)`.
+        svd_dtype: of the decomposition; None means the accumulation dtype.
 
     Raises:
-        TypeError: rank or update_proj_gap no int; a complex parameter; a base optimizer without init and update.
-        ValueError: either < 1; dimension numbers that do not name every axis of an array once.
+        ValueError: dimension numbers that do not name every axis of an array once.
 
     Reference:
         Zhao, J. et al. (2024). GaLore: memory-efficient LLM training by gradient low-rank projection, algorithm 2.
@@ -137,7 +132,7 @@ def scale_by_galore(
         return GaLoreState(zero_count(), base.init(map_leaves(project, whole, numbers, projector)), projector)
 
     def project(x: Array, numbers: GaLoreDimensionNumbers | None, p: Array) -> Array:
-        """The array in few dimensions, or as it is."""
+        """The projected array, or the array itself."""
         if numbers is None:
             return x
         left = on_left(*_sides(x.shape, numbers))
@@ -209,18 +204,9 @@ def galore(
     The decay acts on the whole arrays and is multiplied by the learning rate.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        rank, update_proj_gap, scale, base_optimizer: see `scale_by_galore`. A base rule that has its own learning
-            rate, such as `sgd`, turns the sign of the direction: wrap it, or take its `scale_by_...`.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        mask: which parameters decay.
+        rank, update_proj_gap, scale, base_optimizer: see `scale_by_galore`. A base rule with its own learning rate,
+            such as `sgd`, flips the sign of the direction: use its `scale_by_...`.
         weight_dimension_numbers, shorter_side, svd_dtype: see `scale_by_galore`.
-
-    Returns:
-        Optimizer with state `GaLoreState(count, base_optimizer_state, projector)`.
-
-    Raises:
-        ValueError: a number out of range, if known while tracing; decay without params; a wrong mask.
 
     Reference:
         Zhao, J. et al. (2024). GaLore: memory-efficient LLM training by gradient low-rank projection, algorithm 2.
@@ -250,7 +236,7 @@ def _axes(shape: Shape, numbers: GaLoreDimensionNumbers) -> tuple[list[int], lis
     if not (rows and columns and sorted(rows + columns) == list(range(len(shape)))):
         raise ValueError(
             f"galore: reduction_axis and output_axis must together name every axis once, got {numbers} for an array "
-            f"of shape {shape}. Give None in weight_dimension_numbers for arrays that are not to be projected."
+            f"of shape {shape}. Use None in weight_dimension_numbers for arrays that are not projected."
         )
     return rows, columns
 
@@ -262,8 +248,10 @@ def _sides(shape: Shape, numbers: GaLoreDimensionNumbers) -> tuple[int, int]:
 
 
 def _place(x: Array, numbers: GaLoreDimensionNumbers, *, rows: bool, first: bool) -> NamedSharding | None:
-    """For a matrix that has the rows of this one, or its columns, on its first axis or its second: how these are
-    divided on a mesh with Explicit axes, as far as one axis of the array says it; the other axis is not divided."""
+    """The sharding, on a mesh with Explicit axes, of a matrix with the rows or columns of `_matrix(x)` on one axis.
+
+    Known where one axis of the array determines it; the other axis is replicated.
+    """
     mesh = explicit_mesh(x)
     if mesh is None:
         return None
@@ -280,7 +268,7 @@ def _matrix(x: Array, numbers: GaLoreDimensionNumbers) -> Array:
 
 
 def _array(matrix: Array, shape: Shape, numbers: GaLoreDimensionNumbers) -> Array:
-    """The matrix as the array of this shape that `_matrix` made it of."""
+    """The inverse of `_matrix`, to this shape."""
     rows, columns = _axes(shape, numbers)
     order = rows + columns
     back = sorted(range(len(order)), key=lambda place: order[place])

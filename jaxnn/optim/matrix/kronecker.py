@@ -1,4 +1,4 @@
-"""What rules that treat every axis of an array by a matrix of its own share; a vector stands for a diagonal one."""
+"""Shared parts of rules with one matrix for each axis of an array; a vector stands for a diagonal matrix."""
 
 from __future__ import annotations
 
@@ -9,40 +9,25 @@ from jaxnn.placement import compiler_sharded, vector_along
 from jaxnn.types import Array, PyTree, Shape
 
 EXACT = jax.lax.Precision.HIGHEST
-"""Products in the full precision of their dtype: inverse roots magnify what rounding leaves of small eigenvalues."""
+"""Full-precision products: inverse roots magnify the rounding errors of small eigenvalues."""
 
 
 def squeezed(shape: Shape) -> Shape:
-    """The shape without axes of length 1, or (1,) if it has no other.
-
-    Example:
-        >>> squeezed((1, 3, 1, 5)), squeezed(())
-        ((3, 5), (1,))
-    """
+    """The shape without axes of length 1, or (1,) if it has no other."""
     return tuple(size for size in shape if size != 1) or (1,)
 
 
 def zero_factor(x: Array, axis: int, max_dim: int) -> Array:
     """Zeros like the second moments of an axis: a matrix, or its diagonal if the axis is longer than `max_dim`.
 
-    Among devices the rows of the matrix are divided as the axis is.
-
-    Example:
-        >>> zero_factor(jnp.ones((3, 5)), 0, 4).shape, zero_factor(jnp.ones((3, 5)), 1, 4).shape
-        ((3, 3), (5,))
+    The rows of the matrix are sharded like the axis.
     """
     size, diagonal = x.shape[axis], vector_along(x, axis)
     return jnp.broadcast_to(diagonal[:, None], (size, size)) if size <= max_dim and x.size else diagonal
 
 
 def second_moments(x: Array, axis: int, kept: Array) -> Array:
-    """Products of the slices along an axis with each other, or of each with itself only if `kept` is a diagonal.
-
-    Example:
-        >>> second_moments(jnp.array([[1.0, 2.0], [0.0, 3.0]]), 0, jnp.zeros((2, 2)))
-        Array([[5., 6.],
-               [6., 9.]], dtype=float32)
-    """
+    """Inner products of the slices along an axis; only squared norms if `kept` is a diagonal."""
     others = [other for other in range(x.ndim) if other != axis]
     if kept.ndim == 1:
         return jnp.sum(x * x, others)
@@ -50,14 +35,7 @@ def second_moments(x: Array, axis: int, kept: Array) -> Array:
 
 
 def multiply(x: Array, axis: int, factor: Array, *, transpose: bool = False) -> Array:
-    """The array with every fibre v along an axis replaced by factor v, or by the transposed factor's product.
-
-    Example:
-        >>> multiply(jnp.array([[1.0, 2.0]]), 1, jnp.array([[0.0, 1.0], [3.0, 0.0]]))
-        Array([[2., 3.]], dtype=float32)
-        >>> multiply(jnp.array([[1.0, 2.0]]), 1, jnp.array([0.0, 3.0]))
-        Array([[0., 6.]], dtype=float32)
-    """
+    """The array with every fibre v along an axis replaced by factor v, or by factor' v."""
     if factor.ndim == 1:
         return x * jnp.expand_dims(factor, [other for other in range(x.ndim) if other != axis])
 
@@ -68,10 +46,5 @@ def multiply(x: Array, axis: int, factor: Array, *, transpose: bool = False) -> 
 
 
 def unless_none(new: PyTree, old: PyTree) -> PyTree:
-    """The new tree, with the subtrees of the old one where it is None: states whose gradient is None stay.
-
-    Example:
-        >>> unless_none({"w": 1.0, "b": None}, {"w": 2.0, "b": 3.0})
-        {'b': 3.0, 'w': 1.0}
-    """
+    """The new pytree, with the old subtrees where it is None: states of None gradients are unchanged."""
     return jax.tree.map(lambda n, o: o if n is None else n, new, old, is_leaf=lambda x: x is None)

@@ -1,4 +1,4 @@
-"""The largest eigenvalue of a matrix and its inverse roots, by matrix products alone."""
+"""The largest eigenvalue and the inverse roots of a matrix, by matrix products only."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def power_iteration(
     z is 0, v stays, so that the zero matrix has the eigenvalue 0 (in optax, NaN).
 
     Args:
-        matrix: square array, or a function that multiplies a tree like v0 by the matrix.
-        v0: where to start: a vector, or for a function the tree that it takes. None means uniform in [-1, 1].
-        num_iters: most iterations; may be traced.
-        error_tolerance: relative; may be traced.
+        matrix: square array, or a function that multiplies a pytree like v0 by the matrix.
+        v0: start: a vector, or for a function the pytree that it takes. None means uniform in [-1, 1].
+        num_iters: largest number of iterations.
+        error_tolerance: relative.
         precision: of the products with an array.
         key: of the random start; None means `jax.random.key(0)`.
 
@@ -46,10 +46,9 @@ def power_iteration(
         (eigenvalue, eigenvector of norm 1); the vector has the dtypes of v0.
 
     Raises:
-        ValueError: a matrix that is not square; a function without v0; a negative number, if known while tracing.
+        ValueError: a matrix that is not square; a function without v0.
 
-    Reference:
-        Golub, G. H. & Van Loan, C. F. (2013). Matrix computations, 4th edition, section 7.3.1.
+    Reference: Golub, G. H. & Van Loan, C. F. (2013). Matrix computations, 4th edition, section 7.3.1.
 
     Example:
         >>> value, vector = power_iteration(jnp.diag(jnp.array([1.0, -3.0])))
@@ -72,7 +71,7 @@ def power_iteration(
 
     def unfinished(carry: Any) -> Array:
         i, _, _, value, error = carry
-        # A NaN is not large, but more iterations will not remove it.
+        # Comparisons with NaN are False, so NaN stops the loop; more iterations would not remove it.
         return (i < num_iters) & (error > cast_like(error_tolerance, error) * jnp.abs(value))
 
     first = _unit(widen(start), widen(start))
@@ -91,30 +90,29 @@ def matrix_inverse_pth_root(
     error_tolerance: Scalar = 1e-6,
     precision: lax.Precision = lax.Precision.HIGHEST,
 ) -> tuple[Array, Array]:
-    """A^(-1/p) for a symmetric matrix without negative eigenvalues, by the coupled Newton iteration.
+    """A^(-1/p) of a positive semi-definite matrix, by the coupled Newton iteration.
 
     A <- A + ridge_epsilon max(largest eigenvalue, 1e-16) I;   z = (1 + p) / (2 |A|)
     M = z A,  H = z^(1/p) I;   then   T = ((p + 1) I - M) / p;   M <- T^p M;   H <- H T;   until max |M - I| <= tol
 
-    H tends to A^(-1/p) while M tends to I. It stops before a step in which the error grows by more than 1.2. It is
-    computed in the accumulation dtype (in optax, partly in float32) for any p (in optax, 1, 2, 4 and 8).
+    H tends to A^(-1/p) while M tends to I. It stops before a step in which the error grows by more than a factor of
+    1.2. It is computed in the accumulation dtype (in optax, partly in float32) for any p (in optax, 1, 2, 4 and 8).
 
     Args:
         matrix: (n, n).
         p: positive int; static.
-        num_iters: most iterations; may be traced.
-        ridge_epsilon: relative to the largest eigenvalue; may be traced.
-        error_tolerance: of M; may be traced.
+        num_iters: largest number of iterations.
+        ridge_epsilon: relative to the largest eigenvalue.
+        error_tolerance: of M.
         precision: of the matrix products.
 
     Returns:
         (root in the matrix's dtype, max |M - I|: an error well above the tolerance means that it has not converged).
 
     Raises:
-        ValueError: a matrix that is not square; p < 1; a negative number, if known while tracing.
+        ValueError: a matrix that is not square.
 
-    Reference:
-        Higham, N. J. (2008). Functions of matrices: theory and computation, equation 7.18.
+    Reference: Higham, N. J. (2008). Functions of matrices: theory and computation, equation 7.18.
 
     Example:
         >>> root, error = matrix_inverse_pth_root(jnp.diag(jnp.array([16.0, 1.0])), 4)
@@ -133,6 +131,7 @@ def matrix_inverse_pth_root(
     wide = accumulate(matrix)
     eye = jnp.eye(matrix.shape[0], dtype=wide.dtype)
     largest, _ = power_iteration(wide, precision=precision)
+    # 1e-16 as in optax: the zero matrix gets a ridge too, and its root is finite.
     wide = wide + cast_like(ridge_epsilon, wide) * jnp.maximum(largest.real, cast_like(1e-16, wide)) * eye
     if matrix.shape[0] == 1:
         return (wide ** cast_like(-1 / p, wide)).astype(matrix.dtype), jnp.zeros((), wide.real.dtype)
@@ -153,7 +152,7 @@ def matrix_inverse_pth_root(
         m, h = (jnp.where(improves, new, old) for new, old in ((new_m, m), (jnp.matmul(h, t, precision=precision), h)))
         return i + 1, m, h, jnp.where(improves, new_error, error), improves
 
-    # The norm of entries near 1 neither overflows nor vanishes. Nothing depends on what makes them so: no derivative.
+    # Scaled to entries near 1, the norm neither overflows nor underflows. The scale cancels: no derivative.
     size = lax.stop_gradient(jnp.max(jnp.abs(wide)))
     z = safe_divide(cast_like((1 + p) / 2, size), size * norm(safe_divide(wide, jnp.broadcast_to(size, wide.shape))))
     m, h = z * wide, z ** cast_like(1 / p, z) * eye
@@ -191,7 +190,7 @@ def _dot(a: PyTree, b: PyTree) -> Array:
 
 
 def _unit(z: PyTree, otherwise: PyTree) -> PyTree:
-    """z / |z|, or the other tree where z is 0."""
+    """z / |z|, or `otherwise` where z is 0."""
     size = lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(z)])))
     scaled = jax.tree.map(lambda x: safe_divide(x, jnp.broadcast_to(size.astype(x.real.dtype), x.shape)), z)
     length = jnp.sqrt(_dot(scaled, scaled).real)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made orthogonal, and Adam for what is no matrix."""
+"""Muon: orthogonalized momentum for matrices, and Adam for the rest."""
 
 from __future__ import annotations
 
@@ -59,35 +59,30 @@ def scale_by_muon(
     preconditioning: Preconditioning = "frobenius",
     weight_dimension_numbers: NumbersOrFn = None,
 ) -> Optimizer:
-    """Muon's direction: the mean of gradients, made nearly orthogonal; without learning rate, sign or scaling by shape.
+    """Muon's direction: the nearly orthogonalized mean of gradients; without learning rate, sign or scaling by shape.
 
     mu <- beta mu + (1 - beta) g;   t = 1, 2, ...
     mu_hat = mu / (1 - beta^t), or with `nesterov` beta mu / (1 - beta^(t+1)) + (1 - beta) g / (1 - beta^t)
     direction = O, or if `adaptive` <mu_hat, O> O;   O = `orthogonalize_via_newton_schulz`(mu_hat)
 
     Newton-Schulz runs in the accumulation dtype: float32 for bfloat16 (in optax, bfloat16). The published rule has no
-    bias correction, which without `nesterov` changes nothing but the weight of eps.
+    bias correction; without `nesterov` that changes only the weight of eps.
 
     Args:
-        ns_coeffs: (a, b, c), or a row of them for each step, of which the last `ns_steps` count.
+        ns_coeffs: (a, b, c), or one row for each step, of which the last `ns_steps` are used.
         ns_steps: Newton-Schulz steps; static.
-        beta: decay of mu, in [0, 1); may be traced.
-        eps: added to the norm that divides a matrix; may be traced.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's.
-        nesterov: whether to look ahead.
+        beta: decay of mu, in [0, 1).
+        eps: added to the norm that divides a matrix.
+        nesterov: whether to use Nesterov's momentum.
         adaptive: whether to multiply by the inner product over the whole array (the dual norm of mu_hat).
         preconditioning: see `orthogonalize_via_newton_schulz`.
         weight_dimension_numbers: which axes of each array are rows and columns; None means matrices.
 
-    Returns:
-        Optimizer with state `MuonState(count, mu, ns_coeffs)`.
-
     Raises:
-        ValueError: an array that is no matrix; a hyperparameter out of range, if known while tracing.
+        ValueError: an array that is no matrix.
 
-    Reference:
-        Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks.
-        Bernstein, J. & Newhouse, L. (2024). Old optimizer, new norm: an anthology (`adaptive`).
+    Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Bernstein, J. &
+        Newhouse, L. (2024). Old optimizer, new norm: an anthology (`adaptive`).
 
     Example:
         >>> opt = scale_by_muon()
@@ -168,19 +163,18 @@ def muon(
     s = sqrt(max(1, columns / rows)), or with `consistent_rms` s = consistent_rms sqrt(max(rows, columns))
     The rest: `adamw` with adam's arguments, and eps, mu_dtype and nesterov as here
 
-    Rows are inputs and columns outputs, as in x w. The decay is multiplied by the learning rate. Every matrix counts
-    as one, embeddings and the last layer too, which the authors leave to Adam: `muon_with_roles` names them.
+    Rows are inputs and columns outputs, as in x w. The decay is multiplied by the learning rate. Every matrix is
+    orthogonalized, embeddings and the last layer too, which the authors leave to Adam: see `muon_with_roles`.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         ns_coeffs: as for `scale_by_muon`, or "standard" or "dion".
         ns_steps, beta, eps, mu_dtype, nesterov, adaptive, preconditioning: see `scale_by_muon`.
-        weight_decay: of matrices, number or schedule; may be traced.
+        weight_decay: of matrices, number or schedule.
         weight_decay_mask: which matrices decay.
-        adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of the rest, see `adamw`; may be traced.
+        adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of the rest, see `adamw`.
         adam_learning_rate: of the rest; None means `learning_rate`.
-        muon_weight_dimension_numbers: `MuonDimensionNumbers` for what is orthogonalized and None for the rest, in a
-            tree like the parameters or a prefix of it, or a function of the parameters that makes one. None alone: all
+        muon_weight_dimension_numbers: `MuonDimensionNumbers` for arrays to orthogonalize and None for the rest, in a
+            pytree like the parameters or a prefix of it, or a function of the parameters that returns one. None: all
             arrays of 2 axes.
         consistent_rms: the root mean square of a full-rank direction whatever its shape; 0.2 is like Adam's.
 
@@ -188,12 +182,10 @@ def muon(
         Optimizer with state `PartitionState`: inner states of `MuonState` under "muon", `AdamState` under "adam".
 
     Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; axes that an array has not; decay without
-            params.
+        ValueError: axes out of range for an array.
 
-    Reference:
-        Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks.
-        Liu, J. et al. (2025). Muon is scalable for LLM training, section 2.2 (`consistent_rms`, decay).
+    Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Liu, J. et al. (2025).
+        Muon is scalable for LLM training, section 2.2 (`consistent_rms`, decay).
 
     Example:
         >>> opt, params = muon(0.1), {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
@@ -240,13 +232,7 @@ def muon(
 
 @specified
 def scaled_by_shape(direction: Optimizer, numbers: NumbersOrFn, consistent_rms: Scalar | None) -> Optimizer:
-    """Muon's direction times a number that depends on the shape of its matrices; `muon` has the equation.
-
-    Example:
-        >>> opt = scaled_by_shape(scale_by_muon(), None, 0.0)
-        >>> opt.update(jnp.ones((1, 2)), opt.init(jnp.ones((1, 2))))[0]
-        Array([[0., 0.]], dtype=float32)
-    """
+    """Muon's direction times a number that depends on the shape of its matrices; `muon` has the equation."""
 
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         steps, new = direction.update(updates, state, params, **extra)

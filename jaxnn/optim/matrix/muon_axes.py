@@ -1,4 +1,4 @@
-"""Which axes of an array are the rows and the columns of a matrix, for rules that are defined on matrices."""
+"""Row and column axes of arrays, for rules that are defined on matrices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxnn.tree import called
 from jaxnn.types import Params, PyTree, Shape
 
 NumbersOrFn: TypeAlias = PyTree | Callable[[Params], PyTree] | None
-"""`MuonDimensionNumbers` (None: no matrix) in a tree like the parameters or a prefix of it, or a function to one."""
+"""`MuonDimensionNumbers` (None: no matrix) in a pytree like the parameters, a prefix, or a function to one."""
 
 
 class MuonDimensionNumbers(NamedTuple):
@@ -27,12 +27,7 @@ class MuonDimensionNumbers(NamedTuple):
 
 
 def matrix_axes(where: str, shape: Shape, numbers: MuonDimensionNumbers | None) -> tuple[tuple[int, ...], ...]:
-    """(batch, row, column) axes of an array, counted from 0; without `numbers`, those of a matrix.
-
-    Example:
-        >>> matrix_axes("muon", (3, 3, 8, 16), MuonDimensionNumbers((0, 1, 2), -1))
-        ((), (0, 1, 2), (3,))
-    """
+    """(batch, row, column) axes of an array, counted from 0; without `numbers`, those of a matrix."""
     if numbers is None and len(shape) != 2:
         raise ValueError(
             f"{where}: an array that is orthogonalized must be a matrix, got shape {shape}. "
@@ -52,47 +47,28 @@ def matrix_axes(where: str, shape: Shape, numbers: MuonDimensionNumbers | None) 
 
 
 def fans(shape: Shape, axes: tuple[tuple[int, ...], ...]) -> tuple[int, int]:
-    """(rows, columns) of the matrices that an array holds.
-
-    Example:
-        >>> fans((3, 3, 8, 16), ((), (0, 1, 2), (3,)))
-        (72, 16)
-    """
+    """(rows, columns) of the matrices that an array holds."""
     return math.prod(shape[i] for i in axes[1]), math.prod(shape[i] for i in axes[2])
 
 
 def matrices(params: Params) -> PyTree:
-    """`MuonDimensionNumbers()` for every array of 2 axes, None for the others.
-
-    Example:
-        >>> matrices({"w": jnp.ones((2, 3)), "b": jnp.ones(3)})
-        {'b': None, 'w': MuonDimensionNumbers(reduction_axis=0, output_axis=1)}
-    """
+    """`MuonDimensionNumbers()` for every array of 2 axes, None for the others."""
     return jax.tree.map(lambda p: MuonDimensionNumbers() if jnp.ndim(p) == 2 else None, params)
 
 
 def numbers_tree(numbers: NumbersOrFn, params: Params) -> PyTree:
-    """The dimension numbers, called if they are a function, their prefixes spread over a tree like the parameters.
-
-    Example:
-        >>> numbers_tree(None, {"w": jnp.ones((2, 3))})
-        {'w': None}
-    """
+    """The dimension numbers, or what their function returns, broadcast from prefixes to a pytree like the
+    parameters."""
     found = called(numbers, params)
     try:
         return jax.tree.map(lambda n, part: jax.tree.map(lambda _: n, part), found, params, is_leaf=is_numbers)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            "muon: the dimension numbers must be a tree like the parameters, or a prefix of it, got "
+            "muon: the dimension numbers must be a pytree like the parameters, or a prefix of it, got "
             f"{jax.tree.structure(found)} for parameters {jax.tree.structure(params)}. {error}"
         ) from None
 
 
 def is_numbers(x: Any) -> bool:
-    """Whether it is a leaf of a tree of dimension numbers.
-
-    Example:
-        >>> is_numbers(None), is_numbers((0, 1))
-        (True, False)
-    """
+    """Whether it is a leaf of a tree of dimension numbers."""
     return x is None or isinstance(x, MuonDimensionNumbers)

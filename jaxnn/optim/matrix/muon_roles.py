@@ -1,4 +1,4 @@
-"""Muon for the hidden matrices that the caller names, Adam for what he names embedding, head or vector."""
+"""Muon with roles: Muon for hidden matrices, Adam for embeddings, heads and vectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxnn.tree import called
 from jaxnn.types import DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 Roles: TypeAlias = PyTree | Callable[[Params], PyTree]
-"""A tree of roles like the parameters or a prefix of it, or a function of the parameters that makes one."""
+"""A pytree of roles like the parameters or a prefix of it, or a function of the parameters that returns one."""
 
 ROLES = ("hidden", "embedding", "head", "vector")
 AXES = {
@@ -58,20 +58,19 @@ def muon_with_roles(
     """Muon where the role is "hidden", AdamW where it is "embedding", "head" or "vector", each with its own rate.
 
     hidden: update = -learning_rate (s direction + weight_decay params), as in `muon`
-    others: `adamw` with the learning rate of their role, which is `adam_learning_rate` unless it is given
+    others: `adamw` with the learning rate of their role, by default `adam_learning_rate`
 
-    Nothing is guessed: shapes do not tell an embedding, whose rows stand alone, from a hidden matrix. A hidden array
-    of 2 axes is a matrix (inputs, outputs), of 3 a stack of matrices along its first axis, each orthogonalized by
-    itself, and of 4 the kernel of a convolution (H, W, inputs, outputs), a matrix of H W inputs rows. For other
-    layouts, the kernel of a 1-D convolution for one, `MuonDimensionNumbers` take the place of "hidden".
+    Nothing is guessed: shapes do not distinguish an embedding, whose rows are independent, from a hidden matrix. A
+    hidden array of 2 axes is a matrix (inputs, outputs), of 3 a stack of matrices along its first axis, each
+    orthogonalized separately, and of 4 a convolution's kernel (H, W, inputs, outputs), a matrix of H W inputs rows. For
+    other layouts, e.g. the kernel of a 1-D convolution, use `MuonDimensionNumbers` in place of "hidden".
 
     Args:
-        learning_rate: of hidden matrices, number or schedule of the step count (0 at the first update); may be traced.
-        roles: tree of roles like the parameters or a prefix of it, or a function of the parameters that makes one.
-        ns_coeffs, ns_steps, beta, eps, mu_dtype, nesterov, preconditioning: see `scale_by_muon`; eps and mu_dtype
-            are Adam's too, nesterov is not.
+        learning_rate: of hidden matrices, number or schedule.
+        roles: pytree of roles like the parameters or a prefix of it, or a function of the parameters that returns one.
+        ns_coeffs, ns_steps, beta, eps, mu_dtype, nesterov, preconditioning: see `scale_by_muon`; eps and mu_dtype are
+            Adam's too, nesterov is not.
         weight_decay: of hidden matrices; multiplied by the learning rate.
-        mask: which parameters decay.
         consistent_rms: see `muon`; with 0.2, one learning rate suits both Muon and Adam.
         adam_learning_rate: of the other roles; None means `learning_rate`.
         embedding_learning_rate, head_learning_rate, vector_learning_rate: of one role; None means `adam_learning_rate`.
@@ -81,11 +80,10 @@ def muon_with_roles(
         Optimizer with state `PartitionState`: by role, a `MuonState` or an `AdamState`.
 
     Raises:
-        ValueError: an unknown role, or none; a hidden array that is no matrix; a hyperparameter out of range.
+        ValueError: an unknown role, or none; a hidden array that is no matrix.
 
-    Reference:
-        Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks.
-        Liu, J. et al. (2025). Muon is scalable for LLM training, section 2.2.
+    Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Liu, J. et al. (2025).
+        Muon is scalable for LLM training, section 2.2.
 
     Example:
         >>> params = {"embed": jnp.zeros((5, 2)), "w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
@@ -147,7 +145,7 @@ def _roles_tree(roles: Roles, params: Params) -> PyTree:
         whole = jax.tree.map(lambda role, part: jax.tree.map(lambda _: role, part), found, params, is_leaf=_is_role)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            "muon_with_roles: the roles must be a tree like the parameters, or a prefix of it, got "
+            "muon_with_roles: the roles must be a pytree like the parameters, or a prefix of it, got "
             f"{jax.tree.structure(found, is_leaf=_is_role)} for parameters {jax.tree.structure(params)}. {error}"
         ) from None
     jax.tree_util.tree_map_with_path(_check, whole, params, is_leaf=_is_role)

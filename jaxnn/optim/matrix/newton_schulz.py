@@ -1,4 +1,4 @@
-"""Newton-Schulz iterations: the nearest orthogonal matrix, nearly, by matrix products alone."""
+"""Newton-Schulz iterations: approximately the nearest orthogonal matrix, by matrix products only."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Rows: TypeAlias = Sequence[tuple[Scalar, Scalar, Scalar]]
 
 PRECONDITIONINGS = ("frobenius", "spectral", "aol", "schatten")
 GRAM_STEPS = 3
-"""Steps on one Gram matrix. An error in its smallest eigenvalues grows by a^2 in each, 140-fold in all for Jordan's
-coefficients, before the matrix itself is multiplied and its Gram matrix is formed anew; in 5 steps it would grow
-20,000-fold, and in 8 float32 would be lost altogether."""
+"""Steps on one Gram matrix before it is recomputed. An error in its smallest eigenvalues grows by a^2 in each step:
+140-fold in all for Jordan's coefficients, before the matrix is multiplied and its Gram matrix recomputed. In 5 steps it
+would grow 20,000-fold; after 8 no digit of float32 would be left."""
 
 
 def orthogonalize_via_newton_schulz(
@@ -33,37 +33,33 @@ def orthogonalize_via_newton_schulz(
     eps: Scalar = 1e-8,
     dimension_numbers: MuonDimensionNumbers | None = None,
 ) -> Array:
-    """U f(S) V' for x = U S V': singular values brought near to 1 by an odd polynomial, iterated.
+    """U f(S) V' for x = U S V': an iterated odd polynomial brings singular values near 1.
 
     x <- x scaled so that S <= 1 (see `preconditioning`), then in each step
     x <- a x + b (x x') x + c (x x')^2 x
 
     It is computed in the accumulation dtype, with the shorter side of x as its rows. Where the longer is more than 1.5
     times as long, up to 3 steps are done on the small matrices: with A = x x', Q = a I + b A + c A^2,
-    P <- Q P and A <- Q A Q; then x <- P x. The same in exact arithmetic, it takes 2/3 of the products at a ratio of 4;
-    in float32 the two differ by 1e-5 of the largest singular value or so.
+    P <- Q P and A <- Q A Q; then x <- P x. This is equal in exact arithmetic and needs 2/3 of the products at a ratio
+    of 4; in float32 the two differ by about 1e-5 of the largest singular value.
 
     Args:
         x: matrix, or an array with `dimension_numbers`.
-        ns_coeffs: (a, b, c), or one row of them for each step; may be traced. (3.4445, -4.775, 2.0315) leads to
-            singular values between 0.7 and 1.2, (2, -1.5, 0.5) more slowly to 1.
+        ns_coeffs: (a, b, c), or one row of them for each step; may be traced. (3.4445, -4.775, 2.0315) gives singular
+            values between 0.7 and 1.2; (2, -1.5, 0.5) converges to 1, more slowly.
         ns_steps: steps if `ns_coeffs` is (a, b, c); static.
         preconditioning: "frobenius": x / (|x| + eps). "spectral": x / (largest singular value + eps).
             "schatten": x / sqrt(max(|x x'|, eps)). "aol": each row of x / sqrt(max(sum over its row of |x x'|, eps)).
-        eps: >= 0; may be traced. (optax takes 1e-8 for the last two whatever eps is.)
-        dimension_numbers: which axes are rows and columns; each matrix along the other axes is treated by itself.
+        eps: >= 0. (optax ignores it for the last two, with 1e-8.)
+        dimension_numbers: which axes are rows and columns; the other axes are batch axes.
 
     Returns:
         Array of the shape and dtype of x.
 
-    Raises:
-        ValueError: wrong axes, coefficients, steps or preconditioning.
-
-    Reference:
-        Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks.
-        Boissin, T. et al. (2025). Turbo-Muon: accelerating orthogonality-based optimization with pre-conditioning
-        ("aol"). Grishina, E., Smirnov, M. & Rakhuba, M. (2025). Accelerating Newton-Schulz iteration for
-        orthogonalization via Chebyshev-type polynomials ("schatten").
+    Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Boissin, T. et al.
+        (2025). Turbo-Muon: accelerating orthogonality-based optimization with pre-conditioning ("aol"). Grishina, E.,
+        Smirnov, M. & Rakhuba, M. (2025). Accelerating Newton-Schulz iteration for orthogonalization via Chebyshev-type
+        polynomials ("schatten").
 
     Example:
         >>> x = jnp.array([[3.0, 0.0], [0.0, -2.0]])
@@ -84,13 +80,7 @@ def orthogonalized(
     preconditioning: Preconditioning = "frobenius",
     eps: Scalar = 1e-8,
 ) -> Array:
-    """`orthogonalize_via_newton_schulz` of arguments that are already checked.
-
-    Example:
-        >>> orthogonalized(jnp.eye(2), ((), (0,), (1,)), [(2.0, 0.0, 0.0)]).round(3)
-        Array([[1.414, 0.   ],
-               [0.   , 1.414]], dtype=float32)
-    """
+    """`orthogonalize_via_newton_schulz` of checked arguments."""
 
     def placed(x: Array, rows: Rows, eps: Scalar) -> Array:
         return _orthogonalized(x, axes, rows, preconditioning, eps)
@@ -101,7 +91,7 @@ def orthogonalized(
 def _orthogonalized(
     x: Array, axes: tuple[tuple[int, ...], ...], rows: Rows, preconditioning: Preconditioning, eps: Scalar
 ) -> Array:
-    """`orthogonalized` where the compiler, or nobody, places intermediate results."""
+    """`orthogonalized` inside `compiler_sharded`."""
     order = sum(axes, ())
     batch = tuple(x.shape[i] for i in axes[0])
     moved = x.transpose(order)
@@ -150,7 +140,7 @@ def _inverse_root(x: Array, eps: Array) -> Array:
 
 
 def _wide(scale: Array, x: Array) -> Array:
-    """One number for each matrix, spread over its entries."""
+    """One number for each matrix, broadcast to its entries."""
     return jnp.broadcast_to(scale[..., None, None], x.shape)
 
 
@@ -159,12 +149,7 @@ def _adjoint(x: Array) -> Array:
 
 
 def coefficient_rows(where: str, ns_coeffs: Any, ns_steps: int) -> Rows:
-    """(a, b, c) for each step: repeated, or the rows of `ns_coeffs`.
-
-    Example:
-        >>> len(coefficient_rows("muon", (3.4445, -4.775, 2.0315), 5))
-        5
-    """
+    """(a, b, c) for each step: repeated, or the rows of `ns_coeffs`."""
     coeffs = jnp.asarray(ns_coeffs, float)
     if coeffs.ndim not in (1, 2) or coeffs.shape[-1] != 3 or coeffs.size == 0:
         raise ValueError(f"{where}: ns_coeffs must be (a, b, c) or a row of them for each step, got {coeffs.shape}.")
@@ -174,13 +159,7 @@ def coefficient_rows(where: str, ns_coeffs: Any, ns_steps: int) -> Rows:
 
 
 def require_preconditioning(where: str, kind: Any) -> None:
-    """Raise ValueError unless it is one of the four.
-
-    Example:
-        >>> require_preconditioning("muon", "ruiz")
-        Traceback (most recent call last):
-        ValueError: muon: preconditioning must be one of 'frobenius', 'spectral', 'aol', 'schatten', got 'ruiz'.
-    """
+    """Raise ValueError unless it is one of the four."""
     if kind not in PRECONDITIONINGS:
         names = ", ".join(map(repr, PRECONDITIONINGS))
         raise ValueError(f"{where}: preconditioning must be one of {names}, got {kind!r}.")

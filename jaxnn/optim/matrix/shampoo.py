@@ -59,40 +59,32 @@ def scale_by_shampoo(
     mu <- b1 mu + (1 - b1) g;   m = mu / (1 - b1^t)
     direction = m multiplied along every axis i by P_i;   for a matrix L^(-1/4) m R^(-1/4)
 
-    Grafted, it keeps this direction and takes the Euclidean norm of another rule's for each array: of m for "sgd", of
+    With grafting, each array keeps this direction and takes the norm of another rule's: of m for "sgd", of
     m / (sqrt(nu_hat) + graft_eps) for "adam", with nu <- b2 nu + (1 - b2) g^2 and nu_hat as for H.
 
-    A vector is an array with k = 1: full-matrix Adagrad. Where an axis is longer than `max_dim`, the diagonal stands
-    for its H_i, without relative_eps. Axes of length 1 are left out; a number is a vector of one entry.
+    A vector has k = 1: full-matrix Adagrad. Where an axis is longer than `max_dim`, the diagonal of H_i replaces it,
+    without relative_eps. Axes of length 1 are left out; a scalar is a vector of one entry.
 
-    Roots are taken of eigenvalues (eigh, in the accumulation dtype), which are first raised to what rounding leaves
-    uncertain of the largest one; 0^(-1/(2k)) := 0, so that zero gradients give zero directions.
+    Roots are taken of eigenvalues (eigh, in the accumulation dtype), after these are raised to the rounding error of
+    the largest one; 0^(-1/(2k)) := 0, so zero gradients give zero directions.
 
     Published form: b1=0.0, b2=1.0, graft=None, update_every=1, relative_eps=0.0, and eps for its epsilon.
 
     Args:
-        b1: decay of the mean of gradients, in [0, 1); may be traced. A Python 0.0 keeps no mu.
-        b2: decay of the second moments, in [0, 1]; may be traced. 1 means sums.
-        eps: added to the eigenvalues, >= 0, in units of squared gradients, inside the root; may be traced.
-        graft: "adam", "sgd" or None for none, whose steps have no bound and shrink as 1 / sqrt(t) if b2 = 1.
-        update_every: steps from one computation of the roots to the next, >= 1; none is computed between.
-        max_dim: longest axis that has a matrix, >= 1; memory grows as its square, the time of a root as its cube.
-        relative_eps: added to the eigenvalues as a fraction of the largest, >= 0; may be traced.
-        graft_eps: added to the root of nu, outside it, >= 0; may be traced.
+        b1: decay of the mean of gradients, in [0, 1). A Python 0.0 keeps no mu.
+        b2: decay of the second moments, in [0, 1]. 1 means sums.
+        eps: added to the eigenvalues, >= 0, in units of squared gradients, inside the root.
+        graft: "adam", "sgd" or None; without it steps are unbounded and, for b2 = 1, shrink as 1 / sqrt(t).
+        update_every: steps between computations of the roots, >= 1; none is computed in between.
+        max_dim: longest axis with a full matrix, >= 1; memory grows as its square, the time of a root as its cube.
+        relative_eps: added to the eigenvalues as a fraction of the largest, >= 0.
+        graft_eps: added to the root of nu, outside it, >= 0.
 
-    Returns:
-        Optimizer with state `ShampooState(count, mu, nu, statistics, preconditioners)`.
-
-    Raises:
-        ValueError: a number out of range, if known while tracing; an unknown graft.
-        TypeError: a complex parameter; update_every or max_dim no int.
-
-    Reference:
-        Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization, algorithms 1
-        and 2. Grafting, stale roots and the relative ridge: Anil, R., Gupta, V., Koren, T., Regan, K. & Singer, Y.
-        (2020). Scalable second order optimization for deep learning. Means instead of sums, of the gradient too: Shi,
-        H.-J. M. et al. (2023). A distributed data-parallel PyTorch implementation of the distributed Shampoo optimizer
-        for training neural networks at-scale.
+    Reference: Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization,
+        algorithms 1 and 2. Grafting, stale roots and the relative ridge: Anil, R., Gupta, V., Koren, T., Regan, K. &
+        Singer, Y. (2020). Scalable second order optimization for deep learning. Means instead of sums, of the gradient
+        too: Shi, H.-J. M. et al. (2023). A distributed data-parallel PyTorch implementation of the distributed Shampoo
+        optimizer for training neural networks at-scale.
 
     Example:
         >>> opt = scale_by_shampoo(b1=0.0, b2=1.0, graft=None, relative_eps=0.0)
@@ -196,22 +188,8 @@ def shampoo(
     By default every array moves as far as with Adam, so Adam's learning rates suit. The decay is decoupled and
     multiplied by the learning rate.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        b1, b2, eps: see `scale_by_shampoo`, which has the whole equation and the settings of the published form.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        mask: which parameters decay.
-        graft, update_every, max_dim, relative_eps, graft_eps: see `scale_by_shampoo`.
-
-    Returns:
-        Optimizer with state `ShampooState(count, mu, nu, statistics, preconditioners)`.
-
-    Raises:
-        ValueError: a number out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization, algorithms 1
-        and 2.
+    Reference: Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization,
+        algorithms 1 and 2.
 
     Example:
         >>> opt, params = shampoo(0.5), jnp.ones((2, 2))
@@ -234,7 +212,7 @@ def shampoo(
 
 
 def _power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array:
-    """h to a negative power: of a symmetric matrix, or of a vector that stands for a diagonal one; 0 where h is 0."""
+    """A negative power of a symmetric matrix, or of a vector (a diagonal matrix); 0 where h is 0."""
     if h.ndim == 1:
         return positive_power(h + cast_like(eps, h), exponent)
     return compiler_sharded(lambda *a: power(a[0], exponent, *a[1:]), h, h, eps, relative_eps)

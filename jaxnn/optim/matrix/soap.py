@@ -22,10 +22,10 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
 class SoapState(NamedTuple):
-    """`count`: int32 updates, the first of which only measures; `mu`: mean of gradients; `nu`: mean of the squares of
-    the rotated gradients; `statistics`, `bases`: tuples of trees, the first for the first axis of every array that is
-    rotated, and so on, of the mean second moments and of orthogonal matrices whose columns tend to their eigenvectors,
-    largest eigenvalue first; None where an array has no further such axis.
+    """`count`: int32 updates, the first of which only initializes the bases; `mu`: mean of gradients; `nu`: mean of the
+    squares of the rotated gradients; `statistics`, `bases`: tuples of trees, the first for the first axis of every
+    array that is rotated, and so on, of the mean second moments and of orthogonal matrices whose columns tend to their
+    eigenvectors, largest eigenvalue first; None where an array has no further such axis.
     """
 
     count: Array  # type: ignore[assignment] # optax's name for it; it hides tuple.count
@@ -57,40 +57,32 @@ def scale_by_soap(
     then H_i <- shampoo_beta H_i + (1 - shampoo_beta) G_i G_i'
     and, where t % precondition_frequency = 0: Q_i <- the orthogonal factor of H_i Q_i (QR), one step of power iteration
 
-    eps is outside the root; 0 / 0 := 0. mu stays in the space of the parameters, so it needs no rotation when a basis
-    changes; nu stays as it is, as in the paper.
+    eps is outside the root; 0 / 0 := 0. mu is kept unrotated, so a change of basis leaves it; nu is not rotated either,
+    as in the paper.
 
     The first update is 0, as in the authors' code: it only sets H_i = (1 - shampoo_beta) G_i G_i' and Q_i to its
-    eigenvectors (eigh), so that no gradient is rotated by itself. With `sort`, as in that code, columns of Q_i are put
-    in the order of their Rayleigh quotients in H_i before a power step, largest first, and the entries of nu with them;
-    the paper's algorithm 4 has no such order.
+    eigenvectors (eigh), so that no gradient is rotated by its own basis. With `sort`, as in that code, the columns of
+    Q_i, and the entries of nu, are sorted by their Rayleigh quotients in H_i, largest first, before a power step; the
+    paper's algorithm 4 does not sort.
 
-    Axes of length 1 are left out, and vectors and numbers have Adam's direction unless `precondition_1d`. The authors'
-    code adds eps to the root of the uncorrected nu, so its eps is larger by 1 / sqrt(1 - b2^t), and keeps mu rotated.
+    Axes of length 1 are left out; vectors and scalars get Adam's direction unless `precondition_1d`. The authors' code
+    adds eps to the root of the uncorrected nu, so its eps is larger by 1 / sqrt(1 - b2^t), and keeps mu rotated.
 
-    The basis is not unique where eigenvalues are equal, as in the null space of the first gradient of any kernel that
-    is not square: which one is taken there depends on rounding, and with it a run. Two that start 1e-14 apart part, and
-    so do the same run compiled for one device and for several; where all eigenvalues differ, these agree.
+    The basis is not unique where eigenvalues are equal, as in the null space of the first gradient of a kernel that is
+    not square. Rounding chooses it there: runs that start 1e-14 apart diverge, as do runs on one and on several
+    devices; where all eigenvalues differ, they agree.
 
     Args:
-        b1, b2: decays of mu and nu, in [0, 1); may be traced.
-        shampoo_beta: decay of the second moments H, in [0, 1); may be traced. None means b2, as in the paper.
-        eps: added to the root, against division by zero, >= 0; may be traced.
-        precondition_frequency: steps from one basis to the next, >= 1; none is computed between.
+        b1, b2: decays of mu and nu, in [0, 1).
+        shampoo_beta: decay of the second moments H, in [0, 1). None means b2, as in the paper.
+        eps: added to the root, against division by zero, >= 0.
+        precondition_frequency: steps between changes of basis, >= 1; none is computed in between.
         max_precond_dim: longest axis that is rotated, >= 1; memory grows as its square, time as its cube.
         precondition_1d: whether vectors are rotated too.
         correct_bias: whether mu and nu are divided by 1 - b^t.
         sort: whether the columns of a basis are ordered before a power step.
 
-    Returns:
-        Optimizer with state `SoapState(count, mu, nu, statistics, bases)`.
-
-    Raises:
-        ValueError: a number out of range, if known while tracing.
-        TypeError: a complex parameter; precondition_frequency or max_precond_dim no int.
-
-    Reference:
-        Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
+    Reference: Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
 
     Example:
         >>> opt = scale_by_soap()
@@ -125,7 +117,7 @@ def scale_by_soap(
         )
 
     def rotated(x: Array, bases: tuple[Array, ...], *, into: bool) -> Array:
-        """The array in the coordinates of the bases, or from them back in its own."""
+        """The array in the coordinates of the bases, or back from them."""
         y = x.reshape(squeezed(x.shape))
         for axis, q in zip(axes_of(y.shape), bases, strict=True):
             y = multiply(y, axis, q, transpose=into)
@@ -219,21 +211,7 @@ def soap(
     The first direction is 0. The decay is decoupled and multiplied by the learning rate. Adam's learning rates suit;
     the authors use 0.003 with a weight_decay of 0.01.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        b1, b2, shampoo_beta, eps: see `scale_by_soap`, which has the whole equation.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        mask: which parameters decay.
-        precondition_frequency, max_precond_dim, precondition_1d, correct_bias, sort: see `scale_by_soap`.
-
-    Returns:
-        Optimizer with state `SoapState(count, mu, nu, statistics, bases)`.
-
-    Raises:
-        ValueError: a number out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
+    Reference: Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
 
     Example:
         >>> opt, params = soap(0.5), jnp.ones((2, 2))

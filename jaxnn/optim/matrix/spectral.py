@@ -1,10 +1,10 @@
 """Decompositions of matrices whose derivatives stay finite where eigenvalues or singular values meet, or are 0.
 
-The derivative of an eigenvector divides by the gaps between its eigenvalue and the others. In a cluster of equal
-eigenvalues any rotation is as good as another, and the vectors have no derivative; here it is that of the motion which
-does not turn them inside the cluster, so that the derivative of the space they span is right. A power of a matrix has
-a derivative there all the same, and `power` computes it. Values are those of `jnp.linalg`, to the bit. Second
-derivatives are finite too, but not inside `lax.scan`, which differentiates `jnp.linalg` in place of the rules here.
+The derivative of an eigenvector divides by the gaps to the other eigenvalues. In a cluster of equal eigenvalues the
+vectors are defined up to a rotation and have no derivative; here it is that of the motion without rotation inside the
+cluster, which gives the right derivative of their span. A power of the matrix is differentiable there, and `power`
+computes its derivative. Values equal those of `jnp.linalg` to the bit. Second derivatives are finite too, but not
+inside `lax.scan`, which differentiates `jnp.linalg` instead of these rules.
 """
 
 from __future__ import annotations
@@ -26,12 +26,7 @@ _dot = functools.partial(jnp.matmul, precision=EXACT)
 
 @jax.custom_jvp
 def eigh(h: Array) -> tuple[Array, Array]:
-    """Eigenvalues, least first, and eigenvectors of a symmetric matrix.
-
-    Example:
-        >>> jax.jacobian(lambda h: eigh(h)[1])(jnp.eye(2)).max()
-        Array(0., dtype=float32)
-    """
+    """Eigenvalues, least first, and eigenvectors of a symmetric matrix."""
     values, vectors = jnp.linalg.eigh(h)
     return values, vectors
 
@@ -46,12 +41,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
 
 @jax.custom_jvp
 def svd(a: Array) -> tuple[Array, Array, Array]:
-    """(u, s, v'), a = u diag(s) v', with min(m, n) columns of u and v, and s with the largest first.
-
-    Example:
-        >>> jax.jacobian(lambda a: svd(a)[0])(jnp.zeros((3, 2))).max()
-        Array(0., dtype=float32)
-    """
+    """(u, s, v'), a = u diag(s) v', with min(m, n) columns of u and v, and s with the largest first."""
     u, s, vh = jnp.linalg.svd(a, full_matrices=False)
     return u, s, vh
 
@@ -72,12 +62,8 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
 def orthonormal(a: Array) -> Array:
     """The orthogonal factor of a square matrix: q of a = q r, r upper triangular.
 
-    Columns of a that depend on those before them do not determine theirs of q, whose derivative then only keeps q
+    Columns of a that are linearly dependent on earlier ones do not determine those of q; their derivative only keeps q
     orthogonal.
-
-    Example:
-        >>> jax.jacobian(orthonormal)(jnp.zeros((2, 2))).max()
-        Array(0., dtype=float32)
     """
     return jnp.linalg.qr(a)[0]
 
@@ -99,28 +85,14 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 def power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array:
     """h^exponent of a positive semi-definite matrix, with 0^exponent := 0.
 
-    Eigenvalues are first raised to what rounding leaves uncertain, n machine-eps times the largest, and then by eps and
-    by relative_eps times the largest.
+    Eigenvalues are first raised to at least their rounding error, n machine-eps times the largest, then eps and
+    relative_eps times the largest are added.
 
     The derivative of V diag(f(d)) V' along E is V (F * V' E V) V', with F_ij = (f(d_i) - f(d_j)) / (d_i - d_j), f'(d_i)
     where both are equal. It needs no derivative of V, and so exists where eigenvalues meet.
 
-    Args:
-        h: (n, n), symmetric.
-        exponent: a Python number.
-        eps, relative_eps: >= 0; may be traced.
-
-    Returns:
-        (n, n).
-
-    Example:
-        >>> power(jnp.diag(jnp.array([4.0, 16.0])), -0.5, 0.0, 0.0)
-        Array([[0.5 , 0.  ],
-               [0.  , 0.25]], dtype=float32)
-
-    Reference:
-        Daleckii, J. L. & Krein, S. G. (1965). Integration and differentiation of functions of Hermitian operators and
-        applications to the theory of perturbations.
+    Reference: Daleckii, J. L. & Krein, S. G. (1965). Integration and differentiation of functions of Hermitian
+        operators and applications to the theory of perturbations.
     """
     values, vectors = eigh(h)
     powers = positive_power(_raised(values, values[-1], eps, relative_eps), exponent)
@@ -137,7 +109,7 @@ def _(exponent: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> t
     slopes = safe_divide(exponent * powers, raised)
     above = values > uncertain * largest
     by_itself = jnp.where(above, slopes, jnp.zeros_like(slopes))
-    # Where a gap is small, the quotient of differences loses more digits than the mean of both slopes.
+    # The quotient of differences has error eps / gap, the mean of both slopes gap^2: equal at gap = eps^(1/3).
     near = jnp.abs(_gaps(values)) <= float(float_info(h.dtype).eps) ** (1 / 3) * jnp.maximum(raised[:, None], raised)
     apart = jnp.where(near, jnp.zeros_like(moved), _gaps(values))
     quotients = jnp.where(near, (by_itself[:, None] + by_itself) / 2, safe_divide(_gaps(powers), apart))
@@ -148,29 +120,24 @@ def _(exponent: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> t
 
 
 def positive_power(x: Array, exponent: float) -> Array:
-    """x^exponent where x > 0, else 0.
-
-    Example:
-        >>> positive_power(jnp.array([4.0, 0.0]), -0.5)
-        Array([0.5, 0. ], dtype=float32)
-    """
+    """x^exponent where x > 0, else 0."""
     positive = x > 0
     return jnp.where(positive, jnp.where(positive, x, jnp.ones_like(x)) ** cast_like(exponent, x), jnp.zeros_like(x))
 
 
 def _raised(values: Array, largest: Array, eps: Scalar, relative_eps: Scalar) -> Array:
-    """Eigenvalues as `power` has them before it takes the power."""
+    """Eigenvalues as `power` raises them before it takes the power."""
     uncertain = cast_like(_uncertain(values), values)
     return jnp.maximum(values, uncertain * largest) + cast_like(eps, values) + cast_like(relative_eps, values) * largest
 
 
 def _uncertain(x: Array) -> float:
-    """What rounding leaves uncertain of the eigenvalues of an (n, n) matrix, relative to the largest."""
+    """Rounding error of the eigenvalues of an (n, n) matrix, relative to the largest: n machine-eps."""
     return len(x) * float(float_info(x.dtype).eps)
 
 
 def _turned(dh: Array, vectors: Array) -> Array:
-    """V' dh V, of the symmetric part of dh, which is all that eigh looks at."""
+    """V' dh V, of the symmetric part of dh, which is all that eigh depends on."""
     return _dot(vectors.T, _dot((dh + dh.T) / 2, vectors))
 
 
@@ -180,7 +147,7 @@ def _gaps(x: Array) -> Array:
 
 
 def _where_apart(x: Array, largest: Array) -> Array:
-    """1 / x, 0 where rounding leaves no digit of x."""
+    """1 / x, 0 where x is below the rounding error."""
     return safe_divide(1.0, jnp.where(jnp.abs(x) <= _uncertain(x) * largest, jnp.zeros_like(x), x))
 
 

@@ -1,1 +1,1 @@
-"""Optimizers for parameters and states of few bits: master weights, compensated and random rounding, 8-bit states."""
+"""Low-precision training: master weights, compensated sums, stochastic rounding, 8-bit states."""

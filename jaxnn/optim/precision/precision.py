@@ -1,10 +1,10 @@
-"""Half-precision weights that do not stall: master copies, stochastic rounding and compensated sums.
+"""Updates of half-precision weights: master copies, stochastic rounding and compensated (Kahan) sums.
 
-In bfloat16, 1 + 0.001 is 1: a weight near 1 never moves by steps below 0.004. Each combinator here wraps a whole
-optimizer, which then sees gradients and parameters in the accumulation dtype (float32). Wrap outermost: inside a
-`chain` parameters have no half precision. `master_weights` and `stochastic_rounding` return the update of a
-half-precision parameter in float32, because in bfloat16 it could not always say where to land; `apply_updates` adds in
-float32 and lands on the value meant. `kahan` keeps to the parameter's dtype, since it keeps account of where it lands.
+In bfloat16, 1 + 0.001 is 1: steps below 0.004 never move a weight near 1. Each combinator here wraps a whole optimizer,
+which then works on gradients and parameters in the accumulation dtype (float32). Wrap outermost: inside a `chain`
+parameters are already widened. `master_weights` and `stochastic_rounding` return float32 updates of half-precision
+parameters: a bfloat16 update cannot represent every difference, and `apply_updates` adds in float32. `kahan` returns
+updates in the parameter's dtype, since it keeps what rounding loses.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class StochasticRoundingState(NamedTuple):
 
 
 class KahanState(NamedTuple):
-    """`inner_state`: of the optimizer; `compensation`: what the parameters lack of their exact sums."""
+    """`inner_state`: of the optimizer; `compensation`: exact sums minus parameters."""
 
     inner_state: Any
     compensation: PyTree
@@ -48,27 +48,15 @@ class KahanState(NamedTuple):
 
 @specified
 def master_weights(opt: Any) -> Optimizer:
-    """Keep a float32 copy of half-precision parameters, and step that.
+    """Keep a float32 copy of half-precision parameters and update the copy.
 
     m <- m + step(m);   update = round(m) - p, so that p + update = round(m), rounded to the nearest
 
-    The copy is what counts: parameters that were changed from outside return to round(m). Parameters in float32 or
-    float64 get no copy and the plain update. If a weight falls in one step below 2^-16 of its magnitude, p + update
-    may be off by 2^-24 |p|, the resolution of float32; the next step mends it.
+    The copy is authoritative: parameters changed from outside return to round(m). Parameters in float32 or float64 get
+    no copy and the plain update. If a weight falls in one step below 2^-16 of its magnitude, p + update may be off by
+    2^-24 |p|, the resolution of float32; the next step corrects it. Updates of half-precision parameters are float32.
 
-    Args:
-        opt: the optimizer to wrap, as the outermost; ours or optax's.
-
-    Returns:
-        Optimizer with state `MasterWeightsState(inner_state, master)`. Updates of half-precision parameters are
-        float32.
-
-    Raises:
-        TypeError: `opt` has no init and update.
-        ValueError: no params.
-
-    Reference:
-        Micikevicius, P. et al. (2018). Mixed precision training, section 3.1.
+    Reference: Micikevicius, P. et al. (2018). Mixed precision training, section 3.1.
 
     Example:
         >>> from jaxnn import optim
@@ -108,28 +96,18 @@ def master_weights(opt: Any) -> Optimizer:
 
 @specified
 def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
-    """Round half-precision parameters up or down at random, so that they are right in the mean.
+    """Round half-precision parameters up or down at random, without bias.
 
     w = p + step, in float32, between the neighbours a <= w < b that p's dtype can store:
     p + update = b with probability (w - a) / (b - a), else a;   so E[p + update] = w
 
-    Needs no more memory than the parameters, at the price of noise of variance (w - a) (b - w) in each step.
-    Parameters in float32 or float64 get the plain update.
+    Needs no extra memory; each step adds noise of variance (w - a) (b - w). Parameters in float32 or float64 get the
+    plain update. Updates of half-precision parameters are float32, and p + update is exactly a or b.
 
     Args:
-        opt: the optimizer to wrap, as the outermost; ours or optax's.
         key: random key of the first step, typed or raw, or an integer.
 
-    Returns:
-        Optimizer with state `StochasticRoundingState(inner_state, key)`. Updates of half-precision parameters are
-        float32, and p + update is exactly a or b.
-
-    Raises:
-        TypeError: `opt` has no init and update, or the key is no random key.
-        ValueError: no params.
-
-    Reference:
-        Gupta, S., Agrawal, A., Gopalakrishnan, K. & Narayanan, P. (2015). Deep learning with limited numerical
+    Reference: Gupta, S., Agrawal, A., Gopalakrishnan, K. & Narayanan, P. (2015). Deep learning with limited numerical
         precision, section 3.
 
     Example:
@@ -169,32 +147,23 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
 
 @specified
 def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
-    """Keep what rounding took from each parameter, and add it to the next step.
+    """Keep the rounding error of each parameter and add it to the next step.
 
     y = step + c;   update = round(round(p + y) - p);   p' = round(p + update);   c <- (p + y) - p'
 
-    The sum p + y and its difference to p' are formed without error. p' is round(p + y) wherever round(p + y) - p can be
-    stored, as it can unless p changes by more than a power of 2.
+    The sum p + y and its difference from p' are computed without error. p' is round(p + y) wherever round(p + y) - p
+    can be stored, i.e. unless p changes by more than a factor of 2.
 
     p + c is the running sum of all steps. In bfloat16 with a bfloat16 c it has about 16 bits instead of 8: steps below
-    2^-18 |p| are lost again, which a float32 c (`dtype`) mends. In float32 it keeps sums of very many, very small
-    steps.
+    2^-18 |p| are lost again, unless c is float32 (`dtype`). With float32 parameters it helps sums of very many, very
+    small steps.
 
     Args:
-        opt: the optimizer to wrap, as the outermost; ours or optax's.
         dtype: of the compensation; None means each parameter's own.
 
-    Returns:
-        Optimizer with state `KahanState(inner_state, compensation)`.
-
-    Raises:
-        TypeError: `opt` has no init and update, or a parameter is not floating.
-        ValueError: no params.
-
-    Reference:
-        Kahan, W. (1965). Further remarks on reducing truncation errors; the error of a sum by Knuth, D. E. (1969). The
-        art of computer programming, volume 2, section 4.2.2, theorem B.
-        Zamirai, P., Zhang, J., Aberger, C. R. & De Sa, C. (2020). Revisiting bfloat16 training, algorithm 1.
+    Reference: Kahan, W. (1965). Further remarks on reducing truncation errors; the error of a sum by Knuth, D. E.
+        (1969). The art of computer programming, volume 2, section 4.2.2, theorem B. Zamirai, P., Zhang, J., Aberger, C.
+        R. & De Sa, C. (2020). Revisiting bfloat16 training, algorithm 1.
 
     Example:
         >>> from jaxnn import optim

@@ -1,4 +1,4 @@
-"""Optimizer state in 8 bits: moments kept as int8 codes with one scale for each block of 256 entries."""
+"""Optimizer states in 8 bits: int8 codes with one scale for each block of 256 entries."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from jaxnn.types import Array, Key, Params, PyTree, Shape
 
 LEVELS = 127
 NOT_FINITE = -128
-"""The code of an infinite or NaN entry; the 255 others are symmetric."""
+"""The code of an infinite or NaN entry; the other 255 codes are symmetric."""
 
 
 class QuantizedState(NamedTuple):
     """`inner_state`: of the optimizer, int8 codes in place of its large moments; `scales`: of their blocks; `key`.
 
-    `scales` has the structure of `inner_state`, with None where a leaf is kept as it is. `key` is the random key of the
-    next step, None if rounding is to the nearest.
+    `scales` has the structure of `inner_state`, with None where a leaf is not quantized. `key` is the random key of the
+    next step, None if rounding is to nearest.
     """
 
     inner_state: Any
@@ -45,36 +45,31 @@ def quantized_state(
     block_size: int = 256,
     min_size: int = 4096,
 ) -> Optimizer:
-    """Keep an optimizer's moments in 8 bits between steps; the steps themselves are computed as before.
+    """Keep an optimizer's moments in 8 bits between steps; each step is computed in full precision.
 
     Each block of entries x of a moment is stored as codes c, from -127 to 127, and one scale:
     scale = max |x|;   x ~ sign(c) (|c| / 127)^4 scale
 
-    The largest entry of a block is exact; levels are 3% of it apart near it and ever denser towards 0, the smallest
-    being 4e-9 of it. An entry other than 0 never becomes 0, lest Adam divide by eps. The paper looks its levels up in a
-    table of decimal exponents and linear fractions; the fourth power has a like range and needs no table.
+    The largest entry of a block is exact; the levels are 3% of it apart near it and denser towards 0, the smallest
+    being 4e-9 of it. A nonzero entry never becomes 0, or Adam would divide by eps. The paper has a table of levels,
+    decimal exponents with linear fractions; the fourth power has a similar range and needs no table.
 
-    Rounding is to the nearest, as in the paper, and then a moment that changes by little, against the largest of its
-    block, does not change at all: where a gradient stops while its neighbours' go on, mu and nu stay. With a key,
-    rounding is at random and unbiased, and moments decay as they should.
+    Rounding is to nearest, as in the paper. Changes that are small against the largest entry of the block are then
+    lost: where one gradient vanishes and its neighbours' do not, mu and nu do not decay. With a key, rounding is
+    stochastic and unbiased, and moments decay as they should.
 
     Args:
         opt: the optimizer to wrap; ours or optax's.
-        key: random key, typed or raw, or integer, for unbiased rounding; None rounds to the nearest.
-        fields: names of the state's fields to store so. Name moments only, never copies of parameters.
+        key: random key, typed or raw, or integer, for stochastic rounding; None rounds to nearest.
+        fields: names of the state's fields to quantize: moments, never copies of parameters.
         block_size: entries that share a scale; a float32 moment takes 1 + 4 / block_size bytes an entry instead of 4.
-        min_size: leaves with fewer entries are kept as they are.
-
-    Returns:
-        Optimizer with state `QuantizedState(inner_state, scales, key)`.
+        min_size: leaves with fewer entries are not quantized.
 
     Raises:
-        TypeError: `opt` has no init and update, or the key is no random key.
         ValueError: `block_size` below 1; at init, a state without any of the fields.
 
-    Reference:
-        Dettmers, T., Lewis, M., Shleifer, S. & Zettlemoyer, L. (2022). 8-bit optimizers via block-wise quantization,
-        sections 1.2 and 2.
+    Reference: Dettmers, T., Lewis, M., Shleifer, S. & Zettlemoyer, L. (2022). 8-bit optimizers via block-wise
+        quantization, sections 1.2 and 2.
 
     Example:
         >>> from jaxnn import optim
@@ -137,12 +132,12 @@ def quantized_state(
 def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[Array, Array]:
     """(int8 codes in the shape of x, the scale of each block of entries in row-major order).
 
-    An entry that is not finite has no part in the scale, and a code of its own, which stands for NaN.
+    Entries that are not finite are left out of the scale and have their own code, which stands for NaN.
 
     Args:
         x: real floating array of any shape.
         block_size: entries that share a scale; the last block may be shorter.
-        key: for unbiased rounding at random (but for entries below the smallest level); None rounds to the nearest.
+        key: for stochastic rounding, unbiased except below the smallest level; None rounds to nearest.
 
     Raises:
         TypeError: x is not real and floating.
@@ -158,12 +153,12 @@ def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[A
 
 
 def _quantized(x: Array, block_size: int, key: Key | None) -> tuple[Array, Array]:
-    """`quantize` where the compiler, or nobody, places intermediate results."""
+    """`quantize` inside `compiler_sharded`."""
     finite = jnp.isfinite(x)
     x = jnp.where(finite, x, jnp.zeros_like(x))
     blocks = jnp.pad(x.reshape(-1), (0, -x.size % block_size)).reshape(-1, block_size)
     scales = largest(jnp.abs(blocks), 1)
-    # All but the scales is computed in the shape of x, so that the compiler divides codes among devices as it does x.
+    # Everything but the scales has the shape of x, so that the compiler shards the codes as it shards x.
     scale = _spread(scales, x.shape, block_size)
     ratio = jnp.abs(x) / jnp.where(scale == 0, jnp.ones_like(scale), scale)
     code = LEVELS * safe_sqrt(safe_sqrt(ratio))
@@ -194,11 +189,11 @@ def dequantize(codes: Array, scales: Array, block_size: int = 256) -> Array:
 
 
 def _spread(scales: Array, shape: Shape, block_size: int) -> Array:
-    """For every entry of an array of this shape the scale of its block."""
+    """The scale of each entry's block, in this shape."""
     return jnp.broadcast_to(scales[:, None], (len(scales), block_size)).reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
 def _level(code: Array) -> Array:
-    """The share of a block's scale that a code stands for."""
+    """The fraction of the scale that a code stands for."""
     root = code / LEVELS
     return (root * root) * (root * root)

@@ -1,4 +1,4 @@
-"""Rounding to what a narrower dtype can store, to the nearest and at random."""
+"""Rounding to a narrower dtype, to nearest and stochastic."""
 
 from __future__ import annotations
 
@@ -14,14 +14,7 @@ float_info: Any = jnp.finfo
 
 
 def rounded(x: Array, dtype: DType) -> Array:
-    """x as the given dtype would store it, in the dtype of x.
-
-    A cast there and back would do, but inside `jit` XLA may drop such a pair.
-
-    Example:
-        >>> rounded(jnp.array([1.001]), jnp.bfloat16)
-        Array([1.], dtype=float32)
-    """
+    """x rounded to the given dtype, in the dtype of x; inside `jit` XLA may drop a cast there and back."""
     if x.dtype == dtype:
         return x
     info, own = (float_info(d) for d in (dtype, x.dtype))
@@ -29,20 +22,14 @@ def rounded(x: Array, dtype: DType) -> Array:
     spacing = float(info.smallest_subnormal)
     if spacing < own.tiny:
         return nearest
-    # reduce_precision takes numbers below the smallest normal one to 0; those of float16 are ordinary in float32.
+    # reduce_precision flushes subnormal numbers to 0; those of float16 are normal in float32.
     return jnp.where(jnp.abs(x) < float(info.tiny), jnp.round(x / spacing) * spacing, nearest)
 
 
 def rounded_at_random(key: Key, x: Array, dtype: DType) -> Array:
-    """x rounded to one of its two neighbours in the given dtype, unbiased; in the dtype of x.
-
-    Example:
-        >>> x = jnp.full(1000, 1.001)
-        >>> jnp.unique(rounded_at_random(jax.random.key(0), x, jnp.bfloat16))
-        Array([1.       , 1.0078125], dtype=float32)
-    """
+    """x stochastically rounded to a neighbour in the given dtype, unbiased; in the dtype of x."""
     info, own = (float_info(d) for d in (dtype, x.dtype))
-    lowest = max(info.minexp, own.minexp + info.nmant)  # so that the spacing is no subnormal of x's
+    lowest = max(info.minexp, own.minexp + info.nmant)  # keeps the spacing a normal number of x's dtype
     exponent = jnp.maximum(jnp.frexp(x)[1] - 1, lowest)
     spacing = jnp.ldexp(jnp.ones_like(x), exponent - info.nmant)
     ratio = x / spacing

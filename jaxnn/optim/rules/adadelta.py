@@ -30,21 +30,16 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     direction = sqrt(e_x + eps) / sqrt(e_g + eps) g
     e_x <- rho e_x + (1 - rho) direction^2
 
-    eps is inside both roots: without the upper one nothing would ever move.
+    eps is inside both roots. The upper one starts the motion: e_x is 0 at the first step.
 
     Args:
-        rho: decay of both means, in [0, 1); may be traced.
-        eps: added under both roots, >= 0; may be traced.
-
-    Returns:
-        Optimizer with state `AdadeltaState(count, e_g, e_x)`.
+        rho: decay of both means, in [0, 1).
+        eps: added under both roots, >= 0.
 
     Raises:
-        ValueError: rho outside [0, 1), eps negative or not finite, if known while tracing.
         TypeError: a complex parameter (optax takes them, but squares the numbers, not their magnitudes).
 
-    Reference:
-        Zeiler, M. D. (2012). ADADELTA: an adaptive learning rate method, algorithm 1.
+    Reference: Zeiler, M. D. (2012). ADADELTA: an adaptive learning rate method, algorithm 1.
 
     Example:
         >>> opt = scale_by_adadelta(eps=0.1)
@@ -81,30 +76,18 @@ def adadelta(
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
 ) -> Optimizer:
-    """Adadelta: update = -learning_rate direction, where the direction has the size of the last steps.
+    """Adadelta: update = -learning_rate direction, whose direction has the size of the last steps.
 
     g <- g + weight_decay params, before the means: an L2 penalty, not decoupled and not multiplied by the learning
     rate. The rest of the equation is in `scale_by_adadelta`.
 
-    With optax's default, learning_rate=None, the update has no sign and ascends; here None means 1 and descends, which
-    is the published rule.
+    optax's default, learning_rate=None, leaves out the sign and ascends. Here None means 1 and descends, as published.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced. None means 1.
+        learning_rate: number or schedule. None means 1.
         rho, eps: see `scale_by_adadelta`; eps is inside both roots.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        weight_decay_mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or
-            None for all.
 
-    Returns:
-        Optimizer with state `AdadeltaState(count, e_g, e_x)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
-        TypeError: a complex parameter.
-
-    Reference:
-        Zeiler, M. D. (2012). ADADELTA: an adaptive learning rate method, algorithm 1.
+    Reference: Zeiler, M. D. (2012). ADADELTA: an adaptive learning rate method, algorithm 1.
 
     Example:
         >>> opt = adadelta(eps=0.1)

@@ -29,17 +29,10 @@ def scale_by_rss(initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) ->
     eps is inside the root.
 
     Args:
-        initial_accumulator_value: of the sum, >= 0; may be traced.
-        eps: added under the root, >= 0; may be traced.
+        initial_accumulator_value: of the sum, >= 0.
+        eps: added under the root, >= 0.
 
-    Returns:
-        Optimizer with state `AdagradState(count, sum_of_squares)`.
-
-    Raises:
-        ValueError: a negative or non-finite number, if known while tracing.
-
-    Reference:
-        Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
+    Reference: Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
         optimization, figure 1 (diagonal matrices).
 
     Example:
@@ -71,21 +64,13 @@ def scale_by_rss(initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) ->
 def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) -> Optimizer:
     """Adagrad as it is commonly used: update = -learning_rate g / sqrt(initial_accumulator_value + sum g^2 + eps).
 
-    The sum starts above zero, so that the first steps are small where gradients are; `adagrad_as_published` starts it
-    at zero. eps is inside the root.
+    The sum starts above zero, so the first steps are small where gradients are small; `adagrad_as_published` starts at
+    0. eps is inside the root.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         initial_accumulator_value, eps: see `scale_by_rss`, which has the whole equation.
 
-    Returns:
-        Optimizer with state `AdagradState(count, sum_of_squares)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
+    Reference: Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
         optimization.
 
     Example:
@@ -101,20 +86,10 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
 def adagrad_as_published(learning_rate: ScalarOrSchedule) -> Optimizer:
     """Adagrad as published: update = -learning_rate g / sqrt(sum of g^2 so far), 0/0 := 0.
 
-    The sum starts at zero and nothing is added to it, so the first step of every entry is learning_rate whatever the
-    size of its gradient, and scaling an entry's gradients by a constant changes nothing.
+    The sum starts at zero and nothing is added to it, so every entry's first step has size learning_rate, and scaling
+    an entry's gradients by a constant changes nothing.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-
-    Returns:
-        Optimizer with state `AdagradState(count, sum_of_squares)`.
-
-    Raises:
-        ValueError: learning_rate negative or not finite, if known while tracing.
-
-    Reference:
-        Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
+    Reference: Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
         optimization, figure 1 (diagonal matrices, delta = 0).
 
     Example:

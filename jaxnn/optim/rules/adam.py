@@ -1,4 +1,4 @@
-"""Adam and its nearest kin: steps scaled by running moments of the gradient, with and without decoupled decay."""
+"""Adam, Nadam and their forms with decoupled weight decay: steps scaled by running moments of the gradient."""
 
 from __future__ import annotations
 
@@ -40,21 +40,14 @@ def scale_by_adam(
     eps is outside the root, eps_root inside; 0 / 0 := 0, should both be 0.
 
     Args:
-        b1, b2: decays of the moments, in [0, 1); may be traced. A Python b1 = 0.0 keeps no mu.
+        b1, b2: decays of the moments, in [0, 1). A Python b1 = 0.0 keeps no mu.
         eps: added to the root, against division by zero.
         eps_root: added under the root; needed when the update itself is differentiated.
         mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu likewise.
         nesterov: whether to use Nesterov's momentum.
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`; nu is real for complex parameters.
-
-    Raises:
-        ValueError: b1 or b2 outside [0, 1), eps or eps_root negative or not finite, if known while tracing.
-
-    Reference:
-        Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
-        Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
+    Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1. Dozat, T. (2016).
+        Incorporating Nesterov momentum into Adam.
 
     Example:
         >>> import jax.numpy as jnp
@@ -107,18 +100,7 @@ def adam(
 ) -> Optimizer:
     """Adam; with `nesterov`, Nadam: update = -learning_rate mu_hat / (sqrt(nu_hat + eps_root) + eps).
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`, which has the whole equation.
-
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
+    Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -149,27 +131,17 @@ def adamw(
     The decay is multiplied by the learning rate. eps is outside the root, eps_root inside.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`.
-        weight_decay: number or schedule; may be traced.
         mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None for all
             (`jaxnn.tree.is_weight` leaves biases out).
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2.
+    Reference: Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2.
 
     Example:
         >>> import jax.numpy as jnp
         >>> opt = adamw(0.1, weight_decay=0.5)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
         Array([-0.15], dtype=float32)
     """
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
@@ -191,14 +163,12 @@ def nadam(
 
     eps is outside the root, eps_root inside.
 
-    Reference:
-        Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
+    Reference: Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
 
     Example:
         >>> import jax.numpy as jnp
         >>> opt = nadam(0.1)
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0]
         Array([-0.14736842], dtype=float32)
     """
     return descent(scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov), learning_rate, where="nadam")
@@ -221,16 +191,14 @@ def nadamw(
 
     eps is outside the root, eps_root inside.
 
-    Reference:
-        Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
-        Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization.
+    Reference: Dozat, T. (2016). Incorporating Nesterov momentum into Adam. Loshchilov, I. & Hutter, F. (2019).
+        Decoupled weight decay regularization.
 
     Example:
         >>> import jax.numpy as jnp
         >>> opt = nadamw(0.1, weight_decay=0.5)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
         Array([-0.19736843], dtype=float32)
     """
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)

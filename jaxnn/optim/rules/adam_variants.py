@@ -42,17 +42,10 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
     There is no root; eps is added to |g|. The paper has none: eps = 0.0, with 0/0 := 0.
 
     Args:
-        b1, b2: decays, in [0, 1); may be traced.
+        b1, b2: decays, in [0, 1).
         eps: added to |g|.
 
-    Returns:
-        Optimizer with state `AdamaxState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 2.
+    Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 2.
 
     Example:
         >>> opt = scale_by_adamax()
@@ -88,8 +81,7 @@ def adamax(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999
 
     There is no root; eps is added to |g|.
 
-    Reference:
-        Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 2.
+    Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 2.
 
     Example:
         >>> opt = adamax(0.1)
@@ -112,8 +104,7 @@ def adamaxw(
 
     There is no root; eps is added to |g|.
 
-    Reference:
-        Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization.
+    Reference: Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization.
 
     Example:
         >>> opt, params = adamaxw(0.1, weight_decay=0.5), jnp.ones(1)
@@ -143,19 +134,11 @@ def scale_by_amsgrad(
     nu after the maximum.
 
     Args:
-        b1, b2: decays of the moments, in [0, 1); may be traced.
+        b1, b2: decays of the moments, in [0, 1).
         eps, eps_root: added to the root, and under it.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's.
         bias_correction_mu, bias_correction_nu: whether to divide by 1 - b^t.
 
-    Returns:
-        Optimizer with state `AmsgradState(count, mu, nu, nu_max)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Reddi, S. J., Kale, S. & Kumar, S. (2018). On the convergence of Adam and beyond, algorithm 2.
+    Reference: Reddi, S. J., Kale, S. & Kumar, S. (2018). On the convergence of Adam and beyond, algorithm 2.
 
     Example:
         >>> opt = scale_by_amsgrad()
@@ -201,8 +184,7 @@ def amsgrad(
 ) -> Optimizer:
     """AMSGrad: update = -learning_rate mu_hat / (sqrt(nu_max + eps_root) + eps); see `scale_by_amsgrad`.
 
-    Reference:
-        Reddi, S. J., Kale, S. & Kumar, S. (2018). On the convergence of Adam and beyond, algorithm 2.
+    Reference: Reddi, S. J., Kale, S. & Kumar, S. (2018). On the convergence of Adam and beyond, algorithm 2.
 
     Example:
         >>> opt = amsgrad(0.1)

@@ -46,19 +46,12 @@ def scale_by_adan(
     Nesterov's: difference_weight=1 - b2 does the same here. The bias corrections are those of the authors' code.
 
     Args:
-        b1, b2, b3: decays, in [0, 1); may be traced.
+        b1, b2, b3: decays, in [0, 1).
         eps, eps_root: added to the root, and under it.
-        difference_weight: w, >= 0; None means b2, as published. May be traced.
+        difference_weight: w, >= 0; None means b2, as published.
 
-    Returns:
-        Optimizer with state `AdanState(count, m, v, n, g)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Xie, X., Zhou, P., Li, H., Lin, Z. & Yan, S. (2024). Adan: adaptive Nesterov momentum algorithm for faster
-        optimizing deep models, algorithm 1.
+    Reference: Xie, X., Zhou, P., Li, H., Lin, Z. & Yan, S. (2024). Adan: adaptive Nesterov momentum algorithm for
+        faster optimizing deep models, algorithm 1.
 
     Example:
         >>> opt = scale_by_adan()
@@ -118,9 +111,8 @@ def adan(
     gradients weigh b2, as published; optax 0.2.8 has 1 - b2: difference_weight=1 - b2 gives its steps. eps is
     outside the root, eps_root inside.
 
-    Reference:
-        Xie, X., Zhou, P., Li, H., Lin, Z. & Yan, S. (2024). Adan: adaptive Nesterov momentum algorithm for faster
-        optimizing deep models.
+    Reference: Xie, X., Zhou, P., Li, H., Lin, Z. & Yan, S. (2024). Adan: adaptive Nesterov momentum algorithm for
+        faster optimizing deep models.
 
     Example:
         >>> opt = adan(0.1)

@@ -40,7 +40,7 @@ def scale_by_ademamix(
     eps_root: Scalar = 0.0,
     mu_dtype: DType | None = None,
 ) -> Optimizer:
-    """AdEMAMix's direction: old gradients keep a say.
+    """AdEMAMix's direction: Adam with a second, slower mean of gradients.
 
     m1 <- b1 m1 + (1 - b1) g;   m2 <- b3 m2 + (1 - b3) g;   nu <- b2 nu + (1 - b2) |g|^2;   t = 1, 2, ...
     direction = (m1 / (1 - b1^t) + alpha m2) / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
@@ -48,16 +48,10 @@ def scale_by_ademamix(
     eps is outside the root, eps_root inside; the slow mean m2 is not corrected for its bias; 0/0 := 0.
 
     Args:
-        b1, b2: decays, in [0, 1); may be traced.
-        b3, alpha: decay and weight of the slow mean: numbers or schedules of the step count; may be traced.
+        b1, b2: decays, in [0, 1).
+        b3, alpha: decay and weight of the slow mean: numbers or schedules of the step count.
         eps, eps_root: added to the root, and under it.
         mu_dtype: of m1 and m2; None means float32 for half-precision parameters, else the parameter's.
-
-    Returns:
-        Optimizer with state `AdemamixState(count, m1, m2, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
 
     Reference:
         Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older, algorithm 1.
@@ -111,8 +105,7 @@ def ademamix(
 
     eps is outside the root, eps_root inside.
 
-    Reference:
-        Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older.
+    Reference: Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older.
 
     Example:
         >>> import jax.numpy as jnp
@@ -128,7 +121,7 @@ def ademamix(
 def scale_by_simplified_ademamix(
     b1: Scalar = 0.99, b2: Scalar = 0.95, alpha: ScalarOrSchedule = 0.0, eps: Scalar = 1e-8, eps_root: Scalar = 0.0
 ) -> Optimizer:
-    """The direction of simplified AdEMAMix: one decayed SUM of gradients, and the newest one weighed by alpha.
+    """The direction of simplified AdEMAMix: a decayed SUM of gradients plus alpha times the newest one.
 
     m <- b1 m + g;   n <- b2 n + (1 - b2) g^2;   t = 1, 2, ...
     direction = (m + alpha g) / (sqrt(n / (1 - b2^t) + eps_root) + eps)
@@ -136,20 +129,12 @@ def scale_by_simplified_ademamix(
     eps is outside the root, eps_root inside; 0/0 := 0. m is a sum, so the learning rate is about 1 - b1 times Adam's.
 
     Args:
-        b1, b2: decays, in [0, 1); may be traced.
-        alpha: weight of the newest gradient: a number or schedule; may be traced.
+        b1, b2: decays, in [0, 1).
+        alpha: weight of the newest gradient: a number or schedule.
         eps, eps_root: added to the root, and under it.
 
-    Returns:
-        Optimizer with state `SimplifiedAdemamixState(count, m, n)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers, AdEMAMix,
-        and accelerated SGD variants.
+    Reference: Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers,
+        AdEMAMix, and accelerated SGD variants.
 
     Example:
         >>> import jax.numpy as jnp
@@ -197,9 +182,8 @@ def simplified_ademamix(
 
     The equation is in `scale_by_simplified_ademamix`; eps is outside the root, eps_root inside.
 
-    Reference:
-        Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers, AdEMAMix,
-        and accelerated SGD variants.
+    Reference: Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers,
+        AdEMAMix, and accelerated SGD variants.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""ADOPT: Adam that converges with any b2, since a gradient never meets its own second moment."""
+"""ADOPT: Adam that converges with any b2: no gradient is divided by a second moment that contains it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 def fourth_root(count: Array) -> Array:
-    """count^(1/4), the bound of ADOPT's normalized gradients at each step.
-
-    Example:
-        >>> fourth_root(jnp.array([16.0]))
-        Array([2.], dtype=float32)
-    """
+    """count^(1/4), the bound of ADOPT's normalized gradients at each step."""
     return count**0.25
 
 
@@ -44,25 +39,16 @@ def scale_by_adopt(
     h = clip(g / max(sqrt(nu), eps), -c, c);   mu <- b1 mu + (1 - b1) h;   direction = mu, with `nesterov`
     b1 mu + (1 - b1) h;   nu <- b2 nu + (1 - b2) |g|^2
 
-    eps is a lower bound of the root; x/0 := 0. Neither mean needs a bias correction.
+    eps is a lower bound on the root; x/0 := 0. Neither mean needs a bias correction.
 
     Args:
-        b1, b2: decays, in [0, 1); may be traced.
-        eps: least value of the root.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's.
+        b1, b2: decays, in [0, 1).
+        eps: lower bound on the root.
         nesterov: whether to use Nesterov's momentum.
         use_clipping: whether h is clipped.
-        clip_value_fn: the bound c from the number of steps taken before, a floating scalar.
+        clip_value_fn: maps the number of steps taken before, a floating scalar, to c.
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Taniguchi, S. et al. (2024). ADOPT: modified Adam can converge with any beta2 with the optimal rate,
+    Reference: Taniguchi, S. et al. (2024). ADOPT: modified Adam can converge with any beta2 with the optimal rate,
         algorithm 2.
 
     Example:
@@ -116,8 +102,7 @@ def adopt(
 
     eps is a lower bound of the root.
 
-    Reference:
-        Taniguchi, S. et al. (2024). ADOPT: modified Adam can converge with any beta2 with the optimal rate,
+    Reference: Taniguchi, S. et al. (2024). ADOPT: modified Adam can converge with any beta2 with the optimal rate,
         algorithm 2.
 
     Example:

@@ -1,4 +1,4 @@
-"""Moments of the gradient's surprise: AdaBelief, ACProp, and Yogi's additive second moment."""
+"""Adam with other second moments: AdaBelief, ACProp (squared deviations from the mean) and Yogi (additive)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BeliefState(NamedTuple):
 
 
 class YogiState(NamedTuple):
-    """`count`: int32 steps taken; `mu`: mean of gradients; `nu`: what follows their squares, up and down alike."""
+    """`count`: int32 steps taken; `mu`: mean of gradients; `nu`: an additive mean of their squares."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -35,7 +35,7 @@ class YogiState(NamedTuple):
 def scale_by_belief(
     b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16, *, nesterov: bool = False
 ) -> Optimizer:
-    """AdaBelief's direction: steps are large where the gradient is as its mean foretold.
+    """AdaBelief's direction: steps are large where the gradient is close to its running mean.
 
     mu <- b1 mu + (1 - b1) g;   nu <- b2 nu + (1 - b2) |g - mu|^2 + eps_root;   t = 1, 2, ...
     direction = mu_hat / (sqrt(nu_hat) + eps);   mu_hat, nu_hat divided by 1 - b^t, mu_hat as in `scale_by_adam`
@@ -43,18 +43,11 @@ def scale_by_belief(
     eps is outside the root; eps_root is added to nu in every step, so it accumulates, as in the paper. 0/0 := 0.
 
     Args:
-        b1, b2: decays of the moments, in [0, 1); may be traced.
+        b1, b2: decays of the moments, in [0, 1).
         eps, eps_root: added to the root, and to nu.
         nesterov: whether to use Nesterov's momentum.
 
-    Returns:
-        Optimizer with state `BeliefState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients,
+    Reference: Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients,
         algorithm 2.
 
     Example:
@@ -102,20 +95,7 @@ def adabelief(
     The equation of the moments is in `scale_by_belief`. eps is outside the root; eps_root accumulates in nu. The decay
     is decoupled from the moments and multiplied by the learning rate.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        b1, b2, eps, eps_root, nesterov: see `scale_by_belief`.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        weight_decay_mask: which parameters decay.
-
-    Returns:
-        Optimizer with state `BeliefState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients.
+    Reference: Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients.
 
     Example:
         >>> opt = adabelief(0.1)
@@ -128,24 +108,18 @@ def adabelief(
 
 @specified
 def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16) -> Optimizer:
-    """ACProp's direction: the gradient over the root of AdaBelief's second moment of the step BEFORE.
+    """ACProp's direction: the gradient divided by the root of the PREVIOUS step's second moment, AdaBelief's.
 
     direction = g / (sqrt(nu / (1 - b2^(t-1))) + eps), g / (1 + eps) at t = 1;   then, with the mu of the step before,
     nu <- b2 nu + (1 - b2) |g - mu|^2 + eps_root;   mu <- b1 mu + (1 - b1) g
 
-    eps is outside the root; eps_root accumulates in nu; 0/0 := 0. As in optax, nu measures from the mean BEFORE this
-    gradient. The authors measure from the new one, which makes nu b1^2 times as large: their rule is this one with the
-    learning rate divided by b1, except at the first step, and with eps / b1 and eps_root / b1^2.
+    eps is outside the root; eps_root accumulates in nu; 0/0 := 0. As in optax, nu takes deviations from the mean BEFORE
+    this gradient. The authors take them from the new mean, which makes nu b1^2 times as large: their rule is this one
+    with learning rate / b1 (except at the first step), eps / b1 and eps_root / b1^2.
 
     Args:
-        b1, b2: decays of the moments, in [0, 1); may be traced.
+        b1, b2: decays of the moments, in [0, 1).
         eps, eps_root: added to the root, and to nu.
-
-    Returns:
-        Optimizer with state `BeliefState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
 
     Reference:
         Zhuang, J. et al. (2021). Momentum centering and asynchronous update for adaptive gradient methods, algorithm 2.
@@ -190,8 +164,7 @@ def acprop(
 
     eps is outside the root; eps_root accumulates in nu.
 
-    Reference:
-        Zhuang, J. et al. (2021). Momentum centering and asynchronous update for adaptive gradient methods.
+    Reference: Zhuang, J. et al. (2021). Momentum centering and asynchronous update for adaptive gradient methods.
 
     Example:
         >>> opt = acprop(0.1)
@@ -210,7 +183,7 @@ def scale_by_yogi(
     eps_root: Scalar = 0.0,
     initial_accumulator_value: Scalar = 1e-6,
 ) -> Optimizer:
-    """Yogi's direction: Adam whose second moment moves towards |g|^2 by an amount that does not depend on itself.
+    """Yogi's direction: Adam whose second moment moves towards |g|^2 by an amount that does not depend on its size.
 
     mu <- b1 mu + (1 - b1) g;   nu <- nu - (1 - b2) sign(nu - |g|^2) |g|^2;   t = 1, 2, ...
     direction = mu_hat / (sqrt(nu_hat + eps_root) + eps);   mu_hat, nu_hat divided by 1 - b^t
@@ -219,19 +192,12 @@ def scale_by_yogi(
     parameter whose gradients are all 0 drifts at first; the paper starts mu at 0.
 
     Args:
-        b1, b2: decays of the moments, in [0, 1); may be traced.
+        b1, b2: decays of the moments, in [0, 1).
         eps, eps_root: added to the root, and under it.
-        initial_accumulator_value: what mu and nu start from.
+        initial_accumulator_value: initial mu and nu.
 
-    Returns:
-        Optimizer with state `YogiState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Zaheer, M., Reddi, S., Sachan, D., Kale, S. & Kumar, S. (2018). Adaptive methods for nonconvex optimization,
-        algorithm 2 (which corrects no bias).
+    Reference: Zaheer, M., Reddi, S., Sachan, D., Kale, S. & Kumar, S. (2018). Adaptive methods for nonconvex
+        optimization, algorithm 2 (which corrects no bias).
 
     Example:
         >>> opt = scale_by_yogi()

@@ -1,4 +1,4 @@
-"""COCOB: betting on coins in place of a learning rate."""
+"""COCOB: coin betting in place of a learning rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class CocobState(NamedTuple):
-    """`count`: int32 steps taken; then, of every entry, what was bet and won.
+    """`count`: int32 steps taken; the others are element-wise bets and rewards.
 
     `init_particles`: parameters at the start; `cumulative_gradients`: minus the sum of gradients; `scale`: the largest
     |gradient| so far, eps at the start; `subgradients`: the sum of |gradients|; `reward`: the sum won, at least 0.
@@ -33,28 +33,20 @@ class CocobState(NamedTuple):
 
 @specified
 def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
-    """COCOB's whole update, which needs no learning rate; the sign is in it.
+    """COCOB's update, with its sign; it needs no learning rate.
 
     L <- max(L, |g|);   G <- G + |g|;   C <- C - g;   R <- max(R - g (params - params_1), 0)
     update = params_1 - params + C (L + R) / (L max(G + L, alpha L))
 
     with L = scale, G = subgradients, C = cumulative_gradients, R = reward, params_1 the parameters at the start.
-    0 / 0 is 0: with eps = 0, the paper's L at the start, an entry stays until its first gradient. The quotients are
-    taken one by one, since L^2 becomes 0 in float32 for gradients below 1e-23, where optax divides by it.
+    0/0 := 0: with eps = 0, as in the paper, an entry does not move before its first nonzero gradient. L^2, by which
+    optax divides, underflows in float32 for gradients below 1e-23; two quotients avoid it.
 
     Args:
-        alpha: how carefully to bet at the start, >= 0; may be traced.
-        eps: the first L; may be traced.
+        alpha: the larger, the smaller the first bets; >= 0.
+        eps: the first L.
 
-    Returns:
-        Optimizer with state `CocobState`. Its update needs `params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-        TypeError: complex parameters.
-
-    Reference:
-        Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
+    Reference: Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
         algorithm 2.
 
     Example:
@@ -109,25 +101,15 @@ def cocob(
 ) -> Optimizer:
     """COCOB of the gradient learning_rate (g + weight_decay params).
 
-    The rule finds its own step sizes and does not change when all gradients are multiplied by one number, so that a
-    constant learning rate does next to nothing; a schedule weighs the gradients of some steps more. The decay is not
-    decoupled: it is an L2 penalty, multiplied by the learning rate as the gradient is.
+    The rule finds its own step sizes and is invariant to the scale of all gradients, so a constant learning rate has
+    almost no effect; a schedule weights the gradients of some steps more. The decay is not decoupled: it is an L2
+    penalty, multiplied by the learning rate as the gradient is.
 
     Args:
-        learning_rate: factor of the gradients, number or schedule of the step count; may be traced.
+        learning_rate: factor of the gradients, number or schedule of the step count.
         alpha, eps: see `scale_by_cocob`, which has the whole equation.
-        weight_decay: number or schedule; may be traced.
-        mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None for all.
 
-    Returns:
-        Optimizer with state `CocobState`. Its update needs `params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params; a wrong mask.
-        TypeError: complex parameters.
-
-    Reference:
-        Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
+    Reference: Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
         algorithm 2.
 
     Example:

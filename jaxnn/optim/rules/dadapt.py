@@ -1,4 +1,4 @@
-"""Adam with a learning rate that is estimated: D-Adaptation and Prodigy."""
+"""Adam with an estimated learning rate: D-Adaptation and Prodigy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class DAdaptAdamWState(NamedTuple):
-    """What D-adapted Adam keeps.
+    """State of D-adapted Adam.
 
     `exp_avg`: mean of steps lr_t g; `exp_avg_sq`: mean of squared gradients; `grad_sum`: weighted sum of steps lr_t g;
     `estim_lr`: the estimate d; `numerator_weighted`: of the estimate; `count`: int32 steps taken.
@@ -34,7 +34,7 @@ class DAdaptAdamWState(NamedTuple):
 
 
 class ProdigyState(NamedTuple):
-    """What Prodigy keeps.
+    """State of Prodigy.
 
     `exp_avg`: mean of d g; `exp_avg_sq`: mean of (d g)^2; `grad_sum`: weighted sum of gradients; `params0`: the
     parameters at the start; `estim_lr`: the estimate d; `numerator_weighted`: of it; `count`: int32 steps taken.
@@ -57,40 +57,28 @@ def dadapt_adamw(
     estim_lr0: Scalar = 1e-6,
     weight_decay: Scalar = 0.0,
 ) -> Optimizer:
-    """Adam whose learning rate is an estimate, that never shrinks, of the distance to the solution.
+    """Adam whose learning rate is a non-decreasing estimate of the distance to the solution.
 
     (b1, b2) = betas;   q = sqrt(b2);   t = 1, 2, ...;   lr = learning_rate d sqrt(1 - b2^t) / (1 - b1^t)
     r <- q r + (1 - q) lr <g, s / (sqrt(v) + eps)>, with s and v of the step before
     m <- b1 m + (1 - b1) lr g;   v <- b2 v + (1 - b2) g^2;   s <- q s + (1 - q) lr g
     update = -m / (sqrt(v) + eps) - weight_decay lr p;   then d <- max(d, r / ((1 - q) |s|_1)), 0/0 := 0
 
-    |s|_1 is over all arrays together. eps is outside the root. The decay is multiplied by lr. Where all gradients, or
-    the rates of a warm-up, have been 0 so far, the estimate is 0/0: d stays (in optax it is NaN for ever).
+    |s|_1 is over all arrays together. eps is outside the root. The decay is multiplied by lr. While all gradients or
+    warm-up rates have been 0, the estimate is 0/0: d stays (optax: NaN from then on).
 
     Args:
-        learning_rate: multiplies the estimate: number or schedule of the step count (0 at the first update), 1 as
-            published; may be traced.
-        betas: decays of the means, each in [0, 1); may be traced.
-        eps: added to the root, >= 0; may be traced.
-        estim_lr0: d at the start, > 0: too small rather than too large; may be traced.
-        weight_decay: >= 0; may be traced.
+        learning_rate: multiplies the estimate: number or schedule, 1 as published.
+        betas: decays of the means, each in [0, 1).
+        estim_lr0: initial d, > 0; choose it too small rather than too large.
 
-    Returns:
-        Optimizer with state `DAdaptAdamWState`; its update needs `params`.
-
-    Raises:
-        ValueError: no params; a number out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Defazio, A. & Mishchenko, K. (2023). Learning-rate-free learning by D-adaptation, the version of Adam, with
-        its correction of bias in the rate.
+    Reference: Defazio, A. & Mishchenko, K. (2023). Learning-rate-free learning by D-adaptation, the version of Adam,
+        with its correction of bias in the rate.
 
     Example:
         >>> opt = dadapt_adamw(estim_lr0=0.1)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
         Array([-0.0999...], dtype=float32)
     """
     b1, b2 = betas
@@ -144,7 +132,7 @@ def prodigy(
     *,
     weight_decay_mask: Mask = None,
 ) -> Optimizer:
-    """D-adapted Adam that trusts later gradients more, and so finds its learning rate sooner.
+    """D-adapted Adam that weights later gradients more and so finds its learning rate sooner.
 
     (b1, b2) = betas;   t = 1, 2, ...;   lr = learning_rate d sqrt(1 - b2^t) / (1 - b1^t)
     m <- b1 m + (1 - b1) d g;   v <- b2 v + (1 - b2) (d g)^2
@@ -152,38 +140,25 @@ def prodigy(
     d <- max(d, estim_lr_coef r / |s|_1), 0/0 := 0
     update = -lr (m / (sqrt(v) + d eps) + weight_decay p), with lr of the old d and eps times the new one
 
-    |s|_1 is over all arrays together. eps is outside the root. The decay is multiplied by lr. Where all gradients, or
-    the rates of a warm-up, have been 0 so far, the estimate is 0/0: d stays (in optax it is NaN for ever). `init` must
-    receive the parameters that training starts from.
+    |s|_1 is over all arrays together. eps is outside the root. The decay is multiplied by lr. While all gradients or
+    warm-up rates have been 0, the estimate is 0/0: d stays (optax: NaN from then on). `init` must receive the
+    parameters that training starts from.
 
     Args:
-        learning_rate: multiplies the estimate: number or schedule of the step count (0 at the first update), 1 as
-            published; may be traced.
-        betas: decays of the means, each in [0, 1); may be traced.
-        beta3: decay of r and s, in [0, 1); may be traced. None means sqrt(b2).
-        eps: added to the root, >= 0; may be traced.
-        estim_lr0: d_0, the estimate at the start, > 0: too small rather than too large; may be traced.
-        estim_lr_coef: multiplies the estimate, >= 0; may be traced.
-        weight_decay: >= 0; may be traced.
-        safeguard_warmup: whether to leave the learning rate out of s, against estimates too large after a warm-up.
-        weight_decay_mask: which parameters decay.
+        learning_rate: multiplies the estimate: number or schedule, 1 as published.
+        betas: decays of the means, each in [0, 1).
+        beta3: decay of r and s, in [0, 1). None means sqrt(b2).
+        estim_lr0: d_0, the initial estimate, > 0; choose it too small rather than too large.
+        estim_lr_coef: multiplies the estimate, >= 0.
+        safeguard_warmup: whether to leave the learning rate out of s, which keeps estimates small after a warm-up.
 
-    Returns:
-        Optimizer with state `ProdigyState`; its update needs `params`.
-
-    Raises:
-        ValueError: no params; a number out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Mishchenko, K. & Defazio, A. (2024). Prodigy: an expeditiously adaptive parameter-free learner, the
+    Reference: Mishchenko, K. & Defazio, A. (2024). Prodigy: an expeditiously adaptive parameter-free learner, the
         version of Adam, with its correction of bias in the rate.
 
     Example:
         >>> opt = prodigy(estim_lr0=0.1)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([3.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0]), opt.init(params), params)[0]
         Array([-0.0999...], dtype=float32)
     """
     b1, b2 = betas

@@ -1,4 +1,4 @@
-"""Distance over gradients: step sizes from how far the parameters have come, without a learning rate to tune."""
+"""Distance over gradients: step sizes from the distance to the start, without a learning rate to tune."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class DoGState(NamedTuple):
-    """What distance over gradients keeps.
+    """State of distance over gradients.
 
     `is_init_step`: whether no step was taken yet; `init_params`: the parameters at the start; `max_dist`: the largest
     distance from them so far; `sum_sq_norm_grads`: the sum of squared norms of gradients; `count`: int32 steps taken.
@@ -32,7 +32,7 @@ class DoGState(NamedTuple):
 
 
 class DoWGState(NamedTuple):
-    """What distance over weighted gradients keeps.
+    """State of distance over weighted gradients.
 
     `init_params`: the parameters at the start; `weighted_sq_norm_grads`: the sum of squared norms of gradients, each
     times the squared distance then; `estim_sq_dist`: the largest squared distance so far; `count`: int32 steps taken.
@@ -45,7 +45,7 @@ class DoWGState(NamedTuple):
 
 
 class DistanceOverGradientsState(NamedTuple):
-    """What the layer-wise form keeps, one number for each array.
+    """State of the layer-wise form, one number for each array.
 
     `count`: int32 steps taken; `max_dist`: largest distance from the start so far; `grad_sum_of_squares`: the sum of
     squared norms of gradients; `init_params`: the parameters at the start.
@@ -65,30 +65,22 @@ def dog(
     weight_decay: Scalar | None = None,
     mask: Mask = None,
 ) -> Optimizer:
-    """Gradient descent whose step is the largest distance from the start over the root of all squared gradients.
+    """Gradient descent with step size (largest distance from the start) / sqrt(sum of squared gradient norms).
 
     g = gradient + weight_decay p;   r <- max(r, |p - p_0|);   G <- G + |g|^2
     update = -learning_rate r / sqrt(G + eps) g
 
     eps is inside the root. The decay is a penalty: part of the gradient, and so of G. The norms are over all arrays
-    together. The mean of the parameters over time is what the authors evaluate. `init` must receive the parameters that
-    training starts from.
+    together. The authors evaluate the average of the iterates. `init` must receive the parameters that training starts
+    from.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update), 1 as published; may be traced.
+        learning_rate: number or schedule, 1 as published.
         init_step: (kind, number) that sets the first step: "distance": r starts at the number; "heuristic": at the
             number times 1 + |p_0|, where 1e-6 is advised, or 1e-4 with batch normalization; "learning_rate": r starts
             at 0 and the number is the first step size itself.
-        eps: added under the root, >= 0; may be traced. Where it is 0 and so is G, the update is 0.
-        weight_decay: >= 0; may be traced. None leaves the term out.
-        mask: which parameters decay.
-
-    Returns:
-        Optimizer with state `DoGState(is_init_step, init_params, max_dist, sum_sq_norm_grads, count)`; its update
-        needs `params`.
-
-    Raises:
-        ValueError: no params; another kind of first step; a number out of range, if known while tracing.
+        eps: added under the root, >= 0. Where it is 0 and so is G, the update is 0.
+        weight_decay: >= 0. None leaves the term out.
 
     Reference:
         Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size schedule.
@@ -96,8 +88,7 @@ def dog(
     Example:
         >>> opt = dog(init_step=("distance", 0.5), eps=0.0)
         >>> params = jnp.zeros(2)
-        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)[0]
         Array([-0.3, -0.4], dtype=float32)
     """
     kind, first = init_step
@@ -135,7 +126,7 @@ def dowg(
     weight_decay: Scalar | None = None,
     mask: Mask = None,
 ) -> Optimizer:
-    """`dog` with later gradients, taken further from the start, weighted more.
+    """`dog` that weights gradients by the distance from the start, and so later ones more.
 
     g = gradient + weight_decay p;   r2 <- max(r2, |p - p_0|^2);   V <- V + r2 |g|^2
     update = -learning_rate r2 / (sqrt(V) + eps) g
@@ -144,28 +135,18 @@ def dowg(
     together.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update), 1 as published; may be traced.
-        init_estim_sq_dist: r2 at the start, >= 0; may be traced. None means eps.
-        eps: added to the root, >= 0; may be traced. Where it is 0 and so is V, the update is 0.
-        weight_decay: >= 0; may be traced. None leaves the term out.
-        mask: which parameters decay.
+        learning_rate: number or schedule, 1 as published.
+        init_estim_sq_dist: r2 at the start, >= 0. None means eps.
+        eps: added to the root, >= 0. Where it is 0 and so is V, the update is 0.
+        weight_decay: >= 0. None leaves the term out.
 
-    Returns:
-        Optimizer with state `DoWGState(init_params, weighted_sq_norm_grads, estim_sq_dist, count)`; its update needs
-        `params`.
-
-    Raises:
-        ValueError: no params; a number out of range, if known while tracing.
-
-    Reference:
-        Khaled, A., Mishchenko, K. & Jin, C. (2023). DoWG unleashed: an efficient universal parameter-free gradient
-        descent method, algorithm 1.
+    Reference: Khaled, A., Mishchenko, K. & Jin, C. (2023). DoWG unleashed: an efficient universal parameter-free
+        gradient descent method, algorithm 1.
 
     Example:
         >>> opt = dowg(init_estim_sq_dist=0.25, eps=0.0)
         >>> params = jnp.zeros(2)
-        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)[0]
         Array([-0.3, -0.4], dtype=float32)
     """
     require_nonnegative("dowg", init_estim_sq_dist=init_estim_sq_dist, eps=eps, weight_decay=weight_decay)
@@ -192,7 +173,7 @@ def dowg(
 def scale_by_distance_over_gradients(
     reps_rel: Scalar = 1e-6, eps: Scalar = 1e-8, param_dtype: DType = jnp.float32, global_scale: Scalar = 1.0
 ) -> Optimizer:
-    """`dog` for each array by itself (layer-wise DoG), without sign.
+    """`dog` of each array separately (layer-wise DoG), without sign.
 
     r <- max(r, |p - p_0|), from r = reps_rel (1 + |p_0|);   G <- G + |g|^2
     direction = global_scale r / sqrt(G + eps) g
@@ -200,27 +181,18 @@ def scale_by_distance_over_gradients(
     eps is inside the root.
 
     Args:
-        reps_rel: of the first distance, >= 0: 1e-6 is advised, or 1e-4 with batch normalization; may be traced.
-        eps: added under the root, >= 0; may be traced. Where it is 0 and so is G, the update is 0.
-        param_dtype: in which the parameters at the start are kept.
-        global_scale: of the direction, 1, or -1 to descend without another link; may be traced.
+        reps_rel: of the first distance, >= 0: 1e-6 is advised, or 1e-4 with batch normalization.
+        eps: added under the root, >= 0. Where it is 0 and so is G, the update is 0.
+        param_dtype: of the stored initial parameters.
+        global_scale: of the direction, 1, or -1 to descend without another link.
 
-    Returns:
-        Optimizer with state `DistanceOverGradientsState`; its update needs `params`.
-
-    Raises:
-        ValueError: no params; a number out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size schedule
-        (its layer-wise form, L-DoG).
+    Reference: Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size
+        schedule (its layer-wise form, L-DoG).
 
     Example:
         >>> opt = scale_by_distance_over_gradients(reps_rel=0.5, eps=0.0, global_scale=-1.0)
         >>> params = jnp.zeros(2)
-        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([3.0, 4.0]), opt.init(params), params)[0]
         Array([-0.3, -0.4], dtype=float32)
     """
     require_nonnegative("scale_by_distance_over_gradients", reps_rel=reps_rel, eps=eps)

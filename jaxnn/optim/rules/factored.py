@@ -23,7 +23,7 @@ class FactoredState(NamedTuple):
     """`count`: int32 steps taken; `v_row`, `v_col`: means of squared gradients over the largest and the second largest
     axis; `v`: the mean of an array that is not factored; `ema`: mean of updates (None without momentum).
 
-    What an array does not need of the three is one zero, as in optax, so that states can be exchanged.
+    Of v_row, v_col and v, those that an array does not use are a single zero, as in optax: states can be exchanged.
     """
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
@@ -34,12 +34,7 @@ class FactoredState(NamedTuple):
 
 
 def power_decay(count: Array, exponent: Scalar = 0.8) -> Array:
-    """Adafactor's decay at a step count: 1 - (count + 1)^-exponent, so 0 at the first step and 1 in the limit.
-
-    Example:
-        >>> power_decay(jnp.array([0, 31]))
-        Array([0.    , 0.9375], dtype=float32)
-    """
+    """Adafactor's decay at a step count: 1 - (count + 1)^-exponent, so 0 at the first step and 1 in the limit."""
     t = (count + 1).astype(float)
     return 1 - t ** -cast_like(exponent, t)
 
@@ -62,27 +57,20 @@ def scale_by_factored_rms(
     direction = g / sqrt(v), 0/0 := 0
 
     epsilon is added to the squares, so inside the root. "Columns" are the largest axis and "rows" the second largest;
-    the other axes of an array are as they are. Where count < step_offset, optax's decay is NaN or exceeds 1; here it is
-    that of the first step.
+    the other axes are batch axes. Where count < step_offset, optax's decay is NaN or exceeds 1; here it is that of the
+    first step.
 
     Args:
         factored: whether to factor at all.
-        decay_rate: exponent of the decay, >= 0; may be traced.
-        step_offset: count at which the decay starts afresh, for tuning on from a state that has already counted.
+        decay_rate: exponent of the decay, >= 0.
+        step_offset: count at which the decay restarts, for fine-tuning from a trained state.
         min_dim_size_to_factor: arrays are factored if two axes are at least this long.
-        epsilon: added to the squares, >= 0; may be traced.
-        decay_rate_fn: (count, decay_rate) -> decay. A bound below 1 keeps old gradients from counting for ever.
+        epsilon: added to the squares, >= 0.
+        decay_rate_fn: (count, decay_rate) -> decay. A bound below 1 lets old gradients be forgotten.
 
-    Returns:
-        Optimizer with state `FactoredState(count, v_row, v_col, v, ema)`, ema None.
-
-    Raises:
-        ValueError: decay_rate or epsilon negative or not finite, if known while tracing.
-
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms 1
-        and 2 (sums there, means here: the same v).
-        Zhai, X., Kolesnikov, A., Houlsby, N. & Beyer, L. (2022). Scaling vision transformers (the bounded decay).
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms
+        1 and 2 (sums there, means here: the same v). Zhai, X., Kolesnikov, A., Houlsby, N. & Beyer, L. (2022). Scaling
+        vision transformers (the bounded decay).
 
     Example:
         >>> opt = scale_by_factored_rms(min_dim_size_to_factor=2)
@@ -128,7 +116,7 @@ def scale_by_factored_rms(
             v_col = d * v_col + (1 - d) * jnp.mean(square, rows)
             row, col = jnp.expand_dims(v_row, columns), jnp.expand_dims(v_col, rows)
             row = _quotient(row, jnp.mean(row, rows, keepdims=True))
-            # Two divisions, since the product of row and col may be too small for float32.
+            # Two divisions: the product of row and col may underflow in float32.
             return _quotient(_quotient(g, safe_sqrt(row)), safe_sqrt(col)), v_row, v_col, v
 
         updates, v_row, v_col, v = per_leaf(rule, updates, (state.v_row, state.v_col, state.v), params)
@@ -163,30 +151,18 @@ def adafactor(
     rms is over one array. The decay is NOT multiplied by the learning rate. eps is inside the root.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced. None means 1. The
-            published one is min(0.01, 1 / sqrt(count + 1)).
+        learning_rate: number or schedule. None means 1. The published one is min(0.01, 1 / sqrt(count + 1)).
         min_dim_size_to_factor, decay_rate, factored: see `scale_by_factored_rms`.
         decay_offset: its step_offset. With 1 or more on a fresh state optax gives NaN.
         multiply_by_parameter_scale: whether steps are relative to rms(params); then `update` needs params.
-        clipping_threshold: largest rms of u, >= 0, and with 0 nothing but the decay moves; may be traced. None clips
-            nothing.
-        momentum: decay of the mean of updates, in [0, 1); may be traced. None keeps none, and so does a Python 0.
+        clipping_threshold: largest rms of u, >= 0; with 0 only the decay acts. None clips nothing.
+        momentum: decay of the mean of updates, in [0, 1). None or a Python 0 keeps none.
         dtype_momentum: of that mean; None means float32 for half-precision parameters, else the parameter's.
-        weight_decay_rate: number or schedule; may be traced. None and a Python 0 leave the term out.
+        weight_decay_rate: number or schedule. None and a Python 0 leave the term out.
         eps: added to the squared gradients.
-        weight_decay_mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or
-            None for all.
 
-    Returns:
-        Optimizer with state `FactoredState(count, v_row, v_col, v, ema)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params where they are needed; a wrong
-            mask.
-
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms 4
-        and 5.
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms
+        4 and 5.
 
     Example:
         >>> opt = adafactor(0.01)
@@ -216,6 +192,7 @@ def adafactor(
                 u = bounded(u, _rms(u), clipping_threshold)
             u = cast_like(rate, u) * u
             if p is not None:
+                # eps_2 of the paper: a parameter that starts at 0 still moves.
                 u = jnp.maximum(_rms(p), 1e-3) * u
             if ema is not None:
                 b = cast_like(momentum, u)
@@ -247,7 +224,7 @@ def _quotient(x: Array, y: Array) -> Array:
     """
     y_fixed = jax.lax.stop_gradient(y)
     power = jnp.ldexp(jnp.ones_like(y), jnp.frexp(y_fixed)[1] - 1)
-    # Processors may take numbers below the smallest normal one for 0, which frexp does not.
+    # Processors may flush subnormal numbers to 0; frexp does not.
     power = jnp.where(y_fixed >= np.finfo(y.dtype).tiny, power, jnp.ones_like(y))
     return safe_divide(x / power, y / power)
 

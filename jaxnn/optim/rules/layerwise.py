@@ -1,4 +1,4 @@
-"""Steps in proportion to the norm of what they change: trust ratios, LARS, LAMB and Fromage."""
+"""Layer-wise steps, proportional to the norm of the parameters: trust ratios, LARS, LAMB and Fromage."""
 
 from __future__ import annotations
 
@@ -21,24 +21,17 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 @specified
 def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0, eps: Scalar = 0.0) -> Optimizer:
-    """Each array of the updates times its trust ratio, so that its size is in proportion to its parameter's.
+    """Each array of the updates times its trust ratio: its norm becomes proportional to its parameter's.
 
     ratio = trust_coefficient max(|p|, min_norm) / (max(|u|, min_norm) + eps);   update = ratio u
     ratio = 1 where one of the two bounded norms is 0, so that a parameter that starts at 0 moves.
 
     Args:
-        min_norm: lower bound of both norms, >= 0; may be traced.
-        trust_coefficient: >= 0; may be traced.
-        eps: added to the norm of the update; may be traced.
+        min_norm: lower bound of both norms, >= 0.
+        trust_coefficient: >= 0.
+        eps: added to the norm of the update.
 
-    Returns:
-        Optimizer without state; its update needs `params`.
-
-    Raises:
-        ValueError: no params; a negative or non-finite number, if known while tracing.
-
-    Reference:
-        You, Y., Gitman, I. & Ginsburg, B. (2017). Large batch training of convolutional networks, algorithm 1.
+    Reference: You, Y., Gitman, I. & Ginsburg, B. (2017). Large batch training of convolutional networks, algorithm 1.
 
     Example:
         >>> opt, params = scale_by_trust_ratio(), jnp.array([0.6, 0.8])
@@ -76,31 +69,23 @@ def lars(
     update = trace, or with `nesterov` momentum trace - learning_rate ratio u
 
     The learning rate and the ratio are inside the trace, so a schedule acts on new gradients alone. The decay comes
-    before the ratio: it turns the step and is multiplied by the learning rate. The paper has |g| + weight_decay |p| for
-    |u| in the ratio, which is the same without decay.
+    before the ratio: it changes the direction of the step and is multiplied by the learning rate. The paper has |g| +
+    weight_decay |p| for |u| in the ratio: the same without decay.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        weight_decay_mask: which parameters decay.
         trust_coefficient, eps: see `scale_by_trust_ratio`; eps is added to the norm, outside its root.
         trust_ratio_mask: for which arrays the ratio is not 1 (usually not for biases).
-        momentum: decay of the trace, >= 0; may be traced. A Python 0 keeps no trace.
-        nesterov: whether to look ahead.
+        momentum: decay of the trace, >= 0. A Python 0 keeps no trace.
+        nesterov: whether to use Nesterov's momentum.
 
     Returns:
         Optimizer with state `TraceState(trace, count)`; trace has the sign of the updates.
 
-    Raises:
-        ValueError: no params; a wrong mask; a number out of range, if known while tracing.
-
-    Reference:
-        You, Y., Gitman, I. & Ginsburg, B. (2017). Large batch training of convolutional networks, algorithm 1.
+    Reference: You, Y., Gitman, I. & Ginsburg, B. (2017). Large batch training of convolutional networks, algorithm 1.
 
     Example:
         >>> opt, params = lars(1.0), jnp.array([3.0, 4.0])
-        >>> updates, state = opt.update(jnp.array([0.0, 2.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([0.0, 2.0]), opt.init(params), params)[0]
         Array([ 0.   , -0.005], dtype=float32)
     """
     require_nonnegative("lars", learning_rate=learning_rate, weight_decay=weight_decay, momentum=momentum)
@@ -143,25 +128,15 @@ def lamb(
     eps is outside the root. The decay comes before the ratio and is multiplied by the learning rate.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         b1, b2, eps, eps_root: see `scale_by_adam`.
-        weight_decay: number or schedule; may be traced. A Python 0 leaves the term out.
-        mask: which parameters decay; all have the ratio.
+        mask: which parameters decay; all get the ratio.
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: no params; a wrong mask; a number out of range, if known while tracing.
-
-    Reference:
-        You, Y. et al. (2020). Large batch optimization for deep learning: training BERT in 76 minutes, algorithm 2
-        (with phi the identity).
+    Reference: You, Y. et al. (2020). Large batch optimization for deep learning: training BERT in 76 minutes, algorithm
+        2 (with phi the identity).
 
     Example:
         >>> opt, params = lamb(0.1), jnp.array([3.0, 4.0])
-        >>> updates, state = opt.update(jnp.array([2.0, 2.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([2.0, 2.0]), opt.init(params), params)[0]
         Array([-0.35355338, -0.35355338], dtype=float32)
     """
     require_nonnegative("lamb", weight_decay=weight_decay)
@@ -181,23 +156,16 @@ def lamb(
 
 @specified
 def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimizer:
-    """Each array turned by an angle whose tangent is the learning rate at most, its norm held by a shrinking factor.
+    """Fromage: each array is rotated by an angle of tangent at most learning_rate; a factor < 1 keeps its norm.
 
     p <- (p - learning_rate ratio g) / sqrt(1 + learning_rate^2),  ratio = max(|p|, min_norm) / max(|g|, min_norm)
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced. 0.01 suits most.
-        min_norm: lower bound of both norms, >= 0; may be traced. With 0, ratio = 1 where a norm is 0.
+        learning_rate: number or schedule. 0.01 suits most.
+        min_norm: lower bound of both norms, >= 0. With 0, ratio = 1 where a norm is 0.
 
-    Returns:
-        Optimizer with state `CountState(count)`; its update needs `params`.
-
-    Raises:
-        ValueError: no params; a negative or non-finite number, if known while tracing.
-
-    Reference:
-        Bernstein, J., Vahdat, A., Yue, Y. & Liu, M.-Y. (2020). On the distance between two neural networks and the
-        stability of learning, algorithm 1.
+    Reference: Bernstein, J., Vahdat, A., Yue, Y. & Liu, M.-Y. (2020). On the distance between two neural networks and
+        the stability of learning, algorithm 1.
 
     Example:
         >>> opt, params = fromage(0.75), jnp.array([3.0, 4.0])

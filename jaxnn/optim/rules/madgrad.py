@@ -27,29 +27,20 @@ class MadgradState(NamedTuple):
 
 @specified
 def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
-    """MADGRAD's whole update: learning rate and sign are in it.
+    """MADGRAD's update, with learning rate and sign.
 
     lam = (learning_rate + eps) sqrt(k + 1), k = 0, 1, ...
     s <- s + lam g;   grad_sum_sq <- grad_sum_sq + lam g^2
     z = x0 - s / (cbrt(grad_sum_sq) + eps);   update = (1 - momentum) (z - params)
 
-    eps is outside the root; 0 / 0 is 0. The paper has no eps in lam: there, as in optax and the authors' program, it
-    keeps a learning rate of 0 from stopping the sums, and `learning_rate - eps` gives the paper's.
+    eps is outside the root; 0 / 0 is 0. The eps in lam, as in optax and the authors' code, keeps the sums growing at
+    learning rate 0; the paper has none, and `learning_rate - eps` gives its rule.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        momentum: weight of the parameters as they are, in [0, 1); may be traced. The paper's c is 1 - momentum.
-        eps: added to the learning rate and to the root; may be traced.
+        momentum: weight of the current parameters, in [0, 1). The paper's c is 1 - momentum.
+        eps: added to the learning rate and to the root.
 
-    Returns:
-        Optimizer with state `MadgradState(count, grad_sum_sq, s, x0)`. Its update needs `params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-        TypeError: complex parameters.
-
-    Reference:
-        Defazio, A. & Jelassi, S. (2022). Adaptivity without compromise: a momentumized, adaptive, dual averaged
+    Reference: Defazio, A. & Jelassi, S. (2022). Adaptivity without compromise: a momentumized, adaptive, dual averaged
         gradient method for stochastic optimization, algorithm 1.
 
     Example:
@@ -99,17 +90,9 @@ def madgrad(
 
     Args:
         learning_rate, momentum, eps: see `scale_by_madgrad`, which has the whole equation.
-        weight_decay: of the penalty weight_decay/2 |params|^2, number or schedule; may be traced.
+        weight_decay: of the penalty weight_decay/2 |params|^2, number or schedule.
 
-    Returns:
-        Optimizer with state `MadgradState(count, grad_sum_sq, s, x0)`. Its update needs `params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-        TypeError: complex parameters.
-
-    Reference:
-        Defazio, A. & Jelassi, S. (2022). Adaptivity without compromise: a momentumized, adaptive, dual averaged
+    Reference: Defazio, A. & Jelassi, S. (2022). Adaptivity without compromise: a momentumized, adaptive, dual averaged
         gradient method for stochastic optimization, algorithm 1.
 
     Example:

@@ -19,7 +19,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class MomoState(NamedTuple):
-    """What MoMo keeps.
+    """State of MoMo.
 
     `exp_avg`: mean of gradients; `barf`: mean of losses; `gamma`: mean of <g, p>; `lb`: the lower bound of the loss;
     `count`: int32 steps taken.
@@ -33,7 +33,7 @@ class MomoState(NamedTuple):
 
 
 class MomoAdamState(NamedTuple):
-    """What MoMo-Adam keeps: `exp_avg_sq`, the mean of squared gradients, and what `MomoState` has."""
+    """State of MoMo-Adam: `exp_avg_sq`, the mean of squared gradients, and what `MomoState` has."""
 
     exp_avg: PyTree
     exp_avg_sq: PyTree
@@ -51,7 +51,7 @@ def momo(
     weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Optimizer:
-    """Momentum with the step to where a linear model of the loss meets its lower bound, learning_rate at most.
+    """Momentum with the step, at most learning_rate, to where a linear model of the loss meets its lower bound.
 
     d <- beta d + (1 - beta) g, and so f, the mean of losses, and gamma, that of <g, p>; each starts at its first value
     tau = min(a, max(c (f - lb - gamma) + <d, p>, 0) / |d|^2),  a = learning_rate,  c = 1 + a weight_decay
@@ -60,33 +60,22 @@ def momo(
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c), lower_bound) if s < c lb, s = c (f - gamma) + <d, p>; and
     after it: lb <- max(f + <d, p> - gamma - tau |d|^2 / 2, lower_bound).
 
-    The decay is proximal and multiplied by the learning rate. optax divides p by c, but not the step tau d, and so
-    leaves the point that tau was computed for.
+    The decay is proximal and multiplied by the learning rate. optax divides p by c but not the step tau d, so its tau
+    belongs to another point. Its update needs the extra argument `value`, the loss.
 
     Args:
-        learning_rate: largest step, number or schedule of the step count (0 at the first update); may be traced.
-        beta: decay of the means, in [0, 1); may be traced.
-        lower_bound: of the loss; may be traced.
-        weight_decay: >= 0; may be traced.
+        learning_rate: largest step, number or schedule.
+        beta: decay of the means, in [0, 1).
+        lower_bound: of the loss.
         adapt_lower_bound: whether to estimate the bound.
 
-    Returns:
-        Optimizer with state `MomoState(exp_avg, barf, gamma, lb, count)`. Its update needs `params` and the extra
-        argument `value`, the loss.
-
-    Raises:
-        ValueError: no params or no `value`; a number out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for adaptive
-        learning rates.
+    Reference: Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for
+        adaptive learning rates.
 
     Example:
         >>> opt = momo()
         >>> params = jnp.array([2.0])
-        >>> updates, state = opt.update(2 * params, opt.init(params), params, value=jnp.sum(params**2))
-        >>> updates
+        >>> opt.update(2 * params, opt.init(params), params, value=jnp.sum(params**2))[0]
         Array([-1.], dtype=float32)
     """
     require_decay("momo", beta=beta)
@@ -130,7 +119,7 @@ def momo_adam(
     weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Optimizer:
-    """Adam with the step to where a linear model of the loss meets its lower bound, learning_rate at most.
+    """Adam with the step, at most learning_rate, to where a linear model of the loss meets its lower bound.
 
     d <- b1 d + (1 - b1) g, and so f, the mean of losses, and gamma, that of <g, p>;   v <- b2 v + (1 - b2) g^2
     D = sqrt(v / (1 - b2^t)) + eps;   rho = 1 - b1^t;   t = 1, 2, ...
@@ -140,34 +129,22 @@ def momo_adam(
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c rho), lower_bound) if s < c rho lb, with
     s = c (f - gamma) + <d, p>; and after it: lb <- max((f + <d, p> - gamma - tau <d, d / D> / 2) / rho, lower_bound).
 
-    eps is outside the root. The decay is proximal and multiplied by the learning rate. optax divides p by c, but not
-    the step, and so leaves the point that tau was computed for.
+    eps is outside the root. The decay is proximal and multiplied by the learning rate. optax divides p by c but not the
+    step, so its tau belongs to another point. Its update needs the extra argument `value`, the loss.
 
     Args:
-        learning_rate: largest step, number or schedule of the step count (0 at the first update); may be traced.
-        b1, b2: decays of the means, in [0, 1); may be traced.
-        eps: added to the root, >= 0; may be traced.
-        lower_bound: of the loss; may be traced.
-        weight_decay: >= 0; may be traced.
+        learning_rate: largest step, number or schedule.
+        b1, b2: decays of the means, in [0, 1).
+        lower_bound: of the loss.
         adapt_lower_bound: whether to estimate the bound.
 
-    Returns:
-        Optimizer with state `MomoAdamState(exp_avg, exp_avg_sq, barf, gamma, lb, count)`. Its update needs `params` and
-        the extra argument `value`, the loss.
-
-    Raises:
-        ValueError: no params or no `value`; a number out of range, if known while tracing.
-        TypeError: complex parameters.
-
-    Reference:
-        Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for adaptive
-        learning rates.
+    Reference: Schaipp, F., Ohana, R., Eickenberg, M., Defazio, A. & Gower, R. M. (2024). MoMo: momentum models for
+        adaptive learning rates.
 
     Example:
         >>> opt = momo_adam(0.1)
         >>> params = jnp.array([2.0])
-        >>> updates, state = opt.update(2 * params, opt.init(params), params, value=jnp.sum(params**2))
-        >>> updates
+        >>> opt.update(2 * params, opt.init(params), params, value=jnp.sum(params**2))[0]
         Array([-0.1], dtype=float32)
     """
     require_decay("momo_adam", b1=b1, b2=b2)
@@ -244,7 +221,7 @@ def _step(
     if least is not None:
         s = c * f + product
         lb = jnp.where(s < c * rho * lb, jnp.maximum(s / (2 * c * rho), cast_like(least, f)), lb)
-    # Over infinity, and not a choice of 0 afterwards: see `norms.nonzero`.
+    # Divided by infinity where flat; a `where` afterwards would be slow to compile: see `norms.nonzero`.
     meets = jax.nn.relu(c * (f - rho * lb) + product) / jnp.where(squares <= FLAT, jnp.inf, squares)
     tau = jnp.minimum(rate / rho, meets)
     if least is not None:

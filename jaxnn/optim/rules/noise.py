@@ -1,4 +1,4 @@
-"""Gaussian noise added to gradients, dying away over the steps."""
+"""Gaussian gradient noise with a decaying variance."""
 
 from __future__ import annotations
 
@@ -25,17 +25,7 @@ class AddNoiseState(NamedTuple):
 
 
 def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> Key:
-    """A typed random key from a key, typed or raw, an integer key or a seed; 0, with a warning, if none is given.
-
-    Raises:
-        ValueError: both key and seed.
-        TypeError: neither a key nor an integer.
-
-    Example:
-        >>> as_key("add_noise", 0)
-        Array((), dtype=key<fry>) overlaying:
-        [0 0]
-    """
+    """A typed random key from a key, typed or raw, an integer key or a seed; without one, key 0 and a warning."""
     if key is not None and seed is not None:
         raise ValueError(f"{where}: needs one of key and seed, got both. Pass key={key!r} alone.")
     given: Any = seed if key is None else key
@@ -47,29 +37,21 @@ def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> 
 
 @specified
 def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed: int | None = None) -> Optimizer:
-    """The gradient with Gaussian noise, whose variance dies away.
+    """The gradient plus Gaussian noise of decaying variance.
 
     direction = g + sigma_t n,   n ~ N(0, 1),   sigma_t^2 = eta / t^gamma,   t = 1, 2, ...
 
     The draws are those of optax for the same key in float32 and float64; half precision draws in float32 here. For
-    complex parameters n is complex, its magnitude of mean square 1.
+    complex parameters n is complex with E |n|^2 = 1.
 
     Args:
-        eta: variance of the noise at the first step, >= 0; may be traced.
-        gamma: how fast the variance dies away, >= 0; may be traced.
+        eta: variance of the noise at the first step, >= 0.
+        gamma: exponent of its decay, >= 0.
         key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning.
         seed: older name of an integer key.
 
-    Returns:
-        Optimizer with state `AddNoiseState(count, rng_key)`.
-
-    Raises:
-        ValueError: key and seed together; eta or gamma negative or not finite, if known while tracing.
-        TypeError: key is neither a random key nor an integer.
-
-    Reference:
-        Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015). Adding
-        gradient noise improves learning for very deep networks, section 3.
+    Reference: Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015).
+        Adding gradient noise improves learning for very deep networks, section 3.
 
     Example:
         >>> import jax.numpy as jnp
@@ -112,22 +94,13 @@ def noisy_sgd(
     *,
     seed: int | None = None,
 ) -> Optimizer:
-    """Gradient descent with Gaussian noise, whose variance dies away: update = -learning_rate (g + noise).
+    """Gradient descent with Gaussian noise of decaying variance: update = -learning_rate (g + noise).
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         eta, gamma, key, seed: see `add_noise`, which has the whole equation.
 
-    Returns:
-        Optimizer with state `AddNoiseState(count, rng_key)`.
-
-    Raises:
-        ValueError: key and seed together; a hyperparameter out of range, if known while tracing.
-        TypeError: key is neither a random key nor an integer.
-
-    Reference:
-        Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015). Adding
-        gradient noise improves learning for very deep networks.
+    Reference: Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015).
+        Adding gradient noise improves learning for very deep networks.
 
     Example:
         >>> import jax.numpy as jnp
@@ -139,11 +112,6 @@ def noisy_sgd(
 
 
 def keys_like(key: Key, tree: PyTree) -> PyTree:
-    """A key for every leaf of a tree, by one split.
-
-    Example:
-        >>> keys_like(jax.random.key(0), {"w": 1.0, "b": None})["w"].shape
-        ()
-    """
+    """A key for every leaf of a tree, by one split."""
     structure: Any = jax.tree.structure(tree)
     return jax.tree.unflatten(structure, list(jax.random.split(key, structure.num_leaves)))

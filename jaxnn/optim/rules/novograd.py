@@ -42,20 +42,12 @@ def scale_by_novograd(
     learning rate.
 
     Args:
-        b1, b2: decays, in [0, 1); may be traced.
+        b1, b2: decays, in [0, 1).
         eps, eps_root: added to the root, and under it.
         weight_decay: may be traced; a Python 0 leaves the term out, and then params are not needed.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's.
 
-    Returns:
-        Optimizer with state `NovogradState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; decay without params.
-
-    Reference:
-        Ginsburg, B. et al. (2019). Stochastic gradient methods with layer-wise adaptive moments for training of deep
-        networks, algorithm 1.
+    Reference: Ginsburg, B. et al. (2019). Stochastic gradient methods with layer-wise adaptive moments for training of
+        deep networks, algorithm 1.
 
     Example:
         >>> opt = scale_by_novograd()
@@ -105,9 +97,8 @@ def novograd(
     eps is outside the root, eps_root inside. The decay goes through the momentum and is multiplied by the
     learning rate.
 
-    Reference:
-        Ginsburg, B. et al. (2019). Stochastic gradient methods with layer-wise adaptive moments for training of deep
-        networks.
+    Reference: Ginsburg, B. et al. (2019). Stochastic gradient methods with layer-wise adaptive moments for training of
+        deep networks.
 
     Example:
         >>> opt = novograd(0.1)

@@ -1,4 +1,4 @@
-"""Optimistic rules, which step against the gradient expected next: for minima and for saddles of games."""
+"""Optimistic rules, which step along the predicted next gradient: for minima and for saddle points of games."""
 
 from __future__ import annotations
 
@@ -33,23 +33,16 @@ class OptimisticAdamState(NamedTuple):
 
 @specified
 def scale_by_optimistic_gradient(alpha: ScalarOrSchedule = 1.0, beta: ScalarOrSchedule = 1.0) -> Optimizer:
-    """The gradient and how it changed: direction = alpha g + beta (g - previous g).
+    """The gradient plus its change: direction = alpha g + beta (g - previous g).
 
     At the first step there is no previous gradient, and the change is 0.
 
     Args:
-        alpha: weight of the gradient; number or schedule of the step count; may be traced.
-        beta: weight of its change; number or schedule of the step count; may be traced. (optax takes no schedules.)
+        alpha: weight of the gradient; number or schedule of the step count.
+        beta: weight of its change; number or schedule of the step count. (optax takes no schedules.)
 
-    Returns:
-        Optimizer with state `OptimisticGradientState(count, previous_gradient)`.
-
-    Raises:
-        ValueError: alpha or beta negative or not finite, if known while tracing.
-
-    Reference:
-        Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic gradient
-        methods for saddle point problems: proximal point approach, equation 14.
+    Reference: Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic
+        gradient methods for saddle point problems: proximal point approach, equation 14.
 
     Example:
         >>> opt = scale_by_optimistic_gradient()
@@ -85,19 +78,8 @@ def optimistic_gradient_descent(
 
     On a bilinear game J = x y, where descent spirals outward, it converges to the saddle.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        alpha, beta: see `scale_by_optimistic_gradient`.
-
-    Returns:
-        Optimizer with state `OptimisticGradientState(count, previous_gradient)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic gradient
-        methods for saddle point problems: proximal point approach, equation 14.
+    Reference: Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic
+        gradient methods for saddle point problems: proximal point approach, equation 14.
 
     Example:
         >>> opt = optimistic_gradient_descent(0.1)
@@ -123,21 +105,14 @@ def optimistic_adam(
     """Optimistic Adam: update = -learning_rate r - optimism (r - previous r), with r Adam's direction.
 
     `optimistic_adam_v2` with alpha = learning_rate, beta = optimism and the learning rate 1. The paper's Adam has no
-    Nesterov momentum and takes the first r for granted, against a previous one of 0: here its change is 0.
+    Nesterov momentum, and its first change of r is r itself; here it is 0.
 
     Args:
-        learning_rate: number or schedule of the step count (optax takes no schedule here); may be traced.
+        learning_rate: number or schedule of the step count (optax takes no schedule here).
         optimism: weight of the change of r; number or schedule; None means the learning rate, as in the paper.
         b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`; eps is outside the root, eps_root inside.
 
-    Returns:
-        Optimizer with state `OptimisticAdamState(count, mu, nu, previous_gradient)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
+    Reference: Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
 
     Example:
         >>> opt = optimistic_adam(0.1, nesterov=False)
@@ -168,19 +143,7 @@ def optimistic_adam_v2(
 
     At the first step the change of r is 0.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        alpha, beta: see `scale_by_optimistic_gradient`.
-        b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`; eps is outside the root, eps_root inside.
-
-    Returns:
-        Optimizer with state `OptimisticAdamState(count, mu, nu, previous_gradient)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
+    Reference: Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
 
     Example:
         >>> opt = optimistic_adam_v2(0.1, nesterov=False)

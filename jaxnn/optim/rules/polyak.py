@@ -19,7 +19,7 @@ from jaxnn.optim.spec import specified
 from jaxnn.types import Params, PyTree, Scalar, ScalarOrSchedule
 
 FLAT = 2.0**-52
-"""No step is taken where a squared norm is no more than this: optax's bound, the same in every dtype."""
+"""No step is taken where the squared norm is at most this: optax's threshold, the same in every dtype."""
 
 
 @specified
@@ -32,26 +32,21 @@ def scale_by_polyak(
     """Updates times Polyak's step size, without sign.
 
     step = min((value - f_min) / (|g|^2 + eps), max_learning_rate), |g| over all arrays together;   direction = step g
-    "sps+" has max(value - f_min, 0) for value - f_min, so that a bound that is too high never ascends.
+    "sps+" has max(value - f_min, 0) for value - f_min, so that too high a bound never ascends.
 
     step = 0 where |g|^2 + eps <= 2^-52.
 
+    Its update needs the extra argument `value`, the loss.
+
     Args:
-        f_min: lower bound of the loss; may be traced.
-        max_learning_rate: largest step, >= 0; may be traced, and infinite.
-        eps: added to the squared norm; >= 0; may be traced.
+        f_min: lower bound of the loss.
+        max_learning_rate: largest step, >= 0; may be infinite.
+        eps: added to the squared norm; >= 0.
         variant: "sps" or "sps+".
 
-    Returns:
-        Optimizer with state `CountState(count)`. Its update needs the extra argument `value`, the loss.
-
-    Raises:
-        ValueError: no `value`; another variant; a number out of range, if known while tracing.
-
-    Reference:
-        Polyak, B. T. (1987). Introduction to optimization.
-        Loizou, N., Vaswani, S., Laradji, I. & Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD, SPS_max.
-        Garrigos, G., Gower, R. M. & Schaipp, F. (2023). Function value learning, SPS+.
+    Reference: Polyak, B. T. (1987). Introduction to optimization. Loizou, N., Vaswani, S., Laradji, I. &
+        Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD, SPS_max. Garrigos, G., Gower, R. M. & Schaipp,
+        F. (2023). Function value learning, SPS+.
 
     Example:
         >>> opt = scale_by_polyak()
@@ -96,22 +91,16 @@ def polyak_sgd(
 ) -> Optimizer:
     """Gradient descent with Polyak's step size: update = -scaling min((value - f_min) / (|g|^2 + eps), cap) g.
 
-    cap is max_learning_rate. This is what optax documents; what it computes has |scaling g|^2 for |g|^2, so that there
-    a scaling of 1/2 doubles the step. Here `chain(sgd(scaling), scale_by_polyak(...))` is that.
+    cap is max_learning_rate. This is what optax documents. It computes |scaling g|^2 for |g|^2, so a scaling of 1/2
+    doubles its step; `chain(sgd(scaling), scale_by_polyak(...))` gives that. Its update needs the extra argument
+    `value`, the loss.
 
     Args:
-        max_learning_rate: largest step before it is scaled, >= 0; may be traced, and infinite.
-        scaling: number or schedule of the step count (0 at the first update); may be traced. It is 1/c of the paper.
+        max_learning_rate: largest step before scaling, >= 0; may be infinite.
+        scaling: number or schedule. It is 1/c of the paper.
         f_min, eps, variant: see `scale_by_polyak`.
 
-    Returns:
-        Optimizer with state `CountState(count)`. Its update needs the extra argument `value`, the loss.
-
-    Raises:
-        ValueError: no `value`; another variant; a number out of range, if known while tracing.
-
-    Reference:
-        Loizou, N., Vaswani, S., Laradji, I. & Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD: an
+    Reference: Loizou, N., Vaswani, S., Laradji, I. & Lacoste-Julien, S. (2021). Stochastic Polyak step-size for SGD: an
         adaptive learning rate for fast convergence, SPS_max.
 
     Example:

@@ -1,7 +1,7 @@
-"""Descent that hides single examples: their gradients are clipped, summed and covered with noise.
+"""Differentially private descent: per-example gradients are clipped and summed, and noise is added to the sum.
 
-The privacy that a run has spent follows from the noise multiplier, the sampling rate and the number of steps. That
-accounting is the user's: nothing here does it.
+The privacy spent follows from the noise multiplier, the sampling rate and the number of steps. This module does no
+accounting; see `per_example.dp_event`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[P
 
     Args:
         grads: pytree of arrays (N, ...), one gradient for each of N examples; None leaves stay.
-        l2_norm_clip: C, >= 0, may be infinite; may be traced.
+        l2_norm_clip: C, >= 0, may be infinite.
 
     Returns:
         (sums (...), the number of examples that were clipped, int32).
@@ -51,9 +51,8 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[P
     Raises:
         ValueError: an array has no example axis or another N, or there is no example; l2_norm_clip negative.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> per_example_global_norm_clip([jnp.array([[3.0, 4.0], [0.0, 1.0]])], 2.5)
@@ -70,23 +69,22 @@ def per_example_layer_norm_clip(
 ) -> tuple[PyTree, PyTree]:
     """The sum over examples of gradients clipped array by array: sum_i min(1, C_k / |g_ik|) g_ik.
 
-    C_k = C / sqrt(K) for each of K arrays if `uniform`, else C sqrt(D_k / D) for the D_k of D numbers that it holds.
+    C_k = C / sqrt(K) for each of K arrays if `uniform`, else C sqrt(D_k / D), D_k of all D entries being in array k.
     Both bound the norm over all arrays by C.
 
     Args:
         grads: pytree of arrays (N, ...), one gradient for each of N examples; None leaves stay.
-        global_l2_norm_clip: C, >= 0, may be infinite; may be traced.
-        uniform: whether all arrays have one bound.
+        global_l2_norm_clip: C, >= 0, may be infinite.
+        uniform: whether all arrays have the same bound.
 
     Returns:
-        (sums (...), how many examples were clipped in each array, int32): two trees like grads.
+        (sums (...), how many examples were clipped in each array, int32): two pytrees like `grads`.
 
     Raises:
         ValueError: an array has no example axis or another N, or there is no example; global_l2_norm_clip negative.
 
-    Reference:
-        McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent language
-        models, section 2 (per-layer clipping).
+    Reference: McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent
+        language models, section 2 (per-layer clipping).
 
     Example:
         >>> sums, clipped = per_example_layer_norm_clip([jnp.array([[3.0, 4.0]]), jnp.array([1.0])], 2.0)
@@ -114,32 +112,25 @@ def differentially_private_aggregate(
 
     direction = (sum_i min(1, C / |g_i|) g_i + s C n) / N,   n ~ N(0, 1),   C = l2_norm_clip,   s = noise_multiplier
 
-    It clips and adds noise; how much privacy the steps have spent is for the user to account. The gradients have a
-    leading axis of examples, so this comes first in a chain. The draws are those of optax for the same key in float32
-    and float64; half precision draws in float32 here.
+    It does no privacy accounting. The gradients have a leading example axis, so this is the first link of a chain. The
+    draws are those of optax for the same key in float32 and float64; half precision draws in float32 here.
 
     Gradients that differ between the devices of `jax.shard_map` raise: each device would clip by its own part of the
-    norm, and all would add the same noise. With check_vma=False this cannot be told.
+    norm, and all would add the same noise. With check_vma=False this goes undetected. `update` takes gradients (N, ...)
+    for parameters (...).
 
     Args:
-        l2_norm_clip: C, the largest norm of one example's gradient, >= 0; may be traced.
-        noise_multiplier: s, the noise's standard deviation as a multiple of C, >= 0; may be traced.
+        l2_norm_clip: C, the largest norm of one example's gradient, >= 0.
+        noise_multiplier: s, the noise's standard deviation as a multiple of C, >= 0.
         key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning: known noise
-            hides nothing.
+            protects nothing.
         seed: older name of an integer key.
 
-    Returns:
-        Optimizer with state `DifferentiallyPrivateAggregateState(rng_key, count, trace)`, trace None. `update` takes
-        gradients (N, ...) for parameters (...).
-
     Raises:
-        ValueError: a gradient that is not (N, ...), key and seed together, or a hyperparameter out of range, if known
-            while tracing; gradients that vary over mesh axes inside `shard_map`.
-        TypeError: key is neither a random key nor an integer.
+        ValueError: a gradient that is not (N, ...), or that varies over mesh axes inside `shard_map`.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> opt = differentially_private_aggregate(2.5, 0.0, key=0)
@@ -190,31 +181,21 @@ def dpsgd(
 ) -> Optimizer:
     """Gradient descent on clipped, noisy per-example gradients: update = -learning_rate direction.
 
-    direction is `differentially_private_aggregate`'s, with momentum the trace of it as in `sgd`. It clips and adds
-    noise; how much privacy the steps have spent is for the user to account.
+    direction is `differentially_private_aggregate`'s, with momentum its trace as in `sgd`. It does no privacy
+    accounting.
 
-    `per_example.dp_sgd` makes the same step of the loss of one example: no gradient (N, ...) is materialized, the
-    optimizer is any, and `per_example.dp_event` describes the run to an accountant.
+    `per_example.dp_sgd` makes the same step from the loss of one example: it materializes no gradient (N, ...), takes
+    any optimizer, and `per_example.dp_event` describes the run to an accountant. `update` takes gradients (N, ...) for
+    parameters (...).
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         l2_norm_clip, noise_multiplier: see `differentially_private_aggregate`.
         seed: integer or random key.
-        momentum: decay of the trace; None keeps none, and so does a Python 0.
-        nesterov: whether to look ahead; needs momentum.
+        momentum: decay of the trace; None or a Python 0 keeps none.
+        nesterov: whether to use Nesterov's momentum; needs momentum.
 
-    Returns:
-        Optimizer with state `DifferentiallyPrivateAggregateState(rng_key, count, trace)`. `update` takes gradients
-        (N, ...) for parameters (...).
-
-    Raises:
-        ValueError: `nesterov` without momentum, a gradient that is not (N, ...), or a hyperparameter out of range, if
-            known while tracing.
-        TypeError: seed is neither a random key nor an integer.
-
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> opt = dpsgd(0.1, l2_norm_clip=2.5, noise_multiplier=0.0, seed=0)

@@ -1,4 +1,4 @@
-"""RAdam: Adam that waits with its second moment until enough gradients have been seen."""
+"""RAdam: Adam that uses its second moment only once its variance is small enough."""
 
 from __future__ import annotations
 
@@ -32,23 +32,16 @@ def scale_by_radam(
     r^2 = (rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho)
     direction = r mu_hat / (sqrt(nu_hat + eps_root) + eps) if rho >= max(threshold, 4), else mu_hat
 
-    eps is outside the root, eps_root inside; 0/0 := 0. For rho < 4 r is not real: optax gives NaN there if the
-    threshold lets it. In float32 optax's rho is lost to cancellation: with b2 = 0.9999 it rectifies from step 2, not 6.
+    eps is outside the root, eps_root inside; 0/0 := 0. For rho < 4, r is not real; with a threshold below 4 optax gives
+    NaN. In float32 optax's rho suffers cancellation: with b2 = 0.9999 it rectifies from step 2, not 6.
 
     Args:
-        b1, b2: decays of the moments, in [0, 1); may be traced.
+        b1, b2: decays of the moments, in [0, 1).
         eps, eps_root: added to the root, and under it.
         threshold: of rho; the paper has 4 (rho > 4), its authors' code 5.
         nesterov: whether to use Nesterov's momentum.
 
-    Returns:
-        Optimizer with state `AdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Liu, L. et al. (2020). On the variance of the adaptive learning rate and beyond, algorithm 2.
+    Reference: Liu, L. et al. (2020). On the variance of the adaptive learning rate and beyond, algorithm 2.
 
     Example:
         >>> opt = scale_by_radam()
@@ -74,7 +67,7 @@ def scale_by_radam(
             if nesterov:
                 mu_hat = d1 * mu / (1 - d1 ** (t + 1)) + (1 - d1) * g / (1 - d1**t)
             rho_inf = 2 / (1 - d2) - 1
-            # t b2^t / (1 - b2^t); 1 - b2^t would lose the digits that are left when rho_inf is subtracted.
+            # t b2^t / (1 - b2^t) by expm1: the rounding error of 1 - b2^t would dominate once rho_inf is subtracted.
             rho = rho_inf - 2 * t / jnp.expm1(-t * jnp.log1p(d2 - 1))
             r_sq = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
             r = safe_sqrt(jnp.maximum(r_sq, 0))
@@ -102,8 +95,7 @@ def radam(
 
     eps is outside the root, eps_root inside.
 
-    Reference:
-        Liu, L. et al. (2020). On the variance of the adaptive learning rate and beyond, algorithm 2.
+    Reference: Liu, L. et al. (2020). On the variance of the adaptive learning rate and beyond, algorithm 2.
 
     Example:
         >>> opt = radam(0.1)

@@ -41,21 +41,14 @@ def scale_by_rms(
     direction = g / sqrt(nu_hat + eps) with `eps_in_sqrt`, else g / (sqrt(nu_hat) + eps);   0/0 := 0
 
     Args:
-        decay: of the mean, in [0, 1); may be traced.
-        eps: against division by zero, >= 0; may be traced.
-        initial_scale: of nu, >= 0; may be traced. PyTorch starts at 0, the first TensorFlow did at 1.
+        decay: of the mean, in [0, 1).
+        eps: against division by zero, >= 0.
+        initial_scale: of nu, >= 0. PyTorch starts at 0, the first TensorFlow did at 1.
         eps_in_sqrt: whether eps is inside the root. PyTorch's is outside.
-        bias_correction: whether to undo the start of nu at zero, as Adam does.
+        bias_correction: whether to correct the bias of nu, as Adam does.
 
-    Returns:
-        Optimizer with state `RMSpropState(count, mu, nu, trace)`, mu and trace None.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop: divide the gradient by a running average of its recent
-        magnitude. COURSERA: Neural networks for machine learning (eps = 0).
+    Reference: Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop: divide the gradient by a running average of its
+        recent magnitude. COURSERA: Neural networks for machine learning (eps = 0).
 
     Example:
         >>> opt = scale_by_rms(decay=0.75)
@@ -79,20 +72,13 @@ def scale_by_stddev(
     mu_hat, nu_hat: both divided by 1 - decay^t with `bias_correction`
     direction = g / sqrt(nu_hat - |mu_hat|^2 + eps) with `eps_in_sqrt`, else g / (sqrt(nu_hat - |mu_hat|^2) + eps)
 
-    The variance is held at 0 where rounding makes it negative (a large steady gradient does), which in optax gives
-    NaN. 0/0 := 0.
+    Where rounding makes the variance negative, as with a large steady gradient, it is clipped at 0 (optax: NaN). 0/0 :=
+    0.
 
     Args:
         decay, eps, initial_scale, eps_in_sqrt, bias_correction: see `scale_by_rms`.
 
-    Returns:
-        Optimizer with state `RMSpropState(count, mu, nu, trace)`, trace None.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Graves, A. (2013). Generating sequences with recurrent neural networks, equations 38 to 40.
+    Reference: Graves, A. (2013). Generating sequences with recurrent neural networks, equations 38 to 40.
 
     Example:
         >>> opt = scale_by_stddev(decay=0.5)
@@ -120,24 +106,19 @@ def rmsprop(
     Momentum:  trace <- -learning_rate direction + momentum trace;  update = trace
     Nesterov:  the same trace;  update = -learning_rate direction + momentum trace
 
-    Unlike in `sgd`, the trace sums steps that the learning rate has multiplied, so a schedule acts on new steps only.
+    Unlike in `sgd`, the learning rate is inside the trace, so a schedule acts on new steps only.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
         decay, eps, initial_scale, eps_in_sqrt, bias_correction: see `scale_by_rms`, which has the whole equation. Pass
             eps_in_sqrt=False for PyTorch's rule.
         centered: whether to divide by the standard deviation, see `scale_by_stddev`.
-        momentum: decay of the trace; None keeps none, and so does a Python 0.
-        nesterov: whether to look ahead; needs momentum.
-
-    Returns:
-        Optimizer with state `RMSpropState(count, mu, nu, trace)`; mu is None unless centered, trace without momentum.
+        momentum: decay of the trace; None or a Python 0 keeps none.
+        nesterov: whether to use Nesterov's momentum; needs momentum.
 
     Raises:
-        ValueError: `nesterov` without momentum, or a hyperparameter out of range, if known while tracing.
+        ValueError: `nesterov` without momentum.
 
-    Reference:
-        Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop. COURSERA: Neural networks for machine learning.
+    Reference: Tieleman, T. & Hinton, G. (2012). Lecture 6.5, RMSprop. COURSERA: Neural networks for machine learning.
         Graves, A. (2013). Generating sequences with recurrent neural networks, equations 38 to 41 (centered, with
         momentum).
 

@@ -1,4 +1,4 @@
-"""Rprop: a step size for every entry, grown and shrunk by the signs of successive gradients."""
+"""Rprop: element-wise step sizes that grow and shrink with the signs of successive gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class RpropState(NamedTuple):
-    """`count`: int32 steps taken; `step_sizes`: of every entry; `prev_updates`: last direction, 0 after a turn."""
+    """`count`: int32 steps taken; `step_sizes`: element-wise; `prev_updates`: last direction, 0 after a change of
+    sign."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     step_sizes: PyTree
@@ -39,26 +40,20 @@ def scale_by_rprop(
     s < 0:  step <- max(eta_minus step, min_step_size);   direction = 0, and the next s is 0
     s = 0:  step as it was;                               direction = step sign(g)
 
-    optax's update is the direction of the step before (its first is 0), so that it steps along a gradient that is out
-    of date; here, as in the paper and PyTorch, it is that of this step. The signs are multiplied, not the numbers as in
-    optax, whose product of two small ones becomes 0 in float32. The first step size is the learning rate as it is, even
-    outside the bounds (PyTorch cuts it to them).
+    optax's update is the previous step's direction (its first is 0), along a stale gradient; here, as in the paper and
+    PyTorch, it is the current one. Signs are multiplied, not numbers as in optax, whose product underflows in float32.
+    The first step size is the learning rate, even outside the bounds (PyTorch clips it).
 
     Args:
         learning_rate: the initial step size; a number, which may be traced, no schedule.
-        eta_minus: factor after a change of sign, in [0, 1]; may be traced.
-        eta_plus: factor after none, >= 1; may be traced.
-        min_step_size, max_step_size: bounds of the step sizes; may be traced.
-
-    Returns:
-        Optimizer with state `RpropState(count, step_sizes, prev_updates)`.
+        eta_minus: factor after a change of sign, in [0, 1].
+        eta_plus: factor after none, >= 1.
+        min_step_size, max_step_size: bounds of the step sizes.
 
     Raises:
-        TypeError: a schedule as learning rate; complex parameters.
-        ValueError: a hyperparameter out of range, if known while tracing.
+        TypeError: a schedule as learning rate.
 
-    Reference:
-        Igel, C. & Huesken, M. (2003). Empirical evaluation of the improved Rprop learning algorithms, algorithm
+    Reference: Igel, C. & Huesken, M. (2003). Empirical evaluation of the improved Rprop learning algorithms, algorithm
         iRprop-, after Riedmiller, M. & Braun, H. (1993). A direct adaptive method for faster backpropagation learning.
 
     Example:
@@ -101,25 +96,20 @@ def rprop(
     min_step_size: Scalar = 1e-6,
     max_step_size: Scalar = 50.0,
 ) -> Optimizer:
-    """Rprop: update = -step sign(g), each entry with a step size of its own; for gradients of all the data.
+    """Rprop: update = -step sign(g), with element-wise step sizes; for full-batch gradients.
 
-    A step size grows by eta_plus while the gradient keeps its sign; where it turns, the step size shrinks by eta_minus
-    and the entry rests for one update. With minibatches the signs are noise, and the steps shrink to nothing. optax is
-    a step late: see `scale_by_rprop`.
+    A step size grows by eta_plus while the gradient keeps its sign; where the sign changes, the step size shrinks by
+    eta_minus and the entry skips one update. With minibatches the signs are noise, and the steps shrink to 0. optax is
+    one step late: see `scale_by_rprop`.
 
     Args:
         learning_rate: the initial step size; a number, which may be traced, no schedule.
         eta_minus, eta_plus, min_step_size, max_step_size: see `scale_by_rprop`, which has the whole equation.
 
-    Returns:
-        Optimizer with state `RpropState(count, step_sizes, prev_updates)`.
-
     Raises:
-        TypeError: a schedule as learning rate; complex parameters.
-        ValueError: a hyperparameter out of range, if known while tracing.
+        TypeError: a schedule as learning rate.
 
-    Reference:
-        Igel, C. & Huesken, M. (2003). Empirical evaluation of the improved Rprop learning algorithms, algorithm
+    Reference: Igel, C. & Huesken, M. (2003). Empirical evaluation of the improved Rprop learning algorithms, algorithm
         iRprop-, after Riedmiller, M. & Braun, H. (1993). A direct adaptive method for faster backpropagation learning.
 
     Example:

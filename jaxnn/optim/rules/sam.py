@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization: descent along the gradient at a point made worse on purpose."""
+"""Sharpness-aware minimization: descent along the gradient at an adversarially perturbed point."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NormalizeState = EmptyState
 
 
 class SAMState(NamedTuple):
-    """What sharpness-aware minimization keeps.
+    """State of sharpness-aware minimization.
 
     `steps_since_sync`: int32 adversarial steps since the outer rule stepped; `opt_state`, `adv_state`: of the two
     rules; `cache`: the parameters that the outer rule moves, None in opaque mode; `count`: int32 updates.
@@ -42,13 +42,9 @@ class SAMState(NamedTuple):
 def normalize() -> Optimizer:
     """Updates over their norm: g / |g|, |g| the Euclidean norm of all leaves together; 0 where |g| = 0 (optax: NaN).
 
-    The norm is taken of g over its largest entry, so that it neither overflows nor vanishes.
+    g is first divided by its largest entry, so the norm neither overflows nor underflows.
 
-    Returns:
-        Optimizer with state `NormalizeState()`.
-
-    Reference:
-        Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
+    Reference: Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
         improving generalization, equation 2 (for p = 2).
 
     Example:
@@ -61,10 +57,10 @@ def normalize() -> Optimizer:
         updates: PyTree, state: NormalizeState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, NormalizeState]:
         wide = widen(updates)
-        # What they are shrunk by falls out again, so it has no part in the derivative.
+        # The factor cancels, so no derivative goes through it.
         size = _over_leaves(jnp.max, lambda g: jnp.max(jnp.abs(g), initial=0.0), wide)
         shrunk = _over(wide, jax.lax.stop_gradient(size))
-        # The root of what is nowhere 0 has a derivative everywhere, and is not formed again in the loop over each leaf.
+        # `nonzero` inside the root keeps it differentiable, and XLA from recomputing it in the loop of every leaf.
         unit = _over(shrunk, jnp.sqrt(nonzero(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk))))
         return dtypes_of(unit, updates if params is None else params), state
 
@@ -80,35 +76,28 @@ def sam(
     opaque_mode: bool = False,
     batch_axis_name: str | None = None,
 ) -> Optimizer:
-    """Sharpness-aware minimization: `sync_period - 1` steps uphill, then one of the outer rule from where they began.
+    """Sharpness-aware minimization: `sync_period - 1` ascent steps, then one outer step from where they began.
 
     With adv_optimizer = chain(normalize(), sgd(rho)) and sync_period = 2 this is the paper's:
     cache <- params;   params <- params + rho g(params) / |g(params)|;   params <- cache - learning_rate g(params)
 
-    By default each call of `update` takes one of these steps in turn, so that the caller sees the adversarial
-    parameters too, and the outer rule steps only at every sync_period-th call. In opaque mode a call takes them all,
-    with gradients from `grad_fn`, and the caller sees the outer parameters alone. Only the rule whose turn it is runs.
-    With sync_period = 1 the outer rule alone steps (optax's starts from parameters that are out of date).
+    By default each call of `update` takes one of these steps in turn: the caller sees the adversarial parameters too,
+    and the outer rule steps at every sync_period-th call. In opaque mode one call takes them all, with gradients from
+    `grad_fn`, and the caller sees only the outer parameters. Only the rule whose turn it is runs.
+    With sync_period = 1 the outer rule alone steps (optax's starts from stale parameters).
+
+    In opaque mode the update needs the extra argument `grad_fn`: (params, i) -> gradient at adversarial step i = 0, 1,
+    ..., or params -> gradient (as `train.make_step` passes it). Extra arguments go to both rules.
 
     Args:
         optimizer: the outer rule, which descends.
         adv_optimizer: the adversarial rule, whose updates are subtracted.
         sync_period: calls from one outer step to the next; static.
-        reset_state: whether the adversarial rule starts anew after an outer step.
+        reset_state: whether to reset the adversarial rule's state after an outer step.
         opaque_mode: whether a call takes all steps of a period.
         batch_axis_name: in opaque mode, the mapped axis over which the gradients of `grad_fn` are averaged.
 
-    Returns:
-        Optimizer with state `SAMState`. Its update needs `params`, and in opaque mode the extra argument `grad_fn`:
-        (params, i) -> gradient, i = 0, 1, ... the adversarial step, or params -> gradient (as `train.make_step` passes
-        it). Extra arguments go to both rules.
-
-    Raises:
-        ValueError: sync_period < 1; no params; no `grad_fn` in opaque mode.
-        TypeError: no optimizer.
-
-    Reference:
-        Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
+    Reference: Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
         improving generalization, algorithm 1.
 
     Example:

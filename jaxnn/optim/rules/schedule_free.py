@@ -22,7 +22,7 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class ScheduleFreeState(NamedTuple):
-    """What the averaging keeps.
+    """State of the averaging.
 
     `b1`: weight of the mean in the parameters; `weight_sum`: sum of the weights so far; `step_count`: int32 number of
     the next step, 1 at the start; `max_lr`: the largest learning rate so far; `base_optimizer_state`; `z`: the
@@ -53,27 +53,19 @@ def schedule_free(
     z <- z + base update at y;   w = m^weight_lr_power;   weight_sum <- weight_sum + w;   c = w / weight_sum
     x <- (1 - c) x + c z;   y <- b1 x + (1 - b1) z
 
-    x is not kept: it is (y - (1 - b1) z) / b1 (`schedule_free_eval_params`). As in optax the weights take the learning
-    rate at t, and the base rule's own schedule is taken at t - 1. 0 / 0 is 0: while the learning rate is 0, x stays.
-    z and the sums are kept in the accumulation dtype: in bfloat16, as in optax, the sum stops growing.
+    x is not kept: it is (y - (1 - b1) z) / b1 (`schedule_free_eval_params`). As in optax, the weights take the learning
+    rate at t, the base rule's schedule that at t - 1. 0/0 := 0: x stays while the learning rate is 0. z and the sums
+    are kept in the accumulation dtype; in bfloat16, as in optax, the sum would stop growing.
 
     Args:
         base_optimizer: the rule that moves z, an Optimizer or optax's, with its own learning rate and no momentum.
-        learning_rate: that of the base rule, for the weights: number or schedule; may be traced.
-        b1: weight of the mean in the parameters, in (0, 1]; may be traced.
-        weight_lr_power: power of the learning rate in the weights, >= 0; may be traced.
+        learning_rate: that of the base rule, for the weights: number or schedule.
+        b1: weight of the mean in the parameters, in (0, 1].
+        weight_lr_power: power of the learning rate in the weights, >= 0.
         state_dtype: of z; None means float32 for half-precision parameters, else the parameter's.
 
-    Returns:
-        Optimizer with state `ScheduleFreeState`. Its update needs `params`; extra arguments go to the base rule.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-        TypeError: no optimizer.
-
-    Reference:
-        Defazio, A., Yang, X. A., Mehta, H., Mishchenko, K., Khaled, A. & Cutkosky, A. (2024). The road less scheduled,
-        equations 3 to 5 and algorithm 1.
+    Reference: Defazio, A., Yang, X. A., Mehta, H., Mishchenko, K., Khaled, A. & Cutkosky, A. (2024). The road less
+        scheduled, equations 3 to 5 and algorithm 1.
 
     Example:
         >>> from jaxnn import optim
@@ -86,7 +78,7 @@ def schedule_free(
     require_nonnegative("schedule_free", learning_rate=learning_rate, weight_lr_power=weight_lr_power)
     require_between("schedule_free", "b1", b1, 0, 1)
     if concrete_number(b1) == 0:
-        raise ValueError("schedule_free: b1 must be greater than 0, got 0: x could not be told from y and z.")
+        raise ValueError("schedule_free: b1 must be greater than 0, got 0: x could not be recovered from y and z.")
 
     def init(params: Params) -> ScheduleFreeState:
         zeros = initial_moment(params, state_dtype)
@@ -115,7 +107,7 @@ def schedule_free(
         def rule(u: Array, z: Array, y: Array) -> tuple[Array, Array, Array]:
             b = cast_like(state.b1, u)
             new = z + u
-            # b1 x + (1 - b1) z - y, with x from y and z: no step is the small difference of large numbers.
+            # b1 x + (1 - b1) z - y with x from y and z, rearranged so that no step suffers cancellation.
             return cast_like(c, u) * (new - y) + (1 - cast_like(c, u)) * (1 - b) * (new - z), new, y
 
         updates, z, _ = per_leaf(rule, moves, (state.z, params), params)
@@ -135,10 +127,9 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
         x, in the dtypes of the parameters.
 
     Raises:
-        TypeError: another state.
+        TypeError: not a `ScheduleFreeState`.
 
-    Reference:
-        Defazio, A. et al. (2024). The road less scheduled, equation 3 solved for x.
+    Reference: Defazio, A. et al. (2024). The road less scheduled, equation 3 solved for x.
 
     Example:
         >>> opt = schedule_free_sgd(0.5)
@@ -169,22 +160,15 @@ def schedule_free_sgd(
 ) -> Optimizer:
     """Schedule-free gradient descent: `schedule_free` around z <- z - learning_rate (g + weight_decay params).
 
-    The decay is taken at the parameters y and multiplied by the learning rate.
+    The decay is taken at the parameters y and multiplied by the learning rate. Evaluate at `schedule_free_eval_params`.
 
     Args:
-        learning_rate: number; may be traced.
+        learning_rate: number.
         warmup_steps: steps in which the learning rate rises from 0 in a straight line; None means none.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the whole equation.
-        weight_decay: number or schedule; may be traced; None means 0.
+        weight_decay: number or schedule; None means 0.
 
-    Returns:
-        Optimizer with state `ScheduleFreeState`. Its update needs `params`; evaluate at `schedule_free_eval_params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-
-    Reference:
-        Defazio, A. et al. (2024). The road less scheduled, equations 3 to 5.
+    Reference: Defazio, A. et al. (2024). The road less scheduled, equations 3 to 5.
 
     Example:
         >>> opt = schedule_free_sgd(0.5)
@@ -214,23 +198,16 @@ def schedule_free_adamw(
     nu <- b2 nu + (1 - b2) g^2;   z <- z - learning_rate (g / (sqrt(nu / (1 - b2^t)) + eps) + weight_decay params)
 
     eps is outside the root; the decay is taken at the parameters y and multiplied by the learning rate. The paper puts
-    sqrt(1 - b2^t) into the learning rate instead, and so into the decay and the weights of the mean too.
+    sqrt(1 - b2^t) into the learning rate instead, and so into the decay and the weights of the mean too. Evaluate at
+    `schedule_free_eval_params`.
 
     Args:
-        learning_rate: number; may be traced.
+        learning_rate: number.
         warmup_steps: steps in which the learning rate rises from 0 in a straight line; None means none.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the rest of the equation.
-        b2, eps: decay of nu, and what is added to its root; see `scale_by_adam`.
-        weight_decay: number or schedule; may be traced.
+        b2, eps: decay of nu, and eps outside its root; see `scale_by_adam`.
 
-    Returns:
-        Optimizer with state `ScheduleFreeState`. Its update needs `params`; evaluate at `schedule_free_eval_params`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params.
-
-    Reference:
-        Defazio, A. et al. (2024). The road less scheduled, algorithm 1.
+    Reference: Defazio, A. et al. (2024). The road less scheduled, algorithm 1.
 
     Example:
         >>> opt = schedule_free_adamw(0.5)

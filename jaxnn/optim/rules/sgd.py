@@ -29,20 +29,12 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
     Nesterov:  trace <- g + decay trace;  direction = g + decay trace
 
     Args:
-        decay: of the trace, >= 0; may be traced. None keeps no trace, and so does a Python 0.
-        nesterov: whether to look ahead.
-        accumulator_dtype: of the trace; None means float32 for half-precision parameters, else the parameter's.
+        decay: of the trace, >= 0. None or a Python 0 keeps none.
+        nesterov: whether to use Nesterov's momentum.
 
-    Returns:
-        Optimizer with state `TraceState(trace, count)`.
-
-    Raises:
-        ValueError: decay negative or not finite, if known while tracing.
-
-    Reference:
-        Polyak, B. T. (1964). Some methods of speeding up the convergence of iteration methods.
-        Sutskever, I., Martens, J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in
-        deep learning, equations 3 and 4 (rearranged).
+    Reference: Polyak, B. T. (1964). Some methods of speeding up the convergence of iteration methods. Sutskever, I.,
+        Martens, J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in deep learning,
+        equations 3 and 4 (rearranged).
 
     Example:
         >>> import jax.numpy as jnp
@@ -86,27 +78,20 @@ def sgd(
     Momentum:  trace <- g + momentum trace;  update = -learning_rate trace
     Nesterov:  trace <- g + momentum trace;  update = -learning_rate (g + momentum trace)
 
-    In this form the learning rate multiplies the whole trace, so that a schedule acts at once (with a constant rate it
-    is Polyak's v <- momentum v + learning_rate g). Nesterov's is the rearranged form, the gradient taken at the
-    parameters themselves; `nesterov_lookahead` is the true one.
+    In this form the learning rate multiplies the whole trace, so a schedule acts at once (with a constant rate it is
+    Polyak's v <- momentum v + learning_rate g). Nesterov's is the rearranged form, with the gradient at the parameters;
+    `nesterov_lookahead` is the original.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        momentum: decay of the trace; None keeps none, and so does a Python 0.
-        nesterov: whether to look ahead; needs momentum.
-        accumulator_dtype: of the trace; None means float32 for half-precision parameters, else the parameter's.
-
-    Returns:
-        Optimizer with state `TraceState(trace, count)`.
+        momentum: decay of the trace; None or a Python 0 keeps none.
+        nesterov: whether to use Nesterov's momentum; needs momentum.
 
     Raises:
-        ValueError: `nesterov` without momentum, or a number out of range, if known while tracing.
+        ValueError: `nesterov` without momentum.
 
-    Reference:
-        Robbins, H. & Monro, S. (1951). A stochastic approximation method.
-        Polyak, B. T. (1964). Some methods of speeding up the convergence of iteration methods.
-        Nesterov, Y. (1983); in the form of Sutskever, I., Martens, J., Dahl, G. & Hinton, G. (2013). On the importance
-        of initialization and momentum in deep learning.
+    Reference: Robbins, H. & Monro, S. (1951). A stochastic approximation method. Polyak, B. T. (1964). Some methods of
+        speeding up the convergence of iteration methods. Nesterov, Y. (1983); in the form of Sutskever, I., Martens,
+        J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in deep learning.
 
     Example:
         >>> import jax.numpy as jnp
@@ -125,27 +110,20 @@ def sgd(
 
 @specified
 def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> Optimizer:
-    """Nesterov's momentum in its true form, the gradient taken at the point that the trace leads to.
+    """Nesterov's momentum in its original form, with the gradient at the look-ahead point.
 
     v <- momentum v + learning_rate grad J(theta - momentum v);   theta <- theta - v
 
-    The gradient that is passed is not used: `update` takes it anew at the point looked ahead to, by `grad_fn`. With
-    phi = theta - momentum v, the point looked ahead to, `sgd(learning_rate, momentum, nesterov=True)` started at the
-    same place moves exactly along phi.
+    `update` ignores the gradient that it receives and evaluates `grad_fn` at the look-ahead point phi = theta -
+    momentum v. `sgd(learning_rate, momentum, nesterov=True)` from the same start moves exactly along phi.
+
+    It needs the extra argument `grad_fn` (params -> gradient), which `train.make_step` passes; the state's `trace` is
+    v.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        momentum: decay of the trace, >= 0; may be traced.
+        momentum: decay of the trace, >= 0.
 
-    Returns:
-        Optimizer with state `TraceState(trace, count)`, trace being v. Its update needs `params` and the extra argument
-        `grad_fn` (params -> gradient), which `train.make_step` passes.
-
-    Raises:
-        ValueError: no params or no `grad_fn`; a number out of range, if known while tracing.
-
-    Reference:
-        Nesterov, Y. (1983). A method for solving the convex programming problem with convergence rate O(1/k^2).
+    Reference: Nesterov, Y. (1983). A method for solving the convex programming problem with convergence rate O(1/k^2).
         Sutskever, I., Martens, J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in
         deep learning, equations 3 and 4.
 

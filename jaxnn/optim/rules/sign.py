@@ -1,4 +1,4 @@
-"""Rules that step by signs: of the gradient, of its running mean, of a mixture of both."""
+"""Sign rules: of the gradient, of its running mean, or of a mixture of both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
 
 LionMode: TypeAlias = Literal["hard", "smooth", "refined"]
-"""What Lion makes of its mixture c: sign(c), tanh(smooth_beta c), or c cut to [-1, 1]."""
+"""What Lion makes of its mixture c: sign(c), tanh(smooth_beta c), or c clipped to [-1, 1]."""
 
 
 class SignumState(NamedTuple):
@@ -39,12 +39,8 @@ def scale_by_sign() -> Optimizer:
 
     direction = sign(g)
 
-    Returns:
-        Optimizer with state `CountState(count)`.
-
-    Reference:
-        Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation for
-        non-convex problems, algorithm 1.
+    Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
+        for non-convex problems, algorithm 1.
 
     Example:
         >>> opt = scale_by_sign()
@@ -68,21 +64,10 @@ def scale_by_sign() -> Optimizer:
 def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     """The sign step: update = -learning_rate sign(g), with sign(0) = 0.
 
-    Every entry moves by the same length, so that near a minimum the parameters step to and fro across it unless the
-    learning rate decays.
+    Every entry moves by the same amount, so the parameters oscillate around a minimum unless the learning rate decays.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-
-    Returns:
-        Optimizer with state `CountState(count)`.
-
-    Raises:
-        ValueError: the learning rate negative or not finite, if known while tracing.
-
-    Reference:
-        Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation for
-        non-convex problems, algorithm 1.
+    Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
+        for non-convex problems, algorithm 1.
 
     Example:
         >>> opt = sign_sgd(0.5)
@@ -99,19 +84,10 @@ def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtyp
     ema <- beta ema + (1 - beta) g;   update = -learning_rate sign(ema)
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        beta: decay of the mean, in [0, 1); may be traced.
-        accumulator_dtype: of the mean; None means float32 for half-precision parameters, else the parameter's.
+        beta: decay of the mean, in [0, 1).
 
-    Returns:
-        Optimizer with state `SignumState(count, ema)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-
-    Reference:
-        Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation for
-        non-convex problems, algorithm 2.
+    Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
+        for non-convex problems, algorithm 2.
 
     Example:
         >>> opt = signum(0.5)
@@ -151,21 +127,15 @@ def scale_by_lion(
     direction = sign(c) ("hard"), tanh(smooth_beta c) ("smooth"), c where |c| < 1 and sign(c) elsewhere ("refined")
 
     Args:
-        b1: weight of the mean in the mixture, in [0, 1); may be traced.
-        b2: decay of the mean, in [0, 1); may be traced.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's.
+        b1: weight of the mean in the mixture, in [0, 1).
+        b2: decay of the mean, in [0, 1).
         mode: "hard", "smooth" or "refined"; static. The paper's is "hard".
-        smooth_beta: slope of tanh at 0 in the mode "smooth"; may be traced.
-
-    Returns:
-        Optimizer with state `LionState(count, mu)`.
+        smooth_beta: slope of tanh at 0 in the mode "smooth".
 
     Raises:
-        ValueError: an unknown mode; a hyperparameter out of range, if known while tracing.
         TypeError: complex parameters in the mode "smooth".
 
-    Reference:
-        Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
+    Reference: Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
 
     Example:
         >>> opt = scale_by_lion(0.5, mode="refined")
@@ -214,20 +184,7 @@ def lion(
     The decay is decoupled and multiplied by the learning rate. A learning rate 3 to 10 times smaller than AdamW's,
     with a decay as many times larger, is usual.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        b1, b2, mu_dtype: see `scale_by_lion`.
-        weight_decay: number or schedule; may be traced.
-        mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None for all.
-
-    Returns:
-        Optimizer with state `LionState(count, mu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; decay without params; a wrong mask.
-
-    Reference:
-        Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
+    Reference: Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
 
     Example:
         >>> opt = lion(0.1, weight_decay=0.5)

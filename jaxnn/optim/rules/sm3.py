@@ -1,4 +1,4 @@
-"""SM3: Adagrad's sums kept only for slices of each array, one vector for each of its axes."""
+"""SM3: Adagrad with sums kept for slices only, one vector for each axis of an array."""
 
 from __future__ import annotations
 
@@ -31,30 +31,22 @@ class SM3State(NamedTuple):
 
 @specified
 def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Optimizer:
-    """SM3's direction: Adagrad's, with the sum of each entry bounded by those of the slices that it lies in.
+    """SM3's direction: Adagrad's, with the sum of each entry bounded by those of the slices that contain it.
 
     s_i = b2 min over slices r that hold i of mu_r + (1 - b2) g_i^2, or with b2 = 1: min of mu_r + g_i^2
     mu_r <- max over i in r of s_i
     nu <- b1 nu + (1 - b1) g / sqrt(s + eps), 0/0 := 0;   direction = nu
 
-    The slices are those with one index of one axis held: rows and columns of a matrix; each entry of a vector, for
-    which the rule is Adagrad. A scalar is one slice (optax raises). eps is inside the root.
+    A slice fixes one index of one axis: the rows and columns of a matrix; the entries of a vector, for which the rule
+    is Adagrad. A scalar is one slice (optax raises). eps is inside the root.
 
     Args:
-        b1: decay of the mean of directions, in [0, 1); may be traced. A Python 0 keeps no nu.
-        b2: decay of the sums, in [0, 1]; may be traced. 1 is the published rule.
-        eps: added under the root, >= 0; may be traced.
+        b1: decay of the mean of directions, in [0, 1). A Python 0 keeps no nu.
+        b2: decay of the sums, in [0, 1]. 1 is the published rule.
+        eps: added under the root, >= 0.
 
-    Returns:
-        Optimizer with state `SM3State(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-        TypeError: a complex parameter.
-
-    Reference:
-        Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm SM3-II
-        (eps = 0), with the momentum of its section 4.
+    Reference: Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm
+        SM3-II (eps = 0), with the momentum of its section 4.
 
     Example:
         >>> opt = scale_by_sm3(b1=0.0)
@@ -101,15 +93,7 @@ def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar | None = 0.9) -> Optim
     """SM3: update = -learning_rate nu; the equation is in `scale_by_sm3`, with b1 = momentum, b2 = 1, eps = 1e-8.
 
     Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        momentum: decay of the mean of directions, in [0, 1); may be traced. None keeps none, and so does a Python 0.
-
-    Returns:
-        Optimizer with state `SM3State(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing.
-        TypeError: a complex parameter.
+        momentum: decay of the mean of directions, in [0, 1). None or a Python 0 keeps none.
 
     Reference:
         Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm SM3-II.

@@ -37,21 +37,13 @@ class SophiaState(NamedTuple):
 def hutchinson_estimator_diag_hessian(random_seed: Key | int | None = None) -> Optimizer:
     """An unbiased estimate of the diagonal of the Hessian H: r * (H r), with r random signs.
 
-    The variance of entry i is sum_{j != i} H_ij^2, so that a diagonal Hessian is found exactly.
+    The variance of entry i is sum_{j != i} H_ij^2, so that a diagonal Hessian is found exactly. Its update needs the
+    extra argument `obj_fn` (params -> loss); the gradients are not used.
 
     Args:
         random_seed: random key, typed or raw, or an int to make one from; None means 0.
 
-    Returns:
-        Optimizer with state `HutchinsonState(key)`. Its update needs `params` and the extra argument `obj_fn`
-        (params -> loss); the gradients that are passed are not used.
-
-    Raises:
-        ValueError: no params or no `obj_fn`.
-        TypeError: complex parameters.
-
-    Reference:
-        Hutchinson, M. F. (1989). A stochastic estimator of the trace of the influence matrix; for the diagonal:
+    Reference: Hutchinson, M. F. (1989). A stochastic estimator of the trace of the influence matrix; for the diagonal:
         Bekas, C., Kokiopoulou, E. & Saad, Y. (2007). An estimator for the diagonal of a matrix, equation 2.
 
     Example:
@@ -101,33 +93,25 @@ def scale_by_sophia(
     direction = clip(mu_hat / max(gamma nu, eps), -clip_threshold, clip_threshold)
     then, where t - 1 is a multiple of update_interval:  nu <- b2 nu + (1 - b2) (estimate of the Hessian's diagonal)
 
-    As in optax, nu is that of the step before, so that the first direction is clip_threshold sign(g), and mu is
-    corrected for its bias; the paper takes the new nu, and mu as it is. Entries of negative curvature have nu < 0 and
-    step by clip_threshold sign(mu). 0 / 0 is 0.
+    As in optax, nu is the previous step's, so the first direction is clip_threshold sign(g), and mu is bias-corrected;
+    the paper uses the new nu and the uncorrected mu. Entries of negative curvature have nu < 0 and step by
+    clip_threshold sign(mu). 0 / 0 is 0. Its update needs the extra arguments of the estimator: Hutchinson's needs
+    `obj_fn` (params -> loss).
 
     Args:
-        b1, b2: decays of the means, in [0, 1); may be traced. nu changes only once in update_interval steps.
-        eps: least denominator; may be traced.
-        gamma: how much of the curvature counts: the larger, the fewer entries are clipped; may be traced.
-        clip_threshold: the largest step of an entry, may be traced; None clips nothing.
+        b1, b2: decays of the means, in [0, 1). nu changes only once in update_interval steps.
+        eps: least denominator.
+        gamma: weight of the curvature: the larger, the fewer entries are clipped.
+        clip_threshold: the largest step of an entry; None clips nothing.
         update_interval: steps from one estimate to the next; static.
         hessian_diagonal_fn: a transformation whose updates are the diagonal (and that averages it over devices, where
             there are many); extra arguments go to it. None means `hutchinson_estimator_diag_hessian()`.
         mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu likewise.
-        verbose: whether to print the win rate, the part of entries that are not clipped (0.1 to 0.5 is good).
+        verbose: whether to print the win rate, the fraction of entries that are not clipped (0.1 to 0.5 is good).
         print_win_rate_every_n_steps: how often; 0 means never.
 
-    Returns:
-        Optimizer with state `SophiaState(count, mu, nu, hessian_fn_state)`. Its update needs `params` and what the
-        estimator needs: Hutchinson's, the extra argument `obj_fn` (params -> loss).
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params or no `obj_fn`.
-        TypeError: complex parameters.
-
-    Reference:
-        Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order optimizer for
-        language model pre-training, algorithms 1 and 3.
+    Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
+        optimizer for language model pre-training, algorithms 1 and 3.
 
     Example:
         >>> opt = scale_by_sophia()
@@ -198,27 +182,11 @@ def sophia(
     """Sophia: update = -learning_rate (clip(mu_hat / max(gamma nu, eps), +-clip_threshold) + weight_decay params).
 
     nu is a running mean of the Hessian's diagonal, estimated once in update_interval steps. The decay is decoupled and
-    multiplied by the learning rate.
+    multiplied by the learning rate. Its update needs the extra argument `obj_fn` (params -> loss of this step's batch),
+    or what `hessian_diagonal_fn` needs instead.
 
-    Args:
-        learning_rate: number or schedule of the step count (0 at the first update); may be traced.
-        weight_decay: number or schedule; may be traced.
-        weight_decay_mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None
-            for all.
-        b1, b2, eps, gamma, clip_threshold, update_interval, hessian_diagonal_fn, mu_dtype, verbose,
-            print_win_rate_every_n_steps: see `scale_by_sophia`, which has the whole equation.
-
-    Returns:
-        Optimizer with state `SophiaState(count, mu, nu, hessian_fn_state)`. Its update needs `params` and the extra
-        argument `obj_fn` (params -> loss of this step's batch), or what `hessian_diagonal_fn` needs instead.
-
-    Raises:
-        ValueError: a hyperparameter out of range, if known while tracing; no params or no `obj_fn`; a wrong mask.
-        TypeError: complex parameters.
-
-    Reference:
-        Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order optimizer for
-        language model pre-training, algorithm 3.
+    Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
+        optimizer for language model pre-training, algorithm 3.
 
     Example:
         >>> opt = sophia(0.1, weight_decay=0.5)
@@ -244,7 +212,7 @@ def sophia(
         updates: PyTree, state: SophiaState, params: Params | None = None, *, obj_fn: Any = None, **extra: Any
     ) -> tuple[PyTree, SophiaState]:
         if obj_fn is not None:
-            # descent widens the parameters, and the loss may take them only in their own dtype.
+            # `descent` widens the parameters, but the loss may need their own dtypes.
             extra["obj_fn"] = lambda wide: obj_fn(dtypes_of(wide, params))
         return inner.update(updates, state, params, **extra)
 
@@ -252,7 +220,7 @@ def sophia(
 
 
 def _print_win_rate(directions: PyTree, clip_threshold: Scalar, count: Array, every: int) -> None:
-    """Print, at every so many steps, the part of all entries that the clipping left alone."""
+    """Print, every so many steps, the fraction of entries that are not clipped."""
     leaves = jax.tree.leaves(directions)
     free = sum(jnp.sum(jnp.abs(u) < cast_like(clip_threshold, u)) for u in leaves)
     rate = free / sum(u.size for u in leaves)

@@ -1,4 +1,4 @@
-"""Gradients of several minibatches gathered into one update."""
+"""Gradient accumulation over several minibatches."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 ShouldSkipUpdateFunction: TypeAlias = Callable[..., tuple[Any, PyTree]]
-"""(gradients, updates made, params) -> (whether to leave these gradients out, a report to keep)."""
+"""(gradients, number of updates so far, params) -> (whether to skip these gradients, a report to keep)."""
 
 
 class MultiStepsState(NamedTuple):
     """State of `accumulate` and `MultiSteps`.
 
-    `mini_step`: gradients gathered since the last update; `gradient_step`: updates made; `inner_opt_state`;
-    `acc_grads`: their mean or sum so far; `skip_state`: what the function that skips gradients reported last.
+    `mini_step`: gradients accumulated since the last update; `gradient_step`: updates so far; `inner_opt_state`;
+    `acc_grads`: their mean or sum; `skip_state`: the last report of the function that skips gradients.
     """
 
     mini_step: Array
@@ -34,7 +34,7 @@ class MultiStepsState(NamedTuple):
 
 
 class ApplyEvery(NamedTuple):
-    """`count`: updates gathered since the last emission, int32; `grad_acc`: their sum so far."""
+    """`count`: int32 updates since the last emission; `grad_acc`: their sum."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     grad_acc: PyTree
@@ -49,26 +49,19 @@ def accumulate(
     should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
     accumulator_dtype: DType | None = None,
 ) -> Optimizer:
-    """One update from every k gradients: that of their mean. At the k - 1 others the updates are 0.
+    """One update from the mean of every k gradients; the other k - 1 updates are 0.
 
     mean <- mean + (g - mean) / n,   n = 1 ... k;   at n = k: update = opt(mean), mean <- 0
 
-    The inner update is computed at every k-th gradient only (optax computes it at each and throws the others away);
-    under `vmap` it is computed at each. A NaN gradient spoils one update, not all later ones.
+    The inner update is computed at every k-th gradient only (optax computes and discards the others), except under
+    `vmap`. A NaN gradient spoils one update, not all later ones.
 
     Args:
         opt: Optimizer, or an optax transformation. It receives the extra arguments of the last gradient.
-        every_k: gradients for each update, >= 1, or a function from the number of updates made to one.
+        every_k: gradients for each update, >= 1, or a function of the number of updates so far.
         use_grad_mean: the mean of the gradients; their sum if False.
-        should_skip_update_fn: (gradients, updates made, params) -> (whether to leave this gradient out, a tree to
+        should_skip_update_fn: (gradients, updates so far, params) -> (whether to skip this gradient, a pytree to
             report), such as `skip_not_finite`.
-        accumulator_dtype: of the mean; None means float32 for half-precision parameters, else the parameter's.
-
-    Returns:
-        Optimizer with state `MultiStepsState`.
-
-    Raises:
-        ValueError: every_k < 1.
 
     Example:
         >>> from jaxnn import optim
@@ -136,7 +129,7 @@ def accumulate(
 class MultiSteps:
     """`accumulate` with optax's name, arguments and methods.
 
-    `accumulator_dtype` is None by default, where optax rounds float64 gradients to float32.
+    `accumulator_dtype` is None by default; optax rounds float64 gradients to float32.
 
     Example:
         >>> from jaxnn import optim
@@ -170,7 +163,7 @@ class MultiSteps:
     def update(
         self, updates: PyTree, state: MultiStepsState, params: Params | None = None, **extra_args: Any
     ) -> tuple[PyTree, MultiStepsState]:
-        """Gather one gradient; the updates are 0 unless it is the last of k."""
+        """Accumulate one gradient; the updates are 0 unless it is the last of k."""
         return self._outer.update(updates, state, params, **extra_args)
 
     def has_updated(self, state: MultiStepsState) -> Array:
@@ -186,13 +179,10 @@ class MultiSteps:
 def apply_every(k: Scalar = 1) -> Optimizer:
     """The sum of every k updates, at every k-th step; 0 at the others.
 
-    Unlike `accumulate` it stands inside a chain: what comes before it runs at every step.
+    Unlike `accumulate` it is a link of a chain: the links before it run at every step.
 
     Args:
-        k: >= 1; may be traced.
-
-    Returns:
-        Optimizer with state `ApplyEvery(count, grad_acc)`.
+        k: >= 1.
 
     Example:
         >>> opt = apply_every(2)
@@ -223,7 +213,7 @@ def apply_every(k: Scalar = 1) -> Optimizer:
 
 
 def skip_not_finite(updates: PyTree, gradient_step: Scalar, params: Params | None) -> tuple[Array, dict[str, Array]]:
-    """For `MultiSteps`: leave gradients with an infinity or NaN out; the number of such entries is reported.
+    """For `MultiSteps`: skip gradients with an infinity or NaN, and report the number of such entries.
 
     Example:
         >>> skip_not_finite(jnp.array([1.0, jnp.nan]), 0, None)[1]["num_not_finite"]
@@ -237,9 +227,9 @@ def skip_not_finite(updates: PyTree, gradient_step: Scalar, params: Params | Non
 def skip_large_updates(
     updates: PyTree, gradient_step: Scalar, params: Params | None, max_squared_norm: Scalar
 ) -> tuple[Array, dict[str, Array]]:
-    """For `MultiSteps`: leave gradients of squared norm >= max_squared_norm, or NaN, out; the norm is reported.
+    """For `MultiSteps`: skip gradients of squared norm >= max_squared_norm, or NaN, and report the norm.
 
-    Bind the bound with `functools.partial(skip_large_updates, max_squared_norm=...)`.
+    Bind it with `functools.partial(skip_large_updates, max_squared_norm=...)`.
 
     Example:
         >>> skip_large_updates(jnp.array([3.0, 4.0]), 0, None, 16.0)[0]

@@ -18,7 +18,7 @@ from jaxnn.types import Array, DType, Params, PyTree, Scalar
 
 
 class EmaState(NamedTuple):
-    """`count`: int32 steps taken; `ema`: the average before the correction of its bias."""
+    """`count`: int32 steps taken; `ema`: the average before bias correction."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     ema: PyTree
@@ -39,18 +39,11 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = No
     ema <- decay ema + (1 - decay) u;   update = ema / (1 - decay^t) if `debias`, else ema;   t = 1, 2, ...
 
     Args:
-        decay: in [0, 1); may be traced.
-        debias: whether to undo the pull of the start at 0.
+        decay: in [0, 1).
+        debias: whether to correct the bias towards the initial 0.
         accumulator_dtype: of ema; None means float32 for half-precision parameters, else the parameter's.
 
-    Returns:
-        Optimizer with state `EmaState(count, ema)`.
-
-    Raises:
-        ValueError: decay outside [0, 1), if known while tracing.
-
-    Reference:
-        Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, section 3 (the correction).
+    Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, section 3 (the correction).
 
     Example:
         >>> opt = ema(0.5)
@@ -79,27 +72,20 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = No
 
 @specified
 def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0, debias: bool = True) -> Optimizer:
-    """The optimizer as it is, and in its state the average of the parameters that it visits.
+    """The optimizer unchanged, with the average of its iterates in the state.
 
     theta_t = params + updates;   n = t - start, t = 1, 2, ...;   average <- average + weight (theta_t - average)
     weight = 1 / n: the mean of theta_(start+1) ... theta_t (Polyak and Ruppert)
-    weight = (1 - decay) / (1 - decay^n): the exponential moving average, its bias corrected
+    weight = (1 - decay) / (1 - decay^n): the exponential moving average, bias-corrected
     weight = 1 for n <= 1: up to `start` the average is the last parameters
 
-    Read it with `averaged_params(state)`. The updates must be applied as they are: wrap the whole chain.
+    Read it with `averaged_params(state)`. The updates must be applied unchanged: wrap the whole chain. The average is
+    kept in the accumulation dtype.
 
     Args:
-        inner: Optimizer, or an optax transformation.
-        decay: in [0, 1); may be traced. None means the plain mean.
-        start: steps before averaging begins, >= 0; may be traced.
-        debias: False for weight 1 - decay at every n > 1, as PyTorch's `get_ema_multi_avg_fn` has it.
-
-    Returns:
-        Optimizer with state `AverageState(count, average, inner_state)`; its update needs params. The average is kept
-        in the accumulation dtype.
-
-    Raises:
-        ValueError: no params; decay outside [0, 1) or start < 0, if known while tracing.
+        decay: in [0, 1). None means the plain mean.
+        start: steps before averaging begins, >= 0.
+        debias: False for weight 1 - decay at every n > 1, as in PyTorch's `get_ema_multi_avg_fn`.
 
     Reference:
         Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging, equation 2.
@@ -169,15 +155,11 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: Scal
     """step_size new + (1 - step_size) old, in the dtypes of the old; where new is None, None.
 
     Args:
-        new_tensors, old_tensors: trees of one structure, such as parameters and their running average; the new may be
-            None in any place.
-        step_size: in [0, 1]; may be traced.
+        new_tensors, old_tensors: pytrees with the same structure, e.g. parameters and their running average; new leaves
+            may be None.
+        step_size: in [0, 1].
 
-    Raises:
-        ValueError: the trees differ in structure, or only the old is None somewhere.
-
-    Reference:
-        Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging.
+    Reference: Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging.
 
     Example:
         >>> incremental_update(jnp.ones(1), jnp.zeros(1), 0.25)
@@ -204,12 +186,11 @@ def periodic_update(new_tensors: Params, old_tensors: Params, steps: Scalar, upd
     """The new tensors where `steps` is a multiple of `update_period` (0 is one), else the old; in the old's dtypes.
 
     Args:
-        new_tensors, old_tensors: trees of one structure, such as parameters and a slow copy of them.
-        steps: int, may be traced.
-        update_period: int >= 1; may be traced.
+        new_tensors, old_tensors: pytrees with the same structure, e.g. parameters and a slow copy.
+        steps: int.
+        update_period: int >= 1.
 
-    Reference:
-        Mnih, V. et al. (2013). Playing Atari with deep reinforcement learning.
+    Reference: Mnih, V. et al. (2013). Playing Atari with deep reinforcement learning.
 
     Example:
         >>> periodic_update(jnp.ones(1), jnp.zeros(1), 4, 2), periodic_update(jnp.ones(1), jnp.zeros(1), 5, 2)

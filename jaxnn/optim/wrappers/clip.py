@@ -1,4 +1,4 @@
-"""Transformations that bound, clean or centre gradients and keep no moments."""
+"""Gradient clipping, NaN removal and centralization, without moments."""
 
 from __future__ import annotations
 
@@ -37,16 +37,10 @@ def global_norm(updates: PyTree) -> Array:
 
 @specified
 def clip(max_delta: Scalar) -> Optimizer:
-    """Each entry brought into [-max_delta, max_delta]; NaN stays NaN.
+    """Each entry clipped to [-max_delta, max_delta]; NaN stays NaN.
 
     Args:
-        max_delta: >= 0; may be traced.
-
-    Returns:
-        Optimizer without state.
-
-    Raises:
-        TypeError: complex parameters, which have no order.
+        max_delta: >= 0.
 
     Example:
         >>> opt = clip(1.0)
@@ -69,21 +63,17 @@ def clip(max_delta: Scalar) -> Optimizer:
 
 @specified
 def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
-    """All gradients times one factor, so that their joint norm is at most max_norm.
+    """All gradients scaled by one factor so that their global norm is at most max_norm.
 
     update = g min(1, max_norm / |g|),   |g| = sqrt(sum over all entries of |g|^2)
 
-    Zero gradients stay 0, also for max_norm = 0 (0/0 in optax). An infinite or NaN entry makes others 0 or NaN: put
-    `zero_nans` before it or `apply_if_finite` around the whole.
+    Zero gradients stay 0, also for max_norm = 0 (0/0 in optax). An infinite or NaN entry turns others into 0 or NaN:
+    put `zero_nans` before it, or wrap the chain in `apply_if_finite`.
 
     Args:
-        max_norm: >= 0; may be traced.
+        max_norm: >= 0.
 
-    Returns:
-        Optimizer without state.
-
-    Reference:
-        Pascanu, R., Mikolov, T. & Bengio, Y. (2013). On the difficulty of training recurrent neural networks,
+    Reference: Pascanu, R., Mikolov, T. & Bengio, Y. (2013). On the difficulty of training recurrent neural networks,
         algorithm 1.
 
     Example:
@@ -107,16 +97,12 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
 def clip_by_block_rms(threshold: Scalar) -> Optimizer:
     """Each array scaled down so that its root mean square is at most the threshold: u / max(1, rms(u) / threshold).
 
-    With a threshold of 0 all is 0 (in optax a zero gradient gives NaN).
+    With a threshold of 0 all updates are 0 (optax: NaN for a zero gradient).
 
     Args:
-        threshold: >= 0; may be traced.
+        threshold: >= 0.
 
-    Returns:
-        Optimizer without state.
-
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 6.
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 6.
 
     Example:
         >>> clip_by_block_rms(1.0).update(jnp.array([3.0, 4.0]), ())[0] * jnp.sqrt(12.5)
@@ -141,22 +127,18 @@ def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[i
     update_i = g_i min(1, clipping max(|w_i|, eps) / |g_i|)   for each unit i
 
     Args:
-        clipping: largest ratio of the norms, >= 0; may be traced.
-        eps: lower bound of the weights' norm, so that weights 0 can move; may be traced.
+        clipping: largest ratio of the norms, >= 0.
+        eps: lower bound on the weights' norm, so that zero weights can move.
         axis: axes over which one unit's norm is taken. None means: all of a scalar or vector (or an array with at most
-            one axis longer than 1); axis 0 of (in, out) and of three axes, which are read as several heads; all but
+            one axis longer than 1); axis 0 of (in, out) and of arrays with three axes, read as several heads; all but
             the last of (height, width, in, out) and (depth, height, width, in, out). For (width, in, out) kernels pass
             (0, 1).
 
-    Returns:
-        Optimizer without state; its update needs params.
-
     Raises:
-        ValueError: no params; more than five axes without `axis`.
+        ValueError: more than five axes without `axis`.
 
-    Reference:
-        Brock, A., De, S., Smith, S. & Simonyan, K. (2021). High-performance large-scale image recognition without
-        normalization, equation 3.
+    Reference: Brock, A., De, S., Smith, S. & Simonyan, K. (2021). High-performance large-scale image recognition
+        without normalization, equation 3.
 
     Example:
         >>> opt, params = adaptive_grad_clip(0.5), jnp.array([3.0, 4.0])
@@ -183,10 +165,7 @@ def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[i
 
 @specified
 def zero_nans() -> Optimizer:
-    """Entries that are NaN become 0; the state tells in which arrays there were some. Infinite entries stay.
-
-    Returns:
-        Optimizer with state `ZeroNansState(found_nan)`.
+    """NaN entries become 0; the state records which arrays had any. Infinite entries are kept.
 
     Example:
         >>> opt = zero_nans()
@@ -216,15 +195,9 @@ def zero_nans() -> Optimizer:
 
 @specified
 def keep_params_nonnegative() -> Optimizer:
-    """Updates that would make a parameter negative take it to 0: update = max(u, -p). The last link of a chain.
+    """Updates that keep parameters >= 0: update = max(u, -p). Put it last in a chain.
 
-    A parameter that is negative already is moved to 0.
-
-    Returns:
-        Optimizer without state; its update needs params.
-
-    Raises:
-        ValueError: no params. TypeError: complex parameters.
+    A negative parameter is moved to 0.
 
     Example:
         >>> opt, params = keep_params_nonnegative(), jnp.array([1.0, 1.0])
@@ -245,7 +218,7 @@ def keep_params_nonnegative() -> Optimizer:
 
 @specified
 def centralize(*, keep_axis: int = -1) -> Optimizer:
-    """Gradient centralization: from each output unit's gradient its mean is subtracted; vectors and scalars stay.
+    """Gradient centralization: subtract the mean of each output unit's gradient; vectors and scalars are unchanged.
 
     update = g - mean of g over all axes but `keep_axis`
 
@@ -253,14 +226,10 @@ def centralize(*, keep_axis: int = -1) -> Optimizer:
     mean is over all others. optax takes it over all but the FIRST, which centres each input instead.
 
     Args:
-        keep_axis: the axis of the output units; 0 for (out, in) kernels, and to do what optax does.
+        keep_axis: the axis of the output units; 0 for (out, in) kernels and for optax's behaviour.
 
-    Returns:
-        Optimizer without state.
-
-    Reference:
-        Yong, H., Huang, J., Hua, X. & Zhang, L. (2020). Gradient centralization: a new optimization technique for deep
-        neural networks, equation 1.
+    Reference: Yong, H., Huang, J., Hua, X. & Zhang, L. (2020). Gradient centralization: a new optimization technique
+        for deep neural networks, equation 1.
 
     Example:
         >>> centralize().update(jnp.array([[1.0, 2.0], [3.0, 6.0]]), ())[0]
@@ -292,5 +261,5 @@ def _unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) <= 5:
         return tuple(range(len(shape) - 1))
     raise ValueError(
-        f"adaptive_grad_clip: which axes of a parameter of shape {shape} belong to one unit is not known. Pass axis=..."
+        f"adaptive_grad_clip: the axes of one unit are unknown for a parameter of shape {shape}. Pass axis=..."
     )

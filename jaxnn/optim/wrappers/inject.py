@@ -29,7 +29,7 @@ class InjectStatefulHyperparamsState(NamedTuple):
 
 
 InjectHyperparamsState = InjectStatefulHyperparamsState
-"""optax's older name: there of a state without those of schedules, which its functions no longer make."""
+"""optax's older name, of a state without schedule states that its functions no longer return."""
 
 
 class WrappedScheduleState(NamedTuple):
@@ -39,7 +39,7 @@ class WrappedScheduleState(NamedTuple):
 
 
 class WrappedSchedule:
-    """A schedule of the step count as a schedule with a state: `init()`, `update(state)`, `schedule(state)`.
+    """A schedule of the step count as a stateful schedule: `init()`, `update(state)`, `schedule(state)`.
 
     Example:
         >>> schedule = WrappedSchedule(lambda count: 1.0 / (1 + count))
@@ -68,18 +68,17 @@ def inject_hyperparams(
     static_args: str | Iterable[str] = (),
     hyperparam_dtype: DType | None = None,
 ) -> Callable[..., Optimizer]:
-    """A factory like the one given, whose optimizers keep their numeric hyperparameters in the state.
+    """The factory, with numeric hyperparameters kept in the optimizer's state.
 
-    Every number becomes an array in `state.hyperparams`, to be read by `get_hyperparams` and changed, without a new
-    compilation, by `with_hyperparams`; every schedule is evaluated at each update and its value kept there too.
+    Every number becomes an array in `state.hyperparams`: read it with `get_hyperparams` and change it, without
+    recompilation, with `with_hyperparams`. Every schedule is evaluated at each update and its value kept there too.
 
-    Static, and not in the state, are: names in `static_args`, bools, names that end in "mask", None, random keys, ints
-    whose argument has an int as its default, since those are counts and sizes, and functions that are the factory's own
-    defaults.
+    Static, and not in the state: names in `static_args`, names that end in "mask", bools, None, random keys, ints whose
+    default is an int (counts and sizes), and functions that are the factory's own defaults.
 
     Args:
-        inner_factory: `optim.adam` and the like; an optax factory too.
-        static_args: names of arguments to leave alone; optax's way to say that a callable is no schedule.
+        inner_factory: e.g. `optim.adam`, or an optax factory.
+        static_args: names of arguments to keep static, e.g. a callable that is no schedule.
         hyperparam_dtype: of float hyperparameters; None means the widest accumulation dtype of the parameters, so
             that 0.999 stays below 1 beside bfloat16 parameters. An array keeps its own dtype.
 
@@ -118,7 +117,7 @@ def inject_hyperparams(
             if name in static or name.endswith("mask") or _is_size(value, default):
                 continue
             if callable(value):
-                if value is default:  # a function that the factory chose itself is no schedule
+                if value is default:  # a default function of the factory is no schedule
                     continue
                 has_state = hasattr(value, "init") and hasattr(value, "update")
                 schedules[name] = value if has_state else WrappedSchedule(value)
@@ -178,7 +177,7 @@ def get_hyperparams(state: Any) -> dict[str, Array]:
     A schedule's value is that of the last update.
 
     Raises:
-        ValueError: there are none, or one name stands in two places; pass the part of the state that is meant.
+        ValueError: there are none, or a name occurs in two places; pass one part of the state.
 
     Example:
         >>> from jaxnn import optim
@@ -189,7 +188,7 @@ def get_hyperparams(state: Any) -> dict[str, Array]:
     for node in _injected(state):
         if again := sorted(set(found) & set(node.hyperparams)):
             raise ValueError(
-                f"get_hyperparams: {again} stand in several places of the state. Pass the part that is meant, such as "
+                f"get_hyperparams: {again} occur in several places of the state. Pass one part of it, such as "
                 "state.inner_states['w'], or use named_state(state)."
             )
         found |= node.hyperparams
@@ -201,7 +200,7 @@ def get_hyperparams(state: Any) -> dict[str, Array]:
 
 
 def with_hyperparams(state: Any, **hyperparams: Scalar) -> Any:
-    """The state with other values of hyperparameters, in the dtypes they had; wherever a name stands.
+    """The state with new hyperparameter values, in their dtypes, at every occurrence of a name.
 
     Raises:
         ValueError: a name that the state does not hold, or that follows a schedule, which would overwrite it.
@@ -235,7 +234,7 @@ def with_hyperparams(state: Any, **hyperparams: Scalar) -> Any:
 
 
 def _in_place_of(old: Any, name: str, value: Scalar) -> Array:
-    """A new value in the dtype of the old one; a fraction in place of an int is an error, not cut off."""
+    """A new value in the dtype of the old one; ValueError for a fraction in place of an int."""
     require_number("with_hyperparams", name, value)
     new, dtype = jnp.asarray(value), jnp.result_type(old)
     if jnp.issubdtype(dtype, jnp.integer) and not jnp.issubdtype(new.dtype, jnp.integer):
@@ -244,14 +243,14 @@ def _in_place_of(old: Any, name: str, value: Scalar) -> Array:
 
 
 def _first(name: str, schedule: Any, state: Any) -> Any:
-    """A schedule's value before the first step, which shows whether it is one."""
+    """A schedule's value before the first step; TypeError if the function is no schedule."""
     try:
         value = schedule(state)
         require_number("inject_hyperparams", name, value)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"inject_hyperparams: {name} is a function, and was taken for a schedule of the step count, which it is "
-            f'not ({error}). If it is something else, leave it alone: static_args="{name}".'
+            f"inject_hyperparams: {name} is a function and must be a schedule of the step count, got ({error}). "
+            f'If it is something else, name it in static_args="{name}".'
         ) from error
     return value
 
@@ -268,7 +267,7 @@ def _injected(state: Any) -> list[Any]:
 
 
 def _is_size(value: Any, default: Any) -> bool:
-    """Whether an argument is a flag or a count, which is structure and not arithmetic."""
+    """Whether an argument is a flag or a count, and so static."""
     return isinstance(value, bool | np.bool_) or (isinstance(value, int) and isinstance(default, int))
 
 
@@ -287,7 +286,7 @@ def _float_dtype(asked: DType | None, params: PyTree) -> DType:
 
 
 def _as_array(value: Any, dtype: DType) -> Array:
-    """A hyperparameter as an array; floats without a dtype of their own, and NumPy's, in the one given."""
+    """A hyperparameter as an array; Python and NumPy floats in `dtype`."""
     if isinstance(value, jax.Array) and not value.weak_type:
         return value
     array = jnp.asarray(value)

@@ -1,4 +1,4 @@
-"""Wrappers that change how parameters are laid out, and adapters between optimizers of different making."""
+"""Wrappers that change the layout of parameters, and adapters between optimizers of different libraries."""
 
 from __future__ import annotations
 
@@ -35,20 +35,14 @@ class SplitRealAndImaginaryState(NamedTuple):
 
 @specified
 def flatten(inner: Any) -> Optimizer:
-    """The inner transformation on one long vector of all parameters: fewer, larger operations.
+    """The inner transformation on one vector of all parameters: fewer, larger operations.
 
-    Rules that take norms of single arrays then see one array. The vector, and with it the inner state, is in the
-    widest accumulation dtype of the parameters; updates come back in each parameter's dtype.
-
-    Args:
-        inner: Optimizer, or an optax transformation.
-
-    Returns:
-        Optimizer with the inner state. Extra arguments are passed as they are, so `value` may be used and functions of
-        the parameters may not.
+    Rules that take norms of single arrays then see one array. The vector, and with it the inner state, is in the widest
+    accumulation dtype of the parameters; updates come back in each parameter's dtype. Extra arguments are passed
+    unchanged: `value` works, functions of the parameters do not.
 
     Raises:
-        ValueError: the gradients have not the structure of the parameters, or hold None where those do not.
+        ValueError: gradients and parameters differ in structure, None leaves included.
 
     Example:
         >>> from jaxnn import optim
@@ -63,7 +57,7 @@ def flatten(inner: Any) -> Optimizer:
         leaves, structure = jax.tree.flatten(updates)
         if params is not None and jax.tree.structure(params) != structure:
             raise ValueError(
-                f"flatten: gradients and parameters must have one structure, got {structure} and "
+                f"flatten: gradients and parameters must have the same structure, got {structure} and "
                 f"{jax.tree.structure(params)}."
             )
         long, new = update_inner(inner, _vector(updates), state, None if params is None else _vector(params), extra)
@@ -81,14 +75,8 @@ def flatten(inner: Any) -> Optimizer:
 def split_real_and_imaginary(inner: Any) -> Optimizer:
     """The inner transformation on the real and imaginary parts of complex parameters, as on two real arrays each.
 
-    `jax.grad` of a real loss returns the conjugate of the direction of ascent: pass the conjugate of its result, which
-    is df/dx + i df/dy. Functions among the extra arguments are called with whole complex parameters.
-
-    Args:
-        inner: Optimizer, or an optax transformation.
-
-    Returns:
-        Optimizer with state `SplitRealAndImaginaryState(inner_state)`.
+    `jax.grad` of a real loss returns the conjugate of the ascent direction: pass the conjugate of its result, which is
+    df/dx + i df/dy. Functions among the extra arguments receive the complex parameters.
 
     Example:
         >>> from jaxnn import optim
@@ -139,9 +127,8 @@ def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> Optimizer:
 
 @specified
 def with_extra_args_support(tx: Any) -> Optimizer:
-    """The transformation as an Optimizer, whose update takes extra arguments and passes them on only if it may.
-
-    Ours take extra arguments already; this is for optax's plain ones.
+    """The transformation as an Optimizer that accepts extra arguments and passes them on if the inner one takes any.
+    For optax's plain transformations; ours take extra arguments already.
 
     Example:
         >>> from jaxnn import optim
@@ -168,7 +155,7 @@ def init_empty_state(params: Params) -> EmptyState:
 
 
 def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:
-    """The inputs, whose derivative counts `scale` times in the backward pass; 0 stops it. `scale` may be traced.
+    """The inputs unchanged, with their cotangents multiplied by `scale` (may be traced) in the backward pass.
 
     Example:
         >>> jax.grad(lambda x: scale_gradient(x, -1.0) ** 2)(3.0)
@@ -177,7 +164,7 @@ def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:
 
     def leaf(x: Array) -> Array:
         x = jnp.asarray(x)
-        # x + s (x - x), the difference exactly 0, so that the value is x whatever the scale.
+        # x + s (x - x): the difference is exactly 0, so the value is x for every scale.
         stopped = jax.lax.stop_gradient(x)
         return stopped + cast_like(scale, x) * (x - stopped)
 
@@ -186,7 +173,7 @@ def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:
 
 @jax.tree_util.register_pytree_node_class
 class _Placeholder:
-    """Stands for all parameters: a node without leaves, so that `init` puts it where trees like them would be."""
+    """Placeholder of all parameters: a node without leaves, which `init` puts in the place of trees like them."""
 
     def tree_flatten(self) -> tuple[tuple[()], None]:
         return (), None
@@ -205,22 +192,18 @@ def tree_map_params(
     transform_non_params: Callable[[Any], Any] | None = None,
     is_leaf: Callable[[Any], bool] | None = None,
 ) -> Any:
-    """`f(leaf, *leaves of rest)` over every part of a state that is a tree like the parameters.
+    """`f(leaf, *leaves of rest)` over every part of a state that is a pytree like the parameters.
 
-    For instance to give each moment its parameter's sharding.
+    E.g. to give each moment its parameter's sharding.
 
     Args:
-        initable: the optimizer, or its `init`. It is called on a stand-in for the parameters, so parts of the state
-            that `init` computes from the parameters' arrays one by one (factored moments) are found only if it uses
-            maps over trees.
+        initable: the optimizer, or its `init`. `init` is called on a placeholder of the parameters, so parts of the
+            state that depend on single arrays (factored moments) are found only if it maps over trees.
         f: of a leaf of the state, and the leaves in its place in `rest`.
         state: of that optimizer.
         rest: trees like the parameters.
-        transform_non_params: for all other leaves; None leaves them as they are.
+        transform_non_params: for all other leaves; None leaves them unchanged.
         is_leaf: for the maps; after `masked`, `lambda x: isinstance(x, MaskedNode)` lets `rest` be whole trees.
-
-    Returns:
-        A state of the same structure.
 
     Example:
         >>> from jaxnn import optim
@@ -258,7 +241,7 @@ def _split(tree: PyTree) -> PyTree:
 
 
 def _merge(tree: PyTree) -> PyTree:
-    """`_split` undone."""
+    """The inverse of `_split`."""
     return jax.tree.map(
         lambda x: jax.lax.complex(x.real, x.imaginary) if isinstance(x, SplitRealAndImaginaryArrays) else x,
         tree,

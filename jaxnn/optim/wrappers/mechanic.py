@@ -1,4 +1,4 @@
-"""Mechanic: the learning rate of any rule, learned online by betting."""
+"""Mechanic: the learning rate of any rule, learned online by coin betting."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def mechanize(
     s_init: Scalar = 1e-6,
     num_betas: int = 6,
 ) -> Optimizer:
-    """Learn a factor for the whole way that a base rule has come: p <- x0 + (sum s) (sum of its updates).
+    """Learn a factor of a base rule's total displacement: p <- x0 + (sum s) (sum of its updates).
 
-    S = sum s;   delta = (x0 - p) / (S + eps), the way so far, unscaled;   u = the base rule's update
+    S = sum s;   delta = (x0 - p) / (S + eps), minus the unscaled displacement;   u = the base rule's update
     g' = g + weight_decay S |g| / (|p| + eps) p;   h = <g', delta>
     and for each decay b = 0.9, 0.99, ..., num_betas of them:
     m' = max(b m, |h| + eps);   v <- b^2 v + h^2;   r <- b r + s max(-m, min(h, m));   m <- m'
@@ -56,27 +56,17 @@ def mechanize(
     Args:
         base_optimizer: Optimizer, or an optax transformation, that descends with learning rate 1, or with a schedule
             whose largest value is 1. It receives the extra arguments.
-        weight_decay: >= 0; may be traced.
-        eps: against division by zero, >= 0; may be traced.
-        s_init: the factor at the start, >= 0; may be traced.
-        num_betas: how many decays are tried at once.
+        eps: against division by zero, >= 0.
+        s_init: the factor at the start, >= 0.
+        num_betas: number of decays.
 
-    Returns:
-        Optimizer with state `MechanicState(base_optimizer_state, count, r, m, v, s, x0)`; its update needs `params`.
-
-    Raises:
-        ValueError: no params; num_betas < 1; a number out of range, if known while tracing.
-        TypeError: no optimizer; complex parameters.
-
-    Reference:
-        Cutkosky, A., Defazio, A. & Mehta, H. (2023). Mechanic: a learning rate tuner, algorithm 1.
+    Reference: Cutkosky, A., Defazio, A. & Mehta, H. (2023). Mechanic: a learning rate tuner, algorithm 1.
 
     Example:
         >>> from jaxnn import optim
         >>> opt = mechanize(optim.sgd(1.0), s_init=0.6)
         >>> params = jnp.array([1.0])
-        >>> updates, state = opt.update(jnp.array([2.0]), opt.init(params), params)
-        >>> updates
+        >>> opt.update(jnp.array([2.0]), opt.init(params), params)[0]
         Array([-1.2], dtype=float32)
     """
     require_inner("mechanize", base_optimizer)

@@ -1,4 +1,4 @@
-"""Looking into an optimizer: its state by name, and measurements taken between the links of a chain."""
+"""Monitoring: states by name, and measurements between the links of a chain."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def named_state(state: Any, *, scalars_only: bool = False) -> dict[str, Array]:
 
     Args:
         state: of any optimizer, ours or optax's.
-        scalars_only: whether to leave arrays with axes out.
+        scalars_only: whether to leave out arrays with axes.
 
     Example:
         >>> from jaxnn import optim
@@ -49,15 +49,11 @@ def named_state(state: Any, *, scalars_only: bool = False) -> dict[str, Array]:
 
 @specified
 def snapshot(measure_name: str, measure: Callable[[PyTree], PyTree]) -> Optimizer:
-    """The updates as they are; what `measure` says of them is kept in the state, under a name.
+    """The updates unchanged; `measure(updates)` is kept in the state under a name.
 
     Args:
         measure_name: the key.
-        measure: from updates, in the accumulation dtype, to a tree of arrays. Before the first update it is given the
-            parameters.
-
-    Returns:
-        Optimizer with state `SnapshotState({measure_name: ...})`.
+        measure: from updates, in the accumulation dtype, to a pytree of arrays. `init` calls it on the parameters.
 
     Example:
         >>> from jaxnn import optim
@@ -79,7 +75,7 @@ def snapshot(measure_name: str, measure: Callable[[PyTree], PyTree]) -> Optimize
 
 @specified
 def monitor(measures: Mapping[str, Any]) -> Optimizer:
-    """The updates as they are; several measurements of them, with states of their own, are kept by name.
+    """The updates unchanged; several measurements, each with its own state, are kept by name.
 
     Args:
         measures: by name, functions from updates, in the accumulation dtype, to trees of arrays, or transformations
@@ -87,7 +83,7 @@ def monitor(measures: Mapping[str, Any]) -> Optimizer:
 
     Returns:
         Optimizer with state `MonitorState(measurements, measure_states)`. Before the first update measurements are 0
-        (optax has none, so that its state changes its structure and cannot be scanned over).
+        (optax has none: its state changes structure, which `lax.scan` rejects).
 
     Example:
         >>> from jaxnn import optim
@@ -131,9 +127,6 @@ def measure_with_ema(
     Args:
         measure: from updates to a tree of arrays; bools count as 0 and 1, so that their average is a frequency.
         decay, debias, accumulator_dtype: as for `ema`.
-
-    Returns:
-        Optimizer with state `EmaState(count, ema)` whose updates are the averages.
 
     Example:
         >>> clipped = measure_with_ema(lambda u: jnp.linalg.norm(u) > 1, 0.9)

@@ -1,4 +1,4 @@
-"""A transformation for some of the parameters, and different ones for different parameters."""
+"""Transformations of a part of the parameters, and one for each label."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxnn.types import Params, PyTree
 
 
 class MaskedNode(NamedTuple):
-    """Stands in a tree where a leaf is masked out; it has no leaves, so maps over the tree pass it by."""
+    """Placeholder of a masked leaf; it has no leaves, so maps over the tree skip it."""
 
 
 class MaskedState(NamedTuple):
@@ -36,19 +36,12 @@ class PartitionState(NamedTuple):
 def masked(
     inner: Any, mask: PyTree | Callable[[Params], PyTree], *, mask_compatible_extra_args: bool = False
 ) -> Optimizer:
-    """Transform only where the mask is True; elsewhere the updates pass as they are, and no state is kept.
+    """Transform only where the mask is True; other updates are unchanged, and have no state.
 
     Args:
-        inner: Optimizer, or an optax transformation.
         mask: tree of bools like the parameters or a prefix of it, or a function of the parameters that makes one. The
             bools must be known while tracing.
         mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
-
-    Returns:
-        Optimizer with state `MaskedState(inner_state)`.
-
-    Raises:
-        ValueError: the mask is no prefix of the parameters. TypeError: it holds something else than bools.
 
     Example:
         >>> import jax.numpy as jnp
@@ -88,16 +81,13 @@ def partition(
     *,
     mask_compatible_extra_args: bool = False,
 ) -> Optimizer:
-    """To each parameter the transformation of its label.
+    """Apply to each parameter the transformation of its label.
 
     Args:
         transforms: Optimizers, or optax transformations, by label.
         param_labels: tree of labels like the parameters or a prefix of it, or a function of the parameters that makes
             one. `set_to_zero()` as a label's transformation freezes its parameters.
         mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
-
-    Returns:
-        Optimizer with state `PartitionState(inner_states)`.
 
     Raises:
         ValueError: a label without a transformation; labels that are no prefix of the parameters.
@@ -153,13 +143,10 @@ multi_transform = partition
 
 @specified
 def freeze(mask: PyTree | Callable[[Params], PyTree]) -> Optimizer:
-    """Updates 0 where the mask is True, others as they are. Put it last in a chain, or use `selective_transform`.
+    """Updates of 0 where the mask is True, others unchanged. Put it last in a chain, or use `selective_transform`.
 
     Args:
         mask: as for `masked`; a single bool freezes everything or nothing.
-
-    Returns:
-        Optimizer with state `MaskedState(())`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -178,9 +165,6 @@ def selective_transform(optimizer: Any, *, freeze_mask: PyTree) -> Optimizer:
         optimizer: Optimizer, or an optax transformation.
         freeze_mask: tree of bools like the parameters or a prefix of it, or a function of the parameters that makes
             one.
-
-    Returns:
-        Optimizer with state `PartitionState(inner_states)`, labels "train" and "freeze".
 
     Example:
         >>> import jax.numpy as jnp
@@ -204,6 +188,6 @@ def _hide(mask: PyTree, tree: PyTree) -> PyTree:
 
 
 def _is_placeholder(params: Params) -> bool:
-    """Whether this is the stand-in for all parameters that `tree_map_params`, ours or optax's, gives to `init`."""
+    """Whether this is the placeholder that `tree_map_params`, ours or optax's, passes to `init`."""
     structure: Any = jax.tree.structure(params)
     return structure.num_leaves == 0 and not isinstance(params, dict | list | tuple | None)

@@ -1,4 +1,4 @@
-"""A learning rate that falls when the loss stops falling."""
+"""Learning-rate reduction on a plateau of the loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class ReduceLROnPlateauState(NamedTuple):
-    """What the reduction on a plateau keeps.
+    """State of the reduction on a plateau.
 
     `scale`: the factor of the updates; `best_value`: the lowest mean so far; `plateau_count`: int32 means in a row
     without improvement; `cooldown_count`: int32 means that are still ignored; `count`: int32 values in the mean that is
@@ -42,32 +42,25 @@ def reduce_on_plateau(
     accumulation_size: Scalar = 1,
     min_scale: Scalar = 0.0,
 ) -> Optimizer:
-    """Updates times a scale that shrinks when `value` has not improved for a while; put it last in a chain.
+    """Updates times a scale that shrinks when `value` stops improving; put it last in a chain.
 
-    Of every accumulation_size values the mean a is formed. It is an improvement if a < best - rtol |best| - atol; then
-    best <- a. After `patience` means in a row without one, scale <- max(factor scale, min_scale), already for the
-    update of that call, and the next `cooldown` means count neither for nor against (but may be the best).
+    Let a be the mean of accumulation_size values. It improves if a < best - rtol |best| - atol; then best <- a. After
+    `patience` means in a row without improvement, scale <- max(factor scale, min_scale), from the update of that call
+    on, and the next `cooldown` means do not count (but may become the best).
 
-    PyTorch's ReduceLROnPlateau waits for one bad value more: its patience is this one - 1. For negative values optax
-    (and PyTorch) demand a < (1 - rtol) best, which a value worse than the best satisfies; here it has to be better.
+    PyTorch's patience is this one - 1. For negative values optax and PyTorch test a < (1 - rtol) best, which a value
+    worse than the best satisfies; here it has to be better. Its update needs the extra argument `value`, to be
+    minimized. A NaN is no improvement.
 
     Args:
-        factor: in (0, 1); may be traced.
-        patience: number of means, >= 1; may be traced. (With 0 optax reduces when the value improves.)
-        rtol, atol: relative and absolute improvement that counts; rtol in [0, 1], atol >= 0, not both 0; may be traced.
-        cooldown: number of means, >= 0; may be traced.
-        accumulation_size: values in a mean, >= 1: 1 for a validation loss, more for minibatch losses; may be traced.
-        min_scale: lower bound of the scale, >= 0; may be traced.
+        factor: in (0, 1).
+        patience: number of means, >= 1. (With 0 optax reduces when the value improves.)
+        rtol, atol: relative and absolute improvement that counts; rtol in [0, 1], atol >= 0, not both 0.
+        cooldown: number of means, >= 0.
+        accumulation_size: values in a mean, >= 1: 1 for a validation loss, more for minibatch losses.
+        min_scale: lower bound of the scale, >= 0.
 
-    Returns:
-        Optimizer with state `ReduceLROnPlateauState`. Its update needs the extra argument `value`, which is to fall. A
-        NaN among the values is no improvement.
-
-    Raises:
-        ValueError: no `value`; a number out of range, if known while tracing.
-
-    Reference:
-        PyTorch, torch.optim.lr_scheduler.ReduceLROnPlateau (mode "min").
+    Reference: PyTorch, torch.optim.lr_scheduler.ReduceLROnPlateau (mode "min").
 
     Example:
         >>> opt = reduce_on_plateau(0.5, patience=1)
@@ -96,7 +89,7 @@ def reduce_on_plateau(
         count = increment(state.count)
         mean = (state.count.astype(value.dtype) * state.avg_value + value) / count.astype(value.dtype)
         best = state.best_value
-        # The bound is inf - inf as long as there is no best value.
+        # The threshold is inf - inf before the first value.
         bound = jnp.where(jnp.isinf(best), best, best - cast_like(rtol, best) * jnp.abs(best) - cast_like(atol, best))
         improves = mean < bound
 

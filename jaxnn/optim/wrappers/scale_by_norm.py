@@ -1,4 +1,4 @@
-"""Updates times or over a norm, without state: of each parameter, or of all the updates together."""
+"""Updates scaled by the norm of each parameter, or divided by their global norm; without state."""
 
 from __future__ import annotations
 
@@ -21,17 +21,10 @@ def scale_by_param_block_norm(min_scale: Scalar = 1e-3) -> Optimizer:
     """Each array of the updates times the norm of its parameter: update = u max(|p|, min_scale).
 
     Args:
-        min_scale: lower bound of the factor, >= 0; may be traced.
+        min_scale: lower bound of the factor, >= 0.
 
-    Returns:
-        Optimizer without state; its update needs `params`.
-
-    Raises:
-        ValueError: no params; min_scale negative or not finite, if known while tracing.
-
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 8 (for
-        the relative step; there the factor is the root mean square).
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section 8
+        (for the relative step; there the factor is the root mean square).
 
     Example:
         >>> opt, params = scale_by_param_block_norm(), jnp.array([3.0, 4.0])
@@ -46,17 +39,10 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
     """Each array of the updates times the root mean square of its parameter: update = u max(rms(p), min_scale).
 
     Args:
-        min_scale: lower bound of the factor, >= 0; may be traced.
+        min_scale: lower bound of the factor, >= 0.
 
-    Returns:
-        Optimizer without state; its update needs `params`.
-
-    Raises:
-        ValueError: no params; min_scale negative or not finite, if known while tracing.
-
-    Reference:
-        Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithm 4
-        (alpha_t = max(eps_2, rms(X)) rho_t).
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithm
+        4 (alpha_t = max(eps_2, rms(X)) rho_t).
 
     Example:
         >>> opt, params = scale_by_param_block_rms(), jnp.array([2.0, -2.0])
@@ -70,21 +56,15 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
 
 @specified
 def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> Optimizer:
-    """Updates over their joint norm: update = scale_factor u / (|u| + eps), |u| over all arrays together; 0/0 := 0.
+    """Updates divided by their global norm: update = scale_factor u / (|u| + eps), |u| over all arrays together; 0/0 :=
+    0.
 
     Args:
-        scale_factor: of any sign (-1 descends); may be traced.
-        eps: added to the norm, outside its root; >= 0; may be traced.
+        scale_factor: of any sign (-1 descends).
+        eps: added to the norm, outside its root; >= 0.
 
-    Returns:
-        Optimizer without state.
-
-    Raises:
-        ValueError: eps negative or not finite, if known while tracing.
-
-    Reference:
-        Hazan, E., Levy, K. Y. & Shalev-Shwartz, S. (2015). Beyond convexity: stochastic quasi-convex optimization,
-        algorithm 1.
+    Reference: Hazan, E., Levy, K. Y. & Shalev-Shwartz, S. (2015). Beyond convexity: stochastic quasi-convex
+        optimization, algorithm 1.
 
     Example:
         >>> opt = normalize_by_update_norm(-1.0, 0.0)

@@ -55,22 +55,19 @@ class LookaheadParams(NamedTuple):
 
     @classmethod
     def init_synced(cls, params: Params) -> LookaheadParams:
-        """Both the same at the start; the slow ones are a copy, so that both may be donated."""
+        """Both equal at the start; the slow ones are a copy, so that both may be donated."""
         return cls(fast=params, slow=jax.tree.map(jnp.copy, params))
 
 
 @specified
 def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
-    """Updates 0, and the inner state as it was, where a gradient holds an infinity or NaN.
+    """Updates of 0 and an unchanged inner state where a gradient holds an infinity or NaN.
 
-    After more than `max_consecutive_errors` such gradients in a row they are let through, so that the trouble shows.
+    After more than `max_consecutive_errors` such gradients in a row they pass, so that the failure shows.
 
     Args:
         inner: Optimizer, or an optax transformation; not run for rejected gradients.
         max_consecutive_errors: >= 0; may be traced.
-
-    Returns:
-        Optimizer with state `ApplyIfFiniteState`, for logging too.
 
     Example:
         >>> from jaxnn import optim
@@ -109,15 +106,12 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
 def conditionally_transform(
     inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
 ) -> Optimizer:
-    """The inner transformation at some steps; at others the updates, and the inner state, as they are.
+    """The inner transformation at some steps; at others, updates and inner state are unchanged.
 
     Args:
         inner: Optimizer, or an optax transformation; run only where the condition holds.
         should_transform_fn: from the step (int32, 0 at the first update) to a bool; may be traced.
         forward_extra_args: whether it receives the extra arguments of `update` too, by name.
-
-    Returns:
-        Optimizer with state `ConditionallyTransformState(inner_state, step)`.
 
     Example:
         >>> from jaxnn import optim
@@ -145,13 +139,10 @@ def conditionally_transform(
 def conditionally_mask(
     inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
 ) -> Optimizer:
-    """The inner transformation at some steps; at others updates 0, and the inner state as it is.
+    """The inner transformation at some steps; at others, updates of 0 and an unchanged inner state.
 
     Args:
         inner, should_transform_fn, forward_extra_args: as for `conditionally_transform`.
-
-    Returns:
-        Optimizer with state `ConditionallyMaskState(step, inner_state)`.
 
     Example:
         >>> from jaxnn import optim
@@ -176,29 +167,25 @@ def conditionally_mask(
 
 @specified
 def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, reset_state: bool = False) -> Optimizer:
-    """Lookahead: k steps of a fast optimizer forward, then one step back towards where they began.
+    """Lookahead: k steps of a fast optimizer, then one step back towards their start.
 
     fast <- fast + inner update, at every step;   after every sync_period steps
     slow <- slow + slow_step_size (fast - slow);   fast <- slow
 
     The parameters are a `LookaheadParams(fast, slow)`, gradients are taken at `fast`, and the updates must be applied
-    as they are: the update of `slow` comes from where `fast` will be. The two trees are equal after a synchronization
-    up to one rounding each.
+    unchanged: the update of `slow` assumes the next `fast`. After a synchronization the two pytrees are equal up to one
+    rounding each.
 
     Args:
         fast_optimizer: Optimizer, or an optax transformation, of `fast`.
         sync_period: steps between synchronizations, >= 1.
-        slow_step_size: in [0, 1] in the paper; may be traced.
-        reset_state: whether the fast optimizer starts afresh after a synchronization.
-
-    Returns:
-        Optimizer with state `LookaheadState(fast_state, steps_since_sync)`; extra arguments go to the fast optimizer.
+        slow_step_size: in [0, 1] in the paper.
+        reset_state: whether to reset the fast optimizer's state after a synchronization.
 
     Raises:
-        ValueError: sync_period < 1, or params that are not a `LookaheadParams`.
+        ValueError: params that are not a `LookaheadParams`.
 
-    Reference:
-        Zhang, M., Lucas, J., Hinton, G. & Ba, J. (2019). Lookahead optimizer: k steps forward, 1 step back,
+    Reference: Zhang, M., Lucas, J., Hinton, G. & Ba, J. (2019). Lookahead optimizer: k steps forward, 1 step back,
         algorithm 1.
 
     Example:
@@ -235,7 +222,7 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
         to_fast = jax.tree.map(lambda u, m, f: jnp.where(sync, m - f, u), widen(updates), meeting, fast)
         to_slow = jax.tree.map(lambda m, s: jnp.where(sync, m - s, jnp.zeros_like(s)), meeting, slow)
         if reset_state:
-            # A choice, not a product with 0: that would keep a NaN for ever.
+            # `where`, not a product with 0, which would keep a NaN.
             fresh = init_inner(fast_optimizer, params.fast)
             require_dtypes("lookahead", fast_state, fresh)
             fast_state = jax.tree.map(lambda new, old: jnp.where(sync, new, old), fresh, fast_state)
@@ -247,5 +234,5 @@ def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, res
 
 
 def _zeros(grads: PyTree) -> PyTree:
-    """Updates that leave the parameters as they are."""
+    """Updates of 0."""
     return jax.tree.map(jnp.zeros_like, grads)
