@@ -82,7 +82,7 @@ def test_options_are_read_by_the_signature(name: str, words: list[str], expected
         ("adam", ["b1=1.5"], "adam: b1 must lie in [0, 1), got 1.5"),
         ("adam", ["learning_rate=1"], "set by --learning-rate"),
         ("adamw", ["mask=x"], "adamw's option mask can be set in a script only"),
-        ("muon", ["ns_steps=1.5"], "ns_steps must be a whole number, got '1.5'"),
+        ("muon", ["ns_steps=1.5"], "ns_steps must be an integer, got '1.5'"),
         ("muon", ["preconditioning=x"], "frobenius or spectral or aol or schatten"),
         ("prodigy", ["betas=0.9"], "betas must be (a number, a number), got '0.9'"),
         ("sgd", ["momentum=.5", "--momentum", ".6"], "momentum is set by --momentum and by --optimizer-options"),
