@@ -32,7 +32,7 @@ UNFIT = {
 """Rules that need more than `train.make_step` and `train.fit` pass."""
 
 _KINDS = {
-    "Scalar": "a number", "ScalarOrSchedule": "a number", "float": "a number", "int": "a whole number",
+    "Scalar": "a number", "ScalarOrSchedule": "a number", "float": "a number", "int": "an integer",
     "bool": "true or false", "str": "a word", "DType": "a dtype, such as bfloat16", "None": "none",
 }  # fmt: skip
 

@@ -100,11 +100,11 @@ def sensitivity(ax: Any, rates: Any, values: Mapping[str, Any], chosen: Mapping[
                              transform=top, clip_on=False)  # fmt: skip
         crosses.set_in_layout(False)
         for a in np.flatnonzero(fine[:-1] & ~fine[1:]):
-            cliff = ax.annotate(
+            line_up = ax.annotate(
                 "", xy=(rates[a + 1], 1.0 - 0.035 * i), xycoords=top, xytext=(rates[a], found[a]), textcoords="data",
                 arrowprops={"arrowstyle": "-", "color": style["color"], "linestyle": ":", "alpha": 0.7},
             )  # fmt: skip
-            cliff.set_in_layout(False)
+            line_up.set_in_layout(False)
     ax.set_xscale("log")
     ax.set_xlabel("learning rate (ring: chosen; cross: diverged)", fontsize=11)
 

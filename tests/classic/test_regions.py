@@ -134,7 +134,7 @@ def test_one_hidden_layer_away_from_the_origin() -> None:
         (lambda: regions.polygon([[0, 0], [1, 0]]), r"\(S, 2\) with S >= 3, got shape \(2, 2\)"),
         (lambda: regions.polygon([[0, 0], [2, 0], [0.5, 0.5], [0, 2]]), "Use the union of convex ones"),
         (lambda: regions.polygon(PENTAGON[[0, 2, 4, 1, 3]]), "do not form a convex polygon"),
-        (lambda: regions.polygon([[0, 0], [1, 0], [1, 0], [0, 1]]), "vertex 1 is given twice in a row"),
+        (lambda: regions.polygon([[0, 0], [1, 0], [1, 0], [0, 1]]), "vertex 1 is repeated"),
         (lambda: regions.polygon([[0, 0], [1, 0], [2, 0]]), "lie on one line"),
         (lambda: regions.polygon([[0, 0], [np.nan, 0], [0, 1]]), "vertices must be finite"),
         (lambda: regions.half_plane([0, 0], 1), "normal must not be 0"),

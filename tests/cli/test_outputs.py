@@ -326,7 +326,7 @@ def test_a_folder_of_other_things_is_left_alone(name: str, tmp_path: Path, capsy
             {"settings": {"optimizers": ["sgd", "lion"], "problems": ["rosenbrock"]}},
             "holds the report of a race with lion",
         ),
-        ({"settings": {"optimizers": ["sgd"], "problems": ["beale"]}}, "a race with beale, which this one has not"),
+        ({"settings": {"optimizers": ["sgd"], "problems": ["beale"]}}, "a race with beale, which this one lacks"),
         ({"settings": None}, "is not that of a race"),
         ([], "is not that of a race"),
         ("{", "is not readable JSON"),

@@ -50,7 +50,7 @@ def test_lists_are_separated_by_commas() -> None:
     [
         (["--data", "moons"], "--data"),
         (["--features", "x,z"], "no feature 'z'; there are: x, y, x2, y2, xy, sinx, siny"),
-        (["--hidden", "8;8"], "hidden must be whole numbers separated by commas, got '8;8'"),
+        (["--hidden", "8;8"], "hidden must be integers separated by commas, got '8;8'"),
         (["--hidden", "64"], "hidden must be at most 6 layers of 1 to 8 units each, got 64"),
         (["--learning-rate", "0"], "playground: learning_rate must be a finite number > 0, got 0"),
         (["--regularization-rate", "0.1"], "regularization_rate 0.1 has no effect with regularization 'none'"),

@@ -21,7 +21,7 @@ QUICK = [
 def test_a_race_writes_its_report_and_prints_its_table(tmp_path: Path, capsys: Any) -> None:
     assert main([*QUICK, "--optimizers", "sgd,optax:adam", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr()
-    assert "rosenbrock: validation loss, the less the better" in shown.out
+    assert "rosenbrock: validation loss, lower is better" in shown.out
     assert "optax:adam" in shown.out
     assert f"report: {tmp_path / 'report.html'}" in shown.out
     assert "rosenbrock: sgd, tuning 2/2 runs" in shown.err
@@ -48,7 +48,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     words = [*QUICK, "--optimizers", "sgd,adam", "--out", str(tmp_path)]
     assert main(words) == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"jaxnn: interrupted; {tmp_path / 'report.html'} shows the 1 results that are finished")
+    assert said.startswith(f"jaxnn: interrupted; {tmp_path / 'report.html'} shows the 1 finished results")
     assert [r["optimizer"] for r in json.loads((tmp_path / "race.json").read_text())["results"]] == ["sgd"]
     assert main(words) == 0
     assert len(calls) == 3 + 2  # adam's tuning and fresh runs

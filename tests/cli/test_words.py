@@ -90,7 +90,7 @@ def test_one_value_given_twice_is_refused(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", [["4", "--hidden", ""], ["", "--hidden", "4"], ["4", "--hidden"], ["4", ""]])
 def test_an_empty_list_beside_another_is_refused(words: list[str]) -> None:
-    with pytest.raises(UsageError, match="--hidden is given with nothing and with something"):
+    with pytest.raises(UsageError, match="--hidden is given both empty and with values"):
         gathered(TrainConfig, ["--hidden", *words])
 
 

@@ -67,7 +67,7 @@ def test_entries_of_ones_own_pass_through() -> None:
         (lambda: entry("sgd:momentum=__import__('os')"), "settings read name=value"),
         (lambda: entry(3), "a name or an Entry"),  # type: ignore[arg-type]
         (lambda: Entry("x", 3), "make must be a function"),  # type: ignore[arg-type]
-        (lambda: entries(""), "needs at least one of optimizers"),
+        (lambda: entries(""), "expected at least one of optimizers"),
         (lambda: entries("adam,lion,adam"), "must differ, got adam more than once"),
         (lambda: grid(""), "learning rates must be finite numbers > 0"),
         (lambda: grid([]), "learning rates must be finite numbers > 0"),

@@ -113,7 +113,7 @@ def test_a_difference_is_seen_at_its_step_and_leaf_in_its_size() -> None:
     assert found.params == found.relative.max()
     assert found.params_mean == pytest.approx(found.params / 15)
     assert (found.first, found.equal) == ((4, "params/w"), False)
-    assert "first beyond it at step 4, in params/w" in found.describe()
+    assert "first beyond the tolerance at step 4, in params/w" in found.describe()
     assert str(found) == found.describe()
     table = found.table()
     assert {len(column) for column in table.values()} == {6 * 4}
@@ -204,7 +204,7 @@ def test_differences_of_unusual_numbers(ours: list[Any], theirs: list[Any], figu
     ("ours", "theirs", "text"),
     [
         ({"w": np.zeros(2)}, {"w": np.zeros(3)}, r"parity: w has shape \(2,\) in ours and \(3,\) in theirs"),
-        ({"w": np.zeros(2)}, {}, "the trees differ in their leaves: ours has w"),
+        ({"w": np.zeros(2)}, {}, "the pytrees differ in their leaves: ours has w"),
     ],
 )
 def test_trees_that_differ_are_named(ours: PyTree, theirs: PyTree, text: str) -> None:
@@ -239,5 +239,5 @@ def test_bad_input_is_named() -> None:
 @pytest.mark.slow
 def test_a_rule_that_changes_the_shapes_of_its_state_is_named() -> None:
     growing = optim.Optimizer(lambda params: {"m": jnp.zeros(1)}, lambda g, s, p: (g, {"m": jnp.zeros(2)}))
-    with pytest.raises(ValueError, match="must keep the tree and the shapes of its state"):
+    with pytest.raises(ValueError, match="must keep the structure and the shapes of its state"):
         measure(pair(growing, optax.sgd(0.1), steps=2))

@@ -61,7 +61,7 @@ def test_xor_comes_back_to_its_weights() -> None:
     for line in time.lines[:3]:
         steps = line.get_ydata()
         assert steps[5] == steps[9] == steps[13]
-    assert "after 9 steps the weights are those of step 5" in time.get_title()
+    assert "after 9 steps the weights equal those of step 5" in time.get_title()
     shared = next(line for line in plane.lines if line.get_marker() == "X")
     np.testing.assert_allclose([shared.get_xdata()[0], shared.get_ydata()[0]], 0.5, atol=1e-6)
 

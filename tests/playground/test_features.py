@@ -45,8 +45,8 @@ def test_columns_come_in_the_order_of_the_names(names: list[str]) -> None:
     ("names", "points", "text"),
     [
         (("z",), (3, 2), "no feature 'z'; there are: x, y, x2, y2, xy, sinx, siny"),
-        ((), (3, 2), "at least one, and none twice, got none"),
-        (("x", "x"), (3, 2), "none twice, got x,x"),
+        ((), (3, 2), "at least one, none repeated, got none"),
+        (("x", "x"), (3, 2), "none repeated, got x,x"),
         (("x",), (3, 3), r"points must have shape \(N, 2\), got \(3, 3\)"),
         (("x",), (2,), r"points must have shape \(N, 2\), got \(2,\)"),
     ],

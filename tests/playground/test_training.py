@@ -122,7 +122,7 @@ def test_the_split_is_a_partition_by_the_ratio() -> None:
 
 def test_divergence_is_reported() -> None:
     settings = Settings(data="reg-plane", activation="linear", hidden=(), learning_rate=1e6, epochs=20)
-    with pytest.raises(ValueError, match=r"loss became NaN or infinite after epoch \d+; take a smaller learning rate"):
+    with pytest.raises(ValueError, match=r"loss became NaN or infinite after epoch \d+. Use a smaller learning rate"):
         run(settings)
 
 

@@ -83,7 +83,7 @@ def test_colours_are_distinct() -> None:
     ("call", "text"),
     [
         (lambda: plots.curves([]), "at least one history"),
-        (lambda: plots.pictures([np.eye(2)], []), "one caption for each of 1 images, got 0"),
+        (lambda: plots.pictures([np.eye(2)], []), "one caption per image, 1, got 0"),
         (lambda: plots.curves([HISTORY, []]), "at least one history with at least one epoch"),
         (lambda: plots.confusion(np.eye(3), ["a", "b"]), r"expected a matrix \(2, 2\) for 2 classes, got \(3, 3\)"),
     ],

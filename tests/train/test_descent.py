@@ -211,7 +211,7 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, r"got \(2,\) and \(1, 3\)", lambda: train.nearest(ONES, np.ones((1, 3)), tolerance=1.0)),
     (
         TypeError,
-        "start must have a floating dtype, got int32. Say 1.0 instead of 1",
+        "start must have a floating dtype, got int32. Write 1.0 instead of 1",
         lambda: train.minimize(lambda x: x**2, SGD, 1, steps=1),
     ),
     (

@@ -87,7 +87,7 @@ def test_verdicts_follow_from_the_numbers_told(pairs: Any) -> None:
     [
         ([], {}, "at least 2 epochs, got 0"),
         (GOOD[:1], {}, "at least 2 epochs, got 1"),
-        ([{"loss": 1.0}] * 2, {}, "no 'validation_loss' in the history, which has loss. Give fit validation"),
+        ([{"loss": 1.0}] * 2, {}, "no 'validation_loss' in the history, which has loss. Pass validation"),
         (GOOD, {"figure": "error"}, "no 'error' in the history"),
         (history([1.0, -1.0], [1.0, 1.0]), {}, "got -1 in epoch 2"),
         (history([1.0, 1.0], [float("nan"), 1.0]), {}, "validation_loss must be finite .* got nan in epoch 1"),

@@ -223,7 +223,7 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "init: x must have a floating dtype, got int32", lambda: minmax.init(1, 1.0, SGD, SGD)),
     (
         TypeError,
-        r"init: y\[1\] must have a floating dtype, got int32. Say 1.0",
+        r"init: y\[1\] must have a floating dtype, got int32. Write 1.0",
         lambda: minmax.init(1.0, [1.0, 1], SGD, SGD),
     ),
     (

@@ -83,18 +83,18 @@ def foreign(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "swapped": (swapped, rf"{FIRST} was renamed: it holds runs 3 to 6. Give it back the name {SECOND}"),
+    "swapped": (swapped, rf"{FIRST} was renamed: it holds runs 3 to 6. Rename it to {SECOND}"),
     "renamed": (
         lambda folder: (folder / THIRD).rename(folder / "runs-00000009-00000012.npz"),
         "runs-00000009-00000012.npz was renamed: it holds runs 6 to 9",
     ),
     "copied": (
         lambda folder: shutil.copy(folder / FIRST, folder / "runs-00000000-00000003 (1).npz"),
-        r"\(1\).npz is not named as map_runs names its files",
+        r"\(1\).npz: expected a name such as",
     ),
     "overlapping": (overlapping, rf"runs-00000000-00000005.npz and .*{SECOND} hold some of the same runs"),
     "foreign": (foreign, "holds runs of another sweep"),
-    "a folder": (lambda folder: (folder / "runs-00000009-00000012.npz").mkdir(), "012.npz is no file, and none of map"),
+    "a folder": (lambda folder: (folder / "runs-00000009-00000012.npz").mkdir(), "012.npz must be a file"),
     "a dangling link": (
         lambda folder: (folder / "runs-00000009-00000012.npz").symlink_to("nowhere"),
         "must be a file. Rename or remove it",
@@ -212,7 +212,7 @@ def test_an_old_lock_that_names_no_process_is_taken_over(content: str, folder: P
     (folder / "lock.json").write_text(content)
     os.utime(folder / "lock.json", (time.time() - 60,) * 2)
     assert_whole(runs_in(folder, progress=True))
-    assert "was locked by a lock that names no process: taken over" in capsys.readouterr().err
+    assert "was locked by an unknown process: taken over" in capsys.readouterr().err
     assert not (folder / "lock.json").exists()
 
 

@@ -304,7 +304,7 @@ GOOD: dict[str, Any] = {"keys": KEYS, "epochs": 1, "batch_size": 20, "progress":
         ({"metrics": {"error": metrics.error_rate}}, [0.1], "are evaluated on validation data; pass validation"),
         ({"probe": 3}, [0.1], "probe must be a function"),
         ({"probe": lambda ts, x, y: {"p": y}}, [0.1], "probe must return a dict of scalars"),
-        ({"probe": lambda ts, x, y: {"loss": 0.0}}, [0.1], "probe returns loss, which a curve is called already"),
+        ({"probe": lambda ts, x, y: {"loss": 0.0}}, [0.1], "probe returns loss, already the name of a curve"),
         ({"keys": 0}, [0.1], "keys must be typed keys of shape"),
         ({"keys": KEYS[:0]}, [0.1], "R >= 1"),
         ({"orders": 3}, [0.1], "orders must be typed keys of shape"),
