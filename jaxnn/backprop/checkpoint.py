@@ -54,16 +54,6 @@ def checkpointed(net: Layer, every: int) -> Rule:
 
     Raises:
         ValueError: `net` is not a serial, or every < 1.
-
-    Example:
-        >>> from jaxnn.layers import Dense, Relu
-        >>> from jaxnn.models import serial
-        >>> net = serial(Dense(2), Relu, Dense(2))
-        >>> params, state = net.init(jax.random.key(0), (3,))
-        >>> rule = checkpointed(net, 2)
-        >>> y, state, cache = rule.forward(net, params, state, jax.numpy.ones((1, 3)), key=None, train=True)
-        >>> [type(kept).__name__ for kept in cache[:2]]
-        ['_Segment', 'NoneType']
     """
     every = require_positive_int("value_and_grad", "remat_every", every)
     if rule_of(net) is not SERIAL_RULE:

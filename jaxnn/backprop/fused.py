@@ -37,15 +37,7 @@ FUSED: dict[tuple[object, object], Callable[..., Array]] = {
 
 
 def output_error(net: Layer, loss: Loss) -> OutputError:
-    """The derivative of each example's loss with respect to the outputs, or to the logits where that is exact.
-
-    Example:
-        >>> from jaxnn.layers import Softmax
-        >>> error = output_error(Softmax, losses.cross_entropy)
-        >>> z = jnp.array([[0.0, -1e4]])
-        >>> error(activations.softmax(z), jnp.array([[0.0, 1.0]]), z).delta
-        Array([[ 1., -1.]], dtype=float32)
-    """
+    """The derivative of each example's loss with respect to the outputs, or to the logits where that is exact."""
     at_logits = FUSED.get((_last_function(net), loss)) if isinstance(loss, FunctionType) else None
     if at_logits is None:
         loss_grad = losses.derivative_of(loss)
@@ -58,13 +50,7 @@ def output_error(net: Layer, loss: Loss) -> OutputError:
 
 
 def is_fused(net: Layer, loss: Loss) -> bool:
-    """Whether loss and last layer are differentiated in one step.
-
-    Example:
-        >>> from jaxnn.layers import Softmax
-        >>> is_fused(Softmax, losses.cross_entropy), is_fused(Softmax, losses.mse)
-        (True, False)
-    """
+    """Whether loss and last layer are differentiated in one step."""
     return isinstance(loss, FunctionType) and (_last_function(net), loss) in FUSED
 
 

@@ -111,10 +111,6 @@ def value_and_grad(
 def own_params(params: Params, *batch: PyTree) -> Params:
     """Inside `jax.shard_map` the parameters as the device's own, varying as its examples do: what `jax.vjp` makes for
     layers without a rule is then of these examples alone.
-
-    Example:
-        >>> own_params({"w": jnp.ones(1)}, jnp.ones((4, 1)))
-        {'w': Array([1.], dtype=float32)}
     """
     return vary(params, varying_axes(params, batch))
 
@@ -195,26 +191,14 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
 
 
 def uses_of(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
-    """What a tape keeps of a leaf layer: for each of its parameters, the tuple of its uses.
-
-    Example:
-        >>> from jaxnn.layers import Dense
-        >>> dense, params = Dense(1), {"w": jnp.ones((2, 1)), "b": jnp.zeros(1)}
-        >>> uses_of(rule_of(dense), dense, params, jnp.ones((4, 2)), jnp.ones((4, 1)))["w"][0].shape
-        (2, 1)
-    """
+    """What a tape keeps of a leaf layer: for each of its parameters, the tuple of its uses."""
     uses = rule.uses(layer, params, cache, dy)
     leaves_of_uses(uses, params, where=layer.kind.name)
     return uses
 
 
 def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: tuple[str, ...]) -> Tape:
-    """A tape from a tree like params with the uses of each parameter.
-
-    Example:
-        >>> tape_of({"b": jnp.zeros(2)}, jnp.zeros(4), jnp.zeros((4, 2)), {"b": ()}, ()).paths
-        ("['b']",)
-    """
+    """A tape from a tree like params with the uses of each parameter."""
     structure: Any
     places, structure = jax.tree.flatten_with_path(params)
     return Tape(

@@ -110,12 +110,6 @@ def gradient_of(uses: PyTree, params: Params, weights: Array | None = None, *, w
 
     Raises:
         ValueError: the tree of uses is not that of the parameters.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn.tape import Addition
-        >>> gradient_of({"b": (Addition(jnp.ones((4, 1, 2))),)}, {"b": jnp.zeros(2)})
-        {'b': Array([4., 4.], dtype=float32)}
     """
     leaves, structure = jax.tree.flatten(params)
     found = leaves_of_uses(uses, params, where=where)
@@ -127,12 +121,6 @@ def leaves_of_uses(uses: PyTree, params: Params, *, where: str) -> list[tuple[Us
 
     Raises:
         ValueError: the tree of uses is not that of the parameters, or a use has another shape than its parameter.
-
-    Example:
-        >>> from jaxnn.tape import Addition
-        >>> leaves_of_uses({"b": (Addition(jnp.ones((4, 1, 2))),)}, {"b": jnp.zeros(3)}, where="mine")
-        Traceback (most recent call last):
-        ValueError: mine: a use of ['b'] gives gradients of shape (2,), the parameter has shape (3,). Uses have axes ...
     """
     structure: Any
     places, structure = jax.tree.flatten_with_path(params)

@@ -25,15 +25,7 @@ class Printable:
 
 
 def as_text(table: Any) -> str:
-    """What rich would print, without colour and without spaces at the ends of lines.
-
-    Example:
-        >>> table = Table("step", box=None, pad_edge=False)
-        >>> table.add_row("z1")
-        >>> print(as_text(table))
-        step
-        z1
-    """
+    """What rich would print, without colour and without spaces at the ends of lines."""
     out = io.StringIO()
     Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip("\n").splitlines())

@@ -24,24 +24,12 @@ CHUNK_BYTES = 2**25
 
 
 def for_examples(f: Callable[[Array], Array], form: Outer) -> Array:
-    """f of the gradients (n, G, d, p) of some examples, (n, ...), for all of them.
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> for_examples(lambda g: jnp.sum(g, (1, 2, 3)), Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
-        Array([30., 30., 30., 30.], dtype=float32)
-    """
+    """f of the gradients (n, G, d, p) of some examples, (n, ...), for all of them."""
     return _in_steps(map_examples, f, form)
 
 
 def over_examples(f: Callable[[Array], Array], form: Outer) -> Array:
-    """The sum of f of the gradients (n, G, d, p) of some examples, over all of them.
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> over_examples(lambda g: jnp.sum(g), Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
-        Array(120., dtype=float32)
-    """
+    """The sum of f of the gradients (n, G, d, p) of some examples, over all of them."""
     return _in_steps(sum_examples, f, form)
 
 
@@ -55,13 +43,7 @@ def _in_steps(walk: Callable[..., Array], f: Callable[[Array], Array], form: Out
 
 
 def examples_of_chunk(form: Outer) -> int:
-    """How many examples' gradients are in memory together, on platforms other than the CPU (there it is fewer).
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> examples_of_chunk(Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
-        4
-    """
+    """How many examples' gradients are in memory together, on platforms other than the CPU (there it is fewer)."""
     return step_of(form.examples, _bytes_each(form), OTHER_BYTES)
 
 
@@ -72,25 +54,12 @@ def _bytes_each(form: Outer) -> int:
 
 
 def fits(form: Outer) -> bool:
-    """Whether the gradients of all examples take CHUNK_BYTES at most.
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> fits(Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
-        True
-    """
+    """Whether the gradients of all examples take CHUNK_BYTES at most."""
     return form.examples * math.prod(form.block) * form.dtype.itemsize <= CHUNK_BYTES
 
 
 def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:
-    """The sum of f(slice of the gradients of each form) over slices; each slice (N, G, d, outputs).
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> form = Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2)))
-        >>> sum_over_chunks(lambda g: jnp.sum(g * g, (1, 2, 3)), form)
-        Array([150., 150., 150., 150.], dtype=float32)
-    """
+    """The sum of f(slice of the gradients of each form) over slices; each slice (N, G, d, outputs)."""
     output = sum(form.examples * form.block[0] * form.block[1] * form.dtype.itemsize for form in forms)
     p = forms[0].block[2]
     slices = math.ceil(p / max(CHUNK_BYTES // max(output, 1), 1))

@@ -83,13 +83,7 @@ Form: TypeAlias = Solid | Pieces
 
 
 def put_back(view: View, rows: Array) -> Array:
-    """The view's adjoint of each row: (..., entries of the view) to (..., entries of what is viewed).
-
-    Example:
-        >>> from jaxnn.ops.views import Transpose
-        >>> put_back(View((2, 2)).then(Transpose((1, 0))), jnp.array([1.0, 2.0, 3.0, 4.0]))
-        Array([1., 3., 2., 4.], dtype=float32)
-    """
+    """The view's adjoint of each row: (..., entries of the view) to (..., entries of what is viewed)."""
 
     def back(row: Array) -> Array:
         return view.adjoint(row.reshape(view.shape)).reshape(-1)
@@ -99,12 +93,7 @@ def put_back(view: View, rows: Array) -> Array:
 
 @functools.singledispatch
 def of_use(use: Unplaced) -> Solid:
-    """The form of one use (a `Sparse` may still name an index twice).
-
-    Example:
-        >>> of_use(Addition(jnp.ones((4, 5, 2)))).grads.shape
-        (4, 2)
-    """
+    """The form of one use (a `Sparse` may still name an index twice)."""
     raise TypeError(f"per_example: {type(use).__name__} is no kind of use that jaxnn.tape knows.")
 
 
@@ -145,13 +134,7 @@ def _(use: Whole) -> Solid:
 
 
 def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) -> Form:
-    """The one form of all uses of a parameter; zeros of one that was not used.
-
-    Example:
-        >>> use = Product(jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)))
-        >>> joined((use, use), jax.ShapeDtypeStruct((3, 2), jnp.float32), 4).times
-        2
-    """
+    """The one form of all uses of a parameter; zeros of one that was not used."""
     if not uses:
         return Explicit(jnp.zeros((examples, param.size), accumulation_dtype(param.dtype)))
     views = by_view(uses, param.shape)
@@ -165,13 +148,7 @@ def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) ->
 
 
 def by_view(uses: tuple[Use, ...], shape: Shape) -> dict[View, list[Unplaced]]:
-    """The uses of each view of a parameter of this shape, in the order of first use.
-
-    Example:
-        >>> use = Addition(jnp.ones((4, 1, 3)))
-        >>> [len(uses) for uses in by_view((use, Placed(use, View((3,)))), (3,)).values()]
-        [2]
-    """
+    """The uses of each view of a parameter of this shape, in the order of first use."""
     found: dict[View, list[Unplaced]] = {}
     for use in uses:
         view, inner = (use.view, use.use) if isinstance(use, Placed) else (View(shape), use)
@@ -219,13 +196,7 @@ def _within(form: Sparse) -> Sparse:
 
 @functools.singledispatch
 def explicit(form: Form) -> Array:
-    """The gradients written out, (N, P).
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> explicit(Pairs(jnp.ones((4, 1, 1, 3)), jnp.ones((4, 1, 1, 2)))).shape
-        (4, 6)
-    """
+    """The gradients written out, (N, P)."""
     raise TypeError(f"per_example: {type(form).__name__} is no form of a gradient.")
 
 
@@ -253,24 +224,13 @@ def _(form: Pieces) -> Array:
 
 
 def forms(tape: Tape) -> list[Form]:
-    """The form of each parameter of a tape, in the order of its paths.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> [type(form).__name__ for form in forms(sample_tape())]
-        ['Explicit', 'Pairs']
-    """
+    """The form of each parameter of a tape, in the order of its paths."""
     return [joined(uses, leaf, tape.examples) for uses, leaf in zip(tape.uses, tape.leaves, strict=True)]
 
 
 def settled(form: Form) -> Form:
     """The form, written out where that is both the cheapest way to its norm and small: what is needed twice is then
     formed once.
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> settled(Pairs(jnp.ones((4, 9, 1, 3)), jnp.ones((4, 9, 1, 2)))).grads.shape
-        (4, 6)
     """
     if isinstance(form, Pieces):
         return Pieces(tuple(_settled(part) for part in form.parts), form.views)
@@ -291,11 +251,6 @@ def strategy(form: Outer) -> str:
 
     "norm product" (|a|^2 |delta|^2) for T = 1; "Gram" (<a a', delta delta'>) where T (d + p) < d p; else "materialise
     in chunks".
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> strategy(Pairs(jnp.ones((4, 9, 1, 3)), jnp.ones((4, 9, 1, 2))))
-        'materialise in chunks'
     """
     times, (_, d, p) = form.times, form.block
     if times == 1:

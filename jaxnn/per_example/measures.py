@@ -25,13 +25,7 @@ def _unknown(form: Form) -> TypeError:
 
 @functools.singledispatch
 def sq_norm(form: Form) -> Array:
-    """|g_i|^2, (N,).
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> sq_norm(Pairs(jnp.array([[[[3.0]]]]), jnp.array([[[[2.0]]]])))
-        Array([36.], dtype=float32)
-    """
+    """|g_i|^2, (N,)."""
     raise _unknown(form)
 
 
@@ -84,12 +78,7 @@ def _sum_of_squares(x: Array) -> Array:
 
 
 def inner(form: Form, other: Form) -> Array:
-    """<g_i, h_j> for all pairs, (N, M).
-
-    Example:
-        >>> inner(Explicit(jnp.ones((4, 3))), Explicit(jnp.ones((2, 3)))).shape
-        (4, 2)
-    """
+    """<g_i, h_j> for all pairs, (N, M)."""
     if isinstance(form, Outer) and isinstance(other, Outer) and form.block == other.block:
         return _inner_outer(form, other)
     if isinstance(form, Sparse) and isinstance(other, Sparse):
@@ -138,12 +127,7 @@ def _inner_sparse(form: Sparse, other: Sparse) -> Array:
 
 @functools.singledispatch
 def squares(form: Form) -> Array:
-    """sum_i g_i^2, entry by entry, (P,). For T = 1 an `Outer` has (a^2)' (delta^2); for T > 1 it does not factor.
-
-    Example:
-        >>> squares(Explicit(jnp.array([[1.0], [2.0]])))
-        Array([5.], dtype=float32)
-    """
+    """sum_i g_i^2, entry by entry, (P,). For T = 1 an `Outer` has (a^2)' (delta^2); for T > 1 it does not factor."""
     raise _unknown(form)
 
 
@@ -172,12 +156,7 @@ def _(form: Pieces) -> Array:
 
 @functools.singledispatch
 def deviations(form: Form) -> Array:
-    """sum_i (g_i - mean g)^2, entry by entry, (P,), in two passes: >= 0, and exact where the mean is large.
-
-    Example:
-        >>> deviations(Explicit(jnp.array([[1001.0], [1003.0]])))
-        Array([2.], dtype=float32)
-    """
+    """sum_i (g_i - mean g)^2, entry by entry, (P,), in two passes: >= 0, and exact where the mean is large."""
     raise _unknown(form)
 
 

@@ -21,11 +21,6 @@ def peak_bytes(f: Callable[..., PyTree], *args: PyTree) -> int:
     Args:
         f: any function that JAX can trace.
         args: its arguments, or their shapes (`jax.ShapeDtypeStruct`).
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> peak_bytes(lambda x: jnp.sum(jnp.sin(x) * jnp.cos(x)), jnp.ones(1000))
-        12000
     """
     return _peak(jax.make_jaxpr(f)(*args).jaxpr)
 
@@ -35,11 +30,6 @@ def fitting_size(f: Callable[..., PyTree], data: tuple[PyTree, ...], memory: int
 
     Raises:
         ValueError: one example alone takes more.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> fitting_size(lambda x: jnp.sin(x) * jnp.cos(x), (jnp.ones((100, 1000)),), 10 * 12000)
-        10
     """
     leaves = jax.tree.leaves(data)
     size = leaves[0].shape[0]

@@ -35,10 +35,6 @@ class NoiseScale(NamedTuple):
 
         Args:
             tape: whose dtype to take; float32 without one.
-
-        Example:
-            >>> NoiseScale.zero().batches
-            Array(0., dtype=float32)
         """
         zero = jnp.zeros((), jnp.float32 if tape is None else accumulation_dtype(tape.losses.dtype))
         return cls(zero, zero, zero)

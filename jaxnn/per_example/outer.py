@@ -26,11 +26,6 @@ def highest_precision() -> AbstractContextManager[Any]:
 
     TensorFloat-32 and bfloat16 passes are good enough for a gradient; they would loosen a clipping bound and drown a
     variance.
-
-    Example:
-        >>> with highest_precision():
-        ...     print(jax.config.jax_default_matmul_precision)
-        highest
     """
     return jax.default_matmul_precision("highest")
 
@@ -168,22 +163,11 @@ def _some_outputs(delta: Array, start: Array, size: int) -> Array:
 
 
 def of_product(use: Product) -> Pairs:
-    """The pairs of a matrix product, in one group.
-
-    Example:
-        >>> of_product(Product(jnp.ones((4, 5, 3)), jnp.ones((4, 5, 2)))).block
-        (1, 3, 2)
-    """
+    """The pairs of a matrix product, in one group."""
     dtype = accumulation_dtype(use.a.dtype, use.delta.dtype)
     return Pairs(use.a[:, :, None].astype(dtype), use.delta[:, :, None].astype(dtype))
 
 
 def end_to_end(found: list[Outer]) -> Pairs:
-    """Outer products of one block shape as one, their positions concatenated.
-
-    Example:
-        >>> pairs = Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2)))
-        >>> end_to_end([pairs, pairs]).times
-        10
-    """
+    """Outer products of one block shape as one, their positions concatenated."""
     return Pairs(*(jnp.concatenate([getattr(form, name) for form in found], axis=1) for name in ("a", "delta")))

@@ -35,13 +35,7 @@ ROWS, PARAMS, TOTAL = Result.ROWS, Result.PARAMS, Result.TOTAL
 
 
 def specs(tape: Tape, results: PyTree) -> PyTree:
-    """The `PartitionSpec` of each result.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> [len(spec) for spec in specs(sample_tape(), (ROWS, TOTAL))]
-        [1, 0]
-    """
+    """The `PartitionSpec` of each result."""
 
     def spec(kind: Result) -> PyTree:
         if kind is PARAMS:
@@ -53,13 +47,7 @@ def specs(tape: Tape, results: PyTree) -> PyTree:
 
 
 def returns(results: PyTree) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorates a statistic, whose first argument is a `Tape` or `Columns`, with what it returns.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> returns(ROWS)(lambda tape: tape.losses)(sample_tape()).shape
-        (2,)
-    """
+    """Decorates a statistic, whose first argument is a `Tape` or `Columns`, with what it returns."""
 
     def decorated(statistic: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(statistic)

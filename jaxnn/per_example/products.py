@@ -120,24 +120,13 @@ def jvp_examples(tape: Tape, direction: Params) -> Array:
 
 
 def shapes_of(tape: Tape) -> tuple[Any, ...]:
-    """The parameters' shapes.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> shapes_of(sample_tape())
-        ((1,), (2, 1))
-    """
+    """The parameters' shapes."""
     return tuple(leaf.shape for leaf in tape.leaves)
 
 
 @functools.singledispatch
 def along(use: Use, v: Array) -> Array:
-    """g_i . v for one use, v of the use's shape: the errors times the change that v makes in what was put out.
-
-    Example:
-        >>> along(Addition(jnp.ones((4, 5, 2))), jnp.ones(2))
-        Array([10., 10., 10., 10.], dtype=float32)
-    """
+    """g_i . v for one use, v of the use's shape: the errors times the change that v makes in what was put out."""
     raise TypeError(f"per_example: {type(use).__name__} is no kind of use that jaxnn.tape knows.")
 
 

@@ -19,13 +19,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 def tree_of(tape: Tape, leaves: list[Array]) -> PyTree:
-    """One array for each parameter as a tree like params.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> tree_of(sample_tape(), [1, 2])
-        {'b': 1, 'w': 2}
-    """
+    """One array for each parameter as a tree like params."""
     return jax.tree.unflatten(tape.structure, leaves)
 
 
@@ -89,13 +83,7 @@ def mean_grad(tape: Tape) -> Params:
 
 
 def wide_means(where: str, tape: Tape) -> list[Array]:
-    """The mean gradient of each parameter in the accumulation dtype.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> wide_means("mean_grad", sample_tape())[0]
-        Array([1.5], dtype=float32)
-    """
+    """The mean gradient of each parameter in the accumulation dtype."""
     require_tape(where, tape)
     if tape.examples == 0:
         raise ValueError(f"{where}: the mean over an empty batch (N = 0) is not defined; give at least one example.")

@@ -36,13 +36,6 @@ def safe_norms(tape: Tape, norms: Array) -> Array:
     Reference:
         Higham, N. J. (2002). Accuracy and stability of numerical algorithms, section 3.1 (|fl(x.y) - x.y| is at most
         about n eps |x|.|y|).
-
-    Example:
-        >>> from jaxnn import per_example
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> norms = per_example.norms(sample_tape())
-        >>> float(jnp.max(safe_norms(sample_tape(), norms) / norms - 1)) < 1e-6
-        True
     """
     eps = jnp.asarray(ROUNDINGS * float(np.finfo(norms.dtype).eps), norms.dtype)
     # The terms of all uses of a parameter may cancel each other; those of different parameters never meet.

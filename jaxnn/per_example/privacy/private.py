@@ -304,14 +304,7 @@ def _private_grad(
 
 
 def widened(tape: Tape) -> Tape:
-    """The tape whose sums come out in the accumulation dtypes, to be added up or blurred before they are rounded.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> half = dataclasses.replace(sample_tape(), leaves=(jax.ShapeDtypeStruct((1,), jnp.bfloat16),))
-        >>> widened(half).leaves[0].dtype
-        dtype('float32')
-    """
+    """The tape whose sums come out in the accumulation dtypes, to be added up or blurred before they are rounded."""
     leaves = tuple(leaf.update(dtype=accumulation_dtype(leaf.dtype)) for leaf in tape.leaves)
     return dataclasses.replace(tape, leaves=leaves)
 

@@ -26,10 +26,6 @@ def require_own_examples(where: str, sums: PyTree, examples: PyTree) -> None:
 
     Raises:
         ValueError: they do.
-
-    Example:
-        >>> import numpy as np
-        >>> require_own_examples("private_grad", np.ones(2), np.ones((4, 2)))
     """
     if axes := sorted(varying_axes(sums) - varying_axes(examples)):
         raise ValueError(
@@ -51,10 +47,6 @@ def require_replicated(where: str, params: Params, sums: PyTree) -> None:
 
     Raises:
         ValueError: they do.
-
-    Example:
-        >>> import numpy as np
-        >>> require_replicated("private_grad", {"w": np.ones(2)}, {"w": np.ones(2)})
     """
 
     def check(path: tuple[object, ...], total: PyTree, leaf: PyTree) -> None:

@@ -54,11 +54,6 @@ def arguments_of(args: tuple[Any, ...], argnums: int | Sequence[int], in_axes: A
 
     Raises:
         TypeError, ValueError: as for `record`.
-
-    Example:
-        >>> found = arguments_of(({"w": jnp.ones(2)}, jnp.ones((5, 3))), 0, None, True)
-        >>> found.examples, found.paths, [x.shape for x in found.one_example()]
-        (5, ("['w']",), [(3,)])
     """
     numbers = _numbers(argnums, len(args))
     places, tree = jax.tree_util.tree_flatten_with_path(args)

@@ -29,15 +29,7 @@ class Concatenated(NamedTuple):
 
 
 def concatenated(equation: JaxprEqn, parts: list[Param]) -> Concatenated | None:
-    """The result of an equation whose operands are all parameters, if it concatenates or stacks them; else None.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxnn.ops.views import View
-        >>> equation = jax.make_jaxpr(lambda *ws: jnp.concatenate(ws))(jnp.ones(2), jnp.ones(3)).eqns[0]
-        >>> concatenated(equation, [Param(0, View((2,))), Param(1, View((3,)))]).ends[1][1:]
-        (2, 5)
-    """
+    """The result of an equation whose operands are all parameters, if it concatenates or stacks them; else None."""
     if equation.primitive.name == "concatenate":
         return Concatenated(tuple(parts), equation.params["dimension"])
     if equation.primitive.name == "stack":
@@ -47,15 +39,7 @@ def concatenated(equation: JaxprEqn, parts: list[Param]) -> Concatenated | None:
 
 
 def viewed_concatenated(equation: JaxprEqn, value: Concatenated) -> Concatenated | None:
-    """The result of an equation of concatenated parameters, if they stay so: casts, transpositions, new axes.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxnn.ops.views import View
-        >>> equation = jax.make_jaxpr(lambda w: w[None])(jnp.ones(5)).eqns[0]
-        >>> viewed_concatenated(equation, Concatenated((Param(0, View((2,))), Param(1, View((3,)))), 0)).axis
-        1
-    """
+    """The result of an equation of concatenated parameters, if they stay so: casts, transpositions, new axes."""
     name = equation.primitive.name
     if name in (*SAME, "convert_element_type", "neg", "mul", "div"):
         found = [viewed(equation, part) for part in value.parts]
@@ -120,17 +104,7 @@ class ParamPart(NamedTuple):
 
 
 def param_parts(value: Param | Concatenated, rule: OpRule, equation: JaxprEqn, at: int) -> tuple[ParamPart, ...] | None:
-    """The parts of an equation with this operand, if the rule covers them.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxnn.ops.views import View
-        >>> from jaxnn.per_example.recording.pointwise import ADD
-        >>> equation = jax.make_jaxpr(jnp.add)(jnp.ones(5), jnp.ones(5)).eqns[0]
-        >>> both = Concatenated((Param(0, View((2,))), Param(1, View((3,)))), 0)
-        >>> [(part.start, part.stop) for part in param_parts(both, ADD, equation, 0)]
-        [(0, 2), (2, 5)]
-    """
+    """The parts of an equation with this operand, if the rule covers them."""
     if isinstance(value, Param):
         return (ParamPart(value),) if rule.fits(equation, at, value) else None
     axes = rule.cut(equation, at, value.axis)
@@ -140,11 +114,5 @@ def param_parts(value: Param | Concatenated, rule: OpRule, equation: JaxprEqn, a
 
 
 def leaves_of(value: Param | Concatenated) -> list[int]:
-    """The parameters in a value.
-
-    Example:
-        >>> from jaxnn.ops.views import View
-        >>> leaves_of(Param(3, View((2,))))
-        [3]
-    """
+    """The parameters in a value."""
     return [value.leaf] if isinstance(value, Param) else [param.leaf for param in value.parts]

@@ -40,13 +40,7 @@ class Body:
 
 
 def body_of(equation: JaxprEqn) -> Body | None:
-    """The inside of an equation, if parameters can be followed into it.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> body_of(jax.make_jaxpr(jax.jit(jnp.sin))(1.0).eqns[0]).loop
-        False
-    """
+    """The inside of an equation, if parameters can be followed into it."""
     name = equation.primitive.name
     if name in CALLS:
         return Body(*opened(equation.params["jaxpr"]), False, _call, _same)
@@ -58,12 +52,7 @@ def body_of(equation: JaxprEqn) -> Body | None:
 
 
 def opened(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
-    """A jaxpr and its constants; newer versions of JAX keep them in one object, older in a closed jaxpr.
-
-    Example:
-        >>> opened(jax.make_jaxpr(lambda x: x)(1.0))[1]
-        []
-    """
+    """A jaxpr and its constants; newer versions of JAX keep them in one object, older in a closed jaxpr."""
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 

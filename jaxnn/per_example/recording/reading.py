@@ -70,14 +70,6 @@ def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Concatenated], sizes: Sequen
         jaxpr: of the loss of one example, or the body of a call or loop in it.
         params: which of its variables are parameters, or views of them.
         sizes: the number of entries of each parameter: where two meet in one operation, the smaller one falls back.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxnn.ops.views import View
-        >>> jaxpr = jax.make_jaxpr(lambda w, x: jnp.sum(jnp.sin(x @ w)))(jnp.ones((2, 3)), jnp.ones(2)).jaxpr
-        >>> found = read(jaxpr, {jaxpr.invars[0]: Param(0, View((2, 3)))}, [6])
-        >>> [site.equation.primitive.name for site in found.sites.values()]
-        ['dot_general']
     """
     found = Reading(jaxpr, known=dict(params))
     for index, equation in enumerate(jaxpr.eqns):
@@ -90,14 +82,7 @@ def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Concatenated], sizes: Sequen
 
 
 def known(found: Reading, v: Any) -> Param | Concatenated | None:
-    """What a variable is, if it is a parameter, a view of one, or several concatenated.
-
-    Example:
-        >>> import jax
-        >>> jaxpr = jax.make_jaxpr(lambda x: x)(1.0).jaxpr
-        >>> known(Reading(jaxpr), jaxpr.outvars[0]) is None
-        True
-    """
+    """What a variable is, if it is a parameter, a view of one, or several concatenated."""
     return None if isinstance(v, Literal) else found.known.get(v)
 
 

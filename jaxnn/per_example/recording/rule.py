@@ -16,12 +16,7 @@ from jaxnn.types import Array, PyTree, Shape
 
 
 def not_cut(equation: JaxprEqn, at: int, axis: int) -> None:
-    """No parts.
-
-    Example:
-        >>> import jax
-        >>> not_cut(jax.make_jaxpr(jnp.sin)(1.0).eqns[0], 0, 0)
-    """
+    """No parts."""
     return None
 
 
@@ -46,11 +41,6 @@ class Axes:
     """Arrays (N, loops..., own axes) in the order (N, T, ...): loops that share the parameter count as positions T.
 
     Loops that run over slices of the parameter are groups, each with a slice of its own.
-
-    Example:
-        >>> axes = Axes(Param(0, View((5, 2)), stacked=(False, True)))
-        >>> axes.arranged(jnp.ones((4, 3, 5, 7, 2)), [0], [], [1]).shape
-        (4, 21, 5, 2)
     """
 
     def __init__(self, param: Param) -> None:
@@ -72,24 +62,12 @@ class Axes:
 
 
 def placed(use: Unplaced, view: View) -> Use:
-    """The use of a view of a parameter; as it is where the view has the entries in order.
-
-    Example:
-        >>> from jaxnn.tape import Addition
-        >>> type(placed(Addition(jnp.ones((4, 1, 3))), View((3,)))).__name__
-        'Addition'
-    """
+    """The use of a view of a parameter; as it is where the view has the entries in order."""
     return use if view.in_order else Placed(use, view)
 
 
 def evaluated(equation: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
-    """What an equation makes of its operands, those that are literals among them.
-
-    Example:
-        >>> import jax
-        >>> evaluated(jax.make_jaxpr(jnp.negative)(2.0).eqns[0], [3.0])
-        [Array(-3., dtype=float32, weak_type=True)]
-    """
+    """What an equation makes of its operands, those that are literals among them."""
     given = {v: x for v, x in zip(equation.invars, operands, strict=True) if not isinstance(v, Literal)}
     names = DebugInfo("record", equation.primitive.name, None, None)
     jaxpr = Jaxpr((), list(given), equation.outvars, [equation], debug_info=names)
@@ -97,11 +75,5 @@ def evaluated(equation: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
 
 
 def shape_of(v: Any) -> Shape:
-    """The shape of a variable.
-
-    Example:
-        >>> import jax
-        >>> shape_of(jax.make_jaxpr(lambda x: x)(jnp.ones(3)).jaxpr.invars[0])
-        (3,)
-    """
+    """The shape of a variable."""
     return tuple(v.aval.shape)

@@ -33,23 +33,12 @@ def tap(kind: Any, axes: frozenset[str], loops: Shape = ()) -> Array:
         kind: the type of one example's array that it is added to.
         axes: the mesh axes over which the examples vary.
         loops: the lengths of the loops.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> tap(jax.typeof(jnp.ones(())), frozenset()) - 0.0
-        Array(-0., dtype=float32)
     """
     return vary(filled_as(kind, -0.0, loops), axes)
 
 
 def taps_of(reading: Reading, axes: frozenset[str], loops: Shape = ()) -> dict[int, Any]:
-    """All taps of one example, by the index of the equation.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> taps_of(Reading(jax.make_jaxpr(jnp.sin)(1.0).jaxpr), frozenset())
-        {}
-    """
+    """All taps of one example, by the index of the equation."""
     results: dict[int, Any] = {i: site.equation.outvars[0] for i, site in reading.sites.items()}
     taps: dict[int, Any] = {i: tap(v.aval, axes, loops) for i, v in results.items()}
     for i, (body, inside) in reading.inside.items():
@@ -59,13 +48,7 @@ def taps_of(reading: Reading, axes: frozenset[str], loops: Shape = ()) -> dict[i
 
 
 def replay(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequence[Any]) -> tuple[list[Any], PyTree]:
-    """(results, what the uses of parameters saw, by the index of the equation).
-
-    Example:
-        >>> import jax
-        >>> replay(Reading(jax.make_jaxpr(jax.numpy.negative)(1.0).jaxpr), (), {}, [3.0])[0]
-        [Array(-3., dtype=float32, weak_type=True)]
-    """
+    """(results, what the uses of parameters saw, by the index of the equation)."""
     jaxpr, seen = reading.jaxpr, {}
     values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
 
@@ -104,13 +87,7 @@ def _tapped(site: Site, result: Array, zeros: Array, operands: Sequence[Any]) ->
 
 
 def uses_at_sites(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, Use]]:
-    """For each site its parameter and the use, in the order of the equations; arrays (N, loops..., ...).
-
-    Example:
-        >>> import jax
-        >>> uses_at_sites(Reading(jax.make_jaxpr(jax.numpy.sin)(1.0).jaxpr), {}, {})
-        []
-    """
+    """For each site its parameter and the use, in the order of the equations; arrays (N, loops..., ...)."""
     found: list[tuple[int, Use]] = []
     for i in sorted([*reading.sites, *reading.inside]):
         if i in reading.inside:

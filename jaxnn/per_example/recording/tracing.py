@@ -40,12 +40,6 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
 
     Raises:
         TypeError, ValueError: as for `record`; errors of the loss itself come with a note.
-
-    Example:
-        >>> from jaxnn.per_example.recording.arguments import arguments_of
-        >>> given = arguments_of((jnp.ones(()), jnp.ones(3)), 0, None, True)
-        >>> traced(lambda w, x: w * x, given, False).jaxpr.eqns[0].primitive
-        mul
     """
     structure: list[Any] = []
 

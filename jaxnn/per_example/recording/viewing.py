@@ -21,15 +21,7 @@ SAME = ("copy", "copy_p", "name", "sharding_constraint", "device_put", "reshard"
 
 
 def viewed(equation: JaxprEqn, param: Param) -> list[Param] | None:
-    """What each result of an equation is, if all are views of its operand that is a parameter; None otherwise.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> equation = jax.make_jaxpr(lambda w: w.T)(jnp.ones((2, 3))).eqns[0]
-        >>> from jaxnn.ops.views import View
-        >>> viewed(equation, Param(0, View((2, 3))))[0].view.shape
-        (3, 2)
-    """
+    """What each result of an equation is, if all are views of its operand that is a parameter; None otherwise."""
     name = equation.primitive.name
     if name in SAME and len(equation.invars) == 1:
         return [param]
@@ -110,13 +102,7 @@ def _parts(equation: JaxprEqn, param: Param) -> list[Step]:
 
 
 def sliced(param: Param, start: Shape, stop: Shape, stride: Shape) -> Step:
-    """A slice of the value in one iteration, taken in all.
-
-    Example:
-        >>> from jaxnn.ops.views import View
-        >>> sliced(Param(0, View((5, 3)), 1.0, (True,)), (1,), (3,), (1,))
-        Slice(start=(0, 1), stop=(5, 3), stride=(1, 1))
-    """
+    """A slice of the value in one iteration, taken in all."""
     around = param.view.shape[: param.loops]
     ones = (1,) * len(around)
     return Slice((*(0 for _ in around), *start), (*around, *stop), (*ones, *stride))
