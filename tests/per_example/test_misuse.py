@@ -48,9 +48,9 @@ def gain(name: str, uses: Any, forward: Any = keep_input) -> Any:
     ("name", "uses", "told"),
     [
         ("wide", lambda x, dy: {"s": (Scaling(x[:, None], dy[:, None]),)}, r"wide: a use of \['s'\] gives .* \(3,\)"),
-        ("bare", lambda x, dy: {"s": Addition(dy)}, "bare: the rule's uses must be a tree like the parameters"),
-        ("array", lambda x, dy: {"s": (dy,)}, "array: the rule's uses must be a tree like the parameters"),
-        ("missing", lambda x, dy: {}, "missing: the rule's uses must be a tree like the parameters"),
+        ("bare", lambda x, dy: {"s": Addition(dy)}, "bare: the rule's uses must be a pytree like the parameters"),
+        ("array", lambda x, dy: {"s": (dy,)}, "array: the rule's uses must be a pytree like the parameters"),
+        ("missing", lambda x, dy: {}, "missing: the rule's uses must be a pytree like the parameters"),
     ],
 )
 def test_uses_that_do_not_fit_their_parameter(name: str, uses: Any, told: str) -> None:
