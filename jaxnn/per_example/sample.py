@@ -1,4 +1,4 @@
-"""Tapes small enough to read, for the examples in this folder."""
+"""Small tapes for the examples in this folder."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def sample_tape() -> Tape:
 
 
 def sample_columns() -> Columns:
-    """`sample_tape` with two columns of errors: delta = 1, 1 and 1, 0."""
+    """`sample_tape` with two columns: delta = 1, 1 and 1, 0."""
     a, delta = jnp.array([[[1.0, 2.0]], [[3.0, 0.0]]]), jnp.array([[[[1.0]], [[1.0]]], [[[1.0]], [[0.0]]]])
     return Columns(dataclasses.replace(sample_tape(), uses=((Addition(delta),), (Product(a, delta),))), 2, True)

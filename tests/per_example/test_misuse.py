@@ -121,7 +121,7 @@ def test_an_empty_batch(name: str) -> None:
 
 @pytest.mark.parametrize("layer", [1, [], [0]])
 def test_what_is_no_path(layer: Any) -> None:
-    with pytest.raises(ValueError, match="expected the beginning of a path"):
+    with pytest.raises(ValueError, match="expected a prefix of a path"):
         per_example.select(tape_of(), layer)
 
 
