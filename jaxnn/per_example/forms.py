@@ -137,6 +137,8 @@ def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) ->
     """The one form of all uses of a parameter; zeros without uses."""
     if not uses:
         return Explicit(jnp.zeros((examples, param.size), accumulation_dtype(param.dtype)))
+    # |sum g|^2 is not sum |g|^2, so uses are joined before any norm: those of one view along their positions. Squares
+    # of disjoint views (slices of a fused weight) add; of views that overlap, only the gradients themselves do.
     views = by_view(uses, param.shape)
     solid = [_solid(those) for those in views.values()]
     if len(solid) == 1 and next(iter(views)).in_order:

@@ -47,7 +47,7 @@ def gain(name: str, uses: Any, forward: Any = keep_input) -> Any:
 @pytest.mark.parametrize(
     ("name", "uses", "told"),
     [
-        ("wide", lambda x, dy: {"s": (Scaling(x[:, None], dy[:, None]),)}, r"wide: a use of \['s'\] gives .* \(3,\)"),
+        ("wide", lambda x, dy: {"s": (Scaling(x[:, None], dy[:, None]),)}, r"wide: a use of \['s'\] has .* \(3,\)"),
         ("bare", lambda x, dy: {"s": Addition(dy)}, "bare: the rule's uses must be a pytree like the parameters"),
         ("array", lambda x, dy: {"s": (dy,)}, "array: the rule's uses must be a pytree like the parameters"),
         ("missing", lambda x, dy: {}, "missing: the rule's uses must be a pytree like the parameters"),
