@@ -51,15 +51,7 @@ class Coverage(Printable):
 def coverage(net: Layer, loss: Loss | None = None) -> Coverage:
     """Lists the layers (and the loss, if passed) with a hand-written rule, and those that fall back to `jax.vjp`.
 
-    Args:
-        net: a network.
-        loss: a per-example loss.
-
-    Returns:
-        A table to print; its `rows` are (place, name, rule), `place` the path among the parameters.
-
-    Raises:
-        TypeError: net is not a Layer.
+    A table for `print`; its `rows` are (place, name, rule), `place` the path among the parameters.
 
     Example:
         >>> from jaxnn import losses

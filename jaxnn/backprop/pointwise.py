@@ -38,7 +38,6 @@ VECTOR_VJPS = {
 }
 """(z, dy) -> dz of the activations that are not element-wise."""
 
-
 SAME_AT_OUTPUT = (activations.relu,)
 """Functions s with s'(s(z)) = s'(z): the output is cached, as it is by a layer above, and z can be freed."""
 

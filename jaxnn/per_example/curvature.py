@@ -29,10 +29,8 @@ from jaxnn.types import Array, PyTree
 def diag_ggn(columns: Columns) -> PyTree:
     """The diagonal of the generalized Gauss-Newton matrix G = 1/N sum_i J_i' H_i J_i: 1/N sum_i sum_c g_ic^2.
 
-    For a weight matrix with T = 1 it is (a^2)' sum_c delta_c^2, one matrix product for all columns.
-
-    Returns:
-        A pytree like `params`, in the accumulation dtype (float32, float64); >= 0.
+    A pytree like `params`, >= 0. For a weight matrix with T = 1 it is (a^2)' sum_c delta_c^2, one matrix product for
+    all columns.
 
     Reference:
         Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, equation 19 (appendix A.2).
@@ -56,14 +54,12 @@ def diag_ggn(columns: Columns) -> PyTree:
 def diag_fisher(columns: Columns) -> PyTree:
     """The diagonal of the Fisher information, 1/N sum_i E[g_i^2] over labels sampled from the model.
 
-    Where -loss is a log-probability in its natural parameters (softmax cross-entropy, sigmoid binary cross-entropy,
-    squared errors) the Fisher information equals the generalized Gauss-Newton matrix, and this is `diag_ggn`.
+    A pytree like `params`, >= 0. Where -loss is a log-probability in its natural parameters (softmax cross-entropy,
+    sigmoid binary cross-entropy, squared errors) the Fisher information equals the generalized Gauss-Newton matrix, and
+    this is `diag_ggn`.
 
     Args:
         columns: of `backprop.ggn_record`; exact, or with `samples` labels sampled per example.
-
-    Returns:
-        A pytree like `params`, in the accumulation dtype (float32, float64); >= 0.
 
     Raises:
         ValueError: -loss is not such a log-probability.
@@ -88,13 +84,10 @@ def diag_fisher(columns: Columns) -> PyTree:
 
 @returns(PARAMS)
 def empirical_fisher_diag(tape: Tape) -> PyTree:
-    """1/N sum_i g_i^2, the gradients of the TRUE labels' losses: same as `second_moment`.
+    """1/N sum_i g_i^2, the gradients of the TRUE labels' losses, a pytree like `params`: same as `second_moment`.
 
     Not an estimate of the Fisher information, whose labels are sampled from the model; the two differ most far from a
     fit.
-
-    Returns:
-        A pytree like `params`, in the accumulation dtype (float32, float64).
 
     Reference:
         Kunstner, F., Balles, L. & Hennig, P. (2019). Limitations of the empirical Fisher approximation for natural
@@ -110,10 +103,7 @@ def empirical_fisher_diag(tape: Tape) -> PyTree:
 
 @returns(TOTAL)
 def trace(columns: Columns) -> Array:
-    """The trace of the generalized Gauss-Newton matrix: 1/N sum_i sum_c |g_ic|^2.
-
-    Returns:
-        A scalar, float32 or float64.
+    """The trace of the generalized Gauss-Newton matrix, a scalar: 1/N sum_i sum_c |g_ic|^2.
 
     Reference:
         Martens, J. (2020). New insights and perspectives on the natural gradient method, section 8.

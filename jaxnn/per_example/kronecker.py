@@ -64,11 +64,8 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
 def kfac_reduce(columns: Columns) -> dict[str, Factors]:
     """A = 1/N sum_i [mean_t a_it; 1][...]', G = 1/N sum_i sum_c [sum_t delta_itc][...]': positions count as one.
 
-    Same as `kfac_expand` for T = 1. For T > 1 it is exact for a linear layer whose outputs are at once averaged over
-    the positions, with N = 1.
-
-    Returns:
-        As `kfac_expand`.
+    Arguments and results are those of `kfac_expand`, to which it is equal for T = 1. For T > 1 it is exact for a linear
+    layer whose outputs are at once averaged over the positions, with N = 1.
 
     Reference:
         Eschenhagen, R., Immer, A., Turner, R., Schneider, F. & Hennig, P. (2023). Kronecker-factored approximate

@@ -25,9 +25,9 @@ def over_microbatches(
 ) -> tuple[Sums, Each]:
     """(the sum over microbatches of f's first result, the concatenation of the second).
 
-    f's tape is freed after each microbatch, so memory is that of `size` examples. Sum gradients, squares and clipped
-    gradients; concatenate norms and losses. A variance or a noise scale is NOT the sum of its parts. With
-    `lambda x, y: ((), record(params, state, x, y))` the second result is the tape of the whole batch.
+    f's tape is freed after each microbatch, so memory is that of `size` examples. Sums keep f's dtypes. Use the first
+    result for gradients, squares and clipped gradients, the second for norms and losses; a variance or a noise scale is
+    NOT the sum of its parts. `lambda x, y: ((), record(params, state, x, y))` returns the tape of the whole batch.
 
     Microbatches are steps of one `lax.scan`. On CPU, XLA compiles the convolutions of other libraries to code several
     times slower inside a loop (those of `jaxnn.layers` are matrix products there): call a jitted f in a Python loop
@@ -40,9 +40,6 @@ def over_microbatches(
         size: examples in a microbatch, >= 1. Where it does not divide N, the last microbatch is smaller.
         memory: instead of size, the bytes that f's intermediate arrays may take (`memory.peak_bytes`); as many examples
             as fit. A compiled f needs about as much or less.
-
-    Returns:
-        The pair for the whole batch. Sums keep the dtypes that f returns.
 
     Raises:
         ValueError: arrays of different N, N = 0, f returns no pair; both or neither of size and memory; memory below

@@ -17,10 +17,9 @@ from jaxnn.types import Array, PyTree
 
 @returns(PARAMS)
 def second_moment(tape: Tape) -> PyTree:
-    """1/N sum_i g_i^2, uncentred. T = 1: (a^2)' (delta^2) / N, one matrix product; T > 1: from materialized gradients.
+    """1/N sum_i g_i^2, a pytree like `params`.
 
-    Returns:
-        A pytree like `params`, in the accumulation dtype (float32, float64).
+    T = 1: (a^2)' (delta^2) / N, one matrix product. T > 1: from materialized gradients, in chunks.
 
     Reference:
         Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, appendix A.1.
@@ -37,7 +36,7 @@ def second_moment(tape: Tape) -> PyTree:
 
 @returns(PARAMS)
 def variance(tape: Tape, ddof: int = 0) -> PyTree:
-    """1/(N - ddof) sum_i (g_i - mean g)^2, in two passes over chunks of the gradients: never negative.
+    """1/(N - ddof) sum_i (g_i - mean g)^2, a pytree like `params`, in two passes over chunks: never negative.
 
     Its error is that of rounding each g_i: in float32, with mean 1, standard deviation 1e-3 and N = 64, about 1e-5 of
     the variance, where the mean of squares minus the square of the mean has no correct digit.
@@ -45,9 +44,6 @@ def variance(tape: Tape, ddof: int = 0) -> PyTree:
     Args:
         tape: of N > ddof examples.
         ddof: 0 divides by N (so that one example has variance 0), 1 by N - 1 (unbiased).
-
-    Returns:
-        A pytree like `params`, in the accumulation dtype (float32, float64).
 
     Raises:
         ValueError: N <= ddof.
@@ -89,9 +85,6 @@ def variance_centred(tape: Tape, ddof: int = 0) -> PyTree:
     Args:
         tape: of N > ddof examples.
         ddof: 0 divides by N, 1 by N - 1 (unbiased).
-
-    Returns:
-        A pytree like `params`, in the accumulation dtype (float32, float64).
 
     Raises:
         ValueError: N <= ddof; a product or convolution with T > 1, which has no such form.
@@ -148,14 +141,11 @@ def _examples(form: Form) -> int:
 
 @returns(PARAMS)
 def snr(tape: Tape, ddof: int = 0) -> PyTree:
-    """(mean g)^2 / Var g, element-wise: the gradient's signal-to-noise ratio. Infinite at variance 0; 0 for 0 / 0.
+    """(mean g)^2 / Var g, a pytree like `params`: signal-to-noise ratios. Infinite at variance 0; 0 for 0 / 0.
 
     Args:
         tape: of N > ddof examples.
         ddof: of the variance; 0 divides by N, 1 by N - 1.
-
-    Returns:
-        A pytree like `params`, in the accumulation dtype (float32, float64).
 
     Raises:
         ValueError: N <= ddof.

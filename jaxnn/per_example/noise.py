@@ -48,7 +48,7 @@ class NoiseScale(NamedTuple):
 
 @returns(TOTAL)
 def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
-    """Unbiased estimates of tr(Sigma) and |G|^2 from one batch, added to those of previous batches.
+    """Unbiased estimates of tr(Sigma) and |G|^2 from one batch, scalars, added to those of previous batches.
 
     With m = mean |g_i|^2 and M = |mean g|^2 of N examples:
 
@@ -61,9 +61,6 @@ def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
     Args:
         tape: of N >= 2 examples.
         before: the result for the previous batches; None for the first.
-
-    Returns:
-        NoiseScale of arrays (), float32 or float64.
 
     Raises:
         ValueError: N < 2.

@@ -18,7 +18,7 @@ from jaxnn.types import Array
 
 @returns(ROWS)
 def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
-    """|g_i|^2, over all parameters or those of some layers.
+    """|g_i|^2, (N,), over all parameters or those of some layers.
 
     T = 1:  |a_i|^2 |delta_i|^2 for a weight matrix, |delta_i|^2 for its bias: together (|a_i|^2 + 1) |delta_i|^2
     T > 1:  <a_i a_i', delta_i delta_i'> where that costs less than forming a_i' delta_i (see `plan`)
@@ -28,9 +28,6 @@ def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
 
     Args:
         layer: a prefix of the parameters' paths, such as "[0]", or several; None for all.
-
-    Returns:
-        (N,), float32 or float64.
 
     Raises:
         ValueError: no path has this prefix.
@@ -50,7 +47,7 @@ def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
 
 @returns(ROWS)
 def norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
-    """|g_i| = sqrt(`sq_norms`), (N,), float32 or float64, with derivative 0 at 0.
+    """|g_i| = sqrt(`sq_norms`), (N,), with derivative 0 at 0.
 
     Args:
         tape, layer: as for `sq_norms`.

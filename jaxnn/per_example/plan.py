@@ -49,8 +49,9 @@ class Plan(tuple[Row, ...]):
 
 
 def plan(tape: Tape) -> Plan:
-    """How the norms of a tape are computed, and their cost. From shapes alone: the tape may be traced, or of
-    `jax.eval_shape`.
+    """A table of how the norms of a tape are computed, and their cost, for `print`; its rows are `Row`.
+
+    It follows from shapes alone: the tape may be traced, or of `jax.eval_shape`.
 
     | strategy | where | operations |
     |---|---|---|
@@ -68,9 +69,6 @@ def plan(tape: Tape) -> Plan:
     d and p are the inputs and outputs of one channel group of a product or convolution (counted for each group), T the
     positions of all uses. Bytes are those of the largest temporary array; the last line has the sum of the operations
     and the maximum of the bytes, since parameters are processed one after another.
-
-    Returns:
-        `Plan`, a tuple of `Row`; `print(plan(tape))` shows the table.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape

@@ -23,16 +23,13 @@ from jaxnn.types import Array, Params
 
 @returns(ROWS)
 def gram(tape: Tape, other: Tape | None = None) -> Array:
-    """<g_i, h_j> of all pairs of examples, g of one tape and h of the other (or the same).
+    """<g_i, h_j>, (N, M): of all pairs of examples, g of one tape and h of the other (or the same).
 
     T = 1, over a weight matrix and its bias: (A A' + 1) . (D D'). With h the gradients of test examples,
     -eta <g_i, h_j> is, to first order, the change of test loss j by a step on example i.
 
     Args:
         other: of M >= 1 examples and the same parameters; None for `tape` itself.
-
-    Returns:
-        (N, M), float32 or float64.
 
     Raises:
         ValueError: tapes of different parameters.
@@ -61,13 +58,10 @@ def gram(tape: Tape, other: Tape | None = None) -> Array:
 
 @returns(ROWS)
 def cosine(tape: Tape, other: Tape | None = None) -> Array:
-    """<g_i, h_j> / (|g_i| |h_j|), 0 where a gradient is 0.
+    """<g_i, h_j> / (|g_i| |h_j|), (N, M), 0 where a gradient is 0; in [-1, 1] up to rounding.
 
     Args:
         tape, other: as for `gram`.
-
-    Returns:
-        (N, M), float32 or float64, in [-1, 1] up to rounding.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape

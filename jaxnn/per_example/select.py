@@ -11,16 +11,13 @@ from jaxnn.tape import Columns, Tape, errors_of
 
 
 def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
-    """The tape restricted to some parameters: its statistics are those of a network that trains only these.
+    """The tape restricted to some parameters, None in place of the others: statistics as if only these were trained.
 
     A layer that couples the examples does so wherever it is: statistics of the restricted tape raise as well.
 
     Args:
         tape: any tape.
         layer: a prefix of the parameters' paths, such as "[0]" or "[0]['w']", or several.
-
-    Returns:
-        A tape with None in place of all other parameters.
 
     Raises:
         TypeError: not a tape.

@@ -27,13 +27,10 @@ def tree_of(tape: Tape, leaves: list[Array]) -> PyTree:
 def weighted_grad(tape: Tape, weights: Array) -> Params:
     """sum_i w_i g_i = a' (w . delta), one matrix product for each use of a parameter.
 
-    An example of weight 0 adds nothing, even if its gradient is infinite or NaN.
+    A pytree like `params`. An example of weight 0 adds nothing, even if its gradient is infinite or NaN.
 
     Args:
         weights: (N,), any real numbers.
-
-    Returns:
-        A pytree like `params`, in the parameters' dtypes; sums run in float32 or float64.
 
     Raises:
         ValueError: weights of another shape.
@@ -60,10 +57,7 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
 
 @returns(PARAMS)
 def mean_grad(tape: Tape) -> Params:
-    """1/N sum_i g_i: the gradient of the mean loss, exact also where layers couple the examples.
-
-    Returns:
-        A pytree like `params`, in the parameters' dtypes; sums run in float32 or float64.
+    """1/N sum_i g_i, a pytree like `params`: the mean loss's gradient, exact also where layers couple the examples.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -174,10 +168,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
 
 @returns(ROWS)
 def materialize(tape: Tape) -> PyTree:
-    """g_i: N times the memory of the parameters, for small networks and tests.
-
-    Returns:
-        A pytree like `params` with arrays (N, *shape), in the accumulation dtype (float32, float64).
+    """g_i, a pytree like `params` of arrays (N, *shape): for small networks and tests.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape

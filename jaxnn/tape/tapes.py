@@ -140,10 +140,7 @@ def with_errors(tape: Tape, found: PyTree) -> Tape:
 
 
 def of_weighted_losses(tape: Tape, weights: Array) -> Tape:
-    """The tape of w_i loss_i. Where w_i is 0, so are all rows of example i, even if they were NaN or infinite.
-
-    Raises:
-        ValueError: weights not of shape (N,).
+    """The tape of w_i loss_i, w of shape (N,). Where w_i is 0, so is row i of all arrays, even of NaN or infinities.
 
     Example:
         >>> from jaxnn.tape import Addition

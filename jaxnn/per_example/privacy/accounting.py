@@ -49,17 +49,11 @@ def dp_event(
 
     Example:
         >>> import dp_accounting  # doctest: +SKIP
-        >>> settings = {"probability": 256 / 60_000, "steps": 10_000}
-        >>> event = dp_event(noise_multiplier=1.1, **settings)  # doctest: +SKIP
-        >>> accountant = dp_accounting.pld.PLDAccountant()  # doctest: +SKIP
-        >>> round(accountant.compose(event).get_epsilon(1e-5), 2)  # doctest: +SKIP
+        >>> pld = dp_accounting.pld.PLDAccountant  # doctest: +SKIP
+        >>> event = lambda sigma: dp_event(noise_multiplier=sigma, probability=256 / 60_000, steps=10_000)
+        >>> round(pld().compose(event(1.1)).get_epsilon(1e-5), 2)  # doctest: +SKIP
         1.98
-        >>> round(  # the noise for epsilon = 1
-        ...     dp_accounting.calibrate_dp_mechanism(
-        ...         dp_accounting.pld.PLDAccountant, lambda s: dp_event(noise_multiplier=s, **settings), 1.0, 1e-5
-        ...     ),
-        ...     2,
-        ... )  # doctest: +SKIP
+        >>> round(dp_accounting.calibrate_dp_mechanism(pld, event, 1.0, 1e-5), 2)  # for epsilon = 1  # doctest: +SKIP
         1.75
     """
     where = "dp_event"

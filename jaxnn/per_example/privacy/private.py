@@ -97,7 +97,7 @@ def dp_sgd(
     bound: Scalar | None = None,
     microbatch_size: int | None = None,
 ) -> Callable[..., tuple[PrivateState, PrivateReport]]:
-    """A step of differentially private training: any optimizer on the gradient of `private_grad`.
+    """DP-SGD: a step of differentially private training, any optimizer on the gradient of `private_grad`.
 
         params <- params + u,   (u, opt_state) = opt.update(g~, opt_state, params)
 
@@ -123,10 +123,6 @@ def dp_sgd(
     Raises:
         TypeError: recorder not a function, opt not an optimizer, settings not numbers.
         ValueError: settings out of range; when called, as for `private_grad`.
-
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
 
     Example:
         >>> from jaxnn import optim, per_example

@@ -21,7 +21,6 @@ HINT = (
     "evaluation mode."
 )
 
-
 SILENT = ("axis_index", "shard_map", *VARYING)
 """Operations with mesh axis names that do not communicate."""
 
