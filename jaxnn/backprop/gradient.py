@@ -132,6 +132,7 @@ def _shares(delta: Array, weights: Array | None) -> Array:
     wide = accumulate(delta)
     w = weights.astype(wide.dtype)
     total = jnp.sum(w)
+    # A batch of padding alone has sum w = 0: its gradient is 0, not NaN.
     share = (w / jnp.where(total == 0, jnp.ones_like(total), total)).reshape(-1, *(1,) * (delta.ndim - 1))
     return jnp.where(share == 0, jnp.zeros((), wide.dtype), share * wide).astype(delta.dtype)
 

@@ -1,5 +1,6 @@
 """Rules of the normalization layers: y = scale xhat + shift, xhat = (x - m) r, r = 1 / sqrt(v + eps).
 
+eps > 0 keeps r finite where the entries are constant (v = 0); it is part of the function, and so of its derivative.
 m and v are the mean and the variance of the n entries that are normalized together: of a channel over the batch (batch
 normalization), of one position of one example (layer), of one group of channels of one example (group). Let
 e = dC/dxhat = scale dC/dy. An entry x_j acts directly, dxhat_j/dx_j = r; through the mean, dm/dx_j = 1/n; and through
