@@ -1,10 +1,11 @@
-"""Backpropagation by hand: one rule for each kind of layer, and the sweep back through a network.
+"""Backpropagation by hand: one rule for each kind of layer, and the backward pass through a network.
 
 - `value_and_grad(net, loss, regularizer)` is the training loss and its gradient, in the place of
   `jax.value_and_grad(train.mean_loss(net, loss, regularizer), has_aux=True)`.
-- `record(net, loss)` keeps what the backward pass saw as a `jaxnn.tape.Tape`, for `jaxnn.per_example`.
-- `ggn_record(net, loss)`, `output_record(net)` send several errors back, for curvature and the neural tangent kernel.
-- `coverage(net, loss)` prints which layers are differentiated by hand and which by `jax.vjp`.
+- `record(net, loss)` returns the `jaxnn.tape.Tape` of a backward pass, for `jaxnn.per_example`.
+- `ggn_record(net, loss)`, `output_record(net)` pull back several output cotangents at once, for curvature and the
+  neural tangent kernel.
+- `coverage(net, loss)` lists which layers are differentiated by hand and which by `jax.vjp`.
 - `trace_table(net, ...)` prints every z, a, delta and gradient of a small network.
 - `register(kind, Rule(...))` gives a layer of your own its rule.
 
@@ -15,10 +16,10 @@
 | batch, layer, group, RMS norm | `norms` | through the mean and the variance |
 | serial, residual, parallel | `combinators` | the chain rule |
 | softmax + cross-entropy, sigmoid + BCE | `fused` | y - d |
-| `remat_every` | `checkpoint` | the forward pass of a segment again |
+| `remat_every` | `checkpoint` | recomputation of each segment's forward pass |
 
-The derivatives of the losses stand beside them in `jaxnn.losses`, the adjoints of array operations in `jaxnn.ops`. No
-layer has a `custom_vjp`: `jax.grad` through `net.apply` stays an independent check of every rule.
+The derivatives of the losses are in `jaxnn.losses`, the adjoints of array operations in `jaxnn.ops`. No layer has a
+`custom_vjp`: `jax.grad` through `net.apply` stays an independent check of every rule.
 """
 
 from typing import TYPE_CHECKING

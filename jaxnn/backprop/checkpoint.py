@@ -1,8 +1,8 @@
-"""Checkpointing: keep the input of every k-th part, and run the parts between again on the way back.
+"""Checkpointing: store the input of every k-th part, and recompute the parts between in the backward pass.
 
-A stack of n parts keeps n activations for its backward pass. With a checkpoint at every k-th part it keeps n / k, and
-those of the k parts at work: least, about 2 sqrt(n), at k = sqrt(n). The price is one more forward pass. The last
-segment is not run again: its backward pass comes first.
+A stack of n parts stores n activations for its backward pass. With a checkpoint at every k-th part it stores n / k, and
+the k of the segment that is differentiated: at least about 2 sqrt(n), at k = sqrt(n). The price is one more forward
+pass. The last segment is not recomputed: its backward pass comes first.
 
 Reference:
     Chen, T., Xu, B., Zhang, C. & Guestrin, C. (2016). Training deep nets with sublinear memory cost, section 4.
@@ -26,7 +26,7 @@ from jaxnn.types import Array, Key, Params, PyTree, State
 
 @dataclasses.dataclass(frozen=True)
 class _Segment:
-    """What is kept of parts that will be run again."""
+    """A segment to recompute: its parts and their input."""
 
     parts: list[Part]
     x: Array
@@ -35,7 +35,8 @@ class _Segment:
 
 @dataclasses.dataclass(frozen=True)
 class _Checkpointed(Rule):
-    """A serial's rule; its cache lists, for each part, its own cache, or at a segment's first part the segment."""
+    """A serial's rule. Its cache has one entry per part: of the last segment the part's own cache; of the others the
+    `_Segment` at its first part, and None."""
 
     def backward(
         self, layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
@@ -50,21 +51,7 @@ class _Checkpointed(Rule):
 
 
 def checkpointed(net: Layer, every: int) -> Rule:
-    """The rule of a serial that keeps the inputs of every `every`-th part only.
-
-    Raises:
-        ValueError: `net` is not a serial, or every < 1.
-
-    Example:
-        >>> from jaxnn.layers import Dense, Relu
-        >>> from jaxnn.models import serial
-        >>> net = serial(Dense(2), Relu, Dense(2))
-        >>> params, state = net.init(jax.random.key(0), (3,))
-        >>> rule = checkpointed(net, 2)
-        >>> y, state, cache = rule.forward(net, params, state, jax.numpy.ones((1, 3)), key=None, train=True)
-        >>> [type(kept).__name__ for kept in cache[:2]]
-        ['_Segment', 'NoneType']
-    """
+    """The rule of a serial that stores the input of every `every`-th part only; ValueError unless a serial."""
     every = require_positive_int("value_and_grad", "remat_every", every)
     if rule_of(net) is not SERIAL_RULE:
         raise ValueError(
@@ -91,11 +78,9 @@ def checkpointed(net: Layer, every: int) -> Rule:
 
 
 def _again(segment: _Segment, dy: Any, collect: Collect) -> tuple[Array, list[PyTree]]:
-    """The backward pass of a segment, its forward pass run again first.
-
-    The barrier ties the second forward pass to the error, which comes back late; without it the compiler would see
-    that the two forward passes are one, and keep its activations after all.
-    """
+    """The backward pass of a segment, after its recomputed forward pass."""
+    # The barrier makes the second forward pass depend on the cotangent. Without it XLA's common-subexpression
+    # elimination merges the two forward passes and keeps all activations alive.
     layers = [layer for layer, *_ in segment.parts]
     held = [(p, s, None if key is None else jax.random.key_data(key)) for _, p, s, key in segment.parts]
     held, x, dy = lax.optimization_barrier((held, segment.x, dy))
@@ -108,5 +93,5 @@ def _again(segment: _Segment, dy: Any, collect: Collect) -> tuple[Array, list[Py
 
 
 def _like(data: Array, key: Key) -> Key:
-    """Key data as a key of the same kind."""
+    """Key data as a key of `key`'s implementation."""
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))

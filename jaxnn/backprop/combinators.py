@@ -1,11 +1,11 @@
-"""Rules of layers made of layers: the sweep goes through their parts in reverse order.
+"""Rules of combinators: the backward pass visits their parts in reverse order.
 
-**Serial**, y = f_n(... f_1(x)): dC/dx = (df_1)' ... (df_n)' dC/dy, multiplied from the right: each part hands its error
-to the part before it.
+**Serial**, y = f_n(... f_1(x)): dC/dx = (df_1)' ... (df_n)' dC/dy, multiplied from the right: the input cotangent of
+each part is the output cotangent of the part before it.
 
-**Branches**, y = combine(f_1(x), ..., f_n(x)): each branch gets its error from `combine`, and x, which all of them see,
-the sum of what they hand back. Residual blocks add, y = f(x) + shortcut(x): both get dC/dy whole. `parallel`
-concatenates: each gets its own slice. Another `combine` is differentiated by `jax.vjp`.
+**Branches**, y = combine(f_1(x), ..., f_n(x)): `combine` is pulled back to the output of each branch, and dC/dx is the
+sum over the branches. Residual blocks add, y = f(x) + shortcut(x): both get dC/dy. `parallel` concatenates: each gets
+its slice. Any other `combine` is differentiated by `jax.vjp`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from jaxnn.types import Array, Key, Params, PyTree, State
 
 @dataclasses.dataclass(frozen=True)
 class AtLogits:
-    """An error that has passed the last leaf layer already: dC/dz of its input, where loss and layer are fused.
+    """A cotangent of the last leaf layer's INPUT, dC/dz, where loss and layer are fused.
 
     Example:
         >>> from jaxnn.layers import Softmax
@@ -52,7 +52,7 @@ class AtLogits:
 def forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
 ) -> tuple[Array, State, Cache]:
-    """`layer.apply`, and what its backward pass will need.
+    """(y, state, cache): `layer.apply`, and the cache of its backward pass.
 
     Example:
         >>> from jaxnn.layers import Relu
@@ -70,7 +70,7 @@ def forward(
 def backward(
     layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
 ) -> tuple[Array, PyTree]:
-    """(dx, what `collect` makes of each leaf layer, in a tree like params).
+    """(dx, a pytree like `params` of the results of `collect` for each leaf layer).
 
     Example:
         >>> from jaxnn.layers import Relu
@@ -83,11 +83,11 @@ def backward(
 
 
 Part: TypeAlias = tuple[Layer, Params, State, Key | None]
-"""A layer of a serial with its parameters, its state and its key."""
+"""(layer, params, state, key) of one part of a serial."""
 
 
 def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> list[Part]:
-    """Each part of a serial with what is its own.
+    """Each part of a serial with its own parameters, state and key.
 
     Example:
         >>> from jaxnn.layers import Dense, Relu
@@ -104,7 +104,7 @@ def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> lis
 
 
 def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tuple[Array, list[State], list[Cache]]:
-    """Parts one after another: what the last puts out, and each one's state and cache; `first` counts for errors.
+    """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages.
 
     Example:
         >>> from jaxnn.layers import Relu
@@ -126,7 +126,7 @@ def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tupl
 def run_back(
     parts: Sequence[tuple[Layer, Params, Cache]], dy: Array | AtLogits, collect: Collect
 ) -> tuple[Array, list[PyTree]]:
-    """Parts in reverse order: the error of the first one's input, and what `collect` makes of each.
+    """The parts in reverse order: (dx of the first, the results of `collect` in order).
 
     Example:
         >>> from jaxnn.layers import Relu
@@ -170,7 +170,7 @@ def _copies(dy: Array) -> list[Array]:
 
 
 def _only(pull: Callable[[Array], tuple[Sequence[Array]]], dy: Array) -> Sequence[Array]:
-    """The one argument's error, from a `jax.vjp` of one argument."""
+    """The cotangent of the one argument of a `jax.vjp`."""
     return pull(dy)[0]
 
 
@@ -193,7 +193,7 @@ def _combined_by_hand(layer: Layer) -> bool:
 
 
 def _sum(errors: Sequence[Array]) -> Array:
-    """The error of an x that several branches saw; integers have none (float0), which cannot be added."""
+    """The cotangent of an x that several branches share; float0, that of integers, cannot be added."""
     return errors[0] if errors[0].dtype == jax.dtypes.float0 else functools.reduce(jnp.add, errors)
 
 
@@ -230,9 +230,9 @@ def _couples(layer: Layer, train: bool) -> bool:
 
 
 SERIAL_RULE = register(SERIAL, _Serial(_serial_forward, _through_the_parts, _uses_of_parts, _couples))
-"""Each part hands its error to the part before it."""
+"""The input cotangent of each part is the output cotangent of the part before it."""
 
 BRANCHES_RULE = _Branches(_branches_forward, _through_the_parts, _uses_of_parts, _couples, _combined_by_hand)
-"""Each branch gets its share of the error; x gets the sum of what they hand back."""
+"""`combine` is pulled back to each branch; dC/dx is the sum over the branches."""
 register(RESIDUAL, BRANCHES_RULE)
 register(PARALLEL, BRANCHES_RULE)

@@ -19,7 +19,7 @@ BY_HAND, BY_VJP = "by hand", "jax.vjp"
 
 
 class Row(NamedTuple):
-    """One layer: its place among the parameters, its name, and how it is differentiated."""
+    """One layer: its path among the parameters, its name, and how it is differentiated."""
 
     place: str
     name: str
@@ -49,17 +49,9 @@ class Coverage(Printable):
 
 
 def coverage(net: Layer, loss: Loss | None = None) -> Coverage:
-    """Which layers (and the loss, if given) have a rule of their own, and which fall back to `jax.vjp`.
+    """Lists the layers (and the loss, if passed) with a hand-written rule, and those that fall back to `jax.vjp`.
 
-    Args:
-        net: a network.
-        loss: a per-example loss.
-
-    Returns:
-        A table to print; its `rows` are (place, name, rule), places as among the parameters.
-
-    Raises:
-        TypeError: net is not a Layer.
+    A table for `print`; its `rows` are (place, name, rule), `place` the path among the parameters.
 
     Example:
         >>> from jaxnn import losses

@@ -1,4 +1,4 @@
-"""Tapes of several errors sent back through one forward pass: for curvature, and for the neural tangent kernel."""
+"""Tapes of several output cotangents of one forward pass, for curvature and the neural tangent kernel."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from jaxnn.tape import Columns, Tape, errors_of, with_errors
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 
 Parts: TypeAlias = tuple[Tape, PyTree]
-"""A tape of all errors without these, and the errors (C, N, ...) of each use."""
+"""A tape without its deltas, and the deltas (C, N, ...) of each use."""
 
 
 def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callable[..., Columns]:
     """The tape of the generalized Gauss-Newton matrix: one forward pass, and a backward pass for each column.
 
     G = 1/N sum_i J_i' H_i J_i, J_i the Jacobian of example i's outputs with respect to the parameters, H_i = S_i S_i'
-    the Hessian of its loss with respect to its outputs (`losses.hessian_root_of`). Exactly: the columns of S_i are sent
-    back, C = the number of outputs of an example. With `samples`, that many random errors with the same second moment
-    (`losses.sampled_error_of`; labels drawn from the model where the loss is the logarithm of a probability), each over
-    sqrt(samples): unbiased, and cheaper where outputs are many. Where a loss is not convex in the outputs, the negative
-    eigenvalues of H_i count as 0, so that G is positive semi-definite.
+    the Hessian of its loss with respect to its outputs (`losses.hessian_root_of`). Exact by default: the columns of S_i
+    are pulled back, C = the number of outputs of an example. With `samples`, that many random cotangents with second
+    moment H_i, each over sqrt(samples), take their place (`losses.sampled_error_of`; where -loss is a log-probability,
+    those of labels sampled from the model): unbiased, and cheaper for many outputs. Where a loss is not convex in the
+    outputs, negative eigenvalues of H_i are set to 0, so that G is positive semi-definite.
 
     Args:
-        net: a network; in evaluation mode.
+        net: a network, applied in evaluation mode.
         loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
-        samples: how many random errors; None for all columns.
+        samples: how many random cotangents; None for the exact columns.
 
     Returns:
         `recorded(params, state, x, y, *, key=None) -> Columns`, for `per_example.diag_ggn`, `kfac_expand`, `trace`;
-        with `samples` the key is needed. Inside `jax.shard_map` the columns are of the device's own examples; give each
-        device a key of its own there: `jax.random.fold_in(key, jax.lax.axis_index("data"))`.
+        `samples` requires the key. Inside `jax.shard_map` the columns are of the device's own examples; pass each
+        device its own key there: `jax.random.fold_in(key, jax.lax.axis_index("data"))`.
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.
@@ -72,7 +72,7 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
             return root(outputs, y)
         if key is None:
             raise ValueError(
-                f"ggn_record: samples={samples} draws random errors and needs a key: pass key=jax.random.key(0)."
+                f"ggn_record: samples={samples} draws random cotangents and needs a key: pass key=jax.random.key(0)."
             )
         drawn = jax.vmap(lambda k: sampled(k, outputs, y))(jax.random.split(key, samples))
         return drawn / jnp.sqrt(jnp.asarray(samples, drawn.dtype))
@@ -97,7 +97,7 @@ def output_record(net: Layer) -> Callable[..., Columns]:
     """The tape of every output's gradient: g_ic = d y_ic / d params, for `per_example.ntk`.
 
     Args:
-        net: a network; in evaluation mode.
+        net: a network, applied in evaluation mode.
 
     Returns:
         `recorded(params, state, x) -> Columns`, C = the number of outputs of an example.
@@ -135,7 +135,7 @@ def output_record(net: Layer) -> Callable[..., Columns]:
 
 
 def _parts(net: Layer, params: Params, cache: Any, each: Array, outputs: Array, sent: Array) -> Parts:
-    """One backward pass for each error, what the forward pass left in common."""
+    """One backward pass per cotangent, under vmap; a tape without deltas is the same for all."""
 
     def of_one(error: Array) -> Parts:
         uses = backward(net, params, cache, error, uses_of)[1]
@@ -147,7 +147,7 @@ def _parts(net: Layer, params: Params, cache: Any, each: Array, outputs: Array, 
 
 
 def _taped(of_batch: Callable[..., Parts], params: Params, state: State, x: Array, *rest: Any) -> Tape:
-    """The tape of all errors; on a mesh with Explicit axes rows stay with their examples."""
+    """The tape of all cotangents; on a mesh with Explicit axes its rows are sharded as the examples."""
     rows = rows_spec(x)
     tape, found = compiler_sharded(of_batch, (rows, PartitionSpec(None, *rows)), params, state, x, *rest)
     return dataclasses.replace(with_errors(tape, found), leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))

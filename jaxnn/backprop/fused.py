@@ -4,10 +4,10 @@
 dC/dz_j = y_j (-d_j / y_j + sum_k y_k d_k / y_k) = y_j sum_k d_k - d_j, which is y - d for a distribution d.
 **Sigmoid and binary cross-entropy**: dC/dy = -d / y + (1 - d) / (1 - y), y' = y (1 - y), so dC/dz = y - d.
 
-Step by step, d / y overflows or loses its digits where y has rounded to 0; y - d does neither. The two agree where no
-probability has rounded to 0 or 1; where one has, the fused form is the derivative of -sum d log s(z), which is what
-was meant, while `jax.grad` gives 0 or so there. The losses of logits (`softmax_cross_entropy`,
-`sigmoid_binary_cross_entropy`) hold these forms, and need no fusion.
+Step by step, d / y overflows or loses all digits where y has rounded to 0; y - d does neither. The two agree as long as
+no probability has rounded to 0 or 1. Where one has, the fused form is still the derivative of -sum d log s(z), while
+`jax.grad` returns about 0. The losses of logits (`softmax_cross_entropy`, `sigmoid_binary_cross_entropy`) have these
+derivatives already and need no fusion.
 """
 
 from __future__ import annotations
@@ -27,25 +27,17 @@ from jaxnn.numerics import accumulate
 from jaxnn.types import Array, Loss
 
 OutputError: TypeAlias = Callable[[Array, Array, Cache], Array | AtLogits]
-"""(outputs, targets, the network's cache) -> the derivative of each example's loss."""
+"""(outputs, targets, the network's cache) -> dC_i/d outputs (or logits) of each example."""
 
 FUSED: dict[tuple[object, object], Callable[..., Array]] = {
     (activations.softmax, losses.cross_entropy): losses.softmax_cross_entropy_grad,
     (activations.sigmoid, losses.binary_cross_entropy): losses.sigmoid_binary_cross_entropy_grad,
 }
-"""Which last activation and loss are fused, and the derivative with respect to the logits."""
+"""The fused pairs (last activation, loss), and their derivatives with respect to the logits."""
 
 
 def output_error(net: Layer, loss: Loss) -> OutputError:
-    """The derivative of each example's loss with respect to the outputs, or to the logits where that is exact.
-
-    Example:
-        >>> from jaxnn.layers import Softmax
-        >>> error = output_error(Softmax, losses.cross_entropy)
-        >>> z = jnp.array([[0.0, -1e4]])
-        >>> error(activations.softmax(z), jnp.array([[0.0, 1.0]]), z).delta
-        Array([[ 1., -1.]], dtype=float32)
-    """
+    """The derivative of each example's loss with respect to the outputs, or to the logits of a fused pair."""
     at_logits = FUSED.get((_last_function(net), loss)) if isinstance(loss, FunctionType) else None
     if at_logits is None:
         loss_grad = losses.derivative_of(loss)
@@ -58,18 +50,12 @@ def output_error(net: Layer, loss: Loss) -> OutputError:
 
 
 def is_fused(net: Layer, loss: Loss) -> bool:
-    """Whether loss and last layer are differentiated in one step.
-
-    Example:
-        >>> from jaxnn.layers import Softmax
-        >>> is_fused(Softmax, losses.cross_entropy), is_fused(Softmax, losses.mse)
-        (True, False)
-    """
+    """Whether loss and last layer are differentiated in one step."""
     return isinstance(loss, FunctionType) and (_last_function(net), loss) in FUSED
 
 
 def _last_function(net: Layer) -> object:
-    """The activation that the network ends with, over its last axis and under our rules; else None."""
+    """The network's last activation if it has our rule and works over the last axis; else None."""
     while net.parts and rule_of(net) is SERIAL_RULE:
         net = net.parts[-1]
     settings = dict(net.options)
@@ -79,7 +65,7 @@ def _last_function(net: Layer) -> object:
 
 
 def _last_cache(net: Layer, cache: Cache) -> Array:
-    """What the last leaf of nested serials kept: its z."""
+    """The cache of the last leaf of nested serials: its z."""
     while net.parts:
         net, cache = net.parts[-1], cache[-1]
     return cache

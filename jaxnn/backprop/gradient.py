@@ -36,31 +36,31 @@ def value_and_grad(
     *,
     remat_every: int | None = None,
 ) -> ValueAndGrad:
-    """The training loss and its gradient: what `jax.value_and_grad(train.mean_loss(...), has_aux=True)` gives.
+    """The training loss and its gradient: the function `jax.value_and_grad(train.mean_loss(...), has_aux=True)`.
 
     C(params) = sum_i w_i loss(net(x_i), y_i) / sum_i w_i + regularizer(params), in training mode; w_i = 1 without
-    weights. The gradient comes from one forward pass and one sweep back through the layers' rules, from the derivative
-    of the loss, written by hand in `jaxnn.losses`, times w_i / sum w. It differs from `jax.grad`'s by rounding alone.
-    `coverage(net, loss)` shows what is written by hand and what is left to `jax.vjp`. Inside `jax.shard_map`, with its
-    default checks, gradients of replicated parameters are summed over the devices, as `jax.grad` does there; the value
-    is the device's own.
+    weights. One forward pass and one backward pass through the layers' rules, which starts from the hand-written
+    derivative of the loss (`jaxnn.losses`) times w_i / sum w. The gradient differs from `jax.grad`'s by rounding alone.
+    `coverage(net, loss)` lists what is written by hand and what falls back to `jax.vjp`. Inside `jax.shard_map`, with
+    its default checks, gradients of replicated parameters are summed over the devices, as by `jax.grad`; the value is
+    the device's own.
 
     Args:
         net: a network.
         loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,). A last softmax or sigmoid and the
             cross-entropy of its probabilities are differentiated in one step, y - d, finite where y has rounded to 0.
         regularizer: a function of the parameters, such as `losses.l2(1e-4)`; added to the mean.
-        remat_every: keep only the inputs of every k-th part of a serial, and run the parts between again on the way
-            back: the same numbers from less memory. None keeps all.
+        remat_every: k, to store only the input of every k-th part of a serial and recompute the parts between in the
+            backward pass: equal results, less memory. None stores all activations.
 
     Returns:
         `vg(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads)`: value a scalar, state with
-        updated running statistics, grads like params, in their dtypes. `train.make_step` and `make_epoch` take it.
+        updated running statistics, grads a pytree like `params`, in their dtypes. For `train.make_step`, `make_epoch`.
 
     Raises:
         TypeError: net is not a Layer, or loss or regularizer not a function.
-        ValueError: `remat_every` with a network that is not a serial; later, a tree of parameters that is not the
-            network's, a loss that does not return one value for each example, or weights that do not fit them.
+        ValueError: `remat_every` with a network that is not a serial; when called, parameters of another network, a
+            loss that does not return one value per example, or weights not of shape (N,).
 
     Reference:
         Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
@@ -109,18 +109,13 @@ def value_and_grad(
 
 
 def own_params(params: Params, *batch: PyTree) -> Params:
-    """Inside `jax.shard_map` the parameters as the device's own, varying as its examples do: what `jax.vjp` makes for
-    layers without a rule is then of these examples alone.
-
-    Example:
-        >>> own_params({"w": jnp.ones(1)}, jnp.ones((4, 1)))
-        {'w': Array([1.], dtype=float32)}
-    """
+    """The parameters cast to vary over the mesh axes of the batch, inside `jax.shard_map`."""
+    # Otherwise the `jax.vjp` of a layer without a rule would sum gradients over the devices, and `sum_like` again.
     return vary(params, varying_axes(params, batch))
 
 
 def _sweep(rule: Rule, net: Layer, params: Params, cache: Cache, error: Any, collect: Collect) -> PyTree:
-    """What `collect` makes of each leaf layer; the error may have passed the last one already."""
+    """The results of `collect` for each leaf layer. A network of one fused layer has nothing left to pull back."""
     if isinstance(error, AtLogits) and not net.parts:
         return ()
     return rule.backward(net, params, cache, error, collect)[1]
@@ -131,18 +126,19 @@ def _gradient(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array)
 
 
 def _shares(delta: Array, weights: Array | None) -> Array:
-    """The errors of the mean from those of each example: w_i / sum w times each, 0 where w_i is 0."""
+    """w_i / sum w delta_i, from the cotangents of the sum to those of the mean; exactly 0 where w_i is 0."""
     if weights is None:
         return delta / delta.shape[0]
     wide = accumulate(delta)
     w = weights.astype(wide.dtype)
     total = jnp.sum(w)
+    # A batch of padding alone has sum w = 0: its gradient is 0, not NaN.
     share = (w / jnp.where(total == 0, jnp.ones_like(total), total)).reshape(-1, *(1,) * (delta.ndim - 1))
     return jnp.where(share == 0, jnp.zeros((), wide.dtype), share * wide).astype(delta.dtype)
 
 
 def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
-    """The tape of one forward and backward pass of the SUMMED loss: (a, delta) of each parameter, for `per_example`.
+    """The tape of one forward and backward pass of the SUMMED loss: (a, delta) of each use, for `per_example`.
 
     Args:
         net: a network.
@@ -150,15 +146,14 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
 
     Returns:
         `recorded(params, state, x, y, *, key=None, train=False) -> Tape`. With train=True the network is in training
-        mode (dropout, which needs the key; batch normalization over the batch, which leaves single examples without a
-        gradient of their own). `value_and_grad` is in training mode always: for the same gradient of a network with
-        dropout, pass train=True and its key. Regularizers are no part of an example's loss: add their gradient to the
-        mean.
+        mode: dropout needs the key, and batch normalization leaves per-example gradients undefined. `value_and_grad` is
+        always in training mode: for its gradient of a network with dropout, pass train=True and the same key.
+        Regularizers are no part of an example's loss: add their gradient to the mean.
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.
-        ValueError: later, a tree of parameters that is not the network's, a loss that does not return one value for
-            each example, a rule whose uses do not fit the parameters.
+        ValueError: when called, parameters of another network, a loss that does not return one value per example, or a
+            rule whose uses do not match the parameters.
 
     Reference:
         Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
@@ -195,26 +190,14 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
 
 
 def uses_of(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
-    """What a tape keeps of a leaf layer: for each of its parameters, the tuple of its uses.
-
-    Example:
-        >>> from jaxnn.layers import Dense
-        >>> dense, params = Dense(1), {"w": jnp.ones((2, 1)), "b": jnp.zeros(1)}
-        >>> uses_of(rule_of(dense), dense, params, jnp.ones((4, 2)), jnp.ones((4, 1)))["w"][0].shape
-        (2, 1)
-    """
+    """For each parameter of a leaf layer the tuple of its uses, checked."""
     uses = rule.uses(layer, params, cache, dy)
     leaves_of_uses(uses, params, where=layer.kind.name)
     return uses
 
 
 def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: tuple[str, ...]) -> Tape:
-    """A tape from a tree like params with the uses of each parameter.
-
-    Example:
-        >>> tape_of({"b": jnp.zeros(2)}, jnp.zeros(4), jnp.zeros((4, 2)), {"b": ()}, ()).paths
-        ("['b']",)
-    """
+    """A tape from a pytree like `params` of tuples of uses."""
     structure: Any
     places, structure = jax.tree.flatten_with_path(params)
     return Tape(
@@ -229,7 +212,7 @@ def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: 
 
 
 def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
-    """The layers in which examples see each other in this mode, by kind and place among the parameters.
+    """The layers that couple the examples in this mode, by kind and path among the parameters.
 
     Example:
         >>> from jaxnn import models

@@ -1,8 +1,8 @@
-"""Rules of the layers that are linear maps: dense, conv, embedding, and those that only move or scale numbers.
+"""Rules of linear layers: dense, conv, embedding, flatten, dropout.
 
-In index form, delta = dC/dz for what the layer put out, a for what it was given; n counts examples.
+In index form, a is the input, z the output, delta = dC/dz its cotangent; n counts examples.
 
-**Dense.** z_nk = sum_j a_nj w_jk + b_k (positions within an example count as more n). By the chain rule
+**Dense.** z_nk = sum_j a_nj w_jk + b_k (n also counts the positions within an example). By the chain rule
 dC/da_nj = sum_k (dC/dz_nk) (dz_nk/da_nj), and likewise for w and b:
 
     dC/da_nj = sum_k delta_nk w_jk          delta w'
@@ -10,23 +10,23 @@ dC/da_nj = sum_k (dC/dz_nk) (dz_nk/da_nj), and likewise for w and b:
     dC/db_k  = sum_n delta_nk
 
 **Convolution**, stride s, dilation d, low padding p; o are output positions, m input positions, k kernel positions:
-z[n, o, c] = sum_(k, i) a[n, o s + k d - p, i] w[k, i, c] + b_c. An input position m takes part in every z[n, o] for
-which some k has o s + k d - p = m, with the factor w[k]:
+z[n, o, c] = sum_(k, i) a[n, o s + k d - p, i] w[k, i, c] + b_c. An input position m enters every z[n, o] for which some
+k has o s + k d - p = m, with the factor w[k]:
 
     dC/da[n, m, i] = sum over (o, k, c) with o s + k d - p = m of delta[n, o, c] w[k, i, c]
     dC/dw[k, i, c] = sum_(n, o) a[n, o s + k d - p, i] delta[n, o, c]
     dC/db_c        = sum_(n, o) delta[n, o, c]
 
-With u = o s the first is sum_k up[m + p - k d] w[k], up = delta spread by the stride: a convolution with the FLIPPED
+With u = o s the first is sum_k up[m + p - k d] w[k], up = delta dilated by the stride: a convolution with the FLIPPED
 kernel. With groups, i and c run over one group at a time.
 
 **Embedding.** z_nt = w[index_nt], a product of one-hot rows with w: dC/dw[v] = sum of delta_nt over the (n, t) with
-index_nt = v. An index is an integer; there is no dC/da.
+index_nt = v. Indices are integers and have no derivative.
 
-**Flatten.** The same numbers in another shape: errors go back in the old one.
+**Flatten.** A reshape; dC/dx is dC/dy reshaped back.
 
-**Dropout.** y = x m / (1 - rate), the mask m drawn on the way forward and kept: dC/dx = dC/dy m / (1 - rate), the
-same linear map. The identity in evaluation.
+**Dropout.** y = x m / (1 - rate), the mask m kept from the forward pass: dC/dx = dC/dy m / (1 - rate). The identity in
+evaluation mode.
 
 References:
     Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
@@ -53,9 +53,9 @@ from jaxnn.types import Array, Key, Params, PyTree, State
 
 @dataclasses.dataclass(frozen=True)
 class _Linear(Rule):
-    """A rule whose delta is read two or three times (for dC/da, dC/dw and dC/db): the barrier keeps a compiler from
-    making it anew for each."""
+    """A rule that reads delta two or three times: for dC/da, dC/dw and dC/db."""
 
+    # The barrier keeps XLA from fusing the computation of delta into each of these products, and so repeating it.
     def backward(self, layer: Layer, params: Params, cache: Cache, dy: Array, collect: Collect) -> tuple[Array, PyTree]:
         return super().backward(layer, params, cache, lax.optimization_barrier(dy), collect)
 
@@ -115,7 +115,7 @@ def _embedding_uses(layer: Layer, params: Params, indices: Array, dy: Array) -> 
 
 
 def zero_cotangent(x: Array) -> Array:
-    """The derivative with respect to integers: there is none; what JAX calls float0.
+    """The cotangent of an integer array: zeros of dtype float0, as `jax.grad` has them.
 
     Example:
         >>> import jax.numpy as jnp
@@ -134,7 +134,7 @@ def _flatten_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Ar
 
 
 FLATTEN = register(flatten.KIND, Rule(keep_input, _flatten_input_grad))
-"""Errors go back in the old shape."""
+"""dC/dx = dC/dy in the shape of x."""
 
 
 def _dropout_forward(

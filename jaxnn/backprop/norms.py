@@ -1,16 +1,17 @@
 """Rules of the normalization layers: y = scale xhat + shift, xhat = (x - m) r, r = 1 / sqrt(v + eps).
 
+eps > 0 keeps r finite where the entries are constant (v = 0); it is part of the function, and so of its derivative.
 m and v are the mean and the variance of the n entries that are normalized together: of a channel over the batch (batch
 normalization), of one position of one example (layer), of one group of channels of one example (group). Let
-e = dC/dxhat = scale dC/dy. Every entry of x acts in three ways: by itself, dxhat_i/dx_i = r; through the mean,
-dm/dx_j = 1/n; and through the variance, dv/dx_j = 2 (x_j - m) / n (its own dependence on m drops out, since
-sum (x_i - m) = 0), with dr/dv = -r^3 / 2. Summed up,
+e = dC/dxhat = scale dC/dy. An entry x_j acts directly, dxhat_j/dx_j = r; through the mean, dm/dx_j = 1/n; and through
+the variance, dv/dx_j = 2 (x_j - m) / n (the dependence of v on m drops out, since sum (x_i - m) = 0), with
+dr/dv = -r^3 / 2. The sum is
 
     dC/dx_j = r e_j - (r/n) sum_i e_i - r^3 (x_j - m) (1/n) sum_i e_i (x_i - m)
             = r (e_j - mean(e) - xhat_j mean(e xhat))
 
-Batch normalization in evaluation takes m and v from its state, as constants: dC/dx = r e. RMS normalization has no m
-and the mean square in the place of v: dC/dx = r (e - xhat mean(e xhat)). For the parameters, over all entries of a
+Batch normalization in evaluation mode takes the constants m and v from its state: dC/dx = r e. RMS normalization has no
+m, and the mean square instead of v: dC/dx = r (e - xhat mean(e xhat)). For the parameters, over all entries of a
 channel, dC/dscale = sum xhat dC/dy and dC/dshift = sum dC/dy.
 
 References:
@@ -37,20 +38,20 @@ from jaxnn.types import Array, Key, Params, PyTree, State
 
 
 def _scaled(params: Params, dy: Array) -> Array:
-    """dy scale: the error of the standardized values."""
+    """dC/dxhat = scale dC/dy, in the accumulation dtype."""
     wide = accumulate(dy)
     return wide * lax.broadcast_in_dim(params["scale"].astype(wide.dtype), wide.shape, (wide.ndim - 1,))
 
 
 def _uses(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
-    """Of y = scale xhat + shift."""
+    """The uses in y = scale xhat + shift."""
     xhat, delta = positions(cache[0].reshape(dy.shape)), positions(dy)
     shift = {"shift": (Addition(delta),)} if "shift" in params else {}
     return {"scale": (Scaling(xhat, delta),)} | shift
 
 
 def _unstandardize(xhat: Array, inverse: Array, error: Array, axes: Sequence[int], *, centred: bool = True) -> Array:
-    """inverse (error - mean error - xhat mean(xhat error)): the error of x from that of xhat."""
+    """dC/dx = inverse (error - mean error - xhat mean(xhat error)), error = dC/dxhat; without the mean for RMS."""
     back = error - xhat * jnp.mean(xhat * error, tuple(axes), keepdims=True)
     return inverse * (back - jnp.mean(error, tuple(axes), keepdims=True) if centred else back)
 
@@ -80,7 +81,7 @@ def _batch_couples(layer: Layer, train: bool) -> bool:
 
 
 BATCH_NORM = register(batch_norm.KIND, Rule(_batch_forward, _batch_input_grad, _uses, _batch_couples))
-"""dx = r (e - mean(e) - xhat mean(e xhat)), means over examples and positions; r e in evaluation."""
+"""dx = r (e - mean(e) - xhat mean(e xhat)), means over examples and positions; r e in evaluation mode."""
 
 
 def _layer_forward(

@@ -1,7 +1,7 @@
-"""Rules of activations and pooling: no parameters, errors only.
+"""Rules of activations and pooling, which have no parameters.
 
-**Activation**, a = s(z) entry by entry: delta = dC/dz = s'(z) . dC/da, with s' written out beside s in
-`jaxnn.activations`, which also names its value at a kink (0 at 0 for ReLU, whose s' is the same at a as at z).
+**Activation**, a = s(z) element-wise: delta = dC/dz = s'(z) . dC/da, s' as defined in `jaxnn.activations`, which also
+fixes its value at a kink (0 at 0 for ReLU, whose s' is the same at a as at z).
 
 **Softmax**, p_k = e^(z_k) / sum_j e^(z_j): dp_k/dz_j = p_k (1[j = k] - p_j), so
 dC/dz_j = sum_k (dC/dp_k) p_k (1[j = k] - p_j) = p_j (g_j - sum_k p_k g_k), g = dC/dp.
@@ -36,11 +36,10 @@ VECTOR_VJPS = {
     activations.softmax: activations.softmax_vjp,
     activations.log_softmax: activations.log_softmax_vjp,
 }
-"""(z, dy) -> dz of the activations whose entries depend on each other."""
-
+"""(z, dy) -> dz of the activations that are not element-wise."""
 
 SAME_AT_OUTPUT = (activations.relu,)
-"""Functions s with s'(s(z)) = s'(z): their output is kept for the way back instead of z, which is needed no more."""
+"""Functions s with s'(s(z)) = s'(z): the output is cached, as it is by a layer above, and z can be freed."""
 
 
 def _activation_forward(
@@ -66,7 +65,7 @@ def _activation_by_hand(layer: Layer) -> bool:
 
 
 ACTIVATION = register(activation.KIND, Rule(_activation_forward, _activation_input_grad, by_hand=_activation_by_hand))
-"""delta = s'(z) . dC/da, or p . (g - p'g); a function of one's own is differentiated by `jax.vjp`."""
+"""delta = s'(z) . dC/da, or p . (g - p'g); any other function is differentiated by `jax.vjp`."""
 
 
 def _max_pool_forward(
@@ -81,7 +80,7 @@ def _max_pool_input_grad(layer: Layer, params: Params, winners: Cache, dy: Array
 
 
 MAX_POOL = register(pooling.MAX_POOL, Rule(_max_pool_forward, _max_pool_input_grad))
-"""The error goes to the first maximum of each window in row-major order."""
+"""dC/dy goes to the first maximum of each window in row-major order."""
 
 
 def _average_pool_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
@@ -89,7 +88,7 @@ def _average_pool_input_grad(layer: Layer, params: Params, x: Array, dy: Array) 
 
 
 AVERAGE_POOL = register(pooling.AVERAGE_POOL, Rule(keep_input, _average_pool_input_grad))
-"""Each of the m entries of a window gets 1/m of the error."""
+"""Each of the m entries of a window gets dC/dy / m."""
 
 
 def _over_positions(x: Array, dy: Array) -> Array:
@@ -103,7 +102,7 @@ def _global_average_input_grad(layer: Layer, params: Params, x: Array, dy: Array
 
 
 GLOBAL_AVERAGE_POOL = register(pooling.GLOBAL_AVERAGE_POOL, Rule(keep_input, _global_average_input_grad))
-"""Each position gets an equal share of the error."""
+"""Each of the m positions gets dC/dy / m."""
 
 
 def _global_max_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
@@ -114,4 +113,4 @@ def _global_max_input_grad(layer: Layer, params: Params, x: Array, dy: Array) ->
 
 
 GLOBAL_MAX_POOL = register(pooling.GLOBAL_MAX_POOL, Rule(keep_input, _global_max_input_grad))
-"""The error goes to the first maximum in row-major order."""
+"""dC/dy goes to the first maximum in row-major order."""

@@ -1,13 +1,12 @@
-"""What a backward rule is, and where the rule of each kind of layer is kept.
+"""Backward rules, and the registry of the rule of each kind of layer.
 
-A layer makes y of x and of its parameters. Given dy = dC/dy, the derivative of the loss with respect to what it put
-out, its rule answers two questions by the chain rule:
+A layer computes y from x and its parameters w. From dy = dC/dy, the cotangent of its output, its rule computes
 
-    dC/dx = (dy/dx)' dC/dy          `input_grad`, the error of the layer below
+    dC/dx = (dy/dx)' dC/dy          `input_grad`, the output cotangent of the layer below
     dC/dw = (dy/dw)' dC/dy          `uses`, summed over examples and positions by `param_grad`
 
-In the notation of the field dy is delta where the layer is linear (y is called z, x is called a) and dC/da where it is
-an activation (y = a, x = z). Each rule's docstring derives its own two lines.
+In textbook notation dy is delta for a linear layer (x = a, y = z) and dC/da for an activation (x = z, y = a). Each
+module of rules derives these two lines.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from jaxnn.tape import Use, Whole, total
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 Cache: TypeAlias = Any
-"""What the forward pass keeps for the backward pass: any pytree."""
+"""The residuals that the forward pass stores for the backward pass: any pytree."""
 
 Collect: TypeAlias = Callable[["Rule", Layer, Params, Cache, Array], PyTree]
-"""What is made of each leaf layer on the way back: its gradient, or its uses."""
+"""Called for each leaf layer in the backward pass; returns its gradient, or its uses."""
 
 
 def _no_parameters(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
@@ -46,7 +45,7 @@ def _by_hand(layer: Layer) -> bool:
 def keep_input(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
 ) -> tuple[Array, State, Cache]:
-    """The `forward` of a rule that needs nothing but x on the way back: (y, state, x).
+    """The `forward` of a rule whose cache is x: (y, state, x).
 
     Example:
         >>> from jaxnn.layers import Relu
@@ -61,19 +60,17 @@ def keep_input(
 class Rule:
     """The hand-derived backward pass of one kind of layer.
 
-    In the notation of the field: the forward pass makes z from a; delta is the derivative of the loss with respect to
-    what the layer put out (dy here), and comes back as the derivative with respect to what it was given (dx).
+    dy is the cotangent of the layer's output, dx that of its input.
 
     Attributes:
         forward: `(layer, params, state, x, *, key, train) -> (y, state, cache)`.
-        input_grad: `(layer, params, cache, dy) -> dx`: what moves the error down.
-        uses: `(layer, params, cache, dy) -> ` a tree like params with a tuple of `jaxnn.tape` uses for each array: what
-            makes a gradient, of the mean loss or of each example's. An array that is used twice has two uses in its
-            tuple.
-        couples: `(layer, train) -> bool`, whether examples see each other.
-        by_hand: `(layer) -> bool`, whether nothing is left to `jax.vjp` with this layer's settings; for `coverage`.
+        input_grad: `(layer, params, cache, dy) -> dx`.
+        uses: `(layer, params, cache, dy) -> ` a pytree like `params` with a tuple of `jaxnn.tape` uses for each array,
+            from which gradients of the mean loss and of each example are formed. An array used twice has two uses.
+        couples: `(layer, train) -> bool`, whether the layer couples the examples.
+        by_hand: `(layer) -> bool`, whether nothing falls back to `jax.vjp` with this layer's settings; for `coverage`.
 
-    A layer of your own, y = s x with one number s for all, and its rule:
+    A layer of your own, y = s x with a scalar parameter s, and its rule:
 
         >>> from jaxnn.layers import Kind, stateless
         >>> from jaxnn.tape import Scaling, positions
@@ -101,39 +98,19 @@ class Rule:
         return gradient_of(self.uses(layer, params, cache, dy), params, where=layer.kind.name)
 
     def backward(self, layer: Layer, params: Params, cache: Cache, dy: Array, collect: Collect) -> tuple[Array, PyTree]:
-        """(dx, what `collect` makes of this layer)."""
+        """(dx, the result of `collect` for this layer)."""
         return self.input_grad(layer, params, cache, dy), collect(self, layer, params, cache, dy)
 
 
 def gradient_of(uses: PyTree, params: Params, weights: Array | None = None, *, where: str = "rule") -> Params:
-    """sum_i w_i g_i for each parameter, from a tree of its uses.
-
-    Raises:
-        ValueError: the tree of uses is not that of the parameters.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxnn.tape import Addition
-        >>> gradient_of({"b": (Addition(jnp.ones((4, 1, 2))),)}, {"b": jnp.zeros(2)})
-        {'b': Array([4., 4.], dtype=float32)}
-    """
+    """sum_i w_i g_i for each parameter, from a pytree like `params` of tuples of uses."""
     leaves, structure = jax.tree.flatten(params)
     found = leaves_of_uses(uses, params, where=where)
     return jax.tree.unflatten(structure, [total(u, p, weights) for u, p in zip(found, leaves, strict=True)])
 
 
 def leaves_of_uses(uses: PyTree, params: Params, *, where: str) -> list[tuple[Use, ...]]:
-    """The tuple of uses of each parameter, in the order of `jax.tree.leaves(params)`, checked.
-
-    Raises:
-        ValueError: the tree of uses is not that of the parameters, or a use has another shape than its parameter.
-
-    Example:
-        >>> from jaxnn.tape import Addition
-        >>> leaves_of_uses({"b": (Addition(jnp.ones((4, 1, 2))),)}, {"b": jnp.zeros(3)}, where="mine")
-        Traceback (most recent call last):
-        ValueError: mine: a use of ['b'] gives gradients of shape (2,), the parameter has shape (3,). Uses have axes ...
-    """
+    """The tuple of uses of each parameter, in the order of `jax.tree.leaves(params)`; ValueError if they mismatch."""
     structure: Any
     places, structure = jax.tree.flatten_with_path(params)
     try:
@@ -143,14 +120,14 @@ def leaves_of_uses(uses: PyTree, params: Params, *, where: str) -> list[tuple[Us
     if not all(isinstance(u, tuple) and all(isinstance(use, Use) for use in u) for u in found):
         kinds = jax.tree.map(lambda x: type(x).__name__, uses, is_leaf=lambda x: isinstance(x, Use))
         raise ValueError(
-            f"{where}: the rule's uses must be a tree like the parameters, {structure}, with a tuple of jaxnn.tape "
-            f"uses for each array, got {kinds}. Give Rule(forward, input_grad, uses) the function that makes it."
+            f"{where}: the rule's uses must be a pytree like the parameters, {structure}, with a tuple of jaxnn.tape "
+            f"uses for each array, got {kinds}. Pass a function that returns one: Rule(forward, input_grad, uses)."
         )
     for (path, param), of_one in zip(places, found, strict=True):
         for use in of_one:
             if math.prod(use.shape) != math.prod(jnp.shape(param)):
                 raise ValueError(
-                    f"{where}: a use of {jax.tree_util.keystr(path)} gives gradients of shape {use.shape}, the "
+                    f"{where}: a use of {jax.tree_util.keystr(path)} has gradients of shape {use.shape}, the "
                     f"parameter has shape {jnp.shape(param)}. Uses have axes (N, T, ...): examples, positions, entries."
                 )
     return found
@@ -160,7 +137,7 @@ RULES: dict[Kind, Rule] = {}
 
 
 def register(kind: Kind, rule: Rule) -> Rule:
-    """Give a kind of layer its backward rule; one of your own layers too.
+    """Registers the backward rule of a kind of layer, yours included, and returns it.
 
     Example:
         >>> from jaxnn.layers import Kind
@@ -177,7 +154,7 @@ def register(kind: Kind, rule: Rule) -> Rule:
 
 
 def rule_of(layer: Layer) -> Rule:
-    """The rule of a layer's kind; without one, `jax.vjp` of its apply.
+    """The registered rule of a layer's kind; `AUTOMATIC`, the `jax.vjp` of its apply, if there is none.
 
     Example:
         >>> from jaxnn.layers import Dense
@@ -194,7 +171,7 @@ def _automatic_forward(
         return pair_of(layer, layer.apply(params, state, x, key=key, train=train))
 
     y, pull, new_state = jax.vjp(apply, params, x, has_aux=True)
-    # Random numbers drawn for a batch are not those drawn for one example: with a key, examples stay in their batch.
+    # With a key, apply to one example would draw other random numbers than apply to the batch did: keep the batch.
     alone = None if key is not None else apply
     return y, new_state, (alone, pull, x)
 
@@ -224,9 +201,9 @@ class _Automatic(Rule):
 
 
 AUTOMATIC = _Automatic(_automatic_forward, _automatic_input_grad, _automatic_uses, by_hand=lambda layer: False)
-"""The rule of a layer that has none: `jax.vjp` of its `apply`, exact for any layer that JAX can differentiate.
+"""The rule of a layer without one: `jax.vjp` of its `apply`, exact for any layer that JAX can differentiate.
 
-`coverage` shows which layers it serves. Its uses are whole gradients of single examples, found one example at a time
-(with a key, one error of the batch at a time), which is right as long as the layer's examples do not see each other;
-a layer whose examples do should register a rule that says so (`couples`).
+`coverage` lists the layers that fall back to it. Its uses are materialized per-example gradients, by a vmap over
+examples (with a key, over the rows of the batch's cotangent). They are right as long as the layer does not couple the
+examples; register a rule with `couples` for one that does.
 """

@@ -12,7 +12,7 @@ WIDTH = 120
 
 
 class Printable:
-    """What has a table: `print` shows it as plain text, rich in colour."""
+    """Base of objects with a table: `print` shows it as plain text, rich in colour."""
 
     def __rich__(self) -> Table:
         raise NotImplementedError
@@ -25,15 +25,7 @@ class Printable:
 
 
 def as_text(table: Any) -> str:
-    """What rich would print, without colour and without spaces at the ends of lines.
-
-    Example:
-        >>> table = Table("step", box=None, pad_edge=False)
-        >>> table.add_row("z1")
-        >>> print(as_text(table))
-        step
-        z1
-    """
+    """A rich table as plain text, without trailing spaces."""
     out = io.StringIO()
     Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip("\n").splitlines())

@@ -1,8 +1,8 @@
-"""Backpropagation step by step, as a textbook writes it out: every z, a, delta and gradient of a small network.
+"""Backpropagation step by step: every z, a, delta and gradient of a small network, in textbook notation.
 
-The layers are numbered as the textbooks do: a layer with parameters starts a new number l and puts out z_l (its weights
-are w_l, b_l); what an activation makes of it is a_l, what a pooling or a reshaping makes of that a_l', a_l''. a_0 is
-the input. Going back, delta_l = dC/dz_l and dC/da_l alternate, and each layer with parameters gives its gradient.
+Each layer with parameters has the next number l, parameters w_l, b_l and output z_l. The activation of z_l is a_l; the
+outputs of pooling or reshaping after it are a_l', a_l''. a_0 is the input. In the backward pass delta_l = dC/dz_l and
+dC/da_l alternate, and each layer with parameters has its gradient.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from jaxnn.models.combinators import SERIAL, require_params, spread
 from jaxnn.types import Array, Loss, Params, State
 
 MOST_ENTRIES = 64
-"""Arrays with more entries are shown by their shape."""
+"""Larger arrays are shown by their shape."""
 
 
 class Step(NamedTuple):
-    """One line of the table: what is computed, by which formula, and its value."""
+    """One row of the table: name, formula, value."""
 
     name: str
     formula: str
@@ -56,7 +56,7 @@ class Trace(Printable):
 
 
 class _Place(NamedTuple):
-    """A leaf of the serial, its parameters, and the names of what it is given and puts out."""
+    """A leaf of the serial, its parameters, its number l, and the names of its input and output."""
 
     layer: Layer
     params: Params
@@ -68,18 +68,18 @@ class _Place(NamedTuple):
 def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, loss: Loss) -> Trace:
     """The textbook view of one step: every z, a, delta and gradient, in the order in which they are computed.
 
-    C is the mean loss over the N examples, in evaluation mode (no dropout); each delta row is that of its own example's
-    loss C_i, and gradients are means over the examples: the same as `value_and_grad`'s for a network that is the same
-    in both modes.
+    C is the mean loss over the N examples, in evaluation mode (no dropout). Row i of delta is the derivative of C_i,
+    the loss of example i. Gradients are means over the examples, equal to those of `value_and_grad` for a network that
+    is the same in both modes.
 
     Args:
-        net: a network; nested serials are unfolded, other composed layers are one step.
-        params, state: as `net.init` returned them.
-        x, y: inputs (N, ...) and targets; keep N and the network small.
+        net: a network; nested serials are flattened, other combinators are one step.
+        params, state: as `net.init` returns them.
+        x, y: inputs (N, ...) and targets; for small N and small networks.
         loss: per-example loss.
 
     Returns:
-        A `Trace`: print it, or ask for a step's value by name, `trace["delta1"]`.
+        A `Trace`: print it, or index it by the name of a step, `trace["delta1"]`.
 
     Raises:
         TypeError: net is not a Layer or loss not a function.
@@ -165,7 +165,7 @@ def _error_of(made: str) -> str:
 
 
 def _formula_back(place: _Place) -> str:
-    """How the error passes from what a layer puts out to what it was given."""
+    """The formula of the cotangent of a layer's input."""
     after, name = _error_of(place.made), _name(place.layer)
     if place.layer.kind is dense.KIND:
         return f"{after} w{place.number}'"

@@ -1,49 +1,51 @@
-"""Statistics of single examples' gradients, from the tape of ONE backward pass. Floor 5.
+"""Per-example gradient statistics, from the tape of ONE backward pass. Floor 5.
 
-A `Tape` holds for each use of a parameter what it saw (a) and the error that came back (delta), of the SUMMED loss:
-g_i, the gradient of example i's loss, is a known function of (a_i, delta_i), and most statistics need no g_i at all.
-`record(loss)(params, X, Y)` makes it of any JAX loss of ONE example, of flax, equinox, haiku or one's own functions;
-`backprop.record(net, loss)` of a network of this library, by the rules written out by hand. All functions are pure,
-and work under jit, vmap and scan.
+A `Tape` holds for each use of a parameter its input a and the cotangent delta of its output, of the SUMMED loss. g_i,
+the gradient of example i's loss, is a known function of (a_i, delta_i), and most statistics never materialize it.
+`record(loss)(params, X, Y)` records any JAX loss of ONE example: of flax, equinox, haiku, or your own functions.
+`backprop.record(net, loss)` records a network of this library, by its hand-written rules. All functions are pure, and
+work under jit, vmap and scan.
 
 | statistic | of N examples |
 |---|---|
-| `sq_norms`, `norms`, `sq_norms_by_parameter`, `sq_norms_by_layer` | sizes of the gradients, (N,) |
-| `weighted_grad`, `mean_grad` | sum_i w_i g_i, 1/N sum_i g_i: trees like params |
+| `sq_norms`, `norms`, `sq_norms_by_parameter`, `sq_norms_by_layer` | norms of the gradients, (N,) |
+| `weighted_grad`, `mean_grad` | sum_i w_i g_i, 1/N sum_i g_i: pytrees like `params` |
 | `clipped_grad`, `clipped_grad_by_layer`; `flat`, `automatic`, `psac` | sum_i c(norm of g_i) g_i, and the norms |
-| `second_moment`, `variance`, `variance_centred`, `snr` | entry by entry: trees like params |
+| `second_moment`, `variance`, `variance_centred`, `snr` | element-wise: pytrees like `params` |
 | `gram`, `cosine`, `jvp_examples` | g_i . h_j (N, M), g_i . v (N,) |
 | `noise_scale` (`NoiseScale`) | tr(Sigma) and squared norm of G, summed over batches |
-| `materialize` | the gradients themselves |
+| `materialize` | g_i: a pytree like `params` of arrays (N, *shape) |
 
 | curvature, of `Columns` (`backprop.ggn_record`, `output_record`) | |
 |---|---|
-| `diag_ggn`, `diag_fisher`, `empirical_fisher_diag` (of a tape) | entry by entry: trees like params |
+| `diag_ggn`, `diag_fisher`, `empirical_fisher_diag` (of a tape) | the diagonal: pytrees like `params` |
 | `kfac_expand`, `kfac_reduce` (`Factors`) | the two Kronecker factors of each layer's block |
 | `trace` | of the whole matrix |
 | `ntk` | the neural tangent kernel (N, M, C, D) |
+
+All statistics take a tape of N examples first, those of curvature `Columns`, exact or sampled; anything else raises
+TypeError. All but `mean_grad` raise ValueError where layers couple the examples (batch normalization in training mode):
+per-example gradients are undefined here. All but the norms raise ValueError for N = 0. Sums run in the accumulation
+dtype: float32, or float64 for float64. Results are in that dtype, but sums and means of g_i in the parameters' dtypes.
+A regularizer is no part of an example's loss: add its gradient to the result.
 
 | differential privacy | |
 |---|---|
 | `dp_sgd` (`PrivateState`, `PrivateReport`) | one step: clip, sum, add noise (`help(per_example.privacy.private)`) |
 | `private_grad`, `add_gaussian_noise` | the gradient of such a step; the noise alone |
 | `poisson_batch`, `poisson_size` | Poisson-sampled batches of a fixed shape |
-| `dp_event` | what an accountant must know to tell epsilon and delta |
+| `dp_event` | a run of `dp_sgd` as an event for an accountant of epsilon and delta |
 | `clipped_grad_of` | clipped sums of any function, with the arguments of `jax_privacy.clipped_grad` |
 
-`select` takes some layers of a tape, `over_microbatches` a batch in parts (so many examples, or so many bytes),
-`plan` shows how the norms are found, and which parameters of a recorded loss have no rule.
+`select` restricts a tape to some layers. `over_microbatches` maps over parts of a batch, of a fixed number of examples
+or bytes. `plan` shows how norms are computed, and lists the parameters that fall back to per-example differentiation.
 
 On several devices: under `jax.jit` with arrays sharded by `NamedSharding` all statistics are of the whole batch, and
-rows stay with their examples. Inside `jax.shard_map` a tape is of the device's own examples, and so are its statistics:
-add sums up by `jax.lax.psum`, means (curvature) by `jax.lax.pmean`; for `gram` gather the other tape
+arrays (N, ...) are sharded as the examples. Inside `jax.shard_map` a tape is of the device's own examples, and so are
+its statistics: `jax.lax.psum` sums, `jax.lax.pmean` means (curvature). For `gram` gather the other tape
 (`jax.lax.all_gather(x, axis, tiled=True)` of its arrays), for `ntk` gather the inputs and record all of them.
-`private_grad` and `dp_sgd` add up the devices themselves, before the noise, and take parameters that are the same on
-all devices; shards of parameters are gathered by `jax.lax.all_gather(shard, axis, tiled=True, to="invarying")`.
-
-A regularizer is no part of any example's loss: add its gradient to the sum or the mean. Layers in which examples see
-each other (batch normalization in training) leave single examples without a gradient of their own: all but `mean_grad`
-raise ValueError then.
+`private_grad` and `dp_sgd` sum over the devices themselves, before the noise is added, and require replicated
+parameters; gather shards by `jax.lax.all_gather(shard, axis, tiled=True, to="invarying")`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
-"""Gradients of single examples some at a time, so that not all of them are ever in memory.
+"""Per-example gradients in chunks, so that never all of them are in memory.
 
-Some examples, all entries: what is found for each example, or summed over examples. All examples, some of the p
-outputs: inner products of each with each.
+Results per example and sums over examples take some examples, all entries at a time; inner products of all pairs take
+all examples, some of the p outputs at a time.
 """
 
 from __future__ import annotations
@@ -20,28 +20,16 @@ from jaxnn.placement import filled_as
 from jaxnn.types import Array
 
 CHUNK_BYTES = 2**25
-"""How much the gradients of all examples, of one parameter or a slice of it, may take: 32 MiB."""
+"""The most that a chunk of gradients may take in memory: 32 MiB."""
 
 
 def for_examples(f: Callable[[Array], Array], form: Outer) -> Array:
-    """f of the gradients (n, G, d, p) of some examples, (n, ...), for all of them.
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> for_examples(lambda g: jnp.sum(g, (1, 2, 3)), Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
-        Array([30., 30., 30., 30.], dtype=float32)
-    """
+    """f, from gradients (n, G, d, p) to (n, ...), mapped over all examples in chunks: (N, ...)."""
     return _in_steps(map_examples, f, form)
 
 
 def over_examples(f: Callable[[Array], Array], form: Outer) -> Array:
-    """The sum of f of the gradients (n, G, d, p) of some examples, over all of them.
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> over_examples(lambda g: jnp.sum(g), Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
-        Array(120., dtype=float32)
-    """
+    """The sum over chunks of f of the gradients (n, G, d, p) in each."""
     return _in_steps(sum_examples, f, form)
 
 
@@ -55,42 +43,23 @@ def _in_steps(walk: Callable[..., Array], f: Callable[[Array], Array], form: Out
 
 
 def examples_of_chunk(form: Outer) -> int:
-    """How many examples' gradients are in memory together, on platforms other than the CPU (there it is fewer).
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> examples_of_chunk(Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
-        4
-    """
+    """Examples in a chunk on platforms other than the CPU, where there are fewer."""
     return step_of(form.examples, _bytes_each(form), OTHER_BYTES)
 
 
 def _bytes_each(form: Outer) -> int:
-    """What the gradient of one example, its a and its delta take."""
+    """Bytes of the gradient of one example, its a and its delta."""
     groups, d, p = form.block
     return groups * (d * p + form.times * (d + p)) * form.dtype.itemsize
 
 
 def fits(form: Outer) -> bool:
-    """Whether the gradients of all examples take CHUNK_BYTES at most.
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> fits(Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2))))
-        True
-    """
+    """Whether the gradients of all examples take at most CHUNK_BYTES."""
     return form.examples * math.prod(form.block) * form.dtype.itemsize <= CHUNK_BYTES
 
 
 def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:
-    """The sum of f(slice of the gradients of each form) over slices; each slice (N, G, d, outputs).
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> form = Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2)))
-        >>> sum_over_chunks(lambda g: jnp.sum(g * g, (1, 2, 3)), form)
-        Array([150., 150., 150., 150.], dtype=float32)
-    """
+    """The sum over slices of the outputs of f(gradients (N, G, d, outputs) of each form)."""
     output = sum(form.examples * form.block[0] * form.block[1] * form.dtype.itemsize for form in forms)
     p = forms[0].block[2]
     slices = math.ceil(p / max(CHUNK_BYTES // max(output, 1), 1))

@@ -1,6 +1,6 @@
-"""How much of a gradient is kept, by its norm: functions from norms (N,) to factors (N,).
+"""Clip functions: from norms (N,) to factors (N,), such that |factor g| <= C.
 
-Each keeps |factor g| <= C. Any function of your own from norms to factors serves as well.
+`clipped_grad` takes any such function.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Clip: TypeAlias = Callable[[Array], Array]
 
 
 def flat(bound: Scalar) -> Clip:
-    """min(1, C / n): gradients longer than C are cut to length C, others stay. 1 at n = 0.
+    """min(1, C / n): gradients with a norm above C are scaled to norm C, others stay. 1 at n = 0.
 
     Args:
         bound: C >= 0, may be infinite; may be traced.
@@ -39,18 +39,19 @@ def flat(bound: Scalar) -> Clip:
 
     def factors(norms: Array) -> Array:
         most = jnp.asarray(bound, norms.dtype)
-        stays = norms <= most  # chosen twice, for derivatives: those of C / n are not finite where C is infinite
+        # The inner where keeps the derivative finite: that of C / n at C = inf would be NaN in the branch not taken.
+        stays = norms <= most
         return jnp.where(stays, jnp.ones((), norms.dtype), safe_divide(jnp.where(stays, 0, most), norms))
 
     return factors
 
 
 def automatic(bound: Scalar = 1.0, gamma: Scalar = 0.01) -> Clip:
-    """C / (n + gamma): all gradients brought near one length, small ones too, so that C only scales the learning rate.
+    """C / (n + gamma): all gradients, small ones too, are normalized to about C, so C only scales the learning rate.
 
     Args:
         bound: C >= 0; may be traced.
-        gamma: stability constant > 0, which keeps a small gradient smaller than a large one; may be traced.
+        gamma: stability constant > 0, by which smaller gradients stay smaller than larger ones; may be traced.
 
     Raises:
         ValueError: C or gamma negative, if known.
@@ -69,7 +70,7 @@ def automatic(bound: Scalar = 1.0, gamma: Scalar = 0.01) -> Clip:
 
 
 def psac(bound: Scalar = 1.0, r: Scalar = 0.1) -> Clip:
-    """C / (n + r / (n + r)): as `automatic`, but a gradient near 0 is not blown up: its factor is at most about C.
+    """C / (n + r / (n + r)): as `automatic`, but a gradient near 0 is not amplified: its factor is at most about C.
 
     Args:
         bound: C >= 0; may be traced.

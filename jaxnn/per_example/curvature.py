@@ -1,4 +1,4 @@
-"""Curvature from the columns of a GGN tape: its diagonal, its trace, and the neural tangent kernel."""
+"""Curvature from the columns of a GGN tape: diagonal, trace, and the neural tangent kernel."""
 
 from __future__ import annotations
 
@@ -29,16 +29,8 @@ from jaxnn.types import Array, PyTree
 def diag_ggn(columns: Columns) -> PyTree:
     """The diagonal of the generalized Gauss-Newton matrix G = 1/N sum_i J_i' H_i J_i: 1/N sum_i sum_c g_ic^2.
 
-    For a weight matrix with T = 1 it is (a^2)' sum_c delta_c^2, one matrix product for all columns.
-
-    Args:
-        columns: of `backprop.ggn_record`, exact or sampled.
-
-    Returns:
-        A tree like params, in the accumulation dtype (float32, float64); >= 0.
-
-    Raises:
-        ValueError: batch-coupled layers; N = 0.
+    A pytree like `params`, >= 0. For a weight matrix with T = 1 it is (a^2)' sum_c delta_c^2, one matrix product for
+    all columns.
 
     Reference:
         Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, equation 19 (appendix A.2).
@@ -60,19 +52,17 @@ def diag_ggn(columns: Columns) -> PyTree:
 
 @returns(PARAMS)
 def diag_fisher(columns: Columns) -> PyTree:
-    """The diagonal of the Fisher information, 1/N sum_i E[g_i^2] over labels drawn from the model.
+    """The diagonal of the Fisher information, 1/N sum_i E[g_i^2] over labels sampled from the model.
 
-    Where -loss is the logarithm of a probability in its natural parameters (softmax cross-entropy, sigmoid binary
-    cross-entropy, squared errors) the Fisher information is the generalized Gauss-Newton matrix, and this `diag_ggn`.
+    A pytree like `params`, >= 0. Where -loss is a log-probability in its natural parameters (softmax cross-entropy,
+    sigmoid binary cross-entropy, squared errors) the Fisher information equals the generalized Gauss-Newton matrix, and
+    this is `diag_ggn`.
 
     Args:
-        columns: of `backprop.ggn_record`: exactly, or with `samples` from so many labels drawn for each example.
-
-    Returns:
-        A tree like params, in the accumulation dtype (float32, float64); >= 0.
+        columns: of `backprop.ggn_record`; exact, or with `samples` labels sampled per example.
 
     Raises:
-        ValueError: the loss is no such logarithm; batch-coupled layers; N = 0.
+        ValueError: -loss is not such a log-probability.
 
     Reference:
         Martens, J. (2020). New insights and perspectives on the natural gradient method, section 9.2.
@@ -94,18 +84,10 @@ def diag_fisher(columns: Columns) -> PyTree:
 
 @returns(PARAMS)
 def empirical_fisher_diag(tape: Tape) -> PyTree:
-    """1/N sum_i g_i^2, the gradients of the TRUE labels' losses: `second_moment` by another name.
+    """1/N sum_i g_i^2, the gradients of the TRUE labels' losses, a pytree like `params`: same as `second_moment`.
 
-    Not an estimate of the Fisher information, which takes labels from the model; the two differ most far from a fit.
-
-    Args:
-        tape: of `backprop.record`.
-
-    Returns:
-        A tree like params, in the accumulation dtype (float32, float64).
-
-    Raises:
-        ValueError: batch-coupled layers; N = 0.
+    Not an estimate of the Fisher information, whose labels are sampled from the model; the two differ most far from a
+    fit.
 
     Reference:
         Kunstner, F., Balles, L. & Hennig, P. (2019). Limitations of the empirical Fisher approximation for natural
@@ -121,16 +103,7 @@ def empirical_fisher_diag(tape: Tape) -> PyTree:
 
 @returns(TOTAL)
 def trace(columns: Columns) -> Array:
-    """The trace of the generalized Gauss-Newton matrix: 1/N sum_i sum_c |g_ic|^2.
-
-    Args:
-        columns: of `backprop.ggn_record`, exact or sampled.
-
-    Returns:
-        A scalar, float32 or float64.
-
-    Raises:
-        ValueError: batch-coupled layers; N = 0.
+    """The trace of the generalized Gauss-Newton matrix, a scalar: 1/N sum_i sum_c |g_ic|^2.
 
     Reference:
         Martens, J. (2020). New insights and perspectives on the natural gradient method, section 8.
@@ -153,10 +126,10 @@ def ntk(columns: Columns, other: Columns | None = None) -> Array:
         other: of M examples with D outputs and the same parameters; None for `columns` itself.
 
     Returns:
-        (N, M, C, D), float32 or float64. Summed over c = d it is the kernel that many call the trace NTK.
+        (N, M, C, D), float32 or float64. Its trace over c = d is known as the trace NTK.
 
     Raises:
-        ValueError: batch-coupled layers; tapes of different parameters.
+        ValueError: tapes of different parameters.
 
     Reference:
         Jacot, A., Gabriel, F. & Hongler, C. (2018). Neural tangent kernel: convergence and generalization in neural
@@ -193,7 +166,7 @@ def _squares(parameter: int, tape: Tape) -> Array:
 
 
 def _over_columns(columns: Columns, f: Callable[[Tape], Array]) -> Array:
-    """The sum over columns of f of each one's tape, one column in memory at a time."""
+    """The sum over columns c of f(tape of column c), one column in memory at a time."""
 
     def add(total: Array, column: Array) -> tuple[Array, None]:
         return total + f(columns.at(column)), None

@@ -1,14 +1,14 @@
-"""The gradients of single examples, in the forms in which they can be had without writing them all out.
+"""Forms of per-example gradients: factored ones that need not be materialized.
 
-| form | the gradient of example i | comes from |
+| form | the gradient of example i | of |
 |---|---|---|
 | `Outer` | sum_t a_it' delta_it, for each channel group | products (`Pairs`), convolutions (`Correlation`) |
 | `Sparse` | rows of a table, all others 0 | lookups |
-| `Explicit` | itself | additions and scalings (cheap: summed over positions), anything else |
-| `Pieces` | parts with no entry in common, each of a form above, 0 elsewhere | views: transposed weights, slices |
+| `Explicit` | materialized | additions and scalings (cheap: summed over positions), anything else |
+| `Pieces` | disjoint parts, each of a form above, 0 elsewhere | views: transposed weights, slices |
 
-Several uses of one parameter become ONE form, their positions laid end to end: the norm of a sum is not the sum of the
-norms. Where the forms of the uses differ (an embedding that is also the output matrix), the gradients are written out.
+Several uses of one parameter become ONE form, their positions concatenated: the norm of a sum is not the sum of the
+norms. Where the forms of the uses differ (an embedding tied to the output matrix), the gradients are materialized.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from jaxnn.types import Array, Shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sparse:
-    """Rows of a table: `values` (N, T, D) at `indices` (N, T), each index once in an example; unused places have index
-    `rows` and value 0."""
+    """Rows of a table: `values` (N, T, D) at `indices` (N, T), unique within an example; padding has index `rows` and
+    value 0."""
 
     indices: Array
     values: Array
@@ -69,13 +69,13 @@ Solid: TypeAlias = Outer | Sparse | Explicit
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pieces:
-    """`parts` at the places that `views` of the parameter name; no entry is in two of them."""
+    """`parts`, each at the entries of the parameter that its view in `views` selects; no entry is in two."""
 
     parts: tuple[Solid, ...]
     views: tuple[View, ...] = dataclasses.field(metadata=STATIC)
 
     def placed(self, rows: Sequence[Array]) -> Array:
-        """For each part an array (..., its entries): together (..., entries of the parameter), 0 elsewhere."""
+        """One array (..., its entries) per part, scattered into (..., entries of the parameter), 0 elsewhere."""
         return functools.reduce(jnp.add, [put_back(view, flat) for view, flat in zip(self.views, rows, strict=True)])
 
 
@@ -83,13 +83,7 @@ Form: TypeAlias = Solid | Pieces
 
 
 def put_back(view: View, rows: Array) -> Array:
-    """The view's adjoint of each row: (..., entries of the view) to (..., entries of what is viewed).
-
-    Example:
-        >>> from jaxnn.ops.views import Transpose
-        >>> put_back(View((2, 2)).then(Transpose((1, 0))), jnp.array([1.0, 2.0, 3.0, 4.0]))
-        Array([1., 3., 2., 4.], dtype=float32)
-    """
+    """The view's adjoint of each row: (..., entries of the view) to (..., entries of its source)."""
 
     def back(row: Array) -> Array:
         return view.adjoint(row.reshape(view.shape)).reshape(-1)
@@ -99,13 +93,8 @@ def put_back(view: View, rows: Array) -> Array:
 
 @functools.singledispatch
 def of_use(use: Unplaced) -> Solid:
-    """The form of one use (a `Sparse` may still name an index twice).
-
-    Example:
-        >>> of_use(Addition(jnp.ones((4, 5, 2)))).grads.shape
-        (4, 2)
-    """
-    raise TypeError(f"per_example: {type(use).__name__} is no kind of use that jaxnn.tape knows.")
+    """The form of one use (a `Sparse` may still repeat an index)."""
+    raise TypeError(f"per_example: expected a use of jaxnn.tape, got {type(use).__name__}.")
 
 
 @of_use.register
@@ -145,15 +134,11 @@ def _(use: Whole) -> Solid:
 
 
 def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) -> Form:
-    """The one form of all uses of a parameter; zeros of one that was not used.
-
-    Example:
-        >>> use = Product(jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)))
-        >>> joined((use, use), jax.ShapeDtypeStruct((3, 2), jnp.float32), 4).times
-        2
-    """
+    """The one form of all uses of a parameter; zeros without uses."""
     if not uses:
         return Explicit(jnp.zeros((examples, param.size), accumulation_dtype(param.dtype)))
+    # |sum g|^2 is not sum |g|^2, so uses are joined before any norm: those of one view along their positions. Squares
+    # of disjoint views (slices of a fused weight) add; of views that overlap, only the gradients themselves do.
     views = by_view(uses, param.shape)
     solid = [_solid(those) for those in views.values()]
     if len(solid) == 1 and next(iter(views)).in_order:
@@ -165,13 +150,7 @@ def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) ->
 
 
 def by_view(uses: tuple[Use, ...], shape: Shape) -> dict[View, list[Unplaced]]:
-    """The uses of each view of a parameter of this shape, in the order of first use.
-
-    Example:
-        >>> use = Addition(jnp.ones((4, 1, 3)))
-        >>> [len(uses) for uses in by_view((use, Placed(use, View((3,)))), (3,)).values()]
-        [2]
-    """
+    """The uses grouped by their view of a parameter of this shape, in the order of first use."""
     found: dict[View, list[Unplaced]] = {}
     for use in uses:
         view, inner = (use.view, use.use) if isinstance(use, Placed) else (View(shape), use)
@@ -180,7 +159,7 @@ def by_view(uses: tuple[Use, ...], shape: Shape) -> dict[View, list[Unplaced]]:
 
 
 def _solid(uses: list[Unplaced]) -> Solid:
-    """The one form of uses of one view."""
+    """The one form of all uses of one view."""
     found = [of_use(use) for use in uses]
     if all(isinstance(form, Sparse) for form in found):
         return _unique(*[form for form in found if isinstance(form, Sparse)])
@@ -193,7 +172,7 @@ def _solid(uses: list[Unplaced]) -> Solid:
 
 
 def _unique(*found: Sparse) -> Sparse:
-    """All uses as one, the values of equal indices of an example added up."""
+    """All uses as one, the values at equal indices of an example summed: a norm needs each row once."""
     form = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *found)
     if form.indices.shape[1] == 1:
         return _within(form)
@@ -211,7 +190,7 @@ def _unique(*found: Sparse) -> Sparse:
 
 
 def _within(form: Sparse) -> Sparse:
-    """Indices outside [0, rows) as `rows`, with value 0: they are no row of the table."""
+    """Indices outside [0, rows), which select no row, replaced by `rows` with value 0."""
     valid = (form.indices >= 0) & (form.indices < form.rows)
     indices = jnp.where(valid, form.indices, jnp.asarray(form.rows, form.indices.dtype))
     return Sparse(indices, jnp.where(valid[:, :, None], form.values, jnp.zeros((), form.values.dtype)), form.rows)
@@ -219,14 +198,8 @@ def _within(form: Sparse) -> Sparse:
 
 @functools.singledispatch
 def explicit(form: Form) -> Array:
-    """The gradients written out, (N, P).
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> explicit(Pairs(jnp.ones((4, 1, 1, 3)), jnp.ones((4, 1, 1, 2)))).shape
-        (4, 6)
-    """
-    raise TypeError(f"per_example: {type(form).__name__} is no form of a gradient.")
+    """The materialized gradients, (N, P)."""
+    raise TypeError(f"per_example: expected a form of a gradient, got {type(form).__name__}.")
 
 
 @explicit.register
@@ -253,25 +226,13 @@ def _(form: Pieces) -> Array:
 
 
 def forms(tape: Tape) -> list[Form]:
-    """The form of each parameter of a tape, in the order of its paths.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> [type(form).__name__ for form in forms(sample_tape())]
-        ['Explicit', 'Pairs']
-    """
+    """The form of each parameter of a tape, in the order of its paths."""
     return [joined(uses, leaf, tape.examples) for uses, leaf in zip(tape.uses, tape.leaves, strict=True)]
 
 
 def settled(form: Form) -> Form:
-    """The form, written out where that is both the cheapest way to its norm and small: what is needed twice is then
-    formed once.
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> settled(Pairs(jnp.ones((4, 9, 1, 3)), jnp.ones((4, 9, 1, 2)))).grads.shape
-        (4, 6)
-    """
+    """The form, materialized where its norm is computed from the gradients and these fit in one chunk: a norm and a
+    sum then share them."""
     if isinstance(form, Pieces):
         return Pieces(tuple(_settled(part) for part in form.parts), form.views)
     return _settled(form)
@@ -283,19 +244,14 @@ def _settled(form: Solid) -> Solid:
     return form
 
 
-PRODUCT, GRAM, MATERIALISE = "norm product", "Gram", "materialise in chunks"
+PRODUCT, GRAM, MATERIALISE = "norm product", "Gram", "materialize in chunks"
 
 
 def strategy(form: Outer) -> str:
-    """How the norms of an `Outer` are found, chosen by shapes: what costs the fewest operations.
+    """How the norms of an `Outer` are computed with the fewest operations, by its shapes.
 
-    "norm product" (|a|^2 |delta|^2) for T = 1; "Gram" (<a a', delta delta'>) where T (d + p) < d p; else "materialise
-    in chunks".
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> strategy(Pairs(jnp.ones((4, 9, 1, 3)), jnp.ones((4, 9, 1, 2))))
-        'materialise in chunks'
+    "norm product", |a|^2 |delta|^2, for T = 1; "Gram", <a a', delta delta'>, where T (d + p) < d p: a Gram matrix of
+    positions costs T^2 (d + p), a gradient T d p. Else "materialize in chunks".
     """
     times, (_, d, p) = form.times, form.block
     if times == 1:

@@ -1,4 +1,4 @@
-"""KFAC: each layer's block of the GGN as the Kronecker product of two small matrices."""
+"""KFAC: each layer's block of the GGN as a Kronecker product of two small matrices."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from jaxnn.types import Array
 
 
 class Factors(NamedTuple):
-    """The block of one layer is about A (x) G, in the order of the rows of [w; b] flattened: `jnp.kron(a, g)`.
+    """The block of one layer is about A (x) G, `jnp.kron(a, g)`, for [w; b] flattened in row-major order.
 
     Attributes:
-        a: (d, d), or (d + 1, d + 1) with a bias, its entry last; d = D_in, or C_in times the kernel's positions.
+        a: (d, d), or (d + 1, d + 1) with a bias, its entry last; d = D_in, or C_in times the size of the kernel.
         g: (p, p), p = D_out.
     """
 
@@ -28,21 +28,15 @@ class Factors(NamedTuple):
 
 @returns(TOTAL)
 def kfac_expand(columns: Columns) -> dict[str, Factors]:
-    """A = 1/(N T) sum_it [a_it; 1][a_it; 1]', G = 1/N sum_it sum_c delta_itc delta_itc': positions as so many examples.
+    """A = 1/(N T) sum_it [a_it; 1][a_it; 1]', G = 1/N sum_it sum_c delta_itc delta_itc': positions count as examples.
 
-    For T = 1 and N = 1, with exact columns, A (x) G IS the layer's block of the GGN; for T = 1 and N > 1 the mean of
-    the products is replaced by the product of the means. For T > 1 the contributions of the positions are taken to be
-    uncorrelated (the convention for convolutions of KFC, and of what is called "expand"); see `kfac_reduce`.
-
-    Args:
-        columns: of `backprop.ggn_record`, exact or sampled (labels from the model).
+    For T = 1 and N = 1, with exact columns, A (x) G equals the layer's block of the GGN; for T = 1 and N > 1 it
+    approximates the mean of the products by the product of the means. For T > 1 it assumes that the contributions of
+    the positions are uncorrelated (KFC's convention for convolutions, "expand"); see `kfac_reduce`.
 
     Returns:
-        For the path of each layer with a weight matrix or an ungrouped convolution, its `Factors`, float32 or float64.
-        Layers of other kinds (norms, embeddings, grouped convolutions) have no such block and are left out.
-
-    Raises:
-        ValueError: batch-coupled layers; N = 0.
+        The `Factors`, float32 or float64, by the path of each layer with a weight matrix or an ungrouped convolution.
+        Other layers (norms, embeddings, grouped convolutions) are left out.
 
     References:
         Martens, J. & Grosse, R. (2015). Optimizing neural networks with Kronecker-factored approximate curvature.
@@ -68,19 +62,10 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
 
 @returns(TOTAL)
 def kfac_reduce(columns: Columns) -> dict[str, Factors]:
-    """A = 1/N sum_i [mean_t a_it; 1][...]', G = 1/N sum_i sum_c [sum_t delta_itc][...]': positions as one.
+    """A = 1/N sum_i [mean_t a_it; 1][...]', G = 1/N sum_i sum_c [sum_t delta_itc][...]': positions count as one.
 
-    Equal to `kfac_expand` for T = 1. For T > 1 it is exact for a linear layer whose outputs are averaged over the
-    positions before anything else happens to them, with N = 1.
-
-    Args:
-        columns: as for `kfac_expand`.
-
-    Returns:
-        As of `kfac_expand`.
-
-    Raises:
-        ValueError: batch-coupled layers; N = 0.
+    Arguments and results are those of `kfac_expand`, to which it is equal for T = 1. For T > 1 it is exact for a linear
+    layer whose outputs are at once averaged over the positions, with N = 1.
 
     Reference:
         Eschenhagen, R., Immer, A., Turner, R., Schneider, F. & Hennig, P. (2023). Kronecker-factored approximate
@@ -105,12 +90,12 @@ def kfac_reduce(columns: Columns) -> dict[str, Factors]:
 
 
 def _with_one(a: Array) -> Array:
-    """[a; 1]: the bias is the weight of an input that is always 1."""
+    """[a; 1]: the bias is the weight of a constant input 1."""
     return jnp.concatenate([a, jnp.ones((*a.shape[:-1], 1), a.dtype)], axis=-1)
 
 
 def _pairs(where: str, columns: Columns) -> list[tuple[str, Array, Array, bool]]:
-    """(path, a (N, T, d), delta (C, N, T, p), whether there is a bias) of each layer that has a block."""
+    """(path, a (N, T, d), delta (C, N, T, p), whether there is a bias) of each layer with factors."""
     require_columns(where, columns)
     tape, first = columns.tape, columns.at(0)
     places = layers_of(tape)
@@ -132,6 +117,6 @@ def _only(uses: tuple[Use, ...], kind: type) -> bool:
 
 
 def _positions(use: Use, form: Outer) -> Array:
-    """The errors of one use, (C, N, T, p)."""
+    """The deltas of one use, (C, N, T, p)."""
     delta = errors(use).astype(form.delta.dtype)
     return delta.reshape(*delta.shape[:2], -1, delta.shape[-1])

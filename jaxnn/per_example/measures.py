@@ -20,18 +20,12 @@ from jaxnn.types import Array
 
 
 def _unknown(form: Form) -> TypeError:
-    return TypeError(f"per_example: {type(form).__name__} is no form of a gradient.")
+    return TypeError(f"per_example: expected a form of a gradient, got {type(form).__name__}.")
 
 
 @functools.singledispatch
 def sq_norm(form: Form) -> Array:
-    """|g_i|^2, (N,).
-
-    Example:
-        >>> from jaxnn.per_example.outer import Pairs
-        >>> sq_norm(Pairs(jnp.array([[[[3.0]]]]), jnp.array([[[[2.0]]]])))
-        Array([36.], dtype=float32)
-    """
+    """|g_i|^2, (N,)."""
     raise _unknown(form)
 
 
@@ -50,7 +44,8 @@ def _(form: Outer) -> Array:
 
 
 def _gram_norm(a: Array, delta: Array) -> Array:
-    """sum over pairs of positions of (a_s . a_t) (delta_s . delta_t), >= 0 also after rounding."""
+    """sum over pairs of positions (s, t) of (a_s . a_t) (delta_s . delta_t), of one example."""
+    # Terms of either sign: where they cancel, rounding can leave the sum below 0, and its square root NaN.
     seen, errors = (jnp.einsum("sgd,tgd->gst", x, x, precision=HIGHEST) for x in (a, delta))
     return jnp.maximum(jnp.sum(seen * errors), jnp.zeros((), a.dtype))
 
@@ -71,11 +66,11 @@ def _(form: Pieces) -> Array:
 
 
 AT_ONCE = 32
-"""Examples in one step of a sum of squares: enough that the sum is not mostly read and written."""
+"""Examples in one step of a sum of squares: with fewer, reading and writing the running sum takes most of the time."""
 
 
 def _sum_of_squares(x: Array) -> Array:
-    """sum over the first axis of x^2, a few terms at a time, which XLA compiles to one pass over them."""
+    """sum over the first axis of x^2, AT_ONCE terms per step, unrolled so that XLA fuses each step into one pass."""
 
     def terms(x: Array) -> Array:
         return functools.reduce(jnp.add, [jnp.square(x[i]) for i in range(x.shape[0])])
@@ -84,12 +79,7 @@ def _sum_of_squares(x: Array) -> Array:
 
 
 def inner(form: Form, other: Form) -> Array:
-    """<g_i, h_j> for all pairs, (N, M).
-
-    Example:
-        >>> inner(Explicit(jnp.ones((4, 3))), Explicit(jnp.ones((2, 3)))).shape
-        (4, 2)
-    """
+    """<g_i, h_j> of all pairs, (N, M)."""
     if isinstance(form, Outer) and isinstance(other, Outer) and form.block == other.block:
         return _inner_outer(form, other)
     if isinstance(form, Sparse) and isinstance(other, Sparse):
@@ -101,7 +91,9 @@ def inner(form: Form, other: Form) -> Array:
 
 
 def _inner_outer(form: Outer, other: Outer) -> Array:
-    """By pairs of positions, or by gradients slice by slice: whichever is cheaper. T = 1: (A A') . (D D')."""
+    """<g_i, h_j> from Gram matrices of positions, or from slices of gradients. T = 1: (A A') . (D D')."""
+    # Multiply-adds: all pairs of positions take (d + p) each; gradients take d p per position to form (n s + m t), and
+    # d p per pair of examples (n m) to multiply. The gradients are summed in slices, since all may not fit in memory.
     n, m, s, t, (groups, d, p) = form.examples, other.examples, form.times, other.times, form.block
     if n * m * s * t * (d + p) > ((n * s + m * t) + n * m) * d * p:
         return sum_over_chunks(_products_of_rows, *([form] if other is form else [form, other]))
@@ -112,6 +104,7 @@ def _inner_outer(form: Outer, other: Outer) -> Array:
         seen = jnp.einsum("ksgd,mtgd->gksmt", a, others[0], precision=HIGHEST)
         return jnp.sum(seen * jnp.einsum("ksgp,mtgp->gksmt", delta, others[1], precision=HIGHEST), axis=(0, 2, 4))
 
+    # Rows at a time whose two Gram arrays (G, k, s, m, t) fit in a chunk; lax.map needs one row's function.
     most = blocks.CHUNK_BYTES // max(2 * groups * s * m * t * form.dtype.itemsize, 1)
     if most >= n:
         return rows(form.a, form.delta)
@@ -120,13 +113,13 @@ def _inner_outer(form: Outer, other: Outer) -> Array:
 
 
 def _products_of_rows(g: Array, h: Array | None = None) -> Array:
-    """<g_i, h_j> over all axes but the first; of g with itself without h."""
+    """<g_i, h_j> over all axes but the first; h = g by default."""
     rows = g.reshape(g.shape[0], -1)
     return jnp.einsum("ip,jp->ij", rows, rows if h is None else h.reshape(h.shape[0], -1), precision=HIGHEST)
 
 
 def _inner_sparse(form: Sparse, other: Sparse) -> Array:
-    """Each example's rows laid into a table once, and looked up by all the others."""
+    """<g_i, h_j> by one dense table per i, in which all h_j look up their rows."""
 
     def row(pair: tuple[Array, Array]) -> Array:
         table = take_rows_weight_grad(*pair, form.rows)
@@ -138,12 +131,7 @@ def _inner_sparse(form: Sparse, other: Sparse) -> Array:
 
 @functools.singledispatch
 def squares(form: Form) -> Array:
-    """sum_i g_i^2, entry by entry, (P,). For T = 1 an `Outer` has (a^2)' (delta^2); for T > 1 it does not factor.
-
-    Example:
-        >>> squares(Explicit(jnp.array([[1.0], [2.0]])))
-        Array([5.], dtype=float32)
-    """
+    """sum_i g_i^2, element-wise, (P,). For T = 1 an `Outer` has (a^2)' (delta^2); for T > 1 it does not factor."""
     raise _unknown(form)
 
 
@@ -172,12 +160,7 @@ def _(form: Pieces) -> Array:
 
 @functools.singledispatch
 def deviations(form: Form) -> Array:
-    """sum_i (g_i - mean g)^2, entry by entry, (P,), in two passes: >= 0, and exact where the mean is large.
-
-    Example:
-        >>> deviations(Explicit(jnp.array([[1001.0], [1003.0]])))
-        Array([2.], dtype=float32)
-    """
+    """sum_i (g_i - mean g)^2, element-wise, (P,), in two passes: >= 0, and accurate where the mean is large."""
     raise _unknown(form)
 
 
@@ -212,7 +195,7 @@ def _(form: Pieces) -> Array:
 
 
 def _deviations_of_products(a: Array, delta: Array) -> Array:
-    """sum_i (a_i' delta_i - mean)^2, a (N, G, d), delta (N, G, p) -> (G, d, p): no gradient is ever in memory."""
+    """sum_i (a_i' delta_i - mean)^2, a (N, G, d), delta (N, G, p) -> (G, d, p), without materialized gradients."""
     mean = jnp.einsum("ngd,ngp->gdp", a, delta, precision=HIGHEST) / a.shape[0]
 
     def added(total: Array, pairs: tuple[Array, Array]) -> tuple[Array, None]:

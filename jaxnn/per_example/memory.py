@@ -1,4 +1,4 @@
-"""How much memory a function's intermediate arrays take, told from its jaxpr: without compiling, on any platform."""
+"""The memory of a function's intermediate arrays, from its jaxpr: without compiling, on any platform."""
 
 from __future__ import annotations
 
@@ -12,35 +12,16 @@ from jaxnn.types import PyTree
 
 
 def peak_bytes(f: Callable[..., PyTree], *args: PyTree) -> int:
-    """The most bytes that f's intermediate arrays and results take together at one moment.
+    """The peak memory of f's intermediate arrays and results, in bytes; args may be `jax.ShapeDtypeStruct`.
 
-    Operations are counted in the order in which f traces them, each with an array of its own for its result, which is
-    freed after its last use. A compiler fuses operations and needs less; one that orders them worse, or that pads for
-    an accelerator, may need somewhat more. Arguments are not counted.
-
-    Args:
-        f: any function that JAX can trace.
-        args: its arguments, or their shapes (`jax.ShapeDtypeStruct`).
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> peak_bytes(lambda x: jnp.sum(jnp.sin(x) * jnp.cos(x)), jnp.ones(1000))
-        12000
+    Operations run in the order of the jaxpr; each result is an array of its own, freed after its last use. Arguments
+    are not counted. A compiler that fuses operations needs less; one that reorders or pads them may need more.
     """
     return _peak(jax.make_jaxpr(f)(*args).jaxpr)
 
 
 def fitting_size(f: Callable[..., PyTree], data: tuple[PyTree, ...], memory: int) -> int:
-    """The most examples of data (N, ...) whose f stays within so many bytes, by `peak_bytes`.
-
-    Raises:
-        ValueError: one example alone takes more.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> fitting_size(lambda x: jnp.sin(x) * jnp.cos(x), (jnp.ones((100, 1000)),), 10 * 12000)
-        10
-    """
+    """The most examples of data (N, ...) for which `peak_bytes` of f is at most `memory`; ValueError if none."""
     leaves = jax.tree.leaves(data)
     size = leaves[0].shape[0]
     while True:

@@ -1,4 +1,4 @@
-"""A batch larger than memory, a part at a time."""
+"""Microbatches: a batch larger than memory, in parts."""
 
 from __future__ import annotations
 
@@ -23,30 +23,27 @@ Each = TypeVar("Each")
 def over_microbatches(
     f: Callable[..., tuple[Sums, Each]], data: tuple[PyTree, ...], size: int | None = None, *, memory: int | None = None
 ) -> tuple[Sums, Each]:
-    """(the sum over microbatches of f's first result, the second ones laid end to end).
+    """(the sum over microbatches of f's first result, the concatenation of the second).
 
-    What f records is dropped after each microbatch, so memory is that of `size` examples. Sums of gradients, squares
-    and clipped gradients add up, norms and losses are laid end to end; a variance or a noise scale is NOT the sum of
-    its parts. With `lambda x, y: ((), record(params, state, x, y))` the second result is the tape of the whole batch.
+    f's tape is freed after each microbatch, so memory is that of `size` examples. Sums keep f's dtypes. Use the first
+    result for gradients, squares and clipped gradients, the second for norms and losses; a variance or a noise scale is
+    NOT the sum of its parts. `lambda x, y: ((), record(params, state, x, y))` returns the tape of the whole batch.
 
-    The parts are steps of one `lax.scan`. On a CPU XLA compiles the convolutions of other libraries to something
-    several times slower inside a loop (those of `jaxnn.layers` are matrix products there): call a compiled f in a
-    Python loop then.
+    Microbatches are steps of one `lax.scan`. On CPU, XLA compiles the convolutions of other libraries to code several
+    times slower inside a loop (those of `jaxnn.layers` are matrix products there): call a jitted f in a Python loop
+    instead.
 
     Args:
-        f: function of one microbatch `(*data)` that returns the pair (what is to be summed, what has a leading axis of
-            examples); () for nothing.
+        f: function of one microbatch `(*data)` that returns the pair (sums, arrays with a leading axis of examples),
+            either of them () if empty.
         data: tuple of pytrees of arrays (N, ...).
         size: examples in a microbatch, >= 1. Where it does not divide N, the last microbatch is smaller.
-        memory: in place of a size, how many bytes f's intermediate arrays may take: as many examples as fit, by
-            `peak_bytes`. A compiler needs about as much or less.
-
-    Returns:
-        The pair, of the whole batch. Sums are carried in the dtypes that f returns.
+        memory: instead of size, the bytes that f's intermediate arrays may take (`memory.peak_bytes`); as many examples
+            as fit. A compiled f needs about as much or less.
 
     Raises:
-        ValueError: arrays of different N, no example, f returns no pair; both of size and memory or none; memory that
-            does not hold one example.
+        ValueError: arrays of different N, N = 0, f returns no pair; both or neither of size and memory; memory below
+            that of one example.
 
     Example:
         >>> from jaxnn import backprop, losses, models, per_example
@@ -104,8 +101,8 @@ def over_microbatches(
 
 
 def _rows(data: PyTree, rows: int, *before: None) -> PartitionSpec:
-    """How an array of so many of the examples is sharded on an Explicit mesh: as they are, where the devices divide
-    them evenly; `before` are axes in front."""
+    """The spec of an array of `rows` examples on an Explicit mesh, after the axes `before`: sharded as the data if the
+    devices divide them evenly, else replicated."""
     x: Any = jax.tree.leaves(data)[0]
     spec = explicit_spec(x)
     if spec is None or spec[0] is None:
@@ -118,7 +115,7 @@ def _rows(data: PyTree, rows: int, *before: None) -> PartitionSpec:
 def _pair(found: Any) -> tuple[Any, Any]:
     if not isinstance(found, tuple) or len(found) != 2:
         raise ValueError(
-            "over_microbatches: f must return the pair (what is summed, what has one entry for each example), "
-            f"got {type(found).__name__}. Return (sums, ()) where there is nothing for single examples."
+            "over_microbatches: f must return the pair (sums, arrays with one entry for each example), "
+            f"got {type(found).__name__}. Return (sums, ()) if there are no such arrays."
         )
     return found

@@ -1,4 +1,4 @@
-"""How the gradients of examples spread, entry by entry of the parameters."""
+"""Element-wise moments of per-example gradients."""
 
 from __future__ import annotations
 
@@ -17,16 +17,9 @@ from jaxnn.types import Array, PyTree
 
 @returns(PARAMS)
 def second_moment(tape: Tape) -> PyTree:
-    """1/N sum_i g_i^2, not centred. T = 1: (a^2)' (delta^2) / N, one matrix product; T > 1: from the gradients.
+    """1/N sum_i g_i^2, a pytree like `params`.
 
-    Args:
-        tape: of N >= 1 examples.
-
-    Returns:
-        A tree like params, in the accumulation dtype (float32, float64).
-
-    Raises:
-        ValueError: batch-coupled layers; N = 0.
+    T = 1: (a^2)' (delta^2) / N, one matrix product. T > 1: from materialized gradients, in chunks.
 
     Reference:
         Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, appendix A.1.
@@ -43,20 +36,17 @@ def second_moment(tape: Tape) -> PyTree:
 
 @returns(PARAMS)
 def variance(tape: Tape, ddof: int = 0) -> PyTree:
-    """1/(N - ddof) sum_i (g_i - mean g)^2, in two passes over slices of the parameters: exact, never negative.
+    """1/(N - ddof) sum_i (g_i - mean g)^2, a pytree like `params`, in two passes over chunks: never negative.
 
-    What is left is the rounding of each g_i: in float32, with a mean of 1, a spread of 1e-3 and N = 64, about 1e-5 of
-    the variance, where the mean of squares less the square of the mean has no digit right.
+    Its error is that of rounding each g_i: in float32, with mean 1, standard deviation 1e-3 and N = 64, about 1e-5 of
+    the variance, where the mean of squares minus the square of the mean has no correct digit.
 
     Args:
         tape: of N > ddof examples.
         ddof: 0 divides by N (so that one example has variance 0), 1 by N - 1 (unbiased).
 
-    Returns:
-        A tree like params, in the accumulation dtype (float32, float64).
-
     Raises:
-        ValueError: batch-coupled layers; N <= ddof.
+        ValueError: N <= ddof.
 
     Reference:
         Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis and
@@ -77,30 +67,27 @@ def variance(tape: Tape, ddof: int = 0) -> PyTree:
 
 @returns(PARAMS)
 def variance_centred(tape: Tape, ddof: int = 0) -> PyTree:
-    """`variance` by matrix products of centred factors, for weights used once by each example (T = 1).
+    """`variance` by matrix products of centred factors, for weights used at one position per example (T = 1).
 
-    With at = a - mean a, dt = delta - mean delta, C = at' dt / N, all entry by entry, it is the mean square of
-    mean(delta) at + mean(a) dt + at dt less C^2:
+    With at = a - mean a, dt = delta - mean delta, C = at' dt / N, all element-wise, it is the mean square of
+    mean(delta) at + mean(a) dt + at dt minus C^2:
 
         [(at^2)' dt^2 + 2 mean(delta) (at^2)' dt + 2 mean(a) at' dt^2] / N
             + mean(at^2) mean(delta)^2 + mean(a)^2 mean(dt^2) + 2 mean(a) mean(delta) C - C^2
 
-    found by two products, since the bracket is (at^2 + 2 mean(a) at)' (dt^2 + 2 mean(delta) dt) less
+    computed by two products, since the bracket is (at^2 + 2 mean(a) at)' (dt^2 + 2 mean(delta) dt) minus
     4 N mean(a) mean(delta) C.
 
-    Large means of a and delta do no harm. But it cancels where a and delta vary TOGETHER and their product does not,
-    as with random signs that they share: then C^2 is nearly all of the first terms, the result is rounding, and may be
-    negative. Take `variance` where that may happen. Parameters other than weight matrices are done in two passes.
+    Large means of a and delta cause no cancellation. But where a and delta vary TOGETHER and their product does not, as
+    with random signs in common, C^2 cancels nearly all of the other terms: the result is rounding error, and may be
+    negative. Use `variance` there. Parameters other than weight matrices are computed in two passes.
 
     Args:
         tape: of N > ddof examples.
         ddof: 0 divides by N, 1 by N - 1 (unbiased).
 
-    Returns:
-        A tree like params, in the accumulation dtype (float32, float64).
-
     Raises:
-        ValueError: batch-coupled layers; N <= ddof; a product or convolution with T > 1, for which no such form exists.
+        ValueError: N <= ddof; a product or convolution with T > 1, which has no such form.
 
     Reference:
         Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis and
@@ -119,7 +106,7 @@ def variance_centred(tape: Tape, ddof: int = 0) -> PyTree:
 
 
 def _centred(path: str, form: Form) -> Array:
-    """The variance of one parameter, by the matrix form where there is one."""
+    """The variance of one parameter, in the matrix form if its form is an `Outer`."""
     if isinstance(form, Pieces):
         return form.placed([_centred(path, part) for part in form.parts])
     if not isinstance(form, Outer):
@@ -154,19 +141,14 @@ def _examples(form: Form) -> int:
 
 @returns(PARAMS)
 def snr(tape: Tape, ddof: int = 0) -> PyTree:
-    """(mean g)^2 / Var g of each entry: the gradient's signal-to-noise ratio.
-
-    Where the variance is 0 it is infinite, and 0 where the mean is 0 too.
+    """(mean g)^2 / Var g, a pytree like `params`: signal-to-noise ratios. Infinite at variance 0; 0 for 0 / 0.
 
     Args:
         tape: of N > ddof examples.
         ddof: of the variance; 0 divides by N, 1 by N - 1.
 
-    Returns:
-        A tree like params, in the accumulation dtype (float32, float64).
-
     Raises:
-        ValueError: batch-coupled layers; N <= ddof.
+        ValueError: N <= ddof.
 
     Reference:
         Liu, J., Bai, Y., Jiang, G., Chen, T. & Wang, H. (2020). Understanding why neural networks generalize well

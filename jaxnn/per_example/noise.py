@@ -1,4 +1,4 @@
-"""The gradient noise scale: the batch size at which the noise of a gradient is as large as the gradient."""
+"""The gradient noise scale: the batch size at which a gradient's noise is as large as the gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxnn.types import Array
 
 
 class NoiseScale(NamedTuple):
-    """Sums over batches of two unbiased estimates, so that they are averaged before they are divided.
+    """Sums over batches of two unbiased estimates, to be averaged before they are divided.
 
     Attributes:
         trace: sum of the estimates of tr(Sigma), the variance of an example's gradient summed over parameters.
@@ -31,21 +31,13 @@ class NoiseScale(NamedTuple):
 
     @classmethod
     def zero(cls, tape: Tape | None = None) -> NoiseScale:
-        """The sums over no batch, to begin a scan with.
-
-        Args:
-            tape: whose dtype to take; float32 without one.
-
-        Example:
-            >>> NoiseScale.zero().batches
-            Array(0., dtype=float32)
-        """
+        """The sums over no batch, the initial carry of a scan, in the tape's accumulation dtype (default float32)."""
         zero = jnp.zeros((), jnp.float32 if tape is None else accumulation_dtype(tape.losses.dtype))
         return cls(zero, zero, zero)
 
     @property
     def scale(self) -> Array:
-        """B = tr(Sigma) / |G|^2 of the averages; negative if too few batches were seen to tell |G|^2 from 0."""
+        """B = tr(Sigma) / |G|^2 of the averages; negative if these are too few batches to tell |G|^2 from 0."""
         return safe_divide(self.trace, self.sq_norm)
 
     @property
@@ -56,25 +48,22 @@ class NoiseScale(NamedTuple):
 
 @returns(TOTAL)
 def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
-    """tr(Sigma) and |G|^2 from one batch, added to those of the batches before.
+    """Unbiased estimates of tr(Sigma) and |G|^2 from one batch, scalars, added to those of previous batches.
 
-    With m = mean |g_i|^2 and M = |mean g|^2 of N examples, each unbiased:
+    With m = mean |g_i|^2 and M = |mean g|^2 of N examples:
 
         tr(Sigma) = (m - M) N / (N - 1),   |G|^2 = (N M - m) / (N - 1),   B = tr(Sigma) / |G|^2
 
     The ratio of one batch is biased and noisy: average over batches, at fixed parameters or along a run, and read
-    `.scale` at the end. Works as a carry of `lax.scan` (begin with `NoiseScale.zero()`). In float32 tr(Sigma) loses
-    digits where it is less than 1e-4 of m: then sum `variance` instead.
+    `.scale` at the end. It may be the carry of a `lax.scan` that starts from `NoiseScale.zero()`. In float32 tr(Sigma)
+    loses digits where it is less than 1e-4 of m: sum `variance` there.
 
     Args:
         tape: of N >= 2 examples.
-        before: what the batches before gave; None to begin.
-
-    Returns:
-        NoiseScale of arrays (), float32 or float64.
+        before: the result for the previous batches; None for the first.
 
     Raises:
-        ValueError: batch-coupled layers; N < 2.
+        ValueError: N < 2.
 
     Reference:
         McCandlish, S., Kaplan, J., Amodei, D. & the OpenAI Dota team (2018). An empirical model of large-batch

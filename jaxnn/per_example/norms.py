@@ -1,4 +1,4 @@
-"""The size of each example's gradient."""
+"""Per-example gradient norms."""
 
 from __future__ import annotations
 
@@ -18,24 +18,19 @@ from jaxnn.types import Array
 
 @returns(ROWS)
 def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
-    """|g_i|^2, over all parameters or those of some layers.
+    """|g_i|^2, (N,), over all parameters or those of some layers.
 
     T = 1:  |a_i|^2 |delta_i|^2 for a weight matrix, |delta_i|^2 for its bias: together (|a_i|^2 + 1) |delta_i|^2
     T > 1:  <a_i a_i', delta_i delta_i'> where that costs less than forming a_i' delta_i (see `plan`)
 
-    Sums run in float32 (float64 for float64), products at the highest precision. The Gram form is as good as its sum:
-    where the contributions of the positions cancel, so that |g_i|^2 is 1e-4 of what is summed, a float32 result has
-    relative error 1e-3; it is never negative.
+    Products run at the highest precision. The second form loses digits where the contributions of the positions cancel:
+    with |g_i|^2 at 1e-4 of the terms, a float32 result has relative error 1e-3. It is never negative.
 
     Args:
-        tape: of N examples.
-        layer: the beginning of a parameter's path, such as "[0]", or several; None for all.
-
-    Returns:
-        (N,), float32 or float64.
+        layer: a prefix of the parameters' paths, such as "[0]", or several; None for all.
 
     Raises:
-        ValueError: batch-coupled layers; no such path.
+        ValueError: no path has this prefix.
 
     Reference:
         Goodfellow, I. (2015). Efficient per-example gradient computations, section 4 (T = 1).
@@ -52,16 +47,10 @@ def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
 
 @returns(ROWS)
 def norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
-    """|g_i| = sqrt(sq_norms), with derivative 0 at 0.
+    """|g_i| = sqrt(`sq_norms`), (N,), with derivative 0 at 0.
 
     Args:
         tape, layer: as for `sq_norms`.
-
-    Returns:
-        (N,), float32 or float64.
-
-    Raises:
-        ValueError: batch-coupled layers; no such path.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -73,16 +62,7 @@ def norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
 
 @returns(ROWS)
 def sq_norms_by_parameter(tape: Tape) -> dict[str, Array]:
-    """|g_i|^2 of each parameter apart.
-
-    Args:
-        tape: of N examples.
-
-    Returns:
-        For each path of a parameter an array (N,), float32 or float64.
-
-    Raises:
-        ValueError: batch-coupled layers.
+    """|g_i|^2 by parameter: {path: (N,)}, float32 or float64.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -95,16 +75,10 @@ def sq_norms_by_parameter(tape: Tape) -> dict[str, Array]:
 
 @returns(ROWS)
 def sq_norms_by_layer(tape: Tape) -> dict[str, Array]:
-    """|g_i|^2 of each layer: of the parameters whose paths differ in the last key only (weight and bias).
+    """|g_i|^2 by layer: {path: (N,)}, float32 or float64.
 
-    Args:
-        tape: of N examples.
-
-    Returns:
-        For each path of a layer, such as "[0]" ("" for the top), an array (N,), float32 or float64.
-
-    Raises:
-        ValueError: batch-coupled layers.
+    A layer holds the parameters whose paths differ in the last key only (weight and bias); its path is their common
+    prefix, such as "[0]" ("" for the top).
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -118,7 +92,7 @@ def sq_norms_by_layer(tape: Tape) -> dict[str, Array]:
 
 
 def _sum(tape: Tape, values: list[Array]) -> Array:
-    """The sum of (N,) arrays; zeros for a network without parameters."""
+    """The sum of (N,) arrays; zeros without parameters."""
     if not values:
         return jnp.zeros(tape.examples, accumulation_dtype(tape.losses.dtype))
     return functools.reduce(jnp.add, values)

@@ -1,4 +1,4 @@
-"""Gradients that are sums of outer products over the positions of an example: of matrix products and convolutions."""
+"""Gradients of matrix products and convolutions: sums of outer products over the positions of an example."""
 
 from __future__ import annotations
 
@@ -22,23 +22,15 @@ HIGHEST = lax.Precision.HIGHEST
 
 
 def highest_precision() -> AbstractContextManager[Any]:
-    """Products in this context run at the highest precision where none is named.
-
-    TensorFloat-32 and bfloat16 passes are good enough for a gradient; they would loosen a clipping bound and drown a
-    variance.
-
-    Example:
-        >>> with highest_precision():
-        ...     print(jax.config.jax_default_matmul_precision)
-        highest
-    """
+    """A context in which products without a precision of their own run at the highest."""
+    # TensorFloat-32 and bfloat16 passes suffice for a gradient; their errors break a clipping norm and hide a variance.
     return jax.default_matmul_precision("highest")
 
 
 class Outer(abc.ABC):
     """g_i = sum_t a_it' delta_it in each of G groups: `a` (N, T, G, d), `delta` (N, T, G, p), of one dtype.
 
-    As an entry of the parameter, (d, G, p) in row-major order: a kernel (..., C_in / G, C_out).
+    The parameter's entries are (d, G, p) in row-major order: a kernel (..., C_in / G, C_out).
     """
 
     a: Array
@@ -57,21 +49,21 @@ class Outer(abc.ABC):
 
     @abc.abstractmethod
     def total(self) -> Array:
-        """Their sum over examples, (G, d, p)."""
+        """sum_i g_i, (G, d, p)."""
 
     @abc.abstractmethod
     def at_outputs(self, start: Array, size: int) -> Outer:
-        """For `size` of the p outputs from the start-th: beyond p the gradients are 0."""
+        """The form of outputs start to start + size of the p; beyond p the gradients are 0."""
 
     def laid_out(self, x: Array) -> Array:
-        """(..., G, d, p) in the parameter's order, flat: (..., d G p)."""
+        """(..., G, d, p) flattened in the parameter's order, (..., d G p)."""
         return jnp.swapaxes(x, -3, -2).reshape(*x.shape[:-3], -1)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairs(Outer):
-    """a and delta themselves."""
+    """A form that stores a and delta."""
 
     a: Array
     delta: Array
@@ -107,7 +99,7 @@ class Pairs(Outer):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Correlation(Outer):
-    """A convolution: its a are patches, as many times larger than its input as its window, made only when asked for."""
+    """A convolution. Its a, the patches, is as many times its input as the window is large: built on demand."""
 
     use: Convolution
 
@@ -161,29 +153,18 @@ class Correlation(Outer):
 
 
 def _some_outputs(delta: Array, start: Array, size: int) -> Array:
-    """delta (..., p) at `size` outputs from the start-th, a multiple of size; 0 beyond p."""
+    """delta (..., p) at outputs start to start + size, start a multiple of size; 0 beyond p."""
     short = -delta.shape[-1] % size
     wide = jnp.pad(delta, [(0, 0)] * (delta.ndim - 1) + [(0, short)])
     return lax.dynamic_slice_in_dim(wide, start, size, axis=delta.ndim - 1)
 
 
 def of_product(use: Product) -> Pairs:
-    """The pairs of a matrix product, in one group.
-
-    Example:
-        >>> of_product(Product(jnp.ones((4, 5, 3)), jnp.ones((4, 5, 2)))).block
-        (1, 3, 2)
-    """
+    """The form of a matrix product, one group."""
     dtype = accumulation_dtype(use.a.dtype, use.delta.dtype)
     return Pairs(use.a[:, :, None].astype(dtype), use.delta[:, :, None].astype(dtype))
 
 
 def end_to_end(found: list[Outer]) -> Pairs:
-    """Outer products of one block shape as one, their positions concatenated.
-
-    Example:
-        >>> pairs = Pairs(jnp.ones((4, 5, 1, 3)), jnp.ones((4, 5, 1, 2)))
-        >>> end_to_end([pairs, pairs]).times
-        10
-    """
+    """Forms of one block shape as one, their positions concatenated."""
     return Pairs(*(jnp.concatenate([getattr(form, name) for form in found], axis=1) for name in ("a", "delta")))

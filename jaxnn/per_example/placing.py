@@ -1,7 +1,7 @@
-"""How the results of statistics are sharded where the tape lies on a mesh with Explicit axes.
+"""Shardings of statistics of a tape on a mesh with Explicit axes.
 
-Sums over examples contract a sharded axis, which such a mesh does not decide by itself: a statistic says here what it
-returns, and its inside is left to the compiler, as on a mesh with Auto axes.
+Sums over examples contract a sharded axis, for which an Explicit mesh requires an output sharding. A statistic declares
+here what it returns; its inside is partitioned by the compiler, as on a mesh with Auto axes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ R = TypeVar("R")
 
 
 class Result(enum.Enum):
-    """What a statistic returns: ROWS (N, ...), sharded as the examples; PARAMS, a tree like the parameters, sharded as
-    they are; TOTAL, replicated."""
+    """What a statistic returns: ROWS (N, ...), sharded as the examples; PARAMS, a pytree like `params`, sharded as they
+    are; TOTAL, replicated."""
 
     ROWS = "rows"
     PARAMS = "params"
@@ -35,13 +35,7 @@ ROWS, PARAMS, TOTAL = Result.ROWS, Result.PARAMS, Result.TOTAL
 
 
 def specs(tape: Tape, results: PyTree) -> PyTree:
-    """The `PartitionSpec` of each result.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> [len(spec) for spec in specs(sample_tape(), (ROWS, TOTAL))]
-        [1, 0]
-    """
+    """The `PartitionSpec` of each result."""
 
     def spec(kind: Result) -> PyTree:
         if kind is PARAMS:
@@ -53,13 +47,7 @@ def specs(tape: Tape, results: PyTree) -> PyTree:
 
 
 def returns(results: PyTree) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorates a statistic, whose first argument is a `Tape` or `Columns`, with what it returns.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> returns(ROWS)(lambda tape: tape.losses)(sample_tape()).shape
-        (2,)
-    """
+    """Decorator: declares what a statistic, whose first argument is a `Tape` or `Columns`, returns."""
 
     def decorated(statistic: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(statistic)

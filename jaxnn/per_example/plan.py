@@ -1,4 +1,4 @@
-"""What finding the norms of a tape takes, parameter by parameter."""
+"""The cost of the norms of a tape, by parameter."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from jaxnn.types import Shape
 
 
 class Row(NamedTuple):
-    """One parameter: its path and shape, the kinds of its uses, the positions T at which one example used it, how its
-    norms are found, and what that takes for the whole batch: floating-point operations and temporary bytes."""
+    """One parameter: its path and shape, the kinds of its uses, the positions T at which one example uses it, the
+    strategy for its norms, and the cost for the whole batch: floating-point operations and temporary bytes."""
 
     path: str
     shape: Shape
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 class Plan(tuple[Row, ...]):
-    """The rows of a plan; printed, a table."""
+    """The rows of a plan; prints as a table."""
 
     def __str__(self) -> str:
         heads = ("parameter", "shape", "uses", "T", "strategy", "FLOPs", "bytes")
@@ -49,31 +49,26 @@ class Plan(tuple[Row, ...]):
 
 
 def plan(tape: Tape) -> Plan:
-    """How the norms of a tape are found and what that takes; known from shapes, so that a traced tape or one of
-    `jax.eval_shape` will do.
+    """A table of how the norms of a tape are computed, and their cost, for `print`; its rows are `Row`.
+
+    It follows from shapes alone: the tape may be traced, or of `jax.eval_shape`.
 
     | strategy | where | operations |
     |---|---|---|
     | norm product | T = 1 | 2 N (d + p) |
     | Gram | T (d + p) < d p | 2 N T^2 (d + p) |
-    | materialise in chunks | else | 2 N T d p |
+    | materialize in chunks | else | 2 N T d p |
     | sum over positions | additions, scalings | N T D |
     | sum over equal indices | lookups | N T D |
-    | as given | gradients on the tape; in brackets the operation of which there is no rule | 2 N P |
-    | materialise | uses of different kinds | those of each use |
+    | as given | gradients on the tape; in brackets the operation without a rule | 2 N P |
+    | materialize | uses of different kinds | those of each use |
 
-    A use "whole" is of a parameter without a rule: its gradients were formed one by one. "as given" without a reason is
-    a parameter that the loss does not use, or a rule that gave the gradients themselves.
+    A use "whole" is that of a parameter that falls back to per-example differentiation. "as given" without brackets is
+    a parameter that the loss does not use, or that of a rule which returns materialized gradients.
 
-    d and p are the inputs and outputs of one channel group of a product or convolution (counted once for each group),
-    T the positions of all uses. The bytes are of the largest temporary array; in the last line, the largest of all
-    (parameters are done one after another), while operations are added.
-
-    Args:
-        tape: of N examples.
-
-    Returns:
-        `Plan`, a tuple of `Row`; `print(plan(tape))` shows the table.
+    d and p are the inputs and outputs of one channel group of a product or convolution (counted for each group), T the
+    positions of all uses. Bytes are those of the largest temporary array; the last line has the sum of the operations
+    and the maximum of the bytes, since parameters are processed one after another.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -94,7 +89,7 @@ def _row(path: str, leaf: jax.ShapeDtypeStruct, uses: tuple[Use, ...], n: int) -
     plain = [use for those in by_view(uses, leaf.shape).values() for use in those]
     kinds = ", ".join(_kind(use) for use in plain) or "none"
     times = sum(_positions(use) for use in plain)
-    # Of shapes alone: where the arrays lie plays no part.
+    # Shapes without shardings: these have no influence, and eval_shape would need their mesh.
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), uses)
     form = jax.eval_shape(lambda u: joined(u, leaf, n), shapes)
     if not isinstance(form, Pieces):
@@ -134,7 +129,7 @@ def _cost(form: Solid, uses: list[Unplaced], n: int, size: int) -> tuple[str, in
         return f"as given ({reasons})" if reasons else "as given", 2 * n * size * len(uses), held
     if all(isinstance(use, Addition | Scaling) for use in uses):
         return "sum over positions", n * times * size, n * size * wide
-    return "materialise", 2 * n * times * size, n * size * wide
+    return "materialize", 2 * n * times * size, n * size * wide
 
 
 def _outer_cost(form: Outer) -> tuple[str, int, int]:

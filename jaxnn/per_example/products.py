@@ -1,4 +1,4 @@
-"""Inner products of gradients: with each other, with another batch's, with a direction."""
+"""Inner products of per-example gradients: with each other, with another batch's, with a direction."""
 
 from __future__ import annotations
 
@@ -23,20 +23,16 @@ from jaxnn.types import Array, Params
 
 @returns(ROWS)
 def gram(tape: Tape, other: Tape | None = None) -> Array:
-    """<g_i, h_j> for all pairs of examples, g of one tape and h of the other (or the same).
+    """<g_i, h_j>, (N, M): of all pairs of examples, g of one tape and h of the other (or the same).
 
     T = 1, over a weight matrix and its bias: (A A' + 1) . (D D'). With h the gradients of test examples,
-    -eta <g_i, h_j> is the change of test loss j by a step on example i, to first order.
+    -eta <g_i, h_j> is, to first order, the change of test loss j by a step on example i.
 
     Args:
-        tape: of N >= 1 examples.
         other: of M >= 1 examples and the same parameters; None for `tape` itself.
 
-    Returns:
-        (N, M), float32 or float64.
-
     Raises:
-        ValueError: batch-coupled layers; no example; tapes of different parameters.
+        ValueError: tapes of different parameters.
 
     Reference:
         Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing gradient
@@ -62,16 +58,10 @@ def gram(tape: Tape, other: Tape | None = None) -> Array:
 
 @returns(ROWS)
 def cosine(tape: Tape, other: Tape | None = None) -> Array:
-    """<g_i, h_j> / (|g_i| |h_j|), 0 where a gradient is 0.
+    """<g_i, h_j> / (|g_i| |h_j|), (N, M), 0 where a gradient is 0; in [-1, 1] up to rounding.
 
     Args:
         tape, other: as for `gram`.
-
-    Returns:
-        (N, M), float32 or float64, in [-1, 1] but for rounding.
-
-    Raises:
-        ValueError: batch-coupled layers; no example; tapes of different parameters.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -86,17 +76,13 @@ def cosine(tape: Tape, other: Tape | None = None) -> Array:
 
 @returns(ROWS)
 def jvp_examples(tape: Tape, direction: Params) -> Array:
-    """g_i . v: how fast each example's loss grows when the parameters move along v.
+    """g_i . v, (N,), float32 or float64: the directional derivative of each example's loss along v.
 
     Args:
-        tape: of N >= 1 examples.
-        direction: v, a tree like params.
-
-    Returns:
-        (N,), float32 or float64.
+        direction: v, a pytree like `params`.
 
     Raises:
-        ValueError: batch-coupled layers; N = 0; another tree or other shapes than params.
+        ValueError: a direction of another structure or other shapes.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -108,7 +94,7 @@ def jvp_examples(tape: Tape, direction: Params) -> Array:
     shapes = tuple(jnp.shape(v) for v in leaves)
     if structure != tape.structure or shapes != shapes_of(tape):
         raise ValueError(
-            f"jvp_examples: the direction must be a tree like params, {tape.structure} with shapes {shapes_of(tape)}, "
+            f"jvp_examples: direction must be a pytree like params, {tape.structure} with shapes {shapes_of(tape)}, "
             f"got {structure} with shapes {shapes}."
         )
     found = [
@@ -120,25 +106,14 @@ def jvp_examples(tape: Tape, direction: Params) -> Array:
 
 
 def shapes_of(tape: Tape) -> tuple[Any, ...]:
-    """The parameters' shapes.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> shapes_of(sample_tape())
-        ((1,), (2, 1))
-    """
+    """The parameters' shapes."""
     return tuple(leaf.shape for leaf in tape.leaves)
 
 
 @functools.singledispatch
 def along(use: Use, v: Array) -> Array:
-    """g_i . v for one use, v of the use's shape: the errors times the change that v makes in what was put out.
-
-    Example:
-        >>> along(Addition(jnp.ones((4, 5, 2))), jnp.ones(2))
-        Array([10., 10., 10., 10.], dtype=float32)
-    """
-    raise TypeError(f"per_example: {type(use).__name__} is no kind of use that jaxnn.tape knows.")
+    """g_i . v for one use, v of the use's shape: delta times the change of the output along v."""
+    raise TypeError(f"per_example: expected a use of jaxnn.tape, got {type(use).__name__}.")
 
 
 @along.register

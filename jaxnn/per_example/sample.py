@@ -1,4 +1,4 @@
-"""Tapes small enough to read, for the examples in this folder."""
+"""Small tapes for the examples in this folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from jaxnn.tape import Addition, Columns, Product, Tape
 def sample_tape() -> Tape:
     """z = a w + b on two examples, a = (1, 2), (3, 0) and delta = 1, 2: the gradients of w are (1, 2) and (6, 0), those
     of b 1 and 2.
-
-    Example:
-        >>> sample_tape().paths
-        ("['b']", "['w']")
     """
     a, delta = jnp.array([[[1.0, 2.0]], [[3.0, 0.0]]]), jnp.array([[[1.0]], [[2.0]]])
     leaves = jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((2, 1), jnp.float32)
@@ -25,11 +21,6 @@ def sample_tape() -> Tape:
 
 
 def sample_columns() -> Columns:
-    """`sample_tape` with two columns of errors: delta = 1, 1 and 1, 0.
-
-    Example:
-        >>> sample_columns().count
-        2
-    """
+    """`sample_tape` with two columns: delta = 1, 1 and 1, 0."""
     a, delta = jnp.array([[[1.0, 2.0]], [[3.0, 0.0]]]), jnp.array([[[[1.0]], [[1.0]]], [[[1.0]], [[0.0]]]])
     return Columns(dataclasses.replace(sample_tape(), uses=((Addition(delta),), (Product(a, delta),))), 2, True)

@@ -11,20 +11,17 @@ from jaxnn.tape import Columns, Tape, errors_of
 
 
 def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
-    """The tape of some of the parameters: every statistic of it is that of a network in which only these are trained.
+    """The tape restricted to some parameters, None in place of the others: statistics as if only these were trained.
 
-    Layers that couple the examples go on doing so, wherever they stand: its statistics raise as those of the whole do.
+    A layer that couples the examples does so wherever it is: statistics of the restricted tape raise as well.
 
     Args:
         tape: any tape.
-        layer: the beginning of a path, such as "[0]" or "[0]['w']", or several.
-
-    Returns:
-        A tape with None in place of all other parameters.
+        layer: a prefix of the parameters' paths, such as "[0]" or "[0]['w']", or several.
 
     Raises:
         TypeError: not a tape.
-        ValueError: no parameter has such a path, or no path is given.
+        ValueError: no path has this prefix, or no prefix.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -34,7 +31,7 @@ def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
     require_tape("select", tape)
     prefixes = (layer,) if isinstance(layer, str) else tuple(layer) if isinstance(layer, Sequence) else ()
     if not prefixes or not all(isinstance(prefix, str) for prefix in prefixes):
-        raise ValueError(f"select: expected the beginning of a path such as '[0]', or several, got {layer!r}.")
+        raise ValueError(f"select: expected a prefix of a path such as '[0]', or several, got {layer!r}.")
     for prefix in prefixes:
         if not any(_begins(path, prefix) for path in tape.paths):
             raise ValueError(
@@ -56,13 +53,13 @@ def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
 
 
 def _begins(path: str, prefix: str) -> bool:
-    """Whether the path begins with the whole keys of a prefix: "[1]" is no beginning of "[10]"."""
+    """Whether the path starts with all keys of the prefix: "[1]" is no prefix of "[10]"."""
     rest = path.removeprefix(prefix)
     return path.startswith(prefix) and (not rest or rest[0] in "[.")
 
 
 def layers_of(tape: Tape) -> tuple[str, ...]:
-    """For each parameter, in the order of `tape.paths`, the path of the layer that holds it.
+    """The path of each parameter's layer, in the order of `tape.paths`.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -74,10 +71,7 @@ def layers_of(tape: Tape) -> tuple[str, ...]:
 
 
 def require_tape(where: str, tape: object) -> None:
-    """Raise unless this is a tape of `backprop.record` or `per_example.record`.
-
-    Raises:
-        TypeError: something else, such as `Columns`.
+    """Raises TypeError unless this is a tape of `backprop.record` or `per_example.record`.
 
     Example:
         >>> require_tape("norms", 3)
@@ -94,11 +88,7 @@ def require_tape(where: str, tape: object) -> None:
 
 
 def require_columns(where: str, columns: object, at_least: int = 1) -> None:
-    """Raise unless these are `Columns` of at least so many examples that do not see each other.
-
-    Raises:
-        TypeError: something else, such as a tape.
-        ValueError: as of `require_independent`; deltas that do not have C columns of N examples.
+    """Raises unless these are `Columns` of at least so many uncoupled examples, with deltas (C, N, ...).
 
     Example:
         >>> require_columns("trace", 3)
@@ -116,17 +106,13 @@ def require_columns(where: str, columns: object, at_least: int = 1) -> None:
         if error.shape[:2] != expected:
             raise ValueError(
                 f"{where}: expected deltas (C, N, ...) with C = {expected[0]} columns of N = {expected[1]} examples, "
-                f"got shape {error.shape}. To join the examples of several devices, gather the inputs "
+                f"got shape {error.shape}. To combine the examples of several devices, gather the inputs "
                 "(jax.lax.all_gather(x, axis, tiled=True)) and record them, not the arrays of Columns."
             )
 
 
 def require_independent(where: str, tape: Tape, at_least: int = 0) -> None:
-    """Raise unless examples have gradients of their own, and there are enough of them.
-
-    Raises:
-        TypeError: not a tape.
-        ValueError: the tape went through a layer in which examples see each other, or holds too few examples.
+    """Raises unless per-example gradients are defined and there are at least so many examples.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -137,9 +123,9 @@ def require_independent(where: str, tape: Tape, at_least: int = 0) -> None:
     require_tape(where, tape)
     if tape.coupled:
         raise ValueError(
-            f"{where}: a single example has no gradient of its own here: in {', '.join(tape.coupled)} every example's "
-            "loss depends on the whole batch. Record with train=False, where the statistics are constants, or use "
-            "GroupNorm or LayerNorm. mean_grad is exact all the same."
+            f"{where}: per-example gradients are undefined here: in {', '.join(tape.coupled)} every example's loss "
+            "depends on the whole batch. Record with train=False, where the statistics are constants, or use "
+            "GroupNorm or LayerNorm. mean_grad is exact nonetheless."
         )
     if tape.examples < at_least:
         plural = "" if at_least == 1 else "s"

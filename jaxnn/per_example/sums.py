@@ -1,4 +1,4 @@
-"""Sums of examples' gradients with weights of one's choice: no second backward pass, one product for each parameter."""
+"""Weighted sums of per-example gradients: one product for each use of a parameter, no second backward pass."""
 
 from __future__ import annotations
 
@@ -19,13 +19,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 def tree_of(tape: Tape, leaves: list[Array]) -> PyTree:
-    """One array for each parameter as a tree like params.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> tree_of(sample_tape(), [1, 2])
-        {'b': 1, 'w': 2}
-    """
+    """One array for each parameter, as a pytree like `params`."""
     return jax.tree.unflatten(tape.structure, leaves)
 
 
@@ -33,17 +27,13 @@ def tree_of(tape: Tape, leaves: list[Array]) -> PyTree:
 def weighted_grad(tape: Tape, weights: Array) -> Params:
     """sum_i w_i g_i = a' (w . delta), one matrix product for each use of a parameter.
 
-    An example of weight 0 does not count even where its gradient is infinite or NaN.
+    A pytree like `params`. An example of weight 0 adds nothing, even if its gradient is infinite or NaN.
 
     Args:
-        tape: of N >= 1 examples.
         weights: (N,), any real numbers.
 
-    Returns:
-        A tree like params, in the parameters' dtypes; sums run in float32 or float64.
-
     Raises:
-        ValueError: batch-coupled layers; N = 0; weights of another shape.
+        ValueError: weights of another shape.
 
     Reference:
         Lee, J. & Kifer, D. (2021). Scaling up differentially private deep learning with fast per-example gradient
@@ -67,16 +57,7 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
 
 @returns(PARAMS)
 def mean_grad(tape: Tape) -> Params:
-    """1/N sum_i g_i: the gradient of the mean loss. Exact also where layers couple the examples.
-
-    Args:
-        tape: of N >= 1 examples.
-
-    Returns:
-        A tree like params, in the parameters' dtypes; sums run in float32 or float64.
-
-    Raises:
-        ValueError: N = 0.
+    """1/N sum_i g_i, a pytree like `params`: the mean loss's gradient, exact also where layers couple the examples.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -89,16 +70,10 @@ def mean_grad(tape: Tape) -> Params:
 
 
 def wide_means(where: str, tape: Tape) -> list[Array]:
-    """The mean gradient of each parameter in the accumulation dtype.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> wide_means("mean_grad", sample_tape())[0]
-        Array([1.5], dtype=float32)
-    """
+    """The mean gradient of each parameter in the accumulation dtype."""
     require_tape(where, tape)
     if tape.examples == 0:
-        raise ValueError(f"{where}: the mean over an empty batch (N = 0) is not defined; give at least one example.")
+        raise ValueError(f"{where}: the mean over an empty batch (N = 0) is undefined; pass at least one example.")
     rows = zip(tape.uses, tape.leaves, forms(tape), strict=True)
     with highest_precision():
         return [wide_total(_cheapest(uses, settled(form)), leaf) / tape.examples for uses, leaf, form in rows]
@@ -106,28 +81,27 @@ def wide_means(where: str, tape: Tape) -> list[Array]:
 
 @returns((PARAMS, ROWS))
 def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
-    """(sum_i c(|g_i|) g_i, |g_i|), c(n) = min(1, C / n) or a function of one's own.
+    """(sum_i c(|g_i|) g_i, |g_i|), c(n) = min(1, C / n) or any clip function.
 
-    The norm is over all parameters. An example whose norm is not finite has factor 0, so that it adds nothing; its
-    norm tells. Norms and sums are accumulated in float32 (float64) at the highest precision, so that half precision
-    and TensorFloat-32 do not loosen the bound. Where the terms of an example's positions cancel so far that its norm
-    comes out too small (see `sq_norms`), it is clipped too little: `dp_sgd`, which must exclude that, clips by an upper
-    bound of the norm. The sum is not divided by N.
+    The norm is over all parameters. An example whose norm is not finite has factor 0 and adds nothing. Norms and sums
+    are accumulated in float32 (float64) at the highest precision, so that half precision and TensorFloat-32 do not
+    loosen the bound. Where the contributions of an example's positions cancel so far that its computed norm is too
+    small (see `sq_norms`), it is clipped too little; `dp_sgd` clips by an upper bound on the norm that holds under
+    rounding. The sum is not divided by N.
 
-    Inside `jax.shard_map` norms and sums are of the device's own examples and of the parameters that it has. Where m
-    devices have shards of the parameters and the same examples, each shard is clipped to C by its own norm, and an
-    example's whole gradient to C sqrt(m) only; `clipped_grad_of` and `private_grad` raise there, a tape cannot tell.
+    Inside `jax.shard_map` norms and sums are of the device's own examples and parameters. If m devices have shards of
+    the parameters and the same examples, each shard is clipped to C by its own norm, and an example's whole gradient
+    only to C sqrt(m). A tape cannot detect this; `clipped_grad_of` and `private_grad` raise.
 
     Args:
-        tape: of N >= 1 examples.
-        clip: C >= 0, may be infinite, may be traced; or a function from norms (N,) to factors (N,): `flat`,
-            `automatic`, `psac`.
+        clip: C >= 0, may be infinite, may be traced; or a function from norms (N,) to factors (N,): `flat(C)`,
+            `automatic(C)`, `psac(C)`.
 
     Returns:
-        (a tree like params, in the parameters' dtypes; the norms before clipping (N,)).
+        (a pytree like `params`, in the parameters' dtypes; the norms before clipping (N,)).
 
     Raises:
-        ValueError: batch-coupled layers; N = 0; C negative, if known; factors of another shape.
+        ValueError: C negative, if known; factors of another shape.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
@@ -150,19 +124,18 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
 
 @returns((PARAMS, ROWS))
 def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]) -> tuple[Params, dict[str, Array]]:
-    """Each layer's gradients clipped by their own norm: for layer l, sum_i min(1, C_l / |g_il|) g_il.
+    """Per-layer clipping: for layer l, sum_i min(1, C_l / |g_il|) g_il.
 
-    One number C for all L layers means C_l = C / sqrt(L), which bounds the norm of an example's whole gradient by C.
+    One number C means C_l = C / sqrt(L) for each of L layers: the norm of an example's whole gradient is at most C.
 
     Args:
-        tape: of N >= 1 examples.
-        clip: C, or for the path of each layer ("[0]") its own bound or function from norms to factors.
+        clip: C, or a mapping from the path of each layer ("[0]") to its C_l or clip function.
 
     Returns:
-        (a tree like params, in the parameters' dtypes; for the path of each layer the norms before clipping (N,)).
+        (a pytree like `params`, in the parameters' dtypes; {path of the layer: norms before clipping (N,)}).
 
     Raises:
-        ValueError: batch-coupled layers; N = 0; paths that are not those of the layers; a bound negative, if known.
+        ValueError: paths other than those of the layers; C_l negative, if known.
 
     Reference:
         McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent language
@@ -195,16 +168,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
 
 @returns(ROWS)
 def materialize(tape: Tape) -> PyTree:
-    """g_i themselves: N times the memory of the parameters, for small networks and tests.
-
-    Args:
-        tape: of N >= 1 examples.
-
-    Returns:
-        A tree like params with arrays (N, *shape), in the accumulation dtype (float32, float64).
-
-    Raises:
-        ValueError: batch-coupled layers.
+    """g_i, a pytree like `params` of arrays (N, *shape): for small networks and tests.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -222,7 +186,7 @@ def _summed(tape: Tape, values: list[Array]) -> Array:
 
 
 def _factors(clip: Scalar | Clip, norms: Array) -> Array:
-    """The factors by which gradients are multiplied; 0 for those whose norm is not finite."""
+    """The clip factors; 0 for a norm that is not finite, which `tape.weighted` and `counted` turn into exact zeros."""
     if clip in (flat, automatic, psac):
         name = getattr(clip, "__name__", "")
         raise TypeError(f"clipped_grad: clip must be {name}(C), a function made with its bound, got {name} itself.")
@@ -241,7 +205,7 @@ def _factors(clip: Scalar | Clip, norms: Array) -> Array:
 
 
 def _cheapest(uses: tuple[Use, ...], form: Form) -> tuple[Use, ...]:
-    """The uses, or in their stead the gradients, where these are written out for other statistics anyway."""
+    """The uses, or the gradients where `settled` has materialized them for the norms: summing them is cheaper."""
     if isinstance(form, Explicit):
         return (Whole(form.grads),)
     if isinstance(form, Pieces):

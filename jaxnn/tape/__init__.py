@@ -1,9 +1,9 @@
-"""The tape of a backward pass: for each use of a parameter, what it saw (a) and the error that came back (delta).
+"""The tape of a backward pass: for each use of a parameter its input a and the cotangent delta of its output.
 
-A use is named by the KIND of linear operation, not by a layer: whatever gave a network its gradient, its weights took
-part in a matrix product, a convolution, a sum, a scaling or a lookup, and the gradient of example i is a known function
-of (a_i, delta_i). N counts examples, T the positions at which one example used the parameter; delta is the derivative
-of the SUMMED loss, so that example i's rows are those of its own loss.
+A use is named by the KIND of linear operation, not by a layer: a parameter takes part in a matrix product, a
+convolution, a sum, a scaling or a lookup, and the gradient of example i is a known function of (a_i, delta_i). N counts
+examples, T the positions at which one example uses the parameter. delta is the derivative of the SUMMED loss, so that
+row i is the derivative of example i's own loss.
 """
 
 from typing import TYPE_CHECKING

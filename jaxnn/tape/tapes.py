@@ -16,15 +16,15 @@ from jaxnn.types import Array, PyTree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tape:
-    """What a backward pass saw.
+    """The record of one backward pass.
 
     Attributes:
         losses: (N,), the loss of each example.
-        outputs: (N, ...), what the network put out.
+        outputs: (N, ...), the network's outputs.
         uses: for each parameter, in the order of `jax.tree.leaves(params)`, the tuple of its uses.
-        paths: the parameters' places, such as "[0]['w']".
-        structure: the parameters' tree, and `leaves` their shapes and dtypes.
-        coupled: the layers in which examples saw each other; statistics of single examples make no sense then.
+        paths: the parameters' paths, such as "[0]['w']".
+        structure: the treedef of the parameters, and `leaves` their shapes and dtypes.
+        coupled: the layers that couple the examples; with any, per-example gradients are undefined.
 
     Example:
         >>> from jaxnn.tape import Addition
@@ -52,15 +52,15 @@ class Tape:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Columns:
-    """The tapes of C errors sent back through one forward pass: what an example saw is common, its deltas are C.
+    """The tapes of C output cotangents pulled back through one forward pass: one a per use, C deltas.
 
-    Sent back are the columns of a root of the Hessian with respect to the outputs, so that the generalized Gauss-Newton
-    matrix of example i is sum_c g_ic g_ic'; or the unit vectors, so that g_ic is the gradient of output c.
+    The cotangents are the columns of a root of the Hessian with respect to the outputs, so that the generalized
+    Gauss-Newton matrix of example i is sum_c g_ic g_ic'; or the unit vectors, so that g_ic is the gradient of output c.
 
     Attributes:
-        tape: a `Tape` whose errors have a leading axis C; everything else is as of one tape.
+        tape: a `Tape` whose deltas have a leading axis C; everything else is as in one tape.
         count: C.
-        fisher: whether the columns are those of a Fisher information, exactly or in expectation.
+        fisher: whether sum_c g_ic g_ic' is a Fisher information, exactly or in expectation.
 
     Example:
         >>> from jaxnn.tape import Addition
@@ -84,10 +84,8 @@ class Columns:
         return with_errors(self.tape, jax.tree.map(chosen, errors_of(self.tape)))
 
     def as_examples(self) -> Tape:
-        """One tape of N C examples, the C columns of one example after those of another; what was seen is repeated.
-
-        Examples on several devices stay there: the axis that is sharded comes first where axes are merged.
-        """
+        """One tape of N C examples: the C columns of example 0, then those of example 1, ...; a is repeated."""
+        # N stays ahead of C where the two are merged, so that a sharded axis of examples stays sharded.
 
         def merged(x: Array) -> Array:
             return x.reshape(-1, *x.shape[2:])
@@ -111,7 +109,7 @@ class Columns:
 
 
 def errors_of(tape: Tape) -> tuple[tuple[Array, ...], ...]:
-    """The error of each use, in the order of the tape's uses.
+    """The cotangent of each use, in the order of the tape's uses.
 
     Example:
         >>> from jaxnn.tape import Addition
@@ -124,7 +122,7 @@ def errors_of(tape: Tape) -> tuple[tuple[Array, ...], ...]:
 
 
 def with_errors(tape: Tape, found: PyTree) -> Tape:
-    """The tape with other errors, in the order of `errors_of`.
+    """The tape with other cotangents, in the order of `errors_of`.
 
     Example:
         >>> from jaxnn.tape import Addition
@@ -142,10 +140,7 @@ def with_errors(tape: Tape, found: PyTree) -> Tape:
 
 
 def of_weighted_losses(tape: Tape, weights: Array) -> Tape:
-    """The tape of w_i loss_i; what belongs to an example of weight 0 is 0, whatever it was.
-
-    Raises:
-        ValueError: not one weight for each example.
+    """The tape of w_i loss_i, w of shape (N,). Where w_i is 0, so is row i of all arrays, even of NaN or infinities.
 
     Example:
         >>> from jaxnn.tape import Addition

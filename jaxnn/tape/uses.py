@@ -149,10 +149,7 @@ class Lookup:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Whole:
-    """The gradients themselves, `grads` (N, *shape): for operations that are none of the others.
-
-    `because` says what those were, where that is known.
-    """
+    """The materialized gradients, `grads` (N, *shape), for all other operations; `because` names the operation."""
 
     grads: Array
     because: str = dataclasses.field(default="", metadata=STATIC)
@@ -165,14 +162,14 @@ class Whole:
         """sum_i w_i g_i, in the accumulation dtype."""
         grads = accumulate(counted(self.grads, weights))
         shares = jnp.ones(grads.shape[0], grads.dtype) if weights is None else weights.astype(grads.dtype)
-        # A product, since XLA's sums over the first of two axes are slow on a CPU.
+        # A matrix product, since XLA's reduction over the first of two axes is slow on a CPU.
         return linear_weight_grad(shares[:, None], grads.reshape(grads.shape[0], -1)).reshape(self.shape)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Placed:
-    """Not the parameter itself was used but a view of it that repeats nothing: g_i is the view's adjoint of the use's.
+    """A use of an injective view of the parameter: g_i = view'(g_i of the use), view' the adjoint of the view.
 
     The use is of the view's entries in row-major order.
     """
@@ -199,14 +196,7 @@ def _as_tuples(value: Any) -> Any:
 
 
 def weighted(delta: Array, weights: Array | None) -> Array:
-    """w_i delta_i for each example, 0 where w_i is 0 whatever delta_i; the errors themselves without weights.
-
-    Args:
-        delta: (N, ...).
-        weights: (N,), or None for none.
-
-    Returns:
-        As delta, with weights in its accumulation dtype.
+    """w_i delta_i (N, ...), exactly 0 where w_i is 0, in delta's accumulation dtype; delta itself without weights.
 
     Example:
         >>> weighted(jnp.array([[[1.0]], [[jnp.nan]]]), jnp.array([3.0, 0.0])).ravel()
@@ -220,11 +210,7 @@ def weighted(delta: Array, weights: Array | None) -> Array:
 
 
 def counted(a: Array, weights: Array | None) -> Array:
-    """a_i where example i counts, 0 where its weight is 0: so that infinities of one left out do not meet 0.
-
-    Args:
-        a: (N, ...).
-        weights: (N,), or None for none.
+    """a_i (N, ...), replaced by 0 where w_i is 0, so that infinity times 0 makes no NaN in a sum over examples.
 
     Example:
         >>> counted(jnp.array([[2.0], [jnp.inf]]), jnp.array([3.0, 0.0])).ravel()
@@ -234,7 +220,7 @@ def counted(a: Array, weights: Array | None) -> Array:
 
 
 def _of_examples(values: Array, like: Array) -> Array:
-    """(N,) at every entry of (N, ...)."""
+    """(N,) broadcast to (N, ...)."""
     return lax.broadcast_in_dim(values, like.shape, (0,))
 
 
@@ -249,7 +235,7 @@ def positions(x: Array) -> Array:
 
 
 def total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weights: Array | None = None) -> Array:
-    """sum_i w_i g_i over all uses of a parameter, in its dtype; zeros if it was not used.
+    """sum_i w_i g_i over all uses of a parameter, in its dtype; zeros without uses.
 
     Example:
         >>> total((Addition(jnp.ones((4, 1, 2))),), jnp.zeros(2))
@@ -259,7 +245,7 @@ def total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weights: A
 
 
 def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weights: Array | None = None) -> Array:
-    """`total` in the accumulation dtype, for what is to be divided or squared before it is stored.
+    """`total` in the accumulation dtype, for sums that are divided or squared before they are rounded.
 
     Example:
         >>> wide_total((Addition(jnp.ones((4, 1, 2), jnp.bfloat16)),), jnp.zeros(2, jnp.bfloat16)).dtype
@@ -267,12 +253,12 @@ def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weigh
     """
     if not uses:
         return jnp.zeros(param.shape, accumulation_dtype(param.dtype))
-    # Each in the parameter's shape: a use may have its entries flat, beside another that has not.
+    # Reshaped one by one: one use may have its entries flat, another in the parameter's shape.
     return functools.reduce(jnp.add, [use.grad(weights).reshape(param.shape) for use in uses])
 
 
 def error_of(use: Use) -> str:
-    """The field of a use that depends on the error: `grads` of a `Whole`, else `delta`.
+    """The name of the field that is linear in the cotangent: `grads` of a `Whole`, else `delta`.
 
     Example:
         >>> error_of(Addition(jnp.ones((4, 1, 2))))
@@ -282,7 +268,7 @@ def error_of(use: Use) -> str:
 
 
 def errors(use: Use) -> Array:
-    """That field.
+    """The array in the field `error_of(use)`.
 
     Example:
         >>> errors(Addition(jnp.ones((4, 1, 2)))).shape
@@ -292,7 +278,7 @@ def errors(use: Use) -> Array:
 
 
 def replaced(use: Use, **fields: Any) -> Use:
-    """A use with other arrays.
+    """The use with these fields replaced.
 
     Example:
         >>> replaced(Addition(jnp.ones((4, 1, 2))), delta=jnp.ones((3, 1, 2))).delta.shape

@@ -367,7 +367,7 @@ def test_errors_of_registration() -> None:
         backprop.register(Kind("gain"), lambda dy: dy)  # type: ignore[arg-type]
     forgetful = layers.stateless(Kind("mine"), dense_apply, dense_init)
     backprop.register(forgetful.kind, backprop.Rule(backprop.keep_input, lambda layer, params, x, dy: dy))
-    with pytest.raises(ValueError, match="mine: the rule's uses must be a tree like the parameters"):
+    with pytest.raises(ValueError, match="mine: the rule's uses must be a pytree like the parameters"):
         rule_error(forgetful, random(0, 3, 2))
 
 

@@ -264,7 +264,7 @@ def test_empirical_fisher_is_the_second_moment_and_not_the_fisher():
 def test_bad_input():
     with jax.enable_x64(True):
         net, loss, params, state, x, y = problem(mlp)
-        with pytest.raises(ValueError, match="samples=2 draws random errors and needs a key"):
+        with pytest.raises(ValueError, match="samples=2 draws random cotangents and needs a key"):
             backprop.ggn_record(net, loss, samples=2)(params, state, x, y)
         with pytest.raises(ValueError, match="samples must be"):
             backprop.ggn_record(net, loss, samples=0)

@@ -47,10 +47,10 @@ def gain(name: str, uses: Any, forward: Any = keep_input) -> Any:
 @pytest.mark.parametrize(
     ("name", "uses", "told"),
     [
-        ("wide", lambda x, dy: {"s": (Scaling(x[:, None], dy[:, None]),)}, r"wide: a use of \['s'\] gives .* \(3,\)"),
-        ("bare", lambda x, dy: {"s": Addition(dy)}, "bare: the rule's uses must be a tree like the parameters"),
-        ("array", lambda x, dy: {"s": (dy,)}, "array: the rule's uses must be a tree like the parameters"),
-        ("missing", lambda x, dy: {}, "missing: the rule's uses must be a tree like the parameters"),
+        ("wide", lambda x, dy: {"s": (Scaling(x[:, None], dy[:, None]),)}, r"wide: a use of \['s'\] has .* \(3,\)"),
+        ("bare", lambda x, dy: {"s": Addition(dy)}, "bare: the rule's uses must be a pytree like the parameters"),
+        ("array", lambda x, dy: {"s": (dy,)}, "array: the rule's uses must be a pytree like the parameters"),
+        ("missing", lambda x, dy: {}, "missing: the rule's uses must be a pytree like the parameters"),
     ],
 )
 def test_uses_that_do_not_fit_their_parameter(name: str, uses: Any, told: str) -> None:
@@ -121,7 +121,7 @@ def test_an_empty_batch(name: str) -> None:
 
 @pytest.mark.parametrize("layer", [1, [], [0]])
 def test_what_is_no_path(layer: Any) -> None:
-    with pytest.raises(ValueError, match="expected the beginning of a path"):
+    with pytest.raises(ValueError, match="expected a prefix of a path"):
         per_example.select(tape_of(), layer)
 
 

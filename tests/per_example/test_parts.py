@@ -135,7 +135,7 @@ def test_noise_scale_takes_two_examples() -> None:
 
 def test_the_plan_follows_the_shapes() -> None:
     rows = {row.path: row for row in per_example.plan(make("cnn", np.float32).abstract)}
-    assert rows["[0]['w']"].strategy == "materialise in chunks"
+    assert rows["[0]['w']"].strategy == "materialize in chunks"
     assert rows["[0]['w']"].positions == 49
     assert rows["[0]['w']"].flops == 2 * 6 * 49 * 18 * 4
     assert rows["[6]['w']"].strategy == "norm product"
@@ -151,7 +151,7 @@ def test_the_plan_needs_no_numbers() -> None:
     shapes = made.abstract
     assert per_example.plan(shapes) == per_example.plan(made.tape)
     table = str(per_example.plan(shapes))
-    assert "materialise in chunks" in table
+    assert "materialize in chunks" in table
     assert len(table.splitlines()) == len(shapes.paths) + 4  # heads, two lines, total
 
 
@@ -177,7 +177,7 @@ def test_argument_errors() -> None:
         per_example.clipped_grad(tape, -1.0)
     with pytest.raises(ValueError, match="the same parameters"):
         per_example.gram(tape, make("residual", np.float32).abstract)
-    with pytest.raises(ValueError, match="a tree like params"):
+    with pytest.raises(ValueError, match="a pytree like params"):
         per_example.jvp_examples(tape, {})
     with pytest.raises(ValueError, match="empty batch"):
         per_example.mean_grad(make("mlp", np.float32, n=0).abstract)

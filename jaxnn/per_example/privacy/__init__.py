@@ -1,1 +1,1 @@
-"""Differentially private training: clipped and noised gradients, Poisson batches, privacy accounts."""
+"""Differentially private training: clipped and noised gradients, Poisson subsampling, privacy accounting."""

@@ -1,4 +1,4 @@
-"""What an accountant of differential privacy must know about a run of `dp_sgd`."""
+"""Privacy accounting: a run of `dp_sgd` as an event of the package `dp_accounting`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ def dp_event(
     examples: int | None = None,
     size: int | None = None,
 ) -> Any:
-    """A run of `dp_sgd` with batches of `poisson_batch`, in the words of the package `dp_accounting`.
+    """A run of `dp_sgd` on batches of `poisson_batch`, as a `dp_accounting.DpEvent`.
 
-    T times a Gaussian mechanism of multiplier sigma on a Poisson sample of probability q; with n and size, on a sample
-    that is cut to `size` by a random choice. It serves `jax_privacy`'s accounting and any accountant of
-    `dp_accounting`: `RdpAccountant` (Renyi divergences), or the tighter `PLDAccountant` (privacy loss distributions).
-    Neighbours are data sets of which one has an example more or less (ADD_OR_REMOVE_ONE) or zeroed out
-    (REPLACE_SPECIAL); with a cut only the latter.
+    The T-fold composition of a Gaussian mechanism of noise multiplier sigma on a Poisson subsample of probability q;
+    with n and size, on a subsample truncated to `size` uniformly at random. For `jax_privacy`'s accounting and any
+    accountant of `dp_accounting`: `RdpAccountant` (Renyi divergences), or the tighter `PLDAccountant` (privacy loss
+    distributions). Neighbouring data sets differ by one example added or removed (ADD_OR_REMOVE_ONE) or zeroed out
+    (REPLACE_SPECIAL); with truncation only the latter.
 
-    Epochs of shuffled batches of fixed size: probability=1.0 and steps=epochs, for REPLACE_SPECIAL, no more.
+    For epochs of shuffled batches of fixed size use probability=1.0 and steps=epochs, under REPLACE_SPECIAL only.
 
     Args:
         noise_multiplier: sigma >= 0 of `dp_sgd`.
         probability: q in (0, 1] of `poisson_batch`; batch_size is then q n.
         steps: T >= 1.
-        examples, size: n and size of `poisson_batch`, both or neither. Neither where draws never overflow, but for the
-            probability of `poisson_size`.
+        examples, size: n and size of `poisson_batch`, both or neither. Neither if subsamples never overflow, up to the
+            failure probability of `poisson_size`.
 
     Returns:
         A `dp_accounting.DpEvent`.
@@ -49,17 +49,11 @@ def dp_event(
 
     Example:
         >>> import dp_accounting  # doctest: +SKIP
-        >>> settings = {"probability": 256 / 60_000, "steps": 10_000}
-        >>> event = dp_event(noise_multiplier=1.1, **settings)  # doctest: +SKIP
-        >>> accountant = dp_accounting.pld.PLDAccountant()  # doctest: +SKIP
-        >>> round(accountant.compose(event).get_epsilon(1e-5), 2)  # doctest: +SKIP
+        >>> pld = dp_accounting.pld.PLDAccountant  # doctest: +SKIP
+        >>> event = lambda sigma: dp_event(noise_multiplier=sigma, probability=256 / 60_000, steps=10_000)
+        >>> round(pld().compose(event(1.1)).get_epsilon(1e-5), 2)  # doctest: +SKIP
         1.98
-        >>> round(  # the noise for epsilon = 1
-        ...     dp_accounting.calibrate_dp_mechanism(
-        ...         dp_accounting.pld.PLDAccountant, lambda s: dp_event(noise_multiplier=s, **settings), 1.0, 1e-5
-        ...     ),
-        ...     2,
-        ... )  # doctest: +SKIP
+        >>> round(dp_accounting.calibrate_dp_mechanism(pld, event, 1.0, 1e-5), 2)  # for epsilon = 1  # doctest: +SKIP
         1.75
     """
     where = "dp_event"
@@ -68,7 +62,7 @@ def dp_event(
     require_between(where, "probability", probability, 0, 1)
     steps = require_positive_int(where, "steps", steps)
     if (examples is None) != (size is None):
-        raise ValueError(f"{where}: a draw cut to size needs examples and size, got {examples=}, {size=}.")
+        raise ValueError(f"{where}: a truncated subsample needs examples and size, got {examples=}, {size=}.")
     try:
         import dp_accounting as accounting
     except ImportError as error:

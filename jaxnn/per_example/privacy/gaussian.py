@@ -1,4 +1,4 @@
-"""The Gaussian mechanism: independent normal noise at every entry of a tree."""
+"""The Gaussian mechanism: independent normal noise on every element of a pytree."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jaxnn.types import Array, Key, PyTree, Scalar
 
 
 def add_gaussian_noise(key: Key, tree: PyTree, deviation: Scalar) -> PyTree:
-    """x + deviation z at every array, z standard normal and independent, from one key for each array.
+    """x + deviation z for every array x, z standard normal and independent, from one subkey per array.
 
     Args:
         key: typed random key; secret, and used for nothing else.
-        tree: of floating arrays, such as a sum of clipped gradients.
+        tree: a pytree of floating arrays, such as a sum of clipped gradients.
         deviation: standard deviation >= 0, the noise multiplier times the sensitivity of the tree; may be traced.
 
     Returns:
-        The tree in the accumulation dtype (float32, float64), so that noise is not rounded to half precision before
-        the sum is divided.
+        A pytree like `tree` in the accumulation dtype (float32, float64), so that noise is not rounded to half
+        precision before the sum is divided.
 
     Raises:
         TypeError: a key that is not typed; arrays that are not floating.

@@ -1,4 +1,4 @@
-"""Norms that are not too small after rounding either: what a bound needs that is to hold for every example."""
+"""An upper bound on per-example gradient norms that holds under rounding, so that clipping by it bounds sensitivity."""
 
 from __future__ import annotations
 
@@ -14,38 +14,25 @@ from jaxnn.tape import Addition, Convolution, Lookup, Placed, Tape, Use, Whole
 from jaxnn.types import Array
 
 ROUNDINGS = 4
-"""How many roundings of the largest terms the margin allows for. Sums of 4 to 1,024 positions that cancel, through
-products and convolutions, were found off by a third of one at most; worse cases are not excluded."""
+"""k, the rounding errors of the largest terms that the margin covers. Sums of 4 to 1,024 positions that cancel, through
+products and convolutions, were off by at most a third of one; worse cases are not excluded."""
 
 
 @returns(ROWS)
 def safe_norms(tape: Tape, norms: Array) -> Array:
-    """sqrt(n_i^2 + k eps S_i^2), S_i >= sum_t |a_it| |delta_it|: an upper bound of |g_i| in spite of cancellation.
+    """sqrt(n_i^2 + k eps S_i^2), (N,), S_i >= sum_t |a_it| |delta_it|: an upper bound on |g_i| under cancellation.
 
-    The terms of g_i = sum_t a_it' delta_it may cancel. Then n_i^2, from products of positions, has an error of about
-    eps S_i^2, and may come out as 0 where g_i is large: the example would not be clipped. Where nothing cancels S_i is
-    about |g_i| and the margin a rounding error; with T positions of random signs S_i^2 is T |g_i|^2.
-
-    Args:
-        tape: of N examples.
-        norms: (N,), those of the tape.
-
-    Returns:
-        (N,), in the dtype of the norms; infinite where S_i is not a number.
+    The terms of g_i = sum_t a_it' delta_it may cancel. Then n_i^2, from Gram matrices of positions, has an error of
+    about eps S_i^2, and may be 0 although g_i is not: the example would not be clipped. Without cancellation S_i is
+    about |g_i| and the margin a rounding error; with T positions of random signs S_i^2 is T |g_i|^2. NaN is
+    replaced by infinity, so that such an example is clipped to 0.
 
     Reference:
         Higham, N. J. (2002). Accuracy and stability of numerical algorithms, section 3.1 (|fl(x.y) - x.y| is at most
         about n eps |x|.|y|).
-
-    Example:
-        >>> from jaxnn import per_example
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> norms = per_example.norms(sample_tape())
-        >>> float(jnp.max(safe_norms(sample_tape(), norms) / norms - 1)) < 1e-6
-        True
     """
     eps = jnp.asarray(ROUNDINGS * float(np.finfo(norms.dtype).eps), norms.dtype)
-    # The terms of all uses of a parameter may cancel each other; those of different parameters never meet.
+    # Terms of all uses of one parameter may cancel each other; terms of different parameters are never added.
     sizes = [functools.reduce(jnp.add, map(_size, uses)) for uses in tape.uses if uses]
     margin = sum((jnp.square(size.astype(norms.dtype)) for size in sizes), jnp.zeros_like(norms))
     found = safe_sqrt(jnp.square(norms) + eps * margin)
@@ -53,14 +40,14 @@ def safe_norms(tape: Tape, norms: Array) -> Array:
 
 
 def _size(use: Use) -> Array:
-    """At least sum_t |a_t| |delta_t|, (N,), by the inequality of Cauchy and Schwarz."""
+    """An upper bound on sum_t |a_t| |delta_t|, (N,), by the Cauchy-Schwarz inequality."""
     if isinstance(use, Placed):
-        return _size(use.use)  # a view that repeats nothing has the same terms
+        return _size(use.use)  # an injective view has the same terms
     if isinstance(use, Whole):
         return _norm(use.grads)
     if isinstance(use, Addition | Lookup):
         return math.sqrt(use.delta.shape[1]) * _norm(use.delta)
-    # An entry of a convolution's input is in as many patches as the window is large, at most.
+    # An entry of a convolution's input is in at most as many patches as the window has positions.
     repeats = math.prod(use.window) if isinstance(use, Convolution) else 1
     return math.sqrt(repeats) * _norm(use.a) * _norm(use.delta)
 

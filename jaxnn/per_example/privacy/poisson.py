@@ -1,4 +1,4 @@
-"""Poisson batches of a fixed shape: each example is drawn on its own, the batch is padded."""
+"""Poisson subsampling into batches of a fixed shape, by padding."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from jaxnn.checks import concrete_number, require_between, require_key, require_
 from jaxnn.types import Array, Key
 
 BITS = 32
-"""Random bits that decide on an example."""
+"""Random bits per example that decide whether it is sampled."""
 
 
 def poisson_batch(key: Key, examples: int, probability: float, size: int) -> tuple[Array, Array]:
-    """Each of n examples with probability q, independently, laid into `size` places.
+    """Poisson subsampling: each of n examples independently with probability q, padded to `size` rows.
 
-    q is rounded DOWN to a multiple of 2^-32, which can only make an account of q too careful. Where more than `size`
-    examples are drawn, a uniformly random subset of `size` of them stays. That is no longer Poisson sampling: either
-    give `dp_event` the size too, or take `poisson_size`, which makes it as improbable as you like. Meant to be called
-    inside jit; indices and weights say who was drawn, and are not private.
+    q is rounded DOWN to a multiple of 2^-32, so accounting for q is conservative. If more than `size` examples are
+    sampled, a uniformly random subset of `size` stays. That is no longer Poisson subsampling: either pass the size to
+    `dp_event`, or choose it by `poisson_size`, for an overflow probability as small as you like. For use inside jit;
+    indices and weights reveal who was sampled, and are NOT private.
 
     Args:
-        key: typed random key, a new one for each step, and not the one of the noise.
+        key: typed random key, a new one for each step, and not that of the noise.
         examples: n >= 1.
-        probability: q in (0, 1], at least 2^-32; a known number.
-        size: places, >= 1.
+        probability: q in (0, 1], at least 2^-32; static.
+        size: rows of the batch, >= 1.
 
     Returns:
-        indices (size,) int32, in rising order unless some were cut; weights (size,) float32, 1 for an example and 0
-        for padding (whose index is 0). `private_grad` and `dp_sgd` take the weights.
+        indices (size,) int32, ascending unless truncated; weights (size,) float32, 1 for an example and 0 for padding
+        (whose index is 0). `private_grad` and `dp_sgd` take the weights.
 
     Raises:
-        TypeError: examples or size not whole numbers, q not known while tracing, a key that is not typed.
+        TypeError: examples or size not whole numbers, q traced, a key that is not typed.
         ValueError: out of range.
 
     Reference:
@@ -54,7 +54,7 @@ def poisson_batch(key: Key, examples: int, probability: float, size: int) -> tup
     last = int(probability * 2**BITS) - 1
     if last < 0:
         raise ValueError(f"{where}: probability must be at least 2^-{BITS}, got {probability}.")
-    # Integers, since uniform float32 numbers are multiples of 2^-23: too coarse for a probability of 1e-6.
+    # Integers, since uniform float32 samples are multiples of 2^-23: too coarse for a probability of 1e-6.
     bits = jax.random.bits(key, (examples,), jnp.uint32)
     drawn = bits <= np.uint32(last)
     count = jnp.sum(drawn, dtype=jnp.int32)
@@ -63,7 +63,7 @@ def poisson_batch(key: Key, examples: int, probability: float, size: int) -> tup
         return jnp.nonzero(drawn, size=size, fill_value=0)[0].astype(jnp.int32)
 
     def subset() -> Array:
-        # Given that they are below the threshold, the bits of the drawn are uniform: the least make a uniform subset.
+        # Conditioned on being below the threshold, bits are uniform: the smallest ones select a uniform subset.
         return lax.sort((bits, jnp.arange(examples, dtype=jnp.int32)), num_keys=1)[1][:size]
 
     indices = in_order() if size >= examples else lax.cond(count <= size, in_order, subset)
@@ -71,12 +71,12 @@ def poisson_batch(key: Key, examples: int, probability: float, size: int) -> tup
 
 
 def poisson_size(examples: int, probability: float, steps: int, failure: float) -> int:
-    """The least size for which a run in which any draw overflows has at most this probability.
+    """The smallest size at which the probability that any step of a run overflows is at most `failure`.
 
         steps P(Binomial(n, q) > size) <= failure
 
-    A run with truncated draws is then as private as with Poisson draws, with delta + (1 + e^epsilon) failure instead of
-    delta: take a failure far below delta.
+    A run with truncation is then as private as one with Poisson subsampling, with delta + (1 + e^epsilon) failure
+    instead of delta: choose failure far below delta.
 
     Args:
         examples: n >= 1, the larger one where data sets of n and n + 1 examples are neighbours.
@@ -88,7 +88,7 @@ def poisson_size(examples: int, probability: float, steps: int, failure: float) 
         The size, 1 to n.
 
     Raises:
-        TypeError: examples or steps not whole numbers; q or failure not known numbers.
+        TypeError: examples or steps not whole numbers; q or failure traced or not numbers.
         ValueError: out of range.
 
     Reference:
@@ -104,7 +104,7 @@ def poisson_size(examples: int, probability: float, steps: int, failure: float) 
     steps = require_positive_int(where, "steps", steps)
     require_positive(where, "failure", failure)
     require_between(where, "failure", failure, 0, 1, open_high=True)
-    # Imported here since scipy.stats takes a second, which others of this package need not wait.
+    # Imported here, since importing scipy.stats takes a second.
     from scipy.stats import binom  # type: ignore[import-untyped]
 
     tail = binom(examples, probability)

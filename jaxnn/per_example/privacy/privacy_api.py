@@ -1,4 +1,4 @@
-"""The sum of clipped gradients of a function, with the arguments of `jax_privacy.clipped_grad`, from a tape."""
+"""`clipped_grad_of`: `jax_privacy.clipped_grad`, computed from a tape."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from jaxnn.types import Array, DType, PyTree, Scalar
 
 WHERE = "clipped_grad_of"
 NEIGHBOURS = {"ADD_OR_REMOVE_ONE": 1, "REPLACE_SPECIAL": 1, "REPLACE_ONE": 2}
-"""How many bounds the sum moves between neighbours, by the names of `dp_accounting.NeighboringRelation`."""
+"""Sensitivity in multiples of the bound, by the names of `dp_accounting.NeighboringRelation`."""
 
 
 class Aux(NamedTuple):
-    """What `clipped_grad_of` returns of each example beside the sum; NOT private.
+    """Per-example outputs of `clipped_grad_of`; NOT private.
 
     Attributes:
         values: (N,) of the function, or None.
         grad_norms: (N,), float32 (float64), of the gradients before transformation and clipping, or None.
-        aux: trees of arrays (N, ...), or None.
+        aux: a pytree of arrays (N, ...), or None.
     """
 
     values: Array | None
@@ -47,11 +47,11 @@ class Aux(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ClippedGrad:
-    """A function whose result (the first of a pair if `has_aux`) moves by at most a bound where one example changes.
+    """A function whose sum, the first result if `has_aux`, has bounded L2 sensitivity.
 
     Attributes:
         fun: the function; calling this calls it.
-        l2_norm_bound: the largest L2 norm of what one example adds.
+        l2_norm_bound: the largest L2 norm of one example's contribution.
         has_aux: whether it returns a pair (sum, Aux).
     """
 
@@ -63,15 +63,8 @@ class ClippedGrad:
         return self.fun(*args, **kwargs)
 
     def sensitivity(self, neighboring_relation: Any = "REPLACE_SPECIAL") -> Scalar:
-        """The L2 sensitivity of the sum: the bound for adding, removing or zeroing out an example, twice it for
-        replacing one.
-
-        Args:
-            neighboring_relation: a `dp_accounting.NeighboringRelation`, or its name.
-
-        Raises:
-            ValueError: another one.
-        """
+        """The L2 sensitivity of the sum under a `dp_accounting.NeighboringRelation` or its name: the bound for adding,
+        removing or zeroing out an example, twice the bound for replacing one; ValueError for other relations."""
         name = getattr(neighboring_relation, "name", neighboring_relation)
         if name not in NEIGHBOURS:
             raise ValueError(f"sensitivity: expected one of {list(NEIGHBOURS)}, got {neighboring_relation!r}.")
@@ -79,7 +72,7 @@ class ClippedGrad:
 
 
 def _same(tree: PyTree) -> PyTree:
-    """No transformation: recognized as such, since only others need the gradients themselves."""
+    """The identity, compared by `is`: any other transformation needs materialized gradients."""
     return tree
 
 
@@ -102,54 +95,54 @@ def clipped_grad_of(
     prng_argnum: int | None = None,
     spmd_axis_name: str | None = None,
 ) -> ClippedGrad:
-    """1/b sum_i min(1, C / |g_i|) g_i of any function: in the place of `jax_privacy.clipped_grad`, at a tape's price.
+    """1/b sum_i min(1, C / |g_i|) g_i of any function: replaces `jax_privacy.clipped_grad`, at the cost of a tape.
 
         sum_i min(1 / C, 1 / |g_i|) g_i   with rescale_to_unit_norm, g_i / |g_i| for C = 0
 
-    The arguments have the names, order and defaults of jax-privacy 2.0; what differs:
+    Arguments have the names, order and defaults of jax-privacy 2.0. The differences:
 
-    - An example whose gradient is not finite adds nothing at all; there its finite entries still count.
+    - An example whose gradient is not finite adds nothing; in jax-privacy its finite entries still count.
     - Sums run in float32 (float64) and are cast once, so that half precision neither overflows nor loosens the bound;
       norms are in those dtypes too.
-    - Norms are taken with a margin for rounding (`margin.safe_norms`): factors are smaller by 1e-6 to 1e-3 in float32,
-      and much smaller where the terms of a gradient cancel so far that its norm cannot be told.
-    - microbatch_size need not divide N, and microbatches of padding are computed like others.
+    - Clipping uses an upper bound on the norm that holds under rounding (`margin.safe_norms`): factors are smaller by
+      1e-6 to 1e-3 in float32, and much smaller where the terms of a gradient cancel so far that its norm is unknown.
+    - microbatch_size need not divide N, and microbatches of padding are not skipped.
     - With nan_safe=False an example whose norm is not finite makes the sum NaN in all entries.
 
     Args:
         fun: `fun(*args, **kwargs)` -> a scalar, or (scalar, aux); the loss of one example, or of one group.
-        argnums: the arguments to differentiate for, without axis of examples; an int, or several for a tuple of trees.
+        argnums: the arguments to differentiate, without axis of examples; an int, or several for a tuple of pytrees.
         has_aux: whether fun returns a pair.
         l2_clip_norm: C >= 0, may be infinite or traced.
-        rescale_to_unit_norm: divide by C, so that it does not scale the learning rate (De et al. 2022).
+        rescale_to_unit_norm: divide by C, so that C does not scale the learning rate (De et al. 2022).
         normalize_by: b > 0, such as the expected batch size.
         batch_argnums: the arguments whose arrays have a leading axis of N examples.
         keep_batch_dim: pass each example to fun with a leading axis of 1, as a batch of one. False passes it without:
-            for the loss of one example, or for a GROUP of examples (a user's, N groups of K) clipped as one unit.
+            for the loss of one example, or of a GROUP of examples (a user's, N groups of K) clipped as one unit.
         return_values, return_grad_norms: also return fun's values, and the norms before clipping.
-        pre_clipping_transform: gradients of one example -> a tree of arrays, which is clipped and summed in their
-            place. Needs the gradients themselves: the memory of N of them.
-        microbatch_size: examples computed at a time, one microbatch after the other.
-        nan_safe: whether the bound must hold where gradients are not finite.
+        pre_clipping_transform: gradients of one example -> a pytree of arrays, which is clipped and summed instead.
+            Materializes the gradients of N examples.
+        microbatch_size: examples per microbatch, one after the other.
+        nan_safe: whether the bound holds even if gradients are not finite.
         dtype: of the sum; None for those of the gradients.
         prng_argnum: an argument that holds typed keys, each split into N, one for each example.
-        spmd_axis_name: accepted and not used: it places the examples of a vmap on a mesh, and changes no number.
+        spmd_axis_name: ignored: it shards the examples of a vmap, and changes no result.
 
-    Inside `jax.shard_map` the examples are the device's own: add the sums up by `jax.lax.psum`. The bound is that of
-    all parameters, so what is differentiated for may not be sharded over mesh axes over which the examples are the
-    same: leave these to the compiler (`axis_names` of `shard_map`, or `jax.jit` with `NamedSharding`). With
-    check_vma=False this cannot be told, and the bound is that of the parameters on each device.
+    Inside `jax.shard_map` the examples are the device's own: sum the results by `jax.lax.psum`. The bound is that of
+    all parameters, so these may not be sharded over mesh axes over which the examples are replicated: leave such axes
+    to the compiler (`axis_names` of `shard_map`, or `jax.jit` with `NamedSharding`). With check_vma=False this is not
+    checked, and the bound is that of the parameters on each device.
 
     Returns:
-        A `ClippedGrad`. Called with the arguments of fun, and `is_padding_example=` (N,) bool for rows that count
-        nothing (whatever they hold), it returns the sum, or (sum, `Aux`) if has_aux, return_values or
-        return_grad_norms; other keyword arguments have a leading axis N too. With keep_batch_dim, aux arrays
-        (N, 1, ...) come as (N, ...).
+        A `ClippedGrad`. Called with the arguments of fun, and `is_padding_example=` (N,) bool for rows that add nothing
+        whatever they hold, it returns the sum, or (sum, `Aux`) if has_aux, return_values or return_grad_norms; other
+        keyword arguments have a leading axis N too. With keep_batch_dim, aux arrays (N, 1, ...) are returned as
+        (N, ...).
 
     Raises:
-        TypeError: fun no function, settings no numbers.
+        TypeError: fun not a function, settings not numbers.
         ValueError: C negative, if known; normalize_by not > 0; argnums and batch_argnums that overlap or are negative;
-            later, missing arguments, arrays of different N, no example; gradients that differ over mesh axes of
+            when called, missing arguments, arrays of different N, N = 0; gradients that differ over mesh axes of
             `shard_map` over which the examples do not.
 
     Reference:
@@ -180,7 +173,7 @@ def clipped_grad_of(
     def part(
         rest: list[Any], like: PyTree, padding: Array, batch: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[PyTree, Aux]:
-        """The sum over one microbatch, in the accumulation dtype, and what is returned of its examples."""
+        """The sum over one microbatch, in the accumulation dtype, and its `Aux`."""
         args = _merged(rest, mapped, batch)
         axes = tuple(0 if i in mapped else None for i in range(len(args)))
 
@@ -223,10 +216,10 @@ def clipped_grad_of(
         like = jax.eval_shape(_same, args[nums] if isinstance(nums, int) else tuple(args[i] for i in nums))
         of_part = functools.partial(part, split, like)
         sums, aux = of_part(*data) if microbatch_size is None else over_microbatches(of_part, data, microbatch_size)
-        # Not the keys of prng_argnum: an example seen with other keys is the same example.
+        # Without the keys of prng_argnum: the same example with another key is not another example.
         require_own_examples(WHERE, sums, (padding, [args[i] for i in batched], named))
         like = jax.eval_shape(pre_clipping_transform, like)
-        # Cast at the very end: microbatches added up in half precision would lose the small ones.
+        # Cast last: a sum over microbatches in half precision would lose the small ones.
         sums = jax.tree.map(
             lambda s, g: (s / jnp.asarray(normalize_by, s.dtype)).astype(g.dtype if dtype is None else dtype),
             sums,
@@ -239,7 +232,7 @@ def clipped_grad_of(
 
 
 def _factors(bound: Scalar, rescale: bool) -> Clip:
-    """min(1, C / n), or that divided by C; a traced C < 0 counts as 0."""
+    """min(1, C / n), divided by C to rescale; a traced C < 0 counts as 0."""
     most = bound if concrete_number(bound) is not None else jnp.maximum(bound, 0)
     if not rescale:
         return flat(most)
@@ -247,7 +240,7 @@ def _factors(bound: Scalar, rescale: bool) -> Clip:
 
 
 def _transformed(tape: Tape, transform: Callable[[PyTree], PyTree], like: PyTree) -> Tape:
-    """A tape of what the transform makes of each example's gradients, in the dtypes that they have without a tape."""
+    """The tape of transformed gradients; the transform gets them in the parameters' dtypes, as from `jax.grad`."""
     grads = jax.tree.map(lambda g, p: g.astype(p.dtype), materialize(tape), like)
     structure: Any
     places, structure = jax.tree.flatten_with_path(jax.vmap(transform)(grads))
@@ -262,20 +255,20 @@ def _transformed(tape: Tape, transform: Callable[[PyTree], PyTree], like: PyTree
 
 
 def _places(argnums: int | Sequence[int], batch_argnums: int | Sequence[int]) -> tuple[int, ...]:
-    """The arguments with examples, checked against those to differentiate for."""
+    """batch_argnums as a tuple, checked to be disjoint from argnums."""
     nums, batched = ((n,) if isinstance(n, int) else tuple(n) for n in (argnums, batch_argnums))
     if not nums or not batched:
         raise ValueError(f"{WHERE}: argnums and batch_argnums must name an argument, got {nums} and {batched}.")
     if min(nums + batched) < 0 or set(nums) & set(batched):
         raise ValueError(
-            f"{WHERE}: argnums and batch_argnums must be >= 0 and have none in common, since what is differentiated "
-            f"for has no axis of examples; got {nums} and {batched}."
+            f"{WHERE}: argnums and batch_argnums must be >= 0 and disjoint, since parameters have no axis of "
+            f"examples; got {nums} and {batched}."
         )
     return batched
 
 
 def _merged(args: Sequence[Any], places: tuple[int, ...], values: tuple[Any, ...]) -> list[Any]:
-    """The arguments with others in some places."""
+    """The arguments with those at `places` replaced."""
     merged = list(args)
     for place, value in zip(places, values, strict=True):
         merged[place] = value
@@ -283,14 +276,14 @@ def _merged(args: Sequence[Any], places: tuple[int, ...], values: tuple[Any, ...
 
 
 def _examples(args: tuple[Any, ...], batched: tuple[int, ...], named: dict[str, Any]) -> int:
-    """N, of all arrays that have an axis of examples."""
+    """N, the leading axis of all arrays with examples."""
     if len(args) <= max(batched):
         raise ValueError(f"{WHERE}: batch_argnums are {batched}, but there are {len(args)} positional arguments.")
     arrays = jax.tree.leaves(([args[i] for i in batched], named))
     lengths = {jnp.shape(x)[:1] for x in arrays}
     if len(lengths) != 1 or lengths <= {(), (0,)}:
         raise ValueError(
-            f"{WHERE}: what batch_argnums name (and keyword arguments) must be arrays (N, ...) of one N >= 1, got "
+            f"{WHERE}: arguments in batch_argnums (and keyword arguments) must be arrays (N, ...) of one N >= 1, got "
             f"shapes {[jnp.shape(x) for x in arrays]}."
         )
     return int(lengths.pop()[0])

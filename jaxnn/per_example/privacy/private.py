@@ -1,34 +1,34 @@
-"""Differentially private training: every example's gradient clipped, the sum blurred once.
+"""Differentially private training: per-example gradients are clipped, noise is added once, to their sum.
 
     g~ = (sum_i w_i c(n_i) g_i + sigma C z) / L,   n_i = |g_i|,   |c(n)| n <= C,   z standard normal
 
-C bounds what one example can add to the sum, sigma is the noise multiplier, L the EXPECTED batch size: a number fixed
-beforehand, since how many examples a random batch holds is itself private.
+The clipping norm C bounds the contribution of one example to the sum. sigma is the noise multiplier. L is the EXPECTED
+batch size, fixed in advance, since the number of examples in a random batch is itself private.
 
-What this gives. A step is a Gaussian mechanism of multiplier sigma, for adding, removing or zeroing out one example
-(sensitivity C; where one is REPLACED by another it is 2C, and the multiplier sigma / 2). What is made from g~ alone, by
-any optimizer, schedule or averaging, is as private as g~. The (epsilon, delta) of a whole run is not known here: an
-accountant finds it from sigma, the number of steps, and the way in which batches were drawn (`dp_event`).
+Guarantee. A step is a Gaussian mechanism of noise multiplier sigma, for adding, removing or zeroing out one example
+(sensitivity C; for REPLACING one it is 2C, and the multiplier sigma / 2). Anything computed from g~ alone, by any
+optimizer, schedule or averaging, is post-processing and as private as g~. The (epsilon, delta) of a run comes from an
+accountant: from sigma, the number of steps, and the sampling of the batches (`dp_event`).
 
-What this does not give:
+Not covered:
 
-- Sampling. Accounts of subsampled steps hold for batches drawn as they suppose: each example on its own with one
-  probability (`poisson_batch`; adding, removing, zeroing out), or a uniform subset of fixed size (replacing). An epoch
-  of shuffled batches is neither: its only simple account is one unsampled step for each EPOCH (zeroing out).
-- Arithmetic. Norms are taken with a margin for terms that cancel (`margin.safe_norms`), so that sums of float32 keep
-  the bound but for roundings of 1e-6 of it. Noise is drawn in float32 or float64: the low bits of g~ tell about the sum
-  (Mironov 2012), the largest |z| in float32 is about 5.4, and `jax.random` is no cryptographic generator. Keys must be
-  secret and used once.
-- Reports. Losses, norms and aux outputs of a step, the batch's indices and whether a draw overflowed are NOT private.
+- Sampling. Accounting for subsampled steps assumes Poisson subsampling (`poisson_batch`; adding, removing, zeroing out)
+  or batches of fixed size sampled without replacement (replacing). An epoch of shuffled batches is neither: simple
+  accounting covers it only as one unsampled step per EPOCH (zeroing out).
+- Arithmetic. Gradients are clipped by an upper bound on the norm that holds under rounding (`margin.safe_norms`), so
+  float32 sums keep the bound up to relative errors of 1e-6. Noise is drawn in float32 or float64: the low bits of g~
+  leak information about the sum (Mironov 2012), the largest |z| in float32 is about 5.4, and `jax.random` is not
+  cryptographically secure. Keys must be secret and used once.
+- Reports. Losses, norms and aux outputs of a step, the batch's indices and whether it overflowed are NOT private.
 - Choices. Settings tuned on the private data, early stopping and a published validation score all leak.
-- Coupled examples. Batch normalization in training raises; a loss that looks at other examples in any other way (a
-  weight that depends on them, a shared statistic in the data) breaks the bound unseen.
-- Devices. Inside `jax.shard_map` with check_vma=False each device has a mechanism of its own, on the parameters that it
-  has; with the same key on all, their differences carry no noise. With the default checks that raises.
-- Regularizers. Within an example's loss they are clipped with it; add their gradient to g~, or decay weights in the
-  optimizer. An optimizer that needs the loss (`value`) is not served: the loss is not private.
+- Coupled examples. Batch normalization in training mode raises. A loss that depends on other examples in any other way
+  (through a weight, or a shared statistic in the data) breaks the bound undetected.
+- Devices. Inside `jax.shard_map` with check_vma=False each device runs a mechanism of its own, on its own parameters;
+  with one key for all, differences between devices carry no noise. With the default checks this raises.
+- Regularizers. In an example's loss they are clipped with it. Add their gradient to g~, or use the optimizer's weight
+  decay. Optimizers that need the loss (`value`) are not supported: the loss is not private.
 
-An example whose gradient is NaN or infinite, and parameters that make all of them so, add nothing: g~ is then noise.
+An example whose gradient is NaN or infinite adds nothing. If the parameters make all gradients so, g~ is noise alone.
 """
 
 from __future__ import annotations
@@ -67,19 +67,19 @@ from jaxnn.varying import sum_like, varying_axes
 
 
 class PrivateState(NamedTuple):
-    """What a private step changes: begin with `PrivateState(params, opt.init(params))`."""
+    """The state of a private step; the first is `PrivateState(params, opt.init(params))`."""
 
     params: Params
     opt_state: Any
 
 
 class PrivateReport(NamedTuple):
-    """What a step saw of each example; none of it is private, and padding has entries too.
+    """Per-example outputs of a step, padding included. NOT private.
 
     Attributes:
         losses: (N,).
         norms: (N,), of the gradients before clipping.
-        aux: trees of arrays (N, ...), None where the recorder returns none.
+        aux: a pytree of arrays (N, ...), None if the recorder returns none.
     """
 
     losses: Array
@@ -97,37 +97,32 @@ def dp_sgd(
     bound: Scalar | None = None,
     microbatch_size: int | None = None,
 ) -> Callable[..., tuple[PrivateState, PrivateReport]]:
-    """A step of differentially private training: any optimizer on the gradient of `private_grad`.
+    """DP-SGD: a step of differentially private training, any optimizer on the gradient of `private_grad`.
 
         params <- params + u,   (u, opt_state) = opt.update(g~, opt_state, params)
 
-    The step is a pure function, to be compiled or scanned by the user. What it guarantees, and what not, stands in
-    `help(jaxnn.per_example.privacy.private)`; in short: every g~ is a Gaussian mechanism of multiplier sigma and
-    sensitivity C, epsilon and delta of a run come from an accountant (`dp_event`) for batches drawn as it supposes
-    (`poisson_batch`, not shuffled epochs), and the report, tuned settings, floating-point noise and the generator are
-    not covered.
+    The step is a pure function, for `jax.jit` or `lax.scan`. `help(jaxnn.per_example.privacy.private)` states what it
+    guarantees. In short: every g~ is a Gaussian mechanism of noise multiplier sigma and sensitivity C; epsilon and
+    delta of a run come from an accountant (`dp_event`), under Poisson subsampling (`poisson_batch`, not shuffled
+    epochs); the report, tuned settings, floating-point noise and the random generator are not covered.
 
-    `optim.dpsgd` is optax's rule: it takes the gradients of all examples, (N, ...), and only for gradient descent. Here
-    they are never materialized, and any optimizer will do.
+    `optim.dpsgd` is optax's rule: it takes materialized gradients (N, ...), for gradient descent only. Here they are
+    never materialized, and any optimizer works.
 
     Args:
         recorder: as for `private_grad`: `per_example.record(loss)`.
-        opt: an optimizer of `jaxnn.optim`, or of optax. Its update is given g~ and nothing of the batch besides, so
-            none that asks for the loss. Frozen parameters (`trainable` of `record`) have gradient 0 for it and stay as
-            they are, whatever it makes of them; large ones are better kept out of params, where they need no state.
+        opt: an optimizer of `jaxnn.optim`, or of optax, that does not need the loss: its update gets g~ and nothing
+            else of the batch. Frozen parameters (`trainable` of `record`) have gradient 0 and are never updated; keep
+            large ones out of params, where they need no optimizer state.
         clip, noise_multiplier, batch_size, bound, microbatch_size: as for `private_grad`.
 
     Returns:
-        `step(state, *data, key, weights=None) -> (state, report)`: state a `PrivateState`, report a `PrivateReport` of
-        what is NOT private; data, key and weights as for `private_grad`.
+        `step(state, *data, key, weights=None) -> (state, report)`: state a `PrivateState`, report a `PrivateReport`,
+        which is NOT private; data, key and weights as for `private_grad`.
 
     Raises:
-        TypeError: recorder no function, opt no optimizer, settings no numbers.
-        ValueError: settings out of range; later, data, weights or, inside `shard_map`, parameters that do not fit.
-
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+        TypeError: recorder not a function, opt not an optimizer, settings not numbers.
+        ValueError: settings out of range; when called, as for `private_grad`.
 
     Example:
         >>> from jaxnn import optim, per_example
@@ -157,7 +152,7 @@ def dp_sgd(
             )
         params, opt_state = state
         grads, report = gradient(params, *data, key=key, weights=weights)
-        # The batch's loss must not reach the optimizer: what it made of it would not be covered by the noise.
+        # The batch's loss must not reach the optimizer: an update that depends on it is not covered by the noise.
         updates, opt_state = _updates(opt, grads, opt_state, params)
         return PrivateState(apply_updates(params, updates), opt_state), report
 
@@ -175,43 +170,41 @@ def private_grad(
 ) -> Callable[..., tuple[Params, PrivateReport]]:
     """The private mean gradient g~ = (sum_i w_i c(n_i) g_i + sigma C z) / L.
 
-    Sums and noise are float32 (float64), for parameters in half precision too; g~ is cast once, at the end. Every
-    array has noise of its own key. The noise is added once, to the sum over all microbatches, also where the batch is
-    empty.
+    Sums and noise are float32 (float64), also for parameters in half precision; g~ is cast once, at the end. Each array
+    has its own noise key. Noise is added once, to the sum over all microbatches, also if the batch is empty.
 
     Args:
-        recorder: `(params, *data) -> Tape`, or `(Tape, aux)`, params one tree and the first argument, examples on axis
-            0 of all data: `per_example.record(loss)` of the loss of ONE example,
+        recorder: `(params, *data) -> Tape`, or `(Tape, aux)`, params one pytree and the first argument, examples on
+            axis 0 of all data: `per_example.record(loss)` of the loss of ONE example,
             or `lambda params, x, y: backprop.record(net, loss)(params, state, x, y)`.
-        clip: C >= 0, or a function from norms (N,) to factors (N,) such as `automatic(C)`; that function's factors are
-            cut to |c| <= C / n, so that the bound holds whatever it returns.
+        clip: C >= 0, or a clip function such as `automatic(C)`, from norms (N,) to factors (N,), which are cut to
+            |c| <= C / n, so that the bound holds for any function.
         noise_multiplier: sigma >= 0; sigma C is the standard deviation of the noise of the SUM. With 0 nothing is
             private.
-        batch_size: L > 0, the expected batch size: sampling probability times examples for Poisson sampling, N for
-            batches of fixed size.
+        batch_size: L > 0, the expected batch size: q n for Poisson subsampling, N for batches of fixed size.
         bound: C of a clip function; not with a number.
-        microbatch_size: examples that are recorded at a time; None records the whole batch.
+        microbatch_size: examples per microbatch; None records the whole batch.
 
     C, sigma and L may be traced.
 
     Inside `jax.shard_map`, with its default checks, the batch is that of all devices: each clips its own examples, the
-    sums are added over the mesh axes over which the data (or weights) vary, and then the noise, once. What is trained
-    must be the same on all devices, since one that has a part of it knows a part of the norm only. A sharded model
-    comes under `jax.jit` with `NamedSharding`, over axes that `shard_map` leaves to the compiler (`axis_names`), or
-    gathered by `jax.lax.all_gather(shard, axis, tiled=True, to="invarying")`. With check_vma=False nothing is known of
-    the mesh and nothing raises: each device has a batch of its own, clips by the norm of the parameters that it has and
-    adds all the noise of its key. Train privately with the checks.
+    sums are added over the mesh axes over which the data (or weights) vary, and noise is added once, to the total.
+    Trained parameters must be replicated, since a shard gives a part of the norm only. For sharded models use `jax.jit`
+    with `NamedSharding`, axes that `shard_map` leaves to the compiler (`axis_names`), or gather the shards by
+    `jax.lax.all_gather(shard, axis, tiled=True, to="invarying")`. With check_vma=False the mesh is unknown and nothing
+    raises: each device treats its examples as a batch, clips by the norm of its own parameters and adds the full noise
+    of its key. Keep the checks on for private training.
 
     Returns:
-        `gradient(params, *data, key, weights=None) -> (g~, report)`. data: trees of arrays (N, ...), N >= 1, one row
-        for each example. key: a typed key, a new one for each step. weights: (N,), 1 for an example and 0 for padding,
-        whose rows may hold anything, NaN too; traced weights are cut to [0, 1]. g~: like params, in their dtypes.
-        report: a `PrivateReport` of what is NOT private.
+        `gradient(params, *data, key, weights=None) -> (g~, report)`. data: pytrees of arrays (N, ...), N >= 1, one row
+        per example. key: a typed key, a new one for each step. weights: (N,), 1 for an example and 0 for padding, whose
+        rows may hold anything, even NaN; traced weights are clipped to [0, 1]. g~: a pytree like `params`, in their
+        dtypes. report: a `PrivateReport`, which is NOT private.
 
     Raises:
-        TypeError: recorder no function, settings no numbers, a key that is not typed.
+        TypeError: recorder not a function, settings not numbers, a key that is not typed.
         ValueError: settings out of range; noise with an infinite C; a clip function without bound; a batch without
-            rows; weights of another shape or, if known, outside [0, 1]; layers that couple examples; inside
+            rows; weights of another shape or, if known, outside [0, 1]; layers that couple the examples; inside
             `shard_map`, parameters or a key that differ between devices, or gradients where the examples do not.
 
     Reference:
@@ -246,9 +239,7 @@ def _private_grad(
         require_positive_int(where, "microbatch_size", microbatch_size)
     most = _bound(where, clip, bound)
     if concrete_number(most) == math.inf and concrete_number(noise_multiplier) != 0:
-        raise ValueError(
-            f"{where}: no noise hides a gradient without bound; give a finite clip, or noise_multiplier=0."
-        )
+        raise ValueError(f"{where}: no noise hides an unbounded gradient; pass a finite clip, or noise_multiplier=0.")
     factors_of = _within(where, clip if callable(clip) else flat(clip), most)
 
     def gradient(params: Params, *data: PyTree, key: Key, weights: Array | None = None) -> tuple[Params, PrivateReport]:
@@ -267,7 +258,7 @@ def _private_grad(
 
             def clipped(tape: Tape, shares: Array) -> tuple[PyTree, Array]:
                 def factors(norms: Array) -> Array:
-                    # A norm that rounding made too small would let an example through that the noise does not hide.
+                    # Rounding may make a norm too small: its example would then exceed C, the noise's sensitivity.
                     kept = factors_of(safe_norms(tape, norms))
                     return jnp.where(shares > 0, shares.astype(norms.dtype) * kept, 0)
 
@@ -276,7 +267,7 @@ def _private_grad(
             sums, norms = compiler_sharded(clipped, specs(tape, (PARAMS, ROWS)), tape, shares)
             return sums, PrivateReport(tape.losses, norms, aux)
 
-        # A sum for each microbatch, the noise for their sum only: it would be drawn too often otherwise.
+        # Noise is added to the sum of the microbatches, not to each: its variance would grow with their number.
         whole = (shares, *data)
         sums, report = part(*whole) if microbatch_size is None else over_microbatches(part, whole, microbatch_size)
         expected, got = (_places(tree) for tree in (params, sums))
@@ -287,14 +278,14 @@ def _private_grad(
             )
         require_own_examples(where, sums, whole)
         require_replicated(where, params, sums)
-        # The examples of all devices of shard_map; the noise is for their sum, and the same everywhere.
+        # The sum over all devices of shard_map, before the noise, which is the same on each of them.
         sums = sum_like(sums, params)
         if foreign := varying_axes(key):
             raise ValueError(
                 f"{where}: the key differs along the mesh axes {sorted(foreign)}, the parameters do not: each device "
-                "would add other noise. Pass the same key to all devices (in_specs P())."
+                "would add different noise. Pass a replicated key (in_specs P())."
             )
-        # Without noise C may be infinite, and 0 times it would be NaN.
+        # sigma = 0 allows C = inf, and 0 times inf is NaN.
         deviation = jnp.where(jnp.equal(noise_multiplier, 0), 0.0, noise_multiplier * jnp.maximum(most, 0.0))
         noisy = add_gaussian_noise(key, sums, deviation)
         mean = jax.tree.map(lambda s: s / jnp.asarray(batch_size, s.dtype), noisy)
@@ -304,20 +295,13 @@ def _private_grad(
 
 
 def widened(tape: Tape) -> Tape:
-    """The tape whose sums come out in the accumulation dtypes, to be added up or blurred before they are rounded.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> half = dataclasses.replace(sample_tape(), leaves=(jax.ShapeDtypeStruct((1,), jnp.bfloat16),))
-        >>> widened(half).leaves[0].dtype
-        dtype('float32')
-    """
+    """The tape with leaves in the accumulation dtypes: sums are added, and noise added to them, before rounding."""
     leaves = tuple(leaf.update(dtype=accumulation_dtype(leaf.dtype)) for leaf in tape.leaves)
     return dataclasses.replace(tape, leaves=leaves)
 
 
 def _bound(where: str, clip: Scalar | Clip, bound: Scalar | None) -> Scalar:
-    """C, the largest norm that clipping leaves, from a number or beside a function."""
+    """C, the largest norm after clipping: the number `clip`, or the `bound` of a clip function."""
     if not callable(clip):
         if bound is not None:
             raise ValueError(f"{where}: a number clip={clip} is the bound itself; bound is for a clip function.")
@@ -325,7 +309,7 @@ def _bound(where: str, clip: Scalar | Clip, bound: Scalar | None) -> Scalar:
         return clip
     if bound is None:
         raise ValueError(
-            f"{where}: a clip function needs bound=C, the largest norm that it leaves, by which the noise is scaled; "
+            f"{where}: a clip function needs bound=C, the largest norm after clipping, by which the noise is scaled; "
             "for automatic(C) and psac(C) it is C."
         )
     require_between(where, "bound", bound, 0, math.inf)
@@ -333,7 +317,7 @@ def _bound(where: str, clip: Scalar | Clip, bound: Scalar | None) -> Scalar:
 
 
 def _within(where: str, clip: Clip, bound: Scalar) -> Clip:
-    """The clip function's factors, cut to |c| <= C / n: a guarantee that is not left to the function."""
+    """The clip function's factors, cut to |c| <= C / n: the sensitivity must not depend on a user's function."""
 
     def factors(norms: Array) -> Array:
         given = clip(norms)
@@ -350,8 +334,8 @@ def _within(where: str, clip: Clip, bound: Scalar) -> Clip:
 
 
 def _updates(opt: Any, grads: PyTree, opt_state: Any, params: Params) -> tuple[PyTree, Any]:
-    """The optimizer's update. A frozen parameter, None in grads, has gradient 0, since optax's rules want an array for
-    each parameter of their state; its update is left out, since decay would move it."""
+    """The optimizer's update. A frozen parameter, None in grads, gets gradient 0, since optax's rules require an array
+    for each parameter in their state; its update is dropped, since weight decay would change it."""
 
     def filled(g: Array | None, p: Array | None) -> Array | None:
         return jnp.zeros_like(p) if g is None and p is not None else g
@@ -366,19 +350,19 @@ def _is_none(x: Any) -> bool:
 
 
 def _places(tree: PyTree) -> list[str]:
-    """The paths of all leaves; what is left out of training, None, counts as one."""
+    """The paths of all leaves, None (not trained) included."""
     places = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_none)
     return [jax.tree_util.keystr(path) for path, _ in places]
 
 
 def _shares(where: str, weights: Array | None, data: tuple[PyTree, ...]) -> Array:
-    """One weight in [0, 1] for each row, float32."""
+    """One weight in [0, 1] per row, float32."""
     lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(data)}
     if len(lengths) != 1 or lengths <= {(), (0,)}:
         raise ValueError(
             f"{where}: data must be arrays (N, ...) of one N >= 1, got shapes "
-            f"{[jnp.shape(x) for x in jax.tree.leaves(data)]}. Pad a batch, an empty one too, with rows of weight 0; "
-            "what all examples share belongs into the recorder."
+            f"{[jnp.shape(x) for x in jax.tree.leaves(data)]}. Pad a batch, even an empty one, with rows of weight 0; "
+            "bind arrays that all examples share into the recorder."
         )
     shape = lengths.pop()
     if weights is None:
@@ -391,4 +375,4 @@ def _shares(where: str, weights: Array | None, data: tuple[PyTree, ...]) -> Arra
     shares = jnp.asarray(weights).astype(jnp.float32)
     if not isinstance(shares, jax.core.Tracer) and not bool(jnp.all((shares >= 0) & (shares <= 1))):
         raise ValueError(f"{where}: weights must be 1 for an example and 0 for padding, got {weights}.")
-    return jnp.where(shares > 0, jnp.minimum(shares, 1), 0)  # NaN is not > 0
+    return jnp.where(shares > 0, jnp.minimum(shares, 1), 0)  # NaN > 0 is False: weight 0

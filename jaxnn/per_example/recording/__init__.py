@@ -1,13 +1,13 @@
-"""Recording a tape from any JAX function.
+"""The recorder: a tape from any JAX function.
 
-| file | what it does |
+| file | content |
 |---|---|
-| `arguments` | takes a call apart: parameters, arrays with an axis of examples, the rest |
+| `arguments` | splits the arguments of a call: parameters, arrays with an axis of examples, the rest |
 | `tracing` | the jaxpr of the loss of one example |
 | `reading` | follows parameters to the operations that use them; `param`, `viewing`, `concatenating`, `inner` |
 | `rules` | how each kind of operation is recorded: `products`, `convolutions`, `pointwise`, `lookups` |
-| `running` | evaluates it with taps at those operations |
-| `recorder` | puts the tape together |
+| `running` | evaluates the jaxpr with a tap at each of these operations |
+| `recorder` | builds the tape |
 """
 
 from jaxnn.per_example.recording.recorder import record

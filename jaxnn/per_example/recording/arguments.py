@@ -1,4 +1,4 @@
-"""The arguments of a recorded loss: which are parameters, which have an axis of examples, and where."""
+"""The arguments of a recorded loss: parameters, and arrays with or without an axis of examples."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jaxnn.types import Array, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """A call of a recorded loss, taken apart.
+    """The arguments of one call, flat.
 
     Attributes:
-        leaves: the parameters that are trained.
-        paths, structure: their places, and the tree of results (None for parameters that are not trained).
+        leaves: the trained parameters.
+        paths, structure: their paths, and the treedef of results (None for parameters that are not trained).
         mapped: all other arrays.
-        axes: for each of those the axis of examples, or None.
+        axes: the axis of examples of each of those, or None.
         examples: N.
     """
 
@@ -50,16 +50,7 @@ class Arguments:
 
 
 def arguments_of(args: tuple[Any, ...], argnums: int | Sequence[int], in_axes: Any, trainable: PyTree) -> Arguments:
-    """Take a call apart.
-
-    Raises:
-        TypeError, ValueError: as for `record`.
-
-    Example:
-        >>> found = arguments_of(({"w": jnp.ones(2)}, jnp.ones((5, 3))), 0, None, True)
-        >>> found.examples, found.paths, [x.shape for x in found.one_example()]
-        (5, ("['w']",), [(3,)])
-    """
+    """Flattens and checks the arguments of one call."""
     numbers = _numbers(argnums, len(args))
     places, tree = jax.tree_util.tree_flatten_with_path(args)
     arrays = [_array(path, x) for path, x in places]
@@ -108,8 +99,8 @@ def _array(path: Any, x: Any) -> Array:
         return jnp.asarray(x)
     except TypeError as error:
         raise TypeError(
-            f"record: {_name(path)} is no array but {type(x).__name__}. Bind functions and settings into the loss "
-            "(a closure, functools.partial), and split a model into its arrays and the rest "
+            f"record: {_name(path)} is no array but {type(x).__name__}. Bind functions and options into the loss "
+            "(a closure, functools.partial), and split a model into arrays and the rest "
             "(equinox.partition(model, equinox.is_inexact_array), flax.nnx.split)."
         ) from error
 
@@ -117,24 +108,24 @@ def _array(path: Any, x: Any) -> Array:
 def _require_real(path: Any, x: Array) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"record: parameters must be of a real floating dtype, got {_name(path)} of {x.dtype.name}. Pass what is "
-            "not trained (counters, indices, keys) as an argument of its own with None in in_axes, or mark it False in "
-            "trainable; of a model take the arrays that are trained (equinox.partition(model, "
-            "equinox.is_inexact_array), nnx.split(model, nnx.Param, ...))."
+            f"record: parameters must be of a real floating dtype, got {_name(path)} of {x.dtype.name}. Pass arrays "
+            "that are not trained (counters, indices, keys) as another argument with None in in_axes, or mark it False "
+            "in trainable; select the trained arrays of a model by equinox.partition(model, equinox.is_inexact_array) "
+            "or nnx.split(model, nnx.Param, ...)."
         )
 
 
 def _marks(
     args: tuple[Any, ...], argnums: int | Sequence[int], numbers: tuple[int, ...], trainable: PyTree
 ) -> list[bool]:
-    """For each array whether it may be trained."""
+    """Whether each array is trainable."""
     params = args[numbers[0]] if isinstance(argnums, int) else tuple(args[k] for k in numbers)
     try:
         full = jax.tree.broadcast(trainable, params)
     except ValueError as error:
         raise ValueError(
-            f"record: trainable must be True or a tree of booleans like the parameters {jax.tree.structure(params)}, "
-            f"or the beginning of one, got {jax.tree.structure(trainable)}."
+            f"record: trainable must be True or a pytree of booleans that is a prefix of the parameters' structure "
+            f"{jax.tree.structure(params)}, got {jax.tree.structure(trainable)}."
         ) from error
     for mark in jax.tree.leaves(full):
         if not isinstance(mark, bool):
@@ -145,7 +136,7 @@ def _marks(
 
 
 def _axes(args: tuple[Any, ...], numbers: tuple[int, ...], in_axes: Any) -> list[int | None]:
-    """For each array its axis of examples, None for those that have none."""
+    """The axis of examples of each array, or None."""
     if in_axes is None:
         in_axes = tuple(None if k in numbers else 0 for k in range(len(args)))
     if not isinstance(in_axes, tuple | list) or len(in_axes) != len(args):
@@ -163,7 +154,7 @@ def _axes(args: tuple[Any, ...], numbers: tuple[int, ...], in_axes: Any) -> list
 
 
 def _spread(k: int, axes: Any, arg: PyTree) -> list[int | None]:
-    """An axis, or a tree of axes, for each array of an argument."""
+    """An axis, or a pytree prefix of axes, broadcast to the arrays of an argument."""
 
     def is_none(x: Any) -> bool:
         return x is None
@@ -172,8 +163,8 @@ def _spread(k: int, axes: Any, arg: PyTree) -> list[int | None]:
         full = jax.tree.broadcast(axes, arg, is_leaf=is_none)
     except ValueError as error:
         raise ValueError(
-            f"record: in_axes[{k}] must be an axis, None, or a tree like the argument {jax.tree.structure(arg)} or the "
-            f"beginning of one, got {axes!r}."
+            f"record: in_axes[{k}] must be an axis, None, or a pytree of these that is a prefix of the argument's "
+            f"structure {jax.tree.structure(arg)}, got {axes!r}."
         ) from error
     pairs = zip(jax.tree.leaves(full, is_leaf=is_none), jax.tree.leaves(arg, is_leaf=is_none), strict=True)
     return [axis for axis, x in pairs if x is not None]
@@ -186,12 +177,12 @@ def _axis(args: tuple[Any, ...], path: Any, x: Array, axis: int | None) -> int |
         number, arg = path[0].idx, args[path[0].idx]
         if isinstance(arg, list | tuple) and _of_numbers(arg):
             raise ValueError(
-                f"record: argument {number} is a {type(arg).__name__} of numbers, to JAX a tree of arrays of shape (), "
-                "where an array with an axis of examples was expected. Pass numpy.asarray of it."
+                f"record: argument {number} is a {type(arg).__name__} of numbers, to JAX a pytree of arrays of shape "
+                "(), where an array with an axis of examples was expected. Pass numpy.asarray of it."
             )
         raise ValueError(
-            f"record: {_name(path)} of shape {x.shape} has no axis {axis} of examples. Give None in in_axes for what "
-            "all examples share."
+            f"record: {_name(path)} of shape {x.shape} has no axis {axis} of examples. Pass None in in_axes for "
+            "arrays that all examples share."
         )
     return axis % x.ndim
 
@@ -204,7 +195,7 @@ def _of_numbers(x: Any) -> bool:
 def _examples(paths: list[Any], mapped: list[Array], axes: list[int | None]) -> int:
     sizes = {_name(p): x.shape[axis] for p, x, axis in zip(paths, mapped, axes, strict=True) if axis is not None}
     if not sizes:
-        raise ValueError("record: no argument has an axis of examples; give the batch, or name its axis in in_axes.")
+        raise ValueError("record: no argument has an axis of examples; pass the batch, or its axis in in_axes.")
     if len(set(sizes.values())) > 1:
         raise ValueError(f"record: all arguments must have the same number of examples, got {sizes}.")
     return next(iter(sizes.values()))

@@ -1,4 +1,4 @@
-"""Concatenated parameters: each keeps its own uses, of its part of an operation."""
+"""Concatenated parameters: each has its own uses, of its slice of an operation."""
 
 from __future__ import annotations
 
@@ -16,28 +16,20 @@ from jaxnn.types import Array
 
 
 class Concatenated(NamedTuple):
-    """Views of parameters, one after the other along `axis` of the value in one iteration."""
+    """Views of parameters, concatenated along `axis` of the value in one iteration."""
 
     parts: tuple[Param, ...]
     axis: int
 
     @property
     def ends(self) -> list[tuple[Param, int, int]]:
-        """Each part with where it begins and ends on the axis."""
+        """(part, start, stop) along the axis."""
         edges = itertools.accumulate((part.shape[self.axis] for part in self.parts), initial=0)
         return [(part, low, high) for part, (low, high) in zip(self.parts, itertools.pairwise(edges), strict=True)]
 
 
 def concatenated(equation: JaxprEqn, parts: list[Param]) -> Concatenated | None:
-    """The result of an equation whose operands are all parameters, if it concatenates or stacks them; else None.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxnn.ops.views import View
-        >>> equation = jax.make_jaxpr(lambda *ws: jnp.concatenate(ws))(jnp.ones(2), jnp.ones(3)).eqns[0]
-        >>> concatenated(equation, [Param(0, View((2,))), Param(1, View((3,)))]).ends[1][1:]
-        (2, 5)
-    """
+    """The result of an equation that concatenates or stacks parameters alone; None for any other."""
     if equation.primitive.name == "concatenate":
         return Concatenated(tuple(parts), equation.params["dimension"])
     if equation.primitive.name == "stack":
@@ -47,15 +39,7 @@ def concatenated(equation: JaxprEqn, parts: list[Param]) -> Concatenated | None:
 
 
 def viewed_concatenated(equation: JaxprEqn, value: Concatenated) -> Concatenated | None:
-    """The result of an equation of concatenated parameters, if they stay so: casts, transpositions, new axes.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxnn.ops.views import View
-        >>> equation = jax.make_jaxpr(lambda w: w[None])(jnp.ones(5)).eqns[0]
-        >>> viewed_concatenated(equation, Concatenated((Param(0, View((2,))), Param(1, View((3,)))), 0)).axis
-        1
-    """
+    """The result of a cast, transposition or reshape to new axes of concatenated parameters; None for any other."""
     name = equation.primitive.name
     if name in (*SAME, "convert_element_type", "neg", "mul", "div"):
         found = [viewed(equation, part) for part in value.parts]
@@ -75,7 +59,7 @@ def _with_axis(part: Param, axis: int) -> Param:
 
 
 def _with_new_axes(equation: JaxprEqn, value: Concatenated) -> Concatenated | None:
-    """Axes of size 1 put in, as a bias has before it is added; anything else is not followed."""
+    """The result of inserting axes of size 1, as for a bias before it is added; other reshapes may mix the parts."""
     (operand, *more), result = equation.invars, equation.outvars[0]
     before, after = _shape(operand), _shape(result)
     longer = [i for i, n in enumerate(before) if n != 1]
@@ -96,8 +80,8 @@ def _shape(v: Any) -> tuple[int, ...]:
 
 
 class ParamPart(NamedTuple):
-    """A parameter and the part of an operation that is its: all, or from start to stop along an axis of what is seen
-    and of the result."""
+    """A parameter and its part of an operation: all of it, or start to stop along the axis `seen` of the other operand
+    and the axis `result` of the result."""
 
     param: Param
     seen: int | None = None
@@ -106,11 +90,11 @@ class ParamPart(NamedTuple):
     stop: int = 0
 
     def of_seen(self, x: Any) -> Any:
-        """Its part of arrays (N, loops..., own axes)."""
+        """Its part of the other operand (N, loops..., own axes)."""
         return None if x is None else self._cut(x, self.seen)
 
     def of_result(self, x: Array) -> Array:
-        """Its part of an array (N, loops..., own axes)."""
+        """Its part of the result or its cotangent (N, loops..., own axes)."""
         return self._cut(x, self.result)
 
     def _cut(self, x: Array, axis: int | None) -> Array:
@@ -120,17 +104,7 @@ class ParamPart(NamedTuple):
 
 
 def param_parts(value: Param | Concatenated, rule: OpRule, equation: JaxprEqn, at: int) -> tuple[ParamPart, ...] | None:
-    """The parts of an equation with this operand, if the rule covers them.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxnn.ops.views import View
-        >>> from jaxnn.per_example.recording.pointwise import ADD
-        >>> equation = jax.make_jaxpr(jnp.add)(jnp.ones(5), jnp.ones(5)).eqns[0]
-        >>> both = Concatenated((Param(0, View((2,))), Param(1, View((3,)))), 0)
-        >>> [(part.start, part.stop) for part in param_parts(both, ADD, equation, 0)]
-        [(0, 2), (2, 5)]
-    """
+    """The parts of an equation with this operand; None if the rule does not cover one of them."""
     if isinstance(value, Param):
         return (ParamPart(value),) if rule.fits(equation, at, value) else None
     axes = rule.cut(equation, at, value.axis)
@@ -140,11 +114,5 @@ def param_parts(value: Param | Concatenated, rule: OpRule, equation: JaxprEqn, a
 
 
 def leaves_of(value: Param | Concatenated) -> list[int]:
-    """The parameters in a value.
-
-    Example:
-        >>> from jaxnn.ops.views import View
-        >>> leaves_of(Param(3, View((2,))))
-        [3]
-    """
+    """The indices of the parameters in a value."""
     return [value.leaf] if isinstance(value, Param) else [param.leaf for param in value.parts]

@@ -1,4 +1,4 @@
-"""Convolutions: `conv_general_dilated` with a parameter for its kernel, in any layout."""
+"""Convolutions: `conv_general_dilated` with a parameter as its kernel, in any layout."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def _seen(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Array:
 
 
 def _use(equation: JaxprEqn, at: int, param: Param, x: Array, delta: Array) -> Use:
-    """As a convolution (N, rows, *spatial, C): the rows of one example (its own batch axis, loops that share the
-    kernel) are an axis with a window of 1; loops over slices of the kernel are channel groups."""
+    """A convolution (N, rows, *spatial, C). The rows of an example (its batch axis, loops that share the kernel) are a
+    spatial axis with window 1; loops over slices of the kernel are channel groups."""
     settings = equation.params
     lhs, rhs, out = (tuple(spec) for spec in settings["dimension_numbers"])
     axes = Axes(param)
@@ -38,6 +38,7 @@ def _use(equation: JaxprEqn, at: int, param: Param, x: Array, delta: Array) -> U
 
     a, error = channels_last(x, lhs), channels_last(delta, out)
     pads = tuple((int(low), int(high)) for low, high in settings["padding"])
+    # `tape.Convolution` has neither input dilation nor negative padding: both are applied to a itself.
     if set(settings["lhs_dilation"]) != {1} or min((min(pair) for pair in pads), default=0) < 0:
         spread = [(low, high, step - 1) for (low, high), step in zip(pads, settings["lhs_dilation"], strict=True)]
         a = lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0), (0, 0, 0), *spread, (0, 0, 0)])

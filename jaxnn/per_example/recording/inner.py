@@ -1,4 +1,4 @@
-"""Equations with a jaxpr of their own that parameters can be followed into: calls, rematerialised regions, loops."""
+"""Equations whose inner jaxpr the recorder enters: calls, rematerialized regions, loops."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from jaxnn.per_example.recording.param import Param
 from jaxnn.types import Array, PyTree
 
 CALLS = ("jit", "pjit", "closed_call", "core_call")
-"""Calls that mean no more than their body. What has a derivative of its own (custom_jvp, custom_vjp) is none."""
+"""Calls that are equal to their body; custom_jvp and custom_vjp are not, since their derivative is not the body's."""
 
 Run = Callable[..., tuple[list[Array], PyTree]]
-"""(taps, *operands) -> (results, what the uses inside saw)."""
+"""(taps, *operands) -> (results, the seen arrays of the uses inside)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """The inside of an equation.
+    """The inner jaxpr of an equation.
 
     Attributes:
-        jaxpr: the body.
-        consts: the values of its constants.
-        loop: whether it is that of a `lax.scan`.
-        around: makes of the body's function the equation's: (run, taps, operands) -> (results, seen).
-        entered: what the i-th operand is inside, if it is this parameter outside; None if that cannot be followed.
+        jaxpr, consts: the body and the values of its constants.
+        loop: whether it is the body of a `lax.scan`.
+        around: evaluates the equation by a function of its body: (run, taps, operands) -> (results, seen).
+        entered: (i, parameter) -> the i-th operand inside, if it is this parameter outside; None if it falls back.
     """
 
     jaxpr: Jaxpr
@@ -40,13 +39,7 @@ class Body:
 
 
 def body_of(equation: JaxprEqn) -> Body | None:
-    """The inside of an equation, if parameters can be followed into it.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> body_of(jax.make_jaxpr(jax.jit(jnp.sin))(1.0).eqns[0]).loop
-        False
-    """
+    """The body of an equation that parameters can be followed into, or None."""
     name = equation.primitive.name
     if name in CALLS:
         return Body(*opened(equation.params["jaxpr"]), False, _call, _same)
@@ -58,12 +51,7 @@ def body_of(equation: JaxprEqn) -> Body | None:
 
 
 def opened(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
-    """A jaxpr and its constants; newer versions of JAX keep them in one object, older in a closed jaxpr.
-
-    Example:
-        >>> opened(jax.make_jaxpr(lambda x: x)(1.0))[1]
-        []
-    """
+    """A jaxpr and its constants, from a closed jaxpr or, in newer versions of JAX, from a jaxpr that holds them."""
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 
@@ -85,7 +73,7 @@ def _rematerialised(equation: JaxprEqn) -> Callable[..., tuple[list[Array], PyTr
 
 
 def _counts(equation: JaxprEqn) -> tuple[int, int]:
-    """How many operands of a scan are constants, how many are carried."""
+    """The numbers of constants and of carried operands of a scan."""
     if "num_consts" in equation.params:
         return equation.params["num_consts"], equation.params["num_carry"]
     consts, carried, _ = equation.params["ft_in"].unpack()  # jax 0.12
@@ -97,7 +85,7 @@ def _entered_loop(equation: JaxprEqn) -> Callable[[int, Param], Param | None]:
 
     def entered(i: int, param: Param) -> Param | None:
         if consts <= i < consts + carried:
-            return None
+            return None  # a carry is the parameter in the first iteration only
         return param._replace(stacked=(*param.stacked, i >= consts))
 
     return entered

@@ -1,4 +1,4 @@
-"""Lookups: rows of a table at places that depend on the example."""
+"""Lookups: rows of a table at indices that depend on the example."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxnn.types import Array, Shape
 
 
 def _row_axis(sizes: Shape, shape: Shape) -> int | None:
-    """The one axis along which single rows are taken, all of the others; None if there is no such axis."""
+    """The one axis with a slice of size 1, if the slice is whole along all others; else None."""
     axes = [i for i, (size, n) in enumerate(zip(sizes, shape, strict=True)) if size != n]
     if len(axes) == 1 and sizes[axes[0]] == 1:
         return axes[0]
@@ -26,7 +26,7 @@ def _row_axis(sizes: Shape, shape: Shape) -> int | None:
 
 
 def _known_row_axis(equation: JaxprEqn, shape: Shape) -> int:
-    """The same of an equation that fits."""
+    """`_row_axis` of an equation that fits."""
     return _row_axis(tuple(equation.params["slice_sizes"]), shape) or 0
 
 
@@ -43,7 +43,7 @@ def _fits_gather(equation: JaxprEqn, at: int, param: Param) -> bool:
 
 
 def _seen_gather(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Array:
-    """The rows taken, (T,); where an index outside the table means none, the number of rows."""
+    """The row indices, (T,); an index outside the table that selects no row becomes the number of rows."""
     shape = jnp.asarray(operands[0]).shape
     starts = operands[1].reshape(-1, operands[1].shape[-1])
     sizes, named = equation.params["slice_sizes"], tuple(equation.params["dimension_numbers"].start_index_map)
@@ -80,9 +80,9 @@ def _use_slice(equation: JaxprEqn, at: int, param: Param, indices: Array, delta:
 
 
 def _lookup(param: Param, axis: int, indices: Array, delta: Array, times: list[int]) -> Use:
-    """The table's rows along `axis`; in a loop over tables, all tables are one, one below the other.
+    """A lookup of rows along `axis`, with indices (N, loops..., T) in the order of the axes `times` of delta.
 
-    `indices` (N, loops..., T) number the positions in the order of the axes `times` of delta.
+    In a loop over tables, these are concatenated to one table, with an offset of `rows` per table.
     """
     axes, rows = Axes(param), param.shape[axis]
     own = [i for i in range(delta.ndim - axes.first) if i not in times]

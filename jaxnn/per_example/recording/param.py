@@ -1,4 +1,4 @@
-"""What is known of a variable that is a parameter, or a view of one."""
+"""Variables that are views of parameters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Param(NamedTuple):
     """`scale` times a view of a parameter.
 
     Attributes:
-        leaf: which parameter, counted as `jax.tree.leaves` does.
-        view: from the parameter to the value; inside loops that run over slices of it, to those of all iterations,
-            with an axis in front for each such loop.
-        scale: a number by which it was multiplied on the way.
-        stacked: for each loop around it, outermost first, whether the loop runs over slices of it (else all
-            iterations share it).
+        leaf: the index of the parameter in `jax.tree.leaves`.
+        view: from the parameter to the value; inside loops over its slices, to the values of all iterations, with a
+            leading axis for each such loop.
+        scale: a constant factor.
+        stacked: for each enclosing loop, outermost first, whether the loop runs over its slices (else all iterations
+            share it).
     """
 
     leaf: int
@@ -27,7 +27,7 @@ class Param(NamedTuple):
 
     @property
     def loops(self) -> int:
-        """How many axes of `view` are those of loops."""
+        """The number of leading axes of `view` that are loops."""
         return sum(self.stacked)
 
     @property

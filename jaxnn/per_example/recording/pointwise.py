@@ -1,4 +1,4 @@
-"""Operations entry by entry: sums (biases), products (scales), and any other that a derivative is known of."""
+"""Element-wise operations: sums (biases), products (scales), and any other with a derivative."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _fits(equation: JaxprEqn, at: int, param: Param) -> bool:
 
 
 def _derivative(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Array:
-    """dz/dw at each entry of the result."""
+    """dz/dw at each element of the result."""
 
     def of_parameter(w: Array) -> Array:
         return evaluated(equation, [*operands[:at], w, *operands[at + 1 :]])[0]
@@ -36,7 +36,7 @@ def _nothing(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> None:
 
 
 def _use(equation: JaxprEqn, at: int, param: Param, a: Array | None, delta: Array) -> Use:
-    """g = the view's adjoint of a . delta: sums over the axes along which the parameter was repeated."""
+    """g = view'(a . delta): a sum over the axes along which the parameter is broadcast."""
     view, result = param.view, tuple(delta.shape[1 + len(param.stacked) :])
     if param.shape != result:  # axes of size 1, or one number against an array
         view = view.then(Broadcast((*view.shape[: param.loops], *result), tuple(range(len(view.shape)))))
@@ -53,7 +53,9 @@ def _use(equation: JaxprEqn, at: int, param: Param, a: Array | None, delta: Arra
 
 
 def _repeated(view: View, loops: int) -> tuple[View, list[int], list[int]]:
-    """The view without its last step if that is a broadcast, and the axes that this repeats and keeps, but loops'."""
+    """The view before its last step, if that is a broadcast; the axes that it repeats; those that it keeps.
+
+    Repeated axes become positions T. Loop axes are in neither list."""
     own = list(range(loops, len(view.shape)))
     last = view.steps[-1] if view.steps else None
     if not isinstance(last, Broadcast):
@@ -64,7 +66,7 @@ def _repeated(view: View, loops: int) -> tuple[View, list[int], list[int]]:
 
 
 def _summed(view: View, param: Param, a: Array | None, delta: Array) -> Use:
-    """The gradients by the adjoint of a view that repeats entries and then moves them."""
+    """Materialized gradients, by the adjoint of a view that is not injective before its last step."""
     whole = accumulate(delta) if a is None else accumulate(a) * accumulate(delta)
     own = range(whole.ndim - 1 - len(param.stacked))
     arranged = Axes(param).arranged(whole, [], [], *([i] for i in own))
@@ -92,4 +94,4 @@ SUBTRACT = OpRule(_fits, _nothing, _use_negative, _cut)
 """z = w - x or z = x - w."""
 
 POINTWISE = OpRule(_fits, _derivative, _use, _cut)
-"""z = f(w, x), entry by entry."""
+"""z = f(w, x), element-wise."""

@@ -22,17 +22,14 @@ def _seen(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Array:
 
 
 def _use(equation: JaxprEqn, at: int, param: Param, x: Array, delta: Array) -> Use:
-    """z[b, t, f] = sum_c x[b, t, c] w[b, c, f]: batch axes b are groups, contracted axes c inputs, free axes f outputs.
-
-    A gradient with its inputs and outputs exchanged is that of (delta, a) instead of (a, delta), so that a weight
-    stored (D_out, D_in) needs no transposition.
-    """
+    """z[b, t, f] = sum_c x[b, t, c] w[b, c, f]: batch axes b are groups, contracted c inputs, free f outputs."""
     contracted, batch = equation.params["dimension_numbers"]
     w_in, w_groups = tuple(contracted[at]), tuple(batch[at])
     w_out = _free(len(param.shape), w_in, w_groups)
     x_in, x_groups = tuple(contracted[1 - at]), tuple(batch[1 - at])
     x_times = _free(len(shape_of(equation.invars[1 - at])), x_in, x_groups)
 
+    # dot_general orders the axes of its result (batch, free of operand 0, free of operand 1), and so those of delta.
     groups = tuple(range(len(w_groups)))
     first, second = (w_out, x_times) if at == 0 else (x_times, w_out)
     ahead = tuple(range(len(groups), len(groups) + len(first)))
@@ -45,11 +42,14 @@ def _use(equation: JaxprEqn, at: int, param: Param, x: Array, delta: Array) -> U
 
     stacked = tuple(range(param.loops))
 
+    # The tape has weights (inputs, groups, outputs). Loops over slices of w become groups, ahead of its batch axes.
     def kernel(inputs: Shape, outputs: Shape) -> Transpose:
         blocks = (tuple(param.loops + axis for axis in block) for block in (inputs, w_groups, outputs))
         rows, middle, columns = blocks
         return Transpose((*rows, *stacked, *middle, *columns))
 
+    # The transposed gradient is that of (delta, a): where w is stored as (D_out, D_in), swapping the pair makes the
+    # view the identity, and the use needs neither a `Placed` nor a transposition.
     straight, swapped = param.view.then(kernel(w_in, w_out)), param.view.then(kernel(w_out, w_in))
     view, pair = (swapped, (error, a)) if swapped.in_order and not straight.in_order else (straight, (a, error))
     if a.shape[2] == 1:

@@ -1,9 +1,9 @@
-"""Reading a traced loss: where its parameters meet what depends on the example, found without computing anything.
+"""The uses of parameters in the jaxpr of a loss, without evaluating it.
 
-A parameter is followed through views (reshapes, transpositions, slices, ...) into calls, rematerialised regions and
+A parameter is followed through views (reshapes, transpositions, slices, ...) into calls, rematerialized regions and
 loops, to the operations that use it. An operation with a rule is a `Site`: the parameter's gradient there is a known
-function of what the operation's other operands were and of the error at its result. Where an operation has no rule,
-the parameter falls back, for all its uses: `Reading.fallen`.
+function of the other operands and of the cotangent of the result. A parameter in an operation without a rule falls back
+to per-example differentiation, for all its uses: `Reading.fallen`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from jaxnn.per_example.recording.viewing import VARYING, viewed
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """An equation that uses a parameter, or several concatenated: its `at`-th operand."""
+    """An equation with a parameter, or several concatenated, as its `at`-th operand."""
 
     equation: JaxprEqn
     at: int
@@ -40,15 +40,15 @@ class Site:
 
 @dataclasses.dataclass
 class Reading:
-    """What was found in a jaxpr, by the index of its equations.
+    """The uses of parameters in a jaxpr, by the index of the equation.
 
     Attributes:
-        jaxpr: what was read.
+        jaxpr: the jaxpr.
         sites: the uses of parameters.
-        inside: the bodies of calls, rematerialised regions and loops that parameters enter, and what was found there.
-        fallen: for each parameter that met an operation without a rule, the name of the first such operation.
+        inside: the bodies of calls, rematerialized regions and loops that parameters enter, and their readings.
+        fallen: for each parameter that falls back, the name of the first operation without a rule.
         known: the variables that are views of parameters, or such views concatenated.
-        numbers: the variables that are numbers, cast to vary over mesh axes, and those numbers.
+        numbers: the variables that are literals cast to vary over mesh axes, and these literals.
     """
 
     jaxpr: Jaxpr
@@ -59,25 +59,15 @@ class Reading:
     numbers: dict[Any, Literal] = dataclasses.field(default_factory=dict)
 
     def falls(self, reasons: Mapping[int, str]) -> None:
-        """Parameters fall back; the first reason stays."""
+        """Adds parameters that fall back; the first reason stays."""
         self.fallen = {**reasons, **self.fallen}
 
 
 def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Concatenated], sizes: Sequence[int]) -> Reading:
-    """The uses of parameters in a jaxpr.
+    """The uses of `params`, variables that are views of parameters, in a jaxpr.
 
-    Args:
-        jaxpr: of the loss of one example, or the body of a call or loop in it.
-        params: which of its variables are parameters, or views of them.
-        sizes: the number of entries of each parameter: where two meet in one operation, the smaller one falls back.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxnn.ops.views import View
-        >>> jaxpr = jax.make_jaxpr(lambda w, x: jnp.sum(jnp.sin(x @ w)))(jnp.ones((2, 3)), jnp.ones(2)).jaxpr
-        >>> found = read(jaxpr, {jaxpr.invars[0]: Param(0, View((2, 3)))}, [6])
-        >>> [site.equation.primitive.name for site in found.sites.values()]
-        ['dot_general']
+    `sizes` are the numbers of entries of the parameters: if one operation has two, the smaller one falls back, since it
+    costs less to differentiate per example, and the larger one sees it as an operand that depends on the example.
     """
     found = Reading(jaxpr, known=dict(params))
     for index, equation in enumerate(jaxpr.eqns):
@@ -90,14 +80,7 @@ def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Concatenated], sizes: Sequen
 
 
 def known(found: Reading, v: Any) -> Param | Concatenated | None:
-    """What a variable is, if it is a parameter, a view of one, or several concatenated.
-
-    Example:
-        >>> import jax
-        >>> jaxpr = jax.make_jaxpr(lambda x: x)(1.0).jaxpr
-        >>> known(Reading(jaxpr), jaxpr.outvars[0]) is None
-        True
-    """
+    """The parameter view, or concatenated ones, that a variable is; else None."""
     return None if isinstance(v, Literal) else found.known.get(v)
 
 
@@ -106,6 +89,7 @@ def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[
         _read_body(found, index, equation, body, sizes)
         return
     operands = [known(found, v) for v in equation.invars]
+    # Inside shard_map a literal factor is cast to vary before it is used; it is constant all the same.
     numbered = equation.replace(
         invars=[v if isinstance(v, Literal) else found.numbers.get(v, v) for v in equation.invars]
     )
@@ -114,6 +98,8 @@ def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[
         return
     values = {i: value for i in places if (value := operands[i]) is not None}
     at = max(places, key=lambda i: sum(sizes[leaf] for leaf in leaves_of(values[i])))
+    # The operand with most entries is the parameter of this site. The parameters of all others fall back, and so does
+    # this one if it is also among them (w @ w: neither factor is constant) or if the rule does not cover the geometry.
     mine = leaves_of(values[at])
     others = {leaf for i, value in values.items() if i != at for leaf in leaves_of(value)}
     rule = op_rule_of(equation)
@@ -126,7 +112,7 @@ def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[
 
 
 def _followed(equation: JaxprEqn, operands: list[Param | Concatenated | None]) -> Sequence[Param | Concatenated] | None:
-    """What the results are, if parameters were only viewed or concatenated."""
+    """The results of an equation that views or concatenates parameters; None if it uses them."""
     given = [value for value in operands if value is not None]
     single = [value for value in given if isinstance(value, Param)]
     if len(single) == len(operands) and (together := concatenated(equation, single)) is not None:
@@ -140,7 +126,8 @@ def _followed(equation: JaxprEqn, operands: list[Param | Concatenated | None]) -
 
 
 def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes: Sequence[int]) -> None:
-    """A call's, region's or loop's own jaxpr; what a loop is begun with has no rule."""
+    """Reads the body of a call, region or loop. A loop's initial carry falls back, and so does a parameter that a loop
+    returns, since its results are stacked or carried."""
     entering: dict[Var, Param | Concatenated] = {}
     name = equation.primitive.name
     for i, (outer, inner) in enumerate(zip(equation.invars, body.jaxpr.invars, strict=True)):
@@ -163,7 +150,7 @@ def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes
 
 
 def _entered(body: Body, i: int, value: Param | Concatenated) -> Param | Concatenated | None:
-    """What an operand is inside; concatenated parameters are not followed into a loop over their slices."""
+    """The operand inside a body; None for concatenated parameters in a loop over slices, which may cut their axis."""
     if isinstance(value, Param):
         return body.entered(i, value)
     parts = [found for param in value.parts if (found := body.entered(i, param)) is not None]

@@ -33,12 +33,12 @@ def record(
     has_aux: bool = False,
     trainable: PyTree = True,
 ) -> Callable[..., Any]:
-    """A function that records a `Tape` of any loss: of flax, equinox, haiku, or written by hand.
+    """A function that records a `Tape` of any loss: of flax, equinox, haiku, or your own.
 
-    The loss of ONE example is traced to a jaxpr, and each parameter is followed to the operations in which it meets
-    what depends on the example. Under `vmap`, one backward pass gives the errors at the results of those operations
-    alone, and these with the operations' other operands are the tape: forward and backward pass of an ordinary
-    gradient, without the products that would form it. Nothing of the model is changed.
+    The loss of ONE example is traced to a jaxpr, and each parameter is followed to the operations that combine it with
+    values that depend on the example. Under `vmap`, one backward pass computes the cotangents of the results of these
+    operations; with the other operands they are the tape. The cost is that of an ordinary gradient, without the
+    products that form it. The model is not changed.
 
     | operation | recorded as |
     |---|---|
@@ -47,14 +47,14 @@ def record(
     | sums, differences, products, quotients, max, power ..., with broadcasting | addition, scaling |
     | `w[i]`, `jnp.take` along one axis | lookup |
     | in `lax.scan`, as a constant or sliced by the loop; in `jax.checkpoint` and `jax.jit` | these, of all iterations |
-    | on the way there: reshape, transpose, slice, split, concatenate, flip, broadcast, cast, times a number | a view |
-    | all else: `cond`, `while_loop`, `custom_vjp`, a sort, a product of two parameters | the gradients themselves |
+    | before it: reshape, transpose, slice, split, concatenate, flip, broadcast, cast, times a number | a view |
+    | all else: `cond`, `while_loop`, `custom_vjp`, a sort, a product of two parameters | materialized gradients |
 
     A parameter of the last row falls back, for all its uses, to per-example differentiation in the same backward pass:
     N copies of it are differentiated, which takes N times its memory and, for a matrix, products of batches of one
-    row. `print(per_example.plan(tape))` tells which, because of what. All results are exact either way; a parameter
-    used several times has the gradient of the sum. Operations with a derivative of their own (`custom_jvp`,
-    `custom_vjp`, such as `jax.nn.relu`, straight-through estimators, gradient reversal) keep it.
+    row. `print(per_example.plan(tape))` lists these parameters, with the operation. All results are exact either way.
+    Operations with their own derivative (`custom_jvp`, `custom_vjp`, such as `jax.nn.relu`, straight-through
+    estimators, gradient reversal) keep it.
 
     | library | parameters | outputs of one example x |
     |---|---|---|
@@ -63,38 +63,38 @@ def record(
     | equinox | `params, rest = eqx.partition(model, eqx.is_inexact_array)` | `eqx.combine(params, rest)(x)` |
     | haiku | `params = net.init(key, x)` | `net.apply(params, x)`, net without_apply_rng |
 
-    What is passed as parameters counts in norms, clipping and noise: running statistics and counters do not belong
-    there. Batch normalization must be in evaluation mode: over `x[None]` its statistics are those of ONE row, which
-    leaves nothing of the layers before it and raises no error. Changes that a model makes to itself are lost.
+    All parameters count in norms, clipping and noise: do not pass running statistics and counters among them. Batch
+    normalization must be in evaluation mode: the statistics of `x[None]` are those of ONE row, and its normalized value
+    is 0 without an error. Updates that a model makes to its own state are lost.
 
-    Inside `jax.shard_map` the tape is of the device's own examples, with the default checks and without; `jax.jit` with
-    arrays sharded by `NamedSharding` makes one tape of the whole batch. On a mesh with Explicit axes the loss must be
-    one that `jax.vmap` takes there: rows of a table by `w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`.
+    Inside `jax.shard_map` the tape is of the device's own examples, with and without the default checks. `jax.jit` with
+    arrays sharded by `NamedSharding` records one tape of the whole batch. On a mesh with Explicit axes `jax.vmap` must
+    accept the loss: look up rows of a table by `w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`.
 
     Args:
-        loss: `(params, *args) -> ()`, the loss of one example, pure; with `has_aux` a pair (loss, anything). A model
-            that wants a batch is called with `x[None]`, and its result with `[0]`. No regularizer: its gradient is
-            added to the mean afterwards.
-        argnums: which arguments are parameters; for several, results are tuples of trees, as those of `jax.grad`.
+        loss: `(params, *args) -> ()`, the loss of one example, pure; with `has_aux` a pair (loss, anything). Call a
+            model that expects a batch with `x[None]`, and take `[0]` of its result. Leave regularizers out, and add
+            their gradient to the mean.
+        argnums: the arguments that are parameters; with several, results are tuples of pytrees, as of `jax.grad`.
         in_axes: None: every argument but the parameters has the examples on axis 0. Else a tuple with an entry for
-            each argument as for `jax.vmap`: an axis, None for what all examples share (parameters), or a tree of such.
+            each argument as for `jax.vmap`: an axis, None for arrays that all examples share (parameters), or a pytree.
         has_aux: whether loss returns a pair.
-        trainable: True, or a tree of booleans like the parameters, or the beginning of one: where False, parameters
-            are constants, None in all results.
+        trainable: True, or a pytree prefix of booleans for the parameters: those with False are constants, None in all
+            results.
 
     Returns:
-        `recorded(*args, weights=None) -> Tape`, or `(Tape, aux)` with `has_aux`, aux with an axis of examples in front;
-        args by position. To be called inside `jax.jit`. All statistics of this folder take the tape. `weights` (N,)
-        makes it the tape of w_i loss_i; an example of weight 0, as a row of padding has, adds nothing, be its gradient
-        infinite or NaN. The tape's `outputs` are the losses.
+        `recorded(*args, weights=None) -> Tape`, or `(Tape, aux)` with `has_aux`, aux with a leading axis of examples;
+        args are positional. Call it inside `jax.jit`. With `weights` (N,) it is the tape of w_i loss_i; an example of
+        weight 0, such as a row of padding, adds nothing, even if its gradient is infinite or NaN. The tape's `outputs`
+        are the losses.
 
     Raises:
         TypeError: loss is not a function; parameters that are not of a real floating dtype; loss returns no real
             number, or no pair with `has_aux`.
-        ValueError: a loss of several entries, such as that of a batch; no argument with examples; differing numbers of
-            examples; side effects (`jax.debug.print`, `io_callback`); axis names of `vmap` (batch statistics) or
+        ValueError: a loss that is not a scalar, such as that of a batch; no argument with examples; differing numbers
+            of examples; side effects (`jax.debug.print`, `io_callback`); axis names of `vmap` (batch statistics) or
             communication between devices (`psum`, `all_gather`) in the loss; weights of another shape; arrays on a mesh
-            with Explicit axes outside of `jax.jit`, where no mesh is set.
+            with Explicit axes outside of `jax.jit`, with no mesh set.
 
     Reference:
         Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
@@ -130,43 +130,41 @@ def record(
 
 @contextlib.contextmanager
 def _on_their_mesh(args: tuple[Any, ...]) -> Iterator[None]:
-    """The mesh with Explicit axes of the arguments set, if none is; errors of JAX about shardings say what to do."""
+    """Sets the arguments' mesh with Explicit axes if none is set; adds a remedy to JAX's errors about shardings."""
     mesh, unset = explicit_mesh(args), jax.sharding.get_abstract_mesh().empty
     if mesh is None:
         yield
         return
     if unset and not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
         raise ValueError(
-            "record: arrays lie on a mesh with Explicit axes, but no mesh is set. Call it inside jax.jit with the "
-            "arrays as arguments, or inside `with jax.set_mesh(mesh):`, or make the mesh with AxisType.Auto."
+            "record: arrays are on a mesh with Explicit axes, but no mesh is set. Call it inside jax.jit with the "
+            "arrays as arguments, or inside `with jax.set_mesh(mesh):`, or use a mesh with AxisType.Auto."
         )
     try:
         with jax.sharding.use_abstract_mesh(mesh) if unset else contextlib.nullcontext():
             yield
     except Exception as error:
-        # The first is of no public module; the second is what a loop begun with a constant raises.
+        # ShardingTypeError is in no public module; the second is raised by a loop with a constant initial carry.
         if type(error).__name__ == "ShardingTypeError" or "is not found in mesh" in str(error):
             error.add_note(
-                "record: on a mesh with Explicit axes the loss must be one that jax.vmap takes there. Rows of a table "
-                "are looked up by `w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`, not by w[i]; one row by "
-                "`i[None]`. A loop that carries one number begins with `jnp.zeros_like(x[0])` or another one made of "
-                "the example, not with 0.0. On a mesh made with AxisType.Auto the compiler chooses all shardings."
+                "record: on a mesh with Explicit axes jax.vmap must accept the loss. Look up rows of a table by "
+                "`w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`, not by w[i]; one row by `i[None]`. Start a "
+                "loop that carries a scalar from one computed from the example, such as `jnp.zeros_like(x[0])`, not "
+                "from 0.0. On a mesh with AxisType.Auto the compiler chooses all shardings."
             )
         raise
 
 
 def _varying(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> tuple[Traced, Arguments]:
-    """The traced loss, and its arguments varying over all mesh axes over which anything in it varies.
-
-    Inside `shard_map` each device has examples of its own. Where parameters and examples vary alike, nothing that is
-    differentiated is cast on the way, so no derivative is summed over the devices.
-    """
+    """The traced loss, and its arguments cast to vary over all mesh axes over which any value in it varies."""
+    # Inside `shard_map` each device has its own examples. With parameters and examples varying alike, no differentiated
+    # value is cast inside the loss; the transpose of such a cast is a sum over the devices.
     axes = varying_axes(given.leaves, given.mapped)
     while True:
         leaves, mapped = vary(on_mesh((given.leaves, given.mapped)), axes)
         given = dataclasses.replace(given, leaves=leaves, mapped=mapped)
         found = traced(loss, given, has_aux)
-        # Constants of the loss vary, or it asks for the device's place on the mesh.
+        # More axes: of constants that the loss closes over, or of its `axis_index`. Repeat until there are none.
         more = axes | varying_axes(found.consts, [v.aval for v in found.jaxpr.outvars])
         if more == axes:
             return found, given
@@ -195,6 +193,9 @@ def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
     zeros = jax.vmap(taps, in_axes=(given.axes,), axis_size=given.examples)(given.mapped)
     deltas, (each, seen, aux) = jax.grad(total, has_aux=True)(zeros)
 
+    # A parameter keeps all its uses, in the order of the jaxpr: its gradient is their sum, and a statistic must join
+    # them before it squares (`forms.joined`). One that falls back has a single use, `Whole`: its tap is at the
+    # parameter itself, so the derivative is the sum already.
     def uses(seen: PyTree, deltas: tuple[PyTree, PyTree]) -> tuple[tuple[Use, ...], ...]:
         found: list[list[Use]] = [[] for _ in given.leaves]
         for leaf, use in uses_at_sites(reading, seen, deltas[0]):
@@ -209,8 +210,9 @@ def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
 
 
 def _reading(found: Traced, given: Arguments) -> Reading:
-    """The uses of all parameters but those that fall back; their values vary with the example then, which may let
-    another rule hold or fail elsewhere, until no more fall."""
+    """The uses of all parameters that do not fall back."""
+    # A parameter that falls back becomes a value that depends on the example, so operations with it are read anew: one
+    # with another parameter may now have a rule, or none. Repeated until no more parameters fall back.
     variables = found.jaxpr.invars[: len(given.leaves)]
     sizes = [math.prod(leaf.shape) for leaf in given.leaves]
     fallen: dict[int, str] = {}

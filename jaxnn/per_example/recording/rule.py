@@ -1,4 +1,4 @@
-"""What a rule is, and the order of axes that all rules share."""
+"""`OpRule`, and the order of axes that all rules share."""
 
 from __future__ import annotations
 
@@ -16,24 +16,19 @@ from jaxnn.types import Array, PyTree, Shape
 
 
 def not_cut(equation: JaxprEqn, at: int, axis: int) -> None:
-    """No parts.
-
-    Example:
-        >>> import jax
-        >>> not_cut(jax.make_jaxpr(jnp.sin)(1.0).eqns[0], 0, 0)
-    """
+    """The `cut` of a rule that does not cover concatenated parameters."""
     return None
 
 
 class OpRule(NamedTuple):
-    """How an operation with a parameter for an operand is recorded.
+    """How an operation with a parameter as operand `at` is recorded.
 
     Attributes:
-        fits: (equation, at, param) -> whether the rule covers this geometry, the parameter being operand `at`.
-        seen: (equation, at, operands) -> the arrays that the gradient depends on besides the error, of one example.
+        fits: (equation, at, param) -> whether the rule covers this geometry.
+        seen: (equation, at, operands) -> the arrays, of one example, that the gradient depends on besides delta.
         use: (equation, at, param, seen, delta) -> the use, from arrays with axes (N, loops..., those of one example).
-        cut: (equation, at, axis) -> the axes of what is seen and of the result along which a part of the parameter
-            along that axis has its part, each None if it has all of it; None if such parts are not covered.
+        cut: (equation, at, axis) -> the axes of `seen` and of the result that correspond to this axis of the parameter,
+            None for one without such an axis; None instead of the pair if the rule does not cover slices along it.
     """
 
     fits: Callable[[JaxprEqn, int, Param], bool]
@@ -43,14 +38,9 @@ class OpRule(NamedTuple):
 
 
 class Axes:
-    """Arrays (N, loops..., own axes) in the order (N, T, ...): loops that share the parameter count as positions T.
+    """Arrays (N, loops..., own axes) transposed to (N, T, groups, ...).
 
-    Loops that run over slices of the parameter are groups, each with a slice of its own.
-
-    Example:
-        >>> axes = Axes(Param(0, View((5, 2)), stacked=(False, True)))
-        >>> axes.arranged(jnp.ones((4, 3, 5, 7, 2)), [0], [], [1]).shape
-        (4, 21, 5, 2)
+    Loops that share the parameter are positions T; loops over its slices are groups, each with its own slice.
     """
 
     def __init__(self, param: Param) -> None:
@@ -59,7 +49,7 @@ class Axes:
         self.first = 1 + len(param.stacked)
 
     def arranged(self, x: Array, times: Sequence[int], groups: Sequence[int], *rest: Sequence[int]) -> Array:
-        """(N, shared loops and `times`, stacked loops and `groups`, each of `rest`), own axes counted from 0."""
+        """x as (N, shared loops and `times`, stacked loops and `groups`, *`rest`), own axes counted from 0."""
         own = [self.first + axis for axis in range(x.ndim - self.first)]
         blocks = [
             [0],
@@ -72,24 +62,13 @@ class Axes:
 
 
 def placed(use: Unplaced, view: View) -> Use:
-    """The use of a view of a parameter; as it is where the view has the entries in order.
-
-    Example:
-        >>> from jaxnn.tape import Addition
-        >>> type(placed(Addition(jnp.ones((4, 1, 3))), View((3,)))).__name__
-        'Addition'
-    """
+    """The use of a view of a parameter; the use itself if the view keeps row-major order."""
     return use if view.in_order else Placed(use, view)
 
 
 def evaluated(equation: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
-    """What an equation makes of its operands, those that are literals among them.
-
-    Example:
-        >>> import jax
-        >>> evaluated(jax.make_jaxpr(jnp.negative)(2.0).eqns[0], [3.0])
-        [Array(-3., dtype=float32, weak_type=True)]
-    """
+    """The results of an equation for these operands, literals included."""
+    # Through jaxpr_as_fun, since a bare `primitive.bind` does not handle primitives with an inner jaxpr.
     given = {v: x for v, x in zip(equation.invars, operands, strict=True) if not isinstance(v, Literal)}
     names = DebugInfo("record", equation.primitive.name, None, None)
     jaxpr = Jaxpr((), list(given), equation.outvars, [equation], debug_info=names)
@@ -97,11 +76,5 @@ def evaluated(equation: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
 
 
 def shape_of(v: Any) -> Shape:
-    """The shape of a variable.
-
-    Example:
-        >>> import jax
-        >>> shape_of(jax.make_jaxpr(lambda x: x)(jnp.ones(3)).jaxpr.invars[0])
-        (3,)
-    """
+    """The shape of a variable."""
     return tuple(v.aval.shape)

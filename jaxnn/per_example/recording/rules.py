@@ -1,7 +1,7 @@
-"""Operations of which it is known how a parameter's gradient follows from what they saw and the error at their result.
+"""The table of operations with a rule: the gradient of a parameter from the other operands and the result's cotangent.
 
-An operation outside this table makes its parameter fall back to per-example differentiation. A rule of one's own is
-an `OpRule` in `OP_RULES`, by the name of the primitive.
+A parameter in any other operation falls back to per-example differentiation. To add a rule, put an `OpRule` into
+`OP_RULES` by the name of the primitive.
 """
 
 from __future__ import annotations
@@ -31,25 +31,13 @@ OP_RULES: dict[str, OpRule] = {
 
 
 def op_rule_of(equation: JaxprEqn) -> OpRule | None:
-    """The rule of an equation, if there is one: a complex result sends back more than a real parameter's error.
-
-    Example:
-        >>> import jax
-        >>> op_rule_of(jax.make_jaxpr(jnp.sort)(jnp.ones(3)).eqns[0]) is None
-        True
-    """
+    """The rule of an equation, or None; rules do not cover complex results, whose cotangents are complex."""
     result: Any = equation.outvars[0]
     return OP_RULES.get(equation.primitive.name) if jnp.issubdtype(result.aval.dtype, jnp.floating) else None
 
 
 def has_derivative(equation: JaxprEqn) -> bool:
-    """Whether any error can come back through an equation: not through integers, nor where the user stopped it.
-
-    Example:
-        >>> import jax
-        >>> has_derivative(jax.make_jaxpr(jnp.argmax)(jnp.ones(3)).eqns[0])
-        False
-    """
+    """Whether an equation has a nonzero derivative: not with integer results alone, nor `stop_gradient`."""
     if equation.primitive.name == "stop_gradient":
         return False
     results: list[Any] = list(equation.outvars)

@@ -1,8 +1,8 @@
-"""Running a loss that was read: its own computation, with a tap at each use of a parameter.
+"""Evaluation of a loss with a tap at each use of a parameter.
 
-A tap is a zero added to what an operation with a parameter puts out: the derivative with respect to it is the error
-there, and no gradient of a parameter is ever formed. It is the zero below 0, -0.0, which alone changes no number it is
-added to, not even 0.0 or -0.0.
+A tap is a zero added to the result of an operation with a parameter: the derivative with respect to it is the cotangent
+there, and no gradient of a parameter is ever formed. It is -0.0, since x + -0.0 is x for every x, while -0.0 + 0.0
+would be 0.0.
 """
 
 from __future__ import annotations
@@ -24,32 +24,14 @@ from jaxnn.varying import vary
 
 
 def tap(kind: Any, axes: frozenset[str], loops: Shape = ()) -> Array:
-    """What changes nothing that it is added to, for the loops around it too.
-
-    It varies over the mesh axes over which the examples do. If it did not, its derivative inside `jax.shard_map` would
-    be the sum over the devices: examples of different devices would be added up.
-
-    Args:
-        kind: the type of one example's array that it is added to.
-        axes: the mesh axes over which the examples vary.
-        loops: the lengths of the loops.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> tap(jax.typeof(jnp.ones(())), frozenset()) - 0.0
-        Array(-0., dtype=float32)
-    """
+    """-0.0 of one example's type `kind`, with leading axes for loops, varying over the mesh axes of the examples."""
+    # If it did not vary, its derivative inside `jax.shard_map` would be summed over the devices: rows of different
+    # examples would be added.
     return vary(filled_as(kind, -0.0, loops), axes)
 
 
 def taps_of(reading: Reading, axes: frozenset[str], loops: Shape = ()) -> dict[int, Any]:
-    """All taps of one example, by the index of the equation.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> taps_of(Reading(jax.make_jaxpr(jnp.sin)(1.0).jaxpr), frozenset())
-        {}
-    """
+    """The taps of one example, by the index of the equation."""
     results: dict[int, Any] = {i: site.equation.outvars[0] for i, site in reading.sites.items()}
     taps: dict[int, Any] = {i: tap(v.aval, axes, loops) for i, v in results.items()}
     for i, (body, inside) in reading.inside.items():
@@ -59,13 +41,7 @@ def taps_of(reading: Reading, axes: frozenset[str], loops: Shape = ()) -> dict[i
 
 
 def replay(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequence[Any]) -> tuple[list[Any], PyTree]:
-    """(results, what the uses of parameters saw, by the index of the equation).
-
-    Example:
-        >>> import jax
-        >>> replay(Reading(jax.make_jaxpr(jax.numpy.negative)(1.0).jaxpr), (), {}, [3.0])[0]
-        [Array(-3., dtype=float32, weak_type=True)]
-    """
+    """(results, the `seen` of each site, by the index of the equation)."""
     jaxpr, seen = reading.jaxpr, {}
     values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
 
@@ -91,9 +67,9 @@ def replay(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequ
 
 
 def _tapped(site: Site, result: Array, zeros: Array, operands: Sequence[Any]) -> tuple[Array, PyTree]:
-    """(the result of a site and its tap, what the use saw)."""
+    """(the result of a site plus its tap, its `seen`)."""
     mesh, current = jax.typeof(result).sharding.mesh, jax.sharding.get_abstract_mesh()
-    # Inside jit, arrays on an Auto mesh carry it in their types where no mesh is set.
+    # Inside jit, arrays on an Auto mesh have it in their types even if no mesh is set.
     if mesh.empty or current.empty or mesh.axis_types == current.axis_types:
         return result + zeros, site.rule.seen(site.equation, site.at, operands)
     # Inside `jax.sharding.auto_axes`, as in `w.at[i].get(out_sharding=...)`, arrays have types of another mesh.
@@ -104,13 +80,7 @@ def _tapped(site: Site, result: Array, zeros: Array, operands: Sequence[Any]) ->
 
 
 def uses_at_sites(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, Use]]:
-    """For each site its parameter and the use, in the order of the equations; arrays (N, loops..., ...).
-
-    Example:
-        >>> import jax
-        >>> uses_at_sites(Reading(jax.make_jaxpr(jax.numpy.sin)(1.0).jaxpr), {}, {})
-        []
-    """
+    """(parameter, use) of each site, in the order of the equations, from arrays (N, loops..., ...)."""
     found: list[tuple[int, Use]] = []
     for i in sorted([*reading.sites, *reading.inside]):
         if i in reading.inside:

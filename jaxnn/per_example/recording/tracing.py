@@ -1,4 +1,4 @@
-"""The jaxpr of a loss of one example, and the errors of a loss that is not one."""
+"""The jaxpr of the loss of one example, and the checks of that loss."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from jaxnn.per_example.recording.viewing import VARYING
 from jaxnn.types import PyTree
 
 HINT = (
-    "per_example.record gives the loss ONE example at a time: an array (N, ...) of the batch arrives as (...). "
-    "Write it for one example: loss(params, x, y) with model(params, x[None])[0] where the model wants a batch, no "
+    "per_example.record calls the loss with ONE example: an array (N, ...) of the batch arrives as (...). "
+    "Write it for one example: loss(params, x, y) with model(params, x[None])[0] if the model expects a batch, no "
     "mean over examples, dropout keys as an argument with one key for each example, and running statistics in "
     "evaluation mode."
 )
 
-
 SILENT = ("axis_index", "shard_map", *VARYING)
-"""Operations with names of mesh axes that do not communicate."""
+"""Operations with mesh axis names that do not communicate."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Traced:
-    """`jaxpr` of (*parameters, *other arrays) -> (loss, *leaves of aux), its constants, and aux put together again."""
+    """`jaxpr` of (*parameters, *other arrays) -> (loss, *leaves of aux), its constants, and the unflattening of aux."""
 
     jaxpr: Jaxpr
     consts: Sequence[Any]
@@ -36,17 +35,7 @@ class Traced:
 
 
 def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
-    """Trace the loss of one example.
-
-    Raises:
-        TypeError, ValueError: as for `record`; errors of the loss itself come with a note.
-
-    Example:
-        >>> from jaxnn.per_example.recording.arguments import arguments_of
-        >>> given = arguments_of((jnp.ones(()), jnp.ones(3)), 0, None, True)
-        >>> traced(lambda w, x: w * x, given, False).jaxpr.eqns[0].primitive
-        mul
-    """
+    """Traces the loss of one example; errors of the loss itself get a note."""
     structure: list[Any] = []
 
     def flat(leaves: list[Any], mapped: list[Any]) -> Any:
@@ -59,8 +48,8 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
     traces: list[Any] = []
 
     def of_one(mapped: list[Any]) -> None:
-        # Traced under vmap, so that the types are those that one example's arrays have there: varying over mesh axes
-        # inside shard_map, and sharded as an Explicit mesh says.
+        # Traced under vmap for the types that one example's arrays have there: varying over mesh axes inside shard_map,
+        # and sharded on an Explicit mesh.
         traces.append(jax.make_jaxpr(flat)(list(given.leaves), mapped))
 
     try:
@@ -69,33 +58,32 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
         if "axis name" not in str(error):
             raise
         raise ValueError(
-            f"record: the loss uses an axis name of vmap or pmap ({error}), as batch normalization in training does: a "
-            "single example has no gradient of its own then. Use running statistics (evaluation mode), GroupNorm or "
+            f"record: the loss uses an axis name of vmap or pmap ({error}), as batch normalization in training mode "
+            "does: per-example gradients are undefined here. Use running statistics (evaluation mode), GroupNorm or "
             "LayerNorm."
         ) from error
     except Exception as error:
         error.add_note(_note(given))
         raise
     closed = traces[-1]
-    # That an operation names a mesh axis is no side effect of its own.
+    # JAX counts the name of a mesh axis as an effect; it is no side effect.
     if effects := sorted(str(e) for e in closed.jaxpr.effects if type(e).__name__ != "NamedAxisEffect"):
         raise ValueError(
             f"record: the loss has side effects ({', '.join(effects)}): "
-            "jax.debug.print, callbacks and the like. Take them out, and return what they show as aux (has_aux=True)."
+            "jax.debug.print, callbacks and the like. Remove them, and return such values as aux (has_aux=True)."
         )
     if names := sorted(_collectives(closed.jaxpr)):
         raise ValueError(
-            f"record: the loss communicates between devices ({', '.join(names)}), so a single example has no gradient "
-            "of its own on one device. Parameters: gather them before record is called, by jax.lax.all_gather(shard, "
-            "axis, tiled=True, to='invarying'). Examples or layers that are spread over several devices: use jax.jit "
-            "with NamedSharding instead of shard_map."
+            f"record: the loss communicates between devices ({', '.join(names)}): per-example gradients are undefined "
+            "on one device. Parameters: gather them before record is called, by jax.lax.all_gather(shard, axis, "
+            "tiled=True, to='invarying'). Examples or layers sharded over several devices: use jax.jit with "
+            "NamedSharding instead of shard_map."
         )
     return Traced(closed.jaxpr, closed.consts, lambda rest: jax.tree.unflatten(structure[-1], rest))
 
 
 def _collectives(jaxpr: Jaxpr) -> set[str]:
-    """The operations that combine values of several devices over named axes; those inside an own `shard_map` do not
-    count, since it has its own axes."""
+    """The operations that communicate over named axes, except those inside a `shard_map` of the loss itself."""
     found: set[str] = set()
     for equation in jaxpr.eqns:
         name = equation.primitive.name
@@ -125,7 +113,7 @@ def _pair(result: Any) -> tuple[Any, Any]:
 
 def _checked(value: Any, has_aux: bool) -> Any:
     if isinstance(value, tuple) and not has_aux:
-        raise TypeError("record: the loss returned a tuple; a number was expected. For (loss, aux) give has_aux=True.")
+        raise TypeError("record: the loss returned a tuple; a number was expected. For (loss, aux) pass has_aux=True.")
     if not hasattr(value, "dtype"):
         if not isinstance(value, int | float | complex):
             raise TypeError(

@@ -1,4 +1,4 @@
-"""Operations whose result is a view of their operand: a parameter that passes through them is followed further."""
+"""Operations whose result is a view of a parameter, through which it is followed."""
 
 from __future__ import annotations
 
@@ -17,23 +17,15 @@ VARYING = ("pvary", "pcast")
 """Casts to arrays that vary over mesh axes, inside `shard_map`."""
 
 SAME = ("copy", "copy_p", "name", "sharding_constraint", "device_put", "reshard", *VARYING)
-"""Operations that put out what they are given."""
+"""Operations that return their operand."""
 
 
 def viewed(equation: JaxprEqn, param: Param) -> list[Param] | None:
-    """What each result of an equation is, if all are views of its operand that is a parameter; None otherwise.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> equation = jax.make_jaxpr(lambda w: w.T)(jnp.ones((2, 3))).eqns[0]
-        >>> from jaxnn.ops.views import View
-        >>> viewed(equation, Param(0, View((2, 3))))[0].view.shape
-        (3, 2)
-    """
+    """The results of an equation if all are views of its operand `param`; else None."""
     name = equation.primitive.name
     if name in SAME and len(equation.invars) == 1:
         return [param]
-    if name == "convert_element_type":  # of what comes back from complex numbers only the real part counts
+    if name == "convert_element_type":  # not to complex: only the real part of that cotangent counts
         return [param] if jnp.issubdtype(equation.params["new_dtype"], jnp.floating) else None
     if name in ("neg", "mul", "div"):
         scale = _scale(equation)
@@ -54,7 +46,7 @@ def _shape(equation: JaxprEqn) -> Shape:
 
 
 def _scale(equation: Any) -> float | None:
-    """The number by which the operand is multiplied, if it is known while tracing."""
+    """The factor of the operand if it is a literal; else None."""
     if equation.primitive.name == "neg":
         return -1.0
     left, right = (_number(v) for v in equation.invars)
@@ -68,7 +60,7 @@ def _number(v: Any) -> float | None:
 
 
 def _reshape(equation: JaxprEqn, param: Param) -> Step | None:
-    if len(equation.invars) > 1:  # sizes known only at run time
+    if len(equation.invars) > 1:  # dynamic sizes
         return None
     return Reshape((*param.view.shape[: param.loops], *_shape(equation)))
 
@@ -89,7 +81,7 @@ def _slice(equation: JaxprEqn, param: Param) -> Step | None:
 
 
 def _dynamic_slice(equation: JaxprEqn, param: Param) -> Step | None:
-    """A slice whose place is known while tracing; one beyond the edge is moved inside, as XLA does."""
+    """A slice with literal start indices, clamped to the array as in XLA; else None."""
     sizes, starts = equation.params["slice_sizes"], equation.invars[1:]
     known = [int(v.val) for v in starts if isinstance(v, Literal)]
     if len(known) < len(sizes):
@@ -110,13 +102,7 @@ def _parts(equation: JaxprEqn, param: Param) -> list[Step]:
 
 
 def sliced(param: Param, start: Shape, stop: Shape, stride: Shape) -> Step:
-    """A slice of the value in one iteration, taken in all.
-
-    Example:
-        >>> from jaxnn.ops.views import View
-        >>> sliced(Param(0, View((5, 3)), 1.0, (True,)), (1,), (3,), (1,))
-        Slice(start=(0, 1), stop=(5, 3), stride=(1, 1))
-    """
+    """A slice of the value in one iteration, applied to all iterations."""
     around = param.view.shape[: param.loops]
     ones = (1,) * len(around)
     return Slice((*(0 for _ in around), *start), (*around, *stop), (*ones, *stride))

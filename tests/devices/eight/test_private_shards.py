@@ -21,7 +21,7 @@ from tests.helpers import float64
 
 SETTINGS: Any = {"clip": 1.0, "noise_multiplier": 1.0, "batch_size": 8}
 OTHER_EXAMPLES = r"gradients differ over the mesh axes \['model'\], the examples do not"
-NOT_REPLICATED = r"differ over the mesh axes \['data'\], expected the same on all devices"
+NOT_REPLICATED = r"differ over the mesh axes \['data'\], expected them replicated"
 KEY = jax.random.key(0)
 
 

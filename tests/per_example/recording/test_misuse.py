@@ -33,7 +33,7 @@ def test_a_batched_loss_is_told_how_to_be_one_of_a_single_example() -> None:
     with pytest.raises(Exception, match=r".") as caught:
         record(of_batch)(PARAMS, X, Y)
     notes = "\n".join(caught.value.__notes__)
-    assert "ONE example at a time" in notes
+    assert "calls the loss with ONE example" in notes
     assert "model(params, x[None])[0]" in notes
     assert "float32[3], int32[]" in notes
 
@@ -113,7 +113,9 @@ def test_axes() -> None:
         record(of_one, in_axes=(0, 0, 0))(PARAMS, X, Y)
     with pytest.raises(ValueError, match=r"argument 2 of shape \(4,\) has no axis 1"):
         record(of_one, in_axes=(None, 0, 1))(PARAMS, X, Y)
-    with pytest.raises(ValueError, match=r"in_axes\[1\] must be an axis, None, or a tree like the argument"):
+    with pytest.raises(
+        ValueError, match=r"in_axes\[1\] must be an axis, None, or a pytree of these that is a prefix of the argument"
+    ):
         record(of_one, in_axes=(None, {"x": 0}, 0))(PARAMS, X, Y)
     with pytest.raises(ValueError, match="argnums must name some of the 3 arguments"):
         record(of_one, argnums=3)(PARAMS, X, Y)
@@ -127,7 +129,7 @@ def test_lists_of_numbers_in_the_place_of_an_array() -> None:
 
 
 def test_trainable() -> None:
-    with pytest.raises(ValueError, match="trainable must be True or a tree of booleans"):
+    with pytest.raises(ValueError, match="trainable must be True or a pytree of booleans"):
         record(of_one, trainable={"w": True})(PARAMS, X, Y)
     with pytest.raises(TypeError, match="Python booleans, got str"):
         record(of_one, trainable={"w": "yes", "b": True})(PARAMS, X, Y)
