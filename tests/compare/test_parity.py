@@ -173,7 +173,7 @@ def test_state_that_optax_widens_at_the_first_step_is_compared() -> None:
 
 
 def test_a_broken_rule_is_flagged() -> None:
-    library = mutated("adam", "nu_hat = nu / like(c2, nu)", "nu_hat = nu")
+    library = mutated("adam", "nu_hat = nu / cast_like(c2, nu)", "nu_hat = nu")
     found = measure(dataclasses.replace(same("adam", 0.01), steps=3), library=library)
     assert not found.equal
 
