@@ -89,7 +89,7 @@ class NoiseScales(NamedTuple):
 
 def _told(scale: float) -> str:
     if np.isnan(scale):
-        return "not to be told"
+        return "undetermined"
     return f"{scale:,.0f}" if scale >= 100 else f"{scale:.3g}"
 
 

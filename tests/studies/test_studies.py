@@ -143,7 +143,7 @@ def test_estimates_that_are_not_told_from_noise_are_nan_and_said() -> None:
     ones = np.ones((1, 1))
     found = noise_scale.NoiseScales(ones[0], ones[0], np.array([0]), np.array([4]), ones, -ones)
     assert np.isnan(found.batch_scale).all()
-    assert "not to be told (batches of 4)" in found.describe()
+    assert "undetermined (batches of 4)" in found.describe()
 
 
 def test_clipped_gradient_is_the_mean_of_clipped_gradients() -> None:
