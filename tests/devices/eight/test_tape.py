@@ -208,7 +208,7 @@ def test_lookups_on_an_explicit_mesh(shape: tuple[int, ...]) -> None:
         assert uses[0] == uses[1]
         with pytest.raises(Exception, match="out_sharding") as caught:
             numbers(plain)(sharded, examples)
-        assert any("looked up by `w.at[i].get(out_sharding=" in note for note in caught.value.__notes__)
+        assert any("Look up rows of a table by `w.at[i].get(out_sharding=" in note for note in caught.value.__notes__)
         with pytest.raises(ValueError, match=r"no mesh is set\. Call it inside jax\.jit"):
             every(placed, sharded, examples)
 
