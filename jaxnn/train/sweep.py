@@ -17,7 +17,7 @@ from jaxnn.checks import as_numpy, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer
-from jaxnn.optim.spec import Structure, build, parted, spec
+from jaxnn.optim.spec import Structure, build, spec
 from jaxnn.train.arguments import (
     as_pair,
     require_function,
@@ -199,22 +199,22 @@ def _optimizers(
     nothing. Not so with a schedule in the optimizer, or another function made anew for each setting: these are made in
     the program.
     """
-    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), settings)
-    first, again = (make_optimizer(one) for _ in range(2))
-    require_optimizer("sweep", first, "what make_optimizer returns")
-    known, other = spec(first), spec(again)
-    if known is None or other is None or known[0] != other[0]:
-        return make_optimizer, chosen
+    structures: list[Structure | None] = []
 
     def numbers(setting: PyTree) -> PyTree:
-        structure, found = parted(make_optimizer(setting))
-        if structure != known[0]:
-            raise ValueError(
-                f"sweep: make_optimizer must make one rule of all settings, got {structure} and {known[0]}."
-            )
+        opt = make_optimizer(setting)
+        require_optimizer("sweep", opt, "what make_optimizer returns")
+        structure, found = spec(opt) or (None, ())
+        structures.append(structure)
         return jax.tree.map(jnp.asarray, found)
 
-    return known[0], jax.tree.map(lambda leaf: np.asarray(leaf)[index], jax.vmap(numbers)(settings))
+    # Traced, as in the program, and twice: a function that is made anew has another identity the second time.
+    jax.eval_shape(lambda setting: numbers(setting), jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), settings))
+    mapped_numbers = jax.vmap(numbers)(settings)
+    one, other = structures
+    if one is None or one != other:
+        return make_optimizer, chosen
+    return one, jax.tree.map(lambda leaf: np.asarray(leaf)[index], mapped_numbers)
 
 
 @memoized

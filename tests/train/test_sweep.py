@@ -16,7 +16,8 @@ import pytest
 from jaxnn import losses, metrics, models, optim, train
 from jaxnn.data import Partial
 from jaxnn.layers import BatchNorm, Dense, Dropout, Flatten, Relu
-from jaxnn.train import Sweep, map_runs, sweep
+from jaxnn.train import Sweep, sweep
+from jaxnn.train.runs import map_program
 from tests.helpers import float64, strict
 
 KEYS = jax.random.split(jax.random.key(7), 3)
@@ -133,15 +134,15 @@ SIX = {"rate": np.linspace(0.01, 0.06, 6), "decay": np.linspace(0.4, 0.9, 6)}
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many runs each call of `map_runs` takes side by side."""
+    """How many runs each call of `map_program` takes side by side."""
     calls: list[int] = []
 
     def counted(*args: Any, each: int = 1, **how: Any) -> Any:
         calls.append(each)
-        return map_runs(*args, each=each, **how)
+        return map_program(*args, each=each, **how)
 
     # The function `sweep` hides its module of the same name.
-    monkeypatch.setattr(sys.modules["jaxnn.train.sweep"], "map_runs", counted)
+    monkeypatch.setattr(sys.modules["jaxnn.train.sweep"], "map_program", counted)
     return calls
 
 
