@@ -111,12 +111,12 @@ def fit(
         augment: `(key, x) -> x`, applied to each training batch.
         partial: what becomes of the last, smaller batch: `Partial.DROP` or `Partial.WEIGHT`.
         stopping: rules looked at after each epoch: `EarlyStopping`, `LossTolerance`, `GradTolerance`, or your own.
-        select: the name of a figure in the history; the parameters of the epoch where it was least are returned.
+        select: the name of a metric in the history; the parameters of the epoch with its minimum are returned.
             None means the last epoch's, unless an `EarlyStopping` is given: then what it monitors.
         measure: more scalars to report for each step, averaged over the epoch; `GradTolerance` brings `grad_norm`.
         start: a `TrainState` of this network and optimizer to go on from, instead of a fresh one; it is copied, not
             donated. Its parameters may have been cast to another floating dtype, in which training goes on.
-        evaluated_at: (opt_state, params) -> the parameters that the validation figures are of, such as
+        evaluated_at: (opt_state, params) -> the parameters at which the validation metrics are evaluated, such as
             `optim.schedule_free_eval_params`; None for the parameters themselves. The result has those that are
             trained, with their optimizer state; running statistics are theirs too.
         on_epoch: called with each epoch's record as soon as it is there.
@@ -127,7 +127,7 @@ def fit(
 
     Raises:
         DivergedError: the training loss, a parameter or a running statistic became NaN or infinite, or a validation
-            figure NaN; it names the step and what was not finite first (an example, a parameter, a layer, the loss),
+            metric NaN; it names the step and what was not finite first (an example, a parameter, a layer, the loss),
             and carries the result up to the epoch before.
         TypeError, ValueError: the arguments or the data do not fit together, or a label is out of range.
 
@@ -182,7 +182,7 @@ def fit(
             if on_epoch is not None:
                 on_epoch(record)
             bar.show(record)
-            # The first epoch counts even where its figure is infinite: the start has none.
+            # The first epoch counts even if its metric is infinite: the start has none.
             if select is None or monitored(history[-1:], select)[0] < best_value or epoch == 1:
                 best = _result(_copied(ts) if select else ts, history, epoch)
                 best_value = np.inf if select is None else record[select]
@@ -269,7 +269,7 @@ def _require_no_nan(
     validation: tuple[Array, Array] | None,
     select: str | None,
 ) -> None:
-    """Raise `DivergedError` where a figure of the validation, or the one to select by, is NaN."""
+    """Raise `DivergedError` if a validation metric, or the one to select by, is NaN."""
     for name, value in record.items():
         if not np.isnan(value) or not (name == select or name.startswith("validation_")):
             continue

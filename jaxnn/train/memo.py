@@ -13,8 +13,8 @@ T = TypeVar("T")
 def memoized(make: Callable[P, T]) -> Callable[P, T]:
     """A decorator of functions that make compiled programs: the last are kept, and equal arguments compile nothing.
 
-    Arguments are functions, by their identity, structures of optimizers and settings. With one that cannot be hashed a
-    program is made each time.
+    Arguments are structures of optimizers, settings, and functions by their identity: as by `jax.jit`, a function that
+    reads a changed global is not traced again. With an argument that cannot be hashed a program is made each time.
     """
     known = functools.lru_cache(maxsize=16)(make)
 

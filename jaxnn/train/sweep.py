@@ -181,7 +181,9 @@ def sweep(
     made_by, given = _optimizers(make_optimizer, settings, inputs[0], index["setting"])
     vg = value_and_grad or default_value_and_grad(net, loss, regularizer)
     measured = tuple((metrics or {}).items())
-    run = _run_of(net, loss, made_by, vg, measured, epochs, batch_size, partial, augment, measure, probe)
+    # A function of the user's is called anew in each sweep: what it reads may have changed since the last.
+    run_of = _run_of if isinstance(made_by, Structure) else _run_of.__wrapped__  # type: ignore[attr-defined]
+    run = run_of(net, loss, made_by, vg, measured, epochs, batch_size, partial, augment, measure, probe)
     curves, final, diverged = _map_alike(
         run, (given, *inputs[1:]), int(index["setting"][-1]) + 1, (x, y, held_out, last),
         memory=memory, chunk=chunk, folder=folder, progress=progress,

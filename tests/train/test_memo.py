@@ -85,6 +85,17 @@ def test_a_sweep_over_schedules_makes_them_of_its_settings() -> None:
     assert (one[:2] != one[2:]).all()
 
 
+def test_a_function_that_reads_what_has_changed_is_traced_again() -> None:
+    steps = [8]
+
+    def make(setting: Any) -> Any:
+        return optim.sgd(optim.linear_schedule(setting["rate"], 0.0, steps[0]))
+
+    first = swept(make, [0.1, 0.2], 0)
+    steps[0] = 2
+    assert (swept(make, [0.1, 0.2], 0) != first).all()
+
+
 def test_what_cannot_be_hashed_is_made_each_time() -> None:
     made: list[Any] = []
 
