@@ -231,3 +231,6 @@ def test_labels_of_one_device_are_sent_to_outputs_without_a_mesh_set() -> None:
 def test_shards_of_a_batch_have_their_own_losses(name: str) -> None:
     f, *args = CASES[name]
     jax.eval_shape(jax.shard_map(with_slope(f), mesh=MESH, in_specs=P("x"), out_specs=P("x")), *divided(args))
+    if "forward_probs" not in name:  # their first axis is not that of the examples
+        got = jax.jit(jax.shard_map(f, mesh=MESH, in_specs=P("x"), out_specs=P("x")))(*divided(args))
+        np.testing.assert_allclose(got, jax.jit(f)(*args), rtol=1e-5, atol=1e-6)
