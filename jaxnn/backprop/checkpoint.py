@@ -16,8 +16,8 @@ from typing import Any
 import jax
 from jax import lax
 
-from jaxnn.backprop.combinators import SERIAL_RULE, AtLogits, Part, parts_of, run, run_back
-from jaxnn.backprop.rule import Cache, Collect, Rule, rule_of
+from jaxnn.backprop.combinators import SERIAL_RULE, Part, parts_of, run, run_back
+from jaxnn.backprop.rule import AtLogits, Cache, Collect, Rule, rule_of
 from jaxnn.checks import require_positive_int
 from jaxnn.layers.base import Layer
 from jaxnn.models.combinators import join

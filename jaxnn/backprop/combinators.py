@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.backprop.rule import Cache, Collect, Rule, register, rule_of
+from jaxnn.backprop.rule import USES, AtLogits, Cache, Collect, Rule, register, rule_of
 from jaxnn.layers.base import Layer
 from jaxnn.models.combinators import (
     PARALLEL,
@@ -36,29 +36,10 @@ from jaxnn.models.combinators import (
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 
-@dataclasses.dataclass(frozen=True)
-class AtLogits:
-    """A cotangent of the last leaf layer's INPUT, dC/dz, where loss and layer are fused.
-
-    Example:
-        >>> from jaxnn.layers import Softmax
-        >>> backward(Softmax, (), None, AtLogits(jnp.ones((1, 2))), lambda *leaf: ())[0]
-        Array([[1., 1.]], dtype=float32)
-    """
-
-    delta: Array
-
-
 def forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
 ) -> tuple[Array, State, Cache]:
-    """(y, state, cache): `layer.apply`, and the cache of its backward pass.
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> forward(Relu, (), (), jnp.array([[-1.0, 2.0]]))[0]
-        Array([[0., 2.]], dtype=float32)
-    """
+    """(y, state, cache): `layer.apply`, and the cache of its backward pass."""
     made = rule_of(layer).forward(layer, params, state, x, key=key, train=train)
     if not isinstance(made, tuple) or len(made) != 3:
         raise TypeError(
@@ -67,36 +48,12 @@ def forward(
     return made
 
 
-def backward(
-    layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
-) -> tuple[Array, PyTree]:
-    """(dx, a pytree like `params` of the results of `collect` for each leaf layer).
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> backward(Relu, (), jnp.array([[-1.0, 2.0]]), jnp.ones((1, 2)), lambda *leaf: ())[0]
-        Array([[0., 1.]], dtype=float32)
-    """
-    if isinstance(dy, AtLogits) and not layer.parts:
-        return dy.delta, ()
-    return rule_of(layer).backward(layer, params, cache, dy, collect)  # type: ignore[arg-type]
-
-
 Part: TypeAlias = tuple[Layer, Params, State, Key | None]
 """(layer, params, state, key) of one part of a serial."""
 
 
 def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> list[Part]:
-    """Each part of a serial with its own parameters, state and key.
-
-    Example:
-        >>> from jaxnn.layers import Dense, Relu
-        >>> from jaxnn.models import serial
-        >>> net = serial(Dense(2), Relu)
-        >>> params, state = net.init(jax.random.key(0), (3,))
-        >>> [part[0].kind.name for part in parts_of(net, params, state, None)]
-        ['dense', 'activation']
-    """
+    """Each part of a serial with its own parameters, state and key."""
     require_params(layer.kind.name, params, layer.parts)
     states = spread(state, layer.parts)
     keys = [fold(key, i) for i in range(len(layer.parts))]
@@ -104,13 +61,7 @@ def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> lis
 
 
 def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tuple[Array, list[State], list[Cache]]:
-    """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages.
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> run([(Relu, (), (), None)], jnp.array([[-1.0, 2.0]]), train=True)[0]
-        Array([[0., 2.]], dtype=float32)
-    """
+    """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages."""
     states, caches = [], []
     for i, (part, p, s, key) in enumerate(parts, first):
         try:
@@ -126,17 +77,11 @@ def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tupl
 def run_back(
     parts: Sequence[tuple[Layer, Params, Cache]], dy: Array | AtLogits, collect: Collect
 ) -> tuple[Array, list[PyTree]]:
-    """The parts in reverse order: (dx of the first, the results of `collect` in order).
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> run_back([(Relu, (), jnp.array([[-1.0, 2.0]]))], jnp.ones((1, 2)), lambda *leaf: ())[0]
-        Array([[0., 1.]], dtype=float32)
-    """
+    """The parts in reverse order: (dx of the first, what `collect` asks of each, in order)."""
     collected: list[PyTree] = []
     error: Any = dy
     for part, p, cache in reversed(parts):
-        error, found = backward(part, p, cache, error, collect)
+        error, found = rule_of(part).backward(part, p, cache, error, collect)
         collected.append(found)
     return error, collected[::-1]
 
@@ -208,21 +153,27 @@ class _Serial(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class _Branches(Rule):
-    def backward(self, layer: Layer, params: Params, cache: Cache, dy: Array, collect: Collect) -> tuple[Array, PyTree]:
+    def backward(
+        self, layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
+    ) -> tuple[Array, PyTree]:
         pull, caches = cache
         made = [
-            backward(part, p, c, error, collect)
+            rule_of(part).backward(part, p, c, error, collect)
             for part, p, c, error in zip(layer.parts, params, caches, pull(dy), strict=True)
         ]
         return _sum([dx for dx, _ in made]), tuple(found for _, found in made)
 
 
 def _through_the_parts(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
-    return backward(layer, params, cache, dy, lambda *leaf: ())[0]
+    return rule_of(layer).backward(layer, params, cache, dy, _nothing)[0]
+
+
+def _nothing(rule: Rule) -> Callable[..., PyTree]:
+    return lambda *leaf: ()
 
 
 def _uses_of_parts(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
-    return backward(layer, params, cache, dy, lambda rule, *leaf: rule.uses(*leaf))[1]
+    return rule_of(layer).backward(layer, params, cache, dy, USES)[1]
 
 
 def _couples(layer: Layer, train: bool) -> bool:

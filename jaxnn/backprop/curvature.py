@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxnn import losses
-from jaxnn.backprop.combinators import backward, forward
-from jaxnn.backprop.gradient import coupled_layers, own_params, tape_of, uses_of
+from jaxnn.backprop.combinators import forward
+from jaxnn.backprop.gradient import coupled_layers, own_params, tape_of
+from jaxnn.backprop.rule import USES, rule_of
 from jaxnn.checks import as_array, as_arrays, require_function, require_positive_int
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import require_one_each
@@ -138,7 +139,7 @@ def _parts(net: Layer, params: Params, cache: Any, each: Array, outputs: Array, 
     """One backward pass per cotangent, under vmap; a tape without deltas is the same for all."""
 
     def of_one(error: Array) -> Parts:
-        uses = backward(net, params, cache, error, uses_of)[1]
+        uses = rule_of(net).backward(net, params, cache, error, USES)[1]
         tape = tape_of(params, each, outputs, uses, coupled_layers(net, False))
         found = errors_of(tape)
         return with_errors(tape, jax.tree.map(lambda _: None, found)), found

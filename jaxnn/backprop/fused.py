@@ -19,9 +19,9 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 from jaxnn import activations, losses
-from jaxnn.backprop.combinators import SERIAL_RULE, AtLogits
+from jaxnn.backprop.combinators import SERIAL_RULE
 from jaxnn.backprop.pointwise import ACTIVATION
-from jaxnn.backprop.rule import Cache, rule_of
+from jaxnn.backprop.rule import AtLogits, Cache, rule_of
 from jaxnn.layers.base import Layer
 from jaxnn.numerics import accumulate
 from jaxnn.types import Array, Loss

@@ -13,9 +13,8 @@ from jax.sharding import PartitionSpec
 
 from jaxnn import losses
 from jaxnn.backprop.checkpoint import checkpointed
-from jaxnn.backprop.combinators import AtLogits
 from jaxnn.backprop.fused import output_error
-from jaxnn.backprop.rule import Cache, Collect, Rule, gradient_of, leaves_of_uses, rule_of
+from jaxnn.backprop.rule import GRADIENT, USES, rule_of
 from jaxnn.checks import as_array, as_arrays, require_function
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
@@ -90,8 +89,8 @@ def value_and_grad(
         w = combined_weights(losses.example_weights(loss, y), weights)
         value = weighted_mean(loss(outputs, y), w)
         error = error_of(outputs, y, cache)
-        error = AtLogits(_shares(error.delta, w)) if isinstance(error, AtLogits) else _shares(error, w)
-        grads = _sweep(rule, net, params, cache, error, _gradient)
+        error = jax.tree.map(lambda delta: _shares(delta, w), error)
+        grads = rule.backward(net, params, cache, error, GRADIENT)[1]
         if regularizer is not None and slopes_of is not None:
             value = value + regularizer(params).astype(value.dtype)
             grads = jax.tree.map(jnp.add, grads, slopes_of(params))
@@ -112,17 +111,6 @@ def own_params(params: Params, *batch: PyTree) -> Params:
     """The parameters cast to vary over the mesh axes of the batch, inside `jax.shard_map`."""
     # Otherwise the `jax.vjp` of a layer without a rule would sum gradients over the devices, and `sum_like` again.
     return vary(params, varying_axes(params, batch))
-
-
-def _sweep(rule: Rule, net: Layer, params: Params, cache: Cache, error: Any, collect: Collect) -> PyTree:
-    """The results of `collect` for each leaf layer. A network of one fused layer has nothing left to pull back."""
-    if isinstance(error, AtLogits) and not net.parts:
-        return ()
-    return rule.backward(net, params, cache, error, collect)[1]
-
-
-def _gradient(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> Params:
-    return rule.param_grad(layer, params, cache, dy)
 
 
 def _shares(delta: Array, weights: Array | None) -> Array:
@@ -176,7 +164,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         outputs, _, cache = rule.forward(net, params, state, x, key=key, train=train)
         each = loss(outputs, y)
         require_one_each(each, outputs.shape[0])
-        uses = _sweep(rule, net, params, cache, error_of(outputs, y, cache), uses_of)
+        uses = rule.backward(net, params, cache, error_of(outputs, y, cache), USES)[1]
         return tape_of(params, each, outputs, uses, coupled_layers(net, train))
 
     def recorded(
@@ -187,13 +175,6 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         return dataclasses.replace(tape, leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))
 
     return recorded
-
-
-def uses_of(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
-    """For each parameter of a leaf layer the tuple of its uses, checked."""
-    uses = rule.uses(layer, params, cache, dy)
-    leaves_of_uses(uses, params, where=layer.kind.name)
-    return uses
 
 
 def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: tuple[str, ...]) -> Tape:
@@ -226,4 +207,4 @@ def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
     return (f"{net.kind.name} at {place or 'the top'}",)
 
 
-__all__ = ["coupled_layers", "gradient_of", "own_params", "record", "tape_of", "uses_of", "value_and_grad"]
+__all__ = ["coupled_layers", "own_params", "record", "tape_of", "value_and_grad"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -20,14 +21,28 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.layers.base import Kind, Layer, pair_of
-from jaxnn.tape import Use, Whole, total
+from jaxnn.tape import Use, Whole, wide_total
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 Cache: TypeAlias = Any
 """The residuals that the forward pass stores for the backward pass: any pytree."""
 
-Collect: TypeAlias = Callable[["Rule", Layer, Params, Cache, Array], PyTree]
-"""Called for each leaf layer in the backward pass; returns its gradient, or its uses."""
+Collect: TypeAlias = Callable[["Rule"], Callable[[Layer, Params, Cache, Array], PyTree]]
+"""What the backward pass asks of each leaf layer: picks the method of its rule, `GRADIENT` or `USES`."""
+
+GRADIENT: Collect = operator.attrgetter("param_grad")
+"""Asks each leaf layer for the gradient of its parameters."""
+
+USES: Collect = operator.attrgetter("checked_uses")
+"""Asks each leaf layer for the uses of its parameters."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AtLogits:
+    """A cotangent of the last leaf layer's INPUT, dC/dz, where loss and layer are fused."""
+
+    delta: Array
 
 
 def _no_parameters(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
@@ -95,21 +110,27 @@ class Rule:
 
     def param_grad(self, layer: Layer, params: Params, cache: Cache, dy: Array) -> Params:
         """The derivative with respect to the parameters: the uses of each, summed over examples and positions."""
-        return gradient_of(self.uses(layer, params, cache, dy), params, where=layer.kind.name)
+        leaves, structure = jax.tree.flatten(params)
+        found = _leaves_of_uses(self.uses(layer, params, cache, dy), params, where=layer.kind.name)
+        pairs = zip(found, leaves, strict=True)
+        return jax.tree.unflatten(structure, [wide_total(uses, p).astype(p.dtype) for uses, p in pairs])
 
-    def backward(self, layer: Layer, params: Params, cache: Cache, dy: Array, collect: Collect) -> tuple[Array, PyTree]:
-        """(dx, the result of `collect` for this layer)."""
-        return self.input_grad(layer, params, cache, dy), collect(self, layer, params, cache, dy)
+    def checked_uses(self, layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
+        """`uses`; ValueError unless they are a pytree like the parameters, of uses of their shapes."""
+        uses = self.uses(layer, params, cache, dy)
+        _leaves_of_uses(uses, params, where=layer.kind.name)
+        return uses
+
+    def backward(
+        self, layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
+    ) -> tuple[Array, PyTree]:
+        """(dx, what `collect` asks for); of a combinator, a tuple of what each of its parts returns."""
+        if isinstance(dy, AtLogits):  # this activation is fused with the loss: what it would compute is there already
+            return dy.delta, ()
+        return self.input_grad(layer, params, cache, dy), collect(self)(layer, params, cache, dy)
 
 
-def gradient_of(uses: PyTree, params: Params, weights: Array | None = None, *, where: str = "rule") -> Params:
-    """sum_i w_i g_i for each parameter, from a pytree like `params` of tuples of uses."""
-    leaves, structure = jax.tree.flatten(params)
-    found = leaves_of_uses(uses, params, where=where)
-    return jax.tree.unflatten(structure, [total(u, p, weights) for u, p in zip(found, leaves, strict=True)])
-
-
-def leaves_of_uses(uses: PyTree, params: Params, *, where: str) -> list[tuple[Use, ...]]:
+def _leaves_of_uses(uses: PyTree, params: Params, *, where: str) -> list[tuple[Use, ...]]:
     """The tuple of uses of each parameter, in the order of `jax.tree.leaves(params)`; ValueError if they mismatch."""
     structure: Any
     places, structure = jax.tree.flatten_with_path(params)

@@ -15,8 +15,8 @@ import numpy as np
 from rich.table import Table
 
 from jaxnn import losses
-from jaxnn.backprop.combinators import backward, forward
-from jaxnn.backprop.rule import Cache, Rule
+from jaxnn.backprop.combinators import forward
+from jaxnn.backprop.rule import GRADIENT, Cache, rule_of
 from jaxnn.backprop.text import Printable
 from jaxnn.checks import require_function
 from jaxnn.layers import activation, dense
@@ -120,16 +120,12 @@ def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, lo
     error: Any = losses.derivative_of(loss)(x, y)
     steps.append(Step(_error_of(last), "derivative of the loss", error))
     for (place, _), cache in zip(reversed(places), reversed(caches), strict=True):
-        below, grads = backward(place.layer, place.params, cache, error, _mean_gradient)
-        steps += _gradient_steps(place, grads)
+        below, grads = rule_of(place.layer).backward(place.layer, place.params, cache, error, GRADIENT)
+        steps += _gradient_steps(place, jax.tree.map(lambda g: g / x.shape[0], grads))
         error = below
         if place.given != "a0":
             steps.append(Step(_error_of(place.given), _formula_back(place), error))
     return Trace(steps)
-
-
-def _mean_gradient(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Array) -> Params:
-    return rule.param_grad(layer, params, cache, dy / dy.shape[0])
 
 
 def _places(net: Layer, params: Params, state: State) -> list[tuple[_Place, State]]:

@@ -19,7 +19,7 @@ from jaxnn.layers import Activation, Dense, Flatten, Layer
 from jaxnn.losses.base import as_labels
 from jaxnn.optim import Optimizer
 from jaxnn.train import TrainState
-from jaxnn.train.fit import run_keys
+from jaxnn.train.epochs import run_keys
 from jaxnn.train.step import Augment, scan_epoch
 from jaxnn.types import Array, Key, Params
 

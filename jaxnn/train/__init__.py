@@ -7,7 +7,8 @@
 | `make_step` | one compiled optimizer step on one batch |
 | `make_epoch` | one compiled `lax.scan` over the minibatches of an epoch, buffers donated |
 | `make_evaluate`, `evaluate` | means of metrics over a data set |
-| `fit` | epochs with progress, history, early stopping and convergence tests |
+| `epochs` | the epochs of a run one by one, for a loop of your own |
+| `fit` | that loop to the end: epochs with progress, history, early stopping and convergence tests |
 | `ensemble` | many seeds at once, by `vmap` |
 | `sweep` | seeds x hyperparameters x data orders as one program, in chunks that fit into memory; metrics as one table |
 | `map_runs` | the same for any function of an input |
@@ -26,6 +27,7 @@ from jaxnn.train import minmax
 from jaxnn.train.descent import Iterate, Trajectory, maximize, minimize, nearest, trajectory
 from jaxnn.train.diagnose import Diagnosis, Verdict, diagnose
 from jaxnn.train.ensemble import ensemble
+from jaxnn.train.epochs import epochs
 from jaxnn.train.evaluate import evaluate, make_evaluate, make_outputs
 from jaxnn.train.fit import FitResult, fit
 from jaxnn.train.lock import FolderInUseError
@@ -50,6 +52,7 @@ __all__ = [
     "Verdict",
     "diagnose",
     "ensemble",
+    "epochs",
     "evaluate",
     "fit",
     "grad_norm",

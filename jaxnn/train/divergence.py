@@ -1,8 +1,11 @@
-"""Diagnosis of a diverged run: the data, a parameter, a layer, the loss, and only then the learning rate."""
+"""Divergence: how it is seen, and what became NaN or infinite first: the data, a parameter, a layer, the loss.
+
+Only then is the learning rate named.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,9 +15,46 @@ import numpy as np
 from jaxnn.layers import Layer
 from jaxnn.models.combinators import SERIAL, fold, spread
 from jaxnn.train.step import Replay, TrainState
+from jaxnn.train.stopping import DivergedError
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 
 RATE = "The likely cause is a learning rate that is too large: try a tenth of it, warm-up or gradient clipping."
+
+
+def require_finite(losses: np.ndarray, ts: TrainState, epoch: int, before: Any, why: Callable[[int], str]) -> None:
+    """Raise `DivergedError` at the first loss that is not finite, or if the epoch ends with such parameters.
+
+    The loss of a step is the one before its update: the last update of an epoch shows in the parameters alone.
+    """
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+        step, what = int(bad[0]), f"the training loss became {losses[bad[0]]}"
+    elif found := not_finite({"params": ts.params, "state": ts.state}):
+        step, what = len(losses) - 1, f"a parameter or running statistic, {found}, is no longer finite: it became so"
+    else:
+        return
+    shown = losses[max(step - 3, 0) : step]
+    earlier = f" (the losses before it: {np.array2string(shown, precision=4)})" if shown.size else ""
+    message = f"fit: {what} at step {step + 1} of epoch {epoch}{earlier}. {why(step)}"
+    raise DivergedError(message, epoch=epoch, step=step + 1, result=before)
+
+
+def require_no_nan(
+    figures: Mapping[str, float], epoch: int, before: Any, validation: tuple[Array, Array] | None = None
+) -> None:
+    """Raise `DivergedError` if one of these metrics is NaN."""
+    for name, value in figures.items():
+        if not np.isnan(value):
+            continue
+        found = "Look for outputs that overflow in evaluation."
+        for part, array in zip(("validation x", "validation y"), validation or (), strict=False):
+            found = bad_example(part, array) or found
+        raise DivergedError(
+            f"fit: {name} is NaN after epoch {epoch}, though the training loss is finite. {found}",
+            epoch=epoch,
+            step=0,
+            result=before,
+        )
 
 
 @jax.jit

@@ -15,7 +15,7 @@ from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer
 from jaxnn.placement import compiler_sharded
 from jaxnn.train.arguments import as_pair, require_net, require_optimizer
-from jaxnn.train.fit import run_keys
+from jaxnn.train.epochs import run_keys
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.step import Augment, TrainState, ValueAndGrad, init, scan_epoch
 from jaxnn.types import Array, Key, Loss, Params

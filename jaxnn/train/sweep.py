@@ -26,8 +26,8 @@ from jaxnn.train.arguments import (
     require_optimizer,
     require_targets,
 )
+from jaxnn.train.epochs import run_keys
 from jaxnn.train.evaluate import make_evaluate
-from jaxnn.train.fit import run_keys
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
 from jaxnn.train.runs import map_program, mapped
