@@ -334,6 +334,22 @@ def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
     return map_leaves(leaf, tree, like)
 
 
+def widened(update: TransformUpdateExtraArgsFn) -> TransformUpdateExtraArgsFn:
+    """Decorator of an `update` that then computes in the accumulation dtype: the dtype boundary of a rule over trees.
+
+    It sees updates and parameters widened, float32 for half precision. What it returns is stored in the dtypes of the
+    parameters, in those of the incoming updates if none are passed. Inside a rule nothing is cast, so that an update is
+    rounded once. Rules over single arrays have the same boundary in `per_leaf`, which their states cross as well.
+    """
+
+    @functools.wraps(update)
+    def stored(updates: PyTree, state: OptState, params: Params | None = None, **extra: Any) -> tuple[PyTree, OptState]:
+        found, new = update(widen(updates), state, widen(params), **extra)
+        return dtypes_of(found, updates if params is None else params), new
+
+    return stored
+
+
 def call_update(
     opt: Any, grads: PyTree, state: Any, params: Params | None, extra: dict[str, Any]
 ) -> tuple[PyTree, Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, dtypes_of, map_leaves, widen
+from jaxnn.optim.base import Optimizer, map_leaves, widened
 from jaxnn.optim.scalars import at_count, cast_like, is_zero
 from jaxnn.optim.spec import specified
 from jaxnn.tree import called
@@ -40,17 +40,14 @@ def descent(
     """
     require_nonnegative(where, learning_rate=learning_rate, weight_decay=weight_decay)
 
+    @widened
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
-        grads = updates
-        wide = widen(params)
-        steps, new_state = direction.update(widen(grads), state, wide, **extra)
+        steps, new_state = direction.update(updates, state, params, **extra)
         if not is_zero(weight_decay):
-            steps = add_decay(
-                steps, require_params(where, wide), at_count(weight_decay, state.count), mask, where=where
-            )
+            params, decay = require_params(where, params), at_count(weight_decay, state.count)
+            steps = add_decay(steps, params, decay, mask, where=where)
         rate = at_count(learning_rate, state.count)
-        updates = jax.tree.map(lambda step: -cast_like(rate, step) * step, steps)
-        return dtypes_of(updates, grads if params is None else params), new_state
+        return jax.tree.map(lambda step: -cast_like(rate, step) * step, steps), new_state
 
     return Optimizer(direction.init, update)
 

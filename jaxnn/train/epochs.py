@@ -74,7 +74,7 @@ def epochs(
         ...     if record["loss"] < 1e-3:
         ...         break
         >>> record["epoch"], ts.params[1]["w"].shape
-        (15, (1, 1))
+        (31, (1, 1))
     """
     for name, function, example in (
         ("regularizer", regularizer, "losses.l2(1e-4)"),

@@ -106,6 +106,8 @@ def fit(
         TypeError, ValueError: the arguments or the data do not fit together, or a label is out of range.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from jaxnn import losses, models, optim
         >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
         >>> result = fit(models.linear(1), losses.half_squared_error, optim.sgd(0.1), (x, 3 * x + 1),
@@ -123,12 +125,12 @@ def fit(
         start=first, evaluated_at=evaluated_at,
     )  # fmt: skip
     history: list[dict[str, float]] = []
-    last = best = FitResult(*first, history, 0, "")
+    best = FitResult(*first, history, 0, "")
     with Progress(epochs, enabled=progress) as bar:
         try:
             for record, ts in course:
                 if select in record:
-                    require_no_nan({select: record[select]}, record["epoch"], best)
+                    require_no_nan({select: record[select]}, int(record["epoch"]), best)
                 history.append(record)
                 if on_epoch is not None:
                     on_epoch(record)

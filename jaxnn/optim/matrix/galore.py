@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_nonnegative, require_real
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, widen
+from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, widened
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.matrix.kronecker import unless_none
@@ -142,12 +142,11 @@ def scale_by_galore(
 
         return compiler_sharded(product, _place(x, numbers, rows=not left, first=not left), x, p.astype(x.dtype))
 
+    @widened
     def update(
         updates: PyTree, state: GaLoreState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, GaLoreState]:
-        grads = updates
-        wide = widen(grads)
-        numbers = numbers_of(grads if params is None else params)
+        numbers = numbers_of(updates if params is None else params)
 
         def decomposed() -> PyTree:
             def leaf(g: Array, number: GaLoreDimensionNumbers | None, p: Array) -> Array:
@@ -161,10 +160,10 @@ def scale_by_galore(
 
                 return compiler_sharded(vectors, p, g)
 
-            return unless_none(map_leaves(leaf, wide, numbers, state.projector), state.projector)
+            return unless_none(map_leaves(leaf, updates, numbers, state.projector), state.projector)
 
         projector = jax.lax.cond(state.count % gap == 0, decomposed, lambda: state.projector)
-        low = map_leaves(project, wide, numbers, projector)
+        low = map_leaves(project, updates, numbers, projector)
         low, base_state = update_inner(base, low, state.base_optimizer_state, None, {})
 
         def lifted(u: Array, g: Array, number: GaLoreDimensionNumbers | None, p: Array) -> Array:
@@ -178,9 +177,9 @@ def scale_by_galore(
             full = compiler_sharded(product, g, u, p.astype(u.dtype))
             return cast_like(scale, full) * full
 
-        updates = map_leaves(lifted, low, wide, numbers, projector)
+        full = map_leaves(lifted, low, updates, numbers, projector)
         new = GaLoreState(increment(state.count), base_state, projector)
-        return dtypes_of(updates, grads if params is None else params), new
+        return full, new
 
     return Optimizer(init, update)
 

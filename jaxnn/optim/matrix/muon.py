@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_decay, require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, per_leaf, widen
+from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, per_leaf, widened
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.matrix.muon_axes import (
     MuonDimensionNumbers,
@@ -107,10 +107,10 @@ def scale_by_muon(
             zero_count(), initial_moment(params, mu_dtype), coeffs[-ns_steps:] if coeffs.ndim == 2 else coeffs
         )
 
+    @widened
     def update(
         updates: PyTree, state: MuonState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MuonState]:
-        grads = updates
         count = increment(state.count)
         c, next_c = one_minus_power(beta, count), one_minus_power(beta, count + 1)
         rows = coefficient_rows("muon", state.ns_coeffs, ns_steps)
@@ -128,9 +128,9 @@ def scale_by_muon(
             o = orthogonalized(mu_hat, axes, rows, preconditioning, eps)
             return jnp.sum(jnp.conj(mu_hat) * o) * o if adaptive else o
 
-        mu_hat, mu = per_leaf(mean, widen(grads), (state.mu,), widen(params))
-        updates = map_leaves(direction, mu_hat, numbers_tree(weight_dimension_numbers, mu_hat))
-        return dtypes_of(updates, grads if params is None else params), MuonState(count, mu, state.ns_coeffs)
+        mu_hat, mu = per_leaf(mean, updates, (state.mu,), params)
+        directions = map_leaves(direction, mu_hat, numbers_tree(weight_dimension_numbers, mu_hat))
+        return directions, MuonState(count, mu, state.ns_coeffs)
 
     return Optimizer(init, update)
 

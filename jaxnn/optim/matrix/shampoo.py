@@ -11,7 +11,7 @@ from jaxnn.checks import require_between, require_positive_int
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.axes import by_axis, by_leaf
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves
+from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, widened
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.matrix.kronecker import multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.matrix.spectral import positive_power, power
@@ -111,16 +111,16 @@ def scale_by_shampoo(
         mu, nu = None if is_zero(b1) else whole, whole if graft == "adam" else None
         return ShampooState(zero_count(), mu, nu, zeros, zeros)
 
+    @widened
     def update(
         updates: PyTree, state: ShampooState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, ShampooState]:
-        grads = updates
         count = increment(state.count)
         d2 = jnp.asarray(b2, float)
         c1, c2 = one_minus_power(b1, count), jnp.where(d2 == 1, 1.0, one_minus_power(b2, count))
         fresh = jnp.where(d2 == 1, 1.0, 1 - d2)
-        kept, kept_roots = (by_leaf(trees, grads) for trees in (state.statistics, state.preconditioners))
-        wide = map_leaves(lambda g, factors: jnp.asarray(g).astype(factors[0].dtype), grads, kept)
+        kept, kept_roots = (by_leaf(trees, updates) for trees in (state.statistics, state.preconditioners))
+        wide = map_leaves(lambda g, factors: g.astype(factors[0].dtype), updates, kept)
 
         def accumulated(g: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             g = g.reshape(squeezed(g.shape))
@@ -159,11 +159,10 @@ def scale_by_shampoo(
 
             sizes = map_leaves(adam, means, nu)
             nu = unless_none(nu, state.nu)
-        updates = map_leaves(preconditioned, means, preconditioners)
+        steps = map_leaves(preconditioned, means, preconditioners)
         if graft is not None:
-            updates = jax.tree.map(lambda u, s: safe_divide(norm(s), norm(u)) * u, updates, sizes)
-        new = ShampooState(count, mu, nu, by_axis(statistics, grads), by_axis(preconditioners, grads))
-        return dtypes_of(updates, grads if params is None else params), new
+            steps = jax.tree.map(lambda u, s: safe_divide(norm(s), norm(u)) * u, steps, sizes)
+        return steps, ShampooState(count, mu, nu, by_axis(statistics, updates), by_axis(preconditioners, updates))
 
     return Optimizer(init, update)
 

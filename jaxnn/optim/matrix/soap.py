@@ -11,7 +11,7 @@ from jaxnn.checks import require_positive_int
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_real
 from jaxnn.optim.axes import by_axis, by_leaf
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves
+from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, widened
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.matrix.kronecker import EXACT, multiply, second_moments, squeezed, unless_none, zero_factor
 from jaxnn.optim.matrix.spectral import eigh, orthonormal
@@ -123,12 +123,12 @@ def scale_by_soap(
             y = multiply(y, axis, q, transpose=into)
         return y.reshape(x.shape)
 
+    @widened
     def update(
         updates: PyTree, state: SoapState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, SoapState]:
-        grads = updates
-        wide = map_leaves(lambda g, n: jnp.asarray(g).astype(n.dtype), grads, state.nu)
-        kept_sums, kept_bases = (by_leaf(trees, grads) for trees in (state.statistics, state.bases))
+        wide = map_leaves(lambda g, n: g.astype(n.dtype), updates, state.nu)
+        kept_sums, kept_bases = (by_leaf(trees, updates) for trees in (state.statistics, state.bases))
         first = state.count == 0
         t = jnp.maximum(state.count, 1)  # at the first update all is multiplied by 0
         c1, c2 = (one_minus_power(b, t) if correct_bias else jnp.ones((), float) for b in (b1, b2))
@@ -179,13 +179,13 @@ def scale_by_soap(
 
         mu = map_leaves(mean, wide, state.mu)
         nu = map_leaves(mean_square, wide, state.nu, kept_bases)
-        updates = map_leaves(direction, mu, nu, kept_bases)
+        steps = map_leaves(direction, mu, nu, kept_bases)
         mu, nu = unless_none(mu, state.mu), unless_none(nu, state.nu)
         statistics = unless_none(map_leaves(moments, wide, kept_sums), kept_sums)
         choice = jnp.where(first, 1, jnp.where(state.count % every == 0, 2, 0))
         nu, bases = jax.lax.switch(choice, (lambda: (nu, kept_bases), eigenvectors, power_steps))
-        new = SoapState(increment(state.count), mu, nu, by_axis(statistics, grads), by_axis(bases, grads))
-        return dtypes_of(updates, grads if params is None else params), new
+        new = SoapState(increment(state.count), mu, nu, by_axis(statistics, updates), by_axis(bases, updates))
+        return steps, new
 
     return Optimizer(init, update)
 

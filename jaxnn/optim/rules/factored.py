@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf, widened
 from jaxnn.optim.descent import Mask, add_decay
 from jaxnn.optim.norms import bounded
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, is_zero, zero_count
@@ -179,12 +179,11 @@ def adafactor(
     def init(params: Params) -> FactoredState:
         return scaled.init(params)._replace(ema=initial_moment(params, dtype_momentum) if keeps_ema else None)
 
+    @widened
     def update(
         updates: PyTree, state: FactoredState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, FactoredState]:
-        grads = updates
-        wide = widen(params)
-        sizes = require_params("adafactor", wide) if multiply_by_parameter_scale else None
+        sizes = require_params("adafactor", params) if multiply_by_parameter_scale else None
         rate = at_count(1.0 if learning_rate is None else learning_rate, state.count)
 
         def rule(u: Array, ema: Array | None, p: Array | None) -> tuple[Array, Array | None, Array | None]:
@@ -199,13 +198,12 @@ def adafactor(
                 u = ema = b * ema + (1 - b) * u
             return u, ema, p
 
-        steps, new = scaled.update(widen(grads), state, wide)
-        steps, ema, _ = per_leaf(rule, steps, (state.ema, sizes), wide)
+        steps, new = scaled.update(updates, state, params)
+        steps, ema, _ = per_leaf(rule, steps, (state.ema, sizes), params)
         if weight_decay_rate is not None and not is_zero(weight_decay_rate):
-            decay, wide = at_count(weight_decay_rate, state.count), require_params("adafactor", wide)
-            steps = add_decay(steps, wide, decay, weight_decay_mask, where="adafactor")
-        updates = jax.tree.map(jnp.negative, steps)
-        return dtypes_of(updates, grads if params is None else params), new._replace(ema=ema)
+            decay, params = at_count(weight_decay_rate, state.count), require_params("adafactor", params)
+            steps = add_decay(steps, params, decay, weight_decay_mask, where="adafactor")
+        return jax.tree.map(jnp.negative, steps), new._replace(ema=ema)
 
     return Optimizer(init, update)
 

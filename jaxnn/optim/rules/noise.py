@@ -9,7 +9,7 @@ import jax
 
 from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, widen
+from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, widened
 from jaxnn.optim.descent import descent
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.scalars import cast_like, increment, zero_count
@@ -67,6 +67,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
         initial_moment(params)  # for its check that every parameter is floating
         return AddNoiseState(zero_count(), raw_key(first))
 
+    @widened
     def update(
         updates: PyTree, state: AddNoiseState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, AddNoiseState]:
@@ -77,10 +78,8 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
             deviation = safe_sqrt(cast_like(eta, g) / cast_like(count, g) ** cast_like(gamma, g))
             return g + deviation * jax.random.normal(k, g.shape, g.dtype)
 
-        noisy = map_leaves(leaf, widen(updates), keys_like(sample_key, updates))
-        return dtypes_of(noisy, updates if params is None else params), AddNoiseState(
-            count, jax.random.key_data(next_key)
-        )
+        noisy = map_leaves(leaf, updates, keys_like(sample_key, updates))
+        return noisy, AddNoiseState(count, jax.random.key_data(next_key))
 
     return Optimizer(init, update)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_between
 from jaxnn.optim.arguments import require_extra, require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, widen
+from jaxnn.optim.base import Optimizer, widened
 from jaxnn.optim.descent import descent
 from jaxnn.optim.norms import scalar_dtype, sum_of_squares, times
 from jaxnn.optim.scalars import cast_like, increment, zero_count
@@ -63,6 +63,7 @@ def scale_by_polyak(
         scalar_dtype(params)  # rejects integers
         return CountState(zero_count())
 
+    @widened
     def update(
         updates: PyTree, state: CountState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, CountState]:
@@ -75,8 +76,7 @@ def scale_by_polyak(
         flat = squares <= FLAT
         step = jnp.where(flat, 0, gap) / jnp.where(flat, 1, squares)
         step = jnp.minimum(step, cast_like(max_learning_rate, squares))
-        updates = dtypes_of(times(step, widen(updates)), updates if params is None else params)
-        return updates, CountState(increment(state.count))
+        return times(step, updates), CountState(increment(state.count))
 
     return Optimizer(init, update)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between
 from jaxnn.numerics import accumulation_dtype, safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, real_dtype, widen
+from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, real_dtype, widen, widened
 from jaxnn.optim.descent import descent
 from jaxnn.optim.keys import raw_key, typed_key
 from jaxnn.optim.rules.noise import as_key
@@ -146,6 +146,7 @@ def differentially_private_aggregate(
         initial_moment(params)  # for its check that every parameter is floating
         return DifferentiallyPrivateAggregateState(raw_key(first), zero_count(), None)
 
+    @widened
     def update(
         updates: PyTree, state: DifferentiallyPrivateAggregateState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, DifferentiallyPrivateAggregateState]:
@@ -157,14 +158,14 @@ def differentially_private_aggregate(
                 "same noise. Use jax.jit with NamedSharding, or per_example.dp_sgd, which adds up the devices' "
                 "examples before the noise."
             )
-        sums, _ = _clipped_sums(widen(updates), l2_norm_clip)
+        sums, _ = _clipped_sums(updates, l2_norm_clip)
         leaves, structure = jax.tree.flatten(sums)
         next_key, *keys = jax.random.split(typed_key(state.rng_key, first), len(leaves) + 1)
         means = []
         for g, k in zip(leaves, keys, strict=True):
             deviation = cast_like(l2_norm_clip, g) * cast_like(noise_multiplier, g)
             means.append((g + deviation * jax.random.normal(k, g.shape, g.dtype)) / examples)
-        updates = dtypes_of(jax.tree.unflatten(structure, means), updates if params is None else params)
+        updates = jax.tree.unflatten(structure, means)
         return updates, state._replace(count=increment(state.count), rng_key=jax.random.key_data(next_key))
 
     return Optimizer(init, update)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, per_leaf, widen
+from jaxnn.optim.base import Optimizer, initial_moment, per_leaf, widened
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.sgd import TraceState, trace
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
@@ -139,13 +139,13 @@ def rmsprop(
     def init(params: Params) -> RMSpropState:
         return plain.init(params)._replace(trace=sums.init(params).trace)
 
+    @widened
     def update(
         updates: PyTree, state: RMSpropState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, RMSpropState]:
-        wide = widen(params)
-        steps, new = plain.update(widen(updates), state, wide)
-        steps, kept = sums.update(steps, TraceState(state.trace, state.count), wide)
-        return dtypes_of(steps, updates if params is None else params), new._replace(trace=kept.trace)
+        steps, new = plain.update(updates, state, params)
+        steps, kept = sums.update(steps, TraceState(state.trace, state.count), params)
+        return steps, new._replace(trace=kept.trace)
 
     return Optimizer(init, update)
 

@@ -12,7 +12,17 @@ import jax.numpy as jnp
 from jaxnn.checks import require_positive_int
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.arguments import require_extra, require_params
-from jaxnn.optim.base import EmptyState, Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
+from jaxnn.optim.base import (
+    EmptyState,
+    Optimizer,
+    apply_updates,
+    call_update,
+    dtypes_of,
+    map_leaves,
+    real_dtype,
+    widen,
+    widened,
+)
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import require_dtypes
 from jaxnn.optim.norms import nonzero
@@ -53,16 +63,15 @@ def normalize() -> Optimizer:
         Array([0.6, 0.8], dtype=float32)
     """
 
+    @widened
     def update(
         updates: PyTree, state: NormalizeState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, NormalizeState]:
-        wide = widen(updates)
         # The factor cancels, so no derivative goes through it.
-        size = _over_leaves(jnp.max, lambda g: jnp.max(jnp.abs(g), initial=0.0), wide)
-        shrunk = _over(wide, jax.lax.stop_gradient(size))
+        size = _over_leaves(jnp.max, lambda g: jnp.max(jnp.abs(g), initial=0.0), updates)
+        shrunk = _over(updates, jax.lax.stop_gradient(size))
         # `nonzero` inside the root keeps it differentiable, and XLA from recomputing it in the loop of every leaf.
-        unit = _over(shrunk, jnp.sqrt(nonzero(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk))))
-        return dtypes_of(unit, updates if params is None else params), state
+        return _over(shrunk, jnp.sqrt(nonzero(_over_leaves(jnp.sum, lambda g: jnp.sum(abs_sq(g)), shrunk)))), state
 
     return Optimizer(lambda params: NormalizeState(), update)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import concrete_number, require_between
 from jaxnn.optim.arguments import require_extra, require_nonnegative
-from jaxnn.optim.base import Optimizer, dtypes_of, widen
+from jaxnn.optim.base import Optimizer, widened
 from jaxnn.optim.norms import scalar_dtype, times
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
@@ -82,6 +82,7 @@ def reduce_on_plateau(
         one = jnp.ones((), scalar_dtype(params))
         return ReduceLROnPlateauState(one, one * math.inf, zero_count(), zero_count(), zero_count(), 0 * one)
 
+    @widened
     def update(
         updates: PyTree, state: ReduceLROnPlateauState, params: Params | None = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, ReduceLROnPlateauState]:
@@ -108,6 +109,6 @@ def reduce_on_plateau(
         forming = state._replace(count=count, avg_value=mean)
         full = count >= jnp.asarray(accumulation_size)
         new = ReduceLROnPlateauState(*(jnp.where(full, a, b) for a, b in zip(formed, forming, strict=True)))
-        return dtypes_of(times(new.scale, widen(updates)), updates if params is None else params), new
+        return times(new.scale, updates), new
 
     return Optimizer(init, update)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, per_leaf, widen
+from jaxnn.optim.base import EmptyState, Optimizer, per_leaf, widened
 from jaxnn.optim.norms import nonzero, norm, sum_of_squares, times
 from jaxnn.optim.scalars import abs_sq, cast_like
 from jaxnn.optim.spec import specified
@@ -73,10 +73,11 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
     """
     require_nonnegative("normalize_by_update_norm", eps=eps)
 
+    @widened
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         size = safe_sqrt(sum_of_squares(updates))
         factor = cast_like(scale_factor, size) / nonzero(size + cast_like(eps, size))
-        return dtypes_of(times(factor, widen(updates)), updates if params is None else params), state
+        return times(factor, updates), state
 
     return Optimizer(lambda params: EmptyState(), update)
 
