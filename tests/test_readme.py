@@ -254,6 +254,30 @@ def test_the_walks_are_what_runs(title: str, run: Callable[[], None]) -> None:
         assert any(call == hop for call in calls), f"{hop} is not called after the hop before it"
 
 
+def test_the_gradient_is_nine_calls_from_the_matrix_product() -> None:
+    """A newcomer who follows the parameters of a dense layer backward opens few functions."""
+    stacks: list[list[str]] = []
+
+    def note(frame: Any, event: str, arg: Any) -> None:
+        if event == "call" and frame.f_code.co_name == "linear_weight_grad":
+            stack = []
+            while frame.f_code.co_name != "vg":
+                frame = frame.f_back
+                stack.append(frame.f_code.co_qualname)
+            stacks.append([name for name in stack if not name.endswith(">")])  # comprehensions are no functions
+
+    net = models.mlp([4, 3, 2])
+    params, state = net.init(jax.random.key(0), (4,))
+    vg = backprop.value_and_grad(net, losses.softmax_cross_entropy)
+    sys.setprofile(note)
+    try:
+        jax.eval_shape(vg, params, state, jnp.ones((8, 4)), jnp.zeros(8, jnp.int32))
+    finally:
+        sys.setprofile(None)
+    assert len(stacks) == 2
+    assert max(map(len, stacks)) <= 9, stacks
+
+
 def test_the_errors_of_recipes_are_those_that_were_written() -> None:
     rows = {row[0].strip("`"): row[2:] for row in table(sections(BENCHMARKS)["Test errors of the recipes"])}
     for name, result in results("recipes-cpu")["recipes"].items():

@@ -39,7 +39,13 @@ from jaxnn.types import Array, Key, Params, PyTree, State
 def forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
 ) -> tuple[Array, State, Cache]:
-    """(y, state, cache): `layer.apply`, and the cache of its backward pass."""
+    """(y, state, cache): `layer.apply`, and the cache of its backward pass.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> forward(Relu, (), (), jnp.array([[-1.0, 2.0]]))[0]
+        Array([[0., 2.]], dtype=float32)
+    """
     made = rule_of(layer).forward(layer, params, state, x, key=key, train=train)
     if not isinstance(made, tuple) or len(made) != 3:
         raise TypeError(
