@@ -16,6 +16,6 @@ def loss(params, x, y):  # of ONE example: flax wants a batch, so it gets a batc
 
 
 tape = jax.jit(per_example.record(loss))(params, digits.x, digits.y)
-longest = jnp.argsort(-per_example.norms(tape))[:5]
-print("longest gradients:", [f"example {i}: {per_example.norms(tape)[i]:.1f}" for i in longest])
+largest = jnp.argsort(-per_example.norms(tape))[:5]
+print("largest gradient norms:", [f"example {i}: {per_example.norms(tape)[i]:.1f}" for i in largest])
 print(per_example.plan(tape))

@@ -30,10 +30,10 @@ def main() -> None:
 
     suspects = np.argsort(-np.asarray(suspicion))[: len(spoilt)]
     found = np.isin(suspects, spoilt)
-    print(f"of the {len(suspects)} longest gradients {found.mean():.0%} have a wrong label, by chance it would be 5%")
+    print(f"of the {len(suspects)} largest gradient norms {found.mean():.0%} are of wrong labels, by chance 5%")
     shown = suspects[:24]
     captions = [f"label {labels[i]}\n" + (f"truth {truth[i]}" if i in spoilt else "(right)") for i in shown]
-    fig = plots.pictures(digits.x[shown], captions, title="The longest gradients")
+    fig = plots.pictures(digits.x[shown], captions, title="The largest gradient norms")
     print("written:", plots.save(fig, "mislabeled.png"))
 
 

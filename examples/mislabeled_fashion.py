@@ -100,15 +100,15 @@ def report(published, spoilt, sums) -> None:
     suspects, doubtful = order[:SHOWN], order[~wrong[order]][:SHOWN]
     truths = [f"truth {names[published.y[i]]}" if wrong[i] else "(as published)" for i in suspects]
     captions = [f"label {names[spoilt.y[i]]}\n{truth}" for i, truth in zip(suspects, truths, strict=True)]
-    title = f"The {SHOWN} longest gradients: {wrong[suspects].sum()} of these labels were made wrong"
+    title = f"The {SHOWN} largest gradient norms: {wrong[suspects].sum()} of these labels were changed"
     paths = sys.argv[1:] or ["suspects.png", "doubtful.png"]
     print("written:", plots.save(plots.pictures(published.x[suspects], captions, title=title), paths[0]))
 
-    print("the longest gradients of labels as published: the label may be wrong, or the network, or the image unclear")
+    print("the largest norms of labels as published: the label may be wrong, or the network, or the image unclear")
     for i in doubtful[:8]:
         print(f"  image {i} of the training split: label {names[published.y[i]]}, the network says {names[guesses[i]]}")
     captions = [f"label {names[published.y[i]]}\nnetwork {names[guesses[i]]}" for i in doubtful]
-    title = f"The {SHOWN} longest gradients of labels as published: doubtful, or only hard for this network"
+    title = f"The {SHOWN} largest gradient norms of labels as published: doubtful, or only hard for this network"
     print("written:", plots.save(plots.pictures(published.x[doubtful], captions, title=title), paths[1]))
 
 
