@@ -1,0 +1,76 @@
+"""The loop of epochs that `fit` is, driven by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxnn import metrics, optim, train
+from tests.train.problems import LOSS, NET, OPT, classification, started
+
+SETTINGS: dict[str, Any] = {
+    "key": jax.random.key(0),
+    "epochs": 3,
+    "batch_size": 10,
+    "validation": classification(1),
+    "metrics": {"error": metrics.error_rate},
+}
+TIMES = ("seconds", "examples_per_second")
+
+
+def untimed(record: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in record.items() if name not in TIMES}
+
+
+def test_fit_is_this_loop() -> None:
+    result = train.fit(NET, LOSS, OPT, classification(), **SETTINGS, progress=False)
+    found = list(train.epochs(NET, LOSS, OPT, classification(), **SETTINGS))
+    assert [untimed(record) for record, _ in found] == [untimed(record) for record in result.history]
+    chex.assert_trees_all_equal(found[-1][1], train.TrainState(result.params, result.state, result.opt_state))
+
+
+def test_every_state_can_be_kept_and_gone_on_from() -> None:
+    states = [ts for _, ts in train.epochs(NET, LOSS, OPT, classification(), **SETTINGS)]
+    norms = [float(jnp.linalg.norm(ts.params[1]["w"])) for ts in states]  # a donated buffer would raise
+    assert len(set(norms)) == 3
+    again = train.epochs(NET, LOSS, OPT, classification(), **SETTINGS, start=states[0])
+    assert next(again)[1].opt_state.count == 2 * states[0].opt_state.count
+
+
+def test_an_epoch_copies_the_state_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = train.epochs(NET, LOSS, OPT, classification(), **SETTINGS)
+    _, ts = next(loop)
+    copied: list[Any] = []
+    copy = jnp.copy
+    monkeypatch.setattr(jnp, "copy", lambda x: copied.append(x) or copy(x))
+    next(loop)
+    assert len(copied) == len(jax.tree.leaves(ts))
+
+
+def test_a_loop_trains_as_far_as_it_is_asked() -> None:
+    seen = []
+    for record, ts in train.epochs(NET, LOSS, OPT, classification(), **SETTINGS | {"epochs": 10**9}):
+        seen.append(int(ts.opt_state.count))
+        if record["epoch"] == 2:
+            break
+    assert seen == [seen[0], 2 * seen[0]]
+
+
+def test_arguments_are_checked_before_the_first_epoch() -> None:
+    with pytest.raises(TypeError, match="fit: key must be a typed key"):
+        train.epochs(NET, LOSS, OPT, classification(), **SETTINGS | {"key": 0})
+    with pytest.raises(ValueError, match="pass validation"):
+        train.epochs(NET, LOSS, OPT, classification(), **SETTINGS | {"validation": None})
+
+
+def test_a_loop_that_diverges_gives_back_the_state_before() -> None:
+    start = started()
+    loop = train.epochs(NET, LOSS, optim.sgd(1e30, momentum=0.9), classification(), **SETTINGS, start=start)
+    with pytest.raises(train.DivergedError) as caught:
+        list(loop)
+    assert caught.value.epoch == 1
+    chex.assert_trees_all_equal(caught.value.result, start)
