@@ -98,12 +98,7 @@ def softmax_cross_entropy_with_integer_labels(
 
 
 def poly_loss_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    epsilon: Scalar = 2.0,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
+    logits: ArrayLike, labels: ArrayLike, *, epsilon: Scalar = 2.0, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
     """PolyLoss: the softmax cross-entropy plus epsilon times sum_k d_k (1 - softmax(z)_k).
 
