@@ -145,16 +145,8 @@ def Conv(
 
     def layer_init(key: Key, example: jax.ShapeDtypeStruct) -> Params:
         sizes = pair("Conv", "window", window, _spatial_axes("Conv", example))
-        return init(
-            key,
-            sizes,
-            example.shape[-1],
-            features,
-            groups=groups,
-            w_init=w_init,
-            b_init=b_init,
-            dtype=param_dtype(example),
-        )
+        c, dtype = example.shape[-1], param_dtype(example)
+        return init(key, sizes, c, features, groups=groups, w_init=w_init, b_init=b_init, dtype=dtype)
 
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return stateless(

@@ -3,8 +3,9 @@
 `jaxnn.losses.huber(y, d)` and the like return one number per example; these return one per element, in the shape of
 the predictions. Arithmetic and results are float32 (float64 for float64 predictions).
 
-Predictions are y (...), floating, targets d of the same shape, or None for 0. ValueError: shapes differ, or concrete
-labels are invalid (traced ones give NaN); TypeError: predictions are not floating.
+Predictions are y (...), floating, targets d of the same shape; `squared_error`, `l2_loss` and `huber_loss` take None
+for 0. ValueError: shapes differ, or concrete labels are invalid (traced ones give NaN); TypeError: predictions are not
+floating.
 """
 
 from __future__ import annotations
