@@ -2,7 +2,8 @@
 
 Every activation is `name(z, *, settings)`; `name_derivative(z, *, settings)` is its derivative at z (not a function of
 the output). Both are element-wise on z of any shape and real floating dtype (else TypeError), compute in float32 for
-bfloat16 and float16, return the shape and dtype of z, and propagate NaN.
+bfloat16 and float16, return the shape and dtype of z, and propagate NaN. A setting that is not one number in its range
+raises ValueError; a derivative takes, and checks, all settings of its activation.
 
 At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, the plateau of a clipped ramp), as is
 that of `jax.grad`:
@@ -46,22 +47,8 @@ from jaxnn.activations.rectifiers import (
     selu,
     selu_derivative,
 )
-from jaxnn.activations.sigmoids import (
-    sigmoid,
-    sigmoid_derivative,
-    softplus,
-    softplus_derivative,
-    tanh,
-    tanh_derivative,
-)
-from jaxnn.activations.softmax import (
-    log_softmax,
-    log_softmax_jvp,
-    log_softmax_vjp,
-    softmax,
-    softmax_jvp,
-    softmax_vjp,
-)
+from jaxnn.activations.sigmoids import sigmoid, sigmoid_derivative, softplus, softplus_derivative, tanh, tanh_derivative
+from jaxnn.activations.softmax import log_softmax, log_softmax_jvp, log_softmax_vjp, softmax, softmax_jvp, softmax_vjp
 from jaxnn.activations.steps import (
     hard_tanh,
     hard_tanh_derivative,

@@ -18,10 +18,7 @@ GELU_CUBIC = 0.044715
 def gelu(z: Array) -> Array:
     """The Gaussian error linear unit, erf form.
 
-    a = z Phi(z), Phi(z) = (1 + erf(z / sqrt 2)) / 2 = erfc(-z / sqrt 2) / 2
-
-    Returns:
-        a >= -0.17.
+    a = z Phi(z), Phi(z) = (1 + erf(z / sqrt 2)) / 2 = erfc(-z / sqrt 2) / 2; a >= -0.17
 
     Example:
         >>> gelu(jnp.array([-1e4, 0.0, 1e4]))
@@ -77,10 +74,7 @@ def gelu_tanh_derivative(z: Array) -> Array:
 def silu(z: Array) -> Array:
     """The sigmoid-weighted linear unit, also called swish.
 
-    a = z sigmoid(z)
-
-    Returns:
-        a >= -0.28.
+    a = z sigmoid(z); a >= -0.28
 
     Example:
         >>> silu(jnp.array([-1e4, 0.0, 1e4]))
@@ -109,10 +103,7 @@ def silu_derivative(z: Array) -> Array:
 def mish(z: Array) -> Array:
     """Mish.
 
-    a = z tanh(softplus(z)) = z tanh(log(1 + exp(z)))
-
-    Returns:
-        a >= -0.31.
+    a = z tanh(softplus(z)) = z tanh(log(1 + exp(z))); a >= -0.31
 
     Example:
         >>> mish(jnp.array([-1e4, 0.0, 1e4]))

@@ -18,10 +18,7 @@ SELU_SCALE = 1.0507009873554804934193349852946
 def relu(z: Array) -> Array:
     """The rectified linear unit.
 
-    a = max(z, 0)
-
-    Returns:
-        a >= 0.
+    a = max(z, 0); a >= 0
 
     Example:
         >>> relu(jnp.array([-2.0, 0.0, 3.0]))
@@ -53,9 +50,6 @@ def leaky_relu(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
     Args:
         negative_slope: slope of the left branch, any real number; 0 makes it `relu`. May be traced.
 
-    Raises:
-        ValueError: negative_slope is not one number.
-
     Example:
         >>> leaky_relu(jnp.array([-2.0, 0.0, 3.0]), negative_slope=0.5)
         Array([-1.,  0.,  3.], dtype=float32)
@@ -70,9 +64,6 @@ def leaky_relu(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
 @elementwise
 def leaky_relu_derivative(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
     """d leaky_relu / dz = 1 if z > 0, else negative_slope: negative_slope at the kink z = 0 (torch; jax.nn has 1).
-
-    Args:
-        negative_slope: as in `leaky_relu`.
 
     Example:
         >>> leaky_relu_derivative(jnp.array([-2.0, 0.0, 3.0]), negative_slope=0.5)
@@ -91,9 +82,6 @@ def elu(z: Array, *, alpha: Scalar = 1.0) -> Array:
     Args:
         alpha: the limit at z = -infinity is -alpha. May be traced.
 
-    Raises:
-        ValueError: alpha is not one number.
-
     Example:
         >>> elu(jnp.array([-1e4, 0.0, 3.0]), alpha=2.0)
         Array([-2.,  0.,  3.], dtype=float32)
@@ -109,9 +97,6 @@ def elu(z: Array, *, alpha: Scalar = 1.0) -> Array:
 def elu_derivative(z: Array, *, alpha: Scalar = 1.0) -> Array:
     """d elu / dz = 1 if z > 0, else alpha exp(z): alpha at z = 0, which is a kink unless alpha = 1.
 
-    Args:
-        alpha: as in `elu`.
-
     Example:
         >>> elu_derivative(jnp.array([-1e4, 0.0, 3.0]), alpha=2.0)
         Array([0., 2., 1.], dtype=float32)
@@ -123,10 +108,7 @@ def elu_derivative(z: Array, *, alpha: Scalar = 1.0) -> Array:
 def selu(z: Array) -> Array:
     """The self-normalizing ELU.
 
-    a = lambda z if z > 0, lambda alpha (exp(z) - 1) if z <= 0, with lambda = 1.0507..., alpha = 1.6733...
-
-    Returns:
-        a >= -1.7581.
+    a = lambda z if z > 0, lambda alpha (exp(z) - 1) if z <= 0, with lambda = 1.0507..., alpha = 1.6733...; a >= -1.7581
 
     Example:
         >>> selu(jnp.array([-1e4, 0.0, 1.0]))

@@ -13,10 +13,7 @@ from jaxnn.types import Array
 def sigmoid(z: Array) -> Array:
     """The logistic function.
 
-    a = 1 / (1 + exp(-z))
-
-    Returns:
-        a in [0, 1]; no overflow for any finite z.
+    a = 1 / (1 + exp(-z)); a in [0, 1], no overflow for any finite z
 
     Example:
         >>> sigmoid(jnp.array([-1e4, 0.0, 1e4]))
@@ -44,10 +41,7 @@ def sigmoid_derivative(z: Array) -> Array:
 def tanh(z: Array) -> Array:
     """The hyperbolic tangent.
 
-    a = (exp(z) - exp(-z)) / (exp(z) + exp(-z)) = 2 sigmoid(2 z) - 1
-
-    Returns:
-        a in [-1, 1].
+    a = (exp(z) - exp(-z)) / (exp(z) + exp(-z)) = 2 sigmoid(2 z) - 1; a in [-1, 1]
 
     Example:
         >>> tanh(jnp.array([-1e4, 0.0, 1e4]))
@@ -75,10 +69,7 @@ def tanh_derivative(z: Array) -> Array:
 def softplus(z: Array) -> Array:
     """The smooth ReLU.
 
-    a = log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|))
-
-    Returns:
-        a >= 0; no overflow for any finite z.
+    a = log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)); a >= 0, no overflow for any finite z
 
     Example:
         >>> softplus(jnp.array([-1e4, 1e4]))

@@ -3,6 +3,10 @@
 With p = softmax(z), the Jacobian of softmax is J = diag(p) - p p', and that of log-softmax is I - 1 p' (1 the vector of
 ones). z_i = -inf masks class i: p_i = 0; a vector of -inf only, or with a +inf, gives NaN. Both are invariant to adding
 a constant to z, up to rounding: only differences to the maximum enter.
+
+z is (..., K, ...), floating, `axis` the axis of the K scores; the tangent or cotangent v has the shape of z, is
+floating and finite. Results have the shape and dtype of z. TypeError: z or v is not floating; ValueError: they differ
+in shape, or z has no such axis.
 """
 
 from __future__ import annotations
@@ -22,17 +26,6 @@ def softmax(z: Array, *, axis: int = -1) -> Array:
 
     p_i = exp(z_i - M) / sum_j exp(z_j - M), M = max_j z_j
 
-    Args:
-        z: (..., K, ...), floating; -inf masks an entry.
-        axis: the axis of the K scores.
-
-    Returns:
-        p: shape and dtype of z, >= 0, sum 1 over `axis`.
-
-    Raises:
-        TypeError: z is not floating.
-        ValueError: z has no such axis.
-
     Example:
         >>> softmax(jnp.array([1e4, 1e4, -jnp.inf]))
         Array([0.5, 0.5, 0. ], dtype=float32)
@@ -48,19 +41,7 @@ def softmax(z: Array, *, axis: int = -1) -> Array:
 def softmax_jvp(z: Array, v: Array, *, axis: int = -1) -> Array:
     """J v for J the Jacobian of softmax at z; also v' J, because J is symmetric.
 
-    J v = p * (v - p'v), p = softmax(z)
-
-    Args:
-        z: (..., K, ...), floating.
-        v: shape of z, floating: the tangent (forward) or the cotangent (reverse), finite.
-        axis: the axis of the K scores.
-
-    Returns:
-        Shape and dtype of z; the sum over `axis` is 0.
-
-    Raises:
-        TypeError: z or v is not floating.
-        ValueError: z and v differ in shape; z has no such axis.
+    J v = p * (v - p'v), p = softmax(z); its sum over `axis` is 0
 
     Example:
         >>> softmax_jvp(jnp.zeros(2), jnp.array([1.0, 0.0]))
@@ -79,18 +60,7 @@ softmax_vjp = softmax_jvp
 def log_softmax(z: Array, *, axis: int = -1) -> Array:
     """Logarithms of probabilities from scores.
 
-    l_i = log p_i = z_i - M - log sum_j exp(z_j - M), M = max_j z_j
-
-    Args:
-        z: (..., K, ...), floating; -inf masks an entry, whose l is -inf.
-        axis: the axis of the K scores.
-
-    Returns:
-        l: shape and dtype of z, <= 0, in nats.
-
-    Raises:
-        TypeError: z is not floating.
-        ValueError: z has no such axis.
+    l_i = log p_i = z_i - M - log sum_j exp(z_j - M), M = max_j z_j; l <= 0, in nats
 
     Example:
         >>> log_softmax(jnp.array([1e4, 0.0]))
@@ -108,18 +78,6 @@ def log_softmax_jvp(z: Array, v: Array, *, axis: int = -1) -> Array:
 
     (J v)_i = v_i - sum_j p_j v_j, p = softmax(z)
 
-    Args:
-        z: (..., K, ...), floating.
-        v: shape of z, floating: the tangent, finite.
-        axis: the axis of the K scores.
-
-    Returns:
-        Shape and dtype of z.
-
-    Raises:
-        TypeError: z or v is not floating.
-        ValueError: z and v differ in shape; z has no such axis.
-
     Example:
         >>> log_softmax_jvp(jnp.zeros(2), jnp.array([1.0, 0.0]))
         Array([ 0.5, -0.5], dtype=float32)
@@ -132,19 +90,7 @@ def log_softmax_jvp(z: Array, v: Array, *, axis: int = -1) -> Array:
 def log_softmax_vjp(z: Array, v: Array, *, axis: int = -1) -> Array:
     """v' J for J = I - 1 p' the Jacobian of log-softmax at z.
 
-    (v' J)_i = v_i - p_i sum_j v_j, p = softmax(z)
-
-    Args:
-        z: (..., K, ...), floating.
-        v: shape of z, floating: the cotangent, finite.
-        axis: the axis of the K scores.
-
-    Returns:
-        Shape and dtype of z; the sum over `axis` is 0.
-
-    Raises:
-        TypeError: z or v is not floating.
-        ValueError: z and v differ in shape; z has no such axis.
+    (v' J)_i = v_i - p_i sum_j v_j, p = softmax(z); its sum over `axis` is 0
 
     Example:
         >>> log_softmax_vjp(jnp.zeros(2), jnp.array([1.0, 0.0]))

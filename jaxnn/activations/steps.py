@@ -15,9 +15,6 @@ def sign(z: Array) -> Array:
 
     a = 1 if z > 0, 0 if z = 0, -1 if z < 0
 
-    Returns:
-        a in {-1, 0, 1}.
-
     Example:
         >>> sign(jnp.array([-2.0, 0.0, 3.0]))
         Array([-1.,  0.,  1.], dtype=float32)
@@ -41,9 +38,6 @@ def perceptron_sign(z: Array) -> Array:
     """The perceptron's sign, with sign(0) = +1: the output is always one of the two classes.
 
     a = 1 if z >= 0, -1 if z < 0
-
-    Returns:
-        a in {-1, 1}.
 
     Example:
         >>> perceptron_sign(jnp.array([-2.0, 0.0, 3.0]))
@@ -76,9 +70,6 @@ def heaviside(z: Array, *, at_zero: Scalar = 0.5) -> Array:
         at_zero: the value at the jump, in [0, 1]: 1 for the McCulloch-Pitts unit (it fires at its threshold), 0 or
             1/2 by other conventions. May be traced.
 
-    Raises:
-        ValueError: at_zero is not one number in [0, 1].
-
     Example:
         >>> heaviside(jnp.array([-2.0, 0.0, 3.0]), at_zero=1)
         Array([0., 1., 1.], dtype=float32)
@@ -94,9 +85,6 @@ def heaviside(z: Array, *, at_zero: Scalar = 0.5) -> Array:
 @elementwise
 def heaviside_derivative(z: Array, *, at_zero: Scalar = 0.5) -> Array:
     """d heaviside / dz = 0, at the jump z = 0 too.
-
-    Args:
-        at_zero: no effect; a derivative takes the settings of its activation, with the same checks.
 
     Example:
         >>> heaviside_derivative(jnp.array([-2.0, 0.0]))
@@ -157,10 +145,7 @@ def piecewise_linear_derivative(z: Array) -> Array:
 def hard_tanh(z: Array) -> Array:
     """z clipped to [-1, 1].
 
-    a = -1 if z <= -1, z if -1 < z < 1, 1 if z >= 1
-
-    Returns:
-        a in [-1, 1].
+    a = -1 if z <= -1, z if -1 < z < 1, 1 if z >= 1; a in [-1, 1]
 
     Example:
         >>> hard_tanh(jnp.array([-2.0, 0.5, 3.0]))

@@ -42,9 +42,6 @@ def delta_rule(w: Array, x: Array, d: Array, *, learning_rate: Scalar) -> Array:
         d: desired output, ().
         learning_rate: eta; may be traced.
 
-    Returns:
-        (D,).
-
     Reference:
         Widrow & Hoff (1960), Adaptive switching circuits.
 
@@ -66,9 +63,6 @@ def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fi
         d: desired outputs (N,): real numbers (regression), or -1 and +1 (classification).
         learning_rate: eta; may be traced.
         passes: through all examples.
-
-    Returns:
-        Fit.
 
     Raises:
         ValueError: shapes do not fit, or the learning rate is not one number >= 0.
@@ -101,9 +95,6 @@ def smallest_step(w: Array, x: Array, y: Array, *, learning_rate: Scalar = 1.0) 
         y: the desired output, ().
         learning_rate: eta; may be traced.
 
-    Returns:
-        ().
-
     Reference:
         Widrow & Hoff (1960), Adaptive switching circuits.
 
@@ -124,9 +115,6 @@ def two_parameter_step(w: Array, b: Array, x: Array, y: Array, *, learning_rate:
         x: the input, ().
         y: the desired output, ().
         learning_rate: eta; may be traced.
-
-    Returns:
-        (w, b).
 
     Reference:
         Widrow & Hoff (1960), Adaptive switching circuits.

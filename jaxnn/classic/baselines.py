@@ -1,7 +1,8 @@
 """Baselines for networks: linear least squares, for all classes at once or in pairs, and nearest neighbours.
 
 Both are matrix products on the device: the least-squares weights come from one Gram matrix of the features per class,
-the distances to all neighbours from one product per batch of queries.
+the distances to all neighbours from one product per batch of queries. ValueError: shapes do not match, k or a concrete
+label or ridge is out of range, or a concrete query or point is not finite; TypeError: labels are not integers.
 """
 
 from __future__ import annotations
@@ -35,10 +36,6 @@ def least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scala
     Returns:
         (D, K); `multiclass.predict(w, x)` returns the class of the largest output.
 
-    Raises:
-        ValueError: shapes do not match, a concrete label is out of range, or a concrete ridge is not > 0.
-        TypeError: labels are not integers.
-
     Reference:
         LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
         (the linear classifier); Hoerl & Kennard (1970), Ridge regression.
@@ -58,8 +55,8 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
     All K (K - 1) / 2 units come from the K Gram matrices of the single classes, added in pairs.
 
     Args:
-        x, labels, classes, ridge: as for `least_squares`, which also lists the errors raised; labels concrete, because
-            the number of examples per class decides the shapes.
+        x, labels, classes, ridge: as for `least_squares`; labels concrete, because the number of
+            examples per class decides the shapes.
 
     Returns:
         (D, K (K - 1) / 2), pairs in the order (0, 1), (0, 2), .., (1, 2), ..; for `pairwise_predict`.
@@ -94,9 +91,6 @@ def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
 
     Returns:
         (N,) int32; ties go to the first class.
-
-    Raises:
-        ValueError: w does not have K (K - 1) / 2 columns, or K is less than 2.
 
     Reference:
         LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
@@ -135,9 +129,6 @@ def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -
     Returns:
         (N, k) int32, indices of points, the nearest first; ties go to the first point.
 
-    Raises:
-        ValueError: shapes do not match, k is not in 1 .. M, or a concrete query or point is not finite.
-
     Reference:
         Cover & Hart (1967), Nearest neighbor pattern classification.
 
@@ -170,10 +161,6 @@ def vote(labels: ArrayLike, classes: int) -> Array:
 
     Returns:
         (N,) int32.
-
-    Raises:
-        ValueError: labels do not have two axes, k is 0, or a concrete label is out of range.
-        TypeError: labels are not integers.
 
     Reference:
         Cover & Hart (1967), Nearest neighbor pattern classification.

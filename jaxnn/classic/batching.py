@@ -58,7 +58,6 @@ def course(
     theta <- theta - eta (1/B) sum_(i in batch) grad l_i(theta), freshly shuffled each epoch.
 
     Args:
-        net: a network.
         loss: per-example loss (outputs, targets) -> (N,).
         examples: (x, y) or a Dataset, N examples.
         batch_size: N for batch, 1 for stochastic. Each epoch omits N % batch_size examples, chosen at random.
@@ -66,9 +65,6 @@ def course(
         epochs: passes over the examples.
         key: typed key of the initial parameters and the order.
         clock: returns seconds; a fake clock makes the course reproducible.
-
-    Returns:
-        Course.
 
     Reference:
         Robbins & Monro 1951, "A stochastic approximation method"; Bottou & Bousquet 2008, "The tradeoffs of large scale

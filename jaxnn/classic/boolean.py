@@ -1,7 +1,7 @@
 """Networks with one hidden layer for any Boolean function, from its truth table.
 
 A truth table of n inputs is an array (2^n,) of 0 and 1; row r belongs to the bits of r, the highest first, as
-`inputs(n)` lists them.
+`inputs(n)` lists them. ValueError: not a truth table.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ MOST_INPUTS = 20
 
 def inputs(n: int) -> np.ndarray:
     """All 2^n inputs of n bits, in the order of a truth table's rows.
-
-    Args:
-        n: number of inputs.
 
     Returns:
         (2^n, n), float32, of 0 and 1.
@@ -51,7 +48,6 @@ def truth_table(network: Network, n: int) -> np.ndarray:
 
     Args:
         network: (N, n) -> (N, 1).
-        n: number of inputs.
 
     Returns:
         (2^n,), bool: where the output is at least 1/2.
@@ -76,9 +72,6 @@ def dnf(table: ArrayLike) -> Network:
         Network: (N, n) -> (N, 1). With T true rows, T hidden units and (n + 2) T + 1 weights and biases; for T = 0 one
         hidden unit that never fires.
 
-    Raises:
-        ValueError: not a truth table.
-
     Reference:
         McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
 
@@ -100,9 +93,6 @@ def minimized(table: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
     Returns:
         Network: (N, n) -> (N, 1), with no more hidden units than `dnf`.
 
-    Raises:
-        ValueError: not a truth table.
-
     Reference:
         Quine (1952), The problem of simplifying truth functions; McCluskey (1956), Minimization of Boolean functions.
 
@@ -115,9 +105,6 @@ def minimized(table: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
 
 def lookup_net(n: int) -> Layer:
     """The net of `lookup_params`: one architecture for all Boolean functions of n inputs.
-
-    Args:
-        n: number of inputs.
 
     Returns:
         Layer: (N, n) -> (N, 1), 2^n hidden units.

@@ -1,7 +1,7 @@
 """Logic gates as threshold units, and the OR of ANDs, the normal form of Boolean functions.
 
-Inputs and outputs are 0 and 1; `threshold.bipolar` makes the same gate for -1 and +1. Each threshold lies half-way
-between the sums that it separates, so that no sum equals it.
+Inputs and outputs are 0 and 1; `threshold.bipolar` makes the same gate for -1 and +1. `inputs` is the number of inputs
+of a gate. Each threshold lies half-way between the sums that it separates, so that no sum equals it.
 
 | gate | weights | bias |
 |---|---|---|
@@ -59,9 +59,6 @@ def unit(weights: ArrayLike, bias: float) -> Network:
 def and_(inputs: int = 2) -> Network:
     """AND: 1 where all inputs are 1.
 
-    Args:
-        inputs: how many.
-
     Example:
         >>> and_()([[0, 0], [0, 1], [1, 0], [1, 1]]).ravel()
         Array([0., 0., 0., 1.], dtype=float32)
@@ -72,9 +69,6 @@ def and_(inputs: int = 2) -> Network:
 
 def or_(inputs: int = 2) -> Network:
     """OR: 1 where any input is 1.
-
-    Args:
-        inputs: how many.
 
     Example:
         >>> or_()([[0, 0], [0, 1], [1, 0], [1, 1]]).ravel()
@@ -96,9 +90,6 @@ def not_() -> Network:
 
 def nand(inputs: int = 2) -> Network:
     """NAND: 0 where all inputs are 1.
-
-    Args:
-        inputs: how many.
 
     Example:
         >>> nand()([[0, 0], [0, 1], [1, 0], [1, 1]]).ravel()

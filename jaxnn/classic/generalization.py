@@ -2,8 +2,9 @@
 
 Each function trains a small network from several seeds at once (`vmap`; where the setting is a number, over the
 settings too) and returns training and validation errors. By default one in five training labels is wrong, so that
-over-fitting shows; see `trials.as_splits` for other examples. Choices are made on the validation set; the test set is
-used once, by `hidden_units`, after the choice.
+over-fitting shows; see `trials.as_splits` for other examples. In all functions `examples`, `seeds` and `epochs` are
+those of `weight_decay`. Choices are made on the validation set; the test set is used once, by `hidden_units`, after the
+choice.
 """
 
 from __future__ import annotations
@@ -87,9 +88,6 @@ def weight_decay(
         seeds: R runs of each setting.
         epochs: of training.
 
-    Returns:
-        Errors, settings the strengths.
-
     Raises:
         TypeError, ValueError: settings out of range, or examples that `trials.as_splits` rejects; so in all functions.
 
@@ -118,10 +116,6 @@ def dropout(
 
     Args:
         rates: the fractions dropped, each in [0, 1).
-        examples, seeds, epochs: as for `weight_decay`.
-
-    Returns:
-        Errors, settings the rates.
 
     Reference:
         Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I. & Salakhutdinov, R. (2014). Dropout: a simple way to
@@ -149,7 +143,6 @@ def augmentation(
 
     Args:
         pixels: p >= 0, the largest shift; may be fractional.
-        examples, seeds, epochs: as for `weight_decay`.
 
     Returns:
         Errors on unshifted images, settings the pixels.
@@ -181,7 +174,6 @@ def early_stopping(*, patience: int = 10, examples: Splits | None = None, seeds:
 
     Args:
         patience: number of epochs without improvement.
-        examples, seeds, epochs: as for `weight_decay`.
 
     Returns:
         Stopped; `stop_epoch` is the last epoch for a run that never stopped.
@@ -229,7 +221,6 @@ def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 
     Args:
         layers: hidden layers of 50 units.
         examples: None for `trials.few_digits(600, wrong=0)`.
-        seeds, epochs: as for `weight_decay`.
 
     Returns:
         [without, with], each (R, E).
@@ -266,7 +257,6 @@ def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None,
 
     Args:
         sizes: how many members, each at least 1.
-        examples, epochs: as for `weight_decay`.
 
     Returns:
         Errors, settings the sizes, R = M ensembles of each.
@@ -303,7 +293,6 @@ def hidden_units(
 
     Args:
         sizes: hidden units.
-        examples, seeds, epochs: as for `weight_decay`.
 
     Returns:
         Chosen; `errors.settings[errors.best]` is the number chosen.

@@ -4,7 +4,10 @@ w <- w + eta sum_i grad log P(y_i | x_i; w), over all N examples (batch: `batch_
 random subset (mini-batch). The sum is not divided by the number of examples: eta is the weight of one example whatever
 the batch size, and batch ascent on many examples needs a small eta.
 
-All functions take features (N, D), with the constant feature of `neurons.with_bias` for a bias.
+All functions take features (N, D), with the constant feature of `neurons.with_bias` for a bias, weights (D,) and labels
+(N,), each -1 or +1; for K classes weights (D, K) and integer labels in 0 .. K - 1. ValueError: shapes do not match, a
+concrete label is out of range (a traced one gives NaN), or batch_size is not in 1 .. N; TypeError: labels of classes
+are not integers.
 """
 
 from __future__ import annotations
@@ -62,16 +65,8 @@ def probability(w: ArrayLike, x: ArrayLike) -> Array:
 def log_likelihood(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     """sum_i log P(y_i | x_i; w) = sum_i log sigmoid(y_i w.x_i).
 
-    Args:
-        w: weights (D,).
-        x: features (N, D).
-        y: labels (N,), each -1 or +1.
-
     Returns:
         (), in nats, at most 0.
-
-    Raises:
-        ValueError: shapes do not match, or a concrete label is neither -1 nor +1 (a traced one gives NaN).
 
     Reference:
         Cox (1958), The regression analysis of binary sequences.
@@ -85,9 +80,6 @@ def log_likelihood(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
 
 def gradient(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     """Gradient of the log-likelihood: sum_i P(-y_i | x_i; w) y_i x_i, with P(-y | x; w) = sigmoid(-y w.x).
-
-    Args:
-        w, x, y: as for `log_likelihood`, which also lists the errors raised.
 
     Returns:
         (D,), the direction of ascent.
@@ -109,8 +101,6 @@ def fit(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: 
     On separable examples the log-likelihood tends to 0 while the weights grow without bound.
 
     Args:
-        x: features (N, D).
-        y: labels (N,), each -1 or +1.
         key: typed random key of the order of the examples, new in each epoch.
         learning_rate: eta; may be traced.
         epochs: passes through all examples.
@@ -118,9 +108,6 @@ def fit(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: 
 
     Returns:
         Fit with w (D,).
-
-    Raises:
-        ValueError: shapes do not match, a concrete label is neither -1 nor +1, or batch_size is not in 1 .. N.
 
     Reference:
         Cox (1958), The regression analysis of binary sequences; Robbins & Monro (1951), A stochastic approximation
@@ -162,17 +149,8 @@ def softmax_probability(w: ArrayLike, x: ArrayLike) -> Array:
 def softmax_log_likelihood(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Array:
     """sum_i log P(label_i | x_i; w) = sum_i (w_label.x_i - log sum_k exp w_k.x_i).
 
-    Args:
-        w: weights (D, K).
-        x: features (N, D).
-        labels: (N,), integers in 0 .. K - 1.
-
     Returns:
         (), in nats, at most 0.
-
-    Raises:
-        ValueError: shapes do not match, or a concrete label is out of range (a traced one gives NaN).
-        TypeError: labels are not integers.
 
     Reference:
         Cox (1966), Some procedures connected with the logistic qualitative response curve.
@@ -187,9 +165,6 @@ def softmax_log_likelihood(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Arr
 
 def softmax_gradient(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Array:
     """Gradient of the log-likelihood: sum_i x_i (d_i - softmax(w'x_i))', d_i one-hot at the label.
-
-    Args:
-        w, x, labels: as for `softmax_log_likelihood`, which also lists the errors raised.
 
     Returns:
         (D, K), the direction of ascent.
@@ -212,17 +187,11 @@ def softmax_fit(
     """Logistic regression of several classes, from w = 0.
 
     Args:
-        x: features (N, D).
-        labels: (N,), integers in 0 .. classes - 1.
         classes: K >= 2.
         key, learning_rate, epochs, batch_size: as for `fit`.
 
     Returns:
         Fit with w (D, K); `multiclass.predict(w, x)` returns the most likely class.
-
-    Raises:
-        ValueError: shapes do not match, a concrete label is out of range, or batch_size is not in 1 .. N.
-        TypeError: labels are not integers.
 
     Reference:
         Cox (1966), Some procedures connected with the logistic qualitative response curve; Bridle (1990),

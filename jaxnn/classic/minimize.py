@@ -7,6 +7,9 @@ inputs.
 
 `sympy.logic.SOPform` does the same from symbols: a random function of 10 inputs took it 48 s on a CPU and gave 161
 terms, `minimize` .1 s and 172, `minimize_exactly` .07 s and 160, which is proven to be the fewest.
+
+A table is (2^n,) of 0 and 1, rows in the order of `boolean.inputs`, else, or for n > 14, ValueError; `dont_care` (2^n,)
+is 1 at rows where either output will do, None for none. Terms are (T, n), int8, in {-1, 0, 1}: NOT x_i, absent, x_i.
 """
 
 from __future__ import annotations
@@ -43,15 +46,6 @@ def checked_table(where: str, table: ArrayLike) -> tuple[np.ndarray, int]:
 
 def prime_implicants(table: ArrayLike) -> np.ndarray:
     """The prime implicants: terms that are true only where the function is, and from which no input can be removed.
-
-    Args:
-        table: (2^n,) of 0 and 1, rows in the order of `boolean.inputs`.
-
-    Returns:
-        (P, n), int8, in {-1, 0, 1}: NOT x_i, absent, x_i.
-
-    Raises:
-        ValueError: not a truth table, or of more than 14 inputs.
 
     Reference:
         Quine (1952), The problem of simplifying truth functions.
@@ -92,16 +86,9 @@ def minimize(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray
     rows that they newly cover; finally redundant ones are dropped. No term of the result can be removed, but a smaller
     set may exist: `minimize_exactly` finds it, for few inputs.
 
-    Args:
-        table: (2^n,) of 0 and 1.
-        dont_care: (2^n,), 1 at rows where either output will do; None for none.
-
     Returns:
         (T, n), int8, in {-1, 0, 1}: NOT x_i, absent, x_i. T <= number of true rows. The constant 0 has no term, the
         constant 1 has one term without inputs.
-
-    Raises:
-        ValueError: not a truth table, or of more than 14 inputs.
 
     Reference:
         McCluskey (1956), Minimization of Boolean functions; Chvatal (1979), A greedy heuristic for the set-covering
@@ -134,16 +121,6 @@ def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np
     An integer program, solved by `scipy.optimize.milp`: minimize the number of terms (then of literals) subject to
     every true row being covered. Functions of 4 inputs take milliseconds; random ones of 10 inputs take a fraction of a
     second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those.
-
-    Args:
-        table: (2^n,) of 0 and 1.
-        dont_care: (2^n,), 1 at rows where either output will do; None for none.
-
-    Returns:
-        (T, n), int8, as from `minimize`.
-
-    Raises:
-        ValueError: not a truth table, or of more than 14 inputs.
 
     Reference:
         Petrick (1956), A direct determination of the irredundant forms of a Boolean function from the set of prime

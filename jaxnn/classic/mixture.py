@@ -29,8 +29,6 @@ def inverse_problem(key: Key, n: int, *, noise: Scalar = 0.05) -> Dataset:
     """Points of x = y + 0.3 sin(2 pi y) + U(-noise, noise), y ~ U(0, 1): y from x, which has up to three solutions.
 
     Args:
-        key: typed random key.
-        n: number of points.
         noise: half the width of the noise on x.
 
     Returns:
@@ -65,13 +63,9 @@ def fit_mixture(
 
     Args:
         examples: x (N, 1), y (N, 1).
-        key: typed random key.
         components: M.
         hidden: tanh units.
         epochs: of Adam in batches of 100, the learning rate 0.01 falling to 0 along a cosine.
-
-    Returns:
-        (net, result).
 
     Reference:
         Bishop, C. M. (1994). Mixture density networks.
@@ -98,9 +92,6 @@ def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 400
 
     Args:
         examples, key, hidden, epochs: as for `fit_mixture`.
-
-    Returns:
-        (net, result).
 
     Example:
         >>> net, result = fit_mean(inverse_problem(jax.random.key(0), 100), key=jax.random.key(1), epochs=1)

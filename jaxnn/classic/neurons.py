@@ -93,7 +93,6 @@ def as_examples(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     """Features (N, D) and targets (N,) as arrays, checked; the features in the computation's dtype.
 
     Args:
-        where: the caller's name, for errors.
         x: (N, D), real, N and D at least 1.
         y: (N,).
 
@@ -133,7 +132,6 @@ def as_signs(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     """Features (N, D) and labels -1 / +1 (N,), both in the computation's dtype; other traced labels become NaN.
 
     Args:
-        where: the caller's name, for errors.
         x: (N, D), real.
         y: (N,), each -1 or +1.
 
@@ -158,7 +156,6 @@ def outputs(where: str, w: ArrayLike, x: ArrayLike) -> Array:
     """w.x of each example, in full precision.
 
     Args:
-        where: the caller's name, for errors.
         w: weights (D,), or (D, K) for K units.
         x: features (..., D).
 

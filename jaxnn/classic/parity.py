@@ -7,7 +7,8 @@
 | `chain` | 3 (N - 1) | 2 (N - 1) | 9 (N - 1) |
 | `tree` | 3 (N - 1) | 2 ceil(log2 N) | 9 (N - 1) |
 
-No two true rows of parity are neighbours, so that its disjunctive form cannot be minimized.
+The networks are (batch, N) -> (batch, 1), N >= 2. No two true rows of parity are neighbours, so that its disjunctive
+form cannot be minimized.
 """
 
 from __future__ import annotations
@@ -27,9 +28,6 @@ KIND = Kind("inputs")
 def table(n: int) -> np.ndarray:
     """The truth table of parity.
 
-    Args:
-        n: number of inputs.
-
     Returns:
         (2^n,), bool.
 
@@ -42,12 +40,6 @@ def table(n: int) -> np.ndarray:
 
 def dnf(n: int) -> Network:
     """Parity by its disjunctive normal form: an AND unit for each of the 2^(N-1) true rows.
-
-    Args:
-        n: N >= 2.
-
-    Returns:
-        Network: (batch, N) -> (batch, 1).
 
     Reference:
         Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
@@ -63,12 +55,6 @@ def counter(n: int) -> Network:
     """Parity by N hidden units that count: unit k fires if at least k bits are 1; their signs alternate in the output.
 
     h_k = 1 if sum_i x_i >= k else 0, y = 1 if h_1 - h_2 + h_3 - ... >= 1/2
-
-    Args:
-        n: N >= 2.
-
-    Returns:
-        Network: (batch, N) -> (batch, 1).
 
     Reference:
         Rumelhart, Hinton & Williams (1986), Learning internal representations by error propagation, "Parity".
@@ -87,12 +73,6 @@ def counter(n: int) -> Network:
 def chain(n: int) -> Network:
     """Parity by N - 1 XORs, one after another: x_1 XOR x_2, then XOR x_3, and so on.
 
-    Args:
-        n: N >= 2.
-
-    Returns:
-        Network: (batch, N) -> (batch, 1), 2 (N - 1) layers.
-
     Reference:
         Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
 
@@ -106,12 +86,6 @@ def chain(n: int) -> Network:
 
 def tree(n: int) -> Network:
     """Parity by N - 1 XORs in a binary tree; an unpaired input passes to the next level.
-
-    Args:
-        n: N >= 2.
-
-    Returns:
-        Network: (batch, N) -> (batch, 1), 2 ceil(log2 N) layers.
 
     Reference:
         Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.

@@ -1,7 +1,8 @@
 """Rosenblatt's perceptron: one threshold unit that learns from its mistakes, with the pocket and averaged variants.
 
 All functions take features (N, D). For a bias prepend the constant feature, `perceptron.fit(neurons.with_bias(x), y)`:
-the first weight is then the bias.
+the first weight is then the bias. Labels y are (N,), each -1 or +1. ValueError: shapes do not match, or a concrete
+label is neither -1 nor +1 (a traced one makes the weights NaN).
 """
 
 from __future__ import annotations
@@ -120,15 +121,10 @@ def fit(x: ArrayLike, y: ArrayLike, *, passes: int = 1000) -> Fit:
     1, 2, 4, .. passes are compared with the later ones); or after `passes`.
 
     Args:
-        x: features (N, D).
-        y: labels (N,), each -1 or +1.
         passes: the largest number of passes through all examples.
 
     Returns:
         Fit. Under `jax.vmap` every field has a leading axis.
-
-    Raises:
-        ValueError: shapes do not match, or a concrete label is neither -1 nor +1 (a traced one makes w NaN).
 
     Reference:
         Rosenblatt (1958), The perceptron; Minsky & Papert (1969), Perceptrons, chapter 11 (weights that repeat).
@@ -157,9 +153,6 @@ def repeat(rule: Update, w: Array, x: Array, y: Array, passes: int) -> Fit:
         y: targets (N,).
         passes: the largest number of passes.
 
-    Returns:
-        Fit.
-
     Example:
         >>> repeat(update, jnp.zeros(1), jnp.array([[2.0]]), jnp.array([-1.0]), 10).w
         Array([-2.], dtype=float32)
@@ -187,15 +180,10 @@ def trace(x: ArrayLike, y: ArrayLike, *, passes: int) -> tuple[Array, Array]:
     """Every step of Rosenblatt's algorithm for a fixed number of passes: one `lax.scan`.
 
     Args:
-        x: features (N, D).
-        y: labels (N,), each -1 or +1.
         passes: through all examples.
 
     Returns:
         (weights (passes N + 1, D), row t before step t; mistakes (passes N,) bool). Step t uses example t mod N.
-
-    Raises:
-        ValueError: as `fit`.
 
     Example:
         >>> weights, mistakes = trace([[1.0], [2.0]], [1, -1], passes=2)
@@ -228,16 +216,11 @@ def pocket(x: ArrayLike, y: ArrayLike, *, key: Key, steps: int = 10_000) -> Pock
     evaluations.
 
     Args:
-        x: features (N, D).
-        y: labels (N,), each -1 or +1.
         key: typed random key of the examples drawn.
         steps: number of examples, drawn with replacement.
 
     Returns:
         Pocket. Ties keep the earlier weights; the initial ones are 0.
-
-    Raises:
-        ValueError: as `fit`, or no key.
 
     Reference:
         Gallant (1990), Perceptron-based learning algorithms (the pocket algorithm with ratchet).
@@ -260,15 +243,10 @@ def averaged(x: ArrayLike, y: ArrayLike, *, passes: int = 10) -> Array:
     whether the examples are separable or not.
 
     Args:
-        x: features (N, D).
-        y: labels (N,), each -1 or +1.
         passes: number of passes through all examples; it does not stop early.
 
     Returns:
         w (D,), for `predict`.
-
-    Raises:
-        ValueError: as `fit`.
 
     Reference:
         Freund & Schapire (1999), Large margin classification using the perceptron algorithm (averaging as the cheap
@@ -287,14 +265,9 @@ def margin(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
 
     Args:
         w: weights (D,); 0 has margin 0.
-        x: features (N, D).
-        y: labels (N,), each -1 or +1.
 
     Returns:
         (), in the unit of x.
-
-    Raises:
-        ValueError: as `fit`.
 
     Reference:
         Novikoff (1962), On convergence proofs on perceptrons.
@@ -316,13 +289,9 @@ def mistake_bound(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     Args:
         w: weights (D,) that classify every example correctly.
         x: features (N, D), including the constant feature if the perceptron has one.
-        y: labels (N,), each -1 or +1.
 
     Returns:
         (), infinite where w does not separate the examples.
-
-    Raises:
-        ValueError: as `fit`.
 
     Reference:
         Novikoff (1962), On convergence proofs on perceptrons, theorem 1.

@@ -7,7 +7,8 @@
 | union of P convex polygons | 3 | all their sides, P ANDs, an OR |
 | any region, approximately | 2 | directions x (steps - 1) half-planes, a weighted sum with a threshold |
 
-A region is 1 inside and on its border, up to rounding, and 0 outside. Vertices are (S, 2), in either orientation.
+A region is 1 inside and on its border, up to rounding, and 0 outside. Vertices are (S, 2), S >= 3, in either
+orientation. ValueError: not a convex polygon, or an argument that is not finite.
 """
 
 from __future__ import annotations
@@ -30,14 +31,11 @@ def half_plane(normal: ArrayLike, offset: float) -> Network:
     y = 1 if n.x + c >= 0 else 0
 
     Args:
-        normal: n, (D,).
+        normal: n, (D,), not 0.
         offset: c; the border is |c| / |n| away from the origin.
 
     Returns:
         Network: (N, D) -> (N, 1).
-
-    Raises:
-        ValueError: normal is 0, or an argument is not finite.
 
     Reference:
         Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
@@ -56,14 +54,8 @@ def polygon(vertices: ArrayLike) -> Network:
 
     h_s = 1 if n_s.x + c_s >= 0, y = 1 if sum_s h_s >= S (written S - 1/2)
 
-    Args:
-        vertices: (S, 2), S >= 3.
-
     Returns:
         Network: (N, 2) -> (N, 1), S + 1 units.
-
-    Raises:
-        ValueError: not a convex polygon.
 
     Reference:
         Lippmann (1987), An introduction to computing with neural nets, figure 14.
@@ -87,9 +79,6 @@ def union(polygons: Sequence[ArrayLike]) -> Network:
 
     Returns:
         Network: (N, 2) -> (N, 1), sum of S hidden units, P of the second layer, 1 output.
-
-    Raises:
-        ValueError: no polygon, or one that is not convex.
 
     Reference:
         Lippmann (1987), An introduction to computing with neural nets, figure 14.
@@ -184,14 +173,8 @@ def one_hidden_layer(
 def sides(vertices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The half-planes whose intersection is a convex polygon: n.x + c >= 0 inside, |n| = 1.
 
-    Args:
-        vertices: (S, 2), S >= 3.
-
     Returns:
         (normals (S, 2), offsets (S,)); side s is from vertex s to the next.
-
-    Raises:
-        ValueError: fewer than 3 vertices, two equal ones in a row, or a polygon that is not convex.
 
     Example:
         >>> sides([[0, 0], [1, 0], [0, 1]])[1].round(3) + 0.0
@@ -230,9 +213,6 @@ def regular_polygon(
         radius: from the centre to a vertex.
         turn: angle of the first vertex from the x axis, radians.
 
-    Returns:
-        (S, 2).
-
     Example:
         >>> regular_polygon(4).round(3) + 0.0
         array([[ 1.,  0.],
@@ -253,9 +233,6 @@ def mirrored(vertices: ArrayLike, side: int) -> np.ndarray:
     Args:
         vertices: (S, 2), convex.
         side: from vertex `side` to the next.
-
-    Returns:
-        (S, 2).
 
     Example:
         >>> mirrored([[0, 0], [1, 0], [0, 1]], 0) + 0.0

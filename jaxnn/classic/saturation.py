@@ -22,9 +22,6 @@ def squared_error_of_sigmoid(logits: ArrayLike, targets: ArrayLike) -> Array:
         logits: z (N, ...), floating.
         targets: d of the same shape, in [0, 1].
 
-    Returns:
-        (N,).
-
     Example:
         >>> squared_error_of_sigmoid(jnp.array([0.0]), jnp.array([0.0]))
         Array([0.125], dtype=float32)
@@ -46,9 +43,6 @@ def slopes(loss: Loss, z: Array, target: Scalar = 0.0) -> Array:
         loss: one of `LOSSES`.
         z: logits (N,).
         target: d in [0, 1].
-
-    Returns:
-        (N,).
 
     Reference:
         Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.

@@ -1,4 +1,7 @@
-"""Linear separability of labelled examples, decided by a linear program, with a proof either way."""
+"""Linear separability of labelled examples, decided by a linear program, with a proof either way.
+
+Features x are (N, D), labels y (N,), each -1 or +1. ValueError: shapes do not match, or another label.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +41,7 @@ def separate(x: ArrayLike, y: ArrayLike) -> Separability:
         x: features (N, D); `neurons.with_bias(x)` where the unit has a bias.
         y: labels (N,), each -1 or +1. Concrete, like x: this runs on the host, in float64.
 
-    Returns:
-        Separability.
-
     Raises:
-        ValueError: shapes do not match, or a label is neither -1 nor +1.
         RuntimeError: the solver failed (examples that are barely separable, to its tolerance of 1e-7).
 
     Reference:
@@ -96,15 +95,10 @@ def repeated_weights(x: ArrayLike, y: ArrayLike, *, passes: int = 100) -> Cycle 
     (Minsky & Papert's cycling theorem).
 
     Args:
-        x: features (N, D).
-        y: labels (N,), each -1 or +1.
         passes: number of passes.
 
     Returns:
         Cycle, or None: the rule converged, or nothing repeated within `passes`.
-
-    Raises:
-        ValueError: shapes do not match, or a label is neither -1 nor +1.
 
     Reference:
         Minsky & Papert (1969), Perceptrons, chapter 11; Block & Levin (1970), On the boundedness of an iterative

@@ -84,7 +84,6 @@ def as_splits(where: str, examples: Splits | None) -> tuple[Splits, int]:
     """The examples, checked, and their number of classes K; `few_digits()` for None.
 
     Args:
-        where: the caller's name, for errors.
         examples: `data.Splits(train, validation, test)`, three Datasets, e.g. from `data.make_dataset(x, y)`, with
             labels 0 .. K - 1; K is the number of names in `train.classes`, or one more than the largest label.
 
@@ -158,7 +157,6 @@ def starts(net: Layer, opt: Optimizer, keys: Key, x: Array) -> TrainState:
     A loop, because the same under `vmap` takes three times as long to compile.
 
     Args:
-        net, opt: a network and an optimizer.
         keys: R typed keys, shape (R,).
         x: (N, ...), examples.
 
@@ -190,7 +188,6 @@ def learning_curves(
 
     Args:
         net: a network with K outputs.
-        opt: an optimizer.
         examples: `train` is used for training, `validation` for evaluation.
         start: the initial state, one of `starts`.
         key: typed random key; the run equals that of `train.fit` up to rounding.

@@ -147,9 +147,6 @@ def measure(
         tolerance: largest relative difference that counts as equal; None for `default_tolerance`.
         library: the namespace passed to `case.ours`; tests replace it by a mutated module.
 
-    Returns:
-        Parity.
-
     Raises:
         TypeError: problem is not a Problem, or a rule is not an optimizer.
         ValueError: unknown gradients; a common state field differs in structure or shape; the case needs matrices or

@@ -72,9 +72,6 @@ def race(
         on_result: called with the race so far after each optimizer on each problem.
         progress: whether to show a bar with the time left.
 
-    Returns:
-        Race.
-
     Raises:
         ValueError: an unknown name (the nearest is suggested), no optimizer, problem, or learning rate.
 

@@ -244,9 +244,6 @@ def cutout(size: int) -> Augmentation:
 def compose(*augmentations: Augmentation) -> Augmentation:
     """Apply augmentations from left to right, each with its own key; none is the identity.
 
-    Args:
-        *augmentations: functions (key, images) -> images.
-
     Example:
         >>> augment = jax.jit(compose(flip(), shift(2)))
         >>> augment(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape

@@ -111,7 +111,6 @@ def select(dataset: Dataset, indices: Any) -> Dataset:
     """The examples at these indices, in their order; on the host for NumPy arrays.
 
     Args:
-        dataset: N examples.
         indices: (M,) integers in 0 .. N - 1, or a slice.
 
     Returns:
@@ -131,7 +130,6 @@ def split(dataset: Dataset, sizes: Sequence[float], *, seed: int, stratify: bool
     to counts that sum to N, largest remainder first (ties to the earlier part).
 
     Args:
-        dataset: N examples.
         sizes: one per part: counts that sum to N, or fractions that sum to 1.
         seed: int >= 0.
         stratify: whether each part has the class proportions of the whole, to within two examples per class; sizes

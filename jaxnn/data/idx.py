@@ -91,10 +91,7 @@ def read_idx(
 
 
 def _parse(
-    where: str,
-    stream: IO[bytes] | gzip.GzipFile,
-    packed: int | None,
-    check: Callable[[tuple[int, ...]], None] | None,
+    where: str, stream: IO[bytes] | gzip.GzipFile, packed: int | None, check: Callable[[tuple[int, ...]], None] | None
 ) -> tuple[bytes, np.dtype[Any], tuple[int, ...], bytes]:
     """Header, dtype, shape and values; ValueError unless exactly one array. `packed`: compressed size, or None."""
     magic = stream.read(4)

@@ -123,9 +123,6 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
     Returns:
         (train, test), arrays as in `mnist`.
 
-    Raises:
-        FileNotFoundError, ValueError: as `mnist`.
-
     Example:
         >>> train, test = fashion_mnist()  # doctest: +SKIP
 

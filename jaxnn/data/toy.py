@@ -1,6 +1,8 @@
 """Toy data sets in few dimensions, each a pure function of a key. Floor 2.
 
-Inputs are float32, or float64 if `jax.enable_x64` is on; labels are int32.
+Inputs are float32, or float64 if `jax.enable_x64` is on; labels are int32. `key` is a random key, n the number of
+points, whose classes alternate, `noise` the standard deviation of the noise. The points are x (n, 2), their labels y
+(n,) in 0 .. classes - 1, unless stated otherwise. ValueError: `centers` or `weights` of another shape than stated.
 """
 
 from __future__ import annotations
@@ -19,14 +21,6 @@ def two_moons(key: Key, n: int, *, noise: Scalar = 0.1) -> Dataset:
     """Two interleaved half circles of radius 1: class 0 the upper about (0, 0), class 1 the lower about (1, 1/2).
 
     x = (cos t, sin t) or (1 - cos t, 1/2 - sin t), t ~ U(0, pi), plus `noise` N(0, I).
-
-    Args:
-        key: random key.
-        n: number of points, classes alternating.
-        noise: standard deviation of the noise.
-
-    Returns:
-        x (n, 2), y (n,) in {0, 1}.
 
     Example:
         >>> two_moons(jax.random.key(0), 4).y
@@ -47,14 +41,8 @@ def spirals(key: Key, n: int, *, classes: int = 2, turns: Scalar = 1.5, noise: S
     x = r (sin t, cos t), r ~ U(0, 1), t = 2 pi (turns r + class / classes), plus `noise` N(0, I).
 
     Args:
-        key: random key.
-        n: number of points, classes in turn.
         classes: number of arms.
         turns: windings of an arm around the origin.
-        noise: standard deviation of the noise.
-
-    Returns:
-        x (n, 2), y (n,) in 0 .. classes - 1.
 
     Example:
         >>> spirals(jax.random.key(0), 3, classes=3).classes
@@ -76,12 +64,8 @@ def xor(key: Key, n: int, *, noise: Scalar = 0.1) -> Dataset:
     """The exclusive or: corners (+-1, +-1), class 1 where the signs differ, plus `noise` N(0, I).
 
     Args:
-        key: random key.
         n: number of points, corners (-1, -1), (-1, 1), (1, -1), (1, 1) in turn.
         noise: standard deviation of the noise; 0 gives the truth table.
-
-    Returns:
-        x (n, 2), y (n,) in {0, 1}.
 
     Example:
         >>> xor(jax.random.key(0), 4).y
@@ -101,16 +85,11 @@ def blobs(key: Key, n: int, *, centers: ArrayLike, deviation: Scalar = 1.0) -> D
     """Gaussian blobs: class k is N(centers[k], deviation^2 I).
 
     Args:
-        key: random key.
-        n: number of points, classes in turn.
         centers: (K, D), the mean of each class.
         deviation: standard deviation in each direction.
 
     Returns:
         x (n, D) in the dtype of `centers` (float32 for integers), y (n,) in 0 .. K - 1.
-
-    Raises:
-        ValueError: centers not of shape (K, D).
 
     Example:
         >>> blobs(jax.random.key(0), 4, centers=[[0.0, 0.0], [9.0, 9.0]]).x.shape
@@ -129,17 +108,12 @@ def linear_regression(key: Key, n: int, *, weights: ArrayLike, bias: Scalar = 0.
     """Targets y = weights . x + bias + noise N(0, 1) at x ~ N(0, I).
 
     Args:
-        key: random key.
-        n: number of points.
         weights: (D,), the true weights.
         bias: the true bias.
         noise: standard deviation of the noise on y.
 
     Returns:
         x (n, D) and y (n,), in the dtype of `weights` (float32 for integers); no classes.
-
-    Raises:
-        ValueError: weights not of shape (D,).
 
     Example:
         >>> linear_regression(jax.random.key(0), 5, weights=[2.0, -1.0]).y.shape

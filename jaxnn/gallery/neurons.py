@@ -36,8 +36,6 @@ def separable_problem(key: Key, n: int, d: int, gap: Any) -> Problem:
     """Random examples on both sides of a random hyperplane, each at least `gap` away from it.
 
     Args:
-        key: typed random key.
-        n: number of examples.
         d: number of features without the constant one.
         gap: added to every distance, in units of the standard normal features; may be traced.
 
@@ -216,9 +214,7 @@ def _draw_ascent() -> Figure:
             ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
             ax.plot(steps, middle, color=colour, linewidth=2, label=f"{name}: {size} at a time, $\\eta$ = {rate:.2g}")
     by_epoch.set(
-        xlabel="epochs (examples / 400)",
-        yscale="log",
-        ylabel="gap to the maximum log-likelihood\n(nats per example)",
+        xlabel="epochs (examples / 400)", yscale="log", ylabel="gap to the maximum log-likelihood\n(nats per example)"
     )
     by_update.set(xlabel="updates", xscale="log")
     by_epoch.set_title("for the same number of examples", fontsize=11)

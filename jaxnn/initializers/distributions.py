@@ -1,4 +1,7 @@
-"""Initializers with independent entries from a named distribution."""
+"""Initializers with independent entries from a named distribution.
+
+A standard deviation is >= 0. Settings may be traced; ValueError: one is not one number, or out of range.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,6 @@ def constant(value: Scalar) -> Initializer:
     Args:
         value: one real number; may be traced. The initializer ignores its key.
 
-    Raises:
-        ValueError: value is not one number.
-
     Example:
         >>> constant(0.5)(None, (2,))
         Array([0.5, 0.5], dtype=float32)
@@ -58,9 +58,6 @@ def uniform(low: Scalar, high: Scalar) -> Initializer:
 
     Args:
         low, high: the bounds, low <= high, both included after rounding. May be traced.
-
-    Raises:
-        ValueError: a bound is not one number, or low > high.
 
     Example:
         >>> w = uniform(-0.5, 0.5)(jax.random.key(0), (3, 4))
@@ -87,12 +84,6 @@ def centered_uniform(stddev: Scalar) -> Initializer:
 
     w ~ U(-sqrt(3) stddev, sqrt(3) stddev)
 
-    Args:
-        stddev: standard deviation of an entry, >= 0. May be traced.
-
-    Raises:
-        ValueError: stddev is not one number >= 0.
-
     Example:
         >>> centered_uniform(0.1)(jax.random.key(0), (3, 4)).shape
         (3, 4)
@@ -105,12 +96,6 @@ def normal(stddev: Scalar) -> Initializer:
     """Normal entries.
 
     w ~ N(0, stddev^2)
-
-    Args:
-        stddev: standard deviation of an entry, >= 0. May be traced.
-
-    Raises:
-        ValueError: stddev is not one number >= 0.
 
     Example:
         >>> normal(0.01)(jax.random.key(0), (3, 4)).shape
@@ -131,12 +116,6 @@ def truncated_normal(stddev: Scalar) -> Initializer:
     w = (stddev / 0.87963) z, z ~ N(0, 1) given |z| <= 2; so |w| <= 2.27370 stddev
 
     0.87963 is the standard deviation of z; without the division w would have 12% less than `stddev`.
-
-    Args:
-        stddev: standard deviation of an entry, after truncation, >= 0. May be traced.
-
-    Raises:
-        ValueError: stddev is not one number >= 0.
 
     Example:
         >>> w = truncated_normal(1.0)(jax.random.key(0), (3, 4))

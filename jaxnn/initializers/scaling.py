@@ -1,4 +1,7 @@
-"""Initializers whose variance depends on the fan: variance scaling, LeCun, Glorot, He."""
+"""Initializers whose variance depends on the fan: variance scaling, LeCun, Glorot, He.
+
+The initializers take a typed random key, a shape (..., in, out) and a floating dtype; ValueError: fewer than 2 axes.
+"""
 
 from __future__ import annotations
 
@@ -93,17 +96,6 @@ def variance_scaling(scale: Scalar, *, fan: Fan = fan_in, distribution: Distribu
 
 def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """w ~ N(0, 1 / fan_in): a linear layer preserves the variance of its inputs; for tanh and SELU.
-
-    Args:
-        key: typed random key.
-        shape: (..., in, out).
-        dtype: a floating dtype.
-
-    Returns:
-        Array of that shape and dtype.
-
-    Raises:
-        ValueError: fewer than 2 axes.
 
     Example:
         >>> import jax

@@ -32,9 +32,6 @@ def rosenbrock(*, dimensions: int = 2) -> Landscape:
     Returns:
         Landscape: minimum 0 at (1, ..., 1), start (-1.2, 1, -1.2, 1, ...), bounds [-2.048, 2.048].
 
-    Raises:
-        ValueError: d < 2.
-
     Example:
         >>> rosenbrock()(jnp.array([0.0, 0.5]))
         Array(26., dtype=float32)
@@ -151,9 +148,6 @@ def schwefel(*, dimensions: int = 2) -> Landscape:
     Returns:
         Landscape: minimum 0 at 420.9687... in each coordinate, start (100, ..., 100), bounds [-500, 500] (outside which
         it falls lower).
-
-    Raises:
-        ValueError: d < 1.
 
     Example:
         >>> schwefel()(jnp.zeros(2)).round(2)

@@ -1,4 +1,7 @@
-"""Quadratics with a prescribed spectrum, without and with noise."""
+"""Quadratics with a prescribed spectrum, without and with noise.
+
+ValueError: an argument out of range, or traced; TypeError: a key that is not typed, or traced.
+"""
 
 from __future__ import annotations
 
@@ -65,10 +68,6 @@ def quadratic(
         Landscape: minimum 0 at the origin, start (1, ..., 1) and bounds [-2, 2]. Gradient descent with a constant
         rate eta converges where eta < 2 / condition_number.
 
-    Raises:
-        ValueError: condition_number < 1, infinite or traced; d < 2.
-        TypeError: a key that is not typed, or traced.
-
     Example:
         >>> quadratic(100.0)(jnp.array([1.0, 1.0]))
         Array(50.5, dtype=float32)
@@ -106,10 +105,6 @@ def noisy_quadratic(key: Key, *, noise_level: Scalar = 0.6, small: int = 90, lar
         NoisyQuadratic: called, the expected loss, with minimum sigma^2 tr(Q) / 2 at 0; `example_loss(x, xi)` for one
         sample and `sample(key, n)` for samples. Start (1, ..., 1), as in DeepOBS (whose data are 1000 fixed samples);
         bounds [-2, 2].
-
-    Raises:
-        ValueError: no key, a negative noise level, d < 2.
-        TypeError: a key that is not typed, or traced.
 
     Example:
         >>> landscape = noisy_quadratic(jax.random.key(0))

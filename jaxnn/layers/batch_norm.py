@@ -74,8 +74,7 @@ def apply(
         (N, ..., C) in the dtype of x, and the state; statistics in float32 (float64 for float64).
 
     Raises:
-        TypeError: x is not floating.
-        ValueError: x does not have C channels, or training with fewer than two values per channel.
+        ValueError: training with fewer than two values per channel.
 
     Reference:
         Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal

@@ -33,7 +33,6 @@ def init(
     """Parameters {"w": (*window, C_in / groups, C_out), "b": (C_out,)}; without "b" if `b_init` is None.
 
     Args:
-        key: typed random key.
         window: sizes of the kernel, one per spatial axis; an int means two equal axes.
         in_channels, out_channels: C_in and C_out, both multiples of `groups`.
         groups: channel groups; C_in is a depthwise convolution.
@@ -77,10 +76,6 @@ def apply(
 
     Returns:
         (N, *spatial', C_out).
-
-    Raises:
-        TypeError: x is not floating.
-        ValueError: ranks, channels, groups or padding do not match.
 
     Reference:
         LeCun, Y., Boser, B., Denker, J. S., et al. (1989). Backpropagation applied to handwritten zip code recognition.
@@ -140,9 +135,6 @@ def Conv(
         groups: channel groups, dividing C_in and C_out; output group g sees only input group g.
         w_init, b_init: initializers of w and b; `b_init=None` omits the bias, as before batch normalization.
 
-    Raises:
-        TypeError, ValueError: an invalid setting; later what `apply` raises.
-
     Example:
         >>> params, state = Conv(32, 3).init(jax.random.key(0), (28, 28, 1))
         >>> params["w"].shape
@@ -153,16 +145,8 @@ def Conv(
 
     def layer_init(key: Key, example: jax.ShapeDtypeStruct) -> Params:
         sizes = pair("Conv", "window", window, _spatial_axes("Conv", example))
-        return init(
-            key,
-            sizes,
-            example.shape[-1],
-            features,
-            groups=groups,
-            w_init=w_init,
-            b_init=b_init,
-            dtype=param_dtype(example),
-        )
+        c, dtype = example.shape[-1], param_dtype(example)
+        return init(key, sizes, c, features, groups=groups, w_init=w_init, b_init=b_init, dtype=dtype)
 
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return stateless(
@@ -192,9 +176,6 @@ def DepthwiseConv(
     Args:
         window, stride, padding, dilation, w_init, b_init: as for `Conv`.
         multiplier: output channels per input channel.
-
-    Raises:
-        TypeError, ValueError: an invalid setting; later what `apply` raises.
 
     Reference:
         Howard, A. G. et al. (2017). MobileNets: efficient convolutional neural networks for mobile vision

@@ -26,7 +26,6 @@ def init(
     """Parameters {"w": (D_in, D_out), "b": (D_out,)}; without "b" if `b_init` is None.
 
     Args:
-        key: typed random key.
         in_features, out_features: D_in and D_out.
         w_init, b_init: initializers; the default w ~ N(0, 2 / D_in) (He et al. 2015, for ReLU), b = 0.
         dtype: of both.
@@ -52,10 +51,6 @@ def apply(params: Params, x: Array) -> Array:
     Returns:
         (..., D_out).
 
-    Raises:
-        TypeError: x is not floating.
-        ValueError: the last axis of x is not D_in.
-
     Example:
         >>> apply({"w": jnp.eye(2), "b": jnp.array([1.0, 0.0])}, jnp.array([[3.0, 4.0]]))
         Array([[4., 4.]], dtype=float32)
@@ -76,9 +71,6 @@ def Dense(features: int, *, w_init: Initializer = he_normal, b_init: Initializer
     Args:
         features: D_out.
         w_init, b_init: initializers of w and b, as in `init`; `b_init=None` omits the bias.
-
-    Raises:
-        ValueError: `features` < 1; later what `apply` raises.
 
     Example:
         >>> params, state = Dense(10).init(jax.random.key(0), (784,))

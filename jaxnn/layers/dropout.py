@@ -19,7 +19,6 @@ def mask(key: Key, shape: Shape, rate: Scalar) -> Array:
     """The mask of kept elements: independent bools, True with probability 1 - rate.
 
     Args:
-        key: typed random key.
         shape: of the mask.
         rate: the fraction DROPPED, in [0, 1); may be traced, and is then not checked.
 
@@ -39,9 +38,6 @@ def apply_mask(x: Array, kept: Array, rate: Scalar) -> Array:
         x: (...), floating: the input, or a cotangent of the output.
         kept: bools of the same shape, from `mask`.
         rate: of the mask.
-
-    Returns:
-        (...) in the dtype of x.
 
     Example:
         >>> apply_mask(jnp.array([1.0, 1.0]), jnp.array([True, False]), 0.5)

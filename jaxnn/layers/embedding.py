@@ -24,7 +24,6 @@ def init(
     """Parameters {"w": (V, D)}; by default w ~ N(0, 1), so that the outputs have unit variance.
 
     Args:
-        key: typed random key.
         vocabulary, features: V and D.
         w_init: initializer.
         dtype: of w.

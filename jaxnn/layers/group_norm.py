@@ -43,10 +43,6 @@ def apply(params: Params, x: Array, *, groups: int, eps: Scalar = 1e-5) -> Array
     Returns:
         (N, *spatial, C) in the dtype of x; statistics in float32 (float64 for float64), the variance divided by n.
 
-    Raises:
-        TypeError: x is not floating.
-        ValueError: x does not have C channels, or groups does not divide C.
-
     Reference:
         Wu, Y. & He, K. (2018). Group normalization, equations 1, 2, 6 and 7.
 

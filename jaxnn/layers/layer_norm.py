@@ -42,10 +42,6 @@ def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
     Returns:
         (N, ..., D) in the dtype of x; statistics in float32 (float64 for float64). A constant row gives `shift`.
 
-    Raises:
-        TypeError: x is not floating.
-        ValueError: the last axis of x is not D.
-
     Reference:
         Ba, J. L., Kiros, J. R. & Hinton, G. E. (2016). Layer normalization, equations 3 and 4 (which have no eps).
 

@@ -55,9 +55,7 @@ def AveragePool(
     """The mean of each window, per channel, on inputs (N, *spatial, C).
 
     Args:
-        window: an int, or one for each spatial axis.
-        stride: likewise; None means the window.
-        padding: "VALID", "SAME" or (low, high) pairs, of zeros.
+        window, stride, padding: as for `MaxPool`; padding is of zeros.
         count_padding: whether padding counts in the divisor (True in flax and PyTorch).
 
     Example:

@@ -37,10 +37,6 @@ def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
     Returns:
         (N, ..., D) in the dtype of x; the mean square in float32 (float64 for float64).
 
-    Raises:
-        TypeError: x is not floating.
-        ValueError: the last axis of x is not D.
-
     Reference:
         Zhang, B. & Sennrich, R. (2019). Root mean square layer normalization, equation 4 (which has no eps).
 

@@ -70,12 +70,7 @@ from jaxnn.losses.binary import (
 )
 from jaxnn.losses.contrastive import ntxent, triplet_margin_loss
 from jaxnn.losses.cosine_along import cosine_similarity
-from jaxnn.losses.density import (
-    gaussian_nll,
-    gaussian_nll_grad,
-    mixture_density_nll,
-    mixture_density_nll_grad,
-)
+from jaxnn.losses.density import gaussian_nll, gaussian_nll_grad, mixture_density_nll, mixture_density_nll_grad
 from jaxnn.losses.divergence import (
     cross_entropy,
     cross_entropy_grad,

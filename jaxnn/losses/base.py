@@ -31,9 +31,7 @@ def concrete_array(value: ArrayLike) -> np.ndarray[Any, Any] | None:
 def as_outputs(where: str, outputs: ArrayLike) -> tuple[Array, DType]:
     """Outputs (N, ...) as an array, and the dtype that the loss is computed and returned in.
 
-    Raises:
-        ValueError: no example axis, or empty examples.
-        TypeError: not floating.
+    ValueError: no example axis, or empty examples; TypeError: not floating.
     """
     array = checks.as_array(where, "outputs", outputs)
     checks.require_floating(where, "outputs", array.dtype, "Convert them: outputs.astype(jnp.float32).")
@@ -49,9 +47,7 @@ def as_outputs(where: str, outputs: ArrayLike) -> tuple[Array, DType]:
 def as_pair(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:
     """Outputs and targets (N, ...) in the dtype of the arithmetic, and the dtype of the outputs, for the gradient.
 
-    Raises:
-        ValueError: shapes differ, no example axis, or empty examples.
-        TypeError: outputs not floating, or complex targets.
+    ValueError: shapes differ; TypeError: complex targets; otherwise as `as_outputs`.
     """
     o, dtype = as_outputs(where, outputs)
     d = checks.as_array(where, "targets", targets)
@@ -78,13 +74,8 @@ def positive(where: str, name: str, value: Scalar, dtype: DType) -> Array:
 def require_within_unit(where: str, name: str, raw: ArrayLike, values: Array, remedy: str) -> Array:
     """Probabilities: ValueError for concrete ones outside [0, 1], NaN in place of traced ones outside.
 
-    Rounding may carry a probability slightly over the edge: up to four eps of its dtype pass.
-
-    Args:
-        where, name: loss and argument, for the message.
-        raw: the argument as passed, (...).
-        values: the same in the dtype of the arithmetic, (...).
-        remedy: the last sentence of the message.
+    `raw` is the argument as passed, `values` the same in the dtype of the arithmetic, `remedy` the last sentence of the
+    message. Rounding may carry a probability slightly over the edge: up to four eps of its dtype pass.
     """
     dtype = checks.as_array(where, name, raw).dtype
     slack = 4 * float(float_info(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0
@@ -111,9 +102,7 @@ def as_labels(
 ) -> tuple[Array, Array]:
     """Integer labels of this shape (int32 or int64), and a mask of the valid ones: in [0, classes), or `ignore_index`.
 
-    Raises:
-        ValueError: another shape, or an invalid concrete label.
-        TypeError: labels are not integers.
+    ValueError: another shape, or an invalid concrete label; TypeError: labels are not integers.
     """
     array = checks.as_array(where, "labels", labels)
     checks.require_integer(where, "labels", array.dtype, "Convert class indices: labels.astype(jnp.int32).")

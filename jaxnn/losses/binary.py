@@ -1,4 +1,9 @@
-"""Cross-entropy of independent Bernoulli outputs, from logits and from probabilities."""
+"""Cross-entropy of independent Bernoulli outputs, from logits and from probabilities.
+
+Losses are (N,), in nats, float32 (float64 for float64 outputs). ValueError: shapes differ, there is no example axis, or
+concrete probabilities lie outside [0, 1] (traced ones give NaN); TypeError: outputs are not floating. A derivative
+takes the arguments of its loss, and returns the shape and dtype of the outputs.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +29,6 @@ def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Arra
         outputs: logits z (N, ...), floating.
         targets: d (N, ...), probabilities in [0, 1], same shape.
 
-    Returns:
-        (N,), in nats, float32 (float64 for float64 outputs). NaN for traced targets outside [0, 1].
-
-    Raises:
-        ValueError: shapes differ, there is no example axis, or concrete targets lie outside [0, 1].
-        TypeError: outputs are not floating.
-
     Example:
         >>> sigmoid_binary_cross_entropy(jnp.array([0.0, 1e4, 1e4]), jnp.array([1.0, 1.0, 0.0]))
         Array([6.931472e-01, 0.000000e+00, 1.000000e+04], dtype=float32)
@@ -43,8 +41,6 @@ def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Arra
 
 def sigmoid_binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `sigmoid_binary_cross_entropy` with respect to the logits: sigmoid(z) - d.
-
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> sigmoid_binary_cross_entropy_grad(jnp.array([0.0]), jnp.array([1.0]))
@@ -67,13 +63,6 @@ def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
         outputs: probabilities y (N, ...) in [0, 1], floating.
         targets: d (N, ...) in [0, 1], same shape.
 
-    Returns:
-        (N,), in nats, float32 (float64 for float64 outputs). NaN for traced arguments outside [0, 1].
-
-    Raises:
-        ValueError: shapes differ, there is no example axis, or concrete arguments lie outside [0, 1].
-        TypeError: outputs are not floating.
-
     Example:
         >>> binary_cross_entropy(jnp.array([0.5, 0.0, 0.0]), jnp.array([1.0, 0.0, 1.0]))
         Array([ 0.6931472,  0.       , 87.33655  ], dtype=float32)
@@ -87,7 +76,7 @@ def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `binary_cross_entropy` with respect to the probabilities: -d / y + (1 - d) / (1 - y).
 
-    Arguments, errors and floor as for the loss; returns the shape and dtype of the outputs.
+    Floor as for the loss.
 
     Example:
         >>> binary_cross_entropy_grad(jnp.array([0.5, 1.0]), jnp.array([1.0, 1.0]))

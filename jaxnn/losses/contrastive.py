@@ -1,4 +1,7 @@
-"""Losses between embeddings: normalized temperature-scaled cross-entropy, and the triplet margin."""
+"""Losses between embeddings: normalized temperature-scaled cross-entropy, and the triplet margin.
+
+ValueError: shapes do not match; TypeError: embeddings (anchors, positives, negatives) are not floating.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,6 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07)
 
     Returns:
         Scalar, float32 (float64 for float64 embeddings); 0 for a batch without positive pairs.
-
-    Raises:
-        ValueError: shapes do not match.
-        TypeError: embeddings are not floating.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
@@ -85,10 +84,6 @@ def triplet_margin_loss(
 
     Returns:
         The shape without `axis`, float32 (float64 for float64 anchors).
-
-    Raises:
-        ValueError: shapes differ, or a concrete degree < 1.
-        TypeError: not floating.
 
     Example:
         >>> triplet_margin_loss(jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.array([[0.0, 0.5]]), eps=0.0)

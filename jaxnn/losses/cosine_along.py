@@ -1,9 +1,10 @@
 """Cosine similarity of vectors along any axes, with a mask, under optax's names and arguments.
 
 `axis` is an int, a tuple (its axes flattened into one, in that order) or None (all axes); the result has the remaining
-axes. `where` is a mask of the shape of the vectors, or without `axis` for whole vectors: excluded elements
-do not count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 vectors). Axes of size 1 of
-either argument broadcast; the number of axes must be the same.
+axes. `where` is a mask of the shape of the vectors, or without `axis` for whole vectors: excluded elements do not
+count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 vectors). Axes of size 1 of either
+argument broadcast; the number of axes must be the same. ValueError: shapes do not match; TypeError: predictions are not
+floating.
 """
 
 from __future__ import annotations
@@ -37,10 +38,6 @@ def cosine_similarity(
 
     Returns:
         In [-1, 1], the common shape without `axis`.
-
-    Raises:
-        ValueError: shapes do not match.
-        TypeError: predictions are not floating.
 
     Example:
         >>> cosine_similarity(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.ones((2, 2)))

@@ -1,4 +1,8 @@
-"""Negative log-likelihoods of densities with parameters from a network: a Gaussian, a mixture of Gaussians."""
+"""Negative log-likelihoods of densities with parameters from a network: a Gaussian, a mixture of Gaussians.
+
+Losses are (N,), in nats, float32 (float64 for float64 outputs). ValueError: shapes do not match; TypeError: outputs are
+not floating. A derivative takes the arguments of its loss, and returns the shape and dtype of the outputs.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,12 @@ from jaxnn.types import Array, ArrayLike, DType
 def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Negative log-likelihood of a Gaussian: 1/2 sum_j [log(2 pi) + s_j + (d_j - m_j)^2 e^(-s_j)], s = log variance.
 
-    The log-variance is unbounded: very negative ones (below about -80 in float32) with a nonzero residual overflow to
-    inf. Bound them in the network if the data can be fitted exactly.
+    The sum over all positions and D. The log-variance is unbounded: very negative ones (below about -80 in float32)
+    with a nonzero residual overflow to inf. Bound them in the network if the data can be fitted exactly.
 
     Args:
         outputs: (N, ..., 2 D), floating: on the last axis D means m, then D log-variances s.
         targets: d (N, ..., D), real.
-
-    Returns:
-        (N,), in nats, the sum over all positions and D; float32 (float64 for float64 outputs).
-
-    Raises:
-        ValueError: shapes do not match: the last axis of the outputs must be twice that of the targets.
-        TypeError: outputs are not floating.
 
     Example:
         >>> gaussian_nll(jnp.array([[0.0, 0.0]]), jnp.array([[1.0]])).round(4)
@@ -41,8 +38,6 @@ def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 def gaussian_nll_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `gaussian_nll`: (m - d) e^(-s) for the means, 1/2 (1 - (d - m)^2 e^(-s)) for the log-variances.
-
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> gaussian_nll_grad(jnp.array([[0.0, 0.0]]), jnp.array([[3.0]]))
@@ -62,14 +57,7 @@ def mixture_density_nll(outputs: ArrayLike, targets: ArrayLike, *, components: i
         outputs: (N, ..., M (2 + D)), floating: on the last axis M mixing logits, M times D means (component by
             component), M log standard deviations t.
         targets: d (N, ..., D), real.
-        components: M.
-
-    Returns:
-        (N,), in nats, the sum over positions; float32 (float64 for float64 outputs).
-
-    Raises:
-        ValueError: shapes do not match, or components < 1.
-        TypeError: outputs are not floating, or components is not an int.
+        components: M >= 1, an int.
 
     Example:
         >>> mixture_density_nll(jnp.array([[0.0, 0.0, -1.0, 1.0, 0.0, 0.0]]), jnp.array([[0.0]]), components=2).round(4)
@@ -86,8 +74,6 @@ def mixture_density_nll_grad(outputs: ArrayLike, targets: ArrayLike, *, componen
 
     a_m - r_m for the mixing logits, r_m (mu_m - d) / sigma_m^2 for the means, r_m (D - |d - mu_m|^2 / sigma_m^2) for
     the log standard deviations.
-
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> mixture_density_nll_grad(jnp.array([[0.0, 0.0, -1.0, 1.0, 0.0, 0.0]]), jnp.array([[0.0]]), components=2)

@@ -1,4 +1,9 @@
-"""Cross-entropy, Kullback-Leibler divergence and entropy of distributions over K outcomes on the last axis."""
+"""Cross-entropy, Kullback-Leibler divergence and entropy of distributions over K outcomes on the last axis.
+
+Losses are (N,), in nats, float32 (float64 for float64 outputs). ValueError: shapes differ, there is no class axis, or
+concrete probabilities lie outside [0, 1] (traced ones give NaN); TypeError: outputs are not floating. A derivative
+takes the arguments of its loss, and returns the shape and dtype of the outputs.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +30,6 @@ def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
         outputs: probabilities y (N, ..., K) in [0, 1], floating; normally summing to 1 (not checked).
         targets: distributions d (N, ..., K) in [0, 1], same shape.
 
-    Returns:
-        (N,), in nats, float32 (float64 for float64 outputs). NaN for traced arguments outside [0, 1].
-
-    Raises:
-        ValueError: shapes differ, no class axis, or concrete arguments outside [0, 1].
-        TypeError: outputs are not floating.
-
     Example:
         >>> cross_entropy(jnp.array([[0.5, 0.5], [1.0, 0.0]]), jnp.array([[0.0, 1.0], [1.0, 0.0]]))
         Array([ 0.6931472, -0.       ], dtype=float32)
@@ -44,8 +42,6 @@ def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `cross_entropy` with respect to the probabilities: -d / y / positions.
-
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> cross_entropy_grad(jnp.array([[0.5, 0.5]]), jnp.array([[0.0, 1.0]]))
@@ -60,19 +56,11 @@ def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k), the mean over positions.
 
     It is the cross-entropy of y under d minus the entropy of d. Outcomes with d_k = 0 contribute 0 and have
-    derivative 0, in both arguments, even where log y_k is -inf.
+    derivative 0, in both arguments, even where log y_k is -inf; where y_k = 0 < d_k the loss is +inf.
 
     Args:
         outputs: LOG-probabilities log y (N, ..., K), floating, e.g. `jax.nn.log_softmax(logits)`.
         targets: distributions d (N, ..., K) in [0, 1], same shape.
-
-    Returns:
-        (N,), in nats, float32 (float64 for float64 outputs); +inf where y_k = 0 < d_k. NaN for traced targets outside
-        [0, 1].
-
-    Raises:
-        ValueError: shapes differ, no class axis, or concrete targets outside [0, 1].
-        TypeError: outputs are not floating.
 
     Example:
         >>> kl_divergence(jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[0.0, 1.0]]))
@@ -89,8 +77,6 @@ def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def kl_divergence_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `kl_divergence` with respect to the log-probabilities: -d / positions.
 
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
-
     Example:
         >>> kl_divergence_grad(jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[0.0, 1.0]]))
         Array([[-0., -1.]], dtype=float32)
@@ -104,13 +90,6 @@ def entropy(probabilities: ArrayLike) -> Array:
 
     Args:
         probabilities: d (N, ..., K) in [0, 1], floating.
-
-    Returns:
-        (N,), in nats, float32 (float64 for float64). NaN for traced values outside [0, 1].
-
-    Raises:
-        ValueError: no class axis, or concrete values outside [0, 1].
-        TypeError: not floating.
 
     Example:
         >>> entropy(jnp.array([[0.5, 0.5], [0.0, 1.0]]))

@@ -3,7 +3,8 @@
 `axis` is an int, a tuple (its axes flattened into one, in that order) or None (all axes); the result has the remaining
 axes. `where` is a mask of the shape of the predictions, or without `axis` for whole vectors: excluded elements do
 not count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 predictions). Targets have the
-shape of the predictions, or axes of size 1 that broadcast.
+shape of the predictions, or axes of size 1 that broadcast. ValueError: shapes do not match; TypeError: predictions are
+not floating.
 """
 
 from __future__ import annotations
@@ -32,14 +33,6 @@ def kl_divergence_with_log_targets(
     Args:
         log_predictions: log y, floating.
         log_targets: t, logarithms of distributions.
-        axis, where: as in the module docstring.
-
-    Returns:
-        In nats, the shape of the predictions without `axis`.
-
-    Raises:
-        ValueError: shapes do not match.
-        TypeError: predictions are not floating.
 
     Example:
         >>> kl_divergence_with_log_targets(jnp.log(jnp.array([0.5, 0.5])), jnp.array([-jnp.inf, 0.0]))
@@ -65,14 +58,6 @@ def generalized_kl_divergence(
     Args:
         log_predictions: log y, floating.
         targets: d >= 0.
-        axis, where: as in the module docstring.
-
-    Returns:
-        The shape of the predictions without `axis`.
-
-    Raises:
-        ValueError: shapes do not match.
-        TypeError: predictions are not floating.
 
     Example:
         >>> generalized_kl_divergence(jnp.log(jnp.array([2.0, 2.0])), jnp.array([2.0, 1.0]))

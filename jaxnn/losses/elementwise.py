@@ -2,6 +2,10 @@
 
 `jaxnn.losses.huber(y, d)` and the like return one number per example; these return one per element, in the shape of
 the predictions. Arithmetic and results are float32 (float64 for float64 predictions).
+
+Predictions are y (...), floating, targets d of the same shape; `squared_error`, `l2_loss` and `huber_loss` take None
+for 0. ValueError: shapes differ, or concrete labels are invalid (traced ones give NaN); TypeError: predictions are not
+floating.
 """
 
 from __future__ import annotations
@@ -22,17 +26,6 @@ LABEL_REMEDY = "Labels -1 and +1 become 0 and 1 by (y + 1) / 2."
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Squared error per element: (y - d)^2.
 
-    Args:
-        predictions: y (...), floating.
-        targets: d, same shape; None for 0.
-
-    Returns:
-        (...), float32 (float64 for float64 predictions).
-
-    Raises:
-        ValueError: shapes differ.
-        TypeError: predictions are not floating.
-
     Example:
         >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]))
         Array([[0., 4.]], dtype=float32)
@@ -44,17 +37,6 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> A
 
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
     """Half the squared error per element: 1/2 (y - d)^2. Its derivative is y - d.
-
-    Args:
-        predictions: y (...), floating.
-        targets: d, same shape; None for 0.
-
-    Returns:
-        (...), float32 (float64 for float64 predictions).
-
-    Raises:
-        ValueError: shapes differ.
-        TypeError: predictions are not floating.
 
     Example:
         >>> l2_loss(jnp.array([1.0, 3.0]))
@@ -71,16 +53,7 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
     Its derivative is r clipped to [-delta, delta].
 
     Args:
-        predictions: y (...), floating.
-        targets: d, same shape; None for 0.
         delta: where the parabola becomes a line, > 0; may be traced.
-
-    Returns:
-        (...), float32 (float64 for float64 predictions).
-
-    Raises:
-        ValueError: shapes differ, or delta <= 0.
-        TypeError: predictions are not floating.
 
     Example:
         >>> huber_loss(jnp.array([0.5, 3.0]))
@@ -121,13 +94,6 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
     Args:
         predictor_outputs: scores f (...), floating.
         targets: labels d, each -1 or +1, same shape.
-
-    Returns:
-        (...), float32 (float64 for float64 scores). NaN for traced labels other than -1 and +1.
-
-    Raises:
-        ValueError: shapes differ, or a concrete label is neither -1 nor +1.
-        TypeError: scores are not floating.
 
     Example:
         >>> hinge_loss(jnp.array([0.5, 2.0, 0.5]), jnp.array([1, 1, -1]))
@@ -170,13 +136,6 @@ def sigmoid_focal_loss(
         labels: d in [0, 1], same shape (axes of size 1 broadcast).
         alpha: weight of the label 1, in [0, 1]; None for no weights.
         gamma: exponent, >= 0; 0 is the binary cross-entropy. May be traced.
-
-    Returns:
-        (...), float32 (float64 for float64 logits). NaN for traced labels outside [0, 1].
-
-    Raises:
-        ValueError: shapes differ, or concrete labels lie outside [0, 1].
-        TypeError: logits are not floating.
 
     Example:
         >>> sigmoid_focal_loss(jnp.array([0.0, 4.0]), jnp.array([1, 1]))

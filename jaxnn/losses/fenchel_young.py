@@ -3,6 +3,10 @@
 A Fenchel-Young loss is max_p (<p, z> - R(p)) - (<d, z> - R(d)): the maximum over distributions p, minus its value at
 the target d. R = 0 gives the perceptron loss, R = 1/2 |p|^2 the sparsemax loss, the negative entropy the
 softmax cross-entropy.
+
+The multi-class losses take scores z (..., K), floating, K >= 2 (sparsemax: >= 1), and labels (...), integers in [0, K),
+and return (...). Results are float32 (float64 for float64 scores). ValueError: shapes do not match, or a concrete label
+is out of range (a traced one gives NaN); TypeError: scores are not floating, labels are not integers.
 """
 
 from __future__ import annotations
@@ -66,13 +70,6 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
         logits: z (...), floating.
         labels: 0 or 1, or bools, same shape.
 
-    Returns:
-        (...), float32 (float64 for float64 logits). NaN for traced labels other than 0 and 1.
-
-    Raises:
-        ValueError: shapes differ, or a concrete label is neither 0 nor 1.
-        TypeError: logits are not floating.
-
     Example:
         >>> sparsemax_loss(jnp.array([0.0, 3.0, 3.0]), jnp.array([1, 1, 0]))
         Array([0.25, 0.  , 3.  ], dtype=float32)
@@ -97,17 +94,6 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
     It is 0 where z_c exceeds all others by 1. The derivative is p - (1 at c).
 
-    Args:
-        scores: z (..., K), floating.
-        labels: (...), integers in [0, K).
-
-    Returns:
-        (...), float32 (float64 for float64 scores). NaN for traced labels out of range.
-
-    Raises:
-        ValueError: shapes do not match, or a concrete label is out of range.
-        TypeError: scores are not floating, labels are not integers.
-
     Example:
         >>> multiclass_sparsemax_loss(jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([0, 0]))
         Array([0.25, 0.  ], dtype=float32)
@@ -127,17 +113,6 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
     The derivative is +1 at the first best wrong class and -1 at the label, 0 where the margin is at least 1.
 
-    Args:
-        scores: z (..., K), floating, K >= 2.
-        labels: (...), integers in [0, K).
-
-    Returns:
-        (...), float32 (float64 for float64 scores). NaN for traced labels out of range.
-
-    Raises:
-        ValueError: shapes do not match, or a concrete label is out of range.
-        TypeError: scores are not floating, labels are not integers.
-
     Example:
         >>> multiclass_hinge_loss(jnp.array([[3.0, 1.0, 0.0], [3.0, 2.5, 0.0]]), jnp.array([0, 1]))
         Array([0. , 1.5], dtype=float32)
@@ -153,17 +128,6 @@ def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
     The derivative is +1 at the first best wrong class and -1 at the label, also where the two tie; 0 where the label
     has the greatest score.
-
-    Args:
-        scores: z (..., K), floating, K >= 2.
-        labels: (...), integers in [0, K).
-
-    Returns:
-        (...), float32 (float64 for float64 scores). NaN for traced labels out of range.
-
-    Raises:
-        ValueError: shapes do not match, or a concrete label is out of range.
-        TypeError: scores are not floating, labels are not integers.
 
     Example:
         >>> multiclass_perceptron_loss(jnp.array([[3.0, 1.0], [3.0, 2.5]]), jnp.array([0, 1]))

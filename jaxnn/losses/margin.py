@@ -1,4 +1,10 @@
-"""Losses of the margin d f between a score f and a label d in {-1, +1}, and the multi-class hinge."""
+"""Losses of the margin d f between a score f and a label d in {-1, +1}, and the multi-class hinge.
+
+Of a margin, outputs are scores f (N, ...), floating, and targets labels d (N, ...), each -1 or +1, of any real dtype
+and the same shape. Losses are (N,), float32 (float64 for float64 outputs). ValueError: shapes differ, there is no
+example axis, or a concrete label is neither -1 nor +1 (a traced one gives NaN); TypeError: outputs are not floating. A
+derivative takes the arguments of its loss, and returns the shape and dtype of the outputs.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +31,7 @@ from jaxnn.types import Array, ArrayLike, DType
 
 
 def hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Hinge loss: sum_j max(0, 1 - d_j f_j).
-
-    Args:
-        outputs: scores f (N, ...), floating.
-        targets: labels d (N, ...), each -1 or +1, any real dtype, same shape.
-
-    Returns:
-        (N,), float32 (float64 for float64 outputs). NaN for traced labels other than -1 and +1.
-
-    Raises:
-        ValueError: shapes differ, there is no example axis, or a concrete label is neither -1 nor +1.
-        TypeError: outputs are not floating.
+    """Hinge loss: sum_j max(0, 1 - d_j f_j), d_j = -1 or +1.
 
     Example:
         >>> hinge(jnp.array([0.5, 2.0, 0.5]), jnp.array([1, 1, -1]))
@@ -53,8 +48,6 @@ def hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `hinge` with respect to the scores: -d where d f < 1, else 0 (at the kink d f = 1 too).
 
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
-
     Example:
         >>> hinge_grad(jnp.array([0.5, 1.0, 0.5]), jnp.array([1, 1, -1]))
         Array([-1.,  0.,  1.], dtype=float32)
@@ -64,20 +57,9 @@ def hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def square_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Square loss of the margin: sum_j (1 - d_j f_j)^2.
+    """Square loss of the margin: sum_j (1 - d_j f_j)^2, d_j = -1 or +1.
 
     For d = -1 or +1 it is the squared error (f - d)^2: margins over 1 are penalized too.
-
-    Args:
-        outputs: scores f (N, ...), floating.
-        targets: labels d (N, ...), each -1 or +1, any real dtype, same shape.
-
-    Returns:
-        (N,), float32 (float64 for float64 outputs). NaN for traced labels other than -1 and +1.
-
-    Raises:
-        ValueError: shapes differ, there is no example axis, or a concrete label is neither -1 nor +1.
-        TypeError: outputs are not floating.
 
     Example:
         >>> square_loss(jnp.array([0.5, 2.0]), jnp.array([1, -1]))
@@ -90,8 +72,6 @@ def square_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def square_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `square_loss` with respect to the scores: -2 d (1 - d f).
 
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
-
     Example:
         >>> square_loss_grad(jnp.array([0.5, 2.0]), jnp.array([1, -1]))
         Array([-1.,  6.], dtype=float32)
@@ -101,20 +81,9 @@ def square_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def logistic(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Logistic loss of the margin: sum_j log(1 + e^(-d_j f_j)).
+    """Logistic loss of the margin: sum_j log(1 + e^(-d_j f_j)), d_j = -1 or +1.
 
     `sigmoid_binary_cross_entropy` with labels -1 and +1 instead of 0 and 1.
-
-    Args:
-        outputs: scores f (N, ...), floating.
-        targets: labels d (N, ...), each -1 or +1, any real dtype, same shape.
-
-    Returns:
-        (N,), in nats, float32 (float64 for float64 outputs). NaN for traced labels other than -1 and +1.
-
-    Raises:
-        ValueError: shapes differ, there is no example axis, or a concrete label is neither -1 nor +1.
-        TypeError: outputs are not floating.
 
     Example:
         >>> logistic(jnp.array([0.0, 1e4]), jnp.array([1, -1]))
@@ -129,8 +98,6 @@ def logistic(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `logistic` with respect to the scores: -d sigmoid(-d f).
 
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
-
     Example:
         >>> logistic_grad(jnp.array([0.0, 1e4]), jnp.array([1, -1]))
         Array([-0.5,  1. ], dtype=float32)
@@ -141,18 +108,7 @@ def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 @also_takes_calls_of(perceptron_loss_each)
 def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Perceptron loss: sum_j max(0, -d_j f_j); its gradient descent is the perceptron rule.
-
-    Args:
-        outputs: scores f (N, ...), floating.
-        targets: labels d (N, ...), each -1 or +1, any real dtype, same shape.
-
-    Returns:
-        (N,), float32 (float64 for float64 outputs). NaN for traced labels other than -1 and +1.
-
-    Raises:
-        ValueError: shapes differ, there is no example axis, or a concrete label is neither -1 nor +1.
-        TypeError: outputs are not floating.
+    """Perceptron loss: sum_j max(0, -d_j f_j), d_j = -1 or +1; its gradient descent is the perceptron rule.
 
     Example:
         >>> perceptron_loss(jnp.array([0.5, 0.5]), jnp.array([1, -1]))
@@ -171,8 +127,6 @@ def perceptron_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     At the kink f = 0 it is -d: a score of 0 counts as a mistake for both labels, so that descent moves away from w = 0.
 
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
-
     Example:
         >>> perceptron_loss_grad(jnp.array([0.5, 0.5, 0.0]), jnp.array([1, -1, 1]))
         Array([ 0.,  1., -1.], dtype=float32)
@@ -186,14 +140,7 @@ def multiclass_hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     Args:
         outputs: scores z (N, ..., K), floating; classes on the last axis.
-        targets: labels (N, ...), integers in [0, K).
-
-    Returns:
-        (N,), float32 (float64 for float64 outputs). NaN for traced labels out of range.
-
-    Raises:
-        ValueError: shapes do not match, or a concrete label is out of range.
-        TypeError: outputs are not floating or labels not integers.
+        targets: labels (N, ...), integers in [0, K), else ValueError (NaN if traced) or TypeError.
 
     Example:
         >>> multiclass_hinge(jnp.array([[3.0, 1.0, 0.0], [3.0, 2.5, 0.0]]), jnp.array([0, 1]))
@@ -210,8 +157,6 @@ def multiclass_hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     Divided by the number of positions. 0 where the margin is at least 1 (at the kink too); ties go to the first
     wrong class.
-
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> multiclass_hinge_grad(jnp.array([[3.0, 2.5, 3.0]]), jnp.array([1]))

@@ -61,9 +61,7 @@ def fitted(where: str, predictions: Array, name: str, targets: ArrayLike) -> Arr
 
     The number of axes must be equal: (4,) against (4, 1) would give (4, 4). `name` is the targets' in the message.
 
-    Raises:
-        ValueError: another shape.
-        TypeError: complex targets.
+    ValueError: another shape; TypeError: complex targets.
     """
     array = as_targets(where, beside(targets, predictions), predictions.dtype)
     if array.ndim == 0:
@@ -80,9 +78,7 @@ def fitted(where: str, predictions: Array, name: str, targets: ArrayLike) -> Arr
 def axes_of(where: str, axis: Axis, ndim: int) -> tuple[int, ...]:
     """`axis` as a tuple of axes in [0, ndim), in the order passed; all for None.
 
-    Raises:
-        TypeError: not ints.
-        ValueError: out of range, or repeated.
+    TypeError: not ints; ValueError: out of range, or repeated.
     """
     if axis is None:
         return tuple(range(ndim))

@@ -1,4 +1,7 @@
-"""Ranking losses: scores of the items of a list against their relevance."""
+"""Ranking losses: scores of the items of a list against their relevance.
+
+ValueError: shapes do not match; TypeError: logits are not floating.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,6 @@ def ranking_softmax_loss(
 
     Returns:
         What `reduce_fn` returns, or (...) for None; float32 (float64 for float64 logits).
-
-    Raises:
-        ValueError: shapes do not match.
-        TypeError: logits are not floating.
 
     Example:
         >>> two = jnp.array([[True, True, False]])

@@ -1,4 +1,9 @@
-"""Regression losses: squared, absolute and robust errors, cosine distance."""
+"""Regression losses: squared, absolute and robust errors, cosine distance.
+
+Outputs are y (N, ...), floating, targets d (N, ...), real, of the same shape; losses (N,), float32 (float64 for float64
+outputs). ValueError: shapes differ, or there is no example axis; TypeError: outputs are not floating. A derivative
+takes the arguments of its loss, and returns the shape and dtype of the outputs.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +23,6 @@ from jaxnn.types import Array, ArrayLike, Scalar
 def half_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Half the squared Euclidean distance: 1/2 sum_j (y_j - d_j)^2.
 
-    Args:
-        outputs: y (N, ...), floating.
-        targets: d (N, ...), real, same shape.
-
-    Returns:
-        (N,), float32 (float64 for float64 outputs).
-
-    Raises:
-        ValueError: shapes differ or there is no example axis.
-        TypeError: outputs are not floating.
-
     Example:
         >>> half_squared_error(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2)))
         Array([2.5], dtype=float32)
@@ -42,8 +36,6 @@ def half_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def half_squared_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `half_squared_error` with respect to the outputs: y - d.
 
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
-
     Example:
         >>> half_squared_error_grad(jnp.array([3.0]), jnp.array([1.0]))
         Array([2.], dtype=float32)
@@ -54,17 +46,6 @@ def half_squared_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 def mse(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Mean squared error: (1/K) sum_j (y_j - d_j)^2, the mean over all K outputs of an example.
-
-    Args:
-        outputs: y (N, ...), floating.
-        targets: d (N, ...), real, same shape.
-
-    Returns:
-        (N,), float32 (float64 for float64 outputs).
-
-    Raises:
-        ValueError: shapes differ or there is no example axis.
-        TypeError: outputs are not floating.
 
     Example:
         >>> mse(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2)))
@@ -77,8 +58,6 @@ def mse(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def mse_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `mse` with respect to the outputs: 2 (y - d) / K.
 
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
-
     Example:
         >>> mse_grad(jnp.array([[3.0, 1.0]]), jnp.ones((1, 2)))
         Array([[2., 0.]], dtype=float32)
@@ -90,17 +69,6 @@ def mse_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """L1 error: sum_j |y_j - d_j|.
 
-    Args:
-        outputs: y (N, ...), floating.
-        targets: d (N, ...), real, same shape.
-
-    Returns:
-        (N,), float32 (float64 for float64 outputs).
-
-    Raises:
-        ValueError: shapes differ or there is no example axis.
-        TypeError: outputs are not floating.
-
     Example:
         >>> absolute_error(jnp.array([[1.0, -2.0]]), jnp.zeros((1, 2)))
         Array([3.], dtype=float32)
@@ -111,8 +79,6 @@ def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 def absolute_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `absolute_error` with respect to the outputs: sign(y - d), 0 at y = d.
-
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> absolute_error_grad(jnp.array([3.0, 1.0]), jnp.ones(2))
@@ -126,16 +92,7 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Arr
     """Huber's loss: sum_j h(y_j - d_j), h(r) = r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2).
 
     Args:
-        outputs: y (N, ...), floating.
-        targets: d (N, ...), real, same shape.
         delta: where the parabola becomes a line, > 0, in units of the outputs; may be traced.
-
-    Returns:
-        (N,), float32 (float64 for float64 outputs).
-
-    Raises:
-        ValueError: shapes differ, there is no example axis, or delta <= 0.
-        TypeError: outputs are not floating.
 
     Example:
         >>> huber(jnp.array([0.5, 3.0]), jnp.zeros(2))
@@ -149,8 +106,6 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Arr
 
 def huber_grad(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Array:
     """Derivative of `huber` with respect to the outputs: y - d, clipped to [-delta, delta].
-
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> huber_grad(jnp.array([0.5, 3.0]), jnp.zeros(2))
@@ -167,17 +122,6 @@ def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     Near r^2 / 2 for small errors r and near |r| - log 2 for large ones; accurate for both.
 
-    Args:
-        outputs: y (N, ...), floating.
-        targets: d (N, ...), real, same shape.
-
-    Returns:
-        (N,), float32 (float64 for float64 outputs).
-
-    Raises:
-        ValueError: shapes differ or there is no example axis.
-        TypeError: outputs are not floating.
-
     Example:
         >>> log_cosh(jnp.array([0.0, 1e4]), jnp.zeros(2))
         Array([   0.   , 9999.307], dtype=float32)
@@ -191,8 +135,6 @@ def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def log_cosh_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `log_cosh` with respect to the outputs: tanh(y - d).
 
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
-
     Example:
         >>> log_cosh_grad(jnp.array([0.0, 1e4]), jnp.zeros(2))
         Array([0., 1.], dtype=float32)
@@ -205,18 +147,12 @@ def log_cosh_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def cosine_distance(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """One minus the cosine of the angle between vectors on the last axis: 1 - y.d / (|y| |d|).
 
-    A zero vector has cosine 0 with every other (distance 1), and its derivative is 0. The mean over positions.
+    A zero vector has cosine 0 with every other (distance 1), and its derivative is 0. The mean over positions, in [0,
+    2].
 
     Args:
         outputs: y (N, ..., D), floating, at least 2 axes.
         targets: d (N, ..., D), real, same shape.
-
-    Returns:
-        (N,) in [0, 2], float32 (float64 for float64 outputs).
-
-    Raises:
-        ValueError: shapes differ, or there is no axis besides that of the examples.
-        TypeError: outputs are not floating.
 
     Example:
         >>> cosine_distance(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.ones((2, 2)))
@@ -233,8 +169,6 @@ def cosine_distance_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Derivative of `cosine_distance` with respect to the outputs: (cos u - v) / |y|, u = y / |y|, v = d / |d|.
 
     Divided by the number of positions; 0 where y or d is the zero vector.
-
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
 
     Example:
         >>> cosine_distance_grad(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 5.0]]))

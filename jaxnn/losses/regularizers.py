@@ -1,4 +1,8 @@
-"""Factories of penalties on the weights, functions of the parameters that are added to a loss."""
+"""Factories of penalties on the weights, functions of the parameters that are added to a loss.
+
+`l1` and `elastic` return and raise what `l2` does. A `..._grad` takes the arguments of its penalty, and returns a
+function params -> pytree with the structure, shapes and dtypes of the parameters.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +56,6 @@ def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 def l2_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Params], Params]:
     """Gradient of `l2`: params -> 2 strength w at penalized leaves, 0 at the others.
 
-    Args:
-        strength, mask: as for `l2`, which also names the errors raised.
-
-    Returns:
-        A function params -> pytree with the structure, shapes and dtypes of the parameters.
-
     Example:
         >>> l2_grad(0.5)({"w": jnp.array([1.0, 2.0]), "b": jnp.array([9.0])})
         {'b': Array([0.], dtype=float32), 'w': Array([1., 2.], dtype=float32)}
@@ -72,12 +70,6 @@ def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
         strength: lambda >= 0; may be traced.
         mask: as for `l2`.
 
-    Returns:
-        params -> scalar, float32 (float64 if a penalized leaf is float64); 0 if nothing is penalized.
-
-    Raises:
-        ValueError, TypeError: as for `l2`.
-
     Example:
         >>> l1(0.5)({"w": jnp.array([1.0, -2.0]), "b": jnp.array([9.0])})
         Array(1.5, dtype=float32)
@@ -89,12 +81,6 @@ def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 
 def l1_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Params], Params]:
     """Gradient of `l1`: params -> strength sign(w) at penalized leaves (0 at w = 0), 0 at the others.
-
-    Args:
-        strength, mask: as for `l1`, which also names the errors raised.
-
-    Returns:
-        A function params -> pytree with the structure, shapes and dtypes of the parameters.
 
     Example:
         >>> l1_grad(0.5)({"w": jnp.array([3.0, 0.0]), "b": jnp.array([9.0])})
@@ -110,12 +96,6 @@ def elastic(l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_we
         l1_strength, l2_strength: >= 0; may be traced.
         mask: as for `l2`.
 
-    Returns:
-        params -> scalar, float32 (float64 if a penalized leaf is float64); 0 if nothing is penalized.
-
-    Raises:
-        ValueError, TypeError: as for `l2`.
-
     Example:
         >>> elastic(0.5, 0.1)({"w": jnp.array([1.0, -2.0]), "b": jnp.array([9.0])})
         Array(2., dtype=float32)
@@ -130,12 +110,6 @@ def elastic_grad(
     l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_weight
 ) -> Callable[[Params], Params]:
     """Gradient of `elastic`: params -> l1_strength sign(w) + 2 l2_strength w at penalized leaves, 0 at the others.
-
-    Args:
-        l1_strength, l2_strength, mask: as for `elastic`, which also names the errors raised.
-
-    Returns:
-        A function params -> pytree with the structure, shapes and dtypes of the parameters.
 
     Example:
         >>> elastic_grad(0.5, 0.25)({"w": jnp.array([1.0, 0.0])})

@@ -77,8 +77,6 @@ def softmax_cross_entropy_grad(
 
     Where q does not sum to 1 it is softmax(z) sum_k q_k - q; 0 at ignored positions.
 
-    Arguments and errors as for the loss; returns the shape and dtype of the outputs.
-
     Example:
         >>> softmax_cross_entropy_grad(jnp.zeros((1, 2)), jnp.array([1]))
         Array([[ 0.5, -0.5]], dtype=float32)

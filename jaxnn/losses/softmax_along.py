@@ -3,7 +3,8 @@
 `axis` is an int, a tuple (its axes flattened into one, in that order) or None (all axes); the result has the remaining
 axes. `where` is a mask of the shape of the logits, or without `axis` for whole vectors: excluded elements
 do not count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 logits). Labels have the
-shape of the logits, or axes of size 1 that broadcast; a vector with nothing included has loss 0.
+shape of the logits, or axes of size 1 that broadcast; a vector with nothing included has loss 0. ValueError: shapes or
+mask do not match; TypeError: logits are not floating.
 """
 
 from __future__ import annotations
@@ -39,13 +40,6 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
         logits: z (..., K), floating.
         labels: d (..., K), distributions.
 
-    Returns:
-        (...), in nats, float32 (float64 for float64 logits).
-
-    Raises:
-        ValueError: shapes do not match.
-        TypeError: logits are not floating.
-
     Example:
         >>> safe_softmax_cross_entropy(jnp.array([0.0, 0.0, -jnp.inf]), jnp.array([1.0, 0.0, 0.0]))
         Array(0.6931472, dtype=float32)
@@ -71,8 +65,7 @@ def softmax_cross_entropy_with_integer_labels(
         In nats, the shape of the labels. NaN for traced labels out of range, which never wrap.
 
     Raises:
-        ValueError: shapes do not match, or a concrete label is out of range.
-        TypeError: logits are not floating, labels are not integers.
+        ValueError: a concrete label is out of range; TypeError: labels are not integers.
 
     Example:
         >>> softmax_cross_entropy_with_integer_labels(jnp.array([[0.0, 0.0], [1e4, 0.0]]), jnp.array([1, 1]))
@@ -105,12 +98,7 @@ def softmax_cross_entropy_with_integer_labels(
 
 
 def poly_loss_cross_entropy(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    epsilon: Scalar = 2.0,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
+    logits: ArrayLike, labels: ArrayLike, *, epsilon: Scalar = 2.0, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
     """PolyLoss: the softmax cross-entropy plus epsilon times sum_k d_k (1 - softmax(z)_k).
 
@@ -120,13 +108,6 @@ def poly_loss_cross_entropy(
         epsilon: added to the first coefficient of the expansion in powers of 1 - p; in the paper 2 for images, -1 for
             detection. May be traced.
         axis, where: as in the module docstring.
-
-    Returns:
-        The shape of the logits without `axis`.
-
-    Raises:
-        ValueError: shapes do not match.
-        TypeError: logits are not floating.
 
     Example:
         >>> poly_loss_cross_entropy(jnp.zeros(2), jnp.array([1.0, 0.0]))
@@ -148,13 +129,6 @@ def smooth_labels(labels: ArrayLike, alpha: Scalar, *, axis: Axis = -1, where: A
         labels: d, floating, e.g. one-hot.
         alpha: in [0, 1]; may be traced.
         axis, where: as in the module docstring; excluded elements are smoothed like the others.
-
-    Returns:
-        Shape of the labels, float32 (float64 for float64 labels).
-
-    Raises:
-        ValueError: the mask does not match.
-        TypeError: labels are not floating.
 
     Example:
         >>> smooth_labels(jnp.array([1.0, 0.0]), 0.5)

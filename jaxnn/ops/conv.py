@@ -147,13 +147,7 @@ def conv_native(
 ) -> Array:
     """`conv` by XLA's convolution, the path on every platform but CPU; x and w of one dtype, settings per axis."""
     return lax.conv_general_dilated(
-        x,
-        w,
-        stride,
-        pads,
-        rhs_dilation=dilation,
-        dimension_numbers=_dimensions(x.ndim),
-        feature_group_count=groups,
+        x, w, stride, pads, rhs_dilation=dilation, dimension_numbers=_dimensions(x.ndim), feature_group_count=groups
     )
 
 

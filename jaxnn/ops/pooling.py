@@ -145,19 +145,12 @@ def average_pool(
     """y[n, o, c] = (1 / m_o) sum over k of x[n, o s + k - p, c], padding counting as 0.
 
     Args:
-        x: (N, *spatial, C), floating, one spatial axis or more.
-        window: an int, or one for each spatial axis.
-        stride: likewise; None means the window (no overlap).
-        padding: "VALID", "SAME", or a (low, high) pair for each spatial axis, each less than the window.
+        x, window, stride, padding: as for `max_pool`; x floating.
         count_padding: True (as in flax and PyTorch): m_o = prod(window) everywhere. False: m_o counts only the entries
             of x in the window: a constant image stays constant.
 
     Returns:
         (N, *spatial', C) in the dtype of x; sums run in float32 (float64 for float64).
-
-    Raises:
-        TypeError: x is not floating.
-        ValueError: x has no spatial axis, a window does not fit, or padding >= window.
 
     Reference:
         LeCun, Y., Boser, B., Denker, J. S., et al. (1990). Handwritten digit recognition with a back-propagation

@@ -2,7 +2,9 @@
 
 Points lie in the plane, most of them within [-6, 6] in each coordinate. Targets are real: -1 or +1 for classification,
 any number for regression. `noise` is nu, the original's percentage divided by 100: 0 to 0.5. Where the formula says so,
-it perturbs the location at which the label is evaluated, not the point itself.
+it perturbs the location at which the label is evaluated, not the point itself. `key` is a typed random key, n the
+number of points: x is (n, 2), y (n,). ValueError: noise outside [0, 0.5], n below 1, or odd n for `circle`, `gauss` and
+`spiral`, which have halves.
 
 Reference for all: Smilkov, D., Carter, S., Sculley, D., Viegas, F. B. & Wattenberg, M. (2017). Direct-manipulation
 visualization of deep networks; its data sets are src/dataset.ts of github.com/tensorflow/playground.
@@ -47,17 +49,6 @@ def circle(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
     r ~ U(0, 2.5) for the first half, U(3.5, 5) for the second, t ~ U(0, 2 pi), p = (r sin t, r cos t);
     label +1 if |p + nu e| < 2.5, e ~ U(-5, 5)^2, else -1.
 
-    Args:
-        key: typed random key.
-        n: number of points, even.
-        noise: nu in [0, 0.5].
-
-    Returns:
-        x (n, 2), y (n,) in {-1, +1}.
-
-    Raises:
-        ValueError: n odd or below 2, or noise out of range.
-
     Example:
         >>> circle(jax.random.key(0), 4).y
         Array([ 1.,  1., -1., -1.], dtype=float32)
@@ -77,17 +68,6 @@ def xor(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
     x_i = u_i + 0.3 if u_i > 0 else u_i - 0.3, u ~ U(-5, 5)^2; label +1 if the product of the coordinates of x + nu e is
     >= 0, e ~ U(-5, 5)^2, else -1.
 
-    Args:
-        key: typed random key.
-        n: number of points.
-        noise: nu in [0, 0.5].
-
-    Returns:
-        x (n, 2), y (n,) in {-1, +1}.
-
-    Raises:
-        ValueError: n below 1, or noise out of range.
-
     Example:
         >>> bool(jnp.abs(xor(jax.random.key(0), 50).x).min() > 0.3)
         True
@@ -105,17 +85,6 @@ def gauss(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 
     The VARIANCE of each coordinate is 0.5 + 7 nu.
 
-    Args:
-        key: typed random key.
-        n: number of points, even.
-        noise: nu in [0, 0.5].
-
-    Returns:
-        x (n, 2), y (n,) in {-1, +1}.
-
-    Raises:
-        ValueError: n odd or below 2, or noise out of range.
-
     Example:
         >>> gauss(jax.random.key(0), 4).y
         Array([ 1.,  1., -1., -1.], dtype=float32)
@@ -131,17 +100,6 @@ def spiral(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 
     r = 5 i / h, t = 3.5 pi i / h + {0, pi}, i = 0 .. h - 1, h = n / 2; point (r sin t, r cos t) + nu U(-1, 1)^2; the
     first arm is +1, the second, turned by pi, -1.
-
-    Args:
-        key: typed random key.
-        n: number of points, even.
-        noise: nu in [0, 0.5].
-
-    Returns:
-        x (n, 2), y (n,) in {-1, +1}.
-
-    Raises:
-        ValueError: n odd or below 2, or noise out of range.
 
     Example:
         >>> spiral(jax.random.key(0), 4).x.round(2)
@@ -163,17 +121,6 @@ def reg_plane(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
 
     x ~ U(-6, 6)^2; target the sum of the coordinates of x + nu e, over 10, e ~ U(-6, 6)^2.
 
-    Args:
-        key: typed random key.
-        n: number of points.
-        noise: nu in [0, 0.5].
-
-    Returns:
-        x (n, 2), y (n,) real.
-
-    Raises:
-        ValueError: n below 1, or noise out of range.
-
     Example:
         >>> made = reg_plane(jax.random.key(0), 5)
         >>> bool(jnp.allclose(made.y, made.x.sum(axis=1) / 10))
@@ -188,17 +135,6 @@ def reg_gauss(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
 
     x ~ U(-6, 6)^2; target sign_k max(1 - d_k / 2, 0), d_k the distance of x + nu e, e ~ U(-6, 6)^2, from the nearest of
     the `CENTRES`; 0 farther than 2 from all.
-
-    Args:
-        key: typed random key.
-        n: number of points.
-        noise: nu in [0, 0.5].
-
-    Returns:
-        x (n, 2), y (n,) in [-1, 1].
-
-    Raises:
-        ValueError: n below 1, or noise out of range.
 
     Example:
         >>> reg_gauss(jax.random.key(0), 5).x.shape

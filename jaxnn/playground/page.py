@@ -47,10 +47,6 @@ def describe(settings: Settings) -> str:
 def render(run: Run, views: Views) -> str:
     """The text of the HTML file.
 
-    Args:
-        run: of `training.run`.
-        views: its heat maps.
-
     Example:
         >>> from jaxnn.playground.training import run
         >>> from jaxnn.playground.views import make_views

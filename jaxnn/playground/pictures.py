@@ -1,4 +1,7 @@
-"""A run as a figure of one epoch, and as an animated GIF of all shown epochs."""
+"""A run as a figure of one epoch, and as an animated GIF of all shown epochs.
+
+`views` are the heat maps of the run.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,6 @@ def draw(run: Run, views: Views, frame: int = -1) -> Figure:
     """The network with its units' heat maps and weights, the output with the points, and the losses, at one epoch.
 
     Args:
-        run: of `training.run`.
-        views: its heat maps.
         frame: index into `views.epochs`; by default the last.
 
     Example:
@@ -67,11 +68,6 @@ def draw(run: Run, views: Views, frame: int = -1) -> Figure:
 
 def write_gif(run: Run, views: Views, path: Path) -> Path:
     """Write all frames as a looping GIF, and return its path.
-
-    Args:
-        run: of `training.run`.
-        views: its heat maps.
-        path: of the file.
 
     Example:
         >>> import tempfile

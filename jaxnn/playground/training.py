@@ -21,12 +21,7 @@ from jaxnn.playground.penalties import Regularization, make_optimizer
 from jaxnn.train.step import scan_epoch
 from jaxnn.types import Array, Key, Params
 
-ACTIVATIONS = {
-    "relu": layers.Relu,
-    "tanh": layers.Tanh,
-    "sigmoid": layers.Sigmoid,
-    "linear": layers.Identity,
-}
+ACTIVATIONS = {"relu": layers.Relu, "tanh": layers.Tanh, "sigmoid": layers.Sigmoid, "linear": layers.Identity}
 """Activations of the hidden units."""
 
 MAX_LAYERS, MAX_UNITS = 6, 8
@@ -219,12 +214,6 @@ def run(settings: Settings) -> Run:
 
     Each epoch shuffles the training points anew; the last batch may be smaller, and its gradient is the mean over its
     own points. (The original shuffles once, and carries the remainder of an epoch over into the next.)
-
-    Args:
-        settings: a `Settings`.
-
-    Returns:
-        Run.
 
     Raises:
         ValueError: the loss became NaN or infinite.

@@ -99,12 +99,6 @@ def unit_outputs(net: Layer, params: Params, x: Array) -> tuple[Array, ...]:
 def make_views(run: Run) -> Views:
     """The heat maps of a run, computed by one compiled program.
 
-    Args:
-        run: of `training.run`.
-
-    Returns:
-        Views, on the host.
-
     Example:
         >>> from jaxnn.playground.training import Settings, run
         >>> views = make_views(run(Settings(data="gauss", hidden=(3,), epochs=2)))

@@ -1,6 +1,8 @@
 """Figures of a comparison: quantile bands, sensitivity to a learning rate, performance profiles, bars.
 
 Each line has its own colour, dash pattern and marker, so that no figure relies on colour alone.
+
+Each function draws on matplotlib axes `ax`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,6 @@ def bands(ax: Any, runs: Mapping[str, Any], *, x: Sequence[float] | None = None)
     """The median of the runs of each name, and the band between their quartiles, against the epoch.
 
     Args:
-        ax: matplotlib axes.
         runs: name -> (R, E) values of R runs; NaN where a run has ended. The band ends where more than a quarter of the
             runs have ended, the line where half of them have.
         x: (E,), instead of 1 .. E.
@@ -72,7 +73,6 @@ def sensitivity(ax: Any, rates: Any, values: Mapping[str, Any], chosen: Mapping[
     """The metric against the learning rate, on a logarithmic axis; a cross where a run diverged.
 
     Args:
-        ax: matplotlib axes.
         rates: (S,), in ascending order.
         values: name -> (S,), inf where a run diverged: a cross at the upper edge, with a faint line to it, marks the
             divergence threshold.
@@ -113,12 +113,8 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
     """Performance profile: the fraction of problems solved within a factor tau of the fastest.
 
     Args:
-        ax: matplotlib axes.
         times: name -> (P,), the cost of each of P problems; inf where it was not solved.
         most: the largest tau shown.
-
-    Raises:
-        ValueError: the numbers of problems differ.
 
     Example:
         >>> from jaxnn.plots import figure
@@ -147,11 +143,6 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
 
 def bars(ax: Any, values: Mapping[str, float], *, unit: str) -> None:
     """A horizontal bar per name, with its value beside it.
-
-    Args:
-        ax: matplotlib axes.
-        values: name -> number.
-        unit: of the axis.
 
     Example:
         >>> from jaxnn.plots import figure

@@ -17,7 +17,6 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
     Args:
         histories: the history of a `train.fit`, or a list of one per run (e.g. per seed). Metrics named "*loss" share
             the left axes (logarithmic), those named "*error" the right ones, omitted if there are none.
-        title: of the figure.
 
     Returns:
         A matplotlib Figure with one axes for losses and, if there are errors, one for errors.

@@ -1,4 +1,8 @@
-"""Landscapes in two dimensions: contours, trajectories of optimizers, and basins of attraction."""
+"""Landscapes in two dimensions: contours, trajectories of optimizers, and basins of attraction.
+
+Landscapes have two dimensions, else ValueError; `ax` are matplotlib axes. `bounds` are those of the plot, or of the
+lattice; None for the landscape's own.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +29,7 @@ def lattice(landscape: Landscape, n: int, *, bounds: Bounds | None = None) -> np
     """A grid of n x n points over a plot of the landscape, (n, n, 2) float32; rows in ascending y, columns in x.
 
     Args:
-        landscape: of two dimensions.
         n: points per side.
-        bounds: of the plot; None for the landscape's own.
-
-    Raises:
-        ValueError: the landscape does not have two dimensions.
 
     Example:
         >>> from jaxnn import landscapes
@@ -52,9 +51,6 @@ def contours(ax: Any, landscape: Landscape, *, bounds: Bounds | None = None, lev
     the walls.
 
     Args:
-        ax: matplotlib axes.
-        landscape: of two dimensions.
-        bounds: of the plot; None for the landscape's own.
         levels: number of lines.
 
     Example:
@@ -111,9 +107,7 @@ def trajectories(
     """A landscape with the trajectories of several runs.
 
     Args:
-        landscape: of two dimensions.
         runs: name -> points (T, 2), such as `train.trajectory(...).x`.
-        bounds: of the plot; None for the landscape's own.
         title: "" for the landscape's name.
 
     Example:
@@ -134,11 +128,9 @@ def basins(ax: Any, landscape: Landscape, reached: Any, *, bounds: Bounds | None
     """Basins of attraction on axes: every start in the colour of the minimum that was reached from it, grey for none.
 
     Args:
-        ax: matplotlib axes.
         landscape: of two dimensions; its contours are drawn above the colours.
         reached: (n, n) ints, for the starts of `lattice(landscape, n)`: the index of the minimum in `landscape.minima`,
             -1 for none, as `train.nearest` returns.
-        bounds: of the lattice, if not the landscape's own.
 
     Raises:
         ValueError: `reached` is not square, or an index is out of range.
@@ -166,10 +158,7 @@ def depths(ax: Any, landscape: Landscape, values: Any, *, bounds: Bounds | None 
     """Every start in the colour of the value at which its run ended, for landscapes with many local minima.
 
     Args:
-        ax: matplotlib axes.
-        landscape: of two dimensions.
         values: (n, n), for the starts of `lattice(landscape, n)`; grey where not finite.
-        bounds: of the lattice, if not the landscape's own.
 
     Returns:
         The image, for a colour bar: `fig.colorbar(image, ax=ax, label=...)`.

@@ -18,7 +18,6 @@ def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8
         images: each (H, W), (H, W, 1) or (H, W, 3), values in [0, 1].
         captions: one per image, of two or three short lines.
         columns: images per row.
-        title: of the figure.
 
     Raises:
         ValueError: the numbers of images and captions differ.

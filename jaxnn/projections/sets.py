@@ -2,7 +2,8 @@
 
 Names and arguments are optax's: `optax.projections.projection_simplex` is `jaxnn.projections.projection_simplex`. The
 result has the structure, shapes and dtypes of its argument; norms and sums are in the accumulation dtype; `None` leaves
-pass through.
+pass through. `tree`, `x` and `a` are pytrees of floating arrays, x and a of one structure; `scale` >= 0 and `b` are
+numbers, and may be traced. ValueError: a concrete scale of the simplex or an l1 norm that is < 0 or infinite.
 """
 
 from __future__ import annotations
@@ -24,9 +25,6 @@ from jaxnn.types import Array, PyTree, Scalar
 def projection_non_negative(tree: PyTree) -> PyTree:
     """max(x, 0), element-wise: the nearest point with p >= 0. The derivative at 0 is 0.
 
-    Args:
-        tree: x, pytree of floating arrays.
-
     Example:
         >>> projection_non_negative({"w": jnp.array([-1.0, 2.0])})
         {'w': Array([0., 2.], dtype=float32)}
@@ -38,7 +36,6 @@ def projection_box(tree: PyTree, lower: Any, upper: Any) -> PyTree:
     """min(max(x, lower), upper), element-wise: the nearest point between the bounds.
 
     Args:
-        tree: x, pytree of floating arrays.
         lower, upper: a number, or a pytree like `tree`.
 
     Example:
@@ -53,7 +50,6 @@ def projection_hypercube(tree: PyTree, scale: Any = 1) -> PyTree:
     """The nearest point with 0 <= p <= scale.
 
     Args:
-        tree: x, pytree of floating arrays.
         scale: a number, or a pytree like `tree`.
 
     Example:
@@ -66,14 +62,7 @@ def projection_hypercube(tree: PyTree, scale: Any = 1) -> PyTree:
 def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """The nearest point with p >= 0 and sum p = scale: p = max(x - tau, 0), by sorting.
 
-    Args:
-        tree: x, pytree of floating arrays.
-        scale: the sum of all entries, >= 0; may be traced.
-
     For the derivative see `nearest_in_simplex`.
-
-    Raises:
-        ValueError: a concrete scale < 0 or infinite.
 
     Example:
         >>> projection_simplex({"w": jnp.array([0.75, 0.5]), "b": jnp.array(0.0)})
@@ -89,14 +78,7 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
 def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """The nearest point with sum |p| = scale: sign(x) times the projection of |x| onto the simplex; sign(0) is +1.
 
-    Args:
-        tree: x, pytree of floating arrays.
-        scale: the norm, >= 0; may be traced.
-
     At x = 0, where several points are nearest, it is one of them.
-
-    Raises:
-        ValueError: a concrete scale < 0 or infinite.
 
     Example:
         >>> projection_l1_sphere(jnp.array([-0.75, 0.5, 0.0]))
@@ -117,13 +99,6 @@ def _on_l1_sphere(tree: PyTree, scale: Scalar) -> PyTree:
 def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """The nearest point with sum |p| <= scale: x itself inside, else the projection onto the sphere.
 
-    Args:
-        tree: x, pytree of floating arrays.
-        scale: the radius, >= 0; may be traced.
-
-    Raises:
-        ValueError: a concrete scale < 0 or infinite.
-
     Example:
         >>> projection_l1_ball(jnp.array([-0.75, 0.5])), projection_l1_ball(jnp.array([-0.25, 0.5]))
         (Array([-0.625,  0.375], dtype=float32), Array([-0.25,  0.5 ], dtype=float32))
@@ -137,10 +112,6 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """The nearest point of norm `scale`: scale x / |x|; 0 for x = 0, where all points are equally near.
 
-    Args:
-        tree: x, pytree of floating arrays.
-        scale: the norm; may be traced.
-
     Example:
         >>> projection_l2_sphere(jnp.array([3.0, 4.0]), 10.0)
         Array([6., 8.], dtype=float32)
@@ -151,10 +122,6 @@ def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 def projection_l2_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """The nearest point of norm at most `scale`: x scale / max(|x|, scale).
-
-    Args:
-        tree: x, pytree of floating arrays.
-        scale: the radius, >= 0; may be traced.
 
     Example:
         >>> projection_l2_ball(jnp.array([3.0, 4.0])), projection_l2_ball(jnp.array([0.3, 0.4]))
@@ -169,10 +136,6 @@ def projection_l2_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 def projection_linf_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """The nearest point with all |p_j| <= scale: each entry clipped to [-scale, scale].
 
-    Args:
-        tree: x, pytree of floating arrays.
-        scale: the radius, >= 0; may be traced.
-
     Example:
         >>> projection_linf_ball(jnp.array([-3.0, 0.5]))
         Array([-1. ,  0.5], dtype=float32)
@@ -182,9 +145,6 @@ def projection_linf_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 def projection_vector(x: PyTree, a: PyTree) -> PyTree:
     """The nearest point of the line through 0 and a: (<x, a> / <a, a>) a; 0 for a = 0.
-
-    Args:
-        x, a: pytrees of floating arrays of one structure.
 
     Example:
         >>> projection_vector(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]))
@@ -196,10 +156,6 @@ def projection_vector(x: PyTree, a: PyTree) -> PyTree:
 def projection_hyperplane(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
     """The nearest point with <a, p> = b: x + (b - <a, x>) / <a, a> a; x for a = 0.
 
-    Args:
-        x, a: pytrees of floating arrays of one structure.
-        b: real; may be traced.
-
     Example:
         >>> projection_hyperplane(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), 4.0)
         Array([2., 1.], dtype=float32)
@@ -209,10 +165,6 @@ def projection_hyperplane(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
 
 def projection_halfspace(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
     """The nearest point with <a, p> <= b: x itself inside, else the projection onto the hyperplane.
-
-    Args:
-        x, a: pytrees of floating arrays of one structure.
-        b: real; may be traced.
 
     Example:
         >>> projection_halfspace(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), 4.0)

@@ -17,8 +17,9 @@ wrong:
 
 Every function returns a `Schedule`: count (...) -> value (...). Values are float32, or float64 if a parameter is
 float64 or `jax.enable_x64` is on with plain Python parameters; bfloat16 and float16 parameters are widened. Counts are
-integers >= 0, traced or not, and are subtracted as integers, which is exact beyond 2^24. Concrete arguments are checked
-when the schedule is made; traced ones pass unchecked.
+integers >= 0, traced or not, and are subtracted as integers, which is exact beyond 2^24. Numbers may be traced, except
+the steps in `boundaries_and_scales`. Concrete arguments are checked when the schedule is made, ValueError for one out
+of its range; traced ones pass unchecked.
 """
 
 from typing import TYPE_CHECKING

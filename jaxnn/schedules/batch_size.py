@@ -25,9 +25,6 @@ def sqrt_batch_size_rule(
         A scalar; for a schedule, a schedule: count (...) -> value (...). Counts are not rescaled, though a larger batch
         means fewer steps per epoch.
 
-    Raises:
-        ValueError: a batch size <= 0.
-
     Example:
         >>> sqrt_batch_size_rule(0.1, batch_size=512, reference_batch_size=128)
         Array(0.2, dtype=float32)

@@ -39,10 +39,6 @@ def polynomial_schedule(
         power: exponent, >= 0; 1 is linear.
         transition_steps: T, in steps, > 0. A traced 0 gives `end_value` at every step.
         transition_begin: steps before the transition, >= 0.
-        All may be traced.
-
-    Raises:
-        ValueError: T <= 0, begin < 0 or power < 0.
 
     Example:
         >>> polynomial_schedule(1.0, 0.0, 2, transition_steps=4)(jnp.array([0, 2, 4, 9]))
@@ -67,15 +63,7 @@ def linear_schedule(
 ) -> Schedule:
     """Linear interpolation: f(t) = (init - end) (1 - s/T) + end, s = clip(t - begin, 0, T).
 
-    Args:
-        init_value: value up to step `transition_begin`.
-        end_value: value from step `transition_begin + transition_steps` on.
-        transition_steps: T, in steps, > 0. A traced 0 gives `end_value` at every step.
-        transition_begin: steps before the transition, >= 0.
-        All may be traced.
-
-    Raises:
-        ValueError: T <= 0 or begin < 0.
+    Arguments as for `polynomial_schedule`, of power 1.
 
     Example:
         >>> linear_schedule(1.0, 0.0, transition_steps=4)(jnp.array([0, 1, 4, 9]))
@@ -114,10 +102,6 @@ def exponential_decay(
         transition_begin: steps before the decay, >= 0.
         staircase: decay in jumps at multiples of T instead of at every step.
         end_value: bound on the value: from below if decay_rate < 1, from above if decay_rate >= 1; None for no bound.
-        All but `staircase` may be traced.
-
-    Raises:
-        ValueError: T <= 0, begin < 0 or decay_rate <= 0.
 
     Example:
         >>> exponential_decay(1.0, 2, 0.25)(jnp.array([0, 1, 2]))
@@ -150,10 +134,6 @@ def cosine_decay_schedule(
         decay_steps: T, in steps, > 0. A traced 0 gives the final value at every step.
         alpha: the final value as a fraction of the first; it holds from step T on.
         exponent: >= 0; 1 is the plain cosine.
-        All may be traced.
-
-    Raises:
-        ValueError: T <= 0 or exponent < 0.
 
     Example:
         >>> cosine_decay_schedule(1.0, 4)(jnp.array([0, 2, 4, 9])).round(3)

@@ -20,9 +20,6 @@ def piecewise_constant_schedule(
         init_value: value before the first boundary; may be traced.
         boundaries_and_scales: {step: factor}; steps >= 0, in any order; factors >= 0, may be traced. None for no jump.
 
-    Raises:
-        ValueError: a negative boundary or factor.
-
     Example:
         >>> piecewise_constant_schedule(1.0, {2: 0.5, 3: 0.5})(jnp.arange(5))
         Array([1.  , 1.  , 0.5 , 0.25, 0.25], dtype=float32)
@@ -54,9 +51,6 @@ def piecewise_interpolate_schedule(
         boundaries_and_scales: {step: factor on the value before}; steps >= 0, in any order; factors >= 0, may be
             traced. None for a constant. A boundary at step 0 is a jump there.
 
-    Raises:
-        ValueError: an unknown `interpolate_type`; a negative boundary or factor.
-
     Example:
         >>> piecewise_interpolate_schedule("linear", 1.0, {2: 0.5, 4: 0.0})(jnp.arange(6))
         Array([1.  , 0.75, 0.5 , 0.25, 0.  , 0.  ], dtype=float32)
@@ -86,11 +80,7 @@ def linear_onecycle_schedule(
         pct_final: fraction of T at which the value is back at the first one, in [pct_start, 1].
         div_factor: peak / first value, > 0.
         final_div_factor: first / last value, > 0.
-        All may be traced; floor(pct T) of a traced pct or T is computed in floating point and may be one step off where
-        pct T is an integer.
-
-    Raises:
-        ValueError: T <= 0, a fraction outside [0, 1], pct_start > pct_final, or a factor <= 0.
+        floor(pct T) of a traced pct or T is computed in floating point, maybe one step off where pct T is an integer.
 
     Example:
         >>> linear_onecycle_schedule(10, 1.0, 0.2, 0.8, div_factor=4.0, final_div_factor=5.0)(jnp.array([0, 2, 8, 10]))
@@ -123,16 +113,7 @@ def cosine_onecycle_schedule(
     The phases end at steps floor(pct_start T) and T; then the value is constant.
 
     Args:
-        transition_steps: T, in steps, > 0.
-        peak_value: the largest value.
-        pct_start: fraction of T spent rising, in [0, 1].
-        div_factor: peak / first value, > 0.
-        final_div_factor: first / last value, > 0.
-        All may be traced; floor(pct T) of a traced pct or T is computed in floating point and may be one step off where
-        pct T is an integer.
-
-    Raises:
-        ValueError: T <= 0, pct_start outside [0, 1], or a factor <= 0.
+        transition_steps, peak_value, pct_start, div_factor, final_div_factor: as for `linear_onecycle_schedule`.
 
     Example:
         >>> cosine_onecycle_schedule(10, 1.0, 0.2, div_factor=4.0, final_div_factor=5.0)(jnp.array([0, 2, 10, 11]))

@@ -25,9 +25,6 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) 
         schedules: n >= 1 functions from a count to a value.
         boundaries: n - 1 steps, >= 0, in ascending order; at equal ones the last schedule wins. May be traced.
 
-    Raises:
-        ValueError: no schedule, the wrong number of boundaries, negative or unsorted boundaries.
-
     Example:
         >>> from jaxnn import schedules
         >>> pieces = [schedules.constant_schedule(1.0), schedules.linear_schedule(1.0, 0.0, 2)]
@@ -67,10 +64,6 @@ def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_step
         init_value: value at step 0.
         peak_value: value from step W on.
         warmup_steps: W, in steps, >= 0; with 0 the value is `peak_value` at once.
-        All may be traced.
-
-    Raises:
-        ValueError: W < 0.
 
     Example:
         >>> warmup_constant_schedule(0.0, 1.0, 2)(jnp.arange(4))
@@ -102,10 +95,6 @@ def warmup_cosine_decay_schedule(
         decay_steps: D, in steps, > W: the length of the whole schedule, INCLUDING the warm-up.
         end_value: value from step D on.
         exponent: >= 0; 1 is the plain cosine.
-        All may be traced.
-
-    Raises:
-        ValueError: W < 0, D <= W or exponent < 0.
 
     Example:
         >>> warmup_cosine_decay_schedule(0.0, 1.0, 2, 6)(jnp.array([0, 1, 2, 4, 6])).round(3)
@@ -160,10 +149,6 @@ def warmup_exponential_decay_schedule(
         transition_begin: steps, >= 0, at `peak_value` after the warm-up.
         staircase: decay in jumps at multiples of `transition_steps` after W + begin.
         end_value: bound on the decayed value: from below if decay_rate < 1, else from above; None for no bound.
-        All but `staircase` may be traced.
-
-    Raises:
-        ValueError: W < 0, or as `exponential_decay`.
 
     Example:
         >>> warmup_exponential_decay_schedule(0.0, 1.0, 2, 1, 0.5)(jnp.arange(5))

@@ -42,7 +42,6 @@ def training_set(where: str, examples: str | Splits | Dataset) -> Dataset:
     """The training examples of a study: a Dataset itself, or a training split.
 
     Args:
-        where: the study's name, for errors.
         examples: a name for `data.load`, its splits, or a Dataset with class labels.
 
     Raises:
@@ -99,9 +98,7 @@ def states(
     Use each state before requesting the next, which reuses its buffers.
 
     Args:
-        net: a network.
         examples: N examples.
-        opt: an optimizer.
         seed: of initial parameters, order and noise.
         epochs: >= 0.
         batch_size: 1 .. N.
@@ -135,7 +132,6 @@ def make_pass(net: Layer, statistic: Callable[[Tape], Each]) -> Callable[[TrainS
     """A compiled pass that computes a per-example statistic of any number of examples, in tapes of `MICROBATCH`.
 
     Args:
-        net: a network.
         statistic: Tape -> pytree of arrays (n, ...), one row per example of the tape.
 
     Returns:

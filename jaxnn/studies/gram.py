@@ -75,14 +75,8 @@ def run(
 
     Args:
         data: a name, splits (the training split is used), or a Dataset with examples of every class.
+        net, opt, seed, epochs, batch_size: as for `norms.run`.
         per_class: examples per class; fewer where a class has fewer.
-        net: a classifier; None for an MLP with 128 hidden units.
-        opt: None for `optim.adam(3e-3)`.
-        seed: of initial parameters and order.
-        epochs, batch_size: of training.
-
-    Returns:
-        Gram.
 
     Reference:
         Fort, S., Nowak, P. K., Jastrzebski, S. & Narayanan, S. (2019). Stiffness: a new perspective on generalization

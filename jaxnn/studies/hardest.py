@@ -82,14 +82,8 @@ def run(
     """The training examples ranked by |g_i| after some epochs of training.
 
     Args:
-        data: a name, splits (the training split is used), or a Dataset.
-        net: a classifier; None for an MLP with 128 hidden units.
-        opt: None for `optim.adam(3e-3)`.
-        seed: of initial parameters and order.
+        data, net, opt, seed: as for `norms.run`.
         epochs, batch_size: of training; before training, all examples are hard.
-
-    Returns:
-        Hardest.
 
     Reference:
         Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples early

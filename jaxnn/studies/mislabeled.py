@@ -99,16 +99,10 @@ def run(
     and stays large; once the network memorizes the label, it becomes small. Hence the average over the epochs.
 
     Args:
-        data: a name, splits (the training split is used), or a Dataset.
+        data, net, opt, batch_size: as for `norms.run`.
         fraction: of wrong labels, in (0, 1); each becomes one of the other classes at random.
-        net: a classifier; None for an MLP with 128 hidden units.
-        opt: None for `optim.adam(3e-3)`.
         seed: of the wrong labels, of initial parameters and order.
         epochs: of training, at least 1; 15 by default.
-        batch_size: of training.
-
-    Returns:
-        Mislabeled.
 
     Raises:
         ValueError: the fraction makes no label wrong, or epochs is below 1.

@@ -110,16 +110,10 @@ def run(
     noise scale, noise and gradient are equally large. Much smaller batches waste steps, much larger ones examples.
 
     Args:
-        data: a name, splits (the training split is used), or a Dataset.
-        net: a classifier; None for an MLP with 128 hidden units.
-        opt: None for `optim.adam(3e-3)`.
+        data, net, opt, epochs, batch_size: as for `norms.run`.
         seed: of initial parameters, order, and the batches drawn.
-        epochs, batch_size: of training.
         sizes: of the batches drawn, each >= 2.
         drawn: examples drawn per size, at least the largest size.
-
-    Returns:
-        NoiseScales.
 
     Raises:
         ValueError: a size is below 2 or above `drawn`.

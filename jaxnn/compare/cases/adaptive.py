@@ -161,11 +161,7 @@ CASES: dict[str, Case] = {
     "adadelta: decay": same("adadelta", 1.0, rho=0.8, eps=1e-3, weight_decay=0.1),
     "adadelta: decay schedule": same("adadelta", 1.0, eps=1e-3, weight_decay=decaying),
     "adadelta: mask": same(
-        "adadelta",
-        1.0,
-        eps=1e-3,
-        weight_decay=0.1,
-        weight_decay_mask={"w": True, "parts": False, "nothing": None},
+        "adadelta", 1.0, eps=1e-3, weight_decay=0.1, weight_decay_mask={"w": True, "parts": False, "nothing": None}
     ),
     # RMSprop
     "scale_by_rms": same("scale_by_rms"),

@@ -193,9 +193,7 @@ CASES: dict[str, Case] = {
     ),
     # Gradients accumulated over several steps
     "MultiSteps": Case(
-        lambda library: library.MultiSteps(library.adam(0.1), 3),
-        lambda: multi_steps(optax.adam(0.1), 3),
-        PRECISION,
+        lambda library: library.MultiSteps(library.adam(0.1), 3), lambda: multi_steps(optax.adam(0.1), 3), PRECISION
     ),
     "MultiSteps: sum": Case(
         lambda library: library.MultiSteps(library.adam(0.1), 4, use_grad_mean=False),

@@ -31,15 +31,7 @@ from jaxnn.compare.problems.networks import (
     mnist_mlp,
 )
 
-__all__ = [
-    "PROBLEMS",
-    "Problem",
-    "classification",
-    "from_function",
-    "load",
-    "of_landscape",
-    "values",
-]
+__all__ = ["PROBLEMS", "Problem", "classification", "from_function", "load", "of_landscape", "values"]
 
 PROBLEMS: MappingProxyType[str, Callable[[], Problem]] = MappingProxyType(
     {
