@@ -1,9 +1,10 @@
-"""The reference as a static site: one page for each room and module, and the READMEs, with search. Needs the extra `docs`.
+"""The reference as a static site: a page for each room and module, and the READMEs, with search.
 
-    python .ci/docs/build.py    # then open .cache/site/index.html
+    python .ci/docs/build.py    # needs the extra `docs`; then open .cache/site/index.html
 
-pdoc renders the docstrings. Warnings are errors, and so are names and links that lead nowhere: a name in backquotes that
-begins with a room (`optim.adam`), a link of a README, an anchor, a public name without a place on its room's page.
+pdoc renders the docstrings. Warnings are errors, and so are names and links that lead nowhere: a name in backquotes
+that begins with a room (`optim.adam`), a link of a README, an anchor, a public name that is not on its room's page, and
+a docstring that Markdown does not show as it is written.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ import types
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ForwardRef
 
+import jinja2
 import markdown2
 import pdoc.doc
+import pdoc.docstrings
 import pdoc.extract
 import pdoc.render
 import pdoc.render_helpers
 import pdoc.search
+from markupsafe import Markup
 
 import jaxnn
 
@@ -57,15 +61,88 @@ DEEPER = ("jaxnn.compare.cases", "jaxnn.per_example.privacy.private")
 EXTRAS = {name: value for name, value in pdoc.render_helpers.markdown_extensions.items() if name != "cuddled-lists"}
 """Markdown's, but for lists in the midst of a paragraph: a line of a formula may begin with a number or a minus."""
 
+SHORT = 104
+"""Columns of a line of prose, at least: 120, less the indentation of a method's arguments."""
+
+EQUATION = re.compile(r"\S+ ([=<>~]|<-|<=|>=) ")
+BLOCK = re.compile(r"\||```|>>>|[-*] |\d+\. ")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 NAME = re.compile(rf"`(?:jaxnn\.)?((?:{'|'.join(jaxnn.ROOMS)})(?:\.\w+)+)[`(]")
 
 
 @functools.cache
 def to_html(text: str) -> str:
-    """Markdown without raw HTML: <g, p> is an inner product."""
+    """Markdown without raw HTML (<g, p> is an inner product), with the line breaks of formulas."""
     links = pdoc.render_helpers.markdown_link_patterns
-    return markdown2.markdown(text, extras=EXTRAS, safe_mode="escape", link_patterns=links)
+    found = markdown2.markdown(with_breaks(text), extras=EXTRAS, safe_mode="escape", link_patterns=links)
+    return found.replace("&amp;lt;", "&lt;")  # twice escaped in indented code
+
+
+class Written(str):
+    """An annotation that is shown as it is written: `Params` says more than the `Any` that it stands for."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def as_written(annotation: Any, *_: Any) -> Any:
+    text = annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else annotation
+    return Written(text) if isinstance(text, str) else annotation
+
+
+@jinja2.pass_context
+def signature(context: Any, written: inspect.Signature, colon: bool) -> Markup:
+    """pdoc's, in which the types of this page and of `jaxnn.types` are links."""
+    text = pdoc.render_helpers.format_signature(written, colon)
+    rooms = (context["module"].modulename, "jaxnn.types")
+    return Markup(re.sub(r'<span class="n">([A-Z]\w+)</span>', lambda token: linked(context, rooms, token), text))
+
+
+@jinja2.pass_context
+def linkify(context: Any, text: str, **options: Any) -> Markup:
+    """pdoc's, and links for `room.name`."""
+    text = pdoc.render_helpers.linkify(context, text, **options)
+    room = re.compile(rf"(?<=<code>)(?:jaxnn\.)?({'|'.join(jaxnn.ROOMS)})\.(\w+)(?=[<(])")
+    return Markup(room.sub(lambda name: linked(context, (f"jaxnn.{name[1]}",), name), text))
+
+
+def linked(context: Any, rooms: Iterable[str], name: re.Match[str]) -> str:
+    """A name, the last group of a match, as a link to the first of these pages that has it."""
+    for there in map(context["all_modules"].get, rooms):
+        if there and (doc := there.get(name[name.re.groups])) and context["is_public"](doc).strip():
+            to = pdoc.render_helpers.relative_link(context["module"].modulename, there.modulename)
+            return f'<a href="{to}#{doc.qualname}">{name[0]}</a>'
+    return name[0]
+
+
+def with_breaks(text: str) -> str:
+    """Markdown in which formulas stay as they are: their lines, the room between them, the stars of products.
+
+    Markdown would join the lines. A break is meant where the next word had fitted into the line, and before `x = ...`.
+    """
+    lines, found, fence, shell = text.split("\n"), [], False, False
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        quote = "> " if line.startswith("> ") else ""
+        bare, after = line.removeprefix("> ").strip(), following.removeprefix("> ").strip()
+        fence ^= bare.startswith("```")
+        if not fence and shell != (bare.startswith(">>>") or (shell and bool(bare))):
+            shell = not shell  # within a fence, or else a row of dashes in the output would make a heading
+            found.append(f"{quote}```pycon" if shell else f"{'> ' if found[-1].startswith('> ') else ''}```")
+        if not (fence or shell or not bare or bare.startswith(("|", "#"))):
+            line = re.sub(
+                r"(`[^`]*`)|(?<!\*)\*(?=[^*\s])", lambda star: star[1] or r"\*", line
+            )  # a product, no emphasis
+            line = re.sub(r"(?<=\S)  +(?=\S)", lambda gap: "\N{NO-BREAK SPACE}" * len(gap[0]), line)
+            line = re.sub(r"^( *)>(?==)", r"\1&gt;", line)
+            fits = after and len(line) + 1 + len(after.split()[0]) <= SHORT
+            if after and not BLOCK.match(after) and (fits or EQUATION.match(after)):
+                line += "  "
+        found.append(line)
+    if shell:
+        found.append(f"{quote}```")
+    return "\n".join(found)
 
 
 def readme(name: str, site: Path) -> types.ModuleType:
@@ -117,8 +194,6 @@ def modules(site: Path) -> dict[str, pdoc.doc.Module]:
     pages = {name: pdoc.doc.Module(readme(name, site)) for name in READMES}
     for name in module_names():
         page = pages[name] = pdoc.doc.Module.from_name(name)
-        for named in filter(is_named_tuple, page.members.values()):
-            named.obj.__new__.__module__ = named.obj.__module__  # where pdoc looks the annotations up
         if hasattr(page.obj, "__all__"):  # without, the order is the author's
             page.__dict__["members"] = dict(sorted(page.members.items(), key=lambda item: rank(item[1])))
     return pages
@@ -151,6 +226,21 @@ def broken_names(pages: Iterable[pdoc.doc.Module]) -> list[str]:
                     resolved(name)
                 except (AttributeError, ImportError):
                     found[f"{'.'.join(doc.taken_from).rstrip('.')}: `{name}` means nothing."] = None
+    return list(found)
+
+
+def swallowed(pages: Iterable[pdoc.doc.Module]) -> list[str]:
+    """Docstrings of which Markdown shows not all: <g, p> may be taken for a tag."""
+
+    def bare(text: str) -> str:  # without Markdown's marks
+        return re.sub(r"^ *\d+\. |^-+$|[\s`*|>-]|Args|Arguments", "", text, flags=re.MULTILINE)
+
+    found = {}
+    for page in pages:
+        for doc in documented(page) if page.fullname not in READMES else ():
+            shown = re.sub(r"<[^>]*>", "", to_html(pdoc.docstrings.convert(doc.docstring, "google", None)))
+            if bare(html.unescape(shown)) != bare(doc.docstring):
+                found[f"{'.'.join(doc.taken_from).rstrip('.')}: its docstring is not shown as it is written."] = None
     return list(found)
 
 
@@ -188,7 +278,9 @@ def build(site: Path) -> list[str]:
     shutil.rmtree(site, ignore_errors=True)
     site.mkdir(parents=True)
     pdoc.render.configure(docformat="google", template_directory=HERE)
+    pdoc.doc.safe_eval_type = as_written  # type: ignore[assignment]
     pdoc.search.to_html = pdoc.render.env.filters["to_html"] = to_html  # type: ignore[assignment]
+    pdoc.render.env.filters |= {"format_signature": signature, "linkify": linkify}
     pdoc.render.env.globals |= {"titles": TITLES, "readmes": READMES, "is_named_tuple": is_named_tuple}
     pages = modules(site)
     for page in pages.values():
@@ -196,7 +288,8 @@ def build(site: Path) -> list[str]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(pdoc.render.html_module(page, pages))
     (site / "search.js").write_text(pdoc.render.search_index(pages))
-    return broken_names(pages.values()) + broken_links(site) + missing_names(pages.values(), site)
+    every = pages.values()
+    return [*broken_names(every), *swallowed(every), *broken_links(site), *missing_names(every, site)]
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """The class of landscapes."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
