@@ -34,6 +34,10 @@ def test_formulas_keep_their_lines_and_their_characters(build: Any) -> None:
     assert "g;\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}t" in html
 
 
+def test_headings_make_a_table_of_contents(build: Any) -> None:
+    assert '<a href="#b">B</a>' in build.to_html("# A\n\n## B\n").toc_html
+
+
 def test_an_equation_after_a_full_line_begins_a_line(build: Any) -> None:
     assert f"{PROSE}<br />\nd = m / v" in build.to_html(f"{PROSE}\nd = m / v")
 

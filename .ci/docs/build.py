@@ -75,7 +75,9 @@ def to_html(text: str) -> str:
     """Markdown without raw HTML (<g, p> is an inner product), with the line breaks of formulas."""
     links = pdoc.render_helpers.markdown_link_patterns
     found = markdown2.markdown(with_breaks(text), extras=EXTRAS, safe_mode="escape", link_patterns=links)
-    return found.replace("&amp;lt;", "&lt;")  # twice escaped in indented code
+    once = type(found)(found.replace("&amp;lt;", "&lt;"))  # escaped twice in indented code
+    once.toc_html = found.toc_html  # the table of contents, which pdoc asks for
+    return once
 
 
 class Written(str):
@@ -94,9 +96,9 @@ def as_written(annotation: Any, *_: Any) -> Any:
 
 @jinja2.pass_context
 def signature(context: Any, written: inspect.Signature, colon: bool) -> Markup:
-    """pdoc's, in which the types of this page and of `jaxnn.types` are links."""
+    """pdoc's, in which the types of this page and of some rooms are links."""
     text = pdoc.render_helpers.format_signature(written, colon)
-    rooms = (context["module"].modulename, "jaxnn.types")
+    rooms = (context["module"].modulename, *(f"jaxnn.{room}" for room in ("types", "optim", "layers", "tape", "data")))
     return Markup(re.sub(r'<span class="n">([A-Z]\w+)</span>', lambda token: linked(context, rooms, token), text))
 
 
