@@ -80,6 +80,14 @@ def leave_out_proofs(config: pytest.Config, items: list[pytest.Item]) -> None:
         config.hook.pytest_deselected(items=proofs)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what tests that passed recorded as `printed`: their own output is hidden, and lost in a worker."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "printed":
+                terminalreporter.write_line(str(text))
+
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
