@@ -29,7 +29,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("factored", "adafactor", "jnp.maximum(_rms(p), 1e-3) * u", "(_rms(p) + 1e-3) * u"),
     ("factored", "adafactor", "safe_sqrt(jnp.mean(abs_sq(x)))", "safe_sqrt(jnp.sum(abs_sq(x)))"),
     ("factored", "adafactor: momentum", "b * ema + (1 - b) * u", "b * ema + u"),
-    ("factored", "adafactor: decay", "add_decay(steps, wide, decay,", "add_decay(steps, wide, rate * decay,"),
+    ("factored", "adafactor: decay", "add_decay(steps, params, decay,", "add_decay(steps, params, rate * decay,"),
     ("factored", "adafactor: mask", "decay, weight_decay_mask, where", "decay, None, where"),
 ]
 
