@@ -62,15 +62,6 @@ def test_names_that_mean_nothing_are_found(build: Any) -> None:
     ]
 
 
-def test_what_markdown_swallows_is_found(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = pdoc.doc.Module(
-        types.ModuleType("jaxnn.page", "<g, p> is a product, |g|^2 = <g, g>.\n\nArgs:\n    g: any.\n")
-    )
-    assert build.swallowed([page]) == []
-    monkeypatch.setattr(build, "to_html", pdoc.render_helpers.to_html)
-    assert build.swallowed([page]) == ["jaxnn.page: its docstring is not shown as it is written."]
-
-
 def test_links_and_anchors_that_lead_nowhere_are_found(build: Any, tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         '<p id="here"><a href="#here"> <a href="#gone"> <a href="b.html#x"> <a href="c.html">'

@@ -3,8 +3,7 @@
     python .ci/docs/build.py    # needs the extra `docs`; then open .cache/site/index.html
 
 pdoc renders the docstrings. Warnings are errors, and so are names and links that lead nowhere: a name in backquotes
-that begins with a room (`optim.adam`), a link of a README, an anchor, a public name that is not on its room's page, and
-a docstring that Markdown does not show as it is written.
+that begins with a room (`optim.adam`), a link of a README, an anchor, and a public name that is not on its room's page.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ForwardRef
 
-import jinja2
 import markdown2
 import pdoc.doc
 import pdoc.docstrings
@@ -31,7 +29,6 @@ import pdoc.extract
 import pdoc.render
 import pdoc.render_helpers
 import pdoc.search
-from markupsafe import Markup
 
 import jaxnn
 
@@ -92,31 +89,6 @@ class Written(str):
 def as_written(annotation: Any, *_: Any) -> Any:
     text = annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else annotation
     return Written(text) if isinstance(text, str) else annotation
-
-
-@jinja2.pass_context
-def signature(context: Any, written: inspect.Signature, colon: bool) -> Markup:
-    """pdoc's, in which the types of this page and of some rooms are links."""
-    text = pdoc.render_helpers.format_signature(written, colon)
-    rooms = (context["module"].modulename, *(f"jaxnn.{room}" for room in ("types", "optim", "layers", "tape", "data")))
-    return Markup(re.sub(r'<span class="n">([A-Z]\w+)</span>', lambda token: linked(context, rooms, token), text))
-
-
-@jinja2.pass_context
-def linkify(context: Any, text: str, **options: Any) -> Markup:
-    """pdoc's, and links for `room.name`."""
-    text = pdoc.render_helpers.linkify(context, text, **options)
-    room = re.compile(rf"(?<=<code>)(?:jaxnn\.)?({'|'.join(jaxnn.ROOMS)})\.(\w+)(?=[<(])")
-    return Markup(room.sub(lambda name: linked(context, (f"jaxnn.{name[1]}",), name), text))
-
-
-def linked(context: Any, rooms: Iterable[str], name: re.Match[str]) -> str:
-    """A name, the last group of a match, as a link to the first of these pages that has it."""
-    for there in map(context["all_modules"].get, rooms):
-        if there and (doc := there.get(name[name.re.groups])) and context["is_public"](doc).strip():
-            to = pdoc.render_helpers.relative_link(context["module"].modulename, there.modulename)
-            return f'<a href="{to}#{doc.qualname}">{name[0]}</a>'
-    return name[0]
 
 
 def with_breaks(text: str) -> str:
@@ -231,21 +203,6 @@ def broken_names(pages: Iterable[pdoc.doc.Module]) -> list[str]:
     return list(found)
 
 
-def swallowed(pages: Iterable[pdoc.doc.Module]) -> list[str]:
-    """Docstrings of which Markdown shows not all: <g, p> may be taken for a tag."""
-
-    def bare(text: str) -> str:  # without Markdown's marks
-        return re.sub(r"^ *\d+\. |^-+$|[\s`*|>-]|Args|Arguments", "", text, flags=re.MULTILINE)
-
-    found = {}
-    for page in pages:
-        for doc in documented(page) if page.fullname not in READMES else ():
-            shown = re.sub(r"<[^>]*>", "", to_html(pdoc.docstrings.convert(doc.docstring, "google", None)))
-            if bare(html.unescape(shown)) != bare(doc.docstring):
-                found[f"{'.'.join(doc.taken_from).rstrip('.')}: its docstring is not shown as it is written."] = None
-    return list(found)
-
-
 def broken_links(site: Path) -> list[str]:
     """Links between pages whose file or anchor is missing."""
     pages = {path.resolve(): path.read_text() for path in site.rglob("*.html")}
@@ -282,7 +239,6 @@ def build(site: Path) -> list[str]:
     pdoc.render.configure(docformat="google", template_directory=HERE)
     pdoc.doc.safe_eval_type = as_written  # type: ignore[assignment]
     pdoc.search.to_html = pdoc.render.env.filters["to_html"] = to_html  # type: ignore[assignment]
-    pdoc.render.env.filters |= {"format_signature": signature, "linkify": linkify}
     pdoc.render.env.globals |= {"titles": TITLES, "readmes": READMES, "is_named_tuple": is_named_tuple}
     pages = modules(site)
     for page in pages.values():
@@ -291,7 +247,7 @@ def build(site: Path) -> list[str]:
         file.write_text(pdoc.render.html_module(page, pages))
     (site / "search.js").write_text(pdoc.render.search_index(pages))
     every = pages.values()
-    return [*broken_names(every), *swallowed(every), *broken_links(site), *missing_names(every, site)]
+    return [*broken_names(every), *broken_links(site), *missing_names(every, site)]
 
 
 def main() -> None:
