@@ -223,6 +223,29 @@ def require_same_shape(where: str, **arrays: Array) -> None:
         )
 
 
+def require_leading_axis(
+    where: str, name: str, tree: PyTree, remedy: str = "", *, size: str = "N", minimum: int = 1
+) -> int:
+    """The one size of axis 0 of every array of a pytree: N, the number of examples (or of runs, ...).
+
+    Raises:
+        ValueError: no array, one without axes, two sizes, or less than the minimum.
+
+    Example:
+        >>> require_leading_axis("fit", "train x and y", (jnp.ones((3, 2)), jnp.ones(4)))
+        Traceback (most recent call last):
+        ValueError: fit: train x and y must be arrays (N, ...) of one N >= 1, got shapes (3, 2), (4,).
+    """
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(tree)]
+    first = {shape[:1] for shape in shapes}
+    if len(first) != 1 or first == {()} or shapes[0][0] < minimum:
+        got = f"shapes {', '.join(map(str, shapes))}" if shapes else "no array"
+        raise ValueError(
+            f"{where}: {name} must be arrays ({size}, ...) of one {size} >= {minimum}, got {got}. {remedy}".rstrip()
+        )
+    return shapes[0][0]
+
+
 def require_key(where: str, key: Any) -> None:
     """Raise unless `key` is one typed random key.
 

@@ -15,8 +15,8 @@ NAMES = {
     """,
     "checks": """
         as_array as_arrays as_numpy concrete_number nearest_name pair require_between require_floating
-        require_function require_integer require_key require_number require_positive require_positive_int
-        require_same_shape
+        require_function require_integer require_key require_leading_axis require_number require_positive
+        require_positive_int require_same_shape
     """,
     "classic": """
         adaline approximation baselines batching boolean gan gates generalization logistic minimize mixture

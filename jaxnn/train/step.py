@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import tree
-from jaxnn.checks import as_arrays
+from jaxnn.checks import as_arrays, require_leading_axis
 from jaxnn.data import Partial, batch_indices, take
 from jaxnn.layers import Layer
 from jaxnn.optim import Optimizer, apply_updates
@@ -239,7 +239,7 @@ def scan_epoch(
     step = _step(vg, opt, measure)
 
     def epoch(ts: TrainState, x: Array, y: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
-        n = _examples(x)
+        n = require_leading_axis("make_epoch", "x", x)
         if partial is Partial.WEIGHT and n % batch_size and jax.tree.leaves(ts.state):
             raise ValueError(
                 f"make_epoch: the network has running statistics (batch normalization), which would include the "
@@ -257,14 +257,6 @@ def scan_epoch(
         return jax.lax.scan(body, ts, (jnp.arange(indices.shape[0]), indices, weights))
 
     return epoch
-
-
-def _examples(x: PyTree) -> int:
-    """N, of an array or a pytree of arrays; `take` compares the lengths of its leaves."""
-    leaves = jax.tree.leaves(x)
-    if not leaves or not leaves[0].ndim:
-        raise ValueError("make_epoch: x must hold examples on the first axis of its arrays, N of them, got none.")
-    return int(leaves[0].shape[0])
 
 
 def _batch(
