@@ -304,9 +304,9 @@ def _map_alike(
 
     try:
         found = map_program(_alike(run), grouped, shared, jitted=_jitted, chunk=chunk, each=together, **how)
-    except MemoryError:
+    except MemoryError:  # a group side by side does not fit into memory; its runs one by one may
         return map_program(run, inputs, shared, jitted=_jitted, chunk=chunk, **how)
-    place = np.argsort(rows.reshape(-1))
+    place = np.argsort(rows.reshape(-1))  # the inverse permutation: back to the order of the runs
     return jax.tree.map(lambda leaf: leaf.reshape(n, *leaf.shape[2:])[place], found)
 
 

@@ -79,6 +79,8 @@ def scale_by_adam(
                 mu_hat = mu / cast_like(c1, nu)
                 if nesterov:
                     mu_hat = d1 * mu / cast_like(next_c1, nu) + (1 - d1) * g / cast_like(c1, nu)
+            # eps outside the root, as published: it damps entries with |g| below it. eps_root is optax's: it bounds the
+            # derivative of the root for meta-gradients.
             return safe_divide(mu_hat, safe_sqrt(nu_hat + cast_like(eps_root, nu)) + cast_like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)

@@ -79,6 +79,7 @@ def scale_by_ademamix(
             m1 = d1 * m1 + (1 - d1) * g
             m2 = d3 * m2 + (1 - d3) * g
             nu = d2 * nu + (1 - d2) * abs_sq(g)
+            # eps outside the root, as published; eps_root is optax's, both as in Adam.
             root = safe_sqrt(nu / (1 - d2**t) + cast_like(eps_root, nu))
             return safe_divide(m1 / (1 - d1**t) + cast_like(weight, nu) * m2, root + cast_like(eps, nu)), m1, m2, nu
 
@@ -158,6 +159,7 @@ def scale_by_simplified_ademamix(
             d2 = cast_like(b2, n)
             m = cast_like(b1, n) * m + g
             n = d2 * n + (1 - d2) * abs_sq(g)
+            # eps outside the root, as published; eps_root is optax's, both as in Adam.
             root = safe_sqrt(n / (1 - d2 ** count.astype(n.dtype)) + cast_like(eps_root, n))
             return safe_divide(m + cast_like(weight, n) * g, root + cast_like(eps, n)), m, n
 

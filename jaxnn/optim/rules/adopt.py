@@ -71,6 +71,7 @@ def scale_by_adopt(
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
             d1, d2 = cast_like(b1, nu), cast_like(b2, nu)
+            # A lower bound, not a summand, as published: roots above eps are not changed at all.
             h = safe_divide(g, jnp.maximum(safe_sqrt(nu), cast_like(eps, nu)))
             if use_clipping:
                 bound = cast_like(clip_value_fn(state.count.astype(nu.dtype)), nu)

@@ -106,6 +106,7 @@ def scale_by_factored_rms(
 
         def rule(g: Array, v_row: Array, v_col: Array, v: Array) -> tuple[Array, Array, Array, Array]:
             d = cast_like(decay, v)
+            # epsilon in the squares, as published: v divides by a mean of them, which would be 0 without gradients.
             square = abs_sq(g) + cast_like(epsilon, v)
             axes = axes_of(g.shape)
             if axes is None:

@@ -70,6 +70,7 @@ def scale_by_novograd(
         def rule(g: Array, mu: Array, nu: Array, p: Array | None) -> tuple[Any, ...]:
             d2, size = cast_like(b2, nu), jnp.sum(abs_sq(g))
             nu = jnp.where(first, size, d2 * nu + (1 - d2) * size)
+            # eps outside the root, as published; eps_root is optax's. One nu per array: they act on all entries alike.
             step = safe_divide(g, safe_sqrt(nu + cast_like(eps_root, nu)) + cast_like(eps, nu))
             if p is not None:
                 step = step + cast_like(weight_decay, nu) * p

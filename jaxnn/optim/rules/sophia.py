@@ -140,6 +140,7 @@ def scale_by_sophia(
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
             mu = cast_like(b1, g) * mu + (1 - cast_like(b1, g)) * g
             mu_hat = mu / (1 - cast_like(b1, g) ** count.astype(g.dtype))
+            # eps is the least denominator, as published: where nu <= 0 the quotient is huge, and clipped to the sign.
             direction = jnp.where(mu_hat == 0, 0, mu_hat / jnp.maximum(cast_like(gamma, g) * nu, cast_like(eps, g)))
             if clip_threshold is not None:
                 direction = jnp.clip(direction, -cast_like(clip_threshold, g), cast_like(clip_threshold, g))

@@ -87,6 +87,7 @@ def mechanize(
         g, p = widen(updates), widen(params)
         steps, new = call_update(base_optimizer, g, state.base_optimizer_state, p, extra)
         x0 = map_leaves(lambda p, x: jnp.where(state.count == 0, p, x), params, state.x0)
+        # eps beside each divisor, as in optax: v starts at 0, S at s_init, which may be 0.
         small, before = cast_like(eps, state.s), jnp.sum(state.s)
 
         pull = cast_like(weight_decay, before) * before * _over(_size(g), _size(p) + small)
