@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import missing
-from jaxnn.types import Array, DType, PyTree
+from jaxnn.types import Array, DTypeLike, PyTree
 
 
 def concrete_number(value: Any) -> float | None:
@@ -101,7 +101,7 @@ def require_positive_int(where: str, name: str, value: Any, minimum: int = 1) ->
     return number
 
 
-def require_floating(where: str, name: str, dtype: DType, remedy: str = "") -> None:
+def require_floating(where: str, name: str, dtype: DTypeLike, remedy: str = "") -> None:
     """Raise TypeError unless `dtype` is a real floating dtype.
 
     Example:
@@ -113,7 +113,7 @@ def require_floating(where: str, name: str, dtype: DType, remedy: str = "") -> N
         raise TypeError(f"{where}: {name} must have a floating dtype, got {jnp.dtype(dtype).name}. {remedy}".rstrip())
 
 
-def require_integer(where: str, name: str, dtype: DType, remedy: str = "") -> None:
+def require_integer(where: str, name: str, dtype: DTypeLike, remedy: str = "") -> None:
     """Raise TypeError unless `dtype` is an integer dtype.
 
     Example:

@@ -186,7 +186,7 @@ NAMES = {
         zeros_like
     """,
     "types": """
-        Array ArrayLike DType Key Loss Params PyTree Scalar ScalarOrSchedule Shape State
+        Array ArrayLike ArrayTree DType DTypeLike Key Loss Params PyTree Scalar ScalarOrSchedule Shape State
     """,
     "varying": """
         shape_beside sum_like vary varying_axes

@@ -22,7 +22,7 @@ from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
 from jaxnn.placement import compiler_sharded, explicit_mesh
 from jaxnn.tree import called
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
 class GaLoreDimensionNumbers(NamedTuple):
@@ -55,7 +55,7 @@ def scale_by_galore(
     weight_dimension_numbers: DimensionNumbers = None,
     *,
     shorter_side: bool = False,
-    svd_dtype: DType | None = None,
+    svd_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """The direction of another rule, run on low-rank projections of the matrices.
 
@@ -197,7 +197,7 @@ def galore(
     weight_dimension_numbers: DimensionNumbers = None,
     *,
     shorter_side: bool = False,
-    svd_dtype: DType | None = None,
+    svd_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """GaLore: update = -learning_rate (galore's direction + weight_decay params); see `scale_by_galore`.
 

@@ -22,7 +22,7 @@ from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.precision.rounding import rounded, rounded_at_random
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Key, Params, PyTree
+from jaxnn.types import Array, DTypeLike, Key, Params, PyTree
 
 
 class MasterWeightsState(NamedTuple):
@@ -146,7 +146,7 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
 
 
 @specified
-def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
+def kahan(opt: Any, dtype: DTypeLike | None = None) -> Optimizer:
     """Keep the rounding error of each parameter and add it to the next step.
 
     y = step + c;   update = round(round(p + y) - p);   p' = round(p + update);   c <- (p + y) - p'

@@ -14,7 +14,7 @@ from jaxnn.optim.descent import Mask, add_decay, descent
 from jaxnn.optim.norms import norm, scalar_dtype, sum_of_squares, times
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class DoGState(NamedTuple):
@@ -174,7 +174,7 @@ def dowg(
 
 @specified
 def scale_by_distance_over_gradients(
-    reps_rel: Scalar = 1e-6, eps: Scalar = 1e-8, param_dtype: DType = jnp.float32, global_scale: Scalar = 1.0
+    reps_rel: Scalar = 1e-6, eps: Scalar = 1e-8, param_dtype: DTypeLike = jnp.float32, global_scale: Scalar = 1.0
 ) -> Optimizer:
     """`dog` of each array separately (layer-wise DoG), without sign.
 

@@ -15,7 +15,7 @@ from jaxnn.optim.inner import init_inner, require_dtypes, seen_by
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Key, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class HutchinsonState(NamedTuple):
@@ -83,7 +83,7 @@ def scale_by_sophia(
     clip_threshold: Scalar | None = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: Any = None,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,
 ) -> Optimizer:
@@ -176,7 +176,7 @@ def sophia(
     clip_threshold: Scalar | None = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: Any = None,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,
 ) -> Optimizer:

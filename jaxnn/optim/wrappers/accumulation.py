@@ -13,7 +13,7 @@ from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, p
 from jaxnn.optim.inner import init_inner, require_inner, update_if
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar
 
 ShouldSkipUpdateFunction: TypeAlias = Callable[..., tuple[Any, PyTree]]
 """(gradients, number of updates so far, params) -> (whether to skip these gradients, a report to keep)."""
@@ -47,7 +47,7 @@ def accumulate(
     *,
     use_grad_mean: bool = True,
     should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
-    accumulator_dtype: DType | None = None,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """One update from the mean of every k gradients; the other k - 1 updates are 0.
 
@@ -145,7 +145,7 @@ class MultiSteps:
         every_k_schedule: int | Callable[[Array], Scalar],
         use_grad_mean: bool = True,
         should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
-        accumulator_dtype: DType | None = None,
+        accumulator_dtype: DTypeLike | None = None,
     ) -> None:
         self.inner_opt = opt
         self._outer = accumulate(

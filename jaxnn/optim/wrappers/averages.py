@@ -14,7 +14,7 @@ from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, initial_moment
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar
 
 
 class EmaState(NamedTuple):
@@ -33,7 +33,7 @@ class AverageState(NamedTuple):
 
 
 @specified
-def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = None) -> Optimizer:
+def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DTypeLike | None = None) -> Optimizer:
     """The exponential moving average of the updates.
 
     ema <- decay ema + (1 - decay) u;   update = ema / (1 - decay^t) if `debias`, else ema;   t = 1, 2, ...

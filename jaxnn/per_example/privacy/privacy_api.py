@@ -31,7 +31,7 @@ from jaxnn.per_example.recording import record
 from jaxnn.per_example.sums import clipped_grad, materialize
 from jaxnn.placement import beside, compiler_sharded
 from jaxnn.tape import Tape, Whole
-from jaxnn.types import Array, DType, PyTree, Scalar
+from jaxnn.types import Array, DTypeLike, PyTree, Scalar
 
 WHERE = "clipped_grad_of"
 NEIGHBOURS = {"ADD_OR_REMOVE_ONE": 1, "REPLACE_SPECIAL": 1, "REPLACE_ONE": 2}
@@ -98,7 +98,7 @@ def clipped_grad_of(
     pre_clipping_transform: Callable[[PyTree], PyTree] = _same,
     microbatch_size: int | None = None,
     nan_safe: bool = True,
-    dtype: DType | None = None,
+    dtype: DTypeLike | None = None,
     prng_argnum: int | None = None,
     spmd_axis_name: str | None = None,
 ) -> ClippedGrad:
