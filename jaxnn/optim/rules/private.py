@@ -239,7 +239,7 @@ def _clipped_sums(grads: PyTree, bound: Scalar) -> tuple[PyTree, Array]:
 
 def _examples(where: str, grads: PyTree, params: Params | None = None) -> int:
     """N, the number of examples, where every gradient is (N, ...) for parameters (...)."""
-    remedy = "Take those of the examples by jax.vmap(jax.grad(loss), (None, 0, 0))(params, x, y)."
+    remedy = "Take one of each example by jax.vmap(jax.grad(loss), (None, 0, 0))(params, x, y)."
     n = require_leading_axis(where, "the gradients", grads, remedy)
     if params is not None:
         map_leaves(lambda g, p: _require_example_axis(where, jnp.shape(g), jnp.shape(p)), grads, params)
