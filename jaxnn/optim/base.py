@@ -44,6 +44,16 @@ class TransformUpdateExtraArgsFn(Protocol):
     ) -> tuple[Updates, OptState]: ...
 
 
+class Transformation(Protocol):
+    """What is taken for a transformation: this library's, optax's, any object with `init` and `update`."""
+
+    @property
+    def init(self) -> Callable[..., Any]: ...
+
+    @property
+    def update(self) -> Callable[..., Any]: ...
+
+
 class EmptyState(NamedTuple):
     """The state of a transformation that keeps none; equal to `()`.
 
