@@ -84,6 +84,14 @@ def halve() -> optim.GradientTransformation:
     return optim.GradientTransformation(init, update)
 
 
+class Object:
+    def init(self, params: Any) -> tuple[()]:
+        return ()
+
+    def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return updates, state
+
+
 def signs(learning_rate: optim.ScalarOrSchedule) -> optim.Optimizer:
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(jnp.sign, grads), state
@@ -105,7 +113,7 @@ optim.adam(schedules.cosine_decay_schedule(1e-3, 100), mu_dtype=np.float32)
 optim.adam(optax.cosine_decay_schedule(1e-3, 100), mu_dtype=jnp.dtype("float32"))
 optim.adam(lambda count: 0.1 / (1 + count))
 optim.sgd(1, momentum=0.9)
-optim.chain(optim.clip_by_global_norm(1.0), optax.scale(2.0), halve(), signs(0.1))
+optim.chain(optim.clip_by_global_norm(1.0), optax.scale(2.0), halve(), signs(0.1), Object())
 train(optim.chain(halve(), optim.adamw(1e-3, mask={"w": True})))
 optim.masked(optim.adam(1e-3), lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
 init, update = optim.adam(1e-3)
@@ -191,6 +199,11 @@ optim.apply_updates(params)  # call-arg
 optim.apply_updates("w", grads)  # arg-type
 optim.apply_updates(params, 1.0)  # arg-type
 optim.chain(optim.adam(1e-3)).update(grads)  # call-arg
+optim.chain(optim.adam)  # arg-type
+optim.chain(optim.adam(1e-3), 0.1)  # arg-type
+optim.masked(optim.adam, {"w": True})  # arg-type
+optim.partition({"a": optim.adam(1e-3), "b": "sgd"}, {"w": "a"})  # dict-item
+optim.lookahead("sgd", 5, 0.5)  # arg-type
 optim.Optimizer(opt.init)  # call-arg
 optim.Optimizer("x", opt.update)  # arg-type
 optim.GradientTransformation(opt.init, lambda grads: grads)  # arg-type

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_nonnegative, require_real
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, widen
+from jaxnn.optim.base import Optimizer, Transformation, dtypes_of, initial_moment, map_leaves, widen
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.matrix.kronecker import unless_none
@@ -51,7 +51,7 @@ def scale_by_galore(
     rank: int = 128,
     update_proj_gap: int = 200,
     scale: Scalar = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: Transformation | None = None,
     weight_dimension_numbers: DimensionNumbers = None,
     *,
     shorter_side: bool = False,
@@ -191,7 +191,7 @@ def galore(
     rank: int = 128,
     update_proj_gap: int = 200,
     scale: Scalar = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: Transformation | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     weight_dimension_numbers: DimensionNumbers = None,

@@ -12,7 +12,17 @@ import jax.numpy as jnp
 from jaxnn.checks import require_positive_int
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.arguments import require_extra, require_params
-from jaxnn.optim.base import EmptyState, Optimizer, apply_updates, call_update, dtypes_of, map_leaves, real_dtype, widen
+from jaxnn.optim.base import (
+    EmptyState,
+    Optimizer,
+    Transformation,
+    apply_updates,
+    call_update,
+    dtypes_of,
+    map_leaves,
+    real_dtype,
+    widen,
+)
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import require_dtypes
 from jaxnn.optim.norms import nonzero
@@ -69,8 +79,8 @@ def normalize() -> Optimizer:
 
 @specified
 def sam(
-    optimizer: Any,
-    adv_optimizer: Any,
+    optimizer: Transformation,
+    adv_optimizer: Transformation,
     sync_period: int = 2,
     reset_state: bool = True,
     opaque_mode: bool = False,

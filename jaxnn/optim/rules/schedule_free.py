@@ -10,7 +10,17 @@ import jax.numpy as jnp
 from jaxnn.checks import concrete_number, require_between
 from jaxnn.numerics import accumulation_dtype, safe_divide
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, initial_moment, map_leaves, per_leaf, real_dtype, widen
+from jaxnn.optim.base import (
+    Optimizer,
+    Transformation,
+    call_update,
+    dtypes_of,
+    initial_moment,
+    map_leaves,
+    per_leaf,
+    real_dtype,
+    widen,
+)
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import adamw
@@ -39,7 +49,7 @@ class ScheduleFreeState(NamedTuple):
 
 @specified
 def schedule_free(
-    base_optimizer: Any,
+    base_optimizer: Transformation,
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
     weight_lr_power: Scalar = 2.0,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, per_leaf, widen
+from jaxnn.optim.base import Optimizer, Transformation, dtypes_of, initial_moment, map_leaves, per_leaf, widen
 from jaxnn.optim.inner import init_inner, require_inner, update_if
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
@@ -42,7 +42,7 @@ class ApplyEvery(NamedTuple):
 
 @specified
 def accumulate(
-    opt: Any,
+    opt: Transformation,
     every_k: int | Callable[[Array], Scalar],
     *,
     use_grad_mean: bool = True,
@@ -141,7 +141,7 @@ class MultiSteps:
 
     def __init__(
         self,
-        opt: Any,
+        opt: Transformation,
         every_k_schedule: int | Callable[[Array], Scalar],
         use_grad_mean: bool = True,
         should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
