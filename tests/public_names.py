@@ -100,9 +100,9 @@ NAMES = {
         SM3State ScalarOrSchedule ScaleByBacktrackingLinesearchState ScaleByLBFGSState
         ScaleByZoomLinesearchState Schedule ScheduleFreeState ShampooState ShouldSkipUpdateFunction SignumState
         SimplifiedAdemamixState SnapshotState SoapState SophiaState SplitRealAndImaginaryState
-        StochasticRoundingState TraceState TransformInitFn TransformUpdateExtraArgsFn TransformUpdateFn Updates
-        WrappedSchedule WrappedScheduleState YogiState ZeroNansState ZoomLinesearchInfo accumulate acprop
-        adabelief adadelta adafactor adagrad adagrad_as_published adam adamax adamaxw adamw adan
+        StochasticRoundingState TraceState TransformInitFn TransformUpdateExtraArgsFn TransformUpdateFn
+        Transformation Updates WrappedSchedule WrappedScheduleState YogiState ZeroNansState ZoomLinesearchInfo
+        accumulate acprop adabelief adadelta adafactor adagrad adagrad_as_published adam adamax adamaxw adamw adan
         adaptive_grad_clip add_decayed_weights add_noise ademamix adopt amsgrad apply_every apply_if_finite
         apply_updates average_params averaged_params bias_correction centralize chain clip clip_by_block_rms
         clip_by_global_norm cocob conditionally_mask conditionally_transform constant_schedule

@@ -13,7 +13,7 @@ from jaxnn import tree
 from jaxnn.checks import as_arrays, require_leading_axis
 from jaxnn.data import Partial, batch_indices, take
 from jaxnn.layers import Layer
-from jaxnn.optim import Optimizer, apply_updates
+from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.optim.spec import build, parted
 from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def init(net: Layer, opt: Optimizer, key: Key, example: Any) -> TrainState:
+def init(net: Layer, opt: Transformation, key: Key, example: Any) -> TrainState:
     """The state at the start of training.
 
     Args:
@@ -70,7 +70,7 @@ def grad_norm(params: Params, grads: Params, updates: Params) -> dict[str, Array
     return {"grad_norm": tree.norm(grads)}
 
 
-def make_step(vg: ValueAndGrad, opt: Optimizer, *, measure: Measure | None = None) -> Callable[..., Any]:
+def make_step(vg: ValueAndGrad, opt: Transformation, *, measure: Measure | None = None) -> Callable[..., Any]:
     """One optimizer step on one batch, compiled; the old `TrainState` is donated.
 
     Args:
@@ -107,7 +107,7 @@ def _step_program(vg: ValueAndGrad, structure: Any, measure: Measure | None) -> 
     return jax.jit(step, donate_argnums=0)
 
 
-def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable[..., Any]:
+def _step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> Callable[..., Any]:
     """The uncompiled step, shared by `make_step` and the scan of `make_epoch`."""
     require_optimizer("make_step", opt)
     require_function("make_step", "vg", vg, "jax.value_and_grad(loss_fn, has_aux=True)")
@@ -153,7 +153,7 @@ def _value_state_grads(result: Any) -> tuple[tuple[Array, State], Params]:
 
 def make_epoch(
     vg: ValueAndGrad,
-    opt: Optimizer,
+    opt: Transformation,
     *,
     batch_size: int,
     partial: Partial = Partial.DROP,
@@ -228,7 +228,7 @@ def _with(where: str, program: Any, numbers: Any) -> Callable[..., Any]:
 
 def scan_epoch(
     vg: ValueAndGrad,
-    opt: Optimizer,
+    opt: Transformation,
     *,
     batch_size: int,
     partial: Partial = Partial.DROP,
@@ -273,7 +273,9 @@ Replay: TypeAlias = Callable[..., tuple[TrainState, tuple[Array, Array, Key], Pa
 """(ts, x, y, key, step) -> the state before that step of the epoch (from 0), the batch, and the gradient."""
 
 
-def replayed(vg: ValueAndGrad, opt: Optimizer, *, batch_size: int, partial: Partial, augment: Augment | None) -> Replay:
+def replayed(
+    vg: ValueAndGrad, opt: Transformation, *, batch_size: int, partial: Partial, augment: Augment | None
+) -> Replay:
     """The epoch of `make_epoch` with the same arguments, stopped before a given step, to diagnose that step."""
     structure, numbers = parted(opt)
     return functools.partial(_replay_program(vg, structure, batch_size, partial, augment), numbers=numbers)

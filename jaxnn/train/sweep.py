@@ -16,7 +16,7 @@ from jaxnn import tree
 from jaxnn.checks import as_numpy, require_leading_axis, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
-from jaxnn.optim import Optimizer
+from jaxnn.optim import Transformation
 from jaxnn.optim.spec import Structure, build, spec
 from jaxnn.train.arguments import (
     as_pair,
@@ -35,7 +35,7 @@ from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, s
 from jaxnn.train.tables import save_table
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 
-MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
+MakeOptimizer: TypeAlias = Callable[[Any], Transformation]
 """setting -> optimizer; the numbers of the setting are traced."""
 
 Probe: TypeAlias = Callable[[TrainState, Array, Array], dict[str, Array]]

@@ -51,7 +51,7 @@ from jaxnn.checks import (
     require_positive_int,
 )
 from jaxnn.numerics import accumulation_dtype, safe_divide
-from jaxnn.optim import apply_updates
+from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update, dtypes_of
 from jaxnn.per_example.clip import Clip, flat
 from jaxnn.per_example.microbatch import over_microbatches
@@ -90,7 +90,7 @@ class PrivateReport(NamedTuple):
 
 def dp_sgd(
     recorder: Callable[..., Any],
-    opt: Any,
+    opt: Transformation,
     *,
     clip: Scalar | Clip,
     noise_multiplier: Scalar,
