@@ -45,7 +45,14 @@ class TransformUpdateExtraArgsFn(Protocol):
 
 
 class Transformation(Protocol):
-    """What is taken for a transformation: this library's, optax's, any object with `init` and `update`."""
+    """What is taken for a transformation: this library's, optax's, any object with `init` and `update`.
+
+    For annotations; `GradientTransformation` is the class to make one of your own.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> def run(opt: optim.Transformation, params: dict[str, jax.Array]) -> None: ...
+    """
 
     @property
     def init(self) -> Callable[..., Any]: ...

@@ -14,7 +14,7 @@ import numpy as np
 from jaxnn.checks import require_key, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
-from jaxnn.optim import Optimizer
+from jaxnn.optim import Transformation
 from jaxnn.train.arguments import (
     as_pair,
     require_function,
@@ -68,7 +68,7 @@ class FitResult(NamedTuple):
 def fit(
     net: Layer,
     loss: Loss,
-    opt: Optimizer,
+    opt: Transformation,
     train: Any,
     *,
     key: Key,
