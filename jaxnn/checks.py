@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import missing
-from jaxnn.types import Array, DType, PyTree
+from jaxnn.types import Array, DTypeLike, PyTree
 
 
 def concrete_number(value: Any) -> float | None:
@@ -101,7 +101,7 @@ def require_positive_int(where: str, name: str, value: Any, minimum: int = 1) ->
     return number
 
 
-def require_floating(where: str, name: str, dtype: DType, remedy: str = "") -> None:
+def require_floating(where: str, name: str, dtype: DTypeLike, remedy: str = "") -> None:
     """Raise TypeError unless `dtype` is a real floating dtype.
 
     Example:
@@ -113,7 +113,7 @@ def require_floating(where: str, name: str, dtype: DType, remedy: str = "") -> N
         raise TypeError(f"{where}: {name} must have a floating dtype, got {jnp.dtype(dtype).name}. {remedy}".rstrip())
 
 
-def require_integer(where: str, name: str, dtype: DType, remedy: str = "") -> None:
+def require_integer(where: str, name: str, dtype: DTypeLike, remedy: str = "") -> None:
     """Raise TypeError unless `dtype` is an integer dtype.
 
     Example:
@@ -221,6 +221,29 @@ def require_same_shape(where: str, **arrays: Array) -> None:
             f"{where}: {' and '.join(shapes)} must have the same shape, got {got}. "
             "Nothing is broadcast here: reshape one of them (x[:, None] adds an axis, x.squeeze(-1) removes one)."
         )
+
+
+def require_leading_axis(
+    where: str, name: str, tree: PyTree, remedy: str = "", *, size: str = "N", minimum: int = 1
+) -> int:
+    """The one size of axis 0 of every array of a pytree: N, the number of examples (or of runs, ...).
+
+    Raises:
+        ValueError: no array, one without axes, two sizes, or less than the minimum.
+
+    Example:
+        >>> require_leading_axis("fit", "train x and y", (jnp.ones((3, 2)), jnp.ones(4)))
+        Traceback (most recent call last):
+        ValueError: fit: train x and y must be arrays (N, ...) of one N >= 1, got shapes (3, 2), (4,).
+    """
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(tree)]
+    first = {shape[:1] for shape in shapes}
+    if len(first) != 1 or first == {()} or shapes[0][0] < minimum:
+        got = f"shapes {', '.join(map(str, shapes))}" if shapes else "no array"
+        raise ValueError(
+            f"{where}: {name} must be arrays ({size}, ...) of one {size} >= {minimum}, got {got}. {remedy}".rstrip()
+        )
+    return shapes[0][0]
 
 
 def require_key(where: str, key: Any) -> None:

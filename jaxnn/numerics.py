@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxnn import missing
-from jaxnn.types import Array, ArrayLike, DType
+from jaxnn.types import Array, DType, DTypeLike
 
 
-def accumulation_dtype(*dtypes: DType) -> DType:
+def accumulation_dtype(*dtypes: DTypeLike) -> DType:
     """The dtype of sums over values of these dtypes: float64 if any is float64, else float32.
 
     Half-precision storage (bfloat16, float16) is summed in float32, because adding 0.001 to 1 in bfloat16 gives 1.

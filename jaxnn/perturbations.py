@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import checks, missing, tree
-from jaxnn.types import Array, DType, PyTree, Scalar, Shape
+from jaxnn.types import Array, DTypeLike, PyTree, Scalar, Shape
 
 
 class Noise(Protocol):
     """A univariate distribution: samples, and the log-density up to a constant."""
 
-    def sample(self, key: Array, sample_shape: Shape = (), dtype: DType = float) -> Array:
+    def sample(self, key: Array, sample_shape: Shape = (), dtype: DTypeLike = float) -> Array:
         """Independent samples of this shape."""
 
     def log_prob(self, inputs: Array) -> Array:
@@ -30,7 +30,7 @@ class Normal:
         Array([-2.], dtype=float32)
     """
 
-    def sample(self, key: Array, sample_shape: Shape = (), dtype: DType = float) -> Array:
+    def sample(self, key: Array, sample_shape: Shape = (), dtype: DTypeLike = float) -> Array:
         """Independent samples of this shape."""
         return jax.random.normal(key, sample_shape, dtype)
 
@@ -49,7 +49,7 @@ class Gumbel:
         Array([-1.], dtype=float32)
     """
 
-    def sample(self, key: Array, sample_shape: Shape = (), dtype: DType = float) -> Array:
+    def sample(self, key: Array, sample_shape: Shape = (), dtype: DTypeLike = float) -> Array:
         """Independent samples of this shape."""
         return jax.random.gumbel(key, sample_shape, dtype)
 

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxnn.types import Array, DType, PyTree, Scalar, Shape
+from jaxnn.types import Array, DTypeLike, PyTree, Scalar, Shape
 from jaxnn.varying import vary, varying_axes
 
 
-def full_like(x: Any, fill: Scalar, dtype: DType | None = None) -> Array:
+def full_like(x: Any, fill: Scalar, dtype: DTypeLike | None = None) -> Array:
     """An array of one number (possibly traced) with the shape and sharding of `x`; dtype None for that of x.
 
     `jnp.full(x.shape, fill)` would lie whole on the first device. `jnp.full_like` keeps the sharding, but only outside

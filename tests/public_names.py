@@ -15,8 +15,8 @@ NAMES = {
     """,
     "checks": """
         as_array as_arrays as_numpy concrete_number nearest_name pair require_between require_floating
-        require_function require_integer require_key require_number require_positive require_positive_int
-        require_same_shape
+        require_function require_integer require_key require_leading_axis require_number require_positive
+        require_positive_int require_same_shape
     """,
     "classic": """
         adaline approximation baselines batching boolean gan gates generalization logistic minimize mixture
@@ -100,9 +100,9 @@ NAMES = {
         SM3State ScalarOrSchedule ScaleByBacktrackingLinesearchState ScaleByLBFGSState
         ScaleByZoomLinesearchState Schedule ScheduleFreeState ShampooState ShouldSkipUpdateFunction SignumState
         SimplifiedAdemamixState SnapshotState SoapState SophiaState SplitRealAndImaginaryState
-        StochasticRoundingState TraceState TransformInitFn TransformUpdateExtraArgsFn TransformUpdateFn Updates
-        WrappedSchedule WrappedScheduleState YogiState ZeroNansState ZoomLinesearchInfo accumulate acprop
-        adabelief adadelta adafactor adagrad adagrad_as_published adam adamax adamaxw adamw adan
+        StochasticRoundingState TraceState TransformInitFn TransformUpdateExtraArgsFn TransformUpdateFn
+        Transformation Updates WrappedSchedule WrappedScheduleState YogiState ZeroNansState ZoomLinesearchInfo
+        accumulate acprop adabelief adadelta adafactor adagrad adagrad_as_published adam adamax adamaxw adamw adan
         adaptive_grad_clip add_decayed_weights add_noise ademamix adopt amsgrad apply_every apply_if_finite
         apply_updates average_params averaged_params bias_correction centralize chain clip clip_by_block_rms
         clip_by_global_norm cocob conditionally_mask conditionally_transform constant_schedule
@@ -186,7 +186,7 @@ NAMES = {
         zeros_like
     """,
     "types": """
-        Array ArrayLike DType Key Loss Params PyTree Scalar ScalarOrSchedule Shape State
+        Array ArrayLike ArrayTree DType DTypeLike Key Loss Params PyTree Scalar ScalarOrSchedule Shape State
     """,
     "varying": """
         shape_beside sum_like vary varying_axes

@@ -14,7 +14,7 @@ from jaxnn.data import Dataset
 from jaxnn.initializers import normal, uniform
 from jaxnn.layers import Dense, Layer, Tanh
 from jaxnn.train import FitResult
-from jaxnn.types import Array, ArrayLike, DType, Key, Loss, Params, Scalar, Shape, State
+from jaxnn.types import Array, ArrayLike, DTypeLike, Key, Loss, Params, Scalar, Shape, State
 
 
 class Mixture(NamedTuple):
@@ -77,7 +77,7 @@ def fit_mixture(
     """
     components = require_positive_int("fit_mixture", "components", components)
 
-    def spread_means(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    def spread_means(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
         """Biases that place the initial components side by side in [0, 1], and wide: narrow ones get no data."""
         middles = (jnp.arange(components, dtype=dtype) + 0.5) / components
         return jnp.concatenate([jnp.zeros(components, dtype), middles, jnp.full(components, -1, dtype)])

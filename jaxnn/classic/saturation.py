@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxnn import losses, models, optim
 from jaxnn.activations import sigmoid
+from jaxnn.checks import as_array
 from jaxnn.layers import Dense
 from jaxnn.train import mean_loss
 from jaxnn.types import Array, ArrayLike, Loss, Params, Scalar
@@ -26,7 +27,7 @@ def squared_error_of_sigmoid(logits: ArrayLike, targets: ArrayLike) -> Array:
         >>> squared_error_of_sigmoid(jnp.array([0.0]), jnp.array([0.0]))
         Array([0.125], dtype=float32)
     """
-    return losses.half_squared_error(sigmoid(logits), targets)
+    return losses.half_squared_error(sigmoid(as_array("squared_error_of_sigmoid", "logits", logits)), targets)
 
 
 LOSSES: dict[str, Loss] = {

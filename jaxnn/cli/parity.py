@@ -227,7 +227,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _compiling_anew() -> Iterator[None]:
     """Disable the compilation cache, which would make compile times those of reading a file."""
-    used = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    config: Any = jax.config  # whose settings only some releases of JAX annotate
+    used = config.jax_enable_compilation_cache
     try:
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()  # JAX reads the setting once

@@ -33,7 +33,7 @@ UNFIT = {
 
 _KINDS = {
     "Scalar": "a number", "ScalarOrSchedule": "a number", "float": "a number", "int": "an integer",
-    "bool": "true or false", "str": "a word", "DType": "a dtype, such as bfloat16", "None": "none",
+    "bool": "true or false", "str": "a word", "DTypeLike": "a dtype, such as bfloat16", "None": "none",
 }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def _read(kind: Any, text: str) -> Any:
         return _chosen({"none": None}, text.lower())
     if kind == "bool":
         return _chosen({"true": True, "false": False}, text.lower())
-    if kind == "DType":
+    if kind == "DTypeLike":
         return _dtype(text)
     if kind == "str":
         return text

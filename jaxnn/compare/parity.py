@@ -37,7 +37,7 @@ from jaxnn.compare.differences import Cost, Parity, differences
 from jaxnn.compare.problems import Problem
 from jaxnn.optim.base import call_update
 from jaxnn.optim.chain import require_transformation
-from jaxnn.types import Array, DType, Params, PyTree
+from jaxnn.types import Array, DTypeLike, Params, PyTree
 
 __all__ = [
     "Case",
@@ -127,7 +127,7 @@ def measure(
     gradients: Gradients = "own",
     *,
     problem: Problem | None = None,
-    dtype: DType = jnp.float64,
+    dtype: DTypeLike = jnp.float64,
     seed: int = 0,
     tolerance: float | None = None,
     library: ModuleType | SimpleNamespace = optim,
@@ -200,7 +200,7 @@ def measure(
     )
 
 
-def default_tolerance(case: Case, problem: Problem | None = None, dtype: DType = jnp.float64) -> float:
+def default_tolerance(case: Case, problem: Problem | None = None, dtype: DTypeLike = jnp.float64) -> float:
     """The default of `measure`: the largest relative difference that counts as equal.
 
     On the random pytree in float64 it is the case's own. On a problem it is at least 1e-9: rounding grows along the
@@ -324,7 +324,7 @@ def _lowered(update: Callable[..., Any], grads: PyTree, value: Array, params: Pa
     return made, state
 
 
-def _eps(dtype: DType) -> float:
+def _eps(dtype: DTypeLike) -> float:
     return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 

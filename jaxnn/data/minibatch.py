@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxnn.checks import as_array, as_arrays, require_key, require_positive_int
+from jaxnn.checks import as_array, as_arrays, require_key, require_leading_axis, require_positive_int
 from jaxnn.types import Array, Key, PyTree
 
 
@@ -101,11 +101,9 @@ def take(arrays: PyTree, indices: Array) -> PyTree:
     arrays, indices = as_arrays("take", "arrays", arrays), as_array("take", "indices", indices)
     if not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
         raise TypeError(f"take: indices must be integers, got {jnp.result_type(indices)}. Use batch_indices.")
-    shapes = [jnp.shape(a) for a in jax.tree.leaves(arrays)]
-    if any(not shape for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
-        raise ValueError(f"take: every array must have the examples on its first axis, N of them, got shapes {shapes}.")
-    if shapes and not isinstance(indices, jax.core.Tracer):
-        n, given = shapes[0][0], np.asarray(indices)
+    n = require_leading_axis("take", "arrays", arrays, minimum=0) if jax.tree.leaves(arrays) else 0
+    if jax.tree.leaves(arrays) and not isinstance(indices, jax.core.Tracer):
+        given = np.asarray(indices)
         if given.size and (given.min() < 0 or given.max() >= n):
             raise ValueError(
                 f"take: indices must lie in 0 .. {n - 1} for {n} examples, got {given.min()} to {given.max()}."

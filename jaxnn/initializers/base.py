@@ -10,16 +10,16 @@ import numpy as np
 
 from jaxnn.checks import require_between, require_floating, require_key
 from jaxnn.numerics import accumulation_dtype
-from jaxnn.types import Array, DType, Key, Scalar, Shape
+from jaxnn.types import Array, DType, DTypeLike, Key, Scalar, Shape
 
 
 class Initializer(Protocol):
     """(key, shape, dtype=jnp.float32) -> an array of that shape and dtype; the same key gives the same array."""
 
-    def __call__(self, key: Key, shape: Shape, dtype: DType = jnp.float32, /) -> Array: ...
+    def __call__(self, key: Key, shape: Shape, dtype: DTypeLike = jnp.float32, /) -> Array: ...
 
 
-def shape_of(where: str, shape: Any, dtype: DType) -> Shape:
+def shape_of(where: str, shape: Any, dtype: DTypeLike) -> Shape:
     """The shape as a tuple of ints; TypeError or ValueError unless it is one and `dtype` is floating."""
     require_floating(where, "dtype", dtype, "Parameters are floating: use jnp.float32.")
     if hasattr(shape, "__index__"):
@@ -33,7 +33,7 @@ def shape_of(where: str, shape: Any, dtype: DType) -> Shape:
     return sizes
 
 
-def arguments(where: str, key: Any, shape: Any, dtype: DType) -> tuple[Shape, DType]:
+def arguments(where: str, key: Any, shape: Any, dtype: DTypeLike) -> tuple[Shape, DType]:
     """The shape, and the dtype to draw in, of a random initializer, after checks of all three arguments."""
     if key is None:
         raise ValueError(f"{where}: needs a random key, got None. Pass jax.random.key(seed).")

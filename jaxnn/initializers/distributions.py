@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import concrete_number
 from jaxnn.initializers.base import Initializer, arguments, require_number, require_stddev, shape_of
-from jaxnn.types import Array, DType, Key, Scalar, Shape
+from jaxnn.types import Array, DTypeLike, Key, Scalar, Shape
 
 CUT = 2.0
 """Truncation of `truncated_normal`, in standard deviations of the normal before it."""
@@ -23,7 +23,7 @@ TRUNCATED_STDDEV = math.sqrt(
 """Standard deviation of a standard normal truncated at +-2: 0.87963."""
 
 
-def zeros(key: Key | None, shape: Shape, dtype: DType = jnp.float32) -> Array:
+def zeros(key: Key | None, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
     """All zeros, the usual initial bias; `key` is ignored and may be None.
 
     Example:
@@ -45,7 +45,7 @@ def constant(value: Scalar) -> Initializer:
     """
     require_number("constant", "value", value)
 
-    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    def init(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
         return jnp.full(shape_of("constant", shape, dtype), jnp.asarray(value).astype(dtype))
 
     return init
@@ -70,7 +70,7 @@ def uniform(low: Scalar, high: Scalar) -> Initializer:
     if a is not None and b is not None and not a <= b:
         raise ValueError(f"uniform: low must not exceed high, got low={a:g}, high={b:g}.")
 
-    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    def init(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
         shape, wide = arguments("uniform", key, shape, dtype)
         lower, upper = jnp.asarray(low).astype(wide), jnp.asarray(high).astype(wide)
         u = jax.random.uniform(key, shape, wide)
@@ -103,7 +103,7 @@ def normal(stddev: Scalar) -> Initializer:
     """
     require_stddev("normal", stddev)
 
-    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    def init(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
         shape, wide = arguments("normal", key, shape, dtype)
         return (jnp.asarray(stddev).astype(wide) * jax.random.normal(key, shape, wide)).astype(dtype)
 
@@ -124,7 +124,7 @@ def truncated_normal(stddev: Scalar) -> Initializer:
     """
     require_stddev("truncated_normal", stddev)
 
-    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    def init(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
         shape, wide = arguments("truncated_normal", key, shape, dtype)
         z = jax.random.truncated_normal(key, -CUT, CUT, shape, wide)
         return (jnp.asarray(stddev).astype(wide) / TRUNCATED_STDDEV * z).astype(dtype)

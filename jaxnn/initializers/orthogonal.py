@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.initializers.base import Initializer, arguments, require_number, require_two_axes
-from jaxnn.types import Array, DType, Key, Scalar, Shape
+from jaxnn.types import Array, DTypeLike, Key, Scalar, Shape
 
 
 def orthogonal(gain: Scalar = 1.0) -> Initializer:
@@ -37,7 +37,7 @@ def orthogonal(gain: Scalar = 1.0) -> Initializer:
     """
     require_number("orthogonal", "gain", gain)
 
-    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    def init(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
         shape, wide = arguments("orthogonal", key, shape, dtype)
         require_two_axes("orthogonal", shape)
         if 0 in shape:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between
 from jaxnn.initializers.base import Initializer, arguments, require_number, require_two_axes
 from jaxnn.initializers.distributions import centered_uniform, normal
-from jaxnn.types import Array, DType, Key, Scalar, Shape
+from jaxnn.types import Array, DTypeLike, Key, Scalar, Shape
 
 Fan: TypeAlias = Callable[[Shape], float]
 """From the shape of a weight to a number of connections: `fan_in`, `fan_out`, `fan_avg`."""
@@ -86,7 +86,7 @@ def variance_scaling(scale: Scalar, *, fan: Fan = fan_in, distribution: Distribu
                 f"variance_scaling: {name} must be a function such as jaxnn.initializers.{known}, got {function!r}."
             )
 
-    def init(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+    def init(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
         shape, wide = arguments("variance_scaling", key, shape, dtype)
         connections = max(fan(shape), 1)  # 0 only for an empty array
         return distribution(jnp.sqrt(jnp.asarray(scale).astype(wide) / connections))(key, shape, dtype)
@@ -94,7 +94,7 @@ def variance_scaling(scale: Scalar, *, fan: Fan = fan_in, distribution: Distribu
     return init
 
 
-def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+def lecun_normal(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
     """w ~ N(0, 1 / fan_in): a linear layer preserves the variance of its inputs; for tanh and SELU.
 
     Example:
@@ -108,7 +108,7 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     return variance_scaling(1.0, fan=fan_in, distribution=normal)(key, shape, dtype)
 
 
-def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+def lecun_uniform(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
     """w ~ U(-r, r), r = sqrt(3 / fan_in), variance 1 / fan_in; otherwise as `lecun_normal`.
 
     Example:
@@ -119,7 +119,7 @@ def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     return variance_scaling(1.0, fan=fan_in, distribution=centered_uniform)(key, shape, dtype)
 
 
-def glorot_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+def glorot_normal(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
     """w ~ N(0, 2 / (fan_in + fan_out)): a compromise between activations and gradients; for tanh.
 
     Example:
@@ -133,7 +133,7 @@ def glorot_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     return variance_scaling(1.0, fan=fan_avg, distribution=normal)(key, shape, dtype)
 
 
-def glorot_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+def glorot_uniform(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
     """w ~ U(-r, r), r = sqrt(6 / (fan_in + fan_out)) (equation 16); otherwise as `glorot_normal`.
 
     Example:
@@ -144,7 +144,7 @@ def glorot_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     return variance_scaling(1.0, fan=fan_avg, distribution=centered_uniform)(key, shape, dtype)
 
 
-def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+def he_normal(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
     """w ~ N(0, 2 / fan_in): the 2 compensates for the half that a ReLU sets to zero.
 
     The normal is not truncated, as published; `variance_scaling(2.0, distribution=truncated_normal)` is.
@@ -160,7 +160,7 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     return variance_scaling(2.0, fan=fan_in, distribution=normal)(key, shape, dtype)
 
 
-def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
+def he_uniform(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
     """w ~ U(-r, r), r = sqrt(6 / fan_in), variance 2 / fan_in; otherwise as `he_normal`.
 
     Example:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxnn.checks import concrete_number, require_key, require_positive_int
 from jaxnn.landscapes.base import Landscape, make_landscape, require_point
 from jaxnn.numerics import accumulation_dtype
-from jaxnn.types import Array, ArrayLike, DType, Key, Scalar
+from jaxnn.types import Array, ArrayLike, DTypeLike, Key, Scalar
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class NoisyQuadratic(Landscape):
     eigenvalues: np.ndarray
     noise_level: float
 
-    def sample(self, key: Key, n: int, *, dtype: DType = jnp.float32) -> Array:
+    def sample(self, key: Key, n: int, *, dtype: DTypeLike = jnp.float32) -> Array:
         """n samples of xi, (n, d): the "data set" of this problem."""
         require_key("noisy_quadratic.sample", key)
         n = require_positive_int("noisy_quadratic.sample", "n", n)

@@ -22,12 +22,12 @@ from jaxnn.layers.moments import (
     standardize,
 )
 from jaxnn.numerics import accumulation_dtype
-from jaxnn.types import Array, DType, Key, Params, Scalar, State
+from jaxnn.types import Array, DTypeLike, Key, Params, Scalar, State
 
 KIND = Kind("batch_norm")
 
 
-def init(features: int, *, dtype: DType = jnp.float32) -> Params:
+def init(features: int, *, dtype: DTypeLike = jnp.float32) -> Params:
     """Parameters {"scale": ones (C,), "shift": zeros (C,)}; deterministic, so without a key.
 
     Example:
@@ -37,7 +37,7 @@ def init(features: int, *, dtype: DType = jnp.float32) -> Params:
     return init_scale_and_shift("batch_norm", require_positive_int("batch_norm", "features", features), dtype)
 
 
-def init_state(features: int, *, dtype: DType = jnp.float32) -> State:
+def init_state(features: int, *, dtype: DTypeLike = jnp.float32) -> State:
     """Running statistics {"mean": zeros (C,), "var": ones (C,)}, float32, or float64 for float64 parameters.
 
     Example:

@@ -14,7 +14,7 @@ from jaxnn.layers.base import Kind, Layer, param, param_dtype, stateless
 from jaxnn.ops.conv import Padding, require_padding_form
 from jaxnn.ops.conv import conv as conv_op
 from jaxnn.ops.matmul import add_bias
-from jaxnn.types import Array, DType, Key, Params
+from jaxnn.types import Array, DTypeLike, Key, Params
 
 KIND = Kind("conv")
 
@@ -28,7 +28,7 @@ def init(
     groups: int = 1,
     w_init: Initializer = he_normal,
     b_init: Initializer | None = zeros,
-    dtype: DType = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Params:
     """Parameters {"w": (*window, C_in / groups, C_out), "b": (C_out,)}; without "b" if `b_init` is None.
 

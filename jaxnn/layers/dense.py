@@ -9,7 +9,7 @@ from jaxnn.checks import require_floating, require_positive_int
 from jaxnn.initializers import Initializer, he_normal, zeros
 from jaxnn.layers.base import Kind, Layer, param, param_dtype, stateless
 from jaxnn.ops.matmul import linear
-from jaxnn.types import Array, DType, Key, Params
+from jaxnn.types import Array, DTypeLike, Key, Params
 
 KIND = Kind("dense")
 
@@ -21,7 +21,7 @@ def init(
     *,
     w_init: Initializer = he_normal,
     b_init: Initializer | None = zeros,
-    dtype: DType = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Params:
     """Parameters {"w": (D_in, D_out), "b": (D_out,)}; without "b" if `b_init` is None.
 

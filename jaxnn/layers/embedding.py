@@ -9,7 +9,7 @@ from jaxnn.checks import require_integer, require_positive_int
 from jaxnn.initializers import Initializer, normal
 from jaxnn.layers.base import Kind, Layer, stateless
 from jaxnn.ops.gather import take_rows
-from jaxnn.types import Array, DType, Key, Params
+from jaxnn.types import Array, DTypeLike, Key, Params
 
 KIND = Kind("embedding")
 STANDARD_NORMAL = normal(1.0)
@@ -19,7 +19,7 @@ _REMEDY = (
 
 
 def init(
-    key: Key, vocabulary: int, features: int, *, w_init: Initializer = STANDARD_NORMAL, dtype: DType = jnp.float32
+    key: Key, vocabulary: int, features: int, *, w_init: Initializer = STANDARD_NORMAL, dtype: DTypeLike = jnp.float32
 ) -> Params:
     """Parameters {"w": (V, D)}; by default w ~ N(0, 1), so that the outputs have unit variance.
 
@@ -62,7 +62,7 @@ def apply(params: Params, x: Array) -> Array:
 
 
 def Embedding(
-    vocabulary: int, features: int, *, w_init: Initializer = STANDARD_NORMAL, dtype: DType = jnp.float32
+    vocabulary: int, features: int, *, w_init: Initializer = STANDARD_NORMAL, dtype: DTypeLike = jnp.float32
 ) -> Layer:
     """A learned vector of `features` numbers per token, on integer inputs (N, ...) in [0, vocabulary).
 

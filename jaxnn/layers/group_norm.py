@@ -16,12 +16,12 @@ from jaxnn.layers.moments import (
     scale_and_shift,
     standardize,
 )
-from jaxnn.types import Array, DType, Key, Params, Scalar
+from jaxnn.types import Array, DTypeLike, Key, Params, Scalar
 
 KIND = Kind("group_norm")
 
 
-def init(features: int, *, dtype: DType = jnp.float32) -> Params:
+def init(features: int, *, dtype: DTypeLike = jnp.float32) -> Params:
     """Parameters {"scale": ones (C,), "shift": zeros (C,)}; deterministic, so without a key.
 
     Example:

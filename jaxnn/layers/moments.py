@@ -14,10 +14,10 @@ from jax import lax
 from jaxnn.checks import require_between, require_floating
 from jaxnn.numerics import accumulate
 from jaxnn.ops.matmul import add_bias
-from jaxnn.types import Array, DType, Params, Scalar
+from jaxnn.types import Array, DTypeLike, Params, Scalar
 
 
-def init_scale_and_shift(where: str, features: int, dtype: DType) -> Params:
+def init_scale_and_shift(where: str, features: int, dtype: DTypeLike) -> Params:
     """Parameters of the identity: {"scale": ones (C,), "shift": zeros (C,)}."""
     require_floating(where, "dtype", dtype, "Parameters are floating.")
     return {"scale": jnp.ones((features,), dtype), "shift": jnp.zeros((features,), dtype)}

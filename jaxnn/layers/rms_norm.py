@@ -10,12 +10,12 @@ from jaxnn.checks import require_floating, require_positive_int
 from jaxnn.layers.base import Kind, Layer, param_dtype, stateless
 from jaxnn.layers.moments import example_channels, require_channels, require_eps, scale_and_shift
 from jaxnn.numerics import accumulate
-from jaxnn.types import Array, DType, Key, Params, Scalar
+from jaxnn.types import Array, DTypeLike, Key, Params, Scalar
 
 KIND = Kind("rms_norm")
 
 
-def init(features: int, *, dtype: DType = jnp.float32) -> Params:
+def init(features: int, *, dtype: DTypeLike = jnp.float32) -> Params:
     """Parameters {"scale": ones (D,)}; deterministic, so without a key.
 
     Example:

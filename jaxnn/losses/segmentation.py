@@ -146,10 +146,10 @@ def binary_dice_loss(
     Reference: Milletari et al. 2016, "V-Net: fully convolutional neural networks for volumetric medical image
     segmentation", equation 4.
     """
-    if jnp.ndim(predictions) == jnp.ndim(targets) and jnp.shape(predictions)[-1:] != (1,):
-        named = ("predictions", predictions), ("targets", targets)
-        predictions, targets = (checks.as_array("dice_loss", name, value)[..., None] for name, value in named)
-    return dice_loss(predictions, targets, smooth=smooth, apply_softmax=apply_sigmoid)
+    p, d = checks.as_array("dice_loss", "predictions", predictions), checks.as_array("dice_loss", "targets", targets)
+    if p.ndim == d.ndim and p.shape[-1:] != (1,):
+        p, d = p[..., None], d[..., None]
+    return dice_loss(p, d, smooth=smooth, apply_softmax=apply_sigmoid)
 
 
 def _pair(where: str, predictions: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:

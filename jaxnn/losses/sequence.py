@@ -90,11 +90,11 @@ def ctc_loss_with_forward_probs(
     recurrent neural networks", section 4.1.
     """
     z = floating("ctc_loss", "logits", logits)
-    labels, label_paddings = beside(labels, z), beside(label_paddings, z)
     frame_pad = beside(checks.as_array("ctc_loss", "logit_paddings", logit_paddings), z)
-    label_pad = checks.as_array("ctc_loss", "label_paddings", label_paddings)
-    _require_shapes(z, frame_pad, jnp.shape(labels), label_pad, blank_id)
-    index, valid, lengths = _labels(labels, label_paddings, z.shape[-1], blank_id)
+    label_pad = beside(checks.as_array("ctc_loss", "label_paddings", label_paddings), z)
+    raw = beside(checks.as_array("ctc_loss", "labels", labels), z)
+    _require_shapes(z, frame_pad, raw.shape, label_pad, blank_id)
+    index, valid, lengths = _labels(raw, label_pad, z.shape[-1], blank_id)
     least = jnp.asarray(log_epsilon, z.dtype)
     # A floor for log 0: -inf would meet -inf in logaddexp, and the derivative would be NaN.
     log_y = jnp.maximum(jax.nn.log_softmax(z, axis=-1), least)
@@ -143,7 +143,7 @@ def _require_shapes(z: Array, frame_pad: Array, labels: tuple[int, ...], label_p
         raise ValueError(f"ctc_loss: blank_id must lie in [0, {z.shape[2]}), got {blank_id}.")
 
 
-def _labels(labels: ArrayLike, paddings: ArrayLike, classes: int, blank_id: int) -> tuple[Array, Array, Array]:
+def _labels(labels: Array, paddings: Array, classes: int, blank_id: int) -> tuple[Array, Array, Array]:
     """Labels (B, N) with padding clipped to a class, which sequences are valid (B,), and their lengths (B,)."""
     given, padded = concrete_array(labels), concrete_array(paddings)
     if padded is not None:
@@ -152,11 +152,11 @@ def _labels(labels: ArrayLike, paddings: ArrayLike, classes: int, blank_id: int)
             raise ValueError("ctc_loss: label_paddings must be zeros first and then ones in each row.")
         if given is not None and ((given == blank_id) & ~on).any():
             raise ValueError(f"ctc_loss: labels contain the blank, {blank_id}. Pad them, or choose another blank_id.")
-    pad = checks.as_array("ctc_loss", "label_paddings", paddings).astype(bool)
-    raw = checks.as_array("ctc_loss", "labels", labels)
-    index, known = as_labels("ctc_loss", jnp.where(pad, jnp.asarray(blank_id, raw.dtype), raw), raw.shape, classes)
+    pad = paddings.astype(bool)
+    unpadded = jnp.where(pad, jnp.asarray(blank_id, labels.dtype), labels)
+    index, known = as_labels("ctc_loss", unpadded, labels.shape, classes)
     after = jnp.pad(pad[:, 1:], ((0, 0), (0, int(pad.shape[1] > 0))), constant_values=True)
     valid = jnp.all((pad | known & (index != blank_id)) & ~(pad & ~after), axis=1)
     # Padded labels do not change the loss, only the forward variables there: keep them, as optax does.
-    index = jnp.where(pad, jnp.clip(raw.astype(index.dtype), 0, classes - 1), index)
+    index = jnp.where(pad, jnp.clip(labels.astype(index.dtype), 0, classes - 1), index)
     return index, valid, jnp.sum(~pad, axis=1, dtype=jnp.int32)

@@ -146,12 +146,12 @@ def _prepare(
         raise ValueError(f"{where}: logits must have shape (N, ..., K), classes on the last axis, got {raw.shape}.")
     checks.require_between(where, "label_smoothing", label_smoothing, 0, 1, open_high=True)
     z, classes, counted = raw.astype(dtype), raw.shape[-1], None
-    targets = beside(checks.as_array(where, "targets", targets), raw)
-    if jnp.shape(targets) == raw.shape:
-        d = _distribution(where, targets, raw.shape, dtype, ignore_index)
-    elif jnp.shape(targets) == raw.shape[:-1]:
+    given = beside(checks.as_array(where, "targets", targets), raw)
+    if given.shape == raw.shape:
+        d = _distribution(where, given, raw.shape, dtype, ignore_index)
+    elif given.shape == raw.shape[:-1]:
         index = None if ignore_index is None else _require_index(where, ignore_index)
-        labels, valid = as_labels(where, targets, raw.shape[:-1], classes, index)
+        labels, valid = as_labels(where, given, raw.shape[:-1], classes, index)
         one_hot = class_mask(labels, classes).astype(dtype)
         d = jnp.where(valid[..., None], one_hot, jnp.full_like(one_hot, jnp.nan))
         if index is not None:
@@ -161,7 +161,7 @@ def _prepare(
     else:
         raise ValueError(
             f"{where}: for logits {raw.shape} targets must be integer labels {raw.shape[:-1]} or distributions "
-            f"{raw.shape}, got {jnp.shape(targets)}. labels.squeeze(-1) removes a last axis of size 1."
+            f"{raw.shape}, got {given.shape}. labels.squeeze(-1) removes a last axis of size 1."
         )
     smoothing = jnp.asarray(label_smoothing, dtype)
     return z, (1 - smoothing) * d + smoothing / classes, counted, raw.dtype

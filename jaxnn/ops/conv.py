@@ -111,6 +111,7 @@ def conv(
     # Both branches share one set of residuals: without `checkpoint` other platforms would store the CPU's columns.
     as_products = jax.checkpoint(partial(conv_as_matmul, **geometry))
     as_convolution = partial(conv_native, **geometry)
+    # By the platform of the lowering, not of this process: a program may be traced here and compiled for another.
     by_platform = partial(lax.platform_dependent, cpu=as_products, default=as_convolution)
     # With Explicit axes, the reshape that merges examples and positions has no sharding type.
     place = spec_of(jax.typeof(x).sharding.spec[0], *[None] * dims, jax.typeof(w).sharding.spec[-1])

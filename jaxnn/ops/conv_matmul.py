@@ -45,6 +45,7 @@ def conv_as_matmul(
     out = output_sizes(x.shape[1:-1], tuple(window), stride, dilation)
     inner, outer = _split(tuple(window), c_in)
 
+    # All window axes in the columns would copy x as many times as the window is large; the leading ones only shift x.
     def product(k: tuple[int, ...]) -> Array:
         columns = columns_of(x, k, inner, out, stride, dilation, groups)
         return _grouped_product(columns, w[k].reshape(columns.shape[2], groups, c_out // groups))

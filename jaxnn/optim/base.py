@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.placement import full_like
-from jaxnn.types import Array, DType, Params, PyTree, Scalar
+from jaxnn.types import Array, ArrayTree, DType, DTypeLike, Params, PyTree, Scalar
 
 OptState: TypeAlias = PyTree
 """The state of a transformation."""
@@ -23,11 +23,42 @@ Updates: TypeAlias = PyTree
 TransformInitFn: TypeAlias = Callable[[Params], OptState]
 """params -> state."""
 
-TransformUpdateFn: TypeAlias = Callable[..., tuple[Updates, OptState]]
-"""(updates, state, params=None) -> (updates, state)."""
 
-TransformUpdateExtraArgsFn: TypeAlias = Callable[..., tuple[Updates, OptState]]
-"""(updates, state, params=None, **extra) -> (updates, state)."""
+class TransformUpdateFn(Protocol):
+    """(updates, state, params=None) -> (updates, state), of any types of these: your own may take a dict alone."""
+
+    def __call__(self, updates: Any, state: Any, /, params: Any = None) -> tuple[Updates, OptState]: ...
+
+
+class OptimizerInitFn(Protocol):
+    """params -> state, of every pytree."""
+
+    def __call__(self, params: ArrayTree) -> OptState: ...
+
+
+class TransformUpdateExtraArgsFn(Protocol):
+    """(updates, state, params=None, **extra) -> (updates, state), of every pytree."""
+
+    def __call__(
+        self, updates: ArrayTree, state: ArrayTree, params: ArrayTree = None, **extra: Any
+    ) -> tuple[Updates, OptState]: ...
+
+
+class Transformation(Protocol):
+    """What is taken for a transformation: this library's, optax's, any object with `init` and `update`.
+
+    For annotations; `GradientTransformation` is the class to make one of your own.
+
+    Example:
+        >>> from jaxnn import optim
+        >>> def run(opt: optim.Transformation, params: dict[str, jax.Array]) -> None: ...
+    """
+
+    @property
+    def init(self) -> Callable[..., Any]: ...
+
+    @property
+    def update(self) -> Callable[..., Any]: ...
 
 
 class EmptyState(NamedTuple):
@@ -74,6 +105,8 @@ class GradientTransformationExtraArgs(GradientTransformation):
 
     __slots__ = ()
 
+    update: TransformUpdateExtraArgsFn
+
 
 class Optimizer(GradientTransformationExtraArgs):
     """What every factory of this library returns: a pair of pure functions, optax's protocol with extra arguments.
@@ -94,8 +127,11 @@ class Optimizer(GradientTransformationExtraArgs):
 
     __slots__ = ()
 
+    # Annotations alone: what type checkers ask of a caller. The fields of the base class say what may be an argument.
+    init: OptimizerInitFn
 
-def apply_updates(params: Params, updates: PyTree) -> Params:
+
+def apply_updates(params: ArrayTree, updates: ArrayTree) -> Params:
     """params + updates, added in the accumulation dtype and stored in each parameter's own; None passes through.
 
     An update of dtype float0, as `jax.grad(..., allow_int=True)` returns for integer parameters, changes nothing.
@@ -133,7 +169,7 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
     return jax.tree.unflatten(structure, [leaf(p, u) for p, u in pairs])
 
 
-def initial_moment(params: Params, dtype: DType | None = None, *, fill: Scalar = 0.0, real: bool = False) -> PyTree:
+def initial_moment(params: Params, dtype: DTypeLike | None = None, *, fill: Scalar = 0.0, real: bool = False) -> PyTree:
     """A running moment at its start: a pytree like `params`, filled with a number, sharded as the parameters are.
 
     TypeError unless every leaf is a floating array.
@@ -334,7 +370,7 @@ def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
     return map_leaves(leaf, tree, like)
 
 
-def widened(update: TransformUpdateExtraArgsFn) -> TransformUpdateExtraArgsFn:
+def widened(update: Callable[..., tuple[PyTree, Any]]) -> Callable[..., tuple[PyTree, Any]]:
     """Decorator of an `update` that then computes in the accumulation dtype: the dtype boundary of a rule over trees.
 
     It sees updates and parameters widened, float32 for half precision. What it returns is stored in the dtypes of the

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, widen_floats
+from jaxnn.optim.base import Optimizer, Transformation, call_update, dtypes_of, widen_floats
 from jaxnn.optim.spec import specified
 from jaxnn.types import Params, PyTree
 
 
 @specified
-def chain(*links: Any) -> Optimizer:
+def chain(*links: Transformation) -> Optimizer:
     """Apply transformations in turn, each to the updates of the one before.
 
     The links work in the accumulation dtype, `init` too, and the result is rounded once to the dtype of the parameters.
@@ -59,7 +59,7 @@ def chain(*links: Any) -> Optimizer:
 
 
 @specified
-def named_chain(*links: tuple[str, Any]) -> Optimizer:
+def named_chain(*links: tuple[str, Transformation]) -> Optimizer:
     """`chain` of (name, transformation) pairs; the state is a dict by name.
 
     Raises:

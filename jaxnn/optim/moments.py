@@ -49,6 +49,7 @@ def update_infinity_moment(updates: PyTree, moments: PyTree, decay: Scalar, eps:
 
     def leaf(g: Array, m: Array) -> Array:
         size = jnp.abs(g)
+        # eps beside |g|, as in optax: the moment divides, and is then at least eps.
         return jnp.maximum(size + cast_like(eps, size), cast_like(decay, size) * m.astype(size.dtype))
 
     return map_leaves(leaf, widen(updates), widen(moments))

@@ -38,7 +38,7 @@ def at_count(value: ScalarOrSchedule, count: Array) -> Scalar:
     """
     if not callable(value):
         return value
-    now = value(count)
+    now: Any = value(count)
     require_number("optimizer", f"the value of the schedule {getattr(value, '__name__', 'given')}", now)
     return now
 

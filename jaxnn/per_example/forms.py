@@ -177,6 +177,8 @@ def _unique(*found: Sparse) -> Sparse:
     if form.indices.shape[1] == 1:
         return _within(form)
 
+    # Sorted, equal indices are neighbours, and one running count gives each distinct index its slot. The shape stays
+    # (T,): slots that remain empty keep the index `rows`, padding.
     def of_one(indices: Array, values: Array) -> tuple[Array, Array]:
         order = jnp.argsort(indices)
         ordered = indices[order]

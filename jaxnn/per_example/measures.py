@@ -121,6 +121,7 @@ def _products_of_rows(g: Array, h: Array | None = None) -> Array:
 def _inner_sparse(form: Sparse, other: Sparse) -> Array:
     """<g_i, h_j> by one dense table per i, in which all h_j look up their rows."""
 
+    # Comparing all pairs of indices would take T^2 per pair of examples; a table of one example fits in memory.
     def row(pair: tuple[Array, Array]) -> Array:
         table = take_rows_weight_grad(*pair, form.rows)
         seen = table.at[other.indices].get(mode="fill", fill_value=0)

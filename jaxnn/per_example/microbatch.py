@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import require_leading_axis, require_positive_int
 from jaxnn.per_example.memory import fitting_size
 from jaxnn.placement import compiler_sharded, explicit_spec, filled_as
 from jaxnn.types import PyTree
@@ -61,13 +61,7 @@ def over_microbatches(
         raise TypeError(
             f"over_microbatches: data must be the tuple of f's arguments, (x, y), got {type(data).__name__}."
         )
-    lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(data)}
-    if len(lengths) != 1 or lengths <= {(), (0,)}:
-        raise ValueError(
-            "over_microbatches: data must be a tuple of arrays (N, ...) of one N >= 1, got shapes "
-            f"{[jnp.shape(x) for x in jax.tree.leaves(data)]}."
-        )
-    n = lengths.pop()[0]
+    n = require_leading_axis("over_microbatches", "data", data)
     if memory is None:
         size = require_positive_int("over_microbatches", "size", size)
     else:

@@ -35,13 +35,26 @@ class Outer(abc.ABC):
 
     a: Array
     delta: Array
-    examples: int
-    """N."""
-    times: int
-    """T."""
-    block: Shape
-    """(G, d, p)."""
-    dtype: DType
+
+    @property
+    @abc.abstractmethod
+    def examples(self) -> int:
+        """N."""
+
+    @property
+    @abc.abstractmethod
+    def times(self) -> int:
+        """T."""
+
+    @property
+    @abc.abstractmethod
+    def block(self) -> Shape:
+        """(G, d, p)."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> DType:
+        """Of a and delta."""
 
     @abc.abstractmethod
     def gradients(self) -> Array:
@@ -69,15 +82,15 @@ class Pairs(Outer):
     delta: Array
 
     @property
-    def examples(self) -> int:  # type: ignore[override]
+    def examples(self) -> int:
         return self.a.shape[0]
 
     @property
-    def times(self) -> int:  # type: ignore[override]
+    def times(self) -> int:
         return self.a.shape[1]
 
     @property
-    def block(self) -> Shape:  # type: ignore[override]
+    def block(self) -> Shape:
         return (*self.a.shape[2:], self.delta.shape[-1])
 
     @property
@@ -112,15 +125,15 @@ class Correlation(Outer):
         return self._by_group(positions(self.use.delta)).astype(self.dtype)
 
     @property
-    def examples(self) -> int:  # type: ignore[override]
+    def examples(self) -> int:
         return self.use.delta.shape[0]
 
     @property
-    def times(self) -> int:  # type: ignore[override]
+    def times(self) -> int:
         return math.prod(self.use.delta.shape[1:-1])
 
     @property
-    def block(self) -> Shape:  # type: ignore[override]
+    def block(self) -> Shape:
         *fan_in, c_out = self.use.shape
         return (self.use.groups, math.prod(fan_in), c_out // self.use.groups)
 

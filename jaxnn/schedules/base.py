@@ -11,9 +11,12 @@ import numpy as np
 
 from jaxnn.checks import concrete_number
 from jaxnn.numerics import accumulation_dtype
-from jaxnn.types import Array, ArrayLike, DType, Scalar
+from jaxnn.types import Array, DType, Scalar
 
-Schedule: TypeAlias = Callable[[ArrayLike], Array]
+Count: TypeAlias = Scalar
+"""A step count, or an array of step counts."""
+
+Schedule: TypeAlias = Callable[[Count], Array]
 """count (int, or int array of any shape, traced or not) -> value, float, of the count's shape for scalar parameters."""
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxnn.schedules.base import Schedule, as_value, require, value_dtype
-from jaxnn.types import Array, ArrayLike, Scalar, ScalarOrSchedule
+from jaxnn.schedules.base import Count, Schedule, as_value, require, value_dtype
+from jaxnn.types import Array, Scalar, ScalarOrSchedule
 
 
 def sqrt_batch_size_rule(
@@ -45,7 +45,7 @@ def sqrt_batch_size_rule(
     if not callable(learning_rate):
         return scaled(learning_rate)
 
-    def schedule(count: ArrayLike) -> Array:
-        return scaled(learning_rate(count))
+    def schedule(count: Count) -> Array:
+        return scaled(jnp.asarray(learning_rate(count)))
 
     return schedule

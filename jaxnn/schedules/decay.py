@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxnn.schedules.base import Schedule, as_count, as_value, elapsed, require, steps_since, value_dtype
-from jaxnn.types import Array, ArrayLike, DType, Scalar
+from jaxnn.schedules.base import Count, Schedule, as_count, as_value, elapsed, require, steps_since, value_dtype
+from jaxnn.types import Array, DType, Scalar
 
 CONSTANT_REMEDY = "For a value that never changes use constant_schedule."
 
@@ -21,7 +21,7 @@ def constant_schedule(value: Scalar) -> Schedule:
         Array([0.5, 0.5], dtype=float32)
     """
 
-    def schedule(count: ArrayLike) -> Array:
+    def schedule(count: Count) -> Array:
         held = as_value(value, value_dtype(value))
         return jnp.broadcast_to(held, jnp.broadcast_shapes(jnp.shape(count), jnp.shape(held)))
 
@@ -48,7 +48,7 @@ def polynomial_schedule(
     _require_transition(where, transition_steps, transition_begin)
     require(where, "power", power)
 
-    def schedule(count: ArrayLike) -> Array:
+    def schedule(count: Count) -> Array:
         dtype = value_dtype(init_value, end_value, power)
         first, last = as_value(init_value, dtype), as_value(end_value, dtype)
         t, steps = elapsed(count, transition_begin, transition_steps, dtype)
@@ -76,7 +76,7 @@ def linear_schedule(
 def ramp(init_value: Scalar, end_value: Scalar, steps: Scalar, begin: Scalar = 0) -> Schedule:
     """`linear_schedule` that also takes a concrete length of 0: then `end_value` everywhere (no warm-up)."""
 
-    def schedule(count: ArrayLike) -> Array:
+    def schedule(count: Count) -> Array:
         dtype = value_dtype(init_value, end_value)
         first, last = as_value(init_value, dtype), as_value(end_value, dtype)
         t, length = elapsed(count, begin, steps, dtype)
@@ -111,7 +111,7 @@ def exponential_decay(
     _require_transition(where, transition_steps, transition_begin)
     require(where, "decay_rate", decay_rate, strictly=True, remedy=CONSTANT_REMEDY)
 
-    def schedule(count: ArrayLike) -> Array:
+    def schedule(count: Count) -> Array:
         dtype = value_dtype(init_value, decay_rate, 0.0 if end_value is None else end_value)
         rate = as_value(decay_rate, dtype)
         periods = _periods(count, transition_begin, transition_steps, staircase, dtype)
@@ -146,7 +146,7 @@ def cosine_decay_schedule(
     require(where, "decay_steps", decay_steps, strictly=True, remedy=CONSTANT_REMEDY)
     require(where, "exponent", exponent)
 
-    def schedule(count: ArrayLike) -> Array:
+    def schedule(count: Count) -> Array:
         dtype = value_dtype(init_value, alpha, exponent)
         floor = as_value(alpha, dtype)
         t, steps = elapsed(count, 0, decay_steps, dtype)
@@ -156,7 +156,7 @@ def cosine_decay_schedule(
     return schedule
 
 
-def _periods(count: ArrayLike, begin: Scalar, steps: Scalar, staircase: bool, dtype: DType) -> Array:
+def _periods(count: Count, begin: Scalar, steps: Scalar, staircase: bool, dtype: DType) -> Array:
     """max(count - begin, 0) / steps, floored if `staircase`; exact for integers."""
     since, length = steps_since(count, begin), as_count(steps)
     if staircase and since.dtype == length.dtype and jnp.issubdtype(since.dtype, jnp.integer):

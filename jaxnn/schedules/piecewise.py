@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import jax.numpy as jnp
 
 from jaxnn.checks import concrete_number
-from jaxnn.schedules.base import Schedule, as_value, difference, elapsed, ratio, reached, require, value_dtype
-from jaxnn.types import Array, ArrayLike, Scalar
+from jaxnn.schedules.base import Count, Schedule, as_value, difference, elapsed, ratio, reached, require, value_dtype
+from jaxnn.types import Array, Scalar
 
 
 def piecewise_constant_schedule(
@@ -26,7 +26,7 @@ def piecewise_constant_schedule(
     """
     points = _sorted_points("piecewise_constant_schedule", boundaries_and_scales)
 
-    def schedule(count: ArrayLike) -> Array:
+    def schedule(count: Count) -> Array:
         dtype = value_dtype(init_value, *(scale for _, scale in points))
         value = jnp.zeros(jnp.shape(count), dtype) + as_value(init_value, dtype)
         for boundary, scale in points:
@@ -148,7 +148,7 @@ def _path(
 ) -> Schedule:
     """Interpolation between the values at given steps; of several points at one step the last one holds."""
 
-    def schedule(count: ArrayLike) -> Array:
+    def schedule(count: Count) -> Array:
         dtype = value_dtype(init_value, *(scale for _, scale in points))
         begin: Scalar = 0
         start = as_value(init_value, dtype)

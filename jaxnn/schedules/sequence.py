@@ -9,9 +9,19 @@ import jax.numpy as jnp
 
 from jaxnn.checks import concrete_number
 from jaxnn.numerics import safe_divide
-from jaxnn.schedules.base import Schedule, as_count, as_value, difference, reached, require, steps_since, value_dtype
+from jaxnn.schedules.base import (
+    Count,
+    Schedule,
+    as_count,
+    as_value,
+    difference,
+    reached,
+    require,
+    steps_since,
+    value_dtype,
+)
 from jaxnn.schedules.decay import cosine_decay_schedule, exponential_decay, ramp
-from jaxnn.types import Array, ArrayLike, Scalar
+from jaxnn.types import Array, Scalar
 
 WARMUP_REMEDY = "Use 0 for no warm-up."
 
@@ -44,7 +54,7 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) 
     if known != sorted(known):
         raise ValueError(f"{where}: boundaries must ascend, got {known}. Sort them, and the schedules with them.")
 
-    def schedule(count: ArrayLike) -> Array:
+    def schedule(count: Count) -> Array:
         now = as_count(count)
         values = [pieces[0](now)]
         values += [piece(steps_since(now, end)) for end, piece in zip(ends, pieces[1:], strict=True)]
@@ -115,7 +125,7 @@ def warmup_cosine_decay_schedule(
     )
     require(where, "exponent", exponent)
 
-    def schedule(count: ArrayLike) -> Array:
+    def schedule(count: Count) -> Array:
         dtype = value_dtype(init_value, peak_value, end_value, exponent)
         peak = as_value(peak_value, dtype)
         alpha = safe_divide(as_value(end_value, dtype), peak)

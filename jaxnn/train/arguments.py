@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import as_array, require_floating, require_function
+from jaxnn.checks import as_array, require_floating, require_function, require_leading_axis
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
 from jaxnn.placement import compiler_sharded
@@ -115,11 +115,7 @@ def as_pair(where: str, name: str, data: Any) -> tuple[Array, Array]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError(f"{where}: {name} must be a pair (x, y) or a Dataset, got {type(data).__name__}.")
     x, y = as_array(where, f"{name} x", pair[0]), as_array(where, f"{name} y", pair[1])
-    if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0] or x.shape[0] == 0:
-        raise ValueError(
-            f"{where}: {name} x and y must hold the same number (at least 1) of examples on axis 0, "
-            f"got {x.shape} and {y.shape}."
-        )
+    require_leading_axis(where, f"{name} x and y", (x, y), "Give one target for each example.")
     return x, y
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxnn import tree
 from jaxnn.checks import as_array, require_between, require_floating, require_positive_int
-from jaxnn.optim import Optimizer, apply_updates
+from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.train.arguments import require_floating_leaves, require_function, require_optimizer
 from jaxnn.types import Array, Params, PyTree, Scalar
@@ -58,7 +58,7 @@ class Trajectory(NamedTuple):
 
 def minimize(
     f: Objective,
-    opt: Optimizer,
+    opt: Transformation,
     start: PyTree,
     *,
     steps: int,
@@ -101,7 +101,7 @@ def minimize(
 
 def maximize(
     f: Objective,
-    opt: Optimizer,
+    opt: Transformation,
     start: PyTree,
     *,
     steps: int,
@@ -131,7 +131,7 @@ def maximize(
 
 def trajectory(
     f: Objective,
-    opt: Optimizer,
+    opt: Transformation,
     start: PyTree,
     *,
     steps: int,
@@ -205,7 +205,7 @@ def _goes_on(at: Iterate) -> Array:
 
 
 def _run(
-    f: Objective, opt: Optimizer, start: PyTree, value_tolerance: Scalar, grad_tolerance: Scalar
+    f: Objective, opt: Transformation, start: PyTree, value_tolerance: Scalar, grad_tolerance: Scalar
 ) -> tuple[Iterate, Callable[[Iterate], Iterate]]:
     """The first iterate, and the function from one iterate to the next."""
     require_function("minimize", "f", f, "landscapes.rosenbrock()", optional=False)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
-from jaxnn.optim import Optimizer
+from jaxnn.optim import Transformation
 from jaxnn.placement import compiler_sharded
 from jaxnn.train.arguments import as_pair, require_net, require_optimizer
 from jaxnn.train.epochs import run_keys
@@ -24,7 +24,7 @@ from jaxnn.types import Array, Key, Loss, Params
 def ensemble(
     net: Layer,
     loss: Loss,
-    opt: Optimizer,
+    opt: Transformation,
     train: Any,
     *,
     keys: Key,

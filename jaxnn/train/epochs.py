@@ -14,7 +14,7 @@ import numpy as np
 from jaxnn.checks import require_key, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
-from jaxnn.optim import Optimizer
+from jaxnn.optim import Transformation
 from jaxnn.train.arguments import (
     as_pair,
     require_function,
@@ -35,7 +35,7 @@ from jaxnn.types import Array, Key, Loss, Params
 def epochs(
     net: Layer,
     loss: Loss,
-    opt: Optimizer,
+    opt: Transformation,
     train: Any,
     *,
     key: Key,
@@ -123,7 +123,7 @@ def epochs(
     return trained()
 
 
-def started(net: Layer, opt: Optimizer, x: Array, key: Key, start: TrainState | None) -> TrainState:
+def started(net: Layer, opt: Transformation, x: Array, key: Key, start: TrainState | None) -> TrainState:
     """The state that training begins with: `start`, checked, or a fresh one."""
     require_net("fit", net)
     require_optimizer("fit", opt)

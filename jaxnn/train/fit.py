@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
-from jaxnn.optim import Optimizer
+from jaxnn.optim import Transformation
 from jaxnn.train.arguments import as_pair, require_rules
 from jaxnn.train.divergence import require_no_nan
 from jaxnn.train.epochs import epochs as train_epochs
@@ -42,7 +42,7 @@ class FitResult(NamedTuple):
 def fit(
     net: Layer,
     loss: Loss,
-    opt: Optimizer,
+    opt: Transformation,
     train: Any,
     *,
     key: Key,

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import as_array, require_floating, require_positive_int
-from jaxnn.optim import Optimizer, apply_updates
+from jaxnn.optim import Transformation, apply_updates
 from jaxnn.train.arguments import require_floating_leaves, require_function, require_optimizer
 from jaxnn.types import Array, PyTree
 
@@ -69,7 +69,7 @@ def zero_sum(objective: Callable[..., Array]) -> Game:
     return Game(objective, lambda x, y, *data: -objective(x, y, *data))
 
 
-def init(x: PyTree, y: PyTree, x_opt: Optimizer, y_opt: Optimizer) -> GameState:
+def init(x: PyTree, y: PyTree, x_opt: Transformation, y_opt: Transformation) -> GameState:
     """The state at the start.
 
     Args:
@@ -91,7 +91,7 @@ def init(x: PyTree, y: PyTree, x_opt: Optimizer, y_opt: Optimizer) -> GameState:
     return GameState(x, y, x_opt.init(x), y_opt.init(y))
 
 
-def simultaneous(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
+def simultaneous(game: Game, x_opt: Transformation, y_opt: Transformation) -> Step:
     """Both players step at once: x <- x - rho grad_x J, y <- y + eta grad_y J, both gradients at the old (x, y).
 
     It need not converge: on J = x y each step of rate eta multiplies |(x, y)| by sqrt(1 + eta^2).
@@ -127,7 +127,7 @@ def simultaneous(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
     return step
 
 
-def alternating(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
+def alternating(game: Game, x_opt: Transformation, y_opt: Transformation) -> Step:
     """x steps first, then y at the new x: x' = x - rho grad_x J(x, y), y' = y + eta grad_y J(x', y).
 
     On J = x y, with one rate eta < 2, x^2 + y^2 - eta x y is conserved: the orbit is closed.
@@ -158,7 +158,7 @@ def alternating(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
     return step
 
 
-def extragradient(game: Game, x_opt: Optimizer, y_opt: Optimizer) -> Step:
+def extragradient(game: Game, x_opt: Transformation, y_opt: Transformation) -> Step:
     """Step from the current point by the gradients at the look-ahead point of a simultaneous step.
 
     With F = (grad_x J, -grad_y J) and z = (x, y): z~ = z - eta F(z), then z' = z - eta F(z~).
@@ -251,14 +251,14 @@ def _gradient(game: Game, player: int, x: PyTree, y: PyTree, data: tuple[Any, ..
     return jax.grad(checked, player)(x, y, *data)
 
 
-def _moved(state: GameState, x_opt: Optimizer, y_opt: Optimizer, x_grad: PyTree, y_grad: PyTree) -> GameState:
+def _moved(state: GameState, x_opt: Transformation, y_opt: Transformation, x_grad: PyTree, y_grad: PyTree) -> GameState:
     """Both players moved from `state` along these gradients."""
     x, x_state = _stepped(x_opt, x_grad, state.x_state, state.x)
     y, y_state = _stepped(y_opt, y_grad, state.y_state, state.y)
     return GameState(x, y, x_state, y_state)
 
 
-def _stepped(opt: Optimizer, grad: PyTree, opt_state: Any, params: PyTree) -> tuple[PyTree, Any]:
+def _stepped(opt: Transformation, grad: PyTree, opt_state: Any, params: PyTree) -> tuple[PyTree, Any]:
     """One player moved along a gradient, and its optimizer's new state."""
     updates, opt_state = opt.update(grad, opt_state, params)
     return apply_updates(params, updates), opt_state

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxnn.checks import as_arrays, as_numpy, require_positive_int
+from jaxnn.checks import as_arrays, as_numpy, require_leading_axis, require_positive_int
 from jaxnn.train.progress import Bar
 from jaxnn.train.stamp import stamp
 from jaxnn.train.store import Store
@@ -243,13 +243,7 @@ def _checked(inputs: PyTree) -> tuple[int, PyTree]:
     inputs = jax.tree.map(
         lambda leaf: leaf if isinstance(leaf, jax.Array) else as_numpy("map_runs", "inputs", leaf), inputs
     )
-    lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(inputs)}
-    if len(lengths) != 1 or not all(lengths) or lengths == {(0,)}:
-        shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(inputs)) or "no array"
-        raise ValueError(
-            f"map_runs: every input must have the same leading axis N >= 1, one entry per run, got {shapes}."
-        )
-    return lengths.pop()[0], inputs
+    return require_leading_axis("map_runs", "inputs", inputs, "Give one entry for each of N runs."), inputs
 
 
 def _gathered(leaf: Any, device: Any) -> Any:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import tree
-from jaxnn.checks import as_arrays
+from jaxnn.checks import as_arrays, require_leading_axis
 from jaxnn.data import Partial, batch_indices, take
 from jaxnn.layers import Layer
-from jaxnn.optim import Optimizer, apply_updates
+from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.optim.spec import build, parted
 from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def init(net: Layer, opt: Optimizer, key: Key, example: Any) -> TrainState:
+def init(net: Layer, opt: Transformation, key: Key, example: Any) -> TrainState:
     """The state at the start of training.
 
     Args:
@@ -70,7 +70,7 @@ def grad_norm(params: Params, grads: Params, updates: Params) -> dict[str, Array
     return {"grad_norm": tree.norm(grads)}
 
 
-def make_step(vg: ValueAndGrad, opt: Optimizer, *, measure: Measure | None = None) -> Callable[..., Any]:
+def make_step(vg: ValueAndGrad, opt: Transformation, *, measure: Measure | None = None) -> Callable[..., Any]:
     """One optimizer step on one batch, compiled; the old `TrainState` is donated.
 
     Args:
@@ -107,7 +107,7 @@ def _step_program(vg: ValueAndGrad, structure: Any, measure: Measure | None) -> 
     return jax.jit(step, donate_argnums=0)
 
 
-def _step(vg: ValueAndGrad, opt: Optimizer, measure: Measure | None) -> Callable[..., Any]:
+def _step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> Callable[..., Any]:
     """The uncompiled step, shared by `make_step` and the scan of `make_epoch`."""
     require_optimizer("make_step", opt)
     require_function("make_step", "vg", vg, "jax.value_and_grad(loss_fn, has_aux=True)")
@@ -153,7 +153,7 @@ def _value_state_grads(result: Any) -> tuple[tuple[Array, State], Params]:
 
 def make_epoch(
     vg: ValueAndGrad,
-    opt: Optimizer,
+    opt: Transformation,
     *,
     batch_size: int,
     partial: Partial = Partial.DROP,
@@ -228,7 +228,7 @@ def _with(where: str, program: Any, numbers: Any) -> Callable[..., Any]:
 
 def scan_epoch(
     vg: ValueAndGrad,
-    opt: Optimizer,
+    opt: Transformation,
     *,
     batch_size: int,
     partial: Partial = Partial.DROP,
@@ -239,7 +239,7 @@ def scan_epoch(
     step = _step(vg, opt, measure)
 
     def epoch(ts: TrainState, x: Array, y: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
-        n = _examples(x)
+        n = require_leading_axis("make_epoch", "x", x)
         if partial is Partial.WEIGHT and n % batch_size and jax.tree.leaves(ts.state):
             raise ValueError(
                 f"make_epoch: the network has running statistics (batch normalization), which would include the "
@@ -259,14 +259,6 @@ def scan_epoch(
     return epoch
 
 
-def _examples(x: PyTree) -> int:
-    """N, of an array or a pytree of arrays; `take` compares the lengths of its leaves."""
-    leaves = jax.tree.leaves(x)
-    if not leaves or not leaves[0].ndim:
-        raise ValueError("make_epoch: x must hold examples on the first axis of its arrays, N of them, got none.")
-    return int(leaves[0].shape[0])
-
-
 def _batch(
     x: Array, y: Array, step_key: Key, batch: tuple[Array, Array, Array], augment: Augment | None
 ) -> tuple[Array, Array, Key]:
@@ -281,7 +273,9 @@ Replay: TypeAlias = Callable[..., tuple[TrainState, tuple[Array, Array, Key], Pa
 """(ts, x, y, key, step) -> the state before that step of the epoch (from 0), the batch, and the gradient."""
 
 
-def replayed(vg: ValueAndGrad, opt: Optimizer, *, batch_size: int, partial: Partial, augment: Augment | None) -> Replay:
+def replayed(
+    vg: ValueAndGrad, opt: Transformation, *, batch_size: int, partial: Partial, augment: Augment | None
+) -> Replay:
     """The epoch of `make_epoch` with the same arguments, stopped before a given step, to diagnose that step."""
     structure, numbers = parted(opt)
     return functools.partial(_replay_program(vg, structure, batch_size, partial, augment), numbers=numbers)

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import tree
-from jaxnn.checks import as_numpy, require_positive_int
+from jaxnn.checks import as_numpy, require_leading_axis, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
-from jaxnn.optim import Optimizer
+from jaxnn.optim import Transformation
 from jaxnn.optim.spec import Structure, build, spec
 from jaxnn.train.arguments import (
     as_pair,
@@ -35,7 +35,7 @@ from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, s
 from jaxnn.train.tables import save_table
 from jaxnn.types import Array, Key, Loss, Params, PyTree
 
-MakeOptimizer: TypeAlias = Callable[[Any], Optimizer]
+MakeOptimizer: TypeAlias = Callable[[Any], Transformation]
 """setting -> optimizer; the numbers of the setting are traced."""
 
 Probe: TypeAlias = Callable[[TrainState, Array, Array], dict[str, Array]]
@@ -304,9 +304,9 @@ def _map_alike(
 
     try:
         found = map_program(_alike(run), grouped, shared, jitted=_jitted, chunk=chunk, each=together, **how)
-    except MemoryError:
+    except MemoryError:  # a group side by side does not fit into memory; its runs one by one may
         return map_program(run, inputs, shared, jitted=_jitted, chunk=chunk, **how)
-    place = np.argsort(rows.reshape(-1))
+    place = np.argsort(rows.reshape(-1))  # the inverse permutation: back to the order of the runs
     return jax.tree.map(lambda leaf: leaf.reshape(n, *leaf.shape[2:])[place], found)
 
 
@@ -321,14 +321,11 @@ def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np
                 f"sweep: {name} must be typed keys of shape (R,), R >= 1, got {got}. Use jax.random.split(key, R)."
             )
     settings = jax.tree.map(lambda leaf: as_numpy("sweep", "settings", leaf), settings)
-    lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(settings)}
-    if len(lengths) != 1 or not all(lengths) or lengths == {(0,)}:
-        raise ValueError(
-            "sweep: settings must be a pytree of arrays with one leading axis S >= 1, such as "
-            f'{{"learning_rate": np.logspace(-4, -1, 13)}}, got {jax.tree.map(np.shape, settings)}. '
-            "A list is a pytree of numbers: convert it to an array."
-        )
-    (count,) = lengths.pop()
+    remedy = (
+        'Pass a pytree such as {"learning_rate": np.logspace(-4, -1, 13)}. A list is a pytree of numbers: convert it '
+        "to an array."
+    )
+    count = require_leading_axis("sweep", "settings", settings, remedy, size="S")
     grid = np.array(
         list(itertools.product(range(count), range(len(keys)), range(1 if orders is None else len(orders))))
     )

@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxnn.numerics import accumulate, safe_sqrt
-from jaxnn.types import Array, ArrayLike, PyTree, Scalar
+from jaxnn.types import Array, PyTree, Scalar
 
 
 def add(tree_x: PyTree, tree_y: PyTree, *other_trees: PyTree) -> PyTree:
@@ -61,7 +62,7 @@ def div(tree_x: PyTree, tree_y: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: x / y, tree_x, tree_y)
 
 
-def scale(scalar: Scalar, tree: PyTree) -> PyTree:
+def scale(scalar: Scalar | complex, tree: PyTree) -> PyTree:
     """scalar * tree: floating leaves keep their dtype; integers become float32, so that nothing is truncated.
 
     Example:
@@ -71,7 +72,7 @@ def scale(scalar: Scalar, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: _scaled(scalar, x), tree)
 
 
-def add_scale(tree_x: PyTree, scalar: Scalar, tree_y: PyTree) -> PyTree:
+def add_scale(tree_x: PyTree, scalar: Scalar | complex, tree_y: PyTree) -> PyTree:
     """tree_x + scalar * tree_y; None where a leaf of tree_x is None.
 
     Example:
@@ -232,10 +233,11 @@ def allclose(a: PyTree, b: PyTree, rtol: Scalar = 1e-05, atol: Scalar = 1e-08, e
     return _total(close, jnp.logical_and, jnp.array(True))
 
 
-def _scaled(scalar: Scalar, x: ArrayLike) -> Array:
+def _scaled(scalar: Scalar | complex, x: ArrayLike) -> Array:
     array = jnp.asarray(x)
     wide = accumulate(array)
-    product = jnp.asarray(scalar).astype(wide.dtype) * wide if not jnp.iscomplexobj(scalar) else scalar * wide
+    factor = jnp.asarray(scalar)
+    product = (factor if jnp.iscomplexobj(factor) else factor.astype(wide.dtype)) * wide
     return product.astype(array.dtype) if jnp.issubdtype(array.dtype, jnp.inexact) else product
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.types import Array, DType, PyTree, Scalar, Shape
+from jaxnn.types import Array, DType, DTypeLike, PyTree, Scalar, Shape
 
 
-def zeros_like(tree: PyTree, dtype: DType | None = None) -> PyTree:
+def zeros_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
     """Zeros with the shapes of the leaves, and their dtypes or `dtype`.
 
     Example:
@@ -23,7 +23,7 @@ def zeros_like(tree: PyTree, dtype: DType | None = None) -> PyTree:
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
 
 
-def ones_like(tree: PyTree, dtype: DType | None = None) -> PyTree:
+def ones_like(tree: PyTree, dtype: DTypeLike | None = None) -> PyTree:
     """Ones with the shapes of the leaves, and their dtypes or `dtype`.
 
     Example:
@@ -33,7 +33,7 @@ def ones_like(tree: PyTree, dtype: DType | None = None) -> PyTree:
     return jax.tree.map(lambda x: jnp.ones_like(x, dtype=dtype), tree)
 
 
-def full_like(tree: PyTree, fill_value: Scalar, dtype: DType | None = None) -> PyTree:
+def full_like(tree: PyTree, fill_value: Scalar, dtype: DTypeLike | None = None) -> PyTree:
     """One number with the shapes of the leaves, and their dtypes or `dtype`.
 
     Example:
@@ -43,7 +43,7 @@ def full_like(tree: PyTree, fill_value: Scalar, dtype: DType | None = None) -> P
     return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype), tree)
 
 
-def cast(tree: PyTree, dtype: DType | None) -> PyTree:
+def cast(tree: PyTree, dtype: DTypeLike | None) -> PyTree:
     """The leaves cast to `dtype`; unchanged for None.
 
     Example:
@@ -126,7 +126,7 @@ def random_like(
     rng_key: Array,
     target_tree: PyTree,
     sampler: Callable[..., Array] = jax.random.normal,
-    dtype: DType | None = None,
+    dtype: DTypeLike | None = None,
 ) -> PyTree:
     """Random numbers in the shape, dtype and (on Explicit meshes) sharding of each leaf.
 

@@ -125,11 +125,11 @@ def test_none_passes_and_the_state_names_no_trace_without_momentum() -> None:
 @pytest.mark.parametrize(
     ("grads", "text"),
     [
-        ({"w": jnp.ones(2), "b": jnp.ones(())}, r"must be \(N, ...\), .* got shapes \[\(\), \(2,\)\]"),
-        ({"w": jnp.ones((3, 2)), "b": jnp.ones(4)}, r"must be \(N, ...\), .* got shapes \[\(4,\), \(3, 2\)\]"),
-        ({"w": jnp.ones((0, 2)), "b": jnp.ones(0)}, "N >= 1 examples"),
+        ({"w": jnp.ones(2), "b": jnp.ones(())}, r"must be arrays \(N, ...\) .* got shapes \(\), \(2,\)"),
+        ({"w": jnp.ones((3, 2)), "b": jnp.ones(4)}, r"must be arrays \(N, ...\) .* got shapes \(4,\), \(3, 2\)"),
+        ({"w": jnp.ones((0, 2)), "b": jnp.ones(0)}, "one N >= 1"),
         ({"w": jnp.ones((3, 5)), "b": jnp.ones(3)}, r"must be \(N, 2\) for its parameter \(2,\), got \(3, 5\)"),
-        ({}, "N >= 1 examples"),
+        ({}, "one N >= 1"),
     ],
 )
 def test_gradients_that_are_not_per_example_are_named(grads: Any, text: str) -> None:

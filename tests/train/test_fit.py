@@ -204,7 +204,7 @@ def test_weighting_the_last_batch_trains_on_all_examples() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"validation": (jnp.ones((3, D)), jnp.zeros(4))}, ValueError, r"validation x and y must hold the same number"),
+        ({"validation": (jnp.ones((3, D)), jnp.zeros(4))}, ValueError, r"validation x and y must be .* of one N >= 1"),
         ({"validation": jnp.ones((3, D))}, TypeError, r"must be a pair \(x, y\) or a Dataset, got"),
         ({"epochs": -1}, ValueError, "epochs must be at least 0, got -1"),
         ({"batch_size": 51}, ValueError, "51 exceeds the 50 examples"),

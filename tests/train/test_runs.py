@@ -182,9 +182,9 @@ def test_a_single_run_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPa
     ("given", "text"),
     [
         ({}, "got no array"),
-        (np.ones(0), r"the same leading axis N >= 1, .* got \(0,\)"),
-        ((np.ones(2), np.ones(3)), r"got \(2,\), \(3,\)"),
-        (1.0, r"got \(\)"),
+        (np.ones(0), r"inputs must be arrays \(N, .* of one N >= 1, got shapes \(0,\)"),
+        ((np.ones(2), np.ones(3)), r"got shapes \(2,\), \(3,\)"),
+        (1.0, r"got shapes \(\)"),
     ],
 )
 def test_bad_inputs_are_named(given: Any, text: str) -> None:

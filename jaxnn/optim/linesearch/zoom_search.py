@@ -68,6 +68,7 @@ def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, 
         jnp.zeros((), jnp.int32), start, knot, knot, knot, start, infinite, infinite, no, no, no
     )  # fmt: skip
 
+    # One loop for both phases, not one after the other: under vmap every loop runs until its slowest element is done.
     def trial(search: Search) -> Search:
         step = jnp.where(search.found, _interpolated(search), _extended(search, guess, rule))
         new = evaluate(step)

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_nonnegative, require_real
-from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, widened
+from jaxnn.optim.base import Optimizer, Transformation, initial_moment, map_leaves, widened
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.matrix.kronecker import unless_none
@@ -22,7 +22,7 @@ from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
 from jaxnn.placement import compiler_sharded, explicit_mesh
 from jaxnn.tree import called
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
 class GaLoreDimensionNumbers(NamedTuple):
@@ -51,11 +51,11 @@ def scale_by_galore(
     rank: int = 128,
     update_proj_gap: int = 200,
     scale: Scalar = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: Transformation | None = None,
     weight_dimension_numbers: DimensionNumbers = None,
     *,
     shorter_side: bool = False,
-    svd_dtype: DType | None = None,
+    svd_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """The direction of another rule, run on low-rank projections of the matrices.
 
@@ -190,13 +190,13 @@ def galore(
     rank: int = 128,
     update_proj_gap: int = 200,
     scale: Scalar = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: Transformation | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     weight_dimension_numbers: DimensionNumbers = None,
     *,
     shorter_side: bool = False,
-    svd_dtype: DType | None = None,
+    svd_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """GaLore: update = -learning_rate (galore's direction + weight_decay params); see `scale_by_galore`.
 

@@ -25,7 +25,7 @@ from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.scalars import cast_like, increment, one_minus_power, zero_count
 from jaxnn.optim.spec import specified
 from jaxnn.optim.wrappers.partition import partition
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 JORDAN = (3.4445, -4.7750, 2.0315)
 DION = (
@@ -52,7 +52,7 @@ def scale_by_muon(
     ns_steps: int = 5,
     beta: Scalar = 0.95,
     eps: Scalar = 1e-8,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
     adaptive: bool = False,
@@ -144,7 +144,7 @@ def muon(
     eps: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
     adaptive: bool = False,

@@ -18,7 +18,7 @@ from jaxnn.optim.rules.adam import adamw
 from jaxnn.optim.spec import specified
 from jaxnn.optim.wrappers.partition import partition
 from jaxnn.tree import called
-from jaxnn.types import DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 Roles: TypeAlias = PyTree | Callable[[Params], PyTree]
 """A pytree of roles like the parameters or a prefix of it, or a function of the parameters that returns one."""
@@ -43,7 +43,7 @@ def muon_with_roles(
     eps: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
     preconditioning: Preconditioning = "frobenius",
     consistent_rms: Scalar | None = None,

@@ -121,6 +121,7 @@ def _steps(gram: Array, rows: Rows) -> Array:
 def _preconditioned(x: Array, kind: Preconditioning, eps: Scalar) -> tuple[Array, Array | None]:
     """x with singular values of at most 1 (nearly), and x x' if it is known by then."""
     e = cast_like(eps, x)
+    # Beside a norm of x: eps bounds what a tiny x is scaled by. Zero divided by zero is zero, so eps = 0 is safe.
     if kind == "frobenius":
         return safe_divide(x, _wide(safe_sqrt(jnp.sum(abs_sq(x), (-2, -1))) + e, x)), None
     gram = x @ _adjoint(x)
@@ -136,6 +137,7 @@ def _preconditioned(x: Array, kind: Preconditioning, eps: Scalar) -> tuple[Array
 
 def _inverse_root(x: Array, eps: Array) -> Array:
     """1 / sqrt(max(x, eps)), 0 where that is 0."""
+    # A bound of the squared norm, inside the root, as in optax.
     return safe_divide(jnp.ones_like(x), safe_sqrt(jnp.maximum(x, eps)))
 
 

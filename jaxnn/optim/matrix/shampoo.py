@@ -155,6 +155,7 @@ def scale_by_shampoo(
             nu = map_leaves(lambda g, n: cast_like(b2, g) * n + cast_like(fresh, g) * g * g, wide, state.nu)
 
             def adam(m: Array, n: Array) -> Array:
+                # graft_eps outside the root: the grafted norm is Adam's, with Adam's eps.
                 return safe_divide(m, safe_sqrt(n / cast_like(c2, n)) + cast_like(graft_eps, n))
 
             sizes = map_leaves(adam, means, nu)
@@ -213,5 +214,6 @@ def shampoo(
 def _power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array:
     """A negative power of a symmetric matrix, or of a vector (a diagonal matrix); 0 where h is 0."""
     if h.ndim == 1:
+        # eps beside the diagonal, inside the root, as the published eps I of the full matrix.
         return positive_power(h + cast_like(eps, h), exponent)
     return compiler_sharded(lambda *a: power(a[0], exponent, *a[1:]), h, h, eps, relative_eps)

@@ -144,6 +144,7 @@ def scale_by_soap(
 
         def direction(m: Array, n: Array, bases: tuple[Array, ...]) -> Array:
             turned = rotated(m, bases, into=True) / cast_like(c1, m)
+            # eps outside the root of the corrected moment, as in Adam: its weight is the same at every step.
             return rotated(safe_divide(turned, safe_sqrt(n / cast_like(c2, n)) + cast_like(eps, n)), bases, into=False)
 
         def moments(g: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:

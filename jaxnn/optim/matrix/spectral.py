@@ -128,6 +128,7 @@ def positive_power(x: Array, exponent: float) -> Array:
 def _raised(values: Array, largest: Array, eps: Scalar, relative_eps: Scalar) -> Array:
     """Eigenvalues as `power` raises them before it takes the power."""
     uncertain = cast_like(_uncertain(values), values)
+    # eps I is the paper's start of the sum; the relative term bounds the condition number at any scale of gradients.
     return jnp.maximum(values, uncertain * largest) + cast_like(eps, values) + cast_like(relative_eps, values) * largest
 
 

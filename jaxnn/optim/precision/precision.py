@@ -17,12 +17,20 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.optim.arguments import require_params
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, initial_moment, map_leaves, widen
+from jaxnn.optim.base import (
+    Optimizer,
+    Transformation,
+    call_update,
+    dtypes_of,
+    initial_moment,
+    map_leaves,
+    widen,
+)
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.precision.rounding import rounded, rounded_at_random
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Key, Params, PyTree
+from jaxnn.types import Array, DTypeLike, Key, Params, PyTree
 
 
 class MasterWeightsState(NamedTuple):
@@ -47,7 +55,7 @@ class KahanState(NamedTuple):
 
 
 @specified
-def master_weights(opt: Any) -> Optimizer:
+def master_weights(opt: Transformation) -> Optimizer:
     """Keep a float32 copy of half-precision parameters and update the copy.
 
     m <- m + step(m);   update = round(m) - p, so that p + update = round(m), rounded to the nearest
@@ -95,7 +103,7 @@ def master_weights(opt: Any) -> Optimizer:
 
 
 @specified
-def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
+def stochastic_rounding(opt: Transformation, key: Key) -> Optimizer:
     """Round half-precision parameters up or down at random, without bias.
 
     w = p + step, in float32, between the neighbours a <= w < b that p's dtype can store:
@@ -146,7 +154,7 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
 
 
 @specified
-def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
+def kahan(opt: Transformation, dtype: DTypeLike | None = None) -> Optimizer:
     """Keep the rounding error of each parameter and add it to the next step.
 
     y = step + c;   update = round(round(p + y) - p);   p' = round(p + update);   c <- (p + y) - p'

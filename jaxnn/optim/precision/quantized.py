@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_floating
 from jaxnn.numerics import largest, safe_sqrt
-from jaxnn.optim.base import Optimizer, call_update
+from jaxnn.optim.base import Optimizer, Transformation, call_update
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.inner import init_inner, seen_by
 from jaxnn.optim.keys import given_key, typed_key
@@ -38,7 +38,7 @@ class QuantizedState(NamedTuple):
 
 @specified
 def quantized_state(
-    opt: Any,
+    opt: Transformation,
     *,
     key: Key | None = None,
     fields: str | Sequence[str] = ("mu", "nu", "trace"),

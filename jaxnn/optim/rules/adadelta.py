@@ -59,6 +59,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
         def rule(g: Array, e_g: Array, e_x: Array) -> tuple[Array, Array, Array]:
             d, e = cast_like(rho, e_g), cast_like(eps, e_g)
             e_g = d * e_g + (1 - d) * g * g
+            # eps inside both roots, as published: without the upper one e_x = 0 would never leave 0.
             direction = jnp.sqrt(e_x + e) / jnp.sqrt(e_g + e) * g
             return direction, e_g, d * e_x + (1 - d) * direction * direction
 

@@ -52,6 +52,7 @@ def scale_by_rss(initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) ->
     ) -> tuple[PyTree, AdagradState]:
         def rule(g: Array, total: Array) -> tuple[Array, Array]:
             total = total + abs_sq(g)
+            # eps inside the root, as in optax; the paper's delta is outside. It bounds first steps of tiny gradients.
             return safe_divide(g, safe_sqrt(total + cast_like(eps, total))), total
 
         updates, total = per_leaf(rule, updates, (state.sum_of_squares,), params)

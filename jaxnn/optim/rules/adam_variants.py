@@ -12,7 +12,7 @@ from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class AdamaxState(NamedTuple):
@@ -66,6 +66,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
             d1 = cast_like(b1, nu)
             mu = d1 * mu + (1 - d1) * g
+            # eps beside |g|, inside the maximum, as in optax and PyTorch: nu itself is then at least eps.
             nu = jnp.maximum(cast_like(b2, nu) * nu, jnp.abs(g) + cast_like(eps, nu))
             return safe_divide(mu / (1 - d1 ** count.astype(nu.dtype)), nu), mu, nu
 
@@ -121,7 +122,7 @@ def scale_by_amsgrad(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ) -> Optimizer:
@@ -163,6 +164,7 @@ def scale_by_amsgrad(
             nu = d2 * nu + (1 - d2) * abs_sq(g)
             mu_hat = mu / (1 - d1**t) if bias_correction_mu else mu
             nu_max = jnp.maximum(nu_max, nu / (1 - d2**t) if bias_correction_nu else nu)
+            # eps and eps_root where Adam has them, as in optax: they guard entries that have had no gradient yet.
             return safe_divide(mu_hat, safe_sqrt(nu_max + cast_like(eps_root, nu)) + cast_like(eps, nu)), mu, nu, nu_max
 
         updates, mu, nu, nu_max = per_leaf(rule, updates, (state.mu, state.nu, state.nu_max), params)
@@ -178,7 +180,7 @@ def amsgrad(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ) -> Optimizer:

@@ -78,6 +78,7 @@ def scale_by_adan(
             v = d2 * v + (1 - d2) * difference
             n = d3 * n + (1 - d3) * abs_sq(g + w * difference)
             m_hat, v_hat, n_hat = m / (1 - d1**t), v / (1 - d2**t), n / (1 - d3**t)
+            # eps outside the root, as published; eps_root is optax's, both as in Adam.
             return (
                 safe_divide(m_hat + w * v_hat, safe_sqrt(n_hat + cast_like(eps_root, n)) + cast_like(eps, n)),
                 m,

@@ -10,7 +10,7 @@ from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class AdemamixState(NamedTuple):
@@ -38,7 +38,7 @@ def scale_by_ademamix(
     alpha: ScalarOrSchedule = 6.0,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """AdEMAMix's direction: Adam with a second, slower mean of gradients.
 
@@ -79,6 +79,7 @@ def scale_by_ademamix(
             m1 = d1 * m1 + (1 - d1) * g
             m2 = d3 * m2 + (1 - d3) * g
             nu = d2 * nu + (1 - d2) * abs_sq(g)
+            # eps outside the root, as published; eps_root is optax's, both as in Adam.
             root = safe_sqrt(nu / (1 - d2**t) + cast_like(eps_root, nu))
             return safe_divide(m1 / (1 - d1**t) + cast_like(weight, nu) * m2, root + cast_like(eps, nu)), m1, m2, nu
 
@@ -97,7 +98,7 @@ def ademamix(
     alpha: ScalarOrSchedule = 5.0,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer:
@@ -158,6 +159,7 @@ def scale_by_simplified_ademamix(
             d2 = cast_like(b2, n)
             m = cast_like(b1, n) * m + g
             n = d2 * n + (1 - d2) * abs_sq(g)
+            # eps outside the root, as published; eps_root is optax's, both as in Adam.
             root = safe_sqrt(n / (1 - d2 ** count.astype(n.dtype)) + cast_like(eps_root, n))
             return safe_divide(m + cast_like(weight, n) * g, root + cast_like(eps, n)), m, n
 

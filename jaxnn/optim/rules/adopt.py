@@ -14,7 +14,7 @@ from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import AdamState
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 def fourth_root(count: Array) -> Array:
@@ -27,7 +27,7 @@ def scale_by_adopt(
     b1: Scalar = 0.9,
     b2: Scalar = 0.9999,
     eps: Scalar = 1e-6,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
@@ -71,6 +71,7 @@ def scale_by_adopt(
 
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
             d1, d2 = cast_like(b1, nu), cast_like(b2, nu)
+            # A lower bound, not a summand, as published: roots above eps are not changed at all.
             h = safe_divide(g, jnp.maximum(safe_sqrt(nu), cast_like(eps, nu)))
             if use_clipping:
                 bound = cast_like(clip_value_fn(state.count.astype(nu.dtype)), nu)
@@ -92,7 +93,7 @@ def adopt(
     b1: Scalar = 0.9,
     b2: Scalar = 0.9999,
     eps: Scalar = 1e-6,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,

@@ -66,10 +66,12 @@ def scale_by_belief(
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
             d1, d2, t = cast_like(b1, nu), cast_like(b2, nu), count.astype(nu.dtype)
             mu = d1 * mu + (1 - d1) * g
+            # eps_root joins nu itself, as in the paper's algorithm: where g = mu for long, nu_hat stays above it.
             nu = d2 * nu + (1 - d2) * abs_sq(g - mu) + cast_like(eps_root, nu)
             mu_hat = mu / (1 - d1**t)
             if nesterov:
                 mu_hat = d1 * mu / (1 - d1 ** (t + 1)) + (1 - d1) * g / (1 - d1**t)
+            # eps outside the root, as in Adam; nu is at least eps_root already, so it matters only for eps_root = 0.
             return safe_divide(mu_hat, safe_sqrt(nu / (1 - d2**t)) + cast_like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
@@ -140,6 +142,7 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
             d1, d2, t = cast_like(b1, nu), cast_like(b2, nu), jnp.maximum(state.count, 1).astype(nu.dtype)
             nu_hat = jnp.where(first, jnp.ones_like(nu), nu / (1 - d2**t))
+            # eps and eps_root where AdaBelief has them, as in optax.
             direction = safe_divide(g, safe_sqrt(nu_hat) + cast_like(eps, nu))
             nu = d2 * nu + (1 - d2) * abs_sq(g - mu) + cast_like(eps_root, nu)
             return direction, d1 * mu + (1 - d1) * g, nu
@@ -220,6 +223,7 @@ def scale_by_yogi(
             d1, d2, t = cast_like(b1, nu), cast_like(b2, nu), count.astype(nu.dtype)
             mu = d1 * mu + (1 - d1) * g
             nu = nu - (1 - d2) * jnp.sign(nu - abs_sq(g)) * abs_sq(g)
+            # eps outside the root, as published, and its 1e-3 too: entries with smaller roots step as with momentum.
             root = safe_sqrt(nu / (1 - d2**t) + cast_like(eps_root, nu))
             return safe_divide(mu / (1 - d1**t), root + cast_like(eps, nu)), mu, nu
 

@@ -104,9 +104,11 @@ def dadapt_adamw(
             m = cast_like(b1, g) * m + (1 - cast_like(b1, g)) * rate * g
             v = cast_like(b2, g) * v + (1 - cast_like(b2, g)) * g * g
             s = root * s + (1 - root) * rate * g
+            # eps outside the root, as in Adam: v is of plain gradients, without d, so eps needs no factor.
             return -safe_divide(m, safe_sqrt(v) + small) - cast_like(weight_decay, g) * rate * p, m, v, s, p
 
         def before(s: Array, v: Array) -> Array:
+            # The norm of the step before: the same denominator, with its v.
             return safe_divide(s, safe_sqrt(v) + cast_like(eps, v))
 
         product = inner_product(updates, map_leaves(before, state.grad_sum, state.exp_avg_sq)).astype(d.dtype)
@@ -199,6 +201,7 @@ def prodigy(
         d = jnp.maximum(old, cast_like(estim_lr_coef, r) * safe_divide(r, _sum_of_magnitudes(s).astype(r.dtype)))
 
         def step(g: Array, m: Array, v: Array, p: Array) -> tuple[Array, ...]:
+            # d eps, as published: sqrt(v) is of d g, so eps keeps its size relative to the gradients as d grows.
             direction = safe_divide(m, safe_sqrt(v) + cast_like(d, v) * cast_like(eps, v))
             return -cast_like(lr, v) * (direction + cast_like(weight_decay, v) * p), m, v, p
 

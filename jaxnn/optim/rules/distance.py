@@ -14,7 +14,7 @@ from jaxnn.optim.descent import Mask, add_decay, descent
 from jaxnn.optim.norms import norm, scalar_dtype, sum_of_squares, times
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class DoGState(NamedTuple):
@@ -109,6 +109,7 @@ def dog(
         grads = _penalized("dog", updates, params, weight_decay, mask)
         r = jnp.maximum(state.max_dist, safe_sqrt(_moved(params, state.init_params)))
         total = state.sum_sq_norm_grads + sum_of_squares(grads).astype(r.dtype)
+        # eps inside the root, as published: it bounds the first step where the first gradients are tiny.
         step = safe_divide(r, safe_sqrt(total + cast_like(eps, r)))
         if kind == "learning_rate":
             step = jnp.where(state.is_init_step, cast_like(first, r), step)
@@ -153,6 +154,7 @@ def dowg(
 
     def init(params: Params) -> DoWGState:
         zero = jnp.zeros((), scalar_dtype(params))
+        # With r2 = 0 nothing would ever move: eps, as in optax, is the first squared distance too.
         r2 = cast_like(eps if init_estim_sq_dist is None else init_estim_sq_dist, zero)
         return DoWGState(jax.tree.map(jnp.copy, params), zero, r2, zero_count())
 
@@ -163,6 +165,7 @@ def dowg(
         grads = _penalized("dowg", updates, params, weight_decay, mask)
         r2 = jnp.maximum(state.estim_sq_dist, _moved(params, state.init_params))
         total = state.weighted_sq_norm_grads + r2 * sum_of_squares(grads).astype(r2.dtype)
+        # eps outside the root, as in optax; the paper's algorithm has none. It bounds steps while V is tiny.
         step = safe_divide(r2, safe_sqrt(total) + cast_like(eps, r2))
         return times(step, grads), DoWGState(state.init_params, total, r2, increment(state.count))
 
@@ -171,7 +174,7 @@ def dowg(
 
 @specified
 def scale_by_distance_over_gradients(
-    reps_rel: Scalar = 1e-6, eps: Scalar = 1e-8, param_dtype: DType = jnp.float32, global_scale: Scalar = 1.0
+    reps_rel: Scalar = 1e-6, eps: Scalar = 1e-8, param_dtype: DTypeLike = jnp.float32, global_scale: Scalar = 1.0
 ) -> Optimizer:
     """`dog` of each array separately (layer-wise DoG), without sign.
 
@@ -211,6 +214,7 @@ def scale_by_distance_over_gradients(
         def rule(g: Array, r: Array, total: Array, p: Array, start: Array) -> tuple[Array, ...]:
             r = jnp.maximum(r, norm(p - start))
             total = total + jnp.sum(abs_sq(g))
+            # eps inside the root, as in `dog`.
             step = safe_divide(r, safe_sqrt(total + cast_like(eps, r)))
             return cast_like(global_scale, r) * step * g, r, total, p, start
 

@@ -16,7 +16,7 @@ from jaxnn.optim.descent import Mask, add_decay
 from jaxnn.optim.norms import bounded
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule, Shape
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 
 class FactoredState(NamedTuple):
@@ -106,6 +106,7 @@ def scale_by_factored_rms(
 
         def rule(g: Array, v_row: Array, v_col: Array, v: Array) -> tuple[Array, Array, Array, Array]:
             d = cast_like(decay, v)
+            # epsilon in the squares, as published: v divides by a mean of them, which would be 0 without gradients.
             square = abs_sq(g) + cast_like(epsilon, v)
             axes = axes_of(g.shape)
             if axes is None:
@@ -134,7 +135,7 @@ def adafactor(
     multiply_by_parameter_scale: bool = True,
     clipping_threshold: Scalar | None = 1.0,
     momentum: Scalar | None = None,
-    dtype_momentum: DType | None = jnp.float32,
+    dtype_momentum: DTypeLike | None = jnp.float32,
     weight_decay_rate: ScalarOrSchedule | None = None,
     eps: Scalar = 1e-30,
     factored: bool = True,
@@ -193,7 +194,7 @@ def adafactor(
             if p is not None:
                 # eps_2 of the paper: a parameter that starts at 0 still moves.
                 u = jnp.maximum(_rms(p), 1e-3) * u
-            if ema is not None:
+            if ema is not None and momentum is not None:
                 b = cast_like(momentum, u)
                 u = ema = b * ema + (1 - b) * u
             return u, ema, p

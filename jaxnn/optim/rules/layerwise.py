@@ -200,5 +200,6 @@ def _trusted(u: Array, p: Array, min_norm: Scalar, coefficient: Scalar, eps: Sca
     """u times its trust ratio against p; `scale_by_trust_ratio` has the equation."""
     least = cast_like(min_norm, u)
     p_norm, u_norm = jnp.maximum(norm(p), least), jnp.maximum(norm(u), least)
+    # eps beside the norm bounds the ratio of a tiny update, as in optax. The paper has none: a norm of 0 gives ratio 1.
     ratio = cast_like(coefficient, u) * safe_divide(p_norm, u_norm + cast_like(eps, u))
     return jnp.where((p_norm == 0) | (u_norm == 0), jnp.ones_like(ratio), ratio) * u

@@ -69,6 +69,7 @@ def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, ep
             step = (cast_like(rate, g) + cast_like(eps, g)) * jnp.sqrt((state.count + 1).astype(g.dtype))
             s = s + step * g
             total_sq = total_sq + step * g**2
+            # eps outside the root, as in the authors' code: it bounds the step of entries with tiny gradients.
             away = x0 - p - safe_divide(s, safe_cbrt(total_sq) + cast_like(eps, g))
             return (1 - cast_like(momentum, g)) * away, total_sq, s, x0, p
 

@@ -166,6 +166,7 @@ def momo_adam(
             d = cast_like(b1, d) * d + (1 - cast_like(b1, d)) * g
             v = cast_like(b2, v) * v + (1 - cast_like(b2, v)) * g * g
             root = safe_sqrt(v / (1 - cast_like(b2, v) ** count.astype(v.dtype)))
+            # eps outside the root, as in Adam and in the paper's preconditioner.
             return safe_divide(d, root + cast_like(eps, v)), d, v
 
         scaled, d, v = per_leaf(rule, widen(updates), (state.exp_avg, state.exp_avg_sq), None)

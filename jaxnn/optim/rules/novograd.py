@@ -13,7 +13,7 @@ from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
 from jaxnn.optim.descent import descent
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class NovogradState(NamedTuple):
@@ -31,7 +31,7 @@ def scale_by_novograd(
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """NovoGrad's direction; every array of the parameters counts as a layer.
 
@@ -70,6 +70,7 @@ def scale_by_novograd(
         def rule(g: Array, mu: Array, nu: Array, p: Array | None) -> tuple[Any, ...]:
             d2, size = cast_like(b2, nu), jnp.sum(abs_sq(g))
             nu = jnp.where(first, size, d2 * nu + (1 - d2) * size)
+            # eps outside the root, as published; eps_root is optax's. One nu per array: they act on all entries alike.
             step = safe_divide(g, safe_sqrt(nu + cast_like(eps_root, nu)) + cast_like(eps, nu))
             if p is not None:
                 step = step + cast_like(weight_decay, nu) * p

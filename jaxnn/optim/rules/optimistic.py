@@ -12,7 +12,7 @@ from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import AdamState, scale_by_adam
 from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class OptimisticGradientState(NamedTuple):
@@ -98,7 +98,7 @@ def optimistic_adam(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
 ) -> Optimizer:
@@ -136,7 +136,7 @@ def optimistic_adam_v2(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
 ) -> Optimizer:
     """Optimistic Adam: update = -learning_rate (alpha r + beta (r - previous r)), with r Adam's direction.

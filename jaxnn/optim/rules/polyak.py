@@ -69,6 +69,7 @@ def scale_by_polyak(
     ) -> tuple[PyTree, CountState]:
         require_extra("scale_by_polyak", "value", value)
         squares = sum_of_squares(updates)
+        # eps beside |g|^2, as in optax: it bounds the step near a minimum that lies above f_min. Published: 0.
         squares = squares + cast_like(eps, squares)
         gap = cast_like(value, squares) - cast_like(f_min, squares)
         if variant == "sps+":

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_between
+from jaxnn.checks import require_between, require_leading_axis
 from jaxnn.numerics import accumulation_dtype, safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, real_dtype, widen, widened
@@ -240,16 +240,11 @@ def _clipped_sums(grads: PyTree, bound: Scalar) -> tuple[PyTree, Array]:
 
 def _examples(where: str, grads: PyTree, params: Params | None = None) -> int:
     """N, the number of examples, where every gradient is (N, ...) for parameters (...)."""
-    shapes = [jnp.shape(g) for g in jax.tree.leaves(grads)]
-    counts = {shape[:1] for shape in shapes}
-    if len(counts) != 1 or counts & {(), (0,)}:
-        raise ValueError(
-            f"{where}: the gradients must be (N, ...), with N >= 1 examples on the first axis of all, got shapes "
-            f"{shapes}. Take them by jax.vmap(jax.grad(loss), (None, 0, 0))(params, x, y)."
-        )
+    remedy = "Take one of each example by jax.vmap(jax.grad(loss), (None, 0, 0))(params, x, y)."
+    n = require_leading_axis(where, "the gradients", grads, remedy)
     if params is not None:
         map_leaves(lambda g, p: _require_example_axis(where, jnp.shape(g), jnp.shape(p)), grads, params)
-    return shapes[0][0]
+    return n
 
 
 def _require_example_axis(where: str, got: tuple[int, ...], shape: tuple[int, ...]) -> None:

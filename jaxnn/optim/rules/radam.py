@@ -71,6 +71,7 @@ def scale_by_radam(
             rho = rho_inf - 2 * t / jnp.expm1(-t * jnp.log1p(d2 - 1))
             r_sq = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
             r = safe_sqrt(jnp.maximum(r_sq, 0))
+            # eps and eps_root where Adam has them, as in the authors' code; the paper's adaptive rate has none.
             adaptive = safe_divide(r * mu_hat, safe_sqrt(nu_hat + cast_like(eps_root, nu)) + cast_like(eps, nu))
             return jnp.where(rho >= jnp.maximum(cast_like(threshold, nu), 4), adaptive, mu_hat), mu, nu
 

@@ -181,6 +181,7 @@ def _scale(
             if mu is not None:
                 mu = d * mu + (1 - d) * g
                 power = jnp.maximum(power - abs_sq(mu / weight), 0.0)
+            # Inside is optax's default, outside PyTorch's place. Inside, 1e-8 bounds the root as 1e-4 does outside.
             root = safe_sqrt(power + e) if eps_in_sqrt else safe_sqrt(power) + e
             return safe_divide(g, root), mu, nu
 

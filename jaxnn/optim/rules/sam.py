@@ -15,6 +15,7 @@ from jaxnn.optim.arguments import require_extra, require_params
 from jaxnn.optim.base import (
     EmptyState,
     Optimizer,
+    Transformation,
     apply_updates,
     call_update,
     dtypes_of,
@@ -78,8 +79,8 @@ def normalize() -> Optimizer:
 
 @specified
 def sam(
-    optimizer: Any,
-    adv_optimizer: Any,
+    optimizer: Transformation,
+    adv_optimizer: Transformation,
     sync_period: int = 2,
     reset_state: bool = True,
     opaque_mode: bool = False,

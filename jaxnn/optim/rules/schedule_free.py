@@ -10,7 +10,17 @@ import jax.numpy as jnp
 from jaxnn.checks import concrete_number, require_between
 from jaxnn.numerics import accumulation_dtype, safe_divide
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, initial_moment, map_leaves, per_leaf, real_dtype, widen
+from jaxnn.optim.base import (
+    Optimizer,
+    Transformation,
+    call_update,
+    dtypes_of,
+    initial_moment,
+    map_leaves,
+    per_leaf,
+    real_dtype,
+    widen,
+)
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.descent import descent
 from jaxnn.optim.rules.adam import adamw
@@ -18,7 +28,7 @@ from jaxnn.optim.rules.sgd import trace
 from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
 from jaxnn.schedules import warmup_constant_schedule
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class ScheduleFreeState(NamedTuple):
@@ -39,11 +49,11 @@ class ScheduleFreeState(NamedTuple):
 
 @specified
 def schedule_free(
-    base_optimizer: Any,
+    base_optimizer: Transformation,
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
     weight_lr_power: Scalar = 2.0,
-    state_dtype: DType | None = None,
+    state_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Schedule-free averaging around a rule without momentum.
 
@@ -156,7 +166,7 @@ def schedule_free_sgd(
     b1: Scalar = 0.9,
     weight_decay: ScalarOrSchedule | None = None,
     weight_lr_power: Scalar = 2.0,
-    state_dtype: DType | None = None,
+    state_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Schedule-free gradient descent: `schedule_free` around z <- z - learning_rate (g + weight_decay params).
 
@@ -191,7 +201,7 @@ def schedule_free_adamw(
     eps: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_lr_power: Scalar = 2.0,
-    state_dtype: DType | None = None,
+    state_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Schedule-free AdamW: `schedule_free` around `adamw` without momentum.
 

@@ -11,7 +11,7 @@ from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, per_leaf, wid
 from jaxnn.optim.descent import descent
 from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class TraceState(NamedTuple):
@@ -22,7 +22,7 @@ class TraceState(NamedTuple):
 
 
 @specified
-def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType | None = None) -> Optimizer:
+def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DTypeLike | None = None) -> Optimizer:
     """The decayed sum of gradients.
 
     Momentum:  trace <- g + decay trace;  direction = trace
@@ -54,7 +54,7 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
         updates: PyTree, state: TraceState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, TraceState]:
         def rule(g: Array, kept: Array | None) -> tuple[Array, Array | None]:
-            if kept is None:
+            if kept is None or decay is None:
                 return g, None
             kept = g + cast_like(decay, g) * kept
             return (g + cast_like(decay, g) * kept if nesterov else kept), kept
@@ -70,7 +70,7 @@ def sgd(
     learning_rate: ScalarOrSchedule,
     momentum: Scalar | None = None,
     nesterov: bool = False,
-    accumulator_dtype: DType | None = None,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Gradient descent; stochastic if the gradient is of a minibatch.
 

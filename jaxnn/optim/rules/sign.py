@@ -13,7 +13,7 @@ from jaxnn.optim.descent import Mask, descent
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.scale import CountState
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 LionMode: TypeAlias = Literal["hard", "smooth", "refined"]
 """What Lion makes of its mixture c: sign(c), tanh(smooth_beta c), or c clipped to [-1, 1]."""
@@ -78,7 +78,9 @@ def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
 
 
 @specified
-def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtype: DType | None = None) -> Optimizer:
+def signum(
+    learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtype: DTypeLike | None = None
+) -> Optimizer:
     """The sign step along the running mean of gradients.
 
     ema <- beta ema + (1 - beta) g;   update = -learning_rate sign(ema)
@@ -116,7 +118,7 @@ def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtyp
 def scale_by_lion(
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     mode: LionMode = "hard",
     smooth_beta: Scalar = 1.0,
@@ -175,7 +177,7 @@ def lion(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
 ) -> Optimizer:

@@ -69,6 +69,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
         def rule(g: Array, least: Array, nu: Array | None) -> tuple[Array, Array, Array | None]:
             d1, d2 = cast_like(b1, least), cast_like(b2, least)
             total = jnp.where(d2 == 1, jnp.ones_like(d2), 1 - d2) * g * g + d2 * least
+            # eps inside the root, as in optax; the paper has 0/0 := 0 alone. It bounds steps of tiny gradients.
             direction = safe_divide(g, safe_sqrt(total + cast_like(eps, total)))
             if nu is not None:
                 direction = nu = d1 * nu + (1 - d1) * direction

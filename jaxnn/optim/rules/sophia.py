@@ -15,7 +15,7 @@ from jaxnn.optim.inner import init_inner, require_dtypes, seen_by
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Key, Params, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.types import Array, DTypeLike, Key, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class HutchinsonState(NamedTuple):
@@ -83,7 +83,7 @@ def scale_by_sophia(
     clip_threshold: Scalar | None = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: Any = None,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,
 ) -> Optimizer:
@@ -140,6 +140,7 @@ def scale_by_sophia(
         def rule(g: Array, mu: Array, nu: Array) -> tuple[Array, Array, Array]:
             mu = cast_like(b1, g) * mu + (1 - cast_like(b1, g)) * g
             mu_hat = mu / (1 - cast_like(b1, g) ** count.astype(g.dtype))
+            # eps is the least denominator, as published: where nu <= 0 the quotient is huge, and clipped to the sign.
             direction = jnp.where(mu_hat == 0, 0, mu_hat / jnp.maximum(cast_like(gamma, g) * nu, cast_like(eps, g)))
             if clip_threshold is not None:
                 direction = jnp.clip(direction, -cast_like(clip_threshold, g), cast_like(clip_threshold, g))
@@ -175,7 +176,7 @@ def sophia(
     clip_threshold: Scalar | None = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: Any = None,
-    mu_dtype: DType | None = None,
+    mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,
 ) -> Optimizer:

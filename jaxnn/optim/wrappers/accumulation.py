@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
-from jaxnn.optim.base import Optimizer, dtypes_of, initial_moment, map_leaves, per_leaf, widen
+from jaxnn.optim.base import Optimizer, Transformation, dtypes_of, initial_moment, map_leaves, per_leaf, widen
 from jaxnn.optim.inner import init_inner, require_inner, update_if
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar
 
 ShouldSkipUpdateFunction: TypeAlias = Callable[..., tuple[Any, PyTree]]
 """(gradients, number of updates so far, params) -> (whether to skip these gradients, a report to keep)."""
@@ -42,12 +42,12 @@ class ApplyEvery(NamedTuple):
 
 @specified
 def accumulate(
-    opt: Any,
+    opt: Transformation,
     every_k: int | Callable[[Array], Scalar],
     *,
     use_grad_mean: bool = True,
     should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
-    accumulator_dtype: DType | None = None,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """One update from the mean of every k gradients; the other k - 1 updates are 0.
 
@@ -141,11 +141,11 @@ class MultiSteps:
 
     def __init__(
         self,
-        opt: Any,
+        opt: Transformation,
         every_k_schedule: int | Callable[[Array], Scalar],
         use_grad_mean: bool = True,
         should_skip_update_fn: ShouldSkipUpdateFunction | None = None,
-        accumulator_dtype: DType | None = None,
+        accumulator_dtype: DTypeLike | None = None,
     ) -> None:
         self.inner_opt = opt
         self._outer = accumulate(

@@ -10,11 +10,19 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.arguments import require_decay, require_params
-from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, initial_moment, per_leaf, widen
+from jaxnn.optim.base import (
+    Optimizer,
+    Transformation,
+    apply_updates,
+    dtypes_of,
+    initial_moment,
+    per_leaf,
+    widen,
+)
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
-from jaxnn.types import Array, DType, Params, PyTree, Scalar
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar
 
 
 class EmaState(NamedTuple):
@@ -33,7 +41,7 @@ class AverageState(NamedTuple):
 
 
 @specified
-def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = None) -> Optimizer:
+def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DTypeLike | None = None) -> Optimizer:
     """The exponential moving average of the updates.
 
     ema <- decay ema + (1 - decay) u;   update = ema / (1 - decay^t) if `debias`, else ema;   t = 1, 2, ...
@@ -71,7 +79,9 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = No
 
 
 @specified
-def average_params(inner: Any, decay: Scalar | None = None, *, start: Scalar = 0, debias: bool = True) -> Optimizer:
+def average_params(
+    inner: Transformation, decay: Scalar | None = None, *, start: Scalar = 0, debias: bool = True
+) -> Optimizer:
     """The optimizer unchanged, with the average of its iterates in the state.
 
     theta_t = params + updates;   n = t - start, t = 1, 2, ...;   average <- average + weight (theta_t - average)

@@ -16,7 +16,7 @@ from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.base import Optimizer, dtypes_of
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import increment, zero_count
-from jaxnn.types import Array, DType, Params, PyTree, Scalar
+from jaxnn.types import Array, DType, DTypeLike, Params, PyTree, Scalar
 
 
 class InjectStatefulHyperparamsState(NamedTuple):
@@ -66,7 +66,7 @@ class WrappedSchedule:
 def inject_hyperparams(
     inner_factory: Callable[..., Any],
     static_args: str | Iterable[str] = (),
-    hyperparam_dtype: DType | None = None,
+    hyperparam_dtype: DTypeLike | None = None,
 ) -> Callable[..., Optimizer]:
     """The factory, with numeric hyperparameters kept in the optimizer's state.
 
@@ -159,7 +159,7 @@ def inject_hyperparams(
 def inject_stateful_hyperparams(
     inner_factory: Callable[..., Any],
     static_args: str | Iterable[str] = (),
-    hyperparam_dtype: DType | None = None,
+    hyperparam_dtype: DTypeLike | None = None,
 ) -> Callable[..., Optimizer]:
     """`inject_hyperparams`, under optax's older name.
 
@@ -277,7 +277,7 @@ def _is_key(value: Any) -> bool:
     return jnp.issubdtype(kind, jax.dtypes.prng_key) or (kind == jnp.uint32 and jnp.ndim(value) == 1)
 
 
-def _float_dtype(asked: DType | None, params: PyTree) -> DType:
+def _float_dtype(asked: DTypeLike | None, params: PyTree) -> DType:
     """The dtype for float hyperparameters beside these parameters, real."""
     if asked is not None:
         return jnp.dtype(asked)

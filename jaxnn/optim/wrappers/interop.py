@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype
-from jaxnn.optim.base import EmptyState, Optimizer, call_update, dtypes_of
+from jaxnn.optim.base import EmptyState, Optimizer, Transformation, call_update, dtypes_of
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import cast_like
 from jaxnn.optim.scale import stateless
@@ -34,7 +34,7 @@ class SplitRealAndImaginaryState(NamedTuple):
 
 
 @specified
-def flatten(inner: Any) -> Optimizer:
+def flatten(inner: Transformation) -> Optimizer:
     """The inner transformation on one vector of all parameters: fewer, larger operations.
 
     Rules that take norms of single arrays then see one array. The vector, and with it the inner state, is in the widest
@@ -72,7 +72,7 @@ def flatten(inner: Any) -> Optimizer:
 
 
 @specified
-def split_real_and_imaginary(inner: Any) -> Optimizer:
+def split_real_and_imaginary(inner: Transformation) -> Optimizer:
     """The inner transformation on the real and imaginary parts of complex parameters, as on two real arrays each.
 
     `jax.grad` of a real loss returns the conjugate of the ascent direction: pass the conjugate of its result, which is
@@ -126,7 +126,7 @@ def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> Optimizer:
 
 
 @specified
-def with_extra_args_support(tx: Any) -> Optimizer:
+def with_extra_args_support(tx: Transformation) -> Optimizer:
     """The transformation as an Optimizer that accepts extra arguments and passes them on if the inner one takes any.
     For optax's plain transformations; ours take extra arguments already.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_positive_int
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params, require_real
-from jaxnn.optim.base import Optimizer, call_update, dtypes_of, map_leaves, widen
+from jaxnn.optim.base import Optimizer, Transformation, call_update, dtypes_of, map_leaves, widen
 from jaxnn.optim.inner import require_inner
 from jaxnn.optim.norms import inner_product, scalar_dtype, sum_of_squares
 from jaxnn.optim.scalars import cast_like, increment, zero_count
@@ -36,7 +36,7 @@ class MechanicState(NamedTuple):
 
 @specified
 def mechanize(
-    base_optimizer: Any,
+    base_optimizer: Transformation,
     weight_decay: Scalar = 1e-2,
     eps: Scalar = 1e-8,
     s_init: Scalar = 1e-6,
@@ -87,6 +87,7 @@ def mechanize(
         g, p = widen(updates), widen(params)
         steps, new = call_update(base_optimizer, g, state.base_optimizer_state, p, extra)
         x0 = map_leaves(lambda p, x: jnp.where(state.count == 0, p, x), params, state.x0)
+        # eps beside each divisor, as in optax: v starts at 0, S at s_init, which may be 0.
         small, before = cast_like(eps, state.s), jnp.sum(state.s)
 
         pull = cast_like(weight_decay, before) * before * _over(_size(g), _size(p) + small)

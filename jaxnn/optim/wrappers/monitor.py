@@ -16,7 +16,7 @@ from jaxnn.optim.spec import specified
 from jaxnn.optim.wrappers.averages import EmaState, ema
 from jaxnn.placement import full_like
 from jaxnn.tree import named_leaves
-from jaxnn.types import Array, DType, Params, PyTree, Scalar
+from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar
 
 
 class SnapshotState(NamedTuple):
@@ -120,7 +120,7 @@ def monitor(measures: Mapping[str, Any]) -> Optimizer:
 
 @specified
 def measure_with_ema(
-    measure: Callable[[PyTree], PyTree], decay: Scalar, debias: bool = True, accumulator_dtype: DType | None = None
+    measure: Callable[[PyTree], PyTree], decay: Scalar, debias: bool = True, accumulator_dtype: DTypeLike | None = None
 ) -> Optimizer:
     """For `monitor`: the exponential moving average of a measurement.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxnn.optim.base import Optimizer, dtypes_of
+from jaxnn.optim.base import Optimizer, Transformation, dtypes_of
 from jaxnn.optim.descent import known_bool, mask_tree
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scale import set_to_zero
@@ -34,7 +34,7 @@ class PartitionState(NamedTuple):
 
 @specified
 def masked(
-    inner: Any, mask: PyTree | Callable[[Params], PyTree], *, mask_compatible_extra_args: bool = False
+    inner: Transformation, mask: PyTree | Callable[[Params], PyTree], *, mask_compatible_extra_args: bool = False
 ) -> Optimizer:
     """Transform only where the mask is True; other updates are unchanged, and have no state.
 
@@ -76,7 +76,7 @@ def masked(
 
 @specified
 def partition(
-    transforms: Mapping[Any, Any],
+    transforms: Mapping[Any, Transformation],
     param_labels: PyTree | Callable[[Params], PyTree],
     *,
     mask_compatible_extra_args: bool = False,
@@ -158,7 +158,7 @@ def freeze(mask: PyTree | Callable[[Params], PyTree]) -> Optimizer:
 
 
 @specified
-def selective_transform(optimizer: Any, *, freeze_mask: PyTree) -> Optimizer:
+def selective_transform(optimizer: Transformation, *, freeze_mask: PyTree) -> Optimizer:
     """The optimizer where the mask is False; updates 0, and no state, where it is True.
 
     Args:

@@ -76,6 +76,7 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
     @widened
     def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
         size = safe_sqrt(sum_of_squares(updates))
+        # eps beside the norm, as in optax: near a minimum steps shrink like |u| / eps. The paper divides by |u| alone.
         factor = cast_like(scale_factor, size) / nonzero(size + cast_like(eps, size))
         return times(factor, updates), state
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_between, require_positive_int
-from jaxnn.optim.base import Optimizer, apply_updates, dtypes_of, widen
+from jaxnn.optim.base import Optimizer, Transformation, apply_updates, dtypes_of, widen
 from jaxnn.optim.inner import init_inner, require_dtypes, require_inner, update_if, update_inner
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
@@ -60,7 +60,7 @@ class LookaheadParams(NamedTuple):
 
 
 @specified
-def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
+def apply_if_finite(inner: Transformation, max_consecutive_errors: int) -> Optimizer:
     """Updates of 0 and an unchanged inner state where a gradient holds an infinity or NaN.
 
     After more than `max_consecutive_errors` such gradients in a row they pass, so that the failure shows.
@@ -104,7 +104,7 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Optimizer:
 
 @specified
 def conditionally_transform(
-    inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Transformation, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
 ) -> Optimizer:
     """The inner transformation at some steps; at others, updates and inner state are unchanged.
 
@@ -137,7 +137,7 @@ def conditionally_transform(
 
 @specified
 def conditionally_mask(
-    inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Transformation, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
 ) -> Optimizer:
     """The inner transformation at some steps; at others, updates of 0 and an unchanged inner state.
 
@@ -166,7 +166,9 @@ def conditionally_mask(
 
 
 @specified
-def lookahead(fast_optimizer: Any, sync_period: int, slow_step_size: Scalar, reset_state: bool = False) -> Optimizer:
+def lookahead(
+    fast_optimizer: Transformation, sync_period: int, slow_step_size: Scalar, reset_state: bool = False
+) -> Optimizer:
     """Lookahead: k steps of a fast optimizer, then one step back towards their start.
 
     fast <- fast + inner update, at every step;   after every sync_period steps

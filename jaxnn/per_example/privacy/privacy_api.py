@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import concrete_number, require_between, require_function, require_positive, require_positive_int
+from jaxnn.checks import (
+    concrete_number,
+    require_between,
+    require_function,
+    require_leading_axis,
+    require_positive,
+    require_positive_int,
+)
 from jaxnn.numerics import safe_divide
 from jaxnn.per_example.clip import Clip, flat
 from jaxnn.per_example.microbatch import over_microbatches
@@ -24,7 +31,7 @@ from jaxnn.per_example.recording import record
 from jaxnn.per_example.sums import clipped_grad, materialize
 from jaxnn.placement import beside, compiler_sharded
 from jaxnn.tape import Tape, Whole
-from jaxnn.types import Array, DType, PyTree, Scalar
+from jaxnn.types import Array, DTypeLike, PyTree, Scalar
 
 WHERE = "clipped_grad_of"
 NEIGHBOURS = {"ADD_OR_REMOVE_ONE": 1, "REPLACE_SPECIAL": 1, "REPLACE_ONE": 2}
@@ -91,7 +98,7 @@ def clipped_grad_of(
     pre_clipping_transform: Callable[[PyTree], PyTree] = _same,
     microbatch_size: int | None = None,
     nan_safe: bool = True,
-    dtype: DType | None = None,
+    dtype: DTypeLike | None = None,
     prng_argnum: int | None = None,
     spmd_axis_name: str | None = None,
 ) -> ClippedGrad:
@@ -279,11 +286,5 @@ def _examples(args: tuple[Any, ...], batched: tuple[int, ...], named: dict[str, 
     """N, the leading axis of all arrays with examples."""
     if len(args) <= max(batched):
         raise ValueError(f"{WHERE}: batch_argnums are {batched}, but there are {len(args)} positional arguments.")
-    arrays = jax.tree.leaves(([args[i] for i in batched], named))
-    lengths = {jnp.shape(x)[:1] for x in arrays}
-    if len(lengths) != 1 or lengths <= {(), (0,)}:
-        raise ValueError(
-            f"{WHERE}: arguments in batch_argnums (and keyword arguments) must be arrays (N, ...) of one N >= 1, got "
-            f"shapes {[jnp.shape(x) for x in arrays]}."
-        )
-    return int(lengths.pop()[0])
+    arrays = ([args[i] for i in batched], named)
+    return require_leading_axis(WHERE, "arguments in batch_argnums (and keyword arguments)", arrays)

@@ -46,11 +46,12 @@ from jaxnn.checks import (
     require_between,
     require_function,
     require_key,
+    require_leading_axis,
     require_positive,
     require_positive_int,
 )
 from jaxnn.numerics import accumulation_dtype, safe_divide
-from jaxnn.optim import apply_updates
+from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update, dtypes_of
 from jaxnn.per_example.clip import Clip, flat
 from jaxnn.per_example.microbatch import over_microbatches
@@ -89,7 +90,7 @@ class PrivateReport(NamedTuple):
 
 def dp_sgd(
     recorder: Callable[..., Any],
-    opt: Any,
+    opt: Transformation,
     *,
     clip: Scalar | Clip,
     noise_multiplier: Scalar,
@@ -357,14 +358,10 @@ def _places(tree: PyTree) -> list[str]:
 
 def _shares(where: str, weights: Array | None, data: tuple[PyTree, ...]) -> Array:
     """One weight in [0, 1] per row, float32."""
-    lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(data)}
-    if len(lengths) != 1 or lengths <= {(), (0,)}:
-        raise ValueError(
-            f"{where}: data must be arrays (N, ...) of one N >= 1, got shapes "
-            f"{[jnp.shape(x) for x in jax.tree.leaves(data)]}. Pad a batch, even an empty one, with rows of weight 0; "
-            "bind arrays that all examples share into the recorder."
-        )
-    shape = lengths.pop()
+    remedy = (
+        "Pad a batch, even an empty one, with rows of weight 0; bind arrays that all examples share into the recorder."
+    )
+    shape = (require_leading_axis(where, "data", data, remedy),)
     if weights is None:
         return jnp.ones(shape, jnp.float32)
     if jnp.shape(weights) != shape:

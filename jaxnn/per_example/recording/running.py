@@ -87,6 +87,8 @@ def uses_at_sites(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[
             found += uses_at_sites(reading.inside[i][1], seen[i], deltas[i])
             continue
         site = reading.sites[i]
+        # Concatenated parameters make one use each: w1 and w2 in x @ [w1, w2] see the same x, and their parts of delta.
+        # All uses of one parameter meet in `forms.joined`.
         for part in site.parts:
             param, delta = part.param, part.of_result(deltas[i])
             if param.scale != 1:
