@@ -59,7 +59,14 @@ Part: TypeAlias = tuple[Layer, Params, State, Key | None]
 
 
 def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> list[Part]:
-    """Each part of a serial with its own parameters, state and key."""
+    """Each part of a serial with its own parameters, state and key.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> from jaxnn.models import serial
+        >>> parts_of(serial(Relu), ((),), (), None)
+        [(activation(function=relu), (), (), None)]
+    """
     require_params(layer.kind.name, params, layer.parts)
     states = spread(state, layer.parts)
     keys = [fold(key, i) for i in range(len(layer.parts))]
@@ -67,7 +74,13 @@ def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> lis
 
 
 def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tuple[Array, list[State], list[Cache]]:
-    """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages."""
+    """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> run([(Relu, (), (), None)], jnp.array([[-1.0, 2.0]]), train=True)[0]
+        Array([[0., 2.]], dtype=float32)
+    """
     states, caches = [], []
     for i, (part, p, s, key) in enumerate(parts, first):
         try:
@@ -83,7 +96,13 @@ def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tupl
 def run_back(
     parts: Sequence[tuple[Layer, Params, Cache]], dy: Array | AtLogits, collect: Collect
 ) -> tuple[Array, list[PyTree]]:
-    """The parts in reverse order: (dx of the first, what `collect` asks of each, in order)."""
+    """The parts in reverse order: (dx of the first, what `collect` asks of each, in order).
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> run_back([(Relu, (), jnp.array([[-1.0, 2.0]]))], jnp.ones((1, 2)), USES)[0]
+        Array([[0., 1.]], dtype=float32)
+    """
     collected: list[PyTree] = []
     error: Any = dy
     for part, p, cache in reversed(parts):
