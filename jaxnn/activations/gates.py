@@ -16,12 +16,9 @@ GELU_CUBIC = 0.044715
 
 @elementwise
 def gelu(z: Array) -> Array:
-    """The Gaussian error linear unit, erf form.
+    """The Gaussian error linear unit, erf form; at least -0.17.
 
     a = z Phi(z), Phi(z) = (1 + erf(z / sqrt 2)) / 2 = erfc(-z / sqrt 2) / 2
-
-    Returns:
-        a >= -0.17.
 
     Example:
         >>> gelu(jnp.array([-1e4, 0.0, 1e4]))
@@ -75,12 +72,9 @@ def gelu_tanh_derivative(z: Array) -> Array:
 
 @elementwise
 def silu(z: Array) -> Array:
-    """The sigmoid-weighted linear unit, also called swish.
+    """The sigmoid-weighted linear unit, also called swish; at least -0.28.
 
     a = z sigmoid(z)
-
-    Returns:
-        a >= -0.28.
 
     Example:
         >>> silu(jnp.array([-1e4, 0.0, 1e4]))
@@ -107,12 +101,9 @@ def silu_derivative(z: Array) -> Array:
 
 @elementwise
 def mish(z: Array) -> Array:
-    """Mish.
+    """Mish; at least -0.31.
 
     a = z tanh(softplus(z)) = z tanh(log(1 + exp(z)))
-
-    Returns:
-        a >= -0.31.
 
     Example:
         >>> mish(jnp.array([-1e4, 0.0, 1e4]))

@@ -18,10 +18,7 @@ SELU_SCALE = 1.0507009873554804934193349852946
 def relu(z: Array) -> Array:
     """The rectified linear unit.
 
-    a = max(z, 0)
-
-    Returns:
-        a >= 0.
+    a = max(z, 0), with derivative 0 at the kink z = 0
 
     Example:
         >>> relu(jnp.array([-2.0, 0.0, 3.0]))
@@ -48,7 +45,7 @@ def relu_derivative(z: Array) -> Array:
 def leaky_relu(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
     """The leaky rectifier.
 
-    a = z if z > 0, negative_slope z if z <= 0
+    a = z if z > 0, negative_slope z if z <= 0; derivative negative_slope at z = 0
 
     Args:
         negative_slope: slope of the left branch, any real number; 0 makes it `relu`. May be traced.
@@ -86,7 +83,7 @@ def leaky_relu_derivative(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
 def elu(z: Array, *, alpha: Scalar = 1.0) -> Array:
     """The exponential linear unit.
 
-    a = z if z > 0, alpha (exp(z) - 1) if z <= 0
+    a = z if z > 0, alpha (exp(z) - 1) if z <= 0; derivative alpha at z = 0
 
     Args:
         alpha: the limit at z = -infinity is -alpha. May be traced.
@@ -125,8 +122,7 @@ def selu(z: Array) -> Array:
 
     a = lambda z if z > 0, lambda alpha (exp(z) - 1) if z <= 0, with lambda = 1.0507..., alpha = 1.6733...
 
-    Returns:
-        a >= -1.7581.
+    a >= -1.7581; the derivative at z = 0 is 1.7581.
 
     Example:
         >>> selu(jnp.array([-1e4, 0.0, 1.0]))

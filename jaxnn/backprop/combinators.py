@@ -38,13 +38,7 @@ from jaxnn.types import Array, Key, Params, PyTree, State
 
 @dataclasses.dataclass(frozen=True)
 class AtLogits:
-    """A cotangent of the last leaf layer's INPUT, dC/dz, where loss and layer are fused.
-
-    Example:
-        >>> from jaxnn.layers import Softmax
-        >>> backward(Softmax, (), None, AtLogits(jnp.ones((1, 2))), lambda *leaf: ())[0]
-        Array([[1., 1.]], dtype=float32)
-    """
+    """A cotangent of the last leaf layer's INPUT, dC/dz, where loss and layer are fused."""
 
     delta: Array
 
@@ -52,13 +46,7 @@ class AtLogits:
 def forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
 ) -> tuple[Array, State, Cache]:
-    """(y, state, cache): `layer.apply`, and the cache of its backward pass.
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> forward(Relu, (), (), jnp.array([[-1.0, 2.0]]))[0]
-        Array([[0., 2.]], dtype=float32)
-    """
+    """(y, state, cache): `layer.apply`, and the cache of its backward pass."""
     made = rule_of(layer).forward(layer, params, state, x, key=key, train=train)
     if not isinstance(made, tuple) or len(made) != 3:
         raise TypeError(
@@ -70,13 +58,7 @@ def forward(
 def backward(
     layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
 ) -> tuple[Array, PyTree]:
-    """(dx, a pytree like `params` of the results of `collect` for each leaf layer).
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> backward(Relu, (), jnp.array([[-1.0, 2.0]]), jnp.ones((1, 2)), lambda *leaf: ())[0]
-        Array([[0., 1.]], dtype=float32)
-    """
+    """(dx, a pytree like `params` of the results of `collect` for each leaf layer)."""
     if isinstance(dy, AtLogits) and not layer.parts:
         return dy.delta, ()
     return rule_of(layer).backward(layer, params, cache, dy, collect)  # type: ignore[arg-type]
@@ -87,16 +69,7 @@ Part: TypeAlias = tuple[Layer, Params, State, Key | None]
 
 
 def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> list[Part]:
-    """Each part of a serial with its own parameters, state and key.
-
-    Example:
-        >>> from jaxnn.layers import Dense, Relu
-        >>> from jaxnn.models import serial
-        >>> net = serial(Dense(2), Relu)
-        >>> params, state = net.init(jax.random.key(0), (3,))
-        >>> [part[0].kind.name for part in parts_of(net, params, state, None)]
-        ['dense', 'activation']
-    """
+    """Each part of a serial with its own parameters, state and key."""
     require_params(layer.kind.name, params, layer.parts)
     states = spread(state, layer.parts)
     keys = [fold(key, i) for i in range(len(layer.parts))]
@@ -104,13 +77,7 @@ def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> lis
 
 
 def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tuple[Array, list[State], list[Cache]]:
-    """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages.
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> run([(Relu, (), (), None)], jnp.array([[-1.0, 2.0]]), train=True)[0]
-        Array([[0., 2.]], dtype=float32)
-    """
+    """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages."""
     states, caches = [], []
     for i, (part, p, s, key) in enumerate(parts, first):
         try:
@@ -126,13 +93,7 @@ def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tupl
 def run_back(
     parts: Sequence[tuple[Layer, Params, Cache]], dy: Array | AtLogits, collect: Collect
 ) -> tuple[Array, list[PyTree]]:
-    """The parts in reverse order: (dx of the first, the results of `collect` in order).
-
-    Example:
-        >>> from jaxnn.layers import Relu
-        >>> run_back([(Relu, (), jnp.array([[-1.0, 2.0]]))], jnp.ones((1, 2)), lambda *leaf: ())[0]
-        Array([[0., 1.]], dtype=float32)
-    """
+    """The parts in reverse order: (dx of the first, the results of `collect` in order)."""
     collected: list[PyTree] = []
     error: Any = dy
     for part, p, cache in reversed(parts):

@@ -212,7 +212,7 @@ def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: 
 
 
 def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
-    """The layers that couple the examples in this mode, by kind and path among the parameters.
+    """The layers that couple the examples in training mode (or evaluation mode), by kind and path of the parameters.
 
     Example:
         >>> from jaxnn import models

@@ -67,9 +67,6 @@ def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fi
         learning_rate: eta; may be traced.
         passes: through all examples.
 
-    Returns:
-        Fit.
-
     Raises:
         ValueError: shapes do not fit, or the learning rate is not one number >= 0.
 

@@ -67,9 +67,6 @@ def course(
         key: typed key of the initial parameters and the order.
         clock: returns seconds; a fake clock makes the course reproducible.
 
-    Returns:
-        Course.
-
     Reference:
         Robbins & Monro 1951, "A stochastic approximation method"; Bottou & Bousquet 2008, "The tradeoffs of large scale
         learning" (progress against time, not against updates).

@@ -157,9 +157,6 @@ def repeat(rule: Update, w: Array, x: Array, y: Array, passes: int) -> Fit:
         y: targets (N,).
         passes: the largest number of passes.
 
-    Returns:
-        Fit.
-
     Example:
         >>> repeat(update, jnp.zeros(1), jnp.array([[2.0]]), jnp.array([-1.0]), 10).w
         Array([-2.], dtype=float32)

@@ -38,9 +38,6 @@ def separate(x: ArrayLike, y: ArrayLike) -> Separability:
         x: features (N, D); `neurons.with_bias(x)` where the unit has a bias.
         y: labels (N,), each -1 or +1. Concrete, like x: this runs on the host, in float64.
 
-    Returns:
-        Separability.
-
     Raises:
         ValueError: shapes do not match, or a label is neither -1 nor +1.
         RuntimeError: the solver failed (examples that are barely separable, to its tolerance of 1e-7).

@@ -82,9 +82,6 @@ def run(
         epochs: of Adam at 0.005 in batches of 50.
         augmented: whether training digits are shifted at random by up to r pixels.
 
-    Returns:
-        ErrorMap.
-
     Raises:
         ValueError: an unknown name, a reach beyond the border.
 

@@ -91,9 +91,6 @@ def approximate(
         seeds: R, for initial weights and order.
         epochs: of 4 steps.
 
-    Returns:
-        Approximations.
-
     Raises:
         TypeError: widths is not a sequence, or a width or seeds is not an integer.
         ValueError: widths is empty, or a width or seeds is less than 1.

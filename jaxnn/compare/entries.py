@@ -105,10 +105,6 @@ def rules(library: str) -> dict[str, Callable[..., Any]]:
 
     Args:
         library: "ours" or "optax".
-
-    Example:
-        >>> "muon" in rules("optax")
-        True
     """
     rooms = (optim,) if library == "ours" else (optax.contrib, optax)
     found = {}
@@ -163,12 +159,7 @@ def _setting(text: str, word: str) -> tuple[str, Any]:
 
 
 def words(text: str) -> list[str]:
-    """The comma-separated words of a text; commas inside brackets do not separate.
-
-    Example:
-        >>> words("adam, prodigy:betas=(0.9, 0.99),")
-        ['adam', 'prodigy:betas=(0.9, 0.99)']
-    """
+    """The comma-separated words of a text; commas inside brackets do not separate."""
     found, depth = [""], 0
     for letter in text:
         depth = max(depth + (letter in "([") - (letter in ")]"), 0)

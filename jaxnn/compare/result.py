@@ -30,12 +30,7 @@ def shown(name: str) -> tuple[float, str]:
 
 
 def versions() -> dict[str, str]:
-    """The environment of a measurement: versions, device, cores.
-
-    Example:
-        >>> sorted(versions())[:3]
-        ['cores', 'device', 'jax']
-    """
+    """The environment of a measurement: versions, device, cores."""
     devices = jax.devices()
     return {
         "device": f"{len(devices)} x {devices[0].device_kind}", "cores": str(os.cpu_count()),

@@ -242,7 +242,7 @@ def cutout(size: int) -> Augmentation:
 
 
 def compose(*augmentations: Augmentation) -> Augmentation:
-    """Apply augmentations from left to right, each with its own key; none is the identity.
+    """Apply augmentations from left to right, each with its own key; `compose()` is the identity.
 
     Args:
         *augmentations: functions (key, images) -> images.

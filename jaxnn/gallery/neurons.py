@@ -40,11 +40,6 @@ def separable_problem(key: Key, n: int, d: int, gap: Any) -> Problem:
         n: number of examples.
         d: number of features without the constant one.
         gap: added to every distance, in units of the standard normal features; may be traced.
-
-    Example:
-        >>> problem = separable_problem(jax.random.key(0), 20, 2, 0.3)
-        >>> bool((problem.y * (problem.x @ problem.w) > 0.29).all())
-        True
     """
     key_x, key_w, key_b = jax.random.split(key, 3)
     x = jax.random.normal(key_x, (n, d))

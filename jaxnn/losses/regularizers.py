@@ -53,7 +53,7 @@ def l2_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Param
     """Gradient of `l2`: params -> 2 strength w at penalized leaves, 0 at the others.
 
     Args:
-        strength, mask: as for `l2`, which also names the errors raised.
+        strength, mask: as for `l2`, which also lists the errors.
 
     Returns:
         A function params -> pytree with the structure, shapes and dtypes of the parameters.
@@ -91,7 +91,7 @@ def l1_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Param
     """Gradient of `l1`: params -> strength sign(w) at penalized leaves (0 at w = 0), 0 at the others.
 
     Args:
-        strength, mask: as for `l1`, which also names the errors raised.
+        strength, mask: as for `l1`, which also lists the errors.
 
     Returns:
         A function params -> pytree with the structure, shapes and dtypes of the parameters.
@@ -132,7 +132,7 @@ def elastic_grad(
     """Gradient of `elastic`: params -> l1_strength sign(w) + 2 l2_strength w at penalized leaves, 0 at the others.
 
     Args:
-        l1_strength, l2_strength, mask: as for `elastic`, which also names the errors raised.
+        l1_strength, l2_strength, mask: as for `elastic`, which also lists the errors.
 
     Returns:
         A function params -> pytree with the structure, shapes and dtypes of the parameters.
@@ -158,12 +158,7 @@ def _l2_slopes(strength: Scalar) -> Terms:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Penalty:
-    """A regularizer that knows its derivative: its call returns the value, `grad` the gradient.
-
-    Example:
-        >>> l2(0.5).grad({"w": jnp.array([3.0])})
-        {'w': Array([3.], dtype=float32)}
-    """
+    """A regularizer that knows its derivative: its call returns the value, `grad` the gradient."""
 
     value: Regularizer
     grad: Slopes

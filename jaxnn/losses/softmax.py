@@ -116,8 +116,8 @@ def example_weights(loss: Any, targets: ArrayLike) -> Array | None:
     With them sum_i w_i loss_i / sum_i w_i is the mean over all positions of the batch that count.
 
     Args:
-        loss: a per-example loss; recognized is `softmax_cross_entropy` with `ignore_index` bound by
-            `functools.partial`, nested or not, but not inside a lambda.
+        loss: a per-example loss. Only `softmax_cross_entropy` with `ignore_index` bound by `functools.partial` (nested
+            or not) is recognized, not a lambda around it.
         targets: labels (N, ...), integers.
 
     Returns:

@@ -47,9 +47,9 @@ def inner_product(a: PyTree, b: PyTree) -> Array:
 
 
 def nonzero(divisor: Array) -> Array:
-    """The divisor, 1 where it is 0; for numerators that are 0 there too.
+    """The divisor with 1 in place of 0, for quotients 0/0 := 0.
 
-    Divide by it instead of a `where` afterwards: XLA's CPU compiler fuses such a `where`, with the sum over all leaves
+    It replaces a `where` after the division: XLA's CPU compiler fuses such a `where`, with the sum over all leaves
     before it, into the loop of every leaf, and compile time grows with the square of their number.
     """
     return jnp.where(divisor == 0, jnp.ones_like(divisor), divisor)

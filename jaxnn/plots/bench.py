@@ -17,12 +17,7 @@ MARKERS = "os^DvPX*"
 
 
 def line_style(i: int) -> dict[str, Any]:
-    """Colour, dashes and marker of the i-th line.
-
-    Example:
-        >>> line_style(0)["color"]
-        '#0072B2'
-    """
+    """Colour, dashes and marker of the i-th line."""
     # Black precedes yellow, which is faint on white; the second cycle through the colours has other dashes.
     order = (0, 1, 2, 3, 4, 5, 7, 6)
     turn = i // len(order)

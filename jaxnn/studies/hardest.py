@@ -88,9 +88,6 @@ def run(
         seed: of initial parameters and order.
         epochs, batch_size: of training; before training, all examples are hard.
 
-    Returns:
-        Hardest.
-
     Reference:
         Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples early
         in training, section 2 (the GraNd score).

@@ -114,9 +114,6 @@ def run(
         epochs: at least 1.
         batch_size: n.
 
-    Returns:
-        Influence.
-
     Raises:
         ValueError: `tests` or `epochs` is below 1, or the learning rate is negative.
 

@@ -107,9 +107,6 @@ def run(
         epochs: of training, at least 1; 15 by default.
         batch_size: of training.
 
-    Returns:
-        Mislabeled.
-
     Raises:
         ValueError: the fraction makes no label wrong, or epochs is below 1.
 

@@ -118,9 +118,6 @@ def run(
         sizes: of the batches drawn, each >= 2.
         drawn: examples drawn per size, at least the largest size.
 
-    Returns:
-        NoiseScales.
-
     Raises:
         ValueError: a size is below 2 or above `drawn`.
 

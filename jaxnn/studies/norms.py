@@ -77,9 +77,6 @@ def run(
         seed: of initial parameters and order.
         epochs, batch_size: of training.
 
-    Returns:
-        Norms.
-
     Reference:
         Katharopoulos, A. & Fleuret, F. (2018). Not all samples are created equal: deep learning with importance
         sampling, section 3 (most of the gradient comes from few examples).

@@ -119,7 +119,7 @@ def from_function(
         init: key -> parameters, a pytree of floating arrays.
         loss: (params, x) -> (), x one example of the data; jittable and differentiable.
         train, validation: examples x (N, ...), or Datasets, of which only x is used; None validates on `train`.
-        test: likewise; None for none.
+        test: likewise; None for no test set.
         batch_size: None for all examples at once.
         epochs, told: as the attributes of `Problem`.
 

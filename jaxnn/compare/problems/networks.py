@@ -29,10 +29,6 @@ def classification(
         net: with one output per class.
         source: "digits", "mnist" or "fashion-mnist".
         epochs, batch_size, target, told: as the attributes of `Problem`.
-
-    Example:
-        >>> classification("mine", models.linear(10), "digits", epochs=3).figure
-        'validation_error'
     """
     parts = data.load(source)
     return Problem(
@@ -76,9 +72,6 @@ def fmnist_2c2d() -> Problem:
     """DeepOBS' fmnist_2c2d: conv 5x5x32, pool, conv 5x5x64, pool, 1024, 10, on Fashion-MNIST.
 
     Weights from a normal of deviation 0.05 truncated at 0.1, biases 0.05; batches of 128; 100 epochs.
-
-    Example:
-        >>> fmnist_2c2d()  # doctest: +SKIP
     """
     net = models.serial(
         Conv(32, 5, padding="SAME", w_init=W, b_init=B), Relu, MaxPool(2),
@@ -94,12 +87,7 @@ def fmnist_2c2d() -> Problem:
 
 
 def digits_autoencoder() -> Problem:
-    """A small autoencoder 64-32-8-32-64 on the embedded digits, with cross-entropy per pixel.
-
-    Example:
-        >>> digits_autoencoder().train.y.shape
-        (1257, 64)
-    """
+    """A small autoencoder 64-32-8-32-64 on the embedded digits, with cross-entropy per pixel."""
     parts = data.load("digits")
 
     def images(part: Dataset) -> Dataset:

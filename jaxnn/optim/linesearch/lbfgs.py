@@ -49,7 +49,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
     ascend after a step over a saddle (`min_curvature=-math.inf` restores that). A skipped pair still takes a place in
     the memory, so a search that keeps failing falls back to gradient descent.
 
-    Its gradients must be free of noise.
+    The gradients must be free of noise (full batches).
 
     Args:
         memory_size: m >= 1.
