@@ -47,7 +47,7 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.
-        ValueError: samples < 1; later, samples without a key, or parameters of another network.
+        ValueError: samples < 1; from `recorded`, samples without a key, or parameters of another network.
 
     References:
         Schraudolph, N. N. (2002). Fast curvature matrix-vector products for second-order gradient descent.
@@ -104,7 +104,7 @@ def output_record(net: Layer) -> Callable[..., Columns]:
 
     Raises:
         TypeError: net is not a Layer.
-        ValueError: later, parameters of another network.
+        ValueError: from `recorded`, parameters of another network.
 
     Reference:
         Jacot, A., Gabriel, F. & Hongler, C. (2018). Neural tangent kernel: convergence and generalization in neural

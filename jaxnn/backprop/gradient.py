@@ -148,7 +148,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         `recorded(params, state, x, y, *, key=None, train=False) -> Tape`. With train=True the network is in training
         mode: dropout needs the key, and batch normalization leaves per-example gradients undefined. `value_and_grad` is
         always in training mode: for its gradient of a network with dropout, pass train=True and the same key.
-        Regularizers are no part of an example's loss: add their gradient to the mean.
+        Regularizers are not part of an example's loss: add their gradient to the mean.
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.

@@ -89,7 +89,7 @@ def cnn(
         classes: number of outputs.
         window: side of the square kernels (stride 1).
         convolutions: number per stage; the pool follows the last.
-        padding: of the convolutions.
+        padding: of the convolutions: "VALID", "SAME" or (low, high) pairs.
         batch_norm: whether each convolution is followed by batch normalization, which then replaces its bias.
         dropout: fraction of each dense layer's inputs dropped in training.
 

@@ -32,7 +32,7 @@ def max_pool(
     """y[n, o, c] = max over k of x[n, o s + k - p, c].
 
     Ties: the derivative is 1 at the first maximum of a window in row-major order and 0 at the others. NaN propagates.
-    Padding never wins: it repeats the edge, which is in the window already.
+    Padding repeats the edge, which is in the window already, so it never changes the maximum.
 
     Args:
         x: (N, *spatial, C), one spatial axis or more.

@@ -19,20 +19,20 @@ def norm(x: Array) -> Array:
 
 
 def scalar_dtype(params: Params) -> DType:
-    """The joint real accumulation dtype of all parameters, for a scalar state of the whole tree."""
+    """The joint real accumulation dtype of all parameters, for a scalar state of the whole pytree."""
     kinds = jax.tree.leaves(jax.eval_shape(initial_moment, params))
     return real_dtype(accumulation_dtype(*(kind.dtype for kind in kinds)))
 
 
 def total(numbers: PyTree) -> Array:
-    """The sum of the real numbers in a tree, in their widest accumulation dtype; 0 for a tree without leaves."""
+    """The sum of the real numbers in a pytree, in their widest accumulation dtype; 0 for a pytree without leaves."""
     leaves = jax.tree.leaves(numbers)
     dtype = accumulation_dtype(*(x.dtype for x in leaves))
     return functools.reduce(jnp.add, [x.astype(dtype) for x in leaves] or [jnp.zeros((), dtype)])
 
 
 def sum_of_squares(tree: PyTree) -> Array:
-    """The squared Euclidean norm of all entries of a tree together."""
+    """The squared Euclidean norm of all entries of a pytree together."""
     return total(jax.tree.map(lambda x: jnp.sum(abs_sq(x)), widen(tree)))
 
 

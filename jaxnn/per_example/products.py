@@ -29,7 +29,8 @@ def gram(tape: Tape, other: Tape | None = None) -> Array:
     -eta <g_i, h_j> is, to first order, the change of test loss j by a step on example i.
 
     Args:
-        other: of M >= 1 examples and the same parameters; None for `tape` itself.
+        tape: of N examples, from `record`.
+        other: a tape of M >= 1 examples and the same parameters; None for `tape` itself.
 
     Raises:
         ValueError: tapes of different parameters.
@@ -79,6 +80,7 @@ def jvp_examples(tape: Tape, direction: Params) -> Array:
     """g_i . v, (N,), float32 or float64: the directional derivative of each example's loss along v.
 
     Args:
+        tape: of N examples, from `record`.
         direction: v, a pytree like `params`.
 
     Raises:

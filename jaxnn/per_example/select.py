@@ -53,7 +53,7 @@ def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
 
 
 def _begins(path: str, prefix: str) -> bool:
-    """Whether the path starts with all keys of the prefix: "[1]" is no prefix of "[10]"."""
+    """Whether the path starts with all keys of the prefix: "[1]" is not a prefix of "[10]"."""
     rest = path.removeprefix(prefix)
     return path.startswith(prefix) and (not rest or rest[0] in "[.")
 

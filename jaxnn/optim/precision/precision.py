@@ -105,6 +105,7 @@ def stochastic_rounding(opt: Any, key: Key) -> Optimizer:
     plain update. Updates of half-precision parameters are float32, and p + update is exactly a or b.
 
     Args:
+        opt: the optimizer to wrap, ours or optax's.
         key: random key of the first step, typed or raw, or an integer.
 
     Reference: Gupta, S., Agrawal, A., Gopalakrishnan, K. & Narayanan, P. (2015). Deep learning with limited numerical
@@ -159,6 +160,7 @@ def kahan(opt: Any, dtype: DType | None = None) -> Optimizer:
     small steps.
 
     Args:
+        opt: the optimizer to wrap, ours or optax's.
         dtype: of the compensation; None means each parameter's own.
 
     Reference: Kahan, W. (1965). Further remarks on reducing truncation errors; the error of a sum by Knuth, D. E.

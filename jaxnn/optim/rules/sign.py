@@ -85,6 +85,7 @@ def signum(learning_rate: ScalarOrSchedule, beta: Scalar = 0.9, accumulator_dtyp
 
     Args:
         beta: decay of the mean, in [0, 1).
+        accumulator_dtype: of the mean; None means the accumulation dtype.
 
     Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
         for non-convex problems, algorithm 2.
@@ -129,6 +130,7 @@ def scale_by_lion(
     Args:
         b1: weight of the mean in the mixture, in [0, 1).
         b2: decay of the mean, in [0, 1).
+        mu_dtype: of mu; None means the accumulation dtype.
         mode: "hard", "smooth" or "refined"; static. The paper's is "hard".
         smooth_beta: slope of tanh at 0 in the mode "smooth".
 

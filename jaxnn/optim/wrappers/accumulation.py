@@ -62,6 +62,7 @@ def accumulate(
         use_grad_mean: the mean of the gradients; their sum if False.
         should_skip_update_fn: (gradients, updates so far, params) -> (whether to skip this gradient, a pytree to
             report), such as `skip_not_finite`.
+        accumulator_dtype: of the accumulated gradients; None means the accumulation dtype.
 
     Example:
         >>> from jaxnn import optim

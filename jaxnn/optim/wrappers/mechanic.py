@@ -109,7 +109,7 @@ def mechanize(
 
 
 def _size(tree: PyTree) -> Array:
-    """The Euclidean norm of all entries of a tree together."""
+    """The Euclidean norm of all entries of a pytree together."""
     return safe_sqrt(sum_of_squares(tree))
 
 
