@@ -55,7 +55,7 @@ class Result:
             set; inf where the run diverged.
         final_name: the name of that metric, e.g. "test_error".
         steps: of an epoch.
-        target: the value of the metric that counts as solved; None for none.
+        target: the value of the metric that counts as solved, or None.
         cost: of a step; None if it was not measured.
     """
 

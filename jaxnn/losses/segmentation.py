@@ -88,7 +88,7 @@ def multiclass_generalized_dice_loss(
     apply_softmax: bool = True,
     ignore_background: bool = False,
 ) -> Array:
-    """Dice loss with classes weighted by 1 / (n_k^2 + 1e-7), n_k the sum of the targets; the mean over all.
+    """Dice loss with classes weighted by 1 / (n_k^2 + 1e-7), n_k the sum of the targets; the mean over N and K.
 
     The weights are counted over the whole batch and scaled to sum to K; 1e-7 keeps that of an absent class finite. An
     absent class has nearly all the weight: exclude it, or use `dice_loss` with `class_weights`.

@@ -42,7 +42,7 @@ def softmax_cross_entropy(
         targets: labels (N, ...), integers in [0, K); or distributions d (N, ..., K), floating, each normally summing
             to 1 (not checked).
         label_smoothing: a in [0, 1); may be traced.
-        ignore_index: a label, of any sign, whose positions do not count; None for none.
+        ignore_index: a label, of any sign, whose positions do not count; None: all positions count.
 
     Returns:
         (N,), in nats, float32 (float64 for float64 logits). NaN for an example with a traced label out of range (-1

@@ -321,8 +321,8 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
 def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
     """The pytree with every number in the floating dtype of the leaf of `like` in its place.
 
-    Where `like` is not floating, and where a leaf is not a number (float0), the leaf is unchanged. Use it for updates and
-    for this library's own states, not for the state of a foreign transformation, whose dtypes may carry meaning.
+    Where `like` is not floating, and where a leaf is not a number (float0), the leaf is unchanged. Use it for updates
+    and for this library's own states, not for the state of a foreign transformation, whose dtypes may carry meaning.
     """
 
     def leaf(x: Any, kept: Any) -> Any:

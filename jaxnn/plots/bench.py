@@ -35,7 +35,7 @@ def bands(ax: Any, runs: Mapping[str, Any], *, x: Sequence[float] | None = None)
         ax: matplotlib axes.
         runs: name -> (R, E) values of R runs; NaN where a run has ended. The band ends where more than a quarter of the
             runs have ended, the line where half of them have.
-        x: (E,), instead of 1 .. E.
+        x: (E,), horizontal coordinates; None for 1 .. E.
 
     Raises:
         ValueError: values that are not of the shape (R, E).

@@ -20,7 +20,14 @@ W, B = truncated_normal(0.05 * TRUNCATED_STDDEV), constant(0.05)
 
 
 def classification(
-    name: str, net: Layer, source: str, *, epochs: int, batch_size: int = 128, target: float | None = None, **told: Any
+    name: str,
+    net: Layer,
+    source: str,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    target: float | None = None,
+    **attributes: Any,
 ) -> Problem:
     """A network on one of the sets of `data.load`, judged by its error on the validation split; with its test set.
 
@@ -28,12 +35,12 @@ def classification(
         name: of the problem.
         net: with one output per class.
         source: "digits", "mnist" or "fashion-mnist".
-        epochs, batch_size, target, told: as the attributes of `Problem`.
+        epochs, batch_size, target, attributes: as the attributes of `Problem`.
     """
     parts = data.load(source)
     return Problem(
         name, net, losses.softmax_cross_entropy, parts.train, parts.validation, batch_size, epochs, parts.test,
-        metrics={"error": metrics.error_rate}, figure="validation_error", target=target, **told,
+        metrics={"error": metrics.error_rate}, figure="validation_error", target=target, **attributes,
     )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def lbfgs(
     Args:
         learning_rate: number, schedule or None for 1; multiplies the step of the search.
         memory_size, scale_init_precond, min_curvature: see `scale_by_lbfgs`.
-        linesearch: a transformation that scales the step, or None for none.
+        linesearch: a transformation that scales the step; None for no line search.
 
     Returns:
         Optimizer whose state is the tuple (`ScaleByLBFGSState`, state of the learning rate, state of the search).

@@ -50,10 +50,12 @@ class KahanState(NamedTuple):
 def master_weights(opt: Any) -> Optimizer:
     """Keep a float32 copy of half-precision parameters and update the copy.
 
-    m <- m + step(m);   update = round(m) - p, so that p + update = round(m), rounded to the nearest
+    m <- m + step(m), from m = p;   update = round(m) - p, so that p + update = round(m), rounded to nearest
 
-    The copy is authoritative: parameters changed from outside return to round(m). Parameters in float32 or float64 get
-    no copy and the plain update. If a weight falls in one step below 2^-16 of its magnitude, p + update may be off by
+    `opt`, ours or optax's, computes step(m).
+
+    The copy is authoritative: parameters changed from outside return to round(m). Parameters in float32 or float64
+    need no copy. If a weight falls in one step below 2^-16 of its magnitude, p + update may be off by
     2^-24 |p|, the resolution of float32; the next step corrects it. Updates of half-precision parameters are float32.
 
     Reference: Micikevicius, P. et al. (2018). Mixed precision training, section 3.1.

@@ -164,7 +164,7 @@ def schedule_free_sgd(
 
     Args:
         learning_rate: a number, reached after the warm-up.
-        warmup_steps: steps of linear warm-up of the learning rate from 0; None means none.
+        warmup_steps: steps of linear warm-up of the learning rate from 0; None for no warm-up.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the whole equation.
         weight_decay: number or schedule; None means 0.
 
@@ -203,7 +203,7 @@ def schedule_free_adamw(
 
     Args:
         learning_rate: a number, reached after the warm-up.
-        warmup_steps: steps of linear warm-up of the learning rate from 0; None means none.
+        warmup_steps: steps of linear warm-up of the learning rate from 0; None for no warm-up.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the rest of the equation.
         b2, eps: decay of nu, and eps outside its root; see `scale_by_adam`.
 
