@@ -65,12 +65,7 @@ class AccumulationType(enum.Enum):
 
 
 class IndividualOutputs(NamedTuple):
-    """What `micro_grad` returns per example: the function's values, metrics of the gradients, auxiliary outputs.
-
-    Example:
-        >>> IndividualOutputs(values=jnp.zeros(2), metrics=None, aux=None).values.shape
-        (2,)
-    """
+    """What `micro_grad` returns per example: the function's values, metrics of the gradients, auxiliary outputs."""
 
     values: Any
     metrics: Any

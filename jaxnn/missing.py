@@ -180,12 +180,7 @@ def message(module: str, name: str) -> str:
 
 
 def suggestions(module: str, name: str) -> list[str]:
-    """Candidates of the likeliest kind only: equal but for case and underscores, known (`FOREIGN`), or spelt alike.
-
-    Example:
-        >>> suggestions("jaxnn.layers", "adamw"), suggestions("jaxnn", "optmi")
-        (['jaxnn.optim.adamw'], ['jaxnn.optim'])
-    """
+    """Candidates of the likeliest kind only: equal but for case and underscores, known (`FOREIGN`), or spelt alike."""
     here = module.rpartition("jaxnn")[2].lstrip(".").partition(".")[0]
     every = public_names()
     own = tuple(every) if not here else every.get(here, ())
@@ -208,12 +203,7 @@ def suggestions(module: str, name: str) -> list[str]:
 
 @functools.cache
 def public_names() -> dict[str, tuple[str, ...]]:
-    """The public names of every module of `ROOMS`, read from its source without importing it.
-
-    Example:
-        >>> "adam" in public_names()["optim"]
-        True
-    """
+    """The public names of every module of `ROOMS`, read from its source without importing it."""
     from jaxnn import ROOMS
 
     return {room: _names_in(_source(f"jaxnn.{room}")) for room in ROOMS}

@@ -30,12 +30,7 @@ def accumulation_dtype(*dtypes: DType) -> DType:
 
 
 def accumulate(x: Array) -> Array:
-    """`x` in its accumulation dtype: half precision and integers widen to float32, float32 and float64 stay.
-
-    Example:
-        >>> accumulate(jnp.ones(2, jnp.bfloat16)).dtype
-        dtype('float32')
-    """
+    """`x` in its accumulation dtype: half precision and integers widen to float32, float32 and float64 stay."""
     return x.astype(accumulation_dtype(x.dtype))
 
 

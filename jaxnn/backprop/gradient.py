@@ -212,14 +212,7 @@ def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: 
 
 
 def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
-    """The layers that couple the examples in training mode (or evaluation mode), by kind and path of the parameters.
-
-    Example:
-        >>> from jaxnn import models
-        >>> from jaxnn.layers import BatchNorm, Dense
-        >>> coupled_layers(models.serial(Dense(2), BatchNorm()), True)
-        ('batch_norm at [1]',)
-    """
+    """The layers that couple the examples in training mode (or evaluation mode), by kind and path of the parameters."""
     inside = tuple(name for i, part in enumerate(net.parts) for name in coupled_layers(part, train, f"{place}[{i}]"))
     if inside or not rule_of(net).couples(net, train):
         return inside

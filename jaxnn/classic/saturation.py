@@ -16,7 +16,7 @@ from jaxnn.types import Array, ArrayLike, Loss, Params, Scalar
 
 
 def squared_error_of_sigmoid(logits: ArrayLike, targets: ArrayLike) -> Array:
-    """C = 1/2 sum (y - d)^2 over each example, y = sigmoid(z); derivative (y - d) y (1 - y), which vanishes as |z| grows.
+    """C = 1/2 sum (y - d)^2, y = sigmoid(z); derivative (y - d) y (1 - y), which vanishes as |z| grows.
 
     Args:
         logits: z (N, ...), floating.

@@ -82,10 +82,6 @@ def entries(optimizers: str | Iterable[str | Entry]) -> tuple[Entry, ...]:
 
     Raises:
         ValueError: no entry, or two with the same name.
-
-    Example:
-        >>> [e.name for e in entries("adam,optax:adam")]
-        ['adam', 'optax:adam']
     """
     found = tuple(entry(each) for each in (words(optimizers) if isinstance(optimizers, str) else optimizers))
     require_distinct("optimizers", [e.name for e in found], "adam,lion")

@@ -205,7 +205,7 @@ def per_leaf(
         if target is not None and jnp.shape(target) != g.shape:
             raise ValueError(
                 f"{where()} but its parameter {jnp.shape(target)}. Gradients are taken with "
-                "respect to the very parameters that are passed."
+                "respect to the parameters that are passed."
             )
         precision = accumulation_dtype(g.dtype, *(k.dtype for k in kept if k is not None))
         wide = [None if k is None else _widen(k, precision) for k in kept]

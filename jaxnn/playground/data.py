@@ -161,7 +161,7 @@ def spiral(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 def reg_plane(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
     """A plane: target (x + y) / 10, evaluated at a location perturbed by the noise.
 
-    x ~ U(-6, 6)^2; target the sum of the coordinates of x + nu e, over 10, e ~ U(-6, 6)^2.
+    x ~ U(-6, 6)^2; target the sum of the coordinates of x + nu e, divided by 10, e ~ U(-6, 6)^2.
 
     Args:
         key: typed random key.

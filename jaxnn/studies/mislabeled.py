@@ -138,18 +138,14 @@ def with_wrong_labels(examples: Dataset, fraction: float, seed: int) -> Dataset:
 
     Raises:
         ValueError: fraction is outside (0, 1), or too small for one wrong label.
-
-    Example:
-        >>> from jaxnn import data
-        >>> digits = data.load("digits").train
-        >>> int((with_wrong_labels(digits, 0.05, seed=0).y != digits.y).sum())
-        63
     """
     require_between("mislabeled", "fraction", fraction, 0, 1, open_high=True)
     labels = np.array(examples.y)
     count = round(fraction * len(labels))
     if count == 0:
-        raise ValueError(f"mislabeled: a fraction {fraction:g} of {len(labels)} labels is none. Use a larger one.")
+        raise ValueError(
+            f"mislabeled: a fraction {fraction:g} of {len(labels)} labels rounds to none. Use a larger one."
+        )
     generator = np.random.default_rng(seed)
     chosen = generator.choice(len(labels), count, replace=False)
     classes = len(examples.classes)
@@ -163,14 +159,7 @@ def precision_at(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
 
 def draw(found: Mislabeled) -> dict[str, Figure]:
-    """The precision against k and against the epoch; the images of the suspects.
-
-    Example:
-        >>> from jaxnn import data
-        >>> few = data.select(data.load("digits").train, slice(0, 10))
-        >>> sorted(draw(Mislabeled(with_wrong_labels(few, 0.2, 0), few.y, np.ones((2, 10)), np.ones((2, 10)))))
-        ['mislabeled', 'suspects']
-    """
+    """The precision against k and against the epoch; the images of the suspects."""
     return {"mislabeled": _precisions(found), "suspects": _suspects(found)}
 
 

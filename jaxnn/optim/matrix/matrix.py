@@ -167,7 +167,7 @@ def _multiplication(matrix: Any, v0: Any, precision: Any, key: Any) -> tuple[Cal
     if callable(matrix):
         if v0 is None:
             raise ValueError(
-                "power_iteration: a function needs v0 to start from, got none. Pass a tree like its argument."
+                "power_iteration: a function needs v0 to start from, got none. Pass a pytree like its argument."
             )
         return matrix, v0
     matrix = jnp.asarray(matrix)

@@ -94,7 +94,7 @@ def accumulate(
         skip = jnp.asarray(skip)
         if skip.shape != () or skip.dtype != bool:
             raise ValueError(
-                "accumulate: should_skip_update_fn must return (bool of shape (), tree), got "
+                "accumulate: should_skip_update_fn must return (bool of shape (), pytree), got "
                 f"{skip.dtype} of shape {skip.shape}. Reduce it with jnp.any or jnp.all."
             )
         n = state.mini_step + 1

@@ -114,5 +114,5 @@ def _size(tree: PyTree) -> Array:
 
 
 def _over(x: Array, divisor: Array) -> Array:
-    """x over a number, in the number's dtype; 0 where it is 0."""
+    """x / divisor, in the dtype of the divisor; 0 where the divisor is 0."""
     return safe_divide(x.astype(divisor.dtype), divisor)
