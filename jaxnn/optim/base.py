@@ -148,8 +148,8 @@ def initial_moment(params: Params, dtype: DType | None = None, *, fill: Scalar =
     def leaf(path: Any, p: Array) -> Array:
         if callable(p) or isinstance(p, str):
             raise TypeError(
-                f"optimizer: parameter {jax.tree_util.keystr(path)} must be an array, got {p!r}. Parameters are trees "
-                "of arrays: those of an equinox module are equinox.filter(model, equinox.is_inexact_array)."
+                f"optimizer: parameter {jax.tree_util.keystr(path)} must be an array, got {p!r}. Parameters are "
+                "pytrees of arrays: those of an equinox module are equinox.filter(model, equinox.is_inexact_array)."
             )
         kind = jnp.result_type(p)
         if not jnp.issubdtype(kind, jnp.inexact):
