@@ -26,6 +26,12 @@ Function: TypeAlias = Callable[..., Any]
 class Accumulator:
     """How the results of microbatches are combined: finalize(update(... update(init(shapes), x_0, 0) ..., x_n, n)).
 
+    Attributes:
+        init: shapes and dtypes of one result -> the initial carry.
+        update: (carry, result, index of the microbatch) -> the new carry.
+        finalize: the final carry -> the result.
+        aggregate: for `micro_vmap`: the results of a microbatch's examples, stacked on the first axis -> its result.
+
     Example:
         >>> largest = Accumulator(
         ...     init=lambda x: jnp.full(x.shape, -jnp.inf, x.dtype),
@@ -38,13 +44,9 @@ class Accumulator:
     """
 
     init: Callable[[PyTree], PyTree]
-    """From the shapes and dtypes of one result to the initial carry."""
     update: Callable[[PyTree, PyTree, Any], PyTree]
-    """Of (carry, result, index of the microbatch)."""
     finalize: Callable[[PyTree], PyTree]
-    """From the final carry to the result."""
     aggregate: Callable[[PyTree], PyTree]
-    """From the results of the examples of a microbatch, stacked on the first axis, to its result; for `micro_vmap`."""
 
 
 class AccumulationType(enum.Enum):

@@ -52,7 +52,7 @@ def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> Array:
 def safe_sqrt(x: Array) -> Array:
     """sqrt(x) for x >= 0, with derivative 0 at x = 0 (where the true one is infinite), at every order.
 
-    The value is that of `jnp.sqrt` to the bit. The selects below cost no memory traffic: XLA fuses them. A
+    The value is that of `jnp.sqrt` to the bit. Its selects cost no memory traffic: XLA fuses them. A
     `jax.custom_jvp` would avoid them, but `lax.scan` loses its rule when a derivative is differentiated again.
 
     Example:
