@@ -139,7 +139,7 @@ def build(structure: Structure | Fixed, numbers: Numbers) -> Any:
     """The optimizer of that structure and these numbers, which may be traced.
 
     Args:
-        structure, numbers: as of `spec`; numbers of the same pytree structure.
+        structure, numbers: as returned by `spec`; other numbers of the same pytree structure are allowed.
 
     Raises:
         ValueError: the wrong number of numbers.

@@ -52,7 +52,7 @@ class Tape:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Columns:
-    """The tapes of C output cotangents pulled back through one forward pass: one a per use, C deltas.
+    """The tapes of C output cotangents pulled back through one forward pass: each use has one input a and C deltas.
 
     The cotangents are the columns of a root of the Hessian with respect to the outputs, so that the generalized
     Gauss-Newton matrix of example i is sum_c g_ic g_ic'; or the unit vectors, so that g_ic is the gradient of output c.
