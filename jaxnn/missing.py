@@ -180,7 +180,12 @@ def message(module: str, name: str) -> str:
 
 
 def suggestions(module: str, name: str) -> list[str]:
-    """Candidates of the likeliest kind only: equal but for case and underscores, known (`FOREIGN`), or spelt alike."""
+    """Candidates of the likeliest kind only: equal but for case and underscores, known (`FOREIGN`), or spelt alike.
+
+    Example:
+        >>> suggestions("jaxnn.layers", "adamw"), suggestions("jaxnn", "optmi")
+        (['jaxnn.optim.adamw'], ['jaxnn.optim'])
+    """
     here = module.rpartition("jaxnn")[2].lstrip(".").partition(".")[0]
     every = public_names()
     own = tuple(every) if not here else every.get(here, ())

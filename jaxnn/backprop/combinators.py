@@ -46,7 +46,13 @@ class AtLogits:
 def forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
 ) -> tuple[Array, State, Cache]:
-    """(y, state, cache): `layer.apply`, and the cache of its backward pass."""
+    """(y, state, cache): `layer.apply`, and the cache of its backward pass.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> forward(Relu, (), (), jnp.array([[-1.0, 2.0]]))[0]
+        Array([[0., 2.]], dtype=float32)
+    """
     made = rule_of(layer).forward(layer, params, state, x, key=key, train=train)
     if not isinstance(made, tuple) or len(made) != 3:
         raise TypeError(
@@ -77,7 +83,13 @@ def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> lis
 
 
 def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tuple[Array, list[State], list[Cache]]:
-    """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages."""
+    """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> run([(Relu, (), (), None)], jnp.array([[-1.0, 2.0]]), train=True)[0]
+        Array([[0., 2.]], dtype=float32)
+    """
     states, caches = [], []
     for i, (part, p, s, key) in enumerate(parts, first):
         try:
@@ -93,7 +105,13 @@ def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tupl
 def run_back(
     parts: Sequence[tuple[Layer, Params, Cache]], dy: Array | AtLogits, collect: Collect
 ) -> tuple[Array, list[PyTree]]:
-    """The parts in reverse order: (dx of the first, the results of `collect` in order)."""
+    """The parts in reverse order: (dx of the first, the results of `collect` in order).
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> run_back([(Relu, (), jnp.array([[-1.0, 2.0]]))], jnp.ones((1, 2)), lambda *leaf: ())[0]
+        Array([[0., 1.]], dtype=float32)
+    """
     collected: list[PyTree] = []
     error: Any = dy
     for part, p, cache in reversed(parts):

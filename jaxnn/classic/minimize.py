@@ -27,6 +27,10 @@ def checked_table(where: str, table: ArrayLike) -> tuple[np.ndarray, int]:
 
     Raises:
         ValueError: not (2^n,) with n >= 1, or a value that is neither 0 nor 1.
+
+    Example:
+        >>> checked_table("dnf", [0, 1, 1, 0])
+        (array([False,  True,  True, False]), 2)
     """
     bits = np.asarray(table)
     n = max(bits.size - 1, 1).bit_length()

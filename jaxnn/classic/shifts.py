@@ -127,6 +127,12 @@ def error_map(net: Layer, params: Params, state: State, x: Array, y: Array, *, r
 
     Returns:
         (2 r + 1, 2 r + 1): entry (i, j) for a shift down by i - r and right by j - r.
+
+    Example:
+        >>> net = models.linear(2)
+        >>> params, state = net.init(jax.random.key(0), (4, 4, 1))
+        >>> error_map(net, params, state, jnp.zeros((3, 4, 4, 1)), jnp.zeros(3, jnp.int32), reach=1).shape
+        (3, 3)
     """
     steps = jnp.arange(-reach, reach + 1)
     displacements = jnp.stack(jnp.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)

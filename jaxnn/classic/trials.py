@@ -117,6 +117,11 @@ def as_settings(where: str, name: str, values: Sequence[float], low: float, high
 
     Raises:
         TypeError, ValueError: not a sequence of numbers, an empty one, or a number out of range.
+
+    Example:
+        >>> as_settings("dropout", "rates", (0.5, 1.0), 0, 1)
+        Traceback (most recent call last):
+        ValueError: dropout: each of rates must lie in [0, 1), got 1.
     """
     if not np.ndim(values) or not len(values):
         raise ValueError(f"{where}: {name} must be a sequence of at least one number, got {values!r}.")
@@ -126,7 +131,13 @@ def as_settings(where: str, name: str, values: Sequence[float], low: float, high
 
 
 def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None, classes: int = 10) -> Layer:
-    """One hidden layer of ReLUs, followed by `extra`; all but the first `on` units are masked (None: no mask)."""
+    """One hidden layer of ReLUs, followed by `extra`; all but the first `on` units are masked (None: no mask).
+
+    Example:
+        >>> params, state = network(hidden=3).init(jax.random.key(0), (2,))
+        >>> [network(hidden=3, on=on).predict(params, state, jnp.ones((1, 2))).shape for on in (1, None)]
+        [(1, 10), (1, 10)]
+    """
 
     def switched(z: Array) -> Array:
         return relu(z) if on is None else jnp.where(jnp.arange(hidden) < on, relu(z), 0)
@@ -153,6 +164,12 @@ def starts(net: Layer, opt: Optimizer, keys: Key, x: Array) -> TrainState:
 
     Returns:
         A TrainState whose leaves have a leading axis R.
+
+    Example:
+        >>> from jaxnn import models, optim
+        >>> keys = jax.random.split(jax.random.key(0), 3)
+        >>> starts(models.linear(10), optim.sgd(0.1), keys, jnp.ones((5, 64))).params[1]["w"].shape
+        (3, 64, 10)
     """
     return jax.lax.map(lambda key: train.init(net, opt, run_keys(key)[0], x.shape[1:]), keys)
 

@@ -14,7 +14,13 @@ from jaxnn.types import Array, Scalar
 
 
 def require_images(where: str, images: Array) -> None:
-    """Raise unless `images` are floating (N, H, W, C)."""
+    """Raise unless `images` are floating (N, H, W, C).
+
+    Example:
+        >>> require_images("flip", jnp.zeros((2, 8, 8)))
+        Traceback (most recent call last):
+        ValueError: flip: images must have shape (N, H, W, C), got (2, 8, 8). ...
+    """
     if jnp.ndim(images) != 4:
         raise ValueError(
             f"{where}: images must have shape (N, H, W, C), got {jnp.shape(images)}. "
@@ -40,6 +46,11 @@ def sample_bilinear(images: Array, rows: Array, columns: Array) -> Array:
 
     Raises:
         ValueError, TypeError: images not (N, H, W, C) or not floating; coordinates of other shapes.
+
+    Example:
+        >>> image = jnp.array([[0.0, 1.0], [2.0, 3.0]])[None, :, :, None]
+        >>> sample_bilinear(image, jnp.array([[[0.5]]]), jnp.array([[[0.5]]])).item()
+        1.5
     """
     require_images("sample_bilinear", images)
     n, height, width, channels = images.shape
@@ -117,6 +128,10 @@ def smooth(fields: Array, sigma: Scalar) -> Array:
 
     Returns:
         (..., H, W), in the dtype of `fields`.
+
+    Example:
+        >>> round(float(smooth(jnp.ones((1, 9, 9)), 0.5)[0, 4, 4]), 5)
+        1.0
     """
     dtype = accumulation_dtype(fields.dtype)
 

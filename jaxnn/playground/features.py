@@ -34,7 +34,13 @@ FEATURES = MappingProxyType(
 
 
 def require_features(where: str, names: Sequence[str]) -> None:
-    """Raise ValueError unless these are names of `FEATURES`, at least one, none repeated; TypeError for a string."""
+    """Raise ValueError unless these are names of `FEATURES`, at least one, none repeated; TypeError for a string.
+
+    Example:
+        >>> require_features("playground", ("x", "cosx"))
+        Traceback (most recent call last):
+        ValueError: playground: no feature 'cosx'; there are: x, y, x2, y2, xy, sinx, siny.
+    """
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise TypeError(f'{where}: features must be a tuple of names, such as ("x", "y"), got {names!r}.')
     unknown = [name for name in names if name not in FEATURES]

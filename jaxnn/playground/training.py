@@ -164,6 +164,11 @@ def network(hidden: tuple[int, ...], activation: str, problem: Problem) -> Layer
     Raises:
         ValueError: more layers or units than fit on the page, or an unknown activation.
         TypeError: hidden is not a tuple.
+
+    Example:
+        >>> net = network((4, 2), "tanh", "classification")
+        >>> [params["w"].shape for params in net.init(jax.random.key(0), (2,))[0][::2]]
+        [(2, 4), (4, 2), (2, 1)]
     """
     require_network("network", hidden, activation)
     output = layers.Tanh if problem == "classification" else layers.Identity

@@ -200,7 +200,13 @@ def run(
 
 
 def draw(found: Clipped) -> dict[str, Figure]:
-    """Training loss, validation error and the fraction of clipped gradients of each run, by epoch."""
+    """Training loss, validation error and the fraction of clipped gradients of each run, by epoch.
+
+    Example:
+        >>> ones = np.ones((2, 3))
+        >>> sorted(draw(Clipped(1.0, np.array([np.nan, 0.5]), ones, ones, ones)))
+        ['clipped']
+    """
     fig, axes = plots.figure(1, 3, width=4.4, height=4.0)
     panels = [
         (found.losses, "training loss (mean per example)"),

@@ -104,7 +104,12 @@ def run(
 
 
 def draw(found: Gram) -> dict[str, Figure]:
-    """The cosines of all pairs, sorted by class, and their means."""
+    """The cosines of all pairs, sorted by class, and their means.
+
+    Example:
+        >>> sorted(draw(Gram(("a", "b"), np.array([0, 0, 1]), np.eye(3), np.eye(3))))
+        ['gram']
+    """
     names, k = found.classes, len(found.classes)
     fig, (left, right) = plots.figure(1, 2, width=5.8, height=5.2)
     left.imshow(found.cosines, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")

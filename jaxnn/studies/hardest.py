@@ -108,7 +108,15 @@ def run(
 
 
 def draw(found: Hardest) -> dict[str, Figure]:
-    """The images of the hardest examples with label, prediction and gradient norm."""
+    """The images of the hardest examples with label, prediction and gradient norm.
+
+    Example:
+        >>> from jaxnn import data
+        >>> few = data.select(data.load("digits").train, slice(0, 2))
+        >>> ones = np.ones(2)
+        >>> sorted(draw(Hardest(few, np.arange(2), ones, ones, few.y)))
+        ['hardest']
+    """
     examples = found.examples
     names, labels = examples.classes, np.asarray(examples.y)
     top = found.order[:WRITTEN]

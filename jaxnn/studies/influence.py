@@ -179,7 +179,14 @@ def _make_epoch(net: Layer, learning_rate: float, batch_size: int) -> Callable[.
 
 
 def draw(found: Influence) -> dict[str, Figure]:
-    """Each test example with its most helpful and its most harmful training examples."""
+    """Each test example with its most helpful and its most harmful training examples.
+
+    Example:
+        >>> from jaxnn import data
+        >>> few = data.select(data.load("digits").train, slice(0, 2))
+        >>> sorted(draw(Influence(few, few, few.y, np.ones(2), np.eye(2))))
+        ['influence']
+    """
     names, labels = found.examples.classes, np.asarray(found.examples.y)
     shown = min(SHOWN, len(labels))
     rows = len(found.drops)

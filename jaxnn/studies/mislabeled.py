@@ -138,6 +138,12 @@ def with_wrong_labels(examples: Dataset, fraction: float, seed: int) -> Dataset:
 
     Raises:
         ValueError: fraction is outside (0, 1), or too small for one wrong label.
+
+    Example:
+        >>> from jaxnn import data
+        >>> digits = data.load("digits").train
+        >>> int((with_wrong_labels(digits, 0.05, seed=0).y != digits.y).sum())
+        63
     """
     require_between("mislabeled", "fraction", fraction, 0, 1, open_high=True)
     labels = np.array(examples.y)

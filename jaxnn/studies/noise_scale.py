@@ -185,7 +185,13 @@ def _make_sampled(net: Layer, size: int, batches: int) -> Callable[[TrainState, 
 
 
 def draw(found: NoiseScales) -> dict[str, Figure]:
-    """The mean square of a batch's gradient against the batch size; the noise scale during training."""
+    """The mean square of a batch's gradient against the batch size; the noise scale during training.
+
+    Example:
+        >>> ones = np.ones((1, 2))
+        >>> sorted(draw(NoiseScales(ones[0], ones[0], np.array([0]), np.array([2, 4]), ones, ones)))
+        ['noise-scale']
+    """
     fig, (left, right) = plots.figure(1, 2, width=5.8, height=4.4)
     _against_size(left, found)
     _along_training(right, found)

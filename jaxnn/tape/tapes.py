@@ -114,7 +114,15 @@ def errors_of(tape: Tape) -> tuple[tuple[Array, ...], ...]:
 
 
 def with_errors(tape: Tape, found: PyTree) -> Tape:
-    """The tape with other cotangents, in the order of `errors_of`."""
+    """The tape with other cotangents, in the order of `errors_of`.
+
+    Example:
+        >>> from jaxnn.tape import Addition
+        >>> use, structure = Addition(jnp.ones((4, 1, 2))), jax.tree.structure({"b": 0})
+        >>> tape = Tape(jnp.zeros(4), jnp.zeros(4), ((use,),), ("['b']",), structure, (use.delta,))
+        >>> with_errors(tape, ((jnp.zeros((3, 4, 1, 2)),),)).uses[0][0].delta.shape
+        (3, 4, 1, 2)
+    """
     pairs = zip(tape.uses, found, strict=True)
     uses = tuple(
         tuple(replaced(use, **{error_of(use): error}) for use, error in zip(uses, of_uses, strict=True))

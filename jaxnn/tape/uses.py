@@ -196,7 +196,12 @@ def _as_tuples(value: Any) -> Any:
 
 
 def weighted(delta: Array, weights: Array | None) -> Array:
-    """w_i delta_i (N, ...), exactly 0 where w_i is 0, in delta's accumulation dtype; delta itself without weights."""
+    """w_i delta_i (N, ...), exactly 0 where w_i is 0, in delta's accumulation dtype; delta itself without weights.
+
+    Example:
+        >>> weighted(jnp.array([[[1.0]], [[jnp.nan]]]), jnp.array([3.0, 0.0])).ravel()
+        Array([3., 0.], dtype=float32)
+    """
     if weights is None:
         return delta
     wide = accumulate(delta)
