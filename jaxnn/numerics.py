@@ -56,7 +56,6 @@ def safe_sqrt(x: Array) -> Array:
     `jax.custom_jvp` would avoid them, but `lax.scan` loses its rule when a derivative is differentiated again.
 
     Example:
-        >>> import jax
         >>> jax.grad(safe_sqrt)(0.0)
         Array(0., dtype=float32, weak_type=True)
     """
@@ -68,7 +67,6 @@ def safe_cbrt(x: Array) -> Array:
     """The cube root, with derivative 0 at x = 0 (where the true one is infinite), at every order; see `safe_sqrt`.
 
     Example:
-        >>> import jax
         >>> jax.grad(safe_cbrt)(0.0)
         Array(0., dtype=float32, weak_type=True)
     """

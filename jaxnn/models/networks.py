@@ -23,7 +23,6 @@ def linear(features: int) -> Layer:
         features: number of outputs, one per class.
 
     Example:
-        >>> import jax
         >>> params, state = linear(10).init(jax.random.key(0), (28, 28, 1))
         >>> params[1]["w"].shape
         (784, 10)
@@ -49,7 +48,6 @@ def mlp(
         w_init: initializer of every weight matrix.
 
     Example:
-        >>> import jax
         >>> from jaxnn import tree
         >>> params, state = mlp([3, 4, 2]).init(jax.random.key(0), (3,))
         >>> tree.size(params)
@@ -94,7 +92,6 @@ def cnn(
         dropout: fraction of each dense layer's inputs dropped in training.
 
     Example:
-        >>> import jax
         >>> from jaxnn import tree
         >>> params, state = cnn().init(jax.random.key(0), (28, 28, 1))
         >>> tree.size(params)
