@@ -16,9 +16,12 @@ GELU_CUBIC = 0.044715
 
 @elementwise
 def gelu(z: Array) -> Array:
-    """The Gaussian error linear unit, erf form; at least -0.17.
+    """The Gaussian error linear unit, erf form.
 
     a = z Phi(z), Phi(z) = (1 + erf(z / sqrt 2)) / 2 = erfc(-z / sqrt 2) / 2
+
+    Returns:
+        a >= -0.17.
 
     Example:
         >>> gelu(jnp.array([-1e4, 0.0, 1e4]))
@@ -72,9 +75,12 @@ def gelu_tanh_derivative(z: Array) -> Array:
 
 @elementwise
 def silu(z: Array) -> Array:
-    """The sigmoid-weighted linear unit, also called swish; at least -0.28.
+    """The sigmoid-weighted linear unit, also called swish.
 
     a = z sigmoid(z)
+
+    Returns:
+        a >= -0.28.
 
     Example:
         >>> silu(jnp.array([-1e4, 0.0, 1e4]))
@@ -101,9 +107,12 @@ def silu_derivative(z: Array) -> Array:
 
 @elementwise
 def mish(z: Array) -> Array:
-    """Mish; at least -0.31.
+    """Mish.
 
     a = z tanh(softplus(z)) = z tanh(log(1 + exp(z)))
+
+    Returns:
+        a >= -0.31.
 
     Example:
         >>> mish(jnp.array([-1e4, 0.0, 1e4]))

@@ -16,9 +16,12 @@ SELU_SCALE = 1.0507009873554804934193349852946
 
 @elementwise
 def relu(z: Array) -> Array:
-    """The rectified linear unit.
+    """The rectified linear unit, with derivative 0 at the kink z = 0.
 
-    a = max(z, 0), with derivative 0 at the kink z = 0
+    a = max(z, 0)
+
+    Returns:
+        a >= 0.
 
     Example:
         >>> relu(jnp.array([-2.0, 0.0, 3.0]))
@@ -43,9 +46,9 @@ def relu_derivative(z: Array) -> Array:
 
 @elementwise
 def leaky_relu(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
-    """The leaky rectifier.
+    """The leaky rectifier, with derivative negative_slope at the kink z = 0.
 
-    a = z if z > 0, negative_slope z if z <= 0; derivative negative_slope at z = 0
+    a = z if z > 0, negative_slope z if z <= 0
 
     Args:
         negative_slope: slope of the left branch, any real number; 0 makes it `relu`. May be traced.
@@ -81,9 +84,9 @@ def leaky_relu_derivative(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
 
 @elementwise
 def elu(z: Array, *, alpha: Scalar = 1.0) -> Array:
-    """The exponential linear unit.
+    """The exponential linear unit, with derivative alpha at z = 0.
 
-    a = z if z > 0, alpha (exp(z) - 1) if z <= 0; derivative alpha at z = 0
+    a = z if z > 0, alpha (exp(z) - 1) if z <= 0
 
     Args:
         alpha: the limit at z = -infinity is -alpha. May be traced.
@@ -122,7 +125,8 @@ def selu(z: Array) -> Array:
 
     a = lambda z if z > 0, lambda alpha (exp(z) - 1) if z <= 0, with lambda = 1.0507..., alpha = 1.6733...
 
-    a >= -1.7581; the derivative at z = 0 is 1.7581.
+    Returns:
+        a >= -1.7581.
 
     Example:
         >>> selu(jnp.array([-1e4, 0.0, 1.0]))

@@ -15,7 +15,8 @@ def sigmoid(z: Array) -> Array:
 
     a = 1 / (1 + exp(-z))
 
-    Finite for every finite z.
+    Returns:
+        a in [0, 1]; no overflow for any finite z.
 
     Example:
         >>> sigmoid(jnp.array([-1e4, 0.0, 1e4]))
@@ -45,6 +46,9 @@ def tanh(z: Array) -> Array:
 
     a = (exp(z) - exp(-z)) / (exp(z) + exp(-z)) = 2 sigmoid(2 z) - 1
 
+    Returns:
+        a in [-1, 1].
+
     Example:
         >>> tanh(jnp.array([-1e4, 0.0, 1e4]))
         Array([-1.,  0.,  1.], dtype=float32)
@@ -73,7 +77,8 @@ def softplus(z: Array) -> Array:
 
     a = log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|))
 
-    Finite for every finite z.
+    Returns:
+        a >= 0; no overflow for any finite z.
 
     Example:
         >>> softplus(jnp.array([-1e4, 1e4]))

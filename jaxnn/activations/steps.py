@@ -15,6 +15,9 @@ def sign(z: Array) -> Array:
 
     a = 1 if z > 0, 0 if z = 0, -1 if z < 0
 
+    Returns:
+        a in {-1, 0, 1}.
+
     Example:
         >>> sign(jnp.array([-2.0, 0.0, 3.0]))
         Array([-1.,  0.,  1.], dtype=float32)
@@ -38,6 +41,9 @@ def perceptron_sign(z: Array) -> Array:
     """The perceptron's sign, with sign(0) = +1: the output is always one of the two classes.
 
     a = 1 if z >= 0, -1 if z < 0
+
+    Returns:
+        a in {-1, 1}.
 
     Example:
         >>> perceptron_sign(jnp.array([-2.0, 0.0, 3.0]))
@@ -152,6 +158,9 @@ def hard_tanh(z: Array) -> Array:
     """z clipped to [-1, 1].
 
     a = -1 if z <= -1, z if -1 < z < 1, 1 if z >= 1
+
+    Returns:
+        a in [-1, 1].
 
     Example:
         >>> hard_tanh(jnp.array([-2.0, 0.5, 3.0]))
