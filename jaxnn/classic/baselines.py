@@ -58,7 +58,7 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
     All K (K - 1) / 2 units come from the K Gram matrices of the single classes, added in pairs.
 
     Args:
-        x, labels, classes, ridge: as for `least_squares`, which also lists the errors; labels concrete, because
+        x, labels, classes, ridge: as for `least_squares`, which also lists the errors raised; labels concrete, because
             the number of examples per class decides the shapes.
 
     Returns:

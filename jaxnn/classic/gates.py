@@ -60,7 +60,7 @@ def and_(inputs: int = 2) -> Network:
     """AND: 1 where all inputs are 1.
 
     Args:
-        inputs: number of inputs.
+        inputs: how many.
 
     Example:
         >>> and_()([[0, 0], [0, 1], [1, 0], [1, 1]]).ravel()
@@ -74,7 +74,7 @@ def or_(inputs: int = 2) -> Network:
     """OR: 1 where any input is 1.
 
     Args:
-        inputs: number of inputs.
+        inputs: how many.
 
     Example:
         >>> or_()([[0, 0], [0, 1], [1, 0], [1, 1]]).ravel()
@@ -98,7 +98,7 @@ def nand(inputs: int = 2) -> Network:
     """NAND: 0 where all inputs are 1.
 
     Args:
-        inputs: number of inputs.
+        inputs: how many.
 
     Example:
         >>> nand()([[0, 0], [0, 1], [1, 0], [1, 1]]).ravel()

@@ -87,7 +87,7 @@ def gradient(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     """Gradient of the log-likelihood: sum_i P(-y_i | x_i; w) y_i x_i, with P(-y | x; w) = sigmoid(-y w.x).
 
     Args:
-        w, x, y: as for `log_likelihood`, which also lists the errors.
+        w, x, y: as for `log_likelihood`, which also lists the errors raised.
 
     Returns:
         (D,), the direction of ascent.
@@ -189,7 +189,7 @@ def softmax_gradient(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Array:
     """Gradient of the log-likelihood: sum_i x_i (d_i - softmax(w'x_i))', d_i one-hot at the label.
 
     Args:
-        w, x, labels: as for `softmax_log_likelihood`, which also lists the errors.
+        w, x, labels: as for `softmax_log_likelihood`, which also lists the errors raised.
 
     Returns:
         (D, K), the direction of ascent.

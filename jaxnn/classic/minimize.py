@@ -94,7 +94,7 @@ def minimize(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray
 
     Args:
         table: (2^n,) of 0 and 1.
-        dont_care: (2^n,), 1 at rows where either output is allowed; None if there are none.
+        dont_care: (2^n,), 1 at rows where either output will do; None for none.
 
     Returns:
         (T, n), int8, in {-1, 0, 1}: NOT x_i, absent, x_i. T <= number of true rows. The constant 0 has no term, the
@@ -137,7 +137,7 @@ def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np
 
     Args:
         table: (2^n,) of 0 and 1.
-        dont_care: (2^n,), 1 at rows where either output is allowed; None if there are none.
+        dont_care: (2^n,), 1 at rows where either output will do; None for none.
 
     Returns:
         (T, n), int8, as from `minimize`.

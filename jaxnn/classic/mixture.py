@@ -71,7 +71,7 @@ def fit_mixture(
         epochs: of Adam in batches of 100, the learning rate 0.01 falling to 0 along a cosine.
 
     Returns:
-        (net, the FitResult of `train.fit`).
+        (net, result).
 
     Reference:
         Bishop, C. M. (1994). Mixture density networks.
@@ -100,7 +100,7 @@ def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 400
         examples, key, hidden, epochs: as for `fit_mixture`.
 
     Returns:
-        (net, the FitResult of `train.fit`).
+        (net, result).
 
     Example:
         >>> net, result = fit_mean(inverse_problem(jax.random.key(0), 100), key=jax.random.key(1), epochs=1)

@@ -141,7 +141,7 @@ def Conv(
         w_init, b_init: initializers of w and b; `b_init=None` omits the bias, as before batch normalization.
 
     Raises:
-        TypeError, ValueError: an invalid setting; when applied, as `apply`.
+        TypeError, ValueError: an invalid setting; later what `apply` raises.
 
     Example:
         >>> params, state = Conv(32, 3).init(jax.random.key(0), (28, 28, 1))
@@ -194,7 +194,7 @@ def DepthwiseConv(
         multiplier: output channels per input channel.
 
     Raises:
-        TypeError, ValueError: an invalid setting; when applied, as `apply`.
+        TypeError, ValueError: an invalid setting; later what `apply` raises.
 
     Reference:
         Howard, A. G. et al. (2017). MobileNets: efficient convolutional neural networks for mobile vision

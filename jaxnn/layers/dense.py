@@ -78,7 +78,7 @@ def Dense(features: int, *, w_init: Initializer = he_normal, b_init: Initializer
         w_init, b_init: initializers of w and b, as in `init`; `b_init=None` omits the bias.
 
     Raises:
-        ValueError: `features` < 1; when applied, as `apply`.
+        ValueError: `features` < 1; later what `apply` raises.
 
     Example:
         >>> params, state = Dense(10).init(jax.random.key(0), (784,))

@@ -53,7 +53,7 @@ def l2_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Param
     """Gradient of `l2`: params -> 2 strength w at penalized leaves, 0 at the others.
 
     Args:
-        strength, mask: as for `l2`, which also lists the errors.
+        strength, mask: as for `l2`, which also names the errors raised.
 
     Returns:
         A function params -> pytree with the structure, shapes and dtypes of the parameters.
@@ -91,7 +91,7 @@ def l1_grad(strength: Scalar, *, mask: Mask = tree.is_weight) -> Callable[[Param
     """Gradient of `l1`: params -> strength sign(w) at penalized leaves (0 at w = 0), 0 at the others.
 
     Args:
-        strength, mask: as for `l1`, which also lists the errors.
+        strength, mask: as for `l1`, which also names the errors raised.
 
     Returns:
         A function params -> pytree with the structure, shapes and dtypes of the parameters.
@@ -132,7 +132,7 @@ def elastic_grad(
     """Gradient of `elastic`: params -> l1_strength sign(w) + 2 l2_strength w at penalized leaves, 0 at the others.
 
     Args:
-        l1_strength, l2_strength, mask: as for `elastic`, which also lists the errors.
+        l1_strength, l2_strength, mask: as for `elastic`, which also names the errors raised.
 
     Returns:
         A function params -> pytree with the structure, shapes and dtypes of the parameters.

@@ -11,7 +11,7 @@ from jaxnn.types import Params, PyTree
 
 @specified
 def chain(*links: Any) -> Optimizer:
-    """Apply transformations in sequence, each to the updates of the one before.
+    """Apply transformations in turn, each to the updates of the one before.
 
     The links work in the accumulation dtype, `init` too, and the result is rounded once to the dtype of the parameters.
     States are kept as the links return them. Extra arguments go to every link that takes any.

@@ -78,11 +78,15 @@ def xor(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
     >= 0, e ~ U(-5, 5)^2, else -1.
 
     Args:
-        key, noise: as for `circle`.
-        n: number of points, >= 1.
+        key: typed random key.
+        n: number of points.
+        noise: nu in [0, 0.5].
 
     Returns:
         x (n, 2), y (n,) in {-1, +1}.
+
+    Raises:
+        ValueError: n below 1, or noise out of range.
 
     Example:
         >>> bool(jnp.abs(xor(jax.random.key(0), 50).x).min() > 0.3)
@@ -102,10 +106,15 @@ def gauss(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
     The VARIANCE of each coordinate is 0.5 + 7 nu.
 
     Args:
-        key, n, noise: as for `circle`, which also lists the errors.
+        key: typed random key.
+        n: number of points, even.
+        noise: nu in [0, 0.5].
 
     Returns:
         x (n, 2), y (n,) in {-1, +1}.
+
+    Raises:
+        ValueError: n odd or below 2, or noise out of range.
 
     Example:
         >>> gauss(jax.random.key(0), 4).y
@@ -124,10 +133,15 @@ def spiral(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
     first arm is +1, the second, turned by pi, -1.
 
     Args:
-        key, n, noise: as for `circle`, which also lists the errors.
+        key: typed random key.
+        n: number of points, even.
+        noise: nu in [0, 0.5].
 
     Returns:
         x (n, 2), y (n,) in {-1, +1}.
+
+    Raises:
+        ValueError: n odd or below 2, or noise out of range.
 
     Example:
         >>> spiral(jax.random.key(0), 4).x.round(2)
@@ -147,14 +161,18 @@ def spiral(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 def reg_plane(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
     """A plane: target (x + y) / 10, evaluated at a location perturbed by the noise.
 
-    x ~ U(-6, 6)^2; target the sum of the coordinates of x + nu e, divided by 10, e ~ U(-6, 6)^2.
+    x ~ U(-6, 6)^2; target the sum of the coordinates of x + nu e, over 10, e ~ U(-6, 6)^2.
 
     Args:
-        key, noise: as for `circle`.
-        n: number of points, >= 1.
+        key: typed random key.
+        n: number of points.
+        noise: nu in [0, 0.5].
 
     Returns:
         x (n, 2), y (n,) real.
+
+    Raises:
+        ValueError: n below 1, or noise out of range.
 
     Example:
         >>> made = reg_plane(jax.random.key(0), 5)
@@ -172,11 +190,15 @@ def reg_gauss(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
     the `CENTRES`; 0 farther than 2 from all.
 
     Args:
-        key, noise: as for `circle`.
-        n: number of points, >= 1.
+        key: typed random key.
+        n: number of points.
+        noise: nu in [0, 0.5].
 
     Returns:
         x (n, 2), y (n,) in [-1, 1].
+
+    Raises:
+        ValueError: n below 1, or noise out of range.
 
     Example:
         >>> reg_gauss(jax.random.key(0), 5).x.shape

@@ -126,7 +126,13 @@ class Run(NamedTuple):
 
 
 def require_network(where: str, hidden: tuple[int, ...], activation: str) -> None:
-    """Raise ValueError unless the network fits on the page and its activation exists, TypeError unless a tuple."""
+    """Raise ValueError unless the network fits on the page and its activation exists, TypeError unless it is a tuple.
+
+    Example:
+        >>> require_network("playground", (9,), "tanh")
+        Traceback (most recent call last):
+        ValueError: playground: hidden must be at most 6 layers of 1 to 8 units each, got 9.
+    """
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise TypeError(f"{where}: hidden must be a tuple of ints, such as (8,), got {hidden!r}.")
     if len(hidden) > MAX_LAYERS or any(units not in range(1, MAX_UNITS + 1) for units in hidden):
@@ -139,7 +145,13 @@ def require_network(where: str, hidden: tuple[int, ...], activation: str) -> Non
 
 
 def require_penalty(where: str, regularization: Regularization, rate: float) -> None:
-    """Raise ValueError unless the penalty exists and its strength is >= 0, and 0 where there is no penalty."""
+    """Raise ValueError unless the penalty exists and its strength is >= 0, and 0 where there is no penalty.
+
+    Example:
+        >>> require_penalty("playground", "none", 0.1)
+        Traceback (most recent call last):
+        ValueError: playground: regularization_rate 0.1 has no effect with regularization 'none'. Choose l1 or l2.
+    """
     known = get_args(Regularization)
     if regularization not in known:
         raise ValueError(f"{where}: regularization must be one of {', '.join(known)}, got {regularization!r}.")
@@ -187,7 +199,12 @@ def compiler_options() -> dict[str, bool | int] | None:
 
 
 def points(settings: Settings) -> TrainTest:
-    """The points of a run: sampled, shuffled, and the first floor(n train_ratio) of them for training."""
+    """The points of a run: sampled, shuffled, and the first floor(n train_ratio) of them for training.
+
+    Example:
+        >>> [len(part) for part in points(Settings(data="reg-plane", train_ratio=0.1))]
+        [120, 1080]
+    """
     source = SOURCES[settings.data]
     key = jax.random.fold_in(jax.random.key(settings.seed), 0)
     whole = jax.jit(source.make, static_argnums=1, compiler_options=compiler_options())(
@@ -205,6 +222,9 @@ def run(settings: Settings) -> Run:
 
     Args:
         settings: a `Settings`.
+
+    Returns:
+        Run.
 
     Raises:
         ValueError: the loss became NaN or infinite.
@@ -244,6 +264,12 @@ def make_scan(settings: Settings, net: Layer) -> Callable[[Key, Examples, Exampl
     Returns:
         `scan(key, train, test) -> (params, losses)`, train and test pairs of inputs (N, F) and targets (N, 1): the
         parameters with a leading axis of epochs + 1, and the losses (epochs + 1, 2) on train and test.
+
+    Example:
+        >>> settings, pair = Settings(epochs=3), (jnp.ones((20, 2)), jnp.ones((20, 1)))
+        >>> scan = make_scan(settings, network((), "tanh", "regression"))
+        >>> jax.jit(scan)(jax.random.key(0), pair, pair)[1].shape
+        (4, 2)
     """
     opt = make_optimizer(settings.regularization, settings.learning_rate, settings.regularization_rate)
     vg = backprop.value_and_grad(net, LOSS)

@@ -81,6 +81,9 @@ def run(
         seed: of initial parameters and order.
         epochs, batch_size: of training.
 
+    Returns:
+        Gram.
+
     Reference:
         Fort, S., Nowak, P. K., Jastrzebski, S. & Narayanan, S. (2019). Stiffness: a new perspective on generalization
         in neural networks, section 2 (the cosine between two examples' gradients).

@@ -107,6 +107,9 @@ def run(
         epochs: of training, at least 1; 15 by default.
         batch_size: of training.
 
+    Returns:
+        Mislabeled.
+
     Raises:
         ValueError: the fraction makes no label wrong, or epochs is below 1.
 
@@ -165,7 +168,14 @@ def precision_at(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
 
 def draw(found: Mislabeled) -> dict[str, Figure]:
-    """The precision against k and against the epoch; the images of the suspects."""
+    """The precision against k and against the epoch; the images of the suspects.
+
+    Example:
+        >>> from jaxnn import data
+        >>> few = data.select(data.load("digits").train, slice(0, 10))
+        >>> sorted(draw(Mislabeled(with_wrong_labels(few, 0.2, 0), few.y, np.ones((2, 10)), np.ones((2, 10)))))
+        ['mislabeled', 'suspects']
+    """
     return {"mislabeled": _precisions(found), "suspects": _suspects(found)}
 
 

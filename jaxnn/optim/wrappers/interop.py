@@ -35,7 +35,7 @@ class SplitRealAndImaginaryState(NamedTuple):
 
 @specified
 def flatten(inner: Any) -> Optimizer:
-    """The inner transformation (ours or optax's) on one vector of all parameters: fewer, larger operations.
+    """The inner transformation on one vector of all parameters: fewer, larger operations.
 
     Rules that take norms of single arrays then see one array. The vector, and with it the inner state, is in the widest
     accumulation dtype of the parameters; updates come back in each parameter's dtype. Extra arguments are passed
