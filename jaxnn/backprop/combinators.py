@@ -38,7 +38,13 @@ from jaxnn.types import Array, Key, Params, PyTree, State
 
 @dataclasses.dataclass(frozen=True)
 class AtLogits:
-    """A cotangent of the last leaf layer's INPUT, dC/dz, where loss and layer are fused."""
+    """A cotangent of the last leaf layer's INPUT, dC/dz, where loss and layer are fused.
+
+    Example:
+        >>> from jaxnn.layers import Softmax
+        >>> backward(Softmax, (), None, AtLogits(jnp.ones((1, 2))), lambda *leaf: ())[0]
+        Array([[1., 1.]], dtype=float32)
+    """
 
     delta: Array
 
@@ -64,7 +70,13 @@ def forward(
 def backward(
     layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
 ) -> tuple[Array, PyTree]:
-    """(dx, a pytree like `params` of the results of `collect` for each leaf layer)."""
+    """(dx, a pytree like `params` of the results of `collect` for each leaf layer).
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> backward(Relu, (), jnp.array([[-1.0, 2.0]]), jnp.ones((1, 2)), lambda *leaf: ())[0]
+        Array([[0., 1.]], dtype=float32)
+    """
     if isinstance(dy, AtLogits) and not layer.parts:
         return dy.delta, ()
     return rule_of(layer).backward(layer, params, cache, dy, collect)  # type: ignore[arg-type]
@@ -75,7 +87,16 @@ Part: TypeAlias = tuple[Layer, Params, State, Key | None]
 
 
 def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> list[Part]:
-    """Each part of a serial with its own parameters, state and key."""
+    """Each part of a serial with its own parameters, state and key.
+
+    Example:
+        >>> from jaxnn.layers import Dense, Relu
+        >>> from jaxnn.models import serial
+        >>> net = serial(Dense(2), Relu)
+        >>> params, state = net.init(jax.random.key(0), (3,))
+        >>> [part[0].kind.name for part in parts_of(net, params, state, None)]
+        ['dense', 'activation']
+    """
     require_params(layer.kind.name, params, layer.parts)
     states = spread(state, layer.parts)
     keys = [fold(key, i) for i in range(len(layer.parts))]
