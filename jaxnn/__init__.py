@@ -1,4 +1,4 @@
-"""Neural networks, optimizers and per-example gradients in JAX: the README is the tour, `help(jaxnn.losses)` a room."""
+"""Neural networks, optimizers and per-example gradients in JAX: see the README, and `help(jaxnn.losses)` etc."""
 
 import importlib
 from types import ModuleType
@@ -13,11 +13,11 @@ ROOMS = (
 
 
 def __getattr__(name: str) -> ModuleType:
-    """A room of the library, imported on first use."""
+    """A module of the library, imported on first use."""
     if name in ROOMS:
         return importlib.import_module(f"jaxnn.{name}")
     text = importlib.import_module("jaxnn.missing").message("jaxnn", name)
-    raise AttributeError(text if name.startswith("_") else f"{text} Its rooms are {', '.join(ROOMS)}.")
+    raise AttributeError(text if name.startswith("_") else f"{text} Its modules are {', '.join(ROOMS)}.")
 
 
 def __dir__() -> list[str]:

@@ -185,7 +185,7 @@ def rmse(outputs: ArrayLike, targets: ArrayLike) -> Array:
         targets: (N, ...) float, of the same shape.
 
     Returns:
-        (), in the units of the targets; float32 (float64 if either is float64). Its derivative where it is 0 is 0.
+        (), in the units of the targets; float32 (float64 if either is float64). The derivative at 0 is 0.
 
     Raises:
         ValueError: different shapes; no examples.

@@ -1,7 +1,7 @@
-"""Microbatching: a function of a batch, evaluated in pieces one after the other, in the memory of one piece. Floor 1.
+"""Microbatching: a function of a batch, evaluated on one microbatch after the other, in the memory of one. Floor 1.
 
 With optax's names and arguments, for any function. For gradients within a training step see `optim.accumulate`, which
-takes the pieces as separate steps; norms and clipped sums of per-example gradients (`per_example`) need no pieces.
+takes them as separate steps; norms and clipped sums of per-example gradients (`per_example`) need none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ Function: TypeAlias = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True)
 class Accumulator:
-    """How the results of the pieces are combined: finalize(update(... update(init(shapes), x_0, 0) ..., x_n, n)).
+    """How the results of microbatches are combined: finalize(update(... update(init(shapes), x_0, 0) ..., x_n, n)).
+
+    Attributes:
+        init: shapes and dtypes of one result -> the initial carry.
+        update: (carry, result, index of the microbatch) -> the new carry.
+        finalize: the final carry -> the result.
+        aggregate: for `micro_vmap`: the results of a microbatch's examples, stacked on the first axis -> its result.
 
     Example:
         >>> largest = Accumulator(
@@ -38,17 +44,16 @@ class Accumulator:
     """
 
     init: Callable[[PyTree], PyTree]
-    """From the shapes and dtypes of one result to the initial carry."""
     update: Callable[[PyTree, PyTree, Any], PyTree]
-    """Of (carry, result, index of the piece)."""
     finalize: Callable[[PyTree], PyTree]
-    """From the final carry to the result."""
     aggregate: Callable[[PyTree], PyTree]
-    """From the results of a piece's examples, stacked on the first axis, to the piece's result; for `micro_vmap`."""
 
 
 class AccumulationType(enum.Enum):
     """The ready-made accumulators.
+
+    SUM and MEAN over all microbatches, RUNNING_MEAN over those that ran (`num_real_microbatches`), CONCAT: the results
+    concatenated on the first axis, in the order of the batch.
 
     Example:
         >>> microbatch(lambda x: 2 * x, 0, 2, AccumulationType.CONCAT)(jnp.arange(4))
@@ -56,22 +61,13 @@ class AccumulationType(enum.Enum):
     """
 
     MEAN = enum.auto()
-    """The mean over all pieces."""
     SUM = enum.auto()
-    """The sum over the pieces."""
     RUNNING_MEAN = enum.auto()
-    """The mean over the pieces that ran."""
     CONCAT = enum.auto()
-    """The results concatenated on the first axis, in the order of the batch."""
 
 
 class IndividualOutputs(NamedTuple):
-    """What `micro_grad` returns per example: the function's values, metrics of the gradients, auxiliary outputs.
-
-    Example:
-        >>> IndividualOutputs(values=jnp.zeros(2), metrics=None, aux=None).values.shape
-        (2,)
-    """
+    """What `micro_grad` returns per example: the function's values, metrics of the gradients, auxiliary outputs."""
 
     values: Any
     metrics: Any
@@ -79,13 +75,13 @@ class IndividualOutputs(NamedTuple):
 
 
 def reshape_batch_axis(tree: PyTree, microbatch_size: int, axis: int = 0) -> PyTree:
-    """The batch axis split into (pieces, examples per piece): piece i holds examples i, i + pieces, i + 2 pieces, ...
+    """The batch axis split into (M, examples per microbatch): microbatch i holds examples i, i + M, i + 2 M, ...
 
     Strided, not contiguous: a sharded batch axis stays sharded, as the second of the two axes.
 
     Args:
         tree: pytree of arrays with a batch axis.
-        microbatch_size: examples per piece.
+        microbatch_size: examples per microbatch.
         axis: the batch axis.
 
     Returns:
@@ -113,16 +109,16 @@ def microbatch(
     in_axes: int | Sequence[int] = 0,
     num_real_microbatches: int | Array | None = None,
 ) -> Function:
-    """A function that applies `fun` to pieces of the batch in turn and combines the results.
+    """A function that applies `fun` to one microbatch after the other and combines the results.
 
     Args:
         fun: any function of pytrees of arrays.
         argnums: positions of the arguments with a batch axis.
-        microbatch_size: examples per piece, a divisor of the batch; None returns `fun`.
+        microbatch_size: examples per microbatch, a divisor of the batch size; None returns `fun`.
         accumulator: an `AccumulationType`, an `Accumulator`, or a pytree of them that is a prefix of the result.
         argnames: names of the keyword arguments with a batch axis.
         in_axes: the batch axis of each, in the order of argnums and then argnames; one int for all.
-        num_real_microbatches: stop after this many pieces; may be traced (then there is no reverse mode).
+        num_real_microbatches: stop after this many microbatches; may be traced (then reverse mode is not available).
 
     Returns:
         A function of the arguments of `fun`.
@@ -181,7 +177,7 @@ def micro_vmap(
     accumulator: Any = AccumulationType.CONCAT,
     num_real_microbatches: int | Array | None = None,
 ) -> Function:
-    """`jax.vmap` over pieces of the batch in turn, the results concatenated or reduced over the examples.
+    """`jax.vmap` over one microbatch after the other, the results concatenated or reduced over the examples.
 
     Args:
         fun: a function of one example. Keyword arguments are mapped over their first axis, as by `jax.vmap`.
@@ -301,12 +297,12 @@ def _split(x: Array, size: int, axis: int) -> Array:
 
 
 def _joined_axis(x: Array) -> Array:
-    """(pieces, examples of a piece, ...) -> (N, ...): the inverse of `_split`."""
+    """(microbatches, examples of one, ...) -> (N, ...): the inverse of `_split`."""
     return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
 def _count(batched: dict[Any, PyTree], axis_of: dict[Any, int], size: int) -> int:
-    """The number of pieces."""
+    """The number of microbatches."""
     sizes = {jnp.shape(x)[axis_of[k]] for k, v in batched.items() for x in jax.tree.leaves(v)}
     if len(sizes) != 1:
         raise ValueError(f"microbatch: batch axes must have one size, got {sorted(sizes) or 'no batched argument'}.")

@@ -1,8 +1,9 @@
-"""Suggestions for a missing name: its new name, the nearest one, the room that has it, ours for another library's.
+"""Suggestions for a missing name: its new name, the nearest name, the module that has it, our name for another
+library's.
 
 Floor 0.
 
-The names of other rooms are read from their sources, so a misspelt name imports nothing.
+The names of other modules are read from their sources, so a misspelt name imports nothing.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ FOREIGN = MappingProxyType(
 
 
 def suggest(module: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a room, from its `__name__`: raises AttributeError with a suggestion.
+    """The `__getattr__` of a module, from its `__name__`: raises AttributeError with a suggestion.
 
     Example:
         >>> suggest("jaxnn.layers")("Linear")
@@ -207,12 +208,7 @@ def suggestions(module: str, name: str) -> list[str]:
 
 @functools.cache
 def public_names() -> dict[str, tuple[str, ...]]:
-    """The public names of every room, from its source: `__all__`, `MODULES`, or what it defines; no room is imported.
-
-    Example:
-        >>> "adam" in public_names()["optim"]
-        True
-    """
+    """The public names of every module of `ROOMS`, read from its source without importing it."""
     from jaxnn import ROOMS
 
     return {room: _names_in(_source(f"jaxnn.{room}")) for room in ROOMS}

@@ -31,12 +31,7 @@ def accumulation_dtype(*dtypes: DTypeLike) -> DType:
 
 
 def accumulate(x: Array) -> Array:
-    """`x` in its accumulation dtype: half precision and integers widen to float32, float32 and float64 stay.
-
-    Example:
-        >>> accumulate(jnp.ones(2, jnp.bfloat16)).dtype
-        dtype('float32')
-    """
+    """`x` in its accumulation dtype: half precision and integers widen to float32, float32 and float64 stay."""
     return x.astype(accumulation_dtype(x.dtype))
 
 
@@ -58,11 +53,10 @@ def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> Array:
 def safe_sqrt(x: Array) -> Array:
     """sqrt(x) for x >= 0, with derivative 0 at x = 0 (where the true one is infinite), at every order.
 
-    The value is that of `jnp.sqrt` to the bit. The selects below cost no memory traffic: XLA fuses them. A
+    The value is that of `jnp.sqrt` to the bit. Its selects cost no memory traffic: XLA fuses them. A
     `jax.custom_jvp` would avoid them, but `lax.scan` loses its rule when a derivative is differentiated again.
 
     Example:
-        >>> import jax
         >>> jax.grad(safe_sqrt)(0.0)
         Array(0., dtype=float32, weak_type=True)
     """
@@ -74,7 +68,6 @@ def safe_cbrt(x: Array) -> Array:
     """The cube root, with derivative 0 at x = 0 (where the true one is infinite), at every order; see `safe_sqrt`.
 
     Example:
-        >>> import jax
         >>> jax.grad(safe_cbrt)(0.0)
         Array(0., dtype=float32, weak_type=True)
     """

@@ -22,9 +22,9 @@ def varying_axes(*trees: PyTree) -> frozenset[str]:
 
 
 def vary(tree: PyTree, axes: frozenset[str]) -> PyTree:
-    """The pytree with every array varying over at least these axes; values are unchanged, nothing is communicated.
+    """The pytree, every array cast (`pcast`) to vary over at least the mesh axes `axes`; no values change or move.
 
-    Differentiated with respect to the result, each device gets the derivative of its own function.
+    Derivatives with respect to the result are per device, not summed over the devices.
     """
 
     def leaf(x: Any) -> Any:

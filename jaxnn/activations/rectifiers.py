@@ -16,7 +16,7 @@ SELU_SCALE = 1.0507009873554804934193349852946
 
 @elementwise
 def relu(z: Array) -> Array:
-    """The rectified linear unit.
+    """The rectified linear unit, with derivative 0 at the kink z = 0.
 
     a = max(z, 0); a >= 0
 
@@ -43,7 +43,7 @@ def relu_derivative(z: Array) -> Array:
 
 @elementwise
 def leaky_relu(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
-    """The leaky rectifier.
+    """The leaky rectifier, with derivative negative_slope at the kink z = 0.
 
     a = z if z > 0, negative_slope z if z <= 0
 
@@ -75,7 +75,7 @@ def leaky_relu_derivative(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
 
 @elementwise
 def elu(z: Array, *, alpha: Scalar = 1.0) -> Array:
-    """The exponential linear unit.
+    """The exponential linear unit, with derivative alpha at z = 0.
 
     a = z if z > 0, alpha (exp(z) - 1) if z <= 0
 

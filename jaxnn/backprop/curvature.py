@@ -32,9 +32,9 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
     G = 1/N sum_i J_i' H_i J_i, J_i the Jacobian of example i's outputs with respect to the parameters, H_i = S_i S_i'
     the Hessian of its loss with respect to its outputs (`losses.hessian_root_of`). Exact by default: the columns of S_i
     are pulled back, C = the number of outputs of an example. With `samples`, that many random cotangents with second
-    moment H_i, each over sqrt(samples), take their place (`losses.sampled_error_of`; where -loss is a log-probability,
-    those of labels sampled from the model): unbiased, and cheaper for many outputs. Where a loss is not convex in the
-    outputs, negative eigenvalues of H_i are set to 0, so that G is positive semi-definite.
+    moment H_i, each divided by sqrt(samples), take their place (`losses.sampled_error_of`; where -loss is a
+    log-probability, those of labels sampled from the model): unbiased, and cheaper for many outputs. Where a loss is
+    not convex in the outputs, negative eigenvalues of H_i are set to 0, so that G is positive semi-definite.
 
     Args:
         net: a network, applied in evaluation mode.
@@ -48,7 +48,7 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.
-        ValueError: samples < 1; later, samples without a key, or parameters of another network.
+        ValueError: samples < 1; from `recorded`, samples without a key, or parameters of another network.
 
     References:
         Schraudolph, N. N. (2002). Fast curvature matrix-vector products for second-order gradient descent.
@@ -105,7 +105,7 @@ def output_record(net: Layer) -> Callable[..., Columns]:
 
     Raises:
         TypeError: net is not a Layer.
-        ValueError: later, parameters of another network.
+        ValueError: from `recorded`, parameters of another network.
 
     Reference:
         Jacot, A., Gabriel, F. & Hongler, C. (2018). Neural tangent kernel: convergence and generalization in neural

@@ -136,7 +136,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         `recorded(params, state, x, y, *, key=None, train=False) -> Tape`. With train=True the network is in training
         mode: dropout needs the key, and batch normalization leaves per-example gradients undefined. `value_and_grad` is
         always in training mode: for its gradient of a network with dropout, pass train=True and the same key.
-        Regularizers are no part of an example's loss: add their gradient to the mean.
+        Regularizers are not part of an example's loss: add their gradient to the mean.
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.
@@ -193,14 +193,7 @@ def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: 
 
 
 def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
-    """The layers that couple the examples in this mode, by kind and path among the parameters.
-
-    Example:
-        >>> from jaxnn import models
-        >>> from jaxnn.layers import BatchNorm, Dense
-        >>> coupled_layers(models.serial(Dense(2), BatchNorm()), True)
-        ('batch_norm at [1]',)
-    """
+    """The layers that couple the examples in training mode (or evaluation mode), by kind and path of the parameters."""
     inside = tuple(name for i, part in enumerate(net.parts) for name in coupled_layers(part, train, f"{place}[{i}]"))
     if inside or not rule_of(net).couples(net, train):
         return inside

@@ -118,7 +118,7 @@ def _embedding_uses(layer: Layer, params: Params, indices: Array, dy: Array) -> 
 
 
 def zero_cotangent(x: Array) -> Array:
-    """The cotangent of an integer array: zeros of dtype float0, as `jax.grad` has them."""
+    """The cotangent of an integer array: zeros of dtype float0, as `jax.grad(..., allow_int=True)` returns."""
     return np.zeros(x.shape, jax.dtypes.float0)  # type: ignore[return-value]
 
 

@@ -30,7 +30,7 @@ MODULES = (
 
 
 def __getattr__(name: str) -> ModuleType:
-    """A module of this room, imported on first access."""
+    """A module of this package, imported on first access."""
     if name in MODULES:
         return importlib.import_module(f"jaxnn.classic.{name}")
     raise AttributeError(missing.message(__name__, name))

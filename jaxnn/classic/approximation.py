@@ -285,5 +285,5 @@ def _require_fine(where: str, change: np.ndarray, tolerance: float) -> None:
     if change.max() > 2 * tolerance:
         raise ValueError(
             f"{where}: the function changes by {change.max():.3g} between two samples, more than 2 tolerance = "
-            f"{2 * tolerance:.3g}. Give more samples or a larger tolerance; a jump cannot be approximated."
+            f"{2 * tolerance:.3g}. Pass more samples or a larger tolerance; a jump cannot be approximated."
         )

@@ -88,7 +88,7 @@ def minimized(table: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
 
     Args:
         table: (2^n,) of 0 and 1.
-        dont_care: (2^n,), 1 at rows where the output may be either; None for none.
+        dont_care: (2^n,), 1 at rows where either output is allowed; None if there are none.
 
     Returns:
         Network: (N, n) -> (N, 1), with no more hidden units than `dnf`.

@@ -164,8 +164,8 @@ def run(
     Args:
         gan: two networks without running statistics.
         rule: one of `RULES`, or your own.
-        draw: the data.
-        players: the parameters from `start`.
+        draw: `draw(key, n)` samples n examples (n, D), e.g. `ring` or `from_examples(x)`.
+        players: the initial parameters (generator, discriminator), from `start`.
         key: typed key of data and noise.
         steps: steps between two snapshots of the samples.
         looks: number of snapshots after the initial one.

@@ -89,7 +89,8 @@ def weight_decay(
         epochs: of training.
 
     Raises:
-        TypeError, ValueError: settings out of range, or examples that `trials.as_splits` rejects; so in all functions.
+        TypeError, ValueError: settings out of range, or examples that `trials.as_splits` rejects; the same for all
+            functions of this module.
 
     Reference:
         Krogh, A. & Hertz, J. A. (1992). A simple weight decay can improve generalization.

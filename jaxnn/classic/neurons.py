@@ -25,7 +25,7 @@ def mcculloch_pitts(
         x: excitatory inputs (..., D), each 0 or 1.
         weights: number of synapses of each (D,), >= 0.
         threshold: theta; with 0 or less the unit fires unless it is inhibited. May be traced.
-        inhibitory: inhibitory inputs (..., I), each 0 or 1; None for none.
+        inhibitory: inhibitory inputs (..., I), each 0 or 1; None if there are none.
 
     Returns:
         (...), 0.0 or 1.0, float32 (float64 for float64 x).

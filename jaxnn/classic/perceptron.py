@@ -33,8 +33,8 @@ class Fit(NamedTuple):
         mistakes: the number of mistakes, each followed by an update; () int32.
         passes: the number of passes, a pass without a mistake included; () int32.
         converged: whether the last pass was without a mistake, so that w classifies every example correctly; () bool.
-        cycles: whether the weights after some pass equal those after an earlier one: proof that the rule cycles for
-            ever, since a pass is a function of its initial weights; () bool.
+        cycles: whether the weights after some pass equal those after an earlier one: proof that the rule cycles
+            forever, since a pass is a function of its initial weights; () bool.
     """
 
     w: Array

@@ -17,7 +17,7 @@ from jaxnn.types import Array, ArrayLike, Loss, Params, Scalar
 
 
 def squared_error_of_sigmoid(logits: ArrayLike, targets: ArrayLike) -> Array:
-    """C = 1/2 (y - d)^2, y = sigmoid(z); derivative (y - d) y (1 - y), which vanishes as |z| grows.
+    """C = 1/2 sum (y - d)^2, y = sigmoid(z); derivative (y - d) y (1 - y), which vanishes as |z| grows.
 
     Args:
         logits: z (N, ...), floating.

@@ -76,7 +76,7 @@ class Cycle(NamedTuple):
     """Weights to which Rosenblatt's rule returns.
 
     Attributes:
-        first, again: steps t with the same weights before the same example; the rule then cycles for ever.
+        first, again: steps t with the same weights before the same example; the rule then cycles forever.
         w: the repeated weights (D,).
         weights: (again + 1, D), before each step up to the repetition.
     """

@@ -17,14 +17,7 @@ POINTS = 200
 
 
 def network(w_init: Initializer, *, hidden: int = 4) -> Layer:
-    """Two inputs, `hidden` tanh units, one logit; every weight from `w_init`, every bias 0.
-
-    Example:
-        >>> from jaxnn.initializers import constant
-        >>> params, state = network(constant(0.5)).init(jax.random.key(0), (2,))
-        >>> spread(params)
-        Array(0., dtype=float32)
-    """
+    """Two inputs, `hidden` tanh units, one logit; every weight from `w_init`, every bias 0."""
     return models.serial(Dense(hidden, w_init=w_init, b_init=zeros), Tanh, Dense(1, w_init=w_init, b_init=zeros))
 
 

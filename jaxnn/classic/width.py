@@ -29,7 +29,7 @@ class Approximations(NamedTuple):
     Attributes:
         widths: (W,).
         x, y: (T,), the points and the function at them.
-        outputs: (W, R, T), the networks at the points.
+        outputs: (W, R, T), the networks' outputs at the points.
     """
 
     widths: np.ndarray

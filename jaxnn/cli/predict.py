@@ -81,8 +81,8 @@ def predict(config: PredictConfig) -> list[tuple[str, float]]:
 
 
 def require_writable(out: Path, *, inputs: Iterable[Path], force: bool) -> None:
-    """Raise before any work if `out` is an input of the command (also by another name or link), exists without `force`,
-    is a folder, or lies in a missing folder.
+    """Raise OSError if `out` is an input of the command (under any name or link), is a folder, lies in a missing
+    folder, or exists and `force` is False.
     """
     with contextlib.suppress(FileNotFoundError):
         out.lstat()  # raises for invalid file names

@@ -65,12 +65,12 @@ def new_folder(out: Path | None, name: str) -> Path:
 
 @contextlib.contextmanager
 def run_folder(out: Path | None, name: str, *, worthless: Sequence[str] = ()) -> Iterator[Path]:
-    """`new_folder` as a context: an error or interruption is extended by the contents of the folder.
+    """`new_folder` as a context: the message of an error or interruption also lists the files in the folder.
 
     Args:
         out, name: as in `new_folder`.
-        worthless: names of files without value of their own: if there are no others, they are removed, and so is the
-            folder if it was created here.
+        worthless: names of files that are not worth keeping alone: if there are no others, they are deleted, and so is
+            the folder if this call created it.
     """
     there = out is not None and out.is_dir()
     folder = new_folder(out, name)
@@ -88,7 +88,7 @@ def run_folder(out: Path | None, name: str, *, worthless: Sequence[str] = ()) ->
 
 @contextlib.contextmanager
 def telling_kept(folder: Path) -> Iterator[None]:
-    """A context that extends an error or interruption by the folder's contents; an empty new folder is removed."""
+    """A context in which messages of errors also list the files in the folder; an empty new folder is deleted."""
     there = folder.exists()
     try:
         yield

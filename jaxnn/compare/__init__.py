@@ -1,4 +1,4 @@
-"""Comparison of optimizers (floor 7): the only room that imports optax.
+"""Comparison of optimizers (floor 7): the only package here that imports optax.
 
 | name | contents |
 |---|---|

@@ -45,13 +45,13 @@ class StepCost:
 def costs(
     entries: Sequence[Entry], problem: Problem, *, learning_rate: float = 1e-6, rounds: int = 5
 ) -> list[StepCost]:
-    """Time and memory of a training step on a problem with each of several optimizers, measured in turns.
+    """Time and memory of a training step on a problem with each of several optimizers, measured alternately.
 
     Args:
-        entries: of the race.
+        entries: the optimizers, as returned by `entries.entries`.
         problem: its network, loss, data and batches are used.
         learning_rate: small, so that nothing diverges during the measurement.
-        rounds: turns per optimizer; the median is reported.
+        rounds: measurements of each optimizer; their median is reported.
 
     Returns:
         A StepCost per entry. Times are of blocked calls, after warm-up.

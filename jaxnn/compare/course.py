@@ -51,11 +51,6 @@ def random_course(dtype: DType, *, matrices: bool = False, positive: bool = Fals
         dtype: of the parameters; float64 is enabled while they are made.
         matrices, positive: as for `random_params`.
         seed: of the parameters and the noise.
-
-    Example:
-        >>> course = random_course(jnp.float32)
-        >>> course.params["w"].shape, len(list(course.steps(2)))
-        ((5, 3), 2)
     """
     with jax.enable_x64(True):
         key = jax.random.key(seed)
@@ -81,12 +76,6 @@ def problem_course(problem: Problem, dtype: DType, *, seed: int = 0) -> Course:
         problem: e.g. from `problems.load`.
         dtype: of floating parameters and data; float64 is enabled while they are made.
         seed: of the parameters, the order of the examples and random layers.
-
-    Example:
-        >>> from jaxnn.compare import problems
-        >>> course = problem_course(problems.load("digits-mlp"), jnp.float32)
-        >>> [step.x.shape for step in course.steps(2)]
-        [(32, 8, 8, 1), (32, 8, 8, 1)]
     """
     of_params, of_order, of_steps = jax.random.split(jax.random.key(seed), 3)
     with jax.enable_x64(True):
@@ -119,14 +108,7 @@ def _cast(a: Any, dtype: DType) -> Any:
 # One program per loss: over the whole table of cases it is compiled once per shape of the pytree.
 @functools.lru_cache(maxsize=16)
 def gradient_program(loss: Callable[[Params, Step], Array], gradients: Gradients) -> Callable[..., Any]:
-    """The compiled (params, Step) -> (loss, gradients), the gradients drawn at random for "same".
-
-    Example:
-        >>> course = random_course(jnp.float32)
-        >>> value, grads = gradient_program(course.loss, "own")(course.params, next(course.steps(1)))
-        >>> grads["w"].shape
-        (5, 3)
-    """
+    """The compiled (params, Step) -> (loss, gradients), the gradients drawn at random for "same"."""
 
     def both(params: Params, step: Step) -> tuple[Array, PyTree]:
         value, grads = jax.value_and_grad(loss)(params, step)
@@ -141,12 +123,7 @@ def gradient_program(loss: Callable[[Params, Step], Array], gradients: Gradients
 
 
 def random_params(key: Key, dtype: DType, *, matrices: bool = False, positive: bool = False) -> Params:
-    """A nested pytree of random arrays with 0 to 4 axes (2 if `matrices`) and a None leaf.
-
-    Example:
-        >>> sorted(random_params(jax.random.key(0), jnp.float32))
-        ['nothing', 'parts', 'w']
-    """
+    """A nested pytree of random arrays with 0 to 4 axes (2 if `matrices`) and a None leaf."""
     keys = iter(jax.random.split(key, 5))
 
     def draw(*shape: int) -> Array:
@@ -159,12 +136,7 @@ def random_params(key: Key, dtype: DType, *, matrices: bool = False, positive: b
 
 
 def random_loss(key: Key, params: Params) -> Array:
-    """A smooth, non-convex, noisy loss of any pytree, bounded below by 0; complex entries count as two real ones.
-
-    Example:
-        >>> random_loss(jax.random.key(0), {"w": jnp.zeros(2)}).shape
-        ()
-    """
+    """A smooth, non-convex, noisy loss of any pytree, bounded below by 0; complex entries count as two real ones."""
     return _loss_from(_noise(key, params), params)
 
 

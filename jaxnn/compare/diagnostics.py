@@ -52,13 +52,6 @@ def watched(opt: Any, steps: int) -> Optimizer:
 
     Returns:
         Optimizer with state WatchState.
-
-    Example:
-        >>> from jaxnn import optim
-        >>> opt = watched(optim.sgd(0.5), 2)
-        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(jnp.zeros(2)), jnp.zeros(2))
-        >>> updates, state.sums["update_norm"]
-        (Array([-1.5, -2. ], dtype=float32), Array(2.5, dtype=float32))
     """
 
     def init(params: Params) -> WatchState:
@@ -87,15 +80,8 @@ def reading(ts: TrainState, steps: int) -> dict[str, Array]:
     """Statistics of the last epoch of a watched optimizer: grad_norm, update_norm, alignment, distance.
 
     Args:
-        ts: after the epoch; its `opt_state` is a WatchState.
+        ts: the TrainState after the epoch; its `opt_state` is a WatchState.
         steps: of an epoch.
-
-    Example:
-        >>> from jaxnn import optim
-        >>> opt = watched(optim.sgd(0.5), 1)
-        >>> updates, state = opt.update(jnp.array([3.0, 4.0]), opt.init(jnp.zeros(2)), jnp.zeros(2))
-        >>> reading(TrainState(updates, (), state), 1)["distance"]
-        Array(2.5, dtype=float32)
     """
     watch: WatchState = ts.opt_state
     found = {name: total / steps for name, total in watch.sums.items()}
@@ -106,18 +92,10 @@ def reading(ts: TrainState, steps: int) -> dict[str, Array]:
 
 
 def noise(problem: Problem, ts: TrainState, x: Array, y: Array, *, batch_size: int) -> dict[str, Array]:
-    """Noise scale and signal-to-noise ratio at the current parameters, from the first `EXAMPLES` examples.
+    """Noise scale and signal-to-noise ratio at the parameters of `ts`, from the first `EXAMPLES` examples of (x, y).
 
     Returns:
         {"noise_scale": (), "snr": ()}; NaN for a problem of one example, which has no noise.
-
-    Example:
-        >>> from jaxnn import optim, train
-        >>> from jaxnn.compare import problems
-        >>> quadratic = problems.load("quadratic")
-        >>> ts = train.init(quadratic.net, optim.sgd(0.1), jax.random.key(0), (100,))
-        >>> sorted(noise(quadratic, ts, quadratic.train.x, quadratic.train.y, batch_size=128))
-        ['noise_scale', 'snr']
     """
     if len(x) < 2:
         return {"noise_scale": jnp.asarray(jnp.nan), "snr": jnp.asarray(jnp.nan)}

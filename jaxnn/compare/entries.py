@@ -82,10 +82,6 @@ def entries(optimizers: str | Iterable[str | Entry]) -> tuple[Entry, ...]:
 
     Raises:
         ValueError: no entry, or two with the same name.
-
-    Example:
-        >>> [e.name for e in entries("adam,optax:adam")]
-        ['adam', 'optax:adam']
     """
     found = tuple(entry(each) for each in (words(optimizers) if isinstance(optimizers, str) else optimizers))
     require_distinct("optimizers", [e.name for e in found], "adam,lion")
@@ -105,10 +101,6 @@ def rules(library: str) -> dict[str, Callable[..., Any]]:
 
     Args:
         library: "ours" or "optax".
-
-    Example:
-        >>> "muon" in rules("optax")
-        True
     """
     rooms = (optim,) if library == "ours" else (optax.contrib, optax)
     found = {}
@@ -163,12 +155,7 @@ def _setting(text: str, word: str) -> tuple[str, Any]:
 
 
 def words(text: str) -> list[str]:
-    """The comma-separated words of a text; commas inside brackets do not separate.
-
-    Example:
-        >>> words("adam, prodigy:betas=(0.9, 0.99),")
-        ['adam', 'prodigy:betas=(0.9, 0.99)']
-    """
+    """The comma-separated words of a text; commas inside brackets do not separate."""
     found, depth = [""], 0
     for letter in text:
         depth = max(depth + (letter in "([") - (letter in ")]"), 0)

@@ -36,12 +36,7 @@ class Drawing(NamedTuple):
 
 
 def figures(race: Race) -> Iterator[Drawing]:
-    """The figures of a race, drawn one at a time.
-
-    Example:
-        >>> list(figures(Race((), {}, {}, {})))
-        []
-    """
+    """The figures of a race, drawn one at a time."""
     for problem in race.problems:
         found = race.of(problem)
         yield Drawing(
@@ -85,12 +80,7 @@ def figures(race: Race) -> Iterator[Drawing]:
 
 
 def learning(problem: str, found: tuple[Result, ...]) -> Figure:
-    """Training loss, validation loss, and the problem's metric where it is neither.
-
-    Example:
-        >>> learning("empty", ()).axes
-        []
-    """
+    """Training loss, validation loss, and the problem's metric where it is neither."""
     names = [n for n in ("loss", "validation_loss") if found and n in found[0].curves]
     names += [r.figure for r in found[:1] if r.figure not in names]
     fig, axes = plots.figure(1, max(len(names), 1), width=4.6, height=3.9, squeeze=False)
@@ -111,14 +101,7 @@ def learning(problem: str, found: tuple[Result, ...]) -> Figure:
 
 
 def sensitivity(problem: str, found: tuple[Result, ...]) -> Figure:
-    """The tuning metric against the learning rate.
-
-    Example:
-        >>> result = Result("sgd", "p", "loss", np.array([0.1, 1.0]), np.array([[1.0], [np.inf]]), 0.1, {},
-        ...                 np.ones(1), "loss", 1, None)
-        >>> sensitivity("p", (result,)).axes[0].get_ylabel()
-        'training loss'
-    """
+    """The tuning metric against the learning rate."""
     fig, ax = plots.figure(width=6.4, height=4.2)
     percent, told = shown(found[0].figure)
     tuned = {r.optimizer: percent * r.tuned for r in found}
@@ -132,12 +115,7 @@ def sensitivity(problem: str, found: tuple[Result, ...]) -> Figure:
 
 
 def diagnostics(problem: str, found: tuple[Result, ...]) -> Figure:
-    """The panels of `DIAGNOSTICS`.
-
-    Example:
-        >>> len(diagnostics("none", ()).axes)
-        6
-    """
+    """The panels of `DIAGNOSTICS`."""
     fig, axes = plots.figure(2, 3, width=4.3, height=3.2)
     for ax, (name, (title, unit, scale)) in zip(axes.flat, DIAGNOSTICS.items(), strict=True):
         shown = {r.optimizer: r.curves[name] for r in found if name in r.curves}
@@ -158,12 +136,7 @@ def diagnostics(problem: str, found: tuple[Result, ...]) -> Figure:
 
 
 def trajectories(name: str, ways: Any) -> Figure:
-    """The trajectories of the optimizers on a landscape, in a plot that contains most of them.
-
-    Example:
-        >>> trajectories("saddle", {"sgd": (0.1, np.zeros((3, 2)))}).axes[0].get_title()
-        'saddle'
-    """
+    """The trajectories of the optimizers on a landscape, in a plot that contains most of them."""
     place = landscapes.LANDSCAPES[name]()
     fig, ax = plots.figure(width=6.4, height=5.0)
     view.contours(ax, place, bounds=_bounds(place, [points for _, points in ways.values()]))
@@ -176,12 +149,7 @@ def trajectories(name: str, ways: Any) -> Figure:
 
 
 def profile(race: Race, problems: list[str]) -> Figure:
-    """Steps and seconds to the target over the problems, as two performance profiles.
-
-    Example:
-        >>> profile(Race((), {}, {}, {}), []).axes[0].get_xscale()
-        'linear'
-    """
+    """Steps and seconds to the target over the problems, as two performance profiles."""
     fig, axes = plots.figure(1, 2, width=5.0, height=4.0, sharey=True)
     for ax, unit in zip(axes, ("steps", "seconds"), strict=True):
         times = {}
@@ -197,12 +165,7 @@ def profile(race: Race, problems: list[str]) -> Figure:
 
 
 def costs(race: Race) -> Figure:
-    """Bars of time and memory, one row per problem.
-
-    Example:
-        >>> costs(Race((), {}, {}, {})).axes
-        []
-    """
+    """Bars of time and memory, one row per problem."""
     known = [p for p in race.problems if all(r.cost for r in race.of(p))]
     height = 0.9 + 0.3 * len(race.optimizers)
     fig, axes = plots.figure(max(len(known), 1), 3, width=4.3, height=height, squeeze=False)

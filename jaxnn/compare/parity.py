@@ -64,7 +64,7 @@ class Case:
     """One rule of ours, with settings, and the optax transformation that it should equal.
 
     Attributes:
-        ours: namespace of rules (`jaxnn.optim`) -> Optimizer.
+        ours: makes our rule from the namespace `jaxnn.optim`.
         theirs: makes the optax transformation.
         differs: the difference of the definitions in words, and how the arguments here restore equality; "" where they
             agree.
@@ -132,14 +132,15 @@ def measure(
     tolerance: float | None = None,
     library: ModuleType | SimpleNamespace = optim,
 ) -> Parity:
-    """Run both rules of a case step by step, in turns, and compare parameters and state after every step.
+    """Run both rules of a case, alternating step by step, and compare parameters and state after every step.
 
-    The gradients of both come from one compiled program; the update of each (with the addition to the parameters) is a
+    One compiled program computes the gradients of both; the update of each (with the addition to the parameters) is a
     program of its own, whose compilation and steps are timed.
 
     Args:
         case: the two rules; `pair` makes one.
-        gradients: "own": each rule has the gradient at its own parameters; "same": both receive one random sequence.
+        gradients: "own": each rule receives the gradient at its own parameters; "same": both receive one
+            random sequence.
         problem: both run on its training loss, e.g. `problems.load("digits-mlp")`; None for a random pytree and a
             random noisy loss.
         dtype: of parameters, data and gradients; float64 is enabled for the run.
@@ -206,10 +207,6 @@ def default_tolerance(case: Case, problem: Problem | None = None, dtype: DTypeLi
     On the random pytree in float64 it is the case's own. On a problem it is at least 1e-9: rounding grows along the
     trajectory of a network. In a narrower dtype it is the same number of ulp, and at most 1e-2. Correct trajectories
     may exceed that within a hundred steps: compare on the same gradients there, or for few steps.
-
-    Example:
-        >>> default_tolerance(same("adam", 1e-3)), default_tolerance(same("adam", 1e-3), dtype=jnp.float32)
-        (1e-12, 0.000536870912)
     """
     double = case.tolerance if problem is None else max(case.tolerance, PROBLEM_TOLERANCE)
     return min(double * _eps(dtype) / _eps(jnp.float64), max(double, LOOSEST))
@@ -221,12 +218,7 @@ def as_extra(transformation: Any) -> Any:
 
 
 def shared_fields(ours: Any, theirs: Any, renamed: Mapping[str, str]) -> dict[str, str]:
-    """The common state fields: {our name: optax's name}.
-
-    Example:
-        >>> shared_fields(optim.adam(0.1).init(jnp.ones(1)), optax.adam(0.1).init(jnp.ones(1)), {})
-        {'count': 'count', 'mu': 'mu', 'nu': 'nu'}
-    """
+    """The common state fields: {our name: optax's name}."""
     names = {name: renamed.get(name, name) for name in _fields(ours)}
     unknown = {name for name in renamed if name not in names} | {
         their for name, their in names.items() if name in renamed and their and their not in _fields(theirs)

@@ -65,8 +65,9 @@ def race(
         seeds: fresh runs of each optimizer on each problem.
         tuning_seeds: runs at each learning rate.
         epochs: of every run; None for each problem's own.
-        ways_on: names of two-dimensional landscapes, likewise, for trajectories at the best rate of the grid there.
-        seed: determines everything else.
+        ways_on: names of two-dimensional landscapes, comma-separated or as a list, on which trajectories are
+            recorded, at the best rate of the grid for each.
+        seed: of all random keys: initial parameters, order of the examples, random layers.
         folder: stores finished runs; an interrupted race resumes from there.
         memory, chunk: as for `train.map_runs`.
         on_result: called with the race so far after each optimizer on each problem.
@@ -133,12 +134,6 @@ def way(each: Entry, place: Landscape, rates: Sequence[float] | np.ndarray) -> t
 
     Returns:
         (learning rate, points (`WAY_STEPS` + 1, 2)).
-
-    Example:
-        >>> from jaxnn.compare.entries import entry
-        >>> rate, points = way(entry("sgd"), LANDSCAPES["rosenbrock"](), [1e-4, 1e-3])
-        >>> rate, points.shape
-        (0.001, (301, 2))
     """
     start = jnp.asarray(place.start, jnp.float32)
 

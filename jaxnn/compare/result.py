@@ -30,12 +30,7 @@ def shown(name: str) -> tuple[float, str]:
 
 
 def versions() -> dict[str, str]:
-    """The environment of a measurement: versions, device, cores.
-
-    Example:
-        >>> sorted(versions())[:3]
-        ['cores', 'device', 'jax']
-    """
+    """The environment of a measurement: versions, device, cores."""
     devices = jax.devices()
     return {
         "device": f"{len(devices)} x {devices[0].device_kind}", "cores": str(os.cpu_count()),
@@ -60,7 +55,7 @@ class Result:
             set; inf where the run diverged.
         final_name: the name of that metric, e.g. "test_error".
         steps: of an epoch.
-        target: the value of the metric that counts as solved; None for none.
+        target: the value of the metric that counts as solved, or None.
         cost: of a step; None if it was not measured.
     """
 

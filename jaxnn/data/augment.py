@@ -242,7 +242,7 @@ def cutout(size: int) -> Augmentation:
 
 
 def compose(*augmentations: Augmentation) -> Augmentation:
-    """Apply augmentations from left to right, each with its own key; none is the identity.
+    """Apply augmentations from left to right, each with its own key; `compose()` is the identity.
 
     Example:
         >>> augment = jax.jit(compose(flip(), shift(2)))

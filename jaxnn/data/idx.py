@@ -44,8 +44,8 @@ def read_idx(
 ) -> np.ndarray[Any, Any]:
     """The array in an IDX file, raw or gzip-compressed; an incomplete or inexact file is an error.
 
-    At most one byte beyond what the header announces is read, and no compressed file that announces more than 64 MiB
-    and 100 times its size, so neither impossible sizes nor a decompression bomb fill the memory.
+    It reads at most one byte more than the header announces, and rejects compressed files that announce more than
+    64 MiB and 100 times their size: neither impossible sizes nor decompression bombs fill the memory.
 
     Args:
         source: a path, or the bytes of a file.

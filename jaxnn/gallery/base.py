@@ -21,11 +21,6 @@ class Picture:
         source: the primary source: author, year, title.
         draw: makes the figure: `jaxnn.plots.figure` with title, labels, units and legend. No arguments: seeds and sizes
             are fixed, so that the figure is reproducible.
-
-    Example:
-        >>> from jaxnn import plots
-        >>> Picture("empty", "Nothing", "Nothing is to be seen.", "", "", lambda: plots.figure()[0]).name
-        'empty'
     """
 
     name: str

@@ -58,7 +58,7 @@ def build(
     Args:
         folder: created if necessary; files of the same name are overwritten.
         only: names of pictures; empty for all.
-        more: additional pictures by the title of their chapter; they come last.
+        more: {title of a chapter: additional pictures}; they come last.
         progress: whether to show a bar (one line per figure where the output is not a terminal).
 
     Returns:
@@ -107,10 +107,6 @@ def equation_svg(equation: str) -> bytes:
 
     Raises:
         ValueError: the equation is not valid mathtext.
-
-    Example:
-        >>> equation_svg("x^2")[:5]
-        b'<?xml'
     """
     fig = Figure()
     FigureCanvasSVG(fig)

@@ -38,11 +38,6 @@ def separable_problem(key: Key, n: int, d: int, gap: Any) -> Problem:
     Args:
         d: number of features without the constant one.
         gap: added to every distance, in units of the standard normal features; may be traced.
-
-    Example:
-        >>> problem = separable_problem(jax.random.key(0), 20, 2, 0.3)
-        >>> bool((problem.y * (problem.x @ problem.w) > 0.29).all())
-        True
     """
     key_x, key_w, key_b = jax.random.split(key, 3)
     x = jax.random.normal(key_x, (n, d))
@@ -123,7 +118,7 @@ def _bound_of_many(key: Key, problems: int) -> tuple[Array, Array, Array]:
 
 
 def _draw_xor() -> Figure:
-    """The weights of Rosenblatt's rule on XOR, which cycle for ever, and the plane that shows why."""
+    """The weights of Rosenblatt's rule on XOR, which cycle forever, and the plane that shows why."""
     corners, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([-1, 1, 1, -1])
     x = with_bias(corners)
     cycle = separability.repeated_weights(x, y)
@@ -158,7 +153,7 @@ def _draw_xor() -> Figure:
     plane.set(xlim=(-1.5, 1.9), ylim=(-1.5, 2.3), xlabel="$x_1$", ylabel="$x_2$")
     plane.set_title("the linear program is infeasible: the hulls intersect", fontsize=11)
     plane.legend(fontsize=9, loc="upper center", ncols=2)
-    fig.suptitle("A unit without hidden layer fails XOR: Rosenblatt's rule cycles for ever", fontsize=12)
+    fig.suptitle("A unit without hidden layer fails XOR: Rosenblatt's rule cycles forever", fontsize=12)
     return fig
 
 
@@ -311,7 +306,7 @@ PICTURES = (
         "xor-cycle",
         "Why one unit fails XOR",
         "Left: on XOR the weights of Rosenblatt's rule return to an earlier value before the same example, so they "
-        "cycle for ever. Right: no line separates the classes. The segments between the corners of each class cross; a "
+        "cycle forever. Right: no line separates the classes. The segments between the corners of each class cross; a "
         "separating line would have the crossing on both sides.",
         r"\sum_i \lambda_i y_i x_i = 0, \; \lambda \geq 0, \; \lambda \neq 0 \;\; \mathrm{forbids} \;\; "
         r"y_i\, w \cdot x_i > 0 \; \forall i",

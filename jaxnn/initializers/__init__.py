@@ -11,7 +11,7 @@ Fans. The last two axes of a weight are (in, out), and the others are its recept
 | grouped convolution | (H, W, C_in / groups, C_out) | H W C_in / groups | H W C_out |
 
 fan_in is the number of terms summed into one output. In a grouped convolution one input reaches only H W C_out / groups
-outputs; the shape does not tell the number of groups, so fan_out counts all C_out.
+outputs; the shape does not determine the number of groups, so fan_out counts all C_out.
 
 Samples are drawn in float32 (float64 for float64) and rounded to `dtype`, so bfloat16 has the same distribution. A
 `dtype` that is not floating and a key that is not typed raise TypeError.

@@ -112,7 +112,6 @@ def BatchNorm(*, momentum: Scalar = 0.9, eps: Scalar = 1e-5) -> Layer:
         eps: added to the variance, inside the root.
 
     Example:
-        >>> import jax
         >>> params, state = BatchNorm().init(jax.random.key(0), (28, 28, 3))
         >>> state["var"]
         Array([1., 1., 1.], dtype=float32)

@@ -96,18 +96,18 @@ def require_fit(params: Params, x: Array, groups: int) -> None:
     Example:
         >>> require_fit({"w": jnp.ones((3, 3, 1, 2))}, jnp.ones((1, 5, 5)), 1)
         Traceback (most recent call last):
-        ValueError: conv: x must be (N, 2 spatial axes, C_in) to meet w (3, 3, 1, 2), got x (1, 5, 5)...
+        ValueError: conv: x must be (N, 2 spatial axes, C_in) to match w (3, 3, 1, 2), got x (1, 5, 5)...
     """
     require_floating("conv", "x", x.dtype, "Convert it: x.astype(jnp.float32).")
     w = param("conv", params, "w")
     if x.ndim != w.ndim:
         raise ValueError(
-            f"conv: x must be (N, {w.ndim - 2} spatial axes, C_in) to meet w {w.shape}, got x {x.shape}. "
+            f"conv: x must be (N, {w.ndim - 2} spatial axes, C_in) to match w {w.shape}, got x {x.shape}. "
             "Add the missing batch axis (x[None]) or channel axis (x[..., None])."
         )
     if x.shape[-1] != w.shape[-2] * groups:
         raise ValueError(
-            f"conv: x must have {w.shape[-2] * groups} channels on its last axis to meet w {w.shape} with "
+            f"conv: x must have {w.shape[-2] * groups} channels on its last axis to match w {w.shape} with "
             f"groups={groups}, got x {x.shape}. Images are channels-last (N, H, W, C)."
         )
     if w.shape[-1] % groups:

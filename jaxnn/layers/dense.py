@@ -59,7 +59,7 @@ def apply(params: Params, x: Array) -> Array:
     w = param("dense", params, "w")
     if x.ndim == 0 or x.shape[-1] != w.shape[0]:
         raise ValueError(
-            f"dense: x must have {w.shape[0]} features on its last axis to meet w {w.shape}, got x {x.shape}. "
+            f"dense: x must have {w.shape[0]} features on its last axis to match w {w.shape}, got x {x.shape}. "
             "Put Flatten in front for images, or initialise with the shape of one example of this x."
         )
     return linear(x, w, params.get("b"))

@@ -64,7 +64,7 @@ def apply(params: Params, x: Array) -> Array:
 def Embedding(
     vocabulary: int, features: int, *, w_init: Initializer = STANDARD_NORMAL, dtype: DTypeLike = jnp.float32
 ) -> Layer:
-    """A learned vector of `features` numbers per token, on integer inputs (N, ...) in [0, vocabulary).
+    """A learned vector of `features` numbers per token, on integer inputs (N, ...) in [0, vocabulary); see `init`.
 
     Example:
         >>> layer = Embedding(100, 8)

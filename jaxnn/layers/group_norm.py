@@ -59,7 +59,7 @@ def apply(params: Params, x: Array, *, groups: int, eps: Scalar = 1e-5) -> Array
 
 
 def GroupNorm(groups: int, *, eps: Scalar = 1e-5) -> Layer:
-    """Group normalization on inputs (N, *spatial, C), C a multiple of `groups`.
+    """Group normalization on inputs (N, *spatial, C), C a multiple of `groups`; eps is inside the root.
 
     Example:
         >>> params, state = GroupNorm(4).init(jax.random.key(0), (28, 28, 16))

@@ -55,7 +55,7 @@ def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
 
 
 def LayerNorm(*, eps: Scalar = 1e-5) -> Layer:
-    """Layer normalization over the last axis of inputs (N, ..., D).
+    """Layer normalization over the last axis of inputs (N, ..., D); eps is added to the variance, inside the root.
 
     Example:
         >>> params, state = LayerNorm().init(jax.random.key(0), (5, 8))

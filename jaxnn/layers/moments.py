@@ -49,7 +49,7 @@ def require_channels(where: str, x: Array, params: Params, *, minimum_rank: int 
     if x.ndim < minimum_rank or x.shape[-1] != scale.shape[0]:
         axes = "N, ..." if minimum_rank == 2 else "N, *spatial"
         raise ValueError(
-            f"{where}: x must be ({axes}, {scale.shape[0]}) to meet scale {scale.shape}, got x {x.shape}. "
+            f"{where}: x must be ({axes}, {scale.shape[0]}) to match scale {scale.shape}, got x {x.shape}. "
             "Add the missing batch axis (x[None]), or initialise with the shape of one example of this x."
         )
 

@@ -52,7 +52,7 @@ def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
 
 
 def RMSNorm(*, eps: Scalar = 1e-5) -> Layer:
-    """Root-mean-square normalization over the last axis of inputs (N, ..., D).
+    """RMS normalization over the last axis of inputs (N, ..., D); eps is added to the mean square, inside the root.
 
     Example:
         >>> params, state = RMSNorm().init(jax.random.key(0), (8,))

@@ -80,7 +80,7 @@ def triplet_margin_loss(
         axis: the axis of a vector.
         norm_degree: q >= 1; may be traced.
         margin: by how much the negative should lie farther away.
-        eps: inside the root, keeps it differentiable at a = p.
+        eps: inside the root; with 0 the derivative of the norm at a = p is 0.
 
     Returns:
         The shape without `axis`, float32 (float64 for float64 anchors).

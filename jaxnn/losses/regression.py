@@ -166,7 +166,7 @@ def cosine_distance(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def cosine_distance_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `cosine_distance` with respect to the outputs: (cos u - v) / |y|, u = y / |y|, v = d / |d|.
+    """Derivative of `cosine_distance` with respect to the outputs: ((u.v) u - v) / |y|, u = y / |y|, v = d / |d|.
 
     Divided by the number of positions; 0 where y or d is the zero vector.
 

@@ -132,12 +132,7 @@ def _l2_slopes(strength: Scalar) -> Terms:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Penalty:
-    """A regularizer that knows its derivative: its call returns the value, `grad` the gradient.
-
-    Example:
-        >>> l2(0.5).grad({"w": jnp.array([3.0])})
-        {'w': Array([3.], dtype=float32)}
-    """
+    """A regularizer that knows its derivative: its call returns the value, `grad` the gradient."""
 
     value: Regularizer
     grad: Slopes

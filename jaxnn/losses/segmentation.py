@@ -88,7 +88,7 @@ def multiclass_generalized_dice_loss(
     apply_softmax: bool = True,
     ignore_background: bool = False,
 ) -> Array:
-    """Dice loss with classes weighted by 1 / (n_k^2 + 1e-7), n_k the sum of the targets; the mean over all.
+    """Dice loss with classes weighted by 1 / (n_k^2 + 1e-7), n_k the sum of the targets; the mean over N and K.
 
     The weights are counted over the whole batch and scaled to sum to K; 1e-7 keeps that of an absent class finite. An
     absent class has nearly all the weight: exclude it, or use `dice_loss` with `class_weights`.
@@ -96,7 +96,7 @@ def multiclass_generalized_dice_loss(
     Args:
         predictions: logits (N, ..., K), floating.
         targets: one-hot, same shape.
-        smooth, apply_softmax, ignore_background: as for `dice_loss`, which also names the errors.
+        smooth, apply_softmax, ignore_background: as for `dice_loss`, which also lists the errors.
 
     Returns:
         Scalar, float32 (float64 for float64 predictions).
@@ -133,7 +133,7 @@ def binary_dice_loss(
     Args:
         predictions: logits (N, ...) or (N, ..., 1), floating; probabilities in [0, 1] with apply_sigmoid=False.
         targets: in [0, 1], same shape.
-        smooth: as for `dice_loss`, which also names the errors.
+        smooth: as for `dice_loss`, which also lists the errors.
         apply_sigmoid: convert logits to probabilities.
 
     Returns:

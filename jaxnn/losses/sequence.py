@@ -74,7 +74,7 @@ def ctc_loss_with_forward_probs(
     b_n(t) = y_blank(t) (b_n(t-1) + e_{n-1}(t-1)). Padded frames change nothing.
 
     Args:
-        logits, logit_paddings, labels, label_paddings, blank_id, log_epsilon: as for `ctc_loss`, which also names the
+        logits, logit_paddings, labels, label_paddings, blank_id, log_epsilon: as for `ctc_loss`, which also lists the
             errors.
 
     Returns:

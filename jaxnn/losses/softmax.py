@@ -42,7 +42,7 @@ def softmax_cross_entropy(
         targets: labels (N, ...), integers in [0, K); or distributions d (N, ..., K), floating, each normally summing
             to 1 (not checked).
         label_smoothing: a in [0, 1); may be traced.
-        ignore_index: a label, of any sign, whose positions do not count; None for none.
+        ignore_index: a label, of any sign, whose positions do not count; None: all positions count.
 
     Returns:
         (N,), in nats, float32 (float64 for float64 logits). NaN for an example with a traced label out of range (-1
@@ -93,9 +93,10 @@ def softmax_cross_entropy_grad(
 def probabilities(
     outputs: ArrayLike, targets: ArrayLike, *, label_smoothing: Scalar = 0.0, ignore_index: int | None = None
 ) -> tuple[Array, Array]:
-    """p = softmax(z) (N, T, K), and each position's share in its example's loss (N, T): 1 / positions that count, or 0.
+    """softmax(z) (N, T, K), and the weight of each position (N, T): sum_k q_k / positions that count; 0 if ignored.
 
-    Arguments and errors as for `softmax_cross_entropy`; T is the product of the axes between, float32 (float64).
+    T is the product of the axes between the first and the last. Arguments, q and errors as for
+    `softmax_cross_entropy`; results are float32 (float64 for float64 outputs).
     """
     z, q, counted, _ = _prepare("softmax_cross_entropy", outputs, targets, label_smoothing, ignore_index)
     n, classes = z.shape[0], z.shape[-1]
@@ -114,8 +115,8 @@ def example_weights(loss: Any, targets: ArrayLike) -> Array | None:
     With them sum_i w_i loss_i / sum_i w_i is the mean over all positions of the batch that count.
 
     Args:
-        loss: a per-example loss; recognized is `softmax_cross_entropy` with `ignore_index` bound by
-            `functools.partial`, nested or not, but not inside a lambda.
+        loss: a per-example loss. Only `softmax_cross_entropy` with `ignore_index` bound by `functools.partial` (nested
+            or not) is recognized, not a lambda around it.
         targets: labels (N, ...), integers.
 
     Returns:

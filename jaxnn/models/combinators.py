@@ -24,7 +24,7 @@ def serial(*parts: Layer) -> Layer:
     running statistics, else such a tuple too. Each part gets its own key, folded from `key`.
 
     Args:
-        parts: layers or networks; none is the identity.
+        parts: layers or networks; `serial()` is the identity.
 
     Returns:
         A Layer whose `init` passes each part the output shape and dtype of the part before it.
@@ -97,7 +97,7 @@ def parallel(*parts: Layer, combine: Callable[[Sequence[Array]], Array] | None =
 
     Args:
         parts: at least one layer.
-        combine: a function of the list of outputs, each (N, ...); None concatenates the last axes.
+        combine: a function of the list of outputs, each (N, ...); None concatenates them along the last axis.
 
     Example:
         >>> from jaxnn.layers import Dense

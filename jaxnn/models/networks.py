@@ -23,7 +23,6 @@ def linear(features: int) -> Layer:
         features: number of outputs, one per class.
 
     Example:
-        >>> import jax
         >>> params, state = linear(10).init(jax.random.key(0), (28, 28, 1))
         >>> params[1]["w"].shape
         (784, 10)
@@ -49,7 +48,6 @@ def mlp(
         w_init: initializer of every weight matrix.
 
     Example:
-        >>> import jax
         >>> from jaxnn import tree
         >>> params, state = mlp([3, 4, 2]).init(jax.random.key(0), (3,))
         >>> tree.size(params)
@@ -89,12 +87,11 @@ def cnn(
         classes: number of outputs.
         window: side of the square kernels (stride 1).
         convolutions: number per stage; the pool follows the last.
-        padding: of the convolutions.
+        padding: of the convolutions: "VALID", "SAME" or (low, high) pairs.
         batch_norm: whether each convolution is followed by batch normalization, which then replaces its bias.
         dropout: fraction of each dense layer's inputs dropped in training.
 
     Example:
-        >>> import jax
         >>> from jaxnn import tree
         >>> params, state = cnn().init(jax.random.key(0), (28, 28, 1))
         >>> tree.size(params)

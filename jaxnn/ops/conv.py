@@ -169,7 +169,7 @@ def conv_input_grad(
     Args:
         w: kernel (..., C_in / groups, C_out).
         dy: cotangent (N, ..., C_out) of the output.
-        sizes: the spatial sizes of x, ambiguous from dy if stride > 1.
+        sizes: the spatial sizes of x; the shape of dy does not determine them if stride > 1.
         stride, padding, dilation, groups: as in the forward call.
 
     Returns:
@@ -235,7 +235,7 @@ def conv_weight_grad(
     Args:
         x: inputs (N, ..., C_in).
         dy: cotangent (N, ..., C_out) of the output.
-        window: the spatial sizes of the kernel, ambiguous from x and dy if stride > 1.
+        window: the spatial sizes of the kernel; the shapes of x and dy do not determine them if stride > 1.
         stride, padding, dilation, groups: as in the forward call.
 
     Returns:

@@ -20,7 +20,7 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
         b: bias (D_out,), or None.
 
     Returns:
-        (..., D_out) in the promoted dtype of x and w; sums run in float32 (float64 for float64) whatever that is.
+        (..., D_out) in the promoted dtype of x and w; sums run in float32 (float64 for float64).
 
     Example:
         >>> linear(jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.zeros(4)).shape

@@ -32,7 +32,7 @@ def max_pool(
     """y[n, o, c] = max over k of x[n, o s + k - p, c].
 
     Ties: the derivative is 1 at the first maximum of a window in row-major order and 0 at the others. NaN propagates.
-    Padding never wins: it repeats the edge, which is in the window already.
+    Padding repeats the edge, which is in the window already, so it never changes the maximum.
 
     Args:
         x: (N, *spatial, C), one spatial axis or more.
@@ -98,7 +98,7 @@ def max_pool_winners(
 def max_pool_input_grad(winners: Winners, dy: Array) -> Array:
     """The adjoint of the derivative of `max_pool`: each cotangent goes to the first maximum of its window.
 
-    dx[n, m, c] = sum of dy[n, o, c] over the windows o whose first maximum in row-major order is at m.
+    dx[n, j, c] = sum of dy[n, o, c] over the windows o whose first maximum in row-major order is at j.
 
     Args:
         winners: from `max_pool_winners` in the forward pass.
@@ -181,11 +181,11 @@ def average_pool_input_grad(
 ) -> Array:
     """The adjoint of `average_pool`: each cotangent is distributed equally over its window.
 
-    dx[n, m, c] = sum over the windows o that hold m of dy[n, o, c] / m_o.
+    dx[n, j, c] = sum over the windows o that contain j of dy[n, o, c] / m_o, m_o as in `average_pool`.
 
     Args:
         dy: cotangent (N, *spatial', C) of the output.
-        sizes: the spatial sizes of x, ambiguous from dy if stride > 1.
+        sizes: the spatial sizes of x; the shape of dy does not determine them if stride > 1.
         window, stride, padding, count_padding: as in the forward call.
 
     Returns:

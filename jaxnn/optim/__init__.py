@@ -48,7 +48,7 @@ What every factory shares:
   `grad_fn` and `obj_fn`.
 - ValueError, when the optimizer is made: a hyperparameter out of range, if known while tracing; an unknown option.
   At `update`: missing `params` or extra argument; another structure or shape than that of the parameters; a wrong mask.
-- TypeError: parameters that are not floating; what should be an optimizer, a count or a key is none; complex
+- TypeError: parameters that are not floating; an argument of the wrong type; complex
   parameters in `adadelta`, `adopt`, `clip`, `cocob`, `dadapt_adamw`, `galore`, `hutchinson_estimator_diag_hessian`,
   `keep_params_nonnegative`, `madgrad`, `mechanize`, `momo`, `momo_adam`, `prodigy`, `rprop`,
   `scale_by_distance_over_gradients`, `shampoo`, `simplified_ademamix`, `sm3`, `soap`, `sophia`: wrap these in

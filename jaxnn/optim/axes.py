@@ -14,8 +14,8 @@ def by_axis(factors: PyTree, like: PyTree) -> tuple[PyTree, ...]:
     """A pytree of tuples as a tuple of pytrees: the first holds the first factor of every array, and so on.
 
     States keep this form because some containers (`flax.nnx.State`) turn a tuple in the place of an array into a
-    mapping. Where an array has fewer factors, a tree holds None. `factors` has a tuple, or None for none, at each leaf
-    of `like`.
+    mapping. Where an array has fewer factors, a pytree holds None. `factors` has a tuple, or None, at each leaf of
+    `like`.
     """
     structure: Any = jax.tree.structure(like, is_leaf=lambda x: x is None)
     rows = [row or () for row in structure.flatten_up_to(factors)]

@@ -74,7 +74,7 @@ class EmptyState(NamedTuple):
 class GradientTransformation(NamedTuple):
     """A pair of pure functions, optax's protocol; for annotations and for your own transformations.
 
-    Every `Optimizer` is one. optax's transformations are accepted too, but are no instances of this class.
+    Every `Optimizer` is one. optax's transformations are accepted too, but are not instances of this class.
 
     Attributes:
         init: `init(params) -> state`.
@@ -184,8 +184,8 @@ def initial_moment(params: Params, dtype: DTypeLike | None = None, *, fill: Scal
     def leaf(path: Any, p: Array) -> Array:
         if callable(p) or isinstance(p, str):
             raise TypeError(
-                f"optimizer: parameter {jax.tree_util.keystr(path)} must be an array, got {p!r}. Parameters are trees "
-                "of arrays: those of an equinox module are equinox.filter(model, equinox.is_inexact_array)."
+                f"optimizer: parameter {jax.tree_util.keystr(path)} must be an array, got {p!r}. Parameters are "
+                "pytrees of arrays: those of an equinox module are equinox.filter(model, equinox.is_inexact_array)."
             )
         kind = jnp.result_type(p)
         if not jnp.issubdtype(kind, jnp.inexact):
@@ -212,7 +212,7 @@ def per_leaf(
     returns them unchanged.
 
     Args:
-        rule: the equation for one array; a state leaf is None where its tree is None.
+        rule: the equation for one array; a state leaf is None where its pytree is None.
         grads: pytree of gradients; where a leaf is None, the update is None and the state stays.
         states: pytrees like the parameters, or None for a state that is not kept.
         params: pytree like the gradients, or None.
@@ -221,7 +221,7 @@ def per_leaf(
         (updates, *new states).
 
     Raises:
-        ValueError: the trees differ in structure, or a gradient in shape from its parameter or from its state.
+        ValueError: the pytrees differ in structure, or a gradient in shape from its parameter or from its state.
         TypeError: the update would be stored in an integer dtype, which truncates it; a gradient of dtype float0.
     """
     structure: Any
@@ -241,7 +241,7 @@ def per_leaf(
         if target is not None and jnp.shape(target) != g.shape:
             raise ValueError(
                 f"{where()} but its parameter {jnp.shape(target)}. Gradients are taken with "
-                "respect to the very parameters that are passed."
+                "respect to the parameters that are passed."
             )
         precision = accumulation_dtype(g.dtype, *(k.dtype for k in kept if k is not None))
         wide = [None if k is None else _widen(k, precision) for k in kept]
@@ -298,7 +298,7 @@ def _not_floating(what: str, got: DType, stored: DType) -> str:
 
 
 def _leaves_like(structure: Any, tree: PyTree, name: str) -> list[Any]:
-    """The leaves of `tree` where the gradients have theirs; Nones if the tree is None."""
+    """The leaves of `tree` where the gradients have theirs; Nones if `tree` is None."""
     if tree is None:
         return [None] * structure.num_leaves
     try:
@@ -334,7 +334,7 @@ def widen(tree: PyTree) -> PyTree:
 
 
 def widen_floats(tree: PyTree) -> PyTree:
-    """`widen` of the floating leaves only, for trees that are passed on."""
+    """`widen` of the floating leaves only, for pytrees that are passed on."""
     return jax.tree.map(lambda x: widen(x) if jnp.issubdtype(_kind(x), jnp.inexact) else x, tree)
 
 
@@ -346,7 +346,7 @@ def _kind(x: Any) -> DType:
 def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -> PyTree:
     """`function(update, *others' leaves)` at every leaf of the updates; where an update is None, None.
 
-    Unlike `jax.tree.map`, the other trees may hold arrays, masks or states where an update is None.
+    Unlike with `jax.tree.map`, the other pytrees may hold arrays, masks or states where an update is None.
     """
     leaves, structure = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
     columns = [_leaves_like(structure, tree, "the parameters") for tree in others]
@@ -355,10 +355,10 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
 
 
 def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
-    """The tree with every number in the floating dtype of the leaf of `like` in its place.
+    """The pytree with every number in the floating dtype of the leaf of `like` in its place.
 
-    Where `like` is not floating, and where a leaf is no number (float0), the leaf is unchanged. Use it for updates and
-    for this library's own states, not for the state of a foreign transformation, whose dtypes may carry meaning.
+    Where `like` is not floating, and where a leaf is not a number (float0), the leaf is unchanged. Use it for updates
+    and for this library's own states, not for the state of a foreign transformation, whose dtypes may carry meaning.
     """
 
     def leaf(x: Any, kept: Any) -> Any:

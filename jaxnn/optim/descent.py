@@ -65,10 +65,10 @@ def add_decay(
 
 def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = None) -> PyTree:
     """A pytree of bools like the updates, from a mask, a function that returns one, or a prefix. A callable pytree of
-    bools, such as an `equinox.Module`, is no function; see `jaxnn.tree.called`.
+    bools, such as an `equinox.Module`, does not count as a function; see `jaxnn.tree.called`.
 
     Raises:
-        ValueError: the mask is no prefix of the updates' tree; both trees are printed.
+        ValueError: the mask is not a prefix of the updates' pytree; the message shows both.
         TypeError: a leaf of the mask is not a Python or NumPy bool.
     """
     if mask is None:

@@ -19,20 +19,20 @@ def norm(x: Array) -> Array:
 
 
 def scalar_dtype(params: Params) -> DType:
-    """The joint real accumulation dtype of all parameters, for a scalar state of the whole tree."""
+    """The joint real accumulation dtype of all parameters, for a scalar state of the whole pytree."""
     kinds = jax.tree.leaves(jax.eval_shape(initial_moment, params))
     return real_dtype(accumulation_dtype(*(kind.dtype for kind in kinds)))
 
 
 def total(numbers: PyTree) -> Array:
-    """The sum of the real numbers in a tree, in their widest accumulation dtype; 0 for a tree without leaves."""
+    """The sum of the real numbers in a pytree, in their widest accumulation dtype; 0 for a pytree without leaves."""
     leaves = jax.tree.leaves(numbers)
     dtype = accumulation_dtype(*(x.dtype for x in leaves))
     return functools.reduce(jnp.add, [x.astype(dtype) for x in leaves] or [jnp.zeros((), dtype)])
 
 
 def sum_of_squares(tree: PyTree) -> Array:
-    """The squared Euclidean norm of all entries of a tree together."""
+    """The squared Euclidean norm of all entries of a pytree together."""
     return total(jax.tree.map(lambda x: jnp.sum(abs_sq(x)), widen(tree)))
 
 
@@ -47,9 +47,9 @@ def inner_product(a: PyTree, b: PyTree) -> Array:
 
 
 def nonzero(divisor: Array) -> Array:
-    """The divisor, 1 where it is 0; for numerators that are 0 there too.
+    """The divisor with 1 in place of 0, for quotients 0/0 := 0.
 
-    Divide by it instead of a `where` afterwards: XLA's CPU compiler fuses such a `where`, with the sum over all leaves
+    It replaces a `where` after the division: XLA's CPU compiler fuses such a `where`, with the sum over all leaves
     before it, into the loop of every leaf, and compile time grows with the square of their number.
     """
     return jnp.where(divisor == 0, jnp.ones_like(divisor), divisor)

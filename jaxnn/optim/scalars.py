@@ -21,7 +21,7 @@ def zero_count() -> Array:
 def increment(count: Array) -> Array:
     """count + 1, saturating at the largest int32.
 
-    TypeError if it is no array, as in another rule's state.
+    TypeError if it is not an array, as in another rule's state.
     """
     if not hasattr(count, "dtype"):
         raise TypeError(

@@ -107,7 +107,7 @@ def _parted(rule: Callable[..., Any], arguments: dict[str, Any], scalars: set[st
 def spec(opt: Any) -> tuple[Structure, Numbers] | None:
     """(structure, numbers) of an optimizer; None for one that no factory of this library made.
 
-    In combinators, foreign transformations, functions and schedules count by identity.
+    Foreign transformations, functions and schedules inside combinators are compared by identity.
 
     Args:
         opt: an optimizer.
@@ -139,7 +139,7 @@ def build(structure: Structure | Fixed, numbers: Numbers) -> Any:
     """The optimizer of that structure and these numbers, which may be traced.
 
     Args:
-        structure, numbers: as of `spec`; numbers of the same pytree structure.
+        structure, numbers: as returned by `spec`; other numbers of the same pytree structure are allowed.
 
     Raises:
         ValueError: the wrong number of numbers.

@@ -27,7 +27,7 @@ All statistics take a tape of N examples first, those of curvature `Columns`, ex
 TypeError. All but `mean_grad` raise ValueError where layers couple the examples (batch normalization in training mode):
 per-example gradients are undefined here. All but the norms raise ValueError for N = 0. Sums run in the accumulation
 dtype: float32, or float64 for float64. Results are in that dtype, but sums and means of g_i in the parameters' dtypes.
-A regularizer is no part of an example's loss: add its gradient to the result.
+A regularizer is not part of an example's loss: add its gradient to the result.
 
 | differential privacy | |
 |---|---|

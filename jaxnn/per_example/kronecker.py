@@ -30,9 +30,13 @@ class Factors(NamedTuple):
 def kfac_expand(columns: Columns) -> dict[str, Factors]:
     """A = 1/(N T) sum_it [a_it; 1][a_it; 1]', G = 1/N sum_it sum_c delta_itc delta_itc': positions count as examples.
 
-    For T = 1 and N = 1, with exact columns, A (x) G equals the layer's block of the GGN; for T = 1 and N > 1 it
-    approximates the mean of the products by the product of the means. For T > 1 it assumes that the contributions of
-    the positions are uncorrelated (KFC's convention for convolutions, "expand"); see `kfac_reduce`.
+    a_it is the input of a layer at position t of example i, delta_itc the cotangent of its output for column c. For
+    T = 1 and N = 1, with exact columns (`samples=None`), A (x) G equals the layer's block of the GGN; for T = 1 and
+    N > 1 it approximates the mean of the products by the product of the means. For T > 1 it assumes that the
+    contributions of the positions are uncorrelated (KFC's convention for convolutions, "expand"); see `kfac_reduce`.
+
+    Args:
+        columns: from `backprop.ggn_record`.
 
     Returns:
         The `Factors`, float32 or float64, by the path of each layer with a weight matrix or an ungrouped convolution.
@@ -65,7 +69,7 @@ def kfac_reduce(columns: Columns) -> dict[str, Factors]:
     """A = 1/N sum_i [mean_t a_it; 1][...]', G = 1/N sum_i sum_c [sum_t delta_itc][...]': positions count as one.
 
     Arguments and results are those of `kfac_expand`, to which it is equal for T = 1. For T > 1 it is exact for a linear
-    layer whose outputs are at once averaged over the positions, with N = 1.
+    layer whose outputs are immediately averaged over the positions, with N = 1.
 
     Reference:
         Eschenhagen, R., Immer, A., Turner, R., Schneider, F. & Hennig, P. (2023). Kronecker-factored approximate

@@ -56,7 +56,7 @@ def over_microbatches(
         (10,)
     """
     if (size is None) == (memory is None):
-        raise ValueError(f"over_microbatches: give one of size and memory, got size={size!r} and memory={memory!r}.")
+        raise ValueError(f"over_microbatches: pass one of size and memory, got size={size!r} and memory={memory!r}.")
     if not isinstance(data, tuple):
         raise TypeError(
             f"over_microbatches: data must be the tuple of f's arguments, (x, y), got {type(data).__name__}."

@@ -27,6 +27,7 @@ def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
     with |g_i|^2 at 1e-4 of the terms, a float32 result has relative error 1e-3. It is never negative.
 
     Args:
+        tape: of N examples, from `record`.
         layer: a prefix of the parameters' paths, such as "[0]", or several; None for all.
 
     Raises:

@@ -25,11 +25,13 @@ from jaxnn.types import Array, Params
 def gram(tape: Tape, other: Tape | None = None) -> Array:
     """<g_i, h_j>, (N, M): of all pairs of examples, g of one tape and h of the other (or the same).
 
-    T = 1, over a weight matrix and its bias: (A A' + 1) . (D D'). With h the gradients of test examples,
-    -eta <g_i, h_j> is, to first order, the change of test loss j by a step on example i.
+    T = 1, over a weight matrix and its bias: (A A' + 1) . (D D'), the rows of A and D being a_i and delta_i. With h the
+    gradients of test examples, -eta <g_i, h_j> is, to first order, the change of test loss j by a gradient step of
+    learning rate eta on example i.
 
     Args:
-        other: of M >= 1 examples and the same parameters; None for `tape` itself.
+        tape: of N examples, from `record`.
+        other: a tape of M >= 1 examples and the same parameters; None for `tape` itself.
 
     Raises:
         ValueError: tapes of different parameters.
@@ -79,6 +81,7 @@ def jvp_examples(tape: Tape, direction: Params) -> Array:
     """g_i . v, (N,), float32 or float64: the directional derivative of each example's loss along v.
 
     Args:
+        tape: of N examples, from `record`.
         direction: v, a pytree like `params`.
 
     Raises:

@@ -53,31 +53,19 @@ def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
 
 
 def _begins(path: str, prefix: str) -> bool:
-    """Whether the path starts with all keys of the prefix: "[1]" is no prefix of "[10]"."""
+    """Whether the path starts with all keys of the prefix: "[1]" is not a prefix of "[10]"."""
     rest = path.removeprefix(prefix)
     return path.startswith(prefix) and (not rest or rest[0] in "[.")
 
 
 def layers_of(tape: Tape) -> tuple[str, ...]:
-    """The path of each parameter's layer, in the order of `tape.paths`.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> layers_of(sample_tape())
-        ('', '')
-    """
+    """The path of each parameter's layer, in the order of `tape.paths`."""
     places, _ = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(tape.structure, range(len(tape.paths))))
     return tuple(jax.tree_util.keystr(path[:-1]) for path, _ in places)
 
 
 def require_tape(where: str, tape: object) -> None:
-    """Raises TypeError unless this is a tape of `backprop.record` or `per_example.record`.
-
-    Example:
-        >>> require_tape("norms", 3)
-        Traceback (most recent call last):
-        TypeError: norms: expected a Tape, as per_example.record(loss)(params, x, y) makes it, ... got int.
-    """
+    """Raises TypeError unless this is a tape of `backprop.record` or `per_example.record`."""
     if isinstance(tape, Tape):
         return
     about = " Its .at(column) is the tape of one column." if isinstance(tape, Columns) else ""
@@ -88,13 +76,7 @@ def require_tape(where: str, tape: object) -> None:
 
 
 def require_columns(where: str, columns: object, at_least: int = 1) -> None:
-    """Raises unless these are `Columns` of at least so many uncoupled examples, with deltas (C, N, ...).
-
-    Example:
-        >>> require_columns("trace", 3)
-        Traceback (most recent call last):
-        TypeError: trace: expected Columns, which backprop.ggn_record or output_record makes, got int.
-    """
+    """Raises unless these are `Columns` of at least so many uncoupled examples, with deltas (C, N, ...)."""
     if not isinstance(columns, Columns):
         raise TypeError(
             f"{where}: expected Columns, which backprop.ggn_record or output_record makes, "
@@ -112,14 +94,7 @@ def require_columns(where: str, columns: object, at_least: int = 1) -> None:
 
 
 def require_independent(where: str, tape: Tape, at_least: int = 0) -> None:
-    """Raises unless per-example gradients are defined and there are at least so many examples.
-
-    Example:
-        >>> from jaxnn.per_example.sample import sample_tape
-        >>> require_independent("variance", sample_tape(), 3)
-        Traceback (most recent call last):
-        ValueError: variance: needs at least 3 examples, got a tape of 2.
-    """
+    """Raises unless per-example gradients are defined and there are at least so many examples."""
     require_tape(where, tape)
     if tape.coupled:
         raise ValueError(

@@ -30,6 +30,7 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
     A pytree like `params`. An example of weight 0 adds nothing, even if its gradient is infinite or NaN.
 
     Args:
+        tape: of N examples, from `record`.
         weights: (N,), any real numbers.
 
     Raises:
@@ -94,6 +95,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
     only to C sqrt(m). A tape cannot detect this; `clipped_grad_of` and `private_grad` raise.
 
     Args:
+        tape: of N examples, from `record`.
         clip: C >= 0, may be infinite, may be traced; or a function from norms (N,) to factors (N,): `flat(C)`,
             `automatic(C)`, `psac(C)`.
 
@@ -129,6 +131,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
     One number C means C_l = C / sqrt(L) for each of L layers: the norm of an example's whole gradient is at most C.
 
     Args:
+        tape: of N examples, from `record`.
         clip: C, or a mapping from the path of each layer ("[0]") to its C_l or clip function.
 
     Returns:

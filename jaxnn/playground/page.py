@@ -27,12 +27,7 @@ def quantise(values: np.ndarray) -> np.ndarray:
 
 
 def describe(settings: Settings) -> str:
-    """The settings of a run in one line of words.
-
-    Example:
-        >>> describe(Settings(hidden=(), noise=0.2))
-        'circle (classification), noise 20%; no hidden units; learning rate 0.03, batches of 10, seed 0'
-    """
+    """The settings of a run in one line of words."""
     hidden = f"{'-'.join(map(str, settings.hidden))} hidden units, {settings.activation}"
     parts = [
         f"{settings.data} ({settings.problem}), noise {settings.noise:.0%}",

@@ -51,24 +51,12 @@ def shown_epochs(epochs: int, frames: int = FRAMES) -> np.ndarray:
 
     Returns:
         (frames,) or fewer, ascending.
-
-    Example:
-        >>> shown_epochs(100, 6)
-        array([  0,   4,  16,  36,  64, 100])
     """
     return np.unique(np.rint(epochs * np.linspace(0, 1, frames) ** 2).astype(int))
 
 
 def pixels(size: int) -> Array:
-    """The centres of size x size pixels, row by row from the top left: (size^2, 2).
-
-    Example:
-        >>> pixels(2)
-        Array([[-3.,  3.],
-               [ 3.,  3.],
-               [-3., -3.],
-               [ 3., -3.]], dtype=float32)
-    """
+    """The centres of size x size pixels, row by row from the top left: (size^2, 2)."""
     along = REACH * ((2 * jnp.arange(size) + 1) / size - 1)
     x, y = jnp.meshgrid(along, -along)
     return jnp.stack([x.ravel(), y.ravel()], axis=1)
@@ -81,13 +69,6 @@ def unit_outputs(net: Layer, params: Params, x: Array) -> tuple[Array, ...]:
         net: from `network`: dense layers and activations alternating.
         params: its parameters.
         x: (N, F), its inputs.
-
-    Example:
-        >>> from jaxnn.playground.training import network
-        >>> net = network((4, 3), "tanh", "classification")
-        >>> params, _ = net.init(jax.random.key(0), (2,))
-        >>> [y.shape for y in unit_outputs(net, params, jnp.ones((5, 2)))]
-        [(5, 4), (5, 3), (5, 1)]
     """
     outputs = []
     for part, own, state in zip(net.parts, params, spread((), net.parts), strict=True):

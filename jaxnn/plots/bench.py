@@ -19,12 +19,7 @@ MARKERS = "os^DvPX*"
 
 
 def line_style(i: int) -> dict[str, Any]:
-    """Colour, dashes and marker of the i-th line.
-
-    Example:
-        >>> line_style(0)["color"]
-        '#0072B2'
-    """
+    """Colour, dashes and marker of the i-th line."""
     # Black precedes yellow, which is faint on white; the second cycle through the colours has other dashes.
     order = (0, 1, 2, 3, 4, 5, 7, 6)
     turn = i // len(order)
@@ -41,7 +36,7 @@ def bands(ax: Any, runs: Mapping[str, Any], *, x: Sequence[float] | None = None)
     Args:
         runs: name -> (R, E) values of R runs; NaN where a run has ended. The band ends where more than a quarter of the
             runs have ended, the line where half of them have.
-        x: (E,), instead of 1 .. E.
+        x: (E,), horizontal coordinates; None for 1 .. E.
 
     Raises:
         ValueError: values that are not of the shape (R, E).

@@ -80,7 +80,7 @@ def paths(ax: Any, runs: Mapping[str, Any], *, marked: int = 40, colours: Sequen
         ax: matplotlib axes, e.g. with `contours`; their limits do not change.
         runs: name -> points (T, 2). Points that are not finite are omitted.
         marked: number of steps with dots.
-        colours: of the runs, in turn.
+        colours: one per run, reused cyclically.
 
     Example:
         >>> fig, ax = figure()

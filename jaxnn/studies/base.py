@@ -47,10 +47,6 @@ def training_set(where: str, examples: str | Splits | Dataset) -> Dataset:
     Raises:
         TypeError: anything else.
         ValueError: an unknown name, or a Dataset without classes.
-
-    Example:
-        >>> len(training_set("norms", "digits"))
-        1257
     """
     if isinstance(examples, Dataset):
         if not examples.classes:
@@ -64,10 +60,6 @@ def splits(where: str, examples: str | Splits | Dataset) -> Splits:
 
     Raises:
         TypeError: examples are neither a name nor splits.
-
-    Example:
-        >>> len(splits("influence", "digits").test)
-        270
     """
     if isinstance(examples, str):
         return data.load(examples)
@@ -107,12 +99,6 @@ def states(
 
     Raises:
         ValueError: the training loss became NaN or infinite.
-
-    Example:
-        >>> digits = data.select(data.load("digits").train, slice(0, 64))
-        >>> run = states(models.linear(10), digits, optim.adam(1e-2), seed=0, epochs=1, batch_size=32)
-        >>> [state.params[1]["w"].shape for state in run]
-        [(64, 10), (64, 10)]
     """
     require_positive_int("states", "epochs", epochs, 0)
     if epoch is None:
@@ -136,13 +122,6 @@ def make_pass(net: Layer, statistic: Callable[[Tape], Each]) -> Callable[[TrainS
 
     Returns:
         `found(state, x (N, ...), y (N,))` -> the statistic's pytree of arrays (N, ...).
-
-    Example:
-        >>> from jaxnn import per_example
-        >>> net, opt = models.linear(3), optim.sgd(0.1)
-        >>> norms = make_pass(net, per_example.norms)
-        >>> norms(train.init(net, opt, jax.random.key(0), (4,)), jnp.ones((5, 4)), jnp.zeros(5, jnp.int32)).shape
-        (5,)
     """
     record = backprop.record(net, LOSS)
 

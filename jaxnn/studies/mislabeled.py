@@ -146,7 +146,9 @@ def with_wrong_labels(examples: Dataset, fraction: float, seed: int) -> Dataset:
     labels = np.array(examples.y)
     count = round(fraction * len(labels))
     if count == 0:
-        raise ValueError(f"mislabeled: a fraction {fraction:g} of {len(labels)} labels is none. Use a larger one.")
+        raise ValueError(
+            f"mislabeled: a fraction {fraction:g} of {len(labels)} labels rounds to none. Use a larger one."
+        )
     generator = np.random.default_rng(seed)
     chosen = generator.choice(len(labels), count, replace=False)
     classes = len(examples.classes)

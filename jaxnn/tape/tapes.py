@@ -52,7 +52,7 @@ class Tape:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Columns:
-    """The tapes of C output cotangents pulled back through one forward pass: one a per use, C deltas.
+    """The tapes of C output cotangents pulled back through one forward pass: each use has one input a and C deltas.
 
     The cotangents are the columns of a root of the Hessian with respect to the outputs, so that the generalized
     Gauss-Newton matrix of example i is sum_c g_ic g_ic'; or the unit vectors, so that g_ic is the gradient of output c.
@@ -109,15 +109,7 @@ class Columns:
 
 
 def errors_of(tape: Tape) -> tuple[tuple[Array, ...], ...]:
-    """The cotangent of each use, in the order of the tape's uses.
-
-    Example:
-        >>> from jaxnn.tape import Addition
-        >>> use, structure = Addition(jnp.ones((4, 1, 2))), jax.tree.structure({"b": 0})
-        >>> tape = Tape(jnp.zeros(4), jnp.zeros(4), ((use,),), ("['b']",), structure, (use.delta,))
-        >>> errors_of(tape)[0][0].shape
-        (4, 1, 2)
-    """
+    """The cotangent of each use, in the order of the tape's uses."""
     return tuple(tuple(errors(use) for use in uses) for uses in tape.uses)
 
 

@@ -210,12 +210,7 @@ def weighted(delta: Array, weights: Array | None) -> Array:
 
 
 def counted(a: Array, weights: Array | None) -> Array:
-    """a_i (N, ...), replaced by 0 where w_i is 0, so that infinity times 0 makes no NaN in a sum over examples.
-
-    Example:
-        >>> counted(jnp.array([[2.0], [jnp.inf]]), jnp.array([3.0, 0.0])).ravel()
-        Array([2., 0.], dtype=float32)
-    """
+    """a_i (N, ...), replaced by 0 where w_i is 0, so that infinity times 0 makes no NaN in a sum over examples."""
     return a if weights is None else jnp.where(_of_examples(weights == 0, a), jnp.zeros((), a.dtype), a)
 
 
@@ -235,22 +230,12 @@ def positions(x: Array) -> Array:
 
 
 def total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weights: Array | None = None) -> Array:
-    """sum_i w_i g_i over all uses of a parameter, in its dtype; zeros without uses.
-
-    Example:
-        >>> total((Addition(jnp.ones((4, 1, 2))),), jnp.zeros(2))
-        Array([4., 4.], dtype=float32)
-    """
+    """sum_i w_i g_i over all uses of a parameter, in its dtype; zeros without uses."""
     return wide_total(uses, param, weights).astype(param.dtype)
 
 
 def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weights: Array | None = None) -> Array:
-    """`total` in the accumulation dtype, for sums that are divided or squared before they are rounded.
-
-    Example:
-        >>> wide_total((Addition(jnp.ones((4, 1, 2), jnp.bfloat16)),), jnp.zeros(2, jnp.bfloat16)).dtype
-        dtype('float32')
-    """
+    """`total` in the accumulation dtype, for sums that are divided or squared before they are rounded."""
     if not uses:
         return jnp.zeros(param.shape, accumulation_dtype(param.dtype))
     # Reshaped one by one: one use may have its entries flat, another in the parameter's shape.
@@ -258,30 +243,15 @@ def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weigh
 
 
 def error_of(use: Use) -> str:
-    """The name of the field that is linear in the cotangent: `grads` of a `Whole`, else `delta`.
-
-    Example:
-        >>> error_of(Addition(jnp.ones((4, 1, 2))))
-        'delta'
-    """
+    """The name of the field that is linear in the cotangent: `grads` of a `Whole`, else `delta`."""
     return "grads" if isinstance(use, Whole) else "delta"
 
 
 def errors(use: Use) -> Array:
-    """The array in the field `error_of(use)`.
-
-    Example:
-        >>> errors(Addition(jnp.ones((4, 1, 2)))).shape
-        (4, 1, 2)
-    """
+    """The array in the field `error_of(use)`."""
     return getattr(use, error_of(use))
 
 
 def replaced(use: Use, **fields: Any) -> Use:
-    """The use with these fields replaced.
-
-    Example:
-        >>> replaced(Addition(jnp.ones((4, 1, 2))), delta=jnp.ones((3, 1, 2))).delta.shape
-        (3, 1, 2)
-    """
+    """The use with these fields replaced."""
     return dataclasses.replace(use, **fields)

@@ -113,9 +113,6 @@ def maximize(
     Args:
         f, opt, start, steps, value_tolerance, grad_tolerance: as for `minimize`.
 
-    Returns:
-        Iterate.
-
     Example:
         >>> from jaxnn import optim
         >>> end = maximize(lambda x: 1.0 - (x - 3.0) ** 2, optim.sgd(0.5), 0.0, steps=9, grad_tolerance=1e-3)

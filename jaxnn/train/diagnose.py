@@ -86,9 +86,6 @@ def diagnose(
             quarter of the first epoch's training metric.
         gap: how far the validation metric may exceed `low`, as a fraction of `low`.
 
-    Returns:
-        Diagnosis.
-
     Raises:
         TypeError: history is not a list of dicts, e.g. the whole result of `fit`.
         ValueError: fewer than two epochs, a metric that is missing, negative or not finite, or a `low` or `gap` < 0.

@@ -140,7 +140,7 @@ def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: Array, 
 def _outputs(
     net: Layer, params: Params, state: State, x: Array, key: Key | None, place: str = ""
 ) -> Iterator[tuple[str, Array]]:
-    """Name and outputs of each layer in turn, in training mode; combinators other than `serial` count as one layer."""
+    """Name and outputs of each layer in training mode, in order; combinators but `serial` count as one layer."""
     if net.kind is not SERIAL:
         yield f"{net.kind.name}{f' at {place}' if place else ''}", net.apply(params, state, x, key=key, train=True)[0]
         return

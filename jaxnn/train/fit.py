@@ -24,7 +24,7 @@ class FitResult(NamedTuple):
     Attributes:
         params, state, opt_state: of the last epoch, or of the best one (see `fit`'s `select`).
         history: one dict of floats for each epoch: "epoch" (from 1); "loss", the mean over the epoch's training
-            batches, in training mode, as they were met, the regularizer's penalty included; what `measure` reports;
+            batches, in training mode, each before its update, with the regularizer's penalty; what `measure` reports;
             "validation_*", in evaluation mode and without the penalty; "seconds" of training (the first epoch's include
             compilation); "examples_per_second".
         epoch: the epoch that the parameters come from, 0 for the start.
@@ -84,20 +84,17 @@ def fit(
             with the same arguments and result; it then brings its own regularizer.
         augment: `(key, x) -> x`, applied to each training batch.
         partial: what becomes of the last, smaller batch: `Partial.DROP` or `Partial.WEIGHT`.
-        stopping: rules looked at after each epoch: `EarlyStopping`, `LossTolerance`, `GradTolerance`, or your own.
+        stopping: rules evaluated after each epoch: `EarlyStopping`, `LossTolerance`, `GradTolerance`, or your own.
         select: the name of a metric in the history; the parameters of the epoch with its minimum are returned.
-            None means the last epoch's, unless an `EarlyStopping` is given: then what it monitors.
+            None means the last epoch's, unless an `EarlyStopping` is passed: then what it monitors.
         measure: more scalars to report for each step, averaged over the epoch; `GradTolerance` brings `grad_norm`.
-        start: a `TrainState` of this network and optimizer to go on from, instead of a fresh one; it is copied, not
-            donated. Its parameters may have been cast to another floating dtype, in which training goes on.
+        start: a `TrainState` of this network and optimizer to continue from, instead of a fresh one; it is copied, not
+            donated. Its parameters may have been cast to another floating dtype, in which training continues.
         evaluated_at: (opt_state, params) -> the parameters at which the validation metrics are evaluated, such as
             `optim.schedule_free_eval_params`; None for the parameters themselves. The result has those that are
             trained, with their optimizer state; running statistics are theirs too.
         on_epoch: called with each epoch's record as soon as it is there.
         progress: whether to show a bar with loss, metrics, examples/s and the time left.
-
-    Returns:
-        FitResult.
 
     Raises:
         DivergedError: the training loss, a parameter or a running statistic became NaN or infinite, or a validation

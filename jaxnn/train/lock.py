@@ -29,16 +29,6 @@ class FolderLock:
     The file is created atomically, so that one of two processes gets it. A lock whose process has ended on this host is
     taken over, and so is one older than `WRITING` without a readable owner. A lock from another host is never taken
     over: whether its process still runs cannot be determined here.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> lock = FolderLock(folder)
-        >>> lock.acquire()
-        >>> FolderLock(folder).acquire()
-        Traceback (most recent call last):
-        jaxnn.train.lock.FolderInUseError: the folder ... is in use by process ...
-        >>> lock.release()
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:

@@ -41,7 +41,6 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
         ValueError: the loss does not return one value per example, or the shape of the weights does not match.
 
     Example:
-        >>> import jax
         >>> import jax.numpy as jnp
         >>> from jaxnn import models
         >>> net = models.linear(3)

@@ -101,9 +101,6 @@ def simultaneous(game: Game, x_opt: Transformation, y_opt: Transformation) -> St
         x_opt, y_opt: an optimizer for each player. With `optim.optimistic_gradient_descent(eta)` for both the step is
             the optimistic one, z <- z - 2 eta g_t + eta g_(t-1), which converges on J = x y.
 
-    Returns:
-        Step.
-
     Raises:
         TypeError: game is not a Game, or x_opt or y_opt is not an optimizer; in the step: a loss is not floating.
         ValueError: in the step: a loss is not a scalar.
@@ -135,9 +132,6 @@ def alternating(game: Game, x_opt: Transformation, y_opt: Transformation) -> Ste
     Args:
         game, x_opt, y_opt: as for `simultaneous`.
 
-    Returns:
-        Step.
-
     Reference:
         Goodfellow et al. 2014, "Generative adversarial nets", algorithm 1 (the players take turns).
 
@@ -168,9 +162,6 @@ def extragradient(game: Game, x_opt: Transformation, y_opt: Transformation) -> S
 
     Args:
         game, x_opt, y_opt: as for `simultaneous`.
-
-    Returns:
-        Step.
 
     Reference:
         Korpelevich 1976, "The extragradient method for finding saddle points and other problems"; Gidel, Berard,

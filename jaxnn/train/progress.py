@@ -11,13 +11,7 @@ import rich.progress
 
 
 class Bar:
-    """A progress bar on a terminal; one plain line per step where the output is not a terminal.
-
-    Example:
-        >>> with Bar(2, enabled=False) as bar:
-        ...     bar.tell("first")
-        ...     bar.step("1/2  first", "first")
-    """
+    """A progress bar on a terminal; one plain line per step where the output is not a terminal."""
 
     def __init__(self, total: int, *, enabled: bool = True, text: str = "", width: int = 20) -> None:
         self._console = rich.console.Console(stderr=True)
@@ -69,12 +63,7 @@ class Bar:
 
 
 class Progress(Bar):
-    """The bar of a fit, over its epochs.
-
-    Example:
-        >>> with Progress(2, enabled=False) as bar:
-        ...     bar.show({"epoch": 1, "loss": 0.5, "examples_per_second": 1000.0})
-    """
+    """The bar of a fit, over its epochs."""
 
     def __init__(self, epochs: int, *, enabled: bool = True) -> None:
         self._epochs = epochs

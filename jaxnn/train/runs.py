@@ -54,7 +54,7 @@ def map_runs(
             makes slow grouped convolutions.
         folder: where finished chunks are saved, each in a file with a checksum; a call with the same runs resumes from
             them, with any chunk and devices. The folder is locked during a call. None saves nothing.
-        progress: whether to show a bar with the time left (one line per chunk where the output is no terminal); or
+        progress: whether to show a bar with the time left (one line per chunk where the output is not a terminal); or
             a function that is called with (runs done, runs in all) instead.
         each: number of runs that one input stands for, counted in `chunk` and the bar; one call of `run` makes them.
 

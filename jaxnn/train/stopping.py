@@ -13,7 +13,7 @@ Record: TypeAlias = Mapping[str, float]
 """The metrics of one epoch: "epoch", "loss", "validation_error", ..."""
 
 Stopping: TypeAlias = Callable[[Sequence[Record]], str | None]
-"""(history so far) -> the reason to stop, or None to go on; called after each epoch."""
+"""(history so far) -> the reason to stop, or None to continue; called after each epoch."""
 
 
 class DivergedError(FloatingPointError):
@@ -99,13 +99,7 @@ class GradTolerance:
 
 
 def monitored(history: Sequence[Record], name: str) -> list[float]:
-    """One metric of every epoch; raises with the names in the history if it is missing.
-
-    Example:
-        >>> monitored([{"loss": 1.0}], "validation_loss")
-        Traceback (most recent call last):
-        ValueError: stopping: no 'validation_loss' in the history, which has loss. ...
-    """
+    """One metric of every epoch; raises ValueError, which lists the names in the history, if it is missing."""
     for record in history:
         if name not in record:
             raise ValueError(

@@ -18,12 +18,6 @@ def save_table(columns: Mapping[str, np.ndarray], path: str | Path) -> Path:
 
     Raises:
         ValueError: another suffix.
-
-    Example:
-        >>> import tempfile
-        >>> path = save_table({"epoch": np.arange(3)}, Path(tempfile.mkdtemp()) / "table.npz")
-        >>> np.load(path)["epoch"]
-        array([0, 1, 2])
     """
     path = Path(path)
     make_folder(path.parent)

@@ -213,7 +213,7 @@ def clip(tree: PyTree, min_value: Scalar | None = None, max_value: Scalar | None
 
 
 def where(condition: ArrayLike, tree_x: PyTree, tree_y: PyTree) -> PyTree:
-    """tree_x where the condition holds, else tree_y, leaf by leaf.
+    """tree_x where `condition` (one bool array for all leaves, broadcast) holds, else tree_y.
 
     Example:
         >>> where(False, {"w": jnp.ones(1)}, {"w": jnp.zeros(1)})

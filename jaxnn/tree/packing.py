@@ -56,7 +56,7 @@ def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], P
         if got != expected:
             raise ValueError(
                 f"unpack: buffers must have the names and shapes that pack made, {expected}, got {got}. "
-                "Buffers packed from another tree need that tree's own unpack."
+                "Buffers packed from another pytree need that pytree's own unpack."
             )
         found: list[Any] = [None] * len(shapes)
         for name, where in places.items():

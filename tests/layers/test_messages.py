@@ -82,7 +82,7 @@ CASES = [
     (
         fed(Dense(2), (3,), ones((2, 4))),
         V,
-        "dense: x must have 3 features on its last axis to meet w (3, 2), got x (2, 4)",
+        "dense: x must have 3 features on its last axis to match w (3, 2), got x (2, 4)",
     ),
     (fed(Dense(2), (4,), integers), T, "dense: x must have a floating dtype, got int32. Convert it"),
     (fed(Conv(2, 3), (8, 8, 1), ones((8, 8, 1))), V, "Add the missing batch axis (x[None]) or channel axis"),
@@ -97,7 +97,7 @@ CASES = [
     (fed(GlobalMaxPool, (4, 1), ones((2, 0, 1))), V, "none of them empty, got shape (2, 0, 1)"),
     (fed(GlobalMaxPool, (4, 1), ones((2, 4, 1), jnp.int32)), T, "global_max_pool: x must have a floating dtype"),
     (fed(Flatten, (), jnp.array(1.0)), V, "flatten: x must have a batch axis, got shape ()"),
-    (fed(BatchNorm(), (4,), ones((3, 5))), V, "batch_norm: x must be (N, ..., 4) to meet scale (4,), got x (3, 5)"),
+    (fed(BatchNorm(), (4,), ones((3, 5))), V, "batch_norm: x must be (N, ..., 4) to match scale (4,), got x (3, 5)"),
     (
         fed(BatchNorm(), (4,), ones((1, 4)), train=True),
         V,
@@ -105,7 +105,7 @@ CASES = [
     ),
     (fed(BatchNorm(), (4,), ones((0, 4)), train=True), V, "at least two values for each channel, got 0"),
     (fed(BatchNorm(), (4,), integers, train=True), T, "batch_norm: x must have a floating dtype, got int32"),
-    (fed(LayerNorm(), (4,), ones((4,))), V, "layer_norm: x must be (N, ..., 4) to meet scale (4,), got x (4,). Add"),
+    (fed(LayerNorm(), (4,), ones((4,))), V, "layer_norm: x must be (N, ..., 4) to match scale (4,), got x (4,). Add"),
     (fed(GroupNorm(2), (4,), ones((2, 6))), V, "group_norm: x must be (N, ..., 4)"),
     (fed(RMSNorm(), (4,), integers), T, "rms_norm: x must have a floating dtype, got int32"),
     (fed(Dropout(0.5), (4,), ones((2, 4)), train=True), V, "dropout: needs a random key, got None"),

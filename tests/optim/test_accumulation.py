@@ -124,5 +124,5 @@ def test_complaints() -> None:
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         optim.apply_every(0)
     opt = optim.accumulate(optim.sgd(0.1), 2, should_skip_update_fn=lambda g, n, p: (g > 0, ()))
-    with pytest.raises(ValueError, match=r"must return \(bool of shape \(\), tree\), got bool of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"must return \(bool of shape \(\), pytree\), got bool of shape \(3,\)"):
         opt.update(jnp.ones(3), opt.init(jnp.ones(3)))

@@ -69,5 +69,5 @@ def test_a_budget_for_the_whole_batch_or_for_less_than_one_example() -> None:
 
 def test_size_or_memory() -> None:
     for settings in ({}, {"size": 2, "memory": 2**20}):
-        with pytest.raises(ValueError, match="give one of size and memory"):
+        with pytest.raises(ValueError, match="pass one of size and memory"):
             per_example.over_microbatches(clipped, (X,), **settings)

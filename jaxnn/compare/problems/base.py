@@ -30,15 +30,15 @@ class Problem:
         net: the network.
         loss: per example, (outputs (N, ...), targets (N, ...)) -> (N,).
         train: the training set.
-        validation: the set for choices; None for the training set.
+        validation: the set by which learning rates are chosen; None for the training set.
         batch_size, epochs: defaults.
         test: used once, at the end of a race; None for a problem without a test set.
         metrics: named per-example functions of the validation data.
         figure: the metric of a run, lower is better: "validation_error", "validation_loss", ..
-        target: the value of the metric that counts as solved, for "steps to the target"; None for none. With the
-            targets of the named problems, Adam at a good rate needs at most a third to a half of the epochs.
+        target: the value of the metric that counts as solved, for "steps to the target", or None. At the
+            targets of the named problems, Adam with a good rate arrives within a third to a half of the epochs.
         reference: the source of the problem and its settings.
-        published: results that others report for it, by optimizer, in their own words.
+        published: published results on the problem, quoted by optimizer.
 
     Example:
         >>> points = Dataset(np.linspace(-1, 1, 8, dtype=np.float32)[:, None], np.zeros(8, np.float32))
@@ -110,7 +110,7 @@ def from_function(
     test: Any = None,
     batch_size: int | None = None,
     epochs: int = 10,
-    **told: Any,
+    **attributes: Any,
 ) -> Problem:
     """A problem of your own from parameters, the loss of one example, and data.
 
@@ -119,9 +119,9 @@ def from_function(
         init: key -> parameters, a pytree of floating arrays.
         loss: (params, x) -> (), x one example of the data; jittable and differentiable.
         train, validation: examples x (N, ...), or Datasets, of which only x is used; None validates on `train`.
-        test: likewise; None for none.
+        test: likewise; None for no test set.
         batch_size: None for all examples at once.
-        epochs, told: as the attributes of `Problem`.
+        epochs, attributes: as the attributes of `Problem`.
 
     Returns:
         Problem, whose network outputs the loss of each example.
@@ -153,7 +153,7 @@ def from_function(
 
     net = stateless(KIND, apply, lambda key, example: init(key))
     size = len(train) if batch_size is None else batch_size
-    return Problem(name, net, values, train, validation, size, epochs, test, **told)
+    return Problem(name, net, values, train, validation, size, epochs, test, **attributes)
 
 
 def _dataset(where: str, part: Any) -> Dataset:

@@ -20,7 +20,14 @@ W, B = truncated_normal(0.05 * TRUNCATED_STDDEV), constant(0.05)
 
 
 def classification(
-    name: str, net: Layer, source: str, *, epochs: int, batch_size: int = 128, target: float | None = None, **told: Any
+    name: str,
+    net: Layer,
+    source: str,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    target: float | None = None,
+    **attributes: Any,
 ) -> Problem:
     """A network on one of the sets of `data.load`, judged by its error on the validation split; with its test set.
 
@@ -28,16 +35,12 @@ def classification(
         name: of the problem.
         net: with one output per class.
         source: "digits", "mnist" or "fashion-mnist".
-        epochs, batch_size, target, told: as the attributes of `Problem`.
-
-    Example:
-        >>> classification("mine", models.linear(10), "digits", epochs=3).figure
-        'validation_error'
+        epochs, batch_size, target, attributes: as the attributes of `Problem`.
     """
     parts = data.load(source)
     return Problem(
         name, net, losses.softmax_cross_entropy, parts.train, parts.validation, batch_size, epochs, parts.test,
-        metrics={"error": metrics.error_rate}, figure="validation_error", target=target, **told,
+        metrics={"error": metrics.error_rate}, figure="validation_error", target=target, **attributes,
     )  # fmt: skip
 
 
@@ -76,9 +79,6 @@ def fmnist_2c2d() -> Problem:
     """DeepOBS' fmnist_2c2d: conv 5x5x32, pool, conv 5x5x64, pool, 1024, 10, on Fashion-MNIST.
 
     Weights from a normal of deviation 0.05 truncated at 0.1, biases 0.05; batches of 128; 100 epochs.
-
-    Example:
-        >>> fmnist_2c2d()  # doctest: +SKIP
     """
     net = models.serial(
         Conv(32, 5, padding="SAME", w_init=W, b_init=B), Relu, MaxPool(2),
@@ -94,12 +94,7 @@ def fmnist_2c2d() -> Problem:
 
 
 def digits_autoencoder() -> Problem:
-    """A small autoencoder 64-32-8-32-64 on the embedded digits, with cross-entropy per pixel.
-
-    Example:
-        >>> digits_autoencoder().train.y.shape
-        (1257, 64)
-    """
+    """A small autoencoder 64-32-8-32-64 on the embedded digits, with cross-entropy per pixel."""
     parts = data.load("digits")
 
     def images(part: Dataset) -> Dataset:

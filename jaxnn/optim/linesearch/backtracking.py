@@ -70,7 +70,7 @@ def scale_by_backtracking_linesearch(
 
     Args:
         max_backtracking_steps: trials after the first.
-        slope_rtol: c in (0, 1).
+        slope_rtol: Armijo's constant, in (0, 1).
         decrease_factor: in (0, 1).
         increase_factor: >= 1; ratio of the first trial to the last step; infinite: always start at `max_learning_rate`.
         max_learning_rate: largest step; may be infinite.

@@ -49,7 +49,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
     ascend after a step over a saddle (`min_curvature=-math.inf` restores that). A skipped pair still takes a place in
     the memory, so a search that keeps failing falls back to gradient descent.
 
-    Its gradients must be free of noise.
+    The gradients must be free of noise (full batches).
 
     Args:
         memory_size: m >= 1.
@@ -124,7 +124,7 @@ def lbfgs(
     Args:
         learning_rate: number, schedule or None for 1; multiplies the step of the search.
         memory_size, scale_init_precond, min_curvature: see `scale_by_lbfgs`.
-        linesearch: a transformation that scales the step, or None for none.
+        linesearch: a transformation that scales the step; None for no line search.
 
     Returns:
         Optimizer whose state is the tuple (`ScaleByLBFGSState`, state of the learning rate, state of the search).

@@ -71,7 +71,7 @@ def scale_by_zoom_linesearch(
         max_learning_rate: largest step; None for no bound.
         tol: tolerance of both conditions.
         increase_factor: growth of the steps while no interval is found, > 1.
-        slope_rtol, curv_rtol: c1 < c2, in (0, 1); an infinite `curv_rtol` drops the second condition.
+        slope_rtol, curv_rtol: Wolfe's constants c1 < c2, in (0, 1); an infinite `curv_rtol` drops the second condition.
         approx_dec_rtol: near a minimum, where f(w + s u) <= f(w) + approx_dec_rtol |f(w)|, Hager and Zhang's condition
             <u, grad f(w + s u)> <= (2 slope_rtol - 1) <u, grad f(w)> may replace sufficient decrease, which rounding
             hides there. None: never.

@@ -79,7 +79,7 @@ def scale_by_galore(
         base_optimizer: `scale_by_...` transformation, ours or optax's, which receives no parameters; None means
             `scale_by_adam()`.
         weight_dimension_numbers: which arrays are matrices, and how. None: those with two axes. A
-            `GaLoreDimensionNumbers`: every array with two axes or more. A tree of them, with None for arrays that are
+            `GaLoreDimensionNumbers`: every array with two axes or more. A pytree of them, with None for arrays that are
             not projected, or a function of the parameters (without params, of the updates) that returns one.
         shorter_side: whether P multiplies the shorter side of a matrix, as in the paper, instead of the longer.
         svd_dtype: of the decomposition; None means the accumulation dtype.

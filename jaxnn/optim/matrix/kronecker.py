@@ -46,5 +46,5 @@ def multiply(x: Array, axis: int, factor: Array, *, transpose: bool = False) -> 
 
 
 def unless_none(new: PyTree, old: PyTree) -> PyTree:
-    """The new pytree, with the old subtrees where it is None: states of None gradients are unchanged."""
+    """The new pytree, with the old subtrees where the new ones are None: states of None gradients are unchanged."""
     return jax.tree.map(lambda n, o: o if n is None else n, new, old, is_leaf=lambda x: x is None)

@@ -92,8 +92,9 @@ def matrix_inverse_pth_root(
 ) -> tuple[Array, Array]:
     """A^(-1/p) of a positive semi-definite matrix, by the coupled Newton iteration.
 
-    A <- A + ridge_epsilon max(largest eigenvalue, 1e-16) I;   z = (1 + p) / (2 |A|)
-    M = z A,  H = z^(1/p) I;   then   T = ((p + 1) I - M) / p;   M <- T^p M;   H <- H T;   until max |M - I| <= tol
+    A <- A + ridge_epsilon max(largest eigenvalue, 1e-16) I;   z = (1 + p) / (2 |A|_F)
+    M = z A,  H = z^(1/p) I;   then   T = ((p + 1) I - M) / p;   M <- T^p M;   H <- H T
+    until max |M - I| <= error_tolerance.
 
     H tends to A^(-1/p) while M tends to I. It stops before a step in which the error grows by more than a factor of
     1.2. It is computed in the accumulation dtype (in optax, partly in float32) for any p (in optax, 1, 2, 4 and 8).
@@ -166,7 +167,7 @@ def _multiplication(matrix: Any, v0: Any, precision: Any, key: Any) -> tuple[Cal
     if callable(matrix):
         if v0 is None:
             raise ValueError(
-                "power_iteration: a function needs v0 to start from, got none. Pass a tree like its argument."
+                "power_iteration: a function needs v0 to start from, got none. Pass a pytree like its argument."
             )
         return matrix, v0
     matrix = jnp.asarray(matrix)

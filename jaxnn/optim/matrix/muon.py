@@ -73,13 +73,14 @@ def scale_by_muon(
         ns_steps: Newton-Schulz steps; static.
         beta: decay of mu, in [0, 1).
         eps: added to the norm that divides a matrix.
+        mu_dtype: of mu; None means the accumulation dtype.
         nesterov: whether to use Nesterov's momentum.
         adaptive: whether to multiply by the inner product over the whole array (the dual norm of mu_hat).
         preconditioning: see `orthogonalize_via_newton_schulz`.
         weight_dimension_numbers: which axes of each array are rows and columns; None means matrices.
 
     Raises:
-        ValueError: an array that is no matrix.
+        ValueError: an array that is not a matrix.
 
     Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Bernstein, J. &
         Newhouse, L. (2024). Old optimizer, new norm: an anthology (`adaptive`).

@@ -70,5 +70,5 @@ def numbers_tree(numbers: NumbersOrFn, params: Params) -> PyTree:
 
 
 def is_numbers(x: Any) -> bool:
-    """Whether it is a leaf of a tree of dimension numbers."""
+    """Whether it is a leaf of a pytree of dimension numbers."""
     return x is None or isinstance(x, MuonDimensionNumbers)

@@ -80,7 +80,7 @@ def muon_with_roles(
         Optimizer with state `PartitionState`: by role, a `MuonState` or an `AdamState`.
 
     Raises:
-        ValueError: an unknown role, or none; a hidden array that is no matrix.
+        ValueError: an unknown role, or none; a hidden array that is not a matrix.
 
     Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Liu, J. et al. (2025).
         Muon is scalable for LLM training, section 2.2.

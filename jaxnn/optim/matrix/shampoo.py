@@ -26,8 +26,8 @@ Graft = Literal["adam", "sgd"] | None
 
 class ShampooState(NamedTuple):
     """`count`: int32 steps taken; `mu`: mean of gradients (None if b1 is a Python 0); `nu`: mean or sum of squares
-    (None unless grafted to Adam); `statistics`, `preconditioners`: tuples of trees, the first for the first axis longer
-    than 1 of every array, and so on, of the second moments and their inverse root: matrices, or vectors (their
+    (None unless grafted to Adam); `statistics`, `preconditioners`: tuples of pytrees, the first for the first axis
+    longer than 1 of every array, and so on, of the second moments and their inverse root: matrices, or vectors (their
     diagonals) for very long axes, and None where an array has no further axis.
     """
 

@@ -23,7 +23,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 class SoapState(NamedTuple):
     """`count`: int32 updates, the first of which only initializes the bases; `mu`: mean of gradients; `nu`: mean of the
-    squares of the rotated gradients; `statistics`, `bases`: tuples of trees, the first for the first axis of every
+    squares of the rotated gradients; `statistics`, `bases`: tuples of pytrees, the first for the first axis of every
     array that is rotated, and so on, of the mean second moments and of orthogonal matrices whose columns tend to their
     eigenvectors, largest eigenvalue first; None where an array has no further such axis.
     """

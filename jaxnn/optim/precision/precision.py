@@ -58,10 +58,12 @@ class KahanState(NamedTuple):
 def master_weights(opt: Transformation) -> Optimizer:
     """Keep a float32 copy of half-precision parameters and update the copy.
 
-    m <- m + step(m);   update = round(m) - p, so that p + update = round(m), rounded to the nearest
+    m <- m + step(m), from m = p;   update = round(m) - p, so that p + update = round(m), rounded to nearest
 
-    The copy is authoritative: parameters changed from outside return to round(m). Parameters in float32 or float64 get
-    no copy and the plain update. If a weight falls in one step below 2^-16 of its magnitude, p + update may be off by
+    `opt`, ours or optax's, computes step(m).
+
+    The copy is authoritative: parameters changed from outside return to round(m). Parameters in float32 or float64
+    need no copy. If a weight falls in one step below 2^-16 of its magnitude, p + update may be off by
     2^-24 |p|, the resolution of float32; the next step corrects it. Updates of half-precision parameters are float32.
 
     Reference: Micikevicius, P. et al. (2018). Mixed precision training, section 3.1.
@@ -113,6 +115,7 @@ def stochastic_rounding(opt: Transformation, key: Key) -> Optimizer:
     plain update. Updates of half-precision parameters are float32, and p + update is exactly a or b.
 
     Args:
+        opt: the optimizer to wrap, ours or optax's.
         key: random key of the first step, typed or raw, or an integer.
 
     Reference: Gupta, S., Agrawal, A., Gopalakrishnan, K. & Narayanan, P. (2015). Deep learning with limited numerical
@@ -167,6 +170,7 @@ def kahan(opt: Transformation, dtype: DTypeLike | None = None) -> Optimizer:
     small steps.
 
     Args:
+        opt: the optimizer to wrap, ours or optax's.
         dtype: of the compensation; None means each parameter's own.
 
     Reference: Kahan, W. (1965). Further remarks on reducing truncation errors; the error of a sum by Knuth, D. E.

@@ -30,7 +30,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     direction = sqrt(e_x + eps) / sqrt(e_g + eps) g
     e_x <- rho e_x + (1 - rho) direction^2
 
-    eps is inside both roots. The upper one starts the motion: e_x is 0 at the first step.
+    eps is inside both roots. That of the numerator makes the first step nonzero: e_x is 0 then.
 
     Args:
         rho: decay of both means, in [0, 1).
@@ -77,7 +77,7 @@ def adadelta(
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
 ) -> Optimizer:
-    """Adadelta: update = -learning_rate direction, whose direction has the size of the last steps.
+    """Adadelta: update = -learning_rate direction; a direction has the size of those of the last steps.
 
     g <- g + weight_decay params, before the means: an L2 penalty, not decoupled and not multiplied by the learning
     rate. The rest of the equation is in `scale_by_adadelta`.

@@ -87,7 +87,7 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
 def adagrad_as_published(learning_rate: ScalarOrSchedule) -> Optimizer:
     """Adagrad as published: update = -learning_rate g / sqrt(sum of g^2 so far), 0/0 := 0.
 
-    The sum starts at zero and nothing is added to it, so every entry's first step has size learning_rate, and scaling
+    The sum starts at zero and no eps is added, so every entry's first step has size learning_rate, and scaling
     an entry's gradients by a constant changes nothing.
 
     Reference: Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic

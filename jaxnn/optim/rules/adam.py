@@ -134,7 +134,7 @@ def adamw(
 
     Args:
         b1, b2, eps, eps_root, mu_dtype, nesterov: see `scale_by_adam`.
-        mask: which parameters decay: a tree of bools, a function of the parameters that makes one, or None for all
+        mask: which parameters decay: a pytree of bools, a function of the parameters that returns one, or None for all
             (`jaxnn.tree.is_weight` leaves biases out).
 
     Reference: Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization, algorithm 2.

@@ -137,6 +137,7 @@ def scale_by_amsgrad(
     Args:
         b1, b2: decays of the moments, in [0, 1).
         eps, eps_root: added to the root, and under it.
+        mu_dtype: of mu; None means the accumulation dtype.
         bias_correction_mu, bias_correction_nu: whether to divide by 1 - b^t.
 
     Reference: Reddi, S. J., Kale, S. & Kumar, S. (2018). On the convergence of Adam and beyond, algorithm 2.

@@ -44,6 +44,7 @@ def scale_by_adopt(
     Args:
         b1, b2: decays, in [0, 1).
         eps: lower bound on the root.
+        mu_dtype: of mu; None means the accumulation dtype.
         nesterov: whether to use Nesterov's momentum.
         use_clipping: whether h is clipped.
         clip_value_fn: maps the number of steps taken before, a floating scalar, to c.

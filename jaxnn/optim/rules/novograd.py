@@ -45,6 +45,7 @@ def scale_by_novograd(
         b1, b2: decays, in [0, 1).
         eps, eps_root: added to the root, and under it.
         weight_decay: may be traced; a Python 0 leaves the term out, and then params are not needed.
+        mu_dtype: of mu; None means the accumulation dtype.
 
     Reference: Ginsburg, B. et al. (2019). Stochastic gradient methods with layer-wise adaptive moments for training of
         deep networks, algorithm 1.

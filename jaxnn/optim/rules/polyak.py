@@ -36,7 +36,7 @@ def scale_by_polyak(
 
     step = 0 where |g|^2 + eps <= 2^-52.
 
-    Its update needs the extra argument `value`, the loss.
+    `update` needs the extra argument `value`, the loss.
 
     Args:
         f_min: lower bound of the loss.
@@ -92,8 +92,8 @@ def polyak_sgd(
 ) -> Optimizer:
     """Gradient descent with Polyak's step size: update = -scaling min((value - f_min) / (|g|^2 + eps), cap) g.
 
-    cap is max_learning_rate. This is what optax documents. It computes |scaling g|^2 for |g|^2, so a scaling of 1/2
-    doubles its step; `chain(sgd(scaling), scale_by_polyak(...))` gives that. Its update needs the extra argument
+    cap is max_learning_rate. This is what optax documents; its code has |scaling g|^2 for |g|^2, so a scaling of 1/2
+    doubles the step; `chain(sgd(scaling), scale_by_polyak(...))` gives that. `update` needs the extra argument
     `value`, the loss.
 
     Args:

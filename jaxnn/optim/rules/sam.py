@@ -176,7 +176,7 @@ def sam(
 
 
 def _over_leaves(reduce: Callable[..., Array], function: Callable[[Array], Array], tree: PyTree) -> Array:
-    """One real number from one of each leaf; 0 for a tree without leaves."""
+    """One real number from one of each leaf; 0 for a pytree without leaves."""
     leaves = jax.tree.leaves(tree)
     dtype = real_dtype(accumulation_dtype(*(x.dtype for x in leaves)))
     found = jnp.stack([function(x).astype(dtype) for x in leaves] or [jnp.zeros(())])
@@ -184,7 +184,7 @@ def _over_leaves(reduce: Callable[..., Array], function: Callable[[Array], Array
 
 
 def _over(tree: PyTree, divisor: Array) -> PyTree:
-    """The tree over a real number, in its own dtypes; the tree itself, which is then 0, where the number is 0."""
+    """The pytree divided by a real number, in its own dtypes; unchanged (and then 0) where the number is 0."""
     divisor = nonzero(divisor)
     return jax.tree.map(lambda x: (x / divisor.astype(real_dtype(x.dtype))).astype(x.dtype), tree)
 

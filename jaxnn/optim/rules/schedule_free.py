@@ -173,8 +173,8 @@ def schedule_free_sgd(
     The decay is taken at the parameters y and multiplied by the learning rate. Evaluate at `schedule_free_eval_params`.
 
     Args:
-        learning_rate: number.
-        warmup_steps: steps in which the learning rate rises from 0 in a straight line; None means none.
+        learning_rate: a number, reached after the warm-up.
+        warmup_steps: steps of linear warm-up of the learning rate from 0; None for no warm-up.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the whole equation.
         weight_decay: number or schedule; None means 0.
 
@@ -212,8 +212,8 @@ def schedule_free_adamw(
     `schedule_free_eval_params`.
 
     Args:
-        learning_rate: number.
-        warmup_steps: steps in which the learning rate rises from 0 in a straight line; None means none.
+        learning_rate: a number, reached after the warm-up.
+        warmup_steps: steps of linear warm-up of the learning rate from 0; None for no warm-up.
         b1, weight_lr_power, state_dtype: see `schedule_free`, which has the rest of the equation.
         b2, eps: decay of nu, and eps outside its root; see `scale_by_adam`.
 

@@ -31,6 +31,7 @@ def trace(decay: Scalar | None, nesterov: bool = False, accumulator_dtype: DType
     Args:
         decay: of the trace, >= 0. None or a Python 0 keeps none.
         nesterov: whether to use Nesterov's momentum.
+        accumulator_dtype: of the trace; None means the accumulation dtype.
 
     Reference: Polyak, B. T. (1964). Some methods of speeding up the convergence of iteration methods. Sutskever, I.,
         Martens, J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in deep learning,
@@ -85,6 +86,7 @@ def sgd(
     Args:
         momentum: decay of the trace; None or a Python 0 keeps none.
         nesterov: whether to use Nesterov's momentum; needs momentum.
+        accumulator_dtype: of the trace; None means the accumulation dtype.
 
     Raises:
         ValueError: `nesterov` without momentum.

@@ -87,6 +87,7 @@ def signum(
 
     Args:
         beta: decay of the mean, in [0, 1).
+        accumulator_dtype: of the mean; None means the accumulation dtype.
 
     Reference: Bernstein, J., Wang, Y.-X., Azizzadenesheli, K. & Anandkumar, A. (2018). signSGD: compressed optimisation
         for non-convex problems, algorithm 2.
@@ -131,6 +132,7 @@ def scale_by_lion(
     Args:
         b1: weight of the mean in the mixture, in [0, 1).
         b2: decay of the mean, in [0, 1).
+        mu_dtype: of mu; None means the accumulation dtype.
         mode: "hard", "smooth" or "refined"; static. The paper's is "hard".
         smooth_beta: slope of tanh at 0 in the mode "smooth".
 

@@ -20,7 +20,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class SM3State(NamedTuple):
-    """`count`: int32 steps taken; `mu`: sums, a tuple of trees: the first holds the vector of the first axis of every
+    """`count`: int32 steps taken; `mu`: sums, a tuple of pytrees: the first holds the vector of the first axis of every
     array (the number of a scalar), and so on, and None where an array has no further axis; `nu`: mean of directions
     (None if b1 is a Python 0). The names are optax's, which has lists in place of the arrays."""
 

@@ -37,7 +37,7 @@ class SophiaState(NamedTuple):
 def hutchinson_estimator_diag_hessian(random_seed: Key | int | None = None) -> Optimizer:
     """An unbiased estimate of the diagonal of the Hessian H: r * (H r), with r random signs.
 
-    The variance of entry i is sum_{j != i} H_ij^2, so that a diagonal Hessian is found exactly. Its update needs the
+    The variance of entry i is sum_{j != i} H_ij^2, so that a diagonal Hessian is found exactly. `update` needs the
     extra argument `obj_fn` (params -> loss); the gradients are not used.
 
     Args:
@@ -95,7 +95,7 @@ def scale_by_sophia(
 
     As in optax, nu is the previous step's, so the first direction is clip_threshold sign(g), and mu is bias-corrected;
     the paper uses the new nu and the uncorrected mu. Entries of negative curvature have nu < 0 and step by
-    clip_threshold sign(mu). 0 / 0 is 0. Its update needs the extra arguments of the estimator: Hutchinson's needs
+    clip_threshold sign(mu). 0 / 0 is 0. `update` needs the extra arguments of the estimator: Hutchinson's needs
     `obj_fn` (params -> loss).
 
     Args:
@@ -183,7 +183,7 @@ def sophia(
     """Sophia: update = -learning_rate (clip(mu_hat / max(gamma nu, eps), +-clip_threshold) + weight_decay params).
 
     nu is a running mean of the Hessian's diagonal, estimated once in update_interval steps. The decay is decoupled and
-    multiplied by the learning rate. Its update needs the extra argument `obj_fn` (params -> loss of this step's batch),
+    multiplied by the learning rate. `update` needs the extra argument `obj_fn` (params -> loss of this step's batch),
     or what `hessian_diagonal_fn` needs instead.
 
     Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order

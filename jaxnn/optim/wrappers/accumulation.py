@@ -62,6 +62,7 @@ def accumulate(
         use_grad_mean: the mean of the gradients; their sum if False.
         should_skip_update_fn: (gradients, updates so far, params) -> (whether to skip this gradient, a pytree to
             report), such as `skip_not_finite`.
+        accumulator_dtype: of the accumulated gradients; None means the accumulation dtype.
 
     Example:
         >>> from jaxnn import optim
@@ -93,7 +94,7 @@ def accumulate(
         skip = jnp.asarray(skip)
         if skip.shape != () or skip.dtype != bool:
             raise ValueError(
-                "accumulate: should_skip_update_fn must return (bool of shape (), tree), got "
+                "accumulate: should_skip_update_fn must return (bool of shape (), pytree), got "
                 f"{skip.dtype} of shape {skip.shape}. Reduce it with jnp.any or jnp.all."
             )
         n = state.mini_step + 1

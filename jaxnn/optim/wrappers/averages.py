@@ -93,6 +93,7 @@ def average_params(
     kept in the accumulation dtype.
 
     Args:
+        inner: the optimizer, ours or optax's.
         decay: in [0, 1). None means the plain mean.
         start: steps before averaging begins, >= 0.
         debias: False for weight 1 - decay at every n > 1, as in PyTorch's `get_ema_multi_avg_fn`.

@@ -24,9 +24,9 @@ class ZeroNansState(NamedTuple):
 
 
 def global_norm(updates: PyTree) -> Array:
-    """The Euclidean norm of all entries of a tree together: sqrt(sum |u|^2), in the accumulation dtype.
+    """The Euclidean norm of all entries of a pytree together: sqrt(sum |u|^2), in the accumulation dtype.
 
-    The derivative at 0 is 0. An empty tree has norm 0.
+    The derivative at 0 is 0. An empty pytree has norm 0.
 
     Example:
         >>> global_norm({"w": jnp.array([3.0]), "b": jnp.array([4.0])})

@@ -78,7 +78,7 @@ def inject_hyperparams(
 
     Args:
         inner_factory: e.g. `optim.adam`, or an optax factory.
-        static_args: names of arguments to keep static, e.g. a callable that is no schedule.
+        static_args: names of arguments to keep static, e.g. a callable that is not a schedule.
         hyperparam_dtype: of float hyperparameters; None means the widest accumulation dtype of the parameters, so
             that 0.999 stays below 1 beside bfloat16 parameters. An array keeps its own dtype.
 
@@ -88,8 +88,8 @@ def inject_hyperparams(
         `InjectStatefulHyperparamsState`.
 
     Raises:
-        ValueError: a name in `static_args` that is no argument of the factory.
-        TypeError: at init, a function that is no schedule of the step count and not named in `static_args`.
+        ValueError: a name in `static_args` that is not an argument of the factory.
+        TypeError: at init, a function that is not a schedule of the step count and not named in `static_args`.
 
     Example:
         >>> from jaxnn import optim
@@ -117,7 +117,7 @@ def inject_hyperparams(
             if name in static or name.endswith("mask") or _is_size(value, default):
                 continue
             if callable(value):
-                if value is default:  # a default function of the factory is no schedule
+                if value is default:  # a default function of the factory is not a schedule
                     continue
                 has_state = hasattr(value, "init") and hasattr(value, "update")
                 schedules[name] = value if has_state else WrappedSchedule(value)
@@ -243,7 +243,7 @@ def _in_place_of(old: Any, name: str, value: Scalar) -> Array:
 
 
 def _first(name: str, schedule: Any, state: Any) -> Any:
-    """A schedule's value before the first step; TypeError if the function is no schedule."""
+    """A schedule's value before the first step; TypeError if the function is not a schedule."""
     try:
         value = schedule(state)
         require_number("inject_hyperparams", name, value)

@@ -173,7 +173,7 @@ def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:
 
 @jax.tree_util.register_pytree_node_class
 class _Placeholder:
-    """Placeholder of all parameters: a node without leaves, which `init` puts in the place of trees like them."""
+    """Placeholder of all parameters: a node without leaves, which `init` puts in the place of pytrees like them."""
 
     def tree_flatten(self) -> tuple[tuple[()], None]:
         return (), None
@@ -198,12 +198,12 @@ def tree_map_params(
 
     Args:
         initable: the optimizer, or its `init`. `init` is called on a placeholder of the parameters, so parts of the
-            state that depend on single arrays (factored moments) are found only if it maps over trees.
+            state that depend on single arrays (factored moments) are found only if `init` maps over pytrees.
         f: of a leaf of the state, and the leaves in its place in `rest`.
         state: of that optimizer.
-        rest: trees like the parameters.
+        rest: pytrees like the parameters.
         transform_non_params: for all other leaves; None leaves them unchanged.
-        is_leaf: for the maps; after `masked`, `lambda x: isinstance(x, MaskedNode)` lets `rest` be whole trees.
+        is_leaf: for the maps; after `masked`, `lambda x: isinstance(x, MaskedNode)` lets `rest` be unmasked pytrees.
 
     Example:
         >>> from jaxnn import optim
@@ -227,14 +227,14 @@ def tree_map_params(
 
 
 def _vector(tree: PyTree) -> Array:
-    """All entries of a tree as one vector, in the widest accumulation dtype."""
+    """All entries of a pytree as one vector, in the widest accumulation dtype."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     dtype = accumulation_dtype(*(leaf.dtype for leaf in leaves))
     return end_to_end([leaf.astype(dtype) for leaf in leaves]) if leaves else jnp.zeros(0, dtype)
 
 
 def _split(tree: PyTree) -> PyTree:
-    """The tree with pairs of real arrays in place of complex ones."""
+    """The pytree with pairs of real arrays in place of complex ones."""
     return jax.tree.map(
         lambda x: SplitRealAndImaginaryArrays(jnp.real(x), jnp.imag(x)) if jnp.iscomplexobj(x) else x, tree
     )

@@ -110,10 +110,10 @@ def mechanize(
 
 
 def _size(tree: PyTree) -> Array:
-    """The Euclidean norm of all entries of a tree together."""
+    """The Euclidean norm of all entries of a pytree together."""
     return safe_sqrt(sum_of_squares(tree))
 
 
 def _over(x: Array, divisor: Array) -> Array:
-    """x over a number, in the number's dtype; 0 where it is 0."""
+    """x / divisor, in the dtype of the divisor; 0 where the divisor is 0."""
     return safe_divide(x.astype(divisor.dtype), divisor)

@@ -78,7 +78,7 @@ def monitor(measures: Mapping[str, Any]) -> Optimizer:
     """The updates unchanged; several measurements, each with its own state, are kept by name.
 
     Args:
-        measures: by name, functions from updates, in the accumulation dtype, to trees of arrays, or transformations
+        measures: by name, functions from updates, in the accumulation dtype, to pytrees of arrays, or transformations
             whose "updates" are the measurement, such as `measure_with_ema(...)`.
 
     Returns:
@@ -125,7 +125,7 @@ def measure_with_ema(
     """For `monitor`: the exponential moving average of a measurement.
 
     Args:
-        measure: from updates to a tree of arrays; bools count as 0 and 1, so that their average is a frequency.
+        measure: from updates to a pytree of arrays; bools count as 0 and 1, so that their average is a frequency.
         decay, debias, accumulator_dtype: as for `ema`.
 
     Example:
@@ -145,7 +145,7 @@ def measure_with_ema(
 
 
 def _measured(measure: Callable[[PyTree], PyTree], updates: PyTree) -> PyTree:
-    """A measurement as a tree of arrays."""
+    """A measurement as a pytree of arrays."""
     return jax.tree.map(jnp.asarray, measure(widen(updates)))
 
 

@@ -17,7 +17,7 @@ from jaxnn.types import Params, PyTree
 
 
 class MaskedNode(NamedTuple):
-    """Placeholder of a masked leaf; it has no leaves, so maps over the tree skip it."""
+    """Placeholder of a masked leaf; it has no leaves, so maps over the pytree skip it."""
 
 
 class MaskedState(NamedTuple):
@@ -39,9 +39,10 @@ def masked(
     """Transform only where the mask is True; other updates are unchanged, and have no state.
 
     Args:
-        mask: tree of bools like the parameters or a prefix of it, or a function of the parameters that makes one. The
-            bools must be known while tracing.
-        mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
+        inner: Optimizer, or an optax transformation.
+        mask: pytree of bools like the parameters or a prefix of it, or a function of the parameters that returns one.
+            The bools must be known while tracing.
+        mask_compatible_extra_args: whether extra arguments that are pytrees like the updates are masked too.
 
     Example:
         >>> import jax.numpy as jnp
@@ -85,12 +86,12 @@ def partition(
 
     Args:
         transforms: Optimizers, or optax transformations, by label.
-        param_labels: tree of labels like the parameters or a prefix of it, or a function of the parameters that makes
-            one. `set_to_zero()` as a label's transformation freezes its parameters.
-        mask_compatible_extra_args: whether extra arguments that are trees like the updates are masked too.
+        param_labels: pytree of labels like the parameters or a prefix of it, or a function of the parameters that
+            returns one. `set_to_zero()` as a label's transformation freezes its parameters.
+        mask_compatible_extra_args: whether extra arguments that are pytrees like the updates are masked too.
 
     Raises:
-        ValueError: a label without a transformation; labels that are no prefix of the parameters.
+        ValueError: a label without a transformation; labels that are not a prefix of the parameters.
 
     Example:
         >>> import jax.numpy as jnp
@@ -163,8 +164,8 @@ def selective_transform(optimizer: Transformation, *, freeze_mask: PyTree) -> Op
 
     Args:
         optimizer: Optimizer, or an optax transformation.
-        freeze_mask: tree of bools like the parameters or a prefix of it, or a function of the parameters that makes
-            one.
+        freeze_mask: pytree of bools like the parameters or a prefix of it, or a function of the parameters that
+            returns one.
 
     Example:
         >>> import jax.numpy as jnp
@@ -183,7 +184,7 @@ def selective_transform(optimizer: Transformation, *, freeze_mask: PyTree) -> Op
 
 
 def _hide(mask: PyTree, tree: PyTree) -> PyTree:
-    """The tree with `MaskedNode()` where the mask is False."""
+    """The pytree with `MaskedNode()` where the mask is False."""
     return jax.tree.map(lambda m, x: x if m else MaskedNode(), mask, tree)
 
 

@@ -49,8 +49,8 @@ def reduce_on_plateau(
     on, and the next `cooldown` means do not count (but may become the best).
 
     PyTorch's patience is this one - 1. For negative values optax and PyTorch test a < (1 - rtol) best, which a value
-    worse than the best satisfies; here it has to be better. Its update needs the extra argument `value`, to be
-    minimized. A NaN is no improvement.
+    worse than the best satisfies; here it has to be better. `update` needs the extra argument `value`, to be
+    minimized. A NaN does not count as an improvement.
 
     Args:
         factor: in (0, 1).

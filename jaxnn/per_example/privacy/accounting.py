@@ -67,7 +67,7 @@ def dp_event(
         import dp_accounting as accounting
     except ImportError as error:
         raise ImportError(
-            f"{where}: needs the package dp_accounting, got no such module. pip install 'jaxnn[privacy]' brings it."
+            f"{where}: needs the package dp_accounting. Install it: pip install 'jaxnn[privacy]'."
         ) from error
     if examples is None or size is None:
         gaussian = accounting.GaussianDpEvent(float(noise_multiplier))

@@ -18,7 +18,7 @@ def add_gaussian_noise(key: Key, tree: PyTree, deviation: Scalar) -> PyTree:
     Args:
         key: typed random key; secret, and used for nothing else.
         tree: a pytree of floating arrays, such as a sum of clipped gradients.
-        deviation: standard deviation >= 0, the noise multiplier times the sensitivity of the tree; may be traced.
+        deviation: standard deviation >= 0, the noise multiplier times the sensitivity of `tree`; may be traced.
 
     Returns:
         A pytree like `tree` in the accumulation dtype (float32, float64), so that noise is not rounded to half

@@ -123,5 +123,7 @@ def _drawn(where: str, examples: int, probability: float) -> tuple[int, float]:
     require_between(where, "probability", probability, 0, 1)
     known = concrete_number(probability)
     if known is None:
-        raise TypeError(f"{where}: probability must be known while tracing, since an account depends on it.")
+        raise TypeError(
+            f"{where}: probability must be known while tracing, since the privacy accounting depends on it."
+        )
     return examples, known

@@ -240,7 +240,9 @@ def _private_grad(
         require_positive_int(where, "microbatch_size", microbatch_size)
     most = _bound(where, clip, bound)
     if concrete_number(most) == math.inf and concrete_number(noise_multiplier) != 0:
-        raise ValueError(f"{where}: no noise hides an unbounded gradient; pass a finite clip, or noise_multiplier=0.")
+        raise ValueError(
+            f"{where}: noise cannot hide an unbounded gradient; pass a finite clip, or noise_multiplier=0."
+        )
     factors_of = _within(where, clip if callable(clip) else flat(clip), most)
 
     def gradient(params: Params, *data: PyTree, key: Key, weights: Array | None = None) -> tuple[Params, PrivateReport]:

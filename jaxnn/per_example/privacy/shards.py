@@ -1,7 +1,7 @@
-"""Checks, inside `jax.shard_map`, that clipping and noise are those of whole gradients.
+"""Checks, inside `jax.shard_map`, that each device clips and noises gradients with respect to all parameters.
 
-Each device computes norms and draws noise. They are right only if every device has all parameters, and if devices
-differ in their examples alone. With the default checks of `shard_map`, the types of arrays show whether this holds;
+Each device computes norms and draws noise. Both are right only if every device has all parameters and the devices
+differ only in their examples. With the default checks of `shard_map`, the types of arrays show whether this holds;
 with check_vma=False they do not, and nothing here raises. Data that vary over a mesh axis are assumed to be different
 examples on its devices: a copy that is cast to vary over the axis is not detected.
 """

@@ -99,7 +99,7 @@ def _array(path: Any, x: Any) -> Array:
         return jnp.asarray(x)
     except TypeError as error:
         raise TypeError(
-            f"record: {_name(path)} is no array but {type(x).__name__}. Bind functions and options into the loss "
+            f"record: {_name(path)} is not an array but {type(x).__name__}. Bind functions and options into the loss "
             "(a closure, functools.partial), and split a model into arrays and the rest "
             "(equinox.partition(model, equinox.is_inexact_array), flax.nnx.split)."
         ) from error

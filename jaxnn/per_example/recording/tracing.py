@@ -66,7 +66,7 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
         error.add_note(_note(given))
         raise
     closed = traces[-1]
-    # JAX counts the name of a mesh axis as an effect; it is no side effect.
+    # JAX counts the name of a mesh axis as an effect; it is not a side effect.
     if effects := sorted(str(e) for e in closed.jaxpr.effects if type(e).__name__ != "NamedAxisEffect"):
         raise ValueError(
             f"record: the loss has side effects ({', '.join(effects)}): "

@@ -80,9 +80,9 @@ def test_parameters_that_are_not_real_floating_numbers() -> None:
 
 
 def test_parameters_that_are_no_arrays() -> None:
-    with pytest.raises(TypeError, match=r"argument 0\['f'\] is no array but .*Function.*equinox.partition"):
+    with pytest.raises(TypeError, match=r"argument 0\['f'\] is not an array but .*Function.*equinox.partition"):
         record(of_one)({**PARAMS, "f": jnp.tanh}, X, Y)
-    with pytest.raises(TypeError, match=r"argument 2.*is no array but str"):
+    with pytest.raises(TypeError, match=r"argument 2.*is not an array but str"):
         record(of_one)(PARAMS, X, "labels")
 
 
