@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn import optim
 from tests.helpers import float64, random
 
 STEPS = 100
@@ -36,3 +37,17 @@ def descend(opt: Any, *shape: int) -> tuple[Any, Any]:
         draws = np.stack(list(noise(*shape)))
         run = jax.jit(lambda p: jax.lax.scan(body, (p, opt.init(p)), draws)[0])
         return run(jnp.asarray(start(*shape)))
+
+
+def along(opt: Any, params: Any, grads: Any, **extra: Any) -> tuple[Any, Any, Any]:
+    """The update and the parameters after each row of the gradients, and the last state: one program, NumPy arrays."""
+
+    def body(carry: Any, g: Any) -> tuple[Any, Any]:
+        params, state = carry
+        updates, state = opt.update(g, state, params, **extra)
+        params = optim.apply_updates(params, updates)
+        return (params, state), (updates, params)
+
+    run = jax.jit(lambda p, g: jax.lax.scan(body, (p, opt.init(p)), g))
+    (_, state), (updates, params) = run(params, grads)
+    return jax.tree.map(np.asarray, (updates, params, state))

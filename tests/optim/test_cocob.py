@@ -11,9 +11,8 @@ import optax
 import pytest
 
 from jaxnn import optim
-from tests.helpers import assert_close, float64, random, strict
-
-STEPS = 100
+from tests.helpers import assert_close, float64, strict
+from tests.optim.running import descend, noise, start
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("cocob", "cocob", "total = total - g", "total = total - 0.5 * g"),
@@ -26,31 +25,20 @@ MUTANTS: list[tuple[str, str, str, str]] = [
 ]
 
 
-def trajectory(opt: Any) -> tuple[jax.Array, Any]:
-    theta, noise = jnp.asarray(random(0, 4, 3)), jnp.asarray(random(1, STEPS, 4, 3))
-
-    def body(carry: Any, xi: Any) -> tuple[Any, None]:
-        theta, state = carry
-        updates, state = opt.update(2 * theta + xi, state, theta)
-        return (theta + updates, state), None
-
-    return jax.jit(lambda: jax.lax.scan(body, (theta, opt.init(theta)), noise)[0])()
-
-
 def test_is_algorithm_2_of_orabona() -> None:
     """The paper's g is the negative gradient; its L starts at 0, which eps = 0 gives."""
     alpha = 10.0
-    w = w1 = random(0, 4, 3)
+    w = w1 = start(4, 3)
     biggest, total, reward, theta = (np.zeros((4, 3)) for _ in range(4))
-    for xi in random(1, STEPS, 4, 3):
-        g = -(2 * w + xi)
+    for xi in noise(4, 3):
+        g = -(w + xi)
         biggest = np.maximum(biggest, np.abs(g))
         total = total + np.abs(g)
         reward = np.maximum(reward + (w - w1) * g, 0)
         theta = theta + g
         w = w1 + theta / (biggest * np.maximum(total + biggest, alpha * biggest)) * (biggest + reward)
     with float64():
-        found, state = trajectory(optim.cocob(alpha=alpha, eps=0.0))
+        found, state = descend(optim.cocob(alpha=alpha, eps=0.0), 4, 3)
         assert_close(
             (found, state.scale, state.subgradients, state.reward, state.cumulative_gradients),
             (w, biggest, total, reward, theta),

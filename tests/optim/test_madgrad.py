@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from jaxnn import optim
-from tests.helpers import assert_close, float64, random, strict
-
-STEPS = 100
+from tests.helpers import assert_close, float64, strict
+from tests.optim.running import descend, noise, start
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("madgrad", "madgrad", "(state.count + 1).astype", "(state.count + 2).astype"),
@@ -29,31 +28,20 @@ MUTANTS: list[tuple[str, str, str, str]] = [
 ]
 
 
-def trajectory(opt: Any) -> tuple[jax.Array, Any]:
-    theta, noise = jnp.asarray(random(0, 4, 3)), jnp.asarray(random(1, STEPS, 4, 3))
-
-    def body(carry: Any, xi: Any) -> tuple[Any, None]:
-        theta, state = carry
-        updates, state = opt.update(2 * theta + xi, state, theta)
-        return (theta + updates, state), None
-
-    return jax.jit(lambda: jax.lax.scan(body, (theta, opt.init(theta)), noise)[0])()
-
-
 def test_is_algorithm_1_of_defazio() -> None:
     """The paper's step size gamma has no eps added, so that ours is given gamma - eps."""
     gamma, c, eps, decay = 0.1, 0.2, 1e-3, 0.05
-    theta = x0 = random(0, 4, 3)
+    theta = x0 = start(4, 3)
     s, nu = np.zeros((4, 3)), np.zeros((4, 3))
-    for k, xi in enumerate(random(1, STEPS, 4, 3)):
-        g = 2 * theta + xi + decay * theta
+    for k, xi in enumerate(noise(4, 3)):
+        g = theta + xi + decay * theta
         lam = gamma * np.sqrt(k + 1)
         s = s + lam * g
         nu = nu + lam * (g * g)
         z = x0 - s / (np.cbrt(nu) + eps)
         theta = (1 - c) * theta + c * z
     with float64():
-        found, state = trajectory(optim.madgrad(gamma - eps, 1 - c, decay, eps))
+        found, state = descend(optim.madgrad(gamma - eps, 1 - c, decay, eps), 4, 3)
         assert_close((found, state.s, state.grad_sum_sq, state.x0), (theta, s, nu, x0), rtol=1e-12, atol=1e-13)
 
 

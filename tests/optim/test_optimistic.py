@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from jaxnn import optim
-from tests.helpers import assert_close, float64, random, strict
-
-STEPS = 100
+from tests.helpers import assert_close, float64, strict
+from tests.optim.running import descend, noise, start
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("optimistic", "optimistic_gradient_descent", "(cast_like(a, g) + cast_like(b, g)) * g", "cast_like(a, g) * g"),
@@ -34,35 +33,24 @@ MUTANTS: list[tuple[str, str, str, str]] = [
 ]
 
 
-def trajectory(opt: Any) -> tuple[jax.Array, Any]:
-    theta, noise = jnp.asarray(random(0, 4, 3)), jnp.asarray(random(1, STEPS, 4, 3))
-
-    def body(carry: Any, xi: Any) -> tuple[Any, None]:
-        theta, state = carry
-        updates, state = opt.update(2 * theta + xi, state, theta)
-        return (theta + updates, state), None
-
-    return jax.jit(lambda: jax.lax.scan(body, (theta, opt.init(theta)), noise)[0])()
-
-
 def test_descent_is_equation_14_of_mokhtari() -> None:
-    theta, before = random(0, 4, 3), None
-    for xi in random(1, STEPS, 4, 3):
-        g = 2 * theta + xi
+    theta, before = start(4, 3), None
+    for xi in noise(4, 3):
+        g = theta + xi
         before = g if before is None else before
         theta = theta - 2 * 0.05 * g + 0.05 * before
         before = g
     with float64():
-        found, state = trajectory(optim.optimistic_gradient_descent(0.05))
+        found, state = descend(optim.optimistic_gradient_descent(0.05), 4, 3)
         assert_close((found, state.previous_gradient), (theta, before), rtol=1e-12, atol=1e-13)
 
 
 def test_adam_is_algorithm_1_of_daskalakis() -> None:
     """theta <- theta - 2 eta r_t + eta r_{t-1}, without Nesterov's momentum; r_0 is r_1 here and 0 in the paper."""
     eta, b1, b2, eps = 0.02, 0.9, 0.999, 1e-8
-    theta, m, v, before = random(0, 4, 3), np.zeros((4, 3)), np.zeros((4, 3)), None
-    for t, xi in enumerate(random(1, STEPS, 4, 3), start=1):
-        g = 2 * theta + xi
+    theta, m, v, before = start(4, 3), np.zeros((4, 3)), np.zeros((4, 3)), None
+    for t, xi in enumerate(noise(4, 3), start=1):
+        g = theta + xi
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
         r = (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
@@ -71,7 +59,7 @@ def test_adam_is_algorithm_1_of_daskalakis() -> None:
         before = r
     with float64():
         for opt in (optim.optimistic_adam(eta, nesterov=False), optim.optimistic_adam_v2(eta, nesterov=False)):
-            found, state = trajectory(opt)
+            found, state = descend(opt, 4, 3)
             expected = (theta, m, v, before)
             assert_close((found, state.mu, state.nu, state.previous_gradient), expected, rtol=1e-12, atol=1e-13)
 

@@ -11,9 +11,8 @@ import optax
 import pytest
 
 from jaxnn import optim
-from tests.helpers import assert_close, float64, random, strict
-
-STEPS = 100
+from tests.helpers import assert_close, float64, strict
+from tests.optim.running import descend, noise, start
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("sign", "sign_sgd", "lambda g: (jnp.sign(g),)", "lambda g: (g / (jnp.abs(g) + 1e-3),)"),
@@ -52,46 +51,33 @@ MUTANTS: list[tuple[str, str, str, str]] = [
 ]
 
 
-def trajectory(opt: Any) -> tuple[jax.Array, Any]:
-    """Where 100 steps on the gradients 2 theta + noise lead, and the state there, in float64."""
-    theta = jnp.asarray(random(0, 4, 3))
-
-    def body(carry: Any, xi: Any) -> tuple[Any, None]:
-        theta, state = carry
-        updates, state = opt.update(2 * theta + xi, state, theta)
-        return (theta + updates, state), None
-
-    noise = jnp.asarray(random(1, STEPS, 4, 3))
-    return jax.jit(lambda: jax.lax.scan(body, (theta, opt.init(theta)), noise)[0])()
-
-
 def test_sign_sgd_is_algorithm_1_of_bernstein() -> None:
-    theta = random(0, 4, 3)
-    for xi in random(1, STEPS, 4, 3):
-        theta = theta - 0.01 * np.sign(2 * theta + xi)
+    theta = start(4, 3)
+    for xi in noise(4, 3):
+        theta = theta - 0.01 * np.sign(theta + xi)
     with float64():
-        assert_close(trajectory(optim.sign_sgd(0.01))[0], theta, rtol=1e-12, atol=1e-14)
+        assert_close(descend(optim.sign_sgd(0.01), 4, 3)[0], theta, rtol=1e-12, atol=1e-14)
 
 
 def test_signum_is_algorithm_2_of_bernstein() -> None:
-    theta, m = random(0, 4, 3), np.zeros((4, 3))
-    for xi in random(1, STEPS, 4, 3):
-        m = 0.8 * m + 0.2 * (2 * theta + xi)
+    theta, m = start(4, 3), np.zeros((4, 3))
+    for xi in noise(4, 3):
+        m = 0.8 * m + 0.2 * (theta + xi)
         theta = theta - 0.01 * np.sign(m)
     with float64():
-        found, state = trajectory(optim.signum(0.01, 0.8))
+        found, state = descend(optim.signum(0.01, 0.8), 4, 3)
         assert_close((found, state.ema), (theta, m), rtol=1e-12, atol=1e-14)
 
 
 def test_lion_is_algorithm_2_of_chen() -> None:
-    theta, m = random(0, 4, 3), np.zeros((4, 3))
-    for xi in random(1, STEPS, 4, 3):
-        g = 2 * theta + xi
+    theta, m = start(4, 3), np.zeros((4, 3))
+    for xi in noise(4, 3):
+        g = theta + xi
         c = 0.9 * m + (1 - 0.9) * g
         theta = theta - 0.01 * (np.sign(c) + 0.1 * theta)
         m = 0.99 * m + (1 - 0.99) * g
     with float64():
-        found, state = trajectory(optim.lion(0.01, weight_decay=0.1))
+        found, state = descend(optim.lion(0.01, weight_decay=0.1), 4, 3)
         assert_close((found, state.mu), (theta, m), rtol=1e-12, atol=1e-14)
 
 
@@ -99,7 +85,7 @@ def irprop_minus(theta: np.ndarray, noise: np.ndarray, delta0: float) -> tuple[n
     """iRprop- of Igel and Huesken, entry by entry."""
     theta, delta, before = theta.copy(), np.full_like(theta, delta0), np.zeros_like(theta)
     for xi in noise:
-        gradient = 2 * theta + xi
+        gradient = theta + xi
         for i in np.ndindex(theta.shape):
             g = gradient[i]
             if before[i] * g > 0:
@@ -113,9 +99,9 @@ def irprop_minus(theta: np.ndarray, noise: np.ndarray, delta0: float) -> tuple[n
 
 
 def test_rprop_is_irprop_minus_of_igel() -> None:
-    expected = irprop_minus(random(0, 4, 3), random(1, STEPS, 4, 3), 0.1)
+    expected = irprop_minus(start(4, 3), noise(4, 3), 0.1)
     with float64():
-        found, state = trajectory(optim.rprop(0.1))
+        found, state = descend(optim.rprop(0.1), 4, 3)
         assert_close((found, state.step_sizes), expected, rtol=1e-12, atol=1e-14)
 
 
