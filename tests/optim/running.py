@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -51,3 +52,13 @@ def along(opt: Any, params: Any, grads: Any, **extra: Any) -> tuple[Any, Any, An
     run = jax.jit(lambda p, g: jax.lax.scan(body, (p, opt.init(p)), g))
     (_, state), (updates, params) = run(params, grads)
     return jax.tree.map(np.asarray, (updates, params, state))
+
+
+def traced(test: Callable[..., None]) -> Callable[..., None]:
+    """A test of errors, shapes and dtypes whose body is traced as one program: nothing in it is compiled."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        jax.eval_shape(lambda: test(*args, **kwargs))
+
+    return run

@@ -12,7 +12,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, slow, strict
-from tests.optim.running import along
+from tests.optim.running import along, traced
 
 MUTANTS = [
     ("accumulation", "MultiSteps", "acc + (g - acc) / n", "acc + (g - acc) / (n + 1)"),
@@ -77,6 +77,7 @@ def test_half_precision_gradients_are_gathered_in_float32() -> None:
     assert updates[-1, 0] == -512
 
 
+@traced
 def test_complaints() -> None:
     for make in (lambda: optim.accumulate(optim.sgd(0.1), 0), lambda: optim.MultiSteps(optim.sgd(0.1), 0)):
         with pytest.raises(ValueError, match="every_k must be at least 1, got 0"):

@@ -9,7 +9,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("adadelta", "adadelta: no learning rate", "rate = 1.0 if", "rate = 0.5 if"),
@@ -66,6 +66,7 @@ def test_no_gradient_no_step_and_none_passes() -> None:
     assert_close(state.e_x, params, rtol=0)
 
 
+@traced
 def test_bad_calls() -> None:
     with pytest.raises(ValueError, match=r"adadelta: rho must lie in \[0, 1\), got 1"):
         optim.adadelta(0.1, rho=1.0)

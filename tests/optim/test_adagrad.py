@@ -11,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     (
@@ -82,6 +82,7 @@ def test_complex_sums_are_real() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"initial_accumulator_value": -0.1}, {"eps": -1e-7}, {"eps": float("nan")}])
+@traced
 def test_bad_hyperparameters(setting: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"scale_by_rss: {next(iter(setting))} must lie in \[0, inf\), got"):
         optim.adagrad(0.1, **setting)

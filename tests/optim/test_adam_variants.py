@@ -10,7 +10,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 SHAPE = (4, 3)
 MUTANTS: list[tuple[str, str, str, str]] = [
@@ -333,6 +333,7 @@ def test_adan_weighs_differences_as_published_unless_told() -> None:
         np.testing.assert_allclose(direction, expected, rtol=1e-5)
 
 
+@traced
 def test_mu_dtype_holds_for_means_of_gradients_alone() -> None:
     for name, means in (
         ("amsgrad", ["mu"]),
@@ -348,6 +349,7 @@ def test_mu_dtype_holds_for_means_of_gradients_alone() -> None:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
+@traced
 def test_novograd_needs_parameters_only_to_decay_them(decay: float) -> None:
     opt = optim.novograd(0.1, weight_decay=decay)
     state = opt.init(jnp.ones(2))
@@ -359,6 +361,7 @@ def test_novograd_needs_parameters_only_to_decay_them(decay: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["adopt", "simplified_ademamix"])
+@traced
 def test_rules_for_real_parameters_say_so(name: str) -> None:
     with pytest.raises(TypeError, match=rf"split_real_and_imaginary\({name}"):
         getattr(optim, name)(0.1).init(jnp.ones(2, jnp.complex64))

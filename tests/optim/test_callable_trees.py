@@ -11,6 +11,7 @@ import pytest
 
 from jaxnn import losses, optim, tree
 from jaxnn.per_example.recording.arguments import arguments_of
+from tests.optim.running import traced
 
 
 @jax.tree_util.register_dataclass
@@ -119,6 +120,7 @@ def test_a_callable_mask_may_be_a_prefix_and_hold_none() -> None:
         assert program(make(mask), params) == program(make(lambda p: spread), params)
 
 
+@traced
 def test_a_callable_mask_of_another_tree_is_refused_as_a_mask() -> None:
     mask = Module(True, False, Module(True, True))
     with pytest.raises(ValueError, match="masked: the mask must be a pytree of bools like the parameters"):

@@ -12,7 +12,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, slow
-from tests.optim.running import along
+from tests.optim.running import along, traced
 
 MUTANTS = [
     ("clip", "clip", "jnp.clip(g, -bound, bound)", "jnp.clip(g, -2 * bound, bound)"),
@@ -46,7 +46,9 @@ def test_global_norm_clipping_is_pascanus_algorithm() -> None:
 def test_global_norm_of_complex_of_half_and_of_nothing() -> None:
     many, zeros = np.ones(70000, jnp.bfloat16), np.zeros(2, np.float32)
     norms = jax.jit(lambda *trees: [optim.global_norm(t) for t in trees] + [jax.grad(optim.global_norm)(trees[-1])])
-    mixed, half, nothing, _, slope = norms({"w": np.complex64([3 + 4j]), "b": np.float32([12])}, many, {"a": None}, zeros)
+    mixed, half, nothing, _, slope = norms(
+        {"w": np.complex64([3 + 4j]), "b": np.float32([12])}, many, {"a": None}, zeros
+    )
     assert (mixed, nothing, slope.tolist()) == (13.0, 0.0, [0.0, 0.0])
     assert half == pytest.approx(70000**0.5, rel=1e-6)
 
@@ -99,6 +101,7 @@ def test_parameters_stay_nonnegative() -> None:
     np.testing.assert_allclose(params + updates, [0.0, 0.3, 0.0], atol=1e-7)
 
 
+@traced
 def test_complaints() -> None:
     with pytest.raises(TypeError, match="split_real_and_imaginary"):
         optim.clip(1.0).init(np.complex64([1j]))

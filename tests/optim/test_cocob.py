@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, strict
-from tests.optim.running import descend, noise, start
+from tests.optim.running import descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("cocob", "cocob", "total = total - g", "total = total - 0.5 * g"),
@@ -81,6 +80,7 @@ def test_small_gradients_do_not_divide_by_an_underflow() -> None:
         ),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         make()

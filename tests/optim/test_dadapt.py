@@ -11,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("dadapt", "dadapt_adamw: settings", "jnp.sqrt(1 - b2**t) / (1 - b1**t)", "1 - b2**t"),
@@ -85,6 +85,7 @@ def test_a_zero_gradient_or_rate_at_first_leaves_the_estimate(name: str, rate: o
 
 
 @pytest.mark.parametrize("name", ["dadapt_adamw", "prodigy"])
+@traced
 def test_bad_arguments(name: str) -> None:
     make, params = getattr(optim, name), jnp.ones(2)
     with pytest.raises(ValueError, match=f"{name}: estim_lr0 must be greater than 0"):

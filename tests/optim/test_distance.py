@@ -10,7 +10,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("distance", "dog: distance", "safe_divide(r, safe_sqrt(total + cast_like(eps, r)))\n        if kind",
@@ -72,6 +72,7 @@ def test_zero_over_zero_is_zero(name: str) -> None:
         opt.update(grads, opt.init(params))
 
 
+@traced
 def test_bad_hyperparameters() -> None:
     with pytest.raises(
         ValueError, match="init_step must begin with 'distance', 'learning_rate' or 'heuristic', got 'x'"

@@ -13,7 +13,7 @@ from jaxnn import optim
 from jaxnn.numerics import safe_divide
 from jaxnn.optim.rules.factored import _quotient
 from tests.helpers import assert_close, float64, random, slow
-from tests.optim.running import STEPS, along, descend, noise, start
+from tests.optim.running import STEPS, along, descend, noise, start, traced
 
 MATRICES, SCALED = "scale_by_factored_rms: matrices", "scale_by_factored_rms"
 MUTANTS: list[tuple[str, str, str, str]] = [
@@ -166,6 +166,7 @@ def test_without_a_learning_rate_the_step_is_the_size_of_the_parameters() -> Non
     assert_close(updates, np.float32([[-2, 2]]), rtol=1e-6)
 
 
+@traced
 def test_the_mean_of_updates_keeps_its_dtype() -> None:
     params = np.ones((2, 3), jnp.bfloat16)
     opt = optim.adafactor(0.1, momentum=0.9, dtype_momentum=jnp.bfloat16)
@@ -176,6 +177,7 @@ def test_the_mean_of_updates_keeps_its_dtype() -> None:
     assert optim.adafactor(0.1, momentum=0.0).init(params).ema is None
 
 
+@traced
 def test_bad_calls() -> None:
     x = jnp.ones(2)
     for opt in (optim.adafactor(0.1), optim.adafactor(0.1, multiply_by_parameter_scale=False, weight_decay_rate=0.1)):

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from jaxnn import optim
+from tests.optim.running import traced
 
 G = jnp.array([0.6, 0.8])
 
@@ -105,6 +106,7 @@ def test_where_one_dtype_is_needed_both_are_named(name: str) -> None:
     np.testing.assert_allclose(last(made, 3)[0], [0.343, 0.457], atol=1e-3)
 
 
+@traced
 def test_other_choices_between_two_states_need_one_dtype() -> None:
     for opt, where in (
         (optim.lookahead(smoothed(), 2, 0.5, reset_state=True), "lookahead"),

@@ -14,6 +14,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random
+from tests.optim.running import traced
 
 MUTANTS = [
     ("inject", "inject_hyperparams: schedule", "return self.schedule_fn(state.count)", "return self.schedule_fn("
@@ -115,6 +116,7 @@ def test_hyperparameters_are_found_inside_other_wrappers_and_in_optax_states() -
     assert optim.get_hyperparams(optim.with_hyperparams(theirs, learning_rate=0.5)) == {"learning_rate": 0.5}
 
 
+@traced
 def test_complaints() -> None:
     with pytest.raises(ValueError, match="static_args must be arguments of the factory"):
         optim.inject_hyperparams(optim.sgd, static_args="other")
@@ -142,6 +144,7 @@ def test_keys_and_the_factorys_own_functions_are_left_alone() -> None:
     assert "clip_value_fn" not in optim.get_hyperparams(optim.inject_hyperparams(optim.adopt)(0.1).init(params))
 
 
+@traced
 def test_a_function_that_is_no_schedule_is_named() -> None:
     def axes(params):
         return jax.tree.map(lambda p: None, params)

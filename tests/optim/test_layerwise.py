@@ -10,7 +10,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("layerwise", "scale_by_trust_ratio: settings", "u_norm + cast_like(eps, u)", "u_norm"),
@@ -98,11 +98,13 @@ def test_the_ratio_is_one_where_a_norm_is_zero() -> None:
 
 
 @pytest.mark.parametrize("make", [optim.scale_by_trust_ratio, lambda: optim.lars(0.1), lambda: optim.lamb(0.1)])
+@traced
 def test_parameters_are_needed(make: Any) -> None:
     with pytest.raises(ValueError, match="needs the parameters, got params=None"):
         make().update(jnp.ones(2), make().init(jnp.ones(2)))
 
 
+@traced
 def test_bad_hyperparameters() -> None:
     for bad in ({"trust_coefficient": -1.0}, {"eps": -1.0}, {"momentum": -0.1}):
         with pytest.raises(ValueError, match="must lie in"):

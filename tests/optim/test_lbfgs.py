@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jaxnn import data, landscapes, losses, metrics, models, optim, train
 from tests.helpers import assert_close, float64, random, slow
-from tests.optim.running import along
+from tests.optim.running import along, traced
 from tests.optim.test_optax_shortfalls import optax_still
 
 STEPS = 100
@@ -287,6 +287,7 @@ def test_a_learning_rate_scales_the_direction_and_may_be_a_schedule() -> None:
         assert_close(along(optim.lbfgs(rate, linesearch=None), w[0], w)[0], -first * w / 5, rtol=1e-6)
 
 
+@traced
 def test_bad_arguments() -> None:
     for factory in (optim.lbfgs, optim.scale_by_lbfgs):
         with pytest.raises(ValueError, match="memory_size must be at least 1, got 0"):

@@ -19,6 +19,7 @@ from jaxnn.optim.linesearch.linesearch import Point
 from jaxnn.optim.linesearch.zoom_search import Wolfe, errors
 from jaxnn.optim.norms import times
 from tests.helpers import assert_close, float64, random, slow
+from tests.optim.running import traced
 from tests.optim.test_optax_shortfalls import optax_still
 
 ARMIJO, ZOOM = "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"
@@ -231,7 +232,9 @@ def test_strong_wolfe_conditions_hold(seed: int, exponent: float, c2: float) -> 
 
 
 @functools.partial(jax.jit, static_argnames="approximate")
-def unmet(before: Any, slope: Any, a: Any, now: Any, slope_now: Any, c1: Any, c2: Any, eps: Any, approximate: bool) -> Any:
+def unmet(
+    before: Any, slope: Any, a: Any, now: Any, slope_now: Any, c1: Any, c2: Any, eps: Any, approximate: bool
+) -> Any:
     """By how much a step misses the conditions."""
     start, new = Point(jnp.zeros_like(a), before, slope, None), Point(a, now, slope_now, None)
     return errors(new, start, Wolfe(20, None, 0.0, 2.0, c1, c2, eps if approximate else None, 0.0))
@@ -389,6 +392,7 @@ def test_extra_arguments_go_to_a_loss_that_names_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
+@traced
 def test_missing_arguments(name: str) -> None:
     opt, x = SEARCHES[name][0], np.ones(1, np.float32)
     given = {"value": np.float32(1), "grad": x, "value_fn": jnp.sum}
@@ -415,6 +419,7 @@ def test_missing_arguments(name: str) -> None:
         (optim.scale_by_zoom_linesearch, {"initial_guess_strategy": "two"}),
     ],
 )
+@traced
 def test_bad_hyperparameters(factory: Any, bad: dict[str, Any]) -> None:
     first = "max_backtracking_steps" if factory is optim.scale_by_backtracking_linesearch else "max_linesearch_steps"
     with pytest.raises(ValueError, match=f"{factory.__name__}: {next(iter(bad))} must"):
@@ -512,6 +517,7 @@ def test_value_and_gradient_are_looked_for_in_states_only() -> None:
         (optim.chain(optim.lbfgs(), optim.scale_by_zoom_linesearch(5)), "got 2 of them"),
     ],
 )
+@traced
 def test_a_state_without_value_and_gradient(opt: Any, got: str) -> None:
     with pytest.raises(ValueError, match=got):
         optim.value_and_grad_from_state(jnp.sum)(np.ones(1, np.float32), state=opt.init(np.ones(1, np.float32)))

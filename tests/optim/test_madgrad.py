@@ -11,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, strict
-from tests.optim.running import descend, noise, start
+from tests.optim.running import descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("madgrad", "madgrad", "(state.count + 1).astype", "(state.count + 2).astype"),
@@ -76,6 +76,7 @@ def test_parameters_and_state_may_both_be_donated() -> None:
         ),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         make()

@@ -10,6 +10,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, slow, strict
+from tests.optim.running import traced
 
 
 def symmetric(*eigenvalues: float) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +109,7 @@ def test_an_indefinite_matrix_reports_its_error() -> None:
     assert not error < 0.1
 
 
+@traced
 def test_complaints() -> None:
     with pytest.raises(ValueError, match=r"must be square, got shape \(2, 3\)"):
         optim.power_iteration(np.ones((2, 3), np.float32))

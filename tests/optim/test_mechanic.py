@@ -9,7 +9,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("mechanic", "mechanize", "jnp.clip(h, -state.m, state.m)", "h"),
@@ -74,6 +74,7 @@ def test_the_base_rule_may_be_optax_s() -> None:
     assert_close((ours, state.s), (theirs, their_state.s), rtol=1e-10, atol=1e-12)
 
 
+@traced
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="num_betas must be at least 1, got 0"):
         optim.mechanize(optim.sgd(1.0), num_betas=0)

@@ -10,7 +10,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import STEPS, noise, start
+from tests.optim.running import STEPS, noise, start, traced
 from tests.optim.valued import descend_with_value, value_and_gradient
 
 MUTANTS: list[tuple[str, str, str, str]] = [
@@ -94,6 +94,7 @@ def test_without_eps_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["momo", "momo_adam"])
+@traced
 def test_bad_arguments(name: str) -> None:
     make, params = getattr(optim, name), jnp.ones(2)
     with pytest.raises(ValueError, match=f"{name}: update needs the extra argument value"):

@@ -11,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, slow, strict
-from tests.optim.running import STEPS, along, descend, noise, start
+from tests.optim.running import STEPS, along, descend, noise, start, traced
 
 JORDAN = (3.4445, -4.7750, 2.0315)
 MUTANTS: list[tuple[str, str, str, str]] = [
@@ -207,6 +207,7 @@ def test_each_role_has_its_rate() -> None:
     np.testing.assert_allclose(heads["hidden"], -0.5, rtol=1e-5)
 
 
+@traced
 def test_complaints() -> None:
     params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
     with pytest.raises(ValueError, match=r"hidden parameter must have 2 axes.* got \['b'\] of shape \(3,\).*'vector'"):

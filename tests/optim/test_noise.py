@@ -12,7 +12,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import descend, noise, start
+from tests.optim.running import descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("noise", "noisy_sgd: schedule", "** cast_like(gamma, g)", "* cast_like(gamma, g)"),
@@ -78,6 +78,7 @@ def test_half_precision_gets_its_own_dtype_back() -> None:
     assert optim.noisy_sgd(0.1, key=0).update(x, optim.noisy_sgd(0.1, key=0).init(x), x)[0].dtype == jnp.bfloat16
 
 
+@traced
 def test_no_key_warns_and_bad_ones_raise() -> None:
     with pytest.warns(UserWarning, match="noise: no key was given, so every run draws the noise of key=0"):
         opt = optim.noisy_sgd(0.1)

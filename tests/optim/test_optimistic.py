@@ -11,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, strict
-from tests.optim.running import descend, noise, start
+from tests.optim.running import descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("optimistic", "optimistic_gradient_descent", "(cast_like(a, g) + cast_like(b, g)) * g", "cast_like(a, g) * g"),
@@ -105,6 +105,7 @@ def test_none_passes_through() -> None:
         (lambda: optim.optimistic_adam_v2(0.1, b1=1.0), "b1 must lie in"),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         make()

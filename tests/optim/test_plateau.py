@@ -11,6 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, random
+from tests.optim.running import traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("plateau", "reduce_on_plateau: settings", "bad >= jnp.asarray(patience)", "bad > jnp.asarray(patience)"),
@@ -112,6 +113,7 @@ def test_none_leaves_pass_and_value_is_needed() -> None:
         ({"cooldown": -1}, "cooldown must lie in"),
     ],
 )
+@traced
 def test_bad_hyperparameters(bad: dict[str, float], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         optim.reduce_on_plateau(**bad)

@@ -10,7 +10,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import STEPS, noise, start
+from tests.optim.running import STEPS, noise, start, traced
 from tests.optim.valued import descend_with_value, value_and_gradient
 
 MUTANTS: list[tuple[str, str, str, str]] = [
@@ -50,6 +50,7 @@ def test_a_zero_gradient_takes_no_step() -> None:
     assert_close(updates, {"w": jnp.zeros(2), "none": None}, rtol=0)
 
 
+@traced
 def test_bad_arguments() -> None:
     opt = optim.polyak_sgd()
     with pytest.raises(ValueError, match="needs the extra argument value, got none"):

@@ -15,7 +15,7 @@ from jaxnn import optim
 from jaxnn.optim.precision.rounding import rounded, rounded_at_random
 from tests.helpers import assert_close, float64, random, slow, strict
 from tests.optim.mutants import mutated
-from tests.optim.running import along
+from tests.optim.running import along, traced
 
 HALVES = (jnp.bfloat16, jnp.float16)
 KEY = 3
@@ -214,6 +214,7 @@ def test_full_precision_parameters_take_the_plain_update(name: str) -> None:
         assert_close(found, expected, rtol=1e-7 if name == "kahan: float32" else 1e-14, atol=1e-16)
 
 
+@traced
 def test_state_holds_copies_and_compensations_of_the_right_kind() -> None:
     params = {"h": np.ones(2, jnp.bfloat16), "f": np.ones(2, np.float32), "none": None}
     master = optim.master_weights(optim.sgd(0.1)).init(params).master
@@ -290,6 +291,7 @@ def test_steps_unrolled_in_one_program_equal_steps_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("name", WRAPS)
+@traced
 def test_what_is_missing_is_named(name: str) -> None:
     rule = name.split(":")[0]
     opt = WRAPS[name](optim, optim.sgd(0.1))
@@ -320,8 +322,8 @@ def error_of(library: Any, name: str) -> float:
 
 BROKEN = [
     ("master_weights", "precision", "m = m + step", "m = accumulate(p) + step"),
-    ("stochastic_rounding", "precision", "rounded_at_random(key, wide + step, p.dtype) - wide", "step"),
     ("kahan", "precision", "y = step + c.astype(step.dtype)", "y = step"),
+    ("stochastic_rounding", "precision", "rounded_at_random(key, wide + step, p.dtype) - wide", "step"),
     ("master_weights", "precision", "m = m + step", "m = m - step"),
     ("master_weights", "precision", "return rounded(m, p.dtype) - accumulate(p), m", "return step, m"),
     ("kahan", "precision", "y = step + c.astype(step.dtype)", "y = step - c.astype(step.dtype)"),
@@ -329,14 +331,14 @@ BROKEN = [
     ("kahan", "precision", "landed = rounded(wide + change, p.dtype)", "landed = total"),
     ("kahan", "precision", "(wide - (total - back)) + (y - back)", "y"),
 ]
-"""(wrapper, module, text in its source, text that breaks it); the first three, one of each wrapper, in the short run."""
+"""(wrapper, module, text in its source, text that breaks it); the short run takes the first two."""
 
 
-@pytest.mark.parametrize("name", ["master_weights", "stochastic_rounding", "kahan", *slow("kahan: float32")])
+@pytest.mark.parametrize("name", ["master_weights", "kahan", *slow("stochastic_rounding", "kahan: float32")])
 def test_many_small_steps_arrive(name: str) -> None:
     assert error_of(optim, name) <= 0.005
 
 
-@pytest.mark.parametrize(("name", "module", "old", "new"), [*BROKEN[:3], *slow(*BROKEN[3:])])
+@pytest.mark.parametrize(("name", "module", "old", "new"), [*BROKEN[:2], *slow(*BROKEN[2:])])
 def test_a_broken_wrapper_does_not_arrive(name: str, module: str, old: str, new: str) -> None:
     assert error_of(mutated(module, old, new), name) > 0.01

@@ -14,7 +14,7 @@ from jaxnn import optim, tree
 from jaxnn.optim.precision.quantized import dequantize, quantize
 from tests.helpers import assert_close, random, slow, strict
 from tests.optim.mutants import mutated
-from tests.optim.running import along
+from tests.optim.running import along, traced
 
 KEY = 5
 LEVELS = (np.arange(128) / 127.0) ** 4
@@ -193,6 +193,7 @@ MIXED = [(None, jnp.float32, jnp.bfloat16), (KEY, jnp.bfloat16, jnp.float32)]
 @pytest.mark.parametrize(
     ("key", "params_dtype", "grads_dtype"), [*MIXED, *slow(*(case for case in DTYPES if case not in MIXED))]
 )
+@traced
 def test_keeps_its_dtypes_under_scan(key: Any, params_dtype: Any, grads_dtype: Any) -> None:
     opt = optim.quantized_state(optim.adam(1e-3), key=key)
     params = {"w": np.ones((70, 60), params_dtype), "b": np.ones(3, params_dtype), "none": None}
@@ -224,6 +225,7 @@ def test_chooses_by_name_size_and_kind() -> None:
     assert inside[1].inner_state.mu["w"].dtype == jnp.int8
 
 
+@traced
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
         optim.quantized_state(optim.adam(1e-3), block_size=0)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("rmsprop", "rmsprop: eps outside", "safe_sqrt(power) + e", "safe_sqrt(power + e)"),
@@ -107,6 +107,7 @@ def test_a_schedule_scales_new_steps_and_not_the_trace() -> None:
     assert_close(state.trace, second, rtol=1e-6)
 
 
+@traced
 def test_momentum_of_zero_keeps_no_trace() -> None:
     assert optim.rmsprop(0.1, momentum=0.0).init(jnp.ones(1)).trace is None
     assert optim.rmsprop(0.1, momentum=0.5).init(jnp.ones(1, jnp.bfloat16)).trace.dtype == jnp.float32
@@ -131,6 +132,7 @@ def test_complex_moments_are_real() -> None:
         ({"nesterov": True}, "nesterov=True needs a momentum, got momentum=None"),
     ],
 )
+@traced
 def test_bad_hyperparameters(setting: dict[str, float], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         optim.rmsprop(0.1, **setting)

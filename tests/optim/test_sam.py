@@ -11,6 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, strict
+from tests.optim.running import traced
 
 STEPS = 100
 
@@ -159,6 +160,7 @@ def update(opt: optim.Optimizer, params: Any = None) -> Any:
         ),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         make()

@@ -12,7 +12,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, strict
-from tests.optim.running import descend, noise, start
+from tests.optim.running import descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("schedule_free", "schedule_free_sgd", "(new - y) +", "(new - z) +"),
@@ -82,8 +82,9 @@ def test_adamw_is_algorithm_1_of_defazio() -> None:
 
 def test_optax_evaluates_our_state() -> None:
     found, state = descend(optim.schedule_free_sgd(0.05), 4, 3)
-    expected = optax.contrib.schedule_free_eval_params(state, found)
-    assert_close(optim.schedule_free_eval_params(state, found), expected, rtol=1e-5)
+    both = jax.jit(lambda: [m.schedule_free_eval_params(state, found) for m in (optim, optax.contrib)])
+    with float64():
+        assert_close(*both(), rtol=1e-12)
 
 
 def test_a_learning_rate_of_zero_keeps_the_mean() -> None:
@@ -122,6 +123,7 @@ def test_an_optax_rule_may_be_the_base() -> None:
         (lambda: optim.schedule_free_sgd(0.1).update(jnp.ones(1), None), ValueError, "needs the parameters"),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         make()

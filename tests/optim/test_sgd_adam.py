@@ -14,7 +14,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, slow, strict
-from tests.optim.running import along
+from tests.optim.running import along, traced
 
 STEPS = 100
 
@@ -325,6 +325,7 @@ def test_count_stays_at_the_largest_int32() -> None:
         ),
     ],
 )
+@traced
 def test_bad_input_is_named(call: Callable[[], Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         call()

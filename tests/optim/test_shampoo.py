@@ -13,7 +13,7 @@ import pytest
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, slow, strict
 from tests.optim.mutants import CAUGHT, mutated
-from tests.optim.running import STEPS, along, descend, noise, start
+from tests.optim.running import STEPS, along, descend, noise, start, traced
 
 ETA = 0.1
 PUBLISHED = {"b1": 0.0, "b2": 1.0, "graft": None, "update_every": 1, "relative_eps": 0.0}
@@ -219,6 +219,7 @@ def test_dtypes_none_leaves_and_missing_gradients() -> None:
         *slow((jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.bfloat16), (jnp.float32, jnp.float32)),
     ],
 )
+@traced
 def test_keeps_its_dtypes_under_scan_and_promotes_nothing(params_dtype: Any, grads_dtype: Any) -> None:
     params = {"w": np.ones((4, 3), params_dtype), "parts": (np.ones(4, params_dtype), np.ones((), params_dtype))}
     opt = optim.shampoo(0.1, weight_decay=0.1)
@@ -244,6 +245,7 @@ def test_the_decay_is_decoupled_and_times_the_learning_rate() -> None:
         assert_close(decayed, plain - 0.05 * x, rtol=1e-12)
 
 
+@traced
 def test_bad_calls() -> None:
     with pytest.raises(ValueError, match=r'shampoo: graft must be "adam", "sgd" or None, got \'rms\''):
         optim.shampoo(0.1, graft="rms")  # type: ignore[arg-type]

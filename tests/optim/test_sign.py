@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, strict
-from tests.optim.running import descend, noise, start
+from tests.optim.running import descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("sign", "sign_sgd", "lambda g: (jnp.sign(g),)", "lambda g: (g / (jnp.abs(g) + 1e-3),)"),
@@ -166,6 +165,7 @@ def test_lion_steps_by_phases_of_complex_gradients(mode: Any) -> None:
         (lambda: optim.rprop(0.1).init(jnp.ones(1, complex)), TypeError, "is complex"),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         make()

@@ -11,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, random
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("sm3", "sm3", "jnp.minimum, [", "jnp.maximum, ["),
@@ -115,6 +115,7 @@ def test_a_missing_gradient_keeps_its_sums_and_zero_over_zero_is_zero() -> None:
     assert_close(opt.update(zeros, opt.init(zeros), zeros)[0], zeros, rtol=0)
 
 
+@traced
 def test_bad_calls() -> None:
     with pytest.raises(ValueError, match=r"sm3: b1 must lie in \[0, 1\), got 1"):
         optim.sm3(0.1, momentum=1.0)

@@ -13,7 +13,7 @@ import pytest
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, slow, strict
 from tests.optim.mutants import CAUGHT, mutated
-from tests.optim.running import STEPS, along, descend, noise, start
+from tests.optim.running import STEPS, along, descend, noise, start, traced
 
 ETA, B1, B2 = 0.05, 0.9, 0.95
 
@@ -235,6 +235,7 @@ def test_dtypes_none_leaves_and_missing_gradients() -> None:
         *slow((jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.bfloat16), (jnp.float32, jnp.float32)),
     ],
 )
+@traced
 def test_keeps_its_dtypes_under_scan_and_promotes_nothing(params_dtype: Any, grads_dtype: Any) -> None:
     params = {"w": np.ones((4, 3), params_dtype), "parts": (np.ones(4, params_dtype), np.ones((), params_dtype))}
     opt = optim.soap(0.1, weight_decay=0.1)
@@ -260,6 +261,7 @@ def test_the_decay_is_decoupled_and_times_the_learning_rate() -> None:
         assert_close(updates, -0.05 * x, rtol=1e-12)  # the first direction is 0
 
 
+@traced
 def test_bad_calls() -> None:
     with pytest.raises(ValueError, match="soap: precondition_frequency must be at least 1, got 0"):
         optim.soap(0.1, precondition_frequency=0)

@@ -12,6 +12,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, strict
+from tests.optim.running import traced
 
 STEPS = 100
 CURVATURE = np.array([0.5, 2.0, -1.0, 8.0])
@@ -157,6 +158,7 @@ def update(**extra: Any) -> Any:
         (lambda: update(params=jnp.ones(1)), ValueError, "needs the extra argument obj_fn"),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         make()

@@ -12,6 +12,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, strict
+from tests.optim.running import traced
 
 MUTANTS = [
     ("wrappers", "conditionally_mask", "update_if(condition, _zeros", "update_if(condition, lambda grads: grads"),
@@ -137,6 +138,7 @@ def test_lookahead_resets_a_state_that_holds_nan() -> None:
     assert state.fast_state.mu.tolist() == [0.0]
 
 
+@traced
 def test_complaints() -> None:
     with pytest.raises(ValueError, match="sync_period must be at least 1"):
         optim.lookahead(optim.sgd(0.1), 0, 0.5)
