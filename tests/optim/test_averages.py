@@ -97,9 +97,8 @@ def test_the_average_is_found_in_a_chain_and_kept_in_float32() -> None:
 def test_ema_equals_optax_without_and_with_correction() -> None:
     with float64():
         for debias in (True, False):
-            ours, theirs = (
-                along(library.ema(0.7, debias), np.zeros(3), random(0, 5, 3))[0] for library in (optim, optax)
-            )
+            rules = (library.ema(0.7, debias) for library in (optim, optax))
+            ours, theirs = (along(rule, np.zeros(3), random(0, 5, 3))[0] for rule in rules)
             np.testing.assert_allclose(ours, theirs, rtol=1e-14)
 
 

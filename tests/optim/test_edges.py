@@ -71,11 +71,8 @@ def test_clipped_sums_of_a_bound_of_zero() -> None:
 
     @jax.jit
     def sums(grads: Any) -> Any:
-        zero = jnp.zeros(2)
-        clipped = [
-            clip([grads], 0.0)[0] for clip in (optim.per_example_global_norm_clip, optim.per_example_layer_norm_clip)
-        ]
-        return clipped, [opt.update(zero, opt.init(zero), zero)[0] for opt in rules]
+        zero, clips = jnp.zeros(2), (optim.per_example_global_norm_clip, optim.per_example_layer_norm_clip)
+        return [clip([grads], 0.0)[0] for clip in clips], [opt.update(zero, opt.init(zero), zero)[0] for opt in rules]
 
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(sums(np.float32([[3, 4], [0, 0]]))))
 
