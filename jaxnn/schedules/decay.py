@@ -17,8 +17,8 @@ def constant_schedule(value: Scalar) -> Schedule:
         value: a real scalar.
 
     Example:
-        >>> constant_schedule(0.5)(jnp.arange(2))
-        Array([0.5, 0.5], dtype=float32)
+        >>> constant_schedule(0.5)(jnp.arange(4))
+        Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """
 
     def schedule(count: ArrayLike) -> Array:
@@ -120,8 +120,8 @@ def exponential_decay(
         ValueError: T <= 0, begin < 0 or decay_rate <= 0.
 
     Example:
-        >>> exponential_decay(1.0, 2, 0.25)(jnp.array([0, 1, 2]))
-        Array([1.  , 0.5 , 0.25], dtype=float32)
+        >>> exponential_decay(1.0, 2, 0.25)(jnp.array([0, 1, 2, 4]))
+        Array([1.    , 0.5   , 0.25  , 0.0625], dtype=float32)
     """
     where = "exponential_decay"
     _require_transition(where, transition_steps, transition_begin)

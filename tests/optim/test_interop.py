@@ -14,6 +14,7 @@ import pytest
 from jaxnn import optim
 from jaxnn.compare import as_optax
 from tests.helpers import assert_close, float64, random, strict
+from tests.optim.running import along
 
 MUTANTS = [
     ("interop", "flatten", "else jnp.real(part)", "else -jnp.real(part)"),
@@ -30,18 +31,14 @@ MUTANTS = [
         "_, new = update_inner(inner, _split(",
     ),
 ]
-PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+PARAMS = {"w": np.ones((2, 3), np.float32), "b": np.ones(3, np.float32)}
 MASK = {"w": True, "b": False}
 
 
 def descend(opt: Any, params: Any = PARAMS, steps: int = 6, **extra: Any) -> Any:
     """The parameters after some steps on a fixed sequence of gradients."""
-    state = opt.init(params)
-    for i in range(steps):
-        grads = jax.tree.map(lambda p, i=i: jnp.asarray(random(i, *p.shape), p.dtype) + 0.3 * p, params)
-        updates, state = jax.jit(opt.update)(grads, state, params, **extra)
-        params = optim.apply_updates(params, updates)
-    return params
+    noise = jax.tree.map(lambda p: random(0, steps, *p.shape, dtype=p.dtype), params)
+    return jax.tree.map(lambda p: p[-1], along(opt, params, noise, **extra)[1])
 
 
 COMBINATORS = {
@@ -64,7 +61,7 @@ COMBINATORS = {
 def test_either_librarys_rules_work_inside_the_others_combinators(name: str) -> None:
     make = COMBINATORS[name]
     with float64():
-        params = jax.tree.map(lambda p: p.astype(jnp.float64), PARAMS)
+        params = jax.tree.map(lambda p: p.astype(np.float64), PARAMS)
         # optax gathers gradients in float32.
         rtol = 1e-5 if name == "MultiSteps" else 1e-12
         reference = descend(make(optax, optax), params)

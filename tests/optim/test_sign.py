@@ -11,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, strict
-from tests.optim.running import descend, noise, start, traced
+from tests.optim.running import along, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("sign", "sign_sgd", "lambda g: (jnp.sign(g),)", "lambda g: (g / (jnp.abs(g) + 1e-3),)"),
@@ -105,43 +105,34 @@ def test_rprop_is_irprop_minus_of_igel() -> None:
 
 
 def test_rprop_steps_at_once_and_optax_does_not() -> None:
-    params, grads = jnp.ones(2), jnp.array([3.0, -1.0])
-    ours, _ = optim.rprop(0.1).update(grads, optim.rprop(0.1).init(params), params)
-    assert_close(ours, np.float32([-0.1, 0.1]), rtol=0)
-    theirs, _ = optax.rprop(0.1).update(grads, optax.rprop(0.1).init(params), params)
-    if np.any(np.asarray(theirs) != 0):
+    grads = np.float32([[3, -1]])
+    ours, theirs = (along(library.rprop(0.1), np.ones(2, np.float32), grads)[0] for library in (optim, optax))
+    assert_close(ours, np.float32([[-0.1, 0.1]]), rtol=0)
+    if theirs.any():
         pytest.skip(f"optax {optax.__version__} mended its late rprop")
 
 
 def test_rprop_multiplies_signs_and_not_numbers_that_underflow() -> None:
-    opt, tiny = optim.rprop(1e-6), jnp.array([1e-37])
-    _, state = opt.update(tiny, opt.init(jnp.zeros(1)))
-    _, state = opt.update(tiny, state)
-    assert_close(state.step_sizes, np.float32([1.2e-6]), rtol=1e-6)
+    _, _, state = along(optim.rprop(1e-6), np.float32(0), np.float32([1e-37, 1e-37]))
+    assert_close(state.step_sizes, np.float32(1.2e-6), rtol=1e-6)
 
 
 def test_a_turn_of_the_gradient_rests_rprop_for_one_step() -> None:
-    opt = optim.rprop(0.1)
-    state, updates = opt.init(jnp.zeros(1)), []
-    for g in (1.0, -1.0, -1.0, -1.0):
-        u, state = opt.update(jnp.array([g]), state)
-        updates.append(float(u[0]))
+    updates, _, _ = along(optim.rprop(0.1), np.float32(0), np.float32([1, -1, -1, -1]))
     np.testing.assert_allclose(updates, [-0.1, 0.0, 0.05, 0.06], rtol=1e-6)
 
 
-@pytest.mark.parametrize("make", [lambda: optim.sign_sgd(0.1), lambda: optim.signum(0.1), lambda: optim.rprop(0.1)])
-def test_a_zero_gradient_moves_nothing(make: Any) -> None:
-    opt, params = make(), {"w": jnp.ones(2), "none": None}
-    with strict():
-        updates, _ = opt.update({"w": jnp.zeros(2), "none": None}, opt.init(params), params)
-    assert updates["none"] is None
-    assert_close(updates["w"], np.zeros(2), rtol=0)
+def test_a_zero_gradient_moves_nothing() -> None:
+    params, zeros = {"w": np.ones(2, np.float32), "none": None}, {"w": np.zeros((1, 2), np.float32), "none": None}
+    for opt in (optim.sign_sgd(0.1), optim.signum(0.1), optim.rprop(0.1)):
+        with strict():
+            assert_close(along(opt, params, zeros)[0], zeros, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["hard", "refined"])
 def test_lion_steps_by_phases_of_complex_gradients(mode: Any) -> None:
-    opt, g = optim.scale_by_lion(0.0, mode=mode), jnp.array([3 + 4j])
-    updates, _ = opt.update(g, opt.init(g))
+    g = np.complex64([3 + 4j])
+    updates, _, _ = along(optim.scale_by_lion(0.0, mode=mode), g[0], g)
     np.testing.assert_allclose(updates, [0.6 + 0.8j], rtol=1e-6)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxnn.optim.matrix.spectral import eigh, orthonormal, power, svd
-from tests.helpers import float64, random
+from tests.helpers import float64, random, slow
 
 SPECTRA = {"apart": [0.5, 1, 2, 3], "meet": [1, 1, 2, 2], "all": [2, 2, 2, 2], "near": [1, 1 + 1e-9, 1 + 1e-5, 2]}
 STEP = 1e-4
@@ -27,7 +27,7 @@ def difference(f: Any, x: Any, direction: Any) -> np.ndarray:
     return (-points[0] + 8 * points[1] - 8 * points[2] + points[3]) / (12 * STEP)
 
 
-@pytest.mark.parametrize("name", ["meet", *(pytest.param(n, marks=pytest.mark.slow) for n in SPECTRA if n != "meet")])
+@pytest.mark.parametrize("name", ["meet", *slow(*(name for name in SPECTRA if name != "meet"))])
 def test_a_power_has_its_true_derivative_where_eigenvalues_meet(name: str) -> None:
     with float64():
         h, e = jnp.asarray(symmetric(SPECTRA[name])), random(1, 4, 4)

@@ -88,7 +88,7 @@ def scale_by_shampoo(
 
     Example:
         >>> opt = scale_by_shampoo(b1=0.0, b2=1.0, graft=None, relative_eps=0.0)
-        >>> opt.update(jnp.array([[3.0, 0.0], [0.0, -4.0]]), opt.init(jnp.zeros((2, 2))))[0].round(3)
+        >>> jax.jit(opt.update)(jnp.array([[3.0, 0.0], [0.0, -4.0]]), opt.init(jnp.zeros((2, 2))))[0].round(3)
         Array([[ 1.,  0.],
                [ 0., -1.]], dtype=float32)
     """

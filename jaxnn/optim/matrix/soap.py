@@ -87,8 +87,9 @@ def scale_by_soap(
     Example:
         >>> opt = scale_by_soap()
         >>> g = jnp.array([[3.0, 0.0], [0.0, -4.0]])
-        >>> _, state = opt.update(g, opt.init(g))
-        >>> print(opt.update(2 * g, state)[0].round(2) + 0.0)
+        >>> update = jax.jit(opt.update)
+        >>> _, state = update(g, opt.init(g))
+        >>> print(update(2 * g, state)[0].round(2) + 0.0)
         [[ 1.  0.]
          [ 0. -1.]]
     """
