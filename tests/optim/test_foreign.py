@@ -11,9 +11,10 @@ import optax
 import pytest
 
 from jaxnn import optim
+from tests.helpers import slow
 from tests.optim.running import traced
 
-G = jnp.array([0.6, 0.8])
+G = np.float32([0.6, 0.8])
 
 
 def smoothed(kind: Any = optax.GradientTransformation, start: Any = 0) -> Any:
@@ -59,8 +60,7 @@ AROUND = {
     "sam": lambda t: optim.sam(t, optim.sgd(0.0), 1, opaque_mode=True),
     "monitor": lambda t: optim.monitor({"t": t}),
 }
-SLOW = pytest.mark.slow
-QUICK = {"chain", "masked", "flatten", "kahan", "lookahead"}
+QUICK = ("chain", "masked", "flatten", "kahan", "lookahead")
 CONDITIONAL = {
     "apply_if_finite": lambda t: optim.apply_if_finite(t, 1),
     "conditionally_mask": lambda t: optim.conditionally_mask(t, lambda step: step >= 0),
@@ -80,7 +80,7 @@ def last(opt: Any, steps: int, params: Any = G, grads: Any = G) -> Any:
     return updates, state
 
 
-@pytest.mark.parametrize("name", ["chain", "masked", "inject_hyperparams", "lookahead"])
+@pytest.mark.parametrize("name", ["chain", "lookahead", *slow("masked", "inject_hyperparams")])
 def test_a_state_that_begins_as_an_int_is_not_truncated(name: str) -> None:
     expected, _ = last(optax.chain(smoothed(), optax.scale(1.0)), 3)
     np.testing.assert_allclose(expected, [0.343, 0.457], atol=1e-3)
@@ -88,7 +88,7 @@ def test_a_state_that_begins_as_an_int_is_not_truncated(name: str) -> None:
         np.testing.assert_allclose(last(AROUND[name](smoothed(kind)), 3)[0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=SLOW) for n in AROUND])
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in AROUND if name not in QUICK))])
 def test_python_scalars_in_a_state_pass(name: str) -> None:
     _, state = last(AROUND[name](flagged()), 2)
     found = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, dict) and "called" in x)
@@ -97,7 +97,7 @@ def test_python_scalars_in_a_state_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["apply_if_finite", *(pytest.param(n, marks=pytest.mark.slow) for n in list(CONDITIONAL)[1:])]
+    "name", ["apply_if_finite", *slow(*(name for name in CONDITIONAL if name != "apply_if_finite"))]
 )
 def test_where_one_dtype_is_needed_both_are_named(name: str) -> None:
     with pytest.raises(TypeError, match="state at the top was int32 and is float32 after its update"):
@@ -117,7 +117,7 @@ def test_other_choices_between_two_states_need_one_dtype() -> None:
             last(opt, 1)
 
 
-@pytest.mark.parametrize("name", ["chain", "masked", "flatten", "average_params", "schedule_free", "kahan"])
+@pytest.mark.parametrize("name", ["chain", "kahan", *slow("masked", "flatten", "average_params", "schedule_free")])
 def test_states_keep_their_dtypes_under_scan_in_mixed_precision(name: str) -> None:
     """Others see float32 from `init` on, so that even a state of the last gradients and parameters never changes."""
     for kinds in ((jnp.bfloat16, jnp.float32), (jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.bfloat16)):
