@@ -156,7 +156,8 @@ def cosine_decay_schedule(
         ValueError: T <= 0 or exponent < 0.
 
     Example:
-        >>> cosine_decay_schedule(1.0, 4)(jnp.array([0, 2, 4, 9])).round(3)
+        >>> import jax
+        >>> jax.jit(cosine_decay_schedule(1.0, 4))(jnp.array([0, 2, 4, 9])).round(3)
         Array([1. , 0.5, 0. , 0. ], dtype=float32)
 
     Reference:

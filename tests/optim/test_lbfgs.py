@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from jaxnn import data, landscapes, losses, metrics, models, optim, train
 from tests.helpers import assert_close, float64, random, slow
-from tests.optim.running import along, traced
-from tests.optim.test_optax_shortfalls import optax_still
+from tests.optim.running import along, optax_still, traced
 
 STEPS = 100
 FIXED = "lbfgs: fixed rate"

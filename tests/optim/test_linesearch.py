@@ -19,8 +19,7 @@ from jaxnn.optim.linesearch.linesearch import Point
 from jaxnn.optim.linesearch.zoom_search import Wolfe, errors
 from jaxnn.optim.norms import times
 from tests.helpers import assert_close, float64, random, slow
-from tests.optim.running import traced
-from tests.optim.test_optax_shortfalls import optax_still
+from tests.optim.running import optax_still, traced
 
 ARMIJO, ZOOM = "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"
 MUTANTS: list[tuple[str, str, str, str]] = [

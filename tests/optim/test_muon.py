@@ -103,15 +103,15 @@ def test_a_full_rank_direction_has_the_consistent_rms() -> None:
 KINDS: Any = ("frobenius", "spectral", "aol", "schatten")
 
 
-@pytest.mark.parametrize("shape", [(4, 40), *slow(((5, 5),), ((40, 4),))])
-def test_orthogonalize_reaches_the_polar_factor(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("shape", "steps"), [((4, 40), 15), *slow(((5, 5), 40), ((40, 4), 40))])
+def test_orthogonalize_reaches_the_polar_factor(shape: tuple[int, int], steps: int) -> None:
     """With coefficients that converge: U V', but of the rescaled rows where "aol" has rescaled them."""
     x = random(1, *shape)
     u, _, v = np.linalg.svd(x, full_matrices=False)
 
     @jax.jit
     def orthogonalized(x: Any) -> Any:
-        return {kind: optim.orthogonalize_via_newton_schulz(x, (2.0, -1.5, 0.5), 40, kind) for kind in KINDS}
+        return {kind: optim.orthogonalize_via_newton_schulz(x, (2.0, -1.5, 0.5), steps, kind) for kind in KINDS}
 
     with float64(), strict():
         found = jax.device_get(orthogonalized(x))

@@ -16,13 +16,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import slow
-from tests.optim.running import along
-
-
-def optax_still(shows: Any, what: str) -> None:
-    """Skip where optax no longer shows the behaviour."""
-    if not bool(shows):
-        pytest.skip(f"optax {optax.__version__} mended this: {what}")
+from tests.optim.running import along, optax_still
 
 
 def second_moment(library: Any) -> list[float]:

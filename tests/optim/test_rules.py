@@ -19,7 +19,7 @@ CASES = all_cases()
 MAIN = [name for name in CASES if ":" not in name]
 SHORT = ("sgd", "adam", "lamb", "adafactor", "muon", "polyak_sgd", "sam", "partition", "masked", "clip_by_global_norm")
 """A rule of each kind, traced."""
-SHORTER = ("adam", "adafactor", "polyak_sgd", "masked")
+SHORTER = ("adam", "polyak_sgd", "masked")
 """And compiled, beside optax's."""
 
 

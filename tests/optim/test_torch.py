@@ -7,7 +7,6 @@ import importlib.util
 import pytest
 
 from benchmarks.torch_parity import CASES, measure_torch
-from tests.helpers import slow
 from tests.optim.mutants import CAUGHT, Mutant, mutated
 
 # No importorskip here: tests.optim.mutants imports every test file.
@@ -36,10 +35,8 @@ BROKEN: list[Mutant] = [
 """(module, case, text in its source, text that breaks it)."""
 
 
-QUICK = ("sgd: nesterov", "adam")
-
-
-@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in EQUAL if name not in QUICK))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EQUAL)
 def test_equals_torch_in_parameters_and_state(name: str) -> None:
     found = measure_torch(CASES[name])
     assert found.largest <= TOLERANCE, found
@@ -68,6 +65,7 @@ def test_catches_a_broken_rule(mutant: Mutant) -> None:
     assert measure_torch(CASES[case], mutated(module, old, new)).largest > CAUGHT
 
 
+@pytest.mark.slow
 def test_every_rule_of_torch_is_in_the_table() -> None:
     """A rule that torch gains fails here until it is compared or named as left out."""
     torch = pytest.importorskip("torch")

@@ -61,7 +61,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
 
     Example:
         >>> opt, params = scale_by_lbfgs(), jnp.array([3.0, 4.0])
-        >>> opt.update(params, opt.init(params), params)[0]
+        >>> jax.jit(opt.update)(params, opt.init(params), params)[0]
         Array([0.6, 0.8], dtype=float32)
     """
     m = require_positive_int("scale_by_lbfgs", "memory_size", memory_size)

@@ -213,7 +213,7 @@ def galore(
 
     Example:
         >>> opt, params = galore(0.1, rank=1, weight_decay=0.5), jnp.ones((2, 2))
-        >>> opt.update(jnp.array([[2.0, 0.0], [0.0, 1.0]]), opt.init(params), params)[0].round(3)
+        >>> jax.jit(opt.update)(jnp.array([[2.0, 0.0], [0.0, 1.0]]), opt.init(params), params)[0].round(3)
         Array([[-0.15, -0.05],
                [-0.05, -0.05]], dtype=float32)
     """

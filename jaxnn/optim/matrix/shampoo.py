@@ -193,7 +193,7 @@ def shampoo(
 
     Example:
         >>> opt, params = shampoo(0.5), jnp.ones((2, 2))
-        >>> updates, state = opt.update(jnp.array([[3.0, 0.0], [0.0, -3.0]]), opt.init(params), params)
+        >>> updates, state = jax.jit(opt.update)(jnp.array([[3.0, 0.0], [0.0, -3.0]]), opt.init(params), params)
         >>> print((params + updates).round(2))
         [[0.5 1. ]
          [1.  1.5]]

@@ -217,8 +217,9 @@ def soap(
     Example:
         >>> opt, params = soap(0.5), jnp.ones((2, 2))
         >>> g = jnp.array([[3.0, 0.0], [0.0, -4.0]])
-        >>> _, state = opt.update(g, opt.init(params), params)
-        >>> updates, state = opt.update(2 * g, state, params)
+        >>> update = jax.jit(opt.update)
+        >>> _, state = update(g, opt.init(params), params)
+        >>> updates, state = update(2 * g, state, params)
         >>> print((params + updates).round(2))
         [[0.5 1. ]
          [1.  1.5]]

@@ -144,7 +144,7 @@ def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[A
         TypeError: x is not real and floating.
 
     Example:
-        >>> quantize(jnp.array([1.0, 0.5, 0.01, 0.0, -4.0]), 4)
+        >>> jax.jit(quantize, static_argnums=1)(jnp.array([1.0, 0.5, 0.01, 0.0, -4.0]), 4)
         (Array([ 127,  107,   40,    0, -127], dtype=int8), Array([1., 4.], dtype=float32))
     """
     require_floating("quantize", "x", jnp.result_type(x))
