@@ -14,7 +14,6 @@ from jaxnn import data, losses, models, optim, train
 from jaxnn.compare import problems
 from jaxnn.compare.problems import Problem, analytic, from_function
 from jaxnn.data import Dataset
-from tests.helpers import slow
 
 EMBEDDED = [name for name in problems.PROBLEMS if not name.startswith(("mnist", "fmnist"))]
 
@@ -28,7 +27,8 @@ def figures_of(problem: Problem, opt: optim.Optimizer, epochs: int, seeds: int =
     return found.curves
 
 
-@pytest.mark.parametrize("name", ["quadratic", *slow(*(name for name in EMBEDDED if name != "quadratic"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_a_few_epochs_help(name: str) -> None:
     problem = problems.load(name)
     assert problem.name == name

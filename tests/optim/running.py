@@ -1,4 +1,4 @@
-"""One way to run a rule beside a NumPy transcription of its paper: down a noisy quadratic, in float64."""
+"""Ways to run a rule in one program: beside a transcription of its paper, along given gradients, traced alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -39,7 +38,7 @@ def descend(opt: Any, *shape: int) -> tuple[Any, Any]:
 
         draws = np.stack(list(noise(*shape)))
         run = jax.jit(lambda p: jax.lax.scan(body, (p, opt.init(p)), draws)[0])
-        return run(jnp.asarray(start(*shape)))
+        return run(start(*shape))
 
 
 def along(opt: Any, params: Any, grads: Any, **extra: Any) -> tuple[Any, Any, Any]:

@@ -15,8 +15,8 @@ from tests.optim.convergence import digits_accuracy, make_rule, reached
 TOLERANCES = {"parabola": 1e-4, "rosenbrock": 3e-2, "noisy_quadratic": 3e-3}
 ACCURACY = 0.96
 PLACES = (*TOLERANCES, "digits")
-QUICK = {("lion", "parabola"), ("adam", "noisy_quadratic")}
-"""The runs of the short suite: with gradients that are exact, and that are noisy."""
+QUICK = {("adam", "parabola")}
+"""The run of the short suite."""
 
 EXEMPT = {
     ("rprop", "noisy_quadratic"): "compares signs of successive gradients, so it needs them without noise",

@@ -323,6 +323,7 @@ def test_no_step_is_taken_where_every_trial_is_not_finite(name: str) -> None:
     optax_still(np.all(later[:2] == 0), "a search stuck at steps of 0")
 
 
+@pytest.mark.slow
 def test_no_step_leads_to_a_gradient_that_is_nan() -> None:
     """The slope of sqrt(x^2) is NaN at 0, where the step 1 from 1 leads."""
 

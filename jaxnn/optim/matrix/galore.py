@@ -92,7 +92,7 @@ def scale_by_galore(
 
     Example:
         >>> opt = scale_by_galore(rank=1)
-        >>> opt.update(jnp.array([[2.0, 0.0], [0.0, 1.0]]), opt.init(jnp.zeros((2, 2))))[0].round(3)
+        >>> jax.jit(opt.update)(jnp.array([[2.0, 0.0], [0.0, 1.0]]), opt.init(jnp.zeros((2, 2))))[0].round(3)
         Array([[1., 0.],
                [0., 0.]], dtype=float32)
     """

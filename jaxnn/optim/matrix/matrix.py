@@ -51,7 +51,7 @@ def power_iteration(
     Reference: Golub, G. H. & Van Loan, C. F. (2013). Matrix computations, 4th edition, section 7.3.1.
 
     Example:
-        >>> value, vector = power_iteration(jnp.diag(jnp.array([1.0, -3.0])))
+        >>> value, vector = jax.jit(power_iteration)(jnp.diag(jnp.array([1.0, -3.0])))
         >>> value, abs(vector.round(3))
         (Array(-3., dtype=float32), Array([0., 1.], dtype=float32))
     """
