@@ -95,7 +95,7 @@ def adagrad_as_published(learning_rate: ScalarOrSchedule) -> Optimizer:
     Example:
         >>> import jax.numpy as jnp
         >>> opt = adagrad_as_published(0.1)
-        >>> opt.update(jnp.array([3.0, -0.01]), opt.init(jnp.zeros(2)))[0]
-        Array([-0.1,  0.1], dtype=float32)
+        >>> opt.update(jnp.array([3.0, -0.01, 0.0]), opt.init(jnp.zeros(3)))[0]
+        Array([-0.1,  0.1, -0. ], dtype=float32)
     """
     return descent(scale_by_rss(0.0, 0.0), learning_rate, where="adagrad_as_published")
