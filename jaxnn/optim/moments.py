@@ -107,7 +107,7 @@ def safe_norm(
 
     Example:
         >>> import jax
-        >>> jax.grad(lambda x: safe_norm(x, 0.0))(jnp.zeros(2))
+        >>> jax.jit(jax.grad(lambda x: safe_norm(x, 0.0)))(jnp.zeros(2))
         Array([0., 0.], dtype=float32)
     """
     x = jnp.asarray(x)

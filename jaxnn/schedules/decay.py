@@ -17,8 +17,8 @@ def constant_schedule(value: Scalar) -> Schedule:
         value: a real scalar.
 
     Example:
-        >>> constant_schedule(0.5)(jnp.arange(2))
-        Array([0.5, 0.5], dtype=float32)
+        >>> constant_schedule(0.5)(jnp.arange(4))
+        Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """
 
     def schedule(count: Count) -> Array:
@@ -104,8 +104,8 @@ def exponential_decay(
         end_value: bound on the value: from below if decay_rate < 1, from above if decay_rate >= 1; None for no bound.
 
     Example:
-        >>> exponential_decay(1.0, 2, 0.25)(jnp.array([0, 1, 2]))
-        Array([1.  , 0.5 , 0.25], dtype=float32)
+        >>> exponential_decay(1.0, 2, 0.25)(jnp.array([0, 1, 2, 4]))
+        Array([1.    , 0.5   , 0.25  , 0.0625], dtype=float32)
     """
     where = "exponential_decay"
     _require_transition(where, transition_steps, transition_begin)
@@ -136,7 +136,8 @@ def cosine_decay_schedule(
         exponent: >= 0; 1 is the plain cosine.
 
     Example:
-        >>> cosine_decay_schedule(1.0, 4)(jnp.array([0, 2, 4, 9])).round(3)
+        >>> import jax
+        >>> jax.jit(cosine_decay_schedule(1.0, 4))(jnp.array([0, 2, 4, 9])).round(3)
         Array([1. , 0.5, 0. , 0. ], dtype=float32)
 
     Reference:

@@ -52,7 +52,8 @@ def piecewise_interpolate_schedule(
             traced. None for a constant. A boundary at step 0 is a jump there.
 
     Example:
-        >>> piecewise_interpolate_schedule("linear", 1.0, {2: 0.5, 4: 0.0})(jnp.arange(6))
+        >>> import jax
+        >>> jax.jit(piecewise_interpolate_schedule("linear", 1.0, {2: 0.5, 4: 0.0}))(jnp.arange(6))
         Array([1.  , 0.75, 0.5 , 0.25, 0.  , 0.  ], dtype=float32)
     """
     where = "piecewise_interpolate_schedule"

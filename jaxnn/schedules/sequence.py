@@ -182,8 +182,10 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
         TypeError: a cycle lacks an argument or has an unknown one.
 
     Example:
+        >>> import jax
         >>> cycle = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 1, "decay_steps": 3}
-        >>> sgdr_schedule([cycle, {**cycle, "peak_value": 0.5}])(jnp.arange(7)).round(3)
+        >>> schedule = jax.jit(sgdr_schedule([cycle, {**cycle, "peak_value": 0.5}]))
+        >>> schedule(jnp.arange(7)).round(3)
         Array([0.  , 1.  , 0.5 , 0.  , 0.5 , 0.25, 0.  ], dtype=float32)
 
     Reference:

@@ -35,7 +35,7 @@ def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], P
         >>> buffers, unpack = pack({"w": jnp.ones((2, 2)), "b": jnp.zeros(1)})
         >>> buffers
         {'float32': Array([0., 1., 1., 1., 1.], dtype=float32)}
-        >>> jax.grad(lambda buffers: jnp.sum(unpack(buffers)["w"] ** 2))(buffers)
+        >>> jax.jit(jax.grad(lambda buffers: jnp.sum(unpack(buffers)["w"] ** 2)))(buffers)
         {'float32': Array([0., 2., 2., 2., 2.], dtype=float32)}
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(a)

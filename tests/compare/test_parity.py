@@ -18,6 +18,7 @@ from jaxnn.compare.course import problem_course, random_course
 from jaxnn.compare.differences import differences
 from jaxnn.compare.parity import default_tolerance, same, shared_fields
 from jaxnn.types import PyTree
+from tests.helpers import slow
 from tests.optim.mutants import mutated
 
 STEPS = 10
@@ -50,7 +51,7 @@ def case(ours: optim.Optimizer, **settings: Any) -> Case:
     return Case(lambda library: ours, lambda: optax.adam(0.01), steps=STEPS, **settings)
 
 
-@pytest.mark.parametrize("gap", [1e-3, 1e-9])
+@pytest.mark.parametrize("gap", [1e-3, *slow(1e-9)])
 def test_a_difference_in_the_parameters_is_seen_in_its_size(gap: float) -> None:
     found = measure(case(scaled(1 + gap)), "same")
     assert 1e-4 * gap < found.params < gap

@@ -15,12 +15,7 @@ from jaxnn.compare import problems
 from jaxnn.compare.problems import Problem, analytic, from_function
 from jaxnn.data import Dataset
 
-pytestmark = pytest.mark.sampled
-
 EMBEDDED = [name for name in problems.PROBLEMS if not name.startswith(("mnist", "fmnist"))]
-
-
-QUICK = ("quadratic", "rosenbrock", "digits-mlp")
 
 
 def figures_of(problem: Problem, opt: optim.Optimizer, epochs: int, seeds: int = 1) -> dict[str, np.ndarray]:
@@ -32,9 +27,8 @@ def figures_of(problem: Problem, opt: optim.Optimizer, epochs: int, seeds: int =
     return found.curves
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in EMBEDDED]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_a_few_epochs_help(name: str) -> None:
     problem = problems.load(name)
     assert problem.name == name
@@ -58,15 +52,16 @@ def test_adam_reaches_the_target_within_the_epochs_but_not_at_once(name: str) ->
     assert 0.2 * problem.epochs < np.median(there.argmax(axis=1) + 1) < 0.6 * problem.epochs
 
 
-@pytest.mark.parametrize("name", [name for name in EMBEDDED if name.startswith("digits")])
-def test_a_test_set_is_held_out(name: str) -> None:
-    problem = problems.load(name)
+def test_a_test_set_is_held_out() -> None:
     parts = data.load("digits")
-    assert problem.test is not None
-    for part, expected in zip((problem.train, problem.validation, problem.test), parts, strict=True):
-        np.testing.assert_array_equal(part.x, expected.x)
-        images = name == "digits-autoencoder"
-        np.testing.assert_array_equal(part.y, np.reshape(expected.x, (-1, 64)) if images else expected.y)
+    for name in (name for name in EMBEDDED if name.startswith("digits")):
+        problem = problems.load(name)
+        assert problem.test is not None
+        for part, expected in zip((problem.train, problem.validation, problem.test), parts, strict=True):
+            np.testing.assert_array_equal(part.x, expected.x, err_msg=name)
+            images = name == "digits-autoencoder"
+            targets = np.reshape(expected.x, (-1, 64)) if images else expected.y
+            np.testing.assert_array_equal(part.y, targets, err_msg=name)
 
 
 def test_the_quadratic_is_that_of_deepobs() -> None:

@@ -1,14 +1,17 @@
-"""One way to run a rule beside a NumPy transcription of its paper: down a noisy quadratic, in float64."""
+"""Ways to run a rule in one program: beside a transcription of its paper, along given gradients, traced alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 
+from jaxnn import optim
 from tests.helpers import float64, random
 
 STEPS = 100
@@ -35,4 +38,34 @@ def descend(opt: Any, *shape: int) -> tuple[Any, Any]:
 
         draws = np.stack(list(noise(*shape)))
         run = jax.jit(lambda p: jax.lax.scan(body, (p, opt.init(p)), draws)[0])
-        return run(jnp.asarray(start(*shape)))
+        return run(start(*shape))
+
+
+def along(opt: Any, params: Any, grads: Any, **extra: Any) -> tuple[Any, Any, Any]:
+    """The update and the parameters after each row of the gradients, and the last state: one program, NumPy arrays."""
+
+    def body(carry: Any, g: Any) -> tuple[Any, Any]:
+        params, state = carry
+        updates, state = opt.update(g, state, params, **extra)
+        params = optim.apply_updates(params, updates)
+        return (params, state), (updates, params)
+
+    run = jax.jit(lambda p, g: jax.lax.scan(body, (p, opt.init(p)), g))
+    (_, state), (updates, params) = run(params, grads)
+    return jax.tree.map(np.asarray, (updates, params, state))
+
+
+def traced(test: Callable[..., None]) -> Callable[..., None]:
+    """A test of errors, shapes and dtypes whose body is traced as one program: nothing in it is compiled."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        jax.eval_shape(lambda: test(*args, **kwargs))
+
+    return run
+
+
+def optax_still(shows: Any, what: str) -> None:
+    """Skip where optax no longer shows a behaviour that a test is about."""
+    if not bool(shows):
+        pytest.skip(f"optax {optax.__version__} mended this: {what}")

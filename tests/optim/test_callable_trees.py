@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxnn import losses, optim, tree
 from jaxnn.per_example.recording.arguments import arguments_of
+from tests.helpers import slow
+from tests.optim.running import traced
 
 
 @jax.tree_util.register_dataclass
@@ -37,7 +40,11 @@ class ByRank:
         return jax.tree.map(lambda p: jnp.ndim(p) == self.rank, params)
 
 
-PARAMS = Module(jnp.ones((2, 3)), jnp.ones(2), Module(jnp.ones((2, 2)), jnp.ones(2)))
+PARAMS = jax.tree.map(
+    lambda shape: np.ones(shape, np.float32),
+    Module((2, 3), (2,), Module((2, 2), (2,))),
+    is_leaf=lambda shape: isinstance(shape, tuple),
+)
 MASK = jax.tree.map(lambda p: p.ndim > 1, PARAMS)
 PREFIX = Module(True, False, Module(True, False))
 
@@ -77,7 +84,7 @@ LABELLED = {
 }
 
 
-SHORT = {"adamw", "lars", "masked", "freeze", "selective_transform", "partition"}
+SHORT = ("adamw", "masked", "partition")
 
 
 def program(opt: Any, params: Any = PARAMS) -> str:
@@ -92,7 +99,7 @@ def program(opt: Any, params: Any = PARAMS) -> str:
     return str(jax.make_jaxpr(two)(params))
 
 
-@pytest.mark.parametrize("name", [n if n in SHORT else pytest.param(n, marks=pytest.mark.slow) for n in MASKED])
+@pytest.mark.parametrize("name", [*SHORT, *slow(*(name for name in MASKED if name not in SHORT))])
 def test_a_callable_mask_is_a_tree(name: str) -> None:
     make = MASKED[name]
     expected = program(make(lambda params: MASK))
@@ -103,7 +110,7 @@ def test_a_callable_mask_is_a_tree(name: str) -> None:
     assert expected != program(make(lambda params: each(lambda m: not m)))
 
 
-@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("name", ["partition", *slow(*(name for name in LABELLED if name != "partition"))])
 def test_callable_labels_and_axes_are_trees(name: str) -> None:
     entry, make = LABELLED[name]
     found = each(entry)
@@ -115,10 +122,11 @@ def test_a_callable_mask_may_be_a_prefix_and_hold_none() -> None:
     params = dataclasses.replace(PARAMS, b=None)
     mask = Module(True, None, False)
     spread = Module(True, None, Module(False, False))
-    for make in (MASKED[name] for name in SHORT - {"partition"}):
+    for make in (MASKED[name] for name in ("adamw", "masked", "freeze")):
         assert program(make(mask), params) == program(make(lambda p: spread), params)
 
 
+@traced
 def test_a_callable_mask_of_another_tree_is_refused_as_a_mask() -> None:
     mask = Module(True, False, Module(True, True))
     with pytest.raises(ValueError, match="masked: the mask must be a pytree of bools like the parameters"):

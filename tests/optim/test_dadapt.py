@@ -11,7 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close
-from tests.optim.running import STEPS, descend, noise, start
+from tests.optim.running import STEPS, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("dadapt", "dadapt_adamw: settings", "jnp.sqrt(1 - b2**t) / (1 - b1**t)", "1 - b2**t"),
@@ -76,15 +76,20 @@ def test_prodigy_is_the_version_of_adam() -> None:
 @pytest.mark.parametrize(("rate", "gradient"), [(1.0, 0.0), (lambda count: jnp.minimum(count / 10, 1.0), 1.0)])
 def test_a_zero_gradient_or_rate_at_first_leaves_the_estimate(name: str, rate: object, gradient: float) -> None:
     """0/0 in optax, and NaN from there on: the first step of every warm-up from 0."""
-    opt, params = getattr(optim, name)(rate), {"w": jnp.ones(2), "none": None}
-    updates, state = opt.update({"w": jnp.full(2, gradient), "none": None}, opt.init(params), params)
-    assert_close(updates, {"w": jnp.zeros(2), "none": None}, rtol=0)
-    assert_close(state.estim_lr, jnp.float32(1e-6), rtol=1e-7)
-    updates, state = opt.update({"w": jnp.ones(2), "none": None}, state, params)
-    assert (np.asarray(updates["w"]) < 0).all()
+    opt, params = getattr(optim, name)(rate), {"w": np.ones(2, np.float32), "none": None}
+    grads = {"w": np.float32([[gradient] * 2, [1, 1]]), "none": None}
+
+    def body(state: Any, g: Any) -> Any:
+        updates, state = opt.update(g, state, params)
+        return state, (updates["w"], state.estim_lr)
+
+    updates, estimates = jax.jit(lambda g: jax.lax.scan(body, opt.init(params), g)[1])(grads)
+    assert_close((updates[0], estimates[0]), (np.zeros(2), np.float32(1e-6)), rtol=1e-7)
+    assert (updates[1] < 0).all()
 
 
 @pytest.mark.parametrize("name", ["dadapt_adamw", "prodigy"])
+@traced
 def test_bad_arguments(name: str) -> None:
     make, params = getattr(optim, name), jnp.ones(2)
     with pytest.raises(ValueError, match=f"{name}: estim_lr0 must be greater than 0"):
@@ -99,16 +104,19 @@ def test_bad_arguments(name: str) -> None:
 
 def test_prodigy_decays_what_the_mask_names() -> None:
     """In the first step, where nothing that the arrays share depends on the decay yet."""
-    params = {"w": jnp.array([[2.0, -1.0]]), "b": jnp.array([0.5])}
-    grads = jax.tree.map(jnp.cos, params)
+    params = {"w": np.float32([[2, -1]]), "b": np.float32([0.5])}
+    grads = jax.tree.map(np.cos, params)
 
     def first(**settings: Any) -> Any:
         opt = optim.prodigy(0.5, estim_lr0=0.1, **settings)
         return opt.update(grads, opt.init(params), params)[0]
 
-    without, everywhere = first(), first(weight_decay=0.3)
-    masked = first(weight_decay=0.3, weight_decay_mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
+    def of_matrices(params: Any) -> Any:
+        return jax.tree.map(lambda p: p.ndim > 1, params)
+
+    settings = ({}, {"weight_decay": 0.3}, {"weight_decay": 0.3, "weight_decay_mask": of_matrices})
+    without, everywhere, masked = jax.jit(lambda: [first(**setting) for setting in settings])()
     assert_close(masked, {"w": everywhere["w"], "b": without["b"]}, rtol=0, atol=0)
     assert float(abs(everywhere["b"] - without["b"])[0]) > 1e-3
     with pytest.raises(ValueError, match="prodigy: the mask must be a pytree of bools"):
-        first(weight_decay=0.3, weight_decay_mask={"other": True})
+        jax.eval_shape(lambda: first(weight_decay=0.3, weight_decay_mask={"other": True}))

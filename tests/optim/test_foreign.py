@@ -11,8 +11,10 @@ import optax
 import pytest
 
 from jaxnn import optim
+from tests.helpers import slow
+from tests.optim.running import traced
 
-G = jnp.array([0.6, 0.8])
+G = np.float32([0.6, 0.8])
 
 
 def smoothed(kind: Any = optax.GradientTransformation, start: Any = 0) -> Any:
@@ -58,8 +60,7 @@ AROUND = {
     "sam": lambda t: optim.sam(t, optim.sgd(0.0), 1, opaque_mode=True),
     "monitor": lambda t: optim.monitor({"t": t}),
 }
-SLOW = pytest.mark.slow
-QUICK = {"chain", "masked", "flatten", "kahan", "lookahead"}
+QUICK = ("chain", "masked", "flatten", "kahan", "lookahead")
 CONDITIONAL = {
     "apply_if_finite": lambda t: optim.apply_if_finite(t, 1),
     "conditionally_mask": lambda t: optim.conditionally_mask(t, lambda step: step >= 0),
@@ -79,15 +80,16 @@ def last(opt: Any, steps: int, params: Any = G, grads: Any = G) -> Any:
     return updates, state
 
 
-@pytest.mark.parametrize("name", ["chain", "masked", "inject_hyperparams", "lookahead"])
+@pytest.mark.parametrize("name", ["chain", "lookahead", *slow("masked", "inject_hyperparams")])
 def test_a_state_that_begins_as_an_int_is_not_truncated(name: str) -> None:
-    expected, _ = last(optax.chain(smoothed(), optax.scale(1.0)), 3)
+    made = [AROUND[name](smoothed(kind)) for kind in (optax.GradientTransformation, optim.Optimizer)]
+    opts = (optax.chain(smoothed(), optax.scale(1.0)), *made)
+    expected, *ours = jax.jit(lambda: [last(opt, 3)[0] for opt in opts])()
     np.testing.assert_allclose(expected, [0.343, 0.457], atol=1e-3)
-    for kind in (optax.GradientTransformation, optim.Optimizer):
-        np.testing.assert_allclose(last(AROUND[name](smoothed(kind)), 3)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(ours, [expected] * 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=SLOW) for n in AROUND])
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in AROUND if name not in QUICK))])
 def test_python_scalars_in_a_state_pass(name: str) -> None:
     _, state = last(AROUND[name](flagged()), 2)
     found = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, dict) and "called" in x)
@@ -96,15 +98,16 @@ def test_python_scalars_in_a_state_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["apply_if_finite", *(pytest.param(n, marks=pytest.mark.slow) for n in list(CONDITIONAL)[1:])]
+    "name", ["apply_if_finite", *slow(*(name for name in CONDITIONAL if name != "apply_if_finite"))]
 )
 def test_where_one_dtype_is_needed_both_are_named(name: str) -> None:
     with pytest.raises(TypeError, match="state at the top was int32 and is float32 after its update"):
-        last(CONDITIONAL[name](smoothed()), 1)
+        jax.eval_shape(lambda: last(CONDITIONAL[name](smoothed()), 1))
     made = CONDITIONAL[name](smoothed(start=0.0))
-    np.testing.assert_allclose(last(made, 3)[0], [0.343, 0.457], atol=1e-3)
+    np.testing.assert_allclose(jax.jit(lambda: last(made, 3)[0])(), [0.343, 0.457], atol=1e-3)
 
 
+@traced
 def test_other_choices_between_two_states_need_one_dtype() -> None:
     for opt, where in (
         (optim.lookahead(smoothed(), 2, 0.5, reset_state=True), "lookahead"),
@@ -115,7 +118,7 @@ def test_other_choices_between_two_states_need_one_dtype() -> None:
             last(opt, 1)
 
 
-@pytest.mark.parametrize("name", ["chain", "masked", "flatten", "average_params", "schedule_free", "kahan"])
+@pytest.mark.parametrize("name", ["chain", "kahan", *slow("masked", "flatten", "average_params", "schedule_free")])
 def test_states_keep_their_dtypes_under_scan_in_mixed_precision(name: str) -> None:
     """Others see float32 from `init` on, so that even a state of the last gradients and parameters never changes."""
     for kinds in ((jnp.bfloat16, jnp.float32), (jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.bfloat16)):
@@ -135,7 +138,7 @@ def test_states_keep_their_dtypes_under_scan_in_mixed_precision(name: str) -> No
 
 def test_an_int_schedule_may_become_a_fraction() -> None:
     opt = optim.inject_hyperparams(optim.sgd)(lambda count: jnp.array(1) if isinstance(count, int) else 1 / (1 + count))
-    assert last(opt, 2)[0].tolist() == pytest.approx([-0.3, -0.4])
+    assert jax.jit(lambda: last(opt, 2)[0])().tolist() == pytest.approx([-0.3, -0.4])
 
 
 def test_updates_that_are_python_numbers_come_in_the_dtype_of_the_parameters() -> None:

@@ -14,6 +14,7 @@ import pytest
 from jaxnn import optim
 from jaxnn.compare import as_optax
 from tests.helpers import assert_close, float64, random, strict
+from tests.optim.running import along
 
 MUTANTS = [
     ("interop", "flatten", "else jnp.real(part)", "else -jnp.real(part)"),
@@ -30,18 +31,14 @@ MUTANTS = [
         "_, new = update_inner(inner, _split(",
     ),
 ]
-PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+PARAMS = {"w": np.ones((2, 3), np.float32), "b": np.ones(3, np.float32)}
 MASK = {"w": True, "b": False}
 
 
 def descend(opt: Any, params: Any = PARAMS, steps: int = 6, **extra: Any) -> Any:
     """The parameters after some steps on a fixed sequence of gradients."""
-    state = opt.init(params)
-    for i in range(steps):
-        grads = jax.tree.map(lambda p, i=i: jnp.asarray(random(i, *p.shape), p.dtype) + 0.3 * p, params)
-        updates, state = jax.jit(opt.update)(grads, state, params, **extra)
-        params = optim.apply_updates(params, updates)
-    return params
+    noise = jax.tree.map(lambda p: random(0, steps, *p.shape, dtype=p.dtype), params)
+    return jax.tree.map(lambda p: p[-1], along(opt, params, noise, **extra)[1])
 
 
 COMBINATORS = {
@@ -64,7 +61,7 @@ COMBINATORS = {
 def test_either_librarys_rules_work_inside_the_others_combinators(name: str) -> None:
     make = COMBINATORS[name]
     with float64():
-        params = jax.tree.map(lambda p: p.astype(jnp.float64), PARAMS)
+        params = jax.tree.map(lambda p: p.astype(np.float64), PARAMS)
         # optax gathers gradients in float32.
         rtol = 1e-5 if name == "MultiSteps" else 1e-12
         reference = descend(make(optax, optax), params)
@@ -139,8 +136,8 @@ def test_flatten_takes_mixed_dtypes_and_gives_each_its_own() -> None:
 
 
 def test_split_complex_parameters_move_as_pairs_of_real_ones() -> None:
-    z = jnp.array([1 + 2j, -3 + 1j])
-    params, real = {"z": z, "x": jnp.ones(1)}, {"z": (z.real, z.imag), "x": jnp.ones(1)}
+    z, one = np.complex64([1 + 2j, -3 + 1j]), np.ones(1, np.float32)
+    params, real = {"z": z, "x": one}, {"z": (z.real, z.imag), "x": one}
 
     def value_fn(p: Any) -> Any:
         return jnp.vdot(p["z"], p["z"]).real + jnp.vdot(p["x"], p["x"])
@@ -152,9 +149,11 @@ def test_split_complex_parameters_move_as_pairs_of_real_ones() -> None:
         return grads, state
 
     opt = optim.split_real_and_imaginary(optim.adam(0.1))
-    updates, _ = opt.update(params, opt.init(params), params)
-    expected, _ = optim.adam(0.1).update(real, optim.adam(0.1).init(real), real)
-    assert_close((updates["z"].real, updates["z"].imag), expected["z"], rtol=1e-6)
+    updates, expected = jax.jit(
+        lambda: [o.update(p, o.init(p), p)[0] for o, p in ((opt, params), (optim.adam(0.1), real))]
+    )()
+    updates = np.asarray(updates["z"])
+    assert_close((updates.real, updates.imag), expected["z"], rtol=1e-6)
     looks = optim.split_real_and_imaginary(optim.Optimizer(lambda p: (), update))
     looks.update(params, looks.init(params), params, value_fn=value_fn, grad=params, grad_fn=lambda p: p)
     assert_close(seen[0], (value_fn(params), z.imag, z.real), rtol=1e-6)

@@ -6,12 +6,11 @@ import inspect
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxnn import optim
 from jaxnn.compare.cases import all_cases
-from tests.helpers import assert_close
 from tests.optim.meta import RATE, table
 
 CASES = all_cases()
@@ -52,18 +51,13 @@ def test_a_call_by_name_is_a_call_by_position() -> None:
         "partition": optim.partition({"a": optim.sgd(0.1), "b": optim.adam(0.1)}, {"w": "a", "b": "b"}),
         "MultiSteps": optim.MultiSteps(optim.sgd(0.1), 2),
     }
-    params = {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(3)}
-
-    @jax.jit
-    def both(grads: Any) -> list[Any]:
-        states = {name: opt.init(params) for name, opt in opts.items()}
-        by_name = {n: opt.update(updates=grads, state=states[n], params=params) for n, opt in opts.items()}
-        return [by_name, {n: opt.update(grads, states[n], params) for n, opt in opts.items()}]
-
-    by_name, by_position = both(jax.tree.map(jnp.cos, params))
-    assert_close(by_name, by_position, rtol=0, atol=0)
+    params = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}
+    for name, opt in opts.items():
+        given = params, jax.eval_shape(opt.init, params), params
+        by_name = jax.make_jaxpr(lambda g, s, p, opt=opt: opt.update(updates=g, state=s, params=p))(*given)
+        assert str(by_name) == str(jax.make_jaxpr(opt.update)(*given)), name
 
 
 def test_the_old_name_is_no_argument() -> None:
     with pytest.raises(TypeError, match="updates"):
-        optim.sgd(0.1).update(grads=jnp.ones(1), state=optim.sgd(0.1).init(jnp.ones(1)))
+        optim.sgd(0.1).update(grads=np.ones(1), state=())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,8 @@ from jaxnn import landscapes, optim
 from jaxnn.optim.linesearch.linesearch import Point
 from jaxnn.optim.linesearch.zoom_search import Wolfe, errors
 from jaxnn.optim.norms import times
-from tests.helpers import assert_close, float64, random
-from tests.optim.test_optax_shortfalls import optax_still
-
-pytestmark = pytest.mark.sampled
+from tests.helpers import assert_close, float64, random, slow
+from tests.optim.running import optax_still, traced
 
 ARMIJO, ZOOM = "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"
 MUTANTS: list[tuple[str, str, str, str]] = [
@@ -117,8 +116,8 @@ def interpolated(
     return best if left + 0.1 * width < best < left + 0.9 * width else (low + high) / 2
 
 
-def searched(opt: Any, x: np.ndarray, steps: int) -> tuple[np.ndarray, Any]:
-    """Parameters and the states of all steps, in float64."""
+def searched(opt: Any, x: Any, steps: int) -> tuple[Any, Any]:
+    """Parameters and the states of all steps."""
 
     def body(carry: Any, _: Any) -> tuple[Any, Any]:
         x, state = carry
@@ -126,9 +125,8 @@ def searched(opt: Any, x: np.ndarray, steps: int) -> tuple[np.ndarray, Any]:
         updates, state = opt.update(grad, state, x, value=value, grad=grad, value_fn=wavy, grad_fn=None)
         return (x + updates, state), state[1]
 
-    run = jax.jit(lambda x: jax.lax.scan(body, (x, opt.init(x)), length=steps))
-    (x, _), states = run(jnp.asarray(x))
-    return np.asarray(x), states
+    (x, _), states = jax.lax.scan(body, (x, opt.init(x)), length=steps)
+    return x, states
 
 
 def test_backtracking_is_algorithm_3_1() -> None:
@@ -145,19 +143,17 @@ def test_backtracking_is_algorithm_3_1() -> None:
         x, rates, trials = x + alpha * p, [*rates, alpha], [*trials, n]
     with float64():
         opt = optim.chain(optim.sgd(4.0), optim.scale_by_backtracking_linesearch(30, 0.2, 0.6, 1.7, 0.9))
-        found, states = searched(opt, start, steps)
+        found, states = jax.device_get(jax.jit(lambda x: searched(opt, x, steps))(start))
     assert_close(found, x, rtol=1e-12, atol=1e-12)
     assert_close(states.learning_rate, np.array(rates), rtol=1e-12)
     assert_close(states.value[-1], wavy(x, np), rtol=1e-12)
-    assert np.asarray(states.info.num_linesearch_steps).tolist() == trials
+    assert states.info.num_linesearch_steps.tolist() == trials
     assert max(trials) > 2
 
 
-@pytest.mark.parametrize("guess", ["one", "keep"])
-@pytest.mark.parametrize(("rate", "c2"), [(0.02, 0.1), (0.3, 0.1), (5.0, 0.05), (30.0, 0.3)])
-def test_zoom_is_algorithms_3_5_and_3_6(rate: float, c2: float, guess: Any) -> None:
-    x, alpha, steps, rates, trials = 3 * random(1, 8), 1.0, 5, [], []
-    start = x
+def by_the_book(rate: float, c2: float, guess: str, steps: int) -> tuple[np.ndarray, list[float], list[int]]:
+    """Gradient descent by algorithms 3.5 and 3.6: where it ends, the steps, and the numbers of trials."""
+    x, alpha, rates, trials = 3 * random(1, 8), 1.0, [], []
     for _ in range(steps):
         p = -rate * wavy_slope(x)
 
@@ -169,20 +165,34 @@ def test_zoom_is_algorithms_3_5_and_3_6(rate: float, c2: float, guess: Any) -> N
 
         alpha, n = algorithm_3_5(phi, dphi, alpha if guess == "keep" else 1.0, 1e-3, c2, 2.5)
         x, rates, trials = x + alpha * p, [*rates, alpha], [*trials, n]
-    with float64():
+    return x, rates, trials
+
+
+@pytest.mark.parametrize("guess", ["keep", *slow("one")])
+def test_zoom_is_algorithms_3_5_and_3_6(guess: Any) -> None:
+    settings, steps = np.array([(0.02, 0.1), (0.3, 0.1), (5.0, 0.05), (30.0, 0.3)]), 5
+
+    @jax.jit
+    @jax.vmap
+    def run(setting: Any) -> Any:
         search = optim.scale_by_zoom_linesearch(
             50,
             increase_factor=2.5,
             slope_rtol=1e-3,
-            curv_rtol=c2,
+            curv_rtol=setting[1],
             approx_dec_rtol=None,
             stepsize_precision=0.0,
             initial_guess_strategy=guess,
         )
-        found, states = searched(optim.chain(optim.sgd(rate), search), start, steps)
-    assert np.asarray(states.info.num_linesearch_steps).tolist() == trials
-    assert_close(states.learning_rate, np.array(rates), rtol=1e-9)
-    assert_close(found, x, rtol=1e-9, atol=1e-9)
+        return searched(optim.chain(optim.sgd(setting[0]), search), jnp.asarray(3 * random(1, 8)), steps)
+
+    with float64():
+        found, states = jax.device_get(run(settings))
+    for i, (rate, c2) in enumerate(settings):
+        x, rates, trials = by_the_book(rate, c2, guess, steps)
+        assert states.info.num_linesearch_steps[i].tolist() == trials, (rate, c2)
+        assert_close(states.learning_rate[i], np.array(rates), rtol=1e-9)
+        assert_close(found[i], x, rtol=1e-9, atol=1e-9)
 
 
 @jax.jit
@@ -220,6 +230,15 @@ def test_strong_wolfe_conditions_hold(seed: int, exponent: float, c2: float) -> 
     assert_close(state.grad, gradient(reached), rtol=1e-9, atol=1e-9)
 
 
+@functools.partial(jax.jit, static_argnames="approximate")
+def unmet(
+    before: Any, slope: Any, a: Any, now: Any, slope_now: Any, c1: Any, c2: Any, eps: Any, approximate: bool
+) -> Any:
+    """By how much a step misses the conditions."""
+    start, new = Point(jnp.zeros_like(a), before, slope, None), Point(a, now, slope_now, None)
+    return errors(new, start, Wolfe(20, None, 0.0, 2.0, c1, c2, eps if approximate else None, 0.0))
+
+
 @given(st.integers(0, 10**6), st.sampled_from([None, 0.0, 0.5]))
 def test_conditions_are_equations_3_7_and_those_of_hager_and_zhang(seed: int, eps: float | None) -> None:
     """Their equation 23 under 26 and 27: phi'(a) <= (2 c1 - 1) phi'(0) and phi(a) <= phi(0) + eps |phi(0)|."""
@@ -227,9 +246,7 @@ def test_conditions_are_equations_3_7_and_those_of_hager_and_zhang(seed: int, ep
     (a, before, now), (slope, slope_now) = random(seed, 3), 2 * random(seed + 1, 2)
     a, slope = abs(a), -abs(slope)
     with float64():
-        start = Point(jnp.array(0.0), jnp.array(before), jnp.array(slope), None)
-        new = Point(jnp.array(a), jnp.array(now), jnp.array(slope_now), None)
-        decrease, curvature = errors(new, start, Wolfe(20, None, 0.0, 2.0, c1, c2, eps, 0.0))
+        decrease, curvature = unmet(before, slope, a, now, slope_now, c1, c2, eps or 0.0, approximate=eps is not None)
     armijo = now - before - c1 * a * slope
     if eps is not None:
         armijo = min(armijo, max(slope_now - (2 * c1 - 1) * slope, now - before - eps * abs(before)))
@@ -247,48 +264,66 @@ SEARCHES = {
 }
 
 
-def once(opt: Any, x: Any, f: Any, state: Any = None, rate: float = 1.0, **more: Any) -> tuple[Any, Any]:
+def search(opt: Any, x: Any, f: Any, state: Any = None, rate: float = 1.0) -> tuple[Any, Any]:
     """One search down the gradient."""
     value, grad = jax.value_and_grad(f)(x)
     state = opt.init(x) if state is None else state
-    return opt.update(times(-rate, grad), state, x, value=value, grad=grad, value_fn=f, **more)
+    return opt.update(times(-rate, grad), state, x, value=value, grad=grad, value_fn=f)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+def once(opt: Any, x: Any, f: Any, rate: float = 1.0) -> tuple[Any, Any]:
+    """The same as one program, NumPy arrays."""
+    return jax.device_get(jax.jit(lambda x: search(opt, x, f, rate=rate))(np.float32(x)))
+
+
+def square(p: Any) -> Any:
+    return jnp.sum(p**2)
+
+
+NAMES = ["armijo", *slow("zoom")]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_steps_out_of_the_domain_are_shortened(name: str) -> None:
     """-log x - log(1 - x) is NaN outside (0, 1), and a gradient step from 0.01 leads to 99."""
 
     def barrier(x: Any) -> Any:
         return -jnp.log(x[0]) - jnp.log(1 - x[0])
 
-    x = jnp.array([0.01])
+    x = np.float32([0.01])
     updates, state = once(SEARCHES[name][0], x, barrier)
     assert 0 < (x + updates)[0] < 1
-    assert barrier(x + updates) < barrier(x)
+    assert state.value < -np.log(0.01) - np.log(0.99)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
-@pytest.mark.parametrize("name", SEARCHES)
-def test_no_step_is_taken_where_every_trial_is_not_finite(name: str, bad: float) -> None:
-    x, (ours, theirs) = jnp.array([1.0, 2.0]), SEARCHES[name]
+@pytest.mark.parametrize("name", NAMES)
+def test_no_step_is_taken_where_every_trial_is_not_finite(name: str) -> None:
+    x = np.float32([1, 2])
 
-    def broken(p: Any) -> Any:
-        return jnp.where(jnp.all(p == x), jnp.sum(p**2), bad)
+    def searched(opt: Any) -> Any:
+        """The update where the loss is `bad` everywhere but here, the state, and the update of the loss that is not."""
 
-    updates, state = once(ours, x, broken)
-    assert_close(updates, jnp.zeros(2), rtol=0)
-    assert (float(state.learning_rate), float(state.value)) == (0, 5)
-    assert_close(state.grad, 2 * x, rtol=1e-7)
-    later, _ = once(ours, x, lambda p: jnp.sum(p**2), state, rate=0.5)
-    assert_close(later, -x, rtol=1e-6)
-    theirs_updates, stuck = once(theirs, x, broken)
-    if bad == -jnp.inf:
-        optax_still(theirs_updates[0] != 0, "a step to a loss of minus infinity")
-    else:
-        optax_still(np.all(once(theirs, x, lambda p: jnp.sum(p**2), stuck)[0] == 0), "a search stuck at steps of 0")
+        @jax.jit
+        @jax.vmap
+        def run(bad: Any) -> Any:
+            updates, state = search(opt, x, lambda p: jnp.where(jnp.all(p == x), square(p), bad))
+            return updates, state, search(opt, x, square, state, rate=0.5)[0]
+
+        return jax.device_get(run(np.float32([np.nan, np.inf, -np.inf])))
+
+    ours, theirs = SEARCHES[name]
+    updates, state, later = searched(ours)
+    assert not updates.any()
+    assert (state.learning_rate.tolist(), state.value.tolist()) == ([0, 0, 0], [5, 5, 5])
+    assert_close(state.grad, np.stack([2 * x] * 3), rtol=1e-7)
+    assert_close(later, np.stack([-x] * 3), rtol=1e-6)
+    updates, _, later = searched(theirs)
+    optax_still(updates[2, 0] != 0, "a step to a loss of minus infinity")
+    optax_still(np.all(later[:2] == 0), "a search stuck at steps of 0")
 
 
+@pytest.mark.slow
 def test_no_step_leads_to_a_gradient_that_is_nan() -> None:
     """The slope of sqrt(x^2) is NaN at 0, where the step 1 from 1 leads."""
 
@@ -296,56 +331,71 @@ def test_no_step_leads_to_a_gradient_that_is_nan() -> None:
         return jnp.sum(jnp.sqrt(x**2))
 
     ours, theirs = (lib.scale_by_zoom_linesearch(1, approx_dec_rtol=None) for lib in (optim, optax))
-    updates, state = once(ours, jnp.ones(1), cusp)
-    assert_close((updates, state.grad), (jnp.zeros(1), jnp.ones(1)), rtol=0)
-    optax_still(np.isnan(once(theirs, jnp.ones(1), cusp)[1].grad), "a step to a gradient that is NaN")
-    updates, state = once(optim.scale_by_zoom_linesearch(5, approx_dec_rtol=None), jnp.ones(1), cusp)
+    updates, state = once(ours, [1], cusp)
+    assert_close((updates, state.grad), (np.zeros(1), np.ones(1)), rtol=0)
+    optax_still(np.isnan(once(theirs, [1], cusp)[1].grad), "a step to a gradient that is NaN")
+    updates, state = once(optim.scale_by_zoom_linesearch(5, approx_dec_rtol=None), [1], cusp)
     assert -1 < updates[0] < 0
     assert np.isfinite(state.grad)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_moves_at_a_minimum_and_directions_that_are_nan_are_not_followed(name: str) -> None:
-    opt, x = SEARCHES[name][0], jnp.zeros(2)
-    updates, state = once(opt, x, lambda p: jnp.sum(p**2))
-    assert_close((updates, state.grad, state.value), (x, x, jnp.zeros(())), rtol=0)
-    assert np.isfinite(state.learning_rate)
-    updates, _ = opt.update(x + jnp.nan, opt.init(x), x, value=jnp.array(0.0), grad=x, value_fn=lambda p: jnp.sum(p**2))
-    assert_close(updates, x, rtol=0)
+    opt, zeros = SEARCHES[name][0], np.zeros((2, 2), np.float32)
+
+    @jax.jit
+    @jax.vmap
+    def run(direction: Any) -> Any:
+        x = jnp.zeros(2)
+        return opt.update(direction, opt.init(x), x, value=jnp.zeros(()), grad=x, value_fn=square)
+
+    updates, state = run(np.float32([[0, 0], [np.nan, np.nan]]))
+    assert_close((updates, state.grad[0], state.value[0]), (zeros, zeros[0], np.float32(0)), rtol=0)
+    assert np.isfinite(state.learning_rate[0])
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_none_leaves(name: str) -> None:
-    opt, params = SEARCHES[name][0], {"w": jnp.ones(2), "frozen": jnp.ones(1), "none": None}
-    grads = {"w": jnp.ones(2), "frozen": None, "none": None}
+    opt, params = SEARCHES[name][0], {"w": np.ones(2, np.float32), "frozen": np.ones(1, np.float32), "none": None}
+    grads = {"w": np.ones(2, np.float32), "frozen": None, "none": None}
 
     def f(p: Any) -> Any:
         return jnp.sum(p["w"]) ** 2 / 4 + jnp.sum(p["frozen"])
 
-    updates = jax.tree.map(jnp.negative, grads)
-    found, state = opt.update(updates, opt.init(params), params, value=f(params), grad=grads, value_fn=f)
+    @jax.jit
+    def run(params: Any) -> Any:
+        start, updates = opt.init(params), jax.tree.map(jnp.negative, grads)
+        return start, *opt.update(updates, start, params, value=f(params), grad=grads, value_fn=f)
+
+    start, found, state = run(params)
     assert jax.tree.structure(found) == jax.tree.structure(grads)
-    assert jax.tree.structure(state) == jax.tree.structure(opt.init(params))
-    assert state.value < f(params)
+    assert jax.tree.structure(state) == jax.tree.structure(start)
+    assert state.value < 2
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_extra_arguments_go_to_a_loss_that_names_them(name: str) -> None:
+    opt, x, y = SEARCHES[name][0], np.arange(3, dtype=np.float32), np.ones(3, np.float32)
+
     def fit(params: Any, x: Any, y: Any = None) -> Any:
         return jnp.sum((x * params - y) ** 2)
 
-    opt, params, x, y = SEARCHES[name][0], jnp.zeros(3), jnp.arange(3.0), jnp.ones(3)
-    value, grad = jax.value_and_grad(fit)(params, x, y)
-    extra = {"value": value, "grad": grad, "value_fn": fit, "grad_fn": None, "obj_fn": fit}
-    updates, state = opt.update(-grad, opt.init(params), params, **extra, x=x, y=y)
-    assert_close(state.value, fit(params + updates, x, y), rtol=1e-6)
-    assert state.value < value
+    @jax.jit
+    def run(params: Any) -> Any:
+        value, grad = jax.value_and_grad(fit)(params, x, y)
+        extra = {"value": value, "grad": grad, "value_fn": fit, "grad_fn": None, "obj_fn": fit}
+        return opt.update(-grad, opt.init(params), params, **extra, x=x, y=y)
+
+    updates, state = run(np.zeros(3, np.float32))
+    assert_close(state.value, np.sum((x * updates - y) ** 2), rtol=1e-6)
+    assert state.value < 3
 
 
 @pytest.mark.parametrize("name", SEARCHES)
+@traced
 def test_missing_arguments(name: str) -> None:
-    opt, x = SEARCHES[name][0], jnp.ones(1)
-    given = {"value": jnp.ones(()), "grad": x, "value_fn": jnp.sum}
+    opt, x = SEARCHES[name][0], np.ones(1, np.float32)
+    given = {"value": np.float32(1), "grad": x, "value_fn": jnp.sum}
     for missing in given:
         rest = {key: value for key, value in given.items() if key != missing}
         with pytest.raises(ValueError, match=f"update needs the extra argument {missing}, got none"):
@@ -369,6 +419,7 @@ def test_missing_arguments(name: str) -> None:
         (optim.scale_by_zoom_linesearch, {"initial_guess_strategy": "two"}),
     ],
 )
+@traced
 def test_bad_hyperparameters(factory: Any, bad: dict[str, Any]) -> None:
     first = "max_backtracking_steps" if factory is optim.scale_by_backtracking_linesearch else "max_linesearch_steps"
     with pytest.raises(ValueError, match=f"{factory.__name__}: {next(iter(bad))} must"):
@@ -378,19 +429,20 @@ def test_bad_hyperparameters(factory: Any, bad: dict[str, Any]) -> None:
 def test_infinite_settings() -> None:
     """An infinite increase factor always starts with the largest step; infinite curv_rtol leaves that condition out."""
     armijo = optim.scale_by_backtracking_linesearch(5, increase_factor=float("inf"), max_learning_rate=0.25)
-    assert float(once(armijo, jnp.ones(1), lambda p: jnp.sum(p**2))[1].learning_rate) == 0.25
+    assert once(armijo, [1], square)[1].learning_rate == 0.25
     zoom = optim.scale_by_zoom_linesearch(5, curv_rtol=float("inf"))
-    _, state = once(zoom, jnp.ones(1), lambda p: jnp.sum(p**2), rate=1e-3)
+    _, state = once(zoom, [1], square, rate=1e-3)
     assert (float(state.learning_rate), int(state.info.num_linesearch_steps)) == (1, 1)
 
 
-@pytest.mark.parametrize("factory", [optim.scale_by_backtracking_linesearch, optim.scale_by_zoom_linesearch])
+@pytest.mark.parametrize("factory", [optim.scale_by_backtracking_linesearch, *slow(optim.scale_by_zoom_linesearch)])
 def test_a_verbose_search_prints_when_it_fails_and_only_then(factory: Any, capsys: Any) -> None:
-    search = factory(3, verbose=True)
-    once(search, jnp.ones(2), lambda p: jnp.sum(p**2), rate=0.5)
+    opt, x = factory(3, verbose=True), np.ones(2, np.float32)
+    run = jax.jit(lambda rate: search(opt, x, square, rate=rate))
+    run(np.float32(0.5))
     jax.effects_barrier()
     assert capsys.readouterr().out == ""
-    once(search, jnp.ones(2), lambda p: jnp.sum(p**2), rate=-0.5)
+    run(np.float32(-0.5))
     jax.effects_barrier()
     assert "slope 4.0 (must be negative)" in capsys.readouterr().out
 
@@ -403,18 +455,20 @@ def value_calls(opt: Any, steps: int = 4) -> tuple[int, Any]:
         jax.debug.callback(lambda: calls.append(1))
         return f(x)
 
-    x = jnp.asarray(f.start)
-    state, start = opt.init(x), jax.jit(optim.value_and_grad_from_state(counted))
-    for _ in range(steps):
-        value, grad = start(x, state=state)
-        assert_close((value, grad), jax.value_and_grad(f)(x), rtol=1e-5, atol=1e-5)
+    def body(carry: Any, _: Any) -> Any:
+        x, state = carry
+        value, grad = optim.value_and_grad_from_state(counted)(x, state=state)
         updates, state = opt.update(grad, state, x, value=value, grad=grad, value_fn=f)
-        x = x + updates
+        return (x + updates, state), ((value, grad), jax.value_and_grad(f)(x))
+
+    run = jax.jit(lambda x: jax.lax.scan(body, (x, opt.init(x)), length=steps))
+    (x, _), (found, expected) = run(np.asarray(f.start, np.float32))
+    assert_close(found, expected, rtol=1e-5, atol=1e-5)
     jax.effects_barrier()
     return len(calls), x
 
 
-@pytest.mark.parametrize("name", ["armijo", "zoom", "lbfgs"])
+@pytest.mark.parametrize("name", ["armijo", *slow("zoom", "lbfgs")])
 def test_value_and_gradient_of_the_state_save_an_evaluation(name: str) -> None:
     opt = optim.lbfgs() if name == "lbfgs" else optim.chain(optim.sgd(1.0), SEARCHES[name][0])
     calls, x = value_calls(optim.named_chain(("inner", opt), ("after", optim.scale(1.0))))
@@ -422,15 +476,20 @@ def test_value_and_gradient_of_the_state_save_an_evaluation(name: str) -> None:
     assert landscapes.rosenbrock()(x) < landscapes.rosenbrock()(jnp.asarray(landscapes.rosenbrock().start))
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_loss_may_be_a_plain_number(name: str) -> None:
+    opt = SEARCHES[name][0]
+
     def loss(params: Any) -> float:
         return 1.0
 
-    opt, params = SEARCHES[name][0], jnp.ones(2)
-    value, grad = optim.value_and_grad_from_state(loss)(params, state=opt.init(params))
-    assert (value, value.dtype) == (1, jnp.float32)
-    updates, _ = opt.update(-params, opt.init(params), params, value=1.0, grad=grad, value_fn=loss)
+    @jax.jit
+    def run(params: Any) -> Any:
+        value, grad = optim.value_and_grad_from_state(loss)(params, state=opt.init(params))
+        return value, opt.update(-params, opt.init(params), params, value=1.0, grad=grad, value_fn=loss)[0]
+
+    value, updates = run(np.ones(2, np.float32))
+    assert (value, value.dtype) == (1, np.float32)
     assert np.isfinite(updates).all()
 
 
@@ -441,11 +500,11 @@ def test_value_and_gradient_are_looked_for_in_states_only() -> None:
     def f(p: Any, scale: Any = 1.0) -> Any:
         return scale * (jnp.sum(p["value"] ** 2) + jnp.sum(p["grad"] ** 2))
 
-    params = {"value": jnp.ones(2), "grad": jnp.ones(1)}
+    params = {"value": np.ones(2, np.float32), "grad": np.ones(1, np.float32)}
     opt = optim.lbfgs()
     afresh = optim.value_and_grad_from_state(f)(params, 2.0, state=opt.init(params))
     assert_close(afresh, jax.value_and_grad(f)(params, 2.0), rtol=0)
-    _, state = once(opt, params, f)
+    _, state = jax.jit(lambda p: search(opt, p, f))(params)
     found = optim.value_and_grad_from_state(f)(params, scale=2.0, state={"a": [state]})
     assert_close(found, (state[2].value, state[2].grad), rtol=0)
 
@@ -458,6 +517,7 @@ def test_value_and_gradient_are_looked_for_in_states_only() -> None:
         (optim.chain(optim.lbfgs(), optim.scale_by_zoom_linesearch(5)), "got 2 of them"),
     ],
 )
+@traced
 def test_a_state_without_value_and_gradient(opt: Any, got: str) -> None:
     with pytest.raises(ValueError, match=got):
-        optim.value_and_grad_from_state(jnp.sum)(jnp.ones(1), state=opt.init(jnp.ones(1)))
+        optim.value_and_grad_from_state(jnp.sum)(np.ones(1, np.float32), state=opt.init(np.ones(1, np.float32)))

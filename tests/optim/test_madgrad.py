@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from jaxnn import optim
-from tests.helpers import assert_close, float64, random, strict
-
-STEPS = 100
+from tests.helpers import assert_close, float64, strict
+from tests.optim.running import along, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("madgrad", "madgrad", "(state.count + 1).astype", "(state.count + 2).astype"),
@@ -29,47 +28,35 @@ MUTANTS: list[tuple[str, str, str, str]] = [
 ]
 
 
-def trajectory(opt: Any) -> tuple[jax.Array, Any]:
-    theta, noise = jnp.asarray(random(0, 4, 3)), jnp.asarray(random(1, STEPS, 4, 3))
-
-    def body(carry: Any, xi: Any) -> tuple[Any, None]:
-        theta, state = carry
-        updates, state = opt.update(2 * theta + xi, state, theta)
-        return (theta + updates, state), None
-
-    return jax.jit(lambda: jax.lax.scan(body, (theta, opt.init(theta)), noise)[0])()
-
-
 def test_is_algorithm_1_of_defazio() -> None:
     """The paper's step size gamma has no eps added, so that ours is given gamma - eps."""
     gamma, c, eps, decay = 0.1, 0.2, 1e-3, 0.05
-    theta = x0 = random(0, 4, 3)
+    theta = x0 = start(4, 3)
     s, nu = np.zeros((4, 3)), np.zeros((4, 3))
-    for k, xi in enumerate(random(1, STEPS, 4, 3)):
-        g = 2 * theta + xi + decay * theta
+    for k, xi in enumerate(noise(4, 3)):
+        g = theta + xi + decay * theta
         lam = gamma * np.sqrt(k + 1)
         s = s + lam * g
         nu = nu + lam * (g * g)
         z = x0 - s / (np.cbrt(nu) + eps)
         theta = (1 - c) * theta + c * z
     with float64():
-        found, state = trajectory(optim.madgrad(gamma - eps, 1 - c, decay, eps))
+        found, state = descend(optim.madgrad(gamma - eps, 1 - c, decay, eps), 4, 3)
         assert_close((found, state.s, state.grad_sum_sq, state.x0), (theta, s, nu, x0), rtol=1e-12, atol=1e-13)
 
 
 def test_a_zero_gradient_moves_nothing_even_without_eps() -> None:
-    opt, params = optim.madgrad(0.1, eps=0.0), {"w": jnp.ones(2), "none": None}
+    params, zeros = {"w": np.ones(2, np.float32), "none": None}, {"w": np.zeros((1, 2), np.float32), "none": None}
     with strict():
-        updates, state = opt.update({"w": jnp.zeros(2), "none": None}, opt.init(params), params)
-    assert updates["none"] is None
-    assert_close(updates["w"], np.zeros(2), rtol=0)
-    assert state.x0["w"] is not params["w"]
+        updates, _, _ = along(optim.madgrad(0.1, eps=0.0), params, zeros)
+    assert_close(updates, zeros, rtol=0)
 
 
 def test_parameters_and_state_may_both_be_donated() -> None:
     opt, params = optim.madgrad(0.1), jnp.ones(3)
     state = opt.init(params)
-    updates, _ = jax.jit(opt.update, donate_argnums=(1, 2))(jnp.ones(3), state, params)
+    assert state.x0 is not params
+    updates, _ = jax.jit(opt.update, donate_argnums=(1, 2))(np.ones(3, np.float32), state, params)
     assert np.isfinite(updates).all()
 
 
@@ -88,6 +75,7 @@ def test_parameters_and_state_may_both_be_donated() -> None:
         ),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         make()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, random
+from tests.optim.running import along, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("plateau", "reduce_on_plateau: settings", "bad >= jnp.asarray(patience)", "bad > jnp.asarray(patience)"),
@@ -25,13 +27,15 @@ MUTANTS: list[tuple[str, str, str, str]] = [
 
 def scales(values: Any, **kwargs: Any) -> list[float]:
     """The scale after each value."""
-    opt, found = optim.reduce_on_plateau(**kwargs), []
-    state = opt.init(jnp.ones(1))
-    for value in values:
-        updates, state = opt.update(jnp.ones(1), state, value=jnp.asarray(value, jnp.float32))
-        assert_close(updates[0], state.scale, rtol=0)
-        found.append(float(state.scale))
-    return found
+    opt, one = optim.reduce_on_plateau(**kwargs), np.float32(1)
+
+    def body(state: Any, value: Any) -> Any:
+        updates, state = opt.update(one, state, value=value)
+        return state, (updates, state.scale)
+
+    updates, found = jax.jit(lambda values: jax.lax.scan(body, opt.init(one), values)[1])(np.float32(values))
+    assert_close(updates, found, rtol=0)
+    return found.tolist()
 
 
 @pytest.mark.slow
@@ -86,18 +90,18 @@ def test_a_value_worse_than_a_negative_best_is_no_improvement() -> None:
 def test_nan_is_no_improvement_and_the_first_value_is_one_whatever_rtol() -> None:
     assert scales([math.nan, math.nan, 1.0], factor=0.5, patience=2) == [1.0, 0.5, 0.5]
     opt = optim.reduce_on_plateau(rtol=1.0)
-    _, state = opt.update(jnp.ones(1), opt.init(jnp.ones(1)), value=jnp.float32(2.0))
+    _, _, state = along(opt, np.float32(1), np.ones(1, np.float32), value=np.float32(2.0))
     assert state.best_value == 2.0
 
 
 def test_none_leaves_pass_and_value_is_needed() -> None:
-    opt, params = optim.reduce_on_plateau(), {"w": jnp.ones(1, jnp.bfloat16), "none": None}
-    updates, state = opt.update(params, opt.init(params), params, value=jnp.float32(1.0))
+    opt, params = optim.reduce_on_plateau(), {"w": np.ones(1, jnp.bfloat16), "none": None}
+    updates, state = jax.eval_shape(lambda p: opt.update(p, opt.init(p), p, value=1.0), params)
     assert updates["none"] is None
     assert updates["w"].dtype == jnp.bfloat16
     assert state.scale.dtype == jnp.float32
     with pytest.raises(ValueError, match="reduce_on_plateau: update needs the extra argument value"):
-        opt.update(params, state, params)
+        jax.eval_shape(opt.update, params, state, params)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +116,7 @@ def test_none_leaves_pass_and_value_is_needed() -> None:
         ({"cooldown": -1}, "cooldown must lie in"),
     ],
 )
+@traced
 def test_bad_hyperparameters(bad: dict[str, float], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         optim.reduce_on_plateau(**bad)

@@ -7,24 +7,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxnn import optim
 from jaxnn.compare.cases import all_cases
-from jaxnn.compare.parity import Case, measure, random_loss, random_params
+from jaxnn.compare.parity import Case, measure, random_params
+from tests.helpers import slow
 
 CASES = all_cases()
 MAIN = [name for name in CASES if ":" not in name]
-SHORT = {
-    "sgd", "adagrad", "rmsprop", "adam", "adamw", "adabelief", "radam", "lion", "sign_sgd", "lamb", "adafactor", "muon",
-    "polyak_sgd", "sam", "partition", "masked", "clip_by_global_norm", "centralize",
-}  # fmt: skip
-SHORTER = {"sgd", "adam", "lamb", "adafactor", "muon", "polyak_sgd", "masked"}
+SHORT = ("sgd", "adam", "lamb", "adafactor", "muon", "polyak_sgd", "sam", "partition", "masked", "clip_by_global_norm")
+"""A rule of each kind, traced."""
+SHORTER = ("adam", "polyak_sgd", "masked")
+"""And compiled, beside optax's."""
 
 
-def cases(quick: set[str]) -> list[Any]:
+def cases(quick: tuple[str, ...]) -> list[Any]:
     """Every case; all but those named, in the long suite only."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+    return [*quick, *slow(*(name for name in CASES if name not in quick))]
 
 
 REAL_ONLY = (
@@ -34,40 +35,28 @@ REAL_ONLY = (
     "scale_by_galore", "galore",
 )  # fmt: skip
 """Rules that order the entries of arrays or take roots of their products: they reject complex parameters."""
-HALF = (jnp.bfloat16, jnp.float32)
 
 
-def run(case: Case, params_dtype: Any, grads_dtype: Any, steps: int = 3) -> tuple[Any, Any, Any]:
-    """(parameters, state at the start, state) after some steps of our rule under scan."""
-    opt = case.ours(optim)
-    params = random_params(jax.random.key(0), params_dtype, matrices=case.matrices, positive=case.positive)
-    start = opt.init(params)
+def params_of(case: Case, dtype: Any = jnp.float32) -> Any:
+    """Parameters for a case, shapes alone."""
+    made = lambda: random_params(jax.random.key(0), dtype, matrices=case.matrices)  # noqa: E731
+    return jax.tree.map(lambda p: np.ones(p.shape, p.dtype), jax.eval_shape(made))
 
-    def body(carry: Any, key: Any) -> tuple[Any, None]:
-        params, state = carry
 
-        def value_fn(params: Any, grad_fn: Any = None) -> Any:
-            return random_loss(key, jax.tree.map(lambda p: p.astype(jnp.float32), params))
+def value_fn(params: Any, grad_fn: Any = None) -> Any:
+    wide = [p.astype(jnp.float32) for p in jax.tree.leaves(params)]
+    return sum((jnp.vdot(p, p) for p in wide), jnp.zeros(()))
 
-        def grad_fn(params: Any) -> Any:
-            return jax.tree.map(lambda g: g.astype(grads_dtype), jax.grad(value_fn)(params))
 
-        grads = grad_fn(params)
-        updates, state = opt.update(
-            grads,
-            state,
-            params,
-            value=value_fn(params),
-            grad=grads,
-            value_fn=value_fn,
-            grad_fn=grad_fn,
-            obj_fn=value_fn,
-        )
-        assert jax.tree.structure(updates) == jax.tree.structure(params)
-        return (optim.apply_updates(params, updates), state), jax.tree.map(lambda u: jnp.zeros((), u.dtype), updates)
+def update(opt: Any, state: Any, params: Any, grads_dtype: Any = jnp.float32) -> tuple[Any, Any]:
+    """One update with every extra argument."""
 
-    (params, state), kinds = jax.lax.scan(body, (params, start), jax.random.split(jax.random.key(1), steps))
-    return (params, kinds), start, state
+    def grad_fn(params: Any) -> Any:
+        return jax.tree.map(lambda p: 2 * p.astype(grads_dtype), params)
+
+    grads = grad_fn(params)
+    extra = {"value": value_fn(params), "grad": grads, "value_fn": value_fn, "grad_fn": grad_fn, "obj_fn": value_fn}
+    return opt.update(grads, state, params, **extra)
 
 
 @pytest.mark.parametrize("name", cases(quick=SHORTER))
@@ -100,40 +89,49 @@ def test_complex_parameters_work_where_they_do_in_optax(name: str) -> None:
     assert found.largest <= case.tolerance, found
 
 
+def kept(name: str, params_dtype: Any, grads_dtype: Any) -> None:
+    """Trace three steps under scan, which rejects a carry whose dtypes change; nothing is compiled."""
+    opt, params = CASES[name].ours(optim), params_of(CASES[name], params_dtype)
+
+    def body(carry: Any, _: Any) -> tuple[Any, Any]:
+        params, state = carry
+        updates, state = update(opt, state, params, grads_dtype)
+        assert jax.tree.structure(updates) == jax.tree.structure(params)
+        assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(params_dtype)}
+        return (optim.apply_updates(params, updates), state), None
+
+    def run(params: Any) -> Any:
+        start = opt.init(params)
+        return start, jax.lax.scan(body, (params, start), length=3)[0]
+
+    start, (params, state) = jax.eval_shape(run, params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(params_dtype)}
+    assert [s.dtype for s in jax.tree.leaves(state)] == [s.dtype for s in jax.tree.leaves(start)]
+
+
 @pytest.mark.parametrize("name", cases(quick=SHORT))
+def test_keeps_its_dtypes_under_scan_in_mixed_precision(name: str) -> None:
+    kept(name, jnp.bfloat16, jnp.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_keeps_its_dtypes_under_scan_for_half_and_single_precision(name: str) -> None:
-    """eval_shape traces the scan, which rejects a carry whose dtypes change; nothing is compiled."""
-    for params_dtype in HALF:
-        for grads_dtype in HALF:
-            (params, kinds), start, state = jax.eval_shape(lambda p=params_dtype, g=grads_dtype: run(CASES[name], p, g))
-            assert {leaf.dtype for leaf in jax.tree.leaves((params, kinds))} == {jnp.dtype(params_dtype)}
-            assert [s.dtype for s in jax.tree.leaves(state)] == [s.dtype for s in jax.tree.leaves(start)]
+    for dtypes in ((jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.bfloat16), (jnp.float32, jnp.float32)):
+        kept(name, *dtypes)
 
 
 @pytest.mark.parametrize("name", cases(quick=SHORT))
 def test_promotes_no_dtypes_and_no_ranks_by_itself(name: str) -> None:
+    opt = CASES[name].ours(optim)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        jax.eval_shape(lambda: update_once(CASES[name]))
-
-
-def update_once(case: Case) -> Any:
-    """One update in float32, with every extra argument; the loss itself is kept strict too."""
-    opt = case.ours(optim)
-    params = random_params(jax.random.key(0), jnp.float32, matrices=case.matrices, positive=case.positive)
-
-    def value_fn(params: Any, grad_fn: Any = None) -> Any:
-        return sum((jnp.vdot(p, p) for p in jax.tree.leaves(params)), jnp.zeros(()))
-
-    grads = jax.grad(value_fn)(params)
-    extra = {"value": value_fn(params), "grad": grads, "value_fn": value_fn, "grad_fn": jax.grad(value_fn)}
-    return opt.update(grads, opt.init(params), params, **extra, obj_fn=value_fn)
+        jax.eval_shape(lambda params: update(opt, opt.init(params), params), params_of(CASES[name]))
 
 
 @pytest.mark.parametrize("name", cases(quick=SHORT))
 def test_rejects_gradients_of_another_structure(name: str) -> None:
-    case = CASES[name]
-    opt = case.ours(optim)
-    params = random_params(jax.random.key(0), jnp.float32, matrices=case.matrices)
-    extra = {"value": jnp.zeros(()), "grad": {}, "value_fn": lambda p: jnp.zeros(()), "grad_fn": lambda p: {"other": p}}
+    opt, params = CASES[name].ours(optim), params_of(CASES[name])
+    zero, other = lambda p: jnp.zeros(()), lambda p: {"other": p}
+    extra = {"value": 0.0, "grad": {}, "value_fn": zero, "grad_fn": other, "obj_fn": zero}
     with pytest.raises((ValueError, TypeError)):
-        opt.update({"other": params["w"]}, opt.init(params), params, **extra, obj_fn=extra["value_fn"])
+        jax.eval_shape(lambda p: opt.update({"other": p["w"]}, opt.init(p), p, **extra), params)

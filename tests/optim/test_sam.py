@@ -11,6 +11,7 @@ import pytest
 
 from jaxnn import optim
 from tests.helpers import assert_close, float64, random, strict
+from tests.optim.running import along, traced
 
 STEPS = 100
 
@@ -70,13 +71,13 @@ def test_transparent_mode_is_algorithm_1_in_two_calls_a_step() -> None:
 
 
 def test_grad_fn_may_take_the_number_of_the_adversarial_step() -> None:
-    opt, params, seen = optim.sam(optim.sgd(0.1), adversary(), sync_period=3, opaque_mode=True), jnp.ones(2), []
+    opt, seen = optim.sam(optim.sgd(0.1), adversary(), sync_period=3, opaque_mode=True), []
 
     def grad_fn(p: jax.Array, i: int) -> jax.Array:
         seen.append(i)
         return 2 * p
 
-    opt.update(2 * params, opt.init(params), params, grad_fn=grad_fn)
+    jax.eval_shape(lambda p: opt.update(2 * p, opt.init(p), p, grad_fn=grad_fn), np.ones(2, np.float32))
     assert seen == [0, 1]
 
 
@@ -102,39 +103,31 @@ def test_only_the_rule_whose_turn_it_is_runs() -> None:
 
         return optim.Optimizer(lambda params: (), update)
 
-    opt, params = optim.sam(counting("outer"), counting("adversary"), sync_period=3), jnp.ones(2)
-
-    def body(state: Any, _: Any) -> tuple[Any, None]:
-        return opt.update(params, state, params)[1], None
-
-    jax.block_until_ready(jax.jit(lambda: jax.lax.scan(body, opt.init(params), None, length=6)[0])())
+    opt = optim.sam(counting("outer"), counting("adversary"), sync_period=3)
+    along(opt, np.ones(2, np.float32), np.ones((6, 2), np.float32))
     jax.effects_barrier()
     assert calls == {"outer": 2, "adversary": 4}
 
 
 def test_normalize_is_exact_for_zero_tiny_and_huge_updates() -> None:
-    for size in (1e-30, 1.0, 1e30):
-        g = {"a": jnp.array([3 * size, 0.0]), "b": jnp.array(4 * size), "none": None}
-        with strict():
-            updates, _ = optim.normalize().update(g, optim.normalize().init(g))
-        assert_close(updates, {"a": np.float32([0.6, 0.0]), "b": np.float32(0.8), "none": None}, rtol=1e-6)
-    zeros = jnp.zeros(2)
-    assert_close(optim.normalize().update(zeros, optim.normalize().init(zeros))[0], np.zeros(2), rtol=0)
-    complex_one = jnp.array([3 + 4j])
-    np.testing.assert_allclose(optim.normalize().update(complex_one, ())[0], [0.6 + 0.8j], rtol=1e-6)
+    sizes = np.float32([0, 1e-30, 1, 1e30])
+    grads = {"a": sizes[:, None] * np.float32([3, 0]), "b": 4 * sizes, "none": None}
+    with strict():
+        updates, _, _ = along(optim.normalize(), jax.tree.map(lambda g: g[0], grads), grads)
+    ones = np.float32([0, 1, 1, 1])
+    expected = {"a": ones[:, None] * np.float32([0.6, 0]), "b": np.float32(0.8) * ones, "none": None}
+    assert_close(updates, expected, rtol=1e-6)
+    turned = along(optim.normalize(), np.complex64(0), np.complex64([3 + 4j]))[0]
+    np.testing.assert_allclose(turned, [0.6 + 0.8j], rtol=1e-6)
 
 
 def test_a_zero_gradient_stays_finite_and_none_passes_through() -> None:
-    params = {"w": jnp.ones(2), "none": None}
-    zeros = {"w": jnp.zeros(2), "none": None}
+    params, zeros = {"w": np.ones(2, np.float32), "none": None}, {"w": np.zeros((2, 2), np.float32), "none": None}
     for opaque in (False, True):
         opt = optim.sam(optim.sgd(0.1), adversary(), opaque_mode=opaque)
-        state = opt.init(params)
-        for _ in range(2):
-            with strict():
-                updates, state = opt.update(zeros, state, params, grad_fn=lambda p: zeros)
-            assert updates["none"] is None
-            assert_close(updates["w"], np.zeros(2), rtol=0)
+        with strict():
+            updates, _, _ = along(opt, params, zeros, grad_fn=lambda p: jax.tree.map(jnp.zeros_like, p))
+        assert_close(updates, zeros, rtol=0)
 
 
 def update(opt: optim.Optimizer, params: Any = None) -> Any:
@@ -159,6 +152,7 @@ def update(opt: optim.Optimizer, params: Any = None) -> Any:
         ),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         make()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxnn import optim
-from tests.helpers import assert_close, float64, random, strict
-
-STEPS = 100
+from tests.helpers import assert_close, float64, strict
+from tests.optim.running import along, descend, noise, start, traced
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     ("sign", "sign_sgd", "lambda g: (jnp.sign(g),)", "lambda g: (g / (jnp.abs(g) + 1e-3),)"),
@@ -52,46 +49,33 @@ MUTANTS: list[tuple[str, str, str, str]] = [
 ]
 
 
-def trajectory(opt: Any) -> tuple[jax.Array, Any]:
-    """Where 100 steps on the gradients 2 theta + noise lead, and the state there, in float64."""
-    theta = jnp.asarray(random(0, 4, 3))
-
-    def body(carry: Any, xi: Any) -> tuple[Any, None]:
-        theta, state = carry
-        updates, state = opt.update(2 * theta + xi, state, theta)
-        return (theta + updates, state), None
-
-    noise = jnp.asarray(random(1, STEPS, 4, 3))
-    return jax.jit(lambda: jax.lax.scan(body, (theta, opt.init(theta)), noise)[0])()
-
-
 def test_sign_sgd_is_algorithm_1_of_bernstein() -> None:
-    theta = random(0, 4, 3)
-    for xi in random(1, STEPS, 4, 3):
-        theta = theta - 0.01 * np.sign(2 * theta + xi)
+    theta = start(4, 3)
+    for xi in noise(4, 3):
+        theta = theta - 0.01 * np.sign(theta + xi)
     with float64():
-        assert_close(trajectory(optim.sign_sgd(0.01))[0], theta, rtol=1e-12, atol=1e-14)
+        assert_close(descend(optim.sign_sgd(0.01), 4, 3)[0], theta, rtol=1e-12, atol=1e-14)
 
 
 def test_signum_is_algorithm_2_of_bernstein() -> None:
-    theta, m = random(0, 4, 3), np.zeros((4, 3))
-    for xi in random(1, STEPS, 4, 3):
-        m = 0.8 * m + 0.2 * (2 * theta + xi)
+    theta, m = start(4, 3), np.zeros((4, 3))
+    for xi in noise(4, 3):
+        m = 0.8 * m + 0.2 * (theta + xi)
         theta = theta - 0.01 * np.sign(m)
     with float64():
-        found, state = trajectory(optim.signum(0.01, 0.8))
+        found, state = descend(optim.signum(0.01, 0.8), 4, 3)
         assert_close((found, state.ema), (theta, m), rtol=1e-12, atol=1e-14)
 
 
 def test_lion_is_algorithm_2_of_chen() -> None:
-    theta, m = random(0, 4, 3), np.zeros((4, 3))
-    for xi in random(1, STEPS, 4, 3):
-        g = 2 * theta + xi
+    theta, m = start(4, 3), np.zeros((4, 3))
+    for xi in noise(4, 3):
+        g = theta + xi
         c = 0.9 * m + (1 - 0.9) * g
         theta = theta - 0.01 * (np.sign(c) + 0.1 * theta)
         m = 0.99 * m + (1 - 0.99) * g
     with float64():
-        found, state = trajectory(optim.lion(0.01, weight_decay=0.1))
+        found, state = descend(optim.lion(0.01, weight_decay=0.1), 4, 3)
         assert_close((found, state.mu), (theta, m), rtol=1e-12, atol=1e-14)
 
 
@@ -99,7 +83,7 @@ def irprop_minus(theta: np.ndarray, noise: np.ndarray, delta0: float) -> tuple[n
     """iRprop- of Igel and Huesken, entry by entry."""
     theta, delta, before = theta.copy(), np.full_like(theta, delta0), np.zeros_like(theta)
     for xi in noise:
-        gradient = 2 * theta + xi
+        gradient = theta + xi
         for i in np.ndindex(theta.shape):
             g = gradient[i]
             if before[i] * g > 0:
@@ -113,50 +97,33 @@ def irprop_minus(theta: np.ndarray, noise: np.ndarray, delta0: float) -> tuple[n
 
 
 def test_rprop_is_irprop_minus_of_igel() -> None:
-    expected = irprop_minus(random(0, 4, 3), random(1, STEPS, 4, 3), 0.1)
+    expected = irprop_minus(start(4, 3), noise(4, 3), 0.1)
     with float64():
-        found, state = trajectory(optim.rprop(0.1))
+        found, state = descend(optim.rprop(0.1), 4, 3)
         assert_close((found, state.step_sizes), expected, rtol=1e-12, atol=1e-14)
 
 
-def test_rprop_steps_at_once_and_optax_does_not() -> None:
-    params, grads = jnp.ones(2), jnp.array([3.0, -1.0])
-    ours, _ = optim.rprop(0.1).update(grads, optim.rprop(0.1).init(params), params)
-    assert_close(ours, np.float32([-0.1, 0.1]), rtol=0)
-    theirs, _ = optax.rprop(0.1).update(grads, optax.rprop(0.1).init(params), params)
-    if np.any(np.asarray(theirs) != 0):
-        pytest.skip(f"optax {optax.__version__} mended its late rprop")
-
-
 def test_rprop_multiplies_signs_and_not_numbers_that_underflow() -> None:
-    opt, tiny = optim.rprop(1e-6), jnp.array([1e-37])
-    _, state = opt.update(tiny, opt.init(jnp.zeros(1)))
-    _, state = opt.update(tiny, state)
-    assert_close(state.step_sizes, np.float32([1.2e-6]), rtol=1e-6)
+    _, _, state = along(optim.rprop(1e-6), np.float32(0), np.float32([1e-37, 1e-37]))
+    assert_close(state.step_sizes, np.float32(1.2e-6), rtol=1e-6)
 
 
 def test_a_turn_of_the_gradient_rests_rprop_for_one_step() -> None:
-    opt = optim.rprop(0.1)
-    state, updates = opt.init(jnp.zeros(1)), []
-    for g in (1.0, -1.0, -1.0, -1.0):
-        u, state = opt.update(jnp.array([g]), state)
-        updates.append(float(u[0]))
+    updates, _, _ = along(optim.rprop(0.1), np.float32(0), np.float32([1, -1, -1, -1]))
     np.testing.assert_allclose(updates, [-0.1, 0.0, 0.05, 0.06], rtol=1e-6)
 
 
-@pytest.mark.parametrize("make", [lambda: optim.sign_sgd(0.1), lambda: optim.signum(0.1), lambda: optim.rprop(0.1)])
-def test_a_zero_gradient_moves_nothing(make: Any) -> None:
-    opt, params = make(), {"w": jnp.ones(2), "none": None}
-    with strict():
-        updates, _ = opt.update({"w": jnp.zeros(2), "none": None}, opt.init(params), params)
-    assert updates["none"] is None
-    assert_close(updates["w"], np.zeros(2), rtol=0)
+def test_a_zero_gradient_moves_nothing() -> None:
+    params, zeros = {"w": np.ones(2, np.float32), "none": None}, {"w": np.zeros((1, 2), np.float32), "none": None}
+    for opt in (optim.sign_sgd(0.1), optim.signum(0.1), optim.rprop(0.1)):
+        with strict():
+            assert_close(along(opt, params, zeros)[0], zeros, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["hard", "refined"])
 def test_lion_steps_by_phases_of_complex_gradients(mode: Any) -> None:
-    opt, g = optim.scale_by_lion(0.0, mode=mode), jnp.array([3 + 4j])
-    updates, _ = opt.update(g, opt.init(g))
+    g = np.complex64([3 + 4j])
+    updates, _, _ = along(optim.scale_by_lion(0.0, mode=mode), g[0], g)
     np.testing.assert_allclose(updates, [0.6 + 0.8j], rtol=1e-6)
 
 
@@ -180,6 +147,7 @@ def test_lion_steps_by_phases_of_complex_gradients(mode: Any) -> None:
         (lambda: optim.rprop(0.1).init(jnp.ones(1, complex)), TypeError, "is complex"),
     ],
 )
+@traced
 def test_bad_input_is_named(make: Any, error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         make()

@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from jaxnn import optim
-from tests.helpers import assert_close, float64, random, strict
+from tests.helpers import assert_close, float64, random, slow, strict
+from tests.optim.running import along, traced
 
 MUTANTS = [
     ("wrappers", "conditionally_mask", "update_if(condition, _zeros", "update_if(condition, lambda grads: grads"),
@@ -23,20 +24,25 @@ MUTANTS = [
 
 
 def test_gradients_that_are_not_finite_are_rejected_up_to_a_number_in_a_row() -> None:
-    opt = optim.apply_if_finite(optim.sgd(1.0, 0.9), 2)
-    theirs = optax.apply_if_finite(optax.sgd(1.0, 0.9), 2)
-    params = {"w": jnp.ones(2), "none": None}
-    state, other = opt.init(params), theirs.init(params)
-    for value in (1.0, jnp.nan, jnp.inf, 2.0, jnp.nan, jnp.nan, jnp.nan):
-        grads = {"w": jnp.array([value, 1.0]), "none": None}
-        updates, state = opt.update(grads, state, params)
-        expected, other = theirs.update(grads, other, params)
-        np.testing.assert_allclose(updates["w"], expected["w"], rtol=1e-6)
-        assert int(state.notfinite_count) == int(other.notfinite_count)
-        assert int(state.total_notfinite) == int(other.total_notfinite)
-        assert bool(state.last_finite) == bool(other.last_finite)
+    values = [1.0, np.nan, np.inf, 2.0, np.nan, np.nan, np.nan]
+    params, grads = (
+        {"w": np.ones(2, np.float32), "none": None},
+        {"w": np.float32([[v, 1] for v in values]), "none": None},
+    )
+
+    def followed(library: Any) -> Any:
+        opt = library.apply_if_finite(library.sgd(1.0, 0.9), 2)
+
+        def body(state: Any, g: Any) -> Any:
+            updates, state = opt.update(g, state, params)
+            return state, (updates, state.notfinite_count, state.total_notfinite, state.last_finite)
+
+        return jax.lax.scan(body, opt.init(params), grads)
+
+    (state, ours), (_, theirs) = jax.jit(lambda: [followed(library) for library in (optim, optax)])()
+    assert_close(ours, theirs, rtol=1e-6)
     assert int(state.inner_state.count) == 3
-    assert np.isnan(updates["w"][0])
+    assert np.isnan(ours[0]["w"][-1, 0])
 
 
 def test_the_inner_update_is_computed_only_where_the_condition_holds() -> None:
@@ -49,16 +55,13 @@ def test_the_inner_update_is_computed_only_where_the_condition_holds() -> None:
     inner = optim.Optimizer(lambda params: (), update)
     for make in (optim.conditionally_mask, optim.conditionally_transform):
         calls.clear()
-        opt = make(inner, lambda step: step % 3 == 2)
-        state, step = opt.init(jnp.ones(1)), jax.jit(opt.update)
-        for _ in range(7):
-            _, state = step(jnp.ones(1), state)
+        along(make(inner, lambda step: step % 3 == 2), np.ones(1, np.float32), np.ones((7, 1), np.float32))
         jax.effects_barrier()
         assert len(calls) == 2
 
 
 def test_a_wrapped_optax_rule_keeps_its_dtypes_under_scan() -> None:
-    params, grads = jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.float32)
+    params, grads = np.ones(2, jnp.bfloat16), np.ones(2, np.float32)
     rule = optax.adam(0.1)
     for opt in (
         optim.apply_if_finite(rule, 1),
@@ -71,13 +74,15 @@ def test_a_wrapped_optax_rule_keeps_its_dtypes_under_scan() -> None:
         optim.flatten(rule),
         optim.chain(rule, optax.scale(1.0)),
     ):
-        start = (params, opt.init(params))
 
         def body(carry: Any, _: Any, opt: Any = opt) -> Any:
             updates, state = opt.update(grads, carry[1], carry[0])
             return (optim.apply_updates(carry[0], updates), state), updates
 
-        _, updates = jax.eval_shape(lambda start=start, body=body: jax.lax.scan(body, start, None, length=3))
+        def run(params: Any, opt: Any = opt, body: Any = body) -> Any:
+            return jax.lax.scan(body, (params, opt.init(params)), length=3)
+
+        _, updates = jax.eval_shape(run, params)
         assert updates.dtype == jnp.bfloat16
 
 
@@ -111,32 +116,40 @@ def test_lookahead_is_the_paper_and_optax() -> None:
     np.testing.assert_allclose(params.fast, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("reset", [True, *slow(False)])
 def test_lookahead_equals_optax_with_either_librarys_parameters(reset: bool) -> None:
-    with float64():
-        results = []
-        for library, pair in ((optim, optim), (optim, optax), (optax, optax)):
-            opt = library.lookahead(library.adam(0.1), 4, 0.5, reset_state=reset)
-            start = {"w": jnp.asarray(random(0, 3)), "none": None}
-            params = pair.LookaheadParams(fast=start, slow=start)
-            state = opt.init(params)
-            for i in range(11):
-                grads = {"w": params.fast["w"] + jnp.asarray(random(i, 3)), "none": None}
-                updates, state = opt.update(grads, state, params)
-                params = optax.apply_updates(params, updates)
+    start, noise = {"w": random(0, 3), "none": None}, random(1, 11, 3)
+
+    def run(library: Any, pair: Any) -> Any:
+        opt, params = (
+            library.lookahead(library.adam(0.1), 4, 0.5, reset_state=reset),
+            pair.LookaheadParams(start, start),
+        )
+
+        def body(carry: Any, xi: Any) -> Any:
+            params, state = carry
+            updates, state = opt.update({"w": params.fast["w"] + xi, "none": None}, state, params)
+            params = optax.apply_updates(params, updates)
             assert type(params) is pair.LookaheadParams
-            results.append((params.fast, params.slow, jax.tree.leaves(state)))
-        assert_close(results[0], results[2], rtol=1e-12)
-        assert_close(results[1], results[2], rtol=1e-12)
+            return (params, state), None
+
+        params, state = jax.lax.scan(body, (params, opt.init(params)), noise)[0]
+        return params.fast, params.slow, jax.tree.leaves(state)
+
+    with float64():
+        ours, mixed, theirs = jax.jit(lambda: [run(optim, optim), run(optim, optax), run(optax, optax)])()
+    assert_close(ours, theirs, rtol=1e-12)
+    assert_close(mixed, theirs, rtol=1e-12)
 
 
 def test_lookahead_resets_a_state_that_holds_nan() -> None:
     opt = optim.lookahead(optim.adam(0.1), 1, 0.5, reset_state=True)
-    params = optim.LookaheadParams.init_synced(jnp.ones(1))
-    _, state = opt.update(jnp.array([jnp.nan]), opt.init(params), params)
+    params = optim.LookaheadParams.init_synced(np.ones(1, np.float32))
+    _, state = jax.jit(lambda p: opt.update(np.float32([np.nan]), opt.init(p), p))(params)
     assert state.fast_state.mu.tolist() == [0.0]
 
 
+@traced
 def test_complaints() -> None:
     with pytest.raises(ValueError, match="sync_period must be at least 1"):
         optim.lookahead(optim.sgd(0.1), 0, 0.5)

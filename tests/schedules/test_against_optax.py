@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from jaxnn import schedules
-from tests.helpers import strict
+from tests.helpers import slow, strict
 from tests.schedules.cases import CASES, COSINE, LAST_COUNT, signature
 
 NOT_SCHEDULES = {
@@ -28,44 +28,34 @@ NOT_SCHEDULES = {
 COUNTS = np.arange(LAST_COUNT)
 
 
-def optax_values(schedule: Callable[[Any], Any]) -> np.ndarray:
-    """optax's values at steps 0 .. 59, one at a time under vmap: its interpolation takes no arrays of counts."""
-    return np.asarray(jax.jit(jax.vmap(lambda count: jnp.asarray(schedule(count))))(jnp.asarray(COUNTS)))
+def one_by_one(schedule: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The values at many counts under vmap: optax's interpolation takes no arrays of counts."""
+    return jax.vmap(lambda count: jnp.asarray(schedule(count)))
 
 
 @functools.cache
 def all_values(of: str, x64: bool) -> list[np.ndarray]:
-    """The values of all cases, compiled at once: by "optax", by "ours", or by a broken version of ours."""
-
-    def schedule(name: str, settings: dict[str, Any]) -> Callable[[Any], Any]:
-        made = getattr(optax.schedules if of == "optax" else schedules, name)(**settings)
-        if of == "one step late":
-            return lambda count: made(jnp.maximum(count - 1, 0))
-        if of == "too large":
-            return lambda count: made(count) * 1.00001
-        if of == "ours":
-            return made
-        return jax.vmap(lambda count: jnp.asarray(made(count)))
-
+    """The values of all cases at steps 0 .. 59, compiled at once: by "optax" or by "ours"."""
+    module = optax.schedules if of == "optax" else schedules
     with jax.enable_x64(x64), strict() if of != "optax" else contextlib.nullcontext():
-        counts = jnp.asarray(COUNTS)
-        made = [schedule(name, settings) for name, settings in CASES]
-        return [np.asarray(v) for v in jax.jit(lambda counts: [s(counts) for s in made])(counts)]
+        made = [getattr(module, name)(**settings) for name, settings in CASES]
+        made = [one_by_one(schedule) for schedule in made] if of == "optax" else made
+        return jax.device_get(jax.jit(lambda counts: [s(counts) for s in made])(COUNTS))
 
 
-def assert_case_equals(i: int, of: str, *, x64: bool) -> None:
-    """Ours and optax's agree at every step, to rtol, or to atol times the largest value (where a cosine cancels)."""
+def assert_equals_optax(i: int, got: np.ndarray, *, x64: bool) -> None:
+    """Values of case i are optax's at every step, to rtol, or to atol times the largest (where a cosine cancels)."""
     rtol, atol = (1e-12, 1e-15) if x64 else (1e-6, 1e-7)
-    expected, got = all_values("optax", x64)[i], all_values(of, x64)[i]
+    expected = all_values("optax", x64)[i]
     assert got.shape == COUNTS.shape
     assert got.dtype == (np.float64 if x64 else np.float32)
-    np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol * np.max(np.abs(expected)))
+    np.testing.assert_allclose(got, expected, rtol, atol * np.max(np.abs(expected)), err_msg=str(CASES[i]))
 
 
-@pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
-@pytest.mark.parametrize("i", range(len(CASES)), ids=[name for name, _ in CASES])
-def test_equal_at_every_step(i: int, x64: bool) -> None:
-    assert_case_equals(i, "ours", x64=x64)
+@pytest.mark.parametrize("x64", [True, *slow(False)])
+def test_equal_at_every_step(x64: bool) -> None:
+    for i, got in enumerate(all_values("ours", x64)):
+        assert_equals_optax(i, got, x64=x64)
 
 
 def test_every_schedule_of_optax_is_here_with_its_signature_and_is_tested() -> None:
@@ -82,28 +72,36 @@ def test_every_schedule_of_optax_is_here_with_its_signature_and_is_tested() -> N
     assert top_level - {"scale_by_schedule"} <= set(schedules.__all__)
 
 
-@pytest.mark.parametrize("boundaries", [[4, 9], [0, 9], [4, 4]])
-def test_join_equals_optax(boundaries: list[int]) -> None:
-    def pieces(module: Any) -> list[Any]:
-        return [
+def test_join_equals_optax() -> None:
+    def joined(module: Any) -> list[Any]:
+        pieces = [
             module.linear_schedule(1.0, 0.5, 6),
             module.exponential_decay(0.5, 2, 0.5),
             module.constant_schedule(0.1),
         ]
+        return [module.join_schedules(pieces, boundaries) for boundaries in ([4, 9], [0, 9], [4, 4])]
 
-    expected = optax_values(optax.join_schedules(pieces(optax), boundaries))
+    expected = jax.jit(lambda counts: [one_by_one(s)(counts) for s in joined(optax)])(COUNTS)
     with strict():
-        got = schedules.join_schedules(pieces(schedules), boundaries)(jnp.asarray(COUNTS))
+        got = jax.jit(lambda counts: [s(counts) for s in joined(schedules)])(COUNTS)
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("of", ["one step late", "too large"])
-def test_a_broken_schedule_is_found(of: str) -> None:
+def test_a_broken_schedule_is_found() -> None:
     last_case = {name: i for i, (name, _) in enumerate(CASES) if name != "constant_schedule"}
     assert len(last_case) == 12
-    for i in last_case.values():
-        with pytest.raises(AssertionError):
-            assert_case_equals(i, of, x64=False)
+
+    @jax.jit
+    def broken(counts: Any) -> Any:
+        made = {i: getattr(schedules, name)(**CASES[i][1]) for name, i in last_case.items()}
+        return {i: {"late": s(jnp.maximum(counts - 1, 0)), "large": s(counts) * 1.00001} for i, s in made.items()}
+
+    with jax.enable_x64(True):
+        found = jax.device_get(broken(COUNTS))
+    for i, values in found.items():
+        for got in values.values():
+            with pytest.raises(AssertionError, match="Not equal to tolerance"):
+                assert_equals_optax(i, got, x64=True)
 
 
 MUTANTS: dict[str, tuple[str, dict[str, Any], Any]] = {
@@ -139,18 +137,22 @@ MUTANTS: dict[str, tuple[str, dict[str, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_mutant_is_found(mutant: str) -> None:
-    name, settings, broken = MUTANTS[mutant]
-    expected = optax_values(getattr(optax.schedules, name)(**settings))
-    got = np.asarray(jax.jit(broken(**settings))(jnp.asarray(COUNTS)))
-    assert not np.allclose(got, expected, rtol=1e-6, atol=1e-7 * np.max(np.abs(expected)))
+def test_mutants_are_found() -> None:
+    @jax.jit
+    def both(counts: Any) -> Any:
+        return {
+            mutant: (broken(**settings)(counts), one_by_one(getattr(optax.schedules, name)(**settings))(counts))
+            for mutant, (name, settings, broken) in MUTANTS.items()
+        }
+
+    for mutant, (got, expected) in jax.device_get(both(COUNTS)).items():
+        assert not np.allclose(got, expected, rtol=1e-6, atol=1e-7 * np.max(np.abs(expected))), mutant
 
 
 def test_where_we_differ_a_warmup_of_no_steps() -> None:
-    assert float(optax.warmup_constant_schedule(0.0, 0.1, 0)(5)) == 0.0
-    assert float(schedules.warmup_constant_schedule(0.0, 0.1, 0)(5)) == np.float32(0.1)
-    assert float(schedules.warmup_constant_schedule(0.0, 0.1, 0)(0)) == np.float32(0.1)
+    theirs, ours = (jax.jit(module.warmup_constant_schedule(0.0, 0.1, 0)) for module in (optax, schedules))
+    assert theirs(5) == 0
+    assert ours(5) == ours(0) == np.float32(0.1)
 
 
 def test_where_we_differ_a_transition_of_no_steps() -> None:
@@ -182,13 +184,17 @@ def test_where_we_differ_one_cycle_phases_that_end_together() -> None:
 
 
 def test_where_we_differ_staircase_is_exact() -> None:
-    count, steps = 16 * 5592407 - 1, 5592407  # one step before the 16th jump; the quotient rounds up to 16 in float32
-    assert float(optax.exponential_decay(1.0, steps, 0.5, staircase=True)(jnp.asarray(count))) == 2.0**-16
-    assert float(schedules.exponential_decay(1.0, steps, 0.5, staircase=True)(count)) == 2.0**-15
+    count, steps = (
+        np.int32(16 * 5592407 - 1),
+        5592407,
+    )  # one step before the 16th jump; the quotient rounds up to 16 in float32
+    decays = [module.exponential_decay(1.0, steps, 0.5, staircase=True) for module in (optax, schedules)]
+    theirs, ours = jax.jit(lambda count: [decay(count) for decay in decays])(count)
+    assert (float(theirs), float(ours)) == (2.0**-16, 2.0**-15)
 
 
 def test_a_fractional_power_is_exact_at_its_end_when_compiled() -> None:
     """With XLA's optimizations, which these tests leave out, optax's own is NaN there for some lengths."""
     settings = {"init_value": 0.5, "end_value": 0.02, "power": 1.7, "transition_steps": 9}
-    got = jax.jit(schedules.polynomial_schedule(**settings))(jnp.asarray(COUNTS))
+    got = jax.jit(schedules.polynomial_schedule(**settings))(COUNTS)
     np.testing.assert_allclose(got[9:], 0.02, rtol=1e-6)

@@ -61,7 +61,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
 
     Example:
         >>> opt, params = scale_by_lbfgs(), jnp.array([3.0, 4.0])
-        >>> opt.update(params, opt.init(params), params)[0]
+        >>> jax.jit(opt.update)(params, opt.init(params), params)[0]
         Array([0.6, 0.8], dtype=float32)
     """
     m = require_positive_int("scale_by_lbfgs", "memory_size", memory_size)
@@ -132,12 +132,16 @@ def lbfgs(
     Reference: Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization.
 
     Example:
-        >>> opt, f, params = lbfgs(), lambda p: ((p - 3) ** 2).sum(), jnp.array([0.0, 5.0])
-        >>> state = opt.init(params)
-        >>> for _ in range(4):
+        >>> opt, f = lbfgs(), lambda p: ((p - 3) ** 2).sum()
+        >>> @jax.jit
+        ... def step(params, state):
         ...     value, grad = jax.value_and_grad(f)(params)
         ...     updates, state = opt.update(grad, state, params, value=value, grad=grad, value_fn=f)
-        ...     params = params + updates
+        ...     return params + updates, state
+        >>> params = jnp.array([0.0, 5.0])
+        >>> state = opt.init(params)
+        >>> for _ in range(4):
+        ...     params, state = step(params, state)
         >>> params
         Array([3., 3.], dtype=float32)
     """

@@ -92,7 +92,7 @@ def scale_by_galore(
 
     Example:
         >>> opt = scale_by_galore(rank=1)
-        >>> opt.update(jnp.array([[2.0, 0.0], [0.0, 1.0]]), opt.init(jnp.zeros((2, 2))))[0].round(3)
+        >>> jax.jit(opt.update)(jnp.array([[2.0, 0.0], [0.0, 1.0]]), opt.init(jnp.zeros((2, 2))))[0].round(3)
         Array([[1., 0.],
                [0., 0.]], dtype=float32)
     """
@@ -212,7 +212,7 @@ def galore(
 
     Example:
         >>> opt, params = galore(0.1, rank=1, weight_decay=0.5), jnp.ones((2, 2))
-        >>> opt.update(jnp.array([[2.0, 0.0], [0.0, 1.0]]), opt.init(params), params)[0].round(3)
+        >>> jax.jit(opt.update)(jnp.array([[2.0, 0.0], [0.0, 1.0]]), opt.init(params), params)[0].round(3)
         Array([[-0.15, -0.05],
                [-0.05, -0.05]], dtype=float32)
     """

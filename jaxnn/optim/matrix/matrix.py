@@ -51,7 +51,7 @@ def power_iteration(
     Reference: Golub, G. H. & Van Loan, C. F. (2013). Matrix computations, 4th edition, section 7.3.1.
 
     Example:
-        >>> value, vector = power_iteration(jnp.diag(jnp.array([1.0, -3.0])))
+        >>> value, vector = jax.jit(power_iteration)(jnp.diag(jnp.array([1.0, -3.0])))
         >>> value, abs(vector.round(3))
         (Array(-3., dtype=float32), Array([0., 1.], dtype=float32))
     """
@@ -116,7 +116,8 @@ def matrix_inverse_pth_root(
     Reference: Higham, N. J. (2008). Functions of matrices: theory and computation, equation 7.18.
 
     Example:
-        >>> root, error = matrix_inverse_pth_root(jnp.diag(jnp.array([16.0, 1.0])), 4)
+        >>> fourth_root = jax.jit(lambda a: matrix_inverse_pth_root(a, 4))
+        >>> root, error = fourth_root(jnp.diag(jnp.array([16.0, 1.0])))
         >>> root.round(3)
         Array([[0.5, 0. ],
                [0. , 1. ]], dtype=float32)

@@ -191,7 +191,7 @@ def muon(
     Example:
         >>> opt, params = muon(0.1), {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
         >>> grads = {"w": jnp.diag(jnp.array([4.0, 3.0])), "b": jnp.ones(2)}
-        >>> opt.update(grads, opt.init(params), params)[0]["w"].round(3) + 0.0
+        >>> jax.jit(opt.update)(grads, opt.init(params), params)[0]["w"].round(3) + 0.0
         Array([[-0.112,  0.   ],
                [ 0.   , -0.072]], dtype=float32)
     """

@@ -88,7 +88,8 @@ def muon_with_roles(
     Example:
         >>> params = {"embed": jnp.zeros((5, 2)), "w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
         >>> opt = muon_with_roles(0.1, {"embed": "embedding", "w": "hidden", "b": "vector"}, adam_learning_rate=0.01)
-        >>> updates, state = opt.update(jax.tree.map(jnp.ones_like, params), opt.init(params), params)
+        >>> grads = jax.tree.map(jnp.ones_like, params)
+        >>> updates, state = jax.jit(opt.update)(grads, opt.init(params), params)
         >>> updates["b"].round(3)
         Array([-0.01, -0.01], dtype=float32)
     """

@@ -88,7 +88,7 @@ def scale_by_shampoo(
 
     Example:
         >>> opt = scale_by_shampoo(b1=0.0, b2=1.0, graft=None, relative_eps=0.0)
-        >>> opt.update(jnp.array([[3.0, 0.0], [0.0, -4.0]]), opt.init(jnp.zeros((2, 2))))[0].round(3)
+        >>> jax.jit(opt.update)(jnp.array([[3.0, 0.0], [0.0, -4.0]]), opt.init(jnp.zeros((2, 2))))[0].round(3)
         Array([[ 1.,  0.],
                [ 0., -1.]], dtype=float32)
     """
@@ -193,7 +193,7 @@ def shampoo(
 
     Example:
         >>> opt, params = shampoo(0.5), jnp.ones((2, 2))
-        >>> updates, state = opt.update(jnp.array([[3.0, 0.0], [0.0, -3.0]]), opt.init(params), params)
+        >>> updates, state = jax.jit(opt.update)(jnp.array([[3.0, 0.0], [0.0, -3.0]]), opt.init(params), params)
         >>> print((params + updates).round(2))
         [[0.5 1. ]
          [1.  1.5]]

@@ -87,8 +87,9 @@ def scale_by_soap(
     Example:
         >>> opt = scale_by_soap()
         >>> g = jnp.array([[3.0, 0.0], [0.0, -4.0]])
-        >>> _, state = opt.update(g, opt.init(g))
-        >>> print(opt.update(2 * g, state)[0].round(2) + 0.0)
+        >>> update = jax.jit(opt.update)
+        >>> _, state = update(g, opt.init(g))
+        >>> print(update(2 * g, state)[0].round(2) + 0.0)
         [[ 1.  0.]
          [ 0. -1.]]
     """
@@ -217,8 +218,9 @@ def soap(
     Example:
         >>> opt, params = soap(0.5), jnp.ones((2, 2))
         >>> g = jnp.array([[3.0, 0.0], [0.0, -4.0]])
-        >>> _, state = opt.update(g, opt.init(params), params)
-        >>> updates, state = opt.update(2 * g, state, params)
+        >>> update = jax.jit(opt.update)
+        >>> _, state = update(g, opt.init(params), params)
+        >>> updates, state = update(2 * g, state, params)
         >>> print((params + updates).round(2))
         [[0.5 1. ]
          [1.  1.5]]

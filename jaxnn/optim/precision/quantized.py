@@ -73,7 +73,8 @@ def quantized_state(
 
     Example:
         >>> from jaxnn import optim
-        >>> state = quantized_state(optim.adam(1e-3)).init({"w": jnp.ones((64, 64)), "b": jnp.ones(64)})
+        >>> opt = quantized_state(optim.adam(1e-3))
+        >>> state = jax.jit(opt.init)({"w": jnp.ones((64, 64)), "b": jnp.ones(64)})
         >>> state.inner_state.mu["w"].dtype, state.inner_state.mu["b"].dtype, state.scales.mu["w"].shape
         (dtype('int8'), dtype('float32'), (16,))
     """
@@ -143,7 +144,7 @@ def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[A
         TypeError: x is not real and floating.
 
     Example:
-        >>> quantize(jnp.array([1.0, 0.5, 0.01, 0.0, -4.0]), 4)
+        >>> jax.jit(quantize, static_argnums=1)(jnp.array([1.0, 0.5, 0.01, 0.0, -4.0]), 4)
         (Array([ 127,  107,   40,    0, -127], dtype=int8), Array([1., 4.], dtype=float32))
     """
     require_floating("quantize", "x", jnp.result_type(x))
@@ -176,7 +177,8 @@ def dequantize(codes: Array, scales: Array, block_size: int = 256) -> Array:
     """The numbers that codes and scales stand for, in the dtype of the scales.
 
     Example:
-        >>> dequantize(*quantize(jnp.array([1.0, 0.5, 0.01, 0.0, -4.0]), 4), 4)
+        >>> there_and_back = jax.jit(lambda x: dequantize(*quantize(x, 4), 4))
+        >>> there_and_back(jnp.array([1.0, 0.5, 0.01, 0.0, -4.0]))
         Array([ 1.        ,  0.50387204,  0.00984068,  0.        , -4.        ],      dtype=float32)
     """
 

@@ -74,7 +74,7 @@ def scale_by_factored_rms(
 
     Example:
         >>> opt = scale_by_factored_rms(min_dim_size_to_factor=2)
-        >>> opt.update(jnp.array([[1.0, 2.0], [2.0, 4.0]]), opt.init(jnp.zeros((2, 2))))[0]
+        >>> jax.jit(opt.update)(jnp.array([[1.0, 2.0], [2.0, 4.0]]), opt.init(jnp.zeros((2, 2))))[0]
         Array([[1., 1.],
                [1., 1.]], dtype=float32)
     """

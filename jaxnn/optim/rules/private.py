@@ -87,7 +87,8 @@ def per_example_layer_norm_clip(
         language models, section 2 (per-layer clipping).
 
     Example:
-        >>> sums, clipped = per_example_layer_norm_clip([jnp.array([[3.0, 4.0]]), jnp.array([1.0])], 2.0)
+        >>> clip = jax.jit(per_example_layer_norm_clip)
+        >>> sums, clipped = clip([jnp.array([[3.0, 4.0]]), jnp.array([1.0])], 2.0)
         >>> clipped
         [Array(1, dtype=int32), Array(0, dtype=int32)]
     """

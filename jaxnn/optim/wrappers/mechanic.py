@@ -66,7 +66,7 @@ def mechanize(
         >>> from jaxnn import optim
         >>> opt = mechanize(optim.sgd(1.0), s_init=0.6)
         >>> params = jnp.array([1.0])
-        >>> opt.update(jnp.array([2.0]), opt.init(params), params)[0]
+        >>> jax.jit(opt.update)(jnp.array([2.0]), opt.init(params), params)[0]
         Array([-1.2], dtype=float32)
     """
     require_inner("mechanize", base_optimizer)
