@@ -13,6 +13,7 @@ import pytest
 import scipy.stats
 
 from jaxnn.per_example import dp_event, poisson_batch, poisson_size
+from tests.helpers import slow
 
 DRAWS = 4000
 SIGMAS = 4.5
@@ -36,7 +37,7 @@ def worst(found: np.ndarray, expected: float) -> float:
     return float(np.abs(found - expected).max() / math.sqrt(expected * (1 - expected) / DRAWS))
 
 
-@pytest.mark.parametrize("size", [18, 30, 45])
+@pytest.mark.parametrize("size", [18, *slow(30, 45)])
 def test_each_example_is_drawn_on_its_own(size: int) -> None:
     """Where no draw overflows (of 30 at 0.2, none is above 17 here): frequencies of all examples and of all pairs."""
     held, counts = drawn(30, 0.2, size)

@@ -16,11 +16,9 @@ from tests.helpers import float64
 from tests.per_example.cases import N, flat, gap, make, vector
 from tests.per_example.programs import FROM_A_TAPE, LOSS, NETS, PROGRAMS, program, shapes
 
-pytestmark = pytest.mark.sampled
+QUICK = [("mlp", "clipped_grad"), ("cnn", "value_and_grad")]
+"""A statistic of products, and the gradient of convolutions, whose form goes by size."""
 
-QUICK = [
-    ("mlp", "value_and_grad"), ("mlp", "clipped_grad"), ("mlp", "gram"), ("cnn", "value_and_grad"),
-]  # fmt: skip
 EVERY = [
     pytest.param(net, name, marks=() if (net, name) in QUICK else pytest.mark.slow) for net in NETS for name in PROGRAMS
 ]

@@ -36,7 +36,7 @@ class Drawn:
 
     def like(self, tree: Any) -> Any:
         """Away from the zeros and ones with which biases and scales begin."""
-        return jax.tree.map(lambda p: jnp.asarray(p, jnp.float64) + 0.3 * self(*p.shape), tree)
+        return jax.tree.map(lambda p: np.asarray(p, np.float64) + 0.3 * np.asarray(self(*p.shape)), tree)
 
 
 def cross_entropy(z: Any, y: Any) -> Any:
