@@ -58,8 +58,8 @@ QUICK = {
 """Of these the short run takes the two dtypes of the least range: one loss of each kind."""
 
 
-@functools.partial(jax.jit, static_argnames="short")
-def _extremes(given: Any, short: bool) -> Any:
+@jax.jit
+def _extremes(given: Any) -> Any:
     def of(name: str, pair: Any) -> Any:
         return value_and_derivatives(name, *pair, **({"components": 2} if name == "mixture_density_nll" else {}))
 
@@ -78,7 +78,7 @@ def extremes(short: bool, nan: bool = False) -> Any:
 
     names, dtypes = (QUICK, ("float32", "float16")) if short else (HUGE, DTYPES)
     with float64():
-        return _extremes({n: {d: arrays(outputs(n), HUGE[n][1], d) for d in dtypes} for n in names}, short)
+        return _extremes({n: {d: arrays(outputs(n), HUGE[n][1], d) for d in dtypes} for n in names})
 
 
 LONG_TOO = pytest.mark.parametrize("short", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["short", "long"])

@@ -241,7 +241,7 @@ def test_microbatches_change_nothing(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "opt", [optim.adamw(0.1, weight_decay=0.1), *slow(optim.sgd(0.5), optim.adam(0.1), optax.adam(0.1))]
+    "opt", [optim.adamw(0.1, weight_decay=0.1), *slow((optim.sgd(0.5),), (optim.adam(0.1),), (optax.adam(0.1),))]
 )
 def test_steps_are_the_optimizer_on_the_private_gradient_in_a_scan_too(opt: Any) -> None:
     with float64():
@@ -280,7 +280,7 @@ def test_a_step_without_noise_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "opt", [optax.adamw(0.1, weight_decay=0.5), *slow(optim.adamw(0.1, weight_decay=0.5), optax.sgd(0.1))]
+    "opt", [optax.adamw(0.1, weight_decay=0.5), *slow((optim.adamw(0.1, weight_decay=0.5),), (optax.sgd(0.1),))]
 )
 def test_frozen_parameters_stay_and_the_others_go_as_if_they_were_alone(opt: Any) -> None:
     params, x, y = jax.tree.map(lambda v: v.astype(np.float32), problem())
