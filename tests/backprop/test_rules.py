@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jaxnn import activations, backprop, layers, models
 from jaxnn.layers import Activation, Conv, Dense, DepthwiseConv, Embedding, Flatten, Kind
 from tests.backprop.checking import EXACT, assert_all_exact, assert_exact, drawn, rule_error
-from tests.helpers import float64, random
+from tests.helpers import float64, random, slow
 
 FEW, MANY = 3, 48
 
@@ -278,7 +278,7 @@ def own_init(key: Any, example: Any) -> Any:
 OWN = layers.Layer(own_init, own_apply, Kind("own"))
 
 
-@pytest.mark.parametrize("key", [None, 0])
+@pytest.mark.parametrize("key", [0, *slow(None)])
 def test_a_layer_without_a_rule_is_differentiated_by_jax(key: Any) -> None:
     key = None if key is None else jax.random.key(key)
     assert backprop.rule_of(OWN) is backprop.AUTOMATIC

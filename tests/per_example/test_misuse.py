@@ -154,6 +154,6 @@ def test_numpy_in_float64_is_taken_as_jax_takes_it() -> None:
 def test_a_clip_function_that_was_not_made_and_a_clip_for_each_example() -> None:
     tape = sample_tape()
     with pytest.raises(TypeError, match=r"clip must be automatic\(C\).*got automatic itself"):
-        per_example.clipped_grad(tape, per_example.automatic)
+        jax.eval_shape(lambda tape: per_example.clipped_grad(tape, per_example.automatic), tape)
     with pytest.raises(ValueError, match=r"array of shape \(2,\).*weighted_grad"):
-        per_example.clipped_grad(tape, jnp.ones(2))
+        jax.eval_shape(lambda tape: per_example.clipped_grad(tape, jnp.ones(2)), tape)

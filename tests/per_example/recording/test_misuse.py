@@ -141,7 +141,7 @@ def test_trainable() -> None:
 
 def test_weights() -> None:
     with pytest.raises(ValueError, match=r"one weight for each of 4 examples, shape \(4,\), got shape \(3,\)"):
-        record(of_one)(PARAMS, X, Y, weights=np.ones(3))
+        jax.eval_shape(lambda p: record(of_one)(p, X, Y, weights=np.ones(3)), PARAMS)
 
 
 def test_side_effects() -> None:
