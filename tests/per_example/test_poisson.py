@@ -145,9 +145,7 @@ def imported(name: str) -> Any:
         return pytest.importorskip(name)
 
 
-@pytest.mark.parametrize(
-    ("accountant", "size"), [("Pld", None), ("Rdp", None), pytest.param("Pld", 30, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("accountant", "size"), [("Rdp", None), *slow(("Pld", None), ("Pld", 30))])
 def test_epsilon_is_that_of_jax_privacy(accountant: str, size: int | None) -> None:
     """2,000 examples at 0.01, 500 steps; where 30 places overflow, once in 80 draws, epsilon is thrice as large."""
     peer = imported("jax_privacy.accounting")

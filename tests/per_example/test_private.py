@@ -309,7 +309,7 @@ def test_the_optimizer_sees_nothing_but_the_private_gradient() -> None:
         seen.append((grads, extra))
         return grads, state
 
-    params, x, y = problem()
+    params, x, y = jax.tree.map(lambda v: v.astype(np.float32), problem())
     step = dp_sgd(
         per_example.record(loss), optim.Optimizer(lambda p: (), update), clip=1.0, noise_multiplier=1.0, batch_size=7
     )
