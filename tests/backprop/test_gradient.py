@@ -108,10 +108,10 @@ def test_no_loss_with_a_derivative_is_left_out() -> None:
 )
 def test_dtypes_are_those_of_automatic_differentiation(net: Any, dtype: Any) -> None:
     with strict():
-        x = jnp.asarray(IMAGES[0] if net is IMAGE_NET else random(0, 4, 6), dtype)
+        x = (IMAGES[0] if net is IMAGE_NET else random(0, 4, 6)).astype(dtype)
         params, state = jax.jit(lambda key: net.init(key, jax.ShapeDtypeStruct(x.shape[1:], dtype)))(jax.random.key(0))
-        arguments = params, state, x, jnp.asarray(IMAGES[1], jnp.int32)
-        call = {"key": jax.random.key(1), "weights": jnp.asarray(WEIGHTS, jnp.float32)}
+        arguments = params, state, x, IMAGES[1].astype(np.int32)
+        call = {"key": jax.random.key(1), "weights": WEIGHTS.astype(np.float32)}
         penalty = losses.l2(0.1)
         ours = backprop.value_and_grad(net, LOSS, penalty)
         oracle = jax.value_and_grad(train.mean_loss(net, LOSS, penalty), has_aux=True)
@@ -122,7 +122,7 @@ def test_dtypes_are_those_of_automatic_differentiation(net: Any, dtype: Any) -> 
 
 def test_the_tape_sums_to_the_gradient() -> None:
     with float64():
-        x, y = jnp.asarray(IMAGES[0]), jnp.asarray(IMAGES[1])
+        x, y = IMAGES
         net = models.serial(Conv(4, 3), Relu, layers.Flatten, Dense(3))
 
         @jax.jit

@@ -285,7 +285,7 @@ def test_a_layer_without_a_rule_is_differentiated_by_jax(key: Any) -> None:
     assert_exact(OWN, random(0, 5, 3), key=key)
     assert_exact(models.serial(Dense(3), OWN, Dense(2)), random(0, 5, 3), key=key)
     with float64():
-        x, dy, s = (jnp.asarray(random(i, *shape)) for i, shape in enumerate([(5, 3), (5, 3), (3,)]))
+        x, dy, s = (random(i, *shape) for i, shape in enumerate([(5, 3), (5, 3), (3,)]))
 
         @jax.jit
         def uses(s: Any) -> Any:
@@ -337,9 +337,9 @@ def along_and_differences(layer: layers.Layer, params: Any, state: Any, x: Any) 
 
 def assert_central_differences(names: Iterable[str]) -> None:
     with float64():
-        inputs = {name: jnp.asarray(random(0, *LAYERS[name][1])) for name in names}
+        inputs = {name: random(0, *LAYERS[name][1]) for name in names}
         if "words" in inputs:
-            inputs["words"] = jnp.asarray(np.random.default_rng(0).integers(0, 3, LAYERS["words"][1]))
+            inputs["words"] = np.random.default_rng(0).integers(0, 3, LAYERS["words"][1])
         arguments = {name: (*drawn(LAYERS[name][0], x), x) for name, x in inputs.items()}
         every = jax.jit(lambda a: {name: along_and_differences(LAYERS[name][0], *a[name]) for name in a})
         for name, (along, differences) in every(arguments).items():

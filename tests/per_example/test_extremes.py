@@ -27,7 +27,7 @@ def _tape(use: Any) -> Any:
 
 
 def _product_tape(a: np.ndarray, delta: np.ndarray) -> Any:
-    return _tape(Product(jnp.asarray(a), jnp.asarray(delta)))
+    return _tape(Product(a, delta))
 
 
 def _slow_but(names: list[str], quick: str) -> list[Any]:
@@ -59,7 +59,7 @@ def near_one(kind: str, positions: int = 1) -> tuple[Product, np.ndarray]:
     """A product with such gradients, and these in float64."""
     a, delta = _spread_batch(kind, positions)
     g = np.einsum("ntd,ntp->ndp", a.astype(np.float64), delta.astype(np.float64))
-    return Product(jnp.asarray(a), jnp.asarray(delta)), g
+    return Product(a, delta), g
 
 
 @pytest.mark.parametrize("positions", [1, 3])
@@ -79,11 +79,11 @@ def _others() -> dict[str, tuple[Any, np.ndarray]]:
     rows[np.arange(N), np.arange(N) % 2] = wide  # half of each row's gradients near 1, the others 0
     products = np.einsum("nd,np->ndp", wide_a, wide_delta)
     return {
-        "convolution": (Convolution(jnp.asarray(a[:, :, None]), jnp.asarray(delta[:, :, None]), (1, 1)), products),
-        "addition": (Addition(jnp.asarray(near_1)), wide),
-        "scaling": (Scaling(jnp.asarray(a[..., :P]), jnp.asarray(delta)), wide_a[:, :P] * wide_delta),
-        "whole": (Whole(jnp.asarray(near_1[:, 0])), wide),
-        "lookup": (Lookup(jnp.arange(N)[:, None] % 2, jnp.asarray(near_1), 3), rows),
+        "convolution": (Convolution(a[:, :, None], delta[:, :, None], (1, 1)), products),
+        "addition": (Addition(near_1), wide),
+        "scaling": (Scaling(a[..., :P], delta), wide_a[:, :P] * wide_delta),
+        "whole": (Whole(near_1[:, 0]), wide),
+        "lookup": (Lookup(np.arange(N)[:, None] % 2, near_1, 3), rows),
     }
 
 
@@ -168,7 +168,7 @@ def test_clipped_gradients_are_within_the_bound() -> None:
 
 
 def _product(a: np.ndarray, delta: np.ndarray) -> Product:
-    return Product(jnp.asarray(a), jnp.asarray(delta))
+    return Product(a, delta)
 
 
 def _tied_dense() -> tuple[Any, Any, np.ndarray]:
@@ -189,7 +189,7 @@ def _tied_embedding() -> tuple[Any, Any, np.ndarray]:
     w, r, indices = random(3, 5, 4), random(4, 7, 3, 5), np.random.default_rng(0).integers(0, 5, (7, 3))
     h = np.tanh(w[indices])
     delta = (r @ w) * (1 - h**2)
-    uses = (Lookup(jnp.asarray(indices), jnp.asarray(delta), 5), _product(r, h))
+    uses = (Lookup(indices, delta, 5), _product(r, h))
     of_one = jax.grad(lambda w, i, r: jnp.sum(r * (jnp.tanh(w[i]) @ w.T)))
     oracle = jax.jit(jax.vmap(of_one, (None, 0, 0)))(w, indices, r)
     return tape_of(jnp.zeros(7), jnp.zeros(7), {"w": w}, {"w": uses}), w, np.asarray(oracle)
@@ -205,14 +205,14 @@ def _two_lookups() -> tuple[Any, Any, np.ndarray]:
         for i, t in np.ndindex(*indices.shape):
             if indices[i, t] >= 0:
                 dense[i, indices[i, t]] += delta[i, t]
-    uses = tuple(Lookup(jnp.asarray(i), jnp.asarray(d), 6) for i, d in ((first, d1), (second, d2)))
+    uses = tuple(Lookup(i, d, 6) for i, d in ((first, d1), (second, d2)))
     return tape_of(jnp.zeros(8), jnp.zeros(8), {"w": w}, {"w": uses}), w, dense
 
 
 def _bias_and_rest() -> tuple[Any, Any, np.ndarray]:
     """A parameter added at some places and used in an unknown way at another."""
     delta, whole, b = random(8, 5, 4, 3), random(9, 5, 3), np.zeros(3)
-    uses = Addition(jnp.asarray(delta)), Whole(jnp.asarray(whole))
+    uses = Addition(delta), Whole(whole)
     return tape_of(jnp.zeros(5), jnp.zeros(5), {"w": b}, {"w": uses}), b, delta.sum(1) + whole
 
 
