@@ -50,7 +50,7 @@ SHORT = [
     *sorted(LAST[name] for name in QUICK - {"dice_loss"}),
     next(i for i, case in enumerate(CASES) if case.name == "dice_loss"),  # its last is not differentiated by optax
 ]
-"""What the short run takes, the case with most options: most of the time is compilation."""
+"""What the short run takes: most of the time is compilation."""
 
 
 @functools.cache
