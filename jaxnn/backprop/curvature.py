@@ -58,7 +58,8 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
         >>> from jaxnn import models
         >>> net = models.linear(3)
         >>> params, state = net.init(jax.random.key(0), (4,))
-        >>> columns = ggn_record(net, losses.softmax_cross_entropy)(params, state, jnp.ones((2, 4)), jnp.array([0, 2]))
+        >>> record = jax.jit(ggn_record(net, losses.softmax_cross_entropy))
+        >>> columns = record(params, state, jnp.ones((2, 4)), jnp.array([0, 2]))
         >>> columns.count
         3
     """

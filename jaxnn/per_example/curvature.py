@@ -137,7 +137,7 @@ def ntk(columns: Columns, other: Columns | None = None) -> Array:
 
     Example:
         >>> from jaxnn.per_example.sample import sample_columns
-        >>> ntk(sample_columns())[:, :, 0, 0]
+        >>> jax.jit(ntk)(sample_columns())[:, :, 0, 0]
         Array([[ 6.,  4.],
                [ 4., 10.]], dtype=float32)
     """

@@ -48,10 +48,11 @@ def over_microbatches(
     Example:
         >>> from jaxnn import backprop, losses, models, per_example
         >>> net = models.linear(3)
-        >>> params, state = net.init(jax.random.key(0), (4,))
+        >>> params, state = jax.jit(lambda key: net.init(key, (4,)))(jax.random.key(0))
         >>> record = backprop.record(net, losses.softmax_cross_entropy)
         >>> clipped = lambda x, y: per_example.clipped_grad(record(params, state, x, y), 1.0)
-        >>> sums, norms = over_microbatches(clipped, (jnp.ones((10, 4)), jnp.zeros(10, jnp.int32)), 4)
+        >>> in_fours = jax.jit(lambda *batch: over_microbatches(clipped, batch, 4))
+        >>> sums, norms = in_fours(jnp.ones((10, 4)), jnp.zeros(10, jnp.int32))
         >>> norms.shape
         (10,)
     """

@@ -52,7 +52,7 @@ def relative(got: Any, expected: Any) -> float:
 def spread_out(params: Any, seed: int) -> Any:
     """Random numbers in the place of parameters, so that no term of a gradient vanishes."""
     leaves, structure = jax.tree.flatten(params)
-    return jax.tree.unflatten(structure, [jnp.asarray(random(seed + i, *p.shape)) for i, p in enumerate(leaves)])
+    return jax.tree.unflatten(structure, [np.asarray(random(seed + i, *p.shape)) for i, p in enumerate(leaves)])
 
 
 def drawn(net: Layer, x: Any, seed: int = 7) -> tuple[Any, Any]:
@@ -63,7 +63,7 @@ def drawn(net: Layer, x: Any, seed: int = 7) -> tuple[Any, Any]:
 
 
 def positive_variances(state: Any) -> Any:
-    return jax.tree.map(lambda s: jnp.asarray(0.5 + random(3, *s.shape) ** 2), state)
+    return jax.tree.map(lambda s: np.asarray(0.5 + random(3, *s.shape) ** 2), state)
 
 
 def rule_errors(
@@ -91,7 +91,7 @@ def rule_errors(
         return {name: both(layer, *arguments[name]) for name, (layer, _) in cases.items()}
 
     with float64(), strict():
-        arguments = {name: (*drawn(layer, x), jnp.asarray(x)) for name, (layer, x) in cases.items()}
+        arguments = {name: (*drawn(layer, x), x) for name, (layer, x) in cases.items()}
         return {name: relative(*pair) for name, pair in jax.jit(all_of_them)(arguments).items()}
 
 
@@ -119,5 +119,4 @@ def gradient_error(net: Layer, loss: Any, x: Any, y: Any, **settings: Any) -> fl
         return own(params, state, x, y, **call), oracle(params, state, x, y, **call)
 
     with float64(), strict():
-        x, y, call = jnp.asarray(x), jnp.asarray(y), jax.tree.map(jnp.asarray, call)
         return relative(*jax.jit(both)(*drawn(net, x), x, y, call))

@@ -14,7 +14,7 @@ from jaxnn import activations, backprop, layers, losses, models, train
 from jaxnn.layers import Conv, Dense, Dropout, Embedding, Relu, Softmax, Tanh
 from jaxnn.losses.table import DERIVATIVES
 from tests.backprop.checking import EXACT, drawn, gradient_error, relative
-from tests.helpers import float64, random, strict
+from tests.helpers import float64, random, slow, strict
 from tests.train.problems import LOSS, NET, classification
 
 IMAGE_NET = models.serial(
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
 }
 
 
-SLOW = ("images", "weights", "words", "l1", "elastic", "one layer")
+SLOW = ("images", "weights", "words", "l1", "elastic", "own penalty", "one layer")
 """Those whose like is in the quick suite."""
 
 
@@ -108,10 +108,10 @@ def test_no_loss_with_a_derivative_is_left_out() -> None:
 )
 def test_dtypes_are_those_of_automatic_differentiation(net: Any, dtype: Any) -> None:
     with strict():
-        x = jnp.asarray(IMAGES[0] if net is IMAGE_NET else random(0, 4, 6), dtype)
+        x = (IMAGES[0] if net is IMAGE_NET else random(0, 4, 6)).astype(dtype)
         params, state = jax.jit(lambda key: net.init(key, jax.ShapeDtypeStruct(x.shape[1:], dtype)))(jax.random.key(0))
-        arguments = params, state, x, jnp.asarray(IMAGES[1], jnp.int32)
-        call = {"key": jax.random.key(1), "weights": jnp.asarray(WEIGHTS, jnp.float32)}
+        arguments = params, state, x, IMAGES[1].astype(np.int32)
+        call = {"key": jax.random.key(1), "weights": WEIGHTS.astype(np.float32)}
         penalty = losses.l2(0.1)
         ours = backprop.value_and_grad(net, LOSS, penalty)
         oracle = jax.value_and_grad(train.mean_loss(net, LOSS, penalty), has_aux=True)
@@ -122,7 +122,7 @@ def test_dtypes_are_those_of_automatic_differentiation(net: Any, dtype: Any) -> 
 
 def test_the_tape_sums_to_the_gradient() -> None:
     with float64():
-        x, y = jnp.asarray(IMAGES[0]), jnp.asarray(IMAGES[1])
+        x, y = IMAGES
         net = models.serial(Conv(4, 3), Relu, layers.Flatten, Dense(3))
 
         @jax.jit
@@ -158,13 +158,14 @@ def test_fused_loss_is_exact(name: str) -> None:
 @pytest.mark.parametrize(
     ("last", "loss"), [(Softmax, losses.cross_entropy), (layers.Sigmoid, losses.binary_cross_entropy)]
 )
-@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, *slow(jnp.float32)])
 def test_fused_loss_is_finite_where_the_output_has_rounded_to_0_or_1(last: Any, loss: Any, dtype: Any) -> None:
     net = models.serial(Dense(3), last)
-    params = ({"w": 200 * jnp.eye(3, dtype=dtype), "b": jnp.zeros(3, dtype)}, ())
-    x, d = jnp.eye(3, dtype=dtype), jnp.eye(3, dtype=dtype)[::-1]
-    (value, _), grads = jax.jit(backprop.value_and_grad(net, loss))(params, (), x, d)
-    y = np.asarray(jax.jit(net.predict)(params, (), x), np.float64)
+    x = np.eye(3, dtype=dtype)
+    params, d = ({"w": (200 * np.eye(3)).astype(dtype), "b": np.zeros(3, dtype)}, ()), x[::-1]
+    vg = backprop.value_and_grad(net, loss)
+    ((value, _), grads), y = jax.jit(lambda p: (vg(p, (), x, d), net.predict(p, (), x)))(params)
+    y = np.asarray(y, np.float64)
     assert np.isfinite(value)
     assert set(np.unique(y).tolist()) <= {0.0, 0.5, 1.0}
     expected = np.asarray(x, np.float64).T @ (y - np.asarray(d, np.float64)) / 3

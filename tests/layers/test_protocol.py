@@ -26,9 +26,7 @@ from jaxnn.layers import (
     RMSNorm,
 )
 from jaxnn.layers.base import Layer, as_example, output_example
-from tests.helpers import assert_close, float64, random, strict
-
-pytestmark = pytest.mark.sampled
+from tests.helpers import assert_close, float64, random, slow, strict
 
 IMAGE = (6, 6, 4)
 CASES = {
@@ -51,21 +49,26 @@ CASES = {
     "dropout": (Dropout(0.5), IMAGE, IMAGE),
     "embedding": (Embedding(7, 3), jax.ShapeDtypeStruct((5,), jnp.int32), (5, 3)),
 }
-EACH = pytest.mark.parametrize(("layer", "example", "output"), CASES.values(), ids=CASES)
+QUICK = ("dense", "conv 2-D", "max pool", "batch norm", "dropout", "embedding")
+"""One layer of each kind; the norms, poolings and convolutions have tests of their own."""
+
+EACH = pytest.mark.parametrize(
+    ("layer", "example", "output"),
+    [pytest.param(*case, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, case in CASES.items()],
+)
 
 
-def batch_of(example, n: int = 3) -> jax.Array:
+def batch_of(example, n: int = 3) -> np.ndarray:
     one = as_example(example)
     if jnp.issubdtype(one.dtype, jnp.integer):
-        return jnp.asarray(np.random.default_rng(0).integers(0, 7, (n, *one.shape)), one.dtype)
-    return jnp.asarray(random(0, n, *one.shape), one.dtype)
+        return np.random.default_rng(0).integers(0, 7, (n, *one.shape)).astype(one.dtype)
+    return random(0, n, *one.shape, dtype=one.dtype)
 
 
 @EACH
 def test_strict_jit_vmap_and_finite_gradients(layer: Layer, example, output):
-    """Under strict promotion: eager is jitted, vmap over stacked batches is one after another, gradients are finite."""
+    """Under strict promotion: vmap over stacked batches is one after another, gradients are finite."""
     x = batch_of(example)
-
     inputs = jnp.issubdtype(x.dtype, jnp.floating)
 
     def loss(params, state, x, key):
@@ -73,17 +76,16 @@ def test_strict_jit_vmap_and_finite_gradients(layer: Layer, example, output):
         return jnp.sum(jnp.square(y)), state
 
     @jax.jit
-    def everything(params, state, x, key):
+    def everything(x, key):
+        params, state = layer.init(key, example)
+        y = layer.predict(params, state, x)
         stacked = jax.vmap(layer.predict, (None, None, 0))(params, state, jnp.stack([x, x[::-1]]))
         (_, new), grads = jax.value_and_grad(loss, (0, 2) if inputs else 0, has_aux=True)(params, state, x, key)
-        return stacked, new, grads
+        return params, state, y, stacked, new, grads
 
     with strict():
-        key = jax.random.key(0)
-        params, state = jax.jit(lambda key: layer.init(key, example))(key)
+        params, state, y, stacked, new, grads = everything(x, jax.random.key(0))
         assert output_example(layer, params, state, example).shape == output
-        y = layer.predict(params, state, x)
-        stacked, new, grads = everything(params, state, x, key)
     assert y.shape == (3, *output)
     assert_close(stacked, np.stack([y, y[::-1]]), rtol=1e-5, atol=1e-5)
     assert jax.tree.structure(new) == jax.tree.structure(state)
@@ -91,8 +93,17 @@ def test_strict_jit_vmap_and_finite_gradients(layer: Layer, example, output):
     assert any(np.any(g) for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("layer", "example", "output"), CASES.values(), ids=CASES)
+def test_operations_one_by_one_are_the_compiled_layer(layer: Layer, example, output):
+    x = batch_of(example)
+    with strict():
+        params, state = jax.jit(lambda key: layer.init(key, example))(jax.random.key(0))
+        assert_close(layer.predict(params, state, x), jax.jit(layer.predict)(params, state, x), rtol=1e-5, atol=1e-5)
+
+
 @EACH
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64, *slow(jnp.float16, jnp.float32)])
 def test_dtypes_follow_the_example(layer: Layer, example, output, dtype):
     """Parameters and outputs have the dtype of the example, running statistics the accumulation dtype, and keep it."""
     with float64(), strict():
@@ -114,33 +125,41 @@ def test_dtypes_follow_the_example(layer: Layer, example, output, dtype):
 
 
 def test_two_keys_drop_differently():
-    x = jnp.ones(100)
-    first, second = (Dropout(0.5).apply((), (), x, key=jax.random.key(s), train=True)[0] for s in (0, 1))
-    assert np.any(first != second)
+    x, layer = np.ones(100, np.float32), Dropout(0.5)
+    dropped = jax.jit(lambda key: layer.apply((), (), x, key=key, train=True)[0])
+    assert np.any(dropped(jax.random.key(0)) != dropped(jax.random.key(1)))
 
 
 def test_parameters_by_name_and_initial_value():
-    params, state = BatchNorm().init(jax.random.key(0), IMAGE)
+    @jax.jit
+    def drawn(key):
+        weights = layers.dense.init(key, 50, 300), layers.conv.init(key, 3, 4, 400), layers.embedding.init(key, 300, 40)
+        return BatchNorm().init(key, IMAGE), [params["w"] for params in weights]
+
+    (params, state), weights = drawn(jax.random.key(0))
     ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
     assert_close(params, {"scale": ones, "shift": zeros}, rtol=0)
     assert_close(state, {"mean": zeros, "var": ones}, rtol=0)
-    w = jax.jit(lambda key: layers.dense.init(key, 50, 300))(jax.random.key(0))["w"]
-    np.testing.assert_allclose(np.var(w), 2 / 50, rtol=0.05)
-    w = jax.jit(lambda key: layers.conv.init(key, 3, 4, 400))(jax.random.key(0))["w"]
-    np.testing.assert_allclose(np.var(w), 2 / 36, rtol=0.05)
-    w = jax.jit(lambda key: layers.embedding.init(key, 300, 40))(jax.random.key(0))["w"]
-    np.testing.assert_allclose(np.var(w), 1, rtol=0.05)
+    for w, variance in zip(weights, (2 / 50, 2 / 36, 1), strict=True):
+        np.testing.assert_allclose(np.var(w), variance, rtol=0.05)
 
 
 def test_modules_and_factories_are_one_function():
-    x = batch_of(IMAGE)
-    layer = Conv(2, 3, padding="SAME", stride=2)
-    params, state = layer.init(jax.random.key(0), IMAGE)
-    assert_close(layers.conv.init(jax.random.key(0), 3, 4, 2), params, rtol=0)
-    assert_close(layers.conv.apply(params, x, padding="SAME", stride=2), layer.predict(params, state, x), rtol=0)
-    params, state = Dense(2).init(jax.random.key(0), (4,))
-    assert_close(layers.dense.init(jax.random.key(0), 4, 2), params, rtol=0)
-    assert_close(layers.dense.apply(params, x), Dense(2).predict(params, (), x), rtol=0)
+    x, conv, dense = batch_of(IMAGE), Conv(2, 3, padding="SAME", stride=2), Dense(2)
+
+    @jax.jit
+    def both(key):
+        of_conv, state = conv.init(key, IMAGE)
+        of_dense, _ = dense.init(key, (4,))
+        modules = (
+            layers.conv.init(key, 3, 4, 2),
+            layers.conv.apply(of_conv, x, padding="SAME", stride=2),
+            layers.dense.init(key, 4, 2),
+            layers.dense.apply(of_dense, x),
+        )
+        return modules, (of_conv, conv.predict(of_conv, state, x), of_dense, dense.predict(of_dense, (), x))
+
+    assert_close(*both(jax.random.key(0)), rtol=0)
 
 
 def test_kinds_are_distinct_and_settings_kept():

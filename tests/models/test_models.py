@@ -21,22 +21,32 @@ NORMED = models.serial(Dense(2), BatchNorm())
 
 
 def made(net: layers.Layer, example: Any, seed: int = 0) -> tuple[Any, Any]:
-    return net.init(jax.random.key(seed), example)
+    return jax.jit(lambda key: net.init(key, example))(jax.random.key(seed))
+
+
+def shapes(net: layers.Layer, example: Any) -> tuple[Any, Any]:
+    """Parameters and state without numbers."""
+    return jax.eval_shape(lambda: net.init(jax.random.key(0), example))
+
+
+def predicted(net: layers.Layer, params: Any, state: Any, shape: tuple[int, ...]) -> Any:
+    """The shape and dtype of what a network makes of inputs, or the error that it raises."""
+    return jax.eval_shape(net.predict, params, state, np.ones(shape, np.float32))
 
 
 def test_serial_is_composition() -> None:
     net = models.serial(Dense(4), Relu, Dense(2))
     params, state = made(net, (3,))
-    x = jnp.asarray(random(0, 5, 3), jnp.float32)
-    hidden = jnp.maximum(x @ params[0]["w"] + params[0]["b"], 0)
-    assert_close(net.predict(params, state, x), hidden @ params[2]["w"] + params[2]["b"], rtol=1e-6)
+    x = random(0, 5, 3, dtype=np.float32)
+    first, last = ({k: np.asarray(v) for k, v in params[i].items()} for i in (0, 2))
+    expected = np.maximum(x @ first["w"] + first["b"], 0) @ last["w"] + last["b"]
+    assert_close(jax.jit(net.predict)(params, state, x), expected, rtol=1e-5, atol=1e-6)
     assert (params[1], state) == ((), ())
 
 
 def test_serial_of_serials_is_serial() -> None:
     net = models.serial(models.serial(Dense(4), Relu), models.serial(), Dense(2))
-    params, state = made(net, (3,))
-    assert net.predict(params, state, jnp.ones((5, 3))).shape == (5, 2)
+    assert predicted(net, *shapes(net, (3,)), (5, 3)).shape == (5, 2)
 
 
 @pytest.mark.slow
@@ -53,7 +63,8 @@ def test_state_is_empty_without_running_statistics_and_a_tuple_with_them() -> No
 
 def test_each_random_part_draws_its_own_numbers() -> None:
     net = models.parallel(Dropout(0.5), Dropout(0.5))
-    y, _ = net.apply(((), ()), (), jnp.ones((4, 50)), key=jax.random.key(0), train=True)
+    x = np.ones((4, 50), np.float32)
+    y = jax.jit(lambda key: net.apply(((), ()), (), x, key=key, train=True)[0])(jax.random.key(0))
     assert not np.array_equal(y[:, :50], y[:, 50:])
 
 
@@ -102,8 +113,7 @@ def test_a_residual_network_with_batch_norm_trains_in_one_jit() -> None:
     ],
 )
 def test_parameter_counts(net: layers.Layer, example: Any, count: int, capsys: Any) -> None:
-    params, _ = made(net, example)
-    assert tree.size(params) == count
+    assert tree.size(shapes(net, example)[0]) == count
     assert models.summary(net, example) == count
     assert f"{count:,}" in capsys.readouterr().out.splitlines()[-1]
 
@@ -144,16 +154,15 @@ def test_networks_run_under_strict_promotion_jit_and_vmap_over_parameters() -> N
 
 def test_layers_are_hashable_static_arguments() -> None:
     net = models.linear(2)
-    params, _ = made(net, (3,))
+    params, _ = shapes(net, (3,))
     predict = jax.jit(lambda net, p, x: net.predict(p, (), x), static_argnums=0)
-    assert predict(net, params, jnp.ones((1, 3))).shape == (1, 2)
+    assert predict.lower(net, params, np.ones((1, 3), np.float32)).out_info.shape == (1, 2)
 
 
 def test_errors_inside_a_network_name_the_part() -> None:
     net = models.serial(Flatten, Dense(4), Relu, Dense(2))
-    params, state = made(net, (3,))
     with pytest.raises(ValueError, match="dense: x must have 3 features") as caught:
-        net.predict(params, state, jnp.ones((5, 7)))
+        predicted(net, *shapes(net, (3,)), (5, 7))
     assert "in part 1 of serial (dense), given x of shape (5, 7)" in caught.value.__notes__[0]
 
 
@@ -169,29 +178,29 @@ def test_errors_inside_a_network_name_the_part() -> None:
         (lambda: models.linear(2).init(0, (3,)), TypeError, r"serial.init: key must be a typed key, .*got 0"),
         (lambda: models.linear(2).init(jax.random.PRNGKey(0), (3,)), TypeError, r"got an array of uint32 \(2,\)"),
         (lambda: layers.Layer(Relu.init, Relu.apply, "mine"), TypeError, 'Kind\\("mine"\\), got \'mine\''),
-        (lambda: made(models.serial(ONLY_Y), (3,)), TypeError, r"apply must return the pair \(y, state\)"),
-        (lambda: made(models.cnn(), (8, 8)), ValueError, r"must be an image \(H, W, C\), got shape \(8, 8\)"),
+        (lambda: shapes(models.serial(ONLY_Y), (3,)), TypeError, r"apply must return the pair \(y, state\)"),
+        (lambda: shapes(models.cnn(), (8, 8)), ValueError, r"must be an image \(H, W, C\), got shape \(8, 8\)"),
         (lambda: models.mlp(10), ValueError, "sizes must name the input"),
-        (lambda: NORMED.predict(made(NORMED, (3,))[0], (), jnp.ones((1, 3))), ValueError, "state must be a dict"),
+        (lambda: predicted(NORMED, shapes(NORMED, (3,))[0], (), (1, 3)), ValueError, "state must be a dict"),
         (lambda: models.mlp([3]), ValueError, r"such as \[784, 512, 10\], got \[3\]"),
         (lambda: models.mlp([3, 0, 2]), ValueError, "each of sizes must be at least 1, got 0"),
         (lambda: models.mlp([3, 4.0, 2]), TypeError, "must be an int, got 4.0"),
-        (lambda: made(models.mlp([5, 2]), (3,)), ValueError, "sizes\\[0\\] is 5, but one example has 3 entries"),
-        (lambda: made(models.cnn(), (4, 4, 1)), ValueError, "does not fit"),
-        (lambda: made(models.linear(2), 3), TypeError, r"expected the shape of ONE example, .*got 3"),
-        (lambda: made(models.linear(2), (0, 3)), ValueError, "every axis of an example must have size >= 1"),
+        (lambda: shapes(models.mlp([5, 2]), (3,)), ValueError, "sizes\\[0\\] is 5, but one example has 3 entries"),
+        (lambda: shapes(models.cnn(), (4, 4, 1)), ValueError, "does not fit"),
+        (lambda: shapes(models.linear(2), 3), TypeError, r"expected the shape of ONE example, .*got 3"),
+        (lambda: shapes(models.linear(2), (0, 3)), ValueError, "every axis of an example must have size >= 1"),
         (
-            lambda: models.residual(Dense(4)).predict(*made(models.residual(Dense(4)), (3,)), jnp.ones((2, 3))),
+            lambda: predicted(models.residual(Dense(4)), *shapes(models.residual(Dense(4)), (3,)), (2, 3)),
             ValueError,
             r"the block outputs \(2, 4\) but the shortcut \(2, 3\)",
         ),
         (
-            lambda: models.linear(2).predict(made(models.linear(2), (3,)), (), jnp.ones((1, 3)))[0],
+            lambda: predicted(models.linear(2), shapes(models.linear(2), (3,)), (), (1, 3)),
             ValueError,
             "dense: params must be a dict with 'w'",
         ),
         (
-            lambda: NORMED.predict(made(NORMED, (3,))[0], (1, 2, 3), jnp.ones((1, 3))),
+            lambda: predicted(NORMED, shapes(NORMED, (3,))[0], (1, 2, 3), (1, 3)),
             ValueError,
             "expected the state that init returned",
         ),

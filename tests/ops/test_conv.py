@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import hypothesis
@@ -12,10 +13,8 @@ import numpy as np
 import pytest
 
 from jaxnn.ops import conv as ops
-from tests.helpers import assert_close, float64, random, strict
+from tests.helpers import assert_close, float64, random, slow, strict
 from tests.ops import oracles
-
-pytestmark = pytest.mark.sampled
 
 
 class Case(NamedTuple):
@@ -60,46 +59,54 @@ def arrays(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return x, w, y, random(2, *y.shape)
 
 
-def check_adjoints(case: Case, input_grad=ops.conv_input_grad, weight_grad=ops.conv_weight_grad) -> None:
+def check_adjoints(case: Case, y: Any, dx: Any, dw: Any) -> None:
     """y itself, and <A x, dy> = <x, A' dy> = <w, A'_w dy>, against NumPy's forward."""
-    x, w, y, dy = arrays(case)
+    x, w, expected, dy = arrays(case)
+    assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    assert dx.shape == x.shape
+    assert dw.shape == w.shape
+    np.testing.assert_allclose(np.vdot(x, dx), np.vdot(expected, dy), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(np.vdot(w, dw), np.vdot(expected, dy), rtol=1e-11, atol=1e-11)
 
-    def all_three(x, w, dy):
-        dx = input_grad(w, dy, case.sizes, **case.settings)
-        return ops.conv(x, w, **case.settings), dx, weight_grad(x, dy, case.window, **case.settings)
 
+def with_adjoints(case: Case, x: Any, w: Any, dy: Any) -> tuple[Any, Any, Any]:
+    dx = ops.conv_input_grad(w, dy, case.sizes, **case.settings)
+    return ops.conv(x, w, **case.settings), dx, ops.conv_weight_grad(x, dy, case.window, **case.settings)
+
+
+@functools.cache
+def found() -> list[tuple[Any, Any]]:
+    """(y, dx, dw) by our rules, and (dx, dw) by autodiff, of the chosen geometries: one program."""
+
+    def both(case: Case, x: Any, w: Any, dy: Any) -> tuple[Any, Any]:
+        _, vjp = jax.vjp(lambda x, w: ops.conv(x, w, **case.settings), x, w)
+        return with_adjoints(case, x, w, dy), vjp(dy)
+
+    given = [(x, w, dy) for x, w, _, dy in map(arrays, CASES)]
     with float64(), strict():
-        got, dx, dw = jax.jit(all_three)(*map(jnp.asarray, (x, w, dy)))
-        assert_close(got, y, rtol=1e-12, atol=1e-12)
-        assert dx.shape == x.shape
-        assert dw.shape == w.shape
-        np.testing.assert_allclose(np.vdot(x, dx), np.vdot(y, dy), rtol=1e-11, atol=1e-11)
-        np.testing.assert_allclose(np.vdot(w, dw), np.vdot(y, dy), rtol=1e-11, atol=1e-11)
+        return jax.jit(lambda given: [both(case, *one) for case, one in zip(CASES, given, strict=True)])(given)
 
 
+@pytest.mark.parametrize("index", range(len(CASES)))
+def test_equation_inner_products_and_autodiff(index):
+    ours, automatic = found()[index]
+    check_adjoints(CASES[index], *ours)
+    assert_close(ours[1:], automatic, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
 @hypothesis.given(cases())
 @hypothesis.settings(max_examples=10)
-def test_equation_and_inner_products(case):
-    check_adjoints(case)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_adjoints_are_those_of_autodiff(case):
+def test_any_geometry(case):
     x, w, _, dy = arrays(case)
-
-    def both(x, w, dy):
-        _, vjp = jax.vjp(lambda x, w: ops.conv(x, w, **case.settings), x, w)
-        dx = ops.conv_input_grad(w, dy, case.sizes, **case.settings)
-        return (dx, ops.conv_weight_grad(x, dy, case.window, **case.settings)), vjp(dy)
-
     with float64(), strict():
-        got, expected = jax.jit(both)(*map(jnp.asarray, (x, w, dy)))
-        assert_close(got, expected, rtol=1e-12, atol=1e-12)
+        check_adjoints(case, *jax.jit(functools.partial(with_adjoints, case))(x, w, dy))
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if not isinstance(c.padding, tuple)])
-def test_torch_agrees(case):
+@pytest.mark.parametrize("index", [i for i, case in enumerate(CASES) if not isinstance(case.padding, tuple)])
+def test_torch_agrees(index):
     torch = pytest.importorskip("torch")
+    case = CASES[index]
     x, w, y, _ = arrays(case)
     pads = oracles.pads_of(case.padding, case.sizes, case.window, case.stride, case.dilation)
     padded = torch.tensor(np.pad(np.moveaxis(x, -1, 1), [(0, 0), (0, 0), *pads]))
@@ -107,52 +114,56 @@ def test_torch_agrees(case):
     forward = getattr(torch.nn.functional, f"conv{len(case.sizes)}d")
     theirs = forward(padded, kernel, stride=case.stride, dilation=case.dilation, groups=case.groups)
     assert_close(np.moveaxis(theirs.numpy(), 1, -1), y, rtol=1e-12, atol=1e-12)
-    with float64():
-        assert_close(ops.conv(jnp.asarray(x), jnp.asarray(w), **case.settings), y, rtol=1e-12, atol=1e-12)
+    assert_close(found()[index][0][0], y, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", CASES[1:3])
-def test_flax_agrees(case):
+@pytest.mark.parametrize("index", [1, *slow(2)])
+def test_flax_agrees(index):
     linen = pytest.importorskip("flax.linen")
+    case = CASES[index]
     x, w, _, _ = arrays(case)
+    layer = linen.Conv(
+        case.c_out,
+        case.window,
+        strides=case.stride,
+        kernel_dilation=case.dilation,
+        padding=case.padding,
+        feature_group_count=case.groups,
+        use_bias=False,
+    )
     with float64():
-        layer = linen.Conv(
-            case.c_out,
-            case.window,
-            strides=case.stride,
-            kernel_dilation=case.dilation,
-            padding=case.padding,
-            feature_group_count=case.groups,
-            use_bias=False,
-        )
-        theirs = layer.apply({"params": {"kernel": jnp.asarray(w)}}, jnp.asarray(x))
-        assert_close(ops.conv(jnp.asarray(x), jnp.asarray(w), **case.settings), theirs, rtol=1e-12, atol=1e-12)
+        theirs = jax.jit(layer.apply)({"params": {"kernel": w}}, x)
+    assert_close(found()[index][0][0], theirs, rtol=1e-12, atol=1e-12)
 
 
 SQUARE = Case((6, 6), (3, 3), (1, 1), (1, 1), "SAME", 1, 3, 3)
 
 
-def unflipped(w, dy, sizes, **settings):
-    return ops.conv_input_grad(jnp.flip(w, (0, 1)), dy, sizes, **settings)
+def broken(name: str, y: Any, dx: Any, dw: Any) -> tuple[Any, Any, Any]:
+    """The adjoints of a square kernel by a broken rule."""
+    _, w, _, dy = arrays(SQUARE)
+    if name == "unflipped kernel":
+        dx = ops.conv_input_grad(jnp.flip(w, (0, 1)), dy, SQUARE.sizes, **SQUARE.settings)
+    if name == "transposed kernel":
+        dx = ops.conv_input_grad(jnp.swapaxes(w, -1, -2), dy, SQUARE.sizes, **SQUARE.settings)
+    return y, dx, jnp.flip(dw, (0, 1)) if name == "flipped weight gradient" else dw
 
 
-def transposed(w, dy, sizes, **settings):
-    return ops.conv_input_grad(jnp.swapaxes(w, -1, -2), dy, sizes, **settings)
+def test_broken_adjoints_are_caught():
+    x, w, _, dy = arrays(SQUARE)
+    names = ("none", "unflipped kernel", "transposed kernel", "flipped weight gradient")
 
+    @jax.jit
+    def every(x, w, dy):
+        right = with_adjoints(SQUARE, x, w, dy)
+        return {name: broken(name, *right) for name in names}
 
-def weight_flipped(x, dy, window, **settings):
-    return jnp.flip(ops.conv_weight_grad(x, dy, window, **settings), (0, 1))
-
-
-@pytest.mark.parametrize(
-    "mutant",
-    [{"input_grad": unflipped}, {"input_grad": transposed}, {"weight_grad": weight_flipped}],
-    ids=["unflipped kernel", "transposed kernel", "flipped weight gradient"],
-)
-def test_broken_adjoints_are_caught(mutant):
-    check_adjoints(SQUARE)
-    with pytest.raises(AssertionError):
-        check_adjoints(SQUARE, **mutant)
+    with float64():
+        results = every(x, w, dy)
+    check_adjoints(SQUARE, *results["none"])
+    for name in names[1:]:
+        with pytest.raises(AssertionError):
+            check_adjoints(SQUARE, *results[name])
 
 
 @pytest.mark.slow
@@ -186,5 +197,5 @@ def test_storage_dtypes(dtype):
 )
 def test_messages(settings, text):
     with pytest.raises(ValueError, match="conv: ") as caught:
-        ops.conv(jnp.zeros((1, 6, 6, 1)), jnp.zeros((3, 3, 1, 1)), **settings)
+        ops.conv(np.zeros((1, 6, 6, 1), np.float32), np.zeros((3, 3, 1, 1), np.float32), **settings)
     assert text in str(caught.value)

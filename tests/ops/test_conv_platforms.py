@@ -12,9 +12,7 @@ import pytest
 
 from jaxnn.ops.conv import conv, conv_native
 from jaxnn.ops.conv_matmul import conv_as_matmul
-from tests.helpers import assert_close, float64, random, strict
-
-pytestmark = pytest.mark.sampled
+from tests.helpers import assert_close, float64, random, slow, strict
 
 GEOMETRIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "plain": ((2, 9, 8, 3), (3, 3, 3, 4), {}),
@@ -38,33 +36,39 @@ def geometry(name: str) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def value_and_adjoints(form: Any, x: Any, w: Any, settings: dict[str, Any]) -> Any:
-    @jax.jit
-    def both(x: Any, w: Any) -> Any:
-        y, back = jax.vjp(lambda x, w: form(x, w, **settings), x, w)
-        return y, back(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
-
-    return both(jnp.asarray(x), jnp.asarray(w))
+    y, back = jax.vjp(lambda x, w: form(x, w, **settings), x, w)
+    return y, back(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
 
 
-@pytest.mark.parametrize("name", GEOMETRIES)
-def test_both_forms_agree_in_value_and_both_gradients(name: str) -> None:
-    x, w, settings = geometry(name)
-    with float64():
-        native = value_and_adjoints(conv_native, x, w, settings)
-        assert_close(value_and_adjoints(conv_as_matmul, x, w, settings), native, rtol=1e-11, atol=1e-12)
+QUICK = ["strided", "dilated", "grouped", "one axis"]
+LONG = [name for name in GEOMETRIES if name not in QUICK]
 
 
-def test_the_check_finds_a_shifted_window() -> None:
+@pytest.mark.parametrize("names", [QUICK, *slow((LONG,))], ids=["short", "long"])
+def test_both_forms_agree_in_value_and_both_gradients(names: list[str]) -> None:
+    """And where one form has its window shifted, they do not."""
     x, w, settings = geometry("strided")
+    moved = x, w, settings | {"pads": ((1, 2), (0, 1))}
+    products = {name: geometry(name) for name in names} | {"moved": moved}
+    natives = products | {"moved": (x, w, settings)}
+
+    @jax.jit
+    def every(arrays: Any) -> Any:
+        return [
+            {name: value_and_adjoints(form, *arrays[name], given[name][2]) for name in given}
+            for form, given in ((conv_as_matmul, products), (conv_native, natives))
+        ]
+
     with float64():
-        native = value_and_adjoints(conv_native, x, w, settings)
-        shifted = settings | {"pads": ((1, 2), (0, 1))}
-        with pytest.raises(AssertionError):
-            assert_close(value_and_adjoints(conv_as_matmul, x, w, shifted), native, rtol=1e-11, atol=1e-12)
+        found, expected = every({name: (x, w) for name, (x, w, _) in products.items()})
+    for name in names:
+        assert_close(found[name], expected[name], rtol=1e-11, atol=1e-12)
+    with pytest.raises(AssertionError):
+        assert_close(found["moved"], expected["moved"], rtol=1e-11, atol=1e-12)
 
 
 def test_conv_is_the_product_form_on_cpu_and_a_convolution_elsewhere() -> None:
-    x, w = jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))
+    x, w = np.ones((1, 5, 5, 1), np.float32), np.ones((3, 3, 1, 2), np.float32)
     gradient = jax.jit(jax.grad(lambda w: conv(x, w).sum()))
     for platform, expected in (("cpu", False), ("cuda", True), ("tpu", True)):
         module = jax.export.export(gradient, platforms=[platform])(w).mlir_module()
@@ -72,7 +76,7 @@ def test_conv_is_the_product_form_on_cpu_and_a_convolution_elsewhere() -> None:
 
 
 def test_the_product_form_leaves_no_residuals_on_other_platforms() -> None:
-    x, w = jnp.ones((4, 9, 9, 8)), jnp.ones((3, 3, 8, 2))
+    x, w = np.ones((4, 9, 9, 8), np.float32), np.ones((3, 3, 8, 2), np.float32)
     gradient = jax.jit(jax.grad(lambda x, w: jnp.sum(conv(x, w) ** 2), argnums=(0, 1)))
     module = jax.export.export(gradient, platforms=["cuda"])(x, w).mlir_module()
     columns = f"tensor<{4 * 7 * 7}x{3 * 3 * 8}xf32>"  # nine slices of eight channels, side by side
@@ -89,8 +93,7 @@ def test_products_of_half_precision_are_summed_in_float32() -> None:
 
 def test_both_forms_keep_strict_promotion_and_batch_over_kernels() -> None:
     x, w, settings = geometry("grouped")
-    kernels = jnp.asarray(np.stack([w, 2 * w]), jnp.float32)
-    x = jnp.asarray(x, jnp.float32)
+    kernels, x = np.stack([w, 2 * w]).astype(np.float32), x.astype(np.float32)
     with strict():
         for form in (conv_native, conv_as_matmul):
             y = jax.jit(jax.vmap(lambda w, form=form: form(x, w, **settings)))(kernels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import hypothesis
@@ -12,10 +13,8 @@ import numpy as np
 import pytest
 
 from jaxnn.ops import pooling as ops
-from tests.helpers import assert_close, float64, random, strict
+from tests.helpers import assert_close, float64, random, slow, strict
 from tests.ops import oracles
-
-pytestmark = pytest.mark.sampled
 
 
 class Case(NamedTuple):
@@ -74,41 +73,69 @@ def average_by_hand(x, dy, **settings):
     return ops.average_pool(x, **settings), ops.average_pool_input_grad(dy, x.shape[1:-1], **settings)
 
 
-def check_max(case: Case, *rules, seed: int = 0) -> None:
+def check_max(case: Case, *found: Any, seed: int = 0) -> None:
     x, dy = arrays(case, seed)
     expected = oracles.max_pool(x, dy, **case.settings)
-    with float64(), strict():
-        for got in jax.jit(lambda x, dy: [rule(x, dy, **case.settings) for rule in rules])(x, dy):
-            assert_close(tuple(got), expected, rtol=1e-12, atol=1e-12)
+    for got in found:
+        assert_close(tuple(got), expected, rtol=1e-12, atol=1e-12)
 
 
-def check_average(case: Case, count_padding: bool, *rules) -> None:
+def finite(case: Case) -> tuple[np.ndarray, np.ndarray]:
     x, dy = arrays(case)
-    x = np.where(np.isinf(x), 3.0, x)
-    settings = case.settings | {"count_padding": count_padding}
-    expected = oracles.average_pool(x, dy, **settings)
+    return np.where(np.isinf(x), 3.0, x), dy
+
+
+def check_average(case: Case, count_padding: bool, *found: Any) -> None:
+    x, dy = finite(case)
+    expected = oracles.average_pool(x, dy, **case.settings, count_padding=count_padding)
+    for got in found:
+        assert_close(tuple(got), expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(np.vdot(got[0], dy), np.vdot(x, got[1]), rtol=1e-12, atol=1e-12)
+
+
+def evaluated(calls: dict[str, tuple[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
+    """rule(x, dy, **settings) for each name, by one program in float64."""
+
+    @jax.jit
+    def every(given: Any) -> Any:
+        return {name: rule(*given[name], **settings) for name, (rule, _, settings) in calls.items()}
+
     with float64(), strict():
-        for got in jax.jit(lambda x, dy: [rule(x, dy, **settings) for rule in rules])(x, dy):
-            assert_close(tuple(got), expected, rtol=1e-12, atol=1e-12)
-            np.testing.assert_allclose(np.vdot(got[0], dy), np.vdot(x, got[1]), rtol=1e-12, atol=1e-12)
+        return every({name: pair for name, (_, pair, _) in calls.items()})
 
 
+def of_max(case: Case, seed: int = 0) -> dict[str, Any]:
+    rules = {"max by autodiff": by_autodiff(ops.max_pool), "max by hand": max_by_hand}
+    return {name: (rule, arrays(case, seed), case.settings) for name, rule in rules.items()}
+
+
+def of_average(case: Case, count_padding: bool) -> dict[str, Any]:
+    rules = {"average by autodiff": by_autodiff(ops.average_pool), "average by hand": average_by_hand}
+    settings = case.settings | {"count_padding": count_padding}
+    return {name: (rule, finite(case), settings) for name, rule in rules.items()}
+
+
+def test_chosen_geometries():
+    found = evaluated(
+        {f"{i} {n}": call for i, c in enumerate(CASES) for n, call in (of_max(c) | of_average(c, False)).items()}
+    )
+    for i, case in enumerate(CASES):
+        check_max(case, *(found[f"{i} max {way}"] for way in ("by autodiff", "by hand")))
+        check_average(case, False, *(found[f"{i} average {way}"] for way in ("by autodiff", "by hand")))
+
+
+@pytest.mark.slow
 @hypothesis.given(cases(), st.integers(0, 100))
 @hypothesis.settings(max_examples=10)
 def test_max_pool_and_both_gradients(case, seed):
-    check_max(case, by_autodiff(ops.max_pool), max_by_hand, seed=seed)
+    check_max(case, *evaluated(of_max(case, seed)).values(), seed=seed)
 
 
+@pytest.mark.slow
 @hypothesis.given(cases(), st.booleans())
 @hypothesis.settings(max_examples=10)
 def test_average_pool_and_both_gradients(case, count_padding):
-    check_average(case, count_padding, by_autodiff(ops.average_pool), average_by_hand)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_chosen_geometries(case):
-    check_max(case, by_autodiff(ops.max_pool), max_by_hand)
-    check_average(case, False, by_autodiff(ops.average_pool), average_by_hand)
+    check_average(case, count_padding, *evaluated(of_average(case, count_padding)).values())
 
 
 def last_tie(x, dy, **settings):
@@ -136,25 +163,35 @@ def column_major(x, dy, **settings):
 EXACT = Case((6, 6), (2, 2), (2, 2))
 
 
-@pytest.mark.parametrize("mutant", [last_tie, shared_tie, column_major])
-def test_broken_tie_rules_are_caught(mutant):
-    check_max(EXACT, max_by_hand)
-    with pytest.raises(AssertionError):
-        check_max(EXACT, mutant)
+def swapped(x, dy, count_padding, **settings):
+    """Divided by the window where the entries count, and the other way round."""
+    return average_by_hand(x, dy, count_padding=not count_padding, **settings)
 
 
-def test_swapped_divisors_are_caught():
-    swapped = lambda x, dy, count_padding, **s: average_by_hand(x, dy, count_padding=not count_padding, **s)  # noqa: E731
-    check_average(CASES[1], False, average_by_hand)
+def test_broken_tie_rules_and_swapped_divisors_are_caught():
+    mutants, padded = (last_tie, shared_tie, column_major), CASES[1]
+    found = evaluated(
+        {mutant.__name__: (mutant, arrays(EXACT), EXACT.settings) for mutant in (max_by_hand, *mutants)}
+        | {
+            rule.__name__: (rule, finite(padded), padded.settings | {"count_padding": False})
+            for rule in (average_by_hand, swapped)
+        }
+    )
+    check_max(EXACT, found["max_by_hand"])
+    for mutant in mutants:
+        with pytest.raises(AssertionError):
+            check_max(EXACT, found[mutant.__name__])
+    check_average(padded, False, found["average_by_hand"])
     with pytest.raises(AssertionError):
-        check_average(CASES[1], False, swapped)
+        check_average(padded, False, found["swapped"])
 
 
 def check_nan(pool) -> None:
     """A NaN anywhere in a window comes out, and takes the gradient."""
-    for i in range(4):
-        x = jnp.ones((1, 2, 2, 1)).at[0, i // 2, i % 2, 0].set(jnp.nan)
-        assert np.isnan(pool(x)).all(), f"lost a NaN at entry {i}"
+    x = np.ones((4, 4, 1), np.float32)
+    x[range(4), range(4)] = np.nan
+    for i, y in enumerate(np.asarray(jax.jit(pool)(x.reshape(4, 2, 2, 1)))):
+        assert np.isnan(y).all(), f"lost a NaN at entry {i}"
 
 
 def test_nan_is_not_lost():
@@ -162,12 +199,12 @@ def test_nan_is_not_lost():
     check_nan(lambda x: ops.max_pool(x, window=2, stride=1))
     with pytest.raises(AssertionError, match="lost a NaN"):
         check_nan(lambda x: jnp.where(x[:, 0] >= x[:, 1], x[:, 0], x[:, 1]))
-    x = np.array([1.0, np.nan, np.nan, 2.0]).reshape(1, 4, 1)
-    _, dx = max_by_hand(jnp.asarray(x), jnp.ones((1, 1, 1)), window=4)
+    x = np.array([1.0, np.nan, np.nan, 2.0], np.float32).reshape(1, 4, 1)
+    _, dx = jax.jit(functools.partial(max_by_hand, window=4))(x, np.ones((1, 1, 1), np.float32))
     np.testing.assert_array_equal(np.ravel(dx), [0, 1, 0, 0])
 
 
-@pytest.mark.parametrize("padding", ["VALID", ((1, 1), (1, 1))])
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), *slow("VALID")])
 def test_torch_agrees(padding):
     torch = pytest.importorskip("torch")
     x = random(0, 2, 7, 8, 3)
@@ -183,25 +220,32 @@ def test_torch_agrees(padding):
             torch.nn.functional.avg_pool2d(theirs, 3, 2, low, count_include_pad=False),
         ),
     ]
-    for pool, more, y in pairs:
+    rules = [by_autodiff(functools.partial(pool, **settings, **more)) for pool, more, _ in pairs]
+    values = [np.moveaxis(y.detach().numpy(), 1, -1) for *_, y in pairs]
+    with float64():
+        found = jax.jit(lambda x, dys: [rule(x, dy) for rule, dy in zip(rules, dys, strict=True)])(x, values)
+    for (*_, y), value, ours in zip(pairs, values, found, strict=True):
         (dx,) = torch.autograd.grad((y**2).sum() / 2, theirs)
-        with float64():
-            rule = by_autodiff(lambda x, pool=pool, more=more: pool(x, **settings, **more))
-            ours, ours_dx = jax.jit(rule)(jnp.asarray(x), jnp.asarray(np.moveaxis(y.detach().numpy(), 1, -1)))
-            assert_close(ours, np.moveaxis(y.detach().numpy(), 1, -1), rtol=1e-12)
-            assert_close(ours_dx, np.moveaxis(dx.numpy(), 1, -1), rtol=1e-12)
+        assert_close(tuple(ours), (value, np.moveaxis(dx.numpy(), 1, -1)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("padding", ["SAME", ((1, 0), (2, 1))])
+@pytest.mark.parametrize("padding", [((1, 0), (2, 1)), *slow("SAME")])
 def test_flax_agrees(padding):
     linen = pytest.importorskip("flax.linen")
-    x = jnp.asarray(random(0, 2, 7, 8, 3), jnp.float32)
     theirs, ours = {"strides": (2, 1), "padding": padding}, {"window": 3, "stride": (2, 1), "padding": padding}
-    assert_close(jax.jit(lambda x: ops.max_pool(x, **ours))(x), linen.max_pool(x, (3, 3), **theirs), rtol=0)
-    for count in (True, False):
-        got = jax.jit(lambda x, count=count: ops.average_pool(x, count_padding=count, **ours))(x)
-        average = linen.avg_pool(x, (3, 3), count_include_pad=count, **theirs)
-        assert_close(got, average, rtol=1e-5, atol=1e-6)
+
+    @jax.jit
+    def both(x):
+        found = [(ops.max_pool(x, **ours), linen.max_pool(x, (3, 3), **theirs))]
+        for count in (True, False):
+            average = linen.avg_pool(x, (3, 3), count_include_pad=count, **theirs)
+            found.append((ops.average_pool(x, count_padding=count, **ours), average))
+        return found
+
+    of_max, *averages = both(random(0, 2, 7, 8, 3, dtype=np.float32))
+    assert_close(*of_max, rtol=0)
+    for average in averages:
+        assert_close(*average, rtol=1e-5, atol=1e-6)
 
 
 def check_accumulates(pool) -> None:
@@ -231,21 +275,21 @@ def test_whole_numbers_and_batches_of_none():
     assert ops.max_pool(jnp.zeros((0, 4, 4, 1)), window=2).shape == (0, 2, 2, 1)
 
 
-X = jnp.zeros((2, 4, 4, 3))
+X = np.zeros((2, 4, 4, 3), np.float32)
 
 
 @pytest.mark.parametrize("pool", [ops.max_pool, ops.average_pool])
 @pytest.mark.parametrize(
     ("x", "settings", "text"),
     [
-        (jnp.zeros((4, 3)), {"window": 2}, "must be (N, *spatial, C) with at least one spatial axis, got shape (4, 3)"),
+        (X[0, 0], {"window": 2}, "must be (N, *spatial, C) with at least one spatial axis, got shape (4, 3)"),
         (X, {"window": 5}, "a window that spans 5 does not fit an axis of size 4"),
         (X, {"window": 0}, "window must be at least 1, got 0"),
         (X, {"window": 2, "stride": 0}, "stride must be at least 1, got 0"),
         (X, {"window": (2, 2, 2)}, "window must be an int or 2 ints"),
         (X, {"window": 2, "padding": ((2, 0), (0, 0))}, "padding (2, 0) must be less than the window 2"),
         (X, {"window": 2, "padding": "same"}, "got 'same'"),
-        (jnp.zeros((1, 0, 1)), {"window": 1, "padding": "SAME"}, "size"),
+        (X[:1, :0, 0, :1], {"window": 1, "padding": "SAME"}, "size"),
     ],
 )
 def test_messages(pool, x, settings, text):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,15 +45,17 @@ def chains(draw: Any) -> tuple[View, list[Any]]:
 def test_the_adjoint_of_any_chain(chain: Any) -> None:
     """<A x, y> = <x, A' y>; merged steps are the steps; views in order have all entries in row-major order."""
     view, steps = chain
+    x, y = random(0, *SOURCE), random(1, *view.shape)
+
+    @jax.jit
+    def all_three(x: Any, y: Any) -> Any:
+        return functools.reduce(lambda value, step: step(value), steps, x), view(x), view.adjoint(y)
+
     with float64():
-        x = random(0, *SOURCE)
-        plain = jnp.asarray(x)
-        for step in steps:
-            plain = step(plain)
-        np.testing.assert_array_equal(view(jnp.asarray(x)), plain)
-        assert view.shape == plain.shape
-        y = random(1, *view.shape)
-        np.testing.assert_allclose(np.vdot(plain, y), np.vdot(x, view.adjoint(jnp.asarray(y))), rtol=1e-12, atol=1e-12)
+        plain, viewed, back = map(np.asarray, all_three(x, y))
+    np.testing.assert_array_equal(viewed, plain)
+    assert view.shape == plain.shape
+    np.testing.assert_allclose(np.vdot(plain, y), np.vdot(x, back), rtol=1e-12, atol=1e-12)
     if view.in_order:
         np.testing.assert_array_equal(np.ravel(plain), x.ravel())
     if not view.repeats:
@@ -76,14 +77,13 @@ def test_a_broadcast_that_repeats_nothing_is_a_reshape() -> None:
     assert broadcast_or_reshape(View((3,)), (3, 2), (0,)).repeats
 
 
-@pytest.mark.parametrize("first", [0, 1, 2])
-def test_slices_apart(first: int) -> None:
+def test_slices_apart() -> None:
     """Known to be apart only where no entry is in both."""
-    with jax.ensure_compile_time_eval():
-        ids = jnp.arange(12).reshape(3, 4)
+    ids = np.arange(12).reshape(3, 4)
     boxes = [Slice((0, 0), (3, 2), (1, 1)), Slice((0, 2), (3, 4), (1, 1)), Slice((1, 1), (2, 4), (1, 1))]
     views = [View((3, 4)).then(box) for box in boxes]
+    seen = dict(zip(views, jax.jit(lambda ids: [view(ids) for view in views])(ids), strict=True))
     for one, other in itertools.permutations(views, 2):
-        common = np.intersect1d(one(ids), other(ids)).size > 0
+        common = np.intersect1d(seen[one], seen[other]).size > 0
         assert one.apart_from(other) is not common
-    assert not views[first].apart_from(View((3, 4)))
+    assert not any(view.apart_from(View((3, 4))) for view in views)

@@ -140,14 +140,14 @@ def make(name: str, dtype: Any = np.float64, n: int = N, seed: int = 0) -> Made:
         return rng.standard_normal(p.shape) / max(2.0, math.prod(p.shape[:-1]) ** 0.5)
 
     def arrays(tree: Any) -> Any:
-        return jax.tree.map(lambda v: jnp.asarray(v, dtype), tree)
+        return jax.tree.map(lambda v: np.asarray(v, dtype), tree)
 
     params = arrays(jax.tree.map(drawn, params))
     state = arrays(jax.tree.map(lambda s: np.abs(drawn(s)) + 0.5, state))
     x = rng.integers(0, case.words, (n, *case.shape)) if case.words else rng.standard_normal((n, *case.shape))
-    x = jnp.asarray(x, jnp.int32 if case.words else dtype)
+    x = x.astype(np.int32 if case.words else dtype)
     y = rng.integers(0, 3, (n, *case.labels))
-    return Made(name, params, state, x, jnp.asarray(np.eye(3)[y], dtype) if case.one_hot else jnp.asarray(y, jnp.int32))
+    return Made(name, params, state, x, np.eye(3)[y].astype(dtype) if case.one_hot else y.astype(np.int32))
 
 
 @functools.cache

@@ -120,7 +120,7 @@ def without_last_square(right: Any, tape: Any, ddof: int = 0) -> Any:
 def microbatch_error() -> float:
     """How far the sum of gradients over microbatches of 4, 4, 2 is from that of all."""
     with float64():
-        x = jnp.asarray(random(0, 10, 3))
+        x = random(0, 10, 3)
         sums, each = per_example.over_microbatches(lambda x: (jnp.sum(x, 0), x), (x,), 4)
         return max(gap(sums, np.sum(x, 0)), gap(each, x) if each.shape == x.shape else np.inf)
 
@@ -145,7 +145,7 @@ def _hessians(outputs: np.ndarray) -> np.ndarray:
 def curvature_error(name: str, n: int = 3) -> float:
     """How far a summary of the GGN of n examples, or the tangent kernel, is from the whole matrix."""
     with float64():
-        x, y = jnp.asarray(random(0, n, 5)), jnp.arange(n) % 3
+        x, y = random(0, n, 5), np.arange(n) % 3
         params, _ = drawn(CURVED, x)
 
         @jax.jit
@@ -183,7 +183,7 @@ def _block_errors(factors: Any, ggn: np.ndarray) -> list[float]:
 def factors_error(reduce: bool) -> float:
     """How far the factors of a layer used at two positions are from their definitions."""
     with float64():
-        x, y = jnp.asarray(LONG), jnp.array([[0, 1], [2, 2], [1, 0]])
+        x, y = LONG, np.array([[0, 1], [2, 2], [1, 0]])
         params, _ = drawn(KFAC_NET, x)
 
         @jax.jit
@@ -204,7 +204,7 @@ def factors_error(reduce: bool) -> float:
 def sampled_error() -> float:
     """How far the mean of 3,000 sampled columns is from the diagonal: statistical, so with a large tolerance."""
     with float64():
-        x, y = jnp.asarray(random(0, 2, 5)), jnp.zeros(2, jnp.int32)
+        x, y = random(0, 2, 5), np.zeros(2, np.int32)
         params, _ = drawn(CURVED, x)
 
         def diagonal(samples: int | None, key: Any) -> Any:

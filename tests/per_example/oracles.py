@@ -161,7 +161,7 @@ def both(name: str, dtype: Any = np.float64) -> tuple[Given, Explicit]:
     direction = jax.tree.map(lambda p: random(p.size, *p.shape), made.params)
     g, h = (flat(Made(name, *_wide(m)).grads()) for m in (made, more))
     weights, bound = random(5, N), float(np.median(_sizes(g)))
-    narrow = jax.tree.map(lambda v: jnp.asarray(v, dtype), (direction, weights, bound))
+    narrow = jax.tree.map(lambda v: np.asarray(v, dtype), (direction, weights, bound))
     with strict():
         given = Given(made.tape, more.tape, *narrow)
     return given, Explicit(g, h, vector(direction), weights, bound, parts_of(made.params))

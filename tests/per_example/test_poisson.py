@@ -13,6 +13,7 @@ import pytest
 import scipy.stats
 
 from jaxnn.per_example import dp_event, poisson_batch, poisson_size
+from tests.helpers import slow
 
 DRAWS = 4000
 SIGMAS = 4.5
@@ -36,7 +37,7 @@ def worst(found: np.ndarray, expected: float) -> float:
     return float(np.abs(found - expected).max() / math.sqrt(expected * (1 - expected) / DRAWS))
 
 
-@pytest.mark.parametrize("size", [18, 30, 45])
+@pytest.mark.parametrize("size", [18, *slow(30, 45)])
 def test_each_example_is_drawn_on_its_own(size: int) -> None:
     """Where no draw overflows (of 30 at 0.2, none is above 17 here): frequencies of all examples and of all pairs."""
     held, counts = drawn(30, 0.2, size)
@@ -144,9 +145,7 @@ def imported(name: str) -> Any:
         return pytest.importorskip(name)
 
 
-@pytest.mark.parametrize(
-    ("accountant", "size"), [("Pld", None), ("Rdp", None), pytest.param("Pld", 30, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("accountant", "size"), [("Rdp", None), *slow(("Pld", None), ("Pld", 30))])
 def test_epsilon_is_that_of_jax_privacy(accountant: str, size: int | None) -> None:
     """2,000 examples at 0.01, 500 steps; where 30 places overflow, once in 80 draws, epsilon is thrice as large."""
     peer = imported("jax_privacy.accounting")

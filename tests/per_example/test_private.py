@@ -19,11 +19,9 @@ from jaxnn import backprop, data, losses, models, optim, per_example
 from jaxnn.layers import BatchNorm, Dense, Tanh
 from jaxnn.per_example import PrivateState, automatic, dp_sgd, private_grad, psac
 from jaxnn.per_example.privacy.margin import safe_norms
-from tests.helpers import assert_close, float64, random, strict
+from tests.helpers import assert_close, float64, random, slow, strict
 from tests.per_example.cases import gap, vector
 from tests.per_example.cases import make as make_case
-
-pytestmark = pytest.mark.sampled
 
 EXACT = 1e-12
 CAUGHT = 0.05
@@ -39,8 +37,7 @@ def loss(params: Any, x: Any, y: Any) -> Any:
 
 
 def problem(n: int = 7) -> tuple[Any, Any, Any]:
-    params = {"w": jnp.asarray(0.3 * random(0, 3, 2)), "b": jnp.asarray(0.1 * random(1, 2))}
-    return params, jnp.asarray(random(2, n, 3)), jnp.asarray(3 * random(3, n))
+    return {"w": 0.3 * random(0, 3, 2), "b": 0.1 * random(1, 2)}, random(2, n, 3), 3 * random(3, n)
 
 
 def linear(params: Any, x: Any) -> Any:
@@ -48,9 +45,12 @@ def linear(params: Any, x: Any) -> Any:
     return sum(jnp.vdot(p, v) for p, v in zip(jax.tree.leaves(params), jax.tree.leaves(x), strict=True))
 
 
+gradients_of_rows = jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))
+
+
 def rows(params: Any, *data: Any) -> np.ndarray:
     """The gradients of single examples, (N, P) in float64."""
-    g = jax.vmap(jax.grad(loss), (None, 0, 0))(params, *data)
+    g = gradients_of_rows(params, *data)
     return np.concatenate([np.asarray(leaf, np.float64).reshape(len(data[0]), -1) for leaf in jax.tree.leaves(g)], 1)
 
 
@@ -129,8 +129,8 @@ def clipped_mean_error(make: Make) -> float:
         bound = float(np.median(np.linalg.norm(g, axis=1)))
         w = np.array([1, 1, 0, 1, 1, 0, 1.0])
         expected = (w * np.minimum(1, bound / np.linalg.norm(g, axis=1))) @ g / 6.5
-        x = x.at[2].set(jnp.nan)  # padding may hold anything
-        got = jax.jit(make(loss, bound, 0.0, 6.5))(params, x, y, key=KEY, weights=jnp.asarray(w))
+        x[2] = np.nan  # padding may hold anything
+        got = jax.jit(make(loss, bound, 0.0, 6.5))(params, x, y, key=KEY, weights=w)
         found = vector(got)
         return 1.0 if not np.isfinite(found).all() else gap(found, expected)
 
@@ -141,8 +141,8 @@ def noise_error(make: Make) -> float:
     Of 4,000 numbers a mean has standard error 0.016, a deviation 0.011, a correlation 0.016; each is held to 4 of them,
     which is what 0.05 of 1 is about.
     """
-    params = {"a": jnp.zeros(4000), "b": jnp.zeros((40, 100))}
-    x = jax.tree.map(lambda p: jnp.zeros((4, *p.shape)), params)
+    params = {"a": np.zeros(4000, np.float32), "b": np.zeros((40, 100), np.float32)}
+    x = jax.tree.map(lambda p: np.zeros((4, *p.shape), np.float32), params)
     drawn = []
     for size in (None, 2):
         gradient = jax.jit(make(linear, 0.5, 3.0, 20.0, size))
@@ -159,14 +159,14 @@ def noise_error(make: Make) -> float:
 
 def half_precision_error(make: Make) -> float:
     """Parameters in bfloat16: one rounding, at the very end. A sum of 1,000 halves must not stop at 256."""
-    params = {"a": jnp.zeros(300, jnp.bfloat16)}
-    x = {"a": jnp.full((1000, 300), 0.25, jnp.bfloat16)}
+    params = {"a": np.zeros(300, jnp.bfloat16)}
+    x = {"a": np.full((1000, 300), 0.25, jnp.bfloat16)}
     gradient = jax.jit(make(linear, 100.0, 0.01, 24.0, 100))
     found = gradient(params, x, key=KEY)["a"]
     assert found.dtype == jnp.bfloat16
-    noise = jax.random.normal(jax.random.split(KEY, 1)[0], (300,))
-    expected = ((250.0 + noise) / 24.0).astype(jnp.bfloat16)
-    return float(np.mean(np.asarray(found != expected)))
+    noise = jax.jit(lambda key: jax.random.normal(jax.random.split(key, 1)[0], (300,)))(KEY)
+    expected = ((250 + np.asarray(noise)) / 24).astype(jnp.bfloat16)
+    return float(np.mean(np.asarray(found) != expected))
 
 
 CHECKS = {"mean": clipped_mean_error, "noise": noise_error, "half precision": half_precision_error}
@@ -189,14 +189,17 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", CHECKS)
+QUICK_FAULTS = ["padding counts", "each array clipped", "noise without C", "one key for all arrays"]
+
+
+@pytest.mark.parametrize("name", ["mean", "noise", *slow("half precision")])
 def test_private_gradient(name: str) -> None:
     limit = {"mean": EXACT, "noise": CAUGHT, "half precision": 0.01}[name]
     assert CHECKS[name](ours) <= limit
     assert CHECKS[name](written_out()) <= limit
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*QUICK_FAULTS, *slow(*(fault for fault in FAULTS if fault not in QUICK_FAULTS))])
 def test_the_checks_catch_broken_versions(fault: str) -> None:
     assert CHECKS[FAULTS[fault]](written_out(fault)) > 1.5 * CAUGHT
 
@@ -210,10 +213,11 @@ def test_noise_is_normal() -> None:
 
 
 def test_an_empty_batch_is_noise_too() -> None:
-    gradient = ours(linear, 1.0, 1.0, 2.0)
-    x, params = jnp.full((3, 50), jnp.nan), jnp.zeros(50)
-    empty = gradient(params, x, key=KEY, weights=jnp.zeros(3))
-    np.testing.assert_array_equal(empty, gradient(params, 0 * jnp.ones((3, 50)), key=KEY))
+    gradient = jax.jit(ours(linear, 1.0, 1.0, 2.0))
+    params, weights = np.zeros(50, np.float32), np.zeros(3, np.float32)
+    empty = gradient(params, np.full((3, 50), np.nan, np.float32), key=KEY, weights=weights)
+    of_zeros = gradient(params, np.zeros((3, 50), np.float32), key=KEY, weights=np.ones(3, np.float32))
+    np.testing.assert_array_equal(empty, of_zeros)
     assert np.all(np.asarray(empty) != 0)
 
 
@@ -222,7 +226,7 @@ def test_an_empty_batch_is_noise_too() -> None:
 def test_microbatches_change_nothing(size: int) -> None:
     with float64(), strict():
         params, x, y = problem()
-        weights = jnp.asarray([1, 0, 1, 1, 0, 1, 1], bool)
+        weights = np.array([1, 0, 1, 1, 0, 1, 1], bool)
         recorder = per_example.record(lambda *args: (loss(*args), {"y": args[2]}), has_aux=True)
         settings = {"clip": 0.7, "noise_multiplier": 1.3, "batch_size": 5}
         whole, parts = (
@@ -232,10 +236,13 @@ def test_microbatches_change_nothing(size: int) -> None:
         assert_close(parts, whole, rtol=EXACT)
         np.testing.assert_array_equal(whole[1].aux["y"], y)
         np.testing.assert_allclose(whole[1].norms, np.linalg.norm(rows(params, x, y), axis=1), rtol=EXACT)
-        np.testing.assert_allclose(whole[1].losses, [loss(params, *row) for row in zip(x, y, strict=True)], rtol=EXACT)
+        one_by_one = jax.jit(jax.vmap(loss, (None, 0, 0)))(params, x, y)
+        np.testing.assert_allclose(whole[1].losses, one_by_one, rtol=EXACT)
 
 
-@pytest.mark.parametrize("opt", [optim.sgd(0.5), optim.adam(0.1), optax.adam(0.1), optim.adamw(0.1, weight_decay=0.1)])
+@pytest.mark.parametrize(
+    "opt", [optim.adamw(0.1, weight_decay=0.1), *slow((optim.sgd(0.5),), (optim.adam(0.1),), (optax.adam(0.1),))]
+)
 def test_steps_are_the_optimizer_on_the_private_gradient_in_a_scan_too(opt: Any) -> None:
     with float64():
         params, x, y = problem()
@@ -245,17 +252,18 @@ def test_steps_are_the_optimizer_on_the_private_gradient_in_a_scan_too(opt: Any)
         keys = jax.random.split(KEY, 4)
 
         @jax.jit
-        def both(params: Any) -> Any:
-            scanned, report = jax.lax.scan(
-                lambda state, key: step(state, x, y, key=key), PrivateState(params, opt.init(params)), keys
-            )
-            opt_state = opt.init(params)
-            for key in [keys[i] for i in range(4)]:
-                updates, opt_state = opt.update(gradient(params, x, y, key=key)[0], opt_state, params)
-                params = optim.apply_updates(params, updates)
-            return scanned, report, PrivateState(params, opt_state)
+        def scanned_from(params: Any) -> Any:
+            start = PrivateState(params, opt.init(params))
+            return start, jax.lax.scan(lambda state, key: step(state, x, y, key=key), start, keys)
 
-        scanned, report, expected = both(params)
+        @jax.jit
+        def one_step(state: Any, key: Any) -> Any:
+            updates, opt_state = opt.update(gradient(state.params, x, y, key=key)[0], state.opt_state, state.params)
+            return PrivateState(optim.apply_updates(state.params, updates), opt_state)
+
+        expected, (scanned, report) = scanned_from(params)
+        for key in keys:
+            expected = one_step(expected, key)
         assert_close(scanned, expected, rtol=1e-9)
         assert report.losses.shape == report.norms.shape == (4, 7)
         assert report.aux is None
@@ -266,28 +274,31 @@ def test_a_step_without_noise_by_hand() -> None:
         params, x, y = problem()
         g = rows(params, x, y)
         step = dp_sgd(per_example.record(loss), optim.sgd(0.5), clip=0.8, noise_multiplier=0.0, batch_size=10)
-        state, _ = step(PrivateState(params, optim.sgd(0.5).init(params)), x, y, key=KEY)
+        state, _ = jax.jit(step)(PrivateState(params, optim.sgd(0.5).init(params)), x, y, key=KEY)
         expected = vector(params) - 0.5 * np.minimum(1, 0.8 / np.linalg.norm(g, axis=1)) @ g / 10
         np.testing.assert_allclose(vector(state.params), expected, rtol=EXACT)
 
 
 @pytest.mark.parametrize(
-    "opt", [optax.adamw(0.1, weight_decay=0.5), optim.adamw(0.1, weight_decay=0.5), optax.sgd(0.1)]
+    "opt", [optax.adamw(0.1, weight_decay=0.5), *slow((optim.adamw(0.1, weight_decay=0.5),), (optax.sgd(0.1),))]
 )
 def test_frozen_parameters_stay_and_the_others_go_as_if_they_were_alone(opt: Any) -> None:
-    params, x, y = problem()
+    params, x, y = jax.tree.map(lambda v: v.astype(np.float32), problem())
     settings = {"clip": 1.0, "noise_multiplier": 0.0, "batch_size": 7}
     params = {**params, "static": None}  # as equinox.partition leaves it
     some = per_example.record(loss, trainable={"w": True, "b": False, "static": None})
     alone = per_example.record(lambda w, *xy: loss({"w": w, "b": params["b"]}, *xy))
-    whole = PrivateState(params, opt.init(params))
-    part = PrivateState(params["w"], opt.init(params["w"]))
-    for _ in range(3):
-        whole, _ = dp_sgd(some, opt, **settings)(whole, x, y, key=KEY)
-        part, _ = dp_sgd(alone, opt, **settings)(part, x, y, key=KEY)
-    np.testing.assert_array_equal(whole.params["b"], params["b"])
-    assert_close(whole.params["w"], part.params, rtol=1e-5)
-    assert gap(whole.params["w"], params["w"]) > 0.05
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def three_steps(record: Any, params: Any) -> Any:
+        step = dp_sgd(record, opt, **settings)
+        start = PrivateState(params, opt.init(params))
+        return jax.lax.scan(lambda state, _: (step(state, x, y, key=KEY)[0], None), start, length=3)[0].params
+
+    whole, part = three_steps(some, params), three_steps(alone, params["w"])
+    np.testing.assert_array_equal(whole["b"], params["b"])
+    assert_close(whole["w"], part, rtol=1e-5)
+    assert gap(whole["w"], params["w"]) > 0.05
 
 
 @pytest.mark.slow
@@ -298,7 +309,7 @@ def test_the_optimizer_sees_nothing_but_the_private_gradient() -> None:
         seen.append((grads, extra))
         return grads, state
 
-    params, x, y = problem()
+    params, x, y = jax.tree.map(lambda v: v.astype(np.float32), problem())
     step = dp_sgd(
         per_example.record(loss), optim.Optimizer(lambda p: (), update), clip=1.0, noise_multiplier=1.0, batch_size=7
     )
@@ -310,7 +321,7 @@ def test_the_optimizer_sees_nothing_but_the_private_gradient() -> None:
 @pytest.mark.slow
 def test_settings_may_be_traced() -> None:
     """One compile for all: clip, noise multiplier and batch size; a negative bound lets nothing through."""
-    params, x = jnp.zeros(3), jnp.asarray(random(0, 4, 3, dtype=np.float32))
+    params, x = np.zeros(3, np.float32), random(0, 4, 3, dtype=np.float32)
 
     @jax.jit
     def of(clip: Any, sigma: Any, size: Any) -> Any:
@@ -322,13 +333,13 @@ def test_settings_may_be_traced() -> None:
     assert of._cache_size() == 1
 
 
-@pytest.mark.parametrize("record", ["backprop", "per_example"])
+@pytest.mark.parametrize("record", ["backprop", *slow("per_example")])
 def test_any_recorder(record: str) -> None:
     """The tape of the hand-written rules and that of the loss as a function of one example."""
     net = models.serial(Dense(4), Tanh, Dense(3))
     with float64():
-        params, state = net.init(KEY, jax.ShapeDtypeStruct((5,), jnp.float64))
-        x, y = jnp.asarray(random(0, 6, 5)), jnp.asarray([0, 1, 2, 0, 1, 2])
+        params, state = jax.jit(lambda key: net.init(key, jax.ShapeDtypeStruct((5,), jnp.float64)))(KEY)
+        x, y = random(0, 6, 5), np.array([0, 1, 2, 0, 1, 2])
 
         def of_one(params: Any, x: Any, y: Any) -> Any:
             return losses.softmax_cross_entropy(net.predict(params, state, x[None]), y[None])[0]
@@ -361,7 +372,8 @@ def test_some_layers_alone() -> None:
             noise_multiplier=0.0,
             batch_size=7,
         )
-        state, report = step(PrivateState(params, optim.adam(0.5).init(params)), x, y, key=KEY)
+        opt_state = jax.jit(optim.adam(0.5).init)(params)
+        state, report = jax.jit(step)(PrivateState(params, opt_state), x, y, key=KEY)
         np.testing.assert_allclose(report.norms, np.linalg.norm(rows(params, x, y)[:, :2], axis=1), rtol=1e-10)
         np.testing.assert_array_equal(state.params["w"], params["w"])
         assert np.all(np.asarray(state.params["b"] != params["b"]))
@@ -384,7 +396,10 @@ def _sum_of_four(name: str) -> Any:
     return jax.jit(lambda x, w: found(jnp.zeros(3), x, key=KEY, weights=w)[0])
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize(
+    "name",
+    ["number", "one that is NaN at 0 and negative", *slow("automatic", "psac", "a function that clips too little")],
+)
 @hypothesis.given(
     rows=st.lists(st.lists(ENTRIES, min_size=3, max_size=3), min_size=5, max_size=5), which=st.integers(0, 3)
 )
@@ -403,26 +418,39 @@ def test_one_example_moves_the_sum_by_at_most_the_bound(name: str, rows: Any, wh
     assert np.linalg.norm(whole - f(replaced, ones)) <= 1.4 + rounding
 
 
-@pytest.mark.parametrize("name", ["automatic", "psac"])
-def test_clip_functions_keep_their_factors(name: str) -> None:
+def test_clip_functions_keep_their_factors() -> None:
     with float64():
         params, x, y = problem()
         g = rows(params, x, y)
-        clip, bound = CLIPS[name]
-        found = private_grad(per_example.record(loss), clip=clip, bound=bound, noise_multiplier=0.0, batch_size=7)
-        expected = np.asarray(clip(jnp.asarray(np.linalg.norm(g, axis=1)))) @ g / 7
-        np.testing.assert_allclose(vector(found(params, x, y, key=KEY)[0]), expected, rtol=1e-10)
+
+        @jax.jit
+        def every(params: Any) -> Any:
+            found = {}
+            for name in ("automatic", "psac"):
+                clip, bound = CLIPS[name]
+                gradient = private_grad(
+                    per_example.record(loss), clip=clip, bound=bound, noise_multiplier=0.0, batch_size=7
+                )
+                found[name] = gradient(params, x, y, key=KEY)[0], clip(np.linalg.norm(g, axis=1))
+            return found
+
+        for name, (sums, factors) in every(params).items():
+            np.testing.assert_allclose(vector(sums), np.asarray(factors) @ g / 7, rtol=1e-10, err_msg=name)
 
 
 def test_layers_that_couple_examples_are_refused() -> None:
     net = models.serial(Dense(4), BatchNorm(), Dense(2))
-    params, state = net.init(KEY, (3,))
+    params, state = jax.eval_shape(lambda: net.init(KEY, (3,)))
     of_batch = backprop.record(net, losses.softmax_cross_entropy)
-    gradient = private_grad(
-        lambda p, x, y: of_batch(p, state, x, y, train=True), clip=1.0, noise_multiplier=1.0, batch_size=4
-    )
+
+    def gradient(params: Any, state: Any, x: Any, y: Any) -> Any:
+        def recorder(p: Any, x: Any, y: Any) -> Any:
+            return of_batch(p, state, x, y, train=True)
+
+        return private_grad(recorder, clip=1.0, noise_multiplier=1.0, batch_size=4)(params, x, y, key=KEY)
+
     with pytest.raises(ValueError, match="per-example gradients are undefined here"):
-        jax.eval_shape(gradient, params, jnp.ones((4, 3)), jnp.zeros(4, jnp.int32), key=KEY)
+        jax.eval_shape(gradient, params, state, np.ones((4, 3), np.float32), np.zeros(4, np.int32))
 
 
 GOOD = {"clip": 1.0, "noise_multiplier": 1.0, "batch_size": 4}
@@ -457,15 +485,15 @@ def test_settings_out_of_range(settings: Any, error: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        ({"weights": jnp.ones(3)}, ValueError, r"one entry for each of 4 rows, shape \(4,\), got \(3,\)"),
-        ({"weights": jnp.ones((4, 1))}, ValueError, r"shape \(4,\), got \(4, 1\)"),
-        ({"weights": jnp.full(4, 2.0)}, ValueError, "1 for an example and 0 for padding"),
-        ({"weights": jnp.full(4, jnp.nan)}, ValueError, "1 for an example and 0 for padding"),
+        ({"weights": np.ones(3)}, ValueError, r"one entry for each of 4 rows, shape \(4,\), got \(3,\)"),
+        ({"weights": np.ones((4, 1))}, ValueError, r"shape \(4,\), got \(4, 1\)"),
+        ({"weights": np.full(4, 2.0)}, ValueError, "1 for an example and 0 for padding"),
+        ({"weights": np.full(4, np.nan)}, ValueError, "1 for an example and 0 for padding"),
         ({"key": None}, ValueError, "needs a random key"),
         ({"key": jax.random.PRNGKey(0)}, TypeError, "key must be a typed key, got an array of uint32"),
         ({"key": jax.random.split(KEY)}, ValueError, "one key"),
-        ({"x": jnp.ones((0, 2))}, ValueError, "one N >= 1"),
-        ({"x": (jnp.ones((4, 2)), jnp.ones(3))}, ValueError, "one N >= 1"),
+        ({"x": np.ones((0, 2))}, ValueError, "one N >= 1"),
+        ({"x": (np.ones((4, 2)), np.ones(3))}, ValueError, "one N >= 1"),
         ({"x": ()}, ValueError, "one N >= 1"),
     ],
 )
@@ -473,16 +501,16 @@ def test_data_that_do_not_fit(call: Any, error: Any, message: str) -> None:
     def first(params: Any, x: Any) -> Any:
         return linear(params, jax.tree.leaves(x)[0])
 
-    arguments = {"x": jnp.ones((4, 2)), "key": KEY} | call
+    arguments = {"x": np.ones((4, 2), np.float32), "key": KEY} | call
     with pytest.raises(error, match=message):
-        private_grad(per_example.record(first), **GOOD)(jnp.zeros(2), arguments.pop("x"), **arguments)
+        private_grad(per_example.record(first), **GOOD)(np.zeros(2, np.float32), arguments.pop("x"), **arguments)
 
 
 def test_traced_weights_are_cut() -> None:
     """Where they cannot be looked at, they cannot break the bound either."""
     gradient = jax.jit(ours(linear, 1.0, 0.0, 1.0))
-    weights = jnp.array([3.0, -1.0, jnp.nan, 0.5])
-    found = gradient(jnp.zeros(4), 10 * jnp.eye(4), key=KEY, weights=weights)
+    weights = np.array([3.0, -1.0, np.nan, 0.5], np.float32)
+    found = gradient(np.zeros(4, np.float32), 10 * np.eye(4, dtype=np.float32), key=KEY, weights=weights)
     np.testing.assert_allclose(found, [1, 0, 0, 0.5], rtol=1e-6)
 
 
@@ -491,28 +519,28 @@ def test_recorders_and_optimizers_that_are_none() -> None:
         private_grad(None, **GOOD)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="opt must be an optimizer"):
         dp_sgd(per_example.record(linear), 0.1, **GOOD)
-    x = jnp.ones((4, 2))
+    params, x = np.zeros(2, np.float32), np.ones((4, 2), np.float32)
+
+    def called(recorder: Any, params: Any = params, **settings: Any) -> None:
+        jax.eval_shape(lambda params: private_grad(recorder, **(GOOD | settings))(params, x, key=KEY), params)
+
     with pytest.raises(TypeError, match="expected a Tape"):
-        private_grad(lambda params, x: jnp.zeros(()), **GOOD)(jnp.zeros(2), x, key=KEY)
+        called(lambda params, x: jnp.zeros(()))
     with pytest.raises(ValueError, match="got a tape of 2 examples from 4 rows"):
-        private_grad(lambda params, x: per_example.record(linear)(params, x[:2]), **GOOD)(jnp.zeros(2), x, key=KEY)
+        called(lambda params, x: per_example.record(linear)(params, x[:2]))
     with pytest.raises(ValueError, match="take the parameters first"):
-        private_grad(lambda params, x: per_example.record(linear)(params["p"], x), **GOOD)(
-            {"p": jnp.zeros(2)}, x, key=KEY
-        )
+        called(lambda params, x: per_example.record(linear)(params["p"], x), {"p": params})
     with pytest.raises(ValueError, match="must map norms"):
-        private_grad(per_example.record(linear), **(GOOD | {"clip": lambda n: 1.0, "bound": 1.0}))(
-            jnp.zeros(2), x, key=KEY
-        )
+        called(per_example.record(linear), clip=lambda n: 1.0, bound=1.0)
     with pytest.raises(TypeError, match="each array must have a floating dtype"):
-        per_example.add_gaussian_noise(KEY, {"n": jnp.ones(2, jnp.int32)}, 1.0)
+        per_example.add_gaussian_noise(KEY, {"n": np.ones(2, np.int32)}, 1.0)
 
 
 def cancelling(scale: float, seed: int, times: int = 8) -> tuple[Any, Any]:
     """Positions that see nearly the same, with errors that add up to 0: a (T, 64), delta (T, 64)."""
     a = scale * random(seed, 64) + random(seed + 1, times, 64)
     delta = random(seed + 2, times, 64)
-    return jnp.asarray(a, jnp.float32), jnp.asarray(delta - delta.mean(0), jnp.float32)
+    return a.astype(np.float32), (delta - delta.mean(0)).astype(np.float32)
 
 
 def product(w: Any, a: Any, delta: Any) -> Any:
@@ -524,7 +552,7 @@ def longest(make: Any) -> float:
     """The largest share of one example in the sum, in bounds, over examples whose terms cancel."""
     one = jax.jit(lambda a, delta: make(jnp.zeros((64, 64)), a[None], delta[None]))
     pairs = [cancelling(scale, seed) for scale in (1.0, 1e2, 1e3, 1e4, 1e5, 1e6) for seed in range(3)]
-    return max(float(jnp.linalg.norm(one(*pair))) for pair in pairs) / 0.5
+    return max(float(np.linalg.norm(one(*pair))) for pair in pairs) / 0.5
 
 
 def test_examples_whose_terms_cancel_keep_the_bound() -> None:
@@ -539,13 +567,16 @@ def test_examples_whose_terms_cancel_keep_the_bound() -> None:
     assert max(private, adapted) <= 1 + 1e-5
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "sequence_gram", "embedding", "layer_norm", "conv_stride"])
+@pytest.mark.parametrize("name", ["mlp", "conv_stride", *slow("cnn", "sequence_gram", "embedding", "layer_norm")])
 def test_the_margin_is_small_where_nothing_cancels(name: str) -> None:
-    tape = make_case(name, np.float32).tape
-    norms = per_example.norms(tape)
-    ratio = np.asarray(safe_norms(tape, norms) / norms)
-    assert np.all(ratio >= 1)
-    assert np.all(ratio <= 1 + 1e-4)
+    @jax.jit
+    def both(tape: Any) -> Any:
+        norms = per_example.norms(tape)
+        return safe_norms(tape, norms), norms
+
+    safe, norms = map(np.asarray, both(make_case(name, np.float32).tape))
+    assert np.all(safe >= norms)
+    assert np.all(safe <= (1 + 1e-4) * norms)
 
 
 @pytest.mark.slow
@@ -582,4 +613,4 @@ def test_a_state_that_is_none() -> None:
         per_example.record(lambda p, x: p["w"] * x), optim.sgd(0.1), clip=1.0, noise_multiplier=1.0, batch_size=2
     )
     with pytest.raises(TypeError, match=r"state must be PrivateState\(params, opt.init\(params\)\), got dict"):
-        step({"w": jnp.ones(())}, jnp.ones(2), key=jax.random.key(0))
+        step({"w": np.float32(1)}, np.ones(2, np.float32), key=KEY)

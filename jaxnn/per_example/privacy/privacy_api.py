@@ -161,7 +161,7 @@ def clipped_grad_of(
     Example:
         >>> loss = lambda params, x: 0.5 * jnp.sum((x - params) ** 2)
         >>> clipped = clipped_grad_of(loss, l2_clip_norm=1.0, keep_batch_dim=False, return_grad_norms=True)
-        >>> sums, aux = clipped(jnp.zeros(2), jnp.array([[3.0, 4.0], [0.0, 0.5]]))
+        >>> sums, aux = jax.jit(clipped)(jnp.zeros(2), jnp.array([[3.0, 4.0], [0.0, 0.5]]))
         >>> [f"{s:.2f}" for s in sums], aux.grad_norms, clipped.sensitivity()
         (['-0.60', '-1.30'], Array([5. , 0.5], dtype=float32), 1.0)
     """

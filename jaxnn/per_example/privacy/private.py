@@ -218,7 +218,7 @@ def private_grad(
         >>> loss = lambda params, x: jnp.vdot(params, x)
         >>> gradient = private_grad(per_example.record(loss), clip=1.0, noise_multiplier=0.0, batch_size=2)
         >>> x = jnp.array([[3.0, 4.0], [0.0, 0.5], [jnp.nan, 1.0]])
-        >>> [f"{g:.2f}" for g in gradient(jnp.zeros(2), x, key=jax.random.key(0))[0]]
+        >>> [f"{g:.2f}" for g in jax.jit(gradient)(jnp.zeros(2), x, key=jax.random.key(0))[0]]
         ['0.30', '0.65']
     """
     return _private_grad("private_grad", recorder, clip, noise_multiplier, batch_size, bound, microbatch_size)

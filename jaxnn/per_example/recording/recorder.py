@@ -105,9 +105,10 @@ def record(
         >>> def loss(params, x, y):
         ...     return (jnp.tanh(x @ params["w"] + params["b"]) @ params["v"] - y) ** 2
         >>> params = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2), "v": jnp.ones(2)}
-        >>> tape = record(loss)(params, jnp.eye(3), jnp.zeros(3))
+        >>> tape = jax.jit(record(loss))(params, jnp.eye(3), jnp.zeros(3))
         >>> from jaxnn import per_example
-        >>> per_example.norms(tape).shape, per_example.clipped_grad(tape, 1.0)[0]["w"].shape
+        >>> sums, norms = jax.jit(lambda tape: per_example.clipped_grad(tape, 1.0))(tape)
+        >>> norms.shape, sums["w"].shape
         ((3,), (3, 2))
         >>> [row.uses for row in per_example.plan(tape)]
         ['addition', 'product', 'product']

@@ -23,20 +23,21 @@ class Made(NamedTuple):
 
 
 class Drawn:
-    """Numbers by NumPy, in the order in which they are asked for."""
+    """Numbers by NumPy, in the order in which they are asked for, in the default floating dtype."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
 
     def __call__(self, *shape: int) -> Any:
-        return jnp.asarray(self.rng.standard_normal(shape) / max(1.0, np.prod(shape[:-1]) ** 0.25))
+        drawn = self.rng.standard_normal(shape) / max(1.0, np.prod(shape[:-1]) ** 0.25)
+        return np.asarray(drawn, jnp.result_type(float))
 
     def integers(self, below: int, *shape: int) -> Any:
-        return jnp.asarray(self.rng.integers(0, below, shape), jnp.int32)
+        return self.rng.integers(0, below, shape).astype(np.int32)
 
     def like(self, tree: Any) -> Any:
         """Away from the zeros and ones with which biases and scales begin."""
-        return jax.tree.map(lambda p: jnp.asarray(p, jnp.float64) + 0.3 * self(*p.shape), tree)
+        return jax.tree.map(lambda p: np.asarray(np.asarray(p, np.float64) + 0.3 * self(*p.shape)), tree)
 
 
 def cross_entropy(z: Any, y: Any) -> Any:

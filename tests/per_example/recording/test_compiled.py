@@ -24,8 +24,8 @@ def test_the_losses_are_those_of_the_loss_to_the_last_bit() -> None:
     def signs(p: Any, x: Any) -> Any:
         return jnp.sum(jnp.copysign(1.0, x * p["s"] + p["b"]) * (1.0 + jnp.tanh(x * p["s"])))
 
-    params = {"s": jnp.array([1.0, -1.0, 0.0, -0.0]), "b": -jnp.zeros(4)}
-    x = jnp.array([[0.0, 0, 3, 3], [-0.0, -0.0, -2, -2]])
+    params = {"s": np.array([1.0, -1.0, 0.0, -0.0], np.float32), "b": -np.zeros(4, np.float32)}
+    x = np.array([[0.0, 0, 3, 3], [-0.0, -0.0, -2, -2]], np.float32)
     tape = jax.jit(per_example.record(signs))(params, x)
     np.testing.assert_array_equal(tape.losses, jax.jit(jax.vmap(signs, (None, 0)))(params, x))
 
@@ -61,7 +61,7 @@ def test_the_loss_is_traced_once_for_each_shape() -> None:
 
     record = jax.jit(per_example.record(loss))
     for n in (3, 3, 5, 5):
-        record.lower(jnp.ones((2, 2)), jnp.ones((n, 2))).out_info  # noqa: B018
+        record.lower(np.ones((2, 2), np.float32), np.ones((n, 2), np.float32)).out_info  # noqa: B018
     assert len(traces) == 2
 
 
@@ -70,7 +70,7 @@ def test_a_shared_argument_may_be_traced_or_closed_over() -> None:
     def norms(w: Any, shift: Any, x: Any) -> Any:
         return per_example.norms(per_example.record(lambda w, x: jnp.sum((x + shift) @ w))(w, x))
 
-    found = norms(jnp.ones((2, 1)), jnp.ones(2), jnp.ones((3, 2)))
+    found = norms(*(np.ones(shape, np.float32) for shape in ((2, 1), (2,), (3, 2))))
     np.testing.assert_allclose(found, [8**0.5] * 3, rtol=1e-6)
 
 
@@ -128,19 +128,19 @@ def test_programs_do_not_grow_with_the_batch() -> None:
 
     def size(n: int) -> int:
         f = jax.jit(lambda p, x: per_example.norms(per_example.record(loss)(p, x)))
-        return _operations(f.lower(params, jnp.ones((n, 6, 3))).as_text())
+        return _operations(f.lower(params, jax.ShapeDtypeStruct((n, 6, 3), jnp.float32)).as_text())
 
     assert size(32) == size(2048)
 
 
 def test_no_gradient_of_a_parameter_is_formed() -> None:
     """An MLP's tape is two products forward, one backward; vmap(grad) has two more with the weights' shapes."""
-    params = {"w": jnp.ones((30, 40)), "v": jnp.ones((40, 50))}
+    params = {"w": np.ones((30, 40), np.float32), "v": np.ones((40, 50), np.float32)}
 
     def loss(p: Any, x: Any) -> Any:
         return jnp.sum(jnp.tanh(x @ p["w"]) @ p["v"]) ** 2
 
-    text = jax.jit(per_example.record(loss)).lower(params, jnp.ones((8, 30))).as_text()
+    text = jax.jit(per_example.record(loss)).lower(params, np.ones((8, 30), np.float32)).as_text()
     assert text.count("stablehlo.dot_general") == 3
     assert "30x40" not in text.split("dot_general", 1)[1].split("return")[0].replace("tensor<30x40xf32>)", "")
 
@@ -151,7 +151,7 @@ def test_rematerialisation_is_kept() -> None:
     def text(wrap: Any) -> str:
         block = wrap(lambda h, w: jnp.sin(h @ w) * jnp.exp(h))
         record = per_example.record(lambda p, x: jnp.sum(block(block(x, p), p)))
-        return jax.jit(record).lower(jnp.ones((8, 8)), jnp.ones((4, 8))).as_text()
+        return jax.jit(record).lower(np.ones((8, 8), np.float32), np.ones((4, 8), np.float32)).as_text()
 
     kept, plain = text(lambda f: f), text(jax.checkpoint)
     assert plain.count("optimization_barrier") == 2

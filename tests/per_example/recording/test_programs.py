@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from tests.helpers import float64
+from tests.helpers import float64, slow
 from tests.per_example.oracles import EXACT, STATISTICS
 from tests.per_example.recording.losses import N
 from tests.per_example.recording.programs import OPS, PROGRAMS, loss_of
@@ -21,10 +21,10 @@ def _check(program: Any, seed: int, names: list[str]) -> None:
     assert max(found.values()) <= EXACT, found
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_random_programs(part: int) -> None:
+@pytest.mark.parametrize(("part", "programs"), [(0, 6), *slow((0, 20), (1, 20))])
+def test_random_programs(part: int, programs: int) -> None:
     @hypothesis.seed(part)
-    @hypothesis.settings(max_examples=20, derandomize=False, database=None)
+    @hypothesis.settings(max_examples=programs, derandomize=False, database=None)
     @hypothesis.given(PROGRAMS, st.just(part))
     def run(program: Any, seed: int) -> None:
         _check(program, seed, ["sq_norms", "materialize"])

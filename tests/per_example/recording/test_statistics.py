@@ -14,10 +14,9 @@ from tests.per_example.cases import flat, gap, vector
 from tests.per_example.oracles import CENTRED, EXACT, STATISTICS, Explicit, Given, parts_of
 from tests.per_example.recording.losses import FALLEN, LOSSES, Made, N, make
 
-pytestmark = pytest.mark.sampled
-
 FEW = ["sq_norms", "clipped_grad", "variance", "materialize"]
-QUICK = ["mlp", "cnn", "joined", "scanned_blocks", "attention", "views", "lookups", "fallbacks"]
+QUICK = ["mlp", "views", "fallbacks"]
+"""Products, views of a parameter, and what has no rule; `test_random_programs` takes the operations together."""
 
 
 def gaps(made: Made, names: list[str]) -> dict[str, float]:
@@ -69,6 +68,6 @@ def test_what_falls_back_and_why(name: str) -> None:
 def test_centred_variance_of_a_transposed_weight() -> None:
     with float64():
         made = make("mlp")
-        tape = per_example.record(made.loss)(made.params, *made.data)
-        g = flat(jax.vmap(jax.grad(made.loss), (None, 0, 0))(made.params, *made.data))
+        tape = jax.jit(per_example.record(made.loss))(made.params, *made.data)
+        g = flat(jax.jit(jax.vmap(jax.grad(made.loss), (None, 0, 0)))(made.params, *made.data))
         assert gap(vector(CENTRED.ours(Given(tape, None, None, None, None))), np.var(g, 0, ddof=1)) <= EXACT
