@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 
 @contextlib.contextmanager
@@ -37,3 +38,8 @@ def assert_close(got: Any, expected: Any, *, rtol: float, atol: float = 0.0) -> 
 def random(seed: int, *shape: int, dtype: Any = np.float64) -> np.ndarray:
     """Standard normal numbers by NumPy, so that an oracle need not trust jax.random."""
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def slow(*cases: Any) -> list[Any]:
+    """Cases for `parametrize` that only the long run takes; a tuple is one case of several arguments."""
+    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases]

@@ -31,7 +31,7 @@ def test_values_and_derivatives_are_optaxs() -> None:
         return found
 
     with float64():
-        x = {"w": jnp.array([0.3, -0.2, 0.1]), "b": jnp.array(0.5)}
+        x = {"w": np.array([0.3, -0.2, 0.1]), "b": np.array(0.5)}
         got, expected = (
             jax.jit(lambda key, x, m=m: everything(m, key, x))(jax.random.key(3), x)
             for m in (perturbations, optax.perturbations)
@@ -41,12 +41,12 @@ def test_values_and_derivatives_are_optaxs() -> None:
 
 def test_expectations() -> None:
     """The argmax under Gumbel noise is the softmax; the second derivative of a smoothed square is 2."""
-    x = jnp.array([0.3, -0.2, 0.1])
+    x = np.float32([0.3, -0.2, 0.1])
     smooth = make_perturbed_fun(lambda x: jax.nn.one_hot(jnp.argmax(x), 3), 20_000, 1.0)
     curved = make_perturbed_fun(lambda x: x**2, 20_000, 1.0, Normal())
 
     def run(key: Any, x: Any) -> Any:
-        slope = jax.jvp(lambda x: smooth(key, x), (x,), (jnp.array([1.0, 0.0, 0.0]),))[1]
+        slope = jax.jvp(lambda x: smooth(key, x), (x,), (np.float32([1, 0, 0]),))[1]
         return smooth(key, x), slope, jax.hessian(lambda v: curved(key, v))(x[0])
 
     value, slope, second = jax.jit(run)(jax.random.key(0), x)

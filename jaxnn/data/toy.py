@@ -29,7 +29,7 @@ def two_moons(key: Key, n: int, *, noise: Scalar = 0.1) -> Dataset:
         x (n, 2), y (n,) in {0, 1}.
 
     Example:
-        >>> two_moons(jax.random.key(0), 4).y
+        >>> jax.jit(two_moons, static_argnums=1)(jax.random.key(0), 4).y
         Array([0, 1, 0, 1], dtype=int32)
     """
     y, (angle_key, noise_key) = _labels("two_moons", n, 2), jax.random.split(key)
@@ -57,7 +57,7 @@ def spirals(key: Key, n: int, *, classes: int = 2, turns: Scalar = 1.5, noise: S
         x (n, 2), y (n,) in 0 .. classes - 1.
 
     Example:
-        >>> spirals(jax.random.key(0), 3, classes=3).classes
+        >>> jax.eval_shape(lambda key: spirals(key, 3, classes=3), jax.random.key(0)).classes
         ('0', '1', '2')
 
     Reference:
@@ -84,7 +84,7 @@ def xor(key: Key, n: int, *, noise: Scalar = 0.1) -> Dataset:
         x (n, 2), y (n,) in {0, 1}.
 
     Example:
-        >>> xor(jax.random.key(0), 4).y
+        >>> jax.jit(xor, static_argnums=1)(jax.random.key(0), 4).y
         Array([0, 1, 1, 0], dtype=int32)
 
     Reference:
@@ -113,7 +113,7 @@ def blobs(key: Key, n: int, *, centers: ArrayLike, deviation: Scalar = 1.0) -> D
         ValueError: centers not of shape (K, D).
 
     Example:
-        >>> blobs(jax.random.key(0), 4, centers=[[0.0, 0.0], [9.0, 9.0]]).x.shape
+        >>> jax.jit(lambda key: blobs(key, 4, centers=[[0.0, 0.0], [9.0, 9.0]]))(jax.random.key(0)).x.shape
         (4, 2)
     """
     means = jnp.asarray(centers)
@@ -142,7 +142,7 @@ def linear_regression(key: Key, n: int, *, weights: ArrayLike, bias: Scalar = 0.
         ValueError: weights not of shape (D,).
 
     Example:
-        >>> linear_regression(jax.random.key(0), 5, weights=[2.0, -1.0]).y.shape
+        >>> jax.jit(lambda key: linear_regression(key, 5, weights=[2.0, -1.0]))(jax.random.key(0)).y.shape
         (5,)
     """
     n, truth = require_positive_int("linear_regression", "n", n), jnp.asarray(weights)

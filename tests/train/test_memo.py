@@ -13,7 +13,7 @@ import pytest
 from jaxnn import losses, metrics, models, optim, train
 from jaxnn.train.memo import memoized
 
-NET = models.mlp([8, 6, 3])
+NET = models.linear(3)
 X, Y = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32), np.arange(64) % 3
 COMPILED: list[str] = []
 """The events of compilation, from the first test on: a listener cannot be taken away."""

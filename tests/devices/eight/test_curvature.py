@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec as P
 from jaxnn import backprop, losses, models, per_example
 from jaxnn.layers import Conv, Dense, Embedding, Flatten, Layer, LayerNorm, MaxPool, Tanh
 from tests.backprop.checking import relative
-from tests.devices.eight.test_tape import EXACT, MINE, mesh, slow, slow_pairs
-from tests.helpers import float64
+from tests.devices.eight.test_tape import EXACT, MINE, mesh, slow_pairs
+from tests.helpers import float64, slow
 
 N = 16
 

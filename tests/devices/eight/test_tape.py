@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxnn import backprop, losses, models, optim, per_example
 from jaxnn.layers import Conv, Dense, Flatten, Kind, Layer, MaxPool, Relu
 from tests.backprop.checking import relative
-from tests.helpers import float64
+from tests.helpers import float64, slow
 from tests.per_example.recording.losses import make
 
 N = 16
@@ -81,12 +81,8 @@ def recorder(name: str) -> tuple[Callable[..., Any], Any, tuple[Any, ...]]:
     return per_example.record(made.loss), made.params, made.data
 
 
-def slow(*names: Any) -> list[Any]:
-    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 def slow_pairs(axis: AxisType, *names: str) -> list[Any]:
-    return [pytest.param(axis, name, marks=pytest.mark.slow) for name in names]
+    return slow(*((axis, name) for name in names))
 
 
 RECORDERS = ["attention", *slow("fallbacks", "cnn", "views", "by hand")]
@@ -164,7 +160,7 @@ def test_parameters_sharded_over_an_explicit_mesh() -> None:
             assert together[1][name]["w"].sharding.spec == split["w"]
 
 
-@pytest.mark.parametrize("shape", [(4, 2), *slow((8,))])
+@pytest.mark.parametrize("shape", [(4, 2), *slow(((8,),))])
 def test_lookups_on_an_explicit_mesh(shape: tuple[int, ...]) -> None:
     """`get(out_sharding=...)` is recorded as w[i] is on one device, in loops too; no mesh is set."""
 

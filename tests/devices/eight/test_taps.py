@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxnn import per_example
 from tests.backprop.checking import relative
 from tests.devices.eight.test_tape import EXACT, mesh
-from tests.helpers import float64
+from tests.helpers import float64, slow
 from tests.per_example.recording.losses import Drawn, doubled_rounding
 
 N, BOUND = 16, 0.5
@@ -92,13 +92,10 @@ def by_vmap(loss: Loss, params: Any, x: Any) -> dict[str, Any]:
 
 MESHES: list[Any] = [
     (AxisType.Explicit, (8,), "data"),
-    *(
-        pytest.param(*kind, marks=pytest.mark.slow)
-        for kind in [
-            (AxisType.Auto, (8,), "data"),
-            (AxisType.Explicit, (4, 2), "data"),
-            (AxisType.Explicit, (4, 2), ("data", "model")),
-        ]
+    *slow(
+        (AxisType.Auto, (8,), "data"),
+        (AxisType.Explicit, (4, 2), "data"),
+        (AxisType.Explicit, (4, 2), ("data", "model")),
     ),
 ]
 
