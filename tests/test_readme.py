@@ -66,7 +66,7 @@ PROGRAMS = {
 }
 """The Python below each heading, as one program."""
 
-QUICK = ("README.md", "jaxnn/README.md: Add")
+QUICK = ("README.md: Optimizers", "README.md: Train")
 """What the short run takes of them."""
 
 
@@ -112,9 +112,7 @@ NEEDS = {"flax_norms.py": "flax", "mislabeled_fashion.py": "equinox"}
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize(
-    "name", ["digits.py", *slow(*(path.name for path in SCRIPTS if path.name not in ("digits.py", *LONG)))]
-)
+@pytest.mark.parametrize("name", slow(*(path.name for path in SCRIPTS if path.name not in LONG)))
 def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])

@@ -76,6 +76,7 @@ def test_a_second_sweep_compiles_nothing() -> None:
         assert (swept(lambda s: optim.adam(s["rate"], eps=1e-6), [1e-1, 1e-4], 3) != first).all()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_schedules_makes_them_of_its_settings() -> None:
     def make(setting: Any) -> Any:
         return optim.sgd(optim.linear_schedule(setting["rate"], 0.0, 8))

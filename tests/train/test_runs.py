@@ -47,7 +47,7 @@ def assert_equal(found: Any, expected: Any) -> None:
 
 def assert_chunks(n: int, chunk: int) -> None:
     found = map_runs(run, inputs(n), (DATA,), chunk=chunk, progress=False)
-    assert_equal(found, {name: values[:n] for name, values in one_by_one(n).items()})
+    assert_equal(found, {name: values[:n] for name, values in one_by_one().items()})
 
 
 @pytest.mark.parametrize(("n", "chunk"), [(10, 3), (1, 12)])

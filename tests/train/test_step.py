@@ -266,7 +266,7 @@ def test_bfloat16_parameters_train_under_scan() -> None:
 )
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        call(*classification())
+        jax.eval_shape(lambda: call(*classification()))
 
 
 def test_minibatch_indices_are_what_the_epoch_uses() -> None:
@@ -274,6 +274,7 @@ def test_minibatch_indices_are_what_the_epoch_uses() -> None:
     assert sorted(np.asarray(indices)[np.asarray(weights) > 0].tolist()) == list(range(N))
 
 
+@pytest.mark.slow
 def test_rules_that_estimate_the_hessian_run_in_a_step() -> None:
     net, opt = models.linear(2), optim.sophia(1e-2)
     step = train.make_step(jax.value_and_grad(train.mean_loss(net, losses.softmax_cross_entropy), has_aux=True), opt)

@@ -229,10 +229,12 @@ def test_values_and_derivatives_are_those_of_one_device() -> None:
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["metrics.confusion_matrix", *slow("losses.ntxent", "projections.projection_simplex")])
-def test_no_mesh_need_be_set(name: str) -> None:
+@pytest.mark.parametrize("name", ["losses.ntxent", "projections.projection_simplex", "metrics.confusion_matrix"])
+@pytest.mark.parametrize("jit", [True, *slow(False)])
+def test_no_mesh_need_be_set(name: str, jit: bool) -> None:
     f, *args = CASES[name]
-    np.testing.assert_allclose(f(*divided(args)), f(*args), rtol=1e-5, atol=1e-6)
+    run = jax.jit(f) if jit else f
+    np.testing.assert_allclose(run(*divided(args)), jax.jit(f)(*args), rtol=1e-5, atol=1e-6)
 
 
 def test_labels_of_one_device_are_sent_to_outputs_without_a_mesh_set() -> None:

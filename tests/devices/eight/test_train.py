@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def problem() -> tuple[np.ndarray, np.ndarray]:
 
 
 def started(net: Layer, opt: optim.Optimizer) -> train.TrainState:
-    return train.init(net, opt, jax.random.split(FIT["key"])[0], (16,))
+    return initial(net, opt, jax.random.split(FIT["key"])[0])
 
 
 def mesh_of(kind: str) -> jax.sharding.Mesh:
@@ -115,6 +116,11 @@ def put(tree: Any, kind: str, split: bool) -> Any:
         return P("data") if split and leaf.ndim and leaf.shape[0] % 8 == 0 else P()
 
     return jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh_of(kind), spec(leaf))), tree)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def initial(net: Layer, opt: optim.Optimizer, key: Any) -> train.TrainState:
+    return train.init(net, opt, key, (16,))
 
 
 def assert_near(found: Any, expected: Any) -> None:
@@ -196,7 +202,7 @@ def on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
 
 
-@pytest.mark.parametrize("settings", [3, *slow(9)])
+@pytest.mark.parametrize("settings", slow(3, 9))
 def test_a_sweep_of_any_number_of_runs(settings: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net, rates, data = models.mlp([16, 8, 3]), {"rate": np.linspace(0.01, 0.1, settings)}, problem()
     how: dict[str, Any] = {"keys": jax.random.split(jax.random.key(0), 1), "epochs": 2, "batch_size": 16}
