@@ -117,6 +117,8 @@ def ends(
         return jax.device_get(_ends(landscape, opt, starts, steps=steps, grad_tolerance=grad_tolerance))
 
 
+nearest = jax.jit(train.nearest, static_argnames="tolerance")
+
 FOUND = {
     "quadratic": (landscapes.quadratic(100.0), optim.sgd(0.015)),
     "rotated quadratic": (landscapes.quadratic(50.0, key=jax.random.key(1)), optim.sgd(0.02, momentum=0.8)),
@@ -154,7 +156,7 @@ def test_descent_misses_the_minimum_of_a_plateau_and_the_best_of_schwefels() -> 
     assert end.converged.tolist() == [True, True]
     assert end.value[0] > 500
     np.testing.assert_allclose(end.x[1], schwefel.minima[0], rtol=1e-9)
-    assert train.nearest(end.x, schwefel.minima, tolerance=1.0).tolist() == [-1, 0]
+    assert nearest(end.x, schwefel.minima, tolerance=1.0).tolist() == [-1, 0]
 
 
 def test_a_saddle_without_minimum_ends_at_infinity_unconverged() -> None:
@@ -169,7 +171,7 @@ def test_a_saddle_without_minimum_ends_at_infinity_unconverged() -> None:
 def test_basins_of_himmelblau() -> None:
     landscape = landscapes.himmelblau()
     end = ends(landscape, optim.sgd(0.01), lattice(landscape, 24).reshape(-1, 2), 3000, grad_tolerance=1e-8)
-    reached = np.asarray(train.nearest(end.x, landscape.minima, tolerance=1e-3))
+    reached = np.asarray(nearest(end.x, landscape.minima, tolerance=1e-3))
     assert end.converged.all()
     assert set(reached.tolist()) == {0, 1, 2, 3}
     # Each minimum's own neighbourhood belongs to it.
@@ -218,8 +220,7 @@ def test_rules_that_need_the_objective_get_it() -> None:
 
 def test_nearest_of_points_that_are_not_finite_is_none() -> None:
     points = np.float32([[[0.0, 0.1], [np.nan, 0.0]], [[np.inf, 0.0], [3.0, 4.0]]])
-    nearest = jax.jit(lambda points: train.nearest(points, np.float32([[3.0, 3.5], [0.0, 0.0]]), tolerance=0.5))
-    assert nearest(points).tolist() == [[1, -1], [-1, 0]]
+    assert nearest(points, np.float32([[3.0, 3.5], [0.0, 0.0]]), tolerance=0.5).tolist() == [[1, -1], [-1, 0]]
 
 
 BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [

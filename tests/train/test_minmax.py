@@ -263,4 +263,4 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
 @pytest.mark.parametrize(("error", "text", "call"), BAD)
 def test_bad_input_is_named(error: type[Exception], text: str, call: Callable[[], Any]) -> None:
     with pytest.raises(error, match=text):
-        call()
+        jax.eval_shape(call)
