@@ -62,7 +62,7 @@ def test_a_broken_lookup_is_found(mutant: Callable[[Array], Params]) -> None:
     assert not np.array_equal(np.asarray(all_outputs(mutant, tables)), tables)
 
 
-@pytest.mark.parametrize("make", [dnf, minimized])
+@pytest.mark.parametrize("make", [minimized, *slow(dnf)])
 def test_every_function_of_three_inputs_by_its_own_net(make: Callable[..., Network]) -> None:
     for table in all_tables(3):
         network = make(table)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib.image
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_a_run_folder_of_0_1_is_read(tmp_path: Path) -> None:
     assert (read.config.optimizer, read.config.optimizer_options, read.config.hidden) == ("adamw", ("b1=0.8",), (4,))
     assert_close(read.params[1]["w"], arrays["params/1/w"], rtol=0)
     assert_close(read.state[3]["var"], arrays["state/3/var"], rtol=0)
-    logits = read.net.predict(read.params, read.state, np.ones((2, 8, 8, 1), np.float32))
+    logits = jax.jit(read.net.predict)(read.params, read.state, np.ones((2, 8, 8, 1), np.float32))
     assert logits.shape == (2, 10)
     assert np.isfinite(logits).all()
 
@@ -92,7 +93,7 @@ def test_predictions_of_a_run_are_those_of_its_network(run: Path, tmp_path: Path
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
     read = runs.read_run(run)
-    logits = read.net.predict(read.params, read.state, test.x)
+    logits = jax.jit(read.net.predict)(read.params, read.state, test.x)
     assert [r["guess"] for r in rows] == [read.classes[k] for k in np.asarray(logits).argmax(axis=1)]
     right = np.mean([int(r["guess"]) == y for r, y in zip(rows, test.y, strict=True)])
     assert right > 0.5
@@ -122,15 +123,14 @@ def test_the_same_command_gives_the_same_parameters(tmp_path: Path) -> None:
     assert set(a) == set(b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
         ["--model", "linear", "--optimizer", "sgd", "--schedule", "constant", "--learning-rate", "0.1"],
-        *slow(
-            ["--model", "cnn", "--channels", "4", "--batch-norm", "--label-smoothing", "0.1", "--schedule", "onecycle"],
-            ["--final"],
-            ["--patience", "1", "--weight-decay", "1e-4", "--input-dropout", "0.1"],
-        ),
+        ["--model", "cnn", "--channels", "4", "--batch-norm", "--label-smoothing", "0.1", "--schedule", "onecycle"],
+        ["--final"],
+        ["--patience", "1", "--weight-decay", "1e-4", "--input-dropout", "0.1"],
     ],
     ids=["linear", "cnn", "final", "patience"],
 )
@@ -292,7 +292,8 @@ def test_jax_s_note_on_its_traceback_is_left_out(tmp_path: Path, capsys: Any) ->
     assert "----" not in said
 
 
-@pytest.mark.parametrize("rule", ["schedule_free_adamw", *slow("schedule_free_sgd")])
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["schedule_free_adamw", "schedule_free_sgd"])
 def test_a_schedule_free_rule_keeps_the_parameters_that_it_is_evaluated_at(
     rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -233,11 +233,13 @@ def test_every_rule_is_here() -> None:
     [
         (QUICK, AxisType.Auto, True),
         (["adam", "master_weights", "soap"], AxisType.Explicit, False),
-        pytest.param(QUICK, AxisType.Explicit, False, marks=pytest.mark.slow),
-        pytest.param(MAIN, AxisType.Auto, True, marks=pytest.mark.slow),
         pytest.param(MAIN, AxisType.Auto, False, marks=pytest.mark.proof),
-        pytest.param(MAIN, AxisType.Explicit, True, marks=pytest.mark.slow),
-        pytest.param(STRUCTURED, AxisType.Explicit, False, marks=pytest.mark.slow),
+        *slow(
+            (QUICK, AxisType.Explicit, False),
+            (MAIN, AxisType.Auto, True),
+            (MAIN, AxisType.Explicit, True),
+            (STRUCTURED, AxisType.Explicit, False),
+        ),
     ],
 )
 def test_states_lie_as_their_parameters(names: Any, kind: AxisType, jit: bool) -> None:

@@ -218,8 +218,8 @@ def square(p: Any, x: Any) -> Any:
     return jnp.sum((p @ x) ** 2)
 
 
-@pytest.mark.parametrize("checked", [True, *slow(False)])
-def test_norms_of_examples_on_two_devices(checked: bool) -> None:
+@pytest.mark.parametrize(("checked", "jit"), [(True, True), *slow((True, False), (False, False))])
+def test_norms_of_examples_on_two_devices(checked: bool, jit: bool) -> None:
     """sqrt(2) 2 |x|^2 for p of ones: the devices' examples were mixed to [285.67, 28567.1]."""
     x, two = np.float32([[1.0, 0, 0], [0, 100, 0]]), jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
@@ -227,7 +227,8 @@ def test_norms_of_examples_on_two_devices(checked: bool) -> None:
         return per_example.norms(per_example.record(square)(p, x))
 
     spread = jax.shard_map(norms, mesh=two, in_specs=(P(), P("data")), out_specs=P("data"), check_vma=checked)
-    np.testing.assert_allclose(jax.jit(spread)(np.ones((2, 3), np.float32), x), [8**0.5, 8**0.5 * 1e4], rtol=1e-6)
+    found = (jax.jit(spread) if jit else spread)(np.ones((2, 3), np.float32), x)
+    np.testing.assert_allclose(found, [8**0.5, 8**0.5 * 1e4], rtol=1e-6)
 
 
 REPLICATED = P()
