@@ -100,6 +100,7 @@ def test_gathered_parameters_are_replicated_or_raise(way: str) -> None:
         assert relative(found, jax.jit(functools.partial(PRIVATE[way], square))(p, x)) <= EXACT
 
 
+@pytest.mark.slow
 def test_parameters_that_are_not_trained_may_differ() -> None:
     """Frozen ones are no part of the norm or the noise, and may be gathered in any way."""
 
@@ -140,6 +141,7 @@ def test_shards_left_to_the_compiler(way: str) -> None:
         assert relative(found, alone) <= EXACT
 
 
+@pytest.mark.slow
 def test_without_checks_each_device_has_a_batch_and_noise_of_its_own() -> None:
     """As documented: with the same key on all, the same noise; nothing is added up."""
     with float64():
