@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import sys
 import textwrap
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -48,7 +50,7 @@ FOLDERS = {
 }  # fmt: skip
 """Of rooms with folders, which folder leans on which others; "" is the room's own top, without its `__init__`."""
 
-SOURCES = sorted(PACKAGE.rglob("*.py"))
+SOURCES = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def module_name(path: Path) -> str:
@@ -60,10 +62,17 @@ def room(module: str) -> str:
     return module.split(".")[1] if module.count(".") else "__init__"
 
 
+@functools.cache
+def nodes(source: str) -> list[ast.AST]:
+    """Every node of a source, at any depth."""
+    return list(ast.walk(ast.parse(source)))
+
+
+@functools.cache
 def imported_modules(source: str) -> list[str]:
     """Every module that a source imports, at any depth; `from a import b` counts as a.b where that is a module."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -74,6 +83,7 @@ def imported_modules(source: str) -> list[str]:
     return found
 
 
+@functools.cache
 def is_module(name: str) -> bool:
     path = PACKAGE.parent.joinpath(*name.split("."))
     return name.startswith("jaxnn") and (path.with_suffix(".py").exists() or (path / "__init__.py").exists())
@@ -108,20 +118,12 @@ def import_faults(module: str, source: str) -> list[str]:
 
 
 def uses_jit(source: str) -> bool:
+    """Docstrings are constants, so that examples in them do not count."""
     return any(
         (isinstance(node, ast.Attribute) and node.attr in ("jit", "pmap"))
         or (isinstance(node, ast.Name) and node.id in ("jit", "pmap"))
-        for node in ast.walk(ast.parse(without_docstrings(source)))
+        for node in nodes(source)
     )
-
-
-def without_docstrings(source: str) -> str:
-    """The source with its docstrings emptied, so that examples in them do not count."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            node.value.value = ""
-    return ast.unparse(tree)
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
@@ -145,27 +147,32 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 def import_graph() -> dict[str, set[str]]:
     # A package's __init__ re-exports its modules; a module that imports its own package's __init__ would be a circle.
     return {
-        module_name(path): {t for t in imported_modules(path.read_text()) if is_module(t) and t != module_name(path)}
-        for path in SOURCES
+        module_name(path): {t for t in imported_modules(source) if is_module(t) and t != module_name(path)}
+        for path, source in SOURCES.items()
     }
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_module_keeps_to_its_floor(path: Path) -> None:
-    source = path.read_text()
-    module = module_name(path)
-    assert room(module) in FLOORS, f"{module} is in no room of the floor table"
-    assert import_faults(module, source) == []
-    assert source.count("\n") <= MAX_LINES, f"{module} has {source.count(chr(10))} lines, at most {MAX_LINES}"
-    if FLOORS[room(module)] < JIT_FLOOR:
-        assert not uses_jit(source), f"{module} compiles below floor {JIT_FLOOR}"
+def test_modules_keep_to_their_floors() -> None:
+    faults = []
+    for path, source in SOURCES.items():
+        module = module_name(path)
+        assert room(module) in FLOORS, f"{module} is in no room of the floor table"
+        faults += import_faults(module, source)
+        if source.count("\n") > MAX_LINES:
+            faults.append(f"{module} has {source.count(chr(10))} lines, at most {MAX_LINES}")
+        if FLOORS[room(module)] < JIT_FLOOR and uses_jit(source):
+            faults.append(f"{module} compiles below floor {JIT_FLOOR}")
+    assert faults == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_library_raises_no_assertion_errors(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        assert not isinstance(node, ast.Assert), f"{path.name}:{node.lineno} asserts; raise ValueError or TypeError"
-        assert not (isinstance(node, ast.Attribute) and node.attr.startswith("assert_")), f"{path.name}:{node.lineno}"
+def test_library_raises_no_assertion_errors() -> None:
+    faults = [
+        f"{module_name(path)}:{node.lineno} asserts; raise ValueError or TypeError"
+        for path, source in SOURCES.items()
+        for node in nodes(source)
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.Attribute) and node.attr.startswith("assert_"))
+    ]
+    assert faults == []
 
 
 def is_public(module: str, function: str) -> bool:
@@ -177,18 +184,24 @@ def is_public(module: str, function: str) -> bool:
     return isinstance(getattr(importlib.import_module(f"jaxnn.{room(module)}"), name), ModuleType)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_functions_have_docstrings_and_public_ones_an_example(path: Path) -> None:
+def undocumented(path: Path, source: str) -> Iterator[str]:
+    """What lacks a docstring or, of what users call, an example."""
     module = module_name(path)
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             text = ast.get_docstring(node)
-            assert text, f"{module}.{node.name} has no docstring"
+            if not text:
+                yield f"{module}.{node.name} has no docstring"
+                continue
             helper = "\n" not in text and node.end_lineno - node.body[0].end_lineno <= HELPER_LINES
             if helper or room(module) == "train" or ".cases." in module:
                 continue
-            if isinstance(node, ast.FunctionDef) and is_public(module, node.name):
-                assert ">>>" in text, f"{module}.{node.name} shows no example"
+            if isinstance(node, ast.FunctionDef) and is_public(module, node.name) and ">>>" not in text:
+                yield f"{module}.{node.name} shows no example"
+
+
+def test_functions_have_docstrings_and_public_ones_an_example() -> None:
+    assert [fault for path, source in SOURCES.items() for fault in undocumented(path, source)] == []
 
 
 def test_what_is_public() -> None:
@@ -213,7 +226,7 @@ def test_what_is_imported_is_declared() -> None:
     metadata = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     declared = {re.match(r"[\w-]+", line)[0] for line in metadata["dependencies"]}  # type: ignore[index]
     declared = {"PIL" if name == "pillow" else name for name in declared}
-    imported = {name.partition(".")[0] for path in PACKAGE.rglob("*.py") for name in imported_modules(path.read_text())}
+    imported = {name.partition(".")[0] for source in SOURCES.values() for name in imported_modules(source)}
     outside = imported - sys.stdlib_module_names - {"jaxnn", "mpl_toolkits"}
     assert outside == declared | {"dp_accounting"}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +16,7 @@ import scipy.optimize
 
 from jaxnn import landscapes
 from jaxnn.landscapes import Landscape
-from tests.helpers import float64, strict
-
-pytestmark = pytest.mark.sampled
+from tests.helpers import float64, slow, strict
 
 NOISY = landscapes.noisy_quadratic(jax.random.key(0))
 ALL: dict[str, Landscape] = {
@@ -32,24 +32,47 @@ ALL: dict[str, Landscape] = {
     "plateau": landscapes.plateau(),
     "Schwefel": landscapes.schwefel(),
 }
-DRAWN = [landscape for name, landscape in ALL.items() if name != "quadratic 3-D"]
-each = pytest.mark.parametrize("landscape", DRAWN, ids=lambda landscape: f"{landscape.name}, {landscape.dimensions}-D")
+QUICK = ["noisy quadratic", "Himmelblau", "Schwefel"]
+"""A rotated matrix; several minima; kinks and many dimensions."""
+each = pytest.mark.parametrize(
+    "name", [*QUICK, *slow(*(name for name in ALL if name not in (*QUICK, "quadratic 3-D")))]
+)
 
 
 def points_within(landscape: Landscape, n: int = 4000) -> np.ndarray:
     return np.random.default_rng(0).uniform(*landscape.bounds, (n, landscape.dimensions))
 
 
-def derivatives(landscape: Landscape, points: np.ndarray) -> list[np.ndarray]:
-    """Values (n,), gradients (n, d) and Hessians (n, d, d) at points (n, d)."""
+FEW, MANY = 6, 4500
+SAME: dict[Any, Landscape] = {}
+"""By function, the first landscape with it: of those that differ in what they say of it, one program."""
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _program(landscape: Landscape, few: Any, many: Any) -> Any:
+    at = jax.vmap(lambda x: (landscape(x), jax.grad(landscape)(x), jax.hessian(landscape)(x)))
+    return at(few), jax.vmap(landscape)(many)
+
+
+def _evaluated(landscape: Landscape, few: np.ndarray, many: np.ndarray) -> Any:
+    padded = [np.concatenate([x, np.tile(landscape.start, (n - len(x), 1))]) for x, n in ((few, FEW), (many, MANY))]
     with float64():
-        at = jax.jit(jax.vmap(lambda x: (landscape(x), jax.grad(landscape)(x), jax.hessian(landscape)(x))))
-        return [np.asarray(a) for a in at(jnp.asarray(points))]
+        return jax.device_get(_program(SAME.setdefault(landscape.function, landscape), *padded))
+
+
+def derivatives(landscape: Landscape, points: np.ndarray) -> list[np.ndarray]:
+    """Values (n,), gradients (n, d) and Hessians (n, d, d) at points (n, d), n <= FEW."""
+    return [found[: len(points)] for found in _evaluated(landscape, points, points)[0]]
+
+
+def values(landscape: Landscape, points: np.ndarray) -> np.ndarray:
+    """Values (n,) at points (n, d), n <= MANY."""
+    return _evaluated(landscape, points[:0], points)[1][: len(points)]
 
 
 def assert_minima(landscape: Landscape) -> None:
     """Value, gradient and Hessian at every minimum; no random point, and none near a minimum, is lower."""
-    with float64(), strict():
+    with strict():
         for x, value, gradient, hessian in zip(
             landscape.minima, *derivatives(landscape, landscape.minima), strict=True
         ):
@@ -61,13 +84,12 @@ def assert_minima(landscape: Landscape) -> None:
             (100, landscape.dimensions)
         )
         points = np.concatenate([points_within(landscape), near.reshape(-1, landscape.dimensions)])
-        values = jax.jit(jax.vmap(landscape))(jnp.asarray(points))
-        assert float(values.min()) > landscape.minimum_value
+        assert values(landscape, points).min() > landscape.minimum_value
 
 
 @each
-def test_minima(landscape: Landscape) -> None:
-    assert_minima(landscape)
+def test_minima(name: str) -> None:
+    assert_minima(ALL[name])
 
 
 def test_how_many_minima() -> None:
@@ -82,54 +104,58 @@ def change(name: str, **fields: Any) -> Landscape:
     return dataclasses.replace(ALL[name], **fields)
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        change("Beale", minima=np.array([[3.0, 0.51]])),
-        change("Rosenbrock", minima=np.array([[-1.0, 1.0]])),
-        change("Himmelblau", minima=ALL["Himmelblau"].minima[:, ::-1]),
-        change("Himmelblau", minimum_value=1e-9),
-        change("Schwefel", minima=np.array([[420.9687, 420.9687]])),
-        change("Schwefel", function=lambda x: jnp.sum(419.0 - x * jnp.sin(jnp.sqrt(jnp.abs(x))))),
-        change("saddle", minima=np.zeros((1, 2)), minimum_value=0.0),
-        change("plateau", function=lambda x: -ALL["plateau"].function(x)),
-        change("noisy quadratic", minimum_value=0.0),
-    ],
-    ids=lambda landscape: landscape.name,
-)
-def test_a_broken_landscape_is_found(broken: Landscape) -> None:
+BROKEN = {
+    "plateau, upside down": change("plateau", function=lambda x: -ALL["plateau"].function(x)),
+    "Himmelblau, coordinates exchanged": change("Himmelblau", minima=ALL["Himmelblau"].minima[:, ::-1]),
+    "Himmelblau, another value": change("Himmelblau", minimum_value=1e-9),
+    "Schwefel, rounded minimum": change("Schwefel", minima=np.array([[420.9687, 420.9687]])),
+    "noisy quadratic, without its floor": change("noisy quadratic", minimum_value=0.0),
+}
+BROKEN_SLOW = {
+    "Beale, rounded minimum": change("Beale", minima=np.array([[3.0, 0.51]])),
+    "Rosenbrock, other sign": change("Rosenbrock", minima=np.array([[-1.0, 1.0]])),
+    "Schwefel, rounded constant": change(
+        "Schwefel", function=lambda x: jnp.sum(419.0 - x * jnp.sin(jnp.sqrt(jnp.abs(x))))
+    ),
+    "saddle, called a minimum": change("saddle", minima=np.zeros((1, 2)), minimum_value=0.0),
+}
+
+
+@pytest.mark.parametrize("name", [*BROKEN, *slow(*BROKEN_SLOW)])
+def test_a_broken_landscape_is_found(name: str) -> None:
     with pytest.raises(AssertionError):
-        assert_minima(broken)
+        assert_minima((BROKEN | BROKEN_SLOW)[name])
 
 
 @each
-def test_gradients_are_finite_everywhere(landscape: Landscape) -> None:
+def test_gradients_are_finite_everywhere(name: str) -> None:
+    landscape = ALL[name]
     corners = np.array([np.full(landscape.dimensions, edge) for edge in landscape.bounds])
     # 0 and points on the axes, where |x| and sqrt |x| have kinks, and the smallest float32 numbers around them.
     axes = np.concatenate([np.eye(landscape.dimensions) * s for s in (1.0, -1e-38, 1e-45)])
     points = np.concatenate([points_within(landscape, 500), corners, axes, landscape.minima, landscape.start[None]])
     with strict():
-        gradient = jax.jit(jax.vmap(jax.grad(landscape)))(jnp.asarray(points, jnp.float32))
-    assert bool(jnp.all(jnp.isfinite(gradient)))
+        gradient = jax.jit(jax.vmap(jax.grad(landscape)))(points.astype(np.float32))
+    assert np.all(np.isfinite(gradient))
 
 
 @each
-def test_gradient_equals_finite_differences_and_steepest_descent_goes_down(landscape: Landscape) -> None:
-    with float64():
-        x = jnp.asarray(points_within(landscape, 1)[0])
-        at = jax.jit(jax.value_and_grad(landscape))
-        gradient = at(x)[1]
-        numeric = scipy.optimize.approx_fprime(np.asarray(x), lambda p: float(at(jnp.asarray(p))[0]), 1e-7)
-        scale = np.max(np.abs(gradient))
-        np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-4 * scale)
-        start = jnp.asarray(landscape.start)
-        value, slope = at(start)
-        assert np.linalg.norm(slope) > 0, "a run would not leave its start"
-        assert float(at(start - 1e-6 * slope)[0]) < float(value)
+def test_gradient_equals_finite_differences_and_steepest_descent_goes_down(name: str) -> None:
+    landscape, h = ALL[name], 1e-7
+    x = points_within(landscape, 1)
+    value, gradient, _ = derivatives(landscape, x)
+    numeric = (values(landscape, x + h * np.eye(landscape.dimensions)) - value) / h
+    scale = np.max(np.abs(gradient))
+    np.testing.assert_allclose(gradient[0], numeric, rtol=1e-4, atol=1e-4 * scale)
+    start = landscape.start[None]
+    value, slope, _ = derivatives(landscape, start)
+    assert np.linalg.norm(slope) > 0, "a run would not leave its start"
+    assert values(landscape, start - 1e-6 * slope)[0] < value[0]
 
 
 @each
-def test_every_dtype_and_vmap(landscape: Landscape) -> None:
+def test_every_dtype_and_vmap(name: str) -> None:
+    landscape = ALL[name]
     points = points_within(landscape, 3)
     narrow = {jnp.float32: 1e-4, jnp.bfloat16: 0.01, jnp.float16: 0.01}
 
@@ -139,24 +165,27 @@ def test_every_dtype_and_vmap(landscape: Landscape) -> None:
         return [(jax.vmap(landscape)(p), jax.vmap(landscape)(p.astype(jnp.float64))) for p in rounded]
 
     with float64(), strict():
-        assert jax.eval_shape(landscape, jnp.asarray(points[0])).dtype == jnp.float64
-        for (got, exact), (dtype, tolerance) in zip(everywhere(jnp.asarray(points)), narrow.items(), strict=True):
+        assert jax.eval_shape(landscape, points[0]).dtype == jnp.float64
+        for (got, exact), (dtype, tolerance) in zip(everywhere(points), narrow.items(), strict=True):
             assert got.dtype == dtype
-            expected = np.asarray(exact.astype(dtype), np.float64)
+            with np.errstate(over="ignore"):  # values beyond float16 are infinite
+                expected = np.asarray(exact).astype(dtype).astype(np.float64)
             np.testing.assert_allclose(np.asarray(got, np.float64), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_the_start_is_taken_as_it_is() -> None:
     landscape = landscapes.rosenbrock()
-    np.testing.assert_allclose(landscape(landscape.start), 24.2, rtol=1e-6)
-    assert landscape(landscape.start).dtype == jnp.float32
+    value = jax.jit(lambda: landscape(landscape.start))()
+    np.testing.assert_allclose(value, 24.2, rtol=1e-6)
+    assert value.dtype == jnp.float32
 
 
 def test_float16_does_not_overflow_on_the_way() -> None:
-    x = jnp.array([2.0, -2.0], jnp.float16)  # 100 (y - x^2)^2 = 3600, and squares of 60 within
-    assert float(landscapes.rosenbrock()(x)) == 3600
-    far = jnp.full(2, 300.0, jnp.float16)  # 300^2 overflows float16
-    assert float(landscapes.plateau()(far)) == 1
+    x = np.array([2.0, -2.0], np.float16)  # 100 (y - x^2)^2 = 3600, and squares of 60 within
+    far = np.full(2, 300.0, np.float16)  # 300^2 overflows float16
+    assert [float(v) for v in jax.jit(lambda x, y: (landscapes.rosenbrock()(x), landscapes.plateau()(y)))(x, far)] == [
+        3600, 1,
+    ]  # fmt: skip
 
 
 NUMPY: dict[str, Callable[[np.ndarray], float]] = {
@@ -172,15 +201,16 @@ NUMPY: dict[str, Callable[[np.ndarray], float]] = {
 }
 
 
-@pytest.mark.parametrize("name", NUMPY)
+@pytest.mark.parametrize(
+    "name", ["Himmelblau", "Schwefel", "plateau", *slow(*(n for n in NUMPY if n not in (*QUICK, "plateau")))]
+)
 def test_values_equal_numpy(name: str) -> None:
     points = points_within(ALL[name], 50)
-    with float64():
-        got = jax.jit(jax.vmap(ALL[name]))(jnp.asarray(points))
+    got = values(ALL[name], points)
     np.testing.assert_allclose(got, [NUMPY[name](p) for p in points], rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["saddle", "Beale"])
+@pytest.mark.parametrize("name", ["saddle", *slow("Beale")])
 def test_saddle_points(name: str) -> None:
     landscape = ALL[name]
     _, gradients, hessians = derivatives(landscape, landscape.saddle_points)
@@ -201,11 +231,10 @@ def test_himmelblau_has_no_fifth_minimum() -> None:
 
 def test_the_plateau_is_flat_and_its_gradient_still_points_home() -> None:
     landscape = landscapes.plateau()
-    for x in (jnp.asarray(landscape.start, jnp.float32), jnp.array([6.0, -6.0])):
-        gradient = jax.grad(landscape)(x)
-        r = float(jnp.linalg.norm(x))
-        np.testing.assert_allclose(gradient, x * np.exp(-(r**2) / 2), rtol=1e-4)
-        assert 0 < float(jnp.linalg.norm(gradient)) < 2e-5
+    points = np.float32([landscape.start, [6.0, -6.0]])
+    for x, gradient in zip(points, jax.jit(jax.vmap(jax.grad(landscape)))(points), strict=True):
+        np.testing.assert_allclose(gradient, x * np.exp(-(x @ x) / 2), rtol=1e-4)
+        assert 0 < np.linalg.norm(gradient) < 2e-5
 
 
 def test_schwefel_has_many_minima() -> None:
@@ -217,26 +246,36 @@ def test_schwefel_has_many_minima() -> None:
 # The quadratics.
 
 
-@pytest.mark.parametrize("key", [None, 3], ids=["axes", "rotated"])
-@pytest.mark.parametrize("logarithmic", [True, False])
-@pytest.mark.parametrize(("kappa", "d"), [(1.0, 2), (1e3, 2), (1e3, 4)])
-def test_condition_number_is_exact(kappa: float, d: int, logarithmic: bool, key: int | None) -> None:
-    rotation = None if key is None else jax.random.key(key)
-    landscape = landscapes.quadratic(kappa, dimensions=d, logarithmic=logarithmic, key=rotation)
-    matrix = derivatives(landscape, np.zeros((1, d)))[2][0]
-    eigenvalues = np.linalg.eigvalsh(matrix)
-    np.testing.assert_allclose(eigenvalues[-1] / eigenvalues[0], kappa, rtol=1e-11)
-    steps = np.diff(np.log(eigenvalues) if logarithmic else eigenvalues)
-    np.testing.assert_allclose(steps, steps[0], rtol=1e-9, atol=1e-9)
-    assert (np.abs(matrix - np.diag(np.diag(matrix))).max() > 0.01) == (key is not None and kappa > 1)
+def test_condition_numbers_are_exact() -> None:
+    cases = list(itertools.product(((1.0, 2), (1e3, 2), (1e3, 4)), (True, False), (None, 3)))
+    made = [
+        landscapes.quadratic(
+            kappa, dimensions=d, logarithmic=logarithmic, key=None if seed is None else jax.random.key(seed)
+        )
+        for (kappa, d), logarithmic, seed in cases
+    ]
+    with float64():
+        matrices = jax.jit(lambda: [jax.hessian(each)(jnp.zeros(each.dimensions)) for each in made])()
+    for ((kappa, d), logarithmic, seed), matrix in zip(cases, jax.device_get(matrices), strict=True):
+        case = f"{kappa:g} in {d} dimensions, logarithmic={logarithmic}, seed {seed}"
+        eigenvalues = np.linalg.eigvalsh(matrix)
+        np.testing.assert_allclose(eigenvalues[-1] / eigenvalues[0], kappa, rtol=1e-11, err_msg=case)
+        steps = np.diff(np.log(eigenvalues) if logarithmic else eigenvalues)
+        np.testing.assert_allclose(steps, steps[0], rtol=1e-9, atol=1e-9, err_msg=case)
+        off_diagonal = np.abs(matrix - np.diag(np.diag(matrix))).max()
+        assert (off_diagonal > 0.01) == (seed is not None and kappa > 1), case
 
 
 def test_gradient_descent_on_a_quadratic_is_stable_up_to_two_over_kappa() -> None:
     landscape = landscapes.quadratic(100.0)
-    for rate, stable in ((0.99 * 2 / 100, True), (1.01 * 2 / 100, False)):
-        x = jnp.asarray(landscape.start, jnp.float32)
-        x = jax.lax.fori_loop(0, 2000, lambda _, x, rate=rate: x - rate * jax.grad(landscape)(x), x)
-        assert (float(landscape(x)) < 1e-6) == stable
+
+    @jax.jit
+    @jax.vmap
+    def end(rate: Any) -> Any:
+        step = lambda _, x: x - rate * jax.grad(landscape)(x)  # noqa: E731
+        return landscape(jax.lax.fori_loop(0, 2000, step, jnp.asarray(landscape.start, jnp.float32)))
+
+    assert (np.asarray(end(np.float32([0.99, 1.01]) * 2 / 100)) < 1e-6).tolist() == [True, False]
 
 
 def rotation_of(seed: int, d: int) -> np.ndarray:
@@ -276,37 +315,37 @@ def test_the_noisy_quadratic_has_its_spectrum() -> None:
     assert NOISY.noise_level == 0.6
 
 
-def assert_noise(example_loss: Callable[[Any, Any], Any], expected_loss: Callable[[Any], Any]) -> None:
+NOISES: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any], Any]]] = {
+    "right": (NOISY.example_loss, NOISY),
+    "without the floor": (NOISY.example_loss, lambda x: NOISY(x) - NOISY.minimum_value),
+    "twice the loss": (NOISY.example_loss, lambda x: 2 * NOISY(x)),
+    "more noise": (lambda x, xi: NOISY.example_loss(x, 1.5 * xi), NOISY),
+    "noise of another mean": (lambda x, xi: NOISY.example_loss(x, xi + 0.1), NOISY),
+}
+
+
+def test_the_expected_loss_is_exact_and_of_broken_ones_it_is_not() -> None:
     """The mean of the losses and gradients over draws is the expected loss and gradient, within 5 standard errors."""
+
+    @jax.jit
+    def everything(key: Any, x: Any) -> Any:
+        xi = NOISY.sample(key, 4000, dtype=jnp.float64)
+        return {
+            name: (jax.vmap(jax.value_and_grad(example), (None, 0))(x, xi), jax.value_and_grad(expected)(x))
+            for name, (example, expected) in NOISES.items()
+        }
+
+    def exact(values: Any, gradients: Any, value: Any, gradient: Any) -> bool:
+        covariance, known = np.cov(gradients.T), 0.36 * NOISY.matrix @ NOISY.matrix
+        return bool(
+            abs(values.mean() - value) < 5 * values.std() / np.sqrt(4000)
+            and np.all(np.abs(gradients.mean(axis=0) - gradient) < 5 * gradients.std(axis=0) / np.sqrt(4000))
+            and np.linalg.norm(covariance - known) < 0.1 * np.linalg.norm(known)
+        )
+
     with float64():
-        x = jnp.asarray(np.random.default_rng(3).standard_normal(100))
-        xi = NOISY.sample(jax.random.key(5), 4000, dtype=jnp.float64)
-        one = jax.value_and_grad(example_loss)
-        both = jax.jit(lambda x, xi: (jax.vmap(one, in_axes=(None, 0))(x, xi), jax.value_and_grad(expected_loss)(x)))
-        (values, gradients), (value, gradient) = jax.tree.map(np.asarray, both(x, xi))
-    assert abs(values.mean() - value) < 5 * values.std() / np.sqrt(4000)
-    assert np.all(np.abs(gradients.mean(axis=0) - gradient) < 5 * gradients.std(axis=0) / np.sqrt(4000))
-    covariance = np.cov(np.asarray(gradients).T)
-    exact = 0.36 * NOISY.matrix @ NOISY.matrix
-    assert np.linalg.norm(covariance - exact) < 0.1 * np.linalg.norm(exact)
-
-
-def test_the_expected_loss_is_exact() -> None:
-    assert_noise(NOISY.example_loss, NOISY)
-
-
-@pytest.mark.parametrize(
-    ("example_loss", "expected_loss"),
-    [
-        (NOISY.example_loss, lambda x: NOISY(x) - NOISY.minimum_value),
-        (NOISY.example_loss, lambda x: 2 * NOISY(x)),
-        (lambda x, xi: NOISY.example_loss(x, 1.5 * xi), NOISY),
-        (lambda x, xi: NOISY.example_loss(x, xi + 0.1), NOISY),
-    ],
-)
-def test_a_broken_noise_is_found(example_loss: Callable[[Any, Any], Any], expected_loss: Callable[[Any], Any]) -> None:
-    with pytest.raises(AssertionError):
-        assert_noise(example_loss, expected_loss)
+        found = jax.device_get(everything(jax.random.key(5), np.random.default_rng(3).standard_normal(100)))
+    assert [name for name, (drawn, mean) in found.items() if exact(*drawn, *mean)] == ["right"]
 
 
 @pytest.mark.slow
@@ -328,10 +367,10 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (
         ValueError,
         r"Beale: expected one point of shape \(2,\), got \(7, 2\)\. .*vmap",
-        lambda: ALL["Beale"](jnp.zeros((7, 2))),
+        lambda: ALL["Beale"](np.zeros((7, 2), np.float32)),
     ),
-    (ValueError, r"shape \(3,\), got \(2,\)", lambda: ALL["Rosenbrock 3-D"](jnp.zeros(2))),
-    (TypeError, "Beale: x must have a floating dtype, got int32", lambda: ALL["Beale"](jnp.array([3, 1]))),
+    (ValueError, r"shape \(3,\), got \(2,\)", lambda: ALL["Rosenbrock 3-D"](np.zeros(2, np.float32))),
+    (TypeError, "Beale: x must have a floating dtype, got int32", lambda: ALL["Beale"](np.int32([3, 1]))),
     (ValueError, "condition_number must be a concrete finite number >= 1, got 0.5", lambda: landscapes.quadratic(0.5)),
     (ValueError, "got a traced value", lambda: jax.eval_shape(lambda k: landscapes.quadratic(k)(jnp.ones(2)), 3.0)),
     (ValueError, "dimensions must be at least 2, got 1", lambda: landscapes.quadratic(2.0, dimensions=1)),
@@ -358,7 +397,7 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (
         ValueError,
         r"xi: expected one point of shape \(100,\)",
-        lambda: NOISY.example_loss(jnp.ones(100), jnp.ones((5, 100))),
+        lambda: NOISY.example_loss(np.ones(100, np.float32), np.ones((5, 100), np.float32)),
     ),
 ]
 

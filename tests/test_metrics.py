@@ -38,7 +38,7 @@ def numpy_accuracy(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def assert_accuracy(accuracy: Callable[[Any, Any], Any]) -> None:
     with strict():
-        got = accuracy(jnp.asarray(OUTPUTS), jnp.asarray(LABELS))
+        got = accuracy(OUTPUTS, LABELS)
     assert got.shape == (N,)
     assert got.dtype == jnp.float32
     np.testing.assert_array_equal(got, numpy_accuracy(OUTPUTS, LABELS))
@@ -47,7 +47,7 @@ def assert_accuracy(accuracy: Callable[[Any, Any], Any]) -> None:
 def test_accuracy_and_error_rate() -> None:
     assert_accuracy(compiled.accuracy)
     assert 0 < numpy_accuracy(OUTPUTS, LABELS).mean() < 1
-    error = compiled.error_rate(jnp.asarray(OUTPUTS), jnp.asarray(LABELS))
+    error = compiled.error_rate(OUTPUTS, LABELS)
     np.testing.assert_array_equal(error, 1 - numpy_accuracy(OUTPUTS, LABELS))
 
 
@@ -57,7 +57,7 @@ def test_accuracy_and_error_rate() -> None:
         compiled.error_rate,
         lambda o, y: compiled.accuracy(-o, y),
         lambda o, y: compiled.accuracy(o, (y + 1) % K),
-        lambda o, y: compiled.accuracy(o, y).mean(),
+        lambda o, y: np.asarray(compiled.accuracy(o, y)).mean(),
         lambda o, y: compiled.top_k_accuracy(o, y, k=2),
     ],
 )
@@ -66,73 +66,85 @@ def test_a_broken_accuracy_is_found(broken: Callable[[Any, Any], Any]) -> None:
         assert_accuracy(broken)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
-def test_every_dtype(dtype: Any) -> None:
+def test_every_dtype() -> None:
+    dtypes = [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64]
+
+    def everything(outputs: Any, labels: Any) -> Any:
+        targets = outputs + jnp.ones((), outputs.dtype)
+        return {
+            "accuracy": metrics.accuracy(outputs, labels),
+            "top 1": metrics.top_k_accuracy(outputs, labels.astype(jnp.uint8), k=1),
+            "binary": metrics.binary_accuracy(outputs[:, 0], labels > 2),
+            "rmse": metrics.rmse(outputs, targets),
+            "r_squared": metrics.r_squared(outputs, targets),
+            "confusion": metrics.confusion_matrix(outputs, labels, classes=K),
+        }
+
     with float64(), strict():
-        outputs, labels = jnp.asarray(OUTPUTS).astype(dtype), jnp.asarray(LABELS)
-        expected_dtype = jnp.float64 if dtype == jnp.float64 else jnp.float32
-        expected = numpy_accuracy(np.asarray(outputs, np.float64), LABELS)
-        for got in (
-            compiled.accuracy(outputs, labels),
-            compiled.top_k_accuracy(outputs, labels.astype(jnp.uint8), k=1),
-        ):
-            assert got.dtype == expected_dtype
-            np.testing.assert_array_equal(got, expected)
-        binary = compiled.binary_accuracy(outputs[:, 0], labels > 2)
-        assert binary.dtype == expected_dtype
-        targets = outputs + jnp.ones((), dtype)
-        assert compiled.rmse(outputs, targets).dtype == compiled.r_squared(outputs, targets).dtype == expected_dtype
-        assert compiled.confusion_matrix(outputs, labels, classes=K).dtype == jnp.int32
+        found = jax.jit(lambda o, y: [everything(o.astype(dtype), y) for dtype in dtypes])(OUTPUTS, LABELS)
+    for dtype, got in zip(dtypes, found, strict=True):
+        wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
+        expected = dict.fromkeys(got, wide) | {"confusion": jnp.int32}
+        assert {name: values.dtype for name, values in got.items()} == expected, dtype
+        for name in ("accuracy", "top 1"):
+            rounded = OUTPUTS.astype(dtype).astype(np.float64)
+            np.testing.assert_array_equal(got[name], numpy_accuracy(rounded, LABELS), err_msg=f"{name} {dtype}")
 
 
 def test_labels_as_distributions_and_one_hot() -> None:
-    outputs = jnp.asarray(OUTPUTS)
-    one_hot = jax.nn.one_hot(LABELS, K)
-    expected = numpy_accuracy(OUTPUTS, LABELS)
-    for labels in (one_hot, one_hot.astype(jnp.int32), 0.9 * one_hot + 0.02):
-        np.testing.assert_array_equal(compiled.accuracy(outputs, labels), expected)
-    np.testing.assert_array_equal(
-        compiled.top_k_accuracy(outputs, one_hot, k=3), compiled.top_k_accuracy(outputs, jnp.asarray(LABELS), k=3)
-    )
+    one_hot = np.eye(K, dtype=np.float32)[LABELS]
+
+    @jax.jit
+    def found(outputs: Any) -> Any:
+        some = [metrics.accuracy(outputs, y) for y in (one_hot, one_hot.astype(np.int32), 0.9 * one_hot + 0.02)]
+        return some, [metrics.top_k_accuracy(outputs, y, k=3) for y in (one_hot, LABELS)]
+
+    accuracies, (top, expected) = found(OUTPUTS)
+    for got in accuracies:
+        np.testing.assert_array_equal(got, numpy_accuracy(OUTPUTS, LABELS))
+    np.testing.assert_array_equal(top, expected)
 
 
 def test_axes_in_between_are_averaged() -> None:
-    got = compiled.accuracy(jnp.asarray(OUTPUTS).reshape(10, 2, 2, K), jnp.asarray(LABELS).reshape(10, 2, 2))
+    got = compiled.accuracy(OUTPUTS.reshape(10, 2, 2, K), LABELS.reshape(10, 2, 2))
     np.testing.assert_allclose(got, numpy_accuracy(OUTPUTS, LABELS).reshape(10, 4).mean(axis=1))
-    top = compiled.top_k_accuracy(jnp.asarray(OUTPUTS).reshape(20, 2, K), jnp.asarray(LABELS).reshape(20, 2), k=K)
+    top = compiled.top_k_accuracy(OUTPUTS.reshape(20, 2, K), LABELS.reshape(20, 2), k=K)
     np.testing.assert_array_equal(top, np.ones(20))
 
 
-@given(seed=st.integers(0, 10_000), k=st.integers(1, K), levels=st.sampled_from([2, 4, 1000]))
-def test_top_k_equals_lax_top_k_with_ties(seed: int, k: int, levels: int) -> None:
+@jax.jit
+def for_every_k(outputs: Any, labels: Any) -> Any:
+    """Accuracy; and for each k ours, and whether the label is among the indices of `jax.lax.top_k`."""
+    ours = [metrics.top_k_accuracy(outputs, labels, k=k) for k in range(1, K + 1)]
+    theirs = [jnp.any(jax.lax.top_k(outputs, k)[1] == labels[:, None], axis=1) for k in range(1, K + 1)]
+    return metrics.accuracy(outputs, labels), ours, theirs
+
+
+@given(seed=st.integers(0, 10_000), levels=st.sampled_from([2, 4, 1000]))
+def test_top_k_equals_lax_top_k_with_ties(seed: int, levels: int) -> None:
     rng = np.random.default_rng(seed)
-    outputs = jnp.asarray(rng.integers(0, levels, (N, K)).astype(np.float32))
-    labels = rng.integers(0, K, N)
-    expected = np.any(np.asarray(jax.lax.top_k(outputs, k)[1]) == labels[:, None], axis=1)
+    outputs, labels = rng.integers(0, levels, (N, K)).astype(np.float32), rng.integers(0, K, N).astype(np.int32)
     with strict():
-        got = compiled.top_k_accuracy(outputs, jnp.asarray(labels), k=k)
-    np.testing.assert_array_equal(got, expected)
-    if k == 1:
-        np.testing.assert_array_equal(got, compiled.accuracy(outputs, jnp.asarray(labels)))
-    if k == K:
-        np.testing.assert_array_equal(got, 1)
+        first, ours, theirs = for_every_k(outputs, labels)
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(ours[0], first)
+    np.testing.assert_array_equal(ours[-1], 1)
 
 
 def test_ties_go_to_the_first_class() -> None:
-    outputs = jnp.zeros((3, 3))
-    labels = jnp.arange(3)
+    outputs, labels = np.zeros((3, 3), np.float32), np.arange(3)
     np.testing.assert_array_equal(compiled.accuracy(outputs, labels), [1, 0, 0])
     np.testing.assert_array_equal(compiled.top_k_accuracy(outputs, labels, k=2), [1, 1, 0])
     np.testing.assert_array_equal(compiled.confusion_matrix(outputs, labels, classes=3), [[1, 0, 0]] * 3)
 
 
 def test_nan_outputs_and_labels_out_of_range_are_wrong() -> None:
-    outputs = jnp.array([[1.0, jnp.nan], [jnp.nan, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, jnp.inf]])
-    labels = jnp.array([1, -1, -1, 2, 1])
+    outputs = np.float32([[1.0, np.nan], [np.nan, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, np.inf]])
+    labels = np.array([1, -1, -1, 2, 1])
     for got in (compiled.accuracy(outputs, labels), compiled.top_k_accuracy(outputs, labels, k=2)):
         np.testing.assert_array_equal(got, [0, 0, 0, 0, 1])
     np.testing.assert_array_equal(compiled.confusion_matrix(outputs, labels, classes=2), [[0, 0], [0, 1]])
-    np.testing.assert_array_equal(compiled.binary_accuracy(jnp.array([jnp.nan, jnp.nan]), jnp.array([0, 1])), [0, 0])
+    np.testing.assert_array_equal(compiled.binary_accuracy(np.float32([np.nan, np.nan]), np.array([0, 1])), [0, 0])
 
 
 @pytest.mark.slow
@@ -159,24 +171,24 @@ def assert_confusion(confusion: Callable[[Any, Any], Any]) -> None:
 
 
 def test_confusion_matrix() -> None:
+    def mapped(p: Any, y: Any) -> Any:
+        one = jax.vmap(lambda a, b: metrics.confusion_matrix(a, b, classes=K))
+        return one(p.reshape(4, 10), y.reshape(4, 10)).sum(axis=0)
+
     with strict():
-        assert_confusion(lambda p, y: compiled.confusion_matrix(jnp.asarray(p), jnp.asarray(y), classes=K))
-        assert_confusion(lambda _, y: compiled.confusion_matrix(jnp.asarray(OUTPUTS), jnp.asarray(y), classes=K))
-        assert_confusion(jax.jit(lambda p, y: compiled.confusion_matrix(p.reshape(4, 10), y.reshape(4, 10), classes=K)))
-        assert_confusion(
-            lambda p, y: jax.vmap(lambda a, b: compiled.confusion_matrix(a, b, classes=K))(
-                jnp.asarray(p).reshape(4, 10), jnp.asarray(y).reshape(4, 10)
-            ).sum(axis=0)
-        )
+        assert_confusion(lambda p, y: compiled.confusion_matrix(p, y, classes=K))
+        assert_confusion(lambda _, y: compiled.confusion_matrix(OUTPUTS, y, classes=K))
+        assert_confusion(lambda p, y: compiled.confusion_matrix(p.reshape(4, 10), y.reshape(4, 10), classes=K))
+        assert_confusion(jax.jit(mapped))
     with pytest.raises(AssertionError):  # rows and columns exchanged
-        assert_confusion(lambda p, y: compiled.confusion_matrix(jnp.asarray(y), jnp.asarray(p), classes=K))
+        assert_confusion(lambda p, y: compiled.confusion_matrix(y, p, classes=K))
 
 
 def test_confusion_leaves_out_what_is_out_of_range() -> None:
-    got = compiled.confusion_matrix(jnp.array([0, 1, -1, 2, 1]), jnp.array([0, -1, 0, 1, 2]), classes=2)
+    got = compiled.confusion_matrix(np.array([0, 1, -1, 2, 1]), np.array([0, -1, 0, 1, 2]), classes=2)
     np.testing.assert_array_equal(got, [[1, 0], [0, 0]])
     np.testing.assert_array_equal(
-        compiled.confusion_matrix(jnp.array([200], jnp.uint8), jnp.array([-100], jnp.int8), classes=2), np.zeros((2, 2))
+        compiled.confusion_matrix(np.array([200], np.uint8), np.array([-100], np.int8), classes=2), np.zeros((2, 2))
     )
 
 
@@ -189,9 +201,9 @@ def assert_regression(rmse: Callable[[Any, Any], Any], r_squared: Callable[[Any,
     d = random(3, 30, 4) * np.array([1.0, 10.0, 0.1, 1.0]) + 5
     y = d + random(4, 30, 4) * 0.3
     with float64(), strict():
-        np.testing.assert_allclose(rmse(jnp.asarray(y), jnp.asarray(d)), np.sqrt(np.mean((y - d) ** 2)), rtol=1e-12)
-        np.testing.assert_allclose(r_squared(jnp.asarray(y), jnp.asarray(d)), numpy_r_squared(y, d), rtol=1e-12)
-        one = r_squared(jnp.asarray(y[:, 0]), jnp.asarray(d[:, 0]))
+        np.testing.assert_allclose(rmse(y, d), np.sqrt(np.mean((y - d) ** 2)), rtol=1e-12)
+        np.testing.assert_allclose(r_squared(y, d), numpy_r_squared(y, d), rtol=1e-12)
+        one = r_squared(y[:, 0], d[:, 0])
         np.testing.assert_allclose(one, numpy_r_squared(y[:, 0], d[:, 0]), rtol=1e-12)
 
 
@@ -202,10 +214,10 @@ def test_rmse_and_r_squared() -> None:
 @pytest.mark.parametrize(
     ("rmse", "r_squared"),
     [
-        (lambda y, d: compiled.rmse(y, d) ** 2, compiled.r_squared),
-        (lambda y, d: compiled.rmse(y, d) * jnp.sqrt(1.05), compiled.r_squared),
+        (lambda y, d: np.square(compiled.rmse(y, d)), compiled.r_squared),
+        (lambda y, d: np.asarray(compiled.rmse(y, d)) * np.sqrt(1.05), compiled.r_squared),
         (compiled.rmse, lambda y, d: compiled.r_squared(d, y)),
-        (compiled.rmse, lambda y, d: 1 - compiled.r_squared(y, d)),
+        (compiled.rmse, lambda y, d: 1 - np.asarray(compiled.r_squared(y, d))),
         (compiled.rmse, lambda y, d: compiled.r_squared(y.reshape(-1), d.reshape(-1))),
     ],
 )
@@ -217,41 +229,48 @@ def test_a_broken_regression_metric_is_found(rmse: Any, r_squared: Any) -> None:
 def test_against_scikit_learn() -> None:
     sklearn = pytest.importorskip("sklearn.metrics")
     guess = np.argmax(OUTPUTS, axis=1)
-    outputs, labels = jnp.asarray(OUTPUTS), jnp.asarray(LABELS)
-    assert float(compiled.accuracy(outputs, labels).mean()) == pytest.approx(sklearn.accuracy_score(LABELS, guess))
+    outputs, labels = OUTPUTS, LABELS
+    assert float(np.mean(compiled.accuracy(outputs, labels))) == pytest.approx(sklearn.accuracy_score(LABELS, guess))
     matrix = compiled.confusion_matrix(outputs, labels, classes=K)
     np.testing.assert_array_equal(matrix, sklearn.confusion_matrix(LABELS, guess, labels=range(K)))
     for k in (2, 3):
         expected = sklearn.top_k_accuracy_score(LABELS, OUTPUTS, k=k, labels=range(K))
-        assert float(compiled.top_k_accuracy(outputs, labels, k=k).mean()) == pytest.approx(expected)
+        assert float(np.mean(compiled.top_k_accuracy(outputs, labels, k=k))) == pytest.approx(expected)
     y, d = OUTPUTS, random(5, N, K, dtype=np.float32)
     d[:, 2] = 7.0  # a constant component counts 0
     y = y.copy()
     y[:, 3] = d[:, 3] = 4.0  # an exact constant component counts 1
-    assert float(compiled.r_squared(jnp.asarray(y), jnp.asarray(d))) == pytest.approx(sklearn.r2_score(d, y), rel=1e-5)
+    assert float(compiled.r_squared(y, d)) == pytest.approx(sklearn.r2_score(d, y), rel=1e-5)
     rmse = sklearn.root_mean_squared_error(d.reshape(-1), y.reshape(-1))
-    assert float(compiled.rmse(jnp.asarray(y), jnp.asarray(d))) == pytest.approx(rmse, rel=1e-6)
+    assert float(compiled.rmse(y, d)) == pytest.approx(rmse, rel=1e-6)
 
 
 def test_constant_targets_give_no_nan() -> None:
-    targets = jnp.full(10, 0.1)  # the rounded mean of ten 0.1 need not be 0.1
-    assert float(compiled.r_squared(targets, targets)) == 1
-    assert float(compiled.r_squared(targets + 1e-3, targets)) == 0
-    assert float(compiled.r_squared(jnp.ones(1), jnp.zeros(1))) == 0
-    gradient = jax.grad(lambda y: compiled.r_squared(y, targets) + compiled.rmse(y, targets))(targets)
+    targets = np.full(10, 0.1, np.float32)  # the rounded mean of ten 0.1 need not be 0.1
+
+    @jax.jit
+    def found(y: Any) -> Any:
+        gradient = jax.grad(lambda y: metrics.r_squared(y, targets) + metrics.rmse(y, targets))(y)
+        one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+        return metrics.r_squared(y, targets), gradient, metrics.r_squared(one, zero)
+
+    exact, gradient, single = found(targets)
+    assert (float(exact), float(single)) == (1, 0)
     np.testing.assert_array_equal(gradient, np.zeros(10))
+    assert float(found(targets + np.float32(1e-3))[0]) == 0
 
 
 def test_half_precision_is_summed_in_float32() -> None:
-    outputs = jnp.full(4096, 0.1, jnp.bfloat16)
-    np.testing.assert_allclose(compiled.rmse(outputs, jnp.zeros_like(outputs)), float(outputs[0]), rtol=1e-5)
-    large = jnp.full(8, 300.0, jnp.float16)  # its square overflows float16
+    outputs = np.full(4096, 0.1, jnp.bfloat16)
+    np.testing.assert_allclose(compiled.rmse(outputs, np.zeros_like(outputs)), float(outputs[0]), rtol=1e-5)
+    large = np.full(8, 300.0, np.float16)  # its square overflows float16
     assert float(compiled.rmse(large, -large)) == 600
 
 
 def test_everything_under_jit_and_vmap() -> None:
-    outputs, labels = jnp.asarray(OUTPUTS).reshape(4, 10, K), jnp.asarray(LABELS).reshape(4, 10)
+    outputs, labels = OUTPUTS.reshape(4, 10, K), LABELS.reshape(4, 10)
 
+    @jax.jit
     def all_of(o: jax.Array, y: jax.Array) -> list[jax.Array]:
         return [
             compiled.accuracy(o, y),
@@ -277,7 +296,7 @@ def test_numpy_arrays_are_taken() -> None:
     assert int(metrics.confusion_matrix(outputs, LABELS, classes=K).sum()) == N
 
 
-F, I = jnp.zeros((4, 3)), jnp.zeros(4, jnp.int32)  # noqa: E741
+F, I = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)  # noqa: E741
 BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (
         ValueError,

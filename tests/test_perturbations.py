@@ -13,40 +13,39 @@ import pytest
 
 from jaxnn import perturbations
 from jaxnn.perturbations import Gumbel, Normal, make_perturbed_fun
-from tests.helpers import assert_close, float64
+from tests.helpers import assert_close, float64, slow
 
 
 def step(x: Any) -> Any:
     return {"top": jax.nn.one_hot(jnp.argmax(x["w"]), 3), "sign": jnp.sign(x["w"][0] + x["b"])}
 
 
-def test_values_and_derivatives_are_optaxs() -> None:
-    def everything(m: Any, key: Any, x: Any) -> list[Any]:
-        found = []
-        for noise, baseline in ((m.Gumbel(), True), (m.Normal(), False)):
-            smooth = m.make_perturbed_fun(step, 20, 0.3, noise, baseline)
-            value = smooth(key, x)
-            scalar = lambda x, f=smooth: sum(jnp.sum(v * jnp.arange(v.size)) for v in jax.tree.leaves(f(key, x)))  # noqa: E731
-            found += [value, jax.grad(scalar)(x)]
-        return found
+@pytest.mark.parametrize(("noise", "baseline"), [("Gumbel", True), *slow(("Normal", False))])
+def test_values_and_derivatives_are_optaxs(noise: str, baseline: bool) -> None:
+    def everything(m: Any, key: Any, x: Any) -> Any:
+        smooth = m.make_perturbed_fun(step, 20, 0.3, getattr(m, noise)(), baseline)
+
+        def scalar(x: Any) -> Any:
+            return sum(jnp.sum(v * jnp.arange(v.size)) for v in jax.tree.leaves(smooth(key, x)))
+
+        return smooth(key, x), jax.grad(scalar)(x)
+
+    def both(key: Any, x: Any) -> list[Any]:
+        return [everything(m, key, x) for m in (perturbations, optax.perturbations)]
 
     with float64():
-        x = {"w": jnp.array([0.3, -0.2, 0.1]), "b": jnp.array(0.5)}
-        got, expected = (
-            jax.jit(lambda key, x, m=m: everything(m, key, x))(jax.random.key(3), x)
-            for m in (perturbations, optax.perturbations)
-        )
+        got, expected = jax.jit(both)(jax.random.key(3), {"w": np.array([0.3, -0.2, 0.1]), "b": np.array(0.5)})
     assert_close(got, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_expectations() -> None:
     """The argmax under Gumbel noise is the softmax; the second derivative of a smoothed square is 2."""
-    x = jnp.array([0.3, -0.2, 0.1])
+    x = np.float32([0.3, -0.2, 0.1])
     smooth = make_perturbed_fun(lambda x: jax.nn.one_hot(jnp.argmax(x), 3), 20_000, 1.0)
     curved = make_perturbed_fun(lambda x: x**2, 20_000, 1.0, Normal())
 
     def run(key: Any, x: Any) -> Any:
-        slope = jax.jvp(lambda x: smooth(key, x), (x,), (jnp.array([1.0, 0.0, 0.0]),))[1]
+        slope = jax.jvp(lambda x: smooth(key, x), (x,), (np.float32([1, 0, 0]),))[1]
         return smooth(key, x), slope, jax.hessian(lambda v: curved(key, v))(x[0])
 
     value, slope, second = jax.jit(run)(jax.random.key(0), x)

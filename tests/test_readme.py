@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxnn
@@ -24,6 +26,7 @@ from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.compare.cases import all_cases
 from jaxnn.gallery.build import chapters
+from tests.helpers import slow
 from tests.test_architecture import FLOORS, FOLDERS
 
 ROOT = Path(__file__).parent.parent
@@ -63,19 +66,19 @@ PROGRAMS = {
 }
 """The Python below each heading, as one program."""
 
-QUICK = ("README.md", "jaxnn/README.md: Add")
+QUICK = ("README.md: Optimizers", "README.md: Train")
 """What the short run takes of them."""
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name.startswith(QUICK) else [pytest.mark.slow]) for name in PROGRAMS]
+    "name", [*(n for n in PROGRAMS if n.startswith(QUICK)), *slow(*(n for n in PROGRAMS if not n.startswith(QUICK)))]
 )
-def test_python_blocks_run(name: str, tmp_path: Path) -> None:
+def test_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for library in ("flax", "equinox"):
         if f"import {library}" in PROGRAMS[name]:
             pytest.importorskip(library)
-    done = subprocess.run([sys.executable, "-c", PROGRAMS[name]], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    exec(compile(PROGRAMS[name], name, "exec"), {"__name__": "__main__"})
 
 
 def test_the_readme_is_short_and_its_programs_too() -> None:
@@ -109,17 +112,22 @@ NEEDS = {"flax_norms.py": "flax", "mislabeled_fashion.py": "equinox"}
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 
-@pytest.mark.sampled
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in LONG else []) for path in SCRIPTS],
-)
-def test_examples_run(path: Path, tmp_path: Path) -> None:
-    if path.name in NEEDS:
-        pytest.importorskip(NEEDS[path.name])
+@pytest.mark.parametrize("name", slow(*(path.name for path in SCRIPTS if path.name not in LONG)))
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_long_examples_run_as_users_run_them(name: str, tmp_path: Path) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     env = dict(os.environ)
-    if path.name in LONG:
-        env.pop("XLA_FLAGS", None)  # the suite's are for programs that run once; these run long, as users run them
+    env.pop("XLA_FLAGS", None)  # the suite's are for programs that run once
+    path = ROOT / "examples" / name
     done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -229,7 +237,7 @@ def called(function: Callable[[], Any]) -> list[tuple[str, str]]:
 def trained() -> None:
     net, loss = models.mlp([4, 3, 2]), losses.softmax_cross_entropy
     vg = backprop.value_and_grad(net, loss)
-    data = jnp.ones((8, 4)), jnp.zeros(8, jnp.int32)
+    data = np.ones((8, 4), np.float32), np.zeros(8, np.int32)
     key = jax.random.key(0)
     train.fit(net, loss, optim.adam(1e-3), data, key=key, epochs=1, batch_size=4, value_and_grad=vg, progress=False)
 
@@ -241,7 +249,7 @@ def clipped() -> None:
     def sums(params: Any, X: Any) -> Any:
         return per_example.clipped_grad(per_example.record(loss)(params, X), 1.0)
 
-    jax.eval_shape(sums, {"w": jnp.ones((2, 4))}, jnp.ones((8, 4)))
+    jax.eval_shape(sums, {"w": np.ones((2, 4), np.float32)}, np.ones((8, 4), np.float32))
 
 
 @pytest.mark.parametrize(("title", "run", "most"), [("Walk 1", trained, 5), ("Walk 2", clipped, 18)])

@@ -36,7 +36,7 @@ def shift(max_pixels: int) -> Augmentation:
         max_pixels: the largest translation, an int >= 0; 0 is the identity.
 
     Example:
-        >>> shift(2)(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
+        >>> jax.jit(shift(2))(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
     """
     reach = require_positive_int("shift", "max_pixels", max_pixels, 0)
@@ -61,7 +61,7 @@ def rotate(max_degrees: Scalar) -> Augmentation:
         max_degrees: the largest angle, in degrees, in [0, 180]; 0 is the identity.
 
     Example:
-        >>> rotate(15.0)(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
+        >>> jax.jit(rotate(15.0))(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
     """
     return affine(max_degrees=max_degrees)
@@ -74,7 +74,7 @@ def scale(max_factor: Scalar) -> Augmentation:
         max_factor: the largest factor, >= 1; its inverse is the smallest; 1 is the identity.
 
     Example:
-        >>> scale(1.2)(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
+        >>> jax.jit(scale(1.2))(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
     """
     return affine(max_factor=max_factor)
@@ -87,7 +87,7 @@ def shear(max_shear: Scalar) -> Augmentation:
         max_shear: the largest shear, columns per row, >= 0; 0 is the identity.
 
     Example:
-        >>> shear(0.2)(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
+        >>> jax.jit(shear(0.2))(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
     """
     return affine(max_shear=max_shear)
@@ -200,7 +200,7 @@ def flip() -> Augmentation:
     """Flip each image left to right with probability 1/2. Not for digits or letters, whose labels would change.
 
     Example:
-        >>> flip()(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
+        >>> jax.jit(flip())(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
     """
 
@@ -218,7 +218,7 @@ def cutout(size: int) -> Augmentation:
         size: side of the square in pixels, >= 1.
 
     Example:
-        >>> cutout(2)(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
+        >>> jax.jit(cutout(2))(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
 
     Reference:

@@ -23,7 +23,7 @@ def two_moons(key: Key, n: int, *, noise: Scalar = 0.1) -> Dataset:
     x = (cos t, sin t) or (1 - cos t, 1/2 - sin t), t ~ U(0, pi), plus `noise` N(0, I).
 
     Example:
-        >>> two_moons(jax.random.key(0), 4).y
+        >>> jax.jit(two_moons, static_argnums=1)(jax.random.key(0), 4).y
         Array([0, 1, 0, 1], dtype=int32)
     """
     y, (angle_key, noise_key) = _labels("two_moons", n, 2), jax.random.split(key)
@@ -45,7 +45,7 @@ def spirals(key: Key, n: int, *, classes: int = 2, turns: Scalar = 1.5, noise: S
         turns: windings of an arm around the origin.
 
     Example:
-        >>> spirals(jax.random.key(0), 3, classes=3).classes
+        >>> jax.eval_shape(lambda key: spirals(key, 3, classes=3), jax.random.key(0)).classes
         ('0', '1', '2')
 
     Reference:
@@ -68,7 +68,7 @@ def xor(key: Key, n: int, *, noise: Scalar = 0.1) -> Dataset:
         noise: standard deviation of the noise; 0 gives the truth table.
 
     Example:
-        >>> xor(jax.random.key(0), 4).y
+        >>> jax.jit(xor, static_argnums=1)(jax.random.key(0), 4).y
         Array([0, 1, 1, 0], dtype=int32)
 
     Reference:
@@ -92,7 +92,7 @@ def blobs(key: Key, n: int, *, centers: ArrayLike, deviation: Scalar = 1.0) -> D
         x (n, D) in the dtype of `centers` (float32 for integers), y (n,) in 0 .. K - 1.
 
     Example:
-        >>> blobs(jax.random.key(0), 4, centers=[[0.0, 0.0], [9.0, 9.0]]).x.shape
+        >>> jax.jit(lambda key: blobs(key, 4, centers=[[0.0, 0.0], [9.0, 9.0]]))(jax.random.key(0)).x.shape
         (4, 2)
     """
     means = jnp.asarray(centers)
@@ -116,7 +116,7 @@ def linear_regression(key: Key, n: int, *, weights: ArrayLike, bias: Scalar = 0.
         x (n, D) and y (n,), in the dtype of `weights` (float32 for integers); no classes.
 
     Example:
-        >>> linear_regression(jax.random.key(0), 5, weights=[2.0, -1.0]).y.shape
+        >>> jax.jit(lambda key: linear_regression(key, 5, weights=[2.0, -1.0]))(jax.random.key(0)).y.shape
         (5,)
     """
     n, truth = require_positive_int("linear_regression", "n", n), jnp.asarray(weights)

@@ -48,8 +48,9 @@ def sample_bilinear(images: Array, rows: Array, columns: Array) -> Array:
         ValueError, TypeError: images not (N, H, W, C) or not floating; coordinates of other shapes.
 
     Example:
+        >>> import jax
         >>> image = jnp.array([[0.0, 1.0], [2.0, 3.0]])[None, :, :, None]
-        >>> sample_bilinear(image, jnp.array([[[0.5]]]), jnp.array([[[0.5]]])).item()
+        >>> jax.jit(sample_bilinear)(image, jnp.array([[[0.5]]]), jnp.array([[[0.5]]])).item()
         1.5
     """
     require_images("sample_bilinear", images)
@@ -96,8 +97,10 @@ def affine_coordinates(
         rows (N, height, width) and columns (N, height, width), in the dtype of `degrees`.
 
     Example:
+        >>> import jax
         >>> one, zero = jnp.ones((1, 2)), jnp.zeros(1)
-        >>> rows, _ = affine_coordinates(2, 2, degrees=zero, scale=one, shear=zero, shift=one)
+        >>> lattice = jax.jit(affine_coordinates, static_argnums=(0, 1))
+        >>> rows, _ = lattice(2, 2, degrees=zero, scale=one, shear=zero, shift=one)
         >>> rows[0, :, 0]
         Array([-1.,  0.], dtype=float32)
     """
@@ -130,7 +133,8 @@ def smooth(fields: Array, sigma: Scalar) -> Array:
         (..., H, W), in the dtype of `fields`.
 
     Example:
-        >>> round(float(smooth(jnp.ones((1, 9, 9)), 0.5)[0, 4, 4]), 5)
+        >>> import jax
+        >>> round(float(jax.jit(smooth)(jnp.ones((1, 9, 9)), 0.5)[0, 4, 4]), 5)
         1.0
     """
     dtype = accumulation_dtype(fields.dtype)

@@ -82,7 +82,7 @@ def apply(
 
     Example:
         >>> params = init(jax.random.key(0), (3, 3), 1, 32)
-        >>> apply(params, jnp.zeros((8, 28, 28, 1)), padding="SAME").shape
+        >>> jax.jit(lambda x: apply(params, x, padding="SAME"))(jnp.zeros((8, 28, 28, 1))).shape
         (8, 28, 28, 32)
     """
     require_fit(params, x, groups)

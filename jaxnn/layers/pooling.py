@@ -34,7 +34,8 @@ def MaxPool(
     Ties give the whole derivative to the first maximum in row-major order.
 
     Example:
-        >>> MaxPool(2).predict((), (), jnp.arange(4.0).reshape(1, 2, 2, 1)).ravel()
+        >>> import jax
+        >>> jax.jit(MaxPool(2).predict)((), (), jnp.arange(4.0).reshape(1, 2, 2, 1)).ravel()
         Array([3.], dtype=float32)
     """
     _require_ints("max_pool", window=window, stride=stride)
@@ -59,7 +60,8 @@ def AveragePool(
         count_padding: whether padding counts in the divisor (True in flax and PyTorch).
 
     Example:
-        >>> AveragePool(2).predict((), (), jnp.arange(4.0).reshape(1, 2, 2, 1)).ravel()
+        >>> import jax
+        >>> jax.jit(AveragePool(2).predict)((), (), jnp.arange(4.0).reshape(1, 2, 2, 1)).ravel()
         Array([1.5], dtype=float32)
     """
     _require_ints("average_pool", window=window, stride=stride)

@@ -178,7 +178,8 @@ def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
         ValueError: the last axes differ, there is no candidate, or the tolerance is negative.
 
     Example:
-        >>> nearest(jnp.array([[0.1], [0.9], [5.0]]), jnp.array([[0.0], [1.0]]), tolerance=0.5)
+        >>> points, candidates = jnp.array([[0.1], [0.9], [5.0]]), jnp.array([[0.0], [1.0]])
+        >>> jax.jit(lambda x: nearest(x, candidates, tolerance=0.5))(points)
         Array([ 0,  1, -1], dtype=int32)
     """
     require_between("nearest", "tolerance", tolerance, 0, float("inf"))

@@ -46,8 +46,8 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
         >>> net = models.linear(3)
         >>> params, state = net.init(jax.random.key(0), (4,))
         >>> loss_fn = mean_loss(net, losses.softmax_cross_entropy)
-        >>> (value, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-        ...     params, state, jnp.ones((2, 4)), jnp.array([0, 2]))
+        >>> vg = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+        >>> (value, state), grads = vg(params, state, jnp.ones((2, 4)), jnp.array([0, 2]))
         >>> grads[1]["w"].shape
         (4, 3)
     """

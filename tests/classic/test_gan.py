@@ -68,7 +68,7 @@ def test_each_player_gets_the_gradient_of_its_own_loss_only() -> None:
 
 
 def test_the_ring_has_its_modes() -> None:
-    samples = np.asarray(gan.ring(jax.random.key(0), 8000, deviation=0.05))
+    samples = np.asarray(jax.jit(lambda key: gan.ring(key, 8000, deviation=0.05))(jax.random.key(0)))
     distances = np.linalg.norm(samples[:, None] - CENTRES, axis=2)
     counts = np.bincount(distances.argmin(axis=1))
     assert counts.shape == (8,)
@@ -76,26 +76,29 @@ def test_the_ring_has_its_modes() -> None:
     np.testing.assert_allclose(np.linalg.norm(CENTRES, axis=1), 2, rtol=1e-6)
     # Squared distances of a 2-D Gaussian have mean 2 deviation^2; 1.1% are beyond 3 deviations.
     np.testing.assert_allclose((distances.min(axis=1) ** 2).mean(), 2 * 0.05**2, rtol=0.05)
-    found = gan.coverage(samples, CENTRES, deviation=0.05)
+    found = jax.jit(lambda samples: gan.coverage(samples, CENTRES, deviation=0.05))(samples)
     assert int(found.found) == 8
     assert abs(float(found.quality) - (1 - np.exp(-4.5))) < 0.005
 
 
-@pytest.mark.parametrize(
-    ("samples", "found", "quality"),
-    [
-        (np.repeat(CENTRES[:3], 10, axis=0), 3, 1.0),
-        (np.concatenate([np.repeat(CENTRES[:1], 299, axis=0), CENTRES[1:2]]), 1, 1.0),  # one stray sample finds nothing
-        (np.concatenate([np.repeat(CENTRES[:1], 98, axis=0), CENTRES[1:3]]), 3, 1.0),
-        (CENTRES + np.float32([0.31, 0.0]), 0, 0.0),
-        (CENTRES + np.float32([0.29, 0.0]), 8, 1.0),
-        (np.full((5, 2), np.nan), 0, 0.0),
-        (np.zeros((5, 2)), 0, 0.0),
-    ],
-)
-def test_coverage_counts_modes_with_enough_samples_near(samples: np.ndarray, found: int, quality: float) -> None:
-    got = gan.coverage(samples, CENTRES)
-    assert (int(got.found), float(got.quality)) == (found, quality)
+COVERED: dict[str, tuple[np.ndarray, int, float]] = {
+    "three modes": (np.repeat(CENTRES[:3], 10, axis=0), 3, 1.0),
+    "one stray sample": (np.concatenate([np.repeat(CENTRES[:1], 299, axis=0), CENTRES[1:2]]), 1, 1.0),
+    "two of 100": (np.concatenate([np.repeat(CENTRES[:1], 98, axis=0), CENTRES[1:3]]), 3, 1.0),
+    "just too far": (CENTRES + np.float32([0.31, 0.0]), 0, 0.0),
+    "just near enough": (CENTRES + np.float32([0.29, 0.0]), 8, 1.0),
+    "not finite": (np.full((5, 2), np.nan, np.float32), 0, 0.0),
+    "in the middle": (np.zeros((5, 2), np.float32), 0, 0.0),
+}
+"""Samples, the modes found and the share of samples at one."""
+
+
+def test_coverage_counts_modes_with_enough_samples_near() -> None:
+    samples = {name: case[0] for name, case in COVERED.items()}
+    found = jax.jit(lambda samples: {name: gan.coverage(x, CENTRES) for name, x in samples.items()})(samples)
+    assert {name: (int(got.found), float(got.quality)) for name, got in found.items()} == {
+        name: case[1:] for name, case in COVERED.items()
+    }
 
 
 @pytest.mark.slow
@@ -112,8 +115,8 @@ def test_nearest_labels_against_a_loop() -> None:
     samples = np.random.default_rng(0).random((20, 64), np.float32)
     rows = digits.x.reshape(-1, 64)
     expected = [digits.y[np.argmin(((rows - s) ** 2).sum(axis=1))] for s in samples]
-    assert gan.nearest_labels(samples, digits.x, digits.y).tolist() == [int(y) for y in expected]
-    assert gan.nearest_labels(rows[:50], digits.x, digits.y).tolist() == digits.y[:50].tolist()
+    nearest = jax.jit(lambda samples: gan.nearest_labels(samples, digits.x, digits.y))
+    assert nearest(np.concatenate([samples, rows[:50]])).tolist() == [*map(int, expected), *digits.y[:50].tolist()]
 
 
 @pytest.mark.slow

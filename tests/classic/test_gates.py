@@ -13,7 +13,7 @@ from jaxnn.classic import gates
 from jaxnn.classic.boolean import inputs, truth_table
 from jaxnn.classic.threshold import Network, bipolar
 from tests.classic.nets import run
-from tests.helpers import strict
+from tests.helpers import slow, strict
 
 GATES: dict[str, tuple[Callable[[], Network], int, Callable[..., np.ndarray]]] = {
     "AND": (gates.and_, 2, lambda x: x.all(1)),
@@ -49,7 +49,10 @@ def assert_is(network: Network, n: int, function: Callable[[np.ndarray], np.ndar
         np.testing.assert_array_equal(run(bipolar(network), 2 * bits - 1), 2 * expected - 1)
 
 
-@pytest.mark.parametrize("name", GATES)
+ALIKE = ("AND of 3", "AND of 1", "OR of 3", "NAND of 3", "A'B + C")
+
+
+@pytest.mark.parametrize("name", [*(name for name in GATES if name not in ALIKE), *slow(*ALIKE)])
 def test_gate(name: str) -> None:
     make, n, function = GATES[name]
     assert_is(make(), n, function)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxnn import landscapes, optim, train
@@ -16,10 +17,10 @@ from jaxnn.classic.boolean import lookup_net, lookup_params
 from jaxnn.classic.parity import tree
 from jaxnn.playground.training import Settings, make_scan, network
 from jaxnn.train import minmax
+from tests.helpers import slow
 
-pytestmark = pytest.mark.sampled
-
-X, SIGNS, LABELS = jnp.ones((12, 3)), jnp.ones(12), jnp.zeros(12, jnp.int32)
+X, SIGNS, LABELS = np.ones((12, 3), np.float32), np.ones(12, np.float32), np.zeros(12, np.int32)
+KEY = jax.random.key(0)
 FIT: dict[str, Any] = {"learning_rate": 0.1, "epochs": 2, "batch_size": 5}
 
 
@@ -56,16 +57,18 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "logistic": (lambda x, y, key: logistic.fit(x, y, key=key, **FIT), (X, SIGNS, jax.random.key(0))),
     "neighbours": (lambda x, points: baselines.nearest(x, points, k=2, batch_size=5), (X, X)),
     "least squares": (lambda x, y: baselines.least_squares(x, y, 3), (X, LABELS)),
-    "truth tables": (lookup, (jnp.ones((5, 8)), jnp.ones((8, 3)))),
-    "parity": (lambda params, x: tree(5).net.predict(params, (), x), (tree(5).params, jnp.ones((4, 5)))),
-    "GAN": (ring_gan, (jax.random.key(0),)),
+    "truth tables": (lookup, (np.ones((5, 8), np.float32), np.ones((8, 3), np.float32))),
+    "parity": (lambda params, x: tree(5).net.predict(params, (), x), (tree(5).params, np.ones((4, 5), np.float32))),
+    "GAN": (ring_gan, (KEY,)),
     "game": (game, (1.0,)),
-    "descents": (descents, (jnp.ones((4, 2)),)),
-    "playground": (playground, (jax.random.key(0),)),
+    "descents": (descents, (np.ones((4, 2), np.float32),)),
+    "playground": (playground, (KEY,)),
 }
+QUICK = ["perceptron", "neighbours", "GAN"]
+"""Loops that end by what they find, sorting in blocks, draws."""
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in PROGRAMS if name not in QUICK))])
 def test_it_lowers_for_cuda_and_tpu(name: str) -> None:
     program, arguments = PROGRAMS[name]
     exported = jax.export.export(jax.jit(program), platforms=["cuda", "tpu"])(*arguments)

@@ -17,6 +17,7 @@ def test_every_module_is_named_and_told_of() -> None:
     assert all(f"`{name}`" in (classic.__doc__ or "") for name in files)
 
 
+@pytest.mark.slow
 def test_a_module_is_imported_when_it_is_asked_for() -> None:
     code = "import sys, jaxnn; before = 'scipy' in sys.modules; jaxnn.classic.gates.xor; print(before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

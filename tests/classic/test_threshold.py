@@ -14,7 +14,7 @@ from jaxnn.classic import approximation, boolean, gates, parity, regions
 from jaxnn.classic.threshold import Network, bipolar, soften
 from jaxnn.models import summary
 from tests.classic.nets import run
-from tests.helpers import assert_close, float64
+from tests.helpers import assert_close, float64, slow
 
 PENTAGON = regions.regular_polygon(5)
 BUILT: dict[str, tuple[Network, int]] = {
@@ -47,7 +47,7 @@ def test_sizes_are_those_of_the_summary(capsys: pytest.CaptureFixture[str]) -> N
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("name", ["XOR", "parity by counting", "parity by a tree"])
+@pytest.mark.parametrize("name", ["XOR", "parity by counting", *slow("parity by a tree")])
 def test_codes_and_sigmoids_keep_the_function(name: str) -> None:
     network, n = BUILT[name]
     bits = boolean.inputs(n)

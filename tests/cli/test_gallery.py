@@ -12,6 +12,7 @@ from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.cli.main import main
 
 
+@pytest.mark.slow
 def test_pictures_and_the_page_are_written(tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "gallery"
     assert main(["gallery", "--out", str(out), "--only", "losses", "activations"]) == 0

@@ -257,6 +257,7 @@ sys.exit(entry.main())
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost() -> None:
     done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "jaxnn: interrupted; nothing was kept\n")

@@ -17,6 +17,7 @@ from jaxnn.playground import Settings
 QUICK = ["--data", "spiral", "--features", "x,y,sinx", "--hidden", "4,3", "--epochs", "3", "--batch-size", "50"]
 
 
+@pytest.mark.slow
 def test_it_writes_page_picture_animation_and_numbers(tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "run"
     assert main(["playground", *QUICK, "--noise", "0.2", "--out", str(folder)]) == 0

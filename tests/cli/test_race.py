@@ -18,6 +18,7 @@ QUICK = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_race_writes_its_report_and_prints_its_table(tmp_path: Path, capsys: Any) -> None:
     assert main([*QUICK, "--optimizers", "sgd,optax:adam", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr()

@@ -13,6 +13,7 @@ import pytest
 
 from jaxnn.cli.main import main
 from jaxnn.cli.study import STUDIES
+from tests.helpers import slow
 
 QUICK = ["--examples", "96", "--hidden", "8", "--epochs", "1", "--batch-size", "32"]
 PICTURES = {"mislabeled": {"mislabeled.png", "suspects.png"}}
@@ -27,9 +28,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n == "mislabeled" else [pytest.mark.slow]) for n in STUDIES]
-)
+@pytest.mark.parametrize("name", ["mislabeled", *slow(*(name for name in STUDIES if name != "mislabeled"))])
 def test_a_study_writes_its_folder_and_says_what_it_found(name: str, tmp_path: Path, capsys: Any) -> None:
     assert main(["study", name, *QUICK, "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr().out

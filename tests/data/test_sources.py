@@ -202,6 +202,7 @@ def test_a_damaged_file_that_was_found_is_an_error_not_a_reason_to_go_on(small, 
         mnist(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_real_sets_are_what_they_are_known_to_be(kind):
     folder = Path(os.environ.get("JAXNN_DATA", "")) / kind

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import slow
+
 EIGHT = Path(__file__).parent / "eight"
 ROOT = EIGHT.parent.parent.parent
 PATIENCE = (
@@ -35,7 +37,7 @@ def run_on_eight(which: str) -> subprocess.CompletedProcess[str]:
     "which",
     [
         "not slow",
-        pytest.param("slow", marks=pytest.mark.slow),
+        *slow("slow"),
         pytest.param("proof", marks=pytest.mark.proof),
     ],
 )

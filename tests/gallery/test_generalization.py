@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from jaxnn.gallery import basics, generalization
+from tests.helpers import slow
 
-pytestmark = pytest.mark.sampled
-
-QUICK = ("activations", "losses", "saturation", "symmetry")
+QUICK = ("activations",)
 PICTURES = {picture.name: picture for picture in (*basics.PICTURES, *generalization.PICTURES)}
 
 
@@ -20,7 +19,7 @@ def ink(fig: Any) -> float:
     return float(np.asarray(fig.canvas.buffer_rgba())[..., :3].std())
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in PICTURES])
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in PICTURES if name not in QUICK))])
 def test_a_picture_is_drawn_with_labels(name: str) -> None:
     fig = PICTURES[name].draw()
     assert ink(fig) > 10

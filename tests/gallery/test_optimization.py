@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,13 @@ import pytest
 from jaxnn.gallery import optimization
 from jaxnn.gallery.base import Picture
 from jaxnn.plots import save
-
-pytestmark = pytest.mark.sampled
+from tests.helpers import slow
 
 PICTURES = {picture.name: picture for picture in optimization.PICTURES}
 GANS = ("gan-samples", "gan-coverage")
 
 
+@functools.cache
 def drawn(name: str) -> Any:
     return PICTURES[name].draw()
 
@@ -36,7 +37,7 @@ def test_names_captions_and_sources() -> None:
         assert "$" not in picture.equation
 
 
-@pytest.mark.parametrize("name", [name for name in PICTURES if name not in (*GANS, "batches")])
+@pytest.mark.parametrize("name", ["bilinear", *slow(*(n for n in PICTURES if n not in (*GANS, "batches", "bilinear")))])
 def test_pictures_are_drawn_with_labels(name: str, tmp_path: Any) -> None:
     fig = drawn(name)
     for ax in fig.axes:

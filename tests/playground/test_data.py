@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 
 from jaxnn.playground import data
-from tests.helpers import float64, strict
-
-pytestmark = pytest.mark.sampled
+from tests.helpers import float64, slow, strict
 
 N = 20_000
 NOISES = (0.0, 0.25, 0.5)
@@ -148,7 +146,11 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("name", data.SOURCES)
+QUICK = ("circle", "gauss", "reg-gauss")
+"""Labels by the noisy distance, points that noise moves, targets of noisy points."""
+
+
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in data.SOURCES if name not in QUICK))])
 def test_a_set_has_the_statistics_of_its_formula(name: str) -> None:
     CHECKS[name](draw_of(name))
 
@@ -179,14 +181,16 @@ BROKEN = {
 """What a set would look like with a mistake in it."""
 
 
-@pytest.mark.parametrize("mistake", BROKEN)
+@pytest.mark.parametrize(
+    "mistake", [*(m for m in BROKEN if m.startswith(QUICK)), *slow(*(m for m in BROKEN if not m.startswith(QUICK)))]
+)
 def test_a_broken_set_is_found(mistake: str) -> None:
     name = mistake.split(",")[0]
     with pytest.raises(AssertionError):
         CHECKS[name](lambda noise: BROKEN[mistake](*draw_of(name)(noise), noise))
 
 
-@pytest.mark.parametrize("name", data.SOURCES)
+@pytest.mark.parametrize("name", ["xor", *slow(*(name for name in data.SOURCES if name != "xor"))])
 def test_a_set_is_a_pure_function_of_its_key_in_either_dtype(name: str) -> None:
     make = jax.jit(data.SOURCES[name].make, static_argnums=1)
     with strict():

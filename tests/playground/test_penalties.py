@@ -51,9 +51,8 @@ def trajectory(opt: optim.Optimizer) -> tuple[dict[str, np.ndarray], Any]:
         return (params, state), params
 
     with float64(), strict():
-        params = {"w": jnp.asarray(0.5 * random(0, 40)), "b": jnp.full(3, 0.1)}
-        grads = jax.tree.map(jnp.asarray, gradients())
-        (_, state), path = jax.jit(lambda p: jax.lax.scan(body, (p, opt.init(p)), grads))(params)
+        params = {"w": 0.5 * random(0, 40), "b": np.full(3, 0.1)}
+        (_, state), path = jax.jit(lambda p: jax.lax.scan(body, (p, opt.init(p)), gradients()))(params)
         return jax.tree.map(np.asarray, path), jax.tree.map(np.asarray, state)
 
 
@@ -137,13 +136,13 @@ def test_a_penalty_on_biases_or_without_the_half_is_told_apart() -> None:
 
 
 def test_hyperparameters_may_be_traced() -> None:
-    params = {"w": jnp.array([0.25, 2.0])}
+    params = {"w": np.float32([0.25, 2.0])}
 
     def after(rate: Any, strength: Any) -> Any:
         opt = sparse_sgd(rate, strength)
-        return optim.apply_updates(params, opt.update({"w": jnp.ones(2)}, opt.init(params), params)[0])
+        return optim.apply_updates(params, opt.update({"w": np.ones(2, np.float32)}, opt.init(params), params)[0])
 
-    made = jax.jit(jax.vmap(after))(jnp.array([0.125, 0.1]), jnp.array([1.5, 1.0]))
+    made = jax.jit(jax.vmap(after))(np.float32([0.125, 0.1]), np.float32([1.5, 1.0]))
     np.testing.assert_allclose(made["w"], [[0, 1.6875], [0.05, 1.8]], rtol=1e-6)
 
 

@@ -11,10 +11,9 @@ import pytest
 
 from jaxnn import backprop, losses, metrics, optim, train
 from jaxnn.data import make_dataset, take
-from tests.train.problems import LOSS, NET, OPT, VG, D, K, classification, started
+from tests.train.problems import KEY, LOSS, NET, OPT, VG, D, K, classification, started
 
-X, Y = (np.asarray(a)[:12] for a in classification())
-KEY = jax.random.key(0)
+X, Y = (a[:12] for a in classification())
 STEP, EPOCH = train.make_step(VG, OPT), train.make_epoch(VG, OPT, batch_size=4)
 OUTPUTS = np.random.default_rng(0).standard_normal((12, K)).astype(np.float32)
 START = started()
@@ -44,13 +43,31 @@ MADE_OF_NUMBERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", USERS)
+TRACED = ("predict", "record", "value_and_grad", "losses", "metrics")
+"""What is called inside a program of the user's, where the numbers are constants."""
+
+
+def assert_same(name: str, expected: Any, found: dict[str, Any]) -> None:
+    for form, result in found.items():
+        for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, err_msg=f"{name} of {form}")
+
+
+@pytest.mark.parametrize("name", [name for name in USERS if name not in TRACED])
 def test_numbers_in_any_form_are_the_same_numbers(name: str) -> None:
-    expected = USERS[name](X, Y)
-    for form, made in MADE_OF_NUMBERS.items():
-        found = USERS[name](made(X), made(Y))
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6, err_msg=form)
+    found = {form: USERS[name](made(X), made(Y)) for form, made in MADE_OF_NUMBERS.items()}
+    assert_same(name, USERS[name](X, Y), found)
+
+
+def test_numbers_in_any_form_are_the_same_constants() -> None:
+    def of(x: Any, y: Any) -> dict[str, Any]:
+        return {name: USERS[name](x, y) for name in TRACED}
+
+    expected, found = jax.jit(
+        lambda: (of(X, Y), {form: of(made(X), made(Y)) for form, made in MADE_OF_NUMBERS.items()})
+    )()
+    for name in TRACED:
+        assert_same(name, expected[name], {form: results[name] for form, results in found.items()})
 
 
 def changed(labels: np.ndarray, value: Any) -> np.ndarray:
@@ -96,7 +113,7 @@ def test_examples_may_be_trees_for_a_loss_that_takes_them() -> None:
 
     opt, x, y = optim.sgd(0.1), {"a": X.tolist()}, {"of": X[:, 0].astype(">f4")}
     epoch = train.make_epoch(jax.value_and_grad(loss_fn, has_aux=True), opt, batch_size=12)
-    params = {"w": jnp.zeros(D)}
+    params = {"w": np.zeros(D, np.float32)}
     ts, report = epoch(train.TrainState(params, (), opt.init(params)), x, y, KEY)
     np.testing.assert_allclose(report["loss"], [np.mean(X[:, 0] ** 2)], rtol=1e-5)
     np.testing.assert_allclose(ts.params["w"], 0.2 * X.T @ X[:, 0] / 12, rtol=1e-4, atol=1e-6)

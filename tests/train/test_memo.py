@@ -13,7 +13,7 @@ import pytest
 from jaxnn import losses, metrics, models, optim, train
 from jaxnn.train.memo import memoized
 
-NET = models.mlp([8, 6, 3])
+NET = models.linear(3)
 X, Y = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32), np.arange(64) % 3
 COMPILED: list[str] = []
 """The events of compilation, from the first test on: a listener cannot be taken away."""
@@ -76,6 +76,7 @@ def test_a_second_sweep_compiles_nothing() -> None:
         assert (swept(lambda s: optim.adam(s["rate"], eps=1e-6), [1e-1, 1e-4], 3) != first).all()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_schedules_makes_them_of_its_settings() -> None:
     def make(setting: Any) -> Any:
         return optim.sgd(optim.linear_schedule(setting["rate"], 0.0, 8))

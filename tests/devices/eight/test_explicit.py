@@ -20,13 +20,19 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxnn import layers, losses, metrics, perturbations, projections
+from tests.helpers import slow
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    return np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
+
 
 N, T, K = 8, 3, 4
 RNG = np.random.default_rng(0)
-Z, Z3 = (jnp.asarray(RNG.normal(size=s), jnp.float32) for s in ((N, K), (N, T, K)))
-D, D3 = jax.nn.softmax(Z[::-1]), jax.nn.softmax(Z3[::-1])
-LABELS, LABELS3 = (jnp.asarray(RNG.integers(0, K, s), jnp.int32) for s in ((N,), (N, T)))
-SIGNS = jnp.sign(Z[::-1])
+Z, Z3 = (RNG.normal(size=s).astype(np.float32) for s in ((N, K), (N, T, K)))
+D, D3 = softmax(Z[::-1]), softmax(Z3[::-1])
+LABELS, LABELS3 = (RNG.integers(0, K, s).astype(np.int32) for s in ((N,), (N, T)))
+SIGNS = np.sign(Z[::-1])
 BITS = (SIGNS + 1) / 2
 MASK = Z > -0.5
 MESH = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
@@ -48,12 +54,12 @@ def cases() -> dict[str, tuple[Any, ...]]:
     losses_on("binary_cross_entropy cross_entropy", D3, D3[::-1])
     losses_on("entropy", D3)
     losses_on("smooth_labels", D3, alpha=0.1)
-    losses_on("kl_divergence generalized_kl_divergence convex_kl_divergence", jnp.log(D3), D3[::-1])
-    losses_on("kl_divergence_with_log_targets", jnp.log(D3), jnp.log(D3[::-1]))
+    losses_on("kl_divergence generalized_kl_divergence convex_kl_divergence", np.log(D3), D3[::-1])
+    losses_on("kl_divergence_with_log_targets", np.log(D3), np.log(D3[::-1]))
     losses_on("cosine_distance cosine_similarity", Z3, D3)
     losses_on("triplet_margin_loss", Z, SIGNS, BITS)
     losses_on("gaussian_nll", Z3, D3[..., :2])
-    losses_on("mixture_density_nll", jnp.tile(Z3, 3), D3[..., :2], components=3)
+    losses_on("mixture_density_nll", np.tile(Z3, 3), D3[..., :2], components=3)
     losses_on("softmax_cross_entropy safe_softmax_cross_entropy poly_loss_cross_entropy", Z3, D3, word="distributions")
     integers = "softmax_cross_entropy softmax_cross_entropy_with_integer_labels multiclass_hinge multiclass_hinge_loss"
     losses_on(f"{integers} multiclass_perceptron_loss multiclass_sparsemax_loss", Z, LABELS)
@@ -69,8 +75,9 @@ def cases() -> dict[str, tuple[Any, ...]]:
         BITS,
         MASK,
     )
-    frames, padded = jnp.tile(Z3, (1, 2, 1)), jnp.zeros((N, T)).at[:, -1].set(1)
-    losses_on("ctc_loss ctc_loss_with_forward_probs", frames, jnp.zeros((N, 2 * T)), 1 + LABELS3 % (K - 1), padded)
+    frames, padded = np.tile(Z3, (1, 2, 1)), np.tile(np.float32([0] * (T - 1) + [1]), (N, 1))
+    none = np.zeros((N, 2 * T), np.float32)
+    losses_on("ctc_loss ctc_loss_with_forward_probs", frames, none, 1 + LABELS3 % (K - 1), padded)
     found["losses.make_fenchel_young_loss"] = (losses.make_fenchel_young_loss(logsumexp), Z, D)
     ignoring = functools.partial(losses.softmax_cross_entropy, ignore_index=1)
     found["losses.example_weights"] = (functools.partial(losses.example_weights, ignoring), LABELS3)
@@ -104,7 +111,7 @@ def cases() -> dict[str, tuple[Any, ...]]:
     perturbed = perturbations.make_perturbed_fun(lambda x: jax.nn.one_hot(jnp.argmax(x, -1), K), 10, 0.5)
     found["perturbations.make_perturbed_fun"] = (functools.partial(perturbed, jax.random.key(0)), Z)
 
-    images = jnp.tile(Z3[:, :, None], (1, 2, 6, 1))
+    images = np.tile(Z3[:, :, None], (1, 2, 6, 1))
     made = {
         "Dense": layers.Dense(5),
         "Embedding": layers.Embedding(K, 5),
@@ -134,7 +141,7 @@ def trained(layer: layers.Layer) -> Callable[[Any], Any]:
 
 
 CASES = cases()
-COMPUTED = [
+KINDS = [
     "losses.ntxent",
     "losses.softmax_cross_entropy",
     "losses.softmax_cross_entropy_with_integer_labels axes",
@@ -150,6 +157,11 @@ COMPUTED = [
     "layers.Embedding",
     "layers.Conv",
 ]
+"""One of each kind of mixing and looking up: sums over the batch, gathers by labels, sorting, scans, keys, windows."""
+
+
+def quick_and_slow(names: list[str], quick: list[str] = KINDS) -> list[Any]:
+    return [*(n for n in names if n in quick), *slow(*(n for n in names if n not in quick))]
 
 
 def with_slope(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -186,7 +198,7 @@ def test_every_public_function_has_a_case() -> None:
     assert {n for n in public if not n.split(".")[1].startswith("_")} - {n.split()[0] for n in CASES} == others
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", quick_and_slow(list(CASES)))
 def test_rows_of_a_divided_batch_stay_where_they_are(name: str) -> None:
     f, *args = CASES[name]
     with jax.set_mesh(MESH):
@@ -196,7 +208,7 @@ def test_rows_of_a_divided_batch_stay_where_they_are(name: str) -> None:
         assert [kind.sharding.spec[axis] for axis in axes] == ["x"] * len(axes)
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n.startswith("losses.") and len(CASES[n]) > 2])
+@pytest.mark.parametrize("name", quick_and_slow([n for n in CASES if n.startswith("losses.") and len(CASES[n]) > 2]))
 def test_targets_need_not_be_divided_as_the_outputs_are(name: str) -> None:
     f, outputs, *targets = CASES[name]
     if "triplet" not in name:  # of three batches none is the target
@@ -204,30 +216,40 @@ def test_targets_need_not_be_divided_as_the_outputs_are(name: str) -> None:
             jax.eval_shape(with_slope(f), *divided([outputs]), *targets)
 
 
-@pytest.mark.parametrize("name", COMPUTED)
-def test_values_and_derivatives_are_those_of_one_device(name: str) -> None:
-    f, *args = CASES[name]
-    want = jax.jit(with_slope(f))(*args)
+FEW = ("losses.ntxent", "losses.softmax_cross_entropy", "losses.ctc_loss", "projections.projection_simplex tree")
+
+
+@pytest.mark.parametrize("names", [FEW, *slow((tuple(n for n in KINDS if n not in FEW),))], ids=["few", "others"])
+def test_values_and_derivatives_are_those_of_one_device(names: tuple[str, ...]) -> None:
+    def every(args: dict[str, Any]) -> dict[str, Any]:
+        return {name: with_slope(CASES[name][0])(*args[name]) for name in names}
+
+    whole = {name: CASES[name][1:] for name in names}
+    want = jax.jit(every)(whole)
     with jax.set_mesh(MESH):
-        got = jax.jit(with_slope(f))(*divided(args))
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        got = jax.jit(every)({name: divided(args) for name, args in whole.items()})
+    for name in names:
+        for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["losses.ntxent", "projections.projection_simplex", "metrics.confusion_matrix"])
-def test_no_mesh_need_be_set(name: str) -> None:
+@pytest.mark.parametrize("jit", [True, *slow(False)])
+def test_no_mesh_need_be_set(name: str, jit: bool) -> None:
     f, *args = CASES[name]
-    np.testing.assert_allclose(f(*divided(args)), f(*args), rtol=1e-5, atol=1e-6)
+    run = jax.jit(f) if jit else f
+    np.testing.assert_allclose(run(*divided(args)), jax.jit(f)(*args), rtol=1e-5, atol=1e-6)
 
 
 def test_labels_of_one_device_are_sent_to_outputs_without_a_mesh_set() -> None:
     loss = losses.softmax_cross_entropy_with_integer_labels
-    np.testing.assert_allclose(loss(*divided([Z]), LABELS), loss(Z, LABELS), rtol=1e-5)
+    np.testing.assert_allclose(loss(*divided([Z]), jnp.asarray(LABELS)), jax.jit(loss)(Z, LABELS), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in CASES if n.startswith(("losses.soft", "losses.multiclass_h", "losses.ctc"))]
-)
+OWN = [n for n in CASES if n.startswith(("losses.soft", "losses.multiclass_h", "losses.ctc"))]
+
+
+@pytest.mark.parametrize("name", quick_and_slow(OWN, ["losses.softmax_cross_entropy", "losses.ctc_loss"]))
 def test_shards_of_a_batch_have_their_own_losses(name: str) -> None:
     f, *args = CASES[name]
     jax.eval_shape(jax.shard_map(with_slope(f), mesh=MESH, in_specs=P("x"), out_specs=P("x")), *divided(args))

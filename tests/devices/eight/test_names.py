@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxnn import losses, projections, tree
 from jaxnn.microbatching import AccumulationType, microbatch
-from tests.helpers import assert_close
+from tests.helpers import assert_close, slow
 
 X = np.random.default_rng(0).standard_normal((32, 3)).astype(np.float32)
 PIECES = microbatch(lambda x: (jnp.sum(x**2), jnp.sin(x)), 0, 8, (AccumulationType.SUM, AccumulationType.CONCAT))
@@ -44,7 +44,7 @@ def by_labels(x: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("kind", [AxisType.Explicit, *slow(AxisType.Auto)])
 def test_sharded_batches(kind: AxisType) -> None:
     mesh = jax.make_mesh((8,), ("d",), axis_types=(kind,))
     with jax.set_mesh(mesh):

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxnn import optim
 from jaxnn.compare.cases import all_cases
 from jaxnn.compare.cases.first_order import of_three_examples
-from tests.helpers import float64, random
+from tests.helpers import float64, random, slow
 
 CASES = all_cases()
 STEPS = 3
@@ -93,12 +93,16 @@ STRUCTURED = (
 )  # fmt: skip
 """Rules that look at an array as more than its entries."""
 EVALUATING = {"sam", "sophia", "scale_by_sophia", *FIXED_LOSS}
-QUICK_NUMBERS = ("muon", "galore", "scale_by_lbfgs")
+QUICK_NUMBERS = ("muon", "scale_by_lbfgs")
 _REST = [name for name in MAIN if name not in STRUCTURED]
 ELEMENTWISE = [tuple(_REST[first::4]) for first in range(4)]
 """All others, in four programs: one of all of them takes longer to compile."""
 PARTS = [STRUCTURED, *ELEMENTWISE]
-SOME_AND_ALL = [QUICK_NUMBERS, pytest.param(STRUCTURED, marks=pytest.mark.proof)]
+SOME_AND_ALL = [
+    pytest.param(QUICK_NUMBERS, id="quick"),
+    pytest.param(("galore",), id="galore", marks=pytest.mark.slow),
+    pytest.param(STRUCTURED, id="all", marks=pytest.mark.proof),
+]
 STILL = {"set_to_zero"}
 
 
@@ -125,7 +129,8 @@ def mesh(kind: AxisType) -> jax.sharding.Mesh:
 
 def placed(names: Any, kind: AxisType | None) -> dict[str, Any]:
     """For each rule its parameters: on one device for None, else divided among 8."""
-    whole = {name: jax.tree.map(jnp.asarray, values(name)) for name in names}
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    whole = {name: jax.tree.map(lambda x: np.asarray(x, dtype), values(name)) for name in names}
     if kind is None:
         return whole
     return {
@@ -227,11 +232,14 @@ def test_every_rule_is_here() -> None:
     ("names", "kind", "jit"),
     [
         (QUICK, AxisType.Auto, True),
-        (QUICK, AxisType.Explicit, False),
-        pytest.param(MAIN, AxisType.Auto, True, marks=pytest.mark.slow),
+        (["adam", "master_weights", "soap"], AxisType.Explicit, False),
         pytest.param(MAIN, AxisType.Auto, False, marks=pytest.mark.proof),
-        pytest.param(MAIN, AxisType.Explicit, True, marks=pytest.mark.slow),
-        pytest.param(STRUCTURED, AxisType.Explicit, False, marks=pytest.mark.slow),
+        *slow(
+            (QUICK, AxisType.Explicit, False),
+            (MAIN, AxisType.Auto, True),
+            (MAIN, AxisType.Explicit, True),
+            (STRUCTURED, AxisType.Explicit, False),
+        ),
     ],
 )
 def test_states_lie_as_their_parameters(names: Any, kind: AxisType, jit: bool) -> None:
@@ -242,29 +250,43 @@ def test_states_lie_as_their_parameters(names: Any, kind: AxisType, jit: bool) -
 
 
 def test_each_device_holds_an_eighth_of_adams_moments() -> None:
-    params = jax.device_put(jnp.ones((1024, 64)), NamedSharding(mesh(AxisType.Auto), P("x")))
+    params = jax.device_put(np.ones((1024, 64), np.float32), NamedSharding(mesh(AxisType.Auto), P("x")))
     opt = optim.chain(optim.ema(0.9), optim.trace(0.9), optim.master_weights(optim.accumulate(optim.adam(0.1), 2)))
     for init in (opt.init, jax.jit(opt.init)):
         held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(init(params)))
         assert held <= 6 * params.nbytes / 8 + 64  # ema, trace, the master weights, accumulated gradients, mu, nu
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.slow)])
-def test_what_is_derived_from_an_axis_is_divided_as_the_axis_is(kind: AxisType) -> None:
-    w = jax.device_put(jnp.ones((16, 8)), NamedSharding(mesh(kind), P("x")))
+@pytest.mark.parametrize(
+    ("kind", "jit"), [(AxisType.Explicit, True), *slow((AxisType.Explicit, False), (AxisType.Auto, False))]
+)
+def test_what_is_derived_from_an_axis_is_divided_as_the_axis_is(kind: AxisType, jit: bool) -> None:
+    w = jax.device_put(np.ones((16, 8), np.float32), NamedSharding(mesh(kind), P("x")))
 
     def shares(tree: Any) -> list[tuple[int, ...]]:
         return [x.addressable_shards[0].data.shape for x in jax.tree.leaves(tree)]
 
-    assert shares(optim.shampoo(0.1).init(w).statistics) == [(2, 16), (8, 8)]
-    assert shares(optim.soap(0.1).init(w).bases) == [(2, 16), (8, 8)]
-    assert shares(optim.sm3(0.1).init(w).mu) == [(2,), (8,)]
-    factored = optim.adafactor(0.1, min_dim_size_to_factor=8).init(w)
-    assert shares((factored.v_row, factored.v_col)) == [(8,), (2,)]
-    assert shares(optim.scale_by_lbfgs(3).init(w).diff_params_memory) == [(3, 2, 8)]
-    assert shares(optim.galore(0.1, 4).init(w).projector) == [(2, 4)]
-    quantized = optim.quantized_state(optim.sgd(0.1, momentum=0.9), min_size=8, block_size=16).init(w)
-    assert shares((quantized.inner_state.trace, quantized.scales.trace)) == [(2, 8), (1,)]
+    rules = {
+        "shampoo": optim.shampoo(0.1),
+        "soap": optim.soap(0.1),
+        "sm3": optim.sm3(0.1),
+        "adafactor": optim.adafactor(0.1, min_dim_size_to_factor=8),
+        "lbfgs": optim.scale_by_lbfgs(3),
+        "galore": optim.galore(0.1, 4),
+        "quantized": optim.quantized_state(optim.sgd(0.1, momentum=0.9), min_size=8, block_size=16),
+    }
+
+    def states(w: Any) -> Any:
+        return {name: opt.init(w) for name, opt in rules.items()}
+
+    of = (jax.jit(states) if jit else states)(w)
+    assert shares(of["shampoo"].statistics) == [(2, 16), (8, 8)]
+    assert shares(of["soap"].bases) == [(2, 16), (8, 8)]
+    assert shares(of["sm3"].mu) == [(2,), (8,)]
+    assert shares((of["adafactor"].v_row, of["adafactor"].v_col)) == [(8,), (2,)]
+    assert shares(of["lbfgs"].diff_params_memory) == [(3, 2, 8)]
+    assert shares(of["galore"].projector) == [(2, 4)]
+    assert shares((of["quantized"].inner_state.trace, of["quantized"].scales.trace)) == [(2, 8), (1,)]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +302,7 @@ def test_parameters_divided_by_the_compiler_move_as_on_one_device(names: tuple[s
         assert [line for name in names for line in misplaced(name, states[name], params[name])] == []
 
 
-@pytest.mark.parametrize("names", SOME_AND_ALL, ids=["quick", "all"])
+@pytest.mark.parametrize("names", SOME_AND_ALL)
 def test_parameters_divided_by_their_types_move_as_on_one_device(names: tuple[str, ...]) -> None:
     """Rules whose programs differ from those for Auto axes; the others are traced, which is where they would raise."""
     with float64():
@@ -305,7 +327,7 @@ def test_every_rule_can_be_traced(where: str) -> None:
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, params)
 
 
-@pytest.mark.parametrize("names", SOME_AND_ALL, ids=["quick", "all"])
+@pytest.mark.parametrize("names", SOME_AND_ALL)
 def test_replicated_parameters_in_shard_map_move_as_on_one_device(names: tuple[str, ...]) -> None:
     with float64():
         after, states = run(names, placed(names, None), replicated)
@@ -313,6 +335,7 @@ def test_replicated_parameters_in_shard_map_move_as_on_one_device(names: tuple[s
         assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(states))
 
 
+@pytest.mark.slow
 def test_bases_of_equal_eigenvalues_hang_on_rounding_and_on_nothing_else() -> None:
     """In float32, with gradients of rank 8 and 3: for the second SOAP and GaLore part from themselves on ONE device, as
     far as they would on several, when gradients change by 1e-6; for the first they do neither."""

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxnn import optim, per_example
 from tests.backprop.checking import relative
 from tests.devices.eight.test_tape import EXACT, mesh, square
-from tests.helpers import float64
+from tests.helpers import float64, slow
 
 SETTINGS: Any = {"clip": 1.0, "noise_multiplier": 1.0, "batch_size": 8}
 OTHER_EXAMPLES = r"gradients differ over the mesh axes \['model'\], the examples do not"
@@ -26,7 +26,8 @@ KEY = jax.random.key(0)
 
 
 def numbers(*shape: int) -> Any:
-    return jnp.asarray(np.random.default_rng(len(shape)).standard_normal(shape))
+    numbers = np.random.default_rng(len(shape)).standard_normal(shape)
+    return numbers.astype(jax.dtypes.canonicalize_dtype(float))
 
 
 def by_gradient(loss: Callable[..., Any], params: Any, *data: Any) -> Any:
@@ -45,6 +46,8 @@ def by_sum(loss: Callable[..., Any], params: Any, *data: Any) -> Any:
 
 
 PRIVATE = {"private_grad": by_gradient, "dp_sgd": by_step}
+WAYS = ["dp_sgd", *slow("private_grad")]
+"""The step takes the gradient."""
 
 
 def on(f: Callable[..., Any], specs: Any, out: Any, *args: Any, **settings: Any) -> Any:
@@ -80,7 +83,7 @@ def test_a_loss_that_closes_over_shards_raises(way: str) -> None:
         on(f, (P(), P("model"), P("data")), P(), numbers(4, 3), numbers(2), numbers(8, 3))
 
 
-@pytest.mark.parametrize("way", PRIVATE)
+@pytest.mark.parametrize("way", WAYS)
 def test_gathered_parameters_are_replicated_or_raise(way: str) -> None:
     """Each of four devices added all the noise. Gathered as the error says, numbers are those of one device."""
     with float64():
@@ -97,6 +100,7 @@ def test_gathered_parameters_are_replicated_or_raise(way: str) -> None:
         assert relative(found, jax.jit(functools.partial(PRIVATE[way], square))(p, x)) <= EXACT
 
 
+@pytest.mark.slow
 def test_parameters_that_are_not_trained_may_differ() -> None:
     """Frozen ones are no part of the norm or the noise, and may be gathered in any way."""
 
@@ -115,7 +119,7 @@ def test_parameters_that_are_not_trained_may_differ() -> None:
         assert relative(found, alone) <= EXACT
 
 
-@pytest.mark.parametrize("way", PRIVATE)
+@pytest.mark.parametrize("way", WAYS)
 def test_shards_left_to_the_compiler(way: str) -> None:
     """FSDP and shards over "model", by `NamedSharding` under jit without a mesh set, and in a partial `shard_map`."""
     with float64():
@@ -137,14 +141,15 @@ def test_shards_left_to_the_compiler(way: str) -> None:
         assert relative(found, alone) <= EXACT
 
 
+@pytest.mark.slow
 def test_without_checks_each_device_has_a_batch_and_noise_of_its_own() -> None:
     """As documented: with the same key on all, the same noise; nothing is added up."""
     with float64():
         p, x = numbers(4, 3), numbers(8, 3)
         f = functools.partial(by_gradient, square)
         found = on(f, (P(), P("data")), P("data"), p, x, check_vma=False)
-        alone = [jax.jit(f)(p, x[i : i + 2]) for i in range(0, 8, 2)]
-        assert relative(found, jnp.concatenate(alone)) <= EXACT
+        one = jax.jit(f)
+        assert relative(found, np.concatenate([one(p, x[i : i + 2]) for i in range(0, 8, 2)])) <= EXACT
 
 
 def test_single_gradients_that_differ_between_devices_raise() -> None:

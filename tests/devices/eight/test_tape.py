@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxnn import backprop, losses, models, optim, per_example
 from jaxnn.layers import Conv, Dense, Flatten, Kind, Layer, MaxPool, Relu
 from tests.backprop.checking import relative
-from tests.helpers import float64
+from tests.helpers import float64, slow
 from tests.per_example.recording.losses import make
 
 N = 16
@@ -67,34 +67,41 @@ NET = models.serial(Conv(3, 3), MaxPool(2), Relu, Flatten, MINE, Dense(5))
 
 def by_hand() -> tuple[Callable[..., Any], Any, tuple[Any, Any]]:
     rng = np.random.default_rng(3)
-    params, state = NET.init(jax.random.key(0), jax.ShapeDtypeStruct((6, 6, 2), jnp.float64))
-    params = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), params)
-    x, y = jnp.asarray(rng.standard_normal((N, 6, 6, 2))), jnp.asarray(rng.integers(0, 5, N), jnp.int32)
+    example = jax.ShapeDtypeStruct((6, 6, 2), jnp.float64)
+    params, state = jax.eval_shape(lambda key: NET.init(key, example), jax.random.key(0))
+    params = jax.tree.map(lambda p: rng.standard_normal(p.shape), params)
+    x, y = rng.standard_normal((N, 6, 6, 2)), rng.integers(0, 5, N).astype(np.int32)
     record = backprop.record(NET, losses.softmax_cross_entropy)
     return lambda params, x, y: record(params, state, x, y), params, (x, y)
 
 
+def matrix_loss(params: Any, x: Any, y: Any) -> Any:
+    return jnp.sum((jnp.tanh(x @ params["w"] + params["b"]) * jnp.cumsum(params["s"]) - y) ** 2)
+
+
+def matrix() -> tuple[Callable[..., Any], Any, tuple[Any, Any]]:
+    rng = np.random.default_rng(0)
+    params = {"w": rng.standard_normal((3, 4)), "b": rng.standard_normal(4), "s": rng.standard_normal(4)}
+    data = rng.standard_normal((N, 3)), rng.standard_normal((N, 4))
+    return per_example.record(matrix_loss), params, data
+
+
 def recorder(name: str) -> tuple[Callable[..., Any], Any, tuple[Any, ...]]:
-    if name == "by hand":
-        return by_hand()
+    if name in ("by hand", "matrix"):
+        return by_hand() if name == "by hand" else matrix()
     made = make(name, N)
     return per_example.record(made.loss), made.params, made.data
 
 
-def slow(*names: Any) -> list[Any]:
-    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 def slow_pairs(axis: AxisType, *names: str) -> list[Any]:
-    return [pytest.param(axis, name, marks=pytest.mark.slow) for name in names]
+    return slow(*((axis, name) for name in names))
 
 
-RECORDERS = ["attention", *slow("fallbacks", "cnn", "views", "by hand")]
+RECORDERS = ["matrix", *slow("attention", "fallbacks", "cnn", "views", "by hand")]
 """Losses with loops begun with constants are left out: inside `shard_map` JAX asks for a cast there."""
 
 MESHES = [
-    (AxisType.Explicit, "views"),
-    *slow_pairs(AxisType.Explicit, "cnn", "tied_autoencoder", "by hand"),
+    *slow_pairs(AxisType.Explicit, "views", "cnn", "tied_autoencoder", "by hand"),
     *slow_pairs(AxisType.Auto, "attention"),
 ]
 """Lookups by indices that are sharded over an Explicit mesh ask, in JAX itself, for `.at[].get(out_sharding=...)`:
@@ -117,7 +124,7 @@ def test_inside_shard_map_a_tape_is_of_the_devices_own_examples(name: str) -> No
         )(params, *data)
         alone = jax.jit(own)
         parts = [alone(params, *(x[i : i + 4] for x in data)) for i in range(0, N, 4)]
-        assert relative(together, jax.tree.map(lambda *x: jnp.concatenate(x), *parts)) <= EXACT
+        assert relative(together, jax.tree.map(lambda *x: np.concatenate(x), *parts)) <= EXACT
 
 
 @pytest.mark.parametrize(("axis", "name"), MESHES)
@@ -141,17 +148,11 @@ def test_examples_sharded_over_a_mesh(axis: AxisType, name: str) -> None:
 
 def test_parameters_sharded_over_an_explicit_mesh() -> None:
     """Columns of a matrix on different devices: sums come back sharded as the parameters are."""
-
-    def loss(params: Any, x: Any, y: Any) -> Any:
-        return jnp.sum((jnp.tanh(x @ params["w"] + params["b"]) * jnp.cumsum(params["s"]) - y) ** 2)
-
-    rng = np.random.default_rng(0)
-    params = {"w": rng.standard_normal((3, 4)), "b": rng.standard_normal(4), "s": rng.standard_normal(4)}
-    x, y = rng.standard_normal((N, 3)), rng.standard_normal((N, 4))
+    record, params, (x, y) = matrix()
     with float64():
 
         def every(params: Any, x: Any, y: Any) -> Any:
-            tape = per_example.record(loss)(params, x, y)
+            tape = record(params, x, y)
             return *all_of(tape), per_example.variance_centred(tape)
 
         alone = jax.jit(lambda *a: every(*a))(params, x, y)
@@ -164,7 +165,7 @@ def test_parameters_sharded_over_an_explicit_mesh() -> None:
             assert together[1][name]["w"].sharding.spec == split["w"]
 
 
-@pytest.mark.parametrize("shape", [(4, 2), *slow((8,))])
+@pytest.mark.parametrize("shape", [(4, 2), *slow(((8,),))])
 def test_lookups_on_an_explicit_mesh(shape: tuple[int, ...]) -> None:
     """`get(out_sharding=...)` is recorded as w[i] is on one device, in loops too; no mesh is set."""
 
@@ -183,8 +184,8 @@ def test_lookups_on_an_explicit_mesh(shape: tuple[int, ...]) -> None:
 
     rng = np.random.default_rng(0)
     with float64():
-        params = {"w": jnp.asarray(rng.standard_normal((7, 4))), "v": jnp.asarray(rng.standard_normal((4, 4)))}
-        words = jnp.asarray(rng.integers(0, 7, (N, 3)))
+        params = {"w": rng.standard_normal((7, 4)), "v": rng.standard_normal((4, 4))}
+        words = rng.integers(0, 7, (N, 3))
 
         def every(look: Callable[[Any, Any], Any], params: Any, words: Any) -> Any:
             tape = per_example.record(functools.partial(loss, look))(params, words)
@@ -217,31 +218,36 @@ def square(p: Any, x: Any) -> Any:
     return jnp.sum((p @ x) ** 2)
 
 
-@pytest.mark.parametrize("checked", [True, *slow(False)])
-def test_norms_of_examples_on_two_devices(checked: bool) -> None:
+@pytest.mark.parametrize(("checked", "jit"), [(True, True), *slow((True, False), (False, False))])
+def test_norms_of_examples_on_two_devices(checked: bool, jit: bool) -> None:
     """sqrt(2) 2 |x|^2 for p of ones: the devices' examples were mixed to [285.67, 28567.1]."""
-    x, two = jnp.array([[1.0, 0, 0], [0, 100, 0]]), jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    x, two = np.float32([[1.0, 0, 0], [0, 100, 0]]), jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
     def norms(p: Any, x: Any) -> Any:
         return per_example.norms(per_example.record(square)(p, x))
 
     spread = jax.shard_map(norms, mesh=two, in_specs=(P(), P("data")), out_specs=P("data"), check_vma=checked)
-    np.testing.assert_allclose(spread(jnp.ones((2, 3)), x), [8**0.5, 8**0.5 * 1e4], rtol=1e-6)
+    found = (jax.jit(spread) if jit else spread)(np.ones((2, 3), np.float32), x)
+    np.testing.assert_allclose(found, [8**0.5, 8**0.5 * 1e4], rtol=1e-6)
 
 
 REPLICATED = P()
 
 
+def sharded(f: Callable[..., Any], data: int, out: Any = REPLICATED) -> Callable[..., Any]:
+    """f(replicated first argument, so many others whose rows are on 8 devices), compiled."""
+    specs = (P(), *(P("data") for _ in range(data)))
+    return jax.jit(jax.shard_map(f, mesh=mesh(AxisType.Auto), in_specs=specs, out_specs=out))
+
+
 def on_shards(f: Callable[..., Any], *data: Any, out: Any = REPLICATED) -> Any:
-    """f(replicated first argument, data on 8 devices)."""
-    specs = (P(), *(P("data") for _ in data[1:]))
-    return jax.jit(jax.shard_map(f, mesh=mesh(AxisType.Auto), in_specs=specs, out_specs=out))(*data)
+    return sharded(f, len(data) - 1, out)(*data)
 
 
 @pytest.mark.parametrize("way", ["clipped_grad", *slow("clipped_grad_of")])
 def test_removing_one_example_moves_the_clipped_sum_by_the_bound_at_most(way: str) -> None:
     """It moved by 3.6 times the bound where examples of different devices were mixed."""
-    x = jnp.asarray(np.random.default_rng(1).standard_normal((8, 3)) * 10.0 ** np.arange(-3, 5)[:, None], jnp.float32)
+    x = np.float32(np.random.default_rng(1).standard_normal((8, 3)) * 10.0 ** np.arange(-3, 5)[:, None])
 
     def total(p: Any, x: Any, padding: Any) -> Any:
         if way == "clipped_grad_of":
@@ -250,9 +256,9 @@ def test_removing_one_example_moves_the_clipped_sum_by_the_bound_at_most(way: st
         tape = per_example.record(square)(p, x, weights=jnp.where(padding, 0.0, 1.0))
         return jax.lax.psum(per_example.clipped_grad(tape, 1.0)[0], "data")
 
-    p, rows = jnp.ones((2, 3)), np.arange(8)
-    whole = on_shards(total, p, x, jnp.zeros(8, bool))
-    moved = [np.linalg.norm(whole - on_shards(total, p, x, jnp.asarray(rows == i))) for i in range(8)]
+    p, rows, run = np.ones((2, 3), np.float32), np.arange(8), sharded(total, 2)
+    whole = np.asarray(run(p, x, np.zeros(8, bool)))
+    moved = [np.linalg.norm(whole - run(p, x, rows == i)) for i in range(8)]
     assert max(moved) <= 1 + 1e-5
     assert min(moved[-3:]) >= 0.99
 
@@ -262,11 +268,11 @@ def test_a_private_step_adds_up_the_devices_and_the_noise_once(microbatch_size: 
     """The step of one device, noise and all, from examples on eight; the report stays with the examples."""
     rng, key = np.random.default_rng(2), jax.random.key(5)
     with float64():
-        x, weights = jnp.asarray(rng.standard_normal((N, 3))), jnp.asarray(rng.integers(0, 2, N), jnp.float32)
+        x, weights = rng.standard_normal((N, 3)), rng.integers(0, 2, N).astype(np.float32)
         opt = optim.adam(0.1)
         settings: Any = {"clip": 0.5, "noise_multiplier": 1.0, "batch_size": 8, "microbatch_size": microbatch_size}
         step = per_example.dp_sgd(per_example.record(square), opt, **settings)
-        state = per_example.PrivateState(jnp.ones((2, 3)), opt.init(jnp.ones((2, 3))))
+        state = per_example.PrivateState(np.ones((2, 3)), opt.init(np.ones((2, 3))))
 
         def private(state: Any, x: Any, weights: Any) -> Any:
             return step(state, x, key=key, weights=weights)
@@ -279,7 +285,7 @@ def test_a_private_step_adds_up_the_devices_and_the_noise_once(microbatch_size: 
             return step(state, x, key=jax.random.key(seeds[0]))
 
         with pytest.raises(ValueError, match=r"key differs along the mesh axes \['data'\]"):
-            on_shards(foreign, state, x, jnp.arange(8), out=(P(), P("data")))
+            on_shards(foreign, state, x, np.arange(8), out=(P(), P("data")))
         with jax.set_mesh(mesh(AxisType.Explicit)):
             spread = jax.device_put((x, weights), P("data"))
             explicit = jax.jit(lambda *a: private(*a))(jax.device_put(state, P()), *spread)
@@ -302,13 +308,18 @@ def test_rows_of_the_gram_matrix_of_all_devices() -> None:
 
 
 def test_a_loss_that_communicates_between_devices_raises() -> None:
-    x = jnp.ones((8, 3))
+    x = np.ones((8, 3), np.float32)
 
     def coupled(p: Any, x: Any) -> Any:
         return jnp.sum(jax.lax.psum(p @ x, "data") ** 2)
 
     with pytest.raises(ValueError, match=r"communicates between devices \(psum.*to=.invarying"):
-        on_shards(lambda p, x: per_example.norms(per_example.record(coupled)(p, x)), jnp.ones((2, 3)), x, out=P("data"))
+        on_shards(
+            lambda p, x: per_example.norms(per_example.record(coupled)(p, x)),
+            np.ones((2, 3), np.float32),
+            x,
+            out=P("data"),
+        )
 
 
 def test_a_loss_may_ask_for_its_place_on_the_mesh() -> None:
@@ -320,7 +331,7 @@ def test_a_loss_may_ask_for_its_place_on_the_mesh() -> None:
     def norms(p: Any, x: Any) -> Any:
         return per_example.norms(per_example.record(loss, in_axes=(None, 0))(p, jnp.ones((1, 3)))) + 0 * x[0]
 
-    found = on_shards(norms, jnp.ones(3), jnp.ones(8), out=P("data"))
+    found = on_shards(norms, np.ones(3, np.float32), np.ones(8, np.float32), out=P("data"))
     np.testing.assert_allclose(found, np.arange(8) * 3**0.5, rtol=1e-6)
 
 

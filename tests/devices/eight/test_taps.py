@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxnn import per_example
 from tests.backprop.checking import relative
 from tests.devices.eight.test_tape import EXACT, mesh
-from tests.helpers import float64
+from tests.helpers import float64, slow
 from tests.per_example.recording.losses import Drawn, doubled_rounding
 
 N, BOUND = 16, 0.5
@@ -90,26 +90,24 @@ def by_vmap(loss: Loss, params: Any, x: Any) -> dict[str, Any]:
     }
 
 
+QUICK = ("regression", "two layers", "lookups")
 MESHES: list[Any] = [
-    (AxisType.Explicit, (8,), "data"),
-    *(
-        pytest.param(*kind, marks=pytest.mark.slow)
-        for kind in [
-            (AxisType.Auto, (8,), "data"),
-            (AxisType.Explicit, (4, 2), "data"),
-            (AxisType.Explicit, (4, 2), ("data", "model")),
-        ]
+    (AxisType.Explicit, (8,), "data", QUICK),
+    *slow(
+        (AxisType.Explicit, (8,), "data", ()),
+        (AxisType.Auto, (8,), "data", ()),
+        (AxisType.Explicit, (4, 2), "data", ()),
+        (AxisType.Explicit, (4, 2), ("data", "model"), ()),
     ),
 ]
 
 
-@pytest.mark.parametrize(("axis", "shape", "over"), MESHES)
-def test_taps_of_every_shape(axis: AxisType, shape: tuple[int, ...], over: Any) -> None:
-    """In one program: of hundreds of small ones at a time, 8 virtual devices on 2 cores may wait for each other."""
+@pytest.mark.parametrize(("axis", "shape", "over", "names"), MESHES)
+def test_taps_of_every_shape(axis: AxisType, shape: tuple[int, ...], over: Any, names: tuple[str, ...]) -> None:
+    """All where no names are given; in one program, as hundreds of small ones would wait for each other's devices."""
     with float64():
-        losses = {name: loss for name, (loss, _, _) in cases().items()}
-        params = {name: p for name, (_, p, _) in cases().items()}
-        data = {name: x for name, (_, _, x) in cases().items()}
+        some = {name: case for name, case in cases().items() if name in names or not names}
+        losses, params, data = ({name: case[i] for name, case in some.items()} for i in range(3))
 
         def expected(params: Any, data: Any) -> Any:
             return {name: by_vmap(loss, params[name], data[name]) for name, loss in losses.items()}
@@ -147,7 +145,7 @@ def test_keys_and_microbatches_stay_with_their_examples() -> None:
 
     with float64():
         rng, key = np.random.default_rng(0), jax.random.key(1)
-        w, x = jnp.asarray(rng.standard_normal(4)), jnp.asarray(rng.standard_normal((N, 4)))
+        w, x = rng.standard_normal(4), rng.standard_normal((N, 4))
         alone = jax.jit(both)(w, x, key)
         with jax.set_mesh(mesh(AxisType.Explicit)):
             together = jax.jit(lambda *a: both(*a))(w, jax.device_put(x, P("data")), key)
@@ -161,6 +159,7 @@ def test_a_loop_begun_with_a_number_is_told_how_to_begin() -> None:
 
         return lax.scan(step, 0.0, x)[0]
 
+    w, record = np.float32(1), jax.jit(per_example.record(loss))
     with jax.set_mesh(mesh(AxisType.Explicit)), pytest.raises(ValueError, match="is not found in mesh") as caught:
-        jax.jit(per_example.record(loss))(jnp.ones(()), jax.device_put(jnp.ones((N, 4)), P("data")))
+        record(w, jax.device_put(np.ones((N, 4), np.float32), P("data")))
     assert any("zeros_like(x[0])" in note for note in caught.value.__notes__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxnn import losses, metrics, models, optim, train
 from jaxnn.data import Partial, take
 from jaxnn.layers import BatchNorm, Dense, Dropout, Layer, Relu
+from tests.helpers import slow
 
 DATA = np.linspace(-1.0, 1.0, 12, dtype=np.float32)
 
@@ -38,14 +40,18 @@ def assert_runs(found: Any, one_by_one: Any, n: int) -> None:
         np.testing.assert_allclose(found[name], values[:n], rtol=1e-6, err_msg=f"{n} runs: {name}")
 
 
-def test_any_number_of_runs(one_by_one: Any) -> None:
-    for n in range(1, 18):
+@pytest.mark.parametrize("numbers", [(7, 17), *slow(range(1, 18))])
+def test_any_number_of_runs(numbers: Any) -> None:
+    for n in numbers:
         np.testing.assert_array_equal(train.map_runs(lambda r: r * 2, np.arange(n), progress=False), np.arange(n) * 2)
-    for n in (1, 7):
-        assert_runs(train.map_runs(run, inputs(n), (DATA,), progress=False), one_by_one, n)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 8, 12, 16])
+@pytest.mark.parametrize("n", [7, *slow(1)])
+def test_runs_with_data_and_keys(n: int, one_by_one: Any) -> None:
+    assert_runs(train.map_runs(run, inputs(n), (DATA,), progress=False), one_by_one, n)
+
+
+@pytest.mark.parametrize("chunk", [3, 12, *slow(1, 8, 16)])
 def test_runs_in_chunks_of_fewer_and_more_than_the_devices(chunk: int, one_by_one: Any) -> None:
     asked: list[int] = []
     found = train.map_runs(run, inputs(17), (DATA,), chunk=chunk, progress=lambda done, n: asked.append(done))
@@ -53,12 +59,11 @@ def test_runs_in_chunks_of_fewer_and_more_than_the_devices(chunk: int, one_by_on
     assert max(np.diff(asked)) == {12: 8}.get(chunk, chunk)
 
 
-def test_inputs_that_make_many_runs_each(one_by_one: Any) -> None:
-    together = jax.vmap(run, (0, None))
-    for n in (1, 5):
-        rows = jax.tree.map(lambda leaf, n=n: leaf[:n, None], inputs(17))
-        found = train.map_runs(together, rows, (DATA,), each=2, chunk=24, progress=False)
-        assert_runs(jax.tree.map(lambda leaf: leaf[:, 0], found), one_by_one, n)
+@pytest.mark.parametrize("n", [5, *slow(1)])
+def test_inputs_that_make_many_runs_each(n: int, one_by_one: Any) -> None:
+    rows = jax.tree.map(lambda leaf: leaf[:, None], inputs(n))
+    found = train.map_runs(jax.vmap(run, (0, None)), rows, (DATA,), each=2, chunk=24, progress=False)
+    assert_runs(jax.tree.map(lambda leaf: leaf[:, 0], found), one_by_one, n)
 
 
 def test_chunks_that_fit_into_little_memory(one_by_one: Any) -> None:
@@ -97,7 +102,7 @@ def problem() -> tuple[np.ndarray, np.ndarray]:
 
 
 def started(net: Layer, opt: optim.Optimizer) -> train.TrainState:
-    return train.init(net, opt, jax.random.split(FIT["key"])[0], (16,))
+    return initial(net, opt, jax.random.split(FIT["key"])[0])
 
 
 def mesh_of(kind: str) -> jax.sharding.Mesh:
@@ -113,6 +118,11 @@ def put(tree: Any, kind: str, split: bool) -> Any:
     return jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh_of(kind), spec(leaf))), tree)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def initial(net: Layer, opt: optim.Optimizer, key: Any) -> train.TrainState:
+    return train.init(net, opt, key, (16,))
+
+
 def assert_near(found: Any, expected: Any) -> None:
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-4, atol=1e-6)
@@ -124,19 +134,17 @@ def alone() -> train.FitResult:
     return train.fit(NET, LOSS, OPT, data, validation=data, progress=False, **FIT)
 
 
-def long(*values: Any) -> Any:
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("kind", "data_split", "params_split"),
     [
         ("explicit", True, True),
-        long("auto", True, True),
-        long("explicit", True, False),
-        long("explicit", False, True),
-        long("auto", True, False),
-        long("auto", False, True),
+        *slow(
+            ("auto", True, True),
+            ("explicit", True, False),
+            ("explicit", False, True),
+            ("auto", True, False),
+            ("auto", False, True),
+        ),
     ],
 )
 def test_fit_on_a_mesh_is_fit_on_one_device(kind: str, data_split: bool, params_split: bool, alone: Any) -> None:
@@ -150,7 +158,7 @@ def test_fit_on_a_mesh_is_fit_on_one_device(kind: str, data_split: bool, params_
     assert trace.sharding.is_equivalent_to(kernel.sharding, 2)
 
 
-@pytest.mark.parametrize("kind", ["explicit", long("auto")])
+@pytest.mark.parametrize("kind", ["explicit", *slow("auto")])
 def test_an_epoch_whose_batches_do_not_divide_among_the_devices(kind: str) -> None:
     net, opt = models.mlp([16, 24, 3]), optim.adam(0.01)
     vg = jax.value_and_grad(train.mean_loss(net, LOSS, losses.l2(1e-3)), has_aux=True)
@@ -194,7 +202,7 @@ def on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
 
 
-@pytest.mark.parametrize("settings", [3, long(9)])
+@pytest.mark.parametrize("settings", slow(3, 9))
 def test_a_sweep_of_any_number_of_runs(settings: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net, rates, data = models.mlp([16, 8, 3]), {"rate": np.linspace(0.01, 0.1, settings)}, problem()
     how: dict[str, Any] = {"keys": jax.random.split(jax.random.key(0), 1), "epochs": 2, "batch_size": 16}
