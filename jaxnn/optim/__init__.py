@@ -1,4 +1,4 @@
-"""Optimizers, hand-written (floor 3): optax's protocol, names, argument names, defaults and sign convention.
+"""Optimizers, hand-written: optax's protocol, names, argument names, defaults and sign convention.
 
 opt = optim.adam(1e-3)
 opt_state = opt.init(params)
@@ -30,9 +30,9 @@ params = optim.apply_updates(params, updates)
 
 What every factory shares:
 
-- It returns an `Optimizer`. The state is one named tuple, e.g. `AdamState(count, mu, nu)` for `adam` and
-  `scale_by_adam` (optax nests one tuple for each link of a chain). Arguments that a rule does not describe are those of
-  its `scale_by_...`.
+- It returns an `Optimizer`. The state of a rule is one named tuple, e.g. `AdamState(count, mu, nu)` for `adam` and
+  `scale_by_adam` (optax nests one tuple for each link of a chain; so does `lbfgs` here). Arguments that a rule does not
+  describe are those of its `scale_by_...`.
 - `learning_rate` and `weight_decay`: >= 0, a number or, annotated `ScalarOrSchedule`, a schedule of the step count (0
   at the first update). A Python 0 as `weight_decay` leaves the term out of the program. A mask (`mask`,
   `weight_decay_mask`) tells which parameters decay: a pytree of bools like the parameters or a prefix of it, a
@@ -47,8 +47,9 @@ What every factory shares:
   extra arguments on; rules ignore those that they do not use. `train.make_step` passes `value`, `grad`, `value_fn`,
   `grad_fn` and `obj_fn`.
 - ValueError, when the optimizer is made: a hyperparameter out of range, if known while tracing; an unknown option.
-  At `update`: missing `params` or extra argument; another structure or shape than that of the parameters; a wrong mask.
-- TypeError: parameters that are not floating; an argument of the wrong type; complex
+  At `update`: missing `params` or extra argument; another structure or shape than that of the parameters; a mask that
+  is not a prefix of them.
+- TypeError: parameters that are not floating; an argument of the wrong type; a mask that does not hold bools; complex
   parameters in `adadelta`, `adopt`, `clip`, `cocob`, `dadapt_adamw`, `galore`, `hutchinson_estimator_diag_hessian`,
   `keep_params_nonnegative`, `madgrad`, `mechanize`, `momo`, `momo_adam`, `prodigy`, `rprop`,
   `scale_by_distance_over_gradients`, `shampoo`, `simplified_ademamix`, `sm3`, `soap`, `sophia`: wrap these in

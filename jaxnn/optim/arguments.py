@@ -1,4 +1,4 @@
-"""Checks of arguments: hyperparameters when a rule is made; parameters and extra arguments at `update`."""
+"""Checks of arguments: hyperparameters when a rule is made; parameters and extra arguments at `init` and `update`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from jaxnn.types import Params
 
 
 def require_nonnegative(where: str, **values: Any) -> None:
-    """Raise ValueError unless each value is finite and >= 0; None, schedules and traced values pass."""
+    """ValueError unless each value is finite and >= 0, TypeError if it is no number; None, schedules, tracers pass."""
     for name, value in values.items():
         if value is not None and not callable(value):
             require_between(where, name, value, 0, math.inf, open_high=True)
 
 
 def require_decay(where: str, **values: Any) -> None:
-    """Raise ValueError unless each value lies in [0, 1); None, schedules and traced values pass."""
+    """ValueError unless each value lies in [0, 1), TypeError if it is no number; None, schedules, tracers pass."""
     for name, value in values.items():
         if value is not None and not callable(value):
             require_between(where, name, value, 0, 1, open_high=True)
 
 
 def require_real(where: str, params: Params) -> Params:
-    """The parameters; TypeError if one is complex, for rules defined for real entries only."""
+    """The parameters; TypeError if one is complex, for rules that are defined for real ones only."""
     for path, p in jax.tree_util.tree_leaves_with_path(params):
         if jnp.issubdtype(jnp.result_type(p), jnp.complexfloating):
             raise TypeError(

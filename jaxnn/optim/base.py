@@ -25,19 +25,19 @@ TransformInitFn: TypeAlias = Callable[[Params], OptState]
 
 
 class TransformUpdateFn(Protocol):
-    """(updates, state, params=None) -> (updates, state), of any types of these: your own may take a dict alone."""
+    """(updates, state, params=None) -> (updates, state). Your own may accept a narrower type, e.g. a dict alone."""
 
     def __call__(self, updates: Any, state: Any, /, params: Any = None) -> tuple[Updates, OptState]: ...
 
 
 class OptimizerInitFn(Protocol):
-    """params -> state, of every pytree."""
+    """params -> state, for every pytree of parameters."""
 
     def __call__(self, params: ArrayTree) -> OptState: ...
 
 
 class TransformUpdateExtraArgsFn(Protocol):
-    """(updates, state, params=None, **extra) -> (updates, state), of every pytree."""
+    """(updates, state, params=None, **extra) -> (updates, state), for every pytree."""
 
     def __call__(
         self, updates: ArrayTree, state: ArrayTree, params: ArrayTree = None, **extra: Any
@@ -45,7 +45,7 @@ class TransformUpdateExtraArgsFn(Protocol):
 
 
 class Transformation(Protocol):
-    """What is taken for a transformation: this library's, optax's, any object with `init` and `update`.
+    """A transformation of this library or of optax, or any object with `init` and `update`.
 
     For annotations; `GradientTransformation` is the class to make one of your own.
 
@@ -114,8 +114,8 @@ class Optimizer(GradientTransformationExtraArgs):
     Attributes:
         init: `init(params) -> state`.
         update: `update(updates, state, params=None, **extra) -> (updates, state)`. It takes gradients or another
-            transformation's updates; the updates that it returns are ADDED to the parameters (`apply_updates`). Extra
-            arguments that a rule does not use (`value`, `grad`, `value_fn`, ...) are ignored.
+            transformation's updates; `apply_updates` ADDS the updates that a whole optimizer returns. Extra arguments
+            that a rule does not use (`value`, `grad`, `value_fn`, ...) are ignored.
 
     Example:
         >>> from jaxnn import optim
@@ -132,9 +132,10 @@ class Optimizer(GradientTransformationExtraArgs):
 
 
 def apply_updates(params: ArrayTree, updates: ArrayTree) -> Params:
-    """params + updates, added in the accumulation dtype and stored in each parameter's own; None passes through.
+    """params + updates, added in the accumulation dtype and stored in each parameter's own.
 
-    An update of dtype float0, as `jax.grad(..., allow_int=True)` returns for integer parameters, changes nothing.
+    A parameter whose update is None, or of dtype float0 as from `jax.grad(..., allow_int=True)`, is unchanged. A
+    parameter None stays None.
 
     Raises:
         ValueError: updates of another structure, or of other shapes than the parameters.
@@ -170,9 +171,9 @@ def apply_updates(params: ArrayTree, updates: ArrayTree) -> Params:
 
 
 def initial_moment(params: Params, dtype: DTypeLike | None = None, *, fill: Scalar = 0.0, real: bool = False) -> PyTree:
-    """A running moment at its start: a pytree like `params`, filled with a number, sharded as the parameters are.
+    """The initial running moment: a pytree like `params`, filled with a number, sharded as the parameters are.
 
-    TypeError unless every leaf is a floating array.
+    TypeError unless every leaf is real or complex floating.
 
     Args:
         params: pytree of real or complex floating arrays; None leaves stay None.
@@ -221,7 +222,8 @@ def per_leaf(
         (updates, *new states).
 
     Raises:
-        ValueError: the pytrees differ in structure, or a gradient in shape from its parameter or from its state.
+        ValueError: the pytrees differ in structure, or a gradient in shape from its parameter; the rule changes a
+            shape, as it does where the state was made for another.
         TypeError: the update would be stored in an integer dtype, which truncates it; a gradient of dtype float0.
     """
     structure: Any
@@ -285,7 +287,7 @@ def _is_none(x: Any) -> bool:
 
 
 def is_float0(x: Any) -> bool:
-    """Whether this is the empty gradient of an integer parameter."""
+    """Whether x has dtype float0, that of gradients of integer parameters."""
     return getattr(x, "dtype", None) == jax.dtypes.float0
 
 
@@ -327,19 +329,19 @@ def complex_dtype(dtype: DType) -> DType:
 
 
 def widen(tree: PyTree) -> PyTree:
-    """Every number in its accumulation dtype; None, leaves of None and leaves of dtype float0 are unchanged."""
+    """Every leaf, integers too, in its accumulation dtype; None and leaves of dtype float0 are unchanged."""
     return jax.tree.map(
         lambda x: x if is_float0(x) else jnp.asarray(x).astype(accumulation_dtype(jnp.result_type(x))), tree
     )
 
 
 def widen_floats(tree: PyTree) -> PyTree:
-    """`widen` of the floating leaves only, for pytrees that are passed on."""
+    """`widen` of the (real or complex) floating leaves only."""
     return jax.tree.map(lambda x: widen(x) if jnp.issubdtype(_kind(x), jnp.inexact) else x, tree)
 
 
 def _kind(x: Any) -> DType:
-    """The dtype of a leaf, or of what a Python number becomes."""
+    """The dtype of a leaf; of a Python number, that of the array it becomes."""
     return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
 
 
@@ -357,8 +359,9 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
 def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
     """The pytree with every number in the floating dtype of the leaf of `like` in its place.
 
-    Where `like` is not floating, and where a leaf is not a number (float0), the leaf is unchanged. Use it for updates
-    and for this library's own states, not for the state of a foreign transformation, whose dtypes may carry meaning.
+    Where the leaf of `like` is not a floating array, or that of `tree` is not a number, the latter is unchanged. Use it
+    for updates and for this library's own states, not for the state of a foreign transformation, whose dtypes may carry
+    meaning.
     """
 
     def leaf(x: Any, kept: Any) -> Any:
@@ -373,9 +376,9 @@ def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
 def widened(update: Callable[..., tuple[PyTree, Any]]) -> Callable[..., tuple[PyTree, Any]]:
     """Decorator of an `update` that then computes in the accumulation dtype: the dtype boundary of a rule over trees.
 
-    It sees updates and parameters widened, float32 for half precision. What it returns is stored in the dtypes of the
-    parameters, in those of the incoming updates if none are passed. Inside a rule nothing is cast, so that an update is
-    rounded once. Rules over single arrays have the same boundary in `per_leaf`, which their states cross as well.
+    The decorated `update` receives updates and parameters widened. The updates that it returns are stored in the dtypes
+    of the parameters (without params, of the incoming updates). The rule itself casts nothing, so an update is rounded
+    once. `per_leaf` is the same boundary for rules over single arrays; it widens their states too.
     """
 
     @functools.wraps(update)

@@ -13,8 +13,9 @@ from jaxnn.types import Params, PyTree
 def chain(*links: Transformation) -> Optimizer:
     """Apply transformations in turn, each to the updates of the one before.
 
-    The links work in the accumulation dtype, `init` too, and the result is rounded once to the dtype of the parameters.
-    States are kept as the links return them. Extra arguments go to every link that takes any.
+    The links work in the accumulation dtype, `init` too, and the result is rounded once to the dtype of the parameters
+    (without params, of the updates). States are kept as the links return them. Extra arguments go to every link that
+    takes any.
 
     Args:
         links: Optimizers, or optax's transformations.
@@ -64,6 +65,7 @@ def named_chain(*links: tuple[str, Transformation]) -> Optimizer:
 
     Raises:
         ValueError: two links with the same name.
+        TypeError: a link that is not such a pair.
 
     Example:
         >>> import jax.numpy as jnp

@@ -69,7 +69,7 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
 
     Raises:
         ValueError: the mask is not a prefix of the updates' pytree; the message shows both.
-        TypeError: a leaf of the mask is not a Python or NumPy bool.
+        TypeError: a leaf of the mask is not a bool, Python's or NumPy's or a concrete bool array of shape ().
     """
     if mask is None:
         return jax.tree.map(lambda _: True, updates)
@@ -90,7 +90,7 @@ def mask_tree(where: str, mask: Mask, updates: PyTree, params: Params | None = N
 
 
 def known_bool(value: Any) -> Any:
-    """A concrete bool array of shape () as a bool; anything else unchanged."""
+    """A concrete array of shape () as a Python scalar; anything else unchanged."""
     if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0:
         return value.item()
     return value

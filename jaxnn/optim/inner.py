@@ -23,7 +23,7 @@ def seen_by(inner: Any, tree: PyTree) -> PyTree:
 
 
 def init_inner(inner: Any, params: Params) -> Any:
-    """`inner.init`, in the dtypes that `update_inner` passes."""
+    """`inner.init` of the parameters in the dtypes that `update_inner` passes."""
     return inner.init(seen_by(inner, params))
 
 
@@ -36,9 +36,9 @@ def update_inner(
 
 
 def require_dtypes(where: str, new: PyTree, kept: PyTree) -> PyTree:
-    """The new state of a wrapped transformation; TypeError if an array in it has changed its dtype.
+    """The new state of a wrapped transformation; TypeError if an array has another dtype than in `kept`.
 
-    For a choice between two states, where JAX would raise or silently promote.
+    Call it before selecting one of the two states: `lax.cond` would raise, `jnp.where` would silently promote.
     """
     before = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(kept)}
     for path, x in jax.tree_util.tree_leaves_with_path(new):
@@ -64,9 +64,9 @@ def update_if(
 ) -> tuple[PyTree, Any]:
     """`update_inner` where the condition holds, computed only there; else other updates and the unchanged state.
 
-    Under `vmap` both branches are computed. `otherwise` maps the gradients, with None for those of dtype float0, which
-    `lax.cond` rejects, to the other updates; both are stored in the dtypes of the parameters. TypeError if the inner
-    state changes a dtype.
+    Where `vmap` maps the condition, both branches are computed. `otherwise` maps the gradients, with None for those of
+    dtype float0, which `lax.cond` rejects, to the other updates. Updates of both branches are stored in the dtypes of
+    the parameters (without params, of the gradients). TypeError if the inner state changes a dtype.
     """
     grads = jax.tree.map(lambda g: None if is_float0(g) else g, grads)
     like = grads if params is None else params

@@ -16,7 +16,7 @@ def nnls(A: ArrayLike, b: ArrayLike, iters: int, unroll: int | bool = 1, L: Scal
     """The x >= 0 that minimizes |A x - b|.
 
     From x = p = 0, c = 1: x' = max(p - (A'A p - A'b) / L, 0), c' = (1 + sqrt(1 + 4 c^2)) / 2 and
-    p = x' + (c - 1) / c' (x' - x). |A x - b|^2 exceeds its minimum by at most 2 L |x*|^2 / (iters + 1)^2.
+    p = x' + (c - 1) / c' (x' - x). |A x - b|^2 exceeds its minimum, at x*, by at most 4 L |x*|^2 / (iters + 1)^2.
 
     Args:
         A: (M, N), real.
@@ -30,7 +30,7 @@ def nnls(A: ArrayLike, b: ArrayLike, iters: int, unroll: int | bool = 1, L: Scal
 
     Raises:
         ValueError: shapes that do not match, or iters < 0.
-        TypeError: A or b is not floating.
+        TypeError: A or b is not real and floating.
 
     Example:
         >>> nnls(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([5.0, 6.0]), 1000).round(3)

@@ -19,13 +19,13 @@ def norm(x: Array) -> Array:
 
 
 def scalar_dtype(params: Params) -> DType:
-    """The joint real accumulation dtype of all parameters, for a scalar state of the whole pytree."""
+    """The joint real accumulation dtype of all parameters, for scalar states; TypeError if one is not floating."""
     kinds = jax.tree.leaves(jax.eval_shape(initial_moment, params))
     return real_dtype(accumulation_dtype(*(kind.dtype for kind in kinds)))
 
 
 def total(numbers: PyTree) -> Array:
-    """The sum of the real numbers in a pytree, in their widest accumulation dtype; 0 for a pytree without leaves."""
+    """The sum of the scalars in a pytree, in their widest accumulation dtype; 0 for a pytree without leaves."""
     leaves = jax.tree.leaves(numbers)
     dtype = accumulation_dtype(*(x.dtype for x in leaves))
     return functools.reduce(jnp.add, [x.astype(dtype) for x in leaves] or [jnp.zeros((), dtype)])

@@ -32,7 +32,7 @@ def increment(count: Array) -> Array:
 
 
 def at_count(value: ScalarOrSchedule, count: Array) -> Scalar:
-    """The value of a schedule at a step count (0 at the first update); a number is itself.
+    """The value of a schedule at a step count (0 at the first update); a number is returned unchanged.
 
     TypeError or ValueError unless a schedule returns a real scalar.
     """
@@ -54,7 +54,7 @@ def cast_like(value: Scalar, x: Array) -> Any:
 
 
 def one_minus_power(decay: Scalar, count: Array) -> Array:
-    """1 - decay^count, which corrects the bias of a mean of `count` values from 0; in the default float dtype.
+    """1 - decay^count, the sum of the weights in a running mean after `count` steps; in the default float dtype.
 
     Computed once for all leaves, outside the rule.
     """

@@ -1,7 +1,7 @@
 """Specs of optimizers: rule and flags, apart from the numbers.
 
-An optimizer stays a pair of functions. The arguments of its factory are found by the identity of `update`, as a
-hashable structure, the key of a compiled program, and a pytree of numbers, the inputs of that program.
+An optimizer stays a pair of functions. A table, with `update` as the key, holds the arguments of its factory in two
+parts: a hashable structure, the key of a compiled program, and a pytree of numbers, the inputs of that program.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Structure(NamedTuple):
     Attributes:
         rule: the factory.
         arguments: `jax.tree.structure` of the tuple of its arguments, in the order of its signature.
-        leaves: of these arguments: `Number`, a `Structure`, or `Fixed`.
+        leaves: of that pytree, each a `Number`, a `Structure` or a `Fixed`.
     """
 
     rule: Callable[..., Any]
@@ -36,11 +36,11 @@ class Structure(NamedTuple):
 
 
 class Number(NamedTuple):
-    """The place of an entry of the numbers."""
+    """Marks the place of one number."""
 
 
 class Fixed:
-    """A flag, count, name, dtype or 0, by its value; a function or a foreign optimizer, by its identity."""
+    """An argument compared by value (flag, count, name, dtype or 0) or by identity (function, foreign optimizer)."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -58,7 +58,7 @@ class Fixed:
 
 
 Numbers = tuple[Any, ...]
-"""For each `Number` of a structure a real number or array, for each `Structure` in it the numbers of that."""
+"""For each `Number` of a structure a real number or array, for each nested `Structure` its own tuple of numbers."""
 
 _SPECS: WeakKeyDictionary[Callable[..., Any], tuple[Structure, Numbers]] = WeakKeyDictionary()
 
@@ -66,8 +66,8 @@ _SPECS: WeakKeyDictionary[Callable[..., Any], tuple[Structure, Numbers]] = WeakK
 def specified(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
     """Decorator of factories whose optimizers `spec` knows.
 
-    Numbers are the arguments annotated as `Scalar` or `ScalarOrSchedule`, and all arrays. A Python 0 among them stays
-    in the structure, because it decides what is computed: `adam(b1=0.0)` keeps no mean.
+    Numbers are numeric arguments annotated as `Scalar` or `ScalarOrSchedule`, and all arrays but bools. A Python 0
+    stays in the structure, because it decides what is computed: `adam(b1=0.0)` keeps no mean.
     """
     signature = inspect.signature(factory)
     scalars = {name for name, p in signature.parameters.items() if "Scalar" in str(p.annotation)}
@@ -105,15 +105,15 @@ def _parted(rule: Callable[..., Any], arguments: dict[str, Any], scalars: set[st
 
 
 def spec(opt: Any) -> tuple[Structure, Numbers] | None:
-    """(structure, numbers) of an optimizer; None for one that no factory of this library made.
+    """(structure, numbers) of an optimizer; None unless a factory decorated with `specified` made it.
 
-    Foreign transformations, functions and schedules inside combinators are compared by identity.
+    Functions, schedules and foreign transformations among the arguments are compared by identity.
 
     Args:
         opt: an optimizer.
 
     Returns:
-        structure: hashable: rule, flags, counts, which moments exist.
+        structure: hashable; factory, flags, counts and Python zeros.
         numbers: pytree of learning rate, decays, eps ...; leaves are Python numbers or arrays.
 
     Example:
@@ -172,7 +172,7 @@ def build(structure: Structure | Fixed, numbers: Numbers) -> Any:
 
 
 def describe(opt: Any) -> str:
-    """An optimizer as the call of its factory, without default arguments.
+    """An optimizer as the call of its factory, without arguments that equal their defaults.
 
     Example:
         >>> from jaxnn import optim

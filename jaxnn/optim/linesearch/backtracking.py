@@ -21,7 +21,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
-    """`num_linesearch_steps`: trials; `decrease_error`: violation at the last trial, 0 if met."""
+    """`num_linesearch_steps`: trials; `decrease_error`: violation for atol = 0 at the last trial."""
 
     num_linesearch_steps: Array
     decrease_error: Array

@@ -42,7 +42,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
     """H g, with H the approximate inverse Hessian of the last m steps s_j = w_(j+1) - w_j, y_j = g_(j+1) - g_j.
 
     H <- (I - rho_j s_j y_j') H (I - rho_j y_j s_j') + rho_j s_j s_j',   rho_j = 1 / s_j'y_j,   oldest pair first,
-    from H = gamma I:   gamma = s'y / y'y of the newest pair; min(1, 1 / |g|) where there is none; 1 without scaling
+    from H = gamma I:  gamma = s'y / y'y of the newest pair that counts; min(1, 1 / |g|) if none does; 1 without scaling
 
     computed by two loops over the pairs, without a matrix. A pair counts only if s'y > min_curvature (and 1 / s'y does
     not overflow), so H is positive definite and -H g is a descent direction; optax skips only s'y = 0, and its -H g may
@@ -124,7 +124,7 @@ def lbfgs(
     Args:
         learning_rate: number, schedule or None for 1; multiplies the step of the search.
         memory_size, scale_init_precond, min_curvature: see `scale_by_lbfgs`.
-        linesearch: a transformation that scales the step; None for no line search.
+        linesearch: the last link, a transformation that scales the updates by s; None means s = 1.
 
     Returns:
         Optimizer whose state is the tuple (`ScaleByLBFGSState`, state of the learning rate, state of the search).

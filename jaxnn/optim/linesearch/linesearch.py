@@ -61,8 +61,8 @@ def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., t
         value_fn: (params, *args, **kwargs) -> scalar.
 
     Returns:
-        `f(params, *args, state, **kwargs) -> (value, grad)`: those in the state if its value is finite (it is infinite
-        at the start), else computed.
+        `f(params, *args, state=state, **kwargs) -> (value, grad)`: those in the state if its value is finite (it is
+        infinite at the start), else computed.
 
     Raises:
         ValueError: the state holds no pair `value`, `grad`, or several.

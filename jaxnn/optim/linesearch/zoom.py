@@ -21,8 +21,8 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class ZoomLinesearchInfo(NamedTuple):
-    """`num_linesearch_steps`: trials; `decrease_error`, `curvature_error`: violations at the last trial, 0 where
-    met."""
+    """`num_linesearch_steps`: trials; `decrease_error`, `curvature_error`: violations for tol = 0 at the last
+    trial."""
 
     num_linesearch_steps: Array
     decrease_error: Array
@@ -76,7 +76,7 @@ def scale_by_zoom_linesearch(
             <u, grad f(w + s u)> <= (2 slope_rtol - 1) <u, grad f(w)> may replace sufficient decrease, which rounding
             hides there. None: never.
         stepsize_precision: an interval shorter than this is not narrowed if a step with sufficient decrease is known.
-        initial_guess_strategy: first trial: "one", or "keep" for the last step.
+        initial_guess_strategy: first trial: 1 ("one") or the last step taken ("keep").
         verbose: whether to print when the search fails.
 
     Reference: Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6. Hager, W. W. & Zhang,

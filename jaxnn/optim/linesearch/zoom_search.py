@@ -54,7 +54,7 @@ class Search(NamedTuple):
 def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, rule: Wolfe) -> Search:
     """Search until both conditions hold or the trials run out.
 
-    `evaluate` is the loss at a step along the line, `start` the loss at step 0, `guess` the first trial.
+    `evaluate` maps a step to its point on the line; `start` is the point at step 0, `guess` the first trial.
 
     Returns:
         The final state. `last` is the step to take; after a failure it is `safe`, or step 0 if there is none and the
@@ -88,7 +88,7 @@ def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, 
 
 
 def errors(new: Point, start: Point, rule: Wolfe) -> tuple[Array, Array]:
-    """Violations of (sufficient decrease, small curvature); infinite where value or slope are not finite.
+    """Violations of (sufficient decrease, small curvature) for tol = 0; infinite where value or slope are not finite.
 
     Near a minimum, where rounding hides a decrease of the loss, Hager and Zhang's slope conditions may replace it.
 

@@ -34,7 +34,7 @@ class GaLoreDimensionNumbers(NamedTuple):
 
 class GaLoreState(NamedTuple):
     """`count`: int32 steps taken; `base_optimizer_state`: of the projected arrays; `projector`: for each array the
-    orthonormal columns (longer side, rank), of shape (0, 0) where it is not projected.
+    orthonormal columns P, of shape (0, 0) where it is not projected.
     """
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
@@ -62,8 +62,9 @@ def scale_by_galore(
     Where count % update_proj_gap = 0:  U, S, V' = svd(g);   P = the first `rank` columns of U (of V if g is wide)
     tall or square g:  direction = scale P base(P' g);   wide g:  direction = scale base(g P) P'
 
-    The moments of an (m, n) matrix are of shape (rank, min(m, n)), and P is (max(m, n), rank). The paper projects the
-    shorter side instead: `shorter_side=True`. Arrays that are not projected go to the base rule unchanged.
+    Moments are (rank, n) for a tall or square (m, n) matrix, (m, rank) for a wide one; P is (max(m, n), rank). The
+    paper projects the shorter side instead: `shorter_side=True`. Arrays that are not projected go to the base rule
+    unchanged.
 
     The signs of singular vectors are the backend's: equal gradients give equal ones. Where singular values are equal,
     e.g. 0 beyond the rank of a gradient, rounding chooses the vectors, Adam takes full steps along them, and runs on
@@ -76,8 +77,8 @@ def scale_by_galore(
         rank: columns of P, >= 1; at most the shorter side is used.
         update_proj_gap: steps between decompositions, >= 1; none is computed in between.
         scale: of the directions of projected arrays, >= 0.
-        base_optimizer: `scale_by_...` transformation, ours or optax's, which receives no parameters; None means
-            `scale_by_adam()`.
+        base_optimizer: `scale_by_...` transformation, ours or optax's; its update receives no parameters and no extra
+            arguments. None means `scale_by_adam()`.
         weight_dimension_numbers: which arrays are matrices, and how. None: those with two axes. A
             `GaLoreDimensionNumbers`: every array with two axes or more. A pytree of them, with None for arrays that are
             not projected, or a function of the parameters (without params, of the updates) that returns one.

@@ -18,7 +18,8 @@ def squeezed(shape: Shape) -> Shape:
 
 
 def zero_factor(x: Array, axis: int, max_dim: int) -> Array:
-    """Zeros like the second moments of an axis: a matrix, or its diagonal if the axis is longer than `max_dim`.
+    """Zeros like the second moments of an axis: a matrix; its diagonal if the axis is longer than `max_dim` or x is
+    empty.
 
     The rows of the matrix are sharded like the axis.
     """

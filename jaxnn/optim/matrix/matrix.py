@@ -31,8 +31,8 @@ def power_iteration(
 
     v <- z / |z|;   z <- A v;   eigenvalue = <v, z>;   until |z - eigenvalue v| <= error_tolerance |eigenvalue|
 
-    It converges for diagonalizable matrices with one such eigenvalue, and is computed in the accumulation dtype. Where
-    z is 0, v stays, so that the zero matrix has the eigenvalue 0 (in optax, NaN).
+    It converges for diagonalizable matrices with one eigenvalue of largest magnitude, and is computed in the
+    accumulation dtype. Where z is 0, v stays, so that the zero matrix has the eigenvalue 0 (in optax, NaN).
 
     Args:
         matrix: square array, or a function that multiplies a pytree like v0 by the matrix.
@@ -96,8 +96,8 @@ def matrix_inverse_pth_root(
     M = z A,  H = z^(1/p) I;   then   T = ((p + 1) I - M) / p;   M <- T^p M;   H <- H T
     until max |M - I| <= error_tolerance.
 
-    H tends to A^(-1/p) while M tends to I. It stops before a step in which the error grows by more than a factor of
-    1.2. It is computed in the accumulation dtype (in optax, partly in float32) for any p (in optax, 1, 2, 4 and 8).
+    H tends to A^(-1/p) while M tends to I. The iteration stops before a step in which max |M - I| grows by a factor of
+    1.2 or more. All is in the accumulation dtype (in optax partly in float32), for any p (in optax 1, 2, 4 and 8).
 
     Args:
         matrix: (n, n).
@@ -187,7 +187,7 @@ def _require_square(where: str, matrix: Array) -> None:
 
 
 def _dot(a: PyTree, b: PyTree) -> Array:
-    """The inner product of two trees."""
+    """The inner product of two pytrees."""
     return total(jax.tree.map(jnp.vdot, a, b))
 
 

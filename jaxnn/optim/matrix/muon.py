@@ -63,10 +63,10 @@ def scale_by_muon(
 
     mu <- beta mu + (1 - beta) g;   t = 1, 2, ...
     mu_hat = mu / (1 - beta^t), or with `nesterov` beta mu / (1 - beta^(t+1)) + (1 - beta) g / (1 - beta^t)
-    direction = O, or if `adaptive` <mu_hat, O> O;   O = `orthogonalize_via_newton_schulz`(mu_hat)
+    direction = O, or if `adaptive` <mu_hat, O> O, with O = `orthogonalize_via_newton_schulz`(mu_hat)
 
     Newton-Schulz runs in the accumulation dtype: float32 for bfloat16 (in optax, bfloat16). The published rule has no
-    bias correction; without `nesterov` that changes only the weight of eps.
+    bias correction; without `nesterov` and `adaptive` that changes only the weight of eps.
 
     Args:
         ns_coeffs: (a, b, c), or one row for each step, of which the last `ns_steps` are used.
@@ -172,7 +172,7 @@ def muon(
         ns_steps, beta, eps, mu_dtype, nesterov, adaptive, preconditioning: see `scale_by_muon`.
         weight_decay: of matrices, number or schedule.
         weight_decay_mask: which matrices decay.
-        adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of the rest, see `adamw`.
+        adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of the rest, all of which decays; see `adamw`.
         adam_learning_rate: of the rest; None means `learning_rate`.
         muon_weight_dimension_numbers: `MuonDimensionNumbers` for arrays to orthogonalize and None for the rest, in a
             pytree like the parameters or a prefix of it, or a function of the parameters that returns one. None: all

@@ -62,8 +62,8 @@ def muon_with_roles(
 
     Nothing is guessed: shapes do not distinguish an embedding, whose rows are independent, from a hidden matrix. A
     hidden array of 2 axes is a matrix (inputs, outputs), of 3 a stack of matrices along its first axis, each
-    orthogonalized separately, and of 4 a convolution's kernel (H, W, inputs, outputs), a matrix of H W inputs rows. For
-    other layouts, e.g. the kernel of a 1-D convolution, use `MuonDimensionNumbers` in place of "hidden".
+    orthogonalized separately, and of 4 a convolution's kernel (H, W, inputs, outputs), a matrix of H * W * inputs rows.
+    For other layouts, e.g. the kernel of a 1-D convolution, use `MuonDimensionNumbers` in place of "hidden".
 
     Args:
         learning_rate: of hidden matrices, number or schedule.

@@ -33,7 +33,7 @@ def orthogonalize_via_newton_schulz(
     eps: Scalar = 1e-8,
     dimension_numbers: MuonDimensionNumbers | None = None,
 ) -> Array:
-    """U f(S) V' for x = U S V': an iterated odd polynomial brings singular values near 1.
+    """U f(S) V' for x = U S V', with f an iterated odd polynomial that brings the singular values near 1.
 
     x <- x scaled so that S <= 1 (see `preconditioning`), then in each step
     x <- a x + b (x x') x + c (x x')^2 x
@@ -50,7 +50,7 @@ def orthogonalize_via_newton_schulz(
         ns_steps: steps if `ns_coeffs` is (a, b, c); static.
         preconditioning: "frobenius": x / (|x| + eps). "spectral": x / (largest singular value + eps).
             "schatten": x / sqrt(max(|x x'|, eps)). "aol": each row of x / sqrt(max(sum over its row of |x x'|, eps)).
-        eps: >= 0. (optax ignores it for the last two, with 1e-8.)
+        eps: >= 0. (For the last two optax uses 1e-8 whatever eps is.)
         dimension_numbers: which axes are rows and columns; the other axes are batch axes.
 
     Returns:
@@ -136,7 +136,7 @@ def _preconditioned(x: Array, kind: Preconditioning, eps: Scalar) -> tuple[Array
 
 
 def _inverse_root(x: Array, eps: Array) -> Array:
-    """1 / sqrt(max(x, eps)), 0 where that is 0."""
+    """1 / sqrt(max(x, eps)), 0 where x and eps are 0."""
     # A bound of the squared norm, inside the root, as in optax.
     return safe_divide(jnp.ones_like(x), safe_sqrt(jnp.maximum(x, eps)))
 

@@ -212,7 +212,7 @@ def shampoo(
 
 
 def _power(h: Array, exponent: float, eps: Scalar, relative_eps: Scalar) -> Array:
-    """A negative power of a symmetric matrix, or of a vector (a diagonal matrix); 0 where h is 0."""
+    """`power` of a symmetric matrix; of a vector (its diagonal) (h + eps)^exponent, with 0^exponent := 0."""
     if h.ndim == 1:
         # eps beside the diagonal, inside the root, as the published eps I of the full matrix.
         return positive_power(h + cast_like(eps, h), exponent)

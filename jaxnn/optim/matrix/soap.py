@@ -50,8 +50,8 @@ def scale_by_soap(
 ) -> Optimizer:
     """SOAP's direction, without learning rate or sign.
 
-    For every axis i of g that is rotated, with G_i the matrix whose rows are the slices along i, and t = 1, 2, ...:
-    g' = g, multiplied along every axis i by Q_i';   mu <- b1 mu + (1 - b1) g;   mu' = mu, likewise
+    For every axis i of g that is rotated, with G_i the matrix whose rows are the slices along i:
+    g' = g, multiplied along every axis i by Q_i';   mu <- b1 mu + (1 - b1) g;   mu' = mu, rotated as g is
     nu <- b2 nu + (1 - b2) g'^2;   u' = mu' / (1 - b1^t) / (sqrt(nu / (1 - b2^t)) + eps)
     direction = u', multiplied along every axis i by Q_i;   for a matrix g' = Q_L' g Q_R and Q_L u' Q_R'
     then H_i <- shampoo_beta H_i + (1 - shampoo_beta) G_i G_i'
@@ -60,13 +60,13 @@ def scale_by_soap(
     eps is outside the root; 0 / 0 := 0. mu is kept unrotated, so a change of basis leaves it; nu is not rotated either,
     as in the paper.
 
-    The first update is 0, as in the authors' code: it only sets H_i = (1 - shampoo_beta) G_i G_i' and Q_i to its
-    eigenvectors (eigh), so that no gradient is rotated by its own basis. With `sort`, as in that code, the columns of
-    Q_i, and the entries of nu, are sorted by their Rayleigh quotients in H_i, largest first, before a power step; the
-    paper's algorithm 4 does not sort.
+    t = 1, 2, ... counts from the second update. The first is 0, as in the authors' code: it only sets H_i = (1 -
+    shampoo_beta) G_i G_i' and Q_i to its eigenvectors (eigh), so that no gradient is rotated by its own basis. With
+    `sort`, as in that code, the columns of Q_i, and the entries of nu, are sorted by their Rayleigh quotients in H_i,
+    largest first, before a power step; the paper's algorithm 4 does not sort.
 
-    Axes of length 1 are left out; vectors and scalars get Adam's direction unless `precondition_1d`. The authors' code
-    adds eps to the root of the uncorrected nu, so its eps is larger by 1 / sqrt(1 - b2^t), and keeps mu rotated.
+    Axes of length 1 are left out; scalars, and vectors unless `precondition_1d`, get Adam's direction. The authors'
+    code adds eps to the root of the uncorrected nu, so its eps is larger by 1 / sqrt(1 - b2^t), and keeps mu rotated.
 
     The basis is not unique where eigenvalues are equal, as in the null space of the first gradient of a kernel that is
     not square. Rounding chooses it there: runs that start 1e-14 apart diverge, as do runs on one and on several

@@ -1,6 +1,6 @@
 """Updates of half-precision weights: master copies, stochastic rounding and compensated (Kahan) sums.
 
-In bfloat16, 1 + 0.001 is 1: steps below 0.004 never move a weight near 1. Each combinator here wraps a whole optimizer,
+In bfloat16, 1 + 0.001 is 1: steps of 0.001 never move a weight near 1. Each combinator here wraps a whole optimizer,
 which then works on gradients and parameters in the accumulation dtype (float32). Wrap outermost: inside a `chain`
 parameters are already widened. `master_weights` and `stochastic_rounding` return float32 updates of half-precision
 parameters: a bfloat16 update cannot represent every difference, and `apply_updates` adds in float32. `kahan` returns

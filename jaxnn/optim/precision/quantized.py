@@ -27,8 +27,8 @@ NOT_FINITE = -128
 class QuantizedState(NamedTuple):
     """`inner_state`: of the optimizer, int8 codes in place of its large moments; `scales`: of their blocks; `key`.
 
-    `scales` has the structure of `inner_state`, with None where a leaf is not quantized. `key` is the random key of the
-    next step, None if rounding is to nearest.
+    `scales` has the structure of `inner_state`, with None where a leaf is not quantized. `key` is raw data of the
+    random key of the next step, None if rounding is to nearest.
     """
 
     inner_state: Any

@@ -14,7 +14,7 @@ float_info: Any = jnp.finfo
 
 
 def rounded(x: Array, dtype: DType) -> Array:
-    """x rounded to the given dtype, in the dtype of x; inside `jit` XLA may drop a cast there and back."""
+    """x rounded to `dtype`, in the dtype of x. (A cast to `dtype` and back may be dropped by XLA inside `jit`.)"""
     if x.dtype == dtype:
         return x
     info, own = (float_info(d) for d in (dtype, x.dtype))

@@ -77,10 +77,10 @@ def adadelta(
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
 ) -> Optimizer:
-    """Adadelta: update = -learning_rate direction; a direction has the size of those of the last steps.
+    """Adadelta: update = -learning_rate direction, with the direction of `scale_by_adadelta`.
 
     g <- g + weight_decay params, before the means: an L2 penalty, not decoupled and not multiplied by the learning
-    rate. The rest of the equation is in `scale_by_adadelta`.
+    rate.
 
     optax's default, learning_rate=None, leaves out the sign and ascends. Here None means 1 and descends, as published.
 

@@ -87,8 +87,8 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
 def adagrad_as_published(learning_rate: ScalarOrSchedule) -> Optimizer:
     """Adagrad as published: update = -learning_rate g / sqrt(sum of g^2 so far), 0/0 := 0.
 
-    The sum starts at zero and no eps is added, so every entry's first step has size learning_rate, and scaling
-    an entry's gradients by a constant changes nothing.
+    The sum starts at zero and no eps is added, so an entry's first nonzero gradient makes a step of size learning_rate,
+    and a positive factor of all gradients of an entry changes nothing.
 
     Reference: Duchi, J., Hazan, E. & Singer, Y. (2011). Adaptive subgradient methods for online learning and stochastic
         optimization, figure 1 (diagonal matrices, delta = 0).

@@ -37,13 +37,13 @@ def scale_by_adam(
     mu_hat = mu / (1 - b1^t), or for Nadam b1 mu / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t);   nu_hat = nu / (1 - b2^t)
     direction = mu_hat / (sqrt(nu_hat + eps_root) + eps)
 
-    eps is outside the root, eps_root inside; 0 / 0 := 0, should both be 0.
+    eps is outside the root, eps_root inside; 0/0 := 0.
 
     Args:
         b1, b2: decays of the moments, in [0, 1). A Python b1 = 0.0 keeps no mu.
-        eps: added to the root, against division by zero.
-        eps_root: added under the root; needed when the update itself is differentiated.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu likewise.
+        eps: added to the root.
+        eps_root: added under the root; bounds its derivative where the update itself is differentiated.
+        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu always has that.
         nesterov: whether to use Nesterov's momentum.
 
     Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1. Dozat, T. (2016).

@@ -16,7 +16,7 @@ from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedu
 
 
 class AdamaxState(NamedTuple):
-    """`count`: int32 steps taken; `mu`: mean of gradients; `nu`: the largest size of a gradient, which decays."""
+    """`count`: int32 steps taken; `mu`: mean of gradients; `nu`: decayed maximum of |g| + eps."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -39,7 +39,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
     mu <- b1 mu + (1 - b1) g;   nu <- max(b2 nu, |g| + eps);   t = 1, 2, ...
     direction = mu / (1 - b1^t) / nu
 
-    There is no root; eps is added to |g|. The paper has none: eps = 0.0, with 0/0 := 0.
+    There is no root; eps is added to |g|. The paper's rule has eps = 0, with 0/0 := 0.
 
     Args:
         b1, b2: decays, in [0, 1).
@@ -128,7 +128,7 @@ def scale_by_amsgrad(
 ) -> Optimizer:
     """AMSGrad's direction: Adam whose denominator never shrinks.
 
-    mu <- b1 mu + (1 - b1) g;   nu <- b2 nu + (1 - b2) |g|^2;   nu_max <- max(nu_max, nu_hat)
+    mu <- b1 mu + (1 - b1) g;   nu <- b2 nu + (1 - b2) |g|^2;   nu_max <- max(nu_max, nu_hat);   t = 1, 2, ...
     direction = mu_hat / (sqrt(nu_max + eps_root) + eps);   x_hat = x / (1 - b^t), or x without bias correction
 
     eps is outside the root, eps_root inside; 0/0 := 0. The paper corrects neither mean and has no eps; PyTorch corrects
@@ -138,7 +138,7 @@ def scale_by_amsgrad(
         b1, b2: decays of the moments, in [0, 1).
         eps, eps_root: added to the root, and under it.
         mu_dtype: of mu; None means the accumulation dtype.
-        bias_correction_mu, bias_correction_nu: whether to divide by 1 - b^t.
+        bias_correction_mu, bias_correction_nu: whether to divide mu by 1 - b1^t, nu by 1 - b2^t.
 
     Reference: Reddi, S. J., Kale, S. & Kumar, S. (2018). On the convergence of Adam and beyond, algorithm 2.
 

@@ -16,7 +16,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class AdanState(NamedTuple):
-    """`count`: int32 steps; `m`, `v`, `n`: means of g, of its differences, of their squared sum; `g`: the last g."""
+    """`count`: int32 steps; `m`, `v`, `n`: means of g, of d, of |g + w d|^2 (see `scale_by_adan`); `g`: the last g."""
 
     count: Array  # type: ignore[assignment] # optax calls it t; every state here has count
     m: PyTree
@@ -41,8 +41,8 @@ def scale_by_adan(
     m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) d;   n <- b3 n + (1 - b3) |g + w d|^2
     direction = (m_hat + w v_hat) / (sqrt(n_hat + eps_root) + eps);   x_hat = x / (1 - b^t);   w = b2
 
-    eps is outside the root, eps_root inside; 0/0 := 0. The b are decays, 1 minus the paper's betas, so that its weight
-    (1 - beta2) is w = b2. optax 0.2.8 has w = 1 - b2, which nearly leaves out the differences that make the rule
+    eps is outside the root, eps_root inside; 0/0 := 0. The b are decays, 1 minus the paper's betas: the paper's
+    weight 1 - beta2 is w = b2. optax 0.2.8 has w = 1 - b2, which nearly leaves out the differences that make the rule
     Nesterov's: difference_weight=1 - b2 does the same here. The bias corrections are those of the authors' code.
 
     Args:
@@ -109,8 +109,8 @@ def adan(
     """Adan with decoupled weight decay, multiplied by the learning rate; the equation is in `scale_by_adan`.
 
     The decay is that of AdamW, as in optax; the paper divides by 1 + learning_rate weight_decay instead. Differences of
-    gradients weigh b2, as published; optax 0.2.8 has 1 - b2: difference_weight=1 - b2 gives its steps. eps is
-    outside the root, eps_root inside.
+    gradients have weight b2, as published; in optax 0.2.8 they have difference_weight=1 - b2. eps is outside the root,
+    eps_root inside.
 
     Reference: Xie, X., Zhou, P., Li, H., Lin, Z. & Yan, S. (2024). Adan: adaptive Nesterov momentum algorithm for
         faster optimizing deep models.

@@ -38,7 +38,7 @@ def scale_by_belief(
     """AdaBelief's direction: steps are large where the gradient is close to its running mean.
 
     mu <- b1 mu + (1 - b1) g;   nu <- b2 nu + (1 - b2) |g - mu|^2 + eps_root;   t = 1, 2, ...
-    direction = mu_hat / (sqrt(nu_hat) + eps);   mu_hat, nu_hat divided by 1 - b^t, mu_hat as in `scale_by_adam`
+    direction = mu_hat / (sqrt(nu_hat) + eps);   mu_hat, nu_hat as in `scale_by_adam`
 
     eps is outside the root; eps_root is added to nu in every step, so it accumulates, as in the paper. 0/0 := 0.
 
@@ -186,10 +186,10 @@ def scale_by_yogi(
     eps_root: Scalar = 0.0,
     initial_accumulator_value: Scalar = 1e-6,
 ) -> Optimizer:
-    """Yogi's direction: Adam whose second moment moves towards |g|^2 by an amount that does not depend on its size.
+    """Yogi's direction: Adam whose second moment moves towards |g|^2 by (1 - b2) |g|^2, whatever the distance.
 
     mu <- b1 mu + (1 - b1) g;   nu <- nu - (1 - b2) sign(nu - |g|^2) |g|^2;   t = 1, 2, ...
-    direction = mu_hat / (sqrt(nu_hat + eps_root) + eps);   mu_hat, nu_hat divided by 1 - b^t
+    direction = mu_hat / (sqrt(nu_hat + eps_root) + eps);   mu_hat = mu / (1 - b1^t), nu_hat = nu / (1 - b2^t)
 
     eps is outside the root, eps_root inside; 0/0 := 0. mu, too, starts at initial_accumulator_value, as in optax, so a
     parameter whose gradients are all 0 drifts at first; the paper starts mu at 0.

@@ -21,8 +21,8 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 class DAdaptAdamWState(NamedTuple):
     """State of D-adapted Adam.
 
-    `exp_avg`: mean of steps lr_t g; `exp_avg_sq`: mean of squared gradients; `grad_sum`: weighted sum of steps lr_t g;
-    `estim_lr`: the estimate d; `numerator_weighted`: of the estimate; `count`: int32 steps taken.
+    `exp_avg`, `exp_avg_sq`, `grad_sum`, `estim_lr`, `numerator_weighted`: m, v, s, d and r of `dadapt_adamw`; `count`:
+    int32 steps taken.
     """
 
     exp_avg: PyTree
@@ -36,8 +36,8 @@ class DAdaptAdamWState(NamedTuple):
 class ProdigyState(NamedTuple):
     """State of Prodigy.
 
-    `exp_avg`: mean of d g; `exp_avg_sq`: mean of (d g)^2; `grad_sum`: weighted sum of gradients; `params0`: the
-    parameters at the start; `estim_lr`: the estimate d; `numerator_weighted`: of it; `count`: int32 steps taken.
+    `exp_avg`, `exp_avg_sq`, `grad_sum`, `estim_lr`, `numerator_weighted`: m, v, s, d and r of `prodigy`; `params0`: the
+    parameters at the start; `count`: int32 steps taken.
     """
 
     exp_avg: PyTree
@@ -57,15 +57,15 @@ def dadapt_adamw(
     estim_lr0: Scalar = 1e-6,
     weight_decay: Scalar = 0.0,
 ) -> Optimizer:
-    """Adam whose learning rate is a non-decreasing estimate of the distance to the solution.
+    """Adam with its learning rate multiplied by d, a non-decreasing estimate of the distance to the solution.
 
     (b1, b2) = betas;   q = sqrt(b2);   t = 1, 2, ...;   lr = learning_rate d sqrt(1 - b2^t) / (1 - b1^t)
     r <- q r + (1 - q) lr <g, s / (sqrt(v) + eps)>, with s and v of the step before
     m <- b1 m + (1 - b1) lr g;   v <- b2 v + (1 - b2) g^2;   s <- q s + (1 - q) lr g
     update = -m / (sqrt(v) + eps) - weight_decay lr p;   then d <- max(d, r / ((1 - q) |s|_1)), 0/0 := 0
 
-    |s|_1 is over all arrays together. eps is outside the root. The decay is multiplied by lr. While all gradients or
-    warm-up rates have been 0, the estimate is 0/0: d stays (optax: NaN from then on).
+    p are the parameters. |s|_1 is over all arrays together. eps is outside the root. The decay is multiplied by lr.
+    Until a step with a nonzero gradient and rate, the quotient is 0/0: d stays (optax: NaN from then on).
 
     Args:
         learning_rate: multiplies the estimate: number or schedule, 1 as published.
@@ -140,11 +140,11 @@ def prodigy(
     m <- b1 m + (1 - b1) d g;   v <- b2 v + (1 - b2) (d g)^2
     r <- beta3 r + (d / d_0) lr <g, p_0 - p>;   s <- beta3 s + (d / d_0) lr g (d for lr with `safeguard_warmup`)
     d <- max(d, estim_lr_coef r / |s|_1), 0/0 := 0
-    update = -lr (m / (sqrt(v) + d eps) + weight_decay p), with lr of the old d and eps times the new one
+    update = -lr (m / (sqrt(v) + d eps) + weight_decay p), lr with the old d, eps times the new d
 
-    |s|_1 is over all arrays together. eps is outside the root. The decay is multiplied by lr. While all gradients or
-    warm-up rates have been 0, the estimate is 0/0: d stays (optax: NaN from then on). `init` must receive the
-    parameters that training starts from.
+    p are the parameters, p_0 those that `init` received, which must be the start of training. |s|_1 is over all arrays
+    together. eps is outside the root. The decay is multiplied by lr. Until a step with a nonzero gradient and rate, the
+    quotient is 0/0: d stays (optax: NaN from then on).
 
     Args:
         learning_rate: multiplies the estimate: number or schedule, 1 as published.
@@ -229,5 +229,5 @@ def _correction(betas: tuple[Scalar, Scalar], count: Array, x: Array) -> Array:
 
 
 def _sum_of_magnitudes(tree: PyTree) -> Array:
-    """The sum of |x| over all entries of a tree."""
+    """The sum of |x| over all entries of a pytree."""
     return total(jax.tree.map(lambda x: jnp.sum(jnp.abs(x)), tree))

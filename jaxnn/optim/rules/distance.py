@@ -35,7 +35,8 @@ class DoWGState(NamedTuple):
     """State of distance over weighted gradients.
 
     `init_params`: the parameters at the start; `weighted_sq_norm_grads`: the sum of squared norms of gradients, each
-    times the squared distance then; `estim_sq_dist`: the largest squared distance so far; `count`: int32 steps taken.
+    times the `estim_sq_dist` of its step; `estim_sq_dist`: the largest squared distance so far; `count`: int32 steps
+    taken.
     """
 
     init_params: Params
@@ -78,7 +79,7 @@ def dog(
         learning_rate: number or schedule, 1 as published.
         init_step: (kind, number) that sets the first step: "distance": r starts at the number; "heuristic": at the
             number times 1 + |p_0|, where 1e-6 is advised, or 1e-4 with batch normalization; "learning_rate": r starts
-            at 0 and the number is the first step size itself.
+            at 0 and the number replaces r / sqrt(G + eps) in the first step.
         eps: added under the root, >= 0. Where it is 0 and so is G, the update is 0.
         weight_decay: >= 0. None leaves the term out.
 
@@ -127,7 +128,7 @@ def dowg(
     weight_decay: Scalar | None = None,
     mask: Mask = None,
 ) -> Optimizer:
-    """`dog` that weights gradients by the distance from the start, and so later ones more.
+    """`dog` with gradients weighted by the distance from the start, later ones more.
 
     g = gradient + weight_decay p;   r2 <- max(r2, |p - p_0|^2);   V <- V + r2 |g|^2
     update = -learning_rate r2 / (sqrt(V) + eps) g
@@ -187,7 +188,7 @@ def scale_by_distance_over_gradients(
         reps_rel: of the first distance, >= 0: 1e-6 is advised, or 1e-4 with batch normalization.
         eps: added under the root, >= 0. Where it is 0 and so is G, the update is 0.
         param_dtype: of the stored initial parameters.
-        global_scale: of the direction, 1, or -1 to descend without another link.
+        global_scale: factor of the direction; -1 descends without another link.
 
     Reference: Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size
         schedule (its layer-wise form, L-DoG).

@@ -48,7 +48,7 @@ def scale_by_factored_rms(
     epsilon: Scalar = 1e-30,
     decay_rate_fn: Callable[[Array, Scalar], Scalar] = power_decay,
 ) -> Optimizer:
-    """The gradient divided by its root mean square, of which a matrix keeps only row and column means.
+    """The gradient divided by its running root mean square; of its squares a matrix keeps only row and column means.
 
     d = decay_rate_fn(t, decay_rate), by default 1 - (t + 1)^-decay_rate;   t = max(count - step_offset, 0)
     Factored:  v_row <- d v_row + (1 - d) mean over columns of (|g|^2 + epsilon);   v_col: the same over rows
@@ -66,7 +66,7 @@ def scale_by_factored_rms(
         step_offset: count at which the decay restarts, for fine-tuning from a trained state.
         min_dim_size_to_factor: arrays are factored if two axes are at least this long.
         epsilon: added to the squares, >= 0.
-        decay_rate_fn: (count, decay_rate) -> decay. A bound below 1 lets old gradients be forgotten.
+        decay_rate_fn: (t, decay_rate) -> decay. A bound below 1 lets old gradients be forgotten.
 
     Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms
         1 and 2 (sums there, means here: the same v). Zhai, X., Kolesnikov, A., Houlsby, N. & Beyer, L. (2022). Scaling
@@ -154,7 +154,7 @@ def adafactor(
     Args:
         learning_rate: number or schedule. None means 1. The published one is min(0.01, 1 / sqrt(count + 1)).
         min_dim_size_to_factor, decay_rate, factored: see `scale_by_factored_rms`.
-        decay_offset: its step_offset. With 1 or more on a fresh state optax gives NaN.
+        decay_offset: step_offset of `scale_by_factored_rms`. With 1 or more on a fresh state optax gives NaN.
         multiply_by_parameter_scale: whether steps are relative to rms(params); then `update` needs params.
         clipping_threshold: largest rms of u, >= 0; with 0 only the decay acts. None clips nothing.
         momentum: decay of the mean of updates, in [0, 1). None or a Python 0 keeps none.
@@ -210,7 +210,7 @@ def adafactor(
 
 
 def _largest_axes(shape: Shape, least: int) -> tuple[int, int] | None:
-    """(second largest axis, largest axis) if both are at least this long, the later one where two are equal."""
+    """(second largest axis, largest axis), of equal ones the later; None if one is shorter than `least`."""
     axes = sorted(range(len(shape)), key=lambda axis: shape[axis])[-2:]
     return (axes[0], axes[1]) if len(axes) == 2 and shape[axes[0]] >= least else None
 

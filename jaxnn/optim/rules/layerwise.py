@@ -21,7 +21,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 @specified
 def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0, eps: Scalar = 0.0) -> Optimizer:
-    """Each array of the updates times its trust ratio: its norm becomes proportional to its parameter's.
+    """Multiplies the update u of each parameter array p by a trust ratio, which makes its norm proportional to |p|.
 
     ratio = trust_coefficient max(|p|, min_norm) / (max(|u|, min_norm) + eps);   update = ratio u
     ratio = 1 where one of the two bounded norms is 0, so that a parameter that starts at 0 moves.
@@ -62,7 +62,7 @@ def lars(
     momentum: Scalar = 0.9,
     nesterov: bool = False,
 ) -> Optimizer:
-    """Momentum with a rate for each array, in proportion to its norm over that of its gradient.
+    """Momentum with a rate for each array p, proportional to |p| / |u|.
 
     u = g + weight_decay p;   ratio = trust_coefficient |p| / (|u| + eps), 1 where |p| or |u| is 0
     trace <- momentum trace - learning_rate ratio u
@@ -74,7 +74,7 @@ def lars(
 
     Args:
         trust_coefficient, eps: see `scale_by_trust_ratio`; eps is added to the norm, outside its root.
-        trust_ratio_mask: for which arrays the ratio is not 1 (usually not for biases).
+        trust_ratio_mask: which arrays get the ratio (biases usually do not); for the others it is 1.
         momentum: decay of the trace, >= 0. A Python 0 keeps no trace.
         nesterov: whether to use Nesterov's momentum.
 
@@ -120,7 +120,7 @@ def lamb(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer:
-    """Adam with a rate for each array, in proportion to its norm over that of Adam's direction.
+    """Adam with a rate for each array p, proportional to |p| / |u|.
 
     u = adam's direction + weight_decay p;   update = -learning_rate ratio u,  ratio = |p| / |u|, 1 where either is 0
 
@@ -155,7 +155,7 @@ def lamb(
 
 @specified
 def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimizer:
-    """Fromage: each array is rotated by an angle of tangent at most learning_rate; a factor < 1 keeps its norm.
+    """Fromage: each array p moves by learning_rate |p|, then shrinks: where g is orthogonal to p, |p| is kept.
 
     p <- (p - learning_rate ratio g) / sqrt(1 + learning_rate^2),  ratio = max(|p|, min_norm) / max(|g|, min_norm)
 

@@ -33,7 +33,7 @@ def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, ep
     s <- s + lam g;   grad_sum_sq <- grad_sum_sq + lam g^2
     z = x0 - s / (cbrt(grad_sum_sq) + eps);   update = (1 - momentum) (z - params)
 
-    eps is outside the root; 0 / 0 is 0. The eps in lam, as in optax and the authors' code, keeps the sums growing at
+    eps is outside the root; 0/0 := 0. The eps in lam, as in optax and the authors' code, keeps the sums growing at
     learning rate 0; the paper has none, and `learning_rate - eps` gives its rule.
 
     Args:

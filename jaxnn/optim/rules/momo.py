@@ -53,7 +53,7 @@ def momo(
 ) -> Optimizer:
     """Momentum with the step, at most learning_rate, to where a linear model of the loss meets its lower bound.
 
-    d <- beta d + (1 - beta) g, likewise the means f of losses and gamma of <g, p>; each starts at its first value
+    d <- beta d + (1 - beta) g; f and gamma: the same means of losses and of <g, p>; each starts at its first value
     tau = min(a, max(c (f - lb - gamma) + <d, p>, 0) / |d|^2),  a = learning_rate,  c = 1 + a weight_decay
     p <- (p - tau d) / c;   tau = 0 where |d|^2 <= 2^-52
 
@@ -121,7 +121,7 @@ def momo_adam(
 ) -> Optimizer:
     """Adam with the step, at most learning_rate, to where a linear model of the loss meets its lower bound.
 
-    d <- b1 d + (1 - b1) g, likewise the means f of losses and gamma of <g, p>;   v <- b2 v + (1 - b2) g^2
+    d <- b1 d + (1 - b1) g; f and gamma: the same means of losses and of <g, p>;   v <- b2 v + (1 - b2) g^2
     D = sqrt(v / (1 - b2^t)) + eps;   rho = 1 - b1^t;   t = 1, 2, ...
     tau = min(a / rho, max(c (f - rho lb - gamma) + <d, p>, 0) / <d, d / D>),  a = learning_rate, c = 1 + a weight_decay
     p <- (p - tau d / D) / c;   tau = 0 where <d, d / D> <= 2^-52

@@ -111,6 +111,6 @@ def noisy_sgd(
 
 
 def keys_like(key: Key, tree: PyTree) -> PyTree:
-    """A key for every leaf of a tree, by one split."""
+    """A key for every leaf of a pytree, by one split."""
     structure: Any = jax.tree.structure(tree)
     return jax.tree.unflatten(structure, list(jax.random.split(key, structure.num_leaves)))

@@ -16,7 +16,7 @@ from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedu
 
 
 class OptimisticGradientState(NamedTuple):
-    """`count`: int32 steps taken; `previous_gradient`: of the step before."""
+    """`count`: int32 steps taken; `previous_gradient`: that of the step before."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     previous_gradient: PyTree
@@ -76,7 +76,7 @@ def optimistic_gradient_descent(
 ) -> Optimizer:
     """Optimistic gradient descent: update = -learning_rate (alpha g + beta (g - previous g)).
 
-    On a bilinear game J = x y, where descent spirals outward, it converges to the saddle.
+    On a bilinear game J = x y, where descent spirals outward, it converges to the saddle if the learning rate is small.
 
     Reference: Mokhtari, A., Ozdaglar, A. & Pattathil, S. (2020). A unified analysis of extra-gradient and optimistic
         gradient methods for saddle point problems: proximal point approach, equation 14.

@@ -32,7 +32,7 @@ def scale_by_polyak(
     """Updates times Polyak's step size, without sign.
 
     step = min((value - f_min) / (|g|^2 + eps), max_learning_rate), |g| over all arrays together;   direction = step g
-    "sps+" has max(value - f_min, 0) for value - f_min, so that too high a bound never ascends.
+    "sps+" has max(value - f_min, 0) for value - f_min, so that it never ascends where the loss is below f_min.
 
     step = 0 where |g|^2 + eps <= 2^-52.
 

@@ -121,7 +121,7 @@ def differentially_private_aggregate(
     for parameters (...).
 
     Args:
-        l2_norm_clip: C, the largest norm of one example's gradient, >= 0.
+        l2_norm_clip: C, the clipping norm, >= 0.
         noise_multiplier: s, the noise's standard deviation as a multiple of C, >= 0.
         key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning: known noise
             protects nothing.
@@ -240,7 +240,7 @@ def _clipped_sums(grads: PyTree, bound: Scalar) -> tuple[PyTree, Array]:
 
 
 def _examples(where: str, grads: PyTree, params: Params | None = None) -> int:
-    """N, the number of examples, where every gradient is (N, ...) for parameters (...)."""
+    """N, the number of examples; ValueError unless every gradient is (N, ...) for a parameter (...)."""
     remedy = "Take one of each example by jax.vmap(jax.grad(loss), (None, 0, 0))(params, x, y)."
     n = require_leading_axis(where, "the gradients", grads, remedy)
     if params is not None:

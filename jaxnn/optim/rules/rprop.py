@@ -36,13 +36,14 @@ def scale_by_rprop(
     """Rprop's direction, step sizes included, without the sign of descent.
 
     s = sign(g) sign(previous direction)
-    s > 0:  step <- min(eta_plus step, max_step_size);    direction = step sign(g)
-    s < 0:  step <- max(eta_minus step, min_step_size);   direction = 0, and the next s is 0
-    s = 0:  step as it was;                               direction = step sign(g)
+    s > 0:  step <- clip(eta_plus step);    direction = step sign(g)
+    s < 0:  step <- clip(eta_minus step);   direction = 0, and the next s is 0
+    s = 0:  step as it was;                 direction = step sign(g)
+    clip: to [min_step_size, max_step_size]
 
     optax's update is the previous step's direction (its first is 0), along a stale gradient; here, as in the paper and
     PyTorch, it is the current one. Signs are multiplied, not numbers as in optax, whose product underflows in float32.
-    The first step size is the learning rate, even outside the bounds (PyTorch clips it).
+    The first step size is the learning rate, even outside these bounds (PyTorch clips it).
 
     Args:
         learning_rate: the initial step size; a number, which may be traced, no schedule.
@@ -99,8 +100,8 @@ def rprop(
     """Rprop: update = -step sign(g), with element-wise step sizes; for full-batch gradients.
 
     A step size grows by eta_plus while the gradient keeps its sign; where the sign changes, the step size shrinks by
-    eta_minus and the entry skips one update. With minibatches the signs are noise, and the steps shrink to 0. optax is
-    one step late: see `scale_by_rprop`.
+    eta_minus and the entry skips one update. With minibatches the signs change at random, and the step sizes shrink to
+    min_step_size. optax is one step late: see `scale_by_rprop`.
 
     Args:
         learning_rate: the initial step size; a number, which may be traced, no schedule.

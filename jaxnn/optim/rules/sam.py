@@ -176,7 +176,7 @@ def sam(
 
 
 def _over_leaves(reduce: Callable[..., Array], function: Callable[[Array], Array], tree: PyTree) -> Array:
-    """One real number from one of each leaf; 0 for a pytree without leaves."""
+    """`reduce` of one real number for each leaf, `function(leaf)`; 0 for a pytree without leaves."""
     leaves = jax.tree.leaves(tree)
     dtype = real_dtype(accumulation_dtype(*(x.dtype for x in leaves)))
     found = jnp.stack([function(x).astype(dtype) for x in leaves] or [jnp.zeros(())])
@@ -190,7 +190,7 @@ def _over(tree: PyTree, divisor: Array) -> PyTree:
 
 
 def _takes_step(grad_fn: Any) -> bool:
-    """Whether grad_fn can be called with the number of the adversarial step after the parameters."""
+    """Whether grad_fn takes the number of the adversarial step after the parameters."""
     try:
         inspect.signature(grad_fn).bind(None, 0)
     except TypeError:

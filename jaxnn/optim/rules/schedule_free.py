@@ -64,8 +64,8 @@ def schedule_free(
     x <- (1 - c) x + c z;   y <- b1 x + (1 - b1) z
 
     x is not kept: it is (y - (1 - b1) z) / b1 (`schedule_free_eval_params`). As in optax, the weights take the learning
-    rate at t, the base rule's schedule that at t - 1. 0/0 := 0: x stays while the learning rate is 0. z and the sums
-    are kept in the accumulation dtype; in bfloat16, as in optax, the sum would stop growing.
+    rate at t, the base rule's schedule that at t - 1. 0/0 := 0: x stays while the learning rate is 0. The sums are
+    kept in the accumulation dtype; in bfloat16, as in optax, they would stop growing.
 
     Args:
         base_optimizer: the rule that moves z, an Optimizer or optax's, with its own learning rate and no momentum.
@@ -137,7 +137,7 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
         x, in the dtypes of the parameters.
 
     Raises:
-        TypeError: not a `ScheduleFreeState`.
+        TypeError: a state without `b1` or `z`.
 
     Reference: Defazio, A. et al. (2024). The road less scheduled, equation 3 solved for x.
 

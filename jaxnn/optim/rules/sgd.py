@@ -79,8 +79,8 @@ def sgd(
     Momentum:  trace <- g + momentum trace;  update = -learning_rate trace
     Nesterov:  trace <- g + momentum trace;  update = -learning_rate (g + momentum trace)
 
-    In this form the learning rate multiplies the whole trace, so a schedule acts at once (with a constant rate it is
-    Polyak's v <- momentum v + learning_rate g). Nesterov's is the rearranged form, with the gradient at the parameters;
+    The learning rate multiplies the whole trace, so a schedule acts at once (with a constant rate this is Polyak's
+    v <- momentum v + learning_rate g). Nesterov's is the rearranged form, with the gradient at the parameters;
     `nesterov_lookahead` is the original.
 
     Args:
@@ -116,14 +116,12 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) 
 
     v <- momentum v + learning_rate grad J(theta - momentum v);   theta <- theta - v
 
-    `update` ignores the gradient that it receives and evaluates `grad_fn` at the look-ahead point phi = theta -
-    momentum v. `sgd(learning_rate, momentum, nesterov=True)` from the same start moves exactly along phi.
-
-    It needs the extra argument `grad_fn` (params -> gradient), which `train.make_step` passes; the state's `trace` is
-    v.
+    `update` ignores the gradient that it receives and evaluates the extra argument `grad_fn` (params -> gradient),
+    which `train.make_step` passes, at the look-ahead point phi = theta - momentum v. With a constant learning rate
+    `sgd(learning_rate, momentum, nesterov=True)` from the same start visits these points. The state's `trace` is v.
 
     Args:
-        momentum: decay of the trace, >= 0.
+        momentum: decay of v, >= 0.
 
     Reference: Nesterov, Y. (1983). A method for solving the convex programming problem with convergence rate O(1/k^2).
         Sutskever, I., Martens, J., Dahl, G. & Hinton, G. (2013). On the importance of initialization and momentum in

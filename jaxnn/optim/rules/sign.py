@@ -16,7 +16,7 @@ from jaxnn.optim.spec import specified
 from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedule
 
 LionMode: TypeAlias = Literal["hard", "smooth", "refined"]
-"""What Lion makes of its mixture c: sign(c), tanh(smooth_beta c), or c clipped to [-1, 1]."""
+"""Lion's function of its mixture c: sign(c), tanh(smooth_beta c), or c clipped to |c| <= 1."""
 
 
 class SignumState(NamedTuple):

@@ -33,7 +33,8 @@ class SM3State(NamedTuple):
 def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Optimizer:
     """SM3's direction: Adagrad's, with the sum of each entry bounded by those of the slices that contain it.
 
-    s_i = b2 min over slices r that hold i of mu_r + (1 - b2) g_i^2, or with b2 = 1: min of mu_r + g_i^2
+    m_i = min of mu_r over the slices r that contain i
+    s_i = b2 m_i + (1 - b2) g_i^2 (b2 = 1: m_i + g_i^2)
     mu_r <- max over i in r of s_i
     nu <- b1 nu + (1 - b1) g / sqrt(s + eps), 0/0 := 0;   direction = nu
 
@@ -119,7 +120,7 @@ def _largest_of_slices(total: Array) -> tuple[Array, ...]:
 
 
 def _least_of_slices(g: Array, sums: tuple[Array, ...]) -> Array:
-    """At each entry, the least of the sums of the slices that hold it, in the shape of g."""
+    """At each entry, the least of the sums of the slices that contain it, in the shape of g."""
     if g.ndim == 0:
         return sums[0]
     return functools.reduce(

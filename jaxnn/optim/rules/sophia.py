@@ -25,7 +25,7 @@ class HutchinsonState(NamedTuple):
 
 
 class SophiaState(NamedTuple):
-    """`count`: int32 steps; `mu`, `nu`: means of gradients and of Hessian diagonals; `hessian_fn_state`: its own."""
+    """`count`: int32 steps; `mu`, `nu`: means of gradients and Hessian diagonals; `hessian_fn_state`: its own."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -93,9 +93,9 @@ def scale_by_sophia(
     direction = clip(mu_hat / max(gamma nu, eps), -clip_threshold, clip_threshold)
     then, where t - 1 is a multiple of update_interval:  nu <- b2 nu + (1 - b2) (estimate of the Hessian's diagonal)
 
-    As in optax, nu is the previous step's, so the first direction is clip_threshold sign(g), and mu is bias-corrected;
-    the paper uses the new nu and the uncorrected mu. Entries of negative curvature have nu < 0 and step by
-    clip_threshold sign(mu). 0 / 0 is 0. `update` needs the extra arguments of the estimator: Hutchinson's needs
+    As in optax, nu is the previous step's and mu is bias-corrected; the paper uses the new nu and the uncorrected mu.
+    Where nu <= 0, as at the first step and at negative curvature, the denominator is eps, and all but tiny entries step
+    by clip_threshold sign(mu). 0/0 := 0. `update` needs the extra arguments of the estimator: Hutchinson's needs
     `obj_fn` (params -> loss).
 
     Args:
@@ -104,11 +104,12 @@ def scale_by_sophia(
         gamma: weight of the curvature: the larger, the fewer entries are clipped.
         clip_threshold: the largest step of an entry; None clips nothing.
         update_interval: steps from one estimate to the next; static.
-        hessian_diagonal_fn: a transformation whose updates are the diagonal (and that averages it over devices, where
-            there are many); extra arguments go to it. None means `hutchinson_estimator_diag_hessian()`.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu likewise.
+        hessian_diagonal_fn: a transformation whose updates are the diagonal (averaged over devices by that
+            transformation, if there are several); extra arguments go to it. None means
+            `hutchinson_estimator_diag_hessian()`.
+        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu always has that.
         verbose: whether to print the win rate, the fraction of entries that are not clipped (0.1 to 0.5 is good).
-        print_win_rate_every_n_steps: how often; 0 means never.
+        print_win_rate_every_n_steps: how often; 0 means never, and so does clip_threshold=None.
 
     Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
         optimizer for language model pre-training, algorithms 1 and 3.
@@ -182,9 +183,9 @@ def sophia(
 ) -> Optimizer:
     """Sophia: update = -learning_rate (clip(mu_hat / max(gamma nu, eps), +-clip_threshold) + weight_decay params).
 
-    nu is a running mean of the Hessian's diagonal, estimated once in update_interval steps. The decay is decoupled and
-    multiplied by the learning rate. `update` needs the extra argument `obj_fn` (params -> loss of this step's batch),
-    or what `hessian_diagonal_fn` needs instead.
+    nu is a running mean of the Hessian's diagonal, estimated at every update_interval-th step. The decay is decoupled
+    and multiplied by the learning rate. `update` needs the extra argument `obj_fn` (params -> loss of this step's
+    batch), or what `hessian_diagonal_fn` needs instead.
 
     Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
         optimizer for language model pre-training, algorithm 3.

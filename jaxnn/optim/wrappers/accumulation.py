@@ -53,8 +53,8 @@ def accumulate(
 
     mean <- mean + (g - mean) / n,   n = 1 ... k;   at n = k: update = opt(mean), mean <- 0
 
-    The inner update is computed at every k-th gradient only (optax computes and discards the others), except under
-    `vmap`. A NaN gradient spoils one update, not all later ones.
+    The inner update is computed at every k-th gradient only (optax computes and discards the others), except where
+    `vmap` maps the state. A NaN gradient spoils the mean of its own k gradients, not the later means.
 
     Args:
         opt: Optimizer, or an optax transformation. It receives the extra arguments of the last gradient.
@@ -228,7 +228,7 @@ def skip_not_finite(updates: PyTree, gradient_step: Scalar, params: Params | Non
 def skip_large_updates(
     updates: PyTree, gradient_step: Scalar, params: Params | None, max_squared_norm: Scalar
 ) -> tuple[Array, dict[str, Array]]:
-    """For `MultiSteps`: skip gradients of squared norm >= max_squared_norm, or NaN, and report the norm.
+    """For `MultiSteps`: skip gradients of squared norm >= max_squared_norm, or NaN, and report that squared norm.
 
     Bind it with `functools.partial(skip_large_updates, max_squared_norm=...)`.
 

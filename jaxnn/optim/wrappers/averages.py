@@ -85,8 +85,8 @@ def average_params(
     """The optimizer unchanged, with the average of its iterates in the state.
 
     theta_t = params + updates;   n = t - start, t = 1, 2, ...;   average <- average + weight (theta_t - average)
-    weight = 1 / n: the mean of theta_(start+1) ... theta_t (Polyak and Ruppert)
-    weight = (1 - decay) / (1 - decay^n): the exponential moving average, bias-corrected
+    weight = 1 / n without decay: the mean of theta_(start+1) ... theta_t (Polyak and Ruppert)
+    weight = (1 - decay) / (1 - decay^n) with decay: the exponential moving average, bias-corrected
     weight = 1 for n <= 1: up to `start` the average is the last parameters
 
     Read it with `averaged_params(state)`. The updates must be applied unchanged: wrap the whole chain. The average is

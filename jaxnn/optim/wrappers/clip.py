@@ -122,13 +122,13 @@ def clip_by_block_rms(threshold: Scalar) -> Optimizer:
 
 @specified
 def adaptive_grad_clip(clipping: Scalar, eps: Scalar = 1e-3, axis: int | tuple[int, ...] | None = None) -> Optimizer:
-    """Each unit's gradient scaled down to at most `clipping` times the norm of the unit's weights.
+    """Each unit's gradient scaled down to at most `clipping` max(norm of the unit's weights, eps).
 
     update_i = g_i min(1, clipping max(|w_i|, eps) / |g_i|)   for each unit i
 
     Args:
         clipping: largest ratio of the norms, >= 0.
-        eps: lower bound on the weights' norm, so that zero weights can move.
+        eps: lower bound on the norm of the weights, so that zero weights can move.
         axis: axes over which one unit's norm is taken. None means: all of a scalar or vector (or an array with at most
             one axis longer than 1); axis 0 of (in, out) and of arrays with three axes, read as several heads; all but
             the last of (height, width, in, out) and (depth, height, width, in, out). For (width, in, out) kernels pass
@@ -197,7 +197,7 @@ def zero_nans() -> Optimizer:
 def keep_params_nonnegative() -> Optimizer:
     """Updates that keep parameters >= 0: update = max(u, -p). Put it last in a chain.
 
-    A negative parameter is moved to 0.
+    A negative parameter is moved at least to 0.
 
     Example:
         >>> opt, params = keep_params_nonnegative(), jnp.array([1.0, 1.0])

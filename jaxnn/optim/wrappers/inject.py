@@ -29,7 +29,7 @@ class InjectStatefulHyperparamsState(NamedTuple):
 
 
 InjectHyperparamsState = InjectStatefulHyperparamsState
-"""optax's older name, of a state without schedule states that its functions no longer return."""
+"""optax's older name, for a state without schedule states, which its functions no longer return."""
 
 
 class WrappedScheduleState(NamedTuple):
@@ -74,13 +74,14 @@ def inject_hyperparams(
     recompilation, with `with_hyperparams`. Every schedule is evaluated at each update and its value kept there too.
 
     Static, and not in the state: names in `static_args`, names that end in "mask", bools, None, random keys, ints whose
-    default is an int (counts and sizes), and functions that are the factory's own defaults.
+    default is an int (counts and sizes), functions that are the factory's own defaults, and anything that is neither a
+    number nor a function.
 
     Args:
         inner_factory: e.g. `optim.adam`, or an optax factory.
         static_args: names of arguments to keep static, e.g. a callable that is not a schedule.
         hyperparam_dtype: of float hyperparameters; None means the widest accumulation dtype of the parameters, so
-            that 0.999 stays below 1 beside bfloat16 parameters. An array keeps its own dtype.
+            that 0.999 stays below 1 beside bfloat16 parameters. A JAX array keeps its own dtype.
 
     Returns:
         A factory with the same arguments; any number may be a schedule, or an object with `init()`,
@@ -200,7 +201,7 @@ def get_hyperparams(state: Any) -> dict[str, Array]:
 
 
 def with_hyperparams(state: Any, **hyperparams: Scalar) -> Any:
-    """The state with new hyperparameter values, in their dtypes, at every occurrence of a name.
+    """The state with new hyperparameter values, in the dtypes of the old ones, at every occurrence of a name.
 
     Raises:
         ValueError: a name that the state does not hold, or that follows a schedule, which would overwrite it.

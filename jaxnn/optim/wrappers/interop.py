@@ -76,7 +76,7 @@ def split_real_and_imaginary(inner: Transformation) -> Optimizer:
     """The inner transformation on the real and imaginary parts of complex parameters, as on two real arrays each.
 
     `jax.grad` of a real loss returns the conjugate of the ascent direction: pass the conjugate of its result, which is
-    df/dx + i df/dy. Functions among the extra arguments receive the complex parameters.
+    df/dx + i df/dy. The extra arguments `value_fn`, `obj_fn` and `grad_fn` receive the complex parameters.
 
     Example:
         >>> from jaxnn import optim

@@ -55,7 +55,7 @@ def reduce_on_plateau(
     Args:
         factor: in (0, 1).
         patience: number of means, >= 1. (With 0 optax reduces when the value improves.)
-        rtol, atol: relative and absolute improvement that counts; rtol in [0, 1], atol >= 0, not both 0.
+        rtol, atol: relative and absolute decrease that an improvement exceeds; rtol in [0, 1], atol >= 0, not both 0.
         cooldown: number of means, >= 0.
         accumulation_size: values in a mean, >= 1: 1 for a validation loss, more for minibatch losses.
         min_scale: lower bound of the scale, >= 0.

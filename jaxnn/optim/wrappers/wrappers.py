@@ -18,7 +18,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class ApplyIfFiniteState(NamedTuple):
-    """`notfinite_count`: rejected in a row; `last_finite`; `total_notfinite`: of all; `inner_state`."""
+    """`notfinite_count`, `total_notfinite`: non-finite gradients, in a row and in all; `last_finite`; `inner_state`."""
 
     notfinite_count: Array
     last_finite: Array
@@ -169,7 +169,7 @@ def conditionally_mask(
 def lookahead(
     fast_optimizer: Transformation, sync_period: int, slow_step_size: Scalar, reset_state: bool = False
 ) -> Optimizer:
-    """Lookahead: k steps of a fast optimizer, then one step back towards their start.
+    """Lookahead: sync_period steps of a fast optimizer, then one step back towards their start.
 
     fast <- fast + inner update, at every step;   after every sync_period steps
     slow <- slow + slow_step_size (fast - slow);   fast <- slow
