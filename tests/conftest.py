@@ -4,7 +4,6 @@ import gc
 import importlib.metadata
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 
-SAMPLED = 3
-"""Of each test marked `sampled`, the short run takes every third case; the long run takes the others."""
-
 TRAINING_ROOMS = ("classic", "compare", "gallery", "playground", "studies")
 """Rooms whose examples in docstrings train networks: the long run takes them."""
 
@@ -60,16 +56,10 @@ LIKE_OPTAX = {
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "proof" not in config.option.markexpr:
         leave_out_proofs(config, items)
-    seen: Counter[str] = Counter()
     for item in items:
         room, module = item.path.parent.name, item.path.stem
         if isinstance(item, pytest.DoctestItem) and (room in TRAINING_ROOMS or module in LIKE_OPTAX.get(room, ())):
             item.add_marker(pytest.mark.slow)
-        if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
-            test = item.nodeid.partition("[")[0]
-            if seen[test] % SAMPLED:
-                item.add_marker(pytest.mark.slow)
-            seen[test] += 1
 
 
 def leave_out_proofs(config: pytest.Config, items: list[pytest.Item]) -> None:
