@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, ParamSpec, TypeAlias
 from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
 
-from jaxnn.optim.base import Optimizer
-from jaxnn.types import PyTree
+from jaxnn.optim.base import Optimizer, Transformation
+from jaxnn.optim.scalars import is_zero
 
 P = ParamSpec("P")
 
@@ -27,11 +28,13 @@ class Structure(NamedTuple):
     Attributes:
         rule: the factory.
         arguments: `jax.tree.structure` of the tuple of its arguments, in the order of its signature.
-        leaves: of that pytree, each a `Number`, a `Structure` or a `Fixed`.
+        names: of the leaves of these arguments, with their path: "learning_rate", "betas[0]", "links[1]".
+        leaves: `Number`, a `Structure`, or `Fixed`.
     """
 
     rule: Callable[..., Any]
     arguments: Any
+    names: tuple[str, ...]
     leaves: tuple[Any, ...]
 
 
@@ -57,10 +60,11 @@ class Fixed:
         return getattr(self.value, "__name__", None) or repr(self.value)
 
 
-Numbers = tuple[Any, ...]
-"""For each `Number` of a structure a real number or array, for each nested `Structure` its own tuple of numbers."""
+Numbers: TypeAlias = dict[str, Any]
+"""By the names of a structure: for each `Number` a real number or array, for each `Structure` its own numbers."""
 
-_SPECS: WeakKeyDictionary[Callable[..., Any], tuple[Structure, Numbers]] = WeakKeyDictionary()
+_SPECS: WeakKeyDictionary[Callable[..., Any], tuple[weakref.ref[Any], Structure, Numbers]] = WeakKeyDictionary()
+"""By `update`: the `init` that goes with it, and the spec."""
 
 
 def specified(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
@@ -80,41 +84,45 @@ def specified(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
         given = jax.tree.leaves(bound.arguments, is_leaf=_is_transformation)
         # A combinator may return its argument, whose spec is that of its own factory.
         if not any(_is_transformation(leaf) and leaf.update is opt.update for leaf in given):
-            _SPECS[opt.update] = _parted(make, bound.arguments, scalars)
+            _SPECS[opt.update] = (weakref.ref(opt.init), *_parted(make, bound.arguments, scalars))
         return opt
 
     return make
 
 
 def _parted(rule: Callable[..., Any], arguments: dict[str, Any], scalars: set[str]) -> tuple[Structure, Numbers]:
-    names = list(arguments)
+    given = list(arguments)
     paths, structure = jax.tree_util.tree_flatten_with_path(tuple(arguments.values()), is_leaf=_is_transformation)
+    names = tuple(given[path[0].idx] + jax.tree_util.keystr(path[1:]) for path, _ in paths)
     leaves: list[Any] = []
-    numbers: list[Any] = []
-    for path, leaf in paths:
+    numbers: Numbers = {}
+    for name, (path, leaf) in zip(names, paths, strict=True):
         known = spec(leaf) if _is_transformation(leaf) else None
         if known is not None:
             leaves.append(known[0])
-            numbers.append(known[1])
-        elif _is_number(leaf, names[path[0].idx] in scalars):
+            numbers[name] = known[1]
+        elif _is_number(leaf, given[path[0].idx] in scalars):
             leaves.append(Number())
-            numbers.append(leaf)
+            numbers[name] = float(leaf) if isinstance(leaf, int) else leaf  # 1 and 1.0 are inputs of one program
         else:
             leaves.append(Fixed(leaf))
-    return Structure(rule, structure, tuple(leaves)), tuple(numbers)
+    return Structure(rule, structure, names, tuple(leaves)), numbers
 
 
-def spec(opt: Any) -> tuple[Structure, Numbers] | None:
+def spec(opt: Transformation) -> tuple[Structure, Numbers] | None:
     """(structure, numbers) of an optimizer; None unless a factory decorated with `specified` made it.
 
-    Functions, schedules and foreign transformations among the arguments are compared by identity.
+    Functions, schedules and foreign transformations among the arguments are compared by identity: make them once, and
+    equal optimizers of them have equal structures. What `inject_hyperparams` makes, an `Optimizer` of your own, and one
+    whose init or update you have replaced have no spec.
 
     Args:
         opt: an optimizer.
 
     Returns:
         structure: hashable; factory, flags, counts and Python zeros.
-        numbers: pytree of learning rate, decays, eps ...; leaves are Python numbers or arrays.
+        numbers: learning rate, decays, eps ... by name, Python numbers or arrays; for an optimizer among the arguments,
+            its own numbers.
 
     Example:
         >>> from jaxnn import optim
@@ -122,83 +130,100 @@ def spec(opt: Any) -> tuple[Structure, Numbers] | None:
         >>> spec(one)[0] == spec(other)[0], spec(one)[0] == spec(optim.adam(1e-3, b1=0.0))[0]
         (True, False)
         >>> spec(other)[1]
-        (0.01, 0.8, 0.999, 1e-08)
+        {'learning_rate': 0.01, 'b1': 0.8, 'b2': 0.999, 'eps': 1e-08}
     """
     try:
-        return _SPECS.get(opt.update)
-    except (AttributeError, TypeError):  # no optimizer, or an update that has no weak reference
+        init, structure, numbers = _SPECS[opt.update]
+    except (AttributeError, TypeError, KeyError):  # no optimizer, no weak reference to its update, or not ours
         return None
+    return (structure, numbers) if opt.init is init() else None
 
 
 def parted(opt: Any) -> tuple[Structure | Fixed, Numbers]:
     """`spec`, or the identity and no numbers for an optimizer without one; `build` inverts both."""
-    return spec(opt) or (Fixed(opt), ())
+    return spec(opt) or (Fixed(opt), {})
 
 
-def build(structure: Structure | Fixed, numbers: Numbers) -> Any:
+def build(structure: Structure | Fixed, numbers: Numbers) -> Optimizer:
     """The optimizer of that structure and these numbers, which may be traced.
 
+    A Python 0 among the numbers is a number here: the moment that it would leave out is kept.
+
     Args:
-        structure, numbers: as returned by `spec`; other numbers of the same pytree structure are allowed.
+        structure, numbers: as returned by `spec`; the numbers may be replaced by others of the same names.
 
     Raises:
-        ValueError: the wrong number of numbers.
+        TypeError: no structure, or no dict of numbers.
+        ValueError: numbers of other names.
 
     Example:
         >>> from jaxnn import optim
-        >>> structure, numbers = spec(optim.sgd(0.1))
-        >>> build(structure, (0.5,)).update(np.ones(1, np.float32), optim.sgd(0.1).init(np.zeros(1, np.float32)))[0]
-        Array([-0.5], dtype=float32)
+        >>> structure, numbers = spec(optim.chain(optim.clip(1.0), optim.sgd(0.1)))
+        >>> numbers["links[1]"]["learning_rate"] = 0.5
+        >>> describe(build(structure, numbers))
+        'chain(clip(max_delta=1.0), sgd(learning_rate=0.5))'
     """
     if isinstance(structure, Fixed):
         return structure.value
-    wanted = sum(not isinstance(leaf, Fixed) for leaf in structure.leaves)
-    if len(numbers) != wanted:
-        raise ValueError(
-            f"build: {structure.rule.__name__} has {wanted} numbers, got {len(numbers)}. Pass those of spec(opt), "
-            "changed or not."
+    if not isinstance(structure, Structure) or not isinstance(numbers, Mapping):
+        raise TypeError(
+            f"build: expected the structure and the numbers that spec(opt) returns, got {type(structure).__name__} and "
+            f"{type(numbers).__name__}."
         )
-    given = iter(numbers)
-    leaves = [
+    names = [name for name, leaf in zip(structure.names, structure.leaves, strict=True) if not isinstance(leaf, Fixed)]
+    if set(numbers) != set(names):
+        raise ValueError(
+            f"build: {structure.rule.__name__} has the numbers {', '.join(names) or 'none'}, got "
+            f"{', '.join(map(str, numbers)) or 'none'}. Pass those of spec(opt), changed or not."
+        )
+    made = [
         leaf.value if isinstance(leaf, Fixed)
-        else build(leaf, next(given)) if isinstance(leaf, Structure)
-        else next(given)
-        for leaf in structure.leaves
+        else build(leaf, numbers[name]) if isinstance(leaf, Structure)
+        else np.zeros(()) if is_zero(numbers[name])
+        else numbers[name]
+        for name, leaf in zip(structure.names, structure.leaves, strict=True)
     ]  # fmt: skip
     signature = inspect.signature(structure.rule)
-    arguments = dict(zip(signature.parameters, jax.tree.unflatten(structure.arguments, leaves), strict=True))
+    arguments = dict(zip(signature.parameters, jax.tree.unflatten(structure.arguments, made), strict=True))
     bound = inspect.BoundArguments(signature, arguments)
     return structure.rule(*bound.args, **bound.kwargs)
 
 
-def describe(opt: Any) -> str:
+def describe(opt: Transformation) -> str:
     """An optimizer as the call of its factory, without arguments that equal their defaults.
 
     Example:
         >>> from jaxnn import optim
         >>> print(describe(optim.chain(optim.clip(1.0), optim.adam(1e-3, nesterov=True))))
-        chain(links=(clip(max_delta=1.0), adam(learning_rate=0.001, nesterov=True)))
+        chain(clip(max_delta=1.0), adam(learning_rate=0.001, nesterov=True))
     """
     known = spec(opt)
     return repr(opt) if known is None else _call(*known)
 
 
 def _call(structure: Structure, numbers: Numbers) -> str:
-    given = iter(numbers)
-    leaves = [
-        _Text(repr(leaf)) if isinstance(leaf, Fixed)
-        else _Text(_call(leaf, next(given))) if isinstance(leaf, Structure)
-        else _Text(repr(next(given)))
-        for leaf in structure.leaves
-    ]  # fmt: skip
-    arguments: PyTree = jax.tree.unflatten(structure.arguments, leaves)
-    parameters = inspect.signature(structure.rule).parameters.values()
-    shown = [
-        f"{parameter.name}={value!r}"
-        for parameter, value in zip(parameters, arguments, strict=True)
-        if repr(value) != repr(parameter.default)
+    pairs = list(zip(structure.names, structure.leaves, strict=True))
+    given = [leaf.value if isinstance(leaf, Fixed) else numbers[name] for name, leaf in pairs]
+    texts = [
+        _Text(_call(leaf, numbers[name]) if isinstance(leaf, Structure) else repr(numbers.get(name, leaf)))
+        for name, leaf in pairs
     ]
-    return f"{structure.rule.__name__}({', '.join(shown)})"
+    values, shown = (jax.tree.unflatten(structure.arguments, leaves) for leaves in (given, texts))
+    parts: list[str] = []
+    for parameter, value, text in zip(
+        inspect.signature(structure.rule).parameters.values(), values, shown, strict=True
+    ):
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            parts += map(repr, text)
+        elif not _same(value, parameter.default):
+            parts.append(f"{parameter.name}={text!r}")
+    return f"{structure.rule.__name__}({', '.join(parts)})"
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether an argument is its default; in place of an optimizer `value` has its numbers."""
+    known = spec(default)
+    return value is default or repr(value) == repr(default if known is None else known[1])
 
 
 class _Text(str):

@@ -59,8 +59,9 @@ def test_every_factory_is_specified() -> None:
 
 def test_one_rule_has_one_structure_whatever_its_numbers() -> None:
     structure, numbers = optim.spec(optim.adam(1e-3, b2=0.9))
-    assert numbers == (1e-3, 0.9, 0.9, 1e-8)
+    assert numbers == {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.9, "eps": 1e-8}
     assert optim.spec(optim.adam(np.float32(0.5)))[0] == structure
+    assert type(optim.spec(optim.adam(1))[1]["learning_rate"]) is float
     assert hash(optim.spec(optim.adam(0.1))[0]) == hash(structure)
     for other in (
         optim.adam(0.1, b1=0.0),
@@ -83,7 +84,8 @@ def test_combinators_compose_and_foreign_parts_count_by_identity() -> None:
 
     structure, numbers = optim.spec(make(0.1))
     assert optim.spec(make(0.2))[0] == structure
-    assert jax.tree.leaves(numbers)[0] == 0.1
+    assert numbers["transforms['a']"] == {"learning_rate": 0.1}
+    assert set(numbers["transforms['b']"]["links[1]"]) == {"b1", "b2", "eps"}
     assert optim.spec(make(0.1, foreign=optax.clip(1.0)))[0] != structure
     assert optim.spec(make(0.1, schedule=optim.linear_schedule(0.1, 0.0, 5)))[0] != structure
     for unknown in (foreign, optim.GradientTransformation(*optax.sgd(0.1)), (), None):
@@ -131,12 +133,38 @@ def test_numbers_may_be_mapped_over() -> None:
     rates, ones = np.float32([0.1, 0.2]), np.ones(2, np.float32)
 
     def first(rate: Any) -> Any:
-        opt = optim.build(structure, (rate, *numbers[1:]))
+        opt = optim.build(structure, numbers | {"learning_rate": rate})
         return opt.update(ones, opt.init(ones))[0]
 
     np.testing.assert_allclose(jax.jit(jax.vmap(first))(rates), -rates[:, None] * np.ones(2), rtol=1e-6)
-    with pytest.raises(ValueError, match="build: sgd has 2 numbers, got 1"):
-        optim.build(structure, (0.1,))
+
+
+def test_a_zero_among_the_numbers_changes_no_structure() -> None:
+    structure, numbers = optim.spec(optim.adamw(0.1))
+    opt = optim.build(structure, numbers | {"b1": 0.0, "weight_decay": 0})
+    assert optim.spec(opt)[0] == structure
+    assert opt.init(np.ones(2, np.float32)).mu is not None
+
+
+def test_what_is_not_of_a_spec_is_named() -> None:
+    structure, numbers = optim.spec(optim.sgd(0.1, momentum=0.9))
+    for wrong in ({"learning_rate": 0.1}, numbers | {"eps": 1.0}):
+        with pytest.raises(ValueError, match="build: sgd has the numbers learning_rate, momentum, got learning_rate"):
+            optim.build(structure, wrong)
+    for pair in ((structure, (0.1, 0.9)), (numbers, structure), ("sgd", numbers), (structure, None)):
+        with pytest.raises(TypeError, match="build: expected the structure and the numbers that spec"):
+            optim.build(*pair)
+
+
+def test_an_optimizer_with_another_init_or_update_has_no_spec() -> None:
+    """Its program is its own: made again of a spec, it would begin, or step, as the plain rule does."""
+    adam = optim.adam(0.1)
+    warm = adam._replace(init=lambda params: adam.init(params)._replace(count=jnp.int32(100)))
+    halved = adam._replace(update=lambda *args, **extra: adam.update(*args, **extra))
+    assert optim.spec(adam) is not None
+    for other in (warm, halved, optim.Optimizer(warm.init, adam.update)):
+        assert optim.spec(other) is None
+        assert optim.spec(optim.chain(other))[1] == {}
 
 
 def test_a_spec_goes_with_its_optimizer() -> None:
@@ -155,5 +183,9 @@ def test_a_spec_goes_with_its_optimizer() -> None:
 
 def test_a_description_is_the_call() -> None:
     assert optim.describe(optim.adamw(1e-3, weight_decay=0.1)) == "adamw(learning_rate=0.001, weight_decay=0.1)"
+    opt = optim.chain(optim.clip(1.0), optim.adafactor(0.1))
+    assert optim.describe(opt) == "chain(clip(max_delta=1.0), adafactor(learning_rate=0.1))"
+    assert optim.spec(eval(optim.describe(opt), vars(optim))) == optim.spec(opt)
+    assert optim.describe(optim.lbfgs()) == "lbfgs()"
     foreign = optax.clip(1.0)
     assert optim.describe(foreign) == repr(foreign)
