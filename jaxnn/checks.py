@@ -1,4 +1,4 @@
-"""Argument checks that raise at trace time and say what they got, what they expected and the remedy. Floor 0."""
+"""Argument checks that raise at trace time and say what they got, what they expected and the remedy."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def require_between(where: str, name: str, value: Any, low: float, high: float, 
     if number is None:
         return
     if not (low <= number < high or (number == high and not open_high)):
-        end = ")" if open_high or math.isinf(high) else "]"
+        end = ")" if open_high else "]"
         raise ValueError(f"{where}: {name} must lie in [{low:g}, {high:g}{end}, got {number:g}.")
 
 
 def require_positive(where: str, name: str, value: Any) -> None:
-    """Raise ValueError unless the value is one finite number > 0, TypeError for anything else; a traced one passes.
+    """Raise ValueError unless the value is one finite number > 0, TypeError if not a real number; a traced one passes.
 
     Example:
         >>> require_positive("coverage", "deviation", 0.0)
@@ -86,7 +86,7 @@ def require_positive(where: str, name: str, value: Any) -> None:
 
 
 def require_positive_int(where: str, name: str, value: Any, minimum: int = 1) -> int:
-    """`value` as an int; ValueError if it is less than `minimum`, TypeError if it is not a whole number.
+    """`value` as an int; ValueError if it is less than `minimum`, TypeError if it is not an int (3.0 is not).
 
     Example:
         >>> require_positive_int("dense", "features", 0)
@@ -126,10 +126,9 @@ def require_integer(where: str, name: str, dtype: DTypeLike, remedy: str = "") -
 
 
 def as_numpy(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
-    """Host data as a NumPy array that JAX converts without loss: native byte order, integers that fit.
+    """Host data as a NumPy array in native byte order, with integers that fit the dtype that JAX gives them.
 
-    JAX itself reads a big-endian array as little-endian under `jit`, and casts int64 to int32 silently: 2**32 + 1
-    becomes 1.
+    JAX itself rejects other byte orders, and casts int64 to int32 silently: 2**32 + 1 becomes 1.
 
     Args:
         where, name: function and argument, for the message.
@@ -139,7 +138,7 @@ def as_numpy(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
         The array, copied only where needed.
 
     Raises:
-        TypeError: a dict, strings, objects.
+        TypeError: a dict, strings, dates, objects, structured arrays.
         ValueError: a masked array, nested lists of different lengths, an integer outside the dtype that JAX gives it.
 
     Example:
@@ -178,7 +177,10 @@ def as_numpy(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
 
 
 def as_array(where: str, name: str, value: Any) -> Array:
-    """`value` as a JAX array: JAX arrays and tracers unchanged, anything else through `as_numpy`, with its errors.
+    """`value` as a JAX array.
+
+    JAX arrays and tracers are unchanged, Python numbers weakly typed, lists that contain tracers stacked; anything else
+    goes through `as_numpy`, with its errors.
 
     Example:
         >>> as_array("predict", "x", {"image": 1.0})
@@ -197,7 +199,7 @@ def as_array(where: str, name: str, value: Any) -> Array:
 
 
 def as_arrays(where: str, name: str, tree: PyTree) -> PyTree:
-    """Each leaf of a pytree by `as_array`; a list counts as one array, not as a pytree of numbers.
+    """The pytree with each leaf converted by `as_array`; a list is one leaf (an array), not a pytree of numbers.
 
     Example:
         >>> as_arrays("make_step", "x", {"image": [[1.0, 2.0]]})
@@ -226,7 +228,7 @@ def require_same_shape(where: str, **arrays: Array) -> None:
 def require_leading_axis(
     where: str, name: str, tree: PyTree, remedy: str = "", *, size: str = "N", minimum: int = 1
 ) -> int:
-    """The one size of axis 0 of every array of a pytree: N, the number of examples (or of runs, ...).
+    """The size of axis 0 that all arrays of a pytree share: N, the number of examples (or of runs, ...).
 
     Raises:
         ValueError: no array, one without axes, two sizes, or less than the minimum.
@@ -269,7 +271,7 @@ def require_key(where: str, key: Any) -> None:
 
 
 def require_function(where: str, name: str, value: Any, example: str, *, optional: bool = True) -> None:
-    """Raise TypeError unless `value` is a function, or None where that is allowed.
+    """Raise TypeError unless `value` is callable, or None if `optional`.
 
     Example:
         >>> require_function("mean_loss", "loss", "mse", "losses.mse", optional=False)

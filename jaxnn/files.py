@@ -1,4 +1,4 @@
-"""Atomic file writes, whole-line appends, strict JSON. Floor 0.
+"""Atomic file writes, whole-line appends, strict JSON.
 
 The whole package writes through here, so that a full disk, a crash or Ctrl-C never leaves half a file under a name
 that a later run would trust.
@@ -93,7 +93,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2) -> Path:
-    """`write_bytes` of a value as JSON."""
+    """`write_bytes` of a value as JSON; NaN and infinities are written, but `read_json` rejects them."""
     return write_text(path, json.dumps(value, indent=indent) + "\n")
 
 

@@ -1,15 +1,15 @@
-"""Metrics: per example where the mean over examples is the metric, else for a whole set. Floor 2.
+"""Metrics: per example where the mean over examples is the metric, else for a whole set.
 
 | function | returns | over several batches |
 |---|---|---|
-| `accuracy`, `error_rate`, `top_k_accuracy`, `binary_accuracy` | per example, (N,) | mean, weighted by examples |
+| `accuracy`, `error_rate`, `top_k_accuracy`, `binary_accuracy` | per example, (N,) | mean over all examples |
 | `confusion_matrix` | counts, (K, K) | sum |
 | `rmse`, `r_squared` | one number for the whole set | none: the mean over batches is a different number |
 
 For a root mean squared error over batches, average the squared errors and take the root at the end.
 
-Classes are 0 .. K-1. Ties go to the first class, as in `jnp.argmax`. A row of outputs with a NaN counts as wrong. A
-label outside 0 .. K-1 (an ignored position) counts as wrong too: give it weight 0.
+Classes are 0 .. K-1. Ties go to the first class, as in `jnp.argmax`. Rows of outputs with a NaN, and labels
+outside 0 .. K-1 (ignored positions: give them weight 0), count as wrong; `confusion_matrix` omits both.
 """
 
 from __future__ import annotations
@@ -141,11 +141,11 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, *, classes: int)
 
     Returns:
         (K, K) int32: rows are true classes, columns predictions, the diagonal correct predictions. A pair with a class
-        outside 0 .. K-1, or a row of outputs with a NaN, is not counted: the counts then sum to less than N.
+        outside 0 .. K-1, or a row of outputs with a NaN, is not counted.
 
     Raises:
         ValueError: shapes do not match; K < 1, or not the outputs' K.
-        TypeError: labels that are not integers.
+        TypeError: labels that are not integers; predictions that are neither integers nor floating.
 
     Example:
         >>> confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), classes=2)

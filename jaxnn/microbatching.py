@@ -1,7 +1,7 @@
-"""Microbatching: a function of a batch, evaluated on one microbatch after the other, in the memory of one. Floor 1.
+"""Microbatching: a function of a batch, evaluated on one microbatch after the other, in the memory of one.
 
-With optax's names and arguments, for any function. For gradients within a training step see `optim.accumulate`, which
-takes them as separate steps; norms and clipped sums of per-example gradients (`per_example`) need none.
+With optax's names and arguments, for any function. `optim.accumulate` accumulates gradients over several steps instead;
+norms and clipped sums of per-example gradients (`per_example`) need no microbatches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Function: TypeAlias = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True)
 class Accumulator:
-    """How the results of microbatches are combined: finalize(update(... update(init(shapes), x_0, 0) ..., x_n, n)).
+    """How the results x_i of microbatches are combined: finalize(update(... update(init(shapes), x_0, 0) ..., x_n, n)).
 
     Attributes:
         init: shapes and dtypes of one result -> the initial carry.
@@ -52,8 +52,9 @@ class Accumulator:
 class AccumulationType(enum.Enum):
     """The ready-made accumulators.
 
-    SUM and MEAN over all microbatches, RUNNING_MEAN over those that ran (`num_real_microbatches`), CONCAT: the results
-    concatenated on the first axis, in the order of the batch.
+    SUM adds the results. MEAN divides the sum by the number of microbatches in the batch, RUNNING_MEAN by the number
+    that ran (`num_real_microbatches`). CONCAT concatenates on the first axis, in the order of the batch; rows of
+    microbatches that did not run are 0.
 
     Example:
         >>> microbatch(lambda x: 2 * x, 0, 2, AccumulationType.CONCAT)(jnp.arange(4))
@@ -75,7 +76,7 @@ class IndividualOutputs(NamedTuple):
 
 
 def reshape_batch_axis(tree: PyTree, microbatch_size: int, axis: int = 0) -> PyTree:
-    """The batch axis split into (M, examples per microbatch): microbatch i holds examples i, i + M, i + 2 M, ...
+    """The batch axis split into (M, microbatch_size): microbatch i holds examples i, i + M, i + 2 M, ...
 
     Strided, not contiguous: a sharded batch axis stays sharded, as the second of the two axes.
 
@@ -118,15 +119,16 @@ def microbatch(
         accumulator: an `AccumulationType`, an `Accumulator`, or a pytree of them that is a prefix of the result.
         argnames: names of the keyword arguments with a batch axis.
         in_axes: the batch axis of each, in the order of argnums and then argnames; one int for all.
-        num_real_microbatches: stop after this many microbatches; may be traced (then reverse mode is not available).
+        num_real_microbatches: stop after this many microbatches, not more than there are; ignored if microbatch_size is
+            None. May be traced (then reverse mode is not available).
 
     Returns:
         A function of the arguments of `fun`.
 
     Raises:
-        ValueError: when called: batch axes of different sizes, or a size that does not divide them; MEAN or
-            RUNNING_MEAN of integers.
-        TypeError: `accumulator` is none of these.
+        ValueError: in_axes of another length; when called: batch axes of different sizes, or a size that does not
+            divide them; MEAN or RUNNING_MEAN of integers.
+        TypeError: when called: `accumulator` is none of these.
 
     Example:
         >>> mean = microbatch(lambda x: (x + 1, x.mean()), 0, 2, (AccumulationType.CONCAT, AccumulationType.MEAN))
@@ -185,7 +187,8 @@ def micro_vmap(
         out_axes: must be 0.
         microbatch_size, num_real_microbatches: as for `microbatch`.
         vmap_fn: replaces `jax.vmap`.
-        accumulator: as for `microbatch`; SUM and the means also reduce over the examples.
+        accumulator: as for `microbatch`; SUM and the means also reduce over the examples. If microbatch_size is None,
+            only `aggregate` is applied.
 
     Returns:
         A function of batches.
@@ -239,10 +242,11 @@ def micro_grad(
 ) -> Function:
     """Per-example gradients, each transformed, then combined.
 
-    Every gradient is materialized: for norms, clipped sums and variances `jaxnn.per_example` is far cheaper.
+    The gradients of one microbatch are materialized at a time; for norms, clipped sums and variances
+    `jaxnn.per_example` is far cheaper.
 
     Args:
-        fun: a scalar loss of (params, batch, ...).
+        fun: a scalar loss of (params, batch); no positional arguments after the last of `batch_argnums`.
         has_aux: whether `fun` returns (loss, auxiliary output).
         argnums: what to differentiate with respect to.
         batch_argnums: positions of the arguments with a batch axis (axis 0).
@@ -250,11 +254,11 @@ def micro_grad(
         microbatch_size, num_real_microbatches: as for `microbatch`.
         accumulator: for the transformed gradients.
         transform_fn: applied to each per-example gradient.
-        metrics_fn: of each untransformed per-example gradient; returned per example.
+        metrics_fn: applied to each per-example gradient before `transform_fn`; the results are returned per example.
 
     Returns:
         A function of the arguments of `fun`, returning (combined gradients, `IndividualOutputs` with the examples on
-        axis 0).
+        axis 0). Keyword arguments are mapped over axis 0, as by `micro_vmap`; `keep_batch_dim` does not apply to them.
 
     Example:
         >>> grad = micro_grad(lambda w, x: 0.5 * jnp.sum((x - w) ** 2), microbatch_size=2, metrics_fn=jnp.abs)

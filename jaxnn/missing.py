@@ -1,8 +1,6 @@
 """Suggestions for a missing name: its new name, the nearest name, the module that has it, our name for another
 library's.
 
-Floor 0.
-
 The names of other modules are read from their sources, so a misspelt name imports nothing.
 """
 
@@ -22,7 +20,7 @@ RENAMED = MappingProxyType(
         "per_example.no_noise": ("per_example.NoiseScale.zero", "0.2"),
     }
 )
-"""Public names that are gone: what has taken their place, and the version since when."""
+"""Removed public name -> (its replacement, the version that removed it)."""
 
 PEERS = "an equinox.nn or flax.linen layer inside a loss of your own"
 
@@ -139,7 +137,7 @@ FOREIGN = MappingProxyType(
         "ConvTranspose3d, Conv2DTranspose, ConvTransposeND",
     }
 )
-"""Our names for those of torch, flax, haiku, equinox, keras and optax that are spelt differently."""
+"""Our name -> the names, comma-separated, of the same thing in torch, flax, haiku, equinox, keras and optax."""
 
 
 def suggest(module: str) -> Callable[[str], Any]:

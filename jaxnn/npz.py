@@ -1,8 +1,8 @@
-"""A strict reader of .npy and .npz files from untrusted or damaged sources. Floor 0.
+"""A strict reader of .npy and .npz files from untrusted or damaged sources.
 
 Names, dtypes and shapes are read, and can be checked, before any values are unpacked; no pickle is ever loaded; nothing
 is read beyond what the headers announce. NumPy's own reader raises a dozen kinds of exceptions on damaged files, and
-decompression bombs fill the memory.
+does not stop decompression bombs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEADER = re.compile(rf"\s*\{{\s*{_ITEM}\s*,\s*{_ITEM}\s*,\s*{_ITEM}\s*,?\s*\}}\
 
 
 class ArrayHeader(NamedTuple):
-    """The header of an array in a file."""
+    """The header of an array in a file; `offset` is its length in bytes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -59,12 +59,12 @@ def read_npz(
         check: called with the headers before any value is unpacked, to raise on unexpected ones.
 
     Returns:
-        Name -> array of numbers, in native byte order.
+        Name -> array of numbers or bools, in native byte order.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: one line with file and cause: damaged, truncated, not an .npz file, a missing array, objects or
-            strings instead of numbers, a file that unpacks to more than a hundred times its size.
+            strings instead of numbers, a file that unpacks to more than 64 MiB and a hundred times its size.
     """
     with _opened(source) as (where, file, size):
         with _one_line(where, "an .npz file"):
@@ -85,7 +85,7 @@ def read_npz(
 def read_npy(
     source: str | os.PathLike[str] | IO[bytes], *, check: Callable[[ArrayHeader], None] | None = None
 ) -> np.ndarray[Any, Any]:
-    """The array in an .npy file; arguments and errors as for `read_npz`, `check` is called with the one header."""
+    """The array in an .npy file; as `read_npz`, but `check` is called with the one header."""
     with _opened(source) as (where, file, size):
         with _one_line(where, "an .npy file"):
             header = _header(file)
@@ -188,7 +188,7 @@ def _header(stream: IO[bytes], which: str = "") -> ArrayHeader:
 def _dtype(descr: str, which: str) -> np.dtype[Any]:
     """The dtype of numbers by NumPy's code for it."""
     if not re.fullmatch(r"[<>|=]?[biufc]\d{1,2}", descr):
-        raise _Told(f"{which}its values must be integers or floats, got dtype {_shortened(descr)!r}")
+        raise _Told(f"{which}its values must be numbers or bools, got dtype {_shortened(descr)!r}")
     try:
         return np.dtype(descr)
     except TypeError:

@@ -1,4 +1,4 @@
-"""The dtype of arithmetic, and operations that stay finite, with finite derivatives, at 0. Floor 0."""
+"""The dtype of arithmetic, and operations that stay finite, with finite derivatives, at 0."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def accumulation_dtype(*dtypes: DTypeLike) -> DType:
 
 
 def accumulate(x: Array) -> Array:
-    """`x` in its accumulation dtype: half precision and integers widen to float32, float32 and float64 stay."""
+    """`x` in its accumulation dtype: half precision and integers become float32, other dtypes stay."""
     return x.astype(accumulation_dtype(x.dtype))
 
 

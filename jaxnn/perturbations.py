@@ -1,4 +1,4 @@
-"""Functions smoothed by noise, differentiable in expectation even where the function is not. Floor 1."""
+"""Functions smoothed by noise, differentiable in expectation even where the function is not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Normal:
 class Gumbel:
     """The standard Gumbel distribution, of log-density -z - e^(-z).
 
-    argmax_k (x_k + z_k) is k with probability softmax(x)_k.
+    argmax_j (x_j + z_j) is k with probability softmax(x)_k.
 
     Example:
         >>> Gumbel().log_prob(jnp.array([0.0]))
@@ -65,17 +65,17 @@ def make_perturbed_fun(
     noise: Noise = Gumbel(),  # noqa: B008  (it has no state)
     use_baseline: bool = True,
 ) -> Callable[[Array, PyTree], PyTree]:
-    """A Monte Carlo estimate of E f(x + sigma z), differentiable even if f is not.
+    """A Monte Carlo estimate of E f(x + sigma z), z ~ noise, differentiable in x even if f is not.
 
     The estimate is the mean of w f(y) + (1 - w) f(x) over the samples, with y = stop_gradient(x + sigma z), p the
-    density, l = log p((y - x) / sigma) and w = exp(l - stop_gradient(l)). w is 1, and its derivatives are those of the
-    likelihood ratio: derivatives of every order are unbiased, the first being the mean of (f(y) - f(x)) dl. The
-    baseline f(x) reduces the variance and changes no expectation.
+    density of the noise, l = log p((y - x) / sigma), w = exp(l - stop_gradient(l)), and no gradient through f(x). w is
+    1, and its derivatives in x are those of the likelihood ratio: derivatives of every order are unbiased, the first
+    being the mean of (f(y) - f(x)) dl/dx. The baseline f(x) reduces the variance and changes no expectation.
 
     Args:
         fun: f, from a pytree of floating arrays to a pytree of arrays. Its own derivative is not used.
         num_samples: number of samples, evaluated together by `jax.vmap`.
-        sigma: the scale of the noise, > 0; may be traced.
+        sigma: the scale of the noise, > 0; may be traced, but derivatives in sigma are not those of E f.
         noise: a distribution with `sample` and `log_prob`, such as `Gumbel()` or `Normal()`.
         use_baseline: subtract f(x) in the derivative.
 

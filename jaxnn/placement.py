@@ -1,4 +1,4 @@
-"""Sharding: new arrays placed like existing ones, and computations whose sharding the types leave ambiguous. Floor 0.
+"""Sharding: new arrays placed like existing ones, and computations whose sharding the types leave ambiguous.
 
 On mesh axes of type `AxisType.Auto` the compiler shards every intermediate result. On `Explicit` axes the sharding is
 part of an array's type, and an operation whose result could be sharded in several ways (a reshape that merges sharded
@@ -115,7 +115,7 @@ def placed_shape(x: Array) -> jax.ShapeDtypeStruct:
 
 
 def on_mesh(tree: PyTree) -> PyTree:
-    """The pytree, arrays that lie on no mesh replicated over the current mesh if that has Explicit axes.
+    """The pytree, with arrays that lie on no mesh replicated over the current mesh if that has Explicit axes.
 
     Some transformations of JAX reject arrays made before the mesh was set beside arrays on it.
     """
@@ -127,7 +127,7 @@ def on_mesh(tree: PyTree) -> PyTree:
 
 
 def beside(x: Any, like: Array) -> Any:
-    """`x`, its leading axes sharded over Explicit mesh axes as those of `like` with the same lengths.
+    """`x`, each axis sharded over Explicit mesh axes as that axis of `like`, if their lengths agree.
 
     Labels on one device, or replicated, cannot index sharded outputs.
     """
@@ -144,7 +144,7 @@ def beside(x: Any, like: Array) -> Any:
 def filled_as(kind: Any, value: float = 0.0, before: Shape = ()) -> Array:
     """An array of one number with a type's shape, dtype, sharding and varying axes: the initial carry of a loop.
 
-    `kind` is a `jax.ShapeDtypeStruct` or what `jax.typeof` returns; `before` are unsharded axes in front of its own.
+    `kind` is a `jax.ShapeDtypeStruct` or what `jax.typeof` returns; `before` are the sizes of unsharded axes in front.
     """
     spec = explicit_spec(kind)
     where = None if spec is None else NamedSharding(kind.sharding.mesh, PartitionSpec(*(None,) * len(before), *spec))
@@ -156,7 +156,7 @@ def filled_as(kind: Any, value: float = 0.0, before: Shape = ()) -> Array:
 def evenly(length: int, arrays: Sequence[Array]) -> NamedSharding | None:
     """The sharding of a vector concatenated from arrays on a mesh with Explicit axes; None without such a mesh.
 
-    It is sharded over all the axes that shard some of the arrays if they divide its length, else replicated.
+    It is sharded over all mesh axes that shard any of the arrays if their product divides `length`, else replicated.
     """
     mesh = explicit_mesh(arrays)
     if mesh is None:

@@ -1,4 +1,4 @@
-"""Type aliases of the whole library. Floor 0."""
+"""Type aliases of the whole library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array: TypeAlias = jax.Array
 """A JAX array, traced or concrete."""
 
 ArrayLike: TypeAlias = jax.typing.ArrayLike | list[Any] | tuple[Any, ...]
-"""What `checks.as_array` takes: a JAX or NumPy array, a number, or nested lists of numbers (which JAX refuses)."""
+"""What `checks.as_array` takes: a JAX or NumPy array, a number, or nested lists of numbers."""
 
 Key: TypeAlias = jax.Array
 """A typed random key, as `jax.random.key(seed)` makes it."""

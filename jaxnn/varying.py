@@ -1,4 +1,4 @@
-"""Mesh axes over which arrays vary inside `jax.shard_map`. Floor 0.
+"""Mesh axes over which arrays vary inside `jax.shard_map`.
 
 With `shard_map`'s default checks the type of an array says over which manual mesh axes it varies. A derivative with
 respect to an array that does not vary is summed over the devices (the transpose of the implicit `pcast`), and the carry

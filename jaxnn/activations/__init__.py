@@ -1,9 +1,10 @@
-"""Activation functions, each with its derivative beside it. Floor 1.
+"""Activation functions, each with its derivative beside it.
 
 Every activation is `name(z, *, settings)`; `name_derivative(z, *, settings)` is its derivative at z (not a function of
 the output). Both are element-wise on z of any shape and real floating dtype (else TypeError), compute in float32 for
-bfloat16 and float16, return the shape and dtype of z, and propagate NaN. A setting that is not one number in its range
-raises ValueError; a derivative takes, and checks, all settings of its activation.
+bfloat16 and float16, and return the shape and dtype of z. Activations propagate NaN (derivatives of piecewise linear
+ones do not). A setting that is not one number in its range raises ValueError or TypeError; a derivative takes, and
+checks, all settings of its activation.
 
 At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, the plateau of a clipped ramp), as is
 that of `jax.grad`:

@@ -36,7 +36,7 @@ def floating(where: str, name: str, z: Array) -> Array:
 
 
 def real_setting(where: str, name: str, value: Scalar, dtype: DType) -> Array:
-    """A setting, possibly traced, as a scalar array of `dtype`; ValueError unless it is one number."""
+    """A setting, possibly traced, as a scalar array of `dtype`; ValueError if it has axes."""
     if np.shape(value) != ():
         raise ValueError(
             f"{where}: {name} must be one number, got shape {np.shape(value)}. Use jax.vmap for several settings."

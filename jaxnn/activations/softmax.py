@@ -6,7 +6,7 @@ a constant to z, up to rounding: only differences to the maximum enter.
 
 z is (..., K, ...), floating, `axis` the axis of the K scores; the tangent or cotangent v has the shape of z, is
 floating and finite. Results have the shape and dtype of z. TypeError: z or v is not floating; ValueError: they differ
-in shape, or z has no such axis.
+in shape, or z has no such axis or K = 0.
 """
 
 from __future__ import annotations

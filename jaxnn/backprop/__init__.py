@@ -1,6 +1,6 @@
 """Backpropagation by hand: one rule for each kind of layer, and the backward pass through a network.
 
-- `value_and_grad(net, loss, regularizer)` is the training loss and its gradient, in the place of
+- `value_and_grad(net, loss, regularizer)` returns the training loss and its gradient, as does
   `jax.value_and_grad(train.mean_loss(net, loss, regularizer), has_aux=True)`.
 - `record(net, loss)` returns the `jaxnn.tape.Tape` of a backward pass, for `jaxnn.per_example`.
 - `ggn_record(net, loss)`, `output_record(net)` pull back several output cotangents at once, for curvature and the

@@ -1,8 +1,8 @@
 """Checkpointing: store the input of every k-th part, and recompute the parts between in the backward pass.
 
 A stack of n parts stores n activations for its backward pass. With a checkpoint at every k-th part it stores n / k, and
-the k of the segment that is differentiated: at least about 2 sqrt(n), at k = sqrt(n). The price is one more forward
-pass. The last segment is not recomputed: its backward pass comes first.
+the k of the segment that is differentiated: n / k + k in all, which is least, 2 sqrt(n), at k = sqrt(n). The price is
+one more forward pass. The last segment is not recomputed: its backward pass comes first.
 
 Reference:
     Chen, T., Xu, B., Zhang, C. & Guestrin, C. (2016). Training deep nets with sublinear memory cost, section 4.

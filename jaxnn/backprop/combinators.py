@@ -1,6 +1,6 @@
 """Rules of combinators: the backward pass visits their parts in reverse order.
 
-**Serial**, y = f_n(... f_1(x)): dC/dx = (df_1)' ... (df_n)' dC/dy, multiplied from the right: the input cotangent of
+**Serial**, y = f_n(... f_1(x)): dC/dx = J_1' ... J_n' dC/dy, J_i the Jacobian of f_i; the input cotangent of
 each part is the output cotangent of the part before it.
 
 **Branches**, y = combine(f_1(x), ..., f_n(x)): `combine` is pulled back to the output of each branch, and dC/dx is the

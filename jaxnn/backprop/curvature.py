@@ -39,7 +39,7 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
     Args:
         net: a network, applied in evaluation mode.
         loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
-        samples: how many random cotangents; None for the exact columns.
+        samples: number of random cotangents; None for the exact columns.
 
     Returns:
         `recorded(params, state, x, y, *, key=None) -> Columns`, for `per_example.diag_ggn`, `kfac_expand`, `trace`;
@@ -48,7 +48,8 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.
-        ValueError: samples < 1; from `recorded`, samples without a key, or parameters of another network.
+        ValueError: samples < 1; from `recorded`, samples without a key, parameters of another network,
+            or a loss that does not return one value per example.
 
     References:
         Schraudolph, N. N. (2002). Fast curvature matrix-vector products for second-order gradient descent.

@@ -4,7 +4,7 @@
 dC/dz_j = y_j (-d_j / y_j + sum_k y_k d_k / y_k) = y_j sum_k d_k - d_j, which is y - d for a distribution d.
 **Sigmoid and binary cross-entropy**: dC/dy = -d / y + (1 - d) / (1 - y), y' = y (1 - y), so dC/dz = y - d.
 
-Step by step, d / y overflows or loses all digits where y has rounded to 0; y - d does neither. The two agree as long as
+In two steps, d / y overflows or loses all digits where y has rounded to 0; y - d does neither. The two agree as long as
 no probability has rounded to 0 or 1. Where one has, the fused form is still the derivative of -sum d log s(z), while
 `jax.grad` returns about 0. The losses of logits (`softmax_cross_entropy`, `sigmoid_binary_cross_entropy`) have these
 derivatives already and need no fusion.
@@ -55,7 +55,7 @@ def is_fused(net: Layer, loss: Loss) -> bool:
 
 
 def _last_function(net: Layer) -> object:
-    """The network's last activation if it has our rule and works over the last axis; else None."""
+    """The network's last activation if it has our rule and no settings but axis = -1; else None."""
     while net.parts and rule_of(net) is SERIAL_RULE:
         net = net.parts[-1]
     settings = dict(net.options)

@@ -37,12 +37,12 @@ def value_and_grad(
 ) -> ValueAndGrad:
     """The training loss and its gradient: the function `jax.value_and_grad(train.mean_loss(...), has_aux=True)`.
 
-    C(params) = sum_i w_i loss(net(x_i), y_i) / sum_i w_i + regularizer(params), in training mode; w_i = 1 without
-    weights. One forward pass and one backward pass through the layers' rules, which starts from the hand-written
-    derivative of the loss (`jaxnn.losses`) times w_i / sum w. The gradient differs from `jax.grad`'s by rounding alone.
-    `coverage(net, loss)` lists what is written by hand and what falls back to `jax.vjp`. Inside `jax.shard_map`, with
-    its default checks, gradients of replicated parameters are summed over the devices, as by `jax.grad`; the value is
-    the device's own.
+    C(params) = sum_i w_i loss(net(x_i), y_i) / sum_i w_i + regularizer(params), in training mode; w_i are the weights,
+    1 by default, times `losses.example_weights`. One forward pass and one backward pass through the layers' rules,
+    which starts from the hand-written derivative of the loss (`jaxnn.losses`) times w_i / sum w. The gradient differs
+    from `jax.grad`'s by rounding alone. `coverage(net, loss)` lists what is written by hand and what falls back to
+    `jax.vjp`. Inside `jax.shard_map`, with its default checks, gradients of replicated parameters are summed over the
+    devices, as by `jax.grad`; the value is the device's own.
 
     Args:
         net: a network.
@@ -193,7 +193,7 @@ def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: 
 
 
 def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
-    """The layers that couple the examples in training mode (or evaluation mode), by kind and path of the parameters."""
+    """The layers that couple the examples in this mode, by kind and path of the parameters."""
     inside = tuple(name for i, part in enumerate(net.parts) for name in coupled_layers(part, train, f"{place}[{i}]"))
     if inside or not rule_of(net).couples(net, train):
         return inside

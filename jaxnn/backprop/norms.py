@@ -51,7 +51,7 @@ def _uses(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
 
 
 def _unstandardize(xhat: Array, inverse: Array, error: Array, axes: Sequence[int], *, centred: bool = True) -> Array:
-    """dC/dx = inverse (error - mean error - xhat mean(xhat error)), error = dC/dxhat; without the mean for RMS."""
+    """dC/dx = inverse (error - mean error - xhat mean(xhat error)), error = dC/dxhat; RMS: no mean error."""
     back = error - xhat * jnp.mean(xhat * error, tuple(axes), keepdims=True)
     return inverse * (back - jnp.mean(error, tuple(axes), keepdims=True) if centred else back)
 

@@ -1,9 +1,11 @@
 """Backward rules, and the registry of the rule of each kind of layer.
 
-A layer computes y from x and its parameters w. From dy = dC/dy, the cotangent of its output, its rule computes
+A layer computes y from x and its parameters w; J_x and J_w are the Jacobians of y, C the loss. From dy = dC/dy, the
+cotangent of its output, its rule computes
 
-    dC/dx = (dy/dx)' dC/dy          `input_grad`, the output cotangent of the layer below
-    dC/dw = (dy/dw)' dC/dy          `uses`, summed over examples and positions by `param_grad`
+    dC/dx = J_x' dy     `input_grad`, the output cotangent of the layer below
+    dC/dw = J_w' dy     `param_grad`, the sum over examples and positions of `uses`: the factors of this product
+                        (`jaxnn.tape`)
 
 In textbook notation dy is delta for a linear layer (x = a, y = z) and dC/da for an activation (x = z, y = a). Each
 module of rules derives these two lines.
@@ -28,7 +30,7 @@ Cache: TypeAlias = Any
 """The residuals that the forward pass stores for the backward pass: any pytree."""
 
 Collect: TypeAlias = Callable[["Rule"], Callable[[Layer, Params, Cache, Array], PyTree]]
-"""What the backward pass asks of each leaf layer: picks the method of its rule, `GRADIENT` or `USES`."""
+"""What the backward pass computes at each leaf layer, from its rule: `GRADIENT` or `USES`."""
 
 GRADIENT: Collect = operator.attrgetter("param_grad")
 """Asks each leaf layer for the gradient of its parameters."""

@@ -1,4 +1,4 @@
-"""Parameter initializers: functions `(key, shape, dtype=jnp.float32) -> Array`. Floor 2.
+"""Parameter initializers: functions `(key, shape, dtype=jnp.float32) -> Array`.
 
 `zeros`, `he_normal`, ... are initializers; `normal(0.01)`, `orthogonal()`, ... return one.
 
@@ -14,7 +14,7 @@ fan_in is the number of terms summed into one output. In a grouped convolution o
 outputs; the shape does not determine the number of groups, so fan_out counts all C_out.
 
 Samples are drawn in float32 (float64 for float64) and rounded to `dtype`, so bfloat16 has the same distribution. A
-`dtype` that is not floating and a key that is not typed raise TypeError.
+`dtype` that is not floating and a key that is not typed raise TypeError; without a key, random ones raise ValueError.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """Initializers with independent entries from a named distribution.
 
-A standard deviation is >= 0. Settings may be traced; ValueError: one is not one number, or out of range.
+A standard deviation is >= 0. Settings may be traced; ValueError: one has axes or is out of range.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxnn.initializers.base import Initializer, arguments, require_number, requ
 from jaxnn.types import Array, DTypeLike, Key, Scalar, Shape
 
 CUT = 2.0
-"""Truncation of `truncated_normal`, in standard deviations of the normal before it."""
+"""Truncation of `truncated_normal`, in standard deviations of the untruncated normal."""
 
 TRUNCATED_STDDEV = math.sqrt(
     1 - 2 * CUT * math.exp(-(CUT**2) / 2) / math.sqrt(2 * math.pi) / math.erf(CUT / math.sqrt(2))

@@ -17,11 +17,11 @@ def orthogonal(gain: Scalar = 1.0) -> Initializer:
     With W = weight.reshape(prod(shape[:-1]), shape[-1]), (fan_in, out):
     W' W = gain^2 I if fan_in >= out (orthonormal columns), W W' = gain^2 I if fan_in <= out (orthonormal rows)
 
-    W = gain Q diag(sign(diag R)) for Z = Q R, Z standard normal; without the signs the distribution of Q would
-    depend on the convention of the QR routine. Factorized in float32 (float64 for float64).
+    W, or W' if fan_in < out, is gain Q diag(sign(diag R)) for Z = Q R, Z standard normal; without the signs the
+    distribution of Q would depend on the convention of the QR routine. Factorized in float32 (float64 for float64).
 
     Args:
-        gain: the norm of a row or column, e.g. sqrt(2) before a ReLU. May be traced.
+        gain: the norm of the orthogonal columns or rows, e.g. sqrt(2) before a ReLU. May be traced.
 
     Raises:
         ValueError: gain is not one number; from the initializer, a shape with fewer than 2 axes.

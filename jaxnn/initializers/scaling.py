@@ -59,7 +59,7 @@ def fan_avg(shape: Shape) -> float:
 def variance_scaling(scale: Scalar, *, fan: Fan = fan_in, distribution: Distribution = normal) -> Initializer:
     """Entries whose variance is inversely proportional to the fan.
 
-    Var w = scale / fan(shape), mean 0
+    Var w = scale / max(fan(shape), 1), mean 0
 
     Args:
         scale: variance times fan, >= 0. May be traced.
@@ -120,7 +120,7 @@ def lecun_uniform(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Arr
 
 
 def glorot_normal(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
-    """w ~ N(0, 2 / (fan_in + fan_out)): a compromise between activations and gradients; for tanh.
+    """w ~ N(0, 2 / (fan_in + fan_out)): a compromise between the variances of activations and of gradients; for tanh.
 
     Example:
         >>> import jax

@@ -20,8 +20,9 @@ The modules hold `init` and `apply` as functions of arrays (`layers.dense.init(k
 | `Embedding(vocabulary, features)` | `embedding` | integers (N, ...) -> (N, ..., features) | w | |
 | `Activation(function)`, `Relu`, `Tanh`, ... | `activation` | (N, ...), shape kept | | |
 
-`init` takes a typed random key. `apply` raises TypeError for x that is not floating (of `embedding`, not integer), and
-ValueError for shapes that do not fit; a factory raises either for an invalid setting.
+A layer's `init` takes a typed random key. `apply` raises TypeError for x that is not floating (of `embedding`, not
+integer; `flatten` takes any dtype), and ValueError for shapes that do not fit. An invalid setting raises either, in the
+factory or, where its check needs the number of axes, in `init` or `apply`.
 
 A name without parentheses is a Layer itself (`Flatten`, `Relu`); one with them is a factory (`Dense(10)`).
 """

@@ -61,6 +61,7 @@ class Layer:
 
     Raises:
         TypeError: `kind` is not a `Kind`; from `init`: the key is not a typed key, or the example has no shape.
+        ValueError: from `init`: the key is None or an array of keys, or the shape has a size < 1.
 
     Example:
         >>> from jaxnn.layers import Dense

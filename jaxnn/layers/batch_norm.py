@@ -58,7 +58,7 @@ def apply(
 
         running <- momentum running + (1 - momentum) batch,
 
-    with the unbiased batch variance, multiplied by n / (n - 1). In evaluation mode the running statistics are used
+    with the unbiased batch variance, var n / (n - 1). In evaluation mode the running statistics are used
     instead, and are not updated.
 
     Args:
@@ -74,7 +74,7 @@ def apply(
         (N, ..., C) in the dtype of x, and the state; statistics in float32 (float64 for float64).
 
     Raises:
-        ValueError: training with fewer than two values per channel.
+        ValueError: training with fewer than two values per channel; a state without mean and var.
 
     Reference:
         Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal
@@ -132,7 +132,7 @@ def BatchNorm(*, momentum: Scalar = 0.9, eps: Scalar = 1e-5) -> Layer:
 
 
 def _follow(running: Array, batch: Array, momentum: Scalar) -> Array:
-    """momentum running + (1 - momentum) batch, in the dtype of `running`; no gradient flows into it."""
+    """momentum running + (1 - momentum) batch, in the dtype of `running`; no gradient flows to `batch`."""
     keep = jnp.asarray(momentum, running.dtype)
     return keep * running + (1 - keep) * lax.stop_gradient(batch).astype(running.dtype)
 

@@ -35,9 +35,9 @@ def init(
     Args:
         window: sizes of the kernel, one per spatial axis; an int means two equal axes.
         in_channels, out_channels: C_in and C_out, both multiples of `groups`.
-        groups: channel groups; C_in is a depthwise convolution.
+        groups: number of channel groups; `groups=in_channels` is a depthwise convolution.
         w_init, b_init: initializers; the default w ~ N(0, 2 / fan_in), fan_in = prod(window) C_in / groups, b = 0.
-        dtype: of both.
+        dtype: of w and b.
 
     Example:
         >>> jax.tree.map(jnp.shape, init(jax.random.key(0), (3, 3), 1, 32))
@@ -132,8 +132,8 @@ def Conv(
         window: sizes of the kernel, one for each spatial axis; an int applies to all.
         stride, dilation: steps between outputs, and between the inputs of one output; an int, or one per axis.
         padding: "VALID" (none), "SAME" (ceil(size / stride) outputs), or a (low, high) pair for each spatial axis.
-        groups: channel groups, dividing C_in and C_out; output group g sees only input group g.
-        w_init, b_init: initializers of w and b; `b_init=None` omits the bias, as before batch normalization.
+        groups: number of channel groups, a divisor of C_in and C_out; output group g sees only input group g.
+        w_init, b_init: initializers of w and b; `b_init=None` omits the bias, e.g. before batch normalization.
 
     Example:
         >>> params, state = Conv(32, 3).init(jax.random.key(0), (28, 28, 1))

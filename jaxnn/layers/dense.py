@@ -28,7 +28,7 @@ def init(
     Args:
         in_features, out_features: D_in and D_out.
         w_init, b_init: initializers; the default w ~ N(0, 2 / D_in) (He et al. 2015, for ReLU), b = 0.
-        dtype: of both.
+        dtype: of w and b.
 
     Example:
         >>> jax.tree.map(jnp.shape, init(jax.random.key(0), 784, 512))

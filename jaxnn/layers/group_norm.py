@@ -32,7 +32,7 @@ def init(features: int, *, dtype: DTypeLike = jnp.float32) -> Params:
 
 
 def apply(params: Params, x: Array, *, groups: int, eps: Scalar = 1e-5) -> Array:
-    """y = scale (x - mean) / sqrt(var + eps) + shift, mean and var over all positions and the channels of a group.
+    """y = scale (x - mean) / sqrt(var + eps) + shift, mean and var over all positions and a group's channels.
 
     Args:
         params: {"scale": (C,), "shift": (C,)}.

@@ -32,7 +32,7 @@ def init(features: int, *, dtype: DTypeLike = jnp.float32) -> Params:
 
 
 def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
-    """y = scale (x - mean) / sqrt(var + eps) + shift, mean and var (divided by D) over the last axis.
+    """y = scale (x - mean) / sqrt(var + eps) + shift, mean and (biased) var over the last axis.
 
     Args:
         params: {"scale": (D,), "shift": (D,)}.
@@ -40,7 +40,8 @@ def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
         eps: added to the variance, inside the root.
 
     Returns:
-        (N, ..., D) in the dtype of x; statistics in float32 (float64 for float64). A constant row gives `shift`.
+        (N, ..., D) in the dtype of x; statistics in float32 (float64 for float64). With eps > 0 a constant
+        row gives `shift`.
 
     Reference:
         Ba, J. L., Kiros, J. R. & Hinton, G. E. (2016). Layer normalization, equations 3 and 4 (which have no eps).

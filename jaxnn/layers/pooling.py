@@ -28,7 +28,7 @@ def MaxPool(
 
     Args:
         window: an int, or one for each spatial axis.
-        stride: likewise; None means the window.
+        stride: an int, or one for each spatial axis; None means the window.
         padding: "VALID", "SAME" or (low, high) pairs; padding is never the maximum.
 
     Ties give the whole derivative to the first maximum in row-major order.

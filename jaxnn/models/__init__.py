@@ -1,4 +1,4 @@
-"""Networks (floor 4): the combinators `serial`, `residual`, `parallel`, and `linear`, `mlp`, `cnn` made of them."""
+"""Networks: the combinators `serial`, `residual`, `parallel`, and `linear`, `mlp`, `cnn` made of them."""
 
 from typing import TYPE_CHECKING
 

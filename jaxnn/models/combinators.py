@@ -74,7 +74,7 @@ def serial(*parts: Layer) -> Layer:
 def residual(*parts: Layer, shortcut: Layer | None = None) -> Layer:
     """y = f(x) + shortcut(x), f the composition of `parts`; the shortcut is the identity by default.
 
-    Params and state are pairs, (f's, shortcut's).
+    Params are the pair (f's, shortcut's). The state is `()` if neither has running statistics, else such a pair too.
 
     Raises:
         ValueError: f(x) and the shortcut differ in shape (nothing is broadcast).

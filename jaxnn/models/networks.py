@@ -88,7 +88,7 @@ def cnn(
         window: side of the square kernels (stride 1).
         convolutions: number per stage; the pool follows the last.
         padding: of the convolutions: "VALID", "SAME" or (low, high) pairs.
-        batch_norm: whether each convolution is followed by batch normalization, which then replaces its bias.
+        batch_norm: whether to normalize after each convolution (or its pool), which then has no bias.
         dropout: fraction of each dense layer's inputs dropped in training.
 
     Example:

@@ -59,7 +59,7 @@ def summary(net: Layer, example: Example) -> int:
         example: the shape of one input, or an array or ShapeDtypeStruct.
 
     Returns:
-        The number of parameters (weights and biases).
+        The total number of parameters.
 
     Example:
         >>> from jaxnn.models import mlp

@@ -4,7 +4,8 @@ As in all of deep learning this is a cross-correlation, without flipping the ker
 
     y[n, o, :] = sum_k x[n, o s + k d - p, :] w[k, :, :]
 
-with stride s, dilation d and low padding p in each spatial axis. Images are channels-last (N, ..., C_in), kernels
+for example n, output position o and kernel position k, with stride s, dilation d and low padding p in each spatial axis
+(for groups = 1). Images are channels-last (N, ..., C_in), kernels
 (..., C_in / groups, C_out): NHWC and HWIO for two axes.
 """
 
@@ -92,7 +93,7 @@ def conv(
         w: (..., C_in / groups, C_out).
         stride, dilation: an int, or one for each spatial axis.
         padding: "SAME", "VALID", or (low, high) pairs.
-        groups: channel groups; output channels [g C_out/groups, (g+1) C_out/groups) see only input group g.
+        groups: number of channel groups; output channels [g C_out/groups, (g+1) C_out/groups) see only input group g.
             groups = C_in is the depthwise convolution.
 
     Returns:
@@ -127,7 +128,7 @@ def conv_value(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Array:
-    """`conv`, to rounding, for callers with its adjoints (no `jax.grad`): XLA's convolution where faster on CPU."""
+    """Same as `conv` up to rounding, by XLA's convolution where that is faster on CPU; not for `jax.grad` in a loop."""
     settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     dims = x.ndim - 2
     if not _natively_fast(dims, x.shape[-1], groups):
@@ -139,7 +140,7 @@ def conv_value(
 
 
 def _natively_fast(dims: int, c_in: int, groups: int) -> bool:
-    """Whether XLA's convolution beats matrix products on CPU: not over three axes, nor with groups of <= 2 channels."""
+    """Whether XLA's convolution beats matrix products on CPU: up to two axes, one group or groups of > 2 channels."""
     return dims <= 2 and (groups == 1 or c_in // groups > 2)
 
 
@@ -281,7 +282,7 @@ def conv_weight_grads(
 ) -> Array:
     """Per-example `conv_weight_grad`: dw[n, k, i, c] = sum over o of x[n, o s + k d - p, i] dy[n, o, c].
 
-    Returns (N, *window, C_in / groups, C_out) in the accumulation dtype. A CPU takes a few examples at a time.
+    Returns (N, *window, C_in / groups, C_out) in the accumulation dtype; a few examples at a time (`by_steps`).
     """
     dims = x.ndim - 2
     stride, dilation = pair("conv", "stride", stride, dims), pair("conv", "dilation", dilation, dims)

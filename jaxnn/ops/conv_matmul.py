@@ -35,7 +35,7 @@ def conv_as_matmul(
         x: (N, *spatial, C_in).
         w: (*window, C_in / groups, C_out), of the dtype of x.
         stride, pads, dilation: per spatial axis; pads are (low, high) pairs.
-        groups: channel groups.
+        groups: number of channel groups.
 
     Returns:
         (N, *spatial', C_out) in the dtype of x; sums run in float32 (float64 for float64).
@@ -117,7 +117,7 @@ def bytes_of_columns(x: Array, dy: Array, window: Shape) -> int:
 def _columns_and_errors(
     x: Array, dy: Array, window: Shape, stride: Shape, dilation: Shape, groups: int
 ) -> tuple[Array, Array]:
-    """The columns of a padded x, (n, T, G, D), and the cotangent in the same layout, (n, T, G, p)."""
+    """The columns of a padded x, (n, T, G, D), and the cotangent, (n, T, G, p), for T positions and G groups."""
     offsets = list(itertools.product(*map(range, window)))
     columns = columns_of(x, (), offsets, dy.shape[1:-1], stride, dilation, groups)
     errors = dy.reshape(dy.shape[0], -1, groups, dy.shape[-1] // groups)

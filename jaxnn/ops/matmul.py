@@ -77,7 +77,7 @@ def linear_weight_grad(x: Array, dy: Array) -> Array:
 def add_bias(x: Array, b: Array) -> Array:
     """x + b, b (C,) added along the last axis of x (..., C); in the accumulation dtype of x.
 
-    The only place where a bias is broadcast: everything else in the library adds equal shapes.
+    The only place where a bias is broadcast.
 
     Example:
         >>> add_bias(jnp.zeros((2, 3)), jnp.ones(3)).sum()

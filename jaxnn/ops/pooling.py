@@ -37,14 +37,14 @@ def max_pool(
     Args:
         x: (N, *spatial, C), one spatial axis or more.
         window: an int, or one for each spatial axis.
-        stride: likewise; None means the window (no overlap).
+        stride: an int, or one for each spatial axis; None means the window (no overlap).
         padding: "VALID", "SAME", or a (low, high) pair for each spatial axis, each less than the window.
 
     Returns:
         (N, *spatial', C) in the dtype of x.
 
     Raises:
-        ValueError: x has no spatial axis, a window does not fit, or padding >= window.
+        ValueError: x has no spatial axis or an empty one, a window does not fit, or padding >= window.
 
     Reference:
         Ranzato, M., Huang, F. J., Boureau, Y.-L. & LeCun, Y. (2007). Unsupervised learning of invariant feature
@@ -63,10 +63,10 @@ def max_pool(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Winners:
-    """The argmax of each window, all that `max_pool_input_grad` needs: one byte per window and axis.
+    """The argmax of each window, all that `max_pool_input_grad` needs.
 
     `indices` are, from the last spatial axis to the first, the index of the first maximum along that axis, with later
-    axes already pooled.
+    axes already pooled; int8, or int32 for windows longer than 127.
     """
 
     indices: tuple[Array, ...]
@@ -249,7 +249,7 @@ def _outputs(size: int, k: int, s: int) -> int:
 
 
 def _parts(x: Array, axis: int, k: int, s: int) -> list[Array]:
-    """The k-th entry of every window along one axis, for k = 0, 1, ...: arrays as long as there are windows."""
+    """Entry i of every window along one axis, for i = 0 .. k - 1: arrays with one entry per window."""
     out = _outputs(x.shape[axis], k, s)
     if s == k:
         whole = lax.slice_in_dim(x, 0, out * k, axis=axis)

@@ -41,7 +41,7 @@ def by_steps(form: Callable[[int], Callable[..., Tree]], bytes_each: int, *array
 
 
 def step_of(n: int, bytes_each: int, most_bytes: int) -> int:
-    """The largest divisor of N, at least 1, for which the examples fill no more than so many bytes."""
+    """The largest divisor d of n such that d examples fill at most `most_bytes`; 1 if there is none, 0 for n = 0."""
     most = most_bytes // max(bytes_each, 1)
     return next((d for d in range(min(n, most), 0, -1) if n % d == 0), min(n, 1))
 

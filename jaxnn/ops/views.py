@@ -105,7 +105,7 @@ class View:
         return jax.eval_shape(self, jax.ShapeDtypeStruct(self.source, jnp.float32)).shape
 
     def then(self, step: Step) -> View:
-        """The view followed by a step, merged with the last one where possible; identity steps are dropped."""
+        """The view followed by a step; identities are dropped, two transpositions, reshapes or unit slices merged."""
         last = self.steps[-1] if self.steps else None
         earlier = dataclasses.replace(self, steps=self.steps[:-1])
         match last, step:
@@ -139,7 +139,7 @@ class View:
 
     @property
     def repeats(self) -> bool:
-        """Whether the view may repeat entries (is not injective)."""
+        """Whether the view may repeat entries (may not be injective)."""
         return any(isinstance(step, Broadcast) for step in self.steps)
 
     def apart_from(self, other: View) -> bool:

@@ -1,4 +1,4 @@
-"""Per-example gradient statistics, from the tape of ONE backward pass. Floor 5.
+"""Per-example gradient statistics, from the tape of ONE backward pass.
 
 A `Tape` holds for each use of a parameter its input a and the cotangent delta of its output, of the SUMMED loss. g_i,
 the gradient of example i's loss, is a known function of (a_i, delta_i), and most statistics never materialize it.
@@ -13,7 +13,7 @@ work under jit, vmap and scan.
 | `clipped_grad`, `clipped_grad_by_layer`; `flat`, `automatic`, `psac` | sum_i c(norm of g_i) g_i, and the norms |
 | `second_moment`, `variance`, `variance_centred`, `snr` | element-wise: pytrees like `params` |
 | `gram`, `cosine`, `jvp_examples` | g_i . h_j (N, M), g_i . v (N,) |
-| `noise_scale` (`NoiseScale`) | tr(Sigma) and squared norm of G, summed over batches |
+| `noise_scale` (`NoiseScale`) | trace of the covariance of g_i and squared norm of its mean, summed over batches |
 | `materialize` | g_i: a pytree like `params` of arrays (N, *shape) |
 
 | curvature, of `Columns` (`backprop.ggn_record`, `output_record`) | |
@@ -23,7 +23,7 @@ work under jit, vmap and scan.
 | `trace` | of the whole matrix |
 | `ntk` | the neural tangent kernel (N, M, C, D) |
 
-All statistics take a tape of N examples first, those of curvature `Columns`, exact or sampled; anything else raises
+All statistics take a tape of N examples first (of curvature: `Columns`, exact or sampled); anything else raises
 TypeError. All but `mean_grad` raise ValueError where layers couple the examples (batch normalization in training mode):
 per-example gradients are undefined here. All but the norms raise ValueError for N = 0. Sums run in the accumulation
 dtype: float32, or float64 for float64. Results are in that dtype, but sums and means of g_i in the parameters' dtypes.

@@ -20,7 +20,7 @@ from jaxnn.placement import filled_as
 from jaxnn.types import Array
 
 CHUNK_BYTES = 2**25
-"""The most that a chunk of gradients may take in memory: 32 MiB."""
+"""The most that gradients materialized for all examples, or a chunk of Gram matrices, may take in memory: 32 MiB."""
 
 
 def for_examples(f: Callable[[Array], Array], form: Outer) -> Array:
@@ -43,7 +43,7 @@ def _in_steps(walk: Callable[..., Array], f: Callable[[Array], Array], form: Out
 
 
 def examples_of_chunk(form: Outer) -> int:
-    """Examples in a chunk on platforms other than the CPU, where there are fewer."""
+    """Examples in a chunk on platforms other than the CPU (on the CPU: fewer)."""
     return step_of(form.examples, _bytes_each(form), OTHER_BYTES)
 
 

@@ -1,7 +1,4 @@
-"""Clip functions: from norms (N,) to factors (N,), such that |factor g| <= C.
-
-`clipped_grad` takes any such function.
-"""
+"""Clip functions: from norms n (N,) to factors c(n) (N,), such that c(n) n is at most C, for `clipped_grad`."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ def flat(bound: Scalar) -> Clip:
 
 
 def automatic(bound: Scalar = 1.0, gamma: Scalar = 0.01) -> Clip:
-    """C / (n + gamma): all gradients, small ones too, are normalized to about C, so C only scales the learning rate.
+    """C / (n + gamma): gradients with n well above gamma get norm about C, so that C only scales the learning rate.
 
     Args:
         bound: C >= 0; may be traced.
@@ -70,7 +67,7 @@ def automatic(bound: Scalar = 1.0, gamma: Scalar = 0.01) -> Clip:
 
 
 def psac(bound: Scalar = 1.0, r: Scalar = 0.1) -> Clip:
-    """C / (n + r / (n + r)): as `automatic`, but a gradient near 0 is not amplified: its factor is at most about C.
+    """C / (n + r / (n + r)): as `automatic`, but a gradient near 0 is not amplified: its factor is about C.
 
     Args:
         bound: C >= 0; may be traced.

@@ -29,8 +29,8 @@ from jaxnn.types import Array, PyTree
 def diag_ggn(columns: Columns) -> PyTree:
     """The diagonal of the generalized Gauss-Newton matrix G = 1/N sum_i J_i' H_i J_i: 1/N sum_i sum_c g_ic^2.
 
-    A pytree like `params`, >= 0. For a weight matrix with T = 1 it is (a^2)' sum_c delta_c^2, one matrix product for
-    all columns.
+    A pytree like `params`, >= 0; g_ic is the gradient of column c. For a weight matrix with T = 1 it is
+    (a^2)' sum_c delta_c^2 / N, one matrix product for all columns.
 
     Reference:
         Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, equation 19 (appendix A.2).
@@ -86,8 +86,8 @@ def diag_fisher(columns: Columns) -> PyTree:
 def empirical_fisher_diag(tape: Tape) -> PyTree:
     """1/N sum_i g_i^2, the gradients of the TRUE labels' losses, a pytree like `params`: same as `second_moment`.
 
-    Not an estimate of the Fisher information, whose labels are sampled from the model; the two differ most far from a
-    fit.
+    Not an estimate of the Fisher information, whose labels are sampled from the model; the two differ most where the
+    model fits badly.
 
     Reference:
         Kunstner, F., Balles, L. & Hennig, P. (2019). Limitations of the empirical Fisher approximation for natural

@@ -40,7 +40,7 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
 
     Returns:
         The `Factors`, float32 or float64, by the path of each layer with a weight matrix or an ungrouped convolution.
-        Other layers (norms, embeddings, grouped convolutions) are left out.
+        Others (norms, embeddings, grouped convolutions, weights used through a view) are left out.
 
     References:
         Martens, J. & Grosse, R. (2015). Optimizing neural networks with Kronecker-factored approximate curvature.

@@ -70,7 +70,7 @@ AT_ONCE = 32
 
 
 def _sum_of_squares(x: Array) -> Array:
-    """sum over the first axis of x^2, AT_ONCE terms per step, unrolled so that XLA fuses each step into one pass."""
+    """sum over the first axis of x^2, at most AT_ONCE terms per step, unrolled so that XLA fuses each into one pass."""
 
     def terms(x: Array) -> Array:
         return functools.reduce(jnp.add, [jnp.square(x[i]) for i in range(x.shape[0])])

@@ -21,7 +21,10 @@ def peak_bytes(f: Callable[..., PyTree], *args: PyTree) -> int:
 
 
 def fitting_size(f: Callable[..., PyTree], data: tuple[PyTree, ...], memory: int) -> int:
-    """The most examples of data (N, ...) for which `peak_bytes` of f is at most `memory`; ValueError if none."""
+    """A number of examples of data (N, ...) for which `peak_bytes` of f is at most `memory`; ValueError if none.
+
+    It is the largest if the bytes are affine in the number of examples.
+    """
     leaves = jax.tree.leaves(data)
     size = leaves[0].shape[0]
     while True:

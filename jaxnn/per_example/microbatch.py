@@ -23,7 +23,7 @@ Each = TypeVar("Each")
 def over_microbatches(
     f: Callable[..., tuple[Sums, Each]], data: tuple[PyTree, ...], size: int | None = None, *, memory: int | None = None
 ) -> tuple[Sums, Each]:
-    """(the sum over microbatches of f's first result, the concatenation of the second).
+    """(the sum over microbatches of f's first result, the concatenation of f's second result).
 
     f's tape is freed after each microbatch, so memory is that of `size` examples. Sums keep f's dtypes. Use the first
     result for gradients, squares and clipped gradients, the second for norms and losses; a variance or a noise scale is
@@ -38,10 +38,11 @@ def over_microbatches(
             either of them () if empty.
         data: tuple of pytrees of arrays (N, ...).
         size: examples in a microbatch, >= 1. Where it does not divide N, the last microbatch is smaller.
-        memory: instead of size, the bytes that f's intermediate arrays may take (`memory.peak_bytes`); as many examples
-            as fit. A compiled f needs about as much or less.
+        memory: instead of size, the bytes that f's intermediate arrays may take (`memory.peak_bytes`); the size
+            is then `memory.fitting_size`. A compiled f needs about as much or less.
 
     Raises:
+        TypeError: data is not a tuple.
         ValueError: arrays of different N, N = 0, f returns no pair; both or neither of size and memory; memory below
             that of one example.
 

@@ -69,13 +69,13 @@ def variance(tape: Tape, ddof: int = 0) -> PyTree:
 def variance_centred(tape: Tape, ddof: int = 0) -> PyTree:
     """`variance` by matrix products of centred factors, for weights used at one position per example (T = 1).
 
-    With at = a - mean a, dt = delta - mean delta, C = at' dt / N, all element-wise, it is the mean square of
-    mean(delta) at + mean(a) dt + at dt minus C^2:
+    Centred factors are ac = a - mean a and dc = delta - mean delta, with C = ac' dc / N. Powers are element-wise, ' is
+    the transpose. The variance is mean((mean(delta) ac + mean(a) dc + ac dc)^2) - C^2:
 
-        [(at^2)' dt^2 + 2 mean(delta) (at^2)' dt + 2 mean(a) at' dt^2] / N
-            + mean(at^2) mean(delta)^2 + mean(a)^2 mean(dt^2) + 2 mean(a) mean(delta) C - C^2
+        [(ac^2)' dc^2 + 2 mean(delta) (ac^2)' dc + 2 mean(a) ac' dc^2] / N
+            + mean(ac^2) mean(delta)^2 + mean(a)^2 mean(dc^2) + 2 mean(a) mean(delta) C - C^2
 
-    computed by two products, since the bracket is (at^2 + 2 mean(a) at)' (dt^2 + 2 mean(delta) dt) minus
+    computed by two products, since the bracket is (ac^2 + 2 mean(a) ac)' (dc^2 + 2 mean(delta) dc) minus
     4 N mean(a) mean(delta) C.
 
     Large means of a and delta cause no cancellation. But where a and delta vary TOGETHER and their product does not, as
@@ -118,7 +118,7 @@ def _centred(path: str, form: Form) -> Array:
         )
     a, delta = form.a[:, 0], form.delta[:, 0]  # (N, G, d), (N, G, p)
     mean_a, mean_delta = jnp.mean(a, axis=0, keepdims=True), jnp.mean(delta, axis=0, keepdims=True)
-    at, dt = a - mean_a, delta - mean_delta
+    ac, dc = a - mean_a, delta - mean_delta
 
     def mean_product(x: Array, y: Array) -> Array:
         return jnp.einsum("ngd,ngp->gdp", x, y, precision=HIGHEST) / a.shape[0]
@@ -126,11 +126,11 @@ def _centred(path: str, form: Form) -> Array:
     def outer(x: Array, y: Array) -> Array:
         return x[0, :, :, None] * y[0, :, None, :]
 
-    at2, dt2, c = jnp.square(at), jnp.square(dt), mean_product(at, dt)
+    ac2, dc2, c = jnp.square(ac), jnp.square(dc), mean_product(ac, dc)
     return form.laid_out(
-        mean_product(at2 + 2 * mean_a * at, dt2 + 2 * mean_delta * dt)
-        + outer(jnp.mean(at2, axis=0, keepdims=True), jnp.square(mean_delta))
-        + outer(jnp.square(mean_a), jnp.mean(dt2, axis=0, keepdims=True))
+        mean_product(ac2 + 2 * mean_a * ac, dc2 + 2 * mean_delta * dc)
+        + outer(jnp.mean(ac2, axis=0, keepdims=True), jnp.square(mean_delta))
+        + outer(jnp.square(mean_a), jnp.mean(dc2, axis=0, keepdims=True))
         - c * (c + 2 * outer(mean_a, mean_delta))
     )
 

@@ -22,7 +22,7 @@ class NoiseScale(NamedTuple):
     Attributes:
         trace: sum of the estimates of tr(Sigma), the variance of an example's gradient summed over parameters.
         sq_norm: sum of the estimates of |G|^2, the squared norm of the expected gradient; one may be negative.
-        batches: how many batches were summed.
+        batches: number of batches summed.
     """
 
     trace: Array
@@ -37,7 +37,7 @@ class NoiseScale(NamedTuple):
 
     @property
     def scale(self) -> Array:
-        """B = tr(Sigma) / |G|^2 of the averages; negative if these are too few batches to tell |G|^2 from 0."""
+        """B = tr(Sigma) / |G|^2 of the averages; negative if there were too few batches to tell |G|^2 from 0."""
         return safe_divide(self.trace, self.sq_norm)
 
     @property

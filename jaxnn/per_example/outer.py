@@ -112,7 +112,7 @@ class Pairs(Outer):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Correlation(Outer):
-    """A convolution. Its a, the patches, is as many times its input as the window is large: built on demand."""
+    """A convolution. Its a, the patches, repeats the input up to prod(window) times: built on demand."""
 
     use: Convolution
 

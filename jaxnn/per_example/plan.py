@@ -61,14 +61,15 @@ def plan(tape: Tape) -> Plan:
     | sum over positions | additions, scalings | N T D |
     | sum over equal indices | lookups | N T D |
     | as given | gradients on the tape; in brackets the operation without a rule | 2 N P |
-    | materialize | uses of different kinds | those of each use |
+    | materialize | uses of different kinds, or of overlapping views | 2 N T P |
 
     A use "whole" is that of a parameter that falls back to per-example differentiation. "as given" without brackets is
     a parameter that the loss does not use, or that of a rule which returns materialized gradients.
 
     d and p are the inputs and outputs of one channel group of a product or convolution (counted for each group), T the
-    positions of all uses. Bytes are those of the largest temporary array; the last line has the sum of the operations
-    and the maximum of the bytes, since parameters are processed one after another.
+    positions of all uses, D the entries of one position, P those of the parameter. Bytes are those of the largest
+    temporary array; the last line has the sum of the operations and the maximum of the bytes, since parameters are
+    processed one after another.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape

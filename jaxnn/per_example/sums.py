@@ -138,7 +138,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
         (a pytree like `params`, in the parameters' dtypes; {path of the layer: norms before clipping (N,)}).
 
     Raises:
-        ValueError: paths other than those of the layers; C_l negative, if known.
+        ValueError: paths that are not exactly those of the layers; C_l negative, if known.
 
     Reference:
         McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent language

@@ -55,7 +55,8 @@ class Columns:
     """The tapes of C output cotangents pulled back through one forward pass: each use has one input a and C deltas.
 
     The cotangents are the columns of a root of the Hessian with respect to the outputs, so that the generalized
-    Gauss-Newton matrix of example i is sum_c g_ic g_ic'; or the unit vectors, so that g_ic is the gradient of output c.
+    Gauss-Newton matrix of example i is sum_c g_ic g_ic', g_ic the gradient of column c; or the unit vectors, so that
+    g_ic is the gradient of output c.
 
     Attributes:
         tape: a `Tape` whose deltas have a leading axis C; everything else is as in one tape.
@@ -114,7 +115,7 @@ def errors_of(tape: Tape) -> tuple[tuple[Array, ...], ...]:
 
 
 def with_errors(tape: Tape, found: PyTree) -> Tape:
-    """The tape with other cotangents, in the order of `errors_of`.
+    """A copy of the tape with the cotangents `found`: one array per use, nested as `errors_of` returns them.
 
     Example:
         >>> from jaxnn.tape import Addition
@@ -132,7 +133,7 @@ def with_errors(tape: Tape, found: PyTree) -> Tape:
 
 
 def of_weighted_losses(tape: Tape, weights: Array) -> Tape:
-    """The tape of w_i loss_i, w of shape (N,). Where w_i is 0, so is row i of all arrays, even of NaN or infinities.
+    """The tape of w_i loss_i, w of shape (N,). Where w_i is 0, row i of losses and uses is 0, even if it was NaN.
 
     Example:
         >>> from jaxnn.tape import Addition

@@ -19,7 +19,7 @@ def dp_event(
     """A run of `dp_sgd` on batches of `poisson_batch`, as a `dp_accounting.DpEvent`.
 
     The T-fold composition of a Gaussian mechanism of noise multiplier sigma on a Poisson subsample of probability q;
-    with n and size, on a subsample truncated to `size` uniformly at random. For `jax_privacy`'s accounting and any
+    with `examples` and `size`, on one truncated to `size` uniformly at random. For `jax_privacy`'s accounting and any
     accountant of `dp_accounting`: `RdpAccountant` (Renyi divergences), or the tighter `PLDAccountant` (privacy loss
     distributions). Neighbouring data sets differ by one example added or removed (ADD_OR_REMOVE_ONE) or zeroed out
     (REPLACE_SPECIAL); with truncation only the latter.

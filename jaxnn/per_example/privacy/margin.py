@@ -14,13 +14,15 @@ from jaxnn.tape import Addition, Convolution, Lookup, Placed, Tape, Use, Whole
 from jaxnn.types import Array
 
 ROUNDINGS = 4
-"""k, the rounding errors of the largest terms that the margin covers. Sums of 4 to 1,024 positions that cancel, through
-products and convolutions, were off by at most a third of one; worse cases are not excluded."""
+"""k: the margin covers a rounding error of k eps S_i^2. Sums of 4 to 1,024 positions that cancel, through
+products and convolutions, were off by at most eps S_i^2 / 3; worse cases are not excluded."""
 
 
 @returns(ROWS)
 def safe_norms(tape: Tape, norms: Array) -> Array:
     """sqrt(n_i^2 + k eps S_i^2), (N,), S_i >= sum_t |a_it| |delta_it|: an upper bound on |g_i| under cancellation.
+
+    n_i are the computed `norms`, k is `ROUNDINGS`, eps the machine epsilon of their dtype.
 
     The terms of g_i = sum_t a_it' delta_it may cancel. Then n_i^2, from Gram matrices of positions, has an error of
     about eps S_i^2, and may be 0 although g_i is not: the example would not be clipped. Without cancellation S_i is

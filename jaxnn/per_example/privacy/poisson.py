@@ -33,7 +33,7 @@ def poisson_batch(key: Key, examples: int, probability: float, size: int) -> tup
         (whose index is 0). `private_grad` and `dp_sgd` take the weights.
 
     Raises:
-        TypeError: examples or size not whole numbers, q traced, a key that is not typed.
+        TypeError: examples or size not ints, q traced, a key that is not typed.
         ValueError: out of range.
 
     Reference:
@@ -88,7 +88,7 @@ def poisson_size(examples: int, probability: float, steps: int, failure: float) 
         The size, 1 to n.
 
     Raises:
-        TypeError: examples or steps not whole numbers; q or failure traced or not numbers.
+        TypeError: examples or steps not ints; q or failure traced or not numbers.
         ValueError: out of range.
 
     Reference:

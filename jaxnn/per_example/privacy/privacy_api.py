@@ -104,7 +104,7 @@ def clipped_grad_of(
 ) -> ClippedGrad:
     """1/b sum_i min(1, C / |g_i|) g_i of any function: replaces `jax_privacy.clipped_grad`, at the cost of a tape.
 
-        sum_i min(1 / C, 1 / |g_i|) g_i   with rescale_to_unit_norm, g_i / |g_i| for C = 0
+        1/b sum_i min(1 / C, 1 / |g_i|) g_i   with rescale_to_unit_norm; for C = 0 the factor is 1 / |g_i|
 
     Arguments have the names, order and defaults of jax-privacy 2.0. The differences:
 

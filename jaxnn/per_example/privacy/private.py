@@ -172,7 +172,7 @@ def private_grad(
     """The private mean gradient g~ = (sum_i w_i c(n_i) g_i + sigma C z) / L.
 
     Sums and noise are float32 (float64), also for parameters in half precision; g~ is cast once, at the end. Each array
-    has its own noise key. Noise is added once, to the sum over all microbatches, also if the batch is empty.
+    has its own noise key. Noise is added once, to the sum over all microbatches, also if all weights are 0.
 
     Args:
         recorder: `(params, *data) -> Tape`, or `(Tape, aux)`, params one pytree and the first argument, examples on

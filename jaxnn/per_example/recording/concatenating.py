@@ -39,7 +39,7 @@ def concatenated(equation: JaxprEqn, parts: list[Param]) -> Concatenated | None:
 
 
 def viewed_concatenated(equation: JaxprEqn, value: Concatenated) -> Concatenated | None:
-    """The result of a cast, transposition or reshape to new axes of concatenated parameters; None for any other."""
+    """The result of a cast, scaling, transposition or change of axes of size 1; None for any other equation."""
     name = equation.primitive.name
     if name in (*SAME, "convert_element_type", "neg", "mul", "div"):
         found = [viewed(equation, part) for part in value.parts]
@@ -59,7 +59,7 @@ def _with_axis(part: Param, axis: int) -> Param:
 
 
 def _with_new_axes(equation: JaxprEqn, value: Concatenated) -> Concatenated | None:
-    """The result of inserting axes of size 1, as for a bias before it is added; other reshapes may mix the parts."""
+    """The result of adding or dropping axes of size 1, as for a bias before its sum; other reshapes may mix parts."""
     (operand, *more), result = equation.invars, equation.outvars[0]
     before, after = _shape(operand), _shape(result)
     longer = [i for i, n in enumerate(before) if n != 1]

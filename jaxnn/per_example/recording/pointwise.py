@@ -1,4 +1,4 @@
-"""Element-wise operations: sums (biases), products (scales), and any other with a derivative."""
+"""Element-wise operations of two operands: sums (biases), products (scales), maxima, powers, ..."""
 
 from __future__ import annotations
 

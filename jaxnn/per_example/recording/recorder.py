@@ -38,7 +38,7 @@ def record(
     The loss of ONE example is traced to a jaxpr, and each parameter is followed to the operations that combine it with
     values that depend on the example. Under `vmap`, one backward pass computes the cotangents of the results of these
     operations; with the other operands they are the tape. The cost is that of an ordinary gradient, without the
-    products that form it. The model is not changed.
+    products that form the parameters' gradients. The model is not changed.
 
     | operation | recorded as |
     |---|---|
@@ -86,15 +86,15 @@ def record(
         `recorded(*args, weights=None) -> Tape`, or `(Tape, aux)` with `has_aux`, aux with a leading axis of examples;
         args are positional. Call it inside `jax.jit`. With `weights` (N,) it is the tape of w_i loss_i; an example of
         weight 0, such as a row of padding, adds nothing, even if its gradient is infinite or NaN. The tape's `outputs`
-        are the losses.
+        are the losses, without weights.
 
     Raises:
         TypeError: loss is not a function; parameters that are not of a real floating dtype; loss returns no real
             number, or no pair with `has_aux`.
-        ValueError: a loss that is not a scalar, such as that of a batch; no argument with examples; differing numbers
-            of examples; side effects (`jax.debug.print`, `io_callback`); axis names of `vmap` (batch statistics) or
-            communication between devices (`psum`, `all_gather`) in the loss; weights of another shape; arrays on a mesh
-            with Explicit axes outside of `jax.jit`, with no mesh set.
+        ValueError: invalid argnums or in_axes; a loss that is not a scalar, such as that of a batch; no argument with
+            examples; differing numbers of examples; side effects (`jax.debug.print`, `io_callback`); axis names of
+            `vmap` (batch statistics) or communication between devices (`psum`, `all_gather`) in the loss; weights of
+            another shape; arrays on a mesh with Explicit axes outside of `jax.jit`, with no mesh set.
 
     Reference:
         Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.

@@ -37,7 +37,7 @@ def op_rule_of(equation: JaxprEqn) -> OpRule | None:
 
 
 def has_derivative(equation: JaxprEqn) -> bool:
-    """Whether an equation has a nonzero derivative: not with integer results alone, nor `stop_gradient`."""
+    """Whether an equation may have a nonzero derivative: not with integer results alone, nor `stop_gradient`."""
     if equation.primitive.name == "stop_gradient":
         return False
     results: list[Any] = list(equation.outvars)
