@@ -246,7 +246,7 @@ def _foreign() -> dict[str, list[str]]:
     for ours, theirs in FOREIGN.items():
         for name in theirs.split(", "):
             room = ours.partition(".")[0]
-            meant = f"jaxnn.{ours}" if room.isidentifier() and room != "jax" else ours
+            meant = f"jaxnn.{ours}" if room.isidentifier() and room not in ("jax", "jaxnn") else ours
             if meant not in found.setdefault(_key(name), []):
                 found[_key(name)].append(meant)
     return found

@@ -49,7 +49,7 @@ MEANT = [
     ("", "second_order", "jax.hessian (jaxnn has no second_order)"),
     ("", "assignment", "scipy.optimize.linear_sum_assignment (jaxnn has no assignment)"),
     ("", "contrib", "jaxnn.optim, which has all names of optax.contrib"),
-    ("optim", "contrib", "jaxnn.optim, which has all names of optax.contrib"),
+    ("optim", "contrib", "mean jaxnn.optim, which has all names of optax.contrib"),
     ("optim", "losses", "jaxnn.losses?"),
     ("optim", "tree", "jaxnn.tree?"),
     ("optim", "projections", "jaxnn.projections?"),

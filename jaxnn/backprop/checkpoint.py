@@ -43,9 +43,9 @@ class _Checkpointed(Rule):
     ) -> tuple[Array, PyTree]:
         starts = [i for i, kept in enumerate(cache) if isinstance(kept, _Segment)]
         last = starts[-1] + len(cache[starts[-1]].parts) if starts else 0
-        error, found = run_back(list(zip(layer.parts, params, cache, strict=True))[last:], dy, collect)
+        error, found = run_back(list(zip(layer.parts, params, cache, strict=True))[last:], dy, collect, first=last)
         for start in reversed(starts):
-            error, inner = _again(cache[start], error, collect)
+            error, inner = _again(cache[start], error, collect, start)
             found = inner + found
         return error, tuple(found)
 
@@ -77,7 +77,7 @@ def checkpointed(net: Layer, every: int) -> Rule:
     return _Checkpointed(forward, SERIAL_RULE.input_grad, SERIAL_RULE.uses, SERIAL_RULE.couples)
 
 
-def _again(segment: _Segment, dy: Any, collect: Collect) -> tuple[Array, list[PyTree]]:
+def _again(segment: _Segment, dy: Any, collect: Collect, first: int) -> tuple[Array, list[PyTree]]:
     """The backward pass of a segment, after its recomputed forward pass."""
     # The barrier makes the second forward pass depend on the cotangent. Without it XLA's common-subexpression
     # elimination merges the two forward passes and keeps all activations alive.
@@ -89,7 +89,8 @@ def _again(segment: _Segment, dy: Any, collect: Collect) -> tuple[Array, list[Py
     ]
     parts = [(layer, p, s, key) for layer, (p, s, _), key in zip(layers, held, keys, strict=True)]
     _, _, caches = run(parts, x, train=segment.train)
-    return run_back([(layer, p, c) for (layer, p, *_), c in zip(parts, caches, strict=True)], dy, collect)
+    triples = [(layer, p, cache) for (layer, p, *_), cache in zip(parts, caches, strict=True)]
+    return run_back(triples, dy, collect, first=first)
 
 
 def _like(data: Array, key: Key) -> Key:

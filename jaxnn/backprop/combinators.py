@@ -94,9 +94,9 @@ def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tupl
 
 
 def run_back(
-    parts: Sequence[tuple[Layer, Params, Cache]], dy: Array | AtLogits, collect: Collect
+    parts: Sequence[tuple[Layer, Params, Cache]], dy: Array | AtLogits, collect: Collect, *, first: int = 0
 ) -> tuple[Array, list[PyTree]]:
-    """The parts in reverse order: (dx of the first, what `collect` asks of each, in order).
+    """The parts in reverse order: (dx of the first, what `collect` asks of each, in order). `first` as for `run`.
 
     Example:
         >>> from jaxnn.layers import Relu
@@ -105,8 +105,12 @@ def run_back(
     """
     collected: list[PyTree] = []
     error: Any = dy
-    for part, p, cache in reversed(parts):
-        error, found = rule_of(part).backward(part, p, cache, error, collect)
+    for i, (part, p, cache) in reversed(list(enumerate(parts, first))):
+        try:
+            below, found = rule_of(part).backward(part, p, cache, error, collect)
+        except (TypeError, ValueError) as raised:
+            raise located(raised, i, part, f"dy of shape {jnp.shape(getattr(error, 'delta', error))}") from None
+        error = below
         collected.append(found)
     return error, collected[::-1]
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.layers.base import Kind, Layer, pair_of
-from jaxnn.tape import Use, Whole, wide_total
+from jaxnn.tape import Placed, Use, Whole, errors, wide_total
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 Cache: TypeAlias = Any
@@ -129,7 +129,13 @@ class Rule:
         """(dx, what `collect` asks for); of a combinator, a tuple of what each of its parts returns."""
         if isinstance(dy, AtLogits):  # this activation is fused with the loss: what it would compute is there already
             return dy.delta, ()
-        return self.input_grad(layer, params, cache, dy), collect(self)(layer, params, cache, dy)
+        dx = self.input_grad(layer, params, cache, dy)
+        if self.forward is keep_input and jnp.shape(dx) != jnp.shape(cache):
+            raise ValueError(
+                f"{layer.kind.name}: the rule's input_grad must return dx of the shape of x, {jnp.shape(cache)}, got "
+                f"{jnp.shape(dx)}."
+            )
+        return dx, collect(self)(layer, params, cache, dy)
 
 
 def _leaves_of_uses(uses: PyTree, params: Params, *, where: str) -> list[tuple[Use, ...]]:
@@ -148,10 +154,13 @@ def _leaves_of_uses(uses: PyTree, params: Params, *, where: str) -> list[tuple[U
         )
     for (path, param), of_one in zip(places, found, strict=True):
         for use in of_one:
-            if math.prod(use.shape) != math.prod(jnp.shape(param)):
+            inner = use.use if isinstance(use, Placed) else use
+            flat = not isinstance(inner, Whole) and errors(inner).ndim < 3
+            if flat or math.prod(use.shape) != math.prod(jnp.shape(param)):
                 raise ValueError(
-                    f"{where}: a use of {jax.tree_util.keystr(path)} has gradients of shape {use.shape}, the "
-                    f"parameter has shape {jnp.shape(param)}. Uses have axes (N, T, ...): examples, positions, entries."
+                    f"{where}: a use of {jax.tree_util.keystr(path)} has delta of shape {errors(inner).shape} and "
+                    f"gradients of shape {use.shape}, the parameter has shape {jnp.shape(param)}. Uses have axes "
+                    "(N, T, ...): examples, positions, entries; jaxnn.tape.positions makes T."
                 )
     return found
 

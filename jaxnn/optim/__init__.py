@@ -27,6 +27,7 @@ params = optim.apply_updates(params, updates)
 | `accumulate`, `MultiSteps`, `lookahead`, `average_params`, `periodic_update` | over several steps |
 | `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state` | half-precision weights, 8-bit states |
 | `inject_hyperparams`, `get_hyperparams`, `with_hyperparams`, `named_state`, `monitor`, `snapshot` | monitoring |
+| `spec`, `build`, `describe` | what an optimizer is, from outside: its structure and its numbers |
 
 What every factory shares:
 
@@ -60,7 +61,7 @@ What every factory shares:
 
 Not in optax: `nesterov_lookahead`, `adagrad_as_published`, `shampoo`, `soap`, `muon_with_roles`, `accumulate`,
 `average_params`, `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state`, `named_state`,
-`get_hyperparams` and `with_hyperparams`.
+`get_hyperparams`, `with_hyperparams`, `spec`, `build` and `describe`.
 """
 
 from typing import TYPE_CHECKING

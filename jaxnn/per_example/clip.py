@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from jaxnn.checks import require_between
+from jaxnn.checks import require_between, require_positive
 from jaxnn.numerics import safe_divide
 from jaxnn.types import Array, Scalar
 
@@ -51,7 +51,7 @@ def automatic(bound: Scalar = 1.0, gamma: Scalar = 0.01) -> Clip:
         gamma: stability constant > 0, by which smaller gradients stay smaller than larger ones; may be traced.
 
     Raises:
-        ValueError: C or gamma negative, if known.
+        ValueError: C negative, or gamma not positive, if known.
 
     Reference:
         Bu, Z., Wang, Y.-X., Zha, S. & Karypis, G. (2023). Automatic clipping: differentially private deep learning made
@@ -62,7 +62,7 @@ def automatic(bound: Scalar = 1.0, gamma: Scalar = 0.01) -> Clip:
         Array([1.  , 0.5 , 0.25], dtype=float32)
     """
     require_between("automatic", "bound", bound, 0, math.inf)
-    require_between("automatic", "gamma", gamma, 0, math.inf)
+    require_positive("automatic", "gamma", gamma)
     return lambda norms: jnp.asarray(bound, norms.dtype) / (norms + jnp.asarray(gamma, norms.dtype))
 
 
@@ -74,7 +74,7 @@ def psac(bound: Scalar = 1.0, r: Scalar = 0.1) -> Clip:
         r: > 0, at most 1; may be traced.
 
     Raises:
-        ValueError: C negative or r outside [0, 1], if known.
+        ValueError: C negative or r outside (0, 1], if known.
 
     Reference:
         Xia, T., Shen, S., Yao, S., Fu, X., Xu, K., Xu, X. & Fu, X. (2023). Differentially private learning with
@@ -85,6 +85,7 @@ def psac(bound: Scalar = 1.0, r: Scalar = 0.1) -> Clip:
         Array([1.       , 0.6666667], dtype=float32)
     """
     require_between("psac", "bound", bound, 0, math.inf)
+    require_positive("psac", "r", r)
     require_between("psac", "r", r, 0, 1)
 
     def factors(norms: Array) -> Array:

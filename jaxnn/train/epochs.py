@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.checks import require_key, require_positive_int
-from jaxnn.data import Partial
+from jaxnn.data import Partial, batch_indices
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
 from jaxnn.train.arguments import (
@@ -82,6 +82,7 @@ def epochs(
         ("evaluated_at", evaluated_at, "optim.schedule_free_eval_params"),
     ):
         require_function("fit", name, function, example)
+    require_function("fit", "loss", loss, "losses.softmax_cross_entropy", optional=False)
     require_metrics("fit", metrics or {})
     count = require_positive_int("fit", "epochs", epochs, minimum=0)
     x, y = as_pair("fit", "train", train)
@@ -93,6 +94,7 @@ def epochs(
         if data is not None:
             require_targets("fit", name, net, began_at.params, began_at.state, data, loss)
     vg = value_and_grad or default_value_and_grad(net, loss, regularizer)
+    jax.eval_shape(lambda k: batch_indices(k, x.shape[0], batch_size, partial=partial), key)  # its checks
     epoch_fn = make_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
     replay = replayed(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
     evaluate = _evaluate(net, (("loss", loss), *(metrics or {}).items()))

@@ -89,7 +89,9 @@ def fit(
             None means the last epoch's, unless an `EarlyStopping` is passed: then what it monitors.
         measure: more scalars to report for each step, averaged over the epoch; `GradTolerance` brings `grad_norm`.
         start: a `TrainState` of this network and optimizer to continue from, instead of a fresh one; it is copied, not
-            donated. Its parameters may have been cast to another floating dtype, in which training continues.
+            donated. Its parameters may have been cast to another floating dtype, in which training continues. Epochs
+            count from 1 again and follow `key`: pass another key for other orders of the data. For another optimizer:
+            `ts._replace(opt_state=opt.init(ts.params))`.
         evaluated_at: (opt_state, params) -> the parameters at which the validation metrics are evaluated, such as
             `optim.schedule_free_eval_params`; None for the parameters themselves. The result has those that are
             trained, with their optimizer state; running statistics are theirs too.

@@ -110,7 +110,12 @@ def _step_program(vg: ValueAndGrad, structure: Any, measure: Measure | None) -> 
 def _step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> Callable[..., Any]:
     """The uncompiled step, shared by `make_step` and the scan of `make_epoch`."""
     require_optimizer("make_step", opt)
-    require_function("make_step", "vg", vg, "jax.value_and_grad(loss_fn, has_aux=True)")
+    require_function("make_step", "vg", vg, "jax.value_and_grad(loss_fn, has_aux=True)", optional=False)
+    if isinstance(vg, Layer):
+        raise TypeError(
+            "make_step: vg must be a function of a loss's value and gradient, got a network. Pass "
+            "jax.value_and_grad(train.mean_loss(net, loss), has_aux=True) or backprop.value_and_grad(net, loss)."
+        )
 
     def step(
         ts: TrainState, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jaxnn import activations, backprop, layers, models
+from jaxnn import activations, backprop, layers, losses, models
 from jaxnn.layers import Activation, Conv, Dense, DepthwiseConv, Embedding, Flatten, Kind
+from jaxnn.tape import Scaling
 from tests.backprop.checking import EXACT, assert_all_exact, assert_exact, drawn, rule_error
 from tests.helpers import float64, random, slow
 
@@ -373,6 +374,32 @@ def test_errors_of_registration() -> None:
     backprop.register(forgetful.kind, backprop.Rule(backprop.keep_input, lambda layer, params, x, dy: dy))
     with pytest.raises(ValueError, match="mine: the rule's uses must be a pytree like the parameters"):
         rule_error(forgetful, random(0, 3, 2))
+
+
+def test_what_a_rule_returns_is_held_to_its_shapes() -> None:
+    """A cotangent (N, 1, D) would broadcast, and make per-example norms wrong without an error."""
+    gain = layers.stateless(Kind("mine"), lambda params, x: x * params["s"], lambda key, example: {"s": np.float32(2)})
+    net, x = models.serial(Dense(3), layers.Relu, gain), np.ones((4, 2), np.float32)
+
+    def recorded(input_grad: Any, use: Any) -> Any:
+        backprop.register(gain.kind, backprop.Rule(backprop.keep_input, input_grad, lambda *leaf: {"s": (use(*leaf),)}))
+        params, state = net.init(jax.random.key(0), (2,))
+        return jax.eval_shape(backprop.record(net, losses.mse), params, state, x, np.ones((4, 3), np.float32))
+
+    def scaling(layer: Any, params: Any, x: Any, dy: Any) -> Any:
+        return Scaling(x.reshape(4, 3, 1), dy.reshape(4, 3, 1))
+
+    recorded(lambda layer, params, x, dy: dy * params["s"], scaling)
+    with pytest.raises(
+        ValueError, match=r"mine: the rule's input_grad must return dx of the shape of x, \(4, 3\)"
+    ) as e:
+        recorded(lambda layer, params, x, dy: dy[:, None], scaling)
+    assert "in part 2 of serial (mine), given dy of shape (4, 3)" in e.value.__notes__
+    with pytest.raises(ValueError, match=r"mine: a use of \['s'\] has delta of shape \(12, 1\)"):
+        recorded(
+            lambda layer, params, x, dy: dy * params["s"],
+            lambda layer, p, x, dy: Scaling(x.reshape(12, 1), dy.reshape(12, 1)),
+        )
 
 
 def dense_init(key: Any, example: Any) -> Any:

@@ -351,10 +351,12 @@ MUTANTS = [
     mutant(
         "automatic: gamma forgotten",
         of("mlp", "clipped_grad, automatic"),
-        instead("automatic", lambda right, bound, gamma: right(bound, 0.0)),
+        instead("automatic", lambda right, bound, gamma: right(bound, 1e-30)),
     ),
     mutant(
-        "psac: r forgotten", of("mlp", "clipped_grad, psac"), instead("psac", lambda right, bound, r: right(bound, 0.0))
+        "psac: r forgotten",
+        of("mlp", "clipped_grad, psac"),
+        instead("psac", lambda right, bound, r: right(bound, 1e-30)),
     ),
     mutant(
         "second_moment: squares inside the sum over positions",

@@ -63,6 +63,10 @@ def test_a_loop_trains_as_far_as_it_is_asked() -> None:
 def test_arguments_are_checked_before_the_first_epoch() -> None:
     with pytest.raises(TypeError, match="fit: key must be a typed key"):
         train.epochs(NET, LOSS, OPT, classification(), **SETTINGS | {"key": 0})
+    with pytest.raises(ValueError, match="batch_size 51 exceeds the 50 examples"):
+        train.epochs(NET, LOSS, OPT, classification(), **SETTINGS | {"batch_size": 51})
+    with pytest.raises(TypeError, match="fit: loss must be a function"):
+        train.epochs(NET, "mse", OPT, classification(), **SETTINGS)
     with pytest.raises(ValueError, match="pass validation"):
         train.epochs(NET, LOSS, OPT, classification(), **SETTINGS | {"validation": None})
 

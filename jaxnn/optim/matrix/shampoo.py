@@ -107,9 +107,10 @@ def scale_by_shampoo(
             x = x.reshape(squeezed(x.shape))
             return tuple(zero_factor(x, axis, longest) for axis in range(x.ndim))
 
-        zeros = by_axis(jax.tree.map(factors, whole), params)
-        mu, nu = None if is_zero(b1) else whole, whole if graft == "adam" else None
-        return ShampooState(zero_count(), mu, nu, zeros, zeros)
+        statistics, preconditioners = (by_axis(jax.tree.map(factors, whole), params) for _ in range(2))
+        mu = None if is_zero(b1) else whole
+        nu = initial_moment(params) if graft == "adam" else None  # not mu's arrays: a state may be donated
+        return ShampooState(zero_count(), mu, nu, statistics, preconditioners)
 
     @widened
     def update(

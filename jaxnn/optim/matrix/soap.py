@@ -113,9 +113,8 @@ def scale_by_soap(
             return tuple(zero_factor(x, axis, longest) for axis in axes_of(x.shape))
 
         zeros = by_axis(jax.tree.map(factors, whole), params)
-        return SoapState(
-            zero_count(), whole, whole, zeros, jax.tree.map(lambda h: h + jnp.eye(len(h), dtype=h.dtype), zeros)
-        )
+        bases = jax.tree.map(lambda h: h + jnp.eye(len(h), dtype=h.dtype), zeros)
+        return SoapState(zero_count(), whole, initial_moment(params), zeros, bases)
 
     def rotated(x: Array, bases: tuple[Array, ...], *, into: bool) -> Array:
         """The array in the coordinates of the bases, or back from them."""

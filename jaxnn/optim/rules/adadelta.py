@@ -50,8 +50,8 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     require_nonnegative("adadelta", eps=eps)
 
     def init(params: Params) -> AdadeltaState:
-        zeros = initial_moment(require_real("adadelta", params))
-        return AdadeltaState(zero_count(), zeros, zeros)
+        # Two arrays, not one twice: a state may be donated.
+        return AdadeltaState(zero_count(), initial_moment(require_real("adadelta", params)), initial_moment(params))
 
     def update(
         updates: PyTree, state: AdadeltaState, params: Params | None = None, **extra: Any

@@ -102,8 +102,8 @@ def dog(
         r = zero if kind == "learning_rate" else cast_like(first, zero)
         if kind == "heuristic":
             r = r * (1 + safe_sqrt(sum_of_squares(params)))
-        # A copy, so that parameters and state may both be donated.
-        return DoGState(jnp.ones((), bool), jax.tree.map(jnp.copy, params), r, zero, zero_count())
+        # Copies, so that parameters and state may both be donated.
+        return DoGState(jnp.ones((), bool), jax.tree.map(jnp.copy, params), r, jnp.copy(zero), zero_count())
 
     def update(updates: PyTree, state: DoGState, params: Params | None = None, **extra: Any) -> tuple[PyTree, DoGState]:
         params = require_params("dog", params)

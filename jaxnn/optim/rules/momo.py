@@ -83,7 +83,7 @@ def momo(
 
     def init(params: Params) -> MomoState:
         zero, lb = _numbers("momo", params, lower_bound)
-        return MomoState(initial_moment(params), zero, zero, lb, zero_count())
+        return MomoState(initial_moment(params), zero, jnp.copy(zero), lb, zero_count())
 
     def update(
         updates: PyTree, state: MomoState, params: Params | None = None, *, value: Any = None, **extra: Any
@@ -153,7 +153,7 @@ def momo_adam(
 
     def init(params: Params) -> MomoAdamState:
         zero, lb = _numbers("momo_adam", params, lower_bound)
-        return MomoAdamState(initial_moment(params), initial_moment(params), zero, zero, lb, zero_count())
+        return MomoAdamState(initial_moment(params), initial_moment(params), zero, jnp.copy(zero), lb, zero_count())
 
     def update(
         updates: PyTree, state: MomoAdamState, params: Params | None = None, *, value: Any = None, **extra: Any

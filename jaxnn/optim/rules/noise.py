@@ -30,7 +30,7 @@ def as_key(where: str, key: Key | int | None, seed: Key | int | None = None) -> 
         raise ValueError(f"{where}: needs one of key and seed, got both. Pass key={key!r} alone.")
     given: Any = seed if key is None else key
     if given is None:
-        warnings.warn(f"{where}: no key was given, so every run draws the noise of key=0. Pass one.", stacklevel=3)
+        warnings.warn(f"{where}: no key was given, so every run draws the noise of key=0. Pass one.", stacklevel=4)
         given = 0
     return given_key(where, given)
 

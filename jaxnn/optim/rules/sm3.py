@@ -62,7 +62,8 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
     def init(params: Params) -> SM3State:
         whole = initial_moment(require_real("sm3", params))
         sums = by_axis(jax.tree.map(_largest_of_slices, whole), params)
-        return SM3State(zero_count(), sums, None if is_zero(b1) else whole)
+        # nu is made anew: `whole` may stand in the sums, and a state may be donated.
+        return SM3State(zero_count(), sums, None if is_zero(b1) else initial_moment(params))
 
     def update(updates: PyTree, state: SM3State, params: Params | None = None, **extra: Any) -> tuple[PyTree, SM3State]:
         grads = updates

@@ -74,11 +74,11 @@ def mechanize(
     n = require_positive_int("mechanize", "num_betas", num_betas)
 
     def init(params: Params) -> MechanicState:
-        zeros = jnp.zeros(n, scalar_dtype(require_real("mechanize", params)))
-        s = jnp.broadcast_to(cast_like(s_init, zeros), (n,))
+        r, m, v = (jnp.zeros(n, scalar_dtype(require_real("mechanize", params))) for _ in range(3))
+        s = jnp.broadcast_to(cast_like(s_init, r), (n,))
         # A copy, so that parameters and state may both be donated.
         start = jax.tree.map(jnp.copy, params)
-        return MechanicState(base_optimizer.init(widen(params)), zero_count(), zeros, zeros, zeros, s, start)
+        return MechanicState(base_optimizer.init(widen(params)), zero_count(), r, m, v, s, start)
 
     def update(
         updates: PyTree, state: MechanicState, params: Params | None = None, **extra: Any
