@@ -78,7 +78,10 @@ def _cosine(
     d = as_targets(where_, targets, y.dtype)
     axes = axes_of(where_, axis, y.ndim)
     if y.ndim != d.ndim or any(m != n and 1 not in (m, n) for m, n in zip(y.shape, d.shape, strict=True)):
-        raise ValueError(f"{where_}: predictions and targets must have the same shape, got {y.shape} and {d.shape}.")
+        raise ValueError(
+            f"{where_}: predictions and targets must have the same shape, up to axes of size 1, got {y.shape} and "
+            f"{d.shape}."
+        )
     if where is not None:
         shape = jnp.broadcast_shapes(y.shape, d.shape)
         mask = included(where_, where, shape, axes)
