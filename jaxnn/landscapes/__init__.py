@@ -1,4 +1,4 @@
-"""Test functions R^d -> R for optimizers, each with its minima, a start and bounds for plots. Floor 2.
+"""Test functions R^d -> R for optimizers, each with its minima, a start and bounds for plots.
 
 | landscape | minima | what it tests |
 |---|---|---|
@@ -28,7 +28,7 @@ from jaxnn.landscapes.quadratics import NoisyQuadratic, noisy_quadratic, quadrat
 LANDSCAPES: MappingProxyType[str, Callable[[], Landscape]] = MappingProxyType(
     {make.__name__: make for make in (rosenbrock, beale, himmelblau, saddle, plateau, schwefel)}
 )
-"""Factories of the two-dimensional landscapes, by name."""
+"""Factories of landscapes, by name; called without arguments, they make two-dimensional ones."""
 
 __all__ = [
     "LANDSCAPES",
