@@ -68,6 +68,8 @@ def make_evaluate(
 ) -> Callable[[Params, State, Array, Array], dict[str, Array]]:
     """A compiled function that returns the mean over examples of each metric, in evaluation mode.
 
+    Means are weighted by `losses.example_weights`.
+
     Args:
         net: a network.
         metrics: named per-example functions (outputs (N, ...), targets (N, ...)) -> (N,): any loss of `jaxnn.losses`,

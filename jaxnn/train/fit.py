@@ -75,7 +75,7 @@ def fit(
         opt: an optimizer.
         train: (x (N, ...), y (N, ...)) or a Dataset, put on the device once.
         key: typed random key; initial parameters, order, augmentation and dropout are functions of it.
-        epochs: how many at most.
+        epochs: the largest number of epochs.
         batch_size: N for batch gradient descent, 1 for stochastic.
         validation: (x, y) or a Dataset, evaluated after each epoch: "validation_loss" and "validation_<metric>".
         metrics: named per-example functions, evaluated on the validation data.
@@ -83,11 +83,12 @@ def fit(
         value_and_grad: instead of `jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)`, a function
             with the same arguments and result; it then brings its own regularizer.
         augment: `(key, x) -> x`, applied to each training batch.
-        partial: what becomes of the last, smaller batch: `Partial.DROP` or `Partial.WEIGHT`.
+        partial: the rule for the last, smaller batch: `Partial.DROP` or `Partial.WEIGHT`.
         stopping: rules evaluated after each epoch: `EarlyStopping`, `LossTolerance`, `GradTolerance`, or your own.
         select: the name of a metric in the history; the parameters of the epoch with its minimum are returned.
-            None means the last epoch's, unless an `EarlyStopping` is passed: then what it monitors.
-        measure: more scalars to report for each step, averaged over the epoch; `GradTolerance` brings `grad_norm`.
+            None means the last epoch's, unless an `EarlyStopping` is passed: then what the first one monitors.
+        measure: more scalars to report for each step, averaged over the epoch; None means `grad_norm` if
+            `stopping` has a `GradTolerance`, else nothing.
         start: a `TrainState` of this network and optimizer to continue from, instead of a fresh one; it is copied, not
             donated. Its parameters may have been cast to another floating dtype, in which training continues.
         evaluated_at: (opt_state, params) -> the parameters at which the validation metrics are evaluated, such as
@@ -99,7 +100,7 @@ def fit(
     Raises:
         DivergedError: the training loss, a parameter or a running statistic became NaN or infinite, or a validation
             metric NaN; it names the step and what was not finite first (an example, a parameter, a layer, the loss),
-            and carries the result up to the epoch before.
+            and carries the result of the epochs before.
         TypeError, ValueError: the arguments or the data do not fit together, or a label is out of range.
 
     Example:
