@@ -1,4 +1,4 @@
-"""Classic networks (floor 7): early neurons and their learning rules, networks by construction, small studies.
+"""Classic networks: early neurons and their learning rules, networks by construction, small studies.
 
 | module | contents |
 |---|---|
