@@ -37,7 +37,7 @@ def cosine_similarity(
         axis, where: as in the module docstring.
 
     Returns:
-        In [-1, 1], the common shape without `axis`.
+        The common shape without `axis`; in [-1, 1] unless `axis` itself broadcasts (without `where`).
 
     Example:
         >>> cosine_similarity(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.ones((2, 2)))

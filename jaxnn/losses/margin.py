@@ -108,9 +108,7 @@ def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 @also_takes_calls_of(perceptron_loss_each)
 def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Perceptron loss: sum_j max(0, -d_j f_j), d_j = -1 or +1.
-
-    Stochastic gradient descent on it is the perceptron rule.
+    """Perceptron loss: sum_j max(0, -d_j f_j), d_j = -1 or +1; the perceptron rule is SGD on it, one example a step.
 
     Example:
         >>> perceptron_loss(jnp.array([0.5, 0.5]), jnp.array([1, -1]))
