@@ -128,9 +128,7 @@ def random_like(
     sampler: Callable[..., Array] = jax.random.normal,
     dtype: DTypeLike | None = None,
 ) -> PyTree:
-    """Random numbers in the shape and dtype of each leaf.
-
-    On Explicit meshes also in its sharding, if the sampler takes `out_sharding`.
+    """Random numbers in the shape and dtype of each leaf (and its Explicit sharding, if the sampler takes one).
 
     Args:
         rng_key: split into one key per leaf.
