@@ -66,8 +66,8 @@ def fit(
 
     Placement: data and `start` stay where they lie, on one device or on a mesh with automatic or explicit axes, split
     along the examples (`NamedSharding(mesh, PartitionSpec("data"))`), the parameters replicated or sharded. Parameters
-    and optimizer state keep their sharding, and the numbers are those of one device up to rounding. All that lies on a
-    mesh lies on the same one; fresh parameters are replicated on the data's.
+    and optimizer state keep their sharding, and the numbers are those of one device up to rounding. All arrays on
+    a mesh are on the same one; fresh parameters are replicated on that of the data.
 
     Args:
         net: a network.
@@ -92,8 +92,8 @@ def fit(
         start: a `TrainState` of this network and optimizer to continue from, instead of a fresh one; it is copied, not
             donated. Its parameters may have been cast to another floating dtype, in which training continues.
         evaluated_at: (opt_state, params) -> the parameters at which the validation metrics are evaluated, such as
-            `optim.schedule_free_eval_params`; None for the parameters themselves. The result has those that are
-            trained, with their optimizer state; running statistics are theirs too.
+            `optim.schedule_free_eval_params`; None for the parameters themselves. The result has the trained ones
+            and their optimizer state; running statistics are of the trained ones, too.
         on_epoch: called with each epoch's record as soon as it is there.
         progress: whether to show a bar with loss, metrics, examples/s and the time left.
 

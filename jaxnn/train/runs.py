@@ -155,7 +155,7 @@ class _Program:
         self._compiled: dict[int, Any] = {}
 
     def mesh_of_its_own(self) -> contextlib.AbstractContextManager[Any]:
-        """Replaces a mesh that the caller has set: these arrays do not lie on it."""
+        """Replaces a mesh that the caller has set: the arrays of the program do not lie on it."""
         return contextlib.nullcontext() if jax.sharding.get_abstract_mesh().empty else jax.set_mesh(self.mesh)
 
     @functools.cached_property
