@@ -290,8 +290,7 @@ def hidden_units(
 ) -> Chosen:
     """The number of hidden units, chosen by the mean validation error over seeds; the test set is used once.
 
-    All sizes are one program: of max(sizes) units all but the first h are masked: their outputs and gradients
-    are 0.
+    All sizes are one program: of max(sizes) units those after the first h have outputs and gradients 0.
 
     Args:
         sizes: hidden units.

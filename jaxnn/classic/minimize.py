@@ -121,8 +121,8 @@ def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np
 
     An integer program, solved by `scipy.optimize.milp`: minimize the number of terms (then of literals) subject to
     every true row being covered. Functions of 4 inputs take milliseconds; random ones of 10 inputs take a fraction of a
-    second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those. RuntimeError:
-    the solver failed.
+    second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those. A failure
+    raises RuntimeError.
 
     Reference:
         Petrick (1956), A direct determination of the irredundant forms of a Boolean function from the set of prime
