@@ -1,8 +1,8 @@
-"""Classic networks (floor 7): early neurons and their learning rules, networks by construction, small studies.
+"""Classic networks: early neurons and their learning rules, networks by construction, small studies.
 
 | module | contents |
 |---|---|
-| `neurons` | the McCulloch-Pitts unit; the always-on feature |
+| `neurons` | the McCulloch-Pitts unit; the constant feature |
 | `perceptron`, `multiclass` | Rosenblatt's rule with its mistake bound, pocket and averaged; several classes |
 | `adaline`, `logistic` | the delta rule; logistic regression by gradient ascent, batch, mini-batch, stochastic |
 | `separability` | a separator by linear programming, or a proof that none exists; cycles of the perceptron rule |

@@ -1,7 +1,7 @@
 """The delta rule (ADALINE): a linear unit trained on the squared error, for regression and for classification.
 
-All functions take features (N, D), with the constant feature of `neurons.with_bias` for a bias. For classification
-the targets are -1 and +1, and `perceptron.predict` returns the class.
+`fit` takes features (N, D), with the constant feature of `neurons.with_bias` for a bias. For classification the targets
+are -1 and +1, and `perceptron.predict` returns the class.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Fit(NamedTuple):
 def delta_rule(w: Array, x: Array, d: Array, *, learning_rate: Scalar) -> Array:
     """One step of the delta rule: w <- w + eta (d - w.x) x, gradient descent on 1/2 (d - w.x)^2 of one example.
 
-    The error d - w.x is multiplied by 1 - eta |x|^2: it shrinks if eta |x|^2 < 2.
+    The error d - w.x is multiplied by 1 - eta |x|^2: it shrinks if 0 < eta |x|^2 < 2.
 
     Args:
         w: weights (D,).
@@ -53,10 +53,10 @@ def delta_rule(w: Array, x: Array, d: Array, *, learning_rate: Scalar) -> Array:
 
 
 def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fit:
-    """The delta rule from w = 0, cycling through the examples in order; for eta -> 0 it converges to least squares.
+    """The delta rule from w = 0, cycling through the examples in order.
 
-    With a constant eta the weights converge to a cycle around the least-squares solution, whose distance shrinks with
-    eta. Where w.x = d has an exact solution, they converge to it if eta |x|^2 < 2 for every example.
+    With a small constant eta the weights converge to a cycle of N steps, which shrinks to the least-squares solution as
+    eta -> 0. Where w.x = d has an exact solution, they converge to one if 0 < eta |x|^2 < 2 for every example.
 
     Args:
         x: features (N, D).
@@ -84,7 +84,7 @@ def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fi
 
 
 def smallest_step(w: Array, x: Array, y: Array, *, learning_rate: Scalar = 1.0) -> Array:
-    """The smallest perceptron, one weight and one input: w <- w + eta (y - yhat) x, yhat = w x.
+    """The delta rule for one weight and one input: w <- w + eta (y - yhat) x, yhat = w x.
 
     Gradient descent on 1/2 (y - yhat)^2, whose derivative in w is -(y - yhat) x. Each step multiplies the error on one
     example by 1 - eta x^2: to 0 for eta x^2 = 1; it does not shrink for eta x^2 >= 2.

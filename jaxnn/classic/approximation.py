@@ -1,7 +1,7 @@
 """Continuous functions by threshold units: pulses and staircases on a line, ridges, bumps and surfaces in the plane.
 
-All end in a linear output unit. The number of threshold units for an error epsilon grows like 1 / epsilon on a line and
-like 1 / epsilon^2 in the plane.
+All end in a linear output unit. H is the unit step, H(0) = 1. The number of threshold units for an error epsilon grows
+like 1 / epsilon on a line and like 1 / epsilon^2 in the plane.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Approximation(NamedTuple):
 def pulses(low: ArrayLike, high: ArrayLike, height: ArrayLike = 1.0) -> Network:
     """A sum of square pulses on a line, each from two thresholds.
 
-    y = sum_j height_j (H(x - low_j) - H(x - high_j)), H(0) = 1: pulse j lies on [low_j, high_j)
+    y = sum_j height_j (H(x - low_j) - H(x - high_j)): pulse j lies on [low_j, high_j)
 
     Args:
         low, high: (J,), or one number: the ends of the pulses.
@@ -79,8 +79,9 @@ def staircase(
 
     y = v_0 + sum_j (v_j - v_(j-1)) H(x - e_j)
 
-    Each step is as long as possible: until the sampled maximum and minimum of the function on it are 2 tolerance apart;
-    its height is their midpoint. No staircase with jumps at samples has fewer steps.
+    Step j has height v_j and begins at e_j. It is as long as possible with the sampled maximum and minimum of the
+    function on it at most 2 tolerance apart; its height is their midpoint. No staircase with jumps at samples has fewer
+    steps.
 
     Args:
         function: of an array (M,), element-wise.
@@ -125,7 +126,7 @@ def staircase(
 
 
 def ridge(direction: ArrayLike, low: float, high: float) -> Network:
-    """A ridge in the plane, 1 on a strip and 0 outside, from two opposite thresholds.
+    """A ridge in the plane (or in R^D), 1 on a strip and 0 outside, from two opposite thresholds.
 
     y = H(d.x - low) + H(high - d.x) - 1
 
@@ -196,7 +197,7 @@ def surface(
     *,
     samples: int = 240,
 ) -> Approximation:
-    """A continuous function on [low, high]^2 by bumps on the coarsest even grid with an error within the tolerance.
+    """A continuous function on [low, high]^2 by bumps on the coarsest even grid, at least 2 x 2, within the tolerance.
 
     y = sum_ij v_ij H(r_i(x_1) + r_j(x_2) - 3/2), r_i the ridge between grid lines i and i + 1
 

@@ -82,7 +82,7 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
 
 
 def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
-    """The class with the most pairwise votes, each clipped to [-1, 1]: argmax_a sum_b clip(w_ab.x, -1, 1).
+    """The class with the most pairwise votes, each in [-1, 1]: argmax_a sum_b clip(w_ab.x, -1, 1), w_ba = -w_ab.
 
     Args:
         w: (D, K (K - 1) / 2), from `pairwise_least_squares`.

@@ -55,7 +55,7 @@ def course(
 ) -> Course:
     """Gradient descent with one batch size; the loss over all examples is evaluated after every epoch.
 
-    theta <- theta - eta (1/B) sum_(i in batch) grad l_i(theta), freshly shuffled each epoch.
+    theta <- theta - eta (1/B) sum_(i in batch) grad l_i(theta), l_i the loss of example i; permuted each epoch.
 
     Args:
         loss: per-example loss (outputs, targets) -> (N,).

@@ -84,10 +84,10 @@ def dnf(table: ArrayLike) -> Network:
 
 
 def minimized(table: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
-    """The disjunctive form after Quine-McCluskey minimisation: a hidden AND unit for each term, an OR on top.
+    """The disjunctive form after Quine-McCluskey minimization: a hidden AND unit for each term, an OR on top.
 
     Args:
-        table: (2^n,) of 0 and 1.
+        table: (2^n,) of 0 and 1, n <= 14.
         dont_care: (2^n,), 1 at rows where either output is allowed; None if there are none.
 
     Returns:
@@ -118,7 +118,7 @@ def lookup_net(n: int) -> Layer:
 
 
 def lookup_params(table: ArrayLike) -> Params:
-    """The unminimised network with an AND unit for every row; the table itself is the OR's weights.
+    """The unminimized network with an AND unit for every row; the table itself is the OR's weights.
 
     h_r = AND_i (x_i = bit i of r), y = 1 if sum_r table[r] h_r >= 1/2
 

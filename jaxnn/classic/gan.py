@@ -1,7 +1,7 @@
 """A small generative adversarial network, and its coverage of the modes of the data.
 
 min over the generator G, max over the discriminator D of E log D(x) + E log(1 - D(G(z))), z ~ N(0, I); the generator's
-loss is the non-saturating -E log D(G(z)), whose gradient does not vanish where D rejects G(z) with confidence.
+loss is the non-saturating -E log D(G(z)), whose gradient does not vanish where D(G(z)) is near 0.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "extragradient": Rule(minmax.extragradient, optim.adam(1e-3, b1=0.5)),
     }
 )
-"""The rules that are compared, each with Adam; b1 = 0.5 as in Radford, Metz & Chintala 2016."""
+"""The rules that are compared, each with a form of Adam; b1 = 0.5 as in Radford, Metz & Chintala 2016."""
 
 
 def make(dimensions: int, *, latent: int = 2, hidden: Sequence[int] = (64, 64), unit: bool = False) -> Gan:

@@ -1,10 +1,10 @@
 """Seven means of generalization, each tried on a few real digits.
 
 Each function trains a small network from several seeds at once (`vmap`; where the setting is a number, over the
-settings too) and returns training and validation errors. By default one in five training labels is wrong, so that
-over-fitting shows; see `trials.as_splits` for other examples. In all functions `examples`, `seeds` and `epochs` are
-those of `weight_decay`. Choices are made on the validation set; the test set is used once, by `hidden_units`, after the
-choice.
+settings too) and returns errors or learning curves. By default one in five training labels is wrong (none in
+`batch_norm`), so that over-fitting shows; see `trials.as_splits` for other examples. In all functions `examples`,
+`seeds` and `epochs` are those of `weight_decay`. Choices are made on the validation set; the test set is used once, by
+`hidden_units`, after the choice.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ def weight_decay(
 def dropout(
     rates: Sequence[float] = RATES, *, examples: Splits | None = None, seeds: int = 4, epochs: int = 100
 ) -> Errors:
-    """A random fraction of the hidden units set to zero in each training step.
+    """Hidden units set to 0 at random in training, each with the same probability.
 
     Args:
-        rates: the fractions dropped, each in [0, 1).
+        rates: the probabilities of dropping a unit, each in [0, 1).
 
     Reference:
         Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I. & Salakhutdinov, R. (2014). Dropout: a simple way to
@@ -290,7 +290,7 @@ def hidden_units(
 ) -> Chosen:
     """The number of hidden units, chosen by the mean validation error over seeds; the test set is used once.
 
-    All sizes are one program: of max(sizes) units all but the first h are masked; they output 0 and have no gradient.
+    All sizes are one program: of max(sizes) units those after the first h have outputs and gradients 0.
 
     Args:
         sizes: hidden units.

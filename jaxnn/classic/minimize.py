@@ -9,7 +9,8 @@ inputs.
 terms, `minimize` .1 s and 172, `minimize_exactly` .07 s and 160, which is proven to be the fewest.
 
 A table is (2^n,) of 0 and 1, rows in the order of `boolean.inputs`, else, or for n > 14, ValueError; `dont_care` (2^n,)
-is 1 at rows where either output will do, None for none. Terms are (T, n), int8, in {-1, 0, 1}: NOT x_i, absent, x_i.
+is 1 at rows where either output will do, None if there are none. Terms are (T, n), int8, in {-1, 0, 1}: NOT x_i,
+absent, x_i.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def covers(terms: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def minimize(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray:
-    """Few prime implicants whose OR is the function: the essential ones, then a greedy choice.
+    """Few prime implicants whose OR is the function, except at `dont_care`: the essential ones, then a greedy choice.
 
     A prime implicant is essential if it alone covers some true row. The others are added greedily, by the number of
     rows that they newly cover; finally redundant ones are dropped. No term of the result can be removed, but a smaller
@@ -120,7 +121,8 @@ def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np
 
     An integer program, solved by `scipy.optimize.milp`: minimize the number of terms (then of literals) subject to
     every true row being covered. Functions of 4 inputs take milliseconds; random ones of 10 inputs take a fraction of a
-    second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those.
+    second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those. A failure
+    raises RuntimeError.
 
     Reference:
         Petrick (1956), A direct determination of the irredundant forms of a Boolean function from the set of prime

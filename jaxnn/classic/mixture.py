@@ -152,7 +152,7 @@ def density(mixture: Mixture, y: ArrayLike) -> Array:
 
 
 def _hidden(units: int) -> Layer:
-    """Units whose inflection points are spread over the inputs."""
+    """The pre-activations of tanh units with random inflection points -b_j / w_j."""
     return Dense(units, w_init=uniform(-3.0, 3.0), b_init=uniform(-2.0, 2.0))
 
 

@@ -59,8 +59,8 @@ def fit(x: ArrayLike, labels: ArrayLike, classes: int, *, passes: int = 1000) ->
     """The multi-class perceptron: from w = 0, one example after the other, until a pass without a mistake.
 
     With two classes it makes the mistakes of `perceptron.fit` with class 0 as +1, and w_0 - w_1 is twice its weights.
-    On separable examples it makes at most 2 (R / gamma)^2 mistakes, gamma the least w_label.x - w_k.x over examples and
-    k != label for a separator of norm 1 (Novikoff's proof, with two units updated per mistake).
+    On separable examples it makes at most 2 (R / gamma)^2 mistakes, R = max_i |x_i|, gamma the least w_label.x - w_k.x
+    over examples and k != label for a separator of norm 1 (Novikoff's proof, with two units updated per mistake).
 
     Args:
         x: features (N, D), see `neurons.with_bias`.

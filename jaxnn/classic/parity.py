@@ -7,8 +7,8 @@
 | `chain` | 3 (N - 1) | 2 (N - 1) | 9 (N - 1) |
 | `tree` | 3 (N - 1) | 2 ceil(log2 N) | 9 (N - 1) |
 
-The networks are (batch, N) -> (batch, 1), N >= 2. No two true rows of parity are neighbours, so that its disjunctive
-form cannot be minimized.
+The networks are (batch, N) -> (batch, 1), N >= 2. No two true rows of parity differ in one bit only, so that its
+disjunctive form cannot be minimized.
 """
 
 from __future__ import annotations

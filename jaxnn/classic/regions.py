@@ -114,8 +114,8 @@ def one_hidden_layer(
 ) -> Network:
     """Any region by half-planes and one weighted sum: filtered back-projection of its Radon transform.
 
-    With u = (cos phi, sin phi): f(x) = int_0^pi q_u(x.u) dphi,
-    q_u = (the integral of f over the line x.u = t) filtered by |frequency|
+    With f the indicator of the region and u = (cos phi, sin phi): f(x) = int_0^pi q_u(x.u) dphi,
+    q_u(t) = (the integral of f over the line x.u = t) filtered by |frequency|
 
     The integral over angles becomes a sum over `directions`, and each q_u a staircase of `steps` levels, which is a sum
     of half-planes with normal u. The output fires where the sum is at least 1/2. Corners are rounded, and the border

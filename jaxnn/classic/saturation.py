@@ -57,7 +57,7 @@ def slopes(loss: Loss, z: Array, target: Scalar = 0.0) -> Array:
 
 @functools.partial(jax.jit, static_argnames=("loss", "steps"))
 def descend(loss: Loss, start: Scalar, *, learning_rate: Scalar = 0.5, steps: int = 300) -> Array:
-    """The output of one sigmoid unit during gradient descent on the target y = 0 at x = 1.
+    """The output of one sigmoid unit during gradient descent on the target d = 0 at x = 1.
 
     w <- w - eta dC/dz, b <- b - eta dC/dz, from w = b = start / 2, so that z = start at first.
 
@@ -92,7 +92,7 @@ def descend(loss: Loss, start: Scalar, *, learning_rate: Scalar = 0.5, steps: in
 
 
 def steps_until(outputs: Array, error: Scalar = 0.1) -> Array:
-    """The number of steps until the output is below `error`; all steps if it never is.
+    """The number of steps until the output is below `error`; the number of all steps if it never is.
 
     Args:
         outputs: (..., steps + 1), from `descend`.

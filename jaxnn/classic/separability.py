@@ -1,6 +1,7 @@
 """Linear separability of labelled examples, decided by a linear program, with a proof either way.
 
-Features x are (N, D), labels y (N,), each -1 or +1. ValueError: shapes do not match, or another label.
+Features x are (N, D), labels y (N,), each -1 or +1. ValueError: shapes do not match, or a label is
+neither -1 nor +1.
 """
 
 from __future__ import annotations
@@ -88,11 +89,11 @@ class Cycle(NamedTuple):
 
 
 def repeated_weights(x: ArrayLike, y: ArrayLike, *, passes: int = 100) -> Cycle | None:
-    """The first weights that Rosenblatt's rule repeats, with a mistake in between: it will never converge.
+    """The first repeated state of Rosenblatt's rule, which proves that it never converges.
 
-    The next weights are a function of the weights and the example, and the examples cycle; so once both repeat,
-    everything repeats. On inseparable examples with integer features this must happen, since the weights stay bounded
-    (Minsky & Papert's cycling theorem).
+    The state is the weights and the example; between the two times there is a mistake. The next weights depend only on
+    the state, and the examples cycle; so after a repeated state the rule repeats forever. On inseparable examples with
+    integer features this must happen, since the weights stay bounded (Minsky & Papert's cycling theorem).
 
     Args:
         passes: number of passes.

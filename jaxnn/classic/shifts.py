@@ -35,7 +35,7 @@ reach 2 pixels beyond the digit, and the maximum is over all positions.
 
 
 class ErrorMap(NamedTuple):
-    """Error rates (2 r + 1, 2 r + 1) by displacement, rows down, columns right, from -r to r; and parameter count."""
+    """Error rates (2 r + 1, 2 r + 1) for shifts by -r .. r, down (rows) and right (columns); the trained network."""
 
     errors: np.ndarray
     params: Params
@@ -79,7 +79,7 @@ def run(
         name: a key of `NETWORKS`.
         examples: 8 x 8 images; None for `data.load("digits")`.
         reach: r, the largest shift in pixels, at most `BORDER`.
-        epochs: of Adam at 0.005 in batches of 50.
+        epochs: of Adam with learning rate 0.005 in batches of 50.
         augmented: whether training digits are shifted at random by up to r pixels.
 
     Raises:

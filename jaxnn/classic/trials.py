@@ -130,7 +130,7 @@ def as_settings(where: str, name: str, values: Sequence[float], low: float, high
 
 
 def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None, classes: int = 10) -> Layer:
-    """One hidden layer of ReLUs, followed by `extra`; all but the first `on` units are masked (None: no mask).
+    """Flatten, one hidden layer of ReLUs, `extra`, a linear output; units after the first `on` are masked (None: none).
 
     Example:
         >>> params, state = network(hidden=3).init(jax.random.key(0), (2,))

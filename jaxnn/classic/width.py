@@ -59,11 +59,13 @@ def wavy(x: Array) -> Array:
 
 
 def network(width: int, on: Scalar | None = None) -> Layer:
-    """y = sum_j v_j tanh(w_j x + b_j) + c: `width` tanh units, their inflection points spread over [-1, 1].
+    """y = sum_j v_j tanh(w_j x + b_j) + c: `width` tanh units with inflection points -b_j / w_j.
+
+    They are random, two thirds of them in [-1, 1].
 
     Args:
-        width: units.
-        on: all but the first `on` units are masked: they output 0 and have no gradient. None: no mask. May be traced.
+        width: number of units.
+        on: the units after the first `on` are masked: their outputs and gradients are 0. None: no mask. May be traced.
 
     Example:
         >>> from jaxnn import tree

@@ -1,4 +1,4 @@
-"""Data sets (digits, MNIST, Fashion-MNIST, toys), splits, minibatches and augmentation. Floor 2."""
+"""Data sets (digits, MNIST, Fashion-MNIST, toys), splits, minibatches and augmentation."""
 
 from typing import TYPE_CHECKING
 

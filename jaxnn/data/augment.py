@@ -1,4 +1,4 @@
-"""Label-preserving random augmentations of images, on the device: pure functions (key, images) -> images. Floor 2.
+"""Label-preserving random augmentations of images, on the device: pure functions (key, images) -> images.
 
 Each factory returns an `Augmentation`. Each image of a batch draws its own parameters; its result depends only on the
 key, its index in the batch and its own pixels. Pixels from outside the image are 0, so augment before subtracting a
@@ -30,7 +30,7 @@ _INF = float("inf")
 
 
 def shift(max_pixels: int) -> Augmentation:
-    """Translate each image by whole pixels, each axis uniform on {-max_pixels, .., max_pixels}; no blur.
+    """Translate each image by whole pixels, on each axis uniform on {-max_pixels, .., max_pixels}; no blur.
 
     Args:
         max_pixels: the largest translation, an int >= 0; 0 is the identity.

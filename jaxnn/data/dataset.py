@@ -1,4 +1,4 @@
-"""Labelled examples, and their seeded splits into train, validation and test. Floor 2."""
+"""Labelled examples, and their seeded splits into train, validation and test."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def make_dataset(
 
     Args:
         x: inputs (N, H, W, C) or (N, D), any real dtype.
-        y: targets (N,): integers become int32 labels, floats float32.
+        y: targets (N,): integers become int32 labels, floats and bools float32.
         levels: the value that becomes 1.0: 255 for bytes, 16 for `digits`; 1 leaves `x` as it is.
         name: of the data set.
         classes: the K names of the classes; labels must then lie in 0 .. K - 1.
@@ -76,7 +76,7 @@ def make_dataset(
         The Dataset, with NumPy arrays.
 
     Raises:
-        ValueError: no example, wrong ranks, unequal lengths, a label out of range.
+        ValueError: no example, wrong ranks, unequal lengths, a label out of range or not an integer.
 
     Example:
         >>> make_dataset(np.full((1, 2, 2, 1), 255, np.uint8), [7], levels=255).x.max()
@@ -136,7 +136,7 @@ def split(dataset: Dataset, sizes: Sequence[float], *, seed: int, stratify: bool
             stay exact. Labels must be integers.
 
     Returns:
-        One Dataset per part, in random order: `train, validation, test = split(...)`.
+        One Dataset per part, its examples in random order: `train, validation, test = split(...)`.
 
     Raises:
         ValueError: sizes that are empty, negative, do not sum to N or 1, or leave a part empty; `stratify` without

@@ -1,4 +1,4 @@
-"""A strict reader and a writer of IDX files, the format of MNIST. Floor 2.
+"""A strict reader and a writer of IDX files, the format of MNIST.
 
 A file is two zero bytes, a type code, the rank, one big-endian uint32 for each axis, and the values, big-endian, the
 last axis fastest.
@@ -42,7 +42,7 @@ def read_idx(
     sha256: str | None = None,
     check: Callable[[tuple[int, ...]], None] | None = None,
 ) -> np.ndarray[Any, Any]:
-    """The array in an IDX file, raw or gzip-compressed; an incomplete or inexact file is an error.
+    """The array in an IDX file, raw or gzip-compressed; too few or too many bytes are an error.
 
     It reads at most one byte more than the header announces, and rejects compressed files that announce more than
     64 MiB and 100 times their size: neither impossible sizes nor decompression bombs fill the memory.

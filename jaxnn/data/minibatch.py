@@ -1,4 +1,4 @@
-"""Minibatches as index arrays made on the device. Floor 2."""
+"""Minibatches as index arrays made on the device."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def take(arrays: PyTree, indices: Array) -> PyTree:
 
     Args:
         arrays: arrays (N, ...) with one N, on the device (`jax.device_put`; NumPy arrays are copied at each call).
-        indices: (B,) integers in 0 .. N - 1. Traced ones are clipped to that range, which `batch_indices` never leaves.
+        indices: (B,) integers in 0 .. N - 1. Traced ones out of range, which `batch_indices` never makes, are clipped.
 
     Returns:
         The pytree with arrays (B, ...) of the same dtypes.

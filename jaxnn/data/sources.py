@@ -1,4 +1,4 @@
-"""Data sets by name: digits (in the package), MNIST and Fashion-MNIST (folder, cache or mirror). Floor 2."""
+"""Data sets by name: digits (in the package), MNIST and Fashion-MNIST (folder, cache or mirror)."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, seed: int =
 
     Raises:
         ValueError: an unknown name.
-        FileNotFoundError: as `mnist`.
+        FileNotFoundError, ValueError: as `mnist`.
 
     Example:
         >>> [len(part) for part in load("digits")]

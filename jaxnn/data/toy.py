@@ -1,8 +1,9 @@
-"""Toy data sets in few dimensions, each a pure function of a key. Floor 2.
+"""Toy data sets in few dimensions, each a pure function of a key.
 
 Inputs are float32, or float64 if `jax.enable_x64` is on; labels are int32. `key` is a random key, n the number of
-points, whose classes alternate, `noise` the standard deviation of the noise. The points are x (n, 2), their labels y
-(n,) in 0 .. classes - 1, unless stated otherwise. ValueError: `centers` or `weights` of another shape than stated.
+points, which take the classes (in `xor` the corners) in turn, `noise` the standard deviation of the noise. The points
+are x (n, 2), their labels y (n,) in 0 .. classes - 1, unless stated otherwise. ValueError: `centers` or `weights` of
+another shape than stated.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ def two_moons(key: Key, n: int, *, noise: Scalar = 0.1) -> Dataset:
 
 
 def spirals(key: Key, n: int, *, classes: int = 2, turns: Scalar = 1.5, noise: Scalar = 0.02) -> Dataset:
-    """Spiral arms about the origin, one per class, evenly rotated.
+    """Spiral arms about the origin, one per class, rotated by 2 pi / classes from one to the next.
 
     x = r (sin t, cos t), r ~ U(0, 1), t = 2 pi (turns r + class / classes), plus `noise` N(0, I).
 
     Args:
         classes: number of arms.
-        turns: windings of an arm around the origin.
+        turns: revolutions of an arm around the origin.
 
     Example:
         >>> jax.eval_shape(lambda key: spirals(key, 3, classes=3), jax.random.key(0)).classes

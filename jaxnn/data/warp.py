@@ -1,7 +1,7 @@
-"""Resampling of images: source coordinates, bilinear interpolation, smoothing. Floor 2.
+"""Resampling of images: source coordinates, bilinear interpolation, smoothing.
 
-Shared by the geometric augmentations, which differ only in their coordinates. Rows count down, columns to the right;
-pixel centres are at integers; everything outside the image is 0.
+Shared by the geometric augmentations, which differ only in their coordinates. Row indices increase downwards, column
+indices to the right; pixel centres are at integers; everything outside the image is 0.
 """
 
 from __future__ import annotations

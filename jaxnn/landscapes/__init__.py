@@ -1,4 +1,4 @@
-"""Test functions R^d -> R for optimizers, each with its minima, a start and bounds for plots. Floor 2.
+"""Test functions R^d -> R for optimizers, each with its minima, a start and bounds for plots.
 
 | landscape | minima | what it tests |
 |---|---|---|
@@ -12,8 +12,8 @@
 | `schwefel` | (420.97, ..., 420.97) | many local minima: sensitivity to the start |
 
 A landscape is called on ONE point (d,) of any floating dtype; for a batch use `jax.vmap`. Half precision is computed in
-float32, the value returned in the point's dtype (inf where it exceeds float16's 65,504, as in Beale's corners).
-Gradients are finite everywhere within the bounds.
+float32, the value returned in the point's dtype (in float16 values above 65,504 and gradients overflow in
+Beale's corners). Otherwise gradients are finite everywhere within the bounds.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from jaxnn.landscapes.quadratics import NoisyQuadratic, noisy_quadratic, quadrat
 LANDSCAPES: MappingProxyType[str, Callable[[], Landscape]] = MappingProxyType(
     {make.__name__: make for make in (rosenbrock, beale, himmelblau, saddle, plateau, schwefel)}
 )
-"""Factories of the two-dimensional landscapes, by name."""
+"""Factories of landscapes, by name; called without arguments, they make two-dimensional ones."""
 
 __all__ = [
     "LANDSCAPES",

@@ -24,7 +24,7 @@ HIMMELBLAU_MINIMA = (
 
 
 def rosenbrock(*, dimensions: int = 2) -> Landscape:
-    """f(x) = sum_(i < d) 100 (x_(i+1) - x_i^2)^2 + (1 - x_i)^2: a valley along a parabola.
+    """f(x) = sum_(i < d) [100 (x_(i+1) - x_i^2)^2 + (1 - x_i)^2]: a valley along a parabola.
 
     Args:
         dimensions: d >= 2. For d >= 4 it also has a local minimum near (-1, 1, ..., 1).

@@ -56,17 +56,17 @@ class NoisyQuadratic(Landscape):
 def quadratic(
     condition_number: Scalar, *, dimensions: int = 2, logarithmic: bool = True, key: Key | None = None
 ) -> Landscape:
-    """f(x) = 1/2 x' Q x, the eigenvalues of Q spaced evenly from 1 to the condition number.
+    """f(x) = 1/2 x' Q x, the eigenvalues of Q spaced from 1 to the condition number, logarithmically by default.
 
     Args:
         condition_number: largest over smallest eigenvalue, >= 1; concrete.
         dimensions: d >= 2.
-        logarithmic: whether the logarithms are spaced evenly, or the eigenvalues themselves.
+        logarithmic: space the eigenvalues logarithmically; False: linearly.
         key: for a uniformly random rotation; None: the eigenvectors are the axes, the last one the steepest.
 
     Returns:
         Landscape: minimum 0 at the origin, start (1, ..., 1) and bounds [-2, 2]. Gradient descent with a constant
-        rate eta converges where eta < 2 / condition_number.
+        rate eta converges where 0 < eta < 2 / condition_number.
 
     Example:
         >>> quadratic(100.0)(jnp.array([1.0, 1.0]))
@@ -96,15 +96,15 @@ def noisy_quadratic(key: Key, *, noise_level: Scalar = 0.6, small: int = 90, lar
     a network; R is a uniformly random rotation.
 
     Args:
-        key: determines eigenvalues and rotation (not the noise), with and without `jax.enable_x64`.
+        key: determines eigenvalues and rotation (not the noise); the same values with and without `jax.enable_x64`.
         noise_level: sigma, the standard deviation of each coordinate of xi, >= 0; concrete.
         small: number of eigenvalues from U(0, 1).
         large: number from U(30, 60); d = small + large >= 2.
 
     Returns:
-        NoisyQuadratic: called, the expected loss, with minimum sigma^2 tr(Q) / 2 at 0; `example_loss(x, xi)` for one
-        sample and `sample(key, n)` for samples. Start (1, ..., 1), as in DeepOBS (whose data are 1000 fixed samples);
-        bounds [-2, 2].
+        NoisyQuadratic: a landscape whose value at x is the expected loss, with minimum sigma^2 tr(Q) / 2 at 0;
+        `example_loss(x, xi)` for one sample and `sample(key, n)` for samples. Start (1, ..., 1), as in DeepOBS (whose
+        data are 1000 fixed samples); bounds [-2, 2].
 
     Example:
         >>> landscape = noisy_quadratic(jax.random.key(0))

@@ -1,4 +1,4 @@
-"""Per-example losses, each with its derivative, and penalties on the weights. Floor 2.
+"""Per-example losses, each with its derivative, and penalties on the weights.
 
 `name(outputs, targets, *, ...)` maps outputs (N, ...) to losses (N,); `name_grad`, with the same arguments, is the
 derivative of each example's loss with respect to its outputs, in their shape. The mean over the N examples is taken
@@ -40,7 +40,8 @@ Conventions:
 - Invalid targets (labels out of range, 0 for -1, probabilities above 1) raise ValueError if concrete; traced, they make
   loss and gradient of their example NaN. Labels never wrap.
 - Losses under optax's names (below) follow optax instead: one value per element, or per vector along `axis`.
-- Penalties `l2`, `l1`, `elastic` return functions of the parameters, which by default ignore biases.
+- Penalties `l2`, `l1`, `elastic` return functions of the parameters; by default they skip biases and normalization
+  scales.
 
 All losses of optax are here under its names, with its arguments, order and defaults:
 
@@ -54,9 +55,9 @@ All losses of optax are here under its names, with its arguments, order and defa
 | `ctc_loss`, `dice_loss`, `binary_dice_loss`; `ranking_softmax_loss`, `ntxent` (reduced over the batch) | example |
 
 Six names differ from optax's: `cosine_distance`, `kl_divergence`, `log_cosh`, `perceptron_loss`,
-`sigmoid_binary_cross_entropy` and `softmax_cross_entropy` are ours, (N, ...) -> (N,), if called by position or with
-`outputs` and `targets`. Calls that fit only optax's signature (`logits=`, `labels=`, `axis=`, `where=`, ...) return
-optax's values, e.g. `sigmoid_binary_cross_entropy(logits=z, labels=d)` one per element.
+`sigmoid_binary_cross_entropy` and `softmax_cross_entropy` are ours, (N, ...) -> (N,), if called with two arguments by
+position or with `outputs` and `targets`. Calls that fit only optax's signature (`logits=`, `labels=`, `axis=`,
+`where=`, ...) return optax's values, e.g. `sigmoid_binary_cross_entropy(logits=z, labels=d)` one per element.
 """
 
 from typing import TYPE_CHECKING

@@ -64,7 +64,7 @@ def as_targets(where: str, targets: ArrayLike, dtype: DType) -> Array:
 
 
 def positive(where: str, name: str, value: Scalar, dtype: DType) -> Array:
-    """A hyperparameter in the dtype of the arithmetic; ValueError unless a number > 0, a traced one passes."""
+    """A hyperparameter in the dtype of the arithmetic; ValueError unless it is one number, > 0 or traced."""
     number = checks.concrete_number(value)
     if jnp.ndim(value) != 0 or (number is not None and not number > 0):
         raise ValueError(f"{where}: {name} must be a number > 0, got {value}.")

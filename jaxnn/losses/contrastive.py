@@ -1,6 +1,7 @@
 """Losses between embeddings: normalized temperature-scaled cross-entropy, and the triplet margin.
 
-ValueError: shapes do not match; TypeError: embeddings (anchors, positives, negatives) are not floating.
+ValueError: shapes do not match, or norm_degree < 1; TypeError: embeddings (anchors, positives, negatives) are not
+floating.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from jaxnn.types import Array, ArrayLike, Scalar
 def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07) -> Array:
     """NT-Xent: the mean over pairs (i, j) of one label, i != j, of -log (e^(s_ij) / (e^(s_ij) + sum_k e^(s_ik))).
 
-    k runs over the examples with other labels than i; s_ij = cos(x_i, x_j) / temperature. A zero vector has cosine 0
-    with every other.
+    k runs over the examples with other labels than i; s_ij = cos(x_i, x_j) / temperature, with norms of at least
+    sqrt(eps) of the dtype, so that a zero vector has cosine 0 with every other.
 
     Args:
         embeddings: x (N, D), floating.
@@ -71,16 +72,16 @@ def triplet_margin_loss(
     margin: Scalar = 1.0,
     eps: Scalar = 1e-6,
 ) -> Array:
-    """Triplet loss: max(0, |a - p| - |a - n| + margin), |x| = (sum_j |x_j|^q + eps)^(1/q), eps inside the root.
+    """Triplet loss: max(0, |a - p| - |a - n| + margin), |x| = (sum_j |x_j|^q + eps)^(1/q).
 
     The derivative is 0 at the kink.
 
     Args:
         anchors, positives, negatives: a, p, n of one shape, floating.
-        axis: the axis of a vector.
+        axis: the axis along which the vectors lie.
         norm_degree: q >= 1; may be traced.
         margin: by how much the negative should lie farther away.
-        eps: inside the root; with 0 the derivative of the norm at a = p is 0.
+        eps: >= 0; with 0 the derivative of the norm of a zero vector is 0.
 
     Returns:
         The shape without `axis`, float32 (float64 for float64 anchors).

@@ -37,7 +37,7 @@ def cosine_similarity(
         axis, where: as in the module docstring.
 
     Returns:
-        In [-1, 1], the common shape without `axis`.
+        The common shape without `axis`; in [-1, 1] unless `axis` itself broadcasts (without `where`).
 
     Example:
         >>> cosine_similarity(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.ones((2, 2)))
@@ -78,7 +78,10 @@ def _cosine(
     d = as_targets(where_, targets, y.dtype)
     axes = axes_of(where_, axis, y.ndim)
     if y.ndim != d.ndim or any(m != n and 1 not in (m, n) for m, n in zip(y.shape, d.shape, strict=True)):
-        raise ValueError(f"{where_}: predictions and targets must have the same shape, got {y.shape} and {d.shape}.")
+        raise ValueError(
+            f"{where_}: predictions and targets must have the same shape, up to axes of size 1, got {y.shape} and "
+            f"{d.shape}."
+        )
     if where is not None:
         shape = jnp.broadcast_shapes(y.shape, d.shape)
         mask = included(where_, where, shape, axes)

@@ -50,8 +50,8 @@ def gaussian_nll_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def mixture_density_nll(outputs: ArrayLike, targets: ArrayLike, *, components: int) -> Array:
     """Negative log-likelihood of a mixture of isotropic Gaussians: -log sum_m a_m N(d; mu_m, sigma_m^2 I).
 
-    a = softmax of the mixing logits, sigma_m = e^(t_m). A component whose density underflows at the target does not
-    contribute; if all do, the loss is inf.
+    a = softmax of the mixing logits, sigma_m = e^(t_m); summed over positions. A component whose |d - mu_m|^2 /
+    sigma_m^2 overflows does not contribute; if all do, the loss is inf.
 
     Args:
         outputs: (N, ..., M (2 + D)), floating: on the last axis M mixing logits, M times D means (component by
@@ -92,7 +92,7 @@ def mixture_density_nll_grad(outputs: ArrayLike, targets: ArrayLike, *, componen
 
 
 def _gaussian(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, Array, Array, DType]:
-    """Means, log-variances, (m - d) e^(-s/2), e^(-s/2), dtype of the outputs."""
+    """Means, log-variances, (m - d) e^(-s/2), e^(-s/2) (1 where m = d), dtype of the outputs."""
     raw, dtype = as_outputs(where, outputs)
     if raw.ndim < 2 or raw.shape[-1] % 2:
         raise ValueError(f"{where}: outputs must have shape (N, ..., 2 D): means, log-variances; got {raw.shape}.")
@@ -105,7 +105,7 @@ def _gaussian(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array
 
 
 def _mixture(where: str, outputs: ArrayLike, targets: ArrayLike, components: int) -> tuple[Array, Array, Array, Array]:
-    """log(a_m N_m) (..., M), (mu - d) / sigma (..., M, D), 1 / sigma where used (..., M, D), the outputs."""
+    """log(a_m N_m) (..., M), (mu - d) / sigma and 1 / sigma (1 where mu = d), (..., M, D); the outputs."""
     raw, dtype = as_outputs(where, outputs)
     m = checks.require_positive_int(where, "components", components)
     size = raw.shape[-1] // m - 2

@@ -55,7 +55,7 @@ def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k), the mean over positions.
 
-    It is the cross-entropy of y under d minus the entropy of d. Outcomes with d_k = 0 contribute 0 and have
+    It is -sum_k d_k log y_k minus the entropy of d. Outcomes with d_k = 0 contribute 0 and have
     derivative 0, in both arguments, even where log y_k is -inf; where y_k = 0 < d_k the loss is +inf.
 
     Args:

@@ -51,7 +51,7 @@ def kl_divergence_with_log_targets(
 def generalized_kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
-    """Kullback-Leibler divergence of measures that need not sum to 1: sum_k d_k (log d_k - log y_k) + y_k - d_k.
+    """Kullback-Leibler divergence of measures that need not sum to 1: sum_k [d_k (log d_k - log y_k) + y_k - d_k].
 
     The Bregman divergence of x log x - x; at least 0, and 0 only where d = y.
 

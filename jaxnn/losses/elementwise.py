@@ -3,9 +3,9 @@
 `jaxnn.losses.huber(y, d)` and the like return one number per example; these return one per element, in the shape of
 the predictions. Arithmetic and results are float32 (float64 for float64 predictions).
 
-Predictions are y (...), floating, targets d of the same shape; `squared_error`, `l2_loss` and `huber_loss` take None
-for 0. ValueError: shapes differ, or concrete labels are invalid (traced ones give NaN); TypeError: predictions are not
-floating.
+Predictions are y (...), floating, targets d of the same shape, with axes of size 1 that broadcast, or a scalar; for
+`squared_error`, `l2_loss` and `huber_loss` None means 0. ValueError: shapes do not match, or concrete labels are
+invalid (traced ones give NaN); TypeError: predictions are not floating.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     Args:
         predictor_outputs: scores f (...), floating.
-        targets: labels d, each -1 or +1, same shape.
+        targets: labels d, each -1 or +1.
 
     Example:
         >>> hinge_loss(jnp.array([0.5, 2.0, 0.5]), jnp.array([1, 1, -1]))
@@ -133,8 +133,8 @@ def sigmoid_focal_loss(
 
     Args:
         logits: z (...), floating.
-        labels: d in [0, 1], same shape (axes of size 1 broadcast).
-        alpha: weight of the label 1, in [0, 1]; None for no weights.
+        labels: d in [0, 1].
+        alpha: weight of the label 1, in [0, 1], 1 - alpha that of the label 0; None for no weights.
         gamma: exponent, >= 0; 0 is the binary cross-entropy. May be traced.
 
     Example:

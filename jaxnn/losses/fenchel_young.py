@@ -1,12 +1,12 @@
 """Fenchel-Young losses under optax's names: of any convex maximum, sparsemax, the perceptron and its margin form.
 
-A Fenchel-Young loss is max_p (<p, z> - R(p)) - (<d, z> - R(d)): the maximum over distributions p, minus its value at
+A Fenchel-Young loss is max_p (<p, z> - R(p)) - (<d, z> - R(d)): the maximum over distributions p, minus the value at
 the target d. R = 0 gives the perceptron loss, R = 1/2 |p|^2 the sparsemax loss, the negative entropy the
 softmax cross-entropy.
 
-The multi-class losses take scores z (..., K), floating, K >= 2 (sparsemax: >= 1), and labels (...), integers in [0, K),
-and return (...). Results are float32 (float64 for float64 scores). ValueError: shapes do not match, or a concrete label
-is out of range (a traced one gives NaN); TypeError: scores are not floating, labels are not integers.
+The multi-class losses take scores z (..., K), floating, K >= 2, and labels (...), integers in [0, K), and return (...).
+Results are float32 (float64 for float64 scores). ValueError: shapes do not match, K < 2, or a concrete label is out of
+range (a traced one gives NaN); TypeError: scores are not floating, labels are not integers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaxnn.types import Array, ArrayLike
 def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., Array]:
     """The Fenchel-Young loss of a maximum: f(z) - <d, z> on the last axis, without the constant R(d).
 
-    Its derivative is (the maximizer of f at z) - d, if f is differentiated as a maximum.
+    Its derivative in z is grad f(z) - d; grad f(z) is the maximizer p.
 
     Args:
         max_fun: f, from scores (K,) to a number, such as `jax.scipy.special.logsumexp`.
@@ -61,10 +61,10 @@ def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., 
 
 
 def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
-    """Binary sparsemax loss per element: 0 where t <= -1, t where t >= 1, else (t + 1)^2 / 4; t = -z for the label 1.
+    """Binary sparsemax loss per element: 0 where t <= -1, t where t >= 1, else (t + 1)^2 / 4.
 
-    t = z for the label 0. The loss is 0 exactly where the sparse sigmoid clip((z + 1) / 2, 0, 1) is the label; it is
-    differentiable everywhere.
+    t = -z for the label 1, z for the label 0. The loss is 0 exactly where the sparse sigmoid clip((z + 1) / 2, 0, 1) is
+    the label; it is differentiable everywhere.
 
     Args:
         logits: z (...), floating.
@@ -92,7 +92,7 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Sparsemax loss: <p, z> - z_c + 1/2 (1 - |p|^2), p the nearest distribution to z, c the label.
 
-    It is 0 where z_c exceeds all others by 1. The derivative is p - (1 at c).
+    It is 0 where z_c exceeds all others by at least 1. The derivative is p - e_c, e_c one-hot at c.
 
     Example:
         >>> multiclass_sparsemax_loss(jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([0, 0]))
@@ -126,8 +126,8 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     """Multi-class perceptron loss: max_k z_k - z_c, c the label.
 
-    The derivative is +1 at the first best wrong class and -1 at the label, also where the two tie; 0 where the label
-    has the greatest score.
+    The derivative is +1 at the first best wrong class and -1 at the label, also where the two tie; 0 where the label's
+    score exceeds all others.
 
     Example:
         >>> multiclass_perceptron_loss(jnp.array([[3.0, 1.0], [3.0, 2.5]]), jnp.array([0, 1]))

@@ -1,9 +1,9 @@
 """Losses of the margin d f between a score f and a label d in {-1, +1}, and the multi-class hinge.
 
-Of a margin, outputs are scores f (N, ...), floating, and targets labels d (N, ...), each -1 or +1, of any real dtype
-and the same shape. Losses are (N,), float32 (float64 for float64 outputs). ValueError: shapes differ, there is no
-example axis, or a concrete label is neither -1 nor +1 (a traced one gives NaN); TypeError: outputs are not floating. A
-derivative takes the arguments of its loss, and returns the shape and dtype of the outputs.
+For losses of the margin, outputs are scores f (N, ...), floating, and targets labels d (N, ...), each -1 or +1, of any
+real dtype and the same shape. Losses are (N,), float32 (float64 for float64 outputs). ValueError: shapes differ, there
+is no example axis, or a concrete label is neither -1 nor +1 (a traced one gives NaN); TypeError: outputs are not
+floating. A derivative takes the arguments of its loss, and returns the shape and dtype of the outputs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def square_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Square loss of the margin: sum_j (1 - d_j f_j)^2, d_j = -1 or +1.
 
-    For d = -1 or +1 it is the squared error (f - d)^2: margins over 1 are penalized too.
+    It equals the squared error (f - d)^2: margins over 1 are penalized too.
 
     Example:
         >>> square_loss(jnp.array([0.5, 2.0]), jnp.array([1, -1]))
@@ -108,7 +108,7 @@ def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 @also_takes_calls_of(perceptron_loss_each)
 def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Perceptron loss: sum_j max(0, -d_j f_j), d_j = -1 or +1; its gradient descent is the perceptron rule.
+    """Perceptron loss: sum_j max(0, -d_j f_j), d_j = -1 or +1; the perceptron rule is SGD on it, one example a step.
 
     Example:
         >>> perceptron_loss(jnp.array([0.5, 0.5]), jnp.array([1, -1]))
@@ -184,7 +184,7 @@ def _scores(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, 
 
 
 def _multiclass(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, Array, DType]:
-    """1 + best wrong score - score of the label (N, ...), bools at the label and at the first best wrong class."""
+    """1 + best wrong score - score of the label (N, ...), bools at label and first best wrong class, dtype."""
     raw, dtype = as_outputs(where, outputs)
     if raw.ndim < 2:
         raise ValueError(f"{where}: outputs must have shape (N, ..., K), classes on the last axis, got {raw.shape}.")

@@ -30,7 +30,7 @@ def require_one_each(values: Array, examples: int | None = None) -> None:
 def weighted_mean(values: Array, weights: Array | None) -> Array:
     """sum_i w_i v_i / sum_i w_i over examples; the plain mean without weights; 0 if all weights are 0.
 
-    A value of weight 0 does not count, even if it is infinite or NaN.
+    A value of weight 0 does not count, even if it is infinite or NaN. ValueError: another shape, or N = 0.
     """
     require_one_each(values)
     if values.shape[0] == 0:

@@ -1,4 +1,4 @@
-"""Support for losses under optax's names: checks, `axis` and `where`, and optax's signatures of our own names."""
+"""Support for losses under optax's names: checks, `axis` and `where`, and optax's signatures for shared names."""
 
 from __future__ import annotations
 

@@ -27,11 +27,11 @@ def ranking_softmax_loss(
     Args:
         logits: scores s (..., L), floating; one list on the last axis.
         labels: relevance y (..., L), real.
-        where: bools (..., L), which items are real. The others never count, even if NaN; a list without items has
-            loss 0 and is excluded from `reduce_fn`.
+        where: bools (..., L), which items are real, or (...), which lists are. The others never count, even if NaN; a
+            list without items has loss 0 and is excluded from `reduce_fn`.
         weights: w (..., L); None for 1.
-        reduce_fn: called as reduce_fn(losses, where=lists with items); None returns the losses of all lists. The mean
-            over no list is 0.
+        reduce_fn: called as reduce_fn(losses, where=lists with items), or where=None without `where`; None returns the
+            losses of all lists. `jnp.mean` over no list is 0.
 
     Returns:
         What `reduce_fn` returns, or (...) for None; float32 (float64 for float64 logits).

@@ -147,8 +147,8 @@ def log_cosh_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def cosine_distance(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """One minus the cosine of the angle between vectors on the last axis: 1 - y.d / (|y| |d|).
 
-    A zero vector has cosine 0 with every other (distance 1), and its derivative is 0. The mean over positions, in [0,
-    2].
+    A zero vector has cosine 0 with every other (distance 1), and its derivative is 0. The mean over positions,
+    in [0, 2].
 
     Args:
         outputs: y (N, ..., D), floating, at least 2 axes.

@@ -35,13 +35,15 @@ def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
     Args:
         strength: lambda >= 0; may be traced.
         mask: which leaves are penalized: a function params -> pytree of bools (by default `tree.is_weight`, which
-            excludes biases and normalization scales), such a pytree, or None for all. None leaves pass through.
+            excludes biases and normalization scales), such a pytree, or None for all. None leaves of the
+            parameters are skipped.
 
     Returns:
         params -> scalar, float32 (float64 if a penalized leaf is float64); 0 if nothing is penalized.
 
     Raises:
-        ValueError: strength < 0; on the call, a mask whose structure is not that of the parameters.
+        ValueError: strength < 0, or an array with axes; on the call, a mask whose structure is not that of the
+            parameters.
         TypeError: on the call, a mask with leaves other than bools.
 
     Example:

@@ -12,6 +12,7 @@ J' H J = (J' S)(J' S)' (J the Jacobian of the outputs). A sampled cotangent s (`
 | `mse`, over K outputs | sqrt(2 / K) | sqrt(2 / K) times a standard normal |
 | any other | from the eigenvectors of its Hessian by `jax.hessian`, negative eigenvalues as 0 | S times random signs |
 
+With several positions, the root and sample of `softmax_cross_entropy` are multiplied by sqrt(weight of the position).
 The first four are, up to scale, negative log-likelihoods in natural parameters: labels sampled from the model give s,
 and H is the Fisher information of the outputs, which does not depend on the targets.
 """
@@ -114,7 +115,9 @@ _LIKELIHOODS: MappingProxyType[Any, tuple[Root, Sample]] = MappingProxyType(
 
 
 def is_likelihood(loss: Loss) -> bool:
-    """Whether the Hessian with respect to the outputs is the Fisher information of a model of the targets.
+    """Whether the loss is one of the first four of the table in `losses.roots`: H is a Fisher information.
+
+    A loss in `functools.partial` counts; other likelihoods, e.g. `gaussian_nll`, do not.
 
     Example:
         >>> from jaxnn.losses import hinge, mse
@@ -145,7 +148,7 @@ def hessian_root_of(loss: Loss) -> Root:
 def sampled_error_of(loss: Loss) -> Sample:
     """A random cotangent s with E[s s'] = H per example, as a function (key, outputs (N, ...), targets) -> (N, ...).
 
-    s is float32 (float64 for float64 outputs).
+    s is float32 (float64 for float64 outputs). Negative eigenvalues count as 0, as for `hessian_root_of`.
 
     Example:
         >>> from jaxnn.losses import softmax_cross_entropy

@@ -31,7 +31,7 @@ def dice_loss(
     present, smooth = 0) has loss 0.
 
     Args:
-        predictions: logits (N, ..., K), floating; for one class either argument may lack the last axis.
+        predictions: logits (N, ..., K), floating; for one class one of the arguments may lack the last axis.
         targets: t in [0, 1], one-hot for several classes, same shape.
         class_weights: (K,), factors of the classes' losses; None for 1.
         smooth, alpha, beta: as in the equation, >= 0; alpha = beta = 1/2 is Dice's coefficient. May be traced.
@@ -42,8 +42,8 @@ def dice_loss(
         axis: the positions; None for all axes but the first and the last.
 
     Returns:
-        (N,), or (N, K) for the reduction "none"; float32 (float64 for float64 predictions). NaN for traced
-        predictions that are not probabilities.
+        (N,), or (N, K) for the reduction "none" (K - 1 without the background); float32 (float64 for float64
+        predictions). NaN for traced predictions that are not probabilities.
 
     Raises:
         ValueError: shapes do not match, an unknown reduction, or concrete predictions with apply_softmax=False that are

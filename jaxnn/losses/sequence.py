@@ -29,7 +29,7 @@ def ctc_loss(
     Its probability is the product of the frames' softmax probabilities.
 
     Args:
-        logits: (B, T, K), floating; K classes with the blank.
+        logits: (B, T, K), floating; K classes, including the blank.
         logit_paddings: (B, T), 1 for padded frames, else 0.
         labels: (B, N), integers in [0, K), not the blank; padded ones may be anything.
         label_paddings: (B, N), 1 for padded labels, else 0; in each row zeros come first.
@@ -39,10 +39,10 @@ def ctc_loss(
 
     Returns:
         (B,), in nats, float32 (float64 for float64 logits). NaN for a sequence with traced labels out of range, equal
-        to the blank, or padded on the left.
+        to the blank, or padded before the last label.
 
     Raises:
-        ValueError: shapes do not match, no frame, or concrete labels or paddings as above.
+        ValueError: shapes do not match, no frame, blank_id not in [0, K), or concrete labels or paddings as above.
         TypeError: logits are not floating, labels are not integers.
 
     Example:
@@ -69,8 +69,8 @@ def ctc_loss_with_forward_probs(
     """`ctc_loss`, and the forward variables that it is computed from.
 
     With e_n(t) the probability that frames 0 ... t spell the first n + 1 labels and end in the last of them, b_n(t)
-    that they spell the first n and end in a blank (or before any frame), y the softmax and l the labels:
-    e_n(t) = y_{l_n}(t) (e_n(t-1) + b_n(t-1) + e_{n-1}(t-1) unless l_n = l_{n-1}) and
+    that they spell the first n and end in a blank (b_0(-1) = 1), y the softmax and l the labels:
+    e_n(t) = y_{l_n}(t) (e_n(t-1) + b_n(t-1) + [l_n != l_{n-1}] e_{n-1}(t-1)) and
     b_n(t) = y_blank(t) (b_n(t-1) + e_{n-1}(t-1)). Padded frames change nothing.
 
     Args:
@@ -78,8 +78,8 @@ def ctc_loss_with_forward_probs(
             errors.
 
     Returns:
-        The loss (B,); log b (T, B, N + 1) and log e (T, B, N), in optax's convention: log b already includes the
-        transition without a blank from e_{n-1} to n, in the last frame for all n, before it only where l_n != l_{n-1}.
+        The loss (B,); log b (T, B, N + 1) and log e (T, B, N), in optax's convention: the last frame of the first holds
+        log(b_n + e_{n-1}).
 
     Example:
         >>> frames, no, labels = jnp.zeros((1, 2, 2)), jnp.zeros((1, 2)), jnp.array([[1]])

@@ -32,8 +32,8 @@ def softmax_cross_entropy(
     """Cross-entropy of the softmax of logits: -sum_k q_k log softmax(z)_k, the mean over positions that count.
 
     q is (1 - a) d + a / K, with smoothing a and d the target distribution (1 at the label). A position is one vector
-    of K logits; those whose label is `ignore_index` are excluded from the mean. An example with no other has loss 0
-    and gradient 0, whatever its logits. An infinite logit of a class with q_k = 0 is allowed.
+    of K logits; those whose label is `ignore_index` are excluded from the mean. An example without other positions
+    has loss 0 and gradient 0, whatever its logits. A class with q_k = 0 may have the logit -inf.
 
     For the mean over all positions of a batch (not of each example first) use the weights `example_weights`.
 

@@ -65,7 +65,7 @@ def softmax_cross_entropy_with_integer_labels(
         In nats, the shape of the labels. NaN for traced labels out of range, which never wrap.
 
     Raises:
-        ValueError: a concrete label is out of range; TypeError: labels are not integers.
+        ValueError: a concrete label is out of range, or axis is None; TypeError: labels are not integers.
 
     Example:
         >>> softmax_cross_entropy_with_integer_labels(jnp.array([[0.0, 0.0], [1e4, 0.0]]), jnp.array([1, 1]))

@@ -40,7 +40,7 @@ DERIVATIVES: Mapping[Callable[..., Array], Callable[..., Array]] = MappingProxyT
 def derivative_of(loss: Loss) -> Callable[[Array, Array], Array]:
     """The derivative of each example's loss with respect to its outputs, as a function of (outputs, targets).
 
-    Settings bound by `functools.partial` apply. A user-defined loss is differentiated by `jax.vjp`.
+    Settings bound by `functools.partial` apply. A loss without a `_grad` is differentiated by `jax.vjp`.
 
     Example:
         >>> from jaxnn.losses import huber

@@ -1,4 +1,4 @@
-"""Figures (floor 6): each function draws one and returns it; `save` writes it as PNG.
+"""Figures: a function without an argument `ax` draws one and returns it; `save` writes it to a file.
 
 Colours are those of Okabe and Ito (2008), which stay distinct for the colour-blind.
 """

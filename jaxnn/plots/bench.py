@@ -165,6 +165,6 @@ def _width(i: int) -> dict[str, float]:
 def _quantile(values: np.ndarray, q: float) -> np.ndarray:
     """The q-quantile of each column, ended runs counted as infinite; NaN where the quantile is one of them."""
     whole = np.where(np.isfinite(values), values, np.inf)
-    # The quantile is one of the runs: there is no interpolation between a number and infinity.
+    # A quartile is one of the runs; the median of a number and infinity is infinite.
     found = np.median(whole, axis=0) if q == 0.5 else np.quantile(whole, q, axis=0, method="inverted_cdf")
     return np.where(np.isfinite(found), found, np.nan)

@@ -12,7 +12,7 @@ from jaxnn.plots.style import COLOURS, figure
 
 
 def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figure:
-    """Losses, and errors in percent, against the epoch; a faint line per run and a bold one for their mean.
+    """Losses, and errors in percent, against the epoch; a bold line for the mean, a faint one per run if several.
 
     Args:
         histories: the history of a `train.fit`, or a list of one per run (e.g. per seed). Metrics named "*loss" share

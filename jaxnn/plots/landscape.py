@@ -1,6 +1,6 @@
 """Landscapes in two dimensions: contours, trajectories of optimizers, and basins of attraction.
 
-Landscapes have two dimensions, else ValueError; `ax` are matplotlib axes. `bounds` are those of the plot, or of the
+Landscapes have two dimensions, else ValueError; `ax` are matplotlib axes. `bounds` are those of the plot or the
 lattice; None for the landscape's own.
 """
 
@@ -26,7 +26,7 @@ NOWHERE = "#BBBBBB"
 
 
 def lattice(landscape: Landscape, n: int, *, bounds: Bounds | None = None) -> np.ndarray:
-    """A grid of n x n points over a plot of the landscape, (n, n, 2) float32; rows in ascending y, columns in x.
+    """A grid of n x n points over a plot of the landscape, (n, n, 2) float32, in ascending y (rows) and x (columns).
 
     Args:
         n: points per side.
@@ -47,7 +47,7 @@ def lattice(landscape: Landscape, n: int, *, bounds: Bounds | None = None) -> np
 def contours(ax: Any, landscape: Landscape, *, bounds: Bounds | None = None, levels: int = 14) -> None:
     """Contour lines on axes, dark where the value is low, and a star at each known minimum.
 
-    The levels are quantiles of the values, so that neighbouring lines enclose equal areas: valleys show, however steep
+    The levels are quantiles of the values, with equal areas between neighbouring lines: valleys show, however steep
     the walls.
 
     Args:

@@ -43,7 +43,7 @@ def figure(
 
 
 def save(fig: Figure, path: str | Path) -> Path:
-    """Write a figure atomically and return its path; as PNG unless the name ends in .pdf, .svg or .jpg.
+    """Write a figure atomically and return its path; the suffix names the format (.png, .pdf, .svg, ...), none is PNG.
 
     Example:
         >>> import tempfile

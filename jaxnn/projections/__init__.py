@@ -1,11 +1,11 @@
-"""Euclidean projections onto convex sets (and spheres), with optax's names and arguments. Floor 1.
+"""Euclidean projections onto convex sets (and spheres), with optax's names and arguments.
 
 | set | function |
 |---|---|
 | p >= 0 | `projection_non_negative` |
 | lower <= p <= upper; 0 <= p <= scale | `projection_box`, `projection_hypercube` |
 | all abs(p) <= scale | `projection_linf_ball` |
-| p >= 0, sum p = scale | `projection_simplex` (of pytrees); `nearest_in_simplex` (of each last axis) |
+| p >= 0, sum p = scale | `projection_simplex` (of pytrees); `nearest_in_simplex` (along the last axis) |
 | sum abs(p) = scale, <= scale | `projection_l1_sphere`, `projection_l1_ball` |
 | norm of p = scale, <= scale | `projection_l2_sphere`, `projection_l2_ball` |
 | multiples of a; <a, p> = b, <= b | `projection_vector`, `projection_hyperplane`, `projection_halfspace` |

@@ -3,7 +3,8 @@
 Names and arguments are optax's: `optax.projections.projection_simplex` is `jaxnn.projections.projection_simplex`. The
 result has the structure, shapes and dtypes of its argument; norms and sums are in the accumulation dtype; `None` leaves
 pass through. `tree`, `x` and `a` are pytrees of floating arrays, x and a of one structure; `scale` >= 0 and `b` are
-numbers, and may be traced. ValueError: a concrete scale of the simplex or an l1 norm that is < 0 or infinite.
+numbers, and may be traced. ValueError: a concrete scale of the simplex, the l1 sphere or the l1 ball is < 0
+or infinite.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def projection_hypercube(tree: PyTree, scale: Any = 1) -> PyTree:
 def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """The nearest point with p >= 0 and sum p = scale: p = max(x - tau, 0), by sorting.
 
-    For the derivative see `nearest_in_simplex`.
+    For tau and the derivative see `nearest_in_simplex`.
 
     Example:
         >>> projection_simplex({"w": jnp.array([0.75, 0.5]), "b": jnp.array(0.0)})
@@ -110,7 +111,7 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 
 def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
-    """The nearest point of norm `scale`: scale x / |x|; 0 for x = 0, where all points are equally near.
+    """The nearest point of norm `scale`: scale x / |x|; 0 for x = 0, to which no point of the sphere is nearest.
 
     Example:
         >>> projection_l2_sphere(jnp.array([3.0, 4.0]), 10.0)
@@ -144,7 +145,7 @@ def projection_linf_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 
 def projection_vector(x: PyTree, a: PyTree) -> PyTree:
-    """The nearest point of the line through 0 and a: (<x, a> / <a, a>) a; 0 for a = 0.
+    """The nearest point of the line through 0 and a: (<x, a> / <a, a>) a, in the dtypes of a; 0 for a = 0.
 
     Example:
         >>> projection_vector(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]))
@@ -154,7 +155,7 @@ def projection_vector(x: PyTree, a: PyTree) -> PyTree:
 
 
 def projection_hyperplane(x: PyTree, a: PyTree, b: Scalar) -> PyTree:
-    """The nearest point with <a, p> = b: x + (b - <a, x>) / <a, a> a; x for a = 0.
+    """The nearest point with <a, p> = b: x + ((b - <a, x>) / <a, a>) a; x for a = 0.
 
     Example:
         >>> projection_hyperplane(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), 4.0)

@@ -36,7 +36,7 @@ def polynomial_schedule(
     Args:
         init_value: value up to step `transition_begin`.
         end_value: value from step `transition_begin + transition_steps` on.
-        power: exponent, >= 0; 1 is linear.
+        power: exponent, >= 0; 1 is linear, 0 the constant `init_value`.
         transition_steps: T, in steps, > 0. A traced 0 gives `end_value` at every step.
         transition_begin: steps before the transition, >= 0.
 
@@ -100,7 +100,7 @@ def exponential_decay(
         transition_steps: T, in steps, > 0: the value is multiplied by `decay_rate` every T steps.
         decay_rate: > 0; above 1 the value grows.
         transition_begin: steps before the decay, >= 0.
-        staircase: decay in jumps at multiples of T instead of at every step.
+        staircase: decay in jumps, every T steps from `transition_begin` on, instead of at every step.
         end_value: bound on the value: from below if decay_rate < 1, from above if decay_rate >= 1; None for no bound.
 
     Example:
@@ -133,7 +133,7 @@ def cosine_decay_schedule(
         init_value: value at step 0.
         decay_steps: T, in steps, > 0. A traced 0 gives the final value at every step.
         alpha: the final value as a fraction of the first; it holds from step T on.
-        exponent: >= 0; 1 is the plain cosine.
+        exponent: >= 0; 1 is the plain cosine, 0 the constant `init_value`.
 
     Example:
         >>> import jax

@@ -72,7 +72,8 @@ def linear_onecycle_schedule(
 ) -> Schedule:
     """One cycle in three linear phases: peak/div -> peak -> peak/div -> peak/(div final_div).
 
-    The phases end at steps floor(pct_start T), floor(pct_final T) and T; then the value is constant.
+    The phases end at steps floor(pct_start T), floor(pct_final T) and T; then the value is constant. With a traced pct
+    or T, floor(pct T) is computed in floating point and may be one step off where pct T is an integer.
 
     Args:
         transition_steps: T, in steps, > 0.
@@ -81,7 +82,6 @@ def linear_onecycle_schedule(
         pct_final: fraction of T at which the value is back at the first one, in [pct_start, 1].
         div_factor: peak / first value, > 0.
         final_div_factor: first / last value, > 0.
-        floor(pct T) of a traced pct or T is computed in floating point, maybe one step off where pct T is an integer.
 
     Example:
         >>> linear_onecycle_schedule(10, 1.0, 0.2, 0.8, div_factor=4.0, final_div_factor=5.0)(jnp.array([0, 2, 8, 10]))

@@ -29,7 +29,8 @@ WARMUP_REMEDY = "Use 0 for no warm-up."
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
     """Schedules one after the other: f(t) = f_i(t - b_i) for b_i <= t < b_(i+1), with b_0 = 0.
 
-    Each schedule counts from its own boundary. All are evaluated, later ones at count 0, and one is selected.
+    Each schedule counts from its own boundary. All are evaluated, those before their boundary at count 0; one is
+    selected.
 
     Args:
         schedules: n >= 1 functions from a count to a value.
@@ -96,7 +97,8 @@ def warmup_cosine_decay_schedule(
 ) -> Schedule:
     """A linear ramp from init to peak over W = `warmup_steps` steps, then half a cosine to `end_value` at step D.
 
-    From step W: end + (peak - end) [(1 + cos(pi (t - W)/(D - W))) / 2]^exponent. If peak is 0, so is all of it.
+    From step W: end + (peak - end) [(1 + cos(pi (t - W)/(D - W))) / 2]^exponent. If peak is 0, the
+    value is 0 from step W on, whatever `end_value` is.
 
     Args:
         init_value: value at step 0.

@@ -1,4 +1,4 @@
-"""Training (floor 6): from a loss to a compiled step, a scanned epoch, and a fit with history and stopping.
+"""Training: from a loss to a compiled step, a scanned epoch, and a fit with history and stopping.
 
 | function | what it makes |
 |---|---|

@@ -67,8 +67,9 @@ def minimize(
 ) -> Iterate:
     """Gradient descent until convergence: one `lax.while_loop`, which keeps only the last point.
 
-    Converged when |f(x_(k+1)) - f(x_k)| < value_tolerance or |grad f(x_k)| < grad_tolerance, |.| being Euclidean. The
-    second test also applies to the start. A run whose value or point is no longer finite ends there, not converged.
+    Converged after step k if |f(x_(k+1)) - f(x_k)| < value_tolerance or |grad f(x_(k+1))| < grad_tolerance, in the
+    Euclidean norm. The second test also applies to the start. A run whose value or point is no longer finite ends
+    there, not converged.
 
     Args:
         f: function of a pytree, differentiable.

@@ -77,7 +77,7 @@ def diagnose(
 
     The training loss of `fit` is the mean over an epoch's batches, each before its update: it lags behind the
     validation loss, which uses the parameters after the epoch. It also includes dropout, augmentation and the
-    regularizer. With these it can be the larger of the two.
+    regularizer. So it can exceed the validation loss.
 
     Args:
         history: of `fit`, at least two epochs, made with validation data; or any such list of dicts.
@@ -183,7 +183,7 @@ def _tail(values: list[float]) -> float:
 
 
 def _trend(values: list[float]) -> float:
-    """Relative change from the eighth of the epochs that ends a quarter before the last one to the last eighth."""
+    """Relative change from the eighth of the epochs before the last quarter to the last eighth, of means."""
     quarter, width = max(len(values) // 4, 1), max(len(values) // 8, 1)
     now = sum(values[-width:]) / width
     before = values[: len(values) - quarter][-width:]

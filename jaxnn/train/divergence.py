@@ -1,7 +1,4 @@
-"""Divergence: how it is seen, and what became NaN or infinite first: the data, a parameter, a layer, the loss.
-
-Only then is the learning rate named.
-"""
+"""Detection of divergence, and what became NaN or infinite first: the data, a parameter, a layer, the loss."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ RATE = "The likely cause is a learning rate that is too large: try a tenth of it
 
 
 def require_finite(losses: np.ndarray, ts: TrainState, epoch: int, before: Any, why: Callable[[int], str]) -> None:
-    """Raise `DivergedError` at the first loss that is not finite, or if the epoch ends with such parameters.
+    """Raise `DivergedError` at the first loss, or else parameter or running statistic, that is not finite.
 
     The loss of a step is the one before its update: the last update of an epoch shows in the parameters alone.
     """

@@ -1,4 +1,4 @@
-"""The epochs of a training run, one by one: the loop that `fit` is, for code of one's own around it."""
+"""The epochs of a training run, one by one: the loop of `fit` as an iterator."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _evaluate(net: Layer, metrics: tuple[tuple[str, Loss], ...]) -> Callable[...
 
 
 def _epoch_means(report: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Means over the steps of an epoch, each step weighed by the examples that it saw."""
+    """Means over the steps of an epoch, each step weighted by its number of examples."""
     examples = report["examples"]
     return {
         name: float(np.average(values.astype(np.float64), weights=examples))

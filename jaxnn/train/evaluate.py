@@ -66,7 +66,7 @@ def make_outputs(net: Layer, *, batch_size: int = 1000) -> Callable[[Params, Sta
 def make_evaluate(
     net: Layer, metrics: Mapping[str, Loss], *, batch_size: int = 1000
 ) -> Callable[[Params, State, Array, Array], dict[str, Array]]:
-    """A compiled function that returns the mean over examples of each metric, in evaluation mode.
+    """A compiled function: the mean of each metric, weighted by `losses.example_weights`, in evaluation mode.
 
     Args:
         net: a network.

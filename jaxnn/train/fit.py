@@ -66,8 +66,8 @@ def fit(
 
     Placement: data and `start` stay where they lie, on one device or on a mesh with automatic or explicit axes, split
     along the examples (`NamedSharding(mesh, PartitionSpec("data"))`), the parameters replicated or sharded. Parameters
-    and optimizer state keep their sharding, and the numbers are those of one device up to rounding. All that lies on a
-    mesh lies on the same one; fresh parameters are replicated on the data's.
+    and optimizer state keep their sharding, and the numbers are those of one device up to rounding. All arrays on
+    a mesh are on the same one; fresh parameters are replicated on that of the data.
 
     Args:
         net: a network.
@@ -75,7 +75,7 @@ def fit(
         opt: an optimizer.
         train: (x (N, ...), y (N, ...)) or a Dataset, put on the device once.
         key: typed random key; initial parameters, order, augmentation and dropout are functions of it.
-        epochs: how many at most.
+        epochs: the largest number of epochs.
         batch_size: N for batch gradient descent, 1 for stochastic.
         validation: (x, y) or a Dataset, evaluated after each epoch: "validation_loss" and "validation_<metric>".
         metrics: named per-example functions, evaluated on the validation data.
@@ -83,25 +83,26 @@ def fit(
         value_and_grad: instead of `jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)`, a function
             with the same arguments and result; it then brings its own regularizer.
         augment: `(key, x) -> x`, applied to each training batch.
-        partial: what becomes of the last, smaller batch: `Partial.DROP` or `Partial.WEIGHT`.
+        partial: the rule for the last, smaller batch: `Partial.DROP` or `Partial.WEIGHT`.
         stopping: rules evaluated after each epoch: `EarlyStopping`, `LossTolerance`, `GradTolerance`, or your own.
         select: the name of a metric in the history; the parameters of the epoch with its minimum are returned.
-            None means the last epoch's, unless an `EarlyStopping` is passed: then what it monitors.
-        measure: more scalars to report for each step, averaged over the epoch; `GradTolerance` brings `grad_norm`.
+            None means the last epoch's, unless an `EarlyStopping` is passed: then what the first one monitors.
+        measure: more scalars to report for each step, averaged over the epoch; None means `grad_norm` if
+            `stopping` has a `GradTolerance`, else nothing.
         start: a `TrainState` of this network and optimizer to continue from, instead of a fresh one; it is copied, not
             donated. Its parameters may have been cast to another floating dtype, in which training continues. Epochs
             count from 1 again and follow `key`: pass another key for other orders of the data. For another optimizer:
             `ts._replace(opt_state=opt.init(ts.params))`.
         evaluated_at: (opt_state, params) -> the parameters at which the validation metrics are evaluated, such as
-            `optim.schedule_free_eval_params`; None for the parameters themselves. The result has those that are
-            trained, with their optimizer state; running statistics are theirs too.
+            `optim.schedule_free_eval_params`; None for the parameters themselves. The result has the trained ones
+            and their optimizer state; running statistics are of the trained ones, too.
         on_epoch: called with each epoch's record as soon as it is there.
         progress: whether to show a bar with loss, metrics, examples/s and the time left.
 
     Raises:
         DivergedError: the training loss, a parameter or a running statistic became NaN or infinite, or a validation
             metric NaN; it names the step and what was not finite first (an example, a parameter, a layer, the loss),
-            and carries the result up to the epoch before.
+            and carries the result of the epochs before.
         TypeError, ValueError: the arguments or the data do not fit together, or a label is out of range.
 
     Example:

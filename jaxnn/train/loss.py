@@ -34,11 +34,11 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
 
     Returns:
         `loss_fn(params, state, x, y, *, key=None, weights=None) -> (value, state)`: value a scalar, state with updated
-        running statistics; `weights` (N,) are the w_i. If all weights are 0 the mean is 0.
-        Differentiate with `jax.value_and_grad(loss_fn, has_aux=True)`.
+        running statistics; `weights` (N,) are the w_i, multiplied by those of a masking loss. If all are 0 the mean is
+        0. Differentiate with `jax.value_and_grad(loss_fn, has_aux=True)`.
 
     Raises:
-        ValueError: the loss does not return one value per example, or the shape of the weights does not match.
+        ValueError: the loss does not return one value per example, the shape of the weights does not match, or N = 0.
 
     Example:
         >>> import jax.numpy as jnp

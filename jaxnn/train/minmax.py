@@ -1,11 +1,12 @@
 """Two-player games in which each player descends on its own loss: min-max problems, GANs.
 
-In a zero-sum game one loss is -1 times the other: x minimises J(x, y), y maximises it.
+In a zero-sum game one loss is -1 times the other: x minimizes J(x, y), y maximizes it. Equations are those of gradient
+descent with rates rho of x and eta of y (one rate eta in the table).
 
 | step | x and y move | on J = x y, |(x, y)| at each step |
 |---|---|---|
 | `simultaneous` | both, by the gradients at the current point | grows by sqrt(1 + eta^2): spirals outward |
-| `alternating` | x first, then y by the gradient at the new x | stays bounded: a closed orbit |
+| `alternating` | x first, then y by the gradient at the new x | stays bounded, on an ellipse |
 | `simultaneous` with `optim.optimistic_gradient_descent` | both, along 2 g - previous g | shrinks, as 1 - eta^2 / 2 |
 | `extragradient` | both, by the gradients at a look-ahead point | shrinks by sqrt(1 - eta^2 + eta^4) |
 
@@ -127,7 +128,7 @@ def simultaneous(game: Game, x_opt: Transformation, y_opt: Transformation) -> St
 def alternating(game: Game, x_opt: Transformation, y_opt: Transformation) -> Step:
     """x steps first, then y at the new x: x' = x - rho grad_x J(x, y), y' = y + eta grad_y J(x', y).
 
-    On J = x y, with one rate eta < 2, x^2 + y^2 - eta x y is conserved: the orbit is closed.
+    On J = x y, with one rate eta < 2, x^2 + y^2 - eta x y is conserved: the iterates stay on an ellipse.
 
     Args:
         game, x_opt, y_opt: as for `simultaneous`.
@@ -155,7 +156,7 @@ def alternating(game: Game, x_opt: Transformation, y_opt: Transformation) -> Ste
 def extragradient(game: Game, x_opt: Transformation, y_opt: Transformation) -> Step:
     """Step from the current point by the gradients at the look-ahead point of a simultaneous step.
 
-    With F = (grad_x J, -grad_y J) and z = (x, y): z~ = z - eta F(z), then z' = z - eta F(z~).
+    With F = (grad_x J, -grad_y J), z = (x, y) and one rate eta: z~ = z - eta F(z), then z' = z - eta F(z~).
 
     Both steps go through the optimizers: moments accumulate both gradients and counts advance twice; only the
     parameters are reset to z. Both gradients use the same data. Twice the cost of a simultaneous step.

@@ -48,7 +48,8 @@ def map_runs(
         inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys. N need not divide by the number
             of devices.
         shared: arguments that are the same for all runs, e.g. the data; replicated to the devices once.
-        memory: bytes that a chunk of more than one run may take on each device; None for half of the device's memory.
+        memory: bytes that a chunk of more than one run per device may take on each; None for half of the device's
+            memory (where it reports none, half of the free host memory divided by the number of devices).
         chunk: the largest number of runs at a time, over all devices; fewer than the devices leave some idle. None
             for 64 on each device, 32 on a CPU. 1 means no `vmap`: for convolutions on a CPU, where `vmap` over kernels
             makes slow grouped convolutions.
@@ -154,7 +155,7 @@ class _Program:
         self._compiled: dict[int, Any] = {}
 
     def mesh_of_its_own(self) -> contextlib.AbstractContextManager[Any]:
-        """Replaces a mesh that the caller has set: these arrays do not lie on it."""
+        """Replaces a mesh that the caller has set: the arrays of the program do not lie on it."""
         return contextlib.nullcontext() if jax.sharding.get_abstract_mesh().empty else jax.set_mesh(self.mesh)
 
     @functools.cached_property
@@ -230,7 +231,7 @@ def _bytes(compiled: Any) -> int:
 
 
 def _memory_of(device: Any) -> int:
-    """The fraction `SHARE` of the device's memory in bytes; of the machine's where the device does not report it."""
+    """The fraction `SHARE` of the device's memory in bytes; of its part of the free host memory if it reports none."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(SHARE * stats["bytes_limit"])
@@ -267,7 +268,7 @@ def _halved(size: int, step: int, error: Exception) -> int:
 
 
 def _first_missing(parts: Any, n: int) -> int:
-    """The first run that no part contains."""
+    """The first run that no part contains; n if there is none."""
     done = 0
     for start, stop in sorted(parts):
         if start > done:

@@ -240,7 +240,7 @@ def scan_epoch(
     augment: Augment | None = None,
     measure: Measure | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """`make_epoch` without the compilation, to `vmap`: same arguments, same function."""
+    """`make_epoch` without the compilation, to `vmap`: same arguments, same returned function."""
     step = _step(vg, opt, measure)
 
     def epoch(ts: TrainState, x: Array, y: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:

@@ -17,11 +17,11 @@ Stopping: TypeAlias = Callable[[Sequence[Record]], str | None]
 
 
 class DivergedError(FloatingPointError):
-    """The training loss or a parameter became NaN or infinite, or a validation metric NaN.
+    """The training loss, a parameter or a running statistic became NaN or infinite, or a validation metric NaN.
 
     Attributes:
-        epoch, step: where, both counted from 1; `step` within the epoch.
-        result: the `FitResult` before that epoch, all of it finite.
+        epoch, step: where, both from 1; `step` within the epoch, 0 for a validation metric.
+        result: of `fit`, the `FitResult` of the epochs before; of `epochs`, the `TrainState` before that epoch.
     """
 
     def __init__(self, message: str, *, epoch: int, step: int, result: Any) -> None:
@@ -36,7 +36,7 @@ class EarlyStopping:
     Attributes:
         monitor: a name in the history, e.g. "validation_error" or "validation_loss"; lower is better.
         patience: number of epochs without improvement.
-        min_delta: the smallest decrease that counts as an improvement, in the units of the monitor.
+        min_delta: a decrease counts as an improvement only if it exceeds this, in the units of the monitor.
 
     Example:
         >>> rule = EarlyStopping("validation_loss", patience=2)

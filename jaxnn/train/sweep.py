@@ -54,7 +54,8 @@ class Sweep:
         index: {"setting": (N,), "seed": (N,), "order": (N,)}, the indices of each run.
         curves: name -> (N, E): "loss", the scalars of `measure` and `probe`, and "validation_*", as in the history of
             `fit`; NaN from the epoch on in which a run diverged.
-        final: name -> (N,): "test_loss" and "test_*" after the last epoch, if a test set was passed; NaN likewise.
+        final: name -> (N,): "test_loss" and "test_*" after the last epoch, if a test set was passed; NaN for a run that
+            diverged.
         diverged: (N,), the epoch, from 1, in which the loss, a parameter or a running statistic became NaN or infinite,
             or a validation metric NaN; 0 for a run that did not diverge.
     """
@@ -74,8 +75,8 @@ class Sweep:
         """One row per run and epoch, as columns (N E,): run, setting, seed, order, hyperparameters, epoch, curves.
 
         A hyperparameter is named by its path in the settings, prefixed by "settings." where another column has that
-        name; an array-valued one has a column per entry. "diverged" is 1 where the run had diverged by that epoch, else
-        0; `final` is repeated in every row of its run.
+        name ("setting_value" if the settings are one array); an array-valued one has a column per entry. "diverged" is
+        1 where the run had diverged by that epoch, else 0; `final` is repeated in every row of its run.
         """
         n, epochs = self.curves["loss"].shape
         columns = {"run": np.arange(n)} | self.index
@@ -93,7 +94,7 @@ class Sweep:
         return rows | {name: values.reshape(-1) for name, values in self.curves.items()} | ends
 
     def save(self, path: str | Path) -> Path:
-        """Write the table: to a CSV file if the name ends in .csv, else to an .npz file that `np.load` opens.
+        """Write the table to a file named *.csv or *.npz (for `np.load`), and return its path.
 
         Raises:
             ValueError: another suffix.
@@ -129,8 +130,8 @@ def sweep(
     """Train a network once per setting, seed and data order: `vmap` over whole runs, one compiled program.
 
     The run of setting s and seed r equals the run of `fit` with `make_optimizer(s)` and `key=keys[r]`, up to the
-    rounding of batched kernels. A run whose loss or parameters become NaN or infinite is frozen at the state of the
-    epoch before, and marked; it does not affect the others.
+    rounding of batched kernels. A run that diverges is frozen at the state of the epoch before, and marked in
+    `Sweep.diverged`; it does not affect the others.
 
     Args:
         make_optimizer: setting -> optimizer, e.g. `lambda s: optim.adam(s["learning_rate"])`. The numbers are traced:
@@ -174,7 +175,8 @@ def sweep(
     )
     if metrics and held_out is None and last is None:
         raise ValueError(
-            f"sweep: metrics ({', '.join(metrics)}) are evaluated on validation data; pass validation=(x, y) too."
+            f"sweep: metrics ({', '.join(metrics)}) are evaluated on validation and test data; pass validation=(x, y) "
+            "or test=(x, y)."
         )
     index, inputs = _grid(settings, keys, orders)
     _require_targets(net, loss, keys[0], {"training": (x, y), "validation": held_out, "test": last})
@@ -195,11 +197,10 @@ def sweep(
 def _optimizers(
     make_optimizer: MakeOptimizer, settings: PyTree, chosen: PyTree, index: np.ndarray
 ) -> tuple[Structure | MakeOptimizer, PyTree]:
-    """What makes the optimizers of all runs, and from what: a structure, from their numbers, if they have one.
+    """The structure and numbers of all runs' optimizers; `make_optimizer` and the settings if no structure is common.
 
-    Then the program is of the structure alone: a sweep over other settings, made by another function even, compiles
-    nothing. Not so with a schedule in the optimizer, or another function made anew for each setting: these are made in
-    the program.
+    With a structure the program does not depend on the settings: a sweep over others, even by another function,
+    compiles nothing. There is none with a schedule, or a function made anew for each setting, in the optimizer.
     """
     structures: list[Structure | None] = []
 

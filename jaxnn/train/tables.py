@@ -11,10 +11,9 @@ from jaxnn.files import make_folder, write_csv, write_npz
 
 
 def save_table(columns: Mapping[str, np.ndarray], path: str | Path) -> Path:
-    """Write columns of one length to a CSV file if the name ends in .csv, else to an .npz file that `np.load` opens.
+    """Write columns of one length to a file named *.csv or *.npz (for `np.load`), and return its path.
 
     The folder is created if necessary; the file is written atomically.
-
 
     Raises:
         ValueError: another suffix.

@@ -1,4 +1,4 @@
-"""Arithmetic on pytrees, with the functions of `optax.tree`; `None` leaves pass through. Floor 0.
+"""Arithmetic on pytrees, with the functions of `optax.tree`; `None` leaves pass through.
 
 Functions of moments and states are in `optim`: `update_moment`, `bias_correction`, `tree_map_params` and so on. `max`,
 `min`, `set` and `sum` shadow builtins: write `tree.sum(...)`, and do not import *.

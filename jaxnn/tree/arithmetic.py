@@ -1,6 +1,6 @@
 """Sums, products and norms of pytrees, under optax.tree's names; `None` leaves pass through.
 
-Reductions run in the accumulation dtype: float32, or float64 if any leaf is float64.
+Sums, products and norms run in the accumulation dtype: float32, or float64 if any leaf is float64.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lookup and replacement of a pytree's values by the name of their dict key, field or NamedTuple."""
+"""Lookup and replacement of a pytree's values by their dict key, NamedTuple field or NamedTuple class name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NamedTupleKey:
 def get_all_with_path(
     tree: PyTree, key: Any, filtering: Callable[[KeyPath, Any], bool] | None = None
 ) -> list[tuple[KeyPath, Any]]:
-    """All values under a name, with their paths, from the root down.
+    """All values under a name, with their paths, depth first, each before those nested in it.
 
     Args:
         tree: pytree, such as an optimizer's state.

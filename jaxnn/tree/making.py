@@ -54,7 +54,7 @@ def cast(tree: PyTree, dtype: DTypeLike | None) -> PyTree:
 
 
 def cast_like(tree: PyTree, other_tree: PyTree) -> PyTree:
-    """Each leaf cast to the dtype of its counterpart in another pytree; unchanged if that has none.
+    """Each leaf cast to the dtype of its counterpart in another pytree; unchanged if the counterpart has no dtype.
 
     Example:
         >>> cast_like({"w": jnp.ones(1)}, {"w": jnp.zeros(3, jnp.float16)})
@@ -128,7 +128,7 @@ def random_like(
     sampler: Callable[..., Array] = jax.random.normal,
     dtype: DTypeLike | None = None,
 ) -> PyTree:
-    """Random numbers in the shape, dtype and (on Explicit meshes) sharding of each leaf.
+    """Random numbers in the shape and dtype of each leaf (and its Explicit sharding, if the sampler takes one).
 
     Args:
         rng_key: split into one key per leaf.
@@ -169,6 +169,6 @@ def unwrap_random_key_data(input_tree: PyTree) -> PyTree:
 def _extreme(a: DType, b: DType, *, highest: bool) -> DType:
     common = jnp.promote_types(a, b)
     if common not in (a, b):
-        raise ValueError(f"dtype: neither of {a} and {b} is promoted to the other, so none is the highest.")
+        raise ValueError(f"dtype: neither of {a} and {b} promotes to the other, so none is the highest or lowest.")
     other = b if common == a else a
     return common if highest else other

@@ -304,7 +304,7 @@ GOOD: dict[str, Any] = {"keys": KEYS, "epochs": 1, "batch_size": 20, "progress":
         ({}, [], r"settings must be arrays \(S, ...\) of one S >= 1, got shapes \(0,\)"),
         ({}, 0.1, r"settings must be arrays .* got shapes \(\)"),
         ({}, {}, r"settings must be arrays .* got no array"),
-        ({"metrics": {"error": metrics.error_rate}}, [0.1], "are evaluated on validation data; pass validation"),
+        ({"metrics": {"error": metrics.error_rate}}, [0.1], "are evaluated on validation and test data"),
         ({"probe": 3}, [0.1], "probe must be a function"),
         ({"probe": lambda ts, x, y: {"p": y}}, [0.1], "probe must return a dict of scalars"),
         ({"probe": lambda ts, x, y: {"loss": 0.0}}, [0.1], "probe returns loss, already the name of a curve"),
