@@ -196,7 +196,8 @@ def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
         axis=-1,
     )
     found = jnp.argmin(squares, axis=-1).astype(jnp.int32)
-    return jnp.where(jnp.min(squares, axis=-1) <= tolerance**2, found, -1)
+    least = jnp.min(squares, axis=-1)
+    return jnp.where((least <= tolerance**2) & jnp.isfinite(least), found, -1)
 
 
 def _goes_on(at: Iterate) -> Array:
@@ -232,8 +233,9 @@ def _run(
         value, grad = value_and_grad(x)
         converged = (jnp.abs(value - at.value) < value_tolerance) | (tree.norm(grad) < grad_tolerance)
         # exp(-x) at infinity has value 0 and derivative 0, and would pass both tests: that run diverged.
-        converged &= tree.all_finite(jax.tree.leaves(x))
+        converged &= jnp.isfinite(value) & tree.all_finite(jax.tree.leaves(x))
         return Iterate(x, value, grad, at.steps + 1, converged, opt_state)
 
     value, grad = value_and_grad(x)
-    return Iterate(x, value, grad, jnp.int32(0), tree.norm(grad) < grad_tolerance, opt.init(x)), advance
+    flat = jnp.isfinite(value) & (tree.norm(grad) < grad_tolerance)
+    return Iterate(x, value, grad, jnp.int32(0), flat, opt.init(x)), advance

@@ -53,7 +53,7 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
     """
 
     require_net("mean_loss", net)
-    require_function("mean_loss", "loss", loss, "losses.softmax_cross_entropy")
+    require_function("mean_loss", "loss", loss, "losses.softmax_cross_entropy", optional=False)
     require_function("mean_loss", "regularizer", regularizer, "losses.l2(1e-4)")
 
     def value_and_state(
