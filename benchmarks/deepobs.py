@@ -1,18 +1,18 @@
-"""The losses and accuracies that DeepOBS published for SGD, momentum and Adam, measured again on its problems.
+"""Reproduction of the losses and accuracies that DeepOBS published for SGD, momentum and Adam, on its problems.
 
     python -m benchmarks.deepobs                                        # the full protocol: days on 2 cores
     python -m benchmarks.deepobs --only quadratic                       # seconds
     python -m benchmarks.deepobs --only fmnist-2c2d --epochs 1          # about half an hour on 2 cores
-    python -m benchmarks.deepobs --epochs 1 --folder FOLDER             # stopped and called again, it goes on
-    python -m benchmarks.deepobs --write                                # and keep the figures in benchmarks/results/
+    python -m benchmarks.deepobs --epochs 1 --folder FOLDER             # resumes if called again
+    python -m benchmarks.deepobs --write                                # and save the results in benchmarks/results/
 
-Problems: `quadratic` (DeepOBS' quadratic_deep, the same matrix and draws), whose figure is the test loss, and
-`fmnist-2c2d`, whose figure is the test accuracy. The rates are those that DeepOBS names as the best; the figures are
-the mean and the standard deviation over seeds after the last epoch, as they publish them.
+Problems: `quadratic` (DeepOBS' quadratic_deep, the same matrix and draws), with its test loss, and `fmnist-2c2d`, with
+its test accuracy. The learning rates are those that DeepOBS reports as the best; mean and standard deviation are over
+seeds, after the last epoch, as in DeepOBS.
 
-As in DeepOBS: batches of 128 and the remainder left out, in training and in testing; all 60,000 training images; no
-regularizer; the initial values. What differs is printed below the table. The network's runs are made one at a time,
-since `vmap` over convolutions is slow on a CPU.
+As in DeepOBS: full batches of 128 only, in training and in testing; all 60,000 training images; no regularizer; the
+initializers. Differences are printed below the table. The network's runs are sequential, since `vmap` over convolutions
+is slow on a CPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BATCH, EPOCHS, SEEDS = 128, 100, 10
 
 
 class Row(NamedTuple):
-    """An optimizer at a rate, and what DeepOBS published for it."""
+    """An optimizer, its learning rate, and the result that DeepOBS published for it."""
 
     make: Callable[[Any], Any]
     rate: float
@@ -55,7 +55,7 @@ ROWS = {
         "momentum 0.99": Row(lambda rate: optim.sgd(rate, momentum=0.99), 2.5e-3, 92.12),
     },
 }
-"""Published: test loss; test accuracy in percent."""
+"""The published results are test losses for `quadratic`, test accuracies in percent for `fmnist-2c2d`."""
 
 FIGURES = {"quadratic": "test loss", "fmnist-2c2d": "test accuracy %"}
 
@@ -71,7 +71,7 @@ DIFFERENCES = {
 
 
 def run(name: str, row: Row, label: str, epochs: int, seeds: int, folder: Path | None) -> dict[str, Any]:
-    """One optimizer on one problem: the test figure of each seed after each epoch, and the time."""
+    """One optimizer on one problem: the test results of each seed, their mean after each epoch, and the time."""
     problem = problems.load(name)
     if problem.test is None:
         raise ValueError(f"deepobs: {name} has no test set.")
@@ -108,7 +108,7 @@ def run(name: str, row: Row, label: str, epochs: int, seeds: int, folder: Path |
 
 
 def print_table(name: str, rows: dict[str, Any]) -> None:
-    """The figures beside those published, and what differs."""
+    """Print the results beside those published, and the differences of the protocols."""
     first = next(iter(rows.values()))
     epochs, seeds = first["epochs"], first["seeds"]
     print(f"\n{name}: {first['figure']} after {epochs} epochs, {seeds} seeds, {first['test_examples']:,} test examples")

@@ -1,4 +1,4 @@
-"""The models of benchmarks/per_example_any.py, in flax linen as one would write them: nothing is done for the tape."""
+"""The models of benchmarks/per_example_any.py in plain flax linen, without changes for the tape."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Causal, normalized before each part; the output shares the matrix of the embedding."""
+    """Causal and pre-norm; the output layer shares the matrix of the embedding."""
 
     vocabulary: int
     length: int
@@ -67,7 +67,7 @@ class Gru(nn.Module):
 
 
 class Case(NamedTuple):
-    """A model, the shapes of one example and of its labels, and how many classes and tokens there are."""
+    """A model, the shapes of one example and of its labels, and the numbers of classes and tokens."""
 
     model: nn.Module
     batch: int
@@ -86,7 +86,7 @@ CASES = {
 
 
 def arguments(case: Case) -> tuple[Any, Any, Any]:
-    """Parameters and a random batch (params, x, y): how fast a step runs does not depend on what it sees."""
+    """Parameters and a random batch (params, x, y); the values do not affect the time."""
     rng = np.random.default_rng(0)
     shape = (case.batch, *case.example)
     x = rng.integers(0, case.tokens, shape) if case.tokens else rng.standard_normal(shape, np.float32)

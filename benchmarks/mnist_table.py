@@ -3,9 +3,9 @@
     python benchmarks/mnist_table.py                     # every row, about 13 minutes on 2 cores
     python benchmarks/mnist_table.py --only linear knn   # some families, under a minute
     python benchmarks/mnist_table.py --kept              # rows of recipes from benchmarks/results/recipes-<device>.json
-    python benchmarks/mnist_table.py --write             # and keep the table in benchmarks/results/
+    python benchmarks/mnist_table.py --write             # and save the table in benchmarks/results/
 
-One least-squares unit for each class stands beside the table: it errs more often than any linear classifier there.
+Least squares with one unit per class is outside that table: its error exceeds those of the linear classifiers in it.
 
 The ranges are those published in the table of LeCun, Cortes & Burges, "The MNIST database of handwritten digits", most
 of it from LeCun, Bottou, Bengio & Haffner (1998), "Gradient-based learning applied to document recognition". The
@@ -13,7 +13,7 @@ command fails if a row lies outside the range of its family.
 
 Rows of recipes are `jaxnn train --recipe NAME` with one seed; the others are fitted here. Their choices (the ridge, k)
 are made on a validation split of 10,000 of the training images, after which they are fitted to all 60,000; the test set
-is looked at once, at the end. Times are of the whole fit, compilation and the choice included, data loading not.
+is used once, at the end. Times are of the whole fit with compilation and the choice, without data loading.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ NEIGHBOURS = (1, 3, 5, 7)
 CLASSES = 10
 
 Predict = Callable[[Dataset, Dataset, tuple[Any, ...]], list[Any]]
-"""(training set, images to classify, values of the setting) -> their classes, for each value."""
+"""(training set, images to classify, values of the setting) -> predicted classes for each value."""
 
 
 class Family(NamedTuple):
-    """A part of the table: its name, the published range of test errors in percent (or none), and its rows."""
+    """A part of the table: title, published range of test errors in percent (or None), and rows."""
 
     title: str
     published: tuple[float, float] | None
@@ -61,25 +61,25 @@ FAMILIES = {
 
 
 def flat(examples: Dataset) -> jax.Array:
-    """Images as rows of pixels with the always-on feature."""
+    """Images as rows of pixels with the constant feature."""
     return with_bias(examples.x.reshape(len(examples), -1))
 
 
 def least_squares(train: Dataset, test: Dataset, ridges: tuple[Any, ...]) -> list[Any]:
-    """One unit for each class, targets -1 and +1."""
+    """Classes predicted by one unit per class, fitted to targets -1 and +1, for each ridge."""
     x, images = flat(train), flat(test)
     return [multiclass.predict(baselines.least_squares(x, train.y, CLASSES, ridge=r), images) for r in ridges]
 
 
 def pairwise(train: Dataset, test: Dataset, ridges: tuple[Any, ...]) -> list[Any]:
-    """One unit for each pair of classes."""
+    """Classes predicted by one unit per pair of classes, for each ridge."""
     x, images = flat(train), flat(test)
     units = [baselines.pairwise_least_squares(x, train.y, CLASSES, ridge=r) for r in ridges]
     return [baselines.pairwise_predict(w, images, CLASSES) for w in units]
 
 
 def neighbours(train: Dataset, test: Dataset, numbers: tuple[Any, ...]) -> list[Any]:
-    """The vote of the k nearest training images, Euclidean distance between pixels."""
+    """Classes predicted by the vote of the k nearest training images (Euclidean distance of pixels), for each k."""
     queries, points = (d.x.reshape(len(d), -1) for d in (test, train))
     labels = jnp.asarray(train.y)[baselines.nearest(queries, points, k=max(numbers))]
     return [baselines.vote(labels[:, :k], CLASSES) for k in numbers]
@@ -90,7 +90,7 @@ FITTED: dict[str, tuple[Predict, str, tuple[Any, ...]]] = {
     "pairwise-least-squares": (pairwise, "ridge", RIDGES),
     "nearest-neighbours": (neighbours, "k", NEIGHBOURS),
 }
-"""What is fitted here: how, what is chosen on the validation split, and from which values."""
+"""The rows fitted here: function, name and candidates of the setting that is chosen on the validation split."""
 
 
 def error_percent(guesses: Any, examples: Dataset) -> float:

@@ -1,11 +1,11 @@
-"""What a new release of optax would change: its names, arguments and rules against ours.
+"""Differences between a release of optax, e.g. a new one, and jaxnn: names, arguments and rules.
 
-    python -m benchmarks.newest_optax             # the newest release on the package index; 5 minutes if it is another
+    python -m benchmarks.newest_optax             # the newest release; 5 minutes if it is not installed
     python -m benchmarks.newest_optax 0.2.7       # a release
-    python -m benchmarks.newest_optax 0.2.7 adam  # of the rules only the cases of these names
+    python -m benchmarks.newest_optax 0.2.7 adam  # only these cases of the rules
 
-The release is installed into a temporary folder, without its dependencies, and nothing else changes. Differences are
-printed, and the command returns 0 whatever they are: a release of optax is no fault of this library.
+The release is installed into a temporary folder, without its dependencies. Differences are printed, and the exit code
+is 0 in any case: a release of optax is not an error of this library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def compare(release: str | None, cases: Iterable[str], folder: Path) -> list[str]:
-    """The lines to print."""
+    """The lines to print: differing names and arguments, then differing rules."""
     asked = f"optax=={release}" if release else "optax"
     place = folder / "packages"
     failed = tried(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(place), asked)
@@ -81,7 +81,7 @@ def version_in(folder: Path) -> str:
 
 
 def differing_names(report: str) -> list[str]:
-    """Of a JUnit report of the comparison of names: a line for each test that fails."""
+    """A line for each failed test in a JUnit report of the comparison of names."""
     found = []
     for test in ET.fromstring(report).iter("testcase"):
         name = re.sub(r"^.*\[(.*)\]$", r"\1", test.get("name", ""))
@@ -97,7 +97,7 @@ def differing_names(report: str) -> list[str]:
 
 
 def differing_rules(table: dict[str, Any]) -> list[str]:
-    """Of parity.json: a line for each case that differs or raises."""
+    """A line for each case of a parity.json that differs or raises."""
     found = [
         f"{row['case']}: params {row['params']:.1e}, state {row['state']:.1e}, "
         f"first at step {row['first_step']}, in {row['first_leaf']}"

@@ -1,16 +1,16 @@
-"""How far every optimizer rule is from optax's, and from torch's: the largest difference over 100 steps, in float64.
+"""Parity of the optimizer rules with optax's and torch's: the largest difference over the steps, in float64.
 
     python -m benchmarks.optimizer_parity               # every case, about 10 minutes on 2 cores
-    python -m benchmarks.optimizer_parity adam lion     # the cases whose names begin so
-    python -m benchmarks.optimizer_parity --write       # and keep the table in benchmarks/results/optimizer_parity.json
+    python -m benchmarks.optimizer_parity adam lion     # cases by the beginnings of their names
+    python -m benchmarks.optimizer_parity --write       # and save the table in benchmarks/results/optimizer_parity.json
 
-For each case: the difference of parameters and of every shared state field, relative to the largest entry of the leaf,
-when both rules are fed the same gradients and when each follows its own trajectory on a non-convex, noisy loss; in
-units in the last place (ulp) for parameters too. Where the definitions differ, the difference is said in words, and
-the case holds the arguments that restore equality.
+For each case: the difference of parameters and of every common state field, relative to the largest entry so far of the
+leaf, for one random sequence of gradients and on the own trajectory of each rule on a non-convex, noisy loss; for
+parameters also in units in the last place (ulp). Where the definitions differ, the case describes the difference and
+has the arguments that restore equality.
 
-A second table holds the rules that torch.optim has too, on their own trajectories, with the arguments mapped; it is
-left out where torch is not installed (python -m pip install torch).
+A second table compares the rules that torch.optim has too, on their own trajectories, with corresponding arguments; it
+is omitted if torch is not installed (python -m pip install torch).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RESULTS = Path(__file__).parent / "results" / "optimizer_parity.json"
 def row(case: Case) -> dict[str, Any]:
     """The largest differences of one case."""
     own = measure(case, "own")
-    same = own if case.fixed_loss else measure(case, "same")  # a line search has no sense with made-up gradients
+    same = own if case.fixed_loss else measure(case, "same")  # a line search needs the gradients of its loss
     return {
         "same_gradients": same.params,
         "own_trajectory": own.params,
@@ -60,7 +60,7 @@ def torch_row(case: TorchCase) -> dict[str, Any]:
 
 
 def print_torch(chosen: dict[str, TorchCase]) -> dict[str, Any]:
-    """Measure and print the cases of the torch table; {} and a line that says so where torch is not installed."""
+    """Measure and print the cases of the torch table; {} and a message if torch is not installed."""
     if not importlib.util.find_spec("torch"):
         print("\nno torch table: torch is not installed")
         return {}

@@ -1,10 +1,10 @@
-"""What an optimizer step costs: jaxnn against optax, every rule that both have, on four shapes of parameters.
+"""The cost of an optimizer step: jaxnn against optax, for every rule that both have, on five pytrees of parameters.
 
     python -m benchmarks.optimizers                                   # every table, an hour or more on 2 cores
     python -m benchmarks.optimizers --only leaves --rules adam lion --rounds 3
     python -m benchmarks.optimizers --write                           # benchmarks/results/optimizers-<device>.json
 
-Tables of one donated update-and-apply, compiled, its gradients given:
+Tables of one compiled, donated update and `apply_updates`, with fixed gradients:
 
 - mlp: an MLP 784-512-512-10;
 - leaves: 2,000 leaves of 64 entries (`--leaves`);
@@ -12,14 +12,13 @@ Tables of one donated update-and-apply, compiled, its gradients given:
 - large: 4 leaves of 2048 x 2048 (`--side`);
 - blocks: 24 transformer-shaped blocks of width 256 (`--blocks`, `--width`), for Muon too;
 
-and end-to-end: the gradient of a network of 20, 200 and 2,000 layers (`--depths`) with 8 x 8 weights, and Adam's step,
-its parameters as leaves and packed.
+- end-to-end: the gradient of a network of 20, 200 and 2,000 layers (`--depths`) with 8 x 8 weights, and Adam's step,
+  with the parameters as leaves and packed.
 
-For each rule: milliseconds a step, seconds to trace and compile, bytes of state, and the largest bytes of temporaries
-that XLA's memory analysis names. Both libraries run in one process and take turns for some rounds; a round's figure is
-the median of repeats, each blocked until its results are there, after a warm-up. Ratios of time (optax / jaxnn: above 1
-jaxnn is faster) are formed within a round; their median is printed with the range over rounds. Rules that one library
-lacks are left out, and the table says so.
+For each rule: milliseconds per step, seconds to trace and compile, bytes of state, and bytes of temporaries by XLA's
+memory analysis. Both libraries run in one process and alternate; the time of a round is the median of its repeats, each
+with `block_until_ready`, after a warm-up. Ratios of time (optax / jaxnn: above 1 jaxnn is faster) are formed within a
+round; their median is printed with the range over rounds. Rules that one library lacks are omitted and listed.
 """
 
 from __future__ import annotations
@@ -94,10 +93,10 @@ RULES: dict[str, dict[str, Any]] = {
     "schedule_free_adamw": DECAYING,
     "muon": RATE,
 }
-"""Rules with typical arguments; a name of two words is a variant of the rule that the first names, or an alias."""
+"""Rules with typical arguments; a name of two words is a variant of the rule of its first word, or an alias."""
 FACTORY = {"momentum": "sgd", "nesterov": "sgd", "rmsprop centered": "rmsprop"}
 ONLY_ON = {"muon": ("blocks",)}
-"""Tables on which a rule is run, where not on all."""
+"""The tables of a rule that is not in all."""
 TABLES = ("mlp", "leaves", "packed", "large", "blocks", "end-to-end")
 LIBRARIES = ("jaxnn", "optax")
 
@@ -115,7 +114,7 @@ def rule(library: str, name: str) -> Any | None:
 
 
 def random_like(shapes: Any, seed: int = 0) -> Any:
-    """A tree of random arrays of the given shapes, small as weights are."""
+    """A pytree of random arrays of the given shapes, of the size of weights."""
     leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple) and all(map(is_int, x)))
     key = jax.random.key(seed)
     made = jax.jit(lambda: [0.1 * jax.random.normal(jax.random.fold_in(key, i), s) for i, s in enumerate(leaves)])
@@ -147,12 +146,12 @@ def parameters(table: str, words: argparse.Namespace) -> Any:
 
 
 def bytes_of(state: Any) -> int:
-    """The bytes of a state's arrays, random keys left out."""
+    """The bytes of a state's arrays without random keys."""
     return sum(x.nbytes for x in jax.tree.leaves(state) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
 
 
 class Runner:
-    """One compiled, donated step and what it carries; `seconds()` takes one step and says how long it took."""
+    """One compiled, donated step and its carry; `seconds()` takes one step and returns its time."""
 
     def __init__(self, step: Callable[..., Any], carry: Any, *fixed: Any) -> None:
         began = time.perf_counter()
@@ -171,7 +170,7 @@ class Runner:
 
 
 def update_runner(opt: Any, params: Any, grads: Any) -> Runner:
-    """An update and its application; rules that look at the loss are told that it is 1."""
+    """An update and its application; the loss is passed as 1."""
 
     def step(carry: Any, grads: Any) -> Any:
         params, state = carry
@@ -200,7 +199,7 @@ def training_runner(opt: Any, params: Any, *, packed: bool) -> Runner:
 
 
 def compare(runners: dict[str, Runner], words: argparse.Namespace) -> dict[str, Any]:
-    """The runners in turn, for some rounds; ratios against the first within each round."""
+    """Medians over the rounds, the runners alternating; ratios to the first runner within each round."""
     for runner in runners.values():
         runner.seconds()
     rounds = []

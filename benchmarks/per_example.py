@@ -1,29 +1,27 @@
-"""What gradients and statistics of single examples cost: jaxnn against what else there is, as multiples of a gradient.
+"""The cost of per-example statistics: jaxnn against vmap(grad), jax_privacy, Opacus and BackPACK, in mean gradients.
 
     python -m benchmarks.per_example                                # all networks, about 25 minutes on 2 cores
     python -m benchmarks.per_example --only mlp --rounds 3
     python -m benchmarks.per_example --torch-python PATH            # an interpreter with torch, Opacus and BackPACK
-    python -m benchmarks.per_example --write                        # and keep them in benchmarks/results/
+    python -m benchmarks.per_example --write                        # and save them in benchmarks/results/
 
 Networks: `mlp` 784-512-512-10, batches of 128 and 512; `cnn` conv 3x3x32 - pool - conv 3x3x64 - pool - 128 - 10 on
 28x28x1, batch 128; `2c2d` conv 5x5x32 - pool - conv 5x5x64 - pool - 1024 - 10 (DeepOBS' fmnist_2c2d), batch 128;
-`allcnn` nine convolutions in the manner of All-CNN-C, a third of its channels, on 32x32x3, batch 32. Relu follows
-each layer but the last; where there is a pool, it comes before.
+`allcnn` nine convolutions in the manner of All-CNN-C, a third of its channels, on 32x32x3, batch 32. Relu follows each
+layer but the last; where there is a pool, it comes before.
 
-Quantities, each from parameters and a batch, forward and backward pass included: the mean gradient; per-example norms
-with the mean gradient; the clipped sum; second moment; variance (and its one-product form); the Gram matrix of 256
-examples (allcnn: 32); and all of norms, clipped sum, second moment, Gram matrix and noise scale, which for jaxnn come
-from one tape.
+Quantities, each from parameters and a batch, with forward and backward pass: the mean gradient; per-example norms with
+the mean gradient; the clipped sum; second moment; variance (and its one-product form); the Gram matrix of 256 examples
+(allcnn: 32); and all of norms, clipped sum, second moment, Gram matrix and noise scale, which for jaxnn come from one
+tape.
 
-The unit is the plain mean gradient by `jax.grad` of the same network and batch, in the same process; torch's figures
-are multiples of that unit too, and of torch's own forward and backward pass. The JAX rivals run in one process and take
-turns; the torch rivals take turns in a process of their own, between the rounds of the first. A round's figure is the
-median of repeats, each blocked until its results are there, after a warm-up; ratios are formed within a round, and
-their median is printed with the range over rounds. Temporary memory is what XLA's memory analysis names for the
-compiled program. Rivals that are not installed, and those that a network is too large for, are left out, with a line
-that says so. XLA on CPU treats `vmap(grad)` of weights badly (batched products with a batch of one row, grouped
-convolutions), and jax_privacy, which is measured at its best microbatch, rests upon it: their figures are as measured,
-and say little about an accelerator.
+The unit is the plain mean gradient by `jax.grad` of the same network and batch, in the same process, for torch's rivals
+too. The JAX rivals run one after the other in one process; the torch rivals in a process of their own, in each round.
+The time of a round is the median of repeats, each with `block_until_ready`, after a warm-up; ratios are formed within a
+round, and their median is printed with the range over rounds. Temporary memory is by XLA's memory analysis. Rivals that
+are not installed or need too much memory are omitted and listed. XLA on CPU is slow at `vmap(grad)` of weights (batched
+products with a batch of one row, grouped convolutions), on which jax_privacy, at its best microbatch, is based: their
+results do not carry over to an accelerator.
 """
 
 from __future__ import annotations
@@ -93,7 +91,7 @@ NETS = {
 
 
 def by_reduce_window(layer: Any) -> Callable[..., Any]:
-    """The mean gradient by `jax.grad` with XLA's own convolution and `reduce_window`, as flax has them."""
+    """The mean gradient by `jax.grad` with XLA's convolution and `reduce_window`, as in flax."""
 
     def apply(params: Any, x: Any) -> Any:
         for part, p in zip(layer.parts, params, strict=True):
@@ -176,13 +174,13 @@ def programs(net: Any) -> dict[str, dict[str, Callable[..., Any]]]:
 
 
 def gram_of(grads: Any) -> Any:
-    """<g_i, g_j> of gradients that are written out."""
+    """<g_i, g_j> of materialized gradients."""
     flat = [g.reshape(g.shape[0], -1) for g in jax.tree.leaves(grads)]
     return sum(jnp.einsum("ip,jp->ij", g, g, precision="highest") for g in flat)
 
 
 def random_batch(net: Net, n: int) -> tuple[Any, ...]:
-    """Parameters and random data: how fast a step runs does not depend on what the images show."""
+    """Parameters and random data; the values do not affect the time."""
     params, state = net.layer.init(jax.random.key(0), net.example)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, *net.example), np.float32)
@@ -190,7 +188,7 @@ def random_batch(net: Net, n: int) -> tuple[Any, ...]:
 
 
 def runners(net: Net, batch: int) -> tuple[dict[tuple[str, str], Runner], list[str]]:
-    """Everything that is measured at one batch size, compiled; and what was left out."""
+    """The compiled programs of one batch size, and the rivals that are omitted."""
     found, left_out = {}, []
     wanted = programs(net.layer)
     for quantity, rivals in wanted.items():
@@ -210,7 +208,7 @@ def runners(net: Net, batch: int) -> tuple[dict[tuple[str, str], Runner], list[s
 
 
 def measure(name: str, batch: int, rounds: int, torch_python: str) -> dict[str, Any]:
-    """All rivals in turn, for some rounds: medians, and ratios formed within each round."""
+    """Medians over the rounds of all rivals, and ratios formed within each round."""
     net = NETS[name]
     jax_runners, left_out = runners(net, batch)
     times: Times = {}

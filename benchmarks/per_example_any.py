@@ -1,33 +1,33 @@
-"""What a tape of any JAX loss costs: `per_example.record` of flax models, as multiples of the plain gradient.
+"""The cost of a tape of any JAX loss: `per_example.record` of flax models, as multiples of the plain gradient.
 
     python -m benchmarks.per_example_any                            # all models, about 10 minutes on 2 idle cores
     python -m benchmarks.per_example_any --only mlp --rounds 1
     python -m benchmarks.per_example_any --torch-python PATH        # an interpreter with torch and Opacus
-    python -m benchmarks.per_example_any --write                    # and keep them in benchmarks/results/
+    python -m benchmarks.per_example_any --write                    # and save them in benchmarks/results/
 
 Models, all flax linen with flax's defaults (benchmarks/flax_models.py), random data: `mlp` 784-512-512-10, batch 128;
-`cnn` conv 3x3x32 - pool - conv 3x3x64 - pool - 128 - 10 on 28x28x1, batch 128; `transformer`, causal, normalized before
-each part, 4 layers of width 256, 4 heads, inner width 1024, 128 tokens of a vocabulary of 96, learned positions, the
+`cnn` conv 3x3x32 - pool - conv 3x3x64 - pool - 128 - 10 on 28x28x1, batch 128; `transformer`, causal, pre-norm,
+4 layers of width 256, 4 heads, inner width 1024, 128 tokens of a vocabulary of 96, learned positions, the
 output sharing the embedding's matrix, batch 16; `gru`, 128 units over 50 steps of 64 inputs, batch 32.
 
-Quantities, each from parameters and a batch, forward and backward pass included: per-example norms with the mean
+Quantities, each from parameters and a batch, with forward and backward pass: per-example norms with the mean
 gradient; and the clipped sum with the norms. Ours come from `per_example.record` of the loss of one example. Rivals:
 `vmap(grad)` of that loss, and jax_privacy's `clipped_grad` at its best microbatch (of 8, 32 and the whole batch; chosen
 before the rounds). The unit is the mean gradient by `jax.grad` of the batched model, in the same process. XLA on CPU
-treats `vmap(grad)` of weights badly, and jax_privacy rests upon it: their figures are as measured, and say little about
-an accelerator. flax's max-pool is `reduce_window`, whose gradient is slow on CPU, in the unit as in the rest: it makes
-the multiples of `cnn` smaller than they would be.
+is slow at `vmap(grad)` of weights, on which jax_privacy is based: their results do not carry over to an accelerator.
+flax's max-pool is `reduce_window`, whose gradient is slow on CPU, in the unit too, which makes the multiples of `cnn`
+smaller.
 
-Before anything is timed, norms, mean and clipped sum of all rivals are held against `vmap(grad)`. In a round, the
-programs take turns, run by run, in an order drawn anew each turn; each run is blocked until its results are there, and
-a program's figure is the median of its runs. Ratios are formed within a round; their median is printed with the range
-over rounds, and beside it the target. Temporary memory is what XLA's memory analysis names. Compile time is tracing,
-lowering and compilation of a new function, all of JAX's caches emptied before, median of 3, in turns.
+First, norms, mean and clipped sum of all rivals are compared with `vmap(grad)`. In a round the programs alternate, run
+by run, in a new random order each time; each run ends with `block_until_ready`, and the time of a program is the median
+of its runs. Ratios are formed within a round; their median is printed with the range over rounds and the target.
+Temporary memory is by XLA's memory analysis. Compile time is the time to trace, lower and compile a new function with
+empty caches, the median of 3.
 
-For the transformer, torch's plain gradient and Opacus' ghost clipping take turns in a process of their own, once a
-round: Opacus' multiple of torch's plain gradient stands beside ours of `jax.grad`. Torch's model is not quite the same:
-ghost clipping has no rule for parameters that are shared or used without a layer, so its output has a matrix of its
-own, and positions are an `nn.Embedding`. Rivals that are not installed are left out, with a line that says so.
+For the transformer, torch's plain gradient and Opacus' ghost clipping alternate in a process of their own, once per
+round: Opacus' time is a multiple of torch's plain gradient, ours of `jax.grad`. Torch's model differs: ghost clipping
+has no rule for parameters that are shared or used without a layer, so its output has a matrix of its own, and positions
+are an `nn.Embedding`. Rivals that are not installed are omitted and listed.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ TARGETS = {
     "transformer": {NORMS: 1.2, CLIPPED: 1.5},
     "gru": {},
 }
-"""At most so many times the plain gradient's time."""
+"""The target: the largest multiple of the plain gradient's time."""
 MOST_MEMORY = {"mlp": 1.5, "transformer": 1.5}
 MOST_COMPILE = 2.0
-"""At most so many times the plain gradient's."""
+"""The target: the largest multiple of the plain gradient's compile time."""
 TOLERANCE = 1e-3
-"""Relative, float32: what is no further off than this counts as the same quantity."""
+"""The relative difference (float32) below which two results count as the same quantity."""
 PLAIN, GHOST = ("gradient", "torch"), (CLIPPED, "Opacus ghost")
 
 Key = tuple[str, str]
@@ -122,7 +122,7 @@ def programs(case: Case) -> dict[Key, Callable[[Any, Any, Any], Any]]:
 
 
 def compile_seconds(of: dict[Key, Callable[..., Any]], batch: tuple[Any, ...], repeats: int = 3) -> dict[Key, float]:
-    """The median time to trace, lower and compile each, with nothing kept from before, in turns."""
+    """The median time to trace, lower and compile each with empty caches, alternating."""
     times: dict[Key, list[float]] = {which: [] for which in of}
     for _ in range(repeats):
         for which, program in of.items():
@@ -132,30 +132,30 @@ def compile_seconds(of: dict[Key, Callable[..., Any]], batch: tuple[Any, ...], r
 
 
 def best_microbatch(runners: dict[Key, Runner]) -> dict[Key, Runner]:
-    """All but the slower ones of jax_privacy's, which would take most of the time."""
+    """The runners with jax_privacy's fastest microbatch only; the others would take most of the time."""
     privacy = [which for which in runners if which[1].startswith("jax_privacy")]
     slower = sorted(privacy, key=lambda which: runners[which].seconds(budget=0))[1:]
     return {which: runner for which, runner in runners.items() if which not in slower}
 
 
 def in_turns(runners: dict[Key, Runner], repeats: dict[Key, int], seed: int) -> dict[Key, float]:
-    """Median seconds of programs that take turns; slow ones drop out when they have had their 3 runs."""
+    """Median seconds of alternating programs, each with its number of repeats."""
     times: dict[Key, list[float]] = {which: [] for which in runners}
     rng = random.Random(seed)
     for turn in range(max(repeats.values())):
         still = [which for which in runners if turn < repeats[which]]
-        for which in rng.sample(still, len(still)):  # drawn anew, so that none always has the same one before it
+        for which in rng.sample(still, len(still)):  # a new order, so that none always follows the same one
             times[which].append(runners[which].once())
     return {which: statistics.median(found) for which, found in times.items()}
 
 
 def relative(found: Any, expected: Any) -> float:
-    """|found - expected| / |expected| over all entries of a tree."""
+    """|found - expected| / |expected| over all entries of a pytree."""
     return float(optax.global_norm(jax.tree.map(jnp.subtract, found, expected)) / optax.global_norm(expected))
 
 
 def errors_of(runners: dict[Key, Runner]) -> dict[str, float]:
-    """How far each rival's results are from those of `vmap(grad)`; raises where that is not rounding."""
+    """The relative difference of each rival's results from `vmap(grad)`'s; RuntimeError if one reaches `TOLERANCE`."""
     expected = {quantity: runners[quantity, "vmap(grad)"].result() for quantity in (NORMS, CLIPPED)}
     found = {"gradient by jax.grad": relative(runners[UNIT].result(), expected[NORMS][0])}
     for (quantity, rival), runner in runners.items():
@@ -169,7 +169,7 @@ def errors_of(runners: dict[Key, Runner]) -> dict[str, float]:
 
 
 def measure(name: str, rounds: int, torch_python: str) -> dict[str, Any]:
-    """All rivals in turns, for some rounds: medians, and ratios formed within each round."""
+    """Medians over the rounds of all rivals, alternating, and ratios formed within each round."""
     case = CASES[name]
     batch, of = arguments(case), programs(case)
     runners, left_out = {}, []

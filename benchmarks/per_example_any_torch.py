@@ -2,13 +2,12 @@
 
     python benchmarks/per_example_any_torch.py SIZES 16     # the sizes as JSON, and the batch
 
-Prints one line of JSON: median seconds of torch's plain gradient and of Opacus' ghost clipping, which take turns, run
-by run; by how much Opacus' norms are off from those of single backward passes; versions. Needs torch and Opacus.
+Prints one line of JSON: median seconds of torch's plain gradient and of Opacus' ghost clipping, alternating run by run;
+the difference of Opacus' norms from those of single backward passes; versions. Needs torch and Opacus.
 
-The model is that of `benchmarks/flax_models.py` but for what Opacus' ghost clipping has no rule for: the output has a
-matrix of its own (parameters that are shared are refused), and positions are an `nn.Embedding` looked up for every
-example, not a parameter by itself. Attention is `nn.Linear` and `scaled_dot_product_attention`, so that each matrix
-has its rule.
+The model is that of `benchmarks/flax_models.py`, except where Opacus' ghost clipping has no rule: the output has a
+matrix of its own (shared parameters raise), and positions are an `nn.Embedding`, looked up for every example, instead
+of a parameter. Attention is `nn.Linear` and `scaled_dot_product_attention`, so that each matrix has a rule.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def fresh(sizes: dict[str, int]) -> nn.Module:
 
 
 def losses(logits: Any, y: Any) -> Any:
-    """One loss an example: the mean over its tokens."""
+    """The loss of each example: the mean over its tokens."""
     return F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
 
 
@@ -85,7 +84,7 @@ def norm_of_one(net: nn.Module, x: Any, y: Any) -> float:
 
 
 def in_turns(runs: dict[str, Callable[[], Any]], budget: float = 2.0) -> dict[str, float]:
-    """Median seconds of runs that take turns, in an order drawn anew each time, after a warm-up."""
+    """Median seconds of alternating runs, in a new random order each time, after a warm-up."""
 
     def once(run: Callable[[], Any]) -> float:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the benchmarks of single examples' gradients share: rivals that write all gradients out, timing, ratios."""
+"""Common parts of the per-example benchmarks: rivals that materialize all gradients, timing, ratios."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from jaxnn import files
 jax.config.update("jax_enable_compilation_cache", False)  # compile times are those of a first call
 
 BOUND = 1.0
-"""The clipping bound."""
+"""The clipping norm."""
 UNIT = ("gradient", "jax.grad")
 MICROBATCHES = (8, 32, None)
-"""What jax_privacy is tried with; None is the whole batch."""
+"""Microbatch sizes of jax_privacy; None is the whole batch."""
 MOST_BYTES = 6 * 2**30
-"""Programs that need more temporary memory are left out."""
+"""Programs that need more temporary memory are omitted."""
 
 
 def norms_of(grads: Any) -> Any:
-    """|g_i| of a tree of gradients with a leading axis N."""
+    """|g_i| of a pytree of gradients with a leading axis N."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim))) for g in jax.tree.leaves(grads)))
 
 
@@ -47,7 +47,7 @@ def jax_privacy_clipped(
     mean_loss: Callable[..., Any], batch: int | None = None
 ) -> dict[str, Callable[[Any, Any, Any], Any]]:
     """The clipped sum and the norms by jax_privacy, of a loss (params, x, y) of a batch: a program for each microbatch
-    smaller than the batch, and for the whole; none where it is not installed."""
+    smaller than the batch, and for the whole batch; {} if it is not installed."""
     if not importlib.util.find_spec("jax_privacy"):
         return {}
     from jax_privacy import clipping
@@ -81,7 +81,7 @@ class Runner:
         return time.perf_counter() - began
 
     def seconds(self, budget: float = 0.6) -> float:
-        """The median of as many runs as the budget holds, of 3 to 50."""
+        """The median of 3 to 50 runs, as many as fit into the budget in seconds."""
         return statistics.median(self.once() for _ in range(self.repeats(budget)))
 
     def repeats(self, budget: float) -> int:
@@ -89,9 +89,9 @@ class Runner:
 
 
 def in_other_process(python: str, script: str, *words: str) -> Any:
-    """What a script of this folder, run by another interpreter, prints last, as JSON; or a line that says why not.
+    """The last line, parsed as JSON, of a script of this folder run by another interpreter; a str is its error.
 
-    It is run by its path, since Opacus installs a package `benchmarks`, which would be found before this folder."""
+    The script is run by its path, since Opacus installs a package `benchmarks`, which shadows this folder."""
     path = Path(__file__).with_name(script)
     done = subprocess.run([python, str(path), *words], capture_output=True, text=True)
     if done.returncode:
@@ -100,17 +100,17 @@ def in_other_process(python: str, script: str, *words: str) -> Any:
 
 
 Times = dict[tuple[str, str], list[float]]
-"""The seconds of each round, by quantity and rival."""
+"""(quantity, rival) -> the seconds of each round."""
 
 
 def over(times: Times, which: tuple[str, str], other: tuple[str, str]) -> list[float] | None:
-    """[median, least, greatest] of the rounds' ratios; None where the other was not measured."""
+    """[median, smallest, largest] of the rounds' ratios; None if the other was not measured."""
     pairs = [a / b for a, b in zip(times[which], times.get(other, []), strict=False)]
     return [statistics.median(pairs), min(pairs), max(pairs)] if pairs else None
 
 
 def rows_of(times: Times, runners: dict[tuple[str, str], Runner]) -> list[dict[str, Any]]:
-    """One row for each quantity and rival; of jax_privacy's microbatches, the fastest."""
+    """One row per quantity and rival; of jax_privacy's microbatches, the fastest."""
     privacy = [which for which in times if which[1].startswith("jax_privacy")]
     slower = sorted(privacy, key=lambda w: statistics.median(times[w]))[1:]
     rows = []
@@ -134,7 +134,7 @@ def rows_of(times: Times, runners: dict[tuple[str, str], Runner]) -> list[dict[s
 
 
 def write(name: str, environment: dict[str, Any], tables: dict[str, Any]) -> None:
-    """Keeps tables in benchmarks/results/, beside those of other networks that are there already."""
+    """Write the tables into their file in benchmarks/results/, which keeps those of other networks."""
     path = Path(__file__).parent / "results" / f"{name}-{environment['device'].lower().replace(' ', '-')}.json"
     kept = json.loads(path.read_text())["tables"] if path.exists() else {}
     files.write_json(path, {"environment": environment, "tables": kept | tables}, indent=1)

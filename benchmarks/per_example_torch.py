@@ -2,7 +2,7 @@
 
     python benchmarks/per_example_torch.py cnn 128 256      # network, batch, batch of the Gram matrix
 
-Prints one line of JSON, {quantity: {rival: median seconds}}. Needs torch; Opacus and BackPACK where they are installed.
+Prints one line of JSON, {quantity: {rival: median seconds}}. Needs torch; Opacus and BackPACK are optional.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def factors(norms: Any) -> Any:
 
 
 def opacus_hooks(name: str, x: Any, y: Any, then: Callable[[list[Any]], Any]) -> Callable[[], Any]:
-    """`grad_sample` of each parameter by Opacus' hooks, and what is made of them."""
+    """A function of the `grad_sample`s of all parameters, which Opacus' hooks compute."""
     from opacus.grad_sample import GradSampleModule
 
     net, loss = GradSampleModule(fresh(name)), nn.CrossEntropyLoss(reduction="sum")
@@ -155,7 +155,7 @@ def backpack_with(name: str, x: Any, y: Any, made: str) -> Callable[[], Any]:
 
 
 def seconds(run: Callable[[], Any], budget: float = 0.6) -> float:
-    """The median of as many runs as the budget holds, of 3 to 50, after a warm-up."""
+    """The median of 3 to 50 runs, as many as fit into the budget in seconds, after a warm-up."""
 
     def once() -> float:
         began = time.perf_counter()
@@ -169,7 +169,7 @@ def seconds(run: Callable[[], Any], budget: float = 0.6) -> float:
 
 
 def programs(name: str, batch: int, gram_batch: int) -> dict[str, dict[str, Callable[[], Any]]]:
-    """For each quantity and rival a function that sets it up: one at a time, since hooks keep much in memory."""
+    """For each quantity and rival a function that sets it up: one at a time, since hooks hold much memory."""
 
     def data(n: int) -> tuple[Any, Any]:
         g = torch.Generator().manual_seed(0)

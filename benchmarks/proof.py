@@ -1,13 +1,13 @@
-"""The results of the longest tests, those marked `proof`, which neither the README's test command nor CI runs.
+"""The results of the longest tests: those marked `proof`, which neither the README's test command nor CI runs.
 
-    python -m benchmarks.proof --write              # all, and keep their counts in benchmarks/results/proof.json
-    python -m benchmarks.proof tests/optim          # those of some files or folders, without keeping anything
+    python -m benchmarks.proof --write              # all; saves their counts in benchmarks/results/proof.json
+    python -m benchmarks.proof tests/optim          # those of some files or folders; saves nothing
     python -m benchmarks.proof --write --processes 1
 
-For each test file: how many tests passed, failed, were skipped or failed as expected, and the seconds that they took.
-With them the commit, the date and the versions. The tree must have no changes, or the commit would name other code. A
-run with failures is kept too, with their names; the command then returns 1. `pytest tests/test_proof.py` holds the file
-to the tests of today.
+For each test file: the numbers of tests that passed, failed, were skipped or failed as expected, and their seconds; and
+the commit, the date and the versions. The working tree must have no changes, so that the commit names the code. A run
+with failures is saved too, with their names; the command then returns 1. `pytest tests/test_proof.py` compares the file
+with the present tests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COMMAND = "python -m benchmarks.proof --write"
 LIBRARIES = ("jaxnn", "jax", "jaxlib", "numpy", "optax")
 OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 EIGHT = ("tests/devices/eight/", "tests/devices/test_eight.py")
-"""Tests of 8 devices, and the file that runs them in a process of their own: its results stand for theirs."""
+"""The tests on 8 devices, and the file that runs them in a process of their own and has their results."""
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def run(paths: Iterable[str], options: Iterable[str] = (), root: Path = ROOT) ->
 
 
 def counts(report: str) -> dict[str, Any]:
-    """Of a JUnit report of pytest: for each file the tests by outcome and their seconds, and the names of failures."""
+    """The tests of each file by outcome, their seconds, and the names of failures, from a JUnit report of pytest."""
     found: dict[str, dict[str, Any]] = {}
     failures = []
     for test in ET.fromstring(report).iter("testcase"):
@@ -120,7 +120,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def marks(tests: Path = ROOT / "tests") -> dict[str, int]:
-    """The test files with `pytest.mark.proof` and how often they have it; `eight/`'s with the file that runs them."""
+    """Test file -> number of `pytest.mark.proof` in it; those in `eight/` count as 1 of the file that runs them."""
     found: dict[str, int] = {}
     for path in sorted(tests.rglob("test_*.py")):
         source = path.read_text()
@@ -137,9 +137,9 @@ def is_mark(node: ast.AST) -> bool:
 
 
 def faults(result: dict[str, Any], today: dict[str, int]) -> list[str]:
-    """What a result lacks: failures, a file without one, a file of which too few tests passed.
+    """The faults of a result: failures, a file without result, a file in which too few tests passed.
 
-    Each mark stands for a test, or for several: as many must have passed, and at least as many as were skipped.
+    Each mark stands for one or more tests: at least as many must have passed as there are marks, or skipped tests.
     """
     found = [f"{name} failed" for name in result["failures"]]
     for file, times in today.items():
@@ -152,7 +152,7 @@ def faults(result: dict[str, Any], today: dict[str, int]) -> list[str]:
 
 
 def age(result: dict[str, Any], now: datetime.datetime) -> str:
-    """How old a result is, in a line."""
+    """The age and the versions of a result, in one line."""
     days = (now - datetime.datetime.fromisoformat(result["date"])).days
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     passed = sum(row["passed"] for row in result["files"].values())
@@ -166,7 +166,7 @@ def load(path: Path = RESULTS) -> dict[str, Any]:
     """The kept results.
 
     Raises:
-        FileNotFoundError: there are none; it says what makes them.
+        FileNotFoundError: there are none; the message has the command.
     """
     if not path.exists():
         raise FileNotFoundError(f"There are no results of the tests marked `proof`: {COMMAND}")

@@ -1,12 +1,12 @@
-"""The recipes: errors as mean and spread over seeds, the time of a whole run, compilation included.
+"""Test errors of the recipes (mean and standard deviation over seeds), and the time of a whole run with compilation.
 
     python benchmarks/recipes.py                        # every recipe, 3 seeds each: about an hour on 2 cores
     python benchmarks/recipes.py mnist-linear mnist-mlp --seeds 5
-    python benchmarks/recipes.py --write                # and keep the figures in benchmarks/results/
+    python benchmarks/recipes.py --write                # and save the results in benchmarks/results/
 
-Each recipe is run as `jaxnn train --recipe NAME --seeds 3` runs it, in a process of its own with no compilation cache.
-The time printed is that of the first seed, which compiles; the later seeds use the program again. The test set is
-looked at once for each seed, at the end of its run.
+Each recipe runs as `jaxnn train --recipe NAME --seeds 3`, in a process of its own without a compilation cache. The time
+printed is that of the first seed, which compiles; the later seeds reuse the program. The test set is used once per
+seed, at the end of its run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ print(json.dumps([[o.test_error, o.seconds, o.examples_per_second] for o in outc
 
 
 def run(name: str, seeds: int) -> dict[str, Any]:
-    """One recipe: errors in percent, seconds, examples/s; means, standard deviations and each seed's own."""
+    """Errors in percent, seconds and examples/s of one recipe: means, standard deviations, and those of each seed."""
     variables = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-c", RUN, name, str(seeds), str(Path(folder) / "run")]

@@ -1,31 +1,31 @@
-"""What training many networks in one program saves: `train.sweep` against the same runs one after another.
+"""Training many networks in one program: `train.sweep` against the same runs one after another.
 
     python -m benchmarks.sweep                       # all tables, about 5 minutes on 2 cores
     python -m benchmarks.sweep --only mnist --rounds 3
-    python -m benchmarks.sweep --devices 2           # the two cores as two devices, among which a sweep shares its runs
-    python -m benchmarks.sweep --write               # and keep them in benchmarks/results/sweep-<device>.json
+    python -m benchmarks.sweep --devices 2           # the two cores as two devices; runs are sharded
+    python -m benchmarks.sweep --write               # and save them in benchmarks/results/sweep-<device>.json
 
 - mnist: 64 runs (8 seeds x 8 learning rates of Adam) of an MLP 784-32-10, one epoch of 60,000 images, batch 128;
 - digits: 64 such runs of an MLP 64-32-10, ten epochs of the embedded digits, batch 32;
-- thousand: 1,000 runs (100 seeds x 10 learning rates) of the latter with validation errors, in one call: seconds on the
-  clock, compilation included.
+- thousand: 1,000 runs (100 seeds x 10 learning rates) of the latter with validation errors, in one call: wall-clock
+  seconds with compilation.
 
-The 64 runs are made by `train.sweep`, so many at a time, and by one jitted function of rate and key, all its steps in
-scans, called 64 times. The rate is traced there too, so that one compilation serves all 64. Compiled per setting, as
-where the rate is a Python number, each rate costs a compilation of its own: the median of eight such is measured, and
-what 8 settings, or 64, cost by it is stated as a multiple of the sweep's one compilation.
+The 64 runs are computed by `train.sweep`, in chunks, and by 64 calls of one jitted function of rate and key, whose
+steps are scans. The rate is traced there too, so that one compilation serves all 64. Compiled per setting, as if the
+rate were a Python number, each rate costs a compilation of its own: the median of eight is measured, and 8 or 64 times
+that is stated as a multiple of the sweep's one compilation.
 
-Images are MNIST's where they are found ($JAXNN_DATA), else random ones of that size, and the table says which. Run
-times leave compilation out and are blocked until the results are there; the rivals take turns, ratios are formed within
-a round, and their median is printed with the range over rounds. On a machine that others use, look at the ratio of
-processor time beside it. The losses of both are compared. Memory is arguments, outputs and temporaries as XLA's memory
-analysis names them, the data among them. Compile times, tracing included, are of processor time; none is cached.
+Images are MNIST's if found ($JAXNN_DATA), else random ones of that size, and the table says which. Run times are
+without compilation and end with `block_until_ready`; the rivals alternate, ratios are formed within a round, and their
+median is printed with the range over rounds. On a shared machine the ratio of processor times beside it is more
+reliable. The losses of both are compared. Memory is arguments (with the data), outputs and temporaries by XLA's memory
+analysis. Compile times, with tracing, are processor times; none is cached.
 
-What was tried, on 2 cores, by processor time. Each run with minibatches of its own: of 784-32-10 the runs cost as much
-side by side as in turn, since the products of one run are already the whole cost, and of 64-32-10 a quarter less. Runs
-that differ in the rate alone side by side on shared minibatches, as `train.sweep` now has them: half to two thirds of
-the cost of runs in turn, for both. 16, 32 or 64 at a time: for the larger network the fewer the better (caches), for
-the smaller one the more. The cores as two devices: no clear gain beyond the spread, on a machine that was shared.
+Experiments on 2 cores, by processor time. With minibatches of its own for each run, a `vmap` over runs of 784-32-10
+costs as much as the runs one after another, since the matrix products are the whole cost, and of 64-32-10 a quarter
+less. With shared minibatches for runs that differ in the rate only, as `train.sweep` does, half to two thirds for both.
+Of chunks of 16, 32 or 64 the smallest is best for the larger network (caches), the largest for the smaller one. The
+cores as two devices: no clear gain beyond the spread, on a shared machine.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ CHUNKS = (64, 32, 16)
 
 
 class Size(NamedTuple):
-    """A network, its data and how long a run is."""
+    """A network, its data, batch size and epochs."""
 
     net: Any
     source: str
@@ -92,7 +92,7 @@ def digits() -> Size:
 
 
 class Timed(runs._Program):
-    """The program of a sweep, with a record of what compiling and running took."""
+    """The program of a sweep, with its compile time, run time and memory."""
 
     compile_s, need = 0.0, 0
     run = np.zeros(2)
@@ -118,7 +118,7 @@ class Timed(runs._Program):
 
 
 def now() -> np.ndarray:
-    """Seconds on the clock, and of processor time."""
+    """Wall-clock and processor time, in seconds."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
@@ -167,7 +167,7 @@ class InTurn:
 
 
 def compiled(function: Callable[..., Any], *given: Any) -> tuple[Any, float]:
-    """A compiled function, and the seconds of processor time that tracing and compiling took."""
+    """A compiled function, and the processor seconds to trace and compile it."""
     began = time.process_time()
     found = jax.jit(function).lower(*given).compile()
     return found, time.process_time() - began
@@ -180,12 +180,12 @@ def per_setting(size: Size) -> list[float]:
 
 
 def middle(values: list[float]) -> list[float]:
-    """[median, least, most]"""
+    """[median, smallest, largest]."""
     return [float(f(values)) for f in (statistics.median, min, max)]
 
 
 def compare(size: Size, rounds: int) -> dict[str, Any]:
-    """Both ways in turn, for some rounds."""
+    """The results of both methods, alternating, over the rounds."""
     in_turn = InTurn(size)
     taken: list[dict[Any, Any]] = [
         {"in turn": in_turn()} | {chunk: by_sweep(size, chunk) for chunk in CHUNKS} for _ in range(rounds)

@@ -1,12 +1,12 @@
-"""How far our rules are from torch.optim's: the table of rules that both have, and the one place that runs both.
+"""Parity of our rules with torch.optim's: the table of rules that both have, and the function that runs both.
 
-    python -m benchmarks.optimizer_parity     # prints this table too where torch is installed
+    python -m benchmarks.optimizer_parity     # prints this table too if torch is installed
 
 A `TorchCase` names a rule of ours and torch's with the arguments that make their definitions agree. Where they differ
-with the arguments that one would write first, a case of its own says so in words and names the case that restores
-equality. Each rule follows its own trajectory for 100 steps in float64 down a non-convex, noisy loss; parameters and
-all state fields that both have are compared after every step. Left out: `maximize` (negate the gradients), SparseAdam
-(no sparse arrays here), foreach, fused and capturable (the same mathematics).
+with the arguments of the same names, a case of its own describes the difference and names the case that restores
+equality. Each rule follows its own trajectory for 100 steps in float64 on a non-convex, noisy loss; parameters and all
+common state fields are compared after every step. Omitted: `maximize` (negate the gradients), SparseAdam (no sparse
+arrays here), foreach, fused and capturable (the same mathematics).
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class TorchCase:
     """One rule of ours, with settings, and the torch optimizer that it should equal.
 
     Attributes:
-        ours: from a namespace that holds the rules (`jaxnn.optim`) to the Optimizer.
+        ours: makes our rule from the namespace `jaxnn.optim`.
         rule, arguments: the class in torch.optim, and its arguments.
-        fields: for each state field of ours, torch's name of it, or a function of torch's state of one tensor. A leaf
-            for which torch keeps no such field is not compared.
+        fields: our state field -> torch's, or a function of torch's state of one tensor. A leaf for which torch has no
+            such field is not compared.
         differs: the difference of the definitions in words; "" where they agree.
         restored_by: name of the case whose arguments restore equality, if those here do not.
         shapes: of the parameters.
-        wide: whether torch's casts to bfloat16 are left out, which would hide any smaller difference.
-        steps: how many steps to take.
+        wide: whether torch's casts to bfloat16, which would hide smaller differences, are disabled.
+        steps: number of steps.
     """
 
     ours: Callable[[Any], optim.Optimizer]
@@ -71,7 +71,7 @@ class TorchCase:
 
     @property
     def theirs(self) -> str:
-        """torch's call, for the table.
+        """The call in torch, for the table.
 
         Example:
             >>> TorchCase(lambda library: library.sgd(0.1), "SGD", {"lr": 0.1}).theirs
@@ -85,46 +85,46 @@ SQUARES = {"count": "step", "nu": "square_avg"}
 
 
 def with_l2(library: Any, weight_decay: float, rule: optim.Optimizer) -> optim.Optimizer:
-    """The penalty that torch's coupled weight_decay adds to the gradient, and the rule."""
+    """The rule after the L2 penalty that torch's coupled weight_decay adds to the gradient."""
     return library.chain(library.add_decayed_weights(weight_decay), rule)
 
 
 def steps_taken(count: Array) -> Array:
-    """1 at the first update, in the dtype of the run."""
+    """The number t of the update, from 1, in the dtype of the run."""
     return (count + 1).astype(float)
 
 
 def nu_weight(count: Array) -> Array:
-    """sqrt(1 - 0.999^t): the root of Adam's correction of nu."""
+    """sqrt(1 - 0.999^t): the square root of Adam's bias correction of nu."""
     return jnp.sqrt(1 - 0.999 ** steps_taken(count))
 
 
 def dampened(library: Any) -> optim.Optimizer:
-    """torch's dampening: every gradient but the first enters the trace times 0.7."""
+    """torch's dampening: every gradient but the first is multiplied by 0.7 before it enters the trace."""
     weight = library.scale_by_schedule(lambda count: jnp.where(count == 0, 1.0, 0.7))
     return library.chain(weight, library.sgd(0.05, momentum=0.9))
 
 
 def torch_amsgrad(library: Any) -> optim.Optimizer:
-    """AMSGrad whose nu is corrected after the maximum: the correction goes to the learning rate and to eps."""
+    """AMSGrad with bias correction of nu after the maximum: by the learning rate and eps."""
     return library.inject_hyperparams(library.amsgrad)(
         lambda count: 0.1 * nu_weight(count), eps=lambda count: 1e-8 * nu_weight(count), bias_correction_nu=False
     )
 
 
 def torch_asgd(library: Any) -> optim.Optimizer:
-    """Decayed gradient descent with a decaying rate, and the mean of what it visits from step t0 + 2 on."""
+    """SGD with L2 penalty and a decaying rate, and the mean of its iterates from step t0 + 2 on, t0 = 20."""
     rule = library.sgd(lambda count: 0.05 / (1 + 0.01 * 0.05 * count.astype(float)) ** 0.75)
     return library.average_params(with_l2(library, 0.01, rule), start=21)
 
 
 def torch_adafactor(library: Any, **arguments: Any) -> optim.Optimizer:
-    """Adafactor with torch's rate, which falls as the published one does, and its decay times lr."""
+    """Adafactor with torch's learning rate min(lr, 1 / sqrt(t)), lr = 0.05."""
     return library.adafactor(lambda count: jnp.minimum(0.05, steps_taken(count) ** -0.5), 2, **arguments)
 
 
 def torch_muon(library: Any, nesterov: bool) -> optim.Optimizer:
-    """Muon on momentum without correction of its bias, for matrices whose rows are outputs, as torch's are."""
+    """Muon on momentum without bias correction, for matrices (outputs, inputs), as torch's are."""
     numbers = library.MuonDimensionNumbers(reduction_axis=1, output_axis=0)
     rule = library.muon(
         0.02, beta=0.0, eps=0.0, weight_decay=0.1, nesterov=False, muon_weight_dimension_numbers=lambda params: numbers
@@ -336,11 +336,11 @@ def measure_torch(case: TorchCase, library: Any = optim, *, seed: int = 0) -> Di
 
     Args:
         case: the two rules.
-        library: where `case.ours` finds the rules; a mutated module stands in for it in tests.
+        library: the namespace passed to `case.ours`; tests replace it by a mutated module.
         seed: of the parameters and the noise in the loss.
 
     Returns:
-        Difference, relative to the largest entry so far of each array. A NaN or infinity is never smaller than any.
+        Difference, relative to the largest |entry| of torch's array so far; a difference of NaN counts as infinity.
     """
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(seed), len(case.shapes) + 1)

@@ -1,20 +1,19 @@
-"""How fast training runs: jaxnn against flax with optax and against torch, on the same data and hardware.
+"""The speed of training: jaxnn against flax with optax and against torch, on the same data and hardware.
 
     python benchmarks/training.py                    # both tables, about 5 minutes on 2 cores
     python benchmarks/training.py --only mlp --rounds 3
-    python benchmarks/training.py --write            # and keep them in benchmarks/results/training-<device>.json
+    python benchmarks/training.py --write            # and save them in benchmarks/results/training-<device>.json
 
-Two questions:
+Two tables:
 
 - mlp: examples/s of one epoch of an MLP 784-512-512-10, batch 128, Adam, on 60,000 random images of MNIST's size;
 - cnn: milliseconds of one step of conv 3x3x32 - pool - conv 3x3x64 - pool - 128 - 10, batch 128, Adam.
 
-Each rival runs in a process of its own, so that no thread pool of one disturbs another; the processes take turns for
-several rounds, and each round's figure is the median of repeats after a warm-up that includes compilation, blocked
-until the results are there. Ratios are formed within a round and their median is printed with the range over rounds.
-Rivals that are not installed are left out, and the table says so. jaxnn's epoch is always its scan; flax's
-convolutional network is stepped from Python only, since XLA runs convolution gradients inside a scan many times slower
-on CPU (jax issue 12868).
+Each rival runs in a process of its own, so that thread pools do not interfere; the processes alternate for several
+rounds, and the time of a round is the median of repeats, each with `block_until_ready`, after a warm-up that compiles.
+Ratios are formed within a round, and their median is printed with the range over rounds. Rivals that are not installed
+are omitted and listed. jaxnn's epoch is always its scan; flax's convolutional network runs in a Python loop only, since
+XLA's gradient of a convolution inside a scan is many times slower on CPU (jax issue 12868).
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ NEEDS = {"jaxnn": "jaxnn", "flax loop": "flax", "flax scan": "flax", "torch": "t
 
 
 def data(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images of MNIST's size: how fast a step runs does not depend on what they show."""
+    """Random images of MNIST's size; the values do not affect the time."""
     rng = np.random.default_rng(0)
     return rng.random((n, 28, 28, 1), np.float32), rng.integers(0, 10, n).astype(np.int32)
 
 
 def median_seconds(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """(seconds of the first call, compilation included; median seconds of the later ones)."""
+    """(seconds of the first call, with compilation; median seconds of the later ones)."""
     began = time.perf_counter()
     run()
     first = time.perf_counter() - began
@@ -156,7 +155,7 @@ def flax_epoch(model: str, repeats: int, *, scanned: bool) -> tuple[float, float
 
 
 def torch_epoch(model: str, repeats: int) -> tuple[float, float]:
-    """The same network in torch, eager, the data on the device, in the usual loop."""
+    """The same network in eager torch, with the data on the device, in the usual loop."""
     import torch
     from torch import nn
 
@@ -189,7 +188,7 @@ def torch_epoch(model: str, repeats: int) -> tuple[float, float]:
 
 
 def measure(model: str, rival: str, repeats: int) -> dict[str, float]:
-    """The figures of one rival, in this process."""
+    """The times of one rival, in this process."""
     if rival == "jaxnn":
         first, seconds = jaxnn_epoch(model, repeats)
     elif rival == "torch":
@@ -216,7 +215,7 @@ def measure_in_process(model: str, rival: str, repeats: int) -> dict[str, float]
 
 
 def compare(model: str, rounds: int, repeats: int) -> dict[str, Any]:
-    """All rivals in turn, for some rounds; medians, and ratios of time against jaxnn formed within each round."""
+    """Medians over the rounds, the rivals alternating; ratios of time to jaxnn's within each round."""
     present = [r for r in RIVALS[model] if importlib.util.find_spec(NEEDS[r])]
     absent = [r for r in RIVALS[model] if r not in present]
     taken = [{rival: measure_in_process(model, rival, repeats) for rival in present} for _ in range(rounds)]
@@ -231,7 +230,7 @@ def compare(model: str, rounds: int, repeats: int) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """What was measured on, and with which versions."""
+    """The device, the number of cores and the versions."""
     import jax
 
     versions = {}

@@ -1,4 +1,4 @@
-"""Train on clipped and noisy gradients, the shape of DP-SGD. It shows clipping; it is NOT a guarantee of privacy.
+"""Training on clipped and noisy gradients, as in DP-SGD, WITHOUT a privacy guarantee.
 
 python examples/clipped_training.py
 """
@@ -16,7 +16,7 @@ def main() -> None:
     record = backprop.record(net, losses.softmax_cross_entropy)
 
     def clipped(params, state, x, y, *, key, weights=None):
-        """In the place of backprop.value_and_grad: (sum_i min(1, C / |g_i|) g_i + noise) / N, from one tape."""
+        """Replaces backprop.value_and_grad(..): grads = (sum_i min(1, C / |g_i|) g_i + noise) / N, from one tape."""
         tape = record(params, state, x, y)
         total, norms = per_example.clipped_grad(tape, BOUND)
         leaves, structure = jax.tree.flatten(total)

@@ -1,4 +1,4 @@
-"""Ten hand-written rules and optax's, side by side on the embedded digits: the losses coincide, to rounding.
+"""Ten optimizers of jaxnn and of optax, side by side on the embedded digits: equal up to rounding.
 
 python examples/compare_optimizers.py [picture.png]
 """
@@ -27,7 +27,7 @@ STEPS, BATCH = 300, 64
 
 
 def race(name, settings, net, digits):
-    """(our losses, optax's losses, largest difference of the parameters relative to their norm), step by step."""
+    """(our losses, optax's losses, norm of the difference of the parameters relative to their norm), each (STEPS,)."""
     factory = name.split(",")[0]
     rules = getattr(optim, factory)(**settings), getattr(optax, factory)(**settings)
     vg = jax.value_and_grad(train.mean_loss(net, losses.softmax_cross_entropy), has_aux=True)

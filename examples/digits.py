@@ -1,4 +1,4 @@
-"""Train a small network on the embedded digits with a hand-written Adam, then look at what it gets wrong.
+"""A small network trained on the embedded digits with Adam, and its mistakes on the test set.
 
 python examples/digits.py
 """

@@ -1,4 +1,4 @@
-"""The norm of each example's gradient, for a flax model as it stands: python examples/flax_norms.py"""
+"""Per-example gradient norms of an unchanged flax model: python examples/flax_norms.py"""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ model = nn.Sequential([nn.Conv(16, (3, 3)), nn.relu, lambda x: x.reshape(len(x),
 params = model.init(jax.random.key(0), digits.x[:1])["params"]
 
 
-def loss(params, x, y):  # of ONE example: flax wants a batch, so it gets a batch of one
+def loss(params, x, y):  # of ONE example; flax expects a batch, so x[None]
     return losses.softmax_cross_entropy(model.apply({"params": params}, x[None]), y[None])[0]
 
 

@@ -1,4 +1,4 @@
-"""Modes that a small GAN finds on a ring of 8 Gaussians, over 5 seeds, by four rules of moving both players.
+"""Modes that a small GAN finds on a ring of 8 Gaussians, over 5 seeds, by four update rules of the two players.
 
 python examples/gan_ring.py
 """

@@ -1,4 +1,4 @@
-"""Wrong labels betray themselves: spoil 5% of the digits' labels, train on them, rank examples by their gradient norms.
+"""Detection of wrong labels: change 5% of the digits' labels, train on them, rank examples by their gradient norms.
 
 python examples/mislabeled.py
 """

@@ -1,4 +1,4 @@
-"""Wrong labels in Fashion-MNIST: spoil 5%, train an equinox network on them, rank the images by their gradient norms.
+"""Detection of wrong labels in Fashion-MNIST: change 5%, train an equinox network, rank images by gradient norm.
 
 python examples/mislabeled_fashion.py [suspects.png doubtful.png]
 """
@@ -50,7 +50,7 @@ def main() -> None:
     model = CNN(published.x.shape[1:3], len(published.classes), jax.random.key(0))
     params, static = eqx.partition(model, eqx.is_inexact_array)
 
-    def loss(params, x, y):  # of ONE image, and what the network takes it for
+    def loss(params, x, y):  # of ONE image, and the predicted probabilities
         logits = eqx.combine(params, static)(x)
         return losses.softmax_cross_entropy(logits[None], y[None])[0], jax.nn.softmax(logits)
 
@@ -73,10 +73,10 @@ def main() -> None:
         return per_example.over_microbatches(part, (x, y), MICROBATCH)[1]
 
     opt = optim.adam(1e-3)
-    # A call for each step: in a scan, XLA for CPUs computes convolutions with the channels first several times slower.
+    # One call per step: in a scan, convolutions with channels first are several times slower by XLA on CPU.
     step = train.make_step(jax.value_and_grad(mean_loss, has_aux=True), opt)
     ts, x, y = train.TrainState(params, (), opt.init(params)), jnp.asarray(spoilt.x), jnp.asarray(spoilt.y)
-    sums = None  # over the epochs: an image that has been learnt by heart has a short gradient, but it had a long one
+    sums = None  # over the epochs: the gradient of a memorized image is small, but it was large before
     for epoch, key in enumerate(jax.random.split(jax.random.key(1), EPOCHS), 1):
         batches, _ = data.batch_indices(key, len(y), BATCH, partial=data.Partial.DROP)
         for rows in batches:

@@ -1,4 +1,4 @@
-"""The gradient noise scale of a small character transformer through training: its tape gives it beside the gradient.
+"""The gradient noise scale of a small character transformer during training, from the tape of the gradient.
 
 python examples/noise_scale_transformer.py [picture.png]
 """
@@ -46,7 +46,7 @@ def attention(layer, x):
 
 
 def loss(params, text):
-    """Of ONE example, 65 characters: the mean cross-entropy (nats) of the last 64, each told from those before it."""
+    """Of ONE example, 65 characters: the mean cross-entropy (nats) of the last 64, each predicted from those before."""
     x = params["letter"][text[:-1]] + params["place"]
     for layer in params["layers"]:
         x = x + attention(layer, normalized(x, layer["before mix"]))
@@ -77,7 +77,7 @@ def main() -> None:
 
     @jax.jit
     def stretch(params, opt_state, keys):
-        """So many steps, and the noise summed over them: one batch alone does not tell |G|^2 from 0."""
+        """One step per key, and the sums of the noise over them: the |G|^2 of one batch is too noisy."""
         (*state, noise), values = jax.lax.scan(step, (params, opt_state, per_example.NoiseScale.zero()), keys)
         return state, (values.mean(), *noise.means)
 
@@ -89,14 +89,14 @@ def main() -> None:
 
 
 def smooth(values):
-    """The mean over a window of stretches, smaller at both ends."""
+    """The moving average over WINDOW stretches, fewer at both ends."""
     ones = np.ones(WINDOW)
     return np.convolve(values, ones, "same") / np.convolve(np.ones_like(values), ones, "same")
 
 
 def report(loss_, trace, sq_norm) -> None:
     steps = EVERY * (np.arange(len(loss_)) + 0.5)  # the middle of each stretch
-    scale = smooth(trace) / smooth(sq_norm)  # averaged before they are divided: the mean of ratios would be biased
+    scale = smooth(trace) / smooth(sq_norm)  # a ratio of means: the mean of ratios is biased
     print(f"all but the loss averaged over {WINDOW * EVERY} steps around:")
     print("  steps        loss   tr(Sigma)     |G|^2   noise scale in sequences   in characters")
     for i in range(0, len(steps), max(len(steps) // 10, 1)):

@@ -1,4 +1,4 @@
-"""A rule and a problem of one's own in a race: tuned, run with fresh seeds, and reported like any other.
+"""An optimizer and a problem of your own in a race: tuned, run with fresh seeds, reported.
 
 python examples/race_own_rule.py [folder]
 """
@@ -14,7 +14,7 @@ from jaxnn.compare import Entry, problems, race, report
 
 
 def sign_momentum(learning_rate, decay=0.9):
-    """u = -learning_rate * sign(m),  m <- decay m + (1 - decay) g: an optimizer is two pure functions."""
+    """m <- decay m + (1 - decay) g,  u = -learning_rate sign(m): an optimizer is two pure functions."""
 
     def init(params):
         return jax.tree.map(jnp.zeros_like, params)
@@ -27,7 +27,7 @@ def sign_momentum(learning_rate, decay=0.9):
 
 
 def robust_line(n=300):
-    """A line through points of which one in five is far off, fitted by the loss log cosh."""
+    """A line fitted to points, of which one in five is an outlier, by the loss log cosh."""
     generator = np.random.default_rng(0)
     x = generator.uniform(-2, 2, n)
     y = 1.5 * x - 0.5 + 0.1 * generator.standard_normal(n) + 5 * (generator.random(n) < 0.2)

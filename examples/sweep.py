@@ -1,4 +1,4 @@
-"""Five hundred networks in one program: width of the good learning rates against the momentum, on the embedded digits.
+"""Five hundred networks in one program: validation error by learning rate and momentum, on the embedded digits.
 
 python examples/sweep.py [picture.png]
 """

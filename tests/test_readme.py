@@ -398,7 +398,7 @@ def test_the_speed_of_optimizers_is_what_was_written() -> None:
     for told in (
         f"takes {leaves['step_ms']:.0f} ms in optax, and {leaves['compile_s']:.0f} s to compile",
         f"takes {packed['step_ms']:.2f} ms and {packed['compile_s']:.1f} s",
-        f"by {deep[0]:.1f} at 20 layers of 8 x 8, by {deep[1]:.1f} at 200 and by {deep[2]:.1f} at 2,000",
+        f"by a factor of {deep[0]:.1f} at 20 layers of 8 x 8, {deep[1]:.1f} at 200 and {deep[2]:.1f} at 2,000",
     ):
         assert told in words, told
 

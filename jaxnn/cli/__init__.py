@@ -1,4 +1,4 @@
-"""The command line (floor 9): `jaxnn train | predict | compare | study | playground | gallery`."""
+"""The command line: `jaxnn train | predict | compare | study | playground | gallery`."""
 
 from typing import TYPE_CHECKING
 

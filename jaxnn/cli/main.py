@@ -63,7 +63,7 @@ jaxnn COMMAND --help lists the options of a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0 on success, 2 with one line on standard error for wrong usage.
+    """Run one command; returns 0 on success, 2 with one line on standard error for `EXPECTED`, 130 after Ctrl-C.
 
     A command may return another code: `compare parity` returns 1 if a rule differs.
     """

@@ -46,12 +46,12 @@ class ParityConfig:
     gradients: Literal["own", "same"] = "own"
     """own: each rule has the gradient at its own parameters; same: both receive one random sequence."""
     steps: int | None = None
-    """Number of steps; default each case's own: 100, fewer where a line search converges earlier."""
+    """Number of steps; default each case's own: 100 for most, fewer where a line search converges earlier."""
     dtype: Literal["float64", "float32", "bfloat16"] = "float64"
     """Dtype of parameters, data and gradients."""
     tolerance: float | None = None
-    """Largest relative difference that counts as equal. Default 1e-12 on the random pytree, 1e-9 on a problem, the same
-    number of ulp in narrower dtypes, at most 1e-2: judge a rule in float64, where small errors are visible."""
+    """Largest relative difference that counts as equal. Default each case's own on the random pytree (1e-12 for most),
+    at least 1e-9 on a problem; in narrower dtypes the same number of ulp, at most 1e-2. float64 shows small errors."""
     seed: int = 0
     """Seed of the initial parameters, the noise and the order of the data."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -90,7 +90,10 @@ class Findings(NamedTuple):
 
 
 def parity(config: ParityConfig) -> int:
-    """Measure the cases, print the table and write the folder; returns 1 if a case differs, 130 after Ctrl-C."""
+    """Measure the cases, print the table and write the folder; returns 0 if all are equal, 130 after Ctrl-C, else 1.
+
+    On a problem, a case that raises does not apply and does not count.
+    """
     cases = config.cases()
     problem = None if config.problem is None else problems.load(config.problem)
     with contextlib.nullcontext() if config.out is None else run_folder(config.out, "parity") as folder:
@@ -139,7 +142,7 @@ def row(name: str, found: Parity) -> dict[str, Any]:
 
 
 def _alike(name: str, known: Mapping[str, Case]) -> str:
-    """The cases with that prefix, else the nearest names, else all rules."""
+    """The cases with that prefix, else the nearest names, else all cases without a variant."""
     variants = [repr(case) for case in known if name and case.startswith(name)]
     if variants:
         return f"; there are: {', '.join(variants)}"

@@ -23,7 +23,7 @@ PARTS = ("scale_by_", "add_", "clip_", "conditionally_", "normalize", "measure_"
 """Name prefixes of transformations that are parts of rules."""
 
 WHOLE = {"polyak_sgd"}
-"""Rules without an argument learning_rate."""
+"""Complete rules without an argument learning_rate."""
 
 UNFIT = {
     "dpsgd": "needs per-example gradients, which train does not compute; see per_example.dp_sgd",

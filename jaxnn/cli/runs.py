@@ -26,7 +26,7 @@ from jaxnn.layers import Layer
 from jaxnn.types import Params, State
 
 CONFIG, METRICS, PARAMS = "config.json", "metrics.jsonl", "params.npz"
-"""The files of a run folder that `read_run` reads."""
+"""Files of a run folder: options, one line of metrics per epoch, final parameters."""
 
 SHOWN_FAULTS, SHOWN_FILES = 5, 10
 
@@ -123,7 +123,7 @@ def _beginning(path: Path) -> str:
 
 
 def tell_kept(error: BaseException, told: str) -> NoReturn:
-    """Raise the error or interruption again, with `told` added to its message."""
+    """Raise the error or interruption again, with `told` unless nothing was kept or an interruption has a text."""
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(told if not error.args else " ".join(map(str, error.args))) from None
     if isinstance(error, OSError) or not told.startswith("nothing"):

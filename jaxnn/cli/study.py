@@ -83,7 +83,7 @@ class MislabeledConfig(StudyConfig):
     """Fraction of labels that are made wrong."""
 
     def settings(self) -> dict[str, Any]:
-        """With the fraction."""
+        """The common ones, and the fraction."""
         return super().settings() | {"fraction": self.fraction}
 
 
@@ -95,7 +95,7 @@ class NoiseScaleConfig(StudyConfig):
     """Batch sizes for the estimate."""
 
     def settings(self) -> dict[str, Any]:
-        """With the sizes."""
+        """The common ones, and the sizes."""
         return super().settings() | {"sizes": self.sizes}
 
 
@@ -113,7 +113,7 @@ class ClippedConfig(StudyConfig):
     """Noise multipliers, one run each: standard deviation of the noise on the sum of a batch, in units of the bound."""
 
     def settings(self) -> dict[str, Any]:
-        """With bound and noise, and SGD."""
+        """The common ones with SGD, and bound and noise."""
         opt = optim.sgd(self.learning_rate, momentum=0.9)
         return super().settings() | {"opt": opt, "bound": self.bound, "noise": self.noise}
 
@@ -128,7 +128,7 @@ class GramConfig(StudyConfig):
     """Examples of each class."""
 
     def settings(self) -> dict[str, Any]:
-        """With the examples of each class."""
+        """The common ones, and the examples of each class."""
         return super().settings() | {"per_class": self.per_class}
 
 
@@ -144,7 +144,7 @@ class InfluenceConfig(StudyConfig):
     """Number of test examples, those with the largest loss."""
 
     def settings(self) -> dict[str, Any]:
-        """With the test examples and the learning rate in place of an optimizer."""
+        """The common ones with the learning rate in place of an optimizer, and the test examples."""
         found = super().settings() | {"tests": self.tests, "learning_rate": self.learning_rate}
         return {name: value for name, value in found.items() if name != "opt"}
 

@@ -27,7 +27,7 @@ from jaxnn.train import EarlyStopping, FitResult, evaluate, fit, make_outputs
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One seed's run: errors as fractions, the wall-clock seconds of its fit (with compilation), examples/s.
+    """One seed's run: errors as fractions, the wall-clock seconds of its fit (the first compiles), examples/s.
 
     The validation error is None where the validation split was used for training.
     """

@@ -33,7 +33,7 @@ def gathered(config: type[Any], words: Sequence[str]) -> list[str]:
         The words for tyro: positional words, then the options, with one word per item of a list.
 
     Raises:
-        UsageError: an option of one value is repeated.
+        UsageError: a flag or an option of one value is repeated, or a list is given both empty and with items.
     """
     kinds = _kinds(config)
     given: dict[str, list[str]] = {}
@@ -66,7 +66,7 @@ def named_fields(config: type[Any], words: Sequence[str]) -> set[str]:
 
 
 def require_seed(where: str, seed: int, count: int = 1) -> None:
-    """Raise ValueError unless seed, seed + 1, ... are different seeds: JAX takes them modulo 2**32."""
+    """Raise ValueError unless seed .. seed + count - 1 lie in [0, 2**32): JAX takes seeds modulo 2**32."""
     if not 0 <= seed <= (1 << 32) - count:
         raise ValueError(f"{where}: seed must lie in [0, {(1 << 32) - count}], got {seed}.")
 
@@ -87,7 +87,7 @@ def _kinds(config: type[Any]) -> dict[str, str]:
 
 
 def _note(given: dict[str, list[str]], name: str, kind: str, values: list[str]) -> None:
-    """Add an option to `given`; raises if a flag or a single value is repeated."""
+    """Add an option to `given`, or raise UsageError as `gathered` does."""
     other = name.removeprefix("no-") if name.startswith("no-") else f"no-{name}"
     twice = name if name in given else other if kind == "flag" and other in given else None
     if twice is not None and kind in ("flag", "scalar"):

@@ -1,4 +1,4 @@
-"""Comparison of optimizers (floor 7): the only package here that imports optax.
+"""Comparison of optimizers: the only package here that imports optax.
 
 | name | contents |
 |---|---|
@@ -6,9 +6,9 @@
 | `race` | tune each optimizer on each problem, run it with fresh seeds; report performance, speed and robustness |
 | `report` | a race as one HTML page, with its figures and tables |
 | `Entry`, `entry`, `grid` | an optimizer of your own in a race; parsers of names and learning rates |
-| `measure` | parity: the difference between a rule of ours and optax's, per step, on a random pytree or any problem |
-| `Case`, `pair` | the two rules of a parity measurement; `compare.cases.all_cases()` holds every rule's |
-| `as_optax` | wraps a rule of ours that needs extra arguments for optax's combinators |
+| `measure` | parity: the difference between a rule of ours and optax's per step, on a random pytree or a problem |
+| `Case`, `pair` | the two rules of a parity measurement; `compare.cases.all_cases()` returns the package's own |
+| `as_optax` | a rule of ours as optax's type, for those that need extra arguments inside optax's combinators |
 """
 
 from typing import TYPE_CHECKING

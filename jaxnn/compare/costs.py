@@ -21,19 +21,18 @@ STEPS = 20
 """The largest number of steps timed together, as one scan."""
 
 AT_LEAST = 0.05
-"""Seconds that each turn lasts, so that clock resolution and short disturbances hardly count."""
+"""Seconds that each turn lasts, about, so that clock resolution and short disturbances hardly count."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """The cost of a step of a single run, not vmapped.
+    """The cost of one training step of a single run, not vmapped.
 
     Attributes:
-        step_seconds: of a whole training step, forward, backward and update: the median over interleaved rounds.
-        compile_seconds: to trace, lower and compile a scan of them.
+        step_seconds: of forward pass, backward pass and update: the median over interleaved rounds.
+        compile_seconds: to trace, lower and compile a scan of steps.
         state_bytes: of the optimizer's state.
-        temporary_bytes: of the compiled program besides its arguments and results; 0 where the platform does not report
-            it.
+        temporary_bytes: of the compiled scan besides its arguments and results; 0 if the platform does not report it.
     """
 
     step_seconds: float
@@ -49,7 +48,7 @@ def costs(
 
     Args:
         entries: the optimizers, as returned by `entries.entries`.
-        problem: its network, loss, data and batches are used.
+        problem: its network, loss, training set and batch size are used.
         learning_rate: small, so that nothing diverges during the measurement.
         rounds: measurements of each optimizer; their median is reported.
 

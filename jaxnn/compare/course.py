@@ -101,7 +101,7 @@ def problem_course(problem: Problem, dtype: DType, *, seed: int = 0) -> Course:
 
 
 def _cast(a: Any, dtype: DType) -> Any:
-    """A floating array in the dtype; labels are unchanged."""
+    """A floating array in the dtype; any other array unchanged."""
     return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
 
@@ -123,7 +123,7 @@ def gradient_program(loss: Callable[[Params, Step], Array], gradients: Gradients
 
 
 def random_params(key: Key, dtype: DType, *, matrices: bool = False, positive: bool = False) -> Params:
-    """A nested pytree of random arrays with 0 to 4 axes (2 if `matrices`) and a None leaf."""
+    """A nested pytree of arrays with 0, 1, 2 and 4 axes (all 2 if `matrices`; >= 0.1 if `positive`) and a None."""
     keys = iter(jax.random.split(key, 5))
 
     def draw(*shape: int) -> Array:

@@ -2,12 +2,14 @@
 
 | name | after each epoch |
 |---|---|
-| `grad_norm` | mean over its steps of the norm of the gradient g |
-| `update_norm` | likewise of the update u |
-| `alignment` | mean over its steps of cos(u_t, u_t-1): 1 along a valley, -1 from wall to wall |
+| `grad_norm` | mean over its steps of the norm of the gradient |
+| `update_norm` | mean over its steps of the norm of the update u_t |
+| `alignment` | mean over its steps of the cosine of u_(t-1) and u_t: 1 along a valley, -1 from wall to wall |
 | `distance` | norm of the parameters minus their initial values |
-| `noise_scale` | tr(Sigma) / norm(G)^2 of single examples' gradients: the batch at which noise and signal are equal |
+| `noise_scale` | tr(Sigma) / norm(G)^2: the batch size at which noise and signal are equal |
 | `snr` | signal-to-noise ratio norm(G)^2 N / tr(Sigma) of the mean gradient of a batch of N |
+
+G and Sigma are mean and covariance of the per-example gradients after the epoch, in evaluation mode.
 
 Reference: Schneider, F., Dangel, F. & Hennig, P. (2021). Cockpit: a practical debugging tool for the training of deep
 neural networks.
@@ -48,7 +50,7 @@ def watched(opt: Any, steps: int) -> Optimizer:
 
     Args:
         opt: ours or optax's.
-        steps: of an epoch.
+        steps: number of steps per epoch.
 
     Returns:
         Optimizer with state WatchState.
@@ -81,7 +83,7 @@ def reading(ts: TrainState, steps: int) -> dict[str, Array]:
 
     Args:
         ts: the TrainState after the epoch; its `opt_state` is a WatchState.
-        steps: of an epoch.
+        steps: number of steps per epoch.
     """
     watch: WatchState = ts.opt_state
     found = {name: total / steps for name, total in watch.sums.items()}

@@ -24,8 +24,8 @@ class Cost(NamedTuple):
     """The cost of one rule.
 
     Attributes:
-        seconds_per_step: median over the steps of the update alone, from the call to its result; for a pytree as small
-            as the random one nearly all of it is call overhead.
+        seconds_per_step: median over the steps of update and `apply_updates`, from the call to the result; for a pytree
+            as small as the random one nearly all of it is call overhead.
         compile_seconds: to trace, lower and compile the update; both rules are compiled concurrently, so that on one
             core each takes longer.
         state_bytes: of all arrays of the optimizer's state.
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 
 
 class Leaves(NamedTuple):
-    """The differences of one step: per leaf the largest, the mean, and the largest entry of the reference."""
+    """The differences of one step: per leaf the largest, the mean, and the largest finite |entry| of theirs."""
 
     names: tuple[str, ...]
     max_difference: np.ndarray
@@ -52,7 +52,7 @@ class Parity:
     Attributes:
         leaves: names, "params/w" and "state/mu/w"; those of the parameters come first.
         max_difference, mean_difference: (S, L) float64, over the entries of a leaf, absolute.
-        entry: (S, L) float64, the leaf's largest finite entry (of theirs) so far.
+        entry: (S, L) float64, the leaf's largest finite |entry| (of theirs) so far.
         dtype: of the parameters.
         eps: of that dtype: twice the largest relative error of one rounding.
         tolerance: largest relative difference that counts as equal.
@@ -183,7 +183,7 @@ def differences(ours: PyTree, theirs: PyTree) -> Leaves:
     Equal infinities do not differ; NaN differs from everything. Random keys and empty leaves are omitted.
 
     Raises:
-        ValueError: the pytrees differ in their leaves, or two leaves in shape, except for axes of length 1.
+        ValueError: the numbers of leaves differ, or the shapes of two leaves, except for axes of length 1.
     """
     named, yours = tree.named_leaves(ours), jax.tree.leaves(theirs)
     if len(named) != len(yours):

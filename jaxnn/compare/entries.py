@@ -48,7 +48,8 @@ def entry(text: str | Entry) -> Entry:
             returned unchanged.
 
     Raises:
-        ValueError: no such rule (the nearest name is suggested), one without a learning rate, or an unknown setting.
+        ValueError: no such rule (the nearest name is suggested), one without a learning rate, or an unknown or
+            malformed setting.
 
     Example:
         >>> entry("optax:sgd:momentum=0.9").name
@@ -97,7 +98,8 @@ def require_distinct(what: str, names: list[str], example: str) -> None:
 
 
 def rules(library: str) -> dict[str, Callable[..., Any]]:
-    """The optimizers of one library by name: those whose only required argument is a learning rate.
+    """The optimizers of one library by name: those with an argument learning_rate and no other
+    required one.
 
     Args:
         library: "ours" or "optax".
@@ -112,10 +114,10 @@ def rules(library: str) -> dict[str, Callable[..., Any]]:
 
 
 def grid(text: str | Iterable[float]) -> np.ndarray:
-    """Learning rates in ascending order, from `log:LOW:HIGH:N`, `1e-3,1e-2,1e-1` or numbers.
+    """Distinct learning rates in ascending order, from `log:LOW:HIGH:N`, `1e-3,1e-2,1e-1` or numbers.
 
     Raises:
-        ValueError: no rate, or one that is not a finite number > 0.
+        ValueError: no rate, one that is not a finite number > 0, or another notation.
 
     Example:
         >>> grid("log:1e-3:1:4").round(4).tolist()
@@ -155,7 +157,7 @@ def _setting(text: str, word: str) -> tuple[str, Any]:
 
 
 def words(text: str) -> list[str]:
-    """The comma-separated words of a text; commas inside brackets do not separate."""
+    """The comma-separated words of a text; commas inside () or [] do not separate."""
     found, depth = [""], 0
     for letter in text:
         depth = max(depth + (letter in "([") - (letter in ")]"), 0)

@@ -60,15 +60,15 @@ def figures(race: Race) -> Iterator[Drawing]:
     for name, ways in race.ways.items():
         yield Drawing(
             "", f"ways-{name}", f"Trajectories on {name}",
-            "From the ring, at the learning rate of the grid that reaches the lowest value; a dot at each of the first "
+            "From the ring, at the learning rate of the grid with the lowest final value; a dot at each of the first "
             "steps, a star at each minimum. Points outside the plot are clipped.", trajectories(name, ways),
         )  # fmt: skip
     with_target = [p for p in race.problems if race.of(p)[0].target is not None]
     if len(with_target) > 1 and len(race.optimizers) > 1:
         yield Drawing(
             "", "profile", "Performance profile",
-            f"For each factor, the fraction of the {len(with_target)} problems with a target that an optimizer reaches "
-            "within that factor of the steps (left) or seconds (right) of the fastest; the median over seeds.",
+            f"For each factor, the fraction of {len(with_target)} problems on which an optimizer reaches the target "
+            "within that factor of the steps (left) or seconds (right) of the fastest; medians over seeds.",
             profile(race, with_target),
         )  # fmt: skip
     if any(r.cost for r in race.results):
@@ -238,7 +238,7 @@ def _legend(fig: Figure, ax: Any) -> None:
 
 
 def _bounds(place: Any, ways: list[np.ndarray]) -> view.Bounds:
-    """Bounds of most points, the start and the minima, with a margin; within twice the landscape's own bounds."""
+    """Bounds of most points, the start and a single minimum, with a margin; at most twice the landscape's own range."""
     points = np.concatenate([way[np.isfinite(way).all(axis=1)] for way in ways])
     low, high = np.quantile(points, 0.02, axis=0), np.quantile(points, 0.98, axis=0)
     marks = np.concatenate([place.start[None], place.minima]) if len(place.minima) < 2 else place.start[None]

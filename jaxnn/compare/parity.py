@@ -1,4 +1,4 @@
-"""Parity of our optimizers with optax's, run side by side: on the same gradients and on their own trajectories.
+"""Parity of our optimizers with optax's, run side by side: on the same gradients or on their own trajectories.
 
 A `Case` holds a rule of ours and its optax counterpart with the arguments that make their definitions agree (`pair`
 makes one of any two optimizers); `measure` runs both for some steps on a random pytree or on a problem and returns a
@@ -72,8 +72,8 @@ class Case:
             compared where they are NamedTuples, as optax's are.
         matrices: whether the pytree holds only matrices (for rules defined on them).
         positive: whether the initial parameters are positive.
-        fixed_loss: whether all steps use the same loss, as line searches expect; else each step has new noise, or a new
-            minibatch.
+        fixed_loss: whether all steps use the same loss (for gradients "own"), as line searches expect; else each step
+            has new noise, or a new minibatch.
         steps: number of steps.
         tolerance: largest relative difference allowed in float64.
     """
@@ -102,7 +102,7 @@ def pair(ours: Any, theirs: Any, **settings: Any) -> Case:
 
     Args:
         ours, theirs: optimizers of `jaxnn.optim`, of optax, or any objects with init and update.
-        settings: attributes of `Case`.
+        settings: other attributes of `Case`.
 
     Raises:
         TypeError: one of them is not an optimizer, or a setting does not exist.
@@ -149,9 +149,10 @@ def measure(
         library: the namespace passed to `case.ours`; tests replace it by a mutated module.
 
     Raises:
-        TypeError: problem is not a Problem, or a rule is not an optimizer.
-        ValueError: unknown gradients; a common state field differs in structure or shape; the case needs matrices or
-            positive parameters, which the problem does not have.
+        TypeError: case is not a Case, problem not a Problem, or a rule not an optimizer.
+        ValueError: unknown gradients; a name in `fields` that is no state field; a common state field differs in
+            structure or shape; a rule changes the structure or shapes of its parameters or state; the case needs
+            matrices or positive parameters, which the problem does not have.
 
     Example:
         >>> found = measure(dataclasses.replace(same("sgd", 0.1), steps=5))
@@ -176,7 +177,7 @@ def measure(
             steps = itertools.repeat(next(steps), case.steps)
         first = next(steps)
         ours, theirs = (_Run(opt, course, gradients, first) for opt in (case.ours(library), case.theirs()))
-        with ThreadPoolExecutor() as pool:  # XLA compiles outside Python: both at once on two cores
+        with ThreadPoolExecutor() as pool:  # XLA compiles without the GIL: both at once on two cores
             list(pool.map(_Run.compile, (ours, theirs)))
         fields = shared_fields(ours.state, theirs.state, case.fields)
         own = {name: name for name in fields}
@@ -213,12 +214,12 @@ def default_tolerance(case: Case, problem: Problem | None = None, dtype: DTypeLi
 
 
 def as_extra(transformation: Any) -> Any:
-    """An optax transformation that ignores extra arguments which it does not know."""
+    """The transformation as one that accepts extra arguments and ignores those that it does not know."""
     return optax.with_extra_args_support(transformation)
 
 
 def shared_fields(ours: Any, theirs: Any, renamed: Mapping[str, str]) -> dict[str, str]:
-    """The common state fields: {our name: optax's name}."""
+    """The common state fields: {our name: optax's name}; ValueError for a renamed field that a state lacks."""
     names = {name: renamed.get(name, name) for name in _fields(ours)}
     unknown = {name for name in renamed if name not in names} | {
         their for name, their in names.items() if name in renamed and their and their not in _fields(theirs)
@@ -237,7 +238,7 @@ def field(state: Any, name: str) -> Any:
 
 
 def _fields(state: Any) -> dict[str, Any]:
-    """Every field of every NamedTuple in a state, outermost and first ones first."""
+    """The fields with arrays of all NamedTuples in a state; of equal names the outermost, then the first."""
     found: dict[str, Any] = {}
     if isinstance(state, tuple) and hasattr(state, "_fields"):
         found |= {name: value for name, value in zip(state._fields, state, strict=True) if jax.tree.leaves(value)}

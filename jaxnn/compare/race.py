@@ -52,7 +52,7 @@ def race(
     """Tune each optimizer's learning rate on each problem, run it with fresh seeds; performance, speed and robustness.
 
     1. One run per learning rate and tuning seed; the rate with the lowest mean metric after the last epoch on the
-       validation set is chosen (ties go to the lower validation loss). A rate at which a run diverges is excluded.
+       validation set is chosen (ties go to the lower validation loss). A rate at which a run diverges ranks last.
     2. At that rate one run for each of `seeds` fresh seeds, with diagnostics. Their metric on the test set after the
        last epoch is the performance; for a problem without a test set, that on the validation set.
     3. Steps and seconds to the problem's target come from those runs' validation metrics and from the step time of a
@@ -66,15 +66,16 @@ def race(
         tuning_seeds: runs at each learning rate.
         epochs: of every run; None for each problem's own.
         ways_on: names of two-dimensional landscapes, comma-separated or as a list, on which trajectories are
-            recorded, at the best rate of the grid for each.
+            recorded, at the rate of the grid with the lowest final value.
         seed: of all random keys: initial parameters, order of the examples, random layers.
-        folder: stores finished runs; an interrupted race resumes from there.
+        folder: stores finished runs; an interrupted race resumes from there. None: nothing is stored.
         memory, chunk: as for `train.map_runs`.
         on_result: called with the race so far after each optimizer on each problem.
         progress: whether to show a bar with the time left.
 
     Raises:
-        ValueError: an unknown name (the nearest is suggested), no optimizer, problem, or learning rate.
+        ValueError: an unknown name (the nearest is suggested), one that is repeated, no optimizer, problem or learning
+            rate, or a number of runs or epochs below 1.
 
     Example:
         >>> found = race("sgd,adam", "quadratic", learning_rates="1e-3,1e-2", seeds=2, epochs=3, ways_on=(),
@@ -125,7 +126,7 @@ def race(
 
 
 def way(each: Entry, place: Landscape, rates: Sequence[float] | np.ndarray) -> tuple[float, np.ndarray]:
-    """The trajectory of an optimizer on a landscape, at the learning rate that reaches the lowest value.
+    """The trajectory of an optimizer on a landscape, at the learning rate with the lowest final value.
 
     Args:
         each: an entry of the race.
@@ -236,5 +237,5 @@ def _notes(problem: Problem, epochs: int) -> tuple[str, ...]:
 
 
 def _file(name: str) -> str:
-    """A folder name for a name, distinct for distinct names."""
+    """A folder name for a name: %XX for each character but letters, digits and - _ . ="""
     return "".join(c if c.isalnum() or c in "-_.=" else f"%{ord(c):02x}" for c in name)

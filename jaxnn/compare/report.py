@@ -43,7 +43,7 @@ HEADS = (
 
 
 def write(race: Race, folder: str | Path, *, command: str = "") -> Path:
-    """Write the figures as PNG files, race.json, curves.npz and curves.csv, and report.html with all of it.
+    """Write the figures as PNG files, race.json, curves.npz and curves.csv, and report.html with figures and tables.
 
     Args:
         race: finished or partial.

@@ -19,11 +19,11 @@ from jaxnn import files
 from jaxnn.compare.costs import StepCost
 
 NEAR = 1.25
-"""A learning rate is good if its metric is at most this factor times the best."""
+"""A learning rate is good if its metric m <= best + (NEAR - 1) |best|: for a positive best, m <= NEAR best."""
 
 
 def shown(name: str) -> tuple[float, str]:
-    """The factor and label with which a metric is shown: errors in percent."""
+    """The factor and label with which a metric is shown: errors and accuracies in percent."""
     if name.endswith(("error", "accuracy")):
         return 100.0, f"{name.replace('_', ' ')} (%)"
     return 1.0, "training loss" if name == "loss" else name.replace("_", " ")
@@ -50,13 +50,13 @@ class Result:
         rates: (S,), the learning rates tried, in ascending order.
         tuning: (S, T), the metric after the last epoch for each rate and tuning seed; inf where the run diverged.
         rate: the rate with the lowest mean metric, used for the runs below.
-        curves: name -> (R, E), of R fresh seeds over E epochs: "loss", "validation_*", and the diagnostics.
+        curves: name -> (R, E), R fresh seeds, E epochs: "loss", "validation_*", and those of `compare.diagnostics`.
         final: (R,), the metric after the last epoch, of the test set where the problem has one, else of the validation
             set; inf where the run diverged.
         final_name: the name of that metric, e.g. "test_error".
-        steps: of an epoch.
+        steps: number of steps per epoch.
         target: the value of the metric that counts as solved, or None.
-        cost: of a step; None if it was not measured.
+        cost: time and memory of one step; None if not measured.
     """
 
     optimizer: str
@@ -90,7 +90,7 @@ class Result:
 
     @property
     def steps_to_target(self) -> np.ndarray:
-        """(R,), the steps until the metric, evaluated after each epoch, reaches the target; inf if it never does."""
+        """(R,), the steps until the metric after an epoch reaches the target; inf if never, or without a target."""
         curve = self.curves[self.figure]
         if self.target is None:
             return np.full(len(curve), np.inf)
@@ -110,9 +110,10 @@ class Result:
 
     @property
     def tuneability(self) -> float:
-        """Decades of the learning rate around the best within which the metric is at most `NEAR` times the best.
+        """Decades of the learning rate around the best within which it is good (see `NEAR`).
 
-        The width of the contiguous range of good rates, each with its share of the grid; 0 if none was finite.
+        The width of the contiguous range of good rates, up to the middle (of the logarithms) between its last rate and
+        the next, or to the end of the grid; 0 for a grid of one rate, or if no metric is finite.
         """
         tuned, best = self.tuned, int(np.argmin(self.tuned))
         if not np.isfinite(tuned[best]) or len(self.rates) < 2:
@@ -129,7 +130,7 @@ class Result:
 
     @property
     def at_the_edge(self) -> bool:
-        """Whether the best rate is the smallest or largest of the grid, so that a better one may lie outside."""
+        """Whether the best rate is the smallest or largest of several, so that a better one may lie outside."""
         tried = len(self.rates) > 1 and bool(np.isfinite(self.tuned).any())
         return tried and self.rate in (self.rates[0], self.rates[-1])
 
@@ -165,8 +166,8 @@ class Race:
     Attributes:
         results: one per finished pair of optimizer and problem.
         ways: landscape name -> optimizer -> (learning rate, points (T, 2)): trajectories in two dimensions.
-        settings: the arguments of the race, in JSON types.
-        notes: by problem: its source, published results.
+        settings: names, learning rates, numbers of seeds, seed, and by problem epochs and batch size, in JSON types.
+        notes: by problem: its source, published results, and whether they are comparable.
     """
 
     results: tuple[Result, ...]
@@ -207,7 +208,7 @@ class Race:
         return {name: np.concatenate(part) if part else np.zeros(0) for name, part in parts.items()}
 
     def save(self, folder: str | Path) -> Path:
-        """Write race.json (settings and a row per result), curves.npz and curves.csv (`table`); returns the folder."""
+        """Write race.json (versions, settings, notes, results), curves.npz, curves.csv (`table`); return the folder."""
         folder = files.make_folder(folder)
         told = {
             "measured_on": versions(),

@@ -1,4 +1,4 @@
-"""All figures of the library, each with its caption, equation and primary source. Floor 8."""
+"""Figures of the library, each with its caption, equation and primary source."""
 
 from typing import TYPE_CHECKING
 

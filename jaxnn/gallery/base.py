@@ -14,7 +14,7 @@ class Picture:
     """One figure of the gallery and its caption.
 
     Attributes:
-        name: of its file, in lower-case letters and hyphens.
+        name: of its file, without extension: lower-case letters, digits and inner hyphens.
         title: one line.
         caption: what the figure shows, in two to four sentences of plain English.
         equation: in matplotlib's mathtext, without dollar signs; "" for none.
@@ -32,4 +32,4 @@ class Picture:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
-            raise ValueError(f"Picture: name must be lower-case letters, digits and hyphens, got {self.name!r}.")
+            raise ValueError(f"Picture: name must be lower-case letters, digits and inner hyphens, got {self.name!r}.")

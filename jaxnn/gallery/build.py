@@ -58,7 +58,7 @@ def build(
     Args:
         folder: created if necessary; files of the same name are overwritten.
         only: names of pictures; empty for all.
-        more: {title of a chapter: additional pictures}; they come last.
+        more: {title: pictures} of more chapters, which come last; one with the title of a chapter replaces it.
         progress: whether to show a bar (one line per figure where the output is not a terminal).
 
     Returns:

@@ -323,8 +323,8 @@ PICTURES: tuple[Picture, ...] = (
         "Parity by wide and by deep networks",
         "No two true rows of parity are neighbours, so that its disjunctive form cannot be minimized: the hidden layer "
         "doubles with each input. A chain or a tree of XORs needs three units per input after the first, the tree in "
-        "few layers. One hidden layer of N units that count the ones has even fewer units, but more weights from N = 6 "
-        "on.",
+        "few layers. One hidden layer of N units that count the ones has even fewer units, but more weights from "
+        "N = 6 on than the chain.",
         r"2^{N-1} + 1,\quad N + 1,\quad 3(N-1)\ \mathrm{units}",
         "Minsky & Papert (1969), Perceptrons; Rumelhart, Hinton & Williams (1986), Learning internal "
         "representations by error propagation",
@@ -347,7 +347,7 @@ PICTURES: tuple[Picture, ...] = (
         "Continuous functions by thresholds",
         "A staircase of threshold units approximates a continuous function within a given tolerance. Each step is as "
         "long as possible. On a line the error falls like 1 / units; in the plane, where a grid of bumps is needed, "
-        "like the square root of that.",
+        "like 1 / sqrt(units).",
         r"y = v_0 + \sum_j (v_j - v_{j-1}) H(x - e_j)",
         "Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik (1991), Approximation "
         "capabilities of multilayer feedforward networks",

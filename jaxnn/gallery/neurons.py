@@ -19,7 +19,7 @@ from jaxnn.gallery.base import Picture
 from jaxnn.types import Array, Key
 
 NEGATIVE, POSITIVE = plots.COLOURS[:2]
-"""Of the two classes."""
+"""The colours of the two classes."""
 
 MARKERS = {-1: ("s", NEGATIVE, "class -1"), 1: ("o", POSITIVE, "class +1")}
 
@@ -36,6 +36,7 @@ def separable_problem(key: Key, n: int, d: int, gap: Any) -> Problem:
     """Random examples on both sides of a random hyperplane, each at least `gap` away from it.
 
     Args:
+        n: number of examples.
         d: number of features without the constant one.
         gap: added to every distance, in units of the standard normal features; may be traced.
     """
@@ -104,7 +105,8 @@ def _draw_bound() -> Figure:
 def _bound_of_many(key: Key, problems: int) -> tuple[Array, Array, Array]:
     """Rosenblatt's rule on many random separable problems of 50 examples in 5 dimensions, in one vmapped call.
 
-    The gaps are log-spaced from 0.03 to 3. Returns (bounds (P,), mistakes (P,) int32, converged (P,) bool).
+    The gaps of `separable_problem` are log-spaced from 0.03 to 3. Returns (Novikoff's bounds (P,), mistakes (P,) int32,
+    converged (P,) bool).
     """
 
     @jax.jit
@@ -233,7 +235,7 @@ def _linear_units(x: Array, y: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _best_rate(x: Array, y: Array, batch_size: int, epochs: int) -> tuple[float, np.ndarray]:
-    """The learning rate with the largest mean log-likelihood, and the log-likelihoods (RUNS, epochs + 1) under it."""
+    """The learning rate of the largest log-likelihood, averaged over runs and epochs; its values (RUNS, epochs + 1)."""
 
     def run(key: Key, rate: Array) -> Array:
         found = logistic.fit(x, y, key=key, learning_rate=rate, epochs=epochs, batch_size=batch_size)

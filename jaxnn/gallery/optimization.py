@@ -35,7 +35,7 @@ RING_STEPS, RING_LOOKS = 125, 16
 """Steps of a GAN of the ring between two snapshots of its samples, and the number of snapshots."""
 
 DIGIT_STEPS, DIGIT_LOOKS = 300, 10
-"""Likewise of the GAN of the digits."""
+"""The same two numbers for the GAN of the digits."""
 
 _RING_GAN = gan.make(2)
 

@@ -96,7 +96,7 @@ def gauss(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 
 
 def spiral(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
-    """Two spiral arms of one and three quarter turns. Noise moves the points.
+    """Two spiral arms of 1.75 turns. Noise moves the points.
 
     r = 5 i / h, t = 3.5 pi i / h + {0, pi}, i = 0 .. h - 1, h = n / 2; point (r sin t, r cos t) + nu U(-1, 1)^2; the
     first arm is +1, the second, turned by pi, -1.
@@ -117,7 +117,7 @@ def spiral(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 
 
 def reg_plane(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
-    """A plane: target (x + y) / 10, evaluated at a location perturbed by the noise.
+    """A plane: target (x_1 + x_2) / 10, evaluated at a location perturbed by the noise.
 
     x ~ U(-6, 6)^2; target the sum of the coordinates of x + nu e, over 10, e ~ U(-6, 6)^2.
 

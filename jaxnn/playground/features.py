@@ -34,7 +34,8 @@ FEATURES = MappingProxyType(
 
 
 def require_features(where: str, names: Sequence[str]) -> None:
-    """Raise ValueError unless these are names of `FEATURES`, at least one, none repeated; TypeError for a string.
+    """Raise ValueError unless these are names of `FEATURES`, at least one, none repeated; TypeError for a string or no
+    sequence.
 
     Example:
         >>> require_features("playground", ("x", "cosx"))
@@ -62,7 +63,7 @@ def featurize(names: Sequence[str], points: Array) -> Array:
 
     Raises:
         ValueError: an unknown or repeated name, no name, or points not of shape (N, 2).
-        TypeError: points are not floating, or names is a string.
+        TypeError: points are not floating, or names is a string or no sequence.
 
     Example:
         >>> featurize(("x", "y2", "xy"), jnp.array([[2.0, 3.0]]))

@@ -25,7 +25,7 @@ class SparseState(NamedTuple):
 
 
 def sparse_sgd(learning_rate: Scalar, strength: Scalar) -> optim.Optimizer:
-    """Gradient descent with an L1 penalty under which a weight that crosses 0 is 0 from then on.
+    """Gradient descent with an L1 penalty; a weight that the penalty moves across 0 is 0 from then on.
 
     w' = w - learning_rate g;   w'' = w' - learning_rate strength sign(w);
     where w' w'' < 0 the penalty has moved the weight across 0: it becomes 0 and stays 0. Else w <- w''.

@@ -42,10 +42,10 @@ TILE = 0.36
 """Half the side of a unit's heat map; units are 1 apart."""
 
 SHOWN_NOISE = (0.0, 0.25)
-"""Of the two rows of `draw_sources`."""
+"""The noise of the two rows of `draw_sources`."""
 
 Update: TypeAlias = Callable[[int], None]
-"""Shows a frame: 0 .. frames - 1."""
+"""Shows a frame, an index into `views.epochs`."""
 
 
 def draw(run: Run, views: Views, frame: int = -1) -> Figure:
@@ -137,7 +137,7 @@ def _stage(run: Run, views: Views) -> tuple[Figure, Update]:
 
 
 def _network(ax: Any, run: Run, views: Views, aspect: float) -> Update:
-    """Features and units in columns, each a heat map, and the weights between as lines; axes about aspect : 1."""
+    """Features and units in columns, each a heat map, the weights between as lines; `aspect` is width over height."""
     dense = run.at(views.epochs)[::2]
     heights = [len(run.settings.features), *run.settings.hidden, 1]
     rows = [(n - 1) / 2 - np.arange(n) for n in heights]

@@ -41,11 +41,11 @@ class Settings:
     Attributes:
         data: one of `SOURCES`; it also determines the kind of problem.
         features: of `FEATURES`, the inputs of the network.
-        hidden: units of each hidden layer, at most 6 layers of 8; () for none.
+        hidden: units of each hidden layer, at most 6 layers of 1 to 8; () for none.
         activation: of the hidden units, one of `ACTIVATIONS`.
         learning_rate: > 0.
         batch_size: examples per step.
-        noise: nu in [0, 0.5].
+        noise: of the data: nu in [0, 0.5].
         train_ratio: the fraction of training points, in [0.1, 0.9]; the others are the test set.
         regularization: the penalty, "none", "l1" or "l2".
         regularization_rate: its strength, >= 0; 0 with "none".
@@ -54,7 +54,7 @@ class Settings:
 
     Raises:
         ValueError: an unknown name, a number out of range, or a strength without a penalty.
-        TypeError: features or hidden is not a tuple, or a number is of another type.
+        TypeError: features or hidden is a string or no sequence, or a number is of another type.
 
     Example:
         >>> Settings(data="spiral", hidden=(8, 8)).problem
@@ -100,8 +100,8 @@ class Run(NamedTuple):
         settings: its options.
         net: from the chosen features to one output (N, 1).
         data: the points and their targets, `train` and `test`.
-        params: the network's parameters before training and after each epoch: a leading axis of epochs + 1 everywhere.
-        train_loss, test_loss: (epochs + 1,), mean of 1/2 (y - t)^2 over the points, likewise.
+        params: the parameters before training and after each epoch: each leaf has a leading axis of epochs + 1.
+        train_loss, test_loss: (epochs + 1,), the mean of 1/2 (y - t)^2 over the points at these parameters.
     """
 
     settings: Settings
@@ -121,7 +121,7 @@ class Run(NamedTuple):
 
 
 def require_network(where: str, hidden: tuple[int, ...], activation: str) -> None:
-    """Raise ValueError unless the network fits on the page and its activation exists, TypeError unless it is a tuple.
+    """Raise ValueError unless the network fits on the page and its activation exists; TypeError for no sequence.
 
     Example:
         >>> require_network("playground", (9,), "tanh")
@@ -170,7 +170,7 @@ def network(hidden: tuple[int, ...], activation: str, problem: Problem) -> Layer
 
     Raises:
         ValueError: more layers or units than fit on the page, or an unknown activation.
-        TypeError: hidden is not a tuple.
+        TypeError: hidden is a string or no sequence.
 
     Example:
         >>> net = network((4, 2), "tanh", "classification")
@@ -187,7 +187,7 @@ def network(hidden: tuple[int, ...], activation: str, problem: Problem) -> Layer
 
 
 def compiler_options() -> dict[str, bool | int] | None:
-    """On CPU without LLVM's optimizations: compiling these programs takes longer than running them."""
+    """No LLVM optimizations on CPU, where compiling these programs takes longer than running them; elsewhere None."""
     if jax.default_backend() != "cpu":
         return None
     return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -1,4 +1,4 @@
-"""Studies of per-example gradients on real data (floor 8), from one tape per batch, without `vmap(grad)`.
+"""Studies of per-example gradients on real data, from one tape per batch, without `vmap(grad)`.
 
 | study | question | figure |
 |---|---|---|
@@ -10,7 +10,7 @@
 | `gram` | which classes have aligned gradients? | cosines of all pairs, and their means |
 | `influence` | which training examples helped or harmed a test example? | their images |
 
-Each module has `run(data, net=None, seed=0, ...)`, which returns a NamedTuple of arrays with `numbers()` for JSON and
+Each module has `run(data, *, net=None, seed=0, ...)`, which returns a NamedTuple with `numbers()` for JSON and
 `describe()` in words, and `draw(found)`, which returns figures by name. The command is `jaxnn study NAME`.
 """
 

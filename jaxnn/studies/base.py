@@ -22,7 +22,7 @@ LOSS = losses.softmax_cross_entropy
 """The loss of every study: -log p(label)."""
 
 MICROBATCH = 2000
-"""The largest number of examples of a tape; bounds the memory and does not change the result."""
+"""The largest number of examples of a tape: bounds the memory; the result is the same up to rounding."""
 
 Each = TypeVar("Each")
 
@@ -142,7 +142,7 @@ def make_measure(net: Layer) -> Callable[[TrainState, Dataset], Measured]:
 
 
 def ranked(scores: np.ndarray) -> np.ndarray:
-    """Indices of the examples by descending score; ties in order."""
+    """Indices of the examples by descending score; ties in the order of the examples."""
     return np.argsort(-scores, kind="stable")
 
 

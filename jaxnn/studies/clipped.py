@@ -84,16 +84,18 @@ def clipped_value_and_grad(net: Layer, loss: Loss, bound: Scalar, noise: Scalar 
     module's docstring).
 
     Args:
-        net: a network without batch-coupled layers.
+        net: a network whose layers do not couple the examples (no batch normalization).
         loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
         bound: C >= 0, the clipping norm; finite, may be traced.
         noise: standard deviation of the noise in each coordinate of the sum, as a multiple of C; may be traced.
 
     Returns:
-        `vg(params, state, x, y, *, key, weights=None) -> ((value, state), grads)`; the key is for the noise.
+        `vg(params, state, x, y, *, key, weights=None) -> ((value, state), grads)`; the key is for random layers and
+        the noise.
 
     Raises:
-        ValueError: bound or noise is negative; in `vg`: no key, example weights, or batch-coupled layers.
+        ValueError: bound or noise is negative or infinite; in `vg`: example weights, or layers that couple examples.
+        TypeError: `vg` is called without a key.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
@@ -153,7 +155,7 @@ def run(
         data: a name, or splits.
         bound: C, the clipping norm.
         noise: multipliers: the noise on the sum has standard deviation noise C in each coordinate.
-        net: a classifier without batch-coupled layers; None for an MLP with 128 hidden units.
+        net: as for `clipped_value_and_grad`; None for an MLP with 128 hidden units.
         opt: None for `optim.sgd(0.1, momentum=0.9)`.
         seed: of initial parameters, order and noise.
         epochs, batch_size: of training.
@@ -162,7 +164,7 @@ def run(
         Clipped: the cost of clipping and noise, without a statement about privacy.
 
     Raises:
-        ValueError: a negative bound or multiplier.
+        ValueError: a negative or infinite bound or multiplier, or training diverged.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning

@@ -83,7 +83,7 @@ def run(
 
     Args:
         data, net, opt, seed: as for `norms.run`.
-        epochs, batch_size: of training; before training, all examples are hard.
+        epochs, batch_size: of training.
 
     Reference:
         Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples early

@@ -40,7 +40,7 @@ class Influence(NamedTuple):
     scores: np.ndarray
 
     def helpful(self, test: int) -> np.ndarray:
-        """(N,), the training examples, the most helpful first."""
+        """(N,), the indices of the training examples, the most helpful first."""
         return ranked(self.scores[:, test])
 
     def same_label(self, most: int = SHOWN) -> tuple[float, float]:
@@ -108,14 +108,14 @@ def run(
     Args:
         data: a name, or splits.
         tests: number of test examples, those of the largest loss after training.
-        net: a classifier without dropout and batch-coupled layers; None for an MLP with 128 hidden units.
+        net: a classifier without dropout and batch normalization; None for an MLP with 128 hidden units.
         learning_rate: eta of plain stochastic gradient descent; the first-order error shrinks with it.
         seed: of initial parameters and order.
         epochs: at least 1.
         batch_size: n.
 
     Raises:
-        ValueError: `tests` or `epochs` is below 1, or the learning rate is negative.
+        ValueError: `tests` or `epochs` is below 1, the learning rate is negative, or training diverged.
 
     Reference:
         Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing gradient

@@ -24,8 +24,7 @@ class Mislabeled(NamedTuple):
     Attributes:
         examples: the N training examples with the labels used in training, some of them wrong.
         truth: (N,), the correct labels.
-        norms: (epochs + 1, N), |g_i| before training and after each epoch.
-        losses: (epochs + 1, N), the loss of each example, likewise.
+        norms, losses: (epochs + 1, N), |g_i| and loss of each example before training and after each epoch.
     """
 
     examples: Dataset
@@ -40,7 +39,7 @@ class Mislabeled(NamedTuple):
 
     @property
     def scores(self) -> dict[str, np.ndarray]:
-        """Scores (N,) by norm and by loss, averaged over all epochs, so that no epoch need be chosen."""
+        """Scores (N,) by norm and by loss, averaged over the epochs (without the initial state): none is chosen."""
         return {"gradient norm": self.norms[1:].mean(axis=0), "loss": self.losses[1:].mean(axis=0)}
 
     def precision(self, scores: np.ndarray) -> float:
@@ -48,7 +47,7 @@ class Mislabeled(NamedTuple):
         return float(precision_at(scores, self.wrong)[self.wrong.sum() - 1])
 
     def by_epoch(self) -> dict[str, list[float]]:
-        """The precision by the norms and by the losses of each single epoch."""
+        """The precision by the norms and by the losses before training and after each single epoch."""
         each = {"gradient norm": self.norms, "loss": self.losses}
         return {name: [self.precision(scores) for scores in values] for name, values in each.items()}
 
@@ -96,16 +95,16 @@ def run(
     """Make some labels wrong, train on them, and detect them by their gradient norms.
 
     A network first learns what many examples have in common. Meanwhile the gradient of a wrong label opposes the others
-    and stays large; once the network memorizes the label, it becomes small. Hence the average over the epochs.
+    and stays large, until the network memorizes the label. Hence the average over the epochs.
 
     Args:
         data, net, opt, batch_size: as for `norms.run`.
         fraction: of wrong labels, in (0, 1); each becomes one of the other classes at random.
         seed: of the wrong labels, of initial parameters and order.
-        epochs: of training, at least 1; 15 by default.
+        epochs: of training, at least 1.
 
     Raises:
-        ValueError: the fraction makes no label wrong, or epochs is below 1.
+        ValueError: the fraction is outside (0, 1) or makes no label wrong, or epochs is below 1.
 
     Reference:
         Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples early

@@ -24,16 +24,15 @@ SIZES = (4, 16, 64, 256)
 """The default batch sizes."""
 
 DRAWN = 2**14
-"""Examples drawn per batch size, in batches of that size."""
+"""Examples drawn per batch size, in full batches of that size."""
 
 
 class NoiseScales(NamedTuple):
     """The result of `run`. The population is the training set: its gradient G and covariance Sigma are known exactly.
 
     Attributes:
-        trace: (epochs + 1,), tr(Sigma) before training and after each epoch.
-        sq_norm: (epochs + 1,), |G|^2, likewise.
-        moments: (M,), the epochs after which batches were drawn.
+        trace, sq_norm: (epochs + 1,), tr(Sigma) and |G|^2 before training and after each epoch.
+        moments: (M,), the epochs after which batches were drawn; 0 is before training.
         sizes: (S,), the batch sizes.
         batch_trace: (M, S), tr(Sigma) estimated from batches of one size.
         batch_sq_norm: (M, S), |G|^2 estimated from them; may be negative with too few batches.

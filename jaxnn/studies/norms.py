@@ -19,15 +19,14 @@ QUANTILES = (0.1, 0.5, 0.9, 0.99)
 
 
 LEAST = 1e-8
-"""The smallest norm in the figure: in float32 a probability within 6e-8 of 1 is 1."""
+"""The smallest norm in the figure: float32 probabilities below 1 are at least 6e-8 away from it."""
 
 
 class Norms(NamedTuple):
     """The result of `run`.
 
     Attributes:
-        norms: (epochs + 1, N), |g_i| before training and after each epoch.
-        losses: (epochs + 1, N), the loss of each example, likewise.
+        norms, losses: (epochs + 1, N), |g_i| and loss of each example before training and after each epoch.
     """
 
     norms: np.ndarray

@@ -1,6 +1,6 @@
-"""Every optimizer rule with the settings in which it is compared to optax.
+"""Optimizers, transformations and wrappers with the settings in which they are compared to optax's.
 
-The files follow the folders of `jaxnn.optim`; its rules are in three: adaptive, rate_free and first_order.
+The files follow the folders of `jaxnn.optim`: `rules` in adaptive, rate_free and first_order, `precision` in wrappers.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Rules that divide by moments of gradients, against optax."""
+"""SGD, rules that divide by moments of gradients, and trust ratios, against optax."""
 
 from __future__ import annotations
 

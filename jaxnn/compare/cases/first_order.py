@@ -1,4 +1,4 @@
-"""Sign rules, averaging, sharpness-aware minimization and noise, against optax."""
+"""Sign rules, Rprop, MADGRAD, optimistic rules, sharpness-aware minimization and noise, against optax."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def deprecated_optimistic_adam(*args: Any, **kwargs: Any) -> Any:
 
 
 def sam_of(library: Any, momentum: float | None = None, **settings: Any) -> Any:
-    """Our SAM of SGD, adversary included."""
+    """Our SAM around SGD, with normalized SGD as its adversary."""
     adversary = library.chain(library.normalize(), library.sgd(0.1, momentum))
     return library.sam(library.sgd(0.1, 0.9), adversary, **settings)
 
 
 def optax_sam(momentum: float | None = None, **settings: Any) -> Any:
-    """optax's SAM of SGD, whose update takes `grad_fn` and two arguments of its own."""
+    """The same SAM by optax; its `grad_fn` takes the step of the adversary too, which ours does not."""
     inner = sam(optax.sgd(0.1, 0.9), optax.chain(normalize(), optax.sgd(0.1, momentum)), **settings)
 
     def update(

@@ -18,7 +18,7 @@ DRAWS, NOISE = 1000, 0.6
 def quadratic() -> Problem:
     """The noisy quadratic in 100 dimensions, identical to that of DeepOBS' published losses.
 
-    l(theta, xi) = 1/2 (theta - xi)' Q (theta - xi), xi one of 1,000 fixed draws of N(0, 0.6^2 I), theta_0 = (1, .., 1)
+    l(theta, xi) = 1/2 (theta - xi)' Q (theta - xi), xi one of 1,000 fixed draws of N(0, 0.6^2 I), theta_0 = (1, ..., 1)
 
     Q has 90 eigenvalues from U(0, 1) and 10 from U(30, 60), and random orthogonal eigenvectors; matrix and draws come
     from NumPy's `RandomState`, whose streams are frozen. The test draws are the 896 that DeepOBS evaluates: the full
@@ -90,7 +90,7 @@ def of_landscape(place: Landscape, name: str, *, steps: int = 1000, target: floa
         place: of any dimensions.
         name: of the problem.
         steps: epochs, one step each.
-        target: a value that counts as solved.
+        target: a value that counts as solved, or None.
 
     Example:
         >>> of_landscape(landscapes.beale(), "beale").epochs

@@ -26,17 +26,17 @@ class Problem:
     """A task for optimizers.
 
     Attributes:
-        name: in lower-case letters and hyphens.
+        name: lower-case letters and digits, with -, _ or . between.
         net: the network.
         loss: per example, (outputs (N, ...), targets (N, ...)) -> (N,).
         train: the training set.
         validation: the set by which learning rates are chosen; None for the training set.
         batch_size, epochs: defaults.
-        test: used once, at the end of a race; None for a problem without a test set.
-        metrics: named per-example functions of the validation data.
-        figure: the metric of a run, lower is better: "validation_error", "validation_loss", ..
-        target: the value of the metric that counts as solved, for "steps to the target", or None. At the
-            targets of the named problems, Adam with a good rate arrives within a third to a half of the epochs.
+        test: evaluated once, at the end of each fresh run of a race; None for a problem without a test set.
+        metrics: name -> (outputs, targets) -> (N,), evaluated on the validation and test sets.
+        figure: the metric of a run, lower is better: "loss", "validation_loss" or, of `metrics`, "validation_NAME".
+        target: the value of the metric that counts as solved, for "steps to the target", or None. Adam with a good rate
+            reaches the targets of the named problems within a third to a half of the epochs.
         reference: the source of the problem and its settings.
         published: published results on the problem, quoted by optimizer.
 
@@ -64,7 +64,9 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+([-_.][a-z0-9]+)*", self.name):
-            raise ValueError(f"problem: name must be lower-case letters, digits and hyphens, got {self.name!r}.")
+            raise ValueError(
+                f"problem: name must be lower-case letters and digits, with -, _ or . between, got {self.name!r}."
+            )
         require_net(f"problem {self.name}", self.net)
         if self.validation is None:
             object.__setattr__(self, "validation", self.train)
@@ -119,8 +121,8 @@ def from_function(
         init: key -> parameters, a pytree of floating arrays.
         loss: (params, x) -> (), x one example of the data; jittable and differentiable.
         train, validation: examples x (N, ...), or Datasets, of which only x is used; None validates on `train`.
-        test: likewise; None for no test set.
-        batch_size: None for all examples at once.
+        test: as `validation`; None for no test set.
+        batch_size: None for all training examples at once.
         epochs, attributes: as the attributes of `Problem`.
 
     Returns:
@@ -128,7 +130,7 @@ def from_function(
 
     Raises:
         TypeError: init or loss is not a function.
-        ValueError: the loss of one example is not a scalar.
+        ValueError: no examples; when the network is applied, a loss of one example that is not a scalar.
 
     Example:
         >>> xs = np.eye(4, dtype=np.float32)
