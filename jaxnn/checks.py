@@ -236,15 +236,16 @@ def require_leading_axis(
     Example:
         >>> require_leading_axis("fit", "train x and y", (jnp.ones((3, 2)), jnp.ones(4)))
         Traceback (most recent call last):
-        ValueError: fit: train x and y must be arrays (N, ...) of one N >= 1, got shapes (3, 2), (4,).
+        ValueError: fit: train x and y must be arrays (N, ...) with the same N >= 1, got shapes (3, 2), (4,).
     """
     shapes = [jnp.shape(x) for x in jax.tree.leaves(tree)]
     first = {shape[:1] for shape in shapes}
     if len(first) != 1 or first == {()} or shapes[0][0] < minimum:
         got = f"shapes {', '.join(map(str, shapes))}" if shapes else "no array"
-        raise ValueError(
-            f"{where}: {name} must be arrays ({size}, ...) of one {size} >= {minimum}, got {got}. {remedy}".rstrip()
-        )
+        if shapes and first == {()}:
+            remedy = f"A list is a pytree of numbers: convert it by np.asarray. {remedy}"
+        expected = f"arrays ({size}, ...) with the same {size} >= {minimum}"
+        raise ValueError(f"{where}: {name} must be {expected}, got {got}. {remedy}".rstrip())
     return shapes[0][0]
 
 

@@ -150,7 +150,7 @@ def _read_array(path: Path, example: tuple[int, ...]) -> np.ndarray:
 
     def check(header: npz.ArrayHeader) -> None:
         if header.dtype.kind not in "iuf":
-            raise ValueError(f"{path}: images must be integers or floats, got {header.dtype}.")
+            raise ValueError(f"{path}: images must be numbers or bools, got {header.dtype}.")
         _require_shape(path, header.shape, example)
 
     if path.suffix == ".npy":

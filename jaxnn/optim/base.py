@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.placement import full_like
@@ -329,20 +330,23 @@ def complex_dtype(dtype: DType) -> DType:
 
 
 def widen(tree: PyTree) -> PyTree:
-    """Every leaf, integers too, in its accumulation dtype; None and leaves of dtype float0 are unchanged."""
-    return jax.tree.map(
-        lambda x: x if is_float0(x) else jnp.asarray(x).astype(accumulation_dtype(jnp.result_type(x))), tree
-    )
+    """Every number, integers too, in its accumulation dtype; other leaves (float0, keys, functions) are unchanged."""
+    return jax.tree.map(lambda x: _wide(x) if _is_a(jnp.number, x) or _is_a(np.bool_, x) else x, tree)
 
 
 def widen_floats(tree: PyTree) -> PyTree:
     """`widen` of the (real or complex) floating leaves only."""
-    return jax.tree.map(lambda x: widen(x) if jnp.issubdtype(_kind(x), jnp.inexact) else x, tree)
+    return jax.tree.map(lambda x: _wide(x) if _is_a(jnp.inexact, x) else x, tree)
 
 
-def _kind(x: Any) -> DType:
-    """The dtype of a leaf; of a Python number, that of the array it becomes."""
-    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+def _wide(x: Any) -> Array:
+    return jnp.asarray(x).astype(accumulation_dtype(jnp.result_type(x)))
+
+
+def _is_a(kind: Any, x: Any) -> bool:
+    """Whether a leaf is an array, or Python number, of this kind of dtype."""
+    arrays = jax.Array | np.ndarray | np.generic | int | float | complex
+    return isinstance(x, arrays) and not is_float0(x) and jnp.issubdtype(jnp.result_type(x), kind)
 
 
 def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -> PyTree:
@@ -376,9 +380,8 @@ def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
 def widened(update: Callable[..., tuple[PyTree, Any]]) -> Callable[..., tuple[PyTree, Any]]:
     """Decorator of an `update` that then computes in the accumulation dtype: the dtype boundary of a rule over trees.
 
-    The decorated `update` receives updates and parameters widened. The updates that it returns are stored in the dtypes
-    of the parameters (without params, of the incoming updates). The rule itself casts nothing, so an update is rounded
-    once. `per_leaf` is the same boundary for rules over single arrays; it widens their states too.
+    It receives updates and parameters widened; the updates that it returns are stored in the dtypes of the parameters
+    (without params, of the incoming updates), rounded once. `per_leaf` is this boundary for rules over single arrays.
     """
 
     @functools.wraps(update)

@@ -144,7 +144,7 @@ def parted(opt: Any) -> tuple[Structure | Fixed, Numbers]:
     return spec(opt) or (Fixed(opt), {})
 
 
-def build(structure: Structure | Fixed, numbers: Numbers) -> Optimizer:
+def build(structure: Structure | Fixed, numbers: Numbers) -> Transformation:
     """The optimizer of that structure and these numbers, which may be traced.
 
     A Python 0 among the numbers is a number here: the moment that it would leave out is kept.

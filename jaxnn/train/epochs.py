@@ -59,8 +59,8 @@ def epochs(
 
     Returns:
         An iterator of (record, ts): the metrics of the epoch, as in the history of `fit`, and the `TrainState` at its
-        end. A state stays valid; the next epoch trains a copy of it. Arguments are checked at the call, and training
-        begins with the first epoch that is asked for.
+        end. A state stays valid, as the next epoch trains a copy of it; pass a copy of it to what donates its argument,
+        such as `make_step`. Arguments are checked at the call, training begins with the first epoch that is asked for.
 
     Raises:
         DivergedError: as `fit`; its `result` is the `TrainState` before that epoch.
@@ -79,6 +79,7 @@ def epochs(
     for name, function, example in (
         ("regularizer", regularizer, "losses.l2(1e-4)"),
         ("augment", augment, "augment.shift(2)"),
+        ("measure", measure, "train.grad_norm"),
         ("evaluated_at", evaluated_at, "optim.schedule_free_eval_params"),
     ):
         require_function("fit", name, function, example)
@@ -99,8 +100,8 @@ def epochs(
     replay = replayed(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
     evaluate = _evaluate(net, (("loss", loss), *(metrics or {}).items()))
 
-    def trained() -> Iterator[tuple[dict[str, float], TrainState]]:
-        before, (_, epochs_key) = began_at, run_keys(key)
+    def trained(before: TrainState) -> Iterator[tuple[dict[str, float], TrainState]]:
+        epochs_key = run_keys(key)[1]
         for epoch in range(1, count + 1):
             # The epoch donates its input. What it began with is kept: for the caller, and to diagnose a divergence.
             copy = jax.tree.map(jnp.copy, before)
@@ -122,7 +123,7 @@ def epochs(
             yield record, ts
             before = ts
 
-    return trained()
+    return trained(began_at)
 
 
 def started(net: Layer, opt: Transformation, x: Array, key: Key, start: TrainState | None) -> TrainState:

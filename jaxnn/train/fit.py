@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
@@ -118,35 +122,36 @@ def fit(
     require_rules("fit", stopping)
     measure = grad_norm if measure is None and any(isinstance(s, GradTolerance) for s in stopping) else measure
     select = next((s.monitor for s in stopping if isinstance(s, EarlyStopping)), None) if select is None else select
-    first = started(net, opt, as_pair("fit", "train", train)[0], key, start)
-    course = train_epochs(
-        net, loss, opt, train, key=key, epochs=epochs, batch_size=batch_size, validation=validation, metrics=metrics,
-        regularizer=regularizer, value_and_grad=value_and_grad, augment=augment, partial=partial, measure=measure,
-        start=first, evaluated_at=evaluated_at,
-    )  # fmt: skip
+    pair = as_pair("fit", "train", train)
+    ts = started(net, opt, pair[0], key, start)
     history: list[dict[str, float]] = []
-    best = FitResult(*first, history, 0, "")
+    # A copy of `start`, which is the caller's; the loop copies once more.
+    kept = ts if start is None else jax.tree.map(jnp.copy, ts)
+    best = FitResult(kept.params, kept.state, kept.opt_state, history, 0, "")
+    course = train_epochs(
+        net, loss, opt, pair, key=key, epochs=epochs, batch_size=batch_size, validation=validation, metrics=metrics,
+        regularizer=regularizer, value_and_grad=value_and_grad, augment=augment, partial=partial, measure=measure,
+        start=ts, evaluated_at=evaluated_at,
+    )  # fmt: skip
+    del ts, kept  # or they would be held in memory to the end
+    best_value = math.inf
     with Progress(epochs, enabled=progress) as bar:
-        try:
-            for record, ts in course:
-                if select in record:
-                    require_no_nan({select: record[select]}, int(record["epoch"]), best)
-                history.append(record)
-                if on_epoch is not None:
-                    on_epoch(record)
-                bar.show(record)
-                last = FitResult(*ts, history, int(record["epoch"]), "")
-                best = last if select is None else _better(best, last, select)
-                if reasons := [reason for rule in stopping if (reason := rule(history))]:
-                    return best._replace(stopped="; ".join(reasons))
-        except DivergedError as error:
-            error.result = best
-            raise
+        for epoch in range(1, epochs + 1):
+            try:
+                record, trained = next(course)
+            except DivergedError as error:
+                error.result = best
+                raise
+            if select in record:
+                require_no_nan({select: record[select]}, epoch, best)
+            history.append(record)
+            if on_epoch is not None:
+                on_epoch(record)
+            bar.show(record)
+            # The first epoch counts even if its metric is infinite: the start has none.
+            if select is None or epoch == 1 or monitored(history[-1:], select)[0] < best_value:
+                best = FitResult(*trained, history, epoch, "")
+                best_value = math.inf if select is None else monitored(history[-1:], select)[0]
+            if reasons := [reason for rule in stopping if (reason := rule(history))]:
+                return best._replace(stopped="; ".join(reasons))
     return best
-
-
-def _better(best: FitResult, last: FitResult, select: str) -> FitResult:
-    """Of two results of one history, the one whose epoch has the smaller metric; `last` in the first epoch."""
-    values = monitored(last.history, select)
-    # The first epoch counts even if its metric is infinite: the start has none.
-    return last if best.epoch == 0 or values[last.epoch - 1] < values[best.epoch - 1] else best

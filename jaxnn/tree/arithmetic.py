@@ -238,7 +238,8 @@ def _scaled(scalar: Scalar | complex, x: ArrayLike) -> Array:
     wide = accumulate(array)
     factor = jnp.asarray(scalar)
     product = (factor if jnp.iscomplexobj(factor) else factor.astype(wide.dtype)) * wide
-    return product.astype(array.dtype) if jnp.issubdtype(array.dtype, jnp.inexact) else product
+    keeps = jnp.issubdtype(array.dtype, jnp.inexact) and jnp.iscomplexobj(product) == jnp.iscomplexobj(array)
+    return product.astype(array.dtype) if keeps else product
 
 
 def _abs_sq(x: ArrayLike) -> Array:

@@ -264,7 +264,7 @@ def test_an_out_folder_that_is_taken_is_left_alone(tmp_path: Path, capsys: Any) 
             "got 127 of 192 that are not finite, the first inf at index (1, 0, 1)",
         ),
         (np.zeros((0, 8, 8)), "holds no image"),
-        (np.array([["a"]]), "must be integers or floats"),
+        (np.array([["a"]]), "must be numbers or bools"),
     ],
 )
 def test_images_that_do_not_fit_are_named(

@@ -160,8 +160,12 @@ def test_take_gathers_from_every_leaf_and_keeps_dtypes():
         (lambda: take(np.zeros(3), np.array([3])), ValueError, "lie in 0 .. 2 for 3 examples, got 3 to 3"),
         (lambda: take(np.zeros(3), np.array([-1, 0])), ValueError, "got -1 to 0"),
         (lambda: take(np.zeros(3), np.float32([1])), TypeError, "indices must be integers, got float32"),
-        (lambda: take((np.zeros(3), np.zeros(4)), np.array([1])), ValueError, r"of one N .* \(3,\), \(4,\)"),
-        (lambda: take(np.zeros(()), np.array([0])), ValueError, r"arrays \(N, \.\.\.\) of one N .* got shapes \(\)"),
+        (lambda: take((np.zeros(3), np.zeros(4)), np.array([1])), ValueError, r"with the same N .* \(3,\), \(4,\)"),
+        (
+            lambda: take(np.zeros(()), np.array([0])),
+            ValueError,
+            r"arrays \(N, \.\.\.\) with the same N .* got shapes \(\)",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, error, message):

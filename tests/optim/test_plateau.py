@@ -109,8 +109,8 @@ def test_none_leaves_pass_and_value_is_needed() -> None:
     [
         ({"factor": 1.0}, r"factor must lie in \(0, 1\), got 1"),
         ({"factor": 0.0}, r"factor must lie in \(0, 1\), got 0"),
-        ({"patience": 0}, r"patience must lie in \[1, inf\), got 0"),
-        ({"accumulation_size": 0}, r"accumulation_size must lie in \[1, inf\), got 0"),
+        ({"patience": 0}, r"patience must lie in \[1, inf\], got 0"),
+        ({"accumulation_size": 0}, r"accumulation_size must lie in \[1, inf\], got 0"),
         ({"rtol": 1.5}, r"rtol must lie in \[0, 1\], got 1.5"),
         ({"rtol": 0.0}, "rtol or atol must be greater than 0"),
         ({"cooldown": -1}, "cooldown must lie in"),

@@ -131,9 +131,9 @@ def test_none_passes_and_the_state_names_no_trace_without_momentum() -> None:
     [
         ({"w": jnp.ones(2), "b": jnp.ones(())}, r"must be arrays \(N, ...\) .* got shapes \(\), \(2,\)"),
         ({"w": jnp.ones((3, 2)), "b": jnp.ones(4)}, r"must be arrays \(N, ...\) .* got shapes \(4,\), \(3, 2\)"),
-        ({"w": jnp.ones((0, 2)), "b": jnp.ones(0)}, "one N >= 1"),
+        ({"w": jnp.ones((0, 2)), "b": jnp.ones(0)}, "same N >= 1"),
         ({"w": jnp.ones((3, 5)), "b": jnp.ones(3)}, r"must be \(N, 2\) for its parameter \(2,\), got \(3, 5\)"),
-        ({}, "one N >= 1"),
+        ({}, "same N >= 1"),
     ],
 )
 @traced
@@ -150,7 +150,7 @@ def test_bad_settings() -> None:
         optim.dpsgd(0.1, float("inf"), 1.0, seed=0)
     with pytest.raises(ValueError, match=r"noise_multiplier must lie in \[0, inf\), got -1"):
         optim.differentially_private_aggregate(1.0, -1.0, key=0)
-    with pytest.raises(ValueError, match=r"per_example_global_norm_clip: l2_norm_clip must lie in \[0, inf\)"):
+    with pytest.raises(ValueError, match=r"per_example_global_norm_clip: l2_norm_clip must lie in \[0, inf\]"):
         optim.per_example_global_norm_clip([jnp.ones((1, 1))], -1.0)
     with pytest.raises(ValueError, match="dpsgd: nesterov=True needs a momentum"):
         optim.dpsgd(0.1, 1.0, 1.0, seed=0, nesterov=True)

@@ -415,9 +415,9 @@ def test_calls_that_do_not_fit() -> None:
     f = clipped_grad_of(of_batch, **BOUND, **BOTH)
     with pytest.raises(ValueError, match=r"batch_argnums are \(1, 2\), but there are 2 positional"):
         f(params, x)
-    with pytest.raises(ValueError, match="one N >= 1"):
+    with pytest.raises(ValueError, match="same N >= 1"):
         f(params, x, y[:3])
-    with pytest.raises(ValueError, match="one N >= 1"):
+    with pytest.raises(ValueError, match="same N >= 1"):
         f(params, x[:0], y[:0])
     with pytest.raises(ValueError, match=r"is_padding_example must have shape \(6,\), got \(3,\)"):
         f(params, x, y, is_padding_example=np.zeros(3, bool))

@@ -492,9 +492,9 @@ def test_settings_out_of_range(settings: Any, error: Any, message: str) -> None:
         ({"key": None}, ValueError, "needs a random key"),
         ({"key": jax.random.PRNGKey(0)}, TypeError, "key must be a typed key, got an array of uint32"),
         ({"key": jax.random.split(KEY)}, ValueError, "one key"),
-        ({"x": np.ones((0, 2))}, ValueError, "one N >= 1"),
-        ({"x": (np.ones((4, 2)), np.ones(3))}, ValueError, "one N >= 1"),
-        ({"x": ()}, ValueError, "one N >= 1"),
+        ({"x": np.ones((0, 2))}, ValueError, "same N >= 1"),
+        ({"x": (np.ones((4, 2)), np.ones(3))}, ValueError, "same N >= 1"),
+        ({"x": ()}, ValueError, "same N >= 1"),
     ],
 )
 def test_data_that_do_not_fit(call: Any, error: Any, message: str) -> None:

@@ -243,7 +243,7 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     ),
     (
         ValueError,
-        r"value_tolerance must lie in \[0, inf\), got -1",
+        r"value_tolerance must lie in \[0, inf\], got -1",
         lambda: train.minimize(QUADRATIC, SGD, ONES, steps=1, value_tolerance=-1.0),
     ),
     (

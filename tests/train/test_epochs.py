@@ -7,6 +7,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxnn import metrics, optim, train
@@ -78,3 +79,36 @@ def test_a_loop_that_diverges_gives_back_the_state_before() -> None:
         list(loop)
     assert caught.value.epoch == 1
     chex.assert_trees_all_equal(caught.value.result, start)
+
+
+def test_what_a_callback_does_to_a_record_moves_no_epoch() -> None:
+    """As one would number the epochs of a run that continues."""
+    opt = optim.sgd(lambda count: jnp.where(count < 3, 0.1, -0.1))  # descends for three epochs, then climbs
+
+    def shift(record: Any) -> None:
+        record["epoch"] += 100
+
+    settings: dict[str, Any] = SETTINGS | {"epochs": 6, "batch_size": 50, "progress": False, "select": "loss"}
+    plain = train.fit(NET, LOSS, opt, classification(), **settings)
+    shifted = train.fit(NET, LOSS, opt, classification(), **settings, on_epoch=shift)
+    assert plain.epoch == shifted.epoch
+    assert 1 < plain.epoch < 6
+    chex.assert_trees_all_equal(plain.params, shifted.params)
+
+
+def test_a_result_is_no_alias_of_the_start() -> None:
+    start = started()
+    result = train.fit(NET, LOSS, OPT, classification(), **SETTINGS | {"epochs": 0}, start=start, progress=False)
+    jax.tree.map(lambda x: x.delete(), start)
+    assert np.isfinite(result.params[1]["w"]).all()
+
+
+def test_an_error_of_a_callback_keeps_its_own_result() -> None:
+    mine = train.DivergedError("mine", epoch=1, step=1, result="mine")
+
+    def fails(record: Any) -> None:
+        raise mine
+
+    with pytest.raises(train.DivergedError, match="mine"):
+        train.fit(NET, LOSS, OPT, classification(), **SETTINGS, on_epoch=fails, progress=False)
+    assert mine.result == "mine"

@@ -203,7 +203,7 @@ def test_weighting_the_last_batch_trains_on_all_examples() -> None:
         (
             {"validation": (np.ones((3, D), np.float32), np.zeros(4))},
             ValueError,
-            r"validation x and y must be .* of one N >= 1",
+            r"validation x and y must be .* with the same N >= 1",
         ),
         ({"validation": np.ones((3, D), np.float32)}, TypeError, r"must be a pair \(x, y\) or a Dataset, got"),
         ({"epochs": -1}, ValueError, "epochs must be at least 0, got -1"),

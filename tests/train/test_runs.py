@@ -203,7 +203,7 @@ def test_a_single_run_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPa
     ("given", "text"),
     [
         ({}, "got no array"),
-        (np.ones(0), r"inputs must be arrays \(N, .* of one N >= 1, got shapes \(0,\)"),
+        (np.ones(0), r"inputs must be arrays \(N, .* with the same N >= 1, got shapes \(0,\)"),
         ((np.ones(2), np.ones(3)), r"got shapes \(2,\), \(3,\)"),
         (1.0, r"got shapes \(\)"),
     ],

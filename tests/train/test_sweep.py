@@ -301,7 +301,7 @@ GOOD: dict[str, Any] = {"keys": KEYS, "epochs": 1, "batch_size": 20, "progress":
         ({"keys": KEYS[0]}, [0.1], "keys must be typed keys of shape"),
         ({"keys": jnp.ones(3)}, [0.1], "keys must be typed keys of shape"),
         ({"orders": KEYS[0]}, [0.1], "orders must be typed keys of shape"),
-        ({}, [], r"settings must be arrays \(S, ...\) of one S >= 1, got shapes \(0,\)"),
+        ({}, [], r"settings must be arrays \(S, ...\) with the same S >= 1, got shapes \(0,\)"),
         ({}, 0.1, r"settings must be arrays .* got shapes \(\)"),
         ({}, {}, r"settings must be arrays .* got no array"),
         ({"metrics": {"error": metrics.error_rate}}, [0.1], "are evaluated on validation and test data"),

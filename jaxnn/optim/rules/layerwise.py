@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import EmptyState, Optimizer, map_leaves, per_leaf, widened
+from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, map_leaves, per_leaf, widen
 from jaxnn.optim.descent import Mask, add_decay, descent, mask_tree
 from jaxnn.optim.norms import norm, scalar_dtype
 from jaxnn.optim.rules.adam import AdamState, scale_by_adam
@@ -92,20 +92,22 @@ def lars(
     require_nonnegative("lars", trust_coefficient=trust_coefficient, eps=eps)
     summed = trace(momentum, nesterov)
 
-    @widened
+    # Not `widened`: a function that makes the mask may look at the parameters' dtypes.
     def update(
         updates: PyTree, state: TraceState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, TraceState]:
         params = require_params("lars", params)
+        steps, wide = widen(updates), widen(params)
         if not is_zero(weight_decay):
-            updates = add_decay(updates, params, at_count(weight_decay, state.count), weight_decay_mask, where="lars")
+            steps = add_decay(steps, wide, at_count(weight_decay, state.count), weight_decay_mask, where="lars")
         rate = at_count(learning_rate, state.count)
 
         def scaled(u: Array, trusts: bool, p: Array) -> Array:
             return -cast_like(rate, u) * (_trusted(u, p.astype(u.dtype), 0.0, trust_coefficient, eps) if trusts else u)
 
-        steps = map_leaves(scaled, updates, mask_tree("lars", trust_ratio_mask, updates, params), params)
-        return summed.update(steps, state, params)
+        steps = map_leaves(scaled, steps, mask_tree("lars", trust_ratio_mask, steps, params), wide)
+        steps, new = summed.update(steps, state, wide)
+        return dtypes_of(steps, params), new
 
     return Optimizer(summed.init, update)
 
