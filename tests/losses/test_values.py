@@ -356,17 +356,33 @@ def test_log_softmax_of_the_oracles_is_normalised() -> None:
     np.testing.assert_allclose(np.exp(log_softmax(np.array([[1.0, 2.0]]))).sum(), 1, rtol=1e-15)
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_nested_lists_are_taken_as_arrays(case: Any) -> None:
-    arguments = case.arguments()
-    found = case.loss(*(a.tolist() for a in arguments), **case.options)
-    np.testing.assert_array_equal(found, case.loss(*arguments, **case.options))
+def test_nested_lists_are_taken_as_arrays() -> None:
+    """Lists as constants of one program: what they become stands in it."""
+    arguments = [case.arguments() for case in CASES]
+
+    @jax.jit
+    def of_lists() -> Any:
+        return [
+            case.loss(*(a.tolist() for a in given), **case.options)
+            for case, given in zip(CASES, arguments, strict=True)
+        ]
+
+    @jax.jit
+    def of_arrays() -> Any:
+        return [case.loss(*given, **case.options) for case, given in zip(CASES, arguments, strict=True)]
+
+    for case, a, b in zip(CASES, of_lists(), of_arrays(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=str(case))
 
 
 def test_nested_lists_are_taken_as_arrays_where_shapes_are_compared_first() -> None:
-    p, d = [[0.5, 0.2]], [[1, 0]]
-    expected = losses.binary_dice_loss(jnp.array(p), jnp.array(d))
-    np.testing.assert_array_equal(losses.binary_dice_loss(p, d), expected)
-    logits, none = [[[0.0, 1.0, 2.0], [1.0, 0.0, 0.0]]], [[0.0, 0.0]]
-    expected = losses.ctc_loss(jnp.array(logits), jnp.array(none), jnp.array([[1]]), jnp.zeros((1, 1)))
-    np.testing.assert_array_equal(losses.ctc_loss(logits, none, [[1]], [[0.0]]), expected)
+    p, d, logits, none = [[0.5, 0.2]], [[1, 0]], [[[0.0, 1.0, 2.0], [1.0, 0.0, 0.0]]], [[0.0, 0.0]]
+
+    @jax.jit
+    def both() -> Any:
+        arrays = jnp.array(p), jnp.array(d), jnp.array(logits), jnp.array(none), jnp.array([[1]]), jnp.zeros((1, 1))
+        lists = p, d, logits, none, [[1]], [[0.0]]
+        return [(losses.binary_dice_loss(*x[:2]), losses.ctc_loss(*x[2:])) for x in (arrays, lists)]
+
+    expected, found = both()
+    np.testing.assert_array_equal(found, expected)
