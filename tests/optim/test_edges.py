@@ -181,3 +181,22 @@ def test_arrays_without_entries_beside_others_change_nothing() -> None:
         assert updates["none"].shape == (0, 3)
         assert_close(updates["w"], alone["w"], rtol=1e-6)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_what_has_no_gradient_may_be_no_array() -> None:
+    """A key, a function or a string beside the parameters, where their gradient is None, is passed over."""
+    rules = {"normalize": optim.normalize(), "norm": optim.normalize_by_update_norm(), "muon": optim.scale_by_muon()}
+    rules |= {"noise": optim.add_noise(0.1, 0.5, 0), "sgd": optim.sgd(0.1)}
+    weights = {"w": np.ones((2, 2), np.float32), "x": None}
+    for name, opt in rules.items():
+        for other in (jax.random.key(0), jax.nn.relu, "text"):
+            updates, _ = opt.update(weights, opt.init(weights), weights | {"x": other})
+            assert updates["x"] is None, name
+
+
+def test_a_mask_sees_the_dtypes_of_the_parameters() -> None:
+    params = {"w": jnp.full((3, 2), 0.5, jnp.bfloat16), "n": np.ones(2, np.float32)}
+    halves = optim.lars(1.0, trust_ratio_mask=lambda tree: jax.tree.map(lambda x: x.dtype == jnp.bfloat16, tree))
+    updates, _ = halves.update(jax.tree.map(jnp.ones_like, params), halves.init(params), params)
+    assert abs(updates["w"][0, 0]) < 0.01  # scaled by its trust ratio
+    assert abs(updates["n"][0]) == 1

@@ -106,6 +106,14 @@ def test_every_function_is_here_with_its_arguments() -> None:
     assert arguments(tree) == arguments(optax.tree)
 
 
+def test_a_complex_factor_makes_real_leaves_complex() -> None:
+    np.testing.assert_array_equal(tree.scale(1j, {"a": np.ones(2, np.float32)})["a"], np.full(2, 1j))
+    np.testing.assert_array_equal(
+        tree.add_scale(np.ones(2, np.float32), 1j, np.ones(2, np.float32)), np.full(2, 1 + 1j)
+    )
+    assert tree.scale(2.0, np.ones(2, np.complex64)).dtype == np.complex64
+
+
 def test_integers_are_scaled_without_cutting() -> None:
     assert tree.scale(0.5, np.array([3, 4], np.int32)).tolist() == [1.5, 2.0]
     assert tree.scale(0.5, {"x": 3.0})["x"] == 1.5
