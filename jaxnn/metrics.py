@@ -8,8 +8,9 @@
 
 For a root mean squared error over batches, average the squared errors and take the root at the end.
 
-Classes are 0 .. K-1. Ties go to the first class, as in `jnp.argmax`. Rows of outputs with a NaN, and labels
-outside 0 .. K-1 (ignored positions: give them weight 0), count as wrong; `confusion_matrix` omits both.
+Classes are 0 .. K-1. Ties go to the first class, as in `jnp.argmax`. Rows of outputs with a NaN, and labels outside
+0 .. K-1, count as wrong; `confusion_matrix` omits both. To ignore positions, make each one a row, outputs (N T, K) and
+labels (N T,), and average the result with weight 0 where they are ignored.
 """
 
 from __future__ import annotations

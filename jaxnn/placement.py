@@ -142,7 +142,7 @@ def beside(x: Any, like: Array) -> Any:
 
 
 def filled_as(kind: Any, value: float = 0.0, before: Shape = ()) -> Array:
-    """An array of one number with a type's shape, dtype, sharding and varying axes: the initial carry of a loop.
+    """An array filled with `value`, with a type's shape, dtype, sharding and varying axes: a loop's initial carry.
 
     `kind` is a `jax.ShapeDtypeStruct` or what `jax.typeof` returns; `before` are the sizes of unsharded axes in front.
     """

@@ -27,9 +27,10 @@ from jaxnn.train import EarlyStopping, FitResult, evaluate, fit, make_outputs
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One seed's run: errors as fractions, the wall-clock seconds of its fit (the first compiles), examples/s.
+    """One seed's run: errors as fractions, the wall-clock seconds of its fit, examples/s.
 
-    The validation error is None where the validation split was used for training.
+    The first seed's seconds include compilation. The validation error is None where the validation split was used
+    for training.
     """
 
     seed: int

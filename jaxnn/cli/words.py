@@ -30,7 +30,8 @@ def gathered(config: type[Any], words: Sequence[str]) -> list[str]:
         words: of the command line.
 
     Returns:
-        The words for tyro: positional words, then the options, with one word per item of a list.
+        The words for tyro: positional words, unknown options, then the known ones. A tuple has one word per item, a
+        `LISTED` option one word, its items joined by commas.
 
     Raises:
         UsageError: a flag or an option of one value is repeated, or a list is given both empty and with items.

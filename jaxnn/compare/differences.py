@@ -178,9 +178,10 @@ class Parity:
 
 
 def differences(ours: PyTree, theirs: PyTree) -> Leaves:
-    """The differences of two pytrees with the same number of leaves, per leaf, in float64.
+    """|ours - theirs| of two pytrees with the same number of leaves: largest and mean per leaf, in float64.
 
-    Equal infinities do not differ; NaN differs from everything. Random keys and empty leaves are omitted.
+    Equal infinities have difference 0; where either is NaN, so is the difference. Random keys and empty leaves are
+    omitted.
 
     Raises:
         ValueError: the numbers of leaves differ, or the shapes of two leaves, except for axes of length 1.

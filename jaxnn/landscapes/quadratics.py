@@ -1,6 +1,7 @@
 """Quadratics with a prescribed spectrum, without and with noise.
 
-ValueError: an argument out of range, or traced; TypeError: a key that is not typed, or traced.
+Arguments of the constructors are concrete. ValueError: a number out of range, or traced; TypeError: a key that is not
+typed, or traced. Points, samples and the key of `sample` may be traced.
 """
 
 from __future__ import annotations

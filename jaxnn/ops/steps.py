@@ -26,10 +26,10 @@ Tree = TypeVar("Tree", bound=PyTree)
 
 
 def by_steps(form: Callable[[int], Callable[..., Tree]], bytes_each: int, *arrays: Array) -> Tree:
-    """form(step)(*arrays), the step chosen at lowering: the examples that fill CPU_BYTES on CPU, OTHER_BYTES elsewhere.
+    """form(step)(*arrays), the step chosen at lowering: the examples that fit CPU_BYTES on CPU, OTHER_BYTES elsewhere.
 
     Args:
-        form: from a step, a divisor of N, to a function of the arrays.
+        form: from a step, the number of examples at a time, a divisor of N, to a function of the arrays.
         bytes_each: bytes of the intermediate arrays per example.
         arrays: each (N, ...).
     """

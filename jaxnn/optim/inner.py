@@ -64,9 +64,10 @@ def update_if(
 ) -> tuple[PyTree, Any]:
     """`update_inner` where the condition holds, computed only there; else other updates and the unchanged state.
 
-    Where `vmap` maps the condition, both branches are computed. `otherwise` maps the gradients, with None for those of
-    dtype float0, which `lax.cond` rejects, to the other updates. Updates of both branches are stored in the dtypes of
-    the parameters (without params, of the gradients). TypeError if the inner state changes a dtype.
+    Where `vmap` maps the condition, both branches are computed. `otherwise(grads)` returns the other updates. In
+    both branches gradients of dtype float0, which `lax.cond` rejects, are None. Updates of both branches are stored
+    in the dtypes of the parameters (without params, of the gradients). TypeError if the inner state changes a
+    dtype.
     """
     grads = jax.tree.map(lambda g: None if is_float0(g) else g, grads)
     like = grads if params is None else params

@@ -15,8 +15,8 @@ HIGHEST = jax.lax.Precision.HIGHEST
 def nnls(A: ArrayLike, b: ArrayLike, iters: int, unroll: int | bool = 1, L: Scalar | None = None) -> Array:
     """The x >= 0 that minimizes |A x - b|.
 
-    From x = p = 0, c = 1: x' = max(p - (A'A p - A'b) / L, 0), c' = (1 + sqrt(1 + 4 c^2)) / 2 and
-    p = x' + (c - 1) / c' (x' - x). |A x - b|^2 exceeds its minimum, at x*, by at most 4 L |x*|^2 / (iters + 1)^2.
+    From x = p = 0, c = 1: y = max(p - (A'A p - A'b) / L, 0), d = (1 + sqrt(1 + 4 c^2)) / 2, p <- y + (c - 1) / d (y
+    - x), x <- y, c <- d. |A x - b|^2 exceeds its minimum, at x*, by at most 4 L |x*|^2 / (iters + 1)^2.
 
     Args:
         A: (M, N), real.

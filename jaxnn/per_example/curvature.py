@@ -29,8 +29,12 @@ from jaxnn.types import Array, PyTree
 def diag_ggn(columns: Columns) -> PyTree:
     """The diagonal of the generalized Gauss-Newton matrix G = 1/N sum_i J_i' H_i J_i: 1/N sum_i sum_c g_ic^2.
 
-    A pytree like `params`, >= 0; g_ic is the gradient of column c. For a weight matrix with T = 1 it is
-    (a^2)' sum_c delta_c^2 / N, one matrix product for all columns.
+    A pytree like `params`, >= 0. J_i is the Jacobian of example i's outputs, H_i = sum_c s_ic s_ic' the Hessian of its
+    loss with respect to them, g_ic = J_i' s_ic; the square is element-wise. For a weight matrix used at one position
+    (T = 1) it is (a^2)' sum_c delta_c^2 / N, one matrix product for all columns.
+
+    Args:
+        columns: of `backprop.ggn_record`. Those of `output_record` have H_i = I: the diagonal of 1/N sum_i J_i' J_i.
 
     Reference:
         Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, equation 19 (appendix A.2).

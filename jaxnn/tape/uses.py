@@ -42,9 +42,10 @@ class Product:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupedProduct:
-    """z_g = a_g w_g for each of G groups: `a` (N, T, G, D_in), `delta` (N, T, G, D_out); g_i of shape (D_in, G, D_out).
+    """z_k = a_k w_k for each group k of G: `a` (N, T, G, D_in), `delta` (N, T, G, D_out), D_in and D_out per group.
 
-    The axes are in the order of a grouped convolution's kernel.
+    g_i[d, k, p] = sum_t a[i, t, k, d] delta[i, t, k, p]; as (D_in, G D_out) it is in the order of a grouped
+    convolution's kernel.
     """
 
     a: Array

@@ -63,8 +63,9 @@ def master_weights(opt: Transformation) -> Optimizer:
     `opt`, ours or optax's, computes step(m).
 
     The copy is authoritative: parameters changed from outside return to round(m). Parameters in float32 or float64
-    need no copy. If a weight falls in one step below 2^-16 of its magnitude, p + update may be off by
-    2^-24 |p|, the resolution of float32; the next step corrects it. Updates of half-precision parameters are float32.
+    need no copy. If a weight falls in one step below 2^-16 (bfloat16) or 2^-13 (float16) of its magnitude, p + update
+    may be off by 2^-24 |p|, the resolution of float32; the next step corrects it. Updates of half-precision parameters
+    are float32.
 
     Reference: Micikevicius, P. et al. (2018). Mixed precision training, section 3.1.
 
