@@ -1,7 +1,7 @@
 """Schedules: pure functions from the step count 0, 1, 2, ... to a value such as the learning rate.
 
-Names, arguments, their order and defaults, and the values at every step are optax's, except where optax is silently
-wrong:
+Names, arguments, their order and defaults, and the values at every step are optax's (which has no
+`sqrt_batch_size_rule`), except where optax is silently wrong:
 
 | setting | optax 0.2.8 | here |
 |---|---|---|
@@ -15,11 +15,11 @@ wrong:
 | traced step counts, decay rates and peak values | most raise | allowed |
 | arrays of counts | `piecewise_interpolate_schedule` raises | one value per count |
 
-Every function returns a `Schedule`, count (...) -> value (...) (`sqrt_batch_size_rule` of a number a scalar). Values
-are float32, or float64 if a parameter is float64 or `jax.enable_x64` is on with plain Python parameters; bfloat16 and
-float16 parameters are widened. Counts are integers >= 0, traced or not, and are subtracted as integers, which is exact
-beyond 2^24. Numbers may be traced, except the steps in `boundaries_and_scales`. Concrete arguments are checked when the
-schedule is made, ValueError for one out of its range; traced ones pass unchecked.
+Every function returns a `Schedule`, count (...) -> value (...); `sqrt_batch_size_rule` of a number returns a scalar.
+Values are float32; float64 if a parameter is float64, or if `jax.enable_x64` is on and no parameter is a floating
+array. bfloat16 and float16 parameters are widened. Counts are integers >= 0, traced or not, and are subtracted as
+integers, which is exact beyond 2^24. Numbers may be traced, except the steps in `boundaries_and_scales`. Concrete
+arguments are checked when the schedule is made, ValueError for one out of its range; traced ones pass unchecked.
 """
 
 from typing import TYPE_CHECKING

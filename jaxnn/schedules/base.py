@@ -69,7 +69,7 @@ def ratio(a: Scalar, b: Scalar) -> Scalar:
 def elapsed(count: Scalar, begin: Scalar, steps: Scalar, dtype: DType) -> tuple[Array, Array]:
     """(t, T), t / T in [0, 1] the elapsed fraction of a transition: t = clip(count - begin, 0, T), T = steps.
 
-    A traced T of 0 gives (1, 1), a transition that ends as it begins, instead of 0/0.
+    T <= 0 gives (1, 1), a transition that ends as it begins, instead of 0/0.
     """
     length = as_value(steps, dtype)
     empty = length <= 0
@@ -81,7 +81,7 @@ def elapsed(count: Scalar, begin: Scalar, steps: Scalar, dtype: DType) -> tuple[
 def require(
     where: str, name: str, value: Any, *, minimum: float = 0.0, strictly: bool = False, remedy: str = ""
 ) -> None:
-    """Raise ValueError unless `value` is finite and >= minimum (> minimum if `strictly`); a traced value passes."""
+    """ValueError unless `value` is finite and >= minimum (> minimum if `strictly`); traced values and arrays pass."""
     number = concrete_number(value)
     if number is None:
         return

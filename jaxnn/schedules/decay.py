@@ -158,7 +158,7 @@ def cosine_decay_schedule(
 
 
 def _periods(count: Count, begin: Scalar, steps: Scalar, staircase: bool, dtype: DType) -> Array:
-    """max(count - begin, 0) / steps, floored if `staircase`; exact for integers."""
+    """max(count - begin, 0) / steps, floored if `staircase`, by integer division (exact) if all are integers."""
     since, length = steps_since(count, begin), as_count(steps)
     if staircase and since.dtype == length.dtype and jnp.issubdtype(since.dtype, jnp.integer):
         return (since // length).astype(dtype)

@@ -40,16 +40,16 @@ def piecewise_constant_schedule(
 def piecewise_interpolate_schedule(
     interpolate_type: str, init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
 ) -> Schedule:
-    """Interpolation of the points (b_i, v_i), v_i = init * s_1 ... s_i, b_0 = 0.
+    """Interpolation of the points (b_i, v_i): b_0 = 0, then the boundaries; v_i = init s_1 ... s_i, s_i the factors.
 
-    With p = (t - b_i) / (b_(i+1) - b_i): "linear" is v_i + (v_(i+1) - v_i) p, "cosine" is
+    With p = (t - b_i) / (b_(i+1) - b_i), t the count: "linear" is v_i + (v_(i+1) - v_i) p, "cosine" is
     v_(i+1) + (v_i - v_(i+1)) (1 + cos(pi p)) / 2. From the last boundary on the value is the last v_i.
 
     Args:
         interpolate_type: "linear" or "cosine".
         init_value: value at step 0; may be traced.
-        boundaries_and_scales: {step: factor on the value before}; steps >= 0, in any order; factors >= 0, may be
-            traced. None for a constant. A boundary at step 0 is a jump there.
+        boundaries_and_scales: {step: factor on the value before} = {b_i: s_i}; steps >= 0, in any order; factors >= 0,
+            may be traced. None for a constant. A boundary at step 0 is a jump there.
 
     Example:
         >>> import jax
@@ -72,13 +72,14 @@ def linear_onecycle_schedule(
 ) -> Schedule:
     """One cycle in three linear phases: peak/div -> peak -> peak/div -> peak/(div final_div).
 
-    The phases end at steps floor(pct_start T), floor(pct_final T) and T; then the value is constant. With a traced pct
-    or T, floor(pct T) is computed in floating point and may be one step off where pct T is an integer.
+    The phases end at steps floor(pct_start T), floor(pct_final T) and T; then the value is constant. The products are
+    floating-point (of Python floats unless pct or T is traced), so where pct T is an integer a phase may end one step
+    early: floor(0.29 * 100) is 28.
 
     Args:
         transition_steps: T, in steps, > 0.
-        peak_value: the largest value.
-        pct_start: fraction of T spent rising, in [0, 1].
+        peak_value: value at the end of the first phase.
+        pct_start: fraction of T at which the value is the peak, in [0, 1].
         pct_final: fraction of T at which the value is back at the first one, in [pct_start, 1].
         div_factor: peak / first value, > 0.
         final_div_factor: first / last value, > 0.
@@ -147,7 +148,7 @@ def _path(
     init_value: Scalar,
     points: Sequence[tuple[Scalar, Scalar]],
 ) -> Schedule:
-    """Interpolation between the values at given steps; of several points at one step the last one holds."""
+    """Interpolation between points (step, factor on the value before); of several at one step the last one holds."""
 
     def schedule(count: Count) -> Array:
         dtype = value_dtype(init_value, *(scale for _, scale in points))

@@ -174,7 +174,8 @@ def warmup_exponential_decay_schedule(
 def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
     """Warm restarts: cycles of `warmup_cosine_decay_schedule`, one after the other.
 
-    Cycle i begins at step decay_steps_1 + ... + decay_steps_(i-1) and counts from there; the last holds its end value.
+    Cycle i begins at step decay_steps_1 + ... + decay_steps_(i-1) and counts from there; the last cycle holds its
+    end value.
 
     Args:
         cosine_kwargs: for each cycle the arguments of `warmup_cosine_decay_schedule`, by name; all may be traced.
