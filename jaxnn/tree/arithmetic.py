@@ -1,6 +1,7 @@
 """Sums, products and norms of pytrees, under optax.tree's names; `None` leaves pass through.
 
-Sums, products and norms run in the accumulation dtype: float32, or float64 if any leaf is float64.
+`sum`, `vdot`, `norm`, `scale` and the scaled term of `add_scale` are computed in the accumulation dtype: float32
+(complex64), or float64 (complex128) for leaves of that precision. The others follow JAX's promotion.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def div(tree_x: PyTree, tree_y: PyTree) -> PyTree:
 
 
 def scale(scalar: Scalar | complex, tree: PyTree) -> PyTree:
-    """scalar * tree: floating leaves keep their dtype; integers become float32, so that nothing is truncated.
+    """scalar * tree: floating leaves keep their dtype, or become complex by a complex scalar; integers become float32.
 
     Example:
         >>> scale(2.0, (jnp.ones(2),)), scale(0.5, jnp.array([3]))
@@ -73,7 +74,7 @@ def scale(scalar: Scalar | complex, tree: PyTree) -> PyTree:
 
 
 def add_scale(tree_x: PyTree, scalar: Scalar | complex, tree_y: PyTree) -> PyTree:
-    """tree_x + scalar * tree_y; None where a leaf of tree_x is None.
+    """tree_x + scalar * tree_y, the product as by `scale`; None where a leaf of tree_x is None.
 
     Example:
         >>> add_scale({"w": jnp.ones(1), "b": None}, 2.0, {"w": jnp.ones(1), "b": jnp.ones(1)})
@@ -85,7 +86,7 @@ def add_scale(tree_x: PyTree, scalar: Scalar | complex, tree_y: PyTree) -> PyTre
 
 
 def vdot(tree_x: PyTree, tree_y: PyTree) -> Array:
-    """The inner product: the sum over all elements of conj(x) y; 0 for an empty pytree.
+    """The inner product: the sum over all elements of conj(x) y; 0 for empty pytrees. ValueError if shapes differ.
 
     Example:
         >>> vdot((jnp.ones(3),), (jnp.ones(3),))

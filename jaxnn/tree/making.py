@@ -66,7 +66,7 @@ def cast_like(tree: PyTree, other_tree: PyTree) -> PyTree:
 
 
 def dtype(tree: PyTree, mixed_dtype_handler: str | None = None) -> DType:
-    """The dtype of the leaves; JAX's default for an empty pytree.
+    """The dtype of the leaves; the default floating dtype for an empty pytree.
 
     Args:
         tree: pytree of numbers.
@@ -128,7 +128,7 @@ def random_like(
     sampler: Callable[..., Array] = jax.random.normal,
     dtype: DTypeLike | None = None,
 ) -> PyTree:
-    """Random numbers in the shape and dtype of each leaf (and its Explicit sharding, if the sampler takes one).
+    """Random numbers in the shape, dtype and (if the sampler takes `out_sharding`) Explicit sharding of each leaf.
 
     Args:
         rng_key: split into one key per leaf.
