@@ -79,8 +79,7 @@ def adadelta(
 ) -> Optimizer:
     """Adadelta: update = -learning_rate direction, with the direction of `scale_by_adadelta`.
 
-    g <- g + weight_decay params, before the means: an L2 penalty, not decoupled and not multiplied by the learning
-    rate.
+    g <- g + weight_decay params, before the means: an L2 penalty, not decoupled; it is scaled as the gradient is.
 
     optax's default, learning_rate=None, leaves out the sign and ascends. Here None means 1 and descends, as published.
 

@@ -43,7 +43,8 @@ def scale_by_adam(
         b1, b2: decays of the moments, in [0, 1). A Python b1 = 0.0 keeps no mu.
         eps: added to the root.
         eps_root: added under the root; bounds its derivative where the update itself is differentiated.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu always has that.
+        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu always has this
+            default, real.
         nesterov: whether to use Nesterov's momentum.
 
     Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1. Dozat, T. (2016).
@@ -101,6 +102,8 @@ def adam(
     nesterov: bool = False,
 ) -> Optimizer:
     """Adam; with `nesterov`, Nadam: update = -learning_rate mu_hat / (sqrt(nu_hat + eps_root) + eps).
+
+    The moments are in `scale_by_adam`.
 
     Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
 

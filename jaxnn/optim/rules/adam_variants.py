@@ -1,4 +1,5 @@
-"""Adam with another measure of the gradient's size: the largest so far (AdaMax), the largest mean square (AMSGrad)."""
+"""Adam with another measure of the gradient's size: the decayed maximum (AdaMax), the largest mean square
+(AMSGrad)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class AdamaxState(NamedTuple):
 
 
 class AmsgradState(NamedTuple):
-    """`count`: int32 steps taken; `mu`, `nu`: means of gradients and of their squares; `nu_max`: the largest nu_hat."""
+    """`count`: int32 steps taken; `mu`, `nu`: means of gradients and of their squares; `nu_max`: the largest
+    nu_hat (nu without bias correction)."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -129,7 +131,7 @@ def scale_by_amsgrad(
     """AMSGrad's direction: Adam whose denominator never shrinks.
 
     mu <- b1 mu + (1 - b1) g;   nu <- b2 nu + (1 - b2) |g|^2;   nu_max <- max(nu_max, nu_hat);   t = 1, 2, ...
-    direction = mu_hat / (sqrt(nu_max + eps_root) + eps);   x_hat = x / (1 - b^t), or x without bias correction
+    direction = mu_hat / (sqrt(nu_max + eps_root) + eps);   x_hat = x / (1 - b^t), b the decay of x, or x uncorrected
 
     eps is outside the root, eps_root inside; 0/0 := 0. The paper corrects neither mean and has no eps; PyTorch corrects
     nu after the maximum.

@@ -112,8 +112,8 @@ def adabelief(
 def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16) -> Optimizer:
     """ACProp's direction: the gradient divided by the root of the PREVIOUS step's second moment, AdaBelief's.
 
-    direction = g / (sqrt(nu / (1 - b2^(t-1))) + eps), g / (1 + eps) at t = 1;   then, with the mu of the step before,
-    nu <- b2 nu + (1 - b2) |g - mu|^2 + eps_root;   mu <- b1 mu + (1 - b1) g
+    direction = g / (sqrt(nu / (1 - b2^(t-1))) + eps), g / (1 + eps) at t = 1;   t = 1, 2, ...
+    then, with the mu of the step before,   nu <- b2 nu + (1 - b2) |g - mu|^2 + eps_root;   mu <- b1 mu + (1 - b1) g
 
     eps is outside the root; eps_root accumulates in nu; 0/0 := 0. As in optax, nu takes deviations from the mean BEFORE
     this gradient. The authors take them from the new mean, which makes nu b1^2 times as large: their rule is this one

@@ -72,8 +72,8 @@ def dog(
     update = -learning_rate r / sqrt(G + eps) g
 
     eps is inside the root. The decay is a penalty: part of the gradient, and so of G. The norms are over all arrays
-    together. The authors evaluate the average of the iterates. `init` must receive the parameters that training starts
-    from.
+    together. The authors evaluate the average of the iterates. p are the parameters, p_0 those that `init` received,
+    which must be the start of training.
 
     Args:
         learning_rate: number or schedule, 1 as published.
@@ -133,8 +133,8 @@ def dowg(
     g = gradient + weight_decay p;   r2 <- max(r2, |p - p_0|^2);   V <- V + r2 |g|^2
     update = -learning_rate r2 / (sqrt(V) + eps) g
 
-    eps is outside the root. The decay is a penalty: part of the gradient, and so of V. The norms are over all arrays
-    together.
+    eps is outside the root. The decay is a penalty: part of the gradient, and so of V. p, p_0 and the norms are as in
+    `dog`.
 
     Args:
         learning_rate: number or schedule, 1 as published.

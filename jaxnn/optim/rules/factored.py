@@ -20,10 +20,12 @@ from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedu
 
 
 class FactoredState(NamedTuple):
-    """`count`: int32 steps taken; `v_row`, `v_col`: means of squared gradients over the largest and the second largest
-    axis; `v`: the mean of an array that is not factored; `ema`: mean of updates (None without momentum).
+    """`count`: int32 steps taken; `v_row`, `v_col`: moving averages of the squared gradients' means over the largest
+    and the second largest axis; `v`: moving average of the squared gradients, for an array that is not factored; `ema`:
+    moving average of updates (None without momentum).
 
-    Of v_row, v_col and v, those that an array does not use are a single zero, as in optax: states can be exchanged.
+    Of v_row, v_col and v, those that an array does not use are zeros of shape (1,), as in optax: states can be
+    exchanged.
     """
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
@@ -216,10 +218,11 @@ def _largest_axes(shape: Shape, least: int) -> tuple[int, int] | None:
 
 
 def _quotient(x: Array, y: Array) -> Array:
-    """`safe_divide` of y >= 0, to the bit, whose derivatives exist where y^2 is below the smallest number.
+    """x / y for y >= 0, equal to `safe_divide` to the bit, with derivatives that do not divide by y^2, which may underflow.
 
-    Where a row and a column have had no gradient, roots near 1e-15 divide one another, and the derivative -x / y^2 is
-    0 / 0 in float32. So x and y are first divided by the power of two below y: nothing is rounded, and 1 <= y < 2.
+    Without gradients, means near epsilon = 1e-30 are divided by one another. In float32 y^2 is then 0, and the
+    derivative -x / y^2 is infinite or NaN; at roots near 1e-15 so is the second derivative. So x and y are first
+    divided by the largest power of two <= y: nothing is rounded, and 1 <= y < 2.
     """
     y_fixed = jax.lax.stop_gradient(y)
     power = jnp.ldexp(jnp.ones_like(y), jnp.frexp(y_fixed)[1] - 1)

@@ -162,7 +162,7 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Scalar = 1e-6) -> Optimiz
     p <- (p - learning_rate ratio g) / sqrt(1 + learning_rate^2),  ratio = max(|p|, min_norm) / max(|g|, min_norm)
 
     Args:
-        learning_rate: number or schedule. 0.01 suits most.
+        learning_rate: number or schedule. 0.01 suits most networks.
         min_norm: lower bound of both norms, >= 0. With 0, ratio = 1 where a norm is 0.
 
     Reference: Bernstein, J., Vahdat, A., Yue, Y. & Liu, M.-Y. (2020). On the distance between two neural networks and

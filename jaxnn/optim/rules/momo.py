@@ -55,7 +55,7 @@ def momo(
 
     d <- beta d + (1 - beta) g; f and gamma: the same means of losses and of <g, p>; each starts at its first value
     tau = min(a, max(c (f - lb - gamma) + <d, p>, 0) / |d|^2),  a = learning_rate,  c = 1 + a weight_decay
-    p <- (p - tau d) / c;   tau = 0 where |d|^2 <= 2^-52
+    p <- (p - tau d) / c;   tau = 0 where |d|^2 <= 2^-52;   lb = lower_bound at the start
 
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c), lower_bound) if s < c lb, s = c (f - gamma) + <d, p>; and
     after it: lb <- max(f + <d, p> - gamma - tau |d|^2 / 2, lower_bound).
@@ -124,7 +124,7 @@ def momo_adam(
     d <- b1 d + (1 - b1) g; f and gamma: the same means of losses and of <g, p>;   v <- b2 v + (1 - b2) g^2
     D = sqrt(v / (1 - b2^t)) + eps;   rho = 1 - b1^t;   t = 1, 2, ...
     tau = min(a / rho, max(c (f - rho lb - gamma) + <d, p>, 0) / <d, d / D>),  a = learning_rate, c = 1 + a weight_decay
-    p <- (p - tau d / D) / c;   tau = 0 where <d, d / D> <= 2^-52
+    p <- (p - tau d / D) / c;   tau = 0 where <d, d / D> <= 2^-52;   lb = lower_bound at the start
 
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c rho), lower_bound) if s < c rho lb, with
     s = c (f - gamma) + <d, p>; and after it: lb <- max((f + <d, p> - gamma - tau <d, d / D> / 2) / rho, lower_bound).
@@ -216,7 +216,7 @@ def _model(grads: PyTree, params: Params, value: Array, state: Any, decay: Array
 def _step(
     f: Array, product: Array, squares: Array, rate: Scalar, weight_decay: Scalar, rho: Array, lb: Array, least: Any
 ) -> tuple[Array, Array, Array]:
-    """(tau, c, the lower bound), from f - gamma, <d, p> and the squared norm of d; `least` is None for a fixed lb."""
+    """(tau, c, lb) from f - gamma, <d, p> and |d|^2 (Adam: <d, d / D>); `least`: lower_bound, None for a fixed lb."""
     product, squares, rate = product.astype(f.dtype), squares.astype(f.dtype), cast_like(rate, f)
     c = 1 + rate * cast_like(weight_decay, f)
     if least is not None:

@@ -111,7 +111,8 @@ def differentially_private_aggregate(
 ) -> Optimizer:
     """The mean of clipped per-example gradients, with noise.
 
-    direction = (sum_i min(1, C / |g_i|) g_i + s C n) / N,   n ~ N(0, 1),   C = l2_norm_clip,   s = noise_multiplier
+    direction = (sum_i min(1, C / |g_i|) g_i + s C n) / N,   n standard normal,   C = l2_norm_clip,
+    s = noise_multiplier,   N examples,   |g_i| over all arrays
 
     It does no privacy accounting. The gradients have a leading example axis, so this is the first link of a chain. The
     draws are those of optax for the same key in float32 and float64; half precision draws in float32 here.

@@ -72,8 +72,8 @@ def scale_by_stddev(
     mu_hat, nu_hat: both divided by 1 - decay^t with `bias_correction`
     direction = g / sqrt(nu_hat - |mu_hat|^2 + eps) with `eps_in_sqrt`, else g / (sqrt(nu_hat - |mu_hat|^2) + eps)
 
-    Where rounding makes the variance negative, as with a large steady gradient, it is clipped at 0 (optax: NaN). 0/0 :=
-    0.
+    Where rounding makes the variance negative, as with a large steady gradient, it is clipped at 0 (optax: NaN).
+    0/0 := 0.
 
     Args:
         decay, eps, initial_scale, eps_in_sqrt, bias_correction: see `scale_by_rms`.

@@ -99,7 +99,7 @@ def rprop(
 ) -> Optimizer:
     """Rprop: update = -step sign(g), with element-wise step sizes; for full-batch gradients.
 
-    A step size grows by eta_plus while the gradient keeps its sign; where the sign changes, the step size shrinks by
+    A step size is multiplied by eta_plus while the gradient keeps its sign; where the sign changes, it is multiplied by
     eta_minus and the entry skips one update. With minibatches the signs change at random, and the step sizes shrink to
     min_step_size. optax is one step late: see `scale_by_rprop`.
 

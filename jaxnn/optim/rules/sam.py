@@ -53,7 +53,7 @@ class SAMState(NamedTuple):
 def normalize() -> Optimizer:
     """Updates over their norm: g / |g|, |g| the Euclidean norm of all leaves together; 0 where |g| = 0 (optax: NaN).
 
-    g is first divided by its largest entry, so the norm neither overflows nor underflows.
+    g is first divided by its largest magnitude, so the norm neither overflows nor underflows.
 
     Reference: Foret, P., Kleiner, A., Mobahi, H. & Neyshabur, B. (2021). Sharpness-aware minimization for efficiently
         improving generalization, equation 2 (for p = 2).
@@ -92,12 +92,13 @@ def sam(
     cache <- params;   params <- params + rho g(params) / |g(params)|;   params <- cache - learning_rate g(params)
 
     By default each call of `update` takes one of these steps in turn: the caller sees the adversarial parameters too,
-    and the outer rule steps at every sync_period-th call. In opaque mode one call takes them all, with gradients from
-    `grad_fn`, and the caller sees only the outer parameters. Only the rule whose turn it is runs.
+    and the outer rule steps at every sync_period-th call. In opaque mode one call takes them all: the first with the
+    gradients passed to it, the others with those of `grad_fn`; the caller sees only the outer parameters. Only the rule
+    whose turn it is runs.
     With sync_period = 1 the outer rule alone steps (optax's starts from stale parameters).
 
-    In opaque mode the update needs the extra argument `grad_fn`: (params, i) -> gradient at adversarial step i = 0, 1,
-    ..., or params -> gradient (as `train.make_step` passes it). Extra arguments go to both rules.
+    In opaque mode the update needs the extra argument `grad_fn`: (params, i) -> gradient after adversarial step i = 0,
+    1, ..., or params -> gradient (as `train.make_step` passes it). Extra arguments go to both rules.
 
     Args:
         optimizer: the outer rule, which descends.

@@ -25,7 +25,7 @@ class HutchinsonState(NamedTuple):
 
 
 class SophiaState(NamedTuple):
-    """`count`: int32 steps; `mu`, `nu`: means of gradients and Hessian diagonals; `hessian_fn_state`: its own."""
+    """`count`: int32 steps; `mu`, `nu`: means of gradients, Hessian diagonals; `hessian_fn_state`: the estimator's."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -107,7 +107,8 @@ def scale_by_sophia(
         hessian_diagonal_fn: a transformation whose updates are the diagonal (averaged over devices by that
             transformation, if there are several); extra arguments go to it. None means
             `hutchinson_estimator_diag_hessian()`.
-        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu always has that.
+        mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu always has this
+            default.
         verbose: whether to print the win rate, the fraction of entries that are not clipped (0.1 to 0.5 is good).
         print_win_rate_every_n_steps: how often; 0 means never, and so does clip_threshold=None.
 
