@@ -59,7 +59,8 @@ def scale_by_galore(
 ) -> Optimizer:
     """The direction of another rule, run on low-rank projections of the matrices.
 
-    Where count % update_proj_gap = 0:  U, S, V' = svd(g);   P = the first `rank` columns of U (of V if g is wide)
+    At steps t = 0, 1, ... with t % update_proj_gap = 0:
+    U, S, V' = svd(g);   P = the first `rank` columns of U (of V if g is wide)
     tall or square g:  direction = scale P base(P' g);   wide g:  direction = scale base(g P) P'
 
     Moments are (rank, n) for a tall or square (m, n) matrix, (m, rank) for a wide one; P is (max(m, n), rank). The

@@ -77,7 +77,7 @@ def scale_by_muon(
         nesterov: whether to use Nesterov's momentum.
         adaptive: whether to multiply by the inner product over the whole array (the dual norm of mu_hat).
         preconditioning: see `orthogonalize_via_newton_schulz`.
-        weight_dimension_numbers: which axes of each array are rows and columns; None means matrices.
+        weight_dimension_numbers: the row and column axes of each array, as for `muon`; None: every array is a matrix.
 
     Raises:
         ValueError: an array that is not a matrix.
@@ -180,7 +180,8 @@ def muon(
         consistent_rms: the root mean square of a full-rank direction whatever its shape; 0.2 is like Adam's.
 
     Returns:
-        Optimizer with state `PartitionState`: inner states of `MuonState` under "muon", `AdamState` under "adam".
+        Optimizer with state `PartitionState`: a `MaskedState` of a `MuonState` under "muon", of an `AdamState` under
+            "adam".
 
     Raises:
         ValueError: axes out of range for an array.

@@ -77,7 +77,7 @@ def muon_with_roles(
         adam_b1, adam_b2, adam_weight_decay: see `adamw`.
 
     Returns:
-        Optimizer with state `PartitionState`: by role, a `MuonState` or an `AdamState`.
+        Optimizer with state `PartitionState`: by role, a `MaskedState` of a `MuonState` or of an `AdamState`.
 
     Raises:
         ValueError: an unknown role, or none; a hidden array that is not a matrix.

@@ -55,7 +55,7 @@ def scale_by_shampoo(
     For every axis i of g, of k that are longer than 1, with G_i the matrix whose rows are the slices along i:
     H_i <- b2 H_i + (1 - b2) G_i G_i'   (if b2 = 1: H_i + G_i G_i', as published);   t = 1, 2, ...
     H_i_hat = H_i / (1 - b2^t)   (if b2 = 1: H_i)
-    P_i = (H_i_hat + (eps + relative_eps largest eigenvalue of H_i_hat) I)^(-1/(2k)),   where count % update_every = 0
+    P_i = (H_i_hat + (eps + relative_eps largest eigenvalue of H_i_hat) I)^(-1/(2k)),   where (t - 1) % update_every = 0
     mu <- b1 mu + (1 - b1) g;   m = mu / (1 - b1^t)
     direction = m multiplied along every axis i by P_i;   for a matrix L^(-1/4) m R^(-1/4)
 
@@ -65,8 +65,8 @@ def scale_by_shampoo(
     A vector has k = 1: full-matrix Adagrad. Where an axis is longer than `max_dim`, the diagonal of H_i replaces it,
     without relative_eps. Axes of length 1 are left out; a scalar is a vector of one entry.
 
-    Roots are taken of eigenvalues (eigh, in the accumulation dtype), after these are raised to the rounding error of
-    the largest one; 0^(-1/(2k)) := 0, so zero gradients give zero directions.
+    Roots are taken of eigenvalues (eigh, in the accumulation dtype), after these are raised to at least the rounding
+    error of the largest one; 0^(-1/(2k)) := 0, so zero gradients give zero directions.
 
     Published form: b1=0.0, b2=1.0, graft=None, update_every=1, relative_eps=0.0, and eps for its epsilon.
 

@@ -51,16 +51,16 @@ def scale_by_soap(
     """SOAP's direction, without learning rate or sign.
 
     For every axis i of g that is rotated, with G_i the matrix whose rows are the slices along i:
-    g' = g, multiplied along every axis i by Q_i';   mu <- b1 mu + (1 - b1) g;   mu' = mu, rotated as g is
-    nu <- b2 nu + (1 - b2) g'^2;   u' = mu' / (1 - b1^t) / (sqrt(nu / (1 - b2^t)) + eps)
-    direction = u', multiplied along every axis i by Q_i;   for a matrix g' = Q_L' g Q_R and Q_L u' Q_R'
+    r = g, multiplied along every axis i by Q_i';   mu <- b1 mu + (1 - b1) g;   m = mu, rotated as g is
+    nu <- b2 nu + (1 - b2) r^2;   u = m / (1 - b1^t) / (sqrt(nu / (1 - b2^t)) + eps)
+    direction = u, multiplied along every axis i by Q_i;   for a matrix r = Q_L' g Q_R and direction = Q_L u Q_R'
     then H_i <- shampoo_beta H_i + (1 - shampoo_beta) G_i G_i'
     and, where t % precondition_frequency = 0: Q_i <- the orthogonal factor of H_i Q_i (QR), one step of power iteration
 
     eps is outside the root; 0 / 0 := 0. mu is kept unrotated, so a change of basis leaves it; nu is not rotated either,
     as in the paper.
 
-    t = 1, 2, ... counts from the second update. The first is 0, as in the authors' code: it only sets H_i = (1 -
+    t = 1, 2, ... counts from the second update. The first update is 0, as in the authors' code: it only sets H_i = (1 -
     shampoo_beta) G_i G_i' and Q_i to its eigenvectors (eigh), so that no gradient is rotated by its own basis. With
     `sort`, as in that code, the columns of Q_i, and the entries of nu, are sorted by their Rayleigh quotients in H_i,
     largest first, before a power step; the paper's algorithm 4 does not sort.

@@ -148,7 +148,7 @@ def _gaps(x: Array) -> Array:
 
 
 def _where_apart(x: Array, largest: Array) -> Array:
-    """1 / x, 0 where x is below the rounding error."""
+    """1 / x, 0 where |x| is at most the rounding error of `largest`."""
     return safe_divide(1.0, jnp.where(jnp.abs(x) <= _uncertain(x) * largest, jnp.zeros_like(x), x))
 
 
