@@ -28,7 +28,8 @@ class BacktrackingLinesearchInfo(NamedTuple):
 
 
 class ScaleByBacktrackingLinesearchState(NamedTuple):
-    """`learning_rate`: the step taken; `value`, `grad`: loss and gradient where it ended (grad None unless stored)."""
+    """`learning_rate`: the step taken; `value`, `grad`: loss and gradient where it ended (grad None unless stored);
+    `info` on the search."""
 
     learning_rate: Array
     value: Array
@@ -57,7 +58,7 @@ def scale_by_backtracking_linesearch(
 ) -> Optimizer:
     """Scale the updates u by the first step s at which the loss f has decreased enough (Armijo's condition).
 
-    f(w + s u) <= (1 + rtol) f(w) + slope_rtol s <u, grad f(w)> + atol,
+    f(w + s u) <= (1 + rtol) f(w) + slope_rtol s <u, grad f(w)> + atol,   w the parameters,
     tried for s = min(increase_factor (last s), max_learning_rate), then decrease_factor s, decrease_factor^2 s, ...
 
     The updates must be a descent direction: put the search after a rule with learning rate 1, as in

@@ -25,7 +25,7 @@ WOLFE = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 
 
 class ScaleByLBFGSState(NamedTuple):
-    """`count`; the last `params` and `updates` (gradients); their last m differences, stacked on a first axis:
+    """`count`; the last `params` and `updates` (gradients); their last memory_size differences, stacked on axis 0:
     `diff_params_memory` s_j, `diff_updates_memory` y_j; and `weights_memory` 1 / s_j'y_j, 0 for a pair that is
     skipped."""
 
@@ -42,7 +42,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
     """H g, with H the approximate inverse Hessian of the last m steps s_j = w_(j+1) - w_j, y_j = g_(j+1) - g_j.
 
     H <- (I - rho_j s_j y_j') H (I - rho_j y_j s_j') + rho_j s_j s_j',   rho_j = 1 / s_j'y_j,   oldest pair first,
-    from H = gamma I:  gamma = s'y / y'y of the newest pair that counts; min(1, 1 / |g|) if none does; 1 without scaling
+    from H = gamma I:  gamma = s'y / y'y of the newest pair that counts; min(1, 1 / |g|) if none does
 
     computed by two loops over the pairs, without a matrix. A pair counts only if s'y > min_curvature (and 1 / s'y does
     not overflow), so H is positive definite and -H g is a descent direction; optax skips only s'y = 0, and its -H g may
@@ -53,7 +53,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
 
     Args:
         memory_size: m >= 1.
-        scale_init_precond: whether gamma is estimated.
+        scale_init_precond: whether gamma is estimated; else it is 1.
         min_curvature: threshold of s'y for a pair to count.
 
     Reference: Liu, D. C. & Nocedal, J. (1989). On the limited memory BFGS method for large scale optimization. Nocedal,
@@ -122,7 +122,7 @@ def lbfgs(
     `value_and_grad_from_state` saves the evaluation at the start of each step.
 
     Args:
-        learning_rate: number, schedule or None for 1; multiplies the step of the search.
+        learning_rate: number, schedule or None for 1; multiplies H g before the search for s.
         memory_size, scale_init_precond, min_curvature: see `scale_by_lbfgs`.
         linesearch: the last link, a transformation that scales the updates by s; None means s = 1.
 

@@ -65,7 +65,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Array]) -> Callable[..., t
         infinite at the start), else computed.
 
     Raises:
-        ValueError: the state holds no pair `value`, `grad`, or several.
+        ValueError: the state holds no line search's state that stores a gradient, or several states of line searches.
 
     Example:
         >>> from jaxnn import optim

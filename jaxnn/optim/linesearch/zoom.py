@@ -51,7 +51,7 @@ def scale_by_zoom_linesearch(
     initial_guess_strategy: Literal["one", "keep"] = "keep",
     verbose: bool = False,
 ) -> Optimizer:
-    """Scale the updates u by a step s that satisfies the strong Wolfe conditions on the loss f.
+    """Scale the updates u by a step s that satisfies the strong Wolfe conditions on the loss f at the parameters w.
 
     f(w + s u) <= f(w) + slope_rtol s <u, grad f(w)> + tol              (sufficient decrease)
     |<u, grad f(w + s u)>| <= curv_rtol |<u, grad f(w)>| + tol          (small curvature)

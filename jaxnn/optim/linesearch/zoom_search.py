@@ -57,8 +57,8 @@ def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, 
     `evaluate` maps a step to its point on the line; `start` is the point at step 0, `guess` the first trial.
 
     Returns:
-        The final state. `last` is the step to take; after a failure it is `safe`, or step 0 if there is none and the
-        loss was NaN or infinite.
+        The final state. `last` is the trial to take. After a failure it is `safe`; without a safe trial it is the last
+        one, or step 0 where that has a loss or slope that is NaN or infinite.
 
     Reference: Nocedal, J. & Wright, S. J. (2006). Numerical optimization, algorithms 3.5 and 3.6.
     """
@@ -90,7 +90,8 @@ def zoom_search(evaluate: Callable[[Array], Point], start: Point, guess: Array, 
 def errors(new: Point, start: Point, rule: Wolfe) -> tuple[Array, Array]:
     """Violations of (sufficient decrease, small curvature) for tol = 0; infinite where value or slope are not finite.
 
-    Near a minimum, where rounding hides a decrease of the loss, Hager and Zhang's slope conditions may replace it.
+    Near a minimum, where rounding hides a decrease of the loss, Hager and Zhang's condition on the slope may
+    replace sufficient decrease.
 
     Reference: Nocedal & Wright (2006), equations 3.7a and 3.7b. Hager, W. W. & Zhang, H. (2006). Algorithm 851:
         CG_DESCENT, equations 23, 26 and 27.
@@ -188,7 +189,7 @@ def _interpolated(search: Search) -> Array:
 
 
 def _cubic_minimum(a: Knot, b: Knot, c: Knot) -> Array:
-    """Of the cubic through a with its slope, b and c; NaN or infinite where there is none."""
+    """The minimum of the cubic through a, with a's slope, b and c; NaN or infinite where there is none."""
     db, dc = b.step - a.step, c.step - a.step
     rest_b, rest_c = b.value - a.value - a.slope * db, c.value - a.value - a.slope * dc
     scale = (db * dc) ** 2 * (db - dc)
@@ -198,7 +199,7 @@ def _cubic_minimum(a: Knot, b: Knot, c: Knot) -> Array:
 
 
 def _parabola_minimum(a: Knot, b: Knot) -> Array:
-    """Of the parabola through a with its slope, and b."""
+    """The minimum of the parabola through a, with a's slope, and b."""
     width = b.step - a.step
     return a.step - a.slope / (2 * ((b.value - a.value - a.slope * width) / width**2))
 
