@@ -174,7 +174,7 @@ def _quantized(x: Array, block_size: int, key: Key | None) -> tuple[Array, Array
 
 
 def dequantize(codes: Array, scales: Array, block_size: int = 256) -> Array:
-    """The numbers that codes and scales stand for, in the dtype of the scales.
+    """The numbers that `quantize`'s codes and scales, of the same block_size, stand for; in the dtype of the scales.
 
     Example:
         >>> there_and_back = jax.jit(lambda x: dequantize(*quantize(x, 4), 4))

@@ -27,7 +27,7 @@ def rounded(x: Array, dtype: DType) -> Array:
 
 
 def rounded_at_random(key: Key, x: Array, dtype: DType) -> Array:
-    """x stochastically rounded to a neighbour in the given dtype, unbiased; in the dtype of x."""
+    """x stochastically rounded to one of its two neighbours in `dtype`, unbiased; in the dtype of x."""
     info, own = (float_info(d) for d in (dtype, x.dtype))
     lowest = max(info.minexp, own.minexp + info.nmant)  # keeps the spacing a normal number of x's dtype
     exponent = jnp.maximum(jnp.frexp(x)[1] - 1, lowest)

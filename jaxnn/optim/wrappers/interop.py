@@ -155,7 +155,7 @@ def init_empty_state(params: Params) -> EmptyState:
 
 
 def scale_gradient(inputs: PyTree, scale: Scalar) -> PyTree:
-    """The inputs unchanged, with their cotangents multiplied by `scale` (may be traced) in the backward pass.
+    """The (finite) inputs unchanged; cotangents are multiplied by `scale` (may be traced) in the backward pass.
 
     Example:
         >>> jax.grad(lambda x: scale_gradient(x, -1.0) ** 2)(3.0)

@@ -56,8 +56,9 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
 
 @specified
 def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> Optimizer:
-    """Updates divided by their global norm: update = scale_factor u / (|u| + eps), |u| over all arrays together; 0/0 :=
-    0.
+    """Updates divided by their global norm: update = scale_factor u / (|u| + eps), 0/0 := 0.
+
+    |u| is over all arrays together.
 
     Args:
         scale_factor: of any sign (-1 descends).

@@ -185,7 +185,7 @@ def lookahead(
         reset_state: whether to reset the fast optimizer's state after a synchronization.
 
     Raises:
-        ValueError: params that are not a `LookaheadParams`.
+        ValueError: at `update`, params that are not a `LookaheadParams`.
 
     Reference: Zhang, M., Lucas, J., Hinton, G. & Ba, J. (2019). Lookahead optimizer: k steps forward, 1 step back,
         algorithm 1.
