@@ -35,15 +35,16 @@ What every factory shares:
   `scale_by_adam` (optax nests one tuple for each link of a chain; so does `lbfgs` here). Arguments that a rule does not
   describe are those of its `scale_by_...`.
 - `learning_rate` and `weight_decay`: >= 0, a number or, annotated `ScalarOrSchedule`, a schedule of the step count (0
-  at the first update). A Python 0 as `weight_decay` leaves the term out of the program. A mask (`mask`,
+  at the first update). A Python 0 as `weight_decay` leaves the term out of the program, except in
+  `add_decayed_weights`, `dadapt_adamw`, `mechanize`, `momo`, `momo_adam` and `prodigy`. A mask (`mask`,
   `weight_decay_mask`) tells which parameters decay: a pytree of bools like the parameters or a prefix of it, a
   function of the parameters that returns one, or None for all.
 - Arguments annotated `Scalar` or `ScalarOrSchedule` may be traced; others are static unless they say otherwise.
 - `eps` keeps a denominator away from 0. Outside a root it bounds the step; inside (`eps_root`) it also keeps the
   derivative of the root finite, for meta-gradients. Where an equation has 0/0 := 0, eps = 0 is safe.
 - A rule computes in the accumulation dtype, float32 for bfloat16 and float16. Updates have the dtypes of the
-  parameters, states keep theirs: moments are in the accumulation dtype unless `mu_dtype` or `accumulator_dtype` says
-  otherwise, second moments of complex parameters are real.
+  parameters (without params, of the gradients), states keep theirs: moments are in the accumulation dtype unless
+  `mu_dtype` or `accumulator_dtype` says otherwise, second moments of complex parameters are real.
 - Pass `params` to `update`: weight decay and rules whose equation contains the parameters need them. Wrappers pass
   extra arguments on; rules ignore those that they do not use. `train.make_step` passes `value`, `grad`, `value_fn`,
   `grad_fn` and `obj_fn`.
@@ -60,8 +61,9 @@ What every factory shares:
   Explicit meshes and inside `jax.shard_map`.
 
 Not in optax: `nesterov_lookahead`, `adagrad_as_published`, `shampoo`, `soap`, `muon_with_roles`, `accumulate`,
-`average_params`, `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state`, `named_state`,
-`get_hyperparams`, `with_hyperparams`, `spec`, `build` and `describe`.
+`average_params`, `averaged_params`, `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state`, `quantize`,
+`dequantize`, `named_state`, `get_hyperparams`, `with_hyperparams`, `sqrt_batch_size_rule`, `spec`, `build` and
+`describe`.
 """
 
 from typing import TYPE_CHECKING

@@ -133,7 +133,7 @@ class Optimizer(GradientTransformationExtraArgs):
 
 
 def apply_updates(params: ArrayTree, updates: ArrayTree) -> Params:
-    """params + updates, added in the accumulation dtype and stored in each parameter's own.
+    """params + updates, added in the accumulation dtype (integers as such) and stored in each parameter's own.
 
     A parameter whose update is None, or of dtype float0 as from `jax.grad(..., allow_int=True)`, is unchanged. A
     parameter None stays None.
@@ -330,7 +330,7 @@ def complex_dtype(dtype: DType) -> DType:
 
 
 def widen(tree: PyTree) -> PyTree:
-    """Every number, integers too, in its accumulation dtype; other leaves (float0, keys, functions) are unchanged."""
+    """Every number or bool in its accumulation dtype; other leaves (float0, keys, functions) are unchanged."""
     return jax.tree.map(lambda x: _wide(x) if _is_a(jnp.number, x) or _is_a(np.bool_, x) else x, tree)
 
 
@@ -395,6 +395,6 @@ def widened(update: Callable[..., tuple[PyTree, Any]]) -> Callable[..., tuple[Py
 def call_update(
     opt: Any, grads: PyTree, state: Any, params: Params | None, extra: dict[str, Any]
 ) -> tuple[PyTree, Any]:
-    """`opt.update`, with the extra arguments if it takes any; a plain optax transformation takes none."""
+    """`opt.update`, with the extra arguments if it takes `**extra`; a plain optax transformation does not."""
     takes = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(opt.update).parameters.values())
     return opt.update(grads, state, params, **(extra if takes else {}))

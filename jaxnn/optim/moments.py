@@ -14,7 +14,7 @@ from jaxnn.types import Array, PyTree, Scalar
 
 
 def update_moment(updates: PyTree, moments: PyTree, decay: Scalar, order: Scalar) -> PyTree:
-    """moment <- decay moment + (1 - decay) g^order, in the accumulation dtype; None where the update is None.
+    """moment <- decay moment + (1 - decay) g^order, in the accumulation dtype; None where the update g is None.
 
     Example:
         >>> update_moment(jnp.array([3.0]), jnp.array([1.0]), 0.5, 2)
@@ -40,7 +40,7 @@ def update_moment_per_elem_norm(updates: PyTree, moments: PyTree, decay: Scalar,
 
 
 def update_infinity_moment(updates: PyTree, moments: PyTree, decay: Scalar, eps: Scalar) -> PyTree:
-    """moment <- max(decay moment, |g| + eps), in the accumulation dtype; None where the update is None.
+    """moment <- max(decay moment, |g| + eps), in the accumulation dtype; None where the update g is None.
 
     Example:
         >>> update_infinity_moment(jnp.array([-3.0]), jnp.array([4.0]), 0.5, 0.0)

@@ -13,24 +13,26 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def nnls(A: ArrayLike, b: ArrayLike, iters: int, unroll: int | bool = 1, L: Scalar | None = None) -> Array:
-    """The x >= 0 that minimizes |A x - b|.
+    """The x >= 0 that minimizes |A x - b|, approximated by `iters` steps.
 
-    From x = p = 0, c = 1: y = max(p - (A'A p - A'b) / L, 0), d = (1 + sqrt(1 + 4 c^2)) / 2, p <- y + (c - 1) / d (y
-    - x), x <- y, c <- d. |A x - b|^2 exceeds its minimum, at x*, by at most 4 L |x*|^2 / (iters + 1)^2.
+    From x = p = 0, c = 1:   y = max(p - (A'A p - A'b) / L, 0);   d = (1 + sqrt(1 + 4 c^2)) / 2
+    p <- y + (c - 1) / d (y - x);   x <- y;   c <- d
+    |A x - b|^2 exceeds its minimum, at x*, by at most 4 L |x*|^2 / (iters + 1)^2.
 
     Args:
         A: (M, N), real.
         b: (M,), or (M, K) for K problems.
         iters: number of steps.
         unroll: of `jax.lax.scan`.
-        L: an upper bound on the largest eigenvalue of A'A; None for the smaller of its Frobenius and its 1-norm.
+        L: an upper bound on the largest eigenvalue of A'A; None for the smaller of the Frobenius norm and
+            the 1-norm of A'A.
 
     Returns:
         x (N,) or (N, K), float32 (float64 if A or b is).
 
     Raises:
         ValueError: shapes that do not match, or iters < 0.
-        TypeError: A or b is not real and floating.
+        TypeError: A or b is not real and floating, or iters is not an int.
 
     Example:
         >>> nnls(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([5.0, 6.0]), 1000).round(3)

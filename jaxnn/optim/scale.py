@@ -24,7 +24,7 @@ class CountState(NamedTuple):
 
 @specified
 def stateless(f: Callable[[PyTree, Params | None], PyTree]) -> Optimizer:
-    """A transformation without state: updates = f(updates, params).
+    """A transformation without state: updates = f(updates, params), params None if `update` receives none.
 
     Example:
         >>> opt = stateless(lambda updates, params: jax.tree.map(jnp.sign, updates))

@@ -1,6 +1,6 @@
 """Specs of optimizers: rule and flags, apart from the numbers.
 
-An optimizer stays a pair of functions. A table, with `update` as the key, holds the arguments of its factory in two
+An optimizer stays a pair of functions. A table, with `update` as the key, holds the arguments of the factory in two
 parts: a hashable structure, the key of a compiled program, and a pytree of numbers, the inputs of that program.
 """
 
@@ -140,7 +140,7 @@ def spec(opt: Transformation) -> tuple[Structure, Numbers] | None:
 
 
 def parted(opt: Any) -> tuple[Structure | Fixed, Numbers]:
-    """`spec`, or the identity and no numbers for an optimizer without one; `build` inverts both."""
+    """`spec(opt)`, or (`Fixed(opt)`, {}) for an optimizer without one; `build` inverts both."""
     return spec(opt) or (Fixed(opt), {})
 
 
@@ -190,7 +190,7 @@ def build(structure: Structure | Fixed, numbers: Numbers) -> Transformation:
 
 
 def describe(opt: Transformation) -> str:
-    """An optimizer as the call of its factory, without arguments that equal their defaults.
+    """An optimizer as the call of its factory, without arguments that equal their defaults; its repr if it has no spec.
 
     Example:
         >>> from jaxnn import optim
