@@ -1,7 +1,7 @@
 """Sums, products and norms of pytrees, under optax.tree's names; `None` leaves pass through.
 
 `sum`, `vdot`, `norm`, `scale` and the scaled term of `add_scale` are computed in the accumulation dtype: float32
-(complex64), or float64 (complex128) for leaves of that precision. The others follow JAX's promotion.
+(integers too; complex64), or float64 (complex128) for leaves of that precision. The others follow JAX's promotion.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def pack(a: PyTree) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], P
         dtypes of its argument, so moments or updates of another dtype can be unpacked too.
 
     Raises:
-        TypeError: a leaf is not an array of numbers; from `unpack`, the argument is not a dict.
+        TypeError: a leaf is not an array of numbers; from `unpack`, the argument is not a mapping.
         ValueError: from `unpack`, names or shapes differ from those packed.
 
     Example:
