@@ -36,8 +36,8 @@ def scale_by_adopt(
     """ADOPT's direction.
 
     At the first step nu <- |g|^2 and the direction is 0. Then, with c = clip_value_fn(steps before this one),
-    h = clip(g / max(sqrt(nu), eps), -c, c);   mu <- b1 mu + (1 - b1) h;   direction = mu, with `nesterov`
-    b1 mu + (1 - b1) h;   nu <- b2 nu + (1 - b2) |g|^2
+    h = clip(g / max(sqrt(nu), eps), -c, c);   mu <- b1 mu + (1 - b1) h
+    direction = mu, or with `nesterov` b1 mu + (1 - b1) h;   then nu <- b2 nu + (1 - b2) |g|^2
 
     eps is a lower bound on the root; x/0 := 0. Neither mean needs a bias correction.
 

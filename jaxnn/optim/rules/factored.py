@@ -218,7 +218,7 @@ def _largest_axes(shape: Shape, least: int) -> tuple[int, int] | None:
 
 
 def _quotient(x: Array, y: Array) -> Array:
-    """x / y for y >= 0, equal to `safe_divide` to the bit, with derivatives that do not divide by y^2, which may underflow.
+    """x / y for y >= 0, equal to `safe_divide` to the bit, with derivatives that do not suffer underflow of y^2.
 
     Without gradients, means near epsilon = 1e-30 are divided by one another. In float32 y^2 is then 0, and the
     derivative -x / y^2 is infinite or NaN; at roots near 1e-15 so is the second derivative. So x and y are first

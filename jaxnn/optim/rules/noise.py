@@ -48,7 +48,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: Key | int | None = None, *, seed:
         eta: variance of the noise at the first step, >= 0.
         gamma: exponent of its decay, >= 0.
         key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning.
-        seed: older name of an integer key.
+        seed: older name of an integer key; ValueError if both are given.
 
     Reference: Neelakantan, A., Vilnis, L., Le, Q. V., Sutskever, I., Kaiser, L., Kurach, K. & Martens, J. (2015).
         Adding gradient noise improves learning for very deep networks, section 3.

@@ -126,7 +126,7 @@ def differentially_private_aggregate(
         noise_multiplier: s, the noise's standard deviation as a multiple of C, >= 0.
         key: random key, typed or raw, or integer. Without one the noise is that of key 0, with a warning: known noise
             protects nothing.
-        seed: older name of an integer key.
+        seed: older name of an integer key; ValueError if both are given.
 
     Raises:
         ValueError: a gradient that is not (N, ...), or that varies over mesh axes inside `shard_map`.
