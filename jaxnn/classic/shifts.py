@@ -30,7 +30,8 @@ NETWORKS: Mapping[str, Layer] = {
 """An MLP; a CNN whose last layer sees the positions of features; a CNN with global max-pooling, which does not.
 
 The last is invariant under shifts by up to BORDER - 3 pixels: convolutions commute with a shift, the two reach 2 pixels
-beyond the digit, the padding changes the outermost pixel, and the maximum is over all positions.
+beyond the digit, the padding of the second affects the outermost pixel (unless its inputs are 0 there, as without
+positive biases: then BORDER - 2), and the maximum is over all positions.
 """
 
 
