@@ -34,7 +34,7 @@ class Fit(NamedTuple):
 def delta_rule(w: Array, x: Array, d: Array, *, learning_rate: Scalar) -> Array:
     """One step of the delta rule: w <- w + eta (d - w.x) x, gradient descent on 1/2 (d - w.x)^2 of one example.
 
-    The error d - w.x is multiplied by 1 - eta |x|^2: it shrinks if 0 < eta |x|^2 < 2.
+    The error d - w.x is multiplied by 1 - eta |x|^2: its magnitude shrinks if 0 < eta |x|^2 < 2.
 
     Args:
         w: weights (D,).
@@ -62,10 +62,11 @@ def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fi
         x: features (N, D).
         d: desired outputs (N,): real numbers (regression), or -1 and +1 (classification).
         learning_rate: eta; may be traced.
-        passes: through all examples.
+        passes: number of passes through all examples.
 
     Raises:
-        ValueError: shapes do not fit, or the learning rate is not one number >= 0.
+        TypeError: x or d is not real, the learning rate not one number, or passes not an integer.
+        ValueError: shapes do not fit, x is not finite, the learning rate is negative or infinite, or passes < 1.
 
     Reference:
         Widrow & Hoff (1960), Adaptive switching circuits.
@@ -87,7 +88,7 @@ def smallest_step(w: Array, x: Array, y: Array, *, learning_rate: Scalar = 1.0) 
     """The delta rule for one weight and one input: w <- w + eta (y - yhat) x, yhat = w x.
 
     Gradient descent on 1/2 (y - yhat)^2, whose derivative in w is -(y - yhat) x. Each step multiplies the error on one
-    example by 1 - eta x^2: to 0 for eta x^2 = 1; it does not shrink for eta x^2 >= 2.
+    example by 1 - eta x^2: to 0 for eta x^2 = 1; its magnitude does not shrink for eta x^2 >= 2.
 
     Args:
         w: the weight, ().

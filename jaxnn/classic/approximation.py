@@ -1,7 +1,7 @@
 """Continuous functions by threshold units: pulses and staircases on a line, ridges, bumps and surfaces in the plane.
 
-All end in a linear output unit. H is the unit step, H(0) = 1. The number of threshold units for an error epsilon grows
-like 1 / epsilon on a line and like 1 / epsilon^2 in the plane.
+All end in a linear output unit. H is the unit step, H(0) = 1. For an error epsilon of a Lipschitz function the number
+of threshold units grows like 1 / epsilon on a line and like 1 / epsilon^2 in the plane.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Approximation(NamedTuple):
     Attributes:
         network: the net and its parameters.
         units: the number of threshold units, in all hidden layers.
-        error: the maximum of |network - function| over the samples; over all points, if the function is monotone
-            between neighbouring samples.
+        error: upper bound on |network - function| at the samples; on the whole interval or square, if between
+            neighbouring samples the function is monotone in each coordinate.
 
     Example:
         >>> found = staircase(np.sin, 0, np.pi, 0.1)
@@ -43,14 +43,14 @@ def pulses(low: ArrayLike, high: ArrayLike, height: ArrayLike = 1.0) -> Network:
     y = sum_j height_j (H(x - low_j) - H(x - high_j)): pulse j lies on [low_j, high_j)
 
     Args:
-        low, high: (J,), or one number: the ends of the pulses.
+        low, high: (J,), or one number each: the ends of the pulses.
         height: (J,), or one number for all.
 
     Returns:
         Network: (N, 1) -> (N, 1), 2 J hidden units and a linear output.
 
     Raises:
-        ValueError: shapes that do not agree, or a pulse that ends before it begins.
+        ValueError: shapes do not agree, there is no pulse, or not low < high for each.
 
     Reference:
         Cybenko (1989), Approximation by superpositions of a sigmoidal function.
@@ -87,13 +87,14 @@ def staircase(
         function: of an array (M,), element-wise.
         low, high: the interval.
         tolerance: the largest error allowed, > 0.
-        samples: number of intervals between sample points.
+        samples: number of intervals between sample points, >= 2.
 
     Returns:
         Approximation: of a network (N, 1) -> (N, 1), constant beyond the interval.
 
     Raises:
-        ValueError: a function that changes by more than 2 tolerance between two samples; values that are not finite.
+        ValueError: not low < high, or not tolerance > 0; the function changes by more than 2 tolerance between two
+            samples, or is not finite or not element-wise.
 
     Reference:
         Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik (1991), Approximation
@@ -138,7 +139,7 @@ def ridge(direction: ArrayLike, low: float, high: float) -> Network:
         Network: (N, D) -> (N, 1), 2 hidden units and a linear output.
 
     Raises:
-        ValueError: not low < high, or a direction of length 0.
+        ValueError: not low < high, or a direction that is 0 or not (D,).
 
     Reference:
         Cybenko (1989), Approximation by superpositions of a sigmoidal function.
@@ -197,25 +198,26 @@ def surface(
     *,
     samples: int = 240,
 ) -> Approximation:
-    """A continuous function on [low, high]^2 by bumps on the coarsest even grid, at least 2 x 2, within the tolerance.
+    """A continuous function on [low, high]^2 by bumps on the coarsest grid of equal cells within the tolerance.
 
     y = sum_ij v_ij H(r_i(x_1) + r_j(x_2) - 3/2), r_i the ridge between grid lines i and i + 1
 
-    The first layer holds the inner grid lines of both axes, which neighbouring ridges share; the second one bump per
-    cell; the output adds them, each with the midpoint of the function's range over the cell as its height. Cells are
-    half-open: every point lies in exactly one, and the outer cells extend to infinity.
+    The grid is at least 2 x 2, its lines rounded to samples. The first layer holds the inner grid lines of both
+    axes, which neighbouring ridges share; the second one bump per cell; the output adds them, each with the midpoint of
+    the function's range over the cell as its height. Cells are half-open: every point lies in exactly one, and the
+    outer cells extend to infinity.
 
     Args:
         function: of two arrays (M, M), element-wise.
-        low, high: of both coordinates.
+        low, high: bounds of both coordinates.
         tolerance: the largest error allowed, > 0.
-        samples: number of intervals between sample points, along each axis.
+        samples: number of intervals between sample points along each axis, >= 2.
 
     Returns:
         Approximation: of a network (N, 2) -> (N, 1) with 2 (m - 1) + m^2 threshold units for m x m cells.
 
     Raises:
-        ValueError: a function that changes by more than 2 tolerance between neighbouring samples; values not finite.
+        ValueError: as for `staircase`.
 
     Reference:
         Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik (1991), Approximation
@@ -278,7 +280,7 @@ def _values(where: str, values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray
     found = np.asarray(values, float)
     if found.shape != shape or not np.isfinite(found).all():
         got = "values that are not finite" if found.shape == shape else f"shape {found.shape} for inputs {shape}"
-        raise ValueError(f"{where}: function must be elementwise and finite, got {got}.")
+        raise ValueError(f"{where}: function must be element-wise and finite, got {got}.")
     return found
 
 

@@ -1,8 +1,9 @@
 """Baselines for networks: linear least squares, for all classes at once or in pairs, and nearest neighbours.
 
-Both are matrix products on the device: the least-squares weights come from one Gram matrix of the features per class,
-the distances to all neighbours from one product per batch of queries. ValueError: shapes do not match, k or a concrete
-label or ridge is out of range, or a concrete query or point is not finite; TypeError: labels are not integers.
+Both are matrix products on the device: the least-squares weights come from the Gram matrix of all features (of the
+features of each class, for pairs), the distances to all points from one product per batch of queries. ValueError:
+shapes do not match, k or a concrete label or ridge is out of range, or concrete features, queries or points are not
+finite; TypeError: labels are not integers, or `pairwise_predict` gets another number of features than w has rows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scala
         x: features (N, D), of about unit size; see `neurons.with_bias`.
         labels: (N,), integers in 0 .. classes - 1.
         classes: K >= 2.
-        ridge: > 0, small against the mean square of the features; keeps constant pixels well-conditioned in float32.
+        ridge: > 0, small against the mean square of the features; keeps the Gram matrix of constant pixels
+            well-conditioned in float32. May be traced.
 
     Returns:
         (D, K); `multiclass.predict(w, x)` returns the class of the largest output.
@@ -122,9 +124,9 @@ def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -
 
     Args:
         x: queries (N, D), real.
-        points: (M, D), real, in the dtype of x.
+        points: (M, D), real; cast to the dtype of the queries (float32 for half precision and integers).
         k: number of neighbours, 1 .. M.
-        batch_size: queries at a time, each with M distances; bounds the memory and does not change the result.
+        batch_size: queries at a time, each with M distances; bounds the memory, the result is the same up to rounding.
 
     Returns:
         (N, k) int32, indices of points, the nearest first; ties go to the first point.

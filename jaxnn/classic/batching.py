@@ -26,8 +26,8 @@ class Course(NamedTuple):
 
     Attributes:
         batch_size: B.
-        updates: (epochs + 1,), steps taken.
-        seconds: (epochs + 1,), of training, without compilation and evaluation of the loss.
+        updates: (epochs + 1,), steps taken so far.
+        seconds: (epochs + 1,), of training so far, without compilation and evaluation of the loss.
         loss: (epochs + 1,), mean over all N examples.
     """
 
@@ -37,7 +37,7 @@ class Course(NamedTuple):
     loss: np.ndarray
 
     def reaches(self, loss: float) -> int | None:
-        """The first epoch after which the loss is at most `loss`; None if there is none."""
+        """The first epoch (0: the start) after which the loss is at most `loss`; None if there is none."""
         low = np.flatnonzero(self.loss <= loss)
         return int(low[0]) if len(low) else None
 
@@ -55,9 +55,10 @@ def course(
 ) -> Course:
     """Gradient descent with one batch size; the loss over all examples is evaluated after every epoch.
 
-    theta <- theta - eta (1/B) sum_(i in batch) grad l_i(theta), l_i the loss of example i; permuted each epoch.
+    theta <- theta - eta (1/B) sum_(i in batch) grad l_i(theta), l_i the loss of example i; in a new order each epoch.
 
     Args:
+        net: a network, with or without running statistics.
         loss: per-example loss (outputs, targets) -> (N,).
         examples: (x, y) or a Dataset, N examples.
         batch_size: N for batch, 1 for stochastic. Each epoch omits N % batch_size examples, chosen at random.

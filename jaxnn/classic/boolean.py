@@ -1,7 +1,7 @@
 """Networks with one hidden layer for any Boolean function, from its truth table.
 
 A truth table of n inputs is an array (2^n,) of 0 and 1; row r belongs to the bits of r, the highest first, as
-`inputs(n)` lists them. ValueError: not a truth table.
+`inputs(n)` lists them. ValueError: not a truth table, or n above 20.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxnn.models import serial
 from jaxnn.types import ArrayLike, Params
 
 MOST_INPUTS = 20
-"""The largest n of `inputs`: 2^20 rows take 84 MB."""
+"""The largest n of `inputs`: 2^20 rows of 20 float32 take 84 MB."""
 
 
 def inputs(n: int) -> np.ndarray:
@@ -131,7 +131,7 @@ def lookup_params(table: ArrayLike) -> Params:
         Parameters of `lookup_net(n)`.
 
     Raises:
-        ValueError: the number of rows is not a power of two.
+        ValueError: the shape is not (2^n,), 1 <= n <= 20. Values are not checked, because they may be traced.
 
     Example:
         >>> import jax

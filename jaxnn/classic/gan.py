@@ -61,12 +61,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 
 
 def make(dimensions: int, *, latent: int = 2, hidden: Sequence[int] = (64, 64), unit: bool = False) -> Gan:
-    """A generator and a discriminator, perceptrons with ReLU.
+    """A generator and a discriminator, both MLPs with ReLU.
 
     Args:
         dimensions: D of an example.
         latent: dimension of the generator's noise.
-        hidden: units of the hidden layers, of both.
+        hidden: units of each hidden layer, the same for both networks.
         unit: whether examples lie in [0, 1]; the generator then ends in a sigmoid.
 
     Raises:
@@ -100,7 +100,7 @@ def generate(gan: Gan, params: Params, z: ArrayLike) -> Array:
 
 
 def non_saturating(gan: Gan) -> minmax.Game:
-    """The game: x are the generator's parameters, y the discriminator's, the data (real (B, D), z (B, latent)).
+    """The game: x are the generator's parameters, y the discriminator's, its data are real (B, D) and z (B, latent).
 
     x_loss = -mean log D(G(z));   y_loss = -mean log D(real) - mean log(1 - D(G(z)))
 
@@ -169,7 +169,7 @@ def run(
         key: typed key of data and noise.
         steps: steps between two snapshots of the samples.
         looks: number of snapshots after the initial one.
-        batch_size: real and generated examples of a step.
+        batch_size: number of real, and of generated, examples per step.
         shown: samples per snapshot.
 
     Returns:
@@ -249,7 +249,8 @@ def coverage(
         centres: (K, D), more than 2 `within` deviations apart.
         deviation: standard deviation of each mode.
         within: the largest distance, in deviations. A two-dimensional Gaussian has 1.1% of its mass beyond 3.
-        least: the smallest fraction of the samples, so that a single stray sample does not count as a mode.
+        least: the smallest fraction of the samples, so that a single stray sample does not count as a mode; with 0
+            it does.
 
     Returns:
         Coverage. Samples that are not finite are at no mode.
@@ -286,7 +287,7 @@ def from_examples(x: ArrayLike) -> Draw:
     """A `Draw` of rows of x (N, ...), flattened, sampled with replacement.
 
     Raises:
-        ValueError: there is no row, or a concrete row is not finite.
+        ValueError: x has no axis or no entry, or a concrete row is not finite.
 
     Example:
         >>> from_examples(jnp.zeros((5, 2, 2)))(jax.random.key(0), 3).shape

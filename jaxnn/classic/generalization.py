@@ -3,8 +3,8 @@
 Each function trains a small network from several seeds at once (`vmap`; where the setting is a number, over the
 settings too) and returns errors or learning curves. By default one in five training labels is wrong (none in
 `batch_norm`), so that over-fitting shows; see `trials.as_splits` for other examples. In all functions `examples`,
-`seeds` and `epochs` are those of `weight_decay`. Choices are made on the validation set; the test set is used once, by
-`hidden_units`, after the choice.
+`seeds` and `epochs` are as for `weight_decay`. Choices are made on the validation set; test errors are returned by
+`hidden_units` only, of the chosen setting.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Errors(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """Learning curves (R, E), and the epochs (R,), from 1, that early stopping returns and stops at."""
+    """Learning curves (R, E), and the epochs (R,), from 1, that early stopping returns and at which it stops."""
 
     curves: Curves
     best_epoch: np.ndarray
     stop_epoch: np.ndarray
 
     def errors(self) -> Errors:
-        """At the end (setting 0) and at the epoch that early stopping returns (setting 1)."""
+        """The errors at the end (setting 0) and at the epoch that early stopping returns (setting 1)."""
         runs = np.arange(len(self.best_epoch))
 
         def both(values: Array) -> np.ndarray:
@@ -174,7 +174,7 @@ def early_stopping(*, patience: int = 10, examples: Splits | None = None, seeds:
     """Complete learning curves, and where `train.EarlyStopping` on the validation loss would have stopped each.
 
     Args:
-        patience: number of epochs without improvement.
+        patience: number of epochs without improvement after which a run stops.
 
     Returns:
         Stopped; `stop_epoch` is the last epoch for a run that never stopped.
@@ -217,7 +217,7 @@ def stopped(curves: Curves, patience: int) -> Stopped:
 
 
 def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 4, epochs: int = 20) -> list[Curves]:
-    """Learning curves of a network of sigmoid layers under plain SGD, without and with batch normalization before each.
+    """Learning curves of a sigmoid network under plain SGD, without and with batch normalization before each sigmoid.
 
     Args:
         layers: hidden layers of 50 units.
@@ -251,13 +251,13 @@ def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 
 
 
 def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None, epochs: int = 100) -> Errors:
-    """The mean of several networks' probabilities, each trained from its own seed.
+    """Ensembles of networks, each trained from its own seed; the mean of their probabilities decides.
 
     M = max(sizes) networks are trained, in a circle; an ensemble of m is m neighbours, so that there are M ensembles of
     each size.
 
     Args:
-        sizes: how many members, each at least 1.
+        sizes: numbers of members, each at least 1.
 
     Returns:
         Errors, settings the sizes, R = M ensembles of each.
@@ -288,12 +288,12 @@ def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None,
 def hidden_units(
     sizes: Sequence[int] = SIZES, *, examples: Splits | None = None, seeds: int = 4, epochs: int = 100
 ) -> Chosen:
-    """The number of hidden units, chosen by the mean validation error over seeds; the test set is used once.
+    """The number of hidden units, chosen by the mean validation error over seeds, and its test errors.
 
-    All sizes are one program: of max(sizes) units those after the first h have outputs and gradients 0.
+    All sizes are one program: for size h, the units after the first h of max(sizes) have outputs and gradients 0.
 
     Args:
-        sizes: hidden units.
+        sizes: numbers of hidden units, each at least 1.
 
     Returns:
         Chosen; `errors.settings[errors.best]` is the number chosen.

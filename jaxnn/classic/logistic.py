@@ -4,8 +4,8 @@ w <- w + eta sum_i grad log P(y_i | x_i; w), over all N examples (batch: `batch_
 random subset (mini-batch). The sum is not divided by the number of examples: eta is the weight of one example whatever
 the batch size, and batch ascent on many examples needs a small eta.
 
-All functions take features (N, D), with the constant feature of `neurons.with_bias` for a bias, weights (D,) and labels
-(N,), each -1 or +1; for K classes weights (D, K) and integer labels in 0 .. K - 1. ValueError: shapes do not match, a
+Features x are (N, D), with the constant feature of `neurons.with_bias` for a bias, weights w (D,) and labels (N,), each
+-1 or +1; for K classes weights are (D, K) and labels integers in 0 .. K - 1. ValueError: shapes do not match, a
 concrete label is out of range (a traced one gives NaN), or batch_size is not in 1 .. N; TypeError: labels of classes
 are not integers.
 """
@@ -27,7 +27,7 @@ from jaxnn.losses.base import as_labels
 from jaxnn.types import Array, ArrayLike, DType, Key, Scalar
 
 Each: TypeAlias = Callable[[Array, Array, Array], Array]
-"""(w, x (B, D), y (B,)) -> one value per example."""
+"""(w, x (B, D), y) -> one value, or row of K values, per example; y is (B,), for K classes one-hot (B, K)."""
 
 
 class Fit(NamedTuple):

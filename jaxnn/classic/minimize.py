@@ -8,7 +8,7 @@ inputs.
 `sympy.logic.SOPform` does the same from symbols: a random function of 10 inputs took it 48 s on a CPU and gave 161
 terms, `minimize` .1 s and 172, `minimize_exactly` .07 s and 160, which is proven to be the fewest.
 
-A table is (2^n,) of 0 and 1, rows in the order of `boolean.inputs`, else, or for n > 14, ValueError; `dont_care` (2^n,)
+A table is (2^n,) of 0 and 1, n <= 14, rows in the order of `boolean.inputs`; ValueError otherwise. `dont_care` (2^n,)
 is 1 at rows where either output will do, None if there are none. Terms are (T, n), int8, in {-1, 0, 1}: NOT x_i,
 absent, x_i.
 """

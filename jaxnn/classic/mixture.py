@@ -32,7 +32,7 @@ def inverse_problem(key: Key, n: int, *, noise: Scalar = 0.05) -> Dataset:
         noise: half the width of the noise on x.
 
     Returns:
-        x (n, 1) and targets y (n, 1); no classes.
+        Dataset of x (n, 1) and targets y (n, 1), without classes.
 
     Reference:
         Bishop, C. M. (1994). Mixture density networks, section 5.
@@ -64,8 +64,11 @@ def fit_mixture(
     Args:
         examples: x (N, 1), y (N, 1).
         components: M.
-        hidden: tanh units.
+        hidden: number of tanh units.
         epochs: of Adam in batches of 100, the learning rate 0.01 falling to 0 along a cosine.
+
+    Returns:
+        (the network: (N, 1) -> (N, 3 M), see `mixture_at`; its FitResult).
 
     Reference:
         Bishop, C. M. (1994). Mixture density networks.

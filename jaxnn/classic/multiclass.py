@@ -36,7 +36,7 @@ def update(w: Array, x: Array, label: Array) -> tuple[Array, Array]:
     """The rule on one example: on a mistake w_label <- w_label + x and w_guess <- w_guess - x; else w is unchanged.
 
     Args:
-        w: weights (D, K).
+        w: weights (D, K), w_k column k; guess is the class of `predict`.
         x: features (D,).
         label: class, () int.
 

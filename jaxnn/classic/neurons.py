@@ -23,7 +23,7 @@ def mcculloch_pitts(
 
     Args:
         x: excitatory inputs (..., D), each 0 or 1.
-        weights: number of synapses of each (D,), >= 0.
+        weights: (D,), the number of synapses of each excitatory input, >= 0.
         threshold: theta; with 0 or less the unit fires unless it is inhibited. May be traced.
         inhibitory: inhibitory inputs (..., I), each 0 or 1; None if there are none.
 
@@ -90,14 +90,14 @@ def with_bias(x: ArrayLike) -> Array:
 
 
 def as_examples(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    """Features (N, D) and targets (N,) as arrays, checked; the features in the computation's dtype.
+    """Features (N, D) and targets (N,) as arrays, checked; the features in float32 (float64 for float64 x).
 
     Args:
         x: (N, D), real, N and D at least 1.
         y: (N,).
 
     Raises:
-        TypeError: complex numbers or text.
+        TypeError: complex numbers, text or objects.
         ValueError: other shapes, or concrete features that are not finite.
 
     Example:
@@ -129,14 +129,14 @@ def require_finite(where: str, name: str, rows: Array) -> None:
 
 
 def as_signs(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    """Features (N, D) and labels -1 / +1 (N,), both in the computation's dtype; other traced labels become NaN.
+    """Features (N, D) and labels -1 / +1 (N,), both in the features' dtype; other traced labels become NaN.
 
     Args:
         x: (N, D), real.
         y: (N,), each -1 or +1.
 
     Raises:
-        ValueError: other shapes, or a concrete label that is neither -1 nor +1.
+        TypeError, ValueError: as for `as_examples`; ValueError also for a concrete label that is neither -1 nor +1.
 
     Example:
         >>> as_signs("perceptron", [[1, 2], [3, 4]], [0, 1])

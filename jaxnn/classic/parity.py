@@ -7,8 +7,8 @@
 | `chain` | 3 (N - 1) | 2 (N - 1) | 9 (N - 1) |
 | `tree` | 3 (N - 1) | 2 ceil(log2 N) | 9 (N - 1) |
 
-The networks are (batch, N) -> (batch, 1), N >= 2. No two true rows of parity differ in one bit only, so that its
-disjunctive form cannot be minimized.
+The networks are (batch, N) -> (batch, 1); the argument n is N >= 2. No two true rows of parity differ in one
+bit only, so that its disjunctive form cannot be minimized.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def dnf(n: int) -> Network:
 
 
 def counter(n: int) -> Network:
-    """Parity by N hidden units that count: unit k fires if at least k bits are 1; their signs alternate in the output.
+    """Parity by N hidden units that count: unit k fires if at least k bits are 1; their output weights alternate.
 
     h_k = 1 if sum_i x_i >= k else 0, y = 1 if h_1 - h_2 + h_3 - ... >= 1/2
 

@@ -1,6 +1,6 @@
 """Rosenblatt's perceptron: one threshold unit that learns from its mistakes, with the pocket and averaged variants.
 
-All functions take features (N, D). For a bias prepend the constant feature, `perceptron.fit(neurons.with_bias(x), y)`:
+Features x are (N, D). For a bias prepend the constant feature, `perceptron.fit(neurons.with_bias(x), y)`:
 the first weight is then the bias. Labels y are (N,), each -1 or +1. ValueError: shapes do not match, or a concrete
 label is neither -1 nor +1 (a traced one makes the weights NaN).
 """
@@ -144,7 +144,7 @@ def fit(x: ArrayLike, y: ArrayLike, *, passes: int = 1000) -> Fit:
 
 @functools.partial(jax.jit, static_argnames="rule")
 def repeat(rule: Update, w: Array, x: Array, y: Array, passes: int) -> Fit:
-    """Repeat passes of an online rule until a pass is without a mistake or the weights cycle.
+    """Repeat passes of an online rule until a pass is without a mistake, the weights cycle, or `passes` are done.
 
     Args:
         rule: `update`, or another rule that changes the weights only on a mistake.
@@ -180,10 +180,11 @@ def trace(x: ArrayLike, y: ArrayLike, *, passes: int) -> tuple[Array, Array]:
     """Every step of Rosenblatt's algorithm for a fixed number of passes: one `lax.scan`.
 
     Args:
-        passes: through all examples.
+        passes: number of passes through all examples.
 
     Returns:
-        (weights (passes N + 1, D), row t before step t; mistakes (passes N,) bool). Step t uses example t mod N.
+        (weights (passes N + 1, D), row t before step t, the last after the last step;
+        mistakes (passes N,) bool). Step t uses example t mod N.
 
     Example:
         >>> weights, mistakes = trace([[1.0], [2.0]], [1, -1], passes=2)
@@ -212,8 +213,8 @@ def pocket(x: ArrayLike, y: ArrayLike, *, key: Key, steps: int = 10_000) -> Pock
     """Rosenblatt's rule on randomly drawn examples, which keeps the weights that classify the most examples correctly.
 
     For examples that are not separable: the rule never settles, the weights in the pocket only improve. New weights are
-    evaluated on all examples (the ratchet). Gallant first tests the length of a run without mistakes, which only saves
-    evaluations.
+    evaluated on all examples (the ratchet). Gallant evaluates them only after a longer run without mistakes than that
+    of the weights in the pocket.
 
     Args:
         key: typed random key of the examples drawn.
@@ -267,7 +268,7 @@ def margin(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
         w: weights (D,); 0 has margin 0.
 
     Returns:
-        (), in the unit of x.
+        (), in the units of x.
 
     Reference:
         Novikoff (1962), On convergence proofs on perceptrons.

@@ -7,8 +7,8 @@
 | union of P convex polygons | 3 | all their sides, P ANDs, an OR |
 | any region, approximately | 2 | directions x (steps - 1) half-planes, a weighted sum with a threshold |
 
-A region is 1 inside and on its border, up to rounding, and 0 outside. Vertices are (S, 2), S >= 3, in either
-orientation. ValueError: not a convex polygon, or an argument that is not finite.
+An output is 1 inside the region and on the border, up to rounding, and 0 outside. Vertices are (S, 2), S >= 3, in
+either orientation. ValueError: not a convex polygon, or vertices, a normal or an offset that are not finite.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def half_plane(normal: ArrayLike, offset: float) -> Network:
 def polygon(vertices: ArrayLike) -> Network:
     """A convex polygon: the AND of one half-plane per side.
 
-    h_s = 1 if n_s.x + c_s >= 0, y = 1 if sum_s h_s >= S (written S - 1/2)
+    h_s = 1 if n_s.x + c_s >= 0, y = 1 if sum_s h_s >= S - 1/2
 
     Returns:
         Network: (N, 2) -> (N, 1), S + 1 units.
@@ -118,11 +118,11 @@ def one_hidden_layer(
     q_u(t) = (the integral of f over the line x.u = t) filtered by |frequency|
 
     The integral over angles becomes a sum over `directions`, and each q_u a staircase of `steps` levels, which is a sum
-    of half-planes with normal u. The output fires where the sum is at least 1/2. Corners are rounded, and the border
+    of half-planes with normal u. The output is 1 where the sum is at least 1/2. Corners are rounded, and the border
     has an error of about one step, (high - low) sqrt(2) / steps.
 
     Args:
-        inside: (x (M,), y (M,)) -> (M,) bool, whether points belong to the region, which must lie in the square.
+        inside: (x (M,), y (M,)) -> (M,) bool, whether points (x, y) belong to the region; it must lie in the square.
         low, high: the square [low, high]^2 in which the network is valid.
         directions: number of normals, evenly spaced over half a turn.
         steps: levels of each staircase.
@@ -229,7 +229,7 @@ def regular_polygon(
 
 
 def mirrored(vertices: ArrayLike, side: int) -> np.ndarray:
-    """A polygon reflected in one of its sides, which the two polygons share.
+    """The vertices of a polygon reflected in one of its sides, which the two polygons share.
 
     Args:
         vertices: (S, 2), convex.

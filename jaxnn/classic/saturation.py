@@ -17,11 +17,14 @@ from jaxnn.types import Array, ArrayLike, Loss, Params, Scalar
 
 
 def squared_error_of_sigmoid(logits: ArrayLike, targets: ArrayLike) -> Array:
-    """C = 1/2 sum (y - d)^2, y = sigmoid(z); derivative (y - d) y (1 - y), which vanishes as |z| grows.
+    """C = 1/2 sum (y - d)^2 per example, y = sigmoid(z); derivative (y - d) y (1 - y), which vanishes as |z| grows.
 
     Args:
         logits: z (N, ...), floating.
         targets: d of the same shape, in [0, 1].
+
+    Returns:
+        (N,), summed over all axes but the first.
 
     Example:
         >>> squared_error_of_sigmoid(jnp.array([0.0]), jnp.array([0.0]))

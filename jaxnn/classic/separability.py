@@ -1,7 +1,7 @@
 """Linear separability of labelled examples, decided by a linear program, with a proof either way.
 
-Features x are (N, D), labels y (N,), each -1 or +1. ValueError: shapes do not match, or a label is
-neither -1 nor +1.
+Features x are (N, D), labels y (N,), each -1 or +1. ValueError: shapes do not match, or a label is neither
+-1 nor +1.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Separability(NamedTuple):
         separable: whether there are such weights.
         w: (D,) with y_i (w.x_i) >= 1 for every i; None if there are none.
         certificate: (N,) weights c >= 0, sum_i c_i = 1, with sum_i c_i y_i x_i = 0: then y_i (w.x_i) > 0 for all i is
-            impossible, since sum_i c_i y_i (w.x_i) = 0 for every w. With the constant feature it is a common point of
-            the convex hulls of both classes. None if the examples are separable.
+            impossible, since sum_i c_i y_i (w.x_i) = 0 for every w. With the constant feature 2 sum_i c_i x_i over one
+            class equals that over the other: a common point of their convex hulls. None if the examples are separable.
     """
 
     separable: bool
@@ -91,9 +91,9 @@ class Cycle(NamedTuple):
 def repeated_weights(x: ArrayLike, y: ArrayLike, *, passes: int = 100) -> Cycle | None:
     """The first repeated state of Rosenblatt's rule, which proves that it never converges.
 
-    The state is the weights and the example; between the two times there is a mistake. The next weights depend only on
-    the state, and the examples cycle; so after a repeated state the rule repeats forever. On inseparable examples with
-    integer features this must happen, since the weights stay bounded (Minsky & Papert's cycling theorem).
+    The state is the weights and the example; between its two occurrences there is a mistake. The next weights depend
+    only on the state, and the examples cycle; so after a repeated state the rule repeats forever. On inseparable
+    examples with integer features this must happen, since the weights stay bounded (Minsky & Papert's cycling theorem).
 
     Args:
         passes: number of passes.

@@ -16,7 +16,7 @@ from jaxnn.layers import Conv, Dense, Flatten, GlobalMaxPool, Layer, MaxPool, Re
 from jaxnn.types import Array, Params, State
 
 BORDER = 4
-"""Border of zeros around each digit, in pixels: a shift by up to as many loses nothing."""
+"""Border of zeros around each digit, in pixels: a shift by at most that loses nothing."""
 
 NETWORKS: Mapping[str, Layer] = {
     "MLP": models.serial(Flatten, Dense(64), Relu, Dense(10)),
@@ -29,8 +29,9 @@ NETWORKS: Mapping[str, Layer] = {
 }
 """An MLP; a CNN whose last layer sees the positions of features; a CNN with global max-pooling, which does not.
 
-The last is invariant under shifts by up to BORDER - 2 pixels: both convolutions commute with a shift, their windows
-reach 2 pixels beyond the digit, and the maximum is over all positions.
+The last is invariant under shifts by up to BORDER - 3 pixels: convolutions commute with a shift, the two reach 2 pixels
+beyond the digit, the padding of the second affects the outermost pixel (unless its inputs are 0 there, as without
+positive biases: then BORDER - 2), and the maximum is over all positions.
 """
 
 
@@ -77,7 +78,7 @@ def run(
 
     Args:
         name: a key of `NETWORKS`.
-        examples: 8 x 8 images; None for `data.load("digits")`.
+        examples: 8 x 8 images with labels 0 .. 9, the test set unused; None for `data.load("digits")`.
         reach: r, the largest shift in pixels, at most `BORDER`.
         epochs: of Adam with learning rate 0.005 in batches of 50.
         augmented: whether training digits are shifted at random by up to r pixels.

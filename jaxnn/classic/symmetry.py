@@ -22,7 +22,7 @@ def network(w_init: Initializer, *, hidden: int = 4) -> Layer:
 
 
 def spread(params: Params) -> Array:
-    """The largest difference of a weight or bias between two hidden units.
+    """The largest difference of corresponding weights or biases of two hidden units.
 
     If units j and k have equal incoming weights, biases and outgoing weights, they have equal outputs and equal
     cotangents, hence equal gradients: dC/dw_j = dC/dw_k. By induction they stay equal.
@@ -57,7 +57,8 @@ def run(w_init: Initializer, *, key: Key, hidden: int = 4, epochs: int = 100) ->
         epochs: of 200 points in batches of 20.
 
     Returns:
-        FitResult; its history has the loss, "spread", and each unit's first incoming weight, "unit_0", "unit_1", ..
+        FitResult; its history has the loss, "spread", and each unit's first incoming weight, "unit_0", "unit_1", ..,
+        averaged over the steps of each epoch.
 
     Example:
         >>> from jaxnn.initializers import constant

@@ -32,7 +32,7 @@ class Network(NamedTuple):
 
     Attributes:
         net: a Layer.
-        params: its parameters; weights (D_in, D_out) and biases (D_out,) of each dense layer.
+        params: its parameters, with weights (D_in, D_out) and biases (D_out,) of each dense layer.
 
     Example:
         >>> from jaxnn.classic import gates
@@ -117,7 +117,8 @@ def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
     The derivative of a threshold is 0 wherever it exists. sigmoid(k z) tends to the threshold as k grows: the weights
     and biases in front of each threshold are multiplied by k. The signs of `bipolar` become tanh(k z).
 
-    To train from there: `start = train.init(net, opt, key, (D,))._replace(params=params)`, for `train.fit`.
+    To train `net, params = soften(...)`: `start = train.init(net, opt, key, (D,))._replace(params=params)`, for
+    `train.fit`.
 
     Args:
         network: of threshold or sign units; a linear output layer is unchanged.
@@ -125,7 +126,7 @@ def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
 
     Raises:
         TypeError: not a Network.
-        ValueError: no threshold in the network, or a negative or infinite sharpness.
+        ValueError: no threshold or sign unit in the network, or a negative or infinite sharpness.
 
     Example:
         >>> from jaxnn.classic import gates

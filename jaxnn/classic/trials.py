@@ -57,7 +57,7 @@ def few_digits(n: int = 200, *, wrong: float = 0.2, seed: int = 0) -> Splits:
 
     Args:
         n: training examples, 10 .. 900; validation gets 800, test the other 997 - n.
-        wrong: the fraction of training labels, in [0, 1], each replaced by one of the nine others.
+        wrong: the fraction of training labels, in [0, 1], that are replaced, each by one of the nine others.
         seed: of the split and the wrong labels.
 
     Raises:
@@ -85,7 +85,8 @@ def as_splits(where: str, examples: Splits | None) -> tuple[Splits, int]:
 
     Args:
         examples: `data.Splits(train, validation, test)`, three Datasets, e.g. from `data.make_dataset(x, y)`, with
-            labels 0 .. K - 1; K is the number of names in `classes` of `train`, or one more than the largest label.
+            labels 0 .. K - 1; K is the number of names in `train.classes`, or without names one more than the largest
+            label.
 
     Raises:
         TypeError: examples are not Splits of Datasets, or labels are not integers.
@@ -184,7 +185,7 @@ def learning_curves(
     regularizer: Callable[[Params], Array] | None = None,
     augment: Augment | None = None,
 ) -> tuple[TrainState, Curves]:
-    """Train a classifier and evaluate it on training and validation examples after each epoch; uncompiled, to `vmap`.
+    """Train a classifier and evaluate it on training and validation examples after each epoch; not jitted, for `vmap`.
 
     Args:
         net: a network with K outputs.

@@ -61,7 +61,7 @@ def wavy(x: Array) -> Array:
 def network(width: int, on: Scalar | None = None) -> Layer:
     """y = sum_j v_j tanh(w_j x + b_j) + c: `width` tanh units with inflection points -b_j / w_j.
 
-    They are random, two thirds of them in [-1, 1].
+    The inflection points are random, on average two thirds of them in [-1, 1].
 
     Args:
         width: number of units.

@@ -53,7 +53,7 @@ def costs(
         rounds: measurements of each optimizer; their median is reported.
 
     Returns:
-        A StepCost per entry. Times are of blocked calls, after warm-up.
+        A StepCost per entry, in their order. Times are of blocked calls, after warm-up.
 
     Example:
         >>> from jaxnn.compare import problems

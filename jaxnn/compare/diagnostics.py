@@ -7,9 +7,10 @@
 | `alignment` | mean over its steps of the cosine of u_(t-1) and u_t: 1 along a valley, -1 from wall to wall |
 | `distance` | norm of the parameters minus their initial values |
 | `noise_scale` | tr(Sigma) / norm(G)^2: the batch size at which noise and signal are equal |
-| `snr` | signal-to-noise ratio norm(G)^2 N / tr(Sigma) of the mean gradient of a batch of N |
+| `snr` | signal-to-noise ratio norm(G)^2 N / tr(Sigma) of the mean gradient of a batch of N; 0 if tr(Sigma) is 0 |
 
-G and Sigma are mean and covariance of the per-example gradients after the epoch, in evaluation mode.
+G and Sigma are mean and covariance of the per-example gradients after the epoch, in evaluation mode, estimated from
+`EXAMPLES` examples; an estimate of norm(G)^2 may be negative.
 
 Reference: Schneider, F., Dangel, F. & Hennig, P. (2021). Cockpit: a practical debugging tool for the training of deep
 neural networks.
@@ -79,7 +80,9 @@ def watched(opt: Any, steps: int) -> Optimizer:
 
 
 def reading(ts: TrainState, steps: int) -> dict[str, Array]:
-    """Statistics of the last epoch of a watched optimizer: grad_norm, update_norm, alignment, distance.
+    """Statistics of the last epoch of a watched optimizer: grad_norm, update_norm, alignment, distance; each ().
+
+    The alignment of a first epoch of one step is NaN.
 
     Args:
         ts: the TrainState after the epoch; its `opt_state` is a WatchState.

@@ -90,7 +90,7 @@ class Parity:
 
     @property
     def ulp(self) -> np.ndarray:
-        """(S, L): `relative` in units in the last place of the leaf's largest entry so far."""
+        """(S, L): `relative` / eps: units in the last place of the leaf's largest entry so far, to a factor of 2."""
         return self.relative / self.eps
 
     @property
@@ -105,7 +105,7 @@ class Parity:
 
     @property
     def params_ulp(self) -> float:
-        """The largest difference of the parameters in ulp."""
+        """The largest `ulp` of the parameters."""
         return self.params / self.eps
 
     @property

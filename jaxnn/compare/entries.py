@@ -50,6 +50,7 @@ def entry(text: str | Entry) -> Entry:
     Raises:
         ValueError: no such rule (the nearest name is suggested), one without a learning rate, or an unknown or
             malformed setting.
+        TypeError: text is neither a string nor an Entry.
 
     Example:
         >>> entry("optax:sgd:momentum=0.9").name
@@ -98,8 +99,7 @@ def require_distinct(what: str, names: list[str], example: str) -> None:
 
 
 def rules(library: str) -> dict[str, Callable[..., Any]]:
-    """The optimizers of one library by name: those with an argument learning_rate and no other
-    required one.
+    """The optimizers of one library by name: those with an argument learning_rate and no other required one.
 
     Args:
         library: "ours" or "optax".

@@ -144,7 +144,7 @@ def measure(
         problem: both run on its training loss, e.g. `problems.load("digits-mlp")`; None for a random pytree and a
             random noisy loss.
         dtype: of parameters, data and gradients; float64 is enabled for the run.
-        seed: of the pytree or the initial parameters, the noise and the order of the data.
+        seed: of the pytree or the initial parameters, the noise, the order of the data and random layers.
         tolerance: largest relative difference that counts as equal; None for `default_tolerance`.
         library: the namespace passed to `case.ours`; tests replace it by a mutated module.
 
@@ -206,8 +206,9 @@ def default_tolerance(case: Case, problem: Problem | None = None, dtype: DTypeLi
     """The default of `measure`: the largest relative difference that counts as equal.
 
     On the random pytree in float64 it is the case's own. On a problem it is at least 1e-9: rounding grows along the
-    trajectory of a network. In a narrower dtype it is the same number of ulp, and at most 1e-2. Correct trajectories
-    may exceed that within a hundred steps: compare on the same gradients there, or for few steps.
+    trajectory of a network. In a narrower dtype it is the same multiple of eps, and at most 1e-2, or the tolerance in
+    float64 if that is larger. Correct trajectories may exceed that within a hundred steps: compare on the same
+    gradients there, or for few steps.
     """
     double = case.tolerance if problem is None else max(case.tolerance, PROBLEM_TOLERANCE)
     return min(double * _eps(dtype) / _eps(jnp.float64), max(double, LOOSEST))
@@ -233,12 +234,12 @@ def shared_fields(ours: Any, theirs: Any, renamed: Mapping[str, str]) -> dict[st
 
 
 def field(state: Any, name: str) -> Any:
-    """The first field of that name in a state of nested NamedTuples, tuples and dicts."""
+    """The field of that name in a nested state, as `_fields` finds it."""
     return _fields(state)[name]
 
 
 def _fields(state: Any) -> dict[str, Any]:
-    """The fields with arrays of all NamedTuples in a state; of equal names the outermost, then the first."""
+    """The fields with arrays of all NamedTuples in a state; of equal names the first, outer before inner."""
     found: dict[str, Any] = {}
     if isinstance(state, tuple) and hasattr(state, "_fields"):
         found |= {name: value for name, value in zip(state._fields, state, strict=True) if jax.tree.leaves(value)}

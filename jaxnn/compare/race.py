@@ -51,8 +51,9 @@ def race(
 ) -> Race:
     """Tune each optimizer's learning rate on each problem, run it with fresh seeds; performance, speed and robustness.
 
-    1. One run per learning rate and tuning seed; the rate with the lowest mean metric after the last epoch on the
-       validation set is chosen (ties go to the lower validation loss). A rate at which a run diverges ranks last.
+    1. One run per learning rate and tuning seed; the rate with the lowest mean metric (`Problem.figure`) after the last
+       epoch on the validation set is chosen (ties go to the lower validation loss). Rates at which a run diverges rank
+       last.
     2. At that rate one run for each of `seeds` fresh seeds, with diagnostics. Their metric on the test set after the
        last epoch is the performance; for a problem without a test set, that on the validation set.
     3. Steps and seconds to the problem's target come from those runs' validation metrics and from the step time of a
@@ -76,6 +77,7 @@ def race(
     Raises:
         ValueError: an unknown name (the nearest is suggested), one that is repeated, no optimizer, problem or learning
             rate, or a number of runs or epochs below 1.
+        TypeError: an optimizer or a problem is neither a name nor an Entry or a Problem.
 
     Example:
         >>> found = race("sgd,adam", "quadratic", learning_rates="1e-3,1e-2", seeds=2, epochs=3, ways_on=(),

@@ -307,7 +307,7 @@ PICTURES = (
         "Each size is trained from four seeds, on 200 digits of which one in five has a wrong label. With few units "
         "training and validation errors are both high: the network under-fits. With many the training error keeps "
         "falling while the validation error rises: it over-fits. The size with the lowest mean validation error is "
-        "chosen, and only that one is evaluated on the test set.",
+        "chosen, and only its test error is looked at.",
         "",
         "Stone, M. (1974). Cross-validatory choice and assessment of statistical predictions.",
         _hidden_units,

@@ -67,7 +67,7 @@ def _rules() -> Figure:
 
 
 def _way(place: Landscape, opt: optim.Optimizer, steps: int, value_tolerance: float = 0.0) -> train.Trajectory:
-    """The trajectory from the landscape's own start, on the host."""
+    """The trajectory from the landscape's own start, as host arrays."""
     run = jax.jit(lambda x: train.trajectory(place, opt, x, steps=steps, value_tolerance=value_tolerance))
     return jax.device_get(run(jnp.asarray(place.start, jnp.float32)))
 

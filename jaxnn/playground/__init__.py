@@ -1,11 +1,14 @@
 """TensorFlow Playground's data, features and training by its published formulas, as one self-contained HTML page.
 
-done = run(Settings(data="spiral", features=("x", "y", "sinx"), hidden=(8, 8)))
-files.write_text("playground.html", render(done, make_views(done)))
+    from jaxnn import files
+    from jaxnn.playground import Settings, make_views, render, run
 
-`data` holds the six data sets, `features` the seven inputs, `penalties` the optimizers. The command is
-`jaxnn playground`. Two things differ from the original: each epoch shuffles the training points anew, where the
-original shuffles once; and a last, smaller batch is a step of its own, where the original carries it over.
+    done = run(Settings(data="spiral", features=("x", "y", "sinx"), hidden=(8, 8)))
+    files.write_text("playground.html", render(done, make_views(done)))
+
+`data` holds the six data sets, `features` the seven inputs, `penalties` gradient descent with an L1 or L2 penalty. The
+command is `jaxnn playground`. Two things differ from the original: each epoch shuffles the training points anew, where
+the original shuffles once; and a last, smaller batch is a step of its own, where the original carries it over.
 """
 
 from typing import TYPE_CHECKING

@@ -133,8 +133,8 @@ def reg_plane(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
 def reg_gauss(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
     """Three hills and three hollows, alternating in two rows.
 
-    x ~ U(-6, 6)^2; target sign_k max(1 - d_k / 2, 0), d_k the distance of x + nu e, e ~ U(-6, 6)^2, from the nearest of
-    the `CENTRES`; 0 farther than 2 from all.
+    x ~ U(-6, 6)^2; target SIGNS[k] max(1 - d_k / 2, 0), d_k the distance of x + nu e, e ~ U(-6, 6)^2, from the nearest
+    of the `CENTRES`, number k; 0 farther than 2 from all.
 
     Example:
         >>> reg_gauss(jax.random.key(0), 5).x.shape

@@ -40,7 +40,7 @@ def sparse_sgd(learning_rate: Scalar, strength: Scalar) -> optim.Optimizer:
         Optimizer with state `SparseState(alive)`; its update needs `params`.
 
     Raises:
-        ValueError: an argument is negative, or the update receives no params.
+        ValueError: an argument is negative or infinite, or the update receives no params.
 
     Reference:
         Smilkov, D. et al. (2017). Direct-manipulation visualization of deep networks; updateWeights in src/nn.ts of
@@ -82,7 +82,8 @@ def sparse_sgd(learning_rate: Scalar, strength: Scalar) -> optim.Optimizer:
 def make_optimizer(regularization: Regularization, learning_rate: Scalar, strength: Scalar) -> optim.Optimizer:
     """Gradient descent with the penalty of that name.
 
-    none: w <- w - learning_rate g;   l2: w <- w - learning_rate (g + strength w);   l1: `sparse_sgd`
+    none: w <- w - learning_rate g;   l2: w <- w - learning_rate (g + strength w), without strength w for
+    biases;   l1: `sparse_sgd`
 
     Args:
         regularization: "none", "l1" or "l2".
@@ -90,7 +91,7 @@ def make_optimizer(regularization: Regularization, learning_rate: Scalar, streng
         strength: lambda >= 0; may be traced. Ignored by "none".
 
     Raises:
-        ValueError: an unknown name, or a negative number.
+        ValueError: an unknown name, or a negative or infinite number.
 
     Example:
         >>> opt = make_optimizer("l2", 0.5, 0.1)

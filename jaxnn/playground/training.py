@@ -36,7 +36,7 @@ LOSS = losses.half_squared_error
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The options of a run; the defaults are the original's.
+    """The options of a run; the defaults are the original's, except `epochs`, which it lacks.
 
     Attributes:
         data: one of `SOURCES`; it also determines the kind of problem.
@@ -112,7 +112,7 @@ class Run(NamedTuple):
     test_loss: np.ndarray
 
     def at(self, epochs: Any) -> Params:
-        """The parameters after the given epochs, a number or an array."""
+        """The parameters after the given epochs, a number or an array; 0 is before training."""
         return jax.tree.map(lambda leaf: leaf[epochs], self.params)
 
     def numbers(self) -> dict[str, float]:

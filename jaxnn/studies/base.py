@@ -60,6 +60,7 @@ def splits(where: str, examples: str | Splits | Dataset) -> Splits:
 
     Raises:
         TypeError: examples are neither a name nor splits.
+        ValueError: an unknown name.
     """
     if isinstance(examples, str):
         return data.load(examples)
@@ -147,7 +148,7 @@ def ranked(scores: np.ndarray) -> np.ndarray:
 
 
 def rounded(values: Any, digits: int = 5) -> Any:
-    """Numbers for JSON: nested lists of floats with `digits` significant digits."""
+    """Numbers for JSON: a float, or nested lists of floats, with `digits` significant digits."""
     array = np.asarray(values, np.float64)
     if array.ndim:
         return [rounded(value, digits) for value in array]

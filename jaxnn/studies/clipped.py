@@ -80,7 +80,7 @@ class Clipped(NamedTuple):
 def clipped_value_and_grad(net: Layer, loss: Loss, bound: Scalar, noise: Scalar = 0.0) -> ValueAndGrad:
     """The mean loss, and (sum_i min(1, C / |g_i|) g_i + noise C xi) / N, xi standard normal: for `train.make_step`.
 
-    One forward and one backward pass; the norms and the clipped sum come from its tape. No privacy guarantee (see the
+    One forward and one backward pass; the norms and the clipped sum come from their tape. No privacy guarantee (see the
     module's docstring).
 
     Args:
@@ -152,7 +152,7 @@ def run(
     """One plain run, and one on clipped gradients per noise multiplier, from the same initial state.
 
     Args:
-        data: a name, or splits.
+        data: a name for `data.load`, or splits; the test set is unused.
         bound: C, the clipping norm.
         noise: multipliers: the noise on the sum has standard deviation noise C in each coordinate.
         net: as for `clipped_value_and_grad`; None for an MLP with 128 hidden units.

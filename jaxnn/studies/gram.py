@@ -32,7 +32,7 @@ class Gram(NamedTuple):
 
     @property
     def by_class(self) -> np.ndarray:
-        """(K, K), the mean cosine over pairs i != j of examples of two classes, or of one; 0 without pairs."""
+        """(K, K), [a, b] the mean cosine over pairs i != j of examples, i of class a, j of class b; 0 without pairs."""
         member = (self.labels[:, None] == np.arange(len(self.classes))).astype(np.float64)
         others = ~np.eye(len(self.labels), dtype=bool)
         pairs = member.T @ others.astype(np.float64) @ member

@@ -54,7 +54,7 @@ class Hardest(NamedTuple):
         }
 
     def rank_correlation(self) -> float:
-        """Spearman's rank correlation of norm and loss."""
+        """Spearman's rank correlation of norm and loss; ties are ranked in the order of the examples."""
         ranks = np.stack([np.argsort(ranked(values)) for values in (self.norms, self.losses)])
         return float(np.asarray(np.corrcoef(ranks))[0, 1])
 

@@ -40,13 +40,13 @@ class Influence(NamedTuple):
     scores: np.ndarray
 
     def helpful(self, test: int) -> np.ndarray:
-        """(N,), the indices of the training examples, the most helpful first."""
+        """(N,), the indices of the training examples, the most helpful to test example number `test` first."""
         return ranked(self.scores[:, test])
 
     def same_label(self, most: int = SHOWN) -> tuple[float, float]:
-        """How often the most helpful examples have the test example's label, and the most harmful the predicted one.
+        """Of the `most` helpful examples the fraction with the test example's label; of the harmful with the predicted.
 
-        The second is over the misclassified test examples; NaN if there are none.
+        Means over the test examples; for the second over the misclassified ones, NaN if there are none.
         """
         labels, truths = np.asarray(self.examples.y), np.asarray(self.tests.y)
         helps = [(labels[self.helpful(j)[:most]] == truths[j]).mean() for j in range(len(truths))]
@@ -106,8 +106,8 @@ def run(
     mean gradient, so that training and influence share one pass.
 
     Args:
-        data: a name, or splits.
-        tests: number of test examples, those of the largest loss after training.
+        data: a name for `data.load`, or splits; the validation set is unused.
+        tests: number of test examples, those of the largest loss after training; at most all.
         net: a classifier without dropout and batch normalization; None for an MLP with 128 hidden units.
         learning_rate: eta of plain stochastic gradient descent; the first-order error shrinks with it.
         seed: of initial parameters and order.
@@ -115,7 +115,7 @@ def run(
         batch_size: n.
 
     Raises:
-        ValueError: `tests` or `epochs` is below 1, the learning rate is negative, or training diverged.
+        ValueError: `tests` or `epochs` is below 1, the learning rate is negative or infinite, or training diverged.
 
     Reference:
         Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing gradient

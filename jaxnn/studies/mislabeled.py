@@ -39,7 +39,7 @@ class Mislabeled(NamedTuple):
 
     @property
     def scores(self) -> dict[str, np.ndarray]:
-        """Scores (N,) by norm and by loss, averaged over the epochs (without the initial state): none is chosen."""
+        """Scores (N,) by norm and by loss, averaged over all epochs, without the initial state."""
         return {"gradient norm": self.norms[1:].mean(axis=0), "loss": self.losses[1:].mean(axis=0)}
 
     def precision(self, scores: np.ndarray) -> float:
@@ -156,7 +156,7 @@ def with_wrong_labels(examples: Dataset, fraction: float, seed: int) -> Dataset:
 
 
 def precision_at(scores: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """The fraction of wrong labels among the k highest scores, for k = 1 .. N."""
+    """(N,), the fraction of wrong labels among the k highest scores, for k = 1 .. N."""
     return np.cumsum(wrong[ranked(scores)]) / np.arange(1, len(wrong) + 1)
 
 

@@ -112,7 +112,7 @@ def run(
         data, net, opt, epochs, batch_size: as for `norms.run`.
         seed: of initial parameters, order, and the batches drawn.
         sizes: of the batches drawn, each >= 2.
-        drawn: examples drawn per size, at least the largest size.
+        drawn: examples drawn per size, rounded down to full batches; at least the largest size.
 
     Raises:
         ValueError: a size is below 2 or above `drawn`.

@@ -19,7 +19,7 @@ QUANTILES = (0.1, 0.5, 0.9, 0.99)
 
 
 LEAST = 1e-8
-"""The smallest norm in the figure: float32 probabilities below 1 are at least 6e-8 away from it."""
+"""The smallest norm in the figure: a float32 probability below 1 is at most 1 - 6e-8."""
 
 
 class Norms(NamedTuple):
@@ -33,7 +33,7 @@ class Norms(NamedTuple):
     losses: np.ndarray
 
     def share(self, fraction: float) -> np.ndarray:
-        """(epochs + 1,), the part of sum_i |g_i| due to the given fraction of largest gradients."""
+        """(epochs + 1,), the part of sum_i |g_i| due to the given fraction of largest gradients (at least one)."""
         ordered = -np.sort(-self.norms, axis=1)
         most = max(round(fraction * ordered.shape[1]), 1)
         return ordered[:, :most].sum(axis=1) / ordered.sum(axis=1)
@@ -67,7 +67,7 @@ def run(
     epochs: int = 30,
     batch_size: int = 64,
 ) -> Norms:
-    """|g_i| of every training example, before training and after each epoch, from one tape per pass.
+    """|g_i| of every training example, before training and after each epoch, from tapes of at most 2000 examples.
 
     Args:
         data: a name, splits (the training split is used), or a Dataset.

@@ -162,7 +162,7 @@ def test_a_surface_takes_four_times_the_units_for_half_the_error() -> None:
         (lambda: staircase(np.exp, 0, 1, 0.0), "tolerance > 0"),
         (lambda: staircase(np.exp, 1, 1, 0.1), "expected low < high"),
         (lambda: staircase(lambda x: 1 / x, 0, 1, 0.1), "values that are not finite"),
-        (lambda: staircase(np.sum, 0, 1, 0.1), r"elementwise and finite, got shape \(\) for inputs \(4097,\)"),
+        (lambda: staircase(np.sum, 0, 1, 0.1), r"element-wise and finite, got shape \(\) for inputs \(4097,\)"),
         (lambda: surface(lambda x, y: x > y, 0, 1, 0.1), "changes by 1 between two samples"),
         (lambda: surface(lambda x, y: x, 0, 1, 0.1, samples=1), "samples must be at least 2"),
         (lambda: ridge([1, 0], 1, 0), "and low < high, got .* low 1, high 0"),

@@ -13,7 +13,7 @@ from jaxnn.types import Array
 
 
 def decaying(count: Array) -> Array:
-    """A schedule that halves the rate in 20 steps, in the dtype of the run."""
+    """A schedule that halves the rate in 20 steps, in the default floating dtype (float64 in `measure`)."""
     return 0.1 / (1.0 + 0.05 * jnp.asarray(count, float))
 
 
@@ -21,7 +21,7 @@ ADAN = "optax weights differences of gradients by 1 - b2, the paper by b2; diffe
 
 
 def precise_factored_rms(**settings: Any) -> Any:
-    """optax's scale_by_factored_rms, with the decay computed in the dtype of the run."""
+    """optax's scale_by_factored_rms, with the decay computed in the default floating dtype."""
     return optax.scale_by_factored_rms(**({"decay_rate_fn": power_decay} | settings))
 
 

@@ -43,7 +43,7 @@ SINGLE = (
 
 
 def exact(learning_rate: ScalarOrSchedule, eps: float = 1e-6) -> Callable[[Array], Array]:
-    """The learning rate with which optax's product (learning_rate + eps) sqrt(k + 1) is exact."""
+    """The schedule with which optax's product (learning_rate + eps) sqrt(k + 1) is exact."""
 
     def rate(count: Array) -> Array:
         ratio = jnp.sqrt((count + 1).astype(float)) / jnp.sqrt(count + 1).astype(float)
@@ -53,7 +53,7 @@ def exact(learning_rate: ScalarOrSchedule, eps: float = 1e-6) -> Callable[[Array
 
 
 def madgrad_case(name: str, learning_rate: ScalarOrSchedule, **settings: Any) -> Case:
-    """A case in which optax receives the exact learning rate."""
+    """A case in which optax receives the learning rate of `exact`."""
     theirs = getattr(optax.contrib, name)
     eps = settings.get("eps", 1e-6)
     return Case(

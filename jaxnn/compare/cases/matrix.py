@@ -23,7 +23,7 @@ ROLES = {"w": "head", "parts": ("vector", "vector", "hidden"), "nothing": None}
 
 
 def numbers(kind: Any, *axes: Any) -> Any:
-    """The same axes for each array of 4 axes, defaults for matrices, None for the rest, in either library's type."""
+    """params -> `kind(*axes)` for arrays with 4 axes, `kind()` for matrices, None for the rest; `kind` is a type."""
 
     def tree(params: Params) -> PyTree:
         return jax.tree.map(lambda p: {2: kind(), 4: kind(*axes)}.get(p.ndim), params)
@@ -127,7 +127,7 @@ def without_none(inner: Any) -> Any:
 
 
 def galore(*args: Any, base: Any = None, library: Any = optax.contrib, **settings: Any) -> Any:
-    """Either library's galore, singular vectors in float32; `base` makes the inner rule from the library's name."""
+    """Either library's galore, singular vectors in float32; `base` makes the inner rule from the library."""
     ours = library is not optax.contrib
     extra = {"svd_dtype": jnp.float32} if ours else {}
     made = library.galore(

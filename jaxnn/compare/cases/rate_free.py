@@ -65,7 +65,7 @@ SKIPPED = {"base_optimizer_state": ""}
 
 
 def rising(count: Array) -> Array:
-    """From 0 to 0.1 in 20 steps, in the dtype of the run."""
+    """From 0 to 0.1 in 20 steps, in the default floating dtype (float64 in `measure`)."""
     return 0.1 * jnp.minimum(jnp.asarray(count, float) / 20, 1)
 
 

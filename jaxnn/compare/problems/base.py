@@ -31,10 +31,11 @@ class Problem:
         loss: per example, (outputs (N, ...), targets (N, ...)) -> (N,).
         train: the training set.
         validation: the set by which learning rates are chosen; None for the training set.
-        batch_size, epochs: defaults.
+        batch_size, epochs: of a run; `race` may replace the epochs.
         test: evaluated once, at the end of each fresh run of a race; None for a problem without a test set.
         metrics: name -> (outputs, targets) -> (N,), evaluated on the validation and test sets.
-        figure: the metric of a run, lower is better: "loss", "validation_loss" or, of `metrics`, "validation_NAME".
+        figure: the metric of a run, lower is better: "loss" (of training; it is also the final metric),
+            "validation_loss" or, of `metrics`, "validation_NAME".
         target: the value of the metric that counts as solved, for "steps to the target", or None. Adam with a good rate
             reaches the targets of the named problems within a third to a half of the epochs.
         reference: the source of the problem and its settings.

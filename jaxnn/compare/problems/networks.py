@@ -78,7 +78,7 @@ def fmnist_mlp() -> Problem:
 def fmnist_2c2d() -> Problem:
     """DeepOBS' fmnist_2c2d: conv 5x5x32, pool, conv 5x5x64, pool, 1024, 10, on Fashion-MNIST.
 
-    Weights from a normal of deviation 0.05 truncated at 0.1, biases 0.05; batches of 128; 100 epochs.
+    Weights from a normal of deviation 0.05 truncated at -0.1 and 0.1, biases 0.05; batches of 128; 100 epochs.
     """
     net = models.serial(
         Conv(32, 5, padding="SAME", w_init=W, b_init=B), Relu, MaxPool(2),
@@ -94,7 +94,7 @@ def fmnist_2c2d() -> Problem:
 
 
 def digits_autoencoder() -> Problem:
-    """A small autoencoder 64-32-8-32-64 on the embedded digits, with cross-entropy per pixel."""
+    """A small autoencoder 64-32-8-32-64 on the embedded digits; the loss is the sum of the pixels' cross-entropies."""
     parts = data.load("digits")
 
     def images(part: Dataset) -> Dataset:
