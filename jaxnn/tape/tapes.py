@@ -135,7 +135,7 @@ def with_errors(tape: Tape, found: PyTree) -> Tape:
 
 
 def of_weighted_losses(tape: Tape, weights: Array) -> Tape:
-    """The tape of w_i loss_i, w (N,); `outputs` stay. Where w_i is 0, row i of losses and uses is 0, even if NaN before.
+    """The tape of w_i loss_i, w (N,); `outputs` stay. Where w_i is 0, row i of losses and uses is 0, NaN or not.
 
     Example:
         >>> from jaxnn.tape import Addition
