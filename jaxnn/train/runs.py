@@ -177,7 +177,7 @@ class _Program:
         return stamp(self._traced.jaxpr, (self.inputs, self.shared))
 
     def fitting(self, size: int, budget: int, step: int) -> tuple[Any, int]:
-        """The compiled program for `size` runs or, in multiples of `step`, fewer that fit into `budget`; and their number."""
+        """The compiled program for `size` runs, or fewer (a multiple of `step`) to fit into `budget`; their number."""
         while True:
             if size not in self._compiled:
                 self._compiled[size] = self._jit.lower(self._take(0, size, size), *self.shared).compile()
