@@ -1,12 +1,12 @@
 """Backpropagation by hand: one rule for each kind of layer, and the backward pass through a network.
 
-- `value_and_grad(net, loss, regularizer)` returns the training loss and its gradient, as does
+- `value_and_grad(net, loss, regularizer)` makes the function of the training loss and its gradient, the same as
   `jax.value_and_grad(train.mean_loss(net, loss, regularizer), has_aux=True)`.
-- `record(net, loss)` returns the `jaxnn.tape.Tape` of a backward pass, for `jaxnn.per_example`.
-- `ggn_record(net, loss)`, `output_record(net)` pull back several output cotangents at once, for curvature and the
-  neural tangent kernel.
+- `record(net, loss)` makes a function that returns the `jaxnn.tape.Tape` of a backward pass, for `jaxnn.per_example`.
+- `ggn_record(net, loss)`, `output_record(net)` make functions that pull back several output cotangents at once, for
+  curvature and the neural tangent kernel.
 - `coverage(net, loss)` lists which layers are differentiated by hand and which by `jax.vjp`.
-- `trace_table(net, ...)` prints every z, a, delta and gradient of a small network.
+- `trace_table(net, ...)` is a table, to print, of every z, a, delta and gradient of a small network.
 - `register(kind, Rule(...))` gives a layer of your own its rule.
 
 | rules | module | derivations |

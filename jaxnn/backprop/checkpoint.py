@@ -35,8 +35,8 @@ class _Segment:
 
 @dataclasses.dataclass(frozen=True)
 class _Checkpointed(Rule):
-    """A serial's rule. Its cache has one entry per part: of the last segment the part's own cache; of the others the
-    `_Segment` at its first part, and None."""
+    """A serial's rule. Its cache has one entry per part: for the parts of the last segment their own caches; for those
+    of any other segment its `_Segment` at the first part, and None at the rest."""
 
     def backward(
         self, layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
@@ -51,7 +51,7 @@ class _Checkpointed(Rule):
 
 
 def checkpointed(net: Layer, every: int) -> Rule:
-    """The rule of a serial that stores the input of every `every`-th part only; ValueError unless a serial."""
+    """The rule of a serial that stores the input of every `every`-th part only; ValueError if `net` is not one."""
     every = require_positive_int("value_and_grad", "remat_every", every)
     if rule_of(net) is not SERIAL_RULE:
         raise ValueError(

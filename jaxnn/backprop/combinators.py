@@ -96,7 +96,13 @@ def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tupl
 def run_back(
     parts: Sequence[tuple[Layer, Params, Cache]], dy: Array | AtLogits, collect: Collect, *, first: int = 0
 ) -> tuple[Array, list[PyTree]]:
-    """The parts in reverse order: (dx of the first, what `collect` asks of each, in order). `first` as for `run`.
+    """The backward passes of the parts, last to first: (dx of parts[0], a list of what `collect` computes).
+
+    Args:
+        parts: (layer, params, cache) of each, in forward order; caches from `run`.
+        dy: cotangent of the last part's output, or `AtLogits`.
+        collect: `GRADIENT` or `USES`; the list has one entry per part, in the order of `parts`.
+        first: as for `run`.
 
     Example:
         >>> from jaxnn.layers import Relu
@@ -210,9 +216,6 @@ def _couples(layer: Layer, train: bool) -> bool:
 
 
 SERIAL_RULE = register(SERIAL, _Serial(_serial_forward, _through_the_parts, _uses_of_parts, _couples))
-"""The input cotangent of each part is the output cotangent of the part before it."""
-
 BRANCHES_RULE = _Branches(_branches_forward, _through_the_parts, _uses_of_parts, _couples, _combined_by_hand)
-"""`combine` is pulled back to each branch; dC/dx is the sum over the branches."""
 register(RESIDUAL, BRANCHES_RULE)
 register(PARALLEL, BRANCHES_RULE)

@@ -30,7 +30,7 @@ class Coverage(Printable):
     """The rows of `coverage`; prints as a table.
 
     Attributes:
-        rows: one for each layer without parts, for each combinator that is not differentiated by hand, and the loss.
+        rows: one for each layer without parts, each combinator not differentiated by hand, and the loss, if passed.
         complete: whether nothing is left to `jax.vjp`.
     """
 
@@ -51,7 +51,8 @@ class Coverage(Printable):
 def coverage(net: Layer, loss: Loss | None = None) -> Coverage:
     """Lists the layers (and the loss, if passed) with a hand-written rule, and those that fall back to `jax.vjp`.
 
-    A table for `print`; its `rows` are (place, name, rule), `place` the path among the parameters.
+    A table for `print`; its `rows` are (place, name, rule), `place` the path among the parameters ("net" for a network
+    that is one layer, "loss" for the loss).
 
     Example:
         >>> from jaxnn import losses

@@ -27,7 +27,7 @@ Parts: TypeAlias = tuple[Tape, PyTree]
 
 
 def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callable[..., Columns]:
-    """The tape of the generalized Gauss-Newton matrix: one forward pass, and a backward pass for each column.
+    """A function that records the generalized Gauss-Newton matrix: a forward pass, and a backward pass for each column.
 
     G = 1/N sum_i J_i' H_i J_i, J_i the Jacobian of example i's outputs with respect to the parameters, H_i = S_i S_i'
     the Hessian of its loss with respect to its outputs (`losses.hessian_root_of`). Exact by default: the columns of S_i
@@ -97,13 +97,13 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
 
 
 def output_record(net: Layer) -> Callable[..., Columns]:
-    """The tape of every output's gradient: g_ic = d y_ic / d params, for `per_example.ntk`.
+    """A function that records the gradient g_ic of each output c of each example i, for `per_example.ntk`.
 
     Args:
         net: a network, applied in evaluation mode.
 
     Returns:
-        `recorded(params, state, x) -> Columns`, C = the number of outputs of an example.
+        `recorded(params, state, x) -> Columns`, C = the number of outputs of an example; the tape's losses are 0.
 
     Raises:
         TypeError: net is not a Layer.

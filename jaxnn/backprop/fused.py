@@ -55,7 +55,7 @@ def is_fused(net: Layer, loss: Loss) -> bool:
 
 
 def _last_function(net: Layer) -> object:
-    """The network's last activation if it has our rule and no settings but axis = -1; else None."""
+    """The network's last activation if its rule is `ACTIVATION` and it has no settings but axis = -1; else None."""
     while net.parts and rule_of(net) is SERIAL_RULE:
         net = net.parts[-1]
     settings = dict(net.options)

@@ -59,7 +59,7 @@ def value_and_grad(
     Raises:
         TypeError: net is not a Layer, or loss or regularizer not a function.
         ValueError: `remat_every` with a network that is not a serial; when called, parameters of another network, a
-            loss that does not return one value per example, or weights not of shape (N,).
+            loss that does not return one value per example, weights not of shape (N,), or N = 0.
 
     Reference:
         Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
@@ -114,7 +114,7 @@ def own_params(params: Params, *batch: PyTree) -> Params:
 
 
 def _shares(delta: Array, weights: Array | None) -> Array:
-    """w_i / sum w delta_i, from the cotangents of the sum to those of the mean; exactly 0 where w_i is 0."""
+    """(w_i / sum w) delta_i, from the cotangents of the sum to those of the mean; exactly 0 where w_i is 0."""
     if weights is None:
         return delta / delta.shape[0]
     wide = accumulate(delta)
@@ -126,7 +126,7 @@ def _shares(delta: Array, weights: Array | None) -> Array:
 
 
 def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
-    """The tape of one forward and backward pass of the SUMMED loss: (a, delta) of each use, for `per_example`.
+    """A function that records a backward pass of the SUMMED loss: (a, delta) of each use, for `per_example`.
 
     Args:
         net: a network.

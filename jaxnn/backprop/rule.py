@@ -126,7 +126,7 @@ class Rule:
     def backward(
         self, layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
     ) -> tuple[Array, PyTree]:
-        """(dx, what `collect` asks for); of a combinator, a tuple of what each of its parts returns."""
+        """(dx, what `collect` computes: of a combinator, a tuple with one entry per part)."""
         if isinstance(dy, AtLogits):  # this activation is fused with the loss: what it would compute is there already
             return dy.delta, ()
         dx = self.input_grad(layer, params, cache, dy)

@@ -12,7 +12,7 @@ WIDTH = 120
 
 
 class Printable:
-    """Base of objects with a table: `print` shows it as plain text, rich in colour."""
+    """Base of objects with a table: `print` shows it as plain text, `rich.print` with colour."""
 
     def __rich__(self) -> Table:
         raise NotImplementedError

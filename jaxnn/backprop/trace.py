@@ -1,8 +1,8 @@
 """Backpropagation step by step: every z, a, delta and gradient of a small network, in textbook notation.
 
 Each layer with parameters has the next number l, parameters w_l, b_l and output z_l. The layers without parameters
-after it (activation, pooling, ...) have outputs a_l, a_l', a_l''. a_0 is the input. In the backward pass
-delta_l = dC/dz_l and dC/da_l alternate, and each layer with parameters has its gradient.
+after it (activation, pooling, ...) have outputs a_l, a_l', a_l''; a_0 is the input, a_0', ... precede z_1. In the
+backward pass delta_l = dC/dz_l and dC/da_l alternate, and each layer with parameters has its gradient.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Layers: modules of plain functions, and CamelCase factories that wrap them as a `Layer`.
 
-The modules hold `init` and `apply` as functions of arrays (`layers.dense.init(key, 784, 512)`,
-`layers.dense.apply(params, x)`); the factories wrap them in the protocol by which networks compose,
+The modules of layers with parameters hold `init` and `apply` as functions of arrays (`layers.dense.init(key, 784,
+512)`, `layers.dense.apply(params, x)`); the factories wrap them in the protocol by which networks compose,
 `init(key, example) -> (params, state)` and `apply(params, state, x, *, key=None, train=False) -> (y, state)`.
 
 | layer | module | x -> y | parameters | state, randomness |
@@ -21,8 +21,9 @@ The modules hold `init` and `apply` as functions of arrays (`layers.dense.init(k
 | `Activation(function)`, `Relu`, `Tanh`, ... | `activation` | (N, ...), shape kept | | |
 
 A layer's `init` takes a typed random key. `apply` raises TypeError for x that is not floating (of `embedding`, not
-integer; `flatten` takes any dtype), and ValueError for shapes that do not fit. An invalid setting raises either, in the
-factory or, where its check needs the number of axes, in `init` or `apply`.
+integer; `Flatten`, `MaxPool`, and `Dropout` in evaluation mode take any dtype), and ValueError for shapes that do
+not fit. An invalid setting raises either, in the factory or, where its check needs the number of axes, in `init` or
+`apply`.
 
 A name without parentheses is a Layer itself (`Flatten`, `Relu`); one with them is a factory (`Dense(10)`).
 """

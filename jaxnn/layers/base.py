@@ -61,7 +61,7 @@ class Layer:
 
     Raises:
         TypeError: `kind` is not a `Kind`; from `init`: the key is not a typed key, or the example has no shape.
-        ValueError: from `init`: the key is None or an array of keys, or the shape has a size < 1.
+        ValueError: from `init`: the key is None or an array of keys, or a bare shape has a size < 1.
 
     Example:
         >>> from jaxnn.layers import Dense
@@ -178,7 +178,7 @@ def param_dtype(example: jax.ShapeDtypeStruct) -> DType:
 
 
 def param(where: str, params: Params, name: str) -> Array:
-    """params[name], or an error that says what params should be."""
+    """params[name], or a ValueError that says what params should be."""
     if not isinstance(params, Mapping) or name not in params:
         got = (
             f"a dict of {sorted(params)}"

@@ -53,8 +53,8 @@ def apply(
 ) -> tuple[Array, State]:
     """y = scale (x - mean) / sqrt(var + eps) + shift, eps inside the root.
 
-    In training mode, mean and var are those of this batch over all axes but the last, n values per channel, var
-    divided by n. The running statistics are their moving averages,
+    In training mode, mean and var are those of this batch over all axes but the last, var the biased variance of the n
+    values of a channel. The running statistics are moving averages,
 
         running <- momentum running + (1 - momentum) batch,
 
@@ -74,7 +74,7 @@ def apply(
         (N, ..., C) in the dtype of x, and the state; statistics in float32 (float64 for float64).
 
     Raises:
-        ValueError: training with fewer than two values per channel; a state without mean and var.
+        ValueError: training with fewer than two values per channel; a state without mean and var; x of other channels.
 
     Reference:
         Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal
@@ -108,7 +108,7 @@ def BatchNorm(*, momentum: Scalar = 0.9, eps: Scalar = 1e-5) -> Layer:
     """Batch normalization on inputs (N, ..., C); its running statistics are the layer's state.
 
     Args:
-        momentum: fraction of the running statistics kept per training step (PyTorch's is 1 minus this).
+        momentum: fraction in [0, 1] of the running statistics kept per training step (PyTorch's is 1 minus this).
         eps: added to the variance, inside the root.
 
     Example:

@@ -75,7 +75,7 @@ def apply(
         groups: as at `init`.
 
     Returns:
-        (N, *spatial', C_out).
+        (N, *spatial', C_out) in the promoted dtype of x and w.
 
     Reference:
         LeCun, Y., Boser, B., Denker, J. S., et al. (1989). Backpropagation applied to handwritten zip code recognition.

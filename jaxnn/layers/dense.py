@@ -49,7 +49,7 @@ def apply(params: Params, x: Array) -> Array:
         x: (..., D_in), floating.
 
     Returns:
-        (..., D_out).
+        (..., D_out) in the promoted dtype of x and w.
 
     Example:
         >>> apply({"w": jnp.eye(2), "b": jnp.array([1.0, 0.0])}, jnp.array([[3.0, 4.0]]))

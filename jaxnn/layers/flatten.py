@@ -11,7 +11,7 @@ KIND = Kind("flatten")
 
 
 def apply(x: Array) -> Array:
-    """x (N, ...) -> (N, D), D the product of the other axes, in row-major order; N = 0 too.
+    """x (N, ...) -> (N, D), D the product of the other axes, in row-major order; also for N = 0.
 
     Example:
         >>> import jax.numpy as jnp

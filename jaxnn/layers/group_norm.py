@@ -41,7 +41,7 @@ def apply(params: Params, x: Array, *, groups: int, eps: Scalar = 1e-5) -> Array
         eps: added to the variance, inside the root.
 
     Returns:
-        (N, *spatial, C) in the dtype of x; statistics in float32 (float64 for float64), the variance divided by n.
+        (N, *spatial, C) in the dtype of x; statistics in float32 (float64 for float64), the variance biased.
 
     Reference:
         Wu, Y. & He, K. (2018). Group normalization, equations 1, 2, 6 and 7.

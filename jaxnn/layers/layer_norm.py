@@ -41,7 +41,7 @@ def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
 
     Returns:
         (N, ..., D) in the dtype of x; statistics in float32 (float64 for float64). With eps > 0 a constant
-        row gives `shift`.
+        row gives `shift`, up to the rounding of its mean.
 
     Reference:
         Ba, J. L., Kiros, J. R. & Hinton, G. E. (2016). Layer normalization, equations 3 and 4 (which have no eps).

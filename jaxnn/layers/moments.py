@@ -31,7 +31,7 @@ def mean_and_variance(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
 
 
 def standardize(x: Array, mean: Array, variance: Array, eps: Scalar) -> Array:
-    """(x - mean) / sqrt(variance + eps), accumulation dtype; with eps > 0 constant inputs give 0."""
+    """(x - mean) / sqrt(variance + eps), accumulation dtype; with eps > 0 also defined at variance 0."""
     return (accumulate(x) - mean) * lax.rsqrt(variance + jnp.asarray(eps, variance.dtype))
 
 

@@ -20,8 +20,8 @@ PARALLEL = Kind("parallel")
 def serial(*parts: Layer) -> Layer:
     """The composition of layers, first to last: y = part_n(... part_2(part_1(x))).
 
-    Params are a tuple with one entry per part (`()` for one without parameters). The state is `()` if no part has
-    running statistics, else such a tuple too. Each part gets its own key, folded from `key`.
+    Params are a tuple with one entry per part (`()` for one without parameters). The state is `()` if no part
+    has state (running statistics), else such a tuple too. Each part gets its own key, folded from `key`.
 
     Args:
         parts: layers or networks; `serial()` is the identity.
@@ -74,7 +74,7 @@ def serial(*parts: Layer) -> Layer:
 def residual(*parts: Layer, shortcut: Layer | None = None) -> Layer:
     """y = f(x) + shortcut(x), f the composition of `parts`; the shortcut is the identity by default.
 
-    Params are the pair (f's, shortcut's). The state is `()` if neither has running statistics, else such a pair too.
+    Params are the pair (f's, shortcut's). The state is `()` if neither has state, else such a pair too.
 
     Raises:
         ValueError: f(x) and the shortcut differ in shape (nothing is broadcast).
@@ -96,7 +96,7 @@ def parallel(*parts: Layer, combine: Callable[[Sequence[Array]], Array] | None =
     """All parts applied to the same x, their outputs combined, by default concatenated along the last axis.
 
     Args:
-        parts: at least one layer.
+        parts: at least one layer; params and state are tuples as for `serial`.
         combine: a function of the list of outputs, each (N, ...); None concatenates them along the last axis.
 
     Example:

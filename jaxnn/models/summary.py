@@ -25,6 +25,9 @@ def rows(net: Layer, example: Example) -> list[Row]:
 
     Abstract evaluation only: nothing is computed or allocated, whatever the size of the network.
 
+    Args:
+        net, example: as for `summary`; the shape of one input, without the batch axis.
+
     Example:
         >>> from jaxnn.models import mlp
         >>> rows(mlp([3, 4, 2]), (3,))[1]

@@ -5,8 +5,8 @@ As in all of deep learning this is a cross-correlation, without flipping the ker
     y[n, o, :] = sum_k x[n, o s + k d - p, :] w[k, :, :]
 
 for example n, output position o and kernel position k, with stride s, dilation d and low padding p in each spatial axis
-(for groups = 1). Images are channels-last (N, ..., C_in), kernels
-(..., C_in / groups, C_out): NHWC and HWIO for two axes.
+(for groups = 1). Images are channels-last (N, ..., C_in), kernels (..., C_in / groups, C_out): NHWC and HWIO for two
+axes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Padding: TypeAlias = str | Sequence[tuple[int, int]]
 def resolve_padding(
     where: str, padding: Padding, sizes: Shape, window: Shape, stride: Shape, dilation: Shape
 ) -> tuple[tuple[int, int], ...]:
-    """The (low, high) padding of each spatial axis; "SAME" puts the odd one at the end, as XLA and TensorFlow do."""
+    """(low, high) per spatial axis, the odd one of "SAME" at the end, as in XLA; ValueError for too large a window."""
     spans = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
     if padding == "VALID":
         pads = [(0, 0)] * len(sizes)
@@ -140,7 +140,7 @@ def conv_value(
 
 
 def _natively_fast(dims: int, c_in: int, groups: int) -> bool:
-    """Whether XLA's convolution beats matrix products on CPU: up to two axes, one group or groups of > 2 channels."""
+    """Whether XLA's convolution beats matrix products on CPU: up to two axes, one group or groups of > 2 inputs."""
     return dims <= 2 and (groups == 1 or c_in // groups > 2)
 
 

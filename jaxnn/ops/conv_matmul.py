@@ -28,8 +28,8 @@ def conv_as_matmul(
 ) -> Array:
     """y[n, o, c] = sum over k and i of x[n, o s + k d - p, i] w[k, i, c], as a sum of matrix products.
 
-    The trailing window axes are merged with the channels: the slices of x are concatenated into columns and multiplied
-    with the kernel in one product. Over the leading window axes, products are summed.
+    Trailing window axes (`_joined_axes`) are merged with the channels: the slices of x are concatenated into columns
+    and multiplied with the kernel in one product. Over the leading window axes, products are summed.
 
     Args:
         x: (N, *spatial, C_in).
@@ -161,7 +161,7 @@ def columns_of(
     dilation: Shape,
     groups: int,
 ) -> Array:
-    """im2col: per output position the inputs that the kernel sees at one outer offset, (N T, groups, D)."""
+    """im2col of a padded x at the offsets (*outer, *k), k in `inner`: (N T, groups, len(inner) C_in / groups)."""
 
     def slice_at(offset: tuple[int, ...]) -> Array:
         starts = [k * d for k, d in zip(offset, dilation, strict=True)]

@@ -5,7 +5,7 @@ sum(window) instead of prod(window) operations and keeps the tie rule exact: the
 the first one in the first row that contains the maximum.
 
 The gradient of a `lax.reduce_window` maximum is a select-and-scatter, slow on CPU; that of strided slices combined by
-`where` consists of masks and pads. Windows that do not overlap are a reshape instead of slices.
+`where` consists of masks and pads. Where the stride equals the window, a reshape takes the place of the slices.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Winners:
     """The argmax of each window, all that `max_pool_input_grad` needs.
 
     `indices` are, from the last spatial axis to the first, the index of the first maximum along that axis, with later
-    axes already pooled; int8, or int32 for windows longer than 127.
+    axes already pooled; int8, or int32 for windows longer than 127. `windows`, `strides` and `pads` have one entry per
+    spatial axis; `shape` is that of x.
     """
 
     indices: tuple[Array, ...]
@@ -310,7 +311,7 @@ def _pad(x: Array, axis: int, low: int, high: int) -> Array:
 
 
 def _shares(n: int, k: int, s: int, low: int, high: int, count_padding: bool) -> np.ndarray:
-    """1 / m_o along one axis, by window."""
+    """The factor of 1 / m_o that one axis contributes, for each window on it."""
     starts = np.arange(_outputs(n + low + high, k, s)) * s - low
     real = np.minimum(starts + k, n) - np.maximum(starts, 0)
     return 1.0 / (np.full_like(real, k) if count_padding else real)

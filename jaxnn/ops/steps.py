@@ -29,7 +29,7 @@ def by_steps(form: Callable[[int], Callable[..., Tree]], bytes_each: int, *array
     """form(step)(*arrays), the step chosen at lowering: the examples that fit CPU_BYTES on CPU, OTHER_BYTES elsewhere.
 
     Args:
-        form: from a step, the number of examples at a time, a divisor of N, to a function of the arrays.
+        form: step -> function of the arrays; `step` is the number of examples at a time, a divisor of N.
         bytes_each: bytes of the intermediate arrays per example.
         arrays: each (N, ...).
     """
@@ -47,7 +47,7 @@ def step_of(n: int, bytes_each: int, most_bytes: int) -> int:
 
 
 def map_examples(f: Callable[..., Tree], step: int, *arrays: Array) -> Tree:
-    """f(*arrays), `step` examples at a time; its result has the example axis first."""
+    """f(*arrays), `step` examples at a time; the arrays in f's result have the example axis first."""
     n = arrays[0].shape[0]
     if step == n:
         return f(*arrays)

@@ -93,7 +93,7 @@ class View:
         return x
 
     def adjoint(self, y: Array) -> Array:
-        """A' y, of shape `source`, for y of shape `shape`: <A x, y> = <x, A' y>."""
+        """A' y, of shape `source`, for y of shape `shape`, A this view: <A x, y> = <x, A' y>."""
         if not self.steps:
             return y
         (x,) = jax.linear_transpose(self, shape_beside(y, self.source))(y)
@@ -105,7 +105,8 @@ class View:
         return jax.eval_shape(self, jax.ShapeDtypeStruct(self.source, jnp.float32)).shape
 
     def then(self, step: Step) -> View:
-        """The view followed by a step; identities are dropped, two transpositions, reshapes or unit slices merged."""
+        """The view followed by a step. Identities (but a `Broadcast`) are dropped; a transposition, reshape or slice of
+        stride 1 is merged with one of its kind before it."""
         last = self.steps[-1] if self.steps else None
         earlier = dataclasses.replace(self, steps=self.steps[:-1])
         match last, step:
@@ -134,7 +135,7 @@ class View:
 
     @property
     def in_order(self) -> bool:
-        """Whether the view is a bijection that keeps row-major order."""
+        """Whether all steps are reshapes: then the view is a bijection that keeps row-major order."""
         return all(isinstance(step, Reshape) for step in self.steps)
 
     @property
@@ -143,7 +144,7 @@ class View:
         return any(isinstance(step, Broadcast) for step in self.steps)
 
     def apart_from(self, other: View) -> bool:
-        """Whether two views of one source are known to be disjoint."""
+        """Whether two views of one source are known to be disjoint: both begin with a slice, of disjoint ranges."""
         mine, theirs = (view.steps[0] if view.steps else None for view in (self, other))
         if not isinstance(mine, Slice) or not isinstance(theirs, Slice):
             return False

@@ -10,10 +10,11 @@ work under jit, vmap and scan.
 |---|---|
 | `sq_norms`, `norms`, `sq_norms_by_parameter`, `sq_norms_by_layer` | norms of the gradients, (N,) |
 | `weighted_grad`, `mean_grad` | sum_i w_i g_i, 1/N sum_i g_i: pytrees like `params` |
-| `clipped_grad`, `clipped_grad_by_layer`; `flat`, `automatic`, `psac` | sum_i c(norm of g_i) g_i, and the norms |
+| `clipped_grad`, `clipped_grad_by_layer` | sum_i c(norm of g_i) g_i, c by `flat`, `automatic` or `psac`; the norms |
 | `second_moment`, `variance`, `variance_centred`, `snr` | element-wise: pytrees like `params` |
-| `gram`, `cosine`, `jvp_examples` | g_i . h_j (N, M), g_i . v (N,) |
-| `noise_scale` (`NoiseScale`) | trace of the covariance of g_i and squared norm of its mean, summed over batches |
+| `gram`, `cosine` | g_i . h_j and its cosine, (N, M), h_j of the same or of another tape |
+| `jvp_examples` | g_i . v (N,), v a direction |
+| `noise_scale` (`NoiseScale`) | trace of the covariance of g_i, squared norm of the expected g_i; summed over batches |
 | `materialize` | g_i: a pytree like `params` of arrays (N, *shape) |
 
 | curvature, of `Columns` (`backprop.ggn_record`, `output_record`) | |

@@ -1,7 +1,7 @@
 """Per-example gradients in chunks, so that never all of them are in memory.
 
-Results per example and sums over examples take some examples, all entries at a time; inner products of all pairs take
-all examples, some of the p outputs at a time.
+Results per example and sums over examples take all entries of some examples at a time; inner products of all pairs take
+all examples, at some of the layer's p outputs at a time.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def fits(form: Outer) -> bool:
 
 
 def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:
-    """The sum over slices of the outputs of f(gradients (N, G, d, outputs) of each form)."""
+    """The sum, over slices of the p outputs, of f of the gradients (N, G, d, slice) of each form."""
     output = sum(form.examples * form.block[0] * form.block[1] * form.dtype.itemsize for form in forms)
     p = forms[0].block[2]
     slices = math.ceil(p / max(CHUNK_BYTES // max(output, 1), 1))

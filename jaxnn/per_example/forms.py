@@ -75,7 +75,7 @@ class Pieces:
     views: tuple[View, ...] = dataclasses.field(metadata=STATIC)
 
     def placed(self, rows: Sequence[Array]) -> Array:
-        """One array (..., its entries) per part, scattered into (..., entries of the parameter), 0 elsewhere."""
+        """`rows`, an array (..., entries of the view) per part, scattered into (..., entries of the parameter)."""
         return functools.reduce(jnp.add, [put_back(view, flat) for view, flat in zip(self.views, rows, strict=True)])
 
 

@@ -91,7 +91,7 @@ def inner(form: Form, other: Form) -> Array:
 
 
 def _inner_outer(form: Outer, other: Outer) -> Array:
-    """<g_i, h_j> from Gram matrices of positions, or from slices of gradients. T = 1: (A A') . (D D')."""
+    """<g_i, h_j> from Gram matrices of positions, or from slices of gradients."""
     # Multiply-adds: all pairs of positions take (d + p) each; gradients take d p per position to form (n s + m t), and
     # d p per pair of examples (n m) to multiply. The gradients are summed in slices, since all may not fit in memory.
     n, m, s, t, (groups, d, p) = form.examples, other.examples, form.times, other.times, form.block

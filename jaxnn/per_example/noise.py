@@ -37,7 +37,7 @@ class NoiseScale(NamedTuple):
 
     @property
     def scale(self) -> Array:
-        """B = tr(Sigma) / |G|^2 of the averages; negative if there were too few batches to tell |G|^2 from 0."""
+        """B = tr(Sigma) / |G|^2 of the averages; may be negative if there are too few batches to tell |G|^2 from 0."""
         return safe_divide(self.trace, self.sq_norm)
 
     @property
@@ -54,9 +54,9 @@ def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
 
         tr(Sigma) = (m - M) N / (N - 1),   |G|^2 = (N M - m) / (N - 1),   B = tr(Sigma) / |G|^2
 
-    The ratio of one batch is biased and noisy: average over batches, at fixed parameters or along a run, and read
-    `.scale` at the end. It may be the carry of a `lax.scan` that starts from `NoiseScale.zero()`. In float32 tr(Sigma)
-    loses digits where it is less than 1e-4 of m: sum `variance` there.
+    The ratio of one batch is biased and noisy: add up batches, at fixed parameters or along a run, and read `.scale` at
+    the end. The sums may be the carry of a `lax.scan` that starts from `NoiseScale.zero()`. In float32 tr(Sigma) loses
+    digits where it is less than 1e-4 of m: sum the leaves of `variance` there.
 
     Args:
         tape: of N >= 2 examples.

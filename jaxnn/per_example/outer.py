@@ -66,7 +66,7 @@ class Outer(abc.ABC):
 
     @abc.abstractmethod
     def at_outputs(self, start: Array, size: int) -> Outer:
-        """The form of outputs start to start + size of the p; beyond p the gradients are 0."""
+        """The form of outputs start to start + size - 1, start a multiple of size; gradients beyond p are 0."""
 
     def laid_out(self, x: Array) -> Array:
         """(..., G, d, p) flattened in the parameter's order, (..., d G p)."""
@@ -166,7 +166,7 @@ class Correlation(Outer):
 
 
 def _some_outputs(delta: Array, start: Array, size: int) -> Array:
-    """delta (..., p) at outputs start to start + size, start a multiple of size; 0 beyond p."""
+    """delta (..., p) at outputs start to start + size - 1, start a multiple of size; 0 beyond p."""
     short = -delta.shape[-1] % size
     wide = jnp.pad(delta, [(0, 0)] * (delta.ndim - 1) + [(0, short)])
     return lax.dynamic_slice_in_dim(wide, start, size, axis=delta.ndim - 1)

@@ -21,6 +21,6 @@ def sample_tape() -> Tape:
 
 
 def sample_columns() -> Columns:
-    """`sample_tape` with two columns: delta = 1, 1 and 1, 0."""
+    """`sample_tape` with two columns: the two examples have delta = 1, 1 in the first and 1, 0 in the second."""
     a, delta = jnp.array([[[1.0, 2.0]], [[3.0, 0.0]]]), jnp.array([[[[1.0]], [[1.0]]], [[[1.0]], [[0.0]]]])
     return Columns(dataclasses.replace(sample_tape(), uses=((Addition(delta),), (Product(a, delta),))), 2, True)

@@ -103,6 +103,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
         (a pytree like `params`, in the parameters' dtypes; the norms before clipping (N,)).
 
     Raises:
+        TypeError: `flat`, `automatic` or `psac` itself, without C.
         ValueError: C negative, if known; factors of another shape.
 
     Reference:

@@ -23,7 +23,8 @@ class Tape:
         outputs: (N, ...), the network's outputs.
         uses: for each parameter, in the order of `jax.tree.leaves(params)`, the tuple of its uses.
         paths: the parameters' paths, such as "[0]['w']".
-        structure: the treedef of the parameters, and `leaves` their shapes and dtypes.
+        structure: the treedef of the parameters.
+        leaves: the shape and dtype of each parameter, in the order of `paths`.
         coupled: the layers that couple the examples; with any, per-example gradients are undefined.
 
     Example:
@@ -54,9 +55,10 @@ class Tape:
 class Columns:
     """The tapes of C output cotangents pulled back through one forward pass: each use has one input a and C deltas.
 
-    The cotangents are the columns of a root of the Hessian with respect to the outputs, so that the generalized
-    Gauss-Newton matrix of example i is sum_c g_ic g_ic', g_ic the gradient of column c; or the unit vectors, so that
-    g_ic is the gradient of output c.
+    For example i, g_ic = J_i' s_ic is the gradient of cotangent s_ic, J_i the Jacobian of its outputs. The s_ic are the
+    columns of a root of the Hessian of its loss with respect to the outputs, or random with this Hessian as the
+    expectation of sum_c s_ic s_ic': sum_c g_ic g_ic' is its generalized Gauss-Newton matrix, or an unbiased estimate of
+    it. Or they are unit vectors: g_ic is the gradient of output c.
 
     Attributes:
         tape: a `Tape` whose deltas have a leading axis C; everything else is as in one tape.
@@ -85,7 +87,7 @@ class Columns:
         return with_errors(self.tape, jax.tree.map(chosen, errors_of(self.tape)))
 
     def as_examples(self) -> Tape:
-        """One tape of N C examples: the C columns of example 0, then those of example 1, ...; a is repeated."""
+        """One tape of N C examples: the C columns of example 0, then those of example 1, ...; inputs are repeated."""
         # N stays ahead of C where the two are merged, so that a sharded axis of examples stays sharded.
 
         def merged(x: Array) -> Array:
@@ -110,7 +112,7 @@ class Columns:
 
 
 def errors_of(tape: Tape) -> tuple[tuple[Array, ...], ...]:
-    """The cotangent of each use, in the order of the tape's uses."""
+    """The array `errors` of each use, nested as the tape's `uses`."""
     return tuple(tuple(errors(use) for use in uses) for uses in tape.uses)
 
 
@@ -133,7 +135,7 @@ def with_errors(tape: Tape, found: PyTree) -> Tape:
 
 
 def of_weighted_losses(tape: Tape, weights: Array) -> Tape:
-    """The tape of w_i loss_i, w of shape (N,). Where w_i is 0, row i of losses and uses is 0, even if it was NaN.
+    """The tape of w_i loss_i, w (N,); `outputs` stay. Where w_i is 0, row i of losses and uses is 0, NaN or not.
 
     Example:
         >>> from jaxnn.tape import Addition

@@ -1,4 +1,8 @@
-"""The uses of parameters that a tape holds: one class for each kind of linear operation."""
+"""The uses of parameters that a tape holds: one class for each kind of linear operation.
+
+Of each, `shape` is that of the gradient g_i of one example, and `grad(weights)` their sum with weights w (N,); None
+means 1 for all.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +68,10 @@ class GroupedProduct:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Convolution:
-    """z = conv(a, w): `a` (N, *spatial, C_in), `delta` (N, *spatial', C_out); g_i correlates a_i with delta_i."""
+    """z = conv(a, w): `a` (N, *spatial, C_in), `delta` (N, *spatial', C_out); g_i correlates a_i with delta_i.
+
+    `window` are the spatial sizes of w; the other settings are those of `ops.conv.conv`.
+    """
 
     a: Array
     delta: Array
@@ -132,7 +139,7 @@ class Scaling:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lookup:
-    """z_t = w[index_t]: `indices` (N, T), `delta` (N, T, D); row v of g_i is the sum of delta_it where index_t = v."""
+    """z_t = w[index_t], w (rows, D): `indices` (N, T), `delta` (N, T, D); g_i[v] = sum of delta_it with index_t = v."""
 
     indices: Array
     delta: Array
@@ -216,7 +223,7 @@ def counted(a: Array, weights: Array | None) -> Array:
 
 
 def _of_examples(values: Array, like: Array) -> Array:
-    """(N,) broadcast to (N, ...)."""
+    """`values` (N,) broadcast to the shape (N, ...) of `like`."""
     return lax.broadcast_in_dim(values, like.shape, (0,))
 
 
@@ -244,7 +251,7 @@ def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weigh
 
 
 def error_of(use: Use) -> str:
-    """The name of the field that is linear in the cotangent: `grads` of a `Whole`, else `delta`."""
+    """The name of the field that is linear in the cotangent: `grads` of a `Whole`, else `delta`; not for a `Placed`."""
     return "grads" if isinstance(use, Whole) else "delta"
 
 

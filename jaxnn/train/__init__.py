@@ -6,7 +6,7 @@
 | `init` | the `TrainState` at the start |
 | `make_step` | one compiled optimizer step on one batch |
 | `make_epoch` | one compiled `lax.scan` over the minibatches of an epoch, buffers donated |
-| `make_evaluate`, `evaluate` | means of metrics over a data set |
+| `make_evaluate`, `evaluate`, `make_outputs` | means of metrics over a data set; the outputs for one |
 | `epochs` | the epochs of a run one by one, for a loop of your own |
 | `fit` | that loop to the end: epochs with progress, history, early stopping and convergence tests |
 | `ensemble` | many seeds at once, by `vmap` |
@@ -17,7 +17,7 @@
 | `minmax` | two-player games: simultaneous, alternating and extragradient steps |
 | `diagnose` | under-fitting, over-fitting or good, from a history, and what to try next |
 
-Everything is a pure function of its key: the same seed gives bit-identical runs on one machine.
+Everything is a pure function of its arguments and key: the same seed gives bit-identical runs on one machine.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Argument checks of `fit` and its parts, which raise before anything is traced."""
+"""Argument checks of `fit` and its parts, which raise before anything is compiled."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from jaxnn.train.arguments import require_floating_leaves, require_function, req
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 Objective: TypeAlias = Callable[[Params], Array]
-"""A function x -> (), such as one of `jaxnn.landscapes`."""
+"""A function from a pytree to a scalar, such as one of `jaxnn.landscapes`."""
 
 
 class Iterate(NamedTuple):
@@ -167,7 +167,7 @@ def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
     """The index of the candidate nearest to each point: basins of attraction, from the final points of runs.
 
     Args:
-        points: (..., d).
+        points: (..., d), floating; candidates are cast to their dtype.
         candidates: (M, d), such as `landscape.minima`.
         tolerance: >= 0, the largest Euclidean distance at which a point counts as having reached a candidate.
 

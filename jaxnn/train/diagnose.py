@@ -183,7 +183,7 @@ def _tail(values: list[float]) -> float:
 
 
 def _trend(values: list[float]) -> float:
-    """Relative change from the eighth of the epochs before the last quarter to the last eighth, of means."""
+    """Relative change of the mean over the eighth before the last quarter to that over the last eighth; 0 from 0."""
     quarter, width = max(len(values) // 4, 1), max(len(values) // 8, 1)
     now = sum(values[-width:]) / width
     before = values[: len(values) - quarter][-width:]

@@ -22,6 +22,8 @@ def require_finite(losses: np.ndarray, ts: TrainState, epoch: int, before: Any, 
     """Raise `DivergedError` at the first loss, or else parameter or running statistic, that is not finite.
 
     The loss of a step is the one before its update: the last update of an epoch shows in the parameters alone.
+    `losses` (steps,) and the final state `ts` are those of the epoch, `before` is the error's `result`, and `why(step)`
+    (step from 0) returns sentences for its message.
     """
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
@@ -39,7 +41,7 @@ def require_finite(losses: np.ndarray, ts: TrainState, epoch: int, before: Any, 
 def require_no_nan(
     figures: Mapping[str, float], epoch: int, before: Any, validation: tuple[Array, Array] | None = None
 ) -> None:
-    """Raise `DivergedError` if one of these metrics is NaN."""
+    """Raise `DivergedError`, with `before` as its `result`, if one of these metrics is NaN."""
     for name, value in figures.items():
         if not np.isnan(value):
             continue
@@ -67,7 +69,7 @@ def _finite_rows(array: Array) -> Array:
 
 
 def not_finite(tree: PyTree) -> str:
-    """The path and value of the first floating leaf with a NaN or infinite entry; "" if there is none."""
+    """'<path> holds <value>' of the first floating leaf with a NaN or infinite entry; "" if there is none."""
     places = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if _is_floating(leaf)]
     found = jax.device_get(_finite([leaf for _, leaf in places]))
     for (path, leaf), fine in zip(places, found, strict=True):

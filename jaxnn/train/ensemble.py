@@ -45,8 +45,8 @@ def ensemble(
 
     Returns:
         (ts, report): every leaf of `ts` has a leading axis S (`jax.vmap(net.predict, (0, 0, None))` predicts with all);
-        report["loss"] is (S, epochs, steps). A member that diverged holds NaN or infinities and does not affect the
-        others.
+        each array in `report` ("loss", "examples") is (S, epochs, steps). A member that diverged holds NaN or
+        infinities and does not affect the others.
 
     Example:
         >>> from jaxnn import losses, models, optim

@@ -24,10 +24,10 @@ def make_outputs(net: Layer, *, batch_size: int = 1000) -> Callable[[Params, Sta
 
     Args:
         net: a network.
-        batch_size: examples at a time; bounds the memory and does not change the result.
+        batch_size: examples at a time; bounds the memory and changes the result by rounding at most.
 
     Returns:
-        `outputs(params, state, x (N, ...)) -> (N, ...)`, in order.
+        `outputs(params, state, x (N, ...)) -> (N, ...)`, in order; ValueError for N = 0.
 
     Example:
         >>> from jaxnn import models
@@ -72,7 +72,7 @@ def make_evaluate(
         net: a network.
         metrics: named per-example functions (outputs (N, ...), targets (N, ...)) -> (N,): any loss of `jaxnn.losses`,
             or `metrics.error_rate`.
-        batch_size: examples at a time.
+        batch_size: examples at a time through the network; metrics are computed on all outputs at once.
 
     Returns:
         `evaluate(params, state, x, y) -> {name: scalar}`.
@@ -112,7 +112,7 @@ def evaluate(
     *,
     batch_size: int = 1000,
 ) -> dict[str, float]:
-    """The mean over examples of each metric, as Python floats. In a loop use `make_evaluate`, which compiles once.
+    """The results of `make_evaluate`, with the same arguments, as Python floats. In a loop use that: it compiles once.
 
     Example:
         >>> from jaxnn import metrics, models

@@ -80,14 +80,14 @@ def fit(
         train: (x (N, ...), y (N, ...)) or a Dataset, put on the device once.
         key: typed random key; initial parameters, order, augmentation and dropout are functions of it.
         epochs: the largest number of epochs.
-        batch_size: N for batch gradient descent, 1 for stochastic.
+        batch_size: N for batch gradient descent, 1 for stochastic; more than N only with `Partial.WEIGHT`.
         validation: (x, y) or a Dataset, evaluated after each epoch: "validation_loss" and "validation_<metric>".
         metrics: named per-example functions, evaluated on the validation data.
         regularizer: a function of the parameters, added to the mean loss.
         value_and_grad: instead of `jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)`, a function
-            with the same arguments and result; it then brings its own regularizer.
+            with the same arguments and result; it brings its own regularizer, and `regularizer` is ignored.
         augment: `(key, x) -> x`, applied to each training batch.
-        partial: the rule for the last, smaller batch: `Partial.DROP` or `Partial.WEIGHT`.
+        partial: the rule for the last, smaller batch, `Partial.DROP` or `Partial.WEIGHT`, as for `make_epoch`.
         stopping: rules evaluated after each epoch: `EarlyStopping`, `LossTolerance`, `GradTolerance`, or your own.
         select: the name of a metric in the history; the parameters of the epoch with its minimum are returned.
             None means the last epoch's, unless an `EarlyStopping` is passed: then what the first one monitors.

@@ -38,6 +38,7 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
         0. Differentiate with `jax.value_and_grad(loss_fn, has_aux=True)`.
 
     Raises:
+        TypeError: net is not a Layer, or loss or regularizer not a function.
         ValueError: the loss does not return one value per example, the shape of the weights does not match, or N = 0.
 
     Example:

@@ -5,10 +5,10 @@ descent with rates rho of x and eta of y (one rate eta in the table).
 
 | step | x and y move | on J = x y, |(x, y)| at each step |
 |---|---|---|
-| `simultaneous` | both, by the gradients at the current point | grows by sqrt(1 + eta^2): spirals outward |
-| `alternating` | x first, then y by the gradient at the new x | stays bounded, on an ellipse |
-| `simultaneous` with `optim.optimistic_gradient_descent` | both, along 2 g - previous g | shrinks, as 1 - eta^2 / 2 |
-| `extragradient` | both, by the gradients at a look-ahead point | shrinks by sqrt(1 - eta^2 + eta^4) |
+| `simultaneous` | both, by the gradients at the current point | times sqrt(1 + eta^2): spirals outward |
+| `alternating` | x first, then y by the gradient at the new x | bounded, on an ellipse (eta < 2) |
+| `simultaneous` with `optim.optimistic_gradient_descent` | both, by 2 g - previous g | times 1 - eta^2 / 2, small eta |
+| `extragradient` | both, by the gradients at a look-ahead point | times sqrt(1 - eta^2 + eta^4): shrinks (eta < 1) |
 
 Each takes any optimizer of `optim` per player; `simultaneous` with `optim.optimistic_adam_v2` is optimistic Adam.
 """
@@ -100,7 +100,8 @@ def simultaneous(game: Game, x_opt: Transformation, y_opt: Transformation) -> St
     Args:
         game: two losses, or `zero_sum(J)`.
         x_opt, y_opt: an optimizer for each player. With `optim.optimistic_gradient_descent(eta)` for both the step is
-            the optimistic one, z <- z - 2 eta g_t + eta g_(t-1), which converges on J = x y.
+            the optimistic one, z <- z - 2 eta g_t + eta g_(t-1) with z a player and g_t the gradient of its loss in
+            step t, which converges on J = x y for small eta.
 
     Raises:
         TypeError: game is not a Game, or x_opt or y_opt is not an optimizer; in the step: a loss is not floating.

@@ -11,7 +11,7 @@ import rich.progress
 
 
 class Bar:
-    """A progress bar on a terminal; one plain line per step where the output is not a terminal."""
+    """A progress bar on a terminal, else one plain line per step; neither if not `enabled`."""
 
     def __init__(self, total: int, *, enabled: bool = True, text: str = "", width: int = 20) -> None:
         self._console = rich.console.Console(stderr=True)
@@ -41,7 +41,7 @@ class Bar:
         self._bar.update(self._task, text=text)
 
     def step(self, line: str, text: str) -> None:
-        """Advance by one; `text` is shown beside the bar, `line` is printed where there is no bar."""
+        """Advance by one; `text` is shown beside the bar, `line` is printed where the output is not a terminal."""
         self._bar.update(self._task, advance=1, text=text)
         if self._lines:
             self.say(line)
@@ -52,7 +52,7 @@ class Bar:
         return self._bar.tasks[self._task].completed
 
     def to(self, done: float, line: str = "") -> None:
-        """Advance to `done` steps; `line`, if any, is printed where there is no bar."""
+        """Advance to `done` steps; `line`, if any, is printed where the output is not a terminal."""
         self._bar.update(self._task, completed=done)
         if self._lines and line:
             self.say(line)

@@ -39,14 +39,15 @@ def map_runs(
 ) -> PyTree:
     """run(input, *shared) for each of N inputs: `vmap` over chunks of inputs, one compiled program for all chunks.
 
-    A chunk holds as many runs as fit into memory by the compiler's memory analysis, sharded over the devices; the last
-    chunk is padded with copies of its last run. If memory runs out nevertheless, the chunk is halved, with a message.
+    A chunk holds as many runs as `chunk` allows and, by the compiler's memory analysis, fit into memory, sharded over
+    the devices; the last chunk is padded with copies of its last run. If memory runs out nevertheless, the chunk is
+    halved, with a message.
 
     Args:
         run: pure; arrays in, pytree of arrays out. It is traced once per chunk size. Arrays in its closure must lie on
             one device; pass those on a mesh in `shared`.
-        inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys. N need not divide by the number
-            of devices.
+        inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys. N need not be a
+            multiple of the number of devices.
         shared: arguments that are the same for all runs, e.g. the data; replicated to the devices once.
         memory: bytes that a chunk of more than one run per device may take on each; None for half of the device's
             memory (where it reports none, half of the free host memory divided by the number of devices).
@@ -176,7 +177,7 @@ class _Program:
         return stamp(self._traced.jaxpr, (self.inputs, self.shared))
 
     def fitting(self, size: int, budget: int, step: int) -> tuple[Any, int]:
-        """The compiled program for `size` runs at a time, or as many as fit into `budget` bytes; and their number."""
+        """The compiled program for `size` runs, or fewer (a multiple of `step`) to fit into `budget`; their number."""
         while True:
             if size not in self._compiled:
                 self._compiled[size] = self._jit.lower(self._take(0, size, size), *self.shared).compile()
@@ -186,7 +187,7 @@ class _Program:
             size = max(min(size - step, int(size * budget / need)) // step * step, step)
 
     def call(self, compiled: Any, start: int, stop: int, size: int) -> PyTree:
-        """The outputs of runs start .. stop, on the host."""
+        """The outputs of runs start to stop - 1, on the host."""
         found = compiled(self._take(start, stop, size), *self.shared)
         if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(found)):
             raise TypeError(
@@ -195,7 +196,7 @@ class _Program:
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: stop - start], jax.device_get(found))
 
     def _take(self, start: int, stop: int, size: int) -> PyTree:
-        """Inputs start .. stop, padded to `size` with the last of them."""
+        """Inputs start to stop - 1, padded to `size` with the last of them."""
         rows = np.minimum(np.arange(start, start + size), min(stop, self.n) - 1)
         return self._put(jax.tree.map(lambda leaf: leaf[rows], self.inputs), PartitionSpec("runs"))
 

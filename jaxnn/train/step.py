@@ -173,7 +173,7 @@ def make_epoch(
 
     Args:
         vg, opt, measure: as for `make_step`.
-        batch_size: N for batch gradient descent, 1 for stochastic, between them minibatches.
+        batch_size: N for batch gradient descent, 1 for stochastic; more than N only with `Partial.WEIGHT`.
         partial: the last, smaller batch: `Partial.DROP` omits it from this epoch, `Partial.WEIGHT` pads it with
             examples of weight 0 (not with batch normalization, whose statistics would include them).
         augment: a random transformation of the inputs of each batch, from `jaxnn.data.augment`.

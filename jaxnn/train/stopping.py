@@ -64,7 +64,8 @@ class EarlyStopping:
 class LossTolerance:
     """Stop when the training loss f of two successive epochs changes little: |f(k+1) - f(k)| < tolerance.
 
-    With batch_size = N an epoch is one step, and this is the convergence test of gradient descent.
+    With batch_size = N, the number of training examples, an epoch is one step, and this is the convergence test of
+    gradient descent.
 
     Example:
         >>> LossTolerance(0.1)([{"loss": 1.0}, {"loss": 0.95}])
@@ -84,7 +85,7 @@ class LossTolerance:
 class GradTolerance:
     """Stop when the gradient norm, averaged over the epoch's steps, is below the tolerance: |grad f| < tolerance.
 
-    With batch_size = N it is the norm of the gradient of f itself.
+    f is the training loss. With batch_size = N, the number of training examples, it is the gradient's own norm.
 
     Example:
         >>> GradTolerance(1e-3)([{"grad_norm": 5e-4}])

@@ -20,11 +20,11 @@ from jaxnn.train.lock import FolderLock
 from jaxnn.types import PyTree
 
 NAME = re.compile(r"runs-(\d{8,})-(\d{8,})\.npz")
-"""The file name of a chunk: runs start .. stop."""
+"""The file name of a chunk: runs start to stop - 1."""
 
 ANOTHER = (
-    "holds runs of another sweep: other settings, seeds, epochs, data or chunk, or made by another version of JAX or, "
-    "side by side, on another number of devices. Use another folder, empty this one, or repeat the same sweep."
+    "holds runs of another sweep: other settings, seeds, epochs, data or chunk, another version of JAX or, for sweep, "
+    "another number of devices. Use another folder, empty this one, or repeat the same sweep."
 )
 
 

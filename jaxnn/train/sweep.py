@@ -129,8 +129,8 @@ def sweep(
 ) -> Sweep:
     """Train a network once per setting, seed and data order: `vmap` over whole runs, one compiled program.
 
-    The run of setting s and seed r equals the run of `fit` with `make_optimizer(s)` and `key=keys[r]`, up to the
-    rounding of batched kernels. A run that diverges is frozen at the state of the epoch before, and marked in
+    Without `orders`, the run of setting s and seed r equals that of `fit` with `make_optimizer(s)` and `key=keys[r]`,
+    up to the rounding of batched kernels. A run that diverges is frozen at the state of the epoch before, and marked in
     `Sweep.diverged`; it does not affect the others.
 
     Args:
@@ -153,6 +153,7 @@ def sweep(
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or shape, or the data do not match.
+        FolderInUseError, OSError, MemoryError: as for `map_runs`.
 
     Example:
         >>> from jaxnn import losses, models, optim
@@ -312,7 +313,7 @@ def _map_alike(
 
 
 def _grid(settings: PyTree, keys: Key, orders: Key | None) -> tuple[dict[str, np.ndarray], tuple[PyTree, Key, Key]]:
-    """The indices of each run's setting, seed and order; and those settings and keys."""
+    """The indices of each run's setting, seed and order; and (its setting, its key, its order key), leaves (N, ...)."""
     given: dict[str, Any] = {"keys": keys} | ({} if orders is None else {"orders": orders})
     for name, each in given.items():
         kind = getattr(each, "dtype", None)

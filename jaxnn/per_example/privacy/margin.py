@@ -22,7 +22,8 @@ products and convolutions, were off by at most eps S_i^2 / 3; worse cases are no
 def safe_norms(tape: Tape, norms: Array) -> Array:
     """sqrt(n_i^2 + k eps S_i^2), (N,), S_i >= sum_t |a_it| |delta_it|: an upper bound on |g_i| under cancellation.
 
-    n_i are the computed `norms`, k is `ROUNDINGS`, eps the machine epsilon of their dtype.
+    n_i are the computed `norms`, k is `ROUNDINGS`, eps the machine epsilon of their dtype; S_i^2 adds
+    over parameters.
 
     The terms of g_i = sum_t a_it' delta_it may cancel. Then n_i^2, from Gram matrices of positions, has an error of
     about eps S_i^2, and may be 0 although g_i is not: the example would not be clipped. Without cancellation S_i is

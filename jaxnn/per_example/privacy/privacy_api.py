@@ -129,7 +129,7 @@ def clipped_grad_of(
         return_values, return_grad_norms: also return fun's values, and the norms before clipping.
         pre_clipping_transform: gradients of one example -> a pytree of arrays, which is clipped and summed instead.
             Materializes the gradients of N examples.
-        microbatch_size: examples per microbatch, one after the other.
+        microbatch_size: examples per microbatch; None takes the whole batch at once.
         nan_safe: whether the bound holds even if gradients are not finite.
         dtype: of the sum; None for those of the gradients.
         prng_argnum: an argument that holds typed keys, each split into N, one for each example.

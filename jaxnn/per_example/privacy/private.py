@@ -198,9 +198,9 @@ def private_grad(
 
     Returns:
         `gradient(params, *data, key, weights=None) -> (g~, report)`. data: pytrees of arrays (N, ...), N >= 1, one row
-        per example. key: a typed key, a new one for each step. weights: (N,), 1 for an example and 0 for padding, whose
-        rows may hold anything, even NaN; traced weights are clipped to [0, 1]. g~: a pytree like `params`, in their
-        dtypes. report: a `PrivateReport`, which is NOT private.
+        per example. key: a typed key, a new one for each step. weights: (N,) in [0, 1], 0 for padding, whose rows may
+        hold anything, even NaN; traced weights are clipped to [0, 1]. g~: a pytree like `params`, in their dtypes.
+        report: a `PrivateReport`, which is NOT private.
 
     Raises:
         TypeError: recorder not a function, settings not numbers, a key that is not typed.

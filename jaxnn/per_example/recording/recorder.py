@@ -44,11 +44,11 @@ def record(
     |---|---|
     | matrix products and einsums, the parameter on either side, batched too | product |
     | convolutions: stride, padding, dilations, groups, any layout | convolution |
-    | sums, differences, products, quotients, max, power ..., with broadcasting | addition, scaling |
+    | sums, differences, products, quotients, max, power ... of w and a value of the example | addition, scaling |
     | `w[i]`, `jnp.take` along one axis | lookup |
     | in `lax.scan`, as a constant or sliced by the loop; in `jax.checkpoint` and `jax.jit` | these, of all iterations |
     | before it: reshape, transpose, slice, split, concatenate, flip, broadcast, cast, times a number | a view |
-    | all else: `cond`, `while_loop`, `custom_vjp`, a sort, a product of two parameters | materialized gradients |
+    | all else: `cond`, `while_loop`, `custom_vjp`, `w1 * w2`, exp(w), sum(w), w ** 2 | materialized gradients |
 
     A parameter of the last row falls back, for all its uses, to per-example differentiation in the same backward pass:
     N copies of it are differentiated, which takes N times its memory and, for a matrix, products of batches of one

@@ -24,7 +24,7 @@ from jaxnn.varying import vary
 
 
 def tap(kind: Any, axes: frozenset[str], loops: Shape = ()) -> Array:
-    """-0.0 of one example's type `kind`, with leading axes for loops, varying over the mesh axes of the examples."""
+    """A tap: -0.0 of one example's type `kind`, with leading axes for loops, varying over the mesh axes `axes`."""
     # If it did not vary, its derivative inside `jax.shard_map` would be summed over the devices: rows of different
     # examples would be added.
     return vary(filled_as(kind, -0.0, loops), axes)
@@ -41,7 +41,7 @@ def taps_of(reading: Reading, axes: frozenset[str], loops: Shape = ()) -> dict[i
 
 
 def replay(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequence[Any]) -> tuple[list[Any], PyTree]:
-    """(results, the `seen` of each site, by the index of the equation)."""
+    """Evaluates the jaxpr with its taps: (results, the `seen` of each site, by the index of the equation)."""
     jaxpr, seen = reading.jaxpr, {}
     values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
 
