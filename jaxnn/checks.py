@@ -1,4 +1,7 @@
-"""Argument checks that raise at trace time and say what they got, what they expected and the remedy."""
+"""Argument checks that raise at trace time and say what they got, what they expected and the remedy.
+
+In the message, `where` is the function, `name` its argument, and `remedy` the last sentence.
+"""
 
 from __future__ import annotations
 
