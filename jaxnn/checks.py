@@ -1,4 +1,7 @@
-"""Argument checks that raise at trace time and say what they got, what they expected and the remedy."""
+"""Argument checks that raise at trace time and say what they got, what they expected and the remedy.
+
+In the message, `where` is the function, `name` its argument, and `remedy` the last sentence.
+"""
 
 from __future__ import annotations
 
@@ -228,7 +231,7 @@ def require_same_shape(where: str, **arrays: Array) -> None:
 def require_leading_axis(
     where: str, name: str, tree: PyTree, remedy: str = "", *, size: str = "N", minimum: int = 1
 ) -> int:
-    """The size of axis 0 that all arrays of a pytree share: N, the number of examples (or of runs, ...).
+    """The size of axis 0 that all arrays of a pytree share; in messages it is called `size`, by default "N".
 
     Raises:
         ValueError: no array, one without axes, two sizes, or less than the minimum.
@@ -250,7 +253,7 @@ def require_leading_axis(
 
 
 def require_key(where: str, key: Any) -> None:
-    """Raise unless `key` is one typed random key.
+    """Raise ValueError for None or an array of keys, TypeError for anything else but a typed random key.
 
     Example:
         >>> require_key("dropout", None)

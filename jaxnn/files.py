@@ -114,7 +114,7 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any], *, compre
 
 
 def append_line(path: str | os.PathLike[str], text: str) -> None:
-    """Append one line atomically to a file, which is created if it does not exist.
+    """Append one line to a file, created if it does not exist; of a line that fails, nothing remains.
 
     Raises:
         UnwrittenError: the line could not be written; the lines before it are kept.
@@ -164,8 +164,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: not UTF-8, not JSON, NaN or infinity, a duplicate key, nesting too deep, a number of thousands of
-            digits, or too large a file.
+        ValueError: not UTF-8, not JSON, a literal NaN or Infinity (but 1e999 is read as inf), a duplicate key, nesting
+            too deep, an integer of thousands of digits, or too large a file.
     """
     with open(path, "rb") as file:
         content = file.read(MAX_JSON + 1)
@@ -180,7 +180,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def require_no_bomb(where: str, unpacked: int, packed: int) -> None:
-    """Raise ValueError if a file claims to unpack to so much more than its size that it may be a decompression bomb."""
+    """ValueError if `packed` bytes claim to unpack to more than `PLAIN_SIZE` and `MAX_RATIO` times as many."""
     if unpacked > PLAIN_SIZE and unpacked > MAX_RATIO * packed:
         raise ValueError(
             f"{where}: claims {unpacked} bytes of values in a file of {packed}, more than {MAX_RATIO} times as many. "

@@ -54,7 +54,7 @@ def accuracy(outputs: ArrayLike, labels: ArrayLike) -> Array:
 def error_rate(outputs: ArrayLike, labels: ArrayLike) -> Array:
     """1 where the largest output is not at the label, else 0: 1 - accuracy.
 
-    Arguments, dtypes, ties, NaN and errors as for `accuracy`.
+    Arguments, dtypes, ties and errors as for `accuracy`; a row with a NaN or a label outside 0 .. K-1 gives 1.
 
     Example:
         >>> error_rate(jnp.array([[0.1, 2.0], [3.0, 1.0]]), jnp.array([1, 1]))

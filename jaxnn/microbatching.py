@@ -86,7 +86,7 @@ def reshape_batch_axis(tree: PyTree, microbatch_size: int, axis: int = 0) -> PyT
         axis: the batch axis.
 
     Returns:
-        Each leaf with `axis` replaced by axes of sizes N / microbatch_size and microbatch_size.
+        Each leaf with `axis`, of size N, replaced by axes of sizes M = N / microbatch_size and microbatch_size.
 
     Raises:
         ValueError: the size does not divide the batch.
@@ -119,15 +119,15 @@ def microbatch(
         accumulator: an `AccumulationType`, an `Accumulator`, or a pytree of them that is a prefix of the result.
         argnames: names of the keyword arguments with a batch axis.
         in_axes: the batch axis of each, in the order of argnums and then argnames; one int for all.
-        num_real_microbatches: stop after this many microbatches, not more than there are; ignored if microbatch_size is
-            None. May be traced (then reverse mode is not available).
+        num_real_microbatches: stop after this many microbatches, not more than there are (not checked); ignored if
+            microbatch_size is None. May be traced (then reverse mode is not available).
 
     Returns:
         A function of the arguments of `fun`.
 
     Raises:
-        ValueError: in_axes of another length; when called: batch axes of different sizes, or a size that does not
-            divide them; MEAN or RUNNING_MEAN of integers.
+        ValueError: in_axes of another length; when called: batch axes of different sizes, or of one that is 0
+            or that microbatch_size does not divide; MEAN or RUNNING_MEAN of integers.
         TypeError: when called: `accumulator` is none of these.
 
     Example:
@@ -183,12 +183,13 @@ def micro_vmap(
 
     Args:
         fun: a function of one example. Keyword arguments are mapped over their first axis, as by `jax.vmap`.
-        in_axes: the batch axis of each positional argument, None if it has none; one int for a single argument.
+        in_axes: the batch axis of each positional argument, None if it has none. An int is for one argument only
+            (unlike `jax.vmap`): for two write (0, 0).
         out_axes: must be 0.
         microbatch_size, num_real_microbatches: as for `microbatch`.
         vmap_fn: replaces `jax.vmap`.
         accumulator: as for `microbatch`; SUM and the means also reduce over the examples. If microbatch_size is None,
-            only `aggregate` is applied.
+            the whole batch is one microbatch, and only the accumulator's `aggregate` (see `Accumulator`) is applied.
 
     Returns:
         A function of batches.

@@ -64,7 +64,8 @@ def read_npz(
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: one line with file and cause: damaged, truncated, not an .npz file, a missing array, objects or
-            strings instead of numbers, a file that unpacks to more than 64 MiB and a hundred times its size.
+            strings instead of numbers, a file that unpacks to more than 64 MiB and more than a hundred times
+            its size.
     """
     with _opened(source) as (where, file, size):
         with _one_line(where, "an .npz file"):

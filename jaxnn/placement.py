@@ -3,7 +3,7 @@
 On mesh axes of type `AxisType.Auto` the compiler shards every intermediate result. On `Explicit` axes the sharding is
 part of an array's type, and an operation whose result could be sharded in several ways (a reshape that merges sharded
 axes, a product over a sharded axis, a decomposition) raises `ShardingTypeError`. Inside `jax.shard_map` axes are
-`Manual` and arrays are per device: nothing here has any effect there.
+`Manual` and arrays are per device: nothing here changes a sharding there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxnn.varying import vary, varying_axes
 
 
 def full_like(x: Any, fill: Scalar, dtype: DTypeLike | None = None) -> Array:
-    """An array of one number (possibly traced) with the shape and sharding of `x`; dtype None for that of x.
+    """An array filled with a number (possibly traced), of the shape and sharding of `x`; dtype None for that of x.
 
     `jnp.full(x.shape, fill)` would lie whole on the first device. `jnp.full_like` keeps the sharding, but only outside
     `jax.jit`: in it, XLA sees a constant unrelated to x and replicates it. So the value is made to depend on x by a
@@ -156,7 +156,8 @@ def filled_as(kind: Any, value: float = 0.0, before: Shape = ()) -> Array:
 def evenly(length: int, arrays: Sequence[Array]) -> NamedSharding | None:
     """The sharding of a vector concatenated from arrays on a mesh with Explicit axes; None without such a mesh.
 
-    It is sharded over all mesh axes that shard any of the arrays if their product divides `length`, else replicated.
+    It is sharded over all mesh axes that shard any of the arrays if the product of their sizes divides `length`, else
+    replicated.
     """
     mesh = explicit_mesh(arrays)
     if mesh is None:

@@ -6,8 +6,8 @@ bfloat16 and float16, and return the shape and dtype of z. Activations propagate
 ones do not). A setting that is not one number in its range raises ValueError or TypeError; a derivative takes, and
 checks, all settings of its activation.
 
-At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, the plateau of a clipped ramp), as is
-that of `jax.grad`:
+At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, the plateau of a clipped ramp).
+`jax.grad` of these functions agrees; that of `jax.nn.leaky_relu` and `jax.nn.hard_tanh` is 1 there:
 
 | activation | kink at z | derivative there |
 |---|---|---|

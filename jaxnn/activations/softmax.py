@@ -1,8 +1,8 @@
 """Softmax and log-softmax, each with its Jacobian-vector and vector-Jacobian products.
 
 With p = softmax(z), the Jacobian of softmax is J = diag(p) - p p', and that of log-softmax is I - 1 p' (1 the vector of
-ones). z_i = -inf masks class i: p_i = 0; a vector of -inf only, or with a +inf, gives NaN. Both are invariant to adding
-a constant to z, up to rounding: only differences to the maximum enter.
+ones). z_i = -inf masks class i: p_i = 0; a vector of -inf only, or with a +inf, gives NaN. Adding a constant to z
+changes neither function, up to rounding: only differences to the maximum enter.
 
 z is (..., K, ...), floating, `axis` the axis of the K scores; the tangent or cotangent v has the shape of z, is
 floating and finite. Results have the shape and dtype of z. TypeError: z or v is not floating; ValueError: they differ

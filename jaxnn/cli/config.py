@@ -203,7 +203,7 @@ def build_regularizer(config: TrainConfig) -> Callable[[Params], Array] | None:
 
 
 def build_augmentation(config: TrainConfig) -> Callable[[Key, Array], Array] | None:
-    """The augmentation of training images; shifts and distortions are smaller for the 8x8 digits."""
+    """The augmentation of training images, None for "none"; shifts and distortions are smaller for the 8x8 digits."""
     small = config.data == "digits"
     pixels = 1 if small else 2
     augment: dict[str, Callable[[], Any]] = {

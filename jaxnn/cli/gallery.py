@@ -46,7 +46,7 @@ PLAYGROUND = (
         _spiral,
     ),
 )
-"""Pictures of the playground, which the gallery, on the same floor, cannot import."""
+"""Pictures of the playground, passed to `gallery.build`, which does not import the playground."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class PredictConfig:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """A .npy or IDX file (also .gz) of one or more images, an .npz file with an array "x", or a .png."""
+    """One or more images: a .npy file, an IDX file (also .gz), an .npz file with an array "x", or a .png."""
     levels: float | None = None
     """Maximum value of integer images (16 for the raw UCI digits), default 255. Floats must lie in [0, 1]; a PNG
     has its own."""
@@ -82,7 +82,7 @@ def predict(config: PredictConfig) -> list[tuple[str, float]]:
 
 def require_writable(out: Path, *, inputs: Iterable[Path], force: bool) -> None:
     """Raise OSError if `out` is an input of the command (under any name or link), is a folder, lies in a missing
-    folder, or exists and `force` is False.
+    folder, or is an existing file and `force` is False.
     """
     with contextlib.suppress(FileNotFoundError):
         out.lstat()  # raises for invalid file names
@@ -104,7 +104,7 @@ def _files_of(run: Path) -> list[Path]:
 
 
 def read_images(path: Path, example: tuple[int, ...], *, levels: float | None) -> np.ndarray:
-    """Images (N, *example) float32 in [0, 1] from a file; raises for other shapes and values."""
+    """Images (N, *example) float32 in [0, 1] from a file, `example` the shape of one; ValueError for others."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     raw = _read_array(path, example)
@@ -150,7 +150,7 @@ def _read_array(path: Path, example: tuple[int, ...]) -> np.ndarray:
 
     def check(header: npz.ArrayHeader) -> None:
         if header.dtype.kind not in "iuf":
-            raise ValueError(f"{path}: images must be numbers or bools, got {header.dtype}.")
+            raise ValueError(f"{path}: images must be real numbers, got {header.dtype}.")
         _require_shape(path, header.shape, example)
 
     if path.suffix == ".npy":

@@ -105,7 +105,7 @@ def _run(config: RaceConfig, command: str) -> Race:
 
 
 def _require_nothing_lost(config: RaceConfig) -> None:
-    """Raise FileExistsError if the folder has other contents, or the report of a race that is not part of this one."""
+    """FileExistsError for a folder with other contents, or the report of a race with more; ValueError if damaged."""
     told = config.out / "race.json"
     if not told.is_file():
         if not (config.out / "runs").is_dir():

@@ -47,7 +47,7 @@ class Run:
 
 
 def new_folder(out: Path | None, name: str) -> Path:
-    """Create the run folder: `out`, which must be new or empty, or else the first free runs/NAME[-n]."""
+    """Create the run folder: `out`, which must be new or empty; for None, the first free runs/NAME[-n]."""
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(f"--out {out} exists already and is not an empty folder; name a new one.")
@@ -123,7 +123,7 @@ def _beginning(path: Path) -> str:
 
 
 def tell_kept(error: BaseException, told: str) -> NoReturn:
-    """Raise the error or interruption again, with `told` unless nothing was kept or an interruption has a text."""
+    """Raise an error again, with the note `told` if anything was kept; an interruption with its own text, or `told`."""
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(told if not error.args else " ".join(map(str, error.args))) from None
     if isinstance(error, OSError) or not told.startswith("nothing"):

@@ -27,10 +27,10 @@ from jaxnn.train import EarlyStopping, FitResult, evaluate, fit, make_outputs
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One seed's run: errors as fractions, the wall-clock seconds of its fit, examples/s.
+    """One seed's run: errors as fractions, the wall-clock seconds of its fit, the median examples/s of its epochs.
 
-    The first seed's seconds include compilation. The validation error is None where the validation split was used
-    for training.
+    The first epoch, which compiles, does not count for the examples/s, if there are others. The first seed's seconds
+    include compilation. The validation error is None where the validation split was used for training.
     """
 
     seed: int
@@ -45,6 +45,7 @@ class Outcome:
 def train(config: TrainConfig, *, progress: bool = True) -> tuple[Path, list[Outcome]]:
     """Train as configured, write the run folder, print the table; return the folder and the outcome of each seed.
 
+    The folder holds the parameters of the seed with the least validation error, of the first seed if `final`.
     Early stopping (`patience`) and the metrics shown during training use the validation split; the test set is
     evaluated once per seed, at the end.
     """

@@ -61,7 +61,7 @@ def gathered(config: type[Any], words: Sequence[str]) -> list[str]:
 
 
 def named_fields(config: type[Any], words: Sequence[str]) -> set[str]:
-    """The fields of a configuration that `gathered` words name."""
+    """The fields of a configuration that these words, as returned by `gathered`, name."""
     named = {word.removeprefix("--") for word in words if word.startswith("--")}
     return {kind.replace("-", "_") for kind in _kinds(config) if {kind, f"no-{kind}"} & named}
 

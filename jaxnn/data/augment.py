@@ -109,7 +109,7 @@ def affine(
 
     Args:
         max_degrees: in [0, 180].
-        max_factor: largest change of size, >= 1.
+        max_factor: largest factor of size, >= 1; its inverse is the smallest.
         max_stretch: largest change of height and width in opposite directions (the ratio reaches its square), >= 1.
         max_shear: columns per row, >= 0.
         max_pixels: >= 0.

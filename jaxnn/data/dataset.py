@@ -24,7 +24,7 @@ class Dataset:
         x: inputs, images (N, H, W, C) or vectors (N, D), floating; images lie in [0, 1] (grey level / largest level).
         y: targets (N,), int32 class indices 0 .. K - 1, or floating values for regression.
         name: of the data set.
-        classes: the K names of the classes; empty for regression.
+        classes: the K names of the classes; empty for regression or unnamed classes.
 
     Example:
         >>> data = make_dataset(np.zeros((3, 2)), [0, 1, 1], name="toy", classes=("no", "yes"))
@@ -70,13 +70,13 @@ def make_dataset(
         y: targets (N,): integers become int32 labels, floats and bools float32.
         levels: the value that becomes 1.0: 255 for bytes, 16 for `digits`; 1 leaves `x` as it is.
         name: of the data set.
-        classes: the K names of the classes; labels must then lie in 0 .. K - 1.
+        classes: the K names of the classes; if not empty, labels must be integers in 0 .. K - 1.
 
     Returns:
         The Dataset, with NumPy arrays.
 
     Raises:
-        ValueError: no example, wrong ranks, unequal lengths, a label out of range or not an integer.
+        ValueError: no example, wrong ranks, unequal lengths, a label outside int32, or not among `classes`.
 
     Example:
         >>> make_dataset(np.full((1, 2, 2, 1), 255, np.uint8), [7], levels=255).x.max()
@@ -108,7 +108,7 @@ def make_dataset(
 
 
 def select(dataset: Dataset, indices: Any) -> Dataset:
-    """The examples at these indices, in their order; on the host for NumPy arrays.
+    """The examples at these indices, in the order of the indices; on the host for NumPy arrays.
 
     Args:
         indices: (M,) integers in 0 .. N - 1, or a slice.
@@ -130,7 +130,7 @@ def split(dataset: Dataset, sizes: Sequence[float], *, seed: int, stratify: bool
     to counts that sum to N, largest remainder first (ties to the earlier part).
 
     Args:
-        sizes: one per part: counts that sum to N, or fractions that sum to 1.
+        sizes: one per part: counts (ints) that sum to N, or fractions (floats) that sum to 1.
         seed: int >= 0.
         stratify: whether each part has the class proportions of the whole, to within two examples per class; sizes
             stay exact. Labels must be integers.

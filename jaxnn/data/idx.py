@@ -113,7 +113,7 @@ def _parse(
         )
     shape, dtype = struct.unpack(f">{rank}I", axes), TYPE_CODES[code]
     if rank > _MAX_RANK or math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 1 << 48:
-        raise ValueError(f"{where}: absurd sizes {shape}: no array has this shape. Fetch the file again.")
+        raise ValueError(f"{where}: impossible sizes {shape}: no array has this shape. Fetch the file again.")
     expected = math.prod(shape) * dtype.itemsize
     need = f"shape {shape} of {dtype.newbyteorder('=').name} needs {expected} bytes of values"
     if check is not None:
@@ -146,6 +146,7 @@ def write_idx(path: str | os.PathLike[str], array: Any) -> None:
 
     Raises:
         TypeError: another dtype.
+        UnwrittenError: as `files.write_bytes`.
 
     Example:
         >>> import tempfile

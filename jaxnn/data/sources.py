@@ -91,8 +91,8 @@ def digits() -> Dataset:
 def mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels.
 
-    The four files (gzip or raw) are read from `folder`, or else the first of: `$JAXNN_DATA/mnist`;
-    `~/.cache/jaxnn/mnist`; a public mirror, cached there. Each is checked against its SHA-256.
+    The four files (gzip or raw) are read from `folder`, or, if it is None, from the first that has them all:
+    `$JAXNN_DATA/mnist`, `~/.cache/jaxnn/mnist`, a public mirror (then cached). Each is checked against its SHA-256.
 
     Args:
         folder: of the four files; None for the places above.
@@ -102,8 +102,10 @@ def mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
         validation set with `split(train, (50_000, 10_000), seed=0)`.
 
     Raises:
-        FileNotFoundError: not found and not downloadable; the message says which files to put where.
+        FileNotFoundError: `folder` lacks a file, or none was found or could be downloaded; the message says which files
+            to put where.
         ValueError: a file that was found is damaged.
+        UnwrittenError: the cache could not be written.
 
     Example:
         >>> train, test = mnist()  # doctest: +SKIP
@@ -149,7 +151,7 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, seed: int =
 
     Raises:
         ValueError: an unknown name.
-        FileNotFoundError, ValueError: as `mnist`.
+        FileNotFoundError, ValueError, UnwrittenError: as `mnist`.
 
     Example:
         >>> [len(part) for part in load("digits")]
@@ -181,7 +183,7 @@ def download(source: Source, folder: Path) -> None:
         folder: created if it does not exist.
 
     Raises:
-        FileNotFoundError: no mirror had some file; the message says why for each, and what to do.
+        FileNotFoundError: a file that no mirror sends; the message gives each mirror's cause and the remedy.
         UnwrittenError: a downloaded file could not be written.
 
     Example:
@@ -224,7 +226,7 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def _locate(source: Source, folder: str | os.PathLike[str] | None) -> Path:
-    """The first folder with all four files; if none, the cache, filled from a mirror."""
+    """`folder` if given, else the first default place with all four files, else the cache, filled from a mirror."""
     if folder is not None:
         missing = [file for file in FILES if not _file(Path(folder), file)]
         if missing:

@@ -1,9 +1,9 @@
 """Toy data sets in few dimensions, each a pure function of a key.
 
-Inputs are float32, or float64 if `jax.enable_x64` is on; labels are int32. `key` is a random key, n the number of
-points, which take the classes (in `xor` the corners) in turn, `noise` the standard deviation of the noise. The points
-are x (n, 2), their labels y (n,) in 0 .. classes - 1, unless stated otherwise. ValueError: `centers` or `weights` of
-another shape than stated.
+`key` is a random key, n >= 1 the number of points, which take the classes (in `xor` the corners) in turn, `noise` the
+standard deviation of the noise. Unless stated otherwise, the points are x (n, 2), float32 (float64 if `jax.enable_x64`
+is on), and their labels y (n,), int32 in 0 .. classes - 1. ValueError: n < 1, fewer than 2 arms, or `centers` or
+`weights` of another shape than stated.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def spirals(key: Key, n: int, *, classes: int = 2, turns: Scalar = 1.5, noise: S
     x = r (sin t, cos t), r ~ U(0, 1), t = 2 pi (turns r + class / classes), plus `noise` N(0, I).
 
     Args:
-        classes: number of arms.
+        classes: number of arms, >= 2.
         turns: revolutions of an arm around the origin.
 
     Example:

@@ -42,7 +42,7 @@ def arguments(where: str, key: Any, shape: Any, dtype: DTypeLike) -> tuple[Shape
 
 
 def require_number(where: str, name: str, value: Scalar) -> None:
-    """Raise unless `value` is one real number, possibly traced."""
+    """TypeError for a string or None, ValueError for an array with axes; a traced number passes."""
     if isinstance(value, str) or value is None:
         raise TypeError(f"{where}: {name} must be a number, got {value!r}.")
     if np.shape(value) != ():
@@ -50,13 +50,13 @@ def require_number(where: str, name: str, value: Scalar) -> None:
 
 
 def require_stddev(where: str, stddev: Scalar) -> None:
-    """Raise unless `stddev` is one number >= 0, possibly traced."""
+    """Raise unless `stddev` is one number, and finite and >= 0 if concrete."""
     require_number(where, "stddev", stddev)
     require_between(where, "stddev", stddev, 0, math.inf, open_high=True)
 
 
 def require_two_axes(where: str, shape: Shape) -> None:
-    """Raise unless the shape ends in axes (in, out)."""
+    """ValueError unless the shape has at least two axes, (..., in, out)."""
     if len(shape) < 2:
         raise ValueError(
             f"{where}: shape must have at least 2 axes (..., in, out), got {tuple(shape)}. "

@@ -1,6 +1,6 @@
 """Initializers with independent entries from a named distribution.
 
-A standard deviation is >= 0. Settings may be traced; ValueError: one has axes or is out of range.
+A standard deviation is finite and >= 0. Settings may be traced; ValueError: one has axes or is out of range.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def truncated_normal(stddev: Scalar) -> Initializer:
 
     w = (stddev / 0.87963) z, z ~ N(0, 1) given |z| <= 2; so |w| <= 2.27370 stddev
 
-    0.87963 is the standard deviation of z; without the division w would have 12% less than `stddev`.
+    0.87963 is the standard deviation of z; without the division that of w would be 12% below `stddev`.
 
     Example:
         >>> w = truncated_normal(1.0)(jax.random.key(0), (3, 4))

@@ -12,8 +12,8 @@
 | `schwefel` | (420.97, ..., 420.97) | many local minima: sensitivity to the start |
 
 A landscape is called on ONE point (d,) of any floating dtype; for a batch use `jax.vmap`. Half precision is computed in
-float32, the value returned in the point's dtype (in float16 values above 65,504 and gradients overflow in
-Beale's corners). Otherwise gradients are finite everywhere within the bounds.
+float32, and the value returned in the point's dtype (in float16, values above 65,504 and gradients in Beale's corners
+overflow). Otherwise gradients are finite everywhere within the bounds.
 """
 
 from collections.abc import Callable

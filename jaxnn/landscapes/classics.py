@@ -120,7 +120,7 @@ def plateau() -> Landscape:
     """f(x) = 1 - exp(-|x|^2 / 2) in two dimensions: a well of width 1 in a plateau of height 1.
 
     The gradient's norm at distance r is r exp(-r^2 / 2): 0.61 at most (r = 1), 2e-5 at the start (r = 5), where
-    gradient descent hardly moves and rules that normalize the gradient do. It is 0 at the minimum only.
+    gradient descent hardly moves, unlike rules that normalize the gradient. It is 0 at the minimum only.
 
     Returns:
         Landscape: minimum 0 at the origin, start (4, 3), bounds [-6, 6].

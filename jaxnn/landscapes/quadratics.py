@@ -1,7 +1,8 @@
 """Quadratics with a prescribed spectrum, without and with noise.
 
-Arguments of the constructors are concrete. ValueError: a number out of range, or traced; TypeError: a key that is not
-typed, or traced. Points, samples and the key of `sample` may be traced.
+Arguments of the constructors are concrete. ValueError: a number out of range, or a traced condition number or noise
+level; TypeError: a size that is not an int, or a key that is not typed or is traced. Points, samples and the key of
+`sample` may be traced.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def noisy_quadratic(key: Key, *, noise_level: Scalar = 0.6, small: int = 90, lar
     Args:
         key: determines eigenvalues and rotation (not the noise); the same values with and without `jax.enable_x64`.
         noise_level: sigma, the standard deviation of each coordinate of xi, >= 0; concrete.
-        small: number of eigenvalues from U(0, 1).
-        large: number from U(30, 60); d = small + large >= 2.
+        small: number of eigenvalues from U(0, 1), >= 0.
+        large: number from U(30, 60), >= 0; d = small + large >= 2.
 
     Returns:
         NoisyQuadratic: a landscape whose value at x is the expected loss, with minimum sigma^2 tr(Q) / 2 at 0;

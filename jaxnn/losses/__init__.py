@@ -33,13 +33,14 @@ weighs as much as an image. "all" is every axis but the first.
 
 Conventions:
 
-- Arithmetic is in float32, or float64 for float64 outputs, and so is the returned loss, being a sum; derivatives have
-  the dtype of the outputs. Targets are converted.
+- Losses are computed and returned in float32 (float64 for float64 outputs); derivatives have the dtype of the outputs.
+  Targets are converted.
 - Shapes that differ raise ValueError, nothing is broadcast; outputs without an example axis or with empty examples
   raise ValueError, integer outputs TypeError. An empty batch (N = 0) gives losses of shape (0,).
 - Invalid targets (labels out of range, 0 for -1, probabilities above 1) raise ValueError if concrete; traced, they make
   loss and gradient of their example NaN. Labels never wrap.
-- Losses under optax's names (below) follow optax instead: one value per element, or per vector along `axis`.
+- Losses under optax's names (below) follow optax instead: one value per element, or per vector along `axis`; axes of
+  size 1 of the targets broadcast, where their docstrings say so.
 - Penalties `l2`, `l1`, `elastic` return functions of the parameters; by default they skip biases and normalization
   scales.
 
@@ -52,7 +53,8 @@ All losses of optax are here under its names, with its arguments, order and defa
 | `kl_divergence_with_log_targets`, `generalized_kl_divergence`, `cosine_similarity`, `triplet_margin_loss` | vector |
 | `multiclass_hinge_loss`, `multiclass_perceptron_loss`, `multiclass_sparsemax_loss` | vector |
 | losses made by `make_fenchel_young_loss` | vector |
-| `ctc_loss`, `dice_loss`, `binary_dice_loss`; `ranking_softmax_loss`, `ntxent` (reduced over the batch) | example |
+| `ctc_loss`, `dice_loss`, `binary_dice_loss` | example |
+| `ntxent`, `multiclass_generalized_dice_loss`, `ranking_softmax_loss` (by default) | batch |
 
 Six names differ from optax's: `cosine_distance`, `kl_divergence`, `log_cosh`, `perceptron_loss`,
 `sigmoid_binary_cross_entropy` and `softmax_cross_entropy` are ours, (N, ...) -> (N,), if called with two arguments by

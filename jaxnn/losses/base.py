@@ -1,8 +1,8 @@
 """Argument checks, dtypes and reductions shared by the losses.
 
-Invalid values of concrete arguments raise ValueError. A traced argument cannot be inspected: there the same values make
-loss and gradient of their example NaN, which stops a training loop, and are never reinterpreted (a label -1 as the last
-class).
+Invalid values of concrete arguments raise ValueError. Traced labels and probabilities cannot be inspected: invalid ones
+make loss and gradient of their example NaN, which stops a training loop, and are never reinterpreted (a label -1 as the
+last class). Traced hyperparameters are not checked.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def as_targets(where: str, targets: ArrayLike, dtype: DType) -> Array:
 
 
 def positive(where: str, name: str, value: Scalar, dtype: DType) -> Array:
-    """A hyperparameter in the dtype of the arithmetic; ValueError unless it is one number, > 0 or traced."""
+    """A hyperparameter in the dtype of the arithmetic; ValueError unless it is one number, and > 0 if concrete."""
     number = checks.concrete_number(value)
     if jnp.ndim(value) != 0 or (number is not None and not number > 0):
         raise ValueError(f"{where}: {name} must be a number > 0, got {value}.")

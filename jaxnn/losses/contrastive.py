@@ -79,8 +79,8 @@ def triplet_margin_loss(
     Args:
         anchors, positives, negatives: a, p, n of one shape, floating.
         axis: the axis along which the vectors lie.
-        norm_degree: q >= 1; may be traced.
-        margin: by how much the negative should lie farther away.
+        norm_degree: q >= 1, finite; may be traced.
+        margin: by how much farther away the negative should lie; may be traced.
         eps: >= 0; with 0 the derivative of the norm of a zero vector is 0.
 
     Returns:

@@ -1,10 +1,10 @@
 """Cosine similarity of vectors along any axes, with a mask, under optax's names and arguments.
 
 `axis` is an int, a tuple (its axes flattened into one, in that order) or None (all axes); the result has the remaining
-axes. `where` is a mask of the shape of the vectors, or without `axis` for whole vectors: excluded elements do not
-count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 vectors). Axes of size 1 of either
-argument broadcast; the number of axes must be the same. ValueError: shapes do not match; TypeError: predictions are not
-floating.
+axes. `where` is a mask of the shape of the vectors, or of the result (for whole vectors): excluded elements do not
+count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 predictions). Axes of size 1 of
+either argument broadcast; the number of axes must be the same. ValueError: shapes do not match; TypeError: predictions
+are not floating.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def cosine_similarity(
 ) -> Array:
     """Cosine of the angle between vectors along `axis`: y.d / (max(|y|, e) max(|d|, e)), e = sqrt(epsilon).
 
-    A zero vector has cosine 0 with every other; its derivative is d / (max(|d|, e) e), or 0 if epsilon is 0.
+    A zero vector has cosine 0 with every other; the derivative in y at y = 0 is d / (max(|d|, e) e), or 0 if epsilon
+    is 0.
 
     Args:
         predictions: y, floating.

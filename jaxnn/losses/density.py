@@ -19,8 +19,9 @@ from jaxnn.types import Array, ArrayLike, DType
 def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Negative log-likelihood of a Gaussian: 1/2 sum_j [log(2 pi) + s_j + (d_j - m_j)^2 e^(-s_j)], s = log variance.
 
-    The sum over all positions and D. The log-variance is unbounded: very negative ones (below about -80 in float32)
-    with a nonzero residual overflow to inf. Bound them in the network if the data can be fitted exactly.
+    The sum over all positions and D. The log-variance is unbounded: with a nonzero residual, very negative ones
+    overflow to inf (in float32 below -88 at a residual of 1). Bound them in the network if the data can be fitted
+    exactly.
 
     Args:
         outputs: (N, ..., 2 D), floating: on the last axis D means m, then D log-variances s.

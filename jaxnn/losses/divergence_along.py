@@ -1,10 +1,10 @@
 """Kullback-Leibler divergences along any axes, with a mask, under optax's names and arguments.
 
 `axis` is an int, a tuple (its axes flattened into one, in that order) or None (all axes); the result has the remaining
-axes. `where` is a mask of the shape of the predictions, or without `axis` for whole vectors: excluded elements do
+axes. `where` is a mask of the shape of the predictions, or of the result (for whole vectors): excluded elements do
 not count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 predictions). Targets have the
-shape of the predictions, or axes of size 1 that broadcast. ValueError: shapes do not match; TypeError: predictions are
-not floating.
+shape of the predictions, up to axes of size 1, or are a scalar; they broadcast. ValueError: shapes do not match;
+TypeError: predictions are not floating.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 `jaxnn.losses.huber(y, d)` and the like return one number per example; these return one per element, in the shape of
 the predictions. Arithmetic and results are float32 (float64 for float64 predictions).
 
-Predictions are y (...), floating, targets d of the same shape, with axes of size 1 that broadcast, or a scalar; for
+Predictions are y (...), floating; targets d have the same shape, up to axes of size 1, or are a scalar; for
 `squared_error`, `l2_loss` and `huber_loss` None means 0. ValueError: shapes do not match, or concrete labels are
 invalid (traced ones give NaN); TypeError: predictions are not floating.
 """
@@ -89,7 +89,7 @@ def log_cosh_of(r: Array) -> Array:
 
 
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Hinge loss per element: max(0, 1 - d f). Its derivative is -d where d f < 1, else 0, at the kink too.
+    """Hinge loss per element: max(0, 1 - d f). Its derivative is -d where d f < 1, else 0 (at the kink d f = 1 too).
 
     Args:
         predictor_outputs: scores f (...), floating.
@@ -127,9 +127,9 @@ def sigmoid_focal_loss(
 ) -> Array:
     """Focal loss per logit: a_t (1 - p_t)^gamma H, H the binary cross-entropy, p_t the probability of the label.
 
-    For labels 0 and 1, p_t = p or 1 - p and a_t = alpha or 1 - alpha, p = sigmoid(z); for labels between them
-    1 - p_t = d (1 - p) + (1 - d) p and a_t = alpha d + (1 - alpha)(1 - d). The power is taken in the log domain, so
-    neither p_t = 1 nor gamma < 1 gives NaN.
+    For the label 1, p_t = p = sigmoid(z) and a_t = alpha; for the label 0, 1 - p and 1 - alpha; for labels d between
+    them 1 - p_t = d (1 - p) + (1 - d) p and a_t = alpha d + (1 - alpha)(1 - d). The power is taken in the log domain,
+    so neither p_t = 1 nor gamma < 1 gives NaN.
 
     Args:
         logits: z (...), floating.

@@ -9,7 +9,7 @@ from jaxnn.types import Array
 
 
 def combined_weights(first: Array | None, second: Array | None) -> Array | None:
-    """The product of two sets of example weights; None stands for all ones."""
+    """The product of two sets of example weights; None stands for all ones, in the result too."""
     if second is None:
         return first
     if first is None:
@@ -18,7 +18,7 @@ def combined_weights(first: Array | None, second: Array | None) -> Array | None:
 
 
 def require_one_each(values: Array, examples: int | None = None) -> None:
-    """Raise ValueError unless these are per-example losses, of shape (N,)."""
+    """Raise ValueError unless these are per-example losses, of shape (N,); N = `examples`, or any for None."""
     if values.ndim != 1 or examples not in (None, values.shape[0]):
         shape = "(N,)" if examples is None else f"({examples},)"
         raise ValueError(
@@ -28,7 +28,7 @@ def require_one_each(values: Array, examples: int | None = None) -> None:
 
 
 def weighted_mean(values: Array, weights: Array | None) -> Array:
-    """sum_i w_i v_i / sum_i w_i over examples; the plain mean without weights; 0 if all weights are 0.
+    """sum_i w_i v_i / sum_i w_i over examples; the plain mean for None; 0 if all weights are 0.
 
     A value of weight 0 does not count, even if it is infinite or NaN. ValueError: another shape, or N = 0.
     """

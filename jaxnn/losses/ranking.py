@@ -29,7 +29,7 @@ def ranking_softmax_loss(
         labels: relevance y (..., L), real.
         where: bools (..., L), which items are real, or (...), which lists are. The others never count, even if NaN; a
             list without items has loss 0 and is excluded from `reduce_fn`.
-        weights: w (..., L); None for 1.
+        weights: w (..., L), real; None for 1.
         reduce_fn: called as reduce_fn(losses, where=lists with items), or where=None without `where`; None returns the
             losses of all lists. `jnp.mean` over no list is 0.
 

@@ -44,7 +44,7 @@ def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
     Raises:
         ValueError: strength < 0, or an array with axes; on the call, a mask whose structure is not that of the
             parameters.
-        TypeError: on the call, a mask with leaves other than bools.
+        TypeError: on the call, a mask with leaves other than bools of Python or NumPy.
 
     Example:
         >>> l2(0.1)({"w": jnp.array([1.0, 2.0]), "b": jnp.array([9.0])})
@@ -144,7 +144,7 @@ class Penalty:
 
 
 def regularizer_derivative_of(regularizer: Regularizer) -> Slopes:
-    """The gradient of a penalty with respect to the parameters; by `jax.grad` for a user-defined one.
+    """The gradient of a penalty, as a function of the parameters; by `jax.grad` for a user-defined penalty.
 
     Example:
         >>> regularizer_derivative_of(l1(0.5))({"w": jnp.array([3.0, 0.0])})

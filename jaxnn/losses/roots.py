@@ -8,13 +8,13 @@ J' H J = (J' S)(J' S)' (J the Jacobian of the outputs). A sampled cotangent s (`
 |---|---|---|
 | `softmax_cross_entropy` | diag(sqrt p) - p sqrt(p)', p = softmax(z) | p - e_k, label k ~ p |
 | `sigmoid_binary_cross_entropy` | diag(sqrt(p (1 - p))), p = sigmoid(z) | p - d, d ~ Bernoulli(p) |
-| `half_squared_error` | 1 | a standard normal |
-| `mse`, over K outputs | sqrt(2 / K) | sqrt(2 / K) times a standard normal |
+| `half_squared_error` | I | a standard normal |
+| `mse`, over K outputs | sqrt(2 / K) I | sqrt(2 / K) times a standard normal |
 | any other | from the eigenvectors of its Hessian by `jax.hessian`, negative eigenvalues as 0 | S times random signs |
 
-With several positions, the root and sample of `softmax_cross_entropy` are multiplied by sqrt(weight of the position).
+Root and sample of `softmax_cross_entropy` are multiplied by sqrt(weight of the position) (`softmax.probabilities`).
 The first four are, up to scale, negative log-likelihoods in natural parameters: labels sampled from the model give s,
-and H is the Fisher information of the outputs, which does not depend on the targets.
+and H is the Fisher information of the outputs, which depends on the targets through those weights only.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def multiclass_generalized_dice_loss(
 
     Args:
         predictions: logits (N, ..., K), floating.
-        targets: one-hot, same shape.
+        targets: one-hot (N, ..., K).
         smooth, apply_softmax, ignore_background: as for `dice_loss`, which also lists the errors.
 
     Returns:

@@ -42,7 +42,8 @@ def ctc_loss(
         to the blank, or padded before the last label.
 
     Raises:
-        ValueError: shapes do not match, no frame, blank_id not in [0, K), or concrete labels or paddings as above.
+        ValueError: shapes do not match, no frame, blank_id not in [0, K), or concrete labels or paddings that
+            would give NaN if traced.
         TypeError: logits are not floating, labels are not integers.
 
     Example:
@@ -78,8 +79,8 @@ def ctc_loss_with_forward_probs(
             errors.
 
     Returns:
-        The loss (B,); log b (T, B, N + 1) and log e (T, B, N), in optax's convention: the last frame of the first holds
-        log(b_n + e_{n-1}).
+        The loss (B,); log b (T, B, N + 1) and log e (T, B, N), in optax's convention: at the last frame, log b holds
+        log(b_n + e_{n-1}) instead.
 
     Example:
         >>> frames, no, labels = jnp.zeros((1, 2, 2)), jnp.zeros((1, 2)), jnp.array([[1]])

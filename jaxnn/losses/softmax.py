@@ -75,7 +75,8 @@ def softmax_cross_entropy_grad(
 ) -> Array:
     """Derivative of `softmax_cross_entropy` with respect to the logits: (softmax(z) - q) / positions that count.
 
-    Where q does not sum to 1 it is softmax(z) sum_k q_k - q; 0 at ignored positions.
+    Where q does not sum to 1, softmax(z) is multiplied by sum_k q_k; 0 at ignored positions. Arguments and errors as
+    for the loss; returns the shape and dtype of the logits.
 
     Example:
         >>> softmax_cross_entropy_grad(jnp.zeros((1, 2)), jnp.array([1]))

@@ -1,10 +1,10 @@
 """Softmax cross-entropy along any axes, with a mask, under optax's names and arguments.
 
 `axis` is an int, a tuple (its axes flattened into one, in that order) or None (all axes); the result has the remaining
-axes. `where` is a mask of the shape of the logits, or without `axis` for whole vectors: excluded elements
-do not count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 logits). Labels have the
-shape of the logits, or axes of size 1 that broadcast; a vector with nothing included has loss 0. ValueError: shapes or
-mask do not match; TypeError: logits are not floating.
+axes. `where` is a mask of the shape of the logits, or of the result (for whole vectors): excluded elements
+do not count, even if they are NaN. Arithmetic and results are float32 (float64 for float64 logits). Distributions have
+the shape of the logits, up to axes of size 1, or are a scalar; they broadcast. A vector with nothing included has loss
+0. ValueError: shapes or mask do not match; TypeError: logits are not floating.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Figures: a function without an argument `ax` draws one and returns it; `save` writes it to a file.
+"""Figures: `confusion`, `curves`, `mistakes` and `pictures` return one, `show` draws on axes, `save` writes a file.
 
 Colours are those of Okabe and Ito (2008), which stay distinct for the colour-blind.
 """

@@ -2,7 +2,7 @@
 
 Each line has its own colour, dash pattern and marker, so that no figure relies on colour alone.
 
-Each function draws on matplotlib axes `ax`.
+Each function but `line_style` draws on matplotlib axes `ax`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def bands(ax: Any, runs: Mapping[str, Any], *, x: Sequence[float] | None = None)
 
 
 def sensitivity(ax: Any, rates: Any, values: Mapping[str, Any], chosen: Mapping[str, float]) -> None:
-    """The metric against the learning rate, on a logarithmic axis; a cross where a run diverged.
+    """The metric against the learning rate, on a logarithmic axis, a line per name; a cross where a run diverged.
 
     Args:
         rates: (S,), in ascending order.
@@ -105,10 +105,10 @@ def sensitivity(ax: Any, rates: Any, values: Mapping[str, Any], chosen: Mapping[
 
 
 def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
-    """Performance profile: the fraction of problems solved within a factor tau of the fastest.
+    """Performance profile: the fraction of problems solved within a factor tau of the fastest, against tau.
 
     Args:
-        times: name -> (P,), the cost of each of P problems; inf where it was not solved.
+        times: name -> (P,), the cost of each of P problems, > 0; inf where it was not solved.
         most: the largest tau shown.
 
     Example:

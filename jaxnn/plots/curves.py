@@ -16,10 +16,10 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
 
     Args:
         histories: the history of a `train.fit`, or a list of one per run (e.g. per seed). Metrics named "*loss" share
-            the left axes (logarithmic), those named "*error" the right ones, omitted if there are none.
+            the left axes (logarithmic), those named "*error" (fractions) the right ones; axes without any are omitted.
 
     Returns:
-        A matplotlib Figure with one axes for losses and, if there are errors, one for errors.
+        A matplotlib Figure with one axes for losses and one for errors, each if there are any.
 
     Raises:
         ValueError: there is no run, a run without an epoch, or neither a loss nor an error.

@@ -26,7 +26,7 @@ NOWHERE = "#BBBBBB"
 
 
 def lattice(landscape: Landscape, n: int, *, bounds: Bounds | None = None) -> np.ndarray:
-    """A grid of n x n points over a plot of the landscape, (n, n, 2) float32, in ascending y (rows) and x (columns).
+    """n x n grid points (x, y) over a plot of the landscape, (n, n, 2) float32: rows ascend in y, columns in x.
 
     Args:
         n: points per side.
@@ -78,7 +78,7 @@ def paths(ax: Any, runs: Mapping[str, Any], *, marked: int = 40, colours: Sequen
 
     Args:
         ax: matplotlib axes, e.g. with `contours`; their limits do not change.
-        runs: name -> points (T, 2). Points that are not finite are omitted.
+        runs: name -> points (T, 2), at least one of them finite; the others are omitted.
         marked: number of steps with dots.
         colours: one per run, reused cyclically.
 

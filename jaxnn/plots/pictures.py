@@ -16,7 +16,7 @@ def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8
 
     Args:
         images: each (H, W), (H, W, 1) or (H, W, 3), values in [0, 1].
-        captions: one per image, of two or three short lines.
+        captions: one per image, of short lines.
         columns: images per row.
 
     Raises:

@@ -4,7 +4,7 @@ Names and arguments are optax's: `optax.projections.projection_simplex` is `jaxn
 result has the structure, shapes and dtypes of its argument; norms and sums are in the accumulation dtype; `None` leaves
 pass through. `tree`, `x` and `a` are pytrees of floating arrays, x and a of one structure; `scale` >= 0 and `b` are
 numbers, and may be traced. ValueError: a concrete scale of the simplex, the l1 sphere or the l1 ball is < 0
-or infinite.
+or infinite, or the bounds of a box are neither numbers nor pytrees like `tree`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 
 def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
-    """The nearest point of norm `scale`: scale x / |x|; 0 for x = 0, to which no point of the sphere is nearest.
+    """The nearest point of norm `scale`: scale x / |x|; 0 for x = 0, equally far from all points of the sphere.
 
     Example:
         >>> projection_l2_sphere(jnp.array([3.0, 4.0]), 10.0)
@@ -189,7 +189,7 @@ def _cast(value: Any, like: Any) -> Array:
 
 
 def _like(x: PyTree, bound: Any) -> PyTree:
-    """A bound for each leaf."""
+    """A pytree like x of bounds: `bound` at each leaf if it is a leaf itself, else `bound`."""
     if jax.tree_util.all_leaves([bound]):
         return jax.tree.map(lambda _: bound, x)
     got, expected = str(jax.tree.structure(bound)), str(jax.tree.structure(x))
