@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxnn.checks import as_array
 from jaxnn.numerics import safe_sqrt
 from jaxnn.per_example.clip import Clip, automatic, flat, psac
 from jaxnn.per_example.forms import Explicit, Form, Pieces, explicit, forms, settled
@@ -46,6 +47,7 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
         Array([2.], dtype=float32)
     """
     require_independent("weighted_grad", tape, 1)
+    weights = as_array("weighted_grad", "weights", weights)
     if jnp.shape(weights) != (tape.examples,):
         raise ValueError(
             f"weighted_grad: expected one weight for each of {tape.examples} examples, shape ({tape.examples},), "

@@ -96,7 +96,9 @@ class Columns:
         def repeat(x: Array) -> Array:
             return merged(jnp.broadcast_to(x[:, None], (x.shape[0], self.count, *x.shape[1:])))
 
-        def repeated(use: Use) -> Use:
+        def repeated(use: Use) -> Any:
+            if isinstance(use, Placed):
+                return dataclasses.replace(use, use=repeated(use.use))
             arrays = {f.name: getattr(use, f.name) for f in dataclasses.fields(use) if not f.metadata.get("static")}
             error = arrays.pop(error_of(use))
             seen = {name: repeat(x) for name, x in arrays.items()}

@@ -251,15 +251,18 @@ def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weigh
 
 
 def error_of(use: Use) -> str:
-    """The name of the field that is linear in the cotangent: `grads` of a `Whole`, else `delta`; not for a `Placed`."""
-    return "grads" if isinstance(use, Whole) else "delta"
+    """The name of the field that is linear in the cotangent: `grads` of a `Whole`, else `delta`; of a `Placed`, that of
+    its use."""
+    return "grads" if isinstance(use.use if isinstance(use, Placed) else use, Whole) else "delta"
 
 
 def errors(use: Use) -> Array:
     """The array in the field `error_of(use)`."""
-    return getattr(use, error_of(use))
+    return getattr(use.use if isinstance(use, Placed) else use, error_of(use))
 
 
 def replaced(use: Use, **fields: Any) -> Use:
-    """The use with these fields replaced."""
+    """The use with these fields replaced; of a `Placed`, those of its use."""
+    if isinstance(use, Placed):
+        return dataclasses.replace(use, use=dataclasses.replace(use.use, **fields))
     return dataclasses.replace(use, **fields)

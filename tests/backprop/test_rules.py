@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jaxnn import activations, backprop, layers, losses, models
+from jaxnn import activations, backprop, layers, losses, models, per_example
 from jaxnn.layers import Activation, Conv, Dense, DepthwiseConv, Embedding, Flatten, Kind
-from jaxnn.tape import Scaling
+from jaxnn.ops.views import Transpose, View
+from jaxnn.tape import Placed, Product, Scaling, positions
 from tests.backprop.checking import EXACT, assert_all_exact, assert_exact, drawn, rule_error
 from tests.helpers import float64, random, slow
 
@@ -400,6 +401,36 @@ def test_what_a_rule_returns_is_held_to_its_shapes() -> None:
             lambda layer, params, x, dy: dy * params["s"],
             lambda layer, p, x, dy: Scaling(x.reshape(12, 1), dy.reshape(12, 1)),
         )
+
+
+def test_a_rule_may_use_a_view_of_its_parameter() -> None:
+    """y = x w', w (D_out, D_in): all statistics are those of the dense layer of w', transposed."""
+    kind = Kind("transposed")
+    mine = layers.stateless(kind, lambda params, x: x @ params["w"].T)
+
+    def uses(layer: Any, params: Any, x: Any, dy: Any) -> Any:
+        view = View(params["w"].shape).then(Transpose((1, 0)))
+        return {"w": (Placed(Product(positions(x), positions(dy)), view),)}
+
+    backprop.register(kind, backprop.Rule(backprop.keep_input, lambda layer, params, x, dy: dy @ params["w"], uses))
+    x, y = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), np.array([0, 1, 1, 0])
+    w = np.random.default_rng(1).normal(size=(3, 2)).astype(np.float32)
+    loss = losses.softmax_cross_entropy
+
+    def statistics(net: Any, params: Any) -> Any:
+        columns, tape = backprop.ggn_record(net, loss)(params, (), x, y), backprop.record(net, loss)(params, (), x, y)
+        grads = [per_example.diag_ggn(columns), per_example.weighted_grad(tape, [1.0, 0.5, 0.0, 2.0])]
+        return (
+            [g["w"] for g in grads],
+            per_example.norms(tape),
+            per_example.ntk(backprop.output_record(net)(params, (), x)),
+        )
+
+    statistics = jax.jit(statistics, static_argnums=0)
+    grads, *rest = statistics(mine, {"w": w.T})
+    plain, *others = statistics(Dense(2, bias=False), {"w": w})
+    for found, expected in zip([*rest, *(g.T for g in grads)], [*others, *plain], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def dense_init(key: Any, example: Any) -> Any:
