@@ -428,7 +428,7 @@ def test_a_rule_may_use_a_view_of_its_parameter() -> None:
 
     statistics = jax.jit(statistics, static_argnums=0)
     grads, *rest = statistics(mine, {"w": w.T})
-    plain, *others = statistics(Dense(2, bias=False), {"w": w})
+    plain, *others = statistics(Dense(2, b_init=None), {"w": w})
     for found, expected in zip([*rest, *(g.T for g in grads)], [*others, *plain], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
