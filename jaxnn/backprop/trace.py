@@ -2,7 +2,7 @@
 
 Each layer with parameters has the next number l, parameters w_l, b_l and output z_l. The layers without parameters
 after it (activation, pooling, ...) have outputs a_l, a_l', a_l''; a_0 is the input, a_0', ... precede z_1. In the
-backward pass delta_l = dC/dz_l and dC/da_l alternate, and each layer with parameters has its gradient.
+backward pass the derivatives delta_l in z_l and dC/da_l in a_l alternate: row i is that of C_i, the loss of example i.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class _Place(NamedTuple):
 def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, loss: Loss) -> Trace:
     """The textbook view of one step: every z, a, delta and gradient, in the order in which they are computed.
 
-    C is the mean loss over the N examples, in evaluation mode (no dropout). Row i of delta is the derivative of C_i,
-    the loss of example i. Gradients are means over the examples, equal to those of `value_and_grad` for a network that
+    C is the mean loss over the N examples, in evaluation mode (no dropout). Row i of each delta and dC/da is the
+    derivative of C_i, the loss of example i: N times that of C. In formulas a final ' is the transpose. Gradients are means over the examples, equal to those of `value_and_grad` for a network that
     is the same in both modes.
 
     Args:

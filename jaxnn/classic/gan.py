@@ -88,7 +88,7 @@ def make(dimensions: int, *, latent: int = 2, hidden: Sequence[int] = (64, 64), 
 
 
 def generate(gan: Gan, params: Params, z: ArrayLike) -> Array:
-    """G(z): examples (N, D) of noise (N, latent).
+    """G(z): examples (N, D) from noise z (N, latent); `params` are the generator's, the first of the pair of `start`.
 
     Example:
         >>> gan = make(2, latent=3)

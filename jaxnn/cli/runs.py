@@ -69,8 +69,8 @@ def run_folder(out: Path | None, name: str, *, worthless: Sequence[str] = ()) ->
 
     Args:
         out, name: as in `new_folder`.
-        worthless: names of files that are not worth keeping alone: if there are no others, they are deleted, and so is
-            the folder if this call created it.
+        worthless: names of files not worth keeping alone: if an error or interruption leaves no others, they are
+            deleted, and so is the folder if this call created it.
     """
     there = out is not None and out.is_dir()
     folder = new_folder(out, name)

@@ -247,7 +247,7 @@ def make_scan(settings: Settings, net: Layer) -> Callable[[Key, Examples, Exampl
     """The whole run as one function to compile: a scan over epochs of a scan over batches.
 
     Args:
-        settings: batch size, optimizer and epochs are used.
+        settings: only `batch_size`, `epochs`, `learning_rate`, `regularization` and `regularization_rate` are used.
         net: from inputs (N, F) to (N, 1).
 
     Returns:

@@ -74,7 +74,7 @@ def run(
     """The Gram matrix and the cosines of the gradients of some examples of each class, after some training.
 
     Args:
-        data: a name, splits (the training split is used), or a Dataset with examples of every class.
+        data: a name for `data.load`, `Splits` (the training split is used), or a Dataset with examples of every class.
         net, opt, seed, epochs, batch_size: as for `norms.run`.
         per_class: examples per class; fewer where a class has fewer.
 

@@ -67,11 +67,13 @@ def run(
     epochs: int = 30,
     batch_size: int = 64,
 ) -> Norms:
-    """|g_i| of every training example, before training and after each epoch, from tapes of at most 2000 examples.
+    """|g_i|, g_i the gradient of example i's softmax cross-entropy, before training and after each epoch.
+
+    Tapes have at most 2000 examples, which bounds the memory.
 
     Args:
-        data: a name, splits (the training split is used), or a Dataset.
-        net: a classifier; None for an MLP with 128 hidden units.
+        data: a name for `data.load`, `Splits` (the training split is used), or a Dataset with class labels.
+        net: a classifier that outputs logits (N, K); None for an MLP with 128 hidden units.
         opt: None for `optim.adam(3e-3)`.
         seed: of initial parameters and order.
         epochs, batch_size: of training.

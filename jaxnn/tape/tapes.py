@@ -137,7 +137,9 @@ def with_errors(tape: Tape, found: PyTree) -> Tape:
 
 
 def of_weighted_losses(tape: Tape, weights: Array) -> Tape:
-    """The tape of w_i loss_i, w (N,); `outputs` stay. Where w_i is 0, row i of losses and uses is 0, NaN or not.
+    """The tape of w_i loss_i, w (N,); `outputs` are unchanged.
+
+    Where w_i is 0, row i of the losses and of every array of the uses is exactly 0, even if it was NaN.
 
     Example:
         >>> from jaxnn.tape import Addition

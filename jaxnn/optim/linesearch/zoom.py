@@ -57,8 +57,8 @@ def scale_by_zoom_linesearch(
     |<u, grad f(w + s u)>| <= curv_rtol |<u, grad f(w)>| + tol          (small curvature)
 
     Steps grow until one meets both conditions or an interval must hold one that does; cubic and quadratic interpolation
-    then narrow the interval. If trials run out, the best trial with sufficient decrease is taken. If there is none, the
-    last trial is, even if the loss rises there, as along an ascent direction. If loss or slope are NaN or infinite
+    then narrow the interval. If trials run out, a trial with sufficient decrease is taken: the last while steps grew,
+    or a lower one found in the interval. If there is none, the last trial is, even if the loss rises there, as along an ascent direction. If loss or slope are NaN or infinite
     there, the step is 0, value and gradient are those of the start, and the next search tries 1 first. (optax may step
     to where the gradient is NaN, and its "keep" never leaves a step of 0.)
 
