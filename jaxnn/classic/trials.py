@@ -85,8 +85,8 @@ def as_splits(where: str, examples: Splits | None) -> tuple[Splits, int]:
 
     Args:
         examples: `data.Splits(train, validation, test)`, three Datasets, e.g. from `data.make_dataset(x, y)`, with
-            labels 0 .. K - 1; K is the number of class names of the training data, or without names one more than the largest
-            label.
+            labels 0 .. K - 1; K is the number of class names of the training data, or without names one more than the
+            largest label.
 
     Raises:
         TypeError: examples are not Splits of Datasets, or labels are not integers.

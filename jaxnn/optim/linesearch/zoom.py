@@ -58,9 +58,10 @@ def scale_by_zoom_linesearch(
 
     Steps grow until one meets both conditions or an interval must hold one that does; cubic and quadratic interpolation
     then narrow the interval. If trials run out, a trial with sufficient decrease is taken: the last while steps grew,
-    or a lower one found in the interval. If there is none, the last trial is, even if the loss rises there, as along an ascent direction. If loss or slope are NaN or infinite
-    there, the step is 0, value and gradient are those of the start, and the next search tries 1 first. (optax may step
-    to where the gradient is NaN, and its "keep" never leaves a step of 0.)
+    or a lower one found in the interval. If there is none, the last trial is, even if the loss rises there, as along an
+    ascent direction. If loss or slope are NaN or infinite there, the step is 0, value and gradient are those of the
+    start, and the next search tries 1 first. (optax may step to where the gradient is NaN, and its "keep" never leaves
+    a step of 0.)
 
     The update needs the extra arguments `value`, `grad` (conjugated for complex parameters, as the updates are) and
     `value_fn`, a function of the parameters; further arguments that `value_fn` names are passed on. The state's `grad`
