@@ -251,8 +251,7 @@ def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weigh
 
 
 def error_of(use: Use) -> str:
-    """The name of the field that is linear in the cotangent: `grads` of a `Whole`, else `delta`; of a `Placed`, that of
-    its use."""
+    """The name of the field that is linear in the cotangent: `grads` of a `Whole`, or of a placed one; else `delta`."""
     return "grads" if isinstance(use.use if isinstance(use, Placed) else use, Whole) else "delta"
 
 

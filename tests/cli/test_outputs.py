@@ -223,6 +223,7 @@ def test_tables_are_whole_where_the_output_is_no_terminal(monkeypatch: pytest.Mo
 
 INTERRUPTED = """
 import importlib, os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in what runs in the background
 class Stop:  # Ctrl-C while jax is imported, by a module that takes no notice of exceptions
     def find_spec(self, name, path=None, target=None):
         if name == "jax":
@@ -245,6 +246,7 @@ def test_ctrl_c_during_the_imports_ends_in_one_line() -> None:
 
 LOST = """
 import gc, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from jaxnn.cli import entry, main
 def work(words):
     gc.callbacks.append(lambda phase, info: (gc.callbacks.clear(), signal.raise_signal(signal.SIGINT)))
