@@ -13,23 +13,20 @@ import pytest
 from benchmarks import newest_optax
 
 REPORT = """<testsuites><testsuite>
-<testcase name="test_every_name_is_here_or_in_a_table[fresh]">
-<failure message="AssertionError: optax.fresh: []"/></testcase>
-<testcase name="test_every_name_is_here_or_in_a_table[multi_normal]">
-<failure message="AssertionError: optax.multi_normal: ['optim.multi_normal']"/></testcase>
-<testcase name="test_arguments_and_defaults_are_optaxs[adam]">
-<failure message="assert ['b1 is 0.9 by default, in optax 0.8'] == []&#10;more"/></testcase>
-<testcase name="test_arguments_and_defaults_are_optaxs[sgd]"/>
-<testcase name="test_all"><error message="TypeError: x"/></testcase>
+<testcase name="test_names">
+<failure message="Failed: fresh: is not here&#10;multi_normal: is at optim.multi_normal" /></testcase>
+<testcase name="test_arguments"><failure message="Failed: adam: b1 is 0.9 by default, in optax 0.8" /></testcase>
+<testcase name="test_all"><error message="TypeError: x" /></testcase>
+<testcase name="test_right" />
 </testsuite></testsuites>"""
 
 
 def test_names_and_arguments_that_differ_are_listed() -> None:
     assert newest_optax.differing_names(REPORT) == [
         "fresh: is not here",
-        "multi_normal: is at optim.multi_normal, but in the table of what is not here",
-        "adam: 'b1 is 0.9 by default, in optax 0.8'",
-        "test_all: TypeError: x",
+        "multi_normal: is at optim.multi_normal",
+        "adam: b1 is 0.9 by default, in optax 0.8",
+        "TypeError: x",
     ]
 
 
@@ -90,6 +87,6 @@ def test_a_changed_release_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     lines: Any = newest_optax.compare(None, ["sgd", "adam"], tmp_path)
     assert "names and arguments: 2 differences" in lines
     assert "  fresh: is not here" in lines
-    assert any(line.startswith("  sgd: 'momentum is None by default, in optax 0.5'") for line in lines)
+    assert any(line.startswith("  sgd: momentum is None by default, in optax 0.5") for line in lines)
     assert "parameters and states: 1 differences" in lines
     assert lines[-1].startswith("  sgd: params ")

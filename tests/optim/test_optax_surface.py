@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
+import pytest
 
 import jaxnn
 from jaxnn import optim
@@ -151,17 +152,28 @@ def room(name: str) -> Any:
     return importlib.import_module(f"{jaxnn.__name__}.{name}")
 
 
+def fail_at(wrong: dict[str, list[str]]) -> None:
+    """Fail with a line for each name at which something is wrong."""
+    if lines := [f"{name}: {', '.join(found)}" for name, found in wrong.items() if found]:
+        pytest.fail("\n".join(lines))
+
+
+def misplaced(places: list[str], listed: bool) -> list[str]:
+    """What is wrong with a name that is at these places of ours, and listed as not here, or not."""
+    if bool(places) != listed:
+        return []
+    return [f"is at {place}, but in the table of what is not here" for place in places] or ["is not here"]
+
+
 def test_every_name_is_here_or_in_a_table() -> None:
-    wrong = {name: places_of("", name) for name in NAMES if bool(places_of("", name)) == (name in NOT_HERE)}
-    assert not wrong
+    fail_at({name: misplaced(places_of("", name), name in NOT_HERE) for name in NAMES})
 
 
 def test_every_name_of_a_submodule_is_here_or_in_a_table() -> None:
     def is_listed(module: str, name: str) -> bool:
         return f"{module}.{name}" in NOT_HERE or (module in ("contrib", "schedules", "transforms") and name in NOT_HERE)
 
-    wrong = {f"{m}.{n}": places_of(m, n) for m, n in SUBMODULE_NAMES if bool(places_of(m, n)) == is_listed(m, n)}
-    assert not wrong
+    fail_at({f"{m}.{n}": misplaced(places_of(m, n), is_listed(m, n)) for m, n in SUBMODULE_NAMES})
 
 
 def test_arguments_of_submodules_are_optaxs() -> None:
@@ -176,7 +188,7 @@ def test_arguments_of_submodules_are_optaxs() -> None:
             defaults = ("make_perturbed_fun", "microbatch", "micro_vmap", "micro_grad")  # ours of the same kind
             wrong[f"{module}.{name}"] = [f for f in found if not (name in defaults and "by default" in f)]
     assert len(wrong) > 150
-    assert not {name: found for name, found in wrong.items() if found}
+    fail_at(wrong)
 
 
 def test_our_losses_take_optaxs_calls() -> None:
@@ -200,8 +212,7 @@ def test_our_losses_take_optaxs_calls() -> None:
 
 def test_arguments_and_defaults_are_optaxs() -> None:
     assert len(SHARED) > 150
-    found = {name: faults(name, getattr(optim, name), theirs(name)) for name in SHARED}
-    assert not {name: wrong for name, wrong in found.items() if wrong}
+    fail_at({name: faults(name, getattr(optim, name), theirs(name)) for name in SHARED})
 
 
 def test_the_tables_hold_nothing_stale() -> None:
