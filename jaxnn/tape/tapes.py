@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.tape.uses import STATIC, Placed, Use, counted, error_of, errors, replaced, weighted
+from jaxnn.tape.uses import STATIC, Use, counted, error_of, errors, mapped, replaced, weighted
 from jaxnn.types import Array, PyTree
 
 
@@ -96,18 +96,13 @@ class Columns:
         def repeat(x: Array) -> Array:
             return merged(jnp.broadcast_to(x[:, None], (x.shape[0], self.count, *x.shape[1:])))
 
-        def repeated(use: Use) -> Any:
-            if isinstance(use, Placed):
-                return dataclasses.replace(use, use=repeated(use.use))
-            arrays = {f.name: getattr(use, f.name) for f in dataclasses.fields(use) if not f.metadata.get("static")}
-            error = arrays.pop(error_of(use))
-            seen = {name: repeat(x) for name, x in arrays.items()}
-            return replaced(use, **seen, **{error_of(use): merged(jnp.moveaxis(error, 0, 1))})
+        def in_turn(delta: Array) -> Array:
+            return merged(jnp.moveaxis(delta, 0, 1))
 
         tape = self.tape
         return dataclasses.replace(
             tape,
-            uses=tuple(tuple(repeated(use) for use in uses) for uses in tape.uses),
+            uses=tuple(tuple(mapped(use, repeat, in_turn) for use in uses) for uses in tape.uses),
             losses=repeat(tape.losses),
             outputs=repeat(tape.outputs),
         )
@@ -156,16 +151,14 @@ def of_weighted_losses(tape: Tape, weights: Array) -> Tape:
         )
     weights = jnp.asarray(weights)
 
-    def of_use(use: Use) -> Any:
-        if isinstance(use, Placed):
-            return dataclasses.replace(use, use=of_use(use.use))
-        arrays = {f.name: getattr(use, f.name) for f in dataclasses.fields(use) if not f.metadata.get("static")}
-        error = arrays.pop(error_of(use))
-        seen = {name: counted(x, weights) for name, x in arrays.items()}
-        return replaced(use, **seen, **{error_of(use): weighted(error, weights).astype(error.dtype)})
+    def seen(x: Array) -> Array:
+        return counted(x, weights)
+
+    def cotangent(delta: Array) -> Array:
+        return weighted(delta, weights).astype(delta.dtype)
 
     return dataclasses.replace(
         tape,
         losses=weighted(tape.losses, weights).astype(tape.losses.dtype),
-        uses=tuple(tuple(of_use(use) for use in uses) for uses in tape.uses),
+        uses=tuple(tuple(mapped(use, seen, cotangent) for use in uses) for uses in tape.uses),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -258,6 +259,15 @@ def error_of(use: Use) -> str:
 def errors(use: Use) -> Array:
     """The array in the field `error_of(use)`."""
     return getattr(use.use if isinstance(use, Placed) else use, error_of(use))
+
+
+def mapped(use: Use, seen: Callable[[Array], Array], cotangent: Callable[[Array], Array]) -> Any:
+    """The use with its cotangent mapped by one function, its other arrays by another."""
+    if isinstance(use, Placed):
+        return dataclasses.replace(use, use=mapped(use.use, seen, cotangent))
+    names = [f.name for f in dataclasses.fields(use) if not f.metadata.get("static")]
+    of = {name: cotangent if name == error_of(use) else seen for name in names}
+    return replaced(use, **{name: of[name](getattr(use, name)) for name in names})
 
 
 def replaced(use: Use, **fields: Any) -> Use:

@@ -212,8 +212,10 @@ def test_rows_of_a_divided_batch_stay_where_they_are(name: str) -> None:
 def test_targets_need_not_be_divided_as_the_outputs_are(name: str) -> None:
     f, outputs, *targets = CASES[name]
     if "triplet" not in name:  # of three batches none is the target
+        alone = jax.tree.leaves(jax.eval_shape(with_slope(f), outputs, *targets))
         with jax.set_mesh(MESH):
-            jax.eval_shape(with_slope(f), *divided([outputs]), *targets)
+            kinds = jax.tree.leaves(jax.eval_shape(with_slope(f), *divided([outputs]), *targets))
+        assert [(kind.shape, kind.dtype) for kind in kinds] == [(kind.shape, kind.dtype) for kind in alone]
 
 
 FEW = ("losses.ntxent", "losses.softmax_cross_entropy", "losses.ctc_loss", "projections.projection_simplex tree")
