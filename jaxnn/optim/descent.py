@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +19,48 @@ from jaxnn.optim.spec import specified
 from jaxnn.tree import called
 from jaxnn.types import Array, Params, PyTree, ScalarOrSchedule
 
+P = ParamSpec("P")
+
 Mask: TypeAlias = PyTree | Callable[[Params], PyTree] | None
 """A pytree of bools like the parameters, a prefix of one, a function of the parameters to either, or None: all."""
 
 
+def called_on_stored(*names: str) -> Callable[[Callable[P, Optimizer]], Callable[P, Optimizer]]:
+    """Decorator of factories: the named arguments, where they are functions, are called on the parameters as stored.
+
+    Behind `widened` bfloat16 parameters are float32, but a mask may go by dtype. So `update` first calls such
+    functions, then makes the optimizer again with what they return.
+    """
+
+    def decorate(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
+        signature = inspect.signature(factory)
+
+        @functools.wraps(factory)
+        def make(*args: P.args, **kwargs: P.kwargs) -> Optimizer:
+            opt, bound = factory(*args, **kwargs), signature.bind(*args, **kwargs)
+            functions = {name: f for name, f in bound.arguments.items() if name in names and callable(f)}
+
+            def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+                if params is None:
+                    return opt.update(updates, state, None, **extra)
+                known = {name: _always(called(f, params)) for name, f in functions.items()}
+                again = inspect.BoundArguments(signature, OrderedDict(bound.arguments | known))
+                return factory(*again.args, **again.kwargs).update(updates, state, params, **extra)
+
+            return Optimizer(opt.init, update) if functions else opt
+
+        return make
+
+    return decorate
+
+
+def _always(found: PyTree) -> Callable[[Params], PyTree]:
+    """A function again: as an argument, None would mean the default."""
+    return lambda params: found
+
+
 @specified
+@called_on_stored("mask")
 def descent(
     direction: Optimizer,
     learning_rate: ScalarOrSchedule,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import jax
@@ -54,20 +55,31 @@ def each(function: Any) -> Any:
     return jax.tree.map(function, MASK)
 
 
+def with_mask(factory: Any) -> Any:
+    """mask -> the rule with weight decay where the mask is True; every argument annotated as a mask is this one."""
+    parameters = inspect.signature(factory).parameters
+    known = {
+        "learning_rate": 0.1,
+        "weight_decay": 0.1,
+        "weight_decay_rate": 0.1,
+        "adam_weight_decay": 0.1,
+        "roles": "vector",
+    }
+    given = {name: value for name, value in known.items() if name in parameters}
+    masks = [name for name, p in parameters.items() if p.annotation == "Mask"]
+    return lambda mask: factory(**given, **dict.fromkeys(masks, mask))
+
+
 MASKED = {
-    "adamw": lambda m: optim.adamw(0.1, weight_decay=0.1, mask=m),
-    "lion": lambda m: optim.lion(0.1, weight_decay=0.1, mask=m),
-    "lars": lambda m: optim.lars(0.1, weight_decay=0.1, weight_decay_mask=m, trust_ratio_mask=m),
-    "lamb": lambda m: optim.lamb(0.1, weight_decay=0.1, mask=m),
-    "adafactor": lambda m: optim.adafactor(0.1, weight_decay_rate=0.1, weight_decay_mask=m),
-    "add_decayed_weights": lambda m: optim.add_decayed_weights(0.1, m),
+    name: with_mask(getattr(optim, name))
+    for name in optim.__all__
+    if inspect.isfunction(getattr(optim, name))
+    and "Mask" in [p.annotation for p in inspect.signature(getattr(optim, name)).parameters.values()]
+} | {
     "masked": lambda m: optim.masked(optim.adam(0.1), m),
     "freeze": optim.freeze,
     "selective_transform": lambda m: optim.selective_transform(optim.adam(0.1), freeze_mask=m),
     "partition": lambda m: optim.partition({True: optim.adam(0.1), False: optim.sgd(0.1)}, m),
-    "cocob": lambda m: optim.cocob(weight_decay=0.1, mask=m),
-    "adan": lambda m: optim.adan(0.1, weight_decay=0.1, mask=m),
-    "muon": lambda m: optim.muon(0.1, weight_decay=0.1, weight_decay_mask=m),
     "inject_hyperparams": lambda m: optim.inject_hyperparams(optim.adamw)(0.1, weight_decay=0.1, mask=m),
 }
 LABELLED = {
@@ -83,8 +95,15 @@ LABELLED = {
     "muon_with_roles": (lambda m: "hidden" if m else "vector", lambda t: optim.muon_with_roles(0.1, t)),
 }
 
+EVERY = {name: (bool, make) for name, make in MASKED.items()}
+EVERY |= {f"{name} axes": pair for name, pair in LABELLED.items()}
 
 SHORT = ("adamw", "masked", "partition")
+
+
+def energy(params: Any) -> Any:
+    """A loss, for the rules that need its curvature."""
+    return sum(jnp.sum(p.astype(jnp.float32) ** 2) for p in jax.tree.leaves(params))
 
 
 def program(opt: Any, params: Any = PARAMS) -> str:
@@ -93,7 +112,7 @@ def program(opt: Any, params: Any = PARAMS) -> str:
     def two(grads: Any) -> Any:
         state = opt.init(params)
         for _ in range(2):
-            updates, state = opt.update(grads, state, params)
+            updates, state = opt.update(grads, state, params, obj_fn=energy)
         return updates, state
 
     return str(jax.make_jaxpr(two)(params))
@@ -116,6 +135,17 @@ def test_callable_labels_and_axes_are_trees(name: str) -> None:
     found = each(entry)
     assert callable(found)
     assert program(make(found)) == program(make(lambda params: found))
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars", *slow(*(name for name in EVERY if name not in ("adamw", "lars")))])
+def test_a_function_sees_the_dtypes_of_the_parameters(name: str) -> None:
+    entry, make = EVERY[name]
+    halves = jax.tree.map(lambda p: p.astype(jnp.bfloat16) if p.ndim > 1 else p, PARAMS)
+
+    def by_dtype(params: Any) -> Any:
+        return jax.tree.map(lambda p: entry(p.dtype == jnp.bfloat16), params)
+
+    assert program(make(by_dtype), halves) == program(make(each(entry)), halves)
 
 
 def test_a_callable_mask_may_be_a_prefix_and_hold_none() -> None:

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_nonnegative, require_real
 from jaxnn.optim.base import Optimizer, Transformation, initial_moment, map_leaves, widened
-from jaxnn.optim.descent import Mask, descent
+from jaxnn.optim.descent import Mask, called_on_stored, descent
 from jaxnn.optim.inner import require_inner, update_inner
 from jaxnn.optim.matrix.kronecker import unless_none
 from jaxnn.optim.matrix.spectral import svd
@@ -47,6 +47,7 @@ DimensionNumbers: TypeAlias = GaLoreDimensionNumbers | PyTree | Callable[[Params
 
 
 @specified
+@called_on_stored("weight_dimension_numbers")
 def scale_by_galore(
     rank: int = 128,
     update_proj_gap: int = 200,
@@ -129,7 +130,7 @@ def scale_by_galore(
 
             return compiler_sharded(zeros, _place(x, numbers, rows=on_left(m, n), first=True), x)
 
-        numbers = numbers_of(whole)
+        numbers = numbers_of(params)
         projector = map_leaves(columns, whole, numbers)
         return GaLoreState(zero_count(), base.init(map_leaves(project, whole, numbers, projector)), projector)
 
@@ -187,6 +188,7 @@ def scale_by_galore(
 
 
 @specified
+@called_on_stored("weight_dimension_numbers")
 def galore(
     learning_rate: ScalarOrSchedule,
     rank: int = 128,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_positive_int
 from jaxnn.optim.arguments import require_decay, require_nonnegative
 from jaxnn.optim.base import Optimizer, initial_moment, map_leaves, per_leaf, widened
-from jaxnn.optim.descent import Mask, descent
+from jaxnn.optim.descent import Mask, called_on_stored, descent
 from jaxnn.optim.matrix.muon_axes import (
     MuonDimensionNumbers,
     NumbersOrFn,
@@ -47,6 +47,7 @@ class MuonState(NamedTuple):
 
 
 @specified
+@called_on_stored("weight_dimension_numbers")
 def scale_by_muon(
     ns_coeffs: Any = JORDAN,
     ns_steps: int = 5,
@@ -137,6 +138,7 @@ def scale_by_muon(
 
 
 @specified
+@called_on_stored("muon_weight_dimension_numbers")
 def muon(
     learning_rate: ScalarOrSchedule,
     ns_coeffs: Any = JORDAN,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxnn.optim.arguments import require_nonnegative
 from jaxnn.optim.base import Optimizer
-from jaxnn.optim.descent import Mask, descent
+from jaxnn.optim.descent import Mask, called_on_stored, descent
 from jaxnn.optim.matrix.muon import JORDAN, scale_by_muon, scaled_by_shape
 from jaxnn.optim.matrix.muon_axes import MuonDimensionNumbers, matrix_axes
 from jaxnn.optim.matrix.newton_schulz import Preconditioning
@@ -33,6 +33,7 @@ AXES = {
 
 
 @specified
+@called_on_stored("roles")
 def muon_with_roles(
     learning_rate: ScalarOrSchedule,
     roles: Roles,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf
-from jaxnn.optim.descent import Mask, add_decay, descent
+from jaxnn.optim.descent import Mask, add_decay, called_on_stored, descent
 from jaxnn.optim.scalars import at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
@@ -70,6 +70,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
 
 
 @specified
+@called_on_stored("weight_decay_mask")
 def adadelta(
     learning_rate: ScalarOrSchedule | None = None,
     rho: Scalar = 0.9,

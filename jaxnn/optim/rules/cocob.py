@@ -126,7 +126,7 @@ def cocob(
     ) -> tuple[PyTree, CocobState]:
         params, scaled = require_params("cocob", params), widen(updates)
         if not is_zero(weight_decay):
-            scaled = add_decay(scaled, widen(params), at_count(weight_decay, state.count), mask, where="cocob")
+            scaled = add_decay(scaled, params, at_count(weight_decay, state.count), mask, where="cocob")
         rate = at_count(learning_rate, state.count)
         return direction.update(jax.tree.map(lambda g: cast_like(rate, g) * g, scaled), state, params)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_nonnegative, require_params, require_real
 from jaxnn.optim.base import Optimizer, map_leaves, per_leaf, widen
-from jaxnn.optim.descent import Mask, add_decay, descent
+from jaxnn.optim.descent import Mask, add_decay, called_on_stored, descent
 from jaxnn.optim.norms import norm, scalar_dtype, sum_of_squares, times
 from jaxnn.optim.scalars import abs_sq, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.spec import specified
@@ -59,6 +59,7 @@ class DistanceOverGradientsState(NamedTuple):
 
 
 @specified
+@called_on_stored("mask")
 def dog(
     learning_rate: ScalarOrSchedule = 1.0,
     init_step: tuple[Literal["distance", "learning_rate", "heuristic"], Scalar] = ("heuristic", 1e-6),
@@ -121,6 +122,7 @@ def dog(
 
 
 @specified
+@called_on_stored("mask")
 def dowg(
     learning_rate: ScalarOrSchedule = 1.0,
     init_estim_sq_dist: Scalar | None = None,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxnn.numerics import safe_divide, safe_sqrt
 from jaxnn.optim.arguments import require_decay, require_nonnegative, require_params
 from jaxnn.optim.base import Optimizer, initial_moment, per_leaf, widened
-from jaxnn.optim.descent import Mask, add_decay
+from jaxnn.optim.descent import Mask, add_decay, called_on_stored
 from jaxnn.optim.norms import bounded
 from jaxnn.optim.scalars import abs_sq, at_count, cast_like, increment, is_zero, zero_count
 from jaxnn.optim.spec import specified
@@ -129,6 +129,7 @@ def scale_by_factored_rms(
 
 
 @specified
+@called_on_stored("weight_decay_mask")
 def adafactor(
     learning_rate: ScalarOrSchedule | None = None,
     min_dim_size_to_factor: int = 128,

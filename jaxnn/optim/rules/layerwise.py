@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import safe_divide
 from jaxnn.optim.arguments import require_nonnegative, require_params
-from jaxnn.optim.base import EmptyState, Optimizer, dtypes_of, map_leaves, per_leaf, widen
-from jaxnn.optim.descent import Mask, add_decay, descent, mask_tree
+from jaxnn.optim.base import EmptyState, Optimizer, map_leaves, per_leaf, widened
+from jaxnn.optim.descent import Mask, add_decay, called_on_stored, descent, mask_tree
 from jaxnn.optim.norms import norm, scalar_dtype
 from jaxnn.optim.rules.adam import AdamState, scale_by_adam
 from jaxnn.optim.rules.sgd import TraceState, trace
@@ -52,6 +52,7 @@ def scale_by_trust_ratio(min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0
 
 
 @specified
+@called_on_stored("weight_decay_mask", "trust_ratio_mask")
 def lars(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule = 0.0,
@@ -92,27 +93,26 @@ def lars(
     require_nonnegative("lars", trust_coefficient=trust_coefficient, eps=eps)
     summed = trace(momentum, nesterov)
 
-    # Not `widened`: a function that makes the mask may look at the parameters' dtypes.
+    @widened
     def update(
         updates: PyTree, state: TraceState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, TraceState]:
-        params = require_params("lars", params)
-        steps, wide = widen(updates), widen(params)
+        params, steps = require_params("lars", params), updates
         if not is_zero(weight_decay):
-            steps = add_decay(steps, wide, at_count(weight_decay, state.count), weight_decay_mask, where="lars")
+            steps = add_decay(steps, params, at_count(weight_decay, state.count), weight_decay_mask, where="lars")
         rate = at_count(learning_rate, state.count)
 
         def scaled(u: Array, trusts: bool, p: Array) -> Array:
-            return -cast_like(rate, u) * (_trusted(u, p.astype(u.dtype), 0.0, trust_coefficient, eps) if trusts else u)
+            return -cast_like(rate, u) * (_trusted(u, p, 0.0, trust_coefficient, eps) if trusts else u)
 
-        steps = map_leaves(scaled, steps, mask_tree("lars", trust_ratio_mask, steps, params), wide)
-        steps, new = summed.update(steps, state, wide)
-        return dtypes_of(steps, params), new
+        steps = map_leaves(scaled, steps, mask_tree("lars", trust_ratio_mask, steps, params), params)
+        return summed.update(steps, state, params)
 
     return Optimizer(summed.init, update)
 
 
 @specified
+@called_on_stored("mask")
 def lamb(
     learning_rate: ScalarOrSchedule,
     b1: Scalar = 0.9,

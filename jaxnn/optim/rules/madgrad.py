@@ -110,7 +110,7 @@ def madgrad(
     ) -> tuple[PyTree, MadgradState]:
         params, penalized = require_params("madgrad", params), widen(updates)
         if not is_zero(weight_decay):
-            penalized = add_decay(penalized, widen(params), at_count(weight_decay, state.count), where="madgrad")
+            penalized = add_decay(penalized, params, at_count(weight_decay, state.count), where="madgrad")
         return direction.update(penalized, state, params)
 
     return Optimizer(direction.init, update)
