@@ -159,6 +159,7 @@ def snr(tape: Tape, ddof: int = 0) -> PyTree:
         >>> snr(sample_tape())["b"]
         Array([9.], dtype=float32)
     """
+    ddof = require_positive_int("snr", "ddof", ddof, minimum=0)
     require_independent("snr", tape, ddof + 1)
     signals = [jnp.square(m) for m in wide_means("snr", tape)]
     noises = tape.structure.flatten_up_to(variance(tape, ddof))

@@ -87,7 +87,8 @@ def sq_norms_by_layer(tape: Tape) -> dict[str, Array]:
         {'': Array([ 6., 40.], dtype=float32)}
     """
     found: dict[str, list[Array]] = {}
-    for place, values in zip(layers_of(tape), sq_norms_by_parameter(tape).values(), strict=True):
+    by_parameter = sq_norms_by_parameter(tape)  # first, for its check that this is a tape
+    for place, values in zip(layers_of(tape), by_parameter.values(), strict=True):
         found.setdefault(place, []).append(values)
     return {place: _sum(tape, values) for place, values in found.items()}
 

@@ -141,6 +141,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
         (a pytree like `params`, in the parameters' dtypes; {path of the layer: norms before clipping (N,)}).
 
     Raises:
+        TypeError: one clip function for all layers.
         ValueError: paths that are not exactly those of the layers; C_l negative, if known.
 
     Reference:
@@ -154,6 +155,11 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
         Array([2.], dtype=float32)
     """
     require_independent("clipped_grad_by_layer", tape, 1)
+    if callable(clip):
+        raise TypeError(
+            "clipped_grad_by_layer: clip must be one number C or a mapping from layers, got a function. Pass it for "
+            "each layer: {layer: function for layer in per_example.sq_norms_by_layer(tape)}."
+        )
     places = layers_of(tape)
     layers = dict.fromkeys(places)
     if not isinstance(clip, Mapping):

@@ -75,6 +75,7 @@ def test_a_forward_without_a_cache() -> None:
 
 OF_A_TAPE = {
     "norms": per_example.norms,
+    "sq_norms_by_layer": per_example.sq_norms_by_layer,
     "clipped_grad": lambda tape: per_example.clipped_grad(tape, 1.0),
     "clipped_grad_by_layer": lambda tape: per_example.clipped_grad_by_layer(tape, 1.0),
     "weighted_grad": lambda tape: per_example.weighted_grad(tape, np.ones(6)),
@@ -115,7 +116,7 @@ def test_what_are_no_columns(f: Any) -> None:
         f(tape_of())
 
 
-@pytest.mark.parametrize("name", sorted(set(OF_A_TAPE) - {"norms", "plan", "select"}))
+@pytest.mark.parametrize("name", sorted(set(OF_A_TAPE) - {"norms", "sq_norms_by_layer", "plan", "select"}))
 def test_an_empty_batch(name: str) -> None:
     with pytest.raises(ValueError, match=r"needs at least|N = 0"):
         OF_A_TAPE[name](tape_of(0))
@@ -157,3 +158,11 @@ def test_a_clip_function_that_was_not_made_and_a_clip_for_each_example() -> None
         jax.eval_shape(lambda tape: per_example.clipped_grad(tape, per_example.automatic), tape)
     with pytest.raises(ValueError, match=r"array of shape \(2,\).*weighted_grad"):
         jax.eval_shape(lambda tape: per_example.clipped_grad(tape, jnp.ones(2)), tape)
+    with pytest.raises(TypeError, match="must be one number C or a mapping from layers, got a function"):
+        per_example.clipped_grad_by_layer(tape, per_example.flat(1.0))  # type: ignore[arg-type]
+
+
+def test_a_ddof_that_is_no_int() -> None:
+    for statistic in (per_example.variance, per_example.snr):
+        with pytest.raises(TypeError, match=r"ddof must be an int, got 1\.5"):
+            statistic(sample_tape(), ddof=1.5)  # type: ignore[arg-type]

@@ -487,8 +487,8 @@ def test_settings_out_of_range(settings: Any, error: Any, message: str) -> None:
     [
         ({"weights": np.ones(3)}, ValueError, r"one entry for each of 4 rows, shape \(4,\), got \(3,\)"),
         ({"weights": np.ones((4, 1))}, ValueError, r"shape \(4,\), got \(4, 1\)"),
-        ({"weights": np.full(4, 2.0)}, ValueError, "1 for an example and 0 for padding"),
-        ({"weights": np.full(4, np.nan)}, ValueError, "1 for an example and 0 for padding"),
+        ({"weights": np.full(4, 2.0)}, ValueError, "0 for padding, got"),
+        ({"weights": np.full(4, np.nan)}, ValueError, "0 for padding, got"),
         ({"key": None}, ValueError, "needs a random key"),
         ({"key": jax.random.PRNGKey(0)}, TypeError, "key must be a typed key, got an array of uint32"),
         ({"key": jax.random.split(KEY)}, ValueError, "one key"),

@@ -373,5 +373,5 @@ def _shares(where: str, weights: Array | None, data: tuple[PyTree, ...]) -> Arra
         )
     shares = jnp.asarray(weights).astype(jnp.float32)
     if not isinstance(shares, jax.core.Tracer) and not bool(jnp.all((shares >= 0) & (shares <= 1))):
-        raise ValueError(f"{where}: weights must be 1 for an example and 0 for padding, got {weights}.")
+        raise ValueError(f"{where}: weights must lie in [0, 1], 0 for padding, got {weights}.")
     return jnp.where(shares > 0, jnp.minimum(shares, 1), 0)  # NaN > 0 is False: weight 0

@@ -129,7 +129,7 @@ def _marks(
         ) from error
     for mark in jax.tree.leaves(full):
         if not isinstance(mark, bool):
-            raise TypeError(f"record: trainable must hold Python booleans, got {type(mark).__name__}.")
+            raise TypeError(f"record: trainable must hold Python booleans, got {mark!r}.")
     by_number = {numbers[0]: full} if isinstance(argnums, int) else dict(zip(numbers, full, strict=True))
     marked = [by_number[k] if k in by_number else jax.tree.map(lambda _: False, arg) for k, arg in enumerate(args)]
     return jax.tree.leaves(tuple(marked))

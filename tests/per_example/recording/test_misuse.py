@@ -135,7 +135,7 @@ def test_lists_of_numbers_in_the_place_of_an_array() -> None:
 def test_trainable() -> None:
     with pytest.raises(ValueError, match="trainable must be True or a pytree of booleans"):
         record(of_one, trainable={"w": True})(PARAMS, X, Y)
-    with pytest.raises(TypeError, match="Python booleans, got str"):
+    with pytest.raises(TypeError, match="Python booleans, got 'yes'"):
         record(of_one, trainable={"w": "yes", "b": True})(PARAMS, X, Y)
 
 
