@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -40,7 +41,8 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
 
     Returns:
         The `Factors`, float32 or float64, by the path of each layer with a weight matrix or an ungrouped convolution.
-        Others (norms, embeddings, grouped convolutions, weights used through a view) are left out.
+        Others (norms, embeddings, grouped convolutions, weights used through a view) are left out. A layer with several
+        such weights has an entry for each, by the weight's own path and without the bias.
 
     References:
         Martens, J. & Grosse, R. (2015). Optimizing neural networks with Kronecker-factored approximate curvature.
@@ -99,21 +101,27 @@ def _with_one(a: Array) -> Array:
 
 
 def _pairs(where: str, columns: Columns) -> list[tuple[str, Array, Array, bool]]:
-    """(path, a (N, T, d), delta (C, N, T, p), whether there is a bias) of each layer with factors."""
+    """(path, a (N, T, d), delta (C, N, T, p), whether a row for the bias is added) of each weight with factors."""
     require_columns(where, columns)
     tape, first = columns.tape, columns.at(0)
     places = layers_of(tape)
     biased = {place for place, uses in zip(places, tape.uses, strict=True) if _only(uses, Addition)}
     found = []
-    for i, (place, uses) in enumerate(zip(places, tape.uses, strict=True)):
+    for i, uses in enumerate(tape.uses):
         if not (_only(uses, Product) or _only(uses, Convolution)):
             continue
         form = joined(first.uses[i], tape.leaves[i], tape.examples)
         if not isinstance(form, Outer) or form.block[0] != 1:
             continue
         delta = jnp.concatenate([_positions(use, form) for use in uses], axis=2)
-        found.append((place, form.a[:, :, 0], delta, place in biased))
-    return found
+        found.append((i, form.a[:, :, 0], delta))
+    # Of a layer with several weights the path alone would be ambiguous, and so would the weight that a bias belongs to.
+    count = Counter(places[i] for i, _, _ in found)
+    alone = [count[places[i]] == 1 for i, _, _ in found]
+    return [
+        (places[i], a, delta, places[i] in biased) if one else (tape.paths[i], a, delta, False)
+        for one, (i, a, delta) in zip(alone, found, strict=True)
+    ]
 
 
 def _only(uses: tuple[Use, ...], kind: type) -> bool:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxnn import backprop, losses, per_example
-from jaxnn.layers import AveragePool, Conv, Dense, Embedding, Flatten, LayerNorm, MaxPool, Tanh
+from jaxnn.layers import AveragePool, Conv, Dense, Embedding, Flatten, Kind, LayerNorm, MaxPool, Tanh, stateless
 from jaxnn.models import residual, serial
+from jaxnn.tape import Addition, Product
 from tests.helpers import slow
 
 LABELS = np.array([2, 0, 1])
@@ -151,6 +152,19 @@ def test_kfac_expand_and_reduce_of_a_convolution_follow_their_definitions():
 
 def test_kfac_leaves_out_layers_without_a_block():
     assert list(solved(sequence)["expand"]) == ["[0]", "[2][0][0]", "[3]"]
+
+
+def test_kfac_of_a_layer_with_two_weights_has_both():
+    def uses(layer, params, x, dy):
+        return {name: (Product(x[:, None], dy[:, None]),) for name in "uv"} | {"b": (Addition(dy[:, None]),)}
+
+    kind = Kind("two weights")
+    backprop.register(kind, backprop.Rule(backprop.keep_input, lambda layer, p, x, dy: dy @ (p["u"] + p["v"]).T, uses))
+    net = stateless(kind, lambda p, x: x @ (p["u"] + p["v"]) + p["b"], lambda key, example: ())
+    params = {"u": jnp.ones((4, 3)), "v": jnp.ones((4, 3)), "b": jnp.ones(3)}
+    columns = backprop.ggn_record(net, losses.softmax_cross_entropy)(params, (), jnp.ones((2, 4)), jnp.array([0, 2]))
+    for factors in (per_example.kfac_expand(columns), per_example.kfac_reduce(columns)):
+        assert {path: f.a.shape for path, f in factors.items()} == {"['u']": (4, 4), "['v']": (4, 4)}
 
 
 @pytest.mark.slow
