@@ -1,4 +1,4 @@
-"""Linear maps of arrays, and max-pooling, each with its hand-written adjoints.
+"""Linear maps of arrays, and max-pooling, with their adjoints.
 
 A linear map y = A(x; w) comes with the two maps that backpropagation needs: the adjoint in x, from the cotangent dy to
 dx, and the adjoint in w, from (x, dy) to the gradient of w. The tests check both against `jax.vjp`.
@@ -7,7 +7,7 @@ dx, and the adjoint in w, from (x, dy) to the gradient of w. The tests check bot
 |---|---|---|
 | `matmul.linear` | `matmul.linear_input_grad` | `matmul.linear_weight_grad`, `matmul.bias_grad` |
 | `conv.conv` | `conv.conv_input_grad` | `conv.conv_weight_grad` |
-| (`patches.conv_patches`: im2col) | | |
+| `patches.conv_patches` (im2col) | (by `jax.vjp`) | |
 | `pooling.max_pool` | `pooling.max_pool_input_grad` (of its derivative) | |
 | `pooling.average_pool` | `pooling.average_pool_input_grad` | |
 | `gather.take_rows` | (integer input) | `gather.take_rows_weight_grad` |

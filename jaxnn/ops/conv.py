@@ -4,8 +4,8 @@ As in all of deep learning this is a cross-correlation, without flipping the ker
 
     y[n, o, :] = sum_k x[n, o s + k d - p, :] w[k, :, :]
 
-for example n, output position o and kernel position k, with stride s, dilation d and low padding p in each spatial axis
-(for groups = 1). Images are channels-last (N, ..., C_in), kernels (..., C_in / groups, C_out): NHWC and HWIO for two
+for example n, output position o and kernel position k, with stride s, dilation d and p entries of padding before the
+first, in each spatial axis (for groups = 1). Images are channels-last (N, ..., C_in), kernels (..., C_in / groups, C_out): NHWC and HWIO for two
 axes.
 """
 
@@ -38,7 +38,7 @@ Padding: TypeAlias = str | Sequence[tuple[int, int]]
 def resolve_padding(
     where: str, padding: Padding, sizes: Shape, window: Shape, stride: Shape, dilation: Shape
 ) -> tuple[tuple[int, int], ...]:
-    """(low, high) per spatial axis, the odd one of "SAME" at the end, as in XLA; ValueError for too large a window."""
+    """(low, high) per spatial axis; "SAME" puts an odd entry at the end, as in XLA. ValueError if a window does not fit."""
     spans = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
     if padding == "VALID":
         pads = [(0, 0)] * len(sizes)
@@ -100,6 +100,10 @@ def conv(
         (N, ..., C_out) in the promoted dtype of x and w. On CPU it lowers to matrix products (`conv_as_matmul`), whose
         `jax.grad` stays fast inside a loop; elsewhere to XLA's convolution (`conv_native`).
 
+    Raises:
+        TypeError: channels of x that are not groups times those of w; settings that are not ints.
+        ValueError: a window that does not fit the padded x; settings out of range or of another length.
+
     Example:
         >>> conv(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 2))).shape
         (1, 3, 3, 2)
@@ -128,7 +132,7 @@ def conv_value(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Array:
-    """Same as `conv` up to rounding, by XLA's convolution where that is faster on CPU; not for `jax.grad` in a loop."""
+    """Same as `conv` up to rounding, by XLA's convolution where that is faster on CPU; slow under `jax.grad` in a loop."""
     settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     dims = x.ndim - 2
     if not _natively_fast(dims, x.shape[-1], groups):
@@ -140,7 +144,7 @@ def conv_value(
 
 
 def _natively_fast(dims: int, c_in: int, groups: int) -> bool:
-    """Whether XLA's convolution beats matrix products on CPU: up to two axes, one group or groups of > 2 inputs."""
+    """Whether XLA's convolution beats matrix products on CPU: up to 2 axes, and 1 group or over 2 inputs a group."""
     return dims <= 2 and (groups == 1 or c_in // groups > 2)
 
 

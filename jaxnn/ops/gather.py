@@ -50,7 +50,7 @@ def take_rows_weight_grad(indices: Array, dy: Array, rows: int) -> Array:
     Args:
         indices: (...), integers; those outside [0, rows) are dropped.
         dy: cotangent (..., D) of the output.
-        rows: V.
+        rows: V, the number of rows of w.
 
     Returns:
         dw (V, D) in the accumulation dtype.

@@ -1,4 +1,4 @@
-"""Pooling over windows of any number of spatial axes, and its adjoints.
+"""Pooling over windows of any number of spatial axes, and its adjoints; n, o, k, s, p are as in `ops.conv`.
 
 Both pools are separable: a window is reduced along its last axis, then the one before, and so on. That costs
 sum(window) instead of prod(window) operations and keeps the tie rule exact: the first maximum in row-major order is

@@ -17,7 +17,7 @@ from jaxnn.placement import filled_as
 from jaxnn.types import Array, PyTree
 
 CPU_BYTES = 2**20
-"""Bytes of the intermediate arrays of one step on CPU: 1 MiB, half a core's cache."""
+"""Bytes of the intermediate arrays of one step on CPU: 1 MiB, half of a common L2 cache."""
 
 OTHER_BYTES = 2**28
 """The same elsewhere: 256 MiB."""
@@ -47,7 +47,7 @@ def step_of(n: int, bytes_each: int, most_bytes: int) -> int:
 
 
 def map_examples(f: Callable[..., Tree], step: int, *arrays: Array) -> Tree:
-    """f(*arrays), `step` examples at a time; the arrays in f's result have the example axis first."""
+    """f(*arrays), `step` examples at a time, a divisor of N; f maps arrays (step, ...) to a pytree of arrays (step, ...)."""
     n = arrays[0].shape[0]
     if step == n:
         return f(*arrays)
@@ -56,7 +56,7 @@ def map_examples(f: Callable[..., Tree], step: int, *arrays: Array) -> Tree:
 
 
 def sum_examples(f: Callable[..., Array], step: int, *arrays: Array) -> Array:
-    """The sum of f over blocks of `step` examples."""
+    """The sum of f, from arrays (step, ...) to an array, over blocks of `step` examples, a divisor of N."""
     n = arrays[0].shape[0]
     if step == n:
         return f(*arrays)
