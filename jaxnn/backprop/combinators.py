@@ -145,7 +145,7 @@ def _branches_forward(
 
 
 def _copies(dy: Array) -> list[Array]:
-    """The adjoint of y + skip."""
+    """The adjoint of f(x) + shortcut(x): the cotangent goes to both."""
     return [dy, dy]
 
 

@@ -47,9 +47,9 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
         device its own key there: `jax.random.fold_in(key, jax.lax.axis_index("data"))`.
 
     Raises:
-        TypeError: net is not a Layer, or loss not a function.
-        ValueError: samples < 1; from `recorded`, samples without a key, parameters of another network,
-            or a loss that does not return one value per example.
+        TypeError: net is not a Layer, loss not a function, or samples not an int.
+        ValueError: samples < 1; from `recorded`, samples without a key, parameters of another network, or a loss that
+            does not return one value per example.
 
     References:
         Schraudolph, N. N. (2002). Fast curvature matrix-vector products for second-order gradient descent.

@@ -35,19 +35,20 @@ def value_and_grad(
     *,
     remat_every: int | None = None,
 ) -> ValueAndGrad:
-    """The training loss and its gradient: the function `jax.value_and_grad(train.mean_loss(...), has_aux=True)`.
+    """A function of the training loss and its gradient, as `jax.value_and_grad(train.mean_loss(...), has_aux=True)`.
 
     C(params) = sum_i w_i loss(net(x_i), y_i) / sum_i w_i + regularizer(params), in training mode; w_i are the weights,
     1 by default, times `losses.example_weights`. One forward pass and one backward pass through the layers' rules,
-    which starts from the hand-written derivative of the loss (`jaxnn.losses`) times w_i / sum w. The gradient differs
-    from `jax.grad`'s by rounding alone. `coverage(net, loss)` lists what is written by hand and what falls back to
-    `jax.vjp`. Inside `jax.shard_map`, with its default checks, gradients of replicated parameters are summed over the
-    devices, as by `jax.grad`; the value is the device's own.
+    which starts from the hand-written derivative of the loss (`jaxnn.losses`) times w_i / sum w. The gradient is that
+    of `jax.grad` up to rounding, except where a fused loss (see `loss`) saturates. `coverage(net, loss)` lists what is
+    written by hand and what falls back to `jax.vjp`. Inside `jax.shard_map`, with its default checks, gradients of
+    replicated parameters are summed over the devices, as by `jax.grad`; the value is the device's own.
 
     Args:
         net: a network.
         loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,). A last softmax or sigmoid and the
-            cross-entropy of its probabilities are differentiated in one step, y - d, finite where y has rounded to 0.
+            cross-entropy of its probabilities are differentiated in one step, y - d: exact also where y has rounded to
+            0 or 1, where `jax.grad` returns about 0.
         regularizer: a function of the parameters, such as `losses.l2(1e-4)`; added to the mean.
         remat_every: k, to store only the input of every k-th part of a serial and recompute the parts between in the
             backward pass: equal results, less memory. None stores all activations.
@@ -57,9 +58,9 @@ def value_and_grad(
         updated running statistics, grads a pytree like `params`, in their dtypes. For `train.make_step`, `make_epoch`.
 
     Raises:
-        TypeError: net is not a Layer, or loss or regularizer not a function.
-        ValueError: `remat_every` with a network that is not a serial; when called, parameters of another network, a
-            loss that does not return one value per example, weights not of shape (N,), or N = 0.
+        TypeError: net is not a Layer, loss or regularizer not a function, or `remat_every` not an int.
+        ValueError: `remat_every` < 1, or with a network that is not a serial; when called, parameters of another
+            network, a loss that does not return one value per example, weights not of shape (N,), or N = 0.
 
     Reference:
         Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
@@ -193,7 +194,14 @@ def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: 
 
 
 def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
-    """The layers that couple the examples in this mode, by kind and path of the parameters."""
+    """The layers that couple the examples in this mode, by kind and path of the parameters; `place` is the path of net.
+
+    Example:
+        >>> from jaxnn.layers import BatchNorm, Dense
+        >>> from jaxnn.models import serial
+        >>> coupled_layers(serial(Dense(3), BatchNorm()), train=True)
+        ('batch_norm at [1]',)
+    """
     inside = tuple(name for i, part in enumerate(net.parts) for name in coupled_layers(part, train, f"{place}[{i}]"))
     if inside or not rule_of(net).couples(net, train):
         return inside

@@ -5,7 +5,7 @@ fixes its value at a kink (0 at 0 for ReLU, whose s' is the same at a as at z).
 
 **Softmax**, p_k = e^(z_k) / sum_j e^(z_j): dp_k/dz_j = p_k (1[j = k] - p_j), so
 dC/dz_j = sum_k (dC/dp_k) p_k (1[j = k] - p_j) = p_j (g_j - sum_k p_k g_k), g = dC/dp.
-**Log-softmax**, l_k = z_k - log sum_j e^(z_j): dl_k/dz_j = 1[j = k] - p_j, so dC/dz_j = g_j - p_j sum_k g_k.
+**Log-softmax**, l_k = z_k - log sum_j e^(z_j): dl_k/dz_j = 1[j = k] - p_j, so dC/dz_j = g_j - p_j sum_k g_k, g = dC/dl.
 
 **Max-pooling**, y_o = max of the window o: the derivative is 1 at the maximum and 0 elsewhere, so dC/dx_m is the sum of
 dC/dy_o over the windows whose maximum is at m. A tie goes to the first in row-major order.

@@ -111,7 +111,7 @@ class Rule:
     by_hand: Callable[[Layer], bool] = _by_hand
 
     def param_grad(self, layer: Layer, params: Params, cache: Cache, dy: Array) -> Params:
-        """The derivative with respect to the parameters: the uses of each, summed over examples and positions."""
+        """dC/dw, a pytree like `params` in their dtypes: the uses of each, summed over examples and positions."""
         leaves, structure = jax.tree.flatten(params)
         found = _leaves_of_uses(self.uses(layer, params, cache, dy), params, where=layer.kind.name)
         pairs = zip(found, leaves, strict=True)
@@ -169,7 +169,7 @@ RULES: dict[Kind, Rule] = {}
 
 
 def register(kind: Kind, rule: Rule) -> Rule:
-    """Registers the backward rule of a kind of layer, yours included, and returns it.
+    """Registers the backward rule of a kind of layer, yours included, in place of any earlier one, and returns it.
 
     Example:
         >>> from jaxnn.layers import Kind

@@ -2,7 +2,7 @@
 
 Each layer with parameters has the next number l, parameters w_l, b_l and output z_l. The layers without parameters
 after it (activation, pooling, ...) have outputs a_l, a_l', a_l''; a_0 is the input, a_0', ... precede z_1. In the
-backward pass the derivatives delta_l in z_l and dC/da_l in a_l alternate: row i is that of C_i, the loss of example i.
+backward pass the cotangents delta_l of z_l and dC/da_l of a_l alternate: row i is that of C_i, the loss of example i.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, lo
         net: a network; nested serials are flattened, other combinators are one step.
         params, state: as `net.init` returns them.
         x, y: inputs (N, ...) and targets; for small N and small networks.
-        loss: per-example loss.
+        loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
 
     Returns:
         A `Trace`: print it, or index it by the name of a step, `trace["delta1"]`.

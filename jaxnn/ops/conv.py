@@ -5,8 +5,8 @@ As in all of deep learning this is a cross-correlation, without flipping the ker
     y[n, o, :] = sum_k x[n, o s + k d - p, :] w[k, :, :]
 
 for example n, output position o and kernel position k, with stride s, dilation d and p entries of padding before the
-first, in each spatial axis (for groups = 1). Images are channels-last (N, ..., C_in), kernels (..., C_in / groups, C_out): NHWC and HWIO for two
-axes.
+first, in each spatial axis (for groups = 1). Images are channels-last (N, ..., C_in), kernels
+(..., C_in / groups, C_out): NHWC and HWIO for two axes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Padding: TypeAlias = str | Sequence[tuple[int, int]]
 def resolve_padding(
     where: str, padding: Padding, sizes: Shape, window: Shape, stride: Shape, dilation: Shape
 ) -> tuple[tuple[int, int], ...]:
-    """(low, high) per spatial axis; "SAME" puts an odd entry at the end, as in XLA. ValueError if a window does not fit."""
+    """(low, high) per spatial axis; "SAME" has an odd entry at the end. ValueError if a window does not fit."""
     spans = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
     if padding == "VALID":
         pads = [(0, 0)] * len(sizes)
@@ -132,7 +132,7 @@ def conv_value(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Array:
-    """Same as `conv` up to rounding, by XLA's convolution where that is faster on CPU; slow under `jax.grad` in a loop."""
+    """Same as `conv` up to rounding, by XLA's convolution where it is faster on CPU; `jax.grad` in a loop is slow."""
     settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     dims = x.ndim - 2
     if not _natively_fast(dims, x.shape[-1], groups):

@@ -47,7 +47,7 @@ def step_of(n: int, bytes_each: int, most_bytes: int) -> int:
 
 
 def map_examples(f: Callable[..., Tree], step: int, *arrays: Array) -> Tree:
-    """f(*arrays), `step` examples at a time, a divisor of N; f maps arrays (step, ...) to a pytree of arrays (step, ...)."""
+    """f(*arrays), `step` examples at a time, a divisor of N; f returns a pytree of arrays (step, ...)."""
     n = arrays[0].shape[0]
     if step == n:
         return f(*arrays)

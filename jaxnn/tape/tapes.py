@@ -46,7 +46,7 @@ class Tape:
 
     @property
     def examples(self) -> int:
-        """N."""
+        """N, the number of examples."""
         return self.losses.shape[0]
 
 
@@ -55,10 +55,10 @@ class Tape:
 class Columns:
     """The tapes of C output cotangents pulled back through one forward pass: each use has one input a and C deltas.
 
-    For example i, g_ic = J_i' s_ic is the gradient of cotangent s_ic, J_i the Jacobian of its outputs. The s_ic are the
-    columns of a root of the Hessian of its loss with respect to the outputs, or random with this Hessian as the
-    expectation of sum_c s_ic s_ic': sum_c g_ic g_ic' is its generalized Gauss-Newton matrix, or an unbiased estimate of
-    it. Or they are unit vectors: g_ic is the gradient of output c.
+    g_ic = J_i' s_ic pulls cotangent s_ic of example i's outputs back to the parameters, J_i the Jacobian of these
+    outputs. From `ggn_record` sum_c s_ic s_ic' is the Hessian of the example's loss with respect to its outputs, or
+    has it as its expectation, and so sum_c g_ic g_ic' its generalized Gauss-Newton matrix. From `output_record` the
+    s_ic are unit vectors, and g_ic is the gradient of output c.
 
     Attributes:
         tape: a `Tape` whose deltas have a leading axis C; everything else is as in one tape.

@@ -140,7 +140,10 @@ class Scaling:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lookup:
-    """z_t = w[index_t], w (rows, D): `indices` (N, T), `delta` (N, T, D); g_i[v] = sum of delta_it with index_t = v."""
+    """z_t = w[index_t], w (rows, D): `indices` (N, T), `delta` (N, T, D); g_i[v] sums delta_it where index_it = v.
+
+    An index outside [0, rows) adds nothing.
+    """
 
     indices: Array
     delta: Array
@@ -158,7 +161,7 @@ class Lookup:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Whole:
-    """The materialized gradients, `grads` (N, *shape), for all other operations; `because` names the operation."""
+    """The materialized gradients, `grads` (N, *shape), for all other operations; `because` names it, if known."""
 
     grads: Array
     because: str = dataclasses.field(default="", metadata=STATIC)
@@ -239,7 +242,7 @@ def positions(x: Array) -> Array:
 
 
 def total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weights: Array | None = None) -> Array:
-    """sum_i w_i g_i over all uses of a parameter, in its dtype; zeros without uses."""
+    """sum_i w_i g_i over all uses of a parameter, in the parameter's dtype; zeros without uses."""
     return wide_total(uses, param, weights).astype(param.dtype)
 
 
