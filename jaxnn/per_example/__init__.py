@@ -1,7 +1,8 @@
 """Per-example gradient statistics, from the tape of ONE backward pass.
 
 A `Tape` holds for each use of a parameter its input a and the cotangent delta of its output, of the SUMMED loss. g_i,
-the gradient of example i's loss, is a known function of (a_i, delta_i), and most statistics never materialize it.
+the gradient of example i's loss, is a known function of (a_i, delta_i), and most statistics never materialize it. T
+counts the positions at which one example uses a parameter: 1 for a dense layer on vectors, else tokens, steps, pixels.
 `record(loss)(params, X, Y)` records any JAX loss of ONE example: of flax, equinox, haiku, or your own functions.
 `backprop.record(net, loss)` records a network of this library, by its hand-written rules. All functions are pure, and
 work under jit, vmap and scan.
@@ -15,7 +16,7 @@ work under jit, vmap and scan.
 | `gram`, `cosine` | g_i . h_j and its cosine, (N, M), h_j of the same or of another tape |
 | `jvp_examples` | g_i . v (N,), v a direction |
 | `noise_scale` (`NoiseScale`) | trace of the covariance of g_i, squared norm of the expected g_i; summed over batches |
-| `materialize` | g_i: a pytree like `params` of arrays (N, *shape) |
+| `materialize` | g_i: a pytree like `params` of arrays (N, *shape) of the parameter |
 
 | curvature, of `Columns` (`backprop.ggn_record`, `output_record`) | |
 |---|---|

@@ -1,7 +1,7 @@
 """Per-example gradients in chunks, so that never all of them are in memory.
 
 Results per example and sums over examples take all entries of some examples at a time; inner products of all pairs take
-all examples, at some of the layer's p outputs at a time.
+all examples, at some of the layer's p outputs at a time. Shapes (N, G, d, p) are those of `outer.Outer`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _in_steps(walk: Callable[..., Array], f: Callable[[Array], Array], form: Out
 
 
 def examples_of_chunk(form: Outer) -> int:
-    """Examples in a chunk on platforms other than the CPU (on the CPU: fewer)."""
+    """Examples in a chunk on platforms other than the CPU (on the CPU: at most as many)."""
     return step_of(form.examples, _bytes_each(form), OTHER_BYTES)
 
 

@@ -16,7 +16,7 @@ from jaxnn.types import Array
 
 
 class Factors(NamedTuple):
-    """The block of one layer is about A (x) G, `jnp.kron(a, g)`, for [w; b] flattened in row-major order.
+    """The block of one weight and its bias is about A (x) G, `jnp.kron(a, g)`, for [w; b] flattened in row-major order.
 
     Attributes:
         a: (d, d), or (d + 1, d + 1) with a bias, its entry last; d = D_in, or C_in times the size of the kernel.

@@ -42,7 +42,7 @@ def over_microbatches(
             is then `memory.fitting_size`. A compiled f needs about as much or less.
 
     Raises:
-        TypeError: data is not a tuple.
+        TypeError: data is not a tuple; size or memory not an int.
         ValueError: arrays of different N, N = 0, f returns no pair; both or neither of size and memory; memory below
             that of one example.
 

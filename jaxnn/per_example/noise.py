@@ -37,7 +37,10 @@ class NoiseScale(NamedTuple):
 
     @property
     def scale(self) -> Array:
-        """B = tr(Sigma) / |G|^2 of the averages; may be negative if there are too few batches to tell |G|^2 from 0."""
+        """B = tr(Sigma) / |G|^2 of the averages, in examples; 0 for |G|^2 = 0.
+
+        May be negative if there are too few batches to tell |G|^2 from 0.
+        """
         return safe_divide(self.trace, self.sq_norm)
 
     @property
@@ -56,13 +59,14 @@ def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
 
     The ratio of one batch is biased and noisy: add up batches, at fixed parameters or along a run, and read `.scale` at
     the end. The sums may be the carry of a `lax.scan` that starts from `NoiseScale.zero()`. In float32 tr(Sigma) loses
-    digits where it is less than 1e-4 of m: sum the leaves of `variance` there.
+    digits where it is less than 1e-4 of m: sum the leaves of `variance(tape, 1)` there.
 
     Args:
         tape: of N >= 2 examples.
         before: the result for the previous batches; None for the first.
 
     Raises:
+        TypeError: before is not a NoiseScale.
         ValueError: N < 2.
 
     Reference:

@@ -23,8 +23,9 @@ def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
     T = 1:  |a_i|^2 |delta_i|^2 for a weight matrix, |delta_i|^2 for its bias: together (|a_i|^2 + 1) |delta_i|^2
     T > 1:  <a_i a_i', delta_i delta_i'> where that costs less than forming a_i' delta_i (see `plan`)
 
-    Products run at the highest precision. The second form loses digits where the contributions of the positions cancel:
-    with |g_i|^2 at 1e-4 of the terms, a float32 result has relative error 1e-3. It is never negative.
+    a_i (T, D_in) is the input of the weight matrix, delta_i (T, D_out) the cotangent of its output. Products run at the
+    highest precision. The second form loses digits where the contributions of the positions cancel: with |g_i|^2 at
+    1e-4 of the terms, a float32 result has relative error 1e-3. It is never negative.
 
     Args:
         tape: of N examples, from `record`.

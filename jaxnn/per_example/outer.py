@@ -39,12 +39,12 @@ class Outer(abc.ABC):
     @property
     @abc.abstractmethod
     def examples(self) -> int:
-        """N."""
+        """N, the number of examples."""
 
     @property
     @abc.abstractmethod
     def times(self) -> int:
-        """T."""
+        """T, the number of positions of an example."""
 
     @property
     @abc.abstractmethod
@@ -54,11 +54,11 @@ class Outer(abc.ABC):
     @property
     @abc.abstractmethod
     def dtype(self) -> DType:
-        """Of a and delta."""
+        """The dtype of a and delta."""
 
     @abc.abstractmethod
     def gradients(self) -> Array:
-        """(N, G, d, p)."""
+        """g_i, (N, G, d, p)."""
 
     @abc.abstractmethod
     def total(self) -> Array:

@@ -23,7 +23,7 @@ from jaxnn.types import Array, Params
 
 @returns(ROWS)
 def gram(tape: Tape, other: Tape | None = None) -> Array:
-    """<g_i, h_j>, (N, M): of all pairs of examples, g of one tape and h of the other (or the same).
+    """<g_i, h_j>, (N, M), float32 or float64: of all pairs of examples, g of one tape and h of the other (or the same).
 
     T = 1, over a weight matrix and its bias: (A A' + 1) . (D D'), the rows of A and D being a_i and delta_i. With h the
     gradients of test examples, -eta <g_i, h_j> is, to first order, the change of test loss j by a gradient step of

@@ -28,7 +28,7 @@ def tree_of(tape: Tape, leaves: list[Array]) -> PyTree:
 def weighted_grad(tape: Tape, weights: Array) -> Params:
     """sum_i w_i g_i = a' (w . delta), one matrix product for each use of a parameter.
 
-    A pytree like `params`. An example of weight 0 adds nothing, even if its gradient is infinite or NaN.
+    A pytree like `params` in their dtypes. An example of weight 0 adds nothing, even if its gradient is not finite.
 
     Args:
         tape: of N examples, from `record`.
@@ -180,7 +180,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
 
 @returns(ROWS)
 def materialize(tape: Tape) -> PyTree:
-    """g_i, a pytree like `params` of arrays (N, *shape): for small networks and tests.
+    """g_i, a pytree like `params` of arrays (N, *shape), float32 or float64: for small networks and tests.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape

@@ -26,7 +26,7 @@ def add_gaussian_noise(key: Key, tree: PyTree, deviation: Scalar) -> PyTree:
 
     Raises:
         TypeError: a key that is not typed; arrays that are not floating.
-        ValueError: deviation negative or infinite, if known.
+        ValueError: deviation negative or infinite, if known; no key, or an array of keys.
 
     Reference:
         Dwork, C. & Roth, A. (2014). The algorithmic foundations of differential privacy, theorem 3.22 (the Gaussian

@@ -34,7 +34,7 @@ def poisson_batch(key: Key, examples: int, probability: float, size: int) -> tup
 
     Raises:
         TypeError: examples or size not ints, q traced, a key that is not typed.
-        ValueError: out of range.
+        ValueError: out of range; no key, or an array of keys.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning

@@ -2,8 +2,9 @@
 
     g~ = (sum_i w_i c(n_i) g_i + sigma C z) / L,   n_i = |g_i|,   |c(n)| n <= C,   z standard normal
 
-The clipping norm C bounds the contribution of one example to the sum. sigma is the noise multiplier. L is the EXPECTED
-batch size, fixed in advance, since the number of examples in a random batch is itself private.
+w_i is 1 for an example, 0 for padding. The clipping norm C bounds the contribution of one example to the sum. sigma is
+the noise multiplier. L is the EXPECTED batch size, fixed in advance, since the number of examples in a random batch is
+itself private.
 
 Guarantee. A step is a Gaussian mechanism of noise multiplier sigma, for adding, removing or zeroing out one example
 (sensitivity C; for REPLACING one it is 2C, and the multiplier sigma / 2). Anything computed from g~ alone, by any
@@ -169,7 +170,7 @@ def private_grad(
     bound: Scalar | None = None,
     microbatch_size: int | None = None,
 ) -> Callable[..., tuple[Params, PrivateReport]]:
-    """The private mean gradient g~ = (sum_i w_i c(n_i) g_i + sigma C z) / L.
+    """The private mean gradient g~ = (sum_i w_i c(n_i) g_i + sigma C z) / L, n_i = |g_i|, z standard normal.
 
     Sums and noise are float32 (float64), also for parameters in half precision; g~ is cast once, at the end. Each array
     has its own noise key. Noise is added once, to the sum over all microbatches, also if all weights are 0.
@@ -205,7 +206,7 @@ def private_grad(
     Raises:
         TypeError: recorder not a function, settings not numbers, a key that is not typed.
         ValueError: settings out of range; noise with an infinite C; a clip function without bound; a batch without
-            rows; weights of another shape or, if known, outside [0, 1]; layers that couple the examples; inside
+            rows; weights of another shape or, if known, outside [0, 1]; no key; layers that couple the examples; inside
             `shard_map`, parameters or a key that differ between devices, or gradients where the examples do not.
 
     Reference:

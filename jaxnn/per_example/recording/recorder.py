@@ -44,11 +44,11 @@ def record(
     |---|---|
     | matrix products and einsums, the parameter on either side, batched too | product |
     | convolutions: stride, padding, dilations, groups, any layout | convolution |
-    | sums, differences, products, quotients, max, power ... of w and a value of the example | addition, scaling |
+    | sums, differences, products, quotients, max, power ... of w and data or a constant | addition, scaling |
     | `w[i]`, `jnp.take` along one axis | lookup |
     | in `lax.scan`, as a constant or sliced by the loop; in `jax.checkpoint` and `jax.jit` | these, of all iterations |
     | before it: reshape, transpose, slice, split, concatenate, flip, broadcast, cast, times a number | a view |
-    | all else: `cond`, `while_loop`, `custom_vjp`, `w1 * w2`, exp(w), sum(w), w ** 2 | materialized gradients |
+    | all else: `cond`, `while_loop`, `custom_vjp`, exp(w), sum(w), w ** 2, the smaller of w1 * w2 | materialized |
 
     A parameter of the last row falls back, for all its uses, to per-example differentiation in the same backward pass:
     N copies of it are differentiated, which takes N times its memory and, for a matrix, products of batches of one
@@ -72,9 +72,9 @@ def record(
     accept the loss: look up rows of a table by `w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`.
 
     Args:
-        loss: `(params, *args) -> ()`, the loss of one example, pure; with `has_aux` a pair (loss, anything). Call a
-            model that expects a batch with `x[None]`, and take `[0]` of its result. Leave regularizers out, and add
-            their gradient to the mean.
+        loss: `(params, *args) -> ()`, the loss of one example, pure; with `has_aux` a pair (loss, pytree of arrays).
+            Call a model that expects a batch with `x[None]`, and take `[0]` of its result. Leave regularizers out, and
+            add their gradient to the mean.
         argnums: the arguments that are parameters; with several, results are tuples of pytrees, as of `jax.grad`.
         in_axes: None: every argument but the parameters has the examples on axis 0. Else a tuple with an entry for
             each argument as for `jax.vmap`: an axis, None for arrays that all examples share (parameters), or a pytree.
