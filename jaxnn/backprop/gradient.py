@@ -136,8 +136,9 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
     Returns:
         `recorded(params, state, x, y, *, key=None, train=False) -> Tape`. With train=True the network is in training
         mode: dropout needs the key, and batch normalization leaves per-example gradients undefined. `value_and_grad` is
-        always in training mode: for its gradient of a network with dropout, pass train=True and the same key.
-        Regularizers are not part of an example's loss: add their gradient to the mean.
+        always in training mode: for its gradient of a network with dropout, pass train=True and the same key; of a loss
+        with `ignore_index`, weight the examples by `losses.example_weights`. Regularizers are not part of an example's
+        loss: add their gradient to the mean.
 
     Raises:
         TypeError: net is not a Layer, or loss not a function.
@@ -179,7 +180,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
 
 
 def tape_of(params: Params, each: Array, outputs: Array, uses: PyTree, coupled: tuple[str, ...]) -> Tape:
-    """A tape from a pytree like `params` of tuples of uses."""
+    """The tape of losses `each` (N,), outputs (N, ...) and `uses`, a pytree like `params` of tuples of uses."""
     structure: Any
     places, structure = jax.tree.flatten_with_path(params)
     return Tape(

@@ -123,7 +123,7 @@ def trace(columns: Columns) -> Array:
 
 @returns(ROWS)
 def ntk(columns: Columns, other: Columns | None = None) -> Array:
-    """The empirical neural tangent kernel, K_ijcd = (d y_ic / d params) . (d y_jd / d params).
+    """The empirical neural tangent kernel, K_ijcd = grad y_ic . grad y_jd, gradients in the parameters.
 
     Args:
         columns: of `backprop.output_record`, N examples with C outputs.

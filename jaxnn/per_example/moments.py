@@ -17,9 +17,10 @@ from jaxnn.types import Array, PyTree
 
 @returns(PARAMS)
 def second_moment(tape: Tape) -> PyTree:
-    """1/N sum_i g_i^2, a pytree like `params`.
+    """1/N sum_i g_i^2, element-wise, a pytree like `params`.
 
-    T = 1: (a^2)' (delta^2) / N, one matrix product. T > 1: from materialized gradients, in chunks.
+    For a weight matrix with T = 1 it is (a^2)' (delta^2) / N, one matrix product; for T > 1 gradients are materialized
+    in chunks.
 
     Reference:
         Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, appendix A.1.

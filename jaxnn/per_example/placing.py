@@ -35,7 +35,7 @@ ROWS, PARAMS, TOTAL = Result.ROWS, Result.PARAMS, Result.TOTAL
 
 
 def specs(tape: Tape, results: PyTree) -> PyTree:
-    """The `PartitionSpec` of each result."""
+    """The `PartitionSpec`s of `results`, a `Result` or a pytree of them, for a tape."""
 
     def spec(kind: Result) -> PyTree:
         if kind is PARAMS:

@@ -265,7 +265,7 @@ def errors(use: Use) -> Array:
 
 
 def mapped(use: Use, seen: Callable[[Array], Array], cotangent: Callable[[Array], Array]) -> Any:
-    """The use with its cotangent mapped by one function, its other arrays by another."""
+    """The use with its cotangent mapped by `cotangent`, its other arrays (inputs, indices) by `seen`."""
     if isinstance(use, Placed):
         return dataclasses.replace(use, use=mapped(use.use, seen, cotangent))
     names = [f.name for f in dataclasses.fields(use) if not f.metadata.get("static")]

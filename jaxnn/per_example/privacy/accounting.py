@@ -19,10 +19,10 @@ def dp_event(
     """A run of `dp_sgd` on batches of `poisson_batch`, as a `dp_accounting.DpEvent`.
 
     The T-fold composition of a Gaussian mechanism of noise multiplier sigma on a Poisson subsample of probability q;
-    with `examples` and `size`, on one truncated to `size` uniformly at random. For `jax_privacy`'s accounting and any
-    accountant of `dp_accounting`: `RdpAccountant` (Renyi divergences), or the tighter `PLDAccountant` (privacy loss
-    distributions). Neighbouring data sets differ by one example added or removed (ADD_OR_REMOVE_ONE) or zeroed out
-    (REPLACE_SPECIAL); with truncation only the latter.
+    with `examples` and `size`, on one truncated to `size` uniformly at random. For `jax_privacy`'s accounting and the
+    accountants of `dp_accounting`: `RdpAccountant` (Renyi divergences; without truncation), or the tighter
+    `PLDAccountant` (privacy loss distributions). Neighbouring data sets differ by one example added or removed
+    (ADD_OR_REMOVE_ONE) or zeroed out (REPLACE_SPECIAL); with truncation only the latter.
 
     For epochs of shuffled batches of fixed size use probability=1.0 and steps=epochs, under REPLACE_SPECIAL only.
 

@@ -112,7 +112,7 @@ def clipped_grad_of(
     - Sums run in float32 (float64) and are cast once, so that half precision neither overflows nor loosens the bound;
       norms are in those dtypes too.
     - Clipping uses an upper bound on the norm that holds under rounding (`margin.safe_norms`): factors are smaller by
-      1e-6 to 1e-3 in float32, and much smaller where the terms of a gradient cancel so far that its norm is unknown.
+      1e-7 to 1e-3 in float32, and much smaller where the terms of a gradient cancel so far that its norm is unknown.
     - microbatch_size need not divide N, and microbatches of padding are not skipped.
     - With nan_safe=False an example whose norm is not finite makes the sum NaN in all entries.
 

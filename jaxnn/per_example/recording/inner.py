@@ -28,7 +28,7 @@ class Body:
         jaxpr, consts: the body and the values of its constants.
         loop: whether it is the body of a `lax.scan`.
         around: evaluates the equation by a function of its body: (run, taps, operands) -> (results, seen).
-        entered: (i, parameter) -> the i-th operand inside, if it is this parameter outside; None if it falls back.
+        entered: (i, parameter) -> this parameter as the i-th operand of the body; None if it falls back there.
     """
 
     jaxpr: Jaxpr

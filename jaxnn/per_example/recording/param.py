@@ -12,7 +12,7 @@ class Param(NamedTuple):
     """`scale` times a view of a parameter.
 
     Attributes:
-        leaf: the index of the parameter in `jax.tree.leaves`.
+        leaf: the index of the parameter in `Arguments.leaves`.
         view: from the parameter to the value; inside loops over its slices, to the values of all iterations, with a
             leading axis for each such loop.
         scale: a constant factor.
