@@ -38,7 +38,7 @@ class Transpose(NamedTuple):
 
 
 class Reverse(NamedTuple):
-    """Some axes reversed."""
+    """The entries along `axes` in reverse order."""
 
     axes: Shape
 
@@ -58,7 +58,7 @@ class Slice(NamedTuple):
 
 
 class Broadcast(NamedTuple):
-    """Axis i of the operand becomes axis axes[i] of the result; the other axes repeat it."""
+    """Axis i of the operand, repeated if of size 1, is axis axes[i] of the result; the other axes repeat it."""
 
     shape: Shape
     axes: Shape

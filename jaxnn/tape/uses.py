@@ -1,7 +1,7 @@
 """The uses of parameters that a tape holds: one class for each kind of linear operation.
 
-Of each, `shape` is that of the gradient g_i of one example, and `grad(weights)` their sum with weights w (N,); None
-means 1 for all.
+Of each, `shape` is that of the gradient g_i of one example, up to a reshape the parameter's, and `grad(weights)` their
+sum with weights w (N,); None means 1 for all.
 """
 
 from __future__ import annotations

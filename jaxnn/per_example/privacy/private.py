@@ -200,8 +200,8 @@ def private_grad(
     Returns:
         `gradient(params, *data, key, weights=None) -> (g~, report)`. data: pytrees of arrays (N, ...), N >= 1, one row
         per example. key: a typed key, a new one for each step. weights: (N,) in [0, 1], 0 for padding, whose rows may
-        hold anything, even NaN; traced weights are clipped to [0, 1]. g~: a pytree like `params`, in their dtypes.
-        report: a `PrivateReport`, which is NOT private.
+        hold anything, even NaN; traced weights are clipped to [0, 1]. g~: a pytree like `params` in their dtypes,
+        None for frozen ones. report: a `PrivateReport`, which is NOT private.
 
     Raises:
         TypeError: recorder not a function, settings not numbers, a key that is not typed.

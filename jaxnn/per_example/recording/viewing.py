@@ -46,7 +46,7 @@ def _shape(equation: JaxprEqn) -> Shape:
 
 
 def _scale(equation: Any) -> float | None:
-    """The factor of the operand if it is a literal; else None."""
+    """The factor that a negation, product or quotient applies to its parameter, if it is a literal; else None."""
     if equation.primitive.name == "neg":
         return -1.0
     left, right = (_number(v) for v in equation.invars)
