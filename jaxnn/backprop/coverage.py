@@ -19,7 +19,7 @@ BY_HAND, BY_VJP = "by hand", "jax.vjp"
 
 
 class Row(NamedTuple):
-    """One layer: its path among the parameters, its name, and how it is differentiated."""
+    """One layer or the loss: its path among the parameters ("loss"), its name, and how it is differentiated."""
 
     place: str
     name: str

@@ -38,7 +38,7 @@ Padding: TypeAlias = str | Sequence[tuple[int, int]]
 def resolve_padding(
     where: str, padding: Padding, sizes: Shape, window: Shape, stride: Shape, dilation: Shape
 ) -> tuple[tuple[int, int], ...]:
-    """(low, high) per spatial axis; "SAME" has an odd entry at the end. ValueError if a window does not fit."""
+    """(low, high) per spatial axis; "SAME" has an odd one at the end. ValueError if a window does not fit."""
     spans = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
     if padding == "VALID":
         pads = [(0, 0)] * len(sizes)

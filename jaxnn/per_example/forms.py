@@ -47,8 +47,8 @@ from jaxnn.types import Array, Shape
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sparse:
-    """Rows of a table: `values` (N, T, D) at `indices` (N, T), unique within an example; padding has index `rows` and
-    value 0."""
+    """Rows of a table: `values` (N, T, D) at `indices` (N, T), once `joined` unique in an example; padding has index
+    `rows` and value 0."""
 
     indices: Array
     values: Array

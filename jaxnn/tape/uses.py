@@ -40,7 +40,7 @@ class Product:
         return (self.a.shape[-1], self.delta.shape[-1])
 
     def grad(self, weights: Array | None = None) -> Array:
-        """sum_i w_i g_i, in the accumulation dtype."""
+        """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return linear_weight_grad(counted(self.a, weights), weighted(self.delta, weights))
 
 
@@ -61,7 +61,7 @@ class GroupedProduct:
         return (self.a.shape[-1], *self.delta.shape[2:])
 
     def grad(self, weights: Array | None = None) -> Array:
-        """sum_i w_i g_i, in the accumulation dtype."""
+        """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         a, delta = accumulate(counted(self.a, weights)), accumulate(weighted(self.delta, weights))
         return jnp.einsum("ntgd,ntgp->dgp", a, delta)
 
@@ -92,7 +92,7 @@ class Convolution:
         return (*self.window, self.a.shape[-1] // self.groups, self.delta.shape[-1])
 
     def grad(self, weights: Array | None = None) -> Array:
-        """sum_i w_i g_i, in the accumulation dtype."""
+        """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return conv_weight_grad(
             counted(self.a, weights),
             weighted(self.delta, weights),
@@ -116,7 +116,7 @@ class Addition:
         return self.delta.shape[2:]
 
     def grad(self, weights: Array | None = None) -> Array:
-        """sum_i w_i g_i, in the accumulation dtype."""
+        """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return bias_grad(weighted(self.delta, weights))
 
 
@@ -133,7 +133,7 @@ class Scaling:
         return self.delta.shape[2:]
 
     def grad(self, weights: Array | None = None) -> Array:
-        """sum_i w_i g_i, in the accumulation dtype."""
+        """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return bias_grad(accumulate(counted(self.a, weights)) * accumulate(weighted(self.delta, weights)))
 
 
@@ -154,7 +154,7 @@ class Lookup:
         return (self.rows, self.delta.shape[-1])
 
     def grad(self, weights: Array | None = None) -> Array:
-        """sum_i w_i g_i, in the accumulation dtype."""
+        """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return take_rows_weight_grad(self.indices, weighted(self.delta, weights), self.rows)
 
 
@@ -171,7 +171,7 @@ class Whole:
         return self.grads.shape[1:]
 
     def grad(self, weights: Array | None = None) -> Array:
-        """sum_i w_i g_i, in the accumulation dtype."""
+        """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         grads = accumulate(counted(self.grads, weights))
         shares = jnp.ones(grads.shape[0], grads.dtype) if weights is None else weights.astype(grads.dtype)
         # A matrix product, since XLA's reduction over the first of two axes is slow on a CPU.
@@ -194,7 +194,7 @@ class Placed:
         return self.view.source
 
     def grad(self, weights: Array | None = None) -> Array:
-        """sum_i w_i g_i, in the accumulation dtype."""
+        """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return self.view.adjoint(self.use.grad(weights).reshape(self.view.shape))
 
 

@@ -112,7 +112,7 @@ def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[
 
 
 def _followed(equation: JaxprEqn, operands: list[Param | Concatenated | None]) -> Sequence[Param | Concatenated] | None:
-    """The results of an equation that views or concatenates parameters; None if it uses them."""
+    """The results of an equation that views or concatenates parameters; None if it uses them otherwise."""
     given = [value for value in operands if value is not None]
     single = [value for value in given if isinstance(value, Param)]
     if len(single) == len(operands) and (together := concatenated(equation, single)) is not None:
