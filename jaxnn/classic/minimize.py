@@ -48,6 +48,9 @@ def checked_table(where: str, table: ArrayLike) -> tuple[np.ndarray, int]:
 def prime_implicants(table: ArrayLike) -> np.ndarray:
     """The prime implicants: terms that are true only where the function is, and from which no input can be removed.
 
+    Returns:
+        (P, n), int8, in {-1, 0, 1}; rows in lexicographic order.
+
     Reference:
         Quine (1952), The problem of simplifying truth functions.
 
@@ -121,8 +124,13 @@ def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np
 
     An integer program, solved by `scipy.optimize.milp`: minimize the number of terms (then of literals) subject to
     every true row being covered. Functions of 4 inputs take milliseconds; random ones of 10 inputs take a fraction of a
-    second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those. A failure
-    raises RuntimeError.
+    second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those.
+
+    Returns:
+        As `minimize`.
+
+    Raises:
+        RuntimeError: the solver failed.
 
     Reference:
         Petrick (1956), A direct determination of the irredundant forms of a Boolean function from the set of prime
@@ -153,7 +161,7 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
 
     Args:
         terms: (T, n) in {-1, 0, 1}.
-        names: of the n inputs; by default A, B, C, ..., for up to 26.
+        names: of the n inputs; None for A, B, C, ..., for up to 26.
 
     Raises:
         ValueError: the number of names differs from the number of inputs.
