@@ -1,4 +1,4 @@
-"""Figures of the library, each with its caption, equation and primary source."""
+"""Figures of the library, each with its caption, equation and primary source; `gallery.build.build` writes all."""
 
 from typing import TYPE_CHECKING
 
