@@ -130,7 +130,8 @@ def require_network(where: str, hidden: tuple[int, ...], activation: str) -> Non
     """
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise TypeError(f"{where}: hidden must be a tuple of ints, such as (8,), got {hidden!r}.")
-    if len(hidden) > MAX_LAYERS or any(units not in range(1, MAX_UNITS + 1) for units in hidden):
+    whole = all(isinstance(units, int | np.integer) for units in hidden)  # 2.0 in range(3) is true
+    if not whole or len(hidden) > MAX_LAYERS or any(units not in range(1, MAX_UNITS + 1) for units in hidden):
         got = ",".join(map(str, hidden))
         raise ValueError(
             f"{where}: hidden must be at most {MAX_LAYERS} layers of 1 to {MAX_UNITS} units each, got {got}."
