@@ -44,10 +44,10 @@ class Fit(NamedTuple):
     cycles: Array
 
     def describe(self) -> str:
-        """Whether it converged, in words; for a single fit, not for many under vmap.
+        """Whether the fit converged, in words; for a single one, not for many under vmap.
 
         Raises:
-            ValueError: many fits.
+            ValueError: the fields have a leading axis of fits.
         """
         if self.mistakes.ndim:
             raise ValueError(
@@ -61,8 +61,8 @@ class Fit(NamedTuple):
             return f"converged: {effort}, the last without one"
         if self.cycles:
             return (
-                f"did not converge and never will: {effort}, and the weights repeat, so no weights classify every "
-                f"example correctly. Use {instead}, or more features."
+                f"did not converge and never will: {effort}, and the weights repeat, so no weights separate the "
+                f"examples with a positive margin. Use {instead}, or more features."
             )
         decides = ", which separability.separate decides" if two else ""
         return (
@@ -117,8 +117,9 @@ def fit(x: ArrayLike, y: ArrayLike, *, passes: int = 1000) -> Fit:
     """Rosenblatt's algorithm: from w = 0, one example after the other, w <- w + y x on each mistake.
 
     It stops after a pass without a mistake, which comes after at most `mistake_bound` mistakes if the examples are
-    separable; when the weights repeat, which proves, up to rounding, that they are not (Brent's cycle detection: the
-    weights after 0, 1, 2, 4, .. passes are compared with the later ones); or after `passes`.
+    separable (some w has a positive `margin`); when the weights repeat, which proves, up to rounding, that they are not
+    (Brent's cycle detection: the weights after 0, 1, 2, 4, .. passes are compared with the later ones); or after
+    `passes`.
 
     Args:
         passes: the largest number of passes through all examples.
