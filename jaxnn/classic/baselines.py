@@ -121,7 +121,8 @@ def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
 def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -> Array:
     """The k nearest points to each query, by Euclidean distance: one matrix product per batch.
 
-    |x - p|^2 = |x|^2 - 2 x.p + |p|^2; the first term is the same for all points and is omitted.
+    |x - p|^2 = |x|^2 - 2 x.p + |p|^2; the first term is the same for all points and is omitted. In float32, rounding
+    (about 1e-7 of the two terms) decides between points whose squared distances differ by less.
 
     Args:
         x: queries (N, D), real.

@@ -1,4 +1,4 @@
-"""Quine-McCluskey minimization of Boolean functions: fewest product terms for a truth table.
+"""Quine-McCluskey minimization of Boolean functions: few product terms for a truth table, or provably the fewest.
 
 Every product term over n inputs is a cell of an array (3, ..., 3) with one axis per input: index 0 for NOT x_i, 1 for
 x_i, 2 for x_i absent. All implicants (terms that are true only where the function is) take n array operations: the term

@@ -16,7 +16,7 @@ from jaxnn.layers import Conv, Dense, Flatten, GlobalMaxPool, Layer, MaxPool, Re
 from jaxnn.types import Array, Params, State
 
 BORDER = 4
-"""Border of zeros around each digit, in pixels: a shift by at most that loses nothing."""
+"""Border of zeros around each digit, in pixels: no shift by at most `BORDER` loses a pixel of the digit."""
 
 NETWORKS: Mapping[str, Layer] = {
     "MLP": models.serial(Flatten, Dense(64), Relu, Dense(10)),
@@ -29,9 +29,9 @@ NETWORKS: Mapping[str, Layer] = {
 }
 """An MLP; a CNN whose last layer sees the positions of features; a CNN with global max-pooling, which does not.
 
-The last is invariant under shifts by up to BORDER - 3 pixels: convolutions commute with a shift, the two reach 2 pixels
-beyond the digit, the padding of the second affects the outermost pixel (unless its inputs are 0 there, as without
-positive biases: then BORDER - 2), and the maximum is over all positions.
+The last is invariant under shifts by up to BORDER - 3 pixels, since convolutions commute with a shift and the maximum
+is over all positions. The limit: the two convolutions reach 2 pixels beyond the digit, and the padding of the second
+affects the outermost pixel (unless its inputs are 0 there, as without positive biases: then BORDER - 2).
 """
 
 

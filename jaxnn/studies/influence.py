@@ -104,7 +104,7 @@ def run(
         eta / n sum_{i in batch} <g_i, h_j>,   g_i, h_j gradients at the parameters before the step,
 
     and the score of a training example is the sum of its terms over all steps. The tape of the batch also yields the
-    mean gradient, so that training and influence share one pass.
+    mean gradient, so that training and influence share its pass; the test examples take another.
 
     Args:
         data: a name for `data.load`, or splits; the validation set is unused.
