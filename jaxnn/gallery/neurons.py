@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 
 
 def separable_problem(key: Key, n: int, d: int, gap: Any) -> Problem:
-    """Standard normal examples on both sides of a random hyperplane, moved `gap` away from it.
+    """Standard normal examples on both sides of a random hyperplane, then moved away from it by `gap`.
 
     Args:
         n: number of examples.
