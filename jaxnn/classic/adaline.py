@@ -22,7 +22,7 @@ class Fit(NamedTuple):
     """The result of the delta rule.
 
     Attributes:
-        w: weights (D,).
+        w: weights (D,), float32 (float64 for float64 features).
         errors: (passes,), the mean of 1/2 (d - w.x)^2 over each pass, each example before its update. With a learning
             rate that is too large they overflow to inf and NaN.
     """
@@ -55,8 +55,8 @@ def delta_rule(w: Array, x: Array, d: Array, *, learning_rate: Scalar) -> Array:
 def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fit:
     """The delta rule from w = 0, cycling through the examples in order.
 
-    With a small constant eta the weights converge to a cycle of N steps, which shrinks to the least-squares solution as
-    eta -> 0. Where w.x = d has an exact solution, they converge to one if 0 < eta |x|^2 < 2 for every example.
+    With a small constant eta the weights converge to a cycle of N steps, which shrinks to the least-squares solution of
+    smallest norm as eta -> 0. If w.x = d has an exact solution, they converge to one for 0 < eta |x|^2 < 2, every x.
 
     Args:
         x: features (N, D).

@@ -1,7 +1,7 @@
 """Continuous functions by threshold units: pulses and staircases on a line, ridges, bumps and surfaces in the plane.
 
-All end in a linear output unit. H is the unit step, H(0) = 1. For an error epsilon of a Lipschitz function the number
-of threshold units grows like 1 / epsilon on a line and like 1 / epsilon^2 in the plane.
+All networks end in a linear output unit. H is the unit step, H(0) = 1. For an error epsilon of a Lipschitz function the
+number of threshold units grows like 1 / epsilon on a line and like 1 / epsilon^2 in the plane.
 """
 
 from __future__ import annotations
@@ -77,15 +77,15 @@ def staircase(
 ) -> Approximation:
     """A continuous function on [low, high] by the fewest steps with an error of at most the tolerance.
 
-    y = v_0 + sum_j (v_j - v_(j-1)) H(x - e_j)
+    y = v_0 + sum_(j >= 1) (v_j - v_(j-1)) H(x - e_j)
 
-    Step j has height v_j and begins at e_j. It is as long as possible with the sampled maximum and minimum of the
-    function on it at most 2 tolerance apart; its height is their midpoint. No staircase with jumps at samples has fewer
-    steps.
+    Step j = 0, 1, .. has height v_j and begins at e_j, e_0 = low. It is as long as possible with the sampled maximum
+    and minimum of the function on it at most 2 tolerance apart; its height is their midpoint. No staircase with jumps
+    at samples has fewer steps.
 
     Args:
-        function: of an array (M,), element-wise.
-        low, high: the interval.
+        function: of an array (samples + 1,) of float64, element-wise; called once.
+        low, high: the interval, finite.
         tolerance: the largest error allowed, > 0.
         samples: number of intervals between sample points, >= 2.
 
@@ -208,8 +208,8 @@ def surface(
     outer cells extend to infinity.
 
     Args:
-        function: of two arrays (M, M), element-wise.
-        low, high: bounds of both coordinates.
+        function: of two arrays (samples + 1, samples + 1) of float64, element-wise; called once.
+        low, high: bounds of both coordinates, finite.
         tolerance: the largest error allowed, > 0.
         samples: number of intervals between sample points along each axis, >= 2.
 

@@ -2,8 +2,9 @@
 
 Both are matrix products on the device: the least-squares weights come from the Gram matrix of all features (of the
 features of each class, for pairs), the distances to all points from one product per batch of queries. ValueError:
-shapes do not match, k or a concrete label or ridge is out of range, or concrete features, queries or points are not
-finite; TypeError: labels are not integers, or `pairwise_predict` gets another number of features than w has rows.
+shapes do not match, k or a concrete label or ridge is out of range (a traced label out of range belongs to no class),
+or concrete features, queries or points are not finite; TypeError: labels are not integers, or `pairwise_predict` gets
+another number of features than w has rows. Arithmetic is in float32, or float64 for float64 features.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scala
             well-conditioned in float32. May be traced.
 
     Returns:
-        (D, K); `multiclass.predict(w, x)` returns the class of the largest output.
+        w (D, K); `multiclass.predict(w, x)` returns the class of the largest output.
 
     Reference:
         LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
@@ -61,7 +62,7 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
             examples per class decides the shapes.
 
     Returns:
-        (D, K (K - 1) / 2), pairs in the order (0, 1), (0, 2), .., (1, 2), ..; for `pairwise_predict`.
+        w (D, K (K - 1) / 2), pairs in the order (0, 1), (0, 2), .., (1, 2), ..; for `pairwise_predict`.
 
     Reference:
         LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
@@ -84,7 +85,7 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
 
 
 def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
-    """The class with the most pairwise votes, each in [-1, 1]: argmax_a sum_b clip(w_ab.x, -1, 1), w_ba = -w_ab.
+    """The class of the largest sum of pairwise votes in [-1, 1]: argmax_a sum_b clip(w_ab.x, -1, 1), w_ba = -w_ab.
 
     Args:
         w: (D, K (K - 1) / 2), from `pairwise_least_squares`.
@@ -120,7 +121,8 @@ def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
 def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -> Array:
     """The k nearest points to each query, by Euclidean distance: one matrix product per batch.
 
-    |x - p|^2 = |x|^2 - 2 x.p + |p|^2; the first term is the same for all points and is omitted.
+    |x - p|^2 = |x|^2 - 2 x.p + |p|^2; the first term is the same for all points and is omitted. In float32, rounding
+    (about 1e-7 of the two terms) decides between points whose squared distances differ by less.
 
     Args:
         x: queries (N, D), real.
@@ -155,7 +157,7 @@ def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -
 
 
 def vote(labels: ArrayLike, classes: int) -> Array:
-    """The most frequent class among the neighbours; ties go to the class of the nearest neighbour.
+    """The most frequent class among the neighbours; of tied classes the one whose nearest member is nearest.
 
     Args:
         labels: (N, k) integers in 0 .. classes - 1, the labels of each query's neighbours, the nearest first.
@@ -199,7 +201,7 @@ def _pairs(classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _solve(gram: Array, ridge: Array, right: Array) -> Array:
-    """(gram + ridge 1)^-1 right, gram positive semidefinite."""
+    """(gram + ridge I)^-1 right, gram (D, D) positive semidefinite, right (D,) or (D, K)."""
     factor = jax.scipy.linalg.cho_factor(gram + ridge * jnp.eye(len(gram), dtype=gram.dtype))
     return jax.scipy.linalg.cho_solve(factor, right)
 

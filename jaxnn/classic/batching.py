@@ -28,7 +28,7 @@ class Course(NamedTuple):
         batch_size: B.
         updates: (epochs + 1,), steps taken so far.
         seconds: (epochs + 1,), of training so far, without compilation and evaluation of the loss.
-        loss: (epochs + 1,), mean over all N examples.
+        loss: (epochs + 1,), mean over all N examples, in evaluation mode.
     """
 
     batch_size: int
@@ -59,13 +59,16 @@ def course(
 
     Args:
         net: a network, with or without running statistics.
-        loss: per-example loss (outputs, targets) -> (N,).
+        loss: per-example loss (outputs (N, ...), targets (N, ...)) -> (N,).
         examples: (x, y) or a Dataset, N examples.
-        batch_size: N for batch, 1 for stochastic. Each epoch omits N % batch_size examples, chosen at random.
+        batch_size: B: N for batch, 1 for stochastic. Each epoch omits N % B examples, chosen at random.
         learning_rate: eta, constant.
         epochs: passes over the examples.
-        key: typed key of the initial parameters and the order.
-        clock: returns seconds; a fake clock makes the course reproducible.
+        key: typed key of the initial parameters, the order and random layers.
+        clock: returns seconds; a fake clock makes `seconds` reproducible.
+
+    Raises:
+        ValueError: batch_size is not in 1 .. N, epochs is below 1, or shapes do not match.
 
     Reference:
         Robbins & Monro 1951, "A stochastic approximation method"; Bottou & Bousquet 2008, "The tradeoffs of large scale

@@ -1,7 +1,7 @@
 """Networks with one hidden layer for any Boolean function, from its truth table.
 
 A truth table of n inputs is an array (2^n,) of 0 and 1; row r belongs to the bits of r, the highest first, as
-`inputs(n)` lists them. ValueError: not a truth table, or n above 20.
+`inputs(n)` lists them. ValueError: not a truth table, or n above 20 (14 for `minimized`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def inputs(n: int) -> np.ndarray:
         (2^n, n), float32, of 0 and 1.
 
     Raises:
-        ValueError: n above 20.
+        ValueError: n is not in 1 .. 20.
 
     Example:
         >>> inputs(2)
@@ -47,7 +47,8 @@ def truth_table(network: Network, n: int) -> np.ndarray:
     """The truth table of a network of n Boolean inputs and one output.
 
     Args:
-        network: (N, n) -> (N, 1).
+        network: (N, n) -> (N, 1), its inputs 0 and 1.
+        n: number of inputs.
 
     Returns:
         (2^n,), bool: where the output is at least 1/2.
@@ -88,10 +89,11 @@ def minimized(table: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
 
     Args:
         table: (2^n,) of 0 and 1, n <= 14.
-        dont_care: (2^n,), 1 at rows where either output is allowed; None if there are none.
+        dont_care: (2^n,), 1 at rows where either output is allowed, whatever the table has there; None if there are
+            none.
 
     Returns:
-        Network: (N, n) -> (N, 1), with no more hidden units than `dnf`.
+        Network: (N, n) -> (N, 1), with no more hidden units than `dnf`, perhaps not the fewest (see `minimize`).
 
     Reference:
         Quine (1952), The problem of simplifying truth functions; McCluskey (1956), Minimization of Boolean functions.
@@ -125,7 +127,7 @@ def lookup_params(table: ArrayLike) -> Params:
     The shapes and the hidden layer do not depend on the table, so that `jax.vmap` runs over tables.
 
     Args:
-        table: (2^n,) of 0 and 1, any dtype; may be traced.
+        table: (2^n,) of 0 and 1, any real or boolean dtype; may be traced.
 
     Returns:
         Parameters of `lookup_net(n)`.

@@ -28,7 +28,7 @@ Draw: TypeAlias = Callable[[Key, int], Array]
 
 
 class Rule(NamedTuple):
-    """The training rule of a GAN: a step factory of `train.minmax`, and an optimizer per player."""
+    """The training rule of a GAN: a step factory of `train.minmax`, and the optimizer that each player uses."""
 
     make_step: Callable[[minmax.Game, optim.Optimizer, optim.Optimizer], minmax.Step]
     opt: optim.Optimizer
@@ -57,14 +57,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "extragradient": Rule(minmax.extragradient, optim.adam(1e-3, b1=0.5)),
     }
 )
-"""The rules that are compared, each with a form of Adam; b1 = 0.5 as in Radford, Metz & Chintala 2016."""
+"""The rules compared, each with a form of Adam at learning rate 0.001; b1 = 0.5 as in Radford, Metz & Chintala 2016."""
 
 
 def make(dimensions: int, *, latent: int = 2, hidden: Sequence[int] = (64, 64), unit: bool = False) -> Gan:
     """A generator and a discriminator, both MLPs with ReLU.
 
     Args:
-        dimensions: D of an example.
+        dimensions: D, the number of entries of an example.
         latent: dimension of the generator's noise.
         hidden: units of each hidden layer, the same for both networks.
         unit: whether examples lie in [0, 1]; the generator then ends in a sigmoid.
@@ -100,9 +100,11 @@ def generate(gan: Gan, params: Params, z: ArrayLike) -> Array:
 
 
 def non_saturating(gan: Gan) -> minmax.Game:
-    """The game: x are the generator's parameters, y the discriminator's, its data are real (B, D) and z (B, latent).
+    """The game: x are the generator's parameters, y the discriminator's, data are B real examples and z (B, latent).
 
     x_loss = -mean log D(G(z));   y_loss = -mean log D(real) - mean log(1 - D(G(z)))
+
+    D = sigmoid(logit of the discriminator).
 
     Reference:
         Goodfellow et al. 2014, "Generative adversarial nets", section 3.
@@ -168,7 +170,7 @@ def run(
         players: the initial parameters (generator, discriminator), from `start`.
         key: typed key of data and noise.
         steps: steps between two snapshots of the samples.
-        looks: number of snapshots after the initial one.
+        looks: number of snapshots after the initial one; there are steps * looks steps in all.
         batch_size: number of real, and of generated, examples per step.
         shown: samples per snapshot.
 
@@ -224,7 +226,7 @@ def ring_centres(modes: int = 8, radius: float = 2.0) -> np.ndarray:
 
 
 def ring(key: Key, n: int, *, modes: int = 8, radius: float = 2.0, deviation: Scalar = 0.1) -> Array:
-    """n samples (n, 2) of an equal mixture of Gaussians N(centre, deviation^2 I), the centres on a ring.
+    """n samples (n, 2) float32 of an equal mixture of Gaussians N(centre, deviation^2 I), centres from `ring_centres`.
 
     Reference:
         Metz, Poole, Pfau & Sohl-Dickstein 2017, "Unrolled generative adversarial networks" (8 Gaussians on a ring of
@@ -305,7 +307,7 @@ def nearest_labels(samples: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     """The label of the example nearest to each sample, by Euclidean distance: the digits that a GAN generates.
 
     Args:
-        samples: (n, D).
+        samples: (n, D), n >= 1.
         x: (N, ...) of D entries each.
         y: (N,) labels.
 
@@ -313,7 +315,7 @@ def nearest_labels(samples: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
         (n,), of y's dtype.
 
     Raises:
-        ValueError: shapes do not match, there is no example, or a concrete sample or example is not finite.
+        ValueError: shapes do not match, there is no sample or no example, or a concrete one is not finite.
 
     Example:
         >>> nearest_labels(jnp.array([[0.9]]), jnp.array([[0.0], [1.0]]), jnp.array([7, 8]))

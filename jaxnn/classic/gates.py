@@ -1,7 +1,8 @@
 """Logic gates as threshold units, and the OR of ANDs, the normal form of Boolean functions.
 
-Inputs and outputs are 0 and 1; `threshold.bipolar` makes the same gate for -1 and +1. `inputs` is the number of inputs
-of a gate. Each threshold lies half-way between the sums that it separates, so that no sum equals it.
+Inputs and outputs are 0 and 1; `threshold.bipolar` makes the same gate for -1 and +1. `inputs` is the number n >= 1 of
+inputs of a gate, (N, n) -> (N, 1). Each threshold lies half-way between the sums that it separates, so that no sum
+equals it.
 
 | gate | weights | bias |
 |---|---|---|
@@ -140,7 +141,7 @@ def or_of_ands(terms: ArrayLike) -> Network:
     signs = np.asarray(terms)
     if signs.ndim != 2 or not signs.shape[1] or not np.isin(signs, (-1, 0, 1)).all():
         raise ValueError(
-            "or_of_ands: terms must be rows (T, D) of 1 (the input), -1 (its negation) and 0 (left out), got "
+            "or_of_ands: terms must be rows (T, D) of 1 (the input), -1 (its negation) and 0 (absent), got "
             f"{signs.tolist() if signs.size <= 8 else f'shape {signs.shape}'}."
         )
     w, b = ands(signs) if len(signs) else (np.zeros((signs.shape[1], 1)), np.array([-0.5]))

@@ -53,7 +53,7 @@ class Errors(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """Learning curves (R, E), and the epochs (R,), from 1, that early stopping returns and at which it stops."""
+    """Learning curves (R, E); the epoch (R,), from 1, whose network early stopping returns; that at which it stops."""
 
     curves: Curves
     best_epoch: np.ndarray
@@ -83,10 +83,13 @@ def weight_decay(
     """The penalty lambda sum w^2 on the weights, for several lambda: C + lambda w'w.
 
     Args:
-        strengths: lambda >= 0, S of them; traced, so that all settings and seeds are one program.
+        strengths: lambda >= 0, S of them; all settings and seeds are one compiled program.
         examples: training and validation sets, see `trials.as_splits`; None for `trials.few_digits()`, 200 digits.
         seeds: R runs of each setting.
-        epochs: of training.
+        epochs: of training, in batches of 50 by Adam with learning rate 0.003.
+
+    Returns:
+        Errors, settings the strengths.
 
     Raises:
         TypeError, ValueError: settings out of range, or examples that `trials.as_splits` rejects; the same for all
@@ -118,6 +121,9 @@ def dropout(
     Args:
         rates: the probabilities of dropping a unit, each in [0, 1).
 
+    Returns:
+        Errors without dropout (evaluation mode), settings the rates.
+
     Reference:
         Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I. & Salakhutdinov, R. (2014). Dropout: a simple way to
         prevent neural networks from overfitting.
@@ -143,7 +149,7 @@ def augmentation(
     """Training images shifted at random in each step, down and right each uniform on [-p, p) pixels.
 
     Args:
-        pixels: p >= 0, the largest shift; may be fractional.
+        pixels: the largest shifts p >= 0; may be fractional.
 
     Returns:
         Errors on unshifted images, settings the pixels.
@@ -177,7 +183,7 @@ def early_stopping(*, patience: int = 10, examples: Splits | None = None, seeds:
         patience: number of epochs without improvement after which a run stops.
 
     Returns:
-        Stopped; `stop_epoch` is the last epoch for a run that never stopped.
+        Stopped; `stop_epoch` is the last epoch for a run that did not stop early.
 
     Reference:
         Prechelt, L. (1998). Early stopping - but when?
@@ -220,7 +226,7 @@ def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 
     """Learning curves of a sigmoid network under plain SGD, without and with batch normalization before each sigmoid.
 
     Args:
-        layers: hidden layers of 50 units.
+        layers: number of hidden layers of 50 units; SGD has learning rate 0.3.
         examples: None for `trials.few_digits(600, wrong=0)`.
 
     Returns:
@@ -253,8 +259,8 @@ def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 
 def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None, epochs: int = 100) -> Errors:
     """Ensembles of networks, each trained from its own seed; the mean of their probabilities decides.
 
-    M = max(sizes) networks are trained, in a circle; an ensemble of m is m neighbours, so that there are M ensembles of
-    each size.
+    M = max(sizes) networks are trained and arranged in a circle; an ensemble of m is m neighbours. So there are M
+    ensembles of each size, which overlap; for m = M they are all the same.
 
     Args:
         sizes: numbers of members, each at least 1.
@@ -290,7 +296,8 @@ def hidden_units(
 ) -> Chosen:
     """The number of hidden units, chosen by the mean validation error over seeds, and its test errors.
 
-    All sizes are one program: for size h, the units after the first h of max(sizes) have outputs and gradients 0.
+    All sizes are one program: for size h, the units after the first h of max(sizes) have outputs and gradients 0. The
+    initial weights are those of the widest network.
 
     Args:
         sizes: numbers of hidden units, each at least 1.

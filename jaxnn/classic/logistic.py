@@ -27,7 +27,7 @@ from jaxnn.losses.base import as_labels
 from jaxnn.types import Array, ArrayLike, DType, Key, Scalar
 
 Each: TypeAlias = Callable[[Array, Array, Array], Array]
-"""(w, x (B, D), y) -> one value, or row of K values, per example; y is (B,), for K classes one-hot (B, K)."""
+"""(w, x (B, D), y) -> a value per example (B,), or K of them (B, K); y is (B,), for K classes one-hot (B, K)."""
 
 
 class Fit(NamedTuple):
@@ -98,7 +98,7 @@ def gradient(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
 def fit(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: int, batch_size: int) -> Fit:
     """Logistic regression of two classes, from w = 0.
 
-    On separable examples the log-likelihood tends to 0 while the weights grow without bound.
+    On separable examples its supremum is 0, which the log-likelihood approaches as the weights grow without bound.
 
     Args:
         key: typed random key of the order of the examples, new in each epoch.

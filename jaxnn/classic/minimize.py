@@ -1,4 +1,4 @@
-"""Quine-McCluskey minimization of Boolean functions: fewest product terms for a truth table.
+"""Quine-McCluskey minimization of Boolean functions: few product terms for a truth table, or provably the fewest.
 
 Every product term over n inputs is a cell of an array (3, ..., 3) with one axis per input: index 0 for NOT x_i, 1 for
 x_i, 2 for x_i absent. All implicants (terms that are true only where the function is) take n array operations: the term
@@ -47,6 +47,9 @@ def checked_table(where: str, table: ArrayLike) -> tuple[np.ndarray, int]:
 
 def prime_implicants(table: ArrayLike) -> np.ndarray:
     """The prime implicants: terms that are true only where the function is, and from which no input can be removed.
+
+    Returns:
+        (P, n), int8, in {-1, 0, 1}; rows in lexicographic order.
 
     Reference:
         Quine (1952), The problem of simplifying truth functions.
@@ -121,8 +124,13 @@ def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np
 
     An integer program, solved by `scipy.optimize.milp`: minimize the number of terms (then of literals) subject to
     every true row being covered. Functions of 4 inputs take milliseconds; random ones of 10 inputs take a fraction of a
-    second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those. A failure
-    raises RuntimeError.
+    second if half the rows are true, but minutes and more if nine tenths are: use `minimize` for those.
+
+    Returns:
+        As `minimize`.
+
+    Raises:
+        RuntimeError: the solver failed.
 
     Reference:
         Petrick (1956), A direct determination of the irredundant forms of a Boolean function from the set of prime
@@ -153,7 +161,7 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
 
     Args:
         terms: (T, n) in {-1, 0, 1}.
-        names: of the n inputs; by default A, B, C, ..., for up to 26.
+        names: of the n inputs; None for A, B, C, ..., for up to 26.
 
     Raises:
         ValueError: the number of names differs from the number of inputs.

@@ -29,13 +29,13 @@ def inverse_problem(key: Key, n: int, *, noise: Scalar = 0.05) -> Dataset:
     """Points of x = y + 0.3 sin(2 pi y) + U(-noise, noise), y ~ U(0, 1): y from x, which has up to three solutions.
 
     Args:
-        noise: half the width of the noise on x.
+        noise: half the width of the noise on x, >= 0.
 
     Returns:
         Dataset of x (n, 1) and targets y (n, 1), without classes.
 
     Reference:
-        Bishop, C. M. (1994). Mixture density networks, section 5.
+        Bishop, C. M. (1994). Mixture density networks, section 5 (there the noise is 0.1).
 
     Example:
         >>> inverse_problem(jax.random.key(0), 5).y.shape
@@ -47,7 +47,7 @@ def inverse_problem(key: Key, n: int, *, noise: Scalar = 0.05) -> Dataset:
 
 
 def forward(y: Array) -> Array:
-    """x = y + 0.3 sin(2 pi y), the forward problem, which has one solution.
+    """x = y + 0.3 sin(2 pi y), element-wise: the forward problem, which has one solution for each y.
 
     Example:
         >>> forward(jnp.array([0.0, 0.5, 1.0])).round(6)
@@ -63,6 +63,7 @@ def fit_mixture(
 
     Args:
         examples: x (N, 1), y (N, 1).
+        key: typed key of the initial parameters and the order.
         components: M.
         hidden: number of tanh units.
         epochs: of Adam in batches of 100, the learning rate 0.01 falling to 0 along a cosine.
@@ -91,10 +92,13 @@ def fit_mixture(
 
 
 def fit_mean(examples: Dataset, *, key: Key, hidden: int = 20, epochs: int = 400) -> tuple[Layer, FitResult]:
-    """The same network with one output under the squared error: it learns the mean of y given x.
+    """Train the same network with one output under the squared error: it learns the mean of y given x.
 
     Args:
         examples, key, hidden, epochs: as for `fit_mixture`.
+
+    Returns:
+        (the network: (N, 1) -> (N, 1); its FitResult).
 
     Example:
         >>> net, result = fit_mean(inverse_problem(jax.random.key(0), 100), key=jax.random.key(1), epochs=1)
@@ -130,8 +134,8 @@ def density(mixture: Mixture, y: ArrayLike) -> Array:
     """p(y | x) = sum_m a_m N(y; mu_m, sigma_m^2).
 
     Args:
-        mixture: for N inputs.
-        y: (T,).
+        mixture: a_m, mu_m, sigma_m for N inputs, from `mixture_at`.
+        y: (T,), the targets at which the density is evaluated, the same for all inputs.
 
     Returns:
         (N, T).

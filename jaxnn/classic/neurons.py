@@ -23,7 +23,7 @@ def mcculloch_pitts(
 
     Args:
         x: excitatory inputs (..., D), each 0 or 1.
-        weights: (D,), the number of synapses of each excitatory input, >= 0.
+        weights: (D,), the number of synapses of each excitatory input, or any real numbers >= 0.
         threshold: theta; with 0 or less the unit fires unless it is inhibited. May be traced.
         inhibitory: inhibitory inputs (..., I), each 0 or 1; None if there are none.
 
@@ -153,14 +153,14 @@ def as_signs(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
 
 
 def outputs(where: str, w: ArrayLike, x: ArrayLike) -> Array:
-    """w.x of each example, in full precision.
+    """w.x of each example, with matrix products at the highest precision.
 
     Args:
-        w: weights (D,), or (D, K) for K units.
+        w: weights (D,), or (D, K) for K units; cast to the dtype of the result.
         x: features (..., D).
 
     Returns:
-        (...), or (..., K).
+        (...), or (..., K), float32 (float64 for float64 x).
 
     Raises:
         ValueError: the number of weights differs from the number of features.

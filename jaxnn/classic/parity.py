@@ -7,8 +7,8 @@
 | `chain` | 3 (N - 1) | 2 (N - 1) | 9 (N - 1) |
 | `tree` | 3 (N - 1) | 2 ceil(log2 N) | 9 (N - 1) |
 
-The networks are (batch, N) -> (batch, 1); the argument n is N >= 2. No two true rows of parity differ in one
-bit only, so that its disjunctive form cannot be minimized.
+The networks are (batch, N) -> (batch, 1) on inputs 0 and 1; the argument n is N >= 2. No two true rows of parity differ
+in one bit only, so that its disjunctive form cannot be minimized.
 """
 
 from __future__ import annotations
@@ -39,10 +39,7 @@ def table(n: int) -> np.ndarray:
 
 
 def dnf(n: int) -> Network:
-    """Parity by its disjunctive normal form: an AND unit for each of the 2^(N-1) true rows.
-
-    Reference:
-        Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
+    """Parity by its disjunctive normal form: an AND unit for each of the 2^(N-1) true rows; N <= 20.
 
     Example:
         >>> dnf(4).units - 1, dnf(4).parameters
@@ -73,9 +70,6 @@ def counter(n: int) -> Network:
 def chain(n: int) -> Network:
     """Parity by N - 1 XORs, one after another: x_1 XOR x_2, then XOR x_3, and so on.
 
-    Reference:
-        Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
-
     Example:
         >>> chain(4).units, chain(4).parameters, chain(4).layers
         (9, 27, 6)
@@ -86,9 +80,6 @@ def chain(n: int) -> Network:
 
 def tree(n: int) -> Network:
     """Parity by N - 1 XORs in a binary tree; an unpaired input passes to the next level.
-
-    Reference:
-        Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
 
     Example:
         >>> tree(4).units, tree(4).parameters, tree(4).layers
@@ -106,7 +97,7 @@ def Inputs(start: int, stop: int) -> Layer:
     """A layer without parameters that selects the inputs x[..., start:stop]: the wires that skip a layer.
 
     Args:
-        start, stop: bounds of the slice.
+        start, stop: bounds of the slice; a stop beyond the last input counts as the number of inputs.
 
     Raises:
         ValueError: not 0 <= start < stop.

@@ -2,7 +2,7 @@
 
 Features x are (N, D). For a bias prepend the constant feature, `perceptron.fit(neurons.with_bias(x), y)`:
 the first weight is then the bias. Labels y are (N,), each -1 or +1. ValueError: shapes do not match, or a concrete
-label is neither -1 nor +1 (a traced one makes the weights NaN).
+label is neither -1 nor +1 (with a traced one weights become NaN, and `pocket` keeps those before that).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Fit(NamedTuple):
         mistakes: the number of mistakes, each followed by an update; () int32.
         passes: the number of passes, a pass without a mistake included; () int32.
         converged: whether the last pass was without a mistake, so that w classifies every example correctly; () bool.
-        cycles: whether the weights after some pass equal those after an earlier one: proof that the rule cycles
-            forever, since a pass is a function of its initial weights; () bool.
+        cycles: whether the weights after some pass equal those before it or before an earlier one: proof that the rule
+            cycles forever, since a pass is a function of its initial weights; () bool.
     """
 
     w: Array
@@ -44,10 +44,10 @@ class Fit(NamedTuple):
     cycles: Array
 
     def describe(self) -> str:
-        """Whether it converged, in words; for a single fit, not for many under vmap.
+        """Whether the fit converged, in words; for a single one, not for many under vmap.
 
         Raises:
-            ValueError: many fits.
+            ValueError: the fields have a leading axis of fits.
         """
         if self.mistakes.ndim:
             raise ValueError(
@@ -61,8 +61,8 @@ class Fit(NamedTuple):
             return f"converged: {effort}, the last without one"
         if self.cycles:
             return (
-                f"did not converge and never will: {effort}, and the weights repeat, so no weights classify every "
-                f"example correctly. Use {instead}, or more features."
+                f"did not converge and never will: {effort}, and the weights repeat, so no weights separate the "
+                f"examples with a positive margin. Use {instead}, or more features."
             )
         decides = ", which separability.separate decides" if two else ""
         return (
@@ -79,7 +79,7 @@ def predict(w: ArrayLike, x: ArrayLike) -> Array:
         x: features (..., D).
 
     Returns:
-        (...), -1.0 or +1.0.
+        (...), -1.0 or +1.0, float32 (float64 for float64 x); NaN where w.x is NaN.
 
     Reference:
         Rosenblatt (1958), The perceptron: a probabilistic model for information storage and organization in the brain.
@@ -117,8 +117,9 @@ def fit(x: ArrayLike, y: ArrayLike, *, passes: int = 1000) -> Fit:
     """Rosenblatt's algorithm: from w = 0, one example after the other, w <- w + y x on each mistake.
 
     It stops after a pass without a mistake, which comes after at most `mistake_bound` mistakes if the examples are
-    separable; when the weights repeat, which proves that they are not (Brent's cycle detection: the weights after
-    1, 2, 4, .. passes are compared with the later ones); or after `passes`.
+    separable (some w has a positive `margin`); when the weights repeat, which proves, up to rounding, that they are not
+    (Brent's cycle detection: the weights after 0, 1, 2, 4, .. passes are compared with the later ones); or after
+    `passes`.
 
     Args:
         passes: the largest number of passes through all examples.
@@ -151,7 +152,10 @@ def repeat(rule: Update, w: Array, x: Array, y: Array, passes: int) -> Fit:
         w: initial weights.
         x: features (N, D).
         y: targets (N,).
-        passes: the largest number of passes.
+        passes: the largest number of passes; may be traced.
+
+    Returns:
+        Fit.
 
     Example:
         >>> repeat(update, jnp.zeros(1), jnp.array([[2.0]]), jnp.array([-1.0]), 10).w
@@ -199,7 +203,7 @@ class Pocket(NamedTuple):
     """The best weights of a run.
 
     Attributes:
-        w: (D,).
+        w: weights (D,) that classify the most examples correctly.
         correct: the number of correctly classified examples out of N, () int32.
         mistakes: the number of mistakes during the run, () int32.
     """
@@ -212,9 +216,9 @@ class Pocket(NamedTuple):
 def pocket(x: ArrayLike, y: ArrayLike, *, key: Key, steps: int = 10_000) -> Pocket:
     """Rosenblatt's rule on randomly drawn examples, which keeps the weights that classify the most examples correctly.
 
-    For examples that are not separable: the rule never settles, the weights in the pocket only improve. New weights are
-    evaluated on all examples (the ratchet). Gallant evaluates them only after a longer run without mistakes than that
-    of the weights in the pocket.
+    For examples that are not separable: the rule never settles, while the weights in the pocket only improve. New
+    weights are evaluated on all examples (the ratchet). Gallant evaluates them only after a longer run without mistakes
+    than that of the weights in the pocket.
 
     Args:
         key: typed random key of the examples drawn.
@@ -262,13 +266,13 @@ def averaged(x: ArrayLike, y: ArrayLike, *, passes: int = 10) -> Array:
 
 
 def margin(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
-    """The margin gamma = min_i y_i (w.x_i) / |w|; negative if an example is misclassified.
+    """The margin gamma = min_i y_i (w.x_i) / |w|; > 0 only if every example is classified correctly.
 
     Args:
         w: weights (D,); 0 has margin 0.
 
     Returns:
-        (), in the units of x.
+        (), in the units of x; negative or 0 if an example is misclassified (0: it lies on the border).
 
     Reference:
         Novikoff (1962), On convergence proofs on perceptrons.
@@ -288,11 +292,11 @@ def mistake_bound(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     R = max_i |x_i|, gamma the margin of ANY separator w; the separator of the largest margin gives the smallest bound.
 
     Args:
-        w: weights (D,) that classify every example correctly.
+        w: weights (D,) of positive `margin`.
         x: features (N, D), including the constant feature if the perceptron has one.
 
     Returns:
-        (), infinite where w does not separate the examples.
+        (), infinite where the margin is not > 0.
 
     Reference:
         Novikoff (1962), On convergence proofs on perceptrons, theorem 1.

@@ -122,7 +122,7 @@ def one_hidden_layer(
     has an error of about one step, (high - low) sqrt(2) / steps.
 
     Args:
-        inside: (x (M,), y (M,)) -> (M,) bool, whether points (x, y) belong to the region; it must lie in the square.
+        inside: (x (M,), y (M,)) -> (M,) bool, whether points (x, y) belong to the region, which must lie in the square.
         low, high: the square [low, high]^2 in which the network is valid.
         directions: number of normals, evenly spaced over half a turn.
         steps: levels of each staircase.
@@ -131,7 +131,7 @@ def one_hidden_layer(
         Network: (N, 2) -> (N, 1), directions (steps - 1) hidden units.
 
     Raises:
-        ValueError: an empty square, or counts too small.
+        ValueError: an empty square, directions < 1, steps < 2, or `inside` returns another shape.
 
     Reference:
         Carroll & Dickinson (1989), Construction of neural nets using the Radon transform; filter of Shepp & Logan
@@ -175,7 +175,7 @@ def sides(vertices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The half-planes whose intersection is a convex polygon: n.x + c >= 0 inside, |n| = 1.
 
     Returns:
-        (normals (S, 2), offsets (S,)); side s is from vertex s to the next.
+        (normals (S, 2), offsets (S,)), float64; side s is from vertex s to the next.
 
     Example:
         >>> sides([[0, 0], [1, 0], [0, 1]])[1].round(3) + 0.0
@@ -214,6 +214,9 @@ def regular_polygon(
         radius: from the centre to a vertex.
         turn: angle of the first vertex from the x axis, radians.
 
+    Returns:
+        (S, 2), float64.
+
     Example:
         >>> regular_polygon(4).round(3) + 0.0
         array([[ 1.,  0.],
@@ -233,7 +236,10 @@ def mirrored(vertices: ArrayLike, side: int) -> np.ndarray:
 
     Args:
         vertices: (S, 2), convex.
-        side: from vertex `side` to the next.
+        side: from vertex `side` to the next, 0 .. S - 1.
+
+    Returns:
+        (S, 2), float64, in the order of the originals.
 
     Example:
         >>> mirrored([[0, 0], [1, 0], [0, 1]], 0) + 0.0

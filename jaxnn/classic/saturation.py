@@ -45,8 +45,11 @@ def slopes(loss: Loss, z: Array, target: Scalar = 0.0) -> Array:
 
     Args:
         loss: one of `LOSSES`.
-        z: logits (N,).
+        z: logits (N,), floating.
         target: d in [0, 1].
+
+    Returns:
+        (N,).
 
     Reference:
         Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.
@@ -95,7 +98,7 @@ def descend(loss: Loss, start: Scalar, *, learning_rate: Scalar = 0.5, steps: in
 
 
 def steps_until(outputs: Array, error: Scalar = 0.1) -> Array:
-    """The number of steps until the output is below `error`; the number of all steps if it never is.
+    """The number of steps until the output is below `error`; `steps` if it never is.
 
     Args:
         outputs: (..., steps + 1), from `descend`.

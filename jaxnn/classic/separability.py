@@ -1,7 +1,7 @@
 """Linear separability of labelled examples, decided by a linear program, with a proof either way.
 
-Features x are (N, D), labels y (N,), each -1 or +1. ValueError: shapes do not match, or a label is neither
--1 nor +1.
+Features x are (N, D), labels y (N,), each -1 or +1. ValueError: shapes do not match, x is not finite, or a label is
+neither -1 nor +1.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from jaxnn.types import ArrayLike
 
 
 class Separability(NamedTuple):
-    """Whether some weights classify every example correctly, and the proof.
+    """Whether some weights w have y_i (w.x_i) > 0 for every example, and the proof.
 
     Attributes:
-        separable: whether there are such weights.
+        separable: whether there are such weights. Without the constant feature `perceptron.predict`, with sign(0) = +1,
+            may classify correctly where there are none: x = 0, y = +1.
         w: (D,) with y_i (w.x_i) >= 1 for every i; None if there are none.
-        certificate: (N,) weights c >= 0, sum_i c_i = 1, with sum_i c_i y_i x_i = 0: then y_i (w.x_i) > 0 for all i is
+        certificate: c (N,), c_i >= 0, sum_i c_i = 1, with sum_i c_i y_i x_i = 0: then y_i (w.x_i) > 0 for all i is
             impossible, since sum_i c_i y_i (w.x_i) = 0 for every w. With the constant feature 2 sum_i c_i x_i over one
             class equals that over the other: a common point of their convex hulls. None if the examples are separable.
     """
@@ -96,7 +97,7 @@ def repeated_weights(x: ArrayLike, y: ArrayLike, *, passes: int = 100) -> Cycle 
     examples with integer features this must happen, since the weights stay bounded (Minsky & Papert's cycling theorem).
 
     Args:
-        passes: number of passes.
+        passes: the largest number of passes through all examples.
 
     Returns:
         Cycle, or None: the rule converged, or nothing repeated within `passes`.

@@ -16,7 +16,7 @@ from jaxnn.layers import Conv, Dense, Flatten, GlobalMaxPool, Layer, MaxPool, Re
 from jaxnn.types import Array, Params, State
 
 BORDER = 4
-"""Border of zeros around each digit, in pixels: a shift by at most that loses nothing."""
+"""Border of zeros around each digit, in pixels: no shift by at most `BORDER` loses a pixel of the digit."""
 
 NETWORKS: Mapping[str, Layer] = {
     "MLP": models.serial(Flatten, Dense(64), Relu, Dense(10)),
@@ -29,9 +29,9 @@ NETWORKS: Mapping[str, Layer] = {
 }
 """An MLP; a CNN whose last layer sees the positions of features; a CNN with global max-pooling, which does not.
 
-The last is invariant under shifts by up to BORDER - 3 pixels: convolutions commute with a shift, the two reach 2 pixels
-beyond the digit, the padding of the second affects the outermost pixel (unless its inputs are 0 there, as without
-positive biases: then BORDER - 2), and the maximum is over all positions.
+The last is invariant under shifts by up to BORDER - 3 pixels, since convolutions commute with a shift and the maximum
+is over all positions. The limit: the two convolutions reach 2 pixels beyond the digit, and the padding of the second
+affects the outermost pixel (unless its inputs are 0 there, as without positive biases: then BORDER - 2).
 """
 
 
@@ -51,7 +51,7 @@ class ErrorMap(NamedTuple):
 
 
 def on_paper(images: Any, border: int = BORDER) -> Array:
-    """Images (N, H, W, C) with a border of zeros around them."""
+    """Images (N, H, W, C) with a border of `border` zeros on each side."""
     border = require_positive_int("on_paper", "border", border, 0)
     return jnp.pad(jnp.asarray(images), ((0, 0), (border, border), (border, border), (0, 0)))
 
@@ -61,7 +61,7 @@ def shifted(images: Array, down: Any, right: Any) -> Array:
 
     Args:
         images: with a border wide enough that only zeros wrap around.
-        down, right: integers, possibly traced.
+        down, right: integers, negative for up and left; may be traced.
 
     Example:
         >>> shifted(jnp.eye(2)[None, :, :, None], 1, 0)[0, :, :, 0]
@@ -84,7 +84,7 @@ def run(
         augmented: whether training digits are shifted at random by up to r pixels.
 
     Raises:
-        ValueError: an unknown name, a reach beyond the border.
+        ValueError: an unknown name, a reach beyond the border, or fewer than 50 training examples.
 
     Reference:
         Fukushima, K. (1980). Neocognitron: a self-organizing neural network model for a mechanism of pattern
@@ -121,7 +121,7 @@ def error_map(net: Layer, params: Params, state: State, x: Array, y: Array, *, r
     """Error rates by displacement.
 
     Args:
-        net, params, state: a classifier of images.
+        net, params, state: a classifier of images, in evaluation mode.
         x: (N, H, W, C) with a border of at least `reach`.
         y: (N,), labels.
         reach: r.

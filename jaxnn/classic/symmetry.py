@@ -22,7 +22,7 @@ def network(w_init: Initializer, *, hidden: int = 4) -> Layer:
 
 
 def spread(params: Params) -> Array:
-    """The largest difference of corresponding weights or biases of two hidden units.
+    """The largest difference between two hidden units in corresponding incoming weights, biases or outgoing weights.
 
     If units j and k have equal incoming weights, biases and outgoing weights, they have equal outputs and equal
     cotangents, hence equal gradients: dC/dw_j = dC/dw_k. By induction they stay equal.
@@ -53,8 +53,8 @@ def run(w_init: Initializer, *, key: Key, hidden: int = 4, epochs: int = 100) ->
     Args:
         w_init: `initializers.constant(0.5)` for equal units, `initializers.normal(1.0)` for different ones.
         key: of the random weights and the order.
-        hidden: units.
-        epochs: of 200 points in batches of 20.
+        hidden: number of units.
+        epochs: of 200 points in batches of 20, by SGD with learning rate 0.5.
 
     Returns:
         FitResult; its history has the loss, "spread", and each unit's first incoming weight, "unit_0", "unit_1", ..,

@@ -48,7 +48,7 @@ class Network(NamedTuple):
     params: Params
 
     def __call__(self, x: ArrayLike) -> Array:
-        """The outputs (N, K) at inputs (N, D); integers are converted. ValueError for other than two axes."""
+        """The outputs (N, K) at inputs (N, D), cast to the default float dtype. ValueError for other than two axes."""
         rows = jnp.asarray(x, float)
         if rows.ndim != 2:
             raise ValueError(f"network: expected inputs (N, D), got shape {rows.shape}. Pass one input as [x].")
@@ -117,8 +117,7 @@ def soften(network: Network, sharpness: Scalar = 10.0) -> Network:
     The derivative of a threshold is 0 wherever it exists. sigmoid(k z) tends to the threshold as k grows: the weights
     and biases in front of each threshold are multiplied by k. The signs of `bipolar` become tanh(k z).
 
-    To train `net, params = soften(...)`: `start = train.init(net, opt, key, (D,))._replace(params=params)`, for
-    `train.fit`.
+    To train `net, params = soften(...)` pass `start=train.TrainState(params, (), opt.init(params))` to `train.fit`.
 
     Args:
         network: of threshold or sign units; a linear output layer is unchanged.

@@ -191,9 +191,9 @@ def learning_curves(
         net: a network with K outputs.
         examples: `train` is used for training, `validation` for evaluation.
         start: the initial state, one of `starts`.
-        key: typed random key; the run equals that of `train.fit` up to rounding.
-        epochs, batch_size, regularizer, augment: as for `train.fit`; their values may be traced. Fewer examples than
-            batch_size are one batch.
+        key: typed random key; the run equals that of `train.fit` with this key up to rounding.
+        epochs, batch_size, regularizer, augment: as for `train.fit`; regularizer and augment may close over traced
+            numbers. Fewer examples than batch_size are one batch.
 
     Returns:
         (ts, curves): the final state, and arrays (epochs,).

@@ -44,7 +44,7 @@ class Approximations(NamedTuple):
 
     @property
     def largest(self) -> np.ndarray:
-        """(W, R), the largest error over the points, which the theorem bounds."""
+        """(W, R), the largest |error| over the points; the theorem is about its supremum over the interval."""
         return np.asarray(np.abs(self.outputs - self.y).max(axis=-1))
 
 
@@ -91,7 +91,7 @@ def approximate(
         function: x (T,) -> y (T,), continuous.
         widths: hidden units, one or more numbers, each at least 1.
         seeds: R, for initial weights and order.
-        epochs: of 4 steps.
+        epochs: of 4 steps each.
 
     Raises:
         TypeError: widths is not a sequence, or a width or seeds is not an integer.

@@ -1,4 +1,4 @@
-"""Figures of the library, each with its caption, equation and primary source."""
+"""Figures of the library, each with its caption, equation and primary source; `jaxnn.gallery.build` writes them."""
 
 from typing import TYPE_CHECKING
 

@@ -14,7 +14,7 @@ class Picture:
     """One figure of the gallery and its caption.
 
     Attributes:
-        name: of its file, without extension: lower-case letters, digits and inner hyphens.
+        name: of its file, without extension: lower-case letters, digits and inner hyphens, else ValueError.
         title: one line.
         caption: what the figure shows, in two to four sentences of plain English.
         equation: in matplotlib's mathtext, without dollar signs; "" for none.

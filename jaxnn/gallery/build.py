@@ -66,6 +66,7 @@ def build(
 
     Raises:
         ValueError: an unknown name, or two pictures with the same name.
+        Exception: whatever a picture's `draw` raises, with its name as a note; figures and page so far are kept.
 
     Example:
         >>> import tempfile

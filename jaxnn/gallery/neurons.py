@@ -33,12 +33,12 @@ class Problem(NamedTuple):
 
 
 def separable_problem(key: Key, n: int, d: int, gap: Any) -> Problem:
-    """Random examples on both sides of a random hyperplane, each at least `gap` away from it.
+    """Standard normal examples on both sides of a random hyperplane, then moved away from it by `gap`.
 
     Args:
         n: number of examples.
         d: number of features without the constant one.
-        gap: added to every distance, in units of the standard normal features; may be traced.
+        gap: >= 0, added to the distance of every example from the hyperplane; may be traced.
     """
     key_x, key_w, key_b = jax.random.split(key, 3)
     x = jax.random.normal(key_x, (n, d))
@@ -225,7 +225,7 @@ def _draw_ascent() -> Figure:
 
 
 def _linear_units(x: Array, y: np.ndarray) -> dict[str, np.ndarray]:
-    """The weights of three units on the same examples."""
+    """The weights (D,) of three units fitted to the same examples, by name."""
     ascent = logistic.fit(x, y, key=jax.random.key(0), learning_rate=0.05, epochs=400, batch_size=len(y))
     return {
         "perceptron, averaged": np.asarray(perceptron.averaged(x, y, passes=20)),

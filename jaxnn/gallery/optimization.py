@@ -155,7 +155,7 @@ def _batches() -> Figure:
 
 
 def _bilinear() -> Figure:
-    """Four rules on J = x y: diverging, periodic, and converging."""
+    """Four rules on J = x y: diverging, bounded, and converging."""
     game, steps = minmax.zero_sum(lambda x, y: x * y), 120
     plain, optimistic = optim.sgd(RATE), optim.optimistic_gradient_descent(RATE)
     players: dict[str, tuple[Callable[..., minmax.Step], optim.Optimizer]] = {
@@ -176,7 +176,7 @@ def _bilinear() -> Figure:
     left.plot(0, 0, "*", markerfacecolor="white", markeredgecolor="black", markersize=14)
     left.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
     _finish(left, "x (minimises)", "y (maximises)", title=f"J = x y, η = {RATE:g}", log=False)
-    _finish(right, "step t", "distance from the saddle", title="Diverging, periodic, converging")
+    _finish(right, "step t", "distance from the saddle", title="Diverging, bounded, converging")
     return fig
 
 
@@ -213,7 +213,7 @@ def ring_runs(name: str, seeds: int = SEEDS, steps: int = RING_STEPS, looks: int
 
 @jax.jit
 def _start(keys: Key) -> tuple[Params, Params]:
-    """The initial players of the ring for each seed, compiled once for all rules."""
+    """The initial players of the ring, one pair per key; compiled once for all rules."""
     return jax.vmap(lambda key: gan.start(_RING_GAN, key, 2))(keys)
 
 
@@ -298,9 +298,9 @@ PICTURES = (
     ),
     Picture(
         "bilinear",
-        "The bilinear game: diverging, periodic, converging",
+        "The bilinear game: diverging, bounded, converging",
         "x minimizes and y maximizes J = x y. Simultaneous descent-ascent spirals outward by an exact factor at every "
-        "step, and alternating steps stay on a closed orbit. Optimistic and extragradient steps spiral into the "
+        "step, and alternating steps stay on an ellipse. Optimistic and extragradient steps spiral into the "
         "saddle.",
         r"x \leftarrow x - \eta \, y, \quad y \leftarrow y + \eta \, x: \quad "
         r"|(x, y)| \leftarrow \sqrt{1 + \eta^2} \; |(x, y)|",

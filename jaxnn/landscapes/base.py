@@ -15,13 +15,13 @@ from jaxnn.types import Array, ArrayLike
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """A function on R^d with its known stationary points. Arrays are NumPy's, in float64 whatever JAX's settings.
+    """A function on R^d with its known stationary points; the fields are NumPy arrays in float64, x64 mode or not.
 
     Attributes:
-        name: for titles.
+        name: for titles and error messages.
         function: (d,) float32 or float64 -> (), of the same dtype; calling the landscape itself checks its argument.
         start: (d,), the conventional starting point.
-        bounds: (low, high) of every coordinate, for plots and tests.
+        bounds: (low, high), the same for every coordinate, for plots and tests.
         minima: (M, d), its global minima within the bounds; M = 0 if it has none.
         minimum_value: its value at the minima; -inf if it is unbounded below.
         saddle_points: (S, d), known stationary points that are neither minima nor maxima; not a complete list.
@@ -43,7 +43,7 @@ class Landscape:
 
     @property
     def dimensions(self) -> int:
-        """d."""
+        """The dimension d of a point."""
         return int(self.start.shape[0])
 
     def __call__(self, x: ArrayLike) -> Array:

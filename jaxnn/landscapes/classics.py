@@ -11,9 +11,9 @@ from jaxnn.numerics import safe_sqrt
 from jaxnn.types import Array
 
 SCHWEFEL_MINIMUM = 420.9687463599821
-"""The solution nearest 421 of sin s + (s / 2) cos s = 0, s = sqrt x."""
+"""x where d/dx (x sin sqrt x) = 0 near 421: sin s + (s / 2) cos s = 0, s = sqrt x."""
 SCHWEFEL_DEPTH = 418.98288727243374
-"""x sin sqrt x there."""
+"""x sin sqrt x at `SCHWEFEL_MINIMUM`: the constant that makes the minimum 0."""
 HIMMELBLAU_MINIMA = (
     (3.0, 2.0),
     (-2.805118086952745, 3.131312518250573),
@@ -138,9 +138,9 @@ def plateau() -> Landscape:
 
 
 def schwefel(*, dimensions: int = 2) -> Landscape:
-    """f(x) = sum_i (418.98 - x_i sin sqrt |x_i|): a lattice of local minima, the best far from the second best.
+    """f(x) = sum_i (418.98... - x_i sin sqrt |x_i|): a lattice of local minima, the best far from the second best.
 
-    The derivative at x_i = 0 is 0 (the function is smooth enough there: x sin sqrt |x| goes as |x|^(3/2)).
+    At x_i = 0 its derivative is 0, since x sin sqrt |x| behaves like x sqrt |x| there.
 
     Args:
         dimensions: d >= 1.

@@ -42,13 +42,13 @@ class NoisyQuadratic(Landscape):
     noise_level: float
 
     def sample(self, key: Key, n: int, *, dtype: DTypeLike = jnp.float32) -> Array:
-        """n samples of xi, (n, d): the "data set" of this problem."""
+        """n samples of xi, (n, d), of this dtype: the "data set" of the problem."""
         require_key("noisy_quadratic.sample", key)
         n = require_positive_int("noisy_quadratic.sample", "n", n)
         return self.noise_level * jax.random.normal(key, (n, self.dimensions), dtype)
 
     def example_loss(self, x: ArrayLike, xi: ArrayLike) -> Array:
-        """1/2 (x - xi)' Q (x - xi) for one point x (d,) and one sample xi (d,), a scalar of the dtype of x."""
+        """1/2 (x - xi)' Q (x - xi) for one point x (d,) and one sample xi (d,), both floating; () of the dtype of x."""
         x = require_point(self.name, x, self.dimensions)
         xi = require_point(f"{self.name}, xi", xi, self.dimensions)
         dtype = accumulation_dtype(x.dtype, xi.dtype)

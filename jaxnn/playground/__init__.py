@@ -6,9 +6,10 @@
     done = run(Settings(data="spiral", features=("x", "y", "sinx"), hidden=(8, 8)))
     files.write_text("playground.html", render(done, make_views(done)))
 
-`data` holds the six data sets, `features` the seven inputs, `penalties` gradient descent with an L1 or L2 penalty. The
-command is `jaxnn playground`. Two things differ from the original: each epoch shuffles the training points anew, where
-the original shuffles once; and a last, smaller batch is a step of its own, where the original carries it over.
+`data` holds the six data sets, `features` the seven inputs, `penalties` gradient descent with an L1 or L2 penalty;
+`draw`, `draw_sources` and `write_gif` make pictures. The command is `jaxnn playground`. Two things differ from the
+original: each epoch shuffles the training points anew, where the original shuffles once; and a last, smaller batch is a
+step of its own, where the original carries it over.
 """
 
 from typing import TYPE_CHECKING

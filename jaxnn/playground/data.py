@@ -1,10 +1,10 @@
 """The six data sets of TensorFlow Playground by its published formulas, each a pure function of a key.
 
 Points lie in the plane, most of them within [-6, 6] in each coordinate. Targets are real: -1 or +1 for classification,
-any number for regression. `noise` is nu, the original's percentage divided by 100: 0 to 0.5. Where the formula says so,
-it perturbs the location at which the label is evaluated, not the point itself. `key` is a typed random key, n the
-number of points: x is (n, 2), y (n,). ValueError: noise outside [0, 0.5], n below 1, or odd n for `circle`, `gauss` and
-`spiral`, which have halves.
+any number for regression. `noise` is nu, the original's percentage divided by 100: 0 to 0.5; may be traced. Where the
+formula says so, it perturbs the location at which the label is evaluated, not the point itself. `key` is a typed random
+key, n the number of points: a Dataset without class names, x (n, 2) and y (n,) in the default float dtype. ValueError:
+noise outside [0, 0.5], n below 1, or odd n for `circle`, `gauss` and `spiral`, which have halves.
 
 Reference for all: Smilkov, D., Carter, S., Sculley, D., Viegas, F. B. & Wattenberg, M. (2017). Direct-manipulation
 visualization of deep networks; its data sets are src/dataset.ts of github.com/tensorflow/playground.
@@ -44,7 +44,7 @@ class Source(NamedTuple):
 
 
 def circle(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
-    """A disc within a ring. Noise perturbs the location at which the label is evaluated, not the point.
+    """A disc (label +1) within a ring (-1). Noise perturbs the location at which the label is evaluated, not the point.
 
     r ~ U(0, 2.5) for the first half, U(3.5, 5) for the second, t ~ U(0, 2 pi), p = (r sin t, r cos t);
     label +1 if |p + nu e| < 2.5, e ~ U(-5, 5)^2, else -1.
@@ -131,7 +131,7 @@ def reg_plane(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
 
 
 def reg_gauss(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
-    """Three hills and three hollows, alternating in two rows.
+    """Three hills and three hollows, alternating in two rows; targets are evaluated at a location perturbed by noise.
 
     x ~ U(-6, 6)^2; target SIGNS[k] max(1 - d_k / 2, 0), d_k the distance of x + nu e, e ~ U(-6, 6)^2, from the nearest
     of the `CENTRES`, number k; 0 farther than 2 from all.
@@ -192,7 +192,7 @@ def _halves(half: int, like: Array) -> Array:
 
 
 def _square(where: str, key: Key, n: int, noise: Scalar) -> tuple[Array, Array]:
-    """Points in the square, and the locations at which their targets are evaluated."""
+    """Points (n, 2) uniform on [-6, 6]^2, and the locations (n, 2) at which their targets are evaluated."""
     _check(where, n, noise)
     point_key, noise_key = jax.random.split(key)
     x = _uniform(point_key, (n, 2), -6.0, 6.0)

@@ -30,7 +30,7 @@ FEATURES = MappingProxyType(
         "siny": Feature("sin y", lambda x, y: jnp.sin(y)),
     }
 )
-"""By their names on the command line: x, y, x^2, y^2, x y, sin x, sin y."""
+"""The features by their names on the command line: x, y, x^2, y^2, x y, sin x, sin y."""
 
 
 def require_features(where: str, names: Sequence[str]) -> None:

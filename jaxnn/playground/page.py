@@ -22,7 +22,7 @@ CURVE_POINTS = 600
 
 
 def quantise(values: np.ndarray) -> np.ndarray:
-    """uint8 values in 0 .. 254: round(127 v) + 127, v clipped to [-1, 1]."""
+    """Bytes (uint8, 0 .. 254) of the shape of `values`: round(127 v) + 127, v clipped to [-1, 1]."""
     return (np.rint(STEPS * np.clip(values, -1, 1)) + STEPS).astype(np.uint8)
 
 
@@ -41,6 +41,10 @@ def describe(settings: Settings) -> str:
 
 def render(run: Run, views: Views) -> str:
     """The text of the HTML file.
+
+    Args:
+        run: from `run`.
+        views: its heat maps, from `make_views(run)`.
 
     Example:
         >>> from jaxnn.playground.training import run

@@ -19,7 +19,7 @@ Regularization = Literal["none", "l1", "l2"]
 
 
 class SparseState(NamedTuple):
-    """`alive`: pytree of bools like `params`, False where a weight has crossed 0 and stays there."""
+    """`alive`: pytree of bool arrays like `params`, False where the penalty has moved a weight across 0: it stays 0."""
 
     alive: PyTree
 
@@ -30,11 +30,12 @@ def sparse_sgd(learning_rate: Scalar, strength: Scalar) -> optim.Optimizer:
     w' = w - learning_rate g;   w'' = w' - learning_rate strength sign(w);
     where w' w'' < 0 the penalty has moved the weight across 0: it becomes 0 and stays 0. Else w <- w''.
 
-    A weight that the gradient alone moves across 0 is kept, and so is one that is exactly 0. Biases take the plain step
-    w'.
+    g is the gradient. A weight that the gradient alone moves across 0 is kept, and so is one that is exactly 0. Biases
+    (leaves that `tree.is_weight` excludes) take the plain step w'.
 
     Args:
-        learning_rate, strength: >= 0; may be traced.
+        learning_rate: >= 0; may be traced.
+        strength: lambda >= 0; may be traced.
 
     Returns:
         Optimizer with state `SparseState(alive)`; its update needs `params`.

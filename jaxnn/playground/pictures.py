@@ -1,6 +1,6 @@
 """A run as a figure of one epoch, and as an animated GIF of all shown epochs.
 
-`views` are the heat maps of the run.
+`views` are the heat maps of the run, from `make_views(run)`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def draw(run: Run, views: Views, frame: int = -1) -> Figure:
 
 
 def write_gif(run: Run, views: Views, path: Path) -> Path:
-    """Write all frames as a looping GIF, and return its path.
+    """Write all frames as a looping GIF atomically, into an existing folder, and return its path.
 
     Example:
         >>> import tempfile

@@ -31,7 +31,7 @@ Examples: TypeAlias = tuple[Array, Array]
 """A network's inputs (N, F) and their targets (N, 1)."""
 
 LOSS = losses.half_squared_error
-"""1/2 (y - t)^2; its mean is reported, without the penalty."""
+"""1/2 (y - t)^2 of output y and target t; its mean over the points is reported, without the penalty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Settings:
         hidden: units of each hidden layer, at most 6 layers of 1 to 8; () for none.
         activation: of the hidden units, one of `ACTIVATIONS`.
         learning_rate: > 0.
-        batch_size: examples per step.
+        batch_size: examples per step, >= 1; if there are fewer training points, all of them.
         noise: of the data: nu in [0, 0.5].
         train_ratio: the fraction of training points, in [0.1, 0.9]; the others are the test set.
         regularization: the penalty, "none", "l1" or "l2".
         regularization_rate: its strength, >= 0; 0 with "none".
-        epochs: passes through the training points.
+        epochs: passes through the training points, >= 1.
         seed: integer >= 0, for points, split, initial weights and order.
 
     Raises:
@@ -112,7 +112,7 @@ class Run(NamedTuple):
     test_loss: np.ndarray
 
     def at(self, epochs: Any) -> Params:
-        """The parameters after the given epochs, a number or an array; 0 is before training."""
+        """The parameters after the given epochs, a number or an array (then a leading axis); 0 is before training."""
         return jax.tree.map(lambda leaf: leaf[epochs], self.params)
 
     def numbers(self) -> dict[str, float]:
@@ -130,7 +130,8 @@ def require_network(where: str, hidden: tuple[int, ...], activation: str) -> Non
     """
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise TypeError(f"{where}: hidden must be a tuple of ints, such as (8,), got {hidden!r}.")
-    if len(hidden) > MAX_LAYERS or any(units not in range(1, MAX_UNITS + 1) for units in hidden):
+    whole = all(isinstance(units, int | np.integer) for units in hidden)  # 2.0 in range(3) is true
+    if not whole or len(hidden) > MAX_LAYERS or any(units not in range(1, MAX_UNITS + 1) for units in hidden):
         got = ",".join(map(str, hidden))
         raise ValueError(
             f"{where}: hidden must be at most {MAX_LAYERS} layers of 1 to {MAX_UNITS} units each, got {got}."

@@ -29,7 +29,7 @@ class Views(NamedTuple):
 
     Attributes:
         epochs: (frames,), the epochs shown, the first 0.
-        inputs: (features, S, S), S = 28.
+        inputs: (features, S, S), S = 28, the features themselves.
         hidden: per hidden layer (frames, units, S, S), the outputs of its units.
         output: (frames, R, R), R = 80, the network's output.
     """
@@ -50,13 +50,13 @@ def shown_epochs(epochs: int, frames: int = FRAMES) -> np.ndarray:
         frames: the largest number, >= 2.
 
     Returns:
-        (frames,) or fewer, ascending.
+        (frames,) or fewer ints, ascending.
     """
     return np.unique(np.rint(epochs * np.linspace(0, 1, frames) ** 2).astype(int))
 
 
 def pixels(size: int) -> Array:
-    """The centres of size x size pixels, row by row from the top left: (size^2, 2)."""
+    """The centres of size x size pixels over [-6, 6]^2, row by row from the top left: (size^2, 2)."""
     along = REACH * ((2 * jnp.arange(size) + 1) / size - 1)
     x, y = jnp.meshgrid(along, -along)
     return jnp.stack([x.ravel(), y.ravel()], axis=1)

@@ -1,4 +1,6 @@
-"""Figures: `confusion`, `curves`, `mistakes` and `pictures` return one, `show` draws on axes, `save` writes a file.
+"""Figures: `confusion`, `curves`, `mistakes` and `pictures` return a finished one, `figure` one with empty axes; `show`
+draws an image on axes, `save` writes a file. Two modules are imported by name: `jaxnn.plots.bench`, comparisons, and
+`jaxnn.plots.landscape`, contours and trajectories.
 
 Colours are those of Okabe and Ito (2008), which stay distinct for the colour-blind.
 """

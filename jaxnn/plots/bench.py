@@ -39,7 +39,7 @@ def bands(ax: Any, runs: Mapping[str, Any], *, x: Sequence[float] | None = None)
         x: (E,), horizontal coordinates; None for 1 .. E.
 
     Raises:
-        ValueError: values that are not of the shape (R, E).
+        ValueError: values that are not (R, E), or empty.
 
     Example:
         >>> from jaxnn.plots import figure
@@ -71,7 +71,7 @@ def sensitivity(ax: Any, rates: Any, values: Mapping[str, Any], chosen: Mapping[
         rates: (S,), in ascending order.
         values: name -> (S,), inf where a run diverged: a cross at the upper edge, with a faint line to it, marks the
             divergence threshold.
-        chosen: name -> the selected rate, with a ring around it.
+        chosen: name -> the selected rate, one of `rates`, with a ring around it; no ring for a name without.
 
     Example:
         >>> from jaxnn.plots import figure
@@ -108,8 +108,12 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
     """Performance profile: the fraction of problems solved within a factor tau of the fastest, against tau.
 
     Args:
-        times: name -> (P,), the cost of each of P problems, > 0; inf where it was not solved.
-        most: the largest tau shown.
+        times: name -> (P,), the cost of each of P problems, > 0; inf where it was not solved. A problem that no name
+            solves still counts.
+        most: the largest tau shown, > 1.
+
+    Raises:
+        ValueError: the numbers of problems differ, or there is no name.
 
     Example:
         >>> from jaxnn.plots import figure
@@ -119,7 +123,7 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
         [1.0, 0.5]
 
     Reference:
-        Dolan, E. D. & More, J. J. (2002). Benchmarking optimization software with performance profiles.
+        Dolan, E. D. & Moré, J. J. (2002). Benchmarking optimization software with performance profiles.
     """
     lengths = {len(taken) for taken in times.values()}
     if len(lengths) != 1:
@@ -137,7 +141,11 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
 
 
 def bars(ax: Any, values: Mapping[str, float], *, unit: str) -> None:
-    """A horizontal bar per name, with its value beside it.
+    """A horizontal bar per name, the first on top, with its value (>= 0) beside it to three digits.
+
+    Args:
+        values: name -> the length of its bar.
+        unit: of the values, the label of the horizontal axis.
 
     Example:
         >>> from jaxnn.plots import figure

@@ -15,11 +15,14 @@ LEAST_SCALE = 5.0
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], *, title: str = "Confusion matrix") -> Figure:
-    """Counts of (true class, predicted class), mistakes coloured by their fraction of the true class.
+    """A table of the counts of (true class, predicted class), mistakes coloured by their fraction of the true class.
 
     Args:
         matrix: (K, K) ints, rows true, columns predicted, from `metrics.confusion_matrix`.
         classes: K names.
+
+    Raises:
+        ValueError: the matrix is not (K, K).
 
     Example:
         >>> fig = confusion(np.array([[9, 1], [0, 5]]), ["cat", "dog"])
@@ -64,9 +67,9 @@ def mistakes(
     """The misclassified images with label, prediction and confidence, the most confident mistakes first.
 
     Args:
-        images: (N, H, W) or (N, H, W, C), values in [0, 1].
-        labels: (N,) ints.
-        probabilities: (N, K) of the classifier.
+        images: (N, H, W) or (N, H, W, C), C = 1 or 3, values in [0, 1].
+        labels: (N,) ints in 0 .. K - 1.
+        probabilities: (N, K) of the classifier; the prediction is the largest, its confidence that probability.
         classes: K names.
         most: the largest number of images shown.
 

@@ -17,6 +17,7 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
     Args:
         histories: the history of a `train.fit`, or a list of one per run (e.g. per seed). Metrics named "*loss" share
             the left axes (logarithmic), those named "*error" (fractions) the right ones; axes without any are omitted.
+            Every record must hold the metrics of the first; record i is drawn at epoch i, from 1.
 
     Returns:
         A matplotlib Figure with one axes for losses and one for errors, each if there are any.

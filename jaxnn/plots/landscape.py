@@ -22,7 +22,7 @@ Bounds = tuple[tuple[float, float], tuple[float, float]]
 """((lowest x, highest x), (lowest y, highest y)) of a plot."""
 
 NOWHERE = "#BBBBBB"
-"""The colour of starts from which no minimum was reached."""
+"""The colour of starts from which no minimum was reached (`basins`), or whose value is not finite (`depths`)."""
 
 
 def lattice(landscape: Landscape, n: int, *, bounds: Bounds | None = None) -> np.ndarray:
@@ -51,7 +51,7 @@ def contours(ax: Any, landscape: Landscape, *, bounds: Bounds | None = None, lev
     the walls.
 
     Args:
-        levels: number of lines.
+        levels: number of lines; fewer where quantiles are equal.
 
     Example:
         >>> from jaxnn import landscapes
@@ -78,9 +78,12 @@ def paths(ax: Any, runs: Mapping[str, Any], *, marked: int = 40, colours: Sequen
 
     Args:
         ax: matplotlib axes, e.g. with `contours`; their limits do not change.
-        runs: name -> points (T, 2), at least one of them finite; the others are omitted.
-        marked: number of steps with dots.
+        runs: name -> points (T, 2). Points that are not finite are omitted; at least one must be finite.
+        marked: number of points with dots, the start included.
         colours: one per run, reused cyclically.
+
+    Raises:
+        ValueError: points that are not (T, 2).
 
     Example:
         >>> fig, ax = figure()

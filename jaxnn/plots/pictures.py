@@ -12,12 +12,12 @@ from jaxnn.plots.style import figure
 
 
 def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8, title: str = "") -> Figure:
-    """Images with captions above them, row by row; grey levels inverted, as ink on paper.
+    """Images with captions above them, row by row; grey levels inverted, as ink on paper; "none" if there are none.
 
     Args:
-        images: each (H, W), (H, W, 1) or (H, W, 3), values in [0, 1].
+        images: each (H, W), (H, W, 1) or (H, W, 3), values in [0, 1]; the colours of (H, W, 3) are not inverted.
         captions: one per image, of short lines.
-        columns: images per row.
+        columns: images per row, >= 1.
 
     Raises:
         ValueError: the numbers of images and captions differ.
@@ -43,6 +43,6 @@ def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8
 
 
 def show(ax: Any, image: Any) -> None:
-    """One image on axes, grey levels inverted, as ink on paper."""
+    """Draw an image (H, W), (H, W, 1) or (H, W, 3) on axes: values in [0, 1], grey ones inverted, as ink on paper."""
     image = np.asarray(image)
     ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0, vmax=1)

@@ -45,6 +45,10 @@ def figure(
 def save(fig: Figure, path: str | Path) -> Path:
     """Write a figure atomically and return its path; the suffix names the format (.png, .pdf, .svg, ...), none is PNG.
 
+    Raises:
+        ValueError: matplotlib does not know the format.
+        files.UnwrittenError: the folder does not exist or cannot be written.
+
     Example:
         >>> import tempfile
         >>> save(figure()[0], Path(tempfile.mkdtemp()) / "empty.png").name

@@ -5,13 +5,15 @@
 | `norms` | how large are the per-example gradient norms during training? | histograms and quantiles |
 | `hardest` | which examples have the largest? | their images |
 | `mislabeled` | do large gradients reveal wrong labels? | precision at k, by norm and by loss; the suspects |
-| `noise_scale` | how noisy is the gradient of a minibatch? | against batch size, and during training |
+| `noise_scale` | how noisy is the gradient of a minibatch? | noise against batch size, and during training |
 | `clipped` | what do clipping and noise cost (DP-SGD's update; NOT a privacy guarantee)? | curves by noise |
 | `gram` | which classes have aligned gradients? | cosines of all pairs, and their means |
 | `influence` | which training examples helped or harmed a test example? | their images |
 
 Each module has `run(data, *, net=None, seed=0, ...)`, which returns a NamedTuple with `numbers()` for JSON and
-`describe()` in words, and `draw(found)`, which returns figures by name. The command is `jaxnn study NAME`.
+`describe()` in words, and `draw(found)`, which returns figures by name. Every `run` raises ValueError for an unknown
+name of data, a batch size above the number of examples, or if training diverged; TypeError for data of another type.
+The command is `jaxnn study NAME`.
 """
 
 from typing import TYPE_CHECKING

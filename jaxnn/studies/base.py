@@ -22,7 +22,7 @@ LOSS = losses.softmax_cross_entropy
 """The loss of every study: -log p(label)."""
 
 MICROBATCH = 2000
-"""The largest number of examples of a tape: bounds the memory; the result is the same up to rounding."""
+"""The largest number of examples in one tape: bounds the memory; the result is the same up to rounding."""
 
 Each = TypeVar("Each")
 
@@ -42,17 +42,16 @@ def training_set(where: str, examples: str | Splits | Dataset) -> Dataset:
     """The training examples of a study: a Dataset itself, or a training split.
 
     Args:
-        examples: a name for `data.load`, its splits, or a Dataset with class labels.
+        examples: a name for `data.load`, its splits, or a Dataset, with class names.
 
     Raises:
         TypeError: anything else.
-        ValueError: an unknown name, or a Dataset without classes.
+        ValueError: an unknown name, or training examples without class names.
     """
-    if isinstance(examples, Dataset):
-        if not examples.classes:
-            raise ValueError(f"{where}: the examples need class labels; name the classes with data.make_dataset.")
-        return examples
-    return splits(where, examples).train
+    found = examples if isinstance(examples, Dataset) else splits(where, examples).train
+    if not found.classes:
+        raise ValueError(f"{where}: the examples need class labels; name the classes with data.make_dataset.")
+    return found
 
 
 def splits(where: str, examples: str | Splits | Dataset) -> Splits:
@@ -70,7 +69,7 @@ def splits(where: str, examples: str | Splits | Dataset) -> Splits:
 
 
 def network(net: Layer | None, examples: Dataset) -> Layer:
-    """`net`, or by default an MLP with one hidden layer of 128 units."""
+    """`net`; for None an MLP with one hidden layer of 128 ReLUs and an output per class."""
     if net is not None:
         return net
     return models.mlp([math.prod(examples.x.shape[1:]), 128, len(examples.classes)])
@@ -122,7 +121,7 @@ def make_pass(net: Layer, statistic: Callable[[Tape], Each]) -> Callable[[TrainS
         statistic: Tape -> pytree of arrays (n, ...), one row per example of the tape.
 
     Returns:
-        `found(state, x (N, ...), y (N,))` -> the statistic's pytree of arrays (N, ...).
+        `found(ts, x (N, ...), y (N,))` -> the statistic's pytree of arrays (N, ...), in evaluation mode.
     """
     record = backprop.record(net, LOSS)
 
@@ -148,7 +147,7 @@ def ranked(scores: np.ndarray) -> np.ndarray:
 
 
 def rounded(values: Any, digits: int = 5) -> Any:
-    """Numbers for JSON: a float, or nested lists of floats, with `digits` significant digits."""
+    """An array as nested lists of floats (a number as a float), with `digits` significant digits; NaN stays NaN."""
     array = np.asarray(values, np.float64)
     if array.ndim:
         return [rounded(value, digits) for value in array]

@@ -1,7 +1,7 @@
 """Training on clipped and noisy gradients, as in DP-SGD, WITHOUT a privacy guarantee.
 
-A guarantee needs Poisson subsampling, privacy accounting and a cryptographically secure random generator; this study
-has none of these.
+A guarantee needs batches sampled as the accounting assumes (such as Poisson subsampling), privacy accounting, clipping
+that holds under rounding and a secure random generator; this study has none of these. See `per_example.dp_sgd`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Clipped(NamedTuple):
     Attributes:
         bound: C, the clipping norm.
         noise: (R,), the noise multipliers; NaN for the plain run.
-        losses: (R, epochs + 1), mean training loss before training and after each epoch.
+        losses: (R, epochs + 1), mean training loss before training and after each epoch, in evaluation mode.
         errors: (R, epochs + 1), validation error, a fraction.
         clipped: (R, epochs + 1), the fraction of training examples whose gradient norm exceeds C.
     """
@@ -90,8 +90,8 @@ def clipped_value_and_grad(net: Layer, loss: Loss, bound: Scalar, noise: Scalar 
         noise: standard deviation of the noise in each coordinate of the sum, as a multiple of C; may be traced.
 
     Returns:
-        `vg(params, state, x, y, *, key, weights=None) -> ((value, state), grads)`; the key is for random layers and
-        the noise.
+        `vg(params, state, x, y, *, key, weights=None) -> ((value, state), grads)`: x (N, ...), y (N, ...); value the
+        mean loss in training mode, neither clipped nor noisy; the key is for random layers and the noise.
 
     Raises:
         ValueError: bound or noise is negative or infinite; in `vg`: example weights, or layers that couple examples.
@@ -130,7 +130,7 @@ def clipped_value_and_grad(net: Layer, loss: Loss, bound: Scalar, noise: Scalar 
 
 
 def _normal_like(key: Key, params: Params) -> Params:
-    """Independent standard normal numbers in the shapes and dtypes of params."""
+    """A pytree like `params` of independent standard normal numbers, in their shapes and dtypes."""
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, max(len(leaves), 1))
     return jax.tree.unflatten(
@@ -164,7 +164,8 @@ def run(
         Clipped: the cost of clipping and noise, without a statement about privacy.
 
     Raises:
-        ValueError: a negative or infinite bound or multiplier, or training diverged.
+        ValueError: a negative or infinite bound or multiplier, a batch size above the number of examples, or training
+            diverged.
 
     Reference:
         Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning

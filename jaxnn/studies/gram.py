@@ -21,7 +21,7 @@ class Gram(NamedTuple):
     Attributes:
         classes: the K names.
         labels: (n,), the classes of the n examples, sorted.
-        gram: (n, n), <g_i, g_j>.
+        gram: (n, n), <g_i, g_j>, g_i the gradient of example i's loss.
         cosines: (n, n), <g_i, g_j> / (|g_i| |g_j|), 0 where a gradient is 0.
     """
 
@@ -39,7 +39,7 @@ class Gram(NamedTuple):
         return member.T @ np.where(others, self.cosines, 0.0) @ member / np.maximum(pairs, 1)
 
     def numbers(self) -> dict[str, Any]:
-        """For JSON: the mean cosines by class, within and between."""
+        """For JSON: `by_class`, and its mean on and off the diagonal (a class without pairs counts as 0)."""
         between = self.by_class[~np.eye(len(self.classes), dtype=bool)]
         return {
             "classes": list(self.classes),

@@ -22,9 +22,8 @@ class Hardest(NamedTuple):
     Attributes:
         examples: the N training examples.
         order: (N,), their indices by descending gradient norm.
-        norms: (N,), |g_i| of each.
-        losses: (N,), their losses.
-        guesses: (N,), the predicted classes.
+        norms, losses: (N,), |g_i| and loss of example i, in the order of `examples`.
+        guesses: (N,), the predicted classes, in the same order.
     """
 
     examples: Dataset
@@ -54,7 +53,7 @@ class Hardest(NamedTuple):
         }
 
     def rank_correlation(self) -> float:
-        """Spearman's rank correlation of norm and loss; ties are ranked in the order of the examples."""
+        """Spearman's rank correlation of norm and loss, in [-1, 1]; ties are ranked in the order of the examples."""
         ranks = np.stack([np.argsort(ranked(values)) for values in (self.norms, self.losses)])
         return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
@@ -79,7 +78,7 @@ def run(
     epochs: int = 10,
     batch_size: int = 64,
 ) -> Hardest:
-    """The training examples ranked by |g_i| after some epochs of training.
+    """The training examples ranked by |g_i|, the gradient norm of example i's loss, after some epochs of training.
 
     Args:
         data, net, opt, seed: as for `norms.run`.

@@ -30,7 +30,7 @@ class Influence(NamedTuple):
         tests: the M test examples.
         guesses: (M,), the classes that the trained network predicts for them.
         drops: (M,), the decrease of their losses in training.
-        scores: (N, M), the part of that decrease due to training example i, to first order; negative where it harmed.
+        scores: (N, M), [i, j] the part of drops[j] due to training example i, to first order; negative where it harmed.
     """
 
     examples: Dataset
@@ -44,9 +44,10 @@ class Influence(NamedTuple):
         return ranked(self.scores[:, test])
 
     def same_label(self, most: int = SHOWN) -> tuple[float, float]:
-        """Of the `most` helpful examples the fraction with the test example's label; of the harmful with the predicted.
+        """(helpful, harmful): how often the most influential training examples share a label with a test example.
 
-        Means over the test examples; for the second over the misclassified ones, NaN if there are none.
+        Of the `most` most helpful ones, the fraction with the test example's label, averaged over the test examples. Of
+        the `most` most harmful, the fraction with its predicted class, averaged over misclassified ones, NaN if none.
         """
         labels, truths = np.asarray(self.examples.y), np.asarray(self.tests.y)
         helps = [(labels[self.helpful(j)[:most]] == truths[j]).mean() for j in range(len(truths))]
@@ -55,7 +56,7 @@ class Influence(NamedTuple):
         return float(np.mean(helps)), float(np.mean(harms)) if harms else float("nan")
 
     def numbers(self) -> dict[str, Any]:
-        """For JSON: the most helpful and most harmful training examples of each test example."""
+        """For JSON: the `SHOWN` most helpful and most harmful training examples of each test example."""
         labels, truths = np.asarray(self.examples.y), np.asarray(self.tests.y)
         rows = []
         for j in range(len(truths)):
@@ -103,23 +104,25 @@ def run(
         eta / n sum_{i in batch} <g_i, h_j>,   g_i, h_j gradients at the parameters before the step,
 
     and the score of a training example is the sum of its terms over all steps. The tape of the batch also yields the
-    mean gradient, so that training and influence share one pass.
+    mean gradient, so that training and influence share its pass; the test examples take another.
 
     Args:
         data: a name for `data.load`, or splits; the validation set is unused.
-        tests: number of test examples, those of the largest loss after training; at most all.
-        net: a classifier without dropout and batch normalization; None for an MLP with 128 hidden units.
+        tests: number of test examples, those of the largest loss after training; all if there are fewer.
+        net: a classifier, trained in evaluation mode (dropout is off, running statistics are fixed); None for an MLP
+            with 128 hidden units.
         learning_rate: eta of plain stochastic gradient descent; the first-order error shrinks with it.
         seed: of initial parameters and order.
         epochs: at least 1.
-        batch_size: n.
+        batch_size: n; each epoch omits the remainder, chosen at random.
 
     Raises:
-        ValueError: `tests` or `epochs` is below 1, the learning rate is negative or infinite, or training diverged.
+        ValueError: `tests` or `epochs` is below 1, n above the number of examples, the learning rate negative or
+            infinite, or training diverged.
 
     Reference:
         Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing gradient
-        descent, section 3.1.
+        descent, section 3.
 
     Example:
         >>> from jaxnn import data, models

@@ -95,7 +95,7 @@ def run(
     """Make some labels wrong, train on them, and detect them by their gradient norms.
 
     A network first learns what many examples have in common. Meanwhile the gradient of a wrong label opposes the others
-    and stays large, until the network memorizes the label. Hence the average over the epochs.
+    and stays large, until the network memorizes the label; so the scores are averages over the epochs.
 
     Args:
         data, net, opt, batch_size: as for `norms.run`.
@@ -109,7 +109,7 @@ def run(
     Reference:
         Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples early
         in training, section 2 (the GraNd score is the expected gradient norm).
-        Arpit, D. et al. (2017). A closer look at memorization in deep networks (wrong labels are learned last).
+        Arpit, D. et al. (2017). A closer look at memorization in deep networks (simple patterns are learned first).
 
     Example:
         >>> from jaxnn import data, models
@@ -130,7 +130,7 @@ def run(
 
 
 def with_wrong_labels(examples: Dataset, fraction: float, seed: int) -> Dataset:
-    """The examples with round(fraction N) labels, drawn at random, each replaced by one of the other classes at random.
+    """The N examples with round(fraction N) labels, drawn at random, each replaced by a random other class.
 
     Raises:
         ValueError: fraction is outside (0, 1), or too small for one wrong label.

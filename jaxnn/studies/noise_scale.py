@@ -28,7 +28,7 @@ DRAWN = 2**14
 
 
 class NoiseScales(NamedTuple):
-    """The result of `run`. The population is the training set: its gradient G and covariance Sigma are known exactly.
+    """The result of `run`: G and Sigma are mean and covariance (1/N) of the gradients of the N training examples.
 
     Attributes:
         trace, sq_norm: (epochs + 1,), tr(Sigma) and |G|^2 before training and after each epoch.
@@ -112,7 +112,8 @@ def run(
         data, net, opt, epochs, batch_size: as for `norms.run`.
         seed: of initial parameters, order, and the batches drawn.
         sizes: of the batches drawn, each >= 2.
-        drawn: examples drawn per size, rounded down to full batches; at least the largest size.
+        drawn: examples drawn per size, rounded down to full batches; at least the largest size. Batches are drawn
+            before training, after round(sqrt(epochs)) epochs and at the end.
 
     Raises:
         ValueError: a size is below 2 or above `drawn`.
@@ -149,7 +150,7 @@ def run(
 
 
 def _make_whole(net: Layer) -> Callable[..., tuple[Array, Array]]:
-    """(tr(Sigma), |G|^2) of the whole training set, from the sums of |g_i|^2 and of g_i in one pass."""
+    """A function that returns (tr(Sigma), |G|^2) of the training set, from sums of |g_i|^2 and g_i in one pass."""
     record = backprop.record(net, LOSS)
 
     @jax.jit
@@ -167,7 +168,7 @@ def _make_whole(net: Layer) -> Callable[..., tuple[Array, Array]]:
 
 
 def _make_sampled(net: Layer, size: int, batches: int) -> Callable[[TrainState, Array, Array, Key], NoiseScale]:
-    """The sums of the unbiased estimates from `batches` batches of one size, drawn with replacement."""
+    """A function that sums the unbiased estimates from `batches` batches of one size, drawn with replacement."""
     record = backprop.record(net, LOSS)
 
     @jax.jit

@@ -19,7 +19,7 @@ QUANTILES = (0.1, 0.5, 0.9, 0.99)
 
 
 LEAST = 1e-8
-"""The smallest norm in the figure: a float32 probability below 1 is at most 1 - 6e-8."""
+"""The lower limit of the figure: |p - 1|, the gradient in the label's logit, is at least 6e-8 in float32, or 0."""
 
 
 class Norms(NamedTuple):
@@ -33,7 +33,7 @@ class Norms(NamedTuple):
     losses: np.ndarray
 
     def share(self, fraction: float) -> np.ndarray:
-        """(epochs + 1,), the part of sum_i |g_i| due to the given fraction of largest gradients (at least one)."""
+        """(epochs + 1,), the part of sum_i |g_i| due to the largest round(fraction N) norms (at least one)."""
         ordered = -np.sort(-self.norms, axis=1)
         most = max(round(fraction * ordered.shape[1]), 1)
         return ordered[:, :most].sum(axis=1) / ordered.sum(axis=1)
@@ -72,15 +72,19 @@ def run(
     Tapes have at most 2000 examples, which bounds the memory.
 
     Args:
-        data: a name for `data.load`, `Splits` (the training split is used), or a Dataset with class labels.
+        data: a name for `data.load`, `Splits` (the training split is used), or a Dataset, with class names.
         net: a classifier that outputs logits (N, K); None for an MLP with 128 hidden units.
         opt: None for `optim.adam(3e-3)`.
-        seed: of initial parameters and order.
-        epochs, batch_size: of training.
+        seed: of initial parameters, order and dropout.
+        epochs: of training, >= 0.
+        batch_size: 1 .. N; each epoch omits N % batch_size examples, chosen at random.
+
+    Raises:
+        ValueError: training examples without class names, a batch size above N, or training diverged.
 
     Reference:
         Katharopoulos, A. & Fleuret, F. (2018). Not all samples are created equal: deep learning with importance
-        sampling, section 3 (most of the gradient comes from few examples).
+        sampling (most of the computation is spent on examples that could be ignored).
 
     Example:
         >>> from jaxnn import data, models

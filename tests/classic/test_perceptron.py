@@ -133,6 +133,16 @@ def test_xor_is_reported_and_not_looped_on() -> None:
     assert "never will" in found.describe()
 
 
+def test_a_cycle_excludes_weights_of_positive_margin_only() -> None:
+    """Without the constant feature w = (1, 1) classifies all correctly by sign(0) = +1, and yet the rule cycles."""
+    x, y = np.array([[-2.0, 2], [1, -1], [-1, -2]]), np.array([1.0, 1, -1])
+    assert (perceptron.predict([1.0, 1.0], x) == y).all()
+    assert perceptron.margin([1.0, 1.0], x, y) == 0
+    found = perceptron.fit(x, y)
+    assert found.cycles
+    assert "no weights separate the examples with a positive margin" in found.describe()
+
+
 def test_a_cycle_that_begins_late_is_found() -> None:
     # One example of large weight first: the weights wander for long before they come round.
     x = np.array([[1.0, 37.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])

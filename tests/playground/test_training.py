@@ -146,6 +146,7 @@ def test_divergence_is_reported() -> None:
         ({"hidden": 8}, r"playground: hidden must be a tuple of ints, such as \(8,\), got 8"),
         ({"hidden": "8"}, "hidden must be a tuple of ints"),
         ({"hidden": (2.5,)}, "of 1 to 8 units each, got 2.5"),
+        ({"hidden": (2.0,)}, "of 1 to 8 units each, got 2.0"),
         ({"features": "x,y"}, r'playground: features must be a tuple of names, such as \("x", "y"\), got \'x,y\''),
         ({"features": None}, "features must be a tuple of names"),
         ({"learning_rate": -1.0}, "playground: learning_rate must be a finite number > 0, got -1"),

@@ -274,6 +274,7 @@ def test_a_study_is_a_function_of_its_seed() -> None:
         (lambda: influence.run(FEW.train), TypeError, "or data.Splits, got Dataset"),
         (lambda: hardest.run("digit"), ValueError, "name must be one of digits"),
         (lambda: hardest.run(data.make_dataset(np.ones((3, 2)), [0, 1, 1])), ValueError, "need class labels"),
+        (lambda: hardest.run(data.Splits(*[data.make_dataset(np.ones((3, 2)), [0, 1, 1])] * 3)), ValueError, "need cl"),
         (lambda: mislabeled.run(FEW, fraction=0.001), ValueError, "rounds to none. Use a larger one"),
         (lambda: mislabeled.run(FEW, epochs=0), ValueError, "epochs must be at least 1"),
         (lambda: noise_scale.run(FEW, sizes=(1,)), ValueError, "each of sizes must be at least 2"),
