@@ -63,9 +63,9 @@ def read_npz(
 
     Raises:
         OSError: the file does not exist (FileNotFoundError) or cannot be opened.
-        ValueError: one line with file and cause: damaged, truncated, not an .npz file, a missing array, values that NumPy
-            itself does not know as numbers (strings, objects, bfloat16), a file that unpacks to more than 64 MiB and
-            more than a hundred times its size.
+        ValueError: one line with file and cause: damaged, truncated, not an .npz file, a missing array, values that are
+            no numbers to NumPy (strings, objects, bfloat16), a file that unpacks to more than 64 MiB and more than a
+            hundred times its size.
     """
     with _opened(source) as (where, file, size):
         with _one_line(where, "an .npz file"):

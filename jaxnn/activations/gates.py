@@ -101,7 +101,7 @@ def silu_derivative(z: Array) -> Array:
 
 @elementwise
 def mish(z: Array) -> Array:
-    """Mish.
+    """The Mish unit: z times tanh of softplus.
 
     a = z tanh(softplus(z)) = z tanh(log(1 + exp(z))); a >= -0.31
 

@@ -19,7 +19,7 @@ def nearest_in_simplex(x: ArrayLike, scale: Scalar = 1.0) -> Array:
 
     Args:
         x: (..., K), floating.
-        scale: the sum of p, >= 0; may be traced.
+        scale: the sum of p, >= 0; may be traced. With 0 every p is 0.
 
     Returns:
         (..., K), float32 (float64 for float64).
