@@ -154,10 +154,10 @@ def microbatch(
         split = {k: reshape_batch_axis(v, size, axis_of[k]) for k, v in batched.items()}
 
         def run(index: Any) -> Any:
-            taken = {
-                k: jax.tree.map(lambda x, a=axis_of[k]: jax.lax.dynamic_index_in_dim(x, index, a, keepdims=False), v)
-                for k, v in split.items()
-            }
+            def part(x: Array, axis: int) -> Array:  # x has one axis more than the argument: count -1 from its end
+                return jax.lax.dynamic_index_in_dim(x, index, axis % (x.ndim - 1), keepdims=False)
+
+            taken = {k: jax.tree.map(functools.partial(part, axis=axis_of[k]), v) for k, v in split.items()}
             positional = [taken.get(i, a) for i, a in enumerate(args)]
             return fun(*positional, **{name: taken.get(name, a) for name, a in kwargs.items()})
 
