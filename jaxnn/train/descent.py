@@ -73,7 +73,7 @@ def minimize(
     there, not converged.
 
     Args:
-        f: function of a pytree, differentiable.
+        f: differentiable, from a pytree like `start` to a floating scalar.
         opt: optimizer; receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn` and `obj_fn`.
         start: pytree of floating arrays.
         steps: the largest number of steps, >= 0.

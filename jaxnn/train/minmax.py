@@ -72,11 +72,11 @@ def zero_sum(objective: Callable[..., Array]) -> Game:
 
 
 def init(x: PyTree, y: PyTree, x_opt: Transformation, y_opt: Transformation) -> GameState:
-    """The state at the start.
+    """The `GameState` at the start: the players as arrays, and fresh states of their optimizers.
 
     Args:
         x, y: the players, pytrees of floating numbers or arrays.
-        x_opt, y_opt: an optimizer for each.
+        x_opt, y_opt: the optimizer of each.
 
     Raises:
         TypeError: a leaf of a player is not floating, or x_opt or y_opt is not an optimizer.

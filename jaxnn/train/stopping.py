@@ -86,7 +86,7 @@ class GradTolerance:
     """Stop when the gradient norm, averaged over the epoch's steps, is below the tolerance: |grad f| < tolerance.
 
     f is the training loss. With batch_size = N, the number of training examples, an epoch is one step, and this is a
-    convergence test of gradient descent. `fit` then measures `grad_norm`; elsewhere pass `measure=train.grad_norm`.
+    convergence test of gradient descent. `fit` measures `grad_norm` for it, unless another `measure` is passed.
 
     Example:
         >>> GradTolerance(1e-3)([{"grad_norm": 5e-4}])
