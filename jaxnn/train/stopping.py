@@ -31,7 +31,7 @@ class DivergedError(FloatingPointError):
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when a metric has not improved for `patience` epochs; `fit` then returns, by default, its best epoch.
+    """Stop when a metric has not improved for `patience` epochs; by default `fit` returns the epoch of its minimum.
 
     Attributes:
         monitor: a name in the history, e.g. "validation_error" or "validation_loss"; lower is better.
