@@ -14,7 +14,7 @@ def nearest_in_simplex(x: ArrayLike, scale: Scalar = 1.0) -> Array:
     """The nearest point to x in {p >= 0, sum p = scale}, on the last axis: p_k = max(x_k - tau, 0).
 
     tau = (sum of x over the support - scale) / (size of the support); the support is the r largest entries, r the
-    greatest with r u_r > u_1 + ... + u_r - scale, u being x sorted in descending order. Entries of -inf are never in it.
+    greatest with r u_r > u_1 + ... + u_r - scale, u being x in descending order. Entries of -inf are never in it.
     The derivative along dx is dx_k - (mean of dx over the support) for k in the support, else 0 (at tau too).
 
     Args:
