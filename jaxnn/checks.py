@@ -89,7 +89,7 @@ def require_positive(where: str, name: str, value: Any) -> None:
 
 
 def require_positive_int(where: str, name: str, value: Any, minimum: int = 1) -> int:
-    """`value` as an int; ValueError if it is less than `minimum`, TypeError if it is not an int (3.0 is not).
+    """`value` as an int; ValueError if it is less than `minimum`, TypeError if it is not an int (nor are 3.0, True).
 
     Example:
         >>> require_positive_int("dense", "features", 0)
@@ -302,7 +302,7 @@ def nearest_name(word: str, known: Iterable[str]) -> str:
 
 
 def pair(where: str, name: str, value: int | Sequence[int], dims: int = 2, minimum: int = 1) -> tuple[int, ...]:
-    """One int per axis for `dims` axes: 3 -> (3, 3); (3, 5) stays.
+    """An int, or `dims` ints, >= `minimum` as a tuple with one int per axis: 3 -> (3, 3); (3, 5) stays.
 
     Example:
         >>> pair("conv", "stride", 2)

@@ -61,7 +61,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
 
 
 def create_bytes(path: str | os.PathLike[str], content: bytes) -> bool:
-    """Create a file atomically; False, and nothing is written, if it exists.
+    """Create a file atomically and return True; if the path exists, write nothing and return False.
 
     Of several processes that try it at once, exactly one gets True. Only on file systems without hard links can a
     process that is killed leave an empty file.
@@ -114,7 +114,7 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any], *, compre
 
 
 def append_line(path: str | os.PathLike[str], text: str) -> None:
-    """Append one line to a file, created if it does not exist; of a line that fails, nothing remains.
+    """Append one line to a file, created if it does not exist; a failed write is undone.
 
     Raises:
         UnwrittenError: the line could not be written; the lines before it are kept.
@@ -138,7 +138,7 @@ def append_line(path: str | os.PathLike[str], text: str) -> None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder and its parents, unless it exists.
+    """Make a folder and its parents, where they do not exist, and return its path.
 
     Raises:
         UnwrittenError: no permission, no space, a file or a dangling link of that name ...
@@ -160,10 +160,10 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value in a JSON file; anything but plain JSON raises one line with file and cause.
+    """The value in a JSON file; anything else raises one line with file and cause.
 
     Raises:
-        FileNotFoundError: the file does not exist.
+        OSError: the file does not exist (FileNotFoundError) or cannot be read.
         ValueError: not UTF-8, not JSON, a literal NaN or Infinity (but 1e999 is read as inf), a duplicate key, nesting
             too deep, an integer of thousands of digits, or too large a file.
     """
@@ -180,7 +180,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def require_no_bomb(where: str, unpacked: int, packed: int) -> None:
-    """ValueError if `packed` bytes claim to unpack to more than `PLAIN_SIZE` and `MAX_RATIO` times as many."""
+    """Raise ValueError if `packed` bytes claim to unpack to more than `PLAIN_SIZE` and `MAX_RATIO` times as many."""
     if unpacked > PLAIN_SIZE and unpacked > MAX_RATIO * packed:
         raise ValueError(
             f"{where}: claims {unpacked} bytes of values in a file of {packed}, more than {MAX_RATIO} times as many. "

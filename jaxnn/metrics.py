@@ -179,14 +179,14 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, *, classes: int)
 
 
 def rmse(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Root mean squared error over all elements: sqrt(mean (outputs - targets)^2).
+    """Root mean squared error over all elements: sqrt(mean((outputs - targets)^2)).
 
     Args:
         outputs: (N, ...) float.
         targets: (N, ...) float, of the same shape.
 
     Returns:
-        (), in the units of the targets; float32 (float64 if either is float64). The derivative at 0 is 0.
+        (), in the units of the targets; float32 (float64 if either is float64). Without any error the derivative is 0.
 
     Raises:
         ValueError: different shapes; no examples.

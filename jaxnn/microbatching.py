@@ -82,8 +82,8 @@ def reshape_batch_axis(tree: PyTree, microbatch_size: int, axis: int = 0) -> PyT
 
     Args:
         tree: pytree of arrays with a batch axis.
-        microbatch_size: examples per microbatch.
-        axis: the batch axis.
+        microbatch_size: examples per microbatch, >= 1.
+        axis: the batch axis, of every leaf.
 
     Returns:
         Each leaf with `axis`, of size N, replaced by axes of sizes M = N / microbatch_size and microbatch_size.
@@ -126,9 +126,10 @@ def microbatch(
         A function of the arguments of `fun`.
 
     Raises:
-        ValueError: in_axes of another length; when called: batch axes of different sizes, or of one that is 0
-            or that microbatch_size does not divide; MEAN or RUNNING_MEAN of integers.
-        TypeError: when called: `accumulator` is none of these.
+        ValueError: microbatch_size < 1; in_axes of another length; when called: batch axes that differ in size, are
+            empty or not divisible by microbatch_size; MEAN or RUNNING_MEAN of integers.
+        TypeError: microbatch_size is not an int; when called: `accumulator` is none of these.
+        IndexError, KeyError: when called: an argument of `argnums` is passed by name, one of `argnames` by position.
 
     Example:
         >>> mean = microbatch(lambda x: (x + 1, x.mean()), 0, 2, (AccumulationType.CONCAT, AccumulationType.MEAN))
@@ -153,10 +154,10 @@ def microbatch(
         split = {k: reshape_batch_axis(v, size, axis_of[k]) for k, v in batched.items()}
 
         def run(index: Any) -> Any:
-            taken = {
-                k: jax.tree.map(lambda x, a=axis_of[k]: jax.lax.dynamic_index_in_dim(x, index, a, keepdims=False), v)
-                for k, v in split.items()
-            }
+            def part(x: Array, axis: int) -> Array:  # x has one axis more than the argument: count -1 from its end
+                return jax.lax.dynamic_index_in_dim(x, index, axis % (x.ndim - 1), keepdims=False)
+
+            taken = {k: jax.tree.map(functools.partial(part, axis=axis_of[k]), v) for k, v in split.items()}
             positional = [taken.get(i, a) for i, a in enumerate(args)]
             return fun(*positional, **{name: taken.get(name, a) for name, a in kwargs.items()})
 
@@ -249,7 +250,7 @@ def micro_grad(
     Args:
         fun: a scalar loss of (params, batch); no positional arguments after the last of `batch_argnums`.
         has_aux: whether `fun` returns (loss, auxiliary output).
-        argnums: what to differentiate with respect to.
+        argnums: positions of the arguments to differentiate with respect to.
         batch_argnums: positions of the arguments with a batch axis (axis 0).
         keep_batch_dim: call `fun` on batches of size 1; False: on examples without the axis.
         microbatch_size, num_real_microbatches: as for `microbatch`.

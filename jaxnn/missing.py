@@ -178,7 +178,7 @@ def message(module: str, name: str) -> str:
 
 
 def suggestions(module: str, name: str) -> list[str]:
-    """Candidates of the likeliest kind only: equal but for case and underscores, known (`FOREIGN`), or spelt alike.
+    """Names of the first kind that has any: equal but for case and _, in `FOREIGN`, of another module, spelt alike.
 
     Example:
         >>> suggestions("jaxnn.layers", "adamw"), suggestions("jaxnn", "optmi")

@@ -32,7 +32,7 @@ _HEADER = re.compile(rf"\s*\{{\s*{_ITEM}\s*,\s*{_ITEM}\s*,\s*{_ITEM}\s*,?\s*\}}\
 
 
 class ArrayHeader(NamedTuple):
-    """The header of an array in a file; `offset` is its length in bytes."""
+    """The header of an array in a file; `offset` is the length of the header in bytes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -62,10 +62,10 @@ def read_npz(
         Name -> array of numbers or bools, in native byte order.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: one line with file and cause: damaged, truncated, not an .npz file, a missing array, objects or
-            strings instead of numbers, a file that unpacks to more than 64 MiB and more than a hundred times
-            its size.
+        OSError: the file does not exist (FileNotFoundError) or cannot be opened.
+        ValueError: one line with file and cause: damaged, truncated, not an .npz file, a missing array, values that are
+            no numbers to NumPy (strings, objects, bfloat16), a file that unpacks to more than 64 MiB and more than a
+            hundred times its size.
     """
     with _opened(source) as (where, file, size):
         with _one_line(where, "an .npz file"):

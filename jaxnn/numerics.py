@@ -1,4 +1,4 @@
-"""The dtype of arithmetic, and operations that stay finite, with finite derivatives, at 0."""
+"""The dtype of arithmetic, and operations with finite values and derivatives at 0 and at ties."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def accumulation_dtype(*dtypes: DTypeLike) -> DType:
 
 
 def accumulate(x: Array) -> Array:
-    """`x` in its accumulation dtype: half precision and integers become float32, other dtypes stay."""
+    """`x` in its accumulation dtype: narrower floats, integers and bools become float32, other dtypes stay."""
     return x.astype(accumulation_dtype(x.dtype))
 
 
@@ -53,7 +53,7 @@ def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> Array:
 def safe_sqrt(x: Array) -> Array:
     """sqrt(x) for x >= 0, with derivative 0 at x = 0 (where the true one is infinite), at every order.
 
-    The value is that of `jnp.sqrt` to the bit. Its selects cost no memory traffic: XLA fuses them. A
+    The values are those of `jnp.sqrt`, but 0 at -0. Its selects cost no memory traffic: XLA fuses them. A
     `jax.custom_jvp` would avoid them, but `lax.scan` loses its rule when a derivative is differentiated again.
 
     Example:

@@ -80,11 +80,11 @@ def make_perturbed_fun(
         use_baseline: subtract f(x) in the derivative.
 
     Returns:
-        g(key, x), the smoothed f.
+        g(key, x), the smoothed f, of a typed random key and a pytree x: a pytree like f(x).
 
     Raises:
-        TypeError: `fun` is not a function.
-        ValueError: a concrete sigma <= 0, or num_samples < 1.
+        TypeError: `fun` is not a function, `num_samples` not an int, or `sigma` not a real number.
+        ValueError: num_samples < 1, or a concrete sigma that is not finite and > 0.
 
     Example:
         >>> smooth = make_perturbed_fun(lambda x: jnp.sign(x), 1000, 0.5, Normal())
@@ -93,7 +93,7 @@ def make_perturbed_fun(
         True
 
     Reference: Berthet et al. 2020, "Learning with differentiable perturbed optimizers"; Foerster et al. 2018, "DiCE:
-    the infinitely differentiable Monte Carlo estimator", equation 4.
+    the infinitely differentiable Monte Carlo estimator".
     """
     checks.require_function("make_perturbed_fun", "fun", fun, "jnp.argsort", optional=False)
     checks.require_positive_int("make_perturbed_fun", "num_samples", num_samples)

@@ -20,7 +20,7 @@ Key: TypeAlias = jax.Array
 """A typed random key, as `jax.random.key(seed)` makes it."""
 
 PyTree: TypeAlias = Any
-"""Nested dicts, lists, tuples and None with arrays as leaves."""
+"""Arrays in nested dicts, lists, tuples and other registered containers; None is a pytree without leaves."""
 
 
 class _Dataclass(Protocol):

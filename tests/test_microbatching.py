@@ -97,6 +97,12 @@ def test_no_size_is_the_function_itself_and_the_derivative_passes() -> None:
     assert_close(jax.jit(jax.grad(f))(0.5, x), np.sum(x * np.cos(0.5 * x)), rtol=1e-6)
 
 
+def test_a_batch_axis_counts_from_the_end_too() -> None:
+    x = jnp.arange(18.0).reshape(3, 6)
+    found = microbatch(lambda x: jnp.sum(x, 1), 0, 2, in_axes=-1)(x)
+    np.testing.assert_array_equal(found, jnp.sum(x, 1))
+
+
 def test_half_precision_single_examples_without_a_batch_axis() -> None:
     grad = micro_grad(lambda w, x: (w * x).astype(jnp.float32), keep_batch_dim=False, accumulator=MEAN)
     total, each = jax.jit(grad)(np.asarray(1.0, jnp.bfloat16), np.arange(4, dtype=np.float32).astype(jnp.bfloat16))

@@ -101,7 +101,7 @@ def silu_derivative(z: Array) -> Array:
 
 @elementwise
 def mish(z: Array) -> Array:
-    """Mish.
+    """The Mish unit: z times tanh of softplus.
 
     a = z tanh(softplus(z)) = z tanh(log(1 + exp(z))); a >= -0.31
 
@@ -124,7 +124,7 @@ def mish_derivative(z: Array) -> Array:
         Array([0.6, 1. ], dtype=float32)
     """
     t = jnp.tanh(jnp.logaddexp(z, jnp.zeros_like(z)))
-    return t + z * (1 + t) * (1 - t) * jax.lax.logistic(z)
+    return t + z * ((1 + t) * (1 - t)) * jax.lax.logistic(z)  # z (1 + t) first would overflow: inf 0 = NaN
 
 
 def _normal_cdf(z: Array) -> Array:

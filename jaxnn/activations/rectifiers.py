@@ -63,7 +63,7 @@ def leaky_relu(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
 
 @elementwise
 def leaky_relu_derivative(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
-    """d leaky_relu / dz = 1 if z > 0, else negative_slope: negative_slope at the kink z = 0 (torch; jax.nn has 1).
+    """d leaky_relu / dz = 1 if z > 0, else negative_slope: that at the kink z = 0 too (as in torch; jax.nn has 1).
 
     Example:
         >>> leaky_relu_derivative(jnp.array([-2.0, 0.0, 3.0]), negative_slope=0.5)

@@ -22,7 +22,7 @@ from jaxnn.types import Array
 
 @elementwise
 def softmax(z: Array, *, axis: int = -1) -> Array:
-    """Probabilities from scores.
+    """Probabilities from scores z along `axis`, in the shape and dtype of z.
 
     p_i = exp(z_i - M) / sum_j exp(z_j - M), M = max_j z_j
 
@@ -39,7 +39,7 @@ def softmax(z: Array, *, axis: int = -1) -> Array:
 
 
 def softmax_jvp(z: Array, v: Array, *, axis: int = -1) -> Array:
-    """J v for J the Jacobian of softmax at z; also v' J, because J is symmetric.
+    """J v for J the Jacobian of softmax at z along `axis`, v shaped like z; also v' J, because J is symmetric.
 
     J v = p * (v - p'v), p = softmax(z); its sum over `axis` is 0
 
@@ -58,7 +58,7 @@ softmax_vjp = softmax_jvp
 
 @elementwise
 def log_softmax(z: Array, *, axis: int = -1) -> Array:
-    """Logarithms of probabilities from scores.
+    """Logarithms of probabilities from scores z along `axis`, in the shape and dtype of z.
 
     l_i = log p_i = z_i - M - log sum_j exp(z_j - M), M = max_j z_j; l <= 0, in nats
 
@@ -74,7 +74,7 @@ def log_softmax(z: Array, *, axis: int = -1) -> Array:
 
 
 def log_softmax_jvp(z: Array, v: Array, *, axis: int = -1) -> Array:
-    """J v for J = I - 1 p' the Jacobian of log-softmax at z.
+    """J v for J = I - 1 p' the Jacobian of log-softmax at z along `axis`, v shaped like z.
 
     (J v)_i = v_i - sum_j p_j v_j, p = softmax(z)
 
@@ -88,7 +88,7 @@ def log_softmax_jvp(z: Array, v: Array, *, axis: int = -1) -> Array:
 
 
 def log_softmax_vjp(z: Array, v: Array, *, axis: int = -1) -> Array:
-    """v' J for J = I - 1 p' the Jacobian of log-softmax at z.
+    """v' J for J = I - 1 p' the Jacobian of log-softmax at z along `axis`, v shaped like z.
 
     (v' J)_i = v_i - p_i sum_j v_j, p = softmax(z); its sum over `axis` is 0
 

@@ -1,6 +1,7 @@
 """Initializers with independent entries from a named distribution.
 
-A standard deviation is finite and >= 0. Settings may be traced; ValueError: one has axes or is out of range.
+A standard deviation is finite and >= 0. Settings may be traced. TypeError: one is not a real number. ValueError: one
+has axes or is out of range.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ def zeros(key: Key | None, shape: Shape, dtype: DTypeLike = jnp.float32) -> Arra
 
 
 def constant(value: Scalar) -> Initializer:
-    """All entries `value`.
+    """Every entry `value`.
 
     Args:
-        value: one real number; may be traced. The initializer ignores its key.
+        value: one real number; may be traced. The initializer ignores its key, which may be None.
 
     Example:
         >>> constant(0.5)(None, (2,))
@@ -85,8 +86,8 @@ def centered_uniform(stddev: Scalar) -> Initializer:
     w ~ U(-sqrt(3) stddev, sqrt(3) stddev)
 
     Example:
-        >>> centered_uniform(0.1)(jax.random.key(0), (3, 4)).shape
-        (3, 4)
+        >>> print(f"{centered_uniform(0.1)(jax.random.key(0), (100, 100)).std():.2f}")
+        0.10
     """
     require_stddev("centered_uniform", stddev)
     return uniform(-math.sqrt(3) * stddev, math.sqrt(3) * stddev)
@@ -98,8 +99,8 @@ def normal(stddev: Scalar) -> Initializer:
     w ~ N(0, stddev^2)
 
     Example:
-        >>> normal(0.01)(jax.random.key(0), (3, 4)).shape
-        (3, 4)
+        >>> print(f"{normal(0.01)(jax.random.key(0), (100, 100)).std():.3f}")
+        0.010
     """
     require_stddev("normal", stddev)
 

@@ -24,7 +24,8 @@ def orthogonal(gain: Scalar = 1.0) -> Initializer:
         gain: the norm of the orthogonal columns or rows, e.g. sqrt(2) before a ReLU. May be traced.
 
     Raises:
-        ValueError: gain is not one number; from the initializer, a shape with fewer than 2 axes.
+        TypeError: gain is a string or None.
+        ValueError: gain has axes; from the initializer, a shape with fewer than 2 axes.
 
     Example:
         >>> w = orthogonal()(jax.random.key(0), (4, 2))

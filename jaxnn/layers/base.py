@@ -89,7 +89,7 @@ class Layer:
         object.__setattr__(self, "init", checked_init)
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
-        """Raise: a layer is not a function or factory."""
+        """Raise TypeError: a layer is not a function or factory."""
         raise TypeError(
             f"{self.kind.name} is a layer already and is not called: write it without parentheses in serial(...), and "
             "apply it with layer.apply(params, state, x) or layer.predict(params, state, x)."

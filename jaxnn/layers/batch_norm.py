@@ -65,7 +65,7 @@ def apply(
         params: {"scale": (C,), "shift": (C,)}.
         state: {"mean": (C,), "var": (C,)}.
         x: (N, ..., C), floating.
-        train: whether to use the statistics of this batch, and to update the running ones.
+        train: whether to use the statistics of this batch, and to update the running ones; static.
         momentum: the fraction of the running statistics that is KEPT, as in flax. PyTorch's `momentum` is the
             fraction replaced: 0.1 there is 0.9 here. PyTorch also records the unbiased variance; flax the biased one.
         eps: added to the variance, inside the root.

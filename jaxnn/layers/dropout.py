@@ -19,6 +19,7 @@ def mask(key: Key, shape: Shape, rate: Scalar) -> Array:
     """The mask of kept elements: independent bools, True with probability 1 - rate.
 
     Args:
+        key: typed random key.
         shape: of the mask.
         rate: the fraction DROPPED, in [0, 1); may be traced, and is then not checked.
 
@@ -64,7 +65,7 @@ def apply(x: Array, *, key: Key, rate: Scalar) -> Array:
 
     Raises:
         TypeError: x is not floating, or key is not a typed key.
-        ValueError: rate lies outside [0, 1), or key is None.
+        ValueError: rate lies outside [0, 1), or key is None or an array of keys.
 
     Reference:
         Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I. & Salakhutdinov, R. (2014). Dropout: a simple way to

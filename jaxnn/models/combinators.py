@@ -77,7 +77,7 @@ def residual(*parts: Layer, shortcut: Layer | None = None) -> Layer:
     Params are the pair (f's, shortcut's). The state is `()` if neither has state, else such a pair too.
 
     Raises:
-        ValueError: f(x) and the shortcut differ in shape (nothing is broadcast).
+        ValueError: when applied: f(x) and the shortcut differ in shape (nothing is broadcast).
 
     Reference:
         He, K., Zhang, X., Ren, S. & Sun, J. (2016). Deep residual learning for image recognition, equations 1 and 2.

@@ -74,7 +74,7 @@ def cnn(
     batch_norm: bool = False,
     dropout: float = 0.0,
 ) -> Layer:
-    """A convolutional network: stages of convolution, 2x2 max-pool and ReLU, then dense layers.
+    """A convolutional network on images (H, W, C): stages of convolution, 2x2 max-pool and ReLU, then dense layers.
 
     Pooling comes before normalization and ReLU, which then act on a quarter of the values. ReLU is monotone, so without
     batch normalization the result is the same.

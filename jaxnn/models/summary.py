@@ -26,7 +26,7 @@ def rows(net: Layer, example: Example) -> list[Row]:
     Abstract evaluation only: nothing is computed or allocated, whatever the size of the network.
 
     Args:
-        net, example: as for `summary`; the shape of one input, without the batch axis.
+        net, example: as for `summary`.
 
     Example:
         >>> from jaxnn.models import mlp
@@ -59,7 +59,7 @@ def summary(net: Layer, example: Example) -> int:
 
     Args:
         net: a network.
-        example: the shape of one input, or an array or ShapeDtypeStruct.
+        example: the shape of one input, without the batch axis, or an array or ShapeDtypeStruct like it.
 
     Returns:
         The total number of parameters.

@@ -3,8 +3,9 @@
 Names and arguments are optax's: `optax.projections.projection_simplex` is `jaxnn.projections.projection_simplex`. The
 result has the structure, shapes and dtypes of its argument; norms and sums are in the accumulation dtype; `None` leaves
 pass through. `tree`, `x` and `a` are pytrees of floating arrays, x and a of one structure; `scale` >= 0 and `b` are
-numbers, and may be traced. ValueError: a concrete scale of the simplex, the l1 sphere or the l1 ball is < 0
-or infinite, or the bounds of a box are neither numbers nor pytrees like `tree`.
+numbers, and may be traced. The simplex, the l1 sphere and the l1 ball check their arguments: TypeError for a leaf that
+is not floating, ValueError for a concrete scale that is < 0 or infinite. ValueError: the bounds of a box are neither
+numbers nor pytrees like `tree`.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
 def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
     """The nearest point with sum |p| = scale: sign(x) times the projection of |x| onto the simplex; sign(0) is +1.
 
-    At x = 0, where several points are nearest, it is one of them.
+    If sum |x| < scale, either sign of an entry x_j = 0 gives a nearest point: this is the one with +.
 
     Example:
         >>> projection_l1_sphere(jnp.array([-0.75, 0.5, 0.0]))
@@ -111,7 +112,7 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
 
 
 def projection_l2_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
-    """The nearest point of norm `scale`: scale x / |x|; 0 for x = 0, equally far from all points of the sphere.
+    """The nearest point of norm `scale`: scale x / |x|; for x = 0, as near to any point of the sphere, it is 0.
 
     Example:
         >>> projection_l2_sphere(jnp.array([3.0, 4.0]), 10.0)

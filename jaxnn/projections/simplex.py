@@ -14,12 +14,12 @@ def nearest_in_simplex(x: ArrayLike, scale: Scalar = 1.0) -> Array:
     """The nearest point to x in {p >= 0, sum p = scale}, on the last axis: p_k = max(x_k - tau, 0).
 
     tau = (sum of x over the support - scale) / (size of the support); the support is the r largest entries, r the
-    greatest with r u_r > u_1 + ... + u_r - scale, u being x sorted in descending order. The derivative is dx minus its
-    mean over the support, on the support, and 0 elsewhere, also at x_k = tau. Entries of -inf are never in the support.
+    greatest with r u_r > u_1 + ... + u_r - scale, u being x in descending order. Entries of -inf are never in it.
+    The derivative along dx is dx_k - (mean of dx over the support) for k in the support, else 0 (at tau too).
 
     Args:
         x: (..., K), floating.
-        scale: the sum of p, >= 0; may be traced.
+        scale: the sum of p, >= 0; may be traced. With 0 every p is 0.
 
     Returns:
         (..., K), float32 (float64 for float64).

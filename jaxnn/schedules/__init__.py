@@ -13,7 +13,7 @@ Names, arguments, their order and defaults, and the values at every step are opt
 | `staircase=True`: count / transition_steps | rounded in floating point | integer division, exact |
 | `polynomial_schedule`, fractional power, compiled | NaN at the end for some lengths (9 in float32) | `end_value` |
 | traced step counts, decay rates and peak values | most raise | allowed |
-| arrays of counts | `piecewise_interpolate_schedule` raises | one value per count |
+| arrays of counts | `piecewise_interpolate_schedule` raises or sums over them | one value per count |
 
 Every function returns a `Schedule`, count (...) -> value (...); `sqrt_batch_size_rule` of a number returns a scalar.
 Values are float32; float64 if a parameter is float64, or if `jax.enable_x64` is on and no parameter is a floating

@@ -17,7 +17,8 @@
 | `minmax` | two-player games: simultaneous, alternating and extragradient steps |
 | `diagnose` | under-fitting, over-fitting or good, from a history, and what to try next |
 
-Everything is a pure function of its arguments and key: the same seed gives bit-identical runs on one machine.
+Results are functions of the arguments and the key: the same seed gives bit-identical runs on one machine, on GPUs if
+XLA runs with `--xla_gpu_deterministic_ops=true`.
 """
 
 from typing import TYPE_CHECKING

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxnn import tree
 from jaxnn.checks import as_array, require_between, require_floating, require_positive_int
+from jaxnn.numerics import accumulate
 from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.train.arguments import require_floating_leaves, require_function, require_optimizer
@@ -72,7 +73,7 @@ def minimize(
     there, not converged.
 
     Args:
-        f: function of a pytree, differentiable.
+        f: differentiable, from a pytree like `start` to a floating scalar.
         opt: optimizer; receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn` and `obj_fn`.
         start: pytree of floating arrays.
         steps: the largest number of steps, >= 0.
@@ -167,7 +168,7 @@ def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
     """The index of the candidate nearest to each point: basins of attraction, from the final points of runs.
 
     Args:
-        points: (..., d), floating; candidates are cast to their dtype.
+        points: (..., d); distances are computed in float32 (float64 for float64).
         candidates: (M, d), such as `landscape.minima`.
         tolerance: >= 0, the largest Euclidean distance at which a point counts as having reached a candidate.
 
@@ -184,7 +185,7 @@ def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
         Array([ 0,  1, -1], dtype=int32)
     """
     require_between("nearest", "tolerance", tolerance, 0, float("inf"))
-    points = jnp.asarray(points)
+    points = accumulate(jnp.asarray(points))
     candidates = jnp.asarray(candidates, points.dtype)
     if candidates.ndim != 2 or not len(candidates) or points.shape[-1:] != candidates.shape[1:]:
         raise ValueError(
@@ -237,5 +238,5 @@ def _run(
         return Iterate(x, value, grad, at.steps + 1, converged, opt_state)
 
     value, grad = value_and_grad(x)
-    flat = jnp.isfinite(value) & (tree.norm(grad) < grad_tolerance)
+    flat = jnp.isfinite(value) & tree.all_finite(jax.tree.leaves(x)) & (tree.norm(grad) < grad_tolerance)
     return Iterate(x, value, grad, jnp.int32(0), flat, opt.init(x)), advance

@@ -112,14 +112,19 @@ def evaluate(
     *,
     batch_size: int = 1000,
 ) -> dict[str, float]:
-    """The results of `make_evaluate`, with the same arguments, as Python floats. In a loop use that: it compiles once.
+    """The means of `make_evaluate` as Python floats. In a loop use `make_evaluate`, which compiles once.
+
+    Args:
+        net, metrics, batch_size: as for `make_evaluate`.
+        params, state: those of the network.
+        x, y: inputs and targets, (N, ...), N >= 1.
 
     Example:
         >>> from jaxnn import metrics, models
         >>> net = models.linear(2)
-        >>> params, state = net.init(jax.random.key(0), (3,))
-        >>> evaluate(net, params, state, jnp.ones((4, 3)), jnp.zeros(4, jnp.int32), {"error": metrics.error_rate})
-        {'error': ...}
+        >>> params, state = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0), (3,)))  # always predicts class 0
+        >>> evaluate(net, params, state, jnp.ones((4, 3)), jnp.array([0, 0, 0, 1]), {"error": metrics.error_rate})
+        {'error': 0.25}
     """
     values = make_evaluate(net, metrics, batch_size=batch_size)(params, state, x, y)
     return {name: float(value) for name, value in values.items()}

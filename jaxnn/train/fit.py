@@ -32,7 +32,7 @@ class FitResult(NamedTuple):
             "validation_*", in evaluation mode and without the penalty; "seconds" of training (the first epoch's include
             compilation); "examples_per_second".
         epoch: the epoch that the parameters come from, 0 for the start.
-        stopped: why training ended before the last epoch; "" if it did not.
+        stopped: the reasons of the stopping rules that ended training; "" if none did.
     """
 
     params: Params
@@ -105,8 +105,8 @@ def fit(
 
     Raises:
         DivergedError: the training loss, a parameter or a running statistic became NaN or infinite, or a validation
-            metric NaN; it names the step and what was not finite first (an example, a parameter, a layer, the loss),
-            and carries the result of the epochs before.
+            metric or the one of `select` NaN; it names the step and what was not finite first (an example, a parameter,
+            a layer, the loss), and carries the result of the epochs before.
         TypeError, ValueError: the arguments or the data do not fit together, or a label is out of range.
 
     Example:

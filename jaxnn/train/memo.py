@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def memoized(make: Callable[P, T]) -> Callable[P, T]:
-    """A decorator of functions that make compiled programs: the last 16 are kept, and reused for equal arguments.
+    """A decorator of functions that make compiled programs: the 16 used last are kept, and reused for equal arguments.
 
     Arguments are structures of optimizers, settings, and functions by their identity: as by `jax.jit`, a function that
     reads a changed global is not traced again. With an argument that cannot be hashed a program is made each time.

@@ -3,14 +3,15 @@
 In a zero-sum game one loss is -1 times the other: x minimizes J(x, y), y maximizes it. Equations are those of gradient
 descent with rates rho of x and eta of y (one rate eta in the table).
 
-| step | x and y move | on J = x y, |(x, y)| at each step |
+| step | x and y move | on J = x y, the norm of (x, y) at each step |
 |---|---|---|
 | `simultaneous` | both, by the gradients at the current point | times sqrt(1 + eta^2): spirals outward |
 | `alternating` | x first, then y by the gradient at the new x | bounded, on an ellipse (eta < 2) |
 | `simultaneous` with `optim.optimistic_gradient_descent` | both, by 2 g - previous g | times 1 - eta^2 / 2, small eta |
 | `extragradient` | both, by the gradients at a look-ahead point | times sqrt(1 - eta^2 + eta^4): shrinks (eta < 1) |
 
-Each takes any optimizer of `optim` per player; `simultaneous` with `optim.optimistic_adam_v2` is optimistic Adam.
+Each takes, for each player, any optimizer of `optim` whose update needs no extra arguments; `simultaneous` with
+`optim.optimistic_adam_v2` is optimistic Adam.
 """
 
 from __future__ import annotations
@@ -71,11 +72,11 @@ def zero_sum(objective: Callable[..., Array]) -> Game:
 
 
 def init(x: PyTree, y: PyTree, x_opt: Transformation, y_opt: Transformation) -> GameState:
-    """The state at the start.
+    """The `GameState` at the start: the players as arrays, and fresh states of their optimizers.
 
     Args:
         x, y: the players, pytrees of floating numbers or arrays.
-        x_opt, y_opt: an optimizer for each.
+        x_opt, y_opt: the optimizer of each.
 
     Raises:
         TypeError: a leaf of a player is not floating, or x_opt or y_opt is not an optimizer.

@@ -49,8 +49,8 @@ def map_runs(
         inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys. N need not be a
             multiple of the number of devices.
         shared: arguments that are the same for all runs, e.g. the data; replicated to the devices once.
-        memory: bytes that a chunk of more than one run per device may take on each; None for half of the device's
-            memory (where it reports none, half of the free host memory divided by the number of devices).
+        memory: bytes that a chunk may take on each device, if it holds more than one run per device; None for half of
+            the device's memory (where it reports none, half of the free host memory divided by the number of devices).
         chunk: the largest number of runs at a time, over all devices; fewer than the devices leave some idle. None
             for 64 on each device, 32 on a CPU. 1 means no `vmap`: for convolutions on a CPU, where `vmap` over kernels
             makes slow grouped convolutions.

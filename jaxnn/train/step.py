@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
 
 
 def init(net: Layer, opt: Transformation, key: Key, example: Any) -> TrainState:
-    """The state at the start of training.
+    """The `TrainState` at the start of training: fresh parameters, running statistics and optimizer state.
 
     Args:
         net: a network.
@@ -61,7 +61,7 @@ def init(net: Layer, opt: Transformation, key: Key, example: Any) -> TrainState:
 
 
 def grad_norm(params: Params, grads: Params, updates: Params) -> dict[str, Array]:
-    """A `Measure`: the Euclidean norm of the gradient of the step.
+    """A `Measure`: the Euclidean norm of the step's gradient over all parameters.
 
     Example:
         >>> grad_norm({}, {"w": jnp.array([3.0, 4.0])}, {})

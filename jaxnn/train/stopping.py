@@ -17,10 +17,10 @@ Stopping: TypeAlias = Callable[[Sequence[Record]], str | None]
 
 
 class DivergedError(FloatingPointError):
-    """The training loss, a parameter or a running statistic became NaN or infinite, or a validation metric NaN.
+    """Training diverged: the loss, a parameter or a running statistic is NaN or infinite, or a monitored metric NaN.
 
     Attributes:
-        epoch, step: where, both from 1; `step` within the epoch, 0 for a validation metric.
+        epoch, step: where, both from 1; `step` within the epoch, 0 for a metric.
         result: of `fit`, the `FitResult` of the epochs before; of `epochs`, the `TrainState` before that epoch.
     """
 
@@ -31,7 +31,7 @@ class DivergedError(FloatingPointError):
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when a metric has not improved for `patience` epochs; `fit` then returns the best epoch's parameters.
+    """Stop when a metric has not improved for `patience` epochs; by default `fit` returns the epoch of its minimum.
 
     Attributes:
         monitor: a name in the history, e.g. "validation_error" or "validation_loss"; lower is better.
@@ -85,7 +85,8 @@ class LossTolerance:
 class GradTolerance:
     """Stop when the gradient norm, averaged over the epoch's steps, is below the tolerance: |grad f| < tolerance.
 
-    f is the training loss. With batch_size = N, the number of training examples, it is the gradient's own norm.
+    f is the training loss. With batch_size = N, the number of training examples, an epoch is one step, and this is a
+    convergence test of gradient descent. `fit` measures `grad_norm` for it, unless another `measure` is passed.
 
     Example:
         >>> GradTolerance(1e-3)([{"grad_norm": 5e-4}])

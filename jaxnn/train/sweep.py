@@ -143,7 +143,7 @@ def sweep(
         orders: O typed keys of data order, augmentation and dropout, each combined with every seed; None derives them
             from the seed.
         batch_size, validation, metrics, regularizer, value_and_grad, augment, partial, measure: as for `fit`.
-        test: (x, y) or a Dataset, evaluated once, after the last epoch: `final`.
+        test: (x, y) or a Dataset; the loss and `metrics` on it after the last epoch are `final`.
         probe: (TrainState, x, y) -> more scalars to report after each epoch; x and y are the whole training data.
         memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and an
             interrupted sweep resumes from its folder if called with the same chunk on as many devices.

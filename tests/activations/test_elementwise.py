@@ -244,6 +244,10 @@ def test_kinks_extremes_and_nan_in_every_dtype(dtype) -> None:
             np.testing.assert_allclose(hand_and_automatic, slope, rtol=eps, err_msg=f"{f.__name__} at {kink}")
 
 
+def test_derivative_of_mish_at_the_largest_number() -> None:
+    assert act.mish_derivative(jnp.finfo(jnp.float32).max) == 1
+
+
 def test_every_nonsmooth_activation_has_its_kinks_listed() -> None:
     assert set(ALL) == set(KINKS) | set(SMOOTH)
 

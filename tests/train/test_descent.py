@@ -161,6 +161,10 @@ def test_a_saddle_without_minimum_ends_at_infinity_unconverged() -> None:
     np.testing.assert_allclose(end.x[1], saddle.saddle_points[0], atol=1e-9)
 
 
+def test_a_start_at_infinity_is_unconverged() -> None:
+    assert not train.minimize(lambda x: jnp.exp(-x), SGD, jnp.inf, steps=3, grad_tolerance=1e-3).converged
+
+
 def test_basins_of_himmelblau() -> None:
     landscape = landscapes.himmelblau()
     end = ends(landscape, optim.sgd(0.01), lattice(landscape, 24).reshape(-1, 2), 3000, grad_tolerance=1e-8)
@@ -214,6 +218,11 @@ def test_rules_that_need_the_objective_get_it() -> None:
 def test_nearest_of_points_that_are_not_finite_is_none() -> None:
     points = np.float32([[[0.0, 0.1], [np.nan, 0.0]], [[np.inf, 0.0], [3.0, 4.0]]])
     assert nearest(points, np.float32([[3.0, 3.5], [0.0, 0.0]]), tolerance=0.5).tolist() == [[1, -1], [-1, 0]]
+
+
+def test_nearest_of_half_precision_and_integer_points() -> None:
+    assert nearest(np.float16([[300.0]]), np.float32([[0.0]]), tolerance=301.0) == 0, "300^2 overflows float16"
+    assert nearest(np.array([[1]]), np.float32([[0.6]]), tolerance=0.5) == 0
 
 
 BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
