@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -217,7 +218,8 @@ def _source(module: str) -> str:
     spec = importlib.util.find_spec(module)
     get = getattr(spec.loader, "get_source", None) if spec else None
     try:
-        return (get(module) or "") if get else ""
+        # A loader need not know sources: pytest's, for modules named on its command line, does not.
+        return (get(module) or "") if get else Path(spec.origin if spec and spec.origin else "").read_text("utf-8")
     except (ImportError, OSError):
         return ""
 
