@@ -129,7 +129,7 @@ def matrix_inverse_pth_root(
         ridge_epsilon=ridge_epsilon,
         error_tolerance=error_tolerance,
     )
-    _require_square("matrix_inverse_pth_root", matrix)
+    matrix = _square("matrix_inverse_pth_root", matrix)
     wide = accumulate(matrix)
     eye = jnp.eye(matrix.shape[0], dtype=wide.dtype)
     largest, _ = power_iteration(wide, precision=precision)
@@ -171,8 +171,7 @@ def _multiplication(matrix: Any, v0: Any, precision: Any, key: Any) -> tuple[Cal
                 "power_iteration: a function needs v0 to start from, got none. Pass a pytree like its argument."
             )
         return matrix, v0
-    matrix = jnp.asarray(matrix)
-    _require_square("power_iteration", matrix)
+    matrix = _square("power_iteration", matrix)
     wide = accumulate(matrix)
     if v0 is None:
         key = jax.random.key(0) if key is None else key
@@ -180,10 +179,13 @@ def _multiplication(matrix: Any, v0: Any, precision: Any, key: Any) -> tuple[Cal
     return lambda v: jnp.matmul(wide, accumulate(v), precision=precision), v0
 
 
-def _require_square(where: str, matrix: Array) -> None:
+def _square(where: str, matrix: Any) -> Array:
+    """A square matrix, integers as float32; ValueError for any other array."""
     shape = jnp.shape(matrix)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"{where}: the matrix must be square, got shape {shape}.")
+    matrix = jnp.asarray(matrix)
+    return matrix if jnp.issubdtype(matrix.dtype, jnp.inexact) else accumulate(matrix)
 
 
 def _dot(a: PyTree, b: PyTree) -> Array:
