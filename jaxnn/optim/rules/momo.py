@@ -92,18 +92,19 @@ def momo(
         value = cast_like(require_extra("momo", "value", value), state.barf)
         decay = jnp.where(state.count == 0, jnp.zeros_like(value), cast_like(beta, value))
         d = _mean(updates, state.exp_avg, decay)
+        moved = map_leaves(lambda g, mean: mean, updates, d)  # None where the gradient is
         f, gamma = _model(updates, params, value, state, decay)
         tau, decays, lb = _step(
             f - gamma,
-            inner_product(d, params),
-            sum_of_squares(d),
+            inner_product(moved, params),
+            sum_of_squares(moved),
             at_count(learning_rate, state.count),
             weight_decay,
             jnp.ones_like(f),
             state.lb,
             lower_bound if adapt_lower_bound else None,
         )
-        updates = _proximal(params, d, tau, decays)
+        updates = _proximal(params, moved, tau, decays)
         return updates, MomoState(dtypes_of(d, state.exp_avg), f, gamma, lb, increment(state.count))
 
     return Optimizer(init, update)
@@ -173,8 +174,8 @@ def momo_adam(
         f, gamma = _model(updates, params, value, state, cast_like(b1, value))
         tau, decays, lb = _step(
             f - gamma,
-            inner_product(d, params),
-            inner_product(d, scaled),
+            inner_product(map_leaves(lambda s, mean: mean, scaled, d), params),
+            inner_product(scaled, d),
             at_count(learning_rate, state.count),
             weight_decay,
             1 - cast_like(b1, f) ** count.astype(f.dtype),
