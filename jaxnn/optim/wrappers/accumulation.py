@@ -90,6 +90,7 @@ def accumulate(
     def update(
         updates: PyTree, state: MultiStepsState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MultiStepsState]:
+        given = updates
         skip, report = should_skip(updates, state.gradient_step, params)
         skip = jnp.asarray(skip)
         if skip.shape != () or skip.dtype != bool:
@@ -116,7 +117,8 @@ def accumulate(
         acc_grads = jax.tree.map(
             lambda new, old: jnp.where(skip, old, jnp.where(emits, jnp.zeros_like(new), new)), gathered, state.acc_grads
         )
-        return updates, MultiStepsState(
+        # Without params the inner rule returns the dtype of the accumulated gradients.
+        return dtypes_of(updates, given if params is None else params), MultiStepsState(
             jnp.where(skip, state.mini_step, jnp.where(emits, 0, n)),
             jnp.where(emits, increment(state.gradient_step), state.gradient_step),
             inner_state,
