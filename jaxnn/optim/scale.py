@@ -114,8 +114,12 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule | None = None, *, fli
 def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None) -> Optimizer:
     """updates + weight_decay params, where the mask is True.
 
-    Before a rule's moments this is an L2 penalty; after them, and before the learning rate, which
-    then multiplies it, decoupled weight decay.
+    Before a rule's moments this is an L2 penalty; after them, and before the learning rate, which then multiplies it,
+    decoupled weight decay.
+
+    Args:
+        weight_decay: number or schedule of the step count (0 at the first update), of any sign.
+        mask: which parameters decay: a pytree of bools, a function of the parameters that returns one, or None for all.
 
     Example:
         >>> opt = add_decayed_weights(0.5)

@@ -25,9 +25,9 @@ WOLFE = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 
 
 class ScaleByLBFGSState(NamedTuple):
-    """`count`; the last `params` and `updates` (gradients); their last memory_size differences, stacked on axis 0:
-    `diff_params_memory` s_j, `diff_updates_memory` y_j; and `weights_memory` 1 / s_j'y_j, 0 for a pair that is
-    skipped."""
+    """`count`: int32 steps taken; the last `params` and `updates` (gradients); their last memory_size differences,
+    stacked on axis 0: `diff_params_memory` s_j, `diff_updates_memory` y_j; and `weights_memory` 1 / s_j'y_j, 0 for a
+    pair that is skipped."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     params: PyTree

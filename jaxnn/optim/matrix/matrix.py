@@ -35,7 +35,7 @@ def power_iteration(
     accumulation dtype. Where z is 0, v stays, so that the zero matrix has the eigenvalue 0 (in optax, NaN).
 
     Args:
-        matrix: square array, or a function that multiplies a pytree like v0 by the matrix.
+        matrix: (n, n), or a function that multiplies a pytree like v0 by the matrix.
         v0: start: a vector, or for a function the pytree that it takes. None means uniform in [-1, 1].
         num_iters: largest number of iterations.
         error_tolerance: relative.
@@ -43,7 +43,7 @@ def power_iteration(
         key: of the random start; None means `jax.random.key(0)`.
 
     Returns:
-        (eigenvalue, eigenvector of norm 1); the vector has the dtypes of v0.
+        (eigenvalue, eigenvector of norm 1); the vector has the dtypes of v0, by default the matrix's.
 
     Raises:
         ValueError: a matrix that is not square; a function without v0.
@@ -100,15 +100,15 @@ def matrix_inverse_pth_root(
     1.2 or more. All is in the accumulation dtype (in optax partly in float32), for any p (in optax 1, 2, 4 and 8).
 
     Args:
-        matrix: (n, n).
+        matrix: (n, n), symmetric and positive semi-definite.
         p: positive int; static.
         num_iters: largest number of iterations.
         ridge_epsilon: relative to the largest eigenvalue.
-        error_tolerance: of M.
+        error_tolerance: largest |M - I| of an entry at which it stops.
         precision: of the matrix products.
 
     Returns:
-        (root in the matrix's dtype, max |M - I|: an error well above the tolerance means that it has not converged).
+        (root (n, n) in the matrix's dtype, max |M - I|: well above the tolerance, it has not converged).
 
     Raises:
         ValueError: a matrix that is not square.

@@ -60,7 +60,7 @@ def scale_by_muon(
     preconditioning: Preconditioning = "frobenius",
     weight_dimension_numbers: NumbersOrFn = None,
 ) -> Optimizer:
-    """Muon's direction: the nearly orthogonalized mean of gradients; without learning rate, sign or scaling by shape.
+    """Muon's direction: the nearly orthogonalized mean of gradients, which `muon` scales by shape and -learning_rate.
 
     mu <- beta mu + (1 - beta) g;   t = 1, 2, ...
     mu_hat = mu / (1 - beta^t), or with `nesterov` beta mu / (1 - beta^(t+1)) + (1 - beta) g / (1 - beta^t)

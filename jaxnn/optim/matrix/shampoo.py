@@ -50,7 +50,7 @@ def scale_by_shampoo(
     relative_eps: Scalar = 1e-6,
     graft_eps: Scalar = 1e-8,
 ) -> Optimizer:
-    """Shampoo's direction, without learning rate or sign.
+    """Shampoo's direction, which `shampoo` multiplies by -learning_rate.
 
     For every axis i of g, of k that are longer than 1, with G_i the matrix whose rows are the slices along i:
     H_i <- b2 H_i + (1 - b2) G_i G_i'   (if b2 = 1: H_i + G_i G_i', as published);   t = 1, 2, ...

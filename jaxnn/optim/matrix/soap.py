@@ -48,7 +48,7 @@ def scale_by_soap(
     correct_bias: bool = True,
     sort: bool = True,
 ) -> Optimizer:
-    """SOAP's direction, without learning rate or sign.
+    """SOAP's direction, which `soap` multiplies by -learning_rate.
 
     For every axis i of g that is rotated, with G_i the matrix whose rows are the slices along i:
     r = g, multiplied along every axis i by Q_i';   mu <- b1 mu + (1 - b1) g;   m = mu, rotated as g is

@@ -14,7 +14,8 @@ from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedu
 
 
 class AdamState(NamedTuple):
-    """`count`: int32 steps taken; `mu`: mean of gradients (None if b1 is a Python 0); `nu`: mean of their squares."""
+    """`count`: int32 steps taken; `mu`: mean of gradients (None in `scale_by_adam` for a Python b1 = 0); `nu`: mean of
+    their squares, real."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -31,7 +32,7 @@ def scale_by_adam(
     *,
     nesterov: bool = False,
 ) -> Optimizer:
-    """Adam's direction, without learning rate or sign.
+    """Adam's direction, which `adam` multiplies by -learning_rate.
 
     mu <- b1 mu + (1 - b1) g;   nu <- b2 nu + (1 - b2) |g|^2;   t = 1, 2, ...
     mu_hat = mu / (1 - b1^t), or for Nadam b1 mu / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t);   nu_hat = nu / (1 - b2^t)

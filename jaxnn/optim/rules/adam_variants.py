@@ -25,8 +25,8 @@ class AdamaxState(NamedTuple):
 
 
 class AmsgradState(NamedTuple):
-    """`count`: int32 steps taken; `mu`, `nu`: means of gradients and of their squares; `nu_max`: the largest
-    nu_hat (nu without bias correction)."""
+    """`count`: int32 steps taken; `mu`, `nu`: means of gradients and of their squares; `nu_max`: the largest nu_hat so
+    far (the largest nu if its bias is not corrected)."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree

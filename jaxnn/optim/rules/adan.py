@@ -39,11 +39,11 @@ def scale_by_adan(
 
     d = g - g_before (0 at the first step);   t = 1, 2, ...
     m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) d;   n <- b3 n + (1 - b3) |g + w d|^2
-    direction = (m_hat + w v_hat) / (sqrt(n_hat + eps_root) + eps);   x_hat = x / (1 - b^t), b of x;   w = b2
+    direction = (m_hat + w v_hat) / (sqrt(n_hat + eps_root) + eps);   x_hat = x / (1 - b^t), b the decay of x
 
-    eps is outside the root, eps_root inside; 0/0 := 0. The b are decays, 1 minus the paper's betas: the paper's
-    weight 1 - beta2 is w = b2. optax 0.2.8 has w = 1 - b2, which nearly leaves out the differences that make the rule
-    Nesterov's: difference_weight=1 - b2 does the same here. The bias corrections are those of the authors' code.
+    eps is outside the root, eps_root inside; 0/0 := 0. The b are decays, 1 minus the paper's betas; its weight 1 -
+    beta2 is b2, the default of w. optax 0.2.8 has w = 1 - b2, which nearly leaves out the differences that make the
+    rule Nesterov's: difference_weight=1 - b2 does the same here. The bias corrections are those of the authors' code.
 
     Args:
         b1, b2, b3: decays, in [0, 1).

@@ -71,7 +71,7 @@ def scale_by_belief(
             mu_hat = mu / (1 - d1**t)
             if nesterov:
                 mu_hat = d1 * mu / (1 - d1 ** (t + 1)) + (1 - d1) * g / (1 - d1**t)
-            # eps outside the root, as in Adam; nu is at least eps_root already, so it matters only for eps_root = 0.
+            # eps outside the root, as in Adam; nu is at least eps_root, so 1e-16 matters only for eps_root = 0.
             return safe_divide(mu_hat, safe_sqrt(nu / (1 - d2**t)) + cast_like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)

@@ -33,7 +33,7 @@ class CocobState(NamedTuple):
 
 @specified
 def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
-    """COCOB's update, with its sign; it needs no learning rate.
+    """COCOB's update, to be added to the parameters: it needs no learning rate.
 
     L <- max(L, |g|);   G <- G + |g|;   C <- C - g;   R <- max(R - g (params - params_1), 0)
     update = params_1 - params + C (L + R) / (L max(G + L, alpha L))
@@ -44,7 +44,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
 
     Args:
         alpha: the larger, the smaller the first bets; >= 0.
-        eps: the first L.
+        eps: the first L, >= 0.
 
     Reference: Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
         algorithm 2.

@@ -17,7 +17,7 @@ from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedu
 
 
 class NovogradState(NamedTuple):
-    """`count`: int32 steps taken; `mu`: decayed sum of normalized gradients; `nu`: mean of |g|^2, for each array."""
+    """`count`: int32 steps; `mu`: decayed sum of normalized gradients; `nu`: mean of |g|^2, one for each array."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree

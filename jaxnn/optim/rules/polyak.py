@@ -29,7 +29,7 @@ def scale_by_polyak(
     eps: Scalar = 0.0,
     variant: Literal["sps", "sps+"] = "sps",
 ) -> Optimizer:
-    """Updates times Polyak's step size, without sign.
+    """Updates times Polyak's step size, which `polyak_sgd` multiplies by -scaling.
 
     step = min((value - f_min) / (|g|^2 + eps), max_learning_rate), |g| over all arrays together;   direction = step g
     "sps+" has max(value - f_min, 0) for value - f_min, so that it never ascends where the loss is below f_min.

@@ -124,7 +124,7 @@ def scale_by_lion(
     mode: LionMode = "hard",
     smooth_beta: Scalar = 1.0,
 ) -> Optimizer:
-    """Lion's direction, without learning rate or sign.
+    """Lion's direction, which `lion` multiplies by -learning_rate.
 
     c = b1 mu + (1 - b1) g;   mu <- b2 mu + (1 - b2) g
     direction = sign(c) ("hard"), tanh(smooth_beta c) ("smooth"), c where |c| < 1 and sign(c) elsewhere ("refined")

@@ -47,7 +47,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
         eps: added under the root, >= 0.
 
     Reference: Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm
-        SM3-II (eps = 0), with the momentum of its section 4.
+        SM3-II (eps = 0), with the momentum of its experiments.
 
     Example:
         >>> opt = scale_by_sm3(b1=0.0)

@@ -21,8 +21,8 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 class MechanicState(NamedTuple):
     """What Mechanic keeps; r, m, v and s have one entry for each decay.
 
-    `base_optimizer_state`; `count`: int32 steps taken; `r`: reward; `m`: largest |h|; `v`: sum of h^2; `s`: scale
-    factors; `x0`: the parameters at the first update.
+    `base_optimizer_state`; `count`: int32 steps taken; `r`: reward; `m`: decayed largest |h|; `v`: decayed sum of h^2;
+    `s`: scale factors; `x0`: the parameters at the first update.
     """
 
     base_optimizer_state: Any
