@@ -164,7 +164,7 @@ def muon(
 
     Matrices: update = -learning_rate (s direction + weight_decay params), `scale_by_muon` having the direction, and
     s = sqrt(max(1, columns / rows)), or with `consistent_rms` s = consistent_rms sqrt(max(rows, columns))
-    The rest: `adamw` with adam's arguments, and eps, mu_dtype and nesterov as here
+    The rest: `adamw` with the arguments adam_..., and the same eps, mu_dtype and nesterov
 
     Rows are inputs and columns outputs, as in x w. The decay is multiplied by the learning rate. Every matrix is
     orthogonalized, embeddings and the last layer too, which the authors leave to Adam: see `muon_with_roles`.

@@ -163,8 +163,9 @@ def kahan(opt: Transformation, dtype: DTypeLike | None = None) -> Optimizer:
 
     y = step + c;   update = round(round(p + y) - p);   p' = round(p + update);   c <- (p + y) - p'
 
-    The sum p + y and its difference from p' are computed without error. p' is round(p + y) wherever round(p + y) - p
-    can be stored, i.e. unless p changes by more than a factor of 2.
+    round is to the dtype of p, to nearest; c is the compensation, 0 at the start. The sum p + y and its difference from
+    p' are computed without error. p' is round(p + y) wherever round(p + y) - p can be stored, i.e. unless p changes by
+    more than a factor of 2.
 
     p + c is the running sum of all steps. In bfloat16 with a bfloat16 c it has about 16 bits instead of 8: steps below
     2^-18 |p| are lost again, unless c is float32 (`dtype`). With float32 parameters it helps sums of very many, very

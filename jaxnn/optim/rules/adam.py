@@ -104,7 +104,7 @@ def adam(
 ) -> Optimizer:
     """Adam; with `nesterov`, Nadam: update = -learning_rate mu_hat / (sqrt(nu_hat + eps_root) + eps).
 
-    The moments are in `scale_by_adam`.
+    The equation of the moments and the arguments are in `scale_by_adam`.
 
     Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
 
@@ -165,9 +165,9 @@ def nadam(
     *,
     nesterov: bool = True,
 ) -> Optimizer:
-    """Adam with Nesterov's momentum: `adam(..., nesterov=True)`; the equation is in `scale_by_adam`.
+    """Adam with Nesterov's momentum: `adam(..., nesterov=True)`.
 
-    eps is outside the root, eps_root inside.
+    The equation and the arguments are in `scale_by_adam`: eps is outside the root, eps_root inside.
 
     Reference: Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
 
@@ -195,7 +195,7 @@ def nadamw(
 ) -> Optimizer:
     """Nadam with decoupled weight decay: `adamw(..., nesterov=True)`; the decay is multiplied by the learning rate.
 
-    eps is outside the root, eps_root inside.
+    The other arguments are those of `scale_by_adam`: eps is outside the root, eps_root inside.
 
     Reference: Dozat, T. (2016). Incorporating Nesterov momentum into Adam. Loshchilov, I. & Hutter, F. (2019).
         Decoupled weight decay regularization.

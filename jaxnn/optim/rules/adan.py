@@ -106,11 +106,11 @@ def adan(
     *,
     difference_weight: Scalar | None = None,
 ) -> Optimizer:
-    """Adan with decoupled weight decay, multiplied by the learning rate; the equation is in `scale_by_adan`.
+    """Adan with decoupled weight decay, multiplied by the learning rate.
 
-    The decay is that of AdamW, as in optax; the paper divides by 1 + learning_rate weight_decay instead. Differences of
-    gradients have weight b2, as published; in optax 0.2.8 they have difference_weight=1 - b2. eps is outside the root,
-    eps_root inside.
+    The equation and the other arguments are in `scale_by_adan`. The decay is that of AdamW, as in optax; the paper
+    divides by 1 + learning_rate weight_decay instead. Differences of gradients have weight b2, as published; in optax
+    0.2.8 they have difference_weight=1 - b2. eps is outside the root, eps_root inside.
 
     Reference: Xie, X., Zhou, P., Li, H., Lin, Z. & Yan, S. (2024). Adan: adaptive Nesterov momentum algorithm for
         faster optimizing deep models.

@@ -102,9 +102,9 @@ def ademamix(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer:
-    """AdEMAMix with decoupled weight decay, multiplied by the learning rate; see `scale_by_ademamix`.
+    """AdEMAMix with decoupled weight decay, multiplied by the learning rate.
 
-    eps is outside the root, eps_root inside.
+    The equation and the other arguments are in `scale_by_ademamix`: eps is outside the root, eps_root inside.
 
     Reference: Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older.
 
@@ -182,7 +182,8 @@ def simplified_ademamix(
 ) -> Optimizer:
     """Simplified AdEMAMix with decoupled weight decay, multiplied by the learning rate.
 
-    The equation is in `scale_by_simplified_ademamix`; eps is outside the root, eps_root inside.
+    The equation and the other arguments are in `scale_by_simplified_ademamix`: eps is outside the root, eps_root
+    inside.
 
     Reference: Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers,
         AdEMAMix, and accelerated SGD variants.

@@ -100,7 +100,7 @@ def adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[Array], Array] = fourth_root,
 ) -> Optimizer:
-    """ADOPT: -learning_rate times the direction of `scale_by_adopt`, which has the equation.
+    """ADOPT: -learning_rate times the direction of `scale_by_adopt`, which has the equation and the arguments.
 
     eps is a lower bound on the root.
 

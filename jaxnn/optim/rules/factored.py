@@ -20,9 +20,9 @@ from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedu
 
 
 class FactoredState(NamedTuple):
-    """`count`: int32 steps taken; `v_row`, `v_col`: moving averages of the squared gradients' means over the largest
-    and the second largest axis; `v`: moving average of the squared gradients, for an array that is not factored; `ema`:
-    moving average of updates (None without momentum).
+    """`count`: int32 steps taken; `v_row`, `v_col`: moving averages of the mean squared gradient over the largest axis
+    (v_row) and over the second largest (v_col); `v`: moving average of the squared gradient of an array that is not
+    factored; `ema`: moving average of updates (None without momentum).
 
     Of v_row, v_col and v, those that an array does not use are zeros of shape (1,), as in optax: states can be
     exchanged.

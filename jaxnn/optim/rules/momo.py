@@ -122,7 +122,7 @@ def momo_adam(
 ) -> Optimizer:
     """Adam with the step, at most learning_rate, to where a linear model of the loss meets its lower bound.
 
-    d <- b1 d + (1 - b1) g; f and gamma: the same means of losses and of <g, p>;   v <- b2 v + (1 - b2) g^2
+    d <- b1 d + (1 - b1) g; f and gamma: the same means of losses and of <g, p>;   v <- b2 v + (1 - b2) g^2; all from 0
     D = sqrt(v / (1 - b2^t)) + eps;   rho = 1 - b1^t;   t = 1, 2, ...
     tau = min(a / rho, max(c (f - rho lb - gamma) + <d, p>, 0) / <d, d / D>),  a = learning_rate, c = 1 + a weight_decay
     p <- (p - tau d / D) / c;   tau = 0 where <d, d / D> <= 2^-52;   lb = lower_bound at the start

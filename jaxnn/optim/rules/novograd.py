@@ -94,7 +94,7 @@ def novograd(
     eps_root: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
 ) -> Optimizer:
-    """NovoGrad: update = -learning_rate mu; the equation is in `scale_by_novograd`.
+    """NovoGrad: update = -learning_rate mu; the equation and the arguments are in `scale_by_novograd`.
 
     eps is outside the root, eps_root inside. The decay goes through the momentum and is multiplied by the
     learning rate.

@@ -92,7 +92,7 @@ def radam(
     *,
     nesterov: bool = False,
 ) -> Optimizer:
-    """RAdam: -learning_rate times the direction of `scale_by_radam`, which has the equation.
+    """RAdam: -learning_rate times the direction of `scale_by_radam`, which has the equation and the arguments.
 
     eps is outside the root, eps_root inside.
 

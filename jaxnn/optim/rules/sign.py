@@ -185,8 +185,8 @@ def lion(
 ) -> Optimizer:
     """Lion: update = -learning_rate (sign(b1 mu + (1 - b1) g) + weight_decay params), then mu <- b2 mu + (1 - b2) g.
 
-    The decay is decoupled and multiplied by the learning rate. A learning rate 3 to 10 times smaller than AdamW's,
-    with a decay as many times larger, is usual.
+    b1, b2 and mu_dtype are those of `scale_by_lion`. The decay is decoupled and multiplied by the learning rate. A
+    learning rate 3 to 10 times smaller than AdamW's, with a decay as many times larger, is usual.
 
     Reference: Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
 

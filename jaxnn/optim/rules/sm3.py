@@ -20,9 +20,9 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class SM3State(NamedTuple):
-    """`count`: int32 steps taken; `mu`: sums, a tuple of pytrees: the first holds the vector of the first axis of every
-    array (the number of a scalar), and so on, and None where an array has no further axis; `nu`: mean of directions
-    (None if b1 is a Python 0). The names are optax's, which has lists in place of the arrays."""
+    """`count`: int32 steps taken; `mu`: sums, a tuple of pytrees: mu[i] holds, for every array, the vector of its axis
+    i (mu[0] the number of a scalar), or None if it has no axis i; `nu`: mean of directions (None if b1 is a Python 0).
+    The names are optax's, which has lists in place of the arrays."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree

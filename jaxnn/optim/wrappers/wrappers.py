@@ -111,7 +111,7 @@ def conditionally_transform(
 
     Args:
         inner: Optimizer, or an optax transformation; run only where the condition holds.
-        should_transform_fn: from the step (int32, 0 at the first update) to a bool; may be traced.
+        should_transform_fn: maps the step (int32, 0 at the first update) to a bool, which may be traced.
         forward_extra_args: whether it receives the extra arguments of `update` too, by name.
 
     Example:
