@@ -57,7 +57,7 @@ def scale_by_shampoo(
     H_i_hat = H_i / (1 - b2^t)   (if b2 = 1: H_i)
     P_i = (H_i_hat + (eps + relative_eps largest eigenvalue of H_i_hat) I)^(-1/(2k)),   where (t - 1) % update_every = 0
     mu <- b1 mu + (1 - b1) g;   m = mu / (1 - b1^t)
-    direction = m multiplied along every axis i by P_i;   for a matrix L^(-1/4) m R^(-1/4)
+    direction = m multiplied along every axis i by P_i;   for a matrix P_1 m P_2
 
     With grafting, each array keeps this direction and takes the norm of another rule's: of m for "sgd", of
     m / (sqrt(nu_hat) + graft_eps) for "adam", with nu <- b2 nu + (1 - b2) g^2 and nu_hat as for H.

@@ -53,7 +53,7 @@ def scale_by_soap(
     For every axis i of g that is rotated, with G_i the matrix whose rows are the slices along i:
     r = g, multiplied along every axis i by Q_i';   mu <- b1 mu + (1 - b1) g;   m = mu, rotated as g is
     nu <- b2 nu + (1 - b2) r^2;   u = m / (1 - b1^t) / (sqrt(nu / (1 - b2^t)) + eps)
-    direction = u, multiplied along every axis i by Q_i;   for a matrix r = Q_L' g Q_R and direction = Q_L u Q_R'
+    direction = u, multiplied along every axis i by Q_i;   for a matrix r = Q_1' g Q_2 and direction = Q_1 u Q_2'
     then H_i <- shampoo_beta H_i + (1 - shampoo_beta) G_i G_i'
     and, where t % precondition_frequency = 0: Q_i <- the orthogonal factor of H_i Q_i (QR), one step of power iteration
 

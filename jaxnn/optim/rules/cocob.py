@@ -38,7 +38,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
     L <- max(L, |g|);   G <- G + |g|;   C <- C - g;   R <- max(R - g (params - params_1), 0)
     update = params_1 - params + C (L + R) / (L max(G + L, alpha L))
 
-    with L = scale, G = subgradients, C = cumulative_gradients, R = reward, params_1 the parameters at the start.
+    element-wise, with L = scale, G = subgradients, C = cumulative_gradients, R = reward, params_1 = init_particles.
     0/0 := 0: with eps = 0, as in the paper, an entry does not move before its first nonzero gradient. L^2, by which
     optax divides, underflows in float32 for gradients below 1e-23; two quotients avoid it.
 

@@ -60,8 +60,9 @@ def momo(
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c), lower_bound) if s < c lb, s = c (f - gamma) + <d, p>; and
     after it: lb <- max(f + <d, p> - gamma - tau |d|^2 / 2, lower_bound).
 
-    The decay is proximal and multiplied by the learning rate. optax divides p by c but not the step tau d, so its tau
-    belongs to another point. `update` needs the extra argument `value`, the loss.
+    p are the parameters; products and norms are over all arrays together. The decay is proximal and multiplied by the
+    learning rate. optax divides p by c but not the step tau d, so its tau belongs to another point. `update` needs the
+    extra argument `value`, the loss.
 
     Args:
         learning_rate: largest step, number or schedule.
@@ -130,8 +131,9 @@ def momo_adam(
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c rho), lower_bound) if s < c rho lb, with
     s = c (f - gamma) + <d, p>; and after it: lb <- max((f + <d, p> - gamma - tau <d, d / D> / 2) / rho, lower_bound).
 
-    eps is outside the root. The decay is proximal and multiplied by the learning rate. optax divides p by c but not the
-    step, so its tau belongs to another point. `update` needs the extra argument `value`, the loss.
+    p are the parameters; products are over all arrays together. eps is outside the root. The decay is proximal and
+    multiplied by the learning rate. optax divides p by c but not the step, so its tau belongs to another point.
+    `update` needs the extra argument `value`, the loss.
 
     Args:
         learning_rate: largest step, number or schedule.

@@ -92,9 +92,9 @@ def polyak_sgd(
 ) -> Optimizer:
     """Gradient descent with Polyak's step size: update = -scaling min((value - f_min) / (|g|^2 + eps), cap) g.
 
-    cap is max_learning_rate. This is what optax documents; its code has |scaling g|^2 for |g|^2, so a scaling of 1/2
-    doubles the step; `chain(sgd(scaling), scale_by_polyak(...))` gives that. `update` needs the extra argument
-    `value`, the loss.
+    cap is max_learning_rate, and |g| is over all arrays together. This is what optax documents; its code has |scaling
+    g|^2 for |g|^2, so a scaling of 1/2 doubles the step; `chain(sgd(scaling), scale_by_polyak(...))` gives that.
+    `update` needs the extra argument `value`, the loss.
 
     Args:
         max_learning_rate: largest step before scaling, >= 0; may be infinite.

@@ -184,9 +184,10 @@ def sophia(
 ) -> Optimizer:
     """Sophia: update = -learning_rate (clip(mu_hat / max(gamma nu, eps), +-clip_threshold) + weight_decay params).
 
-    nu is a running mean of the Hessian's diagonal, estimated at every update_interval-th step. The decay is decoupled
-    and multiplied by the learning rate. `update` needs the extra argument `obj_fn` (params -> loss of this step's
-    batch), or what `hessian_diagonal_fn` needs instead. The other arguments are those of `scale_by_sophia`.
+    mu_hat and nu are running means of the gradient and of the Hessian's diagonal, which is estimated once in
+    update_interval steps. The decay is decoupled and multiplied by the learning rate. `update` needs the extra argument
+    `obj_fn` (params -> loss of this step's batch), or what `hessian_diagonal_fn` needs instead. The other arguments are
+    those of `scale_by_sophia`.
 
     Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
         optimizer for language model pre-training, algorithm 3.
