@@ -12,7 +12,7 @@ params = optim.apply_updates(params, updates)
 | `adam`, `adamw`, `adamax`, `adamaxw`, `nadam`, `nadamw`, `amsgrad`, `radam`, `adabelief`, `adan` | Adam, variants |
 | `adopt`, `ademamix`, `simplified_ademamix`, `novograd`, `acprop`, `madgrad`, `optimistic_adam_v2` | Adam, variants |
 | `lamb`, `lars`, `fromage` | layer-wise: steps proportional to the norm of the weights |
-| `dog`, `dowg`, `prodigy`, `dadapt_adamw`, `cocob`, `mechanize`, `schedule_free` | no learning rate, no schedule |
+| `dog`, `dowg`, `prodigy`, `dadapt_adamw`, `cocob`, `mechanize`; `schedule_free` | no tuned rate; no schedule |
 | `muon`, `muon_with_roles`, `shampoo`, `soap`, `galore` | matrices |
 | `polyak_sgd`, `momo`, `momo_adam`, `reduce_on_plateau`: need `value` | steps from the loss |
 | `lbfgs`, `scale_by_zoom_linesearch`, `scale_by_backtracking_linesearch`: need `value_fn`, ... | line search |
@@ -34,33 +34,37 @@ What every factory shares:
 - It returns an `Optimizer`. The state of a rule is one named tuple, e.g. `AdamState(count, mu, nu)` for `adam` and
   `scale_by_adam` (optax nests one tuple for each link of a chain; so does `lbfgs` here). Arguments that a rule does not
   describe are those of its `scale_by_...`.
-- `learning_rate` and `weight_decay`: >= 0, a number or, annotated `ScalarOrSchedule`, a schedule of the step count (0
-  at the first update). A Python 0 as `weight_decay` leaves the term out of the program, except in
-  `add_decayed_weights`, `dadapt_adamw`, `mechanize`, `momo`, `momo_adam` and `prodigy`. A mask (`mask`,
-  `weight_decay_mask`) tells which parameters decay: a pytree of bools like the parameters or a prefix of it, a
-  function of the parameters that returns one, or None for all.
+- `learning_rate` and `weight_decay`: a number >= 0 (of any sign in `scale_by_learning_rate`, `add_decayed_weights`)
+  or, annotated `ScalarOrSchedule`, a schedule of the step count (0 at the first update). A Python 0 as `weight_decay`
+  leaves the term out of the program, except in `add_decayed_weights`, `dadapt_adamw`, `mechanize`, `momo`,
+  `momo_adam` and `prodigy`. A mask (`mask`, `weight_decay_mask`) tells which parameters decay: a pytree of bools like
+  the parameters or a prefix of it, a function of the parameters that returns one, or None for all.
 - Arguments annotated `Scalar` or `ScalarOrSchedule` may be traced; others are static unless they say otherwise.
 - `eps` keeps a denominator away from 0. Outside a root it bounds the step; inside (`eps_root`) it also keeps the
   derivative of the root finite, for meta-gradients. Where an equation has 0/0 := 0, eps = 0 is safe.
 - A rule computes in the accumulation dtype, float32 for bfloat16 and float16. Updates have the dtypes of the
-  parameters (without params, of the gradients), states keep theirs: moments are in the accumulation dtype unless
-  `mu_dtype` or `accumulator_dtype` says otherwise, second moments of complex parameters are real.
+  parameters (without params, of the gradients); `identity`, `set_to_zero`, `monitor`, `snapshot` and line
+  searches keep those of the updates that they receive, `stateless` those of its function; `master_weights` and
+  `stochastic_rounding` return float32 for half precision. States keep their dtypes: moments are in the accumulation
+  dtype unless `mu_dtype` or `accumulator_dtype` says otherwise (for complex parameters, in the complex dtype of that
+  precision); second moments of complex parameters are real.
 - Pass `params` to `update`: weight decay and rules whose equation contains the parameters need them. Wrappers pass
   extra arguments on; rules ignore those that they do not use. `train.make_step` passes `value`, `grad`, `value_fn`,
   `grad_fn` and `obj_fn`.
 - ValueError, when the optimizer is made: a hyperparameter out of range, if known while tracing; an unknown option.
   At `update`: missing `params` or extra argument; another structure or shape than that of the parameters; a mask that
   is not a prefix of them.
-- TypeError: parameters that are not floating; an argument of the wrong type; a mask that does not hold bools; complex
-  parameters in `adadelta`, `adopt`, `clip`, `cocob`, `dadapt_adamw`, `galore`, `hutchinson_estimator_diag_hessian`,
-  `keep_params_nonnegative`, `madgrad`, `mechanize`, `momo`, `momo_adam`, `prodigy`, `rprop`,
-  `scale_by_distance_over_gradients`, `shampoo`, `simplified_ademamix`, `sm3`, `soap`, `sophia`: wrap these in
-  `split_real_and_imaginary`.
+- TypeError: parameters that are not floating, at the latest in `apply_updates`; an argument of the wrong type; a mask
+  that does not hold bools; complex parameters in `adadelta`, `adopt`, `clip`, `cocob`, `dadapt_adamw`, `galore`,
+  `hutchinson_estimator_diag_hessian`, `keep_params_nonnegative`, `madgrad`, `mechanize`, `momo`, `momo_adam`,
+  `prodigy`, `rprop`, `scale_by_distance_over_gradients`, `shampoo`, `simplified_ademamix`, `sm3`, `soap`, `sophia`:
+  wrap these in `split_real_and_imaginary`.
 - `init`, eager or under `jax.jit`, places every array like its parameter; what is derived from an axis (factors of
   `shampoo` and `soap`, rows and columns of `adafactor`) is sharded like that axis. `update` runs on Auto and on
   Explicit meshes and inside `jax.shard_map`.
 
-Not in optax: `nesterov_lookahead`, `adagrad_as_published`, `shampoo`, `soap`, `muon_with_roles`, `accumulate`,
+Not among optax's public names: `nesterov_lookahead`, `adagrad_as_published`, `shampoo`, `soap`, `scale_by_shampoo`,
+`scale_by_soap`, `scale_by_sophia`, `muon_with_roles`, `orthogonalize_via_newton_schulz`, `accumulate`,
 `average_params`, `averaged_params`, `master_weights`, `kahan`, `stochastic_rounding`, `quantized_state`, `quantize`,
 `dequantize`, `named_state`, `get_hyperparams`, `with_hyperparams`, `sqrt_batch_size_rule`, `spec`, `build` and
 `describe`.

@@ -136,7 +136,7 @@ def apply_updates(params: ArrayTree, updates: ArrayTree) -> Params:
     """params + updates, added in the accumulation dtype (integers as such) and stored in each parameter's own.
 
     A parameter whose update is None, or of dtype float0 as from `jax.grad(..., allow_int=True)`, is unchanged. A
-    parameter None stays None.
+    parameter None stays None. A real parameter drops the imaginary part of its update.
 
     Raises:
         ValueError: updates of another structure, or of other shapes than the parameters.
@@ -178,9 +178,9 @@ def initial_moment(params: Params, dtype: DTypeLike | None = None, *, fill: Scal
 
     Args:
         params: pytree of real or complex floating arrays; None leaves stay None.
-        dtype: of the moment; None means the parameter's accumulation dtype (float32 for bfloat16 and float16).
+        dtype: precision of the moment; None means the accumulation dtype (float32 for bfloat16 and float16).
         fill: the value at the start.
-        real: whether the moment of a complex parameter is real, as those of squared magnitudes are.
+        real: whether the moment of a complex parameter is real, as those of squared magnitudes are, else complex.
     """
 
     def leaf(path: Any, p: Array) -> Array:
@@ -224,7 +224,7 @@ def per_leaf(
 
     Raises:
         ValueError: the pytrees differ in structure, or a gradient in shape from its parameter; the rule changes a
-            shape, as it does where the state was made for another.
+            shape, as it does where the state was made for another shape.
         TypeError: the update would be stored in an integer dtype, which truncates it; a gradient of dtype float0.
     """
     structure: Any
@@ -363,9 +363,9 @@ def map_leaves(function: Callable[..., Any], updates: PyTree, *others: PyTree) -
 def dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
     """The pytree with every number in the floating dtype of the leaf of `like` in its place.
 
-    Where the leaf of `like` is not a floating array, or that of `tree` is not a number, the latter is unchanged. Use it
-    for updates and for this library's own states, not for the state of a foreign transformation, whose dtypes may carry
-    meaning.
+    The leaf of `tree` is unchanged where it is not a number, or where the leaf of `like` is not a floating array. Use
+    it for updates and for this library's own states, not for the state of a foreign transformation, whose dtypes may
+    carry meaning.
     """
 
     def leaf(x: Any, kept: Any) -> Any:

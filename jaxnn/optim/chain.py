@@ -23,6 +23,10 @@ def chain(*links: Transformation) -> Optimizer:
     Returns:
         Optimizer whose state is the tuple of the links' states.
 
+    Raises:
+        TypeError: a list of links instead of separate arguments; a link without `init` and `update`.
+        ValueError: at `update`, a state of another number of links.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxnn import optim

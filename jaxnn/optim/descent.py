@@ -95,7 +95,7 @@ def descent(
 def add_decay(
     updates: PyTree, params: Params, weight_decay: Any, mask: Mask = None, *, where: str = "weight decay"
 ) -> PyTree:
-    """updates + weight_decay params where the mask is True."""
+    """updates + weight_decay params where the mask is True, in the dtypes of the updates."""
 
     def leaf(u: Array, decays: bool, p: Array) -> Array:
         return u + cast_like(weight_decay, u) * p.astype(u.dtype) if decays else u

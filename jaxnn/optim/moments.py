@@ -101,7 +101,7 @@ def safe_norm(
     """max(|x|, min_norm) with derivative 0 where the norm is at most min_norm, at x = 0 too.
 
     Args:
-        x: array.
+        x: floating array, real or complex; the norm is computed in its dtype.
         min_norm: >= 0.
         ord, axis, keepdims: as for `jnp.linalg.norm`.
 
@@ -118,7 +118,7 @@ def safe_norm(
 
 
 def safe_root_mean_squares(x: Any, min_rms: Scalar) -> Array:
-    """max(sqrt(mean |x|^2), min_rms) with derivative 0 where the first is at most the second, at x = 0 too.
+    """max(sqrt(mean |x|^2), min_rms) of a floating array, with derivative 0 where the root is at most min_rms >= 0.
 
     Example:
         >>> safe_root_mean_squares(jnp.array([1.0, 7.0]), 0.0)

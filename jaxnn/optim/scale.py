@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.optim.arguments import require_params
-from jaxnn.optim.base import EmptyState, Optimizer, is_float0, per_leaf
-from jaxnn.optim.descent import Mask, add_decay
+from jaxnn.optim.base import EmptyState, Optimizer, is_float0, per_leaf, widened
+from jaxnn.optim.descent import Mask, add_decay, called_on_stored
 from jaxnn.optim.scalars import at_count, cast_like, increment, zero_count
 from jaxnn.optim.spec import specified
 from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
@@ -110,11 +110,16 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule | None = None, *, fli
 
 
 @specified
+@called_on_stored("mask")
 def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None) -> Optimizer:
     """updates + weight_decay params, where the mask is True.
 
-    Before a rule's moments this is an L2 penalty; after them, and before the learning rate, which
-    then multiplies it, decoupled weight decay.
+    Before a rule's moments this is an L2 penalty; after them, and before the learning rate, which then multiplies it,
+    decoupled weight decay.
+
+    Args:
+        weight_decay: number or schedule of the step count (0 at the first update), of any sign.
+        mask: which parameters decay: a pytree of bools, a function of the parameters that returns one, or None for all.
 
     Example:
         >>> opt = add_decayed_weights(0.5)
@@ -122,6 +127,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None)
         Array([0.5], dtype=float32)
     """
 
+    @widened
     def update(
         updates: PyTree, state: CountState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, CountState]:

@@ -74,6 +74,8 @@ def test_half_precision_gradients_are_gathered_in_float32() -> None:
     updates, _, state = along(opt, np.zeros(1, jnp.bfloat16), np.ones((512, 1), jnp.bfloat16))
     assert state.acc_grads.dtype == np.float32
     assert updates[-1, 0] == -512
+    grads = jnp.ones(1, jnp.bfloat16)
+    assert opt.update(grads, opt.init(grads))[0].dtype == jnp.bfloat16  # without params too
 
 
 @traced

@@ -113,6 +113,7 @@ def test_incremental_and_periodic_updates_equal_optax_and_keep_dtypes() -> None:
         got = np.asarray(periodic(step))
         assert got.dtype == jnp.bfloat16
         assert (got == half["w"]).all() == (step % 2 == 1)
+    assert optim.periodic_update(jnp.ones(1), jnp.zeros(1, int), 2, 2).dtype == jnp.zeros(1, int).dtype
 
 
 def test_an_incremental_update_is_none_where_the_new_tensor_is() -> None:

@@ -109,6 +109,14 @@ def test_applied_updates_of_integers() -> None:
         optim.apply_updates(params, params | {"n": np.float32([0.5, 0.5])})
 
 
+def test_decayed_weights_are_added_in_float32_and_masked_by_the_stored_dtype() -> None:
+    opt = optim.add_decayed_weights(1.0, lambda p: jax.tree.map(lambda x: x.dtype == jnp.bfloat16, p))
+    params, grads = jnp.full(1, 2.0**-9, jnp.bfloat16), jnp.ones(1, jnp.float32)
+    updates = opt.update(grads - 2.0**-9, opt.init(params), params)[0]
+    assert updates.dtype == jnp.bfloat16
+    assert float(updates[0]) == 1.0
+
+
 MASK = {"w": True, "n": False}
 MASKED = {
     "masked": optim.masked(optim.adam(0.1), MASK),

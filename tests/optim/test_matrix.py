@@ -75,6 +75,13 @@ def test_zero_large_half_and_complex_matrices() -> None:
     assert error <= 1e-6
 
 
+def test_integer_matrices() -> None:
+    a = np.array([[2, 1], [1, 2]])
+    assert_close(optim.power_iteration(a)[0], 3.0, rtol=1e-5)
+    root = optim.matrix_inverse_pth_root(jnp.asarray(a), 2)[0]
+    assert_close(root @ root @ a, np.eye(2), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("p", [3, *slow(1, 2, 4, 5, 6, 8)])
 def test_inverse_roots_of_any_order(p: int) -> None:
     """optax's power of a matrix knows 1, 2, 4 and 8 only, and takes the nearest of them for others."""

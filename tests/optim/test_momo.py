@@ -23,7 +23,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     ("momo", "momo: adapts", "tau * squares / 2", "tau * squares"),
     ("momo", "momo_adam: model", "jnp.minimum(rate / rho,", "jnp.minimum(rate,"),
     ("momo", "momo_adam: model", "(1 - cast_like(b2, v) ** count.astype(v.dtype))", "1.0"),
-    ("momo", "momo_adam: model", "inner_product(d, scaled)", "sum_of_squares(d)"),
+    ("momo", "momo_adam: model", "inner_product(scaled, d)", "sum_of_squares(d)"),
     ("momo", "momo_adam: adapts", "c * (f - rho * lb)", "c * (f - lb)"),
 ]  # fmt: skip
 
@@ -82,6 +82,17 @@ def test_a_zero_gradient_takes_no_step(name: str) -> None:
         updates, _, state = along(getattr(optim, name)(**settings), params, grads, value=np.float32(1))
         assert_close(updates, grads, rtol=0)
         assert np.isfinite([float(state.lb), float(state.gamma)]).all()
+
+
+@pytest.mark.parametrize("name", ["momo", "momo_adam"])
+def test_a_parameter_without_gradient_stays(name: str) -> None:
+    opt, w, b = getattr(optim, name)(), jnp.array([2.0]), jnp.array([1.0])
+    value, grads = jnp.float32(4), {"w": 2 * w, "b": b}
+    _, state = opt.update(grads, opt.init({"w": w, "b": b}), {"w": w, "b": b}, value=value)
+    updates, after = opt.update(grads | {"b": None}, state, {"w": w, "b": b}, value=value)
+    assert updates["b"] is None
+    assert after.exp_avg["b"] == state.exp_avg["b"]
+    assert updates["w"] < 0
 
 
 def test_without_eps_too() -> None:

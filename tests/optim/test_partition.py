@@ -131,6 +131,8 @@ def test_complaints() -> None:
         optim.partition({"other": optim.sgd(0.1)}, LABELS).init(PARAMS)
     with pytest.raises(ValueError, match="must be a pytree of bools like the parameters"):
         optim.masked(optim.sgd(0.1), {"other": True}).init(PARAMS)
+    with pytest.raises(ValueError, match="partition: the labels must be a pytree like the parameters"):
+        optim.partition({"a": optim.sgd(0.1)}, {"other": "a"}).init(PARAMS)
     with pytest.raises(TypeError, match="known while tracing"):
         jax.jit(lambda m: optim.masked(optim.sgd(0.1), m).init(np.ones(1, np.float32)))(True)
     with pytest.raises(TypeError, match="must be an optimizer with init and update"):

@@ -21,7 +21,8 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
-    """`num_linesearch_steps`: trials; `decrease_error`: violation for atol = 0 at the last trial."""
+    """`num_linesearch_steps`: int32 trials; `decrease_error`: by how much the last one missed the condition, with
+    atol = 0; 0 if it was met."""
 
     num_linesearch_steps: Array
     decrease_error: Array

@@ -25,9 +25,9 @@ WOLFE = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 
 
 class ScaleByLBFGSState(NamedTuple):
-    """`count`; the last `params` and `updates` (gradients); their last memory_size differences, stacked on axis 0:
-    `diff_params_memory` s_j, `diff_updates_memory` y_j; and `weights_memory` 1 / s_j'y_j, 0 for a pair that is
-    skipped."""
+    """`count`: int32 steps taken; the last `params` and `updates` (gradients); their last memory_size differences,
+    stacked on axis 0: `diff_params_memory` s_j, `diff_updates_memory` y_j; and `weights_memory` 1 / s_j'y_j, 0 for a
+    pair that is skipped."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     params: PyTree
@@ -49,7 +49,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True, *, mi
     ascend after a step over a saddle (`min_curvature=-math.inf` restores that). A skipped pair still takes a place in
     the memory, so a search that keeps failing falls back to gradient descent.
 
-    The gradients must be free of noise (full batches).
+    w are the parameters and g the gradients, which must be free of noise (full batches).
 
     Args:
         memory_size: m >= 1.
@@ -115,10 +115,10 @@ def lbfgs(
     *,
     min_curvature: Scalar = 0.0,
 ) -> Optimizer:
-    """L-BFGS: update = -learning_rate s H g, the step s found by a line search.
+    """L-BFGS: update = -learning_rate s H g, with H of `scale_by_lbfgs` and the step s found by a line search.
 
-    For losses with little noise and moderately many parameters: the state holds 2 m + 3 copies of them. The search
-    needs the extra arguments `value`, `grad` and `value_fn`, which `train.make_step` passes; for a fixed loss,
+    For losses with little noise and moderately many parameters: the state holds 2 memory_size + 3 copies of them. The
+    search needs the extra arguments `value`, `grad` and `value_fn`, which `train.make_step` passes; for a fixed loss,
     `value_and_grad_from_state` saves the evaluation at the start of each step.
 
     Args:

@@ -21,8 +21,8 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class ZoomLinesearchInfo(NamedTuple):
-    """`num_linesearch_steps`: trials; `decrease_error`, `curvature_error`: violations for tol = 0 at the last
-    trial."""
+    """`num_linesearch_steps`: int32 trials; `decrease_error`, `curvature_error`: by how much the last trial missed each
+    condition, with tol = 0; 0 if it was met."""
 
     num_linesearch_steps: Array
     decrease_error: Array
@@ -57,11 +57,11 @@ def scale_by_zoom_linesearch(
     |<u, grad f(w + s u)>| <= curv_rtol |<u, grad f(w)>| + tol          (small curvature)
 
     Steps grow until one meets both conditions or an interval must hold one that does; cubic and quadratic interpolation
-    then narrow the interval. If trials run out, a trial with sufficient decrease is taken: the last while steps grew,
-    or a lower one found in the interval. If there is none, the last trial is, even if the loss rises there, as along an
-    ascent direction. If loss or slope are NaN or infinite there, the step is 0, value and gradient are those of the
-    start, and the next search tries 1 first. (optax may step to where the gradient is NaN, and its "keep" never leaves
-    a step of 0.)
+    then narrow the interval. If trials run out, a trial with sufficient decrease is taken: the last one found while
+    steps grew, or one of lower loss in the interval. Without any, the last trial is taken, even if the loss rises
+    there, as along an ascent direction. If loss or slope are NaN or infinite there, the step is 0, value and gradient
+    are those of the start, and the next search tries 1 first. (optax may step to where the gradient is NaN, and its
+    "keep" never leaves a step of 0.)
 
     The update needs the extra arguments `value`, `grad` (conjugated for complex parameters, as the updates are) and
     `value_fn`, a function of the parameters; further arguments that `value_fn` names are passed on. The state's `grad`

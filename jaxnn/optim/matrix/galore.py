@@ -43,7 +43,7 @@ class GaLoreState(NamedTuple):
 
 
 DimensionNumbers: TypeAlias = GaLoreDimensionNumbers | PyTree | Callable[[Params], PyTree] | None
-"""One for all arrays, a pytree of them (None: not projected), a function that returns one, or None."""
+"""One for all arrays, a pytree of them (None: not projected), a function that returns one; None: matrices alone."""
 
 
 @specified

@@ -35,7 +35,7 @@ def power_iteration(
     accumulation dtype. Where z is 0, v stays, so that the zero matrix has the eigenvalue 0 (in optax, NaN).
 
     Args:
-        matrix: square array, or a function that multiplies a pytree like v0 by the matrix.
+        matrix: (n, n), or a function that multiplies a pytree like v0 by the matrix.
         v0: start: a vector, or for a function the pytree that it takes. None means uniform in [-1, 1].
         num_iters: largest number of iterations.
         error_tolerance: relative.
@@ -43,7 +43,7 @@ def power_iteration(
         key: of the random start; None means `jax.random.key(0)`.
 
     Returns:
-        (eigenvalue, eigenvector of norm 1); the vector has the dtypes of v0.
+        (eigenvalue, eigenvector of norm 1); the vector has the dtypes of v0, by default the matrix's.
 
     Raises:
         ValueError: a matrix that is not square; a function without v0.
@@ -100,15 +100,15 @@ def matrix_inverse_pth_root(
     1.2 or more. All is in the accumulation dtype (in optax partly in float32), for any p (in optax 1, 2, 4 and 8).
 
     Args:
-        matrix: (n, n).
+        matrix: (n, n), symmetric and positive semi-definite.
         p: positive int; static.
         num_iters: largest number of iterations.
         ridge_epsilon: relative to the largest eigenvalue.
-        error_tolerance: of M.
+        error_tolerance: largest |M - I| of an entry at which it stops.
         precision: of the matrix products.
 
     Returns:
-        (root in the matrix's dtype, max |M - I|: an error well above the tolerance means that it has not converged).
+        (root (n, n) in the matrix's dtype, max |M - I|: well above the tolerance, it has not converged).
 
     Raises:
         ValueError: a matrix that is not square.
@@ -129,7 +129,7 @@ def matrix_inverse_pth_root(
         ridge_epsilon=ridge_epsilon,
         error_tolerance=error_tolerance,
     )
-    _require_square("matrix_inverse_pth_root", matrix)
+    matrix = _square("matrix_inverse_pth_root", matrix)
     wide = accumulate(matrix)
     eye = jnp.eye(matrix.shape[0], dtype=wide.dtype)
     largest, _ = power_iteration(wide, precision=precision)
@@ -171,8 +171,7 @@ def _multiplication(matrix: Any, v0: Any, precision: Any, key: Any) -> tuple[Cal
                 "power_iteration: a function needs v0 to start from, got none. Pass a pytree like its argument."
             )
         return matrix, v0
-    matrix = jnp.asarray(matrix)
-    _require_square("power_iteration", matrix)
+    matrix = _square("power_iteration", matrix)
     wide = accumulate(matrix)
     if v0 is None:
         key = jax.random.key(0) if key is None else key
@@ -180,10 +179,13 @@ def _multiplication(matrix: Any, v0: Any, precision: Any, key: Any) -> tuple[Cal
     return lambda v: jnp.matmul(wide, accumulate(v), precision=precision), v0
 
 
-def _require_square(where: str, matrix: Array) -> None:
+def _square(where: str, matrix: Any) -> Array:
+    """A square matrix, integers as float32; ValueError for any other array."""
     shape = jnp.shape(matrix)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"{where}: the matrix must be square, got shape {shape}.")
+    matrix = jnp.asarray(matrix)
+    return matrix if jnp.issubdtype(matrix.dtype, jnp.inexact) else accumulate(matrix)
 
 
 def _dot(a: PyTree, b: PyTree) -> Array:

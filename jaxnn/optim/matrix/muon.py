@@ -60,7 +60,7 @@ def scale_by_muon(
     preconditioning: Preconditioning = "frobenius",
     weight_dimension_numbers: NumbersOrFn = None,
 ) -> Optimizer:
-    """Muon's direction: the nearly orthogonalized mean of gradients; without learning rate, sign or scaling by shape.
+    """Muon's direction: the nearly orthogonalized mean of gradients, which `muon` scales by shape and -learning_rate.
 
     mu <- beta mu + (1 - beta) g;   t = 1, 2, ...
     mu_hat = mu / (1 - beta^t), or with `nesterov` beta mu / (1 - beta^(t+1)) + (1 - beta) g / (1 - beta^t)
@@ -164,7 +164,7 @@ def muon(
 
     Matrices: update = -learning_rate (s direction + weight_decay params), `scale_by_muon` having the direction, and
     s = sqrt(max(1, columns / rows)), or with `consistent_rms` s = consistent_rms sqrt(max(rows, columns))
-    The rest: `adamw` with adam's arguments, and eps, mu_dtype and nesterov as here
+    The rest: `adamw` with the arguments adam_..., and the same eps, mu_dtype and nesterov
 
     Rows are inputs and columns outputs, as in x w. The decay is multiplied by the learning rate. Every matrix is
     orthogonalized, embeddings and the last layer too, which the authors leave to Adam: see `muon_with_roles`.

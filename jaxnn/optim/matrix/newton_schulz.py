@@ -35,8 +35,8 @@ def orthogonalize_via_newton_schulz(
 ) -> Array:
     """U f(S) V' for x = U S V', with f an iterated odd polynomial that brings the singular values near 1.
 
-    x <- x scaled so that S <= 1 (see `preconditioning`), then in each step
-    x <- a x + b (x x') x + c (x x')^2 x
+    x <- x scaled so that S <= 1 (see `preconditioning`; "aol" scales each row, so U and V are of the scaled x), then in
+    each step   x <- a x + b (x x') x + c (x x')^2 x
 
     It is computed in the accumulation dtype, with the shorter side of x as its rows. Where the longer is more than 1.5
     times as long, up to 3 steps are done on the small matrices: with A = x x', Q = a I + b A + c A^2,
@@ -44,7 +44,7 @@ def orthogonalize_via_newton_schulz(
     of 4; in float32 the two differ by about 1e-5 of the largest singular value.
 
     Args:
-        x: matrix, or an array with `dimension_numbers`.
+        x: floating matrix, or an array with `dimension_numbers`.
         ns_coeffs: (a, b, c), or one row of them for each step; may be traced. (3.4445, -4.775, 2.0315) gives singular
             values between 0.7 and 1.2; (2, -1.5, 0.5) converges to 1, more slowly.
         ns_steps: steps if `ns_coeffs` is (a, b, c); static.
@@ -55,6 +55,9 @@ def orthogonalize_via_newton_schulz(
 
     Returns:
         Array of the shape and dtype of x.
+
+    Raises:
+        ValueError: x is not a matrix and `dimension_numbers` do not make it one; coefficients of another shape.
 
     Reference: Jordan, K. et al. (2024). Muon: an optimizer for hidden layers in neural networks. Boissin, T. et al.
         (2025). Turbo-Muon: accelerating orthogonality-based optimization with pre-conditioning ("aol"). Grishina, E.,

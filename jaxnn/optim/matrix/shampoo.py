@@ -26,9 +26,9 @@ Graft = Literal["adam", "sgd"] | None
 
 class ShampooState(NamedTuple):
     """`count`: int32 steps taken; `mu`: mean of gradients (None if b1 is a Python 0); `nu`: mean or sum of squares
-    (None unless grafted to Adam); `statistics`, `preconditioners`: tuples of pytrees, the first for the first axis
-    longer than 1 of every array, and so on, of the second moments and their inverse root: matrices, or vectors (their
-    diagonals) for very long axes, and None where an array has no further axis.
+    (None unless grafted to Adam); `statistics`, `preconditioners`: second moments and their inverse roots, tuples of
+    pytrees: entry i has the matrix, or for a very long axis its diagonal, of the i-th axis longer than 1 of every
+    array, None where an array has no such axis.
     """
 
     count: Array  # type: ignore[assignment] # optax's name for it; it hides tuple.count
@@ -50,14 +50,14 @@ def scale_by_shampoo(
     relative_eps: Scalar = 1e-6,
     graft_eps: Scalar = 1e-8,
 ) -> Optimizer:
-    """Shampoo's direction, without learning rate or sign.
+    """Shampoo's direction, which `shampoo` multiplies by -learning_rate.
 
-    For every axis i of g, of k that are longer than 1, with G_i the matrix whose rows are the slices along i:
+    For each of the k axes i of g that are longer than 1, with G_i the matrix whose rows are the slices along i:
     H_i <- b2 H_i + (1 - b2) G_i G_i'   (if b2 = 1: H_i + G_i G_i', as published);   t = 1, 2, ...
     H_i_hat = H_i / (1 - b2^t)   (if b2 = 1: H_i)
     P_i = (H_i_hat + (eps + relative_eps largest eigenvalue of H_i_hat) I)^(-1/(2k)),   where (t - 1) % update_every = 0
     mu <- b1 mu + (1 - b1) g;   m = mu / (1 - b1^t)
-    direction = m multiplied along every axis i by P_i;   for a matrix L^(-1/4) m R^(-1/4)
+    direction = m multiplied along every axis i by P_i;   for a matrix P_1 m P_2
 
     With grafting, each array keeps this direction and takes the norm of another rule's: of m for "sgd", of
     m / (sqrt(nu_hat) + graft_eps) for "adam", with nu <- b2 nu + (1 - b2) g^2 and nu_hat as for H.
@@ -184,10 +184,10 @@ def shampoo(
     relative_eps: Scalar = 1e-6,
     graft_eps: Scalar = 1e-8,
 ) -> Optimizer:
-    """Shampoo: update = -learning_rate (shampoo's direction + weight_decay params); see `scale_by_shampoo`.
+    """Shampoo: update = -learning_rate (shampoo's direction + weight_decay params).
 
-    By default every array moves as far as with Adam, so Adam's learning rates suit. The decay is decoupled and
-    multiplied by the learning rate.
+    The direction and its arguments are in `scale_by_shampoo`. By default every array moves as far as with Adam, so
+    Adam's learning rates suit. The decay is decoupled and multiplied by the learning rate.
 
     Reference: Gupta, V., Koren, T. & Singer, Y. (2018). Shampoo: preconditioned stochastic tensor optimization,
         algorithms 1 and 2.

@@ -23,9 +23,9 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule, Shape
 
 class SoapState(NamedTuple):
     """`count`: int32 updates, the first of which only initializes the bases; `mu`: mean of gradients; `nu`: mean of the
-    squares of the rotated gradients; `statistics`, `bases`: tuples of pytrees, the first for the first axis of every
-    array that is rotated, and so on, of the mean second moments and of orthogonal matrices whose columns tend to their
-    eigenvectors, largest eigenvalue first; None where an array has no further such axis.
+    squares of the rotated gradients; `statistics`, `bases`: mean second moments, and orthogonal matrices whose
+    columns tend to their eigenvectors, largest eigenvalue first; tuples of pytrees: entry i has the matrix of the i-th
+    axis of every array that is rotated, None where an array has no such axis.
     """
 
     count: Array  # type: ignore[assignment] # optax's name for it; it hides tuple.count
@@ -48,12 +48,12 @@ def scale_by_soap(
     correct_bias: bool = True,
     sort: bool = True,
 ) -> Optimizer:
-    """SOAP's direction, without learning rate or sign.
+    """SOAP's direction, which `soap` multiplies by -learning_rate.
 
     For every axis i of g that is rotated, with G_i the matrix whose rows are the slices along i:
     r = g, multiplied along every axis i by Q_i';   mu <- b1 mu + (1 - b1) g;   m = mu, rotated as g is
     nu <- b2 nu + (1 - b2) r^2;   u = m / (1 - b1^t) / (sqrt(nu / (1 - b2^t)) + eps)
-    direction = u, multiplied along every axis i by Q_i;   for a matrix r = Q_L' g Q_R and direction = Q_L u Q_R'
+    direction = u, multiplied along every axis i by Q_i;   for a matrix r = Q_1' g Q_2 and direction = Q_1 u Q_2'
     then H_i <- shampoo_beta H_i + (1 - shampoo_beta) G_i G_i'
     and, where t % precondition_frequency = 0: Q_i <- the orthogonal factor of H_i Q_i (QR), one step of power iteration
 
@@ -207,10 +207,10 @@ def soap(
     correct_bias: bool = True,
     sort: bool = True,
 ) -> Optimizer:
-    """SOAP: update = -learning_rate (soap's direction + weight_decay params); see `scale_by_soap`.
+    """SOAP: update = -learning_rate (soap's direction + weight_decay params).
 
-    The first direction is 0. The decay is decoupled and multiplied by the learning rate. Adam's learning rates suit;
-    the authors use 0.003 with a weight_decay of 0.01.
+    The direction and its arguments are in `scale_by_soap`. The first direction is 0. The decay is decoupled and
+    multiplied by the learning rate. Adam's learning rates suit; the authors use 0.003 with a weight_decay of 0.01.
 
     Reference: Vyas, N. et al. (2024). SOAP: improving and stabilizing Shampoo using Adam, algorithms 3 and 4.
 

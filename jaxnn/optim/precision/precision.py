@@ -109,7 +109,7 @@ def master_weights(opt: Transformation) -> Optimizer:
 def stochastic_rounding(opt: Transformation, key: Key) -> Optimizer:
     """Round half-precision parameters up or down at random, without bias.
 
-    w = p + step, in float32, between the neighbours a <= w < b that p's dtype can store:
+    w = p + (the update of `opt`), in float32, between the neighbours a <= w < b that p's dtype can store:
     p + update = b with probability (w - a) / (b - a), else a;   so E[p + update] = w
 
     Needs no extra memory; each step adds noise of variance (w - a) (b - w). Parameters in float32 or float64 get the
@@ -163,8 +163,9 @@ def kahan(opt: Transformation, dtype: DTypeLike | None = None) -> Optimizer:
 
     y = step + c;   update = round(round(p + y) - p);   p' = round(p + update);   c <- (p + y) - p'
 
-    The sum p + y and its difference from p' are computed without error. p' is round(p + y) wherever round(p + y) - p
-    can be stored, i.e. unless p changes by more than a factor of 2.
+    round is to the dtype of p, to nearest; step is the update of `opt`, c the compensation, 0 at the start. The sum p +
+    y and its difference from p' are computed without error. p' is round(p + y) wherever round(p + y) - p can be stored,
+    i.e. unless p changes by more than a factor of 2.
 
     p + c is the running sum of all steps. In bfloat16 with a bfloat16 c it has about 16 bits instead of 8: steps below
     2^-18 |p| are lost again, unless c is float32 (`dtype`). With float32 parameters it helps sums of very many, very

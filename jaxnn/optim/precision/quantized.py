@@ -131,9 +131,10 @@ def quantized_state(
 
 
 def quantize(x: Array, block_size: int = 256, key: Key | None = None) -> tuple[Array, Array]:
-    """(int8 codes in the shape of x, the scale of each block of entries in row-major order).
+    """(int8 codes in the shape of x, a vector of the scales of its blocks, in row-major order and in the dtype of x).
 
-    Entries that are not finite are left out of the scale and have their own code, which stands for NaN.
+    `quantized_state` has the equation. Entries that are not finite are left out of the scale and have their own code,
+    which stands for NaN.
 
     Args:
         x: real floating array of any shape.

@@ -24,7 +24,7 @@ class AdadeltaState(NamedTuple):
 
 @specified
 def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
-    """Adadelta's direction, without learning rate or sign.
+    """Adadelta's direction, which `adadelta` multiplies by -learning_rate.
 
     e_g <- rho e_g + (1 - rho) g^2
     direction = sqrt(e_x + eps) / sqrt(e_g + eps) g

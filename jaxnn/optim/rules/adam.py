@@ -14,7 +14,8 @@ from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedu
 
 
 class AdamState(NamedTuple):
-    """`count`: int32 steps taken; `mu`: mean of gradients (None if b1 is a Python 0); `nu`: mean of their squares."""
+    """`count`: int32 steps taken; `mu`: mean of gradients (None in `scale_by_adam` for a Python b1 = 0); `nu`: mean of
+    their squares, real."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -31,7 +32,7 @@ def scale_by_adam(
     *,
     nesterov: bool = False,
 ) -> Optimizer:
-    """Adam's direction, without learning rate or sign.
+    """Adam's direction, which `adam` multiplies by -learning_rate.
 
     mu <- b1 mu + (1 - b1) g;   nu <- b2 nu + (1 - b2) |g|^2;   t = 1, 2, ...
     mu_hat = mu / (1 - b1^t), or for Nadam b1 mu / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t);   nu_hat = nu / (1 - b2^t)
@@ -103,7 +104,7 @@ def adam(
 ) -> Optimizer:
     """Adam; with `nesterov`, Nadam: update = -learning_rate mu_hat / (sqrt(nu_hat + eps_root) + eps).
 
-    The moments are in `scale_by_adam`.
+    The equation of the moments and the arguments are in `scale_by_adam`.
 
     Reference: Kingma, D. P. & Ba, J. (2015). Adam: a method for stochastic optimization, algorithm 1.
 
@@ -164,9 +165,9 @@ def nadam(
     *,
     nesterov: bool = True,
 ) -> Optimizer:
-    """Adam with Nesterov's momentum: `adam(..., nesterov=True)`; the equation is in `scale_by_adam`.
+    """Adam with Nesterov's momentum: `adam(..., nesterov=True)`.
 
-    eps is outside the root, eps_root inside.
+    The equation and the arguments are in `scale_by_adam`: eps is outside the root, eps_root inside.
 
     Reference: Dozat, T. (2016). Incorporating Nesterov momentum into Adam.
 
@@ -194,7 +195,7 @@ def nadamw(
 ) -> Optimizer:
     """Nadam with decoupled weight decay: `adamw(..., nesterov=True)`; the decay is multiplied by the learning rate.
 
-    eps is outside the root, eps_root inside.
+    The other arguments are those of `scale_by_adam`: eps is outside the root, eps_root inside.
 
     Reference: Dozat, T. (2016). Incorporating Nesterov momentum into Adam. Loshchilov, I. & Hutter, F. (2019).
         Decoupled weight decay regularization.

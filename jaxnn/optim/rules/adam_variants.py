@@ -25,8 +25,8 @@ class AdamaxState(NamedTuple):
 
 
 class AmsgradState(NamedTuple):
-    """`count`: int32 steps taken; `mu`, `nu`: means of gradients and of their squares; `nu_max`: the largest
-    nu_hat (nu without bias correction)."""
+    """`count`: int32 steps taken; `mu`, `nu`: means of gradients and of their squares; `nu_max`: the largest nu_hat so
+    far (the largest nu if its bias is not corrected)."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -80,7 +80,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
 
 @specified
 def adamax(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
-    """AdaMax: update = -learning_rate mu_hat / nu; the equation is in `scale_by_adamax`.
+    """AdaMax: update = -learning_rate mu_hat / nu; the equation and the arguments are in `scale_by_adamax`.
 
     There is no root; eps is added to |g|.
 
@@ -103,9 +103,9 @@ def adamaxw(
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
 ) -> Optimizer:
-    """AdaMax with decoupled weight decay, multiplied by the learning rate; the equation is in `scale_by_adamax`.
+    """AdaMax with decoupled weight decay, multiplied by the learning rate.
 
-    There is no root; eps is added to |g|.
+    The equation, b1, b2 and eps are in `scale_by_adamax`: there is no root; eps is added to |g|.
 
     Reference: Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization.
 
@@ -187,7 +187,9 @@ def amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ) -> Optimizer:
-    """AMSGrad: update = -learning_rate mu_hat / (sqrt(nu_max + eps_root) + eps); see `scale_by_amsgrad`.
+    """AMSGrad: update = -learning_rate mu_hat / (sqrt(nu_max + eps_root) + eps).
+
+    The equation of the moments and the arguments are in `scale_by_amsgrad`.
 
     Reference: Reddi, S. J., Kale, S. & Kumar, S. (2018). On the convergence of Adam and beyond, algorithm 2.
 

@@ -39,11 +39,11 @@ def scale_by_adan(
 
     d = g - g_before (0 at the first step);   t = 1, 2, ...
     m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) d;   n <- b3 n + (1 - b3) |g + w d|^2
-    direction = (m_hat + w v_hat) / (sqrt(n_hat + eps_root) + eps);   x_hat = x / (1 - b^t), b of x;   w = b2
+    direction = (m_hat + w v_hat) / (sqrt(n_hat + eps_root) + eps);   x_hat = x / (1 - b^t), b the decay of x
 
-    eps is outside the root, eps_root inside; 0/0 := 0. The b are decays, 1 minus the paper's betas: the paper's
-    weight 1 - beta2 is w = b2. optax 0.2.8 has w = 1 - b2, which nearly leaves out the differences that make the rule
-    Nesterov's: difference_weight=1 - b2 does the same here. The bias corrections are those of the authors' code.
+    eps is outside the root, eps_root inside; 0/0 := 0. The b are decays, 1 minus the paper's betas; its weight 1 -
+    beta2 is b2, the default of w. optax 0.2.8 has w = 1 - b2, which nearly leaves out the differences that make the
+    rule Nesterov's: difference_weight=1 - b2 does the same here. The bias corrections are those of the authors' code.
 
     Args:
         b1, b2, b3: decays, in [0, 1).
@@ -106,11 +106,11 @@ def adan(
     *,
     difference_weight: Scalar | None = None,
 ) -> Optimizer:
-    """Adan with decoupled weight decay, multiplied by the learning rate; the equation is in `scale_by_adan`.
+    """Adan with decoupled weight decay, multiplied by the learning rate.
 
-    The decay is that of AdamW, as in optax; the paper divides by 1 + learning_rate weight_decay instead. Differences of
-    gradients have weight b2, as published; in optax 0.2.8 they have difference_weight=1 - b2. eps is outside the root,
-    eps_root inside.
+    The equation and the other arguments are in `scale_by_adan`. The decay is that of AdamW, as in optax; the paper
+    divides by 1 + learning_rate weight_decay instead. Differences of gradients have weight b2, as published; in optax
+    0.2.8 they have difference_weight=1 - b2. eps is outside the root, eps_root inside.
 
     Reference: Xie, X., Zhou, P., Li, H., Lin, Z. & Yan, S. (2024). Adan: adaptive Nesterov momentum algorithm for
         faster optimizing deep models.

@@ -49,7 +49,7 @@ def scale_by_ademamix(
 
     Args:
         b1, b2: decays, in [0, 1).
-        b3, alpha: decay and weight of the slow mean: numbers or schedules of the step count.
+        b3, alpha: decay, in [0, 1), and weight, >= 0, of the slow mean: numbers or schedules of the step count.
         eps, eps_root: added to the root, and under it.
         mu_dtype: of m1 and m2; None means float32 for half-precision parameters, else the parameter's.
 
@@ -102,9 +102,9 @@ def ademamix(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer:
-    """AdEMAMix with decoupled weight decay, multiplied by the learning rate; see `scale_by_ademamix`.
+    """AdEMAMix with decoupled weight decay, multiplied by the learning rate.
 
-    eps is outside the root, eps_root inside.
+    The equation and the other arguments are in `scale_by_ademamix`: eps is outside the root, eps_root inside.
 
     Reference: Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older.
 
@@ -131,7 +131,7 @@ def scale_by_simplified_ademamix(
 
     Args:
         b1, b2: decays, in [0, 1).
-        alpha: weight of the newest gradient: a number or schedule.
+        alpha: weight of the newest gradient: a number >= 0 or a schedule of the step count.
         eps, eps_root: added to the root, and under it.
 
     Reference: Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers,
@@ -182,7 +182,8 @@ def simplified_ademamix(
 ) -> Optimizer:
     """Simplified AdEMAMix with decoupled weight decay, multiplied by the learning rate.
 
-    The equation is in `scale_by_simplified_ademamix`; eps is outside the root, eps_root inside.
+    The equation and the other arguments are in `scale_by_simplified_ademamix`: eps is outside the root, eps_root
+    inside.
 
     Reference: Morwani, D., Vyas, N., Zhang, H. & Kakade, S. (2025). Connections between schedule-free optimizers,
         AdEMAMix, and accelerated SGD variants.

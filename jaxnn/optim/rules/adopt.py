@@ -39,7 +39,7 @@ def scale_by_adopt(
     h = clip(g / max(sqrt(nu), eps), -c, c);   mu <- b1 mu + (1 - b1) h
     direction = mu, or with `nesterov` b1 mu + (1 - b1) h;   then nu <- b2 nu + (1 - b2) |g|^2
 
-    eps is a lower bound on the root; x/0 := 0. Neither mean needs a bias correction.
+    eps is a lower bound on the root; x/0 := 0. As published, no bias is corrected.
 
     Args:
         b1, b2: decays, in [0, 1).
@@ -100,9 +100,9 @@ def adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[Array], Array] = fourth_root,
 ) -> Optimizer:
-    """ADOPT: -learning_rate times the direction of `scale_by_adopt`, which has the equation.
+    """ADOPT: -learning_rate times the direction of `scale_by_adopt`, which has the equation and the arguments.
 
-    eps is a lower bound of the root.
+    eps is a lower bound on the root.
 
     Reference: Taniguchi, S. et al. (2024). ADOPT: modified Adam can converge with any beta2 with the optimal rate,
         algorithm 2.

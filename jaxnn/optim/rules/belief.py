@@ -71,7 +71,7 @@ def scale_by_belief(
             mu_hat = mu / (1 - d1**t)
             if nesterov:
                 mu_hat = d1 * mu / (1 - d1 ** (t + 1)) + (1 - d1) * g / (1 - d1**t)
-            # eps outside the root, as in Adam; nu is at least eps_root already, so it matters only for eps_root = 0.
+            # eps outside the root, as in Adam; nu is at least eps_root, so 1e-16 matters only for eps_root = 0.
             return safe_divide(mu_hat, safe_sqrt(nu / (1 - d2**t)) + cast_like(eps, nu)), mu, nu
 
         updates, mu, nu = per_leaf(rule, updates, (state.mu, state.nu), params)
@@ -94,8 +94,8 @@ def adabelief(
 ) -> Optimizer:
     """AdaBelief: update = -learning_rate (mu_hat / (sqrt(nu_hat) + eps) + weight_decay params).
 
-    The equation of the moments is in `scale_by_belief`. eps is outside the root; eps_root accumulates in nu. The decay
-    is decoupled from the moments and multiplied by the learning rate.
+    The equation of the moments, and the other arguments, are in `scale_by_belief`. eps is outside the root; eps_root
+    accumulates in nu. The decay is decoupled from the moments and multiplied by the learning rate.
 
     Reference: Zhuang, J. et al. (2020). AdaBelief optimizer: adapting stepsizes by the belief in observed gradients.
 
@@ -163,9 +163,9 @@ def acprop(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer:
-    """ACProp with decoupled weight decay, multiplied by the learning rate; the equation is in `scale_by_acprop`.
+    """ACProp with decoupled weight decay, multiplied by the learning rate.
 
-    eps is outside the root; eps_root accumulates in nu.
+    The equation, b1, b2, eps (outside the root) and eps_root (which accumulates in nu) are in `scale_by_acprop`.
 
     Reference: Zhuang, J. et al. (2021). Momentum centering and asynchronous update for adaptive gradient methods.
 
@@ -235,9 +235,9 @@ def scale_by_yogi(
 
 @specified
 def yogi(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-3) -> Optimizer:
-    """Yogi: update = -learning_rate mu_hat / (sqrt(nu_hat) + eps); the equation is in `scale_by_yogi`.
+    """Yogi: update = -learning_rate mu_hat / (sqrt(nu_hat) + eps).
 
-    eps is outside the root.
+    The equation of the moments, b1, b2 and eps (outside the root) are in `scale_by_yogi`.
 
     Reference:
         Zaheer, M., Reddi, S., Sachan, D., Kale, S. & Kumar, S. (2018). Adaptive methods for nonconvex optimization.

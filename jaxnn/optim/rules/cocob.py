@@ -33,18 +33,18 @@ class CocobState(NamedTuple):
 
 @specified
 def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> Optimizer:
-    """COCOB's update, with its sign; it needs no learning rate.
+    """COCOB's update, to be added to the parameters: it needs no learning rate.
 
     L <- max(L, |g|);   G <- G + |g|;   C <- C - g;   R <- max(R - g (params - params_1), 0)
     update = params_1 - params + C (L + R) / (L max(G + L, alpha L))
 
-    with L = scale, G = subgradients, C = cumulative_gradients, R = reward, params_1 the parameters at the start.
+    element-wise, with L = scale, G = subgradients, C = cumulative_gradients, R = reward, params_1 = init_particles.
     0/0 := 0: with eps = 0, as in the paper, an entry does not move before its first nonzero gradient. L^2, by which
     optax divides, underflows in float32 for gradients below 1e-23; two quotients avoid it.
 
     Args:
         alpha: the larger, the smaller the first bets; >= 0.
-        eps: the first L.
+        eps: the first L, >= 0.
 
     Reference: Orabona, F. & Tommasi, T. (2017). Training deep networks without learning rates through coin betting,
         algorithm 2.

@@ -179,7 +179,7 @@ def dowg(
 def scale_by_distance_over_gradients(
     reps_rel: Scalar = 1e-6, eps: Scalar = 1e-8, param_dtype: DTypeLike = jnp.float32, global_scale: Scalar = 1.0
 ) -> Optimizer:
-    """`dog` of each array separately (layer-wise DoG), without sign.
+    """The direction of `dog` for each array separately (layer-wise DoG), which a learning rate has yet to negate.
 
     r <- max(r, |p - p_0|), from r = reps_rel (1 + |p_0|);   G <- G + |g|^2
     direction = global_scale r / sqrt(G + eps) g
@@ -190,7 +190,7 @@ def scale_by_distance_over_gradients(
         reps_rel: of the first distance, >= 0: 1e-6 is advised, or 1e-4 with batch normalization.
         eps: added under the root, >= 0. Where it is 0 and so is G, the update is 0.
         param_dtype: of the stored initial parameters.
-        global_scale: factor of the direction; -1 descends without another link.
+        global_scale: factor of the direction, of any sign; -1 descends without another link.
 
     Reference: Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size
         schedule (its layer-wise form, L-DoG).

@@ -20,9 +20,9 @@ from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedu
 
 
 class FactoredState(NamedTuple):
-    """`count`: int32 steps taken; `v_row`, `v_col`: moving averages of the squared gradients' means over the largest
-    and the second largest axis; `v`: moving average of the squared gradients, for an array that is not factored; `ema`:
-    moving average of updates (None without momentum).
+    """`count`: int32 steps taken; `v_row`, `v_col`: moving averages of the mean squared gradient over the largest axis
+    (v_row) and over the second largest (v_col); `v`: moving average of the squared gradient of an array that is not
+    factored; `ema`: moving average of updates (None without momentum).
 
     Of v_row, v_col and v, those that an array does not use are zeros of shape (1,), as in optax: states can be
     exchanged.
@@ -59,8 +59,8 @@ def scale_by_factored_rms(
     direction = g / sqrt(v), 0/0 := 0
 
     epsilon is added to the squares, so inside the root. "Columns" are the largest axis and "rows" the second largest;
-    the other axes are batch axes. Where count < step_offset, optax's decay is NaN or exceeds 1; here it is that of the
-    first step.
+    the other axes are batch axes. Where count < step_offset, optax's decay is NaN, infinite or above 1; here it is that
+    of the first step.
 
     Args:
         factored: whether to factor at all.
@@ -70,9 +70,9 @@ def scale_by_factored_rms(
         epsilon: added to the squares, >= 0.
         decay_rate_fn: (t, decay_rate) -> decay. A bound below 1 lets old gradients be forgotten.
 
-    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, algorithms
-        1 and 2 (sums there, means here: the same v). Zhai, X., Kolesnikov, A., Houlsby, N. & Beyer, L. (2022). Scaling
-        vision transformers (the bounded decay).
+    Reference: Shazeer, N. & Stern, M. (2018). Adafactor: adaptive learning rates with sublinear memory cost, section
+        3 and algorithm 4 (sums there, means here: the same v). Zhai, X., Kolesnikov, A., Houlsby, N. & Beyer, L.
+        (2022). Scaling vision transformers (the bounded decay).
 
     Example:
         >>> opt = scale_by_factored_rms(min_dim_size_to_factor=2)

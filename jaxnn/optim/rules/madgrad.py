@@ -27,7 +27,7 @@ class MadgradState(NamedTuple):
 
 @specified
 def scale_by_madgrad(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
-    """MADGRAD's update, with learning rate and sign.
+    """MADGRAD's update, to be added to the parameters.
 
     lam = (learning_rate + eps) sqrt(k + 1), k = 0, 1, ...
     s <- s + lam g;   grad_sum_sq <- grad_sum_sq + lam g^2
@@ -86,8 +86,8 @@ def madgrad(
 ) -> Optimizer:
     """MADGRAD of the gradient with an L2 penalty: g + weight_decay params takes the place of g.
 
-    The decay is not decoupled: it enters the sums, and so is multiplied by the learning rate, as in the paper, which
-    advises against it. eps is outside the root. Learning rates and decays that suit Adam or SGD are too large here.
+    The decay is not decoupled: it enters the sums, and so is multiplied by the learning rate. eps is outside the root.
+    The authors advise to tune the learning rate anew, and less decay than for SGD or Adam, often none.
 
     Args:
         learning_rate, momentum, eps: see `scale_by_madgrad`, which has the whole equation.

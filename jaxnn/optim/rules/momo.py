@@ -60,8 +60,9 @@ def momo(
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c), lower_bound) if s < c lb, s = c (f - gamma) + <d, p>; and
     after it: lb <- max(f + <d, p> - gamma - tau |d|^2 / 2, lower_bound).
 
-    The decay is proximal and multiplied by the learning rate. optax divides p by c but not the step tau d, so its tau
-    belongs to another point. `update` needs the extra argument `value`, the loss.
+    p are the parameters; products and norms are over all arrays together. The decay is proximal and multiplied by the
+    learning rate. optax divides p by c but not the step tau d, so its tau belongs to another point. `update` needs the
+    extra argument `value`, the loss.
 
     Args:
         learning_rate: largest step, number or schedule.
@@ -92,18 +93,19 @@ def momo(
         value = cast_like(require_extra("momo", "value", value), state.barf)
         decay = jnp.where(state.count == 0, jnp.zeros_like(value), cast_like(beta, value))
         d = _mean(updates, state.exp_avg, decay)
+        moved = map_leaves(lambda g, mean: mean, updates, d)  # None where the gradient is
         f, gamma = _model(updates, params, value, state, decay)
         tau, decays, lb = _step(
             f - gamma,
-            inner_product(d, params),
-            sum_of_squares(d),
+            inner_product(moved, params),
+            sum_of_squares(moved),
             at_count(learning_rate, state.count),
             weight_decay,
             jnp.ones_like(f),
             state.lb,
             lower_bound if adapt_lower_bound else None,
         )
-        updates = _proximal(params, d, tau, decays)
+        updates = _proximal(params, moved, tau, decays)
         return updates, MomoState(dtypes_of(d, state.exp_avg), f, gamma, lb, increment(state.count))
 
     return Optimizer(init, update)
@@ -121,7 +123,7 @@ def momo_adam(
 ) -> Optimizer:
     """Adam with the step, at most learning_rate, to where a linear model of the loss meets its lower bound.
 
-    d <- b1 d + (1 - b1) g; f and gamma: the same means of losses and of <g, p>;   v <- b2 v + (1 - b2) g^2
+    d <- b1 d + (1 - b1) g; f and gamma: the same means of losses and of <g, p>;   v <- b2 v + (1 - b2) g^2; all from 0
     D = sqrt(v / (1 - b2^t)) + eps;   rho = 1 - b1^t;   t = 1, 2, ...
     tau = min(a / rho, max(c (f - rho lb - gamma) + <d, p>, 0) / <d, d / D>),  a = learning_rate, c = 1 + a weight_decay
     p <- (p - tau d / D) / c;   tau = 0 where <d, d / D> <= 2^-52;   lb = lower_bound at the start
@@ -129,8 +131,9 @@ def momo_adam(
     With `adapt_lower_bound`, before tau: lb <- max(s / (2 c rho), lower_bound) if s < c rho lb, with
     s = c (f - gamma) + <d, p>; and after it: lb <- max((f + <d, p> - gamma - tau <d, d / D> / 2) / rho, lower_bound).
 
-    eps is outside the root. The decay is proximal and multiplied by the learning rate. optax divides p by c but not the
-    step, so its tau belongs to another point. `update` needs the extra argument `value`, the loss.
+    p are the parameters; products are over all arrays together. eps is outside the root. The decay is proximal and
+    multiplied by the learning rate. optax divides p by c but not the step, so its tau belongs to another point.
+    `update` needs the extra argument `value`, the loss.
 
     Args:
         learning_rate: largest step, number or schedule.
@@ -173,8 +176,8 @@ def momo_adam(
         f, gamma = _model(updates, params, value, state, cast_like(b1, value))
         tau, decays, lb = _step(
             f - gamma,
-            inner_product(d, params),
-            inner_product(d, scaled),
+            inner_product(map_leaves(lambda s, mean: mean, scaled, d), params),
+            inner_product(scaled, d),
             at_count(learning_rate, state.count),
             weight_decay,
             1 - cast_like(b1, f) ** count.astype(f.dtype),

@@ -17,7 +17,7 @@ from jaxnn.types import Array, DTypeLike, Params, PyTree, Scalar, ScalarOrSchedu
 
 
 class NovogradState(NamedTuple):
-    """`count`: int32 steps taken; `mu`: decayed sum of normalized gradients; `nu`: mean of |g|^2, for each array."""
+    """`count`: int32 steps; `mu`: decayed sum of normalized gradients; `nu`: mean of |g|^2, one for each array."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -94,7 +94,7 @@ def novograd(
     eps_root: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
 ) -> Optimizer:
-    """NovoGrad: update = -learning_rate mu; the equation is in `scale_by_novograd`.
+    """NovoGrad: update = -learning_rate mu; the equation and the arguments are in `scale_by_novograd`.
 
     eps is outside the root, eps_root inside. The decay goes through the momentum and is multiplied by the
     learning rate.

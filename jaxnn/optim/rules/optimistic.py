@@ -141,7 +141,8 @@ def optimistic_adam_v2(
 ) -> Optimizer:
     """Optimistic Adam: update = -learning_rate (alpha r + beta (r - previous r)), with r Adam's direction.
 
-    At the first step the change of r is 0.
+    At the first step the change of r is 0. alpha and beta are numbers or schedules; the other arguments are those of
+    `scale_by_adam`: eps is outside the root, eps_root inside.
 
     Reference: Daskalakis, C., Ilyas, A., Syrgkanis, V. & Zeng, H. (2018). Training GANs with optimism, algorithm 1.
 

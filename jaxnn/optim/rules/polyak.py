@@ -29,7 +29,7 @@ def scale_by_polyak(
     eps: Scalar = 0.0,
     variant: Literal["sps", "sps+"] = "sps",
 ) -> Optimizer:
-    """Updates times Polyak's step size, without sign.
+    """Updates times Polyak's step size, which `polyak_sgd` multiplies by -scaling.
 
     step = min((value - f_min) / (|g|^2 + eps), max_learning_rate), |g| over all arrays together;   direction = step g
     "sps+" has max(value - f_min, 0) for value - f_min, so that it never ascends where the loss is below f_min.
@@ -92,9 +92,9 @@ def polyak_sgd(
 ) -> Optimizer:
     """Gradient descent with Polyak's step size: update = -scaling min((value - f_min) / (|g|^2 + eps), cap) g.
 
-    cap is max_learning_rate. This is what optax documents; its code has |scaling g|^2 for |g|^2, so a scaling of 1/2
-    doubles the step; `chain(sgd(scaling), scale_by_polyak(...))` gives that. `update` needs the extra argument
-    `value`, the loss.
+    cap is max_learning_rate, and |g| is over all arrays together. This is what optax documents; its code has |scaling
+    g|^2 for |g|^2, so a scaling of 1/2 doubles the step; `chain(sgd(scaling), scale_by_polyak(...))` gives that.
+    `update` needs the extra argument `value`, the loss.
 
     Args:
         max_learning_rate: largest step before scaling, >= 0; may be infinite.

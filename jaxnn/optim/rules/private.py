@@ -69,7 +69,7 @@ def per_example_layer_norm_clip(
 ) -> tuple[PyTree, PyTree]:
     """The sum over examples of gradients clipped array by array: sum_i min(1, C_k / |g_ik|) g_ik.
 
-    C_k = C / sqrt(K) for each of K arrays if `uniform`, else C sqrt(D_k / D), D_k of all D entries being in array k.
+    C_k = C / sqrt(K) for each of K arrays if `uniform`, else C sqrt(D_k / D), with D_k of the D entries in array k.
     Both bound the norm over all arrays by C.
 
     Args:

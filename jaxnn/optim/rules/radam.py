@@ -32,8 +32,8 @@ def scale_by_radam(
     r^2 = (rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho)
     direction = r mu_hat / (sqrt(nu_hat + eps_root) + eps) if rho >= max(threshold, 4), else mu_hat
 
-    eps is outside the root, eps_root inside; 0/0 := 0. For rho < 4, r is not real; with a threshold below 4 optax gives
-    NaN. In float32 optax's rho suffers cancellation: with b2 = 0.9999 it rectifies from step 2, not 6.
+    eps is outside the root, eps_root inside; 0/0 := 0. For 2 < rho < 4, r is not real: optax, with a threshold below 4,
+    gives NaN there. In float32 optax's rho suffers cancellation: with b2 = 0.9999 it rectifies from step 2, not 6.
 
     Args:
         b1, b2: decays of the moments, in [0, 1).
@@ -92,7 +92,7 @@ def radam(
     *,
     nesterov: bool = False,
 ) -> Optimizer:
-    """RAdam: -learning_rate times the direction of `scale_by_radam`, which has the equation.
+    """RAdam: -learning_rate times the direction of `scale_by_radam`, which has the equation and the arguments.
 
     eps is outside the root, eps_root inside.
 

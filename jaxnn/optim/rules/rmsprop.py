@@ -18,7 +18,7 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 class RMSpropState(NamedTuple):
     """`count`: int32 steps taken; `mu`: mean of gradients (None unless centered); `nu`: mean of their squares, real;
-    `trace`: decayed sum of updates, sign and learning rate included (None without momentum)."""
+    `trace`: decayed sum of -learning_rate direction (None without momentum)."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -68,8 +68,8 @@ def scale_by_stddev(
 ) -> Optimizer:
     """The gradient divided by its running standard deviation.
 
-    mu <- decay mu + (1 - decay) g;   nu <- decay nu + (1 - decay) |g|^2;   t = 1, 2, ...
-    mu_hat, nu_hat: both divided by 1 - decay^t with `bias_correction`
+    mu <- decay mu + (1 - decay) g;   nu <- decay nu + (1 - decay) |g|^2, from mu = 0, nu = initial_scale
+    mu_hat, nu_hat = mu, nu, with `bias_correction` both divided by 1 - decay^t;   t = 1, 2, ...
     direction = g / sqrt(nu_hat - |mu_hat|^2 + eps) with `eps_in_sqrt`, else g / (sqrt(nu_hat - |mu_hat|^2) + eps)
 
     Where rounding makes the variance negative, as with a large steady gradient, it is clipped at 0 (optax: NaN).

@@ -33,7 +33,7 @@ def scale_by_rprop(
     min_step_size: Scalar = 1e-6,
     max_step_size: Scalar = 50.0,
 ) -> Optimizer:
-    """Rprop's direction, step sizes included, without the sign of descent.
+    """Rprop's direction: the signs of the gradient times element-wise step sizes, which `rprop` negates.
 
     s = sign(g) sign(previous direction)
     s > 0:  step <- clip(eta_plus step);    direction = step sign(g)

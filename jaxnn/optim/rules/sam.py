@@ -93,8 +93,8 @@ def sam(
 
     By default each call of `update` takes one of these steps in turn: the caller sees the adversarial parameters too,
     and the outer rule steps at every sync_period-th call. In opaque mode one call takes them all: the first with the
-    gradients passed to it, the others with those of `grad_fn`; the caller sees only the outer parameters. Only the rule
-    whose turn it is runs.
+    gradients passed to it, the others with those of `grad_fn`; the caller sees only the outer parameters. Each step
+    runs its own rule alone.
     With sync_period = 1 the outer rule alone steps (optax's starts from stale parameters).
 
     In opaque mode the update needs the extra argument `grad_fn`: (params, i) -> gradient after adversarial step i = 0,

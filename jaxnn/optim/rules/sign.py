@@ -124,7 +124,7 @@ def scale_by_lion(
     mode: LionMode = "hard",
     smooth_beta: Scalar = 1.0,
 ) -> Optimizer:
-    """Lion's direction, without learning rate or sign.
+    """Lion's direction, which `lion` multiplies by -learning_rate.
 
     c = b1 mu + (1 - b1) g;   mu <- b2 mu + (1 - b2) g
     direction = sign(c) ("hard"), tanh(smooth_beta c) ("smooth"), c where |c| < 1 and sign(c) elsewhere ("refined")
@@ -185,8 +185,8 @@ def lion(
 ) -> Optimizer:
     """Lion: update = -learning_rate (sign(b1 mu + (1 - b1) g) + weight_decay params), then mu <- b2 mu + (1 - b2) g.
 
-    The decay is decoupled and multiplied by the learning rate. A learning rate 3 to 10 times smaller than AdamW's,
-    with a decay as many times larger, is usual.
+    b1, b2 and mu_dtype are those of `scale_by_lion`. The decay is decoupled and multiplied by the learning rate. A
+    learning rate 3 to 10 times smaller than AdamW's, with a decay as many times larger, is usual.
 
     Reference: Chen, X. et al. (2023). Symbolic discovery of optimization algorithms, algorithm 2.
 

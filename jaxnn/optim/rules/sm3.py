@@ -20,9 +20,9 @@ from jaxnn.types import Array, Params, PyTree, Scalar, ScalarOrSchedule
 
 
 class SM3State(NamedTuple):
-    """`count`: int32 steps taken; `mu`: sums, a tuple of pytrees: the first holds the vector of the first axis of every
-    array (the number of a scalar), and so on, and None where an array has no further axis; `nu`: mean of directions
-    (None if b1 is a Python 0). The names are optax's, which has lists in place of the arrays."""
+    """`count`: int32 steps taken; `mu`: sums, a tuple of pytrees: mu[i] holds, for every array, the vector of its axis
+    i (mu[0] the number of a scalar), or None if it has no axis i; `nu`: mean of directions (None if b1 is a Python 0).
+    The names are optax's, which has lists in place of the arrays."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     mu: PyTree
@@ -47,7 +47,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Opti
         eps: added under the root, >= 0.
 
     Reference: Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm
-        SM3-II (eps = 0), with the momentum of its section 4.
+        SM3-II (eps = 0), with the momentum of its experiments.
 
     Example:
         >>> opt = scale_by_sm3(b1=0.0)

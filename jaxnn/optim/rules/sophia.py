@@ -87,7 +87,7 @@ def scale_by_sophia(
     verbose: bool = False,
     print_win_rate_every_n_steps: int = 0,
 ) -> Optimizer:
-    """Sophia's direction, without learning rate or sign.
+    """Sophia's direction, which `sophia` multiplies by -learning_rate.
 
     mu <- b1 mu + (1 - b1) g;   mu_hat = mu / (1 - b1^t);   t = 1, 2, ...
     direction = clip(mu_hat / max(gamma nu, eps), -clip_threshold, clip_threshold)
@@ -110,7 +110,7 @@ def scale_by_sophia(
         mu_dtype: of mu; None means float32 for half-precision parameters, else the parameter's. nu always has this
             default.
         verbose: whether to print the win rate, the fraction of entries that are not clipped (0.1 to 0.5 is good).
-        print_win_rate_every_n_steps: how often; 0 means never, and so does clip_threshold=None.
+        print_win_rate_every_n_steps: steps between prints; 0 means never, and so does clip_threshold=None.
 
     Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
         optimizer for language model pre-training, algorithms 1 and 3.
@@ -184,9 +184,10 @@ def sophia(
 ) -> Optimizer:
     """Sophia: update = -learning_rate (clip(mu_hat / max(gamma nu, eps), +-clip_threshold) + weight_decay params).
 
-    nu is a running mean of the Hessian's diagonal, estimated at every update_interval-th step. The decay is decoupled
-    and multiplied by the learning rate. `update` needs the extra argument `obj_fn` (params -> loss of this step's
-    batch), or what `hessian_diagonal_fn` needs instead.
+    mu_hat and nu are running means of the gradient and of the Hessian's diagonal, which is estimated once in
+    update_interval steps. The decay is decoupled and multiplied by the learning rate. `update` needs the extra argument
+    `obj_fn` (params -> loss of this step's batch), or what `hessian_diagonal_fn` needs instead. The other arguments are
+    those of `scale_by_sophia`.
 
     Reference: Liu, H., Li, Z., Hall, D., Liang, P. & Ma, T. (2024). Sophia: a scalable stochastic second-order
         optimizer for language model pre-training, algorithm 3.

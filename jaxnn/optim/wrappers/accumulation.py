@@ -22,8 +22,9 @@ ShouldSkipUpdateFunction: TypeAlias = Callable[..., tuple[Any, PyTree]]
 class MultiStepsState(NamedTuple):
     """State of `accumulate` and `MultiSteps`.
 
-    `mini_step`: gradients accumulated since the last update; `gradient_step`: updates so far; `inner_opt_state`;
-    `acc_grads`: their mean or sum; `skip_state`: the last report of the function that skips gradients.
+    `mini_step`: int32 gradients accumulated since the last update; `gradient_step`: int32 updates so far;
+    `inner_opt_state`: of the wrapped optimizer; `acc_grads`: the mean or sum of the accumulated gradients;
+    `skip_state`: the last report of the function that skips gradients.
     """
 
     mini_step: Array
@@ -34,7 +35,7 @@ class MultiStepsState(NamedTuple):
 
 
 class ApplyEvery(NamedTuple):
-    """`count`: int32 updates since the last emission; `grad_acc`: their sum."""
+    """`count`: int32 updates in the sum, 0 once k are in it; `grad_acc`: the sum."""
 
     count: Array  # type: ignore[assignment] # optax's name; it hides tuple.count
     grad_acc: PyTree
@@ -90,6 +91,7 @@ def accumulate(
     def update(
         updates: PyTree, state: MultiStepsState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, MultiStepsState]:
+        given = updates
         skip, report = should_skip(updates, state.gradient_step, params)
         skip = jnp.asarray(skip)
         if skip.shape != () or skip.dtype != bool:
@@ -116,7 +118,8 @@ def accumulate(
         acc_grads = jax.tree.map(
             lambda new, old: jnp.where(skip, old, jnp.where(emits, jnp.zeros_like(new), new)), gathered, state.acc_grads
         )
-        return updates, MultiStepsState(
+        # Without params the inner rule returns the dtype of the accumulated gradients.
+        return dtypes_of(updates, given if params is None else params), MultiStepsState(
             jnp.where(skip, state.mini_step, jnp.where(emits, 0, n)),
             jnp.where(emits, increment(state.gradient_step), state.gradient_step),
             inner_state,
@@ -216,6 +219,8 @@ def apply_every(k: Scalar = 1) -> Optimizer:
 def skip_not_finite(updates: PyTree, gradient_step: Scalar, params: Params | None) -> tuple[Array, dict[str, Array]]:
     """For `MultiSteps`: skip gradients with an infinity or NaN, and report the number of such entries.
 
+    It returns (skip, {"should_skip": skip, "num_not_finite": their number}).
+
     Example:
         >>> skip_not_finite(jnp.array([1.0, jnp.nan]), 0, None)[1]["num_not_finite"]
         Array(1, dtype=int32)
@@ -230,7 +235,8 @@ def skip_large_updates(
 ) -> tuple[Array, dict[str, Array]]:
     """For `MultiSteps`: skip gradients of squared norm >= max_squared_norm, or NaN, and report that squared norm.
 
-    Bind it with `functools.partial(skip_large_updates, max_squared_norm=...)`.
+    It returns (skip, {"should_skip": skip, "norm_squared": the squared norm of all entries together}). Bind it with
+    `functools.partial(skip_large_updates, max_squared_norm=...)`.
 
     Example:
         >>> skip_large_updates(jnp.array([3.0, 4.0]), 0, None, 16.0)[0]

@@ -208,4 +208,8 @@ def periodic_update(new_tensors: Params, old_tensors: Params, steps: Scalar, upd
         (Array([1.], dtype=float32), Array([0.], dtype=float32))
     """
     due = jnp.asarray(steps) % update_period == 0
-    return jax.tree.map(lambda new, old: jnp.where(due, new, old), dtypes_of(new_tensors, old_tensors), old_tensors)
+
+    def leaf(new: Array, old: Array) -> Array:
+        return jnp.where(due, jnp.asarray(new).astype(jnp.result_type(old)), old)
+
+    return jax.tree.map(leaf, new_tensors, old_tensors)

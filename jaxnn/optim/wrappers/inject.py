@@ -81,7 +81,8 @@ def inject_hyperparams(
         inner_factory: e.g. `optim.adam`, or an optax factory.
         static_args: names of arguments to keep static, e.g. a callable that is not a schedule.
         hyperparam_dtype: of float hyperparameters; None means the widest accumulation dtype of the parameters, so
-            that 0.999 stays below 1 beside bfloat16 parameters. A JAX array keeps its own dtype.
+            that 0.999 stays below 1 beside bfloat16 parameters. A JAX array keeps its own dtype, and an int stays an
+            int unless its default is a float: pass learning_rate=1.0, not 1.
 
     Returns:
         A factory with the same arguments; any number may be a schedule, or an object with `init()`,
@@ -204,7 +205,8 @@ def with_hyperparams(state: Any, **hyperparams: Scalar) -> Any:
     """The state with new hyperparameter values, in the dtypes of the old ones, at every occurrence of a name.
 
     Raises:
-        ValueError: a name that the state does not hold, or that follows a schedule, which would overwrite it.
+        ValueError: a name that the state does not hold, or that follows a schedule, which would overwrite it; a float
+            in place of an int.
 
     Example:
         >>> from jaxnn import optim

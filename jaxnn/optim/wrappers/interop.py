@@ -76,7 +76,8 @@ def split_real_and_imaginary(inner: Transformation) -> Optimizer:
     """The inner transformation on the real and imaginary parts of complex parameters, as on two real arrays each.
 
     `jax.grad` of a real loss returns the conjugate of the ascent direction: pass the conjugate of its result, which is
-    df/dx + i df/dy. The extra arguments `value_fn`, `obj_fn` and `grad_fn` receive the complex parameters.
+    df/dx + i df/dy. The extra arguments `value_fn`, `obj_fn` and `grad_fn` receive the complex parameters; `grad`, and
+    what `grad_fn` returns, are split as the gradients are.
 
     Example:
         >>> from jaxnn import optim

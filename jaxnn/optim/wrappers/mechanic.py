@@ -21,8 +21,8 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 class MechanicState(NamedTuple):
     """What Mechanic keeps; r, m, v and s have one entry for each decay.
 
-    `base_optimizer_state`; `count`: int32 steps taken; `r`: reward; `m`: largest |h|; `v`: sum of h^2; `s`: scale
-    factors; `x0`: the parameters at the first update.
+    `base_optimizer_state`; `count`: int32 steps taken; `r`: reward; `m`: decayed largest |h|; `v`: decayed sum of h^2;
+    `s`: scale factors; `x0`: the parameters at the first update.
     """
 
     base_optimizer_state: Any
@@ -51,7 +51,8 @@ def mechanize(
     s <- (m s_init / num_betas + max(r, 0)) / (sqrt(v) + eps)
     p <- x0 - (sum s) (delta - u)
 
-    x0 are the parameters at the first update. eps is outside the root. The decay acts on the factor alone.
+    p are the parameters, x0 those at the first update; norms and products are over all arrays together. eps is outside
+    the root. The decay acts on the factor alone.
 
     Args:
         base_optimizer: Optimizer, or an optax transformation, that descends with learning rate 1, or with a schedule

@@ -106,6 +106,13 @@ def partition(
 
     def parts(tree: PyTree) -> dict[Hashable, Optimizer]:
         labels = called(param_labels, tree)
+        try:
+            jax.tree.map(lambda _, part: part, labels, tree)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                "partition: the labels must be a pytree like the parameters, or a prefix of it, got "
+                f"{jax.tree.structure(labels)} for parameters {jax.tree.structure(tree)}. {error}"
+            ) from None
         found = set(jax.tree.leaves(labels))
         if not found <= set(transforms):
             raise ValueError(

@@ -18,7 +18,8 @@ from jaxnn.types import Array, Params, PyTree, Scalar
 
 
 class ApplyIfFiniteState(NamedTuple):
-    """`notfinite_count`, `total_notfinite`: non-finite gradients, in a row and in all; `last_finite`; `inner_state`."""
+    """`notfinite_count`, `total_notfinite`: int32 non-finite gradients, in a row and in all; `last_finite`: whether the
+    last gradient was finite; `inner_state`: of the wrapped transformation."""
 
     notfinite_count: Array
     last_finite: Array
@@ -27,21 +28,21 @@ class ApplyIfFiniteState(NamedTuple):
 
 
 class ConditionallyTransformState(NamedTuple):
-    """`inner_state`; `step`: int32 calls of update."""
+    """`inner_state`: of the wrapped transformation; `step`: int32 calls of update."""
 
     inner_state: Any
     step: Array
 
 
 class ConditionallyMaskState(NamedTuple):
-    """`step`: int32 calls of update; `inner_state`."""
+    """`step`: int32 calls of update; `inner_state`: of the wrapped transformation."""
 
     step: Array
     inner_state: Any
 
 
 class LookaheadState(NamedTuple):
-    """`fast_state`: of the wrapped optimizer; `steps_since_sync`: int32."""
+    """`fast_state`: of the wrapped optimizer; `steps_since_sync`: int32 steps since the last synchronization."""
 
     fast_state: Any
     steps_since_sync: Array
@@ -63,7 +64,7 @@ class LookaheadParams(NamedTuple):
 def apply_if_finite(inner: Transformation, max_consecutive_errors: int) -> Optimizer:
     """Updates of 0 and an unchanged inner state where a gradient holds an infinity or NaN.
 
-    After more than `max_consecutive_errors` such gradients in a row they pass, so that the failure shows.
+    After `max_consecutive_errors` such gradients in a row the next ones pass, so that the failure shows.
 
     Args:
         inner: Optimizer, or an optax transformation; not run for rejected gradients.
@@ -110,7 +111,7 @@ def conditionally_transform(
 
     Args:
         inner: Optimizer, or an optax transformation; run only where the condition holds.
-        should_transform_fn: from the step (int32, 0 at the first update) to a bool; may be traced.
+        should_transform_fn: maps the step (int32, 0 at the first update) to a bool, which may be traced.
         forward_extra_args: whether it receives the extra arguments of `update` too, by name.
 
     Example:
