@@ -99,7 +99,7 @@ def triplet_margin_loss(
         for kind, x in (("anchors", anchors), ("positives", positives), ("negatives", negatives))
     )
     checks.require_same_shape(name, anchors=a, positives=p, negatives=n)
-    checks.require_between(name, "norm_degree", norm_degree, 1, float("inf"))
+    checks.require_between(name, "norm_degree", norm_degree, 1, float("inf"), open_high=True)
     axes = axes_of(name, axis, a.ndim)
     q, least = jnp.asarray(norm_degree, a.dtype), jnp.asarray(eps, a.dtype)
 

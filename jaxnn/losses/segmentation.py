@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import checks
-from jaxnn.losses.base import poison, require_within_unit
+from jaxnn.losses.base import float_info, poison, require_within_unit
 from jaxnn.losses.optax_form import Axis, axes_of, fitted, floating
 from jaxnn.types import Array, ArrayLike, Scalar
 
@@ -170,7 +170,9 @@ def _probabilities(x: Array, raw: ArrayLike, apply_softmax: bool) -> Array:
     if x.shape[-1] == 1:
         return p
     total = jnp.sum(p, axis=-1, keepdims=True)
-    right = jnp.abs(total - 1) <= 1e-5  # the rounding of a float32 sum over many classes is below
+    # The rounding of a float32 sum over many classes is below 1e-5, that of half-precision probabilities below 4 eps.
+    dtype = checks.as_array("dice_loss", "predictions", raw).dtype
+    right = jnp.abs(total - 1) <= max(1e-5, 4 * float(float_info(dtype).eps))
     if not isinstance(right, jax.core.Tracer) and not bool(jnp.all(right)):
         raise ValueError(
             "dice_loss: with apply_softmax=False predictions must sum to 1 over the classes, got sums from "
