@@ -26,7 +26,7 @@ def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Arra
     Equal to -d log y - (1 - d) log(1 - y) with y = sigmoid(z), without its overflow.
 
     Args:
-        outputs: logits z (N, ...), floating.
+        outputs: logits z (N, ...), floating, finite.
         targets: d (N, ...), probabilities in [0, 1], same shape.
 
     Example:

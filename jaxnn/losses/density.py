@@ -52,7 +52,7 @@ def mixture_density_nll(outputs: ArrayLike, targets: ArrayLike, *, components: i
     """Negative log-likelihood of a mixture of isotropic Gaussians: -log sum_m a_m N(d; mu_m, sigma_m^2 I).
 
     a = softmax of the mixing logits, sigma_m = e^(t_m); summed over positions. A component whose |d - mu_m|^2 /
-    sigma_m^2 overflows does not contribute; if all do, the loss is inf.
+    sigma_m^2 overflows does not contribute; if all do, the loss is inf and its derivative NaN.
 
     Args:
         outputs: (N, ..., M (2 + D)), floating: on the last axis M mixing logits, M times D means (component by

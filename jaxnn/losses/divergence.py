@@ -1,5 +1,7 @@
 """Cross-entropy, Kullback-Leibler divergence and entropy of distributions over K outcomes on the last axis.
 
+Positions are the vectors of K entries of an example: one in (N, K), T in (N, T, K).
+
 Losses are (N,), in nats, float32 (float64 for float64 outputs). ValueError: shapes differ, there is no class axis, or
 concrete probabilities lie outside [0, 1] (traced ones give NaN); TypeError: outputs are not floating. A derivative
 takes the arguments of its loss, and returns the shape and dtype of the outputs.
@@ -41,7 +43,7 @@ def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `cross_entropy` with respect to the probabilities: -d / y / positions.
+    """Derivative of `cross_entropy` with respect to the probabilities: -d / y / number of positions.
 
     Example:
         >>> cross_entropy_grad(jnp.array([[0.5, 0.5]]), jnp.array([[0.0, 1.0]]))
@@ -75,7 +77,7 @@ def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def kl_divergence_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `kl_divergence` with respect to the log-probabilities: -d / positions.
+    """Derivative of `kl_divergence` with respect to the log-probabilities: -d / number of positions.
 
     Example:
         >>> kl_divergence_grad(jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[0.0, 1.0]]))
@@ -102,7 +104,7 @@ def entropy(probabilities: ArrayLike) -> Array:
 
 
 def entropy_grad(probabilities: ArrayLike) -> Array:
-    """Derivative of `entropy` with respect to the probabilities: -(log d + 1) / positions, 0 at d = 0.
+    """Derivative of `entropy` with respect to d: -(log d + 1) / number of positions, 0 at d = 0.
 
     The true derivative at 0 is infinite. Argument and errors as for `entropy`; returns its shape and dtype.
 

@@ -26,7 +26,7 @@ from jaxnn.types import Array, ArrayLike
 
 
 def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., Array]:
-    """The Fenchel-Young loss of a maximum: f(z) - <d, z> on the last axis, without the constant R(d).
+    """The Fenchel-Young loss of f(z) = max_p <p, z> - R(p): f(z) - <d, z> on the last axis, without the constant R(d).
 
     Its derivative in z is grad f(z) - d; grad f(z) is the maximizer p.
 
@@ -34,7 +34,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., 
         max_fun: f, from scores (K,) to a number, such as `jax.scipy.special.logsumexp`.
 
     Returns:
-        loss(scores (..., K), targets (..., K), *args, **settings) -> (...); `args` and `settings` are passed to f.
+        loss(scores z (..., K), targets d (..., K), *args, **settings) -> (...); f is called as f(z, *args, **settings).
 
     Raises:
         TypeError: `max_fun` is not a function; from the loss, scores are not floating.

@@ -139,8 +139,8 @@ def multiclass_hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Multi-class hinge: max(0, 1 + max over k != c of z_k - z_c), c the label; the mean over positions.
 
     Args:
-        outputs: scores z (N, ..., K), floating; classes on the last axis.
-        targets: labels (N, ...), integers in [0, K), else ValueError (NaN if traced) or TypeError.
+        outputs: scores z (N, ..., K), floating; K >= 2 classes on the last axis.
+        targets: labels (N, ...), integers (else TypeError) in [0, K) (else ValueError; NaN if traced).
 
     Example:
         >>> multiclass_hinge(jnp.array([[3.0, 1.0, 0.0], [3.0, 2.5, 0.0]]), jnp.array([0, 1]))

@@ -44,7 +44,7 @@ def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
     Raises:
         ValueError: strength < 0, or an array with axes; on the call, a mask whose structure is not that of the
             parameters.
-        TypeError: on the call, a mask with leaves other than bools of Python or NumPy.
+        TypeError: strength is None; on the call, a mask with leaves other than bools of Python or NumPy.
 
     Example:
         >>> l2(0.1)({"w": jnp.array([1.0, 2.0]), "b": jnp.array([9.0])})

@@ -32,7 +32,7 @@ def dice_loss(
 
     Args:
         predictions: logits (N, ..., K), floating; for one class one of the arguments may lack the last axis.
-        targets: t in [0, 1], one-hot for several classes, same shape.
+        targets: t in [0, 1] (not checked), one-hot for several classes, same shape.
         class_weights: (K,), factors of the classes' losses; None for 1.
         smooth, alpha, beta: as in the equation, >= 0; alpha = beta = 1/2 is Dice's coefficient. May be traced.
         apply_softmax: convert logits to probabilities, by softmax, or sigmoid for one class; False for predictions
@@ -43,7 +43,7 @@ def dice_loss(
 
     Returns:
         (N,), or (N, K) for the reduction "none" (K - 1 without the background); float32 (float64 for float64
-        predictions). NaN for traced predictions that are not probabilities.
+        predictions). With apply_softmax=False, NaN for traced predictions that are not probabilities.
 
     Raises:
         ValueError: shapes do not match, an unknown reduction, or concrete predictions with apply_softmax=False that are
@@ -90,8 +90,9 @@ def multiclass_generalized_dice_loss(
 ) -> Array:
     """Dice loss with classes weighted by 1 / (n_k^2 + 1e-7), n_k the sum of the targets; the mean over N and K.
 
-    The weights are counted over the whole batch and scaled to sum to K; 1e-7 keeps that of an absent class finite. An
-    absent class has nearly all the weight: exclude it, or use `dice_loss` with `class_weights`.
+    The weights are counted over the whole batch, scaled to sum to K, and multiply the losses of the classes (in the
+    reference, numerator and denominator of one quotient). A class absent from the targets has nearly all the weight:
+    exclude it, or use `dice_loss` with `class_weights`.
 
     Args:
         predictions: logits (N, ..., K), floating.
