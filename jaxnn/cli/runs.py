@@ -123,7 +123,10 @@ def _beginning(path: Path) -> str:
 
 
 def tell_kept(error: BaseException, told: str) -> NoReturn:
-    """Raise an error again, with the note `told` if anything was kept; an interruption with its own text, or `told`."""
+    """Raise an error again, with the note `told` if anything was kept or it is an OSError.
+
+    A KeyboardInterrupt is raised anew, with its own text or else `told`.
+    """
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(told if not error.args else " ".join(map(str, error.args))) from None
     if isinstance(error, OSError) or not told.startswith("nothing"):

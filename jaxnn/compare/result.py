@@ -84,7 +84,7 @@ class Result:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and third quartile of the final metrics, diverged ones counted as inf."""
+        """The first and third quartile of the final metrics, without interpolation; those of diverged runs are inf."""
         low, high = (float(np.quantile(self.final, q, method="inverted_cdf")) for q in (0.25, 0.75))
         return low, high
 

@@ -41,6 +41,10 @@ class Problem:
         reference: the source of the problem and its settings.
         published: published results on the problem, quoted by optimizer.
 
+    Raises:
+        ValueError: an invalid name, an unknown figure, or a batch_size that exceeds the training examples.
+        TypeError: an attribute of another type.
+
     Example:
         >>> points = Dataset(np.linspace(-1, 1, 8, dtype=np.float32)[:, None], np.zeros(8, np.float32))
         >>> ball = from_function("ball", lambda key: jnp.ones(1), lambda w, x: jnp.sum((w - x) ** 2), points)
@@ -131,7 +135,8 @@ def from_function(
 
     Raises:
         TypeError: init or loss is not a function.
-        ValueError: no examples; when the network is applied, a loss of one example that is not a scalar.
+        ValueError: no examples; an invalid attribute; when the network is applied, a loss of one example that is not a
+            scalar.
 
     Example:
         >>> xs = np.eye(4, dtype=np.float32)
