@@ -23,7 +23,7 @@ OUTPUT_REMEDY = "For logits use the loss that takes them: sigmoid_binary_cross_e
 def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Binary cross-entropy of logits: sum_j d_j log(1 + e^(-z_j)) + (1 - d_j) log(1 + e^(z_j)).
 
-    Equal to -d log y - (1 - d) log(1 - y) with y = sigmoid(z), without its overflow.
+    Equal to `binary_cross_entropy` of sigmoid(z), without its overflow. j runs over the outputs of an example: (N,).
 
     Args:
         outputs: logits z (N, ...), floating, finite.
@@ -52,7 +52,7 @@ def sigmoid_binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) ->
 
 
 def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Binary cross-entropy of probabilities: sum_j -d_j log y_j - (1 - d_j) log(1 - y_j).
+    """Binary cross-entropy of probabilities: sum_j -d_j log y_j - (1 - d_j) log(1 - y_j), (N, ...) -> (N,).
 
     Inside the logarithms y and 1 - y are at least `tiny`, the smallest normal number of the dtype of the outputs
     (1.2e-38 in float32 and bfloat16, 6.1e-5 in float16), and the derivative of the logarithm is 1 / tiny there: value

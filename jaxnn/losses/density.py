@@ -19,7 +19,7 @@ from jaxnn.types import Array, ArrayLike, DType
 def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Negative log-likelihood of a Gaussian: 1/2 sum_j [log(2 pi) + s_j + (d_j - m_j)^2 e^(-s_j)], s = log variance.
 
-    The sum over all positions and D. The log-variance is unbounded: with a nonzero residual, very negative ones
+    The sum over all positions and D: (N,). The log-variance is unbounded: with a nonzero residual, very negative ones
     overflow to inf (in float32 below -88 at a residual of 1). Bound them in the network if the data can be fitted
     exactly.
 
@@ -51,7 +51,7 @@ def gaussian_nll_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def mixture_density_nll(outputs: ArrayLike, targets: ArrayLike, *, components: int) -> Array:
     """Negative log-likelihood of a mixture of isotropic Gaussians: -log sum_m a_m N(d; mu_m, sigma_m^2 I).
 
-    a = softmax of the mixing logits, sigma_m = e^(t_m); summed over positions. A component whose |d - mu_m|^2 /
+    a = softmax of the mixing logits, sigma_m = e^(t_m); summed over positions: (N,). A component whose |d - mu_m|^2 /
     sigma_m^2 overflows does not contribute; if all do, the loss is inf and its derivative NaN.
 
     Args:

@@ -24,7 +24,7 @@ TARGET_REMEDY = "Targets are distributions: jax.nn.one_hot converts labels."
 
 
 def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Cross-entropy of probabilities: -sum_k d_k log y_k, the mean over positions.
+    """Cross-entropy of probabilities: -sum_k d_k log y_k, the mean over positions, (N, ..., K) -> (N,).
 
     Inside the logarithm y is at least the smallest normal number of its dtype, as in `binary_cross_entropy`.
 
@@ -55,7 +55,7 @@ def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 @also_takes_calls_of(kl_divergence_along)
 def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k), the mean over positions.
+    """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k), the mean over positions: (N,).
 
     It is -sum_k d_k log y_k minus the entropy of d. Outcomes with d_k = 0 contribute 0 and have
     derivative 0, in both arguments, even where log y_k is -inf; where y_k = 0 < d_k the loss is +inf.
@@ -88,7 +88,7 @@ def kl_divergence_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def entropy(probabilities: ArrayLike) -> Array:
-    """Entropy of distributions: H(d) = -sum_k d_k log d_k, with 0 log 0 = 0; the mean over positions.
+    """Entropy of distributions: H(d) = -sum_k d_k log d_k, with 0 log 0 = 0; the mean over positions: (N,).
 
     Args:
         probabilities: d (N, ..., K) in [0, 1], floating.

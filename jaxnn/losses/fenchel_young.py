@@ -90,9 +90,10 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
-    """Sparsemax loss: <p, z> - z_c + 1/2 (1 - |p|^2), p the nearest distribution to z, c the label.
+    """Sparsemax loss of scores z (..., K) and labels c (...): <p, z> - z_c + 1/2 (1 - |p|^2).
 
-    It is 0 where z_c exceeds all others by at least 1. The derivative is p - e_c, e_c one-hot at c.
+    p is the distribution nearest to z. The loss is 0 where z_c exceeds all others by at least 1. The derivative is
+    p - e_c, e_c one-hot at c.
 
     Example:
         >>> multiclass_sparsemax_loss(jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([0, 0]))
@@ -109,7 +110,7 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
-    """Multi-class hinge loss: max(0, 1 + max over k != c of z_k - z_c), c the label.
+    """Multi-class hinge loss of scores z (..., K) and labels c (...): max(0, 1 + max over k != c of z_k - z_c).
 
     The derivative is +1 at the first best wrong class and -1 at the label, 0 where the margin is at least 1.
 
@@ -124,7 +125,7 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
-    """Multi-class perceptron loss: max_k z_k - z_c, c the label.
+    """Multi-class perceptron loss of scores z (..., K) and labels c (...): max_k z_k - z_c.
 
     The derivative is +1 at the first best wrong class and -1 at the label, also where the two tie; 0 where the label's
     score exceeds all others.

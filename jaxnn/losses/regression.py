@@ -21,7 +21,7 @@ from jaxnn.types import Array, ArrayLike, Scalar
 
 
 def half_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Half the squared Euclidean distance: 1/2 sum_j (y_j - d_j)^2.
+    """Half the squared Euclidean distance of outputs y and targets d: 1/2 sum_j (y_j - d_j)^2, (N, ...) -> (N,).
 
     Example:
         >>> half_squared_error(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2)))
@@ -45,7 +45,7 @@ def half_squared_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def mse(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Mean squared error: (1/K) sum_j (y_j - d_j)^2, the mean over all K outputs of an example.
+    """Mean squared error: (1/K) sum_j (y_j - d_j)^2, the mean over all K outputs of an example, (N, ...) -> (N,).
 
     Example:
         >>> mse(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2)))
@@ -67,7 +67,7 @@ def mse_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """L1 error: sum_j |y_j - d_j|.
+    """L1 error of outputs y and targets d: sum_j |y_j - d_j|, (N, ...) -> (N,).
 
     Example:
         >>> absolute_error(jnp.array([[1.0, -2.0]]), jnp.zeros((1, 2)))
@@ -92,6 +92,7 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Arr
     """Huber's loss: sum_j h(y_j - d_j), h(r) = r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2).
 
     Args:
+        outputs, targets: y and d (N, ...).
         delta: where the parabola becomes a line, > 0, in units of the outputs; may be traced.
 
     Example:
@@ -118,7 +119,7 @@ def huber_grad(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -
 
 @also_takes_calls_of(log_cosh_each)
 def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Logarithm of the hyperbolic cosine of the error: sum_j log cosh(y_j - d_j).
+    """Logarithm of the hyperbolic cosine of the error: sum_j log cosh(y_j - d_j), (N, ...) -> (N,).
 
     Near r^2 / 2 for small errors r and near |r| - log 2 for large ones; accurate for both.
 
@@ -148,7 +149,7 @@ def cosine_distance(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """One minus the cosine of the angle between vectors on the last axis: 1 - y.d / (|y| |d|).
 
     A zero vector has cosine 0 with every other (distance 1), and its derivative is 0. The mean over positions,
-    in [0, 2].
+    (N,), in [0, 2].
 
     Args:
         outputs: y (N, ..., D), floating, at least 2 axes.

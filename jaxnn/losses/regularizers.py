@@ -70,7 +70,7 @@ def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 
     Args:
         strength: lambda >= 0; may be traced.
-        mask: as for `l2`.
+        mask: as for `l2`, as are result and errors.
 
     Example:
         >>> l1(0.5)({"w": jnp.array([1.0, -2.0]), "b": jnp.array([9.0])})
@@ -96,7 +96,7 @@ def elastic(l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_we
 
     Args:
         l1_strength, l2_strength: >= 0; may be traced.
-        mask: as for `l2`.
+        mask: as for `l2`, as are result and errors.
 
     Example:
         >>> elastic(0.5, 0.1)({"w": jnp.array([1.0, -2.0]), "b": jnp.array([9.0])})
