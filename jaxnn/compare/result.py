@@ -52,7 +52,7 @@ class Result:
         rate: the rate with the lowest mean metric, used for the runs below.
         curves: name -> (R, E), R fresh seeds, E epochs: "loss", "validation_*", and those of `compare.diagnostics`.
         final: (R,), the metric after the last epoch, of the test set where the problem has one, else of the validation
-            set; inf where the run diverged.
+            set (for the figure "loss" the training loss); inf where the run diverged.
         final_name: the name of that metric, e.g. "test_error".
         steps: number of steps per epoch.
         target: the value of the metric that counts as solved, or None.

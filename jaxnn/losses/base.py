@@ -1,7 +1,7 @@
 """Argument checks, dtypes and reductions shared by the losses.
 
 Invalid values of concrete arguments raise ValueError. Traced labels and probabilities cannot be inspected: invalid ones
-make loss and gradient of their example NaN, which stops a training loop, and are never reinterpreted (a label -1 as the
+make loss and gradient of their example NaN, at which `train.fit` raises, and are never reinterpreted (a label -1 as the
 last class). Traced hyperparameters are not checked.
 """
 

@@ -40,7 +40,7 @@ def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Arra
 
 
 def sigmoid_binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `sigmoid_binary_cross_entropy` with respect to the logits: sigmoid(z) - d.
+    """Derivative of `sigmoid_binary_cross_entropy` with respect to the logits z (targets d): sigmoid(z) - d.
 
     Example:
         >>> sigmoid_binary_cross_entropy_grad(jnp.array([0.0]), jnp.array([1.0]))
@@ -74,7 +74,7 @@ def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `binary_cross_entropy` with respect to the probabilities: -d / y + (1 - d) / (1 - y).
+    """Derivative of `binary_cross_entropy` with respect to the probabilities y: -d / y + (1 - d) / (1 - y).
 
     Floor as for the loss.
 

@@ -73,8 +73,8 @@ def mixture_density_nll(outputs: ArrayLike, targets: ArrayLike, *, components: i
 def mixture_density_nll_grad(outputs: ArrayLike, targets: ArrayLike, *, components: int) -> Array:
     """Derivative of `mixture_density_nll`, by the responsibilities r_m = a_m N_m / sum_l a_l N_l.
 
-    a_m - r_m for the mixing logits, r_m (mu_m - d) / sigma_m^2 for the means, r_m (D - |d - mu_m|^2 / sigma_m^2) for
-    the log standard deviations.
+    N_m = N(d; mu_m, sigma_m^2 I). It is a_m - r_m for the mixing logits, r_m (mu_m - d) / sigma_m^2 for the means,
+    r_m (D - |d - mu_m|^2 / sigma_m^2) for the log standard deviations.
 
     Example:
         >>> mixture_density_nll_grad(jnp.array([[0.0, 0.0, -1.0, 1.0, 0.0, 0.0]]), jnp.array([[0.0]]), components=2)

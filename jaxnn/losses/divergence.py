@@ -43,7 +43,7 @@ def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `cross_entropy` with respect to the probabilities: -d / y / number of positions.
+    """Derivative of `cross_entropy` with respect to the probabilities y: -d / y / number of positions.
 
     Example:
         >>> cross_entropy_grad(jnp.array([[0.5, 0.5]]), jnp.array([[0.0, 1.0]]))

@@ -45,7 +45,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., 
         >>> make_fenchel_young_loss(logsumexp)(jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]]))
         Array([0.6931472], dtype=float32)
 
-    Reference: Blondel, Martins & Niculae 2020, "Learning with Fenchel-Young losses", equation 13.
+    Reference: Blondel, Martins & Niculae 2020, "Learning with Fenchel-Young losses", section 3.
     """
     checks.require_function("make_fenchel_young_loss", "max_fun", max_fun, "logsumexp", optional=False)
 

@@ -46,7 +46,7 @@ def hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `hinge` with respect to the scores: -d where d f < 1, else 0 (at the kink d f = 1 too).
+    """Derivative of `hinge` with respect to the scores f (labels d): -d where d f < 1, else 0 (also at d f = 1).
 
     Example:
         >>> hinge_grad(jnp.array([0.5, 1.0, 0.5]), jnp.array([1, 1, -1]))
@@ -70,7 +70,7 @@ def square_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def square_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `square_loss` with respect to the scores: -2 d (1 - d f).
+    """Derivative of `square_loss` with respect to the scores f (labels d): -2 d (1 - d f).
 
     Example:
         >>> square_loss_grad(jnp.array([0.5, 2.0]), jnp.array([1, -1]))
@@ -96,7 +96,7 @@ def logistic(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `logistic` with respect to the scores: -d sigmoid(-d f).
+    """Derivative of `logistic` with respect to the scores f (labels d): -d sigmoid(-d f).
 
     Example:
         >>> logistic_grad(jnp.array([0.0, 1e4]), jnp.array([1, -1]))
@@ -125,7 +125,7 @@ def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def perceptron_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `perceptron_loss` with respect to the scores: -d where d f <= 0, else 0.
+    """Derivative of `perceptron_loss` with respect to the scores f (labels d): -d where d f <= 0, else 0.
 
     At the kink f = 0 it is -d: a score of 0 counts as a mistake for both labels, so that descent moves away from w = 0.
 

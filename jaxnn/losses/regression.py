@@ -34,7 +34,7 @@ def half_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def half_squared_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `half_squared_error` with respect to the outputs: y - d.
+    """Derivative of `half_squared_error` with respect to the outputs y (targets d): y - d.
 
     Example:
         >>> half_squared_error_grad(jnp.array([3.0]), jnp.array([1.0]))
@@ -56,7 +56,7 @@ def mse(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def mse_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `mse` with respect to the outputs: 2 (y - d) / K.
+    """Derivative of `mse` with respect to the outputs y (targets d): 2 (y - d) / K, K outputs.
 
     Example:
         >>> mse_grad(jnp.array([[3.0, 1.0]]), jnp.ones((1, 2)))
@@ -78,7 +78,7 @@ def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def absolute_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `absolute_error` with respect to the outputs: sign(y - d), 0 at y = d.
+    """Derivative of `absolute_error` with respect to the outputs y (targets d): sign(y - d), 0 at y = d.
 
     Example:
         >>> absolute_error_grad(jnp.array([3.0, 1.0]), jnp.ones(2))
@@ -106,7 +106,7 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Arr
 
 
 def huber_grad(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Array:
-    """Derivative of `huber` with respect to the outputs: y - d, clipped to [-delta, delta].
+    """Derivative of `huber` with respect to the outputs y (targets d): y - d, clipped to [-delta, delta].
 
     Example:
         >>> huber_grad(jnp.array([0.5, 3.0]), jnp.zeros(2))
@@ -134,7 +134,7 @@ def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def log_cosh_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `log_cosh` with respect to the outputs: tanh(y - d).
+    """Derivative of `log_cosh` with respect to the outputs y (targets d): tanh(y - d).
 
     Example:
         >>> log_cosh_grad(jnp.array([0.0, 1e4]), jnp.zeros(2))
@@ -167,7 +167,7 @@ def cosine_distance(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def cosine_distance_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `cosine_distance` with respect to the outputs: ((u.v) u - v) / |y|, u = y / |y|, v = d / |d|.
+    """Derivative of `cosine_distance` with respect to the outputs y: ((u.v) u - v) / |y|, u = y / |y|, v = d / |d|.
 
     Divided by the number of positions; 0 where y or d is the zero vector.
 

@@ -54,9 +54,8 @@ def dice_loss(
         >>> dice_loss(jnp.zeros((1, 4, 1)), jnp.ones((1, 4, 1)))
         Array([0.25], dtype=float32)
 
-    Reference: Milletari et al. 2016, "V-Net: fully convolutional neural networks for volumetric medical image
-    segmentation", equation 4; Salehi et al. 2017, "Tversky loss function for image segmentation using 3D fully
-    convolutional deep networks", equation 3.
+    Reference: Salehi et al. 2017, "Tversky loss function for image segmentation using 3D fully convolutional deep
+    networks", equation 3. The Dice loss of Milletari et al. 2016, "V-Net", squares p and t in P and T.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'dice_loss: reduction must be "mean", "sum" or "none", got {reduction!r}.')
@@ -144,8 +143,7 @@ def binary_dice_loss(
         >>> binary_dice_loss(jnp.full((1, 4), 0.5), jnp.ones((1, 4)), apply_sigmoid=False)
         Array([0.25], dtype=float32)
 
-    Reference: Milletari et al. 2016, "V-Net: fully convolutional neural networks for volumetric medical image
-    segmentation", equation 4.
+    Reference: as for `dice_loss`.
     """
     p, d = checks.as_array("dice_loss", "predictions", predictions), checks.as_array("dice_loss", "targets", targets)
     if p.ndim == d.ndim and p.shape[-1:] != (1,):
