@@ -49,7 +49,7 @@ class PredictConfig:
             require_positive("predict", "levels", self.levels)
 
     def without_effect(self, given: Collection[str]) -> list[str]:
-        """--force alone: nothing is written."""
+        """The options without effect: --force without --out, as nothing is written."""
         return ["--force (there is no --out to overwrite)"] if "force" in given and self.out is None else []
 
 

@@ -234,7 +234,7 @@ def shared_fields(ours: Any, theirs: Any, renamed: Mapping[str, str]) -> dict[st
 
 
 def field(state: Any, name: str) -> Any:
-    """The field of that name in a nested state, as `_fields` finds it."""
+    """The field of that name in a nested state: the first, outer before inner; KeyError if there is none."""
     return _fields(state)[name]
 
 

@@ -193,7 +193,7 @@ class Race:
         return tuple(r for r in self.results if r.problem == problem)
 
     def table(self) -> dict[str, np.ndarray]:
-        """One row per problem, optimizer, seed and epoch of the fresh runs, as columns."""
+        """One row per problem, optimizer, seed and epoch of the fresh runs, as columns; NaN where a curve is absent."""
         names = list(dict.fromkeys(name for r in self.results for name in r.curves))
         parts: dict[str, list[Any]] = {name: [] for name in ("problem", "optimizer", "rate", "seed", "epoch", *names)}
         for r in self.results:

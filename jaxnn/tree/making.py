@@ -70,8 +70,8 @@ def dtype(tree: PyTree, mixed_dtype_handler: str | None = None) -> DType:
 
     Args:
         tree: pytree of numbers.
-        mixed_dtype_handler: for several dtypes: None raises, "promote" returns their promotion, "highest" and "lowest"
-            the one that all others promote to, or that promotes to all others.
+        mixed_dtype_handler: for several dtypes: None raises, "promote" returns their promotion, "highest" the one that
+            all others promote to, "lowest" the one that promotes to all others.
 
     Raises:
         ValueError: several dtypes and None; two dtypes neither of which promotes to the other; an unknown handler.
