@@ -133,8 +133,8 @@ def split(dataset: Dataset, sizes: Sequence[float], *, seed: int, stratify: bool
     Args:
         sizes: one per part: counts (all ints) that sum to N, or fractions (floats) that sum to 1 within 1e-6.
         seed: int >= 0.
-        stratify: whether each part has the class proportions of the whole, to within two examples per class; sizes
-            stay exact. Labels must be integers.
+        stratify: whether each part has the class proportions of the whole: to within one example per class for two
+            parts, two for three, more for more parts; sizes stay exact. Labels must be integers.
 
     Returns:
         One Dataset per part, its examples in random order: `train, validation, test = split(...)`.
