@@ -36,8 +36,7 @@ class Problem:
         metrics: name -> (outputs, targets) -> (N,), evaluated on the validation and test sets.
         figure: the metric of a run, lower is better: "loss" (of training; it is also the final metric),
             "validation_loss" or, of `metrics`, "validation_NAME".
-        target: the value of the metric that counts as solved, for "steps to the target", or None. Adam with a good rate
-            reaches the targets of the named problems within a third to a half of the epochs.
+        target: the value of the metric that counts as solved, for "steps to the target", or None.
         reference: the source of the problem and its settings.
         published: published results on the problem, quoted by optimizer.
 
