@@ -71,8 +71,8 @@ def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
     Reference: Kullback & Leibler 1951, "On information and sufficiency".
     """
     log_y, d, _ = _log_probabilities("kl_divergence", outputs, targets)
-    zero = d == 0
-    used = jnp.where(zero, jnp.zeros_like(log_y), log_y)
+    zero = d <= 0  # a probability that rounding carried below 0 counts as 0
+    used, d = jnp.where(zero, jnp.zeros_like(log_y), log_y), jnp.where(zero, jnp.zeros_like(d), d)
     return mean_per_example(jnp.sum(xlogy(d, d) - d * used, axis=-1))
 
 
@@ -100,6 +100,7 @@ def entropy(probabilities: ArrayLike) -> Array:
     Reference: Shannon 1948, "A mathematical theory of communication", section 6.
     """
     d, _ = _distribution("entropy", probabilities)
+    d = jnp.where(d <= 0, jnp.zeros_like(d), d)
     return mean_per_example(-jnp.sum(xlogy(d, d), axis=-1))
 
 
@@ -113,7 +114,7 @@ def entropy_grad(probabilities: ArrayLike) -> Array:
         Array([[ 0., -1.]], dtype=float32)
     """
     d, dtype = _distribution("entropy_grad", probabilities)
-    zero = d == 0
+    zero = d <= 0
     grad = jnp.where(zero, jnp.zeros_like(d), -(jnp.log(jnp.where(zero, jnp.ones_like(d), d)) + 1))
     return (grad / _positions(d)).astype(dtype)
 
