@@ -67,7 +67,7 @@ def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial)
         order = jnp.arange(n, dtype=jnp.int32)
     else:
         require_key("batch_indices", key)
-        # One sort by 64 random bits each: as uniform as `jax.random.permutation` (two sorts by 32), in half the time.
+        # One sort by 64 random bits each: as uniform as `jax.random.permutation` (two sorts by 32), faster for large n.
         high, low = jax.random.bits(key, (2, n))
         order = jax.lax.sort((high, low, jnp.arange(n, dtype=jnp.int32)), num_keys=2)[2]
     steps = n // batch_size if partial is Partial.DROP else -(-n // batch_size)
