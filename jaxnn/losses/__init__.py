@@ -19,10 +19,10 @@ the size of the last axis, T for the axes between the first and the last ("posit
 | `cross_entropy` | (N, T, K) | (N, T, K) | -d log y | K | T | probabilities |
 | `kl_divergence` | (N, T, K) | (N, T, K) | d (log d - log y) | K | T | log-probabilities (log-softmax) |
 | `entropy` (of one argument) | (N, T, K) | - | -y log y | K | T | probabilities |
-| `hinge` | (N, ...) | -1, +1 (N, ...) | max(0, 1 - d y) | all | - | scores (linear) |
-| `square_loss` | (N, ...) | -1, +1 (N, ...) | (1 - d y)^2 | all | - | scores (linear) |
-| `logistic` | (N, ...) | -1, +1 (N, ...) | log(1 + e^(-d y)) | all | - | scores: log-odds of +1 |
-| `perceptron_loss` | (N, ...) | -1, +1 (N, ...) | max(0, -d y) | all | - | scores (linear) |
+| `hinge` | (N, ...) | -1, +1 (N, ...) | max(0, 1 - d f) | all | - | scores (linear) |
+| `square_loss` | (N, ...) | -1, +1 (N, ...) | (1 - d f)^2 | all | - | scores (linear) |
+| `logistic` | (N, ...) | -1, +1 (N, ...) | log(1 + e^(-d f)) | all | - | scores: log-odds of +1 |
+| `perceptron_loss` | (N, ...) | -1, +1 (N, ...) | max(0, -d f) | all | - | scores (linear) |
 | `multiclass_hinge` | (N, T, K) | labels (N, T) | max(0, 1 + best wrong - right) | - | T | scores (linear) |
 | `gaussian_nll` | (N, T, 2 D) | (N, T, D) | -log N(d; m, e^v) | T, D | - | means m, log-variances v |
 | `mixture_density_nll` | (N, T, M (2+D)) | (N, T, D) | -log sum a N(d; m, e^2t) | T | - | logits, means m, log s.d. t |

@@ -23,7 +23,8 @@ OUTPUT_REMEDY = "For logits use the loss that takes them: sigmoid_binary_cross_e
 def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Binary cross-entropy of logits: sum_j d_j log(1 + e^(-z_j)) + (1 - d_j) log(1 + e^(z_j)).
 
-    Equal to `binary_cross_entropy` of sigmoid(z), without its overflow. j runs over the outputs of an example: (N,).
+    Equal to `binary_cross_entropy` of sigmoid(z), but accurate where the sigmoid rounds to 0 or 1. j runs over the
+    outputs of an example: (N,).
 
     Args:
         outputs: logits z (N, ...), floating, finite.

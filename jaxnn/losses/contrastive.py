@@ -1,7 +1,7 @@
 """Losses between embeddings: normalized temperature-scaled cross-entropy, and the triplet margin.
 
-ValueError: shapes do not match, or norm_degree < 1; TypeError: embeddings (anchors, positives, negatives) are not
-floating.
+ValueError: shapes do not match, or norm_degree is not in [1, inf); TypeError: embeddings (anchors, positives,
+negatives) are not floating.
 """
 
 from __future__ import annotations

@@ -95,10 +95,10 @@ def softmax_cross_entropy_grad(
 def probabilities(
     outputs: ArrayLike, targets: ArrayLike, *, label_smoothing: Scalar = 0.0, ignore_index: int | None = None
 ) -> tuple[Array, Array]:
-    """softmax(z) (N, T, K), and the weight of each position (N, T): sum_k q_k / positions that count; 0 if ignored.
+    """softmax(z) (N, T, K), and the weight of each position (N, T): sum_k q_k / n; 0 if ignored.
 
-    T is the product of the axes between the first and the last. Arguments, q and errors as for
-    `softmax_cross_entropy`; results are float32 (float64 for float64 outputs).
+    n is the number of positions of the example that count, T the product of the axes between the first and the last.
+    Arguments, q and errors as for `softmax_cross_entropy`; results are float32 (float64 for float64 outputs).
     """
     z, q, counted, _ = _prepare("softmax_cross_entropy", outputs, targets, label_smoothing, ignore_index)
     n, classes = z.shape[0], z.shape[-1]
