@@ -35,7 +35,7 @@ class TrainConfig:
     hidden: tuple[int, ...] = (256, 128)
     """Units of the hidden dense layers (mlp, cnn)."""
     channels: tuple[int, ...] = (32, 64)
-    """Output channels of the convolutions (cnn), each followed by a 2x2 max-pool."""
+    """Output channels of the convolutions before each 2x2 max-pool (cnn)."""
     convolutions: int = 1
     """Convolutions before each pool (cnn)."""
     window: int = 3
@@ -45,7 +45,7 @@ class TrainConfig:
     batch_norm: bool = False
     """Batch normalization after each convolution (cnn)."""
     dropout: float = 0.0
-    """Fraction of hidden units dropped in training."""
+    """Fraction of hidden units dropped in training (mlp); of the inputs of each dense layer (cnn)."""
     input_dropout: float = 0.0
     """Fraction of inputs dropped in training (mlp)."""
     optimizer: Annotated[str, tyro.conf.arg(metavar="RULE")] = "adam"
@@ -59,7 +59,7 @@ class TrainConfig:
     schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
     """Learning-rate schedule: constant; cosine to 0; or one cycle, up for 15% of the steps and down to nearly 0."""
     weight_decay: float = 0.0
-    """Strength of the L2 penalty on weights (biases are not penalized)."""
+    """Strength of the L2 penalty, strength times the sum of squares of the weights (biases are not penalized)."""
     label_smoothing: float = 0.0
     """Label smoothing: probability mass distributed uniformly over the classes."""
     batch_size: int = 64

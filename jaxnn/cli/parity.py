@@ -206,7 +206,7 @@ def _show(found: Findings, config: ParityConfig, asked: int) -> None:
 
 
 def _write(folder: Path, found: Findings, config: ParityConfig) -> None:
-    """parity.csv, parity.json (with the options and versions) and steps.npz."""
+    """Write parity.csv, parity.json (with the options and versions) and steps.npz."""
     rows = [row(name, parity) for name, parity in found.measured.items()]
     files.write_csv(folder / "parity.csv", rows[0] if rows else ["case"], (r.values() for r in rows))
     told = options_and_versions(config)

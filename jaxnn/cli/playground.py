@@ -55,7 +55,7 @@ class PlaygroundConfig:
         require_seed("playground", self.seed)
 
     def without_effect(self, given: Collection[str]) -> list[str]:
-        """An activation without hidden units, a penalty of strength 0."""
+        """The options without effect: an activation without hidden units, a penalty of strength 0."""
         found = []
         if "activation" in given and not words(self.hidden):
             found.append("--activation (there are no hidden units)")

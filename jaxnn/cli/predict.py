@@ -49,7 +49,7 @@ class PredictConfig:
             require_positive("predict", "levels", self.levels)
 
     def without_effect(self, given: Collection[str]) -> list[str]:
-        """--force alone: nothing is written."""
+        """The options without effect: --force without --out, as nothing is written."""
         return ["--force (there is no --out to overwrite)"] if "force" in given and self.out is None else []
 
 
@@ -104,7 +104,7 @@ def _files_of(run: Path) -> list[Path]:
 
 
 def read_images(path: Path, example: tuple[int, ...], *, levels: float | None) -> np.ndarray:
-    """Images (N, *example) float32 in [0, 1] from a file, `example` the shape of one; ValueError for others."""
+    """Images (N, *example) float32 in [0, 1] from a file, `example` the shape of one; ValueError for other contents."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     raw = _read_array(path, example)

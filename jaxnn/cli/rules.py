@@ -54,7 +54,10 @@ def require_rule(name: str) -> Callable[..., optim.Optimizer]:
 
 
 def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
-    """The options of a rule as keyword arguments, converted to the types of the rule's signature."""
+    """The options of a rule as keyword arguments, converted to the types of its signature.
+
+    ValueError: an unknown, repeated, missing or malformed option; TypeError: a text that its type does not accept.
+    """
     parameters = _parameters(name)
     found: dict[str, Any] = {}
     for word in options:

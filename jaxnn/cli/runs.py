@@ -123,7 +123,10 @@ def _beginning(path: Path) -> str:
 
 
 def tell_kept(error: BaseException, told: str) -> NoReturn:
-    """Raise an error again, with the note `told` if anything was kept; an interruption with its own text, or `told`."""
+    """Raise an error again, with the note `told` if anything was kept or it is an OSError.
+
+    A KeyboardInterrupt is raised anew, with its own text or else `told`.
+    """
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(told if not error.args else " ".join(map(str, error.args))) from None
     if isinstance(error, OSError) or not told.startswith("nothing"):
@@ -143,7 +146,7 @@ def kept(folder: Path) -> str:
 
 
 def write_config(folder: Path, config: TrainConfig, example: tuple[int, ...], classes: tuple[str, ...]) -> None:
-    """config.json: every option, the shape of one example, the names of the classes, and the versions."""
+    """Write config.json: every option, the shape of one example, the names of the classes, and the versions."""
     write_options(folder, config, example=example, classes=classes)
 
 
@@ -153,7 +156,7 @@ def wide_console() -> rich.console.Console:
 
 
 def write_options(folder: Path, config: Any, **more: Any) -> None:
-    """config.json: every option of a configuration (a dataclass), `more`, and the versions."""
+    """Write config.json: every option of a configuration (a dataclass), `more`, and the versions."""
     files.write_json(folder / CONFIG, options_and_versions(config, **more))
 
 
@@ -165,12 +168,12 @@ def options_and_versions(config: Any, **more: Any) -> dict[str, Any]:
 
 
 def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
-    """One line of metrics.jsonl, written at once, so that an interrupted run keeps its metrics."""
+    """Append a line to metrics.jsonl, unbuffered, so that an interrupted run keeps its metrics."""
     files.append_line(folder / METRICS, json.dumps(dict(record)))
 
 
 def write_params(folder: Path, params: Params, state: State) -> None:
-    """params.npz: every array under its path, e.g. "params/1/w" or "state/2/mean"."""
+    """Write params.npz: every array under its path, e.g. "params/1/w" or "state/2/mean"."""
     files.write_npz(folder / PARAMS, {name: np.asarray(x) for name, x in _named(params, state).items()})
 
 

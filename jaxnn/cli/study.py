@@ -50,7 +50,7 @@ class StudyConfig:
             require_positive_int("study", "examples", self.examples)
 
     def without_effect(self, given: Collection[str]) -> list[str]:
-        """--folder with the digits."""
+        """The options without effect: --folder with the digits."""
         unused = "folder" in given and self.data == "digits"
         return ["--folder (the digits are included in the package)"] if unused else []
 
@@ -83,7 +83,7 @@ class MislabeledConfig(StudyConfig):
     """Fraction of labels that are made wrong."""
 
     def settings(self) -> dict[str, Any]:
-        """The common ones, and the fraction."""
+        """The keyword arguments: the common ones, and the fraction."""
         return super().settings() | {"fraction": self.fraction}
 
 
@@ -95,7 +95,7 @@ class NoiseScaleConfig(StudyConfig):
     """Batch sizes for the estimate."""
 
     def settings(self) -> dict[str, Any]:
-        """The common ones, and the sizes."""
+        """The keyword arguments: the common ones, and the sizes."""
         return super().settings() | {"sizes": self.sizes}
 
 
@@ -113,7 +113,7 @@ class ClippedConfig(StudyConfig):
     """Noise multipliers, one run each: standard deviation of the noise on the sum of a batch, in units of the bound."""
 
     def settings(self) -> dict[str, Any]:
-        """The common ones with SGD, and bound and noise."""
+        """The keyword arguments: the common ones with SGD, and bound and noise."""
         opt = optim.sgd(self.learning_rate, momentum=0.9)
         return super().settings() | {"opt": opt, "bound": self.bound, "noise": self.noise}
 
@@ -128,7 +128,7 @@ class GramConfig(StudyConfig):
     """Examples of each class."""
 
     def settings(self) -> dict[str, Any]:
-        """The common ones, and the examples of each class."""
+        """The keyword arguments: the common ones, and the examples of each class."""
         return super().settings() | {"per_class": self.per_class}
 
 
@@ -144,7 +144,7 @@ class InfluenceConfig(StudyConfig):
     """Number of test examples, those with the largest loss."""
 
     def settings(self) -> dict[str, Any]:
-        """The common ones with the learning rate in place of an optimizer, and the test examples."""
+        """The keyword arguments: the common ones, the learning rate in place of an optimizer, the number of tests."""
         found = super().settings() | {"tests": self.tests, "learning_rate": self.learning_rate}
         return {name: value for name, value in found.items() if name != "opt"}
 

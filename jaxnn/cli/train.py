@@ -151,7 +151,7 @@ def _outcome(
 def _draw(
     folder: Path, config: TrainConfig, net: Layer, outcomes: list[Outcome], best: Outcome, test: data.Dataset
 ) -> None:
-    """curves.png, confusion.png and mistakes.png, the last two of the best seed on the test set."""
+    """Write curves.png, confusion.png and mistakes.png, the last two of the best seed on the test set."""
     name = f"{config.data}, {config.model}"
     which = f"{name}, seed {best.seed}" if len(outcomes) > 1 else name
     histories = [outcome.result.history for outcome in outcomes]
@@ -165,7 +165,7 @@ def _draw(
 
 
 def write_results(folder: Path, outcomes: list[Outcome]) -> None:
-    """result.json: the outcome of each seed, errors as fractions, times in seconds."""
+    """Write result.json: the outcome of each seed, errors as fractions, times in seconds."""
     rows = [
         {
             "seed": o.seed,

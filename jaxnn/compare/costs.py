@@ -21,7 +21,7 @@ STEPS = 20
 """The largest number of steps timed together, as one scan."""
 
 AT_LEAST = 0.05
-"""Seconds that each turn lasts, about, so that clock resolution and short disturbances hardly count."""
+"""About the seconds that each measurement lasts: clock resolution and short disturbances then hardly count."""
 
 
 @dataclasses.dataclass(frozen=True)

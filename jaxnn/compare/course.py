@@ -67,7 +67,7 @@ def random_course(dtype: DType, *, matrices: bool = False, positive: bool = Fals
 
 @functools.lru_cache(maxsize=4)
 def problem_course(problem: Problem, dtype: DType, *, seed: int = 0) -> Course:
-    """The training loss of a problem, on minibatches of its training data in a new order each epoch.
+    """The training loss of a problem, on full minibatches of its training data in a new order each epoch.
 
     The loss is the mean over the batch in training mode, with a key for random layers. Running statistics keep their
     initial values: in training mode no layer's output depends on them.
@@ -123,7 +123,10 @@ def gradient_program(loss: Callable[[Params, Step], Array], gradients: Gradients
 
 
 def random_params(key: Key, dtype: DType, *, matrices: bool = False, positive: bool = False) -> Params:
-    """A nested pytree of arrays with 0, 1, 2 and 4 axes (all 2 if `matrices`; >= 0.1 if `positive`) and a None."""
+    """A nested pytree of normal arrays with 0, 1, 2 and 4 axes and a None.
+
+    `matrices`: all arrays have 2 axes; `positive`: their entries are |N(0, 1)| + 0.1.
+    """
     keys = iter(jax.random.split(key, 5))
 
     def draw(*shape: int) -> Array:

@@ -4,7 +4,7 @@
 |---|---|
 | `grad_norm` | mean over its steps of the norm of the gradient |
 | `update_norm` | mean over its steps of the norm of the update u_t |
-| `alignment` | mean over its steps of the cosine of u_(t-1) and u_t: 1 along a valley, -1 from wall to wall |
+| `alignment` | mean over its steps of the cosine of u_(t-1) and u_t (0 if one is 0): 1 along a valley, -1 across it |
 | `distance` | norm of the parameters minus their initial values |
 | `noise_scale` | tr(Sigma) / norm(G)^2: the batch size at which noise and signal are equal |
 | `snr` | signal-to-noise ratio norm(G)^2 N / tr(Sigma) of the mean gradient of a batch of N; 0 if tr(Sigma) is 0 |
@@ -98,6 +98,12 @@ def reading(ts: TrainState, steps: int) -> dict[str, Array]:
 
 def noise(problem: Problem, ts: TrainState, x: Array, y: Array, *, batch_size: int) -> dict[str, Array]:
     """Noise scale and signal-to-noise ratio at the parameters of `ts`, from the first `EXAMPLES` examples of (x, y).
+
+    Args:
+        problem: its network and loss are used.
+        ts: parameters and state.
+        x, y: training examples (N, ...).
+        batch_size: that of the signal-to-noise ratio.
 
     Returns:
         {"noise_scale": (), "snr": ()}; NaN for a problem of one example, which has no noise.

@@ -37,7 +37,8 @@ class Cost(NamedTuple):
 
 
 class Leaves(NamedTuple):
-    """The differences of one step: per leaf the largest, the mean, and the largest finite |entry| of theirs."""
+    """The differences of one step: for each of L leaves (L,) the largest, the mean, and the largest finite |entry| of
+    theirs."""
 
     names: tuple[str, ...]
     max_difference: np.ndarray
@@ -95,7 +96,7 @@ class Parity:
 
     @property
     def params(self) -> float:
-        """The largest relative difference of the parameters; NaN if there is one."""
+        """The largest relative difference of the parameters; NaN if one of them is NaN."""
         return self._largest(self.relative, "params")
 
     @property
@@ -116,7 +117,7 @@ class Parity:
 
     @property
     def largest(self) -> float:
-        """The largest relative difference of all; NaN if there is one."""
+        """The largest relative difference of parameters and state; NaN if one of them is NaN."""
         return float(np.max(self.relative, initial=0.0))
 
     @property

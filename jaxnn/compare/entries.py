@@ -25,7 +25,7 @@ class Entry:
 
     Attributes:
         name: in tables and figures.
-        make: learning rate, a traced number, -> optimizer, ours or optax's.
+        make: learning rate (traced in a race) -> optimizer, ours or optax's.
 
     Example:
         >>> Entry("my sgd", lambda rate: optim.sgd(rate, momentum=0.8)).name

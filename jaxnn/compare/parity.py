@@ -90,7 +90,7 @@ class Case:
 
 
 def same(name: str, *args: Any, note: str = "", fields: Mapping[str, str] | None = None, **kwargs: Any) -> Case:
-    """A case in which name, arguments and definition are the same here and in optax (or optax.contrib)."""
+    """A case with the same name and arguments here and in optax (or optax.contrib); `note` is its `differs`."""
     theirs = getattr(optax, name, None) or getattr(optax.contrib, name)
     return Case(
         lambda library: getattr(library, name)(*args, **kwargs), lambda: theirs(*args, **kwargs), note, fields or {}
@@ -234,7 +234,7 @@ def shared_fields(ours: Any, theirs: Any, renamed: Mapping[str, str]) -> dict[st
 
 
 def field(state: Any, name: str) -> Any:
-    """The field of that name in a nested state, as `_fields` finds it."""
+    """The field of that name in a nested state: the first, outer before inner; KeyError if there is none."""
     return _fields(state)[name]
 
 

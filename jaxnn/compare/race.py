@@ -51,9 +51,9 @@ def race(
 ) -> Race:
     """Tune each optimizer's learning rate on each problem, run it with fresh seeds; performance, speed and robustness.
 
-    1. One run per learning rate and tuning seed; the rate with the lowest mean metric (`Problem.figure`) after the last
-       epoch on the validation set is chosen (ties go to the lower validation loss). Rates at which a run diverges rank
-       last.
+    1. One run per learning rate and tuning seed; the rate with the lowest mean of `Problem.figure`, a metric on the
+       validation set or the training loss, after the last epoch is chosen (ties: the lower validation loss). Rates at
+       which a run diverges rank last.
     2. At that rate one run for each of `seeds` fresh seeds, with diagnostics. Their metric on the test set after the
        last epoch is the performance; for a problem without a test set, that on the validation set.
     3. Steps and seconds to the problem's target come from those runs' validation metrics and from the step time of a
@@ -73,6 +73,9 @@ def race(
         memory, chunk: as for `train.map_runs`.
         on_result: called with the race so far after each optimizer on each problem.
         progress: whether to show a bar with the time left.
+
+    Returns:
+        Race, whose `results` hold one Result per problem and optimizer.
 
     Raises:
         ValueError: an unknown name (the nearest is suggested), one that is repeated, no optimizer, problem or learning

@@ -52,7 +52,7 @@ class Result:
         rate: the rate with the lowest mean metric, used for the runs below.
         curves: name -> (R, E), R fresh seeds, E epochs: "loss", "validation_*", and those of `compare.diagnostics`.
         final: (R,), the metric after the last epoch, of the test set where the problem has one, else of the validation
-            set; inf where the run diverged.
+            set (for the figure "loss" the training loss); inf where the run diverged.
         final_name: the name of that metric, e.g. "test_error".
         steps: number of steps per epoch.
         target: the value of the metric that counts as solved, or None.
@@ -84,7 +84,7 @@ class Result:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and third quartile of the final metrics, diverged ones counted as inf."""
+        """The first and third quartile of the final metrics, without interpolation; those of diverged runs are inf."""
         low, high = (float(np.quantile(self.final, q, method="inverted_cdf")) for q in (0.25, 0.75))
         return low, high
 
@@ -193,7 +193,7 @@ class Race:
         return tuple(r for r in self.results if r.problem == problem)
 
     def table(self) -> dict[str, np.ndarray]:
-        """One row per problem, optimizer, seed and epoch of the fresh runs, as columns."""
+        """One row per problem, optimizer, seed and epoch of the fresh runs, as columns; NaN where a curve is absent."""
         names = list(dict.fromkeys(name for r in self.results for name in r.curves))
         parts: dict[str, list[Any]] = {name: [] for name in ("problem", "optimizer", "rate", "seed", "epoch", *names)}
         for r in self.results:

@@ -3,7 +3,8 @@
 Each factory returns an `Augmentation`. Each image of a batch draws its own parameters; its result depends only on the
 key, its index in the batch and its own pixels. Pixels from outside the image are 0, so augment before subtracting a
 mean. Geometric augmentations resample the image once (`warp`): prefer one `distort` to a chain of steps, each of which
-blurs a little. Parameters out of range raise ValueError, unless they are traced.
+blurs a little. ValueError: a parameter is out of range (traced ones are not checked), or the images are not (N, H, W,
+C). TypeError: the images are not floating, or the key is not typed.
 
 dm-pix has `rotate` and `elastic_deformation` of one image. Under `vmap` over 128 images of 28 x 28, on 2 CPU cores,
 they take 30 and 74 ms against .9 and 3.6 here: its interpolation reads 8 points a pixel (the channels are an axis to
@@ -24,7 +25,7 @@ from jaxnn.numerics import accumulation_dtype
 from jaxnn.types import Array, Key, Scalar
 
 Augmentation: TypeAlias = Callable[[Key, Array], Array]
-"""(key, images (N, H, W, C) floating) -> images of the same shape and dtype."""
+"""(typed key, images (N, H, W, C) floating) -> images of the same shape and dtype."""
 
 _INF = float("inf")
 
@@ -108,11 +109,11 @@ def affine(
     All independent. The defaults are the identity, bit for bit.
 
     Args:
-        max_degrees: in [0, 180].
+        max_degrees: largest angle, in [0, 180].
         max_factor: largest factor of size, >= 1; its inverse is the smallest.
         max_stretch: largest change of height and width in opposite directions (the ratio reaches its square), >= 1.
-        max_shear: columns per row, >= 0.
-        max_pixels: >= 0.
+        max_shear: largest shear, columns per row, >= 0.
+        max_pixels: largest translation in rows and in columns, >= 0.
 
     Example:
         >>> augment = jax.jit(affine(max_degrees=10.0, max_factor=1.1, max_pixels=2.0))
@@ -212,7 +213,7 @@ def flip() -> Augmentation:
 
 
 def cutout(size: int) -> Augmentation:
-    """Set a square of each image to 0, its centre uniform over the pixels, clipped at the border.
+    """Set a square of each image to 0 in all channels, its centre uniform over the pixels, clipped at the border.
 
     Args:
         size: side of the square in pixels, >= 1.

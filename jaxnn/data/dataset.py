@@ -68,7 +68,7 @@ def make_dataset(
     Args:
         x: inputs (N, H, W, C) or (N, D), any real dtype.
         y: targets (N,): integers become int32 labels, floats and bools float32.
-        levels: the value that becomes 1.0: 255 for bytes, 16 for `digits`; 1 leaves `x` as it is.
+        levels: the value that becomes 1.0: 255 for bytes, 16 for `digits`; 1 keeps the values of `x`.
         name: of the data set.
         classes: the K names of the classes; if not empty, labels must be integers in 0 .. K - 1.
 
@@ -77,6 +77,7 @@ def make_dataset(
 
     Raises:
         ValueError: no example, wrong ranks, unequal lengths, a label outside int32, or not among `classes`.
+        TypeError: `x` or `y` is not an array of numbers.
 
     Example:
         >>> make_dataset(np.full((1, 2, 2, 1), 255, np.uint8), [7], levels=255).x.max()
@@ -130,10 +131,10 @@ def split(dataset: Dataset, sizes: Sequence[float], *, seed: int, stratify: bool
     to counts that sum to N, largest remainder first (ties to the earlier part).
 
     Args:
-        sizes: one per part: counts (ints) that sum to N, or fractions (floats) that sum to 1.
+        sizes: one per part: counts (all ints) that sum to N, or fractions (floats) that sum to 1 within 1e-6.
         seed: int >= 0.
-        stratify: whether each part has the class proportions of the whole, to within two examples per class; sizes
-            stay exact. Labels must be integers.
+        stratify: whether each part has the class proportions of the whole: to within one example per class for two
+            parts, two for three, more for more parts; sizes stay exact. Labels must be integers.
 
     Returns:
         One Dataset per part, its examples in random order: `train, validation, test = split(...)`.

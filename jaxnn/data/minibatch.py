@@ -29,11 +29,11 @@ class Partial(enum.Enum):
 def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial) -> tuple[Array, Array]:
     """The batches of one epoch, sampled without replacement: a uniform permutation cut into batches.
 
-    Steps: floor(n / batch_size) for DROP, ceil(n / batch_size) for WEIGHT. For use inside jit, `n` and `batch_size`
-    static.
+    Steps: floor(n / batch_size) for DROP, ceil(n / batch_size) for WEIGHT. For use inside jit, all but
+    `key` static.
 
     Args:
-        key: random key, a new one per epoch; None keeps the order 0, 1, ... (for evaluation).
+        key: typed random key, a new one per epoch; None keeps the order 0, 1, ... (for evaluation).
         n: number of examples.
         batch_size: examples per batch; n is batch gradient descent, 1 stochastic.
         partial: the rule for the last, partial batch; no effect if batch_size divides n.
@@ -44,7 +44,7 @@ def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial)
 
     Raises:
         ValueError: n or batch_size below 1; batch_size > n with DROP (there would be no step).
-        TypeError: n or batch_size not ints; `partial` not a `Partial`.
+        TypeError: n or batch_size not ints; `partial` not a `Partial`; a key that is not typed.
 
     Example:
         >>> indices, weights = batch_indices(None, 5, 2, partial=Partial.WEIGHT)
@@ -67,7 +67,7 @@ def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial)
         order = jnp.arange(n, dtype=jnp.int32)
     else:
         require_key("batch_indices", key)
-        # One sort by 64 random bits each: as uniform as `jax.random.permutation` (two sorts by 32), in half the time.
+        # One sort by 64 random bits each: as uniform as `jax.random.permutation` (two sorts by 32), faster for large n.
         high, low = jax.random.bits(key, (2, n))
         order = jax.lax.sort((high, low, jnp.arange(n, dtype=jnp.int32)), num_keys=2)[2]
     steps = n // batch_size if partial is Partial.DROP else -(-n // batch_size)

@@ -179,7 +179,8 @@ def download(source: Source, folder: Path) -> None:
     Existing files are kept.
 
     Args:
-        source: files and mirrors; a mirror that fails or sends a wrong file is followed by the next.
+        source: `sources.MNIST` or `sources.FASHION_MNIST`; a mirror that fails or sends a wrong file is followed by the
+            next.
         folder: created if it does not exist.
 
     Raises:

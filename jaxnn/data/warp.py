@@ -14,7 +14,7 @@ from jaxnn.types import Array, Scalar
 
 
 def require_images(where: str, images: Array) -> None:
-    """Raise unless `images` are floating (N, H, W, C).
+    """Raise ValueError unless `images` are (N, H, W, C), TypeError unless they are floating.
 
     Example:
         >>> require_images("flip", jnp.zeros((2, 8, 8)))

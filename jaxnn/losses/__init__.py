@@ -2,8 +2,8 @@
 
 `name(outputs, targets, *, ...)` maps outputs (N, ...) to losses (N,); `name_grad`, with the same arguments, is the
 derivative of each example's loss with respect to its outputs, in their shape. The mean over the N examples is taken
-once, in the training loss. y stands for outputs, d for targets, z for logits, K for the size of the last axis, T for
-the axes between the first and the last ("positions").
+once, in the training loss. y stands for outputs (f for scores), d for targets, z for logits, s for the sigmoid, K for
+the size of the last axis, T for the axes between the first and the last ("positions").
 
 | loss | outputs | targets | per element | summed over | averaged over | meaning of the outputs |
 |---|---|---|---|---|---|---|
@@ -19,13 +19,13 @@ the axes between the first and the last ("positions").
 | `cross_entropy` | (N, T, K) | (N, T, K) | -d log y | K | T | probabilities |
 | `kl_divergence` | (N, T, K) | (N, T, K) | d (log d - log y) | K | T | log-probabilities (log-softmax) |
 | `entropy` (of one argument) | (N, T, K) | - | -y log y | K | T | probabilities |
-| `hinge` | (N, ...) | -1, +1 (N, ...) | max(0, 1 - d y) | all | - | scores (linear) |
-| `square_loss` | (N, ...) | -1, +1 (N, ...) | (1 - d y)^2 | all | - | scores (linear) |
-| `logistic` | (N, ...) | -1, +1 (N, ...) | log(1 + e^(-d y)) | all | - | scores: log-odds of +1 |
-| `perceptron_loss` | (N, ...) | -1, +1 (N, ...) | max(0, -d y) | all | - | scores (linear) |
+| `hinge` | (N, ...) | -1, +1 (N, ...) | max(0, 1 - d f) | all | - | scores (linear) |
+| `square_loss` | (N, ...) | -1, +1 (N, ...) | (1 - d f)^2 | all | - | scores (linear) |
+| `logistic` | (N, ...) | -1, +1 (N, ...) | log(1 + e^(-d f)) | all | - | scores: log-odds of +1 |
+| `perceptron_loss` | (N, ...) | -1, +1 (N, ...) | max(0, -d f) | all | - | scores (linear) |
 | `multiclass_hinge` | (N, T, K) | labels (N, T) | max(0, 1 + best wrong - right) | - | T | scores (linear) |
-| `gaussian_nll` | (N, T, 2 D) | (N, T, D) | -log N(d; m, e^s) | T, D | - | means, log-variances |
-| `mixture_density_nll` | (N, T, M (2 + D)) | (N, T, D) | -log sum a N(d; mu, e^2t) | T | - | logits, means, log s.d. |
+| `gaussian_nll` | (N, T, 2 D) | (N, T, D) | -log N(d; m, e^v) | T, D | - | means m, log-variances v |
+| `mixture_density_nll` | (N, T, M (2+D)) | (N, T, D) | -log sum a N(d; m, e^2t) | T | - | logits, means m, log s.d. t |
 
 T may be absent or several axes. Likelihoods of independent outputs are summed (the loss is -log of the joint
 probability), as are errors named after a norm; classification losses are averaged over positions, so that a sequence

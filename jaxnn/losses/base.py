@@ -1,7 +1,7 @@
 """Argument checks, dtypes and reductions shared by the losses.
 
 Invalid values of concrete arguments raise ValueError. Traced labels and probabilities cannot be inspected: invalid ones
-make loss and gradient of their example NaN, which stops a training loop, and are never reinterpreted (a label -1 as the
+make loss and gradient of their example NaN, at which `train.fit` raises, and are never reinterpreted (a label -1 as the
 last class). Traced hyperparameters are not checked.
 """
 
@@ -64,9 +64,13 @@ def as_targets(where: str, targets: ArrayLike, dtype: DType) -> Array:
 
 
 def positive(where: str, name: str, value: Scalar, dtype: DType) -> Array:
-    """A hyperparameter in the dtype of the arithmetic; ValueError unless it is one number, and > 0 if concrete."""
+    """A hyperparameter in the dtype of the arithmetic; ValueError unless it is one number, and > 0 if concrete.
+
+    TypeError: not a real number.
+    """
+    checks.require_number(where, name, value)
     number = checks.concrete_number(value)
-    if jnp.ndim(value) != 0 or (number is not None and not number > 0):
+    if number is not None and not number > 0:
         raise ValueError(f"{where}: {name} must be a number > 0, got {value}.")
     return jnp.asarray(value, dtype)
 

@@ -23,10 +23,11 @@ OUTPUT_REMEDY = "For logits use the loss that takes them: sigmoid_binary_cross_e
 def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Binary cross-entropy of logits: sum_j d_j log(1 + e^(-z_j)) + (1 - d_j) log(1 + e^(z_j)).
 
-    Equal to -d log y - (1 - d) log(1 - y) with y = sigmoid(z), without its overflow.
+    Equal to `binary_cross_entropy` of sigmoid(z), but accurate where the sigmoid rounds to 0 or 1. j runs over the
+    outputs of an example: (N,).
 
     Args:
-        outputs: logits z (N, ...), floating.
+        outputs: logits z (N, ...), floating, finite.
         targets: d (N, ...), probabilities in [0, 1], same shape.
 
     Example:
@@ -40,7 +41,7 @@ def sigmoid_binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Arra
 
 
 def sigmoid_binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `sigmoid_binary_cross_entropy` with respect to the logits: sigmoid(z) - d.
+    """Derivative of `sigmoid_binary_cross_entropy` with respect to the logits z (targets d): sigmoid(z) - d.
 
     Example:
         >>> sigmoid_binary_cross_entropy_grad(jnp.array([0.0]), jnp.array([1.0]))
@@ -52,7 +53,7 @@ def sigmoid_binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) ->
 
 
 def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Binary cross-entropy of probabilities: sum_j -d_j log y_j - (1 - d_j) log(1 - y_j).
+    """Binary cross-entropy of probabilities: sum_j -d_j log y_j - (1 - d_j) log(1 - y_j), (N, ...) -> (N,).
 
     Inside the logarithms y and 1 - y are at least `tiny`, the smallest normal number of the dtype of the outputs
     (1.2e-38 in float32 and bfloat16, 6.1e-5 in float16), and the derivative of the logarithm is 1 / tiny there: value
@@ -74,7 +75,7 @@ def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def binary_cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `binary_cross_entropy` with respect to the probabilities: -d / y + (1 - d) / (1 - y).
+    """Derivative of `binary_cross_entropy` with respect to the probabilities y: -d / y + (1 - d) / (1 - y).
 
     Floor as for the loss.
 

@@ -1,7 +1,7 @@
 """Losses between embeddings: normalized temperature-scaled cross-entropy, and the triplet margin.
 
-ValueError: shapes do not match, or norm_degree < 1; TypeError: embeddings (anchors, positives, negatives) are not
-floating.
+ValueError: shapes do not match, or norm_degree is not in [1, inf); TypeError: embeddings (anchors, positives,
+negatives) are not floating.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jaxnn.types import Array, ArrayLike, Scalar
 def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: Scalar = 0.07) -> Array:
     """NT-Xent: the mean over pairs (i, j) of one label, i != j, of -log (e^(s_ij) / (e^(s_ij) + sum_k e^(s_ik))).
 
-    k runs over the examples with other labels than i; s_ij = cos(x_i, x_j) / temperature, with norms of at least
-    sqrt(eps) of the dtype, so that a zero vector has cosine 0 with every other.
+    k runs over the examples with other labels than i; s_ij = cos(x_i, x_j) / temperature, where norms below the root of
+    the machine epsilon (of float32 or float64) count as that root: a zero vector has cosine 0 with every other.
 
     Args:
         embeddings: x (N, D), floating.
-        labels: (N,); examples of one label are positive pairs.
+        labels: (N,), e.g. integers; two examples with equal labels are a positive pair.
         temperature: > 0; may be traced.
 
     Returns:
@@ -81,7 +81,7 @@ def triplet_margin_loss(
         axis: the axis along which the vectors lie.
         norm_degree: q >= 1, finite; may be traced.
         margin: by how much farther away the negative should lie; may be traced.
-        eps: >= 0; with 0 the derivative of the norm of a zero vector is 0.
+        eps: >= 0, inside the root; with 0 the derivative of the norm of a zero vector is 0.
 
     Returns:
         The shape without `axis`, float32 (float64 for float64 anchors).
@@ -99,7 +99,7 @@ def triplet_margin_loss(
         for kind, x in (("anchors", anchors), ("positives", positives), ("negatives", negatives))
     )
     checks.require_same_shape(name, anchors=a, positives=p, negatives=n)
-    checks.require_between(name, "norm_degree", norm_degree, 1, float("inf"))
+    checks.require_between(name, "norm_degree", norm_degree, 1, float("inf"), open_high=True)
     axes = axes_of(name, axis, a.ndim)
     q, least = jnp.asarray(norm_degree, a.dtype), jnp.asarray(eps, a.dtype)
 

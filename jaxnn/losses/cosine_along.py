@@ -38,7 +38,7 @@ def cosine_similarity(
         axis, where: as in the module docstring.
 
     Returns:
-        The common shape without `axis`; in [-1, 1] unless `axis` itself broadcasts (without `where`).
+        The broadcast shape without `axis`; in [-1, 1] if both vectors have the same length along `axis`.
 
     Example:
         >>> cosine_similarity(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.ones((2, 2)))

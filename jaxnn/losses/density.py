@@ -19,7 +19,7 @@ from jaxnn.types import Array, ArrayLike, DType
 def gaussian_nll(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Negative log-likelihood of a Gaussian: 1/2 sum_j [log(2 pi) + s_j + (d_j - m_j)^2 e^(-s_j)], s = log variance.
 
-    The sum over all positions and D. The log-variance is unbounded: with a nonzero residual, very negative ones
+    The sum over all positions and D: (N,). The log-variance is unbounded: with a nonzero residual, very negative ones
     overflow to inf (in float32 below -88 at a residual of 1). Bound them in the network if the data can be fitted
     exactly.
 
@@ -51,8 +51,8 @@ def gaussian_nll_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def mixture_density_nll(outputs: ArrayLike, targets: ArrayLike, *, components: int) -> Array:
     """Negative log-likelihood of a mixture of isotropic Gaussians: -log sum_m a_m N(d; mu_m, sigma_m^2 I).
 
-    a = softmax of the mixing logits, sigma_m = e^(t_m); summed over positions. A component whose |d - mu_m|^2 /
-    sigma_m^2 overflows does not contribute; if all do, the loss is inf.
+    a = softmax of the mixing logits, sigma_m = e^(t_m); summed over positions: (N,). A component whose |d - mu_m|^2 /
+    sigma_m^2 overflows does not contribute; if all do, the loss is inf and its derivative NaN.
 
     Args:
         outputs: (N, ..., M (2 + D)), floating: on the last axis M mixing logits, M times D means (component by
@@ -73,8 +73,8 @@ def mixture_density_nll(outputs: ArrayLike, targets: ArrayLike, *, components: i
 def mixture_density_nll_grad(outputs: ArrayLike, targets: ArrayLike, *, components: int) -> Array:
     """Derivative of `mixture_density_nll`, by the responsibilities r_m = a_m N_m / sum_l a_l N_l.
 
-    a_m - r_m for the mixing logits, r_m (mu_m - d) / sigma_m^2 for the means, r_m (D - |d - mu_m|^2 / sigma_m^2) for
-    the log standard deviations.
+    N_m = N(d; mu_m, sigma_m^2 I). It is a_m - r_m for the mixing logits, r_m (mu_m - d) / sigma_m^2 for the means,
+    r_m (D - |d - mu_m|^2 / sigma_m^2) for the log standard deviations.
 
     Example:
         >>> mixture_density_nll_grad(jnp.array([[0.0, 0.0, -1.0, 1.0, 0.0, 0.0]]), jnp.array([[0.0]]), components=2)

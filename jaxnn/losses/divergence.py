@@ -1,5 +1,7 @@
 """Cross-entropy, Kullback-Leibler divergence and entropy of distributions over K outcomes on the last axis.
 
+Positions are the vectors of K entries of an example: one in (N, K), T in (N, T, K).
+
 Losses are (N,), in nats, float32 (float64 for float64 outputs). ValueError: shapes differ, there is no class axis, or
 concrete probabilities lie outside [0, 1] (traced ones give NaN); TypeError: outputs are not floating. A derivative
 takes the arguments of its loss, and returns the shape and dtype of the outputs.
@@ -22,7 +24,7 @@ TARGET_REMEDY = "Targets are distributions: jax.nn.one_hot converts labels."
 
 
 def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Cross-entropy of probabilities: -sum_k d_k log y_k, the mean over positions.
+    """Cross-entropy of probabilities: -sum_k d_k log y_k, the mean over positions, (N, ..., K) -> (N,).
 
     Inside the logarithm y is at least the smallest normal number of its dtype, as in `binary_cross_entropy`.
 
@@ -41,7 +43,7 @@ def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `cross_entropy` with respect to the probabilities: -d / y / positions.
+    """Derivative of `cross_entropy` with respect to the probabilities y: -d / y / number of positions.
 
     Example:
         >>> cross_entropy_grad(jnp.array([[0.5, 0.5]]), jnp.array([[0.0, 1.0]]))
@@ -53,7 +55,7 @@ def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 @also_takes_calls_of(kl_divergence_along)
 def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k), the mean over positions.
+    """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k), the mean over positions: (N,).
 
     It is -sum_k d_k log y_k minus the entropy of d. Outcomes with d_k = 0 contribute 0 and have
     derivative 0, in both arguments, even where log y_k is -inf; where y_k = 0 < d_k the loss is +inf.
@@ -69,13 +71,13 @@ def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
     Reference: Kullback & Leibler 1951, "On information and sufficiency".
     """
     log_y, d, _ = _log_probabilities("kl_divergence", outputs, targets)
-    zero = d == 0
-    used = jnp.where(zero, jnp.zeros_like(log_y), log_y)
+    zero = d <= 0  # a probability that rounding carried below 0 counts as 0
+    used, d = jnp.where(zero, jnp.zeros_like(log_y), log_y), jnp.where(zero, jnp.zeros_like(d), d)
     return mean_per_example(jnp.sum(xlogy(d, d) - d * used, axis=-1))
 
 
 def kl_divergence_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `kl_divergence` with respect to the log-probabilities: -d / positions.
+    """Derivative of `kl_divergence` with respect to the log-probabilities: -d / number of positions.
 
     Example:
         >>> kl_divergence_grad(jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[0.0, 1.0]]))
@@ -86,7 +88,7 @@ def kl_divergence_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def entropy(probabilities: ArrayLike) -> Array:
-    """Entropy of distributions: H(d) = -sum_k d_k log d_k, with 0 log 0 = 0; the mean over positions.
+    """Entropy of distributions: H(d) = -sum_k d_k log d_k, with 0 log 0 = 0; the mean over positions: (N,).
 
     Args:
         probabilities: d (N, ..., K) in [0, 1], floating.
@@ -98,11 +100,12 @@ def entropy(probabilities: ArrayLike) -> Array:
     Reference: Shannon 1948, "A mathematical theory of communication", section 6.
     """
     d, _ = _distribution("entropy", probabilities)
+    d = jnp.where(d <= 0, jnp.zeros_like(d), d)
     return mean_per_example(-jnp.sum(xlogy(d, d), axis=-1))
 
 
 def entropy_grad(probabilities: ArrayLike) -> Array:
-    """Derivative of `entropy` with respect to the probabilities: -(log d + 1) / positions, 0 at d = 0.
+    """Derivative of `entropy` with respect to d: -(log d + 1) / number of positions, 0 at d = 0.
 
     The true derivative at 0 is infinite. Argument and errors as for `entropy`; returns its shape and dtype.
 
@@ -111,7 +114,7 @@ def entropy_grad(probabilities: ArrayLike) -> Array:
         Array([[ 0., -1.]], dtype=float32)
     """
     d, dtype = _distribution("entropy_grad", probabilities)
-    zero = d == 0
+    zero = d <= 0
     grad = jnp.where(zero, jnp.zeros_like(d), -(jnp.log(jnp.where(zero, jnp.ones_like(d), d)) + 1))
     return (grad / _positions(d)).astype(dtype)
 

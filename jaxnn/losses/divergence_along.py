@@ -33,6 +33,7 @@ def kl_divergence_with_log_targets(
     Args:
         log_predictions: log y, floating.
         log_targets: t, logarithms of distributions.
+        axis, where: as in the module docstring.
 
     Example:
         >>> kl_divergence_with_log_targets(jnp.log(jnp.array([0.5, 0.5])), jnp.array([-jnp.inf, 0.0]))
@@ -58,6 +59,7 @@ def generalized_kl_divergence(
     Args:
         log_predictions: log y, floating.
         targets: d >= 0.
+        axis, where: as in the module docstring.
 
     Example:
         >>> generalized_kl_divergence(jnp.log(jnp.array([2.0, 2.0])), jnp.array([2.0, 1.0]))

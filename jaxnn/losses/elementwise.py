@@ -24,7 +24,7 @@ LABEL_REMEDY = "Labels -1 and +1 become 0 and 1 by (y + 1) / 2."
 
 
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
-    """Squared error per element: (y - d)^2.
+    """Squared error per element: (y - d)^2, in the shape of the predictions y; targets None for d = 0.
 
     Example:
         >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]]))
@@ -36,7 +36,7 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None) -> A
 
 
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> Array:
-    """Half the squared error per element: 1/2 (y - d)^2. Its derivative is y - d.
+    """Half the squared error per element: (y - d)^2 / 2, in the shape of y; targets None for 0. Derivative y - d.
 
     Example:
         >>> l2_loss(jnp.array([1.0, 3.0]))
@@ -53,6 +53,8 @@ def huber_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, delt
     Its derivative is r clipped to [-delta, delta].
 
     Args:
+        predictions: y (...), floating; the result has its shape.
+        targets: d; None for 0.
         delta: where the parabola becomes a line, > 0; may be traced.
 
     Example:

@@ -26,7 +26,7 @@ from jaxnn.types import Array, ArrayLike
 
 
 def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., Array]:
-    """The Fenchel-Young loss of a maximum: f(z) - <d, z> on the last axis, without the constant R(d).
+    """The Fenchel-Young loss of f(z) = max_p <p, z> - R(p): f(z) - <d, z> on the last axis, without the constant R(d).
 
     Its derivative in z is grad f(z) - d; grad f(z) is the maximizer p.
 
@@ -34,7 +34,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., 
         max_fun: f, from scores (K,) to a number, such as `jax.scipy.special.logsumexp`.
 
     Returns:
-        loss(scores (..., K), targets (..., K), *args, **settings) -> (...); `args` and `settings` are passed to f.
+        loss(scores z (..., K), targets d (..., K), *args, **settings) -> (...); f is called as f(z, *args, **settings).
 
     Raises:
         TypeError: `max_fun` is not a function; from the loss, scores are not floating.
@@ -45,7 +45,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]) -> Callable[..., 
         >>> make_fenchel_young_loss(logsumexp)(jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]]))
         Array([0.6931472], dtype=float32)
 
-    Reference: Blondel, Martins & Niculae 2020, "Learning with Fenchel-Young losses", equation 13.
+    Reference: Blondel, Martins & Niculae 2020, "Learning with Fenchel-Young losses", section 3.
     """
     checks.require_function("make_fenchel_young_loss", "max_fun", max_fun, "logsumexp", optional=False)
 
@@ -90,9 +90,10 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
-    """Sparsemax loss: <p, z> - z_c + 1/2 (1 - |p|^2), p the nearest distribution to z, c the label.
+    """Sparsemax loss of scores z (..., K) and labels c (...): <p, z> - z_c + 1/2 (1 - |p|^2).
 
-    It is 0 where z_c exceeds all others by at least 1. The derivative is p - e_c, e_c one-hot at c.
+    p is the distribution nearest to z. The loss is 0 where z_c exceeds all others by at least 1. The derivative is
+    p - e_c, e_c one-hot at c.
 
     Example:
         >>> multiclass_sparsemax_loss(jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([0, 0]))
@@ -109,7 +110,7 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
-    """Multi-class hinge loss: max(0, 1 + max over k != c of z_k - z_c), c the label.
+    """Multi-class hinge loss of scores z (..., K) and labels c (...): max(0, 1 + max over k != c of z_k - z_c).
 
     The derivative is +1 at the first best wrong class and -1 at the label, 0 where the margin is at least 1.
 
@@ -124,7 +125,7 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
-    """Multi-class perceptron loss: max_k z_k - z_c, c the label.
+    """Multi-class perceptron loss of scores z (..., K) and labels c (...): max_k z_k - z_c.
 
     The derivative is +1 at the first best wrong class and -1 at the label, also where the two tie; 0 where the label's
     score exceeds all others.

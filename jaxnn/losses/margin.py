@@ -31,7 +31,7 @@ from jaxnn.types import Array, ArrayLike, DType
 
 
 def hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Hinge loss: sum_j max(0, 1 - d_j f_j), d_j = -1 or +1.
+    """Hinge loss of scores f and labels d_j = -1 or +1: sum_j max(0, 1 - d_j f_j), (N, ...) -> (N,).
 
     Example:
         >>> hinge(jnp.array([0.5, 2.0, 0.5]), jnp.array([1, 1, -1]))
@@ -46,7 +46,7 @@ def hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `hinge` with respect to the scores: -d where d f < 1, else 0 (at the kink d f = 1 too).
+    """Derivative of `hinge` with respect to the scores f (labels d): -d where d f < 1, else 0 (also at d f = 1).
 
     Example:
         >>> hinge_grad(jnp.array([0.5, 1.0, 0.5]), jnp.array([1, 1, -1]))
@@ -57,7 +57,7 @@ def hinge_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def square_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Square loss of the margin: sum_j (1 - d_j f_j)^2, d_j = -1 or +1.
+    """Square loss of scores f and labels d_j = -1 or +1: sum_j (1 - d_j f_j)^2, (N, ...) -> (N,).
 
     It equals the squared error (f - d)^2: margins over 1 are penalized too.
 
@@ -70,7 +70,7 @@ def square_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def square_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `square_loss` with respect to the scores: -2 d (1 - d f).
+    """Derivative of `square_loss` with respect to the scores f (labels d): -2 d (1 - d f).
 
     Example:
         >>> square_loss_grad(jnp.array([0.5, 2.0]), jnp.array([1, -1]))
@@ -81,7 +81,7 @@ def square_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def logistic(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Logistic loss of the margin: sum_j log(1 + e^(-d_j f_j)), d_j = -1 or +1.
+    """Logistic loss of scores f and labels d_j = -1 or +1: sum_j log(1 + e^(-d_j f_j)), (N, ...) -> (N,).
 
     `sigmoid_binary_cross_entropy` with labels -1 and +1 instead of 0 and 1.
 
@@ -96,7 +96,7 @@ def logistic(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `logistic` with respect to the scores: -d sigmoid(-d f).
+    """Derivative of `logistic` with respect to the scores f (labels d): -d sigmoid(-d f).
 
     Example:
         >>> logistic_grad(jnp.array([0.0, 1e4]), jnp.array([1, -1]))
@@ -108,7 +108,9 @@ def logistic_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 @also_takes_calls_of(perceptron_loss_each)
 def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Perceptron loss: sum_j max(0, -d_j f_j), d_j = -1 or +1; the perceptron rule is SGD on it, one example a step.
+    """Perceptron loss of scores f and labels d_j = -1 or +1: sum_j max(0, -d_j f_j), (N, ...) -> (N,).
+
+    The perceptron rule is SGD on it with learning rate 1, one example a step.
 
     Example:
         >>> perceptron_loss(jnp.array([0.5, 0.5]), jnp.array([1, -1]))
@@ -123,7 +125,7 @@ def perceptron_loss(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def perceptron_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `perceptron_loss` with respect to the scores: -d where d f <= 0, else 0.
+    """Derivative of `perceptron_loss` with respect to the scores f (labels d): -d where d f <= 0, else 0.
 
     At the kink f = 0 it is -d: a score of 0 counts as a mistake for both labels, so that descent moves away from w = 0.
 
@@ -139,8 +141,8 @@ def multiclass_hinge(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Multi-class hinge: max(0, 1 + max over k != c of z_k - z_c), c the label; the mean over positions.
 
     Args:
-        outputs: scores z (N, ..., K), floating; classes on the last axis.
-        targets: labels (N, ...), integers in [0, K), else ValueError (NaN if traced) or TypeError.
+        outputs: scores z (N, ..., K), floating; K >= 2 classes on the last axis; a position is one vector of them.
+        targets: labels (N, ...), integers (else TypeError) in [0, K) (else ValueError; NaN if traced).
 
     Example:
         >>> multiclass_hinge(jnp.array([[3.0, 1.0, 0.0], [3.0, 2.5, 0.0]]), jnp.array([0, 1]))

@@ -93,7 +93,10 @@ def axes_of(where: str, axis: Axis, ndim: int) -> tuple[int, ...]:
 
 
 def included(where: str, mask: ArrayLike | None, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array | None:
-    """optax's `where` as bools of the full shape, from that shape (axes of size 1 broadcast) or that without `axes`."""
+    """optax's `where` as bools of the full shape, from that shape (axes of size 1 broadcast) or that without `axes`.
+
+    None for None. ValueError: another shape.
+    """
     if mask is None:
         return None
     array = checks.as_array(where, "where", mask).astype(bool)

@@ -22,7 +22,9 @@ def ranking_softmax_loss(
     weights: ArrayLike | None = None,
     reduce_fn: Callable[..., ArrayLike] | None = jnp.mean,
 ) -> Array:
-    """Softmax loss of a list (ListNet, top one): -sum_i w_i y_i log softmax(s)_i, reduced over the lists.
+    """Softmax loss of a list: -sum_i w_i y_i log softmax(s)_i, reduced over the lists.
+
+    With y the softmax of relevance grades it is the top-one loss of ListNet.
 
     Args:
         logits: scores s (..., L), floating; one list on the last axis.
@@ -30,8 +32,8 @@ def ranking_softmax_loss(
         where: bools (..., L), which items are real, or (...), which lists are. The others never count, even if NaN; a
             list without items has loss 0 and is excluded from `reduce_fn`.
         weights: w (..., L), real; None for 1.
-        reduce_fn: called as reduce_fn(losses, where=lists with items), or where=None without `where`; None returns the
-            losses of all lists. `jnp.mean` over no list is 0.
+        reduce_fn: called as reduce_fn(losses, where=has_items), both (...); has_items is None without `where`. None
+            returns the losses of all lists. With `jnp.mean`, the mean over no list is 0.
 
     Returns:
         What `reduce_fn` returns, or (...) for None; float32 (float64 for float64 logits).

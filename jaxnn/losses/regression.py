@@ -21,7 +21,7 @@ from jaxnn.types import Array, ArrayLike, Scalar
 
 
 def half_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Half the squared Euclidean distance: 1/2 sum_j (y_j - d_j)^2.
+    """Half the squared Euclidean distance of outputs y and targets d: 1/2 sum_j (y_j - d_j)^2, (N, ...) -> (N,).
 
     Example:
         >>> half_squared_error(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2)))
@@ -34,7 +34,7 @@ def half_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def half_squared_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `half_squared_error` with respect to the outputs: y - d.
+    """Derivative of `half_squared_error` with respect to the outputs y (targets d): y - d.
 
     Example:
         >>> half_squared_error_grad(jnp.array([3.0]), jnp.array([1.0]))
@@ -45,7 +45,7 @@ def half_squared_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def mse(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Mean squared error: (1/K) sum_j (y_j - d_j)^2, the mean over all K outputs of an example.
+    """Mean squared error: (1/K) sum_j (y_j - d_j)^2, the mean over all K outputs of an example, (N, ...) -> (N,).
 
     Example:
         >>> mse(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2)))
@@ -56,7 +56,7 @@ def mse(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def mse_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `mse` with respect to the outputs: 2 (y - d) / K.
+    """Derivative of `mse` with respect to the outputs y (targets d): 2 (y - d) / K, K outputs.
 
     Example:
         >>> mse_grad(jnp.array([[3.0, 1.0]]), jnp.ones((1, 2)))
@@ -67,7 +67,7 @@ def mse_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """L1 error: sum_j |y_j - d_j|.
+    """L1 error of outputs y and targets d: sum_j |y_j - d_j|, (N, ...) -> (N,).
 
     Example:
         >>> absolute_error(jnp.array([[1.0, -2.0]]), jnp.zeros((1, 2)))
@@ -78,7 +78,7 @@ def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def absolute_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `absolute_error` with respect to the outputs: sign(y - d), 0 at y = d.
+    """Derivative of `absolute_error` with respect to the outputs y (targets d): sign(y - d), 0 at y = d.
 
     Example:
         >>> absolute_error_grad(jnp.array([3.0, 1.0]), jnp.ones(2))
@@ -92,6 +92,7 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Arr
     """Huber's loss: sum_j h(y_j - d_j), h(r) = r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2).
 
     Args:
+        outputs, targets: y and d (N, ...).
         delta: where the parabola becomes a line, > 0, in units of the outputs; may be traced.
 
     Example:
@@ -105,7 +106,7 @@ def huber(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Arr
 
 
 def huber_grad(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -> Array:
-    """Derivative of `huber` with respect to the outputs: y - d, clipped to [-delta, delta].
+    """Derivative of `huber` with respect to the outputs y (targets d): y - d, clipped to [-delta, delta].
 
     Example:
         >>> huber_grad(jnp.array([0.5, 3.0]), jnp.zeros(2))
@@ -118,7 +119,7 @@ def huber_grad(outputs: ArrayLike, targets: ArrayLike, *, delta: Scalar = 1.0) -
 
 @also_takes_calls_of(log_cosh_each)
 def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Logarithm of the hyperbolic cosine of the error: sum_j log cosh(y_j - d_j).
+    """Logarithm of the hyperbolic cosine of the error: sum_j log cosh(y_j - d_j), (N, ...) -> (N,).
 
     Near r^2 / 2 for small errors r and near |r| - log 2 for large ones; accurate for both.
 
@@ -133,7 +134,7 @@ def log_cosh(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def log_cosh_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `log_cosh` with respect to the outputs: tanh(y - d).
+    """Derivative of `log_cosh` with respect to the outputs y (targets d): tanh(y - d).
 
     Example:
         >>> log_cosh_grad(jnp.array([0.0, 1e4]), jnp.zeros(2))
@@ -148,7 +149,7 @@ def cosine_distance(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """One minus the cosine of the angle between vectors on the last axis: 1 - y.d / (|y| |d|).
 
     A zero vector has cosine 0 with every other (distance 1), and its derivative is 0. The mean over positions,
-    in [0, 2].
+    (N,), in [0, 2].
 
     Args:
         outputs: y (N, ..., D), floating, at least 2 axes.
@@ -166,7 +167,7 @@ def cosine_distance(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def cosine_distance_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
-    """Derivative of `cosine_distance` with respect to the outputs: ((u.v) u - v) / |y|, u = y / |y|, v = d / |d|.
+    """Derivative of `cosine_distance` with respect to the outputs y: ((u.v) u - v) / |y|, u = y / |y|, v = d / |d|.
 
     Divided by the number of positions; 0 where y or d is the zero vector.
 

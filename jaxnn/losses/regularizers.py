@@ -44,7 +44,7 @@ def l2(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
     Raises:
         ValueError: strength < 0, or an array with axes; on the call, a mask whose structure is not that of the
             parameters.
-        TypeError: on the call, a mask with leaves other than bools of Python or NumPy.
+        TypeError: strength is not a real number; on the call, a mask with leaves other than bools of Python or NumPy.
 
     Example:
         >>> l2(0.1)({"w": jnp.array([1.0, 2.0]), "b": jnp.array([9.0])})
@@ -70,7 +70,7 @@ def l1(strength: Scalar, *, mask: Mask = tree.is_weight) -> Regularizer:
 
     Args:
         strength: lambda >= 0; may be traced.
-        mask: as for `l2`.
+        mask: as for `l2`, as are result and errors.
 
     Example:
         >>> l1(0.5)({"w": jnp.array([1.0, -2.0]), "b": jnp.array([9.0])})
@@ -96,7 +96,7 @@ def elastic(l1_strength: Scalar, l2_strength: Scalar, *, mask: Mask = tree.is_we
 
     Args:
         l1_strength, l2_strength: >= 0; may be traced.
-        mask: as for `l2`.
+        mask: as for `l2`, as are result and errors.
 
     Example:
         >>> elastic(0.5, 0.1)({"w": jnp.array([1.0, -2.0]), "b": jnp.array([9.0])})
@@ -192,8 +192,9 @@ def _penalty_grad(where: str, terms: Terms, mask: Mask) -> Callable[[Params], Pa
 
 def _require_strengths(where: str, terms: Terms) -> None:
     for strength, _ in terms:
+        checks.require_number(where, "strength", strength)
         number = checks.concrete_number(strength)
-        if jnp.ndim(strength) != 0 or (number is not None and not number >= 0):
+        if number is not None and not number >= 0:
             raise ValueError(f"{where}: strength must be a number >= 0, got {strength}.")
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import checks
-from jaxnn.losses.base import poison, require_within_unit
+from jaxnn.losses.base import float_info, poison, require_within_unit
 from jaxnn.losses.optax_form import Axis, axes_of, fitted, floating
 from jaxnn.types import Array, ArrayLike, Scalar
 
@@ -32,7 +32,7 @@ def dice_loss(
 
     Args:
         predictions: logits (N, ..., K), floating; for one class one of the arguments may lack the last axis.
-        targets: t in [0, 1], one-hot for several classes, same shape.
+        targets: t in [0, 1] (not checked), one-hot for several classes, same shape.
         class_weights: (K,), factors of the classes' losses; None for 1.
         smooth, alpha, beta: as in the equation, >= 0; alpha = beta = 1/2 is Dice's coefficient. May be traced.
         apply_softmax: convert logits to probabilities, by softmax, or sigmoid for one class; False for predictions
@@ -43,7 +43,7 @@ def dice_loss(
 
     Returns:
         (N,), or (N, K) for the reduction "none" (K - 1 without the background); float32 (float64 for float64
-        predictions). NaN for traced predictions that are not probabilities.
+        predictions). With apply_softmax=False, NaN for traced predictions that are not probabilities.
 
     Raises:
         ValueError: shapes do not match, an unknown reduction, or concrete predictions with apply_softmax=False that are
@@ -54,9 +54,8 @@ def dice_loss(
         >>> dice_loss(jnp.zeros((1, 4, 1)), jnp.ones((1, 4, 1)))
         Array([0.25], dtype=float32)
 
-    Reference: Milletari et al. 2016, "V-Net: fully convolutional neural networks for volumetric medical image
-    segmentation", equation 4; Salehi et al. 2017, "Tversky loss function for image segmentation using 3D fully
-    convolutional deep networks", equation 3.
+    Reference: Salehi et al. 2017, "Tversky loss function for image segmentation using 3D fully convolutional deep
+    networks", equation 3. The Dice loss of Milletari et al. 2016, "V-Net", squares p and t in P and T.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'dice_loss: reduction must be "mean", "sum" or "none", got {reduction!r}.')
@@ -90,8 +89,9 @@ def multiclass_generalized_dice_loss(
 ) -> Array:
     """Dice loss with classes weighted by 1 / (n_k^2 + 1e-7), n_k the sum of the targets; the mean over N and K.
 
-    The weights are counted over the whole batch and scaled to sum to K; 1e-7 keeps that of an absent class finite. An
-    absent class has nearly all the weight: exclude it, or use `dice_loss` with `class_weights`.
+    The weights are counted over the whole batch, scaled to sum to K, and multiply the losses of the classes (in the
+    reference, numerator and denominator of one quotient). A class absent from the targets has nearly all the weight:
+    exclude it, or use `dice_loss` with `class_weights`.
 
     Args:
         predictions: logits (N, ..., K), floating.
@@ -143,8 +143,7 @@ def binary_dice_loss(
         >>> binary_dice_loss(jnp.full((1, 4), 0.5), jnp.ones((1, 4)), apply_sigmoid=False)
         Array([0.25], dtype=float32)
 
-    Reference: Milletari et al. 2016, "V-Net: fully convolutional neural networks for volumetric medical image
-    segmentation", equation 4.
+    Reference: as for `dice_loss`.
     """
     p, d = checks.as_array("dice_loss", "predictions", predictions), checks.as_array("dice_loss", "targets", targets)
     if p.ndim == d.ndim and p.shape[-1:] != (1,):
@@ -170,7 +169,9 @@ def _probabilities(x: Array, raw: ArrayLike, apply_softmax: bool) -> Array:
     if x.shape[-1] == 1:
         return p
     total = jnp.sum(p, axis=-1, keepdims=True)
-    right = jnp.abs(total - 1) <= 1e-5  # the rounding of a float32 sum over many classes is below
+    # The rounding of a float32 sum over many classes is below 1e-5, that of half-precision probabilities below 4 eps.
+    dtype = checks.as_array("dice_loss", "predictions", raw).dtype
+    right = jnp.abs(total - 1) <= max(1e-5, 4 * float(float_info(dtype).eps))
     if not isinstance(right, jax.core.Tracer) and not bool(jnp.all(right)):
         raise ValueError(
             "dice_loss: with apply_softmax=False predictions must sum to 1 over the classes, got sums from "

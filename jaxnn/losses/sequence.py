@@ -31,7 +31,7 @@ def ctc_loss(
     Args:
         logits: (B, T, K), floating; K classes, including the blank.
         logit_paddings: (B, T), 1 for padded frames, else 0.
-        labels: (B, N), integers in [0, K), not the blank; padded ones may be anything.
+        labels: (B, N), integers in [0, K), not the blank; padded ones may be any integers.
         label_paddings: (B, N), 1 for padded labels, else 0; in each row zeros come first.
         blank_id: class of the blank.
         log_epsilon: replaces log 0, as -inf would give NaN derivatives; labels without an alignment have loss about

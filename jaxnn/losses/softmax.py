@@ -51,7 +51,8 @@ def softmax_cross_entropy(
     Raises:
         ValueError: shapes do not match, a concrete label is out of range, label_smoothing outside [0, 1), or
             ignore_index with distributions.
-        TypeError: logits are not floating, or the dtype of the targets does not match their shape.
+        TypeError: logits are not floating, the dtype of the targets does not match their shape, or ignore_index is
+            not an int.
 
     Example:
         >>> softmax_cross_entropy(jnp.array([[0.0, 0.0], [1e4, 0.0]]), jnp.array([1, 1]))
@@ -73,7 +74,7 @@ def softmax_cross_entropy(
 def softmax_cross_entropy_grad(
     outputs: ArrayLike, targets: ArrayLike, *, label_smoothing: Scalar = 0.0, ignore_index: int | None = None
 ) -> Array:
-    """Derivative of `softmax_cross_entropy` with respect to the logits: (softmax(z) - q) / positions that count.
+    """Derivative of `softmax_cross_entropy` in the logits: (softmax(z) - q) / number of positions that count.
 
     Where q does not sum to 1, softmax(z) is multiplied by sum_k q_k; 0 at ignored positions. Arguments and errors as
     for the loss; returns the shape and dtype of the logits.
@@ -94,10 +95,10 @@ def softmax_cross_entropy_grad(
 def probabilities(
     outputs: ArrayLike, targets: ArrayLike, *, label_smoothing: Scalar = 0.0, ignore_index: int | None = None
 ) -> tuple[Array, Array]:
-    """softmax(z) (N, T, K), and the weight of each position (N, T): sum_k q_k / positions that count; 0 if ignored.
+    """softmax(z) (N, T, K), and the weight of each position (N, T): sum_k q_k / n; 0 if ignored.
 
-    T is the product of the axes between the first and the last. Arguments, q and errors as for
-    `softmax_cross_entropy`; results are float32 (float64 for float64 outputs).
+    n is the number of positions of the example that count, T the product of the axes between the first and the last.
+    Arguments, q and errors as for `softmax_cross_entropy`; results are float32 (float64 for float64 outputs).
     """
     z, q, counted, _ = _prepare("softmax_cross_entropy", outputs, targets, label_smoothing, ignore_index)
     n, classes = z.shape[0], z.shape[-1]

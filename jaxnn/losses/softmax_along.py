@@ -38,7 +38,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
 
     Args:
         logits: z (..., K), floating.
-        labels: d (..., K), distributions.
+        labels: d (..., K), distributions; the result is (...).
 
     Example:
         >>> safe_softmax_cross_entropy(jnp.array([0.0, 0.0, -jnp.inf]), jnp.array([1.0, 0.0, 0.0]))

@@ -70,7 +70,7 @@ def get(
     """
     found = get_all_with_path(tree, key, filtering)
     if len(found) > 1:
-        places = ", ".join("".join(f"[{entry}]" for entry in path) for path, _ in found)
+        places = ", ".join("".join(map(_shown, path)) for path, _ in found)
         raise KeyError(f"several values are called {key!r}, at {places}: pass filtering=, or use get_all_with_path.")
     return found[0][1] if found else default
 
@@ -108,6 +108,11 @@ def _children(node: Any) -> tuple[list[tuple[Any, Any]], Any]:
     kind = type(node).__name__
     named = _is_named_tuple(node)
     return [(NamedTupleKey(kind, path[-1].name) if named else path[-1], child) for path, child in flat], structure
+
+
+def _shown(entry: Any) -> str:
+    """A path entry in brackets, as JAX shows those of sequences and dicts."""
+    return f"[{entry}]" if isinstance(entry, NamedTupleKey) else str(entry)
 
 
 def _name(entry: Any) -> Any:

@@ -15,7 +15,7 @@ BIAS_NAMES = frozenset({"b", "bias", "scale", "shift", "offset", "beta", "gamma"
 
 
 def named_leaves(a: PyTree) -> dict[str, Any]:
-    """Leaves by path, joined with "/": `({"w": x},)` -> `{"0/w": x}`.
+    """The leaves by their paths, joined with "/": `({"w": x},)` -> `{"0/w": x}`; a bare leaf is called "".
 
     Example:
         >>> list(named_leaves(({"w": 1.0, "b": 2.0}, ())))
@@ -26,9 +26,9 @@ def named_leaves(a: PyTree) -> dict[str, Any]:
 
 
 def is_weight(a: PyTree) -> PyTree:
-    """A pytree of bools like `a`: False at biases and normalization scales (`BIAS_NAMES`), True at other leaves.
+    """Bools with the structure of `a`: False at leaves with a name of `BIAS_NAMES`, True at the others.
 
-    A leaf is judged by the last name on its path, so a one-dimensional weight vector is a weight.
+    The name of a leaf is the last on its path; its shape does not matter: a vector called "w" is a weight.
 
     Example:
         >>> is_weight({"w": jnp.zeros(3), "b": jnp.zeros(())})
@@ -56,7 +56,7 @@ def called(given: Any, params: PyTree) -> PyTree:
 
 
 def all_finite(leaves: Iterable[Any]) -> Array:
-    """Whether all elements are finite; integers and leaves of dtype float0 are.
+    """Whether all elements are finite, a bool array (); integers and leaves of dtype float0 count as finite.
 
     Example:
         >>> all_finite([jnp.array([1.0, jnp.inf])])

@@ -70,8 +70,8 @@ def dtype(tree: PyTree, mixed_dtype_handler: str | None = None) -> DType:
 
     Args:
         tree: pytree of numbers.
-        mixed_dtype_handler: for several dtypes: None raises, "promote" returns their promotion, "highest" and "lowest"
-            the one that all others promote to, or that promotes to all others.
+        mixed_dtype_handler: for several dtypes: None raises, "promote" returns their promotion, "highest" the one that
+            all others promote to, "lowest" the one that promotes to all others.
 
     Raises:
         ValueError: several dtypes and None; two dtypes neither of which promotes to the other; an unknown handler.
@@ -112,7 +112,7 @@ def batch_shape(tree: PyTree, shape: Shape = ()) -> PyTree:
 
 
 def split_key_like(rng_key: Array, target_tree: PyTree) -> PyTree:
-    """A random key for each leaf.
+    """A pytree like `target_tree` with a random key for each leaf, split from `rng_key`.
 
     Example:
         >>> split_key_like(jax.random.key(0), {"w": 1.0, "b": 2.0})["w"].shape
@@ -134,7 +134,7 @@ def random_like(
         rng_key: split into one key per leaf.
         target_tree: pytree of arrays.
         sampler: a function of (key, shape, dtype).
-        dtype: replaces the leaf's.
+        dtype: replaces those of the leaves, e.g. of integers, which `jax.random.normal` does not draw.
 
     Example:
         >>> random_like(jax.random.key(0), {"w": jnp.ones((2, 3), jnp.float16)})["w"].dtype

@@ -295,6 +295,8 @@ ERRORS: list[tuple[type[Exception], str, Any]] = [
     (ValueError, r"ntxent: embeddings must be", lambda: losses.ntxent(f(2, 3), np.array([0]))),
     (ValueError, r"norm_degree must lie in",
      lambda: losses.triplet_margin_loss(f(1, 2), f(1, 2), f(1, 2), norm_degree=0.5)),
+    (ValueError, r"norm_degree must lie in \[1, inf\), got inf",
+     lambda: losses.triplet_margin_loss(f(1, 2), f(1, 2), f(1, 2), norm_degree=float("inf"))),
     (ValueError, r"reduction must be", lambda: losses.dice_loss(f(1, 2), f(1, 2), reduction="max")),
     (ValueError, r"predictions must sum to 1", lambda: losses.dice_loss(f(1, 3), f(1, 3), apply_softmax=False)),
     (ValueError, r"class_weights must have shape", lambda: losses.dice_loss(f(1, 3), f(1, 3), class_weights=f(2))),
@@ -312,6 +314,14 @@ def test_errors(index: int) -> None:
     kind, message, call = ERRORS[index]
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_dice_takes_half_precision_probabilities(dtype: Any) -> None:
+    logits = jax.random.normal(jax.random.key(0), (2, 16, 7), dtype)
+    targets = jax.nn.one_hot(jnp.arange(32).reshape(2, 16) % 7, 7)
+    got = losses.dice_loss(jax.nn.softmax(logits), targets, apply_softmax=False)
+    assert_close(got, losses.dice_loss(logits, targets), rtol=1e-2)
 
 
 def test_traced_labels_out_of_range_are_nan() -> None:

@@ -28,6 +28,16 @@ def arrays(outputs: Any, targets: Any, dtype: str) -> tuple[np.ndarray, np.ndarr
     return np.asarray(outputs, dtype), targets.astype(dtype if targets.dtype.kind == "f" else np.int32)
 
 
+def test_probabilities_just_below_0_count_as_0() -> None:
+    d, log_y = jnp.array([[-1e-8, 0.5, 0.5]]), jnp.log(jnp.array([[0.25, 0.25, 0.5]]))
+    exact = jnp.array([[0.0, 0.5, 0.5]])
+    assert_close(losses.kl_divergence(log_y, d), losses.kl_divergence(log_y, exact), rtol=1e-6)
+    assert_close(losses.entropy(d), jnp.log(jnp.array([2.0])), rtol=1e-6)
+    assert_close(losses.entropy_grad(d), losses.entropy_grad(exact), rtol=1e-6)
+    for loss in (lambda p: losses.kl_divergence(log_y, p).sum(), lambda p: losses.entropy(p).sum()):
+        assert_close(jax.grad(loss)(d), jax.grad(loss)(exact), rtol=1e-6)
+
+
 BIG = [1e4, -1e4, 0.0, 1e4]
 HUGE = {
     "half_squared_error": (BIG, [-1e4, 1e4, 0.0, 1e4]),

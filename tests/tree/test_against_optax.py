@@ -172,7 +172,7 @@ def test_found_values_are_optaxs(key: str) -> None:
 
 
 def test_get_and_set() -> None:
-    with pytest.raises(KeyError, match="several values are called 'count', at"):
+    with pytest.raises(KeyError, match=r"'count', at \[0\]\[Outer.count\], "):
         tree.get(STATE, "count")
     of_outer = lambda path, _: getattr(path[-1], "tuple_name", "") == "Outer"  # noqa: E731
     assert int(tree.get(STATE, "count", filtering=of_outer)) == 3

@@ -36,10 +36,13 @@ class Problem:
         metrics: name -> (outputs, targets) -> (N,), evaluated on the validation and test sets.
         figure: the metric of a run, lower is better: "loss" (of training; it is also the final metric),
             "validation_loss" or, of `metrics`, "validation_NAME".
-        target: the value of the metric that counts as solved, for "steps to the target", or None. Adam with a good rate
-            reaches the targets of the named problems within a third to a half of the epochs.
+        target: the value of the metric that counts as solved, for "steps to the target", or None.
         reference: the source of the problem and its settings.
         published: published results on the problem, quoted by optimizer.
+
+    Raises:
+        ValueError: an invalid name, an unknown figure, or a batch_size that exceeds the training examples.
+        TypeError: an attribute of another type.
 
     Example:
         >>> points = Dataset(np.linspace(-1, 1, 8, dtype=np.float32)[:, None], np.zeros(8, np.float32))
@@ -131,7 +134,8 @@ def from_function(
 
     Raises:
         TypeError: init or loss is not a function.
-        ValueError: no examples; when the network is applied, a loss of one example that is not a scalar.
+        ValueError: no examples; an invalid attribute; when the network is applied, a loss of one example that is not a
+            scalar.
 
     Example:
         >>> xs = np.eye(4, dtype=np.float32)
