@@ -221,8 +221,7 @@ def r_squared(outputs: ArrayLike, targets: ArrayLike) -> Array:
         >>> r_squared(jnp.array([1.0, 2.0, 4.0]), jnp.array([1.0, 2.0, 3.0]))
         Array(0.5, dtype=float32)
 
-    Reference:
-        Wright 1921, "Correlation and causation" (the coefficient of determination).
+    Reference: Wright 1921, "Correlation and causation" (the coefficient of determination).
     """
     y, d = _pair("r_squared", outputs, targets)
     residual = jnp.sum((d - y) ** 2, axis=0)

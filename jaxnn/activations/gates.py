@@ -24,8 +24,7 @@ def gelu(z: Array) -> Array:
         >>> gelu(jnp.array([-1e4, 0.0, 1e4]))
         Array([   -0.,     0., 10000.], dtype=float32)
 
-    Reference:
-        Hendrycks & Gimpel (2016), Gaussian error linear units, section 2.
+    Reference: Hendrycks & Gimpel (2016), Gaussian error linear units, section 2.
     """
     return z * _normal_cdf(z)
 
@@ -51,8 +50,7 @@ def gelu_tanh(z: Array) -> Array:
         >>> gelu_tanh(jnp.array([-1e4, 0.0, 1e4]))
         Array([   -0.,     0., 10000.], dtype=float32)
 
-    Reference:
-        Hendrycks & Gimpel (2016), Gaussian error linear units, section 2.
+    Reference: Hendrycks & Gimpel (2016), Gaussian error linear units, section 2.
     """
     return z * jax.lax.logistic(_gelu_gate(z))  # 1 + tanh u would cancel for z < 0
 
@@ -80,8 +78,7 @@ def silu(z: Array) -> Array:
         >>> silu(jnp.array([-1e4, 0.0, 1e4]))
         Array([   -0.,     0., 10000.], dtype=float32)
 
-    Reference:
-        Elfwing, Uchibe & Doya (2018), Sigmoid-weighted linear units for neural network function approximation in
+    Reference: Elfwing, Uchibe & Doya (2018), Sigmoid-weighted linear units for neural network function approximation in
         reinforcement learning.
     """
     return z * jax.lax.logistic(z)
@@ -109,8 +106,7 @@ def mish(z: Array) -> Array:
         >>> mish(jnp.array([-1e4, 0.0, 1e4]))
         Array([   -0.,     0., 10000.], dtype=float32)
 
-    Reference:
-        Misra (2020), Mish: a self regularized non-monotonic activation function, equation 1.
+    Reference: Misra (2020), Mish: a self regularized non-monotonic activation function, equation 1.
     """
     return z * jnp.tanh(jnp.logaddexp(z, jnp.zeros_like(z)))
 

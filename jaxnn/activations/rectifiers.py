@@ -24,8 +24,7 @@ def relu(z: Array) -> Array:
         >>> relu(jnp.array([-2.0, 0.0, 3.0]))
         Array([0., 0., 3.], dtype=float32)
 
-    Reference:
-        Nair & Hinton (2010), Rectified linear units improve restricted Boltzmann machines.
+    Reference: Nair & Hinton (2010), Rectified linear units improve restricted Boltzmann machines.
     """
     return jnp.where(z <= 0, 0.0, z)  # jnp.maximum has derivative 1/2 at 0; `z <= 0` (not `z > 0`) propagates NaN
 
@@ -54,8 +53,7 @@ def leaky_relu(z: Array, *, negative_slope: Scalar = 0.01) -> Array:
         >>> leaky_relu(jnp.array([-2.0, 0.0, 3.0]), negative_slope=0.5)
         Array([-1.,  0.,  3.], dtype=float32)
 
-    Reference:
-        Maas, Hannun & Ng (2013), Rectifier nonlinearities improve neural network acoustic models, equation 2.
+    Reference: Maas, Hannun & Ng (2013), Rectifier nonlinearities improve neural network acoustic models, equation 2.
     """
     slope = real_setting("leaky_relu", "negative_slope", negative_slope, z.dtype)
     return jnp.where(z <= 0, slope * z, z)
@@ -86,9 +84,8 @@ def elu(z: Array, *, alpha: Scalar = 1.0) -> Array:
         >>> elu(jnp.array([-1e4, 0.0, 3.0]), alpha=2.0)
         Array([-2.,  0.,  3.], dtype=float32)
 
-    Reference:
-        Clevert, Unterthiner & Hochreiter (2016), Fast and accurate deep network learning by exponential linear units,
-        equation 15.
+    Reference: Clevert, Unterthiner & Hochreiter (2016), Fast and accurate deep network learning by exponential linear
+        units, equation 15.
     """
     return _elu(z, real_setting("elu", "alpha", alpha, z.dtype))
 
@@ -114,8 +111,7 @@ def selu(z: Array) -> Array:
         >>> selu(jnp.array([-1e4, 0.0, 1.0]))
         Array([-1.7580993,  0.       ,  1.050701 ], dtype=float32)
 
-    Reference:
-        Klambauer, Unterthiner, Mayr & Hochreiter (2017), Self-normalizing neural networks, equation 2.
+    Reference: Klambauer, Unterthiner, Mayr & Hochreiter (2017), Self-normalizing neural networks, equation 2.
     """
     return SELU_SCALE * _elu(z, jnp.asarray(SELU_ALPHA, z.dtype))
 

@@ -19,8 +19,7 @@ def sigmoid(z: Array) -> Array:
         >>> sigmoid(jnp.array([-1e4, 0.0, 1e4]))
         Array([0. , 0.5, 1. ], dtype=float32)
 
-    Reference:
-        Rumelhart, Hinton & Williams (1986), Learning representations by back-propagating errors, equation 2.
+    Reference: Rumelhart, Hinton & Williams (1986), Learning representations by back-propagating errors, equation 2.
     """
     return jax.lax.logistic(z)
 
@@ -47,8 +46,7 @@ def tanh(z: Array) -> Array:
         >>> tanh(jnp.array([-1e4, 0.0, 1e4]))
         Array([-1.,  0.,  1.], dtype=float32)
 
-    Reference:
-        LeCun, Bottou, Orr & Müller (1998), Efficient BackProp, section 4.4.
+    Reference: LeCun, Bottou, Orr & Müller (1998), Efficient BackProp, section 4.4.
     """
     return jnp.tanh(z)
 
@@ -75,9 +73,8 @@ def softplus(z: Array) -> Array:
         >>> softplus(jnp.array([-1e4, 1e4]))
         Array([    0., 10000.], dtype=float32)
 
-    Reference:
-        Dugas, Bengio, Bélisle, Nadeau & Garcia (2001), Incorporating second-order functional knowledge for better
-        option pricing.
+    Reference: Dugas, Bengio, Bélisle, Nadeau & Garcia (2001), Incorporating second-order functional knowledge for
+        better option pricing.
     """
     return jnp.logaddexp(z, jnp.zeros_like(z))
 

@@ -30,9 +30,8 @@ def softmax(z: Array, *, axis: int = -1) -> Array:
         >>> softmax(jnp.array([1e4, 1e4, -jnp.inf]))
         Array([0.5, 0.5, 0. ], dtype=float32)
 
-    Reference:
-        Bridle (1990), Probabilistic interpretation of feedforward classification network outputs, with relationships to
-        statistical pattern recognition.
+    Reference: Bridle (1990), Probabilistic interpretation of feedforward classification network outputs, with
+        relationships to statistical pattern recognition.
     """
     exps = jnp.exp(_shifted("softmax", z, axis))
     return exps / jnp.sum(exps, axis=axis, keepdims=True)
@@ -66,8 +65,7 @@ def log_softmax(z: Array, *, axis: int = -1) -> Array:
         >>> log_softmax(jnp.array([1e4, 0.0]))
         Array([     0., -10000.], dtype=float32)
 
-    Reference:
-        Bridle (1990), as for `softmax`.
+    Reference: Bridle (1990), as for `softmax`.
     """
     shifted = _shifted("log_softmax", z, axis)
     return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=axis, keepdims=True))

@@ -43,8 +43,8 @@ def perceptron_sign(z: Array) -> Array:
         >>> perceptron_sign(jnp.array([-2.0, 0.0, 3.0]))
         Array([-1.,  1.,  1.], dtype=float32)
 
-    Reference:
-        Rosenblatt (1958), The perceptron: a probabilistic model for information storage and organization in the brain.
+    Reference: Rosenblatt (1958), The perceptron: a probabilistic model for information storage and organization in the
+        brain.
     """
     return jnp.where(z == 0, 1.0, jnp.sign(z))  # jnp.sign propagates NaN; a comparison alone would hide it
 
@@ -74,8 +74,7 @@ def heaviside(z: Array, *, at_zero: Scalar = 0.5) -> Array:
         >>> heaviside(jnp.array([-2.0, 0.0, 3.0]), at_zero=1)
         Array([0., 1., 1.], dtype=float32)
 
-    Reference:
-        McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
+    Reference: McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
     """
     value = real_setting("heaviside", "at_zero", at_zero, z.dtype)
     require_between("heaviside", "at_zero", at_zero, 0, 1)
@@ -151,8 +150,7 @@ def hard_tanh(z: Array) -> Array:
         >>> hard_tanh(jnp.array([-2.0, 0.5, 3.0]))
         Array([-1. ,  0.5,  1. ], dtype=float32)
 
-    Reference:
-        Collobert (2004), Large scale machine learning, PhD thesis.
+    Reference: Collobert (2004), Large scale machine learning, PhD thesis.
     """
     return jnp.where(z <= -1, -1.0, jnp.where(z >= 1, 1.0, z))
 

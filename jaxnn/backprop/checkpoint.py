@@ -4,8 +4,7 @@ A stack of n parts stores n activations for its backward pass. With a checkpoint
 the k of the segment that is differentiated: n / k + k in all, which is least, 2 sqrt(n), at k = sqrt(n). The price is
 one more forward pass. The last segment is not recomputed: its backward pass comes first.
 
-Reference:
-    Chen, T., Xu, B., Zhang, C. & Guestrin, C. (2016). Training deep nets with sublinear memory cost, section 4.
+Reference: Chen, T., Xu, B., Zhang, C. & Guestrin, C. (2016). Training deep nets with sublinear memory cost, section 4.
 """
 
 from __future__ import annotations

@@ -109,9 +109,8 @@ def output_record(net: Layer) -> Callable[..., Columns]:
         TypeError: net is not a Layer.
         ValueError: from `recorded`, parameters of another network.
 
-    Reference:
-        Jacot, A., Gabriel, F. & Hongler, C. (2018). Neural tangent kernel: convergence and generalization in neural
-        networks, section 4.
+    Reference: Jacot, A., Gabriel, F. & Hongler, C. (2018). Neural tangent kernel: convergence and generalization in
+        neural networks, section 4.
 
     Example:
         >>> from jaxnn import models

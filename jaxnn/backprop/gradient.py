@@ -62,8 +62,8 @@ def value_and_grad(
         ValueError: `remat_every` < 1, or with a network that is not a serial; when called, parameters of another
             network, a loss that does not return one value per example, weights not of shape (N,), or N = 0.
 
-    Reference:
-        Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
+    Reference: Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating
+        errors.
 
     Example:
         >>> from jaxnn import models
@@ -145,8 +145,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         ValueError: when called, parameters of another network, a loss that does not return one value per example, or a
             rule whose uses do not match the parameters.
 
-    Reference:
-        Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
+    Reference: Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
 
     Example:
         >>> from jaxnn import models

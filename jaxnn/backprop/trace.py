@@ -86,8 +86,8 @@ def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, lo
         TypeError: net is not a Layer or loss not a function.
         ValueError: parameters of another network.
 
-    Reference:
-        Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating errors.
+    Reference: Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating
+        errors.
 
     Example:
         >>> from jaxnn.layers import Dense, Tanh

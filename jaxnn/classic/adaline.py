@@ -42,8 +42,7 @@ def delta_rule(w: Array, x: Array, d: Array, *, learning_rate: Scalar) -> Array:
         d: desired output, ().
         learning_rate: eta; may be traced.
 
-    Reference:
-        Widrow & Hoff (1960), Adaptive switching circuits.
+    Reference: Widrow & Hoff (1960), Adaptive switching circuits.
 
     Example:
         >>> delta_rule(jnp.zeros(2), jnp.array([1.0, 2.0]), jnp.array(3.0), learning_rate=0.1)
@@ -68,8 +67,7 @@ def fit(x: ArrayLike, d: ArrayLike, *, learning_rate: Scalar, passes: int) -> Fi
         TypeError: x or d is not real, the learning rate not one number, or passes not an integer.
         ValueError: shapes do not fit, x is not finite, the learning rate is negative or infinite, or passes < 1.
 
-    Reference:
-        Widrow & Hoff (1960), Adaptive switching circuits.
+    Reference: Widrow & Hoff (1960), Adaptive switching circuits.
 
     Example:
         >>> from jaxnn.classic.neurons import with_bias
@@ -96,8 +94,7 @@ def smallest_step(w: Array, x: Array, y: Array, *, learning_rate: Scalar = 1.0) 
         y: the desired output, ().
         learning_rate: eta; may be traced.
 
-    Reference:
-        Widrow & Hoff (1960), Adaptive switching circuits.
+    Reference: Widrow & Hoff (1960), Adaptive switching circuits.
 
     Example:
         >>> float(smallest_step(jnp.array(0.0), jnp.array(0.5), jnp.array(2.0)))
@@ -117,8 +114,7 @@ def two_parameter_step(w: Array, b: Array, x: Array, y: Array, *, learning_rate:
         y: the desired output, ().
         learning_rate: eta; may be traced.
 
-    Reference:
-        Widrow & Hoff (1960), Adaptive switching circuits.
+    Reference: Widrow & Hoff (1960), Adaptive switching circuits.
 
     Example:
         >>> w, b = two_parameter_step(jnp.array(0.0), jnp.array(0.0), jnp.array(0.5), jnp.array(2.0))

@@ -52,8 +52,7 @@ def pulses(low: ArrayLike, high: ArrayLike, height: ArrayLike = 1.0) -> Network:
     Raises:
         ValueError: shapes do not agree, there is no pulse, or not low < high for each.
 
-    Reference:
-        Cybenko (1989), Approximation by superpositions of a sigmoidal function.
+    Reference: Cybenko (1989), Approximation by superpositions of a sigmoidal function.
 
     Example:
         >>> pulses(1, 2, 3.0)([[0.5], [1.0], [1.5], [2.0]]).ravel()
@@ -96,8 +95,7 @@ def staircase(
         ValueError: not low < high, or not tolerance > 0; the function changes by more than 2 tolerance between two
             samples, or is not finite or not element-wise.
 
-    Reference:
-        Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik (1991), Approximation
+    Reference: Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik (1991), Approximation
         capabilities of multilayer feedforward networks.
 
     Example:
@@ -141,8 +139,7 @@ def ridge(direction: ArrayLike, low: float, high: float) -> Network:
     Raises:
         ValueError: not low < high, or a direction that is 0 or not (D,).
 
-    Reference:
-        Cybenko (1989), Approximation by superpositions of a sigmoidal function.
+    Reference: Cybenko (1989), Approximation by superpositions of a sigmoidal function.
 
     Example:
         >>> ridge([1, 0], -1, 1)([[0, 5], [2, 5]]).ravel()
@@ -172,8 +169,7 @@ def bump(low: ArrayLike, high: ArrayLike, height: float = 1.0) -> Network:
     Raises:
         ValueError: not low < high in every coordinate.
 
-    Reference:
-        Cybenko (1989), Approximation by superpositions of a sigmoidal function.
+    Reference: Cybenko (1989), Approximation by superpositions of a sigmoidal function.
 
     Example:
         >>> bump([-1, -1], [1, 1], 2.0)([[0, 0], [0, 2]]).ravel()
@@ -219,8 +215,7 @@ def surface(
     Raises:
         ValueError: as for `staircase`.
 
-    Reference:
-        Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik (1991), Approximation
+    Reference: Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik (1991), Approximation
         capabilities of multilayer feedforward networks.
 
     Example:

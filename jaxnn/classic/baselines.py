@@ -39,9 +39,8 @@ def least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, ridge: Scala
     Returns:
         w (D, K); `multiclass.predict(w, x)` returns the class of the largest output.
 
-    Reference:
-        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
-        (the linear classifier); Hoerl & Kennard (1970), Ridge regression.
+    Reference: LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section
+        III.C.1 (the linear classifier); Hoerl & Kennard (1970), Ridge regression.
 
     Example:
         >>> least_squares([[1.0, -1.0], [1.0, 1.0]], jnp.array([0, 1]), 2, ridge=1e-6).round(3)
@@ -64,9 +63,8 @@ def pairwise_least_squares(x: ArrayLike, labels: ArrayLike, classes: int, *, rid
     Returns:
         w (D, K (K - 1) / 2), pairs in the order (0, 1), (0, 2), .., (1, 2), ..; for `pairwise_predict`.
 
-    Reference:
-        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
-        (the pairwise linear classifier).
+    Reference: LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section
+        III.C.1 (the pairwise linear classifier).
 
     Example:
         >>> pairwise_least_squares([[1.0, 0.0], [1.0, 1.0], [1.0, 5.0]], jnp.array([0, 1, 2]), 3).shape
@@ -95,9 +93,8 @@ def pairwise_predict(w: ArrayLike, x: ArrayLike, classes: int) -> Array:
     Returns:
         (N,) int32; ties go to the first class.
 
-    Reference:
-        LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section III.C.1
-        (there the outputs of a class's units are summed, with a sigmoid in place of the clip).
+    Reference: LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, section
+        III.C.1 (there the outputs of a class's units are summed, with a sigmoid in place of the clip).
 
     Example:
         >>> x, labels = [[1.0, 0.0], [1.0, 1.0], [1.0, 5.0]], jnp.array([0, 1, 2])
@@ -133,8 +130,7 @@ def nearest(x: ArrayLike, points: ArrayLike, *, k: int, batch_size: int = 500) -
     Returns:
         (N, k) int32, indices of points, the nearest first; ties go to the first point.
 
-    Reference:
-        Cover & Hart (1967), Nearest neighbor pattern classification.
+    Reference: Cover & Hart (1967), Nearest neighbor pattern classification.
 
     Example:
         >>> nearest([[0.9], [5.0]], [[0.0], [1.0], [4.0]], k=2)
@@ -166,8 +162,7 @@ def vote(labels: ArrayLike, classes: int) -> Array:
     Returns:
         (N,) int32.
 
-    Reference:
-        Cover & Hart (1967), Nearest neighbor pattern classification.
+    Reference: Cover & Hart (1967), Nearest neighbor pattern classification.
 
     Example:
         >>> vote(jnp.array([[2, 0, 1], [2, 0, 0], [1, 0, 0]]), 3)

@@ -70,9 +70,8 @@ def course(
     Raises:
         ValueError: batch_size is not in 1 .. N, epochs is below 1, or shapes do not match.
 
-    Reference:
-        Robbins & Monro 1951, "A stochastic approximation method"; Bottou & Bousquet 2008, "The tradeoffs of large scale
-        learning" (progress against time, not against updates).
+    Reference: Robbins & Monro 1951, "A stochastic approximation method"; Bottou & Bousquet 2008, "The tradeoffs of
+        large scale learning" (progress against time, not against updates).
 
     Example:
         >>> import jax.numpy as jnp

@@ -73,8 +73,7 @@ def dnf(table: ArrayLike) -> Network:
         Network: (N, n) -> (N, 1). With T true rows, T hidden units and (n + 2) T + 1 weights and biases; for T = 0 one
         hidden unit that never fires.
 
-    Reference:
-        McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
+    Reference: McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
 
     Example:
         >>> dnf([0, 1, 1, 0]).units
@@ -95,8 +94,8 @@ def minimized(table: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
     Returns:
         Network: (N, n) -> (N, 1), with no more hidden units than `dnf`, perhaps not the fewest (see `minimize`).
 
-    Reference:
-        Quine (1952), The problem of simplifying truth functions; McCluskey (1956), Minimization of Boolean functions.
+    Reference: Quine (1952), The problem of simplifying truth functions; McCluskey (1956), Minimization of Boolean
+        functions.
 
     Example:
         >>> minimized([0, 1, 1, 1]).units, dnf([0, 1, 1, 1]).units  # A + B, and A'B + AB' + AB

@@ -106,8 +106,7 @@ def non_saturating(gan: Gan) -> minmax.Game:
 
     D = sigmoid(logit of the discriminator).
 
-    Reference:
-        Goodfellow et al. 2014, "Generative adversarial nets", section 3.
+    Reference: Goodfellow et al. 2014, "Generative adversarial nets", section 3.
 
     Example:
         >>> gan = make(2)
@@ -228,9 +227,8 @@ def ring_centres(modes: int = 8, radius: float = 2.0) -> np.ndarray:
 def ring(key: Key, n: int, *, modes: int = 8, radius: float = 2.0, deviation: Scalar = 0.1) -> Array:
     """n samples (n, 2) float32 of an equal mixture of Gaussians N(centre, deviation^2 I), centres from `ring_centres`.
 
-    Reference:
-        Metz, Poole, Pfau & Sohl-Dickstein 2017, "Unrolled generative adversarial networks" (8 Gaussians on a ring of
-        radius 2; theirs have deviation 0.02).
+    Reference: Metz, Poole, Pfau & Sohl-Dickstein 2017, "Unrolled generative adversarial networks" (8 Gaussians on a
+        ring of radius 2; theirs have deviation 0.02).
 
     Example:
         >>> ring(jax.random.key(0), 3).shape
@@ -261,9 +259,8 @@ def coverage(
         ValueError: shapes do not match, there is no sample or no centre, or a concrete deviation or within is not > 0
             or a concrete least not in [0, 1].
 
-    Reference:
-        Srivastava, Valkov, Russell, Gutmann & Sutton 2017, "VEEGAN: Reducing mode collapse in GANs using implicit
-        variational learning" (samples within 3 deviations; there a single sample is enough).
+    Reference: Srivastava, Valkov, Russell, Gutmann & Sutton 2017, "VEEGAN: Reducing mode collapse in GANs using
+        implicit variational learning" (samples within 3 deviations; there a single sample is enough).
 
     Example:
         >>> coverage(jnp.array([[0.1, 0.0], [0.0, 0.2], [5.0, 5.0]]), jnp.array([[0.0, 0.0], [9.0, 9.0]]))

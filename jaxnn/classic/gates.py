@@ -41,8 +41,7 @@ def unit(weights: ArrayLike, bias: float) -> Network:
         ValueError: weights are not one row of finite numbers.
         TypeError, ValueError: bias is not one finite number.
 
-    Reference:
-        McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
+    Reference: McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
 
     Example:
         >>> unit([1, 1, 1], -2)([[1, 1, 0], [1, 0, 0]]).ravel()  # at least two of three
@@ -105,8 +104,7 @@ def xor() -> Network:
 
     No single unit computes it.
 
-    Reference:
-        Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
+    Reference: Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
 
     Example:
         >>> xor()([[0, 0], [0, 1], [1, 0], [1, 1]]).ravel()
@@ -130,8 +128,7 @@ def or_of_ands(terms: ArrayLike) -> Network:
     Raises:
         ValueError: terms are not rows of -1, 0 and 1.
 
-    Reference:
-        McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
+    Reference: McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
 
     Example:
         >>> two_pairs = or_of_ands([[1, 1, 0, 0], [0, 0, 1, 1]])  # AB + CD

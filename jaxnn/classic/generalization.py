@@ -95,8 +95,7 @@ def weight_decay(
         TypeError, ValueError: settings out of range, or examples that `trials.as_splits` rejects; the same for all
             functions of this module.
 
-    Reference:
-        Krogh, A. & Hertz, J. A. (1992). A simple weight decay can improve generalization.
+    Reference: Krogh, A. & Hertz, J. A. (1992). A simple weight decay can improve generalization.
 
     Example:
         >>> weight_decay((0.0, 0.1), examples=few_digits(50), seeds=2, epochs=1).validation.shape
@@ -124,9 +123,8 @@ def dropout(
     Returns:
         Errors without dropout (evaluation mode), settings the rates.
 
-    Reference:
-        Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I. & Salakhutdinov, R. (2014). Dropout: a simple way to
-        prevent neural networks from overfitting.
+    Reference: Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I. & Salakhutdinov, R. (2014). Dropout: a simple
+        way to prevent neural networks from overfitting.
 
     Example:
         >>> dropout((0.0, 0.5), examples=few_digits(50), seeds=2, epochs=1).training.shape
@@ -154,9 +152,8 @@ def augmentation(
     Returns:
         Errors on unshifted images, settings the pixels.
 
-    Reference:
-        Simard, P. Y., Steinkraus, D. & Platt, J. C. (2003). Best practices for convolutional neural networks applied to
-        visual document analysis, section 2.
+    Reference: Simard, P. Y., Steinkraus, D. & Platt, J. C. (2003). Best practices for convolutional neural networks
+        applied to visual document analysis, section 2.
 
     Example:
         >>> augmentation((0.0, 1.0), examples=few_digits(50), seeds=2, epochs=1).training.shape
@@ -185,8 +182,7 @@ def early_stopping(*, patience: int = 10, examples: Splits | None = None, seeds:
     Returns:
         Stopped; `stop_epoch` is the last epoch for a run that did not stop early.
 
-    Reference:
-        Prechelt, L. (1998). Early stopping - but when?
+    Reference: Prechelt, L. (1998). Early stopping - but when?
 
     Example:
         >>> early_stopping(patience=1, examples=few_digits(50), seeds=2, epochs=3).best_epoch.shape
@@ -232,9 +228,8 @@ def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 
     Returns:
         [without, with], each (R, E).
 
-    Reference:
-        Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal
-        covariate shift, section 4.1.
+    Reference: Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing
+        internal covariate shift, section 4.1.
 
     Example:
         >>> without, with_norm = batch_norm(layers=1, examples=few_digits(50), seeds=2, epochs=1)
@@ -268,8 +263,7 @@ def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None,
     Returns:
         Errors, settings the sizes, R = M ensembles of each.
 
-    Reference:
-        Hansen, L. K. & Salamon, P. (1990). Neural network ensembles.
+    Reference: Hansen, L. K. & Salamon, P. (1990). Neural network ensembles.
 
     Example:
         >>> ensembles((1, 3), examples=few_digits(50), epochs=1).validation.shape
@@ -305,8 +299,7 @@ def hidden_units(
     Returns:
         Chosen; `errors.settings[errors.best]` is the number chosen.
 
-    Reference:
-        Stone, M. (1974). Cross-validatory choice and assessment of statistical predictions.
+    Reference: Stone, M. (1974). Cross-validatory choice and assessment of statistical predictions.
 
     Example:
         >>> hidden_units((1, 2), examples=few_digits(50), seeds=2, epochs=1).test.shape

@@ -52,8 +52,7 @@ def probability(w: ArrayLike, x: ArrayLike) -> Array:
     Returns:
         (...), in [0, 1].
 
-    Reference:
-        Cox (1958), The regression analysis of binary sequences.
+    Reference: Cox (1958), The regression analysis of binary sequences.
 
     Example:
         >>> probability([1.0, 1.0], [[0.0, 0.0], [1.0, 2.0]])
@@ -68,8 +67,7 @@ def log_likelihood(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     Returns:
         (), in nats, at most 0.
 
-    Reference:
-        Cox (1958), The regression analysis of binary sequences.
+    Reference: Cox (1958), The regression analysis of binary sequences.
 
     Example:
         >>> log_likelihood([0.0], [[1.0], [2.0]], [1, -1])
@@ -84,8 +82,7 @@ def gradient(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     Returns:
         (D,), the direction of ascent.
 
-    Reference:
-        Cox (1958), The regression analysis of binary sequences.
+    Reference: Cox (1958), The regression analysis of binary sequences.
 
     Example:
         >>> gradient([0.0], [[1.0], [2.0]], [1, -1])
@@ -109,9 +106,8 @@ def fit(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: 
     Returns:
         Fit with w (D,).
 
-    Reference:
-        Cox (1958), The regression analysis of binary sequences; Robbins & Monro (1951), A stochastic approximation
-        method.
+    Reference: Cox (1958), The regression analysis of binary sequences; Robbins & Monro (1951), A stochastic
+        approximation method.
 
     Example:
         >>> x, y = [[1.0, -1.0], [1.0, 0.5], [1.0, 1.0]], [-1, -1, 1]
@@ -135,8 +131,7 @@ def softmax_probability(w: ArrayLike, x: ArrayLike) -> Array:
     Returns:
         (..., K), each row adding up to 1.
 
-    Reference:
-        Cox (1966), Some procedures connected with the logistic qualitative response curve (several outcomes).
+    Reference: Cox (1966), Some procedures connected with the logistic qualitative response curve (several outcomes).
 
     Example:
         >>> softmax_probability([[1.0, 0.0]], [[0.0], [2.0]])
@@ -152,8 +147,7 @@ def softmax_log_likelihood(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Arr
     Returns:
         (), in nats, at most 0.
 
-    Reference:
-        Cox (1966), Some procedures connected with the logistic qualitative response curve.
+    Reference: Cox (1966), Some procedures connected with the logistic qualitative response curve.
 
     Example:
         >>> softmax_log_likelihood(jnp.zeros((1, 4)), [[1.0], [2.0]], jnp.array([3, 0]))
@@ -169,8 +163,7 @@ def softmax_gradient(w: ArrayLike, x: ArrayLike, labels: ArrayLike) -> Array:
     Returns:
         (D, K), the direction of ascent.
 
-    Reference:
-        Bridle (1990), Probabilistic interpretation of feedforward classification network outputs.
+    Reference: Bridle (1990), Probabilistic interpretation of feedforward classification network outputs.
 
     Example:
         >>> softmax_gradient(jnp.zeros((1, 2)), [[1.0]], jnp.array([1]))
@@ -193,8 +186,7 @@ def softmax_fit(
     Returns:
         Fit with w (D, K); `multiclass.predict(w, x)` returns the most likely class.
 
-    Reference:
-        Cox (1966), Some procedures connected with the logistic qualitative response curve; Bridle (1990),
+    Reference: Cox (1966), Some procedures connected with the logistic qualitative response curve; Bridle (1990),
         Probabilistic interpretation of feedforward classification network outputs.
 
     Example:

@@ -51,8 +51,7 @@ def prime_implicants(table: ArrayLike) -> np.ndarray:
     Returns:
         (P, n), int8, in {-1, 0, 1}; rows in lexicographic order.
 
-    Reference:
-        Quine (1952), The problem of simplifying truth functions.
+    Reference: Quine (1952), The problem of simplifying truth functions.
 
     Example:
         >>> prime_implicants([0, 1, 1, 1])  # A + B
@@ -94,9 +93,8 @@ def minimize(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray
         (T, n), int8, in {-1, 0, 1}: NOT x_i, absent, x_i. T <= number of true rows. The constant 0 has no term, the
         constant 1 has one term without inputs.
 
-    Reference:
-        McCluskey (1956), Minimization of Boolean functions; Chvatal (1979), A greedy heuristic for the set-covering
-        problem.
+    Reference: McCluskey (1956), Minimization of Boolean functions; Chvatal (1979), A greedy heuristic for the
+        set-covering problem.
 
     Example:
         >>> text(minimize([0, 0, 1, 1, 0, 1, 1, 1]))
@@ -132,9 +130,8 @@ def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np
     Raises:
         RuntimeError: the solver failed.
 
-    Reference:
-        Petrick (1956), A direct determination of the irredundant forms of a Boolean function from the set of prime
-        implicants.
+    Reference: Petrick (1956), A direct determination of the irredundant forms of a Boolean function from the set of
+        prime implicants.
 
     Example:
         >>> minimize_exactly([1, 1, 1, 0, 0, 1, 1, 1]).shape  # A'B' + BC' + AC, or A'C' + B'C + AB

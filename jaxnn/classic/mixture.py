@@ -34,8 +34,7 @@ def inverse_problem(key: Key, n: int, *, noise: Scalar = 0.05) -> Dataset:
     Returns:
         Dataset of x (n, 1) and targets y (n, 1), without classes.
 
-    Reference:
-        Bishop, C. M. (1994). Mixture density networks, section 5 (there the noise is 0.1).
+    Reference: Bishop, C. M. (1994). Mixture density networks, section 5 (there the noise is 0.1).
 
     Example:
         >>> inverse_problem(jax.random.key(0), 5).y.shape
@@ -71,8 +70,7 @@ def fit_mixture(
     Returns:
         (the network: (N, 1) -> (N, 3 M), see `mixture_at`; its FitResult).
 
-    Reference:
-        Bishop, C. M. (1994). Mixture density networks.
+    Reference: Bishop, C. M. (1994). Mixture density networks.
 
     Example:
         >>> net, result = fit_mixture(inverse_problem(jax.random.key(0), 100), key=jax.random.key(1), epochs=1)

@@ -22,8 +22,7 @@ def predict(w: ArrayLike, x: ArrayLike) -> Array:
     Returns:
         (...) int32 in 0 .. K - 1; -1 where an output is NaN.
 
-    Reference:
-        Nilsson (1965), Learning machines (linear machines).
+    Reference: Nilsson (1965), Learning machines (linear machines).
 
     Example:
         >>> predict([[1.0, 0.0, -1.0]], [[2.0], [0.0], [-2.0]])
@@ -43,8 +42,7 @@ def update(w: Array, x: Array, label: Array) -> tuple[Array, Array]:
     Returns:
         (weights (D, K), whether the example was misclassified, () bool).
 
-    Reference:
-        Nilsson (1965), Learning machines (the fixed-increment rule for R categories).
+    Reference: Nilsson (1965), Learning machines (the fixed-increment rule for R categories).
 
     Example:
         >>> update(jnp.zeros((1, 3)), jnp.array([2.0]), jnp.array(2))
@@ -76,9 +74,8 @@ def fit(x: ArrayLike, labels: ArrayLike, classes: int, *, passes: int = 1000) ->
             the fit does not converge).
         TypeError: labels are not integers.
 
-    Reference:
-        Nilsson (1965), Learning machines; Crammer & Singer (2003), Ultraconservative online algorithms
-        for multiclass problems (other ways to distribute an update over the units).
+    Reference: Nilsson (1965), Learning machines; Crammer & Singer (2003), Ultraconservative online algorithms for
+        multiclass problems (other ways to distribute an update over the units).
 
     Example:
         >>> from jaxnn.classic.neurons import with_bias

@@ -33,8 +33,7 @@ def mcculloch_pitts(
     Raises:
         ValueError: shapes do not match, concrete inputs are neither 0 nor 1, or concrete weights are negative.
 
-    Reference:
-        McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
+    Reference: McCulloch & Pitts (1943), A logical calculus of the ideas immanent in nervous activity.
 
     Example:
         >>> table = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]])
@@ -77,8 +76,7 @@ def with_bias(x: ArrayLike) -> Array:
     Returns:
         (..., D + 1), float32 (float64 for float64 x).
 
-    Reference:
-        Minsky & Papert (1969), Perceptrons (the threshold as the weight of a constant input).
+    Reference: Minsky & Papert (1969), Perceptrons (the threshold as the weight of a constant input).
 
     Example:
         >>> with_bias([[2, 3], [4, 5]])

@@ -53,8 +53,7 @@ def counter(n: int) -> Network:
 
     h_k = 1 if sum_i x_i >= k else 0, y = 1 if h_1 - h_2 + h_3 - ... >= 1/2
 
-    Reference:
-        Rumelhart, Hinton & Williams (1986), Learning internal representations by error propagation, "Parity".
+    Reference: Rumelhart, Hinton & Williams (1986), Learning internal representations by error propagation, "Parity".
 
     Example:
         >>> boolean.truth_table(counter(3), 3).astype(int)

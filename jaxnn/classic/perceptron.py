@@ -81,8 +81,8 @@ def predict(w: ArrayLike, x: ArrayLike) -> Array:
     Returns:
         (...), -1.0 or +1.0, float32 (float64 for float64 x); NaN where w.x is NaN.
 
-    Reference:
-        Rosenblatt (1958), The perceptron: a probabilistic model for information storage and organization in the brain.
+    Reference: Rosenblatt (1958), The perceptron: a probabilistic model for information storage and organization in the
+        brain.
 
     Example:
         >>> predict([1.0, -1.0], [[2.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
@@ -102,8 +102,7 @@ def update(w: Array, x: Array, y: Array) -> tuple[Array, Array]:
     Returns:
         (weights (D,), whether the example was misclassified, () bool).
 
-    Reference:
-        Rosenblatt (1958), as above; in this form Novikoff (1962), On convergence proofs on perceptrons.
+    Reference: Rosenblatt (1958), as above; in this form Novikoff (1962), On convergence proofs on perceptrons.
 
     Example:
         >>> update(jnp.zeros(2), jnp.array([1.0, 2.0]), jnp.array(-1.0))  # sign(0) = +1 is wrong here
@@ -127,8 +126,7 @@ def fit(x: ArrayLike, y: ArrayLike, *, passes: int = 1000) -> Fit:
     Returns:
         Fit. Under `jax.vmap` every field has a leading axis.
 
-    Reference:
-        Rosenblatt (1958), The perceptron; Minsky & Papert (1969), Perceptrons, chapter 11 (weights that repeat).
+    Reference: Rosenblatt (1958), The perceptron; Minsky & Papert (1969), Perceptrons, chapter 11 (weights that repeat).
 
     Example:
         >>> from jaxnn.classic.neurons import with_bias
@@ -227,8 +225,7 @@ def pocket(x: ArrayLike, y: ArrayLike, *, key: Key, steps: int = 10_000) -> Pock
     Returns:
         Pocket. Ties keep the earlier weights; the initial ones are 0.
 
-    Reference:
-        Gallant (1990), Perceptron-based learning algorithms (the pocket algorithm with ratchet).
+    Reference: Gallant (1990), Perceptron-based learning algorithms (the pocket algorithm with ratchet).
 
     Example:
         >>> from jaxnn.classic.neurons import with_bias
@@ -253,9 +250,8 @@ def averaged(x: ArrayLike, y: ArrayLike, *, passes: int = 10) -> Array:
     Returns:
         w (D,), for `predict`.
 
-    Reference:
-        Freund & Schapire (1999), Large margin classification using the perceptron algorithm (averaging as the cheap
-        variant of voting).
+    Reference: Freund & Schapire (1999), Large margin classification using the perceptron algorithm (averaging as the
+        cheap variant of voting).
 
     Example:
         >>> averaged([[1.0], [2.0]], [1, -1], passes=2)  # of 0, -2, -1, -1
@@ -274,8 +270,7 @@ def margin(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     Returns:
         (), in the units of x; negative or 0 if an example is misclassified (0: it lies on the border).
 
-    Reference:
-        Novikoff (1962), On convergence proofs on perceptrons.
+    Reference: Novikoff (1962), On convergence proofs on perceptrons.
 
     Example:
         >>> margin([0.0, 2.0], [[5.0, 1.0], [0.0, -3.0]], [1, -1])
@@ -298,8 +293,7 @@ def mistake_bound(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     Returns:
         (), infinite where the margin is not > 0.
 
-    Reference:
-        Novikoff (1962), On convergence proofs on perceptrons, theorem 1.
+    Reference: Novikoff (1962), On convergence proofs on perceptrons, theorem 1.
 
     Example:
         >>> mistake_bound([0.0, 2.0], [[3.0, 4.0], [0.0, -1.0]], [1, -1])

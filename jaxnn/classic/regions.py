@@ -37,8 +37,7 @@ def half_plane(normal: ArrayLike, offset: float) -> Network:
     Returns:
         Network: (N, D) -> (N, 1).
 
-    Reference:
-        Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
+    Reference: Minsky & Papert (1969), Perceptrons: an introduction to computational geometry.
 
     Example:
         >>> half_plane([1, 1], -1)([[1, 1], [0, 0]]).ravel()
@@ -57,8 +56,7 @@ def polygon(vertices: ArrayLike) -> Network:
     Returns:
         Network: (N, 2) -> (N, 1), S + 1 units.
 
-    Reference:
-        Lippmann (1987), An introduction to computing with neural nets, figure 14.
+    Reference: Lippmann (1987), An introduction to computing with neural nets, figure 14.
 
     Example:
         >>> polygon(regular_polygon(5))([[0, 0], [2, 0]]).ravel()
@@ -80,8 +78,7 @@ def union(polygons: Sequence[ArrayLike]) -> Network:
     Returns:
         Network: (N, 2) -> (N, 1), sum of S hidden units, P of the second layer, 1 output.
 
-    Reference:
-        Lippmann (1987), An introduction to computing with neural nets, figure 14.
+    Reference: Lippmann (1987), An introduction to computing with neural nets, figure 14.
 
     Example:
         >>> pentagon = regular_polygon(5)
@@ -133,9 +130,8 @@ def one_hidden_layer(
     Raises:
         ValueError: an empty square, directions < 1, steps < 2, or `inside` returns another shape.
 
-    Reference:
-        Carroll & Dickinson (1989), Construction of neural nets using the Radon transform; filter of Shepp & Logan
-        (1974), The Fourier reconstruction of a head section.
+    Reference: Carroll & Dickinson (1989), Construction of neural nets using the Radon transform; filter of Shepp &
+        Logan (1974), The Fourier reconstruction of a head section.
 
     Example:
         >>> ring = one_hidden_layer(lambda x, y: abs(x**2 + y**2 - 0.4) < 0.3, -1, 1)

@@ -51,8 +51,7 @@ def slopes(loss: Loss, z: Array, target: Scalar = 0.0) -> Array:
     Returns:
         (N,).
 
-    Reference:
-        Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.
+    Reference: Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.
 
     Example:
         >>> slopes(LOSSES["cross-entropy"], jnp.array([0.0, 100.0]))

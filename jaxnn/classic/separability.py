@@ -46,9 +46,8 @@ def separate(x: ArrayLike, y: ArrayLike) -> Separability:
     Raises:
         RuntimeError: the solver failed (examples that are barely separable, to its tolerance of 1e-7).
 
-    Reference:
-        Gordan (1873), Ueber die Aufloesung linearer Gleichungen mit reellen Coefficienten; Mangasarian (1965), Linear
-        and nonlinear separation of patterns by linear programming.
+    Reference: Gordan (1873), Ueber die Aufloesung linearer Gleichungen mit reellen Coefficienten; Mangasarian (1965),
+        Linear and nonlinear separation of patterns by linear programming.
 
     Example:
         >>> from jaxnn.classic.neurons import with_bias
@@ -102,8 +101,7 @@ def repeated_weights(x: ArrayLike, y: ArrayLike, *, passes: int = 100) -> Cycle 
     Returns:
         Cycle, or None: the rule converged, or nothing repeated within `passes`.
 
-    Reference:
-        Minsky & Papert (1969), Perceptrons, chapter 11; Block & Levin (1970), On the boundedness of an iterative
+    Reference: Minsky & Papert (1969), Perceptrons, chapter 11; Block & Levin (1970), On the boundedness of an iterative
         procedure for solving a system of linear inequalities.
 
     Example:

@@ -86,10 +86,9 @@ def run(
     Raises:
         ValueError: an unknown name, a reach beyond the border, or fewer than 50 training examples.
 
-    Reference:
-        Fukushima, K. (1980). Neocognitron: a self-organizing neural network model for a mechanism of pattern
-        recognition unaffected by shift in position.
-        LeCun, Y. et al. (1989). Backpropagation applied to handwritten zip code recognition.
+    Reference: Fukushima, K. (1980). Neocognitron: a self-organizing neural network model for a mechanism of pattern
+        recognition unaffected by shift in position. LeCun, Y. et al. (1989). Backpropagation applied to handwritten zip
+        code recognition.
 
     Example:
         >>> few = data.Splits(*(data.select(part, slice(0, 50)) for part in data.load("digits")))

@@ -33,8 +33,7 @@ def spread(params: Params) -> Array:
     Returns:
         A scalar >= 0.
 
-    Reference:
-        Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning internal representations by error
+    Reference: Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning internal representations by error
         propagation, section "Breaking symmetry".
 
     Example:

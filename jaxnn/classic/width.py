@@ -97,9 +97,8 @@ def approximate(
         TypeError: widths is not a sequence, or a width or seeds is not an integer.
         ValueError: widths is empty, or a width or seeds is less than 1.
 
-    Reference:
-        Cybenko, G. (1989). Approximation by superpositions of a sigmoidal function.
-        Hornik, K. (1991). Approximation capabilities of multilayer feedforward networks.
+    Reference: Cybenko, G. (1989). Approximation by superpositions of a sigmoidal function. Hornik, K. (1991).
+        Approximation capabilities of multilayer feedforward networks.
 
     Example:
         >>> approximate(widths=(2,), seeds=3, epochs=1).rms.shape

@@ -88,8 +88,7 @@ def race(
         >>> [(r.optimizer, r.rate) for r in found.results]
         [('sgd', 0.01), ('adam', 0.01)]
 
-    Reference:
-        Schneider, F., Balles, L. & Hennig, P. (2019). DeepOBS: a deep learning optimizer benchmark suite.
+    Reference: Schneider, F., Balles, L. & Hennig, P. (2019). DeepOBS: a deep learning optimizer benchmark suite.
     """
     who, rates, what = entries(optimizers), grid(learning_rates), _problems(on)
     places = {name: _landscape(name) for name in (words(ways_on) if isinstance(ways_on, str) else ways_on)}

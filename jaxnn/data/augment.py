@@ -120,8 +120,7 @@ def affine(
         >>> augment(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
 
-    Reference:
-        Ciresan, Meier, Gambardella & Schmidhuber 2010, "Deep, big, simple neural nets for handwritten digit
+    Reference: Ciresan, Meier, Gambardella & Schmidhuber 2010, "Deep, big, simple neural nets for handwritten digit
         recognition", section 2.
     """
     coordinates = _affine("affine", max_degrees, max_factor, max_stretch, max_shear, max_pixels)
@@ -147,9 +146,8 @@ def elastic(alpha: Scalar, sigma: Scalar) -> Augmentation:
         >>> jax.jit(elastic(34.0, 4.0))(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
 
-    Reference:
-        Simard, Steinkraus & Platt 2003, "Best practices for convolutional neural networks applied to visual document
-        analysis", section 2.
+    Reference: Simard, Steinkraus & Platt 2003, "Best practices for convolutional neural networks applied to visual
+        document analysis", section 2.
     """
     return distort(alpha, sigma)
 
@@ -175,8 +173,7 @@ def distort(
         >>> augment(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
 
-    Reference:
-        Simard, Steinkraus & Platt 2003, section 2.
+    Reference: Simard, Steinkraus & Platt 2003, section 2.
     """
     require_between("elastic", "alpha", alpha, 0, _INF)
     number = concrete_number(sigma)
@@ -222,8 +219,7 @@ def cutout(size: int) -> Augmentation:
         >>> jax.jit(cutout(2))(jax.random.key(0), jnp.ones((3, 8, 8, 1))).shape
         (3, 8, 8, 1)
 
-    Reference:
-        DeVries & Taylor 2017, "Improved regularization of convolutional neural networks with cutout", section 3.
+    Reference: DeVries & Taylor 2017, "Improved regularization of convolutional neural networks with cutout", section 3.
     """
     side = require_positive_int("cutout", "size", size)
 

@@ -64,8 +64,7 @@ def read_idx(
         >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
         array([7, 8, 9], dtype=uint8)
 
-    Reference:
-        LeCun, Cortes & Burges, "The MNIST database of handwritten digits", 1998, section "File formats".
+    Reference: LeCun, Cortes & Burges, "The MNIST database of handwritten digits", 1998, section "File formats".
     """
     where = f"read_idx: {len(source)} bytes" if isinstance(source, bytes) else f"read_idx: {os.fspath(source)}"
     raw = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 (closed just below)

@@ -51,8 +51,7 @@ def batch_indices(key: Key | None, n: int, batch_size: int, *, partial: Partial)
         >>> indices.tolist(), weights.tolist()
         ([[0, 1], [2, 3], [4, 0]], [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
 
-    Reference:
-        Robbins & Monro 1951, "A stochastic approximation method" (batch size 1).
+    Reference: Robbins & Monro 1951, "A stochastic approximation method" (batch size 1).
     """
     n = require_positive_int("batch_indices", "n (the number of examples)", n)
     batch_size = require_positive_int("batch_indices", "batch_size", batch_size)

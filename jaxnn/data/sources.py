@@ -78,8 +78,7 @@ def digits() -> Dataset:
         >>> digits().x.shape
         (1797, 8, 8, 1)
 
-    Reference:
-        Alpaydin & Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
+    Reference: Alpaydin & Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
         https://doi.org/10.24432/C50P49 (its test set).
     """
     with resources.files("jaxnn.data").joinpath("digits.npz").open("rb") as stream:
@@ -110,8 +109,8 @@ def mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
     Example:
         >>> train, test = mnist()  # doctest: +SKIP
 
-    Reference:
-        LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition", section III.
+    Reference: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition", section
+        III.
     """
     return _read(MNIST, folder)
 
@@ -128,8 +127,7 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> TrainTest:
     Example:
         >>> train, test = fashion_mnist()  # doctest: +SKIP
 
-    Reference:
-        Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
+    Reference: Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
         algorithms".
     """
     return _read(FASHION_MNIST, folder)

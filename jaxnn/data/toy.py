@@ -49,8 +49,7 @@ def spirals(key: Key, n: int, *, classes: int = 2, turns: Scalar = 1.5, noise: S
         >>> jax.eval_shape(lambda key: spirals(key, 3, classes=3), jax.random.key(0)).classes
         ('0', '1', '2')
 
-    Reference:
-        Lang & Witbrock 1988, "Learning to tell two spirals apart" (with regular spacing and three turns).
+    Reference: Lang & Witbrock 1988, "Learning to tell two spirals apart" (with regular spacing and three turns).
     """
     require_positive_int("spirals", "classes", classes, 2)
     y, (radius_key, noise_key) = _labels("spirals", n, classes), jax.random.split(key)
@@ -72,8 +71,7 @@ def xor(key: Key, n: int, *, noise: Scalar = 0.1) -> Dataset:
         >>> jax.jit(xor, static_argnums=1)(jax.random.key(0), 4).y
         Array([0, 1, 1, 0], dtype=int32)
 
-    Reference:
-        Minsky & Papert 1969, "Perceptrons": no single linear threshold computes it.
+    Reference: Minsky & Papert 1969, "Perceptrons": no single linear threshold computes it.
     """
     corner = _labels("xor", n, 4)
     bits = jnp.stack([corner // 2, corner % 2], axis=1)

@@ -32,9 +32,8 @@ def orthogonal(gain: Scalar = 1.0) -> Initializer:
         >>> jnp.allclose(w.T @ w, jnp.eye(2), atol=1e-6)
         Array(True, dtype=bool)
 
-    Reference:
-        Saxe, McClelland & Ganguli (2014), Exact solutions to the nonlinear dynamics of learning in deep linear neural
-        networks. Mezzadri (2007), How to generate random matrices from the classical compact groups, section 5.
+    Reference: Saxe, McClelland & Ganguli (2014), Exact solutions to the nonlinear dynamics of learning in deep linear
+        neural networks. Mezzadri (2007), How to generate random matrices from the classical compact groups, section 5.
     """
     require_number("orthogonal", "gain", gain)
 

@@ -102,8 +102,7 @@ def lecun_normal(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Arra
         >>> print(f"{lecun_normal(jax.random.key(0), (400, 100)).std():.3f}")  # sqrt(1 / 400)
         0.050
 
-    Reference:
-        LeCun, Bottou, Orr & Müller (1998), Efficient BackProp, section 4.6, equation 16.
+    Reference: LeCun, Bottou, Orr & Müller (1998), Efficient BackProp, section 4.6, equation 16.
     """
     return variance_scaling(1.0, fan=fan_in, distribution=normal)(key, shape, dtype)
 
@@ -127,8 +126,8 @@ def glorot_normal(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Arr
         >>> print(f"{glorot_normal(jax.random.key(0), (700, 100)).std():.3f}")  # sqrt(2 / 800)
         0.050
 
-    Reference:
-        Glorot & Bengio (2010), Understanding the difficulty of training deep feedforward neural networks, equation 12.
+    Reference: Glorot & Bengio (2010), Understanding the difficulty of training deep feedforward neural networks,
+        equation 12.
     """
     return variance_scaling(1.0, fan=fan_avg, distribution=normal)(key, shape, dtype)
 
@@ -154,8 +153,7 @@ def he_normal(key: Key, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
         >>> print(f"{he_normal(jax.random.key(0), (800, 100)).std():.3f}")  # sqrt(2 / 800)
         0.050
 
-    Reference:
-        He, Zhang, Ren & Sun (2015), Delving deep into rectifiers, equation 10.
+    Reference: He, Zhang, Ren & Sun (2015), Delving deep into rectifiers, equation 10.
     """
     return variance_scaling(2.0, fan=fan_in, distribution=normal)(key, shape, dtype)
 

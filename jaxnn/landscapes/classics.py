@@ -36,8 +36,7 @@ def rosenbrock(*, dimensions: int = 2) -> Landscape:
         >>> rosenbrock()(jnp.array([0.0, 0.5]))
         Array(26., dtype=float32)
 
-    Reference:
-        Rosenbrock 1960, "An automatic method for finding the greatest or least value of a function" (d = 2);
+    Reference: Rosenbrock 1960, "An automatic method for finding the greatest or least value of a function" (d = 2);
         Shang & Qiu 2006, "A note on the extended Rosenbrock function" (this form for d > 2 and its local minimum).
     """
     d = require_positive_int("rosenbrock", "dimensions", dimensions, 2)
@@ -59,8 +58,7 @@ def beale() -> Landscape:
         >>> beale()(jnp.array([3.0, 0.5]))
         Array(0., dtype=float32)
 
-    Reference:
-        Beale 1958, "On an iterative method for finding a local minimum of a function of more than one variable";
+    Reference: Beale 1958, "On an iterative method for finding a local minimum of a function of more than one variable";
         start of Moré, Garbow & Hillstrom 1981, "Testing Unconstrained Optimization Software", problem 5.
     """
 
@@ -83,8 +81,7 @@ def himmelblau() -> Landscape:
         >>> himmelblau()(jnp.array([0.0, 0.0]))
         Array(170., dtype=float32)
 
-    Reference:
-        Himmelblau 1972, "Applied Nonlinear Programming".
+    Reference: Himmelblau 1972, "Applied Nonlinear Programming".
     """
 
     def function(point: Array) -> Array:
@@ -153,8 +150,7 @@ def schwefel(*, dimensions: int = 2) -> Landscape:
         >>> schwefel()(jnp.zeros(2)).round(2)
         Array(837.97, dtype=float32)
 
-    Reference:
-        Schwefel 1981, "Numerical Optimization of Computer Models", problem 2.26 (without the constant).
+    Reference: Schwefel 1981, "Numerical Optimization of Computer Models", problem 2.26 (without the constant).
     """
     d = require_positive_int("schwefel", "dimensions", dimensions)
 

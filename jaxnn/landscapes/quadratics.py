@@ -113,9 +113,9 @@ def noisy_quadratic(key: Key, *, noise_level: Scalar = 0.6, small: int = 90, lar
         >>> landscape.dimensions, int((landscape.eigenvalues >= 30).sum())
         (100, 10)
 
-    Reference:
-        Schneider, Balles & Hennig 2019, "DeepOBS: A Deep Learning Optimizer Benchmark Suite" (problem quadratic_deep);
-        spectrum after Chaudhari et al. 2017, "Entropy-SGD: Biasing Gradient Descent Into Wide Valleys".
+    Reference: Schneider, Balles & Hennig 2019, "DeepOBS: A Deep Learning Optimizer Benchmark Suite" (problem
+        quadratic_deep); spectrum after Chaudhari et al. 2017, "Entropy-SGD: Biasing Gradient Descent Into Wide
+        Valleys".
     """
     where = "noisy_quadratic"
     small = require_positive_int(where, "small", small, 0)

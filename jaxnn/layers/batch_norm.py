@@ -76,9 +76,9 @@ def apply(
     Raises:
         ValueError: training with fewer than two values per channel; a state without mean and var; x of other channels.
 
-    Reference:
-        Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing internal
-        covariate shift, algorithms 1 and 2 (running averages in place of the averages over batches of algorithm 2).
+    Reference: Ioffe, S. & Szegedy, C. (2015). Batch normalization: accelerating deep network training by reducing
+        internal covariate shift, algorithms 1 and 2 (running averages in place of the averages over batches of
+        algorithm 2).
 
     Example:
         >>> y, state = apply(init(1), init_state(1), jnp.array([[1.0], [3.0]]), train=True, momentum=0.5, eps=0.0)

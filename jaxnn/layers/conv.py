@@ -77,8 +77,8 @@ def apply(
     Returns:
         (N, *spatial', C_out) in the promoted dtype of x and w.
 
-    Reference:
-        LeCun, Y., Boser, B., Denker, J. S., et al. (1989). Backpropagation applied to handwritten zip code recognition.
+    Reference: LeCun, Y., Boser, B., Denker, J. S., et al. (1989). Backpropagation applied to handwritten zip code
+        recognition.
 
     Example:
         >>> params = init(jax.random.key(0), (3, 3), 1, 32)
@@ -177,8 +177,7 @@ def DepthwiseConv(
         window, stride, padding, dilation, w_init, b_init: as for `Conv`.
         multiplier: output channels per input channel.
 
-    Reference:
-        Howard, A. G. et al. (2017). MobileNets: efficient convolutional neural networks for mobile vision
+    Reference: Howard, A. G. et al. (2017). MobileNets: efficient convolutional neural networks for mobile vision
         applications, section 3.1.
 
     Example:

@@ -67,9 +67,8 @@ def apply(x: Array, *, key: Key, rate: Scalar) -> Array:
         TypeError: x is not floating, or key is not a typed key.
         ValueError: rate lies outside [0, 1), or key is None or an array of keys.
 
-    Reference:
-        Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I. & Salakhutdinov, R. (2014). Dropout: a simple way to
-        prevent neural networks from overfitting, sections 4 and 10.
+    Reference: Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I. & Salakhutdinov, R. (2014). Dropout: a simple
+        way to prevent neural networks from overfitting, sections 4 and 10.
 
     Example:
         >>> y = apply(jnp.ones(4), key=jax.random.key(0), rate=0.5)

@@ -50,8 +50,8 @@ def apply(params: Params, x: Array) -> Array:
         TypeError: x is not integer.
         ValueError: a concrete index lies outside [0, V).
 
-    Reference:
-        Bengio, Y., Ducharme, R., Vincent, P. & Jauvin, C. (2003). A neural probabilistic language model, section 2.
+    Reference: Bengio, Y., Ducharme, R., Vincent, P. & Jauvin, C. (2003). A neural probabilistic language model, section
+        2.
 
     Example:
         >>> apply({"w": jnp.array([[1.0], [2.0]])}, jnp.array([1, 0, 1])).ravel()

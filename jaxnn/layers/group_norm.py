@@ -43,8 +43,7 @@ def apply(params: Params, x: Array, *, groups: int, eps: Scalar = 1e-5) -> Array
     Returns:
         (N, *spatial, C) in the dtype of x; statistics in float32 (float64 for float64), the variance biased.
 
-    Reference:
-        Wu, Y. & He, K. (2018). Group normalization, equations 1, 2, 6 and 7.
+    Reference: Wu, Y. & He, K. (2018). Group normalization, equations 1, 2, 6 and 7.
 
     Example:
         >>> apply(init(4), jnp.array([[1.0, 3.0, 0.0, 8.0]]), groups=2, eps=0.0)

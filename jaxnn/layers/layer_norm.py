@@ -43,8 +43,8 @@ def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
         (N, ..., D) in the dtype of x; statistics in float32 (float64 for float64). With eps > 0 a constant
         row gives `shift`, up to the rounding of its mean.
 
-    Reference:
-        Ba, J. L., Kiros, J. R. & Hinton, G. E. (2016). Layer normalization, equations 3 and 4 (which have no eps).
+    Reference: Ba, J. L., Kiros, J. R. & Hinton, G. E. (2016). Layer normalization, equations 3 and 4 (which have no
+        eps).
 
     Example:
         >>> apply(init(2), jnp.array([[1.0, 3.0]]), eps=0.0)

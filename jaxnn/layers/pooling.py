@@ -81,8 +81,7 @@ def global_average(x: Array) -> Array:
     Returns:
         (N, C) in the dtype of x; sums run in float32 (float64 for float64).
 
-    Reference:
-        Lin, M., Chen, Q. & Yan, S. (2014). Network in network, section 3.2.
+    Reference: Lin, M., Chen, Q. & Yan, S. (2014). Network in network, section 3.2.
 
     Example:
         >>> global_average(jnp.arange(4.0).reshape(1, 2, 2, 1))

@@ -37,8 +37,7 @@ def apply(params: Params, x: Array, *, eps: Scalar = 1e-5) -> Array:
     Returns:
         (N, ..., D) in the dtype of x; the mean square in float32 (float64 for float64).
 
-    Reference:
-        Zhang, B. & Sennrich, R. (2019). Root mean square layer normalization, equation 4 (which has no eps).
+    Reference: Zhang, B. & Sennrich, R. (2019). Root mean square layer normalization, equation 4 (which has no eps).
 
     Example:
         >>> apply(init(2), jnp.array([[3.0, -3.0]]), eps=0.0)

@@ -79,8 +79,8 @@ def residual(*parts: Layer, shortcut: Layer | None = None) -> Layer:
     Raises:
         ValueError: when applied: f(x) and the shortcut differ in shape (nothing is broadcast).
 
-    Reference:
-        He, K., Zhang, X., Ren, S. & Sun, J. (2016). Deep residual learning for image recognition, equations 1 and 2.
+    Reference: He, K., Zhang, X., Ren, S. & Sun, J. (2016). Deep residual learning for image recognition, equations 1
+        and 2.
 
     Example:
         >>> from jaxnn.layers import Dense

@@ -32,9 +32,8 @@ def conv_patches(
         (N, T, groups, K C_in / groups) in the dtype of x: T output positions in row-major order, K = prod(window), the
         last axis in the order (*window, C_in / groups) of the kernel.
 
-    Reference:
-        Chellapilla, K., Puri, S. & Simard, P. (2006). High performance convolutional neural networks for document
-        processing, section 2.1.
+    Reference: Chellapilla, K., Puri, S. & Simard, P. (2006). High performance convolutional neural networks for
+        document processing, section 2.1.
 
     Example:
         >>> import jax.numpy as jnp

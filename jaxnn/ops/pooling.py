@@ -46,8 +46,7 @@ def max_pool(
     Raises:
         ValueError: x has no spatial axis or an empty one, a window does not fit, or padding >= window.
 
-    Reference:
-        Ranzato, M., Huang, F. J., Boureau, Y.-L. & LeCun, Y. (2007). Unsupervised learning of invariant feature
+    Reference: Ranzato, M., Huang, F. J., Boureau, Y.-L. & LeCun, Y. (2007). Unsupervised learning of invariant feature
         hierarchies with applications to object recognition, section 2.
 
     Example:
@@ -153,8 +152,7 @@ def average_pool(
     Returns:
         (N, *spatial', C) in the dtype of x; sums run in float32 (float64 for float64).
 
-    Reference:
-        LeCun, Y., Boser, B., Denker, J. S., et al. (1990). Handwritten digit recognition with a back-propagation
+    Reference: LeCun, Y., Boser, B., Denker, J. S., et al. (1990). Handwritten digit recognition with a back-propagation
         network, section 4.
 
     Example:

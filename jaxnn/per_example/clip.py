@@ -24,9 +24,8 @@ def flat(bound: Scalar) -> Clip:
     Raises:
         ValueError: C negative, if known.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> flat(1.0)(jnp.array([0.0, 0.5, 4.0]))
@@ -53,9 +52,8 @@ def automatic(bound: Scalar = 1.0, gamma: Scalar = 0.01) -> Clip:
     Raises:
         ValueError: C negative, or gamma not positive, if known.
 
-    Reference:
-        Bu, Z., Wang, Y.-X., Zha, S. & Karypis, G. (2023). Automatic clipping: differentially private deep learning made
-        easier and stronger, equation 1.3 (AUTO-S).
+    Reference: Bu, Z., Wang, Y.-X., Zha, S. & Karypis, G. (2023). Automatic clipping: differentially private deep
+        learning made easier and stronger, equation 1.3 (AUTO-S).
 
     Example:
         >>> automatic(1.0, 1.0)(jnp.array([0.0, 1.0, 3.0]))
@@ -76,8 +74,7 @@ def psac(bound: Scalar = 1.0, r: Scalar = 0.1) -> Clip:
     Raises:
         ValueError: C negative or r outside (0, 1], if known.
 
-    Reference:
-        Xia, T., Shen, S., Yao, S., Fu, X., Xu, K., Xu, X. & Fu, X. (2023). Differentially private learning with
+    Reference: Xia, T., Shen, S., Yao, S., Fu, X., Xu, K., Xu, X. & Fu, X. (2023). Differentially private learning with
         per-sample adaptive clipping, section 4.
 
     Example:

@@ -36,8 +36,8 @@ def diag_ggn(columns: Columns) -> PyTree:
     Args:
         columns: of `backprop.ggn_record`. Those of `output_record` have H_i = I: the diagonal of 1/N sum_i J_i' J_i.
 
-    Reference:
-        Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, equation 19 (appendix A.2).
+    Reference: Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, equation 19 (appendix
+        A.2).
 
     Example:
         >>> from jaxnn.per_example.sample import sample_columns
@@ -68,8 +68,7 @@ def diag_fisher(columns: Columns) -> PyTree:
     Raises:
         ValueError: -loss is not such a log-probability.
 
-    Reference:
-        Martens, J. (2020). New insights and perspectives on the natural gradient method, section 9.2.
+    Reference: Martens, J. (2020). New insights and perspectives on the natural gradient method, section 9.2.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_columns
@@ -93,9 +92,8 @@ def empirical_fisher_diag(tape: Tape) -> PyTree:
     Not an estimate of the Fisher information, whose labels are sampled from the model; the two differ most where the
     model fits badly.
 
-    Reference:
-        Kunstner, F., Balles, L. & Hennig, P. (2019). Limitations of the empirical Fisher approximation for natural
-        gradient descent, equation 3.
+    Reference: Kunstner, F., Balles, L. & Hennig, P. (2019). Limitations of the empirical Fisher approximation for
+        natural gradient descent, equation 3.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -109,8 +107,7 @@ def empirical_fisher_diag(tape: Tape) -> PyTree:
 def trace(columns: Columns) -> Array:
     """The trace of the generalized Gauss-Newton matrix, a scalar: 1/N sum_i sum_c |g_ic|^2.
 
-    Reference:
-        Martens, J. (2020). New insights and perspectives on the natural gradient method, section 8.
+    Reference: Martens, J. (2020). New insights and perspectives on the natural gradient method, section 8.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_columns
@@ -135,9 +132,8 @@ def ntk(columns: Columns, other: Columns | None = None) -> Array:
     Raises:
         ValueError: tapes of different parameters.
 
-    Reference:
-        Jacot, A., Gabriel, F. & Hongler, C. (2018). Neural tangent kernel: convergence and generalization in neural
-        networks, section 4.
+    Reference: Jacot, A., Gabriel, F. & Hongler, C. (2018). Neural tangent kernel: convergence and generalization in
+        neural networks, section 4.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_columns

@@ -73,8 +73,7 @@ def kfac_reduce(columns: Columns) -> dict[str, Factors]:
     Arguments and results are those of `kfac_expand`, to which it is equal for T = 1. For T > 1 it is exact for a linear
     layer whose outputs are immediately averaged over the positions, with N = 1.
 
-    Reference:
-        Eschenhagen, R., Immer, A., Turner, R., Schneider, F. & Hennig, P. (2023). Kronecker-factored approximate
+    Reference: Eschenhagen, R., Immer, A., Turner, R., Schneider, F. & Hennig, P. (2023). Kronecker-factored approximate
         curvature for modern neural network architectures, equation 12.
 
     Example:

@@ -22,8 +22,7 @@ def second_moment(tape: Tape) -> PyTree:
     For a weight matrix with T = 1 it is (a^2)' (delta^2) / N, one matrix product; for T > 1 gradients are materialized
     in chunks.
 
-    Reference:
-        Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, appendix A.1.
+    Reference: Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, appendix A.1.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -49,9 +48,8 @@ def variance(tape: Tape, ddof: int = 0) -> PyTree:
     Raises:
         ValueError: N <= ddof.
 
-    Reference:
-        Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis and
-        recommendations, equation 1.1 (two passes).
+    Reference: Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis
+        and recommendations, equation 1.1 (two passes).
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -90,9 +88,8 @@ def variance_centred(tape: Tape, ddof: int = 0) -> PyTree:
     Raises:
         ValueError: N <= ddof; a product or convolution with T > 1, which has no such form.
 
-    Reference:
-        Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis and
-        recommendations, section 3 (shifted data).
+    Reference: Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis
+        and recommendations, section 3 (shifted data).
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -151,9 +148,8 @@ def snr(tape: Tape, ddof: int = 0) -> PyTree:
     Raises:
         ValueError: N <= ddof.
 
-    Reference:
-        Liu, J., Bai, Y., Jiang, G., Chen, T. & Wang, H. (2020). Understanding why neural networks generalize well
-        through GSNR of parameters, definition 1.
+    Reference: Liu, J., Bai, Y., Jiang, G., Chen, T. & Wang, H. (2020). Understanding why neural networks generalize
+        well through GSNR of parameters, definition 1.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape

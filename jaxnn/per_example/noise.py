@@ -69,8 +69,7 @@ def noise_scale(tape: Tape, before: NoiseScale | None = None) -> NoiseScale:
         TypeError: before is not a NoiseScale.
         ValueError: N < 2.
 
-    Reference:
-        McCandlish, S., Kaplan, J., Amodei, D. & the OpenAI Dota team (2018). An empirical model of large-batch
+    Reference: McCandlish, S., Kaplan, J., Amodei, D. & the OpenAI Dota team (2018). An empirical model of large-batch
         training, appendix A.1.
 
     Example:

@@ -34,10 +34,9 @@ def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
     Raises:
         ValueError: no path has this prefix.
 
-    Reference:
-        Goodfellow, I. (2015). Efficient per-example gradient computations, section 4 (T = 1).
-        Li, X., Tramer, F., Liang, P. & Hashimoto, T. (2022). Large language models can be strong differentially
-        private learners, section 4 (T > 1).
+    Reference: Goodfellow, I. (2015). Efficient per-example gradient computations, section 4 (T = 1). Li, X., Tramer,
+        F., Liang, P. & Hashimoto, T. (2022). Large language models can be strong differentially private learners,
+        section 4 (T > 1).
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape

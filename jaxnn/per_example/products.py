@@ -36,9 +36,8 @@ def gram(tape: Tape, other: Tape | None = None) -> Array:
     Raises:
         ValueError: tapes of different parameters.
 
-    Reference:
-        Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing gradient
-        descent, section 3.1 (influence).
+    Reference: Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing
+        gradient descent, section 3.1 (influence).
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape

@@ -37,9 +37,8 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
     Raises:
         ValueError: weights of another shape.
 
-    Reference:
-        Lee, J. & Kifer, D. (2021). Scaling up differentially private deep learning with fast per-example gradient
-        clipping, section 4.
+    Reference: Lee, J. & Kifer, D. (2021). Scaling up differentially private deep learning with fast per-example
+        gradient clipping, section 4.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -108,9 +107,8 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
         TypeError: `flat`, `automatic` or `psac` itself, without C.
         ValueError: C negative, if known; factors of another shape.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -144,9 +142,8 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
         TypeError: one clip function for all layers.
         ValueError: paths that are not exactly those of the layers; C_l negative, if known.
 
-    Reference:
-        McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent language
-        models, section 2 (per-layer clipping).
+    Reference: McMahan, H. B., Ramage, D., Talwar, K. & Zhang, L. (2018). Learning differentially private recurrent
+        language models, section 2 (per-layer clipping).
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape

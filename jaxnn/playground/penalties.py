@@ -43,10 +43,8 @@ def sparse_sgd(learning_rate: Scalar, strength: Scalar) -> optim.Optimizer:
     Raises:
         ValueError: an argument is negative or infinite, or the update receives no params.
 
-    Reference:
-        Smilkov, D. et al. (2017). Direct-manipulation visualization of deep networks; updateWeights in src/nn.ts of
-        its source.
-        Tibshirani, R. (1996). Regression shrinkage and selection via the lasso.
+    Reference: Smilkov, D. et al. (2017). Direct-manipulation visualization of deep networks; updateWeights in src/nn.ts
+        of its source. Tibshirani, R. (1996). Regression shrinkage and selection via the lasso.
 
     Example:
         >>> opt = sparse_sgd(0.5, 1.0)

@@ -219,9 +219,8 @@ def run(settings: Settings) -> Run:
     Raises:
         ValueError: the loss became NaN or infinite.
 
-    Reference:
-        Smilkov, D., Carter, S., Sculley, D., Viegas, F. B. & Wattenberg, M. (2017). Direct-manipulation visualization
-        of deep networks.
+    Reference: Smilkov, D., Carter, S., Sculley, D., Viegas, F. B. & Wattenberg, M. (2017). Direct-manipulation
+        visualization of deep networks.
 
     Example:
         >>> run(Settings(data="gauss", hidden=(3,), epochs=2)).train_loss.shape

@@ -122,8 +122,7 @@ def profile(ax: Any, times: Mapping[str, Any], *, most: float = 16.0) -> None:
         >>> [float(line.get_ydata()[-1]) for line in ax.lines]
         [1.0, 0.5]
 
-    Reference:
-        Dolan, E. D. & Moré, J. J. (2002). Benchmarking optimization software with performance profiles.
+    Reference: Dolan, E. D. & Moré, J. J. (2002). Benchmarking optimization software with performance profiles.
     """
     lengths = {len(taken) for taken in times.values()}
     if len(lengths) != 1:

@@ -29,10 +29,9 @@ def sqrt_batch_size_rule(
         >>> sqrt_batch_size_rule(0.1, batch_size=512, reference_batch_size=128)
         Array(0.2, dtype=float32)
 
-    Reference:
-        Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks", section 5;
-        Hoffer, Hubara & Soudry 2017, "Train longer, generalize better: closing the generalization gap in large batch
-        training of neural networks".
+    Reference: Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks", section 5; Hoffer,
+        Hubara & Soudry 2017, "Train longer, generalize better: closing the generalization gap in large batch training
+        of neural networks".
     """
     where = "sqrt_batch_size_rule"
     require(where, "batch_size", batch_size, strictly=True)

@@ -140,8 +140,7 @@ def cosine_decay_schedule(
         >>> jax.jit(cosine_decay_schedule(1.0, 4))(jnp.array([0, 2, 4, 9])).round(3)
         Array([1. , 0.5, 0. , 0. ], dtype=float32)
 
-    Reference:
-        Loshchilov & Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", equation (5).
+    Reference: Loshchilov & Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", equation (5).
     """
     where = "cosine_decay_schedule"
     require(where, "decay_steps", decay_steps, strictly=True, remedy=CONSTANT_REMEDY)

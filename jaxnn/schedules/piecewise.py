@@ -88,8 +88,8 @@ def linear_onecycle_schedule(
         >>> linear_onecycle_schedule(10, 1.0, 0.2, 0.8, div_factor=4.0, final_div_factor=5.0)(jnp.array([0, 2, 8, 10]))
         Array([0.25, 1.  , 0.25, 0.05], dtype=float32)
 
-    Reference:
-        Smith & Topin 2018, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates".
+    Reference: Smith & Topin 2018, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
+        Rates".
     """
     where = "linear_onecycle_schedule"
     _require_onecycle(where, transition_steps, pct_start, div_factor, final_div_factor)
@@ -121,8 +121,8 @@ def cosine_onecycle_schedule(
         >>> cosine_onecycle_schedule(10, 1.0, 0.2, div_factor=4.0, final_div_factor=5.0)(jnp.array([0, 2, 10, 11]))
         Array([0.25, 1.  , 0.05, 0.05], dtype=float32)
 
-    Reference:
-        Smith & Topin 2018, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates".
+    Reference: Smith & Topin 2018, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
+        Rates".
     """
     _require_onecycle("cosine_onecycle_schedule", transition_steps, pct_start, div_factor, final_div_factor)
     points = [

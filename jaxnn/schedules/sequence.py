@@ -80,8 +80,8 @@ def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_step
         >>> warmup_constant_schedule(0.0, 1.0, 2)(jnp.arange(4))
         Array([0. , 0.5, 1. , 1. ], dtype=float32)
 
-    Reference:
-        Goyal et al. 2017, "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", section 2.2 (gradual warm-up).
+    Reference: Goyal et al. 2017, "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", section 2.2 (gradual
+        warm-up).
     """
     require("warmup_constant_schedule", "warmup_steps", warmup_steps, remedy=WARMUP_REMEDY)
     return ramp(init_value, peak_value, warmup_steps)
@@ -112,8 +112,7 @@ def warmup_cosine_decay_schedule(
         >>> warmup_cosine_decay_schedule(0.0, 1.0, 2, 6)(jnp.array([0, 1, 2, 4, 6])).round(3)
         Array([0. , 0.5, 1. , 0.5, 0. ], dtype=float32)
 
-    Reference:
-        Loshchilov & Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", equation (5).
+    Reference: Loshchilov & Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", equation (5).
     """
     where = "warmup_cosine_decay_schedule"
     require(where, "warmup_steps", warmup_steps, remedy=WARMUP_REMEDY)
@@ -191,8 +190,7 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
         >>> schedule(jnp.arange(7)).round(3)
         Array([0.  , 1.  , 0.5 , 0.  , 0.5 , 0.25, 0.  ], dtype=float32)
 
-    Reference:
-        Loshchilov & Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", equation (5).
+    Reference: Loshchilov & Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", equation (5).
     """
     cycles = [dict(kwargs) for kwargs in cosine_kwargs]
     if not cycles:

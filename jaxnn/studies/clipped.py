@@ -97,9 +97,8 @@ def clipped_value_and_grad(net: Layer, loss: Loss, bound: Scalar, noise: Scalar 
         ValueError: bound or noise is negative or infinite; in `vg`: example weights, or layers that couple examples.
         TypeError: `vg` is called without a key.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> from jaxnn import models, tree
@@ -167,9 +166,8 @@ def run(
         ValueError: a negative or infinite bound or multiplier, a batch size above the number of examples, or training
             diverged.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1.
 
     Example:
         >>> from jaxnn import data, models

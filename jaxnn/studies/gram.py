@@ -78,9 +78,8 @@ def run(
         net, opt, seed, epochs, batch_size: as for `norms.run`.
         per_class: examples per class; fewer where a class has fewer.
 
-    Reference:
-        Fort, S., Nowak, P. K., Jastrzebski, S. & Narayanan, S. (2019). Stiffness: a new perspective on generalization
-        in neural networks, section 2 (the cosine between two examples' gradients).
+    Reference: Fort, S., Nowak, P. K., Jastrzebski, S. & Narayanan, S. (2019). Stiffness: a new perspective on
+        generalization in neural networks, section 2 (the cosine between two examples' gradients).
 
     Example:
         >>> from jaxnn import data, models

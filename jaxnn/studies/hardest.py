@@ -84,9 +84,8 @@ def run(
         data, net, opt, seed: as for `norms.run`.
         epochs, batch_size: of training.
 
-    Reference:
-        Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples early
-        in training, section 2 (the GraNd score).
+    Reference: Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples
+        early in training, section 2 (the GraNd score).
 
     Example:
         >>> from jaxnn import data, models

@@ -120,9 +120,8 @@ def run(
         ValueError: `tests` or `epochs` is below 1, n above the number of examples, the learning rate negative or
             infinite, or training diverged.
 
-    Reference:
-        Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing gradient
-        descent, section 3.
+    Reference: Pruthi, G., Liu, F., Kale, S. & Sundararajan, M. (2020). Estimating training data influence by tracing
+        gradient descent, section 3.
 
     Example:
         >>> from jaxnn import data, models

@@ -106,10 +106,9 @@ def run(
     Raises:
         ValueError: the fraction is outside (0, 1) or makes no label wrong, or epochs is below 1.
 
-    Reference:
-        Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples early
-        in training, section 2 (the GraNd score is the expected gradient norm).
-        Arpit, D. et al. (2017). A closer look at memorization in deep networks (simple patterns are learned first).
+    Reference: Paul, M., Ganguli, S. & Dziugaite, G. K. (2021). Deep learning on a data diet: finding important examples
+        early in training, section 2 (the GraNd score is the expected gradient norm). Arpit, D. et al. (2017). A closer
+        look at memorization in deep networks (simple patterns are learned first).
 
     Example:
         >>> from jaxnn import data, models

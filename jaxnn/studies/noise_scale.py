@@ -118,8 +118,7 @@ def run(
     Raises:
         ValueError: a size is below 2 or above `drawn`.
 
-    Reference:
-        McCandlish, S., Kaplan, J., Amodei, D. & the OpenAI Dota team (2018). An empirical model of large-batch
+    Reference: McCandlish, S., Kaplan, J., Amodei, D. & the OpenAI Dota team (2018). An empirical model of large-batch
         training, section 2.2 and appendix A.1.
 
     Example:

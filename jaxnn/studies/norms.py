@@ -82,8 +82,7 @@ def run(
     Raises:
         ValueError: training examples without class names, a batch size above N, or training diverged.
 
-    Reference:
-        Katharopoulos, A. & Fleuret, F. (2018). Not all samples are created equal: deep learning with importance
+    Reference: Katharopoulos, A. & Fleuret, F. (2018). Not all samples are created equal: deep learning with importance
         sampling (most of the computation is spent on examples that could be ignored).
 
     Example:

@@ -87,8 +87,8 @@ def minimize(
             floating.
         ValueError: f does not return a scalar, or steps or a tolerance is negative.
 
-    Reference:
-        Cauchy 1847, "Méthode générale pour la résolution des systèmes d'équations simultanées" (gradient descent).
+    Reference: Cauchy 1847, "Méthode générale pour la résolution des systèmes d'équations simultanées" (gradient
+        descent).
 
     Example:
         >>> from jaxnn import landscapes, optim

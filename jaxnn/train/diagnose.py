@@ -90,8 +90,7 @@ def diagnose(
         TypeError: history is not a list of dicts, e.g. the whole result of `fit`.
         ValueError: fewer than two epochs, a metric that is missing, negative or not finite, or a `low` or `gap` < 0.
 
-    Reference:
-        Geman, S., Bienenstock, E. & Doursat, R. (1992). Neural networks and the bias/variance dilemma.
+    Reference: Geman, S., Bienenstock, E. & Doursat, R. (1992). Neural networks and the bias/variance dilemma.
 
     Example:
         >>> history = [{"loss": 2.0 / e, "validation_loss": 1.0 + 0.1 * e} for e in range(1, 21)]

@@ -60,8 +60,7 @@ def zero_sum(objective: Callable[..., Array]) -> Game:
     Args:
         objective: J.
 
-    Reference:
-        von Neumann 1928, "Zur Theorie der Gesellschaftsspiele".
+    Reference: von Neumann 1928, "Zur Theorie der Gesellschaftsspiele".
 
     Example:
         >>> zero_sum(lambda x, y: x - y).y_loss(1.0, 3.0)
@@ -108,9 +107,8 @@ def simultaneous(game: Game, x_opt: Transformation, y_opt: Transformation) -> St
         TypeError: game is not a Game, or x_opt or y_opt is not an optimizer; in the step: a loss is not floating.
         ValueError: in the step: a loss is not a scalar.
 
-    Reference:
-        Arrow, Hurwicz & Uzawa 1958, "Studies in Linear and Non-Linear Programming" (the step); Daskalakis, Ilyas,
-        Syrgkanis & Zeng 2018, "Training GANs with optimism" (divergence on x y; the optimistic step).
+    Reference: Arrow, Hurwicz & Uzawa 1958, "Studies in Linear and Non-Linear Programming" (the step); Daskalakis,
+        Ilyas, Syrgkanis & Zeng 2018, "Training GANs with optimism" (divergence on x y; the optimistic step).
 
     Example:
         >>> from jaxnn import optim
@@ -135,8 +133,7 @@ def alternating(game: Game, x_opt: Transformation, y_opt: Transformation) -> Ste
     Args:
         game, x_opt, y_opt: as for `simultaneous`.
 
-    Reference:
-        Goodfellow et al. 2014, "Generative adversarial nets", algorithm 1 (the players take turns).
+    Reference: Goodfellow et al. 2014, "Generative adversarial nets", algorithm 1 (the players take turns).
 
     Example:
         >>> from jaxnn import optim
@@ -166,8 +163,7 @@ def extragradient(game: Game, x_opt: Transformation, y_opt: Transformation) -> S
     Args:
         game, x_opt, y_opt: as for `simultaneous`.
 
-    Reference:
-        Korpelevich 1976, "The extragradient method for finding saddle points and other problems"; Gidel, Berard,
+    Reference: Korpelevich 1976, "The extragradient method for finding saddle points and other problems"; Gidel, Berard,
         Vignoud, Vincent & Lacoste-Julien 2019, "A variational inequality perspective on generative adversarial
         networks", algorithm 4 (with Adam; there with fresh data for the second gradient).
 

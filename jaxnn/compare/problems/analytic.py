@@ -67,8 +67,7 @@ def _matrix(generator: np.random.RandomState) -> np.ndarray:
 def _rotation(dimensions: int, generator: np.random.RandomState) -> np.ndarray:
     """A uniformly random rotation, built up from a plane: each dimension adds a reflection of e_1 to a random point.
 
-    Reference:
-        Diaconis & Shahshahani (1987), "The subgroup algorithm for generating uniform random variables".
+    Reference: Diaconis & Shahshahani (1987), "The subgroup algorithm for generating uniform random variables".
     """
     angle = 2 * np.pi * generator.uniform()
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

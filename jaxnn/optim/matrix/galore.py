@@ -90,8 +90,8 @@ def scale_by_galore(
     Raises:
         ValueError: dimension numbers that do not name every axis of an array once.
 
-    Reference:
-        Zhao, J. et al. (2024). GaLore: memory-efficient LLM training by gradient low-rank projection, algorithm 2.
+    Reference: Zhao, J. et al. (2024). GaLore: memory-efficient LLM training by gradient low-rank projection, algorithm
+        2.
 
     Example:
         >>> opt = scale_by_galore(rank=1)
@@ -211,8 +211,8 @@ def galore(
             such as `sgd`, flips the sign of the direction: use its `scale_by_...`.
         weight_dimension_numbers, shorter_side, svd_dtype: see `scale_by_galore`.
 
-    Reference:
-        Zhao, J. et al. (2024). GaLore: memory-efficient LLM training by gradient low-rank projection, algorithm 2.
+    Reference: Zhao, J. et al. (2024). GaLore: memory-efficient LLM training by gradient low-rank projection, algorithm
+        2.
 
     Example:
         >>> opt, params = galore(0.1, rank=1, weight_decay=0.5), jnp.ones((2, 2))

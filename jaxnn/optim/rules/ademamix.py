@@ -53,8 +53,8 @@ def scale_by_ademamix(
         eps, eps_root: added to the root, and under it.
         mu_dtype: of m1 and m2; None means float32 for half-precision parameters, else the parameter's.
 
-    Reference:
-        Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older, algorithm 1.
+    Reference: Pagliardini, M., Ablin, P. & Grangier, D. (2024). The AdEMAMix optimizer: better, faster, older,
+        algorithm 1.
 
     Example:
         >>> import jax.numpy as jnp

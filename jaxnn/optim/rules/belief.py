@@ -123,8 +123,8 @@ def scale_by_acprop(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, e
         b1, b2: decays of the moments, in [0, 1).
         eps, eps_root: added to the root, and to nu.
 
-    Reference:
-        Zhuang, J. et al. (2021). Momentum centering and asynchronous update for adaptive gradient methods, algorithm 2.
+    Reference: Zhuang, J. et al. (2021). Momentum centering and asynchronous update for adaptive gradient methods,
+        algorithm 2.
 
     Example:
         >>> opt = scale_by_acprop()
@@ -239,8 +239,8 @@ def yogi(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, 
 
     The equation of the moments, b1, b2 and eps (outside the root) are in `scale_by_yogi`.
 
-    Reference:
-        Zaheer, M., Reddi, S., Sachan, D., Kale, S. & Kumar, S. (2018). Adaptive methods for nonconvex optimization.
+    Reference: Zaheer, M., Reddi, S., Sachan, D., Kale, S. & Kumar, S. (2018). Adaptive methods for nonconvex
+        optimization.
 
     Example:
         >>> opt = yogi(0.1)

@@ -84,8 +84,8 @@ def dog(
         eps: added under the root, >= 0. Where it is 0 and so is G, the update is 0.
         weight_decay: >= 0. None leaves the term out.
 
-    Reference:
-        Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size schedule.
+    Reference: Ivgi, M., Hinder, O. & Carmon, Y. (2023). DoG is SGD's best friend: a parameter-free dynamic step size
+        schedule.
 
     Example:
         >>> opt = dog(init_step=("distance", 0.5), eps=0.0)

@@ -98,8 +98,8 @@ def sm3(learning_rate: ScalarOrSchedule, momentum: Scalar | None = 0.9) -> Optim
     Args:
         momentum: decay of the mean of directions, in [0, 1). None or a Python 0 keeps none.
 
-    Reference:
-        Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm SM3-II.
+    Reference: Anil, R., Gupta, V., Koren, T. & Singer, Y. (2019). Memory-efficient adaptive optimization, algorithm
+        SM3-II.
 
     Example:
         >>> opt = sm3(0.1)

@@ -98,8 +98,8 @@ def average_params(
         start: steps before averaging begins, >= 0.
         debias: False for weight 1 - decay at every n > 1, as in PyTorch's `get_ema_multi_avg_fn`.
 
-    Reference:
-        Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging, equation 2.
+    Reference: Polyak, B. T. & Juditsky, A. B. (1992). Acceleration of stochastic approximation by averaging, equation
+        2.
 
     Example:
         >>> from jaxnn import optim

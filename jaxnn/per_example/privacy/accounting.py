@@ -41,11 +41,10 @@ def dp_event(
         TypeError: not numbers.
         ValueError: out of range, or only one of examples and size.
 
-    Reference:
-        Mironov, I., Talwar, K. & Zhang, L. (2019). Renyi differential privacy of the sampled Gaussian mechanism.
+    Reference: Mironov, I., Talwar, K. & Zhang, L. (2019). Renyi differential privacy of the sampled Gaussian mechanism.
         Balle, B. & Wang, Y.-X. (2018). Improving the Gaussian mechanism for differential privacy, theorem 8 (the exact
-        delta of one step without sampling).
-        Koskela, A., Jälkö, J. & Honkela, A. (2020). Computing tight differential privacy guarantees using FFT.
+        delta of one step without sampling). Koskela, A., Jälkö, J. & Honkela, A. (2020). Computing tight differential
+        privacy guarantees using FFT.
 
     Example:
         >>> import dp_accounting  # doctest: +SKIP

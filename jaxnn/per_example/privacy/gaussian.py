@@ -28,9 +28,8 @@ def add_gaussian_noise(key: Key, tree: PyTree, deviation: Scalar) -> PyTree:
         TypeError: a key that is not typed; arrays that are not floating.
         ValueError: deviation negative or infinite, if known; no key, or an array of keys.
 
-    Reference:
-        Dwork, C. & Roth, A. (2014). The algorithmic foundations of differential privacy, theorem 3.22 (the Gaussian
-        mechanism).
+    Reference: Dwork, C. & Roth, A. (2014). The algorithmic foundations of differential privacy, theorem 3.22 (the
+        Gaussian mechanism).
 
     Example:
         >>> add_gaussian_noise(jax.random.key(0), {"w": jnp.ones(2, jnp.bfloat16)}, 0.0)

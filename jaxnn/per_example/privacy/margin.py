@@ -30,9 +30,8 @@ def safe_norms(tape: Tape, norms: Array) -> Array:
     about |g_i| and the margin a rounding error; with T positions of random signs S_i^2 is T |g_i|^2. NaN is
     replaced by infinity, so that such an example is clipped to 0.
 
-    Reference:
-        Higham, N. J. (2002). Accuracy and stability of numerical algorithms, section 3.1 (|fl(x.y) - x.y| is at most
-        about n eps |x|.|y|).
+    Reference: Higham, N. J. (2002). Accuracy and stability of numerical algorithms, section 3.1 (|fl(x.y) - x.y| is at
+        most about n eps |x|.|y|).
     """
     eps = jnp.asarray(ROUNDINGS * float(np.finfo(norms.dtype).eps), norms.dtype)
     # Terms of all uses of one parameter may cancel each other; terms of different parameters are never added.

@@ -36,11 +36,9 @@ def poisson_batch(key: Key, examples: int, probability: float, size: int) -> tup
         TypeError: examples or size not ints, q traced, a key that is not typed.
         ValueError: out of range; no key, or an array of keys.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, section 3.1 (lots).
-        Chua, L., Ghazi, B., Kamath, P., Kumar, R., Manurangsi, P., Sinha, A. & Zhang, C. (2024). Scalable DP-SGD:
-        shuffling vs. Poisson subsampling (truncation and padding).
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, section 3.1 (lots). Chua, L., Ghazi, B., Kamath, P., Kumar, R., Manurangsi,
+        P., Sinha, A. & Zhang, C. (2024). Scalable DP-SGD: shuffling vs. Poisson subsampling (truncation and padding).
 
     Example:
         >>> indices, weights = poisson_batch(jax.random.key(0), 3, 1.0, 5)
@@ -91,9 +89,8 @@ def poisson_size(examples: int, probability: float, steps: int, failure: float) 
         TypeError: examples or steps not ints; q or failure traced or not numbers.
         ValueError: out of range.
 
-    Reference:
-        Chua, L., Ghazi, B., Kamath, P., Kumar, R., Manurangsi, P., Sinha, A. & Zhang, C. (2024). Scalable DP-SGD:
-        shuffling vs. Poisson subsampling.
+    Reference: Chua, L., Ghazi, B., Kamath, P., Kumar, R., Manurangsi, P., Sinha, A. & Zhang, C. (2024). Scalable
+        DP-SGD: shuffling vs. Poisson subsampling.
 
     Example:
         >>> poisson_size(60_000, 256 / 60_000, 10_000, 1e-10)

@@ -152,11 +152,9 @@ def clipped_grad_of(
             when called, missing arguments, arrays of different N, N = 0; gradients that differ over mesh axes of
             `shard_map` over which the examples do not.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1.
-        De, S., Berrada, L., Hayes, J., Smith, S. L. & Balle, B. (2022). Unlocking high-accuracy differentially private
-        image classification through scale (dividing by C).
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1. De, S., Berrada, L., Hayes, J., Smith, S. L. & Balle, B.
+        (2022). Unlocking high-accuracy differentially private image classification through scale (dividing by C).
 
     Example:
         >>> loss = lambda params, x: 0.5 * jnp.sum((x - params) ** 2)

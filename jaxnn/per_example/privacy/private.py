@@ -209,10 +209,9 @@ def private_grad(
             rows; weights of another shape or, if known, outside [0, 1]; no key; layers that couple the examples; inside
             `shard_map`, parameters or a key that differ between devices, or gradients where the examples do not.
 
-    Reference:
-        Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep learning
-        with differential privacy, algorithm 1 (there L is the lot size, q N).
-        Mironov, I. (2012). On significance of the least significant bits for differential privacy.
+    Reference: Abadi, M., Chu, A., Goodfellow, I., McMahan, H. B., Mironov, I., Talwar, K. & Zhang, L. (2016). Deep
+        learning with differential privacy, algorithm 1 (there L is the lot size, q N). Mironov, I. (2012). On
+        significance of the least significant bits for differential privacy.
 
     Example:
         >>> from jaxnn import per_example

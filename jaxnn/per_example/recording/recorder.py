@@ -96,10 +96,8 @@ def record(
             `vmap` (batch statistics) or communication between devices (`psum`, `all_gather`) in the loss; weights of
             another shape; arrays on a mesh with Explicit axes outside of `jax.jit`, with no mesh set.
 
-    Reference:
-        Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
-        Lee, J. & Kifer, D. (2021). Scaling up differentially private deep learning with fast per-example gradient
-        clipping, section 4.
+    Reference: Goodfellow, I. (2015). Efficient per-example gradient computations, section 4. Lee, J. & Kifer, D.
+        (2021). Scaling up differentially private deep learning with fast per-example gradient clipping, section 4.
 
     Example:
         >>> def loss(params, x, y):
