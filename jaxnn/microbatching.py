@@ -127,9 +127,10 @@ def microbatch(
 
     Raises:
         ValueError: microbatch_size < 1; in_axes of another length; when called: batch axes that differ in size, are
-            empty or not divisible by microbatch_size; MEAN or RUNNING_MEAN of integers.
-        TypeError: microbatch_size is not an int; when called: `accumulator` is none of these.
-        IndexError, KeyError: when called: an argument of `argnums` is passed by name, one of `argnames` by position.
+            empty or not divisible by microbatch_size; MEAN or RUNNING_MEAN of integers; accumulators that are no prefix
+            of the result.
+        TypeError: microbatch_size is not an int; when called: `accumulator` is none of these; an argument of `argnums`
+            is passed by name, one of `argnames` by position.
 
     Example:
         >>> mean = microbatch(lambda x: (x + 1, x.mean()), 0, 2, (AccumulationType.CONCAT, AccumulationType.MEAN))
@@ -147,6 +148,12 @@ def microbatch(
 
     @functools.wraps(fun)
     def in_pieces(*args: Any, **kwargs: Any) -> Any:
+        absent = [i for i in numbers if not -len(args) <= i < len(args)] + [n for n in names if n not in kwargs]
+        if absent:
+            raise TypeError(
+                f"microbatch: argnums are positional arguments and argnames keywords of the call, got {len(args)} "
+                f"positional and the keywords {list(kwargs)} for {absent}. Name each as it is passed."
+            )
         batched: dict[Any, PyTree] = {i % len(args): args[i] for i in numbers}
         batched |= {name: kwargs[name] for name in names}
         axis_of = dict(zip(batched, axes, strict=True))

@@ -121,6 +121,11 @@ def test_errors() -> None:
         microbatch(lambda v: v.sum().astype(jnp.int32), 0, 3, MEAN)(x)
     with pytest.raises(TypeError, match="accumulator must be an AccumulationType"):
         microbatch(jnp.sum, 0, 3, "sum")(x)
+    for call in (lambda: microbatch(jnp.sum, 0, 3)(a=x), lambda: microbatch(jnp.dot, 1, 3)(x, b=x)):
+        with pytest.raises(TypeError, match=r"got [01] positional and the keywords \['[ab]'\] for \[[01]\]"):
+            call()
+    with pytest.raises(TypeError, match=r"for \['a'\]. Name each as it is passed"):
+        microbatch(jnp.sum, (), 3, argnames="a")(x)
     with pytest.raises(ValueError, match="in_axes must name one axis"):
         microbatch(jnp.dot, (0, 1), 3, in_axes=(0,))
     with pytest.raises(ValueError, match="out_axes must be 0, got 1"):

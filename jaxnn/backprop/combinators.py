@@ -39,7 +39,13 @@ from jaxnn.types import Array, Key, Params, PyTree, State
 def forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
 ) -> tuple[Array, State, Cache]:
-    """(y, state, cache): `layer.apply`, and the cache of its backward pass."""
+    """(y, state, cache): `layer.apply`, and the cache of its backward pass.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> forward(Relu, (), (), jnp.array([[-1.0, 2.0]]))[0]
+        Array([[0., 2.]], dtype=float32)
+    """
     made = rule_of(layer).forward(layer, params, state, x, key=key, train=train)
     if not isinstance(made, tuple) or len(made) != 3:
         raise TypeError(
@@ -53,7 +59,14 @@ Part: TypeAlias = tuple[Layer, Params, State, Key | None]
 
 
 def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> list[Part]:
-    """Each part of a serial with its own parameters, state and key."""
+    """Each part of a serial with its own parameters, state and key.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> from jaxnn.models import serial
+        >>> parts_of(serial(Relu), ((),), (), None)
+        [(activation(function=relu), (), (), None)]
+    """
     require_params(layer.kind.name, params, layer.parts)
     states = spread(state, layer.parts)
     keys = [fold(key, i) for i in range(len(layer.parts))]

@@ -37,7 +37,7 @@ FUSED: dict[tuple[object, object], Callable[..., Array]] = {
 
 
 def output_error(net: Layer, loss: Loss) -> OutputError:
-    """A function of each example's loss derivative with respect to the outputs, or to the logits of a fused pair."""
+    """The function that returns each loss's derivative in the outputs, or in the logits of a fused pair."""
     at_logits = FUSED.get((_last_function(net), loss)) if isinstance(loss, FunctionType) else None
     if at_logits is None:
         loss_grad = losses.derivative_of(loss)

@@ -29,11 +29,7 @@ ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
 
 
 def value_and_grad(
-    net: Layer,
-    loss: Loss,
-    regularizer: Callable[[Params], Array] | None = None,
-    *,
-    remat_every: int | None = None,
+    net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | None = None, *, remat_every: int | None = None
 ) -> ValueAndGrad:
     """A function of the training loss and its gradient, as `jax.value_and_grad(train.mean_loss(...), has_aux=True)`.
 

@@ -32,10 +32,7 @@ from jaxnn.numerics import accumulate
 from jaxnn.ops.pooling import average_pool_input_grad, max_pool_input_grad, max_pool_winners
 from jaxnn.types import Array, Key, Params, State
 
-VECTOR_VJPS = {
-    activations.softmax: activations.softmax_vjp,
-    activations.log_softmax: activations.log_softmax_vjp,
-}
+VECTOR_VJPS = {activations.softmax: activations.softmax_vjp, activations.log_softmax: activations.log_softmax_vjp}
 """(z, dy) -> dz of the activations that are not element-wise."""
 
 SAME_AT_OUTPUT = (activations.relu,)

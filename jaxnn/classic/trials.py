@@ -117,6 +117,11 @@ def as_settings(where: str, name: str, values: Sequence[float], low: float, high
 
     Raises:
         TypeError, ValueError: not a sequence of numbers, an empty one, or a number out of range.
+
+    Example:
+        >>> as_settings("dropout", "rates", (0.5, 1.0), 0, 1)
+        Traceback (most recent call last):
+        ValueError: dropout: each of rates must lie in [0, 1), got 1.
     """
     if not np.ndim(values) or not len(values):
         raise ValueError(f"{where}: {name} must be a sequence of at least one number, got {values!r}.")

@@ -186,13 +186,7 @@ def _parse(command: str, config: type[C], words: list[str], default: C | None) -
     try:
         with contextlib.redirect_stderr(said):
             settings = {} if default is None else {"default": default}
-            parsed = tyro.cli(
-                config,
-                prog=f"jaxnn {command}",
-                description=_described(config),
-                args=words,
-                **settings,
-            )  # type: ignore[call-overload]
+            parsed = tyro.cli(config, prog=f"jaxnn {command}", description=_described(config), args=words, **settings)  # type: ignore[call-overload]
     except SystemExit as stopped:
         if stopped.code in (0, None):
             raise

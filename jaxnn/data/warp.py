@@ -14,7 +14,13 @@ from jaxnn.types import Array, Scalar
 
 
 def require_images(where: str, images: Array) -> None:
-    """Raise ValueError unless `images` are (N, H, W, C), TypeError unless they are floating."""
+    """Raise ValueError unless `images` are (N, H, W, C), TypeError unless they are floating.
+
+    Example:
+        >>> require_images("flip", jnp.zeros((2, 8, 8)))
+        Traceback (most recent call last):
+        ValueError: flip: images must have shape (N, H, W, C), got (2, 8, 8). ...
+    """
     if jnp.ndim(images) != 4:
         raise ValueError(
             f"{where}: images must have shape (N, H, W, C), got {jnp.shape(images)}. "

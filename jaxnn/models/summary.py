@@ -27,6 +27,11 @@ def rows(net: Layer, example: Example) -> list[Row]:
 
     Args:
         net, example: as for `summary`.
+
+    Example:
+        >>> from jaxnn.models import mlp
+        >>> rows(mlp([3, 4, 2]), (3,))[1]
+        Row(name='dense', output=(4,), parameters=16)
     """
     shape = as_example(example)
     params, state = jax.eval_shape(lambda key: net.init(key, shape), jax.random.key(0))

@@ -76,11 +76,7 @@ def update_if(
         updates, new = update_inner(inner, grads, state, params, extra)
         return updates, require_dtypes("optimizer", new, state)
 
-    return jax.lax.cond(
-        condition,
-        updated,
-        lambda: (dtypes_of(otherwise(grads), like), state),
-    )
+    return jax.lax.cond(condition, updated, lambda: (dtypes_of(otherwise(grads), like), state))
 
 
 def require_inner(where: str, inner: Any) -> Any:

@@ -67,6 +67,10 @@ def xor(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 
     x_i = u_i + 0.3 if u_i > 0 else u_i - 0.3, u ~ U(-5, 5)^2; label +1 if the product of the coordinates of x + nu e is
     >= 0, e ~ U(-5, 5)^2, else -1.
+
+    Example:
+        >>> bool(jnp.abs(xor(jax.random.key(0), 50).x).min() > 0.3)
+        True
     """
     _check("xor", n, noise)
     point_key, noise_key = jax.random.split(key)
@@ -80,6 +84,10 @@ def gauss(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
     """Two isotropic Gaussians: the first half at (2, 2), label +1, the second at (-2, -2), label -1.
 
     The VARIANCE of each coordinate is 0.5 + 7 nu.
+
+    Example:
+        >>> gauss(jax.random.key(0), 4).y
+        Array([ 1.,  1., -1., -1.], dtype=float32)
     """
     half = _half("gauss", n, noise)
     spread = jnp.sqrt(0.5 + 7 * noise) * jax.random.normal(key, (n, 2))
@@ -92,6 +100,13 @@ def spiral(key: Key, n: int = 500, *, noise: Scalar = 0.0) -> Dataset:
 
     r = 5 i / h, t = 3.5 pi i / h + {0, pi}, i = 0 .. h - 1, h = n / 2; point (r sin t, r cos t) + nu U(-1, 1)^2; the
     first arm is +1, the second, turned by pi, -1.
+
+    Example:
+        >>> spiral(jax.random.key(0), 4).x.round(2)
+        Array([[ 0.  ,  0.  ],
+               [-1.77,  1.77],
+               [ 0.  , -0.  ],
+               [ 1.77, -1.77]], dtype=float32)
     """
     half = _half("spiral", n, noise)
     shift = _uniform(key, (n, 2), -1.0, 1.0)
@@ -105,6 +120,11 @@ def reg_plane(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
     """A plane: target (x_1 + x_2) / 10, evaluated at a location perturbed by the noise.
 
     x ~ U(-6, 6)^2; target the sum of the coordinates of x + nu e, over 10, e ~ U(-6, 6)^2.
+
+    Example:
+        >>> made = reg_plane(jax.random.key(0), 5)
+        >>> bool(jnp.allclose(made.y, made.x.sum(axis=1) / 10))
+        True
     """
     x, seen = _square("reg_plane", key, n, noise)
     return Dataset(x, seen.sum(axis=1) / 10, "reg-plane")
@@ -115,6 +135,10 @@ def reg_gauss(key: Key, n: int = 1200, *, noise: Scalar = 0.0) -> Dataset:
 
     x ~ U(-6, 6)^2; target SIGNS[k] max(1 - d_k / 2, 0), d_k the distance of x + nu e, e ~ U(-6, 6)^2, from the nearest
     of the `CENTRES`, number k; 0 farther than 2 from all.
+
+    Example:
+        >>> reg_gauss(jax.random.key(0), 5).x.shape
+        (5, 2)
     """
     x, seen = _square("reg_gauss", key, n, noise)
     away = seen[:, None, :] - jnp.array(CENTRES, x.dtype)[None]

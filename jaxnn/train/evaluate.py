@@ -103,14 +103,7 @@ def make_evaluate(
 
 
 def evaluate(
-    net: Layer,
-    params: Params,
-    state: State,
-    x: Array,
-    y: Array,
-    metrics: Mapping[str, Loss],
-    *,
-    batch_size: int = 1000,
+    net: Layer, params: Params, state: State, x: Array, y: Array, metrics: Mapping[str, Loss], *, batch_size: int = 1000
 ) -> dict[str, float]:
     """The means of `make_evaluate` as Python floats. In a loop use `make_evaluate`, which compiles once.
 

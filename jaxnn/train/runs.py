@@ -44,8 +44,8 @@ def map_runs(
     halved, with a message.
 
     Args:
-        run: pure; arrays in, pytree of arrays out. It is traced once per chunk size. Arrays in its closure must lie on
-            one device; pass those on a mesh in `shared`.
+        run: pure; arrays in, pytree of arrays out. It is traced once per chunk size, and once more for the stamp of a
+            `folder`. Arrays in its closure must lie on one device; pass those on a mesh in `shared`.
         inputs: pytree whose leaves have a leading axis N: hyperparameters, typed keys. N need not be a
             multiple of the number of devices.
         shared: arguments that are the same for all runs, e.g. the data; replicated to the devices once.

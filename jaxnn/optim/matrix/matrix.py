@@ -124,10 +124,7 @@ def matrix_inverse_pth_root(
     """
     require_positive_int("matrix_inverse_pth_root", "p", p)
     require_nonnegative(
-        "matrix_inverse_pth_root",
-        num_iters=num_iters,
-        ridge_epsilon=ridge_epsilon,
-        error_tolerance=error_tolerance,
+        "matrix_inverse_pth_root", num_iters=num_iters, ridge_epsilon=ridge_epsilon, error_tolerance=error_tolerance
     )
     matrix = _square("matrix_inverse_pth_root", matrix)
     wide = accumulate(matrix)

@@ -24,11 +24,7 @@ Roles: TypeAlias = PyTree | Callable[[Params], PyTree]
 """A pytree of roles like the parameters or a prefix of it, or a function of the parameters that returns one."""
 
 ROLES = ("hidden", "embedding", "head", "vector")
-AXES = {
-    2: MuonDimensionNumbers(0, 1),
-    3: MuonDimensionNumbers(1, 2),
-    4: MuonDimensionNumbers((0, 1, 2), 3),
-}
+AXES = {2: MuonDimensionNumbers(0, 1), 3: MuonDimensionNumbers(1, 2), 4: MuonDimensionNumbers((0, 1, 2), 3)}
 """By number of axes: a matrix (inputs, outputs), a stack of them, a convolution's kernel (H, W, inputs, outputs)."""
 
 

@@ -17,15 +17,7 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.optim.arguments import require_params
-from jaxnn.optim.base import (
-    Optimizer,
-    Transformation,
-    call_update,
-    dtypes_of,
-    initial_moment,
-    map_leaves,
-    widen,
-)
+from jaxnn.optim.base import Optimizer, Transformation, call_update, dtypes_of, initial_moment, map_leaves, widen
 from jaxnn.optim.chain import require_transformation
 from jaxnn.optim.keys import given_key, raw_key, typed_key
 from jaxnn.optim.precision.rounding import rounded, rounded_at_random

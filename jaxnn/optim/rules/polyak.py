@@ -24,10 +24,7 @@ FLAT = 2.0**-52
 
 @specified
 def scale_by_polyak(
-    f_min: Scalar = 0.0,
-    max_learning_rate: Scalar = 1.0,
-    eps: Scalar = 0.0,
-    variant: Literal["sps", "sps+"] = "sps",
+    f_min: Scalar = 0.0, max_learning_rate: Scalar = 1.0, eps: Scalar = 0.0, variant: Literal["sps", "sps+"] = "sps"
 ) -> Optimizer:
     """Updates times Polyak's step size, which `polyak_sgd` multiplies by -scaling.
 

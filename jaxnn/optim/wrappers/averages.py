@@ -10,15 +10,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_between
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.optim.arguments import require_decay, require_params
-from jaxnn.optim.base import (
-    Optimizer,
-    Transformation,
-    apply_updates,
-    dtypes_of,
-    initial_moment,
-    per_leaf,
-    widen,
-)
+from jaxnn.optim.base import Optimizer, Transformation, apply_updates, dtypes_of, initial_moment, per_leaf, widen
 from jaxnn.optim.inner import init_inner, require_inner, update_inner
 from jaxnn.optim.scalars import cast_like, increment, zero_count
 from jaxnn.optim.spec import specified

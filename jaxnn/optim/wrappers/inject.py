@@ -64,9 +64,7 @@ class WrappedSchedule:
 
 
 def inject_hyperparams(
-    inner_factory: Callable[..., Any],
-    static_args: str | Iterable[str] = (),
-    hyperparam_dtype: DTypeLike | None = None,
+    inner_factory: Callable[..., Any], static_args: str | Iterable[str] = (), hyperparam_dtype: DTypeLike | None = None
 ) -> Callable[..., Optimizer]:
     """The factory, with numeric hyperparameters kept in the optimizer's state.
 
@@ -159,9 +157,7 @@ def inject_hyperparams(
 
 
 def inject_stateful_hyperparams(
-    inner_factory: Callable[..., Any],
-    static_args: str | Iterable[str] = (),
-    hyperparam_dtype: DTypeLike | None = None,
+    inner_factory: Callable[..., Any], static_args: str | Iterable[str] = (), hyperparam_dtype: DTypeLike | None = None
 ) -> Callable[..., Optimizer]:
     """`inject_hyperparams`, under optax's older name.
 

@@ -90,13 +90,7 @@ def apply_if_finite(inner: Transformation, max_consecutive_errors: int) -> Optim
         in_a_row = jnp.where(finite, 0, increment(state.notfinite_count))
         total = jnp.where(finite, state.total_notfinite, increment(state.total_notfinite))
         updates, new = update_if(
-            finite | (in_a_row > max_consecutive_errors),
-            _zeros,
-            inner,
-            updates,
-            state.inner_state,
-            params,
-            extra,
+            finite | (in_a_row > max_consecutive_errors), _zeros, inner, updates, state.inner_state, params, extra
         )
         return updates, ApplyIfFiniteState(in_a_row, finite, total, new)
 

@@ -9,12 +9,7 @@ from jaxnn.checks import require_between, require_positive, require_positive_int
 
 
 def dp_event(
-    *,
-    noise_multiplier: float,
-    probability: float,
-    steps: int,
-    examples: int | None = None,
-    size: int | None = None,
+    *, noise_multiplier: float, probability: float, steps: int, examples: int | None = None, size: int | None = None
 ) -> Any:
     """A run of `dp_sgd` on batches of `poisson_batch`, as a `dp_accounting.DpEvent`.
 
