@@ -101,7 +101,7 @@ def run(
 
     A step of plain gradient descent on a batch of n examples lowers the loss of test example j, to first order, by
 
-        eta / n sum_{i in batch} <g_i, h_j>,   g_i, h_j gradients at the parameters before the step,
+        eta / n sum_{i in batch} <g_i, h_j>,   g_i, h_j gradients of the softmax cross-entropy before the step,
 
     and the score of a training example is the sum of its terms over all steps. The tape of the batch also yields the
     mean gradient, so that training and influence share its pass; the test examples take another.
@@ -109,8 +109,8 @@ def run(
     Args:
         data: a name for `data.load`, or splits; the validation set is unused.
         tests: number of test examples, those of the largest loss after training; all if there are fewer.
-        net: a classifier, trained in evaluation mode (dropout is off, running statistics are fixed); None for an MLP
-            with 128 hidden units.
+        net: a classifier that outputs logits (N, K), trained in evaluation mode (dropout is off, running statistics
+            are fixed); None for an MLP with 128 hidden units.
         learning_rate: eta of plain stochastic gradient descent; the first-order error shrinks with it.
         seed: of initial parameters and order.
         epochs: at least 1.
