@@ -15,7 +15,7 @@
 | `minimize`, `maximize` | gradient descent and ascent on any function of a pytree, until convergence |
 | `trajectory`, `nearest` | every iterate of such a run; the known minimum that each of many runs reached |
 | `minmax` | two-player games: simultaneous, alternating and extragradient steps |
-| `diagnose` | under-fitting, over-fitting or good, from a history, and what to try next |
+| `diagnose` | diverged, under-fitting, over-fitting or good, from a history, and what to try next |
 
 Results are functions of the arguments and the key: the same seed gives bit-identical runs on one machine, on GPUs if
 XLA runs with `--xla_gpu_deterministic_ops=true`.
