@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxnn.backprop.trace import Trace, leaves, trace_table
-from jaxnn.checks import as_array, as_arrays
+from jaxnn.checks import as_array
 from jaxnn.layers import activation, dense, dropout, flatten
 from jaxnn.layers.base import Layer, require_net
 from jaxnn.types import Array, ArrayLike, Loss, Params, State
@@ -69,7 +69,8 @@ def columns(
             f"{where}: without y and loss expected one input, x (1, ...), got shape {inputs.shape}. Pass x[:1], or "
             "y and loss for the gradients of the mean loss."
         )
-    parts = leaves(net, as_arrays(where, "params", params), state)
+    params = jax.tree.map(lambda leaf: as_array(where, "params", leaf), params)
+    parts = leaves(net, params, state)
     targets = None if y is None else jax.tree.map(lambda leaf: as_array(where, "y", leaf), y)
     trace = None if inputs is None else trace_table(net, params, state, inputs, targets, loss)
     found = _dense_columns(where, parts)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
@@ -78,7 +80,10 @@ def computational_graph(
         >>> [patch.get_gid() for patch in fig.axes[0].patches if patch.get_gid()]
         ['times', 'plus', 'tanh', 'half squared error']
     """
-    inputs, targets = as_array("computational_graph", "x", x), as_array("computational_graph", "y", y)
+    params, inputs, targets = (
+        jax.tree.map(functools.partial(as_array, "computational_graph", name), value)
+        for name, value in (("params", params), ("x", np.asarray(x)), ("y", np.asarray(y)))
+    )
     found = columns("computational_graph", net, params, state, x=inputs, y=targets, loss=loss)
     if any(column.units != 1 for column in found) or len(inputs) != 1 or targets.size != 1:
         raise ValueError(
@@ -88,7 +93,7 @@ def computational_graph(
         )
     trace = trace_table(net, params, state, inputs, targets, loss)
     first, operations = Edge("x", float(inputs.ravel()[0])), _operations(trace, found[1:], float(targets.ravel()[0]))
-    fig, ax = figure(width=PITCH * (len(operations) + 1.4), height=DEPTH + 1.9 + 0.3 * bool(title))
+    fig, ax = figure(width=PITCH * (len(operations) + 1) + 1.3, height=DEPTH + 1.7 + 0.3 * bool(title))
     _draw(ax, first, operations)
     if title:
         ax.set_title(title, fontsize=12)
@@ -153,7 +158,7 @@ def _draw(ax: Any, first: Edge, operations: list[Operation]) -> None:
 
 def _node(ax: Any, x: float, name: str) -> float:
     """An operation; returns half of its width."""
-    style = {"gid": name, "facecolor": "#EEEEEE", "edgecolor": "black", "zorder": 3}
+    style: dict[str, Any] = {"gid": name, "facecolor": "#EEEEEE", "edgecolor": "black", "zorder": 3}
     if name in SIGNS:
         ax.add_patch(Circle((x, 0), HALF, **style))
         ax.text(x, 0, SIGNS[name], fontsize=14, ha="center", va="center", zorder=4)

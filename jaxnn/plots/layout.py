@@ -14,6 +14,10 @@ LINE, CHARACTER = 0.16, 0.07
 """The height of a line and the width of a character of the labels."""
 
 
+ALONG = np.linspace(-0.5, 0.5, 9)
+"""Where the letters of a label are probed, from its left to its right end."""
+
+
 class Layout(NamedTuple):
     """Where everything is.
 
@@ -47,13 +51,14 @@ class Layout(NamedTuple):
         return int((pitch - 2 * self.radius - 0.02) / LINE)
 
 
-def layout(units: Sequence[int], characters: Sequence[int], most: int) -> Layout:
+def layout(units: Sequence[int], characters: Sequence[int], below: Sequence[Sequence[int]], most: int) -> Layout:
     """The layout of columns of units.
 
     Args:
         units: per column.
         characters: per column those of the longest label of the edges into it, 0 for no labels. Where labels would
             overlap even between columns far apart, there are none.
+        below: per column the characters of the lines below each of its units.
         most: the largest number of units shown per column.
     """
     rows = [_rows(n, most) for n in units]
@@ -67,7 +72,8 @@ def layout(units: Sequence[int], characters: Sequence[int], most: int) -> Layout
         at, width = None, CHARACTER * characters[i]
         for stretch in (1.3, 2.0, 2.7, 3.4) if width else ():
             wide = max(gap, 2 * radius + stretch * width + 0.4)
-            at = _label_places(heights[i - 1], heights[i], wide, radius, width)
+            taken = [_lines_below(heights[k], below[k], radius, x) for k, x in ((i - 1, 0.0), (i, wide))]
+            at = _label_places(heights[i - 1], heights[i], wide, radius, width, np.concatenate(taken))
             if at is not None:
                 gap = wide
                 break
@@ -83,14 +89,25 @@ def _rows(units: int, most: int) -> list[int | None]:
     return [*range(most - most // 2), None, *range(units - most // 2, units)]
 
 
-def _label_places(before: np.ndarray, after: np.ndarray, gap: float, radius: float, width: float) -> np.ndarray | None:
+def _lines_below(heights: np.ndarray, characters: Sequence[int], radius: float, x: float) -> np.ndarray:
+    """Nine points on each line below each unit of a column at x, (lines, 9, 2)."""
+    lines = [
+        np.stack([x + ALONG * CHARACTER * n, np.full(len(ALONG), height - radius - LINE * (i + 0.7))], axis=1)
+        for height in heights
+        for i, n in enumerate(characters)
+    ]
+    return np.array(lines).reshape(-1, len(ALONG), 2)
+
+
+def _label_places(
+    before: np.ndarray, after: np.ndarray, gap: float, radius: float, width: float, placed: np.ndarray
+) -> np.ndarray | None:
     """How far along each edge its label stands, (D_in, D_out) in (0, 1); None where labels would overlap.
 
-    One edge after the other takes the place that is free, away from the other edges, and near its middle.
+    One edge after the other takes the place that is free of those before and of the lines `placed` (lines, 9, 2), away
+    from the other edges, and near its middle.
     """
     found = np.zeros((len(before), len(after)))
-    along = np.linspace(-0.5, 0.5, 9)
-    placed = np.empty((0, len(along), 2))
     for k, j in np.ndindex(*found.shape):
         rise = after[j] - before[k]
         length = float(np.hypot(gap, rise))
@@ -98,7 +115,7 @@ def _label_places(before: np.ndarray, after: np.ndarray, gap: float, radius: flo
         if reach >= 0.5:
             return None
         middles = np.linspace(reach, 1 - reach, 41)
-        at = middles[:, None] + along * width / length  # (41, 9), how far along the edge each letter stands
+        at = middles[:, None] + ALONG * width / length  # (41, 9), how far along the edge each letter stands
         points = np.stack([at * gap, before[k] + at * rise], axis=-1)
         apart = np.linalg.norm(points[:, None, :, None] - placed[None, :, None, :], axis=-1)  # (41, labels, 9, 9)
         free = apart.min(axis=(1, 2, 3), initial=9.0) / LINE

@@ -113,8 +113,9 @@ def network(
     found = _checked("network", columns("network", net, params, state, x=x, y=y, loss=loss), edges, inputs, outputs)
     look = _look(found, edges, values)
     plan = _plan(found, look, require_positive_int("network", "most", most, 2))
-    fig, ax = figure(width=plan.size[0] + 2.0, height=plan.size[1] + 2.5 + 0.3 * bool(title))
-    _draw(ax, found, look, plan, (inputs, outputs))
+    fig, ax = figure()
+    width, height = _draw(ax, found, look, plan, (inputs, outputs))
+    fig.set_size_inches(width, height + 0.35 * bool(title))
     if title:
         ax.set_title(title, fontsize=12)
     return fig
@@ -134,14 +135,16 @@ def diagram(
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     most: int = 20,
-) -> None:
+) -> tuple[float, float]:
     """The diagram of `network` on matplotlib axes, for a figure with more than one.
-
-    The axes should have about the size of the diagram in inches, which their limits are: letters do not scale.
 
     Args:
         ax: axes, which lose their frame.
         net, params, state, x, y, loss, edges, values, inputs, outputs, most: as for `network`.
+
+    Returns:
+        (width, height) in inches of axes on which letters and units have the proportions of `network`: letters do not
+        scale. `fig.set_size_inches` makes a figure fit.
 
     Example:
         >>> import jax
@@ -149,14 +152,14 @@ def diagram(
         >>> net = models.mlp([2, 3, 1])
         >>> params, state = net.init(jax.random.key(0), (2,))
         >>> fig, ax = figure(width=7.0, height=5.0)
-        >>> diagram(ax, net, params, values=False)
+        >>> size = diagram(ax, net, params, values=False)
         >>> ax.texts[0].get_text()
         'input\\n2 units'
     """
     found = _checked("diagram", columns("diagram", net, params, state, x=x, y=y, loss=loss), edges, inputs, outputs)
     look = _look(found, edges, values)
     plan = _plan(found, look, require_positive_int("diagram", "most", most, 2))
-    _draw(ax, found, look, plan, (inputs, outputs))
+    return _draw(ax, found, look, plan, (inputs, outputs))
 
 
 def _checked(
@@ -185,12 +188,23 @@ def _plan(found: list[Column], look: _Look, most: int) -> Layout:
     for i, drawn in enumerate(look.drawn):
         if drawn is not None and drawn.size <= MOST_LABELS and max(drawn.shape) <= most:
             texts = [_edge_text(look, float(drawn[k, j]), i, k, j) for k, j in np.ndindex(*drawn.shape)]
-            characters[i] = max(len(re.sub(r"\\partial|[\\${}_^ ]", "", text)) for text in texts)
-    return layout([column.units for column in found], characters, most)
+            characters[i] = max(map(_seen, texts))
+    below = []
+    for i, column in enumerate(found):
+        lines = [_unit_texts(column, look, i, j, "{:.3g}")[1] for j in range(min(column.units, most))]
+        below.append([max(map(_seen, each)) for each in zip(*lines, strict=True)])
+    return layout([column.units for column in found], characters, below, most)
 
 
-def _draw(ax: Any, found: list[Column], look: _Look, plan: Layout, names: Sequence[Sequence[str] | None]) -> None:
-    """The diagram on axes whose unit is an inch."""
+def _seen(text: str) -> int:
+    """About the number of characters that are seen of a label."""
+    return len(re.sub(r"[${}_^ ]", "", re.sub(r"\\(partial|delta)", "d", text)))
+
+
+def _draw(
+    ax: Any, found: list[Column], look: _Look, plan: Layout, names: Sequence[Sequence[str] | None]
+) -> tuple[float, float]:
+    """The diagram on axes whose unit is an inch; returns their size."""
     top = plan.size[1] / 2 + plan.radius
     for i, column in enumerate(found):
         ax.text(plan.x[i], top + 0.25, _heading(found, i), ha="center", va="bottom", fontsize=10)
@@ -202,11 +216,12 @@ def _draw(ax: Any, found: list[Column], look: _Look, plan: Layout, names: Sequen
             at = plan.x[i] + (plan.radius + 0.08) * (1 if side == "left" else -1)
             ax.text(at, height, (given or ())[n], fontsize=10, ha=side, va="center")
     ax.set_xlim(-1.0, plan.x[-1] + 1.0)
-    ax.set_ylim(-top - 0.5, top + 0.7)
+    ax.set_ylim(-top - 0.55, top + 0.7)
     ax.set_aspect("equal")
     ax.set_axis_off()
     if look.values:
-        ax.legend(handles=_handles(look), fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.02))
+        ax.legend(handles=_handles(look), fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    return plan.x[-1] + 2.0, 2 * top + 1.25 + 0.45 * look.values
 
 
 def _handles(look: _Look) -> list[Line2D]:
@@ -270,9 +285,9 @@ def _draw_units(ax: Any, column: Column, look: _Look, plan: Layout, i: int) -> N
         base = np.array(to_rgb(POSITIVE if share >= 0 else NEGATIVE))
         fill = tuple(1 - 0.45 * abs(share) * (1 - base))
         ax.add_patch(Circle((plan.x[i], height), plan.radius, facecolor=fill, edgecolor="black", zorder=3))
-        inside, below = _unit_texts(column, look, i, j)
+        inside, below = _unit_texts(column, look, i, j, "{:.3g}" if large else "{:.2f}")
         letters = 8.5 if large else max(5.5, 36 * plan.radius)
-        size = letters * min(1.0, 6 / max(len(inside[-1]), 1)) if look.values else letters
+        size = letters * min(1.0, 6 / len(inside[-1])) if len(inside) > 1 else letters
         ax.text(plan.x[i], height, "\n".join(inside if large else inside[-1:]), ha="center", va="center",
                 fontsize=size, zorder=4)  # fmt: skip
         if below[:room]:
@@ -283,7 +298,7 @@ def _draw_units(ax: Any, column: Column, look: _Look, plan: Layout, i: int) -> N
             ax.text(plan.x[i], height, "⋮", ha="center", va="center", fontsize=16)
 
 
-def _unit_texts(column: Column, look: _Look, i: int, j: int) -> tuple[list[str], list[str]]:
+def _unit_texts(column: Column, look: _Look, i: int, j: int, form: str) -> tuple[list[str], list[str]]:
     """What stands inside of a node and below it, line by line."""
 
     def line(symbol: str, numbers: np.ndarray | None) -> str:
@@ -292,7 +307,7 @@ def _unit_texts(column: Column, look: _Look, i: int, j: int) -> tuple[list[str],
     mark = f"_{{{j + 1}}}^{{{i}}}"
     inside = [f"$a{mark}$" if i else f"$x_{{{j + 1}}}$"]
     if look.values and column.a is not None:
-        inside.append(_number(column.a[j]))
+        inside.append(_number(column.a[j], form))
     below = []
     if i and look.edges == "gradients" and column.delta is not None:
         below.append(line(rf"\delta{mark}", column.delta))
@@ -304,6 +319,6 @@ def _unit_texts(column: Column, look: _Look, i: int, j: int) -> tuple[list[str],
     return inside, below
 
 
-def _number(value: float) -> str:
-    """Three significant digits."""
-    return f"{float(value) + 0.0:.3g}"
+def _number(value: float, form: str = "{:.3g}") -> str:
+    """Three significant digits by default; -0 as 0."""
+    return form.format(round(float(value), 12) + 0.0)

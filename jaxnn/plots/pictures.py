@@ -43,10 +43,26 @@ def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8
     return fig
 
 
-def show(ax: Any, image: Any) -> None:
-    """Draw an image (H, W), (H, W, 1) or (H, W, 3) on axes: values in [0, 1], grey ones inverted, as ink on paper."""
+def show(ax: Any, image: Any, *, limit: float | None = None) -> Any:
+    """Draw an image (H, W), (H, W, 1) or (H, W, 3) on axes: values in [0, 1], grey ones inverted, as ink on paper.
+
+    Args:
+        limit: None, or > 0 for numbers of both signs, such as weights: from -limit, orange, over 0, white, to limit,
+            purple.
+
+    Returns:
+        Matplotlib's image, for a colour bar.
+
+    Example:
+        >>> fig, ax = figure()
+        >>> show(ax, [[0.5, -1.0]], limit=1.0).get_clim()
+        (-1.0, 1.0)
+    """
     image = np.asarray(image)
-    ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0, vmax=1)
+    colours = {"cmap": "gray_r", "vmin": 0, "vmax": 1}
+    if limit is not None:
+        colours = {"cmap": "PuOr", "vmin": -limit, "vmax": limit}
+    return ax.imshow(image.squeeze(-1) if image.ndim == 3 and image.shape[-1] == 1 else image, **colours)
 
 
 def templates(
@@ -93,7 +109,7 @@ def templates(
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, w, caption in zip(axes.flat, weights.T, captions, strict=False):
-        image = ax.imshow(w.reshape(shape[:2]), cmap="PuOr", vmin=-limit, vmax=limit)
+        image = show(ax, w.reshape(shape[:2]), limit=limit)
         ax.set_title(caption, fontsize=9)
     fig.colorbar(image, ax=axes, label="weight", shrink=0.9)
     fig.suptitle(title, fontsize=12)
