@@ -252,8 +252,8 @@ PICTURES = (
         "The gradient as sensitivity of the cost",
         "Left, the gradients of a small network with its initial weights, averaged over the four examples of XOR. "
         "Right, each bar is one gradient, and the diamond the change of the cost, divided by that of the weight, when "
-        "this weight alone is increased by 0.01. They agree closely; gradient descent changes those weights most on "
-        "which the cost depends most.",
+        "this weight alone is increased by 0.01: they differ by a second-order term, proportional to the increase. "
+        "Gradient descent changes those weights most on which the cost depends most.",
         r"C(w + \epsilon\, e_i) = C(w) + \epsilon\, \partial C / \partial w_i + O(\epsilon^2)",
         BACKPROP,
         _sensitivity,
