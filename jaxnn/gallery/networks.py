@@ -41,9 +41,7 @@ def _notation() -> Figure:
     """The symbols of a network of three layers of units."""
     net = models.mlp([3, 4, 2], activation=Sigmoid)
     params, _ = net.init(jax.random.key(0), (3,))
-    return plots.network(
-        net, params, values=False, title="$w_{jk}^{l}$: from unit k of layer l - 1 to unit j of layer l"
-    )
+    return plots.network(net, params, values=False, title=NOTATION)
 
 
 def _xor_values() -> Figure:

@@ -21,7 +21,7 @@ from jaxnn.types import ArrayLike, Loss, Params, State
 VALUE, DERIVATIVE = COLOURS[:2]
 """The colours of values and of derivatives."""
 
-PITCH, DEPTH, HALF = 1.25, 1.15, 0.27
+GAP, DEPTH, HALF = 0.66, 1.15, 0.28
 """Inches: between two operations, from an operation down to its parameter, and half the height of an operation."""
 
 
@@ -93,8 +93,8 @@ def computational_graph(
         )
     trace = trace_table(net, params, state, inputs, targets, loss)
     first, operations = Edge("x", float(inputs.ravel()[0])), _operations(trace, found[1:], float(targets.ravel()[0]))
-    fig, ax = figure(width=PITCH * (len(operations) + 1) + 1.3, height=DEPTH + 1.7 + 0.3 * bool(title))
-    _draw(ax, first, operations)
+    fig, ax = figure()
+    fig.set_size_inches(_draw(ax, first, operations), DEPTH + 1.85 + 0.3 * bool(title))
     if title:
         ax.set_title(title, fontsize=12)
     return fig
@@ -130,45 +130,44 @@ def _operations(trace: Trace, layers: list[Any], target: float) -> list[Operatio
     return [*found, Operation(loss, Edge("y", target), Edge("C", number("C"), 1.0))]
 
 
-def _draw(ax: Any, first: Edge, operations: list[Operation]) -> None:
-    """The graph on axes whose unit is an inch."""
+def _draw(ax: Any, first: Edge, operations: list[Operation]) -> float:
+    """The graph on axes whose unit is an inch; returns their width."""
     _write(ax, 0.0, 0.0, first, below=False)
-    before, left = first, 0.3
+    before, left = first, 0.35
     for i, operation in enumerate(operations):
-        x = PITCH * (i + 1)
-        half = _node(ax, x, operation.name)
+        half = HALF if operation.name in SIGNS else 1.4 * HALF
+        x = left + GAP + half
+        _node(ax, x, half, operation.name)
         _flow(ax, (left, 0.0), (x - half, 0.0), backward=before.derivative is not None)
         if i:
-            _write(ax, (left + x - half) / 2, 0.0, before)
+            _write(ax, left + GAP / 2, 0.0, before)
         if operation.parameter is not None:
             _flow(ax, (x, -DEPTH + 0.2), (x, -HALF), backward=operation.parameter.derivative is not None)
             _write(ax, x, -DEPTH, operation.parameter, below=False)
         before, left = operation.result, x + half
-    end = PITCH * (len(operations) + 1)
-    _flow(ax, (left, 0.0), (end - 0.35, 0.0), backward=True)
-    _write(ax, end, 0.0, before, below=False)
-    ax.set_xlim(-0.6, end + 0.6)
-    ax.set_ylim(-DEPTH - 0.5, 0.6)
+    _flow(ax, (left, 0.0), (left + GAP, 0.0), backward=True)
+    _write(ax, left + GAP + 0.45, 0.0, before, below=False)
+    ax.set_xlim(-0.5, left + GAP + 1.0)
+    ax.set_ylim(-DEPTH - 0.6, 0.65)
     ax.set_aspect("equal")
     ax.set_axis_off()
     for colour, style, label in ((VALUE, "-", "forward: values"), (DERIVATIVE, "--", "backward: derivatives of C")):
         ax.plot([], [], style, color=colour, label=label)
-    ax.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    ax.legend(fontsize=10, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    return left + GAP + 1.6
 
 
-def _node(ax: Any, x: float, name: str) -> float:
-    """An operation; returns half of its width."""
+def _node(ax: Any, x: float, half: float, name: str) -> None:
+    """An operation, `half` of its width to either side of x."""
     style: dict[str, Any] = {"gid": name, "facecolor": "#EEEEEE", "edgecolor": "black", "zorder": 3}
     if name in SIGNS:
-        ax.add_patch(Circle((x, 0), HALF, **style))
-        ax.text(x, 0, SIGNS[name], fontsize=14, ha="center", va="center", zorder=4)
-        return HALF
-    wide = 1.4 * HALF
+        ax.add_patch(Circle((x, 0), half, **style))
+        ax.text(x, 0, SIGNS[name], fontsize=16, ha="center", va="center", zorder=4)
+        return
     ax.add_patch(
-        FancyBboxPatch((x - wide, -HALF), 2 * wide, 2 * HALF, boxstyle="round,pad=0,rounding_size=0.1", **style)
+        FancyBboxPatch((x - half, -HALF), 2 * half, 2 * HALF, boxstyle="round,pad=0,rounding_size=0.1", **style)
     )
-    ax.text(x, 0, name.replace(" ", "\n"), fontsize=8.5, ha="center", va="center", zorder=4)
-    return wide
+    ax.text(x, 0, name.replace(" ", "\n"), fontsize=9.5, ha="center", va="center", zorder=4)
 
 
 def _flow(ax: Any, start: tuple[float, float], end: tuple[float, float], *, backward: bool) -> None:
@@ -190,6 +189,6 @@ def _write(ax: Any, x: float, y: float, edge: Edge, *, below: bool = True) -> No
     if below:
         value = value.replace(" = ", "\n")
     up, down = (0.09, -0.09) if below else (0.0, -0.03)
-    ax.text(x, y + up, value, color=VALUE, fontsize=9, ha="center", va="bottom" if below or derivative else "center")
+    ax.text(x, y + up, value, color=VALUE, fontsize=10.5, ha="center", va="bottom" if below or derivative else "center")
     if derivative:
-        ax.text(x, y + down, derivative, color=DERIVATIVE, fontsize=9, ha="center", va="top")
+        ax.text(x, y + down, derivative, color=DERIVATIVE, fontsize=10.5, ha="center", va="top")
