@@ -152,7 +152,7 @@ NAMES = {
         Run Settings Views data draw draw_sources features make_views network penalties render run write_gif
     """,
     "plots": """
-        COLOURS confusion curves figure mistakes pictures save show
+        COLOURS arrow computational_graph confusion curves figure mistakes network pictures save show templates
     """,
     "projections": """
         nearest_in_simplex projection_box projection_halfspace projection_hypercube projection_hyperplane

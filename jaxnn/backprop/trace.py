@@ -65,7 +65,9 @@ class _Place(NamedTuple):
     made: str
 
 
-def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, loss: Loss) -> Trace:
+def trace_table(
+    net: Layer, params: Params, state: State, x: Array, y: Array | None = None, loss: Loss | None = None
+) -> Trace:
     """The textbook view of one step: every z, a, delta and gradient, in the order in which they are computed.
 
     C is the mean loss over the N examples, in evaluation mode (no dropout). Row i of each delta and dC/da is the
@@ -77,14 +79,14 @@ def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, lo
         net: a network; nested serials are flattened, other combinators are one step.
         params, state: as `net.init` returns them.
         x, y: inputs (N, ...) and targets; for small N and small networks.
-        loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
+        loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,). Without it and y, the forward pass alone.
 
     Returns:
         A `Trace`: print it, or index it by the name of a step, `trace["delta1"]`.
 
     Raises:
         TypeError: net is not a Layer or loss not a function.
-        ValueError: parameters of another network.
+        ValueError: parameters of another network, or one of y and loss without the other.
 
     Reference: Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating
         errors.
@@ -107,7 +109,13 @@ def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, lo
         dC/db1  sum of delta1, mean over examples        0.31985
     """
     require_net("trace_table", net)
-    require_function("trace_table", "loss", loss, "losses.half_squared_error", optional=False)
+    require_function("trace_table", "loss", loss, "losses.half_squared_error")
+    if (y is None) != (loss is None):
+        given, lacking = ("loss", "y") if y is None else ("y", "loss")
+        raise ValueError(
+            f"trace_table: y and loss go together, got {given} without {lacking}. Pass both, or neither for the "
+            "forward pass alone."
+        )
     places = _places(net, params, state)
     steps = [Step("a0", "x", x)]
     caches: list[Cache] = []
@@ -115,6 +123,8 @@ def trace_table(net: Layer, params: Params, state: State, x: Array, y: Array, lo
         x, _, cache = forward(place.layer, place.params, own_state, x)
         caches.append(cache)
         steps.append(Step(place.made, f"{_name(place.layer)}({place.given})", x))
+    if loss is None or y is None:
+        return Trace(steps)
     last, each = steps[-1].name, loss(x, y)
     steps.append(Step("C_i", f"{getattr(loss, '__name__', 'loss')}({last}, y), each example", each))
     steps.append(Step("C", "mean of C_i", jnp.mean(each)))
@@ -133,7 +143,7 @@ def _places(net: Layer, params: Params, state: State) -> list[tuple[_Place, Stat
     """The leaves of nested serials, numbered."""
     places: list[tuple[_Place, State]] = []
     number, given, taken = 0, "a0", {"a0"}
-    for layer, own, own_state in _leaves(net, params, state):
+    for layer, own, own_state in leaves(net, params, state):
         has_parameters = bool(jax.tree.leaves(own))
         number += has_parameters
         made = f"z{number}" if has_parameters else f"a{number}"
@@ -145,12 +155,13 @@ def _places(net: Layer, params: Params, state: State) -> list[tuple[_Place, Stat
     return places
 
 
-def _leaves(net: Layer, params: Params, state: State) -> list[tuple[Layer, Params, State]]:
+def leaves(net: Layer, params: Params, state: State) -> list[tuple[Layer, Params, State]]:
+    """The layers of nested serials, in order, each with its parameters and its state."""
     if net.kind is not SERIAL:
         return [(net, params, state)]
     require_params("serial", params, net.parts)
     states = spread(state, net.parts)
-    return [leaf for part, p, s in zip(net.parts, params, states, strict=True) for leaf in _leaves(part, p, s)]
+    return [leaf for part, p, s in zip(net.parts, params, states, strict=True) for leaf in leaves(part, p, s)]
 
 
 def _name(layer: Layer) -> str:

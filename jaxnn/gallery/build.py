@@ -23,6 +23,7 @@ from jaxnn.train.progress import Bar
 MODULES = {
     "basics": "Building blocks",
     "neurons": "Neurons and their learning rules",
+    "networks": "Networks and one update",
     "constructions": "Networks by construction",
     "optimization": "Optimization",
     "generalization": "Learning and generalization",

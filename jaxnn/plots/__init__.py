@@ -1,6 +1,7 @@
-"""Figures: `confusion`, `curves`, `mistakes` and `pictures` return a finished one, `figure` one with empty axes; `show`
-draws an image on axes, `save` writes a file. Two modules are imported by name: `jaxnn.plots.bench`, comparisons, and
-`jaxnn.plots.landscape`, contours and trajectories.
+"""Figures: `confusion`, `computational_graph`, `curves`, `mistakes`, `network`, `pictures` and `templates` return a
+finished one, `figure` one with empty axes; `arrow` and `show` draw an arrow and an image on axes, `save` writes a file.
+Three modules are imported by name: `jaxnn.plots.bench`, comparisons, `jaxnn.plots.landscape`, contours and
+trajectories, and `jaxnn.plots.networks`, whose `diagram` draws a network on axes.
 
 Colours are those of Okabe and Ito (2008), which stay distinct for the colour-blind.
 """
@@ -10,10 +11,26 @@ from typing import TYPE_CHECKING
 from jaxnn import missing
 from jaxnn.plots.classification import confusion, mistakes
 from jaxnn.plots.curves import curves
-from jaxnn.plots.pictures import pictures, show
+from jaxnn.plots.graphs import computational_graph
+from jaxnn.plots.networks import network
+from jaxnn.plots.pictures import pictures, show, templates
 from jaxnn.plots.style import COLOURS, figure, save
+from jaxnn.plots.vectors import arrow
 
-__all__ = ["COLOURS", "confusion", "curves", "figure", "mistakes", "pictures", "save", "show"]
+__all__ = [
+    "COLOURS",
+    "arrow",
+    "computational_graph",
+    "confusion",
+    "curves",
+    "figure",
+    "mistakes",
+    "network",
+    "pictures",
+    "save",
+    "show",
+    "templates",
+]
 
 if not TYPE_CHECKING:  # type checkers know the names
     __getattr__ = missing.suggest(__name__)

@@ -1,7 +1,8 @@
-"""Images in rows, each with a caption."""
+"""Images in rows, each with a caption; weights as images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,74 @@ def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8
     return fig
 
 
-def show(ax: Any, image: Any) -> None:
-    """Draw an image (H, W), (H, W, 1) or (H, W, 3) on axes: values in [0, 1], grey ones inverted, as ink on paper."""
+def show(ax: Any, image: Any, *, limit: float | None = None) -> Any:
+    """Draw an image (H, W), (H, W, 1) or (H, W, 3) on axes: values in [0, 1], grey ones inverted, as ink on paper.
+
+    Args:
+        limit: None, or > 0 for numbers of both signs, such as weights: from -limit, orange, over 0, white, to limit,
+            purple.
+
+    Returns:
+        Matplotlib's image, for a colour bar.
+
+    Example:
+        >>> fig, ax = figure()
+        >>> show(ax, [[0.5, -1.0]], limit=1.0).get_clim()
+        (-1.0, 1.0)
+    """
     image = np.asarray(image)
-    ax.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0, vmax=1)
+    colours = {"cmap": "gray_r", "vmin": 0, "vmax": 1}
+    if limit is not None:
+        colours = {"cmap": "PuOr", "vmin": -limit, "vmax": limit}
+    return ax.imshow(image.squeeze(-1) if image.ndim == 3 and image.shape[-1] == 1 else image, **colours)
+
+
+def templates(
+    weights: Any, shape: Sequence[int], captions: Sequence[str] = (), *, columns: int = 8, title: str = ""
+) -> Figure:
+    """The weights of each unit as an image in the shape of its input: z is large where the input resembles it.
+
+    z_j = w_j . x + b_j, the match of the input x with the template w_j. White is 0, purple positive, orange negative,
+    on one scale for all units.
+
+    Args:
+        weights: (D, units), such as `params[i]["w"]` of the first dense layer.
+        shape: (H, W), or (H, W, 1), of the inputs before they were flattened; H W = D.
+        captions: one per unit, above it; () numbers them from 1.
+        columns: images per row, >= 1.
+
+    Raises:
+        ValueError: weights that are not (D, units) of that shape, or another number of captions.
+
+    Example:
+        >>> fig = templates(np.eye(4), (2, 2))
+        >>> fig.axes[3].get_title(), fig.axes[3].images[0].get_array().tolist()
+        ('4', [[0.0, 0.0], [0.0, 1.0]])
+    """
+    weights, shape = np.asarray(weights, np.float64), tuple(shape)
+    if (
+        weights.ndim != 2
+        or len(shape) not in (2, 3)
+        or shape[2:] not in ((), (1,))
+        or weights.shape[0] != math.prod(shape)
+    ):
+        raise ValueError(
+            f"templates: expected weights (D, units) with D = H W of a shape (H, W) or (H, W, 1), got {weights.shape} "
+            f"and {shape}."
+        )
+    units = weights.shape[1]
+    captions = list(captions) or [str(j + 1) for j in range(units)]
+    if len(captions) != units:
+        raise ValueError(f"templates: expected one caption per unit, {units}, got {len(captions)}.")
+    limit = float(np.abs(weights).max(initial=0.0)) or 1.0
+    columns = min(columns, max(units, 1))
+    tallest = max((caption.count("\n") + 1 for caption in captions), default=1)
+    fig, axes = figure(max(-(-units // columns), 1), columns, width=1.25, height=1.25 + 0.18 * tallest, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, w, caption in zip(axes.flat, weights.T, captions, strict=False):
+        image = show(ax, w.reshape(shape[:2]), limit=limit)
+        ax.set_title(caption, fontsize=9)
+    fig.colorbar(image, ax=axes, label="weight", shrink=0.9)
+    fig.suptitle(title, fontsize=12)
+    return fig

@@ -126,6 +126,19 @@ def test_a_trace_is_shown_in_colour_and_asked_by_name() -> None:
         trace["delta9"]
 
 
+def test_without_a_loss_the_forward_pass_alone_is_traced() -> None:
+    net, params = models.serial(Dense(1), Sigmoid), ({"w": jnp.full((2, 1), 0.5), "b": jnp.zeros(1)}, ())
+    x, y = jnp.ones((1, 2)), jnp.zeros((1, 1))
+    trace = backprop.trace_table(net, params, (), x)
+    assert [step.name for step in trace.steps] == ["a0", "z1", "a1"]
+    whole = backprop.trace_table(net, params, (), x, y, losses.half_squared_error)
+    assert trace.steps[-1] == whole.steps[2]
+    with pytest.raises(ValueError, match="got y without loss"):
+        backprop.trace_table(net, params, (), x, y)
+    with pytest.raises(ValueError, match="got loss without y"):
+        backprop.trace_table(net, params, (), x, loss=losses.half_squared_error)
+
+
 def test_coverage_shows_what_is_left_to_jax() -> None:
     mine = layers.stateless(Kind("mine"), lambda params, x: 2 * x)
     joined = models.parallel(Dense(3), Dense(3), combine=lambda outputs: outputs[0] * outputs[1])
