@@ -8,7 +8,8 @@
 | `separability` | a separator by linear programming, or a proof that none exists; all Boolean functions; cycles |
 | `baselines` | least squares for all classes or for pairs; nearest neighbours as matrix products |
 | `gates`, `boolean`, `formulas`, `minimize`, `parity` | Boolean functions: gates, truth tables, parsing, minimization |
-| `regions`, `approximation` | polygons, polyhedra, unions, any region; pulses, staircases, bumps, surfaces |
+| `regions`, `convex` | half-spaces, polyhedra, unions, any region of the plane; the best convex region |
+| `approximation` | pulses, staircases, ridges, bumps, surfaces |
 | `threshold` | constructed networks; recoding from 0 and 1 to -1 and +1; sigmoids in place of thresholds |
 | `batching`, `gan` | batch, mini-batch and stochastic gradient descent; a small GAN and its mode coverage |
 | `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
@@ -23,9 +24,9 @@ from types import ModuleType
 from jaxnn import missing
 
 MODULES = (
-    "adaline", "approximation", "baselines", "batching", "boolean", "formulas", "gan", "gates", "generalization",
-    "logistic", "minimize", "mixture", "multiclass", "neurons", "parity", "perceptron", "regions", "saturation",
-    "separability", "shifts", "symmetry", "threshold", "trials", "width",
+    "adaline", "approximation", "baselines", "batching", "boolean", "convex", "formulas", "gan", "gates",
+    "generalization", "logistic", "minimize", "mixture", "multiclass", "neurons", "parity", "perceptron", "regions",
+    "saturation", "separability", "shifts", "symmetry", "threshold", "trials", "width",
 )  # fmt: skip
 
 

@@ -125,11 +125,11 @@ def boolean_functions(n: int) -> BooleanFunctions:
     separable = np.isfinite(w[:, 0])
     quadruples = _crossings(rows)
     a, b, c, d = quadruples.T
-    crossed = tables[:, a] & tables[:, b] & ~tables[:, c] & ~tables[:, d]
+    crossed, which = np.nonzero(tables[:, a] & tables[:, b] & ~tables[:, c] & ~tables[:, d])
+    proven, first = np.unique(crossed, return_index=True)
     crossing = np.full((len(tables), 4), -1)
-    proven = crossed.any(1)
-    crossing[proven] = quadruples[crossed[proven].argmax(1)]
-    if (proven == separable).any():
+    crossing[proven] = quadruples[which[first]]
+    if ((crossing[:, 0] >= 0) == separable).any():
         raise RuntimeError("boolean_functions: some function has neither weights nor a proof.")
     return BooleanFunctions(tables, separable, w, crossing)
 

@@ -24,6 +24,8 @@ MODULES = {
     "basics": "Building blocks",
     "neurons": "Neurons and their learning rules",
     "constructions": "Networks by construction",
+    "regions": "Decision regions",
+    "logic": "Boolean functions",
     "optimization": "Optimization",
     "generalization": "Learning and generalization",
 }

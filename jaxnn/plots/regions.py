@@ -19,6 +19,9 @@ CHUNK = 8192
 TINT = 0.42
 """How much of a class's colour its region has; the rest is white, so that lines and points stay visible."""
 
+FLOOR = 0.5
+"""The distance of the floor from the lowest point of a surface, as a fraction of the surface's height."""
+
 MARKERS = "osD^vP*X"
 
 Examples = tuple[ArrayLike, ArrayLike]
@@ -74,7 +77,7 @@ def regions(
         threshold: of single outputs: 1/2 for probabilities and units of 0 and 1, 0 for units of -1 and +1 and logits.
         blend: whether colours are mixed in proportion to the outputs, which must be probabilities: (M,) in [0, 1], or
             (M, K) with rows that add up to 1.
-        n: points per side; None for 241 on the plane, 81 for a surface.
+        n: points per side; None for 240 on the plane, 81 for a surface.
         colours: one per class.
 
     Returns:
@@ -100,7 +103,7 @@ def regions(
     (left, right), (low, high) = bounds or _around(points)
     if not (left < right and low < high):
         raise ValueError(f"regions: expected bounds ((low, high), (low, high)), low < high, got {bounds}.")
-    side = require_positive_int("regions", "n", n if n is not None else 81 if solid else 241, 2)
+    side = require_positive_int("regions", "n", n if n is not None else 81 if solid else 240, 2)
     grid = np.stack(np.meshgrid(np.linspace(left, right, side), np.linspace(low, high, side)), -1).astype(np.float32)
     outputs = _outputs(predict, grid.reshape(-1, 2))
     outputs = outputs.reshape(side, side, *outputs.shape[1:])
@@ -110,12 +113,13 @@ def regions(
     image = _shares(outputs) @ tints if blend else np.array([*tints, to_rgb(NOWHERE)])[classes]
     draw = _surface if solid else _plane
     draw(ax, grid, outputs, image)
-    floor = {"zdir": "z", "offset": ax.get_zlim()[0]} if solid else {}
+    heights = _above_floor(*ax.get_zlim()) if solid else None
+    floor = {"zdir": "z", "offset": heights[0]} if heights else {}
     for margin in _margins(outputs, classes, threshold):
         if (margin < 0).any() and (margin >= 0).any():
             ax.contour(grid[0, :, 0], grid[:, 0, 1], margin, [0.0], colors="black", linewidths=1.2, **floor)
     _name(ax, points, labels, tints, colours, names)
-    ax.set(xlim=(left, right), ylim=(low, high))
+    ax.set(xlim=(left, right), ylim=(low, high), **({"zlim": heights} if heights else {}))
     ax.set_xlabel("$x_1$", fontsize=11)
     ax.set_ylabel("$x_2$", fontsize=11)
     return Regions(grid, outputs, classes)
@@ -133,8 +137,15 @@ def _surface(ax: Any, grid: np.ndarray, outputs: np.ndarray, image: np.ndarray) 
     """The outputs, of several the largest, as heights."""
     heights = (outputs if outputs.ndim == 2 else outputs.max(-1)).astype(float)
     every = {"rcount": len(grid), "ccount": len(grid)}
-    ax.plot_surface(grid[..., 0], grid[..., 1], heights, facecolors=image, shade=False, linewidth=0, **every)
+    ax.plot_surface(
+        grid[..., 0], grid[..., 1], heights, facecolors=image, shade=False, linewidth=0, antialiased=False, **every
+    )
     ax.set_zlabel("output", fontsize=11)
+
+
+def _above_floor(low: float, high: float) -> tuple[float, float]:
+    """Limits with a floor so far below a surface between low and high that the surface does not hide it."""
+    return low - FLOOR * (high - low), high
 
 
 def _examples(points: ArrayLike, classes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
