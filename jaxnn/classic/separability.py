@@ -191,6 +191,7 @@ def _integer_weights(rows: np.ndarray) -> np.ndarray:
     weights = np.stack(np.meshgrid(*[steps] * n, indexing="ij"), -1).reshape(-1, n)
     weights = weights[np.argsort(np.abs(weights).sum(1), kind="stable")]
     biases = np.arange(-most * n, most * n + 2) - 0.5
+    biases = biases[np.argsort(np.abs(biases), kind="stable")]
     fires = (weights @ rows.T)[:, None] + biases[:, None] > 0
     numbers = fires @ (1 << np.arange(count)[::-1])
     found, first = np.unique(numbers, return_index=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -15,7 +17,7 @@ BLUE, ORANGE, GREEN, *_ = plots.COLOURS
 
 FORMULAS = (
     "A + B",
-    "A ^ B ^ C ^ ABC",
+    "AB + AC + BC",
     "A'B'C' + A'BD + BCD' + AB'D' + AB'C'",
     "A'B'CE' + BD'E + ACDE + (A ^ B)C'D",
     "(A + B + C')(D ^ E)F + AB'CD' + A'BC'F'",
@@ -79,19 +81,14 @@ def _share() -> Figure:
     right.set_ylabel("functions of three inputs", fontsize=11)
     right.set_title("the 256 functions of three inputs", fontsize=11)
     right.legend(fontsize=10)
-    fig.suptitle("Most Boolean functions are not linearly separable", fontsize=12)
+    fig.suptitle("Most Boolean functions of three and more inputs are not linearly separable", fontsize=12)
     return fig
 
 
 def _karnaugh_maps() -> Figure:
     """Karnaugh maps of functions of two to six inputs, with the fewest terms as frames."""
-    fig, axes = plots.figure(2, 6, width=2.35, height=4.2)
-    grid = axes[0, 0].get_gridspec()
-    for ax in axes.flat:
-        ax.remove()
-    places = (grid[0, :2], grid[0, 2:4], grid[0, 4:], grid[1, :3], grid[1, 3:])
-    for place, formula in zip(places, FORMULAS, strict=True):
-        ax = fig.add_subplot(place)
+    fig, axes = _five()
+    for ax, formula in zip(axes, FORMULAS, strict=True):
         function = boolean.parse(formula)
         terms = minimize.minimize_exactly(function.table)
         plots.karnaugh(ax, function.table, terms, names=function.names)
@@ -102,7 +99,7 @@ def _karnaugh_maps() -> Figure:
 
 def _checkerboards() -> Figure:
     """Parity of two to six inputs: no two true cells are neighbours."""
-    fig, axes = plots.figure(1, 5, width=2.9, height=3.4, width_ratios=(1, 1.5, 1.7, 3, 3))
+    fig, axes = _five()
     for ax, n in zip(axes, range(2, 7), strict=True):
         table = parity.table(n)
         terms = minimize.minimize(table)
@@ -110,6 +107,16 @@ def _checkerboards() -> Figure:
         ax.set_title(f"{n} inputs: {len(terms)} terms", fontsize=11)
     fig.suptitle("Parity is a checkerboard: each true cell needs a term of its own", fontsize=12)
     return fig
+
+
+def _five() -> tuple[Figure, list[Any]]:
+    """A figure with axes for maps of two to six inputs: three above, two larger ones below."""
+    fig, axes = plots.figure(2, 6, width=2.2, height=4.3, height_ratios=(1, 1.35))
+    grid = axes[0, 0].get_gridspec()
+    for ax in axes.flat:
+        ax.remove()
+    places = (grid[0, :2], grid[0, 2:4], grid[0, 4:], grid[1, :3], grid[1, 3:])
+    return fig, [fig.add_subplot(place) for place in places]
 
 
 def segment_tables() -> tuple[np.ndarray, np.ndarray]:
@@ -180,9 +187,9 @@ PICTURES: tuple[Picture, ...] = (
         "karnaugh-maps",
         "Karnaugh maps of two to six inputs",
         "Neighbouring cells differ in one input, and so do opposite borders: a frame that is open at a border "
-        "continues at the other side. Five inputs need two maps, six need four; cells at the same place of maps that "
-        "lie side by side are neighbours too, so that a term may have a frame in each. A term of 2, 4 or 8 cells has "
-        "1, 2 or 3 literals fewer than one of a single cell.",
+        "continues at the other side. Five inputs need two maps, six need four; cells at the same place of maps "
+        "beside or above each other are neighbours too, so that a term may have a frame in each. A term of 2, 4 or 8 "
+        "cells has 1, 2 or 3 literals fewer than one of a single cell.",
         r"xy + xy' = x",
         "Karnaugh (1953), The map method for synthesis of combinational logic circuits",
         _karnaugh_maps,

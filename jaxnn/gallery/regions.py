@@ -177,14 +177,14 @@ def corners(ax: Any, x: np.ndarray, ones: np.ndarray) -> None:
 
 
 def condition(unit: Network) -> str:
-    """Where one unit of two inputs fires, such as A + B - 0.5 >= 0."""
+    """Where one unit of two inputs fires, such as A - B + 0.5 ≥ 0."""
     dense = unit.params[0]
     text = ""
     for value, name in zip((*np.asarray(dense["w"])[:, 0], float(dense["b"][0])), ("A", "B", ""), strict=True):
         if value:
-            size = f"{abs(value):g}" if abs(value) != 1 or not name else ""
-            text += f" {'-' if value < 0 else '+'} {size}{name}"
-    return f"{text.removeprefix(' + ').strip() or '0'} ≥ 0"
+            sign = (" + ", " - ")[int(value < 0)] if text else ("", "-")[int(value < 0)]
+            text += f"{sign}{'' if name and abs(value) == 1 else f'{abs(value):g}'}{name}"
+    return f"{text or '0'} ≥ 0"
 
 
 def sigmoid_unit(w: Sequence[float], b: float) -> Any:
