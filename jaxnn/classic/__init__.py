@@ -5,10 +5,11 @@
 | `neurons` | the McCulloch-Pitts unit; the constant feature |
 | `perceptron`, `multiclass` | Rosenblatt's rule with its mistake bound, pocket and averaged; several classes |
 | `adaline`, `logistic` | the delta rule; logistic regression by gradient ascent, batch, mini-batch, stochastic |
-| `separability` | a separator by linear programming, or a proof that none exists; cycles of the perceptron rule |
+| `separability` | a separator by linear programming, or a proof that none exists; all Boolean functions; cycles |
 | `baselines` | least squares for all classes or for pairs; nearest neighbours as matrix products |
-| `gates`, `boolean`, `minimize`, `parity` | Boolean functions: gates, truth tables, Quine-McCluskey, parity |
-| `regions`, `approximation` | polygons, unions, any region; pulses, staircases, ridges, bumps, surfaces |
+| `gates`, `boolean`, `formulas`, `minimize`, `parity` | Boolean functions: gates, truth tables, parsing, minimization |
+| `regions`, `convex` | half-spaces, polyhedra, unions, any region of the plane; the best convex region |
+| `approximation` | pulses, staircases, ridges, bumps, surfaces |
 | `threshold` | constructed networks; recoding from 0 and 1 to -1 and +1; sigmoids in place of thresholds |
 | `batching`, `gan` | batch, mini-batch and stochastic gradient descent; a small GAN and its mode coverage |
 | `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
@@ -23,9 +24,9 @@ from types import ModuleType
 from jaxnn import missing
 
 MODULES = (
-    "adaline", "approximation", "baselines", "batching", "boolean", "gan", "gates", "generalization", "logistic",
-    "minimize", "mixture", "multiclass", "neurons", "parity", "perceptron", "regions", "saturation", "separability",
-    "shifts", "symmetry", "threshold", "trials", "width",
+    "adaline", "approximation", "baselines", "batching", "boolean", "convex", "formulas", "gan", "gates",
+    "generalization", "logistic", "minimize", "mixture", "multiclass", "neurons", "parity", "perceptron", "regions",
+    "saturation", "separability", "shifts", "symmetry", "threshold", "trials", "width",
 )  # fmt: skip
 
 

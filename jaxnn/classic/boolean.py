@@ -1,7 +1,7 @@
-"""Networks with one hidden layer for any Boolean function, from its truth table.
+"""Networks with one hidden layer for any Boolean function, from its truth table; `parse` makes tables from formulas.
 
 A truth table of n inputs is an array (2^n,) of 0 and 1; row r belongs to the bits of r, the highest first, as
-`inputs(n)` lists them. ValueError: not a truth table, or n above 20 (14 for `minimized`).
+`inputs(n)` lists them. ValueError: not a truth table, or n above 20 (14 for `minimized` and `shared`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.checks import require_positive_int
+from jaxnn.classic.formulas import Function as Function
+from jaxnn.classic.formulas import parse as parse
 from jaxnn.classic.gates import ands, or_of_ands
-from jaxnn.classic.minimize import checked_table, minimize
+from jaxnn.classic.minimize import checked_table, minimize, minimize_together
 from jaxnn.classic.threshold import THRESHOLD, Network, dense_params
 from jaxnn.layers import Dense, Layer
 from jaxnn.models import serial
@@ -102,6 +104,37 @@ def minimized(table: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
         (3, 4)
     """
     return or_of_ands(minimize(table, dont_care))
+
+
+def shared(tables: ArrayLike, dont_care: ArrayLike | None = None) -> Network:
+    """Several Boolean functions of the same inputs: a hidden AND unit for each term, which they share, an OR for each.
+
+    h_t = AND_i literal_ti, y_k = OR_{t used by k} h_t
+
+    Args:
+        tables: (K, 2^n) of 0 and 1, n <= 14.
+        dont_care: (K, 2^n), 1 where either output is allowed, whatever the table has there; None if there are none.
+
+    Returns:
+        Network: (N, n) -> (N, K), with the terms of `minimize.minimize_together` as hidden units.
+
+    Reference: Bartee (1961), Computer design of multiple-output logical networks.
+
+    Example:
+        >>> both = parse(["AB + A'C", "AB + BC'"])
+        >>> network = shared(both.table)
+        >>> network.units - 2, [minimized(table).units - 1 for table in both.table]  # AB is made once
+        (3, [2, 2])
+        >>> network([[1, 1, 0], [0, 0, 1]])
+        Array([[1., 1.],
+               [1., 0.]], dtype=float32)
+    """
+    terms, uses = minimize_together(tables, dont_care)
+    if not len(terms):  # only constants 0: one hidden unit that nothing listens to
+        terms, uses = np.zeros((1, terms.shape[1]), np.int8), np.zeros((len(uses), 1), bool)
+    w, b = ands(terms)
+    params = (dense_params(w, b), (), dense_params(uses.T.astype(float), np.full(len(uses), -0.5)), ())
+    return Network(serial(Dense(len(b)), THRESHOLD, Dense(len(uses)), THRESHOLD), params)
 
 
 def lookup_net(n: int) -> Layer:

@@ -16,6 +16,7 @@ absent, x_i.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, sparse  # type: ignore[import-untyped]
@@ -24,6 +25,18 @@ from jaxnn.types import ArrayLike
 
 MOST_INPUTS = 14
 """3^14 is 4.8 million cells."""
+
+
+class Shared(NamedTuple):
+    """Terms of several functions of the same inputs.
+
+    Attributes:
+        terms: (T, n), int8, in {-1, 0, 1}: NOT x_i, absent, x_i; all different.
+        uses: (K, T), bool: function k is the OR of the terms where uses[k] is true.
+    """
+
+    terms: np.ndarray
+    uses: np.ndarray
 
 
 def checked_table(where: str, table: ArrayLike) -> tuple[np.ndarray, int]:
@@ -58,22 +71,8 @@ def prime_implicants(table: ArrayLike) -> np.ndarray:
         array([[0, 1],
                [1, 0]], dtype=int8)
     """
-    bits, n = checked_table("prime_implicants", table)
-    if n > MOST_INPUTS:
-        raise ValueError(
-            f"prime_implicants: at most {MOST_INPUTS} inputs, got {n}. Use boolean.dnf, or write the function as a "
-            "composition of smaller ones, as parity.tree does."
-        )
-    implicant = bits.reshape((2,) * n)
-    for axis in range(n):
-        wider = implicant.all(axis, keepdims=True)
-        implicant = np.concatenate([implicant, wider], axis)
-    prime = implicant.copy()
-    for axis in range(n):
-        without = implicant.take([2], axis)
-        prime &= ~np.concatenate([without, without, np.zeros_like(without)], axis)
-    signs = np.array([-1, 1, 0], np.int8)[np.argwhere(prime)]
-    return signs[np.lexsort(signs.T[::-1])]
+    bits, _ = checked_table("prime_implicants", table)
+    return _primes(bits[None])[0]
 
 
 def covers(terms: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -101,20 +100,7 @@ def minimize(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray
         'B + AC'
     """
     primes, cover = _problem(table, dont_care)
-    chosen = np.unique(cover[:, cover.sum(0) == 1].argmax(0)) if cover.size else np.zeros(0, int)
-    picked = list(chosen)
-    weights = cover.astype(np.float32)
-    open_rows = ~cover[picked].any(0)
-    while open_rows.any():
-        best = int((weights @ open_rows.astype(np.float32)).argmax())
-        picked.append(best)
-        open_rows &= ~cover[best]
-    times = cover[picked].sum(0)
-    for term in reversed(picked.copy()):
-        if (times[cover[term]] > 1).all():
-            picked.remove(term)
-            times -= cover[term]
-    return primes[np.sort(np.array(picked, int))]
+    return primes[_greedy(cover)]
 
 
 def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np.ndarray:
@@ -138,19 +124,52 @@ def minimize_exactly(table: ArrayLike, dont_care: ArrayLike | None = None) -> np
         (3, 3)
     """
     primes, cover = _problem(table, dont_care)
-    if not cover.size:
-        return primes[:0]
-    literals = np.abs(primes).sum(1)
-    found = optimize.milp(
-        1 + literals / (1 + literals.sum()),
-        constraints=optimize.LinearConstraint(sparse.csr_array(cover.T.astype(float)), lb=1),
-        integrality=np.ones(len(primes)),
-        bounds=optimize.Bounds(0, 1),
-        options={"mip_rel_gap": 0.0},
-    )
-    if not found.success:
-        raise RuntimeError(f"minimize_exactly: scipy.optimize.milp failed: {found.message}")
-    return primes[found.x > 0.5]
+    return primes[_fewest("minimize_exactly", primes, cover)]
+
+
+def minimize_together(tables: ArrayLike, dont_care: ArrayLike | None = None, *, exactly: bool = False) -> Shared:
+    """Few terms for several functions of the same inputs, which share them.
+
+    The candidates are the prime implicants of all products of the functions: a term may be worth less than a prime
+    implicant of one function alone, and serve two. They are chosen as in `minimize`, or as in `minimize_exactly`. The
+    network of `boolean.shared` has one hidden unit per term.
+
+    Args:
+        tables: (K, 2^n) of 0 and 1, K >= 1, n <= 14.
+        dont_care: (K, 2^n), 1 where either value is allowed; None if there are none.
+        exactly: whether to find the fewest terms, and of such sets one of fewest literals. This may take long.
+
+    Returns:
+        Shared: terms (T, n) and uses (K, T). No term can be removed, nor any use.
+
+    Raises:
+        RuntimeError: the solver failed.
+
+    Reference: Bartee (1961), Computer design of multiple-output logical networks.
+
+    Example:
+        >>> found = minimize_together([[0, 0, 0, 0, 0, 0, 1, 1], [0, 0, 1, 0, 0, 0, 1, 0]])  # AB and BC'
+        >>> text(found.terms)
+        "BC' + AB"
+        >>> found.uses.astype(int)
+        array([[0, 1],
+               [1, 0]])
+    """
+    where = "minimize_together"
+    bits, n = _stacked(where, "tables", tables)
+    free = np.zeros_like(bits) if dont_care is None else _stacked(where, "dont_care", dont_care)[0]
+    if free.shape != bits.shape:
+        raise ValueError(f"{where}: dont_care must have the shape of tables, {bits.shape}, got {free.shape}.")
+    primes, serves = _primes(bits | free)
+    needed = bits & ~free
+    inside = covers(primes, (np.arange(2**n)[:, None] >> np.arange(n)[::-1]) & 1)
+    cover = np.concatenate([inside[:, row] & serves[:, k, None] for k, row in enumerate(needed)], axis=1)
+    chosen = _fewest(where, primes, cover) if exactly else _greedy(cover)
+    uses = np.zeros((len(bits), len(chosen)), bool)
+    for k, row in enumerate(needed):
+        mine = np.flatnonzero(serves[chosen, k])
+        uses[k, mine[_irredundant(inside[chosen][mine][:, row])]] = True
+    return Shared(primes[chosen], uses)
 
 
 def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
@@ -187,3 +206,79 @@ def _problem(table: ArrayLike, dont_care: ArrayLike | None) -> tuple[np.ndarray,
     needed = np.flatnonzero(bits & ~free)
     rows = (needed[:, None] >> np.arange(n)[::-1]) & 1
     return primes, covers(primes, rows)
+
+
+def _stacked(where: str, name: str, tables: ArrayLike) -> tuple[np.ndarray, int]:
+    """Several truth tables as booleans (K, 2^n), and n."""
+    rows = np.asarray(tables)
+    if rows.ndim != 2 or not len(rows):
+        raise ValueError(f"{where}: {name} must be truth tables (K, 2^n), K >= 1, got shape {rows.shape}.")
+    checked = [checked_table(f"{where}, {name}", row) for row in rows]
+    return np.stack([bits for bits, _ in checked]), checked[0][1]
+
+
+def _primes(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Prime implicants (P, n) of all products of K functions (K, 2^n), and of which functions each is one, (P, K).
+
+    A term is prime if without any of its inputs it is an implicant of fewer functions.
+    """
+    n = (tables.shape[1] - 1).bit_length()
+    if n > MOST_INPUTS:
+        raise ValueError(
+            f"prime_implicants: at most {MOST_INPUTS} inputs, got {n}. Use boolean.dnf, or write the function as a "
+            "composition of smaller ones, as parity.tree does."
+        )
+    implicant = tables.reshape(-1, *(2,) * n)
+    for axis in range(1, n + 1):
+        wider = implicant.all(axis, keepdims=True)
+        implicant = np.concatenate([implicant, wider], axis)
+    prime = np.asarray(implicant.any(0))
+    for axis in range(n):
+        before = (slice(None),) * axis
+        prime[*before, :2] &= (implicant[:, *before, :2] != implicant[:, *before, 2:]).any(0)
+    cells = np.argwhere(prime)
+    signs = np.array([-1, 1, 0], np.int8)[cells]
+    order = np.lexsort(signs.T[::-1])
+    return signs[order], implicant[:, *cells[order].T].T
+
+
+def _greedy(cover: np.ndarray) -> np.ndarray:
+    """Terms, as ascending indices, that cover all rows: the essential ones, then greedily; none is redundant."""
+    chosen = np.unique(cover[:, cover.sum(0) == 1].argmax(0)) if cover.size else np.zeros(0, int)
+    picked = list(chosen)
+    weights = cover.astype(np.float32)
+    open_rows = ~cover[picked].any(0)
+    while open_rows.any():
+        best = int((weights @ open_rows.astype(np.float32)).argmax())
+        picked.append(best)
+        open_rows &= ~cover[best]
+    found = np.array(picked, int)
+    return np.sort(found[_irredundant(cover[found])])
+
+
+def _irredundant(cover: np.ndarray) -> np.ndarray:
+    """Indices of terms that still cover all rows covered by (T, R), the later ones dropped first."""
+    kept = list(range(len(cover)))
+    times = cover.sum(0)
+    for term in reversed(kept.copy()):
+        if (times[cover[term]] > 1).all():
+            kept.remove(term)
+            times -= cover[term]
+    return np.array(kept, int)
+
+
+def _fewest(where: str, primes: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """The fewest terms, as ascending indices, that cover all rows, of such sets one of fewest literals."""
+    if not cover.size:
+        return np.zeros(0, int)
+    literals = np.abs(primes).sum(1)
+    found = optimize.milp(
+        1 + literals / (1 + literals.sum()),
+        constraints=optimize.LinearConstraint(sparse.csr_array(cover.T.astype(float)), lb=1),
+        integrality=np.ones(len(primes)),
+        bounds=optimize.Bounds(0, 1),
+        options={"mip_rel_gap": 0.0},
+    )
+    if not found.success:
+        raise RuntimeError(f"{where}: scipy.optimize.milp failed: {found.message}")
+    return np.flatnonzero(found.x > 0.5)

@@ -1,14 +1,14 @@
-"""Regions of the plane by threshold units: half-planes, convex polygons, their unions, and arbitrary regions.
+"""Regions by threshold units: half-spaces, convex polyhedra and their unions in any dimension, polygons, any region.
 
 | region | layers | units |
 |---|---|---|
-| half-plane | 1 | 1 |
-| convex polygon of S sides | 2 | S half-planes, an AND |
-| union of P convex polygons | 3 | all their sides, P ANDs, an OR |
-| any region, approximately | 2 | directions x (steps - 1) half-planes, a weighted sum with a threshold |
+| half-plane, half-space | 1 | 1 |
+| convex polyhedron of S half-spaces, open or bounded; convex polygon of S sides | 2 | S half-spaces, an AND |
+| union of P convex polyhedra or polygons | 3 | all their half-spaces, P ANDs, an OR |
+| any region of the plane, approximately | 2 | directions x (steps - 1) half-planes, a weighted sum with a threshold |
 
 An output is 1 inside the region and on the border, up to rounding, and 0 outside. Vertices are (S, 2), S >= 3, in
-either orientation. ValueError: not a convex polygon, or vertices, a normal or an offset that are not finite.
+either orientation. ValueError: not a convex polygon, or vertices, normals or offsets that are not finite.
 """
 
 from __future__ import annotations
@@ -62,10 +62,38 @@ def polygon(vertices: ArrayLike) -> Network:
         >>> polygon(regular_polygon(5))([[0, 0], [2, 0]]).ravel()
         Array([1., 0.], dtype=float32)
     """
-    normals, offsets = sides(vertices)
-    count = len(offsets)
-    params = (dense_params(normals.T, offsets), (), dense_params(np.ones((count, 1)), [0.5 - count]), ())
-    return Network(serial(Dense(count), THRESHOLD, Dense(1), THRESHOLD), params)
+    return polyhedron(*sides(vertices))
+
+
+def polyhedron(normals: ArrayLike, offsets: ArrayLike) -> Network:
+    """A convex polyhedron in any number of dimensions, bounded or open: the AND of half-spaces.
+
+    h_s = 1 if n_s.x + c_s >= 0, y = 1 if sum_s h_s >= S - 1/2
+
+    Args:
+        normals: (S, D), S and D >= 1; each points into its half-space, none is 0.
+        offsets: c, (S,).
+
+    Returns:
+        Network: (N, D) -> (N, 1), S + 1 units. The output is always 0 if the half-spaces have no common point.
+
+    Raises:
+        ValueError: shapes do not match, or a normal is 0.
+
+    Reference: Lippmann (1987), An introduction to computing with neural nets, figure 14 (convex open or closed
+        regions).
+
+    Example:
+        >>> wedge = polyhedron([[0, 1], [1, -1]], [0, 0])  # 0 <= x_2 <= x_1, without end
+        >>> wedge([[1e6, 3], [1, 2]]).ravel()
+        Array([1., 0.], dtype=float32)
+        >>> simplex = polyhedron([*np.eye(3), [-1, -1, -1]], [0, 0, 0, 1])
+        >>> simplex([[0.2, 0.3, 0.4], [0.5, 0.5, 0.5]]).ravel()
+        Array([1., 0.], dtype=float32)
+    """
+    w, b = _half_spaces("polyhedron", normals, offsets)
+    params = (dense_params(w.T, b), (), dense_params(np.ones((len(b), 1)), [0.5 - len(b)]), ())
+    return Network(serial(Dense(len(b)), THRESHOLD, Dense(1), THRESHOLD), params)
 
 
 def union(polygons: Sequence[ArrayLike]) -> Network:
@@ -91,14 +119,40 @@ def union(polygons: Sequence[ArrayLike]) -> Network:
     if any(np.ndim(vertices) != 2 for vertices in polygons):
         raise ValueError("union: expected a list of polygons, each (S, 2) vertices. For a single one pass [vertices].")
     parts = [sides(vertices) for vertices in polygons]
-    normals, offsets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    owner = np.repeat(np.arange(len(parts)), [len(c) for _, c in parts])
-    member = (owner[:, None] == np.arange(len(parts))).astype(float)
-    half_planes = dense_params(normals.T, offsets)
-    ands = dense_params(member, 0.5 - member.sum(0))
-    either = dense_params(np.ones((len(parts), 1)), [-0.5])
-    net = serial(Dense(len(offsets)), THRESHOLD, Dense(len(parts)), THRESHOLD, Dense(1), THRESHOLD)
-    return Network(net, (half_planes, (), ands, (), either, ()))
+    return polyhedra(parts)
+
+
+def polyhedra(parts: Sequence[tuple[ArrayLike, ArrayLike]]) -> Network:
+    """The union of convex polyhedra, bounded or open: an OR of ANDs of half-spaces.
+
+    y = 1 if any of the P polyhedra contains x
+
+    Args:
+        parts: P pairs (normals (S, D), offsets (S,)) as for `polyhedron`; S may differ, D may not.
+
+    Returns:
+        Network: (N, D) -> (N, 1), sum of S hidden units, P of the second layer, 1 output.
+
+    Raises:
+        ValueError: no part, parts of several dimensions, shapes that do not match, or a normal is 0.
+
+    Reference: Lippmann (1987), An introduction to computing with neural nets, figure 14.
+
+    Example:
+        >>> quadrants = polyhedra([(np.eye(2), [0, 0]), (-np.eye(2), [0, 0])])  # the signs agree: not XOR
+        >>> quadrants([[3, 4], [-3, -4], [3, -4]]).ravel()
+        Array([1., 1., 0.], dtype=float32)
+    """
+    spaces = [_half_spaces("polyhedra", normals, offsets) for normals, offsets in parts]
+    if len({w.shape[1] for w, _ in spaces}) != 1:
+        got = ", ".join(str(w.shape) for w, _ in spaces) or "none"
+        raise ValueError(f"polyhedra: parts must be pairs of normals (S, D) and offsets (S,) with one D, got {got}.")
+    w, b = (np.concatenate(arrays) for arrays in zip(*spaces, strict=True))
+    owner = np.repeat(np.arange(len(spaces)), [len(c) for _, c in spaces])
+    member = (owner[:, None] == np.arange(len(spaces))).astype(float)
+    ands, either = dense_params(member, 0.5 - member.sum(0)), dense_params(np.ones((len(spaces), 1)), [-0.5])
+    net = serial(Dense(len(b)), THRESHOLD, Dense(len(spaces)), THRESHOLD, Dense(1), THRESHOLD)
+    return Network(net, (dense_params(w.T, b), (), ands, (), either, ()))
 
 
 def one_hidden_layer(
@@ -249,6 +303,18 @@ def mirrored(vertices: ArrayLike, side: int) -> np.ndarray:
         raise ValueError(f"mirrored: side must be in 0 .. {len(corners) - 1}, got {side}.")
     distance = corners @ normals[side] + offsets[side]
     return corners - 2 * distance[:, None] * normals[side]
+
+
+def _half_spaces(where: str, normals: ArrayLike, offsets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Normals (S, D) and offsets (S,) as floats, checked."""
+    w, b = np.asarray(normals, float), np.asarray(offsets, float)
+    if w.ndim != 2 or not w.size or b.shape != w.shape[:1]:
+        raise ValueError(f"{where}: expected normals (S, D) and offsets (S,), got shapes {w.shape} and {b.shape}.")
+    if not (np.isfinite(w).all() and np.isfinite(b).all()):
+        raise ValueError(f"{where}: normals and offsets must be finite.")
+    if not w.any(1).all():
+        raise ValueError(f"{where}: normal {int(w.any(1).argmin())} is 0. It must point into its half-space.")
+    return w, b
 
 
 def _filtered(masses: np.ndarray, edges: np.ndarray) -> np.ndarray:

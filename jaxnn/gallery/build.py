@@ -25,6 +25,8 @@ MODULES = {
     "neurons": "Neurons and their learning rules",
     "networks": "Networks and one update",
     "constructions": "Networks by construction",
+    "regions": "Decision regions",
+    "logic": "Boolean functions",
     "optimization": "Optimization",
     "generalization": "Learning and generalization",
 }

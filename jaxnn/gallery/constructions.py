@@ -11,13 +11,12 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
 from jaxnn.classic import approximation, boolean, gates, minimize, parity, regions
 from jaxnn.classic.threshold import Network, soften
 from jaxnn.gallery.base import Picture
 from jaxnn.models import serial
-from jaxnn.plots import COLOURS, figure
+from jaxnn.plots import COLOURS, figure, karnaugh
 
 BLUE, ORANGE, GREEN, PURPLE, *_ = COLOURS
 SHADES = ListedColormap(colormaps["Blues"](np.linspace(0, 0.75, 256)))
@@ -53,7 +52,9 @@ def _karnaugh() -> Figure:
     """A Karnaugh map with the terms of its minimal form, and the number of terms of random functions."""
     table = _bits([0, 1, 2, 5, 6, 7, 8, 9, 10, 14], 16)
     fig, (left, right) = figure(1, 2, width=5.2, height=4.2)
-    _draw_map(left, table, minimize.minimize_exactly(table))
+    terms = minimize.minimize_exactly(table)
+    karnaugh(left, table, terms)
+    left.set_title(f"{int(table.sum())} true rows, {len(terms)} terms", fontsize=11)
     sizes, trials = range(2, 11), 5
     rng = np.random.default_rng(0)
     tables = [[rng.integers(0, 2, 2**n) for _ in range(trials)] for n in sizes]
@@ -256,45 +257,6 @@ def _bits(rows: Sequence[int], size: int) -> np.ndarray:
     return np.isin(np.arange(size), rows)
 
 
-def _draw_map(ax: Any, table: np.ndarray, terms: np.ndarray) -> None:
-    """A Karnaugh map of four inputs with a frame around the cells of each term."""
-    gray = [0, 1, 3, 2]  # neighbours differ in one bit
-    for r, ab in enumerate(gray):
-        for c, cd in enumerate(gray):
-            ax.text(c, r, int(table[4 * ab + cd]), ha="center", va="center", fontsize=14)
-    pairs = boolean.inputs(2)[gray]
-    for k, (term, colour) in enumerate(zip(terms, COLOURS, strict=False)):
-        rows, columns = (np.flatnonzero(minimize.covers(half[None], pairs)[0]) for half in (term[:2], term[2:]))
-        inset = 0.08 + 0.05 * k
-        for i, row in enumerate(_runs(rows)):
-            for j, column in enumerate(_runs(columns)):
-                corner = (column[0] - 0.5 + inset, row[0] - 0.5 + inset)
-                size = (len(column) - 2 * inset, len(row) - 2 * inset)
-                label = minimize.text(term[None]) if i == j == 0 else None
-                box = FancyBboxPatch(corner, *size, boxstyle="round,pad=0,rounding_size=0.2", linewidth=2.5,
-                                     edgecolor=colour, facecolor="none", label=label)  # fmt: skip
-                ax.add_patch(box)
-    names = [f"{a:.0f}{b:.0f}" for a, b in pairs]
-    ax.set_xticks(range(4), names)
-    ax.set_yticks(range(4), names)
-    ax.set_xlim(-0.5, 3.5)
-    ax.set_ylim(3.5, -0.5)
-    ax.set_aspect("equal")
-    ax.set_xticks(np.arange(5) - 0.5, minor=True)
-    ax.set_yticks(np.arange(5) - 0.5, minor=True)
-    ax.grid(which="minor", alpha=0.4)
-    ax.tick_params(which="both", length=0)
-    ax.set_xlabel("CD", fontsize=11)
-    ax.set_ylabel("AB", fontsize=11)
-    ax.legend(fontsize=10, loc="center left", bbox_to_anchor=(1.0, 0.5), title="term")
-    ax.set_title(f"{int(table.sum())} true rows, {len(terms)} terms", fontsize=11)
-
-
-def _runs(positions: np.ndarray) -> list[np.ndarray]:
-    """Positions split into runs of neighbours."""
-    return np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)
-
-
 PICTURES: tuple[Picture, ...] = (
     Picture(
         "xor-regions",
@@ -310,7 +272,8 @@ PICTURES: tuple[Picture, ...] = (
         "karnaugh",
         "Fewer hidden units by minimization",
         "Left: a Boolean function of four inputs as a Karnaugh map, in which neighbours differ in one input. Each "
-        "frame is a product term, and one hidden unit of the network, instead of one unit per 1. Right: the "
+        "frame (an open one continues at the opposite border) is a product term, and one hidden unit of the network, "
+        "instead of one unit per 1. Right: the "
         "Quine-McCluskey method for random functions of more inputs: it saves about half to two thirds of the units, "
         "but both curves double with each input.",
         r"y = \bigvee_j \bigwedge_i \ell_{ij},\quad xy + xy' = x",

@@ -1,7 +1,7 @@
 """Figures: `confusion`, `computational_graph`, `curves`, `mistakes`, `network`, `pictures` and `templates` return a
-finished one, `figure` one with empty axes; `arrow` and `show` draw an arrow and an image on axes, `save` writes a file.
-Three modules are imported by name: `jaxnn.plots.bench`, comparisons, `jaxnn.plots.landscape`, contours and
-trajectories, and `jaxnn.plots.networks`, whose `diagram` draws a network on axes.
+finished one, `figure` one with empty axes; on axes `arrow` draws an arrow, `karnaugh` a Karnaugh map, `regions` decision
+regions and `show` an image; `save` writes a file. Three modules are imported by name: `jaxnn.plots.bench`, comparisons,
+`jaxnn.plots.landscape`, contours and trajectories, and `jaxnn.plots.networks`, whose `diagram` draws a network on axes.
 
 Colours are those of Okabe and Ito (2008), which stay distinct for the colour-blind.
 """
@@ -12,8 +12,10 @@ from jaxnn import missing
 from jaxnn.plots.classification import confusion, mistakes
 from jaxnn.plots.curves import curves
 from jaxnn.plots.graphs import computational_graph
+from jaxnn.plots.karnaugh import karnaugh
 from jaxnn.plots.networks import network
 from jaxnn.plots.pictures import pictures, show, templates
+from jaxnn.plots.regions import regions
 from jaxnn.plots.style import COLOURS, figure, save
 from jaxnn.plots.vectors import arrow
 
@@ -24,9 +26,11 @@ __all__ = [
     "confusion",
     "curves",
     "figure",
+    "karnaugh",
     "mistakes",
     "network",
     "pictures",
+    "regions",
     "save",
     "show",
     "templates",

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from jaxnn.classic import boolean
-from jaxnn.classic.boolean import dnf, inputs, lookup_net, lookup_params, minimized
+from jaxnn.classic.boolean import dnf, inputs, lookup_net, lookup_params, minimized, shared
+from jaxnn.classic.minimize import minimize_together
 from jaxnn.classic.threshold import Network
 from jaxnn.types import Array, Params
 from tests.classic.nets import run, widened
@@ -103,6 +104,28 @@ def test_rows_that_do_not_matter_make_the_network_smaller() -> None:
     assert network.units - 1 == 1 < minimized(table).units
     np.testing.assert_array_equal(outputs(network, 4)[:10], table[:10])
     assert np.count_nonzero(network.params[0]["w"]) == 1
+
+
+def test_several_functions_share_hidden_units() -> None:
+    adder = boolean.parse(["A ^ B ^ C", "AB + AC + BC", "ABC", "0", "1"])
+    network = shared(adder.table)
+    np.testing.assert_array_equal(np.asarray(network(inputs(3))) == 1, adder.table.T)
+    terms = minimize_together(adder.table).terms
+    assert network.units == len(terms) + 5
+    assert len(terms) == 8  # four of parity, of which ABC is also the third function; three of majority; and 1
+    constant = shared([[0, 0], [0, 0]])
+    np.testing.assert_array_equal(constant([[0], [1]]), 0)
+    assert constant.units == 3
+
+
+@pytest.mark.parametrize("share", ["even", *slow("sparse", "dense")])
+def test_random_functions_share_hidden_units(share: str) -> None:
+    rng = np.random.default_rng(1)
+    tables, free = rng.random((6, 128)) < TRUE_ROWS[share], rng.random((6, 128)) < 0.1
+    network = shared(tables, free)
+    outputs = np.asarray(network(inputs(7))) == 1
+    np.testing.assert_array_equal(outputs.T[~free], tables[~free])
+    assert network.units - 6 < sum(minimized(*each).units - 1 for each in zip(tables, free, strict=True))
 
 
 def test_constants() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from jaxnn.classic import parity
 from jaxnn.classic.boolean import inputs
-from jaxnn.classic.minimize import covers, minimize, minimize_exactly, prime_implicants, text
+from jaxnn.classic.minimize import covers, minimize, minimize_exactly, minimize_together, prime_implicants, text
 from tests.classic.test_boolean import all_tables
 
 tables = st.integers(1, 7).flatmap(lambda n: st.lists(st.booleans(), min_size=2**n, max_size=2**n)).map(np.array)
@@ -130,6 +130,110 @@ def test_no_more_terms_than_sympy() -> None:
         form = logic.SOPform(symbols, [row.astype(int).tolist() for row in inputs(5)[table]])
         theirs = len(form.args) if form.func.__name__ == "Or" else 1
         assert len(minimize_exactly(table)) <= theirs
+
+
+def primes_of_products(tables: np.ndarray) -> set[tuple[int, ...]]:
+    """Terms that are prime implicants of the AND of some of the functions, by definition."""
+    chosen = itertools.product((False, True), repeat=len(tables))
+    return set().union(*(primes_by_definition(tables[list(some)].all(0)) for some in chosen if any(some)))
+
+
+def least_shared_by_trial(tables: np.ndarray) -> int:
+    """The size of the smallest set of terms of which each function is an OR."""
+    rows = inputs((tables.shape[1] - 1).bit_length())
+    terms = np.array(sorted(primes_of_products(tables))).reshape(-1, rows.shape[1])
+    cover = covers(terms, rows)
+    serves = ~(cover[:, None] & ~tables).any(-1)
+    for size in range(len(terms) + 1):
+        for some in itertools.combinations(range(len(terms)), size):
+            pick = list(some)
+            if ((cover[pick][:, None] & serves[pick][..., None]).any(0) == tables).all():
+                return size
+    raise AssertionError("the terms do not cover the functions")
+
+
+def assert_shared(tables: np.ndarray, free: np.ndarray, terms: np.ndarray, uses: np.ndarray) -> None:
+    """Each function is the OR of the terms that it uses; no use, and no term, can be left out."""
+    cover = covers(terms, inputs((tables.shape[1] - 1).bit_length()))
+    assert len(np.unique(terms, axis=0)) == len(terms)
+    assert uses.shape == (len(tables), len(terms))
+    assert uses.any(0).all(), "a term without use"
+    for table, either, used in zip(tables, free, uses, strict=True):
+        outputs = cover[used].any(0)
+        np.testing.assert_array_equal(outputs[~either], table[~either])
+        for term in np.flatnonzero(used):
+            rest = used & (np.arange(len(terms)) != term)
+            assert (outputs & table & ~either & ~cover[rest].any(0)).any(), "a use is redundant"
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+def test_functions_that_share_terms(exactly: bool) -> None:
+    rng = np.random.default_rng(0)
+    for n, count in ((1, 1), (2, 3), (3, 2), (4, 5), (5, 3)):
+        tables, free = rng.random((count, 2**n)) < 0.5, rng.random((count, 2**n)) < 0.2
+        for either in (free, np.zeros_like(free)):
+            terms, uses = minimize_together(tables, either, exactly=exactly)
+            assert_shared(tables, either, terms, uses)
+            apart = sum(len(minimize_exactly(*each)) for each in zip(tables, either, strict=True))
+            assert len(terms) <= apart or not exactly
+
+
+def test_the_fewest_shared_terms_against_all_sets() -> None:
+    rng = np.random.default_rng(3)
+    for tables in rng.random((12, 2, 8)) < 0.5:
+        exact = minimize_together(tables, exactly=True)
+        assert len(exact.terms) == least_shared_by_trial(tables)
+        assert {tuple(term) for term in exact.terms.tolist()} <= primes_of_products(tables)
+        assert len(minimize_together(tables).terms) >= len(exact.terms)
+
+
+def test_a_term_that_is_not_prime_for_one_function_serves_it_and_another() -> None:
+    tables = np.array([[0, 0, 0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 0, 1, 0, 1]], bool)  # AB'C + ABC', and AC + BC
+    terms, uses = minimize_together(tables, exactly=True)
+    shared = terms[uses.all(0)]
+    assert shared.tolist() == [[1, -1, 1]], "AB'C"
+    assert [1, -1, 1] not in prime_implicants(tables[1]).tolist()
+    assert len(terms) == 3 < len(minimize_exactly(tables[0])) + len(minimize_exactly(tables[1]))
+
+
+def test_one_function_shares_with_itself() -> None:
+    for table in all_tables(3)[1::7]:
+        terms, uses = minimize_together(table[None])
+        np.testing.assert_array_equal(terms, minimize(table))
+        assert uses.all()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda terms, uses: (terms, uses[::-1]),
+        lambda terms, uses: (terms, uses | True),
+        lambda terms, uses: (-terms, uses),
+    ],
+    ids=["functions exchanged", "all terms used", "signs"],
+)
+def test_broken_sharing_is_found(broken) -> None:  # type: ignore[no-untyped-def]
+    tables = np.array([[0, 0, 0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 0, 1, 0, 1]], bool)
+    free = np.zeros_like(tables)
+    found = minimize_together(tables)
+    assert_shared(tables, free, *found)
+    with pytest.raises(AssertionError):
+        assert_shared(tables, free, *broken(*found))
+
+
+@pytest.mark.parametrize(
+    ("tables", "free", "message"),
+    [
+        ([0, 1], None, r"\(K, 2\^n\), K >= 1, got shape \(2,\)"),
+        (np.zeros((0, 4)), None, r"got shape \(0, 4\)"),
+        ([[0, 1, 1]], None, r"tables: a truth table of n inputs has 2\^n rows"),
+        ([[0, 1, 2, 0]], None, r"holds 0 and 1 \(or booleans\), got \[0, 1, 2\]"),
+        ([[0, 1]], [[0, 1], [0, 1]], r"the shape of tables, \(1, 2\), got \(2, 2\)"),
+    ],
+)
+def test_tables_that_do_not_fit_together_are_refused(tables: object, free: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        minimize_together(tables, free)  # type: ignore[arg-type]
 
 
 def test_text() -> None:

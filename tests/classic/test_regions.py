@@ -87,6 +87,46 @@ def test_a_pentagon_and_two_joined_pentagons() -> None:
         assert not fires(joined, ends.mean(0, keepdims=True)).any()
 
 
+def half_spaces(seed: int, count: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((count, d)), rng.uniform(0, 1, count)
+
+
+@pytest.mark.parametrize(("count", "d"), [(1, 1), (2, 2), (3, 5), (6, 3)])
+def test_polyhedra_in_any_dimension(count: int, d: int) -> None:
+    x = np.random.default_rng(1).uniform(-2, 2, (3000, d))
+    parts = [half_spaces(seed, count + seed, d) for seed in range(3)]
+    with float64():
+        inside = [np.all([x @ n + c >= 0 for n, c in zip(*part, strict=True)], axis=0) for part in parts]
+        for part, expected in zip(parts, inside, strict=True):
+            network = regions.polyhedron(*part)
+            assert (network.units, network.layers) == (len(part[1]) + 1, 2)
+            np.testing.assert_array_equal(fires(network, x), expected)
+            assert expected.any()
+        union = regions.polyhedra(parts)
+        assert (union.units, union.layers) == (3 * count + 3 + 3 + 1, 3)
+        np.testing.assert_array_equal(fires(union, x), np.any(inside, axis=0))
+
+
+def test_open_regions_have_no_end() -> None:
+    wedge = regions.polyhedron([[0, 1], [1, -1]], [0, 0])
+    far = 10.0 ** np.arange(0, 30, 3)
+    assert fires(wedge, np.stack([far, far / 2], 1)).all()
+    assert not fires(wedge, np.stack([far, -far], 1)).any()
+    assert not fires(wedge, np.stack([far, 2 * far], 1)).any()
+    quadrants = regions.polyhedra([(np.eye(2), [0, 0]), (-np.eye(2), [0, 0])])
+    np.testing.assert_array_equal(fires(quadrants), POINTS.prod(1) >= 0)
+    empty = regions.polyhedron([[1, 0], [-1, 0]], [-1, -1])
+    assert not fires(empty).any()
+
+
+def test_a_polygon_is_the_polyhedron_of_its_sides() -> None:
+    with float64():
+        for vertices in (PENTAGON, random_polygon(5)):
+            same = regions.polyhedron(*regions.sides(vertices))
+            np.testing.assert_array_equal(fires(regions.polygon(vertices)), fires(same))
+
+
 def test_an_and_with_a_lower_threshold_is_found() -> None:
     with float64():
         net, (half_planes, _, both, _) = regions.polygon(PENTAGON)
@@ -146,6 +186,13 @@ def test_one_hidden_layer_away_from_the_origin() -> None:
             r"one truth value per point, .* got shape \(\)",
         ),
         (lambda: regions.union([]), "at least one polygon"),
+        (lambda: regions.polyhedron([1, 0], [1, 0]), r"got shapes \(2,\) and \(2,\)"),
+        (lambda: regions.polyhedron([[1, 0]], [1, 0]), r"normals \(S, D\) and offsets \(S,\), got shapes \(1, 2\)"),
+        (lambda: regions.polyhedron(np.zeros((0, 2)), []), r"got shapes \(0, 2\) and \(0,\)"),
+        (lambda: regions.polyhedron([[1, 0], [0, 0]], [1, 0]), "normal 1 is 0"),
+        (lambda: regions.polyhedron([[1, np.inf]], [1]), "normals and offsets must be finite"),
+        (lambda: regions.polyhedra([]), "with one D, got none"),
+        (lambda: regions.polyhedra([([[1, 0]], [0]), ([[1]], [0])]), r"with one D, got \(1, 2\), \(1, 1\)"),
         (lambda: regions.regular_polygon(2), "count must be at least 3"),
         (lambda: regions.one_hidden_layer(joined_pentagons, 1, 1), "expected low < high"),
         (lambda: regions.one_hidden_layer(joined_pentagons, 0, 1, steps=1), "steps must be at least 2"),

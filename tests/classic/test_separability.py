@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxnn.classic import perceptron, separability
+from jaxnn.classic import boolean, gates, perceptron, separability
 from jaxnn.classic.neurons import with_bias
-from tests.helpers import random
+from tests.helpers import random, slow
 
 CORNERS = np.array(list(itertools.product((0, 1), repeat=2)))
 FEATURES = np.asarray(with_bias(CORNERS))
@@ -56,6 +56,63 @@ def test_random_examples_come_with_a_proof(seed: int, n: int) -> None:
     check_proof(separability.separate(x, y), x, y)
 
 
+COUNTS = {1: 4, 2: 14, 3: 104, 4: 1882}
+"""Linearly separable functions of n inputs: Muroga (1971), Threshold logic and its applications."""
+
+
+def check_functions(found: separability.BooleanFunctions, n: int) -> None:
+    """Every table is there; weights give exactly their table; a crossing excludes all weights."""
+    rows = boolean.inputs(n)
+    assert len(np.unique(found.tables, axis=0)) == len(found.tables) == 2**2**n
+    outputs = found.w[found.separable] @ np.asarray(with_bias(rows)).T
+    assert (np.abs(outputs) >= 0.5).all()
+    np.testing.assert_array_equal(outputs > 0, found.tables[found.separable])
+    assert np.isnan(found.w[~found.separable]).all()
+    assert (found.crossing[found.separable] == -1).all()
+    a, b, c, d = found.crossing[~found.separable].T
+    np.testing.assert_array_equal(rows[a] + rows[b], rows[c] + rows[d])
+    proven, each = found.tables[~found.separable], np.arange((~found.separable).sum())
+    assert (proven[each, a] & proven[each, b] & ~proven[each, c] & ~proven[each, d]).all()
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_all_boolean_functions(n: int) -> None:
+    found = separability.boolean_functions(n)
+    assert found.separable.sum() == COUNTS[n]
+    check_functions(found, n)
+
+
+@pytest.mark.parametrize(("n", "step"), [(2, 1), (3, 5), *slow((3, 1), (4, 127))])
+def test_linear_programs_agree(n: int, step: int) -> None:
+    found, features = separability.boolean_functions(n), with_bias(boolean.inputs(n))
+    for table, single in zip(found.tables[::step], found.separable[::step], strict=True):
+        assert separability.separate(features, 2 * table.astype(int) - 1).separable == single
+
+
+def test_one_unit_computes_what_its_weights_say() -> None:
+    found = separability.boolean_functions(3)
+    majority = int("00010111", 2)
+    np.testing.assert_array_equal(found.w[majority], [-1.5, 1, 1, 1])
+    unit = gates.unit(found.w[majority, 1:], found.w[majority, 0])
+    np.testing.assert_array_equal(boolean.truth_table(unit, 3), found.tables[majority])
+    assert np.abs(found.w[np.isfinite(found.w[:, 0]), 1:]).max() == 2  # such as A(B + C): 2 A + B + C > 5/2
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda found: found._replace(w=-found.w),
+        lambda found: found._replace(tables=found.tables[::-1]),
+        lambda found: found._replace(crossing=found.crossing[:, [2, 1, 0, 3]]),
+        lambda found: found._replace(separable=found.separable | (np.arange(len(found.tables)) == 6)),
+    ],
+    ids=["signs", "order", "crossing", "XOR separable"],
+)
+def test_broken_proofs_are_found(broken: Any) -> None:
+    with pytest.raises(AssertionError):
+        check_functions(broken(separability.boolean_functions(2)), 2)
+
+
 def test_xor_repeats_its_weights() -> None:
     cycle = separability.repeated_weights(FEATURES, XOR)
     assert cycle is not None
@@ -89,6 +146,8 @@ def test_a_rule_that_converges_repeats_nothing() -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
+        (lambda: separability.boolean_functions(5), "at most 4 inputs, got 5"),
+        (lambda: separability.boolean_functions(0), "n must be at least 1, got 0"),
         (lambda: separability.separate(FEATURES, [0, 1, 1, 0]), "labels must be -1 or .1, got 0"),
         (lambda: separability.separate(CORNERS[0], XOR), r"x \(2,\)"),
         (lambda: separability.repeated_weights(FEATURES, XOR, passes=0), "passes must be at least 1"),
