@@ -60,6 +60,7 @@ def render(run: Run, views: Views) -> str:
     text = _template("page.html")
     for name, part in (
         ("TITLE", html.escape(f"{run.settings.data}: a network in training")),
+        ("SETTINGS", html.escape(describe(run.settings))),
         ("STYLE", _template("style.css")),
         ("SCRIPT", bundle("main", lambda name: _template(f"{name}.js"))),
         ("DATA", data.replace("<", "\\u003c")),  # no text of the data can close its element

@@ -2,6 +2,8 @@
 import {find, html} from "./dom.js";
 import {inputName, unitName} from "./scene.js";
 
+const shown = value => Number.isFinite(value) ? Number(value.toPrecision(5)) : "";
+
 export function makeEditor(app) {
   const fields = []; // {input, layer, from, to}; from is null for the bias
 
@@ -39,7 +41,7 @@ export function makeEditor(app) {
   function update() {
     for (const {input, layer, from, to} of fields) {
       const {w, b, units} = app.session.net.layers[layer], value = from === null ? b[to] : w[from * units + to];
-      if (input !== document.activeElement || !app.playing()) input.value = Number(value.toPrecision(5));
+      if (input !== document.activeElement || !app.playing()) input.value = shown(value);
     }
   }
 

@@ -131,8 +131,9 @@ find("reset").addEventListener("click", () => {
   restarted("Before the first epoch.");
 });
 find("slider").addEventListener("input", () => {
+  const index = Number(find("slider").value); // pausing puts the slider at the end
   player.pause();
-  rewind(app.session, Number(find("slider").value));
+  rewind(app.session, index);
   update();
 });
 find("discretize").addEventListener("change", () => {

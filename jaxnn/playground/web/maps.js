@@ -38,6 +38,7 @@ export function zeroLine(values, size) {
         const f = (e + 1) % 4;
         if ((v[e] >= 0) === (v[f] >= 0)) continue;
         const t = v[e] / (v[e] - v[f]), [a, b] = [corners[e], corners[f]];
+        if (!Number.isFinite(t)) continue;
         crossings.push(a.map((p, i) => (p + t * (b[i] - p) + 0.5).toFixed(2)).join(" "));
       }
       for (let k = 0; k + 1 < crossings.length; k += 2) parts.push(`M${crossings[k]}L${crossings[k + 1]}`);
