@@ -54,6 +54,15 @@ Opens: TypeAlias = Callable[..., Any]
 """(HTML text, options of the browser's page) -> the page, whose time only tests make pass."""
 
 
+def until(page: Any, expression: str, argument: Any = None) -> None:
+    """Wait for an expression to be true; the page's security policy forbids `wait_for_function`, which evaluates."""
+    for _ in range(200):
+        if page.evaluate(expression, argument):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never true: {expression}")
+
+
 @pytest.fixture
 def opens(browser: Any, tmp_path: Path) -> Iterator[Opens]:
     """Open pages; in the end, no console said anything and nothing was asked for but the files."""

@@ -16,7 +16,7 @@ from jaxnn.playground.page import render
 from jaxnn.playground.training import Settings, run
 from jaxnn.playground.views import make_views
 from tests.helpers import float64
-from tests.playground.conftest import Opens
+from tests.playground.conftest import Opens, until
 from tests.playground.runs import SETTINGS, short_run
 
 SECOND = 1000
@@ -369,7 +369,7 @@ def test_another_page_can_be_loaded(page: Any, tmp_path: Path) -> None:
     other = tmp_path / "other.html"
     other.write_text(render(done, make_views(done)), encoding="utf-8")
     page.set_input_files("#file", other)
-    page.wait_for_function("playground.session.settings.data === 'gauss'")
+    until(page, "playground.session.settings.data === 'gauss'")
     assert epoch_of(page) == 2
     assert page.locator(".unit").count() == 4
     for content, told in (
@@ -381,7 +381,7 @@ def test_another_page_can_be_loaded(page: Any, tmp_path: Path) -> None:
         other.write_text(content, encoding="utf-8")
         page.set_input_files("#file", [])
         page.set_input_files("#file", other)
-        page.wait_for_function("told => document.querySelector('#status').textContent.includes(told)", arg=told)
+        until(page, "told => document.querySelector('#status').textContent.includes(told)", told)
     assert page.evaluate("playground.session.settings.data") == "gauss"
 
 

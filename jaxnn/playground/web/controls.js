@@ -30,7 +30,9 @@ export function makeControls(app) {
   find("layer-less").addEventListener("click", () => app.change({hidden: app.session.settings.hidden.slice(0, -1)}));
 
   function tellRange(id) {
-    document.querySelector(`output[for=${id}]`).textContent = percent(Number(find(id).value));
+    const text = percent(Number(find(id).value));
+    find(`${id}-told`).textContent = text;
+    find(id).setAttribute("aria-valuetext", text);
   }
 
   function rebuild() {

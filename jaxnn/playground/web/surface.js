@@ -24,7 +24,12 @@ export function makeSurface(app) {
     box.addEventListener("change", toggle);
     toggle();
   }
-  for (const id of ["probe-x", "probe-y"]) find(id).addEventListener("input", probe);
+  for (const id of ["probe-x", "probe-y"]) {
+    find(id).addEventListener("input", () => {
+      probe();
+      find(id).setAttribute("aria-valuetext", `${find(id).value}, ${find("probed").textContent}`); // read out on a change
+    });
+  }
   find("plane").addEventListener("pointermove", event => toProbe(event));
   find("plane").addEventListener("pointerdown", event => toProbe(event));
 
