@@ -164,11 +164,9 @@ def test_nothing_is_told_by_colour_alone(opens: Opens) -> None:
 @pytest.mark.parametrize("width", [320, 768])
 def test_it_fits_a_phone(opens: Opens, width: int) -> None:
     page = opens(text(), viewport={"width": width, "height": 640}, has_touch=True)
-    page.evaluate("""() => {
-        const press = id => document.getElementById(id).click();
-        for (let i = 0; i < 4; i++) press("layer-more");
-        for (let layer = 0; layer < 6; layer++) for (let i = 0; i < 7; i++) press(`more-${layer}`);
-    }""")
+    page.evaluate(
+        "playground.change({hidden: Array(6).fill(8), features: ['x', 'y', 'x2', 'y2', 'xy', 'sinx', 'siny']})"
+    )
     assert page.locator(".unit").count() == 49
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     outside = page.locator("main *").evaluate_all(

@@ -159,10 +159,11 @@ new ResizeObserver(() => {
 }).observe(find("network"));
 restarted("The Python run, at its end.");
 
-// For the console: playground.train(100), playground.session.
+// For the console: playground.train(100), playground.change({hidden: [8, 8]}), playground.session.
 window.playground = {
   get session() { return app.session; },
   load,
+  change: changes => app.change(changes),
   train(epochs) {
     for (let i = 0; i < epochs && train(); i++);
     update();
