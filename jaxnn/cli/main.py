@@ -52,7 +52,7 @@ commands:
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES
   compare    race optimizers, or compare ours to optax's:  jaxnn compare race, jaxnn compare parity --all
   study      study per-example gradients:  jaxnn study NAME
-  playground train a small network on points of the plane and write a page that shows every unit
+  playground train a small network on points of the plane and write a page that trains on
   gallery    draw all figures of the library, with an HTML page:  jaxnn gallery --out DIR
 
 comparisons: {", ".join(COMPARISONS)}

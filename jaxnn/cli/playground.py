@@ -22,7 +22,7 @@ DEFAULTS = Settings()
 
 @dataclasses.dataclass(frozen=True)
 class PlaygroundConfig:
-    """Train a small network on points of the plane, and write a page that shows every unit during training."""
+    """Train a small network on points of the plane, and write a page that shows every unit and trains on."""
 
     data: Literal["circle", "xor", "gauss", "spiral", "reg-plane", "reg-gauss"] = "circle"
     """Data set; reg-plane and reg-gauss are regression, the others classification."""

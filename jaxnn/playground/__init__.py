@@ -7,9 +7,10 @@
     files.write_text("playground.html", render(done, make_views(done)))
 
 `data` holds the six data sets, `features` the seven inputs, `penalties` gradient descent with an L1 or L2 penalty;
-`draw`, `draw_sources` and `write_gif` make pictures. The command is `jaxnn playground`. Two things differ from the
-original: each epoch shuffles the training points anew, where the original shuffles once; and a last, smaller batch is a
-step of its own, where the original carries it over.
+`draw`, `draw_sources` and `write_gif` make pictures. The command is `jaxnn playground`. The page computes in the
+browser, by the same rules: it trains the run on, or anew with other settings. Two things differ from the original:
+each epoch shuffles the training points anew, where the original shuffles once; and a last, smaller batch is a step of
+its own, where the original carries it over.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,9 @@
-"""One self-contained HTML file that shows a run in a browser: style, script and data are inside."""
+"""One self-contained HTML file that shows a run in a browser and trains on: style, script and data are inside."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import json
 from importlib import resources
@@ -10,20 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.playground.features import FEATURES
+from jaxnn.playground.bundle import bundle
 from jaxnn.playground.training import Run, Settings
-from jaxnn.playground.views import REACH, Views
-
-STEPS = 127
-"""Heat maps are stored as bytes: 127 + 127 v for a value v clipped to [-1, 1]; 0 is exact."""
+from jaxnn.playground.views import Views
 
 CURVE_POINTS = 600
 """The largest number of points of a loss curve on the page."""
 
+ORDER_BYTES = 1_200_000
+"""The order of the batches is kept for as many epochs as fit into this; after them the page makes its own."""
 
-def quantise(values: np.ndarray) -> np.ndarray:
-    """Bytes (uint8, 0 .. 254) of the shape of `values`: round(127 v) + 127, v clipped to [-1, 1]."""
-    return (np.rint(STEPS * np.clip(values, -1, 1)) + STEPS).astype(np.uint8)
+FORMAT = 2
+"""Of the data on the page: what web/run.js reads."""
 
 
 def describe(settings: Settings) -> str:
@@ -42,9 +41,13 @@ def describe(settings: Settings) -> str:
 def render(run: Run, views: Views) -> str:
     """The text of the HTML file.
 
+    The page opens at the end of the run, and computes in the browser, in float64: it trains on from any epoch that it
+    shows, or from the start, with these settings or others. With these, it takes the run's points, first weights and
+    order of the batches, and its losses equal the run's up to rounding.
+
     Args:
         run: from `run`.
-        views: its heat maps, from `make_views(run)`.
+        views: from `make_views(run)`: the epochs that the page can show without training.
 
     Example:
         >>> from jaxnn.playground.training import run
@@ -53,12 +56,13 @@ def render(run: Run, views: Views) -> str:
         >>> render(done, make_views(done)).splitlines()[0]
         '<!doctype html>'
     """
-    data = json.dumps(_data(run, views), separators=(",", ":"), allow_nan=False)
+    data = json.dumps(_data(run, views), separators=(",", ":"), allow_nan=False, default=_number)
     text = _template("page.html")
     for name, part in (
         ("TITLE", html.escape(f"{run.settings.data}: a network in training")),
+        ("SETTINGS", html.escape(describe(run.settings))),
         ("STYLE", _template("style.css")),
-        ("SCRIPT", _template("script.js")),
+        ("SCRIPT", bundle("main", lambda name: _template(f"{name}.js"))),
         ("DATA", data.replace("<", "\\u003c")),  # no text of the data can close its element
     ):
         text = text.replace(f"@{name}@", part)
@@ -66,38 +70,33 @@ def render(run: Run, views: Views) -> str:
 
 
 def _data(run: Run, views: Views) -> dict[str, Any]:
-    """The data of the page's script.
+    """The run as the page's script reads it.
 
-    `maps` holds heat maps as base64 of `quantise`'s bytes: of the inputs; of each hidden layer, by frame, then unit; of
-    the output, by frame. `weights` and `biases` are by frame, then layer.
+    Numbers are exact, so that training continues from any frame as it would have here. `orders` is base64 of uint16,
+    little-endian: the order of the training points, by epoch. Points are [x, y, target].
     """
-    dense = run.at(views.epochs)[::2]
+    dense, orders = run.at(views.epochs)[::2], run.orders
     kept = np.unique(np.linspace(0, len(run.train_loss) - 1, CURVE_POINTS).round().astype(int))
-    frames = range(len(views.epochs))
+    order_epochs = min(len(orders), ORDER_BYTES // (2 * orders.shape[1]))
     return {
-        "settings": describe(run.settings),
-        "features": [FEATURES[name].label for name in run.settings.features],
-        "layers": [len(run.settings.features), *run.settings.hidden, 1],
-        "epochs": views.epochs.tolist(),
-        "weights": [[_rounded(layer["w"][f]) for layer in dense] for f in frames],
-        "biases": [[_rounded(layer["b"][f]) for layer in dense] for f in frames],
-        "losses": {
-            "epochs": kept.tolist(),
-            "train": _rounded(run.train_loss[kept]),
-            "test": _rounded(run.test_loss[kept]),
-            "frames": [[_rounded(loss[e]) for loss in (run.train_loss, run.test_loss)] for e in views.epochs],
-        },
-        "reach": REACH,
-        "sizes": {"unit": views.inputs.shape[-1], "output": views.output.shape[-1]},
-        "maps": {
-            "inputs": _packed(views.inputs),
-            "hidden": [_packed(layer) for layer in views.hidden],
-            "output": _packed(views.output),
-        },
+        "format": FORMAT,
+        "settings": dataclasses.asdict(run.settings),
+        "dtype": str(dense[0]["w"].dtype),
         "points": {
-            name: np.round(np.column_stack([part.x, part.y]), 2).astype(float).tolist()
+            name: np.column_stack([part.x, part.y]).astype(float).tolist()
             for name, part in zip(run.data._fields, run.data, strict=True)
         },
+        "orders": base64.b64encode(orders[:order_epochs].astype("<u2").tobytes()).decode("ascii"),
+        "frames": [
+            {
+                "epoch": int(epoch),
+                "weights": [_exact(layer["w"][f]) for layer in dense],
+                "biases": [_exact(layer["b"][f]) for layer in dense],
+                "losses": [float(loss[epoch]) for loss in (run.train_loss, run.test_loss)],
+            }
+            for f, epoch in enumerate(views.epochs)
+        ],
+        "curve": {"epochs": kept.tolist(), "train": _exact(run.train_loss[kept]), "test": _exact(run.test_loss[kept])},
     }
 
 
@@ -105,10 +104,11 @@ def _template(name: str) -> str:
     return (resources.files("jaxnn.playground") / "web" / name).read_text(encoding="utf-8")
 
 
-def _packed(values: np.ndarray) -> str:
-    return base64.b64encode(quantise(values).tobytes()).decode("ascii")
+def _number(value: np.generic) -> Any:
+    """A NumPy number of the settings as Python's."""
+    return value.item()
 
 
-def _rounded(values: np.ndarray) -> Any:
-    """Four significant digits: as many as the page shows."""
-    return np.vectorize(lambda v: float(f"{v:.4g}"), otypes=[float])(values).tolist()
+def _exact(values: np.ndarray) -> Any:
+    """Nested lists of floats: the digits of float64 also for float32, whose own would be read as other numbers."""
+    return values.astype(float).tolist()

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxnn import backprop, layers, losses, models, train
 from jaxnn.checks import require_between, require_positive, require_positive_int
-from jaxnn.data import Dataset, Partial, TrainTest, split
+from jaxnn.data import Dataset, Partial, TrainTest, batch_indices, split
 from jaxnn.initializers import constant, uniform
 from jaxnn.layers import Dense, Layer
 from jaxnn.playground.data import MAX_NOISE, SOURCES, Problem
@@ -102,6 +102,7 @@ class Run(NamedTuple):
         data: the points and their targets, `train` and `test`.
         params: the parameters before training and after each epoch: each leaf has a leading axis of epochs + 1.
         train_loss, test_loss: (epochs + 1,), the mean of 1/2 (y - t)^2 over the points at these parameters.
+        orders: (epochs, N) ints, the order of the N training points in each epoch; its batches are consecutive.
     """
 
     settings: Settings
@@ -110,6 +111,7 @@ class Run(NamedTuple):
     params: Params
     train_loss: np.ndarray
     test_loss: np.ndarray
+    orders: np.ndarray
 
     def at(self, epochs: Any) -> Params:
         """The parameters after the given epochs, a number or an array (then a leading axis); 0 is before training."""
@@ -230,17 +232,18 @@ def run(settings: Settings) -> Run:
     net = network(settings.hidden, settings.activation, settings.problem)
     scan = make_scan(settings, net)
 
-    def whole(key: Key, data: TrainTest) -> tuple[Params, Array]:
-        return scan(key, *(_examples(settings, part) for part in data))
+    def whole(key: Key, data: TrainTest) -> tuple[Params, Array, Array]:
+        orders = jax.lax.map(lambda key: _order(settings, key, len(data.train)), _epoch_keys(settings, key))
+        return *scan(key, *(_examples(settings, part) for part in data)), orders
 
-    params, curves = jax.jit(whole, compiler_options=compiler_options())(jax.random.key(settings.seed), data)
-    curves = np.asarray(curves)
+    compiled = jax.jit(whole, compiler_options=compiler_options())
+    params, curves, orders = jax.tree.map(np.asarray, compiled(jax.random.key(settings.seed), data))
     finite = np.isfinite(curves).all(axis=1)
     if not finite.all():
         raise ValueError(
             f"playground: the loss became NaN or infinite after epoch {finite.argmin()}. Use a smaller learning rate."
         )
-    return Run(settings, net, data, jax.tree.map(np.asarray, params), curves[:, 0], curves[:, 1])
+    return Run(settings, net, data, params, curves[:, 0], curves[:, 1], orders)
 
 
 def make_scan(settings: Settings, net: Layer) -> Callable[[Key, Examples, Examples], tuple[Params, Array]]:
@@ -274,10 +277,21 @@ def make_scan(settings: Settings, net: Layer) -> Callable[[Key, Examples, Exampl
             return ts, found(ts)
 
         start = train.init(net, opt, jax.random.fold_in(key, 1), train_set[0][0])
-        _, after = jax.lax.scan(body, start, jax.random.split(jax.random.fold_in(key, 2), settings.epochs))
+        _, after = jax.lax.scan(body, start, _epoch_keys(settings, key))
         return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), found(start), after)
 
     return scan
+
+
+def _epoch_keys(settings: Settings, key: Key) -> Key:
+    """The key of each epoch, (epochs,)."""
+    return jax.random.split(jax.random.fold_in(key, 2), settings.epochs)
+
+
+def _order(settings: Settings, key: Key, n: int) -> Array:
+    """The order of n examples in the epoch with this key, as `train.step.scan_epoch` makes it: (n,)."""
+    order_key, _ = jax.random.split(key)
+    return batch_indices(order_key, n, settings.batch_size, partial=Partial.WEIGHT)[0].ravel()[:n]
 
 
 def _examples(settings: Settings, part: Dataset) -> Examples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import itertools
 import json
 import re
@@ -11,15 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from jaxnn.playground.features import FEATURES
-from jaxnn.playground.page import describe, quantise, render
+from jaxnn.playground.page import ORDER_BYTES, describe, render
 from jaxnn.playground.training import Run, Settings, points
-from jaxnn.playground.views import Views, shown_epochs
-from tests.playground.runs import short_run
+from jaxnn.playground.views import shown_epochs
+from tests.playground.runs import SETTINGS, short_run
 
 NETWORK = re.compile(r"""https?:|//[a-z]|\bsrc=|url\(|@import|fetch\(|XMLHttpRequest|WebSocket|import\(|sendBeacon""")
 SVG = "http://www.w3.org/2000/svg"
@@ -56,52 +54,48 @@ def test_the_page_is_well_formed() -> None:
     assert len(seen) == len(set(seen))
     assert not re.search(r"@[A-Z]+@", page)
     assert page.count("<title>circle: a network in training</title>") == 1
+    assert describe(SETTINGS) in page  # without JavaScript too
 
 
 def test_the_data_of_the_page_are_those_of_the_run() -> None:
     done, views = short_run()
     data = data_of(render(done, views))
-    frames = len(views.epochs)
-    assert data["epochs"] == views.epochs.tolist()
-    assert data["layers"] == [3, 4, 3, 1]
-    assert data["features"] == ["x", "y", "x²"]
-    for name, values in (("inputs", views.inputs), ("output", views.output)):
-        assert base64.b64decode(data["maps"][name]) == quantise(values).tobytes()
-    for text, values in zip(data["maps"]["hidden"], views.hidden, strict=True):
-        assert base64.b64decode(text) == quantise(values).tobytes()
-    for frame in (0, frames - 1):
-        for layer, params in enumerate(done.at(int(views.epochs[frame]))[::2]):
-            np.testing.assert_allclose(data["weights"][frame][layer], params["w"], rtol=1e-3)
-            np.testing.assert_allclose(data["biases"][frame][layer], params["b"], rtol=1e-3)
-    np.testing.assert_allclose(data["losses"]["train"], done.train_loss, rtol=1e-3)
-    np.testing.assert_allclose(data["losses"]["frames"][-1], [done.train_loss[-1], done.test_loss[-1]], rtol=1e-3)
-    assert [len(data["points"][name]) for name in ("train", "test")] == [250, 250]
+    assert data["settings"] | {"features": ("x", "y", "x2"), "hidden": (4, 3)} == dataclasses.asdict(done.settings)
+    assert (data["format"], data["dtype"]) == (2, "float32")
+    assert [frame["epoch"] for frame in data["frames"]] == views.epochs.tolist()
+    for frame in data["frames"]:
+        for layer, params in enumerate(done.at(frame["epoch"])[::2]):
+            assert np.array_equal(np.array(frame["weights"][layer]), params["w"])  # exact: they are trained on from
+            assert np.array_equal(np.array(frame["biases"][layer]), params["b"])
+        assert frame["losses"] == [done.train_loss[frame["epoch"]], done.test_loss[frame["epoch"]]]
+    assert np.array_equal(data["curve"]["train"], done.train_loss.astype(float))
+    assert data["curve"]["epochs"] == list(range(31))
+    for name, part in zip(done.data._fields, done.data, strict=True):
+        assert np.array_equal(data["points"][name], np.column_stack([part.x, part.y]))
+    orders = np.frombuffer(base64.b64decode(data["orders"]), "<u2")
+    assert np.array_equal(orders.reshape(30, 250), done.orders)
+
+
+def test_numbers_of_numpy_are_settings_too() -> None:
+    done, views = short_run()
+    settings = dataclasses.replace(done.settings, hidden=(np.int64(4), np.int64(3)), noise=np.float64(0.1))
+    assert data_of(render(done._replace(settings=settings), views))["settings"]["hidden"] == [4, 3]
 
 
 @pytest.mark.slow
 def test_the_largest_page_is_compact() -> None:
     rng, sizes = np.random.default_rng(0), [7, *(8,) * 6, 1]
-    settings = Settings(data="reg-plane", features=tuple(FEATURES), hidden=(8,) * 6, epochs=1000)
+    settings = Settings(data="reg-plane", features=tuple(FEATURES), hidden=(8,) * 6, epochs=1000, train_ratio=0.9)
     params = []
     for inputs, units in itertools.pairwise(sizes):
         params += [{"w": rng.normal(size=(1001, inputs, units)), "b": rng.normal(size=(1001, units))}, ()]
-    losses = rng.uniform(size=(2, 1001))
-    run = Run(settings, short_run()[0].net, points(settings), tuple(params), *losses)
-    epochs = shown_epochs(1000)
-    noise = [rng.uniform(-1, 1, (len(epochs), n, 28, 28)) for n in sizes]
-    views = Views(epochs, noise[0][0], tuple(noise[1:-1]), rng.uniform(-1, 1, (len(epochs), 80, 80)))
+    losses, orders = rng.uniform(size=(2, 1001)), np.stack([rng.permutation(1080) for _ in range(1000)])
+    run = Run(settings, short_run()[0].net, points(settings), tuple(params), *losses, orders)
+    views = short_run()[1]._replace(epochs=shown_epochs(1000))
     page = render(run, views)
-    assert data_of(page)["layers"] == sizes
-    assert len(page.encode()) < 2_000_000
-
-
-@given(hnp.arrays(np.float64, 20, elements=st.floats(-1, 1)))
-def test_quantised_values_are_near(values: np.ndarray) -> None:
-    assert np.abs((quantise(values).astype(float) - 127) / 127 - values).max() <= 0.5 / 127 + 1e-12
-
-
-def test_quantised_values_are_cut() -> None:
-    assert quantise(np.array([-9.0, 9.0, np.inf])).tolist() == [0, 254, 254]
+    kept = np.frombuffer(base64.b64decode(data_of(page)["orders"]), "<u2")
+    assert np.array_equal(kept.reshape(-1, 1080), orders[: ORDER_BYTES // 2160])
+    assert len(page.encode()) < 2_500_000
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,27 @@ def test_a_partial_batch_is_a_step_over_its_own_points() -> None:
 
 
 @pytest.mark.slow
+def test_the_orders_are_those_of_the_batches() -> None:
+    """Descent in NumPy on the batches that `orders` names; the last one is smaller."""
+    settings = full_batch(batch_size=60, hidden=(), features=("x", "xy"), epochs=4)
+    with float64():
+        done = run(settings)
+        x = np.asarray(featurize(settings.features, done.data.train.x))
+    y = np.asarray(done.data.train.y)[:, None]
+    assert (np.sort(done.orders, axis=1) == np.arange(250)).all()
+    assert not np.array_equal(done.orders[0], done.orders[1])
+    w, b = done.at(0)[0]["w"], done.at(0)[0]["b"]
+    for epoch, order in enumerate(done.orders):
+        for start in range(0, 250, 60):
+            batch = order[start : start + 60]
+            a = np.tanh(x[batch] @ w + b)
+            delta = (a - y[batch]) * (1 - a**2) / len(batch)
+            w, b = w - RATE * x[batch].T @ delta, b - RATE * delta.sum(axis=0)
+        np.testing.assert_allclose(done.at(epoch + 1)[0]["w"], w, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(done.at(epoch + 1)[0]["b"], b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
 def test_first_weights_are_uniform_and_biases_a_tenth() -> None:
     net = network((8,) * 6, "relu", "regression")
     params, _ = jax.jit(jax.vmap(lambda key: net.init(key, (7,))))(jax.random.split(jax.random.key(0), 10))
