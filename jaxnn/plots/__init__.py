@@ -1,7 +1,7 @@
 """Figures: `confusion`, `computational_graph`, `curves`, `mistakes`, `network`, `pictures` and `templates` return a
-finished one, `figure` one with empty axes; on axes `arrow` draws an arrow, `karnaugh` a Karnaugh map, `regions` decision
-regions and `show` an image; `save` writes a file. Three modules are imported by name: `jaxnn.plots.bench`, comparisons,
-`jaxnn.plots.landscape`, contours and trajectories, and `jaxnn.plots.networks`, whose `diagram` draws a network on axes.
+finished one, `figure` one with empty axes; on axes `arrow` draws an arrow, `karnaugh` a Karnaugh map, `regions`
+decision regions and `show` an image; `save` writes a file. Three modules are imported by name: `jaxnn.plots.bench`,
+comparisons, `jaxnn.plots.landscape`, contours and trajectories, `jaxnn.plots.networks`, whose `diagram` draws on axes.
 
 Colours are those of Okabe and Ito (2008), which stay distinct for the colour-blind.
 """
