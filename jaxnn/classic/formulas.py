@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,7 +92,8 @@ def parse(text: str | Sequence[str], names: Sequence[str] | None = None) -> Func
         Traceback (most recent call last):
         ValueError: parse: expected an input, 0, 1, NOT or "(" at character 5 of "A + )B", got ")".
     """
-    formulas = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else list(text)
+    several = hasattr(text, "__iter__") and not isinstance(text, str)
+    formulas: list[Any] = list(text) if several else [text]
     if not all(isinstance(formula, str) for formula in formulas):
         raise TypeError(f"parse: expected text such as \"AB' + A'B\", or a list of such formulas, got {text!r}.")
     if not formulas:

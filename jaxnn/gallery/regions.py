@@ -91,12 +91,12 @@ def _softmax() -> Figure:
     fig, axes = plots.figure(1, 3, width=4.3, height=4.0)
     axes[2].remove()
     solid = fig.add_subplot(axes[2].get_subplotspec(), projection="3d")
-    around = {"bounds": ((-4.0, 4.0), (-3.5, 5.5))}
+    bounds = ((-4.0, 4.0), (-3.5, 5.5))
     labels = [f"{name}$\\cdot x$ is largest" for name in names]
-    plots.regions(axes[0], lambda p: with_bias(p) @ w, examples=(x, y), names=labels, **around)
+    plots.regions(axes[0], lambda p: with_bias(p) @ w, examples=(x, y), names=labels, bounds=bounds)
     probability = functools.partial(_softmax_at, w)
-    plots.regions(axes[1], probability, blend=True, **around)
-    plots.regions(solid, probability, blend=True, n=121, **around)
+    plots.regions(axes[1], probability, blend=True, bounds=bounds)
+    plots.regions(solid, probability, blend=True, n=121, bounds=bounds)
     meeting = meeting_point(w)
     share = np.asarray(probability(meeting[None]))[0].max()
     for ax in axes[:2]:

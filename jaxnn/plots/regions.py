@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -28,6 +28,13 @@ Examples = tuple[ArrayLike, ArrayLike]
 """Points (N, 2) and their classes (N,)."""
 
 
+# To mypy a named tuple with `__call__`, such as a network of `classic`, is this, but no Callable.
+class Predict(Protocol):
+    """A classifier, from points (M, 2) to outputs."""
+
+    def __call__(self, x: Any, /) -> Any: ...
+
+
 class Regions(NamedTuple):
     """What `regions` has drawn.
 
@@ -44,7 +51,7 @@ class Regions(NamedTuple):
 
 def regions(
     ax: Any,
-    predict: Callable[[np.ndarray], Any],
+    predict: Predict,
     *,
     bounds: Bounds | None = None,
     examples: Examples | None = None,
@@ -174,7 +181,7 @@ def _around(points: np.ndarray) -> Bounds:
     return (left, right), (bottom, top)
 
 
-def _outputs(predict: Callable[[np.ndarray], Any], points: np.ndarray) -> np.ndarray:
+def _outputs(predict: Predict, points: np.ndarray) -> np.ndarray:
     """`predict` at points (M, 2), in chunks of one shape, so that a compiled function is compiled once."""
     chunks = -(-len(points) // CHUNK)
     size = -(-len(points) // chunks)

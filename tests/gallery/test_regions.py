@@ -127,7 +127,7 @@ def test_three_classes_meet_in_one_point() -> None:
     assert "star: 0.333 each" in middle.get_title()
     outputs = np.asarray(with_bias(x) @ w)
     assert share(left.get_title()) == pytest.approx(100 * np.mean(outputs.argmax(1) != y), abs=0.05)
-    np.testing.assert_array_equal(at(left, x) == y, outputs.argmax(1) == y)
+    assert (at(left, x) != outputs.argmax(1)).sum() <= 1, "an example within a pixel of a border"
     for k in range(3):
         other = np.abs(border(left) - meeting).sum(1) > 0.1
         points = border(left)[other]
