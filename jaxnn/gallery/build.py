@@ -25,6 +25,7 @@ MODULES = {
     "neurons": "Neurons and their learning rules",
     "constructions": "Networks by construction",
     "optimization": "Optimization",
+    "outputs": "Outputs and their losses",
     "generalization": "Learning and generalization",
 }
 """The modules with PICTURES, in the order of the page, and the titles of their chapters."""

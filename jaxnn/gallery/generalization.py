@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 from jaxnn import plots
-from jaxnn.classic import generalization, mixture, saturation, shifts, symmetry, width
+from jaxnn.classic import generalization, shifts, symmetry, width
 from jaxnn.classic.generalization import Errors
 from jaxnn.gallery.base import Picture
 from jaxnn.initializers import constant, normal
@@ -139,70 +138,6 @@ def _symmetry() -> Figure:
     return fig
 
 
-def _saturation() -> Figure:
-    fig, (slopes, curves, steps) = plots.figure(1, 3, width=3.8, height=3.5)
-    z = jnp.linspace(-8, 8, 201)
-    starts = jnp.linspace(-2, 8, 41)
-    for (name, loss), colour in zip(saturation.LOSSES.items(), (COLOURS[1], COLOURS[0]), strict=True):
-        slopes.plot(z, saturation.slopes(loss, z), color=colour, linewidth=2, label=name)
-        for start, dash in ((1.0, "--"), (5.0, "-")):
-            y = saturation.descend(loss, start)
-            told = f"{name}, from y = {y[0]:.2f}"
-            curves.plot(y, dash, color=colour, linewidth=2, label=told)
-        needed = jax.vmap(lambda start, loss=loss: saturation.steps_until(_long_descent(loss, start)))(starts)
-        steps.plot(starts, jnp.maximum(needed, 1), color=colour, linewidth=2, label=name)
-    slopes.set_xlabel("z", fontsize=11)
-    slopes.set_ylabel("dC/dz, target 0", fontsize=11)
-    slopes.set_title("derivative in the logit", fontsize=12)
-    curves.set_xlabel("step", fontsize=11)
-    curves.set_ylabel("output y, target 0", fontsize=11)
-    curves.set_title("learning curves", fontsize=12)
-    steps.set_yscale("log")
-    steps.set_xlabel("z at the start", fontsize=11)
-    steps.set_ylabel("steps until y < 0.1", fontsize=11)
-    steps.set_title("steps lost to saturation", fontsize=12)
-    for ax in (slopes, curves, steps):
-        ax.grid(alpha=0.3)
-    slopes.legend(fontsize=10)
-    curves.legend(fontsize=9)
-    return fig
-
-
-def _long_descent(loss: Any, start: Any) -> Any:
-    return saturation.descend(loss, start, steps=10_000)
-
-
-def _mixture() -> Figure:
-    points = mixture.inverse_problem(jax.random.key(0), 1000)
-    x, y = jnp.linspace(-0.05, 1.05, 221)[:, None], jnp.linspace(-0.1, 1.1, 241)
-    mean_net, mean = mixture.fit_mean(points, key=jax.random.key(1))
-    net, found = mixture.fit_mixture(points, key=jax.random.key(1))
-    predicted = mixture.mixture_at(net, found.params, found.state, x)
-    fig, (left, middle, right) = plots.figure(1, 3, width=3.9, height=3.6)
-    for ax in (left, middle):
-        ax.plot(points.x, points.y, ".", color="0.6", markersize=2.5, label="data" if ax is left else None)
-        ax.set_xlabel("x", fontsize=11)
-        ax.set_ylabel("y", fontsize=11)
-        ax.set_ylim(-0.1, 1.1)
-    left.plot(x, mean_net.predict(mean.params, mean.state, x), color=COLOURS[1], linewidth=2.5, label="least squares")
-    left.legend(fontsize=10, loc="upper left")
-    left.set_title("squared error: the mean", fontsize=12)
-    p = mixture.density(predicted, y)
-    middle.contour(x[:, 0], y, p.T, levels=[0.5, 1, 2, 4, 8], cmap="viridis", linewidths=1.2, zorder=3)
-    for m, colour in enumerate((COLOURS[0], COLOURS[1], COLOURS[3])):
-        # A component is drawn only where its weight is not small.
-        centre = jnp.where(predicted.weights[:, m] > 0.1, predicted.means[:, m], jnp.nan)
-        middle.plot(x, centre, color=colour, linewidth=2.5, zorder=4)
-        right.plot(x, predicted.weights[:, m], color=colour, linewidth=2, label=f"{m + 1}")
-    middle.set_title("mixture: density and means", fontsize=12)
-    right.set_xlabel("x", fontsize=11)
-    right.set_ylabel("mixing weight", fontsize=11)
-    right.set_title("mixing weights", fontsize=12)
-    right.set_ylim(-0.02, 1.35)
-    right.legend(fontsize=10, ncols=3, loc="upper center", title="component", title_fontsize=10)
-    return fig
-
-
 def _width() -> Figure:
     found = width.approximate()
     fig, (left, right) = plots.figure(1, 2, width=5.0, height=3.8)
@@ -322,28 +257,6 @@ PICTURES = (
         "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning internal representations by error "
         "propagation.",
         _symmetry,
-    ),
-    Picture(
-        "saturation",
-        "Cross-entropy and squared error on a saturated sigmoid",
-        "A sigmoid unit is trained to output 0. The derivative of the squared error vanishes where the unit is most "
-        "wrong (left), so that a start at y = 0.99 hardly moves (middle), and the number of steps grows exponentially "
-        "with z (right). The derivative of cross-entropy is y - d, and the number of steps grows linearly.",
-        r"\frac{\partial}{\partial z} \frac{1}{2}(y-d)^2 = (y-d)\, y\, (1-y) \qquad "
-        r"\frac{\partial}{\partial z} \left[-d \log y - (1-d) \log(1-y)\right] = y - d",
-        "Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.",
-        _saturation,
-    ),
-    Picture(
-        "mixture-density",
-        "Mixture-density regression on an inverse problem",
-        "For some x three values of y are valid. Least squares learns their mean, which is none of them (left). A "
-        "network that outputs a mixture of three Gaussians follows all branches (middle: contours of p(y|x), and each "
-        "mean where its weight is above 0.1) and predicts their probabilities (right).",
-        r"x = y + 0.3 \sin 2 \pi y + \mathrm{noise} \qquad "
-        r"p(y|x) = \sum_m a_m(x)\, N(y;\, \mu_m(x),\, \sigma_m(x)^2)",
-        "Bishop, C. M. (1994). Mixture density networks.",
-        _mixture,
     ),
     Picture(
         "width",
