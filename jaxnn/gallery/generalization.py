@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from jaxnn import plots
 from jaxnn.classic import generalization, shifts, symmetry, width
 from jaxnn.classic.generalization import Errors
-from jaxnn.gallery.base import Picture
+from jaxnn.gallery.base import Picture, shared_legend
 from jaxnn.initializers import constant, normal
 from jaxnn.plots import COLOURS
 
@@ -109,32 +109,42 @@ def _hidden_units() -> Figure:
     return fig
 
 
+SYMMETRY_STARTS = 8
+"""Number of random starts of the symmetry figure, of which one is drawn."""
+
+
 def _symmetry() -> Figure:
-    key = jax.random.key(3)
-    runs = {"equal": symmetry.run(constant(0.5), key=key), "random": symmetry.run(normal(0.5), key=key)}
-    fig, axes = plots.figure(1, 3, width=3.7, height=3.5)
+    """The incoming weights of four units from equal and from random starts, and the losses."""
+    keys = jax.random.split(jax.random.key(0), SYMMETRY_STARTS)
+    w_init = normal(0.5)
+    every = [symmetry.run(w_init, key=key) for key in keys]
+    chosen = every[symmetry.most_separate(every)]
+    runs = {"equal": symmetry.run(constant(0.5), key=keys[0]), "random": chosen}
+    fig, axes = plots.figure(1, 3, width=3.7, height=3.9)
     for name, ax in zip(runs, axes, strict=False):
         history = runs[name].history
-        epochs = [record["epoch"] for record in history]
         for j, (colour, dash) in enumerate(zip(COLOURS[:4], ("-", "--", "-.", ":"), strict=True)):
-            weights = [record[f"unit_{j}"] for record in history]
-            ax.plot(epochs, weights, dash, color=colour, linewidth=5 - j, label=f"unit {j + 1}")
-        ax.set_title(f"{name} initial weights", fontsize=12)
-        ax.set_ylabel("weight for the first input", fontsize=11)
-        axes[2].plot(epochs, [record["loss"] for record in history], linewidth=2,
-                     color=COLOURS[4 if name == "equal" else 2], label=name)  # fmt: skip
-    low, high = (f(ax.get_ylim()[i] for ax in axes[:2]) for i, f in ((0, min), (1, max)))
-    for ax in axes[:2]:
-        ax.set_ylim(low, high)
+            w1, w2 = ([record[f"unit_{j}_{i}"] for record in history] for i in (1, 2))
+            ax.plot(w1, w2, dash, color=colour, linewidth=5 - j, label=f"unit {j + 1}")
+            ax.plot(w1[-1], w2[-1], "o", color=colour, markersize=11 - 2 * j)
+        ax.set_xlabel("weight for the first input", fontsize=11)
+        ax.set_ylabel("weight for the second input", fontsize=11)
+        ax.axhline(0, color="black", linewidth=0.5)
+        ax.axvline(0, color="black", linewidth=0.5)
+        ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+        axes[2].plot([record["epoch"] for record in history], [record["loss"] for record in history], linewidth=2,
+                     color=COLOURS[4 if name == "equal" else 2], label=f"{name} initial weights")  # fmt: skip
+    axes[0].set_title("equal initial weights", fontsize=12)
+    apart = float(symmetry.separation(chosen.params))
+    axes[1].set_title(f"random: no two closer than {apart:.1f}", fontsize=12)
     axes[2].set_title("training loss", fontsize=12)
+    axes[2].set_xlabel("epoch", fontsize=11)
     axes[2].set_ylabel("cross-entropy (nats)", fontsize=11)
     axes[2].axhline(np.log(2), color="black", linewidth=1, linestyle=":", label="a coin's, log 2")
     axes[2].set_ylim(0, None)
     for ax in axes:
-        ax.set_xlabel("epoch", fontsize=11)
         ax.grid(alpha=0.3)
-    axes[0].legend(fontsize=10)
-    axes[2].legend(fontsize=10)
+    shared_legend(fig, axes[1:], columns=7, fontsize=10)
     return fig
 
 
@@ -250,9 +260,10 @@ PICTURES = (
     Picture(
         "symmetry",
         "Equal initial weights stay equal",
-        "Four hidden units are trained on the exclusive or. Units with equal initial weights get equal gradients and "
-        "stay equal (left, four lines in one), so that the network is equivalent to a single unit and its loss stays "
-        "high. From random weights the units specialize (middle) and the loss falls.",
+        "Four hidden units are trained on the exclusive or; lines are their incoming weights, dots the last ones. "
+        "Units with equal initial weights get equal gradients and stay equal (left, four lines in one), so that the "
+        "network is equivalent to a single unit and its loss stays high. From random weights the units part (middle: "
+        "of eight starts, the one whose two most similar units end farthest apart) and the loss falls (right).",
         r"w_j = w_k,\; b_j = b_k,\; v_j = v_k \;\Rightarrow\; \partial C / \partial w_j = \partial C / \partial w_k",
         "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning internal representations by error "
         "propagation.",
