@@ -121,7 +121,7 @@ def run(w_init: Initializer, *, key: Key, hidden: int = 4, epochs: int = 100) ->
         True
     """
     points = toy.xor(jax.random.key(0), POINTS, noise=0.2)
-    net, opt, measure = _setup(w_init, hidden)
+    net, opt, measure = _setup(w_init, hidden)  # type: ignore[arg-type]  # functions can be hashed
     return train.fit(
         net,
         losses.sigmoid_binary_cross_entropy,
