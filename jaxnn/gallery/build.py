@@ -25,6 +25,7 @@ MODULES = {
     "neurons": "Neurons and their learning rules",
     "constructions": "Networks by construction",
     "optimization": "Optimization",
+    "batches": "Batch sizes",
     "outputs": "Outputs and their losses",
     "generalization": "Learning and generalization",
 }

@@ -1,4 +1,4 @@
-"""Figures of gradient descent, step sizes, local minima, batches, games, and a GAN during training."""
+"""Figures of gradient descent, step sizes, local minima, games, and a GAN during training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxnn import data, landscapes, losses, models, optim, plots, train
-from jaxnn.classic import batching, gan
+from jaxnn import data, landscapes, optim, plots, train
+from jaxnn.classic import gan
 from jaxnn.gallery.base import Picture
 from jaxnn.landscapes import Landscape
 from jaxnn.plots import landscape as view
@@ -131,27 +131,6 @@ def _ends(place: Landscape, opt: optim.Optimizer, n: int = 140) -> train.Iterate
     """The final iterates of runs from an (n, n) lattice of starts, all at once."""
     run = jax.vmap(jax.vmap(lambda x: train.minimize(place, opt, x, steps=1000, grad_tolerance=1e-2)))
     return jax.device_get(jax.jit(run)(jnp.asarray(view.lattice(place, n))))
-
-
-def _batches() -> Figure:
-    """Batch, mini-batch and stochastic descent: loss against updates and against seconds."""
-    digits = data.load("digits").train
-    net, n = models.mlp([64, 256, 256, 10]), len(digits)
-    methods = (("batch (GD)", n, 0.2, 80), ("mini-batch", 32, 0.3, 40), ("stochastic (SGD)", 1, 0.02, 8))
-    fig, (left, right) = plots.figure(1, 2, width=5.4, height=4.2)
-    for (name, size, rate, epochs), colour in zip(methods, plots.COLOURS, strict=False):
-        run = batching.course(
-            net, losses.softmax_cross_entropy, digits,
-            batch_size=size, learning_rate=rate, epochs=epochs, key=jax.random.key(0),
-        )  # fmt: skip
-        label = f"{name}: B = {size}, η = {rate:g}"
-        left.plot(run.updates[1:], run.loss[1:], color=colour, linewidth=2, label=label)
-        right.plot(run.seconds[1:], run.loss[1:], color=colour, linewidth=2, label=label)
-    left.set_xscale("log")
-    right.set_xscale("log")
-    _finish(left, "updates", "training loss (nats per example)", title="Loss against updates")
-    _finish(right, "training time (s)", "training loss (nats per example)", title="Loss against time")
-    return fig
 
 
 def _bilinear() -> Figure:
@@ -284,17 +263,6 @@ PICTURES = (
         r"f(x) = \sum_i 418.98 - x_i \sin \sqrt{|x_i|}",
         "Himmelblau 1972, Applied Nonlinear Programming; Schwefel 1981, Numerical Optimization of Computer Models",
         _basins,
-    ),
-    Picture(
-        "batches",
-        "Batch, mini-batch, stochastic",
-        "The same network on the same 1,257 digits, each method with a suitable learning rate. Per update the exact "
-        "gradient of the whole batch is best. Per second it is worst, and mini-batches beat single examples, because "
-        "32 examples take hardly more time than one: mini-batch > SGD > GD. Curves begin after the first pass.",
-        r"\theta \leftarrow \theta - \frac{\eta}{B} \sum_{i \in \mathrm{batch}} \nabla \ell_i(\theta)",
-        "Robbins & Monro 1951, A stochastic approximation method; Bottou & Bousquet 2008, The tradeoffs of large scale "
-        "learning",
-        _batches,
     ),
     Picture(
         "bilinear",

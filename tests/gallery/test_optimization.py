@@ -28,7 +28,7 @@ def line(ax: Any, label: str) -> np.ndarray:
 
 
 def test_names_captions_and_sources() -> None:
-    assert len(PICTURES) == len(optimization.PICTURES) == 7
+    assert len(PICTURES) == len(optimization.PICTURES) == 6
     for picture in optimization.PICTURES:
         assert isinstance(picture, Picture)
         assert picture.title
@@ -37,7 +37,7 @@ def test_names_captions_and_sources() -> None:
         assert "$" not in picture.equation
 
 
-@pytest.mark.parametrize("name", ["bilinear", *slow(*(n for n in PICTURES if n not in (*GANS, "batches", "bilinear")))])
+@pytest.mark.parametrize("name", ["bilinear", *slow(*(n for n in PICTURES if n not in (*GANS, "bilinear")))])
 def test_pictures_are_drawn_with_labels(name: str, tmp_path: Any) -> None:
     fig = drawn(name)
     for ax in fig.axes:
@@ -65,6 +65,6 @@ def test_the_bilinear_game_circles_outward_and_is_mended() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*GANS, "batches"])
+@pytest.mark.parametrize("name", GANS)
 def test_slow_pictures_are_drawn(name: str, tmp_path: Any) -> None:
     assert save(drawn(name), tmp_path / f"{name}.png").stat().st_size > 20_000
