@@ -1,4 +1,4 @@
-"""The type of a figure of the gallery, and the legend that axes share."""
+"""The type of a figure of the gallery, and legends that cover no data."""
 
 from __future__ import annotations
 
@@ -44,3 +44,8 @@ def shared_legend(fig: Figure, axes: Iterable[Any], *, columns: int, fontsize: f
             handles.setdefault(label, handle)
     fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, fontsize=fontsize,
                frameon=False)  # fmt: skip
+
+
+def legend_below(ax: Any, *, columns: int, fontsize: float = 11) -> None:
+    """The legend of one axes, below them."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns, fontsize=fontsize, frameon=False)

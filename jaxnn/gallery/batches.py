@@ -45,8 +45,8 @@ def _batches() -> Figure:
         t = np.arange(1, UPDATES + 1)
         every_step.plot(t, found.batch_loss, color=colour, linewidth=0.9, alpha=0.6)
         every_step.plot(t, found.loss, color=colour, linewidth=2.5)
-    every_step.plot([], [], color="0.4", linewidth=0.9, alpha=0.6, label="of the batch of each update")
-    every_step.plot([], [], color="0.4", linewidth=2.5, label=f"of all {n:,} examples")
+    every_step.plot([], [], color="0.4", linewidth=0.9, alpha=0.6, label="of the batch of each update (bottom left)")
+    every_step.plot([], [], color="0.4", linewidth=2.5, label=f"of all {n:,} examples (bottom left)")
     params, state = net.init(jax.random.key(0), digits.x.shape[1:])
     spread = batch_noise.variances(
         net, loss, digits, params, state, sizes=SIZES, batches=BATCHES, key=jax.random.key(1)

@@ -182,7 +182,7 @@ def _shifts() -> Figure:
     fig, axes = plots.figure(1, len(found), width=3.0, height=3.5, sharey=True)
     for ax, (name, errors) in zip(axes, found.items(), strict=True):
         edge = reach + 0.5
-        image = ax.imshow(100 * errors, cmap="cividis", vmin=0, vmax=90, extent=(-edge, edge, edge, -edge))
+        image = ax.imshow(100 * errors, cmap="cividis", vmin=0, vmax=100, extent=(-edge, edge, edge, -edge))
         ax.set_title(f"{name}\n{100 * errors[reach, reach]:.1f}% to {100 * errors.max():.1f}%", fontsize=11)
         ax.set_xlabel("right (pixels)", fontsize=11)
         ax.set_xticks(range(-reach, reach + 1, 2))

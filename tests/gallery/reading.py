@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+from matplotlib.text import Text
 
 
 def line(ax: Any, label: str) -> np.ndarray:
@@ -35,6 +36,13 @@ def covered(fig: Any) -> list[str]:
             if len(places) > 1 and box.count_contains(ax.transData.transform(places)):
                 found.append("points")
     return found
+
+
+def smallest_print(fig: Any, widest: float = 1376) -> float:
+    """The size in pixels of the smallest text, where the page shows the figure in `widest` pixels or its own width."""
+    width, dpi = fig.get_size_inches()[0], fig.dpi
+    sizes = [each.get_fontsize() for each in fig.findobj(Text) if each.get_visible() and each.get_text()]
+    return float(min(sizes) / 72 * min(dpi, widest / width))
 
 
 def _dense(places: np.ndarray, step: float = 2.0) -> np.ndarray:

@@ -51,3 +51,21 @@ def test_equal_units_stay_in_one_line_and_random_ones_part() -> None:
     assert "of eight starts" in " ".join(PICTURES["symmetry"].caption.split())
     assert line(loss, "equal")[-1, 1] > 0.4
     assert line(loss, "random")[-1, 1] < 0.02
+
+
+@pytest.mark.slow
+def test_legends_of_losses_and_activations_cover_no_line() -> None:
+    assert not covered(PICTURES["losses"].draw())
+    assert not covered(PICTURES["activations"].draw())
+
+
+@pytest.mark.slow
+def test_errors_under_shifts_lie_within_the_colours() -> None:
+    axes = PICTURES["shifts"].draw().axes
+    for ax in axes[:-1]:
+        (image,) = ax.images
+        least, most = (float(image.get_array().min()), float(image.get_array().max()))
+        assert image.get_clim()[0] <= least < most <= image.get_clim()[1]
+        centre, greatest = (float(each.rstrip("%")) for each in ax.get_title().splitlines()[1].split(" to "))
+        assert greatest == pytest.approx(most, abs=0.06)
+        assert centre == pytest.approx(float(image.get_array()[4, 4]), abs=0.06)
