@@ -148,6 +148,18 @@ def test_a_picture_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, chapters
     assert caught.value.__notes__ == ["raised by the picture 'bad'"]
 
 
+def test_a_legend_over_a_line_is_seen() -> None:
+    fig, ax = plots.figure()
+    ax.plot([0, 1], [0, 1], label="up")
+    ax.legend(loc="upper right")
+    assert covered(fig) == ["up"]
+    ax.legend(loc="upper left")
+    assert covered(fig) == []
+    ax.text(0, 0, "small", fontsize=6)
+    assert smallest_print(fig) == pytest.approx(6 / 72 * 120)
+    assert smallest_print(fig, widest=300) == pytest.approx(5.0)  # 5 inches wide
+
+
 def test_an_equation_is_a_picture() -> None:
     drawn = built.equation_svg(r"\frac{1}{2} x^2")
     root = ElementTree.fromstring(drawn)
