@@ -139,7 +139,7 @@ def refuse_labels(where: str, outputs: ArrayLike, targets: ArrayLike) -> None:
     if o.ndim > 1 and jnp.issubdtype(d.dtype, jnp.integer) and (d.shape == o.shape[:-1] or column):
         raise ValueError(
             f"{where}: targets must be distributions {o.shape}, got integer labels {d.shape}. Convert labels (N, ...) "
-            f"by jax.nn.one_hot(labels, {o.shape[-1]}), or use softmax_cross_entropy(logits, labels), which takes labels."
+            f"by jax.nn.one_hot(labels, {o.shape[-1]}), or use softmax_cross_entropy(logits, labels), which takes them."
         )
 
 
