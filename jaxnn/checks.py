@@ -32,6 +32,16 @@ def concrete_number(value: Any) -> float | None:
     return float(value) if jnp.ndim(value) == 0 else None
 
 
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, in the singular for 1; `plural` where it is not noun + "s".
+
+    Example:
+        >>> count_of(1, "mistake"), count_of(1200, "pass", "passes"), count_of(0, "epoch")
+        ('1 mistake', '1,200 passes', '0 epochs')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def require_number(where: str, name: str, value: Any) -> None:
     """Raise unless the value is one real number, concrete or traced.
 

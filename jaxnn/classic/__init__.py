@@ -11,7 +11,8 @@
 | `regions`, `convex` | half-spaces, polyhedra, unions, any region of the plane; the best convex region |
 | `approximation` | pulses, staircases, ridges, bumps, surfaces |
 | `threshold` | constructed networks; recoding from 0 and 1 to -1 and +1; sigmoids in place of thresholds |
-| `batching`, `gan` | batch, mini-batch and stochastic gradient descent; a small GAN and its mode coverage |
+| `batching`, `batch_noise` | batch, mini-batch and stochastic gradient descent; the noise of small batches |
+| `gan` | a small GAN and its mode coverage |
 | `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
 | `symmetry`, `saturation`, `mixture`, `width`, `shifts` | studies of one effect each |
 
@@ -24,7 +25,7 @@ from types import ModuleType
 from jaxnn import missing
 
 MODULES = (
-    "adaline", "approximation", "baselines", "batching", "boolean", "convex", "formulas", "gan", "gates",
+    "adaline", "approximation", "baselines", "batch_noise", "batching", "boolean", "convex", "formulas", "gan", "gates",
     "generalization", "logistic", "minimize", "mixture", "multiclass", "neurons", "parity", "perceptron", "regions",
     "saturation", "separability", "shifts", "symmetry", "threshold", "trials", "width",
 )  # fmt: skip

@@ -35,7 +35,8 @@ class Fit(NamedTuple):
 
     Attributes:
         w: weights, (D,); (D, K) for K classes.
-        log_likelihood: (epochs + 1,), of all examples, in nats, at the start and after each epoch.
+        log_likelihood: (epochs + 1,), of all examples, in nats, at the start and after each epoch (`trace`: after each
+            update).
     """
 
     w: Array
@@ -119,6 +120,26 @@ def fit(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: 
     _require("logistic.fit", features, key, learning_rate, epochs, batch_size)
     start, rate = jnp.zeros_like(features[0]), jnp.asarray(learning_rate, features.dtype)
     return _ascend(_log_probability, _surprise, start, features, signs, key, rate, epochs, batch_size)
+
+
+def trace(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: int, batch_size: int) -> Fit:
+    """The ascent of `fit`, with the log-likelihood of all examples after every update instead of every epoch.
+
+    Args:
+        x, y, key, learning_rate, epochs, batch_size: as for `fit`.
+
+    Returns:
+        Fit with w (D,), that of `fit`, and log_likelihood (epochs ceil(N / batch_size) + 1,).
+
+    Example:
+        >>> x, y = [[1.0, -1.0], [1.0, 0.5], [1.0, 1.0]], [-1, -1, 1]
+        >>> trace(x, y, key=jax.random.key(0), learning_rate=0.1, epochs=2, batch_size=1).log_likelihood.shape
+        (7,)
+    """
+    features, signs = as_signs("logistic.trace", x, y)
+    _require("logistic.trace", features, key, learning_rate, epochs, batch_size)
+    start, rate = jnp.zeros_like(features[0]), jnp.asarray(learning_rate, features.dtype)
+    return _ascend(_log_probability, _surprise, start, features, signs, key, rate, epochs, batch_size, every=True)
 
 
 def softmax_probability(w: ArrayLike, x: ArrayLike) -> Array:
@@ -249,7 +270,7 @@ def _require(where: str, x: Array, key: Key, learning_rate: Scalar, epochs: int,
         raise ValueError(f"{where}: batch_size must be at most the number of examples, {x.shape[0]}, got {batch_size}.")
 
 
-@functools.partial(jax.jit, static_argnames=("log_probability", "surprise", "epochs", "batch_size"))
+@functools.partial(jax.jit, static_argnames=("log_probability", "surprise", "epochs", "batch_size", "every"))
 def _ascend(
     log_probability: Each,
     surprise: Each,
@@ -260,17 +281,24 @@ def _ascend(
     learning_rate: Array,
     epochs: int,
     batch_size: int,
+    every: bool = False,
 ) -> Fit:
-    def step(w: Array, batch: tuple[Array, Array]) -> tuple[Array, None]:
+    """Ascent from w; the log-likelihood after each epoch, or after every update."""
+
+    def height(w: Array) -> Array:
+        return jnp.sum(log_probability(w, x, y))
+
+    def step(w: Array, batch: tuple[Array, Array]) -> tuple[Array, Array | None]:
         index, weight = batch
         pulls = surprise(w, x[index], y[index])
         weighted = pulls * weight.astype(x.dtype).reshape(weight.shape + (1,) * (pulls.ndim - 1))
-        return w + learning_rate * _pull(x[index], weighted), None
+        w = w + learning_rate * _pull(x[index], weighted)
+        return w, height(w) if every else None
 
     def epoch(w: Array, key: Key) -> tuple[Array, Array]:
-        w, _ = lax.scan(step, w, batch_indices(key, x.shape[0], batch_size, partial=Partial.WEIGHT))
-        return w, jnp.sum(log_probability(w, x, y))
+        w, values = lax.scan(step, w, batch_indices(key, x.shape[0], batch_size, partial=Partial.WEIGHT))
+        return w, height(w)[None] if values is None else values
 
-    start = jnp.sum(log_probability(w, x, y))
+    start = height(w)
     w, values = lax.scan(epoch, w, jax.random.split(key, epochs))
-    return Fit(w, jnp.concatenate([start[None], values]))
+    return Fit(w, jnp.concatenate([start[None], values.reshape(-1)]))

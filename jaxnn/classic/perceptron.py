@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.activations import perceptron_sign
-from jaxnn.checks import require_key, require_positive_int
+from jaxnn.checks import count_of, require_key, require_positive_int
 from jaxnn.classic.neurons import as_signs, outputs
 from jaxnn.numerics import safe_divide
 from jaxnn.types import Array, ArrayLike, Key
@@ -56,7 +56,7 @@ class Fit(NamedTuple):
             )
         two = self.w.ndim == 1
         instead = "pocket or averaged" if two else "logistic.softmax_fit"
-        effort = f"{int(self.mistakes)} mistakes in {int(self.passes)} passes"
+        effort = f"{count_of(int(self.mistakes), 'mistake')} in {count_of(int(self.passes), 'pass', 'passes')}"
         if self.converged:
             return f"converged: {effort}, the last without one"
         if self.cycles:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import tyro
@@ -11,7 +13,7 @@ from matplotlib.figure import Figure
 
 from jaxnn.cli.runs import require_own_folder, telling_kept, wide_console
 from jaxnn.gallery.base import Picture
-from jaxnn.gallery.build import build
+from jaxnn.gallery.build import build, chapters
 from jaxnn.playground import Settings, draw, draw_sources, make_views, run
 
 SOURCE = (
@@ -48,6 +50,9 @@ PLAYGROUND = (
 )
 """Pictures of the playground, passed to `gallery.build`, which does not import the playground."""
 
+MORE: Mapping[str, Sequence[Picture]] = MappingProxyType({"Playground": PLAYGROUND})
+"""Chapters of other rooms, after those of the gallery."""
+
 
 @dataclasses.dataclass(frozen=True)
 class GalleryConfig:
@@ -56,9 +61,16 @@ class GalleryConfig:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/gallery")
     """Output folder: new, empty, or a gallery's, whose figures of the same name are overwritten."""
     only: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME ...")] = None
-    """Names of figures, separated by blanks or commas; default all."""
+    """Names of figures, separated by blanks or commas; default all. Under each figure of the page stands its name."""
     force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write into a folder with other contents, and overwrite files of the same name."""
+
+
+def listed_figures() -> str:
+    """The names of all figures, a paragraph for each chapter, for --help."""
+    found = chapters() | dict(MORE)
+    lines = (f"{title}: {', '.join(picture.name for picture in pictures)}" for title, pictures in found.items())
+    return "\n\n".join(["The figures by chapter, each name for --only:", *lines])  # tyro joins single lines
 
 
 def gallery(config: GalleryConfig) -> Path:
@@ -68,6 +80,6 @@ def gallery(config: GalleryConfig) -> Path:
     if not config.force:
         require_own_folder(config.out, "index.html", "<title>jaxnn gallery</title>")
     with telling_kept(config.out):
-        index = build(config.out, only=config.only or (), more={"Playground": PLAYGROUND})
+        index = build(config.out, only=config.only or (), more=MORE)
     wide_console().print(f"gallery: {index}", highlight=False, soft_wrap=True, markup=False)
     return index

@@ -17,7 +17,7 @@ import tyro
 import jaxnn
 from jaxnn.checks import nearest_name
 from jaxnn.cli.config import TrainConfig
-from jaxnn.cli.gallery import GalleryConfig, gallery
+from jaxnn.cli.gallery import GalleryConfig, gallery, listed_figures
 from jaxnn.cli.parity import ParityConfig, parity
 from jaxnn.cli.playground import PlaygroundConfig, playground
 from jaxnn.cli.predict import PredictConfig, predict
@@ -186,7 +186,8 @@ def _parse(command: str, config: type[C], words: list[str], default: C | None) -
     try:
         with contextlib.redirect_stderr(said):
             settings = {} if default is None else {"default": default}
-            parsed = tyro.cli(config, prog=f"jaxnn {command}", description=_described(config), args=words, **settings)  # type: ignore[call-overload]
+            about = _described(config, helping=not {"-h", "--help"}.isdisjoint(words))
+            parsed = tyro.cli(config, prog=f"jaxnn {command}", description=about, args=words, **settings)  # type: ignore[call-overload]
     except SystemExit as stopped:
         if stopped.code in (0, None):
             raise
@@ -196,9 +197,11 @@ def _parse(command: str, config: type[C], words: list[str], default: C | None) -
     return parsed
 
 
-def _described(config: type[Any]) -> str:
-    """The first lines of --help; `main` removes the option --recipe before tyro parses the rest."""
+def _described(config: type[Any], helping: bool) -> str:
+    """The first lines of --help, with lists that are made for it only; `main` takes --recipe before tyro parses."""
     about = (config.__doc__ or "").splitlines()[0]
+    if helping and config is GalleryConfig:
+        return f"{about}\n\n{listed_figures()}"
     if config is not TrainConfig:
         return about
     return f"{about} --recipe NAME starts from one of: {', '.join(RECIPES)}; other options override it."

@@ -199,10 +199,14 @@ def _show(found: Findings, config: ParityConfig, asked: int) -> None:
     equal = collections.Counter(r["tolerance"] for r in rows.values() if r["verdict"] == "equal")
     counts = [(f"{n} " if len(equal) > 1 else "") + f"within {tolerance:.0e}" for tolerance, n in sorted(equal.items())]
     within = {0: "", 1: f" {' '.join(counts)}"}.get(len(equal), f" ({', '.join(counts)})")
-    raised = f", {len(found.raised)} raise" if found.raised else ""
+    differ = len(rows) - equal.total()
+    raised = f", {len(found.raised)} {'raises' if len(found.raised) == 1 else 'raise'}" if found.raised else ""
     done = len(rows) + len(found.raised)
     early = "" if done == asked else f" of {asked} (interrupted)"
-    say(f"{done}{early} cases: {equal.total()} equal{within}, {len(rows) - equal.total()} differ{raised}")
+    say(
+        f"{done}{early} {'case' if done == asked == 1 else 'cases'}: {equal.total()} equal{within}, "
+        f"{differ} {'differs' if differ == 1 else 'differ'}{raised}"
+    )
 
 
 def _write(folder: Path, found: Findings, config: ParityConfig) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxnn import files, plots
+from jaxnn.checks import count_of
 from jaxnn.cli.runs import run_folder, wide_console, write_options
 from jaxnn.cli.words import LISTED, require_seed
 from jaxnn.compare.entries import words
@@ -84,7 +85,7 @@ def playground(config: PlaygroundConfig) -> Path:
         write_gif(done, views, folder / "training.gif")
     console = wide_console()
     for line in (
-        f"trained for {settings.epochs} epochs in {seconds:.1f} s: "
+        f"trained for {count_of(settings.epochs, 'epoch')} in {seconds:.1f} s: "
         f"training loss {done.train_loss[-1]:.4f}, test loss {done.test_loss[-1]:.4f}",
         f"open in a browser: {page}",
     ):

@@ -13,7 +13,7 @@ import rich.table
 import tyro
 
 from jaxnn import files
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import count_of, require_positive_int
 from jaxnn.cli.runs import require_own_folder, telling_kept, wide_console
 from jaxnn.cli.words import LISTED, require_seed
 from jaxnn.compare import report
@@ -94,13 +94,14 @@ def _run(config: RaceConfig, command: str) -> Race:
         if not so_far:
             chunks = len(list((config.out / "runs").rglob("runs-*.npz")))
             raise KeyboardInterrupt(
-                f"{chunks} chunks of runs are kept in {config.out / 'runs'}: the same command resumes from there"
+                f"{count_of(chunks, 'chunk')} of runs kept in {config.out / 'runs'}: the same command resumes there"
                 if chunks
                 else "no run was finished, nothing was kept"
             ) from None
         page = report.write(so_far[0], config.out, command=command)
         raise KeyboardInterrupt(
-            f"{page} shows the {len(so_far[0].results)} finished results, and the same command resumes from there"
+            f"{page} shows {count_of(len(so_far[0].results), 'finished result')}, and the same command resumes from "
+            "there"
         ) from None
 
 

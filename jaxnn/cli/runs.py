@@ -20,7 +20,7 @@ import rich.console
 
 import jaxnn
 from jaxnn import files, npz, tree
-from jaxnn.checks import nearest_name
+from jaxnn.checks import count_of, nearest_name
 from jaxnn.cli.config import TrainConfig, build_network
 from jaxnn.layers import Layer
 from jaxnn.types import Params, State
@@ -138,11 +138,12 @@ def kept(folder: Path) -> str:
     """The contents of a folder, in words."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if len(names) > SHOWN_FILES:
-        return f"{folder} keeps {len(names)} files"
+        return f"{folder} keeps {count_of(len(names), 'file')}"
     if not names:
         return "nothing was kept"
     lines = (folder / METRICS).read_text().count("\n") if METRICS in names else 0
-    return f"{folder} keeps {', '.join(f'{name} ({lines} lines)' if name == METRICS else name for name in names)}"
+    told = (f"{name} ({count_of(lines, 'line')})" if name == METRICS else name for name in names)
+    return f"{folder} keeps {', '.join(told)}"
 
 
 def write_config(folder: Path, config: TrainConfig, example: tuple[int, ...], classes: tuple[str, ...]) -> None:

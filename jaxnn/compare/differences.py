@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxnn import tree
+from jaxnn.checks import count_of
 from jaxnn.types import PyTree
 
 COARSE = 1e-6
@@ -152,8 +153,8 @@ class Parity:
         """The verdict, the differences and the costs, in a few lines."""
         states = ", ".join(f"{name} {gap:.1e}" for name, gap in self.state.items())
         lines = [
-            f"{'equal' if self.equal else 'DIFFERS'} within {self.tolerance:.0e} over {len(self.relative)} steps in "
-            f"{self.dtype}",
+            f"{'equal' if self.equal else 'DIFFERS'} within {self.tolerance:.0e} over "
+            f"{count_of(len(self.relative), 'step')} in {self.dtype}",
             f"parameters: max {self.params:.1e} ({self.params_ulp:.3g} ulp), mean {self.params_mean:.1e}, relative to "
             "the largest entry of the leaf",
             f"state: {states or 'not compared: no field in common (states are compared where they are NamedTuples)'}",
@@ -167,7 +168,7 @@ class Parity:
         for name, cost in (("ours", self.ours), ("theirs", self.theirs)):
             lines.append(
                 f"{name}: {cost.seconds_per_step * 1e6:.0f} us per step, compiled in {cost.compile_seconds:.2f} s, "
-                f"state {cost.state_bytes:,} bytes"
+                f"state {count_of(cost.state_bytes, 'byte')}"
             )
         return "\n".join([*lines, f"definitions: {self.differs}"] if self.differs else lines)
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from jaxnn import landscapes, plots
+from jaxnn.checks import count_of
 from jaxnn.compare.result import Race, Result, shown
 from jaxnn.plots import bench
 from jaxnn.plots import landscape as view
@@ -41,8 +42,8 @@ def figures(race: Race) -> Iterator[Drawing]:
         found = race.of(problem)
         yield Drawing(
             problem, f"{problem}-learning", f"{problem}: learning curves",
-            f"Median over {len(found[0].final)} fresh seeds at each optimizer's tuned learning rate; the band lies "
-            "between the quartiles.", learning(problem, found),
+            f"Median over {count_of(len(found[0].final), 'fresh seed')} at each optimizer's tuned learning rate; the "
+            "band lies between the quartiles.", learning(problem, found),
         )  # fmt: skip
         yield Drawing(
             problem, f"{problem}-sensitivity", f"{problem}: sensitivity to the learning rate",

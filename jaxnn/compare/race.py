@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import train
-from jaxnn.checks import nearest_name, require_positive_int
+from jaxnn.checks import count_of, nearest_name, require_positive_int
 from jaxnn.compare import diagnostics, problems
 from jaxnn.compare.costs import costs
 from jaxnn.compare.entries import Entry, entries, grid, require_distinct, words
@@ -235,7 +235,7 @@ def _notes(problem: Problem, epochs: int) -> tuple[str, ...]:
     """The source of a problem, published results, and whether they are comparable."""
     published = ", ".join(f"{name} {figure}" for name, figure in problem.published.items())
     short = epochs != problem.epochs and (problem.target is not None or published)
-    other = f"{epochs} epochs here: target and published results are for {problem.epochs}" if short else ""
+    other = f"{count_of(epochs, 'epoch')} here: target and published results are for {problem.epochs}" if short else ""
     told = (problem.reference, f"published: {published}" if published else "", other)
     return tuple(text for text in told if text)
 

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxnn import files
+from jaxnn.checks import count_of
 from jaxnn.compare.figures import Drawing, figures
 from jaxnn.compare.result import NEAR, Race, Result, shown, versions
 
@@ -73,7 +74,7 @@ def _page(race: Race, shown_of: Mapping[str, Sequence[str]], command: str) -> It
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     # An empty icon; browsers would request one otherwise.
     yield f'<title>jaxnn race</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>'
-    yield f"<h1>Race of {len(race.optimizers)} optimizers on {len(race.problems)} problems</h1>"
+    yield f"<h1>Race of {count_of(len(race.optimizers), 'optimizer')} on {count_of(len(race.problems), 'problem')}</h1>"
     if command:
         yield f"<p><code>{html.escape(command)}</code></p>"
     yield from _protocol(race)
@@ -99,10 +100,11 @@ def _protocol(race: Race) -> Iterator[str]:
     if not race.settings:
         return
     rates, tuning, fresh = (race.settings[name] for name in ("learning_rates", "tuning_seeds", "seeds"))
+    tried, again = count_of(len(rates), "learning rate"), count_of(fresh, "fresh seed")
     yield (
-        f"<p>Each optimizer was tuned on each problem over {len(rates)} learning rates from {rates[0]:.3g} to "
-        f"{rates[-1]:.3g}, with {_count(tuning, 'seed')} each; the rate whose metric after the last epoch is best on "
-        f"the validation set was run again with {_count(fresh, 'fresh seed')}.</p>\n<p><b>Performance</b> is the mean "
+        f"<p>Each optimizer was tuned on each problem over {tried} from {rates[0]:.3g} to {rates[-1]:.3g}, with "
+        f"{count_of(tuning, 'seed')} each; the rate whose metric after the last epoch is best on the validation set "
+        f"was run again with {again}.</p>\n<p><b>Performance</b> is the mean "
         "metric of these runs after the last epoch, on the test set where the problem has one (it is used only then); "
         "lower is better, and the best is bold. <b>Speed</b>: median steps, and seconds of a single run, until the "
         "validation metric, evaluated after each epoch, reaches the target. <b>Tuneability</b>: decades of the "
@@ -188,10 +190,6 @@ def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in value)
     return str(value)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _number(value: float, form: str = "{:.4g}") -> str:

@@ -16,6 +16,7 @@ import optax
 
 import jaxnn
 from jaxnn import files
+from jaxnn.checks import count_of
 from jaxnn.compare.costs import StepCost
 
 NEAR = 1.25
@@ -176,7 +177,8 @@ class Race:
     notes: Mapping[str, tuple[str, ...]]
 
     def __repr__(self) -> str:
-        return f"Race of {', '.join(self.optimizers)} on {', '.join(self.problems)}: {len(self.results)} results"
+        found = count_of(len(self.results), "result")
+        return f"Race of {', '.join(self.optimizers)} on {', '.join(self.problems)}: {found}"
 
     @property
     def problems(self) -> tuple[str, ...]:

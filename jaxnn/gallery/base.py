@@ -1,10 +1,11 @@
-"""The type of a figure of the gallery."""
+"""The type of a figure of the gallery, and legends that cover no data."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -33,3 +34,18 @@ class Picture:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise ValueError(f"Picture: name must be lower-case letters, digits and inner hyphens, got {self.name!r}.")
+
+
+def shared_legend(fig: Figure, axes: Iterable[Any], *, columns: int, fontsize: float = 11) -> None:
+    """One legend below the axes, where it covers no data: each label once, with its first handle."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, fontsize=fontsize,
+               frameon=False)  # fmt: skip
+
+
+def legend_below(ax: Any, *, columns: int, fontsize: float = 11) -> None:
+    """The legend of one axes, below them."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns, fontsize=fontsize, frameon=False)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxnn import activations, data, losses, metrics, models, optim, plots, train
-from jaxnn.gallery.base import Picture
+from jaxnn.gallery.base import Picture, legend_below, shared_legend
 from jaxnn.plots import COLOURS
 from jaxnn.types import Array
 
@@ -35,13 +35,13 @@ def _activations() -> Figure:
         ax.set_xlabel("z", fontsize=11)
     for ax in axes[:, 0]:
         ax.set_ylabel("output, slope", fontsize=11)
-    axes[0, 0].legend(fontsize=10, loc="upper left")
+    shared_legend(fig, [axes[0, 0]], columns=2)
     return fig
 
 
 def _losses() -> Figure:
     """Losses of a residual, and losses of a margin."""
-    fig, (left, right) = plots.figure(1, 2, width=4.8, height=3.8)
+    fig, (left, right) = plots.figure(1, 2, width=5.2, height=4.4)
     residual = jnp.linspace(-3, 3, 301)
     of_residual: dict[str, Callable[[Array, Array], Array]] = {
         "half squared error": losses.half_squared_error,
@@ -62,9 +62,9 @@ def _losses() -> Figure:
         ax.set_ylim(-0.1, 6)
         ax.set_ylabel("loss", fontsize=11)
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=10)
     right.step([-2.5, 0, 3], [1, 0, 0], where="post", color="black", linewidth=1.2, label="mistake, 0 or 1")
-    right.legend(fontsize=10, loc="upper right")
+    legend_below(left, columns=2)
+    legend_below(right, columns=3)
     left.set_xlabel("residual y - d", fontsize=11)
     right.set_xlabel("margin d f", fontsize=11)
     left.set_title("Regression", fontsize=12)

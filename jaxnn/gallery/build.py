@@ -7,6 +7,7 @@ import functools
 import html
 import importlib
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -28,20 +29,24 @@ MODULES = {
     "regions": "Decision regions",
     "logic": "Boolean functions",
     "optimization": "Optimization",
+    "batches": "Batch sizes",
+    "outputs": "Outputs and their losses",
     "generalization": "Learning and generalization",
 }
 """The modules with PICTURES, in the order of the page, and the titles of their chapters."""
 
 STYLE = """
-body { font: 17px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 2rem auto;
+body { font: 17px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 86rem; margin: 2rem auto;
   padding: 0 1rem; }
+h1, h2, h3, nav, figcaption { max-width: 60rem; }
 nav li { margin: .1rem 0; }
 figure { margin: 0 0 3.5rem; }
 figure > a > img { max-width: 100%; height: auto; border: 1px solid #ddd; }
 figcaption p { margin: .6rem 0; }
 .equation { max-width: 100%; }
-.source { color: #555; font-size: 15px; }
+.source, .command { color: #555; font-size: 15px; }
 """
+"""Text in lines of 60 rem, figures up to 86 rem (1,376 pixels), so that the small print of wide ones is legible."""
 
 
 def chapters() -> dict[str, Sequence[Picture]]:
@@ -129,12 +134,12 @@ def _page(found: Mapping[str, Sequence[Picture]]) -> Iterator[str]:
     yield f'<title>jaxnn gallery</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>'
     yield "<h1>jaxnn gallery</h1>\n<nav>"
     for title, pictures in found.items():
-        yield f"<p>{html.escape(title)}</p>\n<ul>"
+        yield f'<p><a href="#{_anchor(title)}">{html.escape(title)}</a></p>\n<ul>'
         yield from (f'<li><a href="#{p.name}">{html.escape(p.title)}</a></li>' for p in pictures)
         yield "</ul>"
     yield "</nav>"
     for title, pictures in found.items():
-        yield f"<h2>{html.escape(title)}</h2>"
+        yield f'<h2 id="{_anchor(title)}">{html.escape(title)}</h2>'
         for picture in pictures:
             yield from _figure(picture)
     yield "</body>\n</html>"
@@ -151,7 +156,13 @@ def _figure(picture: Picture) -> Iterator[str]:
         yield f'<p><img class="equation" src="data:image/svg+xml;base64,{drawn}" alt="{told}"></p>'
     if picture.source:
         yield f'<p class="source">{html.escape(picture.source)}</p>'
+    yield f'<p class="command">Drawn by <code>jaxnn gallery --only {picture.name}</code></p>'
     yield "</figcaption>\n</figure>"
+
+
+def _anchor(title: str) -> str:
+    """The id of a chapter's heading; pictures are called otherwise."""
+    return "chapter-" + "-".join(re.findall("[a-z0-9]+", title.lower()))
 
 
 def _distinct(found: dict[str, Sequence[Picture]]) -> dict[str, Sequence[Picture]]:

@@ -33,7 +33,8 @@ def _xor_regions() -> Figure:
     maps = [*_outputs(hidden, x).T, _outputs(network, x)[:, 0], _outputs(soften(network, 6.0), x)[:, 0]]
     at_corners = [*np.asarray(hidden(corners)).T, *[np.asarray(network(corners))[:, 0]] * 2]
     titles = ["hidden unit: A AND NOT B", "hidden unit: NOT A AND B", "output: OR of the two", "sigmoid(6 z) instead"]
-    fig, axes = figure(1, 4, width=3.1, height=3.4, sharey=True)
+    fig, axes = figure(1, 4, width=2.9, height=3.5, sharey=True)
+    fig.set_layout_engine("compressed")  # square axes: the colour bar beside them, the titles above them
     for ax, values, ones, title in zip(axes, maps, at_corners, titles, strict=True):
         image = _region(ax, values, -0.5, 1.5)
         for (a, b), one in zip(corners, ones, strict=True):
@@ -43,7 +44,7 @@ def _xor_regions() -> Figure:
         ax.set_xticks([0, 1])
         ax.set_yticks([0, 1])
     axes[0].set_ylabel("B", fontsize=11)
-    fig.colorbar(image, ax=axes, label="output of the unit", shrink=0.75, ticks=[0, 0.5, 1])
+    fig.colorbar(image, ax=axes, label="output of the unit", aspect=15, pad=0.02, ticks=[0, 0.5, 1])
     fig.suptitle("XOR by two hidden units (filled: 1, hollow: 0)", fontsize=12)
     return fig
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 from jaxnn import plots
-from jaxnn.classic import generalization, mixture, saturation, shifts, symmetry, width
+from jaxnn.classic import generalization, shifts, symmetry, width
 from jaxnn.classic.generalization import Errors
-from jaxnn.gallery.base import Picture
+from jaxnn.gallery.base import Picture, shared_legend
 from jaxnn.initializers import constant, normal
 from jaxnn.plots import COLOURS
 
@@ -110,96 +109,42 @@ def _hidden_units() -> Figure:
     return fig
 
 
+SYMMETRY_STARTS = 8
+"""Number of random starts of the symmetry figure, of which one is drawn."""
+
+
 def _symmetry() -> Figure:
-    key = jax.random.key(3)
-    runs = {"equal": symmetry.run(constant(0.5), key=key), "random": symmetry.run(normal(0.5), key=key)}
-    fig, axes = plots.figure(1, 3, width=3.7, height=3.5)
+    """The incoming weights of four units from equal and from random starts, and the losses."""
+    keys = jax.random.split(jax.random.key(0), SYMMETRY_STARTS)
+    w_init = normal(0.5)
+    every = [symmetry.run(w_init, key=key) for key in keys]
+    chosen = every[symmetry.most_separate(every)]
+    runs = {"equal": symmetry.run(constant(0.5), key=keys[0]), "random": chosen}
+    fig, axes = plots.figure(1, 3, width=3.7, height=3.9)
     for name, ax in zip(runs, axes, strict=False):
         history = runs[name].history
-        epochs = [record["epoch"] for record in history]
         for j, (colour, dash) in enumerate(zip(COLOURS[:4], ("-", "--", "-.", ":"), strict=True)):
-            weights = [record[f"unit_{j}"] for record in history]
-            ax.plot(epochs, weights, dash, color=colour, linewidth=5 - j, label=f"unit {j + 1}")
-        ax.set_title(f"{name} initial weights", fontsize=12)
-        ax.set_ylabel("weight for the first input", fontsize=11)
-        axes[2].plot(epochs, [record["loss"] for record in history], linewidth=2,
-                     color=COLOURS[4 if name == "equal" else 2], label=name)  # fmt: skip
-    low, high = (f(ax.get_ylim()[i] for ax in axes[:2]) for i, f in ((0, min), (1, max)))
-    for ax in axes[:2]:
-        ax.set_ylim(low, high)
+            w1, w2 = ([record[f"unit_{j}_{i}"] for record in history] for i in (1, 2))
+            ax.plot(w1, w2, dash, color=colour, linewidth=5 - j, label=f"unit {j + 1}")
+            ax.plot(w1[-1], w2[-1], "o", color=colour, markersize=11 - 2 * j)
+        ax.set_xlabel("weight for the first input", fontsize=11)
+        ax.set_ylabel("weight for the second input", fontsize=11)
+        ax.axhline(0, color="black", linewidth=0.5)
+        ax.axvline(0, color="black", linewidth=0.5)
+        ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+        axes[2].plot([record["epoch"] for record in history], [record["loss"] for record in history], linewidth=2,
+                     color=COLOURS[4 if name == "equal" else 2], label=f"{name} initial weights")  # fmt: skip
+    axes[0].set_title("equal initial weights", fontsize=12)
+    apart = float(symmetry.separation(chosen.params))
+    axes[1].set_title(f"random: no two closer than {apart:.1f}", fontsize=12)
     axes[2].set_title("training loss", fontsize=12)
+    axes[2].set_xlabel("epoch", fontsize=11)
     axes[2].set_ylabel("cross-entropy (nats)", fontsize=11)
     axes[2].axhline(np.log(2), color="black", linewidth=1, linestyle=":", label="a coin's, log 2")
     axes[2].set_ylim(0, None)
     for ax in axes:
-        ax.set_xlabel("epoch", fontsize=11)
         ax.grid(alpha=0.3)
-    axes[0].legend(fontsize=10)
-    axes[2].legend(fontsize=10)
-    return fig
-
-
-def _saturation() -> Figure:
-    fig, (slopes, curves, steps) = plots.figure(1, 3, width=3.8, height=3.5)
-    z = jnp.linspace(-8, 8, 201)
-    starts = jnp.linspace(-2, 8, 41)
-    for (name, loss), colour in zip(saturation.LOSSES.items(), (COLOURS[1], COLOURS[0]), strict=True):
-        slopes.plot(z, saturation.slopes(loss, z), color=colour, linewidth=2, label=name)
-        for start, dash in ((1.0, "--"), (5.0, "-")):
-            y = saturation.descend(loss, start)
-            told = f"{name}, from y = {y[0]:.2f}"
-            curves.plot(y, dash, color=colour, linewidth=2, label=told)
-        needed = jax.vmap(lambda start, loss=loss: saturation.steps_until(_long_descent(loss, start)))(starts)
-        steps.plot(starts, jnp.maximum(needed, 1), color=colour, linewidth=2, label=name)
-    slopes.set_xlabel("z", fontsize=11)
-    slopes.set_ylabel("dC/dz, target 0", fontsize=11)
-    slopes.set_title("derivative in the logit", fontsize=12)
-    curves.set_xlabel("step", fontsize=11)
-    curves.set_ylabel("output y, target 0", fontsize=11)
-    curves.set_title("learning curves", fontsize=12)
-    steps.set_yscale("log")
-    steps.set_xlabel("z at the start", fontsize=11)
-    steps.set_ylabel("steps until y < 0.1", fontsize=11)
-    steps.set_title("steps lost to saturation", fontsize=12)
-    for ax in (slopes, curves, steps):
-        ax.grid(alpha=0.3)
-    slopes.legend(fontsize=10)
-    curves.legend(fontsize=9)
-    return fig
-
-
-def _long_descent(loss: Any, start: Any) -> Any:
-    return saturation.descend(loss, start, steps=10_000)
-
-
-def _mixture() -> Figure:
-    points = mixture.inverse_problem(jax.random.key(0), 1000)
-    x, y = jnp.linspace(-0.05, 1.05, 221)[:, None], jnp.linspace(-0.1, 1.1, 241)
-    mean_net, mean = mixture.fit_mean(points, key=jax.random.key(1))
-    net, found = mixture.fit_mixture(points, key=jax.random.key(1))
-    predicted = mixture.mixture_at(net, found.params, found.state, x)
-    fig, (left, middle, right) = plots.figure(1, 3, width=3.9, height=3.6)
-    for ax in (left, middle):
-        ax.plot(points.x, points.y, ".", color="0.6", markersize=2.5, label="data" if ax is left else None)
-        ax.set_xlabel("x", fontsize=11)
-        ax.set_ylabel("y", fontsize=11)
-        ax.set_ylim(-0.1, 1.1)
-    left.plot(x, mean_net.predict(mean.params, mean.state, x), color=COLOURS[1], linewidth=2.5, label="least squares")
-    left.legend(fontsize=10, loc="upper left")
-    left.set_title("squared error: the mean", fontsize=12)
-    p = mixture.density(predicted, y)
-    middle.contour(x[:, 0], y, p.T, levels=[0.5, 1, 2, 4, 8], cmap="viridis", linewidths=1.2, zorder=3)
-    for m, colour in enumerate((COLOURS[0], COLOURS[1], COLOURS[3])):
-        # A component is drawn only where its weight is not small.
-        centre = jnp.where(predicted.weights[:, m] > 0.1, predicted.means[:, m], jnp.nan)
-        middle.plot(x, centre, color=colour, linewidth=2.5, zorder=4)
-        right.plot(x, predicted.weights[:, m], color=colour, linewidth=2, label=f"{m + 1}")
-    middle.set_title("mixture: density and means", fontsize=12)
-    right.set_xlabel("x", fontsize=11)
-    right.set_ylabel("mixing weight", fontsize=11)
-    right.set_title("mixing weights", fontsize=12)
-    right.set_ylim(-0.02, 1.35)
-    right.legend(fontsize=10, ncols=3, loc="upper center", title="component", title_fontsize=10)
+    shared_legend(fig, axes[1:], columns=7, fontsize=10)
     return fig
 
 
@@ -237,7 +182,7 @@ def _shifts() -> Figure:
     fig, axes = plots.figure(1, len(found), width=3.0, height=3.5, sharey=True)
     for ax, (name, errors) in zip(axes, found.items(), strict=True):
         edge = reach + 0.5
-        image = ax.imshow(100 * errors, cmap="cividis", vmin=0, vmax=90, extent=(-edge, edge, edge, -edge))
+        image = ax.imshow(100 * errors, cmap="cividis", vmin=0, vmax=100, extent=(-edge, edge, edge, -edge))
         ax.set_title(f"{name}\n{100 * errors[reach, reach]:.1f}% to {100 * errors.max():.1f}%", fontsize=11)
         ax.set_xlabel("right (pixels)", fontsize=11)
         ax.set_xticks(range(-reach, reach + 1, 2))
@@ -315,35 +260,14 @@ PICTURES = (
     Picture(
         "symmetry",
         "Equal initial weights stay equal",
-        "Four hidden units are trained on the exclusive or. Units with equal initial weights get equal gradients and "
-        "stay equal (left, four lines in one), so that the network is equivalent to a single unit and its loss stays "
-        "high. From random weights the units specialize (middle) and the loss falls.",
+        "Four hidden units are trained on the exclusive or; lines are their incoming weights, dots the last ones. "
+        "Units with equal initial weights get equal gradients and stay equal (left, four lines in one), so that the "
+        "network is equivalent to a single unit and its loss stays high. From random weights the units part (middle: "
+        "of eight starts, the one whose two most similar units end farthest apart) and the loss falls (right).",
         r"w_j = w_k,\; b_j = b_k,\; v_j = v_k \;\Rightarrow\; \partial C / \partial w_j = \partial C / \partial w_k",
         "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning internal representations by error "
         "propagation.",
         _symmetry,
-    ),
-    Picture(
-        "saturation",
-        "Cross-entropy and squared error on a saturated sigmoid",
-        "A sigmoid unit is trained to output 0. The derivative of the squared error vanishes where the unit is most "
-        "wrong (left), so that a start at y = 0.99 hardly moves (middle), and the number of steps grows exponentially "
-        "with z (right). The derivative of cross-entropy is y - d, and the number of steps grows linearly.",
-        r"\frac{\partial}{\partial z} \frac{1}{2}(y-d)^2 = (y-d)\, y\, (1-y) \qquad "
-        r"\frac{\partial}{\partial z} \left[-d \log y - (1-d) \log(1-y)\right] = y - d",
-        "Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.",
-        _saturation,
-    ),
-    Picture(
-        "mixture-density",
-        "Mixture-density regression on an inverse problem",
-        "For some x three values of y are valid. Least squares learns their mean, which is none of them (left). A "
-        "network that outputs a mixture of three Gaussians follows all branches (middle: contours of p(y|x), and each "
-        "mean where its weight is above 0.1) and predicts their probabilities (right).",
-        r"x = y + 0.3 \sin 2 \pi y + \mathrm{noise} \qquad "
-        r"p(y|x) = \sum_m a_m(x)\, N(y;\, \mu_m(x),\, \sigma_m(x)^2)",
-        "Bishop, C. M. (1994). Mixture density networks.",
-        _mixture,
     ),
     Picture(
         "width",

@@ -15,7 +15,7 @@ from jaxnn import plots
 from jaxnn.classic import adaline, logistic, perceptron, separability
 from jaxnn.classic.neurons import with_bias
 from jaxnn.data import toy
-from jaxnn.gallery.base import Picture
+from jaxnn.gallery.base import Picture, shared_legend
 from jaxnn.types import Array, Key
 
 NEGATIVE, POSITIVE = plots.COLOURS[:2]
@@ -202,21 +202,29 @@ def _draw_ascent() -> Figure:
     x = with_bias(blobs.x * jnp.array([1.0, 2.0, 0.3]) + jnp.array([0.0, 2.0, 0.0]))
     y = 2 * blobs.y - 1
     best = _greatest_log_likelihood(x, y)
-    fig, (by_epoch, by_update) = plots.figure(1, 2, width=5.6, height=4.4, sharey=True)
+    fig, (by_epoch, by_update) = plots.figure(1, 2, width=5.6, height=4.6, sharey=True)
     for (name, size), colour in zip((("batch", n), ("mini-batch", 20), ("stochastic", 1)), plots.COLOURS, strict=False):
-        rate, values = _best_rate(x, y, size, epochs)
-        updates = np.maximum(np.arange(epochs + 1) * n // size, 0.7)
-        for ax, steps in ((by_epoch, np.arange(epochs + 1)), (by_update, updates)):
-            low, middle, high = np.quantile((best - values) / n, (0.1, 0.5, 0.9), axis=0)
+        rate = _best_rate(x, y, size, epochs)
+        gaps = (best - _every_update(x, y, rate, size, epochs)) / n
+        per_epoch = gaps.shape[1] // epochs
+        shown = np.unique(np.geomspace(1, gaps.shape[1] - 1, 400).astype(int))
+        for ax, steps, values in (
+            (by_epoch, np.arange(epochs + 1), gaps[:, ::per_epoch]),
+            (by_update, shown, gaps[:, shown]),
+        ):
+            low, middle, high = np.quantile(values, (0.1, 0.5, 0.9), axis=0)
             ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-            ax.plot(steps, middle, color=colour, linewidth=2, label=f"{name}: {size} at a time, $\\eta$ = {rate:.2g}")
+            mark = "o" if size == n and ax is by_update else None
+            ax.plot(steps, middle, color=colour, linewidth=2, marker=mark, markersize=4,
+                    label=f"{name}: {size} at a time, $\\eta$ = {rate:.2g}")  # fmt: skip
+    by_update.axhline(float(gaps[0, 0]), color="black", linestyle=":", linewidth=1, label="before the first update")
     by_epoch.set(
         xlabel="epochs (examples / 400)", yscale="log", ylabel="gap to the maximum log-likelihood\n(nats per example)"
     )
     by_update.set(xlabel="updates", xscale="log")
     by_epoch.set_title("for the same number of examples", fontsize=11)
-    by_update.set_title("for the same number of updates", fontsize=11)
-    by_epoch.legend(fontsize=9, loc="upper right")
+    by_update.set_title("after each update", fontsize=11)
+    shared_legend(fig, (by_update,), columns=2)
     fig.suptitle(
         "Logistic regression by gradient ascent: small batches rise sooner, then fluctuate below the maximum",
         fontsize=12,
@@ -234,8 +242,8 @@ def _linear_units(x: Array, y: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _best_rate(x: Array, y: Array, batch_size: int, epochs: int) -> tuple[float, np.ndarray]:
-    """The learning rate of the largest log-likelihood, averaged over runs and epochs; its values (RUNS, epochs + 1)."""
+def _best_rate(x: Array, y: Array, batch_size: int, epochs: int) -> float:
+    """The learning rate of the largest log-likelihood, averaged over runs and epochs."""
 
     def run(key: Key, rate: Array) -> Array:
         found = logistic.fit(x, y, key=key, learning_rate=rate, epochs=epochs, batch_size=batch_size)
@@ -243,8 +251,18 @@ def _best_rate(x: Array, y: Array, batch_size: int, epochs: int) -> tuple[float,
 
     every = jax.jit(jax.vmap(jax.vmap(run, in_axes=(None, 0)), in_axes=(0, None)))
     values = np.asarray(every(jax.random.split(jax.random.key(0), RUNS), RATES))
-    best = int(np.argmax(np.nan_to_num(values.mean(axis=(0, 2)), nan=-np.inf)))
-    return float(RATES[best]), values[:, best]
+    return float(RATES[np.argmax(np.nan_to_num(values.mean(axis=(0, 2)), nan=-np.inf))])
+
+
+def _every_update(x: Array, y: Array, rate: float, batch_size: int, epochs: int) -> np.ndarray:
+    """The log-likelihood at the start and after each update, of each run: (RUNS, updates + 1)."""
+
+    def run(key: Key) -> Array:
+        return logistic.trace(
+            x, y, key=key, learning_rate=rate, epochs=epochs, batch_size=batch_size
+        ).log_likelihood  # fmt: skip
+
+    return np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), RUNS)))
 
 
 def _greatest_log_likelihood(x: Array, y: Array) -> float:
@@ -331,8 +349,8 @@ PICTURES = (
         "Batch, mini-batch and stochastic ascent",
         "The gap between the log-likelihood of logistic regression and its maximum, each kind of ascent with its best "
         "of 12 constant learning rates; medians over 16 orders of the examples, bands contain 80%. For the same number "
-        "of examples small batches rise sooner, then fluctuate below the maximum; the whole batch rises steadily, in "
-        "few updates.",
+        "of examples (left) small batches rise sooner, then fluctuate below the maximum. Per update (right, every dot "
+        "or point of a line is one) the whole batch rises most, and steadily.",
         r"w \leftarrow w + \eta \sum_{i \in B} \nabla_w \log P(y_i \mid x_i; w)",
         "Robbins & Monro (1951), A stochastic approximation method",
         _draw_ascent,

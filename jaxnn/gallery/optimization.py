@@ -1,4 +1,4 @@
-"""Figures of gradient descent, step sizes, local minima, batches, games, and a GAN during training."""
+"""Figures of gradient descent, step sizes, local minima, games, and a GAN during training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxnn import data, landscapes, losses, models, optim, plots, train
-from jaxnn.classic import batching, gan
-from jaxnn.gallery.base import Picture
+from jaxnn import data, landscapes, optim, plots, train
+from jaxnn.classic import gan
+from jaxnn.gallery.base import Picture, shared_legend
 from jaxnn.landscapes import Landscape
 from jaxnn.plots import landscape as view
 from jaxnn.train import minmax
@@ -52,18 +52,32 @@ def _rules() -> Figure:
         "Adam": (optim.adam(0.1), optim.adam(0.1)),
         "sign step": (optim.sign_sgd(0.02), optim.sign_sgd(0.07)),
     }
-    fig, axes = plots.figure(2, 2, width=5.8, height=4.0)
-    places = ((landscapes.rosenbrock(), VALLEY, 300), (landscapes.plateau(), None, 100))
-    for i, (place, bounds, steps) in enumerate(places):
-        runs = {name: _way(place, pair[i], steps) for name, pair in chosen.items()}
-        view.contours(axes[0, i], place, bounds=bounds)
-        view.paths(axes[0, i], {name: run.x for name, run in runs.items()}, marked=steps)
-        axes[0, i].set_title(f"{place.name}: {steps} steps", fontsize=12)
-        for j, (name, run) in enumerate(runs.items()):
-            axes[1, i].plot(run.values, color=plots.COLOURS[j], linewidth=3 - 0.4 * j, label=name)
-        axes[1, i].set_ylim((1e-5, 2) if i else (1e-2, 40))
-        _finish(axes[1, i], "step", "f")
+    fig, axes = plots.figure(3, len(chosen), width=2.4, height=2.7, gridspec_kw={"height_ratios": (1, 1, 1.5)})
+    below = axes[2, 0].get_gridspec()[2, :].subgridspec(1, 2)
+    for ax in axes[2]:
+        ax.remove()
+    places = ((landscapes.rosenbrock(), VALLEY, 300, (1e-2, 40)), (landscapes.plateau(), None, 100, (1e-5, 2)))
+    for i, (place, bounds, steps, limits) in enumerate(places):
+        values = fig.add_subplot(below[i])
+        for j, (name, pair) in enumerate(chosen.items()):
+            run = _way(place, pair[i], steps)
+            view.contours(axes[i, j], place, bounds=bounds)
+            view.paths(axes[i, j], {name: run.x}, marked=steps, colours=plots.COLOURS[j:])
+            axes[i, j].set_title(f"{name}\n{place.name}: f = {_short(float(run.values[-1]))}", fontsize=11)
+            if j:
+                axes[i, j].set_ylabel("")
+                axes[i, j].set_yticklabels([])
+            dash = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))[j]
+            values.plot(run.values, linestyle=dash, color=plots.COLOURS[j], linewidth=2, label=name)
+        values.set_ylim(limits)
+        _finish(values, "step", "f", title=f"{place.name}: f at each step", legend=False)
+    shared_legend(fig, [values], columns=len(chosen))
     return fig
+
+
+def _short(value: float) -> str:
+    """Three significant digits; 1 - f where f is nearly 1."""
+    return f"1 - {1 - value:.0e}".replace("e-0", "e-") if 0.999 < value < 1 else f"{value:.2g}"
 
 
 def _way(place: Landscape, opt: optim.Optimizer, steps: int, value_tolerance: float = 0.0) -> train.Trajectory:
@@ -95,7 +109,7 @@ def _step_sizes() -> Figure:
     return fig
 
 
-def _finish(ax: Any, x: str, y: str, *, title: str = "", log: bool = True) -> None:
+def _finish(ax: Any, x: str, y: str, *, title: str = "", log: bool = True, legend: bool = True) -> None:
     """Labels, grid and legend of ordinary axes."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_yscale("log" if log else "linear")
@@ -103,7 +117,7 @@ def _finish(ax: Any, x: str, y: str, *, title: str = "", log: bool = True) -> No
     ax.set_ylabel(y, fontsize=11)
     ax.set_title(title, fontsize=12)
     ax.grid(alpha=0.3)
-    if ax.get_legend_handles_labels()[0]:
+    if legend and ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=9)
 
 
@@ -131,27 +145,6 @@ def _ends(place: Landscape, opt: optim.Optimizer, n: int = 140) -> train.Iterate
     """The final iterates of runs from an (n, n) lattice of starts, all at once."""
     run = jax.vmap(jax.vmap(lambda x: train.minimize(place, opt, x, steps=1000, grad_tolerance=1e-2)))
     return jax.device_get(jax.jit(run)(jnp.asarray(view.lattice(place, n))))
-
-
-def _batches() -> Figure:
-    """Batch, mini-batch and stochastic descent: loss against updates and against seconds."""
-    digits = data.load("digits").train
-    net, n = models.mlp([64, 256, 256, 10]), len(digits)
-    methods = (("batch (GD)", n, 0.2, 80), ("mini-batch", 32, 0.3, 40), ("stochastic (SGD)", 1, 0.02, 8))
-    fig, (left, right) = plots.figure(1, 2, width=5.4, height=4.2)
-    for (name, size, rate, epochs), colour in zip(methods, plots.COLOURS, strict=False):
-        run = batching.course(
-            net, losses.softmax_cross_entropy, digits,
-            batch_size=size, learning_rate=rate, epochs=epochs, key=jax.random.key(0),
-        )  # fmt: skip
-        label = f"{name}: B = {size}, η = {rate:g}"
-        left.plot(run.updates[1:], run.loss[1:], color=colour, linewidth=2, label=label)
-        right.plot(run.seconds[1:], run.loss[1:], color=colour, linewidth=2, label=label)
-    left.set_xscale("log")
-    right.set_xscale("log")
-    _finish(left, "updates", "training loss (nats per example)", title="Loss against updates")
-    _finish(right, "training time (s)", "training loss (nats per example)", title="Loss against time")
-    return fig
 
 
 def _bilinear() -> Figure:
@@ -184,22 +177,25 @@ def _gan_samples() -> Figure:
     """A GAN of the ring and one of the digits during training."""
     ring, images = ring_runs("alternating")[0], _digit_samples()
     shown, digit_shown = (0, 2, 4, 8, 16), (0, 1, 2, 5, 10)
-    fig, axes = plots.figure(2, 5, width=2.6, height=2.75)
+    fig, axes = plots.figure(2, 5, width=2.5, height=2.7)
     real = np.asarray(gan.ring(jax.random.key(1), 512))
     for ax, i in zip(axes[0], shown, strict=True):
         ax.plot(*real.T, ".", color="#BBBBBB", markersize=2, label="data")
         ax.plot(*ring[i].T, ".", color=plots.COLOURS[0], markersize=2.5, label="generated")
-        ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+        ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=(-2, 0, 2), yticks=(-2, 0, 2))
         found = gan.coverage(ring[i], gan.ring_centres())
-        ax.set_title(f"step {i * RING_STEPS:,}: {found.found} of 8 modes", fontsize=10)
-        ax.set_xlabel("$x_1$", fontsize=10)
-    axes[0, 0].set_ylabel("$x_2$", fontsize=10)
-    axes[0, -1].legend(fontsize=8, markerscale=4, loc="center")
+        ax.set_title(f"step {i * RING_STEPS:,}: {found.found} of 8 modes", fontsize=11)
+        ax.set_xlabel("$x_1$", fontsize=11)
+    axes[0, 0].set_ylabel("$x_2$", fontsize=11)
+    for ax in axes[0, 1:]:
+        ax.set_yticklabels([])
     for ax, i in zip(axes[1], digit_shown, strict=True):
         framed = np.pad(images[i, :25].reshape(5, 5, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
         plots.show(ax, framed.transpose(0, 2, 1, 3).reshape(50, 50))
         ax.set_axis_off()
-        ax.set_title(f"step {i * DIGIT_STEPS:,}: {_digits_found(images[i])} of 10 digits", fontsize=10)
+        ax.set_title(f"step {i * DIGIT_STEPS:,}: {_digits_found(images[i])} of 10 digits", fontsize=11)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=11, markerscale=5, frameon=False)
     return fig
 
 
@@ -286,17 +282,6 @@ PICTURES = (
         _basins,
     ),
     Picture(
-        "batches",
-        "Batch, mini-batch, stochastic",
-        "The same network on the same 1,257 digits, each method with a suitable learning rate. Per update the exact "
-        "gradient of the whole batch is best. Per second it is worst, and mini-batches beat single examples, because "
-        "32 examples take hardly more time than one: mini-batch > SGD > GD. Curves begin after the first pass.",
-        r"\theta \leftarrow \theta - \frac{\eta}{B} \sum_{i \in \mathrm{batch}} \nabla \ell_i(\theta)",
-        "Robbins & Monro 1951, A stochastic approximation method; Bottou & Bousquet 2008, The tradeoffs of large scale "
-        "learning",
-        _batches,
-    ),
-    Picture(
         "bilinear",
         "The bilinear game: diverging, bounded, converging",
         "x minimizes and y maximizes J = x y. Simultaneous descent-ascent spirals outward by an exact factor at every "
@@ -311,8 +296,9 @@ PICTURES = (
     Picture(
         "gan-samples",
         "A GAN during training",
-        "Generator and discriminator are small MLPs that are updated in turn. Above, the generated points spread from "
-        "one blob over a ring of 8 Gaussians; below, 8x8 digits emerge from grey noise.",
+        "Generator and discriminator are small MLPs that are updated in turn. Above, the points of the untrained "
+        "generator lie about the origin, mostly on three rays; in the end they lie on a ring of 8 Gaussians, and some "
+        "between neighbours. Below, 8x8 digits emerge from grey noise.",
         r"\min_G \; -\mathbb{E} \log D(G(z)), \quad \max_D \; \mathbb{E} \log D(x) + \mathbb{E} \log (1 - D(G(z)))",
         "Goodfellow et al. 2014, Generative adversarial nets",
         _gan_samples,

@@ -132,6 +132,17 @@ def as_labels(
     return array, valid if ignore_index is None else valid | (array == ignore_index)
 
 
+def refuse_labels(where: str, outputs: ArrayLike, targets: ArrayLike) -> None:
+    """Raise ValueError for integer labels (N, ...) or (N, ..., 1) in place of distributions (N, ..., K)."""
+    o, d = (checks.as_array(where, name, each) for name, each in (("outputs", outputs), ("targets", targets)))
+    column = d.shape == (*o.shape[:-1], 1) and o.shape != d.shape
+    if o.ndim > 1 and jnp.issubdtype(d.dtype, jnp.integer) and (d.shape == o.shape[:-1] or column):
+        raise ValueError(
+            f"{where}: targets must be distributions {o.shape}, got integer labels {d.shape}. Convert labels (N, ...) "
+            f"by jax.nn.one_hot(labels, {o.shape[-1]}), or use softmax_cross_entropy(logits, labels), which takes them."
+        )
+
+
 def class_mask(labels: Array, classes: int) -> Array:
     """One-hot bools (..., K) of labels (...); all False for a label out of range."""
     positions = jax.lax.broadcasted_iota(labels.dtype, (*labels.shape, classes), labels.ndim)

@@ -13,7 +13,7 @@ import math
 
 import jax.numpy as jnp
 
-from jaxnn.losses.base import as_outputs, as_pair, mean_per_example, require_within_unit
+from jaxnn.losses.base import as_outputs, as_pair, mean_per_example, refuse_labels, require_within_unit
 from jaxnn.losses.binary import OUTPUT_REMEDY, floored
 from jaxnn.losses.divergence_along import kl_divergence_along
 from jaxnn.losses.optax_form import also_takes_calls_of
@@ -26,11 +26,14 @@ TARGET_REMEDY = "Targets are distributions: jax.nn.one_hot converts labels."
 def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Cross-entropy of probabilities: -sum_k d_k log y_k, the mean over positions, (N, ..., K) -> (N,).
 
+    It is `kl_divergence` plus the entropy of d, so that both have the same minimum and the same derivative. For logits,
+    or integer labels, use `softmax_cross_entropy`.
+
     Inside the logarithm y is at least the smallest normal number of its dtype, as in `binary_cross_entropy`.
 
     Args:
         outputs: probabilities y (N, ..., K) in [0, 1], floating; normally summing to 1 (not checked).
-        targets: distributions d (N, ..., K) in [0, 1], same shape.
+        targets: distributions d (N, ..., K) in [0, 1], same shape; `jax.nn.one_hot(labels, K)` for integer labels.
 
     Example:
         >>> cross_entropy(jnp.array([[0.5, 0.5], [1.0, 0.0]]), jnp.array([[0.0, 1.0], [1.0, 0.0]]))
@@ -136,6 +139,7 @@ def _distribution(where: str, probabilities: ArrayLike) -> tuple[Array, DType]:
 
 
 def _log_probabilities(where: str, outputs: ArrayLike, targets: ArrayLike) -> tuple[Array, Array, DType]:
+    refuse_labels(where, outputs, targets)
     log_y, d, dtype = as_pair(where, outputs, targets)
     _require_classes(where, log_y)
     return log_y, require_within_unit(where, "targets", targets, d, TARGET_REMEDY), dtype

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from jaxnn.losses.base import refuse_labels
 from jaxnn.losses.optax_form import Axis, counted, distributions
 from jaxnn.types import Array, ArrayLike
 
@@ -19,6 +20,7 @@ def kl_divergence_along(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> Array:
     """`losses.kl_divergence` under optax's arguments, along `axis`: 0 where d_k = 0, even if log y_k = -inf."""
+    refuse_labels("kl_divergence", log_predictions, targets)
     log_y, d, axes, _ = distributions("kl_divergence", "log_predictions", log_predictions, targets, axis, where)
     return jnp.sum(_relative_entropy(log_y, d), axis=axes)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 
+from jaxnn.checks import count_of
 from jaxnn.tape import Columns, Tape, errors_of
 
 
@@ -103,5 +104,4 @@ def require_independent(where: str, tape: Tape, at_least: int = 0) -> None:
             "GroupNorm or LayerNorm. mean_grad is exact nonetheless."
         )
     if tape.examples < at_least:
-        plural = "" if at_least == 1 else "s"
-        raise ValueError(f"{where}: needs at least {at_least} example{plural}, got a tape of {tape.examples}.")
+        raise ValueError(f"{where}: needs at least {count_of(at_least, 'example')}, got a tape of {tape.examples}.")

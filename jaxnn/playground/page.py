@@ -27,7 +27,8 @@ FORMAT = 2
 
 def describe(settings: Settings) -> str:
     """The settings of a run in one line of words."""
-    hidden = f"{'-'.join(map(str, settings.hidden))} hidden units, {settings.activation}"
+    units = "hidden unit" if settings.hidden == (1,) else "hidden units"
+    hidden = f"{'-'.join(map(str, settings.hidden))} {units}, {settings.activation}"
     parts = [
         f"{settings.data} ({settings.problem}), noise {settings.noise:.0%}",
         hidden if settings.hidden else "no hidden units",

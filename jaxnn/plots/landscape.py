@@ -180,8 +180,10 @@ def depths(ax: Any, landscape: Landscape, values: Any, *, bounds: Bounds | None 
 def _heights(landscape: Landscape, bounds: Bounds | None, n: int = 250) -> tuple[np.ndarray, np.ndarray]:
     """A fine lattice, and the landscape on it in float64: plains that are flat in float32 have contours too."""
     points = lattice(landscape, n, bounds=bounds)
-    with jax.enable_x64(True):
-        heights = np.asarray(jax.jit(jax.vmap(jax.vmap(landscape)))(jnp.asarray(points, jnp.float64)))
+    # Without jit: JAX's caches of jitted functions hold NumPy data of a landscape in the dtype of the mode in which it
+    # was first traced, float32 after a run, and float64 here would pollute them for the next run.
+    with jax.enable_x64(True), jax.disable_jit():
+        heights = np.asarray(jax.vmap(jax.vmap(landscape))(jnp.asarray(points, jnp.float64)))
     return points, heights
 
 

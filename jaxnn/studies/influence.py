@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxnn import backprop, optim, per_example, plots, train, tree
-from jaxnn.checks import require_between, require_positive_int
+from jaxnn.checks import count_of, require_between, require_positive_int
 from jaxnn.data import Dataset, Partial, Splits, batch_indices, select
 from jaxnn.layers import Layer
 from jaxnn.studies.base import LOSS, make_measure, network, ranked, rounded, splits
@@ -75,7 +75,7 @@ class Influence(NamedTuple):
         helps, harms = self.same_label()
         missed = int((self.guesses != np.asarray(self.tests.y)).sum())
         lines = [
-            f"{len(self.drops)} test examples of the largest loss; the network misclassifies {missed} of them",
+            f"{count_of(len(self.drops), 'test example')} of the largest loss, {missed} misclassified",
             f"of the {SHOWN} most helpful training examples of each, {helps:.0%} have the label of the test example",
         ]
         if missed:

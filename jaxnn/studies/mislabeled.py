@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxnn import optim, plots
-from jaxnn.checks import require_between
+from jaxnn.checks import count_of, require_between
 from jaxnn.data import Dataset, Splits
 from jaxnn.layers import Layer
 from jaxnn.studies.base import make_measure, network, ranked, rounded, states, training_set
@@ -70,7 +70,8 @@ class Mislabeled(NamedTuple):
     def describe(self) -> str:
         """The result in words."""
         count = int(self.wrong.sum())
-        lines = [f"{count} of {len(self.wrong):,} labels were made wrong ({count / len(self.wrong):.1%})"]
+        made = f"{count_of(len(self.wrong), 'label')} {'was' if count == 1 else 'were'} made wrong"
+        lines = [f"{count} of {made} ({count / len(self.wrong):.1%})"]
         by_epoch = self.by_epoch()
         for name, scores in self.scores.items():
             each = by_epoch[name]
@@ -210,5 +211,5 @@ def _suspects(found: Mislabeled) -> Figure:
         for i in top
     ]
     hits = int(found.wrong[top].sum())
-    title = f"The {len(top)} largest scores by gradient norm: {hits} of these labels are wrong"
+    title = f"The {len(top)} largest scores by gradient norm: {hits} with a wrong label"
     return plots.pictures([found.examples.x[i] for i in top], captions, title=title)

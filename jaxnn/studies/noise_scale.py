@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxnn import backprop, optim, per_example, plots, tree
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import count_of, require_positive_int
 from jaxnn.data import Dataset, Splits
 from jaxnn.layers import Layer
 from jaxnn.per_example import NoiseScale
@@ -77,11 +77,11 @@ class NoiseScales(NamedTuple):
         """The result in words."""
         lines = [
             f"noise scale (examples) of the whole training set: {_told(self.scale[0])} before training, "
-            f"{_told(self.scale[-1])} after {len(self.scale) - 1} epochs"
+            f"{_told(self.scale[-1])} after {count_of(len(self.scale) - 1, 'epoch')}"
         ]
         for epoch, estimates in zip(self.moments, self.batch_scale, strict=True):
             told = ", ".join(f"{_told(b)} (batches of {n})" for n, b in zip(self.sizes, estimates, strict=True))
-            when = f"after {epoch} epochs" if epoch else "before training"
+            when = f"after {count_of(epoch, 'epoch')}" if epoch else "before training"
             lines.append(f"{when}: {_told(self.scale[epoch])}; as estimated: {told}")
         return "\n".join(lines)
 

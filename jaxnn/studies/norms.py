@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxnn import optim, plots
+from jaxnn.checks import count_of
 from jaxnn.data import Dataset, Splits
 from jaxnn.layers import Layer
 from jaxnn.studies.base import make_measure, network, rounded, states, training_set
@@ -52,7 +53,8 @@ class Norms(NamedTuple):
         median = np.median(self.norms, axis=1)
         share = self.share(0.1)
         return (
-            f"median gradient norm: {median[0]:.3g} before training, {median[-1]:.3g} after {len(median) - 1} epochs\n"
+            f"median gradient norm: {median[0]:.3g} before training, {median[-1]:.3g} after "
+            f"{count_of(len(median) - 1, 'epoch')}\n"
             f"the largest tenth of the norms makes up {share[0]:.0%} of their sum before training, "
             f"{share[-1]:.0%} after"
         )

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxnn.checks import as_arrays, as_numpy, require_leading_axis, require_positive_int
+from jaxnn.checks import as_arrays, as_numpy, count_of, require_leading_axis, require_positive_int
 from jaxnn.train.progress import Bar
 from jaxnn.train.stamp import stamp
 from jaxnn.train.store import Store
@@ -133,7 +133,7 @@ def map_program(
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 size = _halved(size, len(devices), error)
                 if progress:
-                    bar.say(f"out of memory: {size * each} runs at a time from here on")
+                    bar.say(f"out of memory: {count_of(size * each, 'run')} at a time from here on")
                 continue
             parts[start, stop] = found
             store.save(start, stop, found)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import count_of, require_positive_int
 
 Record: TypeAlias = Mapping[str, float]
 """The metrics of one epoch: "epoch", "loss", "validation_error", ..."""
@@ -57,7 +57,7 @@ class EarlyStopping:
             best, since = (value, 0) if value < best - self.min_delta else (best, since + 1)
         if since < self.patience:
             return None
-        return f"{self.monitor} has not improved on {best:g} for {since} epochs"
+        return f"{self.monitor} has not improved on {best:g} for {count_of(since, 'epoch')}"
 
 
 @dataclass(frozen=True)

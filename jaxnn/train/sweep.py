@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import tree
-from jaxnn.checks import as_numpy, require_leading_axis, require_positive_int
+from jaxnn.checks import as_numpy, count_of, require_leading_axis, require_positive_int
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
@@ -69,7 +69,8 @@ class Sweep:
     def __repr__(self) -> str:
         runs, epochs = self.curves["loss"].shape
         names = ", ".join([*self.curves, *self.final])
-        return f"Sweep of {runs} runs, {epochs} epochs, {int((self.diverged > 0).sum())} diverged; {names}"
+        told = f"{count_of(runs, 'run')}, {count_of(epochs, 'epoch')}"
+        return f"Sweep of {told}, {int((self.diverged > 0).sum())} diverged; {names}"
 
     def table(self) -> dict[str, np.ndarray]:
         """One row per run and epoch, as columns (N E,): run, setting, seed, order, hyperparameters, epoch, curves.

@@ -102,6 +102,16 @@ def test_stochastic_ascent_is_a_function_of_its_key() -> None:
     assert (first != other).any()
 
 
+def test_a_trace_is_the_fit_after_every_update() -> None:
+    settings: dict[str, Any] = {"key": jax.random.key(2), "learning_rate": 0.1, "epochs": 3, "batch_size": 16}
+    with float64():
+        fit, trace = logistic.fit(X, Y, **settings), logistic.trace(X, Y, **settings)
+        np.testing.assert_array_equal(trace.w, fit.w)
+        assert trace.log_likelihood.shape == (3 * 3 + 1,)  # 16, 16 and 8 examples
+        assert_close(trace.log_likelihood[::3], fit.log_likelihood, rtol=1e-12)
+        assert_close(trace.log_likelihood[-1], logistic.log_likelihood(trace.w, X, Y), rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_two_classes_are_the_softmax_of_two() -> None:
     with float64():

@@ -84,6 +84,15 @@ def test_density_of_known_mixtures(parts: list[tuple[float, float]]) -> None:
     np.testing.assert_allclose(found, (weights * each).sum(axis=1)[:, None], rtol=1e-4)
 
 
+def test_means_by_bin_are_those_of_a_loop() -> None:
+    edges = np.array([-0.1, 0.2, 0.25, 0.9, 1.2, 2.0])
+    x, y = np.asarray(POINTS.x)[:, 0], np.asarray(POINTS.y)[:, 0]
+    bins = np.digitize(x, edges) - 1
+    expected = [y[bins == b].mean(dtype=np.float64) if (bins == b).any() else np.nan for b in range(5)]
+    np.testing.assert_allclose(mixture.mean_by_bin(POINTS, edges), expected, rtol=1e-6)
+    assert np.isnan(expected[-1])
+
+
 ONE = mixture.Mixture(*jnp.ones((3, 1, 1)))
 
 
@@ -97,6 +106,8 @@ def test_a_density_takes_a_list() -> None:
         (lambda: mixture.mixture_at(Tanh, (), (), jnp.ones((4, 1))), r"three numbers .* fit_mixture .* \(4, 1\)"),
         (lambda: mixture.density(ONE, 0.5), r"y must have shape \(T,\), got \(\)"),
         (lambda: mixture.density(ONE, jnp.ones((4, 1))), r"y must have shape \(T,\), got \(4, 1\)"),
+        (lambda: mixture.mean_by_bin(POINTS, [1.0, 0.0]), "edges must be .* ascend, got"),
+        (lambda: mixture.mean_by_bin(POINTS, [1.0]), "edges must be"),
     ],
 )
 def test_bad_input_is_named(call: Any, text: str) -> None:

@@ -79,4 +79,25 @@ def test_the_exclusive_or_needs_units_that_differ() -> None:
     assert equal.history[-1]["loss"] > 0.4
     assert drawn.history[-1]["loss"] < 0.1
     last = equal.history[-1]
-    assert max(abs(last[f"unit_{j}"] - last["unit_0"]) for j in range(4)) < 1e-4
+    assert max(abs(last[f"unit_{j}_{i}"] - last[f"unit_0_{i}"]) for j in range(4) for i in (1, 2)) < 1e-4
+    assert symmetry.separation(equal.params) < 1e-4
+    assert symmetry.most_separate([equal, drawn]) == 1
+
+
+def test_separation_is_that_of_the_most_similar_pair_whatever_its_sign() -> None:
+    units = random(3, 4, 4).astype(np.float32)  # (units, 2 weights + bias + outgoing)
+    params = ({"w": units[:, :2].T, "b": units[:, 2]}, (), {"w": units[:, 3:], "b": np.zeros(1)})
+    pairs = [(j, k) for j in range(4) for k in range(j)]
+    each = [min(np.abs(units[j] - units[k]).max(), np.abs(units[j] + units[k]).max()) for j, k in pairs]
+    np.testing.assert_allclose(symmetry.separation(params), min(each), rtol=1e-6)
+    units[2] = -units[0]
+    params = ({"w": units[:, :2].T, "b": units[:, 2]}, (), {"w": units[:, 3:], "b": np.zeros(1)})
+    assert symmetry.separation(params) == 0
+    assert symmetry.spread(params) > 0
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match="at least two hidden units, got 1"):
+        symmetry.separation(({"w": np.ones((2, 1)), "b": np.ones(1)}, (), {"w": np.ones((1, 1))}))
+    with pytest.raises(ValueError, match="at least one run, got none"):
+        symmetry.most_separate([])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import matplotlib.image
 import pytest
 
-from jaxnn.cli.gallery import PLAYGROUND
+from jaxnn.cli.gallery import MORE, PLAYGROUND
 from jaxnn.cli.main import main
+from jaxnn.gallery.build import chapters
 
 
 @pytest.mark.slow
@@ -24,7 +26,7 @@ def test_pictures_and_the_page_are_written(tmp_path: Path, capsys: Any) -> None:
 def test_the_playground_has_a_chapter(tmp_path: Path) -> None:
     assert main(["gallery", "--out", str(tmp_path), "--only", *(p.name for p in PLAYGROUND)]) == 0
     page = (tmp_path / "index.html").read_text()
-    assert "<h2>Playground</h2>" in page
+    assert '<h2 id="chapter-playground">Playground</h2>' in page
     for p in PLAYGROUND:
         assert f'src="{p.name}.png"' in page
         assert matplotlib.image.imread(tmp_path / f"{p.name}.png")[..., :3].std() > 0.01
@@ -64,3 +66,7 @@ def test_help_names_the_options(capsys: Any) -> None:
     shown = capsys.readouterr().out
     assert "--out" in shown
     assert "--only" in shown
+    words = set(re.findall("[a-z0-9-]+", shown))
+    for title, pictures in (chapters() | dict(MORE)).items():
+        assert f"{title}: {pictures[0].name}" in " ".join(shown.split())
+        assert {picture.name for picture in pictures} <= words

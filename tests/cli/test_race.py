@@ -49,7 +49,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     words = [*QUICK, "--optimizers", "sgd,adam", "--out", str(tmp_path)]
     assert main(words) == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"jaxnn: interrupted; {tmp_path / 'report.html'} shows the 1 finished results")
+    assert said.startswith(f"jaxnn: interrupted; {tmp_path / 'report.html'} shows 1 finished result,")
     assert [r["optimizer"] for r in json.loads((tmp_path / "race.json").read_text())["results"]] == ["sgd"]
     assert main(words) == 0
     assert len(calls) == 3 + 2  # adam's tuning and fresh runs

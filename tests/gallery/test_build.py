@@ -17,6 +17,7 @@ from jaxnn import gallery, plots
 from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.gallery import build as built
 from jaxnn.gallery.base import Picture
+from tests.gallery.reading import covered, smallest_print
 
 DRAWN: list[str] = []
 
@@ -86,7 +87,10 @@ def test_all_pictures_are_drawn_and_shown(tmp_path: Path, capsys: Any) -> None:
         assert told in page.text
     assert page.every("figure", "id") == ["one", "two", "three"]
     targets = {href.removeprefix("#") for href in page.every("a", "href") if href.startswith("#")}
-    assert targets == {"one", "two", "three"}
+    assert targets == {"one", "two", "three", "chapter-chapter-first", "chapter-chapter-second"}
+    assert page.every("h2", "id") == ["chapter-chapter-first", "chapter-chapter-second"]
+    for name in ("one", "two", "three"):
+        assert f"jaxnn gallery --only {name}" in page.text
     assert r"\frac{1}{2} x^2 < y" in page.every("img", "alt"), "the equation is told to those who do not see it"
 
 
@@ -144,6 +148,18 @@ def test_a_picture_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, chapters
     assert caught.value.__notes__ == ["raised by the picture 'bad'"]
 
 
+def test_a_legend_over_a_line_is_seen() -> None:
+    fig, ax = plots.figure()
+    ax.plot([0, 1], [0, 1], label="up")
+    ax.legend(loc="upper right")
+    assert covered(fig) == ["up"]
+    ax.legend(loc="upper left")
+    assert covered(fig) == []
+    ax.text(0, 0, "small", fontsize=6)
+    assert smallest_print(fig) == pytest.approx(6 / 72 * 120)
+    assert smallest_print(fig, widest=300) == pytest.approx(5.0)  # 5 inches wide
+
+
 def test_an_equation_is_a_picture() -> None:
     drawn = built.equation_svg(r"\frac{1}{2} x^2")
     root = ElementTree.fromstring(drawn)
@@ -171,9 +187,19 @@ def test_every_picture_of_the_library_is_told_well() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_gallery(tmp_path: Path) -> None:
+def test_the_whole_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn, written and shown; no legend covers data, and the small print is legible on the page."""
+    save, hidden, small = plots.save, {}, {}
+
+    def looked_at(fig: Any, path: Path) -> Path:
+        hidden[path.stem], small[path.stem] = covered(fig), smallest_print(fig)
+        return save(fig, path)
+
+    monkeypatch.setattr(plots, "save", looked_at)
     index = built.build(tmp_path, progress=False)
     shown = Page(index).every("figure", "id")
     assert shown == [p.name for each in built.chapters().values() for p in each]
     for name in shown:
         assert matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3].std() > 0.01, name
+    assert {name: labels for name, labels in hidden.items() if labels} == {}
+    assert {name: size for name, size in small.items() if size < 12} == {}

@@ -33,6 +33,18 @@ def test_pictures_have_titles_and_labels_and_are_not_blank(picture: Picture, tmp
 
 
 @pytest.mark.slow
+def test_the_colour_bar_of_xor_stands_beside_its_axes_and_titles_below_the_main_one() -> None:
+    fig = BY_NAME["xor-regions"].draw()
+    fig.canvas.draw()
+    *panels, bar = fig.axes
+    last, shown = panels[-1].get_window_extent(), bar.get_window_extent()
+    assert 0 < shown.x0 - last.x1 < 0.2 * last.width
+    assert abs(shown.height - last.height) < 0.15 * last.height
+    above = fig._suptitle.get_window_extent()  # type: ignore[attr-defined]
+    assert all(ax.title.get_window_extent().y1 <= above.y0 for ax in panels)
+
+
+@pytest.mark.slow
 def test_the_staircase_stays_in_its_band() -> None:
     left, right = BY_NAME["staircase"].draw().axes
     function, network = (np.asarray(line.get_ydata(), float) for line in left.lines)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnn.gallery import basics, generalization
+from tests.gallery.reading import covered, line
 from tests.helpers import slow
 
 QUICK = ("activations",)
@@ -32,3 +33,39 @@ def test_a_picture_is_drawn_with_labels(name: str) -> None:
 def test_there_are_seven_to_nine() -> None:
     assert 7 <= len(generalization.PICTURES) <= 9
     assert all(picture.source for picture in PICTURES.values())
+
+
+@pytest.mark.slow
+def test_equal_units_stay_in_one_line_and_random_ones_part() -> None:
+    fig = PICTURES["symmetry"].draw()
+    assert not covered(fig)
+    equal, parted, loss = fig.axes
+    ways = [line(equal, f"unit {j}") for j in (1, 2, 3, 4)]
+    for way in ways:
+        np.testing.assert_allclose(way, ways[0], atol=1e-3)
+    ends = np.array([line(parted, f"unit {j}")[-1] for j in (1, 2, 3, 4)])
+    gaps = [np.abs(ends[j] - ends[k]).max() for j in range(4) for k in range(j)]
+    said = float(parted.get_title().rsplit(" ", 1)[1])
+    assert min(gaps) > said - 0.1 > 1, "the separation also counts the outgoing weights and opposite signs"
+    assert generalization.SYMMETRY_STARTS == 8
+    assert "of eight starts" in " ".join(PICTURES["symmetry"].caption.split())
+    assert line(loss, "equal")[-1, 1] > 0.4
+    assert line(loss, "random")[-1, 1] < 0.02
+
+
+@pytest.mark.slow
+def test_legends_of_losses_and_activations_cover_no_line() -> None:
+    assert not covered(PICTURES["losses"].draw())
+    assert not covered(PICTURES["activations"].draw())
+
+
+@pytest.mark.slow
+def test_errors_under_shifts_lie_within_the_colours() -> None:
+    axes = PICTURES["shifts"].draw().axes
+    for ax in axes[:-1]:
+        (image,) = ax.images
+        least, most = (float(image.get_array().min()), float(image.get_array().max()))
+        assert image.get_clim()[0] <= least < most <= image.get_clim()[1]
+        centre, greatest = (float(each.rstrip("%")) for each in ax.get_title().splitlines()[1].split(" to "))
+        assert greatest == pytest.approx(most, abs=0.06)
+        assert centre == pytest.approx(float(image.get_array()[4, 4]), abs=0.06)

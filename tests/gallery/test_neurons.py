@@ -11,6 +11,7 @@ import pytest
 from jaxnn import plots
 from jaxnn.classic import perceptron
 from jaxnn.gallery import neurons
+from tests.gallery.reading import covered
 
 
 def drawn(name: str) -> Any:
@@ -79,10 +80,25 @@ def test_easy_examples_turn_adaline_and_not_logistic_regression() -> None:
 
 @pytest.mark.slow
 def test_small_batches_climb_sooner_and_the_batch_goes_on() -> None:
-    by_epoch, _ = drawn("logistic-ascent").axes
+    fig = drawn("logistic-ascent")
+    assert not covered(fig)
+    by_epoch, by_update = fig.axes
     batch, mini, single = (line.get_ydata() for line in by_epoch.lines)
     assert batch[0] == pytest.approx(mini[0]) == pytest.approx(single[0])
     assert single[1] < batch[1]
     assert mini[1] < batch[1]
     assert batch[-1] < batch[-10] < batch[1]
     assert min(batch[-1], mini[-1], single[-1]) > -1e-4  # nothing climbs above the maximum
+    assert (np.diff(single[20:]) > 0).any(), "it fluctuates"
+    # Right: only losses that occurred, the first after update 1; at the end of each epoch they are those on the left.
+    ways = [np.asarray(line.get_xydata()) for line in by_update.lines[:3]]
+    for way, left, each in zip(ways, (batch, mini, single), (1, 20, 400), strict=True):
+        assert way[0, 0] == 1
+        assert way[0, 1] < 1.2 * left[0]
+        at = {int(x): y for x, y in way}
+        both = [(at[e * each], left[e]) for e in range(1, 31) if e * each in at]
+        np.testing.assert_allclose(*np.transpose(both))
+        assert len(both) >= 2
+    after = [dict(way.tolist()) for way in ways]
+    assert after[0][20] < after[1][20] < after[2][20]
+    assert by_update.lines[3].get_ydata()[0] == pytest.approx(batch[0])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+from jaxnn import landscapes
 from jaxnn.gallery import optimization
 from jaxnn.gallery.base import Picture
 from jaxnn.plots import save
+from tests.gallery.reading import covered, line
 from tests.helpers import slow
 
 PICTURES = {picture.name: picture for picture in optimization.PICTURES}
@@ -22,13 +25,8 @@ def drawn(name: str) -> Any:
     return PICTURES[name].draw()
 
 
-def line(ax: Any, label: str) -> np.ndarray:
-    """The points of the line whose label begins like this."""
-    return next(found for found in ax.lines if str(found.get_label()).startswith(label)).get_xydata()
-
-
 def test_names_captions_and_sources() -> None:
-    assert len(PICTURES) == len(optimization.PICTURES) == 7
+    assert len(PICTURES) == len(optimization.PICTURES) == 6
     for picture in optimization.PICTURES:
         assert isinstance(picture, Picture)
         assert picture.title
@@ -37,7 +35,7 @@ def test_names_captions_and_sources() -> None:
         assert "$" not in picture.equation
 
 
-@pytest.mark.parametrize("name", ["bilinear", *slow(*(n for n in PICTURES if n not in (*GANS, "batches", "bilinear")))])
+@pytest.mark.parametrize("name", ["bilinear", *slow(*(n for n in PICTURES if n not in (*GANS, "bilinear")))])
 def test_pictures_are_drawn_with_labels(name: str, tmp_path: Any) -> None:
     fig = drawn(name)
     for ax in fig.axes:
@@ -55,6 +53,44 @@ def test_steps_of_each_size_do_what_is_said() -> None:
     assert ways["good"][-1] < 1e-4 < ways["oscillating"][-1] < ways["oscillating"][0]
 
 
+@pytest.mark.slow
+def test_every_trajectory_is_seen_in_axes_of_its_own() -> None:
+    fig = drawn("optimizers")
+    assert not covered(fig)
+    *ways, valley, plain = fig.axes
+    titles = [ax.get_title().splitlines() for ax in ways]
+    names = [first for first, _ in titles[:5]]
+    assert names == ["gradient descent", "momentum 0.9", "RMSprop", "Adam", "sign step"]
+    values = {(ax, name): line(ax, name)[:, 1] for ax in (valley, plain) for name in names}
+    for i, (ax, (name, told)) in enumerate(zip(ways, titles, strict=True)):
+        last = values[valley if i < 5 else plain, name][-1]
+        said = told.split("= ")[1]
+        value = 1 - float(said.removeprefix("1 - ")) if said.startswith("1 - ") else float(said)
+        assert value == pytest.approx(last, rel=0.05), f"{name}: {told}"
+        assert len(line(ax, name)) == (301 if i < 5 else 101)
+    least = {name: values[valley, name][-1] for name in names}
+    assert min(least, key=lambda name: least[name]) == "momentum 0.9", "the lowest value"
+    assert (np.diff(values[valley, "gradient descent"][10:]) < 0).all(), "slowly along the floor"
+    assert least["gradient descent"] > 1
+    jumps = np.diff(values[valley, "sign step"][100:])
+    assert (jumps[:-1] * jumps[1:] < 0).all(), "from wall to wall"
+    moved = {name: np.linalg.norm(line(ways[5 + j], name)[-1] - [4, 3]) for j, name in enumerate(names)}
+    assert moved["gradient descent"] < 0.01
+    assert min(moved[name] for name in ("RMSprop", "Adam", "sign step")) > 4.5
+    assert float(jax.grad(landscapes.plateau())(np.float32([4, 3]))[0]) < 2.5e-5
+
+
+@pytest.mark.slow
+def test_the_gan_reaches_the_ring() -> None:
+    found = [int(ax.get_title().split(": ")[1].split()[0]) for ax in drawn("gan-samples").axes]
+    assert found[0] < found[2] < found[4] >= 7
+    assert found[5] < found[9] >= 9
+    start, end = (line(drawn("gan-samples").axes[i], "generated") for i in (0, 4))
+    assert np.median(np.hypot(*start.T)) < 1.2 < 1.7 < np.median(np.hypot(*end.T))
+    sectors = np.bincount(np.round(np.arctan2(*start[np.hypot(*start.T) > 0.7].T) * 6 / np.pi).astype(int) + 6)
+    assert np.sort(sectors)[-3:].sum() > 0.6 * sectors.sum(), "mostly three rays"
+
+
 def test_the_bilinear_game_circles_outward_and_is_mended() -> None:
     right = drawn("bilinear").axes[1]
     far = {name: line(right, name)[:, 1] for name in ("simultaneous", "alternating", "optimistic", "extragradient")}
@@ -65,6 +101,6 @@ def test_the_bilinear_game_circles_outward_and_is_mended() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*GANS, "batches"])
+@pytest.mark.parametrize("name", GANS)
 def test_slow_pictures_are_drawn(name: str, tmp_path: Any) -> None:
     assert save(drawn(name), tmp_path / f"{name}.png").stat().st_size > 20_000

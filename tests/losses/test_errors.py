@@ -170,3 +170,23 @@ def test_concrete_labels_are_checked_while_tracing() -> None:
 
 def test_a_traced_strength_passes_unchecked() -> None:
     assert float(jax.jit(lambda s: losses.l2(s)({"w": np.ones(2, np.float32)}))(0.5)) == 1.0
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "cross_entropy_grad", "kl_divergence", "kl_divergence_grad"])
+@pytest.mark.parametrize("labels", [i(0, 2), i(0, 2)[:, None]], ids=["(N,)", "(N, 1)"])
+def test_integer_labels_are_told_of_one_hot_and_of_the_loss_that_takes_them(name: str, labels: np.ndarray) -> None:
+    text = (
+        rf"^{name}: targets must be distributions \(2, 3\), got integer labels \(2.*one_hot\(labels, 3\).*softmax_cross"
+    )
+    with pytest.raises(ValueError, match=text):
+        getattr(losses, name)(f(2, 3), labels)
+    with pytest.raises(ValueError, match=text):
+        jax.jit(getattr(losses, name))(f(2, 3), labels)
+    one_hot = jax.nn.one_hot(i(0, 2), 3)
+    assert np.isfinite(getattr(losses, name)(f(2, 3), one_hot)).all()
+    assert np.isfinite(getattr(losses, name)(f(2, 3), np.eye(3, dtype=np.int32)[i(0, 2)])).all(), "one-hot integers"
+
+
+def test_optax_calls_of_the_divergence_with_labels() -> None:
+    with pytest.raises(ValueError, match="one_hot"):
+        losses.kl_divergence(log_predictions=f(2, 3), targets=i(0, 2))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import landscapes, plots
+from jaxnn import landscapes, optim, plots, train
 from jaxnn.plots import landscape as view
 
 SADDLE = landscapes.saddle()
@@ -91,3 +93,34 @@ BAD: list[tuple[str, Callable[[Any], Any]]] = [
 def test_bad_input_is_named(text: str, call: Callable[[Any], Any]) -> None:
     with pytest.raises(ValueError, match=text):
         call(plots.figure()[1])
+
+
+def own_landscape(shift: float) -> landscapes.Landscape:
+    """The squared error of a line on 20 examples, NumPy float64 data in the closure, with a loop of JAX inside."""
+    x = np.linspace(0, 1, 20)
+    y = 2 * x + 1 + shift
+
+    def f(p: Any) -> Any:
+        value = jnp.mean((p[0] * x + p[1] - y) ** 2)
+        value = jax.lax.fori_loop(0, 2, lambda i, v: v + 0 * p[0] * jnp.sum(x * y), value)
+        return jax.lax.cond(value < 0, lambda v: v + 1, lambda v: v, value)
+
+    fields = {"name": "mine", "start": np.zeros(2), "bounds": (-3.0, 3.0), "minima": np.array([[2.0, 1.0 + shift]])}
+    return landscapes.Landscape(function=f, minimum_value=0.0, saddle_points=np.zeros((0, 2)), **fields)  # type: ignore[arg-type]
+
+
+def test_ones_own_landscape_over_numpy_data_is_drawn_after_a_run_and_before() -> None:
+    def run(place: landscapes.Landscape) -> Any:
+        return train.trajectory(place, optim.sgd(0.3), jnp.zeros(2), steps=30)
+
+    first, second = own_landscape(0.0), own_landscape(0.5)
+    after = view.trajectories(first, {"descent": run(first).x})
+    assert after.axes[0].get_title() == "mine"
+    view.trajectories(second, {"nothing": np.zeros((1, 2))})
+    assert run(second).x.dtype == np.float32
+    lines = after.axes[0].collections[-1]
+    x = np.linspace(0, 1, 20)
+    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        p = path.vertices
+        heights = np.mean((p[:, :1] * x + p[:, 1:] - (2 * x + 1)) ** 2, axis=1)
+        np.testing.assert_allclose(heights, level, rtol=0.02, atol=1e-3)
