@@ -40,6 +40,7 @@ def gaussian(x: ArrayLike, z: ArrayLike, *, width: Scalar) -> Array:
     return jnp.exp(-squared_distances(rows, others) / (2 * jnp.square(jnp.asarray(width, rows.dtype))))
 
 
+@jax.jit
 def squared_distances(x: Array, z: Array) -> Array:
     """|x - z|^2, (N, M), of x (N, D) and z (M, D)."""
     # |x|^2 - 2 x.z + |z|^2 would cancel; all N M D differences at once would not fit.

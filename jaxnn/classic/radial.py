@@ -7,7 +7,6 @@ ValueError: shapes do not match, or concrete values are not finite.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -146,10 +145,7 @@ def output_weights(phi: ArrayLike, y: ArrayLike, *, penalty: Scalar = 0.0) -> Ar
     targets = as_array("output_weights", "y", y).astype(rows.dtype)
     if targets.ndim not in (1, 2) or len(targets) != len(rows):
         raise ValueError(f"output_weights: y must be ({len(rows)},) or ({len(rows)}, K), got {targets.shape}.")
-    # The penalty as rows of the system: normal equations would square its singular values.
-    root = jnp.sqrt(jnp.asarray(penalty, rows.dtype)) * jnp.eye(rows.shape[1], dtype=rows.dtype)[1:]
-    padded = jnp.pad(targets, [(0, len(root)), (0, 0)][: targets.ndim])
-    return jnp.linalg.lstsq(jnp.concatenate([rows, root]), padded)[0]
+    return _solve(rows, targets, jnp.asarray(penalty, rows.dtype))
 
 
 def predict(network: Network, x: ArrayLike) -> Array:
@@ -163,7 +159,15 @@ def predict(network: Network, x: ArrayLike) -> Array:
     return jnp.matmul(phi, network.w.astype(phi.dtype), precision="highest")
 
 
-@functools.partial(jax.jit, static_argnames="steps")
+@jax.jit
+def _solve(phi: Array, y: Array, penalty: Array) -> Array:
+    # The penalty as rows of the system: normal equations would square its singular values.
+    root = jnp.sqrt(penalty) * jnp.eye(phi.shape[1], dtype=phi.dtype)[1:]
+    padded = jnp.pad(y, [(0, len(root)), (0, 0)][: y.ndim])
+    return jnp.linalg.lstsq(jnp.concatenate([phi, root]), padded)[0]
+
+
+@jax.jit
 def _kmeans(x: Array, centres: Array, steps: int) -> Array:
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         centres, count, _ = carry
