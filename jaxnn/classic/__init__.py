@@ -15,6 +15,9 @@
 | `gan` | a small GAN and its mode coverage |
 | `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
 | `symmetry`, `saturation`, `mixture`, `width`, `shifts` | studies of one effect each |
+| `hopfield`, `boltzmann` | memories as minima of an energy; a distribution learned by contrastive divergence |
+| `radial`, `kernel` | Gaussian units about centres; kernel perceptron, kernel ridge, support vector machine |
+| `kohonen`, `reservoir`, `spiking` | the self-organizing map; the echo-state network; integrate-and-fire |
 
 Modules are imported by name, `from jaxnn.classic import perceptron`, or on first access.
 """
@@ -25,9 +28,10 @@ from types import ModuleType
 from jaxnn import missing
 
 MODULES = (
-    "adaline", "approximation", "baselines", "batch_noise", "batching", "boolean", "convex", "formulas", "gan", "gates",
-    "generalization", "logistic", "minimize", "mixture", "multiclass", "neurons", "parity", "perceptron", "regions",
-    "saturation", "separability", "shifts", "symmetry", "threshold", "trials", "width",
+    "adaline", "approximation", "baselines", "batch_noise", "batching", "boltzmann", "boolean", "convex", "formulas",
+    "gan", "gates", "generalization", "hopfield", "kernel", "kohonen", "logistic", "minimize", "mixture", "multiclass",
+    "neurons", "parity", "perceptron", "radial", "regions", "reservoir", "saturation", "separability", "shifts",
+    "spiking", "symmetry", "threshold", "trials", "width",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.checks import require_number
+from jaxnn.checks import as_array, require_number
 from jaxnn.losses.base import concrete_array, poison
 from jaxnn.numerics import accumulate
 from jaxnn.types import Array, ArrayLike, Scalar
@@ -116,6 +116,44 @@ def as_examples(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
         )
     require_finite(where, "x", features)
     return features, targets
+
+
+def as_rows(where: str, name: str, rows: ArrayLike, *, values: tuple[int, int] | None = None) -> Array:
+    """Examples without targets, (N, D), as floats, checked; float32 (float64 for float64 rows).
+
+    Args:
+        rows: (N, D), real, N and D at least 1.
+        values: (-1, 1) or (0, 1): the two values that entries may have; others that are traced become NaN. None: any.
+
+    Raises:
+        TypeError: complex numbers, text or objects.
+        ValueError: another shape, or concrete entries that are not finite or not among `values`.
+
+    Example:
+        >>> as_rows("hopfield.hebb", "patterns", [[1, -1], [0, 1]], values=(-1, 1))
+        Traceback (most recent call last):
+        ValueError: hopfield.hebb: patterns must be -1 or 1, got 0. Convert bits by 2 * patterns - 1.
+    """
+    array = as_array(where, name, rows)
+    if jnp.iscomplexobj(array):
+        raise TypeError(f"{where}: {name} must hold real numbers, got dtype {array.dtype}.")
+    floats = accumulate(array)
+    if floats.ndim != 2 or 0 in floats.shape:
+        raise ValueError(
+            f"{where}: {name} must have shape (N, D), with N and D at least 1, got {floats.shape}. Flatten images by "
+            "x.reshape(len(x), -1); pass one example as x[None]."
+        )
+    require_finite(where, name, floats)
+    if values is None:
+        return floats
+    low, high = values
+    known = concrete_array(floats)
+    if known is None:
+        return poison(floats, (floats == low) | (floats == high))
+    if (wrong := known[(known != low) & (known != high)]).size:
+        remedy = f"Convert bits by 2 * {name} - 1." if low else f"Convert grey levels by {name} > 0.5."
+        raise ValueError(f"{where}: {name} must be {low} or {high}, got {wrong[0]:g}. {remedy}")
+    return floats
 
 
 def require_finite(where: str, name: str, rows: Array) -> None:

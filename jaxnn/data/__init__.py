@@ -1,9 +1,9 @@
-"""Data sets (digits, MNIST, Fashion-MNIST, toys), splits, minibatches and augmentation."""
+"""Data sets (digits, MNIST, Fashion-MNIST, toys, series), splits, minibatches and augmentation."""
 
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.data import augment, toy, warp
+from jaxnn.data import augment, series, toy, warp
 from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, select, split
 from jaxnn.data.idx import read_idx, write_idx
 from jaxnn.data.minibatch import Partial, batch_indices, take
@@ -24,6 +24,7 @@ __all__ = [
     "mnist",
     "read_idx",
     "select",
+    "series",
     "split",
     "take",
     "toy",
