@@ -11,6 +11,7 @@
 | `regions`, `approximation` | polygons, unions, any region; pulses, staircases, ridges, bumps, surfaces |
 | `threshold` | constructed networks; recoding from 0 and 1 to -1 and +1; sigmoids in place of thresholds |
 | `batching`, `gan` | batch, mini-batch and stochastic gradient descent; a small GAN and its mode coverage |
+| `stationary`, `brute_force` | stationary points, found and classified; the cost of every setting of a few weights |
 | `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
 | `symmetry`, `saturation`, `mixture`, `width`, `shifts` | studies of one effect each |
 
@@ -23,9 +24,9 @@ from types import ModuleType
 from jaxnn import missing
 
 MODULES = (
-    "adaline", "approximation", "baselines", "batching", "boolean", "gan", "gates", "generalization", "logistic",
-    "minimize", "mixture", "multiclass", "neurons", "parity", "perceptron", "regions", "saturation", "separability",
-    "shifts", "symmetry", "threshold", "trials", "width",
+    "adaline", "approximation", "baselines", "batching", "boolean", "brute_force", "gan", "gates", "generalization",
+    "logistic", "minimize", "mixture", "multiclass", "neurons", "parity", "perceptron", "regions", "saturation",
+    "separability", "shifts", "stationary", "symmetry", "threshold", "trials", "width",
 )  # fmt: skip
 
 
