@@ -101,9 +101,7 @@ SEVERAL: dict[str, tuple[Callable[..., Any], float, list[tuple[tuple[float, ...]
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", ["saddle", *(pytest.param(n, marks=pytest.mark.slow) for n in SEVERAL if n != "saddle")]
-)
+@pytest.mark.parametrize("name", ["saddle", *slow(*(name for name in SEVERAL if name != "saddle"))])
 def test_functions_of_several_variables(name: str) -> None:
     f, reach, expected = SEVERAL[name]
     found = stationary.in_box(f, [(-reach, reach)] * len(expected[0][0]), starts=11)
