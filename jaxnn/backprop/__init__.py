@@ -6,6 +6,8 @@
 - `ggn_record(net, loss)`, `output_record(net)` make functions that pull back several output cotangents at once, for
   curvature and the neural tangent kernel.
 - `coverage(net, loss)` lists which layers are differentiated by hand and which by `jax.vjp`.
+- `check_rule(layer, x)` and `check_gradient(f, x, gradient)` compare a rule, of a layer of your own too, and a gradient
+  with finite differences (`differences`).
 - `trace_table(net, ...)` is a table, to print, of every z, a, delta and gradient of a small network.
 - `register(kind, Rule(...))` gives a layer of your own its rule.
 
@@ -25,19 +27,25 @@ The derivatives of the losses are in `jaxnn.losses`, the adjoints of array opera
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.backprop import combinators, linear, norms, pointwise
+from jaxnn.backprop import combinators, differences, linear, norms, pointwise
+from jaxnn.backprop.check import check_gradient, check_rule
 from jaxnn.backprop.coverage import coverage
 from jaxnn.backprop.curvature import ggn_record, output_record
 from jaxnn.backprop.gradient import coupled_layers, record, value_and_grad
 from jaxnn.backprop.rule import AUTOMATIC, Rule, keep_input, register, rule_of
 from jaxnn.backprop.trace import trace_table
+from jaxnn.backprop.verdicts import Check
 
 __all__ = [
     "AUTOMATIC",
+    "Check",
     "Rule",
+    "check_gradient",
+    "check_rule",
     "combinators",
     "coupled_layers",
     "coverage",
+    "differences",
     "ggn_record",
     "keep_input",
     "linear",

@@ -12,6 +12,7 @@
 | `approximation` | pulses, staircases, ridges, bumps, surfaces |
 | `threshold` | constructed networks; recoding from 0 and 1 to -1 and +1; sigmoids in place of thresholds |
 | `batching`, `batch_noise` | batch, mini-batch and stochastic gradient descent; the noise of small batches |
+| `stationary`, `brute_force` | stationary points, found and classified; the cost of every setting of a few weights |
 | `gan` | a small GAN and its mode coverage |
 | `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
 | `symmetry`, `saturation`, `mixture`, `width`, `shifts` | studies of one effect each |
@@ -28,10 +29,10 @@ from types import ModuleType
 from jaxnn import missing
 
 MODULES = (
-    "adaline", "approximation", "baselines", "batch_noise", "batching", "boltzmann", "boolean", "convex", "formulas",
-    "gan", "gates", "generalization", "hopfield", "kernel", "kohonen", "logistic", "minimize", "mixture", "multiclass",
-    "neurons", "parity", "perceptron", "radial", "regions", "reservoir", "saturation", "separability", "shifts",
-    "spiking", "symmetry", "threshold", "trials", "width",
+    "adaline", "approximation", "baselines", "batch_noise", "batching", "boltzmann", "boolean", "brute_force", "convex",
+    "formulas", "gan", "gates", "generalization", "hopfield", "kernel", "kohonen", "logistic", "minimize", "mixture",
+    "multiclass", "neurons", "parity", "perceptron", "radial", "regions", "reservoir", "saturation", "separability",
+    "shifts", "spiking", "stationary", "symmetry", "threshold", "trials", "width",
 )  # fmt: skip
 
 
