@@ -109,6 +109,14 @@ def test_every_command_runs(command: str, tmp_path: Path, capsys: Any) -> None:
     assert list((tmp_path / "out").iterdir())
 
 
+def test_imports_are_merged() -> None:
+    code = complete(Item("mean loss", "train.mean_loss"))
+    assert code.splitlines()[:5] == [
+        ">>> import jax", ">>> import jax.numpy as jnp", ">>> from jaxnn import losses, models",
+        ">>> from jaxnn.train import mean_loss", ">>> net = models.linear(3)",
+    ]  # fmt: skip
+
+
 def test_a_wrong_value_is_found() -> None:
     item = Item(
         "ReLU", "activations.relu", ">>> activations.relu(jnp.array([-1.0, 2.0]))\nArray([0., 2.], dtype=float32)"
@@ -126,7 +134,7 @@ def test_code_imports_what_it_uses_and_no_more() -> None:
         ">>> import jax", ">>> import jax.numpy as jnp", ">>> import numpy as np",
     ]  # fmt: skip
     assert complete(Item("Adam", "optim.adam")).splitlines()[:2] == [
-        ">>> from jaxnn.optim import adam", ">>> import jax.numpy as jnp",
+        ">>> import jax.numpy as jnp", ">>> from jaxnn.optim import adam",
     ]  # fmt: skip
 
 

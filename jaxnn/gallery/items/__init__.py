@@ -1,4 +1,7 @@
-"""The table of concepts: each with the names, the code, the figure or the command that shows it, by subject."""
+"""The table of concepts: each with the names, the code, the figure or the command that shows it, by subject.
+
+A new concept is one `Item` in the module of its subject; `pytest tests/gallery/test_items.py` runs it.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -41,7 +41,7 @@ ITEMS = (
         figure="parity-wide-and-deep",
     ),
     Item(
-        "depth of a constructed network, its units and weights",
+        "depth in layers of weights, and number of units",
         "classic.threshold.Network",
     ),
 )

@@ -46,6 +46,15 @@ ITEMS = (
     ),
     Item("fewer hidden units by minimization", "classic.boolean.minimized", figure="karnaugh"),
     Item("minimization by Quine and McCluskey", "classic.minimize.minimize", figure="karnaugh"),
+    Item(
+        "function of five inputs: six true rows, five terms",
+        "classic.boolean.dnf, classic.boolean.minimized",
+        """
+        >>> table = np.isin(np.arange(32), [6, 11, 12, 17, 23, 25])  # 10001 and 11001 differ in one input
+        >>> boolean.dnf(table).units - 1, boolean.minimized(table).units - 1
+        (6, 5)
+        """,
+    ),
     Item("fewest terms, proved", "classic.minimize.minimize_exactly"),
     Item("prime implicants", "classic.minimize.prime_implicants"),
     Item("Karnaugh map and its terms", figure="karnaugh"),

@@ -110,8 +110,13 @@ ITEMS = (
         """,
     ),
     Item(
-        "variance of a gradient of B examples: tr Sigma / B",
-        "per_example.noise_scale",
+        "variance of the mean gradient of B examples: that of one, divided by B",
+        "per_example.variance, per_example.noise_scale",
+        """
+        >>> tape = per_example.record(lambda w, x: (w * x - 1.0) ** 2)(jnp.array(2.0), jnp.array([1.0, 3.0]))
+        >>> per_example.variance(tape), per_example.variance(tape) / 2  # of one example (2 or 30), of the mean of two
+        (Array(196., dtype=float32), Array(98., dtype=float32))
+        """,
     ),
     Item("loss against updates and against time, by batch size", "classic.batching.course", figure="batches"),
 )

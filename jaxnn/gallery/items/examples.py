@@ -8,8 +8,9 @@ import doctest
 import functools
 import importlib
 import inspect
+import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -50,14 +51,16 @@ def complete(item: Item) -> str:
     return _session(inspect.getdoc(found) or "", vars(module).__getitem__, homes, first)
 
 
-def _session(text: str, lookup: Callable[[str], Any], homes: tuple[str, ...], name: str = "`run`") -> str:
+def _session(text: str, lookup: Callable[[str], Any], homes: Sequence[str], name: str = "`run`") -> str:
     """The examples in a text, after lines that import what they use and do not define."""
     examples = doctest.DocTestParser().get_examples(text)
     if not examples:
         raise ValueError(f"{name} has no example: no line begins with >>>.")
     needed = _free("".join(example.source for example in examples))
-    lines = [f">>> {line}" for line in _imports({name: lookup(name) for name in needed}, homes)]
-    for example in examples:
+    leading = list(itertools.takewhile(_is_import, (example.source for example in examples)))
+    imports = _merged([*leading, *_imports({name: lookup(name) for name in needed}, homes)])
+    lines = [f">>> {line}" for line in imports]
+    for example in examples[len(leading) :]:
         first, *others = example.source.rstrip().split("\n")
         lines += [f">>> {first}", *(f"... {line}" for line in others)]
         lines += [example.want.rstrip("\n")] if example.want else []
@@ -85,25 +88,39 @@ def _free(source: str) -> list[str]:
     return sorted(used - defined - set(dir(builtins)))
 
 
-def _imports(needed: dict[str, Any], homes: Iterable[str]) -> Iterator[str]:
-    """Import statements for these objects by name: whole modules first; `homes` are modules to import others from."""
-    parts: dict[str, list[str]] = {}
+def _imports(needed: dict[str, Any], homes: Sequence[str]) -> Iterator[str]:
+    """An import statement for each of these objects by name; `homes` are modules to import other than modules from."""
     for name, value in needed.items():
         if not isinstance(value, ModuleType):
-            parts.setdefault(_home(name, value, homes), []).append(name)
+            yield f"from {_home(name, value, homes)} import {name}"
             continue
         parent, _, last = value.__name__.rpartition(".")
         if parent and last == name:
-            parts.setdefault(parent, []).append(name)
+            yield f"from {parent} import {name}"
         else:
             yield f"import {value.__name__}" + ("" if value.__name__ == name else f" as {name}")
-    for parent, names in sorted(parts.items(), key=lambda pair: (pair[0].startswith("jaxnn"), pair[0])):
-        yield f"from {parent} import {', '.join(names)}"
 
 
-def _home(name: str, value: Any, homes: Iterable[str]) -> str:
+def _is_import(source: str) -> bool:
+    return all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source).body)
+
+
+def _merged(statements: Sequence[str]) -> list[str]:
+    """Import statements in order, one per module, those of this package last."""
+    whole: set[str] = set()
+    parts: dict[str, set[str]] = {}
+    for node in ast.parse("\n".join(statements)).body:
+        if isinstance(node, ast.ImportFrom):
+            parts.setdefault(node.module or "", set()).update(map(ast.unparse, node.names))
+        else:
+            whole.add(ast.unparse(node))
+    modules = sorted(parts, key=lambda module: (module.split(".")[0] == "jaxnn", module))
+    return [*sorted(whole), *(f"from {module} import {', '.join(sorted(parts[module]))}" for module in modules)]
+
+
+def _home(name: str, value: Any, homes: Sequence[str]) -> str:
     """The module to import an object from: the first of its own and `homes` that has it under this name."""
     own = getattr(value, "__module__", "")
     outside = [own] if not own.startswith("jaxnn") else []
     tried = [*outside, *homes]
-    return next(module for module in tried if getattr(sys.modules.get(module), name, None) is value)
+    return next((module for module in tried if getattr(sys.modules.get(module), name, None) is value), tried[-1])

@@ -93,7 +93,13 @@ ITEMS = (
     ),
     Item(
         "sensitivity of the loss to each weight",
-        "per_example.record, per_example.mean_grad",
+        "backprop.value_and_grad",
+        """
+        >>> vg = backprop.value_and_grad(models.linear(1), losses.half_squared_error)
+        >>> params, x = ((), {"w": jnp.array([[0.5], [0.5]]), "b": jnp.zeros(1)}), jnp.array([[1.0, 9.0]])
+        >>> vg(params, (), x, jnp.zeros((1, 1)))[1][1]["w"].ravel()  # (y - d) x: nine times that of the first
+        Array([ 5., 45.], dtype=float32)
+        """,
     ),
     Item("backpropagation for every example apart", "backprop.record, per_example.norms"),
     Item("derivative by which an activation passes a cotangent", figure="activations"),

@@ -43,9 +43,10 @@ ITEMS = (
         """,
     ),
     Item("multi-class logistic regression", "classic.logistic.softmax_fit", figure="templates"),
-    Item("its probabilities: softmax of w_k.x", "classic.logistic.softmax_probability"),
+    Item("probabilities of several classes: softmax of w_k.x", "classic.logistic.softmax_probability"),
     Item(
-        "its log-likelihood and gradient", "classic.logistic.softmax_gradient, classic.logistic.softmax_log_likelihood"
+        "log-likelihood of several classes, and its gradient",
+        "classic.logistic.softmax_gradient, classic.logistic.softmax_log_likelihood",
     ),
     Item(
         "multi-class logistic regression as a network of one layer",

@@ -4,7 +4,7 @@ from jaxnn.gallery.items.base import Item
 
 ITEMS = (
     Item("empirical risk: mean loss over the examples", "train.mean_loss"),
-    Item("losses that are likelihoods of their outputs", "losses.is_likelihood"),
+    Item("output type and its loss: which are likelihoods", "losses.is_likelihood"),
     Item("regression: mean of a Gaussian, linear output", "losses.half_squared_error"),
     Item("binary output: Bernoulli, sigmoid", "losses.sigmoid_binary_cross_entropy, layers.Sigmoid"),
     Item("discrete output: multinoulli, softmax", "losses.softmax_cross_entropy, layers.Softmax"),
@@ -46,7 +46,7 @@ ITEMS = (
         """,
     ),
     Item(
-        "is it a two? one sigmoid output or two softmax outputs",
+        "is a digit a two: one sigmoid output, or two softmax outputs",
         "losses.sigmoid_binary_cross_entropy, losses.softmax_cross_entropy",
         """
         >>> z = jnp.array([1.5])  # the logit of "yes", or the difference of two
@@ -55,7 +55,7 @@ ITEMS = (
         Array(True, dtype=bool)
         """,
     ),
-    Item("which digit is it? argmax over outputs", "metrics.predicted_class"),
+    Item("which digit: argmax over the outputs", "metrics.predicted_class"),
     Item("Kullback-Leibler divergence", "losses.kl_divergence"),
     Item("derivative of KL divergence in the log-probabilities", "losses.kl_divergence_grad"),
     Item("entropy", "losses.entropy"),

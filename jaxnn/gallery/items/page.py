@@ -19,6 +19,7 @@ summary code { color: #555; font-size: 13px; overflow-wrap: anywhere; }
 details p { margin: .3rem 0; }
 pre { margin: .3rem 0 .8rem; padding: .6rem .8rem; background: #f4f4f4; font-size: 14px; line-height: 1.4;
   overflow-x: auto; }
+@media (max-width: 40rem) { pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; } }
 """
 
 INTRODUCTION = (
@@ -70,7 +71,7 @@ def _item(item: Item, shown: frozenset[str]) -> Iterator[str]:
     if item.figure in shown:
         yield f'<p>Figure: <a href="index.html#{item.figure}">{item.figure}</a></p>'
     elif item.figure:
-        yield f"<pre>jaxnn gallery --only {item.figure}</pre>"
+        yield f"<p>Figure: <code>jaxnn gallery --only {item.figure}</code></p>"
     yield "</details>"
 
 

@@ -77,7 +77,7 @@ ITEMS = (
         """,
     ),
     Item(
-        "table of layers with their outputs and weights",
+        "digits by 784 inputs, hidden units, 10 outputs: table of layers",
         "models.summary",
         """
         >>> total = models.summary(models.mlp([784, 30, 10]), (784,))
