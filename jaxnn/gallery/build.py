@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from jaxnn import files, plots
 from jaxnn.checks import nearest_name
 from jaxnn.gallery.base import Picture
+from jaxnn.gallery.items import page as concepts
 from jaxnn.train.progress import Bar
 
 MODULES = {
@@ -63,6 +64,8 @@ def build(
 ) -> Path:
     """Write NAME.png for each picture, and index.html, which shows all pictures with a file in the folder.
 
+    Beside it chapters.html lists the concepts of `gallery.items`, each with code to run.
+
     Args:
         folder: created if necessary; files of the same name are overwritten.
         only: names of pictures; empty for all.
@@ -98,6 +101,8 @@ def build(
             # After each figure, so that an interrupted run leaves a page of the finished ones.
             there = {title: [p for p in each if (folder / f"{p.name}.png").exists()] for title, each in found.items()}
             files.write_text(index, page({title: each for title, each in there.items() if each}))
+            shown = [picture.name for each in there.values() for picture in each]
+            files.write_text(folder / concepts.NAME, concepts.page(shown, STYLE))
             bar.step(f"{i}/{len(pictures)}  {picture.name}", picture.name)
     return index
 
@@ -132,7 +137,7 @@ def _page(found: Mapping[str, Sequence[Picture]]) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     # An empty icon; browsers would request one otherwise.
     yield f'<title>jaxnn gallery</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>'
-    yield "<h1>jaxnn gallery</h1>\n<nav>"
+    yield f'<h1>jaxnn gallery</h1>\n<nav>\n<p><a href="{concepts.NAME}">Concepts and how to run them</a></p>'
     for title, pictures in found.items():
         yield f'<p><a href="#{_anchor(title)}">{html.escape(title)}</a></p>\n<ul>'
         yield from (f'<li><a href="#{p.name}">{html.escape(p.title)}</a></li>' for p in pictures)

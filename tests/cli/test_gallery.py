@@ -18,7 +18,7 @@ from jaxnn.gallery.build import chapters
 def test_pictures_and_the_page_are_written(tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "gallery"
     assert main(["gallery", "--out", str(out), "--only", "losses", "activations"]) == 0
-    assert {path.name for path in out.iterdir()} == {"losses.png", "activations.png", "index.html"}
+    assert {path.name for path in out.iterdir()} == {"losses.png", "activations.png", "index.html", "chapters.html"}
     assert f"gallery: {out / 'index.html'}" in capsys.readouterr().out
 
 

@@ -41,6 +41,7 @@ def chapters(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gallery of three small pictures in two modules."""
     DRAWN.clear()
     monkeypatch.setattr(built, "MODULES", {name: f"Chapter {name}" for name in CHAPTERS})
+    monkeypatch.setattr(built.concepts, "page", lambda shown, style: "\n".join(shown))
     modules = {f"jaxnn.gallery.{name}": types.SimpleNamespace(PICTURES=each) for name, each in CHAPTERS.items()}
     monkeypatch.setattr(importlib, "import_module", modules.__getitem__)
 
@@ -102,7 +103,7 @@ def test_the_page_asks_nothing_of_a_network(tmp_path: Path) -> None:
         assert tag not in ("script", "iframe", "object", "embed")
         for name in ("src", "href"):
             value = attrs.get(name) or ""
-            assert re.fullmatch(r"(#[a-z0-9-]+|[a-z0-9-]+\.png|data:.*|)", value), value
+            assert re.fullmatch(r"(#[a-z0-9-]+|[a-z0-9-]+\.png|chapters\.html|data:.*|)", value), value
     assert "url(" not in index.read_text()
     assert "@import" not in index.read_text()
 
@@ -112,6 +113,7 @@ def test_only_some(tmp_path: Path) -> None:
     index = built.build(tmp_path, only=["two"], progress=False)
     assert DRAWN == ["two"]
     assert Page(index).every("figure", "id") == ["two"], "the page shows what there is"
+    assert (tmp_path / "chapters.html").read_text() == "two", "and that of concepts knows it"
     built.build(tmp_path, only=["three"], progress=False)
     assert DRAWN == ["two", "three"]
     page = Page(index)
