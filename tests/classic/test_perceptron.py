@@ -165,7 +165,7 @@ def test_inseparable_examples_without_a_cycle_are_reported_too() -> None:
 def test_a_clean_pass_is_no_cycle() -> None:
     found = perceptron.fit(CORNERS, [1, 1, 1, 1])
     assert (bool(found.converged), bool(found.cycles), int(found.mistakes), int(found.passes)) == (True, False, 0, 1)
-    assert found.describe() == "converged: 0 mistakes in 1 passes, the last without one"
+    assert found.describe() == "converged: 0 mistakes in 1 pass, the last without one"
 
 
 def test_margin_and_bound() -> None:
