@@ -11,7 +11,7 @@ ITEMS = (
     Item("Gaussian output with its variance", "losses.gaussian_nll"),
     Item("mixture-density output", "losses.mixture_density_nll, classic.mixture.fit_mixture", figure="mixture-density"),
     Item("mixture density at an input", "classic.mixture.density"),
-    Item("regression by mean and by mixture, trained", "classic.mixture.fit_mean", figure="mixture-density"),
+    Item("several valid targets: mean and mixture", "classic.mixture.inverse_problem", figure="mixture-density"),
     Item("half squared error, 1/2 |y - d|^2", "losses.half_squared_error"),
     Item("derivative of half the squared error, y - d", "losses.half_squared_error_grad"),
     Item("mean squared error", "losses.mse"),
