@@ -22,6 +22,7 @@ from jaxnn.train.progress import Bar
 
 MODULES = {
     "basics": "Building blocks",
+    "functions": "Functions of one and two variables",
     "neurons": "Neurons and their learning rules",
     "constructions": "Networks by construction",
     "optimization": "Optimization",
