@@ -123,7 +123,7 @@ def in_box(
         TypeError: f is not a function.
         ValueError: bounds are not finite pairs low < high, starts < 1, or f does not return a scalar.
 
-    Reference: Nocedal, J. & Wright, S. J. (2006). Numerical optimization, chapter 2 (the second-order conditions).
+    Reference: Morse, M. (1925). Relations between the critical points of a real function of n independent variables.
 
     Example:
         >>> from jaxnn import landscapes

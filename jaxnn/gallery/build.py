@@ -24,6 +24,7 @@ from jaxnn.train.progress import Bar
 
 MODULES = {
     "basics": "Building blocks",
+    "functions": "Functions of one and two variables",
     "neurons": "Neurons and their learning rules",
     "networks": "Networks and one update",
     "constructions": "Networks by construction",
