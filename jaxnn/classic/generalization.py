@@ -19,7 +19,17 @@ import numpy as np
 
 from jaxnn import losses, metrics, models, optim
 from jaxnn.checks import require_positive_int
-from jaxnn.classic.trials import Curves, as_settings, as_splits, few_digits, learning_curves, network, plain, starts
+from jaxnn.classic.trials import (
+    Curves,
+    as_counts,
+    as_settings,
+    as_splits,
+    few_digits,
+    learning_curves,
+    network,
+    over_seeds,
+    plain,
+)
 from jaxnn.data import Splits, augment
 from jaxnn.layers import BatchNorm, Dense, Dropout, Flatten, Layer, Sigmoid
 from jaxnn.train import EarlyStopping, TrainState
@@ -195,7 +205,7 @@ def early_stopping(*, patience: int = 10, examples: Splits | None = None, seeds:
     def run(start: TrainState, key: Key, examples: Splits) -> Curves:
         return learning_curves(net, OPT, examples, start, key, epochs=epochs)[1]
 
-    return stopped(_over_seeds(run, net, OPT, examples, seeds), patience)
+    return stopped(over_seeds("generalization", run, net, OPT, examples, seeds), patience)
 
 
 def stopped(curves: Curves, patience: int) -> Stopped:
@@ -246,7 +256,7 @@ def batch_norm(*, layers: int = 3, examples: Splits | None = None, seeds: int = 
         def run(start: TrainState, key: Key, examples: Splits) -> Curves:
             return learning_curves(net, opt, examples, start, key, epochs=epochs)[1]
 
-        return _over_seeds(run, net, opt, examples, seeds)
+        return over_seeds("generalization", run, net, opt, examples, seeds)
 
     return [curves(), curves(BatchNorm())]
 
@@ -269,7 +279,7 @@ def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None,
         >>> ensembles((1, 3), examples=few_digits(50), epochs=1).validation.shape
         (2, 3)
     """
-    sizes = _counts("ensembles", sizes)
+    sizes = as_counts("ensembles", "sizes", sizes)
     examples, classes = as_splits("ensembles", examples)
     net = plain(classes)
 
@@ -277,7 +287,7 @@ def ensembles(sizes: Sequence[int] = MEMBERS, *, examples: Splits | None = None,
         ts, _ = learning_curves(net, OPT, examples, start, key, epochs=epochs)
         return [jax.nn.softmax(net.predict(ts.params, ts.state, part.x)) for part in examples[:2]]
 
-    members = _over_seeds(run, net, OPT, examples, max(sizes))
+    members = over_seeds("generalization", run, net, OPT, examples, max(sizes))
 
     def errors(probabilities: Array, y: Any) -> np.ndarray:
         return np.stack([_circle_errors(np.asarray(probabilities), np.asarray(y), size) for size in sizes])
@@ -305,7 +315,7 @@ def hidden_units(
         >>> hidden_units((1, 2), examples=few_digits(50), seeds=2, epochs=1).test.shape
         (2,)
     """
-    sizes = _counts("hidden_units", sizes)
+    sizes = as_counts("hidden_units", "sizes", sizes)
     examples, classes = as_splits("hidden_units", examples)
     widest = network(hidden=max(sizes), classes=classes)
 
@@ -320,19 +330,6 @@ def hidden_units(
     return Chosen(errors, np.asarray(test[:, errors.best]))
 
 
-def _counts(where: str, sizes: Sequence[int]) -> list[int]:
-    return [
-        require_positive_int(where, "each of sizes", size) for size in as_settings(where, "sizes", sizes, 1, math.inf)
-    ]
-
-
-def _over_seeds(run: Callable[..., Any], net: Layer, opt: optim.Optimizer, examples: Splits, seeds: int) -> Any:
-    """run(start, key, examples) for `seeds` keys, as one program."""
-    keys = jax.random.split(jax.random.key(0), require_positive_int("generalization", "seeds", seeds))
-    begun = starts(net, opt, keys, jnp.asarray(examples.train.x))
-    return jax.jit(jax.vmap(run, (0, 0, None)))(begun, keys, examples)
-
-
 def _over_settings(settings: Sequence[Any], run: Callable[..., Any], net: Layer, examples: Splits, seeds: int) -> Any:
     """run(setting, start, key, examples) for all settings and seeds, as one program: leaves (R, S, ...)."""
     values = jnp.asarray(settings)
@@ -340,7 +337,7 @@ def _over_settings(settings: Sequence[Any], run: Callable[..., Any], net: Layer,
     def over_settings(start: TrainState, key: Key, examples: Splits) -> Any:
         return jax.vmap(run, (0, None, None, None))(values, start, key, examples)
 
-    return _over_seeds(over_settings, net, OPT, examples, seeds)
+    return over_seeds("generalization", over_settings, net, OPT, examples, seeds)
 
 
 def _errors(settings: Sequence[float], run: Callable[..., Curves], net: Layer, examples: Splits, seeds: int) -> Errors:

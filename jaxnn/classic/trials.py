@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -73,11 +74,28 @@ def few_digits(n: int = 200, *, wrong: float = 0.2, seed: int = 0) -> Splits:
     digits = data.digits()
     sizes = (n, VALIDATION, len(digits) - VALIDATION - n)
     train_, validation, test = data.split(digits, sizes, seed=seed, stratify=True)
+    return Splits(mislabel(train_, wrong, 10, seed=seed), validation, test)
+
+
+def mislabel(part: Dataset, wrong: float, classes: int, *, seed: int = 0) -> Dataset:
+    """The examples with some labels replaced, each by one of the others.
+
+    Args:
+        part: N examples with labels 0 .. K - 1.
+        wrong: the fraction replaced, in [0, 1].
+        classes: K >= 2.
+        seed: of the choice.
+
+    Example:
+        >>> mislabel(data.make_dataset(np.zeros((4, 1)), [0, 0, 0, 0]), 0.5, 2).y.sum()
+        np.int32(2)
+    """
+    require_between("mislabel", "wrong", wrong, 0, 1)
     generator = np.random.default_rng(seed)
-    labels = np.array(train_.y)
-    chosen = generator.choice(n, round(wrong * n), replace=False)
-    labels[chosen] = (labels[chosen] + generator.integers(1, 10, len(chosen))) % 10
-    return Splits(dataclasses.replace(train_, y=labels), validation, test)
+    labels = np.array(part.y)
+    chosen = generator.choice(len(part), round(wrong * len(part)), replace=False)
+    labels[chosen] = (labels[chosen] + generator.integers(1, classes, len(chosen))) % classes
+    return dataclasses.replace(part, y=labels)
 
 
 def as_splits(where: str, examples: Splits | None) -> tuple[Splits, int]:
@@ -130,6 +148,23 @@ def as_settings(where: str, name: str, values: Sequence[float], low: float, high
     return list(values)
 
 
+def as_counts(where: str, name: str, values: Sequence[int], most: float = math.inf) -> list[int]:
+    """The settings, checked: at least one, each an integer in 1 .. most.
+
+    Raises:
+        TypeError, ValueError: not a sequence of integers, an empty one, or a number out of range.
+
+    Example:
+        >>> as_counts("depth", "depths", (1, 9), 8)
+        Traceback (most recent call last):
+        ValueError: depth: each of depths must lie in [1, 8], got 9.
+    """
+    counts = [require_positive_int(where, f"each of {name}", n) for n in as_settings(where, name, values, 1, math.inf)]
+    for count in counts:
+        require_between(where, f"each of {name}", count, 1, most)
+    return counts
+
+
 def network(*extra: Layer, hidden: int = HIDDEN, on: Any = None, classes: int = 10) -> Layer:
     """Flatten, one hidden layer of ReLUs, `extra`, a linear output; units after the first `on` are masked (None: none).
 
@@ -171,6 +206,52 @@ def starts(net: Layer, opt: Optimizer, keys: Key, x: Array) -> TrainState:
         (3, 64, 10)
     """
     return jax.lax.map(lambda key: train.init(net, opt, run_keys(key)[0], x.shape[1:]), keys)
+
+
+def over_seeds(where: str, run: Callable[..., Any], net: Layer, opt: Optimizer, examples: Splits, seeds: int) -> Any:
+    """run(start, key, examples) for `seeds` keys, as one compiled program.
+
+    Args:
+        where: the function to name in an error.
+        run: (start, key, examples) -> pytree of arrays; `start` is one of `starts`.
+        net, opt: of the starts.
+        examples: the training examples have the shape of the starts' inputs.
+        seeds: R >= 1.
+
+    Returns:
+        The result of `run`, with a leading axis R.
+
+    Example:
+        >>> from jaxnn import models, optim
+        >>> few = few_digits(50)
+        >>> def run(start, key, few):
+        ...     return start.params[1]["b"]
+        >>> over_seeds("mine", run, models.linear(10), optim.sgd(0.1), few, 3).shape
+        (3, 10)
+    """
+    keys = jax.random.split(jax.random.key(0), require_positive_int(where, "seeds", seeds))
+    begun = starts(net, opt, keys, jnp.asarray(examples.train.x))
+    return jax.jit(jax.vmap(run, (0, 0, None)))(begun, keys, examples)
+
+
+def first_of(part: Dataset, n: Array, key: Key) -> Dataset:
+    """n examples chosen at random, repeated to the size N of the whole, so that n may be traced.
+
+    Each of the n is there N/n times, rounded down or up. An epoch has as many steps for every n, and its mean gradient
+    is that of the n examples if n divides N.
+
+    Args:
+        part: N examples, in any order.
+        n: 1 .. N; with one key, those of a smaller n are among those of a larger.
+        key: typed random key of the choice.
+
+    Example:
+        >>> part = data.make_dataset(np.eye(6), np.arange(6))
+        >>> np.unique(first_of(part, 2, jax.random.key(0)).y, return_counts=True)[1]
+        array([3, 3])
+    """
+    order = jax.random.permutation(key, len(part))
+    return data.select(jax.tree.map(jnp.asarray, part), order[jnp.arange(len(part)) % n])
 
 
 def learning_curves(
