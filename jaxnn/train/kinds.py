@@ -1,4 +1,4 @@
-"""The kind of a stationary point: minimum, maximum, inflection, saddle or flat, by values along its axes of curvature."""
+"""The kind of a stationary point: minimum, maximum, inflection, saddle or flat, by values along axes of curvature."""
 
 from __future__ import annotations
 
