@@ -21,6 +21,27 @@ from jaxnn.playground.penalties import Regularization
 DEFAULTS = Settings()
 
 
+def fraction(text: str) -> float:
+    """A fraction from `0.25`, `25%` or `25`: with a percent sign, or from 1 on, the number is a percentage.
+
+    Example:
+        >>> fraction("0.25"), fraction("25%"), fraction("25"), fraction("0.5%")
+        (0.25, 0.25, 0.25, 0.005)
+    """
+    number = float(text.removesuffix("%"))  # a ValueError is tyro's to tell
+    return number / 100 if text.endswith("%") or abs(number) >= 1 else number
+
+
+FRACTION = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="0.25|25%",
+    instance_from_str=lambda words: fraction(words[0]),
+    is_instance=lambda value: isinstance(value, float),
+    str_from_instance=lambda value: [f"{100 * value:g}%"],
+)
+"""An option that is a fraction or a percentage."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PlaygroundConfig:
     """Train a small network on points of the plane, and write a page that shows every unit and trains on."""
@@ -28,7 +49,8 @@ class PlaygroundConfig:
     data: Literal["circle", "xor", "gauss", "spiral", "reg-plane", "reg-gauss"] = "circle"
     """Data set; reg-plane and reg-gauss are regression, the others classification."""
     features: Annotated[str, LISTED, tyro.conf.arg(metavar="A,B,..")] = ",".join(DEFAULTS.features)
-    """Inputs of the network, separated by commas or blanks, of: x, y, x2, y2, xy, sinx, siny."""
+    """Inputs of the network, separated by commas or blanks, of: x, y, x2 (x squared), y2, xy, sinx, siny; or of: x1, x2
+    (the coordinates), x1^2, x2^2, x1x2, sinx1, sinx2."""
     hidden: Annotated[str, LISTED, tyro.conf.arg(metavar="N,N,..")] = ",".join(map(str, DEFAULTS.hidden))
     """Units of each hidden layer, separated by commas or blanks; at most 6 layers of 8; "" for none."""
     activation: Literal["relu", "tanh", "sigmoid", "linear"] = "tanh"
@@ -37,10 +59,10 @@ class PlaygroundConfig:
     """Learning rate of gradient descent, > 0."""
     batch_size: int = DEFAULTS.batch_size
     """Examples per step."""
-    noise: float = DEFAULTS.noise
-    """Noise of the data, 0 to 0.5."""
-    train_ratio: float = DEFAULTS.train_ratio
-    """Fraction of training points, 0.1 to 0.9; the others are the test set."""
+    noise: Annotated[float, FRACTION] = DEFAULTS.noise
+    """Noise of the data, 0 to 50%: as a fraction (0.25) or in percent (25% or 25; numbers from 1 on are percent)."""
+    train_ratio: Annotated[float, FRACTION] = DEFAULTS.train_ratio
+    """Training points, 10% to 90%, in the same units (0.5, 50% or 50); the others are the test set."""
     regularization: Regularization = DEFAULTS.regularization
     """Penalty on the weights; a weight that l1 moves across 0 stays 0."""
     regularization_rate: float = DEFAULTS.regularization_rate

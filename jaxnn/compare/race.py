@@ -143,7 +143,7 @@ def way(each: Entry, place: Landscape, rates: Sequence[float] | np.ndarray) -> t
     start = jnp.asarray(place.start, jnp.float32)
 
     def run(rate: Any) -> Any:
-        found = train.trajectory(place, each.make(rate), start, steps=WAY_STEPS)
+        found = train.trajectory(place, each.make(rate), start, steps=WAY_STEPS, classify=False)
         return found.x, found.values
 
     points, values = jax.device_get(jax.jit(jax.vmap(run))(jnp.asarray(rates, jnp.float32)))

@@ -82,7 +82,9 @@ def _short(value: float) -> str:
 
 def _way(place: Landscape, opt: optim.Optimizer, steps: int, value_tolerance: float = 0.0) -> train.Trajectory:
     """The trajectory from the landscape's own start, as host arrays."""
-    run = jax.jit(lambda x: train.trajectory(place, opt, x, steps=steps, value_tolerance=value_tolerance))
+    run = jax.jit(
+        lambda x: train.trajectory(place, opt, x, steps=steps, value_tolerance=value_tolerance, classify=False)
+    )
     return jax.device_get(run(jnp.asarray(place.start, jnp.float32)))
 
 
@@ -143,7 +145,7 @@ def _basins() -> Figure:
 
 def _ends(place: Landscape, opt: optim.Optimizer, n: int = 140) -> train.Iterate:
     """The final iterates of runs from an (n, n) lattice of starts, all at once."""
-    run = jax.vmap(jax.vmap(lambda x: train.minimize(place, opt, x, steps=1000, grad_tolerance=1e-2)))
+    run = jax.vmap(jax.vmap(lambda x: train.minimize(place, opt, x, steps=1000, grad_tolerance=1e-2, classify=False)))
     return jax.device_get(jax.jit(run)(jnp.asarray(view.lattice(place, n))))
 
 

@@ -33,6 +33,40 @@ FEATURES = MappingProxyType(
 """The features by their names on the command line: x, y, x^2, y^2, x y, sin x, sin y."""
 
 
+INDEXED = MappingProxyType(
+    {"x1": "x", "x2": "y", "x1^2": "x2", "x2^2": "y2", "x1x2": "xy", "sinx1": "sinx", "sinx2": "siny"}
+)
+"""The other names of the features, for coordinates x1 and x2, each with that of `FEATURES`."""
+
+
+def canonical_features(where: str, names: Sequence[str]) -> Sequence[str]:
+    """Names of `FEATURES`, from those or from those of `INDEXED`, in the same order.
+
+    A list is of one kind: `x2` is x squared, but the second coordinate in a list with another name of `INDEXED`.
+    Anything that is no sequence of names is returned as it is.
+
+    Raises:
+        ValueError: names of both kinds.
+
+    Example:
+        >>> canonical_features("playground", ("x1", "x2")), canonical_features("playground", ("x", "x2"))
+        (('x', 'y'), ('x', 'x2'))
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        return names  # `require_features` says what is wrong
+    indexed = [name for name in names if name in INDEXED and name not in FEATURES]
+    if not indexed:
+        return tuple(names)
+    if others := [name for name in names if name not in INDEXED]:
+        if others[0] not in FEATURES:
+            raise ValueError(f"{where}: no feature {others[0]!r}; there are: {', '.join(INDEXED)}.")
+        raise ValueError(
+            f"{where}: features must be of one kind, got {indexed[0]} of {', '.join(INDEXED)} with {others[0]} of "
+            f"{', '.join(FEATURES)}."
+        )
+    return tuple(INDEXED[name] for name in names)
+
+
 def require_features(where: str, names: Sequence[str]) -> None:
     """Raise ValueError unless these are names of `FEATURES`, at least one, none repeated; TypeError for a string or no
     sequence.

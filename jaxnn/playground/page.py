@@ -30,7 +30,7 @@ def describe(settings: Settings) -> str:
     units = "hidden unit" if settings.hidden == (1,) else "hidden units"
     hidden = f"{'-'.join(map(str, settings.hidden))} {units}, {settings.activation}"
     parts = [
-        f"{settings.data} ({settings.problem}), noise {settings.noise:.0%}",
+        f"{settings.data} ({settings.problem}), noise {settings.noise:.3g} ({100 * settings.noise:.3g}%)",
         hidden if settings.hidden else "no hidden units",
         f"learning rate {settings.learning_rate:g}, batches of {settings.batch_size}, seed {settings.seed}",
     ]

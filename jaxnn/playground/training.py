@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import backprop, layers, losses, models, train
-from jaxnn.checks import require_between, require_positive, require_positive_int
+from jaxnn.checks import concrete_number, require_between, require_positive, require_positive_int
 from jaxnn.data import Dataset, Partial, TrainTest, batch_indices, split
 from jaxnn.initializers import constant, uniform
 from jaxnn.layers import Dense, Layer
 from jaxnn.playground.data import MAX_NOISE, SOURCES, Problem
-from jaxnn.playground.features import featurize, require_features
+from jaxnn.playground.features import canonical_features, featurize, require_features
 from jaxnn.playground.penalties import Regularization, make_optimizer
 from jaxnn.train.step import scan_epoch
 from jaxnn.types import Array, Key, Params
@@ -40,12 +40,13 @@ class Settings:
 
     Attributes:
         data: one of `SOURCES`; it also determines the kind of problem.
-        features: of `FEATURES`, the inputs of the network.
+        features: the inputs of the network, of `FEATURES`: x, y, x2 (x squared), y2, xy, sinx, siny; or of `INDEXED`:
+            x1, x2 (the second coordinate), x1^2, x2^2, x1x2, sinx1, sinx2.
         hidden: units of each hidden layer, at most 6 layers of 1 to 8; () for none.
         activation: of the hidden units, one of `ACTIVATIONS`.
         learning_rate: > 0.
         batch_size: examples per step, >= 1; if there are fewer training points, all of them.
-        noise: of the data: nu in [0, 0.5].
+        noise: of the data: nu, a fraction in [0, 0.5] (0.25 for the 25 percent of the original's slider).
         train_ratio: the fraction of training points, in [0.1, 0.9]; the others are the test set.
         regularization: the penalty, "none", "l1" or "l2".
         regularization_rate: its strength, >= 0; 0 with "none".
@@ -77,12 +78,13 @@ class Settings:
     def __post_init__(self) -> None:
         if self.data not in SOURCES:
             raise ValueError(f"playground: no data set {self.data!r}; there are: {', '.join(SOURCES)}.")
+        object.__setattr__(self, "features", canonical_features("playground", self.features))
         require_features("playground", self.features)
         require_network("playground", self.hidden, self.activation)
         require_positive("playground", "learning_rate", self.learning_rate)
         require_penalty("playground", self.regularization, self.regularization_rate)
-        require_between("playground", "noise", self.noise, 0, MAX_NOISE)
-        require_between("playground", "train_ratio", self.train_ratio, 0.1, 0.9)
+        require_fraction("playground", "noise", self.noise, 0, MAX_NOISE)
+        require_fraction("playground", "train_ratio", self.train_ratio, 0.1, 0.9)
         require_positive_int("playground", "batch_size", self.batch_size)
         require_positive_int("playground", "epochs", self.epochs)
         require_positive_int("playground", "seed", self.seed, 0)
@@ -140,6 +142,23 @@ def require_network(where: str, hidden: tuple[int, ...], activation: str) -> Non
         )
     if activation not in ACTIVATIONS:
         raise ValueError(f"{where}: no activation {activation!r}; there are: {', '.join(ACTIVATIONS)}.")
+
+
+def require_fraction(where: str, name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless low <= value <= high; for a percentage the message has the fraction.
+
+    Example:
+        >>> require_fraction("playground", "noise", 25, 0, 0.5)
+        Traceback (most recent call last):
+        ValueError: playground: noise must be a fraction in [0, 0.5], got 25. For 25 percent write 0.25.
+    """
+    number = concrete_number(value) if isinstance(value, int | float) else None
+    if number is not None and 1 <= number <= 100:
+        raise ValueError(
+            f"{where}: {name} must be a fraction in [{low:g}, {high:g}], got {value:g}. For {value:g} percent write "
+            f"{value / 100:g}."
+        )
+    require_between(where, name, value, low, high)
 
 
 def require_penalty(where: str, regularization: Regularization, rate: float) -> None:

@@ -13,6 +13,7 @@
 | `sweep` | seeds x hyperparameters x data orders as one program, in chunks that fit into memory; metrics as one table |
 | `map_runs` | the same for any function of an input |
 | `minimize`, `maximize` | gradient descent and ascent on any function of a pytree, until convergence |
+| `kind_of_point` (`PointKind`) | whether a run ended at a minimum, an inflection, a saddle or where f is flat |
 | `trajectory`, `nearest` | every iterate of such a run; the known minimum that each of many runs reached |
 | `minmax` | two-player games: simultaneous, alternating and extragradient steps |
 | `diagnose` | diverged, under-fitting, over-fitting or good, from a history, and what to try next |
@@ -31,6 +32,7 @@ from jaxnn.train.ensemble import ensemble
 from jaxnn.train.epochs import epochs
 from jaxnn.train.evaluate import evaluate, make_evaluate, make_outputs
 from jaxnn.train.fit import FitResult, fit
+from jaxnn.train.kinds import PointKind, kind_of_point
 from jaxnn.train.lock import FolderInUseError
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.runs import map_runs
@@ -47,6 +49,7 @@ __all__ = [
     "GradTolerance",
     "Iterate",
     "LossTolerance",
+    "PointKind",
     "Sweep",
     "TrainState",
     "Trajectory",
@@ -58,6 +61,7 @@ __all__ = [
     "fit",
     "grad_norm",
     "init",
+    "kind_of_point",
     "make_epoch",
     "make_evaluate",
     "make_outputs",

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import tree
-from jaxnn.checks import as_array, require_between, require_floating, require_positive_int
+from jaxnn.checks import as_array, count_of, require_between, require_floating, require_positive_int
 from jaxnn.numerics import accumulate
 from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.train.arguments import require_floating_leaves, require_function, require_optimizer
+from jaxnn.train.kinds import PointKind, kind_of_point, turned
 from jaxnn.types import Array, Params, PyTree, Scalar
 
 Objective: TypeAlias = Callable[[Params], Array]
@@ -31,6 +32,8 @@ class Iterate(NamedTuple):
         converged: bool, whether a convergence test was met. A run that ended without it ran out of steps, or its value
             or point is no longer finite.
         opt_state: the optimizer's state.
+        kind: int32, the `PointKind` of a converged run's last point; UNKNOWN (0) for others, for more than 32 numbers,
+            and without `classify`.
     """
 
     x: PyTree
@@ -39,6 +42,30 @@ class Iterate(NamedTuple):
     steps: Array
     converged: Array
     opt_state: Any
+    kind: Array
+
+    def describe(self) -> str:
+        """How the run ended, in words; not under `jit`, and for one run.
+
+        Example:
+            >>> from jaxnn import optim
+            >>> minimize(lambda x: x**3, optim.sgd(0.1), 1.0, steps=999, grad_tolerance=1e-4).describe()
+            'converged after 5... steps at an inflection, not at a minimum: f still falls on one side'
+        """
+        effort = count_of(int(self.steps), "step")
+        if not self.converged:
+            return f"did not converge in {effort}" + ("" if jnp.isfinite(self.value) else ": the value is not finite")
+        return f"converged after {effort} {_PLACES[PointKind(int(self.kind))]}"
+
+
+_PLACES = {
+    PointKind.UNKNOWN: "at a point of unknown kind (see PointKind)",
+    PointKind.MINIMUM: "at a minimum",
+    PointKind.MAXIMUM: "at a maximum",
+    PointKind.INFLECTION: "at an inflection, not at a minimum: f still falls on one side",
+    PointKind.SADDLE: "at a saddle: f falls along some directions and rises along others",
+    PointKind.FLAT: "where f is flat: within rounding it does not change along some direction",
+}
 
 
 class Trajectory(NamedTuple):
@@ -65,12 +92,14 @@ def minimize(
     steps: int,
     value_tolerance: Scalar = 0.0,
     grad_tolerance: Scalar = 0.0,
+    classify: bool = True,
 ) -> Iterate:
     """Gradient descent until convergence: one `lax.while_loop`, which keeps only the last point.
 
     Converged after step k if |f(x_(k+1)) - f(x_k)| < value_tolerance or |grad f(x_(k+1))| < grad_tolerance, in the
     Euclidean norm. The second test also applies to the start. A run whose value or point is no longer finite ends
-    there, not converged.
+    there, not converged. A point at which the gradient is small need not be a minimum: `kind` of the result, and
+    `describe()`, say what it is.
 
     Args:
         f: differentiable, from a pytree like `start` to a floating scalar.
@@ -78,6 +107,8 @@ def minimize(
         start: pytree of floating arrays.
         steps: the largest number of steps, >= 0.
         value_tolerance, grad_tolerance: >= 0; 0 disables the test; may be traced.
+        classify: whether to determine the kind of the last point, if it has at most 32 numbers D: at the end of the run
+            2 D gradients and 2 D values more. Nothing is computed for larger ones.
 
     Returns:
         Iterate. Under `jax.vmap` over starts each run counts its own steps and is frozen once it has ended.
@@ -93,12 +124,13 @@ def minimize(
     Example:
         >>> from jaxnn import landscapes, optim
         >>> end = minimize(landscapes.quadratic(2.0), optim.sgd(0.5), jnp.ones(2), steps=100, grad_tolerance=1e-3)
-        >>> end.steps, end.converged
-        (Array(10, dtype=int32), Array(True, dtype=bool))
+        >>> end.steps, end.converged, end.describe()
+        (Array(10, dtype=int32), Array(True, dtype=bool), 'converged after 10 steps at a minimum')
     """
     steps = require_positive_int("minimize", "steps", steps, 0)
     first, advance = _run(f, opt, start, value_tolerance, grad_tolerance)
-    return jax.lax.while_loop(lambda at: _goes_on(at) & (at.steps < steps), advance, first)
+    last = jax.lax.while_loop(lambda at: _goes_on(at) & (at.steps < steps), advance, first)
+    return _classified(f, last) if classify else last
 
 
 def maximize(
@@ -109,11 +141,12 @@ def maximize(
     steps: int,
     value_tolerance: Scalar = 0.0,
     grad_tolerance: Scalar = 0.0,
+    classify: bool = True,
 ) -> Iterate:
-    """Gradient ascent, theta <- theta + eta grad f: `minimize` of -f. The returned value and grad are those of f.
+    """Gradient ascent, theta <- theta + eta grad f: `minimize` of -f. The returned value, grad and kind are those of f.
 
     Args:
-        f, opt, start, steps, value_tolerance, grad_tolerance: as for `minimize`.
+        f, opt, start, steps, value_tolerance, grad_tolerance, classify: as for `minimize`.
 
     Example:
         >>> from jaxnn import optim
@@ -123,9 +156,15 @@ def maximize(
     """
     require_function("maximize", "f", f, "a function x -> ()", optional=False)
     end = minimize(
-        lambda x: -f(x), opt, start, steps=steps, value_tolerance=value_tolerance, grad_tolerance=grad_tolerance
+        lambda x: -f(x),
+        opt,
+        start,
+        steps=steps,
+        value_tolerance=value_tolerance,
+        grad_tolerance=grad_tolerance,
+        classify=classify,
     )
-    return end._replace(value=-end.value, grad=tree.scale(-1.0, end.grad))
+    return end._replace(value=-end.value, grad=tree.scale(-1.0, end.grad), kind=turned(end.kind))
 
 
 def trajectory(
@@ -136,11 +175,12 @@ def trajectory(
     steps: int,
     value_tolerance: Scalar = 0.0,
     grad_tolerance: Scalar = 0.0,
+    classify: bool = True,
 ) -> Trajectory:
     """Every point that `minimize` visits: one `lax.scan` of `steps` steps.
 
     Args:
-        f, opt, start, steps, value_tolerance, grad_tolerance: as for `minimize`.
+        f, opt, start, steps, value_tolerance, grad_tolerance, classify: as for `minimize`.
 
     Returns:
         Trajectory, with `steps + 1` points even if the run ends earlier.
@@ -161,7 +201,7 @@ def trajectory(
     last, rest = jax.lax.scan(body, first, length=steps)
     begin = (first.x, first.value, tree.norm(first.grad))
     x, values, grad_norms = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), begin, rest)
-    return Trajectory(x, values, grad_norms, last)
+    return Trajectory(x, values, grad_norms, _classified(f, last) if classify else last)
 
 
 def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
@@ -201,6 +241,11 @@ def nearest(points: PyTree, candidates: PyTree, *, tolerance: Scalar) -> Array:
     return jnp.where((least <= tolerance**2) & jnp.isfinite(least), found, -1)
 
 
+def _classified(f: Objective, at: Iterate) -> Iterate:
+    """The iterate with the kind of its point, if it converged."""
+    return at._replace(kind=jnp.where(at.converged, kind_of_point(f, at.x), jnp.int32(PointKind.UNKNOWN)))
+
+
 def _goes_on(at: Iterate) -> Array:
     return ~at.converged & jnp.isfinite(at.value) & tree.all_finite(jax.tree.leaves(at.x))
 
@@ -235,8 +280,8 @@ def _run(
         converged = (jnp.abs(value - at.value) < value_tolerance) | (tree.norm(grad) < grad_tolerance)
         # exp(-x) at infinity has value 0 and derivative 0, and would pass both tests: that run diverged.
         converged &= jnp.isfinite(value) & tree.all_finite(jax.tree.leaves(x))
-        return Iterate(x, value, grad, at.steps + 1, converged, opt_state)
+        return Iterate(x, value, grad, at.steps + 1, converged, opt_state, at.kind)
 
     value, grad = value_and_grad(x)
     flat = jnp.isfinite(value) & tree.all_finite(jax.tree.leaves(x)) & (tree.norm(grad) < grad_tolerance)
-    return Iterate(x, value, grad, jnp.int32(0), flat, opt.init(x)), advance
+    return Iterate(x, value, grad, jnp.int32(0), flat, opt.init(x), jnp.int32(PointKind.UNKNOWN)), advance

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib.image
 import pytest
+import tyro
 from PIL import Image
 
 from jaxnn.cli.main import main
@@ -26,7 +27,7 @@ def test_it_writes_page_picture_animation_and_numbers(tmp_path: Path, capsys: An
     assert "playground.html" in shown
     names = {"playground.html", "last.png", "training.gif", "config.json", "result.json"}
     assert {p.name for p in folder.iterdir()} == names
-    assert "spiral (classification), noise 20%; 4-3 hidden units" in (folder / "playground.html").read_text()
+    assert "spiral (classification), noise 0.2 (20%); 4-3 hidden units" in (folder / "playground.html").read_text()
     assert matplotlib.image.imread(folder / "last.png")[..., :3].std() > 0.01
     with Image.open(folder / "training.gif") as gif:
         assert gif.n_frames == 4
@@ -38,6 +39,28 @@ def test_it_writes_page_picture_animation_and_numbers(tmp_path: Path, capsys: An
 
 def test_the_defaults_are_those_of_the_library() -> None:
     assert PlaygroundConfig().settings() == Settings()
+
+
+@pytest.mark.parametrize("told", ["0.25", "25%", "25", ".25", "25.0%"])
+def test_noise_and_ratio_are_fractions_or_percentages(told: str) -> None:
+    parsed = tyro.cli(PlaygroundConfig, args=["--noise", told, "--train-ratio", told])
+    assert (parsed.noise, parsed.train_ratio) == (0.25, 0.25)
+    assert parsed.settings() == Settings(noise=0.25, train_ratio=0.25)
+
+
+def test_help_explains_both_units_and_both_kinds_of_names(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["playground", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "as a fraction (0.25) or in percent (25% or 25; numbers from 1 on are percent)" in shown
+    assert "x1, x2 (the coordinates)" in shown
+    assert "(default: 0%)" in shown
+
+
+def test_x1_and_x2_are_names_of_the_coordinates() -> None:
+    assert PlaygroundConfig(features="x1,x2").settings() == Settings()
+    assert PlaygroundConfig(features="x2,x1^2,x1x2").settings().features == ("y", "x2", "xy")
+    assert PlaygroundConfig(features="x,x2").settings().features == ("x", "x2"), "x squared"
 
 
 def test_lists_are_separated_by_commas() -> None:
@@ -55,7 +78,10 @@ def test_lists_are_separated_by_commas() -> None:
         (["--hidden", "64"], "hidden must be at most 6 layers of 1 to 8 units each, got 64"),
         (["--learning-rate", "0"], "playground: learning_rate must be a finite number > 0, got 0"),
         (["--regularization-rate", "0.1"], "regularization_rate 0.1 has no effect with regularization 'none'"),
-        (["--noise", "25"], "noise must lie in [0, 0.5], got 25"),
+        (["--noise", "60"], "noise must lie in [0, 0.5], got 0.6"),
+        (["--noise", "0.75"], "noise must lie in [0, 0.5], got 0.75"),
+        (["--noise", "much"], "--noise"),
+        (["--features", "x1,y"], "features must be of one kind, got x1 of x1, x2, x1^2"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )

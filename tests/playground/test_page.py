@@ -101,7 +101,7 @@ def test_the_largest_page_is_compact() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (Settings(), ["circle (classification)", "noise 0%", "4-2 hidden units, tanh", "learning rate 0.03"]),
+        (Settings(), ["circle (classification)", "noise 0 (0%)", "4-2 hidden units, tanh", "learning rate 0.03"]),
         (Settings(data="reg-plane", regularization="l1", regularization_rate=0.01), ["regression", "L1 penalty 0.01"]),
         (Settings(hidden=()), ["no hidden units"]),
     ],
