@@ -159,8 +159,8 @@ def _digit_network() -> Figure:
     fig, (left, right) = plots.figure(1, 2)
     size = networks.diagram(right, models.serial(net, Softmax), (result.params, ()), x=x, most=DIGIT_UNITS,
                             outputs=digits.train.classes)  # fmt: skip
-    left.get_gridspec().set_width_ratios([2.0, size[0]])
-    fig.set_size_inches(size[0] + 2.0, size[1] + 0.5)
+    left.get_gridspec().set_width_ratios([1.9, size[0]])
+    fig.set_size_inches(size[0] + 1.9, size[1] + 0.5)
     plots.show(left, x[0])
     left.set_axis_off()
     chance = np.asarray(jax.nn.softmax(net.predict(result.params, (), x)))[0]
