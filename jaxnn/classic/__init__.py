@@ -16,6 +16,8 @@
 | `gan` | a small GAN and its mode coverage |
 | `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
 | `symmetry`, `saturation`, `mixture`, `width`, `shifts` | studies of one effect each |
+| `examples_needed`, `depth`, `layer_types`, `transfer` | error against examples, layers, their kinds; pre-training |
+| `denoising`, `filters`, `products` | denoising autoencoder; filters scanning an image; matrix products against loops |
 | `hopfield`, `boltzmann` | memories as minima of an energy; a distribution learned by contrastive divergence |
 | `radial`, `kernel` | Gaussian units about centres; kernel perceptron, kernel ridge, support vector machine |
 | `kohonen`, `reservoir`, `spiking` | the self-organizing map; the echo-state network; integrate-and-fire |
@@ -30,9 +32,10 @@ from jaxnn import missing
 
 MODULES = (
     "adaline", "approximation", "baselines", "batch_noise", "batching", "boltzmann", "boolean", "brute_force", "convex",
-    "formulas", "gan", "gates", "generalization", "hopfield", "kernel", "kohonen", "logistic", "minimize", "mixture",
-    "multiclass", "neurons", "parity", "perceptron", "radial", "regions", "reservoir", "saturation", "separability",
-    "shifts", "spiking", "stationary", "symmetry", "threshold", "trials", "width",
+    "denoising", "depth", "examples_needed", "filters", "formulas", "gan", "gates", "generalization", "hopfield",
+    "kernel", "kohonen", "layer_types", "logistic", "minimize", "mixture", "multiclass", "neurons", "parity",
+    "perceptron", "products", "radial", "regions", "reservoir", "saturation", "separability", "shifts", "spiking",
+    "stationary", "symmetry", "threshold", "transfer", "trials", "width",
 )  # fmt: skip
 
 

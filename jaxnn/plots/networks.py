@@ -286,7 +286,7 @@ def _draw_units(ax: Any, column: Column, look: _Look, plan: Layout, i: int) -> N
         fill = tuple(1 - 0.45 * abs(share) * (1 - base))
         ax.add_patch(Circle((plan.x[i], height), plan.radius, facecolor=fill, edgecolor="black", zorder=3))
         inside, below = _unit_texts(column, look, i, j, "{:.3g}" if large else "{:.2f}")
-        letters = 8.5 if large else max(5.5, 36 * plan.radius)
+        letters = 8.5 if large else max(5.5, 37 * plan.radius)
         size = letters * min(1.0, 6 / len(inside[-1])) if len(inside) > 1 else letters
         ax.text(plan.x[i], height, "\n".join(inside if large else inside[-1:]), ha="center", va="center",
                 fontsize=size, zorder=4)  # fmt: skip

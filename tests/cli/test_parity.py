@@ -35,7 +35,7 @@ def two_cases(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_equal_rules_exit_0_and_write_their_folder(two_cases: None, tmp_path: Path, capsys: Any) -> None:
     assert main(["compare", "parity", "right", "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr()
-    assert "1 cases: 1 equal within 1e-12, 0 differ" in shown.out
+    assert "1 case: 1 equal within 1e-12, 0 differ" in shown.out
     assert "right" in shown.err, "a line for each case where there is no bar"
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"parity.csv", "parity.json", "steps.npz"}
     with (tmp_path / "out" / "parity.csv").open() as file:
