@@ -19,6 +19,32 @@ At a kink the derivative is that of the inactive branch (z <= 0 of a rectifier, 
 | elu | 0 (unless alpha = 1) | alpha |
 | selu | 0 | 1.7581 |
 
+Shape, range, monotony (never decreasing) and derivative at 0 under default settings; `properties(activation)` computes
+a line, under any settings. Steps have derivative 0 wherever it exists, so gradient descent cannot train them; a network
+of linear units is linear, however many layers it has.
+
+| activation | shape | range | bounded | monotone | derivative at 0 |
+|---|---|---|---|---|---|
+| `sign` | steps | -1 to 1 | yes | yes | 0 |
+| `perceptron_sign` | steps | -1 to 1 | yes | yes | 0 |
+| `heaviside` | steps | 0 to 1 | yes | yes | 0 |
+| `linear` | linear | -inf to inf | no | yes | 1 |
+| `piecewise_linear` | piecewise linear | 0 to 1 | yes | yes | 1 |
+| `hard_tanh` | piecewise linear | -1 to 1 | yes | yes | 1 |
+| `sigmoid` | curved | 0 to 1 | yes | yes | 0.25 |
+| `tanh` | curved | -1 to 1 | yes | yes | 1 |
+| `softplus` | curved | 0 to inf | no | yes | 0.5 |
+| `relu` | piecewise linear | 0 to inf | no | yes | 0 |
+| `leaky_relu` | piecewise linear | -inf to inf | no | yes | 0.01 |
+| `elu` | curved | -1 to inf | no | yes | 1 |
+| `selu` | curved | -1.76 to inf | no | yes | 1.7581 |
+| `gelu` | curved | -0.17 to inf | no | no | 0.5 |
+| `gelu_tanh` | curved | -0.17 to inf | no | no | 0.5 |
+| `silu` | curved | -0.28 to inf | no | no | 0.5 |
+| `mish` | curved | -0.31 to inf | no | no | 0.6 |
+
+Sigmoid and tanh approach their limits; in floating point they reach them.
+
 `softmax` and `log_softmax` act on a vector; they come with the products of their Jacobians, `*_jvp` and `*_vjp`.
 `derivative_of(activation)` looks up an element-wise derivative.
 """
@@ -36,6 +62,7 @@ from jaxnn.activations.gates import (
     silu,
     silu_derivative,
 )
+from jaxnn.activations.properties import Properties, properties
 from jaxnn.activations.rectifiers import (
     SELU_ALPHA,
     SELU_SCALE,
@@ -67,13 +94,52 @@ from jaxnn.activations.steps import (
 from jaxnn.activations.table import DERIVATIVES, derivative_of
 
 __all__ = [
-    "DERIVATIVES", "SELU_ALPHA", "SELU_SCALE", "derivative_of", "elu", "elu_derivative", "gelu", "gelu_derivative",
-    "gelu_tanh", "gelu_tanh_derivative", "hard_tanh", "hard_tanh_derivative", "heaviside", "heaviside_derivative",
-    "leaky_relu", "leaky_relu_derivative", "linear", "linear_derivative", "log_softmax", "log_softmax_jvp",
-    "log_softmax_vjp", "mish", "mish_derivative", "perceptron_sign", "perceptron_sign_derivative", "piecewise_linear",
-    "piecewise_linear_derivative", "relu", "relu_derivative", "selu", "selu_derivative", "sigmoid",
-    "sigmoid_derivative", "sign", "sign_derivative", "silu", "silu_derivative", "softmax", "softmax_jvp", "softmax_vjp",
-    "softplus", "softplus_derivative", "tanh", "tanh_derivative",
+    "DERIVATIVES",
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "Properties",
+    "derivative_of",
+    "elu",
+    "elu_derivative",
+    "gelu",
+    "gelu_derivative",
+    "gelu_tanh",
+    "gelu_tanh_derivative",
+    "hard_tanh",
+    "hard_tanh_derivative",
+    "heaviside",
+    "heaviside_derivative",
+    "leaky_relu",
+    "leaky_relu_derivative",
+    "linear",
+    "linear_derivative",
+    "log_softmax",
+    "log_softmax_jvp",
+    "log_softmax_vjp",
+    "mish",
+    "mish_derivative",
+    "perceptron_sign",
+    "perceptron_sign_derivative",
+    "piecewise_linear",
+    "piecewise_linear_derivative",
+    "properties",
+    "relu",
+    "relu_derivative",
+    "selu",
+    "selu_derivative",
+    "sigmoid",
+    "sigmoid_derivative",
+    "sign",
+    "sign_derivative",
+    "silu",
+    "silu_derivative",
+    "softmax",
+    "softmax_jvp",
+    "softmax_vjp",
+    "softplus",
+    "softplus_derivative",
+    "tanh",
+    "tanh_derivative",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

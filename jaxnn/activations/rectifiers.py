@@ -31,7 +31,7 @@ def relu(z: Array) -> Array:
 
 @elementwise
 def relu_derivative(z: Array) -> Array:
-    """d relu / dz = 1 if z > 0, else 0: 0 at the kink z = 0, as in jax.nn.
+    """d relu / dz = 1 if z > 0, else 0: 0 at the kink z = 0, as in jax.nn and torch; some texts have 1 there.
 
     Example:
         >>> relu_derivative(jnp.array([-2.0, 0.0, 3.0]))

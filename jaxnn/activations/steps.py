@@ -15,6 +15,8 @@ def sign(z: Array) -> Array:
 
     a = 1 if z > 0, 0 if z = 0, -1 if z < 0
 
+    A unit that must output one of two classes, also at z = 0, uses `perceptron_sign`: 1 if z >= 0, -1 if z < 0.
+
     Example:
         >>> sign(jnp.array([-2.0, 0.0, 3.0]))
         Array([-1.,  0.,  1.], dtype=float32)
@@ -39,6 +41,8 @@ def perceptron_sign(z: Array) -> Array:
 
     a = 1 if z >= 0, -1 if z < 0
 
+    `sign` has sign(0) = 0.
+
     Example:
         >>> perceptron_sign(jnp.array([-2.0, 0.0, 3.0]))
         Array([-1.,  1.,  1.], dtype=float32)
@@ -62,13 +66,14 @@ def perceptron_sign_derivative(z: Array) -> Array:
 
 @elementwise
 def heaviside(z: Array, *, at_zero: Scalar = 0.5) -> Array:
-    """The unit step.
+    """The unit step, with value 1/2 at 0 unless `at_zero` says otherwise.
 
     a = 1 if z > 0, at_zero if z = 0, 0 if z < 0
 
     Args:
-        at_zero: the value at the jump, in [0, 1]: 1 for the McCulloch-Pitts unit (it fires at its threshold), 0 or
-            1/2 by other conventions. May be traced.
+        at_zero: the value at the jump, in [0, 1]. The threshold unit of McCulloch and Pitts takes 1, as it fires at its
+            threshold, and so do the networks of `jaxnn.classic.threshold`; the unit step of signal processing 1/2, the
+            default; some texts 0. May be traced.
 
     Example:
         >>> heaviside(jnp.array([-2.0, 0.0, 3.0]), at_zero=1)

@@ -5,9 +5,9 @@ random subset (mini-batch). The sum is not divided by the number of examples: et
 the batch size, and batch ascent on many examples needs a small eta.
 
 Features x are (N, D), with the constant feature of `neurons.with_bias` for a bias, weights w (D,) and labels (N,), each
--1 or +1; for K classes weights are (D, K) and labels integers in 0 .. K - 1. ValueError: shapes do not match, a
-concrete label is out of range (a traced one gives NaN), or batch_size is not in 1 .. N; TypeError: labels of classes
-are not integers.
+-1 or +1, or each 0 or 1; for K classes weights are (D, K) and labels integers in 0 .. K - 1. ValueError: shapes do not
+match, a concrete label is out of range (a traced one gives NaN), or batch_size is not in 1 .. N; TypeError: labels of
+classes are not integers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.checks import require_between, require_key, require_positive_int
-from jaxnn.classic.neurons import as_examples, as_signs, outputs
+from jaxnn.classic.neurons import as_binary, as_examples, outputs
 from jaxnn.data import Partial, batch_indices
 from jaxnn.losses.base import as_labels
 from jaxnn.types import Array, ArrayLike, DType, Key, Scalar
@@ -74,7 +74,7 @@ def log_likelihood(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
         >>> log_likelihood([0.0], [[1.0], [2.0]], [1, -1])
         Array(-1.3862944, dtype=float32)
     """
-    return jnp.sum(_log_probability(jnp.asarray(w), *as_signs("logistic.log_likelihood", x, y)))
+    return jnp.sum(_log_probability(jnp.asarray(w), *as_binary("logistic.log_likelihood", x, y)))
 
 
 def gradient(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
@@ -89,7 +89,7 @@ def gradient(w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
         >>> gradient([0.0], [[1.0], [2.0]], [1, -1])
         Array([-0.5], dtype=float32)
     """
-    features, signs = as_signs("logistic.gradient", x, y)
+    features, signs = as_binary("logistic.gradient", x, y)
     return _pull(features, _surprise(jnp.asarray(w), features, signs))
 
 
@@ -99,6 +99,7 @@ def fit(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: 
     On separable examples its supremum is 0, which the log-likelihood approaches as the weights grow without bound.
 
     Args:
+        x, y: features (N, D) and labels (N,), -1 and +1 or 0 and 1.
         key: typed random key of the order of the examples, new in each epoch.
         learning_rate: eta; may be traced.
         epochs: passes through all examples.
@@ -115,8 +116,16 @@ def fit(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs: 
         >>> found = fit(x, y, key=jax.random.key(0), learning_rate=0.1, epochs=9, batch_size=3)
         >>> print(f"{found.log_likelihood[0]:.2f} {found.log_likelihood[9]:.2f}")
         -2.08 -1.59
+
+        The constant feature alone learns the prior of the classes: its weight is the log odds log(30 / 10) = 1.0986, so
+        that P(1) = 3/4 for every example.
+
+        >>> constant, y = jnp.ones((40, 1)), jnp.array([1] * 30 + [0] * 10)
+        >>> prior = fit(constant, y, key=jax.random.key(0), learning_rate=0.1, epochs=50, batch_size=40)
+        >>> prior.w.round(4), probability(prior.w, [1.0]).round(4)
+        (Array([1.0986], dtype=float32), Array(0.75, dtype=float32))
     """
-    features, signs = as_signs("logistic.fit", x, y)
+    features, signs = as_binary("logistic.fit", x, y)
     _require("logistic.fit", features, key, learning_rate, epochs, batch_size)
     start, rate = jnp.zeros_like(features[0]), jnp.asarray(learning_rate, features.dtype)
     return _ascend(_log_probability, _surprise, start, features, signs, key, rate, epochs, batch_size)
@@ -136,7 +145,7 @@ def trace(x: ArrayLike, y: ArrayLike, *, key: Key, learning_rate: Scalar, epochs
         >>> trace(x, y, key=jax.random.key(0), learning_rate=0.1, epochs=2, batch_size=1).log_likelihood.shape
         (7,)
     """
-    features, signs = as_signs("logistic.trace", x, y)
+    features, signs = as_binary("logistic.trace", x, y)
     _require("logistic.trace", features, key, learning_rate, epochs, batch_size)
     start, rate = jnp.zeros_like(features[0]), jnp.asarray(learning_rate, features.dtype)
     return _ascend(_log_probability, _surprise, start, features, signs, key, rate, epochs, batch_size, every=True)

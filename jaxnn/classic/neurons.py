@@ -188,6 +188,36 @@ def as_signs(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     return features, signs
 
 
+def as_binary(where: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Features (N, D) and labels -1 / +1 (N,), from labels -1 and +1 or 0 and 1.
+
+    Of traced labels 0 and -1 both mean the negative class; any other than these and 1 becomes NaN.
+
+    Args:
+        x: (N, D), real.
+        y: (N,), each -1 or +1, or each 0 or 1.
+
+    Raises:
+        TypeError, ValueError: as for `as_examples`; ValueError also for a concrete label of neither kind, and for
+            labels 0 and -1 together.
+
+    Example:
+        >>> as_binary("logistic", [[1, 2], [3, 4]], [0, 1])[1]
+        Array([-1.,  1.], dtype=float32)
+    """
+    features, targets = as_examples(where, x, y)
+    known, numbers = concrete_array(targets), targets.astype(features.dtype)
+    signs = jnp.where(numbers == 0, -jnp.ones_like(numbers), numbers)
+    if known is None:
+        return features, poison(signs, jnp.abs(signs) == 1)
+    known = known.astype(np.float64)
+    if (wrong := known[(known != 0) & (np.abs(known) != 1)]).size:
+        raise ValueError(f"{where}: labels must be -1 or +1, or 0 or 1, got {wrong[0]:g}.")
+    if (known == 0).any() and (known == -1).any():
+        raise ValueError(f"{where}: labels must be -1 or +1, or 0 or 1, got 0 and -1 among the same labels.")
+    return features, signs
+
+
 def outputs(where: str, w: ArrayLike, x: ArrayLike) -> Array:
     """w.x of each example, with matrix products at the highest precision.
 

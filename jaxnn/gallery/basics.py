@@ -15,28 +15,39 @@ from jaxnn.plots import COLOURS
 from jaxnn.types import Array
 
 ACTIVATIONS = (
-    activations.heaviside, activations.piecewise_linear, activations.sigmoid, activations.tanh,
-    activations.relu, activations.softplus, activations.gelu, activations.silu,
+    activations.sign, activations.heaviside, activations.linear, activations.piecewise_linear,
+    activations.sigmoid, activations.tanh, activations.relu, activations.leaky_relu,
+    activations.softplus, activations.elu, activations.gelu, activations.silu,
 )  # fmt: skip
 
 
 def _activations() -> Figure:
-    """Eight activations, each with its derivative."""
+    """Twelve activations, each with its derivative and its properties."""
     z = jnp.linspace(-4, 4, 401)
-    fig, axes = plots.figure(2, 4, width=2.9, height=2.5, sharex=True, sharey=True)
+    fig, axes = plots.figure(3, 4, width=2.9, height=2.7, sharex=True, sharey=True)
     for ax, function in zip(axes.flat, ACTIVATIONS, strict=True):
         ax.axhline(0, color="black", linewidth=0.6, alpha=0.5)
         ax.axvline(0, color="black", linewidth=0.6, alpha=0.5)
         ax.plot(z, _broken(function(z)), color=COLOURS[0], linewidth=2, label="s(z)")
         ax.plot(z, _broken(activations.derivative_of(function)(z)), color=COLOURS[1], linestyle="--", label="s'(z)")
-        ax.set_title(function.__name__.replace("_", " "), fontsize=12)
+        name, found = function.__name__.replace("_", " "), activations.properties(function)
+        if found.shape == "steps":
+            ax.plot(0, function(jnp.zeros(())), "o", color=COLOURS[0], markersize=4)
+        ax.set_title(f"{name}\n{_told(found, name)}", fontsize=11)
         ax.set_ylim(-1.2, 2.2)
-    for ax in axes[1]:
+    for ax in axes[-1]:
         ax.set_xlabel("z", fontsize=11)
     for ax in axes[:, 0]:
         ax.set_ylabel("output, slope", fontsize=11)
     shared_legend(fig, [axes[0, 0]], columns=2)
     return fig
+
+
+def _told(found: activations.Properties, name: str) -> str:
+    """Shape, unless the name says it, range and slope at 0."""
+    low, high = (f"{limit:.2g}".replace("inf", "∞").replace("-", "\N{MINUS SIGN}") for limit in (found.low, found.high))
+    shape = "" if found.shape == name else f"{found.shape}{'' if found.monotone else ', not monotone'}\n"
+    return f"{shape}{low} to {high}, s'(0) = {found.slope:.2g}"
 
 
 def _losses() -> Figure:
@@ -116,9 +127,10 @@ PICTURES = (
     Picture(
         "activations",
         "Activation functions and their derivatives",
-        "The output of a unit, and the derivative by which backpropagation multiplies the cotangent. The derivative of "
-        "a threshold is 0 wherever it exists, so that no gradient passes; sigmoid and tanh pass gradients near 0 only. "
-        "ReLU and its smooth variants pass them for every positive z.",
+        "The output of a unit, and the derivative by which backpropagation multiplies the cotangent. Above each: its "
+        "shape, its range and its derivative at 0 (a dot marks the value of a step there). The derivative of a step is "
+        "0 wherever it exists, so that no gradient passes; sigmoid and tanh pass gradients near 0 only; ReLU and its "
+        "smooth variants pass them for every positive z. Layers of linear units are one linear map.",
         r"\delta^{l} = ((W^{l+1})^T \delta^{l+1}) \cdot s'(z^{l})",
         "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating "
         "errors.",

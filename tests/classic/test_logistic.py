@@ -102,6 +102,29 @@ def test_stochastic_ascent_is_a_function_of_its_key() -> None:
     assert (first != other).any()
 
 
+@pytest.mark.parametrize("dtype", [int, bool, np.float64, np.int8])
+def test_labels_0_and_1_are_those_of_minus_1_and_1(dtype: Any) -> None:
+    settings: dict[str, Any] = {"key": jax.random.key(2), "learning_rate": 0.1, "epochs": 2, "batch_size": 16}
+    bits, w = (Y > 0).astype(dtype), random(5, D)
+
+    def every(y: Any) -> Any:
+        return logistic.log_likelihood(w, X, y), logistic.gradient(w, X, y), logistic.fit(X, y, **settings).w
+
+    with float64():
+        assert_close(every(bits), every(Y), rtol=0)
+        assert_close(jax.jit(every)(bits), jax.jit(every)(Y), rtol=0)
+
+
+def test_the_constant_alone_learns_the_log_odds() -> None:
+    with float64():
+        for positive in (30, 25, 4):
+            y = (np.arange(40) < positive).astype(int)
+            found = logistic.fit(
+                np.ones((40, 1)), y, key=jax.random.key(0), learning_rate=0.1, epochs=300, batch_size=40
+            )
+            np.testing.assert_allclose(found.w, np.log(positive / (40 - positive)), rtol=1e-6)
+
+
 def test_a_trace_is_the_fit_after_every_update() -> None:
     settings: dict[str, Any] = {"key": jax.random.key(2), "learning_rate": 0.1, "epochs": 3, "batch_size": 16}
     with float64():
@@ -141,7 +164,7 @@ def test_promotions_are_strict_and_a_traced_wrong_label_shows() -> None:
         assert logistic.fit(X, Y, **settings).w.dtype == jnp.float64
         assert logistic.softmax_fit(X, LABELS, K, **settings).w.dtype == jnp.float64
         assert logistic.probability(np.zeros(D), X).dtype == jnp.float64
-        assert np.isnan(jax.jit(lambda y: logistic.log_likelihood(np.zeros(D), X, y))(np.zeros(N)))
+        assert np.isnan(jax.jit(lambda y: logistic.log_likelihood(np.zeros(D), X, y))(np.full(N, 2.0)))
         assert np.isnan(jax.jit(lambda y: logistic.softmax_log_likelihood(np.zeros((D, K)), X, y))(np.full(N, K)))
 
 
@@ -165,7 +188,9 @@ def test_bad_settings_are_named(settings: dict[str, Any], text: str) -> None:
 
 
 def test_bad_labels_are_named() -> None:
-    with float64(), pytest.raises(ValueError, match="labels must be -1 or"):
-        logistic.log_likelihood(np.zeros(D), X, (Y > 0).astype(int))
+    with float64(), pytest.raises(ValueError, match=r"labels must be -1 or .*, or 0 or 1, got 2"):
+        logistic.log_likelihood(np.zeros(D), X, (Y > 0).astype(int) + 1)
+    with float64(), pytest.raises(ValueError, match="got 0 and -1 among the same labels"):
+        logistic.gradient(np.zeros(D), X, np.where(np.arange(N) == 0, 0, Y))
     with float64(), pytest.raises(ValueError, match=r"labels must lie in \[0, 3\), got 3"):
         logistic.softmax_gradient(np.zeros((D, 3)), X, LABELS)

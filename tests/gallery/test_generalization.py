@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxnn import activations
 from jaxnn.gallery import basics, generalization
 from tests.gallery.reading import covered, line
 from tests.helpers import slow
@@ -28,6 +29,25 @@ def test_a_picture_is_drawn_with_labels(name: str) -> None:
     assert any(ax.get_ylabel() for ax in shown)
     assert name == "templates" or any(ax.get_xlabel() for ax in shown), "images need no horizontal axis"
     assert all(ax.lines or ax.images or ax.collections or ax.patches for ax in shown)
+
+
+def test_activations_are_drawn_with_their_properties() -> None:
+    fig = PICTURES["activations"].draw()
+    shown = {ax.get_title().splitlines()[0]: ax for ax in fig.axes}
+    assert {"sign", "linear"} <= set(shown)
+    for name, ax in shown.items():
+        function = getattr(activations, name.replace(" ", "_"))
+        found = activations.properties(function)
+        *shape, told = ax.get_title().splitlines()[1:]
+        assert (shape or [name])[0].split(",")[0] == found.shape
+        assert ("not monotone" in ax.get_title()) == (not found.monotone)
+        assert float(told.split("= ")[1]) == pytest.approx(found.slope, abs=0.01)
+        z, values = line(ax, "s(z)").T
+        np.testing.assert_allclose(values, np.where(np.isnan(values), np.nan, function(z)), atol=1e-6)
+        low, high = (
+            float(word.replace("\N{MINUS SIGN}", "-").replace("∞", "inf")) for word in told.split(",")[0].split(" to ")
+        )
+        assert low - 0.01 <= np.nanmin(values) <= np.nanmax(values) <= high + 0.01
 
 
 def test_there_are_seven_to_nine() -> None:
