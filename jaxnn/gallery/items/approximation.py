@@ -44,4 +44,5 @@ ITEMS = (
         "depth in layers of weights, and number of units",
         "classic.threshold.Network",
     ),
+    Item("linear layers that stay linear, drawn", figure="linear-layers"),
 )

@@ -103,4 +103,18 @@ ITEMS = (
         figure="pentagons",
     ),
     Item("any region by one hidden layer", "classic.regions.one_hidden_layer", figure="pentagons"),
+    Item("decision regions of OR and AND, and none for XOR", "plots.regions", figure="or-and-xor"),
+    Item("cliff of a sigmoid unit, moved, turned and steepened", figure="sigmoid-cliff"),
+    Item("Boolean functions of two inputs by real perceptrons", figure="boolean-units"),
+    Item(
+        "share of Boolean functions that one unit computes",
+        "classic.separability.boolean_functions",
+        figure="one-unit-share",
+    ),
+    Item("Boolean formula, parsed", "classic.formulas.parse"),
+    Item("several outputs that share terms", "classic.boolean.shared", figure="seven-segments"),
+    Item("Karnaugh map of one's own function", "plots.karnaugh", figure="karnaugh-maps"),
+    Item("parity as a checkerboard", figure="karnaugh-parity"),
+    Item("regions of one, two and three layers", figure="layers-and-regions"),
+    Item("polyhedron, open or of more dimensions", "classic.regions.polyhedron"),
 )

@@ -103,4 +103,9 @@ ITEMS = (
     ),
     Item("backpropagation for every example apart", "backprop.record, per_example.norms"),
     Item("derivative by which an activation passes a cotangent", figure="activations"),
+    Item("computational graph of a scalar chain", "plots.computational_graph", figure="computational-graph"),
+    Item("backpropagation in numbers: XOR by two hidden units", figure="backpropagation-xor"),
+    Item("sensitivity of the cost to each weight", figure="sensitivity"),
+    Item("gradient checked by finite differences", "backprop.check_gradient", figure="finite-differences"),
+    Item("backward rule of one's own layer, checked", "backprop.check_rule"),
 )

@@ -102,4 +102,6 @@ ITEMS = (
     Item("playground: outputs of hidden units over the plane", "playground.make_views", figure="playground-spiral"),
     Item("playground: colours of outputs, weights and points", "playground.draw", figure="playground-spiral"),
     Item("playground: page with training and test points", "playground.render"),
+    Item("filter that scans an image", "classic.filters.scan"),
+    Item("matrix products against loops", "classic.products.count"),
 )

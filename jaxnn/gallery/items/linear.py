@@ -63,4 +63,5 @@ ITEMS = (
     Item("linear classifier by least squares", "classic.baselines.least_squares"),
     Item("linear classifiers of pairs of classes", "classic.baselines.pairwise_least_squares"),
     Item("nearest neighbours", "classic.baselines.nearest, classic.baselines.vote"),
+    Item("regions in which one of three classes is most probable", figure="softmax-regions"),
 )

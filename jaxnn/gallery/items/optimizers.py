@@ -33,4 +33,6 @@ ITEMS = (
     Item("game that does not converge: spiral outward", "train.minmax.play", figure="bilinear"),
     Item("training of a GAN", "classic.gan.run, classic.gan.non_saturating", figure="gan-samples"),
     Item("modes that a GAN finds, by training rule", "classic.gan.coverage", figure="gan-coverage"),
+    Item("momentum and Nesterov's step as vectors", "plots.arrow", figure="momentum-vectors"),
+    Item("Adagrad's rate dies, RMSprop's does not", figure="adagrad-rate"),
 )

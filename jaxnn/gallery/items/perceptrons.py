@@ -62,4 +62,5 @@ array([0.25, 0.25, 0.25, 0.25])
         Array([ True,  True], dtype=bool)
         """,
     ),
+    Item("one update as vectors, and no update without a mistake", figure="perceptron-update"),
 )

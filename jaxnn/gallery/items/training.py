@@ -46,4 +46,9 @@ ITEMS = (
     ),
     Item("freezing of a part of the weights", "optim.freeze"),
     Item("training continued from given weights", "train.fit, train.init"),
+    Item("number of examples", "classic.examples_needed.by_size"),
+    Item("depth, with and without residual connections", "classic.depth.by_depth"),
+    Item("types of layers", "classic.layer_types.by_type"),
+    Item("pre-training on a related task", "classic.transfer.by_size"),
+    Item("denoising autoencoder", "classic.denoising.by_level"),
 )
