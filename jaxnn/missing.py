@@ -57,6 +57,8 @@ FOREIGN = MappingProxyType(
         "sigmoid_cross_entropy, binary_logistic_loss, MultiLabelSoftMarginLoss",
         "losses.binary_cross_entropy": "BCELoss, BCE, binary_crossentropy, BinaryCrossentropy",
         "losses.mse": "MSELoss, mean_squared_error, MeanSquaredError",
+        "losses.sum_squared_error": "SSE, sse, sum_of_squares",
+        "losses.euclidean_error": "norm_error, l2_norm, L2Norm, euclidean_distance",
         "losses.absolute_error": "L1Loss, l1_loss, mae, mean_absolute_error, MeanAbsoluteError",
         "losses.huber": "SmoothL1Loss, smooth_l1_loss, HuberLoss, Huber",
         "losses.kl_divergence": "KLDivLoss, kl_div, kl_loss, KLDivergence",
