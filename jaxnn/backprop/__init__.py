@@ -14,7 +14,7 @@
 | rules | module | derivations |
 |---|---|---|
 | dense, conv, embedding, flatten, dropout | `linear` | linear maps and their adjoints |
-| activations, softmax, poolings | `pointwise` | s'(z), p . (g - p'g), masks |
+| activations, also with parameters, softmax, poolings | `pointwise` | s'(z), p . (g - p'g), masks |
 | batch, layer, group, RMS norm | `norms` | through the mean and the variance |
 | serial, residual, parallel | `combinators` | the chain rule |
 | softmax + cross-entropy, sigmoid + BCE | `fused` | y - d |

@@ -32,7 +32,7 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
     G = 1/N sum_i J_i' H_i J_i, J_i the Jacobian of example i's outputs with respect to the parameters, H_i = S_i S_i'
     the Hessian of its loss with respect to its outputs (`losses.hessian_root_of`). Exact by default: the columns of S_i
     are pulled back, C = the number of outputs of an example. With `samples`, that many random cotangents with second
-    moment H_i, each divided by sqrt(samples), take their place (`losses.sampled_error_of`; for the first four losses of
+    moment H_i, each divided by sqrt(samples), take their place (`losses.sampled_error_of`; for the first five losses of
     the table in `losses.roots`, those of labels sampled from the model): unbiased, and cheaper for many outputs. Where
     a loss is not convex in the outputs, negative eigenvalues of H_i are set to 0, so that G is positive semi-definite.
 

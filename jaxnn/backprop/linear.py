@@ -2,7 +2,9 @@
 
 In index form, a is the input, z the output, delta = dC/dz its cotangent; n counts examples.
 
-**Dense.** z_nk = sum_j a_nj w_jk + b_k (n also counts the positions within an example). By the chain rule
+**Dense.** z_nk = sum_j a_nj w_jk + b_k (n also counts the positions within an example). Rows of a are examples and w is
+(in, out): the W of z = W a + b for a column a is w', and its delta^l = (W^(l+1))' delta^(l+1) is here delta w'. By the
+chain rule
 dC/da_nj = sum_k (dC/dz_nk) (dz_nk/da_nj), and likewise for w and b:
 
     dC/da_nj = sum_k delta_nk w_jk          delta w'

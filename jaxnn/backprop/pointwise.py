@@ -1,7 +1,10 @@
-"""Rules of activations and pooling, which have no parameters.
+"""Rules of activations, without and with parameters, and of pooling.
 
 **Activation**, a = s(z) element-wise: delta = dC/dz = s'(z) . dC/da, s' as defined in `jaxnn.activations`, which also
 fixes its value at a kink (0 at 0 for ReLU, whose s' is the same at a as at z).
+
+**Activation with a parameter**, a = s(z, p), one p for each channel or for the layer: dC/dz = (ds/dz) dC/da, and
+dC/dp = sum (ds/dp) dC/da over all entries of the channel (of the layer), a use of p as the scale of ds/dp.
 
 **Softmax**, p_k = e^(z_k) / sum_j e^(z_j): dp_k/dz_j = p_k (1[j = k] - p_j), so
 dC/dz_j = sum_k (dC/dp_k) p_k (1[j = k] - p_j) = p_j (g_j - sum_k p_k g_k), g = dC/dp.
@@ -26,11 +29,12 @@ from jax import lax
 from jaxnn import activations
 from jaxnn.activations.table import DERIVATIVES
 from jaxnn.backprop.rule import Cache, Rule, keep_input, register
-from jaxnn.layers import activation, pooling
+from jaxnn.layers import activation, parametric, pooling
 from jaxnn.layers.base import Layer
 from jaxnn.numerics import accumulate
 from jaxnn.ops.pooling import average_pool_input_grad, max_pool_input_grad, max_pool_winners
-from jaxnn.types import Array, Key, Params, State
+from jaxnn.tape import Scaling, positions
+from jaxnn.types import Array, Key, Params, PyTree, State
 
 VECTOR_VJPS = {activations.softmax: activations.softmax_vjp, activations.log_softmax: activations.log_softmax_vjp}
 """(z, dy) -> dz of the activations that are not element-wise."""
@@ -63,6 +67,24 @@ def _activation_by_hand(layer: Layer) -> bool:
 
 ACTIVATION = register(activation.KIND, Rule(_activation_forward, _activation_input_grad, by_hand=_activation_by_hand))
 """delta = s'(z) . dC/da, or p . (g - p'g); any other function is differentiated by `jax.vjp`."""
+
+
+def _parametric_input_grad(layer: Layer, params: Params, z: Array, dy: Array) -> Array:
+    form = layer.options["form"]
+    return (accumulate(dy) * form.input_slope(*parametric.spread(params, z, form))).astype(z.dtype)
+
+
+def _parametric_uses(layer: Layer, params: Params, z: Array, dy: Array) -> PyTree:
+    form = layer.options["form"]
+    slope = form.param_slope(*parametric.spread(params, z, form))
+    if params[form.param].shape[0] == z.shape[-1]:
+        return {form.param: (Scaling(positions(slope), positions(dy)),)}
+    each = (z.shape[0], math.prod(z.shape[1:]), 1)  # one parameter, used at every entry
+    return {form.param: (Scaling(slope.reshape(each), dy.reshape(each)),)}
+
+
+PARAMETRIC = register(parametric.KIND, Rule(keep_input, _parametric_input_grad, _parametric_uses))
+"""delta = ds/dz . dC/da; the parameter scales ds/dp."""
 
 
 def _max_pool_forward(

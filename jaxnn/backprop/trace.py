@@ -73,7 +73,8 @@ def trace_table(
     C is the mean loss over the N examples, in evaluation mode (no dropout). Row i of each delta and dC/da is the
     derivative of C_i, the loss of example i: N times that of C. In formulas a final ' is the transpose. Gradients are
     means over the examples, equal to those of `value_and_grad` for a network that is the same in both modes and a loss
-    without `ignore_index`.
+    without `ignore_index`. Rows are examples and w is (in, out): z1 = a0 w1 + b1, where texts with columns write
+    z = W a + b, W = w1' (out, in), and (W2)' delta2 for delta2 w2'.
 
     Args:
         net: a network; nested serials are flattened, other combinators are one step.

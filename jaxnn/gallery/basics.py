@@ -131,7 +131,8 @@ PICTURES = (
         "shape, its range and its derivative at 0 (a dot marks the value of a step there). The derivative of a step is "
         "0 wherever it exists, so that no gradient passes; sigmoid and tanh pass gradients near 0 only; ReLU and its "
         "smooth variants pass them for every positive z. Layers of linear units are one linear map.",
-        r"\delta^{l} = ((W^{l+1})^T \delta^{l+1}) \cdot s'(z^{l})",
+        r"\delta^{l} = (\delta^{l+1} (w^{l+1})^T) \cdot s'(z^{l}), \quad z^{l+1} = a^{l} w^{l+1} + b^{l+1}, \quad "
+        r"w \; (\mathrm{in}, \mathrm{out})",
         "Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating "
         "errors.",
         _activations,

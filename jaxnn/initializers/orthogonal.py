@@ -17,6 +17,8 @@ def orthogonal(gain: Scalar = 1.0) -> Initializer:
     With W = weight.reshape(prod(shape[:-1]), shape[-1]), (fan_in, out):
     W' W = gain^2 I if fan_in >= out (orthonormal columns), W W' = gain^2 I if fan_in <= out (orthonormal rows)
 
+    This W is (in, out), for y = x W; that of y = W a, for a column a, is its transpose.
+
     W, or W' if fan_in < out, is gain Q diag(sign(diag R)) for Z = Q R, Z standard normal; without the signs the
     distribution of Q would depend on the convention of the QR routine. Factorized in float32 (float64 for float64).
 

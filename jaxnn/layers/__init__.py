@@ -19,6 +19,7 @@ The modules of layers with parameters hold `init` and `apply` as functions of ar
 | `Dropout(rate)` | `dropout` | (N, ...), shape kept | | a key in training |
 | `Embedding(vocabulary, features)` | `embedding` | integers (N, ...) -> (N, ..., features) | w | |
 | `Activation(function)`, `Relu`, `Tanh`, ... | `activation` | (N, ...), shape kept | | |
+| `PRelu()`, `Swish()`, `Parametric(form)` | `parametric` | (N, ..., C), shape kept | slope; beta; that of the form | |
 
 A layer's `init` takes a typed random key. `apply` raises TypeError for x that is not floating (of `embedding`, not
 integer; `Flatten`, `MaxPool`, and `Dropout` in evaluation mode take any dtype), and ValueError for shapes that do
@@ -41,6 +42,7 @@ from jaxnn.layers import (
     flatten,
     group_norm,
     layer_norm,
+    parametric,
     pooling,
     rms_norm,
 )
@@ -70,15 +72,16 @@ from jaxnn.layers.embedding import Embedding
 from jaxnn.layers.flatten import Flatten
 from jaxnn.layers.group_norm import GroupNorm
 from jaxnn.layers.layer_norm import LayerNorm
+from jaxnn.layers.parametric import Parametric, PRelu, Swish
 from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jaxnn.layers.rms_norm import RMSNorm
 
 __all__ = [
     "Activation", "AveragePool", "BatchNorm", "Conv", "Dense", "DepthwiseConv", "Dropout", "Elu", "Embedding",
     "Flatten", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "GroupNorm", "HardTanh", "Identity", "Kind", "Layer",
-    "LayerNorm", "LeakyRelu", "LogSoftmax", "MaxPool", "Mish", "RMSNorm", "Relu", "Selu", "Sigmoid", "Silu", "Softmax",
-    "Softplus", "Tanh", "activation", "batch_norm", "conv", "dense", "dropout", "embedding", "flatten", "group_norm",
-    "layer_norm", "pooling", "rms_norm", "stateless",
+    "LayerNorm", "LeakyRelu", "LogSoftmax", "MaxPool", "Mish", "PRelu", "Parametric", "RMSNorm", "Relu", "Selu",
+    "Sigmoid", "Silu", "Softmax", "Softplus", "Swish", "Tanh", "activation", "batch_norm", "conv", "dense", "dropout",
+    "embedding", "flatten", "group_norm", "layer_norm", "parametric", "pooling", "rms_norm", "stateless",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

@@ -1,4 +1,7 @@
-"""The fully connected layer, y = x w + b."""
+"""The fully connected layer, y = x w + b.
+
+Texts that write z = W a + b for a column a have W = w', (out, in); here rows are examples and w is (in, out).
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ the size of the last axis, T for the axes between the first and the last ("posit
 |---|---|---|---|---|---|---|
 | `half_squared_error` | (N, ...) | (N, ...) | 1/2 (y - d)^2 | all | - | mean of a Gaussian (linear) |
 | `mse` | (N, ...) | (N, ...) | (y - d)^2 | - | all | mean of a Gaussian (linear) |
+| `sum_squared_error` (SSE) | (N, ...) | (N, ...) | (y - d)^2 | all | - | mean of a Gaussian (linear) |
+| `euclidean_error` (L2, unsquared) | (N, ...) | (N, ...) | root of the sum of (y - d)^2 | all | - | spatial median |
 | `absolute_error` (L1) | (N, ...) | (N, ...) | abs(y - d) | all | - | median (linear) |
 | `huber` | (N, ...) | (N, ...) | parabola, then line | all | - | a robust location (linear) |
 | `log_cosh` | (N, ...) | (N, ...) | log cosh(y - d) | all | - | a robust location (linear) |
@@ -113,6 +115,8 @@ from jaxnn.losses.regression import (
     absolute_error_grad,
     cosine_distance,
     cosine_distance_grad,
+    euclidean_error,
+    euclidean_error_grad,
     half_squared_error,
     half_squared_error_grad,
     huber,
@@ -121,6 +125,8 @@ from jaxnn.losses.regression import (
     log_cosh_grad,
     mse,
     mse_grad,
+    sum_squared_error,
+    sum_squared_error_grad,
 )
 from jaxnn.losses.regularizers import (
     Regularizer,
@@ -148,7 +154,8 @@ __all__ = [
     "Regularizer", "absolute_error", "absolute_error_grad", "binary_cross_entropy", "binary_cross_entropy_grad",
     "binary_dice_loss", "convex_kl_divergence", "cosine_distance", "cosine_distance_grad", "cosine_similarity",
     "cross_entropy", "cross_entropy_grad", "ctc_loss", "ctc_loss_with_forward_probs", "derivative_of", "dice_loss",
-    "elastic", "elastic_grad", "entropy", "entropy_grad", "example_weights", "gaussian_nll", "gaussian_nll_grad",
+    "elastic", "elastic_grad", "entropy", "entropy_grad", "euclidean_error",
+    "euclidean_error_grad", "example_weights", "gaussian_nll", "gaussian_nll_grad",
     "generalized_kl_divergence", "half_squared_error", "half_squared_error_grad", "hessian_root_of", "hinge",
     "hinge_grad", "hinge_loss", "huber", "huber_grad", "huber_loss", "is_likelihood", "kl_divergence",
     "kl_divergence_grad", "kl_divergence_with_log_targets", "l1", "l1_grad", "l2", "l2_grad", "l2_loss", "log_cosh",
@@ -159,7 +166,7 @@ __all__ = [
     "regularizer_derivative_of", "safe_softmax_cross_entropy", "sampled_error_of", "sigmoid_binary_cross_entropy",
     "sigmoid_binary_cross_entropy_grad", "sigmoid_focal_loss", "smooth_labels", "softmax_cross_entropy",
     "softmax_cross_entropy_grad", "softmax_cross_entropy_with_integer_labels", "sparsemax_loss", "square_loss",
-    "square_loss_grad", "squared_error", "triplet_margin_loss",
+    "square_loss_grad", "squared_error", "sum_squared_error", "sum_squared_error_grad", "triplet_margin_loss",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

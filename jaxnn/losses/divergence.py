@@ -26,8 +26,9 @@ TARGET_REMEDY = "Targets are distributions: jax.nn.one_hot converts labels."
 def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Cross-entropy of probabilities: -sum_k d_k log y_k, the mean over positions, (N, ..., K) -> (N,).
 
-    It is `kl_divergence` plus the entropy of d, so that both have the same minimum and the same derivative. For logits,
-    or integer labels, use `softmax_cross_entropy`.
+    It is `kl_divergence` plus the entropy of d, so that both have the same minimum and the same derivative. Without its
+    minus sign, which some texts drop, it would be the log-likelihood, to be maximized. For logits, or integer labels,
+    use `softmax_cross_entropy`.
 
     Inside the logarithm y is at least the smallest normal number of its dtype, as in `binary_cross_entropy`.
 
@@ -60,8 +61,9 @@ def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def kl_divergence(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Kullback-Leibler divergence KL(d || y) = sum_k d_k (log d_k - log y_k), the mean over positions: (N,).
 
-    It is -sum_k d_k log y_k minus the entropy of d. Outcomes with d_k = 0 contribute 0 and have
-    derivative 0, in both arguments, even where log y_k is -inf; where y_k = 0 < d_k the loss is +inf.
+    It is -sum_k d_k log y_k minus the entropy of d, KL = cross-entropy - H(d): some texts print a plus, or equate the
+    two, which holds for one-hot d only (H = 0). Outcomes with d_k = 0 contribute 0 and have derivative 0, in both
+    arguments, even where log y_k is -inf; where y_k = 0 < d_k the loss is +inf.
 
     Args:
         outputs: LOG-probabilities log y (N, ..., K), floating, e.g. `jax.nn.log_softmax(logits)`.

@@ -83,7 +83,9 @@ def square_loss_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def logistic(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """Logistic loss of scores f and labels d_j = -1 or +1: sum_j log(1 + e^(-d_j f_j)), (N, ...) -> (N,).
 
-    `sigmoid_binary_cross_entropy` with labels -1 and +1 instead of 0 and 1.
+    `sigmoid_binary_cross_entropy` with labels -1 and +1 instead of 0 and 1. It is -log P(d | x) with
+    P(d | x) = sigmoid(d f). Some texts print -d log f or log(1 + e^(d f)): the first is no function of a score f < 0,
+    the second falls with every mistake.
 
     Example:
         >>> logistic(jnp.array([0.0, 1e4]), jnp.array([1, -1]))

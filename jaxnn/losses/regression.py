@@ -66,6 +66,61 @@ def mse_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
     return (2 * (y - d) / entries_per_example(y)).astype(dtype)
 
 
+def sum_squared_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Sum of squared errors (SSE), without the factor 1/2: sum_j (y_j - d_j)^2, (N, ...) -> (N,).
+
+    Twice `half_squared_error`, and K times `mse` of K outputs: the three have the same minimum, and their gradients
+    differ by these factors, so that the same learning rate is 2 or K times as large.
+
+    Example:
+        >>> sum_squared_error(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2)))
+        Array([5.], dtype=float32)
+
+    Reference: Legendre 1805, "Nouvelles méthodes pour la détermination des orbites des comètes".
+    """
+    y, d, _ = as_pair("sum_squared_error", outputs, targets)
+    return sum_per_example(jnp.square(y - d))
+
+
+def sum_squared_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `sum_squared_error` with respect to the outputs y (targets d): 2 (y - d).
+
+    Example:
+        >>> sum_squared_error_grad(jnp.array([3.0]), jnp.array([1.0]))
+        Array([4.], dtype=float32)
+    """
+    y, d, dtype = as_pair("sum_squared_error_grad", outputs, targets)
+    return (2 * (y - d)).astype(dtype)
+
+
+def euclidean_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Euclidean distance of outputs y and targets d, the L2 norm without its square: sqrt(sum_j (y_j - d_j)^2).
+
+    Its mean over examples weights a large error less than the squared error does: each example has a gradient of
+    norm 1, however far it is from its target. `absolute_error` is the L1 norm.
+
+    Example:
+        >>> euclidean_error(jnp.array([[3.0, -4.0], [0.0, 0.0]]), jnp.zeros((2, 2)))
+        Array([5., 0.], dtype=float32)
+
+    Reference: Weber 1909, "Über den Standort der Industrien" (the point of least mean distance).
+    """
+    y, d, _ = as_pair("euclidean_error", outputs, targets)
+    return _unit(_flat(y - d))[1][:, 0]
+
+
+def euclidean_error_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
+    """Derivative of `euclidean_error` with respect to the outputs y (targets d): (y - d) / |y - d|, 0 at y = d.
+
+    Example:
+        >>> euclidean_error_grad(jnp.array([[3.0, -4.0], [0.0, 0.0]]), jnp.zeros((2, 2)))
+        Array([[ 0.6, -0.8],
+               [ 0. ,  0. ]], dtype=float32)
+    """
+    y, d, dtype = as_pair("euclidean_error_grad", outputs, targets)
+    return _unit(_flat(y - d))[0].reshape(y.shape).astype(dtype)
+
+
 def absolute_error(outputs: ArrayLike, targets: ArrayLike) -> Array:
     """L1 error of outputs y and targets d: sum_j |y_j - d_j|, (N, ...) -> (N,).
 
@@ -185,6 +240,11 @@ def cosine_distance_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
 def _require_vectors(where: str, y: Array) -> None:
     if y.ndim < 2:
         raise ValueError(f"{where}: outputs must be vectors on the last axis, (N, ..., D), got shape {y.shape}.")
+
+
+def _flat(x: Array) -> Array:
+    """(N, ...) as (N, K), K = 1 for a shape (N,)."""
+    return x.reshape(x.shape[0], entries_per_example(x))
 
 
 def _unit(x: Array) -> tuple[Array, Array]:

@@ -9,11 +9,12 @@ J' H J = (J' S)(J' S)' (J the Jacobian of the outputs). A sampled cotangent s (`
 | `softmax_cross_entropy` | diag(sqrt p) - p sqrt(p)', p = softmax(z) | p - e_k, label k ~ p |
 | `sigmoid_binary_cross_entropy` | diag(sqrt(p (1 - p))), p = sigmoid(z) | p - d, d ~ Bernoulli(p) |
 | `half_squared_error` | I | a standard normal |
+| `sum_squared_error` | sqrt(2) I | sqrt(2) times a standard normal |
 | `mse`, over K outputs | sqrt(2 / K) I | sqrt(2 / K) times a standard normal |
 | any other | from the eigenvectors of its Hessian by `jax.hessian`, negative eigenvalues as 0 | S times random signs |
 
 Root and sample of `softmax_cross_entropy` are multiplied by sqrt(weight of the position) (`softmax.probabilities`).
-The first four are, up to scale, negative log-likelihoods in natural parameters: labels sampled from the model give s,
+The first five are, up to scale, negative log-likelihoods in natural parameters: labels sampled from the model give s,
 and H is the Fisher information of the outputs, which depends on the targets through those weights only.
 """
 
@@ -89,6 +90,10 @@ def _one(y: Array) -> float:
     return 1.0
 
 
+def _two(y: Array) -> float:
+    return 2.0
+
+
 def _mean(y: Array) -> float:
     return 2.0 / entries_per_example(y)
 
@@ -108,6 +113,10 @@ _LIKELIHOODS: MappingProxyType[Any, tuple[Root, Sample]] = MappingProxyType(
             functools.partial(_squares_root, _one),
             functools.partial(_squares_sample, _one),
         ),
+        regression.sum_squared_error: (
+            functools.partial(_squares_root, _two),
+            functools.partial(_squares_sample, _two),
+        ),
         regression.mse: (functools.partial(_squares_root, _mean), functools.partial(_squares_sample, _mean)),
     }
 )
@@ -115,7 +124,7 @@ _LIKELIHOODS: MappingProxyType[Any, tuple[Root, Sample]] = MappingProxyType(
 
 
 def is_likelihood(loss: Loss) -> bool:
-    """Whether the loss is one of the first four of the table in `losses.roots`: H is a Fisher information.
+    """Whether the loss is one of the first five of the table in `losses.roots`: H is a Fisher information.
 
     A loss in `functools.partial` counts; other likelihoods, e.g. `gaussian_nll`, do not.
 

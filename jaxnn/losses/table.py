@@ -27,10 +27,12 @@ DERIVATIVES: Mapping[Callable[..., Array], Callable[..., Array]] = MappingProxyT
         margin.square_loss: margin.square_loss_grad,
         regression.absolute_error: regression.absolute_error_grad,
         regression.cosine_distance: regression.cosine_distance_grad,
+        regression.euclidean_error: regression.euclidean_error_grad,
         regression.half_squared_error: regression.half_squared_error_grad,
         regression.huber: regression.huber_grad,
         regression.log_cosh: regression.log_cosh_grad,
         regression.mse: regression.mse_grad,
+        regression.sum_squared_error: regression.sum_squared_error_grad,
         softmax.softmax_cross_entropy: softmax.softmax_cross_entropy_grad,
     }
 )

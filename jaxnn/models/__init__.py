@@ -1,4 +1,7 @@
-"""Networks: the combinators `serial`, `residual`, `parallel`, and `linear`, `mlp`, `cnn` made of them."""
+"""Networks: the combinators `serial`, `residual`, `parallel`, and `linear`, `mlp`, `cnn` made of them.
+
+Weights are (in, out) and rows are examples, y = x w + b: the transpose of W in z = W a + b for a column a.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,7 @@
-"""The matrix product with its bias, and their adjoints."""
+"""The matrix product with its bias, and their adjoints.
+
+Rows are examples, y = x w + b with w (in, out); the W of z = W a + b for a column a is w', (out, in).
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jaxnn.types import Array, PyTree
 
-BIAS_NAMES = frozenset({"b", "bias", "scale", "shift", "offset", "beta", "gamma"})
-"""Names of leaves without penalty by default: biases, and scales and shifts of normalization."""
+BIAS_NAMES = frozenset({"b", "bias", "scale", "shift", "offset", "beta", "gamma", "slope"})
+"""Names of leaves without penalty by default: biases, scales and shifts of normalization, parameters of activations."""
 
 
 def named_leaves(a: PyTree) -> dict[str, Any]:

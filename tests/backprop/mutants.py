@@ -16,7 +16,7 @@ import pytest
 from jaxnn import activations, backprop, layers, losses, models, ops
 from jaxnn.backprop import checkpoint, combinators, fused, gradient, norms, pointwise
 from jaxnn.backprop.rule import RULES
-from jaxnn.layers import Activation, Conv, Dense, Dropout, Embedding, Softmax, pooling
+from jaxnn.layers import Activation, Conv, Dense, Dropout, Embedding, Softmax, parametric, pooling
 from jaxnn.tape import Addition, Product, Scaling
 from jaxnn.tape import uses as tape_uses
 from tests.backprop.checking import EXACT, gradient_error, rule_error
@@ -102,6 +102,8 @@ PADDED_POOL = of_rule(layers.AveragePool(3, padding="SAME", count_padding=False)
 RELU = of_rule(layers.Relu, np.array([[-1.0, 0.0, 1.0]]))
 SIGMOID = of_rule(layers.Sigmoid, random(0, 3, 4))
 SOFTMAX, LOG_SOFTMAX = of_rule(Softmax, random(0, 3, 4)), of_rule(Activation(activations.log_softmax), random(0, 3, 4))
+PRELU = of_rule(layers.PRelu(), random(0, 3, 2, 4))
+SWISH = of_rule(layers.Swish(start=0.7, shared=True), random(0, 3, 2, 4))
 RESIDUAL = of_rule(models.residual(Dense(3), layers.Tanh), random(0, 5, 3))
 PARALLEL = of_rule(models.parallel(Dense(2), Dense(2)), random(0, 5, 3))
 
@@ -177,7 +179,44 @@ DENSE_KIND, CONV_KIND, DROPOUT_KIND = layers.dense.KIND, layers.conv.KIND, layer
 BATCH_KIND, LAYER_KIND = layers.batch_norm.KIND, layers.layer_norm.KIND
 NO_MEAN = in_place_of(norms, "_unstandardize", lambda right: lambda *a, **_: right(*a, centred=False))
 
+
+def with_form(**fields: Any) -> Callable[[Any], Any]:
+    """Put a form with other functions in place of a layer's, in `spread` and in the derivatives."""
+    return lambda right: (
+        lambda layer, *rest: right(
+            dataclasses.replace(layer, options={**layer.options, "form": layer.options["form"]._replace(**fields)}),
+            *rest,
+        )
+    )
+
+
+def of_parametric(field: str, **fields: Any) -> Callable[[pytest.MonkeyPatch], None]:
+    return in_place_of_rule(parametric.KIND, **{field: with_form(**fields)})
+
+
 MUTANTS = [
+    Mutant("prelu: slope 1 everywhere", PRELU, of_parametric("input_grad", input_slope=lambda z, p: jnp.ones_like(z))),
+    Mutant(
+        "prelu: slope on the other side",
+        PRELU,
+        of_parametric("input_grad", input_slope=lambda z, p: jnp.where(z > 0, p, jnp.ones_like(z))),
+    ),
+    Mutant("prelu: the parameter's derivative everywhere", PRELU, of_parametric("uses", param_slope=lambda z, p: z)),
+    Mutant(
+        "swish: product rule forgotten",
+        SWISH,
+        of_parametric("input_grad", input_slope=lambda z, beta: jax.nn.sigmoid(beta * z)),
+    ),
+    Mutant(
+        "swish: beta forgotten inside",
+        SWISH,
+        of_parametric("input_grad", input_slope=lambda z, beta: parametric.SWISH.input_slope(z, jnp.ones_like(z))),
+    ),
+    Mutant(
+        "swish: z for z^2",
+        SWISH,
+        of_parametric("uses", param_slope=lambda z, beta: z * jax.nn.sigmoid(beta * z) * jax.nn.sigmoid(-beta * z)),
+    ),
     Mutant(
         "dense: weight not transposed",
         DENSE,

@@ -66,6 +66,8 @@ SHARES = np.array([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0], [0.1, 0.1, 0.8], [1.0, 0.0,
 LOSSES: dict[Any, tuple[Any, np.ndarray]] = {
     losses.half_squared_error: (models.serial(Dense(3), Tanh), REAL),
     losses.mse: (Dense(3), REAL),
+    losses.sum_squared_error: (Dense(3), REAL),
+    losses.euclidean_error: (Dense(3), REAL),
     losses.absolute_error: (Dense(3), REAL),
     losses.huber: (Dense(3), REAL),
     losses.log_cosh: (Dense(3), REAL),

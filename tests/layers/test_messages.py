@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxnn import layers
 from jaxnn.layers import (
     Activation,
     AveragePool,
@@ -123,6 +124,12 @@ CASES = [
     ),
     (fed(Embedding(9, 3), integers[0], 9 * integers), V, "indices must lie in [0, 9), got 9 (8 outside)"),
     (fed(Embedding(9, 3), integers[0], -integers), V, "must lie in [0, 9), got -1"),
+    (lambda: layers.PRelu(start=float("nan")), V, "prelu: start must be finite, got nan"),
+    (lambda: layers.Swish(start="one"), T, "swish: start must be a real number, got 'one'"),
+    (lambda: layers.Parametric("prelu", start=1.0), T, "Parametric: form must be a Form, such as"),
+    (fed(layers.PRelu(), (4,), ones((2, 3))), V, "prelu: z must be (N, ..., 4) to match slope (4,), got z (2, 3)"),
+    (fed(layers.PRelu(), (4,), integers), T, "prelu: z must have a floating dtype, got int32"),
+    (lambda: layers.PRelu().init(KEY, ()), V, "prelu: an example must have at least one axis"),
     (fed(Relu, (4,), integers), T, "activation: z must have a floating dtype, got int32"),
 ]
 

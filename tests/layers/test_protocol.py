@@ -42,6 +42,8 @@ CASES = {
     "global max": (GlobalMaxPool, IMAGE, (4,)),
     "flatten": (Flatten, IMAGE, (144,)),
     "relu": (Relu, IMAGE, IMAGE),
+    "prelu": (layers.PRelu(), IMAGE, IMAGE),
+    "swish": (layers.Swish(shared=True), IMAGE, IMAGE),
     "batch norm": (BatchNorm(), IMAGE, IMAGE),
     "layer norm": (LayerNorm(), IMAGE, IMAGE),
     "group norm": (GroupNorm(2), IMAGE, IMAGE),

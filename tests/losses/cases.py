@@ -139,6 +139,8 @@ def bce(y: Numbers, d: Numbers) -> float:
 CASES = [
     Case("half_squared_error", {}, real(4, 2, 3), lambda y, d: np.sum((y - d) ** 2) / 2),
     Case("mse", {}, real(4, 2, 3), lambda y, d: np.sum((y - d) ** 2) / y.size),
+    Case("sum_squared_error", {}, real(4, 2, 3), lambda y, d: np.sum((y - d) ** 2)),
+    Case("euclidean_error", {}, real(4, 2, 3), lambda y, d: np.linalg.norm(np.ravel(y - d))),
     Case("absolute_error", {}, real(4, 2, 3), lambda y, d: np.sum(np.abs(y - d))),
     Case("huber", {}, real(4, 2, 3), huber_oracle(1.0)),
     Case("huber", {"delta": 2.5}, real(4, 2, 3), huber_oracle(2.5)),

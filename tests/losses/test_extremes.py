@@ -42,6 +42,8 @@ BIG = [1e4, -1e4, 0.0, 1e4]
 HUGE = {
     "half_squared_error": (BIG, [-1e4, 1e4, 0.0, 1e4]),
     "mse": (BIG, [-1e4, 1e4, 0.0, 1e4]),
+    "sum_squared_error": (BIG, [-1e4, 1e4, 0.0, 1e4]),
+    "euclidean_error": (BIG, [-1e4, 1e4, 0.0, 1e4]),
     "absolute_error": (BIG, [-1e4, 1e4, 0.0, 1e4]),
     "huber": (BIG, [-1e4, 1e4, 0.0, 1e4]),
     "log_cosh": (BIG, [-1e4, 1e4, 0.0, 1e4]),
@@ -173,6 +175,11 @@ PLACES = {
     "BCE of tiny probabilities": At(
         "binary_cross_entropy", [1e-30, 1e-37], [1.0, 1.0], -np.log([1e-30, 1e-37]), [-1e30, -1e37], atol=0),
     # Kinks.
+    "the unsquared norm has derivative 0 at 0": At(
+        "euclidean_error", [[1.0, 2.0], [4.0, 3.0]], [[1.0, 2.0], [1.0, -1.0]], [0, 5], [[0, 0], [0.6, 0.8]],
+        atol=1e-6),
+    "the unsquared norm of numbers near the largest": At(
+        "euclidean_error", [[3e37, -4e37]], [[0.0, 0.0]], [5e37], [[0.6, -0.8]], atol=1e-6),
     "absolute error has derivative 0 at 0": At("absolute_error", [1.0, 2.0], [1.0, 1.0], grad=[0, 1], **EXACT),
     "huber joins at delta": At(
         "huber", [2.0, -2.0, 2.5, 0.0], [0.0] * 4, [2, 2, 3, 0], [2, -2, 2, 0], options={"delta": 2.0}, **EXACT),

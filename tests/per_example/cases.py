@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnn import backprop, losses, models
+from jaxnn import backprop, layers, losses, models
 from jaxnn.layers import (
     BatchNorm,
     Conv,
@@ -92,6 +92,8 @@ CASES = {
     "sequence_gram": Case(models.serial(Dense(40), Tanh, Dense(3)), (2, 30), labels=(2,)),
     "layer_norm": Case(models.serial(Dense(6), LayerNorm(), Tanh, Dense(3)), (5,)),
     "group_norm": Case(models.serial(Conv(4, 3), GroupNorm(2), Relu, Flatten, Dense(3)), (5, 5, 2)),
+    "prelu": Case(models.serial(Conv(4, 3), layers.PRelu(), Flatten, Dense(3)), (5, 5, 2)),
+    "swish": Case(models.serial(Dense(6), layers.Swish(shared=True), Dense(3)), (4, 5), labels=(4,)),
     "rms_norm": Case(models.serial(Dense(6), RMSNorm(), Tanh, Dense(3)), (4, 5), labels=(4,)),
     "batch_norm": Case(models.serial(Conv(4, 3), BatchNorm(), Relu, Flatten, Dense(3)), (5, 5, 2)),
     "residual": Case(models.serial(Dense(5), models.residual(Dense(5), Tanh), Dense(3)), (5,)),

@@ -191,6 +191,7 @@ def test_sampled_columns_have_the_ggn_as_their_mean(make):
         (lambda y, d: jnp.sum(jnp.cosh(y - d[:, None] * jnp.roll(y, 1, -1)), -1), (3,), np.ones(3) / 3),
         *slow(
             (losses.mse, (2, 3), np.ones((3, 2, 3))),
+            (losses.sum_squared_error, (2, 3), np.ones((3, 2, 3))),
             (losses.softmax_cross_entropy, (3,), LABELS),
             (losses.softmax_cross_entropy, (3,), np.array([[0.2, 0.5, 0.1], [0.0, 1.0, 0.0], [0.3, 0.3, 0.4]])),
             (losses.sigmoid_binary_cross_entropy, (2, 2), np.ones((3, 2, 2)) / 4),

@@ -79,6 +79,9 @@ def sgd(
     Momentum:  trace <- g + momentum trace;  update = -learning_rate trace
     Nesterov:  trace <- g + momentum trace;  update = -learning_rate (g + momentum trace)
 
+    Some texts print theta <- theta + v with v <- momentum v + learning_rate g, which ascends. The signs must agree:
+    that v is subtracted; v <- momentum v - learning_rate g is added.
+
     The learning rate multiplies the whole trace, so a schedule acts at once (with a constant rate this is Polyak's
     v <- momentum v + learning_rate g). Nesterov's is the rearranged form, with the gradient at the parameters;
     `nesterov_lookahead` is the original.
