@@ -87,8 +87,8 @@ def mislabel(part: Dataset, wrong: float, classes: int, *, seed: int = 0) -> Dat
         seed: of the choice.
 
     Example:
-        >>> mislabel(data.make_dataset(np.zeros((4, 1)), [0, 0, 0, 0]), 0.5, 2).y.sum()
-        np.int32(2)
+        >>> int(mislabel(data.make_dataset(np.zeros((4, 1)), [0, 0, 0, 0]), 0.5, 2).y.sum())
+        2
     """
     require_between("mislabel", "wrong", wrong, 0, 1)
     generator = np.random.default_rng(seed)

@@ -163,7 +163,7 @@ def _differences() -> Figure:
         ax.set(xscale="log", yscale="log", xlim=(1, 1e-20), ylim=(1e-17, 1e7))
         ax.set_xlabel("step h", fontsize=11)
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=9, loc="upper right")
+        ax.legend(fontsize=9, loc="upper left")
     axes[0].set_ylabel("relative error", fontsize=11)
     return fig
 

@@ -141,7 +141,7 @@ def test_on_a_full_disk_every_command_tells_what_is_kept(
         assert said.startswith("jaxnn: ")
         assert re.search("could not be written: No space left on device; (nothing was written|the old file)", said)
         kept = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-        assert (f"{out} keeps {', '.join(kept)}" if kept else "nothing was kept") in said.replace(" (1 lines)", "")
+        assert (f"{out} keeps {', '.join(kept)}" if kept else "nothing was kept") in said.replace(" (1 line)", "")
         assert len([k for k in kept if k not in ("metrics.jsonl", "runs")]) == count
         for path in out.rglob("*.png"):
             assert matplotlib.image.imread(path).size
@@ -291,7 +291,7 @@ def test_a_gallery_that_is_stopped_tells_the_truth(
     monkeypatch.setattr(gallery.plots, "save", second)
     out = tmp_path / "gallery"
     assert main(["gallery", "--only", "losses,activations", "--out", str(out)]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == f"jaxnn: interrupted; {out} keeps index.html, losses.png"
+    assert capsys.readouterr().err.splitlines()[-1] == f"jaxnn: interrupted; {out} keeps chapters.html, index.html, losses.png"
 
 
 def test_a_training_that_is_stopped_keeps_its_lines(
