@@ -291,7 +291,8 @@ def test_a_gallery_that_is_stopped_tells_the_truth(
     monkeypatch.setattr(gallery.plots, "save", second)
     out = tmp_path / "gallery"
     assert main(["gallery", "--only", "losses,activations", "--out", str(out)]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == f"jaxnn: interrupted; {out} keeps chapters.html, index.html, losses.png"
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"jaxnn: interrupted; {out} keeps chapters.html, index.html, losses.png"
 
 
 def test_a_training_that_is_stopped_keeps_its_lines(
