@@ -117,9 +117,10 @@ def complex_step(f: Callable[[PyTree], PyTree], x: PyTree, v: PyTree = None, *, 
                 f"complex_step: f must compute with complex numbers, got {jnp.result_type(y)} for x + i h v. Where f "
                 "has abs, max or casts to a real dtype, use central."
             )
-        return jnp.imag(y) / step
+        imaginary = jnp.imag(y)
+        return imaginary / jnp.asarray(step, imaginary.dtype)
 
-    return jax.tree.map(part, f(jax.tree.map(lambda a, d: jax.lax.complex(a, step * d), x, v)))
+    return jax.tree.map(part, f(jax.tree.map(lambda a, d: jax.lax.complex(a, jnp.asarray(step, a.dtype) * d), x, v)))
 
 
 def errors_by_step(

@@ -107,6 +107,16 @@ def test_half_precision_is_widened() -> None:
     np.testing.assert_allclose(found.value, 6.0, rtol=1e-4)
 
 
+def test_numpy_float64_without_x64() -> None:
+    x, v = random(0, 3), random(1, 3)
+    for found in (
+        central(jnp.sin, x, v, step=np.float64(1e-2)),
+        complex_step(jnp.sin, x, v, step=np.float64(1e-10)),
+    ):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, np.cos(x) * v, rtol=1e-3)
+
+
 def test_errors() -> None:
     with pytest.raises(TypeError, match="x must have a floating dtype, got int32"):
         central(jnp.sin, jnp.arange(3), step=0.1)

@@ -54,6 +54,7 @@ def test_pictures_are_drawn_with_labels(name: str, tmp_path: Any) -> None:
     assert save(fig, tmp_path / f"{name}.png").stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_kinds_by_the_sign_of_the_derivative() -> None:
     axes = np.reshape(drawn("turning-points").axes, (2, 3))
     kinds = [[kind for kind, *_ in marks(ax)] for ax in axes[0]]
