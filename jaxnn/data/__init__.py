@@ -1,11 +1,12 @@
-"""Data sets (digits, MNIST, Fashion-MNIST, toys), splits, minibatches and augmentation."""
+"""Data sets (digits, MNIST, Fashion-MNIST, toys, texts as bags of words), splits, minibatches and augmentation."""
 
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.data import augment, toy, warp
+from jaxnn.data import augment, text, toy, warp
 from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, select, split
 from jaxnn.data.idx import read_idx, write_idx
+from jaxnn.data.ink import binarised
 from jaxnn.data.minibatch import Partial, batch_indices, take
 from jaxnn.data.sources import digits, download, fashion_mnist, load, mnist
 
@@ -16,6 +17,7 @@ __all__ = [
     "TrainTest",
     "augment",
     "batch_indices",
+    "binarised",
     "digits",
     "download",
     "fashion_mnist",
@@ -26,6 +28,7 @@ __all__ = [
     "select",
     "split",
     "take",
+    "text",
     "toy",
     "warp",
     "write_idx",
