@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -33,7 +34,7 @@ def test_a_bag_is_the_sum_of_one_hot_words_and_counts(lists: list[list[str]]) ->
     every = Counter(word for each in lists for word in each)
     found = text.vocabulary(texts) if every else ()
     assert sorted(found) == sorted(every)
-    assert all(every[a] > every[b] or (every[a] == every[b] and a < b) for a, b in zip(found, found[1:], strict=False))
+    assert all(every[a] > every[b] or (every[a] == every[b] and a < b) for a, b in itertools.pairwise(found))
 
 
 def accuracy(negated: float) -> float:
