@@ -1,11 +1,12 @@
-"""Data sets (digits, MNIST, Fashion-MNIST, toys, series), splits, minibatches and augmentation."""
+"""Data sets (digits, MNIST, Fashion-MNIST, toys, series, texts as bags of words), splits, minibatches, augmentation."""
 
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.data import augment, series, toy, warp
+from jaxnn.data import augment, series, text, toy, warp
 from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, select, split
 from jaxnn.data.idx import read_idx, write_idx
+from jaxnn.data.ink import binarised
 from jaxnn.data.minibatch import Partial, batch_indices, take
 from jaxnn.data.sources import digits, download, fashion_mnist, load, mnist
 
@@ -16,6 +17,7 @@ __all__ = [
     "TrainTest",
     "augment",
     "batch_indices",
+    "binarised",
     "digits",
     "download",
     "fashion_mnist",
@@ -27,6 +29,7 @@ __all__ = [
     "series",
     "split",
     "take",
+    "text",
     "toy",
     "warp",
     "write_idx",

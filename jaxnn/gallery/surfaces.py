@@ -110,7 +110,7 @@ def _steepest() -> Figure:
 
 def _kinds() -> Figure:
     """Four surfaces, and below each its contours, gradients and the eigenvectors of the Hessian."""
-    fig = plots.figure(1, 1, width=16, height=7.4)[0]
+    fig = plots.figure(1, 1, width=15.8, height=7.4)[0]
     fig.clear()
     side = np.linspace(-1, 1, 61)
     plane = np.stack(np.meshgrid(side, side), -1)
