@@ -222,6 +222,8 @@ def _held_against(reference: Reference) -> list[Compared]:
 def _differences(f: Callable[[PyTree], PyTree], x: PyTree, dy: PyTree, chosen: list[np.ndarray]) -> list[Estimate]:
     """The derivatives of <dy, f> for the chosen entries of each array of x."""
     leaves, structure = jax.tree.flatten(jax.tree.map(accumulate, x))
+    if not leaves:
+        return []
     starts = np.cumsum([0, *(a.size for a in leaves)])
     dy = None if dy is None else jax.tree.map(accumulate, dy)
 

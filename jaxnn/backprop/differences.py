@@ -190,13 +190,14 @@ def derivative(f: Callable[[PyTree], PyTree], x: PyTree, v: PyTree = None, dy: P
     dy = as_arrays("derivative", "dy", dy)
     require_same_structure("derivative: dy must be a pytree like f(x)", dy, of_y)
     steps = _steps(x, v)
-    size = sum(jnp.sum(jnp.square(d)) for d in jax.tree.leaves(v))
+    size = sum((jnp.sum(jnp.square(d)) for d in jax.tree.leaves(v)), jnp.zeros_like(steps[0]))
 
     def at(t: Array) -> tuple[PyTree, Array]:
         moved = _moved(x, v, t)
         # x + t v is rounded: the quotient divides by the step that was taken.
         taken = jax.tree.map(lambda m, a, d: jnp.sum((m - a) * d), moved, x, v)
-        return f(moved), sum(jax.tree.leaves(taken), jnp.zeros_like(t)) / size
+        step = sum(jax.tree.leaves(taken), jnp.zeros_like(t)) / jnp.where(size == 0, jnp.ones_like(size), size)
+        return f(moved), jnp.where(size == 0, t, step)
 
     n = len(steps)
     y, t = jax.vmap(at)(jnp.concatenate([steps, jnp.zeros_like(steps[:1]), -steps]))
@@ -236,10 +237,10 @@ def _steps(x: PyTree, v: PyTree) -> Array:
     dtype = _wide(x)
     pairs = zip(jax.tree.leaves(x), jax.tree.leaves(v), strict=True)
     places = [jnp.max(jnp.where(d == 0, 0, jnp.abs(a)), initial=1) for a, d in pairs]
-    longest = max_of([jnp.max(jnp.abs(d), initial=0) for d in jax.tree.leaves(v)])
+    longest = _max_of([jnp.max(jnp.abs(d), initial=0) for d in jax.tree.leaves(v)])
     count = 13 if dtype == jnp.float64 else 7
     ladder = jnp.asarray([LARGEST * 4.0**-i for i in range(count)], dtype)
-    return ladder * max_of(places).astype(dtype) / longest.astype(dtype)
+    return ladder * _max_of(places).astype(dtype) / jnp.where(longest == 0, 1, longest).astype(dtype)
 
 
 def eps_of(dtype: DTypeLike) -> float:
@@ -247,7 +248,7 @@ def eps_of(dtype: DTypeLike) -> float:
     return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
-def max_of(numbers: list[Array]) -> Array:
+def _max_of(numbers: list[Array]) -> Array:
     """The largest of some scalars."""
     return jnp.max(jnp.stack([number.astype(accumulation_dtype(number.dtype)) for number in numbers]))
 

@@ -256,6 +256,7 @@ def assorted(x: Any, half: Any, words: Any, at_kinks: Any) -> Any:
         "own": backprop.check_rule(Dense(2), x, key=KEY, params=params, state=()),
         "words": backprop.check_rule(net, words, key=KEY),
         "kinks": backprop.check_rule(layers.Relu, at_kinks, key=KEY),
+        "nothing": backprop.check_rule(stateless(Kind("f"), lambda params, x: x.astype(jnp.float32)), words, key=KEY),
         "by vjp": backprop.check_rule(stateless(Kind("none"), lambda params, x: jnp.sin(x)), x, key=KEY),
     }
 

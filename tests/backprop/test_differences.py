@@ -99,6 +99,7 @@ def test_sides_of_a_kink_and_a_jump() -> None:
     np.testing.assert_allclose([kink.left, kink.right, kink.value], [-1, 2, 0.5], rtol=1e-6)
     assert jump.error > 1
     assert constant.error == 0, "what does not change is not lost in rounding"
+    assert jax.jit(lambda x: derivative(jnp.exp, x, 0 * x))(2.0).value == 0, "along the direction 0"
 
 
 def test_half_precision_is_widened() -> None:
