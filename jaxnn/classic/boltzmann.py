@@ -42,6 +42,7 @@ def visible_probability(machine: Machine, h: Array) -> Array:
     return jax.nn.sigmoid(add_bias(_product(h, machine.w.T), machine.a))
 
 
+@functools.partial(jax.jit, static_argnames="steps")
 def gibbs(machine: Machine, v: Array, *, key: Key, steps: int) -> Array:
     """Samples of v after `steps` >= 1 steps of Gibbs sampling from v (..., V): h ~ P(h | v), then v ~ P(v | h).
 
@@ -69,12 +70,11 @@ def contrastive_divergence(
 ) -> tuple[Machine, Array]:
     """CD-k: a direction of ascent, <v h'> of the data minus <v h'> after k steps of Gibbs sampling from the data.
 
-    It tends to the gradient of the mean log-likelihood, <v h'> of the data minus that of the model, as k grows. From
-    `chains` instead of the data it is persistent contrastive divergence.
+    It tends to the gradient of the mean log-likelihood as k grows. From `chains` instead of the data it is persistent
+    contrastive divergence.
 
     Args:
         v: examples (N, V), each 0 or 1.
-        key: typed key of the sampling.
         steps: k.
         chains: samples (C, V) of an earlier call; None for CD-k.
 
@@ -113,9 +113,9 @@ def log_partition(machine: Machine) -> Array:
 
 
 def log_likelihood(machine: Machine, v: Array) -> Array:
-    """The mean of log P(v) over examples v (N, V), in nats: log P(v) = a'v + sum_j softplus(b_j + v'w_j) - log Z.
+    """The mean of log P(v) over examples v (N, V), exactly, in nats; its `jax.grad` is exact too.
 
-    Exact, as is its `jax.grad`.
+    log P(v) = a'v + sum_j softplus(b_j + v'w_j) - log Z
 
     Example:
         >>> log_likelihood(Machine(jnp.zeros((2, 3)), jnp.zeros(2), jnp.zeros(3)), jnp.ones((5, 2))) / jnp.log(2)
@@ -139,8 +139,7 @@ def fit(
 
     Args:
         x: examples (N, V), each 0 or 1.
-        key: typed key of the initial weights, the order and the sampling.
-        hidden: H.
+        hidden: H, the number of hidden units.
         epochs: passes through all examples; those that do not fill a batch of `batch_size` are dropped.
         learning_rate: of a step on the mean over a batch; may be traced.
         steps: k.
@@ -198,5 +197,4 @@ def _moments(machine: Machine, v: Array) -> Machine:
 
 
 def _drawn(key: Key, probability: Array) -> Array:
-    """1 with the probability, else 0, in its dtype."""
     return jax.random.bernoulli(key, probability).astype(probability.dtype)

@@ -1,8 +1,7 @@
 """The Hopfield network: memories as minima of an energy, recalled from noisy starts, and how many it can hold.
 
 N units of state -1 or +1 are joined by symmetric weights w (N, N) without self-connections, in float32 (float64 for
-float64 patterns). Patterns xi are (P, N), of entries -1 and +1; the load is P / N. ValueError: another shape, or a
-concrete entry that is neither -1 nor +1.
+float64 patterns). Patterns are (P, N). ValueError: another shape, or a concrete entry that is neither -1 nor +1.
 """
 
 from __future__ import annotations
@@ -132,14 +131,7 @@ def recall(w: ArrayLike, state: ArrayLike, *, key: Key, sweeps: int = 100) -> Re
             "states use jax.vmap over states and keys."
         )
     start = as_rows("hopfield.recall", "state", start[None], values=(-1, 1))[0].astype(weights.dtype)
-
-    def sweep(found: Recall) -> Recall:
-        order = jax.random.permutation(jax.random.fold_in(key, found.sweeps), len(start))
-        after, _ = lax.scan(lambda s, i: (update(weights, s, i), None), found.state, order)
-        return Recall(after, found.sweeps + 1, jnp.all(after == found.state))
-
-    first = Recall(start, jnp.int32(0), jnp.array(False))
-    return lax.while_loop(lambda found: ~found.converged & (found.sweeps < limit), sweep, first)
+    return _recall(weights, start, key, limit)
 
 
 def critical_load() -> Array:
@@ -158,16 +150,13 @@ def critical_load() -> Array:
 
 
 def retrieval_overlap(load: Scalar) -> Array:
-    """The overlap m = (1 / N) sum_i xi_i s_i of a random pattern and the state recalled from it, as N -> infinity.
+    """The overlap m = (1 / N) sum_i xi_i s_i of a random pattern xi and the state s recalled from it, as N -> infinity.
 
     m = erf(y), with y the larger solution of load = 1/2 (erf(y) / y - 2 / sqrt(pi) e^(-y^2))^2: the mean-field theory
     of zero temperature. Beyond the critical load it has only m = 0, though finite networks keep a remnant of m.
 
     Args:
-        load: P / N > 0; may be traced.
-
-    Returns:
-        m, (): near 1 for small loads, .967 at the critical one, then 0.
+        load: P / N > 0, patterns per unit; may be traced.
 
     Reference: Amit, Gutfreund & Sompolinsky (1985), as above.
 
@@ -187,6 +176,17 @@ def retrieval_overlap(load: Scalar) -> Array:
     low = jnp.asarray(_GRID, float)[peak]
     y, _ = lax.fori_loop(0, 60, halve, (low, jnp.maximum(1 / jnp.sqrt(2 * value), low)))
     return jnp.where(value <= critical_load(), erf(y), 0)
+
+
+@jax.jit
+def _recall(w: Array, start: Array, key: Key, limit: int) -> Recall:
+    def sweep(found: Recall) -> Recall:
+        order = jax.random.permutation(jax.random.fold_in(key, found.sweeps), len(start))
+        after, _ = lax.scan(lambda s, i: (update(w, s, i), None), found.state, order)
+        return Recall(after, found.sweeps + 1, jnp.all(after == found.state))
+
+    first = Recall(start, jnp.int32(0), jnp.array(False))
+    return lax.while_loop(lambda found: ~found.converged & (found.sweeps < limit), sweep, first)
 
 
 def _load(y: Array) -> Array:

@@ -7,6 +7,7 @@ Only w_out is trained. Inputs u are (T, D), states x (T, N), in the dtype of the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -71,15 +72,14 @@ def make(
     keys = jax.random.split(key, 4)
     w = jnp.where(jax.random.bernoulli(keys[0], density, (n, n)), jax.random.normal(keys[1], (n, n)), 0)
     w_in, b = (jax.random.uniform(key, shape, minval=-1.0) for key, shape in ((keys[2], (d, n)), (keys[3], (n,))))
-    settings = (jnp.asarray(value, w.dtype) for value in (radius, scale, bias, leak))
-    size, scale, bias, leak = settings
+    size, scale, bias, leak = (jnp.asarray(value, w.dtype) for value in (radius, scale, bias, leak))
     return Reservoir(w * (size / spectral_radius(w)), scale * w_in, bias * b, leak)
 
 
 def spectral_radius(w: Array, *, squarings: int = 20) -> Array:
     """The largest absolute value of an eigenvalue of w (N, N): the limit of |w^n|^(1/n), n = 2^`squarings`.
 
-    Unlike eigenvalues of a general matrix it runs on every device.
+    Unlike general eigenvalues it runs on every device.
 
     Reference: Gelfand, I. (1941). Normierte Ringe.
 
@@ -103,8 +103,7 @@ def states(
 ) -> Array:
     """The states x(1), .., x(T), (T, N), driven by inputs u (T, D) from x(0) = `start` (N,), by default 0.
 
-    Args:
-        activation: element-wise, in place of tanh.
+    Another element-wise `activation` takes the place of tanh.
 
     Example:
         >>> line = Reservoir(jnp.eye(3, k=1), jnp.eye(1, 3), jnp.zeros(3), jnp.ones(()))  # a delay line
@@ -113,7 +112,12 @@ def states(
     """
     rows = as_rows("reservoir.states", "u", u).astype(reservoir.w.dtype)
     first = jnp.zeros_like(reservoir.b) if start is None else start
-    return lax.scan(lambda x, u: (advance(reservoir, x, u, activation),) * 2, first, rows)[1]
+    return _states(reservoir, rows, first, activation)
+
+
+@functools.partial(jax.jit, static_argnames="activation")
+def _states(reservoir: Reservoir, u: Array, start: Array, activation: Activation) -> Array:
+    return lax.scan(lambda x, u: (advance(reservoir, x, u, activation),) * 2, start, u)[1]
 
 
 def advance(reservoir: Reservoir, x: Array, u: Array, activation: Activation = jnp.tanh) -> Array:
@@ -124,9 +128,9 @@ def advance(reservoir: Reservoir, x: Array, u: Array, activation: Activation = j
 
 
 def readout(x: ArrayLike, y: ArrayLike, *, penalty: Scalar = 0.0) -> Array:
-    """w_out (N + 1, K) of states (T, N) and targets (T, K): minimize |(1, x) w_out - y|^2 + penalty |w_out|^2.
+    """w_out (N + 1, K) of states (T, N) and targets (T, K) by `radial.output_weights`; the bias is not penalized.
 
-    The bias is not penalized. The first states depend on x(0): omit them.
+    The first states depend on x(0): omit them.
 
     Example:
         >>> readout([[0.0], [1.0], [2.0]], [[1.0], [3.0], [5.0]]).round(2).tolist()
@@ -135,6 +139,7 @@ def readout(x: ArrayLike, y: ArrayLike, *, penalty: Scalar = 0.0) -> Array:
     return output_weights(with_bias(x), y, penalty=penalty)
 
 
+@functools.partial(jax.jit, static_argnames="steps")
 def generate(reservoir: Reservoir, w_out: Array, x: Array, *, steps: int) -> Array:
     """The network on its own, with each output as the next input: u(t + 1) = y(t).
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -99,8 +100,16 @@ def simulate(unit: Unit, current: ArrayLike, *, step: Scalar, start: Scalar | No
     if amperes.ndim != 1:
         raise ValueError(f"spiking.simulate: current must be (T,), one for each step, got {amperes.shape}.")
     require_positive("spiking.simulate", "step", step)
-    tau, resistance, rest, threshold, reset, refractory = _numbers("spiking.simulate", unit, amperes.dtype)
-    h = jnp.asarray(step, amperes.dtype)
+    numbers = _numbers("spiking.simulate", unit, amperes.dtype)
+    _, _, rest, threshold, reset, _ = numbers
+    first = jnp.where(rest < threshold, rest, reset) if start is None else start
+    h, first = (jnp.asarray(value, amperes.dtype) for value in (step, first))
+    return _simulate(numbers, amperes, h, first)
+
+
+@jax.jit
+def _simulate(numbers: tuple[Array, ...], current: Array, h: Array, start: Array) -> Spikes:
+    tau, resistance, rest, threshold, reset, refractory = numbers
 
     def charged(v: Array, limit: Array, time: Array) -> Array:
         return limit + (v - limit) * jnp.exp(-time / tau)
@@ -119,9 +128,8 @@ def simulate(unit: Unit, current: ArrayLike, *, step: Scalar, start: Scalar | No
         rest_of = jnp.where(fires, jnp.maximum(refractory - left, 0), jnp.maximum(wait - h, 0))
         return (after, rest_of), Spikes(after, jnp.where(fires, time + h - active + needed, jnp.nan))
 
-    first = jnp.where(rest < threshold, rest, reset) if start is None else jnp.asarray(start, h.dtype)
-    times = jnp.arange(len(amperes), dtype=h.dtype) * h
-    return lax.scan(one_step, (first, jnp.zeros_like(h)), (rest + resistance * amperes, times))[1]
+    times = jnp.arange(len(current), dtype=h.dtype) * h
+    return lax.scan(one_step, (start, jnp.zeros_like(h)), (rest + resistance * current, times))[1]
 
 
 def _numbers(where: str, unit: Unit, dtype: DType) -> tuple[Array, ...]:
