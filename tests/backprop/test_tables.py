@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from jaxnn import backprop, layers, losses, models
-from jaxnn.layers import Dense, Kind, Sigmoid
+from jaxnn.layers import Dense, Kind, Sigmoid, parametric
 from tests.helpers import float64
 
 
@@ -157,10 +157,10 @@ def test_coverage_shows_what_is_left_to_jax() -> None:
 def every_layer() -> list[Any]:
     window = {"Conv": (2, 3), "DepthwiseConv": (3,), "MaxPool": (2,), "AveragePool": (2,), "GroupNorm": (1,)}
     sizes = {"Dense": (2,), "Dropout": (0.5,), "Embedding": (3, 2), **window}
-    made = []
+    made = [layers.Parametric(parametric.PRELU, start=0.2)]
     for name in layers.__all__:
         item = getattr(layers, name)
-        if name[0].isupper() and name not in ("Layer", "Kind", "Activation"):
+        if name[0].isupper() and name not in ("Layer", "Kind", "Activation", "Parametric"):
             made.append(item if isinstance(item, layers.Layer) else item(*sizes.get(name, ())))
     return made
 

@@ -166,7 +166,7 @@ def test_modules_and_factories_are_one_function():
 
 def test_kinds_are_distinct_and_settings_kept():
     kinds = [layer.kind for layer, _, _ in CASES.values()]
-    assert len({kind.name for kind in kinds}) == len(set(kinds)) == 14
+    assert len({kind.name for kind in kinds}) == len(set(kinds)) == 15
     assert dict(MaxPool(3, stride=2).options) == {"window": 3, "stride": 2, "padding": "VALID"}
     assert dict(Dropout(0.25).options) == {"rate": 0.25}
     assert all(hasattr(layers, name) for name in layers.__all__)

@@ -20,6 +20,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxnn import layers, losses, metrics, perturbations, projections
+from jaxnn.layers import parametric
 from tests.helpers import slow
 
 
@@ -49,6 +50,7 @@ def cases() -> dict[str, tuple[Any, ...]]:
                 found[f"losses.{each} {word}".strip()] = (functools.partial(f, **settings) if settings else f, *args)
 
     losses_on("half_squared_error mse absolute_error huber log_cosh squared_error l2_loss huber_loss", Z, SIGNS)
+    losses_on("sum_squared_error euclidean_error", Z, SIGNS)
     losses_on("hinge square_loss logistic perceptron_loss hinge_loss", Z, SIGNS)
     losses_on("sigmoid_binary_cross_entropy sigmoid_focal_loss sparsemax_loss binary_dice_loss", Z, BITS)
     losses_on("binary_cross_entropy cross_entropy", D3, D3[::-1])
@@ -125,6 +127,9 @@ def cases() -> dict[str, tuple[Any, ...]]:
         "RMSNorm": layers.RMSNorm(),
         "Dropout": layers.Dropout(0.5),
         "Activation": layers.Activation(jnp.sin),
+        "PRelu": layers.PRelu(),
+        "Swish": layers.Swish(),
+        "Parametric": layers.Parametric(parametric.PRELU, start=0.2, shared=True),
     }
     ready = {name: getattr(layers, name) for name in layers.__all__}
     for name, layer in (made | {n: x for n, x in ready.items() if isinstance(x, layers.Layer)}).items():
