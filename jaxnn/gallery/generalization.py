@@ -180,14 +180,16 @@ def _shifts() -> Figure:
     found["MLP, trained on shifted digits"] = shifts.run("MLP", augmented=True, epochs=60).errors
     reach = shifts.BORDER
     fig, axes = plots.figure(1, len(found), width=3.0, height=3.5, sharey=True)
+    fig.set_layout_engine("compressed")
     for ax, (name, errors) in zip(axes, found.items(), strict=True):
         edge = reach + 0.5
         image = ax.imshow(100 * errors, cmap="cividis", vmin=0, vmax=100, extent=(-edge, edge, edge, -edge))
-        ax.set_title(f"{name}\n{100 * errors[reach, reach]:.1f}% to {100 * errors.max():.1f}%", fontsize=11)
+        centred, most = 100 * errors[reach, reach], 100 * errors.max()
+        ax.set_title(f"{name}\ncentred {centred:.1f}%, at most {most:.1f}%", fontsize=11)
         ax.set_xlabel("right (pixels)", fontsize=11)
         ax.set_xticks(range(-reach, reach + 1, 2))
     axes[0].set_ylabel("down (pixels)", fontsize=11)
-    fig.colorbar(image, ax=axes.tolist(), label="validation error (%)", shrink=0.7)
+    fig.colorbar(image, ax=axes.tolist(), label="validation error (%)", aspect=15, pad=0.02)
     return fig
 
 

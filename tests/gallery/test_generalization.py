@@ -86,6 +86,7 @@ def test_errors_under_shifts_lie_within_the_colours() -> None:
         (image,) = ax.images
         least, most = (float(image.get_array().min()), float(image.get_array().max()))
         assert image.get_clim()[0] <= least < most <= image.get_clim()[1]
-        centre, greatest = (float(each.rstrip("%")) for each in ax.get_title().splitlines()[1].split(" to "))
+        told = ax.get_title().splitlines()[1].removeprefix("centred ").split("%, at most ")
+        centre, greatest = (float(each.rstrip("%")) for each in told)
         assert greatest == pytest.approx(most, abs=0.06)
         assert centre == pytest.approx(float(image.get_array()[4, 4]), abs=0.06)
