@@ -171,6 +171,13 @@ def cache_folder(name: str) -> Path:
     return Path.home() / ".cache" / "jaxnn" / name
 
 
+def local_folder(source: Source) -> Path | None:
+    """The first of `$JAXNN_DATA/<name>` and the cache with all four files, or None; nothing is downloaded."""
+    named = [Path(os.environ[DATA_VARIABLE]) / source.name] if os.environ.get(DATA_VARIABLE) else []
+    candidates = (*named, cache_folder(source.name))
+    return next((folder for folder in candidates if all(_file(folder, file) for file in FILES)), None)
+
+
 def download(source: Source, folder: Path) -> None:
     """Download the four files of a data set into `folder`, each checked and then written atomically.
 
@@ -234,11 +241,9 @@ def _locate(source: Source, folder: str | os.PathLike[str] | None) -> Path:
                 "IDX files, or omit it to search the default places."
             )
         return Path(folder)
-    candidates = [Path(os.environ[DATA_VARIABLE]) / source.name] if os.environ.get(DATA_VARIABLE) else []
+    if (found := local_folder(source)) is not None:
+        return found
     cache = cache_folder(source.name)
-    for candidate in (*candidates, cache):
-        if all(_file(candidate, file) for file in FILES):
-            return candidate
     download(source, cache)
     return cache
 
