@@ -17,6 +17,7 @@
 | `generalization`, `trials` | weight decay, dropout, augmentation, early stopping, batch norm, ensembles, width |
 | `symmetry`, `saturation`, `mixture`, `width`, `shifts` | studies of one effect each |
 | `examples_needed`, `depth`, `layer_types`, `transfer` | error against examples, layers, their kinds; pre-training |
+| `features`, `hierarchy` | features by hand against learned ones; what the layers of a CNN respond to |
 | `denoising`, `filters`, `products` | denoising autoencoder; filters scanning an image; matrix products against loops |
 | `hopfield`, `boltzmann` | memories as minima of an energy; a distribution learned by contrastive divergence |
 | `radial`, `kernel` | Gaussian units about centres; kernel perceptron, kernel ridge, support vector machine |
@@ -32,10 +33,10 @@ from jaxnn import missing
 
 MODULES = (
     "adaline", "approximation", "baselines", "batch_noise", "batching", "boltzmann", "boolean", "brute_force", "convex",
-    "denoising", "depth", "examples_needed", "filters", "formulas", "gan", "gates", "generalization", "hopfield",
-    "kernel", "kohonen", "layer_types", "logistic", "minimize", "mixture", "multiclass", "neurons", "parity",
-    "perceptron", "products", "radial", "regions", "reservoir", "saturation", "separability", "shifts", "spiking",
-    "stationary", "symmetry", "threshold", "transfer", "trials", "width",
+    "denoising", "depth", "examples_needed", "features", "filters", "formulas", "gan", "gates", "generalization",
+    "hierarchy", "hopfield", "kernel", "kohonen", "layer_types", "logistic", "minimize", "mixture", "multiclass",
+    "neurons", "parity", "perceptron", "products", "radial", "regions", "reservoir", "saturation", "separability",
+    "shifts", "spiking", "stationary", "symmetry", "threshold", "transfer", "trials", "width",
 )  # fmt: skip
 
 
