@@ -180,18 +180,17 @@ BATCH_KIND, LAYER_KIND = layers.batch_norm.KIND, layers.layer_norm.KIND
 NO_MEAN = in_place_of(norms, "_unstandardize", lambda right: lambda *a, **_: right(*a, centred=False))
 
 
-def with_form(**fields: Any) -> Callable[[Any], Any]:
-    """Put a form with other functions in place of a layer's, in `spread` and in the derivatives."""
-    return lambda right: (
-        lambda layer, *rest: right(
-            dataclasses.replace(layer, options={**layer.options, "form": layer.options["form"]._replace(**fields)}),
-            *rest,
-        )
-    )
-
-
 def of_parametric(field: str, **fields: Any) -> Callable[[pytest.MonkeyPatch], None]:
-    return in_place_of_rule(parametric.KIND, **{field: with_form(**fields)})
+    """Put a form with other functions in place of the layer's, in one function of the rule."""
+
+    def make(rule: Any) -> Any:
+        def broken(layer: Any, *rest: Any) -> Any:
+            form = layer.options["form"]._replace(**fields)
+            return getattr(rule, field)(dataclasses.replace(layer, options={**layer.options, "form": form}), *rest)
+
+        return broken
+
+    return in_place_of_rule(parametric.KIND, **{field: make})
 
 
 MUTANTS = [
