@@ -34,6 +34,7 @@ MODULES = {
     "batches": "Batch sizes",
     "outputs": "Outputs and their losses",
     "generalization": "Learning and generalization",
+    "others": "Other networks",
 }
 """The modules with PICTURES, in the order of the page, and the titles of their chapters."""
 
