@@ -18,7 +18,7 @@ from jaxnn.gallery.base import Picture
 from jaxnn.plots import COLOURS
 from jaxnn.types import Array
 
-UNITS = (2, 4, 8, 12, 20, 40)
+UNITS = (4, 8, 12, 20, 40)
 """Numbers of Gaussian units whose errors are compared; the last is that of the examples."""
 
 WIDTH = 0.5
