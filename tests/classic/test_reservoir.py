@@ -88,6 +88,7 @@ def test_a_delay_line_remembers_as_many_inputs_as_it_has_units() -> None:
     assert found.sum() == pytest.approx(n, abs=0.1)
 
 
+@pytest.mark.slow
 def test_no_reservoir_remembers_more_than_its_units() -> None:
     n, u = 20, np.random.default_rng(9).uniform(-1, 1, 6000)
     with float64():
