@@ -23,8 +23,8 @@ SHOWN = 6
 NAMES = {"mnist": "MNIST", "digits": "the embedded digits (MNIST is not here)"}
 """The data by their name, for titles."""
 
-FRAMES = (0, 1, 7, 24)
-"""Frames of the scan that are drawn: the first two, one of the second row, the last."""
+FRAMES = (0, 3, 6, 24)
+"""Frames of the scan that are drawn: two of the first row, one of the second, the last."""
 
 
 def _denoising() -> Figure:
@@ -161,7 +161,9 @@ def _filter_scan() -> Figure:
 
 def _framed(ax: Any, left: int, top: int, size: int) -> None:
     """A frame around size x size cells."""
-    ax.add_patch(Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor=COLOURS[2], linewidth=3))
+    ax.add_patch(
+        Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor=COLOURS[2], linewidth=3, zorder=3)
+    )
 
 
 def _numbered(ax: Any, values: np.ndarray, title: str) -> None:
@@ -212,8 +214,8 @@ PICTURES = (
     Picture(
         "hierarchy",
         "The hierarchy of features in a convolutional network",
-        "For six units of each stage of a trained network, what they see of the test images to which they respond most. "
-        "Units of the first stage see a few pixels and find edges; those of the last see most of a digit, and their "
+        "For six units of each stage of a trained network, what they see of the test images to which they respond "
+        "most. Units of the first stage see a few pixels and find edges; those of the last see most of a digit, and their "
         "strongest images are more often of one class (in the titles: the most frequent class among a unit's nine). A "
         "linear classifier on the outputs of a stage errs far less than one on the pixels.",
         r"\mathrm{size} \leftarrow \mathrm{size} + (k - 1)\,\mathrm{step}, \quad "

@@ -152,9 +152,9 @@ PICTURES = (
         "examples-needed",
         "The number of training examples",
         "A network of 100 hidden units on 25 to 800 digits. It learns nearly all of them, and each doubling of their "
-        "number removes about the same fraction of the test error (dotted: a power law). With wrong labels it memorizes "
-        "a hundred examples, wrong labels and all; of 800 it no longer can, and its test error is far below the share "
-        "of wrong labels. Lines are means over four seeds, bands their range.",
+        "number removes about the same fraction of the test error (dotted: a power law). With wrong labels it "
+        "memorizes a hundred examples, wrong labels and all; of 800 it no longer can, and its test error is far below "
+        "the share of wrong labels. Lines are means over four seeds, bands their range.",
         r"\mathrm{error}(n) \approx a\, n^{-b}",
         "Cortes, C., Jackel, L. D., Solla, S. A., Vapnik, V. & Denker, J. S. (1994). Learning curves: asymptotic values"
         " and rate of convergence.",
@@ -176,10 +176,10 @@ PICTURES = (
     Picture(
         "layer-types",
         "Types of layers",
-        "One hidden layer of each type on 600 digits of 8 x 8 pixels, then a linear output. Most about halve the error "
-        "of the linear network. A 3 x 3 convolution beats one of 1 x 1, which sees no neighbours, at the same number of "
-        "outputs; max-pooling keeps a quarter of these, and an error like the dense layer's with fewer parameters. A "
-        "maximum over the whole image discards too much. Bars are means over three seeds (dots).",
+        "One hidden layer of each type on 600 digits of 8 x 8 pixels, then a linear output. Each about halves the "
+        "error of the linear network. A 3 x 3 convolution beats one of 1 x 1, which sees no neighbours, at the same "
+        "number of outputs; max-pooling keeps a quarter of these, and an error like the dense layer's with fewer "
+        "parameters. Bars are means over three seeds (dots).",
         r"(w * x)_{ij} = \sum_{uv} w_{uv}\, x_{i+u,\, j+v}",
         "LeCun, Y. (1989). Generalization and network design strategies.",
         _layer_types,
@@ -187,8 +187,8 @@ PICTURES = (
     Picture(
         "transfer",
         "Pre-training and freezing on a related task",
-        "A network is trained on 800 examples of a source task, then on a few of a target task; its output layer starts "
-        "anew. From clean digits to noisy ones the hidden layer transfers, frozen or not: with 50 examples it does "
+        "A network is trained on 800 examples of a source task, then on a few of a target task; its output layer "
+        "starts anew. From clean digits to noisy ones the hidden layer transfers, frozen or not: with 50 examples it does "
         "better than 100 do from scratch. From the digits 0-4 to 5-9 it does not help, and frozen it is no better than "
         "a random layer. Lines are means over three seeds, bands their range.",
         "",
