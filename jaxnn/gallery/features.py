@@ -215,9 +215,9 @@ PICTURES = (
         "hierarchy",
         "The hierarchy of features in a convolutional network",
         "For six units of each stage of a trained network, what they see of the test images to which they respond "
-        "most. Units of the first stage see a few pixels and find edges; those of the last see most of a digit, and their "
-        "strongest images are more often of one class (in the titles: the most frequent class among a unit's nine). A "
-        "linear classifier on the outputs of a stage errs far less than one on the pixels.",
+        "most. Units of the first stage see a few pixels and find edges; those of the last see most of a digit, and "
+        "their strongest images are more often of one class (in the titles: the most frequent class among a unit's "
+        "nine). A linear classifier on the outputs of a stage errs far less than one on the pixels.",
         r"\mathrm{size} \leftarrow \mathrm{size} + (k - 1)\,\mathrm{step}, \quad "
         r"\mathrm{step} \leftarrow s\,\mathrm{step}",
         "Zeiler, M. D. & Fergus, R. (2014). Visualizing and understanding convolutional networks. Alain, G. & Bengio, "

@@ -188,9 +188,9 @@ PICTURES = (
         "transfer",
         "Pre-training and freezing on a related task",
         "A network is trained on 800 examples of a source task, then on a few of a target task; its output layer "
-        "starts anew. From clean digits to noisy ones the hidden layer transfers, frozen or not: with 50 examples it does "
-        "better than 100 do from scratch. From the digits 0-4 to 5-9 it does not help, and frozen it is no better than "
-        "a random layer. Lines are means over three seeds, bands their range.",
+        "starts anew. From clean digits to noisy ones the hidden layer transfers, frozen or not: with 50 examples it "
+        "does better than 100 do from scratch. From the digits 0-4 to 5-9 it does not help, and frozen it is no better "
+        "than a random layer. Lines are means over three seeds, bands their range.",
         "",
         "Caruana, R. (1997). Multitask learning. Yosinski, J., Clune, J., Bengio, Y. & Lipson, H. (2014). How "
         "transferable are features in deep neural networks?",

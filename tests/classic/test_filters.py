@@ -48,7 +48,7 @@ def test_sizes_of_the_text() -> None:
 def test_what_the_filters_find() -> None:
     flat, step = np.ones((5, 5)), np.repeat([[0.0, 0, 0, 1, 1]], 5, axis=0)
     for name, kernel in filters.FILTERS.items():
-        assert filters.response(flat, kernel)[0, 0] == pytest.approx(name == "blur", abs=1e-12)
+        assert filters.response(flat, kernel)[0, 0] == pytest.approx(float(name == "blur"), abs=1e-12)
     assert filters.response(step, filters.FILTERS["vertical edges"])[0].tolist() == [0, 3, 3]
     assert not filters.response(step, filters.FILTERS["horizontal edges"]).any()
     assert filters.response(step.T, filters.FILTERS["horizontal edges"])[:, 0].tolist() == [0, 3, 3]
