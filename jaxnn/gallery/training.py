@@ -166,7 +166,7 @@ PICTURES = (
         "Networks of 1 to 8 hidden layers of 32 sigmoid units under plain gradient descent. Each plain layer shrinks "
         "the gradient of those before it, since a sigmoid's derivative is at most 1/4 (left), and from three layers on "
         "the network learns next to nothing (right). With batch normalization, or with each layer's input added to its "
-        "output, the gradient does not shrink, and eight layers learn. Means over three seeds.",
+        "output, the gradient does not shrink, and eight layers learn. Means over two seeds.",
         r"\delta^l = s'(z^l) \odot \left(W^{l+1}\right)^T \delta^{l+1} \qquad y = x + s(W x + b)",
         "Glorot, X. & Bengio, Y. (2010). Understanding the difficulty of training deep feedforward neural networks. "
         "Ioffe, S. & Szegedy, C. (2015). Batch normalization. He, K., Zhang, X., Ren, S. & Sun, J. (2016). Deep "

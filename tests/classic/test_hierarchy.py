@@ -24,9 +24,9 @@ STACKS = {
 @pytest.mark.parametrize("name", STACKS)
 def test_the_window_is_where_derivatives_are(name: str) -> None:
     net = models.serial(*STACKS[name])
-    params, state = net.init(jax.random.key(0), (16, 16, 1))
+    params, state = net.init(jax.random.key(0), (24, 24, 1))
     window = hierarchy.window_of(STACKS[name])
-    x = jnp.asarray(random(0, 1, 16, 16, 1), jnp.float32)
+    x = jnp.asarray(random(0, 1, 24, 24, 1), jnp.float32)
 
     @jax.jit
     def seen(row: int, column: int) -> jax.Array:
