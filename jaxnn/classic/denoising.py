@@ -86,7 +86,7 @@ def wiener(clean: Any, noisy: Any, level: Scalar) -> np.ndarray:
 
 def by_level(
     levels: Sequence[float] = LEVELS, *, examples: Splits | None = None, units: int = UNITS, seeds: int = 2,
-    epochs: int = 100,
+    epochs: int = 60,
 ) -> Denoised:  # fmt: skip
     """Train autoencoders with and without noise, and restore noisy images; all are one compiled program.
 

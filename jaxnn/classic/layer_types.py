@@ -15,7 +15,7 @@ from jaxnn.checks import nearest_name
 from jaxnn.classic.products import count
 from jaxnn.classic.trials import Curves, as_splits, few_digits, learning_curves, over_seeds
 from jaxnn.data import Splits
-from jaxnn.layers import Conv, Dense, Flatten, GlobalMaxPool, Layer, MaxPool, Relu
+from jaxnn.layers import Conv, Dense, Flatten, Layer, MaxPool, Relu
 from jaxnn.train import TrainState
 from jaxnn.types import Key
 
@@ -28,7 +28,6 @@ TYPES: Mapping[str, tuple[Layer, ...]] = MappingProxyType(
         "1 x 1 convolution": (Conv(16, 1), Relu, Flatten),
         "3 x 3 convolution": (Conv(16, 3, padding="SAME"), Relu, Flatten),
         "3 x 3, max-pool": (Conv(16, 3, padding="SAME"), Relu, MaxPool(2), Flatten),
-        "3 x 3, global max-pool": (Conv(64, 3, padding="SAME"), Relu, GlobalMaxPool),
     }
 )
 """The layers before the linear output, by name; the examples are images (H, W, C)."""
@@ -58,9 +57,9 @@ def network(name: str, classes: int = 10) -> Layer:
         ValueError: not a key of `TYPES`.
 
     Example:
-        >>> params, state = network("3 x 3, global max-pool").init(jax.random.key(0), (8, 8, 1))
+        >>> params, state = network("3 x 3, max-pool").init(jax.random.key(0), (8, 8, 1))
         >>> tree.size(params)
-        1290
+        2730
     """
     if name not in TYPES:
         raise ValueError(f"layer_types: no type {name!r}{nearest_name(name, TYPES)}; there are: {'; '.join(TYPES)}.")

@@ -34,6 +34,8 @@ MODULES = {
     "batches": "Batch sizes",
     "outputs": "Outputs and their losses",
     "generalization": "Learning and generalization",
+    "training": "Studies of training",
+    "features": "Features and filters",
     "others": "Other networks",
 }
 """The modules with PICTURES, in the order of the page, and the titles of their chapters."""

@@ -102,6 +102,9 @@ ITEMS = (
     Item("playground: outputs of hidden units over the plane", "playground.make_views", figure="playground-spiral"),
     Item("playground: colours of outputs, weights and points", "playground.draw", figure="playground-spiral"),
     Item("playground: page with training and test points", "playground.render"),
-    Item("filter that scans an image", "classic.filters.scan"),
-    Item("matrix products against loops", "classic.products.count"),
+    Item("filter that scans an image", "classic.filters.scan", figure="filter-scan"),
+    Item("matrix products against loops", "classic.products.count", figure="matrix-products"),
+    Item("intensity and symmetry as features of digits", "classic.features.symmetry", figure="features"),
+    Item("features by hand, pixels and learned features", "classic.features.compare", figure="features"),
+    Item("hierarchy of learned features", "classic.hierarchy.study", figure="hierarchy"),
 )
