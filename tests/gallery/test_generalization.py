@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,11 @@ QUICK = ("activations",)
 PICTURES = {picture.name: picture for picture in (*basics.PICTURES, *generalization.PICTURES)}
 
 
+@functools.cache
+def drawn(name: str) -> Any:
+    return PICTURES[name].draw()
+
+
 def ink(fig: Any) -> float:
     fig.canvas.draw()
     return float(np.asarray(fig.canvas.buffer_rgba())[..., :3].std())
@@ -23,7 +29,7 @@ def ink(fig: Any) -> float:
 
 @pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in PICTURES if name not in QUICK))])
 def test_a_picture_is_drawn_with_labels(name: str) -> None:
-    fig = PICTURES[name].draw()
+    fig = drawn(name)
     assert ink(fig) > 10
     shown = [ax for ax in fig.axes if ax.get_visible() and ax.axison]
     assert any(ax.get_ylabel() for ax in shown)
@@ -32,7 +38,7 @@ def test_a_picture_is_drawn_with_labels(name: str) -> None:
 
 
 def test_activations_are_drawn_with_their_properties() -> None:
-    fig = PICTURES["activations"].draw()
+    fig = drawn("activations")
     shown = {ax.get_title().splitlines()[0]: ax for ax in fig.axes}
     assert {"sign", "linear"} <= set(shown)
     for name, ax in shown.items():
@@ -57,7 +63,7 @@ def test_there_are_seven_to_nine() -> None:
 
 @pytest.mark.slow
 def test_equal_units_stay_in_one_line_and_random_ones_part() -> None:
-    fig = PICTURES["symmetry"].draw()
+    fig = drawn("symmetry")
     assert not covered(fig)
     equal, parted, loss = fig.axes
     ways = [line(equal, f"unit {j}") for j in (1, 2, 3, 4)]
@@ -75,13 +81,13 @@ def test_equal_units_stay_in_one_line_and_random_ones_part() -> None:
 
 @pytest.mark.slow
 def test_legends_of_losses_and_activations_cover_no_line() -> None:
-    assert not covered(PICTURES["losses"].draw())
-    assert not covered(PICTURES["activations"].draw())
+    assert not covered(drawn("losses"))
+    assert not covered(drawn("activations"))
 
 
 @pytest.mark.slow
 def test_errors_under_shifts_lie_within_the_colours() -> None:
-    axes = PICTURES["shifts"].draw().axes
+    axes = drawn("shifts").axes
     for ax in axes[:-1]:
         (image,) = ax.images
         least, most = (float(image.get_array().min()), float(image.get_array().max()))

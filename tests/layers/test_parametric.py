@@ -68,6 +68,7 @@ def test_a_slope_is_learned() -> None:
     np.testing.assert_allclose(result.params[0]["slope"], [-1.0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_per_example_gradients_come_from_the_tape_without_a_fallback() -> None:
     net, loss = models.serial(Dense(4), PRelu(), Dense(4), Swish(shared=True), Dense(2)), losses.softmax_cross_entropy
     x, y = random(1, 5, 3).astype(np.float32), np.arange(5) % 2

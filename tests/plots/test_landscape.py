@@ -109,6 +109,7 @@ def own_landscape(shift: float) -> landscapes.Landscape:
     return landscapes.Landscape(function=f, minimum_value=0.0, saddle_points=np.zeros((0, 2)), **fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_ones_own_landscape_over_numpy_data_is_drawn_after_a_run_and_before() -> None:
     def run(place: landscapes.Landscape) -> Any:
         return train.trajectory(place, optim.sgd(0.3), jnp.zeros(2), steps=30)

@@ -119,6 +119,7 @@ def test_large_problems_are_computed_as_without_it() -> None:
     assert kind_of_point(lambda x: 0.0, ()) == PointKind.UNKNOWN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_and_pytrees(dtype: Any) -> None:
     def f(p: Any) -> Any:
