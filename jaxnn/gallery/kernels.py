@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 from jaxnn import plots
@@ -94,8 +95,14 @@ def _draw_kernels() -> Figure:
 
         wrong = _regions(ax, points, f)
         used = np.asarray(points.x)[np.asarray(a) != 0]
-        ax.scatter(used[:, 0], used[:, 1], s=70, facecolors="none", edgecolors="black", linewidths=0.9)
+        ax.scatter(used[:, 0], used[:, 1], s=70, facecolors="none", edgecolors="black", linewidths=0.9,
+                   label="example that is used")  # fmt: skip
         ax.set_title(f"{name}:\n{len(used)} of 120 examples used, {wrong} wrong", fontsize=12)
+    points_of, names = axes[0].get_legend_handles_labels()
+    lines = [Line2D([], [], color="black", linewidth=2), Line2D([], [], color="black", linewidth=1, linestyle="--")]
+    fig.legend(
+        [*points_of, *lines], [*names, "f = 0", "f = -1 and 1"], loc="outside lower center", ncols=5, fontsize=11
+    )
     return fig
 
 
@@ -110,7 +117,7 @@ def _regions(ax: Any, points: Dataset, f: Callable[[Array], Array]) -> int:
     y = np.asarray(points.y)
     for label, marker, colour in ((-1, "s", COLOURS[0]), (1, "o", COLOURS[1])):
         mine = np.asarray(points.x)[y == label]
-        ax.plot(mine[:, 0], mine[:, 1], marker, color=colour, markersize=4, linestyle="none")
+        ax.plot(mine[:, 0], mine[:, 1], marker, color=colour, markersize=4, linestyle="none", label=f"y = {label:+d}")
     ax.set(xlabel="$x_1$", ylabel="$x_2$")
     return int((np.sign(np.asarray(f(points.x))) != y).sum())
 

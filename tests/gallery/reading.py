@@ -1,12 +1,21 @@
-"""Reading a drawn figure: lines by label, and legends that cover data."""
+"""Drawing a figure of the gallery once, and reading it: lines by label, legends that cover data, small print."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
 import numpy as np
 from matplotlib.text import Text
+
+from jaxnn.gallery.build import chapters
+
+
+@functools.cache
+def drawn(name: str) -> Any:
+    """The figure of this name."""
+    return next(picture for each in chapters().values() for picture in each if picture.name == name).draw()
 
 
 def line(ax: Any, label: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any
 
@@ -12,20 +11,9 @@ import pytest
 from jaxnn.classic import features as study
 from jaxnn.classic import filters
 from jaxnn.gallery import features
-from tests.gallery.reading import covered, line, smallest_print
+from tests.gallery.reading import covered, drawn, line, smallest_print
 
 PICTURES = {picture.name: picture for picture in features.PICTURES}
-
-
-@functools.cache
-def drawn(name: str) -> Any:
-    return PICTURES[name].draw()
-
-
-@pytest.mark.parametrize("picture", features.PICTURES, ids=lambda picture: picture.name)
-def test_captions_are_short(picture: Any) -> None:
-    assert 2 <= len(re.findall(r"[.](?:\s|$)", picture.caption)) <= 4
-    assert "$" not in picture.equation
 
 
 @pytest.mark.slow

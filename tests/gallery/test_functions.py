@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any
 
@@ -11,22 +10,12 @@ import pytest
 
 from jaxnn.classic import stationary
 from jaxnn.gallery import functions, surfaces
-from jaxnn.gallery.base import Picture
 from jaxnn.plots import save
+from tests.gallery.reading import drawn, line
 from tests.helpers import slow
 
 PICTURES = {picture.name: picture for picture in functions.PICTURES}
 QUICK = ("descent-one-variable", "brute-force")
-
-
-@functools.cache
-def drawn(name: str) -> Any:
-    return PICTURES[name].draw()
-
-
-def line(ax: Any, label: str) -> np.ndarray:
-    """The points of the line whose label begins like this."""
-    return next(found for found in ax.lines if str(found.get_label()).startswith(label)).get_xydata()
 
 
 def marks(ax: Any) -> list[tuple[str, float, float]]:
@@ -35,15 +24,6 @@ def marks(ax: Any) -> list[tuple[str, float, float]]:
     found = [(of_marker[each.get_marker()], *each.get_xydata()[0]) for each in ax.lines
              if each.get_marker() in of_marker and len(each.get_xydata())]  # fmt: skip
     return sorted(found, key=lambda each: each[1])
-
-
-def test_names_captions_and_sources() -> None:
-    assert len(PICTURES) == len(functions.PICTURES) == 9
-    for picture in functions.PICTURES:
-        assert isinstance(picture, Picture)
-        assert 2 <= len(re.findall(r"[.](?:\s|$)", picture.caption)) <= 4, picture.name
-        assert picture.source
-        assert "$" not in picture.equation
 
 
 @pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in PICTURES if name not in QUICK))])

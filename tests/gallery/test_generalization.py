@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -10,16 +9,11 @@ import pytest
 
 from jaxnn import activations
 from jaxnn.gallery import basics, generalization
-from tests.gallery.reading import covered, line
+from tests.gallery.reading import covered, drawn, line
 from tests.helpers import slow
 
 QUICK = ("activations",)
 PICTURES = {picture.name: picture for picture in (*basics.PICTURES, *generalization.PICTURES)}
-
-
-@functools.cache
-def drawn(name: str) -> Any:
-    return PICTURES[name].draw()
 
 
 def ink(fig: Any) -> float:

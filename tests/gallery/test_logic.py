@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any
 
@@ -13,23 +12,11 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from jaxnn import plots
 from jaxnn.classic import boolean, minimize, parity, separability
 from jaxnn.gallery import logic
-from jaxnn.gallery.base import Picture
+from tests.gallery.reading import drawn
 from tests.gallery.test_regions import at
 from tests.helpers import slow
 
 BY_NAME = {picture.name: picture for picture in logic.PICTURES}
-
-
-@functools.cache
-def drawn(name: str) -> Any:
-    return BY_NAME[name].draw()
-
-
-@pytest.mark.parametrize("picture", logic.PICTURES, ids=lambda picture: picture.name)
-def test_pictures_are_told(picture: Picture) -> None:
-    assert 2 <= len(re.findall(r"[.](?:\s|$)", picture.caption)) <= 4
-    assert re.search(r"\(19\d\d\)", picture.source)
-    plots.figure()[1].set_title(f"${picture.equation}$").get_window_extent()  # mathtext can read it
 
 
 @pytest.mark.parametrize("name", ["one-unit-share", *slow(*(name for name in BY_NAME if name != "one-unit-share"))])

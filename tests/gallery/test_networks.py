@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any
 
@@ -12,16 +11,12 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 
-from jaxnn import data, landscapes, metrics, optim, plots
+from jaxnn import data, landscapes, metrics, optim
 from jaxnn.gallery import networks, updates
+from tests.gallery.reading import drawn
 
 PICTURES = {picture.name: picture for picture in networks.PICTURES}
 NUMBER = re.compile(r"\$(.+?)\$(?: = |\n)(\S+)")
-
-
-@functools.cache
-def drawn(name: str) -> Any:
-    return PICTURES[name].draw()
 
 
 def numbers(ax: Any) -> dict[str, float]:
@@ -37,15 +32,6 @@ def arrows(ax: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         elif last is not None:
             found[text.get_text()] = last
     return found
-
-
-@pytest.mark.parametrize("picture", networks.PICTURES, ids=lambda p: p.name)
-def test_a_picture_says_what_it_shows(picture: Any) -> None:
-    assert 100 < len(picture.caption) < 600
-    assert 2 <= len(re.findall(r"[.](?:\s|$)", picture.caption)) <= 5
-    assert re.search(r"\((19|20)\d\d\)", picture.source)
-    assert "$" not in picture.equation
-    plots.figure()[1].set_title(f"${picture.equation}$").get_window_extent()  # mathtext can read it
 
 
 def test_the_notation_has_20_weights_and_6_biases() -> None:

@@ -8,23 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnn import plots
 from jaxnn.classic import perceptron
 from jaxnn.gallery import neurons
-from tests.gallery.reading import covered
-
-
-def drawn(name: str) -> Any:
-    return next(picture for picture in neurons.PICTURES if picture.name == name).draw()
-
-
-@pytest.mark.parametrize("picture", neurons.PICTURES, ids=lambda p: p.name)
-def test_a_picture_says_what_it_shows(picture: Any) -> None:
-    assert 100 < len(picture.caption) < 600
-    assert picture.title
-    assert "(1" in picture.source
-    assert "$" not in picture.equation
-    plots.figure()[1].set_title(f"${picture.equation}$").get_window_extent()  # mathtext can read it
+from tests.gallery.reading import covered, drawn
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -11,28 +10,12 @@ import pytest
 
 from jaxnn import landscapes
 from jaxnn.gallery import optimization
-from jaxnn.gallery.base import Picture
 from jaxnn.plots import save
-from tests.gallery.reading import covered, line
+from tests.gallery.reading import covered, drawn, line
 from tests.helpers import slow
 
 PICTURES = {picture.name: picture for picture in optimization.PICTURES}
 GANS = ("gan-samples", "gan-coverage")
-
-
-@functools.cache
-def drawn(name: str) -> Any:
-    return PICTURES[name].draw()
-
-
-def test_names_captions_and_sources() -> None:
-    assert len(PICTURES) == len(optimization.PICTURES) == 6
-    for picture in optimization.PICTURES:
-        assert isinstance(picture, Picture)
-        assert picture.title
-        assert 2 <= picture.caption.count(". ") + 1 <= 4, picture.name
-        assert picture.source
-        assert "$" not in picture.equation
 
 
 @pytest.mark.parametrize("name", ["bilinear", *slow(*(n for n in PICTURES if n not in (*GANS, "bilinear")))])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any
 
@@ -10,19 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import plots
 from jaxnn.classic import hopfield, kernel, spiking
 from jaxnn.gallery import kernels, others
-from jaxnn.gallery.base import Picture
-from tests.gallery.reading import covered, line, smallest_print
+from tests.gallery.reading import covered, drawn, line, smallest_print
 from tests.helpers import slow
 
 BY_NAME = {picture.name: picture for picture in others.PICTURES}
-
-
-@functools.cache
-def drawn(name: str) -> Any:
-    return BY_NAME[name].draw()
 
 
 def cells(ax: Any, rows: int, columns: int) -> np.ndarray:
@@ -36,14 +28,6 @@ def cells(ax: Any, rows: int, columns: int) -> np.ndarray:
 
 def numbers(text: str) -> list[float]:
     return [float(each.replace(",", "")) for each in re.findall(r"\d[\d,]*\.?\d*", text)]
-
-
-@pytest.mark.parametrize("picture", others.PICTURES, ids=lambda picture: picture.name)
-def test_pictures_are_told(picture: Picture) -> None:
-    assert 100 < len(picture.caption) < 600
-    assert 2 <= len(re.findall(r"[.](?:\s|$)", picture.caption)) <= 5
-    assert re.search(r"\((19|20)\d\d\)", picture.source)
-    plots.figure()[1].set_title(f"${picture.equation}$").get_window_extent()  # mathtext can read it
 
 
 @pytest.mark.parametrize("name", ["spiking-unit", *slow(*(name for name in BY_NAME if name != "spiking-unit"))])

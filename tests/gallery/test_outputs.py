@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numpy as np
 import pytest
 
 from jaxnn.gallery import outputs
-from tests.gallery.reading import covered, line
-
-PICTURES = {picture.name: picture for picture in outputs.PICTURES}
-
-
-@functools.cache
-def drawn(name: str) -> Any:
-    return PICTURES[name].draw()
+from tests.gallery.reading import covered, drawn, line
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any
 
@@ -17,15 +16,10 @@ from jaxnn import plots
 from jaxnn.classic import boolean, logistic, separability
 from jaxnn.classic.neurons import with_bias
 from jaxnn.gallery import regions
-from jaxnn.gallery.base import Picture
 from jaxnn.plots.regions import TINT
+from tests.gallery.reading import drawn
 
 BY_NAME = {picture.name: picture for picture in regions.PICTURES}
-
-
-@functools.cache
-def drawn(name: str) -> Any:
-    return BY_NAME[name].draw()
 
 
 def classes(ax: Any, count: int = 3) -> np.ndarray:
@@ -54,13 +48,6 @@ def off_a_line(points: np.ndarray) -> float:
 
 def share(title: str) -> float:
     return float(re.search(r"([\d.]+)%", title)[1])  # type: ignore[index]
-
-
-@pytest.mark.parametrize("picture", regions.PICTURES, ids=lambda picture: picture.name)
-def test_pictures_are_told(picture: Picture) -> None:
-    assert 2 <= len(re.findall(r"[.](?:\s|$)", picture.caption)) <= 4
-    assert re.search(r"\(1[89]\d\d\)", picture.source)
-    plots.figure()[1].set_title(f"${picture.equation}$").get_window_extent()  # mathtext can read it
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Any
 
@@ -10,24 +9,13 @@ import numpy as np
 import pytest
 
 from jaxnn.gallery import training
-from tests.gallery.reading import covered, line, smallest_print
+from tests.gallery.reading import covered, drawn, line, smallest_print
 
 PICTURES = {picture.name: picture for picture in training.PICTURES}
 
 
-@functools.cache
-def drawn(name: str) -> Any:
-    return PICTURES[name].draw()
-
-
 def values(ax: Any, label: str) -> np.ndarray:
     return line(ax, label)[:, 1]
-
-
-@pytest.mark.parametrize("picture", training.PICTURES, ids=lambda picture: picture.name)
-def test_captions_are_short(picture: Any) -> None:
-    assert 2 <= len(re.findall(r"[.](?:\s|$)", picture.caption)) <= 5
-    assert "$" not in picture.equation
 
 
 @pytest.mark.slow
