@@ -152,7 +152,9 @@ def in_box(
 
 
 def classify(f: Callable[[Array], Array], x: ArrayLike, *, radius: float = 1e-2, tolerance: float = 1e-4) -> Point:
-    """The kind of one point, such as the end of a run of `train.minimize`.
+    """The kind of one point with its curvatures, in float64 on the host.
+
+    `train.kind_of_point` gives the kind of the end of a run, in its own dtype, under `jit` and `vmap`.
 
     Args:
         f: () -> () or (d,) -> ().

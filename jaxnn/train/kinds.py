@@ -43,6 +43,7 @@ def kind_of_point(f: Callable[[PyTree], Array], x: PyTree) -> Array:
     The axes are the eigenvectors v of the Hessian H, by central differences of the gradient. Along each, f(x + s v) and
     f(x - s v) are compared with f(x), where s is 16 Newton steps |g'v / lambda| and at least so large that rounding
     does not decide. The second derivative alone would call x^3 a minimum at every x > 0, where descent stops.
+    `classic.stationary` finds exact stationary points and classifies them in float64.
 
     Args:
         f: differentiable, from a pytree like x to a floating scalar.

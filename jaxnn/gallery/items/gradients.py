@@ -42,7 +42,7 @@ ITEMS = (
     Item("backward rule of a layer of one's own", "backprop.Rule, backprop.register"),
     Item("forward pass of a network", "models.serial"),
     Item(
-        "forward pass written out",
+        "forward pass, operation by operation",
         "layers.dense.apply, activations.sigmoid",
         """
         >>> params = {"w": jnp.eye(2), "b": jnp.array([0.0, -1.0])}
