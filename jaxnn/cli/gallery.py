@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
+import jax
 import tyro
 from matplotlib.figure import Figure
 
 from jaxnn.cli.runs import require_own_folder, telling_kept, wide_console
 from jaxnn.gallery.base import Picture
 from jaxnn.gallery.build import build, chapters
+from jaxnn.gallery.drawing import brief_compilation
 from jaxnn.playground import Settings, draw, draw_sources, make_views, run
 
 SOURCE = (
@@ -50,6 +53,9 @@ PLAYGROUND = (
 )
 """Pictures of the playground, passed to `gallery.build`, which does not import the playground."""
 
+MOST = 4
+"""Processes that draw: each takes about 1 GB of memory."""
+
 MORE: Mapping[str, Sequence[Picture]] = MappingProxyType({"Playground": PLAYGROUND})
 """Chapters of other rooms, after those of the gallery."""
 
@@ -79,7 +85,9 @@ def gallery(config: GalleryConfig) -> Path:
         raise ValueError("gallery: --only needs at least one name. Omit --only to draw all figures.")
     if not config.force:
         require_own_folder(config.out, "index.html", "<title>jaxnn gallery</title>")
-    with telling_kept(config.out):
-        index = build(config.out, only=config.only or (), more=MORE)
+    with telling_kept(config.out), brief_compilation():
+        # After a process of its own has taken a GPU's memory or a TPU, another finds none.
+        processes = min(os.cpu_count() or 1, MOST) if jax.default_backend() == "cpu" else 1
+        index = build(config.out, only=config.only or (), more=MORE, processes=processes)
     wide_console().print(f"gallery: {index}", highlight=False, soft_wrap=True, markup=False)
     return index

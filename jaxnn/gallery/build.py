@@ -16,9 +16,10 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from jaxnn import files, plots
-from jaxnn.checks import nearest_name
+from jaxnn import files
+from jaxnn.checks import nearest_name, require_positive_int
 from jaxnn.gallery.base import Picture
+from jaxnn.gallery.drawing import drawn
 from jaxnn.gallery.items import page as concepts
 from jaxnn.train.progress import Bar
 
@@ -64,6 +65,7 @@ def build(
     *,
     only: Sequence[str] = (),
     more: Mapping[str, Sequence[Picture]] = MappingProxyType({}),
+    processes: int = 1,
     progress: bool = True,
 ) -> Path:
     """Write NAME.png for each picture, and index.html, which shows all pictures with a file in the folder.
@@ -74,13 +76,15 @@ def build(
         folder: created if necessary; files of the same name are overwritten.
         only: names of pictures; empty for all.
         more: {title: pictures} of more chapters, which come last; one with the title of a chapter replaces it.
+        processes: how many draw, at most. More than one on CPU only: two cannot share a GPU's memory or a TPU. A script
+            that asks for several calls this below `if __name__ == "__main__":`.
         progress: whether to show a bar (one line per figure where the output is not a terminal).
 
     Returns:
         The path of index.html, which needs no network.
 
     Raises:
-        ValueError: an unknown name, or two pictures with the same name.
+        ValueError: an unknown name, two pictures with the same name, or fewer processes than one.
         Exception: whatever a picture's `draw` raises, with its name as a note; figures and page so far are kept.
 
     Example:
@@ -90,18 +94,13 @@ def build(
         ('index.html', True)
     """
     folder = Path(folder)
+    require_positive_int("gallery", "processes", processes)
     found = _distinct(chapters() | dict(more))
     pictures = _chosen([picture for each in found.values() for picture in each], only)
     files.make_folder(folder)
     index = folder / "index.html"
     with Bar(len(pictures), enabled=progress) as bar:
-        for i, picture in enumerate(pictures, start=1):
-            bar.tell(picture.name)
-            try:
-                plots.save(picture.draw(), folder / f"{picture.name}.png")
-            except Exception as error:
-                error.add_note(f"raised by the picture {picture.name!r}")
-                raise
+        for i, picture in enumerate(drawn(pictures, folder, processes=processes), start=1):
             # After each figure, so that an interrupted run leaves a page of the finished ones.
             there = {title: [p for p in each if (folder / f"{p.name}.png").exists()] for title, each in found.items()}
             files.write_text(index, page({title: each for title, each in there.items() if each}))

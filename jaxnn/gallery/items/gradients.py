@@ -106,6 +106,9 @@ ITEMS = (
     Item("computational graph of a scalar chain", "plots.computational_graph", figure="computational-graph"),
     Item("backpropagation in numbers: XOR by two hidden units", figure="backpropagation-xor"),
     Item("sensitivity of the cost to each weight", figure="sensitivity"),
+    Item("derivative from one-sided differences", "backprop.differences.one_sided", figure="finite-differences"),
+    Item("derivative from central differences", "backprop.differences.central", figure="finite-differences"),
+    Item("derivative by a complex step", "backprop.differences.complex_step", figure="finite-differences"),
     Item("gradient checked by finite differences", "backprop.check_gradient", figure="finite-differences"),
     Item("backward rule of one's own layer, checked", "backprop.check_rule"),
 )

@@ -42,6 +42,15 @@ ITEMS = (
         Array(True, dtype=bool)
         """,
     ),
+    Item(
+        "labels 0 and 1, or -1 and +1",
+        "classic.logistic.log_likelihood",
+        """
+        >>> w, x = jnp.array([0.5]), jnp.array([[1.0], [2.0]])
+        >>> logistic.log_likelihood(w, x, [0, 1]) == logistic.log_likelihood(w, x, [-1, 1])
+        Array(True, dtype=bool)
+        """,
+    ),
     Item("multi-class logistic regression", "classic.logistic.softmax_fit", figure="templates"),
     Item("probabilities of several classes: softmax of w_k.x", "classic.logistic.softmax_probability"),
     Item(

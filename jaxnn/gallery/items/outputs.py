@@ -15,14 +15,8 @@ ITEMS = (
     Item("half squared error, 1/2 |y - d|^2", "losses.half_squared_error"),
     Item("derivative of half the squared error, y - d", "losses.half_squared_error_grad"),
     Item("mean squared error", "losses.mse"),
-    Item(
-        "sum of squared errors over outputs",
-        "losses.squared_error",
-        """
-        >>> losses.squared_error(jnp.array([1.0, 3.0]), jnp.array([0.0, 1.0])).sum()
-        Array(5., dtype=float32)
-        """,
-    ),
+    Item("sum of squared errors over outputs, without 1/2", "losses.sum_squared_error"),
+    Item("distance |y - d|, not squared", "losses.euclidean_error"),
     Item("L1 error", "losses.absolute_error", figure="losses"),
     Item("cross-entropy of probabilities", "losses.cross_entropy"),
     Item("derivative of cross-entropy, -1/y at the label", "losses.cross_entropy_grad"),
