@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,16 +44,23 @@ def drawn(pictures: Sequence[Picture], folder: Path, *, processes: int = 1) -> I
                 _draw(picture, folder)
             yield picture
         return
-    # Spawned: a fork of a process with JAX's threads can hang.
-    with concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    others = set(multiprocessing.active_children())
+    # Spawned: a fork of a process with JAX's threads can hang. Ctrl-C goes to all; this process stops the others.
+    pool = concurrent.futures.ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
+    try:
         begun = {pool.submit(_draw, picture, folder): picture for picture in pictures}
-        try:
-            for future in concurrent.futures.as_completed(begun):
-                with _named(begun[future]):
-                    future.result()
-                yield begun[future]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for future in concurrent.futures.as_completed(begun):
+            with _named(begun[future]):
+                future.result()
+            yield begun[future]
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()  # files are written whole or not at all
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
