@@ -44,8 +44,8 @@ PLAYGROUND = (
         "playground-spiral",
         "A network and its units after training on the spiral",
         "The last frame of jaxnn playground --data spiral --features x,y,sinx,siny --hidden 8,8: the output of each "
-        "unit over the plane, the weights between them, the network's output with the training points, and the losses. "
-        "The page written by the command shows all of training.",
+        "unit over the plane, the weights between them, the network's output with the training points, and the losses "
+        "up to it (blue line). The page written by the command shows all of training.",
         r"C = \frac{1}{N} \sum_i \frac{1}{2} (y_i - t_i)^2",
         SOURCE,
         _spiral,

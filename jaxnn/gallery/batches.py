@@ -80,10 +80,10 @@ PICTURES = (
         "batches",
         "Batch, mini-batch, stochastic",
         "The same network on the same 1,257 digits, each method with a suitable learning rate. Per update (top left) "
-        "the exact gradient of the whole batch is best, per example (top right) it is worst; an update of 32 examples "
-        "takes far less than 32 times as long as one of a single example, so that in time mini-batches win. Small "
-        "batches fluctuate (bottom left): the variance of an update falls with B as predicted from one backward pass "
-        "(bottom right).",
+        "the exact gradient of the whole batch is best, per example (top right) it is worst. By the clock, not drawn, "
+        "mini-batches win: an update of 32 examples takes far less than 32 times as long as one of a single example. "
+        "Small batches fluctuate (bottom left): the variance of an update falls with B as predicted from one backward "
+        "pass (bottom right).",
         r"\theta \leftarrow \theta - \eta\, g_B, \;\; g_B = \frac{1}{B} \sum_{i \in \mathrm{batch}} \nabla "
         r"\ell_i(\theta), \quad \mathbb{E}\, |g_B - g|^2 = \frac{\mathrm{tr}\, \Sigma}{B} (1 - \frac{B}{N})",
         "Robbins & Monro 1951, A stochastic approximation method; Bottou & Bousquet 2008, The tradeoffs of large scale "

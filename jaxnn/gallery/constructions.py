@@ -61,7 +61,7 @@ def _karnaugh() -> Figure:
     tables = [[rng.integers(0, 2, 2**n) for _ in range(trials)] for n in sizes]
     for colour, label, count in (
         (ORANGE, "a unit per true row", np.sum),
-        (BLUE, "after minimisation", lambda t: len(minimize.minimize(t))),
+        (BLUE, "after minimization", lambda t: len(minimize.minimize(t))),
     ):
         counts = np.maximum([[count(t) for t in ts] for ts in tables], 1)  # the constant 0 takes a unit too
         right.plot(sizes, counts.mean(1), "o-", color=colour, label=label)
@@ -205,10 +205,19 @@ def _ridge_bump_surface() -> Figure:
     )
     walls = np.repeat(np.linspace(-1, 1, cells + 1), 2)[1:-1]  # every grid line twice: cells are flat, walls vertical
     for ax, values, title in zip(axes, (across, across + along, bump, surface), titles, strict=True):
+        scale: dict[str, Any] = {} if values is surface else {"vmin": 0, "vmax": 2}  # the first three alike
         heights = _grid(values).repeat(2, axis=0).repeat(2, axis=1)
         ax.plot_surface(
-            *np.meshgrid(walls, walls), heights, cmap="cividis", rcount=2 * cells, ccount=2 * cells, antialiased=False
+            *np.meshgrid(walls, walls),
+            heights,
+            cmap="cividis",
+            rcount=2 * cells,
+            ccount=2 * cells,
+            antialiased=False,
+            **scale,
         )
+        if scale:
+            ax.set_zlim(0, 2)
         ax.set_box_aspect((1, 1, 0.8), zoom=0.82)
         ax.locator_params(axis="z", nbins=5)
         ax.set_title(title, fontsize=11, y=0.94)

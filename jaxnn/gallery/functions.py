@@ -251,9 +251,9 @@ def _brute_force() -> Figure:
         right.plot(weights, weights * np.log10(values), color=colour, linewidth=2, label=f"{values} values each")
     for name, size in SIZES.items():
         right.plot(size, size * np.log10(3), "o", color=COLOURS[1], markersize=7)
-        right.annotate(f"{name}: {size}", (size, size * np.log10(3)), xytext=(12, -18), textcoords="offset points",
-                       ha="left" if size < 100 else "right", fontsize=9,
-                       bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1})  # fmt: skip
+        right.annotate(f"{name}: {size}", (size, size * np.log10(3)), xytext=(12, -18) if size < 100 else (8, -100),
+                       textcoords="offset points", ha="left" if size < 100 else "right", fontsize=9,
+                       arrowprops=None if size < 100 else {"arrowstyle": "-", "color": "grey"})  # fmt: skip
     right.axhline(17, color="black", linestyle=":", linewidth=1.2, label="$10^{17}$: 3 years at a billion per second")
     right.set(xscale="log", yscale="log", ylim=(0.3, 1e5))
     right.set_xlabel("weights and biases P", fontsize=11)
@@ -272,10 +272,10 @@ PICTURES = (
     Picture(
         "turning-points",
         "Where the derivative is 0",
-        "Each function above its derivative, with every point where the derivative is 0. Its sign before and after "
+        "Each function above its derivative, with the points where the derivative is 0. Its sign before and after "
         "tells the kind: from - to + a minimum, from + to - a maximum, the same on both sides an inflection. At 0 the "
         "second derivative of the function in the middle is 0 too, and yet it is a minimum; on the right f' is 0 along "
-        "a stretch, each point of which is degenerate.",
+        "a stretch, each point of which is degenerate (its middle is marked).",
         r"f'(x) = 0, \qquad f''(x) > 0 \Rightarrow \mathrm{minimum}, \qquad f''(x) < 0 \Rightarrow \mathrm{maximum}",
         "Fermat, P. de (1679). Methodus ad disquirendam maximam et minimam (written 1636).",
         _turning_points,

@@ -15,7 +15,7 @@ from matplotlib.patches import Circle
 from jaxnn import plots
 from jaxnn.classic import kernel, radial
 from jaxnn.data import Dataset, toy
-from jaxnn.gallery.base import Picture
+from jaxnn.gallery.base import Picture, legend_below
 from jaxnn.plots import COLOURS
 from jaxnn.types import Array
 
@@ -61,7 +61,9 @@ def _draw_radial() -> Figure:
     for centre in np.asarray(centres):
         plane.add_patch(Circle(centre, float(net.width), fill=False, color="black", linewidth=0.8))
     plane.plot(centres[:, 0], centres[:, 1], "x", color="black", markersize=7, markeredgewidth=2)
+    plane.set_aspect("equal")  # circles are round
     plane.set_title(f"12 units, centres by k-means: {wrong} of 200 wrong", fontsize=12)
+    legend_below(plane, columns=2)
     return fig
 
 

@@ -227,8 +227,8 @@ PICTURES = (
         "Forward and backward through XOR",
         "Above, a network that computes XOR, with sigmoids in place of thresholds, and its activations for one "
         "example. Below, the deltas, computed from right to left; the gradient of a weight is the delta at its end "
-        "times the activation at its start. The weights from A, which is 0, have gradient 0; all other gradients are "
-        "negative, so increasing those weights lowers the cost.",
+        "times the activation at its start (nodes: shades of activations above, of deltas below). The weights from A, "
+        "which is 0, have gradient 0; all other gradients are negative, so increasing those weights lowers the cost.",
         r"\delta_j^l = s'(z_j^l) \sum_i w_{ij}^{l+1} \delta_i^{l+1}, \quad "
         r"\partial C / \partial w_{jk}^l = \delta_j^l\, a_k^{l-1}",
         BACKPROP,

@@ -15,7 +15,7 @@ from jaxnn import plots
 from jaxnn.classic import adaline, logistic, perceptron, separability
 from jaxnn.classic.neurons import with_bias
 from jaxnn.data import toy
-from jaxnn.gallery.base import Picture, shared_legend
+from jaxnn.gallery.base import Picture, legend_below, shared_legend
 from jaxnn.types import Array, Key
 
 NEGATIVE, POSITIVE = plots.COLOURS[:2]
@@ -96,7 +96,8 @@ def _draw_bound() -> Figure:
     share.hist(100 * mistakes / bounds, bins=40, color=NEGATIVE)
     share.set(xlabel="mistakes relative to the bound (%)", ylabel="problems")
     share.set_title(
-        f"median {100 * np.median(mistakes / bounds):.1f}%, most {100 * np.max(mistakes / bounds):.0f}%", fontsize=11
+        f"median {100 * np.median(mistakes / bounds):.1f}%, greatest {100 * np.max(mistakes / bounds):.0f}%",
+        fontsize=11,
     )
     fig.suptitle("For any separable examples the margin bounds the number of mistakes", fontsize=12)
     return fig
@@ -139,7 +140,7 @@ def _draw_xor() -> Figure:
         time.axvspan(start, start + length, color=plots.COLOURS[4], alpha=(0.35, 0.12)[i % 2], linewidth=0)
     w = ", ".join(f"{v:g}" for v in cycle.w)
     again = Patch(color=plots.COLOURS[4], alpha=0.35, label=f"a round of {length} steps, from ({w}) to ({w})")
-    time.set(xlabel="examples met", ylabel="weight", ylim=(-2.6, 3.2))
+    time.set(xlabel="examples met", ylabel="weight (lines drawn slightly apart)", ylim=(-2.6, 3.2))
     time.set_title(f"after {cycle.again} steps the weights equal those of step {cycle.first}", fontsize=11)
     time.xaxis.set_major_locator(MultipleLocator(4))
     time.yaxis.set_major_locator(MultipleLocator(1))
@@ -165,7 +166,7 @@ def _draw_linear_units() -> Figure:
     easy = toy.blobs(jax.random.key(4), 30, centers=[[6.0, 6.0]], deviation=0.5)
     x, y = np.asarray(blobs.x), 2 * np.asarray(blobs.y) - 1
     other = np.concatenate([x[:120], np.asarray(easy.x)]), np.concatenate([y[:120], np.ones(30, int)])
-    fig, axes = plots.figure(1, 2, width=5.9, height=4.8, sharey=True)
+    fig, axes = plots.figure(1, 2, width=5.9, height=5.2, sharey=True)
     titles = ("two overlapping classes", "30 of them replaced by easy ones of class +1, top right")
     for ax, (points, labels), title in zip(axes, ((x, y), other), titles, strict=True):
         weights = _linear_units(with_bias(points), labels)
@@ -181,7 +182,7 @@ def _draw_linear_units() -> Figure:
         _points(ax, points, labels, size=18)
         ax.set(xlim=(-3.5, 8), ylim=(-3.5, 8), xlabel="$x_1$")
         ax.set_title(title, fontsize=11)
-        ax.legend(fontsize=9, loc="upper left", framealpha=0.95)
+        legend_below(ax, columns=2, fontsize=10)
     axes[0].set_ylabel("$x_2$")
     fig.colorbar(shades, ax=list(axes), label="P(+1 | x) of logistic regression", shrink=0.8)
     fig.suptitle("Adaline's squared error penalizes large margins; logistic regression does not", fontsize=12)

@@ -170,7 +170,7 @@ def _bilinear() -> Figure:
     left.plot(1, 1, "o", markerfacecolor="white", markeredgecolor="black", markersize=8)
     left.plot(0, 0, "*", markerfacecolor="white", markeredgecolor="black", markersize=14)
     left.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
-    _finish(left, "x (minimises)", "y (maximises)", title=f"J = x y, η = {RATE:g}", log=False)
+    _finish(left, "x (minimizes)", "y (maximizes)", title=f"J = x y, η = {RATE:g}", log=False)
     _finish(right, "step t", "distance from the saddle", title="Diverging, bounded, converging")
     return fig
 
@@ -242,7 +242,13 @@ def _gan_coverage() -> Figure:
             ax.plot(np.full(SEEDS, steps[-1] * (1.03 + 0.025 * i)), last, "o", color=colour, markersize=4, alpha=0.7)
     left.axhline(8, color="black", linestyle=":", linewidth=1)
     for ax, label in ((left, "modes found of 8"), (right, "samples at any mode (%)")):
-        _finish(ax, "step", label, title=f"mean of {SEEDS} seeds; dots: final value per seed", log=False)
+        _finish(
+            ax,
+            "step",
+            label,
+            title=f"mean of {SEEDS} seeds, at the end in the legend;\ndots: each seed at the end",
+            log=False,
+        )
         ax.set_ylim(bottom=0)
     return fig
 
@@ -253,8 +259,8 @@ PICTURES = (
         "Trajectories of five rules",
         "In Rosenbrock's valley gradient descent moves slowly along the floor; momentum overshoots, accelerates and "
         "reaches the lowest value; steps of a fixed size jump from wall to wall. On the plateau, where the gradient is "
-        "0.00002 at the start, gradient descent does not move; rules that use its sign or relative size reach the "
-        "minimum.",
+        "0.00002 at the start, gradient descent does not move; rules that use its sign or relative size come close to "
+        "the minimum. Rings are starts, stars minima.",
         r"\theta \leftarrow \theta - \eta \, \nabla f(\theta), \quad v \leftarrow \gamma v + \nabla f(\theta), \quad "
         r"\theta \leftarrow \theta - \eta \, v",
         "Rosenbrock 1960, An automatic method for finding the greatest or least value of a function; Polyak 1964, Some "
@@ -265,8 +271,9 @@ PICTURES = (
         "step-sizes",
         "Step size: too small, good, oscillating, diverging",
         "Gradient descent on a quadratic of condition number 10: a step multiplies the coordinate along the steep axis "
-        "by 1 - 10 η. A small rate is slow; 2 / 11 is the best constant one; just below 2 / 10 the iterate oscillates "
-        "and hardly descends; above it diverges. A ring marks where the convergence test ends the run.",
+        "by 1 - 10 η. A small rate is slow; 2 / 11 is the best constant one; just below 2 / 10 the iterate jumps from "
+        "wall to wall and descends more slowly; above it diverges. Left, a ring is the start, the star the minimum; "
+        "right, a ring marks where the convergence test ends the run.",
         r"\theta_{k+1} = \theta_k - \eta \, \nabla f(\theta_k) \quad \mathrm{while} \quad "
         r"|f(\theta_{k+1}) - f(\theta_k)| \geq \epsilon_1",
         "Cauchy 1847, Méthode générale pour la résolution des systèmes d'équations simultanées",
@@ -278,7 +285,7 @@ PICTURES = (
         "Every pixel is a start, coloured by the minimum that its run reaches: 19,600 runs at once per panel. "
         "Momentum overshoots the nearest minimum, its basins have irregular borders, and from grey starts it "
         "diverges. On Schwefel's lattice of local minima descent ends in the cell of its start, and one cell contains "
-        "the best; from the grey margin it leaves the plot.",
+        "the best; from the grey margin it leaves the plot. Stars are minima.",
         r"f(x) = \sum_i 418.98 - x_i \sin \sqrt{|x_i|}",
         "Himmelblau 1972, Applied Nonlinear Programming; Schwefel 1981, Numerical Optimization of Computer Models",
         _basins,
@@ -288,7 +295,7 @@ PICTURES = (
         "The bilinear game: diverging, bounded, converging",
         "x minimizes and y maximizes J = x y. Simultaneous descent-ascent spirals outward by an exact factor at every "
         "step, and alternating steps stay on an ellipse. Optimistic and extragradient steps spiral into the "
-        "saddle.",
+        "saddle (star).",
         r"x \leftarrow x - \eta \, y, \quad y \leftarrow y + \eta \, x: \quad "
         r"|(x, y)| \leftarrow \sqrt{1 + \eta^2} \; |(x, y)|",
         "Korpelevich 1976, The extragradient method for finding saddle points and other problems; Daskalakis, Ilyas, "
@@ -300,7 +307,8 @@ PICTURES = (
         "A GAN during training",
         "Generator and discriminator are small MLPs that are updated in turn. Above, the points of the untrained "
         "generator lie about the origin, mostly on three rays; in the end they lie on a ring of 8 Gaussians, and some "
-        "between neighbours. Below, 8x8 digits emerge from grey noise.",
+        "between neighbours. Below, 8x8 digits emerge from grey noise. A digit is found if at least 1% of the samples "
+        "are nearest to one of its images; even noise finds three.",
         r"\min_G \; -\mathbb{E} \log D(G(z)), \quad \max_D \; \mathbb{E} \log D(x) + \mathbb{E} \log (1 - D(G(z)))",
         "Goodfellow et al. 2014, Generative adversarial nets",
         _gan_samples,

@@ -318,10 +318,10 @@ PICTURES = (
     Picture(
         "echo-state",
         "The echo-state network",
-        "Recurrent networks whose random weights are never trained. With a spectral radius below 1 the network forgets "
-        "its start, beyond 1 it does not (left). Its states hold the recent inputs, in all at most one for each unit, "
-        "which a delay line attains (middle). A readout trained to predict the next value of a chaotic series, by "
-        "least squares, continues the series when it is fed its own outputs (right).",
+        "Recurrent networks whose random weights are never trained. Without input, this one forgets its start with a "
+        "spectral radius of 0.5 or 0.8, with 1.3 it does not (left). Its states hold the recent inputs, in all at most "
+        "one for each unit, which a delay line attains (middle). A readout trained to predict the next value of a "
+        "chaotic series, by least squares, continues the series when it is fed its own outputs (right).",
         r"x(t) = \tanh(W x(t-1) + W_{in}\, u(t) + b), \qquad y(t) = W_{out}\, x(t)",
         'Jaeger, H. (2001). The "echo state" approach to analysing and training recurrent neural networks. Jaeger, H. '
         "& Haas, H. (2004). Harnessing nonlinearity: predicting chaotic systems and saving energy in wireless "

@@ -50,6 +50,10 @@ EDGES = np.linspace(0.0, 1.0, 41)
 """Bins of x in which the mean of y is taken."""
 
 
+LEVELS = (0.5, 1, 2, 4, 8)
+"""Densities at which contours are drawn."""
+
+
 def _mixture() -> Figure:
     """Least squares, a mixture of three Gaussians, and its weights, on Bishop's inverse problem."""
     points = mixture.inverse_problem(jax.random.key(0), 4000, noise=NOISE)
@@ -63,13 +67,13 @@ def _mixture() -> Figure:
         label = "1,000 of the 4,000 examples" if ax is left else None
         ax.plot(points.x[:1000], points.y[:1000], ".", color="0.6", markersize=2.5, label=label)
         ax.set(xlabel="x", ylabel="y", xlim=(-0.1, 1.1), ylim=(-0.1, 1.1))
-    left.plot(x, mean_net.predict(mean.params, mean.state, x), color=COLOURS[1], linewidth=2.5, label="least squares")
+    left.plot(x, mean_net.predict(mean.params, mean.state, x), color=COLOURS[2], linewidth=2.5, label="least squares")
     middles = (EDGES[1:] + EDGES[:-1]) / 2
     left.plot(middles, means, "o", color="black", markersize=3.5, label="mean of y in 200,000 draws")
     fitted = np.asarray(mean_net.predict(mean.params, mean.state, jnp.asarray(middles[:, None], jnp.float32)))[:, 0]
     left.set_title(f"squared error: the mean, to {np.sqrt(np.mean((fitted - means) ** 2)):.2f} (rms)")
     p = mixture.density(predicted, y)
-    middle.contour(x[:, 0], y, p.T, levels=[0.5, 1, 2, 4, 8], cmap="viridis", linewidths=1.2, zorder=3)
+    middle.contour(x[:, 0], y, p.T, levels=LEVELS, colors="0.35", linewidths=0.8, zorder=3)
     for m, colour in enumerate((COLOURS[0], COLOURS[1], COLOURS[3])):
         drawn = np.asarray(predicted.weights[:, m] > 0.1) & _near(points, np.asarray(x[:, 0]), predicted.means[:, m])
         centre = np.where(drawn, predicted.means[:, m], np.nan)
@@ -93,8 +97,9 @@ PICTURES = (
         "saturation",
         "Cross-entropy and squared error on a saturated sigmoid",
         "A sigmoid unit is trained to output 0. The derivative of the squared error vanishes where the unit is most "
-        "wrong (left), so that a start at y = 0.99 hardly moves (middle), and the number of steps grows exponentially "
-        "with z (right). The derivative of cross-entropy is y - d, and the number of steps grows linearly.",
+        "wrong (left), so that a start at y = 0.99 hardly moves for 100 steps (middle), and the number of steps grows "
+        "exponentially with z (right). The derivative of cross-entropy is y - d, and the number of steps grows "
+        "linearly.",
         r"\frac{\partial}{\partial z} \frac{1}{2}(y-d)^2 = (y-d)\, y\, (1-y) \qquad "
         r"\frac{\partial}{\partial z} \left[-d \log y - (1-d) \log(1-y)\right] = y - d",
         "Solla, S. A., Levin, E. & Fleisher, M. (1988). Accelerated learning in layered neural networks.",
@@ -105,8 +110,8 @@ PICTURES = (
         "Mixture-density regression on an inverse problem",
         "For some x three values of y are valid. Least squares learns their mean, which need not be one of them (left; "
         "black: the mean of y in bins of 200,000 draws). A network that outputs a mixture of three Gaussians follows "
-        "all branches and predicts their probabilities (middle: contours of p(y|x), and the mean of each component "
-        "where its weight is above 0.1 and examples lie; right: the weights).",
+        "all branches and predicts their probabilities (middle: contours of p(y|x) at 0.5, 1, 2, 4, 8, and the mean of "
+        "each component where its weight is above 0.1 and examples lie; right: the weights).",
         r"x = y + 0.3 \sin 2 \pi y + \mathrm{noise} \qquad "
         r"p(y|x) = \sum_m a_m(x)\, N(y;\, \mu_m(x),\, \sigma_m(x)^2)",
         "Bishop, C. M. (1994). Mixture density networks.",

@@ -17,7 +17,7 @@ from jaxnn.classic import regions as shapes
 from jaxnn.classic.neurons import with_bias
 from jaxnn.classic.threshold import Network, bipolar
 from jaxnn.data import toy
-from jaxnn.gallery.base import Picture
+from jaxnn.gallery.base import Picture, shared_legend
 from jaxnn.layers import Dense, Tanh
 from jaxnn.types import Array, Params
 
@@ -75,8 +75,8 @@ def _cliff() -> Figure:
         told = ", ".join(f"{v:.3g}" for v in w)
         ax.set_title(f"{title}\nw = ({told}), b = {b:g}, slope {steepest:.2f}", fontsize=11, y=0.98)
         ax.set_zlabel("y", fontsize=11)
-        ax.set_xticks([-3, 0, 3])
-        ax.set_yticks([-3, 0, 3])
+        ax.set_xticks([-2, 0, 2])
+        ax.set_yticks([-2, 0, 2])
         ax.set_zticks([0, 0.5, 1])
         ax.view_init(elev=28, azim=-120)
         ax.set_box_aspect((1, 1, 0.9), zoom=0.8)
@@ -87,13 +87,12 @@ def _cliff() -> Figure:
 def _softmax() -> Figure:
     """Softmax regression of three classes: which w_k.x is largest, the probabilities, and the largest one."""
     x, y, w = softmax_problem()
-    names = [f"$w_{k}$" for k in (1, 2, 3)]
-    fig, axes = plots.figure(1, 3, width=4.3, height=4.0)
+    fig, axes = plots.figure(1, 3, width=4.3, height=4.2)
     axes[2].remove()
     solid = fig.add_subplot(axes[2].get_subplotspec(), projection="3d")
     bounds = ((-4.0, 4.0), (-3.5, 5.5))
-    labels = [f"{name}$\\cdot x$ is largest" for name in names]
-    plots.regions(axes[0], lambda p: with_bias(p) @ w, examples=(x, y), names=labels, bounds=bounds)
+    names = [f"class {k}: $w_{k} \\cdot x$ largest in its region" for k in (1, 2, 3)]
+    plots.regions(axes[0], lambda p: with_bias(p) @ w, examples=(x, y), names=names, bounds=bounds)
     probability = functools.partial(_softmax_at, w)
     plots.regions(axes[1], probability, blend=True, bounds=bounds)
     plots.regions(solid, probability, blend=True, n=121, bounds=bounds)
@@ -103,7 +102,7 @@ def _softmax() -> Figure:
         ax.plot(*meeting, "*", color="white", markeredgecolor="black", markersize=15, zorder=4)
     wrong = np.mean(np.asarray(multiclass.predict(w, with_bias(x))) != y)
     axes[0].set_title(f"regions of the three classes, {wrong:.1%} wrong", fontsize=11)
-    axes[0].legend(fontsize=9, loc="upper right", framealpha=0.95)
+    shared_legend(fig, [axes[0]], columns=3, fontsize=10)
     axes[1].set_title(f"probabilities as mixed colours\nstar: {share:.3f} each", fontsize=11)
     solid.set_title("the largest probability", fontsize=11)
     solid.set_zlabel("P", fontsize=11)

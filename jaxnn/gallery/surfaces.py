@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from jaxnn import backprop, landscapes, losses, models, optim, per_example, plots, train
 from jaxnn.classic import stationary
-from jaxnn.gallery.base import Picture
+from jaxnn.gallery.base import Picture, legend_below
 from jaxnn.landscapes import Landscape
 from jaxnn.plots import COLOURS
 from jaxnn.plots import landscape as view
@@ -100,11 +100,11 @@ def _steepest() -> Figure:
     right.plot(degrees[best], rise[best], "o", color=COLOURS[1], markersize=9, label=f"best of 360: {best}°")
     right.axvline(angle, color=COLOURS[0], linestyle=":", linewidth=2, label=f"gradient: $a_0$ = {angle:.1f}°")
     right.axhline(0, color="grey", linewidth=0.8)
-    right.set(xlim=(0, 360), xticks=range(0, 361, 90), ylim=(-75, 115))
+    right.set(xlim=(0, 360), xticks=range(0, 361, 90), ylim=(-75, 75))
     right.set_xlabel("angle a of the direction (degrees)", fontsize=11)
     right.set_ylabel("change of f per distance", fontsize=11)
     right.set_title("No direction rises more than the gradient", fontsize=11)
-    right.legend(fontsize=9, loc="upper right")
+    legend_below(right, columns=2, fontsize=9)
     return fig
 
 
@@ -154,7 +154,7 @@ def _saddles() -> Figure:
     for (offset, way), colour in zip(escapes().items(), COLOURS, strict=False):
         right.plot(np.linalg.norm(way, axis=1), color=colour, linewidth=2, label=f"$x_2$ = {offset:g}")
     view.paths(middle, {f"{offset:g}": way for offset, way in escapes().items()}, marked=1)
-    middle.set_title("$x_1^2 - x_2^2$: descent from $x_1$ = 1", fontsize=11)
+    middle.set_title("$x_1^2 - x_2^2$: descent from $x_1$ = 1;\n$x_2$ = 0.1, and the other three in one", fontsize=11)
     right.set(yscale="log", ylim=(1e-9, 1e1), xlim=(0, SADDLE_STEPS))
     right.set_xlabel("step", fontsize=11)
     right.set_ylabel("distance from the saddle", fontsize=11)
@@ -241,7 +241,10 @@ def _examples() -> Figure:
                   scale=1, width=0.005, alpha=0.8, label="of an example")  # fmt: skip
     middle.quiver(*LINE_START, *ends[-1], color=COLOURS[1], angles="xy", scale_units="xy", scale=1, width=0.014,
                   zorder=5, label="their mean: of the cost")  # fmt: skip
-    for ax, title in ((left, "Points of both runs"), (middle, "At the start: 0.3 of each negative gradient")):
+    for ax, title in (
+        (left, f"{len(found.stochastic) - 1} stochastic and {LINE_N} batch updates"),
+        (middle, "At the start: 0.3 of each negative gradient"),
+    ):
         ax.set_xlabel("weight w", fontsize=11)
         ax.set_ylabel("bias b", fontsize=11)
         ax.set_title(title, fontsize=11)
@@ -264,7 +267,7 @@ STEEPEST = Picture(
     "The gradient is the direction of steepest ascent",
     "The arrows are perpendicular to the contours and point uphill. From one point the change of f was measured in 360 "
     "directions: it follows the cosine of the angle to the gradient. No direction rises more than the gradient, none "
-    "falls more than its opposite, and across it f hardly changes.",
+    "falls more than its opposite, and across it f hardly changes. Stars are minima, the ring is that point.",
     r"f(x + r u) - f(x) \approx r\, |\nabla f(x)| \cos(a - a_0)",
     "Cauchy, A. (1847). Méthode générale pour la résolution des systèmes d'équations simultanées.",
     _steepest,
@@ -294,7 +297,7 @@ EXAMPLES = Picture(
     "Batch and stochastic descent on one contour",
     "A line is fitted to 20 examples. The gradient of each example points its own way, and their mean is the gradient "
     "of the cost: batch descent follows it smoothly, stochastic descent wanders along single arrows. It makes 20 "
-    "updates where the batch makes one, and is far nearer to the minimum after the first pass.",
+    "updates where the batch makes one, and is far nearer to the minimum (star) after the first pass.",
     r"\nabla J = \frac{1}{N} \sum_i \nabla J_i, \qquad E_i[\nabla J_i] = \nabla J",
     "Robbins, H. & Monro, S. (1951). A stochastic approximation method.",
     _examples,

@@ -50,7 +50,9 @@ def _perceptron_update() -> Figure:
         if mistake:
             ax.axline((0, 0), (-w[1], w[0]), color="grey", linestyle="--", label="boundary before")
             plots.arrow(ax, w, met.y * x, "$y x$", colour=PURPLE, side=1.2)
-            plots.arrow(ax, (0, 0), after, "$w + y x$", colour="black", side=2 * met.y * np.sign(w[0] * x[1]))
+            plots.arrow(
+                ax, (0, 0), after, "$w + y x$", colour="black", side=2 * met.y * np.sign(w[0] * x[1]), along=0.65
+            )
         plots.arrow(ax, (0, 0), w, "$w$", colour="grey" if mistake else "black", side=-np.sign(met.y * w[0] * x[1]))
         marker, colour = ("o", ORANGE) if met.y > 0 else ("s", GREEN)
         ax.plot(*x, marker, color=colour, markersize=9, zorder=6, label=f"x of class y = {met.y:+.0f}")
@@ -173,7 +175,7 @@ PICTURES = (
         "Both rules add a gradient step to the decayed velocity. Momentum takes the gradient at the current point, "
         "where descent still points down to the valley, and overshoots it. Nesterov's rule takes it at the point to "
         "which the velocity leads, already beyond the valley; there descent points back, and the step ends at a lower "
-        "value.",
+        "value. The star is the minimum.",
         r"v \leftarrow \gamma v + \eta\, \nabla J(\theta) \;\; \mathrm{or} \;\; "
         r"\gamma v + \eta\, \nabla J(\theta - \gamma v), \quad \theta \leftarrow \theta - v",
         "Polyak (1964), Some methods of speeding up the convergence of iteration methods; Nesterov (1983), A method "

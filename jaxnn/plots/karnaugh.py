@@ -159,7 +159,7 @@ def _frames(
         label = "".join(x + ("'" if s < 0 else "") for x, s in zip(letters, terms[k], strict=True) if s) or "1"
         inset = 0.08 + 0.07 * (levels[-1] % MOST_LEVELS)
         for first in np.unique(maps[cover], axis=0):
-            inside = places[cover & (maps == first).all(1)] - first
+            inside = np.rint(places[cover & (maps == first).all(1)] - first)  # whole cells, whatever the gap
             window = Rectangle(
                 first - 0.5 - ROOM, 2**layout.columns + 2 * ROOM, 2**layout.rows + 2 * ROOM, transform=ax.transData
             )

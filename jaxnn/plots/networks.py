@@ -249,7 +249,8 @@ def _draw_edges(ax: Any, drawn: np.ndarray, look: _Look, plan: Layout, i: int) -
     lines: list[tuple[float, Any, dict[str, Any]]] = []
     for (k, low), (j, high) in itertools.product(before, after):
         share = abs(drawn[k, j]) / look.largest if look.values else 0.4
-        colour = (POSITIVE if drawn[k, j] >= 0 else NEGATIVE) if look.values else "#666666"
+        colour = POSITIVE if drawn[k, j] > 0 else NEGATIVE
+        colour = colour if look.values and drawn[k, j] else "#666666"  # 0 is of neither sign
         style = {
             "colors": (*to_rgb(colour), faintest + (0.9 - faintest) * share),
             "linewidths": max(WIDEST * share, 0.4),

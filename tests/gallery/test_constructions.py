@@ -45,6 +45,14 @@ def test_the_colour_bar_of_xor_stands_beside_its_axes_and_titles_below_the_main_
 
 
 @pytest.mark.slow
+def test_ridges_and_their_sum_have_one_scale() -> None:
+    *three, surface = BY_NAME["ridge-bump-surface"].draw().axes
+    assert {ax.get_zlim() for ax in three} == {(0, 2)}
+    assert {ax.collections[0].get_clim() for ax in three} == {(0, 2)}
+    assert surface.get_zlim()[0] < 0 < surface.get_zlim()[1] < 2
+
+
+@pytest.mark.slow
 def test_the_staircase_stays_in_its_band() -> None:
     left, right = BY_NAME["staircase"].draw().axes
     function, network = (np.asarray(line.get_ydata(), float) for line in left.lines)

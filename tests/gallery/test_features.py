@@ -30,6 +30,7 @@ def test_denoising_beats_its_rivals_at_every_level() -> None:
     ax = drawn("denoising").axes[1]
     denoising, linear, plain, noisy = (line(ax, name)[:, 1] for name in ("den", "best", "auto", "the noisy"))
     assert (denoising < linear).all()
+    assert (denoising > 0.9 * linear).all(), "but by less than a tenth"
     assert (linear < plain).all()
     assert (plain > 0.75 * noisy).all(), "most of the noise passes"
     assert (plain < noisy).all()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from jaxnn.classic import stationary
 from jaxnn.gallery import functions, surfaces
@@ -83,7 +84,10 @@ def test_only_the_ball_with_the_most_momentum_leaves_the_shallow_basin() -> None
 
 @pytest.mark.slow
 def test_no_direction_rises_more_than_the_gradient() -> None:
-    right = drawn("steepest-ascent").axes[2]
+    fig = drawn("steepest-ascent")
+    right = fig.axes[2]
+    fig.canvas.draw()
+    assert right.get_legend().get_window_extent().y1 < right.get_window_extent().y0, "the legend covers no line"
     degrees, rise = line(right, "change").T
     cosine = line(right, "$|")[:, 1]
     assert len(degrees) == 360
@@ -110,7 +114,10 @@ def test_eigenvalues_tell_the_kind() -> None:
 
 @pytest.mark.slow
 def test_saddles_and_how_long_descent_stays() -> None:
-    left, _, right = drawn("saddle-points").axes[:3]
+    left, middle, right = drawn("saddle-points").axes[:3]
+    ways = [line(middle, f"{offset:g}") for offset in surfaces.OFFSETS]
+    bent = [np.abs(way).min(axis=1).max() for way in ways]
+    assert [gap < 0.02 for gap in bent] == [True, True, True, False], "along the axes, so that three look like one"
     kinds = [kind for kind, *_ in marks(left)]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"minimum": 4, "saddle": 4, "maximum": 1}
     far = {offset: line(right, f"$x_2$ = {offset:g}")[:, 1] for offset in surfaces.OFFSETS}
@@ -130,7 +137,9 @@ def test_the_mean_of_the_examples_gradients_is_the_gradient() -> None:
     np.testing.assert_allclose(found.gradients.mean(axis=0), found.mean, rtol=1e-5)
     angles = np.degrees(np.arctan2(*found.gradients.T[::-1]))
     assert angles.max() - angles.min() > 180, "each points its own way"
-    right = drawn("examples-gradients").axes[2]
+    left, _, right = drawn("examples-gradients").axes
+    updates = [len(line(left, name)) - 1 for name in ("stochastic", "batch")]
+    assert left.get_title() == "{} stochastic and {} batch updates".format(*updates)
     batch, stochastic = line(right, "batch"), line(right, "stochastic")
     assert (len(batch), len(stochastic)) == (3, 41)
     n = surfaces.LINE_N
@@ -161,7 +170,13 @@ def test_orders_of_differences_and_what_a_wrong_rule_shows() -> None:
 def test_of_all_settings_ten_compute_xor() -> None:
     mistakes, found = functions.enumerated()
     assert (found.settings, found.ties, mistakes[0]) == (19_683, 10, 10)
-    left, middle, right = drawn("brute-force").axes
+    fig = drawn("brute-force")
+    left, middle, right = fig.axes
+    fig.canvas.draw()
+    names = [Text.get_window_extent(each) for each in right.texts]
+    for name in names:
+        assert not any(name.count_contains(right.transData.transform(each.get_xydata())) for each in right.lines[:3])
+        assert name.count_overlaps(names) == 1, "names cover neither lines nor each other"
     assert [bar.get_height() for bar in left.patches] == mistakes.tolist()
     shown = {(int(t.xy[0]), int(t.xy[1])): t.get_text() for t in middle.texts}
     assert shown == {(0, 0): "0", (0, 1): "1", (1, 0): "1", (1, 1): "0"}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import activations
+from jaxnn import activations, losses, models
+from jaxnn.classic.generalization import MEMBERS, few_digits
 from jaxnn.gallery import basics, generalization
+from jaxnn.layers import Dense, Flatten, Sigmoid
 from tests.gallery.reading import covered, drawn, line
 from tests.helpers import slow
 
@@ -90,3 +94,46 @@ def test_errors_under_shifts_lie_within_the_colours() -> None:
         centre, greatest = (float(each.rstrip("%")) for each in told)
         assert greatest == pytest.approx(most, abs=0.06)
         assert centre == pytest.approx(float(image.get_array()[4, 4]), abs=0.06)
+        errors = np.asarray(image.get_array())
+        one, beyond = np.zeros((2, 9, 9), bool)
+        one[3:6, 3:6], one[4, 4] = True, False
+        beyond[:], beyond[3:6, 3:6] = True, False
+        if ax.get_title().startswith("MLP\n"):
+            assert errors[one].min() > 45, "half or more"
+            assert errors[beyond].min() > 80
+        elif "global" in ax.get_title():
+            assert 0 < most - least < 2, "the same but for the border"
+
+
+@pytest.mark.slow
+def test_early_stopping_returns_the_least_validation_loss_of_each_run() -> None:
+    left, right = drawn("early-stopping").axes
+    dots = line(left, "epoch returned")
+    runs = [np.asarray(each.get_xydata()) for each in left.lines if each.get_linewidth() < 1]
+    training, validation = runs[: len(dots)], runs[len(dots) :]
+    assert len(training) == len(validation) == len(dots), "a thin line and a dot for each seed"
+    np.testing.assert_allclose([way[way[:, 1].argmin()] for way in validation], dots)
+    assert all(way[-1, 1] < 0.3 * way[20, 1] for way in training)
+    error = line(right, "validation")
+    assert error[error[:, 1].argmin(), 0] < dots[:, 0].min(), "the error turns before the loss"
+
+
+@pytest.mark.slow
+def test_plain_sigmoid_layers_shrink_the_gradient() -> None:
+    left, _ = drawn("batch-norm").axes
+    without, normalized = line(left, "without, training")[:, 1], line(left, "with batch normalization, training")[:, 1]
+    assert len(without) == 20
+    assert without[-1] > 0.9 * without[0], "hardly falls"
+    assert normalized[2] < 0.5 * normalized[0], "falls at once"
+    digits = few_digits(600, wrong=0).train
+    x = jnp.asarray(digits.x)
+    net = models.serial(Flatten, *((Dense(50), Sigmoid) * 3), Dense(10))
+    params, state = net.init(jax.random.key(0), x.shape[1:])
+    slopes = jax.grad(lambda p: losses.softmax_cross_entropy(net.predict(p, state, x), digits.y).mean())(params)
+    norms = [float(jnp.linalg.norm(each["w"])) for each in slopes if each]
+    assert (np.array(norms[1:]) > 2 * np.array(norms[:-1])).all(), "smaller in each layer on the way back"
+
+
+def test_the_regularizers_are_averaged_over_as_many_runs_as_said() -> None:
+    assert "three seeds (bottom right: 16)" in PICTURES["regularizers"].caption
+    assert max(MEMBERS) == 16

@@ -57,6 +57,9 @@ def test_gradients_of_xor_are_delta_times_activation() -> None:
         assert grads[name] == pytest.approx(expected, rel=1e-2)
         assert (grads[name] == 0) == (layer == "1" and k == "1"), "the weights from A = 0"
         assert grads[name] <= 0
+    (edges,) = (each for each in backward.collections[:1] if isinstance(each, LineCollection))
+    grey = sum(np.ptp(colour[:3]) < 1e-6 for colour in edges.get_colors())
+    assert grey == 2, "a gradient of 0 has the colour of neither sign"
     output = found["a_{1}^{2}"]
     assert output == pytest.approx(1 / (1 + np.exp(-found["z_{1}^{2}"])), abs=2e-3)
     assert delta[r"\delta_{1}^{2}"] == pytest.approx((output - 1) * output * (1 - output), rel=1e-2)
@@ -151,6 +154,10 @@ def test_a_perceptron_is_updated_on_mistakes_only() -> None:
             assert "boundary before" not in boundaries
         else:
             assert "a mistake, so update" in title
+            fig.canvas.draw()
+            name = next(text for text in ax.texts if text.get_text() == "$w + y x$")
+            before = np.linspace(-3, 3, 601)[:, None] * [-w[1], w[0]]
+            assert not name.get_window_extent().count_contains(ax.transData.transform(before)), "beside the boundary"
             np.testing.assert_allclose(found["$y x$"], (w, met.y * x))
             after = found["$w + y x$"][1]
             np.testing.assert_allclose(after, w + met.y * x, rtol=1e-6)

@@ -45,8 +45,10 @@ def test_no_problem_lies_above_the_bound() -> None:
 
 def test_xor_comes_back_to_its_weights() -> None:
     time, plane = drawn("xor-cycle").axes
+    assert "drawn slightly apart" in time.get_ylabel()
     for line in time.lines[:3]:
-        steps = line.get_ydata()
+        steps = np.asarray(line.get_ydata())
+        assert 0 <= np.abs(steps - np.round(steps)).max() < 0.1
         assert steps[5] == steps[9] == steps[13]
     assert "after 9 steps the weights equal those of step 5" in time.get_title()
     shared = next(line for line in plane.lines if line.get_marker() == "X")
@@ -59,7 +61,11 @@ def test_easy_examples_turn_adaline_and_not_logistic_regression() -> None:
         words = (line.get_label() for line in ax.lines)
         return {w.split(":")[0]: int(w.split(":")[1].split()[0]) for w in words if ":" in w}
 
-    left, right, _ = drawn("linear-units").axes
+    fig = drawn("linear-units")
+    left, right, _ = fig.axes
+    fig.canvas.draw()
+    for ax in (left, right):
+        assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0, "legends cover no line"
     assert wrong(right)["Adaline"] > wrong(left)["Adaline"] + 3
     assert abs(wrong(right)["logistic regression"] - wrong(left)["logistic regression"]) <= 2
 

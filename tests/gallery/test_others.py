@@ -106,6 +106,8 @@ def test_gaussians_at_every_example_reproduce_the_noise() -> None:
     crosses = next(each for each in plane.lines if each.get_marker() == "x")
     assert len(crosses.get_xdata()) == numbers(plane.get_title())[0] == 12
     assert 0 < numbers(plane.get_title())[1] < 20
+    assert plane.get_aspect() == 1, "circles are round"
+    assert [text.get_text() for text in plane.get_legend().get_texts()] == ["y = -1", "y = +1"]
 
 
 @pytest.mark.slow
@@ -154,6 +156,7 @@ def test_the_reservoir_forgets_remembers_and_continues() -> None:
     forgetting, remembering, alone = drawn("echo-state").axes
     last = {radius: line(forgetting, f"spectral radius {radius:g}")[-1, 1] for radius in (0.5, 0.8, 1.3)}
     assert max(last[0.5], last[0.8]) < 1e-7 < 1 < last[1.3]
+    assert "radius of 0.5 or 0.8, with 1.3" in BY_NAME["echo-state"].caption
     for each in remembering.lines:
         total = float(np.sum(each.get_ydata()))
         assert numbers(str(each.get_label()))[-1] == round(total)

@@ -86,6 +86,9 @@ def test_or_and_and_are_separated_and_xor_is_not() -> None:
 @pytest.mark.slow
 def test_the_cliff_is_moved_turned_and_steepened() -> None:
     axes = drawn("sigmoid-cliff").axes
+    for ax in axes:
+        assert min(ax.get_xticks()) > ax.get_xlim()[0], "none in the corner, where those of two axes run together"
+        assert min(ax.get_yticks()) > ax.get_ylim()[0]
     expected = (("a unit", 0, 0, 0.5), ("moved", 1.5, 0, 0.5), ("turned", 0, 60, 0.5), ("steepened", 0, 0, 1.5))
     for ax, (name, away, turn, slope), (w, b) in zip(axes, expected, regions.CLIFF.values(), strict=True):
         assert ax.get_title().startswith(name)
@@ -105,7 +108,10 @@ def test_the_cliff_is_moved_turned_and_steepened() -> None:
 
 @pytest.mark.slow
 def test_three_classes_meet_in_one_point() -> None:
-    left, middle, solid = drawn("softmax-regions").axes
+    fig = drawn("softmax-regions")
+    left, middle, solid = fig.axes
+    names = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert [name.partition(":")[0] for name in names] == ["class 1", "class 2", "class 3"], "points, by their class"
     x, y, w = (np.asarray(a) for a in regions.softmax_problem())
     meeting = regions.meeting_point(w)
     star = next(line for line in left.lines if line.get_marker() == "*").get_xydata()[0]

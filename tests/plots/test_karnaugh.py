@@ -91,6 +91,18 @@ def test_a_frame_over_the_border_is_open_there() -> None:
         np.testing.assert_allclose(np.sort(window, axis=0), [[-0.5 - ROOM] * 2, [3.5 + ROOM] * 2])
 
 
+@pytest.mark.parametrize("n", [5, 6])
+def test_every_map_has_the_same_frames(n: int) -> None:
+    terms = np.zeros((2, n), int)
+    terms[0, -4:], terms[1, -4:] = (-1, -1, 1, 0), (0, -1, 1, 1)  # two columns; two rows, over the border
+    ax, _ = drawn(minimize.covers(terms, boolean.inputs(n)).any(axis=0), terms)
+    beside, over = frames(ax)
+    maps = 2 ** (n - 4)
+    assert (len(beside), len(over)) == (maps, 2 * maps)
+    assert all(piece.get_width() > 1.5 > 1 > piece.get_height() for piece in beside)
+    assert all(piece.get_height() > 1.5 > 1 > piece.get_width() for piece in over), "open at the border"
+
+
 def test_overlapping_frames_do_not_coincide() -> None:
     ax, _ = drawn(np.ones(8), [[1, 0, 0], [1, 0, 0], [0, 0, 0]])
     widths = [piece.get_width() for (piece,) in frames(ax)]
