@@ -1,4 +1,8 @@
-"""Drawing a figure of the gallery once, and reading it: lines by label, legends that cover data, small print."""
+"""Drawing a figure of the gallery once, and reading it: faults of its looks, lines by label.
+
+`drawn` refuses a figure with faults, so each test that reads a figure holds its looks, too; tests/gallery/test_build.py
+draws those that no other test reads.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,27 @@ from jaxnn.gallery.build import chapters
 
 @functools.cache
 def drawn(name: str) -> Any:
-    """The figure of this name."""
-    return next(picture for each in chapters().values() for picture in each if picture.name == name).draw()
+    """The figure of this name, without faults."""
+    fig = next(picture for each in chapters().values() for picture in each if picture.name == name).draw()
+    assert faults(fig) == []
+    return fig
+
+
+def faults(fig: Any) -> list[str]:
+    """Legends over data, small print, axes without labels, blank axes."""
+    found = [f"a legend covers {label}" for label in covered(fig)]
+    if (size := smallest_print(fig)) < 12:
+        found.append(f"print of {size:.1f} pixels")
+    shown = [ax for ax in fig.axes if ax.get_visible() and ax.axison]
+    for ax in shown:
+        name = ax.get_title() or "axes"
+        if not (ax.get_xlabel() or ax.get_ylabel() or ax.images):
+            found.append(f"{name}: no label")
+        if not (ax.lines or ax.images or ax.collections or ax.patches or ax.texts):
+            found.append(f"{name}: blank")
+    if np.asarray(fig.canvas.buffer_rgba())[..., :3].std() < 5:
+        found.append("nearly blank")
+    return found
 
 
 def line(ax: Any, label: str) -> np.ndarray:

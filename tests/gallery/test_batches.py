@@ -8,16 +8,12 @@ import pytest
 
 from jaxnn import data, losses, models
 from jaxnn.classic import batching
-from jaxnn.gallery import batches
-from tests.gallery.reading import covered, line
+from tests.gallery.reading import drawn, line
 
 
 @pytest.mark.slow
 def test_progress_and_noise_of_batches() -> None:
-    (picture,) = batches.PICTURES
-    fig = picture.draw()
-    assert not covered(fig)
-    by_update, by_example, every_step, noise = fig.axes
+    by_update, by_example, every_step, noise = drawn("batches").axes
     whole, mini, single = (line(by_update, name) for name in ("batch", "mini-batch", "stochastic"))
     for way, size in ((whole, 1257), (mini, 32), (single, 1)):
         np.testing.assert_array_equal(np.diff(way[:, 0]), 1257 // size)

@@ -11,18 +11,9 @@ import pytest
 from jaxnn.classic import features as study
 from jaxnn.classic import filters
 from jaxnn.gallery import features
-from tests.gallery.reading import covered, drawn, line, smallest_print
+from tests.gallery.reading import drawn, line
 
 PICTURES = {picture.name: picture for picture in features.PICTURES}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PICTURES)
-def test_figures_are_labelled_and_legible(name: str) -> None:
-    fig = drawn(name)
-    assert all(ax.get_title() for ax in fig.axes)
-    assert covered(fig) == []
-    assert smallest_print(fig) >= 12
 
 
 @pytest.mark.slow

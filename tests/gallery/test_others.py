@@ -11,8 +11,7 @@ import pytest
 
 from jaxnn.classic import hopfield, kernel, spiking
 from jaxnn.gallery import kernels, others
-from tests.gallery.reading import covered, drawn, line, smallest_print
-from tests.helpers import slow
+from tests.gallery.reading import drawn, line
 
 BY_NAME = {picture.name: picture for picture in others.PICTURES}
 
@@ -28,15 +27,6 @@ def cells(ax: Any, rows: int, columns: int) -> np.ndarray:
 
 def numbers(text: str) -> list[float]:
     return [float(each.replace(",", "")) for each in re.findall(r"\d[\d,]*\.?\d*", text)]
-
-
-@pytest.mark.parametrize("name", ["spiking-unit", *slow(*(name for name in BY_NAME if name != "spiking-unit"))])
-def test_pictures_are_drawn_with_labels_that_can_be_read(name: str) -> None:
-    fig = drawn(name)
-    assert all(ax.get_title() for ax in fig.axes)
-    assert all((ax.get_xlabel() and ax.get_ylabel()) or ax.images for ax in fig.axes)
-    assert covered(fig) == []
-    assert smallest_print(fig) >= 12
 
 
 @pytest.mark.slow

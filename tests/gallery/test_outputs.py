@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 
 from jaxnn.gallery import outputs
-from tests.gallery.reading import covered, drawn, line
+from tests.gallery.reading import drawn, line
 
 
 @pytest.mark.slow
 def test_saturation_costs_the_squared_error_exponentially_many_steps() -> None:
-    fig = drawn("saturation")
-    assert not covered(fig)
-    slopes, curves, steps = fig.axes
+    slopes, curves, steps = drawn("saturation").axes
     z, slope = line(slopes, "squared error").T
     np.testing.assert_allclose(slope, np.exp(-z) / (1 + np.exp(-z)) ** 3, rtol=1e-4, atol=1e-6)
     z, slope = line(slopes, "cross-entropy").T
@@ -30,9 +28,7 @@ def test_saturation_costs_the_squared_error_exponentially_many_steps() -> None:
 
 @pytest.mark.slow
 def test_least_squares_learns_the_mean_and_branches_lie_on_data() -> None:
-    fig = drawn("mixture-density")
-    assert not covered(fig)
-    left, middle, right = fig.axes
+    left, middle, right = drawn("mixture-density").axes
     colours = [each.get_color() for ax in (left, middle) for each in ax.lines if each.get_linewidth() > 2]
     assert len(set(colours)) == len(colours) == 4, "least squares is none of the components"
     contours = next(each for each in middle.collections if hasattr(each, "levels"))
