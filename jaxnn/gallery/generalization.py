@@ -232,10 +232,10 @@ PICTURES = (
         "early-stopping",
         "Early stopping",
         "The training loss keeps falling. The validation error turns upward as soon as the network begins to memorize "
-        "the wrong labels (one in five of 200), the validation loss a little later. Early stopping returns the epoch "
-        "with the lowest validation loss: dots, one per seed (grey: their range). Thin lines are single seeds, bold "
-        "ones their means.",
-        r"t^* = \arg\min_t \; C_{\mathrm{validation}}(\theta_t)",
+        "the wrong labels (one in five of 200), the validation loss a little later. Early stopping ends a run at T, "
+        "ten epochs after the validation loss was lowest so far, and returns that epoch: dots, one per seed (grey: "
+        "their range). Thin lines are single seeds, bold ones their means.",
+        r"t^* = \arg\min_{t \leq T} \; C_{\mathrm{validation}}(\theta_t)",
         "Prechelt, L. (1998). Early stopping - but when?",
         _early_stopping,
     ),

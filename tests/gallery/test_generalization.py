@@ -80,13 +80,16 @@ def test_errors_under_shifts_lie_within_the_colours() -> None:
 
 
 @pytest.mark.slow
-def test_early_stopping_returns_the_least_validation_loss_of_each_run() -> None:
+def test_early_stopping_waits_ten_epochs_for_a_lower_validation_loss() -> None:
     left, right = drawn("early-stopping").axes
     dots = line(left, "epoch returned")
     runs = [np.asarray(each.get_xydata()) for each in left.lines if each.get_linewidth() < 1]
     training, validation = runs[: len(dots)], runs[len(dots) :]
     assert len(training) == len(validation) == len(dots), "a thin line and a dot for each seed"
-    np.testing.assert_allclose([way[way[:, 1].argmin()] for way in validation], dots)
+    for way, (epoch, least) in zip(validation, dots, strict=True):
+        waited = way[: int(epoch) + 10, 1]
+        assert waited.min() == pytest.approx(least)
+        assert waited.argmin() + 1 == epoch
     assert all(way[-1, 1] < 0.3 * way[20, 1] for way in training)
     error = line(right, "validation")
     assert error[error[:, 1].argmin(), 0] < dots[:, 0].min(), "the error turns before the loss"
@@ -108,6 +111,41 @@ def test_plain_sigmoid_layers_shrink_the_gradient() -> None:
     assert (np.array(norms[1:]) > 2 * np.array(norms[:-1])).all(), "smaller in each layer on the way back"
 
 
-def test_the_regularizers_are_averaged_over_as_many_runs_as_said() -> None:
+@pytest.mark.slow
+def test_regularizers_trade_training_errors_for_validation_errors() -> None:
+    *regularized, ensemble = drawn("regularizers").axes
+    for ax in regularized:
+        training, validation = (line(ax, name)[:, 1] for name in ("training", "validation"))
+        assert training[0] < 3, "memorizes nearly all"
+        assert 18 < validation[0] < 24, "a fifth"
+        assert (np.diff(training) > 0).all()
+        best = validation.argmin()
+        assert 0 < best < len(validation) - 1, "until too strong a setting raises both"
+        assert (np.diff(validation[: best + 1]) < 0).all()
+        assert validation[best] < 0.75 * validation[0]
+    members = line(ensemble, "validation")[:, 1]
+    assert 1 < members[0] - members[1:].min() < 4, "gains a little"
     assert "three seeds (bottom right: 16)" in PICTURES["regularizers"].caption
     assert max(MEMBERS) == 16
+
+
+@pytest.mark.slow
+def test_the_number_of_hidden_units_with_the_least_validation_error_is_chosen() -> None:
+    (ax,) = drawn("hidden-units").axes
+    training, validation, test = (line(ax, name) for name in ("training", "validation", "test error"))
+    assert min(training[0, 1], validation[0, 1]) > 60, "under-fits"
+    best = validation[:, 1].argmin()
+    assert test[0, 0] == validation[best, 0]
+    assert (np.diff(training[:, 1]) < 0).all()
+    assert (np.diff(validation[best:, 1]) > 0).all(), "over-fits"
+    assert best < len(validation) - 1
+
+
+@pytest.mark.slow
+def test_the_error_falls_with_the_width() -> None:
+    _, right = drawn("width").axes
+    for name in ("largest error", "rms error"):
+        median = line(right, name)[:, 1]
+        assert (np.diff(median) < 1e-3).all()
+        assert median[1] > 0.85 * median[0]
+        assert median[3] < 0.6 * median[2], "steeply once there are enough"

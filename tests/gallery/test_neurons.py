@@ -40,6 +40,8 @@ def test_no_problem_lies_above_the_bound() -> None:
     points = np.asarray(axes[0].collections[-1].get_offsets())
     assert len(points) == 1000
     assert (points[:, 1] <= points[:, 0]).all()
+    shares = [np.median(each[:, 1] / each[:, 0]) for each in np.array_split(points[points[:, 0].argsort()], 4)]
+    assert (np.diff(shares) < 0).all(), "the farther below it, the smaller the margin"
     assert "1,000 of 1,000 converged, 0 over the bound" in axes[0].get_title()
 
 

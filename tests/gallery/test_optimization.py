@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
 
 from jaxnn import landscapes
 from jaxnn.gallery import optimization
@@ -60,6 +61,35 @@ def test_the_gan_reaches_the_ring() -> None:
     assert np.median(np.hypot(*start.T)) < 1.2 < 1.7 < np.median(np.hypot(*end.T))
     sectors = np.bincount(np.round(np.arctan2(*start[np.hypot(*start.T) > 0.7].T) * 6 / np.pi).astype(int) % 12)
     assert np.sort(sectors)[-3:].sum() > 0.6 * sectors.sum(), "mostly three rays"
+
+
+@pytest.mark.slow
+def test_extragradient_finds_modes_soonest_and_rules_end_about_alike() -> None:
+    left, right = drawn("gan-coverage").axes
+    rules = ("descent-ascent", "alternating", "optimistic", "extragradient")
+    soonest = {name: int(np.argmax(line(left, name)[:, 1] >= 6)) for name in rules}
+    assert min(soonest, key=lambda name: soonest[name]) == "extragradient"
+    ends = np.array([line(right, name)[-1, 1] for name in rules])
+    seeds = np.array([each.get_ydata() for each in right.lines if each.get_marker() == "o"])
+    assert seeds.shape == (4, optimization.SEEDS)
+    np.testing.assert_allclose(seeds.mean(axis=1), ends, rtol=1e-5)
+    assert np.ptp(ends) < np.ptp(seeds, axis=1).mean(), "no more than the seeds of a rule"
+    for ax in (left, right):
+        told = {text.get_text() for text in ax.get_legend().get_texts()}
+        assert told == {f"{name}: {line(ax, name)[-1, 1]:.1f}" for name in rules}, "at the end"
+
+
+@pytest.mark.slow
+def test_basins_of_attraction() -> None:
+    left, middle, right = drawn("basins").axes[:3]
+    pixels = [next(each for each in ax.collections if isinstance(each, QuadMesh)) for ax in (left, middle)]
+    plain, moved = (np.asarray(each.get_array()).reshape(-1) for each in pixels)
+    assert len(plain) == len(moved) == 19_600
+    assert np.mean(plain != moved) > 0.2, "irregular borders"
+    assert (plain < 0).sum() < 10, "a few stop at a saddle"
+    assert (moved < 0).any(), "from grey starts it diverges"
+    share = float(right.get_title().split("from ")[1].split("%")[0])
+    assert 2 < share < 6
 
 
 def test_the_bilinear_game_circles_outward_and_is_mended() -> None:
