@@ -43,12 +43,16 @@ def checked_table(where: str, table: ArrayLike) -> tuple[np.ndarray, int]:
     """A truth table as booleans (2^n,), and n.
 
     Raises:
+        TypeError: a formula, or what `formulas.parse` makes of it, in place of its table.
         ValueError: not (2^n,) with n >= 1, or a value that is neither 0 nor 1.
 
     Example:
         >>> checked_table("dnf", [0, 1, 1, 0])
         (array([False,  True,  True, False]), 2)
     """
+    if isinstance(table, str) or hasattr(table, "table"):
+        given = "a formula" if isinstance(table, str) else type(table).__name__
+        raise TypeError(f"{where}: expected a truth table (2^n,), got {given}. Pass boolean.parse(formula).table.")
     bits = np.asarray(table)
     n = max(bits.size - 1, 1).bit_length()
     if bits.shape != (2**n,):

@@ -70,6 +70,7 @@ def karnaugh(
         (2^n, 2): x and y of the centre of each row's cell.
 
     Raises:
+        TypeError: a formula in place of its table.
         ValueError: another shape, other values, or another number of names.
 
     Reference: Karnaugh (1953), The map method for synthesis of combinational logic circuits.
@@ -103,6 +104,9 @@ def karnaugh(
 
 def _table(name: str, table: ArrayLike) -> tuple[np.ndarray, int]:
     """A truth table as booleans (2^n,), and n."""
+    if isinstance(table, str) or hasattr(table, "table"):
+        given = "a formula" if isinstance(table, str) else type(table).__name__
+        raise TypeError(f"karnaugh: {name} must be (2^n,), got {given}. Pass classic.boolean.parse(formula).table.")
     bits = np.asarray(table)
     n = max(bits.size - 1, 1).bit_length()
     if bits.shape != (2**n,) or n not in LAYOUTS:

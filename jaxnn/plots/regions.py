@@ -91,8 +91,9 @@ def regions(
         Regions: points, outputs and classes, for titles and tests.
 
     Raises:
-        ValueError: outputs or examples of another shape; more classes than colours or names; classes that are not
-            0 .. K - 1; with `blend`, outputs that are not probabilities; empty bounds; examples on 3D axes.
+        ValueError: outputs or examples of another shape; more classes than colours or names; classes that are not 0 ..
+            K - 1, or one of the examples that `predict` has no output for; with `blend`, outputs that are not
+            probabilities; empty bounds; examples on 3D axes.
         TypeError: outputs that are not real numbers.
 
     Example:
@@ -221,6 +222,11 @@ def _count(
             "threshold=0."
         )
     told = 0 if outputs.dtype.kind == "i" else 2 if outputs.ndim == 2 else outputs.shape[-1]
+    if told and labels.max(initial=-1) >= told:
+        raise ValueError(
+            f"regions: predict tells {told} classes, 0 .. {told - 1}, apart, got examples of class {labels.max()}. "
+            "Number the classes from 0."
+        )
     count = max(told, len(names), int(classes.max()) + 1, int(labels.max(initial=-1)) + 1)
     if names and len(names) < count:
         raise ValueError(f"regions: expected one name per class, {count}, got {len(names)}.")

@@ -183,7 +183,7 @@ def trajectory(
         f, opt, start, steps, value_tolerance, grad_tolerance, classify: as for `minimize`.
 
     Returns:
-        Trajectory, with `steps + 1` points even if the run ends earlier.
+        Trajectory, with `steps + 1` points even if the run ends earlier; its `last` is the Iterate of `minimize`.
 
     Example:
         >>> from jaxnn import optim

@@ -141,6 +141,12 @@ BAD: list[tuple[str, Callable[[], Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("given", ["AB", boolean.parse("AB")])
+def test_a_formula_is_no_table(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"table must be \(2\^n,\), got .* Pass classic.boolean.parse"):
+        drawn(given)
+
+
 @pytest.mark.parametrize(("text", "call"), BAD)
 def test_bad_input_is_named(text: str, call: Callable[[], Any]) -> None:
     with pytest.raises(ValueError, match=text):

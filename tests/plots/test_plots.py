@@ -84,6 +84,8 @@ def test_colours_are_distinct() -> None:
     [
         (lambda: plots.curves([]), "at least one history"),
         (lambda: plots.pictures([np.eye(2)], []), "one caption per image, 1, got 0"),
+        (lambda: plots.pictures([np.eye(2)], ["a"], columns=0), "pictures: columns must be at least 1, got 0"),
+        (lambda: plots.templates(np.eye(4), (2, 2), columns=0), "templates: columns must be at least 1, got 0"),
         (lambda: plots.curves([HISTORY, []]), "at least one history with at least one epoch"),
         (lambda: plots.confusion(np.eye(3), ["a", "b"]), r"expected a matrix \(2, 2\) for 2 classes, got \(3, 3\)"),
     ],
