@@ -177,7 +177,7 @@ def minimize_together(tables: ArrayLike, dont_care: ArrayLike | None = None, *, 
 
 
 def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
-    """Terms as a sum of products, a negated input with a prime.
+    """Terms as a sum of products, a negated input with a prime; names of several letters are set apart by blanks.
 
     Args:
         terms: (T, n) in {-1, 0, 1}.
@@ -189,6 +189,8 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
     Example:
         >>> text(np.array([[1, -1], [-1, 1]]))
         "AB' + A'B"
+        >>> text(np.array([[1, -1]]), ["rain", "wind"])
+        "rain wind'"
         >>> text(np.zeros((0, 2))), text(np.zeros((1, 2)))
         ('0', '1')
     """
@@ -196,7 +198,9 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
     if len(letters) != terms.shape[1]:
         raise ValueError(f"text: names must hold one per input, {terms.shape[1]}, got {len(letters)}.")
     mark = {-1: "{}'", 1: "{}", 0: ""}
-    products = ["".join(mark[int(s)].format(x) for x, s in zip(letters, term, strict=True)) or "1" for term in terms]
+    joint = "" if all(len(x.rstrip("0123456789")) == 1 for x in letters) else " "  # x1x2, but rain wind
+    factors = ([mark[int(s)].format(x) for x, s in zip(letters, term, strict=True) if s] for term in terms)
+    products = [joint.join(product) or "1" for product in factors]
     return " + ".join(products) or "0"
 
 

@@ -160,7 +160,9 @@ def _frames(
             "linestyle": ("-", "--", ":", "-.")[k // len(COLOURS) % 4],
             "facecolor": "none",
         }
-        label = "".join(x + ("'" if s < 0 else "") for x, s in zip(letters, terms[k], strict=True) if s) or "1"
+        factors = (x + ("'" if s < 0 else "") for x, s in zip(letters, terms[k], strict=True) if s)
+        # x1x2 reads well, but words run together do not.
+        label = ("" if all(len(x.rstrip("0123456789")) == 1 for x in letters) else " ").join(factors) or "1"
         inset = 0.08 + 0.07 * (levels[-1] % MOST_LEVELS)
         for first in np.unique(maps[cover], axis=0):
             inside = places[cover & (maps == first).all(1)] - first

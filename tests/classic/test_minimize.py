@@ -247,6 +247,7 @@ def test_a_formula_is_no_table(make: Any, given: Any) -> None:
 
 def test_text() -> None:
     assert text(np.array([[1, -1, 0], [0, 0, 1]])) == "AB' + C"
+    assert text(np.array([[1, -1, 0], [0, 0, 1]]), ["rain", "wind", "sun"]) == "rain wind' + sun"
     assert text(np.array([[1, -1]]), ["x", "y"]) == "xy'"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,16 @@ def test_names_and_headings() -> None:
     ax, _ = drawn(np.ones(64), [[0] * 6])
     assert [text.get_text() for text in ax.texts][-1] == "A = 1, B = 1"
     assert ax.get_legend().get_texts()[0].get_text() == "1"
+
+
+def test_words_are_set_apart_and_stay_within_the_figure(tmp_path: Path) -> None:
+    table = np.array([0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1])
+    words = ["rain", "umbrella", "wind", "roof"]
+    ax, _ = drawn(table, [[0, 0, 1, 1], [1, -1, 0, 0], [1, 0, 1, 0]], names=words)
+    assert [term.get_text() for term in ax.get_legend().get_texts()] == ["wind roof", "rain umbrella'", "rain wind"]
+    plots.save(ax.figure, tmp_path / "map.png")
+    box, (width, height) = ax.figure.get_tightbbox(), ax.figure.get_size_inches()
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= 0
 
 
 BAD: list[tuple[str, Callable[[], Any]]] = [
