@@ -10,7 +10,7 @@ import numpy as np
 from jaxnn.backprop.trace import Trace, leaves, trace_table
 from jaxnn.checks import as_array
 from jaxnn.layers import activation, dense, dropout, flatten
-from jaxnn.layers.base import Layer, require_net
+from jaxnn.layers.base import Layer, name_of, require_net
 from jaxnn.types import Array, ArrayLike, Loss, Params, State
 
 
@@ -131,7 +131,7 @@ def _traced(column: Column, number: int, trace: Trace) -> Column:
 
 
 def _name(layer: Layer) -> str:
-    return str(getattr(layer.options.get("function"), "__name__", layer.kind.name)).replace("_", " ")
+    return name_of(layer).replace("_", " ")
 
 
 def _numbers(values: Any) -> np.ndarray | None:

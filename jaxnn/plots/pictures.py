@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import as_numpy, require_positive_int
 from jaxnn.plots.style import figure
 
 
@@ -89,7 +89,7 @@ def templates(
         >>> fig.axes[3].get_title(), fig.axes[3].images[0].get_array().tolist()
         ('4', [[0.0, 0.0], [0.0, 1.0]])
     """
-    weights, shape = np.asarray(weights, np.float64), tuple(shape)
+    weights, shape = as_numpy("templates", "weights", weights).astype(np.float64), tuple(shape)
     if (
         weights.ndim != 2
         or len(shape) not in (2, 3)

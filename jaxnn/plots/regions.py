@@ -108,9 +108,10 @@ def regions(
         raise ValueError("regions: examples are drawn on the plane only. Pass examples=None on 3D axes.")
     require_number("regions", "threshold", threshold)
     points, labels = (np.zeros((0, 2)), np.zeros(0, int)) if examples is None else _examples(*examples)
-    (left, right), (low, high) = bounds or _around(points)
-    if not (left < right and low < high):
+    limits = _around(points) if bounds is None else np.asarray(bounds, float)
+    if np.shape(limits) != (2, 2) or not np.less(*np.transpose(limits)).all():
         raise ValueError(f"regions: expected bounds ((low, high), (low, high)), low < high, got {bounds}.")
+    (left, right), (low, high) = limits
     side = require_positive_int("regions", "n", n if n is not None else 81 if solid else 240, 2)
     grid = np.stack(np.meshgrid(np.linspace(left, right, side), np.linspace(low, high, side)), -1).astype(np.float32)
     outputs = _outputs(predict, grid.reshape(-1, 2))

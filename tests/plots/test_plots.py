@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxnn import plots
+from jaxnn import plots, train
 
 HISTORY = [{"epoch": e, "loss": 1 / e, "validation_loss": 1.5 / e, "validation_error": 0.1 / e} for e in (1, 2, 3)]
 
@@ -73,6 +73,15 @@ def test_figures_are_written_and_not_blank(tmp_path: Path) -> None:
         image = matplotlib.image.imread(plots.save(fig, tmp_path / f"{i}.png"))
         assert min(image.shape[:2]) > 300
         assert image[..., :3].std() > 0.01
+
+
+def test_a_whole_result_or_all_parameters_are_named() -> None:
+    result = train.FitResult((), (), (), HISTORY, 2, "")
+    for given in (result, [result]):
+        with pytest.raises(TypeError, match=r"got its whole result\. Pass result\.history"):
+            plots.curves(given)
+    with pytest.raises(TypeError, match="templates: weights must be an array of numbers, got dict"):
+        plots.templates({"w": np.eye(4)}, (2, 2))
 
 
 def test_colours_are_distinct() -> None:
