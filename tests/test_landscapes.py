@@ -402,6 +402,13 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
 ]
 
 
+def test_ones_own_of_lists() -> None:
+    bowl = landscapes.make_landscape("bowl", lambda x: x @ x - 3, start=[1, 2], bounds=(-3, 3), minima=[[0, 0]])
+    assert float(bowl([1.0, 2.0])) == 2.0
+    assert (bowl.dimensions, bowl.minima.shape, bowl.saddle_points.shape) == (2, (1, 2), (0, 2))
+    assert np.isnan(bowl.minimum_value), "not known"
+
+
 @pytest.mark.parametrize(("error", "message", "call"), BAD)
 def test_bad_input_raises(error: type[Exception], message: str, call: Callable[[], Any]) -> None:
     with pytest.raises(error, match=message):

@@ -20,7 +20,7 @@ from jaxnn.backprop.rule import GRADIENT, Cache, rule_of
 from jaxnn.backprop.text import Printable
 from jaxnn.checks import require_function
 from jaxnn.layers import activation, dense
-from jaxnn.layers.base import Layer, require_net
+from jaxnn.layers.base import Layer, name_of, require_net
 from jaxnn.models.combinators import SERIAL, require_params, spread
 from jaxnn.types import Array, Loss, Params, State
 
@@ -123,7 +123,7 @@ def trace_table(
     for place, own_state in places:
         x, _, cache = forward(place.layer, place.params, own_state, x)
         caches.append(cache)
-        steps.append(Step(place.made, f"{_name(place.layer)}({place.given})", x))
+        steps.append(Step(place.made, f"{name_of(place.layer)}({place.given})", x))
     if loss is None or y is None:
         return Trace(steps)
     last, each = steps[-1].name, loss(x, y)
@@ -165,17 +165,13 @@ def leaves(net: Layer, params: Params, state: State) -> list[tuple[Layer, Params
     return [leaf for part, p, s in zip(net.parts, params, states, strict=True) for leaf in leaves(part, p, s)]
 
 
-def _name(layer: Layer) -> str:
-    return str(getattr(layer.options.get("function"), "__name__", layer.kind.name))
-
-
 def _error_of(made: str) -> str:
     return made.replace("z", "delta") if made.startswith("z") else f"dC/d{made}"
 
 
 def _formula_back(place: _Place) -> str:
     """The formula of the cotangent of a layer's input."""
-    after, name = _error_of(place.made), _name(place.layer)
+    after, name = _error_of(place.made), name_of(place.layer)
     if place.layer.kind is dense.KIND:
         return f"{after} w{place.number}'"
     if place.layer.kind is activation.KIND and name not in ("softmax", "log_softmax"):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import data, losses, models, optim, train
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import require_positive, require_positive_int
 from jaxnn.classic.trials import as_settings
 from jaxnn.data import Splits
 from jaxnn.initializers import lecun_normal
@@ -109,7 +109,8 @@ def by_level(
         >>> by_level((0.5,), seeds=1, epochs=1).denoising.shape
         (1, 1)
     """
-    levels = as_settings("denoising", "levels", levels, 0, math.inf)
+    for level in as_settings("denoising", "levels", levels, 0, math.inf):
+        require_positive("denoising", "each of levels", level)
     clean, held_out = _images(data.load("digits") if examples is None else examples)
     units, seeds, epochs = (
         require_positive_int("denoising", name, value)

@@ -74,7 +74,7 @@ def projection(patterns: ArrayLike) -> Array:
     return _without_self(jnp.where(jnp.abs(q) > rounding, q, 0))  # or fields that are 0 but for rounding flip units
 
 
-def energy(w: Array, state: Array) -> Array:
+def energy(w: ArrayLike, state: ArrayLike) -> Array:
     """E(s) = -1/2 sum_ij w_ij s_i s_j, (...), of states s (..., N) with weights w (N, N); no `update` raises it.
 
     Reference: Hopfield (1982), as above, equation 7.
@@ -83,18 +83,22 @@ def energy(w: Array, state: Array) -> Array:
         >>> energy(hebb([[1, 1, -1, -1]]), jnp.array([[1.0, 1.0, -1.0, -1.0], [1.0, -1.0, -1.0, 1.0]]))
         Array([-1.5,  0.5], dtype=float32)
     """
+    w, state = as_array("hopfield.energy", "w", w), as_array("hopfield.energy", "state", state)
     return -0.5 * jnp.sum(jnp.matmul(state, w, precision="highest") * state, axis=-1)
 
 
-def update(w: Array, state: Array, unit: Array) -> Array:
+def update(w: ArrayLike, state: ArrayLike, unit: ArrayLike) -> Array:
     """One unit takes the sign of its field: s_i <- sign(h_i), h_i = sum_j w_ij s_j; with h_i = 0 it keeps its state.
 
     If the unit changes, the energy falls by 2 |h_i|, since w is symmetric and w_ii = 0.
 
     Args:
         w: (N, N).
-        state: s (N,), each -1 or +1, in the dtype of w.
+        state: s (N,), each -1 or +1.
         unit: i, () integer.
+
+    Returns:
+        s (N,), in the dtype of w.
 
     Reference: Hopfield (1982), as above, equation 1.
 
@@ -102,6 +106,8 @@ def update(w: Array, state: Array, unit: Array) -> Array:
         >>> update(hebb([[1, 1, -1, -1]]), jnp.array([1.0, 1.0, -1.0, 1.0]), jnp.array(3))
         Array([ 1.,  1., -1., -1.], dtype=float32)
     """
+    w = as_array("hopfield.update", "w", w)
+    state = as_array("hopfield.update", "state", state).astype(w.dtype)
     field = jnp.dot(w[unit], state, precision="highest")
     return state.at[unit].set(jnp.where(field == 0, state[unit], jnp.sign(field)))
 

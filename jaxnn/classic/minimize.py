@@ -43,12 +43,16 @@ def checked_table(where: str, table: ArrayLike) -> tuple[np.ndarray, int]:
     """A truth table as booleans (2^n,), and n.
 
     Raises:
+        TypeError: a formula, or what `formulas.parse` makes of it, in place of its table.
         ValueError: not (2^n,) with n >= 1, or a value that is neither 0 nor 1.
 
     Example:
         >>> checked_table("dnf", [0, 1, 1, 0])
         (array([False,  True,  True, False]), 2)
     """
+    if isinstance(table, str) or hasattr(table, "table"):
+        given = "a formula" if isinstance(table, str) else type(table).__name__
+        raise TypeError(f"{where}: expected a truth table (2^n,), got {given}. Pass boolean.parse(formula).table.")
     bits = np.asarray(table)
     n = max(bits.size - 1, 1).bit_length()
     if bits.shape != (2**n,):
@@ -173,7 +177,7 @@ def minimize_together(tables: ArrayLike, dont_care: ArrayLike | None = None, *, 
 
 
 def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
-    """Terms as a sum of products, a negated input with a prime.
+    """Terms as a sum of products, a negated input with a prime; names of several letters are set apart by blanks.
 
     Args:
         terms: (T, n) in {-1, 0, 1}.
@@ -185,6 +189,8 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
     Example:
         >>> text(np.array([[1, -1], [-1, 1]]))
         "AB' + A'B"
+        >>> text(np.array([[1, -1]]), ["rain", "wind"])
+        "rain wind'"
         >>> text(np.zeros((0, 2))), text(np.zeros((1, 2)))
         ('0', '1')
     """
@@ -192,7 +198,9 @@ def text(terms: np.ndarray, names: Sequence[str] | None = None) -> str:
     if len(letters) != terms.shape[1]:
         raise ValueError(f"text: names must hold one per input, {terms.shape[1]}, got {len(letters)}.")
     mark = {-1: "{}'", 1: "{}", 0: ""}
-    products = ["".join(mark[int(s)].format(x) for x, s in zip(letters, term, strict=True)) or "1" for term in terms]
+    joint = "" if all(len(x.rstrip("0123456789")) == 1 for x in letters) else " "  # x1x2, but rain wind
+    factors = ([mark[int(s)].format(x) for x, s in zip(letters, term, strict=True) if s] for term in terms)
+    products = [joint.join(product) or "1" for product in factors]
     return " + ".join(products) or "0"
 
 

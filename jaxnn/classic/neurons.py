@@ -141,7 +141,7 @@ def as_rows(where: str, name: str, rows: ArrayLike, *, values: tuple[int, int] |
     if floats.ndim != 2 or 0 in floats.shape:
         raise ValueError(
             f"{where}: {name} must have shape (N, D), with N and D at least 1, got {floats.shape}. Flatten images by "
-            "x.reshape(len(x), -1); pass one example as x[None]."
+            "x.reshape(len(x), -1); pass one example as x[None], and one number per example as x[:, None]."
         )
     require_finite(where, name, floats)
     if values is None:

@@ -245,7 +245,9 @@ def around(f: Callable[[Array], Array], x: ArrayLike, *, radius: float = 1e-4, n
 
 
 def _require_scalar(where: str, f: Callable[[Array], Array], x: Any) -> None:
-    """Raise ValueError unless f(x) is one number."""
+    """Raise ValueError unless f(x) is one number, TypeError for a function of NumPy."""
+    if isinstance(f, np.ufunc):
+        raise TypeError(f"{where}: f must be a function of JAX, got numpy.{f.__name__}. Pass jnp.{f.__name__}.")
     shape = jax.tree.map(jnp.shape, jax.eval_shape(f, jnp.asarray(x)))
     if shape != ():
         raise ValueError(f"{where}: f must return one number for one point, got shape {shape}.")

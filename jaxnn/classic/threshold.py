@@ -51,7 +51,10 @@ class Network(NamedTuple):
         """The outputs (N, K) at inputs (N, D), cast to the default float dtype. ValueError for other than two axes."""
         rows = jnp.asarray(x, float)
         if rows.ndim != 2:
-            raise ValueError(f"network: expected inputs (N, D), got shape {rows.shape}. Pass one input as [x].")
+            raise ValueError(
+                f"network: expected inputs (N, D), got shape {rows.shape}. Pass one input as [x], and one "
+                "number per input as x[:, None]."
+            )
         return _predict(self.net, self.params, rows)
 
     @property

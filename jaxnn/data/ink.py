@@ -30,7 +30,7 @@ def binarised(dataset: Dataset, *, side: int = 16, threshold: float = 0.5) -> Da
 
     Raises:
         ValueError: images of another shape, or a setting out of range.
-        TypeError: images that are not floating.
+        TypeError: images that are not floating, or splits in place of one of them.
 
     Example:
         >>> from jaxnn.data import digits
@@ -38,6 +38,10 @@ def binarised(dataset: Dataset, *, side: int = 16, threshold: float = 0.5) -> Da
         >>> few.x.shape, sorted(set(few.x.ravel().tolist()))
         ((1797, 256), [0.0, 1.0])
     """
+    if not hasattr(dataset, "x"):
+        raise TypeError(
+            f"binarised: expected one Dataset, got {type(dataset).__name__}. Pass one part, such as splits.train."
+        )
     require_images("binarised", dataset.x)
     if dataset.x.shape[-1] != 1:
         raise ValueError(

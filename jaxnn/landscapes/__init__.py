@@ -11,9 +11,9 @@
 | `plateau` | 0 | vanishing gradients |
 | `schwefel` | (420.97, ..., 420.97) | many local minima: sensitivity to the start |
 
-A landscape is called on ONE point (d,) of any floating dtype; for a batch use `jax.vmap`. Half precision is computed in
-float32, and the value returned in the point's dtype (in float16, values above 65,504 and gradients in Beale's corners
-overflow). Otherwise gradients are finite everywhere within the bounds.
+`make_landscape` makes one of your own. A landscape is called on ONE point (d,) of any floating dtype; for a batch use
+`jax.vmap`. Half precision is computed in float32, and the value returned in the point's dtype (in float16, values above
+65,504 and gradients in Beale's corners overflow). Otherwise gradients are finite everywhere within the bounds.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.landscapes.base import Landscape
+from jaxnn.landscapes.base import Landscape, make_landscape
 from jaxnn.landscapes.classics import beale, himmelblau, plateau, rosenbrock, saddle, schwefel
 from jaxnn.landscapes.quadratics import NoisyQuadratic, noisy_quadratic, quadratic
 
@@ -36,6 +36,7 @@ __all__ = [
     "NoisyQuadratic",
     "beale",
     "himmelblau",
+    "make_landscape",
     "noisy_quadratic",
     "plateau",
     "quadratic",

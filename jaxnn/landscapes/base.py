@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,9 @@ from jaxnn.types import Array, ArrayLike
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """A function on R^d with its known stationary points; the fields are NumPy arrays in float64, x64 mode or not.
+    """A function on R^d with its known stationary points; `make_landscape` makes one of your own.
+
+    The fields are NumPy arrays in float64, x64 mode or not.
 
     Attributes:
         name: for titles and error messages.
@@ -23,7 +26,7 @@ class Landscape:
         start: (d,), the conventional starting point.
         bounds: (low, high), the same for every coordinate, for plots and tests.
         minima: (M, d), its global minima within the bounds; M = 0 if it has none.
-        minimum_value: its value at the minima; -inf if it is unbounded below.
+        minimum_value: its value at the minima; -inf if it is unbounded below, NaN if it is not known.
         saddle_points: (S, d), known stationary points that are neither minima nor maxima; not a complete list.
 
     Example:
@@ -58,18 +61,36 @@ def make_landscape(
     *,
     start: np.ndarray | Sequence[float],
     bounds: tuple[float, float],
-    minima: np.ndarray | Sequence[Sequence[float]],
-    minimum_value: float = 0.0,
+    minima: np.ndarray | Sequence[Sequence[float]] = (),
+    minimum_value: float = math.nan,
     saddle_points: Sequence[Sequence[float]] = (),
 ) -> Landscape:
-    """A `Landscape` from numbers and sequences, the arrays in float64."""
+    """A landscape of your own, from numbers and sequences.
+
+    Args:
+        name: for titles and error messages.
+        function: (d,) -> (), in `jax.numpy`.
+        start: (d,).
+        bounds: (low, high), the same for every coordinate.
+        minima: (M, d), the known global minima; () for none.
+        minimum_value: the value there; NaN if it is not known.
+        saddle_points: (S, d), known ones; () for none.
+
+    Returns:
+        Landscape.
+
+    Example:
+        >>> bowl = make_landscape("bowl", lambda x: jnp.sum(x**2), start=[1.0, 2.0], bounds=(-3, 3))
+        >>> bowl(bowl.start), bowl.minima.shape
+        (Array(5., dtype=float32), (0, 2))
+    """
     first = np.asarray(start, np.float64)
     return Landscape(
         name=name,
         function=function,
         start=first,
         bounds=bounds,
-        minima=np.asarray(minima, np.float64),
+        minima=np.asarray(minima, np.float64).reshape(-1, first.shape[0]),
         minimum_value=minimum_value,
         saddle_points=np.asarray(saddle_points, np.float64).reshape(-1, first.shape[0]),
     )

@@ -46,7 +46,9 @@ def rosenbrock(*, dimensions: int = 2) -> Landscape:
         return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
     start = np.where(np.arange(d) % 2 == 0, -1.2, 1.0)
-    return make_landscape("Rosenbrock", function, start=start, bounds=(-2.048, 2.048), minima=np.ones((1, d)))
+    return make_landscape(
+        "Rosenbrock", function, start=start, bounds=(-2.048, 2.048), minima=np.ones((1, d)), minimum_value=0.0
+    )
 
 
 def beale() -> Landscape:
@@ -68,7 +70,13 @@ def beale() -> Landscape:
         return (1.5 - x * (1 - y)) ** 2 + (2.25 - x * (1 - y**2)) ** 2 + (2.625 - x * (1 - y**3)) ** 2
 
     return make_landscape(
-        "Beale", function, start=[1.0, 1.0], bounds=(-4.5, 4.5), minima=[[3.0, 0.5]], saddle_points=[[0.0, 1.0]]
+        "Beale",
+        function,
+        start=[1.0, 1.0],
+        bounds=(-4.5, 4.5),
+        minima=[[3.0, 0.5]],
+        minimum_value=0.0,
+        saddle_points=[[0.0, 1.0]],
     )
 
 
@@ -89,7 +97,9 @@ def himmelblau() -> Landscape:
         x, y = point[0], point[1]
         return (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2
 
-    return make_landscape("Himmelblau", function, start=[0.0, 0.0], bounds=(-6.0, 6.0), minima=HIMMELBLAU_MINIMA)
+    return make_landscape(
+        "Himmelblau", function, start=[0.0, 0.0], bounds=(-6.0, 6.0), minima=HIMMELBLAU_MINIMA, minimum_value=0.0
+    )
 
 
 def saddle() -> Landscape:
@@ -132,7 +142,9 @@ def plateau() -> Landscape:
         # Not -expm1(...): its derivative is computed as 1 - f, which is exactly 0 far from the minimum.
         return 1 - jnp.exp(-0.5 * jnp.sum(x**2))
 
-    return make_landscape("plateau", function, start=[4.0, 3.0], bounds=(-6.0, 6.0), minima=[[0.0, 0.0]])
+    return make_landscape(
+        "plateau", function, start=[4.0, 3.0], bounds=(-6.0, 6.0), minima=[[0.0, 0.0]], minimum_value=0.0
+    )
 
 
 def schwefel(*, dimensions: int = 2) -> Landscape:
@@ -159,4 +171,6 @@ def schwefel(*, dimensions: int = 2) -> Landscape:
         return jnp.sum(SCHWEFEL_DEPTH - x * jnp.sin(safe_sqrt(jnp.abs(x))))
 
     minima = np.full((1, d), SCHWEFEL_MINIMUM)
-    return make_landscape("Schwefel", function, start=np.full(d, 100.0), bounds=(-500.0, 500.0), minima=minima)
+    return make_landscape(
+        "Schwefel", function, start=np.full(d, 100.0), bounds=(-500.0, 500.0), minima=minima, minimum_value=0.0
+    )

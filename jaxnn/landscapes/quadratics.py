@@ -88,6 +88,7 @@ def quadratic(
         start=np.ones(d),
         bounds=(-2.0, 2.0),
         minima=np.zeros((1, d)),
+        minimum_value=0.0,
     )
 
 

@@ -199,6 +199,19 @@ def require_net(where: str, net: Any) -> None:
         raise TypeError(f"{where}: net must be a Layer, such as models.serial(...), got {net!r}.{hint}")
 
 
+def name_of(layer: Layer) -> str:
+    """The name of a layer in tables: that of an activation's function, else that of its kind.
+
+    Example:
+        >>> from jaxnn.layers import Dense, PRelu, Tanh
+        >>> name_of(Dense(2)), name_of(Tanh), name_of(PRelu())
+        ('dense', 'tanh', 'prelu')
+    """
+    if "form" in layer.options:
+        return str(layer.options["form"])
+    return str(getattr(layer.options.get("function"), "__name__", layer.kind.name))
+
+
 def _brief(value: Any) -> str:
     """An option as a table shows it: functions by name."""
     if callable(value):

@@ -39,6 +39,9 @@ class Form(NamedTuple):
     input_slope: Callable[[Array, Array], Array]
     param_slope: Callable[[Array, Array], Array]
 
+    def __repr__(self) -> str:
+        return self.name
+
 
 def _swish_input_slope(z: Array, beta: Array) -> Array:
     gate = lax.logistic(beta * z)

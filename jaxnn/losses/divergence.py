@@ -38,12 +38,12 @@ def cross_entropy(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
     Example:
         >>> cross_entropy(jnp.array([[0.5, 0.5], [1.0, 0.0]]), jnp.array([[0.0, 1.0], [1.0, 0.0]]))
-        Array([ 0.6931472, -0.       ], dtype=float32)
+        Array([0.6931472, 0.       ], dtype=float32)
 
     Reference: Good 1952, "Rational decisions".
     """
     y, d, dtype = _probabilities("cross_entropy", outputs, targets)
-    return mean_per_example(-jnp.sum(d * jnp.log(floored(y, dtype)), axis=-1))
+    return mean_per_example(0.0 - jnp.sum(d * jnp.log(floored(y, dtype)), axis=-1))  # 0, not -0, without error
 
 
 def cross_entropy_grad(outputs: ArrayLike, targets: ArrayLike) -> Array:
@@ -100,13 +100,13 @@ def entropy(probabilities: ArrayLike) -> Array:
 
     Example:
         >>> entropy(jnp.array([[0.5, 0.5], [0.0, 1.0]]))
-        Array([ 0.6931472, -0.       ], dtype=float32)
+        Array([0.6931472, 0.       ], dtype=float32)
 
     Reference: Shannon 1948, "A mathematical theory of communication", section 6.
     """
     d, _ = _distribution("entropy", probabilities)
     d = jnp.where(d <= 0, jnp.zeros_like(d), d)
-    return mean_per_example(-jnp.sum(xlogy(d, d), axis=-1))
+    return mean_per_example(0.0 - jnp.sum(xlogy(d, d), axis=-1))  # 0, not -0, where one class is certain
 
 
 def entropy_grad(probabilities: ArrayLike) -> Array:

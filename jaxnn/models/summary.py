@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 
 from jaxnn import tree
-from jaxnn.layers.base import Example, Layer, as_example, output_example
+from jaxnn.layers.base import Example, Layer, as_example, name_of, output_example
 from jaxnn.models.combinators import SERIAL
 from jaxnn.types import Params, Shape, State
 
@@ -46,8 +46,7 @@ def _collect(
     """Append the rows of `net`; return the shape of one output."""
     if net.kind is not SERIAL:
         out = output_example(net, params, state, shape)
-        name = getattr(net.options.get("function"), "__name__", net.kind.name)
-        table.append(Row(name, out.shape, tree.size(params)))
+        table.append(Row(name_of(net), out.shape, tree.size(params)))
         return out
     for part, p, s in zip(net.parts, params, state or ((),) * len(net.parts), strict=True):
         shape = _collect(part, p, s, shape, table)

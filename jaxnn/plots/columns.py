@@ -10,7 +10,7 @@ import numpy as np
 from jaxnn.backprop.trace import Trace, leaves, trace_table
 from jaxnn.checks import as_array
 from jaxnn.layers import activation, dense, dropout, flatten
-from jaxnn.layers.base import Layer, require_net
+from jaxnn.layers.base import Layer, name_of, require_net
 from jaxnn.types import Array, ArrayLike, Loss, Params, State
 
 
@@ -87,7 +87,7 @@ def _dense_columns(where: str, parts: list[tuple[Layer, Params, State]]) -> list
     names, weights = [""], []
     for i, (layer, own, _) in enumerate(parts):
         if layer.kind is dense.KIND:
-            weights.append(own)
+            weights.append((own, layer.options["features"]))
             names.append("")
         elif layer.kind is activation.KIND:
             names[-1] = ", ".join(filter(None, [names[-1], _name(layer)]))
@@ -98,12 +98,13 @@ def _dense_columns(where: str, parts: list[tuple[Layer, Params, State]]) -> list
             )
     if not weights:
         raise ValueError(f"{where}: expected at least one dense layer, got none.")
-    found = [Column(names[0], int(weights[0]["w"].shape[0]))]
-    for own, name in zip(weights, names[1:], strict=True):
+    found = [Column(names[0], int(weights[0][0]["w"].shape[0]))]
+    for (own, features), name in zip(weights, names[1:], strict=True):
         w, b = _numbers(own["w"]), _numbers(own.get("b"))
-        if w is None or w.shape[0] != found[-1].units:
+        expected = (found[-1].units, features)
+        if w is None or w.shape != expected:
             raise ValueError(
-                f"{where}: expected weights with {found[-1].units} rows after {found[-1].units} units, got "
+                f"{where}: expected weights {expected} from {expected[0]} units to {features}, got "
                 f"{np.shape(own['w'])}. Pass the params of this network."
             )
         found.append(Column(name, w.shape[1], w, b))
@@ -130,7 +131,7 @@ def _traced(column: Column, number: int, trace: Trace) -> Column:
 
 
 def _name(layer: Layer) -> str:
-    return str(getattr(layer.options.get("function"), "__name__", layer.kind.name)).replace("_", " ")
+    return name_of(layer).replace("_", " ")
 
 
 def _numbers(values: Any) -> np.ndarray | None:

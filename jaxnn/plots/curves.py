@@ -23,6 +23,7 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
         A matplotlib Figure with one axes for losses and one for errors, each if there are any.
 
     Raises:
+        TypeError: the whole result of a fit in place of its history.
         ValueError: there is no run, a run without an epoch, or neither a loss nor an error.
 
     Example:
@@ -30,6 +31,8 @@ def curves(histories: Sequence[Any], *, title: str = "Learning curves") -> Figur
         >>> len(fig.axes)
         2
     """
+    if hasattr(histories, "history") or any(hasattr(run, "history") for run in histories):
+        raise TypeError("curves: expected the history of a fit, got its whole result. Pass result.history.")
     if histories and isinstance(histories[0], Mapping):
         histories = [cast(Sequence[Mapping[str, float]], histories)]
     if not histories or not all(histories):

@@ -70,6 +70,7 @@ def karnaugh(
         (2^n, 2): x and y of the centre of each row's cell.
 
     Raises:
+        TypeError: a formula in place of its table.
         ValueError: another shape, other values, or another number of names.
 
     Reference: Karnaugh (1953), The map method for synthesis of combinational logic circuits.
@@ -103,6 +104,9 @@ def karnaugh(
 
 def _table(name: str, table: ArrayLike) -> tuple[np.ndarray, int]:
     """A truth table as booleans (2^n,), and n."""
+    if isinstance(table, str) or hasattr(table, "table"):
+        given = "a formula" if isinstance(table, str) else type(table).__name__
+        raise TypeError(f"karnaugh: {name} must be (2^n,), got {given}. Pass classic.boolean.parse(formula).table.")
     bits = np.asarray(table)
     n = max(bits.size - 1, 1).bit_length()
     if bits.shape != (2**n,) or n not in LAYOUTS:
@@ -156,7 +160,9 @@ def _frames(
             "linestyle": ("-", "--", ":", "-.")[k // len(COLOURS) % 4],
             "facecolor": "none",
         }
-        label = "".join(x + ("'" if s < 0 else "") for x, s in zip(letters, terms[k], strict=True) if s) or "1"
+        factors = (x + ("'" if s < 0 else "") for x, s in zip(letters, terms[k], strict=True) if s)
+        # x1x2 reads well, but words run together do not.
+        label = ("" if all(len(x.rstrip("0123456789")) == 1 for x in letters) else " ").join(factors) or "1"
         inset = 0.08 + 0.07 * (levels[-1] % MOST_LEVELS)
         for first in np.unique(maps[cover], axis=0):
             inside = np.rint(places[cover & (maps == first).all(1)] - first)  # whole cells, whatever the gap

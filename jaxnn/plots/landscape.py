@@ -1,7 +1,7 @@
 """Landscapes in two dimensions: contours, trajectories of optimizers, and basins of attraction.
 
-Landscapes have two dimensions, else ValueError; `ax` are matplotlib axes. `bounds` are those of the plot or the
-lattice; None for the landscape's own.
+Landscapes have two dimensions, else ValueError; `landscapes.make_landscape` makes one of your own function. `ax` are
+matplotlib axes. `bounds` are those of the plot or the lattice; None for the landscape's own.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ def lattice(landscape: Landscape, n: int, *, bounds: Bounds | None = None) -> np
         >>> lattice(landscapes.saddle(), 3)[0, 1].tolist()
         [0.0, -2.0]
     """
+    if not isinstance(landscape, Landscape):
+        raise TypeError(
+            f"lattice: expected a Landscape, got {landscape!r}. landscapes.make_landscape makes one of a function."
+        )
     if landscape.dimensions != 2:
         raise ValueError(
             f"lattice: expected a landscape of 2 dimensions, got {landscape.name} of {landscape.dimensions}."

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxnn.checks import as_numpy, require_positive_int
 from jaxnn.plots.style import figure
 
 
@@ -21,7 +22,7 @@ def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8
         columns: images per row, >= 1.
 
     Raises:
-        ValueError: the numbers of images and captions differ.
+        ValueError: the numbers of images and captions differ, or columns < 1.
 
     Example:
         >>> pictures(np.zeros((3, 8, 8, 1)), ["a", "b", "c"]).axes[2].get_title()
@@ -29,6 +30,7 @@ def pictures(images: Sequence[Any], captions: Sequence[str], *, columns: int = 8
     """
     if len(images) != len(captions):
         raise ValueError(f"pictures: expected one caption per image, {len(images)}, got {len(captions)}.")
+    columns = require_positive_int("pictures", "columns", columns)
     rows = max(-(-len(images) // columns), 1)
     tallest = max((caption.count("\n") + 1 for caption in captions), default=1)
     fig, axes = figure(rows, columns, width=1.25, height=1.25 + 0.18 * tallest, squeeze=False)
@@ -80,14 +82,14 @@ def templates(
         columns: images per row, >= 1.
 
     Raises:
-        ValueError: weights that are not (D, units) of that shape, or another number of captions.
+        ValueError: weights that are not (D, units) of that shape, another number of captions, or columns < 1.
 
     Example:
         >>> fig = templates(np.eye(4), (2, 2))
         >>> fig.axes[3].get_title(), fig.axes[3].images[0].get_array().tolist()
         ('4', [[0.0, 0.0], [0.0, 1.0]])
     """
-    weights, shape = np.asarray(weights, np.float64), tuple(shape)
+    weights, shape = as_numpy("templates", "weights", weights).astype(np.float64), tuple(shape)
     if (
         weights.ndim != 2
         or len(shape) not in (2, 3)
@@ -103,7 +105,7 @@ def templates(
     if len(captions) != units:
         raise ValueError(f"templates: expected one caption per unit, {units}, got {len(captions)}.")
     limit = float(np.abs(weights).max(initial=0.0)) or 1.0
-    columns = min(columns, max(units, 1))
+    columns = min(require_positive_int("templates", "columns", columns), max(units, 1))
     tallest = max((caption.count("\n") + 1 for caption in captions), default=1)
     fig, axes = figure(max(-(-units // columns), 1), columns, width=1.25, height=1.25 + 0.18 * tallest, squeeze=False)
     for ax in axes.flat:

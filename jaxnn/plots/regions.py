@@ -91,8 +91,9 @@ def regions(
         Regions: points, outputs and classes, for titles and tests.
 
     Raises:
-        ValueError: outputs or examples of another shape; more classes than colours or names; classes that are not
-            0 .. K - 1; with `blend`, outputs that are not probabilities; empty bounds; examples on 3D axes.
+        ValueError: outputs or examples of another shape; more classes than colours or names; classes that are not 0 ..
+            K - 1, or one of the examples that `predict` has no output for; with `blend`, outputs that are not
+            probabilities; empty bounds; examples on 3D axes.
         TypeError: outputs that are not real numbers.
 
     Example:
@@ -107,9 +108,10 @@ def regions(
         raise ValueError("regions: examples are drawn on the plane only. Pass examples=None on 3D axes.")
     require_number("regions", "threshold", threshold)
     points, labels = (np.zeros((0, 2)), np.zeros(0, int)) if examples is None else _examples(*examples)
-    (left, right), (low, high) = bounds or _around(points)
-    if not (left < right and low < high):
+    limits = _around(points) if bounds is None else np.asarray(bounds, float)
+    if np.shape(limits) != (2, 2) or not np.less(*np.transpose(limits)).all():
         raise ValueError(f"regions: expected bounds ((low, high), (low, high)), low < high, got {bounds}.")
+    (left, right), (low, high) = limits
     side = require_positive_int("regions", "n", n if n is not None else 81 if solid else 240, 2)
     grid = np.stack(np.meshgrid(np.linspace(left, right, side), np.linspace(low, high, side)), -1).astype(np.float32)
     outputs = _outputs(predict, grid.reshape(-1, 2))
@@ -221,6 +223,11 @@ def _count(
             "threshold=0."
         )
     told = 0 if outputs.dtype.kind == "i" else 2 if outputs.ndim == 2 else outputs.shape[-1]
+    if told and labels.max(initial=-1) >= told:
+        raise ValueError(
+            f"regions: predict tells {told} classes, 0 .. {told - 1}, apart, got examples of class {labels.max()}. "
+            "Number the classes from 0."
+        )
     count = max(told, len(names), int(classes.max()) + 1, int(labels.max(initial=-1)) + 1)
     if names and len(names) < count:
         raise ValueError(f"regions: expected one name per class, {count}, got {len(names)}.")

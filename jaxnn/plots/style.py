@@ -54,6 +54,28 @@ def save(fig: Figure, path: str | Path) -> Path:
         >>> save(figure()[0], Path(tempfile.mkdtemp()) / "empty.png").name
         'empty.png'
     """
+    suffix = Path(path).suffix.removeprefix(".").lower() or "png"
+    written = _written(fig, suffix)
+    engine = fig.get_layout_engine()
+    if engine is not None and _sticks_out(fig):
+        # Axes of equal aspect are narrower than the space that the layout gave them, so it needs more passes.
+        for _ in range(PASSES):
+            engine.execute(fig)
+        written = _written(fig, suffix)
+    return files.write_bytes(path, written)
+
+
+PASSES = 5
+"""How often the layout of a figure is repeated whose labels stick out."""
+
+
+def _written(fig: Figure, suffix: str) -> bytes:
     out = io.BytesIO()
-    fig.savefig(out, format=Path(path).suffix.removeprefix(".").lower() or "png")
-    return files.write_bytes(path, out.getvalue())
+    fig.savefig(out, format=suffix)
+    return out.getvalue()
+
+
+def _sticks_out(fig: Figure) -> bool:
+    """Whether something that is drawn, such as a label or a legend, reaches over the border of the figure."""
+    box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
+    return box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn import tree
 from jaxnn.checks import as_array, count_of, require_between, require_floating, require_positive_int
@@ -183,7 +184,7 @@ def trajectory(
         f, opt, start, steps, value_tolerance, grad_tolerance, classify: as for `minimize`.
 
     Returns:
-        Trajectory, with `steps + 1` points even if the run ends earlier.
+        Trajectory, with `steps + 1` points even if the run ends earlier; its `last` is the Iterate of `minimize`.
 
     Example:
         >>> from jaxnn import optim
@@ -255,6 +256,8 @@ def _run(
 ) -> tuple[Iterate, Callable[[Iterate], Iterate]]:
     """The first iterate, and the function from one iterate to the next."""
     require_function("minimize", "f", f, "landscapes.rosenbrock()", optional=False)
+    if isinstance(f, np.ufunc):
+        raise TypeError(f"minimize: f must be a function of JAX, got numpy.{f.__name__}. Pass jnp.{f.__name__}.")
     require_optimizer("minimize", opt)
     require_between("minimize", "value_tolerance", value_tolerance, 0, float("inf"))
     require_between("minimize", "grad_tolerance", grad_tolerance, 0, float("inf"))

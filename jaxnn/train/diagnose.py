@@ -106,6 +106,9 @@ def diagnose(
             quarter of the smaller metric of the first epoch, training or validation.
         gap: how far the validation metric may exceed the training metric, as a fraction of `low`.
 
+    Returns:
+        Diagnosis; its `describe()` is the text to print.
+
     Raises:
         TypeError: history is not a list of dicts, e.g. the whole result of `fit`.
         ValueError: fewer than two epochs, a metric that is missing or negative, or a `low` or `gap` < 0.
@@ -203,7 +206,10 @@ def _figures(history: Sequence[Record], name: str) -> list[float]:
             "Pass the history of what fit returns: result.history."
         )
     if len(history) < 2:
-        raise ValueError(f"diagnose: expected a history of at least 2 epochs, got {len(history)}.")
+        raise ValueError(
+            f"diagnose: expected a history of at least 2 epochs, got {len(history)}. Train for more, unless fit raised "
+            "DivergedError: that run diverged, and the error says where and why."
+        )
     for record in history:
         if name not in record:
             raise ValueError(

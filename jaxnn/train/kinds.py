@@ -66,7 +66,7 @@ def kind_of_point(f: Callable[[PyTree], Array], x: PyTree) -> Array:
     at, eps = at.astype(wide), max(float(float_info(leaf.dtype).eps) for leaf in leaves)
 
     def value(point: Array) -> Array:
-        return f(unravel(point.astype(jnp.result_type(*leaves)))).astype(wide)
+        return jnp.asarray(f(unravel(point.astype(jnp.result_type(*leaves)))), wide)
 
     def grad(point: Array) -> Array:
         return jax.grad(value)(point)

@@ -202,7 +202,7 @@ def test_dtypes() -> None:
         ),
         (
             lambda: boltzmann.fit(DATA, key=jax.random.key(0), hidden=2, epochs=1, batch_size=9, learning_rate=0.1),
-            "batch_size 9 exceeds the 6 examples",
+            "boltzmann.fit: batch_size must be at most the number of examples, 6, got 9",
         ),
         (
             lambda: boltzmann.fit(DATA, key=jax.random.key(0), hidden=0, epochs=1, batch_size=2, learning_rate=0.1),

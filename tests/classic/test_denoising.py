@@ -40,6 +40,7 @@ def test_shapes_and_the_error_of_the_noise_itself() -> None:
     ("settings", "error", "text"),
     [
         ({"levels": (-1.0,)}, ValueError, r"each of levels must lie in \[0, inf\)"),
+        ({"levels": (0.5, 0.0)}, ValueError, "each of levels must be a finite number > 0, got 0"),
         ({"seeds": 0}, ValueError, "seeds must be at least 1"),
         ({"units": 1.5}, TypeError, "units must be an int"),
         ({"examples": np.ones((9, 4))}, TypeError, r"must be data.Splits of Datasets, got ndarray"),

@@ -164,6 +164,15 @@ def test_the_capacity_in_simulation(load: float, low: float, high: float) -> Non
         assert overlaps.mean() == pytest.approx(float(hopfield.retrieval_overlap(load)), abs=0.01)
 
 
+def test_states_may_be_lists_and_numpy_arrays_of_integers() -> None:
+    xi = np.array([1, 1, -1, -1])
+    w = np.asarray(hopfield.hebb([xi]))
+    assert float(hopfield.energy(w, xi.tolist())) == -1.5
+    after = hopfield.update(w, np.array([1, 1, 1, -1]), 2)
+    np.testing.assert_array_equal(after, xi)
+    assert after.dtype == w.dtype
+
+
 def test_dtypes_and_transformations() -> None:
     xi = signs(12, 2, 16)
     assert hopfield.hebb(xi.astype(jnp.bfloat16)).dtype == hopfield.hebb(xi).dtype == jnp.float32
@@ -178,7 +187,7 @@ def test_dtypes_and_transformations() -> None:
     ("call", "text"),
     [
         (lambda: hopfield.hebb([[0, 1]]), "patterns must be -1 or 1, got 0. Convert bits by 2"),
-        (lambda: hopfield.hebb([1, -1]), r"patterns must have shape \(N, D\)"),
+        (lambda: hopfield.hebb([1, -1]), r"patterns must have shape \(N, D\).* one number per example as x\[:, None\]"),
         (lambda: hopfield.hebb([[1j, 1]]), "real numbers, got dtype complex"),
         (lambda: hopfield.recall(np.eye(3), [1, -1], key=jax.random.key(0)), r"got \(3, 3\) and \(2,\)"),
         (lambda: hopfield.recall(np.eye(2), [1, -1], key=0), "typed key"),

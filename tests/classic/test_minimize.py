@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from jaxnn.classic import parity
-from jaxnn.classic.boolean import inputs
+from jaxnn.classic.boolean import dnf, inputs, minimized
+from jaxnn.classic.formulas import parse
 from jaxnn.classic.minimize import covers, minimize, minimize_exactly, minimize_together, prime_implicants, text
 from tests.classic.test_boolean import all_tables
 
@@ -236,8 +238,16 @@ def test_tables_that_do_not_fit_together_are_refused(tables: object, free: objec
         minimize_together(tables, free)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("given", ["AB", parse("AB")])
+@pytest.mark.parametrize("make", [minimize, dnf, minimized])
+def test_a_formula_is_no_table(make: Any, given: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected a truth table .* Pass boolean.parse\(formula\).table"):
+        make(given)
+
+
 def test_text() -> None:
     assert text(np.array([[1, -1, 0], [0, 0, 1]])) == "AB' + C"
+    assert text(np.array([[1, -1, 0], [0, 0, 1]]), ["rain", "wind", "sun"]) == "rain wind' + sun"
     assert text(np.array([[1, -1]]), ["x", "y"]) == "xy'"
 
 

@@ -165,6 +165,8 @@ def test_around_a_stationary_point_rises_and_falls_alternate(f: Any, rises: int)
 def test_errors() -> None:
     with pytest.raises(TypeError, match="f must be a function"):
         stationary.in_interval(1.0, 0, 1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must be a function of JAX, got numpy\.sin\. Pass jnp\.sin"):
+        stationary.in_interval(np.sin, 0, 1)
     with pytest.raises(ValueError, match="expected finite low < high, got 1 and 0"):
         stationary.in_interval(jnp.sin, 1, 0)
     with pytest.raises(ValueError, match="points must be at least 3, got 2"):

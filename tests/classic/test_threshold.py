@@ -94,6 +94,11 @@ def test_a_softened_net_is_differentiated_by_hand_and_by_jax_alike_and_learns() 
         assert float(values[-1]) < 0.1 * float(values[0])
 
 
+def test_inputs_are_rows() -> None:
+    with pytest.raises(ValueError, match=r"inputs \(N, D\), got shape \(2,\)\..* one number per input as x\[:, None\]"):
+        approximation.pulses(1, 2)([0.5, 1.5])
+
+
 def test_a_negative_sharpness_is_refused() -> None:
     with pytest.raises(ValueError, match=r"soften: sharpness must lie in \[0, inf\), got -1"):
         soften(gates.xor(), -1.0)

@@ -9,7 +9,7 @@ import pytest
 from jaxnn import data
 from jaxnn.classic import logistic, multiclass
 from jaxnn.classic.neurons import with_bias
-from jaxnn.data import Dataset, binarised, make_dataset
+from jaxnn.data import Dataset, Splits, binarised, make_dataset
 
 DIGITS = data.digits()
 
@@ -56,6 +56,7 @@ def test_a_linear_classifier_reads_256_bits() -> None:
         ),
         (lambda: binarised(Dataset(np.zeros((2, 8, 8, 3)), np.zeros(2))), ValueError, "must be grey"),
         (lambda: binarised(Dataset(np.zeros((2, 8, 8, 1), int), np.zeros(2))), TypeError, "floating dtype"),
+        (lambda: binarised(Splits(DIGITS, DIGITS, DIGITS)), TypeError, "one Dataset, got Splits. Pass one part"),
         (lambda: binarised(DIGITS, side=0), ValueError, "side must be at least 1, got 0"),
         (lambda: binarised(DIGITS, threshold=0.0), ValueError, "threshold must be > 0, got 0"),
         (lambda: binarised(DIGITS, threshold=1.5), ValueError, r"threshold must lie in \[0, 1\], got 1.5"),

@@ -188,6 +188,12 @@ def test_softmax_of_any_shape_and_smoothing(shape: tuple[int, ...], a: float, se
     assert_close(grad, auto, rtol=1e-11, atol=1e-13)
 
 
+def test_certainty_has_entropy_zero_not_minus_zero() -> None:
+    certain = np.eye(3, dtype=np.float32)
+    for zeros in (losses.entropy(certain), losses.cross_entropy(certain, certain)):
+        assert str(zeros.tolist()) == "[0.0, 0.0, 0.0]"
+
+
 def test_cross_entropy_is_kl_divergence_plus_entropy() -> None:
     rng = np.random.default_rng(0)
     z, d = rng.standard_normal((4, 2, 3)), simplex(rng, 4, 2, 3)

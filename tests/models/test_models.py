@@ -118,6 +118,12 @@ def test_parameter_counts(net: layers.Layer, example: Any, count: int, capsys: A
     assert f"{count:,}" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_an_activation_with_parameters_has_its_own_name_in_tables() -> None:
+    net = models.serial(layers.Dense(2), layers.PRelu())
+    assert [row.name for row in rows(net, (3,))] == ["dense", "prelu"]
+    assert repr(layers.PRelu()) == "parametric_activation(form=prelu, start=0.25, shared=False)"
+
+
 def test_summary_allocates_nothing_and_unfolds_serials() -> None:
     enormous = models.mlp([1_000_000, 1_000_000, 10])
     assert [row.name for row in rows(enormous, (1_000_000,))] == ["flatten", "dense", "relu", "dense"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,16 @@ def test_names_and_headings() -> None:
     assert ax.get_legend().get_texts()[0].get_text() == "1"
 
 
+def test_words_are_set_apart_and_stay_within_the_figure(tmp_path: Path) -> None:
+    table = np.array([0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1])
+    words = ["rain", "umbrella", "wind", "roof"]
+    ax, _ = drawn(table, [[0, 0, 1, 1], [1, -1, 0, 0], [1, 0, 1, 0]], names=words)
+    assert [term.get_text() for term in ax.get_legend().get_texts()] == ["wind roof", "rain umbrella'", "rain wind"]
+    plots.save(ax.figure, tmp_path / "map.png")
+    box, (width, height) = ax.figure.get_tightbbox(), ax.figure.get_size_inches()
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= 0
+
+
 BAD: list[tuple[str, Callable[[], Any]]] = [
     (r"table must be \(2\^n,\) for n = 2 .. 6 inputs, got shape \(2,\)", lambda: drawn([0, 1])),
     (r"got shape \(128,\)", lambda: drawn(np.zeros(128))),
@@ -151,6 +162,12 @@ BAD: list[tuple[str, Callable[[], Any]]] = [
     (r"rows \(T, 2\) of -1, 0 and 1, got shape \(1, 3\)", lambda: drawn(np.zeros(4), [[1, 0, 1]])),
     (r"dont_care must have the table's shape \(4,\), got \(8,\)", lambda: drawn(np.zeros(4), dont_care=np.zeros(8))),
 ]
+
+
+@pytest.mark.parametrize("given", ["AB", boolean.parse("AB")])
+def test_a_formula_is_no_table(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"table must be \(2\^n,\), got .* Pass classic.boolean.parse"):
+        drawn(given)
 
 
 @pytest.mark.parametrize(("text", "call"), BAD)

@@ -95,6 +95,11 @@ def test_bad_input_is_named(text: str, call: Callable[[Any], Any]) -> None:
         call(plots.figure()[1])
 
 
+def test_a_function_is_no_landscape() -> None:
+    with pytest.raises(TypeError, match=r"got <function .* landscapes\.make_landscape makes one"):
+        view.contours(plots.figure()[1], lambda x: x @ x)
+
+
 def own_landscape(shift: float) -> landscapes.Landscape:
     """The squared error of a line on 20 examples, NumPy float64 data in the closure, with a loop of JAX inside."""
     x = np.linspace(0, 1, 20)

@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxnn import plots
+from jaxnn import plots, train
 
 HISTORY = [{"epoch": e, "loss": 1 / e, "validation_loss": 1.5 / e, "validation_error": 0.1 / e} for e in (1, 2, 3)]
 
@@ -75,6 +75,15 @@ def test_figures_are_written_and_not_blank(tmp_path: Path) -> None:
         assert image[..., :3].std() > 0.01
 
 
+def test_a_whole_result_or_all_parameters_are_named() -> None:
+    result = train.FitResult((), (), (), HISTORY, 2, "")
+    for given in (result, [result]):
+        with pytest.raises(TypeError, match=r"got its whole result\. Pass result\.history"):
+            plots.curves(given)
+    with pytest.raises(TypeError, match="templates: weights must be an array of numbers, got dict"):
+        plots.templates({"w": np.eye(4)}, (2, 2))
+
+
 def test_colours_are_distinct() -> None:
     assert len(set(plots.COLOURS)) == 8
 
@@ -84,6 +93,8 @@ def test_colours_are_distinct() -> None:
     [
         (lambda: plots.curves([]), "at least one history"),
         (lambda: plots.pictures([np.eye(2)], []), "one caption per image, 1, got 0"),
+        (lambda: plots.pictures([np.eye(2)], ["a"], columns=0), "pictures: columns must be at least 1, got 0"),
+        (lambda: plots.templates(np.eye(4), (2, 2), columns=0), "templates: columns must be at least 1, got 0"),
         (lambda: plots.curves([HISTORY, []]), "at least one history with at least one epoch"),
         (lambda: plots.confusion(np.eye(3), ["a", "b"]), r"expected a matrix \(2, 2\) for 2 classes, got \(3, 3\)"),
     ],

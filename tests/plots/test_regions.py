@@ -176,10 +176,16 @@ BAD: list[tuple[str, Callable[[Any], Any]]] = [
     ("one name per class, 3, got 2", lambda ax: plots.regions(ax, lambda x: x @ W, n=5, names="ab")),
     ("9 classes need as many colours, got 8", lambda ax: plots.regions(ax, lambda x: np.zeros((25, 9)), n=5)),
     (r"low < high, got \(\(1, 1\), \(0, 1\)\)", lambda ax: plots.regions(ax, of_sums, bounds=((1, 1), (0, 1)))),
+    (r"low < high, got \[-1, 1\]", lambda ax: plots.regions(ax, of_sums, bounds=[-1, 1])),
     ("n must be at least 2, got 1", lambda ax: plots.regions(ax, of_sums, n=1)),
     (r"got shapes \(2, 2\), \(3,\)", lambda ax: plots.regions(ax, of_sums, examples=(X, [0, 1, 1]))),
     ("must be integers, got 0.5", lambda ax: plots.regions(ax, of_sums, examples=(X, [0, 0.5]))),
     (r"0 .. K - 1, or -1 and \+1, got -2", lambda ax: plots.regions(ax, of_sums, examples=(X, [0, -2]))),
+    (
+        r"predict tells 3 classes, 0 .. 2, apart, got examples of class 3",
+        lambda ax: plots.regions(ax, lambda x: x @ W, n=5, examples=(X, [1, 3])),
+    ),
+    ("predict tells 2 classes", lambda ax: plots.regions(ax, of_sums, n=5, examples=(X, [1, 2]))),
     ("examples must be finite", lambda ax: plots.regions(ax, of_sums, examples=(X + np.nan, [0, 1]))),
 ]
 

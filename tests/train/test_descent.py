@@ -233,6 +233,11 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     ),
     (ValueError, "steps must be at least 0, got -1", lambda: train.trajectory(QUADRATIC, SGD, ONES, steps=-1)),
     (TypeError, "f must be a function", lambda: train.maximize(3.0, SGD, ONES, steps=1)),  # type: ignore[arg-type]
+    (
+        TypeError,
+        r"must be a function of JAX, got numpy\.sin\. Pass jnp\.sin",
+        lambda: train.minimize(np.sin, SGD, 1.0, steps=1),
+    ),
     (TypeError, "opt must be an optimizer", lambda: train.minimize(QUADRATIC, 0.1, ONES, steps=1)),  # type: ignore[arg-type]
     (ValueError, r"got \(2,\) and \(1, 3\)", lambda: train.nearest(ONES, np.ones((1, 3)), tolerance=1.0)),
     (

@@ -96,7 +96,7 @@ def test_verdicts_follow_from_the_numbers_told(pairs: Any) -> None:
 @pytest.mark.parametrize(
     ("run", "settings", "text"),
     [
-        ([], {}, "at least 2 epochs, got 0"),
+        ([], {}, "at least 2 epochs, got 0. Train for more, unless fit raised DivergedError"),
         (GOOD[:1], {}, "at least 2 epochs, got 1"),
         ([{"loss": 1.0}] * 2, {}, "no 'validation_loss' in the history, which has loss. Pass validation"),
         (GOOD, {"figure": "error"}, "no 'error' in the history"),

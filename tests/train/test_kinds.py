@@ -117,6 +117,7 @@ def test_large_problems_are_computed_as_without_it() -> None:
     assert "eigh" in program(32, True)
     assert kind_of_point(lambda x: jnp.sum(x**2), jnp.zeros(33)) == PointKind.UNKNOWN
     assert kind_of_point(lambda x: 0.0, ()) == PointKind.UNKNOWN
+    assert kind_of_point(lambda x: 3.0, jnp.ones(2)) == PointKind.FLAT, "a constant that is no array"
 
 
 @pytest.mark.slow
