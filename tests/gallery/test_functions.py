@@ -13,9 +13,6 @@ from jaxnn.classic import stationary
 from jaxnn.gallery import functions, surfaces
 from tests.gallery.reading import drawn, line
 
-PICTURES = {picture.name: picture for picture in functions.PICTURES}
-QUICK = ("descent-one-variable", "brute-force")
-
 
 def marks(ax: Any) -> list[tuple[str, float, float]]:
     """(kind, x, y) of the stationary points that are marked, from left to right."""

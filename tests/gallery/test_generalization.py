@@ -13,7 +13,6 @@ from jaxnn.gallery import basics, generalization
 from jaxnn.layers import Dense, Flatten, Sigmoid
 from tests.gallery.reading import drawn, line
 
-QUICK = ("activations",)
 PICTURES = {picture.name: picture for picture in (*basics.PICTURES, *generalization.PICTURES)}
 
 

@@ -11,9 +11,6 @@ from jaxnn import landscapes
 from jaxnn.gallery import optimization
 from tests.gallery.reading import drawn, line
 
-PICTURES = {picture.name: picture for picture in optimization.PICTURES}
-GANS = ("gan-samples", "gan-coverage")
-
 
 @pytest.mark.slow
 def test_steps_of_each_size_do_what_is_said() -> None:

@@ -11,8 +11,6 @@ import pytest
 from jaxnn.gallery import training
 from tests.gallery.reading import drawn, line
 
-PICTURES = {picture.name: picture for picture in training.PICTURES}
-
 
 def values(ax: Any, label: str) -> np.ndarray:
     return line(ax, label)[:, 1]
