@@ -29,8 +29,8 @@ def binarised(dataset: Dataset, *, side: int = 16, threshold: float = 0.5) -> Da
         A Dataset of x (N, side^2) float32, each 0 or 1, on the host, with the same labels, classes and name.
 
     Raises:
-        ValueError: images of another shape, or a setting out of range.
-        TypeError: images that are not floating.
+        ValueError: images of another shape or not finite, or a setting out of range.
+        TypeError: not a Dataset, or images that are not floating.
 
     Example:
         >>> from jaxnn.data import digits
@@ -38,7 +38,13 @@ def binarised(dataset: Dataset, *, side: int = 16, threshold: float = 0.5) -> Da
         >>> few.x.shape, sorted(set(few.x.ravel().tolist()))
         ((1797, 256), [0.0, 1.0])
     """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"binarised: dataset must be a Dataset, such as data.make_dataset(x, y), got {type(dataset).__name__}."
+        )
     require_images("binarised", dataset.x)
+    if not dataset.x.size or not np.isfinite(dataset.x).all():
+        raise ValueError(f"binarised: images must have pixels, and finite ones only, got shape {dataset.x.shape}.")
     if dataset.x.shape[-1] != 1:
         raise ValueError(
             f"binarised: images must be grey, (N, H, W, 1), got {dataset.x.shape}. Average the colours: "

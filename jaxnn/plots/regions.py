@@ -106,10 +106,14 @@ def regions(
     if examples is not None and solid:
         raise ValueError("regions: examples are drawn on the plane only. Pass examples=None on 3D axes.")
     require_number("regions", "threshold", threshold)
+    if np.isnan(threshold):
+        raise ValueError("regions: threshold must be a number, got nan: no output would reach it.")
     points, labels = (np.zeros((0, 2)), np.zeros(0, int)) if examples is None else _examples(*examples)
     (left, right), (low, high) = bounds or _around(points)
-    if not (left < right and low < high):
-        raise ValueError(f"regions: expected bounds ((low, high), (low, high)), low < high, got {bounds}.")
+    with np.errstate(over="ignore"):
+        ends = np.array([left, right, low, high], float).astype(np.float32)  # the dtype of the points
+    if not (np.isfinite(ends).all() and ends[0] < ends[1] and ends[2] < ends[3]):
+        raise ValueError(f"regions: expected bounds ((low, high), (low, high)), low < high, got {bounds} in float32.")
     side = require_positive_int("regions", "n", n if n is not None else 81 if solid else 240, 2)
     grid = np.stack(np.meshgrid(np.linspace(left, right, side), np.linspace(low, high, side)), -1).astype(np.float32)
     outputs = _outputs(predict, grid.reshape(-1, 2))
