@@ -6,6 +6,7 @@ import html.parser
 import importlib
 import re
 import types
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ import pytest
 from jaxnn import gallery, plots
 from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.gallery import build as built
+from jaxnn.gallery import drawing
 from jaxnn.gallery.base import Picture
 from tests.gallery.reading import covered, smallest_print
 
@@ -206,3 +208,16 @@ def test_the_whole_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3].std() > 0.01, name
     assert {name: labels for name, labels in hidden.items() if labels} == {}
     assert {name: size for name, size in small.items() if size < 12} == {}
+
+
+def test_a_draw_without_a_figure_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="draw must return a matplotlib Figure, got NoneType") as raised:
+        list(drawing.drawn([picture("nothing", draw=lambda: None)], tmp_path))
+    assert raised.value.__notes__ == ["raised by the picture 'nothing'"]
+
+
+def test_no_picture_is_blamed_for_a_process_that_ended() -> None:
+    with pytest.raises(BrokenProcessPool) as raised, drawing._named(picture("innocent")):
+        raise BrokenProcessPool
+    assert "processes=1" in raised.value.__notes__[0]
+    assert not any("innocent" in note for note in raised.value.__notes__)
