@@ -67,8 +67,9 @@ def check_gradient(
         A `Check`: print it, or test `check.passed`. A row is undecided where rounding hides the derivative, or f jumps.
 
     Raises:
-        TypeError: f is not a function, or x is not floating.
-        ValueError: f does not return a scalar, the gradient is not like x, tolerance <= 0, or entries < 1.
+        TypeError: f is not a function, or x or f(x) is not floating.
+        ValueError: x holds no array, f does not return a scalar, the gradient is not like x, tolerance <= 0, or
+            entries < 1.
 
     Reference: Ridders, C. J. F. (1982). Accurate computation of F'(x) and F'(x) F''(x).
 
@@ -86,6 +87,13 @@ def check_gradient(
     x = as_arrays("check_gradient", "x", x)
     for leaf in jax.tree.leaves(x):
         require_floating("check_gradient", "x", leaf.dtype, "Convert it: x.astype(jnp.float32).")
+    if not jax.tree.leaves(x):
+        raise ValueError(f"check_gradient: x must hold at least one array, got {x!r}.")
+    of_y: Any = jax.eval_shape(f, x)
+    shape = jax.tree.map(jnp.shape, of_y)
+    if shape != ():
+        raise ValueError(f"check_gradient: f must return one number, got shape {shape}. Sum it.")
+    require_floating("check_gradient", "the value of f", of_y.dtype, "Compute it from x in floating point.")
     gradient = jax.grad(f)(x) if gradient is None else as_arrays("check_gradient", "gradient", gradient)
     _require_like("check_gradient: gradient must be a pytree like x", gradient, x)
     chosen = _chosen("check_gradient", x, entries)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import as_array, as_arrays, require_floating, require_function
+from jaxnn.checks import as_array, as_arrays, concrete_number, require_floating, require_function, require_number
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.types import Array, DType, DTypeLike, PyTree, Scalar
 
@@ -54,20 +54,21 @@ def one_sided(f: Callable[[PyTree], PyTree], x: PyTree, v: PyTree = None, *, ste
         f: from a pytree like `x` to a pytree of floating arrays.
         x: pytree of floating arrays.
         v: direction, a pytree like `x`; None for ones.
-        step: h; may be traced.
+        step: h, not 0; may be traced.
 
     Returns:
         A pytree like f(x): the derivative along v, with an error of h v'f''v / 2 and of rounding, eps |f| / h.
 
     Raises:
         TypeError: f is not a function, or x is not floating.
-        ValueError: v has another structure or shape than x.
+        ValueError: v has another structure or shape than x, or step is 0, not finite, or 0 in the dtype of x.
 
     Example:
         >>> one_sided(lambda x: x**2, 1.0, step=0.125)
         Array(2.125, dtype=float32)
     """
     x, v = _pair("one_sided", f, x, v)
+    _require_step("one_sided", x, step)
     return _scaled(f(_moved(x, v, step)), f(x), step)
 
 
@@ -85,6 +86,7 @@ def central(f: Callable[[PyTree], PyTree], x: PyTree, v: PyTree = None, *, step:
         Array(2., dtype=float32)
     """
     x, v = _pair("central", f, x, v)
+    _require_step("central", x, step)
     return _scaled(f(_moved(x, v, step)), f(_moved(x, v, -step)), 2 * step)
 
 
@@ -110,6 +112,7 @@ def complex_step(f: Callable[[PyTree], PyTree], x: PyTree, v: PyTree = None, *, 
         Array(1., dtype=float32)
     """
     x, v = _pair("complex_step", f, x, v)
+    _require_step("complex_step", x, step)
 
     def part(y: Array) -> Array:
         if not jnp.iscomplexobj(y):
@@ -216,8 +219,9 @@ def _quotients(above: PyTree, below: PyTree, step: Array, dy: PyTree) -> tuple[A
         eps = eps_of(a.dtype)
         a, b, d = (accumulate(z).astype(step.dtype) for z in (a, b, d))
         axes = tuple(range(1, a.ndim))
-        # An output that does not change has no error of rounding.
-        size = jnp.where(a == b, jnp.zeros_like(a), jnp.maximum(jnp.abs(a), jnp.abs(b)))
+        # An output that no step changes has no error of rounding; beside a large constant, small steps change nothing.
+        still = jnp.all((a == a[:1]) & (b == a[:1]), axis=0, keepdims=True)
+        size = jnp.where(still, jnp.zeros_like(a), jnp.maximum(jnp.abs(a), jnp.abs(b)))
         slope += jnp.sum((a - b) * d[None], axes)
         noise += eps * jnp.sum(size * jnp.abs(d)[None], axes)
     return slope / step, noise / jnp.abs(step)
@@ -279,6 +283,15 @@ def _pair(where: str, f: Any, x: PyTree, v: PyTree) -> tuple[PyTree, PyTree]:
     v = jax.tree.map(jnp.ones_like, x) if v is None else as_arrays(where, "v", v)
     require_same_structure(f"{where}: v must be a pytree like x", v, x)
     return x, jax.tree.map(lambda a, d: d.astype(a.dtype), x, v)
+
+
+def _require_step(where: str, x: PyTree, step: Any) -> None:
+    """Raise ValueError for a concrete step that is 0 or not finite in the dtypes of x."""
+    require_number(where, "step", step)
+    number = concrete_number(step)
+    for dtype in {a.dtype for a in jax.tree.leaves(x)} if number is not None else ():
+        if not 0 < abs(float(jnp.asarray(number, dtype))) < float("inf"):
+            raise ValueError(f"{where}: step must be finite and not 0 in {dtype.name}, got {number:g}.")
 
 
 def require_same_structure(message: str, got: PyTree, expected: PyTree) -> None:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import backprop, optim, per_example, train, tree
-from jaxnn.checks import require_key, require_positive_int
+from jaxnn.checks import as_numpy, require_between, require_key, require_positive_int
 from jaxnn.data import take
 from jaxnn.layers import Layer
 from jaxnn.train.arguments import as_pair
@@ -63,13 +63,19 @@ def of_batch(trace: Scalar, sizes: ArrayLike, examples: int) -> np.ndarray:
         sizes: (S,) batch sizes B.
         examples: N.
 
+    Raises:
+        ValueError: trace is negative, or a size is not in 1 .. N.
+
     Reference: Cochran, W. G. (1977). Sampling techniques, section 2.5.
 
     Example:
         >>> of_batch(12.0, [1, 4, 12], 12)
         array([11.,  2.,  0.])
     """
-    each = np.asarray(sizes, np.float64)
+    each = as_numpy("of_batch", "sizes", sizes).astype(np.float64)
+    require_between("of_batch", "trace", trace, 0, float("inf"))
+    if not ((each >= 1) & (each <= examples)).all():
+        raise ValueError(f"of_batch: sizes must lie in [1, {examples}], the number of examples, got {each.tolist()}.")
     return np.asarray(trace, np.float64) / each * (1 - each / examples)
 
 

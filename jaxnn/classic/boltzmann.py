@@ -1,7 +1,8 @@
 """The restricted Boltzmann machine: a distribution over binary vectors, learned by contrastive divergence.
 
 P(v, h) = e^(-E) / Z, E = -v'w h - a'v - b'h, with visible units v (..., V) and hidden units h (..., H), each 0 or 1. No
-unit is joined to one of its own layer: given one layer, the units of the other are independent.
+unit is joined to one of its own layer: given one layer, the units of the other are independent. ValueError: shapes of
+machine and units do not match, or there is no example.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.checks import require_between, require_key, require_positive_int
+from jaxnn.checks import as_array, require_between, require_key, require_positive_int
 from jaxnn.classic.neurons import as_rows
 from jaxnn.data import Partial, batch_indices
 from jaxnn.numerics import accumulation_dtype
@@ -55,6 +56,7 @@ def gibbs(machine: Machine, v: Array, *, key: Key, steps: int) -> Array:
         Array([0., 1.], dtype=float32)
     """
     require_key("boltzmann.gibbs", key)
+    v = _checked("boltzmann.gibbs", machine, v)
 
     def step(v: Array, key: Key) -> tuple[Array, None]:
         hidden_key, visible_key = jax.random.split(key)
@@ -89,7 +91,9 @@ def contrastive_divergence(
         >>> contrastive_divergence(machine, jnp.ones((4, 2)), key=jax.random.key(0))[1].shape
         (4, 2)
     """
-    samples = gibbs(machine, v if chains is None else chains, key=key, steps=steps)
+    v = _checked("boltzmann.contrastive_divergence", machine, v, ndim=2)
+    start = v if chains is None else _checked("boltzmann.contrastive_divergence", machine, chains, ndim=2)
+    samples = gibbs(machine, start, key=key, steps=steps)
     return jax.tree.map(jnp.subtract, _moments(machine, v.astype(samples.dtype)), _moments(machine, samples)), samples
 
 
@@ -102,6 +106,7 @@ def log_partition(machine: Machine) -> Array:
         >>> log_partition(Machine(jnp.zeros((2, 3)), jnp.zeros(2), jnp.zeros(3))) / jnp.log(2)
         Array(5., dtype=float32)
     """
+    _shapes("boltzmann.log_partition", machine)
     w, a, b = machine if machine.w.shape[0] <= machine.w.shape[1] else Machine(machine.w.T, machine.b, machine.a)
     if (units := w.shape[0]) > _LARGEST:
         raise ValueError(f"boltzmann.log_partition: the smaller layer must have at most {_LARGEST} units, got {units}.")
@@ -121,6 +126,7 @@ def log_likelihood(machine: Machine, v: Array) -> Array:
         >>> log_likelihood(Machine(jnp.zeros((2, 3)), jnp.zeros(2), jnp.zeros(3)), jnp.ones((5, 2))) / jnp.log(2)
         Array(-2., dtype=float32)
     """
+    v = _checked("boltzmann.log_likelihood", machine, v, ndim=2)
     return jnp.mean(_unnormalized(machine, v)) - log_partition(machine)
 
 
@@ -153,7 +159,9 @@ def fit(
         >>> jax.eval_shape(lambda key: fit([[1, 1], [0, 0]], key=key, **settings), jax.random.key(0)).w.shape
         (5, 2, 3)
     """
+    require_key("boltzmann.fit", key)
     rows = as_rows("boltzmann.fit", "x", x, values=(0, 1))
+    size = require_positive_int("boltzmann.fit", "batch_size", batch_size)
     require_between("boltzmann.fit", "learning_rate", learning_rate, 0, float("inf"), open_high=True)
     if require_positive_int("boltzmann.fit", "batch_size", batch_size) > len(rows):
         raise ValueError(
@@ -164,7 +172,7 @@ def fit(
     shape = (rows.shape[1], require_positive_int("boltzmann.fit", "hidden", hidden))
     w = 0.01 * jax.random.normal(init_key, shape, rows.dtype)
     machine = Machine(w, jnp.zeros_like(w[:, 0]), jnp.zeros_like(w[0]))
-    return _fit(rows, machine, run_key, jnp.asarray(learning_rate, rows.dtype), *counts, batch_size, persistent)
+    return _fit(rows, machine, run_key, jnp.asarray(learning_rate, rows.dtype), *counts, size, bool(persistent))
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
@@ -186,6 +194,22 @@ def _fit(
     keys = jax.random.split(key, epochs + 1)
     chains = _drawn(keys[0], jnp.full((size, x.shape[1]), 0.5, x.dtype))
     return lax.scan(epoch, (machine, chains), keys[1:])[1]
+
+
+def _shapes(where: str, machine: Machine) -> None:
+    w, a, b = (jnp.shape(part) for part in machine)
+    if len(w) != 2 or a != w[:1] or b != w[1:]:
+        raise ValueError(f"{where}: expected a machine with w (V, H), a (V,) and b (H,), got {w}, {a} and {b}.")
+
+
+def _checked(where: str, machine: Machine, v: ArrayLike, ndim: int | None = None) -> Array:
+    """Visible units (..., V) as an array, (N, V) with N >= 1 for `ndim` 2."""
+    _shapes(where, machine)
+    units = as_array(where, "v", v)
+    if units.ndim != (ndim or max(units.ndim, 1)) or units.shape[-1] != machine.w.shape[0] or not units.size:
+        expected = "(N, V), N >= 1" if ndim else "(..., V)"
+        raise ValueError(f"{where}: v must be {expected}, with V = {machine.w.shape[0]}, got {units.shape}.")
+    return units
 
 
 def _unnormalized(machine: Machine, v: Array) -> Array:

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.checks import as_array, require_function, require_positive_int
+from jaxnn.checks import as_array, as_numpy, require_floating, require_function, require_positive_int
+from jaxnn.numerics import accumulate
 from jaxnn.types import Array, PyTree
 
 MOST = 2**24
@@ -58,8 +59,9 @@ def search(
         chunk: settings per step: more need more memory.
 
     Raises:
-        TypeError: cost is not a function.
-        ValueError: cost does not return a scalar, K^P > most, values are not distinct numbers, or every cost is NaN.
+        TypeError: cost is not a function or returns complex numbers, or a leaf of like is not floating.
+        ValueError: cost does not return a scalar, like has no entry, K^P > most, values are not distinct
+            numbers, or every cost is NaN.
 
     Example:
         >>> found = search(lambda w: (w[0] + 2 * w[1] - 1) ** 2, jnp.zeros(2), [-1, 0, 1])
@@ -67,20 +69,24 @@ def search(
         (Array([-1.,  1.], dtype=float32), 0.0, 9, 2)
     """
     require_function("brute_force.search", "cost", cost, "lambda w: jnp.sum(w**2)", optional=False)
-    chunk = require_positive_int("brute_force.search", "chunk", chunk)
+    chunk, most = (require_positive_int("brute_force.search", n, v) for n, v in (("chunk", chunk), ("most", most)))
     like, numbers, settings = _arguments("brute_force.search", like, values)
     if settings > min(most, 2**31 - 1):
         raise ValueError(
             f"brute_force.search: at most {min(most, 2**31 - 1):,} settings, got {len(numbers)}^{_size(like)} "
             f"= {_told(settings)}. Take fewer weights or values, or descend: train.minimize."
         )
-    shape = jax.tree.map(jnp.shape, jax.eval_shape(cost, like))
+    of_cost: Any = jax.eval_shape(cost, like)
+    shape = jax.tree.map(jnp.shape, of_cost)
     if shape != ():
         raise ValueError(f"brute_force.search: cost must return one number, got shape {shape}. Take the mean.")
+    if jnp.issubdtype(of_cost.dtype, jnp.complexfloating):
+        raise TypeError(f"brute_force.search: cost must return a real number, got {of_cost.dtype.name}.")
     steps = math.ceil(settings / chunk)
 
     def of_chunk(start: Array) -> Array:
-        return jax.vmap(lambda i: cost(_setting(like, numbers, i)))(start + jnp.arange(chunk))
+        found = jax.vmap(lambda i: cost(_setting(like, numbers, i)))(start + jnp.arange(chunk))
+        return accumulate(found)  # NumPy's search for the least ignores NaN in its own dtypes only
 
     starts = jnp.arange(steps, dtype=jnp.int32) * chunk
     costs = np.asarray(jax.jit(lambda s: jax.lax.map(of_chunk, s))(starts)).ravel()[:settings]
@@ -106,7 +112,8 @@ def setting(like: PyTree, values: Sequence[float], index: int) -> PyTree:
         [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]
     """
     like, numbers, settings = _arguments("brute_force.setting", like, values)
-    if not 0 <= index < settings:
+    index = require_positive_int("brute_force.setting", "index", index, 0)
+    if index >= settings:
         raise ValueError(f"brute_force.setting: index must lie in [0, {_told(settings)}), got {index}.")
     places = [(index // len(numbers) ** p) % len(numbers) for p in reversed(range(_size(like)))]
     return _shaped(like, numbers[np.asarray(places, int)])
@@ -115,7 +122,11 @@ def setting(like: PyTree, values: Sequence[float], index: int) -> PyTree:
 def _arguments(where: str, like: PyTree, values: Sequence[float]) -> tuple[PyTree, np.ndarray, int]:
     """`like` as arrays, the values as an array, and K^P."""
     like = jax.tree.map(lambda leaf: as_array(where, "like", leaf), like)
-    numbers = np.asarray(values, np.float64)
+    for leaf in jax.tree.leaves(like):
+        require_floating(where, "like", leaf.dtype, "Values would be rounded: convert it, x.astype(jnp.float32).")
+    if not _size(like):
+        raise ValueError(f"{where}: like must have at least one entry, got {like!r}.")
+    numbers = as_numpy(where, "values", values).astype(np.float64)
     if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all() or len(set(numbers)) < len(numbers):
         raise ValueError(f"{where}: values must be distinct finite numbers (K,), got {values!r}.")
     return like, numbers, len(numbers) ** _size(like)

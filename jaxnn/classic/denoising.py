@@ -13,7 +13,7 @@ import numpy as np
 from jaxnn import data, losses, models, optim, train
 from jaxnn.checks import require_positive, require_positive_int
 from jaxnn.classic.trials import as_settings
-from jaxnn.data import Splits
+from jaxnn.data import Dataset, Splits
 from jaxnn.initializers import lecun_normal
 from jaxnn.layers import Dense, Flatten, Layer, Relu
 from jaxnn.train.epochs import run_keys
@@ -78,6 +78,11 @@ def wiener(clean: Any, noisy: Any, level: Scalar) -> np.ndarray:
         array([[1.]])
     """
     known, given = np.asarray(clean, np.float64), np.asarray(noisy, np.float64)
+    require_positive("wiener", "level", level)
+    if known.ndim != 2 or given.ndim != 2 or known.shape[1] != given.shape[1] or not known.size:
+        raise ValueError(f"wiener: expected images clean (N, D) and noisy (M, D), got {known.shape} and {given.shape}.")
+    if not np.isfinite(known).all():
+        raise ValueError("wiener: the clean images must be finite.")
     mean = known.mean(axis=0)
     covariance = (known - mean).T @ (known - mean) / len(known)
     gain = np.linalg.solve(covariance + float(level) ** 2 * np.eye(len(covariance)), covariance)
@@ -100,7 +105,8 @@ def by_level(
         epochs: in batches of 50, by Adam with learning rate 0.003, falling to 0 along a cosine.
 
     Raises:
-        TypeError, ValueError: a setting is out of range, or examples are not Splits of at least 50 training examples.
+        TypeError, ValueError: a setting is out of range, or examples are not Splits of at least 50 finite training
+            examples, and others of their size.
 
     Reference: Vincent, P., Larochelle, H., Bengio, Y. & Manzagol, P.-A. (2008). Extracting and composing robust
         features with denoising autoencoders.
@@ -109,7 +115,8 @@ def by_level(
         >>> by_level((0.5,), seeds=1, epochs=1).denoising.shape
         (1, 1)
     """
-    for level in as_settings("denoising", "levels", levels, 0, math.inf):
+    levels = as_settings("denoising", "levels", levels, 0, math.inf)
+    for level in levels:
         require_positive("denoising", "each of levels", level)
     clean, held_out = _images(data.load("digits") if examples is None else examples)
     units, seeds, epochs = (
@@ -141,11 +148,16 @@ def by_level(
 
 def _images(examples: Splits) -> tuple[Array, Array]:
     """The training and validation images as rows (N, D)."""
-    if not isinstance(examples, Splits):
+    if not isinstance(examples, Splits) or not all(isinstance(part, Dataset) for part in examples):
         raise TypeError(f"denoising: examples must be data.Splits of Datasets, got {type(examples).__name__}.")
     rows = [jnp.asarray(part.x).reshape(len(part), -1) for part in examples[:2]]
     if len(rows[0]) < BATCH:
         raise ValueError(f"denoising: expected at least {BATCH} training images, one batch, got {len(rows[0])}.")
+    if rows[1].shape[1:] != rows[0].shape[1:] or not all(bool(jnp.isfinite(part).all()) for part in rows):
+        raise ValueError(
+            f"denoising: expected finite training and validation images of one size, got {rows[0].shape} and "
+            f"{rows[1].shape} as rows. Remove rows that are not finite."
+        )
     return rows[0], rows[1]
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import models, optim, train, tree
+from jaxnn.checks import require_between, require_positive_int
 from jaxnn.classic.trials import LOSS, as_counts, as_splits, few_digits, learning_curves, over_seeds
 from jaxnn.data import Splits
 from jaxnn.layers import BatchNorm, Dense, Flatten, Kind, Layer, Sigmoid
@@ -96,11 +97,17 @@ def network(depth: Scalar, *, norm: Scalar = 0, skip: Scalar = 0, most: int = ma
         most: layers that the parameters are for.
         classes: number of outputs.
 
+    Raises:
+        ValueError: a concrete depth is not in 1 .. most.
+
     Example:
         >>> net = network(2, norm=1)
         >>> net.predict(*net.init(jax.random.key(0), (8, 8, 1)), jnp.ones((5, 8, 8, 1))).shape
         (5, 10)
     """
+
+    most = require_positive_int("depth.network", "most", most)
+    require_between("depth.network", "depth", depth, 1, most)
 
     def hidden() -> tuple[Layer, ...]:
         return Dense(UNITS), switched_norm(norm), Sigmoid

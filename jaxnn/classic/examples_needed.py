@@ -33,7 +33,15 @@ class Errors(NamedTuple):
 
     @property
     def exponent(self) -> float:
-        """b of the power law, test error = a n^-b, that fits the mean test errors best on logarithmic axes."""
+        """b of the power law, test error = a n^-b, that fits the mean test errors best on logarithmic axes.
+
+        ValueError: fewer than two sizes, or a mean error of 0.
+        """
+        if len(self.sizes) < 2 or not (self.test.mean(axis=1) > 0).all():
+            raise ValueError(
+                f"exponent: needs at least two sizes, with test errors > 0, got sizes {self.sizes.tolist()} and errors "
+                f"{self.test.mean(axis=1).tolist()}."
+            )
         slope, _ = np.polyfit(np.log(self.sizes), np.log(self.test.mean(axis=1)), 1)
         return -float(slope)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import data, models, optim, train
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import as_numpy, require_positive_int
 from jaxnn.classic.trials import LOSS
 from jaxnn.data import Dataset, TrainTest
 from jaxnn.data.sources import MNIST, local_folder
@@ -71,7 +71,7 @@ def intensity(x: Any) -> np.ndarray:
         >>> intensity(np.ones((2, 4, 4, 1)))
         array([1., 1.])
     """
-    return np.asarray(x).mean(axis=(1, 2, 3))
+    return _images("intensity", x).mean(axis=(1, 2, 3))
 
 
 def symmetry(x: Any, *, axes: tuple[int, ...] = (2,)) -> np.ndarray:
@@ -85,8 +85,16 @@ def symmetry(x: Any, *, axes: tuple[int, ...] = (2,)) -> np.ndarray:
         >>> symmetry(np.eye(2)[None, :, :, None]), symmetry(np.eye(2)[None, :, :, None], axes=(1, 2))
         (array([-1.]), array([0.]))
     """
-    images = np.asarray(x)
+    images = _images("symmetry", x)
     return 0.0 - np.abs(images - np.flip(images, axes)).mean(axis=(1, 2, 3))
+
+
+def _images(where: str, x: Any) -> np.ndarray:
+    """Images (N, H, W, C) as floats: differences of unsigned integers would wrap."""
+    images = as_numpy(where, "x", x)
+    if images.ndim != 4:
+        raise ValueError(f"{where}: x must be images (N, H, W, C), got {images.shape}.")
+    return images if images.dtype.kind == "f" else images.astype(np.float64)
 
 
 HAND: Mapping[str, Callable[[Any], np.ndarray]] = MappingProxyType(
@@ -147,7 +155,8 @@ def compare(
         Features, with errors of the best two and of all features made by hand, of pixels, and of learned features.
 
     Raises:
-        ValueError: fewer than two classes, a class without training images, or examples that are not images.
+        ValueError: fewer than two classes, a class without training images, no test images, or examples that are not
+            images.
 
     Reference: LeCun, Y., Bottou, L., Bengio, Y. & Haffner, P. (1998). Gradient-based learning applied to document
         recognition, section I.A (features by hand against learned ones).
@@ -165,6 +174,8 @@ def compare(
             f"features.compare: expected images (N, H, W, C) of at least two classes, each with training images, got "
             f"x {np.shape(training.x)} for the classes {tuple(classes)}."
         )
+    if not len(test):
+        raise ValueError(f"features.compare: expected test images of the classes {tuple(classes)}, got none.")
     epochs = require_positive_int("features.compare", "epochs", epochs)
     hand, chosen = _by_hand(training, test, k, epochs)
     counts = {"two by hand": 2, "all by hand": len(HAND), "pixels": int(np.prod(shape)), "learned": learned}

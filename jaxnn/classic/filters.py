@@ -65,6 +65,7 @@ def scan(
         H' W' frames, H' = (H + 2 p - h) // s + 1.
 
     Raises:
+        TypeError: complex numbers.
         ValueError: image and kernel differ in axes or channels, or the kernel does not fit.
 
     Reference: LeCun, Y., Boser, B., Denker, J. S., et al. (1989). Backpropagation applied to handwritten zip code
@@ -76,6 +77,10 @@ def scan(
         (4, [[1.0, 2.0], [4.0, 5.0]])
     """
     x, w = (as_numpy("filters.scan", name, value) for name, value in (("image", image), ("kernel", kernel)))
+    for name, values in (("image", x), ("kernel", w)):
+        if np.iscomplexobj(values):
+            raise TypeError(f"filters.scan: {name} must hold real numbers, got dtype {values.dtype}.")
+    x, w = x.astype(np.float64), w.astype(np.float64)  # products of small integers would wrap
     steps, pads = pair("filters.scan", "stride", stride), pair("filters.scan", "padding", padding, minimum=0)
     require_number("filters.scan", "bias", bias)
     if x.ndim not in (2, 3) or x.ndim != w.ndim or x.shape[2:] != w.shape[2:] or not w.size:

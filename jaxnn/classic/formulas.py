@@ -40,7 +40,7 @@ BINDING = {"or": 1, "xor": 2, "and": 3, "not": 4}
 
 WORD = r"(?<![A-Za-z])(?:NOT|AND|OR|XOR|not|and|or|xor)(?![A-Za-z0-9_])"
 
-ONE_LETTER = r"[A-Za-z](?:_?[0-9]+)?"
+ONE_LETTER = r"[A-Za-z](?:_?[0-9]{1,9}(?![0-9]))?"
 """An input without a list of names: a letter, perhaps with a number, such as A, x1, X_12."""
 
 
@@ -115,12 +115,15 @@ def parse(text: str | Sequence[str], names: Sequence[str] | None = None) -> Func
 
 def _checked(names: Sequence[str]) -> tuple[str, ...]:
     """The names as a tuple, if each is a word and none occurs twice."""
+    if not hasattr(names, "__iter__"):
+        raise TypeError(f"parse: names must be a sequence of words, got {names!r}.")
+    names = tuple(names)
     for name in names:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or re.fullmatch(WORD, name):
             raise ValueError(f"parse: names must be words of letters, digits and _, and no operators, got {name!r}.")
     if len(set(names)) < len(names):
         raise ValueError(f"parse: names must differ, got {', '.join(names)}.")
-    return tuple(names)
+    return names
 
 
 def _tokens(text: str, names: tuple[str, ...] | None) -> list[Token]:

@@ -18,7 +18,9 @@ from jaxnn.classic.neurons import with_bias
 from jaxnn.classic.shifts import on_paper
 from jaxnn.classic.trials import LOSS
 from jaxnn.data import TrainTest
-from jaxnn.layers import Conv, Dense, Flatten, Layer, MaxPool, Relu
+from jaxnn.data.warp import require_images
+from jaxnn.layers import Conv, Dense, Flatten, Layer, MaxPool, Relu, activation
+from jaxnn.layers.base import require_net
 from jaxnn.types import Array, Params
 
 OPT = optim.adam(3e-3)
@@ -83,7 +85,8 @@ def window_of(layers: Sequence[Layer]) -> Window:
     size <- size + (k - 1) step for a window of k, then step <- step s for a stride of s.
 
     Raises:
-        ValueError: a layer with padding, dilation, or different sizes down and right.
+        TypeError: not a layer.
+        ValueError: another kind of layer, one with padding, dilation, or different sizes down and right.
 
     Example:
         >>> window_of([Conv(8, 3), Relu, MaxPool(2)])
@@ -91,6 +94,9 @@ def window_of(layers: Sequence[Layer]) -> Window:
     """
     size, step = 1, 1
     for layer in layers:
+        require_net("window_of", layer)
+        if layer.kind is not activation.KIND and "window" not in layer.options:
+            raise ValueError(f"window_of: expected convolutions, poolings and activations, got {layer!r}.")
         if "window" not in layer.options:
             continue
         k = pair("window_of", "window", layer.options["window"])
@@ -121,6 +127,19 @@ def strongest(outputs: Any, images: Any, window: Window, *, top: int = 9) -> Str
         array([7.])
     """
     responses, pictures = np.asarray(outputs), np.asarray(images)
+    if responses.ndim != 4 or pictures.ndim != 4 or len(responses) != len(pictures):
+        raise ValueError(
+            f"strongest: expected outputs (N, H', W', U) and images (N, H, W, C), got {responses.shape} and "
+            f"{pictures.shape}."
+        )
+    if not np.isfinite(responses).all():
+        raise ValueError("strongest: outputs must be finite.")
+    ends = [(n - 1) * window.step + window.size for n in responses.shape[1:3]]
+    if ends[0] > pictures.shape[1] or ends[1] > pictures.shape[2]:
+        raise ValueError(
+            f"strongest: {window} at outputs {responses.shape[1:3]} leaves the images {pictures.shape[1:3]}. Take "
+            "that of `window_of`."
+        )
     n, _, width, units = responses.shape
     if require_positive_int("strongest", "top", top) > n:
         raise ValueError(f"strongest: top must be at most the number of images, {n}, got {top}.")
@@ -155,6 +174,8 @@ def study(*, examples: TrainTest | None = None, steps: int = 300, top: int = 9) 
         [1, 4, 10, 18]
     """
     training, test = digits() if examples is None else examples
+    for part in (training, test):
+        require_images("hierarchy", part.x)
     x, u = (_large(part.x) for part in (training, test))
     batch = min(50, len(x))
     epochs = -(-require_positive_int("hierarchy", "steps", steps) // (len(x) // batch))
@@ -183,6 +204,8 @@ def share(labels: Any) -> np.ndarray:
         array([0.5])
     """
     rows = np.asarray(labels)
+    if rows.ndim != 2 or not rows.size:
+        raise ValueError(f"share: labels must be (U, T), U and T at least 1, got {rows.shape}.")
     return np.asarray(np.stack([(rows == label).mean(axis=1) for label in np.unique(rows)]).max(axis=0))
 
 

@@ -16,7 +16,7 @@ from jax.scipy.special import erf
 
 from jaxnn.checks import as_array, require_key, require_positive, require_positive_int
 from jaxnn.classic.neurons import as_rows
-from jaxnn.losses.base import float_info
+from jaxnn.losses.base import float_info, poison
 from jaxnn.types import Array, ArrayLike, Key, Scalar
 
 _GRID: Any = np.linspace(1, 2, 4097)
@@ -84,6 +84,8 @@ def energy(w: ArrayLike, state: ArrayLike) -> Array:
         Array([-1.5,  0.5], dtype=float32)
     """
     w, state = as_array("hopfield.energy", "w", w), as_array("hopfield.energy", "state", state)
+    if w.ndim != 2 or state.shape[-1:] * 2 != w.shape:
+        raise ValueError(f"hopfield.energy: expected w (N, N) and states (..., N), got {w.shape} and {state.shape}.")
     return -0.5 * jnp.sum(jnp.matmul(state, w, precision="highest") * state, axis=-1)
 
 
@@ -129,7 +131,7 @@ def recall(w: ArrayLike, state: ArrayLike, *, key: Key, sweeps: int = 100) -> Re
         [1, 1, 1, 1, -1, -1, -1, -1]
     """
     require_key("hopfield.recall", key)
-    limit = require_positive_int("hopfield.recall", "sweeps", sweeps)
+    limit = min(require_positive_int("hopfield.recall", "sweeps", sweeps), 2**31 - 1)  # the largest int32
     weights, start = as_rows("hopfield.recall", "w", w), as_array("hopfield.recall", "state", state)
     if start.ndim != 1 or weights.shape != 2 * start.shape:
         raise ValueError(
@@ -162,7 +164,7 @@ def retrieval_overlap(load: Scalar) -> Array:
     of zero temperature. Beyond the critical load it has only m = 0, though finite networks keep a remnant of m.
 
     Args:
-        load: P / N > 0, patterns per unit; may be traced.
+        load: P / N > 0, patterns per unit; may be traced: the result is NaN if it is not > 0.
 
     Reference: Amit, Gutfreund & Sompolinsky (1985), as above.
 
@@ -181,7 +183,7 @@ def retrieval_overlap(load: Scalar) -> Array:
     # From the peak on the load falls, and is at most 1 / (2 y^2).
     low = jnp.asarray(_GRID, float)[peak]
     y, _ = lax.fori_loop(0, 60, halve, (low, jnp.maximum(1 / jnp.sqrt(2 * value), low)))
-    return jnp.where(value <= critical_load(), erf(y), 0)
+    return poison(jnp.where(value <= critical_load(), erf(y), 0), value > 0)
 
 
 @jax.jit

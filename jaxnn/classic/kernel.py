@@ -18,7 +18,8 @@ from scipy import optimize  # type: ignore[import-untyped]
 
 from jaxnn.checks import require_between, require_positive, require_positive_int
 from jaxnn.classic import perceptron as primal
-from jaxnn.classic.neurons import as_examples, as_rows, as_signs
+from jaxnn.classic.neurons import as_examples, as_rows, as_signs, require_finite
+from jaxnn.losses.base import concrete_array, float_info
 from jaxnn.types import Array, ArrayLike, Scalar
 
 
@@ -37,14 +38,16 @@ def gaussian(x: ArrayLike, z: ArrayLike, *, width: Scalar) -> Array:
     """
     require_positive("kernel.gaussian", "width", width)
     rows, others = _pair("kernel.gaussian", x, z)
-    return jnp.exp(-squared_distances(rows, others) / (2 * jnp.square(jnp.asarray(width, rows.dtype))))
+    # Differences are divided before they are squared, by a width that is not 0 in this dtype.
+    scale = jnp.maximum(jnp.asarray(width, rows.dtype), float_info(rows.dtype).tiny)
+    return jnp.exp(-squared_distances(rows, others, scale) / 2)
 
 
 @jax.jit
-def squared_distances(x: Array, z: Array) -> Array:
-    """|x - z|^2, (N, M), of x (N, D) and z (M, D)."""
+def squared_distances(x: Array, z: Array, scale: Scalar = 1.0) -> Array:
+    """|(x - z) / scale|^2, (N, M), of x (N, D) and z (M, D)."""
     # |x|^2 - 2 x.z + |z|^2 would cancel; all N M D differences at once would not fit.
-    return lax.map(lambda row: jnp.sum(jnp.square(row[None] - z), axis=1), x, batch_size=64)
+    return lax.map(lambda row: jnp.sum(jnp.square((row[None] - z) / scale), axis=1), x, batch_size=64)
 
 
 def polynomial(x: ArrayLike, z: ArrayLike, *, degree: int, constant: Scalar = 1.0) -> Array:
@@ -106,6 +109,9 @@ def ridge(gram: ArrayLike, y: ArrayLike, *, penalty: Scalar) -> Array:
     Returns:
         a (N,).
 
+    Raises:
+        ValueError: also if K + penalty I is not positive definite in this precision.
+
     Reference: Saunders, C., Gammerman, A. & Vovk, V. (1998). Ridge regression learning algorithm in dual variables.
 
     Example:
@@ -113,9 +119,17 @@ def ridge(gram: ArrayLike, y: ArrayLike, *, penalty: Scalar) -> Array:
         Array([1., 2.], dtype=float32)
     """
     products, targets = as_examples("kernel.ridge", _square("kernel.ridge", gram), y)
+    require_finite("kernel.ridge", "y", targets[:, None])
     require_positive("kernel.ridge", "penalty", penalty)
     system = products + jnp.asarray(penalty, products.dtype) * jnp.eye(len(products), dtype=products.dtype)
-    return jax.scipy.linalg.solve(system, targets.astype(products.dtype), assume_a="pos")
+    a = jax.scipy.linalg.solve(system, targets.astype(products.dtype), assume_a="pos")
+    known = concrete_array(a)
+    if known is not None and not np.isfinite(known).all():
+        raise ValueError(
+            f"kernel.ridge: gram + penalty I is not positive definite in {products.dtype}: gram must be positive "
+            "semidefinite, such as that of `gaussian`. Raise the penalty, or use float64."
+        )
+    return a
 
 
 class Support(NamedTuple):
@@ -158,7 +172,7 @@ def support(gram: ArrayLike, y: ArrayLike, *, c: float) -> Support:
     products, signs = np.asarray(gram, np.float64), np.asarray(y, np.float64)
     if abs(signs.sum()) == len(signs):
         raise ValueError("kernel.support: y must have both classes, -1 and +1, got one.")
-    alpha, bias, weight = np.zeros(len(signs)), 0.0, float(np.trace(products)) / len(signs)
+    alpha, bias, weight = np.zeros(len(signs)), 0.0, float(np.trace(products)) / len(signs) or 1.0
     options, bounds = {"maxiter": 10_000, "maxfun": 20_000, "ftol": 0.0, "gtol": 1e-9}, optimize.Bounds(0, c)
 
     def lagrangian(alpha: Any) -> tuple[Any, Any]:
@@ -175,7 +189,8 @@ def support(gram: ArrayLike, y: ArrayLike, *, c: float) -> Support:
     dual = alpha.sum() - a @ products @ a / 2
     gap = a @ products @ a / 2 + c * np.maximum(0, 1 - signs * (products @ a + bias)).sum() - dual
     if not gap < 1e-3 * dual:
-        raise RuntimeError(f"kernel.support: did not converge: the gap is {gap:g}, the objective {dual:g}. Lower c.")
+        remedy = "Lower c, and scale the kernel so that K(x, x) is about 1."
+        raise RuntimeError(f"kernel.support: did not converge: the gap is {gap:g}, the objective {dual:g}. {remedy}")
     return Support(a, float(bias), float(gap))
 
 
@@ -192,4 +207,9 @@ def _square(where: str, gram: ArrayLike) -> Array:
     products = as_rows(where, "gram", gram)
     if products.shape[0] != products.shape[1]:
         raise ValueError(f"{where}: gram must be the Gram matrix (N, N) of the examples, got {products.shape}.")
+    known = concrete_array(products)
+    if known is not None and (
+        (known.diagonal() < 0).any() or not np.allclose(known, known.T, rtol=0, atol=1e-3 * np.abs(known).max())
+    ):
+        raise ValueError(f"{where}: gram must hold K(x_i, x_j), so be symmetric with a diagonal >= 0, but is not.")
     return products

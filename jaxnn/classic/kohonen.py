@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.checks import as_array, pair, require_key
+from jaxnn.checks import as_array, pair, require_between, require_floating, require_key, require_positive
 from jaxnn.classic.kernel import squared_distances
-from jaxnn.classic.neurons import as_rows
+from jaxnn.classic.neurons import as_rows, require_finite
+from jaxnn.losses.base import as_targets, concrete_array
 from jaxnn.types import Array, ArrayLike, Key, Scalar
 
 
@@ -23,6 +24,8 @@ def positions(grid: tuple[int, ...]) -> Array:
         >>> positions((2, 2)).tolist()
         [[[0.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 1.0]]]
     """
+    if not isinstance(grid, tuple | list) or not grid:
+        raise ValueError(f"kohonen.positions: grid must hold the size along each axis, such as (10, 10), got {grid!r}.")
     sizes = pair("kohonen.positions", "grid", grid, dims=len(grid))
     return jnp.stack(jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in sizes), indexing="ij"), axis=-1)
 
@@ -47,11 +50,19 @@ def update(w: Array, x: Array, *, rate: Scalar, radius: Scalar) -> Array:
         Array([[0.5],
                [4. ]], dtype=float32)
     """
+    require_between("kohonen.update", "rate", rate, 0, 1)
+    require_positive("kohonen.update", "radius", radius)
+    if w.ndim < 2 or x.shape != w.shape[-1:]:
+        raise ValueError(
+            f"kohonen.update: expected weights w (*grid, D) and an example x (D,), got {w.shape}, {x.shape}."
+        )
+    require_floating("kohonen.update", "w", w.dtype, "Convert it: w.astype(jnp.float32).")
     flat = w.reshape(-1, w.shape[-1])
     places = positions(w.shape[:-1]).reshape(len(flat), -1).astype(w.dtype)
     nearest = jnp.argmin(jnp.sum(jnp.square(x[None] - flat), axis=1))
-    distances = jnp.sum(jnp.square(places - places[nearest][None]), axis=1)
-    pull = rate * jnp.exp(-distances / (2 * jnp.square(radius)))
+    # Divided before the square, which may be 0.
+    distances = jnp.sum(jnp.square((places - places[nearest][None]) / radius), axis=1)
+    pull = rate * jnp.exp(-distances / 2)
     return (flat + pull.astype(w.dtype)[:, None] * (x[None] - flat)).reshape(w.shape)
 
 
@@ -88,6 +99,11 @@ def fit(w: ArrayLike, x: ArrayLike, *, key: Key, rates: ArrayLike, radii: ArrayL
             "kohonen.fit: rates and radii must be (T,), one for each step, got "
             f"{settings[0].shape} and {settings[1].shape}. jnp.geomspace(first, last, steps) makes them."
         )
+    known = [concrete_array(each) for each in settings]
+    if known[0] is not None and not ((known[0] >= 0) & (known[0] <= 1)).all():
+        raise ValueError("kohonen.fit: each of rates must lie in [0, 1].")
+    if known[1] is not None and not (known[1] > 0).all():
+        raise ValueError("kohonen.fit: each of radii must be > 0.")
     return _fit(weights, rows, key, *settings)
 
 
@@ -160,4 +176,5 @@ def _checked(where: str, w: ArrayLike, x: ArrayLike) -> tuple[Array, Array]:
             f"{where}: expected weights w (*grid, D), at least two units, and x (N, D), got {weights.shape} and "
             f"{rows.shape}."
         )
-    return weights.astype(rows.dtype), rows
+    require_finite(where, "w", weights.reshape(-1, weights.shape[-1]))
+    return as_targets(where, weights, rows.dtype), rows

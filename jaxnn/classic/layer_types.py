@@ -61,8 +61,10 @@ def network(name: str, classes: int = 10) -> Layer:
         >>> tree.size(params)
         2730
     """
-    if name not in TYPES:
-        raise ValueError(f"layer_types: no type {name!r}{nearest_name(name, TYPES)}; there are: {'; '.join(TYPES)}.")
+    if not isinstance(name, str) or name not in TYPES:
+        raise ValueError(
+            f"layer_types: no type {name!r}{nearest_name(str(name), TYPES)}; there are: {'; '.join(TYPES)}."
+        )
     return models.serial(*TYPES[name], Dense(classes))
 
 
@@ -92,6 +94,8 @@ def by_type(
     shape = np.shape(examples.train.x)[1:]
     if len(shape) != 3:
         raise ValueError(f"layer_types: examples must be images (N, H, W, C), got {np.shape(examples.train.x)}.")
+    if isinstance(names, str) or not len(names):
+        raise ValueError(f"layer_types: names must be a sequence of at least one type, got {names!r}.")
     nets = [network(name, classes) for name in names]
     sizes, products, errors = [], [], []
     for net in nets:

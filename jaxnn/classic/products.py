@@ -40,8 +40,8 @@ class Counts(NamedTuple):
 
     @property
     def per_multiplication(self) -> float:
-        """Numbers read per multiplication."""
-        return self.numbers / self.multiplications
+        """Numbers read per multiplication; NaN for a program without any."""
+        return self.numbers / self.multiplications if self.multiplications else math.nan
 
 
 def by_scalars(x: Array, w: Array) -> Array:

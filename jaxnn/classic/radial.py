@@ -15,7 +15,8 @@ from jax import lax
 
 from jaxnn.checks import as_array, require_between, require_positive_int
 from jaxnn.classic.kernel import gaussian, squared_distances
-from jaxnn.classic.neurons import as_rows, with_bias
+from jaxnn.classic.neurons import as_rows, require_finite, with_bias
+from jaxnn.losses.base import as_targets
 from jaxnn.types import Array, ArrayLike, Scalar
 
 
@@ -54,7 +55,8 @@ def kmeans(x: ArrayLike, centres: ArrayLike, *, steps: int = 100) -> Array:
         raise ValueError(
             f"radial.kmeans: x (N, D) and centres (M, D) must agree in D, got {rows.shape}, {first.shape}."
         )
-    return _kmeans(rows, first.astype(rows.dtype), require_positive_int("radial.kmeans", "steps", steps))
+    limit = min(require_positive_int("radial.kmeans", "steps", steps), 2**31 - 1)  # the largest int32
+    return _kmeans(rows, first.astype(rows.dtype), limit)
 
 
 def spacing(centres: ArrayLike) -> Array:
@@ -142,9 +144,10 @@ def output_weights(phi: ArrayLike, y: ArrayLike, *, penalty: Scalar = 0.0) -> Ar
     """
     require_between("output_weights", "penalty", penalty, 0, float("inf"), open_high=True)
     rows = as_rows("output_weights", "phi", phi)
-    targets = as_array("output_weights", "y", y).astype(rows.dtype)
+    targets = as_targets("output_weights", as_array("output_weights", "y", y), rows.dtype)
     if targets.ndim not in (1, 2) or len(targets) != len(rows):
         raise ValueError(f"output_weights: y must be ({len(rows)},) or ({len(rows)}, K), got {targets.shape}.")
+    require_finite("output_weights", "y", targets.reshape(len(targets), -1))
     return _solve(rows, targets, jnp.asarray(penalty, rows.dtype))
 
 
@@ -156,6 +159,11 @@ def predict(network: Network, x: ArrayLike) -> Array:
         Array([5.], dtype=float32)
     """
     phi = features(x, network.centres, width=network.width)
+    if jnp.shape(network.w)[:1] != phi.shape[1:]:
+        raise ValueError(
+            f"radial.predict: expected output weights (M + 1, ...) for M = {phi.shape[1] - 1} centres, got "
+            f"{jnp.shape(network.w)}."
+        )
     return jnp.matmul(phi, network.w.astype(phi.dtype), precision="highest")
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import require_positive, require_positive_int
 from jaxnn.classic import gates
 from jaxnn.classic.threshold import THRESHOLD, Network, dense_params
 from jaxnn.layers import Dense
@@ -195,12 +195,14 @@ def one_hidden_layer(
     where = "one_hidden_layer"
     require_positive_int(where, "directions", directions)
     require_positive_int(where, "steps", steps, 2)
-    if not low < high:
-        raise ValueError(f"{where}: expected low < high, got low {low}, high {high}.")
+    if not (low < high and np.isfinite(high - low)):
+        raise ValueError(f"{where}: expected low < high, both finite, got low {low}, high {high}.")
     pixels = 4 * steps  # several per strip, so that their counts approximate the integrals
     centres = low + (high - low) * (np.arange(pixels) + 0.5) / pixels
     x, y = (grid.ravel() for grid in np.meshgrid(centres, centres))
     member = np.asarray(inside(x, y), float)
+    if not np.isfinite(member).all():
+        raise ValueError(f"{where}: inside must return truth values, got some that are not finite.")
     if member.shape != x.shape:
         raise ValueError(
             f"{where}: inside must return one truth value per point, shape {x.shape}, got shape {member.shape}. "
@@ -275,9 +277,10 @@ def regular_polygon(
                [ 0., -1.]])
     """
     count = require_positive_int("regular_polygon", "count", count, 3)
-    if not radius > 0:
-        raise ValueError(f"regular_polygon: radius must be > 0, got {radius}.")
+    require_positive("regular_polygon", "radius", radius)
     angles = turn + 2 * np.pi * np.arange(count) / count
+    if np.shape(centre) != (2,):
+        raise ValueError(f"regular_polygon: centre must be (x, y), got {centre!r}.")
     return np.asarray(centre, float) + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
 
 
@@ -299,7 +302,8 @@ def mirrored(vertices: ArrayLike, side: int) -> np.ndarray:
     """
     corners = np.asarray(vertices, float)
     normals, offsets = sides(corners)
-    if not 0 <= side < len(corners):
+    side = require_positive_int("mirrored", "side", side, 0)
+    if side >= len(corners):
         raise ValueError(f"mirrored: side must be in 0 .. {len(corners) - 1}, got {side}.")
     distance = corners @ normals[side] + offsets[side]
     return corners - 2 * distance[:, None] * normals[side]
@@ -314,6 +318,11 @@ def _half_spaces(where: str, normals: ArrayLike, offsets: ArrayLike) -> tuple[np
         raise ValueError(f"{where}: normals and offsets must be finite.")
     if not w.any(1).all():
         raise ValueError(f"{where}: normal {int(w.any(1).argmin())} is 0. It must point into its half-space.")
+    lengths, info = np.abs(w).max(1), np.finfo(np.float32)
+    if (lengths < info.tiny).any() or (np.maximum(lengths, np.abs(b)) > info.max).any():
+        raise ValueError(
+            f"{where}: normals and offsets leave the range of float32. Divide both by the normal's length."
+        )
     return w, b
 
 

@@ -15,9 +15,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.checks import require_between, require_key, require_positive, require_positive_int
-from jaxnn.classic.neurons import as_rows, with_bias
+from jaxnn.checks import (
+    as_array,
+    concrete_number,
+    require_between,
+    require_function,
+    require_key,
+    require_number,
+    require_positive,
+    require_positive_int,
+)
+from jaxnn.classic.neurons import as_rows, require_finite, with_bias
 from jaxnn.classic.radial import output_weights
+from jaxnn.losses.base import concrete_array
+from jaxnn.numerics import accumulate
 from jaxnn.types import Array, ArrayLike, Key, Scalar
 
 Activation: TypeAlias = Callable[[Array], Array]
@@ -58,6 +69,10 @@ def make(
         bias: that of b.
         leak: in [0, 1]; 1 for no memory of a unit but through w.
 
+    Raises:
+        ValueError: a setting is out of range, or w has the spectral radius 0, as a small or sparse one may: no factor
+            changes that (under `jit` w is NaN then).
+
     Reference: Jaeger, H. (2001). The "echo state" approach to analysing and training recurrent neural networks.
 
     Example:
@@ -68,15 +83,25 @@ def make(
     require_positive("reservoir.make", "radius", radius)
     for name, value in (("density", density), ("leak", leak)):
         require_between("reservoir.make", name, value, 0, 1)
+    for name, value in (("scale", scale), ("bias", bias)):
+        require_number("reservoir.make", name, value)
     d, n = (require_positive_int("reservoir.make", "inputs or units", size) for size in (inputs, units))
     keys = jax.random.split(key, 4)
-    w = jnp.where(jax.random.bernoulli(keys[0], density, (n, n)), jax.random.normal(keys[1], (n, n)), 0)
+    w = jnp.where(
+        jax.random.bernoulli(keys[0], jnp.asarray(density, float), (n, n)), jax.random.normal(keys[1], (n, n)), 0
+    )
     w_in, b = (jax.random.uniform(key, shape, minval=-1.0) for key, shape in ((keys[2], (d, n)), (keys[3], (n,))))
     size, scale, bias, leak = (jnp.asarray(value, w.dtype) for value in (radius, scale, bias, leak))
-    return Reservoir(w * (size / spectral_radius(w)), scale * w_in, bias * b, leak)
+    found = spectral_radius(w)
+    if concrete_number(found) == 0:
+        raise ValueError(
+            f"reservoir.make: the random w ({n}, {n}) has the spectral radius 0 with this key, so that none can be "
+            "given to it. Take more units, a higher density or another key."
+        )
+    return Reservoir(w * (size / found), scale * w_in, bias * b, leak)
 
 
-def spectral_radius(w: Array, *, squarings: int = 20) -> Array:
+def spectral_radius(w: ArrayLike, *, squarings: int = 20) -> Array:
     """The largest absolute value of an eigenvalue of w (N, N): the limit of |w^n|^(1/n), n = 2^`squarings`.
 
     Unlike general eigenvalues it runs on every device.
@@ -88,6 +113,13 @@ def spectral_radius(w: Array, *, squarings: int = 20) -> Array:
         Array(2., dtype=float32)
     """
 
+    w = accumulate(as_array("reservoir.spectral_radius", "w", w))
+    if w.ndim != 2 or w.shape[0] != w.shape[1]:
+        raise ValueError(f"reservoir.spectral_radius: w must be square, (N, N), got {w.shape}.")
+    squarings = require_positive_int("reservoir.spectral_radius", "squarings", squarings, 0)
+    largest = jnp.max(jnp.abs(w), initial=0)
+    w = w / jnp.where(largest > 0, largest, 1)  # the squares of its entries might overflow
+
     def square(carry: tuple[Array, Array], share: Array) -> tuple[tuple[Array, Array], None]:
         power, log = carry
         size = jnp.linalg.norm(power)
@@ -95,11 +127,11 @@ def spectral_radius(w: Array, *, squarings: int = 20) -> Array:
         return (jnp.matmul(power, power, precision="highest"), log + share * jnp.log(size)), None
 
     shares = 0.5 ** jnp.arange(squarings + 1, dtype=w.dtype)
-    return jnp.exp(lax.scan(square, (w, jnp.zeros((), w.dtype)), shares)[0][1])
+    return largest * jnp.exp(lax.scan(square, (w, jnp.zeros((), w.dtype)), shares)[0][1])
 
 
 def states(
-    reservoir: Reservoir, u: ArrayLike, *, start: Array | None = None, activation: Activation = jnp.tanh
+    reservoir: Reservoir, u: ArrayLike, *, start: ArrayLike | None = None, activation: Activation = jnp.tanh
 ) -> Array:
     """The states x(1), .., x(T), (T, N), driven by inputs u (T, D) from x(0) = `start` (N,), by default 0.
 
@@ -110,8 +142,15 @@ def states(
         >>> states(line, [[1.0], [2.0], [3.0]], activation=lambda z: z)[-1]
         Array([3., 2., 1.], dtype=float32)
     """
+    require_function("reservoir.states", "activation", activation, "jnp.tanh", optional=False)
     rows = as_rows("reservoir.states", "u", u).astype(reservoir.w.dtype)
-    first = jnp.zeros_like(reservoir.b) if start is None else start
+    first = jnp.zeros_like(reservoir.b) if start is None else as_array("reservoir.states", "start", start)
+    if rows.shape[1:] != reservoir.w_in.shape[:1] or first.shape != reservoir.b.shape:
+        raise ValueError(
+            f"reservoir.states: expected u (T, {reservoir.w_in.shape[0]}) and start {reservoir.b.shape}, got "
+            f"{rows.shape} and {first.shape}."
+        )
+    first = first.astype(rows.dtype)
     return _states(reservoir, rows, first, activation)
 
 
@@ -160,11 +199,18 @@ def generate(reservoir: Reservoir, w_out: Array, x: Array, *, steps: int) -> Arr
         (2, 1)
     """
 
+    steps = require_positive_int("reservoir.generate", "steps", steps)
+    d, n = reservoir.w_in.shape
+    if w_out.shape != (n + 1, d) or x.shape != (n,):
+        raise ValueError(
+            f"reservoir.generate: expected w_out {(n + 1, d)} and x {(n,)}, got {w_out.shape} and {x.shape}."
+        )
+
     def step(x: Array, _: None) -> tuple[Array, Array]:
         y = jnp.matmul(with_bias(x), w_out, precision="highest")
         return advance(reservoir, x, y), y
 
-    return lax.scan(step, x, length=require_positive_int("reservoir.generate", "steps", steps))[1]
+    return lax.scan(step, x, length=steps)[1]
 
 
 def memory(x: ArrayLike, u: ArrayLike, *, delays: int) -> Array:
@@ -180,6 +226,9 @@ def memory(x: ArrayLike, u: ArrayLike, *, delays: int) -> Array:
     Returns:
         (K,), each in [0, 1]. In a sample r^2 is too large by about N / T.
 
+    Raises:
+        ValueError: shapes do not match, or concrete values are not finite, or u is constant.
+
     Reference: Jaeger, H. (2001). Short term memory in echo state networks.
 
     Example:
@@ -193,6 +242,10 @@ def memory(x: ArrayLike, u: ArrayLike, *, delays: int) -> Array:
         raise ValueError(
             f"reservoir.memory: expected x (T, N), u (T,) and delays < T, got {rows.shape}, {inputs.shape}, {n}."
         )
+    require_finite("reservoir.memory", "u", inputs[:, None])
+    known = concrete_array(inputs)
+    if known is not None and (known == known[0]).all():
+        raise ValueError("reservoir.memory: u must vary: nothing is remembered of a constant.")
     delayed = jnp.stack([jnp.roll(inputs, k)[n - 1 :] for k in range(n)], axis=1)
     rows = rows[n - 1 :]
     found = jnp.matmul(with_bias(rows), readout(rows, delayed), precision="highest")

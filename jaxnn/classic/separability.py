@@ -63,9 +63,12 @@ def separate(x: ArrayLike, y: ArrayLike) -> Separability:
     as_signs("separability.separate", x, y)
     sides = np.asarray(y, np.float64)[:, None] * np.asarray(x, np.float64)
     n, d = sides.shape
+    # Features are scaled by powers of 2, exactly, so that the solver's tolerance is small beside each of them.
+    scales = np.exp2(-np.frexp(np.abs(sides).max(axis=0))[1].astype(float))
+    sides = sides * scales
     found = linprog(np.zeros(d), A_ub=-sides, b_ub=-np.ones(n), bounds=(None, None), method="highs")
     if found.status == 0:
-        return Separability(True, found.x, None)
+        return Separability(True, found.x * scales, None)
     equations, values = np.vstack([sides.T, np.ones(n)]), np.append(np.zeros(d), 1.0)
     dual = linprog(np.zeros(n), A_eq=equations, b_eq=values, bounds=(0, None), method="highs")
     if dual.status == 0:

@@ -8,6 +8,7 @@ spike: the step limits how finely the current varies, not the precision.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -44,8 +45,8 @@ def rate(unit: Unit, current: ArrayLike) -> Array:
     threshold; else 0: the potential tends to v_inf without a spike.
 
     Args:
-        unit: with tau > 0, reset < threshold and refractory >= 0.
-        current: I (...).
+        unit: with tau > 0, reset < threshold and refractory >= 0, all finite.
+        current: I (...); NaN gives NaN.
 
     Returns:
         (...), spikes per unit of time: per ms for tau in ms.
@@ -66,7 +67,7 @@ def rate(unit: Unit, current: ArrayLike) -> Array:
     fires = limit > threshold
     above = jnp.where(fires, limit - threshold, 1)
     interval = refractory + tau * jnp.log1p((threshold - reset) / above)
-    return jnp.where(fires, 1 / interval, 0)
+    return jnp.where(fires, 1 / interval, jnp.where(jnp.isnan(limit), limit, 0))
 
 
 def simulate(unit: Unit, current: ArrayLike, *, step: Scalar, start: Scalar | None = None) -> Spikes:
@@ -102,6 +103,11 @@ def simulate(unit: Unit, current: ArrayLike, *, step: Scalar, start: Scalar | No
     require_positive("spiking.simulate", "step", step)
     numbers = _numbers("spiking.simulate", unit, amperes.dtype)
     _, _, rest, threshold, reset, _ = numbers
+    if start is not None:
+        require_number("spiking.simulate", "start", start)
+        begin, top = concrete_number(start), concrete_number(unit.threshold)
+        if begin is not None and top is not None and not begin < top:
+            raise ValueError(f"spiking.simulate: start must be less than threshold, got {begin:g} and {top:g}.")
     first = jnp.where(rest < threshold, rest, reset) if start is None else start
     h, first = (jnp.asarray(value, amperes.dtype) for value in (step, first))
     return _simulate(numbers, amperes, h, first)
@@ -134,8 +140,13 @@ def _simulate(numbers: tuple[Array, ...], current: Array, h: Array, start: Array
 
 def _numbers(where: str, unit: Unit, dtype: DType) -> tuple[Array, ...]:
     """The parameters as arrays, checked where they are concrete."""
+    if not isinstance(unit, Unit):
+        raise TypeError(f"{where}: unit must be a spiking.Unit, got {type(unit).__name__}.")
     for name, value in zip(unit._fields, unit, strict=True):
         require_number(where, name, value)
+        number = concrete_number(value)
+        if number is not None and not math.isfinite(number):
+            raise ValueError(f"{where}: {name} must be finite, got {number:g}.")
     require_positive(where, "tau", unit.tau)
     threshold, reset, pause = (concrete_number(value) for value in unit[3:])
     if threshold is not None and reset is not None and not reset < threshold:

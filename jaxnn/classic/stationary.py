@@ -17,7 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 
-from jaxnn.checks import require_function, require_positive, require_positive_int
+from jaxnn.checks import (
+    as_numpy,
+    require_floating,
+    require_function,
+    require_number,
+    require_positive,
+    require_positive_int,
+)
 from jaxnn.types import Array, ArrayLike
 
 MINIMUM, MAXIMUM, INFLECTION, SADDLE = "minimum", "maximum", "inflection", "saddle"
@@ -27,6 +34,9 @@ FLAT = 1e-7
 """An eigenvalue counts as 0 below this fraction of the curvature in the neighbourhood."""
 
 NEWTON_STEPS = 100
+
+MOST_STARTS = 10**6
+"""The largest number of starts of `in_box`."""
 
 
 class Point(NamedTuple):
@@ -77,6 +87,8 @@ def in_interval(f: Callable[[Array], Array], low: float, high: float, *, points:
     """
     require_function("stationary.in_interval", "f", f, "jnp.sin", optional=False)
     points = require_positive_int("stationary.in_interval", "points", points, 3)
+    for name, end in (("low", low), ("high", high)):
+        require_number("stationary.in_interval", name, end)
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"stationary.in_interval: expected finite low < high, got {low} and {high}.")
     with jax.enable_x64(True):
@@ -121,7 +133,8 @@ def in_box(
 
     Raises:
         TypeError: f is not a function.
-        ValueError: bounds are not finite pairs low < high, starts < 1, or f does not return a scalar.
+        ValueError: bounds are not finite pairs low < high, starts < 1 or more than 10^6 in all, or f does not return
+            a scalar.
 
     Reference: Morse, M. (1925). Relations between the critical points of a real function of n independent variables.
 
@@ -132,9 +145,14 @@ def in_box(
     """
     require_function("stationary.in_box", "f", f, "landscapes.himmelblau()", optional=False)
     starts = require_positive_int("stationary.in_box", "starts", starts)
-    box = np.asarray(bounds, np.float64)
+    box = as_numpy("stationary.in_box", "bounds", bounds).astype(np.float64)
     if box.ndim != 2 or box.shape[1] != 2 or not np.isfinite(box).all() or not (box[:, 0] < box[:, 1]).all():
         raise ValueError(f"stationary.in_box: expected finite pairs (low, high), low < high, got {bounds}.")
+    if starts ** len(box) > MOST_STARTS:
+        raise ValueError(
+            f"stationary.in_box: at most {MOST_STARTS:,} starts, got {starts}^{len(box)}. Lower starts, or descend "
+            "from random points: train.minimize."
+        )
     middle = (np.arange(starts) + 0.5) / starts  # off the axes of symmetry and the edges, but for the centre
     lattice = np.stack(np.meshgrid(*[low + (high - low) * middle for low, high in box], indexing="ij"), -1)
     width = float(np.linalg.norm(box[:, 1] - box[:, 0]))
@@ -168,7 +186,7 @@ def classify(f: Callable[[Array], Array], x: ArrayLike, *, radius: float = 1e-2,
 
     Raises:
         TypeError: f is not a function.
-        ValueError: x is not () or (d,), f does not return a scalar, or radius or tolerance is not > 0.
+        ValueError: x is not () or (d,) or not finite, f does not return a scalar, or radius or tolerance is not > 0.
 
     Example:
         >>> classify(lambda x: x[0] ** 2 - x[1] ** 2, [0.0, 0.0]).kind
@@ -179,9 +197,11 @@ def classify(f: Callable[[Array], Array], x: ArrayLike, *, radius: float = 1e-2,
     require_function("stationary.classify", "f", f, "landscapes.himmelblau()", optional=False)
     require_positive("stationary.classify", "radius", radius)
     require_positive("stationary.classify", "tolerance", tolerance)
-    point = np.asarray(x, np.float64)
-    if point.ndim > 1:
+    point = as_numpy("stationary.classify", "x", x).astype(np.float64)
+    if point.ndim > 1 or not point.size:
         raise ValueError(f"stationary.classify: x must be one point () or (d,), got shape {point.shape}.")
+    if not np.isfinite(point).all():
+        raise ValueError(f"stationary.classify: x must be finite, got {point.tolist()}.")
     scale = max(1.0, float(np.max(np.abs(point), initial=0.0)))
     with jax.enable_x64(True):
         if point.ndim == 0:
@@ -222,7 +242,7 @@ def around(f: Callable[[Array], Array], x: ArrayLike, *, radius: float = 1e-4, n
 
     Raises:
         TypeError: f is not a function.
-        ValueError: x is not (2,), radius <= 0, or n < 1.
+        ValueError: x is not (2,), f does not return a scalar, radius <= 0, or n < 1.
 
     Reference: Cauchy, A. (1847). Méthode générale pour la résolution des systèmes d'équations simultanées.
 
@@ -240,6 +260,7 @@ def around(f: Callable[[Array], Array], x: ArrayLike, *, radius: float = 1e-4, n
     angles = 2 * np.pi * np.arange(n) / n
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     with jax.enable_x64(True):
+        _require_scalar("stationary.around", f, point)
         values = np.asarray(jax.vmap(f)(jnp.asarray(np.vstack([point, point + radius * directions]))))
     return Around(angles, directions, values[1:] - values[0])
 
@@ -248,9 +269,11 @@ def _require_scalar(where: str, f: Callable[[Array], Array], x: Any) -> None:
     """Raise ValueError unless f(x) is one number, TypeError for a function of NumPy."""
     if isinstance(f, np.ufunc):
         raise TypeError(f"{where}: f must be a function of JAX, got numpy.{f.__name__}. Pass jnp.{f.__name__}.")
-    shape = jax.tree.map(jnp.shape, jax.eval_shape(f, jnp.asarray(x)))
+    found: Any = jax.eval_shape(f, jnp.asarray(x))
+    shape = jax.tree.map(jnp.shape, found)
     if shape != ():
         raise ValueError(f"{where}: f must return one number for one point, got shape {shape}.")
+    require_floating(where, "the value of f", found.dtype, "Compute it from x in floating point.")
 
 
 def _derivatives(where: str, f: Callable[[Array], Array]) -> Callable[[Any], tuple[Array, Array, Array]]:
@@ -262,7 +285,8 @@ def _derivatives(where: str, f: Callable[[Array], Array]) -> Callable[[Any], tup
 
 def _roots(g: Callable[[float], float], x: np.ndarray, values: np.ndarray) -> list[float]:
     """The roots of g between neighbours of x at which its values differ in sign."""
-    changes = np.flatnonzero(values[:-1] * values[1:] < 0)
+    signs = np.sign(values)  # the product of two values may be 0, or overflow
+    changes = np.flatnonzero(signs[:-1] * signs[1:] < 0)
     # Near a root of high order Brent's method may fall back to bisection of all 1,000 powers of 2.
     return [float(brentq(g, x[i], x[i + 1], xtol=1e-15, maxiter=2000)) for i in changes]
 
@@ -302,8 +326,13 @@ def _point(at: Callable[[Any], tuple[Array, Array, Array]], t: float, kind: str)
 
 def _of_one(at: Callable[[Any], tuple[Array, Array, Array]], t: float, reach: float) -> Point:
     """A stationary point of one variable, classified by the sign of f' on both sides."""
-    before, after = (int(np.sign(float(at(t + side * reach)[1]))) for side in (-1, 1))
-    kinds = {(-1, 1): MINIMUM, (1, -1): MAXIMUM, (1, 1): INFLECTION, (-1, -1): INFLECTION}
+    before, after = (float(np.sign(float(at(t + side * reach)[1]))) for side in (-1, 1))  # NaN outside of the domain
+    kinds: dict[tuple[float, float], str] = {
+        (-1, 1): MINIMUM,
+        (1, -1): MAXIMUM,
+        (1, 1): INFLECTION,
+        (-1, -1): INFLECTION,
+    }
     return _point(at, t, kinds.get((before, after), DEGENERATE))
 
 
@@ -324,6 +353,8 @@ def kind_of(eigenvalues: ArrayLike, *, zero: float = 0.0) -> str:
         ('saddle', 'degenerate')
     """
     values = np.asarray(eigenvalues)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"stationary.kind_of: expected eigenvalues (d,), d >= 1, got shape {values.shape}.")
     up, down = values > zero, values < -zero
     if up.any() and down.any():
         return SADDLE

@@ -108,9 +108,16 @@ def by_size(task: Task | None = None, sizes: Sequence[int] = SIZES, *, seeds: in
         >>> by_size(sizes=(10, 20), seeds=1, epochs=1).test.shape
         (4, 2, 1)
     """
+    if task is not None and not isinstance(task, Task):
+        raise TypeError(f"transfer: task must be a transfer.Task(source, target), got {type(task).__name__}.")
     source, target = noisy_digits() if task is None else task
     target, classes = as_splits("transfer", target)
     (before, *_), more = as_splits("transfer", Splits(source, source, source))
+    shapes = [np.shape(part.x)[1:] for part in (source, *target)]
+    if len(set(shapes)) > 1:
+        raise ValueError(
+            f"transfer: source and target must have inputs of one shape, got {', '.join(map(str, shapes))}."
+        )
     sizes = as_counts("transfer", "sizes", sizes, len(target.train))
     keys = jax.random.split(jax.random.key(0), require_positive_int("transfer", "seeds", seeds))
     epochs = require_positive_int("transfer", "epochs", epochs)

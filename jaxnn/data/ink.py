@@ -29,8 +29,8 @@ def binarised(dataset: Dataset, *, side: int = 16, threshold: float = 0.5) -> Da
         A Dataset of x (N, side^2) float32, each 0 or 1, on the host, with the same labels, classes and name.
 
     Raises:
-        ValueError: images of another shape, or a setting out of range.
-        TypeError: images that are not floating, or splits in place of one of them.
+        ValueError: images of another shape or not finite, or a setting out of range.
+        TypeError: not a Dataset, such as splits in place of one of them, or images that are not floating.
 
     Example:
         >>> from jaxnn.data import digits
@@ -38,11 +38,14 @@ def binarised(dataset: Dataset, *, side: int = 16, threshold: float = 0.5) -> Da
         >>> few.x.shape, sorted(set(few.x.ravel().tolist()))
         ((1797, 256), [0.0, 1.0])
     """
-    if not hasattr(dataset, "x"):
+    if not isinstance(dataset, Dataset):
         raise TypeError(
-            f"binarised: expected one Dataset, got {type(dataset).__name__}. Pass one part, such as splits.train."
+            f"binarised: expected one Dataset, such as splits.train or data.make_dataset(x, y), got "
+            f"{type(dataset).__name__}."
         )
     require_images("binarised", dataset.x)
+    if not dataset.x.size or not np.isfinite(dataset.x).all():
+        raise ValueError(f"binarised: images must have pixels, and finite ones only, got shape {dataset.x.shape}.")
     if dataset.x.shape[-1] != 1:
         raise ValueError(
             f"binarised: images must be grey, (N, H, W, 1), got {dataset.x.shape}. Average the colours: "

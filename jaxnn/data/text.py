@@ -34,6 +34,8 @@ def words(text: str) -> list[str]:
         >>> words("It's 2 o'clock: don't WAIT!")
         ["it's", "o'clock", "don't", 'wait']
     """
+    if not isinstance(text, str):
+        raise TypeError(f"words: text must be a string, got {text!r} ({type(text).__name__}).")
     return _WORD.findall(text.lower())
 
 
@@ -68,7 +70,7 @@ def one_hot(text: str, known: Sequence[str]) -> np.ndarray:
         (T, V) float32.
 
     Raises:
-        ValueError: a word stands twice in the vocabulary, or none does.
+        ValueError: a word stands twice in the vocabulary, none does, or one is no word, such as one with capitals.
 
     Example:
         >>> one_hot("a new a", ("a", "b"))
@@ -170,6 +172,8 @@ def _several(where: str, texts: Sequence[str]) -> Sequence[str]:
     """The texts; TypeError for one string, ValueError for none."""
     if isinstance(texts, str):
         raise TypeError(f"{where}: texts must be a sequence of strings, got one string. Pass [text].")
+    if not hasattr(texts, "__len__"):
+        raise TypeError(f"{where}: texts must be a sequence of strings, got {type(texts).__name__}. Pass list(texts).")
     if not len(texts):
         raise ValueError(f"{where}: texts must hold at least 1 text, got none.")
     return texts
@@ -177,10 +181,16 @@ def _several(where: str, texts: Sequence[str]) -> Sequence[str]:
 
 def _places(where: str, known: Sequence[str]) -> dict[str, int]:
     """The place of each word of a vocabulary."""
-    if isinstance(known, str) or not len(known):
+    if isinstance(known, str) or not hasattr(known, "__len__") or not len(known):
         raise ValueError(f"{where}: the vocabulary must be a sequence of at least 1 word, got {known!r}.")
     places = {word: place for place, word in enumerate(known)}
     if len(places) < len(known):
         twice = next(word for word, count in Counter(known).items() if count > 1)
         raise ValueError(f"{where}: the words of the vocabulary must differ, got {twice!r} more than once.")
+    for word in places:
+        if not isinstance(word, str) or words(word) != [word]:
+            raise ValueError(
+                f"{where}: the vocabulary must hold words as `words` finds them, in lower case, got {word!r}, which "
+                "no text contains. `vocabulary` makes one."
+            )
     return places

@@ -8,7 +8,10 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from jaxnn import plots
 from jaxnn.gallery.base import Picture
@@ -29,6 +32,8 @@ def drawn(pictures: Sequence[Picture], folder: Path, *, processes: int = 1) -> I
         processes: at most; fewer, or this one alone, for few pictures.
 
     Raises:
+        TypeError: a `draw` returns no Figure.
+        BrokenProcessPool: a process ended while it drew.
         Exception: whatever a picture's `draw` raises, with its name as a note; those not begun are not drawn.
 
     Example:
@@ -77,19 +82,25 @@ def brief_compilation() -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ["XLA_FLAGS"]
+            os.environ.pop("XLA_FLAGS", None)
         else:
             os.environ["XLA_FLAGS"] = before
 
 
 def _draw(picture: Picture, folder: Path) -> None:
-    plots.save(picture.draw(), folder / f"{picture.name}.png")
+    made = picture.draw()
+    if not isinstance(made, Figure):
+        raise TypeError(f"gallery: draw must return a matplotlib Figure, got {type(made).__name__}.")
+    plots.save(made, folder / f"{picture.name}.png")
 
 
 @contextlib.contextmanager
 def _named(picture: Picture) -> Iterator[None]:
     try:
         yield
+    except BrokenProcessPool as error:  # of whichever pictures were under way
+        error.add_note("a drawing process ended, perhaps for lack of memory: processes=1 shows at which picture")
+        raise
     except Exception as error:
         error.add_note(f"raised by the picture {picture.name!r}")
         raise

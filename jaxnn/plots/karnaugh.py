@@ -87,7 +87,7 @@ def karnaugh(
     free, _ = (np.zeros_like(values), n) if dont_care is None else _table("dont_care", dont_care)
     if free.shape != values.shape:
         raise ValueError(f"karnaugh: dont_care must have the table's shape {values.shape}, got {free.shape}.")
-    letters = list("ABCDEF"[:n] if names is None else names)
+    letters = [str(name) for name in ("ABCDEF"[:n] if names is None else names)]
     if len(letters) != n:
         raise ValueError(f"karnaugh: names must hold one per input, {n}, got {len(letters)}.")
     framed = np.zeros((0, n), int) if terms is None else np.asarray(terms)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxnn.checks import as_numpy, require_positive_int
+from jaxnn.checks import as_numpy, pair, require_positive_int
 from jaxnn.plots.style import figure
 
 
@@ -82,16 +82,20 @@ def templates(
         columns: images per row, >= 1.
 
     Raises:
-        ValueError: weights that are not (D, units) of that shape, another number of captions, or columns < 1.
+        ValueError: weights that are not (D, units) of that shape or not finite, another number of captions, or columns
+            below 1.
 
     Example:
         >>> fig = templates(np.eye(4), (2, 2))
         >>> fig.axes[3].get_title(), fig.axes[3].images[0].get_array().tolist()
         ('4', [[0.0, 0.0], [0.0, 1.0]])
     """
-    weights, shape = as_numpy("templates", "weights", weights).astype(np.float64), tuple(shape)
+    weights = as_numpy("templates", "weights", weights).astype(np.float64)
+    shape = pair("templates", "shape", shape, dims=np.size(shape))
+    columns = require_positive_int("templates", "columns", columns)
     if (
         weights.ndim != 2
+        or not weights.size
         or len(shape) not in (2, 3)
         or shape[2:] not in ((), (1,))
         or weights.shape[0] != math.prod(shape)
@@ -100,14 +104,16 @@ def templates(
             f"templates: expected weights (D, units) with D = H W of a shape (H, W) or (H, W, 1), got {weights.shape} "
             f"and {shape}."
         )
+    if not np.isfinite(weights).all():
+        raise ValueError("templates: weights must be finite: all are drawn on one scale.")
     units = weights.shape[1]
-    captions = list(captions) or [str(j + 1) for j in range(units)]
+    captions = [str(caption) for caption in captions] or [str(j + 1) for j in range(units)]
     if len(captions) != units:
         raise ValueError(f"templates: expected one caption per unit, {units}, got {len(captions)}.")
-    limit = float(np.abs(weights).max(initial=0.0)) or 1.0
-    columns = min(require_positive_int("templates", "columns", columns), max(units, 1))
-    tallest = max((caption.count("\n") + 1 for caption in captions), default=1)
-    fig, axes = figure(max(-(-units // columns), 1), columns, width=1.25, height=1.25 + 0.18 * tallest, squeeze=False)
+    limit = float(np.abs(weights).max()) or 1.0
+    columns = min(columns, units)
+    tallest = max(caption.count("\n") + 1 for caption in captions)
+    fig, axes = figure(-(-units // columns), columns, width=1.25, height=1.25 + 0.18 * tallest, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, w, caption in zip(axes.flat, weights.T, captions, strict=False):

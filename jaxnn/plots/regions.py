@@ -107,10 +107,14 @@ def regions(
     if examples is not None and solid:
         raise ValueError("regions: examples are drawn on the plane only. Pass examples=None on 3D axes.")
     require_number("regions", "threshold", threshold)
+    if np.isnan(threshold):
+        raise ValueError("regions: threshold must be a number, got nan: no output would reach it.")
     points, labels = (np.zeros((0, 2)), np.zeros(0, int)) if examples is None else _examples(*examples)
-    limits = _around(points) if bounds is None else np.asarray(bounds, float)
-    if np.shape(limits) != (2, 2) or not np.less(*np.transpose(limits)).all():
-        raise ValueError(f"regions: expected bounds ((low, high), (low, high)), low < high, got {bounds}.")
+    limits = np.asarray(_around(points) if bounds is None else bounds, float)
+    with np.errstate(over="ignore"):
+        ends = limits.astype(np.float32)  # the dtype of the points
+    if ends.shape != (2, 2) or not (np.isfinite(ends).all() and np.less(*ends.T).all()):
+        raise ValueError(f"regions: expected bounds ((low, high), (low, high)), low < high, got {bounds} in float32.")
     (left, right), (low, high) = limits
     side = require_positive_int("regions", "n", n if n is not None else 81 if solid else 240, 2)
     grid = np.stack(np.meshgrid(np.linspace(left, right, side), np.linspace(low, high, side)), -1).astype(np.float32)

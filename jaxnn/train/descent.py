@@ -130,7 +130,8 @@ def minimize(
     """
     steps = require_positive_int("minimize", "steps", steps, 0)
     first, advance = _run(f, opt, start, value_tolerance, grad_tolerance)
-    last = jax.lax.while_loop(lambda at: _goes_on(at) & (at.steps < steps), advance, first)
+    limit = min(steps, 2**31 - 1)  # the largest int32
+    last = jax.lax.while_loop(lambda at: _goes_on(at) & (at.steps < limit), advance, first)
     return _classified(f, last) if classify else last
 
 

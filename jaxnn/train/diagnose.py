@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxnn.checks import require_between
+from jaxnn.checks import require_between, require_number
 from jaxnn.train.stopping import Record
 
 LOW = 0.25
@@ -101,17 +101,18 @@ def diagnose(
 
     Args:
         history: of `fit`, at least two epochs, made with validation data; or any such list of dicts.
-        figure: the name of the training metric, >= 0; the validation metric is "validation_" + figure.
+        figure: the name of the training metric, >= 0, less being better; the validation metric is "validation_" +
+            figure.
         low: the largest training metric that counts as low, in its own units: what the task asks for. None guesses a
-            quarter of the smaller metric of the first epoch, training or validation.
+            quarter of the smaller metric of the first epoch, training or validation, that is not 0.
         gap: how far the validation metric may exceed the training metric, as a fraction of `low`.
 
     Returns:
         Diagnosis; its `describe()` is the text to print.
 
     Raises:
-        TypeError: history is not a list of dicts, e.g. the whole result of `fit`.
-        ValueError: fewer than two epochs, a metric that is missing or negative, or a `low` or `gap` < 0.
+        TypeError: history is not a list of dicts, e.g. the whole result of `fit`, or a metric is not a number.
+        ValueError: fewer than two epochs, a metric that is missing or negative, an accuracy, or a `low` or `gap` < 0.
 
     Reference: Geman, S., Bienenstock, E. & Doursat, R. (1992). Neural networks and the bias/variance dilemma.
 
@@ -123,10 +124,16 @@ def diagnose(
         >>> found.advice[0]
         'stop early: validation was best, 1.1, after epoch 1: stopping=[train.EarlyStopping("validation_loss")]'
     """
+    if "accuracy" in str(figure):
+        raise ValueError(
+            f"diagnose: expected a metric that is better the lower it is, got {figure!r}. Take the loss, or pass "
+            'metrics={"error_rate": metrics.error_rate} to fit and figure="error_rate" here.'
+        )
     training, validation = (_figures(history, name) for name in (figure, f"validation_{figure}"))
     require_between("diagnose", "gap", gap, 0, math.inf)
     require_between("diagnose", "low", low or 0, 0, math.inf)
-    start = min(training[0], validation[0])
+    # A few validation examples may all be right by luck; no run starts at 0.
+    start = min(training[0], validation[0]) or max(training[0], validation[0])
     guessed, low = low is None, LOW * start if low is None else low
     last, last_validation = _tail(training), _tail(validation)
     allowed, lowest = last + gap * low, _lowest(validation)
@@ -213,9 +220,10 @@ def _figures(history: Sequence[Record], name: str) -> list[float]:
     for record in history:
         if name not in record:
             raise ValueError(
-                f"diagnose: no {name!r} in the history, which has {', '.join(record)}. Pass validation=(x, y) (and "
-                "metrics= for other metrics than the loss) to fit, or name another metric."
+                f"diagnose: no {name!r} in the history, which has {', '.join(record) or 'none'}. Pass "
+                "validation=(x, y) (and metrics= for other metrics than the loss) to fit, or name another metric."
             )
+        require_number("diagnose", name, record[name])
     values = [float(record[name]) for record in history]
     for epoch, value in enumerate(values, start=1):
         if value < 0:

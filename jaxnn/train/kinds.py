@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxnn.checks import as_array, require_floating, require_function
 from jaxnn.losses.base import float_info
 from jaxnn.types import Array, PyTree
 
@@ -52,13 +53,24 @@ def kind_of_point(f: Callable[[PyTree], Array], x: PyTree) -> Array:
     Returns:
         () int32, a value of `PointKind`. May be called under `jit` and `vmap`.
 
+    Raises:
+        TypeError: f is not a function, or x is not floating.
+        ValueError: f does not return a scalar.
+
     Example:
         >>> [PointKind(int(kind_of_point(f, 1e-3))).name for f in (lambda x: x**2, lambda x: x**3, lambda x: -(x**2))]
         ['MINIMUM', 'INFLECTION', 'MAXIMUM']
         >>> PointKind(int(kind_of_point(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2)))).name
         'SADDLE'
     """
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(x)]
+    require_function("kind_of_point", "f", f, "landscapes.rosenbrock()", optional=False)
+    x = jax.tree.map(lambda leaf: as_array("kind_of_point", "x", leaf), x)
+    leaves = jax.tree.leaves(x)
+    for leaf in leaves:
+        require_floating("kind_of_point", "x", leaf.dtype, "Write 1.0 instead of 1, or convert it.")
+    shape = jax.tree.map(jnp.shape, jax.eval_shape(f, x))
+    if shape != ():
+        raise ValueError(f"kind_of_point: f must return one number, got shape {shape}. For many points use jax.vmap.")
     if not 0 < sum(leaf.size for leaf in leaves) <= LARGEST:
         return jnp.int32(PointKind.UNKNOWN)
     at, unravel = ravel_pytree(x)

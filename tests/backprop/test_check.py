@@ -304,3 +304,24 @@ def test_a_training_loss() -> None:
 
     right, wrong = jax.jit(both)(params, grads)
     assert (right.passed, wrong.passed) == (True, False), f"{right}\n{wrong}"
+
+
+def test_a_right_gradient_beside_a_large_constant() -> None:
+    def f(x: Any) -> Any:
+        return 1e5 + jnp.sum(x**2)
+
+    x = jnp.array([1.0, -2.0])
+    assert not any(row.verdict == "WRONG" for row in jax.jit(lambda x: backprop.check_gradient(f, x))(x).rows)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "error", "text"),
+    [
+        (lambda x: x**2, np.ones(3, np.float32), ValueError, r"one number, got shape \(3,\)"),
+        (lambda x: jnp.ones(()), (), ValueError, "at least one array"),
+        (lambda x: 1, np.ones(3, np.float32), TypeError, "the value of f must have a floating dtype"),
+    ],
+)
+def test_functions_without_a_gradient_are_named(f: Any, x: Any, error: Any, text: str) -> None:
+    with pytest.raises(error, match=text):
+        backprop.check_gradient(f, x)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxnn.backprop import differences
 from jaxnn.backprop.differences import central, complex_step, derivative, errors_by_step, one_sided
 from tests.helpers import float64, random, strict
 
@@ -135,3 +136,14 @@ def test_errors() -> None:
         derivative(jnp.sin, jnp.ones(3), dy=jnp.ones(2))
     with pytest.raises(ValueError, match=r"steps must be \(S,\)"):
         errors_by_step(central, jnp.sin, 1.0, jnp.asarray(0.1))
+
+
+def test_a_large_constant_hides_small_steps_but_not_the_derivative() -> None:
+    found = jax.jit(lambda x: derivative(lambda x: 1e5 + x, x))(jnp.float32(1))
+    assert abs(found.value - 1) <= found.error < 0.5
+
+
+@pytest.mark.parametrize(("method", "step"), [("one_sided", 0.0), ("central", np.nan), ("complex_step", 1e-50)])
+def test_steps_that_vanish_are_named(method: str, step: float) -> None:
+    with pytest.raises(ValueError, match=f"{method}: step must be finite and not 0 in float32"):
+        getattr(differences, method)(jnp.sin, 1.0, step=step)

@@ -80,3 +80,15 @@ def test_bad_input_is_named(settings: dict[str, Any], text: str) -> None:
     usual: dict[str, Any] = {"sizes": (1,), "batches": 2, "key": jax.random.key(0)}
     with pytest.raises((TypeError, ValueError), match=text):
         batch_noise.variances(NET, losses.half_squared_error, (X, Y), PARAMS, STATE, **(usual | settings))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: batch_noise.of_batch(1.0, [5], 3), "sizes must lie in \\[1, 3\\]"),
+        (lambda: batch_noise.of_batch(-1.0, [1], 3), "trace must lie in"),
+    ],
+)
+def test_sizes_beyond_the_examples_are_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()

@@ -213,3 +213,38 @@ def test_dtypes() -> None:
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises((ValueError, TypeError), match=text):
         call()
+
+
+SMALL = boltzmann.Machine(jnp.ones((3, 2)), jnp.zeros(3), jnp.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: boltzmann.gibbs(SMALL, np.ones((2, 5)), key=jax.random.key(0), steps=1), "with V = 3, got"),
+        (lambda: boltzmann.contrastive_divergence(SMALL, np.ones(3), key=jax.random.key(0)), "\\(N, V\\), N >= 1"),
+        (
+            lambda: boltzmann.contrastive_divergence(
+                SMALL, np.ones((2, 3)), key=jax.random.key(0), chains=np.ones((2, 4))
+            ),
+            "with V = 3, got",
+        ),
+        (lambda: boltzmann.log_likelihood(SMALL, np.zeros((0, 3))), "N >= 1"),
+        (lambda: boltzmann.log_partition(SMALL._replace(a=jnp.zeros(2))), "expected a machine with w"),
+        (
+            lambda: boltzmann.fit([[1, 0]], key=None, hidden=2, epochs=1, batch_size=1, learning_rate=0.1),
+            "needs a random key",
+        ),
+    ],
+)
+def test_shapes_that_do_not_match_are_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()
+
+
+def test_units_in_lists() -> None:
+    v = [[1, 0, 1]]
+    assert boltzmann.log_likelihood(SMALL, v) == boltzmann.log_likelihood(SMALL, jnp.asarray(v))
+    boltzmann.contrastive_divergence(SMALL, v, key=jax.random.key(0))
+    with pytest.raises(TypeError, match=r"batch_size must be an int, got 1\.5"):
+        boltzmann.fit(v, key=jax.random.key(0), hidden=2, epochs=1, batch_size=1.5, learning_rate=0.1)

@@ -70,3 +70,30 @@ def test_errors() -> None:
         brute_force.search(None, np.zeros(2), VALUES)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"index must lie in \[0, 9\), got 9"):
         brute_force.setting(np.zeros(2), VALUES, 9)
+
+
+def test_a_cost_in_half_precision_that_is_not_a_number_is_never_the_best() -> None:
+    def cost(w: Any) -> Any:
+        return jnp.where(w[0] < 0, jnp.nan, jnp.sum(w)).astype(jnp.bfloat16)
+
+    found = brute_force.search(cost, jnp.zeros(2), [-1, 1])
+    assert (found.theta.tolist(), found.cost) == ([1.0, -1.0], 0.0)
+    assert brute_force.setting(jnp.zeros(100), [0, 1], np.int64(3))[-3:].tolist() == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: brute_force.search(jnp.sum, jnp.zeros(2, int), [0.5, 1.0]), "like must have a floating dtype"),
+        (lambda: brute_force.search(lambda w: w[0] * 1j, jnp.zeros(2), [0, 1]), "must return a real number"),
+        (lambda: brute_force.setting(jnp.zeros(2), [0, 1], 1.5), "index must be an int"),
+    ],
+)
+def test_what_cannot_be_searched_is_named(call: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        call()
+
+
+def test_nothing_to_search_is_named() -> None:
+    with pytest.raises(ValueError, match="at least one entry"):
+        brute_force.search(lambda w: jnp.ones(()), (), [0, 1])

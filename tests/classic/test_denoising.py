@@ -52,3 +52,17 @@ def test_bad_settings(settings: dict[str, Any], error: type[Exception], text: st
     part = data.make_dataset(np.eye(3), [0, 1, 2])
     with pytest.raises(ValueError, match="at least 50 training images, one batch, got 3"):
         denoising.by_level(examples=data.Splits(part, part, part))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: denoising.wiener([[1.0, 1.0]], [[1.0, 1.0]], 0.0), "level must be a finite number > 0"),
+        (lambda: denoising.wiener([[1.0, 1.0]], [[1.0]], 1.0), "got \\(1, 2\\) and \\(1, 1\\)"),
+        (lambda: denoising.wiener([[np.nan]], [[1.0]], 1.0), "must be finite"),
+        (lambda: denoising.by_level((0.0,)), "each of levels must be a finite number > 0"),
+    ],
+)
+def test_what_has_no_linear_estimate_is_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()

@@ -58,3 +58,8 @@ def test_layers_that_are_off_have_no_gradient() -> None:
 def test_bad_depths() -> None:
     with pytest.raises(ValueError, match=r"each of depths must lie in \[1, inf\), got 0"):
         depth.by_depth((0, 2))
+
+
+def test_more_layers_than_there_are_parameters_for_are_named() -> None:
+    with pytest.raises(ValueError, match=r"depth must lie in \[1, 8\], got 9"):
+        depth.network(9)

@@ -52,3 +52,8 @@ def test_bad_sizes(sizes: tuple[int, ...], text: str) -> None:
         examples_needed.by_size(sizes)
     with pytest.raises(TypeError, match="must be an int"):
         examples_needed.by_size((10.5,))  # type: ignore[arg-type]
+
+
+def test_no_exponent_of_errors_of_zero() -> None:
+    with pytest.raises(ValueError, match="at least two sizes, with test errors > 0"):
+        _ = examples_needed.Errors(np.array([1, 2]), np.zeros((2, 1)), np.zeros((2, 1))).exponent

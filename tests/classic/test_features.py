@@ -71,3 +71,11 @@ def test_bad_classes() -> None:
     for classes in ((1,), (1, 99)):
         with pytest.raises(ValueError, match=r"images \(N, H, W, C\) of at least two classes, each with training"):
             features.compare(classes, examples=DIGITS)
+
+
+def test_grey_levels_of_bytes_do_not_wrap() -> None:
+    image = np.array([[0, 255]], np.uint8)[None, :, :, None]
+    assert features.symmetry(image).tolist() == [-255.0]
+    assert features.symmetry(image > 0).tolist() == [-1.0]
+    with pytest.raises(ValueError, match=r"x must be images \(N, H, W, C\), got \(2, 4, 4\)"):
+        features.intensity(np.ones((2, 4, 4)))

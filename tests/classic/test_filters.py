@@ -66,3 +66,10 @@ def test_what_the_filters_find() -> None:
 def test_bad_shapes(image: Any, kernel: Any, settings: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         filters.scan(image, kernel, **settings)
+
+
+def test_small_integers_do_not_wrap() -> None:
+    image, kernel = np.full((2, 2), 200, np.uint8), np.full((1, 1), 2, np.uint8)
+    np.testing.assert_array_equal(filters.response(image, kernel), np.full((2, 2), 400.0))
+    with pytest.raises(TypeError, match="image must hold real numbers"):
+        filters.response(1j * image, kernel)

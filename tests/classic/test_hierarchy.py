@@ -75,3 +75,15 @@ def test_small_images_get_a_border_and_all_stages_are_probed() -> None:
         assert stage.strongest.patches.shape == (stage.units, 3, stage.window.size, stage.window.size, 1)
         assert np.isnan(stage.share).sum() == (stage.strongest.responses <= 0).any(axis=1).sum()
     assert 0 < found.error < 1
+
+
+def test_what_has_no_window_is_named() -> None:
+    with pytest.raises(ValueError, match="expected convolutions, poolings and activations"):
+        hierarchy.window_of([models.serial(Conv(8, 3))])
+    with pytest.raises(TypeError, match="must be a Layer"):
+        hierarchy.window_of([3])  # type: ignore[list-item]
+    images = np.ones((2, 4, 4, 1))
+    with pytest.raises(ValueError, match="leaves the images"):
+        hierarchy.strongest(images, images, hierarchy.Window(2, 1), top=1)
+    with pytest.raises(ValueError, match="outputs must be finite"):
+        hierarchy.strongest(np.nan * images, images, hierarchy.Window(1, 1), top=1)

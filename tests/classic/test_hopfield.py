@@ -198,3 +198,12 @@ def test_dtypes_and_transformations() -> None:
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises((ValueError, TypeError), match=text):
         call()
+
+
+def test_loads_and_states_without_an_answer() -> None:
+    loads = jax.jit(jax.vmap(hopfield.retrieval_overlap))(jnp.array([-1.0, 0.1, np.nan]))
+    np.testing.assert_array_equal(np.isnan(loads), [True, False, True])
+    with pytest.raises(ValueError, match=r"states \(\.\.\., N\), got \(4, 4\) and \(3,\)"):
+        hopfield.energy(np.zeros((4, 4)), np.ones(3))
+    w = hopfield.hebb([[1, -1, 1]])
+    assert hopfield.recall(w, [1, -1, 1], key=jax.random.key(0), sweeps=10**10).converged

@@ -171,3 +171,27 @@ def test_dtypes_and_transformations() -> None:
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises((ValueError, TypeError), match=text):
         call()
+
+
+@pytest.mark.parametrize(("at", "width", "expected"), [(0.0, 1e-30, 1.0), (1.0, 1e-30, 0.0), (2e30, 1e30, np.exp(-2))])
+def test_the_gaussian_at_extreme_widths(at: float, width: float, expected: float) -> None:
+    np.testing.assert_allclose(gaussian([[at]], [[0.0]], width=width), [[expected]], rtol=1e-6)
+
+
+def test_the_support_vectors_of_a_kernel_of_zeros() -> None:
+    found = kernel.support(np.zeros((3, 3)), [1, 1, -1], c=1.0)  # f is the bias: the class of two
+    assert found.bias == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: kernel.support([[1.0, 0.9], [0.0, 1.0]], [1, -1], c=1.0), "symmetric with a diagonal >= 0"),
+        (lambda: kernel.ridge([[-1.0, 0.0], [0.0, 1.0]], [1.0, 2.0], penalty=2.0), "symmetric with a diagonal >= 0"),
+        (lambda: kernel.ridge([[1.0, 3.0], [3.0, 1.0]], [1.0, 2.0], penalty=1.0), "not positive definite in float32"),
+        (lambda: kernel.ridge(np.eye(2), [np.nan, 2.0], penalty=1.0), "y must be finite"),
+    ],
+)
+def test_what_is_no_gram_matrix_is_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()

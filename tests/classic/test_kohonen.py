@@ -135,3 +135,33 @@ def test_dtypes_and_transformations() -> None:
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises((ValueError, TypeError), match=text):
         call()
+
+
+def test_tiny_neighbourhoods_move_the_nearest_unit_only() -> None:
+    w = kohonen.update(jnp.array([[0.0], [4.0]]), jnp.array([1.0]), rate=0.5, radius=1e-30)
+    np.testing.assert_array_equal(w, [[0.5], [4.0]])
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: kohonen.positions(()), "such as"),
+        (
+            lambda: kohonen.update(jnp.ones((2, 1)), jnp.ones(1), rate=0.5, radius=0.0),
+            "radius must be a finite number > 0",
+        ),
+        (lambda: kohonen.update(jnp.ones((2, 1)), jnp.ones(2), rate=0.5, radius=1.0), "an example x \\(D,\\)"),
+        (
+            lambda: kohonen.fit(np.ones((2, 1)), np.ones((3, 1)), key=jax.random.key(0), rates=[2.0], radii=[1.0]),
+            "rates must lie in \\[0, 1\\]",
+        ),
+        (
+            lambda: kohonen.fit(np.ones((2, 1)), np.ones((3, 1)), key=jax.random.key(0), rates=[0.1], radii=[0.0]),
+            "radii must be > 0",
+        ),
+        (lambda: kohonen.winners([[np.nan], [1.0]], [[1.0]]), "w must be finite, but row 0"),
+    ],
+)
+def test_settings_out_of_range_are_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()

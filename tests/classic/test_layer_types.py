@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,3 +35,9 @@ def test_bad_types_and_examples() -> None:
     part = data.make_dataset(np.eye(3), [0, 1, 2])
     with pytest.raises(ValueError, match=r"must be images \(N, H, W, C\), got \(3, 3\)"):
         layer_types.by_type(examples=data.Splits(part, part, part))
+
+
+@pytest.mark.parametrize("names", [(), "dense"])
+def test_names_that_are_no_list_are_named(names: Any) -> None:
+    with pytest.raises(ValueError, match="a sequence of at least one type"):
+        layer_types.by_type(names)

@@ -69,3 +69,7 @@ def test_times_by_a_clock_of_our_own() -> None:
     assert found == dict.fromkeys(products.WAYS, 1.0)
     with pytest.raises(ValueError, match="repeats must be at least 1"):
         products.seconds(repeats=0)
+
+
+def test_a_program_without_multiplications() -> None:
+    assert np.isnan(products.count(lambda x: x + x, 1.0).per_multiplication)

@@ -107,3 +107,18 @@ def test_dtypes_and_transformations() -> None:
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises((ValueError, TypeError), match=text):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: radial.output_weights(np.ones((2, 1)), [np.nan, 1.0]), "y must be finite, but row 0"),
+        (
+            lambda: radial.predict(radial.Network(jnp.zeros((1, 1)), jnp.array(1.0), jnp.ones(3)), [[0.0]]),
+            "for M = 1 centres",
+        ),
+    ],
+)
+def test_targets_and_weights_that_do_not_fit_are_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()

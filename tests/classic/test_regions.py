@@ -178,7 +178,7 @@ def test_one_hidden_layer_away_from_the_origin() -> None:
         (lambda: regions.polygon([[0, 0], [1, 0], [2, 0]]), "lie on one line"),
         (lambda: regions.polygon([[0, 0], [np.nan, 0], [0, 1]]), "vertices must be finite"),
         (lambda: regions.half_plane([0, 0], 1), "normal must not be 0"),
-        (lambda: regions.regular_polygon(5, radius=-1), "radius must be > 0, got -1"),
+        (lambda: regions.regular_polygon(5, radius=-1), "radius must be a finite number > 0, got -1"),
         (lambda: regions.mirrored(PENTAGON, 5), r"side must be in 0 .. 4, got 5"),
         (lambda: regions.union(PENTAGON), r"a list of polygons, each \(S, 2\)"),
         (
@@ -194,10 +194,18 @@ def test_one_hidden_layer_away_from_the_origin() -> None:
         (lambda: regions.polyhedra([]), "with one D, got none"),
         (lambda: regions.polyhedra([([[1, 0]], [0]), ([[1]], [0])]), r"with one D, got \(1, 2\), \(1, 1\)"),
         (lambda: regions.regular_polygon(2), "count must be at least 3"),
-        (lambda: regions.one_hidden_layer(joined_pentagons, 1, 1), "expected low < high"),
+        (lambda: regions.one_hidden_layer(joined_pentagons, 1, 1), "expected low < high, both finite"),
         (lambda: regions.one_hidden_layer(joined_pentagons, 0, 1, steps=1), "steps must be at least 2"),
     ],
 )
 def test_bad_input_is_named(call: Callable[[], object], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_half_spaces_beyond_float32_are_named() -> None:
+    for scale in (1e-300, 1e300):
+        with pytest.raises(ValueError, match="leave the range of float32"):
+            regions.polyhedron([[scale, 0]], [scale])
+    with pytest.raises(ValueError, match="both finite"):
+        regions.one_hidden_layer(joined_pentagons, -np.inf, np.inf)

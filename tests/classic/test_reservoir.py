@@ -18,6 +18,9 @@ from tests.helpers import float64, random, strict
 states = jax.jit(reservoir.states, static_argnames="activation")
 
 
+LINE = Reservoir(jnp.eye(3, k=1), jnp.eye(1, 3), jnp.zeros(3), jnp.ones(()))
+
+
 def identity(z: Any) -> Any:
     return z
 
@@ -135,7 +138,7 @@ def test_it_continues_a_chaotic_series() -> None:
 
 
 def test_dtypes() -> None:
-    made = reservoir.make(jax.random.key(0), 1, 5)
+    made = reservoir.make(jax.random.key(0), 1, 5, density=1)  # an int
     for dtype in (np.float64, np.float32, jnp.bfloat16, int):
         assert states(made, np.ones((3, 1), dtype)).dtype == jnp.float32
     with float64(), strict():
@@ -157,3 +160,28 @@ def test_dtypes() -> None:
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises((ValueError, TypeError), match=text):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: reservoir.make(jax.random.key(0), 1, 3, density=0.0), "spectral radius 0 with this key"),
+        (lambda: reservoir.spectral_radius(np.ones((2, 3))), "must be square"),
+        (lambda: states(LINE, np.ones((5, 2))), "expected u \\(T, 1\\)"),
+        (lambda: states(LINE, np.ones((5, 1)), start=np.ones(2)), "got \\(5, 1\\) and \\(2,\\)"),
+        (lambda: reservoir.generate(LINE, jnp.ones((4, 2)), jnp.ones(3), steps=1), "expected w_out \\(4, 1\\)"),
+        (lambda: reservoir.memory(np.ones((9, 2)), np.ones(9), delays=2), "u must vary"),
+        (lambda: reservoir.memory(np.ones((9, 2)), np.full(9, np.nan), delays=2), "u must be finite"),
+        (lambda: reservoir.readout([[0.0], [1.0]], [[np.nan], [1.0]]), "y must be finite"),
+    ],
+)
+def test_what_has_no_answer_is_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_spectral_radius_at_extreme_scales(scale: float) -> None:
+    w = scale * np.array([[0.0, 2.0], [-2.0, 0.0]], np.float32)
+    np.testing.assert_allclose(reservoir.spectral_radius(w), 2 * scale, rtol=1e-5)
+    assert reservoir.spectral_radius([[1, 0], [0, 3]]) == 3

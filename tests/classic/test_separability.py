@@ -156,3 +156,12 @@ def test_a_rule_that_converges_repeats_nothing() -> None:
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_features_of_very_different_scales() -> None:
+    for scale in (1e-12, 1e20):
+        x = np.array([[1.0, scale], [1.0, 0.0]])
+        found = separability.separate(x, [1, -1])
+        assert found.separable
+        assert found.w is not None
+        assert (np.array([1, -1]) * (x @ found.w)).min() > 0.99

@@ -140,3 +140,23 @@ def test_dtypes_and_transformations() -> None:
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises((ValueError, TypeError), match=text):
         call()
+
+
+def test_a_current_that_is_not_a_number_gives_no_rate() -> None:
+    np.testing.assert_array_equal(np.isnan(spiking.rate(spiking.Unit(), [np.nan, 2.0, 0.0])), [True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: spiking.rate(spiking.Unit(rest=np.nan), 2.0), "rest must be finite"),
+        (
+            lambda: spiking.simulate(spiking.Unit(), [2.0], step=1.0, start=0.0),
+            "start must be less than threshold, got 0 and -50",
+        ),
+        (lambda: spiking.simulate(spiking.Unit(), [2.0], step=1.0, start=np.ones(2)), "start must be one number"),
+    ],
+)
+def test_parameters_out_of_range_are_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()

@@ -181,3 +181,28 @@ def test_errors() -> None:
         stationary.around(HIMMELBLAU, [0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="radius must be a finite number > 0"):
         stationary.around(HIMMELBLAU, [0.0, 0.0], radius=0.0)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_values_whose_products_leave_the_range_of_floats(scale: float) -> None:
+    (found,) = stationary.in_interval(lambda x: scale * (x - 0.0123) ** 2, -1.0, 1.0, points=21)
+    assert (found.kind, float(found.x)) == (MINIMUM, pytest.approx(0.0123))
+
+
+def test_the_edge_of_a_domain_is_not_stationary() -> None:
+    assert stationary.classify(jnp.sqrt, 0.0).kind == REGULAR
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: stationary.classify(lambda x: x**2, np.nan), "x must be finite, got nan"),
+        (lambda: stationary.classify(lambda x: jnp.sum(x**2), []), "got shape \\(0,\\)"),
+        (lambda: stationary.around(lambda x: x, [0.0, 0.0]), "f must return one number"),
+        (lambda: stationary.in_box(lambda x: jnp.sum(x**2), [(-1, 1)] * 12), "at most 1,000,000 starts, got 21\\^12"),
+        (lambda: stationary.kind_of([]), "d >= 1"),
+    ],
+)
+def test_points_without_a_kind_are_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()

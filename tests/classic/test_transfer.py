@@ -44,3 +44,11 @@ def test_bad_sizes() -> None:
         transfer.by_size(sizes=(401,))
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         transfer.by_size(epochs=0)
+
+
+def test_tasks_that_do_not_fit_together_are_named() -> None:
+    few, other = (data.make_dataset(np.ones((60, d), np.float32), np.arange(60) % 2) for d in (1, 4))
+    with pytest.raises(ValueError, match=r"inputs of one shape, got \(1,\), \(4,\)"):
+        transfer.by_size(transfer.Task(few, data.Splits(other, other, other)))
+    with pytest.raises(TypeError, match=r"task must be a transfer\.Task"):
+        transfer.by_size(few)  # type: ignore[arg-type]

@@ -65,3 +65,11 @@ def test_a_linear_classifier_reads_256_bits() -> None:
 def test_bad_input_is_named(call, error, text) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("images", [np.full((2, 4, 4, 1), np.nan, np.float32), np.ones((2, 0, 4, 1), np.float32)])
+def test_images_without_grey_levels_are_named(images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="have pixels, and finite ones"):
+        data.binarised(data.make_dataset(images, [0, 1]))
+    with pytest.raises(TypeError, match="must be a Dataset"):
+        data.binarised(images)  # type: ignore[arg-type]

@@ -85,3 +85,27 @@ BAD: list[tuple[type[Exception], str, Any]] = [
 def test_bad_input_is_named(error: type[Exception], told: str, call: Any) -> None:
     with pytest.raises(error, match=told.replace("()", r"\(\)") if told.endswith("()") else told):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: text.one_hot("Good", ["Good"]), "in lower case, got 'Good'"),
+        (lambda: text.one_hot("a", [1, 2]), "in lower case, got 1"),
+    ],
+)
+def test_words_that_no_text_contains_are_named(call: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: text.bag_of_words([1], ["a"]), "text must be a string, got 1"),
+        (lambda: text.vocabulary(iter("ab")), "sequence of strings, got str_"),
+    ],
+)
+def test_what_is_no_text_is_named(call: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        call()

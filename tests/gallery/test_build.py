@@ -6,6 +6,7 @@ import html.parser
 import importlib
 import re
 import types
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ import pytest
 from jaxnn import gallery, plots
 from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.gallery import build as built
+from jaxnn.gallery import drawing
 from jaxnn.gallery.base import Picture
 from tests.gallery.reading import covered, drawn, faults, smallest_print
 
@@ -204,3 +206,16 @@ READ = {name for path in Path(__file__).parent.glob("test_*.py") for name in NAM
 @pytest.mark.parametrize("name", [p.name for each in built.chapters().values() for p in each if p.name not in READ])
 def test_the_other_pictures(name: str) -> None:
     drawn(name)
+
+
+def test_a_draw_without_a_figure_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="draw must return a matplotlib Figure, got NoneType") as raised:
+        list(drawing.drawn([picture("nothing", draw=lambda: None)], tmp_path))
+    assert raised.value.__notes__ == ["raised by the picture 'nothing'"]
+
+
+def test_no_picture_is_blamed_for_a_process_that_ended() -> None:
+    with pytest.raises(BrokenProcessPool) as raised, drawing._named(picture("innocent")):
+        raise BrokenProcessPool
+    assert "processes=1" in raised.value.__notes__[0]
+    assert not any("innocent" in note for note in raised.value.__notes__)

@@ -102,3 +102,16 @@ def test_colours_are_distinct() -> None:
 def test_bad_input_is_named(call: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         call()
+
+
+@pytest.mark.parametrize(
+    ("weights", "settings", "text"),
+    [
+        (np.eye(4), {"columns": 0}, "columns must be at least 1"),
+        (np.ones((4, 0)), {}, r"got \(4, 0\)"),
+        (np.full((4, 1), np.nan), {}, "must be finite"),
+    ],
+)
+def test_templates_of_nothing_are_named(weights: Any, settings: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        plots.templates(weights, (2, 2), **settings)

@@ -201,3 +201,11 @@ def test_bad_types_are_named() -> None:
         plots.regions(plots.figure()[1], lambda x: x[:, 0] * 1j, n=5)
     with pytest.raises(ValueError, match="examples are drawn on the plane only"):
         plots.regions(plots.figure(**SOLID)[1], of_sums, examples=(X, [0, 1]))
+
+
+@pytest.mark.parametrize("settings", [{"bounds": ((-np.inf, np.inf), (0, 1))}, {"bounds": ((1e8, 1e8 + 1), (0, 1))}])
+def test_bounds_that_are_no_square_in_float32_are_named(settings: Any) -> None:
+    with pytest.raises(ValueError, match="in float32"):
+        plots.regions(plots.figure()[1], lambda x: x[:, 0], n=5, **settings)
+    with pytest.raises(ValueError, match="threshold must be a number"):
+        plots.regions(plots.figure()[1], lambda x: x[:, 0], n=5, threshold=np.nan)

@@ -189,3 +189,18 @@ def test_curves_past_their_best_over_fit() -> None:
     for run in range(len(curves.training_loss)):
         found = diagnose(Curves(*(values[run] for values in curves)).history())
         assert found.verdict is OVER
+
+
+def curves(training: Any, validation: Any, name: str = "loss") -> Any:
+    return [{name: a, f"validation_{name}": b} for a, b in zip(training, validation, strict=True)]
+
+
+def test_metrics_that_cannot_be_judged_are_named() -> None:
+    with pytest.raises(ValueError, match="better the lower it is, got 'accuracy'"):
+        diagnose(curves([0.5, 0.9], [0.5, 0.9], "accuracy"), figure="accuracy")
+    with pytest.raises(TypeError, match="loss must be a real number, got None"):
+        diagnose(curves([None, 0.9], [0.5, 0.9]))
+
+
+def test_a_validation_error_of_zero_from_the_start() -> None:
+    assert diagnose(curves([0.4, 0.1, 0.02], [0.0, 0.0, 0.0])).verdict is Verdict.GOOD

@@ -130,3 +130,16 @@ def test_half_precision_and_pytrees(dtype: Any) -> None:
     assert kind_of_point(f, point) == PointKind.MINIMUM
     with float64(), strict():
         assert kind_of_point(f, jax.tree.map(lambda a: np.asarray(a, np.float64), point)) == PointKind.MINIMUM
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "error", "text"),
+    [
+        (jnp.sin, 0, TypeError, "x must have a floating dtype"),
+        (jnp.sin, np.zeros(2, np.float32), ValueError, r"one number, got shape \(2,\)"),
+        (None, 0.0, TypeError, "f must be a function"),
+    ],
+)
+def test_bad_input_is_named(f: Any, x: Any, error: Any, text: str) -> None:
+    with pytest.raises(error, match=text):
+        kind_of_point(f, x)
