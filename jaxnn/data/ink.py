@@ -40,8 +40,8 @@ def binarised(dataset: Dataset, *, side: int = 16, threshold: float = 0.5) -> Da
     """
     if not isinstance(dataset, Dataset):
         raise TypeError(
-            f"binarised: expected one Dataset, such as splits.train or data.make_dataset(x, y), got "
-            f"{type(dataset).__name__}."
+            f"binarised: expected one Dataset, got {type(dataset).__name__}. Pass one part, such as splits.train, or "
+            "data.make_dataset(x, y)."
         )
     require_images("binarised", dataset.x)
     if not dataset.x.size or not np.isfinite(dataset.x).all():

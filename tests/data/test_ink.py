@@ -71,5 +71,5 @@ def test_bad_input_is_named(call, error, text) -> None:  # type: ignore[no-untyp
 def test_images_without_grey_levels_are_named(images: np.ndarray) -> None:
     with pytest.raises(ValueError, match="have pixels, and finite ones"):
         data.binarised(data.make_dataset(images, [0, 1]))
-    with pytest.raises(TypeError, match="must be a Dataset"):
+    with pytest.raises(TypeError, match="expected one Dataset"):
         data.binarised(images)  # type: ignore[arg-type]

@@ -160,13 +160,15 @@ def test_a_legend_over_a_line_is_seen() -> None:
     ax.plot([0, 1], [0, 1], label="up")
     ax.legend(loc="upper right")
     assert covered(fig) == ["up"]
-    assert faults(fig) == ["a legend covers up", "no label"]
+    assert faults(fig) == ["a legend covers up", "no label of x", "no label of y"]
     ax.legend(loc="upper left")
     assert covered(fig) == []
     ax.text(0, 0, "small", fontsize=6)
     assert smallest_print(fig) == pytest.approx(6 / 72 * 120)
     assert smallest_print(fig, widest=300) == pytest.approx(5.0)  # 5 inches wide
-    assert faults(fig) == ["print of 10.0 pixels", "no label"]
+    assert faults(fig) == ["print of 10.0 pixels", "no label of x", "no label of y"]
+    ax.set(xlabel="x", yticks=[0, 1], yticklabels=["no", "yes"])
+    assert faults(fig) == ["print of 10.0 pixels"]
     fig, ax = plots.figure()
     assert faults(fig) == ["blank axes"]
 
