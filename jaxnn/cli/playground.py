@@ -16,6 +16,7 @@ from jaxnn.cli.runs import run_folder, wide_console, write_options
 from jaxnn.cli.words import LISTED, require_seed
 from jaxnn.compare.entries import words
 from jaxnn.playground import Settings, draw, make_views, render, run, write_gif
+from jaxnn.playground.features import FEATURES
 from jaxnn.playground.penalties import Regularization
 
 DEFAULTS = Settings()
@@ -107,7 +108,8 @@ def playground(config: PlaygroundConfig) -> Path:
         write_gif(done, views, folder / "training.gif")
     console = wide_console()
     for line in (
-        f"trained for {count_of(settings.epochs, 'epoch')} in {seconds:.1f} s: "
+        f"trained on {', '.join(FEATURES[name].label for name in settings.features)} "
+        f"for {count_of(settings.epochs, 'epoch')} in {seconds:.1f} s: "
         f"training loss {done.train_loss[-1]:.4f}, test loss {done.test_loss[-1]:.4f}",
         f"open in a browser: {page}",
     ):

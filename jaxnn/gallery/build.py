@@ -85,6 +85,7 @@ def build(
 
     Raises:
         ValueError: an unknown name, two pictures with the same name, or fewer processes than one.
+        TypeError: one name in place of a sequence.
         Exception: whatever a picture's `draw` raises, with its name as a note; figures and page so far are kept.
 
     Example:
@@ -182,6 +183,8 @@ def _distinct(found: dict[str, Sequence[Picture]]) -> dict[str, Sequence[Picture
 
 
 def _chosen(pictures: Sequence[Picture], only: Sequence[str]) -> list[Picture]:
+    if isinstance(only, str):
+        raise TypeError(f"gallery: only must be a sequence of names, got {only!r}. Pass [{only!r}].")
     by_name = {picture.name: picture for picture in pictures}
     for name in only:
         if name not in by_name:

@@ -54,7 +54,7 @@ def test_bad_arguments_print_one_line_and_exit_2(
 def test_a_folder_that_is_a_file(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "file").write_text("")
     assert main(["gallery", "--out", str(tmp_path / "file"), "--only", "losses"]) == 2
-    assert "file" in capsys.readouterr().err
+    assert "is a file; name a folder" in capsys.readouterr().err
 
 
 def test_help_names_the_options(capsys: Any) -> None:

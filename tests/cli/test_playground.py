@@ -23,7 +23,7 @@ def test_it_writes_page_picture_animation_and_numbers(tmp_path: Path, capsys: An
     folder = tmp_path / "run"
     assert main(["playground", *QUICK, "--noise", "0.2", "--out", str(folder)]) == 0
     shown = capsys.readouterr().out
-    assert "trained for 3 epochs in" in shown
+    assert "trained on x, y, sin x for 3 epochs in" in shown
     assert "playground.html" in shown
     names = {"playground.html", "last.png", "training.gif", "config.json", "result.json"}
     assert {p.name for p in folder.iterdir()} == names

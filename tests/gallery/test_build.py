@@ -128,6 +128,8 @@ def test_only_some(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("chapters")
 def test_an_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"sequence of names, got 'one'. Pass \['one'\]"):
+        built.build(tmp_path / "x", only="one", progress=False)
     with pytest.raises(ValueError, match=r"no picture 'tree' \(did you mean 'three'\?\); there are: one, two, three"):
         built.build(tmp_path / "x", only=["tree"], progress=False)
     assert not (tmp_path / "x").exists()
