@@ -15,6 +15,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 """Okabe and Ito's palette: blue, vermilion, green, purple, orange, sky blue, yellow, black."""
 
 
+PASSES = 5
+"""How often the layout of a figure is repeated whose labels stick out."""
+
+
 def figure(
     rows: int = 1, columns: int = 1, *, width: float = 5.0, height: float = 3.6, **settings: Any
 ) -> tuple[Figure, Any]:
@@ -63,10 +67,6 @@ def save(fig: Figure, path: str | Path) -> Path:
             engine.execute(fig)
         written = _written(fig, suffix)
     return files.write_bytes(path, written)
-
-
-PASSES = 5
-"""How often the layout of a figure is repeated whose labels stick out."""
 
 
 def _written(fig: Figure, suffix: str) -> bytes:
