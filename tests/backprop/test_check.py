@@ -130,7 +130,7 @@ def test_right_rules_pass_and_broken_ones_are_caught(dtype: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.proof)])
+@BOTH
 def test_all_right_rules_pass_and_all_broken_ones_are_caught(dtype: Any) -> None:
     judge([m for m in (*MUTANTS, *OF_ANOTHER_EXAMPLE) if m.name not in QUICK], dtype)
 
