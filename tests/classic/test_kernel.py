@@ -98,7 +98,8 @@ def test_the_support_vector_machine_is_optimal(y: np.ndarray, c: float) -> None:
     k = gram()
     found = kernel.support(k, y, c=c)
     assert violations(found, k, y, c).max() < 1e-5
-    assert -1e-9 < found.gap < 1e-5 * np.abs(found.a).sum()
+    total = np.abs(found.a).sum()
+    assert -1e-8 * total < found.gap < 1e-4 * total
     assert (found.a == 0).sum() > 0 or c == 0.1
     for broken in (
         found._replace(bias=found.bias + 0.01),

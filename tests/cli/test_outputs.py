@@ -280,15 +280,15 @@ def test_a_study_that_is_stopped_tells_the_truth(tmp_path: Path, monkeypatch: py
 def test_a_gallery_that_is_stopped_tells_the_truth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from jaxnn.gallery import build as gallery
+    from jaxnn.gallery import drawing
 
-    save, calls = gallery.plots.save, []
+    save, calls = drawing.plots.save, []
 
     def second(*arguments: Any) -> Any:
         calls.append(arguments)
         return save(*arguments) if len(calls) == 1 else stop()
 
-    monkeypatch.setattr(gallery.plots, "save", second)
+    monkeypatch.setattr(drawing.plots, "save", second)
     out = tmp_path / "gallery"
     assert main(["gallery", "--only", "losses,activations", "--out", str(out)]) == 130
     said = capsys.readouterr().err.splitlines()[-1]

@@ -31,8 +31,8 @@ def faults(fig: Any) -> list[str]:
     if (size := smallest_print(fig)) < 12:
         found.append(f"print of {size:.1f} pixels")
     shown = [ax for ax in fig.axes if ax.get_visible() and ax.axison]
-    # Panels of one kind share the labels of the outer ones; neither images nor words in place of ticks need any.
-    plotted = [ax for ax in shown if ax.lines or ax.collections]
+    # Panels of one kind share the labels of the outer ones; images, colour bars and words in place of ticks need none.
+    plotted = [ax for ax in shown if (ax.lines or ax.collections) and not ax.images and ax.get_label() != "<colorbar>"]
     for side in ([ax.xaxis for ax in plotted], [ax.yaxis for ax in plotted]):
         if side and not any(each.get_label_text() or _has_words(each) for each in side):
             found.append(f"no label of {side[0].axis_name}")
