@@ -23,7 +23,7 @@ from jaxnn.tape import Addition, Scaling
 from jaxnn.train import mean_loss
 from tests.backprop.checking import drawn, rule_error
 from tests.backprop.mutants import DENSE, LAYER, MUTANTS, QUICK, Mutant, in_place_of_rule, uses
-from tests.helpers import float64, random
+from tests.helpers import float64, random, slow
 
 KEY = jax.random.key(3)
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -124,7 +124,7 @@ def seen_by_differences(check: backprop.Check) -> backprop.Check:
     return dataclasses.replace(check, compared=tuple(found))
 
 
-@BOTH
+@pytest.mark.parametrize("dtype", [np.float32, *slow(np.float64)])
 def test_right_rules_pass_and_broken_ones_are_caught(dtype: Any) -> None:
     judge([m for m in MUTANTS if m.name in QUICK], dtype)
 
@@ -261,6 +261,7 @@ def assorted(x: Any, half: Any, words: Any, at_kinks: Any) -> Any:
     }
 
 
+@pytest.mark.slow
 def test_half_precision_own_parameters_integers_kinks_and_no_rule() -> None:
     x, words = random(0, 3, 4), np.array([[0, 4], [1, 1]], np.int32)
     found = assorted(x.astype(np.float32), jnp.asarray(x, jnp.bfloat16), words, np.float32([[-1, 0], [0, 2]]))

@@ -31,6 +31,7 @@ def by_numpy(entries: Any) -> np.ndarray:
     return ((INPUTS @ w + b >= 0) @ v + c >= 0).astype(float)
 
 
+@pytest.mark.slow
 def test_every_setting_of_a_small_network_for_xor() -> None:
     xor = np.array([0, 1, 1, 0])
     found = brute_force.search(mistakes_of(xor), LIKE, VALUES)

@@ -34,6 +34,7 @@ def plain_network(layers: int, norm: int, skip: int) -> tuple[Any, Any]:
     return net, chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "norm", "skip"), [(1, 1, 0), (2, 0, 0), (3, 1, 1), (2, 0, 1)])
 def test_switches_make_the_plain_network(layers: int, norm: int, skip: int) -> None:
     net = depth.network(jnp.asarray(layers), norm=jnp.asarray(norm), skip=jnp.asarray(skip), most=MOST)
@@ -46,6 +47,7 @@ def test_switches_make_the_plain_network(layers: int, norm: int, skip: int) -> N
         assert_close(got, expected, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_that_are_off_have_no_gradient() -> None:
     net = depth.network(jnp.asarray(2), norm=1, skip=1, most=MOST)
     params, state = net.init(jax.random.key(1), (4,))

@@ -110,6 +110,7 @@ def test_patterns_are_recalled_from_noise() -> None:
     assert (recall_all(hopfield.hebb(xi), -noisy).state == -xi).all(), "with a pattern its inverse is stored"
 
 
+@pytest.mark.slow
 def test_projection_stores_correlated_patterns_where_hebb_fails() -> None:
     base = signs(7, 64)
     xi = base * np.where(np.random.default_rng(8).random((8, 64)) < 0.1, -1, 1)
@@ -123,6 +124,7 @@ def test_projection_stores_correlated_patterns_where_hebb_fails() -> None:
     assert (recall_all(alone, signs(9, 10, 5)).state == signs(9, 10, 5)).all()
 
 
+@pytest.mark.slow
 def test_the_mean_field_equations() -> None:
     """By iteration, in the form in which they are published."""
 

@@ -80,6 +80,7 @@ def square() -> dict[str, Any]:
     return {"x": x, "start": start, **maps}
 
 
+@pytest.mark.slow
 def test_it_unfolds_over_a_square(square: dict[str, Any]) -> None:
     x = square["x"]
     assert kohonen.topographic_error(square["start"], x) > 0.7

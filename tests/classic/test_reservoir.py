@@ -44,6 +44,7 @@ def test_the_states_by_loops() -> None:
         np.testing.assert_allclose(states(made, u, start=jnp.asarray(start)), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_spectral_radii_are_numpys() -> None:
     with float64(), strict():
         for seed in range(6):
@@ -80,6 +81,7 @@ def test_a_spectral_radius_beyond_one_does_not_forget() -> None:
     assert last[0.8] < 1e-12 < 0.1 < last[1.3]
 
 
+@pytest.mark.slow
 def test_a_delay_line_remembers_as_many_inputs_as_it_has_units() -> None:
     n, u = 8, random(8, 4000)
     with float64():

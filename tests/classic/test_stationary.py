@@ -48,6 +48,7 @@ def test_functions_of_one_variable(name: str) -> None:
                                else 1e-8)  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(st.lists(st.integers(-19, 19), min_size=1, max_size=6), st.sampled_from([-1, 1]))
 def test_polynomials_with_known_roots_of_their_derivative(roots: list[int], sign: int) -> None:
@@ -68,6 +69,7 @@ def test_polynomials_with_known_roots_of_their_derivative(roots: list[int], sign
 HIMMELBLAU = landscapes.himmelblau()
 
 
+@pytest.mark.slow
 def test_himmelblau_has_nine() -> None:
     found = stationary.in_box(HIMMELBLAU, [(-6, 6), (-6, 6)])
     assert sorted(kinds(found)) == sorted([MINIMUM] * 4 + [SADDLE] * 4 + [MAXIMUM])

@@ -13,6 +13,7 @@ from jaxnn.classic.trials import plain
 from tests.helpers import assert_close
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [0.0, 1.0])
 def test_the_switch_is_freeze_and_adam(free: float) -> None:
     params = plain(10).init(jax.random.key(0), (4,))[0]

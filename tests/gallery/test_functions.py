@@ -42,6 +42,7 @@ def test_kinds_by_the_sign_of_the_derivative() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_regimes_of_descent_in_one_variable() -> None:
     axes = drawn("descent-one-variable").axes
     far = {name.partition(":")[0]: line(axes[-1], name)[:, 1] for name in functions.REGIMES}
@@ -154,6 +155,7 @@ def test_orders_of_differences_and_what_a_wrong_rule_shows() -> None:
     assert wrong.min() > 0.3
 
 
+@pytest.mark.slow
 def test_of_all_settings_ten_compute_xor() -> None:
     mistakes, found = functions.enumerated()
     assert (found.settings, found.ties, mistakes[0]) == (19_683, 10, 10)

@@ -77,6 +77,7 @@ def test_the_chain_reuses_each_derivative() -> None:
         assert by[z] == pytest.approx(by[a] * found[a] * (1 - found[a]), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_the_cost_changes_as_the_gradients_say() -> None:
     diagram, bars = drawn("sensitivity").axes
     widths = np.array([bar.get_width() for bar in bars.patches])
@@ -203,6 +204,7 @@ def test_the_steps_of_momentum_are_those_of_the_rules() -> None:
     assert below < 0 < at.theta[1], "momentum overshoots the valley, theta_2 = 0"
 
 
+@pytest.mark.slow
 def test_adagrads_rate_dies_and_rmsprops_settles() -> None:
     left, right = drawn("adagrad-rate").axes
     rates = {str(line.get_label()).split(":")[0]: line.get_xydata() for line in left.lines}

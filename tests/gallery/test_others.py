@@ -157,6 +157,7 @@ def test_the_reservoir_forgets_remembers_and_continues() -> None:
     assert np.abs(truth - guess)[:300].max() < 0.1 * truth.std()
 
 
+@pytest.mark.slow
 def test_the_simulated_rates_are_the_closed_form() -> None:
     trace, rates = drawn("spiking-unit").axes
     assert next(text.get_text() for text in trace.texts).endswith("\n0 spikes")
