@@ -1,7 +1,8 @@
 """The checks of `eight/`, each on 8 virtual devices, all in one process of their own.
 
 XLA makes its devices once, when JAX first asks for them, so a test that wants 8 cannot run in the suite's own process.
-While writing one: `JAXNN_TEST_DEVICES=8 XLA_FLAGS=--xla_force_host_platform_device_count=8 pytest tests/devices/eight`.
+While writing one: `JAXNN_TEST_DEVICES=8 NPROC=32 XLA_FLAGS=--xla_force_host_platform_device_count=8 pytest
+tests/devices/eight`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ PATIENCE = (
 )
 """XLA aborts a process whose 8 threads do not meet within 40 seconds, as they may not on 2 cores with other work."""
 
+THREADS = "32"
+"""Of each of XLA's pools, which takes it from NPROC. By default it has one for each device, and all wait for ever where
+a program has several reductions that need not run in one order: some devices have begun one, the others another."""
+
 
 def run_on_eight(which: str) -> subprocess.CompletedProcess[str]:
     """pytest over `eight/` with 8 devices; of these tests, those that the marker expression names."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {PATIENCE}"
-    env = os.environ | {"JAXNN_TEST_DEVICES": "8", "XLA_FLAGS": flags.strip()}
+    env = os.environ | {"JAXNN_TEST_DEVICES": "8", "NPROC": THREADS, "XLA_FLAGS": flags.strip()}
     # xdist's worker would hand its own settings on to the new process.
     env = {name: value for name, value in env.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-m", which, str(EIGHT)]
