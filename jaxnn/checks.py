@@ -297,6 +297,23 @@ def require_function(where: str, name: str, value: Any, example: str, *, optiona
         raise TypeError(f"{where}: {name} must be a function, such as {example}{end}; got {value!r}.")
 
 
+def require_scalar_function(where: str, name: str, f: Any, x: PyTree, remedy: str) -> None:
+    """Raise unless f(x) is one floating number: ValueError for another shape, TypeError for another dtype or a ufunc.
+
+    Example:
+        >>> require_scalar_function("minimize", "f", lambda x: x**2, jnp.ones(3), "Take the sum.")
+        Traceback (most recent call last):
+        ValueError: minimize: f must return one number, got shape (3,). Take the sum.
+    """
+    if isinstance(f, np.ufunc):  # it would fail on a traced array, in words of NumPy
+        raise TypeError(f"{where}: {name} must be a function of JAX, got numpy.{f.__name__}. Pass jnp.{f.__name__}.")
+    found: Any = jax.eval_shape(f, x)
+    shape = jax.tree.map(jnp.shape, found)
+    if shape != ():
+        raise ValueError(f"{where}: {name} must return one number, got shape {shape}. {remedy}")
+    require_floating(where, f"the value of {name}", found.dtype, "Compute it from x in floating point.")
+
+
 def nearest_name(word: str, known: Iterable[str]) -> str:
     """A suffix for messages about an unknown name: the known names spelt alike; "" if there are none.
 

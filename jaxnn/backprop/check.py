@@ -29,6 +29,7 @@ from jaxnn.checks import (
     require_key,
     require_positive,
     require_positive_int,
+    require_scalar_function,
 )
 from jaxnn.layers.base import Layer, pair_of, require_net
 from jaxnn.numerics import accumulate, accumulation_dtype
@@ -89,11 +90,7 @@ def check_gradient(
         require_floating("check_gradient", "x", leaf.dtype, "Convert it: x.astype(jnp.float32).")
     if not jax.tree.leaves(x):
         raise ValueError(f"check_gradient: x must hold at least one array, got {x!r}.")
-    of_y: Any = jax.eval_shape(f, x)
-    shape = jax.tree.map(jnp.shape, of_y)
-    if shape != ():
-        raise ValueError(f"check_gradient: f must return one number, got shape {shape}. Sum it.")
-    require_floating("check_gradient", "the value of f", of_y.dtype, "Compute it from x in floating point.")
+    require_scalar_function("check_gradient", "f", f, x, "Sum it.")
     gradient = jax.grad(f)(x) if gradient is None else as_arrays("check_gradient", "gradient", gradient)
     _require_like("check_gradient: gradient must be a pytree like x", gradient, x)
     chosen = _chosen("check_gradient", x, entries)

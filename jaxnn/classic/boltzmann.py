@@ -163,10 +163,8 @@ def fit(
     rows = as_rows("boltzmann.fit", "x", x, values=(0, 1))
     size = require_positive_int("boltzmann.fit", "batch_size", batch_size)
     require_between("boltzmann.fit", "learning_rate", learning_rate, 0, float("inf"), open_high=True)
-    if require_positive_int("boltzmann.fit", "batch_size", batch_size) > len(rows):
-        raise ValueError(
-            f"boltzmann.fit: batch_size must be at most the number of examples, {len(rows)}, got {batch_size}."
-        )
+    if size > len(rows):
+        raise ValueError(f"boltzmann.fit: batch_size must be at most the number of examples, {len(rows)}, got {size}.")
     counts = (require_positive_int("boltzmann.fit", name, n) for name, n in (("epochs", epochs), ("steps", steps)))
     init_key, run_key = jax.random.split(key)
     shape = (rows.shape[1], require_positive_int("boltzmann.fit", "hidden", hidden))

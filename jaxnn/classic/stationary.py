@@ -19,11 +19,11 @@ from scipy.optimize import brentq  # type: ignore[import-untyped]
 
 from jaxnn.checks import (
     as_numpy,
-    require_floating,
     require_function,
     require_number,
     require_positive,
     require_positive_int,
+    require_scalar_function,
 )
 from jaxnn.types import Array, ArrayLike
 
@@ -34,6 +34,8 @@ FLAT = 1e-7
 """An eigenvalue counts as 0 below this fraction of the curvature in the neighbourhood."""
 
 NEWTON_STEPS = 100
+
+ONE_POINT = "It is called on one point, () or (d,)."
 
 MOST_STARTS = 10**6
 """The largest number of starts of `in_box`."""
@@ -210,7 +212,7 @@ def classify(f: Callable[[Array], Array], x: ArrayLike, *, radius: float = 1e-2,
             curvature = max(abs(float(at(float(point) + s * radius * scale)[2])) for s in (-1, 0, 1))
             steep = abs(float(at(float(point))[1]))
         else:
-            _require_scalar("stationary.classify", f, point)
+            require_scalar_function("stationary.classify", "f", f, jnp.asarray(point), ONE_POINT)
             offsets = radius * scale * np.vstack([np.zeros(len(point)), np.eye(len(point)), -np.eye(len(point))])
             hessians = jax.vmap(jax.hessian(f))(jnp.asarray(point + offsets))
             curvature = float(np.max(np.abs(np.linalg.eigvalsh(np.asarray(hessians)))))
@@ -260,25 +262,14 @@ def around(f: Callable[[Array], Array], x: ArrayLike, *, radius: float = 1e-4, n
     angles = 2 * np.pi * np.arange(n) / n
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     with jax.enable_x64(True):
-        _require_scalar("stationary.around", f, point)
+        require_scalar_function("stationary.around", "f", f, jnp.asarray(point), ONE_POINT)
         values = np.asarray(jax.vmap(f)(jnp.asarray(np.vstack([point, point + radius * directions]))))
     return Around(angles, directions, values[1:] - values[0])
 
 
-def _require_scalar(where: str, f: Callable[[Array], Array], x: Any) -> None:
-    """Raise ValueError unless f(x) is one number, TypeError for a function of NumPy."""
-    if isinstance(f, np.ufunc):
-        raise TypeError(f"{where}: f must be a function of JAX, got numpy.{f.__name__}. Pass jnp.{f.__name__}.")
-    found: Any = jax.eval_shape(f, jnp.asarray(x))
-    shape = jax.tree.map(jnp.shape, found)
-    if shape != ():
-        raise ValueError(f"{where}: f must return one number for one point, got shape {shape}.")
-    require_floating(where, "the value of f", found.dtype, "Compute it from x in floating point.")
-
-
 def _derivatives(where: str, f: Callable[[Array], Array]) -> Callable[[Any], tuple[Array, Array, Array]]:
     """t -> (f, f', f''), compiled."""
-    _require_scalar(where, f, 0.0)
+    require_scalar_function(where, "f", f, jnp.asarray(0.0), ONE_POINT)
     slope = jax.grad(f)
     return jax.jit(lambda t: (f(t), slope(t), jax.grad(slope)(t)))
 
@@ -363,7 +354,7 @@ def kind_of(eigenvalues: ArrayLike, *, zero: float = 0.0) -> str:
 
 def _newton(f: Callable[[Array], Array], starts: np.ndarray, longest: float) -> Any:
     """Newton's method for a root of the gradient: ends (N, d), last steps and gradients (N,), typical curvature ()."""
-    _require_scalar("stationary.in_box", f, starts[0])
+    require_scalar_function("stationary.in_box", "f", f, jnp.asarray(starts[0]), ONE_POINT)
     slope, hessian = jax.grad(f), jax.hessian(f)
 
     def step(x: Array) -> Array:

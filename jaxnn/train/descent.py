@@ -7,10 +7,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnn import tree
-from jaxnn.checks import as_array, count_of, require_between, require_floating, require_positive_int
+from jaxnn.checks import as_array, count_of, require_between, require_positive_int, require_scalar_function
 from jaxnn.numerics import accumulate
 from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
@@ -257,8 +256,6 @@ def _run(
 ) -> tuple[Iterate, Callable[[Iterate], Iterate]]:
     """The first iterate, and the function from one iterate to the next."""
     require_function("minimize", "f", f, "landscapes.rosenbrock()", optional=False)
-    if isinstance(f, np.ufunc):
-        raise TypeError(f"minimize: f must be a function of JAX, got numpy.{f.__name__}. Pass jnp.{f.__name__}.")
     require_optimizer("minimize", opt)
     require_between("minimize", "value_tolerance", value_tolerance, 0, float("inf"))
     require_between("minimize", "grad_tolerance", grad_tolerance, 0, float("inf"))
@@ -269,11 +266,7 @@ def _run(
 
     x = jax.tree.map(lambda leaf: as_array("minimize", "start", leaf), start)
     require_floating_leaves("minimize", "start", x)
-    found = jax.eval_shape(f, x)
-    shape = jax.tree.map(jnp.shape, found)
-    if shape != ():
-        raise ValueError(f"minimize: f must return one number, got shape {shape}. For many starts use jax.vmap.")
-    require_floating("minimize", "the value of f", found.dtype, "Compute it from x in floating point.")
+    require_scalar_function("minimize", "f", f, x, "For many starts use jax.vmap.")
     value_and_grad, grad_fn = jax.value_and_grad(value_fn), jax.grad(value_fn)
 
     def advance(at: Iterate) -> Iterate:

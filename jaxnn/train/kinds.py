@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jaxnn.checks import as_array, require_floating, require_function
+from jaxnn.checks import as_array, require_floating, require_function, require_scalar_function
 from jaxnn.losses.base import float_info
 from jaxnn.types import Array, PyTree
 
@@ -54,7 +54,7 @@ def kind_of_point(f: Callable[[PyTree], Array], x: PyTree) -> Array:
         () int32, a value of `PointKind`. May be called under `jit` and `vmap`.
 
     Raises:
-        TypeError: f is not a function, or x is not floating.
+        TypeError: f is not a function, or x or f(x) is not floating.
         ValueError: f does not return a scalar.
 
     Example:
@@ -68,9 +68,7 @@ def kind_of_point(f: Callable[[PyTree], Array], x: PyTree) -> Array:
     leaves = jax.tree.leaves(x)
     for leaf in leaves:
         require_floating("kind_of_point", "x", leaf.dtype, "Write 1.0 instead of 1, or convert it.")
-    shape = jax.tree.map(jnp.shape, jax.eval_shape(f, x))
-    if shape != ():
-        raise ValueError(f"kind_of_point: f must return one number, got shape {shape}. For many points use jax.vmap.")
+    require_scalar_function("kind_of_point", "f", f, x, "For many points use jax.vmap.")
     if not 0 < sum(leaf.size for leaf in leaves) <= LARGEST:
         return jnp.int32(PointKind.UNKNOWN)
     at, unravel = ravel_pytree(x)

@@ -173,7 +173,7 @@ def test_errors() -> None:
         stationary.in_interval(jnp.sin, 1, 0)
     with pytest.raises(ValueError, match="points must be at least 3, got 2"):
         stationary.in_interval(jnp.sin, 0, 1, points=2)
-    with pytest.raises(ValueError, match=r"one number for one point, got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"f must return one number, got shape \(2,\). It is called on one point"):
         stationary.in_interval(lambda x: jnp.stack([x, x]), 0, 1)
     with pytest.raises(ValueError, match=r"finite pairs \(low, high\), low < high"):
         stationary.in_box(HIMMELBLAU, [(0, 1), (1, 1)])
