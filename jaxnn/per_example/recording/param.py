@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxnn.ops.views import View
 from jaxnn.types import Shape
@@ -18,12 +18,17 @@ class Param(NamedTuple):
         scale: a constant factor.
         stacked: for each enclosing loop, outermost first, whether the loop runs over its slices (else all iterations
             share it).
+        base: the variable that `view` and `scale` start from, where it is not the parameter itself but a slice of it
+            inside a loop (`streaming`).
+        outer: the constant factor between the parameter and `base`.
     """
 
     leaf: int
     view: View
     scale: float = 1.0
     stacked: tuple[bool, ...] = ()
+    base: Any = None
+    outer: float = 1.0
 
     @property
     def loops(self) -> int:

@@ -9,8 +9,8 @@ to per-example differentiation, for all its uses: `Reading.fallen`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
@@ -26,6 +26,9 @@ from jaxnn.per_example.recording.inner import Body, body_of
 from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.rules import OpRule, has_derivative, op_rule_of
 from jaxnn.per_example.recording.viewing import VARYING, viewed
+
+Enter: TypeAlias = Callable[[Body, int, Param], Param | None]
+"""(body, i, parameter) -> what this parameter is as the i-th operand of the body; None if it falls back there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +66,19 @@ class Reading:
         self.fallen = {**reasons, **self.fallen}
 
 
-def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Concatenated], sizes: Sequence[int]) -> Reading:
+def as_positions(body: Body, i: int, param: Param) -> Param | None:
+    """A parameter as the i-th operand of a body: iterations of a loop are positions, or groups if it is sliced."""
+    return body.entered(i, param)
+
+
+def read(
+    jaxpr: Jaxpr, params: Mapping[Var, Param | Concatenated], sizes: Sequence[int], enter: Enter = as_positions
+) -> Reading:
     """The uses of `params`, variables that are views of parameters, in a jaxpr.
 
     `sizes` are the numbers of entries of the parameters: if one operation has two, the smaller one falls back, since it
     costs less to differentiate per example, and the larger one sees it as an operand that depends on the example.
+    `enter` says what a parameter is inside the body of a loop, call or region; None where it falls back.
     """
     found = Reading(jaxpr, known=dict(params))
     for index, equation in enumerate(jaxpr.eqns):
@@ -75,7 +86,7 @@ def read(jaxpr: Jaxpr, params: Mapping[Var, Param | Concatenated], sizes: Sequen
             found.numbers[equation.outvars[0]] = equation.invars[0]
         places = [i for i, v in enumerate(equation.invars) if known(found, v) is not None]
         if places and has_derivative(equation):
-            _read_equation(found, index, equation, places, sizes)
+            _read_equation(found, index, equation, places, sizes, enter)
     return found
 
 
@@ -84,9 +95,11 @@ def known(found: Reading, v: Any) -> Param | Concatenated | None:
     return None if isinstance(v, Literal) else found.known.get(v)
 
 
-def _read_equation(found: Reading, index: int, equation: JaxprEqn, places: list[int], sizes: Sequence[int]) -> None:
+def _read_equation(
+    found: Reading, index: int, equation: JaxprEqn, places: list[int], sizes: Sequence[int], enter: Enter
+) -> None:
     if (body := body_of(equation)) is not None:
-        _read_body(found, index, equation, body, sizes)
+        _read_body(found, index, equation, body, sizes, enter)
         return
     operands = [known(found, v) for v in equation.invars]
     # Inside shard_map a literal factor is cast to vary before it is used; it is constant all the same.
@@ -125,7 +138,9 @@ def _followed(equation: JaxprEqn, operands: list[Param | Concatenated | None]) -
     return None if (moved := viewed_concatenated(equation, value)) is None else [moved]
 
 
-def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes: Sequence[int]) -> None:
+def _read_body(
+    found: Reading, index: int, equation: JaxprEqn, body: Body, sizes: Sequence[int], enter: Enter
+) -> None:
     """Reads the body of a call, region or loop. A loop's initial carry falls back, and so does a parameter that a loop
     returns, since its results are stacked or carried."""
     entering: dict[Var, Param | Concatenated] = {}
@@ -133,11 +148,11 @@ def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes
     for i, (outer, inner) in enumerate(zip(equation.invars, body.jaxpr.invars, strict=True)):
         if (value := known(found, outer)) is None:
             continue
-        if (entered := _entered(body, i, value)) is None:
+        if (entered := _entered(enter, body, i, value)) is None:
             found.falls(dict.fromkeys(leaves_of(value), name))
         else:
             entering[inner] = entered
-    reading = read(body.jaxpr, entering, sizes)
+    reading = read(body.jaxpr, entering, sizes, enter)
     found.falls(reading.fallen)
     for result, returned in zip(equation.outvars, body.jaxpr.outvars, strict=True):
         if (value := known(reading, returned)) is None:
@@ -149,10 +164,10 @@ def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes
     found.inside[index] = (body, reading)
 
 
-def _entered(body: Body, i: int, value: Param | Concatenated) -> Param | Concatenated | None:
+def _entered(enter: Enter, body: Body, i: int, value: Param | Concatenated) -> Param | Concatenated | None:
     """The operand inside a body; None for concatenated parameters in a loop over slices, which may cut their axis."""
     if isinstance(value, Param):
-        return body.entered(i, value)
-    parts = [found for param in value.parts if (found := body.entered(i, param)) is not None]
-    sliced = any(part.loops > param.loops for part, param in zip(parts, value.parts, strict=False))
+        return enter(body, i, value)
+    parts = [found for param in value.parts if (found := enter(body, i, param)) is not None]
+    sliced = any(part.shape != param.shape for part, param in zip(parts, value.parts, strict=False))
     return None if sliced or len(parts) < len(value.parts) else Concatenated(tuple(parts), value.axis)

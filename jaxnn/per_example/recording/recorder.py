@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxnn.ops.views import View
 from jaxnn.per_example.placing import ROWS, specs
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
-from jaxnn.per_example.recording.concatenating import leaves_of
-from jaxnn.per_example.recording.param import Param
-from jaxnn.per_example.recording.reading import Reading, known, read
-from jaxnn.per_example.recording.running import replay, tap, taps_of, uses_at_sites
-from jaxnn.per_example.recording.tracing import Traced, traced
-from jaxnn.placement import compiler_sharded, explicit_mesh, on_mesh, placed_shape
-from jaxnn.tape import Tape, Use, Whole, of_weighted_losses
+from jaxnn.per_example.recording.preparing import on_their_mesh, reading_of, varying
+from jaxnn.per_example.recording.tapping import Tapped
+from jaxnn.per_example.recording.tracing import Traced
+from jaxnn.placement import compiler_sharded, placed_shape
+from jaxnn.tape import Tape, of_weighted_losses
 from jaxnn.types import Array, PyTree
-from jaxnn.varying import vary, varying_axes
 
 
 def record(
@@ -117,8 +111,8 @@ def record(
         )
 
     def recorded(*args: Any, weights: Array | None = None) -> Any:
-        with _on_their_mesh(args):
-            found, given = _varying(loss, arguments_of(args, argnums, in_axes, trainable), has_aux)
+        with on_their_mesh(args):
+            found, given = varying(loss, arguments_of(args, argnums, in_axes, trainable), has_aux)
             tape, aux = _recorded(found, given)
             if weights is not None:
                 tape = of_weighted_losses(tape, weights)
@@ -127,104 +121,16 @@ def record(
     return recorded
 
 
-@contextlib.contextmanager
-def _on_their_mesh(args: tuple[Any, ...]) -> Iterator[None]:
-    """Sets the arguments' mesh with Explicit axes if none is set; adds a remedy to JAX's errors about shardings."""
-    mesh, unset = explicit_mesh(args), jax.sharding.get_abstract_mesh().empty
-    if mesh is None:
-        yield
-        return
-    if unset and not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
-        raise ValueError(
-            "record: arrays are on a mesh with Explicit axes, but no mesh is set. Call it inside jax.jit with the "
-            "arrays as arguments, or inside `with jax.set_mesh(mesh):`, or use a mesh with AxisType.Auto."
-        )
-    try:
-        with jax.sharding.use_abstract_mesh(mesh) if unset else contextlib.nullcontext():
-            yield
-    except Exception as error:
-        # ShardingTypeError is in no public module; the second is raised by a loop with a constant initial carry.
-        if type(error).__name__ == "ShardingTypeError" or "is not found in mesh" in str(error):
-            error.add_note(
-                "record: on a mesh with Explicit axes jax.vmap must accept the loss. Look up rows of a table by "
-                "`w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`, not by w[i]; one row by `i[None]`. Start a "
-                "loop that carries a scalar from one computed from the example, such as `jnp.zeros_like(x[0])`, not "
-                "from 0.0. On a mesh with AxisType.Auto the compiler chooses all shardings."
-            )
-        raise
-
-
-def _varying(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> tuple[Traced, Arguments]:
-    """The traced loss, and its arguments cast to vary over all mesh axes over which any value in it varies."""
-    # Inside `shard_map` each device has its own examples. With parameters and examples varying alike, no differentiated
-    # value is cast inside the loss; the transpose of such a cast is a sum over the devices.
-    axes = varying_axes(given.leaves, given.mapped)
-    while True:
-        leaves, mapped = vary(on_mesh((given.leaves, given.mapped)), axes)
-        given = dataclasses.replace(given, leaves=leaves, mapped=mapped)
-        found = traced(loss, given, has_aux)
-        # More axes: of constants that the loss closes over, or of its `axis_index`. Repeat until there are none.
-        more = axes | varying_axes(found.consts, [v.aval for v in found.jaxpr.outvars])
-        if more == axes:
-            return found, given
-        axes = more
-
-
 def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
-    reading = _reading(found, given)
-    axes = varying_axes(given.leaves, given.mapped)
+    tapped = Tapped(found, given, reading_of(found.jaxpr, given.leaves))
 
-    def total(taps: tuple[PyTree, PyTree]) -> tuple[Array, Any]:
-        each, seen, aux = jax.vmap(one, in_axes=(0, given.axes))(taps, given.mapped)
+    def total(taps: PyTree) -> tuple[Array, Any]:
+        each, seen, aux = jax.vmap(lambda taps, mapped: tapped(taps, given.leaves, mapped), in_axes=(0, given.axes))(
+            taps, given.mapped
+        )
         return jnp.sum(each), (each, seen, aux)
 
-    def one(taps: tuple[PyTree, PyTree], mapped: list[Any]) -> tuple[Array, PyTree, PyTree]:
-        at_sites, at_leaves = taps
-        leaves = list(given.leaves)
-        for leaf, zeros in at_leaves.items():
-            leaves[leaf] = leaves[leaf] + zeros
-        results, seen = replay(reading, found.consts, at_sites, [*leaves, *mapped])
-        return results[0], seen, found.aux(results[1:])
-
-    def taps(mapped: list[Any]) -> tuple[PyTree, PyTree]:
-        return taps_of(reading, axes), {leaf: tap(jax.typeof(given.leaves[leaf]), axes) for leaf in reading.fallen}
-
-    zeros = jax.vmap(taps, in_axes=(given.axes,), axis_size=given.examples)(given.mapped)
-    deltas, (each, seen, aux) = jax.grad(total, has_aux=True)(zeros)
-
-    # A parameter keeps all its uses, in the order of the jaxpr: its gradient is their sum, and a statistic must join
-    # them before it squares (`forms.joined`). One that falls back has a single use, `Whole`: its tap is at the
-    # parameter itself, so the derivative is the sum already.
-    def uses(seen: PyTree, deltas: tuple[PyTree, PyTree]) -> tuple[tuple[Use, ...], ...]:
-        found: list[list[Use]] = [[] for _ in given.leaves]
-        for leaf, use in uses_at_sites(reading, seen, deltas[0]):
-            found[leaf].append(use)
-        for leaf, reason in reading.fallen.items():
-            found[leaf].append(Whole(deltas[1][leaf], reason))
-        return tuple(map(tuple, found))
-
+    deltas, (each, seen, aux) = jax.grad(total, has_aux=True)(tapped.zeros())
     leaves = tuple(placed_shape(leaf) for leaf in given.leaves)
     tape = Tape(each, each, (), given.paths, given.structure, leaves)
-    return dataclasses.replace(tape, uses=compiler_sharded(uses, specs(tape, ROWS), seen, deltas)), aux
-
-
-def _reading(found: Traced, given: Arguments) -> Reading:
-    """The uses of all parameters that do not fall back."""
-    # A parameter that falls back becomes a value that depends on the example, so operations with it are read anew: one
-    # with another parameter may now have a rule, or none. Repeated until no more parameters fall back.
-    variables = found.jaxpr.invars[: len(given.leaves)]
-    sizes = [math.prod(leaf.shape) for leaf in given.leaves]
-    fallen: dict[int, str] = {}
-    while True:
-        params = {
-            v: Param(i, View(leaf.shape))
-            for i, (v, leaf) in enumerate(zip(variables, given.leaves, strict=True))
-            if i not in fallen
-        }
-        reading = read(found.jaxpr, params, sizes)
-        if (value := known(reading, found.jaxpr.outvars[0])) is not None:
-            reading.falls(dict.fromkeys(leaves_of(value), "the loss itself"))
-        if not reading.fallen:
-            reading.fallen = fallen
-            return reading
-        fallen |= reading.fallen
+    return dataclasses.replace(tape, uses=compiler_sharded(tapped.uses, specs(tape, ROWS), seen, deltas)), aux
