@@ -34,11 +34,11 @@ def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
     if not prefixes or not all(isinstance(prefix, str) for prefix in prefixes):
         raise ValueError(f"select: expected a prefix of a path such as '[0]', or several, got {layer!r}.")
     for prefix in prefixes:
-        if not any(_begins(path, prefix) for path in tape.paths):
+        if not any(begins(path, prefix) for path in tape.paths):
             raise ValueError(
                 f"per_example: no parameter has a path that begins with {prefix!r}; there are {tape.paths}."
             )
-    kept = [any(_begins(path, prefix) for prefix in prefixes) for path in tape.paths]
+    kept = [any(begins(path, prefix) for prefix in prefixes) for path in tape.paths]
 
     def those(values: Sequence) -> tuple:  # type: ignore[type-arg]
         return tuple(value for value, keep in zip(values, kept, strict=True) if keep)
@@ -53,7 +53,7 @@ def select(tape: Tape, layer: str | Sequence[str]) -> Tape:
     )
 
 
-def _begins(path: str, prefix: str) -> bool:
+def begins(path: str, prefix: str) -> bool:
     """Whether the path starts with all keys of the prefix: "[1]" is not a prefix of "[10]"."""
     rest = path.removeprefix(prefix)
     return path.startswith(prefix) and (not rest or rest[0] in "[.")

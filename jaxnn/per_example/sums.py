@@ -78,7 +78,7 @@ def wide_means(where: str, tape: Tape) -> list[Array]:
         raise ValueError(f"{where}: the mean over an empty batch (N = 0) is undefined; pass at least one example.")
     rows = zip(tape.uses, tape.leaves, forms(tape), strict=True)
     with highest_precision():
-        return [wide_total(_cheapest(uses, settled(form)), leaf) / tape.examples for uses, leaf, form in rows]
+        return [wide_total(cheapest(uses, settled(form)), leaf) / tape.examples for uses, leaf, form in rows]
 
 
 @returns((PARAMS, ROWS))
@@ -122,7 +122,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
     factors = _factors(clip, n)
     pairs = zip(tape.uses, tape.leaves, found, strict=True)
     with highest_precision():
-        return tree_of(tape, [total(_cheapest(uses, form), leaf, factors) for uses, leaf, form in pairs]), n
+        return tree_of(tape, [total(cheapest(uses, form), leaf, factors) for uses, leaf, form in pairs]), n
 
 
 @returns((PARAMS, ROWS))
@@ -171,7 +171,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
     factors = {layer: _factors(clip[layer], n[layer]) for layer in layers}
     rows = zip(tape.uses, tape.leaves, found, places, strict=True)
     with highest_precision():
-        sums = [total(_cheapest(uses, form), leaf, factors[place]) for uses, leaf, form, place in rows]
+        sums = [total(cheapest(uses, form), leaf, factors[place]) for uses, leaf, form, place in rows]
     return tree_of(tape, sums), n
 
 
@@ -213,7 +213,7 @@ def _factors(clip: Scalar | Clip, norms: Array) -> Array:
     return jnp.where(jnp.isfinite(norms), factors, jnp.zeros_like(factors))
 
 
-def _cheapest(uses: tuple[Use, ...], form: Form) -> tuple[Use, ...]:
+def cheapest(uses: tuple[Use, ...], form: Form) -> tuple[Use, ...]:
     """The uses, or the gradients where `settled` has materialized them for the norms: summing them is cheaper."""
     if isinstance(form, Explicit):
         return (Whole(form.grads),)

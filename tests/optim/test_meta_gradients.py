@@ -13,7 +13,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxnn import optim, per_example, tree
-from jaxnn.per_example.privacy.margin import safe_norms
+from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.sample import sample_tape
 from tests.helpers import float64, slow
 from tests.optim import meta

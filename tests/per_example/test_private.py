@@ -18,7 +18,7 @@ import scipy.stats
 from jaxnn import backprop, data, losses, models, optim, per_example
 from jaxnn.layers import BatchNorm, Dense, Tanh
 from jaxnn.per_example import PrivateState, automatic, dp_sgd, private_grad, psac
-from jaxnn.per_example.privacy.margin import safe_norms
+from jaxnn.per_example.margin import safe_norms
 from tests.helpers import assert_close, float64, random, slow, strict
 from tests.per_example.cases import gap, vector
 from tests.per_example.cases import make as make_case

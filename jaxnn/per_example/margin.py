@@ -35,16 +35,16 @@ def safe_norms(tape: Tape, norms: Array) -> Array:
     """
     eps = jnp.asarray(ROUNDINGS * float(np.finfo(norms.dtype).eps), norms.dtype)
     # Terms of all uses of one parameter may cancel each other; terms of different parameters are never added.
-    sizes = [functools.reduce(jnp.add, map(_size, uses)) for uses in tape.uses if uses]
+    sizes = [functools.reduce(jnp.add, map(size_of, uses)) for uses in tape.uses if uses]
     margin = sum((jnp.square(size.astype(norms.dtype)) for size in sizes), jnp.zeros_like(norms))
     found = safe_sqrt(jnp.square(norms) + eps * margin)
     return jnp.where(jnp.isnan(found), jnp.asarray(jnp.inf, norms.dtype), found)
 
 
-def _size(use: Use) -> Array:
+def size_of(use: Use) -> Array:
     """An upper bound on sum_t |a_t| |delta_t|, (N,), by the Cauchy-Schwarz inequality."""
     if isinstance(use, Placed):
-        return _size(use.use)  # an injective view has the same terms
+        return size_of(use.use)  # an injective view has the same terms
     if isinstance(use, Whole):
         return _norm(use.grads)
     if isinstance(use, Addition | Lookup):

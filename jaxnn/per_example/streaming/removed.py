@@ -1,0 +1,46 @@
+"""Batches some of whose examples have weight 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.per_example.recording.arguments import Arguments
+from jaxnn.types import Array
+
+
+def without_removed(given: Arguments, weights: Array) -> list[Array]:
+    """The arrays of a batch, the rows of weight 0 replaced by the first row of another weight.
+
+    A row of padding may have an infinite or NaN gradient, and 0 times infinity is NaN: it must not be computed at all.
+    """
+    kept = weights != 0
+    first = kept & (jnp.cumsum(kept) == 1)
+
+    def replaced(x: Array, axis: int | None) -> Array:
+        if axis is None:
+            return x
+        rows = jnp.moveaxis(x, axis, 0)
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):  # typed keys
+            one = rows[jnp.argmax(first)]
+        else:
+            # A sum of one row: over a sharded axis it is one small all-reduce, where a lookup would gather all rows.
+            one = jnp.sum(jnp.where(_along(first, rows), rows, jnp.zeros_like(rows)), axis=0, dtype=x.dtype)
+        return jnp.moveaxis(jnp.where(_along(kept, rows), rows, one[None]), 0, axis)
+
+    return [replaced(x, axis) for x, axis in zip(given.mapped, given.axes, strict=True)]
+
+
+def _along(values: Array, rows: Array) -> Array:
+    return values.reshape(values.shape + (1,) * (rows.ndim - 1))
+
+
+def zero_where(removed: Array, tree: Any) -> Any:
+    """The pytree of arrays (N, ...), rows that are removed replaced by zeros."""
+
+    def zeroed(x: Array) -> Array:
+        return jnp.where(_along(removed, x), jnp.zeros_like(x), x)
+
+    return jax.tree.map(zeroed, tree)

@@ -1,0 +1,78 @@
+"""The loss of one example with the streaming rule at each use of a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import JaxprEqn, Literal, Var
+
+from jaxnn.per_example.recording.inner import Body
+from jaxnn.per_example.recording.param import Param
+from jaxnn.per_example.recording.reading import Reading, known
+from jaxnn.per_example.recording.rule import evaluated
+from jaxnn.per_example.streaming.rule import Asked, Local, Row, at_site
+from jaxnn.types import PyTree
+
+
+def replay(
+    reading: Reading, asked: Asked, consts: Sequence[Any], operands: Sequence[Any], locals_: dict[Var, Local], row: Row
+) -> list[Any]:
+    """Evaluates a jaxpr. `locals_`: what is known of the base of each parameter; for one that is an operand of this
+    jaxpr its `base` is that operand."""
+    jaxpr = reading.jaxpr
+    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+
+    def value(v: Any) -> Any:
+        return v.val if isinstance(v, Literal) else values[v]
+
+    for i, equation in enumerate(jaxpr.eqns):
+        given = [value(v) for v in equation.invars]
+        if i in reading.inside:
+            body, inside = reading.inside[i]
+            params = [known(reading, v) for v in equation.invars]
+            results = _entered(equation, body, inside, asked, given, params, locals_, row)
+        elif i in reading.sites:
+            site = reading.sites[i]
+            results = [at_site(site, asked, given, tuple(locals_[part.param.base] for part in site.parts), row)]
+        else:
+            results = evaluated(equation, given)
+        values.update(zip(equation.outvars, results, strict=True))
+    return [value(v) for v in jaxpr.outvars]
+
+
+def _entered(
+    equation: JaxprEqn,
+    body: Body,
+    inside: Reading,
+    asked: Asked,
+    operands: Sequence[Any],
+    params: Sequence[Any],
+    locals_: dict[Var, Local],
+    row: Row,
+) -> list[Any]:
+    """The results of an equation with a body."""
+    sliced = {}
+    if body.loop:
+        places = enumerate(zip(body.jaxpr.invars, params, strict=True))
+        sliced = {i: param for i, (v, param) in places if isinstance(param, Param) and v in inside.known}
+
+    # What follows a parameter into a loop over its slices is sliced with it.
+    def run(slices: dict[int, Any], *operands: Any) -> tuple[list[Any], PyTree]:
+        here = dict(locals_)
+        for i, (sums, like, number) in slices.items():
+            shared = locals_[sliced[i].base].shared
+            here[body.jaxpr.invars[i]] = Local(operands[i], sums, like, shared, number)
+        return replay(inside, asked, body.consts, operands, here, row), ()
+
+    length = equation.params.get("length", 0)
+    slices = {i: _slices(locals_[param.base], param, length) for i, param in sliced.items()}
+    return body.around(run, slices, operands)[0]
+
+
+def _slices(local: Local, param: Param, length: int) -> tuple[Any, ...]:
+    """(sums, like, number) of the slices of a view of a parameter, with a leading axis of slices."""
+    sums, like = jax.tree.map(param.view, (local.sums, local.like))
+    return sums, like, local.number * length + jnp.arange(length, dtype=jnp.int32)

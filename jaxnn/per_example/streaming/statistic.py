@@ -1,0 +1,122 @@
+"""What a statistic of per-example gradients computes in the backward pass, one use of a parameter at a time."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxnn.per_example.forms import Form, joined, settled
+from jaxnn.per_example.outer import highest_precision
+from jaxnn.per_example.sums import cheapest
+from jaxnn.tape import Use, total
+from jaxnn.types import Array, DType, PyTree, Shape
+
+
+class Parameter(NamedTuple):
+    """A trained parameter: its path, such as "['w']", its shape and dtype."""
+
+    path: str
+    shape: Shape
+    dtype: DType
+
+
+class Part(NamedTuple):
+    """What the uses of one parameter contribute to a statistic.
+
+    Attributes:
+        slot: the values of all parameters with this slot are added up.
+        shape: that of the value of one example; None for a sum over examples, of the parameter's shape.
+        like: a pytree of arrays of the parameter's shape that `of_use` needs; inside a loop over slices of the
+            parameter it gets theirs.
+        shared: a pytree of arrays that `of_use` gets unchanged.
+    """
+
+    slot: Hashable
+    shape: Shape | None = ()
+    like: PyTree = ()
+    shared: PyTree = ()
+
+
+class Batch(NamedTuple):
+    """N, the number of examples; the paths of the parameters, and the treedef of the gradient."""
+
+    examples: int
+    paths: tuple[str, ...]
+    structure: Any
+
+    def like_params(self, found: Mapping[Hashable, Any]) -> PyTree:
+        """A pytree like the gradient from {path: value}."""
+        return jax.tree.unflatten(self.structure, [found[path] for path in self.paths])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gradients:
+    """The gradients g_i of N examples with respect to a parameter, or to the slice that one iteration of a loop uses.
+
+    Attributes:
+        uses: its uses (`jaxnn.tape`), arrays (N, T, ...); g_i is the sum of their gradients.
+        leaf: shape and dtype of the parameter or slice.
+        examples: N.
+        number: (number of the operation, number of the slice), an integer and an int32 array (): other parts of the
+            parameter have other numbers.
+    """
+
+    uses: tuple[Use, ...]
+    leaf: jax.ShapeDtypeStruct
+    examples: int
+    number: tuple[int, Any] = (0, 0)
+
+    @functools.cached_property
+    def form(self) -> Form:
+        """The form of g_i (`jaxnn.per_example.forms`)."""
+        return settled(joined(self.uses, self.leaf, self.examples))
+
+    def total(self, factors: Array | None = None) -> Array:
+        """sum_i c_i g_i for factors c (N,), None for 1, in the parameter's dtype."""
+        # Summing gradients that a statistic has materialized is cheaper than another product.
+        uses = cheapest(self.uses, self.form) if "form" in vars(self) else self.uses
+        with highest_precision():
+            return total(uses, self.leaf, factors)
+
+
+class Statistic(abc.ABC):
+    """A statistic that `value_and_grad` computes inside the backward pass: three small functions.
+
+    The uses of one parameter that are streamed are of disjoint entries (slices of a scanned stack): values of a use are
+    added up. A parameter with several uses of the same entries comes as ONE `Gradients` with all of them.
+
+    Example: the largest entry of each example's gradient of one matrix needs a maximum, which is not a sum; the sum of
+    the entries is one.
+
+        >>> import jax.numpy as jnp
+        >>> from jaxnn.per_example import value_and_grad
+        >>> from jaxnn.per_example.forms import explicit
+        >>> class EntrySum(Statistic):
+        ...     def prepare(self, param, params):
+        ...         return Part(slot="all")
+        ...     def of_use(self, gradients, like, shared):
+        ...         return explicit(gradients.form).sum(axis=1)
+        ...     def combine(self, found, batch):
+        ...         return found["all"]
+        >>> vg = value_and_grad(lambda w, x: jnp.vdot(w, x), EntrySum())
+        >>> vg(jnp.ones(2), jnp.array([[1.0, 2.0], [3.0, 4.0]]))[0][1]
+        Array([3., 7.], dtype=float32)
+    """
+
+    @abc.abstractmethod
+    def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:
+        """What the uses of `param`, one of all trained `params`, contribute; None for nothing."""
+
+    @abc.abstractmethod
+    def of_use(self, gradients: Gradients, like: PyTree, shared: PyTree) -> Array:
+        """The value of each example, (N, *shape of the part), or the sum over examples, of the shape of
+        `gradients.leaf`."""
+
+    @abc.abstractmethod
+    def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
+        """The result from the values by slot, (N, *shape) or of the parameter's shape."""
