@@ -69,6 +69,12 @@ from jaxnn.per_example.privacy.private import PrivateReport, PrivateState, dp_sg
 from jaxnn.per_example.products import cosine, gram, jvp_examples
 from jaxnn.per_example.recording import record
 from jaxnn.per_example.select import select
+from jaxnn.per_example.streaming.directions import Directional
+from jaxnn.per_example.streaming.gradient import value_and_grad
+from jaxnn.per_example.streaming.moments import SecondMoment, Variance
+from jaxnn.per_example.streaming.norms import Margin, SqNorms
+from jaxnn.per_example.streaming.projections import Projection
+from jaxnn.per_example.streaming.statistic import Statistic
 from jaxnn.per_example.sums import clipped_grad, clipped_grad_by_layer, materialize, mean_grad, weighted_grad
 
 __all__ = [

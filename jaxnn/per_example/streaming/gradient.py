@@ -14,14 +14,14 @@ from jaxnn.per_example.recording.preparing import on_their_mesh, varying
 from jaxnn.per_example.recording.tracing import Traced
 from jaxnn.per_example.streaming.norms import SqNorms
 from jaxnn.per_example.streaming.program import Program, program_of
-from jaxnn.per_example.streaming.removed import without_removed
+from jaxnn.per_example.streaming.removed import without_removed, zero_where
 from jaxnn.per_example.streaming.rule import Asked, Local, Row
 from jaxnn.per_example.streaming.sites import all_sites
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Statistic
 from jaxnn.placement import filled_as
 from jaxnn.tape import weighted
 from jaxnn.types import Array, PyTree
-from jaxnn.varying import vary, varying_axes
+from jaxnn.varying import sum_like, vary, varying_axes
 
 
 def value_and_grad(
@@ -41,13 +41,26 @@ def value_and_grad(
 
     def vg(*args: Any, weights: Array | None = None) -> Any:
         with on_their_mesh(args):
-            traced, given = varying(loss, arguments_of(args, argnums, in_axes, trainable), has_aux)
-            result = streamed(traced, given, found, weights, None)
+            given = arguments_of(args, argnums, in_axes, trainable)
+            traced, varied = varying(loss, given, has_aux)
+            result = streamed(traced, varied, found, _weights(weights, given))
+            # Inside `shard_map` parameters were cast to vary, so that rows of different devices are not added up. Their
+            # gradients are those of `jax.grad`: summed over the devices that share the parameters.
+            grads = sum_like(result.grads, jax.tree.unflatten(given.structure, given.leaves))
         values = jax.tree.unflatten(structure, result.values)
         head = (result.losses, values, result.aux) if has_aux else (result.losses, values)
-        return head, result.grads
+        return head, grads
 
     return vg
+
+
+def _weights(weights: Array | None, given: Arguments) -> Array | None:
+    if weights is not None and jnp.shape(weights) != (given.examples,):
+        raise ValueError(
+            f"value_and_grad: expected one weight for each of {given.examples} examples, shape ({given.examples},), "
+            f"got shape {jnp.shape(weights)}."
+        )
+    return None if weights is None else jnp.asarray(weights)
 
 
 def statistics_of(statistics: PyTree) -> tuple[tuple[Statistic, ...], Any]:
@@ -111,13 +124,21 @@ def streamed(
     for i, uses in program.rest(seen, deltas).items():
         gradients = Gradients(uses, jax.ShapeDtypeStruct(given.leaves[i].shape, given.leaves[i].dtype), given.examples)
         for k, part in asked.parts[i].items():
-            value = asked.statistics[k].of_use(gradients, part.like, part.shared)
+            value = asked.statistics[k].of_use(gradients, part)
             if part.shape is None:
-                totals[i][k] = value
+                totals[i][k] = value.reshape(given.leaves[i].shape)
             else:
                 values[k, part.slot] = values[k, part.slot] + value.astype(asked.dtype)
         grads[i] = gradients.total(factors)
-    found_values = [_combined(given, asked, k, values, totals) for k in range(len(statistics))]
+    kept = given.examples
+    if weights is not None:
+        removed = weights == 0
+        kept = jnp.maximum(given.examples - jnp.sum(removed), 1)
+        each, aux, values = zero_where(removed, (each, aux, values))
+        # With no example left, what replaced them may have been anything.
+        grads, totals = jax.tree.map(lambda x: jnp.where(jnp.all(removed), jnp.zeros_like(x), x), (grads, totals))
+    batch = Batch(given.examples, weights is not None, kept, given.paths, given.structure)
+    found_values = [_combined(asked, k, values, totals, batch) for k in range(len(statistics))]
     tree = jax.tree.unflatten(given.structure, [grads[i] for i in range(len(given.leaves))])
     return Result(each, found_values, aux, tree)
 
@@ -151,8 +172,8 @@ def _zeros(given: Arguments, asked: Asked) -> tuple[Row, Any]:
     return jax.vmap(of_one, in_axes=(given.axes,), axis_size=given.examples)(given.mapped), sums
 
 
-def _combined(given: Arguments, asked: Asked, k: int, values: Any, totals: Any) -> PyTree:
+def _combined(asked: Asked, k: int, values: Any, totals: Any, batch: Batch) -> PyTree:
     """The result of one statistic."""
     found = {slot: x for (statistic, slot), x in values.items() if statistic == k}
     of_params = [(parts[k].slot, sums[k]) for parts, sums in zip(asked.parts, totals, strict=True) if k in sums]
-    return asked.statistics[k].combine(found | dict(of_params), Batch(given.examples, given.paths, given.structure))
+    return asked.statistics[k].combine(found | dict(of_params), batch)

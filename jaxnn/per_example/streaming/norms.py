@@ -53,7 +53,7 @@ class SqNorms(Statistic):
         mine = [name for name, paths in groups.items() if param.path in paths]
         return Part(mine[0]) if mine else None
 
-    def of_use(self, gradients: Gradients, like: PyTree, shared: PyTree) -> Array:
+    def of_use(self, gradients: Gradients, part: Part) -> Array:
         return sq_norm(gradients.form)
 
     def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
@@ -101,7 +101,7 @@ class Margin(Statistic):
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:
         return Part("")
 
-    def of_use(self, gradients: Gradients, like: PyTree, shared: PyTree) -> Array:
+    def of_use(self, gradients: Gradients, part: Part) -> Array:
         if not gradients.uses:
             return jnp.zeros(gradients.examples)
         # Terms of all uses of one parameter may cancel each other.

@@ -175,7 +175,7 @@ def _of_batch(
         whole = of_base if part.param.outer == 1 else gradients(part.param.outer)
         found = dict[int, Array]()
         for i, wanted in asked.parts[part.param.leaf].items():
-            value = asked.statistics[i].of_use(whole, like[i], shared[i])
+            value = asked.statistics[i].of_use(whole, wanted._replace(like=like[i], shared=shared[i]))
             if wanted.shape is None:
                 found[i] = value.reshape(leaf.shape).astype(accumulation_dtype(leaf.dtype))
             else:

@@ -43,9 +43,12 @@ class Part(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """N, the number of examples; the paths of the parameters, and the treedef of the gradient."""
+    """N, the number of examples; whether they have weights; how many of these are not 0 (may be traced); the paths of
+    the parameters, and the treedef of the gradient."""
 
     examples: int
+    weighted: bool
+    kept: Any
     paths: tuple[str, ...]
     structure: Any
 
@@ -99,7 +102,7 @@ class Statistic(abc.ABC):
         >>> class EntrySum(Statistic):
         ...     def prepare(self, param, params):
         ...         return Part(slot="all")
-        ...     def of_use(self, gradients, like, shared):
+        ...     def of_use(self, gradients, part):
         ...         return explicit(gradients.form).sum(axis=1)
         ...     def combine(self, found, batch):
         ...         return found["all"]
@@ -113,9 +116,10 @@ class Statistic(abc.ABC):
         """What the uses of `param`, one of all trained `params`, contribute; None for nothing."""
 
     @abc.abstractmethod
-    def of_use(self, gradients: Gradients, like: PyTree, shared: PyTree) -> Array:
-        """The value of each example, (N, *shape of the part), or the sum over examples, of the shape of
-        `gradients.leaf`."""
+    def of_use(self, gradients: Gradients, part: Part) -> Array:
+        """The value of each example, (N, *part.shape), or the sum over examples, of the shape of `gradients.leaf`.
+
+        `part` is what `prepare` returned; inside a loop `part.like` are the slices of this iteration."""
 
     @abc.abstractmethod
     def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
