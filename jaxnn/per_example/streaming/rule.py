@@ -97,6 +97,9 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         (back,) = jax.vjp(of_others, {i: others[i] for i in real})[1](delta)
         seen = site.rule.seen(equation, at, all_operands(value, others))
 
+        if equation.primitive.name == "dot_general":
+            seen, delta = jax.lax.optimization_barrier((seen, delta))
+
         def of_batch(each: Any, followers: Any) -> Any:
             return _of_batch(site, asked, leaves, followers, *each)
 
