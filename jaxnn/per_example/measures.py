@@ -48,8 +48,14 @@ def _(form: Outer) -> Array:
 def _gram_norm(a: Array, delta: Array) -> Array:
     """sum over pairs of positions (s, t) of (a_s . a_t) (delta_s . delta_t), of one example."""
     # Terms of either sign: where they cancel, rounding can leave the sum below 0, and its square root NaN.
-    seen, errors = (jnp.einsum("sgd,tgd->gst", x, x, precision=HIGHEST) for x in (a, delta))
-    return jnp.maximum(jnp.sum(seen * errors), jnp.zeros((), a.dtype))
+    return jnp.maximum(jnp.sum(_position_products(a) * _position_products(delta)), jnp.zeros((), a.dtype))
+
+
+def _position_products(x: Array) -> Array:
+    """x_s . x_t of all pairs of positions, x (T, G, d)."""
+    if x.shape[1] == 1:  # without the axis of groups XLA does not copy x on a CPU
+        return jnp.einsum("sd,td->st", x[:, 0], x[:, 0], precision=HIGHEST)
+    return jnp.einsum("sgd,tgd->gst", x, x, precision=HIGHEST)
 
 
 @sq_norm.register
