@@ -60,21 +60,21 @@ def plan(tape: Tape) -> Plan:
     | norm product | T = 1 | 2 N (d + p) |
     | Gram | T (d + p) < d p | 2 N T^2 (d + p + 1) |
     | materialize in chunks | else; uses of several kinds or of overlapping views | 2 N (T + 1) d p |
-    | tied, and one of these | lookups (S positions) and products of one table | these + 2 N S T (p + 1) + 5 N S p |
+    | tied, and one of these | lookups (S positions) and products of one table | these + 2 N S T (p + 1) + 4 N S p |
     | sum over positions | additions; scalings | N (T + 1) D; N (2 T + 1) D |
-    | sum over equal indices | lookups | 5 N T D |
+    | sum over equal indices | lookups | 4 N T D |
     | as given | gradients on the tape; in brackets the operation without a rule | 2 N P |
 
     Operations are those that a compiler counts, selections among them; integer ones are left out. "tied, materialize in
-    chunks" adds the lookups' rows to the products' gradients: these + 4 N S p.
+    chunks" adds the lookups' rows to the products' gradients: these + 3 N S p.
 
     A use "whole" is that of a parameter that falls back to per-example differentiation. "as given" without brackets is
     a parameter that the loss does not use, or that of a rule which returns materialized gradients.
 
     d and p are the inputs and outputs of one channel group of a product or convolution (counted for each group; of a
-    tied table its rows and columns), T the positions of all such uses, D the entries of one position, P those of the parameter. Bytes are those of the largest
-    temporary array; the last line has the sum of the operations and the maximum of the bytes, since parameters are
-    processed one after another.
+    tied table its rows and columns), T the positions of all such uses, D the entries of one position, P those of the
+    parameter. Bytes are those of the largest temporary array; the last line has the sum of the operations and the
+    maximum of the bytes, since parameters are processed one after another.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
@@ -160,8 +160,8 @@ def _tied_cost(form: Tied) -> tuple[str, int, int]:
 
 
 def _sparse_flops(form: Sparse) -> int:
-    """Masked twice and summed at equal indices (of one position: masked once), squared, summed."""
-    return (5 if form.indices.shape[1] > 1 else 3) * form.values.size
+    """Masked, added at equal indices if there are several, squared, summed."""
+    return (4 if form.indices.shape[1] > 1 else 3) * form.values.size
 
 
 def _dense_flops(form: Solid) -> int:
