@@ -5,7 +5,13 @@ u_s, a row of V). Its gradient is the sum of a `Sparse` form, L, and an `Outer`,
 
     g = L + O,   L = sum_t e(v_t)' y_t,   O = sum_s u_s' h_s,   e(v) the unit row v,
 
-of which no dense table need exist: <L, O> = sum_st u_s[v_t] (h_s . y_t) takes the V-th part of one.
+    |g|^2 = |L|^2 + |O|^2 + 2 <L, O>,   <L, O> = sum_st u_s[v_t] (h_s . y_t),
+
+and no table is formed: <L, O> takes S T D multiply-adds for S products and T lookups, a table S V D.
+
+References: Goodfellow, I. (2015). Efficient per-example gradient computations, section 4 (|O| at one position). Li, X.,
+Tramer, F., Liang, P. & Hashimoto, T. (2022). Large language models can be strong differentially private learners,
+section 4 (|O| by Gram matrices of positions). <L, O> follows from <e(v)' y, u' h> = u[v] (y . h).
 """
 
 from __future__ import annotations
