@@ -1,7 +1,8 @@
 """Per-example gradients in chunks, so that never all of them are in memory.
 
-Results per example and sums over examples take all entries of some examples at a time; inner products of all pairs take
-all examples, at some of the layer's p outputs at a time. Shapes (N, G, d, p) are those of `outer.Outer`.
+Results per example and sums over examples take all entries of some examples at a time, of any form of gradient. Inner
+products of all pairs take all examples, at some of the layer's p outputs at a time, or blocks of pairs. Gradients are
+(N, G, d, p) for an `outer.Outer`, else (N, P).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,39 +25,74 @@ CHUNK_BYTES = 2**25
 """The most that gradients materialized for all examples, or a chunk of Gram matrices, may take in memory: 32 MiB."""
 
 
-def for_examples(f: Callable[[Array], Array], form: Outer) -> Array:
-    """f, from gradients (n, G, d, p) to (n, ...), mapped over all examples in chunks: (N, ...)."""
+class Materializable(Protocol):
+    """A form of gradients: a pytree whose arrays (N, ...) all have the examples on axis 0."""
+
+    @property
+    def examples(self) -> int:
+        """N, the number of examples."""
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradient of one example."""
+
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of the gradient of one example and of the arrays that it is made from."""
+
+    def gradients(self) -> Array:
+        """g_i, (N, ...)."""
+
+
+def for_examples(f: Callable[[Array], Array], form: Materializable) -> Array:
+    """f, from gradients (n, ...) to (n, ...), mapped over all examples in chunks: (N, ...)."""
     return _in_steps(map_examples, f, form)
 
 
-def over_examples(f: Callable[[Array], Array], form: Outer) -> Array:
-    """The sum over chunks of f of the gradients (n, G, d, p) in each."""
+def over_examples(f: Callable[[Array], Array], form: Materializable) -> Array:
+    """The sum over chunks of f of the gradients (n, ...) in each."""
     return _in_steps(sum_examples, f, form)
 
 
-def _in_steps(walk: Callable[..., Array], f: Callable[[Array], Array], form: Outer) -> Array:
+def _in_steps(walk: Callable[..., Array], f: Callable[[Array], Array], form: Materializable) -> Array:
     leaves, structure = jax.tree.flatten(form)
 
     def some(*leaves: Array) -> Array:
         return f(jax.tree.unflatten(structure, leaves).gradients())
 
-    return by_steps(lambda step: functools.partial(walk, some, step), _bytes_each(form), *leaves)
+    return by_steps(lambda step: functools.partial(walk, some, step), form.bytes_each, *leaves)
 
 
-def examples_of_chunk(form: Outer) -> int:
+def explicit(form: Materializable) -> Array:
+    """The materialized gradients, (N, P), the parameter's entries in row-major order."""
+    return form.laid_out(form.gradients()) if isinstance(form, Outer) else form.gradients()
+
+
+def examples_of_chunk(form: Materializable) -> int:
     """Examples in a chunk on platforms other than the CPU (on the CPU: at most as many)."""
-    return step_of(form.examples, _bytes_each(form), OTHER_BYTES)
+    return step_of(form.examples, form.bytes_each, OTHER_BYTES)
 
 
-def _bytes_each(form: Outer) -> int:
-    """Bytes of the gradient of one example, its a and its delta."""
-    groups, d, p = form.block
-    return groups * (d * p + form.times * (d + p)) * form.dtype.itemsize
-
-
-def fits(form: Outer) -> bool:
+def fits(form: Materializable) -> bool:
     """Whether the gradients of all examples take at most CHUNK_BYTES."""
-    return form.examples * math.prod(form.block) * form.dtype.itemsize <= CHUNK_BYTES
+    return form.examples * form.gradient_bytes <= CHUNK_BYTES
+
+
+def of_pairs(f: Callable[[Array, Array], Array], form: Materializable, other: Materializable) -> Array:
+    """f, from gradients (n, P) and (m, P) to (n, m), of all pairs, in blocks: (N, M)."""
+    # Those of `other` are formed anew for each chunk of `form`, which is therefore the larger.
+    (mine, structure), (others, other_structure) = jax.tree.flatten(form), jax.tree.flatten(other)
+    few = step_of(other.examples, other.gradient_bytes, CHUNK_BYTES)
+
+    def rows(*leaves: Array) -> Array:
+        g = explicit(jax.tree.unflatten(structure, leaves))
+
+        def columns(*leaves: Array) -> Array:
+            return f(g, explicit(jax.tree.unflatten(other_structure, leaves))).T
+
+        return map_examples(columns, few, *others).T
+
+    return map_examples(rows, step_of(form.examples, form.gradient_bytes, OTHER_BYTES), *mine)
 
 
 def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:

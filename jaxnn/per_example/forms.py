@@ -4,11 +4,13 @@
 |---|---|---|
 | `Outer` | sum_t a_it' delta_it, for each channel group | products (`Pairs`), convolutions (`Correlation`) |
 | `Sparse` | rows of a table, all others 0 | lookups |
+| `Tied` | an `Outer` plus a `Sparse` | lookups and products of one table: an embedding tied to the output matrix |
 | `Explicit` | materialized | additions and scalings (cheap: summed over positions), anything else |
+| `Mixed` | a sum of forms above | other uses of several kinds, or of views that overlap |
 | `Pieces` | disjoint parts, each of a form above, 0 elsewhere | views: transposed weights, slices |
 
 Several uses of one parameter become ONE form, their positions concatenated: the norm of a sum is not the sum of the
-norms. Where the forms of the uses differ (an embedding tied to the output matrix), the gradients are materialized.
+norms. A `Mixed` form is materialized, in chunks of examples.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -23,10 +26,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate, accumulation_dtype
-from jaxnn.ops.gather import take_rows_weight_grad
-from jaxnn.ops.views import View
-from jaxnn.per_example.blocks import fits
+from jaxnn.ops.views import Transpose, View
+from jaxnn.per_example.blocks import explicit, fits
 from jaxnn.per_example.outer import Correlation, Outer, Pairs, end_to_end, of_product
+from jaxnn.per_example.sparse import Sparse, unique
+from jaxnn.per_example.tied import Tied, fit
 from jaxnn.tape import (
     STATIC,
     Addition,
@@ -46,30 +50,34 @@ from jaxnn.types import Array, Shape
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sparse:
-    """Rows of a table: `values` (N, T, D) at `indices` (N, T), once `joined` unique in an example; padding has index
-    `rows` and value 0."""
-
-    indices: Array
-    values: Array
-    rows: int = dataclasses.field(metadata=STATIC)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
 class Explicit:
     """`grads` (N, P), the parameter's entries in row-major order."""
 
     grads: Array
 
+    @property
+    def examples(self) -> int:
+        """N, the number of examples."""
+        return self.grads.shape[0]
 
-Solid: TypeAlias = Outer | Sparse | Explicit
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradient of one example."""
+        return self.grads.shape[1] * self.grads.dtype.itemsize
+
+    @property
+    def bytes_each(self) -> int:
+        """The same: it is made from nothing else."""
+        return self.gradient_bytes
+
+    def gradients(self) -> Array:
+        """g_i, (N, P)."""
+        return self.grads
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Pieces:
-    """`parts`, each at the entries of the parameter that its view in `views` selects; no entry is in two."""
+class _Parts:
+    """`parts`, each at the entries of the parameter that its view in `views` selects."""
 
     parts: tuple[Solid, ...]
     views: tuple[View, ...] = dataclasses.field(metadata=STATIC)
@@ -77,6 +85,42 @@ class Pieces:
     def placed(self, rows: Sequence[Array]) -> Array:
         """`rows`, an array (..., entries of the view) per part, scattered into (..., entries of the parameter)."""
         return functools.reduce(jnp.add, [put_back(view, flat) for view, flat in zip(self.views, rows, strict=True)])
+
+    @property
+    def examples(self) -> int:
+        """N, the number of examples."""
+        return self.parts[0].examples
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradient of one example."""
+        sizes = [max(math.prod(view.shape), 1) for view in self.views]
+        item = max(part.gradient_bytes // size for part, size in zip(self.parts, sizes, strict=True))
+        return math.prod(self.views[0].source) * item
+
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of the gradient of one example, and of its parts."""
+        return self.gradient_bytes + sum(part.bytes_each for part in self.parts)
+
+    def gradients(self) -> Array:
+        """g_i, (N, P)."""
+        return self.placed([explicit(part) for part in self.parts])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mixed(_Parts):
+    """The sum of `parts` at entries that may be the same."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pieces(_Parts):
+    """The sum of `parts` of which no two have an entry in common."""
+
+
+Solid: TypeAlias = Outer | Sparse | Tied | Explicit | Mixed
 
 
 Form: TypeAlias = Solid | Pieces
@@ -143,88 +187,59 @@ def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) ->
     solid = [_solid(those) for those in views.values()]
     if len(solid) == 1 and next(iter(views)).in_order:
         return solid[0]
-    if all(one.apart_from(other) for one, other in itertools.combinations(views, 2)):
-        return Pieces(tuple(solid), tuple(views))
-    rows = [put_back(view, explicit(form)) for view, form in zip(views, solid, strict=True)]
-    return Explicit(functools.reduce(jnp.add, rows))
+    apart = all(one.apart_from(other) for one, other in itertools.combinations(views, 2))
+    if not apart and all(isinstance(form, Explicit) for form in solid):
+        return Explicit(functools.reduce(jnp.add, map(put_back, views, map(explicit, solid))))
+    return (Pieces if apart else Mixed)(tuple(solid), tuple(views))
 
 
 def by_view(uses: tuple[Use, ...], shape: Shape) -> dict[View, list[Unplaced]]:
     """The uses grouped by their view of a parameter of this shape, in the order of first use."""
+    pairs = [(use.view, use.use) if isinstance(use, Placed) else (View(shape), use) for use in uses]
+    tables = {view for view, use in pairs if isinstance(use, Lookup)}
     found: dict[View, list[Unplaced]] = {}
-    for use in uses:
-        view, inner = (use.view, use.use) if isinstance(use, Placed) else (View(shape), use)
-        found.setdefault(view, []).append(inner)
+    for view, use in pairs:
+        view, use = _as_table(view, use, tables)
+        found.setdefault(view, []).append(use)
     return found
+
+
+def _as_table(view: View, use: Unplaced, tables: set[View]) -> tuple[View, Unplaced]:
+    """A product of the transpose of a table that is looked up, as one of the table itself; others as they are."""
+    if not isinstance(use, Product) or view in tables:
+        return view, use
+    # a' delta transposed is delta' a. The axes of the view are those of the rows, then those of the columns.
+    axes = tuple(range(len(view.shape)))
+    for i in range(len(axes) + 1):
+        turned = view.then(Transpose((*axes[i:], *axes[:i])))
+        if turned in tables and math.prod(view.shape[:i]) == use.a.shape[-1]:
+            return turned, Product(use.delta, use.a)
+    return view, use
 
 
 def _solid(uses: list[Unplaced]) -> Solid:
     """The one form of all uses of one view."""
     found = [of_use(use) for use in uses]
-    if all(isinstance(form, Sparse) for form in found):
-        return _unique(*[form for form in found if isinstance(form, Sparse)])
-    if len(found) == 1:
-        return found[0]
+    parts: list[Solid] = []
+    if lookups := [form for form in found if isinstance(form, Sparse)]:
+        parts.append(unique(*lookups))
     outers = [form for form in found if isinstance(form, Outer)]
-    if len(outers) == len(found) and len({form.block for form in outers}) == 1:
-        return end_to_end(outers)
-    return Explicit(functools.reduce(jnp.add, [explicit(form) for form in found]))
+    for block in dict.fromkeys(form.block for form in outers):
+        parts.append(_concatenated([form for form in outers if form.block == block]))
+    if grads := [form.grads for form in found if isinstance(form, Explicit)]:
+        parts.append(Explicit(functools.reduce(jnp.add, grads)))
+    match parts:
+        case [one]:
+            return one
+        case [Sparse() as sparse, Outer() as outer] if fit(sparse, outer):
+            return Tied(sparse, outer)
+    # Each is of all entries, in row-major order.
+    whole = View((math.prod(uses[0].shape),))
+    return Mixed(tuple(parts), (whole,) * len(parts))
 
 
-def _unique(*found: Sparse) -> Sparse:
-    """All uses as one, the values at equal indices of an example summed: a norm needs each row once."""
-    form = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *found)
-    if form.indices.shape[1] == 1:
-        return _within(form)
-
-    # Sorted, equal indices are neighbours, and one running count gives each distinct index its slot. The shape stays
-    # (T,): slots that remain empty keep the index `rows`, padding.
-    def of_one(indices: Array, values: Array) -> tuple[Array, Array]:
-        order = jnp.argsort(indices)
-        ordered = indices[order]
-        first = jnp.concatenate([jnp.zeros(1, jnp.int32), (ordered[1:] != ordered[:-1]).astype(jnp.int32)])
-        slot = jnp.cumsum(first)
-        kept = jnp.full_like(indices, form.rows).at[slot].set(ordered)
-        return kept, jnp.zeros_like(values).at[slot].add(values[order])
-
-    inside = _within(form)
-    return _within(Sparse(*jax.vmap(of_one)(inside.indices, inside.values), form.rows))
-
-
-def _within(form: Sparse) -> Sparse:
-    """Indices outside [0, rows), which select no row, replaced by `rows` with value 0."""
-    valid = (form.indices >= 0) & (form.indices < form.rows)
-    indices = jnp.where(valid, form.indices, jnp.asarray(form.rows, form.indices.dtype))
-    return Sparse(indices, jnp.where(valid[:, :, None], form.values, jnp.zeros((), form.values.dtype)), form.rows)
-
-
-@functools.singledispatch
-def explicit(form: Form) -> Array:
-    """The materialized gradients, (N, P)."""
-    raise TypeError(f"per_example: expected a form of a gradient, got {type(form).__name__}.")
-
-
-@explicit.register
-def _(form: Outer) -> Array:
-    return form.laid_out(form.gradients())
-
-
-@explicit.register
-def _(form: Sparse) -> Array:
-    def table(indices: Array, values: Array) -> Array:
-        return take_rows_weight_grad(indices, values, form.rows).reshape(-1)
-
-    return jax.vmap(table)(form.indices, form.values)
-
-
-@explicit.register
-def _(form: Explicit) -> Array:
-    return form.grads
-
-
-@explicit.register
-def _(form: Pieces) -> Array:
-    return form.placed([explicit(part) for part in form.parts])
+def _concatenated(found: list[Outer]) -> Outer:
+    return found[0] if len(found) == 1 else end_to_end(found)
 
 
 def forms(tape: Tape) -> list[Form]:
@@ -241,7 +256,7 @@ def settled(form: Form) -> Form:
 
 
 def _settled(form: Solid) -> Solid:
-    if isinstance(form, Outer) and strategy(form) == MATERIALISE and fits(form):
+    if isinstance(form, Outer | Tied | Mixed) and strategy(form) == MATERIALISE and fits(form):
         return Explicit(explicit(form))
     return form
 
@@ -249,13 +264,22 @@ def _settled(form: Solid) -> Solid:
 PRODUCT, GRAM, MATERIALISE = "norm product", "Gram", "materialize in chunks"
 
 
-def strategy(form: Outer) -> str:
-    """How the norms of an `Outer` are computed with the fewest operations, by its shapes.
+def strategy(form: Outer | Tied | Mixed) -> str:
+    """How norms are computed with the fewest operations, by shapes.
 
     "norm product", |a|^2 |delta|^2, for T = 1; "Gram", <a a', delta delta'>, where T (d + p) < d p: a Gram matrix of
     positions costs T^2 (d + p), a gradient T d p. Else "materialize in chunks".
+
+    Of a `Tied` form, with S positions of lookups, the same for the products, plus S T p for <L, O>; or, where that is
+    less, both "materialize in chunks". A `Mixed` form is always materialized.
     """
-    times, (_, d, p) = form.times, form.block
-    if times == 1:
-        return PRODUCT
-    return GRAM if times * (d + p) < d * p else MATERIALISE
+    if isinstance(form, Mixed):
+        return MATERIALISE
+    outer = form.outer if isinstance(form, Tied) else form
+    times, (_, d, p) = outer.times, outer.block
+    lookups = form.sparse.indices.shape[1] if isinstance(form, Tied) else 0
+    # Multiply-adds for each group.
+    factored = times * (lookups * p + (times * (d + p) if times > 1 else 0))
+    if factored >= times * d * p and factored:
+        return MATERIALISE
+    return PRODUCT if times == 1 else GRAM

@@ -11,9 +11,11 @@ from jax import lax
 from jaxnn.ops.gather import take_rows_weight_grad
 from jaxnn.ops.steps import step_of, sum_examples
 from jaxnn.per_example import blocks
-from jaxnn.per_example.blocks import for_examples, over_examples, sum_over_chunks
-from jaxnn.per_example.forms import GRAM, PRODUCT, Explicit, Form, Pieces, Sparse, explicit, strategy
+from jaxnn.per_example.blocks import for_examples, of_pairs, over_examples, sum_over_chunks
+from jaxnn.per_example.forms import GRAM, MATERIALISE, PRODUCT, Explicit, Form, Mixed, Pieces, strategy
 from jaxnn.per_example.outer import HIGHEST, Outer, highest_precision
+from jaxnn.per_example.sparse import Sparse
+from jaxnn.per_example.tied import Tied, cross, cross_of_pairs, fit
 from jaxnn.placement import filled_as
 from jaxnn.tape import Whole
 from jaxnn.types import Array
@@ -46,13 +48,37 @@ def _(form: Outer) -> Array:
 def _gram_norm(a: Array, delta: Array) -> Array:
     """sum over pairs of positions (s, t) of (a_s . a_t) (delta_s . delta_t), of one example."""
     # Terms of either sign: where they cancel, rounding can leave the sum below 0, and its square root NaN.
-    seen, errors = (jnp.einsum("sgd,tgd->gst", x, x, precision=HIGHEST) for x in (a, delta))
-    return jnp.maximum(jnp.sum(seen * errors), jnp.zeros((), a.dtype))
+    return jnp.maximum(jnp.sum(_position_products(a) * _position_products(delta)), jnp.zeros((), a.dtype))
+
+
+def _position_products(x: Array) -> Array:
+    """x_s . x_t of all pairs of positions, x (T, G, d)."""
+    if x.shape[1] == 1:  # without the axis of groups XLA does not copy x on a CPU
+        return jnp.einsum("sd,td->st", x[:, 0], x[:, 0], precision=HIGHEST)
+    return jnp.einsum("sgd,tgd->gst", x, x, precision=HIGHEST)
 
 
 @sq_norm.register
 def _(form: Sparse) -> Array:
     return jnp.sum(jnp.square(form.values), axis=(1, 2))
+
+
+@sq_norm.register
+def _(form: Tied) -> Array:
+    if strategy(form) == MATERIALISE:
+        return for_examples(_row_norms, form)
+    # The last term may be negative: where it cancels the others, rounding can leave the sum below 0.
+    found = sq_norm(form.sparse) + sq_norm(form.outer) + 2 * cross(form.sparse, form.outer)
+    return jnp.maximum(found, jnp.zeros((), found.dtype))
+
+
+@sq_norm.register
+def _(form: Mixed) -> Array:
+    return for_examples(_row_norms, form)
+
+
+def _row_norms(g: Array) -> Array:
+    return jnp.sum(jnp.square(g), axis=1)
 
 
 @sq_norm.register
@@ -84,10 +110,16 @@ def inner(form: Form, other: Form) -> Array:
         return _inner_outer(form, other)
     if isinstance(form, Sparse) and isinstance(other, Sparse):
         return _inner_sparse(form, other)
+    if isinstance(form, Sparse) and isinstance(other, Outer) and fit(form, other):
+        return cross_of_pairs(form, other)
+    if isinstance(form, Tied) and isinstance(other, Tied | Sparse | Outer):
+        return inner(form.sparse, other) + inner(form.outer, other)
+    if isinstance(other, Tied | Sparse) and isinstance(form, Sparse | Outer):
+        return inner(other, form).T
     if isinstance(form, Pieces) and isinstance(other, Pieces) and form.views == other.views:
         pairs = zip(form.parts, other.parts, strict=True)
         return functools.reduce(jnp.add, [inner(one, another) for one, another in pairs])
-    return _products_of_rows(explicit(form), explicit(other))
+    return of_pairs(_products_of_rows, form, other)
 
 
 def _inner_outer(form: Outer, other: Outer) -> Array:
@@ -150,6 +182,11 @@ def _(form: Sparse) -> Array:
 
 
 @squares.register
+def _(form: Tied | Mixed) -> Array:
+    return over_examples(_sum_of_squares, form)
+
+
+@squares.register
 def _(form: Explicit) -> Array:
     return _sum_of_squares(form.grads)
 
@@ -181,6 +218,13 @@ def _(form: Sparse) -> Array:
     inside = (form.indices < form.rows).astype(mean.dtype)
     absent = form.indices.shape[0] - take_rows_weight_grad(form.indices, inside[:, :, None], form.rows)
     return (found + absent * jnp.square(mean)).reshape(-1)
+
+
+@deviations.register
+def _(form: Tied | Mixed) -> Array:
+    total = form.total() if isinstance(form, Tied) else over_examples(lambda g: jnp.sum(g, axis=0), form)
+    mean = total / form.examples
+    return over_examples(lambda g: _sum_of_squares(g - mean[None]), form)
 
 
 @deviations.register

@@ -108,7 +108,7 @@ def _centred(path: str, form: Form) -> Array:
     if isinstance(form, Pieces):
         return form.placed([_centred(path, part) for part in form.parts])
     if not isinstance(form, Outer):
-        return deviations(form) / _examples(form)
+        return deviations(form) / form.examples
     if form.times > 1:
         raise ValueError(
             f"variance_centred: {path} is used at {form.times} positions of each example, and the squares of a "
@@ -131,10 +131,6 @@ def _centred(path: str, form: Form) -> Array:
         + outer(jnp.square(mean_a), jnp.mean(dc2, axis=0, keepdims=True))
         - c * (c + 2 * outer(mean_a, mean_delta))
     )
-
-
-def _examples(form: Form) -> int:
-    return next(iter(vars(form).values())).shape[0]
 
 
 @returns(PARAMS)

@@ -68,6 +68,17 @@ class Outer(abc.ABC):
     def at_outputs(self, start: Array, size: int) -> Outer:
         """The form of outputs start to start + size - 1, start a multiple of size; gradients beyond p are 0."""
 
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradient of one example."""
+        return math.prod(self.block) * self.dtype.itemsize
+
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of the gradient of one example, its a and its delta."""
+        groups, d, p = self.block
+        return self.gradient_bytes + groups * self.times * (d + p) * self.dtype.itemsize
+
     def laid_out(self, x: Array) -> Array:
         """(..., G, d, p) flattened in the parameter's order, (..., d G p)."""
         return jnp.swapaxes(x, -3, -2).reshape(*x.shape[:-3], -1)

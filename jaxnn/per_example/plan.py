@@ -8,10 +8,12 @@ from typing import NamedTuple
 import jax
 
 from jaxnn.per_example import blocks
-from jaxnn.per_example.forms import GRAM, PRODUCT, Pieces, Solid, Sparse, by_view, joined, strategy
+from jaxnn.per_example.forms import GRAM, MATERIALISE, PRODUCT, Mixed, Pieces, Solid, by_view, joined, strategy
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.select import require_tape
-from jaxnn.tape import Addition, Convolution, GroupedProduct, Scaling, Tape, Unplaced, Use, Whole
+from jaxnn.per_example.sparse import Sparse
+from jaxnn.per_example.tied import Tied
+from jaxnn.tape import Convolution, GroupedProduct, Scaling, Tape, Unplaced, Use, Whole
 from jaxnn.types import Shape
 
 
@@ -56,30 +58,33 @@ def plan(tape: Tape) -> Plan:
     | strategy | where | operations |
     |---|---|---|
     | norm product | T = 1 | 2 N (d + p) |
-    | Gram | T (d + p) < d p | 2 N T^2 (d + p) |
-    | materialize in chunks | else | 2 N T d p |
-    | sum over positions | additions, scalings | N T D |
-    | sum over equal indices | lookups | N T D |
+    | Gram | T (d + p) < d p | 2 N T^2 (d + p + 1) |
+    | materialize in chunks | else; uses of several kinds or of overlapping views | 2 N (T + 1) d p |
+    | tied, and one of these | lookups (S positions) and products of one table | these + 2 N S T (p + 1) + 4 N S p |
+    | sum over positions | additions; scalings | N (T + 1) D; N (2 T + 1) D |
+    | sum over equal indices | lookups | 4 N T D |
     | as given | gradients on the tape; in brackets the operation without a rule | 2 N P |
-    | materialize | uses of different kinds, or of overlapping views | 2 N T P |
+
+    Operations are those that a compiler counts, selections among them; integer ones are left out. "tied, materialize in
+    chunks" adds the lookups' rows to the products' gradients: these + 3 N S p.
 
     A use "whole" is that of a parameter that falls back to per-example differentiation. "as given" without brackets is
     a parameter that the loss does not use, or that of a rule which returns materialized gradients.
 
-    d and p are the inputs and outputs of one channel group of a product or convolution (counted for each group), T the
-    positions of all uses, D the entries of one position, P those of the parameter. Bytes are those of the largest
-    temporary array; the last line has the sum of the operations and the maximum of the bytes, since parameters are
-    processed one after another.
+    d and p are the inputs and outputs of one channel group of a product or convolution (counted for each group; of a
+    tied table its rows and columns), T the positions of all such uses, D the entries of one position, P those of the
+    parameter. Bytes are those of the largest temporary array; the last line has the sum of the operations and the
+    maximum of the bytes, since parameters are processed one after another.
 
     Example:
         >>> from jaxnn.per_example.sample import sample_tape
         >>> print(plan(sample_tape()))
         parameter  shape   uses      T  strategy            FLOPs  bytes
         ---------  ------  --------  -  ------------------  -----  -----
-        ['b']      (1,)    addition  1  sum over positions      2      8
+        ['b']      (1,)    addition  1  sum over positions      4      8
         ['w']      (2, 1)  product   1  norm product           12     24
         ---------  ------  --------  -  ------------------  -----  -----
-        total                                                  14     24
+        total                                                  16     24
     """
     require_tape("plan", tape)
     rows = zip(tape.paths, tape.leaves, tape.uses, strict=True)
@@ -114,23 +119,22 @@ def _positions(use: Unplaced) -> int:
 
 def _cost(form: Solid, uses: list[Unplaced], n: int, size: int) -> tuple[str, int, int]:
     """(strategy, operations, bytes)."""
-    times = sum(_positions(use) for use in uses)
     if isinstance(form, Sparse):
-        return (
-            "sum over equal indices",
-            n * times * form.values.shape[-1],
-            form.values.size * form.values.dtype.itemsize,
-        )
+        return "sum over equal indices", _sparse_flops(form), form.values.size * form.values.dtype.itemsize
     if isinstance(form, Outer):
         return _outer_cost(form)
-    wide = form.grads.dtype.itemsize
+    if isinstance(form, Tied):
+        return _tied_cost(form)
+    if isinstance(form, Mixed):
+        return MATERIALISE, _dense_flops(form) + 2 * n * size, _chunk_bytes(form)
+    times, wide = sum(_positions(use) for use in uses), form.grads.dtype.itemsize
     if all(isinstance(use, Whole) for use in uses):
         reasons = ", ".join(dict.fromkeys(use.because for use in uses if isinstance(use, Whole) and use.because))
         held = n * size * wide if reasons else 0
-        return f"as given ({reasons})" if reasons else "as given", 2 * n * size * len(uses), held
-    if all(isinstance(use, Addition | Scaling) for use in uses):
-        return "sum over positions", n * times * size, n * size * wide
-    return "materialize", 2 * n * times * size, n * size * wide
+        return f"as given ({reasons})" if reasons else "as given", (len(uses) + 1) * n * size, held
+    # T - 1 additions, a square and an addition for each entry, and the products of a scaling.
+    terms = times + 1 + sum(_positions(use) for use in uses if isinstance(use, Scaling))
+    return "sum over positions", n * terms * size, n * size * wide
 
 
 def _outer_cost(form: Outer) -> tuple[str, int, int]:
@@ -140,5 +144,41 @@ def _outer_cost(form: Outer) -> tuple[str, int, int]:
         return chosen, 2 * n * groups * (d + p), n * groups * (d + p) * wide
     if chosen == GRAM:
         most = max(1, min(n, blocks.CHUNK_BYTES // max(2 * groups * times**2 * wide, 1)))
-        return chosen, 2 * n * groups * times**2 * (d + p), 2 * most * groups * times**2 * wide
-    return chosen, 2 * n * times * groups * d * p, blocks.examples_of_chunk(form) * groups * d * p * wide
+        return chosen, 2 * n * groups * times**2 * (d + p + 1), 2 * most * groups * times**2 * wide
+    return chosen, _dense_flops(form) + 2 * n * groups * d * p, _chunk_bytes(form)
+
+
+def _tied_cost(form: Tied) -> tuple[str, int, int]:
+    chosen, n, (_, d, p) = strategy(form), form.examples, form.outer.block
+    if chosen == MATERIALISE:
+        return f"tied, {chosen}", _dense_flops(form) + 2 * n * d * p, _chunk_bytes(form)
+    _, flops, held = _outer_cost(form.outer)
+    pairs, wide = form.outer.times * form.sparse.indices.shape[1], form.outer.dtype.itemsize
+    most = max(1, min(n, blocks.CHUNK_BYTES // max(2 * pairs * wide, 1)))
+    flops += _sparse_flops(form.sparse) + 2 * n * pairs * (p + 1)
+    return f"tied, {chosen}", flops, max(held, 2 * most * pairs * wide)
+
+
+def _sparse_flops(form: Sparse) -> int:
+    """Masked, added at equal indices if there are several, squared, summed."""
+    return (4 if form.indices.shape[1] > 1 else 3) * form.values.size
+
+
+def _dense_flops(form: Solid) -> int:
+    """Operations to materialize all gradients."""
+    n = form.examples
+    if isinstance(form, Outer):
+        groups, d, p = form.block
+        return 2 * n * form.times * groups * d * p
+    if isinstance(form, Sparse):
+        return _sparse_flops(form) - form.values.size
+    if isinstance(form, Tied):
+        return _dense_flops(form.outer) + _dense_flops(form.sparse)
+    if isinstance(form, Mixed):
+        sums = (len(form.parts) - 1) * n * math.prod(form.views[0].source)
+        return sum(map(_dense_flops, form.parts)) + sums
+    return 0
+
+
+def _chunk_bytes(form: Outer | Tied | Mixed) -> int:
+    return blocks.examples_of_chunk(form) * form.gradient_bytes

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxnn import backprop, losses, models, per_example
 from jaxnn.layers import Dense, Tanh
+from jaxnn.per_example import forms, measures, tied
 from jaxnn.tape import Addition, Convolution, Product
 from tests.backprop.checking import drawn
 from tests.backprop.mutants import Mutant, in_place_of
@@ -20,6 +21,7 @@ from tests.helpers import float64, random
 from tests.per_example.cases import gap, vector
 from tests.per_example.oracles import CENTRED, EXACT, STATISTICS, error
 from tests.per_example.test_extremes import TIED, naive_variance, near_one, tied_error, variance_error
+from tests.per_example.test_tied import tied_gap
 
 mutant = functools.partial(Mutant, tolerance=EXACT)
 
@@ -223,6 +225,17 @@ DIAGONAL, TRACE, NTK = (functools.partial(curvature_error, name) for name in ("d
 BLOCKS = functools.partial(curvature_error, "kfac", 1)
 EXPANDED, REDUCED = functools.partial(factors_error, False), functools.partial(factors_error, True)
 TIED_DENSE = functools.partial(tied_error, TIED[0])
+TABLE = functools.partial(tied_gap, "sq_norms", "clipped_grad")
+TABLE_GRAM = functools.partial(tied_gap, "gram", "gram, two batches")
+TABLE_SQUARES = functools.partial(tied_gap, "second_moment", "variance")
+
+
+def one_row_further(right: Any, u: Any, indices: Any) -> Any:
+    return right(u, indices + 1)
+
+
+def without_lookups(right: Any, form: Any) -> Any:
+    return right(dataclasses.replace(form, sparse=dataclasses.replace(form.sparse, values=0 * form.sparse.values)))
 
 
 def other_factors(name: str, a: Callable[[Any], Any] = lambda a: a, g: Callable[[Any], Any] = lambda g: g) -> Any:
@@ -279,6 +292,34 @@ MUTANTS = [
         "sq_norms: those of tied uses added",
         TIED_DENSE,
         instead("sq_norms", lambda right, t: sum(right(one) for one in one_use_each(t))),
+    ),
+    mutant("tied: factor 2 missing", TABLE, in_place_of(measures, "cross", lambda right: lambda *x: right(*x) / 2)),
+    mutant("tied: cross term dropped", TABLE, in_place_of(measures, "cross", lambda right: lambda *x: 0 * right(*x))),
+    mutant("tied: cross term's sign", TABLE, in_place_of(measures, "cross", lambda right: lambda *x: -right(*x))),
+    mutant(
+        "tied: one row further",
+        TABLE,
+        in_place_of(tied, "_at", lambda right: functools.partial(one_row_further, right)),
+    ),
+    mutant(
+        "tied, gram: one row further",
+        TABLE_GRAM,
+        in_place_of(tied, "_at", lambda right: functools.partial(one_row_further, right)),
+    ),
+    mutant(
+        "tied, gram: products of lookups with products dropped",
+        TABLE_GRAM,
+        in_place_of(measures, "cross_of_pairs", lambda right: lambda *x: 0 * right(*x)),
+    ),
+    mutant(
+        "tied: lookups forgotten in chunks",
+        TABLE_SQUARES,
+        in_place_of(tied.Tied, "gradients", lambda right: lambda self: without_lookups(right, self)),
+    ),
+    mutant(
+        "tied: transposed products as they are",
+        TABLE,
+        in_place_of(forms, "_as_table", lambda right: lambda view, use, tables: (next(iter(tables), view), use)),
     ),
     mutant(
         "sq_norms: uses of equal rows apart",

@@ -141,12 +141,12 @@ def test_the_plan_follows_the_shapes() -> None:
     rows = {row.path: row for row in per_example.plan(make("cnn", np.float32).abstract)}
     assert rows["[0]['w']"].strategy == "materialize in chunks"
     assert rows["[0]['w']"].positions == 49
-    assert rows["[0]['w']"].flops == 2 * 6 * 49 * 18 * 4
+    assert rows["[0]['w']"].flops == 2 * 6 * (49 + 1) * 18 * 4
     assert rows["[6]['w']"].strategy == "norm product"
     assert rows["[0]['b']"].strategy == "sum over positions"
     gram = per_example.plan(make("conv_gram", np.float32).abstract)[1]
     assert gram.strategy == "Gram"
-    assert gram.flops == 2 * 6 * 4**2 * (72 + 30)
+    assert gram.flops == 2 * 6 * 4**2 * (72 + 30 + 1)
     assert per_example.plan(make("embedding", np.float32).abstract)[0].strategy == "sum over equal indices"
 
 

@@ -24,9 +24,11 @@ def _seen(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Array:
 def _use(equation: JaxprEqn, at: int, param: Param, x: Array, delta: Array) -> Use:
     """z[b, t, f] = sum_c x[b, t, c] w[b, c, f]: batch axes b are groups, contracted c inputs, free f outputs."""
     contracted, batch = equation.params["dimension_numbers"]
-    w_in, w_groups = tuple(contracted[at]), tuple(batch[at])
+    # In the order of the parameter's axes, whatever the order in which they are contracted: fewer transposed views.
+    pairs = sorted(zip(contracted[at], contracted[1 - at], strict=True))
+    w_in, x_in = tuple(i for i, _ in pairs), tuple(j for _, j in pairs)
+    w_groups, x_groups = tuple(batch[at]), tuple(batch[1 - at])
     w_out = _free(len(param.shape), w_in, w_groups)
-    x_in, x_groups = tuple(contracted[1 - at]), tuple(batch[1 - at])
     x_times = _free(len(shape_of(equation.invars[1 - at])), x_in, x_groups)
 
     # dot_general orders the axes of its result (batch, free of operand 0, free of operand 1), and so those of delta.

@@ -44,6 +44,10 @@ def record(
     | before it: reshape, transpose, slice, split, concatenate, flip, broadcast, cast, times a number | a view |
     | all else: `cond`, `while_loop`, `custom_vjp`, exp(w), sum(w), w ** 2, the smaller of w1 * w2 | materialized |
 
+    Several uses of one parameter become one form of its gradient (`per_example.forms`). An embedding tied to the output
+    matrix, looked up and multiplied, stays factored too: no table (V, D) is formed for each example. Uses of other
+    kinds together, or of slices that overlap, are materialized in chunks of examples.
+
     A parameter of the last row falls back, for all its uses, to per-example differentiation in the same backward pass:
     N copies of it are differentiated, which takes N times its memory and, for a matrix, products of batches of one
     row. `print(per_example.plan(tape))` lists these parameters, with the operation. All results are exact either way.

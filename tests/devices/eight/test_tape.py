@@ -97,12 +97,12 @@ def slow_pairs(axis: AxisType, *names: str) -> list[Any]:
     return slow(*((axis, name) for name in names))
 
 
-RECORDERS = ["matrix", *slow("attention", "fallbacks", "cnn", "views", "by hand")]
+RECORDERS = ["matrix", *slow("attention", "fallbacks", "cnn", "views", "tied", "several kinds", "by hand")]
 """Losses with loops begun with constants are left out: inside `shard_map` JAX asks for a cast there."""
 
 MESHES = [
     *slow_pairs(AxisType.Explicit, "views", "cnn", "tied_autoencoder", "by hand"),
-    *slow_pairs(AxisType.Auto, "attention"),
+    *slow_pairs(AxisType.Auto, "attention", "tied", "several kinds"),
 ]
 """Lookups by indices that are sharded over an Explicit mesh ask, in JAX itself, for `.at[].get(out_sharding=...)`:
 `test_lookups_on_an_explicit_mesh`."""

@@ -186,6 +186,56 @@ def lookups(r: Drawn, n: int) -> Made:
     return Made(loss, params, (r.integers(7, n, 6), r.integers(3, n)))
 
 
+def tied(r: Drawn, n: int) -> Made:
+    """Tables that are looked up and multiplied: scaled, stored transposed, product first, one position of each, several
+    of each, indices beyond the edge, repeated rows, in a loop, as a part of a larger array."""
+
+    def loss(p: Any, t: Any, y: Any) -> Any:
+        h = jnp.tanh(2.0 * p["scaled"][t])
+        z = h @ (-0.5 * p["scaled"]).T
+        h = h + jnp.tanh(jnp.take(p["transposed"], t, axis=1).T)
+        z += h @ p["transposed"]
+        seen = h[:2] @ p["first"].T
+        h = h + jnp.tanh(seen.sum() + p["first"][jnp.argmax(seen, axis=1)].sum(0))
+        z += jnp.tanh(h[0] + p["row"][t[0]]) @ p["row"].T
+        h = h + p["several"][t[::2]].sum(0) + p["several"][t[0]]
+        z += h @ p["several"].T + jax.vmap(lambda h: p["several"] @ jnp.tanh(h))(h)
+        h = h + jnp.nan_to_num(p["filled"].at[2 * t - 3].get(mode="fill", fill_value=0.0))
+        h = h + p["filled"].at[t - 2].get(mode="clip")
+        z += jnp.einsum("td,vd->tv", h, p["filled"])
+
+        def step(h: Any, i: Any) -> Any:
+            h = jnp.tanh(h + p["looped"][i])
+            return h, p["looped"] @ h
+
+        z += lax.scan(step, h[0], t)[1]
+        heads = p["heads"][t].reshape(-1, 4) + h
+        z += jnp.einsum("thd,vhd->tv", heads.reshape(-1, 2, 2), p["heads"])
+        z += jnp.tanh(p["part"][:7][t] + p["part"][7:][t % 4]) @ p["part"][:7].T
+        return jnp.mean(jax.vmap(cross_entropy)(z, y))
+
+    names = ["scaled", "first", "row", "several", "filled", "looped"]
+    params = {name: r(7, 4) for name in names} | {"transposed": r(4, 7), "heads": r(7, 2, 2), "part": r(11, 4)}
+    return Made(loss, params, (r.integers(7, n, 5), r.integers(7, n, 5)))
+
+
+def several_kinds(r: Drawn, n: int) -> Made:
+    """Uses of one array that have no common form: products of several shapes, added and multiplied, slices that
+    overlap, rows of an array and products of its flattened axes."""
+
+    def loss(p: Any, t: Any, y: Any) -> Any:
+        h = jnp.tanh(p["overlap"][t] + p["added"][t])
+        z = h @ p["overlap"][:3].T + (h + p["added"][:5]) @ p["added"][2:5].T
+        h = jnp.tanh(h @ p["shapes"] + p["shapes"].reshape(2, 8)[0, :4] * (h.reshape(2, 10)[:, :2] @ p["shapes"].reshape(2, 8))[0, 4:])
+        z += jnp.tanh(p["blocks"][t].reshape(-1, 4) + h)[:, :2] @ p["blocks"].reshape(14, 2).T @ jnp.ones((14, 3))
+        return jnp.mean(jax.vmap(cross_entropy)(z + jnp.tanh(h @ p["convolved"][0]), y)) + jnp.sum(
+            lax.conv_general_dilated(h[None], p["convolved"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")) ** 2
+        )
+
+    params = {"overlap": r(7, 4), "added": r(7, 4), "shapes": r(4, 4), "blocks": r(7, 2, 2), "convolved": r(2, 4, 3)}
+    return Made(loss, params, (r.integers(7, n, 5), r.integers(3, n, 5)))
+
+
 @jax.custom_vjp
 def doubled_rounding(x: Any) -> Any:
     return jnp.round(x)
@@ -373,6 +423,8 @@ LOSSES: dict[str, Callable[[Drawn, int], Made]] = {
     "pointwise": pointwise,
     "joined": joined,
     "lookups": lookups,
+    "tied": tied,
+    "several kinds": several_kinds,
     "fallbacks": fallbacks,
     "flax mlp": flax_linen("mlp"),
     "flax cnn": flax_linen("cnn"),
