@@ -11,7 +11,7 @@ first, in each spatial axis (for groups = 1). Images are channels-last (N, ..., 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.checks import pair
-from jaxnn.numerics import accumulate
+from jaxnn.numerics import EXACT, SIX_PRODUCTS, Precision, multiplied
 from jaxnn.ops.conv_matmul import (
     bytes_of_columns,
     conv_as_matmul,
@@ -29,7 +29,7 @@ from jaxnn.ops.conv_matmul import (
 )
 from jaxnn.ops.steps import CPU_BYTES, by_steps, step_of
 from jaxnn.placement import compiler_sharded, spec_of
-from jaxnn.types import Array, Shape
+from jaxnn.types import Array, DTypeLike, Shape
 
 Padding: TypeAlias = str | Sequence[tuple[int, int]]
 """\"VALID\" (none), "SAME" (ceil(size / stride) outputs), or a (low, high) pair for each spatial axis."""
@@ -232,6 +232,7 @@ def conv_weight_grad(
     padding: Padding = "VALID",
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    precision: Precision = None,
 ) -> Array:
     """The adjoint of `conv` in w: the correlation of x with dy, with stride and dilation exchanged.
 
@@ -242,6 +243,7 @@ def conv_weight_grad(
         dy: cotangent (N, ..., C_out) of the output.
         window: the spatial sizes of the kernel; the shapes of x and dy do not determine them if stride > 1.
         stride, padding, dilation, groups: as in the forward call.
+        precision: as for `numerics.dot_general`; `EXACT` convolutions of float32 run at `lax.Precision.HIGHEST`.
 
     Returns:
         dw (*window, C_in / groups, C_out) in the accumulation dtype.
@@ -267,11 +269,31 @@ def conv_weight_grad(
         batch_group_count=groups,
     )
     geometry: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
-    x, dy = accumulate(x), accumulate(dy)
     step = step_of(x.shape[0], bytes_of_columns(x, dy, window), CPU_BYTES)
     # On CPU, inside a loop, the native form would be a naive loop nest (see conv_matmul); steps keep columns in cache.
-    as_products = partial(conv_weight_grad_as_matmul, window=window, **geometry, step=step)
-    return lax.platform_dependent(x, dy, cpu=as_products, default=native)
+    as_products = partial(conv_weight_grad_as_matmul, window=window, **geometry, step=step, precision=precision)
+
+    def as_convolution(x: Array, dy: Array) -> Array:
+        return multiplied(partial(_widened_conv, native), x, dy, precision)
+
+    return lax.platform_dependent(x, dy, cpu=as_products, default=as_convolution)
+
+
+def _widened_conv(
+    native: Callable[..., Array], x: Array, dy: Array, *, precision: Precision, preferred_element_type: DTypeLike
+) -> Array:
+    """`native` on x and dy in the dtype of its result, half-precision operands at a precision exact for them."""
+    # XLA widens half-precision operands of a float32 convolution itself; JAX cannot differentiate that form. In TF32, a
+    # GPU's default, both half precisions are exact; a TPU's default is bfloat16.
+    wide = (x.astype(preferred_element_type), dy.astype(preferred_element_type))
+    exactly = partial(native, precision=EXACT)
+    by_default = partial(native, precision=lax.Precision.DEFAULT)
+    if x.dtype == dy.dtype == jnp.float16:
+        return lax.platform_dependent(*wide, tpu=exactly, default=by_default)
+    if x.dtype == dy.dtype == jnp.bfloat16:
+        return by_default(*wide)
+    # There are no algorithms for convolutions.
+    return native(*wide, precision=EXACT if precision == SIX_PRODUCTS else precision)
 
 
 def conv_weight_grads(
@@ -283,6 +305,7 @@ def conv_weight_grads(
     padding: Padding = "VALID",
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    precision: Precision = None,
 ) -> Array:
     """Per-example `conv_weight_grad`: dw[n, k, i, c] = sum over o of x[n, o s + k d - p, i] dy[n, o, c].
 
@@ -291,7 +314,6 @@ def conv_weight_grads(
     dims = x.ndim - 2
     stride, dilation = pair("conv", "stride", stride, dims), pair("conv", "dilation", dilation, dims)
     pads = resolve_padding("conv", padding, x.shape[1:-1], window, stride, dilation)
-    x, dy = accumulate(x), accumulate(dy)
     geometry: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
-    form = partial(conv_weight_grads_as_matmul, window=window, **geometry)
+    form = partial(conv_weight_grads_as_matmul, window=window, **geometry, precision=precision)
     return by_steps(lambda step: partial(form, step=step), bytes_of_columns(x, dy, window), x, dy)

@@ -15,7 +15,7 @@ import operator
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.numerics import accumulation_dtype
+from jaxnn.numerics import Precision, accumulation_dtype, dot_general
 from jaxnn.ops.steps import map_examples, sum_examples
 from jaxnn.types import Array, Shape
 
@@ -63,15 +63,17 @@ def conv_weight_grad_as_matmul(
     dilation: Shape,
     groups: int,
     step: int,
+    precision: Precision = None,
 ) -> Array:
     """dw[k, i, c] = sum over n and o of x[n, o s + k d - p, i] dy[n, o, c]: the columns of x, transposed, times dy.
 
     Args:
         x: (N, *spatial, C_in).
-        dy: (N, *spatial', C_out), of the dtype of x.
+        dy: (N, *spatial', C_out).
         window: spatial sizes of the kernel.
         stride, pads, dilation, groups: as for `conv_as_matmul`.
         step: examples whose columns are materialized at a time, a divisor of N.
+        precision: as for `numerics.dot_general`.
 
     Returns:
         (*window, C_in / groups, C_out), in the accumulation dtype.
@@ -80,8 +82,8 @@ def conv_weight_grad_as_matmul(
     def some(x: Array, dy: Array) -> Array:
         columns, errors = _columns_and_errors(x, dy, window, stride, dilation, groups)
         # The wider factor comes second: the inner loop of a product runs along its rows.
-        both = (errors, columns) if columns.shape[-1] > errors.shape[-1] else (columns, errors)
-        return _over_positions(*(z.reshape(-1, *z.shape[2:]) for z in both))
+        a, b = (errors, columns) if columns.shape[-1] > errors.shape[-1] else (columns, errors)
+        return _over_positions(a.reshape(-1, *a.shape[2:]), b.reshape(-1, *b.shape[2:]), precision)
 
     found = sum_examples(some, step, padded(x, pads), dy)  # (G, D, p) or (G, p, D)
     c_in, c_out = x.shape[-1] // groups, dy.shape[-1]
@@ -99,11 +101,12 @@ def conv_weight_grads_as_matmul(
     dilation: Shape,
     groups: int,
     step: int,
+    precision: Precision = None,
 ) -> Array:
     """Per-example `conv_weight_grad_as_matmul`: (N, *window, C_in / groups, C_out), in the accumulation dtype."""
 
     def some(x: Array, dy: Array) -> Array:
-        by_group = _over_positions(*_columns_and_errors(x, dy, window, stride, dilation, groups))
+        by_group = _over_positions(*_columns_and_errors(x, dy, window, stride, dilation, groups), precision)
         return jnp.swapaxes(by_group, 1, 2).reshape(x.shape[0], *window, x.shape[-1] // groups, dy.shape[-1])
 
     return map_examples(some, step, padded(x, pads), dy)
@@ -111,7 +114,8 @@ def conv_weight_grads_as_matmul(
 
 def bytes_of_columns(x: Array, dy: Array, window: Shape) -> int:
     """Bytes of one example's columns and cotangent."""
-    return math.prod(dy.shape[1:-1]) * (math.prod(window) * x.shape[-1] + dy.shape[-1]) * x.dtype.itemsize
+    columns, errors = math.prod(window) * x.shape[-1] * x.dtype.itemsize, dy.shape[-1] * dy.dtype.itemsize
+    return math.prod(dy.shape[1:-1]) * (columns + errors)
 
 
 def _columns_and_errors(
@@ -124,10 +128,10 @@ def _columns_and_errors(
     return columns.reshape(*errors.shape[:3], -1), errors
 
 
-def _over_positions(a: Array, b: Array) -> Array:
+def _over_positions(a: Array, b: Array, precision: Precision) -> Array:
     """a (..., T, G, D) and b (..., T, G, E): their products summed over T, (..., G, D, E)."""
-    kept, wide = a.ndim - 3, accumulation_dtype(a.dtype)
-    product = functools.partial(lax.dot_general, preferred_element_type=wide)
+    kept = a.ndim - 3
+    product = functools.partial(dot_general, precision=precision)
     examples = tuple(range(kept))
     if a.shape[-2] == 1:  # one group: drop its axis, for a product of plain matrices
         found = product(a[..., 0, :], b[..., 0, :], (((kept,), (kept,)), (examples, examples)))

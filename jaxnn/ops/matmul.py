@@ -10,7 +10,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.numerics import accumulate, accumulation_dtype
+from jaxnn.numerics import Precision, accumulate, accumulation_dtype, dot_general
 from jaxnn.types import Array
 
 
@@ -58,12 +58,13 @@ def linear_input_grad(w: Array, dy: Array) -> Array:
     return dx.astype(dy.dtype)
 
 
-def linear_weight_grad(x: Array, dy: Array) -> Array:
+def linear_weight_grad(x: Array, dy: Array, precision: Precision = None) -> Array:
     """The adjoint of `linear` in w: dw = sum over all leading axes of x' dy.
 
     Args:
         x: inputs (..., D_in).
         dy: cotangent (..., D_out) of the output, with the same leading axes.
+        precision: as for `numerics.dot_general`.
 
     Returns:
         dw (D_in, D_out) in the accumulation dtype.
@@ -73,8 +74,8 @@ def linear_weight_grad(x: Array, dy: Array) -> Array:
         Array(2., dtype=float32)
     """
     # Merge the leading axes: with several, XLA transposes x into a copy before the product.
-    rows, cotangents = (accumulate(z).reshape(math.prod(z.shape[:-1]), z.shape[-1]) for z in (x, dy))
-    return lax.dot_general(rows, cotangents, (((0,), (0,)), ((), ())))
+    rows, cotangents = (z.reshape(math.prod(z.shape[:-1]), z.shape[-1]) for z in (x, dy))
+    return dot_general(rows, cotangents, (((0,), (0,)), ((), ())), precision)
 
 
 def add_bias(x: Array, b: Array) -> Array:

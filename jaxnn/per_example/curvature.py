@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.numerics import accumulate
+from jaxnn.numerics import accumulate, exact_einsum
 from jaxnn.per_example.forms import forms
 from jaxnn.per_example.measures import squares
 from jaxnn.per_example.moments import second_moment
 from jaxnn.per_example.norms import sq_norms
-from jaxnn.per_example.outer import HIGHEST
 from jaxnn.per_example.placing import PARAMS, ROWS, TOTAL, returns
 from jaxnn.per_example.products import gram
 from jaxnn.per_example.select import require_columns
@@ -158,7 +157,7 @@ def _is_product(uses: tuple[Use, ...]) -> TypeGuard[tuple[Product]]:
 def _of_product(use: Product) -> Array:
     """(a^2)' sum_c delta_c^2; delta (C, N, 1, p)."""
     seen, sent = jnp.square(accumulate(use.a[:, 0])), jnp.sum(jnp.square(accumulate(use.delta[:, :, 0])), axis=0)
-    return jnp.einsum("nd,np->dp", seen, sent, precision=HIGHEST)
+    return exact_einsum("nd,np->dp", seen, sent)
 
 
 def _squares(parameter: int, tape: Tape) -> Array:

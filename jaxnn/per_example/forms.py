@@ -148,8 +148,7 @@ def _(use: Product) -> Solid:
 
 @of_use.register
 def _(use: GroupedProduct) -> Solid:
-    dtype = accumulation_dtype(use.a.dtype, use.delta.dtype)
-    return Pairs(use.a.astype(dtype), use.delta.astype(dtype))
+    return Pairs(use.a, use.delta)
 
 
 @of_use.register

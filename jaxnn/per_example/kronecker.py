@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from jaxnn.numerics import accumulate, exact_einsum
 from jaxnn.per_example.forms import joined
-from jaxnn.per_example.outer import HIGHEST, Outer
+from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.placing import TOTAL, returns
 from jaxnn.per_example.select import layers_of, require_columns
 from jaxnn.tape import Addition, Columns, Convolution, Product, Use, errors
@@ -60,8 +61,8 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
         n, times = a.shape[:2]
         seen = _with_one(a) if biased else a
         found[place] = Factors(
-            jnp.einsum("ntd,nte->de", seen, seen, precision=HIGHEST) / (n * times),
-            jnp.einsum("cntp,cntq->pq", delta, delta, precision=HIGHEST) / n,
+            exact_einsum("ntd,nte->de", seen, seen) / (n * times),
+            exact_einsum("cntp,cntq->pq", delta, delta) / n,
         )
     return found
 
@@ -85,11 +86,11 @@ def kfac_reduce(columns: Columns) -> dict[str, Factors]:
     """
     found = {}
     for place, a, delta, biased in _pairs("kfac_reduce", columns):
-        mean, total = jnp.mean(a, axis=1), jnp.sum(delta, axis=2)
+        mean, total = jnp.mean(accumulate(a), axis=1), jnp.sum(accumulate(delta), axis=2)
         seen = _with_one(mean) if biased else mean
         found[place] = Factors(
-            jnp.einsum("nd,ne->de", seen, seen, precision=HIGHEST) / seen.shape[0],
-            jnp.einsum("cnp,cnq->pq", total, total, precision=HIGHEST) / seen.shape[0],
+            exact_einsum("nd,ne->de", seen, seen) / seen.shape[0],
+            exact_einsum("cnp,cnq->pq", total, total) / seen.shape[0],
         )
     return found
 

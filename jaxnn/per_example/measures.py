@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnn.numerics import EXACT, accumulation_dtype, exact_einsum
 from jaxnn.ops.gather import take_rows_weight_grad
 from jaxnn.ops.steps import step_of, sum_examples
 from jaxnn.per_example import blocks
 from jaxnn.per_example.blocks import for_examples, of_pairs, over_examples, sum_over_chunks
 from jaxnn.per_example.forms import GRAM, MATERIALISE, PRODUCT, Explicit, Form, Mixed, Pieces, strategy
-from jaxnn.per_example.outer import HIGHEST, Outer, highest_precision
+from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.sparse import Sparse
 from jaxnn.per_example.tied import Tied, cross, cross_of_pairs, fit
 from jaxnn.placement import filled_as
@@ -35,27 +36,34 @@ def sq_norm(form: Form) -> Array:
 def _(form: Outer) -> Array:
     chosen = strategy(form)
     if chosen == PRODUCT:
-        a, delta = (jnp.sum(jnp.square(x[:, 0]), axis=-1) for x in (form.a, form.delta))
+        a, delta = (jnp.sum(jnp.square(x[:, 0].astype(form.dtype)), axis=-1) for x in (form.a, form.delta))
         return jnp.sum(a * delta, axis=-1)
     if chosen == GRAM:
         most = blocks.CHUNK_BYTES // max(2 * form.block[0] * form.times**2 * form.dtype.itemsize, 1)
         if most >= form.examples:
-            return jax.vmap(_gram_norm)(form.a, form.delta)
-        return lax.map(lambda pair: _gram_norm(*pair), (form.a, form.delta), batch_size=max(most, 1))
+            return jax.vmap(gram_norm)(form.a, form.delta)
+        return lax.map(lambda pair: gram_norm(*pair), (form.a, form.delta), batch_size=max(most, 1))
     return for_examples(lambda g: jnp.sum(jnp.square(g), axis=(1, 2, 3)), form)
 
 
-def _gram_norm(a: Array, delta: Array) -> Array:
+def gram_norm(a: Array, delta: Array) -> Array:
     """sum over pairs of positions (s, t) of (a_s . a_t) (delta_s . delta_t), of one example."""
     # Terms of either sign: where they cancel, rounding can leave the sum below 0, and its square root NaN.
-    return jnp.maximum(jnp.sum(_position_products(a) * _position_products(delta)), jnp.zeros((), a.dtype))
+    total = _inner_product(_position_products(a), _position_products(delta), None)
+    return jnp.maximum(total, jnp.zeros_like(total))
 
 
 def _position_products(x: Array) -> Array:
     """x_s . x_t of all pairs of positions, x (T, G, d)."""
     if x.shape[1] == 1:  # without the axis of groups XLA does not copy x on a CPU
-        return jnp.einsum("sd,td->st", x[:, 0], x[:, 0], precision=HIGHEST)
-    return jnp.einsum("sgd,tgd->gst", x, x, precision=HIGHEST)
+        return exact_einsum("sd,td->st", x[:, 0], x[:, 0])
+    return exact_einsum("sgd,tgd->gst", x, x)
+
+
+def _inner_product(x: Array, y: Array, axis: tuple[int, ...] | None) -> Array:
+    """The sum of x y over some axes, of Gram matrices that may be float32 and float64."""
+    wide = accumulation_dtype(x.dtype, y.dtype)
+    return jnp.sum(x.astype(wide) * y.astype(wide), axis=axis)
 
 
 @sq_norm.register
@@ -133,8 +141,11 @@ def _inner_outer(form: Outer, other: Outer) -> Array:
     others = other.a, other.delta
 
     def rows(a: Array, delta: Array) -> Array:  # (k, s, G, d), (k, s, G, p) -> (k, m)
-        seen = jnp.einsum("ksgd,mtgd->gksmt", a, others[0], precision=HIGHEST)
-        return jnp.sum(seen * jnp.einsum("ksgp,mtgp->gksmt", delta, others[1], precision=HIGHEST), axis=(0, 2, 4))
+        seen, errors = (
+            exact_einsum("ksgd,mtgd->gksmt", a, others[0]),
+            exact_einsum("ksgp,mtgp->gksmt", delta, others[1]),
+        )
+        return _inner_product(seen, errors, (0, 2, 4))
 
     # Rows at a time whose two Gram arrays (G, k, s, m, t) fit in a chunk; lax.map needs one row's function.
     most = blocks.CHUNK_BYTES // max(2 * groups * s * m * t * form.dtype.itemsize, 1)
@@ -147,7 +158,7 @@ def _inner_outer(form: Outer, other: Outer) -> Array:
 def _products_of_rows(g: Array, h: Array | None = None) -> Array:
     """<g_i, h_j> over all axes but the first; h = g by default."""
     rows = g.reshape(g.shape[0], -1)
-    return jnp.einsum("ip,jp->ij", rows, rows if h is None else h.reshape(h.shape[0], -1), precision=HIGHEST)
+    return exact_einsum("ip,jp->ij", rows, rows if h is None else h.reshape(h.shape[0], -1))
 
 
 def _inner_sparse(form: Sparse, other: Sparse) -> Array:
@@ -171,8 +182,8 @@ def squares(form: Form) -> Array:
 @squares.register
 def _(form: Outer) -> Array:
     if form.times == 1:
-        seen, errors = jnp.square(form.a[:, 0]), jnp.square(form.delta[:, 0])
-        return form.laid_out(jnp.einsum("ngd,ngp->gdp", seen, errors, precision=HIGHEST))
+        seen, errors = (jnp.square(x[:, 0].astype(form.dtype)) for x in (form.a, form.delta))
+        return form.laid_out(exact_einsum("ngd,ngp->gdp", seen, errors))
     return form.laid_out(over_examples(_sum_of_squares, form))
 
 
@@ -229,8 +240,7 @@ def _(form: Tied | Mixed) -> Array:
 
 @deviations.register
 def _(form: Explicit) -> Array:
-    with highest_precision():
-        mean = Whole(form.grads).grad() / form.grads.shape[0]
+    mean = Whole(form.grads).grad(precision=EXACT) / form.grads.shape[0]
     return _sum_of_squares(form.grads - mean[None])
 
 
@@ -241,11 +251,11 @@ def _(form: Pieces) -> Array:
 
 def _deviations_of_products(a: Array, delta: Array) -> Array:
     """sum_i (a_i' delta_i - mean)^2, a (N, G, d), delta (N, G, p) -> (G, d, p), without materialized gradients."""
-    mean = jnp.einsum("ngd,ngp->gdp", a, delta, precision=HIGHEST) / a.shape[0]
+    mean = exact_einsum("ngd,ngp->gdp", a, delta) / a.shape[0]
 
     def added(total: Array, pairs: tuple[Array, Array]) -> tuple[Array, None]:
         for x, y in zip(*pairs, strict=True):
-            total = total + jnp.square(x[:, :, None] * y[:, None, :] - mean)
+            total = total + jnp.square(x[:, :, None].astype(mean.dtype) * y[:, None, :].astype(mean.dtype) - mean)
         return total, None
 
     count = a.shape[0] // AT_ONCE

@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
+from jaxnn.numerics import exact_einsum
 from jaxnn.per_example.forms import Form, Pieces, forms, settled
 from jaxnn.per_example.measures import deviations, squares
-from jaxnn.per_example.outer import HIGHEST, Outer
+from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.placing import PARAMS, returns
 from jaxnn.per_example.select import require_independent
 from jaxnn.per_example.sums import tree_of, wide_means
@@ -114,12 +115,12 @@ def _centred(path: str, form: Form) -> Array:
             f"variance_centred: {path} is used at {form.times} positions of each example, and the squares of a "
             "sum do not factor. Use variance, or variance_centred(select(tape, ...)) for the layers with T = 1."
         )
-    a, delta = form.a[:, 0], form.delta[:, 0]  # (N, G, d), (N, G, p)
+    a, delta = (x[:, 0].astype(form.dtype) for x in (form.a, form.delta))  # (N, G, d), (N, G, p)
     mean_a, mean_delta = jnp.mean(a, axis=0, keepdims=True), jnp.mean(delta, axis=0, keepdims=True)
     ac, dc = a - mean_a, delta - mean_delta
 
     def mean_product(x: Array, y: Array) -> Array:
-        return jnp.einsum("ngd,ngp->gdp", x, y, precision=HIGHEST) / a.shape[0]
+        return exact_einsum("ngd,ngp->gdp", x, y) / a.shape[0]
 
     def outer(x: Array, y: Array) -> Array:
         return x[0, :, :, None] * y[0, :, None, :]

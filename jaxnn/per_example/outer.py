@@ -5,32 +5,24 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.numerics import accumulation_dtype
+from jaxnn.numerics import EXACT, accumulation_dtype, exact_einsum
 from jaxnn.ops.conv import conv_weight_grads
 from jaxnn.ops.patches import conv_patches
 from jaxnn.tape import Convolution, Product, positions
 from jaxnn.types import Array, DType, Shape
 
-HIGHEST = lax.Precision.HIGHEST
-
-
-def highest_precision() -> AbstractContextManager[Any]:
-    """A context in which products without a precision of their own run at the highest."""
-    # TensorFloat-32 and bfloat16 passes suffice for a gradient; their errors break a clipping norm and hide a variance.
-    return jax.default_matmul_precision("highest")
-
 
 class Outer(abc.ABC):
-    """g_i = sum_t a_it' delta_it in each of G groups: `a` (N, T, G, d), `delta` (N, T, G, p), of one dtype.
+    """g_i = sum_t a_it' delta_it in each of G groups: `a` (N, T, G, d), `delta` (N, T, G, p), in the tape's dtypes.
 
-    The parameter's entries are (d, G, p) in row-major order: a kernel (..., C_in / G, C_out).
+    Half precision is stored as it is: `numerics.exact_einsum` multiplies it, element-wise arithmetic is in `dtype`. The
+    parameter's entries are (d, G, p) in row-major order: a kernel (..., C_in / G, C_out).
     """
 
     a: Array
@@ -54,7 +46,7 @@ class Outer(abc.ABC):
     @property
     @abc.abstractmethod
     def dtype(self) -> DType:
-        """The dtype of a and delta."""
+        """The accumulation dtype of a and delta, that of the gradients."""
 
     @abc.abstractmethod
     def gradients(self) -> Array:
@@ -106,15 +98,16 @@ class Pairs(Outer):
 
     @property
     def dtype(self) -> DType:
-        return self.a.dtype
+        return accumulation_dtype(self.a.dtype, self.delta.dtype)
 
     def gradients(self) -> Array:
         if self.times == 1:
-            return self.a[:, 0, :, :, None] * self.delta[:, 0, :, None, :]
-        return jnp.einsum("ntgd,ntgp->ngdp", self.a, self.delta, precision=HIGHEST)
+            a, delta = self.a.astype(self.dtype), self.delta.astype(self.dtype)
+            return a[:, 0, :, :, None] * delta[:, 0, :, None, :]
+        return exact_einsum("ntgd,ntgp->ngdp", self.a, self.delta)
 
     def total(self) -> Array:
-        return jnp.einsum("ntgd,ntgp->gdp", self.a, self.delta, precision=HIGHEST)
+        return exact_einsum("ntgd,ntgp->gdp", self.a, self.delta)
 
     def at_outputs(self, start: Array, size: int) -> Pairs:
         return Pairs(self.a, _some_outputs(self.delta, start, size))
@@ -129,11 +122,11 @@ class Correlation(Outer):
 
     @property
     def a(self) -> Array:  # type: ignore[override]
-        return conv_patches(self.use.a, self.use.window, **self._geometry).astype(self.dtype)
+        return conv_patches(self.use.a, self.use.window, **self._geometry)
 
     @property
     def delta(self) -> Array:  # type: ignore[override]
-        return self._by_group(positions(self.use.delta)).astype(self.dtype)
+        return self._by_group(positions(self.use.delta))
 
     @property
     def examples(self) -> int:
@@ -153,14 +146,12 @@ class Correlation(Outer):
         return accumulation_dtype(self.use.a.dtype, self.use.delta.dtype)
 
     def gradients(self) -> Array:
-        a, delta = self.use.a.astype(self.dtype), self.use.delta.astype(self.dtype)
-        with highest_precision():
-            grads = self._by_group(conv_weight_grads(a, delta, self.use.window, **self._geometry))
+        use = self.use
+        grads = self._by_group(conv_weight_grads(use.a, use.delta, use.window, **self._geometry, precision=EXACT))
         return jnp.swapaxes(grads.reshape(self.examples, -1, *grads.shape[-2:]), 1, 2)
 
     def total(self) -> Array:
-        with highest_precision():
-            grad = self._by_group(self.use.grad())
+        grad = self._by_group(self.use.grad(precision=EXACT))
         return jnp.swapaxes(grad.reshape(-1, *grad.shape[-2:]), 0, 1)
 
     def at_outputs(self, start: Array, size: int) -> Correlation:
@@ -185,10 +176,15 @@ def _some_outputs(delta: Array, start: Array, size: int) -> Array:
 
 def of_product(use: Product) -> Pairs:
     """The form of a matrix product, one group."""
-    dtype = accumulation_dtype(use.a.dtype, use.delta.dtype)
-    return Pairs(use.a[:, :, None].astype(dtype), use.delta[:, :, None].astype(dtype))
+    return Pairs(use.a[:, :, None], use.delta[:, :, None])
 
 
 def end_to_end(found: list[Outer]) -> Pairs:
-    """Forms of one block shape as one, their positions concatenated."""
-    return Pairs(*(jnp.concatenate([getattr(form, name) for form in found], axis=1) for name in ("a", "delta")))
+    """Forms of one block shape as one, their positions concatenated; of different dtypes, in the widest's."""
+
+    def joined(parts: list[Array]) -> Array:
+        same = len({part.dtype for part in parts}) == 1
+        wide = parts[0].dtype if same else accumulation_dtype(*(part.dtype for part in parts))
+        return jnp.concatenate([part.astype(wide) for part in parts], axis=1)
+
+    return Pairs(joined([form.a for form in found]), joined([form.delta for form in found]))

@@ -8,13 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.numerics import accumulate, accumulation_dtype, safe_divide
+from jaxnn.numerics import accumulate, accumulation_dtype, exact_einsum, safe_divide
 from jaxnn.ops.conv import conv
-from jaxnn.ops.matmul import linear
 from jaxnn.per_example.forms import forms
 from jaxnn.per_example.measures import inner
 from jaxnn.per_example.norms import norms
-from jaxnn.per_example.outer import highest_precision
 from jaxnn.per_example.placing import ROWS, returns
 from jaxnn.per_example.select import require_independent
 from jaxnn.tape import Addition, Convolution, GroupedProduct, Lookup, Placed, Product, Scaling, Tape, Use, Whole
@@ -120,13 +118,12 @@ def along(use: Use, v: Array) -> Array:
 
 @along.register
 def _(use: Product, v: Array) -> Array:
-    with highest_precision():
-        return _dot(linear(accumulate(use.a), v), use.delta)
+    return _dot(exact_einsum("ntd,dp->ntp", use.a, v), use.delta)
 
 
 @along.register
 def _(use: GroupedProduct, v: Array) -> Array:
-    return _dot(jnp.einsum("ntgd,dgp->ntgp", accumulate(use.a), v, precision="highest"), use.delta)
+    return _dot(exact_einsum("ntgd,dgp->ntgp", use.a, v), use.delta)
 
 
 @along.register
@@ -137,18 +134,18 @@ def _(use: Placed, v: Array) -> Array:
 @along.register
 def _(use: Convolution, v: Array) -> Array:
     geometry = {name: getattr(use, name) for name in ("stride", "padding", "dilation", "groups")}
-    with highest_precision():
+    with jax.default_matmul_precision("highest"):
         return _dot(conv(accumulate(use.a), v, **geometry), use.delta)
 
 
 @along.register
 def _(use: Addition, v: Array) -> Array:
-    return jnp.einsum("ntd,d->n", accumulate(use.delta), v, precision="highest")
+    return exact_einsum("ntd,d->n", accumulate(use.delta), v)
 
 
 @along.register
 def _(use: Scaling, v: Array) -> Array:
-    return jnp.einsum("ntd,d->n", accumulate(use.a) * accumulate(use.delta), v, precision="highest")
+    return exact_einsum("ntd,d->n", accumulate(use.a) * accumulate(use.delta), v)
 
 
 @along.register
@@ -159,7 +156,7 @@ def _(use: Lookup, v: Array) -> Array:
 @along.register
 def _(use: Whole, v: Array) -> Array:
     n = use.grads.shape[0]
-    return jnp.einsum("np,p->n", accumulate(use.grads).reshape(n, -1), v.reshape(-1), precision="highest")
+    return exact_einsum("np,p->n", accumulate(use.grads).reshape(n, -1), v.reshape(-1))
 
 
 def _dot(x: Array, delta: Array) -> Array:

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import as_array
-from jaxnn.numerics import safe_sqrt
+from jaxnn.numerics import EXACT, safe_sqrt
 from jaxnn.per_example.clip import Clip, automatic, flat, psac
 from jaxnn.per_example.forms import Explicit, Form, Pieces, explicit, forms, settled
 from jaxnn.per_example.measures import sq_norm
-from jaxnn.per_example.outer import highest_precision
 from jaxnn.per_example.placing import PARAMS, ROWS, returns
 from jaxnn.per_example.select import layers_of, require_independent, require_tape
 from jaxnn.tape import Placed, Tape, Use, Whole, total, wide_total
@@ -53,8 +52,7 @@ def weighted_grad(tape: Tape, weights: Array) -> Params:
             f"got shape {jnp.shape(weights)}."
         )
     pairs = zip(tape.uses, tape.leaves, strict=True)
-    with highest_precision():
-        return tree_of(tape, [total(uses, leaf, weights) for uses, leaf in pairs])
+    return tree_of(tape, [total(uses, leaf, weights, EXACT) for uses, leaf in pairs])
 
 
 @returns(PARAMS)
@@ -77,8 +75,8 @@ def wide_means(where: str, tape: Tape) -> list[Array]:
     if tape.examples == 0:
         raise ValueError(f"{where}: the mean over an empty batch (N = 0) is undefined; pass at least one example.")
     rows = zip(tape.uses, tape.leaves, forms(tape), strict=True)
-    with highest_precision():
-        return [wide_total(cheapest(uses, settled(form)), leaf) / tape.examples for uses, leaf, form in rows]
+    sums = [wide_total(cheapest(uses, settled(form)), leaf, precision=EXACT) for uses, leaf, form in rows]
+    return [found / tape.examples for found in sums]
 
 
 @returns((PARAMS, ROWS))
@@ -121,8 +119,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
     n = safe_sqrt(_summed(tape, [sq_norm(form) for form in found]))
     factors = _factors(clip, n)
     pairs = zip(tape.uses, tape.leaves, found, strict=True)
-    with highest_precision():
-        return tree_of(tape, [total(cheapest(uses, form), leaf, factors) for uses, leaf, form in pairs]), n
+    return tree_of(tape, [total(cheapest(uses, form), leaf, factors, EXACT) for uses, leaf, form in pairs]), n
 
 
 @returns((PARAMS, ROWS))
@@ -170,8 +167,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
     }
     factors = {layer: _factors(clip[layer], n[layer]) for layer in layers}
     rows = zip(tape.uses, tape.leaves, found, places, strict=True)
-    with highest_precision():
-        sums = [total(cheapest(uses, form), leaf, factors[place]) for uses, leaf, form, place in rows]
+    sums = [total(cheapest(uses, form), leaf, factors[place], EXACT) for uses, leaf, form, place in rows]
     return tree_of(tape, sums), n
 
 

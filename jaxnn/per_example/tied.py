@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.numerics import accumulate
+from jaxnn.numerics import accumulate, exact_einsum
 from jaxnn.per_example import blocks
-from jaxnn.per_example.outer import HIGHEST, Outer
+from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.sparse import Sparse
 from jaxnn.types import Array
 
@@ -75,7 +75,7 @@ def cross(sparse: Sparse, outer: Outer) -> Array:
     """<L_i, O_i> of each example, (N,): sum over positions t of the lookups and s of the products."""
 
     def of_one(indices: Array, values: Array, u: Array, h: Array) -> Array:
-        return jnp.sum(_at(u, indices) * jnp.einsum("sd,td->st", h, values, precision=HIGHEST))
+        return jnp.sum(_at(u, indices) * exact_einsum("sd,td->st", h, values))
 
     operands = (sparse.indices, sparse.values, *_factors(outer))
     # Two arrays (S, T) per example, as for a Gram matrix of positions.
@@ -91,7 +91,7 @@ def cross_of_pairs(sparse: Sparse, outer: Outer) -> Array:
 
     def row(pair: tuple[Array, Array]) -> Array:
         indices, values = pair
-        seen = jnp.einsum("jsd,td->jst", h, values, precision=HIGHEST)
+        seen = exact_einsum("jsd,td->jst", h, values)
         return jnp.sum(jax.vmap(_at, (0, None))(u, indices) * seen, axis=(1, 2))
 
     most = blocks.CHUNK_BYTES // max(2 * u.shape[0] * u.shape[1] * sparse.indices.shape[1] * u.dtype.itemsize, 1)

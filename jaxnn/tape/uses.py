@@ -1,7 +1,7 @@
 """The uses of parameters that a tape holds: one class for each kind of linear operation.
 
 Of each, `shape` is that of the gradient g_i of one example, up to a reshape the parameter's, and `grad(weights)` their
-sum with weights w (N,); None means 1 for all.
+sum with weights w (N,); None means 1 for all. Its products run at a `precision` of `numerics.dot_general`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.numerics import accumulate, accumulation_dtype
+from jaxnn.numerics import Precision, accumulate, accumulation_dtype, multiplied
 from jaxnn.ops.conv import Padding, conv_weight_grad
 from jaxnn.ops.gather import take_rows_weight_grad
 from jaxnn.ops.matmul import bias_grad, linear_weight_grad
@@ -39,9 +39,9 @@ class Product:
     def shape(self) -> Shape:
         return (self.a.shape[-1], self.delta.shape[-1])
 
-    def grad(self, weights: Array | None = None) -> Array:
+    def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
-        return linear_weight_grad(counted(self.a, weights), weighted(self.delta, weights))
+        return linear_weight_grad(counted(self.a, weights), weighted(self.delta, weights), precision)
 
 
 @jax.tree_util.register_dataclass
@@ -60,10 +60,10 @@ class GroupedProduct:
     def shape(self) -> Shape:
         return (self.a.shape[-1], *self.delta.shape[2:])
 
-    def grad(self, weights: Array | None = None) -> Array:
+    def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
-        a, delta = accumulate(counted(self.a, weights)), accumulate(weighted(self.delta, weights))
-        return jnp.einsum("ntgd,ntgp->dgp", a, delta)
+        einsum = functools.partial(jnp.einsum, "ntgd,ntgp->dgp")
+        return multiplied(einsum, counted(self.a, weights), weighted(self.delta, weights), precision)
 
 
 @jax.tree_util.register_dataclass
@@ -91,7 +91,7 @@ class Convolution:
     def shape(self) -> Shape:
         return (*self.window, self.a.shape[-1] // self.groups, self.delta.shape[-1])
 
-    def grad(self, weights: Array | None = None) -> Array:
+    def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return conv_weight_grad(
             counted(self.a, weights),
@@ -101,6 +101,7 @@ class Convolution:
             padding=self.padding,
             dilation=self.dilation,
             groups=self.groups,
+            precision=precision,
         )
 
 
@@ -115,7 +116,7 @@ class Addition:
     def shape(self) -> Shape:
         return self.delta.shape[2:]
 
-    def grad(self, weights: Array | None = None) -> Array:
+    def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return bias_grad(weighted(self.delta, weights))
 
@@ -132,7 +133,7 @@ class Scaling:
     def shape(self) -> Shape:
         return self.delta.shape[2:]
 
-    def grad(self, weights: Array | None = None) -> Array:
+    def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return bias_grad(accumulate(counted(self.a, weights)) * accumulate(weighted(self.delta, weights)))
 
@@ -153,7 +154,7 @@ class Lookup:
     def shape(self) -> Shape:
         return (self.rows, self.delta.shape[-1])
 
-    def grad(self, weights: Array | None = None) -> Array:
+    def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return take_rows_weight_grad(self.indices, weighted(self.delta, weights), self.rows)
 
@@ -170,12 +171,13 @@ class Whole:
     def shape(self) -> Shape:
         return self.grads.shape[1:]
 
-    def grad(self, weights: Array | None = None) -> Array:
+    def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         grads = accumulate(counted(self.grads, weights))
         shares = jnp.ones(grads.shape[0], grads.dtype) if weights is None else weights.astype(grads.dtype)
         # A matrix product, since XLA's reduction over the first of two axes is slow on a CPU.
-        return linear_weight_grad(shares[:, None], grads.reshape(grads.shape[0], -1)).reshape(self.shape)
+        rows = grads.reshape(grads.shape[0], -1)
+        return linear_weight_grad(shares[:, None], rows, precision).reshape(self.shape)
 
 
 @jax.tree_util.register_dataclass
@@ -193,9 +195,9 @@ class Placed:
     def shape(self) -> Shape:
         return self.view.source
 
-    def grad(self, weights: Array | None = None) -> Array:
+    def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
-        return self.view.adjoint(self.use.grad(weights).reshape(self.view.shape))
+        return self.view.adjoint(self.use.grad(weights, precision).reshape(self.view.shape))
 
 
 Unplaced: TypeAlias = Product | GroupedProduct | Convolution | Addition | Scaling | Lookup | Whole
@@ -241,17 +243,27 @@ def positions(x: Array) -> Array:
     return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
 
-def total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weights: Array | None = None) -> Array:
+def total(
+    uses: tuple[Use, ...],
+    param: Array | jax.ShapeDtypeStruct,
+    weights: Array | None = None,
+    precision: Precision = None,
+) -> Array:
     """sum_i w_i g_i over all uses of a parameter, in the parameter's dtype; zeros without uses."""
-    return wide_total(uses, param, weights).astype(param.dtype)
+    return wide_total(uses, param, weights, precision).astype(param.dtype)
 
 
-def wide_total(uses: tuple[Use, ...], param: Array | jax.ShapeDtypeStruct, weights: Array | None = None) -> Array:
+def wide_total(
+    uses: tuple[Use, ...],
+    param: Array | jax.ShapeDtypeStruct,
+    weights: Array | None = None,
+    precision: Precision = None,
+) -> Array:
     """`total` in the accumulation dtype, for sums that are divided or squared before they are rounded."""
     if not uses:
         return jnp.zeros(param.shape, accumulation_dtype(param.dtype))
     # Reshaped one by one: one use may have its entries flat, another in the parameter's shape.
-    return functools.reduce(jnp.add, [use.grad(weights).reshape(param.shape) for use in uses])
+    return functools.reduce(jnp.add, [use.grad(weights, precision).reshape(param.shape) for use in uses])
 
 
 def error_of(use: Use) -> str:

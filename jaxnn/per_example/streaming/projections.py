@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_key, require_positive_int
-from jaxnn.per_example.forms import Explicit, Form, Pieces, Sparse
-from jaxnn.per_example.outer import HIGHEST, Outer
+from jaxnn.numerics import exact_einsum
+from jaxnn.per_example.forms import Explicit, Form, Pieces
+from jaxnn.per_example.outer import Outer
+from jaxnn.per_example.sparse import Sparse
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
 from jaxnn.types import Array, DType, Key, PyTree, Shape
 
@@ -133,9 +135,9 @@ def projected(form: Form, key: Key, count: int, first: int | None, shape: Shape)
 def _(form: Outer, key: Key, count: int, first: int | None, shape: Shape) -> Array:
     groups, d, p = form.block
     left, right = _pair(key, (groups, d), (p,), sides(count, groups * d, p, first), form.dtype)
-    seen = jnp.einsum("ntgd,gdu->ntgu", form.a, left, precision=HIGHEST)
-    errors = jnp.einsum("ntgp,pv->ntgv", form.delta, right, precision=HIGHEST)
-    return _flat(jnp.einsum("ntgu,ntgv->nuv", seen, errors, precision=HIGHEST), count)
+    seen = exact_einsum("ntgd,gdu->ntgu", form.a, left)
+    errors = exact_einsum("ntgp,pv->ntgv", form.delta, right)
+    return _flat(exact_einsum("ntgu,ntgv->nuv", seen, errors), count)
 
 
 @projected.register
@@ -143,8 +145,8 @@ def _(form: Sparse, key: Key, count: int, first: int | None, shape: Shape) -> Ar
     width = form.values.shape[-1]
     left, right = _pair(key, (form.rows,), (width,), sides(count, form.rows, width, first), form.values.dtype)
     seen = left.at[form.indices].get(mode="fill", fill_value=0)
-    errors = jnp.einsum("ntp,pv->ntv", form.values, right, precision=HIGHEST)
-    return _flat(jnp.einsum("ntu,ntv->nuv", seen, errors, precision=HIGHEST), count)
+    errors = exact_einsum("ntp,pv->ntv", form.values, right)
+    return _flat(exact_einsum("ntu,ntv->nuv", seen, errors), count)
 
 
 @projected.register
@@ -152,7 +154,7 @@ def _(form: Explicit, key: Key, count: int, first: int | None, shape: Shape) -> 
     columns = shape[-1] if shape else 1
     grads = form.grads.reshape(form.grads.shape[0], -1, columns)
     left, right = _pair(key, (grads.shape[1],), (columns,), sides(count, *grads.shape[1:], first), grads.dtype)
-    return _flat(jnp.einsum("nrc,ru,cv->nuv", grads, left, right, precision=HIGHEST), count)
+    return _flat(exact_einsum("nuc,cv->nuv", exact_einsum("nrc,ru->nuc", grads, left), right), count)
 
 
 @projected.register

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxnn.numerics import EXACT
 from jaxnn.per_example.forms import Form, joined, settled
-from jaxnn.per_example.outer import highest_precision
 from jaxnn.per_example.sums import cheapest
 from jaxnn.tape import Use, total
 from jaxnn.types import Array, DType, PyTree, Shape
@@ -83,8 +83,7 @@ class Gradients:
         """sum_i c_i g_i for factors c (N,), None for 1, in the parameter's dtype."""
         # Summing gradients that a statistic has materialized is cheaper than another product.
         uses = cheapest(self.uses, self.form) if "form" in vars(self) else self.uses
-        with highest_precision():
-            return total(uses, self.leaf, factors)
+        return total(uses, self.leaf, factors, EXACT)
 
 
 class Statistic(abc.ABC):
@@ -98,7 +97,8 @@ class Statistic(abc.ABC):
 
         >>> import jax.numpy as jnp
         >>> from jaxnn.per_example import value_and_grad
-        >>> from jaxnn.per_example.forms import explicit
+        >>> from jaxnn.numerics import EXACT
+from jaxnn.per_example.forms import explicit
         >>> class EntrySum(Statistic):
         ...     def prepare(self, param, params):
         ...         return Part(slot="all")
