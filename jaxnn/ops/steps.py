@@ -70,3 +70,19 @@ def sum_examples(f: Callable[..., Array], step: int, *arrays: Array) -> Array:
 
 def _examples(start: Array, step: int, arrays: tuple[Array, ...]) -> list[Array]:
     return [lax.dynamic_slice_in_dim(a, start, step) for a in arrays]
+
+
+def map_and_sum_examples(f: Callable[..., tuple[Tree, Tree]], step: int, *arrays: Array) -> tuple[Tree, Tree]:
+    """f(*arrays) -> (arrays (step, ...), arrays), `step` examples at a time, a divisor of N: (those of all examples,
+    the sums of the others)."""
+    n = arrays[0].shape[0]
+    if step == n:
+        return f(*arrays)
+
+    def add(totals: Tree, start: Array) -> tuple[Tree, Tree]:
+        rows, sums = f(*_examples(start, step, arrays))
+        return jax.tree.map(jnp.add, totals, sums), rows
+
+    first = jax.eval_shape(lambda: f(*_examples(jnp.int32(0), step, arrays)))[1]
+    totals, rows = lax.scan(add, jax.tree.map(filled_as, first), jnp.arange(0, n, step))
+    return jax.tree.map(lambda y: y.reshape(n, *y.shape[2:]), rows), totals

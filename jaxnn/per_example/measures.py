@@ -103,7 +103,7 @@ AT_ONCE = 32
 """Examples in one step of a sum of squares: with fewer, reading and writing the running sum takes most of the time."""
 
 
-def _sum_of_squares(x: Array) -> Array:
+def sum_of_squares(x: Array) -> Array:
     """sum over the first axis of x^2, at most AT_ONCE terms per step, unrolled so that XLA fuses each into one pass."""
 
     def terms(x: Array) -> Array:
@@ -184,7 +184,7 @@ def _(form: Outer) -> Array:
     if form.times == 1:
         seen, errors = (jnp.square(x[:, 0].astype(form.dtype)) for x in (form.a, form.delta))
         return form.laid_out(exact_einsum("ngd,ngp->gdp", seen, errors))
-    return form.laid_out(over_examples(_sum_of_squares, form))
+    return form.laid_out(over_examples(sum_of_squares, form))
 
 
 @squares.register
@@ -194,12 +194,12 @@ def _(form: Sparse) -> Array:
 
 @squares.register
 def _(form: Tied | Mixed) -> Array:
-    return over_examples(_sum_of_squares, form)
+    return over_examples(sum_of_squares, form)
 
 
 @squares.register
 def _(form: Explicit) -> Array:
-    return _sum_of_squares(form.grads)
+    return sum_of_squares(form.grads)
 
 
 @squares.register
@@ -218,7 +218,7 @@ def _(form: Outer) -> Array:
     if form.times == 1:
         return form.laid_out(_deviations_of_products(form.a[:, 0], form.delta[:, 0]))
     mean = form.total() / form.examples
-    return form.laid_out(over_examples(lambda g: _sum_of_squares(g - mean[None]), form))
+    return form.laid_out(over_examples(lambda g: sum_of_squares(g - mean[None]), form))
 
 
 @deviations.register
@@ -235,13 +235,13 @@ def _(form: Sparse) -> Array:
 def _(form: Tied | Mixed) -> Array:
     total = form.total() if isinstance(form, Tied) else over_examples(lambda g: jnp.sum(g, axis=0), form)
     mean = total / form.examples
-    return over_examples(lambda g: _sum_of_squares(g - mean[None]), form)
+    return over_examples(lambda g: sum_of_squares(g - mean[None]), form)
 
 
 @deviations.register
 def _(form: Explicit) -> Array:
     mean = Whole(form.grads).grad(precision=EXACT) / form.grads.shape[0]
-    return _sum_of_squares(form.grads - mean[None])
+    return sum_of_squares(form.grads - mean[None])
 
 
 @deviations.register

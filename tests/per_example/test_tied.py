@@ -16,7 +16,7 @@ from jaxnn import per_example
 from jaxnn.ops import steps
 from jaxnn.ops.views import Transpose, View
 from jaxnn.per_example import blocks
-from jaxnn.per_example.privacy.margin import safe_norms
+from jaxnn.per_example.margin import safe_norms
 from jaxnn.tape import Lookup, Placed, Product
 from tests.helpers import float64, random
 from tests.per_example.cases import flat, gap, tape_of, vector

@@ -12,6 +12,7 @@ from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
 from jaxnn.per_example.recording.preparing import on_their_mesh, varying
 from jaxnn.per_example.recording.tracing import Traced
+from jaxnn.per_example.streaming.dense import TOTAL
 from jaxnn.per_example.streaming.norms import SqNorms
 from jaxnn.per_example.streaming.program import Program, program_of
 from jaxnn.per_example.streaming.removed import without_removed, zero_where
@@ -122,14 +123,15 @@ def streamed(
     (grads, deltas, values, totals), (each, seen, aux) = derivative(trained, program.taps, rows.zeros, sums)
 
     for i, uses in program.rest(seen, deltas).items():
-        gradients = Gradients(uses, jax.ShapeDtypeStruct(given.leaves[i].shape, given.leaves[i].dtype), given.examples)
+        leaf = jax.ShapeDtypeStruct(given.leaves[i].shape, given.leaves[i].dtype)
+        gradients = Gradients(uses, leaf, given.examples, (len(asked.numbers), 0), factors, asked.needs | {TOTAL})
         for k, part in asked.parts[i].items():
             value = asked.statistics[k].of_use(gradients, part)
             if part.shape is None:
                 totals[i][k] = value.reshape(given.leaves[i].shape)
             else:
                 values[k, part.slot] = values[k, part.slot] + value.astype(asked.dtype)
-        grads[i] = gradients.total(factors)
+        grads[i] = gradients.total
     kept = given.examples
     if weights is not None:
         removed = weights == 0

@@ -8,7 +8,8 @@ from collections.abc import Hashable
 import jax
 
 from jaxnn.checks import require_positive_int
-from jaxnn.per_example.measures import deviations, squares
+from jaxnn.per_example.measures import deviations
+from jaxnn.per_example.streaming.dense import SQUARES
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
 from jaxnn.types import Array, PyTree
 
@@ -30,11 +31,13 @@ class SecondMoment(Statistic):
         Array([ 5., 10.], dtype=float32)
     """
 
+    needs = frozenset({SQUARES})
+
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part:
         return Part(param.path, None)
 
     def of_use(self, gradients: Gradients, part: Part) -> Array:
-        return squares(gradients.form)
+        return gradients.squares
 
     def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
         return jax.tree.map(lambda x: x / batch.kept, batch.like_params(found))

@@ -9,9 +9,9 @@ from collections.abc import Hashable, Mapping, Sequence
 import jax.numpy as jnp
 
 from jaxnn.numerics import safe_sqrt
-from jaxnn.per_example.measures import sq_norm
 from jaxnn.per_example.margin import size_of
 from jaxnn.per_example.select import begins
+from jaxnn.per_example.streaming.dense import SQ_NORMS
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
 from jaxnn.types import Array, PyTree
 
@@ -42,6 +42,8 @@ class SqNorms(Statistic):
         (Array([ 5., 25.], dtype=float32), Array([1., 1.], dtype=float32))
     """
 
+    needs = frozenset({SQ_NORMS})
+
     by: str | Mapping[str, str | Sequence[str]] | None = None
 
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:
@@ -54,7 +56,7 @@ class SqNorms(Statistic):
         return Part(mine[0]) if mine else None
 
     def of_use(self, gradients: Gradients, part: Part) -> Array:
-        return sq_norm(gradients.form)
+        return gradients.sq_norms
 
     def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
         return found[""] if self.by is None else found

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_key, require_positive_int
 from jaxnn.numerics import exact_einsum
-from jaxnn.per_example.forms import Explicit, Form, Pieces
+from jaxnn.per_example.blocks import explicit
+from jaxnn.per_example.forms import Explicit, Form, Mixed, Pieces
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.sparse import Sparse
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
+from jaxnn.per_example.tied import Tied
 from jaxnn.types import Array, DType, Key, PyTree, Shape
 
 
@@ -147,6 +149,17 @@ def _(form: Sparse, key: Key, count: int, first: int | None, shape: Shape) -> Ar
     seen = left.at[form.indices].get(mode="fill", fill_value=0)
     errors = exact_einsum("ntp,pv->ntv", form.values, right)
     return _flat(exact_einsum("ntu,ntv->nuv", seen, errors), count)
+
+
+@projected.register
+def _(form: Tied, key: Key, count: int, first: int | None, shape: Shape) -> Array:
+    # Both are of the table (rows, D), so the same key gives the same matrices.
+    return projected(form.sparse, key, count, first, shape) + projected(form.outer, key, count, first, shape)
+
+
+@projected.register
+def _(form: Mixed, key: Key, count: int, first: int | None, shape: Shape) -> Array:
+    return projected(Explicit(explicit(form)), key, count, first, shape)
 
 
 @projected.register

@@ -20,6 +20,7 @@ from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.recording.concatenating import ParamPart
 from jaxnn.per_example.recording.reading import Site
 from jaxnn.per_example.recording.rule import evaluated
+from jaxnn.per_example.streaming.dense import TOTAL
 from jaxnn.per_example.streaming.statistic import Gradients, Part, Statistic
 from jaxnn.tape import Use
 from jaxnn.types import Array, DType, PyTree
@@ -36,6 +37,11 @@ class Asked(NamedTuple):
     parts: tuple[dict[int, Part], ...]
     numbers: dict[int, int]
     dtype: DType
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The moments that the statistics need together."""
+        return frozenset().union(*(statistic.needs for statistic in self.statistics))
 
 
 class Local(NamedTuple):
@@ -96,9 +102,6 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
 
         (back,) = jax.vjp(of_others, {i: others[i] for i in real})[1](delta)
         seen = site.rule.seen(equation, at, all_operands(value, others))
-
-        if equation.primitive.name == "dot_general":
-            seen, delta = jax.lax.optimization_barrier((seen, delta))
 
         def of_batch(each: Any, followers: Any) -> Any:
             return _of_batch(site, asked, leaves, followers, *each)
@@ -169,13 +172,14 @@ def _of_batch(
     grads, sums, rows = [], [], dict[Slot, Array]()
     for part, leaf, (like, shared, number) in zip(site.parts, leaves, followers, strict=True):
 
-        def gradients(scale: float, part: ParamPart = part, leaf: Any = leaf, number: Any = number) -> Gradients:
-            use = _use(site, part, seen, delta, scale)
-            return Gradients((use,), leaf, delta.shape[0], (asked.numbers[id(site)], number))
+        def gradients(scale: float, wanted: frozenset[str], part: Any = part, leaf: Any = leaf, n: Any = number) -> Any:
+            use, numbers = _use(site, part, seen, delta, scale), (asked.numbers[id(site)], n)
+            return Gradients((use,), leaf, delta.shape[0], numbers, factors, wanted)
 
-        of_base = gradients(1.0)
+        outer = part.param.outer
         # A constant factor ahead of a loop over slices is not in the gradient of the slice.
-        whole = of_base if part.param.outer == 1 else gradients(part.param.outer)
+        of_base = gradients(1.0, asked.needs | {TOTAL} if outer == 1 else frozenset({TOTAL}))
+        whole = of_base if outer == 1 else gradients(outer, asked.needs)
         found = dict[int, Array]()
         for i, wanted in asked.parts[part.param.leaf].items():
             value = asked.statistics[i].of_use(whole, wanted._replace(like=like[i], shared=shared[i]))
@@ -185,7 +189,7 @@ def _of_batch(
                 slot, value = (i, wanted.slot), value.astype(asked.dtype)
                 rows[slot] = rows[slot] + value if slot in rows else value
         sums.append(found)
-        grads.append(of_base.total(factors))
+        grads.append(of_base.total)
     return (grads, sums), rows
 
 

@@ -6,14 +6,16 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 
 from jaxnn.numerics import EXACT
-from jaxnn.per_example.forms import Form, joined, settled
-from jaxnn.per_example.sums import cheapest
-from jaxnn.tape import Use, total
+from jaxnn.per_example.forms import Form, joined
+from jaxnn.per_example.measures import sq_norm, squares
+from jaxnn.per_example.outer import Outer
+from jaxnn.per_example.streaming.dense import SQ_NORMS, SQUARES, TOTAL, Moments, by_platform
+from jaxnn.tape import Use, wide_total
 from jaxnn.types import Array, DType, PyTree, Shape
 
 
@@ -67,23 +69,56 @@ class Gradients:
         examples: N.
         number: (number of the operation, number of the slice), an integer and an int32 array (): other parts of the
             parameter have other numbers.
+        factors: c (N,) of the sum, None for 1.
+        wanted: the moments that all statistics together need.
     """
 
     uses: tuple[Use, ...]
     leaf: jax.ShapeDtypeStruct
     examples: int
     number: tuple[int, Any] = (0, 0)
+    factors: Array | None = None
+    wanted: frozenset[str] = frozenset()
 
     @functools.cached_property
     def form(self) -> Form:
         """The form of g_i (`jaxnn.per_example.forms`)."""
-        return settled(joined(self.uses, self.leaf, self.examples))
+        return joined(self.uses, self.leaf, self.examples)
 
-    def total(self, factors: Array | None = None) -> Array:
-        """sum_i c_i g_i for factors c (N,), None for 1, in the parameter's dtype."""
-        # Summing gradients that a statistic has materialized is cheaper than another product.
-        uses = cheapest(self.uses, self.form) if "form" in vars(self) else self.uses
-        return total(uses, self.leaf, factors, EXACT)
+    @functools.cached_property
+    def _moments(self) -> Moments:
+        """The wanted moments, from gradients that are formed once for all of them where that is cheaper."""
+
+        def factored(form: Form, factors: Array | None) -> Moments:
+            found = {}
+            if SQ_NORMS in self.wanted:
+                found[SQ_NORMS] = sq_norm(form)
+            if SQUARES in self.wanted:
+                found[SQUARES] = squares(form)
+            if TOTAL in self.wanted:
+                found[TOTAL] = wide_total(self.uses, self.leaf, factors, EXACT).reshape(-1)
+            return found
+
+        form = self.form
+        several = len(self.wanted) > 1
+        if several and isinstance(form, Outer) and form.times > 1:
+            return by_platform(form, self.wanted, self.factors, factored)
+        return factored(form, self.factors)
+
+    @property
+    def sq_norms(self) -> Array:
+        """|g_i|^2, (N,)."""
+        return self._moments[SQ_NORMS] if SQ_NORMS in self.wanted else sq_norm(self.form)
+
+    @property
+    def squares(self) -> Array:
+        """sum_i g_i^2, (P,)."""
+        return self._moments[SQUARES] if SQUARES in self.wanted else squares(self.form)
+
+    @property
+    def total(self) -> Array:
+        """sum_i c_i g_i, of the shape and dtype of the parameter."""
+        return self._moments[TOTAL].reshape(self.leaf.shape).astype(self.leaf.dtype)
 
 
 class Statistic(abc.ABC):
@@ -110,6 +145,9 @@ from jaxnn.per_example.forms import explicit
         >>> vg(jnp.ones(2), jnp.array([[1.0, 2.0], [3.0, 4.0]]))[0][1]
         Array([3., 7.], dtype=float32)
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """The moments of `Gradients` that `of_use` reads: "sq_norms", "squares". They are computed together."""
 
     @abc.abstractmethod
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:

@@ -1,0 +1,75 @@
+"""Squared norms, sums and sums of squares of gradients that are materialized once, in chunks, for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn.numerics import EXACT
+from jaxnn.ops.steps import CPU_BYTES, map_and_sum_examples, step_of
+from jaxnn.per_example.blocks import CHUNK_BYTES, Materializable, explicit
+from jaxnn.per_example.measures import sum_of_squares
+from jaxnn.per_example.outer import Outer
+from jaxnn.tape import Whole
+from jaxnn.types import Array
+
+SQ_NORMS, TOTAL, SQUARES = "sq_norms", "total", "squares"
+"""|g_i|^2, (N,); sum_i c_i g_i, (P,); sum_i g_i^2, (P,)."""
+
+Moments = dict[str, Array]
+
+CPU_ENTRY, OTHER_ENTRY = 64, 1024
+"""Operations that take as long as writing an entry of a gradient, adding it to a sum and squaring it: on a CPU, whose
+cache holds the gradients of a chunk; on an accelerator."""
+
+
+def pays(form: Outer, operations: int) -> bool:
+    """Whether a gradient of T x (d + p) factors, which is summed in any case, is better formed for its norm too.
+
+    Its norm by a Gram matrix takes 2 T^2 (d + p) operations besides the sum; once it is formed, the sum and the norm
+    take a few operations for each of d p entries.
+    """
+    _, d, p = form.block
+    return form.times > 1 and 2 * form.times**2 * (d + p) > operations * d * p
+
+
+def dense_moments(form: Materializable, wanted: frozenset[str], factors: Array | None, most_bytes: int) -> Moments:
+    """The `wanted` moments, the gradients materialized in chunks of at most `most_bytes`."""
+    leaves, structure = jax.tree.flatten((form, factors))
+
+    def of_chunk(*leaves: Array) -> tuple[Moments, Moments]:
+        some, factors = jax.tree.unflatten(structure, leaves)
+        grads = explicit(some)
+        rows = {SQ_NORMS: jnp.sum(jnp.square(grads), axis=1)} if SQ_NORMS in wanted else {}
+        sums = {}
+        if TOTAL in wanted:
+            sums[TOTAL] = Whole(grads).grad(factors, EXACT)
+        if SQUARES in wanted:
+            sums[SQUARES] = sum_of_squares(grads)
+        return rows, sums
+
+    rows, sums = map_and_sum_examples(of_chunk, step_of(form.examples, form.gradient_bytes, most_bytes), *leaves)
+    return rows | sums
+
+
+def by_platform(
+    form: Outer, wanted: frozenset[str], factors: Array | None, factored: Callable[[Outer, Array | None], Moments]
+) -> Moments:
+    """`dense_moments` where that pays, else `factored(form, factors)`: chosen at lowering."""
+    leaves, structure = jax.tree.flatten((form, factors))
+
+    def way(operations: int, most_bytes: int) -> Callable[..., Moments]:
+        def moments(*leaves: Array) -> Moments:
+            form, factors = jax.tree.unflatten(structure, leaves)
+            if SQUARES in wanted or pays(form, operations):
+                return dense_moments(form, wanted, factors, most_bytes)
+            return factored(form, factors)
+
+        return moments
+
+    if SQUARES not in wanted and not pays(form, CPU_ENTRY) and not pays(form, OTHER_ENTRY):
+        return factored(form, factors)
+    return lax.platform_dependent(*leaves, cpu=way(CPU_ENTRY, CPU_BYTES), default=way(OTHER_ENTRY, CHUNK_BYTES))
