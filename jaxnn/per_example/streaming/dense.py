@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import EXACT
-from jaxnn.ops.steps import CPU_BYTES, map_and_sum_examples, step_of
+from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, map_and_sum_examples, step_of
 from jaxnn.per_example.blocks import CHUNK_BYTES, Materializable, explicit
 from jaxnn.per_example.measures import sum_of_squares
 from jaxnn.per_example.outer import Outer
@@ -61,6 +61,10 @@ def by_platform(
     """`dense_moments` where that pays, else `factored(form, factors)`: chosen at lowering."""
     leaves, structure = jax.tree.flatten((form, factors))
 
+    # Loops cost launches on an accelerator: as much at once as the factors take, which are in memory anyway.
+    held = form.examples * (form.bytes_each - form.gradient_bytes)
+    many = min(max(CHUNK_BYTES, held), OTHER_BYTES)
+
     def way(operations: int, most_bytes: int) -> Callable[..., Moments]:
         def moments(*leaves: Array) -> Moments:
             form, factors = jax.tree.unflatten(structure, leaves)
@@ -72,4 +76,4 @@ def by_platform(
 
     if SQUARES not in wanted and not pays(form, CPU_ENTRY) and not pays(form, OTHER_ENTRY):
         return factored(form, factors)
-    return lax.platform_dependent(*leaves, cpu=way(CPU_ENTRY, CPU_BYTES), default=way(OTHER_ENTRY, CHUNK_BYTES))
+    return lax.platform_dependent(*leaves, cpu=way(CPU_ENTRY, CPU_BYTES), default=way(OTHER_ENTRY, many))
