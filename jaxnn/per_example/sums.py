@@ -117,7 +117,7 @@ def clipped_grad(tape: Tape, clip: Scalar | Clip) -> tuple[Params, Array]:
     require_independent("clipped_grad", tape, 1)
     found = [settled(form) for form in forms(tape)]
     n = safe_sqrt(_summed(tape, [sq_norm(form) for form in found]))
-    factors = _factors(clip, n)
+    factors = factors_of(clip, n)
     pairs = zip(tape.uses, tape.leaves, found, strict=True)
     return tree_of(tape, [total(cheapest(uses, form), leaf, factors, EXACT) for uses, leaf, form in pairs]), n
 
@@ -165,7 +165,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
         layer: safe_sqrt(_summed(tape, [sq_norm(f) for f, place in zip(found, places, strict=True) if place == layer]))
         for layer in layers
     }
-    factors = {layer: _factors(clip[layer], n[layer]) for layer in layers}
+    factors = {layer: factors_of(clip[layer], n[layer]) for layer in layers}
     rows = zip(tape.uses, tape.leaves, found, places, strict=True)
     sums = [total(cheapest(uses, form), leaf, factors[place], EXACT) for uses, leaf, form, place in rows]
     return tree_of(tape, sums), n
@@ -190,7 +190,7 @@ def _summed(tape: Tape, values: list[Array]) -> Array:
     return sum(values[1:], values[0]) if values else jnp.zeros(tape.examples)
 
 
-def _factors(clip: Scalar | Clip, norms: Array) -> Array:
+def factors_of(clip: Scalar | Clip, norms: Array) -> Array:
     """The clip factors; 0 for a norm that is not finite, which `tape.weighted` and `counted` turn into exact zeros."""
     if clip in (flat, automatic, psac):
         name = getattr(clip, "__name__", "")

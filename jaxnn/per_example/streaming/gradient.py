@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,15 +13,15 @@ from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
 from jaxnn.per_example.recording.preparing import on_their_mesh, varying
 from jaxnn.per_example.recording.tracing import Traced
-from jaxnn.per_example.streaming.dense import TOTAL
+from jaxnn.per_example.streaming.hoisting import Hoisted
 from jaxnn.per_example.streaming.norms import SqNorms
 from jaxnn.per_example.streaming.program import Program, program_of
 from jaxnn.per_example.streaming.removed import without_removed, zero_where
 from jaxnn.per_example.streaming.rule import Asked, Local, Row
 from jaxnn.per_example.streaming.sites import all_sites
-from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Statistic
+from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
 from jaxnn.placement import filled_as
-from jaxnn.tape import weighted
+from jaxnn.tape import Use, weighted
 from jaxnn.types import Array, PyTree
 from jaxnn.varying import sum_like, vary, varying_axes
 
@@ -44,10 +45,10 @@ def value_and_grad(
         with on_their_mesh(args):
             given = arguments_of(args, argnums, in_axes, trainable)
             traced, varied = varying(loss, given, has_aux)
-            result = streamed(traced, varied, found, _weights(weights, given))
+            result = streamed(traced, varied, found, weights=_weights(weights, given))
             # Inside `shard_map` parameters were cast to vary, so that rows of different devices are not added up. Their
             # gradients are those of `jax.grad`: summed over the devices that share the parameters.
-            grads = sum_like(result.grads, jax.tree.unflatten(given.structure, given.leaves))
+            grads = jax.tree.unflatten(given.structure, sum_like(result.grads, list(given.leaves)))
         values = jax.tree.unflatten(structure, result.values)
         head = (result.losses, values, result.aux) if has_aux else (result.losses, values)
         return head, grads
@@ -78,60 +79,59 @@ def statistics_of(statistics: PyTree) -> tuple[tuple[Statistic, ...], Any]:
 
 
 class Result(NamedTuple):
-    """The losses (N,), the value of each statistic, aux, and the gradient of the weighted sum."""
+    """The losses (N,), the value of each statistic, aux, and the gradient of each parameter."""
 
     losses: Array
     values: list[PyTree]
     aux: PyTree
-    grads: PyTree
+    grads: list[Array | None]
 
 
 def streamed(
     found: Traced,
     given: Arguments,
     statistics: tuple[Statistic, ...],
+    *,
     weights: Array | None = None,
-    factors: Array | None = None,
+    factors: dict[int, Array] | None = None,
+    clips: dict[int, Hoisted] | None = None,
+    gradient: bool = True,
 ) -> Result:
-    """One backward pass of sum_i w_i loss_i. The gradients are of sum_i c_i w_i loss_i, c the factors (N,)."""
+    """One backward pass of sum_i w_i loss_i.
+
+    `factors` c_l (N,) of some parameters: their gradients, and those alone, are sum_i c_il w_i g_il. `clips`: the same
+    with c_il a function of |w_i g_il|. Without `gradient` there are statistics alone.
+    """
     mapped = given.mapped if weights is None else without_removed(given, weights)
-    program = program_of(found, given)
-    asked = asked_of(given, program, statistics)
+    program, clips, factors = program_of(found, given), clips or {}, factors or {}
+    asked = asked_of(given, program, statistics, clips, gradient)
     rows, sums = _zeros(given, asked)
-    in_axes = (None, 0, 0, None, given.axes, None if factors is None else 0, 0)
 
-    def one(trained: Any, taps: PyTree, zeros: Any, sums: Any, mapped: list[Any], factor: Any, mark: Array) -> Any:
+    def one(trained: Any, taps: PyTree, zeros: Any, sums: Any, mapped: list[Any], factors: Any, mark: Array) -> Any:
         leaves = [trained.get(i, leaf) for i, leaf in enumerate(given.leaves)]
-        locals_ = {
-            i: Local(
-                leaf,
-                sums[i],
-                {k: part.like for k, part in asked.parts[i].items()},
-                {k: part.shared for k, part in asked.parts[i].items()},
-                jnp.int32(0),
-            )
-            for i, leaf in trained.items()
-        }
-        return program(asked, leaves, taps, locals_, Row(mark, zeros, factor), mapped)
+        locals_ = {i: _local(leaf, sums[i], asked.parts[i], clips.get(i)) for i, leaf in trained.items()}
+        return program(asked, leaves, taps, locals_, Row(mark, zeros, factors), mapped)
 
-    def total(trained: Any, taps: PyTree, zeros: Any, sums: Any) -> tuple[Array, Any]:
+    def total(taps: PyTree, zeros: Any, sums: Any, trained: Any) -> tuple[Array, Any]:
+        in_axes = (None, 0, 0, None, given.axes, 0, 0)
         each, seen, aux = jax.vmap(one, in_axes)(trained, taps, zeros, sums, mapped, factors, rows.mark)
         return jnp.sum(each if weights is None else weighted(each, weights)), (each, seen, aux)
 
     trained = {i: given.leaves[i] for i in sorted(program.streamed)}
-    derivative = jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True)
-    (grads, deltas, values, totals), (each, seen, aux) = derivative(trained, program.taps, rows.zeros, sums)
-
+    derivative = jax.grad(total, argnums=(0, 1, 2, 3) if gradient else (0, 1, 2), has_aux=True)
+    (deltas, values, totals, *grads), (each, seen, aux) = derivative(program.taps, rows.zeros, sums, trained)
+    grads = grads[0] if gradient else {}
     for i, uses in program.rest(seen, deltas).items():
-        leaf = jax.ShapeDtypeStruct(given.leaves[i].shape, given.leaves[i].dtype)
-        gradients = Gradients(uses, leaf, given.examples, (len(asked.numbers), 0), factors, asked.needs | {TOTAL})
+        gradients = _gradients_of(given, asked, i, uses, clips[i].bound if i in clips else (), factors.get(i))
         for k, part in asked.parts[i].items():
             value = asked.statistics[k].of_use(gradients, part)
             if part.shape is None:
                 totals[i][k] = value.reshape(given.leaves[i].shape)
             else:
                 values[k, part.slot] = values[k, part.slot] + value.astype(asked.dtype)
-        grads[i] = gradients.total
+        if gradient:
+            grads[i] = gradients.total
+
     kept = given.examples
     if weights is not None:
         removed = weights == 0
@@ -141,11 +141,31 @@ def streamed(
         grads, totals = jax.tree.map(lambda x: jnp.where(jnp.all(removed), jnp.zeros_like(x), x), (grads, totals))
     batch = Batch(given.examples, weights is not None, kept, given.paths, given.structure)
     found_values = [_combined(asked, k, values, totals, batch) for k in range(len(statistics))]
-    tree = jax.tree.unflatten(given.structure, [grads[i] for i in range(len(given.leaves))])
-    return Result(each, found_values, aux, tree)
+    return Result(each, found_values, aux, [grads.get(i) for i in range(len(given.leaves))])
 
 
-def asked_of(given: Arguments, program: Program, statistics: tuple[Statistic, ...]) -> Asked:
+def _local(leaf: Array, sums: dict[int, Array], parts: dict[int, Part], clip: Hoisted | None) -> Local:
+    """What the whole parameter brings to its uses."""
+    like, shared = ({k: getattr(part, name) for k, part in parts.items()} for name in ("like", "shared"))
+    return Local(leaf, sums, like, shared, jnp.int32(0), () if clip is None else clip.bound)
+
+
+def _gradients_of(
+    given: Arguments, asked: Asked, i: int, uses: tuple[Use, ...], bound: PyTree, factors: Array | None
+) -> Gradients:
+    """The gradients of a parameter that is not streamed, from all of its uses."""
+    leaf = jax.ShapeDtypeStruct(given.leaves[i].shape, given.leaves[i].dtype)
+    clip = functools.partial(asked.clips[i], bound) if i in asked.clips else factors
+    return Gradients(uses, leaf, given.examples, (len(asked.numbers), 0), clip, asked.needs)
+
+
+def asked_of(
+    given: Arguments,
+    program: Program,
+    statistics: tuple[Statistic, ...],
+    clips: dict[int, Hoisted],
+    gradient: bool,
+) -> Asked:
     """What each parameter contributes to each statistic."""
     shapes = zip(given.paths, given.leaves, strict=True)
     params = tuple(Parameter(path, tuple(leaf.shape), leaf.dtype) for path, leaf in shapes)
@@ -155,7 +175,8 @@ def asked_of(given: Arguments, program: Program, statistics: tuple[Statistic, ..
     ]
     dtype = accumulation_dtype(jnp.float32, *(leaf.dtype for leaf in given.leaves))
     numbers = {id(site): number for number, site in enumerate(all_sites(program.reading))}
-    return Asked(statistics, tuple(parts), numbers, dtype)
+    functions = {i: clip.function for i, clip in clips.items()}
+    return Asked(statistics, tuple(parts), numbers, dtype, gradient, functions)
 
 
 def _zeros(given: Arguments, asked: Asked) -> tuple[Row, Any]:
@@ -165,7 +186,7 @@ def _zeros(given: Arguments, asked: Asked) -> tuple[Row, Any]:
 
     def of_one(mapped: list[Any]) -> Row:
         zeros = {slot: jnp.zeros(shape, asked.dtype) for slot, shape in slots.items()}
-        return vary(Row(jnp.zeros((), asked.dtype), zeros, None), axes)
+        return vary(Row(jnp.zeros((), asked.dtype), zeros, {}), axes)
 
     sums = []
     for leaf, parts in zip(given.leaves, asked.parts, strict=True):

@@ -8,6 +8,7 @@ gradients, through `scan` and `checkpoint`, and nothing is stored.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,18 +31,30 @@ Slot = tuple[int, Hashable]
 
 
 class Asked(NamedTuple):
-    """The statistics; for each parameter the parts that it contributes, by number of the statistic; the numbers of the
-    sites, by their `id`; the dtype of values of examples."""
+    """What a backward pass computes.
+
+    Attributes:
+        statistics: the statistics.
+        parts: for each parameter the parts that it contributes, by number of the statistic.
+        numbers: the numbers of the sites, by their `id`.
+        dtype: that of values of examples.
+        gradient: whether the gradient of the parameters.
+        clips: for parameters whose gradients are scaled by a function of their own norm, this function of (norms (N,),
+            arrays).
+    """
 
     statistics: tuple[Statistic, ...]
     parts: tuple[dict[int, Part], ...]
     numbers: dict[int, int]
     dtype: DType
+    gradient: bool
+    clips: dict[int, Callable[[Array, PyTree], Array]]
 
     @property
     def needs(self) -> frozenset[str]:
-        """The moments that the statistics need together."""
-        return frozenset().union(*(statistic.needs for statistic in self.statistics))
+        """The moments that are needed together."""
+        own = {TOTAL} if self.gradient else set[str]()
+        return frozenset(own).union(*(statistic.needs for statistic in self.statistics))
 
 
 class Local(NamedTuple):
@@ -53,6 +66,7 @@ class Local(NamedTuple):
         like: the arrays `like` of the `Part`, by number of the statistic.
         shared: the arrays `shared` of the `Part`, by number of the statistic.
         number: the number of the slice.
+        bound: the arrays of its function in `Asked.clips`.
     """
 
     base: Array
@@ -60,15 +74,16 @@ class Local(NamedTuple):
     like: dict[int, PyTree]
     shared: dict[int, PyTree]
     number: Array
+    bound: PyTree = ()
 
 
 class Row(NamedTuple):
     """What a site has of its example: a number that depends on it; zeros, by slot, whose cotangents are the values of
-    the statistics; the factor of the parameters' gradients, or None."""
+    the statistics; factors of the gradients, by parameter, for those that have one."""
 
     mark: Array
     zeros: dict[Slot, Array]
-    factor: Array | None
+    factors: dict[int, Array]
 
 
 def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Local, ...], row: Row) -> Array:
@@ -91,11 +106,11 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return of_each_example(evaluated(equation, all_operands(value, others))[0], row.mark)
 
     def forward(locals_: tuple[Local, ...], row: Row, value: Array, others: dict[int, Array]) -> Any:
-        followers = tuple((local.like, local.shared, local.number) for local in locals_)
-        return operation(locals_, row, value, others), (followers, row.factor, value, others)
+        followers = tuple((local.like, local.shared, local.number, local.bound) for local in locals_)
+        return operation(locals_, row, value, others), (followers, row.factors, value, others)
 
     def backward(kept: Any, delta: Array) -> Any:
-        followers, factor, value, others = kept
+        followers, factors, value, others = kept
 
         def of_others(floating: dict[int, Array]) -> Array:
             return evaluated(equation, all_operands(value, {**others, **floating}))[0]
@@ -106,13 +121,17 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         def of_batch(each: Any, followers: Any) -> Any:
             return _of_batch(site, asked, leaves, followers, *each)
 
-        (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factor), followers)
-        of_locals = tuple(Local(g, s, None, None, None) for g, s in zip(grads, sums, strict=True))
+        (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factors), followers)
+        of_locals = tuple(Local(g, s, None, None, None, None) for g, s in zip(grads, sums, strict=True))
         return of_locals, Row(None, zeros, None), None, {i: back.get(i) for i in others}
 
     operation.defvjp(forward, backward)
-    slots = _slots(site, asked)
-    mine = Row(row.mark, {slot: x for slot, x in row.zeros.items() if slot in slots}, row.factor)
+    slots, leaves_here = _slots(site, asked), {part.param.leaf for part in site.parts}
+    mine = Row(
+        row.mark,
+        {slot: x for slot, x in row.zeros.items() if slot in slots},
+        {i: x for i, x in row.factors.items() if i in leaves_here},
+    )
     return operation(locals_, mine, operands[at], others)
 
 
@@ -166,30 +185,30 @@ def _of_batch(
     followers: tuple[Any, ...],
     seen: PyTree,
     delta: Array,
-    factors: Array | None,
-) -> tuple[tuple[list[Array], list[dict[int, Array]]], dict[Slot, Array]]:
+    factors: dict[int, Array],
+) -> tuple[tuple[list[Array | None], list[dict[int, Array]]], dict[Slot, Array]]:
     """((gradients of the bases, sums over examples of each), values of the statistics (N, ...)) of a site."""
     grads, sums, rows = [], [], dict[Slot, Array]()
-    for part, leaf, (like, shared, number) in zip(site.parts, leaves, followers, strict=True):
+    for part, leaf, (like, shared, number, bound) in zip(site.parts, leaves, followers, strict=True):
+        i, outer = part.param.leaf, part.param.outer
+        clip = functools.partial(asked.clips[i], bound) if i in asked.clips else factors.get(i)
 
-        def gradients(scale: float, wanted: frozenset[str], part: Any = part, leaf: Any = leaf, n: Any = number) -> Any:
-            use, numbers = _use(site, part, seen, delta, scale), (asked.numbers[id(site)], n)
-            return Gradients((use,), leaf, delta.shape[0], numbers, factors, wanted)
-
-        outer = part.param.outer
-        # A constant factor ahead of a loop over slices is not in the gradient of the slice.
-        of_base = gradients(1.0, asked.needs | {TOTAL} if outer == 1 else frozenset({TOTAL}))
-        whole = of_base if outer == 1 else gradients(outer, asked.needs)
+        numbers, examples = (asked.numbers[id(site)], number), delta.shape[0]
+        whole = Gradients((_use(site, part, seen, delta, outer),), leaf, examples, numbers, clip, asked.needs)
         found = dict[int, Array]()
-        for i, wanted in asked.parts[part.param.leaf].items():
-            value = asked.statistics[i].of_use(whole, wanted._replace(like=like[i], shared=shared[i]))
+        for k, wanted in asked.parts[i].items():
+            value = asked.statistics[k].of_use(whole, wanted._replace(like=like[k], shared=shared[k]))
             if wanted.shape is None:
-                found[i] = value.reshape(leaf.shape).astype(accumulation_dtype(leaf.dtype))
+                found[k] = value.reshape(leaf.shape).astype(accumulation_dtype(leaf.dtype))
             else:
-                slot, value = (i, wanted.slot), value.astype(asked.dtype)
+                slot, value = (k, wanted.slot), value.astype(asked.dtype)
                 rows[slot] = rows[slot] + value if slot in rows else value
         sums.append(found)
-        grads.append(of_base.total)
+        if outer != 1 and asked.gradient:
+            # A constant factor ahead of a loop over slices is not in the gradient of the slice: JAX applies it.
+            use = _use(site, part, seen, delta, 1.0)
+            whole = Gradients((use,), leaf, examples, numbers, whole.weights, frozenset({TOTAL}))
+        grads.append(whole.total if asked.gradient else None)
     return (grads, sums), rows
 
 

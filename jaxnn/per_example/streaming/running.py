@@ -63,8 +63,8 @@ def _entered(
     def run(slices: dict[int, Any], *operands: Any) -> tuple[list[Any], PyTree]:
         here = dict(locals_)
         for i, (sums, like, number) in slices.items():
-            shared = locals_[sliced[i].base].shared
-            here[body.jaxpr.invars[i]] = Local(operands[i], sums, like, shared, number)
+            outer = locals_[sliced[i].base]
+            here[body.jaxpr.invars[i]] = Local(operands[i], sums, like, outer.shared, number, outer.bound)
         return replay(inside, asked, body.consts, operands, here, row), ()
 
     length = equation.params.get("length", 0)

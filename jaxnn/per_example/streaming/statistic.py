@@ -11,10 +11,11 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 
 from jaxnn.numerics import EXACT
+from jaxnn.per_example.clip import Clip
 from jaxnn.per_example.forms import Form, joined
 from jaxnn.per_example.measures import sq_norm, squares
 from jaxnn.per_example.outer import Outer
-from jaxnn.per_example.streaming.dense import SQ_NORMS, SQUARES, TOTAL, Moments, by_platform
+from jaxnn.per_example.streaming.dense import SQ_NORMS, SQUARES, TOTAL, Moments, by_platform, weights_of
 from jaxnn.tape import Use, wide_total
 from jaxnn.types import Array, DType, PyTree, Shape
 
@@ -69,7 +70,7 @@ class Gradients:
         examples: N.
         number: (number of the operation, number of the slice), an integer and an int32 array (): other parts of the
             parameter have other numbers.
-        factors: c (N,) of the sum, None for 1.
+        factors: c of the sum: (N,), or a function of the norms |g_i| (N,), element-wise; None for 1.
         wanted: the moments that all statistics together need.
     """
 
@@ -77,7 +78,7 @@ class Gradients:
     leaf: jax.ShapeDtypeStruct
     examples: int
     number: tuple[int, Any] = (0, 0)
-    factors: Array | None = None
+    factors: Array | Clip | None = None
     wanted: frozenset[str] = frozenset()
 
     @functools.cached_property
@@ -90,20 +91,23 @@ class Gradients:
         """The wanted moments, from gradients that are formed once for all of them where that is cheaper."""
 
         def factored(form: Form, factors: Array | None) -> Moments:
-            found = {}
-            if SQ_NORMS in self.wanted:
-                found[SQ_NORMS] = sq_norm(form)
+            found = {SQ_NORMS: sq_norm(form)} if SQ_NORMS in self.wanted else {}
             if SQUARES in self.wanted:
                 found[SQUARES] = squares(form)
             if TOTAL in self.wanted:
-                found[TOTAL] = wide_total(self.uses, self.leaf, factors, EXACT).reshape(-1)
+                weights = weights_of(self.factors if callable(self.factors) else factors, found.get(SQ_NORMS))
+                found[TOTAL] = wide_total(self.uses, self.leaf, weights, EXACT).reshape(-1)
             return found
 
-        form = self.form
         several = len(self.wanted) > 1
-        if several and isinstance(form, Outer) and form.times > 1:
-            return by_platform(form, self.wanted, self.factors, factored)
-        return factored(form, self.factors)
+        if several and isinstance(self.form, Outer) and self.form.times > 1:
+            return by_platform(self.form, self.wanted, self.factors, factored)
+        return factored(self.form, None if callable(self.factors) else self.factors)
+
+    @property
+    def weights(self) -> Array | None:
+        """c (N,); None for 1."""
+        return weights_of(self.factors, self.sq_norms if callable(self.factors) else None)
 
     @property
     def sq_norms(self) -> Array:
@@ -116,9 +120,14 @@ class Gradients:
         return self._moments[SQUARES] if SQUARES in self.wanted else squares(self.form)
 
     @property
+    def wide_total(self) -> Array:
+        """sum_i c_i g_i, of the parameter's shape, in the accumulation dtype."""
+        return self._moments[TOTAL].reshape(self.leaf.shape)
+
+    @property
     def total(self) -> Array:
         """sum_i c_i g_i, of the shape and dtype of the parameter."""
-        return self._moments[TOTAL].reshape(self.leaf.shape).astype(self.leaf.dtype)
+        return self.wide_total.astype(self.leaf.dtype)
 
 
 class Statistic(abc.ABC):
