@@ -20,10 +20,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxnn.numerics import accumulate
-from jaxnn.per_example import blocks
+from jaxnn.per_example.blocks import in_gram_chunks
 from jaxnn.per_example.outer import HIGHEST, Outer
 from jaxnn.per_example.sparse import Sparse
 from jaxnn.types import Array
@@ -72,30 +71,30 @@ def fit(sparse: Sparse, outer: Outer) -> bool:
 
 
 def cross(sparse: Sparse, outer: Outer) -> Array:
-    """<L_i, O_i> of each example, (N,): sum over positions t of the lookups and s of the products."""
+    """<L_i, O_i> of each example, (N,): a sum over positions t of the lookups and s of the products."""
 
-    def of_one(indices: Array, values: Array, u: Array, h: Array) -> Array:
-        return jnp.sum(_at(u, indices) * jnp.einsum("sd,td->st", h, values, precision=HIGHEST))
+    def of_some(indices: Array, values: Array, u: Array, h: Array) -> Array:
+        seen = jnp.einsum("nsd,ntd->nst", h, values, precision=HIGHEST)
+        return jnp.sum(jax.vmap(_at)(u, indices) * seen, axis=(1, 2))
 
-    operands = (sparse.indices, sparse.values, *_factors(outer))
-    # Two arrays (S, T) per example, as for a Gram matrix of positions.
-    most = blocks.CHUNK_BYTES // max(2 * outer.times * sparse.indices.shape[1] * sparse.values.dtype.itemsize, 1)
-    if most >= sparse.examples:
-        return jax.vmap(of_one)(*operands)
-    return lax.map(lambda each: of_one(*each), operands, batch_size=max(most, 1))
+    return in_gram_chunks(of_some, bytes_of_cross(sparse, outer), sparse.indices, sparse.values, *_factors(outer))
+
+
+def bytes_of_cross(sparse: Sparse, outer: Outer) -> int:
+    """Bytes of the two arrays (S, T) of one example."""
+    return 2 * outer.times * sparse.indices.shape[1] * outer.dtype.itemsize
 
 
 def cross_of_pairs(sparse: Sparse, outer: Outer) -> Array:
     """<L_i, O_j> of all pairs, (N, M)."""
     u, h = _factors(outer)
 
-    def row(pair: tuple[Array, Array]) -> Array:
-        indices, values = pair
-        seen = jnp.einsum("jsd,td->jst", h, values, precision=HIGHEST)
-        return jnp.sum(jax.vmap(_at, (0, None))(u, indices) * seen, axis=(1, 2))
+    def rows(indices: Array, values: Array) -> Array:
+        seen = jnp.einsum("jsd,itd->ijst", h, values, precision=HIGHEST)
+        there = jax.vmap(lambda indices: jax.vmap(_at, (0, None))(u, indices))(indices)
+        return jnp.sum(there * seen, axis=(2, 3))
 
-    most = blocks.CHUNK_BYTES // max(2 * u.shape[0] * u.shape[1] * sparse.indices.shape[1] * u.dtype.itemsize, 1)
-    return lax.map(row, (sparse.indices, sparse.values), batch_size=min(max(most, 1), max(sparse.examples, 1)))
+    return in_gram_chunks(rows, outer.examples * bytes_of_cross(sparse, outer), sparse.indices, sparse.values)
 
 
 def _factors(outer: Outer) -> tuple[Array, Array]:

@@ -63,12 +63,16 @@ def tape_with(uses: Iterable[Any], rows: int, columns: int, dtype: Any = np.floa
 
 def gaps(shape: Any, names: Iterable[str] = PER_EXAMPLE, seed: int = 0, dtype: Any = np.float64) -> dict[str, float]:
     """How far statistics of a table are from those of its gradients; the second batch is of 4 examples."""
-    n, rows, columns, lookups, products = shape
+    n, rows, columns = shape[:3]
     (mine, g), (others, h) = (table(seed + i, m, *shape[1:]) for i, m in enumerate((n, 4)))
     tape, other = (tape_with(uses, rows, columns, dtype) for uses in (mine, others))
     if dtype != np.float64:
         g, h = (_dense(t, rows, columns) for t in (tape, other))
-    direction, weights, bound = random(7, rows, columns), random(8, n), float(np.median(np.linalg.norm(flat(g), axis=1)))
+    direction, weights, bound = (
+        random(7, rows, columns),
+        random(8, n),
+        float(np.median(np.linalg.norm(flat(g), axis=1))),
+    )
     explicit = Explicit(flat(g), flat(h), direction.ravel(), weights, bound, parts_of({"w": direction}))
     narrow = [jnp.asarray(x, np.float32 if dtype != np.float64 else dtype) for x in (direction, weights, bound)]
     chosen = {name: STATISTICS[name] for name in names}
