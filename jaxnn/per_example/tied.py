@@ -21,7 +21,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxnn.numerics import accumulate
+from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.blocks import in_gram_chunks
 from jaxnn.per_example.outer import HIGHEST, Outer
 from jaxnn.per_example.sparse import Sparse
@@ -72,12 +72,14 @@ def fit(sparse: Sparse, outer: Outer) -> bool:
 
 def cross(sparse: Sparse, outer: Outer) -> Array:
     """<L_i, O_i> of each example, (N,): a sum over positions t of the lookups and s of the products."""
+    wide = accumulation_dtype(sparse.values.dtype, outer.dtype)
 
     def of_some(indices: Array, values: Array, u: Array, h: Array) -> Array:
-        seen = jnp.einsum("nsd,ntd->nst", h, values, precision=HIGHEST)
-        return jnp.sum(jax.vmap(_at)(u, indices) * seen, axis=(1, 2))
+        seen = jnp.einsum("nsd,ntd->nst", h.astype(wide), values.astype(wide), precision=HIGHEST)
+        return jnp.sum(jax.vmap(_at)(u, indices).astype(wide) * seen, axis=(1, 2))
 
-    return in_gram_chunks(of_some, bytes_of_cross(sparse, outer), sparse.indices, sparse.values, *_factors(outer))
+    factors = outer.a[:, :, 0], outer.delta[:, :, 0]  # (N, S, rows), (N, S, D)
+    return in_gram_chunks(of_some, bytes_of_cross(sparse, outer), sparse.indices, sparse.values, *factors)
 
 
 def bytes_of_cross(sparse: Sparse, outer: Outer) -> int:
@@ -87,19 +89,15 @@ def bytes_of_cross(sparse: Sparse, outer: Outer) -> int:
 
 def cross_of_pairs(sparse: Sparse, outer: Outer) -> Array:
     """<L_i, O_j> of all pairs, (N, M)."""
-    u, h = _factors(outer)
+    wide = accumulation_dtype(sparse.values.dtype, outer.dtype)
+    u, h = outer.a[:, :, 0], outer.delta[:, :, 0].astype(wide)
 
     def rows(indices: Array, values: Array) -> Array:
-        seen = jnp.einsum("jsd,itd->ijst", h, values, precision=HIGHEST)
+        seen = jnp.einsum("jsd,itd->ijst", h, values.astype(wide), precision=HIGHEST)
         there = jax.vmap(lambda indices: jax.vmap(_at, (0, None))(u, indices))(indices)
-        return jnp.sum(there * seen, axis=(2, 3))
+        return jnp.sum(there.astype(wide) * seen, axis=(2, 3))
 
     return in_gram_chunks(rows, outer.examples * bytes_of_cross(sparse, outer), sparse.indices, sparse.values)
-
-
-def _factors(outer: Outer) -> tuple[Array, Array]:
-    """u (M, S, rows) and h (M, S, D) of a form with one group, in the accumulation dtype."""
-    return accumulate(outer.a[:, :, 0]), accumulate(outer.delta[:, :, 0])
 
 
 def _at(u: Array, indices: Array) -> Array:
