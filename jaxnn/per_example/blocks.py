@@ -19,7 +19,7 @@ from jax import lax
 from jaxnn.ops.steps import OTHER_BYTES, by_steps, map_examples, step_of, sum_examples
 from jaxnn.per_example.outer import Outer
 from jaxnn.placement import filled_as
-from jaxnn.types import Array
+from jaxnn.types import Array, DType, Shape
 
 CHUNK_BYTES = 2**25
 """The most that gradients materialized for all examples, or a chunk of Gram matrices, may take in memory: 32 MiB."""
@@ -117,8 +117,23 @@ def of_pairs(f: Callable[[Array, Array], Array], form: Materializable, other: Ma
     return map_examples(rows, step_of(form.examples, form.gradient_bytes, OTHER_BYTES), *mine)
 
 
-def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:
-    """The sum, over slices of the p outputs, of f of the gradients (N, G, d, slice) of each form."""
+class Sliceable(Materializable, Protocol):
+    """One with gradients of shape `block`, (G, d, p), of which slices of the p outputs are formed alone."""
+
+    @property
+    def block(self) -> Shape:
+        """(G, d, p)."""
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the gradients."""
+
+    def at_outputs(self, start: Array, size: int) -> Sliceable:
+        """The form of outputs start to start + size - 1, start a multiple of size; gradients beyond p are 0."""
+
+
+def sum_over_chunks(f: Callable[..., Array], *forms: Sliceable) -> Array:
+    """The sum, over slices of the p outputs, of f of the gradients (N, ...) of each form at these outputs."""
     output = sum(form.examples * form.block[0] * form.block[1] * form.dtype.itemsize for form in forms)
     p = forms[0].block[2]
     slices = math.ceil(p / max(CHUNK_BYTES // max(output, 1), 1))

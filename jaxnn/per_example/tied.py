@@ -23,9 +23,9 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.blocks import in_gram_chunks
-from jaxnn.per_example.outer import HIGHEST, Outer
+from jaxnn.per_example.outer import HIGHEST, Outer, some_outputs
 from jaxnn.per_example.sparse import Sparse
-from jaxnn.types import Array
+from jaxnn.types import Array, DType, Shape
 
 
 @jax.tree_util.register_dataclass
@@ -40,6 +40,16 @@ class Tied:
     def examples(self) -> int:
         """N, the number of examples."""
         return self.sparse.examples
+
+    @property
+    def block(self) -> Shape:
+        """(1, rows, D)."""
+        return self.outer.block
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the gradients."""
+        return self.outer.dtype
 
     @property
     def gradient_bytes(self) -> int:
@@ -59,6 +69,11 @@ class Tied:
 
         tables = jax.vmap(added)(self.outer.gradients()[:, 0], self.sparse.indices, self.sparse.values)
         return tables.reshape(self.examples, -1)
+
+    def at_outputs(self, start: Array, size: int) -> Tied:
+        """The form of columns start to start + size - 1, start a multiple of size; gradients beyond D are 0."""
+        values = some_outputs(self.sparse.values, start, size)
+        return Tied(dataclasses.replace(self.sparse, values=values), self.outer.at_outputs(start, size))
 
     def total(self) -> Array:
         """sum_i g_i, (P,)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,10 +16,10 @@ from hypothesis import strategies as st
 
 from jaxnn import per_example
 from jaxnn.ops import steps
-from jaxnn.ops.views import Transpose, View
+from jaxnn.ops.views import Slice, Transpose, View
 from jaxnn.per_example import blocks
 from jaxnn.per_example.privacy.margin import safe_norms
-from jaxnn.tape import Lookup, Placed, Product
+from jaxnn.tape import Lookup, Placed, Product, Whole
 from tests.helpers import float64, random
 from tests.per_example.cases import flat, gap, tape_of, vector
 from tests.per_example.oracles import EXACT, SINGLE, STATISTICS, Explicit, Given, parts_of
@@ -28,6 +30,8 @@ SHAPES = {
     "tied, materialize in chunks": (6, 5, 4, (4, 2), (3, 1)),
 }
 """By strategy: N, rows, columns, and the positions of each lookup and of each product."""
+
+FIRST = Slice((0, 0), (5, 6), (1, 1))
 
 PER_EXAMPLE = [name for name in STATISTICS if "layer" not in name]
 
@@ -115,6 +119,51 @@ def test_every_statistic_by_each_strategy(strategy: str) -> None:
         found = gaps(shape)
     assert row.strategy == strategy
     assert max(found.values()) <= EXACT, found
+
+
+def _kinds(seed: int, n: int) -> dict[str, tuple[list[Any], np.ndarray]]:
+    """Uses of one table of every form, and their gradients."""
+    rows, columns = 12, 6
+    found = {"nothing": ([], np.zeros((n, rows, columns)))}
+    found |= {
+        "lookup": table(seed, n, rows, columns, (3,), ()),
+        "product": table(seed, n, rows, columns, (), (2,)),
+        "tied": table(seed, n, rows, columns, (3,), (2,)),
+        "tied, many": table(seed, n, rows, columns, (7,), (20,)),
+    }
+    (product,), g = table(seed, n, rows, columns, (), (2,))
+    turned, part = View((rows, columns)).then(Transpose((1, 0))), View((rows, columns)).then(FIRST)
+    found["transposed"] = [Placed(Product(product.delta, product.a), turned)], g
+    cut = np.where(np.arange(rows)[:, None] < 5, g, 0)
+    found["part"] = [Placed(Product(product.a[..., :5], product.delta), part)], cut
+    whole = random(seed, n, rows, columns)
+    found["whole"] = [Whole(whole)], whole
+    for name, of in (("mixed", "lookup"), ("overlapping", "part")):
+        found[name] = [*found[of][0], Whole(whole)], found[of][1] + whole
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most_bytes", [2**25, 1200])
+def test_products_of_every_form_with_every_other(most_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tapes of different losses of one parameter, at once and in blocks of pairs."""
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", most_bytes)
+    monkeypatch.setattr(blocks, "OTHER_BYTES", most_bytes)
+    with float64():
+        mine, others = _kinds(0, 3), _kinds(1, 2)
+
+        def tape(uses: Any, g: Any) -> Any:
+            return tape_with(uses, 12, 6) if uses else dataclasses.replace(tape_with([Whole(g)], 12, 6), uses=((),))
+
+        tapes, other_tapes = ({name: tape(*one) for name, one in kinds.items()} for kinds in (mine, others))
+
+        @jax.jit
+        def products(tapes: Any, others: Any) -> Any:
+            return {i: {j: per_example.gram(tapes[i], others[j]) for j in others} for i in tapes}
+
+        found = products(tapes, other_tapes)
+        for (i, (_, g)), (j, (_, h)) in itertools.product(mine.items(), others.items()):
+            assert gap(found[i][j], flat(g) @ flat(h).T) <= EXACT, (i, j)
 
 
 @pytest.mark.slow
@@ -209,11 +258,11 @@ def test_where_lookups_cancel_products_the_bound_holds() -> None:
     assert np.all(np.asarray(safe) >= true)
 
 
-def recorded(n: int, rows: int, columns: int, times: int) -> Any:
-    """The shapes of the tape of a tied model."""
+def recorded(n: int, rows: int, columns: int, times: int, unused: int = 0) -> Any:
+    """The shapes of the tape of a tied model, with logits of all rows but the last `unused`."""
 
     def loss(p: Any, t: Any, y: Any) -> Any:
-        z = jnp.tanh(p["e"][t] @ p["w"]) @ p["e"].T
+        z = jnp.tanh(p["e"][t] @ p["w"]) @ p["e"][: rows - unused].T
         return -jnp.sum(jax.nn.log_softmax(z)[jnp.arange(times), y])
 
     params = {"e": (rows, columns), "w": (columns, columns)}
@@ -240,3 +289,17 @@ def test_no_table_for_each_example(statistic: str, most: float, monkeypatch: pyt
     args = (1.0,) if statistic == "clipped_grad" else ()
     compiled = jax.jit(lambda tape: f(tape, *args)).lower(recorded(n, rows, columns, times)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < most * dense
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statistic", ["norms", "variance", "gram"])
+def test_other_uses_of_a_table_are_materialized_in_chunks(statistic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of all rows but the last: the views of the lookup and of the product overlap."""
+    n, rows, columns, times = 8, 5000, 64, 16
+    dense = n * rows * columns * 4
+    for name in ("CHUNK_BYTES", "OTHER_BYTES"):
+        monkeypatch.setattr(blocks, name, dense // 8)
+    tape = recorded(n, rows, columns, times, unused=1)
+    assert per_example.plan(tape)[0].strategy == "materialize in chunks"
+    compiled = jax.jit(lambda tape: getattr(per_example, statistic)(tape)).lower(tape).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < dense / 2
