@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,13 @@ from jax import lax
 from jaxnn.ops.steps import OTHER_BYTES, by_steps, map_examples, step_of, sum_examples
 from jaxnn.per_example.outer import Outer
 from jaxnn.placement import filled_as
-from jaxnn.types import Array
+from jaxnn.types import Array, DType, Shape
 
 CHUNK_BYTES = 2**25
 """The most that gradients materialized for all examples, or a chunk of Gram matrices, may take in memory: 32 MiB."""
+
+
+F = TypeVar("F", bound="Materializable")
 
 
 class Materializable(Protocol):
@@ -55,12 +58,35 @@ def over_examples(f: Callable[[Array], Array], form: Materializable) -> Array:
 
 
 def _in_steps(walk: Callable[..., Array], f: Callable[[Array], Array], form: Materializable) -> Array:
+    narrow, whole = _narrow(form)
+    return by_steps(
+        lambda step: functools.partial(walk, lambda *arrays: f(whole(*arrays).gradients()), step),
+        form.bytes_each,
+        *narrow,
+    )
+
+
+def _narrow(form: F) -> tuple[list[Array], Callable[..., F]]:
+    """The arrays of a form without their axes of size 1, and the function that makes the form of some examples again.
+
+    For loops: XLA on a CPU copies an array with such an axis, that of a single group, before a loop reads it.
+    """
     leaves, structure = jax.tree.flatten(form)
 
-    def some(*leaves: Array) -> Array:
-        return f(jax.tree.unflatten(structure, leaves).gradients())
+    def whole(*arrays: Array) -> F:
+        shaped = [x.reshape(x.shape[0], *leaf.shape[1:]) for x, leaf in zip(arrays, leaves, strict=True)]
+        return jax.tree.unflatten(structure, shaped)
 
-    return by_steps(lambda step: functools.partial(walk, some, step), form.bytes_each, *leaves)
+    return [x.reshape(x.shape[0], *(size for size in x.shape[1:] if size != 1)) for x in leaves], whole
+
+
+def in_gram_chunks(f: Callable[..., Array], bytes_each: int, *arrays: Array) -> Array:
+    """f(*arrays), from arrays (n, ...) to (n, ...), at examples at a time for which `bytes_each` fit in CHUNK_BYTES."""
+    most = CHUNK_BYTES // max(bytes_each, 1)
+    if most >= arrays[0].shape[0]:
+        return f(*arrays)
+    one = lambda rows: f(*(x[None] for x in rows))[0]  # noqa: E731 (lax.map needs one row's function)
+    return lax.map(one, arrays, batch_size=max(most, 1))
 
 
 def explicit(form: Materializable) -> Array:
@@ -81,22 +107,33 @@ def fits(form: Materializable) -> bool:
 def of_pairs(f: Callable[[Array, Array], Array], form: Materializable, other: Materializable) -> Array:
     """f, from gradients (n, P) and (m, P) to (n, m), of all pairs, in blocks: (N, M)."""
     # Those of `other` are formed anew for each chunk of `form`, which is therefore the larger.
-    (mine, structure), (others, other_structure) = jax.tree.flatten(form), jax.tree.flatten(other)
+    (mine, of_mine), (others, of_others) = _narrow(form), _narrow(other)
     few = step_of(other.examples, other.gradient_bytes, CHUNK_BYTES)
 
-    def rows(*leaves: Array) -> Array:
-        g = explicit(jax.tree.unflatten(structure, leaves))
-
-        def columns(*leaves: Array) -> Array:
-            return f(g, explicit(jax.tree.unflatten(other_structure, leaves))).T
-
-        return map_examples(columns, few, *others).T
+    def rows(*arrays: Array) -> Array:
+        g = explicit(of_mine(*arrays))
+        return map_examples(lambda *arrays: f(g, explicit(of_others(*arrays))).T, few, *others).T
 
     return map_examples(rows, step_of(form.examples, form.gradient_bytes, OTHER_BYTES), *mine)
 
 
-def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:
-    """The sum, over slices of the p outputs, of f of the gradients (N, G, d, slice) of each form."""
+class Sliceable(Materializable, Protocol):
+    """One with gradients of shape `block`, (G, d, p), of which slices of the p outputs are formed alone."""
+
+    @property
+    def block(self) -> Shape:
+        """(G, d, p)."""
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the gradients."""
+
+    def at_outputs(self, start: Array, size: int) -> Sliceable:
+        """The form of outputs start to start + size - 1, start a multiple of size; gradients beyond p are 0."""
+
+
+def sum_over_chunks(f: Callable[..., Array], *forms: Sliceable) -> Array:
+    """The sum, over slices of the p outputs, of f of the gradients (N, ...) of each form at these outputs."""
     output = sum(form.examples * form.block[0] * form.block[1] * form.dtype.itemsize for form in forms)
     p = forms[0].block[2]
     slices = math.ceil(p / max(CHUNK_BYTES // max(output, 1), 1))
@@ -104,8 +141,10 @@ def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:
         return f(*(form.gradients() for form in forms))
     size = math.ceil(p / slices)
 
+    narrow = [_narrow(form) for form in forms]
+
     def of_slice(start: Array) -> Array:
-        return f(*(form.at_outputs(start, size).gradients() for form in forms))
+        return f(*(whole(*arrays).at_outputs(start, size).gradients() for arrays, whole in narrow))
 
     def add(total: Array, start: Array) -> tuple[Array, None]:
         return total + of_slice(start), None

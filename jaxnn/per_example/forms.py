@@ -121,8 +121,6 @@ class Pieces(_Parts):
 
 
 Solid: TypeAlias = Outer | Sparse | Tied | Explicit | Mixed
-
-
 Form: TypeAlias = Solid | Pieces
 
 

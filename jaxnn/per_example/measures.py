@@ -120,6 +120,8 @@ def inner(form: Form, other: Form) -> Array:
         return _inner_sparse(form, other)
     if isinstance(form, Sparse) and isinstance(other, Outer) and fit(form, other):
         return cross_of_pairs(form, other)
+    if isinstance(form, Tied) and isinstance(other, Tied) and _cheaper_in_slices(form, other):
+        return _inner_in_slices(form, other)
     if isinstance(form, Tied) and isinstance(other, Tied | Sparse | Outer):
         return inner(form.sparse, other) + inner(form.outer, other)
     if isinstance(other, Tied | Sparse) and isinstance(form, Sparse | Outer):
@@ -132,12 +134,9 @@ def inner(form: Form, other: Form) -> Array:
 
 def _inner_outer(form: Outer, other: Outer) -> Array:
     """<g_i, h_j> from Gram matrices of positions, or from slices of gradients."""
-    # Multiply-adds: all pairs of positions take (d + p) each; gradients take d p per position to form (n s + m t), and
-    # d p per pair of examples (n m) to multiply. The gradients are summed in slices, since all may not fit in memory.
-    n, m, s, t, (groups, d, p) = form.examples, other.examples, form.times, other.times, form.block
-    if n * m * s * t * (d + p) > ((n * s + m * t) + n * m) * d * p:
-        return sum_over_chunks(_products_of_rows, *([form] if other is form else [form, other]))
-
+    if _cheaper_in_slices(form, other):
+        return _inner_in_slices(form, other)
+    n, m, s, t, groups = form.examples, other.examples, form.times, other.times, form.block[0]
     others = other.a, other.delta
 
     def rows(a: Array, delta: Array) -> Array:  # (k, s, G, d), (k, s, G, p) -> (k, m)
@@ -153,6 +152,28 @@ def _inner_outer(form: Outer, other: Outer) -> Array:
         return rows(form.a, form.delta)
     one = lambda pair: rows(pair[0][None], pair[1][None])[0]  # noqa: E731
     return lax.map(one, (form.a, form.delta), batch_size=max(most, 1))
+
+
+def _cheaper_in_slices(form: Outer | Tied, other: Outer | Tied) -> bool:
+    """Whether <g_i, h_j> of all pairs take fewer operations from gradients than from pairs of positions."""
+    # Multiply-adds: all pairs of positions take (d + p) each, those of a lookup and a product p; gradients take d p per
+    # position to form (n s + m t), and d p per pair of examples (n m) to multiply.
+    n, m, s, t, (_, d, p) = form.examples, other.examples, *map(_times, (form, other)), form.block
+    mixed = s * _lookups(other) + t * _lookups(form)
+    return n * m * (s * t * (d + p) + mixed * p) > ((n * s + m * t) + n * m) * d * p
+
+
+def _times(form: Outer | Tied) -> int:
+    return (form.outer if isinstance(form, Tied) else form).times
+
+
+def _lookups(form: Outer | Tied) -> int:
+    return form.sparse.indices.shape[1] if isinstance(form, Tied) else 0
+
+
+def _inner_in_slices(form: Outer | Tied, other: Outer | Tied) -> Array:
+    """<g_i, h_j> from gradients, summed over slices of the outputs, since all may not fit in memory."""
+    return sum_over_chunks(_products_of_rows, *([form] if other is form else [form, other]))
 
 
 def _products_of_rows(g: Array, h: Array | None = None) -> Array:

@@ -26,12 +26,12 @@ def sq_norms(tape: Tape, layer: str | Sequence[str] | None = None) -> Array:
     a_i (T, D_in) is the input of the weight matrix, delta_i (T, D_out) the cotangent of its output. Products run at the
     highest precision. A table that is looked up at rows v_it, with cotangents y_it, and multiplied by h_is, with
     cotangents u_is, such as an embedding tied to the output matrix, has the squared norms of both uses and their
-    product:
+    product, where this costs less than forming the table's gradient (e(v) is the unit row v):
 
-        |sum_t e(v_it)' y_it|^2 + |sum_s u_is' h_is|^2 + 2 sum_st u_is[v_it] (h_is . y_it),  e(v) the unit row v
+    tied:   |sum_t e(v_it)' y_it|^2 + |sum_s u_is' h_is|^2 + 2 sum_st u_is[v_it] (h_is . y_it)
 
-    where this costs less than forming the table's gradient. The second form loses digits where the contributions of the positions cancel: with |g_i|^2 at
-    1e-4 of the terms, a float32 result has relative error 1e-3; so does the third. Neither is ever negative.
+    The second and third form lose digits where contributions cancel: with |g_i|^2 at 1e-4 of the terms, a float32
+    result has relative error 1e-3. It is never negative.
 
     Args:
         tape: of N examples, from `record`.

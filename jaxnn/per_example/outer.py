@@ -110,7 +110,7 @@ class Pairs(Outer):
         return exact_einsum("ntgd,ntgp->gdp", self.a, self.delta)
 
     def at_outputs(self, start: Array, size: int) -> Pairs:
-        return Pairs(self.a, _some_outputs(self.delta, start, size))
+        return Pairs(self.a, some_outputs(self.delta, start, size))
 
 
 @jax.tree_util.register_dataclass
@@ -155,7 +155,7 @@ class Correlation(Outer):
         return jnp.swapaxes(grad.reshape(-1, *grad.shape[-2:]), 0, 1)
 
     def at_outputs(self, start: Array, size: int) -> Correlation:
-        delta = _some_outputs(self._by_group(self.use.delta), start, size)
+        delta = some_outputs(self._by_group(self.use.delta), start, size)
         return Correlation(dataclasses.replace(self.use, delta=delta.reshape(*delta.shape[:-2], -1)))
 
     def _by_group(self, x: Array) -> Array:
@@ -167,7 +167,7 @@ class Correlation(Outer):
         return {name: getattr(self.use, name) for name in ("stride", "padding", "dilation", "groups")}
 
 
-def _some_outputs(delta: Array, start: Array, size: int) -> Array:
+def some_outputs(delta: Array, start: Array, size: int) -> Array:
     """delta (..., p) at outputs start to start + size - 1, start a multiple of size; 0 beyond p."""
     short = -delta.shape[-1] % size
     wide = jnp.pad(delta, [(0, 0)] * (delta.ndim - 1) + [(0, short)])

@@ -12,7 +12,7 @@ from jaxnn.per_example.forms import GRAM, MATERIALISE, PRODUCT, Mixed, Pieces, S
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.select import require_tape
 from jaxnn.per_example.sparse import Sparse
-from jaxnn.per_example.tied import Tied
+from jaxnn.per_example.tied import Tied, bytes_of_cross
 from jaxnn.tape import Convolution, GroupedProduct, Scaling, Tape, Unplaced, Use, Whole
 from jaxnn.types import Shape
 
@@ -153,10 +153,10 @@ def _tied_cost(form: Tied) -> tuple[str, int, int]:
     if chosen == MATERIALISE:
         return f"tied, {chosen}", _dense_flops(form) + 2 * n * d * p, _chunk_bytes(form)
     _, flops, held = _outer_cost(form.outer)
-    pairs, wide = form.outer.times * form.sparse.indices.shape[1], form.outer.dtype.itemsize
-    most = max(1, min(n, blocks.CHUNK_BYTES // max(2 * pairs * wide, 1)))
-    flops += _sparse_flops(form.sparse) + 2 * n * pairs * (p + 1)
-    return f"tied, {chosen}", flops, max(held, 2 * most * pairs * wide)
+    each = bytes_of_cross(form.sparse, form.outer)
+    most = max(1, min(n, blocks.CHUNK_BYTES // max(each, 1)))
+    flops += _sparse_flops(form.sparse) + 2 * n * form.outer.times * form.sparse.indices.shape[1] * (p + 1)
+    return f"tied, {chosen}", flops, max(held, most * each)
 
 
 def _sparse_flops(form: Sparse) -> int:

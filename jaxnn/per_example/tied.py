@@ -20,13 +20,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxnn.numerics import accumulate, exact_einsum
-from jaxnn.per_example import blocks
-from jaxnn.per_example.outer import Outer
+from jaxnn.numerics import accumulation_dtype, exact_einsum
+from jaxnn.per_example.blocks import in_gram_chunks
+from jaxnn.per_example.outer import Outer, some_outputs
 from jaxnn.per_example.sparse import Sparse
-from jaxnn.types import Array
+from jaxnn.types import Array, DType, Shape
 
 
 @jax.tree_util.register_dataclass
@@ -41,6 +40,16 @@ class Tied:
     def examples(self) -> int:
         """N, the number of examples."""
         return self.sparse.examples
+
+    @property
+    def block(self) -> Shape:
+        """(1, rows, D)."""
+        return self.outer.block
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the gradients."""
+        return self.outer.dtype
 
     @property
     def gradient_bytes(self) -> int:
@@ -61,6 +70,11 @@ class Tied:
         tables = jax.vmap(added)(self.outer.gradients()[:, 0], self.sparse.indices, self.sparse.values)
         return tables.reshape(self.examples, -1)
 
+    def at_outputs(self, start: Array, size: int) -> Tied:
+        """The form of columns start to start + size - 1, start a multiple of size; gradients beyond D are 0."""
+        values = some_outputs(self.sparse.values, start, size)
+        return Tied(dataclasses.replace(self.sparse, values=values), self.outer.at_outputs(start, size))
+
     def total(self) -> Array:
         """sum_i g_i, (P,)."""
         return (self.outer.total()[0] + self.sparse.total()).reshape(-1)
@@ -72,35 +86,33 @@ def fit(sparse: Sparse, outer: Outer) -> bool:
 
 
 def cross(sparse: Sparse, outer: Outer) -> Array:
-    """<L_i, O_i> of each example, (N,): sum over positions t of the lookups and s of the products."""
+    """<L_i, O_i> of each example, (N,): a sum over positions t of the lookups and s of the products."""
+    wide = accumulation_dtype(sparse.values.dtype, outer.dtype)
 
-    def of_one(indices: Array, values: Array, u: Array, h: Array) -> Array:
-        return jnp.sum(_at(u, indices) * exact_einsum("sd,td->st", h, values))
+    def of_some(indices: Array, values: Array, u: Array, h: Array) -> Array:
+        seen = exact_einsum("nsd,ntd->nst", h, values).astype(wide)
+        return jnp.sum(jax.vmap(_at)(u, indices).astype(wide) * seen, axis=(1, 2))
 
-    operands = (sparse.indices, sparse.values, *_factors(outer))
-    # Two arrays (S, T) per example, as for a Gram matrix of positions.
-    most = blocks.CHUNK_BYTES // max(2 * outer.times * sparse.indices.shape[1] * sparse.values.dtype.itemsize, 1)
-    if most >= sparse.examples:
-        return jax.vmap(of_one)(*operands)
-    return lax.map(lambda each: of_one(*each), operands, batch_size=max(most, 1))
+    factors = outer.a[:, :, 0], outer.delta[:, :, 0]  # (N, S, rows), (N, S, D)
+    return in_gram_chunks(of_some, bytes_of_cross(sparse, outer), sparse.indices, sparse.values, *factors)
+
+
+def bytes_of_cross(sparse: Sparse, outer: Outer) -> int:
+    """Bytes of the two arrays (S, T) of one example."""
+    return 2 * outer.times * sparse.indices.shape[1] * outer.dtype.itemsize
 
 
 def cross_of_pairs(sparse: Sparse, outer: Outer) -> Array:
     """<L_i, O_j> of all pairs, (N, M)."""
-    u, h = _factors(outer)
+    wide = accumulation_dtype(sparse.values.dtype, outer.dtype)
+    u, h = outer.a[:, :, 0], outer.delta[:, :, 0].astype(wide)
 
-    def row(pair: tuple[Array, Array]) -> Array:
-        indices, values = pair
-        seen = exact_einsum("jsd,td->jst", h, values)
-        return jnp.sum(jax.vmap(_at, (0, None))(u, indices) * seen, axis=(1, 2))
+    def rows(indices: Array, values: Array) -> Array:
+        seen = exact_einsum("jsd,itd->ijst", h, values.astype(wide))
+        there = jax.vmap(lambda indices: jax.vmap(_at, (0, None))(u, indices))(indices)
+        return jnp.sum(there.astype(wide) * seen, axis=(2, 3))
 
-    most = blocks.CHUNK_BYTES // max(2 * u.shape[0] * u.shape[1] * sparse.indices.shape[1] * u.dtype.itemsize, 1)
-    return lax.map(row, (sparse.indices, sparse.values), batch_size=min(max(most, 1), max(sparse.examples, 1)))
-
-
-def _factors(outer: Outer) -> tuple[Array, Array]:
-    """u (M, S, rows) and h (M, S, D) of a form with one group, in the accumulation dtype."""
-    return accumulate(outer.a[:, :, 0]), accumulate(outer.delta[:, :, 0])
+    return in_gram_chunks(rows, outer.examples * bytes_of_cross(sparse, outer), sparse.indices, sparse.values)
 
 
 def _at(u: Array, indices: Array) -> Array:

@@ -226,11 +226,13 @@ def several_kinds(r: Drawn, n: int) -> Made:
     def loss(p: Any, t: Any, y: Any) -> Any:
         h = jnp.tanh(p["overlap"][t] + p["added"][t])
         z = h @ p["overlap"][:3].T + (h + p["added"][:5]) @ p["added"][2:5].T
-        h = jnp.tanh(h @ p["shapes"] + p["shapes"].reshape(2, 8)[0, :4] * (h.reshape(2, 10)[:, :2] @ p["shapes"].reshape(2, 8))[0, 4:])
+        wide = p["shapes"].reshape(2, 8)
+        h = jnp.tanh(h @ p["shapes"] + wide[0, :4] * (h.reshape(10, 2)[:5] @ wide)[:, 4:])
         z += jnp.tanh(p["blocks"][t].reshape(-1, 4) + h)[:, :2] @ p["blocks"].reshape(14, 2).T @ jnp.ones((14, 3))
-        return jnp.mean(jax.vmap(cross_entropy)(z + jnp.tanh(h @ p["convolved"][0]), y)) + jnp.sum(
-            lax.conv_general_dilated(h[None], p["convolved"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")) ** 2
-        )
+        z += jnp.tanh(h @ p["convolved"][0])
+        numbers = ("NWC", "WIO", "NWC")
+        z += lax.conv_general_dilated(h[None], p["convolved"], (1,), "SAME", dimension_numbers=numbers)[0]
+        return jnp.mean(jax.vmap(cross_entropy)(z, y))
 
     params = {"overlap": r(7, 4), "added": r(7, 4), "shapes": r(4, 4), "blocks": r(7, 2, 2), "convolved": r(2, 4, 3)}
     return Made(loss, params, (r.integers(7, n, 5), r.integers(3, n, 5)))
