@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.ops.steps import OTHER_BYTES, by_steps, map_examples, step_of, sum_examples
+from jaxnn.ops.steps import OTHER_BYTES, Step, by_steps, map_examples, step_of, sum_examples
 from jaxnn.per_example.outer import Outer
 from jaxnn.placement import filled_as
 from jaxnn.types import Array
 
 CHUNK_BYTES = 2**25
-"""The most that gradients materialized for all examples, or a chunk of Gram matrices, may take in memory: 32 MiB."""
+"""The most that gradients materialized for all examples, or (on CPU) a chunk of Gram matrices, may take: 32 MiB."""
 
 
 def for_examples(f: Callable[[Array], Array], form: Outer) -> Array:
@@ -42,9 +42,39 @@ def _in_steps(walk: Callable[..., Array], f: Callable[[Array], Array], form: Out
     return by_steps(lambda step: functools.partial(walk, some, step), _bytes_each(form), *leaves)
 
 
+def in_gram_chunks(f: Callable[..., Array], bytes_each: int, *arrays: Array) -> Array:
+    """f(*arrays), from arrays (n, ...) to (n, ...), in chunks of examples whose Gram matrices fit in memory.
+
+    On CPU they fit in CHUNK_BYTES, elsewhere in OTHER_BYTES; `bytes_each` are those of one example.
+    """
+    n = arrays[0].shape[0]
+    most = CHUNK_BYTES // max(bytes_each, 1)
+    if most >= n:
+        return f(*arrays)
+
+    def some_rows(*arrays: Array) -> Array:  # neighbours, the last chunk smaller
+        one = lambda rows: f(*(x[None] for x in rows))[0]  # noqa: E731 (lax.map needs one row's function)
+        return lax.map(one, arrays, batch_size=max(most, 1))
+
+    step = Step(step_of(n, bytes_each, OTHER_BYTES), apart=True)
+    return lax.platform_dependent(*arrays, cpu=some_rows, default=functools.partial(map_examples, f, step))
+
+
 def examples_of_chunk(form: Outer) -> int:
     """Examples in a chunk on platforms other than the CPU (on the CPU: at most as many)."""
     return step_of(form.examples, _bytes_each(form), OTHER_BYTES)
+
+
+def examples_of_gram_chunk(form: Outer) -> int:
+    """The same for chunks of Gram matrices."""
+    if form.examples * bytes_of_gram(form) <= CHUNK_BYTES:
+        return form.examples
+    return step_of(form.examples, bytes_of_gram(form), OTHER_BYTES)
+
+
+def bytes_of_gram(form: Outer) -> int:
+    """Bytes of the two Gram matrices of one example."""
+    return 2 * form.block[0] * form.times**2 * form.dtype.itemsize
 
 
 def _bytes_each(form: Outer) -> int:

@@ -139,6 +139,6 @@ def _outer_cost(form: Outer) -> tuple[str, int, int]:
     if chosen == PRODUCT:
         return chosen, 2 * n * groups * (d + p), n * groups * (d + p) * wide
     if chosen == GRAM:
-        most = max(1, min(n, blocks.CHUNK_BYTES // max(2 * groups * times**2 * wide, 1)))
-        return chosen, 2 * n * groups * times**2 * (d + p), 2 * most * groups * times**2 * wide
+        most = blocks.examples_of_gram_chunk(form)
+        return chosen, 2 * n * groups * times**2 * (d + p), most * blocks.bytes_of_gram(form)
     return chosen, 2 * n * times * groups * d * p, blocks.examples_of_chunk(form) * groups * d * p * wide
