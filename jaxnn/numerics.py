@@ -143,7 +143,8 @@ def _worth_pieces(f: Bilinear, x: Array, y: Array) -> bool:
     """Whether one operand is bfloat16, the other float32, and the product large in the sizes that count."""
     if {x.dtype, y.dtype} != {jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)}:
         return False
-    count = _multiply_adds(lambda x, y: f(accumulate(x), accumulate(y)), x, y)
+    wide = functools.partial(f, precision=EXACT, preferred_element_type=jnp.float32)
+    count = _multiply_adds(lambda x, y: wide(accumulate(x), accumulate(y)), x, y)
     return count >= PIECES_FROM and count >= PIECES_INNER * (y if x.dtype == jnp.bfloat16 else x).size
 
 

@@ -252,8 +252,10 @@ def deviations_at_once(a: Array, delta: Array, over: int) -> Array:
 
     # In one chunk, where launches cost most, a sum takes one kernel and a product two. The barrier hides from XLA that
     # both sums are over the same gradients: it would make them one Triton kernel that takes minutes to compile.
-    shares = delta * jnp.asarray(1 / n, delta.dtype)
-    mean = jnp.sum(gradients(a, shares), axis=0) if size == n else exact_einsum("ngd,ngp->gdp", a, shares)
+    if size == n:
+        mean = jnp.sum(gradients(a, delta) * jnp.asarray(1 / n, a.dtype), axis=0)
+    else:
+        mean = exact_einsum("ngd,ngp->gdp", a, delta) / n
     mean = lax.optimization_barrier(mean)
 
     def some(a: Array, delta: Array) -> Array:
