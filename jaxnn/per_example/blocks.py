@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.ops.steps import OTHER_BYTES, by_steps, map_examples, step_of, sum_examples
+from jaxnn.ops.steps import OTHER_BYTES, Step, by_steps, map_examples, step_of, sum_examples
 from jaxnn.per_example.outer import Outer
 from jaxnn.placement import filled_as
 from jaxnn.types import Array, DType, Shape
 
 CHUNK_BYTES = 2**25
-"""The most that gradients materialized for all examples, or a chunk of Gram matrices, may take in memory: 32 MiB."""
+"""The most that gradients materialized for all examples, or (on CPU) a chunk of Gram matrices, may take: 32 MiB."""
 
 
 F = TypeVar("F", bound="Materializable")
@@ -81,12 +81,21 @@ def _narrow(form: F) -> tuple[list[Array], Callable[..., F]]:
 
 
 def in_gram_chunks(f: Callable[..., Array], bytes_each: int, *arrays: Array) -> Array:
-    """f(*arrays), from arrays (n, ...) to (n, ...), at examples at a time for which `bytes_each` fit in CHUNK_BYTES."""
+    """f(*arrays), from arrays (n, ...) to (n, ...), in chunks of examples whose Gram matrices fit in memory.
+
+    On CPU they fit in CHUNK_BYTES, elsewhere in OTHER_BYTES; `bytes_each` are those of one example.
+    """
+    n = arrays[0].shape[0]
     most = CHUNK_BYTES // max(bytes_each, 1)
-    if most >= arrays[0].shape[0]:
+    if most >= n:
         return f(*arrays)
-    one = lambda rows: f(*(x[None] for x in rows))[0]  # noqa: E731 (lax.map needs one row's function)
-    return lax.map(one, arrays, batch_size=max(most, 1))
+
+    def some_rows(*arrays: Array) -> Array:  # neighbours, the last chunk smaller
+        one = lambda rows: f(*(x[None] for x in rows))[0]  # noqa: E731 (lax.map needs one row's function)
+        return lax.map(one, arrays, batch_size=max(most, 1))
+
+    step = Step(step_of(n, bytes_each, OTHER_BYTES), apart=True)
+    return lax.platform_dependent(*arrays, cpu=some_rows, default=functools.partial(map_examples, f, step))
 
 
 def explicit(form: Materializable) -> Array:
@@ -97,6 +106,21 @@ def explicit(form: Materializable) -> Array:
 def examples_of_chunk(form: Materializable) -> int:
     """Examples in a chunk on platforms other than the CPU (on the CPU: at most as many)."""
     return step_of(form.examples, form.bytes_each, OTHER_BYTES)
+
+
+def examples_of_gram_chunk(form: Outer) -> int:
+    """The same for chunks of Gram matrices."""
+    return examples_of_chunk_of(form.examples, bytes_of_gram(form))
+
+
+def examples_of_chunk_of(n: int, bytes_each: int) -> int:
+    """The same for `in_gram_chunks`."""
+    return n if n * bytes_each <= CHUNK_BYTES else step_of(n, bytes_each, OTHER_BYTES)
+
+
+def bytes_of_gram(form: Outer) -> int:
+    """Bytes of the two Gram matrices of one example."""
+    return 2 * form.block[0] * form.times**2 * form.dtype.itemsize
 
 
 def fits(form: Materializable) -> bool:
@@ -112,9 +136,9 @@ def of_pairs(f: Callable[[Array, Array], Array], form: Materializable, other: Ma
 
     def rows(*arrays: Array) -> Array:
         g = explicit(of_mine(*arrays))
-        return map_examples(lambda *arrays: f(g, explicit(of_others(*arrays))).T, few, *others).T
+        return map_examples(lambda *arrays: f(g, explicit(of_others(*arrays))).T, Step(few), *others).T
 
-    return map_examples(rows, step_of(form.examples, form.gradient_bytes, OTHER_BYTES), *mine)
+    return map_examples(rows, Step(step_of(form.examples, form.gradient_bytes, OTHER_BYTES)), *mine)
 
 
 class Sliceable(Materializable, Protocol):

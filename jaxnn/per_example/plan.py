@@ -143,8 +143,8 @@ def _outer_cost(form: Outer) -> tuple[str, int, int]:
     if chosen == PRODUCT:
         return chosen, 2 * n * groups * (d + p), n * groups * (d + p) * wide
     if chosen == GRAM:
-        most = max(1, min(n, blocks.CHUNK_BYTES // max(2 * groups * times**2 * wide, 1)))
-        return chosen, 2 * n * groups * times**2 * (d + p + 1), 2 * most * groups * times**2 * wide
+        held = blocks.examples_of_gram_chunk(form) * blocks.bytes_of_gram(form)
+        return chosen, 2 * n * groups * times**2 * (d + p + 1), held
     return chosen, _dense_flops(form) + 2 * n * groups * d * p, _chunk_bytes(form)
 
 
@@ -154,7 +154,7 @@ def _tied_cost(form: Tied) -> tuple[str, int, int]:
         return f"tied, {chosen}", _dense_flops(form) + 2 * n * d * p, _chunk_bytes(form)
     _, flops, held = _outer_cost(form.outer)
     each = bytes_of_cross(form.sparse, form.outer)
-    most = max(1, min(n, blocks.CHUNK_BYTES // max(each, 1)))
+    most = blocks.examples_of_chunk_of(n, each)
     flops += _sparse_flops(form.sparse) + 2 * n * form.outer.times * form.sparse.indices.shape[1] * (p + 1)
     return f"tied, {chosen}", flops, max(held, most * each)
 

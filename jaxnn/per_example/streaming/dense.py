@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import EXACT, safe_sqrt
-from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, map_and_sum_examples, step_of
+from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, Step, map_and_sum_examples, step_of
 from jaxnn.per_example.blocks import CHUNK_BYTES, Materializable, explicit
 from jaxnn.per_example.clip import Clip
 from jaxnn.per_example.measures import sum_of_squares
@@ -49,9 +49,9 @@ def weights_of(factors: Array | Clip | None, sq_norms: Array | None) -> Array | 
 
 
 def dense_moments(
-    form: Materializable, wanted: frozenset[str], factors: Array | Clip | None, most_bytes: int
+    form: Materializable, wanted: frozenset[str], factors: Array | Clip | None, step: Step
 ) -> Moments:
-    """The `wanted` moments, the gradients materialized in chunks of at most `most_bytes`."""
+    """The `wanted` moments, the gradients materialized in chunks."""
     given = None if callable(factors) else factors
     leaves, structure = jax.tree.flatten((form, given))
 
@@ -66,7 +66,7 @@ def dense_moments(
             sums[SQUARES] = sum_of_squares(grads)
         return rows, sums
 
-    rows, sums = map_and_sum_examples(of_chunk, step_of(form.examples, form.gradient_bytes, most_bytes), *leaves)
+    rows, sums = map_and_sum_examples(of_chunk, step, *leaves)
     return rows | sums
 
 
@@ -82,17 +82,20 @@ def by_platform(
     # Loops cost launches on an accelerator: as much at once as the factors take, which are in memory anyway.
     held = form.examples * (form.bytes_each - form.gradient_bytes)
     many = min(max(CHUNK_BYTES, held), OTHER_BYTES)
+    few, many = (step_of(form.examples, form.gradient_bytes, most) for most in (CPU_BYTES, many))
 
-    def way(operations: int, most_bytes: int) -> Callable[..., Moments]:
+    def way(operations: int, step: Step) -> Callable[..., Moments]:
         def moments(*leaves: Array) -> Moments:
             form, given = jax.tree.unflatten(structure, leaves)
             if SQUARES in wanted or pays(form, operations):
-                return dense_moments(form, wanted, factors if callable(factors) else given, most_bytes)
+                return dense_moments(form, wanted, factors if callable(factors) else given, step)
             return factored(form, given)
 
         return moments
 
     if SQUARES not in wanted and not pays(form, CPU_ENTRY):  # the least of the three
         return factored(form, given)
-    ways = {"cpu": way(CPU_ENTRY, CPU_BYTES), "tpu": way(TPU_ENTRY, many), "default": way(OTHER_ENTRY, many)}
-    return lax.platform_dependent(*leaves, **ways)
+    apart = Step(many, apart=True)
+    return lax.platform_dependent(
+        *leaves, cpu=way(CPU_ENTRY, Step(few)), tpu=way(TPU_ENTRY, apart), default=way(OTHER_ENTRY, apart)
+    )
