@@ -69,6 +69,7 @@ from jaxnn.per_example.privacy.private import PrivateReport, PrivateState, dp_sg
 from jaxnn.per_example.products import cosine, gram, jvp_examples
 from jaxnn.per_example.recording import record
 from jaxnn.per_example.select import select
+from jaxnn.per_example.streaming.clipping import clipped_value_and_grad
 from jaxnn.per_example.streaming.directions import Directional
 from jaxnn.per_example.streaming.gradient import value_and_grad
 from jaxnn.per_example.streaming.moments import SecondMoment, Variance

@@ -45,7 +45,7 @@ def value_and_grad(
         with on_their_mesh(args):
             given = arguments_of(args, argnums, in_axes, trainable)
             traced, varied = varying(loss, given, has_aux)
-            result = streamed(traced, varied, found, weights=_weights(weights, given))
+            result = streamed(traced, varied, found, weights=weights_for("value_and_grad", weights, given))
             # Inside `shard_map` parameters were cast to vary, so that rows of different devices are not added up. Their
             # gradients are those of `jax.grad`: summed over the devices that share the parameters.
             grads = jax.tree.unflatten(given.structure, sum_like(result.grads, list(given.leaves)))
@@ -56,10 +56,11 @@ def value_and_grad(
     return vg
 
 
-def _weights(weights: Array | None, given: Arguments) -> Array | None:
+def weights_for(where: str, weights: Array | None, given: Arguments) -> Array | None:
+    """The weights (N,) of a batch, or None."""
     if weights is not None and jnp.shape(weights) != (given.examples,):
         raise ValueError(
-            f"value_and_grad: expected one weight for each of {given.examples} examples, shape ({given.examples},), "
+            f"{where}: expected one weight for each of {given.examples} examples, shape ({given.examples},), "
             f"got shape {jnp.shape(weights)}."
         )
     return None if weights is None else jnp.asarray(weights)

@@ -36,6 +36,7 @@ def hoisted(clip: Clip, dtype: DType) -> Hoisted:
     run = jaxpr_as_fun(ClosedJaxpr(inner, ()))
 
     def of_all(bound: PyTree, norms: Array) -> Array:
-        return jax.vmap(lambda n: run(*bound, n[None])[0][0])(norms)
+        found = jax.vmap(lambda n: run(*bound, n[None])[0][0])(norms.astype(dtype))
+        return found.astype(norms.dtype)
 
     return Hoisted(of_all, tuple(jnp.asarray(x) for x in closed.consts))

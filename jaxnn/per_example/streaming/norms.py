@@ -51,7 +51,7 @@ class SqNorms(Statistic):
             return Part("")
         if self.by == PARAMETER:
             return Part(param.path)
-        groups = groups_of(self.by, params)
+        groups = groups_of("SqNorms", self.by, params)
         mine = [name for name, paths in groups.items() if param.path in paths]
         return Part(mine[0]) if mine else None
 
@@ -62,11 +62,11 @@ class SqNorms(Statistic):
         return found[""] if self.by is None else found
 
 
-def groups_of(by: object, params: tuple[Parameter, ...]) -> dict[str, list[str]]:
+def groups_of(where: str, by: object, params: tuple[Parameter, ...]) -> dict[str, list[str]]:
     """The paths of the parameters in each group."""
     if not isinstance(by, Mapping):
         raise ValueError(
-            f'SqNorms: by must be None, "parameter" or a mapping from names of groups to prefixes of paths, got {by!r}.'
+            f'{where}: groups must be None, "parameter" or a mapping from names of groups to prefixes of paths, got {by!r}.'
         )
     found: dict[str, list[str]] = {}
     taken: dict[str, str] = {}
@@ -77,14 +77,12 @@ def groups_of(by: object, params: tuple[Parameter, ...]) -> dict[str, list[str]]
             paths = [param.path for param in params if begins(param.path, prefix)]
             if not paths:
                 raise ValueError(
-                    f"SqNorms: no parameter has a path that begins with {prefix!r}; there are "
+                    f"{where}: no parameter has a path that begins with {prefix!r}; there are "
                     f"{tuple(param.path for param in params)}."
                 )
             for path in paths:
                 if taken.setdefault(path, name) != name:
-                    raise ValueError(
-                        f"SqNorms: groups must be disjoint; {path} is in {taken[path]!r} and in {name!r}."
-                    )
+                    raise ValueError(f"{where}: groups must be disjoint; {path} is in {taken[path]!r} and {name!r}.")
             found[name] += paths
     return found
 

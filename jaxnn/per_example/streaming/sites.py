@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,6 +31,16 @@ def streamed_leaves(jaxpr: Jaxpr, leaves: Sequence[Any]) -> set[int]:
         and all(one.view.apart_from(other.view) for one, other in itertools.combinations(params, 2))
     }
     return alone - set(local_reading(jaxpr, leaves, alone).fallen)
+
+
+def slices_of(jaxpr: Jaxpr, leaves: Sequence[Any]) -> list[int]:
+    """For each parameter the number of slices that are streamed one by one; 1 for all others."""
+    found = [0] * len(leaves)
+    alone = streamed_leaves(jaxpr, leaves)
+    for site in all_sites(reading_of(jaxpr, leaves)):
+        for part in site.parts:
+            found[part.param.leaf] += math.prod(part.param.view.shape[: part.param.loops])
+    return [max(count, 1) if i in alone else 1 for i, count in enumerate(found)]
 
 
 def local_reading(jaxpr: Jaxpr, leaves: Sequence[Any], chosen: set[int]) -> Reading:

@@ -1,0 +1,224 @@
+"""Clipped sums of per-example gradients in bounded memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from jaxnn.checks import require_positive_int
+from jaxnn.numerics import accumulation_dtype, safe_sqrt
+from jaxnn.per_example.clip import Clip
+from jaxnn.per_example.memory import peak_bytes
+from jaxnn.per_example.recording.arguments import Arguments, arguments_of
+from jaxnn.per_example.recording.preparing import on_their_mesh, varying
+from jaxnn.per_example.recording.recorder import record
+from jaxnn.per_example.recording.tracing import Traced
+from jaxnn.per_example.streaming.gradient import streamed, weights_for
+from jaxnn.per_example.streaming.hoisting import hoisted
+from jaxnn.per_example.streaming.norms import PARAMETER, SqNorms, groups_of
+from jaxnn.per_example.streaming.removed import without_removed
+from jaxnn.per_example.streaming.sites import slices_of
+from jaxnn.per_example.streaming.statistic import Parameter
+from jaxnn.per_example.sums import clipped_grad, factors_of
+from jaxnn.tape import weighted
+from jaxnn.types import Array, PyTree, Scalar
+from jaxnn.varying import sum_like
+
+WHERE = "clipped_value_and_grad"
+Groups = str | Mapping[str, str | Sequence[str]] | None
+
+
+def clipped_value_and_grad(
+    loss: Callable[..., Any],
+    clip: Scalar | Clip | Mapping[str, Scalar | Clip],
+    *,
+    memory: int | None = None,
+    passes: int | None = None,
+    groups: Groups = None,
+    argnums: int | Sequence[int] = 0,
+    in_axes: Any = None,
+    has_aux: bool = False,
+    trainable: PyTree = True,
+) -> Callable[..., Any]:
+    """((losses, |g_i|), sum_i c(|g_i|) g_i), c(n) = min(1, C / n), of any JAX loss, in the memory of `jax.grad`.
+
+    | way | backward passes | memory | where |
+    |---|---|---|---|
+    | two passes | norms inside the first, then the gradient of sum_i c_i loss_i | of `jax.grad` | default |
+    | tape | one; then a product for each use | of the tape: every activation and cotangent | `passes=1`, or it fits |
+    | groups of one parameter | one: each gradient is scaled where it is formed | of `jax.grad` | `groups="parameter"` |
+
+    `plan(clipped_value_and_grad(...), ...)` shows the way and its memory.
+
+    With `groups` g_i is clipped in parts: for group l, sum_i c_l(|g_il|) g_il. One number C means C_l = C / sqrt(L) for
+    each of L groups, so that an example adds at most norm C. A factor scales the gradient of its parameters alone, not
+    the cotangents that go down to other layers. With "parameter" every parameter is a group, and in a loop over slices
+    of a stacked parameter every slice.
+
+    An example whose norm is not finite adds nothing. In half precision the second pass rounds the cotangents of
+    c_i loss_i anew: an example adds at most C (1 + r), r some roundings. `private_grad` and `dp_sgd` scale where
+    gradients are formed, and bound the norm from above.
+
+    Args:
+        loss: as for `record`: of ONE example.
+        clip: C >= 0, may be traced; a function from norms (N,) to factors (N,): `flat(C)`, `automatic(C)`, `psac(C)`;
+            with groups also a mapping from each group to one of these (then the bound on the whole is the root of the
+            sum of their squares).
+        memory: bytes that the intermediate arrays may take: one pass by the tape where these (`peak_bytes` of the
+            jaxpr, without compiling) fit, else two. None: two.
+        passes: 1 or 2, instead of `memory`.
+        groups: None, "parameter", or a mapping {name: prefix of paths, or several} over all parameters, in two passes.
+        argnums, in_axes, has_aux, trainable: as for `record`.
+
+    Returns:
+        `clipped(*args, weights=None) -> ((losses, norms[, aux]), sum)`: losses (N,); norms (N,) before clipping, with
+        groups {name: (N,)}; sum a pytree like the parameters. With `weights` (N,) of w_i loss_i, 0 removes an example.
+
+    Raises:
+        TypeError, ValueError: as `record`; `passes` that is not 1 or 2, or given beside `memory`; groups that do not
+            hold every parameter once, or in one pass hold several; C negative, if known.
+
+    Reference: Lee, J. & Kifer, D. (2021). Scaling up differentially private deep learning with fast per-example
+        gradient clipping, section 4 (two passes). He, J., Li, X., Yu, D., et al. (2023). Exploring the limits of
+        differentially private deep learning with group-wise clipping, section 3 (one pass).
+
+    Example:
+        >>> loss = lambda w, x: jnp.vdot(w, x)
+        >>> x = jnp.array([[3.0, 4.0], [0.0, 0.5]])
+        >>> (losses, norms), total = clipped_value_and_grad(loss, 1.0)(jnp.ones(2), x)
+        >>> norms, [f"{g:.1f}" for g in total]
+        (Array([5. , 0.5], dtype=float32), ['0.6', '1.3'])
+    """
+    if not callable(loss):
+        raise TypeError(
+            f"{WHERE}: loss must be a function of one example, (params, *args) -> (), got {type(loss).__name__}."
+        )
+    if passes not in (None, 1, 2) or (passes is not None and memory is not None):
+        raise ValueError(f"{WHERE}: expected passes=1 or 2, or memory in bytes, got passes={passes}, memory={memory}.")
+    if memory is not None:
+        require_positive_int(WHERE, "memory", memory)
+    options = {"argnums": argnums, "in_axes": in_axes, "has_aux": has_aux, "trainable": trainable}
+
+    def clipped(*args: Any, weights: Array | None = None) -> Any:
+        with on_their_mesh(args):
+            given = arguments_of(args, argnums, in_axes, trainable)
+            traced, varied = varying(loss, given, has_aux)
+            shares = weights_for(WHERE, weights, given)
+            if groups is not None:
+                found = _by_groups(traced, varied, clip, groups, passes, shares)
+            elif by_tape(loss, args, weights, memory, passes, options):
+                return _by_tape(loss, clip, args, weights, options)
+            else:
+                found = _in_two_passes(traced, varied, clip, shares)
+            total = jax.tree.unflatten(given.structure, sum_like(found.total, list(given.leaves)))
+        return ((found.losses, found.norms, found.aux) if has_aux else (found.losses, found.norms)), total
+
+    return clipped
+
+
+class Clipped(NamedTuple):
+    """The losses (N,), the norms, aux, and the sum for each parameter."""
+
+    losses: Array
+    norms: Any
+    aux: PyTree
+    total: list[Array]
+
+
+def by_tape(
+    loss: Callable[..., Any],
+    args: tuple[Any, ...],
+    weights: Array | None,
+    memory: int | None,
+    passes: int | None,
+    options: dict[str, Any],
+) -> bool:
+    """Whether to clip in one pass by the tape."""
+    if memory is None:
+        return passes == 1
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), args)
+    return peak_bytes(lambda *args: _by_tape(loss, 1.0, args, weights, options), *shapes) <= memory
+
+
+def _by_tape(
+    loss: Callable[..., Any], clip: Any, args: tuple[Any, ...], weights: Array | None, options: dict[str, Any]
+) -> Any:
+    recorded = record(loss, **options)(*args, weights=weights)
+    tape, aux = recorded if options["has_aux"] else (recorded, None)
+    total, norms = clipped_grad(tape, clip)
+    losses = tape.outputs if weights is None else jnp.where(weights == 0, jnp.zeros_like(tape.outputs), tape.outputs)
+    return ((losses, norms, aux) if options["has_aux"] else (losses, norms)), total
+
+
+def _in_two_passes(found: Traced, given: Arguments, clip: Scalar | Clip, weights: Array | None) -> Clipped:
+    first = streamed(found, given, (SqNorms(),), weights=weights, gradient=False)
+    norms = safe_sqrt(first.values[0])
+    factors = factors_of(clip, norms)
+    total = gradient_of_sum(found, given, factors if weights is None else factors * weights.astype(factors.dtype))
+    return Clipped(first.losses, norms, first.aux, total)
+
+
+def gradient_of_sum(found: Traced, given: Arguments, weights: Array) -> list[Array]:
+    """The gradient of sum_i w_i loss_i, examples of weight 0 left out, by `jax.grad` of the traced loss."""
+    mapped = without_removed(given, weights)
+    loss = jaxpr_as_fun(ClosedJaxpr(found.jaxpr, found.consts))
+
+    def total(leaves: list[Array]) -> Array:
+        each = jax.vmap(lambda mapped: loss(*leaves, *mapped)[0], (given.axes,))(mapped)
+        return jnp.sum(weighted(each, weights))
+
+    # With no example left, what replaced them may have been anything.
+    some = jnp.any(weights != 0)
+    return [jnp.where(some, g, jnp.zeros_like(g)) for g in jax.grad(total)(list(given.leaves))]
+
+
+def _by_groups(
+    found: Traced, given: Arguments, clip: Any, groups: Any, passes: int | None, weights: Array | None
+) -> Clipped:
+    params = tuple(Parameter(p, tuple(x.shape), x.dtype) for p, x in zip(given.paths, given.leaves, strict=True))
+    if groups == PARAMETER:
+        members = {param.path: [param.path] for param in params}
+    else:
+        members = groups_of(WHERE, groups, params)
+        missing = [p.path for p in params if not any(p.path in paths for paths in members.values())]
+        if missing:
+            raise ValueError(f"{WHERE}: groups must hold every parameter, got none with {missing}.")
+    if passes == 1 and any(len(paths) > 1 for paths in members.values()):
+        raise ValueError(
+            f'{WHERE}: in one pass a group is one parameter, groups="parameter": the factor of several would depend on '
+            "cotangents that come later. Use passes=2."
+        )
+    names = [next(name for name, paths in members.items() if param.path in paths) for param in params]
+    if passes == 2 or groups != PARAMETER:
+        bounds = _bounds(clip, dict.fromkeys(members, 1))
+        first = streamed(found, given, (SqNorms(by=groups),), weights=weights, gradient=False)
+        norms = {name: safe_sqrt(x) for name, x in first.values[0].items()}
+        factors = {name: factors_of(bounds[name], x) for name, x in norms.items()}
+        by_leaf = {i: factors[name] for i, name in enumerate(names)}
+        second = streamed(found, given, (), weights=weights, factors=by_leaf)
+        return Clipped(first.losses, norms, first.aux, second.grads)
+    slices = slices_of(found.jaxpr, given.leaves)
+    bounds = _bounds(clip, dict(zip(names, slices, strict=True)))
+    dtypes = [accumulation_dtype(param.dtype) for param in params]
+    clips = {i: hoisted(functools.partial(factors_of, bounds[name]), dtypes[i]) for i, name in enumerate(names)}
+    once = streamed(found, given, (SqNorms(by=PARAMETER),), weights=weights, clips=clips)
+    return Clipped(once.losses, {name: safe_sqrt(x) for name, x in once.values[0].items()}, once.aux, once.grads)
+
+
+def _bounds(clip: Any, slices: dict[str, int]) -> dict[str, Any]:
+    """The bound, or clip function, of each slice of each group."""
+    if isinstance(clip, Mapping):
+        if set(clip) != set(slices):
+            raise ValueError(f"{WHERE}: expected a bound for each of the groups {list(slices)}, got {list(clip)}.")
+        return {name: bound if callable(bound) else bound / slices[name] ** 0.5 for name, bound in clip.items()}
+    if callable(clip):
+        raise TypeError(
+            f"{WHERE}: with groups, clip must be one number C or a mapping from groups, got a function. Pass it for "
+            f"each group: dict.fromkeys({list(slices)}, function)."
+        )
+    return dict.fromkeys(slices, clip / sum(slices.values()) ** 0.5)
