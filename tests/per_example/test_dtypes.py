@@ -20,6 +20,7 @@ from jax.extend.core import Jaxpr, Var
 from jaxnn import numerics, per_example
 from jaxnn.ops import steps
 from jaxnn.per_example import blocks, measures
+from jaxnn.per_example.privacy.margin import safe_norms
 from jaxnn.tape import Addition, Convolution, GroupedProduct, Lookup, Product, Scaling, Whole
 from tests.helpers import float64, random, strict
 from tests.per_example.cases import flat, gap, tape_of, vector
@@ -137,7 +138,7 @@ def use_accelerator_forms(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int = 40
     monkeypatch.setattr(numerics, "PIECES_INNER", 0)
     for module in (steps, blocks, measures):
         monkeypatch.setattr(module, "OTHER_BYTES", chunk_bytes)
-    monkeypatch.setattr(blocks, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 4000)
 
 
 @pytest.mark.slow
@@ -191,6 +192,42 @@ def test_a_broken_product_is_caught(name: str, accelerators: None, monkeypatch: 
 def test_chunks_in_another_order_are_caught(accelerators: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps.Step, "joined", lambda step, chunks: chunks.reshape(-1, *chunks.shape[2:]))
     assert gaps(jnp.float32, ["sq_norms"])["sq_norms"] > 1e-2
+
+
+BOUND = 0.3
+
+
+def _cancelling() -> Product:
+    """Examples of bfloat16 with two positions, whose contributions cancel to 1/16."""
+    x = np.ones((8, 1, 12)) * (1 + np.arange(8)[:, None, None] / 8 + 2.0**-7)
+    delta = np.concatenate([x, -x * (1 - 2.0**-4)], axis=1)
+    return Product(np.ones((8, 2, 16), jnp.bfloat16), delta.astype(jnp.bfloat16))
+
+
+def test_clipped_contributions_keep_the_bound_and_those_of_rounded_factors_do_not(accelerators: None) -> None:
+    """Each example's own term of the sum that `dp_sgd` adds noise to, and c delta rounded toward 0 to bfloat16."""
+    use = _cancelling()
+    g = np.einsum("ntd,ntp->ndp", *(np.asarray(x, np.float64) for x in (use.a, use.delta)))
+    shape = {"w": jax.ShapeDtypeStruct(use.shape, jnp.float32)}
+    tape = tape_of(np.zeros(8, np.float32), np.zeros(8), shape, {"w": (use,)})
+
+    @jax.jit
+    def terms(tape: Any) -> Any:
+        factors = per_example.flat(BOUND)(safe_norms(tape, per_example.norms(tape)))
+        own = jnp.diag(factors)
+        each = jax.vmap(lambda w: per_example.weighted_grad(tape, w)["w"])(own)
+        share = lax.broadcast_in_dim(factors, use.delta.shape, (0,)) * use.delta.astype(jnp.float32)
+        near = lax.reduce_precision(share, exponent_bits=8, mantissa_bits=7)
+        down = jnp.where(jnp.abs(near) > jnp.abs(share), near * (1 - 2.0**-8), near)
+        rounded = lax.reduce_precision(down, exponent_bits=8, mantissa_bits=7)
+        return factors, each, jnp.einsum("ntd,ntp->ndp", use.a.astype(jnp.float32), rounded, precision="highest")
+
+    factors, each, rounded = terms(tape)
+    sizes = [np.linalg.norm(np.asarray(t, np.float64).reshape(8, -1), axis=1) for t in (each, rounded)]
+    assert np.all(np.asarray(factors) < 1)
+    assert np.max(sizes[0]) <= BOUND * (1 + 2.0**-20)
+    assert gap(each, np.asarray(factors, np.float64)[:, None, None] * g) < 1e-5
+    assert np.max(sizes[1]) > 1.01 * BOUND
 
 
 HALVES = {jnp.dtype(dtype) for dtype in numerics.OF_HALF}
