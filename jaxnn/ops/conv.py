@@ -283,17 +283,17 @@ def _widened_conv(
     native: Callable[..., Array], x: Array, dy: Array, *, precision: Precision, preferred_element_type: DTypeLike
 ) -> Array:
     """`native` on x and dy in the dtype of its result, half-precision operands at a precision exact for them."""
+
+    def at(precision: Precision) -> Callable[[Array, Array], Array]:
+        wide = preferred_element_type
+        return lambda x, dy: native(x.astype(wide), dy.astype(wide), precision=precision)
+
     # XLA widens half-precision operands of a float32 convolution itself; JAX cannot differentiate that form. In TF32, a
     # GPU's default, both half precisions are exact; a TPU's default is bfloat16.
-    wide = (x.astype(preferred_element_type), dy.astype(preferred_element_type))
-    exactly = partial(native, precision=EXACT)
-    by_default = partial(native, precision=lax.Precision.DEFAULT)
     if x.dtype == dy.dtype == jnp.float16:
-        return lax.platform_dependent(*wide, tpu=exactly, default=by_default)
-    if x.dtype == dy.dtype == jnp.bfloat16:
-        return by_default(*wide)
+        return lax.platform_dependent(x, dy, tpu=at(EXACT), default=at(lax.Precision.DEFAULT))
     # There are no algorithms for convolutions.
-    return native(*wide, precision=EXACT if precision == SIX_PRODUCTS else precision)
+    return at(EXACT if precision == SIX_PRODUCTS else precision)(x, dy)
 
 
 def conv_weight_grads(

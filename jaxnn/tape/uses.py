@@ -218,6 +218,9 @@ def weighted(delta: Array, weights: Array | None) -> Array:
     """
     if weights is None:
         return delta
+    # Half-precision factors, rounded down, would keep a clipped norm only if w delta needed no rounding. Rounded
+    # entries, even toward 0, undo the cancellation of an example's positions, by percents of its norm. So w delta is
+    # float32, which `numerics.by_pieces` multiplies without rounding.
     wide = accumulate(delta)
     share = _of_examples(weights.astype(wide.dtype), wide)
     return jnp.where(share == 0, jnp.zeros((), wide.dtype), share * wide)

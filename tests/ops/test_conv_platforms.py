@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.ops.conv import conv, conv_native
+from jaxnn.numerics import EXACT
+from jaxnn.ops.conv import conv, conv_native, conv_weight_grad, conv_weight_grads
 from jaxnn.ops.conv_matmul import conv_as_matmul
 from tests.helpers import assert_close, float64, random, slow, strict
 
@@ -98,3 +99,42 @@ def test_both_forms_keep_strict_promotion_and_batch_over_kernels() -> None:
         for form in (conv_native, conv_as_matmul):
             y = jax.jit(jax.vmap(lambda w, form=form: form(x, w, **settings)))(kernels)
             np.testing.assert_allclose(y[1], 2 * y[0], rtol=1e-5, atol=1e-5)
+
+
+HALF = [jnp.bfloat16, jnp.float16]
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_weight_gradients_of_half_precision_are_summed_in_float32_by_both_forms(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, dy = (random(seed, 4, size, size, c).astype(dtype) for seed, (size, c) in enumerate([(9, 3), (7, 5)]))
+    with float64():
+        wide = [v.astype(np.float64) for v in (x, dy)]
+        each = jax.jit(lambda x, dy: conv_weight_grads(x, dy, (3, 3)))(*wide)
+    expected = np.asarray(each)
+    for platform in ("cpu", "default"):
+        chosen = lambda *arrays, platform=platform, **forms: forms[platform](*arrays)  # noqa: E731
+        monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+        total, found = jax.jit(
+            lambda x, dy: (conv_weight_grad(x, dy, (3, 3), precision=EXACT), conv_weight_grads(x, dy, (3, 3)))
+        )(x, dy)
+        assert total.dtype == found.dtype == jnp.float32
+        assert_close(found, expected, rtol=0, atol=4e-5)
+        assert_close(total, expected.sum(0), rtol=0, atol=4e-5)
+        slope = jax.grad(lambda x: jnp.sum(conv_weight_grad(x, dy, (3, 3)) ** 2))(x)
+        assert slope.dtype == dtype
+
+
+def test_the_precision_of_a_weight_gradient_is_exact_for_its_dtype() -> None:
+    def text(dtype: Any, platform: str) -> str:
+        x, dy = (jax.ShapeDtypeStruct((4, size, size, 8), dtype) for size in (9, 7))
+        exact = jax.jit(lambda x, dy: conv_weight_grad(x, dy, (3, 3), precision=EXACT))
+        return str(jax.export.export(exact, platforms=[platform])(x, dy).mlir_module())
+
+    highest = {(d.__name__, p): "HIGHEST" in text(d, p) for d in [*HALF, jnp.float32] for p in ("cuda", "tpu")}
+    assert [key for key, found in highest.items() if found] == [
+        ("float16", "tpu"),
+        ("float32", "cuda"),
+        ("float32", "tpu"),
+    ]
