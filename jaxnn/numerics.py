@@ -4,6 +4,7 @@ and at ties."""
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -52,8 +53,11 @@ OF_HALF = {jnp.dtype(jnp.bfloat16): lax.Precision.DEFAULT, jnp.dtype(jnp.float16
 """The precision at which products of half-precision operands are exact: float32 holds all 16 or 22 bits of each. By
 default a TPU would round float16 to bfloat16; a GPU runs both on tensor cores."""
 
+SIX_FROM = 2**28
+"""Multiply-adds from which six products on tensor cores are faster: below, launches take most of the time."""
+
 PIECES_FROM = 2**30
-"""Multiply-adds from which a product of bfloat16 with float32 is split into three: below, launches cost more."""
+"""Multiply-adds from which a product of bfloat16 with float32 is split into three."""
 
 PIECES_INNER = 128
 """Outputs per entry of the float32 operand from which splitting it costs less than the three products saved."""
@@ -111,15 +115,23 @@ def multiplied(f: Bilinear, x: Array, y: Array, precision: Precision = None) -> 
 
 
 def exact_float32(f: Bilinear, x: Array, y: Array) -> Array:
-    """f(x, y) of float32, correct to its rounding: by `SIX_PRODUCTS` on NVIDIA GPUs, else at `lax.Precision.HIGHEST`.
+    """f(x, y) of float32, correct to its rounding: large ones by `SIX_PRODUCTS` on NVIDIA GPUs, else at HIGHEST.
 
     On an H200 that takes 0.45 of the time of HIGHEST. A TPU compiles HIGHEST to the same six products; some of the
     CPU's code for products knows no algorithms.
     """
     precisely = functools.partial(f, preferred_element_type=jnp.float32, precision=EXACT)
-    if _known(x, y):
+    if _known(x, y) or _multiply_adds(precisely, x, y) < SIX_FROM:
         return precisely(x, y)
     return lax.platform_dependent(x, y, cuda=functools.partial(precisely, precision=SIX_PRODUCTS), default=precisely)
+
+
+def _multiply_adds(f: Callable[..., Array], x: Array, y: Array) -> int:
+    """Those of a product f of x and y, without batch axes; with B batches up to sqrt(B) times as many."""
+    if x.size * y.size < SIX_FROM:  # at most one for each pair of entries
+        return x.size * y.size
+    # Of sizes (K, M), (K, P) and (M, P) the geometric mean is that of the multiply-adds K M P.
+    return math.isqrt(x.size * y.size * jax.eval_shape(f, x, y).size)
 
 
 def _known(*arrays: Array) -> bool:
@@ -131,10 +143,8 @@ def _worth_pieces(f: Bilinear, x: Array, y: Array) -> bool:
     """Whether one operand is bfloat16, the other float32, and the product large in the sizes that count."""
     if {x.dtype, y.dtype} != {jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)}:
         return False
-    out = jax.eval_shape(lambda x, y: f(x.astype(jnp.float32), y.astype(jnp.float32)), x, y).size
-    narrow, wide = (x.size, y.size) if x.dtype == jnp.bfloat16 else (y.size, x.size)
-    # Of sizes (K, M), (K, P) and (M, P) the geometric mean is that of the multiply-adds K M P.
-    return narrow * wide * out >= PIECES_FROM**2 and narrow * out >= PIECES_INNER**2 * wide
+    count = _multiply_adds(lambda x, y: f(accumulate(x), accumulate(y)), x, y)
+    return count >= PIECES_FROM and count >= PIECES_INNER * (y if x.dtype == jnp.bfloat16 else x).size
 
 
 def _split_on_accelerators(f: Bilinear, narrow: Array, wide: Array) -> Array:

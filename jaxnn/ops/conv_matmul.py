@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import Precision, accumulation_dtype, dot_general
-from jaxnn.ops.steps import map_examples, sum_examples
+from jaxnn.ops.steps import Step, map_examples, sum_examples
 from jaxnn.types import Array, Shape
 
 ENOUGH_TERMS = 64
@@ -62,7 +62,7 @@ def conv_weight_grad_as_matmul(
     pads: tuple[tuple[int, int], ...],
     dilation: Shape,
     groups: int,
-    step: int,
+    step: Step,
     precision: Precision = None,
 ) -> Array:
     """dw[k, i, c] = sum over n and o of x[n, o s + k d - p, i] dy[n, o, c]: the columns of x, transposed, times dy.
@@ -72,7 +72,7 @@ def conv_weight_grad_as_matmul(
         dy: (N, *spatial', C_out).
         window: spatial sizes of the kernel.
         stride, pads, dilation, groups: as for `conv_as_matmul`.
-        step: examples whose columns are materialized at a time, a divisor of N.
+        step: the examples whose columns are materialized at a time.
         precision: as for `numerics.dot_general`.
 
     Returns:
@@ -100,7 +100,7 @@ def conv_weight_grads_as_matmul(
     pads: tuple[tuple[int, int], ...],
     dilation: Shape,
     groups: int,
-    step: int,
+    step: Step,
     precision: Precision = None,
 ) -> Array:
     """Per-example `conv_weight_grad_as_matmul`: (N, *window, C_in / groups, C_out), in the accumulation dtype."""

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.ops.steps import OTHER_BYTES, by_steps, map_examples, step_of, sum_examples
+from jaxnn.ops.steps import OTHER_BYTES, Step, by_steps, map_examples, step_of, sum_examples
 from jaxnn.per_example.outer import Outer
 from jaxnn.placement import filled_as
 from jaxnn.types import Array
 
 CHUNK_BYTES = 2**25
-"""The most that gradients materialized for all examples, or a chunk of Gram matrices, may take in memory: 32 MiB."""
+"""The most that gradients materialized for all examples, or (on CPU) a chunk of Gram matrices, may take: 32 MiB."""
 
 
 class Materializable(Protocol):
@@ -68,9 +68,39 @@ def explicit(form: Materializable) -> Array:
     return form.laid_out(form.gradients()) if isinstance(form, Outer) else form.gradients()
 
 
+def in_gram_chunks(f: Callable[..., Array], bytes_each: int, *arrays: Array) -> Array:
+    """f(*arrays), from arrays (n, ...) to (n, ...), in chunks of examples whose Gram matrices fit in memory.
+
+    On CPU they fit in CHUNK_BYTES, elsewhere in OTHER_BYTES; `bytes_each` are those of one example.
+    """
+    n = arrays[0].shape[0]
+    most = CHUNK_BYTES // max(bytes_each, 1)
+    if most >= n:
+        return f(*arrays)
+
+    def some_rows(*arrays: Array) -> Array:  # neighbours, the last chunk smaller
+        one = lambda rows: f(*(x[None] for x in rows))[0]  # noqa: E731 (lax.map needs one row's function)
+        return lax.map(one, arrays, batch_size=max(most, 1))
+
+    step = Step(step_of(n, bytes_each, OTHER_BYTES), apart=True)
+    return lax.platform_dependent(*arrays, cpu=some_rows, default=functools.partial(map_examples, f, step))
+
+
 def examples_of_chunk(form: Materializable) -> int:
     """Examples in a chunk on platforms other than the CPU (on the CPU: at most as many)."""
     return step_of(form.examples, form.bytes_each, OTHER_BYTES)
+
+
+def examples_of_gram_chunk(form: Outer) -> int:
+    """The same for chunks of Gram matrices."""
+    if form.examples * bytes_of_gram(form) <= CHUNK_BYTES:
+        return form.examples
+    return step_of(form.examples, bytes_of_gram(form), OTHER_BYTES)
+
+
+def bytes_of_gram(form: Outer) -> int:
+    """Bytes of the two Gram matrices of one example."""
+    return 2 * form.block[0] * form.times**2 * form.dtype.itemsize
 
 
 def fits(form: Materializable) -> bool:
@@ -82,7 +112,7 @@ def of_pairs(f: Callable[[Array, Array], Array], form: Materializable, other: Ma
     """f, from gradients (n, P) and (m, P) to (n, m), of all pairs, in blocks: (N, M)."""
     # Those of `other` are formed anew for each chunk of `form`, which is therefore the larger.
     (mine, structure), (others, other_structure) = jax.tree.flatten(form), jax.tree.flatten(other)
-    few = step_of(other.examples, other.gradient_bytes, CHUNK_BYTES)
+    few = Step(step_of(other.examples, other.gradient_bytes, CHUNK_BYTES))
 
     def rows(*leaves: Array) -> Array:
         g = explicit(jax.tree.unflatten(structure, leaves))
@@ -92,7 +122,7 @@ def of_pairs(f: Callable[[Array, Array], Array], form: Materializable, other: Ma
 
         return map_examples(columns, few, *others).T
 
-    return map_examples(rows, step_of(form.examples, form.gradient_bytes, OTHER_BYTES), *mine)
+    return map_examples(rows, Step(step_of(form.examples, form.gradient_bytes, OTHER_BYTES)), *mine)
 
 
 def sum_over_chunks(f: Callable[..., Array], *forms: Outer) -> Array:

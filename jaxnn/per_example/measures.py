@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxnn.numerics import EXACT, accumulation_dtype, exact_einsum
 from jaxnn.ops.gather import take_rows_weight_grad
-from jaxnn.ops.steps import step_of, sum_examples
+from jaxnn.ops.steps import OTHER_BYTES, Step, step_of, sum_examples
 from jaxnn.per_example import blocks
 from jaxnn.per_example.blocks import for_examples, of_pairs, over_examples, sum_over_chunks
 from jaxnn.per_example.forms import GRAM, MATERIALISE, PRODUCT, Explicit, Form, Mixed, Pieces, strategy
@@ -39,28 +39,25 @@ def _(form: Outer) -> Array:
         a, delta = (jnp.sum(jnp.square(x[:, 0].astype(form.dtype)), axis=-1) for x in (form.a, form.delta))
         return jnp.sum(a * delta, axis=-1)
     if chosen == GRAM:
-        most = blocks.CHUNK_BYTES // max(2 * form.block[0] * form.times**2 * form.dtype.itemsize, 1)
-        if most >= form.examples:
-            return jax.vmap(gram_norm)(form.a, form.delta)
-        return lax.map(lambda pair: gram_norm(*pair), (form.a, form.delta), batch_size=max(most, 1))
+        return blocks.in_gram_chunks(gram_norms, blocks.bytes_of_gram(form), form.a, form.delta)
     return for_examples(lambda g: jnp.sum(jnp.square(g), axis=(1, 2, 3)), form)
 
 
-def gram_norm(a: Array, delta: Array) -> Array:
-    """sum over pairs of positions (s, t) of (a_s . a_t) (delta_s . delta_t), of one example."""
+def gram_norms(a: Array, delta: Array) -> Array:
+    """sum over pairs of positions (s, t) of (a_s . a_t) (delta_s . delta_t), (N,)."""
     # Terms of either sign: where they cancel, rounding can leave the sum below 0, and its square root NaN.
-    total = _inner_product(_position_products(a), _position_products(delta), None)
+    total = _inner_product(_position_products(a), _position_products(delta), (1, 2, 3))
     return jnp.maximum(total, jnp.zeros_like(total))
 
 
 def _position_products(x: Array) -> Array:
-    """x_s . x_t of all pairs of positions, x (T, G, d)."""
-    if x.shape[1] == 1:  # without the axis of groups XLA does not copy x on a CPU
-        return exact_einsum("sd,td->st", x[:, 0], x[:, 0])
-    return exact_einsum("sgd,tgd->gst", x, x)
+    """x_s . x_t of all pairs of positions, x (N, T, G, d): (N, G, T, T)."""
+    if x.shape[2] == 1:  # without the axis of groups XLA does not copy x on a CPU
+        return exact_einsum("nsd,ntd->nst", x[:, :, 0], x[:, :, 0])[:, None]
+    return exact_einsum("nsgd,ntgd->ngst", x, x)
 
 
-def _inner_product(x: Array, y: Array, axis: tuple[int, ...] | None) -> Array:
+def _inner_product(x: Array, y: Array, axis: tuple[int, ...]) -> Array:
     """The sum of x y over some axes, of Gram matrices that may be float32 and float64."""
     wide = accumulation_dtype(x.dtype, y.dtype)
     return jnp.sum(x.astype(wide) * y.astype(wide), axis=axis)
@@ -103,13 +100,26 @@ AT_ONCE = 32
 """Examples in one step of a sum of squares: with fewer, reading and writing the running sum takes most of the time."""
 
 
-def sum_of_squares(x: Array) -> Array:
-    """sum over the first axis of x^2, at most AT_ONCE terms per step, unrolled so that XLA fuses each into one pass."""
+def sum_of_squares(x: Array, over: int = 1) -> Array:
+    """sum over the first axis of x^2 / over."""
+    return lax.platform_dependent(
+        x, cpu=lambda x: squares_in_steps(x) / over, default=functools.partial(squares_at_once, over=over)
+    )
+
+
+def squares_in_steps(x: Array) -> Array:
+    """The sum of x^2 on CPU: AT_ONCE terms per step, unrolled so that XLA fuses each step into one pass."""
 
     def terms(x: Array) -> Array:
         return functools.reduce(jnp.add, [jnp.square(x[i]) for i in range(x.shape[0])])
 
-    return sum_examples(terms, step_of(x.shape[0], 1, AT_ONCE), x)
+    return sum_examples(terms, Step(step_of(x.shape[0], 1, AT_ONCE)), x)
+
+
+def squares_at_once(x: Array, over: int) -> Array:
+    """The sum of x^2 / over elsewhere: one reduction, into which XLA fuses what makes x."""
+    # Divided inside the sum: what follows a reduction is a kernel of its own.
+    return jnp.sum(jnp.square(x) * jnp.asarray(1 / over, x.dtype), axis=0)
 
 
 def inner(form: Form, other: Form) -> Array:
@@ -147,12 +157,9 @@ def _inner_outer(form: Outer, other: Outer) -> Array:
         )
         return _inner_product(seen, errors, (0, 2, 4))
 
-    # Rows at a time whose two Gram arrays (G, k, s, m, t) fit in a chunk; lax.map needs one row's function.
-    most = blocks.CHUNK_BYTES // max(2 * groups * s * m * t * form.dtype.itemsize, 1)
-    if most >= n:
-        return rows(form.a, form.delta)
-    one = lambda pair: rows(pair[0][None], pair[1][None])[0]  # noqa: E731
-    return lax.map(one, (form.a, form.delta), batch_size=max(most, 1))
+    # Rows at a time, with their two Gram arrays (G, k, s, m, t).
+    bytes_each = 2 * groups * s * m * t * accumulation_dtype(form.dtype, other.dtype).itemsize
+    return blocks.in_gram_chunks(rows, bytes_each, form.a, form.delta)
 
 
 def _products_of_rows(g: Array, h: Array | None = None) -> Array:
@@ -174,92 +181,126 @@ def _inner_sparse(form: Sparse, other: Sparse) -> Array:
 
 
 @functools.singledispatch
-def squares(form: Form) -> Array:
-    """sum_i g_i^2, element-wise, (P,). For T = 1 an `Outer` has (a^2)' (delta^2); for T > 1 it does not factor."""
+def squares(form: Form, over: int = 1) -> Array:
+    """sum_i g_i^2 / over, element-wise, (P,).
+
+    For T = 1 an `Outer` has (a^2)' (delta^2); for T > 1 it does not factor.
+    """
     raise _unknown(form)
 
 
 @squares.register
-def _(form: Outer) -> Array:
+def _(form: Outer, over: int = 1) -> Array:
     if form.times == 1:
         seen, errors = (jnp.square(x[:, 0].astype(form.dtype)) for x in (form.a, form.delta))
-        return form.laid_out(exact_einsum("ngd,ngp->gdp", seen, errors))
-    return form.laid_out(over_examples(sum_of_squares, form))
+        return form.laid_out(exact_einsum("ngd,ngp->gdp", seen, errors / over))
+    return form.laid_out(over_examples(functools.partial(sum_of_squares, over=over), form))
 
 
 @squares.register
-def _(form: Sparse) -> Array:
-    return take_rows_weight_grad(form.indices, jnp.square(form.values), form.rows).reshape(-1)
+def _(form: Sparse, over: int = 1) -> Array:
+    return take_rows_weight_grad(form.indices, jnp.square(form.values) / over, form.rows).reshape(-1)
 
 
 @squares.register
-def _(form: Tied | Mixed) -> Array:
-    return over_examples(sum_of_squares, form)
+def _(form: Tied | Mixed, over: int = 1) -> Array:
+    return over_examples(functools.partial(sum_of_squares, over=over), form)
 
 
 @squares.register
-def _(form: Explicit) -> Array:
-    return sum_of_squares(form.grads)
+def _(form: Explicit, over: int = 1) -> Array:
+    return sum_of_squares(form.grads, over)
 
 
 @squares.register
-def _(form: Pieces) -> Array:
-    return form.placed([squares(part) for part in form.parts])
+def _(form: Pieces, over: int = 1) -> Array:
+    return form.placed([squares(part, over) for part in form.parts])
 
 
 @functools.singledispatch
-def deviations(form: Form) -> Array:
-    """sum_i (g_i - mean g)^2, element-wise, (P,), in two passes: >= 0, and accurate where the mean is large."""
+def deviations(form: Form, over: int = 1) -> Array:
+    """sum_i (g_i - mean g)^2 / over, element-wise, (P,), in two passes: >= 0, and accurate where the mean is large."""
     raise _unknown(form)
 
 
 @deviations.register
-def _(form: Outer) -> Array:
-    if form.times == 1:
-        return form.laid_out(_deviations_of_products(form.a[:, 0], form.delta[:, 0]))
-    mean = form.total() / form.examples
-    return form.laid_out(over_examples(lambda g: sum_of_squares(g - mean[None]), form))
+def _(form: Outer, over: int = 1) -> Array:
+    if form.times > 1:
+        mean = form.total() / form.examples
+        return form.laid_out(over_examples(lambda g: sum_of_squares(g - mean[None], over), form))
+    a, delta = (x[:, 0].astype(form.dtype) for x in (form.a, form.delta))
+    in_steps, at_once = (functools.partial(f, over=over) for f in (deviations_in_steps, deviations_at_once))
+    return form.laid_out(lax.platform_dependent(a, delta, cpu=in_steps, default=at_once))
 
 
 @deviations.register
-def _(form: Sparse) -> Array:
+def _(form: Sparse, over: int = 1) -> Array:
     mean = take_rows_weight_grad(form.indices, form.values, form.rows) / form.indices.shape[0]
     there = mean.at[form.indices].get(mode="fill", fill_value=0)
     found = take_rows_weight_grad(form.indices, jnp.square(form.values - there), form.rows)
     inside = (form.indices < form.rows).astype(mean.dtype)
     absent = form.indices.shape[0] - take_rows_weight_grad(form.indices, inside[:, :, None], form.rows)
-    return (found + absent * jnp.square(mean)).reshape(-1)
+    return (found + absent * jnp.square(mean)).reshape(-1) / over
 
 
 @deviations.register
-def _(form: Tied | Mixed) -> Array:
+def _(form: Tied | Mixed, over: int = 1) -> Array:
     total = form.total() if isinstance(form, Tied) else over_examples(lambda g: jnp.sum(g, axis=0), form)
     mean = total / form.examples
-    return over_examples(lambda g: sum_of_squares(g - mean[None]), form)
+    return over_examples(lambda g: sum_of_squares(g - mean[None], over), form)
 
 
 @deviations.register
-def _(form: Explicit) -> Array:
-    mean = Whole(form.grads).grad(precision=EXACT) / form.grads.shape[0]
-    return sum_of_squares(form.grads - mean[None])
+def _(form: Explicit, over: int = 1) -> Array:
+    def in_steps(grads: Array) -> Array:  # a product, since XLA's reduction over the first of two axes is slow on a CPU
+        mean = Whole(grads).grad(precision=EXACT) / grads.shape[0]
+        return squares_in_steps(grads - mean[None]) / over
+
+    def at_once(grads: Array) -> Array:
+        return squares_at_once(grads - jnp.mean(grads, axis=0, keepdims=True), over)
+
+    return lax.platform_dependent(form.grads, cpu=in_steps, default=at_once)
 
 
 @deviations.register
-def _(form: Pieces) -> Array:
-    return form.placed([deviations(part) for part in form.parts])
+def _(form: Pieces, over: int = 1) -> Array:
+    return form.placed([deviations(part, over) for part in form.parts])
 
 
-def _deviations_of_products(a: Array, delta: Array) -> Array:
-    """sum_i (a_i' delta_i - mean)^2, a (N, G, d), delta (N, G, p) -> (G, d, p), without materialized gradients."""
+def deviations_in_steps(a: Array, delta: Array, over: int) -> Array:
+    """sum_i (a_i' delta_i - mean)^2 / over on CPU, a (N, G, d), delta (N, G, p) -> (G, d, p): AT_ONCE terms per step,
+    unrolled, without materialized gradients."""
     mean = exact_einsum("ngd,ngp->gdp", a, delta) / a.shape[0]
 
     def added(total: Array, pairs: tuple[Array, Array]) -> tuple[Array, None]:
         for x, y in zip(*pairs, strict=True):
-            total = total + jnp.square(x[:, :, None].astype(mean.dtype) * y[:, None, :].astype(mean.dtype) - mean)
+            total = total + jnp.square(x[:, :, None] * y[:, None, :] - mean)
         return total, None
 
     count = a.shape[0] // AT_ONCE
     whole = count * AT_ONCE
     steps = jax.tree.map(lambda x: x[:whole].reshape(count, AT_ONCE, *x.shape[1:]), (a, delta))
     total = lax.scan(added, filled_as(jax.typeof(mean)), steps)[0]
-    return added(total, (a[whole:], delta[whole:]))[0]
+    return added(total, (a[whole:], delta[whole:]))[0] / over
+
+
+def deviations_at_once(a: Array, delta: Array, over: int) -> Array:
+    """The same elsewhere: reductions over (N, G, d, p), whose terms XLA computes inside them.
+
+    In chunks of OTHER_BYTES, the bound on memory should a compiler materialize the terms.
+    """
+    n, size = a.shape[0], step_of(a.shape[0], a[0].size * delta.shape[-1] * a.dtype.itemsize, OTHER_BYTES)
+
+    def gradients(a: Array, delta: Array) -> Array:
+        return a[..., :, None] * delta[..., None, :]
+
+    # In one chunk, where launches cost most, a sum takes one kernel and a product two. The barrier hides from XLA that
+    # both sums are over the same gradients: it would make them one Triton kernel that takes minutes to compile.
+    shares = delta * jnp.asarray(1 / n, delta.dtype)
+    mean = jnp.sum(gradients(a, shares), axis=0) if size == n else exact_einsum("ngd,ngp->gdp", a, shares)
+    mean = lax.optimization_barrier(mean)
+
+    def some(a: Array, delta: Array) -> Array:
+        return squares_at_once(gradients(a, delta) - mean[None], over)
+
+    return sum_examples(some, Step(size, apart=True), a, delta)

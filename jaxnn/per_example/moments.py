@@ -32,7 +32,7 @@ def second_moment(tape: Tape) -> PyTree:
     """
     require_independent("second_moment", tape, 1)
     pairs = zip(forms(tape), tape.leaves, strict=True)
-    return tree_of(tape, [squares(settled(form)).reshape(leaf.shape) / tape.examples for form, leaf in pairs])
+    return tree_of(tape, [squares(settled(form), tape.examples).reshape(leaf.shape) for form, leaf in pairs])
 
 
 @returns(PARAMS)
@@ -60,9 +60,7 @@ def variance(tape: Tape, ddof: int = 0) -> PyTree:
     ddof = require_positive_int("variance", "ddof", ddof, minimum=0)
     require_independent("variance", tape, ddof + 1)
     pairs = zip(forms(tape), tape.leaves, strict=True)
-    return tree_of(
-        tape, [deviations(settled(form)).reshape(leaf.shape) / (tape.examples - ddof) for form, leaf in pairs]
-    )
+    return tree_of(tape, [deviations(settled(form), tape.examples - ddof).reshape(leaf.shape) for form, leaf in pairs])
 
 
 @returns(PARAMS)
@@ -109,7 +107,7 @@ def _centred(path: str, form: Form) -> Array:
     if isinstance(form, Pieces):
         return form.placed([_centred(path, part) for part in form.parts])
     if not isinstance(form, Outer):
-        return deviations(form) / form.examples
+        return deviations(form, form.examples)
     if form.times > 1:
         raise ValueError(
             f"variance_centred: {path} is used at {form.times} positions of each example, and the squares of a "

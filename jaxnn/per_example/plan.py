@@ -143,8 +143,8 @@ def _outer_cost(form: Outer) -> tuple[str, int, int]:
     if chosen == PRODUCT:
         return chosen, 2 * n * groups * (d + p), n * groups * (d + p) * wide
     if chosen == GRAM:
-        most = max(1, min(n, blocks.CHUNK_BYTES // max(2 * groups * times**2 * wide, 1)))
-        return chosen, 2 * n * groups * times**2 * (d + p + 1), 2 * most * groups * times**2 * wide
+        most = blocks.examples_of_gram_chunk(form)
+        return chosen, 2 * n * groups * times**2 * (d + p + 1), most * blocks.bytes_of_gram(form)
     return chosen, _dense_flops(form) + 2 * n * groups * d * p, _chunk_bytes(form)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import EXACT
-from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, map_and_sum_examples, step_of
+from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, Step, map_and_sum_examples, step_of
 from jaxnn.per_example.blocks import CHUNK_BYTES, Materializable, explicit
 from jaxnn.per_example.measures import sum_of_squares
 from jaxnn.per_example.outer import Outer
@@ -36,8 +36,8 @@ def pays(form: Outer, operations: int) -> bool:
     return form.times > 1 and 2 * form.times**2 * (d + p) > operations * d * p
 
 
-def dense_moments(form: Materializable, wanted: frozenset[str], factors: Array | None, most_bytes: int) -> Moments:
-    """The `wanted` moments, the gradients materialized in chunks of at most `most_bytes`."""
+def dense_moments(form: Materializable, wanted: frozenset[str], factors: Array | None, step: Step) -> Moments:
+    """The `wanted` moments, the gradients materialized in chunks."""
     leaves, structure = jax.tree.flatten((form, factors))
 
     def of_chunk(*leaves: Array) -> tuple[Moments, Moments]:
@@ -51,7 +51,7 @@ def dense_moments(form: Materializable, wanted: frozenset[str], factors: Array |
             sums[SQUARES] = sum_of_squares(grads)
         return rows, sums
 
-    rows, sums = map_and_sum_examples(of_chunk, step_of(form.examples, form.gradient_bytes, most_bytes), *leaves)
+    rows, sums = map_and_sum_examples(of_chunk, step, *leaves)
     return rows | sums
 
 
@@ -65,15 +65,18 @@ def by_platform(
     held = form.examples * (form.bytes_each - form.gradient_bytes)
     many = min(max(CHUNK_BYTES, held), OTHER_BYTES)
 
-    def way(operations: int, most_bytes: int) -> Callable[..., Moments]:
+    def way(operations: int, step: Step) -> Callable[..., Moments]:
         def moments(*leaves: Array) -> Moments:
             form, factors = jax.tree.unflatten(structure, leaves)
             if SQUARES in wanted or pays(form, operations):
-                return dense_moments(form, wanted, factors, most_bytes)
+                return dense_moments(form, wanted, factors, step)
             return factored(form, factors)
 
         return moments
 
     if SQUARES not in wanted and not pays(form, CPU_ENTRY) and not pays(form, OTHER_ENTRY):
         return factored(form, factors)
-    return lax.platform_dependent(*leaves, cpu=way(CPU_ENTRY, CPU_BYTES), default=way(OTHER_ENTRY, many))
+    few, most = (step_of(form.examples, form.gradient_bytes, bytes_) for bytes_ in (CPU_BYTES, many))
+    return lax.platform_dependent(
+        *leaves, cpu=way(CPU_ENTRY, Step(few)), default=way(OTHER_ENTRY, Step(most, apart=True))
+    )
