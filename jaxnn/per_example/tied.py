@@ -77,12 +77,9 @@ def cross(sparse: Sparse, outer: Outer) -> Array:
     def of_one(indices: Array, values: Array, u: Array, h: Array) -> Array:
         return jnp.sum(_at(u, indices) * exact_einsum("sd,td->st", h, values))
 
-    operands = (sparse.indices, sparse.values, *_factors(outer))
     # Two arrays (S, T) per example, as for a Gram matrix of positions.
-    most = blocks.CHUNK_BYTES // max(2 * outer.times * sparse.indices.shape[1] * sparse.values.dtype.itemsize, 1)
-    if most >= sparse.examples:
-        return jax.vmap(of_one)(*operands)
-    return lax.map(lambda each: of_one(*each), operands, batch_size=max(most, 1))
+    bytes_each = 2 * outer.times * sparse.indices.shape[1] * sparse.values.dtype.itemsize
+    return blocks.in_gram_chunks(jax.vmap(of_one), bytes_each, sparse.indices, sparse.values, *_factors(outer))
 
 
 def cross_of_pairs(sparse: Sparse, outer: Outer) -> Array:

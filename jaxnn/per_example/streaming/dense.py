@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import EXACT
-from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, Step, map_and_sum_examples, step_of
-from jaxnn.per_example.blocks import CHUNK_BYTES, Materializable, explicit
+from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, Step, chunks, map_and_sum_examples
+from jaxnn.per_example.blocks import CHUNK_BYTES
 from jaxnn.per_example.measures import sum_of_squares
 from jaxnn.per_example.outer import Outer
+from jaxnn.placement import shards
 from jaxnn.tape import Whole
 from jaxnn.types import Array
 
@@ -36,14 +37,14 @@ def pays(form: Outer, operations: int) -> bool:
     return form.times > 1 and 2 * form.times**2 * (d + p) > operations * d * p
 
 
-def dense_moments(form: Materializable, wanted: frozenset[str], factors: Array | None, step: Step) -> Moments:
+def dense_moments(form: Outer, wanted: frozenset[str], factors: Array | None, step: Step) -> Moments:
     """The `wanted` moments, the gradients materialized in chunks."""
     leaves, structure = jax.tree.flatten((form, factors))
 
     def of_chunk(*leaves: Array) -> tuple[Moments, Moments]:
         some, factors = jax.tree.unflatten(structure, leaves)
-        grads = explicit(some)
-        rows = {SQ_NORMS: jnp.sum(jnp.square(grads), axis=1)} if SQ_NORMS in wanted else {}
+        grads = some.gradients()
+        rows = {SQ_NORMS: jnp.sum(jnp.square(grads), axis=(1, 2, 3))} if SQ_NORMS in wanted else {}
         sums = {}
         if TOTAL in wanted:
             sums[TOTAL] = Whole(grads).grad(factors, EXACT)
@@ -52,7 +53,8 @@ def dense_moments(form: Materializable, wanted: frozenset[str], factors: Array |
         return rows, sums
 
     rows, sums = map_and_sum_examples(of_chunk, step, *leaves)
-    return rows | sums
+    # Flat only now: a matrix whose columns are sharded is gathered where it is flattened.
+    return rows | jax.tree.map(form.laid_out, sums)
 
 
 def by_platform(
@@ -62,7 +64,7 @@ def by_platform(
     leaves, structure = jax.tree.flatten((form, factors))
 
     # Loops cost launches on an accelerator: as much at once as the factors take, which are in memory anyway.
-    held = form.examples * (form.bytes_each - form.gradient_bytes)
+    held = form.examples * (form.bytes_each - form.gradient_bytes) // shards(form)
     many = min(max(CHUNK_BYTES, held), OTHER_BYTES)
 
     def way(operations: int, step: Step) -> Callable[..., Moments]:
@@ -76,7 +78,6 @@ def by_platform(
 
     if SQUARES not in wanted and not pays(form, CPU_ENTRY) and not pays(form, OTHER_ENTRY):
         return factored(form, factors)
-    few, most = (step_of(form.examples, form.gradient_bytes, bytes_) for bytes_ in (CPU_BYTES, many))
-    return lax.platform_dependent(
-        *leaves, cpu=way(CPU_ENTRY, Step(few)), default=way(OTHER_ENTRY, Step(most, apart=True))
-    )
+    here = chunks(form.gradient_bytes, CPU_BYTES, *leaves)
+    elsewhere = chunks(form.gradient_bytes, many, *leaves, apart=True)
+    return lax.platform_dependent(*leaves, cpu=way(CPU_ENTRY, here), default=way(OTHER_ENTRY, elsewhere))
