@@ -19,7 +19,7 @@ from jaxnn.per_example.streaming.removed import without_removed, zero_where
 from jaxnn.per_example.streaming.rule import Asked, Local, Row
 from jaxnn.per_example.streaming.sites import all_sites
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Statistic
-from jaxnn.placement import filled_as
+from jaxnn.placement import filled_as, on_mesh
 from jaxnn.tape import weighted
 from jaxnn.types import Array, PyTree
 from jaxnn.varying import sum_like, vary, varying_axes
@@ -165,7 +165,7 @@ def _zeros(given: Arguments, asked: Asked) -> tuple[Row, Any]:
 
     def of_one(mapped: list[Any]) -> Row:
         zeros = {slot: jnp.zeros(shape, asked.dtype) for slot, shape in slots.items()}
-        return vary(Row(jnp.zeros((), asked.dtype), zeros, None), axes)
+        return vary(on_mesh(Row(jnp.zeros((), asked.dtype), zeros, None)), axes)
 
     sums = []
     for leaf, parts in zip(given.leaves, asked.parts, strict=True):

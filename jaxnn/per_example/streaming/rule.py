@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Literal
+from jax.sharding import PartitionSpec
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.recording.concatenating import ParamPart
@@ -22,6 +23,7 @@ from jaxnn.per_example.recording.reading import Site
 from jaxnn.per_example.recording.rule import evaluated
 from jaxnn.per_example.streaming.dense import TOTAL
 from jaxnn.per_example.streaming.statistic import Gradients, Part, Statistic
+from jaxnn.placement import compiler_sharded, explicit_spec, rows_spec, spec_of
 from jaxnn.tape import Use
 from jaxnn.types import Array, DType, PyTree
 
@@ -83,6 +85,8 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return [given[i] for i in range(len(given))]
 
     leaves = tuple(jax.ShapeDtypeStruct(local.base.shape, local.base.dtype) for local in locals_)
+    specs = [explicit_spec(local.base) or PartitionSpec() for local in locals_]
+    places = (specs, [dict.fromkeys(local.sums, spec) for local, spec in zip(locals_, specs, strict=True)])
 
     # The value of the operand is a view of the bases. It is an argument so that nothing is rounded twice; its cotangent
     # is None, since that of the bases is the whole derivative.
@@ -106,7 +110,7 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         def of_batch(each: Any, followers: Any) -> Any:
             return _of_batch(site, asked, leaves, followers, *each)
 
-        (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factor), followers)
+        (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factor), followers, places)
         of_locals = tuple(Local(g, s, None, None, None) for g, s in zip(grads, sums, strict=True))
         return of_locals, Row(None, zeros, None), None, {i: back.get(i) for i in others}
 
@@ -131,21 +135,33 @@ def of_each_example(x: Array, mark: Array) -> Array:
 
     @same.def_vmap
     def _(size: int, batched: list[bool], x: Array, mark: Array) -> tuple[Array, bool]:
-        return (x if batched[0] else jnp.broadcast_to(x, (size, *x.shape))), True
+        if batched[0]:
+            return x, True
+        rows = jnp.broadcast_to(x, (size, *x.shape))
+        if explicit_spec(mark) is None:
+            return rows, True
+        return jax.sharding.reshard(rows, spec_of(*rows_spec(mark), *jax.typeof(x).sharding.spec)), True
 
     return same(x, mark)
 
 
-def from_all_examples(f: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], each: PyTree, shared: PyTree) -> Any:
+def from_all_examples(
+    f: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], each: PyTree, shared: PyTree, places: PyTree
+) -> Any:
     """f(arrays (N, ...), shared) -> (sums over examples, arrays (N, ...)), from inside a `vmap` over the examples.
 
     The sums come back as not batched: JAX then takes them as they are for the cotangents of arrays that all examples
     share. Under `vmap` alone the value of each example would be materialized, a' delta of shape (N, D, P), and summed.
+    On a mesh with Explicit axes the compiler shards what is inside; `places` says how the sums are sharded.
     """
+
+    def placed(each: PyTree, shared: PyTree) -> tuple[PyTree, PyTree]:
+        rows = next((rows_spec(x) for x in jax.tree.leaves(each) if explicit_spec(x)), PartitionSpec())
+        return compiler_sharded(f, (places, rows), each, shared)
 
     @custom_vmap
     def of_one(each: PyTree, shared: PyTree) -> tuple[PyTree, PyTree]:
-        sums, rows = f(jax.tree.map(lambda x: x[None], each), shared)
+        sums, rows = placed(jax.tree.map(lambda x: x[None], each), shared)
         return sums, jax.tree.map(lambda x: x[0], rows)
 
     @of_one.def_vmap
@@ -153,7 +169,7 @@ def from_all_examples(f: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], each
         def row(x: Array, there: bool) -> Array:
             return x if there else jnp.broadcast_to(x, (size, *x.shape))
 
-        sums, rows = f(jax.tree.map(row, each, batched[0]), shared)
+        sums, rows = placed(jax.tree.map(row, each, batched[0]), shared)
         return (sums, rows), (jax.tree.map(lambda _: False, sums), jax.tree.map(lambda _: True, rows))
 
     return of_one(each, shared)
