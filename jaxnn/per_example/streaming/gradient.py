@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
@@ -16,11 +18,11 @@ from jaxnn.per_example.streaming.dense import TOTAL
 from jaxnn.per_example.streaming.norms import SqNorms
 from jaxnn.per_example.streaming.program import Program, program_of
 from jaxnn.per_example.streaming.removed import without_removed, zero_where
-from jaxnn.per_example.streaming.rule import Asked, Local, Row
+from jaxnn.per_example.streaming.rule import Asked, Local, Row, Slot
 from jaxnn.per_example.streaming.sites import all_sites
-from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Statistic
-from jaxnn.placement import filled_as, on_mesh
-from jaxnn.tape import weighted
+from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
+from jaxnn.placement import compiler_sharded, explicit_spec, filled_as, on_mesh, rows_spec
+from jaxnn.tape import Use, weighted
 from jaxnn.types import Array, PyTree
 from jaxnn.varying import sum_like, vary, varying_axes
 
@@ -98,9 +100,9 @@ def streamed(
     program = program_of(found, given)
     asked = asked_of(given, program, statistics)
     rows, sums = _zeros(given, asked)
-    in_axes = (None, 0, 0, None, given.axes, None if factors is None else 0, 0)
+    in_axes = (0, 0, given.axes, None if factors is None else 0, 0)
 
-    def one(trained: Any, taps: PyTree, zeros: Any, sums: Any, mapped: list[Any], factor: Any, mark: Array) -> Any:
+    def one(taps: PyTree, zeros: Any, mapped: list[Any], factor: Any, mark: Array, *, trained: Any, sums: Any) -> Any:
         leaves = [trained.get(i, leaf) for i, leaf in enumerate(given.leaves)]
         locals_ = {
             i: Local(
@@ -115,7 +117,9 @@ def streamed(
         return program(asked, leaves, taps, locals_, Row(mark, zeros, factor), mapped)
 
     def total(trained: Any, taps: PyTree, zeros: Any, sums: Any) -> tuple[Array, Any]:
-        each, seen, aux = jax.vmap(one, in_axes)(trained, taps, zeros, sums, mapped, factors, rows.mark)
+        # Not arguments of `jax.vmap`, which takes none that are sharded over the Explicit mesh axis of the examples.
+        of_one = functools.partial(one, trained=trained, sums=sums)
+        each, seen, aux = jax.vmap(of_one, in_axes)(taps, zeros, mapped, factors, rows.mark)
         return jnp.sum(each if weights is None else weighted(each, weights)), (each, seen, aux)
 
     trained = {i: given.leaves[i] for i in sorted(program.streamed)}
@@ -123,15 +127,8 @@ def streamed(
     (grads, deltas, values, totals), (each, seen, aux) = derivative(trained, program.taps, rows.zeros, sums)
 
     for i, uses in program.rest(seen, deltas).items():
-        leaf = jax.ShapeDtypeStruct(given.leaves[i].shape, given.leaves[i].dtype)
-        gradients = Gradients(uses, leaf, given.examples, (len(asked.numbers), 0), factors, asked.needs | {TOTAL})
-        for k, part in asked.parts[i].items():
-            value = asked.statistics[k].of_use(gradients, part)
-            if part.shape is None:
-                totals[i][k] = value.reshape(given.leaves[i].shape)
-            else:
-                values[k, part.slot] = values[k, part.slot] + value.astype(asked.dtype)
-        grads[i] = gradients.total
+        grads[i], totals[i], found_rows = _of_rest(given, asked, i, uses, factors, each)
+        values |= {slot: values[slot] + x for slot, x in found_rows.items()}
     kept = given.examples
     if weights is not None:
         removed = weights == 0
@@ -143,6 +140,29 @@ def streamed(
     found_values = [_combined(asked, k, values, totals, batch) for k in range(len(statistics))]
     tree = jax.tree.unflatten(given.structure, [grads[i] for i in range(len(given.leaves))])
     return Result(each, found_values, aux, tree)
+
+
+def _of_rest(
+    given: Arguments, asked: Asked, i: int, uses: tuple[Use, ...], factors: Array | None, losses: Array
+) -> tuple[Array, dict[int, Array], dict[Slot, Array]]:
+    """(gradient, sums over examples, values of examples) of a parameter that is not streamed, from all of its uses."""
+    leaf = given.leaves[i]
+
+    def of_batch(uses: tuple[Use, ...], parts: dict[int, Part], factors: Array | None) -> Any:
+        kind = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        gradients = Gradients(uses, kind, given.examples, (len(asked.numbers), 0), factors, asked.needs | {TOTAL})
+        sums, rows = {}, {}
+        for k, part in parts.items():
+            value = asked.statistics[k].of_use(gradients, part)
+            if part.shape is None:
+                sums[k] = value.reshape(leaf.shape)
+            else:
+                rows[k, part.slot] = value.astype(asked.dtype)
+        return gradients.total, sums, rows
+
+    spec = explicit_spec(leaf) or PartitionSpec()
+    found: Any = compiler_sharded(of_batch, (spec, spec, rows_spec(losses)), uses, asked.parts[i], factors)
+    return found
 
 
 def asked_of(given: Arguments, program: Program, statistics: tuple[Statistic, ...]) -> Asked:

@@ -8,8 +8,9 @@ gradients, through `scan` and `checkpoint`, and nothing is stored.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from jaxnn.placement import compiler_sharded, explicit_spec, rows_spec, spec_of
 from jaxnn.tape import Use
 from jaxnn.types import Array, DType, PyTree
 
+Tree = TypeVar("Tree")
 Slot = tuple[int, Hashable]
 """The number of a statistic, and one of its slots."""
 
@@ -85,8 +87,9 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return [given[i] for i in range(len(given))]
 
     leaves = tuple(jax.ShapeDtypeStruct(local.base.shape, local.base.dtype) for local in locals_)
-    specs = [explicit_spec(local.base) or PartitionSpec() for local in locals_]
-    places = (specs, [dict.fromkeys(local.sums, spec) for local, spec in zip(locals_, specs, strict=True)])
+    locals_, row = _beside(operands[at], (locals_, row))
+    sums = [(local.base, local.sums) for local in locals_]
+    places = tuple(map(list, zip(*jax.tree.map(lambda x: explicit_spec(x) or PartitionSpec(), sums), strict=True)))
 
     # The value of the operand is a view of the bases. It is an argument so that nothing is rounded twice; its cotangent
     # is None, since that of the bases is the whole derivative.
@@ -99,6 +102,10 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return operation(locals_, row, value, others), (followers, row.factor, value, others)
 
     def backward(kept: Any, delta: Array) -> Any:
+        with _mesh_of(delta, jax.sharding.get_abstract_mesh()):
+            return derivatives(kept, delta)
+
+    def derivatives(kept: Any, delta: Array) -> Any:
         followers, factor, value, others = kept
 
         def of_others(floating: dict[int, Array]) -> Array:
@@ -118,6 +125,28 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
     slots = _slots(site, asked)
     mine = Row(row.mark, {slot: x for slot, x in row.zeros.items() if slot in slots}, row.factor)
     return operation(locals_, mine, operands[at], others)
+
+
+def _mesh_of(x: Any, other: Any) -> contextlib.AbstractContextManager[Any]:
+    """Sets the mesh of an array, if it has one with other types of axes than `other`.
+
+    Inside `jax.sharding.auto_axes`, as in `w.at[i].get(out_sharding=...)`, arrays have types of another mesh.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if mesh.empty or other.empty or mesh.axis_types == other.axis_types:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def _beside(x: Any, tree: Tree) -> Tree:
+    """The arrays of a pytree with types of the mesh that x is on."""
+
+    def moved(leaf: Any) -> Any:
+        mesh = jax.typeof(leaf).sharding.mesh
+        with (there := _mesh_of(x, mesh)):
+            return leaf if isinstance(there, contextlib.nullcontext) else jax.sharding.reshard(leaf, PartitionSpec())
+
+    return jax.tree.map(moved, tree)
 
 
 def _slots(site: Site, asked: Asked) -> set[Slot]:
