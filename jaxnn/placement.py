@@ -85,6 +85,18 @@ def explicit_mesh(tree: PyTree) -> Any:
     return None
 
 
+def shards(tree: PyTree) -> int:
+    """Over how many devices the compiler may shard the arrays of a pytree: 1 on no mesh, and inside `jax.shard_map`.
+
+    Types do not say how arrays are sharded over Auto mesh axes, but on which mesh they are: a batch has at most as many
+    shards as that has devices, and their number divides both. Arrays that only `in_shardings` places have no mesh yet.
+    """
+    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(tree)]
+    mesh: Any = next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
+    sizes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    return math.prod(size for size, kind in sizes if kind != AxisType.Manual)
+
+
 def explicit_spec(x: Any) -> PartitionSpec | None:
     """How an array, or its type, is sharded over Explicit mesh axes; None if it is not."""
     spec = getattr(_sharding_of(x), "spec", None)

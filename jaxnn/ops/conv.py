@@ -27,7 +27,7 @@ from jaxnn.ops.conv_matmul import (
     conv_weight_grad_as_matmul,
     conv_weight_grads_as_matmul,
 )
-from jaxnn.ops.steps import CPU_BYTES, Step, by_steps, step_of
+from jaxnn.ops.steps import CPU_BYTES, by_steps, chunks
 from jaxnn.placement import compiler_sharded, spec_of
 from jaxnn.types import Array, DTypeLike, Shape
 
@@ -269,7 +269,7 @@ def conv_weight_grad(
         batch_group_count=groups,
     )
     geometry: dict[str, Any] = {"stride": stride, "pads": pads, "dilation": dilation, "groups": groups}
-    step = Step(step_of(x.shape[0], bytes_of_columns(x, dy, window), CPU_BYTES))
+    step = chunks(bytes_of_columns(x, dy, window), CPU_BYTES, x, dy)
     # On CPU, inside a loop, the native form would be a naive loop nest (see conv_matmul); steps keep columns in cache.
     as_products = partial(conv_weight_grad_as_matmul, window=window, **geometry, step=step, precision=precision)
 

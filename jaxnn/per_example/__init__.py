@@ -79,12 +79,14 @@ from jaxnn.per_example.streaming.statistic import Statistic
 from jaxnn.per_example.sums import clipped_grad, clipped_grad_by_layer, materialize, mean_grad, weighted_grad
 
 __all__ = [
-    "Clip", "Factors", "NoiseScale", "Plan", "PrivateReport", "PrivateState", "add_gaussian_noise", "automatic",
-    "clipped_grad", "clipped_grad_by_layer", "clipped_grad_of", "cosine", "diag_fisher", "diag_ggn", "dp_event",
-    "dp_sgd", "empirical_fisher_diag", "flat", "gram", "jvp_examples", "kfac_expand", "kfac_reduce", "materialize",
-    "mean_grad", "noise_scale", "norms", "ntk", "over_microbatches", "plan", "poisson_batch", "poisson_size",
-    "private_grad", "psac", "record", "second_moment", "select", "snr", "sq_norms", "sq_norms_by_layer",
-    "sq_norms_by_parameter", "trace", "variance", "variance_centred", "weighted_grad",
+    "Clip", "Directional", "Factors", "Margin", "NoiseScale", "Plan", "PrivateReport", "PrivateState", "Projection",
+    "SecondMoment", "SqNorms", "Statistic", "Variance", "add_gaussian_noise", "automatic", "clipped_grad",
+    "clipped_grad_by_layer", "clipped_grad_of", "clipped_value_and_grad", "cosine", "diag_fisher", "diag_ggn",
+    "dp_event", "dp_sgd", "empirical_fisher_diag", "flat", "gram", "jvp_examples", "kfac_expand", "kfac_reduce",
+    "materialize", "mean_grad", "noise_scale", "norms", "ntk", "over_microbatches", "plan", "poisson_batch",
+    "poisson_size", "private_grad", "psac", "record", "second_moment", "select", "snr", "sq_norms",
+    "sq_norms_by_layer", "sq_norms_by_parameter", "trace", "value_and_grad", "variance", "variance_centred",
+    "weighted_grad",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

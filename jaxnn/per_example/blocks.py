@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.ops.steps import OTHER_BYTES, Step, by_steps, map_examples, step_of, sum_examples
+from jaxnn.ops.steps import OTHER_BYTES, Step, by_steps, chunks, map_examples, step_of, sum_examples
 from jaxnn.per_example.outer import Outer
-from jaxnn.placement import filled_as
+from jaxnn.placement import filled_as, shards
 from jaxnn.types import Array, DType, Shape
 
 CHUNK_BYTES = 2**25
@@ -85,17 +85,17 @@ def in_gram_chunks(f: Callable[..., Array], bytes_each: int, *arrays: Array) -> 
 
     On CPU they fit in CHUNK_BYTES, elsewhere in OTHER_BYTES; `bytes_each` are those of one example.
     """
-    n = arrays[0].shape[0]
     most = CHUNK_BYTES // max(bytes_each, 1)
-    if most >= n:
+    if most >= arrays[0].shape[0]:
         return f(*arrays)
 
     def some_rows(*arrays: Array) -> Array:  # neighbours, the last chunk smaller
         one = lambda rows: f(*(x[None] for x in rows))[0]  # noqa: E731 (lax.map needs one row's function)
         return lax.map(one, arrays, batch_size=max(most, 1))
 
-    step = Step(step_of(n, bytes_each, OTHER_BYTES), apart=True)
-    return lax.platform_dependent(*arrays, cpu=some_rows, default=functools.partial(map_examples, f, step))
+    few, many = (chunks(bytes_each, most, *arrays, apart=True) for most in (CHUNK_BYTES, OTHER_BYTES))
+    here = some_rows if shards(arrays) == 1 else functools.partial(map_examples, f, few)
+    return lax.platform_dependent(*arrays, cpu=here, default=functools.partial(map_examples, f, many))
 
 
 def explicit(form: Materializable) -> Array:

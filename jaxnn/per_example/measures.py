@@ -10,14 +10,14 @@ from jax import lax
 
 from jaxnn.numerics import EXACT, accumulation_dtype, exact_einsum
 from jaxnn.ops.gather import take_rows_weight_grad
-from jaxnn.ops.steps import OTHER_BYTES, Step, step_of, sum_examples
+from jaxnn.ops.steps import OTHER_BYTES, Step, chunks, step_of, sum_examples
 from jaxnn.per_example import blocks
 from jaxnn.per_example.blocks import for_examples, of_pairs, over_examples, sum_over_chunks
 from jaxnn.per_example.forms import GRAM, MATERIALISE, PRODUCT, Explicit, Form, Mixed, Pieces, strategy
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.sparse import Sparse
 from jaxnn.per_example.tied import Tied, cross, cross_of_pairs, fit
-from jaxnn.placement import filled_as
+from jaxnn.placement import filled_as, shards
 from jaxnn.tape import Whole
 from jaxnn.types import Array
 
@@ -102,9 +102,10 @@ AT_ONCE = 32
 
 def sum_of_squares(x: Array, over: int = 1) -> Array:
     """sum over the first axis of x^2 / over."""
-    return lax.platform_dependent(
-        x, cpu=lambda x: squares_in_steps(x) / over, default=functools.partial(squares_at_once, over=over)
-    )
+    at_once = functools.partial(squares_at_once, over=over)
+    if shards(x) > 1:  # steps over single examples would send each from its device to all
+        return at_once(x)
+    return lax.platform_dependent(x, cpu=lambda x: squares_in_steps(x) / over, default=at_once)
 
 
 def squares_in_steps(x: Array) -> Array:
@@ -251,6 +252,8 @@ def _(form: Outer, over: int = 1) -> Array:
         return form.laid_out(over_examples(lambda g: sum_of_squares(g - mean[None], over), form))
     a, delta = (x[:, 0].astype(form.dtype) for x in (form.a, form.delta))
     in_steps, at_once = (functools.partial(f, over=over) for f in (deviations_in_steps, deviations_at_once))
+    if shards((a, delta)) > 1:
+        return form.laid_out(at_once(a, delta))
     return form.laid_out(lax.platform_dependent(a, delta, cpu=in_steps, default=at_once))
 
 
@@ -280,6 +283,8 @@ def _(form: Explicit, over: int = 1) -> Array:
     def at_once(grads: Array) -> Array:
         return squares_at_once(grads - jnp.mean(grads, axis=0, keepdims=True), over)
 
+    if shards(form.grads) > 1:
+        return at_once(form.grads)
     return lax.platform_dependent(form.grads, cpu=in_steps, default=at_once)
 
 
@@ -310,14 +315,15 @@ def deviations_at_once(a: Array, delta: Array, over: int) -> Array:
 
     In chunks of OTHER_BYTES, the bound on memory should a compiler materialize the terms.
     """
-    n, size = a.shape[0], step_of(a.shape[0], a[0].size * delta.shape[-1] * a.dtype.itemsize, OTHER_BYTES)
+    n, bytes_each = a.shape[0], a[0].size * delta.shape[-1] * a.dtype.itemsize
+    step = chunks(bytes_each, OTHER_BYTES, a, delta, apart=True)
 
     def gradients(a: Array, delta: Array) -> Array:
         return a[..., :, None] * delta[..., None, :]
 
     # In one chunk, where launches cost most, a sum takes one kernel and a product two. The barrier hides from XLA that
     # both sums are over the same gradients: it would make them one Triton kernel that takes minutes to compile.
-    if size == n:
+    if step.size == n:
         mean = jnp.sum(gradients(a, delta) * jnp.asarray(1 / n, a.dtype), axis=0)
     else:
         mean = exact_einsum("ngd,ngp->gdp", a, delta) / n
@@ -326,4 +332,4 @@ def deviations_at_once(a: Array, delta: Array, over: int) -> Array:
     def some(a: Array, delta: Array) -> Array:
         return squares_at_once(gradients(a, delta) - mean[None], over)
 
-    return sum_examples(some, Step(size, apart=True), a, delta)
+    return sum_examples(some, step, a, delta)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.numerics import Precision, accumulate, accumulation_dtype, multiplied
+from jaxnn.numerics import Precision, accumulate, accumulation_dtype, dot_general, multiplied
 from jaxnn.ops.conv import Padding, conv_weight_grad
 from jaxnn.ops.gather import take_rows_weight_grad
 from jaxnn.ops.matmul import bias_grad, linear_weight_grad
@@ -175,9 +175,9 @@ class Whole:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         grads = accumulate(counted(self.grads, weights))
         shares = jnp.ones(grads.shape[0], grads.dtype) if weights is None else weights.astype(grads.dtype)
-        # A matrix product, since XLA's reduction over the first of two axes is slow on a CPU.
-        rows = grads.reshape(grads.shape[0], -1)
-        return linear_weight_grad(shares[:, None], rows, precision).reshape(self.shape)
+        # A product, since XLA's reduction over the first of two axes is slow on a CPU. The shape is kept: flattened
+        # gradients of a matrix whose columns are sharded would be gathered.
+        return dot_general(shares, grads, (((0,), (0,)), ((), ())), precision)
 
 
 @jax.tree_util.register_dataclass

@@ -138,9 +138,7 @@ def _followed(equation: JaxprEqn, operands: list[Param | Concatenated | None]) -
     return None if (moved := viewed_concatenated(equation, value)) is None else [moved]
 
 
-def _read_body(
-    found: Reading, index: int, equation: JaxprEqn, body: Body, sizes: Sequence[int], enter: Enter
-) -> None:
+def _read_body(found: Reading, index: int, equation: JaxprEqn, body: Body, sizes: Sequence[int], enter: Enter) -> None:
     """Reads the body of a call, region or loop. A loop's initial carry falls back, and so does a parameter that a loop
     returns, since its results are stacked or carried."""
     entering: dict[Var, Param | Concatenated] = {}

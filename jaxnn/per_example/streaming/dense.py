@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import EXACT, safe_sqrt
-from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, Step, map_and_sum_examples, step_of
-from jaxnn.per_example.blocks import CHUNK_BYTES, Materializable, explicit
+from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, Step, chunks, map_and_sum_examples
+from jaxnn.per_example.blocks import CHUNK_BYTES
 from jaxnn.per_example.clip import Clip
 from jaxnn.per_example.measures import sum_of_squares
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.sums import factors_of
+from jaxnn.placement import shards
 from jaxnn.tape import Whole
 from jaxnn.types import Array
 
@@ -48,26 +49,27 @@ def weights_of(factors: Array | Clip | None, sq_norms: Array | None) -> Array | 
     return factors_of(factors, safe_sqrt(sq_norms))
 
 
-def dense_moments(
-    form: Materializable, wanted: frozenset[str], factors: Array | Clip | None, step: Step
-) -> Moments:
+def dense_moments(form: Outer, wanted: frozenset[str], factors: Array | Clip | None, step: Step) -> Moments:
     """The `wanted` moments, the gradients materialized in chunks."""
     given = None if callable(factors) else factors
     leaves, structure = jax.tree.flatten((form, given))
 
     def of_chunk(*leaves: Array) -> tuple[Moments, Moments]:
         some, given = jax.tree.unflatten(structure, leaves)
-        grads = explicit(some)
-        rows = {SQ_NORMS: jnp.sum(jnp.square(grads), axis=1)} if SQ_NORMS in wanted else {}
+        grads = some.gradients()
+        rows = {SQ_NORMS: jnp.sum(jnp.square(grads), axis=(1, 2, 3))} if SQ_NORMS in wanted else {}
         sums = {}
         if TOTAL in wanted:
-            sums[TOTAL] = Whole(grads).grad(weights_of(factors if callable(factors) else given, rows.get(SQ_NORMS)), EXACT)
+            sums[TOTAL] = Whole(grads).grad(
+                weights_of(factors if callable(factors) else given, rows.get(SQ_NORMS)), EXACT
+            )
         if SQUARES in wanted:
             sums[SQUARES] = sum_of_squares(grads)
         return rows, sums
 
     rows, sums = map_and_sum_examples(of_chunk, step, *leaves)
-    return rows | sums
+    # Flat only now: a matrix whose columns are sharded is gathered where it is flattened.
+    return rows | jax.tree.map(form.laid_out, sums)
 
 
 def by_platform(
@@ -80,9 +82,8 @@ def by_platform(
     given = None if callable(factors) else factors
     leaves, structure = jax.tree.flatten((form, given))
     # Loops cost launches on an accelerator: as much at once as the factors take, which are in memory anyway.
-    held = form.examples * (form.bytes_each - form.gradient_bytes)
+    held = form.examples * (form.bytes_each - form.gradient_bytes) // shards(form)
     many = min(max(CHUNK_BYTES, held), OTHER_BYTES)
-    few, many = (step_of(form.examples, form.gradient_bytes, most) for most in (CPU_BYTES, many))
 
     def way(operations: int, step: Step) -> Callable[..., Moments]:
         def moments(*leaves: Array) -> Moments:
@@ -95,7 +96,8 @@ def by_platform(
 
     if SQUARES not in wanted and not pays(form, CPU_ENTRY):  # the least of the three
         return factored(form, given)
-    apart = Step(many, apart=True)
+    here = chunks(form.gradient_bytes, CPU_BYTES, *leaves)
+    elsewhere = chunks(form.gradient_bytes, many, *leaves, apart=True)
     return lax.platform_dependent(
-        *leaves, cpu=way(CPU_ENTRY, Step(few)), tpu=way(TPU_ENTRY, apart), default=way(OTHER_ENTRY, apart)
+        *leaves, cpu=way(CPU_ENTRY, here), tpu=way(TPU_ENTRY, elsewhere), default=way(OTHER_ENTRY, elsewhere)
     )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
@@ -17,10 +18,10 @@ from jaxnn.per_example.streaming.hoisting import Hoisted
 from jaxnn.per_example.streaming.norms import SqNorms
 from jaxnn.per_example.streaming.program import Program, program_of
 from jaxnn.per_example.streaming.removed import without_removed, zero_where
-from jaxnn.per_example.streaming.rule import Asked, Local, Row
+from jaxnn.per_example.streaming.rule import Asked, Local, Row, Slot
 from jaxnn.per_example.streaming.sites import all_sites
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
-from jaxnn.placement import filled_as
+from jaxnn.placement import compiler_sharded, explicit_spec, filled_as, on_mesh, rows_spec
 from jaxnn.tape import Use, weighted
 from jaxnn.types import Array, PyTree
 from jaxnn.varying import sum_like, vary, varying_axes
@@ -108,14 +109,15 @@ def streamed(
     asked = asked_of(given, program, statistics, clips, gradient)
     rows, sums = _zeros(given, asked)
 
-    def one(trained: Any, taps: PyTree, zeros: Any, sums: Any, mapped: list[Any], factors: Any, mark: Array) -> Any:
+    def one(taps: PyTree, zeros: Any, mapped: list[Any], factors: Any, mark: Array, *, trained: Any, sums: Any) -> Any:
         leaves = [trained.get(i, leaf) for i, leaf in enumerate(given.leaves)]
         locals_ = {i: _local(leaf, sums[i], asked.parts[i], clips.get(i)) for i, leaf in trained.items()}
         return program(asked, leaves, taps, locals_, Row(mark, zeros, factors), mapped)
 
     def total(taps: PyTree, zeros: Any, sums: Any, trained: Any) -> tuple[Array, Any]:
-        in_axes = (None, 0, 0, None, given.axes, 0, 0)
-        each, seen, aux = jax.vmap(one, in_axes)(trained, taps, zeros, sums, mapped, factors, rows.mark)
+        # Not arguments of `jax.vmap`, which takes none that are sharded over the Explicit mesh axis of the examples.
+        of_one = functools.partial(one, trained=trained, sums=sums)
+        each, seen, aux = jax.vmap(of_one, (0, 0, given.axes, 0, 0))(taps, zeros, mapped, factors, rows.mark)
         return jnp.sum(each if weights is None else weighted(each, weights)), (each, seen, aux)
 
     trained = {i: given.leaves[i] for i in sorted(program.streamed)}
@@ -123,16 +125,9 @@ def streamed(
     (deltas, values, totals, *grads), (each, seen, aux) = derivative(program.taps, rows.zeros, sums, trained)
     grads = grads[0] if gradient else {}
     for i, uses in program.rest(seen, deltas).items():
-        gradients = _gradients_of(given, asked, i, uses, clips[i].bound if i in clips else (), factors.get(i))
-        for k, part in asked.parts[i].items():
-            value = asked.statistics[k].of_use(gradients, part)
-            if part.shape is None:
-                totals[i][k] = value.reshape(given.leaves[i].shape)
-            else:
-                values[k, part.slot] = values[k, part.slot] + value.astype(asked.dtype)
-        if gradient:
-            grads[i] = gradients.total
-
+        bound = clips[i].bound if i in clips else ()
+        grads[i], totals[i], found_rows = _of_rest(given, asked, i, uses, bound, factors.get(i), each)
+        values |= {slot: values[slot] + x for slot, x in found_rows.items()}
     kept = given.examples
     if weights is not None:
         removed = weights == 0
@@ -145,19 +140,41 @@ def streamed(
     return Result(each, found_values, aux, [grads.get(i) for i in range(len(given.leaves))])
 
 
+def _of_rest(
+    given: Arguments,
+    asked: Asked,
+    i: int,
+    uses: tuple[Use, ...],
+    bound: PyTree,
+    factors: Array | None,
+    losses: Array,
+) -> tuple[Array | None, dict[int, Array], dict[Slot, Array]]:
+    """(gradient, sums over examples, values of examples) of a parameter that is not streamed, from all of its uses."""
+    leaf = given.leaves[i]
+
+    def of_batch(uses: tuple[Use, ...], parts: dict[int, Part], bound: PyTree, factors: Array | None) -> Any:
+        kind = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        clip = functools.partial(asked.clips[i], bound) if i in asked.clips else factors
+        gradients = Gradients(uses, kind, given.examples, (len(asked.numbers), 0), clip, asked.needs)
+        sums, rows = {}, {}
+        for k, part in parts.items():
+            value = asked.statistics[k].of_use(gradients, part)
+            if part.shape is None:
+                sums[k] = value.reshape(leaf.shape)
+            else:
+                rows[k, part.slot] = value.astype(asked.dtype)
+        return [gradients.total] if asked.gradient else [], sums, rows
+
+    spec = explicit_spec(leaf) or PartitionSpec()
+    places = ([spec] if asked.gradient else [], spec, rows_spec(losses))
+    grads, sums, rows = compiler_sharded(of_batch, places, uses, asked.parts[i], bound, factors)
+    return (grads[0] if grads else None), sums, rows
+
+
 def _local(leaf: Array, sums: dict[int, Array], parts: dict[int, Part], clip: Hoisted | None) -> Local:
     """What the whole parameter brings to its uses."""
     like, shared = ({k: getattr(part, name) for k, part in parts.items()} for name in ("like", "shared"))
     return Local(leaf, sums, like, shared, jnp.int32(0), () if clip is None else clip.bound)
-
-
-def _gradients_of(
-    given: Arguments, asked: Asked, i: int, uses: tuple[Use, ...], bound: PyTree, factors: Array | None
-) -> Gradients:
-    """The gradients of a parameter that is not streamed, from all of its uses."""
-    leaf = jax.ShapeDtypeStruct(given.leaves[i].shape, given.leaves[i].dtype)
-    clip = functools.partial(asked.clips[i], bound) if i in asked.clips else factors
-    return Gradients(uses, leaf, given.examples, (len(asked.numbers), 0), clip, asked.needs)
 
 
 def asked_of(
@@ -187,7 +204,7 @@ def _zeros(given: Arguments, asked: Asked) -> tuple[Row, Any]:
 
     def of_one(mapped: list[Any]) -> Row:
         zeros = {slot: jnp.zeros(shape, asked.dtype) for slot, shape in slots.items()}
-        return vary(Row(jnp.zeros((), asked.dtype), zeros, {}), axes)
+        return vary(on_mesh(Row(jnp.zeros((), asked.dtype), zeros, {})), axes)
 
     sums = []
     for leaf, parts in zip(given.leaves, asked.parts, strict=True):

@@ -41,7 +41,13 @@ class Program:
     taps: PyTree
 
     def __call__(
-        self, asked: Asked, leaves: Sequence[Array], taps: PyTree, locals_: dict[int, Local], row: Row, mapped: list[Any]
+        self,
+        asked: Asked,
+        leaves: Sequence[Array],
+        taps: PyTree,
+        locals_: dict[int, Local],
+        row: Row,
+        mapped: list[Any],
     ) -> tuple[Array, PyTree, PyTree]:
         """(the loss, the `seen` of tapped uses, aux) of one example."""
         operands = [*leaves, *jax.tree.leaves(taps), *mapped]

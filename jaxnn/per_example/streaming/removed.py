@@ -17,17 +17,17 @@ def without_removed(given: Arguments, weights: Array) -> list[Array]:
     A row of padding may have an infinite or NaN gradient, and 0 times infinity is NaN: it must not be computed at all.
     """
     kept = weights != 0
-    first = kept & (jnp.cumsum(kept) == 1)
+    # Over a sharded axis a minimum, and the sum of one row, are small all-reduces. A lookup would gather all rows.
+    numbers = jnp.arange(given.examples)
+    first = numbers == jnp.min(jnp.where(kept, numbers, given.examples))
 
     def replaced(x: Array, axis: int | None) -> Array:
         if axis is None:
             return x
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(replaced(jax.random.key_data(x), axis), impl=jax.random.key_impl(x))
         rows = jnp.moveaxis(x, axis, 0)
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):  # typed keys
-            one = rows[jnp.argmax(first)]
-        else:
-            # A sum of one row: over a sharded axis it is one small all-reduce, where a lookup would gather all rows.
-            one = jnp.sum(jnp.where(_along(first, rows), rows, jnp.zeros_like(rows)), axis=0, dtype=x.dtype)
+        one = jnp.sum(jnp.where(_along(first, rows), rows, jnp.zeros_like(rows)), axis=0, dtype=x.dtype)
         return jnp.moveaxis(jnp.where(_along(kept, rows), rows, one[None]), 0, axis)
 
     return [replaced(x, axis) for x, axis in zip(given.mapped, given.axes, strict=True)]

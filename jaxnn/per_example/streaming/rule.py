@@ -8,14 +8,17 @@ gradients, through `scan` and `checkpoint`, and nothing is stored.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Literal
+from jax.sharding import PartitionSpec
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.recording.concatenating import ParamPart
@@ -23,9 +26,11 @@ from jaxnn.per_example.recording.reading import Site
 from jaxnn.per_example.recording.rule import evaluated
 from jaxnn.per_example.streaming.dense import TOTAL
 from jaxnn.per_example.streaming.statistic import Gradients, Part, Statistic
+from jaxnn.placement import compiler_sharded, explicit_spec, rows_spec, spec_of
 from jaxnn.tape import Use
 from jaxnn.types import Array, DType, PyTree
 
+Tree = TypeVar("Tree")
 Slot = tuple[int, Hashable]
 """The number of a statistic, and one of its slots."""
 
@@ -98,6 +103,10 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return [given[i] for i in range(len(given))]
 
     leaves = tuple(jax.ShapeDtypeStruct(local.base.shape, local.base.dtype) for local in locals_)
+    locals_, row = _beside(operands[at], (locals_, row))
+    sums = [(local.base, local.sums) for local in locals_]
+    of_bases, of_sums = map(list, zip(*jax.tree.map(lambda x: explicit_spec(x) or PartitionSpec(), sums), strict=True))
+    places = (of_bases if asked.gradient else [], of_sums)
 
     # The value of the operand is a view of the bases. It is an argument so that nothing is rounded twice; its cotangent
     # is None, since that of the bases is the whole derivative.
@@ -110,6 +119,10 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return operation(locals_, row, value, others), (followers, row.factors, value, others)
 
     def backward(kept: Any, delta: Array) -> Any:
+        with _mesh_of(delta, jax.sharding.get_abstract_mesh()):
+            return derivatives(kept, delta)
+
+    def derivatives(kept: Any, delta: Array) -> Any:
         followers, factors, value, others = kept
 
         def of_others(floating: dict[int, Array]) -> Array:
@@ -121,8 +134,9 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         def of_batch(each: Any, followers: Any) -> Any:
             return _of_batch(site, asked, leaves, followers, *each)
 
-        (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factors), followers)
-        of_locals = tuple(Local(g, s, None, None, None, None) for g, s in zip(grads, sums, strict=True))
+        (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factors), followers, places)
+        pairs = itertools.zip_longest(grads, sums)
+        of_locals = tuple(Local(g, s, None, None, None, None) for g, s in pairs)
         return of_locals, Row(None, zeros, None), None, {i: back.get(i) for i in others}
 
     operation.defvjp(forward, backward)
@@ -133,6 +147,28 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         {i: x for i, x in row.factors.items() if i in leaves_here},
     )
     return operation(locals_, mine, operands[at], others)
+
+
+def _mesh_of(x: Any, other: Any) -> contextlib.AbstractContextManager[Any]:
+    """Sets the mesh of an array, if it has one with other types of axes than `other`.
+
+    Inside `jax.sharding.auto_axes`, as in `w.at[i].get(out_sharding=...)`, arrays have types of another mesh.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if mesh.empty or other.empty or mesh.axis_types == other.axis_types:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def _beside(x: Any, tree: Tree) -> Tree:
+    """The arrays of a pytree with types of the mesh that x is on."""
+
+    def moved(leaf: Any) -> Any:
+        mesh = jax.typeof(leaf).sharding.mesh
+        with (there := _mesh_of(x, mesh)):
+            return leaf if isinstance(there, contextlib.nullcontext) else jax.sharding.reshard(leaf, PartitionSpec())
+
+    return jax.tree.map(moved, tree)
 
 
 def _slots(site: Site, asked: Asked) -> set[Slot]:
@@ -150,21 +186,33 @@ def of_each_example(x: Array, mark: Array) -> Array:
 
     @same.def_vmap
     def _(size: int, batched: list[bool], x: Array, mark: Array) -> tuple[Array, bool]:
-        return (x if batched[0] else jnp.broadcast_to(x, (size, *x.shape))), True
+        if batched[0]:
+            return x, True
+        rows = jnp.broadcast_to(x, (size, *x.shape))
+        if explicit_spec(mark) is None:
+            return rows, True
+        return jax.sharding.reshard(rows, spec_of(*rows_spec(mark), *jax.typeof(x).sharding.spec)), True
 
     return same(x, mark)
 
 
-def from_all_examples(f: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], each: PyTree, shared: PyTree) -> Any:
+def from_all_examples(
+    f: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], each: PyTree, shared: PyTree, places: PyTree
+) -> Any:
     """f(arrays (N, ...), shared) -> (sums over examples, arrays (N, ...)), from inside a `vmap` over the examples.
 
     The sums come back as not batched: JAX then takes them as they are for the cotangents of arrays that all examples
     share. Under `vmap` alone the value of each example would be materialized, a' delta of shape (N, D, P), and summed.
+    On a mesh with Explicit axes the compiler shards what is inside; `places` says how the sums are sharded.
     """
+
+    def placed(each: PyTree, shared: PyTree) -> tuple[PyTree, PyTree]:
+        rows = next((rows_spec(x) for x in jax.tree.leaves(each) if explicit_spec(x)), PartitionSpec())
+        return compiler_sharded(f, (places, rows), each, shared)
 
     @custom_vmap
     def of_one(each: PyTree, shared: PyTree) -> tuple[PyTree, PyTree]:
-        sums, rows = f(jax.tree.map(lambda x: x[None], each), shared)
+        sums, rows = placed(jax.tree.map(lambda x: x[None], each), shared)
         return sums, jax.tree.map(lambda x: x[0], rows)
 
     @of_one.def_vmap
@@ -172,7 +220,7 @@ def from_all_examples(f: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], each
         def row(x: Array, there: bool) -> Array:
             return x if there else jnp.broadcast_to(x, (size, *x.shape))
 
-        sums, rows = f(jax.tree.map(row, each, batched[0]), shared)
+        sums, rows = placed(jax.tree.map(row, each, batched[0]), shared)
         return (sums, rows), (jax.tree.map(lambda _: False, sums), jax.tree.map(lambda _: True, rows))
 
     return of_one(each, shared)
@@ -186,7 +234,7 @@ def _of_batch(
     seen: PyTree,
     delta: Array,
     factors: dict[int, Array],
-) -> tuple[tuple[list[Array | None], list[dict[int, Array]]], dict[Slot, Array]]:
+) -> tuple[tuple[list[Array], list[dict[int, Array]]], dict[Slot, Array]]:
     """((gradients of the bases, sums over examples of each), values of the statistics (N, ...)) of a site."""
     grads, sums, rows = [], [], dict[Slot, Array]()
     for part, leaf, (like, shared, number, bound) in zip(site.parts, leaves, followers, strict=True):
@@ -208,7 +256,8 @@ def _of_batch(
             # A constant factor ahead of a loop over slices is not in the gradient of the slice: JAX applies it.
             use = _use(site, part, seen, delta, 1.0)
             whole = Gradients((use,), leaf, examples, numbers, whole.weights, frozenset({TOTAL}))
-        grads.append(whole.total if asked.gradient else None)
+        if asked.gradient:
+            grads.append(whole.total)
     return (grads, sums), rows
 
 

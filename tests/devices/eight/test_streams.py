@@ -1,0 +1,347 @@
+"""Statistics inside the backward pass on 8 devices against the same on one, and what the devices send each other."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxnn import per_example
+from jaxnn.ops import steps
+from jaxnn.per_example import Directional, Margin, Projection, SecondMoment, SqNorms, Variance
+from tests.backprop.checking import relative
+from tests.devices import hlo
+from tests.devices.collectives import Sent, sent
+from tests.devices.eight.test_tape import mesh
+from tests.helpers import float64, slow
+from tests.per_example.recording.losses import Drawn
+
+EXACT = 1e-10
+N = 16
+
+Loss = Callable[..., Any]
+
+
+class Case(NamedTuple):
+    """A loss of one example, its parameters, a batch, and how tensor parallelism shards the parameters."""
+
+    loss: Loss
+    params: dict[str, Any]
+    data: tuple[Any, ...]
+    split: dict[str, P]
+
+
+def on_one(w: Any) -> Any:
+    """The parameter, gathered where types say how it is sharded: there JAX leaves that to the user."""
+    return jax.sharding.reshard(w, P()) if jax.sharding.get_abstract_mesh().explicit_axes else w
+
+
+def mlp(n: int = N, width: int = 8, hidden: int = 16) -> Case:
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        h = jnp.tanh(x @ on_one(p["w"]) + on_one(p["b"]))
+        return jnp.sum((h @ on_one(p["v"]) + on_one(p["c"]) - y) ** 2)
+
+    r = Drawn(0)
+    params = {"w": r(width, hidden), "b": r(hidden), "v": r(hidden, 8), "c": r(8)}
+    split = {"w": P(None, "model"), "b": P("model"), "v": P("model"), "c": P()}
+    return Case(loss, params, (r(n, width), r(n, 8)), split)
+
+
+def sequence(n: int = N, times: int = 6, width: int = 8, hidden: int = 16) -> Case:
+    """Lookups, a scaling, products at several positions, a matrix that is used twice."""
+
+    def look(w: Any, i: Any) -> Any:
+        return w.at[i].get(out_sharding=P()) if jax.sharding.get_abstract_mesh().explicit_axes else w[i]
+
+    def loss(p: Any, words: Any, y: Any) -> Any:
+        p = jax.tree.map(on_one, p)
+        h = look(p["table"], words) * p["scale"]
+        h = jnp.tanh((h + h @ p["twice"]) @ p["twice"])
+        return jnp.sum((jnp.tanh(h @ p["w"]) @ p["v"] - y) ** 2)
+
+    r = Drawn(1)
+    params = {"table": r(24, width), "scale": r(width), "twice": r(width, width)}
+    params |= {"w": r(width, hidden), "v": r(hidden, width)}
+    split = {"table": P(), "scale": P(), "twice": P(), "w": P(None, "model"), "v": P("model")}
+    return Case(loss, params, (r.integers(24, n, times), r(n, width)), split)
+
+
+def blocks(n: int = N, times: int = 4, width: int = 8, hidden: int = 16, layers: int = 3) -> Case:
+    """Scanned, rematerialized blocks."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        p = jax.tree.map(on_one, p)
+
+        def block(h: Any, q: Any) -> Any:
+            return h + jnp.tanh((h * q["g"]) @ q["w"]) @ q["v"], None
+
+        h, _ = lax.scan(jax.checkpoint(block), x, {name: p[name] for name in ("g", "w", "v")})
+        return jnp.sum((jnp.sum(h, axis=0) @ p["out"] - y) ** 2)
+
+    r = Drawn(2)
+    params = {"g": r(layers, width), "w": r(layers, width, hidden), "v": r(layers, hidden, width), "out": r(width, 8)}
+    split = {"g": P(), "w": P(None, None, "model"), "v": P(None, "model"), "out": P()}
+    return Case(loss, params, (r(n, times, width), r(n, 8)), split)
+
+
+def two_products(n: int = 64, times: int = 64, width: int = 64, hidden: int = 1024) -> Case:
+    """Gradients of 256 KiB that are formed once for their norm and their sum: in chunks of 4 on a CPU."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return jnp.sum((jnp.tanh(x @ p["w"]) @ p["v"] - y) ** 2)
+
+    r = Drawn(3)
+    params = {"w": r(width, hidden), "v": r(hidden, width)}
+    return Case(loss, params, (r(n, times, width), r(n, times, width)), {"w": P(None, "model"), "v": P("model")})
+
+
+CASES: dict[str, Callable[..., Case]] = {"mlp": mlp, "sequence": sequence, "blocks": blocks, "two": two_products}
+
+
+def fsdp(params: Any, devices: int, axis: str = "data") -> Any:
+    """The largest axis that the number of devices divides, sharded."""
+
+    def spec(leaf: Any) -> P:
+        at = max((i for i, n in enumerate(leaf.shape) if n % devices == 0), key=lambda i: leaf.shape[i], default=None)
+        return P(*(axis if i == at else None for i in range(leaf.ndim)))
+
+    return jax.tree.map(spec, params)
+
+
+def layout(case: Case, name: str, devices: int) -> Any:
+    if name == "tensor parallel":
+        return case.split
+    return fsdp(case.params, devices) if name == "fsdp" else jax.tree.map(lambda _: P(), case.params)
+
+
+def sums_and_rows(params: Any) -> dict[str, Any]:
+    """Every statistic: by name."""
+    return {
+        "norms": SqNorms(),
+        "by parameter": SqNorms(by="parameter"),
+        "margin": Margin(),
+        "directional": Directional(jax.tree.map(jnp.cos, params)),
+        "projection": Projection(jax.random.key(0), 12),
+        "second moment": SecondMoment(),
+        "variance": Variance(),
+    }
+
+
+def every(case: Case, params: Any, weights: Any, *data: Any) -> Any:
+    """Of the batch, and of the batch with weights, of which some are 0."""
+    statistics = sums_and_rows(params)
+    plain = per_example.value_and_grad(case.loss, statistics)(params, *data)
+    del statistics["variance"]
+    return plain, per_example.value_and_grad(case.loss, statistics)(params, *data, weights=weights)
+
+
+def some_weights(n: int = N) -> np.ndarray:
+    return np.random.default_rng(4).uniform(0.5, 2, n) * (np.arange(n) % 5 != 0)
+
+
+EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
+LAYOUTS = [
+    ("mlp", EXPLICIT, (8,), "replicated", True),
+    *slow(
+        ("mlp", AUTO, (4, 2), "tensor parallel", False),
+        ("sequence", EXPLICIT, (8,), "fsdp", False),
+        ("sequence", AUTO, (8,), "fsdp", True),
+        ("blocks", EXPLICIT, (4, 2), "fsdp", True),
+        ("blocks", AUTO, (4, 2), "tensor parallel", True),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "axis", "shape", "way", "is_set"), LAYOUTS)
+def test_a_sharded_batch_gives_the_numbers_of_one_device(
+    name: str, axis: AxisType, shape: tuple[int, ...], way: str, is_set: bool
+) -> None:
+    """Rows stay with their examples; on an Explicit mesh gradients are sharded as the parameters are."""
+    with float64():
+        case, weights, where = CASES[name](), some_weights(), mesh(axis, shape)
+        alone = jax.jit(functools.partial(every, case))(case.params, weights, *case.data)
+        specs = layout(case, way, shape[0])
+        place = functools.partial(jax.tree.map, lambda x, s: jax.device_put(x, NamedSharding(where, s)))
+        params = place(case.params, specs)
+        batch = place((weights, *case.data), tuple(P("data") for _ in (weights, *case.data)))
+        # A new function: one compiled for arguments on one device is not asked again.
+        run = jax.jit(lambda *a: every(case, *a))
+        if is_set:
+            with jax.set_mesh(where):
+                together = run(params, *batch)
+        else:
+            together = run(params, *batch)
+        assert relative(together, alone) <= EXACT
+        for (losses, found), grads in together:
+            for rows in (losses, found["norms"], found["projection"], *found["by parameter"].values()):
+                assert rows.sharding.is_equivalent_to(NamedSharding(where, P("data")), rows.ndim)
+            if axis is EXPLICIT:
+                for each in (grads, found["second moment"]):
+                    places = jax.tree.map(
+                        lambda x, s: x.sharding.is_equivalent_to(NamedSharding(where, s), x.ndim), each, specs
+                    )
+                    assert all(places.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "checked"), [("mlp", True), *slow(("mlp", False), ("sequence", True), ("blocks", True))]
+)
+def test_inside_shard_map_rows_are_of_own_examples_and_gradients_those_of_jax(name: str, checked: bool) -> None:
+    """With the default checks summed over the devices, without them the device's own."""
+    with float64():
+        case, weights = CASES[name](), some_weights()
+
+        def ours(params: Any, weights: Any, *data: Any) -> Any:
+            (plain, grads), (scaled, scaled_grads) = every(case, params, weights, *data)
+            own = {**{n: x for n, x in plain[1].items()}, "weighted": scaled}
+            return plain[0], jax.tree.map(lambda x: x[None], own), (grads, scaled_grads)
+
+        def jaxs(params: Any, weights: Any, *data: Any) -> Any:
+            def total(params: Any, weights: Any) -> Any:
+                each = jax.vmap(case.loss, (None, *(0 for _ in data)))(params, *data)
+                return jnp.sum(weights * each)
+
+            return jax.grad(total)(params, jnp.ones_like(weights)), jax.grad(total)(params, weights)
+
+        def spread(f: Any, out: Any) -> Any:
+            specs = (P(), *(P("data") for _ in (weights, *case.data)))
+            where = mesh(AUTO, (4, 2))
+            run = jax.jit(jax.shard_map(f, mesh=where, in_specs=specs, out_specs=out, check_vma=checked))
+            return run(case.params, weights, *case.data)
+
+        # Unchecked, devices have different sums under the name of replicated ones: stacked to be seen.
+        sums = P() if checked else P("data")
+
+        def seen(grads: Any) -> Any:
+            return grads if checked else jax.tree.map(lambda x: x[None], grads)
+
+        def ours_seen(*args: Any) -> Any:
+            losses, own, grads = ours(*args)
+            return losses, own, seen(grads)
+
+        losses, own, grads = spread(ours_seen, (P("data"), P("data"), sums))
+        assert relative(grads, spread(lambda *a: seen(jaxs(*a)), sums)) <= EXACT
+        alone = jax.jit(ours)
+        parts = [
+            alone(case.params, *(x[i : i + N // 4] for x in (weights, *case.data)))[:2] for i in range(0, N, N // 4)
+        ]
+        assert relative((losses, own), jax.tree.map(lambda *x: jnp.concatenate(x), *parts)) <= EXACT
+
+
+def compiled(f: Any, case: Case, where: Any, specs: Any, *more: Any) -> Any:
+    """f(params, *data, *more (N,)), compiled for a batch sharded over the axis "data"; float32."""
+
+    def shaped(x: Any, spec: P) -> Any:
+        kind = np.int32 if np.issubdtype(np.asarray(x).dtype, np.integer) else np.float32
+        return jax.ShapeDtypeStruct(np.shape(x), kind, sharding=NamedSharding(where, spec))
+
+    batch = [shaped(x, P("data")) for x in (*case.data, *more)]
+    return jax.jit(lambda *a: f(*a)).lower(jax.tree.map(shaped, case.params, specs), *batch).compile()
+
+
+def plain(loss: Loss) -> Callable[..., Any]:
+    """The losses, and the gradient of their sum, by `jax.grad`."""
+
+    def both(params: Any, *data: Any) -> Any:
+        def total(params: Any) -> Any:
+            each = jax.vmap(loss, (None, *(0 for _ in data)))(params, *data)
+            return jnp.sum(each), each
+
+        grads, each = jax.grad(total, has_aux=True)(params)
+        return each, grads
+
+    return both
+
+
+def few(devices: int, shape: tuple[int, ...] = ()) -> Any:
+    names = ("data", "model")[: len(shape) or 1]
+    return jax.make_mesh(shape or (devices,), names, (AUTO,) * len(names), devices=jax.devices()[:devices])
+
+
+LARGE: dict[str, Callable[[], Case]] = {
+    "mlp": lambda: mlp(512, 32, 64),
+    "two": two_products,
+    "blocks": lambda: blocks(64, 16, 32, 128),
+}
+"""With more numbers in an example's activations than in the parameters: else XLA gathers activations, not parameters."""
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "way"),
+    [
+        ("two", 4, "fsdp"),
+        *slow(("blocks", 4, "fsdp"), ("blocks", 8, "fsdp"), ("mlp", 8, "fsdp"), ("two", 8, "replicated")),
+    ],
+)
+def test_norms_beside_the_gradient_send_nothing_more(name: str, devices: int, way: str) -> None:
+    """The same arrays as often, in loops over layers and over chunks of examples too; all rows sharded."""
+    case, where = LARGE[name](), few(devices)
+    specs = layout(case, way, devices)
+    ours = compiled(per_example.value_and_grad(case.loss), case, where, specs)
+    theirs = compiled(plain(case.loss), case, where, specs)
+    assert sent(ours.as_text()) == sent(theirs.as_text())
+    assert hlo.read(ours.as_text(), "cpu").collectives.keys() == hlo.read(theirs.as_text(), "cpu").collectives.keys()
+    ((losses, norms), grads), (_, plain_grads) = ours.output_shardings, theirs.output_shardings
+    assert losses.spec == norms.spec == P("data")
+    assert jax.tree.map(lambda s: s.spec, grads) == jax.tree.map(lambda s: s.spec, plain_grads)
+
+
+def test_chunks_of_neighbours_would_gather_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunks are what the test above is about."""
+    monkeypatch.setattr(steps, "shards", lambda arrays: 1)
+    case, where = two_products(), few(4)
+    done = compiled(per_example.value_and_grad(case.loss), case, where, layout(case, "replicated", 4))
+    gathered = {size: count for (kind, size, _), count in sent(done.as_text()).items() if kind == "all-gather"}
+    assert (64, 64, 64) in gathered
+
+
+@pytest.mark.parametrize("name", ["mlp", *slow("two")])
+def test_tensor_parallel_norms_send_one_number_of_each_example_more(name: str) -> None:
+    """For each parameter that is sharded; XLA combines those of different parameters in one all-reduce."""
+    case, where = LARGE[name](), few(4, (2, 2))
+    ours = compiled(per_example.value_and_grad(case.loss), case, where, case.split)
+    theirs = compiled(plain(case.loss), case, where, case.split)
+    more = sent(ours.as_text()) - sent(theirs.as_text())
+    rows = len(case.data[0]) // 2
+    assert {kind for kind, _, _ in more} == {"all-reduce"}
+    numbers = sum(count * size // 4 for (_, _, size), count in more.items())
+    assert numbers <= rows * sum(spec != P() for spec in case.split.values())
+    assert not sent(theirs.as_text()) - sent(ours.as_text())
+    if name == "mlp":
+        counts = [hlo.read(done.as_text(), "cpu").collectives["all-reduce"] for done in (ours, theirs)]
+        assert counts[0] - counts[1] == 1
+
+
+@pytest.mark.slow
+def test_removed_examples_are_replaced_without_a_gather() -> None:
+    """By an all-reduce of one row: weights of 0 may be on every device."""
+    case, where = mlp(512, 32, 64), few(4)
+    specs = layout(case, "replicated", 4)
+
+    def weighted(params: Any, x: Any, y: Any, weights: Any) -> Any:
+        return per_example.value_and_grad(case.loss)(params, x, y, weights=weights)
+
+    done = compiled(weighted, case, where, specs, some_weights(512))
+    more = sent(done.as_text()) - sent(compiled(plain(case.loss), case, where, specs).as_text())
+    assert {kind for kind, _, _ in more} == {"all-reduce"}
+    assert sum(size * count for (_, _, size), count in more.items()) <= 4 * (32 + 8 + 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["replicated", "fsdp"])
+def test_sums_of_squares_send_their_own_arrays_once(way: str) -> None:
+    """A loop over chunks adds the devices' sums up after its last turn."""
+    case, where = two_products(), few(4)
+    specs = layout(case, way, 4)
+    both = per_example.value_and_grad(case.loss, (SqNorms(), SecondMoment()))
+    theirs = sent(compiled(plain(case.loss), case, where, specs).as_text())
+    more: Sent = sent(compiled(both, case, where, specs).as_text()) - theirs
+    assert more == {("all-reduce", (64, 1024), 2**18): 2}
