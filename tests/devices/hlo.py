@@ -246,6 +246,7 @@ def lower(
         SingleDeviceSharding,
     )
 
+    args = traceable(args)
     kind, cores, name = {"cuda": ("NVIDIA H200", 132, "gpu"), "tpu": ("TPU v5e", 1, "tpu")}[platform]
     sizes = tuple((mesh or {}).values())
     devices = topology(platform, math.prod(sizes))
@@ -257,19 +258,20 @@ def lower(
     else:
         real = Mesh(np.array(devices[: math.prod(sizes)]).reshape(sizes), tuple(mesh))
         specs = PartitionSpec() if in_shardings is None else in_shardings
-        placed = jax.tree.map(lambda s: NamedSharding(real, s), specs, is_leaf=lambda s: isinstance(s, PartitionSpec))
-        shardings = jax.tree.broadcast(placed, args, is_leaf=lambda s: isinstance(s, NamedSharding))
-    shaped = jax.tree.map(abstract_of, args, shardings)
+        named = jax.tree.map(lambda s: NamedSharding(real, s), specs, is_leaf=lambda s: isinstance(s, PartitionSpec))
+        shardings = jax.tree.broadcast(named, args, is_leaf=lambda s: isinstance(s, NamedSharding))
+    shaped = jax.tree.map(placed, args, shardings)
     with jax.sharding.use_abstract_mesh(abstract):
         return jax.jit(f, **options).trace(*shaped).lower(lowering_platforms=(platform,))
 
 
-def abstract_of(leaf: Any, sharding: Any) -> Any:
-    """The shape and the dtype of an argument, placed."""
-    shaped = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.eval_shape(lambda x: x, leaf)
-    return jax.ShapeDtypeStruct(
-        shaped.shape, shaped.dtype, sharding=sharding, weak_type=getattr(shaped, "weak_type", False)
-    )
+def traceable(args: Any) -> Any:
+    """The shapes and dtypes of arguments."""
+    return jax.eval_shape(lambda x: x, args)
+
+
+def placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type)
 
 
 @functools.cache
