@@ -26,10 +26,7 @@ FREE = frozenset(
         "partition-id",
         "replica-id",
         "opt-barrier",
-        "copy-done",
-        "async-done",
         "async-update",
-        "slice-done",
         "add-dependency",
         "domain",
     ]
@@ -149,7 +146,7 @@ class Walk:
         return self.of(Frame(self.module[name], i, frame)) if name in self.module else Cost()
 
     def add(self, found: Cost, frame: Frame, i: Instruction) -> None:
-        if i.opcode in FREE or (i.opcode == "custom-call" and i.target in NOT_RUN):
+        if i.opcode in FREE or i.opcode.endswith("-done") or (i.opcode == "custom-call" and i.target in NOT_RUN):
             return
         if i.opcode == "while":
             trips = hlo_loops.trip_count(self.module, frame.computation, i)
