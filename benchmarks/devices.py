@@ -95,6 +95,36 @@ def over(row: dict[str, Any], rival: dict[str, Any]) -> str:
     return f"{row['estimated_us'] / rival['estimated_us']:.2f}x"
 
 
+TARGETS = {"cuda": "H200", "tpu": "v5e"}
+
+
+def markdown(tables: dict[str, Any]) -> list[str]:
+    """The lines of the table in benchmarks/README.md: each program that has a rival, and the rival."""
+    from benchmarks.device_programs import PROGRAMS
+
+    columns = [
+        f"{device}: {what}" for device in TARGETS.values() for what in ("kernels", "temporaries, MiB", "time, us")
+    ]
+    lines = [f"| program | rival | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
+    for name, program in PROGRAMS.items():
+        rival = next((r for r in program.rivals if r in tables), None)
+        if name not in tables or rival is None:
+            continue
+        cells = []
+        for target in TARGETS:
+            ours, theirs = tables[name].get(target), tables[rival].get(target)
+            cells += [f"{cell(ours, n)} / {cell(theirs, n)}" for n in range(3)]
+        words = rival.replace(name, "").strip() or rival
+        lines.append(f"| {name} | {words} | {' | '.join(cells)} |")
+    return lines
+
+
+def cell(row: dict[str, Any] | None, column: int) -> str:
+    if row is None:
+        return "-"
+    return (f"{row['kernels']:,}", f"{row['temp_bytes'] / 2**20:,.1f}", f"{row['estimated_us']:,.0f}")[column]
+
+
 def wanted(words: argparse.Namespace) -> list[str]:
     """The rivals before the programs that are compared with them."""
     from benchmarks.device_programs import PROGRAMS, with_rivals
@@ -113,11 +143,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only the programs that the tests compile too")
     parser.add_argument("--targets", nargs="+", choices=("cuda", "tpu"), default=["cuda", "tpu"])
     parser.add_argument("--write", action="store_true", help="keep the table in benchmarks/results/")
+    parser.add_argument("--table", action="store_true", help="print the saved table as in benchmarks/README.md")
     parser.add_argument("--measure", action="store_true", help="run the programs on the accelerator of this machine")
     parser.add_argument("--seconds", type=float, default=480, help="for all of --measure (default: 480)")
     parser.add_argument("--platform", help=argparse.SUPPRESS)  # "cpu", to try --measure
     parser.add_argument("--no-tests", action="store_true", help="--measure without the tests")
     words = parser.parse_args()
+    if words.table:
+        print(*markdown(json.loads((RESULTS / "devices.json").read_text())["programs"]), sep="\n")
+        return
     if words.measure:
         from benchmarks import device_measure
 
