@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.device_registry import BF16, F32, I32, Case, program, shaped
+from benchmarks.device_registry import BF16, F32, I32, TARGETS, Case, program, shaped
 from jaxnn import backprop, losses, models, per_example, train
 
 BOUND = 1.0
@@ -79,13 +79,18 @@ class Model(NamedTuple):
 
 
 def add_statistics(
-    name: str, model: Callable[[], Model], which: Sequence[str], by_vmap: Sequence[str] = (), quick: Sequence[str] = ()
+    name: str,
+    model: Callable[[], Model],
+    which: Sequence[str],
+    by_vmap: Sequence[str] = (),
+    quick: Sequence[str] = (),
+    quick_for: tuple[str, ...] = TARGETS,
 ) -> None:
     """The programs `NAME STATISTIC`, `NAME STATISTIC by vmap(grad)` and `NAME gradient by jax.grad` of a model.
 
     Args:
         which, by_vmap: the statistics, and those of them that are compared with `vmap(grad)`.
-        quick: those of them that the tests compile, and the plain gradient with them.
+        quick, quick_for: those of them that the tests compile, and the plain gradient with them; for which targets.
     """
     model = functools.cache(model)
     plain = f"{name} gradient by jax.grad"
@@ -103,10 +108,10 @@ def add_statistics(
 
         has_rival = statistic in by_vmap
         rivals = (rival, plain) if has_rival else (plain,)
-        program(f"{name} {statistic}", rivals=rivals, quick=statistic in quick)(ours)
+        program(f"{name} {statistic}", rivals=rivals, quick=quick_for if statistic in quick else ())(ours)
         if has_rival:
-            program(rival, quick=False)(theirs)
-    program(plain, quick=bool(quick))(lambda: Case(model().gradient, model().args))
+            program(rival, quick=())(theirs)
+    program(plain, quick=quick_for if quick else ())(lambda: Case(model().gradient, model().args))
 
 
 # --- networks of this library --------------------------------------------------------------------------------------
@@ -132,15 +137,23 @@ NETS = {"mlp": (MLP, (784,)), "cnn": (CNN, (28, 28, 1))}
 FEW = ("norms and mean", "clipped sum", "variance")
 
 add_statistics("mlp", lambda: own(MLP, (784,), 128), *[tuple(STATISTICS)] * 3)
-add_statistics("cnn", lambda: own(CNN, (28, 28, 1), 128), FEW, FEW, FEW[:1])
+add_statistics("cnn", lambda: own(CNN, (28, 28, 1), 128), FEW, FEW, FEW[:1], ("cuda",))
 
 for _name, (_net, _example) in NETS.items():
 
-    @program(f"{_name} gradient by backprop", rivals=(f"{_name} gradient by jax.grad",), quick=_name == "mlp")
+    @program(
+        f"{_name} gradient by backprop",
+        rivals=(f"{_name} gradient by jax.grad",),
+        quick=TARGETS if _name == "mlp" else (),
+    )
     def _(net: Any = _net, example: tuple[int, ...] = _example) -> Case:
         return Case(backprop.value_and_grad(net, LOSS), own(net, example, 128).args)
 
-    @program(f"{_name} forward in bfloat16", rivals=(f"{_name} forward in bfloat16 by jax.numpy",))
+    @program(
+        f"{_name} forward in bfloat16",
+        rivals=(f"{_name} forward in bfloat16 by jax.numpy",),
+        quick=TARGETS if _name == "mlp" else (),
+    )
     def _(net: Any = _net, example: tuple[int, ...] = _example) -> Case:
         params, state, x, _ = half(own(net, example, 1024).args)
         return Case(net.predict, (params, state, x))
@@ -164,7 +177,7 @@ def _() -> Case:
     return Case(forward, (params, state, x))
 
 
-@program("cnn forward in bfloat16 by jax.numpy")
+@program("cnn forward in bfloat16 by jax.numpy", quick=())
 def _() -> Case:
     params, state, x, _ = half(own(CNN, (28, 28, 1), 1024).args)
 
@@ -187,14 +200,14 @@ def _() -> Case:
 
 @program("mlp clipped sum on 4 devices", rivals=("mlp gradient by jax.grad on 4 devices",))
 def _() -> Case:
-    model = own(MLP, (784,), 4096)
+    model = own(MLP, (784,), 1024)
     made = Case(lambda *args: per_example.clipped_grad(model.record(*args), BOUND), model.args)
     return made._replace(mesh={"data": 4}, in_shardings=(P(), P(), P("data"), P("data")))
 
 
 @program("mlp gradient by jax.grad on 4 devices")
 def _() -> Case:
-    model = own(MLP, (784,), 4096)
+    model = own(MLP, (784,), 1024)
     return Case(model.gradient, model.args, mesh={"data": 4}, in_shardings=(P(), P(), P("data"), P("data")))
 
 
@@ -242,12 +255,12 @@ add_statistics("block in bfloat16", lambda: gpt(8, **SMALL, layers=1, scanned=Fa
 for _tied in (False, True):
     _kind = "tied" if _tied else "untied"
 
-    @program(f"gpt {_kind} gradient by jax.grad", quick=False)
+    @program(f"gpt {_kind} gradient by jax.grad", quick=())
     def _(tied: bool = _tied) -> Case:
         model = gpt(16, tied=tied)
         return Case(model.gradient, model.args)
 
-    @program(f"small gpt {_kind} gradient by jax.grad")
+    @program(f"small gpt {_kind} gradient by jax.grad", quick=() if _tied else TARGETS)
     def _(tied: bool = _tied) -> Case:
         model = gpt(8, **SMALL, layers=3, tied=tied)
         return Case(model.gradient, model.args)
@@ -256,13 +269,13 @@ for _tied in (False, True):
 WIDE = {"layers": 4, "scanned": False}
 
 
-@program("wide transformer norms and mean", rivals=("wide transformer gradient by jax.grad",), quick=False)
+@program("wide transformer norms and mean", rivals=("wide transformer gradient by jax.grad",), quick=())
 def _() -> Case:
     model = gpt(16, **WIDE)
     return Case(lambda *args: STATISTICS["norms and mean"][0](model.record(*args)), model.args)
 
 
-@program("wide transformer gradient by jax.grad", quick=False)
+@program("wide transformer gradient by jax.grad", quick=())
 def _() -> Case:
     model = gpt(16, **WIDE)
     return Case(model.gradient, model.args)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+TARGETS = ("cuda", "tpu")
 F32, BF16, I32 = jnp.float32, jnp.bfloat16, jnp.int32
 
 
@@ -44,9 +45,8 @@ class Program:
     build: Callable[[], Case]
     rivals: tuple[str, ...] = ()
     """Other programs for the same purpose, the first the closest; a program without any is itself a rival."""
-    quick: bool = True
-    """Whether the tests compile it too; what takes a minute is left to the benchmark."""
-    targets: tuple[str, ...] = ("cuda", "tpu")
+    quick: tuple[str, ...] = TARGETS
+    """The targets for which the tests compile it too; what takes half a minute is left to the benchmark."""
 
 
 PROGRAMS: dict[str, Program] = {}

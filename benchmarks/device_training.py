@@ -9,7 +9,7 @@ import jax
 import optax
 
 from benchmarks.device_networks import LOSS, MLP
-from benchmarks.device_registry import I32, Case, program, shaped
+from benchmarks.device_registry import I32, TARGETS, Case, program, shaped
 from jaxnn import backprop, optim, train
 
 OPTIMIZERS: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {
@@ -48,7 +48,7 @@ for _rule, (_ours, _theirs) in OPTIMIZERS.items():
     _rival = f"{_rule} update by optax" if _theirs else "adam update"
     program(f"{_rule} update", rivals=(_rival,))(lambda make=_ours: update(make()))
     if _theirs:
-        program(_rival, quick=_rule != "muon")(lambda make=_theirs: update(make()))
+        program(_rival, quick=() if _rule == "muon" else TARGETS)(lambda make=_theirs: update(make()))
 
 EXAMPLES, BATCH, RUNS = 60_000, 128, 16
 
@@ -85,14 +85,14 @@ def _() -> Case:
     return Case(made, (started(opt), *data(), jax.eval_shape(lambda: jax.random.key(0))), carries=True)
 
 
-@program("mlp epoch by a scan with optax")
+@program("mlp epoch by a scan with optax", quick=())
 def _() -> Case:
     opt = optax.adam(1e-3)
     vg = jax.value_and_grad(train.mean_loss(MLP, LOSS), has_aux=True)
     return Case(scan_by_hand(opt, vg), (started(opt), *data(), jax.eval_shape(lambda: jax.random.key(0))), carries=True)
 
 
-@program("mlp sweep of 16 runs", rivals=("mlp epoch",))
+@program("mlp sweep of 16 runs", rivals=("mlp epoch",), quick=("cuda",))
 def _() -> Case:
     vg = backprop.value_and_grad(MLP, LOSS)
 

@@ -66,8 +66,6 @@ def compile_all(names: list[str], targets: list[str], tables: dict[str, dict[str
     for name in names:
         program = PROGRAMS[name]
         for target in targets:
-            if target not in program.targets:
-                continue
             try:
                 case = program.build()
                 report = hlo_cache.compiled(case.function, case.args, target, **case.options)
@@ -158,6 +156,7 @@ def main() -> None:
         parser.exit(device_measure.main(words, wanted))
     from tests.devices import hlo
 
+    hlo.prepare()
     for target in list(words.targets):
         if why := hlo.unavailable(target):
             print(why)

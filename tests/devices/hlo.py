@@ -17,7 +17,7 @@ device the compiler cannot try out variants of a kernel, so a real one may choos
 
 What to know of the compilers: the CUDA plugin prints a traceback unless JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1; a second
 process with libtpu aborts on a lock file unless ALLOW_MULTIPLE_LIBTPU_LOAD=1; there is no `cost_analysis()` for CUDA.
-All three are seen to here, so import this module before JAX makes its first array.
+`prepare()` sees to that; call it, or the first `compiled`, before JAX makes its first array.
 """
 
 from __future__ import annotations
@@ -208,6 +208,7 @@ def compiled(
     """
     if (why := unavailable(platform)) is not None:
         raise RuntimeError(why)
+    prepare()
     lowered = lower(f, args, platform, mesh=mesh, in_shardings=in_shardings, **options)
     began = time.perf_counter()
     done = lowered.compile()
@@ -274,16 +275,21 @@ def placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type)
 
 
+def prepare() -> None:
+    """Keep JAX and libtpu from looking for devices that are not here; before JAX makes its first array."""
+    for name, value in TPU_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if jax.config.jax_platforms is None:
+        jax.config.update("jax_platforms", "cpu")
+
+
 @functools.cache
 def topology(platform: str, count: int = 1) -> tuple[Any, ...]:
     """Devices that are not here."""
-    if jax.config.jax_platforms is None:
-        jax.config.update("jax_platforms", "cpu")  # else JAX looks for a TPU, for minutes
+    prepare()
     from jax.experimental import topologies
 
     if platform == "tpu":
-        for name, value in TPU_SETTINGS.items():
-            os.environ.setdefault(name, value)
         return tuple(topologies.get_topology_desc(platform="tpu", topology_name=TPU_TOPOLOGY).devices)
     options = {"target_config": H200.read_text(), "topology": f"1x1x{count}"}
     return tuple(topologies.get_topology_desc(platform="cuda", **options).devices)

@@ -34,6 +34,7 @@ def compiled(f: Callable[..., Any], args: Any, platform: str, *, folder: Path = 
     """
     if (why := hlo.unavailable(platform)) is not None:
         raise RuntimeError(why)
+    hlo.prepare()
     path = folder / f"{key_of(f, args, platform, options)}.json"
     if path.exists():
         return from_json(json.loads(path.read_text()))
@@ -61,7 +62,7 @@ def key_of(f: Callable[..., Any], args: Any, platform: str, options: dict[str, A
 def about(platform: str) -> tuple[str, ...]:
     """The compilers' versions, the device, and the code that reads what they print."""
     versions = [f"{name} {importlib.metadata.version(name)}" for name in COMPILERS[platform]]
-    readers = sorted(Path(__file__).parent.glob("hlo*.py"))
+    readers = [Path(__file__).with_name(f"hlo_{name}.py") for name in ("text", "products", "loops", "cost")]
     return (*versions, hlo.H200.read_text(), *(path.read_text() for path in readers))
 
 

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(WHY is not None, reason=str(W
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 MIB = 2**20
-QUICK = [(name, target) for name, program in PROGRAMS.items() if program.quick for target in program.targets]
+QUICK = [(name, target) for name, program in PROGRAMS.items() for target in program.quick]
 
 
 @functools.cache
@@ -73,14 +73,31 @@ def test_half_precision_is_multiplied_as_it_is(name: str, target: str) -> None:
 
 
 class Bound(NamedTuple):
-    """At most so many kernels on each target, and temporaries of the rival's times `memory`, and a MiB."""
+    """At most so many kernels on each target, and temporaries of the plain rival's times `memory`, and 2 MiB."""
 
     cuda: int
     tpu: int
     memory: float = 1.0
 
 
-BOUNDS: dict[str, Bound] = {}
+BOUNDS = {
+    "mlp norms and mean": Bound(27, 22),
+    "mlp clipped sum": Bound(26, 21),
+    "mlp variance": Bound(92, 190),
+    "mlp second moment": Bound(55, 68),
+    "mlp gram": Bound(26, 17),
+    "mlp noise scale": Bound(33, 22),
+    "mlp materialize": Bound(17, 15),
+    "mlp gradient by backprop": Bound(21, 17),
+    "cnn norms and mean": Bound(51, 78, memory=1.3),
+    "block in bfloat16 norms and mean": Bound(140, 152),
+    "block in bfloat16 clipped sum": Bound(112, 148),
+    "block in bfloat16 variance": Bound(117, 205),
+    "adam update": Bound(26, 24),
+    "sgd with momentum update": Bound(25, 24),
+    "adam with 8-bit state update": Bound(78, 330),
+}
+"""What is reached today, and a little."""
 
 
 @pytest.mark.parametrize(("name", "target"), [(n, t) for n, t in QUICK if n in BOUNDS])
@@ -88,7 +105,7 @@ def test_kernels_and_memory(name: str, target: str) -> None:
     found, rival = report(name, target), report(PROGRAMS[name].rivals[-1], target)
     bound = BOUNDS[name]
     assert found.kernels <= getattr(bound, target)
-    assert found.temp_bytes <= bound.memory * rival.temp_bytes + MIB
+    assert found.temp_bytes <= bound.memory * rival.temp_bytes + 2 * MIB
 
 
 BYTES = {"adam update": 28, "adam update by optax": 28, "sgd with momentum update": 20}
