@@ -97,22 +97,21 @@ TARGETS = {"cuda": "H200", "tpu": "v5e"}
 
 
 def markdown(tables: dict[str, Any]) -> list[str]:
-    """The lines of the table in benchmarks/README.md: each program that has a rival, and the rival."""
+    """The lines of the table in benchmarks/README.md: each program with its rival, if it has one."""
     from benchmarks.device_programs import PROGRAMS
 
     columns = [
         f"{device}: {what}" for device in TARGETS.values() for what in ("kernels", "temporaries, MiB", "time, us")
     ]
     lines = [f"| program | rival | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
+    compared = {rival for program in PROGRAMS.values() for rival in program.rivals}
     for name, program in PROGRAMS.items():
-        rival = next((r for r in program.rivals if r in tables), None)
-        if name not in tables or rival is None:
+        if name not in tables or (name in compared and not program.rivals):
             continue
-        cells = []
-        for target in TARGETS:
-            ours, theirs = tables[name].get(target), tables[rival].get(target)
-            cells += [f"{cell(ours, n)} / {cell(theirs, n)}" for n in range(3)]
-        words = rival.replace(name, "").strip() or rival
+        rival = next((r for r in program.rivals if r in tables), None)
+        rows = [tables[name], *([tables[rival]] if rival else [])]
+        cells = [" / ".join(cell(row.get(t), n) for row in rows) for t in TARGETS for n in range(3)]
+        words = (rival or "-").replace(name, "").strip()
         lines.append(f"| {name} | {words} | {' | '.join(cells)} |")
     return lines
 
