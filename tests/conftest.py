@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 CACHE = Path(__file__).parent.parent / ".cache" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+FOR_DEVICES = os.environ.get("JAXNN_TEST_COMPILED") == "1"
+"""Whether this process compiles for devices that are not here (tests/devices/test_compiled.py): as their users do."""
+if not FOR_DEVICES:
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 # Thousands of small programs are the same from test to test and from run to run: all are kept.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 VERSION = ".".join(importlib.metadata.version("jax").split(".")[:2])
-if VERSION in ("0.10", "0.11", "0.12"):
+if VERSION in ("0.10", "0.11", "0.12") and not FOR_DEVICES:
     # The suite compiles thousands of small programs and runs each once: without the passes that make programs faster,
     # and without threads for parts of a program, it takes half the time. XLA stops at a flag that it does not know.
     flags = (

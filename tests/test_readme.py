@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import jaxnn
+from benchmarks import devices
 from jaxnn import backprop, losses, models, optim, per_example, train
 from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.cli.recipes import RECIPES
@@ -380,6 +381,13 @@ def test_the_tables_of_recorded_models_are_what_was_written(label: str) -> None:
     assert [label, *cells] in table(sections(README)["Speed"])
     cells += [two("temporary MiB over jax.grad"), two("compile s over jax.grad")]
     assert [label, *cells] in table(sections(BENCHMARKS)["Speed of per-example statistics: any JAX loss"])
+
+
+def test_the_table_of_devices_is_what_was_written() -> None:
+    text, found = sections(BENCHMARKS)["Compiled for an H200 and a TPU v5e"], results("devices")
+    assert f"jax {found['environment']['versions']['jax']}" in text
+    told = [line for line in text.splitlines() if line.startswith("|")]
+    assert told == devices.markdown(found["programs"])
 
 
 def test_the_speed_of_optimizers_is_what_was_written() -> None:

@@ -17,7 +17,7 @@ device the compiler cannot try out variants of a kernel, so a real one may choos
 
 What to know of the compilers: the CUDA plugin prints a traceback unless JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1; a second
 process with libtpu aborts on a lock file unless ALLOW_MULTIPLE_LIBTPU_LOAD=1; there is no `cost_analysis()` for CUDA.
-All three are seen to here, so import this module before JAX makes its first array.
+`prepare()` sees to that; call it, or the first `compiled`, before JAX makes its first array.
 """
 
 from __future__ import annotations
@@ -208,6 +208,7 @@ def compiled(
     """
     if (why := unavailable(platform)) is not None:
         raise RuntimeError(why)
+    prepare()
     lowered = lower(f, args, platform, mesh=mesh, in_shardings=in_shardings, **options)
     began = time.perf_counter()
     done = lowered.compile()
@@ -246,6 +247,7 @@ def lower(
         SingleDeviceSharding,
     )
 
+    args = traceable(args)
     kind, cores, name = {"cuda": ("NVIDIA H200", 132, "gpu"), "tpu": ("TPU v5e", 1, "tpu")}[platform]
     sizes = tuple((mesh or {}).values())
     devices = topology(platform, math.prod(sizes))
@@ -257,31 +259,37 @@ def lower(
     else:
         real = Mesh(np.array(devices[: math.prod(sizes)]).reshape(sizes), tuple(mesh))
         specs = PartitionSpec() if in_shardings is None else in_shardings
-        placed = jax.tree.map(lambda s: NamedSharding(real, s), specs, is_leaf=lambda s: isinstance(s, PartitionSpec))
-        shardings = jax.tree.broadcast(placed, args, is_leaf=lambda s: isinstance(s, NamedSharding))
-    shaped = jax.tree.map(abstract_of, args, shardings)
+        named = jax.tree.map(lambda s: NamedSharding(real, s), specs, is_leaf=lambda s: isinstance(s, PartitionSpec))
+        shardings = jax.tree.broadcast(named, args, is_leaf=lambda s: isinstance(s, NamedSharding))
+    shaped = jax.tree.map(placed, args, shardings)
     with jax.sharding.use_abstract_mesh(abstract):
         return jax.jit(f, **options).trace(*shaped).lower(lowering_platforms=(platform,))
 
 
-def abstract_of(leaf: Any, sharding: Any) -> Any:
-    """The shape and the dtype of an argument, placed."""
-    shaped = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.eval_shape(lambda x: x, leaf)
-    return jax.ShapeDtypeStruct(
-        shaped.shape, shaped.dtype, sharding=sharding, weak_type=getattr(shaped, "weak_type", False)
-    )
+def traceable(args: Any) -> Any:
+    """The shapes and dtypes of arguments."""
+    return jax.eval_shape(lambda x: x, args)
+
+
+def placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type)
+
+
+def prepare() -> None:
+    """Keep JAX and libtpu from looking for devices that are not here; before JAX makes its first array."""
+    for name, value in TPU_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if jax.config.jax_platforms is None:
+        jax.config.update("jax_platforms", "cpu")
 
 
 @functools.cache
 def topology(platform: str, count: int = 1) -> tuple[Any, ...]:
     """Devices that are not here."""
-    if jax.config.jax_platforms is None:
-        jax.config.update("jax_platforms", "cpu")  # else JAX looks for a TPU, for minutes
+    prepare()
     from jax.experimental import topologies
 
     if platform == "tpu":
-        for name, value in TPU_SETTINGS.items():
-            os.environ.setdefault(name, value)
         return tuple(topologies.get_topology_desc(platform="tpu", topology_name=TPU_TOPOLOGY).devices)
     options = {"target_config": H200.read_text(), "topology": f"1x1x{count}"}
     return tuple(topologies.get_topology_desc(platform="cuda", **options).devices)

@@ -1,9 +1,9 @@
 """What a compiled program launches, multiplies, moves and sends, loops times their trips; and an estimate of its time.
 
 Bytes are those of a kernel's operands and results: of what a kernel slices, gathers or updates in place, only the part.
-On TPU what lies in the on-chip memory is free. A loop of unknown trip count is counted once; of the branches of a
-conditional the dearest. The estimate is, for each kernel, the launch and the longer of bytes / bandwidth and FLOPs /
-rate; vector arithmetic and the time of collectives on the wire are not in it.
+On TPU what lies in the on-chip memory is free, and moving it there is no kernel. A loop of unknown trip count counts
+once; of the branches of a conditional the dearest does. The estimate is, for each kernel, the launch and the longer of
+bytes / bandwidth and FLOPs / rate; vector arithmetic and the time of collectives on the wire are not in it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ FREE = frozenset(
         "partition-id",
         "replica-id",
         "opt-barrier",
-        "copy-done",
-        "async-done",
         "async-update",
-        "slice-done",
         "add-dependency",
         "domain",
     ]
@@ -45,6 +42,9 @@ COLLECTIVES = frozenset(
         "collective-broadcast",
     ]
 )
+TRANSFERS = ("copy-start", "slice-start", "dynamic-slice-start")
+"""What moves arrays between memories beside the kernels; its shapes are source, destination, and a token."""
+
 PARTIAL = ("dynamic-slice", "slice", "gather")
 """Operations that read only a part of their first operand."""
 
@@ -146,7 +146,7 @@ class Walk:
         return self.of(Frame(self.module[name], i, frame)) if name in self.module else Cost()
 
     def add(self, found: Cost, frame: Frame, i: Instruction) -> None:
-        if i.opcode in FREE or (i.opcode == "custom-call" and i.target in NOT_RUN):
+        if i.opcode in FREE or i.opcode.endswith("-done") or (i.opcode == "custom-call" and i.target in NOT_RUN):
             return
         if i.opcode == "while":
             trips = hlo_loops.trip_count(self.module, frame.computation, i)
@@ -173,6 +173,9 @@ class Walk:
         return not any(s.dims for name in (i.name, *i.operands) for s in place.shapes_of(name))
 
     def kernel(self, frame: Frame, i: Instruction) -> Cost:
+        if i.opcode in TRANSFERS:
+            size = self.traffic(frame.computation, i)
+            return Cost(bytes=size, seconds=size / self.machine.bandwidth)
         found = Cost(kernels=1)
         kind = i.opcode.removesuffix("-start")
         if i.opcode == "custom-call":
@@ -212,8 +215,8 @@ class Walk:
 
     def traffic(self, place: Computation, i: Instruction) -> int:
         """The bytes that a kernel reads and writes in the device's main memory."""
-        if i.opcode.removesuffix("-start") == "copy" and i.opcode != "copy":
-            return max(self.size(place, name) for name in i.operands)
+        if i.opcode in TRANSFERS:
+            return i.shapes[1].bytes
         if i.opcode == "fusion" and i.called in self.module:
             inner = self.module[i.called]
             read = [min(self.size(place, name), self.read(inner, n)) for n, name in enumerate(i.operands)]
