@@ -154,7 +154,9 @@ def asked_of(given: Arguments, program: Program, statistics: tuple[Statistic, ..
         for param in params
     ]
     dtype = accumulation_dtype(jnp.float32, *(leaf.dtype for leaf in given.leaves))
-    numbers = {id(site): number for number, site in enumerate(all_sites(program.reading))}
+    # Slices of one parameter that are concatenated again are parts of one site, and have numbers of their own.
+    places = [(id(site), i) for site in all_sites(program.reading) for i in range(len(site.parts))]
+    numbers = {place: number for number, place in enumerate(places)}
     return Asked(statistics, tuple(parts), numbers, dtype)
 
 

@@ -31,11 +31,11 @@ Slot = tuple[int, Hashable]
 
 class Asked(NamedTuple):
     """The statistics; for each parameter the parts that it contributes, by number of the statistic; the numbers of the
-    sites, by their `id`; the dtype of values of examples."""
+    parts of sites, by (`id` of the site, index of the part); the dtype of values of examples."""
 
     statistics: tuple[Statistic, ...]
     parts: tuple[dict[int, Part], ...]
-    numbers: dict[int, int]
+    numbers: dict[tuple[int, int], int]
     dtype: DType
 
     @property
@@ -170,11 +170,12 @@ def _of_batch(
 ) -> tuple[tuple[list[Array], list[dict[int, Array]]], dict[Slot, Array]]:
     """((gradients of the bases, sums over examples of each), values of the statistics (N, ...)) of a site."""
     grads, sums, rows = [], [], dict[Slot, Array]()
-    for part, leaf, (like, shared, number) in zip(site.parts, leaves, followers, strict=True):
+    for place, (part, leaf, (like, shared, of_slice)) in enumerate(zip(site.parts, leaves, followers, strict=True)):
+        number = asked.numbers[id(site), place], of_slice
 
         def gradients(scale: float, wanted: frozenset[str], part: Any = part, leaf: Any = leaf, n: Any = number) -> Any:
-            use, numbers = _use(site, part, seen, delta, scale), (asked.numbers[id(site)], n)
-            return Gradients((use,), leaf, delta.shape[0], numbers, factors, wanted)
+            use = _use(site, part, seen, delta, scale)
+            return Gradients((use,), leaf, delta.shape[0], n, factors, wanted)
 
         outer = part.param.outer
         # A constant factor ahead of a loop over slices is not in the gradient of the slice.
