@@ -24,6 +24,9 @@ from jaxnn.tape import weighted
 from jaxnn.types import Array, PyTree
 from jaxnn.varying import sum_like, vary, varying_axes
 
+WHERE = "value_and_grad"
+"""The function that messages name."""
+
 
 def value_and_grad(
     loss: Callable[..., Any],
@@ -41,8 +44,8 @@ def value_and_grad(
     found, structure = statistics_of(statistics)
 
     def vg(*args: Any, weights: Array | None = None) -> Any:
-        with on_their_mesh(args):
-            given = arguments_of(args, argnums, in_axes, trainable)
+        with on_their_mesh(args, WHERE):
+            given = arguments_of(args, argnums, in_axes, trainable, WHERE)
             traced, varied = varying(loss, given, has_aux)
             result = streamed(traced, varied, found, _weights(weights, given))
             # Inside `shard_map` parameters were cast to vary, so that rows of different devices are not added up. Their
