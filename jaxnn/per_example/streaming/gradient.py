@@ -46,6 +46,8 @@ def value_and_grad(
     def vg(*args: Any, weights: Array | None = None) -> Any:
         with on_their_mesh(args, WHERE):
             given = arguments_of(args, argnums, in_axes, trainable, WHERE)
+            if not given.examples:
+                raise ValueError("value_and_grad: expected a batch of at least 1 example, got none.")
             traced, varied = varying(loss, given, has_aux)
             result = streamed(traced, varied, found, _weights(weights, given))
             # Inside `shard_map` parameters were cast to vary, so that rows of different devices are not added up. Their
@@ -64,7 +66,12 @@ def _weights(weights: Array | None, given: Arguments) -> Array | None:
             f"value_and_grad: expected one weight for each of {given.examples} examples, shape ({given.examples},), "
             f"got shape {jnp.shape(weights)}."
         )
-    return None if weights is None else jnp.asarray(weights)
+    if weights is None:
+        return None
+    weights = jnp.asarray(weights)
+    if jnp.issubdtype(weights.dtype, jnp.complexfloating):
+        raise TypeError(f"value_and_grad: weights must be real numbers, got {weights.dtype.name}.")
+    return weights
 
 
 def statistics_of(statistics: PyTree) -> tuple[tuple[Statistic, ...], Any]:
