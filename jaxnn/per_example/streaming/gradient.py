@@ -138,7 +138,7 @@ def streamed(
         for k, part in asked.parts[i].items():
             value = asked.statistics[k].of_use(gradients, part)
             if part.shape is None:
-                totals[i][k] = value.reshape(given.leaves[i].shape)
+                totals[i][k] = value.reshape(given.leaves[i].shape).astype(totals[i][k].dtype)
             else:
                 values[k, part.slot] = values[k, part.slot] + value.astype(asked.dtype)
         grads[i] = gradients.total

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Literal
 
-from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.recording.concatenating import ParamPart
 from jaxnn.per_example.recording.reading import Site
 from jaxnn.per_example.recording.rule import evaluated
@@ -83,6 +82,8 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return [given[i] for i in range(len(given))]
 
     leaves = tuple(jax.ShapeDtypeStruct(local.base.shape, local.base.dtype) for local in locals_)
+    # Of the parameter: a slice of it may have been cast ahead of its loop.
+    dtypes = tuple({i: x.dtype for i, x in local.sums.items()} for local in locals_)
 
     # The value of the operand is a view of the bases. It is an argument so that nothing is rounded twice; its cotangent
     # is None, since that of the bases is the whole derivative.
@@ -107,6 +108,7 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
             return _of_batch(site, asked, leaves, followers, *each)
 
         (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factor), followers)
+        sums = [{i: x.astype(wide[i]) for i, x in each.items()} for each, wide in zip(sums, dtypes, strict=True)]
         of_locals = tuple(Local(g, s, None, None, None) for g, s in zip(grads, sums, strict=True))
         return of_locals, Row(None, zeros, None), None, {i: back.get(i) for i in others}
 
@@ -185,7 +187,7 @@ def _of_batch(
         for i, wanted in asked.parts[part.param.leaf].items():
             value = asked.statistics[i].of_use(whole, wanted._replace(like=like[i], shared=shared[i]))
             if wanted.shape is None:
-                found[i] = value.reshape(leaf.shape).astype(accumulation_dtype(leaf.dtype))
+                found[i] = value.reshape(leaf.shape)
             else:
                 slot, value = (i, wanted.slot), value.astype(asked.dtype)
                 rows[slot] = rows[slot] + value if slot in rows else value
