@@ -105,6 +105,9 @@ HARD: dict[str, Loss] = {
         lambda h, w: (jnp.tanh(h @ w + h @ p["w"]), None), x, p["three"]
     ),
     "broadcast ahead of a loop": lambda p, x: scanned(layer, x, jnp.broadcast_to(p["w"], (3, 4, 4))),
+    "biases broadcast ahead of a loop": lambda p, x: scanned(
+        lambda h, b: (jnp.tanh(h + b), None), x, jnp.broadcast_to(p["w"][0], (3, 4))
+    ),
     "slices that leave the loop": lambda p, x: jnp.sum(
         jnp.tanh(x @ lax.scan(lambda h, w: (h, w), x, p["three"])[1][0])
     ),

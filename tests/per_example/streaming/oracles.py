@@ -84,6 +84,11 @@ def explicit_of(params: Any, g: np.ndarray, direction: Any, weights: Any = None)
     return Explicit(g, vector(direction), columns_of(params), kept)
 
 
+def worst(found: dict[str, float]) -> float:
+    """The largest gap; NaN if any is NaN, which `max` may pass over."""
+    return float(np.max(list(found.values())))
+
+
 def gaps(made: Made, names: Iterable[str] = STATISTICS, weights: Any = None) -> dict[str, float]:
     """How far the losses, the gradient and statistics of one pass are from vmap(grad). Called in float64.
 
