@@ -130,9 +130,7 @@ HARD: dict[str, Loss] = {
     "stop_gradient": lambda p, x: jnp.sum(jnp.tanh(x @ p["v"]) + lax.stop_gradient(x @ p["v"]) @ p["w"]),
     "used without a derivative": lambda p, x: jnp.sum(jnp.tanh(x @ p["w"])) * (1.0 + jnp.argmax(p["w"])),
     "gradient inside": lambda p, x: jnp.sum(jax.grad(lambda x: jnp.sum(jnp.sin(x @ p["w"]) ** 2))(x) ** 2),
-    "branches over data": lambda p, x: lax.cond(
-        x[0] > 0, lambda h: jnp.sum(jnp.tanh(h @ p["w"])), jnp.sum, x @ p["v"]
-    ),
+    "branches over data": lambda p, x: lax.cond(x[0] > 0, lambda h: jnp.sum(jnp.tanh(h @ p["w"])), jnp.sum, x @ p["v"]),
     "solve": lambda p, x: jnp.sum(jnp.linalg.solve(p["w"] + 4 * jnp.eye(4), x @ p["v"])),
     "exp of a parameter": lambda p, x: jnp.sum(x @ jnp.exp(p["w"])) ** 2 + jnp.sum(x @ p["v"]),
     "own derivative": _own_derivative,

@@ -185,12 +185,16 @@ def test_rows_of_weight_0_are_removed_exactly(name: str, bad: float, weights: An
     assert removing(name, bad, weights) <= EXACT
 
 
-@pytest.mark.parametrize("name", ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("fallbacks", "scanned_blocks"))])
+@pytest.mark.parametrize(
+    "name", ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("fallbacks", "scanned_blocks"))]
+)
 def test_all_rows_removed(name: str) -> None:
     with float64():
         case = make(name)
         x = np.full_like(case.data[0], np.nan)
-        vg = per_example.value_and_grad(case.loss, (SqNorms(), SecondMoment(), Projection(jax.random.key(0), 3), Margin()))
+        vg = per_example.value_and_grad(
+            case.loss, (SqNorms(), SecondMoment(), Projection(jax.random.key(0), 3), Margin())
+        )
         found = jax.jit(lambda p, w: vg(p, x, *case.data[1:], weights=w))(case.params, np.zeros(len(x)))
     assert not np.any(vector(found))
 
@@ -217,7 +221,9 @@ def test_weights_may_be_traced_and_of_other_dtypes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("statistics", [(), None, SqNorms(), [SqNorms(), SqNorms()], {"a": (SqNorms(), {"b": Margin()})}])
+@pytest.mark.parametrize(
+    "statistics", [(), None, SqNorms(), [SqNorms(), SqNorms()], {"a": (SqNorms(), {"b": Margin()})}]
+)
 def test_statistics_in_any_pytree(statistics: Any) -> None:
     p, v, data = made()
     (_, found), _ = jax.eval_shape(per_example.value_and_grad(loss, statistics, in_axes=AXES), p, v, *data)

@@ -36,7 +36,9 @@ def meta_gap(name: str) -> float:
 
     def of(found: Any, slopes: Any, total: Any) -> Any:
         parts = [jnp.sum(x**2) for x in jax.tree.leaves((found["moment"], found["variance"], total))]
-        return jnp.sum(jnp.sqrt(found["squares"]) * jnp.arange(1.0, N + 1)) + jnp.sum(jnp.sin(slopes)) + 0.3 * sum(parts)
+        return (
+            jnp.sum(jnp.sqrt(found["squares"]) * jnp.arange(1.0, N + 1)) + jnp.sum(jnp.sin(slopes)) + 0.3 * sum(parts)
+        )
 
     def ours(params: Any) -> Any:
         vg = per_example.value_and_grad(made.loss, SUMS | {"slopes": Directional(direction)})
@@ -74,11 +76,15 @@ def test_derivatives_with_respect_to_data_and_weights() -> None:
         weights = np.array([1.0, 2.0, 0.5, -3.0, 1.0])
 
         def ours(x: Any, w: Any) -> Any:
-            return jnp.sum(jnp.sqrt(per_example.value_and_grad(made.loss)(made.params, x, made.data[1], weights=w)[0][1]))
+            return jnp.sum(
+                jnp.sqrt(per_example.value_and_grad(made.loss)(made.params, x, made.data[1], weights=w)[0][1])
+            )
 
         def explicit(x: Any, w: Any) -> Any:
             g = _each(made._replace(data=(x, made.data[1])), made.params)
-            return jnp.sum(jnp.abs(w) * jnp.sqrt(sum(jnp.sum(leaf.reshape(N, -1) ** 2, 1) for leaf in jax.tree.leaves(g))))
+            return jnp.sum(
+                jnp.abs(w) * jnp.sqrt(sum(jnp.sum(leaf.reshape(N, -1) ** 2, 1) for leaf in jax.tree.leaves(g)))
+            )
 
         a, b = (jax.jit(jax.grad(f, (0, 1)))(made.data[0], weights) for f in (ours, explicit))
         assert gap(vector(a), vector(b)) <= EXACT
@@ -133,7 +139,9 @@ def test_in_float32(name: str) -> None:
     with float64():
         wide = make(name)
         narrow = jax.tree.map(lambda x: np.asarray(x, np.float32) if x.dtype == np.float64 else x, wide[1:])
-        wide = Made(wide.loss, *jax.tree.map(lambda x: np.asarray(x, np.float64) if x.dtype == np.float32 else x, narrow))
+        wide = Made(
+            wide.loss, *jax.tree.map(lambda x: np.asarray(x, np.float64) if x.dtype == np.float32 else x, narrow)
+        )
         g = flat(jax.jit(lambda p: _each(wide, p))(wide.params))
     (losses, found), total = jax.jit(per_example.value_and_grad(wide.loss, SUMS))(narrow[0], *narrow[1])
     assert {x.dtype.name for x in jax.tree.leaves((losses, found, total))} == {"float32"}
@@ -156,7 +164,7 @@ def _scanned_half(p: Any, x: Any) -> Any:
 
 @pytest.mark.parametrize("stored", ["float32", *slow("bfloat16")])
 def test_in_bfloat16(stored: str) -> None:
-    """Statistics are float32 and have the rounding of bfloat16 alone; gradients are those of jax.grad, in its dtypes."""
+    """Statistics are float32 with the rounding of bfloat16; gradients are those of jax.grad, in its dtypes."""
     r = Drawn(0)
     params = jax.tree.map(lambda x: jnp.asarray(x, stored), {"w": r(3, 8, 8), "b": r(3, 8)})
     x = np.asarray(r(6, 5, 8), np.float32)
@@ -186,7 +194,9 @@ def test_casts_ahead_of_a_loop_in_float64() -> None:
 
         def loss(p: Any, x: Any) -> Any:
             h = lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x.astype(jnp.float32), p["w"].astype(jnp.float32))[0]
-            return jnp.sum(lax.scan(lambda h, w: (jnp.tanh(h @ w), None), h.astype(jnp.float64), p["n"].astype(jnp.float64))[0])
+            return jnp.sum(
+                lax.scan(lambda h, w: (jnp.tanh(h @ w), None), h.astype(jnp.float64), p["n"].astype(jnp.float64))[0]
+            )
 
         (_, found), total = jax.jit(per_example.value_and_grad(loss, SUMS))(params, x)
         for tree in (found["moment"], found["variance"]):

@@ -62,7 +62,7 @@ def test_the_tape_of_these_blocks_takes_more() -> None:
 def test_a_flax_transformer() -> None:
     """The 4 layers of width 256 of the benchmark, its embedding tied to the output (here .97)."""
     pytest.importorskip("flax")
-    from benchmarks.flax_models import CASES  # noqa: PLC0415 (imports flax)
+    from benchmarks.flax_models import CASES
 
     case = CASES["transformer"]
 

@@ -25,7 +25,9 @@ def shapes(statistics: Any = None, x: Any = X, y: Any = Y, f: Any = of_one, weig
 
 
 def test_a_batched_loss() -> None:
-    with pytest.raises(ValueError, match=r"^value_and_grad: the loss of one example must be one number.*\(2,\)") as caught:
+    with pytest.raises(
+        ValueError, match=r"^value_and_grad: the loss of one example must be one number.*\(2,\)"
+    ) as caught:
         shapes(f=lambda p, x, y: jnp.square(x @ p["w"] - y))
     notes = "\n".join(caught.value.__notes__)
     assert "per_example.value_and_grad calls the loss with ONE example" in notes
@@ -73,7 +75,9 @@ def test_examples() -> None:
 
 def test_weights() -> None:
     for weights in (np.ones(3), np.ones((4, 1)), 1.0):
-        with pytest.raises(ValueError, match=r"^value_and_grad: expected one weight for each of 4 examples, shape \(4,\)"):
+        with pytest.raises(
+            ValueError, match=r"^value_and_grad: expected one weight for each of 4 examples, shape \(4,\)"
+        ):
             shapes(weights=weights)
     with pytest.raises(TypeError, match=r"^value_and_grad: weights must be real numbers, got complex64"):
         shapes(weights=np.ones(4, np.complex64))
@@ -141,8 +145,15 @@ def test_projections() -> None:
 
 
 def test_directions() -> None:
-    for direction in ({"w": X[:3, :2]}, {"w": np.ones((2, 3)), "b": np.ones(2)}, [np.ones(2), np.ones((3, 2))], np.ones(8)):
-        with pytest.raises(ValueError, match=r"^Directional: the direction must be a pytree like the trained parameters"):
+    for direction in (
+        {"w": X[:3, :2]},
+        {"w": np.ones((2, 3)), "b": np.ones(2)},
+        [np.ones(2), np.ones((3, 2))],
+        np.ones(8),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^Directional: the direction must be a pytree like the trained parameters"
+        ):
             shapes(Directional(direction))
     with pytest.raises(ValueError, match=r"Directional"):
         shapes(Directional(PARAMS), trainable={"w": True, "b": False})

@@ -123,7 +123,9 @@ def test_they_are_one_linear_map_for_every_batch(name: str) -> None:
 def test_k_numbers_in_all(k: int) -> None:
     """Less than one number for each parameter, or more than some have entries, up to all entries."""
     params, loss = _made("mlp")
-    shape = jax.eval_shape(lambda x: value_and_grad(loss, Projection(jax.random.key(0), k))(params, x)[0][1], np.ones((3, 4)))
+    shape = jax.eval_shape(
+        lambda x: value_and_grad(loss, Projection(jax.random.key(0), k))(params, x)[0][1], np.ones((3, 4))
+    )
     assert shape.shape == (3, k)
 
 
