@@ -147,7 +147,7 @@ def _inner_outer(form: Outer, other: Outer) -> Array:
     """<g_i, h_j> from Gram matrices of positions, or from slices of gradients."""
     if _cheaper_in_slices(form, other):
         return _inner_in_slices(form, other)
-    n, m, s, t, groups = form.examples, other.examples, form.times, other.times, form.block[0]
+    m, s, t, groups = other.examples, form.times, other.times, form.block[0]
     others = other.a, other.delta
 
     def rows(a: Array, delta: Array) -> Array:  # (k, s, G, d), (k, s, G, p) -> (k, m)

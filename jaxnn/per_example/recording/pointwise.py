@@ -62,6 +62,8 @@ def _repeated(view: View, loops: int) -> tuple[View, list[int], list[int]]:
         return view, [], own
     before = View(view.source, view.steps[:-1])
     same = {there for here, there in enumerate(last.axes) if before.shape[here] == last.shape[there]}
+    if not same.issuperset(range(loops)):  # the loop repeats the parameter: not a slice for each iteration
+        return view, [], own
     return before, [i for i in own if i not in same], [i for i in own if i in same]
 
 

@@ -22,15 +22,17 @@ from jaxnn.varying import vary, varying_axes
 
 
 @contextlib.contextmanager
-def on_their_mesh(args: tuple[Any, ...]) -> Iterator[None]:
-    """Sets the arguments' mesh with Explicit axes if none is set; adds a remedy to JAX's errors about shardings."""
+def on_their_mesh(args: tuple[Any, ...], where: str = "record") -> Iterator[None]:
+    """Sets the arguments' mesh with Explicit axes if none is set; adds a remedy to JAX's errors about shardings.
+
+    Messages begin with `where`, the function that was called."""
     mesh, unset = explicit_mesh(args), jax.sharding.get_abstract_mesh().empty
     if mesh is None:
         yield
         return
     if unset and not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
         raise ValueError(
-            "record: arrays are on a mesh with Explicit axes, but no mesh is set. Call it inside jax.jit with the "
+            f"{where}: arrays are on a mesh with Explicit axes, but no mesh is set. Call it inside jax.jit with the "
             "arrays as arguments, or inside `with jax.set_mesh(mesh):`, or use a mesh with AxisType.Auto."
         )
     try:
@@ -40,7 +42,7 @@ def on_their_mesh(args: tuple[Any, ...]) -> Iterator[None]:
         # ShardingTypeError is in no public module; the second is raised by a loop with a constant initial carry.
         if type(error).__name__ == "ShardingTypeError" or "is not found in mesh" in str(error):
             error.add_note(
-                "record: on a mesh with Explicit axes jax.vmap must accept the loss. Look up rows of a table by "
+                f"{where}: on a mesh with Explicit axes jax.vmap must accept the loss. Look up rows of a table by "
                 "`w.at[i].get(out_sharding=jax.sharding.PartitionSpec())`, not by w[i]; one row by `i[None]`. Start a "
                 "loop that carries a scalar from one computed from the example, such as `jnp.zeros_like(x[0])`, not "
                 "from 0.0. On a mesh with AxisType.Auto the compiler chooses all shardings."

@@ -15,7 +15,7 @@ from jaxnn.per_example.recording.viewing import VARYING
 from jaxnn.types import PyTree
 
 HINT = (
-    "per_example.record calls the loss with ONE example: an array (N, ...) of the batch arrives as (...). "
+    "per_example.{where} calls the loss with ONE example: an array (N, ...) of the batch arrives as (...). "
     "Write it for one example: loss(params, x, y) with model(params, x[None])[0] if the model expects a batch, no "
     "mean over examples, dropout keys as an argument with one key for each example, and running statistics in "
     "evaluation mode."
@@ -40,10 +40,10 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
 
     def flat(leaves: list[Any], mapped: list[Any]) -> Any:
         result = loss(*given.rebuilt(leaves, mapped))
-        value, aux = _pair(result) if has_aux else (result, ())
+        value, aux = _pair(given.where, result) if has_aux else (result, ())
         rest, tree = jax.tree.flatten(aux)
         structure.append(tree)
-        return _checked(value, has_aux), rest
+        return _checked(given.where, value, has_aux), rest
 
     traces: list[Any] = []
 
@@ -58,9 +58,9 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
         if "axis name" not in str(error):
             raise
         raise ValueError(
-            f"record: the loss uses an axis name of vmap or pmap ({error}), as batch normalization in training mode "
-            "does: per-example gradients are undefined here. Use running statistics (evaluation mode), GroupNorm or "
-            "LayerNorm."
+            f"{given.where}: the loss uses an axis name of vmap or pmap ({error}), as batch normalization in training "
+            "mode does: per-example gradients are undefined here. Use running statistics (evaluation mode), GroupNorm "
+            "or LayerNorm."
         ) from error
     except Exception as error:
         error.add_note(_note(given))
@@ -69,15 +69,15 @@ def traced(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> Traced:
     # JAX counts the name of a mesh axis as an effect; it is not a side effect.
     if effects := sorted(str(e) for e in closed.jaxpr.effects if type(e).__name__ != "NamedAxisEffect"):
         raise ValueError(
-            f"record: the loss has side effects ({', '.join(effects)}): "
+            f"{given.where}: the loss has side effects ({', '.join(effects)}): "
             "jax.debug.print, callbacks and the like. Remove them, and return such values as aux (has_aux=True)."
         )
     if names := sorted(_collectives(closed.jaxpr)):
         raise ValueError(
-            f"record: the loss communicates between devices ({', '.join(names)}): per-example gradients are undefined "
-            "on one device. Parameters: gather them before record is called, by jax.lax.all_gather(shard, axis, "
-            "tiled=True, to='invarying'). Examples or layers sharded over several devices: use jax.jit with "
-            "NamedSharding instead of shard_map."
+            f"{given.where}: the loss communicates between devices ({', '.join(names)}): per-example gradients are "
+            f"undefined on one device. Parameters: gather them before {given.where} is called, by "
+            "jax.lax.all_gather(shard, axis, tiled=True, to='invarying'). Examples or layers sharded over several "
+            "devices: use jax.jit with NamedSharding instead of shard_map."
         )
     return Traced(closed.jaxpr, closed.consts, lambda rest: jax.tree.unflatten(structure[-1], rest))
 
@@ -101,30 +101,32 @@ def _collectives(jaxpr: Jaxpr) -> set[str]:
 
 def _note(given: Arguments) -> str:
     shapes = ", ".join(f"{x.dtype.name}{list(x.shape)}" for x in given.one_example())
-    return f"{HINT} Here the arrays of one example were: {shapes}."
+    return f"{HINT.format(where=given.where)} Here the arrays of one example were: {shapes}."
 
 
-def _pair(result: Any) -> tuple[Any, Any]:
+def _pair(where: str, result: Any) -> tuple[Any, Any]:
     if not isinstance(result, tuple) or len(result) != 2:
         got = f"an array of shape {result.shape}" if hasattr(result, "shape") else type(result).__name__
-        raise TypeError(f"record: with has_aux=True the loss must return a pair (loss, aux), got {got}.")
+        raise TypeError(f"{where}: with has_aux=True the loss must return a pair (loss, aux), got {got}.")
     return result
 
 
-def _checked(value: Any, has_aux: bool) -> Any:
+def _checked(where: str, value: Any, has_aux: bool) -> Any:
     if isinstance(value, tuple) and not has_aux:
-        raise TypeError("record: the loss returned a tuple; a number was expected. For (loss, aux) pass has_aux=True.")
+        raise TypeError(
+            f"{where}: the loss returned a tuple; a number was expected. For (loss, aux) pass has_aux=True."
+        )
     if not hasattr(value, "dtype"):
         if not isinstance(value, int | float | complex):
             raise TypeError(
-                f"record: the loss must return one number, got {type(value).__name__}. Other results are returned "
+                f"{where}: the loss must return one number, got {type(value).__name__}. Other results are returned "
                 "beside it, as (loss, aux), with has_aux=True."
             )
         value = jnp.asarray(value)
     if value.shape != ():
         raise ValueError(
-            f"record: the loss of one example must be one number, of shape (), got shape {tuple(value.shape)}."
+            f"{where}: the loss of one example must be one number, of shape (), got shape {tuple(value.shape)}."
         )
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"record: the loss must be a real floating number, got {value.dtype.name}.")
+        raise TypeError(f"{where}: the loss must be a real floating number, got {value.dtype.name}.")
     return value

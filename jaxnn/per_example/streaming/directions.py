@@ -50,4 +50,4 @@ class Directional(Statistic):
         return functools.reduce(jnp.add, found, jnp.zeros(gradients.examples))
 
     def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
-        return found[""]
+        return found.get("", jnp.zeros(batch.examples))

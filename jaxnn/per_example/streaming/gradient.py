@@ -26,6 +26,9 @@ from jaxnn.tape import Use, weighted
 from jaxnn.types import Array, PyTree
 from jaxnn.varying import sum_like, vary, varying_axes
 
+WHERE = "value_and_grad"
+"""The function that messages name."""
+
 
 def value_and_grad(
     loss: Callable[..., Any],
@@ -43,10 +46,12 @@ def value_and_grad(
     found, structure = statistics_of(statistics)
 
     def vg(*args: Any, weights: Array | None = None) -> Any:
-        with on_their_mesh(args):
-            given = arguments_of(args, argnums, in_axes, trainable)
+        with on_their_mesh(args, WHERE):
+            given = arguments_of(args, argnums, in_axes, trainable, WHERE)
+            if not given.examples:
+                raise ValueError("value_and_grad: expected a batch of at least 1 example, got none.")
             traced, varied = varying(loss, given, has_aux)
-            result = streamed(traced, varied, found, weights=weights_for("value_and_grad", weights, given))
+            result = streamed(traced, varied, found, weights=weights_for(WHERE, weights, given))
             # Inside `shard_map` parameters were cast to vary, so that rows of different devices are not added up. Their
             # gradients are those of `jax.grad`: summed over the devices that share the parameters.
             grads = jax.tree.unflatten(given.structure, sum_like(result.grads, list(given.leaves)))
@@ -64,7 +69,12 @@ def weights_for(where: str, weights: Array | None, given: Arguments) -> Array | 
             f"{where}: expected one weight for each of {given.examples} examples, shape ({given.examples},), "
             f"got shape {jnp.shape(weights)}."
         )
-    return None if weights is None else jnp.asarray(weights)
+    if weights is None:
+        return None
+    weights = jnp.asarray(weights)
+    if jnp.issubdtype(weights.dtype, jnp.complexfloating):
+        raise TypeError(f"{where}: weights must be real numbers, got {weights.dtype.name}.")
+    return weights
 
 
 def statistics_of(statistics: PyTree) -> tuple[tuple[Statistic, ...], Any]:
@@ -160,7 +170,7 @@ def _of_rest(
         for k, part in parts.items():
             value = asked.statistics[k].of_use(gradients, part)
             if part.shape is None:
-                sums[k] = value.reshape(leaf.shape)
+                sums[k] = value.reshape(leaf.shape).astype(accumulation_dtype(leaf.dtype))
             else:
                 rows[k, part.slot] = value.astype(asked.dtype)
         return [gradients.total] if asked.gradient else [], sums, rows
@@ -192,7 +202,9 @@ def asked_of(
         for param in params
     ]
     dtype = accumulation_dtype(jnp.float32, *(leaf.dtype for leaf in given.leaves))
-    numbers = {id(site): number for number, site in enumerate(all_sites(program.reading))}
+    # Slices of one parameter that are concatenated again are parts of one site, and have numbers of their own.
+    places = [(id(site), i) for site in all_sites(program.reading) for i in range(len(site.parts))]
+    numbers = {place: number for number, place in enumerate(places)}
     functions = {i: clip.function for i, clip in clips.items()}
     return Asked(statistics, tuple(parts), numbers, dtype, gradient, functions)
 

@@ -82,5 +82,8 @@ class Variance(Statistic):
                 "examples that are removed. Use SecondMoment(), or per_example.variance of the tape of the batch."
             )
         if batch.examples <= self.ddof:
-            raise ValueError(f"Variance: needs more than {self.ddof} examples, got {batch.examples}.")
+            raise ValueError(
+                f"Variance: expected more than ddof={self.ddof} examples, got {batch.examples}. Use a larger batch or a "
+                "smaller ddof."
+            )
         return jax.tree.map(lambda x: x / (batch.examples - self.ddof), batch.like_params(found))

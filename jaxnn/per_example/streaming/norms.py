@@ -59,7 +59,7 @@ class SqNorms(Statistic):
         return gradients.sq_norms
 
     def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
-        return found[""] if self.by is None else found
+        return found.get("", jnp.zeros(batch.examples)) if self.by is None else found
 
 
 def groups_of(where: str, by: object, params: tuple[Parameter, ...]) -> dict[str, list[str]]:
@@ -71,7 +71,12 @@ def groups_of(where: str, by: object, params: tuple[Parameter, ...]) -> dict[str
     found: dict[str, list[str]] = {}
     taken: dict[str, str] = {}
     for name, given in by.items():
-        prefixes = (given,) if isinstance(given, str) else tuple(given)
+        prefixes = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
+        if not prefixes or not all(isinstance(prefix, str) for prefix in prefixes):
+            raise ValueError(
+                f"SqNorms: group {name!r} must be a prefix of paths such as {params[0].path!r}, or several, got "
+                f"{given!r}."
+            )
         found[name] = []
         for prefix in prefixes:
             paths = [param.path for param in params if begins(param.path, prefix)]
@@ -108,4 +113,4 @@ class Margin(Statistic):
         return jnp.square(functools.reduce(jnp.add, map(size_of, gradients.uses)))
 
     def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
-        return safe_sqrt(found[""])
+        return safe_sqrt(found.get("", jnp.zeros(batch.examples)))

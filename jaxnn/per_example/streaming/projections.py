@@ -66,6 +66,8 @@ class Projection(Statistic):
             raise ValueError(
                 f"Projection: expected one of k and per_layer, got k={self.k} and per_layer={self.per_layer}."
             )
+        if self.per_layer is not None and (not isinstance(self.per_layer, tuple | list) or len(self.per_layer) != 2):
+            raise ValueError(f"Projection: per_layer must be a pair (k1, k2), got {self.per_layer!r}.")
         for number in (self.k,) if self.per_layer is None else self.per_layer:
             require_positive_int("Projection", "the number of projections", number)
 
@@ -102,6 +104,8 @@ class Projection(Statistic):
     def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
         if self.per_layer is not None:
             return found
+        if not found:
+            self._require_at_most(self.k or 0, 0, "the parameters have")
         return jnp.concatenate([found[path] for path in batch.paths if path in found], axis=1)
 
 

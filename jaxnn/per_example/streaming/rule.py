@@ -20,7 +20,6 @@ from jax.custom_batching import custom_vmap
 from jax.extend.core import Literal
 from jax.sharding import PartitionSpec
 
-from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.recording.concatenating import ParamPart
 from jaxnn.per_example.recording.reading import Site
 from jaxnn.per_example.recording.rule import evaluated
@@ -41,7 +40,7 @@ class Asked(NamedTuple):
     Attributes:
         statistics: the statistics.
         parts: for each parameter the parts that it contributes, by number of the statistic.
-        numbers: the numbers of the sites, by their `id`.
+        numbers: the numbers of the parts of sites, by (`id` of the site, index of the part).
         dtype: that of values of examples.
         gradient: whether the gradient of the parameters.
         clips: for parameters whose gradients are scaled by a function of their own norm, this function of (norms (N,),
@@ -50,7 +49,7 @@ class Asked(NamedTuple):
 
     statistics: tuple[Statistic, ...]
     parts: tuple[dict[int, Part], ...]
-    numbers: dict[int, int]
+    numbers: dict[tuple[int, int], int]
     dtype: DType
     gradient: bool
     clips: dict[int, Callable[[Array, PyTree], Array]]
@@ -107,6 +106,8 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
     sums = [(local.base, local.sums) for local in locals_]
     of_bases, of_sums = map(list, zip(*jax.tree.map(lambda x: explicit_spec(x) or PartitionSpec(), sums), strict=True))
     places = (of_bases if asked.gradient else [], of_sums)
+    # Of the parameter: a slice of it may have been cast ahead of its loop.
+    dtypes = tuple({i: x.dtype for i, x in local.sums.items()} for local in locals_)
 
     # The value of the operand is a view of the bases. It is an argument so that nothing is rounded twice; its cotangent
     # is None, since that of the bases is the whole derivative.
@@ -135,6 +136,7 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
             return _of_batch(site, asked, leaves, followers, *each)
 
         (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factors), followers, places)
+        sums = [{i: x.astype(wide[i]) for i, x in each.items()} for each, wide in zip(sums, dtypes, strict=True)]
         pairs = itertools.zip_longest(grads, sums)
         of_locals = tuple(Local(g, s, None, None, None, None) for g, s in pairs)
         return of_locals, Row(None, zeros, None), None, {i: back.get(i) for i in others}
@@ -237,17 +239,18 @@ def _of_batch(
 ) -> tuple[tuple[list[Array], list[dict[int, Array]]], dict[Slot, Array]]:
     """((gradients of the bases, sums over examples of each), values of the statistics (N, ...)) of a site."""
     grads, sums, rows = [], [], dict[Slot, Array]()
-    for part, leaf, (like, shared, number, bound) in zip(site.parts, leaves, followers, strict=True):
+    for place, (part, leaf, follower) in enumerate(zip(site.parts, leaves, followers, strict=True)):
+        like, shared, of_slice, bound = follower
         i, outer = part.param.leaf, part.param.outer
         clip = functools.partial(asked.clips[i], bound) if i in asked.clips else factors.get(i)
 
-        numbers, examples = (asked.numbers[id(site)], number), delta.shape[0]
+        numbers, examples = (asked.numbers[id(site), place], of_slice), delta.shape[0]
         whole = Gradients((_use(site, part, seen, delta, outer),), leaf, examples, numbers, clip, asked.needs)
         found = dict[int, Array]()
         for k, wanted in asked.parts[i].items():
             value = asked.statistics[k].of_use(whole, wanted._replace(like=like[k], shared=shared[k]))
             if wanted.shape is None:
-                found[k] = value.reshape(leaf.shape).astype(accumulation_dtype(leaf.dtype))
+                found[k] = value.reshape(leaf.shape)
             else:
                 slot, value = (k, wanted.slot), value.astype(asked.dtype)
                 rows[slot] = rows[slot] + value if slot in rows else value

@@ -76,6 +76,12 @@ def _scan_of_scans(h: Any, w: Any, i: int) -> Any:
     return lax.scan(outer, h, stacked)[0]
 
 
+def _scan_repeated(h: Any, w: Any, i: int) -> Any:
+    """A loop over repetitions of a bias and of a scale."""
+    repeated = jnp.broadcast_to(w(T, D), (2, T, D)), jnp.broadcast_to(w(1, D), (2, D))
+    return lax.scan(lambda h, p: (jnp.tanh(h + p[0]) * p[1], None), h, repeated)[0]
+
+
 def _embedding(h: Any, w: Any, i: int) -> Any:
     indices = jnp.clip(jnp.floor(3 + 2 * h[:, 0]), 0, 6).astype(jnp.int32)
     return h + w(7, D)[indices] + w(7, D)[indices[0]]
@@ -122,6 +128,7 @@ OPS: dict[str, Op] = {
     "scan, constants": _scan_constant,
     "scan, stacked": _scan_stacked,
     "scan of scans": _scan_of_scans,
+    "scan, repeated": _scan_repeated,
     "embedding": _embedding,
     "relu": lambda h, w, i: jax.nn.relu(h - 0.1),
     "tanh": lambda h, w, i: jnp.tanh(h),
