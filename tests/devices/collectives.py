@@ -1,4 +1,4 @@
-"""What the devices of a compiled program send each other, array by array: collectives that XLA has combined come apart."""
+"""What the devices of a compiled program send each other, array by array: combined collectives come apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.devices import hlo_loops, hlo_text
 from tests.devices.hlo_cost import COLLECTIVES
 
 Sent = collections.Counter[tuple[str, tuple[int, ...], int]]
-"""How often, loops times their trips, by the kind of collective, the sorted sizes of the array's axes, and its bytes."""
+"""How often, loops times their trips, by kind of collective, the sorted sizes of the array's axes, and its bytes."""
 
 
 def sent(text: str) -> Sent:

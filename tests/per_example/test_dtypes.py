@@ -20,7 +20,7 @@ from jax.extend.core import Jaxpr, Var
 from jaxnn import numerics, per_example
 from jaxnn.ops import steps
 from jaxnn.per_example import blocks, measures
-from jaxnn.per_example.privacy.margin import safe_norms
+from jaxnn.per_example.margin import safe_norms
 from jaxnn.tape import Addition, Convolution, GroupedProduct, Lookup, Product, Scaling, Whole
 from tests.helpers import float64, random, strict
 from tests.per_example.cases import flat, gap, tape_of, vector

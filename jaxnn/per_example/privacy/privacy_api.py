@@ -21,10 +21,10 @@ from jaxnn.checks import (
 )
 from jaxnn.numerics import safe_divide
 from jaxnn.per_example.clip import Clip, flat
+from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.norms import norms as norms_of
 from jaxnn.per_example.placing import PARAMS, ROWS, specs
-from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.privacy.private import widened
 from jaxnn.per_example.privacy.shards import require_own_examples
 from jaxnn.per_example.recording import record

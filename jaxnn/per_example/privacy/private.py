@@ -55,10 +55,10 @@ from jaxnn.numerics import accumulation_dtype, safe_divide
 from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update, dtypes_of
 from jaxnn.per_example.clip import Clip, flat
+from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.placing import PARAMS, ROWS, specs
 from jaxnn.per_example.privacy.gaussian import add_gaussian_noise
-from jaxnn.per_example.margin import safe_norms
 from jaxnn.per_example.privacy.shards import require_own_examples, require_replicated
 from jaxnn.per_example.select import require_tape
 from jaxnn.per_example.sums import clipped_grad

@@ -112,9 +112,9 @@ def clipped_value_and_grad(
             if groups is not None:
                 found = _by_groups(traced, varied, clip, groups, passes, shares)
             elif by_tape(loss, args, weights, memory, passes, options):
-                return _by_tape(loss, clip, args, weights, options)
+                return _by_tape(loss, _single(clip), args, weights, options)
             else:
-                found = _in_two_passes(traced, varied, clip, shares)
+                found = _in_two_passes(traced, varied, _single(clip), shares)
             total = jax.tree.unflatten(given.structure, sum_like(found.total, list(given.leaves)))
         return ((found.losses, found.norms, found.aux) if has_aux else (found.losses, found.norms)), total
 
@@ -127,7 +127,7 @@ class Clipped(NamedTuple):
     losses: Array
     norms: Any
     aux: PyTree
-    total: list[Array]
+    total: list[Array | None]
 
 
 def by_tape(
@@ -163,7 +163,7 @@ def _in_two_passes(found: Traced, given: Arguments, clip: Scalar | Clip, weights
     return Clipped(first.losses, norms, first.aux, total)
 
 
-def gradient_of_sum(found: Traced, given: Arguments, weights: Array) -> list[Array]:
+def gradient_of_sum(found: Traced, given: Arguments, weights: Array) -> list[Array | None]:
     """The gradient of sum_i w_i loss_i, examples of weight 0 left out, by `jax.grad` of the traced loss."""
     mapped = without_removed(given, weights)
     loss = jaxpr_as_fun(ClosedJaxpr(found.jaxpr, found.consts))
@@ -208,6 +208,12 @@ def _by_groups(
     clips = {i: hoisted(functools.partial(factors_of, bounds[name]), dtypes[i]) for i, name in enumerate(names)}
     once = streamed(found, given, (SqNorms(by=PARAMETER),), weights=weights, clips=clips)
     return Clipped(once.losses, {name: safe_sqrt(x) for name, x in once.values[0].items()}, once.aux, once.grads)
+
+
+def _single(clip: Any) -> Any:
+    if isinstance(clip, Mapping):
+        raise TypeError(f"{WHERE}: a mapping of bounds needs groups, got groups=None and bounds for {list(clip)}.")
+    return clip
 
 
 def _bounds(clip: Any, slices: dict[str, int]) -> dict[str, Any]:

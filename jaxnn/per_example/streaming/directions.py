@@ -41,7 +41,8 @@ class Directional(Statistic):
         got, expected = {path: v.shape for path, v in found.items()}, {p.path: p.shape for p in params}
         if got != expected:
             raise ValueError(
-                f"Directional: the direction must be a pytree like the trained parameters, shapes {expected}, got {got}."
+                f"Directional: the direction must be a pytree like the trained parameters, shapes {expected}, got "
+                f"{got}."
             )
         return Part("", like=accumulate(found[param.path]))
 

@@ -30,9 +30,12 @@ WHERE = "value_and_grad"
 """The function that messages name."""
 
 
+SQ_NORMS = SqNorms()
+
+
 def value_and_grad(
     loss: Callable[..., Any],
-    statistics: PyTree = SqNorms(),
+    statistics: PyTree = SQ_NORMS,
     *,
     argnums: int | Sequence[int] = 0,
     in_axes: Any = None,
@@ -138,7 +141,7 @@ def streamed(
         bound = clips[i].bound if i in clips else ()
         grads[i], totals[i], found_rows = _of_rest(given, asked, i, uses, bound, factors.get(i), each)
         values |= {slot: values[slot] + x for slot, x in found_rows.items()}
-    kept = given.examples
+    kept: Any = given.examples
     if weights is not None:
         removed = weights == 0
         kept = jnp.maximum(given.examples - jnp.sum(removed), 1)

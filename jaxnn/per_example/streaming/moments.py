@@ -16,7 +16,7 @@ from jaxnn.types import Array, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class SecondMoment(Statistic):
-    """1/N sum_i g_i^2, element-wise, a pytree like `params`; with weights, of w_i g_i over the N examples with w_i != 0.
+    """1/N sum_i g_i^2, element-wise, a pytree like `params`; of w_i g_i over the N examples with w_i != 0.
 
     For a weight matrix with T = 1 it is (a^2)' (delta^2) / N, one matrix product; for T > 1 gradients are materialized
     in chunks. Stored for one parameter at a time, added up for none: a scanned stack has the squares of each slice.
@@ -83,7 +83,7 @@ class Variance(Statistic):
             )
         if batch.examples <= self.ddof:
             raise ValueError(
-                f"Variance: expected more than ddof={self.ddof} examples, got {batch.examples}. Use a larger batch or a "
-                "smaller ddof."
+                f"Variance: expected more than ddof={self.ddof} examples, got {batch.examples}. Use a larger batch or "
+                "a smaller ddof."
             )
         return jax.tree.map(lambda x: x / (batch.examples - self.ddof), batch.like_params(found))

@@ -66,7 +66,8 @@ def groups_of(where: str, by: object, params: tuple[Parameter, ...]) -> dict[str
     """The paths of the parameters in each group."""
     if not isinstance(by, Mapping):
         raise ValueError(
-            f'{where}: groups must be None, "parameter" or a mapping from names of groups to prefixes of paths, got {by!r}.'
+            f'{where}: groups must be None, "parameter" or a mapping from names of groups to prefixes of paths, got '
+            f"{by!r}."
         )
     found: dict[str, list[str]] = {}
     taken: dict[str, str] = {}

@@ -92,6 +92,7 @@ def _traced(tapped: Tapped, given: Arguments, taps: PyTree) -> tuple[Jaxpr, Sequ
         trees.append(tree)
         return results
 
-    structure, trees = jax.tree.structure(taps), []
+    structure = jax.tree.structure(taps)
+    trees: list[Any] = []
     jax.vmap(of_one, in_axes=(0, given.axes))(taps, given.mapped)
     return traces[-1].jaxpr, traces[-1].consts, trees[-1]

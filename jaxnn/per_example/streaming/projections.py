@@ -88,8 +88,8 @@ class Projection(Statistic):
     def _require_at_most(self, wanted: int, entries: int, whose: str) -> None:
         if wanted > entries:
             raise ValueError(
-                f"Projection: expected no more numbers than {whose} entries, {entries:,}, got {wanted:,}. Use fewer, or "
-                "per_example.materialize(per_example.record(loss)(...)) for the gradients themselves."
+                f"Projection: expected no more numbers than {whose} entries, {entries:,}, got {wanted:,}. Use fewer, "
+                "or per_example.materialize(per_example.record(loss)(...)) for the gradients themselves."
             )
 
     def of_use(self, gradients: Gradients, part: Part) -> Array:
@@ -170,7 +170,8 @@ def _(form: Mixed, key: Key, count: int, first: int | None, shape: Shape) -> Arr
 def _(form: Explicit, key: Key, count: int, first: int | None, shape: Shape) -> Array:
     columns = shape[-1] if shape else 1
     grads = form.grads.reshape(form.grads.shape[0], -1, columns)
-    left, right = _pair(key, (grads.shape[1],), (columns,), sides(count, *grads.shape[1:], first), grads.dtype)
+    numbers = sides(count, grads.shape[1], columns, first)
+    left, right = _pair(key, (grads.shape[1],), (columns,), numbers, grads.dtype)
     return _flat(exact_einsum("nuc,cv->nuv", exact_einsum("nrc,ru->nuc", grads, left), right), count)
 
 

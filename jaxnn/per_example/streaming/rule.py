@@ -1,9 +1,9 @@
 """The rule of an operation with a parameter: its gradient and the statistics, from the whole batch at once.
 
-The operation z = f(w, x) of one example becomes a `jax.custom_vjp`. Its backward rule returns the cotangent of x by JAX's
-own rule; the gradient of w, summed over examples, and what the statistics ask for it computes from (x, delta) of ALL
-examples. The statistics are the cotangents of zeros that the operation takes beside w: JAX adds them up along with the
-gradients, through `scan` and `checkpoint`, and nothing is stored.
+The operation z = f(w, x) of one example becomes a `jax.custom_vjp`. Its backward rule returns the cotangent of x by
+JAX's own rule; the gradient of w, summed over examples, and what the statistics ask for it computes from (x, delta) of
+ALL examples. The statistics are the cotangents of zeros that the operation takes beside w: JAX adds them up along with
+the gradients, through `scan` and `checkpoint`, and nothing is stored.
 """
 
 from __future__ import annotations
@@ -138,8 +138,9 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factors), followers, places)
         sums = [{i: x.astype(wide[i]) for i, x in each.items()} for each, wide in zip(sums, dtypes, strict=True)]
         pairs = itertools.zip_longest(grads, sums)
-        of_locals = tuple(Local(g, s, None, None, None, None) for g, s in pairs)
-        return of_locals, Row(None, zeros, None), None, {i: back.get(i) for i in others}
+        none: Any = None  # for the arrays that have no derivative
+        of_locals = tuple(Local(g, s, none, none, none, none) for g, s in pairs)
+        return of_locals, Row(none, zeros, none), None, {i: back.get(i) for i in others}
 
     operation.defvjp(forward, backward)
     slots, leaves_here = _slots(site, asked), {part.param.leaf for part in site.parts}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 from jax.extend.core import Jaxpr
@@ -43,7 +43,7 @@ def slices_of(jaxpr: Jaxpr, leaves: Sequence[Any]) -> list[int]:
     return [max(count, 1) if i in alone else 1 for i, count in enumerate(found)]
 
 
-def local_reading(jaxpr: Jaxpr, leaves: Sequence[Any], chosen: set[int]) -> Reading:
+def local_reading(jaxpr: Jaxpr, leaves: Sequence[Any], chosen: Set[int]) -> Reading:
     """The uses of some parameters; inside a loop over slices the slice takes the place of the parameter."""
     return reading_of(jaxpr, leaves, chosen, _as_slice)
 

@@ -133,26 +133,23 @@ class Gradients:
 class Statistic(abc.ABC):
     """A statistic that `value_and_grad` computes inside the backward pass: three small functions.
 
-        The uses of one parameter that are streamed are of disjoint entries (slices of a scanned stack): values of a use are
-        added up. A parameter with several uses of the same entries comes as ONE `Gradients` with all of them.
+    Uses of one parameter that are streamed are of disjoint entries (slices of a scanned stack): their values are added
+    up. A parameter with several uses of the same entries comes as ONE `Gradients` with all of them.
 
-        Example: the largest entry of each example's gradient of one matrix needs a maximum, which is not a sum; the sum of
-        the entries is one.
-
-            >>> import jax.numpy as jnp
-            >>> from jaxnn.per_example import value_and_grad
-            >>> from jaxnn.numerics import EXACT
-    from jaxnn.per_example.forms import explicit
-            >>> class EntrySum(Statistic):
-            ...     def prepare(self, param, params):
-            ...         return Part(slot="all")
-            ...     def of_use(self, gradients, part):
-            ...         return explicit(gradients.form).sum(axis=1)
-            ...     def combine(self, found, batch):
-            ...         return found["all"]
-            >>> vg = value_and_grad(lambda w, x: jnp.vdot(w, x), EntrySum())
-            >>> vg(jnp.ones(2), jnp.array([[1.0, 2.0], [3.0, 4.0]]))[0][1]
-            Array([3., 7.], dtype=float32)
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxnn.per_example import value_and_grad
+        >>> from jaxnn.per_example.blocks import explicit
+        >>> class EntrySum(Statistic):  # the sum of the entries of each example's gradient
+        ...     def prepare(self, param, params):
+        ...         return Part(slot="all")
+        ...     def of_use(self, gradients, part):
+        ...         return explicit(gradients.form).sum(axis=1)
+        ...     def combine(self, found, batch):
+        ...         return found["all"]
+        >>> vg = value_and_grad(lambda w, x: jnp.vdot(w, x), EntrySum())
+        >>> vg(jnp.ones(2), jnp.array([[1.0, 2.0], [3.0, 4.0]]))[0][1]
+        Array([3., 7.], dtype=float32)
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

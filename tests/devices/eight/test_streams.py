@@ -201,7 +201,7 @@ def test_inside_shard_map_rows_are_of_own_examples_and_gradients_those_of_jax(na
 
         def ours(params: Any, weights: Any, *data: Any) -> Any:
             (plain, grads), (scaled, scaled_grads) = every(case, params, weights, *data)
-            own = {**{n: x for n, x in plain[1].items()}, "weighted": scaled}
+            own = {**plain[1], "weighted": scaled}
             return plain[0], jax.tree.map(lambda x: x[None], own), (grads, scaled_grads)
 
         def jaxs(params: Any, weights: Any, *data: Any) -> Any:
@@ -271,7 +271,7 @@ LARGE: dict[str, Callable[[], Case]] = {
     "two": two_products,
     "blocks": lambda: blocks(64, 16, 32, 128),
 }
-"""With more numbers in an example's activations than in the parameters: else XLA gathers activations, not parameters."""
+"""With more numbers in an example's activations than in the parameters: else XLA gathers activations."""
 
 
 @pytest.mark.parametrize(
