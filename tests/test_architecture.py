@@ -46,7 +46,12 @@ FOLDERS = {
         "": (), "rules": ("",), "wrappers": ("",), "precision": ("",), "linesearch": ("",),
         "matrix": ("", "rules", "wrappers", "precision"),
     },
-    "per_example": {"": (), "recording": ("",), "privacy": ("", "recording")},
+    "per_example": {
+        "": (),
+        "recording": ("",),
+        "streaming": ("", "recording"),
+        "privacy": ("", "recording", "streaming"),
+    },
 }  # fmt: skip
 """Of rooms with folders, which folder leans on which others; "" is the room's own top, without its `__init__`."""
 

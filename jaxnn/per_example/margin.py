@@ -33,11 +33,15 @@ def safe_norms(tape: Tape, norms: Array) -> Array:
     Reference: Higham, N. J. (2002). Accuracy and stability of numerical algorithms, section 3.1 (|fl(x.y) - x.y| is at
         most about n eps |x|.|y|).
     """
-    eps = jnp.asarray(ROUNDINGS * float(np.finfo(norms.dtype).eps), norms.dtype)
     # Terms of all uses of one parameter may cancel each other; terms of different parameters are never added.
     sizes = [functools.reduce(jnp.add, map(size_of, uses)) for uses in tape.uses if uses]
-    margin = sum((jnp.square(size.astype(norms.dtype)) for size in sizes), jnp.zeros_like(norms))
-    found = safe_sqrt(jnp.square(norms) + eps * margin)
+    return with_margin(norms, sum((jnp.square(size.astype(norms.dtype)) for size in sizes), jnp.zeros_like(norms)))
+
+
+def with_margin(norms: Array, squares: Array) -> Array:
+    """`safe_norms` from the norms and the S_i^2, (N,)."""
+    eps = jnp.asarray(ROUNDINGS * float(np.finfo(norms.dtype).eps), norms.dtype)
+    found = safe_sqrt(jnp.square(norms) + eps * squares)
     return jnp.where(jnp.isnan(found), jnp.asarray(jnp.inf, norms.dtype), found)
 
 

@@ -60,7 +60,9 @@ from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.placing import PARAMS, ROWS, specs
 from jaxnn.per_example.privacy.gaussian import add_gaussian_noise
 from jaxnn.per_example.privacy.shards import require_own_examples, require_replicated
+from jaxnn.per_example.recording.recorder import Recorder
 from jaxnn.per_example.select import require_tape
+from jaxnn.per_example.streaming.clipping import bounded_sums, stored
 from jaxnn.per_example.sums import clipped_grad
 from jaxnn.placement import compiler_sharded
 from jaxnn.tape import Tape
@@ -250,22 +252,23 @@ def _private_grad(
         shares = _shares(where, weights, data)
 
         def part(shares: Array, *data: PyTree) -> tuple[PyTree, PrivateReport]:
-            recorded = recorder(params, *data)
+            def factors(bounds: Array) -> Array:
+                return jnp.where(shares > 0, shares.astype(bounds.dtype) * factors_of(bounds), 0)
+
+            args = (params, *data)
+            if isinstance(recorder, Recorder) and not stored(recorder, args):
+                found, sums = bounded_sums(recorder, args, factors)
+                _require_rows(where, found.losses.shape[0], shares)
+                return sums, PrivateReport(found.losses, found.norms, found.aux if recorder.has_aux else None)
+            recorded = recorder(*args)
             tape, aux = recorded if isinstance(recorded, tuple) else (recorded, None)
             require_tape(where, tape)
-            if tape.examples != shares.shape[0]:
-                raise ValueError(
-                    f"{where}: got a tape of {tape.examples} examples from {shares.shape[0]} rows of data."
-                )
+            _require_rows(where, tape.examples, shares)
             tape = widened(tape)
 
             def clipped(tape: Tape, shares: Array) -> tuple[PyTree, Array]:
-                def factors(norms: Array) -> Array:
-                    # Rounding may make a norm too small: its example would then exceed C, the noise's sensitivity.
-                    kept = factors_of(safe_norms(tape, norms))
-                    return jnp.where(shares > 0, shares.astype(norms.dtype) * kept, 0)
-
-                return clipped_grad(tape, factors)
+                # Rounding may make a norm too small: its example would then exceed C, the noise's sensitivity.
+                return clipped_grad(tape, lambda norms: factors(safe_norms(tape, norms)))
 
             sums, norms = compiler_sharded(clipped, specs(tape, (PARAMS, ROWS)), tape, shares)
             return sums, PrivateReport(tape.losses, norms, aux)
@@ -295,6 +298,11 @@ def _private_grad(
         return dtypes_of(mean, params), report
 
     return gradient
+
+
+def _require_rows(where: str, examples: int, shares: Array) -> None:
+    if examples != shares.shape[0]:
+        raise ValueError(f"{where}: got a tape of {examples} examples from {shares.shape[0]} rows of data.")
 
 
 def widened(tape: Tape) -> Tape:

@@ -26,7 +26,7 @@ def record(
     in_axes: Any = None,
     has_aux: bool = False,
     trainable: PyTree = True,
-) -> Callable[..., Any]:
+) -> Recorder:
     """A function that records a `Tape` of any loss: of flax, equinox, haiku, or your own.
 
     The loss of ONE example is traced to a jaxpr, and each parameter is followed to the operations that combine it with
@@ -114,15 +114,28 @@ def record(
             f"record: loss must be a function of one example, (params, *args) -> (), got {type(loss).__name__}."
         )
 
-    def recorded(*args: Any, weights: Array | None = None) -> Any:
+    return Recorder(loss, argnums, in_axes, has_aux, trainable)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recorder:
+    """`record(loss, ...)`: a function that records a `Tape`, and knows its loss and options."""
+
+    loss: Callable[..., Any]
+    argnums: int | Sequence[int]
+    in_axes: Any
+    has_aux: bool
+    trainable: PyTree
+
+    def __call__(self, *args: Any, weights: Array | None = None) -> Any:
+        """The tape of these arguments; (tape, aux) with `has_aux`."""
         with on_their_mesh(args):
-            found, given = varying(loss, arguments_of(args, argnums, in_axes, trainable), has_aux)
+            given = arguments_of(args, self.argnums, self.in_axes, self.trainable)
+            found, given = varying(self.loss, given, self.has_aux)
             tape, aux = _recorded(found, given)
             if weights is not None:
                 tape = of_weighted_losses(tape, weights)
-        return (tape, aux) if has_aux else tape
-
-    return recorded
+        return (tape, aux) if self.has_aux else tape
 
 
 def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:

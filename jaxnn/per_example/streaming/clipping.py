@@ -13,17 +13,19 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxnn.checks import require_positive_int
 from jaxnn.numerics import accumulation_dtype, safe_sqrt
 from jaxnn.per_example.clip import Clip
+from jaxnn.per_example.margin import with_margin
 from jaxnn.per_example.memory import peak_bytes
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
 from jaxnn.per_example.recording.preparing import on_their_mesh, varying
-from jaxnn.per_example.recording.recorder import record
+from jaxnn.per_example.recording.recorder import Recorder, record
 from jaxnn.per_example.recording.tracing import Traced
 from jaxnn.per_example.streaming.gradient import streamed, weights_for
 from jaxnn.per_example.streaming.hoisting import hoisted
-from jaxnn.per_example.streaming.norms import PARAMETER, SqNorms, groups_of
+from jaxnn.per_example.streaming.norms import PARAMETER, Margin, SqNorms, groups_of
 from jaxnn.per_example.streaming.removed import without_removed
 from jaxnn.per_example.streaming.sites import slices_of
 from jaxnn.per_example.streaming.statistic import Parameter
+from jaxnn.per_example.streaming.totals import WideTotal
 from jaxnn.per_example.sums import clipped_grad, factors_of
 from jaxnn.tape import weighted
 from jaxnn.types import Array, PyTree, Scalar
@@ -141,8 +143,7 @@ def by_tape(
     """Whether to clip in one pass by the tape."""
     if memory is None:
         return passes == 1
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), args)
-    return peak_bytes(lambda *args: _by_tape(loss, 1.0, args, weights, options), *shapes) <= memory
+    return peak_bytes(lambda *args: _by_tape(loss, 1.0, args, weights, options), *args) <= memory
 
 
 def _by_tape(
@@ -175,6 +176,44 @@ def gradient_of_sum(found: Traced, given: Arguments, weights: Array) -> list[Arr
     # With no example left, what replaced them may have been anything.
     some = jnp.any(weights != 0)
     return [jnp.where(some, g, jnp.zeros_like(g)) for g in jax.grad(total)(list(given.leaves))]
+
+
+TAPE_BYTES = 1.25
+"""How many times the memory of `jax.grad` a tape may take where one pass is preferred to two."""
+
+
+def stored(recorder: Recorder, args: tuple[Any, ...]) -> bool:
+    """Whether a clipped sum by the tape takes little more memory than `jax.grad`: nothing is rematerialized."""
+
+    def of_tape(*args: Any) -> Any:
+        recorded = recorder(*args)
+        return clipped_grad(recorded[0] if recorder.has_aux else recorded, 1.0)
+
+    def plain(*args: Any) -> Any:
+        given = arguments_of(args, recorder.argnums, recorder.in_axes, recorder.trainable)
+        traced, varied = varying(recorder.loss, given, recorder.has_aux)
+        return gradient_of_sum(traced, varied, jnp.ones(given.examples))
+
+    with on_their_mesh(args):
+        return peak_bytes(of_tape, *args) <= TAPE_BYTES * peak_bytes(plain, *args)
+
+
+def bounded_sums(recorder: Recorder, args: tuple[Any, ...], factors_of_bounds: Clip) -> tuple[Clipped, PyTree]:
+    """(losses, norms and aux, sum_i c(n_i) g_i in the accumulation dtype), n_i an upper bound on |g_i|, in two passes.
+
+    Both passes compute the same cotangents, and the factors scale gradients where they are formed: the sum of an
+    example's contributions has norm c(n_i) |g_i| up to the rounding that the margin of n_i covers.
+    """
+    with on_their_mesh(args):
+        given = arguments_of(args, recorder.argnums, recorder.in_axes, recorder.trainable)
+        found, varied = varying(recorder.loss, given, recorder.has_aux)
+        first = streamed(found, varied, (SqNorms(), Margin()), gradient=False)
+        norms = safe_sqrt(first.values[0])
+        bounds = with_margin(norms, jnp.square(first.values[1]).astype(norms.dtype))
+        factors = factors_of(factors_of_bounds, bounds)
+        by_leaf = dict.fromkeys(range(len(given.leaves)), factors)
+        second = streamed(found, varied, (WideTotal(),), factors=by_leaf, gradient=False)
+    return Clipped(first.losses, norms, first.aux, []), second.values[0]
 
 
 def _by_groups(

@@ -31,6 +31,7 @@ WHERE = "value_and_grad"
 
 
 SQ_NORMS = SqNorms()
+"""The default statistic."""
 
 
 def value_and_grad(
@@ -42,6 +43,66 @@ def value_and_grad(
     has_aux: bool = False,
     trainable: PyTree = True,
 ) -> Callable[..., Any]:
+    """Statistics of per-example gradients AND the gradient, in one backward pass of any JAX loss: nothing is stored.
+
+    The loss of ONE example is traced to a jaxpr, as by `record`. Each operation with a parameter gets a backward rule
+    that sees the input a and the cotangent delta of the whole batch: it returns the gradient summed over the examples
+    and what the statistics ask for, such as |a_i' delta_i|^2. Time and memory are about those of `jax.grad`: `scan` and
+    `checkpoint` stay as they are, where a tape stores every a and delta.
+
+    | parameter | way |
+    |---|---|
+    | used once, or in disjoint slices (a scanned stack, the chunks of a head) | streamed |
+    | used several times: tied tables, constants of a scan | a tape of its uses alone |
+    | in an operation without a rule (see `record`) | per-example differentiation of it alone |
+
+    `print(plan(vg, *args))` shows the way of each parameter. `record` keeps the tape: for Gram matrices, several
+    weighted sums of one batch, curvature.
+
+    | statistic | result |
+    |---|---|
+    | `SqNorms()`, `SqNorms(by="parameter")`, `SqNorms(by=groups)` | norms of the gradients, (N,), or a dict of them |
+    | `Margin()` | S_i, how far rounding can move them, (N,) |
+    | `Directional(v)` | g_i . v, (N,) |
+    | `Projection(key, k)` | k random numbers of each gradient, (N, k) |
+    | `SecondMoment()`, `Variance()` | element-wise, pytrees like the parameters |
+    | a tuple, list or dict of them | the same of results |
+    | your own | three small functions: `Statistic` |
+
+    All can be differentiated again in reverse mode (meta-gradients); forward mode (`jax.jvp`, `jax.hessian`) raises, as
+    for any `jax.custom_vjp`. Under `jax.jit` with arrays sharded by `NamedSharding`, rows (N, ...) are sharded as the
+    examples, gradients as those of `jax.grad`, with the same communication (under tensor parallelism also of norms).
+    Inside `jax.shard_map` rows and sums of statistics are of the device's own examples, gradients are what `jax.grad`
+    returns there.
+
+    Args:
+        loss: as for `record`: `(params, *args) -> ()`, or (loss, aux) with `has_aux`.
+        statistics: a statistic, or a tuple, list or dict of them; () for the gradient alone.
+        argnums, in_axes, has_aux, trainable: as for `record`.
+
+    Returns:
+        `vg(*args, weights=None) -> ((losses, statistics[, aux]), grads)`: losses (N,) and aux (N, ...) of the examples;
+        grads of the SUM sum_i loss_i, None for parameters that are not trained. Statistics are in float32 (float64),
+        gradients in the dtypes of the parameters. With `weights` (N,) gradients and statistics are of w_i loss_i; an
+        example of weight 0, such as padding, is removed: it adds nothing, even if its gradient is infinite or NaN, and
+        its rows are 0.
+
+    Raises:
+        TypeError, ValueError: as `record`; something other than statistics; weights of another shape; what the
+            statistics themselves raise.
+
+    Reference: Goodfellow, I. (2015). Efficient per-example gradient computations, section 4. Bu, Z., Wang, Y.-X., Zha,
+        S. & Karypis, G. (2023). Differentially private optimization on large model at small cost, section 3.
+
+    Example:
+        >>> def loss(params, x, y):
+        ...     return (jnp.tanh(x @ params["w"] + params["b"]) @ params["v"] - y) ** 2
+        >>> params = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2), "v": jnp.ones(2)}
+        >>> vg = jax.jit(value_and_grad(loss, SqNorms()))
+        >>> (losses, sq_norms), grads = vg(params, jnp.eye(3), jnp.zeros(3))
+        >>> losses.shape, sq_norms.shape, grads["w"].shape
+        ((3,), (3,), (3, 2))
+    """
     if not callable(loss):
         raise TypeError(
             f"value_and_grad: loss must be a function of one example, (params, *args) -> (), got {type(loss).__name__}."

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxnn import tree
+from jaxnn import placement, tree
 from jaxnn.placement import compiler_sharded, full_like, vector_along
 from tests.helpers import slow
 
@@ -92,3 +92,22 @@ def test_packed_parameters_are_divided_evenly_and_unpacked_where_they_lay(kind: 
     if kind == AxisType.Explicit:
         assert buffers["float32"].addressable_shards[0].data.shape == (6,)
         assert all(again[name].sharding.is_equivalent_to(p.sharding, p.ndim) for name, p in params.items())
+
+
+def test_a_batch_has_at_most_as_many_shards_as_its_mesh_has_devices() -> None:
+    """On Auto and Explicit axes; inside `shard_map` an array is on one device."""
+    x = np.ones((16, 3), np.float32)
+
+    def counted(x: Any) -> Any:
+        return x * placement.shards((x, None))
+
+    assert np.max(counted(x)) == 1
+    for axis in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(axis, axis))
+        assert np.max(jax.jit(counted)(jax.device_put(x, NamedSharding(mesh, P("data"))))) == 8
+        with jax.set_mesh(mesh):
+            assert np.max(jax.jit(counted)(x)) == 8
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    for names, expected in (({"data", "model"}, 1), ({"data"}, 2)):
+        own = jax.shard_map(counted, mesh=mesh, in_specs=P("data"), out_specs=P("data"), axis_names=names)
+        assert np.max(jax.jit(own)(x)) == expected

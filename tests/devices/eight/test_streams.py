@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -21,109 +19,13 @@ from tests.backprop.checking import relative
 from tests.devices import hlo
 from tests.devices.collectives import Sent, sent
 from tests.devices.eight.test_tape import mesh
+from tests.devices.streams import CASES, LARGE, Case, N, layout, mlp, plain, two_products
 from tests.helpers import float64, slow
-from tests.per_example.recording.losses import Drawn
 
 EXACT = 1e-10
-N = 16
-
-Loss = Callable[..., Any]
 
 
-class Case(NamedTuple):
-    """A loss of one example, its parameters, a batch, and how tensor parallelism shards the parameters."""
-
-    loss: Loss
-    params: dict[str, Any]
-    data: tuple[Any, ...]
-    split: dict[str, P]
-
-
-def on_one(w: Any) -> Any:
-    """The parameter, gathered where types say how it is sharded: there JAX leaves that to the user."""
-    return jax.sharding.reshard(w, P()) if jax.sharding.get_abstract_mesh().explicit_axes else w
-
-
-def mlp(n: int = N, width: int = 8, hidden: int = 16) -> Case:
-    def loss(p: Any, x: Any, y: Any) -> Any:
-        h = jnp.tanh(x @ on_one(p["w"]) + on_one(p["b"]))
-        return jnp.sum((h @ on_one(p["v"]) + on_one(p["c"]) - y) ** 2)
-
-    r = Drawn(0)
-    params = {"w": r(width, hidden), "b": r(hidden), "v": r(hidden, 8), "c": r(8)}
-    split = {"w": P(None, "model"), "b": P("model"), "v": P("model"), "c": P()}
-    return Case(loss, params, (r(n, width), r(n, 8)), split)
-
-
-def sequence(n: int = N, times: int = 6, width: int = 8, hidden: int = 16) -> Case:
-    """Lookups, a scaling, products at several positions, a matrix that is used twice."""
-
-    def look(w: Any, i: Any) -> Any:
-        return w.at[i].get(out_sharding=P()) if jax.sharding.get_abstract_mesh().explicit_axes else w[i]
-
-    def loss(p: Any, words: Any, y: Any) -> Any:
-        p = jax.tree.map(on_one, p)
-        h = look(p["table"], words) * p["scale"]
-        h = jnp.tanh((h + h @ p["twice"]) @ p["twice"])
-        return jnp.sum((jnp.tanh(h @ p["w"]) @ p["v"] - y) ** 2)
-
-    r = Drawn(1)
-    params = {"table": r(24, width), "scale": r(width), "twice": r(width, width)}
-    params |= {"w": r(width, hidden), "v": r(hidden, width)}
-    split = {"table": P(), "scale": P(), "twice": P(), "w": P(None, "model"), "v": P("model")}
-    return Case(loss, params, (r.integers(24, n, times), r(n, width)), split)
-
-
-def blocks(n: int = N, times: int = 4, width: int = 8, hidden: int = 16, layers: int = 3) -> Case:
-    """Scanned, rematerialized blocks."""
-
-    def loss(p: Any, x: Any, y: Any) -> Any:
-        p = jax.tree.map(on_one, p)
-
-        def block(h: Any, q: Any) -> Any:
-            return h + jnp.tanh((h * q["g"]) @ q["w"]) @ q["v"], None
-
-        h, _ = lax.scan(jax.checkpoint(block), x, {name: p[name] for name in ("g", "w", "v")})
-        return jnp.sum((jnp.sum(h, axis=0) @ p["out"] - y) ** 2)
-
-    r = Drawn(2)
-    params = {"g": r(layers, width), "w": r(layers, width, hidden), "v": r(layers, hidden, width), "out": r(width, 8)}
-    split = {"g": P(), "w": P(None, None, "model"), "v": P(None, "model"), "out": P()}
-    return Case(loss, params, (r(n, times, width), r(n, 8)), split)
-
-
-def two_products(n: int = 64, times: int = 64, width: int = 64, hidden: int = 1024) -> Case:
-    """Gradients of 256 KiB that are formed once for their norm and their sum: in chunks of 4 on a CPU."""
-
-    def loss(p: Any, x: Any, y: Any) -> Any:
-        return jnp.sum((jnp.tanh(x @ p["w"]) @ p["v"] - y) ** 2)
-
-    r = Drawn(3)
-    params = {"w": r(width, hidden), "v": r(hidden, width)}
-    return Case(loss, params, (r(n, times, width), r(n, times, width)), {"w": P(None, "model"), "v": P("model")})
-
-
-CASES: dict[str, Callable[..., Case]] = {"mlp": mlp, "sequence": sequence, "blocks": blocks, "two": two_products}
-
-
-def fsdp(params: Any, devices: int, axis: str = "data") -> Any:
-    """The largest axis that the number of devices divides, sharded."""
-
-    def spec(leaf: Any) -> P:
-        at = max((i for i, n in enumerate(leaf.shape) if n % devices == 0), key=lambda i: leaf.shape[i], default=None)
-        return P(*(axis if i == at else None for i in range(leaf.ndim)))
-
-    return jax.tree.map(spec, params)
-
-
-def layout(case: Case, name: str, devices: int) -> Any:
-    if name == "tensor parallel":
-        return case.split
-    return fsdp(case.params, devices) if name == "fsdp" else jax.tree.map(lambda _: P(), case.params)
-
-
-def sums_and_rows(params: Any) -> dict[str, Any]:
-    """Every statistic: by name."""
+def every_statistic(params: Any) -> dict[str, Any]:
     return {
         "norms": SqNorms(),
         "by parameter": SqNorms(by="parameter"),
@@ -136,11 +38,11 @@ def sums_and_rows(params: Any) -> dict[str, Any]:
 
 
 def every(case: Case, params: Any, weights: Any, *data: Any) -> Any:
-    """Of the batch, and of the batch with weights, of which some are 0."""
-    statistics = sums_and_rows(params)
+    """Of the batch, and some of the batch with weights, of which some are 0."""
+    statistics = every_statistic(params)
+    some = {name: statistics[name] for name in ("norms", "second moment")}
     plain = per_example.value_and_grad(case.loss, statistics)(params, *data)
-    del statistics["variance"]
-    return plain, per_example.value_and_grad(case.loss, statistics)(params, *data, weights=weights)
+    return plain, per_example.value_and_grad(case.loss, some)(params, *data, weights=weights)
 
 
 def some_weights(n: int = N) -> np.ndarray:
@@ -181,7 +83,8 @@ def test_a_sharded_batch_gives_the_numbers_of_one_device(
             together = run(params, *batch)
         assert relative(together, alone) <= EXACT
         for (losses, found), grads in together:
-            for rows in (losses, found["norms"], found["projection"], *found["by parameter"].values()):
+            by_parameter = found.get("by parameter", {}).values()
+            for rows in (losses, found["norms"], *by_parameter, *([found["projection"]] if by_parameter else [])):
                 assert rows.sharding.is_equivalent_to(NamedSharding(where, P("data")), rows.ndim)
             if axis is EXPLICIT:
                 for each in (grads, found["second moment"]):
@@ -247,31 +150,9 @@ def compiled(f: Any, case: Case, where: Any, specs: Any, *more: Any) -> Any:
     return jax.jit(lambda *a: f(*a)).lower(jax.tree.map(shaped, case.params, specs), *batch).compile()
 
 
-def plain(loss: Loss) -> Callable[..., Any]:
-    """The losses, and the gradient of their sum, by `jax.grad`."""
-
-    def both(params: Any, *data: Any) -> Any:
-        def total(params: Any) -> Any:
-            each = jax.vmap(loss, (None, *(0 for _ in data)))(params, *data)
-            return jnp.sum(each), each
-
-        grads, each = jax.grad(total, has_aux=True)(params)
-        return each, grads
-
-    return both
-
-
 def few(devices: int, shape: tuple[int, ...] = ()) -> Any:
     names = ("data", "model")[: len(shape) or 1]
     return jax.make_mesh(shape or (devices,), names, (AUTO,) * len(names), devices=jax.devices()[:devices])
-
-
-LARGE: dict[str, Callable[[], Case]] = {
-    "mlp": lambda: mlp(512, 32, 64),
-    "two": two_products,
-    "blocks": lambda: blocks(64, 16, 32, 128),
-}
-"""With more numbers in an example's activations than in the parameters: else XLA gathers activations."""
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_groups() -> None:
     for by, message in [
         ("layer", 'groups must be None, "parameter" or a mapping .* got .layer.'),
         ({"a": "['z']"}, r"no parameter has a path that begins with .*'z'.*; there are"),
-        ({"a": "['w']", "b": ["['b']", "['w']"]}, r"groups must be disjoint; \['w'\] is in 'a' and in 'b'"),
+        ({"a": "['w']", "b": ["['b']", "['w']"]}, r"groups must be disjoint; \['w'\] is in 'a' and 'b'"),
         ({"a": []}, r"group 'a' must be a prefix of paths such as .*, or several, got \[\]"),
         ({"a": 0}, r"group 'a' must be a prefix of paths such as .*, or several, got 0"),
         ({"a": [0]}, r"or several, got \[0\]"),
