@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
@@ -14,7 +14,7 @@ from jaxnn.per_example.select import require_tape
 from jaxnn.per_example.sparse import Sparse
 from jaxnn.per_example.tied import Tied, bytes_of_cross
 from jaxnn.tape import Convolution, GroupedProduct, Scaling, Tape, Unplaced, Use, Whole
-from jaxnn.types import Shape
+from jaxnn.types import PyTree, Shape
 
 
 class Row(NamedTuple):
@@ -31,7 +31,9 @@ class Row(NamedTuple):
 
 
 class Plan(tuple[Row, ...]):
-    """The rows of a plan; prints as a table."""
+    """The rows of a plan; prints as a table, under the line `way` if there is one."""
+
+    way: str = ""
 
     def __str__(self) -> str:
         heads = ("parameter", "shape", "uses", "T", "strategy", "FLOPs", "bytes")
@@ -42,7 +44,7 @@ class Plan(tuple[Row, ...]):
         widths = [max(len(line[i]) for line in [heads, total, *cells]) for i in range(len(heads))]
         rule = tuple("-" * width for width in widths)
         right = {3, 5, 6}
-        return "\n".join(
+        return (f"{self.way}\n" if self.way else "") + "\n".join(
             "  ".join(
                 c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
@@ -50,10 +52,21 @@ class Plan(tuple[Row, ...]):
         )
 
 
-def plan(tape: Tape) -> Plan:
-    """A table of how the norms of a tape are computed, and their cost, for `print`; its rows are `Row`.
+class Planned(Protocol):
+    """`value_and_grad(loss)` or `clipped_value_and_grad(loss, ...)`."""
 
-    It follows from shapes alone: the tape may be traced, or of `jax.eval_shape`.
+    def plan(self, *args: Any) -> Plan:
+        """The plan for these arguments."""
+
+
+def plan(tape: Tape | Planned, *args: PyTree) -> Plan:
+    """A table of how norms are computed, and their cost, for `print`; its rows are `Row`.
+
+    `plan(tape)` is of the norms of a tape. `plan(vg, *args)` is of `vg = value_and_grad(loss)` or
+    `clipped_value_and_grad(loss, ...)`: whether each parameter is streamed, taped or materialized, on the default
+    backend; FLOPs are those of the norms besides the gradient, bytes those of one use. The plan of a clipped sum says
+    in its `way` which passes it makes, with the bytes of both. All follows from shapes: the tape may be traced, or of
+    `jax.eval_shape`, and args may be `jax.ShapeDtypeStruct`.
 
     | strategy | where | operations |
     |---|---|---|
@@ -86,38 +99,45 @@ def plan(tape: Tape) -> Plan:
         ---------  ------  --------  -  ------------------  -----  -----
         total                                                  16     24
     """
-    require_tape("plan", tape)
+    if not isinstance(tape, Tape):
+        if not callable(getattr(tape, "plan", None)):
+            require_tape("plan", tape)
+        return tape.plan(*args)
+    if args:
+        raise TypeError(
+            f"plan: expected a tape alone, or value_and_grad(loss) and its arguments, got {len(args)} more."
+        )
     rows = zip(tape.paths, tape.leaves, tape.uses, strict=True)
     return Plan(_row(path, leaf, uses, tape.examples) for path, leaf, uses in rows)
 
 
 def _row(path: str, leaf: jax.ShapeDtypeStruct, uses: tuple[Use, ...], n: int) -> Row:
     plain = [use for those in by_view(uses, leaf.shape).values() for use in those]
-    kinds = ", ".join(_kind(use) for use in plain) or "none"
-    times = sum(_positions(use) for use in plain)
+    kinds = ", ".join(kind_of(use) for use in plain) or "none"
+    times = sum(positions_of(use) for use in plain)
     # Shapes without shardings: these have no influence, and eval_shape would need their mesh.
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), uses)
     form = jax.eval_shape(lambda u: joined(u, leaf, n), shapes)
     if not isinstance(form, Pieces):
-        return Row(path, leaf.shape, kinds, times, *_cost(form, plain, n, leaf.size))
+        return Row(path, leaf.shape, kinds, times, *cost_of(form, plain, n, leaf.size))
     pieces = zip(form.parts, by_view(uses, leaf.shape).items(), strict=True)
-    costs = [_cost(part, those, n, math.prod(view.shape)) for part, (view, those) in pieces]
+    costs = [cost_of(part, those, n, math.prod(view.shape)) for part, (view, those) in pieces]
     ways = ", ".join(dict.fromkeys(way for way, _, _ in costs))
     return Row(path, leaf.shape, kinds, times, ways, sum(c[1] for c in costs), max(c[2] for c in costs))
 
 
-def _kind(use: Unplaced) -> str:
+def kind_of(use: Unplaced) -> str:
     return "grouped product" if isinstance(use, GroupedProduct) else type(use).__name__.lower()
 
 
-def _positions(use: Unplaced) -> int:
+def positions_of(use: Unplaced) -> int:
     """T of one use."""
     if isinstance(use, Whole):
         return 1
     return math.prod(use.delta.shape[1:-1]) if isinstance(use, Convolution) else use.delta.shape[1]
 
 
-def _cost(form: Solid, uses: list[Unplaced], n: int, size: int) -> tuple[str, int, int]:
+def cost_of(form: Solid, uses: list[Unplaced], n: int, size: int) -> tuple[str, int, int]:
     """(strategy, operations, bytes)."""
     if isinstance(form, Sparse):
         return "sum over equal indices", _sparse_flops(form), form.values.size * form.values.dtype.itemsize
@@ -127,13 +147,13 @@ def _cost(form: Solid, uses: list[Unplaced], n: int, size: int) -> tuple[str, in
         return _tied_cost(form)
     if isinstance(form, Mixed):
         return MATERIALISE, _dense_flops(form) + 2 * n * size, _chunk_bytes(form)
-    times, wide = sum(_positions(use) for use in uses), form.grads.dtype.itemsize
+    times, wide = sum(positions_of(use) for use in uses), form.grads.dtype.itemsize
     if all(isinstance(use, Whole) for use in uses):
         reasons = ", ".join(dict.fromkeys(use.because for use in uses if isinstance(use, Whole) and use.because))
         held = n * size * wide if reasons else 0
         return f"as given ({reasons})" if reasons else "as given", (len(uses) + 1) * n * size, held
     # T - 1 additions, a square and an addition for each entry, and the products of a scaling.
-    terms = times + 1 + sum(_positions(use) for use in uses if isinstance(use, Scaling))
+    terms = times + 1 + sum(positions_of(use) for use in uses if isinstance(use, Scaling))
     return "sum over positions", n * terms * size, n * size * wide
 
 

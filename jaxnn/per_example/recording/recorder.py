@@ -127,11 +127,14 @@ class Recorder:
     has_aux: bool
     trainable: PyTree
 
+    def arguments(self, args: tuple[Any, ...], where: str = "record") -> Arguments:
+        """The arguments of one call."""
+        return arguments_of(args, self.argnums, self.in_axes, self.trainable, where)
+
     def __call__(self, *args: Any, weights: Array | None = None) -> Any:
         """The tape of these arguments; (tape, aux) with `has_aux`."""
         with on_their_mesh(args):
-            given = arguments_of(args, self.argnums, self.in_axes, self.trainable)
-            found, given = varying(self.loss, given, self.has_aux)
+            found, given = varying(self.loss, self.arguments(args), self.has_aux)
             tape, aux = _recorded(found, given)
             if weights is not None:
                 tape = of_weighted_losses(tape, weights)

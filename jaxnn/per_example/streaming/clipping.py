@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,11 +16,12 @@ from jaxnn.numerics import accumulation_dtype, safe_sqrt
 from jaxnn.per_example.clip import Clip
 from jaxnn.per_example.margin import with_margin
 from jaxnn.per_example.memory import peak_bytes
-from jaxnn.per_example.recording.arguments import Arguments, arguments_of
+from jaxnn.per_example.plan import Plan, plan
+from jaxnn.per_example.recording.arguments import Arguments
 from jaxnn.per_example.recording.preparing import on_their_mesh, varying
-from jaxnn.per_example.recording.recorder import Recorder, record
+from jaxnn.per_example.recording.recorder import Recorder
 from jaxnn.per_example.recording.tracing import Traced
-from jaxnn.per_example.streaming.gradient import streamed, weights_for
+from jaxnn.per_example.streaming.gradient import streamed, value_and_grad, weights_for
 from jaxnn.per_example.streaming.hoisting import hoisted
 from jaxnn.per_example.streaming.norms import PARAMETER, Margin, SqNorms, groups_of
 from jaxnn.per_example.streaming.removed import without_removed
@@ -27,7 +29,7 @@ from jaxnn.per_example.streaming.sites import slices_of
 from jaxnn.per_example.streaming.statistic import Parameter
 from jaxnn.per_example.streaming.totals import WideTotal
 from jaxnn.per_example.sums import clipped_grad, factors_of
-from jaxnn.tape import weighted
+from jaxnn.tape import Tape, weighted
 from jaxnn.types import Array, PyTree, Scalar
 from jaxnn.varying import sum_like
 
@@ -46,7 +48,7 @@ def clipped_value_and_grad(
     in_axes: Any = None,
     has_aux: bool = False,
     trainable: PyTree = True,
-) -> Callable[..., Any]:
+) -> ClippedGradient:
     """((losses, |g_i|), sum_i c(|g_i|) g_i), c(n) = min(1, C / n), of any JAX loss, in the memory of `jax.grad`.
 
     | way | backward passes | memory | where |
@@ -104,23 +106,61 @@ def clipped_value_and_grad(
         raise ValueError(f"{WHERE}: expected passes=1 or 2, or memory in bytes, got passes={passes}, memory={memory}.")
     if memory is not None:
         require_positive_int(WHERE, "memory", memory)
-    options = {"argnums": argnums, "in_axes": in_axes, "has_aux": has_aux, "trainable": trainable}
+    return ClippedGradient(Recorder(loss, argnums, in_axes, has_aux, trainable), clip, memory, passes, groups)
 
-    def clipped(*args: Any, weights: Array | None = None) -> Any:
-        with on_their_mesh(args):
-            given = arguments_of(args, argnums, in_axes, trainable)
-            traced, varied = varying(loss, given, has_aux)
-            shares = weights_for(WHERE, weights, given)
-            if groups is not None:
-                found = _by_groups(traced, varied, clip, groups, passes, shares)
-            elif by_tape(loss, args, weights, memory, passes, options):
-                return _by_tape(loss, _single(clip), args, weights, options)
-            else:
-                found = _in_two_passes(traced, varied, _single(clip), shares)
-            total = jax.tree.unflatten(given.structure, sum_like(found.total, list(given.leaves)))
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClippedGradient:
+    """`clipped_value_and_grad(loss, clip, ...)`: see there; `recorder` knows the loss and its options."""
+
+    recorder: Recorder
+    clip: Any
+    memory: int | None
+    passes: int | None
+    groups: Groups
+
+    def __call__(self, *args: Any, weights: Array | None = None) -> Any:
+        """((losses, norms[, aux]), the clipped sum)."""
+        has_aux = self.recorder.has_aux
+        if self.by_tape(args, weights):
+            found, total = _by_tape(self.recorder, _single(self.clip), args, weights)
+        else:
+            with on_their_mesh(args, WHERE):
+                given = self.recorder.arguments(args, WHERE)
+                traced, varied = varying(self.recorder.loss, given, has_aux)
+                shares = weights_for(WHERE, weights, given)
+                if self.groups is None:
+                    found = _in_two_passes(traced, varied, _single(self.clip), shares)
+                else:
+                    found = _by_groups(traced, varied, self.clip, self.groups, self.passes, shares)
+                total = jax.tree.unflatten(given.structure, sum_like(found.total, list(given.leaves)))
         return ((found.losses, found.norms, found.aux) if has_aux else (found.losses, found.norms)), total
 
-    return clipped
+    def by_tape(self, args: tuple[Any, ...], weights: Array | None = None) -> bool:
+        """Whether it clips in one pass by the tape."""
+        if self.groups is not None or self.memory is None:
+            return self.groups is None and self.passes == 1
+        return self.tape_bytes(args, weights) <= self.memory
+
+    def tape_bytes(self, args: tuple[Any, ...], weights: Array | None = None) -> int:
+        """The bytes of the intermediate arrays by the tape."""
+        return peak_bytes(lambda *args: _by_tape(self.recorder, 1.0, args, weights)[1], *args)
+
+    def plan(self, *args: Any) -> Plan:
+        """How each parameter is computed, and in its `way` the passes; see `plan`."""
+        tape, plain = self.tape_bytes(args), gradient_bytes(self.recorder, args)
+        if self.by_tape(args):
+            found, way = (
+                plan(jax.eval_shape(lambda *args: _recorded(self.recorder, args, None)[0], *args)),
+                "1 pass by the tape",
+            )
+        else:
+            one = self.groups == PARAMETER and self.passes != 2
+            options = {name: getattr(self.recorder, name) for name in ("argnums", "in_axes", "has_aux", "trainable")}
+            found = plan(value_and_grad(self.recorder.loss, **options), *args)
+            way = "1 pass, each parameter by its own norm" if one else "2 passes"
+        found.way = f"{way}; intermediate arrays: gradient {plain:,} bytes, tape {tape:,}"
+        return found
 
 
 class Clipped(NamedTuple):
@@ -132,28 +172,16 @@ class Clipped(NamedTuple):
     total: list[Array | None]
 
 
-def by_tape(
-    loss: Callable[..., Any],
-    args: tuple[Any, ...],
-    weights: Array | None,
-    memory: int | None,
-    passes: int | None,
-    options: dict[str, Any],
-) -> bool:
-    """Whether to clip in one pass by the tape."""
-    if memory is None:
-        return passes == 1
-    return peak_bytes(lambda *args: _by_tape(loss, 1.0, args, weights, options), *args) <= memory
+def _recorded(recorder: Recorder, args: tuple[Any, ...], weights: Array | None) -> tuple[Tape, PyTree]:
+    recorded = recorder(*args, weights=weights)
+    return recorded if recorder.has_aux else (recorded, None)
 
 
-def _by_tape(
-    loss: Callable[..., Any], clip: Any, args: tuple[Any, ...], weights: Array | None, options: dict[str, Any]
-) -> Any:
-    recorded = record(loss, **options)(*args, weights=weights)
-    tape, aux = recorded if options["has_aux"] else (recorded, None)
+def _by_tape(recorder: Recorder, clip: Any, args: tuple[Any, ...], weights: Array | None) -> tuple[Clipped, PyTree]:
+    tape, aux = _recorded(recorder, args, weights)
     total, norms = clipped_grad(tape, clip)
     losses = tape.outputs if weights is None else jnp.where(weights == 0, jnp.zeros_like(tape.outputs), tape.outputs)
-    return ((losses, norms, aux) if options["has_aux"] else (losses, norms)), total
+    return Clipped(losses, norms, aux, []), total
 
 
 def _in_two_passes(found: Traced, given: Arguments, clip: Scalar | Clip, weights: Array | None) -> Clipped:
@@ -164,18 +192,21 @@ def _in_two_passes(found: Traced, given: Arguments, clip: Scalar | Clip, weights
     return Clipped(first.losses, norms, first.aux, total)
 
 
-def gradient_of_sum(found: Traced, given: Arguments, weights: Array) -> list[Array | None]:
+def gradient_of_sum(found: Traced, given: Arguments, weights: Array | None) -> list[Array | None]:
     """The gradient of sum_i w_i loss_i, examples of weight 0 left out, by `jax.grad` of the traced loss."""
-    mapped = without_removed(given, weights)
+    mapped = given.mapped if weights is None else without_removed(given, weights)
     loss = jaxpr_as_fun(ClosedJaxpr(found.jaxpr, found.consts))
 
     def total(leaves: list[Array]) -> Array:
-        each = jax.vmap(lambda mapped: loss(*leaves, *mapped)[0], (given.axes,))(mapped)
+        each = jax.vmap(lambda mapped: loss(*leaves, *mapped)[0], (given.axes,), axis_size=given.examples)(mapped)
         return jnp.sum(weighted(each, weights))
 
+    grads: list[Array] = jax.grad(total)(list(given.leaves))
+    if weights is None:
+        return [*grads]
     # With no example left, what replaced them may have been anything.
     some = jnp.any(weights != 0)
-    return [jnp.where(some, g, jnp.zeros_like(g)) for g in jax.grad(total)(list(given.leaves))]
+    return [jnp.where(some, g, jnp.zeros_like(g)) for g in grads]
 
 
 TAPE_BYTES = 1.25
@@ -186,16 +217,21 @@ def stored(recorder: Recorder, args: tuple[Any, ...]) -> bool:
     """Whether a clipped sum by the tape takes little more memory than `jax.grad`: nothing is rematerialized."""
 
     def of_tape(*args: Any) -> Any:
-        recorded = recorder(*args)
-        return clipped_grad(recorded[0] if recorder.has_aux else recorded, 1.0)
+        return _by_tape(recorder, 1.0, args, None)[1]
+
+    return peak_bytes(of_tape, *args) <= TAPE_BYTES * gradient_bytes(recorder, args)
+
+
+def gradient_bytes(recorder: Recorder, args: tuple[Any, ...]) -> int:
+    """The bytes of the intermediate arrays of the gradient of the summed losses."""
 
     def plain(*args: Any) -> Any:
-        given = arguments_of(args, recorder.argnums, recorder.in_axes, recorder.trainable)
-        traced, varied = varying(recorder.loss, given, recorder.has_aux)
-        return gradient_of_sum(traced, varied, jnp.ones(given.examples))
+        with on_their_mesh(args):
+            given = recorder.arguments(args)
+            traced, varied = varying(recorder.loss, given, recorder.has_aux)
+            return gradient_of_sum(traced, varied, None)
 
-    with on_their_mesh(args):
-        return peak_bytes(of_tape, *args) <= TAPE_BYTES * peak_bytes(plain, *args)
+    return peak_bytes(plain, *args)
 
 
 def bounded_sums(recorder: Recorder, args: tuple[Any, ...], factors_of_bounds: Clip) -> tuple[Clipped, PyTree]:
@@ -205,7 +241,7 @@ def bounded_sums(recorder: Recorder, args: tuple[Any, ...], factors_of_bounds: C
     example's contributions has norm c(n_i) |g_i| up to the rounding that the margin of n_i covers.
     """
     with on_their_mesh(args):
-        given = arguments_of(args, recorder.argnums, recorder.in_axes, recorder.trainable)
+        given = recorder.arguments(args)
         found, varied = varying(recorder.loss, given, recorder.has_aux)
         first = streamed(found, varied, (SqNorms(), Margin()), gradient=False)
         norms = safe_sqrt(first.values[0])

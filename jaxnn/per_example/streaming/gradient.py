@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,11 +12,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxnn.numerics import accumulation_dtype
+from jaxnn.per_example.plan import Plan
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
 from jaxnn.per_example.recording.preparing import on_their_mesh, varying
 from jaxnn.per_example.recording.tracing import Traced
 from jaxnn.per_example.streaming.hoisting import Hoisted
 from jaxnn.per_example.streaming.norms import SqNorms
+from jaxnn.per_example.streaming.planning import plan_of
 from jaxnn.per_example.streaming.program import Program, program_of
 from jaxnn.per_example.streaming.removed import without_removed, zero_where
 from jaxnn.per_example.streaming.rule import Asked, Local, Row, Slot
@@ -42,7 +45,7 @@ def value_and_grad(
     in_axes: Any = None,
     has_aux: bool = False,
     trainable: PyTree = True,
-) -> Callable[..., Any]:
+) -> Streamed:
     """Statistics of per-example gradients AND the gradient, in one backward pass of any JAX loss: nothing is stored.
 
     The loss of ONE example is traced to a jaxpr, as by `record`. Each operation with a parameter gets a backward rule
@@ -109,21 +112,48 @@ def value_and_grad(
         )
     found, structure = statistics_of(statistics)
 
-    def vg(*args: Any, weights: Array | None = None) -> Any:
+    return Streamed(loss, found, structure, {"argnums": argnums, "in_axes": in_axes, "trainable": trainable}, has_aux)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Streamed:
+    """`value_and_grad(loss, statistics)`: see there; it knows its loss and options.
+
+    Attributes:
+        loss: of one example.
+        statistics, structure: the statistics, flat, and their treedef.
+        options: argnums, in_axes, trainable.
+        has_aux: whether the loss returns a pair.
+    """
+
+    loss: Callable[..., Any]
+    statistics: tuple[Statistic, ...]
+    structure: Any
+    options: dict[str, Any]
+    has_aux: bool
+
+    def __call__(self, *args: Any, weights: Array | None = None) -> Any:
+        """((losses, statistics[, aux]), grads)."""
         with on_their_mesh(args, WHERE):
-            given = arguments_of(args, argnums, in_axes, trainable, WHERE)
+            given = arguments_of(args, **self.options, where=WHERE)
             if not given.examples:
                 raise ValueError("value_and_grad: expected a batch of at least 1 example, got none.")
-            traced, varied = varying(loss, given, has_aux)
-            result = streamed(traced, varied, found, weights=weights_for(WHERE, weights, given))
+            traced, varied = varying(self.loss, given, self.has_aux)
+            result = streamed(traced, varied, self.statistics, weights=weights_for(WHERE, weights, given))
             # Inside `shard_map` parameters were cast to vary, so that rows of different devices are not added up. Their
             # gradients are those of `jax.grad`: summed over the devices that share the parameters.
             grads = jax.tree.unflatten(given.structure, sum_like(result.grads, list(given.leaves)))
-        values = jax.tree.unflatten(structure, result.values)
-        head = (result.losses, values, result.aux) if has_aux else (result.losses, values)
+        values = jax.tree.unflatten(self.structure, result.values)
+        head = (result.losses, values, result.aux) if self.has_aux else (result.losses, values)
         return head, grads
 
-    return vg
+    def plan(self, *args: Any) -> Plan:
+        """How each parameter is computed; see `plan`."""
+
+        def run(spy: Statistic) -> Callable[..., Any]:
+            return dataclasses.replace(self, statistics=(spy,), structure=jax.tree.structure(0))
+
+        return plan_of(run, args)
 
 
 def weights_for(where: str, weights: Array | None, given: Arguments) -> Array | None:
