@@ -1,6 +1,6 @@
 """Gradient norms and noise scale of a small flax GPT with scanned, rematerialized blocks in bfloat16.
 
-python examples/gpt_norms.py. One backward pass, in the memory of `jax.grad`, gives the gradient and each sequence's norms.
+One backward pass, in the memory of `jax.grad`: python examples/gpt_norms.py
 """
 
 import pydoc_data.topics  # the Python language reference as plain text
@@ -17,9 +17,10 @@ LAYERS, WIDTH, HEADS, CONTEXT, BATCH = 4, 64, 4, 64, 32
 class Block(nn.Module):
     @nn.compact
     def __call__(self, x, _):
-        norm, mask = lambda: nn.LayerNorm(dtype=jnp.bfloat16), nn.make_causal_mask(jnp.ones(x.shape[:-1]))
-        x = x + nn.MultiHeadDotProductAttention(HEADS, dtype=jnp.bfloat16)(norm()(x), mask=mask)
-        h = nn.gelu(nn.Dense(4 * WIDTH, dtype=jnp.bfloat16)(norm()(x)))
+        mask = nn.make_causal_mask(jnp.ones(x.shape[:-1]))
+        h = nn.LayerNorm(dtype=jnp.bfloat16)(x)
+        x = x + nn.MultiHeadDotProductAttention(HEADS, dtype=jnp.bfloat16)(h, mask=mask)
+        h = nn.gelu(nn.Dense(4 * WIDTH, dtype=jnp.bfloat16)(nn.LayerNorm(dtype=jnp.bfloat16)(x)))
         return x + nn.Dense(WIDTH, dtype=jnp.bfloat16)(h), None
 
 
@@ -51,9 +52,7 @@ noise = per_example.noise_scale_of(found["norms"], grads)
 parts = per_example.noise_scale_of(found["parts"], grads, by=groups)
 
 norms = jnp.sqrt(found["norms"])
-print(
-    f"loss {each.mean():.2f} nats per letter; gradient norms of {BATCH} sequences: {norms.min():.2f} to {norms.max():.2f}"
-)
+print(f"loss {each.mean():.2f} nats per letter; gradient norms {norms.min():.2f} to {norms.max():.2f}")
 print(f"noise scale tr(Sigma) / |G|^2 before training: {noise.scale:.2f} sequences of {CONTEXT} letters")
 for name, part in parts.items():
     print(f"  {name:8} {part.scale:6.2f}   tr(Sigma) {part.trace:.3g}, |G|^2 {part.sq_norm:.3g}")

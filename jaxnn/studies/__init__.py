@@ -9,7 +9,7 @@
 | `clipped` | what do clipping and noise cost (DP-SGD's update; NOT a privacy guarantee)? | curves by noise |
 | `gram` | which classes have aligned gradients? | cosines of all pairs, and their means |
 | `influence` | which training examples helped or harmed a test example? | their images |
-| `projections` | do a few random projections of gradients find the same training examples? | their images; agreement by k |
+| `projections` | do random projections of gradients find the same examples? | their images; agreement by k |
 
 Each module has `run(data, *, net=None, seed=0, ...)`, which returns a NamedTuple with `numbers()` for JSON and
 `describe()` in words, and `draw(found)`, which returns figures by name. Every `run` raises ValueError for an unknown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,8 +25,11 @@ SIZES = (4, 16, 64, 256, 1024)
 NEAREST = 5
 """Number of nearest training examples that are compared, shown and written."""
 
-COMPARED = 200
+COMPARED = 100
 """The largest number of test examples over which the agreement is averaged."""
+
+DRAWS = 4
+"""Number of random matrices P of each size, over which it is averaged too."""
 
 
 class Projections(NamedTuple):
@@ -39,7 +42,9 @@ class Projections(NamedTuple):
         parameters: P, the number of entries of a gradient.
         sizes: (S,), the numbers k of projections.
         exact: (N, M), <g_i, h_j>, g_i and h_j the gradients of the losses of training and test examples.
-        projected: (S, N, M), <P'g_i, P'h_j>, its estimates from k numbers of each gradient.
+        projected: (S, N, M), <P'g_i, P'h_j>, its estimates from k numbers of each gradient, of the first P.
+        rank_correlations: (S, draws, M), Spearman's, of exact and projected products over the training examples.
+        overlaps: (S, draws, M), the fraction of the exactly `NEAREST` among the `NEAREST` by projections.
     """
 
     examples: Dataset
@@ -49,17 +54,8 @@ class Projections(NamedTuple):
     sizes: np.ndarray
     exact: np.ndarray
     projected: np.ndarray
-
-    def rank_correlations(self) -> np.ndarray:
-        """(S, M), Spearman's rank correlation of exact and projected products over the training examples."""
-        pairs = [zip(self.exact.T, products.T, strict=True) for products in self.projected]
-        return np.array([[rank_correlation(a, b) for a, b in both] for both in pairs])
-
-    def overlaps(self) -> np.ndarray:
-        """(S, M), the fraction of the `NEAREST` exactly nearest training examples among the nearest by projections."""
-        exact = [set(nearest(column)) for column in self.exact.T]
-        found = [[set(nearest(column)) for column in products.T] for products in self.projected]
-        return np.array([[len(a & b) / len(a) for a, b in zip(exact, row, strict=True)] for row in found])
+    rank_correlations: np.ndarray
+    overlaps: np.ndarray
 
     def numbers(self) -> dict[str, Any]:
         """For JSON: the agreement by k, means over the test examples; the nearest of those in the picture."""
@@ -72,16 +68,16 @@ class Projections(NamedTuple):
         return {
             "parameters": self.parameters,
             "sizes": self.sizes.tolist(),
-            "rank_correlation": rounded(self.rank_correlations().mean(axis=1)),
-            f"overlap_of_nearest_{NEAREST}": rounded(self.overlaps().mean(axis=1)),
+            "rank_correlation": rounded(self.rank_correlations.mean(axis=(1, 2))),
+            f"overlap_of_nearest_{NEAREST}": rounded(self.overlaps.mean(axis=(1, 2))),
             "nearest": rows,
         }
 
     def describe(self) -> str:
         """The result in words."""
-        ranks, overlaps = self.rank_correlations().mean(axis=1), self.overlaps().mean(axis=1)
+        ranks, overlaps = self.rank_correlations.mean(axis=(1, 2)), self.overlaps.mean(axis=(1, 2))
         lines = [
-            f"agreement of projected with exact inner products of gradients (P = {self.parameters:,}), means over "
+            f"agreement of projected with exact inner products of gradients of {self.parameters:,} entries, means over "
             f"{self.exact.shape[1]} test examples:"
         ]
         for k, rank, overlap in zip(self.sizes, ranks, overlaps, strict=True):
@@ -109,13 +105,15 @@ def run(
 
     <g_i, h_j> is, to first order and up to the learning rate, the decrease of the loss of test example j in a step of
     gradient descent on training example i. P'g_i has k entries, P a random matrix that is a Kronecker product for each
-    parameter, and E <P'g_i, P'h_j> = <g_i, h_j>; the standard deviation falls as 1 / sqrt(k). The projections of all
-    sizes come from one backward pass, without a gradient of one example (`per_example.Projection`).
+    parameter, and E <P'g_i, P'h_j> = <g_i, h_j>. For g_i = a_i' delta_i the two factors, of sqrt(k) columns each, bring
+    a relative error of order k^(-1/4), where a dense P would bring k^(-1/2) at the price of forming g_i; a factor with
+    no more than sqrt(k) entries, as of the outputs, brings none. The projections of all sizes come from one backward
+    pass that forms no g_i (`per_example.Projection`).
 
     Args:
         data: a name for `data.load`, or splits; the validation set is unused.
         tests: number of test examples in the picture, of different classes as far as there are.
-        sizes: the numbers k, each with a matrix P of its own; those above the number of parameters are left out.
+        sizes: the numbers k, each with `DRAWS` matrices P; those above the number of parameters are left out.
         net, opt, seed, epochs, batch_size: as for `norms.run`; the gradients are those after training.
 
     Raises:
@@ -142,25 +140,26 @@ def run(
     if not kept:
         raise ValueError(f"projections: expected a size of at most the {count:,} parameters, got {tuple(sizes)}.")
     compared = select(parts.test, slice(0, COMPARED))
-    exact, projected = _products(net, ts, parts.train, compared, kept, jax.random.fold_in(jax.random.key(seed), 10**6))
     shown = _of_different_classes(np.asarray(compared.y), tests)
-    return Projections(parts.train, compared, shown, count, np.asarray(kept), exact, projected)
+    products = _make_products(net, ts, parts.train, compared, kept)
+    key = jax.random.fold_in(jax.random.key(seed), 10**6)
+    (exact, *_), *_ = found = [products(jax.random.fold_in(key, i)) for i in range(DRAWS)]
+    draws = [projected for _, projected in found]
+    return Projections(parts.train, compared, shown, count, np.asarray(kept), exact, draws[0], *agreement(exact, draws))
 
 
-def _products(
-    net: Layer, ts: TrainState, examples: Dataset, tests: Dataset, sizes: list[int], key: Key
-) -> tuple[np.ndarray, np.ndarray]:
-    """(exact (N, M), projected (S, N, M)) inner products of gradients."""
+def _make_products(
+    net: Layer, ts: TrainState, examples: Dataset, tests: Dataset, sizes: list[int]
+) -> Callable[[Key], tuple[np.ndarray, np.ndarray]]:
+    """A function that returns inner products of gradients: (exact (N, M), projected (S, N, M) by matrices of a key)."""
     record = backprop.record(net, LOSS)
 
     def loss(params: Params, x: Array, y: Array) -> Array:
         return LOSS(net.predict(params, ts.state, x[None]), y[None])[0]
 
-    asked = tuple(per_example.Projection(jax.random.fold_in(key, k), k) for k in sizes)
-    vg = per_example.value_and_grad(loss, asked)
-
     @jax.jit
-    def found(params: Params, x: Array, y: Array, test_x: Array, test_y: Array) -> tuple[Array, Array]:
+    def found(params: Params, key: Key, x: Array, y: Array, test_x: Array, test_y: Array) -> tuple[Array, Array]:
+        vg = per_example.value_and_grad(loss, [per_example.Projection(jax.random.fold_in(key, k), k) for k in sizes])
         of_tests, (_, theirs) = record(params, ts.state, test_x, test_y), vg(params, test_x, test_y)[0]
 
         def part(x: Array, y: Array) -> tuple[tuple[()], tuple[Array, Array]]:
@@ -171,8 +170,19 @@ def _products(
         exact, projected = per_example.over_microbatches(part, (x, y), MICROBATCH)[1]
         return exact, jnp.moveaxis(projected, 1, 0)
 
-    exact, projected = found(ts.params, *map(jnp.asarray, (examples.x, examples.y, tests.x, tests.y)))
-    return np.asarray(exact), np.asarray(projected)
+    batches = [jnp.asarray(a) for a in (examples.x, examples.y, tests.x, tests.y)]
+    return lambda key: jax.device_get(found(ts.params, key, *batches))
+
+
+def agreement(exact: np.ndarray, projected: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(rank correlations, overlaps), each (S, draws, M), of products (N, M) and of several estimates (S, N, M)."""
+    first = [set(nearest(column)) for column in exact.T]
+    ranks, overlaps = [], []
+    for draw_ in projected:
+        pairs = [list(zip(exact.T, first, products.T, strict=True)) for products in draw_]
+        ranks.append([[rank_correlation(a, b) for a, _, b in row] for row in pairs])
+        overlaps.append([[len(near & set(nearest(b))) / len(near) for _, near, b in row] for row in pairs])
+    return np.swapaxes(ranks, 0, 1), np.swapaxes(overlaps, 0, 1)
 
 
 def _of_different_classes(labels: np.ndarray, count: int) -> np.ndarray:
@@ -191,8 +201,8 @@ def draw(found: Projections) -> dict[str, Figure]:
     Example:
         >>> from jaxnn import data
         >>> few = data.select(data.load("digits").train, slice(0, 2))
-        >>> products = np.eye(2)
-        >>> sorted(draw(Projections(few, few, np.arange(2), 9, np.array([4]), products, products[None])))
+        >>> exact, one = np.eye(2), np.ones((1, 1, 2))
+        >>> sorted(draw(Projections(few, few, np.arange(2), 9, np.array([4]), exact, exact[None], one, one)))
         ['agreement', 'projections']
     """
     return {"projections": _pictures(found), "agreement": _agreement(found)}
@@ -226,12 +236,12 @@ def _pictures(found: Projections) -> Figure:
 def _agreement(found: Projections) -> Figure:
     fig, ax = plots.figure(1, 1, width=6.5, height=4.4)
     curves = (
-        (found.rank_correlations(), "o-", "rank correlation over all training examples"),
-        (found.overlaps(), "s--", f"fraction of the {NEAREST} nearest in common"),
+        (found.rank_correlations, "o-", "rank correlation over all training examples"),
+        (found.overlaps, "s--", f"fraction of the {NEAREST} nearest in common"),
     )
     for (values, style, label), colour in zip(curves, plots.COLOURS, strict=False):
-        low, high = np.quantile(values, [0.1, 0.9], axis=1)
-        ax.plot(found.sizes, values.mean(axis=1), style, color=colour, label=label)
+        low, high = np.quantile(values, [0.1, 0.9], axis=(1, 2))
+        ax.plot(found.sizes, values.mean(axis=(1, 2)), style, color=colour, label=label)
         ax.fill_between(found.sizes, low, high, color=colour, alpha=0.15, linewidth=0)
     ax.fill_between([], [], [], color="grey", alpha=0.3, label="10% to 90% of the test examples")
     chance = min(NEAREST / len(found.exact), 1.0)
