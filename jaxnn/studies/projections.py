@@ -175,7 +175,17 @@ def _make_products(
 
 
 def agreement(exact: np.ndarray, projected: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(rank correlations, overlaps), each (S, draws, M), of products (N, M) and of several estimates (S, N, M)."""
+    """(rank correlations, overlaps), each (S, draws, M), of products (N, M) and of several estimates (S, N, M).
+
+    Example:
+        >>> exact = np.arange(10.0)[:, None]
+        >>> agreement(exact, [np.stack([exact, -exact])])
+        (array([[[ 1.]],
+        <BLANKLINE>
+               [[-1.]]]), array([[[1.]],
+        <BLANKLINE>
+               [[0.]]]))
+    """
     first = [set(nearest(column)) for column in exact.T]
     ranks, overlaps = [], []
     for draw_ in projected:

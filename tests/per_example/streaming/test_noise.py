@@ -21,7 +21,7 @@ from jaxnn.per_example import (
     value_and_grad,
     variance_of,
 )
-from tests.helpers import assert_close, float64
+from tests.helpers import assert_close, float64, slow
 from tests.per_example.streaming.test_microbatched import N, loss, problem
 
 
@@ -58,7 +58,7 @@ def test_noise_scale_is_that_of_the_tape_over_microbatches_too() -> None:
         assert_close(twice.scale, expected.trace / expected.sq_norm, rtol=1e-10)
 
 
-@pytest.mark.parametrize("by", ["layer", "parameter", {"some": ["['inner']['b']", "['scale']"]}])
+@pytest.mark.parametrize("by", ["layer", *slow("parameter", {"some": ["['inner']['b']", "['scale']"]})])
 def test_noise_scales_of_parts_are_those_of_a_tape_of_the_parts(by: Any) -> None:
     with float64():
         args = nested()
@@ -78,6 +78,7 @@ def test_noise_scales_of_parts_are_those_of_a_tape_of_the_parts(by: Any) -> None
             assert_close(found[name].means, (expected.trace, expected.sq_norm), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_removed_examples_do_not_count() -> None:
     with float64():
         params, tokens, y = nested()
