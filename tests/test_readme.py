@@ -99,6 +99,7 @@ LONG = (
     "clipped_training.py",
     "compare_optimizers.py",
     "gan_ring.py",
+    "gpt_norms.py",
     "mislabeled.py",
     "mislabeled_fashion.py",
     "noise_scale_transformer.py",
@@ -107,7 +108,7 @@ LONG = (
 )
 """Examples that take more than a few seconds."""
 
-NEEDS = {"flax_norms.py": "flax", "mislabeled_fashion.py": "equinox"}
+NEEDS = {"flax_norms.py": "flax", "gpt_norms.py": "flax", "mislabeled_fashion.py": "equinox"}
 """Libraries that an example shows and the package does without."""
 
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))

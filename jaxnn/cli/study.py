@@ -149,6 +149,22 @@ class InfluenceConfig(StudyConfig):
         return {name: value for name, value in found.items() if name != "opt"}
 
 
+@dataclasses.dataclass(frozen=True)
+class ProjectionsConfig(StudyConfig):
+    """The nearest training examples of test examples by random projections of gradients, beside the exact ones."""
+
+    epochs: int = 2
+    """Passes through the training examples."""
+    tests: int = 6
+    """Number of test examples in the picture."""
+    sizes: tuple[int, ...] = studies.projections.SIZES
+    """Numbers of projections of each gradient."""
+
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments: the common ones, the number of tests and the sizes."""
+        return super().settings() | {"tests": self.tests, "sizes": self.sizes}
+
+
 class Study(NamedTuple):
     """A study's module, and its options."""
 
@@ -164,6 +180,7 @@ STUDIES = {
     "clipped": Study(studies.clipped, ClippedConfig),
     "gram": Study(studies.gram, GramConfig),
     "influence": Study(studies.influence, InfluenceConfig),
+    "projections": Study(studies.projections, ProjectionsConfig),
 }
 """The studies by their names on the command line."""
 

@@ -39,6 +39,12 @@ A regularizer is not part of an example's loss: add its gradient to the result.
 | `dp_event` | a run of `dp_sgd` as an event for an accountant of epsilon and delta |
 | `clipped_grad_of` | clipped sums of any function, with the arguments of `jax_privacy.clipped_grad` |
 
+| without a tape, from what `value_and_grad` returns | |
+|---|---|
+| `microbatched_value_and_grad` | the same results, one microbatch after the other |
+| `noise_scale_of` | the noise scale, of all parameters or by layer, over microbatches and devices |
+| `variance_of`, `snr_of` | element-wise: pytrees like `params` |
+
 `select` restricts a tape to some layers. `over_microbatches` maps over parts of a batch, of a fixed number of examples
 or bytes. `plan` shows how norms are computed, and lists the parameters that fall back to per-example differentiation.
 
@@ -72,7 +78,9 @@ from jaxnn.per_example.select import select
 from jaxnn.per_example.streaming.clipping import clipped_value_and_grad
 from jaxnn.per_example.streaming.directions import Directional
 from jaxnn.per_example.streaming.gradient import value_and_grad
+from jaxnn.per_example.streaming.microbatched import microbatched_value_and_grad
 from jaxnn.per_example.streaming.moments import SecondMoment, Variance
+from jaxnn.per_example.streaming.noise import noise_scale_of, snr_of, variance_of
 from jaxnn.per_example.streaming.norms import Margin, SqNorms
 from jaxnn.per_example.streaming.projections import Projection
 from jaxnn.per_example.streaming.statistic import Statistic
@@ -83,10 +91,10 @@ __all__ = [
     "SecondMoment", "SqNorms", "Statistic", "Variance", "add_gaussian_noise", "automatic", "clipped_grad",
     "clipped_grad_by_layer", "clipped_grad_of", "clipped_value_and_grad", "cosine", "diag_fisher", "diag_ggn",
     "dp_event", "dp_sgd", "empirical_fisher_diag", "flat", "gram", "jvp_examples", "kfac_expand", "kfac_reduce",
-    "materialize", "mean_grad", "noise_scale", "norms", "ntk", "over_microbatches", "plan", "poisson_batch",
-    "poisson_size", "private_grad", "psac", "record", "second_moment", "select", "snr", "sq_norms",
-    "sq_norms_by_layer", "sq_norms_by_parameter", "trace", "value_and_grad", "variance", "variance_centred",
-    "weighted_grad",
+    "materialize", "mean_grad", "microbatched_value_and_grad", "noise_scale", "noise_scale_of", "norms", "ntk",
+    "over_microbatches", "plan", "poisson_batch", "poisson_size", "private_grad", "psac", "record", "second_moment",
+    "select", "snr", "snr_of", "sq_norms", "sq_norms_by_layer", "sq_norms_by_parameter", "trace", "value_and_grad",
+    "variance", "variance_centred", "variance_of", "weighted_grad",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

@@ -28,6 +28,7 @@ def over_microbatches(
     f's tape is freed after each microbatch, so memory is that of `size` examples. Sums keep f's dtypes. Use the first
     result for gradients, squares and clipped gradients, the second for norms and losses; a variance or a noise scale is
     NOT the sum of its parts. `lambda x, y: ((), record(params, state, x, y))` returns the tape of the whole batch.
+    `microbatched_value_and_grad` does all this for `value_and_grad`.
 
     Microbatches are steps of one `lax.scan`. On CPU, XLA compiles the convolutions of other libraries to code several
     times slower inside a loop (those of `jaxnn.layers` are matrix products there): call a jitted f in a Python loop

@@ -155,10 +155,11 @@ def snr(tape: Tape, ddof: int = 0) -> PyTree:
     require_independent("snr", tape, ddof + 1)
     signals = [jnp.square(m) for m in wide_means("snr", tape)]
     noises = tape.structure.flatten_up_to(variance(tape, ddof))
+    return tree_of(tape, [signal_to_noise(s, v) for s, v in zip(signals, noises, strict=True)])
 
-    def ratio(signal: Array, noise: Array) -> Array:
-        none = noise == 0
-        limit = jnp.where(signal == 0, jnp.zeros_like(signal), jnp.full_like(signal, jnp.inf))
-        return jnp.where(none, limit, signal / jnp.where(none, jnp.ones_like(noise), noise))
 
-    return tree_of(tape, [ratio(s, v) for s, v in zip(signals, noises, strict=True)])
+def signal_to_noise(signal: Array, noise: Array) -> Array:
+    """signal / noise, infinite at noise 0; 0 for 0 / 0."""
+    none = noise == 0
+    limit = jnp.where(signal == 0, jnp.zeros_like(signal), jnp.full_like(signal, jnp.inf))
+    return jnp.where(none, limit, signal / jnp.where(none, jnp.ones_like(noise), noise))

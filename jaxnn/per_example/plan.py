@@ -127,6 +127,7 @@ def _row(path: str, leaf: jax.ShapeDtypeStruct, uses: tuple[Use, ...], n: int) -
 
 
 def kind_of(use: Unplaced) -> str:
+    """The kind of a use, as the table names it."""
     return "grouped product" if isinstance(use, GroupedProduct) else type(use).__name__.lower()
 
 

@@ -1,4 +1,4 @@
-"""Studies of per-example gradients on real data, from one tape per batch, without `vmap(grad)`.
+"""Studies of per-example gradients on real data, from one backward pass per batch, without `vmap(grad)`.
 
 | study | question | figure |
 |---|---|---|
@@ -9,6 +9,7 @@
 | `clipped` | what do clipping and noise cost (DP-SGD's update; NOT a privacy guarantee)? | curves by noise |
 | `gram` | which classes have aligned gradients? | cosines of all pairs, and their means |
 | `influence` | which training examples helped or harmed a test example? | their images |
+| `projections` | do random projections of gradients find the same examples? | their images; agreement by k |
 
 Each module has `run(data, *, net=None, seed=0, ...)`, which returns a NamedTuple with `numbers()` for JSON and
 `describe()` in words, and `draw(found)`, which returns figures by name. Every `run` raises ValueError for an unknown
@@ -19,9 +20,9 @@ The command is `jaxnn study NAME`.
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.studies import clipped, gram, hardest, influence, mislabeled, noise_scale, norms
+from jaxnn.studies import clipped, gram, hardest, influence, mislabeled, noise_scale, norms, projections
 
-__all__ = ["clipped", "gram", "hardest", "influence", "mislabeled", "noise_scale", "norms"]
+__all__ = ["clipped", "gram", "hardest", "influence", "mislabeled", "noise_scale", "norms", "projections"]
 
 if not TYPE_CHECKING:  # type checkers know the names
     __getattr__ = missing.suggest(__name__)

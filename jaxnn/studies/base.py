@@ -146,6 +146,17 @@ def ranked(scores: np.ndarray) -> np.ndarray:
     return np.argsort(-scores, kind="stable")
 
 
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation of two arrays (N,), in [-1, 1]; ties are ranked in the order of the examples.
+
+    Example:
+        >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
+        0.5
+    """
+    ranks = np.stack([np.argsort(ranked(values)) for values in (a, b)])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
+
+
 def rounded(values: Any, digits: int = 5) -> Any:
     """An array as nested lists of floats (a number as a float), with `digits` significant digits; NaN stays NaN."""
     array = np.asarray(values, np.float64)

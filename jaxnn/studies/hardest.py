@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from jaxnn import optim, plots
 from jaxnn.data import Dataset, Splits
 from jaxnn.layers import Layer
-from jaxnn.studies.base import make_measure, network, ranked, rounded, states, training_set
+from jaxnn.studies.base import make_measure, network, rank_correlation, ranked, rounded, states, training_set
 
 WRITTEN = 40
 """Number of hardest examples in the figure and in JSON."""
@@ -54,8 +54,7 @@ class Hardest(NamedTuple):
 
     def rank_correlation(self) -> float:
         """Spearman's rank correlation of norm and loss, in [-1, 1]; ties are ranked in the order of the examples."""
-        ranks = np.stack([np.argsort(ranked(values)) for values in (self.norms, self.losses)])
-        return float(np.asarray(np.corrcoef(ranks))[0, 1])
+        return rank_correlation(self.norms, self.losses)
 
     def describe(self) -> str:
         """The result in words."""

@@ -3,6 +3,7 @@
 | function | what it makes |
 |---|---|
 | `mean_loss` | the scalar training loss of a network, ready for `jax.value_and_grad(..., has_aux=True)` |
+| `per_example_vg` (`Statistics`) | this loss and its gradient with statistics of per-example gradients, in one pass |
 | `init` | the `TrainState` at the start |
 | `make_step` | one compiled optimizer step on one batch |
 | `make_epoch` | one compiled `lax.scan` over the minibatches of an epoch, buffers donated |
@@ -36,6 +37,7 @@ from jaxnn.train.kinds import PointKind, kind_of_point
 from jaxnn.train.lock import FolderInUseError
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.runs import map_runs
+from jaxnn.train.statistics import Statistics, per_example_vg
 from jaxnn.train.step import TrainState, grad_norm, init, make_epoch, make_step
 from jaxnn.train.stopping import DivergedError, EarlyStopping, GradTolerance, LossTolerance
 from jaxnn.train.sweep import Sweep, sweep
@@ -50,6 +52,7 @@ __all__ = [
     "Iterate",
     "LossTolerance",
     "PointKind",
+    "Statistics",
     "Sweep",
     "TrainState",
     "Trajectory",
@@ -72,6 +75,7 @@ __all__ = [
     "minimize",
     "minmax",
     "nearest",
+    "per_example_vg",
     "sweep",
     "trajectory",
 ]

@@ -28,9 +28,9 @@ class FitResult(NamedTuple):
     Attributes:
         params, state, opt_state: of the last epoch, or of the best one (see `fit`'s `select`).
         history: one dict of floats for each epoch: "epoch" (from 1); "loss", the mean over the epoch's training
-            batches, in training mode, each before its update, with the regularizer's penalty; what `measure` reports;
-            "validation_*", in evaluation mode and without the penalty; "seconds" of training (the first epoch's include
-            compilation); "examples_per_second".
+            batches, in training mode, each before its update, with the regularizer's penalty; the means of what
+            `per_example_vg` measures; what `measure` reports; "validation_*", in evaluation mode and without the
+            penalty; "seconds" of training (the first epoch's include compilation); "examples_per_second".
         epoch: the epoch that the parameters come from, 0 for the start.
         stopped: the reasons of the stopping rules that ended training; "" if none did.
     """
@@ -85,7 +85,8 @@ def fit(
         metrics: named per-example functions, evaluated on the validation data.
         regularizer: a function of the parameters, added to the mean loss.
         value_and_grad: instead of `jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)`, a function
-            with the same arguments and result; it brings its own regularizer, and `regularizer` is ignored.
+            with the same arguments and result, or `per_example_vg(net, loss, statistics)`, whose statistics go to the
+            optimizer and their means to the history; it brings its own regularizer, and `regularizer` is ignored.
         augment: `(key, x) -> x`, applied to each training batch.
         partial: the rule for the last, smaller batch, `Partial.DROP` or `Partial.WEIGHT`, as for `make_epoch`.
         stopping: rules evaluated after each epoch: `EarlyStopping`, `LossTolerance`, `GradTolerance`, or your own.

@@ -18,10 +18,12 @@ from jaxnn.optim.base import call_update
 from jaxnn.optim.spec import build, parted
 from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
 from jaxnn.train.memo import memoized
+from jaxnn.train.statistics import Statistics
 from jaxnn.types import Array, Key, Params, PyTree, State
 
-ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
-"""(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads), as `jax.value_and_grad` makes it."""
+ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Any, ...], Params]]
+"""(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads), as `jax.value_and_grad` makes it, or
+((value, state, statistics), grads), as `per_example_vg` does."""
 
 Augment: TypeAlias = Callable[[Key, Array], Array]
 """(key, x (N, ...)) -> x (N, ...), a random transformation that preserves the labels."""
@@ -74,14 +76,16 @@ def make_step(vg: ValueAndGrad, opt: Transformation, *, measure: Measure | None 
     """One optimizer step on one batch, compiled; the old `TrainState` is donated.
 
     Args:
-        vg: `jax.value_and_grad(mean_loss(...), has_aux=True)`, or a hand-written equivalent.
+        vg: `jax.value_and_grad(mean_loss(...), has_aux=True)`, `per_example_vg(...)`, or a hand-written equivalent.
         opt: optimizer; its `update` receives the extra arguments `value`, `grad`, `value_fn`, `grad_fn`, `obj_fn`
             (functions of the parameters, on this batch; `obj_fn` is `value_fn` under the name that Hessian estimators
             use), unless its signature takes no extra arguments (as for plain optax transformations).
+            With a vg of `per_example_vg` also `statistics`, the statistics of the batch.
         measure: more scalars to report, such as `grad_norm`.
 
     Returns:
-        `step(ts, x, y, *, key=None, weights=None) -> (ts, report)`; report["loss"] is the value BEFORE the step.
+        `step(ts, x, y, *, key=None, weights=None) -> (ts, report)`; report["loss"] is the value BEFORE the step. The
+        means of the statistics of `per_example_vg` are reported by their names.
 
     Example:
         >>> from jaxnn import losses, models, optim
@@ -124,31 +128,35 @@ def _step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> Cal
             raise TypeError(f"make_step: expected a TrainState, as train.init makes it, got {type(ts).__name__}.")
         require_opt_state("make_step", "opt_state", opt, ts.opt_state, ts.params)
 
-        def on_batch(params: Params) -> tuple[tuple[Array, State], Params]:
+        def on_batch(params: Params) -> tuple[tuple[Any, ...], Params]:
             return vg(params, ts.state, x, y, key=key, weights=weights)
 
-        (value, state), grads = _value_state_grads(on_batch(ts.params))
+        (value, state, *more), grads = _value_state_grads(on_batch(ts.params))
 
         def grad_fn(params: Params) -> Params:
             return on_batch(params)[1]
 
         # optax's line searches reject an extra argument that value_fn does not name.
-        def value_fn(params: Params, grad_fn: Any = None, obj_fn: Any = None) -> Array:
+        def value_fn(params: Params, grad_fn: Any = None, obj_fn: Any = None, statistics: Any = None) -> Array:
             return on_batch(params)[0][0]
 
         extra: dict[str, Any] = {"value": value, "grad": grads, "value_fn": value_fn, "grad_fn": grad_fn}
         extra |= {"obj_fn": value_fn}
+        report = {"loss": value}
+        for found in more:
+            extra["statistics"] = found.values
+            report |= found.means
         updates, opt_state = call_update(opt, grads, ts.opt_state, ts.params, extra)
-        report = {"loss": value} | (measure(ts.params, grads, updates) if measure else {})
+        report |= measure(ts.params, grads, updates) if measure else {}
         return TrainState(apply_updates(ts.params, updates), state, opt_state), report
 
     return step
 
 
-def _value_state_grads(result: Any) -> tuple[tuple[Array, State], Params]:
-    """The result of vg; raises unless it is ((value, state), grads)."""
-    pair = result[0] if isinstance(result, tuple) and len(result) == 2 else None
-    if not isinstance(pair, tuple) or len(pair) != 2:
+def _value_state_grads(result: Any) -> tuple[tuple[Any, ...], Params]:
+    """The result of vg; raises unless it is ((value, state), grads) or ((value, state, statistics), grads)."""
+    head = result[0] if isinstance(result, tuple) and len(result) == 2 else None
+    if not isinstance(head, tuple) or not (len(head) == 2 or (len(head) == 3 and isinstance(head[2], Statistics))):
         raise TypeError(
             "make_step: vg must return ((value, state), grads), as jax.value_and_grad(loss_fn, has_aux=True) does, got "
             f"{jax.tree.structure(result)}. Is value_and_grad or has_aux=True missing?"

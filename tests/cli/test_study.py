@@ -16,7 +16,10 @@ from jaxnn.cli.study import STUDIES
 from tests.helpers import slow
 
 QUICK = ["--examples", "96", "--hidden", "8", "--epochs", "1", "--batch-size", "32"]
-PICTURES = {"mislabeled": {"mislabeled.png", "suspects.png"}}
+PICTURES = {
+    "mislabeled": {"mislabeled.png", "suspects.png"},
+    "projections": {"projections.png", "agreement.png"},
+}
 SAID = {
     "norms": "median gradient norm",
     "hardest": "rank correlation of gradient norm and loss",
@@ -25,6 +28,7 @@ SAID = {
     "clipped": "no privacy guarantee",
     "gram": "within a class",
     "influence": "to first order",
+    "projections": "agreement of projected with exact inner products",
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from jaxnn import data, losses, models, optim, studies
 from jaxnn.layers import Dense, Dropout, Flatten
-from jaxnn.studies import base, clipped, gram, hardest, influence, mislabeled, noise_scale, norms
+from jaxnn.studies import base, clipped, gram, hardest, influence, mislabeled, noise_scale, norms, projections
 from tests.helpers import assert_close
 
 DIGITS = data.load("digits")
@@ -253,6 +253,34 @@ def test_the_tests_of_influence_are_the_worst_after_training() -> None:
     assert found.guesses.tolist() == logits[worst].argmax(axis=1).tolist()
 
 
+@pytest.mark.slow
+def test_projected_products_estimate_those_of_the_gradients() -> None:
+    sizes = (8, 650)
+    found = projections.run(FEW, tests=3, sizes=(*sizes, 651), opt=OPT, **TRAINING)
+    assert found.sizes.tolist() == [*sizes], "of 650 parameters"
+    params = parameters(FEW.train, 1)
+    mine = example_gradients(params, FEW.train.x, FEW.train.y)
+    theirs = example_gradients(params, FEW.test.x, FEW.test.y)
+    np.testing.assert_allclose(found.exact, mine @ theirs.T, rtol=1e-3, atol=1e-4)
+    # 650 numbers of 650: nothing is lost. Of 8 numbers much is.
+    np.testing.assert_allclose(found.projected[1], found.exact, rtol=1e-3, atol=1e-3)
+    assert (found.overlaps[1] > 0.99).all()
+    assert (found.rank_correlations[1] > 0.99).all()
+    scale = np.linalg.norm(mine, axis=1)[:, None] * np.linalg.norm(theirs, axis=1)
+    assert 0.1 < np.sqrt(np.mean(((found.projected[0] - found.exact) / scale) ** 2)) < 1
+    assert found.overlaps[0].mean() < 0.8
+    assert [int(FEW.test.y[j]) for j in found.shown] == [0, 1, 2]
+
+
+def test_agreement_counts_common_neighbours_and_compares_ranks() -> None:
+    exact = np.arange(8.0)[:, None]
+    other = exact.copy()
+    other[[0, 7]] = other[[7, 0]]  # of the 5 nearest 3, 4, 5, 6, 7 the last is lost
+    ranks, overlaps = projections.agreement(exact, [np.stack([exact, other, -exact])])
+    np.testing.assert_allclose(ranks[:, 0, 0], [1, 1 - 6 * 2 * 49 / (8 * 63), -1])
+    np.testing.assert_allclose(overlaps[:, 0, 0], [1, 0.8, 0.4])
+
+
 def test_a_pass_in_parts_is_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     ts = next(base.states(NET, FEW.train, OPT, seed=0, epochs=0, batch_size=32))
     whole = base.make_measure(NET)(ts, FEW.train)
@@ -283,6 +311,9 @@ def test_a_study_is_a_function_of_its_seed() -> None:
         (lambda: clipped.run(FEW, bound=-1.0), ValueError, "bound must lie in"),
         (lambda: gram.run(FEW, per_class=0), ValueError, "per_class must be at least 1"),
         (lambda: influence.run(FEW, tests=0), ValueError, "tests must be at least 1"),
+        (lambda: projections.run(FEW, tests=0), ValueError, "tests must be at least 1"),
+        (lambda: projections.run(FEW, sizes=(0,)), ValueError, "each of sizes must be at least 1"),
+        (lambda: projections.run(FEW, sizes=(651,), epochs=0, net=NET), ValueError, "at most the 650 parameters"),
         (
             lambda: norms.run(FEW, net=NET, opt=optim.sgd(1e38), epochs=1, batch_size=32),
             ValueError,

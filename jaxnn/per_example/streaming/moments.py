@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Hashable
 
 import jax
+import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
 from jaxnn.per_example.measures import deviations
@@ -40,7 +41,7 @@ class SecondMoment(Statistic):
         return gradients.squares
 
     def combine(self, found: dict[Hashable, Array], batch: Batch) -> PyTree:
-        return jax.tree.map(lambda x: x / batch.kept, batch.like_params(found))
+        return jax.tree.map(lambda x: x / jnp.asarray(batch.kept, x.dtype), batch.like_params(found))
 
 
 @dataclasses.dataclass(frozen=True)

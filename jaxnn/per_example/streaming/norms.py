@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Hashable, Mapping, Sequence
 
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from jaxnn.per_example.streaming.dense import SQ_NORMS
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
 from jaxnn.types import Array, PyTree
 
-PARAMETER = "parameter"
+PARAMETER, LAYER = "parameter", "layer"
+LAST_KEY = re.compile(r"""(\[('[^']*'|"[^"]*"|[^\[\]'"]*)\]|\.\w+)$""")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,8 @@ class SqNorms(Statistic):
     """|g_i|^2, (N,), over all parameters, or by parameter or group of parameters.
 
     Args:
-        by: None; "parameter": a dict {path: (N,)}; or a mapping {name of a group: prefix of the paths of its
+        by: None; "parameter" or "layer": a dict {path: (N,)}, where a layer has the parameters whose paths differ in
+            the last key only, and the rest is its path; or a mapping {name of a group: prefix of the paths of its
             parameters, or several}: a dict {name: (N,)}, over the parameters in the group.
 
     Raises:
@@ -49,10 +52,7 @@ class SqNorms(Statistic):
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:
         if self.by is None:
             return Part("")
-        if self.by == PARAMETER:
-            return Part(param.path)
-        groups = groups_of("SqNorms", self.by, params)
-        mine = [name for name, paths in groups.items() if param.path in paths]
+        mine = [name for name, paths in groups_of("SqNorms", self.by, params).items() if param.path in paths]
         return Part(mine[0]) if mine else None
 
     def of_use(self, gradients: Gradients, part: Part) -> Array:
@@ -62,12 +62,27 @@ class SqNorms(Statistic):
         return found.get("", jnp.zeros(batch.examples)) if self.by is None else found
 
 
+def layer_of(path: str) -> str:
+    """The path of a parameter without its last key.
+
+    Example:
+        >>> layer_of("[1]['w']"), layer_of("['a.b'].scale"), layer_of("['w']")
+        ('[1]', "['a.b']", '')
+    """
+    return LAST_KEY.sub("", path)
+
+
 def groups_of(where: str, by: object, params: tuple[Parameter, ...]) -> dict[str, list[str]]:
-    """The paths of the parameters in each group."""
+    """The paths of the parameters in each parameter, layer or group of a mapping."""
+    if by in (PARAMETER, LAYER):
+        own: dict[str, list[str]] = {}
+        for param in params:
+            own.setdefault(param.path if by == PARAMETER else layer_of(param.path), []).append(param.path)
+        return own
     if not isinstance(by, Mapping):
         raise ValueError(
-            f'{where}: groups must be None, "parameter" or a mapping from names of groups to prefixes of paths, got '
-            f"{by!r}."
+            f'{where}: groups must be None, "parameter", "layer" or a mapping from names of groups to prefixes of '
+            f"paths, got {by!r}."
         )
     found: dict[str, list[str]] = {}
     taken: dict[str, str] = {}

@@ -30,8 +30,9 @@ class Projection(Statistic):
 
         P' g_i = (a_i P_in)' (delta_i P_out) / sqrt(k1 k2)
 
-    A convolution has patches for inputs, a table rows; other parameters, such as biases, have k1 = 1. Two gradients are
-    comparable if they come from the same key and the same function of the same parameters, of any batch.
+    A convolution has patches for inputs, a table rows; other parameters, such as biases, have k1 = 1. A side with as
+    many numbers as entries is taken as it is. Two gradients are comparable if they come from the same key and the same
+    function of the same parameters, of any batch.
 
     Args:
         key: a PRNG key; the same for gradients that are to be compared.
@@ -184,12 +185,21 @@ def _(form: Pieces, key: Key, count: int, first: int | None, shape: Shape) -> Ar
 
 
 def _pair(key: Key, rows: Shape, columns: Shape, numbers: tuple[int, int], dtype: DType) -> tuple[Array, Array]:
-    """P_in (*rows, k1) and P_out (*columns, k2), independent standard normal entries."""
+    """P_in (*rows, k1) and P_out (*columns, k2), with columns p of mean 0, E p p' = I."""
     left, right = jax.random.split(key)
-    return (
-        jax.random.normal(left, (*rows, numbers[0]), dtype),
-        jax.random.normal(right, (*columns, numbers[1]), dtype),
-    )
+    return _side(left, rows, numbers[0], dtype), _side(right, columns, numbers[1], dtype)
+
+
+def _side(key: Key, rows: Shape, columns: int, dtype: DType) -> Array:
+    """Independent standard normal entries; with as many columns as rows sqrt(k) I, in random order and with signs."""
+    if columns != math.prod(rows):
+        return jax.random.normal(key, (*rows, columns), dtype)
+    # No error from this side. The order, since of k1 k2 numbers the last may be left out: no entry is favoured. The
+    # signs, since matrices of several parameters are added up: products of two of them have expectation 0.
+    order, signs = jax.random.split(key)
+    entries = jnp.eye(columns, dtype=dtype)[jax.random.permutation(order, columns)]
+    signed = entries * jax.random.rademacher(signs, (columns, 1), dtype)
+    return (math.sqrt(columns) * signed).reshape(*rows, columns)
 
 
 def _flat(x: Array, count: int) -> Array:

@@ -230,3 +230,49 @@ def test_a_race_is_the_race_of_one_device(monkeypatch: pytest.MonkeyPatch) -> No
     for a, b in zip(found.results, race("sgd,adam", "quadratic", **how).results, strict=True):
         assert (a.optimizer, a.rate) == (b.optimizer, b.rate)
         np.testing.assert_allclose(a.final, b.final, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, *slow(AxisType.Auto)])
+def test_statistics_of_per_example_gradients(kind: AxisType) -> None:
+    """`per_example_vg` on a mesh: the numbers of one device, rows sharded as the examples."""
+    net = models.mlp([6, 8, 3])
+    params, state = net.init(jax.random.key(0), (6,))
+    x, y = np.random.default_rng(0).standard_normal((16, 6)).astype(np.float32), np.arange(16) % 3
+    weights = np.r_[np.ones(13), np.zeros(3)].astype(np.float32)
+    vg = jax.jit(train.per_example_vg(net, losses.softmax_cross_entropy, regularizer=losses.l2(0.1)))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+
+    def place(a: Any, *spec: Any) -> Any:
+        return jax.device_put(a, NamedSharding(mesh, P(*spec)))
+
+    rows = place(x, "data"), place(y, "data")
+    (value, _, found), grads = vg(jax.tree.map(place, params), state, *rows, weights=place(weights, "data"))
+    assert found.values.sharding.spec == P("data")
+    (expected, _, one), one_grads = vg(params, state, x, y, weights=weights)
+    got = jax.tree.leaves((value, grads, found))
+    for a, b in zip(got, jax.tree.leaves((expected, one_grads, one)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_statistics_inside_shard_map_are_those_of_the_device() -> None:
+    net = models.mlp([6, 8, 3])
+    params, state = net.init(jax.random.key(0), (6,))
+    x, y = np.random.default_rng(0).standard_normal((16, 6)).astype(np.float32), np.arange(16) % 3
+    weights = np.r_[np.ones(13), np.zeros(3)].astype(np.float32)
+    loss, penalty = losses.softmax_cross_entropy, losses.l2(0.1)
+    vg = train.per_example_vg(net, loss, regularizer=penalty)
+    plain = jax.value_and_grad(train.mean_loss(net, loss, penalty), has_aux=True)
+    mesh, rows = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)), P("data")
+
+    def local(params: Any, x: Any, y: Any, weights: Any) -> Any:
+        (value, _, found), grads = vg(params, state, x, y, weights=weights)
+        (expected, _), expected_grads = plain(params, state, x, y, weights=weights)
+        return (value[None], grads), (expected[None], expected_grads), found.values
+
+    spec = (rows, P())
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=(P(), rows, rows, rows), out_specs=(spec, spec, rows))
+    ours, expected, squares = jax.jit(mapped)(params, x, y, weights)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(squares, vg(params, state, x, y, weights=weights)[0][2].values, rtol=1e-5)

@@ -113,7 +113,7 @@ def test_what_is_no_loss_or_no_statistic() -> None:
 
 def test_groups() -> None:
     for by, message in [
-        ("layer", 'groups must be None, "parameter" or a mapping .* got .layer.'),
+        ("layers", 'groups must be None, "parameter", "layer" or a mapping .* got .layers.'),
         ({"a": "['z']"}, r"no parameter has a path that begins with .*'z'.*; there are"),
         ({"a": "['w']", "b": ["['b']", "['w']"]}, r"groups must be disjoint; \['w'\] is in 'a' and 'b'"),
         ({"a": []}, r"group 'a' must be a prefix of paths such as .*, or several, got \[\]"),

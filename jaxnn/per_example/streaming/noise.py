@@ -1,0 +1,158 @@
+"""Noise scale, variance and signal-to-noise ratio from what one streamed pass returns."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn.checks import require_positive_int
+from jaxnn.numerics import accumulate
+from jaxnn.per_example.moments import signal_to_noise
+from jaxnn.per_example.noise import NoiseScale
+from jaxnn.per_example.streaming.norms import groups_of
+from jaxnn.per_example.streaming.statistic import Parameter
+from jaxnn.types import Array, Params, PyTree, Scalar
+from jaxnn.varying import sum_like, vary, varying_axes
+
+By = str | Mapping[str, str | Sequence[str]] | None
+
+
+def noise_scale_of(
+    sq_norms: PyTree, total: Params, *, examples: Scalar | None = None, by: By = None, before: Any = None
+) -> Any:
+    """`noise_scale` without a tape: unbiased estimates of tr(Sigma) and |G|^2 from |g_i|^2 and sum_i g_i.
+
+    With m = 1/N sum_i |g_i|^2 and M = |1/N sum_i g_i|^2:
+
+        tr(Sigma) = (m - M) N / (N - 1),   |G|^2 = (N M - m) / (N - 1),   B = tr(Sigma) / |G|^2
+
+    Of a `microbatched_value_and_grad` they are those of the whole batch, not of a microbatch. Inside `jax.shard_map`,
+    of replicated parameters, |g_i|^2 and N are summed over the devices first, as sum_i g_i was: those of the batch on
+    all devices. In float32 tr(Sigma) loses digits where it is less than 1e-4 of m.
+
+    Args:
+        sq_norms: of `SqNorms(by)`: (N,), or a dict of these.
+        total: the gradient that `value_and_grad` returns with them, sum_i g_i.
+        examples: N, if some examples have weight 0 (`jnp.sum(weights)`; may be traced); None for all rows.
+        by: as of `SqNorms`, if not None.
+        before: the result for the previous batches, to which this one is added; None for the first.
+
+    Returns:
+        `NoiseScale`, with `by` a dict of them: the noise scale of each parameter, layer or group. Of a traced N < 2
+        nothing is added.
+
+    Raises:
+        ValueError: N < 2, if known; `by` that does not fit sq_norms.
+
+    Reference: McCandlish, S., Kaplan, J., Amodei, D. & the OpenAI Dota team (2018). An empirical model of large-batch
+        training, appendix A.1.
+
+    Example:
+        >>> from jaxnn.per_example import value_and_grad
+        >>> vg = value_and_grad(lambda w, x: jnp.vdot(w, x))
+        >>> (losses, sq_norms), grads = vg(jnp.ones(2), jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+        >>> noise = noise_scale_of(sq_norms, grads)  # m = 15, M = 13
+        >>> noise.trace, noise.sq_norm
+        (Array(4., dtype=float32), Array(11., dtype=float32))
+    """
+    places = jax.tree_util.tree_leaves_with_path(total)
+    params = tuple(Parameter(jax.tree_util.keystr(path), g.shape, g.dtype) for path, g in places)
+    squares = {p.path: jnp.sum(jnp.square(accumulate(g))) for p, (_, g) in zip(params, places, strict=True)}
+    if by is None:
+        if isinstance(sq_norms, dict):
+            raise ValueError(
+                f"noise_scale_of: got squared norms of {list(sq_norms)}; pass the `by` of their SqNorms(by=...) too."
+            )
+        return _noise(sq_norms, list(squares.values()), total, examples, before)
+    groups = groups_of("noise_scale_of", by, params)
+    if not isinstance(sq_norms, dict) or set(sq_norms) != set(groups):
+        got = list(sq_norms) if isinstance(sq_norms, dict) else type(sq_norms).__name__
+        raise ValueError(f"noise_scale_of: expected squared norms of each of {list(groups)}, got {got}.")
+    return {
+        name: _noise(sq_norms[name], [squares[p] for p in paths], total, examples, (before or {}).get(name))
+        for name, paths in groups.items()
+    }
+
+
+def _noise(
+    sq_norms: Array, squares: list[Array], total: Params, examples: Scalar | None, before: NoiseScale | None
+) -> NoiseScale:
+    """The estimates for one group of parameters, `squares` |sum_i g_i|^2 of each."""
+    if not isinstance(before, NoiseScale | None):
+        raise TypeError(
+            f"noise_scale_of: before must be the NoiseScale of the batches before, got {type(before).__name__}."
+        )
+    if examples is None:
+        require_positive_int("noise_scale_of", "the number of examples", sq_norms.shape[0], 2)
+    elif not isinstance(examples, jax.core.Tracer) and examples < 2:
+        raise ValueError(f"noise_scale_of: needs at least 2 examples, got {examples}.")
+    count = jnp.asarray(sq_norms.shape[0] if examples is None else examples, sq_norms.dtype)
+    # A gradient that does not vary over an axis was summed over it. So are the squared norms, and the numbers of
+    # examples: the ratio of sums is not the mean of the devices' ratios.
+    (like, *_) = jax.tree.leaves(total)
+    axes = varying_axes(sq_norms, count)
+    each, n = sum_like(vary((jnp.sum(sq_norms), count), axes), (like, like))
+    big = functools.reduce(jnp.add, squares, jnp.zeros_like(each)) / jnp.square(n)
+    m, rest = each / n, jnp.maximum(n - 1, 1)
+    enough = (n >= 2).astype(m.dtype)
+    found = NoiseScale(enough * (m - big) * n / rest, enough * (n * big - m) / rest, enough)
+    return found if before is None else NoiseScale(*(x + y for x, y in zip(before, found, strict=True)))
+
+
+def variance_of(total: Params, second_moment: PyTree, examples: Scalar, ddof: int = 0) -> PyTree:
+    """(1/N sum_i g_i^2 - (1/N sum_i g_i)^2) N / (N - ddof), at least 0, a pytree like `params`.
+
+    It cancels where the mean is large beside the deviations: with a mean of 1 and a standard deviation of 1e-3 no digit
+    is right in float32. `Variance` has no such error, but its parts (microbatches, devices) do not add up.
+
+    Args:
+        total: sum_i g_i, the gradient that `value_and_grad` returns.
+        second_moment: of `SecondMoment()`.
+        examples: N > ddof; may be traced.
+        ddof: 0 divides by N, 1 by N - 1 (unbiased).
+
+    Raises:
+        ValueError: N <= ddof, if known.
+
+    Reference: Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis
+        and recommendations, equation 1.2 (one pass).
+
+    Example:
+        >>> variance_of(jnp.array([4.0, 6.0]), jnp.array([5.0, 10.0]), 2, ddof=1)
+        Array([2., 2.], dtype=float32)
+    """
+    if not isinstance(examples, jax.core.Tracer) and examples <= ddof:
+        raise ValueError(f"variance_of: needs more than {ddof} examples, got {examples}.")
+
+    def leaf(g: Array, square: Array) -> Array:
+        n = jnp.asarray(examples, square.dtype)
+        mean = g.astype(square.dtype) / n
+        return jnp.maximum(square - jnp.square(mean), 0) * (n / (n - ddof))
+
+    return jax.tree.map(leaf, total, second_moment)
+
+
+def snr_of(total: Params, variance: PyTree, examples: Scalar) -> PyTree:
+    """(1/N sum_i g_i)^2 / Var g, a pytree like `params`: `snr` without a tape. Infinite at variance 0; 0 for 0 / 0.
+
+    Args:
+        total: sum_i g_i, the gradient that `value_and_grad` returns.
+        variance: of `Variance(ddof)`, or from `variance_of`.
+        examples: N; may be traced.
+
+    Reference: Liu, J., Bai, Y., Jiang, G., Chen, T. & Wang, H. (2020). Understanding why neural networks generalize
+        well through GSNR of parameters, definition 1.
+
+    Example:
+        >>> snr_of(jnp.array([4.0, 6.0]), jnp.array([2.0, 0.0]), 2)
+        Array([ 2., inf], dtype=float32)
+    """
+
+    def leaf(g: Array, noise: Array) -> Array:
+        return signal_to_noise(jnp.square(g.astype(noise.dtype) / jnp.asarray(examples, noise.dtype)), noise)
+
+    return jax.tree.map(leaf, total, variance)
