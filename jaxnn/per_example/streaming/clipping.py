@@ -53,7 +53,7 @@ def clipped_value_and_grad(
 
     | way | backward passes | memory | where |
     |---|---|---|---|
-    | two passes | norms inside the first, then the gradient of sum_i c_i loss_i | of `jax.grad` | default |
+    | two passes | norms inside the first, then the gradient of sum_i c_i loss_i | near `jax.grad`'s | default |
     | tape | one; then a product for each use | of the tape: every activation and cotangent | `passes=1`, or it fits |
     | groups of one parameter | one: each gradient is scaled where it is formed | of `jax.grad` | `groups="parameter"` |
 
