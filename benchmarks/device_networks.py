@@ -72,10 +72,19 @@ STATISTICS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 class Model(NamedTuple):
     """What the statistics of a model need: functions of `args`."""
 
+    one: Callable[..., Any]
+    """The loss of one example; `in_axes` says which of the arguments are a batch."""
+    in_axes: tuple[int | None, ...]
     record: Callable[..., Any]
     gradient: Callable[..., Any]
-    each: Callable[..., Any]
+    with_value: Callable[..., Any]
+    """The gradient with the loss."""
     args: tuple[Any, ...]
+
+    @property
+    def each(self) -> Callable[..., Any]:
+        """The gradient of every example."""
+        return jax.vmap(jax.grad(self.one), self.in_axes)
 
 
 def add_statistics(
@@ -124,10 +133,13 @@ def own(net: Any, example: tuple[int, ...], batch: int) -> Model:
     def of_one(params: Any, state: Any, x: Any, y: Any) -> Any:
         return LOSS(net.predict(params, state, x[None]), y[None])[0]
 
+    gradient = jax.value_and_grad(train.mean_loss(net, LOSS), has_aux=True)
     return Model(
+        one=of_one,
+        in_axes=(None, None, 0, 0),
         record=backprop.record(net, LOSS),
-        gradient=jax.value_and_grad(train.mean_loss(net, LOSS), has_aux=True),
-        each=jax.vmap(jax.grad(of_one), (None, None, 0, 0)),
+        gradient=gradient,
+        with_value=gradient,
         args=(params, state, shaped((batch, *example)), shaped((batch,), I32)),
     )
 
@@ -224,9 +236,11 @@ def flax(model: Any, params: Any, x: Any, y: Any) -> Model:
         return mean_loss(params, x[None], y[None])
 
     return Model(
+        one=of_one,
+        in_axes=(None, 0, 0),
         record=per_example.record(of_one),
         gradient=jax.grad(mean_loss),
-        each=jax.vmap(jax.grad(of_one), (None, 0, 0)),
+        with_value=jax.value_and_grad(mean_loss),
         args=(params, x, y),
     )
 

@@ -104,7 +104,7 @@ def markdown(tables: dict[str, Any]) -> list[str]:
         f"{device}: {what}" for device in TARGETS.values() for what in ("kernels", "temporaries, MiB", "time, us")
     ]
     lines = [f"| program | rival | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
-    compared = {rival for program in PROGRAMS.values() for rival in program.rivals}
+    compared = {rival for name in tables for rival in PROGRAMS[name].rivals}
     for name, program in PROGRAMS.items():
         if name not in tables or (name in compared and not program.rivals):
             continue

@@ -11,6 +11,8 @@ from flax import linen as nn
 
 TRANSFORMER = {"vocabulary": 96, "length": 128, "width": 256, "heads": 4, "hidden": 1024, "layers": 4}
 """The sizes of the transformer, for torch too."""
+STACKED = "stacked"
+"""The name of the parameters whose first axis is that of scanned blocks."""
 
 
 class Mlp(nn.Module):
@@ -60,6 +62,36 @@ class Transformer(nn.Module):
         return embed.attend(nn.LayerNorm()(x))
 
 
+class Step(nn.Module):
+    """A block as `nn.scan` wants it: (x, ())."""
+
+    heads: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: Any, _: Any) -> tuple[Any, tuple[()]]:
+        return Block(self.heads, self.hidden)(x), ()
+
+
+class Scanned(nn.Module):
+    """Blocks of one stack of parameters, scanned, each rematerialized in the backward pass; logits of the positions."""
+
+    heads: int
+    hidden: int
+    layers: int
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        blocks = nn.scan(
+            nn.remat(Step, prevent_cse=False),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.layers,
+        )
+        x, _ = blocks(self.heads, self.hidden, name=STACKED)(x, None)
+        return nn.Dense(10)(nn.LayerNorm()(x))
+
+
 class Gru(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
@@ -82,6 +114,7 @@ CASES = {
     "cnn": Case(Cnn(), 128, (28, 28, 1)),
     "transformer": Case(Transformer(**TRANSFORMER), 16, (128,), (128,), 96, 96),
     "gru": Case(Gru(), 32, (50, 64)),
+    "scan8": Case(Scanned(4, 256, 8), 16, (128, 64), (128,)),
 }
 
 

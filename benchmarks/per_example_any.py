@@ -1,6 +1,6 @@
-"""The cost of a tape of any JAX loss: `per_example.record` of flax models, as multiples of the plain gradient.
+"""The cost of per-example statistics of any JAX loss: flax models, as multiples of the plain gradient.
 
-    python -m benchmarks.per_example_any                            # all models, about 10 minutes on 2 idle cores
+    python -m benchmarks.per_example_any                            # all models, about 20 minutes on 2 idle cores
     python -m benchmarks.per_example_any --only mlp --rounds 1
     python -m benchmarks.per_example_any --torch-python PATH        # an interpreter with torch and Opacus
     python -m benchmarks.per_example_any --write                    # and save them in benchmarks/results/
@@ -8,17 +8,21 @@
 Models, all flax linen with flax's defaults (benchmarks/flax_models.py), random data: `mlp` 784-512-512-10, batch 128;
 `cnn` conv 3x3x32 - pool - conv 3x3x64 - pool - 128 - 10 on 28x28x1, batch 128; `transformer`, causal, pre-norm,
 4 layers of width 256, 4 heads, inner width 1024, 128 tokens of a vocabulary of 96, learned positions, the
-output sharing the embedding's matrix, batch 16; `gru`, 128 units over 50 steps of 64 inputs, batch 32.
+output sharing the embedding's matrix, batch 16; `gru`, 128 units over 50 steps of 64 inputs, batch 32; `scan8`, 8
+such blocks of width 64, inner width 256, scanned over one stack of parameters and rematerialized, 128 positions, batch
+16.
 
-Quantities, each from parameters and a batch, with forward and backward pass: per-example norms with the mean
-gradient; and the clipped sum with the norms. Ours come from `per_example.record` of the loss of one example. Rivals:
-`vmap(grad)` of that loss, and jax_privacy's `clipped_grad` at its best microbatch (of 8, 32 and the whole batch; chosen
-before the rounds). The unit is the mean gradient by `jax.grad` of the batched model, in the same process. XLA on CPU
-is slow at `vmap(grad)` of weights, on which jax_privacy is based: their results do not carry over to an accelerator.
-flax's max-pool is `reduce_window`, whose gradient is slow on CPU, in the unit too, which makes the multiples of `cnn`
-smaller.
+Quantities, each from parameters and a batch, with forward and backward pass. By the tape, `per_example.record` of the
+loss of one example: per-example norms with the mean gradient; the clipped sum with the norms. Inside the backward pass,
+nothing stored: norms and gradient, second moment and gradient (`per_example.value_and_grad`); the clipped sum in two
+passes, and with each parameter clipped by its own norms in one (`per_example.clipped_value_and_grad`). These return the
+losses too. Rivals of the first two: `vmap(grad)` of that loss, and jax_privacy's `clipped_grad` at its best microbatch
+(of 8, 32 and the whole batch; chosen before the rounds). The unit is the mean gradient by `jax.grad` of the batched
+model, in the same process. XLA on CPU is slow at `vmap(grad)` of weights, on which jax_privacy is based: their results
+do not carry over to an accelerator. flax's max-pool is `reduce_window`, whose gradient is slow on CPU, in the unit too,
+which makes the multiples of `cnn` smaller.
 
-First, norms, mean and clipped sum of all rivals are compared with `vmap(grad)`. In a round the programs alternate, run
+First, the results of all programs are compared with what `vmap(grad)` gives. In a round the programs alternate, run
 by run, in a new random order each time; each run ends with `block_until_ready`, and the time of a program is the median
 of its runs. Ratios are formed within a round; their median is printed with the range over rounds and the target.
 Temporary memory is by XLA's memory analysis. Compile time is the time to trace, lower and compile a new function with
@@ -47,7 +51,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.flax_models import CASES, TRANSFORMER, Case, arguments
+from benchmarks.flax_models import CASES, STACKED, TRANSFORMER, Case, arguments
 from benchmarks.per_example_common import (
     BOUND,
     MOST_BYTES,
@@ -67,16 +71,25 @@ from benchmarks.training import environment
 from jaxnn import per_example
 
 NORMS, CLIPPED = "norms and mean", "clipped sum"
-TARGETS = {
-    "mlp": {NORMS: 1.15, CLIPPED: 1.3},
-    "cnn": {NORMS: 1.5, CLIPPED: 1.5},
-    "transformer": {NORMS: 1.2, CLIPPED: 1.5},
+STREAMED, TWICE = "norms and gradient, streamed", "clipped sum, two passes"
+GROUPS, MOMENT = "clipped sum by parameter, one pass", "second moment and gradient, streamed"
+TARGETS: dict[str, dict[str, tuple[float | None, float | None]]] = {
+    "mlp": {NORMS: (1.15, 1.5), CLIPPED: (1.3, 1.5), GROUPS: (1.1, 1.05), MOMENT: (1.35, 1.3)},
+    "cnn": {NORMS: (1.5, None), CLIPPED: (1.5, None)},
+    "transformer": {
+        NORMS: (1.2, 1.5),
+        CLIPPED: (1.25, 1.5),
+        STREAMED: (1.1, 1.05),
+        TWICE: (1.7, 1.05),
+        GROUPS: (1.1, 1.05),
+        MOMENT: (1.1, 1.1),
+    },
     "gru": {},
+    "scan8": {STREAMED: (1.1, 1.05), TWICE: (1.7, 1.05), GROUPS: (1.1, 1.05)},
 }
-"""The target: the largest multiple of the plain gradient's time."""
-MOST_MEMORY = {"mlp": 1.5, "transformer": 1.5}
+"""The targets: the largest multiples of the plain gradient's time and temporary memory."""
 MOST_COMPILE = 2.0
-"""The target: the largest multiple of the plain gradient's compile time."""
+"""The target: the largest multiple of the plain gradient's compile time, of the quantities in one pass."""
 TOLERANCE = 1e-3
 """The relative difference (float32) below which two results count as the same quantity."""
 PLAIN, GHOST = ("gradient", "torch"), (CLIPPED, "Opacus ghost")
@@ -84,8 +97,8 @@ PLAIN, GHOST = ("gradient", "torch"), (CLIPPED, "Opacus ghost")
 Key = tuple[str, str]
 
 
-def programs(case: Case) -> dict[Key, Callable[[Any, Any, Any], Any]]:
-    """For each quantity and rival a function of (params, x, y)."""
+def losses_of(case: Case) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The mean loss of a batch, and the loss of one example."""
 
     def mean_loss(params: Any, x: Any, y: Any) -> Any:
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(case.model.apply(params, x), y))
@@ -93,8 +106,14 @@ def programs(case: Case) -> dict[Key, Callable[[Any, Any, Any], Any]]:
     def of_one(params: Any, x: Any, y: Any) -> Any:
         return mean_loss(params, x[None], y[None])
 
-    record = per_example.record(of_one)
-    each = jax.vmap(jax.grad(of_one), (None, 0, 0))
+    return mean_loss, of_one
+
+
+def programs(case: Case) -> dict[Key, Callable[[Any, Any, Any], Any]]:
+    """For each quantity and rival a function of (params, x, y)."""
+
+    mean_loss, of_one = losses_of(case)
+    record, each = per_example.record(of_one), jax.vmap(jax.grad(of_one), (None, 0, 0))
 
     def norms_and_mean(*batch: Any) -> Any:
         tape = record(*batch)
@@ -106,6 +125,7 @@ def programs(case: Case) -> dict[Key, Callable[[Any, Any, Any], Any]]:
 
     found: dict[Key, Callable[..., Any]] = {
         UNIT: jax.grad(mean_loss),
+        **{(quantity, "jaxnn"): program for quantity, program in streamed(of_one).items()},
         (NORMS, "jaxnn"): norms_and_mean,
         (NORMS, "vmap(grad)"): norms_and_mean_by_vmap,
         (CLIPPED, "jaxnn"): lambda *batch: per_example.clipped_grad(record(*batch), BOUND),
@@ -119,6 +139,29 @@ def programs(case: Case) -> dict[Key, Callable[[Any, Any, Any], Any]]:
 
         found[CLIPPED, rival] = in_pair
     return found
+
+
+def streamed(of_one: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Statistics inside the backward pass: functions of (params, x, y) to ((losses, statistic), sum)."""
+    return {
+        STREAMED: per_example.value_and_grad(of_one),
+        TWICE: per_example.clipped_value_and_grad(of_one, BOUND),
+        GROUPS: per_example.clipped_value_and_grad(of_one, BOUND, groups="parameter"),
+        MOMENT: per_example.value_and_grad(of_one, per_example.SecondMoment()),
+    }
+
+
+def clipped_by_parameter(grads: Any) -> Any:
+    """sum_i of all g_i with each parameter, of scanned blocks each slice, clipped to norm C / sqrt(their number)."""
+    axes = jax.tree_util.tree_map_with_path(lambda path, g: 1 + any(p.key == STACKED for p in path), grads)
+    pieces = jax.tree.map(lambda g, first: g.shape[1] if first == 2 else 1, grads, axes)
+    bound = BOUND / sum(jax.tree.leaves(pieces)) ** 0.5
+
+    def clipped(g: Any, first: int) -> Any:
+        norms = jnp.sqrt(jnp.sum(jnp.square(g), axis=tuple(range(first, g.ndim)), keepdims=True))
+        return jnp.sum(jnp.minimum(1.0, bound / norms) * g, axis=0)
+
+    return jax.tree.map(clipped, grads, axes)
 
 
 def compile_seconds(of: dict[Key, Callable[..., Any]], batch: tuple[Any, ...], repeats: int = 3) -> dict[Key, float]:
@@ -154,15 +197,42 @@ def relative(found: Any, expected: Any) -> float:
     return float(optax.global_norm(jax.tree.map(jnp.subtract, found, expected)) / optax.global_norm(expected))
 
 
-def errors_of(runners: dict[Key, Runner]) -> dict[str, float]:
-    """The relative difference of each rival's results from `vmap(grad)`'s; RuntimeError if one reaches `TOLERANCE`."""
-    expected = {quantity: runners[quantity, "vmap(grad)"].result() for quantity in (NORMS, CLIPPED)}
+def largest(found: Any, expected: Any) -> float:
+    """The largest |found - expected| / |expected| of an entry."""
+    return float(jnp.max(jnp.abs(found / expected - 1)))
+
+
+def references(each: Callable[..., Any], batch: tuple[Any, ...]) -> dict[str, tuple[Any, Any]]:
+    """(a sum or mean, what there is beside it) of each quantity, from the gradients of all examples."""
+
+    def of_all(*batch: Any) -> dict[str, tuple[Any, Any]]:
+        grads = each(*batch)
+        total, norms = jax.tree.map(lambda g: jnp.sum(g, 0), grads), norms_of(grads)
+        return {
+            NORMS: (mean_of(grads), norms),
+            CLIPPED: clipped_of(grads),
+            TWICE: clipped_of(grads),
+            STREAMED: (total, jnp.square(norms)),
+            GROUPS: (clipped_by_parameter(grads), ()),
+            MOMENT: (total, jax.tree.map(lambda g: jnp.mean(jnp.square(g), 0), grads)),
+        }
+
+    return jax.jit(of_all)(*batch)
+
+
+def errors_of(runners: dict[Key, Runner], expected: dict[str, tuple[Any, Any]]) -> dict[str, float]:
+    """The relative difference of each program's results from `references`; RuntimeError if one reaches `TOLERANCE`."""
     found = {"gradient by jax.grad": relative(runners[UNIT].result(), expected[NORMS][0])}
     for (quantity, rival), runner in runners.items():
-        if quantity in expected and rival != "vmap(grad)":
-            grads, norms = runner.result()
-            found[f"{quantity} by {rival}"] = relative(grads, expected[quantity][0])
-            found[f"norms of {quantity} by {rival}"] = float(jnp.max(jnp.abs(norms / expected[quantity][1] - 1)))
+        if quantity not in expected:
+            continue
+        result, name = runner.result(), f"{quantity} by {rival}"
+        grads, beside = result if quantity in (NORMS, CLIPPED) else (result[1], result[0][1])
+        found[name] = relative(grads, expected[quantity][0])
+        if quantity == MOMENT:
+            found[f"second moment of {name}"] = relative(beside, expected[quantity][1])
+        elif quantity != GROUPS:  # whose factors are seen in the sum
+            found[f"norms of {name}"] = largest(beside, expected[quantity][1])
     if not max(found.values()) < TOLERANCE:  # nor NaN
         raise RuntimeError(f"per_example_any: results differ from those of vmap(grad), relatively: {found}.")
     return found
@@ -181,7 +251,9 @@ def measure(name: str, rounds: int, torch_python: str) -> dict[str, Any]:
             runners[which] = runner
     if not importlib.util.find_spec("jax_privacy"):
         left_out.append("jax_privacy (not installed)")
-    table: dict[str, Any] = {"batch": case.batch, "rounds": rounds, "errors": errors_of(runners)}
+    each = jax.vmap(jax.grad(losses_of(case)[1]), (None, 0, 0))
+    errors = errors_of(runners, references(each, batch))
+    table: dict[str, Any] = {"batch": case.batch, "rounds": rounds, "errors": errors}
     runners = best_microbatch(runners)
     for which, seconds in compile_seconds({which: of[which] for which in runners}, batch).items():
         runners[which].compile_s = seconds
@@ -213,17 +285,18 @@ def rows_with_targets(name: str, times: Times, runners: dict[Key, Runner]) -> li
         for key in ("temporary MiB", "compile s"):
             row[f"{key} over jax.grad"] = row[key] / unit[key]
         if row["rival"] == "jaxnn":
-            targets = (TARGETS[name].get(row["quantity"]), MOST_MEMORY.get(name), MOST_COMPILE)
-            row["targets"] = dict(zip(("time", "memory", "compile"), targets, strict=True))
+            targets = TARGETS[name].get(row["quantity"], (None, None))
+            compile_target = None if row["quantity"] == TWICE else MOST_COMPILE
+            row["targets"] = dict(zip(("time", "memory", "compile"), (*targets, compile_target), strict=True))
     return rows
 
 
 def print_table(name: str, table: dict[str, Any]) -> None:
     print(f"\n{name}, batch {table['batch']}   (median of {table['rounds']} rounds; range over rounds)")
-    print(f"{'':16}{'':24}{'ms':>9}{'over plain gradient':>24}{'temp MiB':>10}{'over':>7}{'compile s':>11}{'over':>7}")
+    print(f"{'':38}{'':24}{'ms':>9}{'over plain gradient':>24}{'temp MiB':>10}{'over':>7}{'compile s':>11}{'over':>7}")
     missed = []
     for row in sorted(table["rows"], key=lambda row: row["quantity"]):
-        label = f"{row['quantity']:16}{row['rival']:24}{row['ms']:9.2f}"
+        label = f"{row['quantity']:38}{row['rival']:24}{row['ms']:9.2f}"
         middle, low, high = row.get("over torch") or row["over jax.grad"]
         line = f"{label}{middle:9.2f} ({low:5.2f}-{high:6.2f})"
         if "compile s" in row:
@@ -236,7 +309,7 @@ def print_table(name: str, table: dict[str, Any]) -> None:
                 if target:
                     missed += [f"{row['quantity']}: {what}"] if ratio > target else []
                     marks.append(f"{what} {ratio:.2f} of at most {target:g}{'' if ratio <= target else ', MISSED'}")
-            print(f"{'':40}targets: {'; '.join(marks)}")
+            print(f"{'':62}targets: {'; '.join(marks)}")
     print(f"targets missed: {'; '.join(missed) or 'none'}")
     ours = {key: error for key, error in table["errors"].items() if key.endswith("by jaxnn")}
     print("relative errors to vmap(grad): " + ", ".join(f"{key} {error:.0e}" for key, error in ours.items()), end="; ")
