@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
+from jax.sharding import PartitionSpec
 
 from jaxnn.kernels import hopper
 from jaxnn.kernels.switch import used
 from jaxnn.numerics import exact_einsum
-from jaxnn.placement import shards
+from jaxnn.placement import compiler_sharded, rows_spec, shards
 from jaxnn.types import Array
 from jaxnn.varying import varying_axes
 
@@ -71,6 +72,11 @@ def product_norms_and_sum_reference(a: Array, delta: Array, w: Array | None = No
         Array([36., 36.], dtype=float32)
     """
     _require_factors(a, delta, w)
+    found: tuple[Array, Array] = compiler_sharded(_stored, (rows_spec(a), PartitionSpec()), a, delta, w)
+    return found
+
+
+def _stored(a: Array, delta: Array, w: Array | None) -> tuple[Array, Array]:
     products = exact_einsum("ntk,ntp->nkp", a, delta)
     total = jnp.sum(products, axis=0) if w is None else exact_einsum("n,nkp->kp", w.astype(products.dtype), products)
     return jnp.sum(jnp.square(products), axis=(1, 2)), total
