@@ -27,7 +27,7 @@ JIT_FLOOR = 6
 
 FLOORS = {
     "missing": 0, "types": 0, "varying": 0, "placement": 0, "numerics": 0, "checks": 0, "tree": 0, "files": 0, "npz": 0,
-    "activations": 1, "ops": 1, "projections": 1, "perturbations": 1, "microbatching": 1,
+    "activations": 1, "kernels": 1, "ops": 1, "projections": 1, "perturbations": 1, "microbatching": 1,
     "initializers": 2, "losses": 2, "metrics": 2, "schedules": 2, "landscapes": 2, "data": 2,
     "layers": 3, "optim": 3, "tape": 3,
     "models": 4,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import pytest
 
 from benchmarks.device_programs import PROGRAMS
 from benchmarks.device_training import weights
-from jaxnn import tree
+from jaxnn import kernels, per_example, tree
 from tests.devices import hlo, hlo_cache
 from tests.helpers import float64
 
@@ -135,6 +136,57 @@ def test_products_as_xla_counts_them() -> None:
     found = report("mlp gradient by jax.grad", "tpu")
     assert found.xla_flops is not None
     assert 0.98 * found.xla_flops < found.all_flops <= found.xla_flops
+
+
+# --- kernels -------------------------------------------------------------------------------------------------------
+
+NEEDS_PTXAS = pytest.mark.skipif(shutil.which("ptxas") is None, reason="kernels need NVIDIA's assembler ptxas on PATH")
+PRODUCTS = [(64, 512, 768, 3072), (16, 1024, 1024, 4096), (32, 256, 768, 768)]
+
+
+@NEEDS_PTXAS
+@pytest.mark.parametrize(("n", "t", "k", "p"), PRODUCTS)
+def test_norms_and_sum_of_products_in_one_kernel(n: int, t: int, k: int, p: int) -> None:
+    """It stores at most a quarter of the products, which the reference stores all, and a number for 128 entries."""
+    args = shaped(n, t, k, dtype=BF16), shaped(n, t, p, dtype=BF16), shaped(n)
+
+    def by_kernel(*args: Any) -> Any:
+        with kernels.use(True):
+            return kernels.product_norms_and_sum(*args)
+
+    found, plain = compiled(by_kernel, "cuda", *args), compiled(kernels.product_norms_and_sum, "cuda", *args)
+    assert found.custom_calls == {"mosaic_gpu_v2": 1}
+    assert found.temp_bytes <= n * k * p * 4 * (0.25 + 1 / 128) + MIB
+    assert plain.temp_bytes >= n * k * p * 4
+    assert not found.has_float64
+
+
+def test_a_tpu_needs_no_kernel_for_norms_and_sum() -> None:
+    """XLA fuses the product, its squares and its weighted sum: nothing is stored."""
+    args = shaped(64, 512, 768, dtype=BF16), shaped(64, 512, 3072, dtype=BF16), shaped(64)
+    assert compiled(kernels.product_norms_and_sum, "tpu", *args).temp_bytes <= MIB
+
+
+@NEEDS_PTXAS
+def test_streamed_norms_by_kernels() -> None:
+    """Of two products of one block each is one kernel beside the three products that move the error."""
+    n, t, d, f = 16, 1024, 768, 3072
+
+    def loss(params: Any, x: Any) -> Any:
+        return jnp.mean(jnp.square((jax.nn.gelu(x @ params["w"]) @ params["v"]).astype(F32)))
+
+    vg = per_example.value_and_grad(loss, per_example.SqNorms())
+
+    def by_kernel(params: Any, x: Any) -> Any:
+        with kernels.use(True):
+            return vg(params, x)
+
+    args = {"w": shaped(d, f, dtype=BF16), "v": shaped(f, d, dtype=BF16)}, shaped(n, t, d, dtype=BF16)
+    found, plain = compiled(by_kernel, "cuda", *args), compiled(vg, "cuda", *args)
+    assert found.custom_calls == {"mosaic_gpu_v2": 2}
+    assert found.all_flops == 3 * 2 * n * t * d * f
+    assert plain.all_flops >= 5 * 2 * n * t * d * f
+    assert found.temp_bytes <= plain.temp_bytes
 
 
 # --- each thing that is asserted above to be absent is seen where it is present ------------------------------------
