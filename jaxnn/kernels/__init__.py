@@ -2,7 +2,7 @@
 
 | function | without the kernel | kernel for |
 |---|---|---|
-| `product_norms_and_sum`: norms and weighted sum of N matrix products | `product_norms_and_sum_reference` | NVIDIA Hopper |
+| `product_norms_and_sum`: norms, weighted sum of N products | `product_norms_and_sum_reference` | NVIDIA Hopper |
 
 Off unless switched on, by `with kernels.use(True):`. A kernel is in a program where three things hold: it is switched
 on, it takes the shapes (`takes`), and the program is lowered for the kernel's platform. Else the reference is.
