@@ -1,5 +1,19 @@
-"""Per-example gradient statistics, from the tape of ONE backward pass.
+"""Per-example gradient statistics, inside ONE backward pass or from its tape.
 
+`value_and_grad(loss, statistics)` computes statistics together with the gradient, of any JAX loss of ONE example, in
+about the time and memory of `jax.grad`: nothing is stored, `scan` and `checkpoint` stay as they are.
+
+| in the pass of the gradient | result |
+|---|---|
+| `value_and_grad` | losses, gradient, and the statistics asked for |
+| `SqNorms`, `Margin`, `Directional`, `Projection` | norms, their margin, g_i . v, random projections: (N, ...) |
+| `SecondMoment`, `Variance` | element-wise: pytrees like `params` |
+| `Statistic` | your own: three small functions |
+| `clipped_value_and_grad` | sum_i c(norm of g_i) g_i, the norms; also clipped by parameter or group |
+| `microbatched_value_and_grad` | the same results, one microbatch after the other |
+| `noise_scale_of`, `variance_of`, `snr_of` | from its results: noise scale, variance, signal-to-noise ratio |
+
+A tape is for what needs all pairs (a, delta) at once or several times: Gram matrices, several weighted sums, curvature.
 A `Tape` holds for each use of a parameter its input a and the cotangent delta of its output, of the SUMMED loss. g_i,
 the gradient of example i's loss, is a known function of (a_i, delta_i), and most statistics never materialize it. T
 counts the positions at which one example uses a parameter: 1 for a dense layer on vectors, else tokens, steps, pixels.
@@ -39,14 +53,9 @@ A regularizer is not part of an example's loss: add its gradient to the result.
 | `dp_event` | a run of `dp_sgd` as an event for an accountant of epsilon and delta |
 | `clipped_grad_of` | clipped sums of any function, with the arguments of `jax_privacy.clipped_grad` |
 
-| without a tape, from what `value_and_grad` returns | |
-|---|---|
-| `microbatched_value_and_grad` | the same results, one microbatch after the other |
-| `noise_scale_of` | the noise scale, of all parameters or by layer, over microbatches and devices |
-| `variance_of`, `snr_of` | element-wise: pytrees like `params` |
-
 `select` restricts a tape to some layers. `over_microbatches` maps over parts of a batch, of a fixed number of examples
-or bytes. `plan` shows how norms are computed, and lists the parameters that fall back to per-example differentiation.
+or bytes. `plan` shows how norms are computed, and lists the parameters that are taped or fall back to per-example
+differentiation.
 
 On several devices: under `jax.jit` with arrays sharded by `NamedSharding` all statistics are of the whole batch, and
 arrays (N, ...) are sharded as the examples. Inside `jax.shard_map` a tape is of the device's own examples, and so are

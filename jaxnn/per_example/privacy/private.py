@@ -17,9 +17,11 @@ Not covered:
   or batches of fixed size sampled without replacement (replacing). An epoch of shuffled batches is neither: simple
   accounting covers it only as one unsampled step per EPOCH (zeroing out).
 - Arithmetic. Gradients are clipped by an upper bound on the norm that holds under rounding (`margin.safe_norms`), so
-  float32 sums keep the bound up to relative errors of 1e-6. Noise is drawn in float32 or float64: the low bits of g~
-  leak information about the sum (Mironov 2012), the largest |z| in float32 is about 5.4, and `jax.random` is not
-  cryptographically secure. Keys must be secret and used once.
+  float32 sums keep the bound up to relative errors of 1e-6: with a tape, and in the two passes that a recorder's loss
+  gets where its tape would take more than 1.25 times the memory of the gradient; both scale gradients where they are
+  formed. Noise is drawn in float32 or float64: the low bits of g~ leak information about the sum (Mironov 2012), the
+  largest |z| in float32 is about 5.4, and `jax.random` is not cryptographically secure. Keys must be secret and used
+  once.
 - Reports. Losses, norms and aux outputs of a step, the batch's indices and whether it overflowed are NOT private.
 - Choices. Settings tuned on the private data, early stopping and a published validation score all leak.
 - Coupled examples. Batch normalization in training mode raises. A loss that depends on other examples in any other way
