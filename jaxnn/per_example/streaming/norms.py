@@ -22,6 +22,9 @@ PARAMETER = "parameter"
 class SqNorms(Statistic):
     """|g_i|^2, (N,), over all parameters, or by parameter or group of parameters.
 
+    Inside `with jaxnn.kernels.use(True):` the norms and the gradient of large bfloat16 products come from one kernel on
+    Hopper GPUs, which stores no gradient of an example.
+
     Args:
         by: None; "parameter": a dict {path: (N,)}; or a mapping {name of a group: prefix of the paths of its
             parameters, or several}: a dict {name: (N,)}, over the parameters in the group.
