@@ -1,8 +1,8 @@
 """Kernels for accelerators, each beside its reference in plain `jax.numpy`.
 
-| function | without the kernel | kernel for |
-|---|---|---|
-| `product_norms_and_sum`: norms, weighted sum of N products | `product_norms_and_sum_reference` | NVIDIA Hopper |
+| function | what | kernel for | without |
+|---|---|---|---|
+| `product_norms_and_sum` | norms and weighted sum of N matrix products | NVIDIA Hopper | `..._reference` |
 
 Off unless switched on, by `with kernels.use(True):`. A kernel is in a program where three things hold: it is switched
 on, it takes the shapes (`takes`), and the program is lowered for the kernel's platform. Else the reference is.

@@ -78,6 +78,12 @@ def product_norms_and_sum(a: Array, delta: Array, w: Array, *, interpret: Any = 
 
     Raises:
         ValueError: shapes without a plan.
+
+    Example:
+        >>> a, delta = jnp.ones((16, 256, 256), jnp.bfloat16), jnp.ones((16, 256, 1024), jnp.bfloat16)
+        >>> lowered = jax.jit(product_norms_and_sum).trace(a, delta, jnp.ones(16)).lower(lowering_platforms=("cuda",))
+        >>> "mosaic_gpu" in lowered.as_text()
+        True
     """
     # Imported here: it takes .3 s, and is needed only where a kernel is.
     from jax.experimental.pallas import mosaic_gpu as gpu

@@ -24,6 +24,9 @@ LAST_KEY = re.compile(r"""(\[('[^']*'|"[^"]*"|[^\[\]'"]*)\]|\.\w+)$""")
 class SqNorms(Statistic):
     """|g_i|^2, (N,), over all parameters, or by parameter or group of parameters.
 
+    Inside `with jaxnn.kernels.use(True):` the norms and the gradient of large bfloat16 products come from one kernel on
+    Hopper GPUs, which stores no gradient of an example.
+
     Args:
         by: None; "parameter" or "layer": a dict {path: (N,)}, where a layer has the parameters whose paths differ in
             the last key only, and the rest is its path; or a mapping {name of a group: prefix of the paths of its
