@@ -46,9 +46,10 @@ def update(opt: Any) -> Case:
 
 for _rule, (_ours, _theirs) in OPTIMIZERS.items():
     _rival = f"{_rule} update by optax" if _theirs else "adam update"
-    program(f"{_rule} update", rivals=(_rival,))(lambda make=_ours: update(make()))
+    _quick = () if _rule == "muon" else TARGETS
+    program(f"{_rule} update", rivals=(_rival,), quick=_quick)(lambda make=_ours: update(make()))
     if _theirs:
-        program(_rival, quick=() if _rule == "muon" else TARGETS)(lambda make=_theirs: update(make()))
+        program(_rival, quick=_quick)(lambda make=_theirs: update(make()))
 
 EXAMPLES, BATCH, RUNS = 60_000, 128, 16
 
@@ -78,7 +79,7 @@ def scan_by_hand(opt: Any, vg: Any) -> Callable[..., Any]:
     return epoch
 
 
-@program("mlp epoch", rivals=("mlp epoch by a scan with optax",))
+@program("mlp epoch", rivals=("mlp epoch by a scan with optax",), quick=("cuda",))
 def _() -> Case:
     opt = optim.adam(1e-3)
     made = train.make_epoch(backprop.value_and_grad(MLP, LOSS), opt, batch_size=BATCH)
@@ -92,7 +93,7 @@ def _() -> Case:
     return Case(scan_by_hand(opt, vg), (started(opt), *data(), jax.eval_shape(lambda: jax.random.key(0))), carries=True)
 
 
-@program("mlp sweep of 16 runs", rivals=("mlp epoch",), quick=("cuda",))
+@program("mlp sweep of 16 runs", rivals=("mlp epoch",), quick=())
 def _() -> Case:
     vg = backprop.value_and_grad(MLP, LOSS)
 

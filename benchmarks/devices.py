@@ -1,6 +1,6 @@
 """The programs of benchmarks/device_programs.py on accelerators: what the compilers make of them, or measured times.
 
-    python -m benchmarks.devices                         # compiles all for an H200 and a TPU v5e, on a CPU: an hour
+    python -m benchmarks.devices                         # compiles all for an H200 and a TPU v5e, on a CPU: hours
     python -m benchmarks.devices --only mlp adam         # those whose names contain one of the words
     python -m benchmarks.devices --quick --targets tpu   # those that the tests compile too
     python -m benchmarks.devices --write                 # and save the table in benchmarks/results/devices.json
