@@ -11,12 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxnn import per_example
-from jaxnn.ops.steps import Step
 from tests.helpers import random, slow
 from tests.per_example.test_dtypes import use_accelerator_forms
 
@@ -55,21 +53,8 @@ SUMS = {
 @pytest.mark.parametrize("name", ["sq_norms", "variance", *slow("norms by clipping", "second_moment", "clipped_grad")])
 def test_only_sums_leave_a_device(name: str, positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By norm products, Gram matrices (T = 3) and materialized chunks (T = 40)."""
-    use_accelerator_forms(monkeypatch, chunk_bytes=2**17)
+    use_accelerator_forms(monkeypatch, chunk_bytes=2**12)
     found, loop, gap = _compiled((ROWS | SUMS)[name], positions)
     assert set(found) <= ({"all-reduce"} if name in SUMS else set()), found
     assert loop or positions < 40
     assert gap < 1e-5
-
-
-def test_chunks_of_neighbours_would_be_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_accelerator_forms(monkeypatch, chunk_bytes=2**17)
-
-    def neighbours(step: Step, c: Any, arrays: Any) -> list[Any]:
-        return [lax.dynamic_slice_in_dim(a, c * step.size, step.size) for a in arrays]
-
-    monkeypatch.setattr(Step, "chunk", neighbours)
-    monkeypatch.setattr(Step, "joined", lambda step, chunks: chunks.reshape(-1, *chunks.shape[2:]))
-    found, loop, _ = _compiled(per_example.sq_norms, 40)
-    assert loop
-    assert found
