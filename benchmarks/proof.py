@@ -1,7 +1,7 @@
 """The results of the longest tests: those marked `proof`, which neither the README's test command nor CI runs.
 
     python -m benchmarks.proof --write              # all; saves their counts in benchmarks/results/proof.json
-    python -m benchmarks.proof tests/optim          # those of some files or folders; saves nothing
+    python -m benchmarks.proof tests/optim          # those of some files or folders; with --write beside the others
     python -m benchmarks.proof --write --processes 1
 
 For each test file: the numbers of tests that passed, failed, were skipped or failed as expected, and their seconds; and
@@ -40,11 +40,13 @@ EIGHT = ("tests/devices/eight/", "tests/devices/test_eight.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", help="files or folders of tests; all without any")
-    parser.add_argument("--write", action="store_true", help="keep the results in benchmarks/results/")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="keep the results in benchmarks/results/; of some files, beside the others'",
+    )
     parser.add_argument("--processes", type=int, default=2, help="of pytest-xdist; 0 for none (default: 2)")
     words = parser.parse_args()
-    if words.write and words.paths:
-        parser.error("--write keeps the results of all tests: leave the paths out")
     commit = git("rev-parse", "HEAD")
     if words.write and (changes := changed(ROOT)):
         parser.error(f"the tree has changes, and the results would be of no commit: {changes}")
@@ -59,9 +61,16 @@ def main() -> None:
     if words.write:
         if changed(ROOT) or git("rev-parse", "HEAD") != commit:
             parser.error("the tree has changed while the tests ran: nothing is written")
-        files.write_json(RESULTS, result, indent=1)
+        files.write_json(RESULTS, beside(load(), result) if words.paths else result, indent=1)
         print(f"written: {RESULTS.name}")
     sys.exit(bool(result["failures"]))
+
+
+def beside(kept: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The kept results with those of some files in place of theirs, which say at which commit they ran."""
+    rows = {file: row | {"commit": found["commit"]} for file, row in found["files"].items()}
+    failures = [name for name in kept["failures"] if name.split("::")[0] not in rows]
+    return kept | {"files": dict(sorted((kept["files"] | rows).items())), "failures": failures + found["failures"]}
 
 
 def git(*words: str, root: Path = ROOT) -> str:

@@ -40,6 +40,16 @@ def test_what_a_result_lacks_is_named() -> None:
     assert proof.faults(RESULT | {"failures": ["tests/test_c.py::test_d"]}, {}) == ["tests/test_c.py::test_d failed"]
 
 
+def test_results_of_some_files_are_kept_beside_the_others() -> None:
+    row = {"passed": 1, "failed": 1, "skipped": 0, "xfailed": 0, "seconds": 1.0}
+    found = {"commit": "fedc", "files": {"tests/test_b.py": row}, "failures": ["tests/test_b.py::test_new"]}
+    kept = RESULT | {"failures": ["tests/test_a.py::test_x", "tests/test_b.py::test_old"]}
+    both = proof.beside(kept, found)
+    assert both["files"] == {**RESULT["files"], "tests/test_b.py": row | {"commit": "fedc"}}
+    assert both["failures"] == ["tests/test_a.py::test_x", "tests/test_b.py::test_new"]
+    assert both["commit"] == RESULT["commit"]
+
+
 def test_without_results_the_command_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=proof.COMMAND):
         proof.load(tmp_path / "proof.json")
@@ -98,20 +108,19 @@ def test_changes_of_a_tree_are_found(tmp_path: Path) -> None:
     assert proof.changed(tmp_path) == "new.py"
 
 
-def test_a_dirty_tree_and_a_part_are_not_written(monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("paths", [[], ["tests/optim"]])
+def test_a_dirty_tree_is_not_written(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
     monkeypatch.setattr(proof, "RESULTS", tmp_path / "proof.json")
     monkeypatch.setattr(proof, "run", lambda *_: RESULT)
     monkeypatch.setattr(proof, "git", lambda *_, **__: "0123456789abcdef")
-    for words, changes, message in (
-        (["--write", "tests/optim"], "", "leave the paths out"),
-        (["--write"], "new.py", "the tree has changes, and the results would be of no commit: new.py"),
-    ):
-        monkeypatch.setattr("sys.argv", ["proof", *words])
-        monkeypatch.setattr(proof, "changed", lambda _, changes=changes: changes)
-        with pytest.raises(SystemExit, match="2"):
-            proof.main()
-        assert message in capsys.readouterr().err
-        assert not proof.RESULTS.exists()
+    monkeypatch.setattr("sys.argv", ["proof", "--write", *paths])
+    monkeypatch.setattr(proof, "changed", lambda _: "new.py")
+    with pytest.raises(SystemExit, match="2"):
+        proof.main()
+    assert "the tree has changes, and the results would be of no commit: new.py" in capsys.readouterr().err
+    assert not proof.RESULTS.exists()
 
 
 @pytest.mark.parametrize("failures", [[], ["tests/test_a.py::test_b"]])
