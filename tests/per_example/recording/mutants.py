@@ -107,7 +107,7 @@ def _all_shared(body: Any) -> Any:
 
 
 def _no_fallback(patch: Patch) -> None:
-    patch.setattr("jaxnn.per_example.recording.recorder.Whole", lambda grads, why: Whole(0 * grads, why))
+    patch.setattr("jaxnn.per_example.recording.tapping.Whole", lambda grads, why: Whole(0 * grads, why))
 
 
 def _ones(right: Callable[..., Any], equation: Any, at: int, operands: Any) -> Any:
