@@ -1,8 +1,8 @@
 """Statistics inside the backward pass, and clipped sums in its memory: programs for accelerators (device_registry.py).
 
 `small gpt` is what the tests compile of a model in bfloat16 with scanned, rematerialized blocks; `gpt` has the size of
-GPT-2 small. The first rival is `jax.value_and_grad`: a streamed pass returns the losses as well. `jax.grad` alone can
-take less memory, on a TPU: with a vocabulary of 32k the losses need logits in float32 that the gradient does without.
+GPT-2 small. The first rival is `jax.value_and_grad`: a streamed pass returns the losses as well. `jax.grad` alone of
+`gpt untied` takes 1.8 GiB of temporaries on the v5e, `value_and_grad` 3.8: the losses need the logits in float32.
 """
 
 from __future__ import annotations
