@@ -54,7 +54,8 @@ def test_weights(name: str) -> None:
     """Statistics of w_i g_i, also negative, and without an example of weight 0."""
     with float64():
         found = gaps(make(name), WEIGHTED, WEIGHTS)
-    assert worst(found) <= EXACT, found
+    # Its attention is computed in float32, where scaling the loss by w_i rounds otherwise than scaling the gradient.
+    assert worst(found) <= (1e-7 if name == "nnx transformer" else EXACT), found
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in HARD])
