@@ -14,13 +14,15 @@ from jax.custom_batching import custom_vmap
 
 from jaxnn.ops.views import View
 from jaxnn.per_example.recording.preparing import reading_of
-from jaxnn.per_example.streaming import gradient, norms, program, rule, running, sites
+from jaxnn.per_example.streaming import clipping, gradient, norms, program, rule, running, sites
 from jaxnn.per_example.streaming.moments import SecondMoment
 from jaxnn.per_example.streaming.statistic import Gradients
 from jaxnn.tape import Addition
 from tests.per_example.streaming import test_arguments as arguments
+from tests.per_example.streaming import test_clipping as clipped
 from tests.per_example.streaming import test_projections as projections
 from tests.per_example.streaming import test_statistics as statistics
+from tests.per_example.streaming.losses import QUICK
 
 Patch = pytest.MonkeyPatch
 
@@ -76,20 +78,20 @@ def _first_use(right: Any, self: Any, seen: Any, deltas: Any) -> Any:
     return {i: uses[:1] for i, uses in right(self, seen, deltas).items()}
 
 
-def _averaged(right: Any, f: Any, each: Any, shared: Any) -> Any:
+def _averaged(right: Any, f: Any, each: Any, shared: Any, places: Any) -> Any:
     def mean(each: Any, shared: Any) -> Any:
         sums, rows = f(each, shared)
         return jax.tree.map(lambda x: x / jax.tree.leaves(rows)[0].shape[0], sums), rows
 
-    return right(mean, each, shared)
+    return right(mean, each, shared, places)
 
 
-def _one_sum_each(right: Any, f: Any, each: Any, shared: Any) -> Any:
+def _one_sum_each(right: Any, f: Any, each: Any, shared: Any, places: Any) -> Any:
     """Sums that come back as batched: vmap adds N of them."""
 
     @custom_vmap
     def of_one(each: Any, shared: Any) -> Any:
-        return right(f, each, shared)
+        return right(f, each, shared, places)
 
     @of_one.def_vmap
     def _(size: int, batched: Any, each: Any, shared: Any) -> Any:
@@ -156,6 +158,15 @@ MUTANTS = [
            statistics.test_weights, ("mlp",)),
     Mutant("removed rows computed", instead(gradient, "without_removed", lambda right, given, w: given.mapped), REMOVED,
            ("mlp", np.nan, (0, 1, 2, 0, -1))),
+    Mutant("groups without their share of the bound",
+           instead(clipping, "_bounds", lambda right, clip, slices: dict.fromkeys(slices, clip)),
+           clipped.test_by_parameter, (None,)),
+    Mutant("slices of a stack counted as one group",
+           instead(clipping, "slices_of", lambda right, jaxpr, leaves: [1] * len(leaves)),
+           clipped.test_by_parameter, (None,)),
+    Mutant("the second pass without its factors",
+           instead(clipping, "gradient_of_sum", lambda right, found, given, w: right(found, given, w * 0 + 1)),
+           clipped.test_flat_clipping, (QUICK[0], "two passes")),
     Mutant("removed rows not zeroed", instead(gradient, "zero_where", lambda right, removed, tree: tree), REMOVED,
            ("mlp", np.nan, (0, 1, 2, 0, -1))),
     Mutant("one random matrix for all slices of a loop", instead(running, "_slices", _one_number), UNBIASED,
