@@ -147,4 +147,4 @@ def test_gradients_have_the_precision_that_is_set_and_statistics_the_highest(net
     for name in FROM_A_TAPE:
         exact, default = products(program(net, name), net)
         assert default == backward[1], name
-        assert exact > 0 or (net == "mlp" and name in ("norms", "materialize")), name
+        assert exact > 0 or (net == "mlp" and name in ("norms", "materialize", "variance")), name
