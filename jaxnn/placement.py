@@ -97,6 +97,14 @@ def shards(tree: PyTree) -> int:
     return math.prod(size for size, kind in sizes if kind != AxisType.Manual)
 
 
+def foreign_mesh(x: Any, current: Any) -> Any:
+    """The mesh of an array if its axes have other types than those of `current`, as inside `jax.sharding.auto_axes`
+    (`w.at[i].get(out_sharding=...)`); else None."""
+    mesh = jax.typeof(x).sharding.mesh
+    # Inside jit, arrays on an Auto mesh have it in their types even if no mesh is set.
+    return None if mesh.empty or current.empty or mesh.axis_types == current.axis_types else mesh
+
+
 def explicit_spec(x: Any) -> PartitionSpec | None:
     """How an array, or its type, is sharded over Explicit mesh axes; None if it is not."""
     spec = getattr(_sharding_of(x), "spec", None)

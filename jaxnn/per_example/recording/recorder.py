@@ -109,11 +109,22 @@ def record(
         >>> [row.uses for row in per_example.plan(tape)]
         ['addition', 'product', 'product']
     """
+    return recorder_of("record", loss, argnums, in_axes, has_aux, trainable)
+
+
+def recorder_of(
+    where: str,
+    loss: Callable[..., Any],
+    argnums: int | Sequence[int],
+    in_axes: Any,
+    has_aux: bool,
+    trainable: PyTree,
+) -> Recorder:
+    """The recorder of a loss, for the function `where`."""
     if not callable(loss):
         raise TypeError(
-            f"record: loss must be a function of one example, (params, *args) -> (), got {type(loss).__name__}."
+            f"{where}: loss must be a function of one example, (params, *args) -> (), got {type(loss).__name__}."
         )
-
     return Recorder(loss, argnums, in_axes, has_aux, trainable)
 
 

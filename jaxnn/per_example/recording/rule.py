@@ -75,6 +75,24 @@ def evaluated(equation: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
     return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*given.values())
 
 
+def interpreted(
+    jaxpr: Jaxpr,
+    consts: Sequence[Any],
+    operands: Sequence[Any],
+    evaluate: Callable[[int, JaxprEqn, list[Any]], Sequence[Any]],
+) -> list[Any]:
+    """The results of a jaxpr whose i-th equation is evaluated by evaluate(i, equation, operands of the equation)."""
+    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+
+    def value(v: Any) -> Any:
+        return v.val if isinstance(v, Literal) else values[v]
+
+    for i, equation in enumerate(jaxpr.eqns):
+        results = evaluate(i, equation, [value(v) for v in equation.invars])
+        values.update(zip(equation.outvars, results, strict=True))
+    return [value(v) for v in jaxpr.outvars]
+
+
 def shape_of(v: Any) -> Shape:
     """The shape of a variable."""
     return tuple(v.aval.shape)

@@ -12,12 +12,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import JaxprEqn
 from jax.sharding import PartitionSpec
 
 from jaxnn.per_example.recording.reading import Reading, Site
-from jaxnn.per_example.recording.rule import evaluated
-from jaxnn.placement import filled_as
+from jaxnn.per_example.recording.rule import evaluated, interpreted
+from jaxnn.placement import filled_as, foreign_mesh
 from jaxnn.tape import Use
 from jaxnn.types import Array, PyTree, Shape
 from jaxnn.varying import vary
@@ -42,37 +42,31 @@ def taps_of(reading: Reading, axes: frozenset[str], loops: Shape = ()) -> dict[i
 
 def replay(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequence[Any]) -> tuple[list[Any], PyTree]:
     """Evaluates the jaxpr with its taps: (results, the `seen` of each site, by the index of the equation)."""
-    jaxpr, seen = reading.jaxpr, {}
-    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+    seen: dict[int, PyTree] = {}
 
-    def value(v: Any) -> Any:
-        return v.val if isinstance(v, Literal) else values[v]
-
-    for i, equation in enumerate(jaxpr.eqns):
-        given = [value(v) for v in equation.invars]
+    def evaluate(i: int, equation: JaxprEqn, given: list[Any]) -> Sequence[Any]:
         if i in reading.inside:
             body, inside = reading.inside[i]
 
-            def inner(taps: PyTree, *operands: Any, inside: Reading = inside, consts: Any = body.consts) -> Any:
-                return replay(inside, consts, taps, operands)
+            def inner(taps: PyTree, *operands: Any) -> Any:
+                return replay(inside, body.consts, taps, operands)
 
             results, seen[i] = body.around(inner, taps[i], given)
-        else:
-            results = evaluated(equation, given)
+            return results
+        results = evaluated(equation, given)
         if i in reading.sites:
             result, seen[i] = _tapped(reading.sites[i], results[0], taps[i], given)
-            results = [result]
-        values.update(zip(equation.outvars, results, strict=True))
-    return [value(v) for v in jaxpr.outvars], seen
+            return [result]
+        return results
+
+    return interpreted(reading.jaxpr, consts, operands, evaluate), seen
 
 
 def _tapped(site: Site, result: Array, zeros: Array, operands: Sequence[Any]) -> tuple[Array, PyTree]:
     """(the result of a site plus its tap, its `seen`)."""
-    mesh, current = jax.typeof(result).sharding.mesh, jax.sharding.get_abstract_mesh()
-    # Inside jit, arrays on an Auto mesh have it in their types even if no mesh is set.
-    if mesh.empty or current.empty or mesh.axis_types == current.axis_types:
+    mesh = foreign_mesh(result, jax.sharding.get_abstract_mesh())
+    if mesh is None:
         return result + zeros, site.rule.seen(site.equation, site.at, operands)
-    # Inside `jax.sharding.auto_axes`, as in `w.at[i].get(out_sharding=...)`, arrays have types of another mesh.
     with jax.sharding.use_abstract_mesh(mesh):
         result = result + jax.sharding.reshard(zeros, PartitionSpec())
         seen = site.rule.seen(site.equation, site.at, operands)

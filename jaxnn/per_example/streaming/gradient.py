@@ -13,14 +13,15 @@ from jax.sharding import PartitionSpec
 
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.per_example.plan import Plan
-from jaxnn.per_example.recording.arguments import Arguments, arguments_of
+from jaxnn.per_example.recording.arguments import Arguments
 from jaxnn.per_example.recording.preparing import on_their_mesh, varying
+from jaxnn.per_example.recording.recorder import Recorder, recorder_of
 from jaxnn.per_example.recording.tracing import Traced
 from jaxnn.per_example.streaming.hoisting import Hoisted
 from jaxnn.per_example.streaming.norms import SqNorms
 from jaxnn.per_example.streaming.planning import plan_of
 from jaxnn.per_example.streaming.program import Program, program_of
-from jaxnn.per_example.streaming.removed import without_removed, zero_where
+from jaxnn.per_example.streaming.removed import kept_of, without_removed, zero_where
 from jaxnn.per_example.streaming.rule import Asked, Local, Row, Slot
 from jaxnn.per_example.streaming.sites import all_sites
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
@@ -64,7 +65,7 @@ def value_and_grad(
 
     | statistic | result |
     |---|---|
-    | `SqNorms()`, `SqNorms(by="parameter")`, `SqNorms(by=groups)` | norms of the gradients, (N,), or a dict of them |
+    | `SqNorms()`, `SqNorms(by="parameter")`, `"layer"`, groups | squared norms of the gradients, (N,), or a dict |
     | `Margin()` | S_i, how far rounding can move them, (N,) |
     | `Directional(v)` | g_i . v, (N,) |
     | `Projection(key, k)` | k random numbers of each gradient, (N, k) |
@@ -106,45 +107,33 @@ def value_and_grad(
         >>> losses.shape, sq_norms.shape, grads["w"].shape
         ((3,), (3,), (3, 2))
     """
-    if not callable(loss):
-        raise TypeError(
-            f"value_and_grad: loss must be a function of one example, (params, *args) -> (), got {type(loss).__name__}."
-        )
-    found, structure = statistics_of(statistics)
-
-    return Streamed(loss, found, structure, {"argnums": argnums, "in_axes": in_axes, "trainable": trainable}, has_aux)
+    return Streamed(recorder_of(WHERE, loss, argnums, in_axes, has_aux, trainable), *statistics_of(statistics))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Streamed:
-    """`value_and_grad(loss, statistics)`: see there; it knows its loss and options.
+    """`value_and_grad(loss, statistics)`: see there.
 
     Attributes:
-        loss: of one example.
+        recorder: knows the loss and its options.
         statistics, structure: the statistics, flat, and their treedef.
-        options: argnums, in_axes, trainable.
-        has_aux: whether the loss returns a pair.
     """
 
-    loss: Callable[..., Any]
+    recorder: Recorder
     statistics: tuple[Statistic, ...]
     structure: Any
-    options: dict[str, Any]
-    has_aux: bool
 
     def __call__(self, *args: Any, weights: Array | None = None) -> Any:
         """((losses, statistics[, aux]), grads)."""
         with on_their_mesh(args, WHERE):
-            given = arguments_of(args, **self.options, where=WHERE)
-            if not given.examples:
-                raise ValueError("value_and_grad: expected a batch of at least 1 example, got none.")
-            traced, varied = varying(self.loss, given, self.has_aux)
+            given = self.recorder.arguments(args, WHERE)
+            traced, varied = varying(self.recorder.loss, given, self.recorder.has_aux)
             result = streamed(traced, varied, self.statistics, weights=weights_for(WHERE, weights, given))
             # Inside `shard_map` parameters were cast to vary, so that rows of different devices are not added up. Their
             # gradients are those of `jax.grad`: summed over the devices that share the parameters.
             grads = jax.tree.unflatten(given.structure, sum_like(result.grads, list(given.leaves)))
         values = jax.tree.unflatten(self.structure, result.values)
-        head = (result.losses, values, result.aux) if self.has_aux else (result.losses, values)
+        head = (result.losses, values, result.aux) if self.recorder.has_aux else (result.losses, values)
         return head, grads
 
     def plan(self, *args: Any) -> Plan:
@@ -157,7 +146,9 @@ class Streamed:
 
 
 def weights_for(where: str, weights: Array | None, given: Arguments) -> Array | None:
-    """The weights (N,) of a batch, or None."""
+    """The weights (N,) of a batch of at least one example, or None."""
+    if not given.examples:
+        raise ValueError(f"{where}: expected a batch of at least 1 example, got none.")
     if weights is not None and jnp.shape(weights) != (given.examples,):
         raise ValueError(
             f"{where}: expected one weight for each of {given.examples} examples, shape ({given.examples},), "
@@ -232,14 +223,12 @@ def streamed(
         bound = clips[i].bound if i in clips else ()
         grads[i], totals[i], found_rows = _of_rest(given, asked, i, uses, bound, factors.get(i), each)
         values |= {slot: values[slot] + x for slot, x in found_rows.items()}
-    kept: Any = given.examples
     if weights is not None:
         removed = weights == 0
-        kept = jnp.maximum(given.examples - jnp.sum(removed), 1)
         each, aux, values = zero_where(removed, (each, aux, values))
         # With no example left, what replaced them may have been anything.
         grads, totals = jax.tree.map(lambda x: jnp.where(jnp.all(removed), jnp.zeros_like(x), x), (grads, totals))
-    batch = Batch(given.examples, weights is not None, kept, given.paths, given.structure)
+    batch = Batch(given.examples, weights is not None, kept_of(weights, given.examples), given.paths, given.structure)
     found_values = [_combined(asked, k, values, totals, batch) for k in range(len(statistics))]
     return Result(each, found_values, aux, [grads.get(i) for i in range(len(given.leaves))])
 

@@ -12,7 +12,8 @@ from jaxnn.per_example.microbatch import over_microbatches
 from jaxnn.per_example.recording.arguments import arguments_of
 from jaxnn.per_example.streaming.gradient import statistics_of, value_and_grad, weights_for
 from jaxnn.per_example.streaming.norms import SqNorms
-from jaxnn.per_example.streaming.postponed import Postponed, kept_of
+from jaxnn.per_example.streaming.postponed import Postponed
+from jaxnn.per_example.streaming.removed import kept_of
 from jaxnn.types import Array, PyTree
 from jaxnn.varying import sum_like, vary, varying_axes
 

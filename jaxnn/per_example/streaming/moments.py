@@ -20,7 +20,7 @@ class SecondMoment(Statistic):
     """1/N sum_i g_i^2, element-wise, a pytree like `params`; of w_i g_i over the N examples with w_i != 0.
 
     For a weight matrix with T = 1 it is (a^2)' (delta^2) / N, one matrix product; for T > 1 gradients are materialized
-    in chunks. Stored for one parameter at a time, added up for none: a scanned stack has the squares of each slice.
+    in chunks.
 
     Reference: Dangel, F., Kunstner, F. & Hennig, P. (2020). BackPACK: packing more into backprop, appendix A.1.
 

@@ -93,7 +93,7 @@ def groups_of(where: str, by: object, params: tuple[Parameter, ...]) -> dict[str
         prefixes = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
         if not prefixes or not all(isinstance(prefix, str) for prefix in prefixes):
             raise ValueError(
-                f"SqNorms: group {name!r} must be a prefix of paths such as {params[0].path!r}, or several, got "
+                f"{where}: group {name!r} must be a prefix of paths such as {params[0].path!r}, or several, got "
                 f"{given!r}."
             )
         found[name] = []
@@ -120,6 +120,12 @@ class Margin(Statistic):
     that holds under rounding.
 
     Reference: Higham, N. J. (2002). Accuracy and stability of numerical algorithms, section 3.1.
+
+    Example:
+        >>> from jaxnn.per_example import value_and_grad
+        >>> vg = value_and_grad(lambda w, x: jnp.vdot(w, x), Margin())
+        >>> vg(jnp.ones(2), jnp.array([[3.0, 4.0], [0.0, 1.0]]))[0][1]
+        Array([5., 1.], dtype=float32)
     """
 
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-import jax.numpy as jnp
-
 from jaxnn.per_example.streaming.moments import Variance
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
 from jaxnn.types import Array, PyTree, Scalar
@@ -45,8 +43,3 @@ class Postponed(Statistic):
     def combined(self, sums: dict[Hashable, Array], rows: dict[Hashable, Array], examples: int, kept: Scalar) -> PyTree:
         """The result for all batches, of `examples` examples, of which `kept` have weights other than 0."""
         return self.statistic.combine(sums | rows, self._batches[-1]._replace(examples=examples, kept=kept))
-
-
-def kept_of(weights: Array | None, examples: int) -> Scalar:
-    """How many weights are not 0, at least 1; all examples without weights."""
-    return examples if weights is None else jnp.maximum(jnp.sum((weights != 0).astype(jnp.int32)), 1)

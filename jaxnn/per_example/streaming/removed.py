@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.per_example.recording.arguments import Arguments
-from jaxnn.types import Array
+from jaxnn.types import Array, Scalar
 
 
 def without_removed(given: Arguments, weights: Array) -> list[Array]:
@@ -44,3 +44,8 @@ def zero_where(removed: Array, tree: Any) -> Any:
         return jnp.where(_along(removed, x), jnp.zeros_like(x), x)
 
     return jax.tree.map(zeroed, tree)
+
+
+def kept_of(weights: Array | None, examples: int) -> Scalar:
+    """How many weights are not 0, at least 1; all examples without weights."""
+    return examples if weights is None else jnp.maximum(jnp.sum((weights != 0).astype(jnp.int32)), 1)

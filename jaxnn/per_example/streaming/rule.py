@@ -25,7 +25,7 @@ from jaxnn.per_example.recording.reading import Site
 from jaxnn.per_example.recording.rule import evaluated
 from jaxnn.per_example.streaming.dense import TOTAL
 from jaxnn.per_example.streaming.statistic import Gradients, Part, Statistic
-from jaxnn.placement import compiler_sharded, explicit_spec, rows_spec, spec_of
+from jaxnn.placement import compiler_sharded, explicit_spec, foreign_mesh, rows_spec, spec_of
 from jaxnn.tape import Use
 from jaxnn.types import Array, DType, PyTree
 
@@ -43,8 +43,8 @@ class Asked(NamedTuple):
         numbers: the numbers of the parts of sites, by (`id` of the site, index of the part).
         dtype: that of values of examples.
         gradient: whether the gradient of the parameters.
-        clips: for parameters whose gradients are scaled by a function of their own norm, this function of (norms (N,),
-            arrays).
+        clips: for parameters whose gradients are scaled by a function of their own norm, this function of (its arrays,
+            norms (N,)).
     """
 
     statistics: tuple[Statistic, ...]
@@ -52,7 +52,7 @@ class Asked(NamedTuple):
     numbers: dict[tuple[int, int], int]
     dtype: DType
     gradient: bool
-    clips: dict[int, Callable[[Array, PyTree], Array]]
+    clips: dict[int, Callable[[PyTree, Array], Array]]
 
     @property
     def needs(self) -> frozenset[str]:
@@ -120,7 +120,8 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return operation(locals_, row, value, others), (followers, row.factors, value, others)
 
     def backward(kept: Any, delta: Array) -> Any:
-        with _mesh_of(delta, jax.sharding.get_abstract_mesh()):
+        mesh = foreign_mesh(delta, jax.sharding.get_abstract_mesh())
+        with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh):
             return derivatives(kept, delta)
 
     def derivatives(kept: Any, delta: Array) -> Any:
@@ -152,24 +153,14 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
     return operation(locals_, mine, operands[at], others)
 
 
-def _mesh_of(x: Any, other: Any) -> contextlib.AbstractContextManager[Any]:
-    """Sets the mesh of an array, if it has one with other types of axes than `other`.
-
-    Inside `jax.sharding.auto_axes`, as in `w.at[i].get(out_sharding=...)`, arrays have types of another mesh.
-    """
-    mesh = jax.typeof(x).sharding.mesh
-    if mesh.empty or other.empty or mesh.axis_types == other.axis_types:
-        return contextlib.nullcontext()
-    return jax.sharding.use_abstract_mesh(mesh)
-
-
 def _beside(x: Any, tree: Tree) -> Tree:
     """The arrays of a pytree with types of the mesh that x is on."""
 
     def moved(leaf: Any) -> Any:
-        mesh = jax.typeof(leaf).sharding.mesh
-        with (there := _mesh_of(x, mesh)):
-            return leaf if isinstance(there, contextlib.nullcontext) else jax.sharding.reshard(leaf, PartitionSpec())
+        if (mesh := foreign_mesh(x, jax.typeof(leaf).sharding.mesh)) is None:
+            return leaf
+        with jax.sharding.use_abstract_mesh(mesh):
+            return jax.sharding.reshard(leaf, PartitionSpec())
 
     return jax.tree.map(moved, tree)
 

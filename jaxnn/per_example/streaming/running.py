@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import JaxprEqn, Literal, Var
+from jax.extend.core import JaxprEqn, Var
 
 from jaxnn.per_example.recording.inner import Body
 from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.reading import Reading, known
-from jaxnn.per_example.recording.rule import evaluated
+from jaxnn.per_example.recording.rule import evaluated, interpreted
 from jaxnn.per_example.streaming.rule import Asked, Local, Row, at_site
 from jaxnn.types import PyTree
 
@@ -22,25 +22,18 @@ def replay(
 ) -> list[Any]:
     """Evaluates a jaxpr. `locals_`: what is known of the base of each parameter; for one that is an operand of this
     jaxpr its `base` is that operand."""
-    jaxpr = reading.jaxpr
-    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
 
-    def value(v: Any) -> Any:
-        return v.val if isinstance(v, Literal) else values[v]
-
-    for i, equation in enumerate(jaxpr.eqns):
-        given = [value(v) for v in equation.invars]
+    def evaluate(i: int, equation: JaxprEqn, given: list[Any]) -> Sequence[Any]:
         if i in reading.inside:
             body, inside = reading.inside[i]
             params = [known(reading, v) for v in equation.invars]
-            results = _entered(equation, body, inside, asked, given, params, locals_, row)
-        elif i in reading.sites:
+            return _entered(equation, body, inside, asked, given, params, locals_, row)
+        if i in reading.sites:
             site = reading.sites[i]
-            results = [at_site(site, asked, given, tuple(locals_[part.param.base] for part in site.parts), row)]
-        else:
-            results = evaluated(equation, given)
-        values.update(zip(equation.outvars, results, strict=True))
-    return [value(v) for v in jaxpr.outvars]
+            return [at_site(site, asked, given, tuple(locals_[part.param.base] for part in site.parts), row)]
+        return evaluated(equation, given)
+
+    return interpreted(reading.jaxpr, consts, operands, evaluate)
 
 
 def _entered(

@@ -138,7 +138,7 @@ class Statistic(abc.ABC):
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from jaxnn.per_example import value_and_grad
+        >>> from jaxnn.per_example import Part, Statistic, value_and_grad
         >>> from jaxnn.per_example.blocks import explicit
         >>> class EntrySum(Statistic):  # the sum of the entries of each example's gradient
         ...     def prepare(self, param, params):

@@ -288,3 +288,17 @@ def test_misuse(clip: Any, options: dict[str, Any], error: type[Exception], mess
 
     with pytest.raises(error, match=message):
         run()
+
+
+@pytest.mark.parametrize("options", [{"passes": 1}, {"passes": 2}, {"memory": 2**40}, {"groups": "layer"}])
+def test_bad_batches_are_named_by_every_way(options: dict[str, Any]) -> None:
+    """The function that was called, not the recorder that it shares."""
+    params = {"w": np.ones((3, 2), np.float32)}
+    clipped = clipped_value_and_grad(lambda p, x, y: jnp.sum(x @ p["w"]) * y, 1.0, **options)
+    for x, y, weights, message in (
+        (np.ones((4, 3)), np.ones(5), None, "all arguments must have the same number of examples"),
+        (np.ones((0, 3)), np.ones(0), None, "expected a batch of at least 1 example"),
+        (np.ones((4, 3)), np.ones(4), np.ones(3), "expected one weight for each of 4 examples"),
+    ):
+        with pytest.raises(ValueError, match=f"^clipped_value_and_grad: {message}"):
+            clipped(params, x.astype(np.float32), y.astype(np.float32), weights=weights)
