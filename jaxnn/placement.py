@@ -91,10 +91,15 @@ def shards(tree: PyTree) -> int:
     Types do not say how arrays are sharded over Auto mesh axes, but on which mesh they are: a batch has at most as many
     shards as that has devices, and their number divides both. Arrays that only `in_shardings` places have no mesh yet.
     """
-    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(tree)]
-    mesh: Any = next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
+    mesh = known_mesh(tree)
     sizes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
     return math.prod(size for size, kind in sizes if kind != AxisType.Manual)
+
+
+def known_mesh(tree: PyTree) -> Any:
+    """The mesh of the first array in a pytree that has one, else the current mesh, which may be empty."""
+    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(tree)]
+    return next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
 
 
 def foreign_mesh(x: Any, current: Any) -> Any:
@@ -122,7 +127,7 @@ def spec_of(*entries: Any) -> PartitionSpec:
     used: set[str] = set()
     kept = []
     for entry in entries:
-        names = tuple(name for name in _names(entry) if name not in used)
+        names = tuple(name for name in axis_names(entry) if name not in used)
         used.update(names)
         kept.append(names[0] if len(names) == 1 else names or None)
     return PartitionSpec(*kept)
@@ -182,7 +187,7 @@ def evenly(length: int, arrays: Sequence[Array]) -> NamedSharding | None:
     mesh = explicit_mesh(arrays)
     if mesh is None:
         return None
-    used = {name for x in arrays for entry in jax.typeof(x).sharding.spec for name in _names(entry)}
+    used = {name for x in arrays for entry in jax.typeof(x).sharding.spec for name in axis_names(entry)}
     axes = tuple(name for name in mesh.axis_names if name in used)
     parts = 1
     for name in axes:
@@ -210,7 +215,7 @@ def taken_apart(vector: Array, shapes: Sequence[Shape], places: Sequence[NamedSh
     return compiler_sharded(parted, list(places), vector)
 
 
-def _names(entry: Any) -> tuple[str, ...]:
+def axis_names(entry: Any) -> tuple[str, ...]:
     """The mesh axes that one entry of a `PartitionSpec` names."""
     return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 

@@ -14,6 +14,7 @@ from jaxnn.ops.steps import OTHER_BYTES, Step, chunks, step_of, sum_examples
 from jaxnn.per_example import blocks
 from jaxnn.per_example.blocks import for_examples, of_pairs, over_examples, sum_over_chunks
 from jaxnn.per_example.forms import GRAM, MATERIALISE, PRODUCT, Explicit, Form, Mixed, Pieces, strategy
+from jaxnn.per_example.gram_norms import gram_norms, inner_product
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.sparse import Sparse
 from jaxnn.per_example.tied import Tied, cross, cross_of_pairs, fit
@@ -41,26 +42,6 @@ def _(form: Outer) -> Array:
     if chosen == GRAM:
         return blocks.in_gram_chunks(gram_norms, blocks.bytes_of_gram(form), form.a, form.delta)
     return for_examples(lambda g: jnp.sum(jnp.square(g), axis=(1, 2, 3)), form)
-
-
-def gram_norms(a: Array, delta: Array) -> Array:
-    """sum over pairs of positions (s, t) of (a_s . a_t) (delta_s . delta_t), (N,)."""
-    # Terms of either sign: where they cancel, rounding can leave the sum below 0, and its square root NaN.
-    total = _inner_product(_position_products(a), _position_products(delta), (1, 2, 3))
-    return jnp.maximum(total, jnp.zeros_like(total))
-
-
-def _position_products(x: Array) -> Array:
-    """x_s . x_t of all pairs of positions, x (N, T, G, d): (N, G, T, T)."""
-    if x.shape[2] == 1:  # without the axis of groups XLA does not copy x on a CPU
-        return exact_einsum("nsd,ntd->nst", x[:, :, 0], x[:, :, 0])[:, None]
-    return exact_einsum("nsgd,ntgd->ngst", x, x)
-
-
-def _inner_product(x: Array, y: Array, axis: tuple[int, ...]) -> Array:
-    """The sum of x y over some axes, of Gram matrices that may be float32 and float64."""
-    wide = accumulation_dtype(x.dtype, y.dtype)
-    return jnp.sum(x.astype(wide) * y.astype(wide), axis=axis)
 
 
 @sq_norm.register
@@ -155,7 +136,7 @@ def _inner_outer(form: Outer, other: Outer) -> Array:
             exact_einsum("ksgd,mtgd->gksmt", a, others[0]),
             exact_einsum("ksgp,mtgp->gksmt", delta, others[1]),
         )
-        return _inner_product(seen, errors, (0, 2, 4))
+        return inner_product(seen, errors, (0, 2, 4))
 
     # Rows at a time, with their two Gram arrays (G, k, s, m, t).
     bytes_each = 2 * groups * s * m * t * accumulation_dtype(form.dtype, other.dtype).itemsize

@@ -78,6 +78,21 @@ def blocks(n: int = N, times: int = 4, width: int = 8, hidden: int = 16, layers:
     return Case(loss, params, (r(n, times, width), r(n, 8)), split)
 
 
+def parallel(n: int = N, times: int = 5, width: int = 8, hidden: int = 16) -> Case:
+    """Products whose features are sharded by their types too: what they contract over devices says so."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        h = jnp.tanh(x @ p["w"] + p["b"])
+        explicit = jax.sharding.get_abstract_mesh().explicit_axes
+        out = jnp.matmul(h, p["v"], out_sharding=P()) if explicit else h @ p["v"]
+        return jnp.sum((out + p["c"] - y) ** 2)
+
+    r = Drawn(4)
+    params = {"w": r(width, hidden), "b": r(hidden), "v": r(hidden, 8), "c": r(8)}
+    split = {"w": P(None, "model"), "b": P("model"), "v": P("model"), "c": P()}
+    return Case(loss, params, (r(n, times, width), r(n, times, 8)), split)
+
+
 def two_products(n: int = 64, times: int = 64, width: int = 64, hidden: int = 1024) -> Case:
     """Gradients of 256 KiB that are formed once for their norm and their sum: in chunks of 4 on a CPU."""
 
@@ -90,6 +105,7 @@ def two_products(n: int = 64, times: int = 64, width: int = 64, hidden: int = 10
 
 
 CASES: dict[str, Callable[..., Case]] = {"mlp": mlp, "sequence": sequence, "blocks": blocks, "two": two_products}
+CASES["parallel"] = parallel
 
 
 def fsdp(params: Any, devices: int, axis: str = "data") -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +63,10 @@ def clipped_value_and_grad(
     each of L groups, so that an example adds at most norm C. A factor scales the gradient of its parameters alone, not
     the cotangents that go down to other layers. With "parameter" every parameter is a group, and in a loop over slices
     of a stacked parameter every slice.
+
+    Sharded as for `value_and_grad`: norms as the examples, the sum as the gradient of `jax.grad`, inside `jax.shard_map`
+    over the examples of all devices. Devices send each other what `jax.grad` does; in two passes also one example,
+    which the second computes in place of those without a finite norm, and sharded parameters twice.
 
     An example whose norm is not finite adds nothing. In half precision the second pass rounds the cotangents of
     c_i loss_i anew: an example adds at most C (1 + r), r some roundings. `private_grad` and `dp_sgd` scale where
@@ -176,7 +179,10 @@ def _recorded(recorder: Recorder, args: tuple[Any, ...], weights: Array | None) 
 
 def _by_tape(recorder: Recorder, clip: Any, args: tuple[Any, ...], weights: Array | None) -> tuple[Clipped, PyTree]:
     tape, aux = _recorded(recorder, args, weights)
-    total, norms = clipped_grad(tape, clip)
+    own, norms = clipped_grad(tape, clip)
+    given = recorder.arguments(args, WHERE)
+    # Inside `shard_map` a tape's sum is of the device's own examples; here as in two passes it is of all devices'.
+    total = sum_like(own, jax.tree.unflatten(given.structure, list(given.leaves)))
     losses = tape.outputs if weights is None else jnp.where(weights == 0, jnp.zeros_like(tape.outputs), tape.outputs)
     return Clipped(losses, norms, aux, []), total
 
@@ -277,7 +283,7 @@ def _by_groups(
     slices = slices_of(found.jaxpr, given.leaves)
     bounds = _bounds(clip, dict(zip(names, slices, strict=True)))
     dtypes = [accumulation_dtype(param.dtype) for param in params]
-    clips = {i: hoisted(functools.partial(factors_of, bounds[name]), dtypes[i]) for i, name in enumerate(names)}
+    clips = {i: hoisted(bounds[name], dtypes[i]) for i, name in enumerate(names)}
     once = streamed(found, given, (SqNorms(by=PARAMETER),), weights=weights, clips=clips)
     return Clipped(once.losses, {name: safe_sqrt(x) for name, x in once.values[0].items()}, once.aux, once.grads)
 

@@ -75,7 +75,9 @@ def value_and_grad(
 
     All can be differentiated again in reverse mode (meta-gradients); forward mode (`jax.jvp`, `jax.hessian`) raises, as
     for any `jax.custom_vjp`. Under `jax.jit` with arrays sharded by `NamedSharding`, rows (N, ...) are sharded as the
-    examples, gradients as those of `jax.grad`, with the same communication (under tensor parallelism also of norms).
+    examples, gradients as those of `jax.grad`, with the same communication; under tensor parallelism norms are summed
+    over the devices too, (N,) for each sharded matrix. For this the mesh must be known while tracing: from arguments
+    that are already on it, or `jax.set_mesh`; placed by `in_shardings` alone, Gram matrices may be sent.
     Inside `jax.shard_map` rows and sums of statistics are of the device's own examples, gradients are what `jax.grad`
     returns there.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxnn.per_example.clip import Clip
-from jaxnn.types import Array, DType, PyTree
+from jaxnn.per_example.sums import factors_of
+from jaxnn.types import Array, DType, PyTree, Scalar
 
 
 class Hoisted(NamedTuple):
@@ -20,17 +22,29 @@ class Hoisted(NamedTuple):
     bound: PyTree
 
 
-def hoisted(clip: Clip, dtype: DType) -> Hoisted:
-    """The clip function, element-wise, without closed-over arrays: the backward rule is traced where these are unknown.
+def hoisted(clip: Scalar | Clip, dtype: DType) -> Hoisted:
+    """The factors of a bound or an element-wise clip function, without closed-over tracers: the backward rule is traced
+    where these are unknown.
 
     Raises:
-        ValueError: a function that does not map one norm (1,) to one factor (1,).
+        ValueError: a function that does not map one norm (1,) to one factor (1,); one that closes over traced arrays,
+            on a mesh with Explicit axes.
     """
-    closed = jax.make_jaxpr(clip)(jax.ShapeDtypeStruct((1,), dtype))
+    if not callable(clip):
+        return Hoisted(factors_of, clip)
+    closed = jax.make_jaxpr(functools.partial(factors_of, clip))(jax.ShapeDtypeStruct((1,), dtype))
     if [v.aval.shape for v in closed.jaxpr.outvars] != [(1,)]:
         raise ValueError(
             "clipped_value_and_grad: a clip function must map norms (n,) to factors (n,), element by element, got "
             f"{[v.aval.shape for v in closed.jaxpr.outvars]} for norms (1,)."
+        )
+    if not any(isinstance(x, jax.core.Tracer) for x in closed.consts):
+        return Hoisted(lambda _, norms: factors_of(clip, norms.astype(dtype)).astype(norms.dtype), ())
+    if jax.sharding.get_abstract_mesh().explicit_axes:
+        # The jaxpr has Explicit types, the backward rule Auto ones.
+        raise ValueError(
+            "clipped_value_and_grad: on a mesh with Explicit axes, expected a clip function of known numbers, got one "
+            "that closes over traced arrays. Pass the bound C itself, or passes=2."
         )
     inner = closed.jaxpr.replace(constvars=(), invars=[*closed.jaxpr.constvars, *closed.jaxpr.invars])
     run = jaxpr_as_fun(ClosedJaxpr(inner, ()))

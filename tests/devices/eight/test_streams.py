@@ -14,7 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxnn import per_example
 from jaxnn.ops import steps
-from jaxnn.per_example import Directional, Margin, Projection, SecondMoment, SqNorms, Variance
+from jaxnn.per_example import Directional, Margin, Projection, SecondMoment, SqNorms, Variance, gram_norms
+from jaxnn.placement import compiler_sharded
 from tests.backprop.checking import relative
 from tests.devices import hlo
 from tests.devices.collectives import Sent, sent
@@ -58,6 +59,7 @@ LAYOUTS = [
         ("sequence", AUTO, (8,), "fsdp", True),
         ("blocks", EXPLICIT, (4, 2), "fsdp", True),
         ("blocks", AUTO, (4, 2), "tensor parallel", True),
+        ("parallel", EXPLICIT, (4, 2), "tensor parallel", True),
     ),
 ]
 
@@ -184,9 +186,9 @@ def test_chunks_of_neighbours_would_gather_the_batch(monkeypatch: pytest.MonkeyP
     assert (64, 64, 64) in gathered
 
 
-@pytest.mark.parametrize("name", ["mlp", *slow("two")])
+@pytest.mark.parametrize("name", ["blocks", *slow("mlp", "two")])
 def test_tensor_parallel_norms_send_one_number_of_each_example_more(name: str) -> None:
-    """For each parameter that is sharded; XLA combines those of different parameters in one all-reduce."""
+    """For each matrix that is sharded; XLA combines those of different parameters in one all-reduce."""
     case, where = LARGE[name](), few(4, (2, 2))
     ours = compiled(per_example.value_and_grad(case.loss), case, where, case.split)
     theirs = compiled(plain(case.loss), case, where, case.split)
@@ -194,11 +196,45 @@ def test_tensor_parallel_norms_send_one_number_of_each_example_more(name: str) -
     rows = len(case.data[0]) // 2
     assert {kind for kind, _, _ in more} == {"all-reduce"}
     numbers = sum(count * size // 4 for (_, _, size), count in more.items())
-    assert numbers <= rows * sum(spec != P() for spec in case.split.values())
+    sharded = [w.shape for w, spec in zip(case.params.values(), case.split.values(), strict=True) if spec != P()]
+    assert numbers <= rows * sum(shape[0] if len(shape) == 3 else 1 for shape in sharded)
     assert not sent(theirs.as_text()) - sent(ours.as_text())
     if name == "mlp":
         counts = [hlo.read(done.as_text(), "cpu").collectives["all-reduce"] for done in (ours, theirs)]
         assert counts[0] - counts[1] == 1
+
+
+def test_left_to_the_compiler_gram_matrices_would_be_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The matrices are what the test above is about: of 32 examples at 16 positions."""
+    monkeypatch.setattr(gram_norms, "_partitioned", gram_norms.products_sum)
+    case, where = LARGE["blocks"](), few(4, (2, 2))
+    done = compiled(per_example.value_and_grad(case.loss), case, where, case.split)
+    assert any(size == (16, 16, 32) for kind, size, _ in sent(done.as_text()) if kind == "all-reduce")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", [AUTO, EXPLICIT])
+@pytest.mark.parametrize(
+    ("rows", "of_a", "of_delta"), [("data", "model", None), ("data", None, "model"), (None, "model", "data")]
+)
+def test_gram_norms_of_sharded_features(axis: AxisType, rows: Any, of_a: Any, of_delta: Any) -> None:
+    """One rule for features of a, of delta, and of both; under `vmap`, and differentiated."""
+    with float64():
+        r = np.random.default_rng(0)
+        factors = r.normal(size=(3, 8, 4, 2, 16)), r.normal(size=(3, 8, 4, 2, 8))
+        where, specs = mesh(axis, (2, 4)), [P(None, rows, None, None, entry) for entry in (of_a, of_delta)]
+
+        def both(a: Any, delta: Any, norms: Any) -> Any:
+            each = jax.vmap(norms)
+            return each(a, delta), jax.grad(lambda a: jnp.sum(jnp.sin(each(a, delta))))(a)
+
+        def ours(a: Any, delta: Any) -> Any:
+            like = (P(None, rows), specs[0])
+            return compiler_sharded(functools.partial(both, norms=gram_norms.gram_norms), like, a, delta)
+
+        placed = [jax.device_put(x, NamedSharding(where, s)) for x, s in zip(factors, specs, strict=True)]
+        alone = jax.jit(functools.partial(both, norms=gram_norms.products_sum))(*factors)
+        assert relative(jax.jit(ours)(*placed), alone) <= EXACT
 
 
 @pytest.mark.slow
