@@ -64,9 +64,9 @@ def clipped_value_and_grad(
     the cotangents that go down to other layers. With "parameter" every parameter is a group, and in a loop over slices
     of a stacked parameter every slice.
 
-    Sharded as for `value_and_grad`: norms as the examples, the sum as the gradient of `jax.grad`, inside `jax.shard_map`
-    over the examples of all devices. Devices send each other what `jax.grad` does; in two passes also one example,
-    which the second computes in place of those without a finite norm, and sharded parameters twice.
+    Sharded as for `value_and_grad`: norms as the examples, the sum as the gradient of `jax.grad`, inside
+    `jax.shard_map` over the examples of all devices. Devices send each other what `jax.grad` does; in two passes also
+    one example, which the second computes in place of those without a finite norm, and sharded parameters twice.
 
     An example whose norm is not finite adds nothing. In half precision the second pass rounds the cotangents of
     c_i loss_i anew: an example adds at most C (1 + r), r some roundings. `private_grad` and `dp_sgd` scale where
