@@ -234,7 +234,9 @@ def flax(model: Any, params: Any, x: Any, y: Any) -> Model:
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), y))
 
     def of_one(params: Any, x: Any, y: Any) -> Any:
-        return mean_loss(params, x[None], y[None])
+        # Logits without a batch axis of 1: with it, under `vmap`, XLA for TPU scatters the labels' cotangents into
+        # float32 logits of their own, 3 GiB for `gpt`, in `jax.grad` too.
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x[None])[0], y))
 
     return Model(
         one=of_one,
