@@ -80,7 +80,7 @@ def compile_all(names: list[str], targets: list[str], tables: dict[str, dict[str
 def print_row(name: str, target: str, tables: dict[str, Any], rivals: tuple[str, ...]) -> None:
     row = tables[name][target]
     print(
-        f"{name:44}{target:5}{row['kernels']:7} kernels{row['temp_bytes'] / 2**20:10.2f} MiB"
+        f"{name:53} {target:5}{row['kernels']:7} kernels{row['temp_bytes'] / 2**20:10.2f} MiB"
         f"{row['bytes'] / 1e9:9.3f} GB{row['estimated_us']:11.1f} us{row['compile_s']:7.1f} s"
         + "".join(
             f"   {over(row, tables[rival][target])} {rival}" for rival in rivals if target in tables.get(rival, {})
@@ -129,6 +129,8 @@ def wanted(words: argparse.Namespace) -> list[str]:
     names = [name for name, program in PROGRAMS.items() if program.quick or not words.quick]
     if words.only:
         names = [name for name in names if any(word in name for word in words.only)]
+        if not names:
+            raise SystemExit(f"no program has one of {words.only} in its name; --list prints the names")
     if words.measure:
         return names
     return sorted(names if words.quick else with_rivals(names), key=lambda name: len(PROGRAMS[name].rivals) > 0)
@@ -137,6 +139,7 @@ def wanted(words: argparse.Namespace) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="programs whose names contain one of the words")
+    parser.add_argument("--list", action="store_true", help="print the names of the programs")
     parser.add_argument("--quick", action="store_true", help="only the programs that the tests compile too")
     parser.add_argument("--targets", nargs="+", choices=("cuda", "tpu"), default=["cuda", "tpu"])
     parser.add_argument("--write", action="store_true", help="keep the table in benchmarks/results/")
@@ -146,6 +149,11 @@ def main() -> None:
     parser.add_argument("--platform", help=argparse.SUPPRESS)  # "cpu", to try --measure
     parser.add_argument("--no-tests", action="store_true", help="--measure without the tests")
     words = parser.parse_args()
+    if words.list:
+        from benchmarks.device_programs import PROGRAMS
+
+        print(*PROGRAMS, sep="\n")
+        return
     if words.table:
         print(*markdown(json.loads((RESULTS / "devices.json").read_text())["programs"]), sep="\n")
         return

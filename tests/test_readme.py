@@ -254,7 +254,17 @@ def clipped() -> None:
     jax.eval_shape(sums, {"w": np.ones((2, 4), np.float32)}, np.ones((8, 4), np.float32))
 
 
-@pytest.mark.parametrize(("title", "run", "most"), [("Walk 1", trained, 5), ("Walk 2", clipped, 18)])
+def streamed() -> None:
+    def loss(params: Any, x: Any) -> Any:
+        return jnp.sum(jnp.tanh(x @ params["w"].T))
+
+    norms = per_example.value_and_grad(loss)
+    jax.eval_shape(lambda *args: norms(*args), {"w": np.ones((2, 4), np.float32)}, np.ones((8, 64, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("title", "run", "most"), [("Walk 1", trained, 5), ("Walk 2", clipped, 18), ("Walk 3", streamed, 12)]
+)
 def test_the_walks_are_what_runs(title: str, run: Callable[[], None], most: int) -> None:
     text = next(text for heading, text in sections(HOUSE).items() if heading.startswith(title))
     hops = re.findall(r"`([\w/]+\.py)`\s+`([\w.]+)`", text[text.index("\n1. ") :])

@@ -195,7 +195,12 @@ def param(where: str, params: Params, name: str) -> Array:
 def require_net(where: str, net: Any) -> None:
     """Raise TypeError unless `net` is a Layer."""
     if not isinstance(net, Layer):
-        hint = " Call it first, as in models.cnn()." if callable(net) else ""
+        hint = (
+            " Call it first, as in models.cnn(). A model of another library becomes one by "
+            "layers.stateless(layers.Kind(name), apply, init)."
+            if callable(net)
+            else ""
+        )
         raise TypeError(f"{where}: net must be a Layer, such as models.serial(...), got {net!r}.{hint}")
 
 

@@ -50,7 +50,7 @@ What every factory shares:
   precision); second moments of complex parameters are real.
 - Pass `params` to `update`: weight decay and rules whose equation contains the parameters need them. Wrappers pass
   extra arguments on; rules ignore those that they do not use. `train.make_step` passes `value`, `grad`, `value_fn`,
-  `grad_fn` and `obj_fn`.
+  `grad_fn` and `obj_fn`, and of a `train.per_example_vg` its `statistics`.
 - ValueError, when the optimizer is made: a hyperparameter out of range, if known while tracing; an unknown option.
   At `update`: missing `params` or extra argument; another structure or shape than that of the parameters; a mask that
   is not a prefix of them.

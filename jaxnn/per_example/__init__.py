@@ -8,7 +8,7 @@ about the time and memory of `jax.grad`: nothing is stored, `scan` and `checkpoi
 | `value_and_grad` | losses, gradient, and the statistics asked for |
 | `SqNorms`, `Margin`, `Directional`, `Projection` | norms, their margin, g_i . v, random projections: (N, ...) |
 | `SecondMoment`, `Variance` | element-wise: pytrees like `params` |
-| `Statistic`, `Part` | your own: three small functions |
+| `Statistic` (`Parameter`, `Part`, `Gradients`, `Batch`) | your own: three small functions |
 | `clipped_value_and_grad` | sum_i c(norm of g_i) g_i, the norms; also clipped by parameter or group |
 | `microbatched_value_and_grad` | the same results, one microbatch after the other |
 | `noise_scale_of`, `variance_of`, `snr_of` | from its results: noise scale, variance, signal-to-noise ratio |
@@ -92,18 +92,19 @@ from jaxnn.per_example.streaming.moments import SecondMoment, Variance
 from jaxnn.per_example.streaming.noise import noise_scale_of, snr_of, variance_of
 from jaxnn.per_example.streaming.norms import Margin, SqNorms
 from jaxnn.per_example.streaming.projections import Projection
-from jaxnn.per_example.streaming.statistic import Part, Statistic
+from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
 from jaxnn.per_example.sums import clipped_grad, clipped_grad_by_layer, materialize, mean_grad, weighted_grad
 
 __all__ = [
-    "Clip", "Directional", "Factors", "Margin", "NoiseScale", "Part", "Plan", "PrivateReport", "PrivateState",
-    "Projection", "SecondMoment", "SqNorms", "Statistic", "Variance", "add_gaussian_noise", "automatic",
-    "clipped_grad", "clipped_grad_by_layer", "clipped_grad_of", "clipped_value_and_grad", "cosine", "diag_fisher",
-    "diag_ggn", "dp_event", "dp_sgd", "empirical_fisher_diag", "flat", "gram", "jvp_examples", "kfac_expand",
-    "kfac_reduce", "materialize", "mean_grad", "microbatched_value_and_grad", "noise_scale", "noise_scale_of",
-    "norms", "ntk", "over_microbatches", "plan", "poisson_batch", "poisson_size", "private_grad", "psac", "record",
-    "second_moment", "select", "snr", "snr_of", "sq_norms", "sq_norms_by_layer", "sq_norms_by_parameter", "trace",
-    "value_and_grad", "variance", "variance_centred", "variance_of", "weighted_grad",
+    "Batch", "Clip", "Directional", "Factors", "Gradients", "Margin", "NoiseScale", "Parameter", "Part", "Plan",
+    "PrivateReport", "PrivateState", "Projection", "SecondMoment", "SqNorms", "Statistic", "Variance",
+    "add_gaussian_noise", "automatic", "clipped_grad", "clipped_grad_by_layer", "clipped_grad_of",
+    "clipped_value_and_grad", "cosine", "diag_fisher", "diag_ggn", "dp_event", "dp_sgd", "empirical_fisher_diag",
+    "flat", "gram", "jvp_examples", "kfac_expand", "kfac_reduce", "materialize", "mean_grad",
+    "microbatched_value_and_grad", "noise_scale", "noise_scale_of", "norms", "ntk", "over_microbatches", "plan",
+    "poisson_batch", "poisson_size", "private_grad", "psac", "record", "second_moment", "select", "snr", "snr_of",
+    "sq_norms", "sq_norms_by_layer", "sq_norms_by_parameter", "trace", "value_and_grad", "variance",
+    "variance_centred", "variance_of", "weighted_grad",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

@@ -32,8 +32,9 @@ class NoiseScale(NamedTuple):
     @classmethod
     def zero(cls, tape: Tape | None = None) -> NoiseScale:
         """The sums over no batch, the initial carry of a scan, in the tape's accumulation dtype (default float32)."""
-        zero = jnp.zeros((), jnp.float32 if tape is None else accumulation_dtype(tape.losses.dtype))
-        return cls(zero, zero, zero)
+        dtype = jnp.float32 if tape is None else accumulation_dtype(tape.losses.dtype)
+        # Three arrays: a donated state must not hold one twice.
+        return cls(*(jnp.zeros((), dtype) for _ in range(3)))
 
     @property
     def scale(self) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, NamedTuple, Protocol
 
@@ -53,7 +54,7 @@ class Plan(tuple[Row, ...]):
 
 
 class Planned(Protocol):
-    """`value_and_grad(loss)` or `clipped_value_and_grad(loss, ...)`."""
+    """`record(loss)`, `value_and_grad(loss)` or `clipped_value_and_grad(loss, ...)`."""
 
     def plan(self, *args: Any) -> Plan:
         """The plan for these arguments."""
@@ -62,11 +63,12 @@ class Planned(Protocol):
 def plan(tape: Tape | Planned, *args: PyTree) -> Plan:
     """A table of how norms are computed, and their cost, for `print`; its rows are `Row`.
 
-    `plan(tape)` is of the norms of a tape. `plan(vg, *args)` is of `vg = value_and_grad(loss)` or
-    `clipped_value_and_grad(loss, ...)`: whether each parameter is streamed, taped or materialized, on the default
-    backend; FLOPs are those of the norms besides the gradient, bytes those of one use. The plan of a clipped sum says
-    in its `way` which passes it makes, with the bytes of both. All follows from shapes: the tape may be traced, or of
-    `jax.eval_shape`, and args may be `jax.ShapeDtypeStruct`.
+    `plan(tape)`, or `plan(record(loss), *args)`, is of the norms of a tape. `plan(vg, *args)` is of `vg =
+    value_and_grad(loss)` or `clipped_value_and_grad(loss, ...)`: whether each parameter is streamed, taped or
+    materialized, on the default backend; FLOPs are those of the norms besides the gradient, bytes those of one use,
+    also where `vg` is asked for other statistics. The plan of a clipped sum says in its `way` which passes it makes,
+    with the bytes of both. All follows from shapes: the tape may be traced, or of `jax.eval_shape`, and args may be
+    `jax.ShapeDtypeStruct`.
 
     | strategy | where | operations |
     |---|---|---|
@@ -100,9 +102,17 @@ def plan(tape: Tape | Planned, *args: PyTree) -> Plan:
         total                                                  16     24
     """
     if not isinstance(tape, Tape):
-        if not callable(getattr(tape, "plan", None)):
+        if not callable(tape):
             require_tape("plan", tape)
-        return tape.plan(*args)
+        function: Any = tape
+        found = inspect.unwrap(function)  # of jax.jit
+        if not hasattr(found, "plan"):
+            raise TypeError(
+                "plan: expected a Tape, or value_and_grad(loss), clipped_value_and_grad(loss, C) or record(loss) and "
+                f"its arguments, got {found!r:.60}."
+            )
+        made: Plan = found.plan(*args)
+        return made
     if args:
         raise TypeError(
             f"plan: expected a tape alone, or value_and_grad(loss) and its arguments, got {len(args)} more."

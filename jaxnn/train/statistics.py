@@ -227,6 +227,8 @@ def _means(names: list[str], rows: list[bool], values: list[PyTree], count: Scal
     found: dict[str, Array] = {}
     for name, of_examples, value in zip(names, rows, values, strict=True):
         if of_examples:
-            arrays = {f"{name} {k}": x for k, x in value.items()} if isinstance(value, dict) else {name: value}
+            arrays = (
+                {f"{name} {k or '(top)'}": x for k, x in value.items()} if isinstance(value, dict) else {name: value}
+            )
             found |= {k: jnp.sum(x) / count for k, x in arrays.items() if jnp.ndim(x) == 1}
     return found

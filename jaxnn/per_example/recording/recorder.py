@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.per_example.placing import ROWS, specs
+from jaxnn.per_example.plan import Plan, plan
 from jaxnn.per_example.recording.arguments import Arguments, arguments_of
 from jaxnn.per_example.recording.preparing import on_their_mesh, reading_of, varying
 from jaxnn.per_example.recording.tapping import Tapped
@@ -150,6 +151,10 @@ class Recorder:
             if weights is not None:
                 tape = of_weighted_losses(tape, weights)
         return (tape, aux) if self.has_aux else tape
+
+    def plan(self, *args: Any) -> Plan:
+        """The plan of its tape; see `plan`."""
+        return plan(jax.eval_shape(lambda *args: self(*args)[0] if self.has_aux else self(*args), *args))
 
 
 def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:

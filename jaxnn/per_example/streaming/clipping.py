@@ -78,7 +78,7 @@ def clipped_value_and_grad(
             with groups also a mapping from each group to one of these (then the bound on the whole is the root of the
             sum of their squares).
         memory: bytes that the intermediate arrays may take: one pass by the tape where these (`peak_bytes` of the
-            jaxpr, without compiling) fit, else two. None: two.
+            jaxpr, without compiling) fit, else two. None: two. No bound on what two passes take: near `jax.grad`'s.
         passes: 1 or 2, instead of `memory`.
         groups: None; "parameter"; in two passes "layer" (as of `SqNorms`), or a mapping {name: prefix of paths, or
             several} over all parameters.
@@ -86,7 +86,8 @@ def clipped_value_and_grad(
 
     Returns:
         `clipped(*args, weights=None) -> ((losses, norms[, aux]), sum)`: losses (N,); norms (N,) before clipping, with
-        groups {name: (N,)}; sum a pytree like the parameters. With `weights` (N,) of w_i loss_i, 0 removes an example.
+        groups {name: (N,)}, those of a stacked parameter over all its slices; sum a pytree like the parameters. With
+        `weights` (N,) of w_i loss_i, 0 removes an example.
 
     Raises:
         TypeError, ValueError: as `record`; `passes` that is not 1 or 2, or given beside `memory`; groups that do not

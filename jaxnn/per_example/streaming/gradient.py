@@ -24,7 +24,7 @@ from jaxnn.per_example.streaming.program import Program, program_of
 from jaxnn.per_example.streaming.removed import kept_of, without_removed, zero_where
 from jaxnn.per_example.streaming.rule import Asked, Local, Row, Slot
 from jaxnn.per_example.streaming.sites import all_sites
-from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
+from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic, value_of
 from jaxnn.placement import compiler_sharded, explicit_spec, filled_as, on_mesh, rows_spec
 from jaxnn.tape import Use, weighted
 from jaxnn.types import Array, PyTree
@@ -253,9 +253,9 @@ def _of_rest(
         gradients = Gradients(uses, kind, given.examples, (len(asked.numbers), 0), clip, asked.needs)
         sums, rows = {}, {}
         for k, part in parts.items():
-            value = asked.statistics[k].of_use(gradients, part)
+            value = value_of(asked.statistics[k], gradients, part)
             if part.shape is None:
-                sums[k] = value.reshape(leaf.shape).astype(accumulation_dtype(leaf.dtype))
+                sums[k] = value.astype(accumulation_dtype(leaf.dtype))
             else:
                 rows[k, part.slot] = value.astype(asked.dtype)
         return [gradients.total] if asked.gradient else [], sums, rows

@@ -36,7 +36,8 @@ def noise_scale_of(
 
     Args:
         sq_norms: of `SqNorms(by)`: (N,), or a dict of these.
-        total: the gradient that `value_and_grad` returns with them, sum_i g_i.
+        total: the gradient that `value_and_grad` returns with them, sum_i g_i: a SUM. The mean gradient that
+            `train.per_example_vg` hands to an optimizer is to be multiplied by N first.
         examples: N, if some examples have weight 0 (`jnp.sum(weights)`; may be traced); None for all rows.
         by: as of `SqNorms`, if not None.
         before: the result for the previous batches, to which this one is added; None for the first.
@@ -138,6 +139,8 @@ def variance_of(total: Params, second_moment: PyTree, examples: Scalar, ddof: in
 
 def snr_of(total: Params, variance: PyTree, examples: Scalar) -> PyTree:
     """(1/N sum_i g_i)^2 / Var g, a pytree like `params`: `snr` without a tape. Infinite at variance 0; 0 for 0 / 0.
+
+    Of a layer as a whole, |G|^2 / tr(Sigma): 1 / scale of its `noise_scale_of(..., by=...)`.
 
     Args:
         total: sum_i g_i, the gradient that `value_and_grad` returns.

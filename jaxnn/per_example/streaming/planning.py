@@ -59,7 +59,9 @@ def plan_of(run: Callable[..., Any], args: tuple[Any, ...]) -> Plan:
     """The plan of `run(statistic)(*args)`, for norms, on the default backend; from shapes alone."""
     spy = _Spy()
     jax.eval_shape(run(spy), *args)
-    return Plan(_row(param, spy.seen.get(param.path, {})) for param in spy.params)
+    found = Plan(_row(param, spy.seen.get(param.path, {})) for param in spy.params)
+    found.way = "cost of the norms, beside the gradient"
+    return found
 
 
 def _row(param: Parameter, seen: dict[int, Seen]) -> Row:

@@ -24,7 +24,7 @@ from jaxnn.per_example.recording.concatenating import ParamPart
 from jaxnn.per_example.recording.reading import Site
 from jaxnn.per_example.recording.rule import evaluated
 from jaxnn.per_example.streaming.dense import TOTAL
-from jaxnn.per_example.streaming.statistic import Gradients, Part, Statistic
+from jaxnn.per_example.streaming.statistic import Gradients, Part, Statistic, value_of
 from jaxnn.placement import compiler_sharded, explicit_spec, foreign_mesh, rows_spec, spec_of
 from jaxnn.tape import Use
 from jaxnn.types import Array, DType, PyTree
@@ -240,9 +240,9 @@ def _of_batch(
         whole = Gradients((_use(site, part, seen, delta, outer),), leaf, examples, numbers, clip, asked.needs)
         found = dict[int, Array]()
         for k, wanted in asked.parts[i].items():
-            value = asked.statistics[k].of_use(whole, wanted._replace(like=like[k], shared=shared[k]))
+            value = value_of(asked.statistics[k], whole, wanted._replace(like=like[k], shared=shared[k]))
             if wanted.shape is None:
-                found[k] = value.reshape(leaf.shape)
+                found[k] = value
             else:
                 slot, value = (k, wanted.slot), value.astype(asked.dtype)
                 rows[slot] = rows[slot] + value if slot in rows else value

@@ -5,12 +5,16 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
+from jaxnn.checks import count_of
 from jaxnn.numerics import EXACT
+from jaxnn.per_example.blocks import explicit
 from jaxnn.per_example.clip import Clip
 from jaxnn.per_example.forms import Form, joined
 from jaxnn.per_example.measures import sq_norm, squares
@@ -104,6 +108,11 @@ class Gradients:
             return by_platform(self.form, self.wanted, self.factors, factored)
         return factored(self.form, None if callable(self.factors) else self.factors)
 
+    @functools.cached_property
+    def materialized(self) -> Array:
+        """g_i of every example, (N, P), row-major: of all at once, where the other properties take chunks."""
+        return explicit(self.form)
+
     @property
     def weights(self) -> Array | None:
         """c (N,); None for 1."""
@@ -130,21 +139,42 @@ class Gradients:
         return self.wide_total.astype(self.leaf.dtype)
 
 
+def value_of(statistic: Statistic, gradients: Gradients, part: Part) -> Array:
+    """`statistic.of_use(gradients, part)`: (N, *part.shape), or the sum over examples, of the shape of the leaf.
+
+    Raises:
+        ValueError: a result of another shape.
+    """
+    value = statistic.of_use(gradients, part)
+    summed = part.shape is None
+    expected = gradients.leaf.shape if part.shape is None else (gradients.examples, *part.shape)
+    # Moments come flat.
+    if jnp.shape(value) != expected and not (summed and jnp.size(value) == math.prod(expected)):
+        what = "the sum over examples, of the parameter's shape" if summed else "one value for each example, of shape"
+        raise ValueError(
+            f"value_and_grad: {type(statistic).__name__}.of_use must return {what} {expected}, as its Part says, got "
+            f"shape {jnp.shape(value)}; here with {count_of(gradients.examples, 'example')}."
+        )
+    return value.reshape(expected)
+
+
 class Statistic(abc.ABC):
     """A statistic that `value_and_grad` computes inside the backward pass: three small functions.
 
-    Uses of one parameter that are streamed are of disjoint entries (slices of a scanned stack): their values are added
-    up. A parameter with several uses of the same entries comes as ONE `Gradients` with all of them.
+    Uses of one parameter that are streamed are of disjoint entries (slices of a scanned stack), and their values are
+    ADDED UP. What does not add up, as a maximum over entries, is put in a place of its own: shape (L,) for a stack of L
+    slices, `jax.nn.one_hot(gradients.number[1], L)` times the value of a slice, and `combine` takes the maximum; norms
+    by depth are found so too (examples/gpt_norms.py). A parameter with several uses of the same entries comes as ONE
+    `Gradients` with all of them.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxnn.per_example import Part, Statistic, value_and_grad
-        >>> from jaxnn.per_example.blocks import explicit
         >>> class EntrySum(Statistic):  # the sum of the entries of each example's gradient
         ...     def prepare(self, param, params):
         ...         return Part(slot="all")
         ...     def of_use(self, gradients, part):
-        ...         return explicit(gradients.form).sum(axis=1)
+        ...         return gradients.materialized.sum(axis=1)
         ...     def combine(self, found, batch):
         ...         return found["all"]
         >>> vg = value_and_grad(lambda w, x: jnp.vdot(w, x), EntrySum())

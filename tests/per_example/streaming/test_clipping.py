@@ -209,7 +209,12 @@ def test_plans() -> None:
         "streamed: norm product",
         "taped: materialize in chunks",
     ]
-    with pytest.raises(TypeError, match="plan: expected a Tape"):
+    compiled = per_example.plan(jax.jit(per_example.value_and_grad(shared)), params, Shape((5, 4), jnp.float32))
+    assert compiled == found
+    recorder = per_example.record(shared)
+    args = (params, Shape((5, 4), jnp.float32))
+    assert per_example.plan(recorder, *args) == per_example.plan(jax.eval_shape(recorder, *args))
+    with pytest.raises(TypeError, match=r"plan: expected a Tape, or value_and_grad.* got <function blocks"):
         per_example.plan(blocks)  # type: ignore[arg-type]
 
 

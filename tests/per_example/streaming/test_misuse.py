@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.per_example import Directional, Margin, Projection, SecondMoment, SqNorms, Variance, value_and_grad
+from jaxnn.per_example import (
+    Directional,
+    Margin,
+    Part,
+    Projection,
+    SecondMoment,
+    SqNorms,
+    Statistic,
+    Variance,
+    value_and_grad,
+)
 
 PARAMS = {"w": np.ones((3, 2), np.float32), "b": np.zeros(2, np.float32)}
 X, Y = np.ones((4, 3), np.float32), np.array([0, 1, 0, 1], np.int32)
@@ -109,6 +119,34 @@ def test_what_is_no_loss_or_no_statistic() -> None:
         value_and_grad(of_one, {"norms": SqNorms(), "margin": Margin})
     with pytest.raises(TypeError, match=r"got str"):
         value_and_grad(of_one, "sq_norms")
+
+
+def test_what_a_statistic_of_a_users_own_returns() -> None:
+    class Own(Statistic):
+        def __init__(self, shape: Any, value: Any) -> None:
+            self.shape, self.value = shape, value
+
+        def prepare(self, param: Any, params: Any) -> Part:
+            return Part(param.path, self.shape)
+
+        def of_use(self, gradients: Any, part: Part) -> Any:
+            return self.value(gradients)
+
+        def combine(self, found: Any, batch: Any) -> Any:
+            return found
+
+    shapes(Own((), lambda g: g.materialized.sum(axis=1)))
+    shapes(Own(None, lambda g: g.materialized.sum(axis=0)))
+    with pytest.raises(ValueError, match=r"^value_and_grad: Own.of_use must return one value .* shape \(1,\), .* \(\)"):
+        shapes(Own((), lambda g: g.materialized.sum()))
+    with pytest.raises(
+        ValueError, match=r"of shape \(1, 5\), as its Part says, got shape \(1, 1\); here with 1 example"
+    ):
+        shapes(Own((5,), lambda g: g.materialized[:, :1]))
+    with pytest.raises(
+        ValueError, match=r"the sum over examples, of the parameter's shape \(2,\), .* got shape \(4, 2\)"
+    ):
+        shapes(Own(None, lambda g: g.materialized))
 
 
 def test_groups() -> None:

@@ -128,6 +128,21 @@ def test_estimates_are_unbiased() -> None:
     assert_close(noise.means, (x.var(axis=0).sum(), (x.mean(axis=0) ** 2).sum()), rtol=1e-5)
 
 
+def test_sums_over_batches_may_be_donated() -> None:
+    """No array is in the initial state twice."""
+    vg = value_and_grad(lambda w, x: jnp.vdot(w, x))
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+
+    def step(before: NoiseScale, x: Any) -> NoiseScale:
+        (_, each), total = vg(jnp.ones(4), x)
+        return noise_scale_of(each, total, before=before)
+
+    donating, sums, again = jax.jit(step, donate_argnums=0), NoiseScale.zero(), NoiseScale.zero()
+    for batch in x:
+        sums, again = donating(sums, batch), step(again, batch)
+    assert_close(sums, again, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
