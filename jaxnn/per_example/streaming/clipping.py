@@ -68,6 +68,9 @@ def clipped_value_and_grad(
     `jax.shard_map` over the examples of all devices. Devices send each other what `jax.grad` does; in two passes also
     one example, which the second computes in place of those without a finite norm, and sharded parameters twice.
 
+    In microbatches: `over_microbatches(lambda *batch: clipped(params, *batch)[::-1], (x, y), size)` returns (sum,
+    (losses, norms)).
+
     An example whose norm is not finite adds nothing. In half precision the second pass rounds the cotangents of
     c_i loss_i anew: an example adds at most C (1 + r), r some roundings. `private_grad` and `dp_sgd` scale where
     gradients are formed, and bound the norm from above.

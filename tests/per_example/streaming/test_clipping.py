@@ -15,6 +15,7 @@ from jaxnn.per_example import clipped_value_and_grad
 from jaxnn.per_example.memory import peak_bytes
 from jaxnn.per_example.privacy import private
 from jaxnn.per_example.streaming import clipping
+from tests.backprop.checking import relative
 from tests.helpers import float64
 from tests.per_example.cases import flat, gap, vector
 from tests.per_example.oracles import EXACT
@@ -185,6 +186,20 @@ def test_bytes_from_shapes_beside_the_compiler() -> None:
         run = clipped_value_and_grad(blocks, 1.0, **way)
         by_shapes, compiled = peak_bytes(run, BLOCKS, x), temporaries(run, BLOCKS, x)
         assert 1.0 <= by_shapes / compiled <= 4.0, (way, by_shapes, compiled)
+
+
+def test_microbatches_add_up() -> None:
+    with float64():
+        made = make("mlp")
+        data = batch_of(made)
+
+        @jax.jit
+        def both(params: Any, data: Any) -> Any:
+            clipped = clipped_value_and_grad(made.loss, 1.0)
+            sums, rows = per_example.over_microbatches(lambda *batch: clipped(params, *batch)[::-1], data, 2)
+            return (rows, sums), clipped(params, *data)
+
+        assert relative(*both(made.params, data)) <= EXACT
 
 
 def test_plans() -> None:
