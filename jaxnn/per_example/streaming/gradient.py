@@ -91,7 +91,8 @@ def value_and_grad(
         grads of the SUM sum_i loss_i, None for parameters that are not trained. Statistics are in float32 (float64),
         gradients in the dtypes of the parameters. With `weights` (N,) gradients and statistics are of w_i loss_i; an
         example of weight 0, such as padding, is removed: it adds nothing, even if its gradient is infinite or NaN, and
-        its rows are 0.
+        its rows are 0. Products that form gradients alone are at the ambient precision, as those of `jax.grad`; all
+        others are exact to float32.
 
     Raises:
         TypeError, ValueError: as `record`; something other than statistics; weights of another shape; what the
@@ -250,7 +251,8 @@ def _of_rest(
     def of_batch(uses: tuple[Use, ...], parts: dict[int, Part], bound: PyTree, factors: Array | None) -> Any:
         kind = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         clip = functools.partial(asked.clips[i], bound) if i in asked.clips else factors
-        gradients = Gradients(uses, kind, given.examples, (len(asked.numbers), 0), clip, asked.needs)
+        numbers = (len(asked.numbers), 0)
+        gradients = Gradients(uses, kind, given.examples, numbers, clip, asked.needs, asked.precision)
         sums, rows = {}, {}
         for k, part in parts.items():
             value = value_of(asked.statistics[k], gradients, part)

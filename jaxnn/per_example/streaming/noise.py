@@ -32,7 +32,8 @@ def noise_scale_of(
 
     Of a `microbatched_value_and_grad` they are those of the whole batch, not of a microbatch. Inside `jax.shard_map`,
     of replicated parameters, |g_i|^2 and N are summed over the devices first, as sum_i g_i was: those of the batch on
-    all devices. In float32 tr(Sigma) loses digits where it is less than 1e-4 of m.
+    all devices. In float32 tr(Sigma) loses digits where it is less than 1e-4 of m. The gradient has the precision of
+    `jax.grad`, on an accelerator less than float32 by default: `with jax.default_matmul_precision("highest")` has more.
 
     Args:
         sq_norms: of `SqNorms(by)`: (N,), or a dict of these.
@@ -108,7 +109,8 @@ def variance_of(total: Params, second_moment: PyTree, examples: Scalar, ddof: in
     """(1/N sum_i g_i^2 - (1/N sum_i g_i)^2) N / (N - ddof), at least 0, a pytree like `params`.
 
     It cancels where the mean is large beside the deviations: with a mean of 1 and a standard deviation of 1e-3 no digit
-    is right in float32. `Variance` has no such error, but its parts (microbatches, devices) do not add up.
+    is right in float32, and on an accelerator the default precision of float32 products loses more. `Variance` has no
+    such error, but its parts (microbatches, devices) do not add up.
 
     Args:
         total: sum_i g_i, the gradient that `value_and_grad` returns.

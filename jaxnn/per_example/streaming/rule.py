@@ -20,6 +20,7 @@ from jax.custom_batching import custom_vmap
 from jax.extend.core import Literal
 from jax.sharding import PartitionSpec
 
+from jaxnn.numerics import EXACT, Precision
 from jaxnn.per_example.recording.concatenating import ParamPart
 from jaxnn.per_example.recording.reading import Site
 from jaxnn.per_example.recording.rule import evaluated
@@ -53,6 +54,11 @@ class Asked(NamedTuple):
     dtype: DType
     gradient: bool
     clips: dict[int, Callable[[PyTree, Array], Array]]
+
+    @property
+    def precision(self) -> Precision:
+        """Of the sums over examples: the ambient one of a gradient, as in `jax.grad`, else that of statistics."""
+        return None if self.gradient else EXACT
 
     @property
     def needs(self) -> frozenset[str]:
@@ -237,7 +243,8 @@ def _of_batch(
         clip = functools.partial(asked.clips[i], bound) if i in asked.clips else factors.get(i)
 
         numbers, examples = (asked.numbers[id(site), place], of_slice), delta.shape[0]
-        whole = Gradients((_use(site, part, seen, delta, outer),), leaf, examples, numbers, clip, asked.needs)
+        use, precision = _use(site, part, seen, delta, outer), asked.precision
+        whole = Gradients((use,), leaf, examples, numbers, clip, asked.needs, precision)
         found = dict[int, Array]()
         for k, wanted in asked.parts[i].items():
             value = value_of(asked.statistics[k], whole, wanted._replace(like=like[k], shared=shared[k]))
@@ -250,7 +257,7 @@ def _of_batch(
         if outer != 1 and asked.gradient:
             # A constant factor ahead of a loop over slices is not in the gradient of the slice: JAX applies it.
             use = _use(site, part, seen, delta, 1.0)
-            whole = Gradients((use,), leaf, examples, numbers, whole.weights, frozenset({TOTAL}))
+            whole = Gradients((use,), leaf, examples, numbers, whole.weights, frozenset({TOTAL}), precision)
         if asked.gradient:
             grads.append(whole.total)
     return (grads, sums), rows

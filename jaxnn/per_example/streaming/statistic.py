@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import count_of
-from jaxnn.numerics import EXACT
+from jaxnn.numerics import EXACT, OF_HALF, Precision
 from jaxnn.per_example.blocks import explicit
 from jaxnn.per_example.clip import Clip
 from jaxnn.per_example.forms import Form, joined
 from jaxnn.per_example.measures import sq_norm, squares
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.streaming.dense import SQ_NORMS, SQUARES, TOTAL, Moments, by_platform, weights_of
-from jaxnn.tape import Use, wide_total
+from jaxnn.tape import Use, errors, wide_total
 from jaxnn.types import Array, DType, PyTree, Shape
 
 
@@ -76,6 +76,7 @@ class Gradients:
             parameter have other numbers.
         factors: c of the sum: (N,), or a function of the norms |g_i| (N,), element-wise; None for 1.
         wanted: the moments that all statistics together need.
+        precision: of the products that form the sum alone; a gradient's is None, the ambient one, as in `jax.grad`.
     """
 
     uses: tuple[Use, ...]
@@ -84,6 +85,7 @@ class Gradients:
     number: tuple[int, Any] = (0, 0)
     factors: Array | Clip | None = None
     wanted: frozenset[str] = frozenset()
+    precision: Precision = EXACT
 
     @functools.cached_property
     def form(self) -> Form:
@@ -100,7 +102,10 @@ class Gradients:
                 found[SQUARES] = squares(form)
             if TOTAL in self.wanted:
                 weights = weights_of(self.factors if callable(self.factors) else factors, found.get(SQ_NORMS))
-                found[TOTAL] = wide_total(self.uses, self.leaf, weights, EXACT).reshape(-1)
+                # Half precision times float32 factors would be rounded at the ambient one.
+                half = weights is not None and any(errors(use).dtype in OF_HALF for use in self.uses)
+                precision = EXACT if half else self.precision
+                found[TOTAL] = wide_total(self.uses, self.leaf, weights, precision).reshape(-1)
             return found
 
         several = len(self.wanted) > 1

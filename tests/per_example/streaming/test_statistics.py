@@ -146,3 +146,23 @@ def test_a_statistic_of_a_users_own(name: str) -> None:
         assert gap(np.concatenate([np.ravel(cubes[path]) for path in columns_of(made.params)]), want) <= EXACT
         total = sum(np.asarray(x) for x in entries.values())
         assert gap(total[:, 0], 0.5 * flat(g) @ vector(like)) <= EXACT
+
+
+def test_gradients_are_at_the_ambient_precision_and_statistics_exact() -> None:
+    def loss(p: Any, x: Any) -> Any:
+        return jnp.sum(jnp.tanh(x @ p["w"]) @ p["v"])
+
+    def text(f: Any) -> str:
+        return str(jax.make_jaxpr(f)(params, np.ones((3, 5, 8), np.float32)))
+
+    params = {"w": np.ones((8, 8), np.float32), "v": np.ones((8, 4), np.float32)}
+    assert "HIGHEST" not in text(per_example.value_and_grad(loss, ()))
+    assert "HIGHEST" in text(per_example.value_and_grad(loss))
+    with jax.default_matmul_precision("highest"):
+        assert "HIGHEST" in text(per_example.value_and_grad(loss, ()))
+    clipped = text(per_example.clipped_value_and_grad(loss, 1.0, groups="parameter"))
+    assert clipped.count("HIGHEST") == text(per_example.value_and_grad(loss, per_example.SqNorms("parameter"))).count(
+        "HIGHEST"
+    )
+    private = per_example.private_grad(per_example.record(loss), clip=1.0, noise_multiplier=1.0, batch_size=3)
+    assert "HIGHEST" in text(lambda p, x: private(p, x, key=jax.random.key(0))[0])
