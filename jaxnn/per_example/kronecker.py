@@ -104,7 +104,7 @@ def _pairs(where: str, columns: Columns) -> list[tuple[str, Array, Array, bool]]
     """(path, a (N, T, d), delta (C, N, T, p), whether a row for the bias is added) of each weight with factors."""
     require_columns(where, columns)
     tape, first = columns.tape, columns.at(0)
-    places = layers_of(tape)
+    places = layers_of(tape.paths)
     biased = {place for place, uses in zip(places, tape.uses, strict=True) if _only(uses, Addition)}
     found = []
     for i, uses in enumerate(tape.uses):

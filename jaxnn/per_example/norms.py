@@ -94,7 +94,7 @@ def sq_norms_by_layer(tape: Tape) -> dict[str, Array]:
     """
     found: dict[str, list[Array]] = {}
     by_parameter = sq_norms_by_parameter(tape)  # first, for its check that this is a tape
-    for place, values in zip(layers_of(tape), by_parameter.values(), strict=True):
+    for place, values in zip(layers_of(tape.paths), by_parameter.values(), strict=True):
         found.setdefault(place, []).append(values)
     return {place: _sum(tape, values) for place, values in found.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import jax
@@ -59,10 +60,24 @@ def begins(path: str, prefix: str) -> bool:
     return path.startswith(prefix) and (not rest or rest[0] in "[.")
 
 
-def layers_of(tape: Tape) -> tuple[str, ...]:
-    """The path of each parameter's layer, in the order of `tape.paths`."""
-    places, _ = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(tape.structure, range(len(tape.paths))))
-    return tuple(jax.tree_util.keystr(path[:-1]) for path, _ in places)
+LAST_KEY = re.compile(r"""(\[('[^']*'|"[^"]*"|[^\[\]'"]*)\]|\.\w+)$""")
+
+
+def layers_of(paths: Sequence[str]) -> list[str]:
+    """The path of each parameter's layer: its own without the last key.
+
+    A last key `.value` that has no others beside it is left out first: `flax.nnx` stores each array in a variable.
+
+    Example:
+        >>> layers_of(["[1]['w']", "['a.b'].scale", "['w']", "['c']['w'].value", ".q.value", ".q.key"])
+        ['[1]', "['a.b']", '', "['c']", '.q', '.q']
+    """
+
+    def bare(path: str) -> str:
+        stem = path.removesuffix(".value")
+        return stem if sum(begins(other, stem) for other in paths) == 1 else path
+
+    return [LAST_KEY.sub("", bare(path) if path.endswith(".value") else path) for path in paths]
 
 
 def require_tape(where: str, tape: object) -> None:

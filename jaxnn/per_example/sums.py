@@ -27,7 +27,8 @@ def tree_of(tape: Tape, leaves: list[Array]) -> PyTree:
 def weighted_grad(tape: Tape, weights: Array) -> Params:
     """sum_i w_i g_i = a' (w . delta), one matrix product for each use of a parameter.
 
-    A pytree like `params` in their dtypes. An example of weight 0 adds nothing, even if its gradient is not finite.
+    A pytree like `params` in their dtypes. An example of weight 0 adds nothing, even if its gradient is not finite, and
+    the derivative with respect to its weight is 0.
 
     Args:
         tape: of N examples, from `record`.
@@ -154,7 +155,7 @@ def clipped_grad_by_layer(tape: Tape, clip: Scalar | Mapping[str, Scalar | Clip]
             "clipped_grad_by_layer: clip must be one number C or a mapping from layers, got a function. Pass it for "
             "each layer: {layer: function for layer in per_example.sq_norms_by_layer(tape)}."
         )
-    places = layers_of(tape)
+    places = layers_of(tape.paths)
     layers = dict.fromkeys(places)
     if not isinstance(clip, Mapping):
         clip = dict.fromkeys(layers, jnp.asarray(clip) / len(layers) ** 0.5) if layers else {}

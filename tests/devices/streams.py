@@ -31,14 +31,14 @@ def on_one(w: Any) -> Any:
 
 
 def mlp(n: int = N, width: int = 8, hidden: int = 16) -> Case:
-    def loss(p: Any, x: Any, y: Any) -> Any:
+    def loss(p: Any, x: Any, y: Any, scale: Any) -> Any:
         h = jnp.tanh(x @ on_one(p["w"]) + on_one(p["b"]))
-        return jnp.sum((h @ on_one(p["v"]) + on_one(p["c"]) - y) ** 2)
+        return scale * jnp.sum((h @ on_one(p["v"]) + on_one(p["c"]) - y) ** 2)
 
     r = Drawn(0)
     params = {"w": r(width, hidden), "b": r(hidden), "v": r(hidden, 8), "c": r(8)}
     split = {"w": P(None, "model"), "b": P("model"), "v": P("model"), "c": P()}
-    return Case(loss, params, (r(n, width), r(n, 8)), split)
+    return Case(loss, params, (r(n, width), r(n, 8), r(n)), split)
 
 
 def sequence(n: int = N, times: int = 6, width: int = 8, hidden: int = 16) -> Case:

@@ -70,10 +70,16 @@ def arguments_of(
     kept = jax.tree.unflatten(tree, [0 if i in trained else None for i in range(len(arrays))])
     result = kept[argnums] if isinstance(argnums, int) else tuple(kept[number] for number in numbers)
     found, structure = jax.tree_util.tree_flatten_with_path(result)
+    paths = tuple(jax.tree_util.keystr(path) for path, _ in found)
+    if twice := sorted({path for path in paths if paths.count(path) > 1}):
+        raise ValueError(
+            f"{where}: parameters must have paths of their own, got several at {twice}. Give the keys of the pytree "
+            "different names."
+        )
     order = trained if isinstance(argnums, int) else tuple(i for k in numbers for i in trained if owner[i] == k)
     return Arguments(
         tuple(arrays[i] for i in order),
-        tuple(jax.tree_util.keystr(path) for path, _ in found),
+        paths,
         structure,
         mapped,
         mapped_axes,

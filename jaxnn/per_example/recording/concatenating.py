@@ -50,7 +50,8 @@ def viewed_concatenated(equation: JaxprEqn, value: Concatenated) -> Concatenated
         steps = [Transpose((*range(p.loops), *(p.loops + i for i in order))) for p in value.parts]
         parts = [p._replace(view=p.view.then(step)) for p, step in zip(value.parts, steps, strict=True)]
         return Concatenated(tuple(parts), order.index(value.axis))
-    return _with_new_axes(equation, value) if name in ("reshape", "broadcast_in_dim") else None
+    reordered = name == "reshape" and equation.params["dimensions"] is not None
+    return _with_new_axes(equation, value) if name in ("reshape", "broadcast_in_dim") and not reordered else None
 
 
 def _with_axis(part: Param, axis: int) -> Param:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import JaxprEqn
 
@@ -51,7 +52,9 @@ def _seen_gather(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Arra
     indices = starts[:, named.index(axis)].astype(jnp.int32)
     if equation.params["mode"] == lax.GatherScatterMode.CLIP:
         return jnp.clip(indices, 0, shape[axis] - 1)
-    last = jnp.asarray([shape[i] - sizes[i] for i in named], starts.dtype)
+    # Of a narrow dtype no index may be as large as the last row.
+    most = int(np.iinfo(starts.dtype).max)
+    last = jnp.asarray([min(shape[i] - sizes[i], most) for i in named], starts.dtype)
     inside = jnp.all((starts >= 0) & (starts <= last), axis=1)
     return jnp.where(inside, indices, jnp.int32(shape[axis]))
 

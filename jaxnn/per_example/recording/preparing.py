@@ -50,11 +50,12 @@ def on_their_mesh(args: tuple[Any, ...], where: str = "record") -> Iterator[None
         raise
 
 
-def varying(loss: Callable[..., Any], given: Arguments, has_aux: bool) -> tuple[Traced, Arguments]:
-    """The traced loss, and its arguments cast to vary over all mesh axes over which any value in it varies."""
+def varying(loss: Callable[..., Any], given: Arguments, has_aux: bool, weights: Any = None) -> tuple[Traced, Arguments]:
+    """The traced loss, and its arguments cast to vary over all mesh axes over which any value in it, or a weight,
+    varies."""
     # Inside `shard_map` each device has its own examples. With parameters and examples varying alike, no differentiated
     # value is cast inside the loss; the transpose of such a cast is a sum over the devices.
-    axes = varying_axes(given.leaves, given.mapped)
+    axes = varying_axes(given.leaves, given.mapped, weights)
     while True:
         leaves, mapped = vary(on_mesh((given.leaves, given.mapped)), axes)
         given = dataclasses.replace(given, leaves=leaves, mapped=mapped)

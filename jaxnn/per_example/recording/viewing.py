@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -34,6 +34,8 @@ def viewed(equation: JaxprEqn, param: Param) -> list[Param] | None:
         loops, around = param.loops, param.view.shape[: param.loops]
         axes = (*range(loops), *(loops + axis for axis in equation.params["broadcast_dimensions"]))
         return [param._replace(view=broadcast_or_reshape(param.view, (*around, *_shape(equation)), axes))]
+    if name == "reshape" and (order := equation.params["dimensions"]) is not None:  # of the operand's axes, first
+        param = param._replace(view=param.view.then(_order(param, order)))
     if name == "split":
         return [param._replace(view=param.view.then(step)) for step in _parts(equation, param)]
     step = STEPS[name](equation, param) if name in STEPS else None
@@ -66,7 +68,10 @@ def _reshape(equation: JaxprEqn, param: Param) -> Step | None:
 
 
 def _transpose(equation: JaxprEqn, param: Param) -> Step | None:
-    order = equation.params["permutation"]
+    return _order(param, equation.params["permutation"])
+
+
+def _order(param: Param, order: Sequence[int]) -> Transpose:
     return Transpose((*range(param.loops), *(param.loops + axis for axis in order)))
 
 

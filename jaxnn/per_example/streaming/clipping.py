@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from jaxnn.checks import require_positive_int
-from jaxnn.numerics import accumulation_dtype, safe_sqrt
+from jaxnn.checks import require_between, require_positive_int
+from jaxnn.numerics import EXACT, accumulation_dtype, safe_sqrt
 from jaxnn.per_example.clip import Clip
 from jaxnn.per_example.margin import with_margin
 from jaxnn.per_example.memory import peak_bytes
@@ -23,7 +24,7 @@ from jaxnn.per_example.recording.tracing import Traced
 from jaxnn.per_example.streaming.gradient import Streamed, statistics_of, streamed, weights_for
 from jaxnn.per_example.streaming.hoisting import hoisted
 from jaxnn.per_example.streaming.norms import PARAMETER, Margin, SqNorms, groups_of
-from jaxnn.per_example.streaming.removed import without_removed
+from jaxnn.per_example.streaming.removed import without_removed, zero_where
 from jaxnn.per_example.streaming.sites import slices_of
 from jaxnn.per_example.streaming.statistic import Parameter
 from jaxnn.per_example.streaming.totals import WideTotal
@@ -134,8 +135,8 @@ class ClippedGradient:
         else:
             with on_their_mesh(args, WHERE):
                 given = self.recorder.arguments(args, WHERE)
-                traced, varied = varying(self.recorder.loss, given, has_aux)
                 shares = weights_for(WHERE, weights, given)
+                traced, varied = varying(self.recorder.loss, given, has_aux, shares)
                 if self.groups is None:
                     found = _in_two_passes(traced, varied, _single(self.clip), shares)
                 else:
@@ -187,7 +188,9 @@ def _by_tape(recorder: Recorder, clip: Any, args: tuple[Any, ...], weights: Arra
     given = recorder.arguments(args, WHERE)
     # Inside `shard_map` a tape's sum is of the device's own examples; here as in two passes it is of all devices'.
     total = sum_like(own, jax.tree.unflatten(given.structure, list(given.leaves)))
-    losses = tape.outputs if weights is None else jnp.where(weights == 0, jnp.zeros_like(tape.outputs), tape.outputs)
+    losses = tape.outputs
+    if weights is not None:
+        losses, aux = zero_where(weights == 0, (losses, aux))
     return Clipped(losses, norms, aux, []), total
 
 
@@ -255,7 +258,7 @@ def bounded_sums(recorder: Recorder, args: tuple[Any, ...], factors_of_bounds: C
         bounds = with_margin(norms, jnp.square(first.values[1]).astype(norms.dtype))
         factors = factors_of(factors_of_bounds, bounds)
         by_leaf = dict.fromkeys(range(len(given.leaves)), factors)
-        second = streamed(found, varied, (WideTotal(),), factors=by_leaf, gradient=False)
+        second = streamed(found, varied, (WideTotal(),), factors=by_leaf, gradient=False, precision=EXACT)
     return Clipped(first.losses, norms, first.aux, []), second.values[0]
 
 
@@ -282,14 +285,22 @@ def _by_groups(
         norms = {name: safe_sqrt(x) for name, x in first.values[0].items()}
         factors = {name: factors_of(bounds[name], x) for name, x in norms.items()}
         by_leaf = {i: factors[name] for i, name in enumerate(names)}
-        second = streamed(found, given, (), weights=weights, factors=by_leaf)
-        return Clipped(first.losses, norms, first.aux, second.grads)
+        second = streamed(found, given, (WideTotal(),), weights=weights, factors=by_leaf, gradient=False)
+        return Clipped(first.losses, norms, first.aux, _rounded(given, second.values[0]))
     slices = slices_of(found.jaxpr, given.leaves)
     bounds = _bounds(clip, dict(zip(names, slices, strict=True)))
     dtypes = [accumulation_dtype(param.dtype) for param in params]
     clips = {i: hoisted(bounds[name], dtypes[i]) for i, name in enumerate(names)}
-    once = streamed(found, given, (SqNorms(by=PARAMETER),), weights=weights, clips=clips)
-    return Clipped(once.losses, {name: safe_sqrt(x) for name, x in once.values[0].items()}, once.aux, once.grads)
+    both = (SqNorms(by=PARAMETER), WideTotal())
+    once = streamed(found, given, both, weights=weights, clips=clips, gradient=False)
+    norms = {name: safe_sqrt(x) for name, x in once.values[0].items()}
+    return Clipped(once.losses, norms, once.aux, _rounded(given, once.values[1]))
+
+
+def _rounded(given: Arguments, total: PyTree) -> list[Array | None]:
+    """The sums for each parameter, in its dtype."""
+    sums = given.structure.flatten_up_to(total)
+    return [x.astype(leaf.dtype) for x, leaf in zip(sums, given.leaves, strict=True)]
 
 
 def _single(clip: Any) -> Any:
@@ -300,6 +311,9 @@ def _single(clip: Any) -> Any:
 
 def _bounds(clip: Any, slices: dict[str, int]) -> dict[str, Any]:
     """The bound, or clip function, of each slice of each group."""
+    for bound in clip.values() if isinstance(clip, Mapping) else (clip,):
+        if not callable(bound):
+            require_between(WHERE, "clip", bound, 0, math.inf)
     if isinstance(clip, Mapping):
         if set(clip) != set(slices):
             raise ValueError(f"{WHERE}: expected a bound for each of the groups {list(slices)}, got {list(clip)}.")
@@ -309,4 +323,4 @@ def _bounds(clip: Any, slices: dict[str, int]) -> dict[str, Any]:
             f"{WHERE}: with groups, clip must be one number C or a mapping from groups, got a function. Pass it for "
             f"each group: dict.fromkeys({list(slices)}, function)."
         )
-    return dict.fromkeys(slices, clip / sum(slices.values()) ** 0.5)
+    return dict.fromkeys(slices, clip / max(sum(slices.values()), 1) ** 0.5)

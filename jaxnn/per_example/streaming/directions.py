@@ -23,6 +23,7 @@ class Directional(Statistic):
         direction: v, a pytree like the parameters; None where a parameter is not trained. May be traced.
 
     Raises:
+        TypeError: a complex direction.
         ValueError: a direction of other paths or shapes.
 
     Example:
@@ -44,7 +45,10 @@ class Directional(Statistic):
                 f"Directional: the direction must be a pytree like the trained parameters, shapes {expected}, got "
                 f"{got}."
             )
-        return Part("", like=accumulate(found[param.path]))
+        v = found[param.path]
+        if jnp.issubdtype(v.dtype, jnp.complexfloating):
+            raise TypeError(f"Directional: the direction must be real, got {v.dtype.name} at {param.path}.")
+        return Part("", like=accumulate(v))
 
     def of_use(self, gradients: Gradients, part: Part) -> Array:
         found = [along(use, part.like.reshape(use.shape)) for use in gradients.uses]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxnn.numerics import accumulation_dtype
+from jaxnn.numerics import Precision, accumulation_dtype
 from jaxnn.per_example.plan import Plan
 from jaxnn.per_example.recording.arguments import Arguments
 from jaxnn.per_example.recording.preparing import on_their_mesh, varying
@@ -91,8 +91,8 @@ def value_and_grad(
         grads of the SUM sum_i loss_i, None for parameters that are not trained. Statistics are in float32 (float64),
         gradients in the dtypes of the parameters. With `weights` (N,) gradients and statistics are of w_i loss_i; an
         example of weight 0, such as padding, is removed: it adds nothing, even if its gradient is infinite or NaN, and
-        its rows are 0. Products that form gradients alone are at the ambient precision, as those of `jax.grad`; all
-        others are exact to float32.
+        its rows are 0, as are derivatives with respect to its weight. Products that form gradients alone are at the
+        ambient precision, as those of `jax.grad`; all others are exact to float32.
 
     Raises:
         TypeError, ValueError: as `record`; something other than statistics; weights of another shape; what the
@@ -130,8 +130,9 @@ class Streamed:
         """((losses, statistics[, aux]), grads)."""
         with on_their_mesh(args, WHERE):
             given = self.recorder.arguments(args, WHERE)
-            traced, varied = varying(self.recorder.loss, given, self.recorder.has_aux)
-            result = streamed(traced, varied, self.statistics, weights=weights_for(WHERE, weights, given))
+            shares = weights_for(WHERE, weights, given)
+            traced, varied = varying(self.recorder.loss, given, self.recorder.has_aux, shares)
+            result = streamed(traced, varied, self.statistics, weights=shares)
             # Inside `shard_map` parameters were cast to vary, so that rows of different devices are not added up. Their
             # gradients are those of `jax.grad`: summed over the devices that share the parameters.
             grads = jax.tree.unflatten(given.structure, sum_like(result.grads, list(given.leaves)))
@@ -196,15 +197,17 @@ def streamed(
     factors: dict[int, Array] | None = None,
     clips: dict[int, Hoisted] | None = None,
     gradient: bool = True,
+    precision: Precision = None,
 ) -> Result:
-    """One backward pass of sum_i w_i loss_i.
+    """One backward pass of sum_i w_i loss_i: statistics, and with `gradient` the gradient.
 
-    `factors` c_l (N,) of some parameters: their gradients, and those alone, are sum_i c_il w_i g_il. `clips`: the same
-    with c_il a function of |w_i g_il|. Without `gradient` there are statistics alone.
+    With `factors` c_l (N,) of some parameters, statistics that are sums of their gradients (`WideTotal`) are
+    sum_i c_il w_i g_il. `clips`: the same with c_il a function of |w_i g_il|. `precision` is that of the products in
+    such sums.
     """
     mapped = given.mapped if weights is None else without_removed(given, weights)
     program, clips, factors = program_of(found, given), clips or {}, factors or {}
-    asked = asked_of(given, program, statistics, clips, gradient)
+    asked = asked_of(given, program, statistics, clips, gradient, precision)
     rows, sums = _zeros(given, asked)
 
     def one(taps: PyTree, zeros: Any, mapped: list[Any], factors: Any, mark: Array, *, trained: Any, sums: Any) -> Any:
@@ -280,6 +283,7 @@ def asked_of(
     statistics: tuple[Statistic, ...],
     clips: dict[int, Hoisted],
     gradient: bool,
+    precision: Precision,
 ) -> Asked:
     """What each parameter contributes to each statistic."""
     shapes = zip(given.paths, given.leaves, strict=True)
@@ -288,12 +292,18 @@ def asked_of(
         {k: part for k, s in enumerate(statistics) if (part := s.prepare(param, params)) is not None}
         for param in params
     ]
+    for k, statistic in enumerate(statistics):
+        kinds = {type(part[k].slot).__name__ for part in parts if k in part}
+        if len(kinds) > 1:
+            raise TypeError(
+                f"{WHERE}: the slots of {type(statistic).__name__} must be of one type, which sorts, got {kinds}."
+            )
     dtype = accumulation_dtype(jnp.float32, *(leaf.dtype for leaf in given.leaves))
     # Slices of one parameter that are concatenated again are parts of one site, and have numbers of their own.
     places = [(id(site), i) for site in all_sites(program.reading) for i in range(len(site.parts))]
     numbers = {place: number for number, place in enumerate(places)}
     functions = {i: clip.function for i, clip in clips.items()}
-    return Asked(statistics, tuple(parts), numbers, dtype, gradient, functions)
+    return Asked(statistics, tuple(parts), numbers, dtype, gradient, precision, functions)
 
 
 def _zeros(given: Arguments, asked: Asked) -> tuple[Row, Any]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.per_example.microbatch import over_microbatches
-from jaxnn.per_example.recording.arguments import arguments_of
+from jaxnn.per_example.recording.recorder import recorder_of
 from jaxnn.per_example.streaming.gradient import statistics_of, value_and_grad, weights_for
 from jaxnn.per_example.streaming.norms import SqNorms
 from jaxnn.per_example.streaming.postponed import Postponed
@@ -56,12 +56,13 @@ def microbatched_value_and_grad(
         >>> sq_norms, grads
         (Array([ 5., 25.,  1.], dtype=float32), Array([4., 7.], dtype=float32))
     """
+    recorder = recorder_of(WHERE, loss, argnums, in_axes, has_aux, trainable)
     found, structure = statistics_of(statistics)
     [Postponed(statistic) for statistic in found]  # its checks
     options: dict[str, Any] = {"argnums": argnums, "in_axes": in_axes, "has_aux": has_aux, "trainable": trainable}
 
     def vg(*args: Any, weights: Array | None = None) -> Any:
-        given = arguments_of(args, argnums, in_axes, trainable)
+        given = recorder.arguments(args, WHERE)
         shares = weights_for(WHERE, weights, given)
         # Of parameters of its own a device adds up its own microbatches: one sum over the devices, at the end.
         own = vary(given.leaves, varying_axes(given.leaves, given.mapped, shares))

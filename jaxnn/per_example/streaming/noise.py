@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_positive_int
+from jaxnn.checks import concrete_number, count_of, require_number, require_positive_int
 from jaxnn.numerics import accumulate
 from jaxnn.per_example.moments import signal_to_noise
 from jaxnn.per_example.noise import NoiseScale
@@ -48,7 +49,8 @@ def noise_scale_of(
         nothing is added.
 
     Raises:
-        ValueError: N < 2, if known; `by` that does not fit sq_norms.
+        TypeError: `examples` that is not a number; `before` of another kind.
+        ValueError: N < 2, if known; sq_norms that are not (N,); `by` that does not fit them.
 
     Reference: McCandlish, S., Kaplan, J., Amodei, D. & the OpenAI Dota team (2018). An empirical model of large-batch
         training, appendix A.1.
@@ -62,6 +64,8 @@ def noise_scale_of(
         (Array(4., dtype=float32), Array(11., dtype=float32))
     """
     places = jax.tree_util.tree_leaves_with_path(total)
+    if not places:
+        raise ValueError(f"noise_scale_of: expected the gradient of some parameter, got {total!r}.")
     params = tuple(Parameter(jax.tree_util.keystr(path), g.shape, g.dtype) for path, g in places)
     squares = {p.path: jnp.sum(jnp.square(accumulate(g))) for p, (_, g) in zip(params, places, strict=True)}
     if by is None:
@@ -69,15 +73,52 @@ def noise_scale_of(
             raise ValueError(
                 f"noise_scale_of: got squared norms of {list(sq_norms)}; pass the `by` of their SqNorms(by=...) too."
             )
+        _require_rows(sq_norms)
         return _noise(sq_norms, list(squares.values()), total, examples, before)
     groups = groups_of("noise_scale_of", by, params)
     if not isinstance(sq_norms, dict) or set(sq_norms) != set(groups):
         got = list(sq_norms) if isinstance(sq_norms, dict) else type(sq_norms).__name__
         raise ValueError(f"noise_scale_of: expected squared norms of each of {list(groups)}, got {got}.")
+    if before is not None and (not isinstance(before, dict) or set(before) != set(groups)):
+        raise TypeError(
+            f"noise_scale_of: before must be a dict of the NoiseScale of each of {list(groups)}, got "
+            f"{type(before).__name__}."
+        )
+    for each in sq_norms.values():
+        _require_rows(each)
     return {
         name: _noise(sq_norms[name], [squares[p] for p in paths], total, examples, (before or {}).get(name))
         for name, paths in groups.items()
     }
+
+
+def _require_rows(sq_norms: Any) -> None:
+    shape = getattr(sq_norms, "shape", None)
+    if shape is None or len(shape) != 1:
+        got = type(sq_norms).__name__ if shape is None else f"shape {shape}"
+        raise ValueError(f"noise_scale_of: expected squared norms of N examples, an array (N,), got {got}.")
+
+
+def _require_examples(where: str, examples: Any, most: int) -> None:
+    """Raises unless this is a number larger than `most`, as far as known."""
+    require_number(where, "examples", examples)
+    number = concrete_number(examples)
+    if number is not None and not most < number < math.inf:
+        raise ValueError(f"{where}: needs more than {count_of(most, 'example')}, got {examples}.")
+
+
+def _require_sums(where: str, total: Any, moments: Any, name: str) -> None:
+    """Raises unless `moments` are arrays like the gradient, of the same examples."""
+    if jax.tree.map(jnp.shape, total) != jax.tree.map(jnp.shape, moments):
+        raise ValueError(
+            f"{where}: {name} must be a pytree like the gradient, shapes {jax.tree.map(jnp.shape, total)}, got "
+            f"{jax.tree.map(jnp.shape, moments)}."
+        )
+    if own := varying_axes(moments) - varying_axes(total):
+        raise ValueError(
+            f"{where}: the gradient is summed over the mesh axes {sorted(own)}, {name} is not. Average it by "
+            f"jax.lax.pmean(x, {tuple(sorted(own))}), and pass the number of examples on all devices."
+        )
 
 
 def _noise(
@@ -90,8 +131,8 @@ def _noise(
         )
     if examples is None:
         require_positive_int("noise_scale_of", "the number of examples", sq_norms.shape[0], 2)
-    elif not isinstance(examples, jax.core.Tracer) and examples < 2:
-        raise ValueError(f"noise_scale_of: needs at least 2 examples, got {examples}.")
+    else:
+        _require_examples("noise_scale_of", examples, 1)
     count = jnp.asarray(sq_norms.shape[0] if examples is None else examples, sq_norms.dtype)
     # A gradient that does not vary over an axis was summed over it. So are the squared norms, and the numbers of
     # examples: the ratio of sums is not the mean of the devices' ratios.
@@ -119,7 +160,9 @@ def variance_of(total: Params, second_moment: PyTree, examples: Scalar, ddof: in
         ddof: 0 divides by N, 1 by N - 1 (unbiased).
 
     Raises:
-        ValueError: N <= ddof, if known.
+        TypeError: `examples` that is not a number.
+        ValueError: N <= ddof, if known; another structure; inside `jax.shard_map`, a gradient that was summed over the
+            devices, as of replicated parameters, and a second moment of the device's own examples.
 
     Reference: Chan, T. F., Golub, G. H. & LeVeque, R. J. (1983). Algorithms for computing the sample variance: analysis
         and recommendations, equation 1.2 (one pass).
@@ -128,8 +171,9 @@ def variance_of(total: Params, second_moment: PyTree, examples: Scalar, ddof: in
         >>> variance_of(jnp.array([4.0, 6.0]), jnp.array([5.0, 10.0]), 2, ddof=1)
         Array([2., 2.], dtype=float32)
     """
-    if not isinstance(examples, jax.core.Tracer) and examples <= ddof:
-        raise ValueError(f"variance_of: needs more than {ddof} examples, got {examples}.")
+    require_positive_int("variance_of", "ddof", ddof, 0)
+    _require_examples("variance_of", examples, ddof)
+    _require_sums("variance_of", total, second_moment, "the second moment")
 
     def leaf(g: Array, square: Array) -> Array:
         n = jnp.asarray(examples, square.dtype)
@@ -149,6 +193,9 @@ def snr_of(total: Params, variance: PyTree, examples: Scalar) -> PyTree:
         variance: of `Variance(ddof)`, or from `variance_of`.
         examples: N; may be traced.
 
+    Raises:
+        TypeError, ValueError: as `variance_of`.
+
     Reference: Liu, J., Bai, Y., Jiang, G., Chen, T. & Wang, H. (2020). Understanding why neural networks generalize
         well through GSNR of parameters, definition 1.
 
@@ -156,6 +203,9 @@ def snr_of(total: Params, variance: PyTree, examples: Scalar) -> PyTree:
         >>> snr_of(jnp.array([4.0, 6.0]), jnp.array([2.0, 0.0]), 2)
         Array([ 2., inf], dtype=float32)
     """
+
+    _require_examples("snr_of", examples, 0)
+    _require_sums("snr_of", total, variance, "the variance")
 
     def leaf(g: Array, noise: Array) -> Array:
         return signal_to_noise(jnp.square(g.astype(noise.dtype) / jnp.asarray(examples, noise.dtype)), noise)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Hashable, Mapping, Sequence
 
 import jax.numpy as jnp
 
 from jaxnn.numerics import safe_sqrt
 from jaxnn.per_example.margin import size_of
-from jaxnn.per_example.select import begins
+from jaxnn.per_example.select import begins, layers_of
 from jaxnn.per_example.streaming.dense import SQ_NORMS
 from jaxnn.per_example.streaming.statistic import Batch, Gradients, Parameter, Part, Statistic
 from jaxnn.types import Array, PyTree
 
 PARAMETER, LAYER = "parameter", "layer"
-LAST_KEY = re.compile(r"""(\[('[^']*'|"[^"]*"|[^\[\]'"]*)\]|\.\w+)$""")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,22 +63,13 @@ class SqNorms(Statistic):
         return found.get("", jnp.zeros(batch.examples)) if self.by is None else found
 
 
-def layer_of(path: str) -> str:
-    """The path of a parameter without its last key.
-
-    Example:
-        >>> layer_of("[1]['w']"), layer_of("['a.b'].scale"), layer_of("['w']")
-        ('[1]', "['a.b']", '')
-    """
-    return LAST_KEY.sub("", path)
-
-
 def groups_of(where: str, by: object, params: tuple[Parameter, ...]) -> dict[str, list[str]]:
     """The paths of the parameters in each parameter, layer or group of a mapping."""
     if by in (PARAMETER, LAYER):
         own: dict[str, list[str]] = {}
-        for param in params:
-            own.setdefault(param.path if by == PARAMETER else layer_of(param.path), []).append(param.path)
+        paths = [param.path for param in params]
+        for name, path in zip(paths if by == PARAMETER else layers_of(paths), paths, strict=True):
+            own.setdefault(name, []).append(path)
         return own
     if not isinstance(by, Mapping):
         raise ValueError(

@@ -72,15 +72,17 @@ class Projection(Statistic):
         for number in (self.k,) if self.per_layer is None else self.per_layer:
             require_positive_int("Projection", "the number of projections", number)
 
-    def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part:
+    def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:
         sizes = [math.prod(p.shape) for p in params]
         index = params.index(param)
         shared = jax.random.fold_in(self.key, index)
         if self.per_layer is not None:
             wanted = math.prod(self.per_layer)
             self._require_at_most(wanted, max(sizes), "the largest parameter has")
-            return Part(param.path, (min(wanted, sizes[index]),), shared=shared)
+            return Part(param.path, (min(wanted, sizes[index]),), shared=shared) if sizes[index] else None
         self._require_at_most(self.k or 0, sum(sizes), "the parameters have")
+        if not sizes[index]:
+            return None
         counts = apportioned(self.k or 0, sizes)
         largest = max(range(len(params)), key=counts.__getitem__)
         place = index if counts[index] else largest

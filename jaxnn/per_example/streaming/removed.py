@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.per_example.recording.arguments import Arguments
+from jaxnn.placement import beside
 from jaxnn.types import Array, Scalar
 
 
@@ -33,8 +34,8 @@ def without_removed(given: Arguments, weights: Array) -> list[Array]:
     return [replaced(x, axis) for x, axis in zip(given.mapped, given.axes, strict=True)]
 
 
-def _along(values: Array, rows: Array) -> Array:
-    return values.reshape(values.shape + (1,) * (rows.ndim - 1))
+def _along(values: Array, rows: Array) -> Any:
+    return beside(values.reshape(values.shape + (1,) * (rows.ndim - 1)), rows)
 
 
 def zero_where(removed: Array, tree: Any) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,7 +19,7 @@ from jax.custom_batching import custom_vmap
 from jax.extend.core import Literal
 from jax.sharding import PartitionSpec
 
-from jaxnn.numerics import EXACT, Precision
+from jaxnn.numerics import Precision
 from jaxnn.per_example.recording.concatenating import ParamPart
 from jaxnn.per_example.recording.reading import Site
 from jaxnn.per_example.recording.rule import evaluated
@@ -43,7 +42,9 @@ class Asked(NamedTuple):
         parts: for each parameter the parts that it contributes, by number of the statistic.
         numbers: the numbers of the parts of sites, by (`id` of the site, index of the part).
         dtype: that of values of examples.
-        gradient: whether the gradient of the parameters.
+        gradient: whether the gradient of the parameters; if not, what the rule returns for it is for derivatives of the
+            whole pass alone, and the compiler drops it.
+        precision: of the products that form sums over examples alone.
         clips: for parameters whose gradients are scaled by a function of their own norm, this function of (its arrays,
             norms (N,)).
     """
@@ -53,12 +54,8 @@ class Asked(NamedTuple):
     numbers: dict[tuple[int, int], int]
     dtype: DType
     gradient: bool
+    precision: Precision
     clips: dict[int, Callable[[PyTree, Array], Array]]
-
-    @property
-    def precision(self) -> Precision:
-        """Of the sums over examples: the ambient one of a gradient, as in `jax.grad`, else that of statistics."""
-        return None if self.gradient else EXACT
 
     @property
     def needs(self) -> frozenset[str]:
@@ -111,7 +108,7 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
     locals_, row = _beside(operands[at], (locals_, row))
     sums = [(local.base, local.sums) for local in locals_]
     of_bases, of_sums = map(list, zip(*jax.tree.map(lambda x: explicit_spec(x) or PartitionSpec(), sums), strict=True))
-    places = (of_bases if asked.gradient else [], of_sums)
+    places = (of_bases, of_sums)
     # Of the parameter: a slice of it may have been cast ahead of its loop.
     dtypes = tuple({i: x.dtype for i, x in local.sums.items()} for local in locals_)
 
@@ -144,9 +141,8 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
 
         (grads, sums), zeros = from_all_examples(of_batch, (seen, delta, factors), followers, places)
         sums = [{i: x.astype(wide[i]) for i, x in each.items()} for each, wide in zip(sums, dtypes, strict=True)]
-        pairs = itertools.zip_longest(grads, sums)
         none: Any = None  # for the arrays that have no derivative
-        of_locals = tuple(Local(g, s, none, none, none, none) for g, s in pairs)
+        of_locals = tuple(Local(g, s, none, none, none, none) for g, s in zip(grads, sums, strict=True))
         return of_locals, Row(none, zeros, none), None, {i: back.get(i) for i in others}
 
     operation.defvjp(forward, backward)
@@ -243,8 +239,8 @@ def _of_batch(
         clip = functools.partial(asked.clips[i], bound) if i in asked.clips else factors.get(i)
 
         numbers, examples = (asked.numbers[id(site), place], of_slice), delta.shape[0]
-        use, precision = _use(site, part, seen, delta, outer), asked.precision
-        whole = Gradients((use,), leaf, examples, numbers, clip, asked.needs, precision)
+        use = _use(site, part, seen, delta, outer)
+        whole = Gradients((use,), leaf, examples, numbers, clip, asked.needs, asked.precision)
         found = dict[int, Array]()
         for k, wanted in asked.parts[i].items():
             value = value_of(asked.statistics[k], whole, wanted._replace(like=like[k], shared=shared[k]))
@@ -254,12 +250,13 @@ def _of_batch(
                 slot, value = (k, wanted.slot), value.astype(asked.dtype)
                 rows[slot] = rows[slot] + value if slot in rows else value
         sums.append(found)
-        if outer != 1 and asked.gradient:
-            # A constant factor ahead of a loop over slices is not in the gradient of the slice: JAX applies it.
+        # The derivative with respect to the base, whatever is asked for: of sums with factors, and of statistics alone,
+        # it is what differentiates the whole pass again. A constant factor ahead of a loop over slices is not in it:
+        # JAX applies that.
+        if not asked.gradient or outer != 1:
             use = _use(site, part, seen, delta, 1.0)
-            whole = Gradients((use,), leaf, examples, numbers, whole.weights, frozenset({TOTAL}), precision)
-        if asked.gradient:
-            grads.append(whole.total)
+            whole = Gradients((use,), leaf, examples, numbers, None, frozenset({TOTAL}), None)
+        grads.append(whole.total)
     return (grads, sums), rows
 
 

@@ -36,7 +36,7 @@ class Part(NamedTuple):
     """What the uses of one parameter contribute to a statistic.
 
     Attributes:
-        slot: the values of all parameters with this slot are added up.
+        slot: the values of all parameters with this slot are added up; all of one type, which sorts.
         shape: that of the value of one example; None for a sum over examples, of the parameter's shape.
         like: a pytree of arrays of the parameter's shape that `of_use` needs; inside a loop over slices of the
             parameter it gets theirs.
@@ -154,11 +154,13 @@ def value_of(statistic: Statistic, gradients: Gradients, part: Part) -> Array:
     summed = part.shape is None
     expected = gradients.leaf.shape if part.shape is None else (gradients.examples, *part.shape)
     # Moments come flat.
-    if jnp.shape(value) != expected and not (summed and jnp.size(value) == math.prod(expected)):
+    shape = getattr(value, "shape", None)
+    if shape != expected and not (summed and shape is not None and math.prod(shape) == math.prod(expected)):
+        got = type(value).__name__ if shape is None else f"shape {shape}"
         what = "the sum over examples, of the parameter's shape" if summed else "one value for each example, of shape"
         raise ValueError(
             f"value_and_grad: {type(statistic).__name__}.of_use must return {what} {expected}, as its Part says, got "
-            f"shape {jnp.shape(value)}; here with {count_of(gradients.examples, 'example')}."
+            f"{got}; here with {count_of(gradients.examples, 'example')}."
         )
     return value.reshape(expected)
 

@@ -14,9 +14,11 @@ from jaxnn.per_example import (
     NoiseScale,
     SecondMoment,
     SqNorms,
+    Variance,
     microbatched_value_and_grad,
     noise_scale_of,
     value_and_grad,
+    variance_of,
 )
 
 X = np.random.default_rng(0).standard_normal((48, 5)).astype(np.float32)
@@ -61,3 +63,27 @@ def test_devices_add_up_once_after_the_microbatches() -> None:
     body = text[text.index("while") :]
     assert "all_reduce" in text
     assert "all_reduce" not in body[: body.index("stablehlo.return", body.index("do {"))]
+
+
+def test_a_variance_of_own_and_of_all_examples_raises() -> None:
+    """The gradient of replicated parameters is summed over the devices, a second moment is not."""
+
+    def variance(average: bool, params: Any, x: Any) -> Any:
+        (_, moment), total = value_and_grad(loss, SecondMoment())(params, x)
+        if average:
+            moment = jax.tree.map(lambda m: jax.lax.pmean(m, "data"), moment)
+        return variance_of(total, moment, len(X))
+
+    def spread(average: bool) -> Any:
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+        run = jax.shard_map(lambda *args: variance(average, *args), mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
+        return jax.jit(run)(PARAMS, X)
+
+    with pytest.raises(ValueError, match=r"summed over the mesh axes \['data'\].*jax.lax.pmean"):
+        spread(average=False)
+    for a, b in zip(jax.tree.leaves(spread(True)), jax.tree.leaves(variance_alone()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def variance_alone() -> Any:
+    return value_and_grad(loss, Variance())(PARAMS, X)[0][1]

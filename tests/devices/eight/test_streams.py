@@ -141,6 +141,26 @@ def test_inside_shard_map_rows_are_of_own_examples_and_gradients_those_of_jax(na
         assert relative((losses, own), jax.tree.map(lambda *x: jnp.concatenate(x), *parts)) <= EXACT
 
 
+@pytest.mark.slow
+def test_inside_shard_map_weights_of_own_and_data_of_all() -> None:
+    """As in a bootstrap: every device weights the same examples anew."""
+    with float64():
+        case = mlp()
+        shares = np.random.default_rng(5).uniform(size=(4, N))
+
+        def sums(params: Any, weights: Any, *data: Any) -> Any:
+            options: list[dict[str, Any]] = [{}, {"groups": "parameter"}, {"passes": 1}]
+            clipped = [per_example.clipped_value_and_grad(case.loss, 2.0, **more) for more in options]
+            vgs = [per_example.value_and_grad(case.loss), *clipped]
+            return [vg(params, *data, weights=weights.reshape(-1))[1] for vg in vgs]
+
+        specs = (P(), P("data"), *(P() for _ in case.data))
+        run = jax.jit(jax.shard_map(sums, mesh=mesh(AUTO, (4, 2)), in_specs=specs, out_specs=P()))
+        alone = jax.jit(sums)
+        own = [alone(case.params, w, *case.data) for w in shares]
+        assert relative(run(case.params, shares, *case.data), jax.tree.map(lambda *x: sum(x), *own)) <= EXACT
+
+
 def compiled(f: Any, case: Case, where: Any, specs: Any, *more: Any) -> Any:
     """f(params, *data, *more (N,)), compiled for a batch sharded over the axis "data"; float32."""
 
@@ -243,13 +263,14 @@ def test_removed_examples_are_replaced_without_a_gather() -> None:
     case, where = mlp(512, 32, 64), few(4)
     specs = layout(case, "replicated", 4)
 
-    def weighted(params: Any, x: Any, y: Any, weights: Any) -> Any:
-        return per_example.value_and_grad(case.loss)(params, x, y, weights=weights)
+    def weighted(params: Any, *data: Any) -> Any:
+        *batch, weights = data
+        return per_example.value_and_grad(case.loss)(params, *batch, weights=weights)
 
     done = compiled(weighted, case, where, specs, some_weights(512))
     more = sent(done.as_text()) - sent(compiled(plain(case.loss), case, where, specs).as_text())
     assert {kind for kind, _, _ in more} == {"all-reduce"}
-    assert sum(size * count for (_, _, size), count in more.items()) <= 4 * (32 + 8 + 4)
+    assert sum(size * count for (_, _, size), count in more.items()) <= 4 * (32 + 8 + 1 + 4)
 
 
 @pytest.mark.slow

@@ -129,16 +129,20 @@ def attention(r: Drawn, n: int) -> Made:
 
 
 def views(r: Drawn, n: int) -> Made:
-    """Weights split, overlapping slices, reversed, negated, scaled, strided, broadcast and reshaped."""
+    """Weights split, overlapping slices, reversed, negated, scaled, strided, broadcast and reshaped, column by column
+    too, in a loop and laid end to end."""
 
     def loss(p: Any, x: Any, y: Any) -> Any:
         z = sum(jnp.tanh(x @ part) for part in jnp.split(p["qkv"], 3, axis=1))
         z += jnp.tanh(x @ p["over"][:, :3]) + x @ p["over"][:, 2:5]
         z += x @ (-p["t"] * 0.3).T[::-1] / 2 - p["t"][:, 0] / 3
-        z += x[:2] @ p["strided"][::2, ::-1]
+        z += x[:2] @ p["strided"][::2, ::-1] + x @ p["columns"].reshape(4, 3, order="F")
+        z = lax.scan(lambda z, w: (jnp.tanh(z @ w.reshape(3, 3, order="F")), None), z, p["stack"])[0]
+        z *= jnp.concatenate([p["columns"], p["t"]]).reshape(3, 8, order="F")[:, 0]
         return cross_entropy(z * jnp.broadcast_to(p["s"][:, None], (3, 2)).reshape(6)[1:4], y)
 
     params = {"qkv": r(4, 9), "over": r(4, 5), "t": r(3, 4), "strided": r(4, 3), "s": r(3)}
+    params |= {"columns": r(3, 4), "stack": r(2, 3, 3)}
     return Made(loss, params, (r(n, 4), r.integers(3, n)))
 
 
@@ -180,9 +184,17 @@ def lookups(r: Drawn, n: int) -> Made:
         h += jnp.nan_to_num(p["filled"].at[2 * t - 3].get(mode="fill", fill_value=1.0)).sum(0)
         h += lax.scan(lambda h, table: (jnp.tanh(h) + table[t].sum(0), None), jnp.zeros(4), p["tables"])[0]
         h = lax.fori_loop(0, 2, lambda i, h: jnp.tanh(h @ p["by_index"][i]), h)
+        h += jnp.take(p["long"], t.astype(jnp.uint8), axis=0).sum(0)
         return cross_entropy(h[:3], y)
 
-    params = {"row": r(7, 4), "columns": r(4, 7), "filled": r(7, 4), "tables": r(2, 7, 4), "by_index": r(2, 4, 4)}
+    params = {
+        "row": r(7, 4),
+        "long": r(300, 4),
+        "columns": r(4, 7),
+        "filled": r(7, 4),
+        "tables": r(2, 7, 4),
+        "by_index": r(2, 4, 4),
+    }
     return Made(loss, params, (r.integers(7, n, 6), r.integers(3, n)))
 
 

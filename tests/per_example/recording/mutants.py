@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from jaxnn.ops import views
-from jaxnn.per_example.recording import inner, reading, rules
+from jaxnn.per_example.recording import inner, reading, rules, viewing
 from jaxnn.per_example.recording.concatenating import Concatenated
 from jaxnn.tape import Addition, Convolution, Lookup, Placed, Product, Scaling, Whole
 from tests.backprop.mutants import Mutant
@@ -110,6 +110,10 @@ def _no_fallback(patch: Patch) -> None:
     patch.setattr("jaxnn.per_example.recording.tapping.Whole", lambda grads, why: Whole(0 * grads, why))
 
 
+def _rows_first(patch: Patch) -> None:
+    patch.setattr(viewing, "_order", lambda param, _: views.Transpose(tuple(range(len(param.view.shape)))))
+
+
 def _ones(right: Callable[..., Any], equation: Any, at: int, operands: Any) -> Any:
     return jnp.ones_like(right(equation, at, operands))
 
@@ -144,6 +148,7 @@ MUTANTS = [
     mutant("numbers on the way forgotten", unscaled, "views"),
     mutant("views forgotten", with_rule(DOT, use=without_view), "views"),
     mutant("reversal forgotten", method(views.Reverse, "__call__", lambda self, x: x), "views"),
+    mutant("column by column as if row by row", _rows_first, "views"),
     mutant("overlapping slices as if apart", method(views.View, "apart_from", lambda *_: True), "views"),
     mutant("broadcast before a reshape", method(views.View, "repeats", property(lambda _: False)), "views"),
     mutant("bias at the first position only", with_rule("add", use=changed(Addition, delta=_first)), "rnn"),

@@ -16,7 +16,7 @@ from jaxnn.per_example.memory import peak_bytes
 from jaxnn.per_example.privacy import private
 from jaxnn.per_example.streaming import clipping
 from tests.backprop.checking import relative
-from tests.helpers import float64
+from tests.helpers import float64, slow
 from tests.per_example.cases import flat, gap, vector
 from tests.per_example.oracles import EXACT
 from tests.per_example.recording.losses import Made, make
@@ -188,6 +188,62 @@ def test_bytes_from_shapes_beside_the_compiler() -> None:
         assert 1.0 <= by_shapes / compiled <= 4.0, (way, by_shapes, compiled)
 
 
+def meta_gap(name: str, options: dict[str, Any]) -> float:
+    """How far the derivative of a function of losses, norms and the sum is from that of the same by vmap(grad)."""
+    made = make(name)
+    data, grouped = batch_of(made), "groups" in options
+    axes = (None, *(0 for _ in data))
+
+    def of(losses: Any, norms: Any, total: Any) -> Any:
+        squares = sum(jnp.sum(jnp.sin(x) ** 2) for x in jax.tree.leaves((norms, total)))
+        return squares + jnp.sum(losses**2)
+
+    def ours(params: Any) -> Any:
+        (losses, norms), total = clipped_value_and_grad(made.loss, 0.3, **options)(params, *data)
+        return of(losses, norms, total)
+
+    def explicit(params: Any) -> Any:
+        each = jax.vmap(jax.grad(made.loss), axes)(params, *data)
+        squares = [jnp.sum(g.reshape(len(g), -1) ** 2, axis=1) for g in jax.tree.leaves(each)]
+        norms = [jnp.sqrt(x) for x in squares] if grouped else [jnp.sqrt(sum(squares))]
+        bound = 0.3 / (len(squares) if grouped else 1) ** 0.5
+        factors = [jnp.minimum(1, bound / n) for n in norms] * (1 if grouped else len(squares))
+        total = [jnp.tensordot(c, g, 1) for c, g in zip(factors, jax.tree.leaves(each), strict=True)]
+        return of(jax.vmap(made.loss, axes)(params, *data), norms, total)
+
+    found, expected = jax.jit(lambda params: (jax.grad(ours)(params), jax.grad(explicit)(params)))(made.params)
+    return gap(vector(found), vector(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mlp", {}),
+        *slow(
+            ("mlp", {"passes": 1}),
+            ("mlp", {"groups": "parameter"}),
+            ("mlp", {"groups": "parameter", "passes": 2}),
+            ("scanned_blocks", {}),
+            ("tied", {}),
+            ("fallbacks", {"groups": "parameter"}),
+        ),
+    ],
+)
+def test_the_derivative_of_a_clipped_sum(name: str, options: dict[str, Any]) -> None:
+    """By the parameters: nothing of the passes is taken for constant."""
+    with float64():
+        assert meta_gap(name, options) <= EXACT
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_aux_of_a_removed_example_is_0(passes: int) -> None:
+    clipped = clipped_value_and_grad(lambda w, x: (jnp.vdot(w, x), {"x": x}), 1.0, has_aux=True, passes=passes)
+    x = np.array([[1.0, 2.0], [np.nan, 5.0]], np.float32)
+    (losses, norms, aux), total = clipped(np.ones(2, np.float32), x, weights=np.array([1.0, 0.0], np.float32))
+    assert np.array_equal(aux["x"], [[1, 2], [0, 0]])
+    assert np.isfinite([*losses, *norms, *total]).all()
+
+
 def test_microbatches_add_up() -> None:
     with float64():
         made = make("mlp")
@@ -297,6 +353,9 @@ def test_no_contribution_exceeds_the_bound() -> None:
         (1.0, {"groups": {"a": ["['w']", "['v']"]}, "passes": 1}, ValueError, r"in one pass a group is one parameter"),
         (-1.0, {}, ValueError, r"bound"),
         (per_example.flat, {}, TypeError, r"flat\(C\)"),
+        (None, {"groups": "parameter"}, TypeError, r"clip must be a real number, got None"),
+        ({"['v']": 1.0, "['w']": "1"}, {"groups": "parameter"}, TypeError, r"clip must be a real number, got '1'"),
+        (-1.0, {"groups": "layer"}, ValueError, r"clip must lie in \[0, inf\]"),
     ],
 )  # fmt: skip
 def test_misuse(clip: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:

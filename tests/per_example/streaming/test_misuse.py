@@ -18,6 +18,7 @@ from jaxnn.per_example import (
     SqNorms,
     Statistic,
     Variance,
+    clipped_value_and_grad,
     value_and_grad,
 )
 
@@ -149,6 +150,43 @@ def test_what_a_statistic_of_a_users_own_returns() -> None:
         shapes(Own(None, lambda g: g.materialized))
 
 
+def test_slots_that_do_not_sort() -> None:
+    class Mixed(SqNorms):
+        def prepare(self, param: Any, params: Any) -> Part:
+            return Part(1 if param.path == "['w']" else "b")
+
+    with pytest.raises(TypeError, match=r"^value_and_grad: the slots of Mixed must be of one type, which sorts"):
+        shapes(Mixed())
+
+
+def test_parameters_of_one_name() -> None:
+    @jax.tree_util.register_pytree_with_keys_class
+    class Two:
+        def __init__(self, a: Any, b: Any) -> None:
+            self.a, self.b = a, b
+
+        def tree_flatten_with_keys(self) -> Any:
+            key = jax.tree_util.GetAttrKey("x")
+            return ((key, self.a), (key, self.b)), None
+
+        @classmethod
+        def tree_unflatten(cls, aux: Any, children: Any) -> Any:
+            return cls(*children)
+
+    with pytest.raises(ValueError, match=r"^value_and_grad: parameters must have paths of their own, .*\.x"):
+        value_and_grad(lambda p, x: jnp.vdot(p.a + p.b, x))(Two(np.ones(2), np.ones(2)), X[:, :2])
+
+
+def test_nothing_trained_in_groups_and_a_parameter_without_entries() -> None:
+    frozen = clipped_value_and_grad(of_one, 1.0, groups="parameter", trainable=False)
+    (losses, norms), total = jax.eval_shape(frozen, PARAMS, X, Y)
+    assert (losses.shape, norms, total) == ((4,), {}, {"b": None, "w": None})
+    params = PARAMS | {"none": np.zeros((0, 3), np.float32)}
+    for statistic in (Projection(jax.random.key(0), 5), Projection(jax.random.key(0), per_layer=(2, 2))):
+        vg = value_and_grad(lambda p, x, y: of_one(p, x, y) + jnp.sum(p["none"] @ x), statistic)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(vg(params, X, Y)[0][1]))
+
+
 def test_groups() -> None:
     for by, message in [
         ("layers", 'groups must be None, "parameter", "layer" or a mapping .* got .layers.'),
@@ -183,6 +221,8 @@ def test_projections() -> None:
 
 
 def test_directions() -> None:
+    with pytest.raises(TypeError, match=r"^Directional: the direction must be real, got complex64 at \['b'\]"):
+        shapes(Directional({"w": np.ones((3, 2)), "b": np.ones(2, np.complex64)}))
     for direction in (
         {"w": X[:3, :2]},
         {"w": np.ones((2, 3)), "b": np.ones(2)},

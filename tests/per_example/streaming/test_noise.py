@@ -147,12 +147,20 @@ def test_sums_over_batches_may_be_donated() -> None:
     ("call", "text"),
     [
         (lambda: noise_scale_of(np.ones(1), np.ones(2)), "the number of examples must be at least 2"),
-        (lambda: noise_scale_of(np.ones(5), np.ones(2), examples=1), "at least 2 examples, got 1"),
+        (lambda: noise_scale_of(np.ones(5), np.ones(2), examples=1), "needs more than 1 example, got 1"),
+        (lambda: noise_scale_of(np.ones(5), np.ones(2), examples=np.nan), "needs more than 1 example, got nan"),
+        (lambda: noise_scale_of(np.ones(5), {"w": None}), "the gradient of some parameter"),
+        (lambda: noise_scale_of(np.ones((5, 2)), np.ones(2)), r"an array \(N,\), got shape \(5, 2\)"),
+        (lambda: noise_scale_of((np.ones(5),), np.ones(2)), "got tuple"),
+        (lambda: noise_scale_of({"": np.ones(())}, np.ones(2), by="layer"), r"got shape \(\)"),
+        (lambda: variance_of(np.ones(2), np.ones(2), 5, ddof=-1), "ddof must be at least 0"),
+        (lambda: variance_of(np.ones(2), np.ones(3), 5), "must be a pytree like the gradient"),
+        (lambda: snr_of(np.ones(2), np.ones(2), 0), "needs more than 0 examples, got 0"),
         (lambda: noise_scale_of({"a": np.ones(5)}, {"a": np.ones(2)}), "pass the `by`"),
         (lambda: noise_scale_of({"a": np.ones(5)}, {"a": np.ones(2)}, by="parameter"), r"expected .*\[\"\['a'\]\"\]"),
         (lambda: noise_scale_of(np.ones(5), {"a": np.ones(2)}, by="layer"), "got ndarray"),
         (lambda: noise_scale_of({"a": np.ones(5)}, {"a": np.ones(2)}, by={"a": "b"}), "no parameter has a path"),
-        (lambda: variance_of(np.ones(2), np.ones(2), 1, ddof=1), "needs more than 1 examples, got 1"),
+        (lambda: variance_of(np.ones(2), np.ones(2), 1, ddof=1), "needs more than 1 example, got 1"),
     ],
 )
 def test_bad_input_is_named(call: Any, text: str) -> None:
@@ -163,3 +171,7 @@ def test_bad_input_is_named(call: Any, text: str) -> None:
 def test_before_must_be_a_noise_scale() -> None:
     with pytest.raises(TypeError, match="before must be the NoiseScale"):
         noise_scale_of(jnp.ones(3), jnp.ones(2), before=3)
+    with pytest.raises(TypeError, match="before must be a dict of the NoiseScale"):
+        noise_scale_of({"": jnp.ones(3)}, jnp.ones(2), by="layer", before=NoiseScale.zero())
+    with pytest.raises(TypeError, match="examples must be a real number, got None"):
+        variance_of(jnp.ones(2), jnp.ones(2), None)  # type: ignore[arg-type]
