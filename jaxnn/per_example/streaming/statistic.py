@@ -10,7 +10,6 @@ from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxnn.checks import count_of
 from jaxnn.numerics import EXACT, OF_HALF, Precision
