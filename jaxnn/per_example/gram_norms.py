@@ -4,7 +4,8 @@
 
 for blocks b of the d features of a and c of the p of delta: with tensor-parallel parameters each device has its blocks.
 Partitioned by the compiler, the Gram matrices (N, T, T) of all blocks would be summed over the devices before they are
-multiplied; here each device multiplies its own, and the (N,) results are summed.
+multiplied; here each device multiplies its own, and the (N,) results are summed. Not so on a TPU, where XLA takes no
+partitioner from JAX.
 
 References: Goodfellow, I. (2015). Efficient per-example gradient computations, section 4 (T = 1). Li, X., Tramer, F.,
 Liang, P. & Hashimoto, T. (2022). Large language models can be strong differentially private learners, section 4.
@@ -60,7 +61,8 @@ def _position_products(x: Array) -> Array:
 # of `vmap`.
 @jax.custom_jvp
 def _partitioned(a: Array, delta: Array) -> Array:
-    return _over_sets(a, delta)
+    # libtpu calls no partitioner of JAX.
+    return lax.platform_dependent(a, delta, tpu=products_sum, default=_over_sets)
 
 
 @_partitioned.defjvp

@@ -41,7 +41,7 @@ class Product:
 
     def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
-        return linear_weight_grad(counted(self.a, weights), weighted(self.delta, weights), precision)
+        return linear_weight_grad(*shared_out(self.a, self.delta, weights), precision)
 
 
 @jax.tree_util.register_dataclass
@@ -63,7 +63,7 @@ class GroupedProduct:
     def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         einsum = functools.partial(jnp.einsum, "ntgd,ntgp->dgp")
-        return multiplied(einsum, counted(self.a, weights), weighted(self.delta, weights), precision)
+        return multiplied(einsum, *shared_out(self.a, self.delta, weights), precision)
 
 
 @jax.tree_util.register_dataclass
@@ -210,7 +210,8 @@ def _as_tuples(value: Any) -> Any:
 
 
 def weighted(delta: Array, weights: Array | None) -> Array:
-    """w_i delta_i (N, ...), exactly 0 where w_i is 0, in delta's accumulation dtype; delta itself without weights.
+    """w_i delta_i (N, ...), exactly 0 where w_i is 0, in delta's accumulation dtype; delta itself without weights. Also
+    of a.
 
     Example:
         >>> weighted(jnp.array([[[1.0]], [[jnp.nan]]]), jnp.array([3.0, 0.0])).ravel()
@@ -229,6 +230,14 @@ def weighted(delta: Array, weights: Array | None) -> Array:
 def counted(a: Array, weights: Array | None) -> Array:
     """a_i (N, ...), replaced by 0 where w_i is 0, so that infinity times 0 makes no NaN in a sum over examples."""
     return a if weights is None else jnp.where(_of_examples(weights == 0, a), jnp.zeros((), a.dtype), a)
+
+
+def shared_out(a: Array, delta: Array, weights: Array | None) -> tuple[Array, Array]:
+    """The factors of a product with the weights in the narrower one, which is copied: at an output matrix of a large
+    vocabulary a is, elsewhere as a rule delta."""
+    if a.shape[-1] < delta.shape[-1]:
+        return weighted(a, weights), counted(delta, weights)
+    return counted(a, weights), weighted(delta, weights)
 
 
 def _of_examples(values: Array, like: Array) -> Array:

@@ -140,8 +140,12 @@ CENTRED = Statistic(lambda t: per_example.variance_centred(t.tape, ddof=1), lamb
 
 def parts_of(tree: Any) -> list[tuple[str, slice]]:
     parts, start = [], 0
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        parts.append((jax.tree_util.keystr(path[:-1]), slice(start, start + leaf.size)))
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    parents = [path[:-1] for path, _ in leaves]
+    for path, leaf in leaves:
+        # In flax.nnx each array is the only child of its variable.
+        alone = jax.tree_util.keystr(path[-1:]) == ".value" and parents.count(path[:-1]) == 1
+        parts.append((jax.tree_util.keystr(path[: -2 if alone else -1]), slice(start, start + leaf.size)))
         start += leaf.size
     return parts
 

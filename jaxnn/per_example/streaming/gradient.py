@@ -77,7 +77,8 @@ def value_and_grad(
     for any `jax.custom_vjp`. Under `jax.jit` with arrays sharded by `NamedSharding`, rows (N, ...) are sharded as the
     examples, gradients as those of `jax.grad`, with the same communication; under tensor parallelism norms are summed
     over the devices too, (N,) for each sharded matrix. For this the mesh must be known while tracing: from arguments
-    that are already on it, or `jax.set_mesh`; placed by `in_shardings` alone, Gram matrices may be sent.
+    that are already on it, or `jax.set_mesh`. Placed by `in_shardings` alone, and on TPU, Gram matrices (N, T, T) of
+    short sequences are summed instead.
     Inside `jax.shard_map` rows and sums of statistics are of the device's own examples, gradients are what `jax.grad`
     returns there.
 

@@ -148,7 +148,7 @@ MUTANTS = [
     mutant("numbers on the way forgotten", unscaled, "views"),
     mutant("views forgotten", with_rule(DOT, use=without_view), "views"),
     mutant("reversal forgotten", method(views.Reverse, "__call__", lambda self, x: x), "views"),
-    mutant("column by column as if row by row", _rows_first, "views"),
+    mutant("column by column as if row by row", _rows_first, "columns"),
     mutant("overlapping slices as if apart", method(views.View, "apart_from", lambda *_: True), "views"),
     mutant("broadcast before a reshape", method(views.View, "repeats", property(lambda _: False)), "views"),
     mutant("bias at the first position only", with_rule("add", use=changed(Addition, delta=_first)), "rnn"),

@@ -225,7 +225,8 @@ def meta_gap(name: str, options: dict[str, Any]) -> float:
             ("mlp", {"groups": "parameter", "passes": 2}),
             ("scanned_blocks", {}),
             ("tied", {}),
-            ("fallbacks", {"groups": "parameter"}),
+            ("joined", {}),
+            ("pointwise", {}),
         ),
     ],
 )
