@@ -149,7 +149,8 @@ def _playground(words: list[str]) -> None:
 
 
 def _study(words: list[str]) -> None:
-    name = _named("study", "studies", STUDIES, words)
+    about = [(each.module.__doc__ or "").splitlines()[0] for each in STUDIES.values()]
+    name = _named("study", "studies", STUDIES, words, about)
     if name is not None:
         study(name, _parse(f"study {name}", STUDIES[name].config, words[1:], None))
 
@@ -162,13 +163,18 @@ def _compare(words: list[str]) -> int:
     return run(_parse(f"compare {name}", config, words[1:], None))
 
 
-def _named(command: str, plural: str, known: Collection[str], words: list[str]) -> str | None:
-    """The name after a command, as in `study NAME`; None if help was requested, and printed."""
+def _named(
+    command: str, plural: str, known: Collection[str], words: list[str], about: Sequence[str] = ()
+) -> str | None:
+    """The name after a command, as in `study NAME`; None if help was requested, and printed, with a line `about` each
+    name."""
     told = f"jaxnn {command} NAME [OPTIONS]; {plural}: {', '.join(known)}"
     if not words:
         raise UsageError(f"{command} needs a name: {told}")
     if words[0] in ("-h", "--help"):
-        print(f"usage: {told}\n\njaxnn {command} NAME --help lists the options.")
+        lines = "\n".join(f"  {each:12}{line}" for each, line in zip(known, about, strict=False))
+        pieces = [f"usage: {told}", lines, f"jaxnn {command} NAME --help lists the options."]
+        print("\n\n".join(filter(None, pieces)))
         return None
     if words[0] not in known:
         raise UsageError(f"no {command} {words[0]!r}{nearest_name(words[0], known)}; there are: {', '.join(known)}")

@@ -66,8 +66,8 @@ def per_example_vg(
     example that is removed. The number of unmasked positions of a masking loss is a weight too, as in `mean_loss`.
 
     Each example has a key of its own, `jax.random.split(key, N)[i]`: dropout masks differ from those of `mean_loss`.
-    `loss_of_one` gets it as `key=` if it has a parameter of this name. Inside `jax.shard_map` value and statistics are
-    the device's own, gradients of replicated parameters are summed over the devices, as by `jax.grad`.
+    `loss_of_one` gets it as `key=` if it has a parameter of this name, or `**kwargs`. Inside `jax.shard_map` value and
+    statistics are the device's own, gradients of replicated parameters are summed over the devices, as by `jax.grad`.
 
     Args:
         net: a network without running statistics, or a loss of ONE example, `(params, x, y) -> ()`.
@@ -104,7 +104,7 @@ def per_example_vg(
     flat, structure = statistics_of(statistics)
     names = names_of(statistics)
     of_one = _loss_of_net(net, loss) if isinstance(net, Layer) else _loss_of_user(net, loss)
-    takes_key = isinstance(net, Layer) or "key" in inspect.signature(net).parameters
+    takes_key = isinstance(net, Layer) or _takes_key(net)
     slopes_of = None if regularizer is None else losses.regularizer_derivative_of(regularizer)
 
     def of_batch(
@@ -169,6 +169,12 @@ def _loss_of_net(net: Layer, loss: Loss | None) -> Callable[..., Array]:
         return each[0]
 
     return of_one
+
+
+def _takes_key(of_one: Callable[..., Any]) -> bool:
+    """Whether it has a parameter `key`, or takes any by name."""
+    params = inspect.signature(of_one).parameters
+    return "key" in params or any(p.kind is p.VAR_KEYWORD for p in params.values())
 
 
 def _loss_of_user(of_one: Callable[..., Array], loss: Any) -> Callable[..., Array]:

@@ -262,7 +262,13 @@ def _private_grad(
                 found, sums = bounded_sums(recorder, args, factors)
                 _require_rows(where, found.losses.shape[0], shares)
                 return sums, PrivateReport(found.losses, found.norms, found.aux if recorder.has_aux else None)
-            recorded = recorder(*args)
+            try:
+                recorded = recorder(*args)
+            except Exception as error:
+                error.add_note(
+                    f"{where} called its recorder, per_example.record(loss) or backprop.record, with the batch."
+                )
+                raise
             tape, aux = recorded if isinstance(recorded, tuple) else (recorded, None)
             require_tape(where, tape)
             _require_rows(where, tape.examples, shares)
