@@ -103,7 +103,8 @@ def test_bad_arguments_print_one_line_and_exit_2(
 def test_help_lists_the_studies_and_their_options(capsys: Any) -> None:
     assert main(["study", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in STUDIES)
+    assert all(f"\n  {name} " in shown for name in STUDIES)
+    assert "  influence   The influence of training examples" in shown
     with pytest.raises(SystemExit) as stopped:
         main(["study", "clipped", "--help"])
     assert stopped.value.code == 0
