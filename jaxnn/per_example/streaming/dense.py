@@ -15,6 +15,7 @@ from jaxnn.numerics import EXACT, safe_sqrt
 from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, Step, chunks, map_and_sum_examples
 from jaxnn.per_example.blocks import CHUNK_BYTES
 from jaxnn.per_example.clip import Clip
+from jaxnn.per_example.forms import MATERIALISE, strategy
 from jaxnn.per_example.measures import sum_of_squares
 from jaxnn.per_example.outer import Outer, Pairs
 from jaxnn.per_example.sums import factors_of
@@ -36,11 +37,12 @@ TFLOP/s, .8 TB/s)."""
 def pays(form: Outer, operations: int) -> bool:
     """Whether a gradient of T x (d + p) factors, which is summed in any case, is better formed for its norm too.
 
-    Its norm by a Gram matrix takes 2 T^2 (d + p) operations besides the sum; once it is formed, the sum and the norm
-    take a few operations for each of d p entries.
+    Its norm by a Gram matrix takes 2 T^2 (d + p) operations besides the sum; once it is formed, as it is for a norm that
+    is cheaper so, the sum and the norm take a few operations for each of d p entries.
     """
     _, d, p = form.block
-    return form.times > 1 and 2 * form.times**2 * (d + p) > operations * d * p
+    by_gram = 2 * form.times**2 * (d + p)
+    return form.times > 1 and (strategy(form) == MATERIALISE or by_gram > operations * d * p)
 
 
 def kernel_pays(form: Outer, wanted: frozenset[str], factors: Array | Clip | None) -> bool:
