@@ -37,8 +37,8 @@ TFLOP/s, .8 TB/s)."""
 def pays(form: Outer, operations: int) -> bool:
     """Whether a gradient of T x (d + p) factors, which is summed in any case, is better formed for its norm too.
 
-    Its norm by a Gram matrix takes 2 T^2 (d + p) operations besides the sum; once it is formed, as it is for a norm that
-    is cheaper so, the sum and the norm take a few operations for each of d p entries.
+    Its norm by a Gram matrix takes 2 T^2 (d + p) operations besides the sum; once it is formed, as it is where that is
+    cheaper than a Gram matrix, the sum and the norm take a few operations for each of d p entries.
     """
     _, d, p = form.block
     by_gram = 2 * form.times**2 * (d + p)
