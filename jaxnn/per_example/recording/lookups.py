@@ -55,7 +55,7 @@ def _seen_gather(equation: JaxprEqn, at: int, operands: Sequence[Array]) -> Arra
     # Of a narrow dtype no index may be as large as the last row.
     most = int(np.iinfo(starts.dtype).max)
     last = jnp.asarray([min(shape[i] - sizes[i], most) for i in named], starts.dtype)
-    inside = jnp.all((starts >= 0) & (starts <= last), axis=1)
+    inside = jnp.all((starts >= 0) & (starts <= last[None]), axis=1)
     return jnp.where(inside, indices, jnp.int32(shape[axis]))
 
 
@@ -94,7 +94,7 @@ def _lookup(param: Param, axis: int, indices: Array, delta: Array, times: list[i
     tables = math.prod(param.view.shape[: param.loops])
     first = jnp.arange(tables, dtype=places.dtype) * rows
     none = jnp.asarray(tables * rows, places.dtype)
-    places = jnp.where(places < rows, places + first, none)
+    places = jnp.where(places < rows, places + first[None, None], none)
     n, t, g = places.shape
     order = (*range(param.loops), param.loops + axis)
     rest = (param.loops + i for i in range(len(param.shape)) if i != axis)

@@ -166,3 +166,15 @@ def test_gradients_are_at_the_ambient_precision_and_statistics_exact() -> None:
     )
     private = per_example.private_grad(per_example.record(loss), clip=1.0, noise_multiplier=1.0, batch_size=3)
     assert "HIGHEST" in text(lambda p, x: private(p, x, key=jax.random.key(0))[0])
+
+
+@pytest.mark.parametrize("name", ["lookups"])
+def test_nothing_is_broadcast_to_more_axes_in_silence(name: str) -> None:
+    """For users who forbid it: `jax.numpy_rank_promotion("raise")`."""
+    with float64(), jax.numpy_rank_promotion("raise"):
+        made = make(name)
+        statistics = [per_example.SqNorms(), per_example.SecondMoment(), per_example.Projection(jax.random.key(0), 4)]
+        vg = per_example.value_and_grad(made.loss, statistics)
+        clipped = per_example.clipped_value_and_grad(made.loss, 1.0, passes=1)
+        for f in (vg, clipped):
+            jax.eval_shape(lambda *args, f=f: f(*args), made.params, *made.data)
