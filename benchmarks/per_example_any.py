@@ -1,6 +1,6 @@
 """The cost of per-example statistics of any JAX loss: flax models, as multiples of the plain gradient.
 
-    python -m benchmarks.per_example_any                            # all models, about 20 minutes on 2 idle cores
+    python -m benchmarks.per_example_any                            # all models, 15 minutes on 2 idle cores
     python -m benchmarks.per_example_any --only mlp --rounds 1
     python -m benchmarks.per_example_any --torch-python PATH        # an interpreter with torch and Opacus
     python -m benchmarks.per_example_any --write                    # and save them in benchmarks/results/

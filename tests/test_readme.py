@@ -372,7 +372,14 @@ RECORDED = {
     "CNN 32-64-128-10": "cnn 128",
     "transformer": "transformer 16",
     "GRU": "gru 32",
+    "8 scanned blocks": "scan8 16",
 }
+IN_THE_PASS = (
+    "norms and gradient, streamed",
+    "second moment and gradient, streamed",
+    "clipped sum, two passes",
+    "clipped sum by parameter, one pass",
+)
 
 
 @pytest.mark.parametrize("label", RECORDED)
@@ -387,11 +394,17 @@ def test_the_tables_of_recorded_models_are_what_was_written(label: str) -> None:
     def two(what: str) -> str:
         return ", ".join(f"{rows[quantity, 'jaxnn'][what]:.2f}" for quantity in ("norms and mean", "clipped sum"))
 
+    def ratios(quantity: str) -> str:
+        row = rows[quantity, "jaxnn"]
+        return f"{row['over jax.grad'][0]:.2f}, {row['temporary MiB over jax.grad']:.2f}"
+
     cells = [time("norms and mean", "jaxnn"), time("norms and mean", "vmap(grad)")]
     cells += [time("clipped sum", rival) for rival in ("jaxnn", "vmap(grad)", "jax_privacy", "Opacus")]
-    assert [label, *cells] in table(sections(README)["Speed"])
+    assert [label, time(IN_THE_PASS[0], "jaxnn"), *cells] in table(sections(README)["Speed"])
     cells += [two("temporary MiB over jax.grad"), two("compile s over jax.grad")]
-    assert [label, *cells] in table(sections(BENCHMARKS)["Speed of per-example statistics: any JAX loss"])
+    told = table(sections(BENCHMARKS)["Speed of per-example statistics: any JAX loss"])
+    assert [label, *cells] in told
+    assert [label, *map(ratios, IN_THE_PASS)] in told
 
 
 def test_the_table_of_devices_is_what_was_written() -> None:
@@ -399,6 +412,20 @@ def test_the_table_of_devices_is_what_was_written() -> None:
     assert f"jax {found['environment']['versions']['jax']}" in text
     told = [line for line in text.splitlines() if line.startswith("|")]
     assert told == devices.markdown(found["programs"])
+
+
+def test_the_estimates_of_compiled_models_are_what_was_written() -> None:
+    programs, text = results("devices")["programs"], " ".join(sections(README)["Speed"].split())
+    for name in ("gpt untied", "small gpt untied"):
+        ours, rival = (
+            programs[f"{name} norms and gradient, streamed"],
+            programs[f"{name} gradient by jax.value_and_grad"],
+        )
+        over = [f"{ours[t]['estimated_us'] / rival[t]['estimated_us']:.2f}" for t in ("cuda", "tpu")]
+        assert f"{over[0]} and {over[1]} times" in text
+    held = [programs["gpt untied norms and gradient, streamed"][t]["temp_bytes"] for t in ("cuda", "tpu")]
+    plain = [programs["gpt untied gradient by jax.value_and_grad"][t]["temp_bytes"] for t in ("cuda", "tpu")]
+    assert all(f"{a / b:.2f}" == "1.00" for a, b in zip(held, plain, strict=True)), "in its memory"
 
 
 def test_the_speed_of_optimizers_is_what_was_written() -> None:

@@ -58,7 +58,8 @@ def clipped_value_and_grad(
     | by parameter | one: each gradient is scaled where it is formed | near `jax.grad`'s | `groups="parameter"` |
 
     Measured on CPU, two passes take 1.0 times the memory of `jax.grad` (transformer) to 1.8 (a small MLP), by parameter
-    .95 to 1.3 (`python -m benchmarks.per_example_any`). `plan(clipped_value_and_grad(...), ...)` shows the way.
+    .95 to 1.3; a GRU, whose weights are constants of a loop and so are taped, 3.0 and 2.1 (`python -m
+    benchmarks.per_example_any`). `plan(clipped_value_and_grad(...), ...)` shows the way.
 
     With `groups` g_i is clipped in parts: for group l, sum_i c_l(|g_il|) g_il. One number C means C_l = C / sqrt(L) for
     each of L groups, so that an example adds at most norm C. A factor scales the gradient of its parameters alone, not
