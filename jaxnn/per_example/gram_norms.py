@@ -96,12 +96,13 @@ def _mapped(axes: int) -> Callable[[Array, Array], Array]:
 
 
 def _partition(mesh: Any, args: tuple[Any, Any], result: Any) -> tuple[Any, Any, Any, Any]:
-    """How devices share the work: sets and examples as they come, features as far as examples leave mesh axes."""
-    shardings = [[*x.sharding.spec, *(None,) * (len(x.shape) - len(x.sharding.spec))] for x in args]
+    """How devices share the work: sets and examples as they come, then groups and features as far as these leave mesh
+    axes."""
+    of_a, of_delta = ([*x.sharding.spec, *(None,) * (len(x.shape) - len(x.sharding.spec))] for x in args)
     leading = len(args[0].shape) - 3
-    rows = [one if one is not None else other for one, other in zip(*(s[:leading] for s in shardings), strict=True)]
-    *rows, d, p = spec_of(*rows, shardings[0][-1], shardings[1][-1])
-    over = (*axis_names(d), *axis_names(p))
+    shared = [one if one is not None else other for one, other in zip(of_a[:-1], of_delta[:-1], strict=True)]
+    *rows, groups, d, p = spec_of(*shared[:leading], shared[-1], of_a[-1], of_delta[-1])
+    over = (*axis_names(groups), *axis_names(d), *axis_names(p))
 
     def local(a: Array, delta: Array) -> Array:
         # The compiler calls this from a thread of its own, in which `with jax.enable_x64():` of the user is not active.
@@ -112,7 +113,7 @@ def _partition(mesh: Any, args: tuple[Any, Any], result: Any) -> tuple[Any, Any,
     def placed(*spec: Any) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec(*spec))
 
-    return mesh, local, placed(*rows), (placed(*rows, None, None, d), placed(*rows, None, None, p))
+    return mesh, local, placed(*rows), (placed(*rows, None, groups, d), placed(*rows, None, groups, p))
 
 
 _by_blocks.def_partition(_partition, sharding_rule="... t g d, ... t g p -> ...")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.per_example.recording.losses import Drawn
@@ -122,6 +123,16 @@ def layout(case: Case, name: str, devices: int) -> Any:
     if name == "tensor parallel":
         return case.split
     return fsdp(case.params, devices) if name == "fsdp" else jax.tree.map(lambda _: P(), case.params)
+
+
+def placed(case: Case, specs: Any, weights: Any, where: Any) -> tuple[Any, ...]:
+    """The parameters, sharded by `specs`, and (weights, *data), sharded over the axis "data", on a mesh."""
+
+    def on(tree: Any, specs: Any) -> Any:
+        return jax.tree.map(lambda x, s: jax.device_put(x, NamedSharding(where, s)), tree, specs)
+
+    batch = (weights, *case.data)
+    return (on(case.params, specs), *on(batch, tuple(P("data") for _ in batch)))
 
 
 def plain(loss: Loss) -> Callable[..., Any]:

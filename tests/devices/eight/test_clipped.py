@@ -17,7 +17,7 @@ from tests.backprop.checking import relative
 from tests.devices.collectives import Sent, sent
 from tests.devices.eight.test_streams import EXACT, compiled, few, some_weights
 from tests.devices.eight.test_tape import mesh
-from tests.devices.streams import CASES, LARGE, Case, layout, plain
+from tests.devices.streams import CASES, LARGE, Case, layout, placed, plain
 from tests.helpers import float64, slow
 
 EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
@@ -62,10 +62,8 @@ def test_a_sharded_batch_gives_the_sums_of_one_device(
         case, weights, where = CASES[name](), some_weights(), mesh(axis, shape)
         alone = jax.jit(functools.partial(every, case))(case.params, weights, *case.data)
         specs = layout(case, way, shape[0])
-        place = functools.partial(jax.tree.map, lambda x, s: jax.device_put(x, NamedSharding(where, s)))
-        batch = place((weights, *case.data), tuple(P("data") for _ in (weights, *case.data)))
         with jax.set_mesh(where):
-            together = jax.jit(lambda *a: every(case, *a))(place(case.params, specs), *batch)
+            together = jax.jit(lambda *a: every(case, *a))(*placed(case, specs, weights, where))
         assert relative(together, alone) <= EXACT
         for (losses, norms), sums in [*together[0], *together[1]]:
             for rows in jax.tree.leaves((losses, norms)):

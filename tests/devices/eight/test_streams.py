@@ -20,7 +20,7 @@ from tests.backprop.checking import relative
 from tests.devices import hlo
 from tests.devices.collectives import Sent, sent
 from tests.devices.eight.test_tape import mesh
-from tests.devices.streams import CASES, LARGE, Case, N, layout, mlp, plain, two_products
+from tests.devices.streams import CASES, LARGE, Case, N, layout, mlp, placed, plain, two_products
 from tests.helpers import float64, slow
 
 EXACT = 1e-10
@@ -73,16 +73,14 @@ def test_a_sharded_batch_gives_the_numbers_of_one_device(
         case, weights, where = CASES[name](), some_weights(), mesh(axis, shape)
         alone = jax.jit(functools.partial(every, case))(case.params, weights, *case.data)
         specs = layout(case, way, shape[0])
-        place = functools.partial(jax.tree.map, lambda x, s: jax.device_put(x, NamedSharding(where, s)))
-        params = place(case.params, specs)
-        batch = place((weights, *case.data), tuple(P("data") for _ in (weights, *case.data)))
+        args = placed(case, specs, weights, where)
         # A new function: one compiled for arguments on one device is not asked again.
         run = jax.jit(lambda *a: every(case, *a))
         if is_set:
             with jax.set_mesh(where):
-                together = run(params, *batch)
+                together = run(*args)
         else:
-            together = run(params, *batch)
+            together = run(*args)
         assert relative(together, alone) <= EXACT
         for (losses, found), grads in together:
             by_parameter = found.get("by parameter", {}).values()
@@ -235,14 +233,20 @@ def test_left_to_the_compiler_gram_matrices_would_be_summed(monkeypatch: pytest.
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", [AUTO, EXPLICIT])
 @pytest.mark.parametrize(
-    ("rows", "of_a", "of_delta"), [("data", "model", None), ("data", None, "model"), (None, "model", "data")]
+    ("rows", "groups", "of_a", "of_delta"),
+    [
+        ("data", None, "model", None),
+        ("data", None, None, "model"),
+        (None, None, "model", "data"),
+        (None, "data", None, "model"),
+    ],
 )
-def test_gram_norms_of_sharded_features(axis: AxisType, rows: Any, of_a: Any, of_delta: Any) -> None:
-    """One rule for features of a, of delta, and of both; under `vmap`, and differentiated."""
+def test_gram_norms_of_sharded_features(axis: AxisType, rows: Any, groups: Any, of_a: Any, of_delta: Any) -> None:
+    """One rule for groups, features of a, of delta, and of both; under `vmap`, and differentiated."""
     with float64():
         r = np.random.default_rng(0)
         factors = r.normal(size=(3, 8, 4, 2, 16)), r.normal(size=(3, 8, 4, 2, 8))
-        where, specs = mesh(axis, (2, 4)), [P(None, rows, None, None, entry) for entry in (of_a, of_delta)]
+        where, specs = mesh(axis, (2, 4)), [P(None, rows, None, groups, entry) for entry in (of_a, of_delta)]
 
         def both(a: Any, delta: Any, norms: Any) -> Any:
             each = jax.vmap(norms)
