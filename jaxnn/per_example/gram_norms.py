@@ -28,6 +28,8 @@ from jaxnn.numerics import accumulation_dtype, exact_einsum
 from jaxnn.placement import axis_names, known_mesh, spec_of
 from jaxnn.types import Array
 
+NO_MESH = jax.sharding.AbstractMesh((), ())
+
 
 def gram_norms(a: Array, delta: Array) -> Array:
     """|g_i|^2, (N,), of a (N, T, G, d) and delta (N, T, G, p)."""
@@ -105,8 +107,9 @@ def _partition(mesh: Any, args: tuple[Any, Any], result: Any) -> tuple[Any, Any,
     over = (*axis_names(groups), *axis_names(d), *axis_names(p))
 
     def local(a: Array, delta: Array) -> Array:
-        # The compiler calls this from a thread of its own, in which `with jax.enable_x64():` of the user is not active.
-        with jax.enable_x64(result.dtype == jnp.float64):
+        # The compiler calls this, maybe from a thread of its own, in which `with jax.enable_x64():` of the user is not
+        # active. A mesh that is set would have the operations ask for shardings, in code that is one device's.
+        with jax.enable_x64(result.dtype == jnp.float64), jax.sharding.use_abstract_mesh(NO_MESH):
             found = _mapped(leading - 1)(a, delta)
             return lax.psum(found, over) if over else found
 
