@@ -41,7 +41,7 @@ class Product:
 
     def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
-        return linear_weight_grad(*shared_out(self.a, self.delta, weights), precision)
+        return linear_weight_grad(*weighted_factors(self.a, self.delta, weights), precision)
 
 
 @jax.tree_util.register_dataclass
@@ -63,7 +63,7 @@ class GroupedProduct:
     def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         einsum = functools.partial(jnp.einsum, "ntgd,ntgp->dgp")
-        return multiplied(einsum, *shared_out(self.a, self.delta, weights), precision)
+        return multiplied(einsum, *weighted_factors(self.a, self.delta, weights), precision)
 
 
 @jax.tree_util.register_dataclass
@@ -210,8 +210,8 @@ def _as_tuples(value: Any) -> Any:
 
 
 def weighted(delta: Array, weights: Array | None) -> Array:
-    """w_i delta_i (N, ...), exactly 0 where w_i is 0, in delta's accumulation dtype; delta itself without weights. Also
-    of a.
+    """w_i delta_i (N, ...), exactly 0 where w_i is 0, in delta's accumulation dtype; delta itself without weights. The
+    same of a.
 
     Example:
         >>> weighted(jnp.array([[[1.0]], [[jnp.nan]]]), jnp.array([3.0, 0.0])).ravel()
@@ -232,9 +232,9 @@ def counted(a: Array, weights: Array | None) -> Array:
     return a if weights is None else jnp.where(_of_examples(weights == 0, a), jnp.zeros((), a.dtype), a)
 
 
-def shared_out(a: Array, delta: Array, weights: Array | None) -> tuple[Array, Array]:
-    """The factors of a product with the weights in the narrower one, which is copied: at an output matrix of a large
-    vocabulary a is, elsewhere as a rule delta."""
+def weighted_factors(a: Array, delta: Array, weights: Array | None) -> tuple[Array, Array]:
+    """a and delta with the weights in the narrower one: at the output matrix of a large vocabulary a weighted copy of
+    delta would be as large as the logits."""
     if a.shape[-1] < delta.shape[-1]:
         return weighted(a, weights), counted(delta, weights)
     return counted(a, weights), weighted(delta, weights)

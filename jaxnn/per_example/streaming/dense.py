@@ -13,7 +13,7 @@ from jax import lax
 from jaxnn import kernels
 from jaxnn.numerics import EXACT, safe_sqrt
 from jaxnn.ops.steps import CPU_BYTES, OTHER_BYTES, Step, chunks, map_and_sum_examples
-from jaxnn.per_example.blocks import CHUNK_BYTES
+from jaxnn.per_example.blocks import CHUNK_BYTES, fits
 from jaxnn.per_example.clip import Clip
 from jaxnn.per_example.forms import MATERIALISE, strategy
 from jaxnn.per_example.measures import sum_of_squares
@@ -42,7 +42,10 @@ def pays(form: Outer, operations: int) -> bool:
     """
     _, d, p = form.block
     by_gram = 2 * form.times**2 * (d + p)
-    return form.times > 1 and (strategy(form) == MATERIALISE or by_gram > operations * d * p)
+    # Those that fit in memory at once are not held for the sum: for a small bfloat16 GPT on an H200 that took 4% more
+    # memory, and saved 5% of the time.
+    formed = strategy(form) == MATERIALISE and not fits(form)
+    return form.times > 1 and (formed or by_gram > operations * d * p)
 
 
 def kernel_pays(form: Outer, wanted: frozenset[str], factors: Array | Clip | None) -> bool:

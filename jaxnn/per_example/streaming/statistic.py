@@ -118,11 +118,6 @@ class Gradients:
         return explicit(self.form)
 
     @property
-    def weights(self) -> Array | None:
-        """c (N,); None for 1."""
-        return weights_of(self.factors, self.sq_norms if callable(self.factors) else None)
-
-    @property
     def sq_norms(self) -> Array:
         """|g_i|^2, (N,)."""
         return self._moments[SQ_NORMS] if SQ_NORMS in self.wanted else sq_norm(self.form)

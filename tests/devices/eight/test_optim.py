@@ -377,6 +377,6 @@ def assert_moved_alike(names: tuple[str, ...], after: dict[str, Any]) -> None:
         got, expected, first = map(jax.tree.leaves, trees)
         for g, e in zip(got, expected, strict=True):
             # Eigenvectors and singular vectors: rounding over gaps between the values.
-            tolerance = 1e-6 if "soap" in name or "galore" in name else 1e-9
+            tolerance = 1e-6 if "soap" in name else 1e-8 if "galore" in name else 1e-9
             np.testing.assert_allclose(g, e, rtol=tolerance, atol=tolerance, err_msg=name)
         assert name in STILL or not all(map(np.allclose, expected, first)), name

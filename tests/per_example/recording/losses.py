@@ -143,7 +143,7 @@ def views(r: Drawn, n: int) -> Made:
 
 
 def columns(r: Drawn, n: int) -> Made:
-    """Weights reshaped column by column: alone, in a loop over slices, flat, laid end to end."""
+    """Weights reshaped column by column: alone, in a loop over slices, flat, concatenated."""
 
     def loss(p: Any, x: Any, y: Any) -> Any:
         z = x @ p["w"].reshape(4, 3, order="F") + p["flat"].ravel(order="F")[2:5]
