@@ -1,10 +1,15 @@
-"""Data sets (digits, MNIST, Fashion-MNIST, toys, series, texts as bags of words), splits, minibatches, augmentation."""
+"""Data sets (digits, MNIST, Fashion-MNIST, toys, series, texts), splits, minibatches, augmentation.
+
+Training takes a data set, `(x, y)` or a `Dataset`, whose examples are permuted in each epoch, or a `Draws`, whose
+examples are drawn in each step: windows of a text (`text.windows`), or a stream of your own.
+"""
 
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
 from jaxnn.data import augment, series, text, toy, warp
 from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, select, split
+from jaxnn.data.draws import Draws
 from jaxnn.data.idx import read_idx, write_idx
 from jaxnn.data.ink import binarised
 from jaxnn.data.minibatch import Partial, batch_indices, take
@@ -12,6 +17,7 @@ from jaxnn.data.sources import digits, download, fashion_mnist, load, mnist
 
 __all__ = [
     "Dataset",
+    "Draws",
     "Partial",
     "Splits",
     "TrainTest",

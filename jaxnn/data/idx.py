@@ -7,18 +7,16 @@ last axis fastest.
 from __future__ import annotations
 
 import gzip
-import hashlib
-import io
 import math
 import os
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from jaxnn.data.packed import Stream, name_of, opened, read_up_to, require_sha256
 from jaxnn.files import require_no_bomb, write_bytes
 
 TYPE_CODES: dict[int, np.dtype[Any]] = {
@@ -31,8 +29,6 @@ TYPE_CODES: dict[int, np.dtype[Any]] = {
 }
 """The type of the values by the third byte of the file (0x0A is not in use)."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_CHUNK = 1 << 20
 _MAX_RANK = 64  # NumPy's
 
 
@@ -66,31 +62,16 @@ def read_idx(
 
     Reference: LeCun, Cortes & Burges, "The MNIST database of handwritten digits", 1998, section "File formats".
     """
-    where = f"read_idx: {len(source)} bytes" if isinstance(source, bytes) else f"read_idx: {os.fspath(source)}"
-    raw = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 (closed just below)
-    with raw:
-        packed = raw.read(2) == _GZIP_MAGIC
-        size = raw.seek(0, os.SEEK_END)
-        raw.seek(0)
-        try:
-            with gzip.open(raw) if packed else raw as stream:
-                header, dtype, shape, body = _parse(where, stream, size if packed else None, check)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(
-                f"{where}: the gzip stream is cut short or damaged ({error}). Delete the file and fetch it again."
-            ) from error
-    if sha256 is not None:
-        got = hashlib.sha256(header + body).hexdigest()
-        if got != sha256.lower():
-            raise ValueError(
-                f"{where}: wrong checksum: the SHA-256 of the uncompressed bytes is {got}, expected {sha256.lower()}. "
-                "Another file or a damaged one: delete it and fetch it again."
-            )
+    where = f"read_idx: {name_of(source)}"
+    with opened(where, source) as (stream, packed):
+        header, dtype, shape, body = _parse(where, stream, packed, check)
+    if sha256 is not None:  # else the pieces need not be joined
+        require_sha256(where, header + body, sha256)
     return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 def _parse(
-    where: str, stream: IO[bytes] | gzip.GzipFile, packed: int | None, check: Callable[[tuple[int, ...]], None] | None
+    where: str, stream: Stream, packed: int | None, check: Callable[[tuple[int, ...]], None] | None
 ) -> tuple[bytes, np.dtype[Any], tuple[int, ...], bytes]:
     """Header, dtype, shape and values; ValueError unless exactly one array. `packed`: compressed size, or None."""
     magic = stream.read(4)
@@ -119,21 +100,12 @@ def _parse(
         check(shape)
     if packed is not None:
         require_no_bomb(where, expected, packed)
-    body = _read_up_to(stream, expected + 1)
+    body = read_up_to(stream, expected + 1)
     if len(body) < expected:
         raise ValueError(f"{where}: too short: {need}, got {len(body)}. Fetch it again.")
     if len(body) > expected:
         raise ValueError(f"{where}: trailing bytes: {need}, got more. Fetch it again, or cut it to size.")
     return magic + axes, dtype, shape, body
-
-
-def _read_up_to(stream: IO[bytes] | gzip.GzipFile, limit: int) -> bytes:
-    """At most `limit` bytes, read in chunks: one read(limit) would first allocate `limit` bytes."""
-    pieces, left = [], limit
-    while left > 0 and (piece := stream.read(min(left, _CHUNK))):
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
 
 
 def write_idx(path: str | os.PathLike[str], array: Any) -> None:

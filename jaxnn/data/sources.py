@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import os
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, split
@@ -31,12 +33,15 @@ _LARGEST = 1 << 26  # bytes of a downloaded file; the largest of the eight has 2
 
 
 class Source(NamedTuple):
-    """Mirrors and checksums of a data set of four IDX files."""
+    """Files, mirrors and checksums of a data set; the defaults are those of four IDX files."""
 
     name: str
     mirrors: tuple[str, ...]
-    sha256: tuple[str, ...]  # of the uncompressed FILES, in their order
-    classes: tuple[str, ...]
+    sha256: tuple[str, ...]  # of the uncompressed files, in their order
+    classes: tuple[str, ...] = ()
+    files: tuple[str, ...] = FILES
+    suffix: str = ".gz"  # of the files on the mirrors
+    read: Callable[..., Any] = read_idx  # (path or bytes, *, sha256), raises ValueError for a damaged file
 
 
 MNIST = Source(
@@ -172,20 +177,20 @@ def cache_folder(name: str) -> Path:
 
 
 def local_folder(source: Source) -> Path | None:
-    """The first of `$JAXNN_DATA/<name>` and the cache with all four files, or None; nothing is downloaded."""
+    """The first of `$JAXNN_DATA/<name>` and the cache with all files, or None; nothing is downloaded."""
     named = [Path(os.environ[DATA_VARIABLE]) / source.name] if os.environ.get(DATA_VARIABLE) else []
     candidates = (*named, cache_folder(source.name))
-    return next((folder for folder in candidates if all(_file(folder, file) for file in FILES)), None)
+    return next((folder for folder in candidates if all(file_in(folder, file) for file in source.files)), None)
 
 
 def download(source: Source, folder: Path) -> None:
-    """Download the four files of a data set into `folder`, each checked and then written atomically.
+    """Download the files of a data set into `folder`, each checked and then written atomically.
 
     Existing files are kept.
 
     Args:
-        source: `sources.MNIST` or `sources.FASHION_MNIST`; a mirror that fails or sends a wrong file is followed by the
-            next.
+        source: `sources.MNIST`, `sources.FASHION_MNIST`, ...; a mirror that fails or sends a wrong file is followed by
+            the next.
         folder: created if it does not exist.
 
     Raises:
@@ -195,50 +200,51 @@ def download(source: Source, folder: Path) -> None:
     Example:
         >>> download(MNIST, cache_folder("mnist"))  # doctest: +SKIP
     """
-    for file, sha256 in zip(FILES, source.sha256, strict=True):
-        if _file(folder, file) is not None:
+    for file, sha256 in zip(source.files, source.sha256, strict=True):
+        if file_in(folder, file) is not None:
             continue
-        failures = []
+        failures, sent = [], f"{file}{source.suffix}"
         for mirror in source.mirrors:
             try:
-                _fetch(f"{mirror}{file}.gz", folder / f"{file}.gz", sha256)
+                _fetch(f"{mirror}{sent}", folder / sent, functools.partial(source.read, sha256=sha256))
                 break
             except UnwrittenError:  # not the mirror's fault
                 raise
             except (OSError, http.client.HTTPException, ValueError) as error:
-                failures.append(f"{mirror}{file}.gz: {error}")
+                failures.append(f"{mirror}{sent}: {error}")
         else:
+            these = f"the file{'s' if len(source.files) > 1 else ''} {', '.join(source.files)}"
             raise FileNotFoundError(
-                f"{source.name}: {file}.gz was not found and could not be downloaded ({'; '.join(failures)}). "
-                f"Put the files {', '.join(FILES)} (with or without .gz), from {' or '.join(source.mirrors)}, into "
+                f"{source.name}: {sent} was not found and could not be downloaded ({'; '.join(failures)}). "
+                f"Put {these} (with or without .gz), from {' or '.join(source.mirrors)}, into "
                 f"{cache_folder(source.name)}, or into a folder D/{source.name} and set {DATA_VARIABLE}=D."
             )
 
 
-def _fetch(url: str, path: Path, sha256: str) -> None:
+def _fetch(url: str, path: Path, read: Callable[[bytes], Any]) -> None:
     """Download one file, check it, write it atomically."""
     with urlopen(url, timeout=_TIMEOUT) as response:
         content = response.read(_LARGEST + 1)
     if len(content) > _LARGEST:
         raise ValueError(f"it sends more than {_LARGEST} bytes, more than any of the files has")
-    read_idx(content, sha256=sha256)
+    read(content)  # its checks
     make_folder(path.parent)
     write_bytes(path, content)
 
 
-def _file(folder: Path, name: str) -> Path | None:
+def file_in(folder: Path, name: str) -> Path | None:
     """The file in the folder, gzip or raw, or None."""
     return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
 
 
-def _locate(source: Source, folder: str | os.PathLike[str] | None) -> Path:
-    """`folder` if given, else the first default place with all four files, else the cache, filled from a mirror."""
+def locate(source: Source, folder: str | os.PathLike[str] | None) -> Path:
+    """`folder` if given, else the first default place with all files, else the cache, filled from a mirror."""
     if folder is not None:
-        missing = [file for file in FILES if not _file(Path(folder), file)]
+        missing = [file for file in source.files if not file_in(Path(folder), file)]
         if missing:
             raise FileNotFoundError(
-                f"{source.name}: {folder} lacks {', '.join(missing)} (plain or .gz). Name the folder of the four "
-                "IDX files, or omit it to search the default places."
+                f"{source.name}: {folder} lacks {', '.join(missing)} (plain or .gz). Name the folder that holds "
+                "the data set, or omit it to search the default places."
             )
         return Path(folder)
     if (found := local_folder(source)) is not None:
@@ -250,9 +256,9 @@ def _locate(source: Source, folder: str | os.PathLike[str] | None) -> Path:
 
 def _read(source: Source, folder: str | os.PathLike[str] | None) -> TrainTest:
     """The checked files as two Datasets."""
-    place = _locate(source, folder)
+    place = locate(source, folder)
     arrays = [
-        read_idx(_file(place, file) or place / file, sha256=sha256)
+        read_idx(file_in(place, file) or place / file, sha256=sha256)
         for file, sha256 in zip(FILES, source.sha256, strict=True)
     ]
     train, test = (
