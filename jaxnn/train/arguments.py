@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import as_array, require_floating, require_function, require_leading_axis
+from jaxnn.checks import as_array, as_arrays, require_floating, require_function, require_leading_axis
+from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.layers.base import require_net
 from jaxnn.placement import compiler_sharded
-from jaxnn.types import Array, Loss, Params, PyTree, State
+from jaxnn.types import Loss, Params, PyTree, State
 
 __all__ = [
     "CHUNK_ENTRIES",
+    "as_inputs",
     "as_pair",
+    "as_training",
     "require_floating_leaves",
     "require_function",
     "require_metrics",
@@ -28,6 +32,7 @@ __all__ = [
     "require_rules",
     "require_start",
     "require_targets",
+    "taking",
 ]
 
 CHUNK_ENTRIES = 2**22
@@ -46,7 +51,8 @@ def require_start(where: str, name: str, net: Layer, opt: Any, ts: Any, example:
         raise TypeError(f"{where}: {name} must be a TrainState, as train.init makes it, got {type(ts).__name__}.")
     start: Any = ts
     params, state = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
-    remedy = f"Make it by train.init(net, opt, key, {tuple(example.shape)}), or pass the network that it belongs to."
+    shapes = jax.tree.map(lambda one: tuple(one.shape), example)
+    remedy = f"Make it by train.init(net, opt, key, {shapes}), or pass the network that it belongs to."
     # Parameters may have been cast to bfloat16.
     _require_alike(f"{where}: {name}.params", "the network's parameters", start.params, params, remedy, dtypes=False)
     what = "the network's running statistics"
@@ -109,35 +115,68 @@ def require_rules(where: str, stopping: Any) -> None:
         raise TypeError(f"{where}: stopping must be a list of rules, such as [EarlyStopping()], got {stopping!r}.")
 
 
-def as_pair(where: str, name: str, data: Any) -> tuple[Array, Array]:
-    """(x, y) on the device, from a pair or a Dataset; raises unless both hold the same number N >= 1 of examples."""
+def as_inputs(where: str, name: str, value: Any) -> PyTree:
+    """An array, or a pytree of arrays; nested lists and tuples of numbers are one array."""
+    if isinstance(value, list) or not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(value)):
+        return as_array(where, name, value)
+    return as_arrays(where, name, value)
+
+
+def as_pair(where: str, name: str, data: Any, *, trees: bool = False) -> tuple[PyTree, PyTree]:
+    """(x, y) on the device, from a pair or a Dataset; raises unless both hold the same number N >= 1 of examples.
+
+    With `trees` each may be a pytree of arrays (N, ...).
+    """
     pair = (data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError(f"{where}: {name} must be a pair (x, y) or a Dataset, got {type(data).__name__}.")
-    x, y = as_array(where, f"{name} x", pair[0]), as_array(where, f"{name} y", pair[1])
+        remedy = " Draw fixed examples once: draws.batch(key, n)." if isinstance(data, Draws) else ""
+        raise TypeError(f"{where}: {name} must be a pair (x, y) or a Dataset, got {type(data).__name__}.{remedy}")
+    convert = as_inputs if trees else as_array
+    x, y = convert(where, f"{name} x", pair[0]), convert(where, f"{name} y", pair[1])
     require_leading_axis(where, f"{name} x and y", (x, y), "Give one target for each example.")
     return x, y
 
 
+def as_training(where: str, data: Any) -> tuple[PyTree, PyTree]:
+    """(x, y) as `as_pair` makes it with `trees`, or (draws, ()) of a `Draws`, its arrays on the device."""
+    drawn = data[0] if isinstance(data, tuple) and data else data
+    if isinstance(drawn, Draws):
+        return as_arrays(where, "train", drawn), ()
+    return as_pair(where, "train", data, trees=True)
+
+
+@contextlib.contextmanager
+def taking(where: str, name: str, x: PyTree) -> Iterator[None]:
+    """Inside, the error of a network that does not take this pytree as its inputs says so; x may be shapes."""
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        if isinstance(x, jax.Array | jax.ShapeDtypeStruct):
+            raise
+        raise TypeError(
+            f"{where}: {name} must be an array of numbers, got {type(x).__name__}: this network takes no such pytree "
+            f"({error}). Pass the array that it contains, or a network for {jax.tree.structure(x)}."
+        ) from error
+
+
 def require_targets(
-    where: str, name: str, net: Layer, params: Params, state: State, data: tuple[Array, Array], loss: Loss
+    where: str, name: str, net: Layer, params: Params, state: State, data: tuple[PyTree, PyTree], loss: Loss
 ) -> None:
     """Evaluate the loss on all concrete targets, with zeros as outputs, so that a label out of range raises.
 
     Inside the compiled epoch the targets are traced: there a bad label could only make the loss NaN.
     """
     x, y = data
-    one = jax.eval_shape(
-        functools.partial(compiler_sharded, net.predict, None),
-        params,
-        state,
-        jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype),
-    )
+    first = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), x)
+    with taking(where, f"{name} x", x):
+        one = jax.eval_shape(functools.partial(compiler_sharded, net.predict, None), params, state, first)
     chunk = max(CHUNK_ENTRIES // max(math.prod(one.shape), 1), 1)
-    for start in range(0, y.shape[0], chunk):
-        targets = y[start : start + chunk]
+    n = require_leading_axis(where, f"{name} y", y)
+    for start in range(0, n, chunk):
+        count = min(chunk, n - start)
+        targets = jax.tree.map(lambda a, start=start, count=count: a[start : start + count], y)
         try:
-            loss(jnp.zeros((targets.shape[0], *one.shape[1:]), one.dtype), targets)
+            loss(jnp.zeros((count, *one.shape[1:]), one.dtype), targets)
         except (TypeError, ValueError) as error:
             error.add_note(f"{where}: raised by the {name} targets")
             raise

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.models.combinators import SERIAL, fold, spread
 from jaxnn.train.step import Replay, TrainState
@@ -39,15 +40,15 @@ def require_finite(losses: np.ndarray, ts: TrainState, epoch: int, before: Any, 
 
 
 def require_no_nan(
-    figures: Mapping[str, float], epoch: int, before: Any, validation: tuple[Array, Array] | None = None
+    figures: Mapping[str, float], epoch: int, before: Any, validation: tuple[PyTree, PyTree] | None = None
 ) -> None:
     """Raise `DivergedError`, with `before` as its `result`, if one of these metrics is NaN."""
     for name, value in figures.items():
         if not np.isnan(value):
             continue
         found = "Look for outputs that overflow in evaluation."
-        for part, array in zip(("validation x", "validation y"), validation or (), strict=False):
-            found = bad_example(part, array) or found
+        for part, examples in zip(("validation x", "validation y"), validation or (), strict=False):
+            found = bad_example(part, examples) or found
         raise DivergedError(
             f"fit: {name} is NaN after epoch {epoch}, though the training loss is finite. {found}",
             epoch=epoch,
@@ -79,10 +80,16 @@ def not_finite(tree: PyTree) -> str:
     return ""
 
 
-def bad_example(name: str, array: Array) -> str:
-    """A sentence about the first example of an array that is not finite; "" if all are."""
+def bad_example(name: str, examples: PyTree) -> str:
+    """A sentence about the first example, in an array or pytree (N, ...), that is not finite; "" if all are."""
+    found = (_bad_row(name, path, array) for path, array in jax.tree_util.tree_leaves_with_path(examples))
+    return next((sentence for sentence in found if sentence), "")
+
+
+def _bad_row(name: str, path: Any, array: Array) -> str:
     if not _is_floating(array):
         return ""
+    name = f"{name}{jax.tree_util.keystr(path)}"
     bad = np.flatnonzero(~np.asarray(_finite_rows(array)))
     if not bad.size:
         return ""
@@ -94,7 +101,7 @@ def bad_example(name: str, array: Array) -> str:
     )
 
 
-def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: Array, y: Array, key: Key, step: int) -> str:
+def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: PyTree, y: PyTree, key: Key, step: int) -> str:
     """Sentences that name the first quantity to become NaN or infinite in an epoch, and a remedy.
 
     Args:
@@ -104,8 +111,9 @@ def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: Array, 
         x, y, key: the arguments of the epoch.
         step: the first step, from 0, whose loss or new parameters are not finite.
     """
-    for name, array in (("training x", x), ("training y", y)):
-        if found := bad_example(name, array):
+    drawn = isinstance(x, Draws)
+    for name, examples in () if drawn else (("training x", x), ("training y", y)):
+        if found := bad_example(name, examples):
             return found
     if found := not_finite((before.params, before.state)):
         # The path begins with the index in the pair.
@@ -117,6 +125,8 @@ def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: Array, 
     if found := not_finite(ts.params):
         return f"The update of step {step} made a parameter overflow: {found}. {RATE}"
     xs, ys, params, state = jax.tree.map(jnp.asarray, jax.device_get((xs, ys, ts.params, ts.state)))
+    if drawn and (found := bad_example("x", xs) or bad_example("y", ys)):
+        return f"In the drawn batch, after augment: {found} Look at what draw and augment return."
     if not_finite(xs):
         return "The data are finite, the output of augment is not."
     outputs = xs
@@ -137,7 +147,7 @@ def cause(net: Layer, loss: Loss, replay: Replay, before: TrainState, x: Array, 
 
 
 def _outputs(
-    net: Layer, params: Params, state: State, x: Array, key: Key | None, place: str = ""
+    net: Layer, params: Params, state: State, x: PyTree, key: Key | None, place: str = ""
 ) -> Iterator[tuple[str, Array]]:
     """Name and outputs of each layer in training mode, in order; combinators but `serial` count as one layer."""
     if net.kind is not SERIAL:

@@ -14,11 +14,12 @@ from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
 from jaxnn.placement import compiler_sharded
-from jaxnn.train.arguments import as_pair, require_net, require_optimizer
+from jaxnn.train.arguments import as_training, require_net, require_optimizer
+from jaxnn.train.batches import example_of
 from jaxnn.train.epochs import run_keys
 from jaxnn.train.loss import mean_loss
 from jaxnn.train.step import Augment, TrainState, ValueAndGrad, init, scan_epoch
-from jaxnn.types import Array, Key, Loss, Params
+from jaxnn.types import Array, Key, Loss, Params, PyTree
 
 
 def ensemble(
@@ -63,13 +64,13 @@ def ensemble(
         )
     require_net("ensemble", net)
     require_optimizer("ensemble", opt)
-    x, y = as_pair("ensemble", "train", train)
+    x, y = as_training("ensemble", train)
     vg = value_and_grad or jax.value_and_grad(mean_loss(net, loss, regularizer), has_aux=True)
     epoch = scan_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
 
-    def run(key: Key, x: Array, y: Array) -> tuple[TrainState, dict[str, Array]]:
+    def run(key: Key, x: PyTree, y: PyTree) -> tuple[TrainState, dict[str, Array]]:
         init_key, epochs_key = run_keys(key)
-        ts = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+        ts = init(net, opt, init_key, example_of(x))
         return jax.lax.scan(
             lambda ts, e: epoch(ts, x, y, jax.random.fold_in(epochs_key, e)), ts, jnp.arange(1, epochs + 1)
         )

@@ -12,24 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.checks import require_key, require_positive_int
-from jaxnn.data import Partial, batch_indices
+from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
 from jaxnn.train.arguments import (
     as_pair,
+    as_training,
     require_function,
     require_metrics,
     require_net,
     require_optimizer,
     require_start,
     require_targets,
+    taking,
 )
+from jaxnn.train.batches import concrete, example_of, plan
 from jaxnn.train.divergence import cause, require_finite, require_no_nan
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.loss import default_value_and_grad
 from jaxnn.train.memo import memoized
 from jaxnn.train.step import Augment, Measure, TrainState, ValueAndGrad, init, make_epoch, replayed
-from jaxnn.types import Array, Key, Loss, Params
+from jaxnn.types import Array, Key, Loss, Params, PyTree
 
 
 def epochs(
@@ -86,16 +89,16 @@ def epochs(
     require_function("fit", "loss", loss, "losses.softmax_cross_entropy", optional=False)
     require_metrics("fit", metrics or {})
     count = require_positive_int("fit", "epochs", epochs, minimum=0)
-    x, y = as_pair("fit", "train", train)
-    held_out = None if validation is None else as_pair("fit", "validation", validation)
+    x, y = as_training("fit", train)
+    held_out = None if validation is None else as_pair("fit", "validation", validation, trees=True)
     if metrics and held_out is None:
         raise ValueError(f"fit: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too.")
     began_at = started(net, opt, x, key, start)
-    for name, data in (("training", (x, y)), ("validation", held_out)):
+    for name, data in (("training", concrete(x, y, key, batch_size)), ("validation", held_out)):
         if data is not None:
             require_targets("fit", name, net, began_at.params, began_at.state, data, loss)
     vg = value_and_grad or default_value_and_grad(net, loss, regularizer)
-    jax.eval_shape(lambda k: batch_indices(k, x.shape[0], batch_size, partial=partial), key)  # its checks
+    jax.eval_shape(lambda k: plan(x, y, k, batch_size, partial).rows, key)  # its checks
     epoch_fn = make_epoch(vg, opt, batch_size=batch_size, partial=partial, augment=augment, measure=measure)
     replay = replayed(vg, opt, batch_size=batch_size, partial=partial, augment=augment)
     evaluate = _evaluate(net, (("loss", loss), *(metrics or {}).items()))
@@ -126,15 +129,16 @@ def epochs(
     return trained(began_at)
 
 
-def started(net: Layer, opt: Transformation, x: Array, key: Key, start: TrainState | None) -> TrainState:
+def started(net: Layer, opt: Transformation, x: PyTree, key: Key, start: TrainState | None) -> TrainState:
     """The state that training begins with: `start`, checked, or a fresh one."""
     require_net("fit", net)
     require_optimizer("fit", opt)
     require_key("fit", key)
-    example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-    if start is None:
-        return init(net, opt, run_keys(key)[0], example)
-    require_start("fit", "start", net, opt, start, example)
+    example = example_of(x)
+    with taking("fit", "train x", example):
+        if start is None:
+            return init(net, opt, run_keys(key)[0], example)
+        require_start("fit", "start", net, opt, start, example)
     return start
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation
-from jaxnn.train.arguments import as_pair, require_rules
+from jaxnn.train.arguments import as_training, require_rules
 from jaxnn.train.divergence import require_no_nan
 from jaxnn.train.epochs import epochs as train_epochs
 from jaxnn.train.epochs import started
@@ -66,7 +66,7 @@ def fit(
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
     progress: bool = True,
 ) -> FitResult:
-    """Train a network for some epochs, each one compiled scan over permuted minibatches.
+    """Train a network for some epochs, each one compiled scan over permuted, or drawn, minibatches.
 
     Placement: data and `start` stay where they lie, on one device or on a mesh with automatic or explicit axes, split
     along the examples (`NamedSharding(mesh, PartitionSpec("data"))`), the parameters replicated or sharded. Parameters
@@ -77,10 +77,13 @@ def fit(
         net: a network.
         loss: per-example loss (outputs, targets) -> (N,).
         opt: an optimizer.
-        train: (x (N, ...), y (N, ...)) or a Dataset, put on the device once.
+        train: (x (N, ...), y (N, ...)) or a Dataset, put on the device once; x and y may be pytrees of arrays (N, ...)
+            where network and loss take them. Or a `data.Draws`, such as `data.text.windows`: an epoch is its `steps`
+            batches, each drawn anew.
         key: typed random key; initial parameters, order, augmentation and dropout are functions of it.
         epochs: the largest number of epochs.
-        batch_size: N for batch gradient descent, 1 for stochastic; more than N only with `Partial.WEIGHT`.
+        batch_size: N for batch gradient descent, 1 for stochastic; more than N only with `Partial.WEIGHT`; of a
+            `Draws` any number.
         validation: (x, y) or a Dataset, evaluated after each epoch: "validation_loss" and "validation_<metric>".
         metrics: named per-example functions, evaluated on the validation data.
         regularizer: a function of the parameters, added to the mean loss.
@@ -88,7 +91,8 @@ def fit(
             with the same arguments and result, or `per_example_vg(net, loss, statistics)`, whose statistics go to the
             optimizer and their means to the history; it brings its own regularizer, and `regularizer` is ignored.
         augment: `(key, x) -> x`, applied to each training batch.
-        partial: the rule for the last, smaller batch, `Partial.DROP` or `Partial.WEIGHT`, as for `make_epoch`.
+        partial: the rule for the last, smaller batch, `Partial.DROP` or `Partial.WEIGHT`, as for `make_epoch`; of a
+            `Draws` every batch is full.
         stopping: rules evaluated after each epoch: `EarlyStopping`, `LossTolerance`, `GradTolerance`, or your own.
         select: the name of a metric in the history; the parameters of the epoch with its minimum are returned.
             None means the last epoch's, unless an `EarlyStopping` is passed: then what the first one monitors.
@@ -123,7 +127,7 @@ def fit(
     require_rules("fit", stopping)
     measure = grad_norm if measure is None and any(isinstance(s, GradTolerance) for s in stopping) else measure
     select = next((s.monitor for s in stopping if isinstance(s, EarlyStopping)), None) if select is None else select
-    pair = as_pair("fit", "train", train)
+    pair = as_training("fit", train)
     ts = started(net, opt, pair[0], key, start)
     history: list[dict[str, float]] = []
     # A copy of `start`, which is the caller's; the loop copies once more.

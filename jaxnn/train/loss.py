@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 import jax
 
 from jaxnn import losses
-from jaxnn.checks import as_array, as_arrays
+from jaxnn.checks import as_arrays
 from jaxnn.layers import Layer
 from jaxnn.losses.mean import combined_weights, weighted_mean
 from jaxnn.placement import compiler_sharded
-from jaxnn.train.arguments import require_function, require_net
+from jaxnn.train.arguments import as_inputs, require_function, require_net, taking
 from jaxnn.train.memo import memoized
-from jaxnn.types import Array, Key, Loss, Params, State
+from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 
 LossFunction: TypeAlias = Callable[..., tuple[Array, State]]
 """(params, state, x, y, *, key=None, weights=None) -> (value, state)."""
@@ -58,16 +58,17 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
     require_function("mean_loss", "regularizer", regularizer, "losses.l2(1e-4)")
 
     def value_and_state(
-        params: Params, state: State, x: Array, y: Array, key: Key | None, weights: Array | None
+        params: Params, state: State, x: PyTree, y: PyTree, key: Key | None, weights: Array | None
     ) -> tuple[Array, State]:
-        outputs, state = net.apply(params, state, x, key=key, train=True)
+        with taking("mean_loss", "x", x):
+            outputs, state = net.apply(params, state, x, key=key, train=True)
         value = weighted_mean(loss(outputs, y), combined_weights(losses.example_weights(loss, y), weights))
         return value if regularizer is None else value + regularizer(params).astype(value.dtype), state
 
     def loss_fn(
-        params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
+        params: Params, state: State, x: PyTree, y: PyTree, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[Array, State]:
-        x, y = as_array("mean_loss", "x", x), as_arrays("mean_loss", "y", y)
+        x, y = as_inputs("mean_loss", "x", x), as_arrays("mean_loss", "y", y)
         # On Explicit axes the product of a batch with sharded weights, or indexing by a label, is ambiguous.
         return compiler_sharded(value_and_state, (None, state), params, state, x, y, key, weights)
 

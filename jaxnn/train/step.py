@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import tree
-from jaxnn.checks import as_arrays, require_leading_axis
-from jaxnn.data import Partial, batch_indices, take
+from jaxnn.checks import as_arrays
+from jaxnn.data import Partial
 from jaxnn.layers import Layer
 from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.optim.spec import build, parted
 from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
+from jaxnn.train.batches import Batch, plan
 from jaxnn.train.memo import memoized
 from jaxnn.train.statistics import Statistics
 from jaxnn.types import Array, Key, Params, PyTree, State
@@ -25,8 +26,8 @@ ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Any, ...], Params]]
 """(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads), as `jax.value_and_grad` makes it, or
 ((value, state, statistics), grads), as `per_example_vg` does."""
 
-Augment: TypeAlias = Callable[[Key, Array], Array]
-"""(key, x (N, ...)) -> x (N, ...), a random transformation that preserves the labels."""
+Augment: TypeAlias = Callable[[Key, Any], Any]
+"""(key, x (N, ...)) -> x (N, ...), a random transformation of the inputs that preserves the labels."""
 
 Measure: TypeAlias = Callable[[Params, Params, Params], dict[str, Array]]
 """(params, grads, updates) -> named scalars that each step reports besides its loss."""
@@ -47,7 +48,7 @@ def init(net: Layer, opt: Transformation, key: Key, example: Any) -> TrainState:
         net: a network.
         opt: an optimizer of `jaxnn.optim`, or of optax.
         key: typed random key for the parameters.
-        example: the shape of ONE example, or an array or ShapeDtypeStruct like it.
+        example: the shape of ONE example, or an array or ShapeDtypeStruct like it; what `net.init` takes.
 
     Example:
         >>> from jaxnn import models, optim
@@ -122,7 +123,7 @@ def _step(vg: ValueAndGrad, opt: Transformation, measure: Measure | None) -> Cal
         )
 
     def step(
-        ts: TrainState, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
+        ts: TrainState, x: PyTree, y: PyTree, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
         if not isinstance(ts, TrainState):
             raise TypeError(f"make_step: expected a TrainState, as train.init makes it, got {type(ts).__name__}.")
@@ -173,7 +174,7 @@ def make_epoch(
     augment: Augment | None = None,
     measure: Measure | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """One epoch as one compiled `lax.scan` over freshly permuted minibatches, the data on the device.
+    """One epoch as one compiled `lax.scan` over freshly permuted, or drawn, minibatches, the data on the device.
 
     Params, running statistics and optimizer state are donated: the `TrainState` passed in must not be used afterwards.
     State and data may lie on a mesh, as for `fit`. The loss of a step is the value BEFORE its update: an overflow in
@@ -183,13 +184,15 @@ def make_epoch(
         vg, opt, measure: as for `make_step`.
         batch_size: N for batch gradient descent, 1 for stochastic; more than N only with `Partial.WEIGHT`.
         partial: the last, smaller batch: `Partial.DROP` omits it from this epoch, `Partial.WEIGHT` pads it with
-            examples of weight 0 (not with batch normalization, whose statistics would include them).
+            examples of weight 0 (not with batch normalization, whose statistics would include them). No effect on a
+            `Draws`, whose batches are full.
         augment: a random transformation of the inputs of each batch, from `jaxnn.data.augment`.
 
     Returns:
         `epoch(ts, x, y, key) -> (ts, report)`: x and y arrays with N examples on the first axis, or pytrees of them if
-        `vg` takes such batches; report["loss"] and the values of `measure` have shape (steps,);
-        report["examples"] is the number of examples of each step.
+        `vg` takes such batches; or x a `data.Draws` and y (), for `draws.steps` batches, the i-th (from 0)
+        `draws.batch(fold_in(split(key)[0], i), batch_size)`. report["loss"] and the values of `measure` have shape
+        (steps,); report["examples"] is the number of examples of each step.
 
     Example:
         >>> from jaxnn import losses, models, optim
@@ -251,38 +254,34 @@ def scan_epoch(
     """`make_epoch` without the compilation, to `vmap`: same arguments, same returned function."""
     step = _step(vg, opt, measure)
 
-    def epoch(ts: TrainState, x: Array, y: Array, key: Key) -> tuple[TrainState, dict[str, Array]]:
-        n = require_leading_axis("make_epoch", "x", x)
-        if partial is Partial.WEIGHT and n % batch_size and jax.tree.leaves(ts.state):
+    def epoch(ts: TrainState, x: PyTree, y: PyTree, key: Key) -> tuple[TrainState, dict[str, Array]]:
+        order_key, step_key = jax.random.split(key)
+        todo = plan(x, y, order_key, batch_size, partial)
+        if todo.padded and jax.tree.leaves(ts.state):
+            n = jax.tree.leaves(x)[0].shape[0]
             raise ValueError(
                 f"make_epoch: the network has running statistics (batch normalization), which would include the "
                 f"padding of the last batch: {n} examples in batches of {batch_size}. Use partial=Partial.DROP."
             )
-        order_key, step_key = jax.random.split(key)
-        indices, weights = batch_indices(order_key, n, batch_size, partial=partial)
 
-        def body(ts: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Array]]:
-            xs, ys, net_key = _batch(x, y, step_key, batch, augment)
-            weight = batch[2]
-            ts, report = step(ts, xs, ys, key=net_key, weights=weight if partial is Partial.WEIGHT else None)
-            return ts, report | {"examples": jnp.sum(weight)}
+        def body(ts: TrainState, at: tuple[Array, PyTree]) -> tuple[TrainState, dict[str, Array]]:
+            i, row = at
+            batch, net_key = _prepared(todo.batch(row), step_key, i, augment)
+            ts, report = step(ts, batch.x, batch.y, key=net_key, weights=batch.weights)
+            return ts, report | {"examples": batch.examples}
 
-        return jax.lax.scan(body, ts, (jnp.arange(indices.shape[0]), indices, weights))
+        return jax.lax.scan(body, ts, (jnp.arange(todo.steps), todo.rows))
 
     return epoch
 
 
-def _batch(
-    x: Array, y: Array, step_key: Key, batch: tuple[Array, Array, Array], augment: Augment | None
-) -> tuple[Array, Array, Key]:
-    """Examples, targets and the network's key of one step, from `batch` = (step, indices, weights)."""
-    i, index, _ = batch
+def _prepared(batch: Batch, step_key: Key, i: Array, augment: Augment | None) -> tuple[Batch, Key]:
+    """The batch of step i with augmented inputs, and the network's key."""
     net_key, augment_key = jax.random.split(jax.random.fold_in(step_key, i))
-    xs, ys = take((x, y), index)
-    return xs if augment is None else augment(augment_key, xs), ys, net_key
+    return batch if augment is None else batch._replace(x=augment(augment_key, batch.x)), net_key
 
 
-Replay: TypeAlias = Callable[..., tuple[TrainState, tuple[Array, Array, Key], Params]]
+Replay: TypeAlias = Callable[..., tuple[TrainState, tuple[PyTree, PyTree, Key], Params]]
 """(ts, x, y, key, step) -> the state before that step of the epoch (from 0), the batch, and the gradient."""
 
 
@@ -298,21 +297,21 @@ def replayed(
 def _replay_program(
     vg: ValueAndGrad, structure: Any, batch_size: int, partial: Partial, augment: Augment | None
 ) -> Any:
-    def replay(ts: TrainState, x: Array, y: Array, key: Key, step: Array, *, numbers: Any) -> Any:
+    def replay(ts: TrainState, x: PyTree, y: PyTree, key: Key, step: Array, *, numbers: Any) -> Any:
         one = _step(vg, build(structure, numbers), None)
         order_key, step_key = jax.random.split(key)
-        indices, weights = batch_indices(order_key, x.shape[0], batch_size, partial=partial)
+        todo = plan(x, y, order_key, batch_size, partial)
 
-        def arguments(i: Array) -> tuple[tuple[Array, Array, Key], dict[str, Any]]:
-            xs, ys, net_key = _batch(x, y, step_key, (i, indices[i], weights[i]), augment)
-            return (xs, ys, net_key), {"key": net_key, "weights": weights[i] if partial is Partial.WEIGHT else None}
+        def batch_of(i: Array) -> tuple[Batch, Key]:
+            return _prepared(todo.batch(jax.tree.map(lambda rows: rows[i], todo.rows)), step_key, i, augment)
 
         def body(i: Array, ts: TrainState) -> TrainState:
-            (xs, ys, _), how = arguments(i)
-            return one(ts, xs, ys, **how)[0]
+            batch, net_key = batch_of(i)
+            return one(ts, batch.x, batch.y, key=net_key, weights=batch.weights)[0]
 
         ts = jax.lax.fori_loop(0, step, body, ts)
-        batch, how = arguments(step)
-        return ts, batch, vg(ts.params, ts.state, *batch[:2], **how)[1]
+        batch, net_key = batch_of(step)
+        grads = vg(ts.params, ts.state, batch.x, batch.y, key=net_key, weights=batch.weights)[1]
+        return ts, (batch.x, batch.y, net_key), grads
 
     return jax.jit(replay)

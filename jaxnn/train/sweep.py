@@ -20,12 +20,14 @@ from jaxnn.optim import Transformation
 from jaxnn.optim.spec import Structure, build, spec
 from jaxnn.train.arguments import (
     as_pair,
+    as_training,
     require_function,
     require_metrics,
     require_net,
     require_optimizer,
     require_targets,
 )
+from jaxnn.train.batches import concrete, example_of
 from jaxnn.train.epochs import run_keys
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.loss import default_value_and_grad
@@ -38,7 +40,7 @@ from jaxnn.types import Array, Key, Loss, Params, PyTree
 MakeOptimizer: TypeAlias = Callable[[Any], Transformation]
 """setting -> optimizer; the numbers of the setting are traced."""
 
-Probe: TypeAlias = Callable[[TrainState, Array, Array], dict[str, Array]]
+Probe: TypeAlias = Callable[[TrainState, Any, Any], dict[str, Array]]
 """(state after an epoch, training inputs, training targets) -> named scalars."""
 
 ALIKE = 16
@@ -145,7 +147,8 @@ def sweep(
             from the seed.
         batch_size, validation, metrics, regularizer, value_and_grad, augment, partial, measure: as for `fit`.
         test: (x, y) or a Dataset; the loss and `metrics` on it after the last epoch are `final`.
-        probe: (TrainState, x, y) -> more scalars to report after each epoch; x and y are the whole training data.
+        probe: (TrainState, x, y) -> more scalars to report after each epoch; x and y are the whole training data, or
+            the `Draws` and ().
         memory, chunk, folder, progress: as for `map_runs`: N = S R O runs need not fit into memory at once, and an
             interrupted sweep resumes from its folder if called with the same chunk on as many devices.
 
@@ -170,9 +173,9 @@ def sweep(
     require_function("sweep", "probe", probe, "lambda ts, x, y: {'norm': tree.norm(ts.params)}")
     require_metrics("sweep", metrics or {})
     epochs = require_positive_int("sweep", "epochs", epochs)
-    x, y = as_pair("sweep", "train", train)
+    x, y = as_training("sweep", train)
     held_out, last = (
-        None if part is None else as_pair("sweep", name, part)
+        None if part is None else as_pair("sweep", name, part, trees=True)
         for name, part in (("validation", validation), ("test", test))
     )
     if metrics and held_out is None and last is None:
@@ -181,7 +184,8 @@ def sweep(
             "or test=(x, y)."
         )
     index, inputs = _grid(settings, keys, orders)
-    _require_targets(net, loss, keys[0], {"training": (x, y), "validation": held_out, "test": last})
+    first = concrete(x, y, keys[0], batch_size)
+    _require_targets(net, loss, keys[0], {"training": first, "validation": held_out, "test": last})
     made_by, given = _optimizers(make_optimizer, settings, inputs[0], index["setting"])
     vg = value_and_grad or default_value_and_grad(net, loss, regularizer)
     measured = tuple((metrics or {}).items())
@@ -239,7 +243,7 @@ def _run_of(
     """One run of a sweep, of (setting or numbers, key, order) and the data."""
     evaluate = make_evaluate(net, {"loss": loss, **dict(metrics)})
 
-    def run(given: tuple[Any, Key, Key], x: Array, y: Array, held_out: Any, last: Any) -> tuple[Any, Any, Array]:
+    def run(given: tuple[Any, Key, Key], x: PyTree, y: PyTree, held_out: Any, last: Any) -> tuple[Any, Any, Array]:
         setting, key, order = given
         opt = build(made_by, setting) if isinstance(made_by, Structure) else made_by(setting)
         require_optimizer("sweep", opt, "what make_optimizer returns")
@@ -261,7 +265,7 @@ def _run_of(
                 record |= _probed(probe(ts, x, y), record)
             return (ts, diverged), _unless(diverged, record)
 
-        start = init(net, opt, init_key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+        start = init(net, opt, init_key, example_of(x))
         (ts, diverged), curves = jax.lax.scan(body, (start, jnp.int32(0)), jnp.arange(1, epochs + 1, dtype=jnp.int32))
         found = {} if last is None else evaluate(ts.params, ts.state, *last)
         return curves, _unless(diverged, {f"test_{name}": v for name, v in found.items()}), diverged
@@ -366,10 +370,10 @@ def _unless(diverged: Array, record: dict[str, Array]) -> dict[str, Array]:
     return {name: jnp.where(diverged == 0, value, jnp.nan) for name, value in record.items()}
 
 
-def _require_targets(net: Layer, loss: Loss, key: Key, parts: Mapping[str, tuple[Array, Array] | None]) -> None:
+def _require_targets(net: Layer, loss: Loss, key: Key, parts: Mapping[str, tuple[PyTree, PyTree] | None]) -> None:
     """Raise unless the targets fit the network's outputs and the loss, as `fit` does."""
     given = {name: pair for name, pair in parts.items() if pair is not None}
     x, _ = given["training"]
-    params, state = net.init(key, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+    params, state = net.init(key, example_of(x))
     for name, pair in given.items():
         require_targets("sweep", name, net, params, state, pair, loss)
