@@ -21,8 +21,8 @@ class Draws:
 
     `draw(key, arrays, n)` returns n examples (x, y). It is a pure function of its arguments, called under `jax.jit`
     inside the scan over the steps of an epoch, with another key for each batch: the same key gives the same examples,
-    different keys independent ones. It takes any n >= 1. What it needs from outside comes from `arrays`; arrays in its
-    closure would be constants of the compiled program.
+    different keys independent ones. n is the batch size. What it needs from outside comes from `arrays`; arrays in its
+    closure would be constants of the compiled program. On a mesh it may shard what it returns.
 
     A Draws is a pytree with `arrays` as its children. Compiled programs are kept by `draw`, compared by `==` and hash:
     a function by its identity, so define it once; one with settings is best a frozen dataclass with `__call__`.

@@ -65,12 +65,17 @@ def plan(x: PyTree, y: PyTree, key: Key, batch_size: int, partial: Partial) -> P
     return Plan(indices.shape[0], (indices, weights), taken, padded)
 
 
-def example_of(x: PyTree) -> PyTree:
-    """Shape and dtype of ONE example, without the batch axis, of arrays (N, ...) or of a `Draws`."""
+def one_of(x: PyTree) -> PyTree:
+    """Shape and dtype of ONE example, without the batch axis, of arrays (N, ...)."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+
+
+def example_of(x: PyTree, batch_size: int) -> PyTree:
+    """`one_of` arrays (N, ...), or of a batch of a `Draws`."""
     if isinstance(x, Draws):
         draws = x
-        x, _ = jax.eval_shape(lambda: draws.batch(jax.random.key(0), 1))
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+        x, _ = jax.eval_shape(lambda: draws.batch(jax.random.key(0), batch_size))
+    return one_of(x)
 
 
 def concrete(x: PyTree, y: PyTree, key: Key, batch_size: int) -> tuple[PyTree, PyTree]:

@@ -70,7 +70,7 @@ def ensemble(
 
     def run(key: Key, x: PyTree, y: PyTree) -> tuple[TrainState, dict[str, Array]]:
         init_key, epochs_key = run_keys(key)
-        ts = init(net, opt, init_key, example_of(x))
+        ts = init(net, opt, init_key, example_of(x, batch_size))
         return jax.lax.scan(
             lambda ts, e: epoch(ts, x, y, jax.random.fold_in(epochs_key, e)), ts, jnp.arange(1, epochs + 1)
         )

@@ -93,7 +93,7 @@ def epochs(
     held_out = None if validation is None else as_pair("fit", "validation", validation, trees=True)
     if metrics and held_out is None:
         raise ValueError(f"fit: metrics ({', '.join(metrics)}) are of the validation data; pass validation=(x, y) too.")
-    began_at = started(net, opt, x, key, start)
+    began_at = started(net, opt, x, batch_size, key, start)
     for name, data in (("training", concrete(x, y, key, batch_size)), ("validation", held_out)):
         if data is not None:
             require_targets("fit", name, net, began_at.params, began_at.state, data, loss)
@@ -129,12 +129,14 @@ def epochs(
     return trained(began_at)
 
 
-def started(net: Layer, opt: Transformation, x: PyTree, key: Key, start: TrainState | None) -> TrainState:
+def started(
+    net: Layer, opt: Transformation, x: PyTree, batch_size: int, key: Key, start: TrainState | None
+) -> TrainState:
     """The state that training begins with: `start`, checked, or a fresh one."""
     require_net("fit", net)
     require_optimizer("fit", opt)
     require_key("fit", key)
-    example = example_of(x)
+    example = example_of(x, batch_size)
     with taking("fit", "train x", example):
         if start is None:
             return init(net, opt, run_keys(key)[0], example)

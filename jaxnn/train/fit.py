@@ -128,7 +128,7 @@ def fit(
     measure = grad_norm if measure is None and any(isinstance(s, GradTolerance) for s in stopping) else measure
     select = next((s.monitor for s in stopping if isinstance(s, EarlyStopping)), None) if select is None else select
     pair = as_training("fit", train)
-    ts = started(net, opt, pair[0], key, start)
+    ts = started(net, opt, pair[0], batch_size, key, start)
     history: list[dict[str, float]] = []
     # A copy of `start`, which is the caller's; the loop copies once more.
     kept = ts if start is None else jax.tree.map(jnp.copy, ts)

@@ -27,7 +27,7 @@ from jaxnn.train.arguments import (
     require_optimizer,
     require_targets,
 )
-from jaxnn.train.batches import concrete, example_of
+from jaxnn.train.batches import concrete, example_of, one_of
 from jaxnn.train.epochs import run_keys
 from jaxnn.train.evaluate import make_evaluate
 from jaxnn.train.loss import default_value_and_grad
@@ -265,7 +265,7 @@ def _run_of(
                 record |= _probed(probe(ts, x, y), record)
             return (ts, diverged), _unless(diverged, record)
 
-        start = init(net, opt, init_key, example_of(x))
+        start = init(net, opt, init_key, example_of(x, batch_size))
         (ts, diverged), curves = jax.lax.scan(body, (start, jnp.int32(0)), jnp.arange(1, epochs + 1, dtype=jnp.int32))
         found = {} if last is None else evaluate(ts.params, ts.state, *last)
         return curves, _unless(diverged, {f"test_{name}": v for name, v in found.items()}), diverged
@@ -374,6 +374,6 @@ def _require_targets(net: Layer, loss: Loss, key: Key, parts: Mapping[str, tuple
     """Raise unless the targets fit the network's outputs and the loss, as `fit` does."""
     given = {name: pair for name, pair in parts.items() if pair is not None}
     x, _ = given["training"]
-    params, state = net.init(key, example_of(x))
+    params, state = net.init(key, one_of(x))
     for name, pair in given.items():
         require_targets("sweep", name, net, params, state, pair, loss)
