@@ -15,24 +15,20 @@ from jaxnn.types import Array, Key, PyTree
 
 
 class Batch(NamedTuple):
-    """The examples of one step: x and y (B, ...), weights (B,) or None for all ones, and their number as float32."""
+    """The examples of one step: x and y (B, ...), and weights (B,), 1 for examples and 0 for padding."""
 
     x: PyTree
     y: PyTree
-    weights: Array | None
-    examples: Array
+    weights: Array
 
 
 class Plan(NamedTuple):
-    """One epoch: the number of steps, a pytree of rows (steps, ...), and the batch of one row.
-
-    `padded` is whether the last batch is padded with examples of weight 0.
-    """
+    """One epoch: the number of steps, a pytree of rows (steps, ...), the batch of a row, and whether weights count."""
 
     steps: int
     rows: PyTree
     batch: Callable[[PyTree], Batch]
-    padded: bool
+    weighted: bool
 
 
 def plan(x: PyTree, y: PyTree, key: Key, batch_size: int, partial: Partial) -> Plan:
@@ -50,7 +46,7 @@ def plan(x: PyTree, y: PyTree, key: Key, batch_size: int, partial: Partial) -> P
 
         def drawn(i: Array) -> Batch:
             xs, ys = draws.batch(jax.random.fold_in(key, i), size)
-            return Batch(xs, ys, None, jnp.float32(size))
+            return Batch(xs, ys, jnp.ones(size, jnp.float32))
 
         return Plan(draws.steps, jnp.arange(draws.steps), drawn, False)
     n = require_leading_axis("make_epoch", "x", x)
@@ -59,10 +55,9 @@ def plan(x: PyTree, y: PyTree, key: Key, batch_size: int, partial: Partial) -> P
     def taken(row: tuple[Array, Array]) -> Batch:
         index, weight = row
         xs, ys = take((x, y), index)
-        return Batch(xs, ys, weight if partial is Partial.WEIGHT else None, jnp.sum(weight))
+        return Batch(xs, ys, weight)
 
-    padded = partial is Partial.WEIGHT and n % batch_size > 0
-    return Plan(indices.shape[0], (indices, weights), taken, padded)
+    return Plan(indices.shape[0], (indices, weights), taken, partial is Partial.WEIGHT)
 
 
 def one_of(x: PyTree) -> PyTree:

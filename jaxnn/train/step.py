@@ -17,7 +17,7 @@ from jaxnn.optim import Transformation, apply_updates
 from jaxnn.optim.base import call_update
 from jaxnn.optim.spec import build, parted
 from jaxnn.train.arguments import require_function, require_net, require_opt_state, require_optimizer
-from jaxnn.train.batches import Batch, plan
+from jaxnn.train.batches import Batch, Plan, plan
 from jaxnn.train.memo import memoized
 from jaxnn.train.statistics import Statistics
 from jaxnn.types import Array, Key, Params, PyTree, State
@@ -257,8 +257,8 @@ def scan_epoch(
     def epoch(ts: TrainState, x: PyTree, y: PyTree, key: Key) -> tuple[TrainState, dict[str, Array]]:
         order_key, step_key = jax.random.split(key)
         todo = plan(x, y, order_key, batch_size, partial)
-        if todo.padded and jax.tree.leaves(ts.state):
-            n = jax.tree.leaves(x)[0].shape[0]
+        n = jax.tree.leaves(x)[0].shape[0] if todo.weighted else 0
+        if n % batch_size and jax.tree.leaves(ts.state):
             raise ValueError(
                 f"make_epoch: the network has running statistics (batch normalization), which would include the "
                 f"padding of the last batch: {n} examples in batches of {batch_size}. Use partial=Partial.DROP."
@@ -266,18 +266,19 @@ def scan_epoch(
 
         def body(ts: TrainState, at: tuple[Array, PyTree]) -> tuple[TrainState, dict[str, Array]]:
             i, row = at
-            batch, net_key = _prepared(todo.batch(row), step_key, i, augment)
-            ts, report = step(ts, batch.x, batch.y, key=net_key, weights=batch.weights)
-            return ts, report | {"examples": batch.examples}
+            batch, net_key = _prepared(todo, row, step_key, i, augment)
+            ts, report = step(ts, batch.x, batch.y, key=net_key, weights=batch.weights if todo.weighted else None)
+            return ts, report | {"examples": jnp.sum(batch.weights)}
 
         return jax.lax.scan(body, ts, (jnp.arange(todo.steps), todo.rows))
 
     return epoch
 
 
-def _prepared(batch: Batch, step_key: Key, i: Array, augment: Augment | None) -> tuple[Batch, Key]:
+def _prepared(todo: Plan, row: PyTree, step_key: Key, i: Array, augment: Augment | None) -> tuple[Batch, Key]:
     """The batch of step i with augmented inputs, and the network's key."""
     net_key, augment_key = jax.random.split(jax.random.fold_in(step_key, i))
+    batch = todo.batch(row)
     return batch if augment is None else batch._replace(x=augment(augment_key, batch.x)), net_key
 
 
@@ -302,16 +303,17 @@ def _replay_program(
         order_key, step_key = jax.random.split(key)
         todo = plan(x, y, order_key, batch_size, partial)
 
-        def batch_of(i: Array) -> tuple[Batch, Key]:
-            return _prepared(todo.batch(jax.tree.map(lambda rows: rows[i], todo.rows)), step_key, i, augment)
+        def arguments(i: Array) -> tuple[tuple[PyTree, PyTree, Key], dict[str, Any]]:
+            row = jax.tree.map(lambda rows: rows[i], todo.rows)
+            (xs, ys, weights), net_key = _prepared(todo, row, step_key, i, augment)
+            return (xs, ys, net_key), {"key": net_key, "weights": weights if todo.weighted else None}
 
         def body(i: Array, ts: TrainState) -> TrainState:
-            batch, net_key = batch_of(i)
-            return one(ts, batch.x, batch.y, key=net_key, weights=batch.weights)[0]
+            (xs, ys, _), how = arguments(i)
+            return one(ts, xs, ys, **how)[0]
 
         ts = jax.lax.fori_loop(0, step, body, ts)
-        batch, net_key = batch_of(step)
-        grads = vg(ts.params, ts.state, batch.x, batch.y, key=net_key, weights=batch.weights)[1]
-        return ts, (batch.x, batch.y, net_key), grads
+        batch, how = arguments(step)
+        return ts, batch, vg(ts.params, ts.state, *batch[:2], **how)[1]
 
     return jax.jit(replay)
