@@ -16,6 +16,7 @@
 | dense, conv, embedding, flatten, dropout | `linear` | linear maps and their adjoints |
 | activations, also with parameters, softmax, poolings | `pointwise` | s'(z), p . (g - p'g), masks |
 | batch, layer, group, RMS norm | `norms` | through the mean and the variance |
+| tied parameters, padded sequences | `sequences` | uses of one parameter concatenated, masks |
 | serial, residual, parallel | `combinators` | the chain rule |
 | softmax + cross-entropy, sigmoid + BCE | `fused` | y - d |
 | `remat_every` | `checkpoint` | recomputation of each segment's forward pass |
@@ -27,7 +28,7 @@ The derivatives of the losses are in `jaxnn.losses`, the adjoints of array opera
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.backprop import combinators, differences, linear, norms, pointwise
+from jaxnn.backprop import combinators, differences, linear, norms, pointwise, sequences
 from jaxnn.backprop.check import check_gradient, check_rule
 from jaxnn.backprop.coverage import coverage
 from jaxnn.backprop.curvature import ggn_record, output_record
@@ -55,6 +56,7 @@ __all__ = [
     "record",
     "register",
     "rule_of",
+    "sequences",
     "trace_table",
     "value_and_grad",
 ]

@@ -15,11 +15,12 @@ from typing import Any
 import jax
 from jax import lax
 
-from jaxnn.backprop.combinators import SERIAL_RULE, Part, parts_of, run, run_back
+from jaxnn.backprop.combinators import SERIAL_RULE, Part, parts_of, run, run_back, settled
 from jaxnn.backprop.rule import AtLogits, Cache, Collect, Rule, rule_of
 from jaxnn.checks import require_positive_int
 from jaxnn.layers.base import Layer
 from jaxnn.models.combinators import join
+from jaxnn.models.ties import filled
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 
@@ -42,11 +43,13 @@ class _Checkpointed(Rule):
     ) -> tuple[Array, PyTree]:
         starts = [i for i, kept in enumerate(cache) if isinstance(kept, _Segment)]
         last = starts[-1] + len(cache[starts[-1]].parts) if starts else 0
-        error, found = run_back(list(zip(layer.parts, params, cache, strict=True))[last:], dy, collect, first=last)
+        error, found = run_back(
+            list(zip(layer.parts, filled(layer, params), cache, strict=True))[last:], dy, collect, first=last
+        )
         for start in reversed(starts):
             error, inner = _again(cache[start], error, collect, start)
             found = inner + found
-        return error, tuple(found)
+        return error, settled(layer, params, tuple(found))
 
 
 def checkpointed(net: Layer, every: int) -> Rule:

@@ -6,6 +6,12 @@ each part is the output cotangent of the part before it.
 **Branches**, y = combine(f_1(x), ..., f_n(x)): `combine` is pulled back to the output of each branch, and dC/dx is the
 sum over the branches. Residual blocks add, y = f(x) + shortcut(x): both get dC/dy. `parallel` concatenates: each gets
 its slice. Any other `combine` is differentiated by `jax.vjp`.
+
+**Tied parts**: a parameter w used at two places has dC/dw = sum of both, dC/dw_1 + dC/dw_2 at w_1 = w_2 = w. The uses of
+both places are concatenated, at the place that holds w.
+
+**Padded sequences**: a layer on each position is applied to the values of `Sequences`, and the values of the cotangent,
+itself a `Sequences`, are set to 0 where masked.
 """
 
 from __future__ import annotations
@@ -19,13 +25,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.backprop.rule import USES, AtLogits, Cache, Collect, Rule, register, rule_of
+from jaxnn.backprop.rule import USES, Cache, Collect, Rule, register, rule_of
 from jaxnn.layers.base import Layer
+from jaxnn.layers.sequences import Sequences, added, no_context, values_of, with_values
 from jaxnn.models.combinators import (
     PARALLEL,
     RESIDUAL,
     SERIAL,
     add,
+    combined,
     concatenate,
     fold,
     join,
@@ -33,12 +41,14 @@ from jaxnn.models.combinators import (
     require_params,
     spread,
 )
+from jaxnn.models.ties import at, filled, put
+from jaxnn.tape import STATIC
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 
 def forward(
-    layer: Layer, params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
-) -> tuple[Array, State, Cache]:
+    layer: Layer, params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
+) -> tuple[Any, State, Cache]:
     """(y, state, cache): `layer.apply`, and the cache of its backward pass.
 
     Example:
@@ -46,6 +56,9 @@ def forward(
         >>> forward(Relu, (), (), jnp.array([[-1.0, 2.0]]))[0]
         Array([[0., 2.]], dtype=float32)
     """
+    if isinstance(x, Sequences) and not layer.sequences:
+        y, state, cache = forward(layer, params, state, x.values, key=key, train=train)
+        return x.with_values(y), state, cache
     made = rule_of(layer).forward(layer, params, state, x, key=key, train=train)
     if not isinstance(made, tuple) or len(made) != 3:
         raise TypeError(
@@ -54,12 +67,26 @@ def forward(
     return made
 
 
+def backward(layer: Layer, params: Params, cache: Cache, dy: Any, collect: Collect) -> tuple[Any, PyTree]:
+    """(dx, what `collect` computes) by the layer's rule, from the cache of `forward`.
+
+    Example:
+        >>> from jaxnn.layers import Relu
+        >>> backward(Relu, (), jnp.array([[-1.0, 2.0]]), jnp.ones((1, 2)), USES)[0]
+        Array([[0., 1.]], dtype=float32)
+    """
+    if isinstance(dy, Sequences) and not layer.sequences:
+        dx, found = backward(layer, params, cache, dy.with_values(dy.values).values, collect)
+        return dy.with_values(dx), found
+    return rule_of(layer).backward(layer, params, cache, dy, collect)
+
+
 Part: TypeAlias = tuple[Layer, Params, State, Key | None]
 """(layer, params, state, key) of one part of a serial."""
 
 
 def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> list[Part]:
-    """Each part of a serial with its own parameters, state and key.
+    """Each part of a serial with its own parameters (a tied part with those of the other), state and key.
 
     Example:
         >>> from jaxnn.layers import Relu
@@ -70,10 +97,10 @@ def parts_of(layer: Layer, params: Params, state: State, key: Key | None) -> lis
     require_params(layer.kind.name, params, layer.parts)
     states = spread(state, layer.parts)
     keys = [fold(key, i) for i in range(len(layer.parts))]
-    return list(zip(layer.parts, params, states, keys, strict=True))
+    return list(zip(layer.parts, filled(layer, params), states, keys, strict=True))
 
 
-def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tuple[Array, list[State], list[Cache]]:
+def run(parts: Iterable[Part], x: Any, *, train: bool, first: int = 0) -> tuple[Any, list[State], list[Cache]]:
     """The parts in order: (output of the last, states, caches). `first` is the index of parts[0], for messages.
 
     Example:
@@ -86,7 +113,7 @@ def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tupl
         try:
             y, s, cache = forward(part, p, s, x, key=key, train=train)
         except (TypeError, ValueError) as error:
-            raise located(error, i, part, f"x of shape {jnp.shape(x)}") from None
+            raise located(error, i, part, f"x of shape {jnp.shape(values_of(x))}") from None
         x = y
         states.append(s)
         caches.append(cache)
@@ -94,8 +121,8 @@ def run(parts: Iterable[Part], x: Array, *, train: bool, first: int = 0) -> tupl
 
 
 def run_back(
-    parts: Sequence[tuple[Layer, Params, Cache]], dy: Array | AtLogits, collect: Collect, *, first: int = 0
-) -> tuple[Array, list[PyTree]]:
+    parts: Sequence[tuple[Layer, Params, Cache]], dy: Any, collect: Collect, *, first: int = 0
+) -> tuple[Any, list[PyTree]]:
     """The backward passes of the parts, last to first: (dx of parts[0], a list of what `collect` computes).
 
     Args:
@@ -113,90 +140,111 @@ def run_back(
     error: Any = dy
     for i, (part, p, cache) in reversed(list(enumerate(parts, first))):
         try:
-            below, found = rule_of(part).backward(part, p, cache, error, collect)
+            below, found = backward(part, p, cache, error, collect)
         except (TypeError, ValueError) as raised:
-            raise located(raised, i, part, f"dy of shape {jnp.shape(getattr(error, 'delta', error))}") from None
+            shape = jnp.shape(values_of(getattr(error, "delta", error)))
+            raise located(raised, i, part, f"dy of shape {shape}") from None
         error = below
         collected.append(found)
     return error, collected[::-1]
 
 
+def settled(layer: Layer, params: Params, found: PyTree) -> PyTree:
+    """What was collected at tied parts, added to what was at the parts they are tied to; uses are concatenated.
+
+    Example:
+        >>> from jaxnn.layers import Dense, tied
+        >>> from jaxnn.models import serial
+        >>> dense = Dense(1, b_init=None)
+        >>> w = {"w": jnp.array([[3.0]])}
+        >>> settled(serial(dense, tied(dense)), (w, ()), ({"w": jnp.array([[1.0]])}, {"w": jnp.array([[2.0]])}))
+        ({'w': Array([[3.]], dtype=float32)}, ())
+    """
+    for to, source in reversed(layer.options.get("ties", ())):
+        here, there = at(found, to), at(found, source)
+        if isinstance(here, tuple) and not here:
+            continue  # nothing is collected
+        structure: Any = jax.tree.structure(at(params, source))
+        pairs = zip(structure.flatten_up_to(there), structure.flatten_up_to(here), strict=True)
+        total = jax.tree.unflatten(structure, [one + other for one, other in pairs])
+        found = put(put(found, to, ()), source, total)
+    return found
+
+
 def _serial_forward(
-    layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
-) -> tuple[Array, State, Cache]:
+    layer: Layer, params: Params, state: State, x: Any, *, key: Key | None, train: bool
+) -> tuple[Any, State, Cache]:
     x, states, caches = run(parts_of(layer, params, state, key), x, train=train)
     return x, join(states), caches
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Combined:
+    """The adjoint of the branches' combination: `pull` is that of any other function than these two."""
+
+    outputs: tuple[jax.ShapeDtypeStruct, ...] = dataclasses.field(metadata=STATIC)
+    combine: Callable[[Sequence[Array]], Array] = dataclasses.field(metadata=STATIC)
+    pull: Any = None
+
+    def __call__(self, dy: Array) -> Sequence[Array]:
+        """The cotangent of each branch's output."""
+        if self.combine is add:
+            return [dy] * len(self.outputs)
+        if self.combine is concatenate:
+            return _slices(self.outputs, dy)
+        return self.pull(dy)[0]
+
+
 def _branches_forward(
-    layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
-) -> tuple[Array, State, Cache]:
+    layer: Layer, params: Params, state: State, x: Any, *, key: Key | None, train: bool
+) -> tuple[Any, State, Cache]:
     made = [forward(part, p, s, x, key=k, train=train) for part, p, s, k in parts_of(layer, params, state, key)]
     outputs, combine = [y for y, _, _ in made], layer.options["combine"]
-    pull: Callable[[Array], Sequence[Array]]
-    if combine is add:
-        y, pull = combine(outputs), _copies
-    elif combine is concatenate:
-        y, pull = combine(outputs), _slices([jax.ShapeDtypeStruct(y.shape, y.dtype) for y in outputs])
+    shapes = tuple(jax.ShapeDtypeStruct(values_of(y).shape, values_of(y).dtype) for y in outputs)
+    if combine in (add, concatenate):
+        y, pull = combined(combine, outputs), _Combined(shapes, combine)
     else:
-        y, of_combine = jax.vjp(combine, outputs)
-        pull = functools.partial(_only, of_combine)
+        value, of_combine = jax.vjp(combine, [values_of(y) for y in outputs])
+        y, pull = combined(lambda _: value, outputs), _Combined(shapes, combine, of_combine)
     return y, join([s for _, s, _ in made]), (pull, [cache for _, _, cache in made])
 
 
-def _copies(dy: Array) -> list[Array]:
-    """The adjoint of f(x) + shortcut(x): the cotangent goes to both."""
-    return [dy, dy]
-
-
-def _only(pull: Callable[[Array], tuple[Sequence[Array]]], dy: Array) -> Sequence[Array]:
-    """The cotangent of the one argument of a `jax.vjp`."""
-    return pull(dy)[0]
-
-
-def _slices(outputs: Sequence[jax.ShapeDtypeStruct]) -> Callable[[Array], list[Array]]:
+def _slices(outputs: Sequence[jax.ShapeDtypeStruct], dy: Array) -> list[Array]:
     """The adjoint of a concatenation along the last axis."""
-
-    def pull(dy: Array) -> list[Array]:
-        errors, start = [], 0
-        for y in outputs:
-            stop = start + y.shape[-1]
-            errors.append(lax.slice_in_dim(dy, start, stop, axis=dy.ndim - 1).astype(y.dtype))
-            start = stop
-        return errors
-
-    return pull
+    errors, start = [], 0
+    for y in outputs:
+        stop = start + y.shape[-1]
+        errors.append(lax.slice_in_dim(dy, start, stop, axis=dy.ndim - 1).astype(y.dtype))
+        start = stop
+    return errors
 
 
 def _combined_by_hand(layer: Layer) -> bool:
     return layer.options["combine"] in (add, concatenate)
 
 
-def _sum(errors: Sequence[Array]) -> Array:
-    """The cotangent of an x that several branches share; float0, that of integers, cannot be added."""
-    return errors[0] if errors[0].dtype == jax.dtypes.float0 else functools.reduce(jnp.add, errors)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Serial(Rule):
-    def backward(
-        self, layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
-    ) -> tuple[Array, PyTree]:
-        error, found = run_back(list(zip(layer.parts, params, cache, strict=True)), dy, collect)
-        return error, tuple(found)
+    def backward(self, layer: Layer, params: Params, cache: Cache, dy: Any, collect: Collect) -> tuple[Any, PyTree]:
+        error, found = run_back(list(zip(layer.parts, filled(layer, params), cache, strict=True)), dy, collect)
+        return error, settled(layer, params, tuple(found))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Branches(Rule):
-    def backward(
-        self, layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
-    ) -> tuple[Array, PyTree]:
+    def backward(self, layer: Layer, params: Params, cache: Cache, dy: Any, collect: Collect) -> tuple[Any, PyTree]:
         pull, caches = cache
-        made = [
-            rule_of(part).backward(part, p, c, error, collect)
-            for part, p, c, error in zip(layer.parts, params, caches, pull(dy), strict=True)
+        # The cotangent of a context goes down one branch; the others start from zeros, and the sum has it once.
+        errors = [
+            with_values(dy if i == 0 else no_context(dy), error)
+            for i, error in enumerate(pull(values_of(with_values(dy, values_of(dy)))))
         ]
-        return _sum([dx for dx, _ in made]), tuple(found for _, found in made)
+        made = [
+            backward(part, p, c, error, collect)
+            for part, p, c, error in zip(layer.parts, params, caches, errors, strict=True)
+        ]
+        return functools.reduce(added, [dx for dx, _ in made]), tuple(found for _, found in made)
 
 
 def _through_the_parts(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:

@@ -22,6 +22,7 @@ from jaxnn.checks import require_function
 from jaxnn.layers import activation, dense
 from jaxnn.layers.base import Layer, name_of, require_net
 from jaxnn.models.combinators import SERIAL, require_params, spread
+from jaxnn.models.ties import filled
 from jaxnn.types import Array, Loss, Params, State
 
 MOST_ENTRIES = 64
@@ -162,7 +163,9 @@ def leaves(net: Layer, params: Params, state: State) -> list[tuple[Layer, Params
         return [(net, params, state)]
     require_params("serial", params, net.parts)
     states = spread(state, net.parts)
-    return [leaf for part, p, s in zip(net.parts, params, states, strict=True) for leaf in leaves(part, p, s)]
+    return [
+        leaf for part, p, s in zip(net.parts, filled(net, params), states, strict=True) for leaf in leaves(part, p, s)
+    ]
 
 
 def _error_of(made: str) -> str:

@@ -18,6 +18,10 @@ The modules of layers with parameters hold `init` and `apply` as functions of ar
 | `RMSNorm()` | `rms_norm` | (N, ..., D), shape kept | scale | |
 | `Dropout(rate)` | `dropout` | (N, ...), shape kept | | a key in training |
 | `Embedding(vocabulary, features)` | `embedding` | integers (N, ...) -> (N, ..., features) | w | |
+| `tied(embedding)` | `tying` | (N, ..., D) -> (N, ..., V), logits by the embedding's table | those of the embedding | |
+| `tied(layer)` | `tying` | as `layer` | those of `layer` | as `layer` |
+| `Padding(token)` | `padding` | integers (N, T) -> `Sequences` | | |
+| `Values`, `LastPosition` | `padding` | `Sequences` -> (N, T, D), (N, D) | | |
 | `Activation(function)`, `Relu`, `Tanh`, ... | `activation` | (N, ...), shape kept | | |
 | `PRelu()`, `Swish()`, `Parametric(form)` | `parametric` | (N, ..., C), shape kept | slope; beta; that of the form | |
 
@@ -27,6 +31,8 @@ not fit. An invalid setting raises either, in the factory or, where its check ne
 `apply`.
 
 A name without parentheses is a Layer itself (`Flatten`, `Relu`); one with them is a factory (`Dense(10)`).
+
+Sequences of unequal length are padded to one length T and travel through a network as `Sequences`, values with a mask.
 """
 
 from typing import TYPE_CHECKING
@@ -42,9 +48,11 @@ from jaxnn.layers import (
     flatten,
     group_norm,
     layer_norm,
+    padding,
     parametric,
     pooling,
     rms_norm,
+    sequences,
 )
 from jaxnn.layers.activation import (
     Activation,
@@ -72,16 +80,20 @@ from jaxnn.layers.embedding import Embedding
 from jaxnn.layers.flatten import Flatten
 from jaxnn.layers.group_norm import GroupNorm
 from jaxnn.layers.layer_norm import LayerNorm
+from jaxnn.layers.padding import LastPosition, Padding, Values
 from jaxnn.layers.parametric import Parametric, PRelu, Swish
 from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jaxnn.layers.rms_norm import RMSNorm
+from jaxnn.layers.sequences import Sequences
+from jaxnn.layers.tying import tied
 
 __all__ = [
     "Activation", "AveragePool", "BatchNorm", "Conv", "Dense", "DepthwiseConv", "Dropout", "Elu", "Embedding",
-    "Flatten", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "GroupNorm", "HardTanh", "Identity", "Kind", "Layer",
-    "LayerNorm", "LeakyRelu", "LogSoftmax", "MaxPool", "Mish", "PRelu", "Parametric", "RMSNorm", "Relu", "Selu",
-    "Sigmoid", "Silu", "Softmax", "Softplus", "Swish", "Tanh", "activation", "batch_norm", "conv", "dense", "dropout",
-    "embedding", "flatten", "group_norm", "layer_norm", "parametric", "pooling", "rms_norm", "stateless",
+    "Flatten", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "GroupNorm", "HardTanh", "Identity", "Kind",
+    "LastPosition", "Layer", "LayerNorm", "LeakyRelu", "LogSoftmax", "MaxPool", "Mish", "PRelu", "Padding",
+    "Parametric", "RMSNorm", "Relu", "Selu", "Sequences", "Sigmoid", "Silu", "Softmax", "Softplus", "Swish", "Tanh",
+    "Values", "activation", "batch_norm", "conv", "dense", "dropout", "embedding", "flatten", "group_norm",
+    "layer_norm", "padding", "parametric", "pooling", "rms_norm", "sequences", "stateless", "tied",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

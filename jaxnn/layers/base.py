@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.checks import as_array, require_key
+from jaxnn.checks import as_array, as_arrays, require_key
+from jaxnn.layers.sequences import Sequences
 from jaxnn.types import Array, DType, Key, Params, Shape, State
 
-Example: TypeAlias = Shape | jax.ShapeDtypeStruct | Array
-"""One example, without the batch axis: its shape (of float32), or anything with a shape and a dtype."""
+Example: TypeAlias = Shape | jax.ShapeDtypeStruct | Array | Any
+"""One example, without the batch axis: its shape (of float32), or anything with a shape and a dtype; of padded
+sequences, or of sequences with a context, a `Sequences` of these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class Layer:
         kind: the key object by which a backward rule is found.
         options: the static settings of the layer.
         parts: the layers that it is composed of; empty for a leaf.
+        sequences: whether `apply` takes `Sequences` itself; any other layer is applied to their values.
 
     Layers are compared and hashed by identity, so they can be static arguments of `jax.jit`.
 
@@ -76,17 +79,28 @@ class Layer:
     kind: Kind
     options: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple[Layer, ...] = ()
+    sequences: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, Kind):
             raise TypeError(f'Layer: kind must be a Kind, such as Kind("mine"), got {self.kind!r}.')
-        init = self.init
+        init, apply = self.init, self.apply
 
         def checked_init(key: Key, example: Example) -> tuple[Params, State]:
             require_key(f"{self.kind.name}.init", key)
-            return init(key, as_example(example))
+            one = as_example(example)
+            return init(key, one if self.sequences or not isinstance(one, Sequences) else one.values)
+
+        def applied(
+            params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
+        ) -> tuple[Any, State]:
+            if self.sequences or not isinstance(x, Sequences):
+                return apply(params, state, x, key=key, train=train)
+            y, state = pair_of(self, apply(params, state, x.values, key=key, train=train))
+            return x.with_values(y), state
 
         object.__setattr__(self, "init", checked_init)
+        object.__setattr__(self, "apply", applied)
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         """Raise TypeError: a layer is not a function or factory."""
@@ -103,7 +117,7 @@ class Layer:
             >>> Relu.predict((), (), jnp.array([[-1.0, 2.0]]))
             Array([[0., 2.]], dtype=float32)
         """
-        x = as_array("predict", "x", x)
+        x = as_arrays("predict", "x", x) if isinstance(x, Sequences) else as_array("predict", "x", x)
         return pair_of(self, self.apply(params, state, x, key=None, train=False))[0]
 
     def __repr__(self) -> str:
@@ -149,10 +163,12 @@ def pair_of(layer: Layer, result: Any) -> tuple[Array, State]:
     return result
 
 
-def as_example(example: Example) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of one example; a bare shape means float32."""
+def as_example(example: Example) -> Any:
+    """The shape and dtype of one example, a `Sequences` of them for `Sequences`; a bare shape means float32."""
     if hasattr(example, "shape") and hasattr(example, "dtype"):
         return jax.ShapeDtypeStruct(example.shape, example.dtype)
+    if isinstance(example, Sequences):
+        return jax.tree.map(as_example, example)
     if not isinstance(example, tuple | list) or not all(hasattr(n, "__index__") for n in example):
         raise TypeError(
             f"init: expected the shape of ONE example, such as (28, 28, 1) or (784,), got {example!r}. "
@@ -164,12 +180,11 @@ def as_example(example: Example) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
 
-def output_example(layer: Layer, params: Params, state: State, example: Example) -> jax.ShapeDtypeStruct:
+def output_example(layer: Layer, params: Params, state: State, example: Example) -> Any:
     """The shape and dtype of one output, by abstract evaluation of `predict` on a batch of one."""
-    one = as_example(example)
-    batch = jax.ShapeDtypeStruct((1, *one.shape), one.dtype)
+    batch = jax.tree.map(lambda one: jax.ShapeDtypeStruct((1, *one.shape), one.dtype), as_example(example))
     y = jax.eval_shape(layer.predict, params, state, batch)
-    return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
+    return jax.tree.map(lambda y: jax.ShapeDtypeStruct(y.shape[1:], y.dtype), y)
 
 
 def param_dtype(example: jax.ShapeDtypeStruct) -> DType:

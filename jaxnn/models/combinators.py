@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn.layers.base import Kind, Layer, output_example, pair_of
+from jaxnn.layers.sequences import Sequences, values_of, with_values
+from jaxnn.layers.tying import TIED, UNEMBEDDING
+from jaxnn.models.ties import fill, find_ties, shapes_of_tied
 from jaxnn.types import Array, Key, Params, State
 
 SERIAL = Kind("serial")
@@ -20,8 +23,9 @@ PARALLEL = Kind("parallel")
 def serial(*parts: Layer) -> Layer:
     """The composition of layers, first to last: y = part_n(... part_2(part_1(x))).
 
-    Params are a tuple with one entry per part (`()` for one without parameters). The state is `()` if no part
-    has state (running statistics), else such a tuple too. Each part gets its own key, folded from `key`.
+    Params are a tuple with one entry per part (`()` for one without parameters, or tied to another part by
+    `layers.tied`). The state is `()` if no part has state (running statistics), else such a tuple too. Each part gets
+    its own key, folded from `key`.
 
     Args:
         parts: layers or networks; `serial()` is the identity.
@@ -31,6 +35,7 @@ def serial(*parts: Layer) -> Layer:
 
     Raises:
         TypeError: a part is not a Layer (e.g. a factory such as `Dense` that was not called).
+        ValueError: a part is tied to a later one.
         ValueError, TypeError: raised by a part, with a note that names the part and its position.
 
     Example:
@@ -41,34 +46,39 @@ def serial(*parts: Layer) -> Layer:
         (5, 2)
     """
     _require_layers("serial", parts)
+    ties = find_ties(parts)
 
-    def init(key: Key, example: jax.ShapeDtypeStruct) -> tuple[Params, State]:
+    def init(key: Key, example: Any) -> tuple[Params, State]:
         shape = example
-        params, states = [], []
+        params: tuple[Params, ...] = ()
+        states = []
         for i, part in enumerate(parts):
             try:
                 p, s = part.init(jax.random.fold_in(key, i), shape)
-                shape = output_example(part, p, s, shape)
+                params = (*params, p)
+                known = fill([tie for tie in ties if tie[0][0] <= i], params)[i]
+                if part.kind in (TIED, UNEMBEDDING) and known == ():
+                    known = shapes_of_tied(part, shape)
+                shape = output_example(part, known, s, shape)
             except (TypeError, ValueError) as error:
-                raise located(error, i, part, f"one example of shape {shape.shape}") from None
-            params.append(p)
+                raise located(error, i, part, f"one example of shape {values_of(shape).shape}") from None
             states.append(s)
-        return tuple(params), join(states)
+        return params, join(states)
 
     def apply(
-        params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
-    ) -> tuple[Array, State]:
+        params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
+    ) -> tuple[Any, State]:
         require_params("serial", params, parts)
         states = []
-        for i, (part, p, s) in enumerate(zip(parts, params, spread(state, parts), strict=True)):
+        for i, (part, p, s) in enumerate(zip(parts, fill(ties, params), spread(state, parts), strict=True)):
             try:
                 x, s = pair_of(part, part.apply(p, s, x, key=fold(key, i), train=train))
             except (TypeError, ValueError) as error:
-                raise located(error, i, part, f"x of shape {jnp.shape(x)}") from None
+                raise located(error, i, part, f"x of shape {jnp.shape(values_of(x))}") from None
             states.append(s)
         return x, join(states)
 
-    return Layer(init, apply, SERIAL, MappingProxyType({}), parts)
+    return Layer(init, apply, SERIAL, MappingProxyType({"ties": ties} if ties else {}), parts, sequences=True)
 
 
 def residual(*parts: Layer, shortcut: Layer | None = None) -> Layer:
@@ -115,21 +125,31 @@ def _branches(kind: Kind, parts: tuple[Layer, ...], combine: Callable[[Sequence[
     """A layer that applies every part to x and combines their outputs."""
     _require_layers(kind.name, parts)
 
-    def init(key: Key, example: jax.ShapeDtypeStruct) -> tuple[Params, State]:
+    def init(key: Key, example: Any) -> tuple[Params, State]:
         made = [part.init(jax.random.fold_in(key, i), example) for i, part in enumerate(parts)]
         return tuple(p for p, _ in made), join([s for _, s in made])
 
     def apply(
-        params: Params, state: State, x: Array, *, key: Key | None = None, train: bool = False
-    ) -> tuple[Array, State]:
+        params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
+    ) -> tuple[Any, State]:
         require_params(kind.name, params, parts)
         made = [
             part.apply(p, s, x, key=fold(key, i), train=train)
             for i, (part, p, s) in enumerate(zip(parts, params, spread(state, parts), strict=True))
         ]
-        return combine([y for y, _ in made]), join([s for _, s in made])
+        return combined(combine, [y for y, _ in made]), join([s for _, s in made])
 
-    return Layer(init, apply, kind, MappingProxyType({"combine": combine}), parts)
+    return Layer(init, apply, kind, MappingProxyType({"combine": combine}), parts, sequences=True)
+
+
+def combined(combine: Callable[[Sequence[Array]], Array], outputs: Sequence[Any]) -> Any:
+    """The combination of the branches' values; with the mask and context of the first, if it is `Sequences`."""
+    if any(isinstance(y, Sequences) != isinstance(outputs[0], Sequences) for y in outputs):
+        raise ValueError(
+            "residual and parallel: some branches return Sequences, others arrays. Take LastPosition, Values or "
+            "GlobalAveragePool in all of them or in none."
+        )
+    return with_values(outputs[0], combine([values_of(y) for y in outputs]))
 
 
 def add(outputs: Sequence[Array]) -> Array:

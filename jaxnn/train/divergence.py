@@ -12,6 +12,7 @@ import numpy as np
 from jaxnn.data import Draws
 from jaxnn.layers import Layer
 from jaxnn.models.combinators import SERIAL, fold, spread
+from jaxnn.models.ties import filled
 from jaxnn.train.step import Replay, TrainState
 from jaxnn.train.stopping import DivergedError
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
@@ -153,7 +154,7 @@ def _outputs(
     if net.kind is not SERIAL:
         yield f"{net.kind.name}{f' at {place}' if place else ''}", net.apply(params, state, x, key=key, train=True)[0]
         return
-    for i, (part, p, s) in enumerate(zip(net.parts, params, spread(state, net.parts), strict=True)):
+    for i, (part, p, s) in enumerate(zip(net.parts, filled(net, params), spread(state, net.parts), strict=True)):
         for name, outputs in _outputs(part, p, s, x, fold(key, i), f"{place}[{i}]"):
             yield name, outputs
             x = outputs
