@@ -16,6 +16,7 @@
 | dense, conv, embedding, flatten, dropout | `linear` | linear maps and their adjoints |
 | activations, also with parameters, softmax, poolings | `pointwise` | s'(z), p . (g - p'g), masks |
 | batch, layer, group, RMS norm | `norms` | through the mean and the variance |
+| attention | `attention` | probabilities recomputed in blocks, products over positions |
 | tied parameters, padded sequences | `sequences` | uses of one parameter concatenated, masks |
 | serial, residual, parallel | `combinators` | the chain rule |
 | softmax + cross-entropy, sigmoid + BCE | `fused` | y - d |
@@ -28,7 +29,7 @@ The derivatives of the losses are in `jaxnn.losses`, the adjoints of array opera
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.backprop import combinators, differences, linear, norms, pointwise, sequences
+from jaxnn.backprop import attention, combinators, differences, linear, norms, pointwise, sequences
 from jaxnn.backprop.check import check_gradient, check_rule
 from jaxnn.backprop.coverage import coverage
 from jaxnn.backprop.curvature import ggn_record, output_record
@@ -41,6 +42,7 @@ __all__ = [
     "AUTOMATIC",
     "Check",
     "Rule",
+    "attention",
     "check_gradient",
     "check_rule",
     "combinators",

@@ -34,7 +34,7 @@ from jaxnn.layers.base import Layer
 from jaxnn.layers.moments import mean_and_variance
 from jaxnn.numerics import accumulate
 from jaxnn.tape import Addition, Scaling, positions
-from jaxnn.types import Array, Key, Params, PyTree, State
+from jaxnn.types import Array, Key, Params, PyTree, Scalar, State
 
 
 def _scaled(params: Params, dy: Array) -> Array:
@@ -124,19 +124,29 @@ GROUP_NORM = register(group_norm.KIND, Rule(_group_forward, _group_input_grad, _
 """As batch normalization in training, the means over positions and channels of one group of one example."""
 
 
+def rms_standardized(x: Array, eps: Scalar) -> tuple[Array, Array]:
+    """(xhat, r) of RMS normalization over the last axis, in the accumulation dtype: xhat = x r."""
+    wide = accumulate(x)
+    mean_square = jnp.mean(jnp.square(wide), -1, keepdims=True)
+    inverse = lax.rsqrt(mean_square + jnp.asarray(eps, wide.dtype))
+    return wide * inverse, inverse
+
+
+def rms_input_grad(params: Params, standardized: tuple[Array, Array], dy: Array) -> Array:
+    """dC/dx of RMS normalization, from what `rms_standardized` returned."""
+    xhat, inverse = standardized
+    return _unstandardize(xhat, inverse, _scaled(params, dy), (dy.ndim - 1,), centred=False).astype(dy.dtype)
+
+
 def _rms_forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
 ) -> tuple[Array, State, Cache]:
     y, state = layer.apply(params, state, x, key=key, train=train)
-    wide = accumulate(x)
-    mean_square = jnp.mean(jnp.square(wide), -1, keepdims=True)
-    inverse = lax.rsqrt(mean_square + jnp.asarray(layer.options["eps"], wide.dtype))
-    return y, state, (wide * inverse, inverse)
+    return y, state, rms_standardized(x, layer.options["eps"])
 
 
 def _rms_input_grad(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
-    xhat, inverse = cache
-    return _unstandardize(xhat, inverse, _scaled(params, dy), (dy.ndim - 1,), centred=False).astype(dy.dtype)
+    return rms_input_grad(params, cache, dy)
 
 
 RMS_NORM = register(rms_norm.KIND, Rule(_rms_forward, _rms_input_grad, _uses))

@@ -18,6 +18,8 @@ The modules of layers with parameters hold `init` and `apply` as functions of ar
 | `RMSNorm()` | `rms_norm` | (N, ..., D), shape kept | scale | |
 | `Dropout(rate)` | `dropout` | (N, ...), shape kept | | a key in training |
 | `Embedding(vocabulary, features)` | `embedding` | integers (N, ...) -> (N, ..., features) | w | |
+| `Attention(heads)` | `attention` | (N, T, D), shape kept | wq, wk, wv, wo | a cache, in decoding |
+| `CrossAttention(heads)` | `attention` | `Sequences` (N, T, D), shape kept | wq, wk, wv, wo | |
 | `tied(embedding)` | `tying` | (N, ..., D) -> (N, ..., V), logits by the embedding's table | those of the embedding | |
 | `tied(layer)` | `tying` | as `layer` | those of `layer` | as `layer` |
 | `Padding(token)` | `padding` | integers (N, T) -> `Sequences` | | |
@@ -40,6 +42,7 @@ from typing import TYPE_CHECKING
 from jaxnn import missing
 from jaxnn.layers import (
     activation,
+    attention,
     batch_norm,
     conv,
     dense,
@@ -71,6 +74,7 @@ from jaxnn.layers.activation import (
     Softplus,
     Tanh,
 )
+from jaxnn.layers.attention_layers import Attention, CrossAttention
 from jaxnn.layers.base import Kind, Layer, stateless
 from jaxnn.layers.batch_norm import BatchNorm
 from jaxnn.layers.conv import Conv, DepthwiseConv
@@ -88,12 +92,13 @@ from jaxnn.layers.sequences import Sequences
 from jaxnn.layers.tying import tied
 
 __all__ = [
-    "Activation", "AveragePool", "BatchNorm", "Conv", "Dense", "DepthwiseConv", "Dropout", "Elu", "Embedding",
-    "Flatten", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "GroupNorm", "HardTanh", "Identity", "Kind",
-    "LastPosition", "Layer", "LayerNorm", "LeakyRelu", "LogSoftmax", "MaxPool", "Mish", "PRelu", "Padding",
-    "Parametric", "RMSNorm", "Relu", "Selu", "Sequences", "Sigmoid", "Silu", "Softmax", "Softplus", "Swish", "Tanh",
-    "Values", "activation", "batch_norm", "conv", "dense", "dropout", "embedding", "flatten", "group_norm",
-    "layer_norm", "padding", "parametric", "pooling", "rms_norm", "sequences", "stateless", "tied",
+    "Activation", "Attention", "AveragePool", "BatchNorm", "Conv", "CrossAttention", "Dense", "DepthwiseConv",
+    "Dropout", "Elu", "Embedding", "Flatten", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "GroupNorm", "HardTanh",
+    "Identity", "Kind", "LastPosition", "Layer", "LayerNorm", "LeakyRelu", "LogSoftmax", "MaxPool", "Mish", "PRelu",
+    "Padding", "Parametric", "RMSNorm", "Relu", "Selu", "Sequences", "Sigmoid", "Silu", "Softmax", "Softplus",
+    "Swish", "Tanh", "Values", "activation", "attention", "batch_norm", "conv", "dense", "dropout", "embedding",
+    "flatten", "group_norm", "layer_norm", "padding", "parametric", "pooling", "rms_norm", "sequences", "stateless",
+    "tied",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

@@ -1,0 +1,207 @@
+"""Attention as layers, and with a cache of keys and values for decoding."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn.checks import require_number, require_positive, require_positive_int
+from jaxnn.initializers import Initializer, lecun_normal
+from jaxnn.layers.attention import (
+    CROSS,
+    KIND,
+    Settings,
+    apply,
+    head_size,
+    init,
+    output,
+    project,
+    require_fit,
+    visible,
+)
+from jaxnn.layers.base import Layer, param_dtype
+from jaxnn.layers.moments import require_eps
+from jaxnn.layers.sequences import Sequences, mask_of, only, values_of, with_values
+from jaxnn.ops.attention import attend
+from jaxnn.types import Array, Key, Params, Scalar, State
+
+
+def Attention(
+    heads: int,
+    *,
+    kv_heads: int | None = None,
+    head_features: int | None = None,
+    causal: bool = False,
+    rotary: Scalar | None = None,
+    alibi: bool = False,
+    qk_norm: bool = False,
+    scale: Scalar | None = None,
+    w_init: Initializer = lecun_normal,
+    out_init: Initializer = lecun_normal,
+    b_init: Initializer | None = None,
+    eps: Scalar = 1e-6,
+) -> Layer:
+    """Multi-head self-attention on inputs (N, T, D), or on `Sequences`, whose masked positions no one sees.
+
+    With a cache as its state (`start`), the layer decodes: see `models.generate`.
+
+    Args:
+        heads, kv_heads, head_features, qk_norm, w_init, out_init, b_init: as for `init`.
+        causal, rotary, alibi, scale, eps: as in `Settings`.
+
+    Example:
+        >>> layer = Attention(4, causal=True, rotary=10_000.0, qk_norm=True)
+        >>> params, state = layer.init(jax.random.key(0), (10, 32))
+        >>> layer.predict(params, state, jnp.ones((2, 7, 32))).shape
+        (2, 7, 32)
+    """
+    settings = _settings(heads, causal, rotary, alibi, scale, eps)
+    made = {"kv_heads": kv_heads, "head_features": head_features, "qk_norm": qk_norm}
+    made |= {"w_init": w_init, "out_init": out_init, "b_init": b_init}
+
+    def layer_init(key: Key, example: Any) -> tuple[Params, State]:
+        one = _example(values_of(example))
+        return init(key, one.shape[-1], heads, dtype=param_dtype(one), **made), ()
+
+    def layer_apply(
+        params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
+    ) -> tuple[Any, State]:
+        values, mask = values_of(x), mask_of(x)
+        if state:
+            if mask is not None:
+                raise ValueError("attention: decoding with a cache takes no mask; see models.generate for lengths.")
+            y, state = apply_cached(params, state, values, settings)
+            return with_values(x, y), state
+        y = apply(params, only(mask, values), mask=mask, **_keywords(settings))
+        return with_values(x, y), state
+
+    return Layer(layer_init, layer_apply, KIND, _options(settings, made), sequences=True)
+
+
+def CrossAttention(
+    heads: int,
+    *,
+    kv_heads: int | None = None,
+    head_features: int | None = None,
+    qk_norm: bool = False,
+    scale: Scalar | None = None,
+    w_init: Initializer = lecun_normal,
+    out_init: Initializer = lecun_normal,
+    b_init: Initializer | None = None,
+    eps: Scalar = 1e-6,
+) -> Layer:
+    """Multi-head attention of the values of `Sequences` on their context, (N, T, D) on (N, S, C).
+
+    Arguments as for `Attention`.
+
+    Raises:
+        ValueError: when initialised or applied: the input is no `Sequences` with a context.
+
+    Example:
+        >>> x = Sequences(jnp.ones((2, 3, 8)), context=Sequences(jnp.ones((2, 5, 4))))
+        >>> layer = CrossAttention(2)
+        >>> params, state = layer.init(jax.random.key(0), jax.tree.map(lambda v: v[0], x))
+        >>> params["wk"].shape, layer.predict(params, state, x).values.shape
+        ((4, 8), (2, 3, 8))
+    """
+    settings = _settings(heads, False, None, False, scale, eps)
+    made = {"kv_heads": kv_heads, "head_features": head_features, "qk_norm": qk_norm}
+    made |= {"w_init": w_init, "out_init": out_init, "b_init": b_init}
+
+    def layer_init(key: Key, example: Any) -> tuple[Params, State]:
+        one, context = _example(values_of(example)), _example(context_of(example).values)
+        sizes = {"context_features": context.shape[-1], "dtype": param_dtype(one)}
+        return init(key, one.shape[-1], heads, **sizes, **made), ()
+
+    def layer_apply(
+        params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
+    ) -> tuple[Any, State]:
+        context = context_of(x)
+        y = apply(params, only(x.mask, x.values), context.values, mask=context.mask, **_keywords(settings))
+        return x.with_values(y), state
+
+    return Layer(layer_init, layer_apply, CROSS, _options(settings, made), sequences=True)
+
+
+def context_of(x: Any) -> Sequences:
+    """What cross-attention reads."""
+    if not isinstance(x, Sequences) or x.context is None:
+        got = "Sequences without a context" if isinstance(x, Sequences) else type(x).__name__
+        raise ValueError(
+            f"cross_attention: x must be Sequences(values, context=Sequences(...)), got {got}. "
+            "models.encoder_decoder makes it; for self-attention use Attention."
+        )
+    return x.context
+
+
+def _settings(
+    heads: int, causal: bool, rotary: Scalar | None, alibi: bool, scale: Scalar | None, eps: Scalar
+) -> Settings:
+    require_positive_int("attention", "heads", heads)
+    if rotary is not None:
+        require_positive("attention", "rotary", rotary)
+    if scale is not None:
+        require_number("attention", "scale", scale)
+    require_eps("attention", eps)
+    return Settings(heads, causal, rotary, alibi, scale, eps)
+
+
+def _example(one: Any) -> Any:
+    if len(one.shape) != 2:
+        raise ValueError(f"attention: an example must have shape (T, D), got {one.shape}.")
+    return one
+
+
+def _keywords(settings: Settings) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+
+
+def _options(settings: Settings, made: dict[str, Any]) -> MappingProxyType[str, Any]:
+    return MappingProxyType({"settings": settings} | made)
+
+
+def start(params: Params, settings: Settings, n: int, length: int) -> State:
+    """The empty cache of keys and values of n sequences of up to `length` positions, for `apply_cached`.
+
+    Example:
+        >>> cache = start(init(jax.random.key(0), 8, 4, kv_heads=2), Settings(4, causal=True), 3, 10)
+        >>> jax.tree.map(jnp.shape, cache)
+        {'k': (3, 10, 2, 2), 'length': (), 'v': (3, 10, 2, 2)}
+    """
+    size, w = head_size(params, settings), params["wk"]
+    zeros = jnp.zeros((n, length, w.shape[1] // size, size), w.dtype)
+    return {"k": zeros, "v": zeros, "length": jnp.zeros((), jnp.int32)}
+
+
+def apply_cached(params: Params, cache: State, x: Array, settings: Settings) -> tuple[Array, State]:
+    """Causal self-attention of T new positions on themselves and the cached ones before: (y (N, T, D), the cache).
+
+    The cost of a new position is that of the cache's whole length, wherever it stands. Positions beyond the length
+    overwrite the last ones: the caller bounds them.
+
+    Raises:
+        ValueError: attention that is not causal: earlier outputs would depend on later positions.
+
+    Example:
+        >>> params, settings = init(jax.random.key(0), 8, 2), Settings(2, causal=True)
+        >>> y, cache = apply_cached(params, start(params, settings, 1, 5), jnp.ones((1, 2, 8)), settings)
+        >>> y.shape, int(cache["length"])
+        ((1, 2, 8), 2)
+    """
+    if not settings.causal:
+        raise ValueError("attention: decoding with a cache needs causal attention, got causal=False.")
+    require_fit(params, x, x, None, settings)
+    first = cache["length"]
+    q, new_k, new_v = project(params, x, x, settings, first=first)[1]
+    zero = jnp.zeros((), jnp.int32)
+    k, v = (
+        lax.dynamic_update_slice(cache[name], new.astype(cache[name].dtype), (zero, first, zero, zero))
+        for name, new in (("k", new_k), ("v", new_v))
+    )
+    o, _ = attend(q, k.astype(q.dtype), v.astype(q.dtype), visible(None, settings, first), scale=settings.scale)
+    return output(params, o), {"k": k, "v": v, "length": first + x.shape[1]}
