@@ -35,6 +35,7 @@ of linear units is linear, however many layers it has.
 | `tanh` | curved | -1 to 1 | yes | yes | 1 |
 | `softplus` | curved | 0 to inf | no | yes | 0.5 |
 | `relu` | piecewise linear | 0 to inf | no | yes | 0 |
+| `relu_squared` | curved | 0 to inf | no | yes | 0 |
 | `leaky_relu` | piecewise linear | -inf to inf | no | yes | 0.01 |
 | `elu` | curved | -1 to inf | no | yes | 1 |
 | `selu` | curved | -1.76 to inf | no | yes | 1.7581 |
@@ -72,6 +73,8 @@ from jaxnn.activations.rectifiers import (
     leaky_relu_derivative,
     relu,
     relu_derivative,
+    relu_squared,
+    relu_squared_derivative,
     selu,
     selu_derivative,
 )
@@ -125,6 +128,8 @@ __all__ = [
     "properties",
     "relu",
     "relu_derivative",
+    "relu_squared",
+    "relu_squared_derivative",
     "selu",
     "selu_derivative",
     "sigmoid",

@@ -1,4 +1,4 @@
-"""Rectifiers: ReLU, leaky ReLU, ELU, SELU. At the kink z = 0 each has the derivative of its branch z <= 0."""
+"""Rectifiers: ReLU, its square, leaky ReLU, ELU, SELU. At the kink z = 0 each has the derivative of its branch z <= 0."""
 
 from __future__ import annotations
 
@@ -38,6 +38,34 @@ def relu_derivative(z: Array) -> Array:
         Array([0., 0., 1.], dtype=float32)
     """
     return jnp.where(z <= 0, jnp.zeros_like(z), jnp.ones_like(z))
+
+
+@elementwise
+def relu_squared(z: Array) -> Array:
+    """The square of the rectified linear unit: its derivative is continuous, 0 at z = 0.
+
+    a = max(z, 0)^2; a >= 0
+
+    Example:
+        >>> relu_squared(jnp.array([-2.0, 0.0, 3.0]))
+        Array([0., 0., 9.], dtype=float32)
+
+    Reference: So, Manke, Liu, Dai, Shazeer & Le (2021), Primer: searching for efficient transformers for language
+        modeling, section 4.2.
+    """
+    kept = jnp.where(z <= 0, jnp.zeros_like(z), z)
+    return kept * kept
+
+
+@elementwise
+def relu_squared_derivative(z: Array) -> Array:
+    """d relu_squared / dz = 2 max(z, 0).
+
+    Example:
+        >>> relu_squared_derivative(jnp.array([-2.0, 0.0, 3.0]))
+        Array([0., 0., 6.], dtype=float32)
+    """
+    return 2 * jnp.where(z <= 0, jnp.zeros_like(z), z)
 
 
 @elementwise

@@ -20,6 +20,7 @@ DERIVATIVES: Mapping[Callable[..., Array], Callable[..., Array]] = MappingProxyT
         sigmoids.tanh: sigmoids.tanh_derivative,
         sigmoids.softplus: sigmoids.softplus_derivative,
         rectifiers.relu: rectifiers.relu_derivative,
+        rectifiers.relu_squared: rectifiers.relu_squared_derivative,
         rectifiers.leaky_relu: rectifiers.leaky_relu_derivative,
         rectifiers.elu: rectifiers.elu_derivative,
         rectifiers.selu: rectifiers.selu_derivative,

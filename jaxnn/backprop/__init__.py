@@ -17,9 +17,11 @@
 | activations, also with parameters, softmax, poolings | `pointwise` | s'(z), p . (g - p'g), masks |
 | batch, layer, group, RMS norm | `norms` | through the mean and the variance |
 | attention | `attention` | probabilities recomputed in blocks, products over positions |
-| tied parameters, padded sequences | `sequences` | uses of one parameter concatenated, masks |
+| gated dense | `gated` | the product rule, two dense layers |
+| tied parameters, positions, padded sequences | `sequences` | uses of one parameter concatenated, masks |
 | serial, residual, parallel | `combinators` | the chain rule |
 | softmax + cross-entropy, sigmoid + BCE | `fused` | y - d |
+| a stack of blocks | `stack` | one reversed scan |
 | `remat_every` | `checkpoint` | recomputation of each segment's forward pass |
 
 The derivatives of the losses are in `jaxnn.losses`, the adjoints of array operations in `jaxnn.ops`. No layer has a
@@ -29,7 +31,7 @@ The derivatives of the losses are in `jaxnn.losses`, the adjoints of array opera
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.backprop import attention, combinators, differences, linear, norms, pointwise, sequences
+from jaxnn.backprop import attention, combinators, differences, gated, linear, norms, pointwise, sequences, stack
 from jaxnn.backprop.check import check_gradient, check_rule
 from jaxnn.backprop.coverage import coverage
 from jaxnn.backprop.curvature import ggn_record, output_record
@@ -49,6 +51,7 @@ __all__ = [
     "coupled_layers",
     "coverage",
     "differences",
+    "gated",
     "ggn_record",
     "keep_input",
     "linear",
@@ -59,6 +62,7 @@ __all__ = [
     "register",
     "rule_of",
     "sequences",
+    "stack",
     "trace_table",
     "value_and_grad",
 ]

@@ -146,9 +146,7 @@ def _uses(layer: Layer, params: Params, kept: _Kept, dy: Any) -> PyTree:
 class _Attention(Rule):
     """A rule that computes the cotangents at all uses once, for `input_grad` and for `collect`."""
 
-    def backward(
-        self, layer: Layer, params: Params, cache: _Kept, dy: Any, collect: Collect
-    ) -> tuple[Any, PyTree]:
+    def backward(self, layer: Layer, params: Params, cache: _Kept, dy: Any, collect: Collect) -> tuple[Any, PyTree]:
         # The barrier keeps XLA from computing the cotangents again for each product that reads them.
         deltas: Any = lax.optimization_barrier(_deltas(layer, params, cache, dy))
         found = collect(self)(layer, params, cache, deltas)

@@ -21,9 +21,11 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn.layers.base import Kind, Layer, pair_of
-from jaxnn.tape import Placed, Use, Whole, errors, wide_total
+from jaxnn.layers.sequences import Sequences, only
+from jaxnn.tape import STATIC, Placed, Use, Whole, errors, wide_total
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 Cache: TypeAlias = Any
@@ -196,40 +198,75 @@ def rule_of(layer: Layer) -> Rule:
     return RULES.get(layer.kind, AUTOMATIC)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Pulled:
+    """The `jax.vjp` of a layer's apply, and its arguments; `keyed`: whether random numbers were drawn for the batch."""
+
+    pull: Any
+    state: State
+    x: Any
+    train: bool = dataclasses.field(metadata=STATIC)
+    keyed: bool = dataclasses.field(metadata=STATIC)
+
+
 def _automatic_forward(
-    layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
-) -> tuple[Array, State, Cache]:
-    def apply(params: Params, x: Array) -> tuple[Array, State]:
+    layer: Layer, params: Params, state: State, x: Any, *, key: Key | None, train: bool
+) -> tuple[Any, State, Cache]:
+    def apply(params: Params, x: Any) -> tuple[Any, State]:
         return pair_of(layer, layer.apply(params, state, x, key=key, train=train))
 
     y, pull, new_state = jax.vjp(apply, params, x, has_aux=True)
-    # With a key, apply to one example would draw other random numbers than apply to the batch did: keep the batch.
-    alone = None if key is not None else apply
-    return y, new_state, (alone, pull, x)
+    return y, new_state, _Pulled(pull, state, x, train, key is not None)
 
 
-def _automatic_input_grad(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
-    return cache[1](dy)[1]
+def _automatic_input_grad(layer: Layer, params: Params, cache: _Pulled, dy: Any) -> Any:
+    return _with_masks(cache.pull(_without_masks(dy))[1], cache.x)
 
 
-def _automatic_uses(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
-    apply, pull, x = cache
+def _automatic_uses(layer: Layer, params: Params, cache: _Pulled, dy: Any) -> PyTree:
+    examples = jax.tree.leaves(dy)[0].shape[0]
 
-    def of_one(x: Array, dy: Array) -> Params:
-        return jax.vjp(lambda p: apply(p, x[None])[0], params)[1](dy[None])[0]
+    def one_batch(x: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[None], x)
+
+    def of_one(x: Any, dy: Any) -> Params:
+        def apply(p: Params) -> Any:
+            return layer.apply(p, cache.state, one_batch(x), key=None, train=cache.train)[0]
+
+        return jax.vjp(apply, params)[1](_without_masks(one_batch(dy)))[0]
 
     def of_its_error(i: Array) -> Params:
-        chosen = (jnp.arange(dy.shape[0]) == i).reshape(-1, *(1,) * (dy.ndim - 1))
-        return pull(jnp.where(chosen, dy, jnp.zeros((), dy.dtype)))[0]
+        def chosen(leaf: Array) -> Array:
+            here = (jnp.arange(examples) == i).reshape(-1, *(1,) * (leaf.ndim - 1))
+            return jnp.where(here, leaf, jnp.zeros((), leaf.dtype))
 
-    each = jax.vmap(of_its_error)(jnp.arange(dy.shape[0])) if apply is None else jax.vmap(of_one)(x, dy)
+        return cache.pull(_without_masks(jax.tree.map(chosen, dy)))[0]
+
+    # With a key, apply to one example would draw other random numbers than apply to the batch did: keep the batch.
+    each = jax.vmap(of_its_error)(jnp.arange(examples)) if cache.keyed else jax.vmap(of_one)(cache.x, dy)
     return jax.tree.map(lambda g: (Whole(g),), each)
+
+
+def _without_masks(dy: Any) -> Any:
+    """A cotangent as `jax.vjp` takes it: that of a mask is float0."""
+    if not isinstance(dy, Sequences):
+        return dy
+    mask: Any = None if dy.mask is None else np.zeros(dy.mask.shape, jax.dtypes.float0)
+    return Sequences(only(dy.mask, dy.values), mask, _without_masks(dy.context))
+
+
+def _with_masks(dx: Any, x: Any) -> Any:
+    """A cotangent as rules take it: with the mask."""
+    if not isinstance(x, Sequences):
+        return dx
+    return Sequences(only(x.mask, dx.values), x.mask, _with_masks(dx.context, x.context))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Automatic(Rule):
     def param_grad(self, layer: Layer, params: Params, cache: Cache, dy: Array) -> Params:
-        return cache[1](dy)[0]
+        return cache.pull(_without_masks(dy))[0]
 
 
 AUTOMATIC = _Automatic(_automatic_forward, _automatic_input_grad, _automatic_uses, by_hand=lambda layer: False)

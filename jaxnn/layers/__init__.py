@@ -22,8 +22,12 @@ The modules of layers with parameters hold `init` and `apply` as functions of ar
 | `CrossAttention(heads)` | `attention` | `Sequences` (N, T, D), shape kept | wq, wk, wv, wo | |
 | `tied(embedding)` | `tying` | (N, ..., D) -> (N, ..., V), logits by the embedding's table | those of the embedding | |
 | `tied(layer)` | `tying` | as `layer` | those of `layer` | as `layer` |
+| `GatedDense(features)` | `gated` | (N, ..., D) -> (N, ..., features) | w, v | |
+| `LearnedPositions(length)` | `position` | (N, T, D), shape kept | w | a count, in decoding |
+| `SinusoidalPositions()` | `position` | (N, T, D), shape kept | | a count, in decoding |
 | `Padding(token)` | `padding` | integers (N, T) -> `Sequences` | | |
-| `Values`, `LastPosition` | `padding` | `Sequences` -> (N, T, D), (N, D) | | |
+| `Values` | `padding` | `Sequences` -> (N, T, D) | | |
+| `LastPosition`, `MeanPosition` | `padding` | (N, T, D) -> (N, D) | | |
 | `Activation(function)`, `Relu`, `Tanh`, ... | `activation` | (N, ...), shape kept | | |
 | `PRelu()`, `Swish()`, `Parametric(form)` | `parametric` | (N, ..., C), shape kept | slope; beta; that of the form | |
 
@@ -49,11 +53,13 @@ from jaxnn.layers import (
     dropout,
     embedding,
     flatten,
+    gated,
     group_norm,
     layer_norm,
     padding,
     parametric,
     pooling,
+    position,
     rms_norm,
     sequences,
 )
@@ -67,6 +73,7 @@ from jaxnn.layers.activation import (
     LogSoftmax,
     Mish,
     Relu,
+    ReluSquared,
     Selu,
     Sigmoid,
     Silu,
@@ -82,23 +89,26 @@ from jaxnn.layers.dense import Dense
 from jaxnn.layers.dropout import Dropout
 from jaxnn.layers.embedding import Embedding
 from jaxnn.layers.flatten import Flatten
+from jaxnn.layers.gated import GatedDense
 from jaxnn.layers.group_norm import GroupNorm
 from jaxnn.layers.layer_norm import LayerNorm
-from jaxnn.layers.padding import LastPosition, Padding, Values
+from jaxnn.layers.padding import LastPosition, MeanPosition, Padding, Values
 from jaxnn.layers.parametric import Parametric, PRelu, Swish
 from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from jaxnn.layers.position import LearnedPositions, SinusoidalPositions
 from jaxnn.layers.rms_norm import RMSNorm
 from jaxnn.layers.sequences import Sequences
 from jaxnn.layers.tying import tied
 
 __all__ = [
     "Activation", "Attention", "AveragePool", "BatchNorm", "Conv", "CrossAttention", "Dense", "DepthwiseConv",
-    "Dropout", "Elu", "Embedding", "Flatten", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "GroupNorm", "HardTanh",
-    "Identity", "Kind", "LastPosition", "Layer", "LayerNorm", "LeakyRelu", "LogSoftmax", "MaxPool", "Mish", "PRelu",
-    "Padding", "Parametric", "RMSNorm", "Relu", "Selu", "Sequences", "Sigmoid", "Silu", "Softmax", "Softplus",
-    "Swish", "Tanh", "Values", "activation", "attention", "batch_norm", "conv", "dense", "dropout", "embedding",
-    "flatten", "group_norm", "layer_norm", "padding", "parametric", "pooling", "rms_norm", "sequences", "stateless",
-    "tied",
+    "Dropout", "Elu", "Embedding", "Flatten", "GatedDense", "Gelu", "GlobalAveragePool", "GlobalMaxPool",
+    "GroupNorm", "HardTanh", "Identity", "Kind", "LastPosition", "Layer", "LayerNorm", "LeakyRelu",
+    "LearnedPositions", "LogSoftmax", "MaxPool", "MeanPosition", "Mish", "PRelu", "Padding", "Parametric",
+    "RMSNorm", "Relu", "ReluSquared", "Selu", "Sequences", "Sigmoid", "Silu", "SinusoidalPositions", "Softmax",
+    "Softplus", "Swish", "Tanh", "Values", "activation", "attention", "batch_norm", "conv", "dense", "dropout",
+    "embedding", "flatten", "gated", "group_norm", "layer_norm", "padding", "parametric", "pooling", "position",
+    "rms_norm", "sequences", "stateless", "tied",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

@@ -220,4 +220,6 @@ def require_fit(params: Params, x: Array, context: Array, mask: Array | None, se
         raise TypeError(f"attention: mask must be bool, True where a key counts, got {mask.dtype}.")
     fits = (context.shape[:2], (*x.shape[:2], context.shape[1]))
     if mask.shape not in fits:
-        raise ValueError(f"attention: mask must have shape (N, S) = {fits[0]} or (N, T, S) = {fits[1]}, got {mask.shape}.")
+        raise ValueError(
+            f"attention: mask must have shape (N, S) = {fits[0]} or (N, T, S) = {fits[1]}, got {mask.shape}."
+        )

@@ -6,7 +6,6 @@ import dataclasses
 from types import MappingProxyType
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 

@@ -97,7 +97,7 @@ class Layer:
             if self.sequences or not isinstance(x, Sequences):
                 return apply(params, state, x, key=key, train=train)
             y, state = pair_of(self, apply(params, state, x.values, key=key, train=train))
-            return x.with_values(y), state
+            return x.with_outputs(y), state
 
         object.__setattr__(self, "init", checked_init)
         object.__setattr__(self, "apply", applied)

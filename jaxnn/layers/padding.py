@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn.checks import require_integer
+from jaxnn.checks import require_floating, require_integer
 from jaxnn.layers.base import Kind, Layer
 from jaxnn.layers.sequences import Sequences, mask_of, only, values_of
+from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.types import Array, Key, Params, State
 
-PADDING, VALUES, LAST = Kind("padding"), Kind("values"), Kind("last_position")
+PADDING, VALUES = Kind("padding"), Kind("values")
+LAST, MEAN = Kind("last_position"), Kind("mean_position")
 
 
 def Padding(token: int) -> Layer:
@@ -101,4 +103,39 @@ LastPosition = Layer(_no_params, _last, LAST, sequences=True)
 Example:
     >>> LastPosition.predict((), (), jnp.array([[[1.0], [2.0]]]))
     Array([[2.]], dtype=float32)
+"""
+
+
+def mean_position(values: Array, mask: Array | None = None) -> Array:
+    """The mean of values (N, T, D) over the positions that count, (N, D); zeros for an example that is all padding.
+
+    Example:
+        >>> mean_position(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
+        Array([[2.]], dtype=float32)
+    """
+    require_floating("MeanPosition", "x", values.dtype, "Put Embedding in front for tokens.")
+    if values.ndim < 3 or not values.shape[1]:
+        raise ValueError(f"MeanPosition: x must have shape (N, T, D) with T >= 1, got {values.shape}.")
+    shares = position_shares(values, mask)
+    total = jnp.sum(accumulate(only(mask, values)) * shares.reshape(*shares.shape, *(1,) * (values.ndim - 2)), axis=1)
+    return total.astype(values.dtype)
+
+
+def position_shares(values: Array, mask: Array | None) -> Array:
+    """The weight of each position in the mean of an example, (N, T): 1 / count, 0 where masked."""
+    dtype = accumulation_dtype(values.dtype)
+    counts = (jnp.ones(values.shape[:2], bool) if mask is None else mask).astype(dtype)
+    return counts / jnp.maximum(jnp.sum(counts, axis=1, keepdims=True), jnp.ones((), dtype))
+
+
+def _mean(params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False) -> tuple[Array, State]:
+    return mean_position(values_of(x), mask_of(x)), state
+
+
+MeanPosition = Layer(_no_params, _mean, MEAN, sequences=True)
+"""The mean vector over the positions that count, (N, T, D) -> (N, D): `GlobalAveragePool` of padded sequences.
+
+Example:
+    >>> MeanPosition.predict((), (), jnp.array([[[1.0], [2.0]]]))
+    Array([[1.5]], dtype=float32)
 """

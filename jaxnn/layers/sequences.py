@@ -46,12 +46,16 @@ class Sequences:
 
     def with_values(self, values: Array) -> Sequences:
         """The same mask and context with other values (or cotangents), 0 where masked."""
-        if self.mask is not None and values.shape[:2] != self.mask.shape:
-            raise ValueError(
-                f"padded sequences: a layer must keep the positions, {self.mask.shape}, got outputs {values.shape}. "
-                "Take one vector per example by GlobalAveragePool or LastPosition, or drop the mask by Values."
-            )
         return dataclasses.replace(self, values=only(self.mask, values))
+
+    def with_outputs(self, y: Array) -> Sequences:
+        """`with_values` of the outputs of a layer on each position; ValueError unless they keep the positions."""
+        if self.mask is not None and (y.shape[:2] != self.mask.shape or y.ndim < self.values.ndim):
+            raise ValueError(
+                f"padded sequences: a layer must keep the positions, {self.mask.shape}, got outputs {y.shape}. "
+                "Take one vector per example by MeanPosition or LastPosition, or drop the mask by Values."
+            )
+        return self.with_values(y)
 
 
 def only(mask: Array | None, values: Array) -> Array:

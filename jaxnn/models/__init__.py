@@ -1,4 +1,6 @@
-"""Networks: the combinators `serial`, `residual`, `parallel`, and `linear`, `mlp`, `cnn` made of them.
+"""Networks: the combinators `serial`, `residual`, `parallel`, `stack`, and networks made of them.
+
+`linear`, `mlp`, `cnn`; `transformer` (decoder or encoder), `encoder_decoder`, and their `block`.
 
 Weights are (in, out) and rows are examples, y = x w + b: the transpose of W in z = W a + b for a column a.
 """
@@ -8,9 +10,25 @@ from typing import TYPE_CHECKING
 from jaxnn import missing
 from jaxnn.models.combinators import parallel, residual, serial
 from jaxnn.models.networks import cnn, linear, mlp
+from jaxnn.models.stack import stack
 from jaxnn.models.summary import summary
+from jaxnn.models.transformer import block, encoded, encoder_decoder, mlp_of, transformer
 
-__all__ = ["cnn", "linear", "mlp", "parallel", "residual", "serial", "summary"]
+__all__ = [
+    "block",
+    "cnn",
+    "encoded",
+    "encoder_decoder",
+    "linear",
+    "mlp",
+    "mlp_of",
+    "parallel",
+    "residual",
+    "serial",
+    "stack",
+    "summary",
+    "transformer",
+]
 
 if not TYPE_CHECKING:  # type checkers know the names
     __getattr__ = missing.suggest(__name__)

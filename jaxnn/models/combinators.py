@@ -147,7 +147,7 @@ def combined(combine: Callable[[Sequence[Array]], Array], outputs: Sequence[Any]
     if any(isinstance(y, Sequences) != isinstance(outputs[0], Sequences) for y in outputs):
         raise ValueError(
             "residual and parallel: some branches return Sequences, others arrays. Take LastPosition, Values or "
-            "GlobalAveragePool in all of them or in none."
+            "MeanPosition in all of them or in none."
         )
     return with_values(outputs[0], combine([values_of(y) for y in outputs]))
 

@@ -274,5 +274,6 @@ def _by_blocks(
     every = (places, tuple(map(blocks, arrays)), None if masks is None else blocks(masks))
     first = jax.eval_shape(lambda: of_block(jax.tree.map(lambda x: x[0], every))[1])
     sums, rows = lax.scan(body, jax.tree.map(filled_as, first), every)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], whole, *x.shape[3:])[:, :queries], rows), sums
-
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], whole, *x.shape[3:])[:, :queries], rows
+    ), sums

@@ -22,9 +22,7 @@ from jaxnn.numerics import accumulate
 from jaxnn.types import Array, DTypeLike, Scalar
 
 
-def angles(
-    count: int, features: int, base: Scalar, first: Scalar = 0, *, dtype: DTypeLike = jnp.float32
-) -> Array:
+def angles(count: int, features: int, base: Scalar, first: Scalar = 0, *, dtype: DTypeLike = jnp.float32) -> Array:
     """The angles t base^(-2i/D) of positions t = first, ..., first + T - 1, in radians, (T, D/2).
 
     Args:
