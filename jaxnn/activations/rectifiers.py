@@ -1,4 +1,4 @@
-"""Rectifiers: ReLU, its square, leaky ReLU, ELU, SELU. At the kink z = 0 each has the derivative of its branch z <= 0."""
+"""Rectifiers: ReLU, its square, leaky ReLU, ELU, SELU. At z = 0 each has the derivative of its branch z <= 0."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rules of multi-head attention, for itself and for another sequence.
 
-With q = R(norm(x wq)), k = R(norm(c wk)), v = c wv, o = attend(q, k, v), y = concat(o) wo (R the rotary encoding, norm the
-optional RMS norm of each head; c = x in self-attention):
+With q = R(norm(x wq)), k = R(norm(c wk)), v = c wv, o = attend(q, k, v), y = concat(o) wo (R the rotary encoding, norm
+the optional RMS norm of each head; c = x in self-attention):
 
     dC/dwo = concat(o)' dy                  do = dy wo'
     (dq, dk, dv) = the derivative of `attend` (`jaxnn.ops.attention`), from o and the log-sum-exp, block by block
@@ -9,10 +9,10 @@ optional RMS norm of each head; c = x in self-attention):
     dC/dwq = x' dq0,  dC/dwk = c' dk0,  dC/dwv = c' dv
     dC/dx = dq0 wq' (+ dk0 wk' + dv wv' where c = x),  dC/dc = dk0 wk' + dv wv'
 
-All parameters are used at every position: the products run over positions. Kept from the forward pass are x, c, q, k, v,
-o, the log-sum-exp l and, with the norm, the projections before it; probabilities are not.
+All parameters are used at every position: the products run over positions. Kept from the forward pass are x, c, q, k,
+v, o, the log-sum-exp and, with the norm, the projections before it; probabilities are not.
 
-Reference: Vaswani, A. et al. (2017). Attention is all you need, section 3.2 (the layer; its derivative by the chain rule).
+Reference: Vaswani, A. et al. (2017). Attention is all you need, section 3.2 (the layer).
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class _Kept:
     k: Array
     v: Array
     o: Array
-    l: Array
+    lse: Array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Deltas:
-    """Cotangents of the products with wq, wk, wv and wo, (N, T, columns); the (xhat, cotangent) of each head's scales."""
+    """Cotangents of the products with wq, wk, wv and wo, (N, T, columns); (xhat, cotangent) of the heads' scales."""
 
     q: Array
     k: Array
@@ -70,8 +70,8 @@ def _kept(params: Params, settings: Settings, x: Array, c: Array | None, mask: A
     read = x if c is None else c
     require_fit(params, x, read, mask, settings)
     before, (q, k, v) = project(params, x, read, settings)
-    o, l = attend(q, k, v, visible(mask, settings), scale=settings.scale)
-    return _Kept(x, c, mask, before if "q_scale" in params else None, q, k, v, o, l)
+    o, lse = attend(q, k, v, visible(mask, settings), scale=settings.scale)
+    return _Kept(x, c, mask, before if "q_scale" in params else None, q, k, v, o, lse)
 
 
 def _self_forward(
@@ -101,7 +101,7 @@ def _deltas(layer: Layer, params: Params, kept: _Kept, dy: Any) -> _Deltas:
     dy = values_of(with_values(dy, values_of(dy)))
     do = linear_input_grad(params["wo"], dy).reshape(kept.o.shape).astype(kept.o.dtype)
     seen = visible(kept.mask, settings)
-    dq, dk, dv = attend_grads(kept.q, kept.k, kept.v, kept.o, kept.l, do, seen, scale=settings.scale)
+    dq, dk, dv = attend_grads(kept.q, kept.k, kept.v, kept.o, kept.lse, do, seen, scale=settings.scale)
     if settings.rotary is not None:
         dq, dk = (rotate(d, -turns(d, settings)) for d in (dq, dk))
     scaled: dict[str, tuple[Array, Array]] = {}

@@ -7,8 +7,8 @@ each part is the output cotangent of the part before it.
 sum over the branches. Residual blocks add, y = f(x) + shortcut(x): both get dC/dy. `parallel` concatenates: each gets
 its slice. Any other `combine` is differentiated by `jax.vjp`.
 
-**Tied parts**: a parameter w used at two places has dC/dw = sum of both, dC/dw_1 + dC/dw_2 at w_1 = w_2 = w. The uses of
-both places are concatenated, at the place that holds w.
+**Tied parts**: a parameter w used at two places has dC/dw = dC/dw_1 + dC/dw_2, at w_1 = w_2 = w. The uses of both
+places are concatenated, at the place that holds w.
 
 **Padded sequences**: a layer on each position is applied to the values of `Sequences`, and the values of the cotangent,
 itself a `Sequences`, are set to 0 where masked.

@@ -1,14 +1,14 @@
 """Rules of padded sequences and of tied parameters.
 
-**Tied embedding**, z_nt = w h_nt with the table w (V, D), z = h w': dC/dh = delta w and dC/dw = delta' h, which is a use
-of the transpose of w: h' delta, (D, V). The lookup of the same table is another use (`linear`), and the gradient is the
-sum over both.
+**Tied embedding**, z_nt = w h_nt with the table w (V, D), z = h w': dC/dh = delta w and dC/dw = delta' h, which is a
+use of the transpose of w: h' delta, (D, V). The lookup of the same table is another use (`linear`), and the gradient is
+the sum over both.
 
 **Encoder-decoder**: the decoder's backward pass gives the cotangent of the context, from which the encoder's begins.
 
 **Padding**, the mask of tokens: integers have no derivative. **Values**, which drops the mask: a cotangent at a masked
-position is dropped, and the context gets none. **Last position**: dC/dx is dC/dy at the last position that counts, and 0
-elsewhere; **mean position**: dC/dy / m at each of the m positions that count.
+position is dropped, and the context gets none. **Last position**: dC/dx is dC/dy at the last position that counts, and
+0 elsewhere; **mean position**: dC/dy / m at each of the m positions that count.
 
 **Learned positions**, y_nt = x_nt + w_t: dC/dx = dC/dy, and w_t, the same for all examples, is added once in each:
 dC/dw_t = sum_n dC/dy_nt. Sines and cosines are constants.
@@ -96,7 +96,7 @@ def _keep_shape(
     return y, state, x
 
 
-def _padding_input_grad(layer: Layer, params: Params, x: Any, dy: Sequences) -> Any:
+def _padding_input_grad(layer: Layer, params: Params, x: Any, dy: Any) -> Any:
     return dataclasses.replace(dy, mask=x.mask) if isinstance(x, Sequences) else dy.values
 
 

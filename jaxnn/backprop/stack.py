@@ -4,8 +4,8 @@ With x_l = f(x_(l-1); w_l) for l = 1, ..., L and the same f,
 
     dC/dx_(l-1) = J_x(l)' dC/dx_l      dC/dw_l = J_w(l)' dC/dx_l
 
-the carry of the scan is dC/dx_l, its outputs are the gradients (or the uses) of the blocks, along an axis of L. A use of
-each block is one use of the stack: a product with w (L, D, P) is a product in L groups, z_l = a_l w_l.
+the carry of the scan is dC/dx_l, its outputs are the gradients (or the uses) of the blocks, along an axis of L. A use
+of each block is one use of the stack: a product with w (L, D, P) is a product in L groups, z_l = a_l w_l.
 """
 
 from __future__ import annotations

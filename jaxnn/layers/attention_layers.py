@@ -60,7 +60,7 @@ def Attention(
         (2, 7, 32)
     """
     settings = _settings(heads, causal, rotary, alibi, scale, eps)
-    made = {"kv_heads": kv_heads, "head_features": head_features, "qk_norm": qk_norm}
+    made: dict[str, Any] = {"kv_heads": kv_heads, "head_features": head_features, "qk_norm": qk_norm}
     made |= {"w_init": w_init, "out_init": out_init, "b_init": b_init}
 
     def layer_init(key: Key, example: Any) -> tuple[Params, State]:
@@ -109,12 +109,12 @@ def CrossAttention(
         ((4, 8), (2, 3, 8))
     """
     settings = _settings(heads, False, None, False, scale, eps)
-    made = {"kv_heads": kv_heads, "head_features": head_features, "qk_norm": qk_norm}
+    made: dict[str, Any] = {"kv_heads": kv_heads, "head_features": head_features, "qk_norm": qk_norm}
     made |= {"w_init": w_init, "out_init": out_init, "b_init": b_init}
 
     def layer_init(key: Key, example: Any) -> tuple[Params, State]:
         one, context = _example(values_of(example)), _example(context_of(example).values)
-        sizes = {"context_features": context.shape[-1], "dtype": param_dtype(one)}
+        sizes: dict[str, Any] = {"context_features": context.shape[-1], "dtype": param_dtype(one)}
         return init(key, one.shape[-1], heads, **sizes, **made), ()
 
     def layer_apply(

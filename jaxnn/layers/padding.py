@@ -36,7 +36,7 @@ def Padding(token: int) -> Layer:
 
     def apply(
         params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
-    ) -> tuple[Sequences, State]:
+    ) -> tuple[Any, State]:
         tokens, before = values_of(x), mask_of(x)
         require_integer("Padding", "x", tokens.dtype, "Padding is told by a token: x.astype(jnp.int32).")
         if tokens.ndim != 2:

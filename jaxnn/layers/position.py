@@ -32,8 +32,8 @@ def add_learned(params: Params, x: Array, first: Scalar = 0) -> Array:
     Raises:
         ValueError: more positions than L, or other features than D.
 
-    Reference: Gehring, J., Auli, M., Grangier, D., Yarats, D. & Dauphin, Y. N. (2017). Convolutional sequence to sequence
-        learning, section 3.1.
+    Reference: Gehring, J., Auli, M., Grangier, D., Yarats, D. & Dauphin, Y. N. (2017). Convolutional sequence to
+        sequence learning, section 3.1.
 
     Example:
         >>> add_learned({"w": jnp.array([[1.0], [2.0], [3.0]])}, jnp.zeros((1, 2, 1))).ravel()

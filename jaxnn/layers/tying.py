@@ -27,8 +27,9 @@ def tied(layer: Layer) -> Layer:
     Tied to any other layer, it is that layer again (with running statistics and random numbers of its own).
 
     Args:
-        layer: a part, at any depth, of the network in which the result stands. The innermost `serial` (or encoder-decoder
-            network) that contains both hands the parameters over; where `layer` stands several times, those of the first.
+        layer: a part, at any depth, of the network in which the result stands. The innermost `serial` (or
+            encoder-decoder network) that contains both hands the parameters over; where `layer` stands several times,
+            those of the first.
 
     Raises:
         TypeError: `layer` is not a Layer.

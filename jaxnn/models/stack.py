@@ -20,8 +20,8 @@ def stack(block: Layer, n: int, *, remat: bool = False) -> Layer:
     """n blocks in a row, y = block_n(... block_1(x)), that share a structure, not their parameters.
 
     Params (and state) are those of one block with an axis of n in front. Values, keys and initial parameters are those
-    of `serial(*[block] * n)`; the program is compiled for one block. On CPU, a small network of a few blocks runs faster
-    as a serial.
+    of `serial(*[block] * n)`; the program is compiled for one block. On CPU, a small network of a few blocks runs
+    faster as a serial.
 
     Args:
         block: a layer whose outputs have the shape and dtype of its inputs.
@@ -47,12 +47,12 @@ def stack(block: Layer, n: int, *, remat: bool = False) -> Layer:
     def init(key: Key, example: Any) -> tuple[Params, State]:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
         params, state = jax.vmap(lambda key: block.init(key, example))(keys)
-        first = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[0], tree), (params, state))
-        made = output_example(block, *first, example)
+        p, s = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[0], tree), (params, state))
+        made = output_example(block, p, s, example)
         if _kinds(made) != _kinds(example):
             raise ValueError(
-                f"stack: a block must keep the shape and dtype of its input, got {_kinds(example)} -> {_kinds(made)} for "
-                "one example. Put layers that change it before or after the stack."
+                f"stack: a block must keep the shape and dtype of its input, got {_kinds(example)} -> {_kinds(made)} "
+                "for one example. Put layers that change it before or after the stack."
             )
         return params, state
 

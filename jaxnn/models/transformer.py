@@ -1,8 +1,8 @@
 """Transformers: decoder, encoder, and encoder-decoder, each a composition of layers.
 
 A block adds to each position what it reads from others (attention) and what it computes from itself (a two-layer
-perceptron, MLP). Normalized before each part (pre-norm, x + f(norm(x))) deep networks train without warm-up; the original
-form normalizes after it, norm(x + f(x)).
+perceptron, MLP). Normalized before each part (pre-norm, x + f(norm(x))) deep networks train without warm-up; the
+original form normalizes after it, norm(x + f(x)).
 
 References:
     Vaswani, A. et al. (2017). Attention is all you need.
@@ -78,7 +78,7 @@ def transformer(
             out_init=zeros)`. For learned or sinusoidal positions or ALiBi pass one without `rotary`.
         mlp: the second part of each block, (N, T, D) -> (N, T, D); None for `mlp_of(width)`.
         norm: the normalization; None for `RMSNorm()`.
-        pre_norm: whether to normalize before each part, x + f(norm(x)), and once at the end; else after, norm(x + f(x)).
+        pre_norm: whether to normalize before each part, x + f(norm(x)), and at the end; else after it, norm(x + f(x)).
         positions: a layer after the embedding, such as `LearnedPositions(1024)` or `SinusoidalPositions()`.
         dropout: fraction of the embeddings and of the outputs of each part dropped in training.
         embedding_init: initializer of the table (V, D).
@@ -124,8 +124,8 @@ def encoder_decoder(
 ) -> Layer:
     """A transformer from sequences to sequences: the decoder also reads the encoder's outputs, by cross-attention.
 
-    Inputs are `Sequences(target, context=Sequences(source))`, tokens (N, T) and (N, S); outputs are logits (N, T, V) for
-    the token after each target position.
+    Inputs are `Sequences(target, context=Sequences(source))`, tokens (N, T) and (N, S); outputs are logits (N, T, V)
+    for the token after each target position.
 
     Args:
         source_vocabulary, target_vocabulary: numbers of tokens.

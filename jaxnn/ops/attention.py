@@ -2,10 +2,10 @@
 
 Of queries q_t, keys k_s and values v_s, per head,
 
-    z_ts = scale q_t . k_s + bias_ts,   p_ts = e^(z_ts - l_t),   l_t = log sum_s e^(z_ts),   o_t = sum_s p_ts v_s.
+    z_ts = scale q_t . k_s + bias_ts,  p_ts = e^(z_ts - l_t),  l_t = log sum_s e^(z_ts),  o_t = sum_s p_ts v_s.
 
-Only the log-sum-exp l (N, H, T) is kept for the derivative. Probabilities are computed for a block of queries at a time,
-and again in the backward pass, from l. With dp_ts = do_t . v_s:
+Only the log-sum-exp l (N, T, H) is kept for the derivative. Probabilities are computed for a block of queries at a
+time, and again in the backward pass, from l. With dp_ts = do_t . v_s:
 
     dv_s = sum_t p_ts do_t
     dz_ts = p_ts (dp_ts - sum_r p_tr dp_tr) = p_ts (dp_ts - do_t . o_t)
@@ -76,7 +76,7 @@ class Visible:
 
     def biased(self, z: Array) -> Array:
         """Scores (N, K, G, T, S) with the bias, -inf where a key is hidden."""
-        n, k, g, t, s = z.shape
+        _, k, g, t, s = z.shape
         if self.slopes is not None:
             slopes = self.slopes.astype(z.dtype).reshape(1, k, g, 1, 1)
             z = z + slopes * self.distance(t, s).astype(z.dtype)[None, None, None]
@@ -126,8 +126,8 @@ def attend(
     if q.shape[1] > block:
         # Differentiated by JAX, each block computes its probabilities again, as the derivative below does.
         of_block = jax.checkpoint(of_block)
-    (o, l), _ = _by_blocks(of_block, (_grouped(q, k),), visible, block)
-    return o.reshape(q.shape), l.reshape(q.shape[:3])
+    (o, lse), _ = _by_blocks(of_block, (_grouped(q, k),), visible, block)
+    return o.reshape(q.shape), lse.reshape(q.shape[:3])
 
 
 def attend_grads(
@@ -135,7 +135,7 @@ def attend_grads(
     k: Array,
     v: Array,
     o: Array,
-    l: Array,
+    lse: Array,
     do: Array,
     visible: Visible = Visible(),
     *,
@@ -146,7 +146,7 @@ def attend_grads(
 
     Args:
         q, k, v, visible, scale, block: the arguments of `attend`.
-        o, l: its results.
+        o, lse: its results.
         do: (N, T, H, D).
 
     Returns:
@@ -154,8 +154,8 @@ def attend_grads(
 
     Example:
         >>> x = jnp.ones((1, 3, 2, 4))
-        >>> o, l = attend(x, x, x)
-        >>> [dx.shape for dx in attend_grads(x, x, x, o, l, x)]
+        >>> o, lse = attend(x, x, x)
+        >>> [dx.shape for dx in attend_grads(x, x, x, o, lse, x)]
         [(1, 3, 2, 4), (1, 3, 2, 4), (1, 3, 2, 4)]
     """
     k_seen, v_seen = _seen(k, visible), _seen(v, visible)
@@ -163,14 +163,14 @@ def attend_grads(
     factor = _scale(q, scale)
 
     def of_block(arrays: tuple[Array, ...], visible: Visible) -> tuple[Array, tuple[Array, Array]]:
-        q, l, do, along_o = arrays
-        p = jnp.exp(_scores(q, k_seen, visible, scale) - _columns(l))
+        q, lse, do, along_o = arrays
+        p = jnp.exp(_scores(q, k_seen, visible, scale) - _columns(lse))
         dz = p * (_product("ntkgd,nskd->nkgts", do, v_seen) - _columns(along_o)) * factor
         dz = dz.astype(q.dtype)
         dq = _product("nkgts,nskd->ntkgd", dz, k_seen).astype(q.dtype)
         return dq, (_product("nkgts,ntkgd->nskd", dz, q), _product("nkgts,ntkgd->nskd", p.astype(do.dtype), do))
 
-    arrays = tuple(_grouped(x, k) for x in (q, l[..., None], do, along_o))
+    arrays = tuple(_grouped(x, k) for x in (q, lse[..., None], do, along_o))
     dq, (dk, dv) = _by_blocks(of_block, arrays, visible, block)
     return dq.reshape(q.shape), dk.astype(k.dtype), dv.astype(v.dtype)
 
@@ -184,8 +184,8 @@ def alibi_slopes(heads: int) -> Array:
         >>> alibi_slopes(4)
         Array([0.25      , 0.0625    , 0.015625  , 0.00390625], dtype=float32)
 
-    Reference: Press, O., Smith, N. & Lewis, M. (2022). Train short, test long: attention with linear biases enables input
-        length extrapolation, section 3, and its code for other numbers of heads.
+    Reference: Press, O., Smith, N. & Lewis, M. (2022). Train short, test long: attention with linear biases enables
+        input length extrapolation, section 3, and its code for other numbers of heads.
     """
     power = 2 ** int(math.log2(heads))
     slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]

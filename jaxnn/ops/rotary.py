@@ -5,8 +5,8 @@ Features i and i + D/2 of a head at position t are rotated in their plane by the
     y_i       = x_i cos - x_(i + D/2) sin
     y_(i+D/2) = x_i sin + x_(i + D/2) cos
 
-Scores of rotated queries and keys depend on positions by their difference only, R_t q . R_s k = q . R_(s - t) k. A rotation
-is orthogonal: its adjoint is the rotation by the negative angles.
+Scores of rotated queries and keys depend on positions by their difference only, R_t q . R_s k = q . R_(s - t) k. A
+rotation is orthogonal: its adjoint is the rotation by the negative angles.
 
 References:
     Su, J., Lu, Y., Pan, S., Murtadha, A., Wen, B. & Liu, Y. (2024). RoFormer: enhanced transformer with rotary position
