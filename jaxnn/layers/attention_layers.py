@@ -72,9 +72,7 @@ def Attention(
     ) -> tuple[Any, State]:
         values, mask = values_of(x), mask_of(x)
         if state:
-            if mask is not None:
-                raise ValueError("attention: decoding with a cache takes no mask; see models.generate for lengths.")
-            y, state = apply_cached(params, state, values, settings)
+            y, state = apply_cached(params, state, only(mask, values), settings, mask)
             return with_values(x, y), state
         y = apply(params, only(mask, values), mask=mask, **_keywords(settings))
         return with_values(x, y), state
@@ -164,8 +162,13 @@ def _options(settings: Settings, made: dict[str, Any]) -> MappingProxyType[str, 
     return MappingProxyType({"settings": settings} | made)
 
 
-def start(params: Params, settings: Settings, n: int, length: int) -> State:
+def start(params: Params, settings: Settings, n: int, length: int, masked: bool = False) -> State:
     """The empty cache of keys and values of n sequences of up to `length` positions, for `apply_cached`.
+
+    Args:
+        params, settings: of the layer.
+        n, length: N and L.
+        masked: whether positions may be masked; then the cache has a mask.
 
     Example:
         >>> cache = start(init(jax.random.key(0), 8, 4, kv_heads=2), Settings(4, causal=True), 3, 10)
@@ -174,17 +177,27 @@ def start(params: Params, settings: Settings, n: int, length: int) -> State:
     """
     size, w = head_size(params, settings), params["wk"]
     zeros = jnp.zeros((n, length, w.shape[1] // size, size), w.dtype)
-    return {"k": zeros, "v": zeros, "length": jnp.zeros((), jnp.int32)}
+    cache = {"k": zeros, "v": zeros, "length": jnp.zeros((), jnp.int32)}
+    return cache | {"mask": jnp.zeros((n, length), bool)} if masked else cache
 
 
-def apply_cached(params: Params, cache: State, x: Array, settings: Settings) -> tuple[Array, State]:
+def apply_cached(
+    params: Params, cache: State, x: Array, settings: Settings, mask: Array | None = None
+) -> tuple[Array, State]:
     """Causal self-attention of T new positions on themselves and the cached ones before: (y (N, T, D), the cache).
 
     The cost of a new position is that of the cache's whole length, wherever it stands. Positions beyond the length
     overwrite the last ones: the caller bounds them.
 
+    Args:
+        params, settings: of the layer.
+        cache: from `start`, or from the call before.
+        x: (N, T, D), the new positions.
+        mask: (N, T) bools, True where a new position counts; with a cache that has a mask.
+
     Raises:
-        ValueError: attention that is not causal: earlier outputs would depend on later positions.
+        ValueError: attention that is not causal: earlier outputs would depend on later positions; or a mask without a
+            cache for it.
 
     Example:
         >>> params, settings = init(jax.random.key(0), 8, 2), Settings(2, causal=True)
@@ -194,13 +207,18 @@ def apply_cached(params: Params, cache: State, x: Array, settings: Settings) -> 
     """
     if not settings.causal:
         raise ValueError("attention: decoding with a cache needs causal attention, got causal=False.")
-    require_fit(params, x, x, None, settings)
-    first = cache["length"]
-    q, new_k, new_v = project(params, x, x, settings, first=first)[1]
-    zero = jnp.zeros((), jnp.int32)
-    k, v = (
-        lax.dynamic_update_slice(cache[name], new.astype(cache[name].dtype), (zero, first, zero, zero))
-        for name, new in (("k", new_k), ("v", new_v))
-    )
-    o, _ = attend(q, k.astype(q.dtype), v.astype(q.dtype), visible(None, settings, first), scale=settings.scale)
-    return output(params, o), {"k": k, "v": v, "length": first + x.shape[1]}
+    if (mask is None) is ("mask" in cache):
+        raise ValueError("attention: a mask needs a cache made with masked=True, and such a cache a mask.")
+    require_fit(params, x, x, mask, settings)
+    first, zero = cache["length"], jnp.zeros((), jnp.int32)
+    q, k, v = project(params, x, x, settings, first=first)[1]
+    new = {"k": k, "v": v} | ({} if mask is None else {"mask": mask})
+
+    def written(name: str) -> Array:
+        at = (zero, first, *(zero,) * (new[name].ndim - 2))
+        return lax.dynamic_update_slice(cache[name], new[name].astype(cache[name].dtype), at)
+
+    cache = {name: written(name) for name in new} | {"length": first + x.shape[1]}
+    seen = visible(cache.get("mask"), settings, first)
+    o, _ = attend(q, cache["k"].astype(q.dtype), cache["v"].astype(q.dtype), seen, scale=settings.scale)
+    return output(params, o), cache

@@ -1,6 +1,7 @@
 """Networks: the combinators `serial`, `residual`, `parallel`, `stack`, and networks made of them.
 
-`linear`, `mlp`, `cnn`; `transformer` (decoder or encoder), `encoder_decoder`, and their `block`.
+`linear`, `mlp`, `cnn`; `transformer` (decoder or encoder), `encoder_decoder`, and their `block`. `generate` decodes from
+them, with `sample`; `begin` makes the state for reading sequences piece by piece.
 
 Weights are (in, out) and rows are examples, y = x w + b: the transpose of W in z = W a + b for a column a.
 """
@@ -9,21 +10,26 @@ from typing import TYPE_CHECKING
 
 from jaxnn import missing
 from jaxnn.models.combinators import parallel, residual, serial
+from jaxnn.models.generate import begin, generate
 from jaxnn.models.networks import cnn, linear, mlp
+from jaxnn.models.sampling import sample
 from jaxnn.models.stack import stack
 from jaxnn.models.summary import summary
 from jaxnn.models.transformer import block, encoded, encoder_decoder, mlp_of, transformer
 
 __all__ = [
+    "begin",
     "block",
     "cnn",
     "encoded",
     "encoder_decoder",
+    "generate",
     "linear",
     "mlp",
     "mlp_of",
     "parallel",
     "residual",
+    "sample",
     "serial",
     "stack",
     "summary",

@@ -1,0 +1,234 @@
+"""Decoding: token by token, with the keys, values and recurrent states of the tokens before kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnn.checks import as_array, require_integer, require_key, require_positive_int
+from jaxnn.layers import attention, attention_layers, conv, flatten, padding, pooling, position, tying
+from jaxnn.layers.base import Kind, Layer, require_net
+from jaxnn.layers.sequences import Sequences
+from jaxnn.models.combinators import join, spread
+from jaxnn.models.sampling import require_sampling, sample
+from jaxnn.models.ties import STACK, filled
+from jaxnn.models.transformer import ENCODER_DECODER
+from jaxnn.types import Array, Key, Params, Scalar, State
+
+
+def generate(
+    net: Layer,
+    params: Params,
+    state: State,
+    prompt: Array,
+    count: int,
+    *,
+    key: Key | None = None,
+    lengths: Array | None = None,
+    temperature: Scalar = 1.0,
+    top_k: int | None = None,
+    top_p: Scalar | None = None,
+    stop: int | None = None,
+    context: Sequences | None = None,
+) -> Array:
+    """Continue prompts by tokens that the network predicts, each drawn by `sample`, in one `lax.while_loop`.
+
+    The prompts are read at once; then each step computes one position, at a cost that does not depend on where it is.
+    Compile it: `jax.jit(functools.partial(generate, net, count=100))`.
+
+    Args:
+        net: a network from tokens (N, T) to logits (N, T, V) in which no position depends on a later one, such as
+            `models.transformer(...)`; or a `models.encoder_decoder`, with `context`.
+        params, state: its parameters and running statistics.
+        prompt: tokens (N, S), S >= 1, integers; to generate from nothing begin with a token such as a newline.
+        count: number of positions after the prompt.
+        key: typed random key; None only for a temperature of 0.
+        lengths: (N,) integers in [1, S]: the number of tokens of each prompt, the rest of its row being padding, which
+            generated tokens replace; None for S.
+        temperature, top_k, top_p: as for `sample`.
+        stop: a token after which a row is finished, and filled with `stop`; the loop ends when all rows are.
+        context: source sequences of an encoder-decoder network, which are encoded once.
+
+    Returns:
+        (N, S + count) int32: prompts and what follows them.
+
+    Raises:
+        ValueError: an empty prompt, more positions than a layer was made for, lengths out of range, or a layer that
+            cannot decode (its outputs depend on later positions).
+        TypeError: tokens that are not integers.
+
+    Example:
+        >>> from jaxnn.models import transformer
+        >>> net = transformer(10, width=8, depth=1, heads=2)
+        >>> params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct((4,), jnp.int32))
+        >>> generate(net, params, state, jnp.array([[1, 2]]), 5, temperature=0.0).shape
+        (1, 7)
+    """
+    require_net("generate", net)
+    prompt = as_array("generate", "prompt", prompt)
+    require_integer("generate", "prompt", prompt.dtype, "Encode text first, e.g. data.text.characters(text).encode.")
+    if prompt.ndim != 2 or not prompt.shape[1]:
+        raise ValueError(
+            f"generate: prompt must be tokens (N, S) with S >= 1, got shape {prompt.shape}. An empty prompt predicts "
+            "nothing: begin with a token such as a newline."
+        )
+    require_sampling(temperature, top_k, top_p)
+    if not isinstance(temperature, int | float) or temperature != 0:
+        require_key("generate", key)
+    n, given = prompt.shape
+    total = given + require_positive_int("generate", "count", count, minimum=0)
+    known = _lengths(lengths, n, given)
+    net, params, state, wrap = _decoder(net, params, state, context)
+    first = given if lengths is None else _least(lengths)
+    tokens = jnp.zeros((n, total), jnp.int32).at[:, :given].set(prompt.astype(jnp.int32))
+
+    def read(some: Array, cache: State) -> tuple[Array, State]:
+        y, cache = net.apply(params, cache, wrap(some))
+        return y[:, -1], cache
+
+    def unfinished(carry: tuple[Any, ...]) -> Array:
+        at, _, _, _, done = carry
+        return (at < total) & ~jnp.all(done)
+
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        at, tokens, logits, cache, done = carry
+        now = None if key is None else jax.random.fold_in(key, at)
+        drawn = sample(now, logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        if stop is not None:
+            drawn = jnp.where(done, jnp.int32(stop), drawn)
+        prompted = at < known
+        token = jnp.where(prompted, lax.dynamic_index_in_dim(tokens, at, 1, keepdims=False), drawn)
+        if stop is not None:
+            done = done | (~prompted & (token == stop))
+        tokens = lax.dynamic_update_index_in_dim(tokens, token, at, 1)
+        logits, cache = read(token[:, None], cache)
+        return at + 1, tokens, logits, cache, done
+
+    logits, cache = read(tokens[:, :first], begin(net, params, state, n, total))
+    carry = (jnp.int32(first), tokens, logits, cache, jnp.zeros(n, bool))
+    at, tokens, _, _, done = lax.while_loop(unfinished, step, carry)
+    if stop is None:
+        return tokens
+    unread = lax.broadcasted_iota(jnp.int32, tokens.shape, 1) >= at
+    return jnp.where(unread & done[:, None], jnp.int32(stop), tokens)
+
+
+def begin(net: Layer, params: Params, state: State, n: int, length: int) -> State:
+    """The state with which `net.apply` reads n sequences piece by piece, up to `length` positions in all.
+
+    In it, attention has empty caches, recurrent layers zero carries, position encodings a count; running statistics are
+    those of `state`. `net.apply(params, state, tokens)` returns the outputs and the state after these tokens.
+
+    Raises:
+        ValueError: a layer whose outputs depend on later positions.
+
+    Example:
+        >>> from jaxnn.models import transformer
+        >>> net = transformer(10, width=8, depth=1, heads=2)
+        >>> params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct((4,), jnp.int32))
+        >>> cache = begin(net, params, state, 1, 5)
+        >>> y, cache = net.apply(params, cache, jnp.array([[1, 2]]))
+        >>> z, cache = net.apply(params, cache, jnp.array([[3]]))
+        >>> y.shape, z.shape
+        ((1, 2, 10), (1, 1, 10))
+    """
+    return _begin(net, params, state, Extent(n, length, _has(net, padding.PADDING)))
+
+
+class Extent(NamedTuple):
+    """What is decoded: n sequences of up to `length` positions, some of which may be `masked`."""
+
+    n: int
+    length: int
+    masked: bool
+
+
+def _begin(net: Layer, params: Params, state: State, extent: Extent) -> State:
+    if net.kind in MIXING:
+        raise ValueError(
+            f"generate: {net.kind.name} cannot decode: its outputs depend on later positions, or are not one for each."
+        )
+    if net.kind in STARTS:
+        return STARTS[net.kind](net, params, extent)
+    if net.kind is tying.TIED:
+        return _begin(net.options["of"], params, state, extent)
+    if net.kind is STACK:
+        return jax.vmap(lambda p, s: _begin(net.parts[0], p, s, extent), axis_size=net.options["n"])(params, state)
+    if not net.parts:
+        return state
+    of_parts = zip(net.parts, filled(net, params), spread(state, net.parts), strict=True)
+    return join([_begin(part, p, s, extent) for part, p, s in of_parts])
+
+
+def _has(net: Layer, kind: Kind) -> bool:
+    return net.kind is kind or any(_has(part, kind) for part in net.parts)
+
+
+def _attention(layer: Layer, params: Params, extent: Extent) -> State:
+    return attention_layers.start(params, layer.options["settings"], *extent)
+
+
+def _learned(layer: Layer, params: Params, extent: Extent) -> State:
+    if extent.length > layer.options["length"]:
+        raise ValueError(
+            f"generate: {extent.length} positions in all, but LearnedPositions was made for {layer.options['length']}. "
+            "Generate fewer tokens, or cut the prompt."
+        )
+    return position.start()
+
+
+def _counted(layer: Layer, params: Params, extent: Extent) -> State:
+    return position.start()
+
+
+STARTS: dict[Kind, Callable[[Layer, Params, Extent], State]] = {
+    attention.KIND: _attention,
+    position.LEARNED: _learned,
+    position.SINUSOIDAL: _counted,
+}
+"""(layer, params, extent) -> the state of a layer before the first position, by kind."""
+
+MIXING = (
+    conv.KIND, flatten.KIND, padding.LAST, padding.MEAN, pooling.MAX_POOL, pooling.AVERAGE_POOL,
+    pooling.GLOBAL_AVERAGE_POOL, pooling.GLOBAL_MAX_POOL,
+)  # fmt: skip
+"""Kinds of layers that have no outputs position by position."""
+
+
+def _decoder(
+    net: Layer, params: Params, state: State, context: Sequences | None
+) -> tuple[Layer, Params, State, Callable[[Array], Any]]:
+    """The part that decodes, its parameters and state, and how it takes tokens."""
+    if (context is None) is (net.kind is ENCODER_DECODER):
+        raise ValueError(
+            "generate: an encoder-decoder network needs context=Sequences(source), and no other network takes one."
+        )
+    if context is None:
+        return net, params, state, lambda tokens: tokens
+    (encoder, decoder), (p, q), (s, t) = net.parts, filled(net, params), spread(state, net.parts)
+    memory = encoder.predict(p, s, context)
+    seen = memory if isinstance(memory, Sequences) else Sequences(memory)
+    return decoder, q, t, lambda tokens: Sequences(tokens, context=seen)
+
+
+def _lengths(lengths: Any, n: int, given: int) -> Array:
+    """The lengths as an array, checked if concrete."""
+    if lengths is None:
+        return jnp.full(n, given, jnp.int32)
+    found = as_array("generate", "lengths", lengths)
+    require_integer("generate", "lengths", found.dtype)
+    if found.shape != (n,):
+        raise ValueError(f"generate: lengths must have shape ({n},), one for each prompt, got {found.shape}.")
+    if not isinstance(found, jax.core.Tracer) and not (1 <= np.min(found) and np.max(found) <= given):
+        raise ValueError(f"generate: lengths must lie in [1, {given}], got {np.min(found)} to {np.max(found)}.")
+    return found.astype(jnp.int32)
+
+
+def _least(lengths: Any) -> int:
+    """The number of positions that belong to every prompt: those are read at once."""
+    return 1 if isinstance(lengths, jax.core.Tracer) else int(np.min(np.asarray(lengths)))
