@@ -24,6 +24,9 @@ from jaxnn.cli.predict import PredictConfig, predict
 from jaxnn.cli.race import RaceConfig, race
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.cli.study import STUDIES, study
+from jaxnn.cli.text.config import TextConfig
+from jaxnn.cli.text.predict import PromptConfig, predict_text
+from jaxnn.cli.text.train import train_text
 from jaxnn.cli.train import train
 from jaxnn.cli.words import UsageError, gathered, named_fields
 from jaxnn.train import DivergedError
@@ -48,8 +51,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 USAGE = f"""usage: jaxnn COMMAND [OPTIONS]
 
 commands:
-  train      train a network on images and write a run folder; with no option, on the embedded digits
-  predict    apply a finished run to images:  jaxnn predict RUN IMAGES
+  train      train a network on images and write a run folder; with no option, on the embedded digits;
+             a language model:  jaxnn train --data text
+  predict    apply a finished run to images:  jaxnn predict RUN IMAGES;  to a text:  jaxnn predict RUN --prompt TEXT
   compare    race optimizers, or compare ours to optax's:  jaxnn compare race, jaxnn compare parity --all
   study      study per-example gradients:  jaxnn study NAME
   playground train a small network on points of the plane and write a page that trains on
@@ -137,11 +141,23 @@ def _train(words: list[str]) -> None:
         raise UsageError("--recipe is given twice: omit one of them")
     if recipe is not None and recipe not in RECIPES:
         raise UsageError(f"no recipe {recipe!r}{nearest_name(recipe, RECIPES)}; there are: {', '.join(RECIPES)}")
-    train(_parse("train", TrainConfig, rest, RECIPES[recipe] if recipe else TrainConfig()))
+    default = RECIPES[recipe] if recipe else TextConfig() if _is_text(rest) else TrainConfig()
+    if isinstance(default, TextConfig):
+        train_text(_parse("train", TextConfig, rest, default))
+    else:
+        train(_parse("train", TrainConfig, rest, default))
+
+
+def _is_text(words: list[str]) -> bool:
+    """Whether the words name the data set of language models, which have options of their own."""
+    return _take_option([word for word in words if word != "--data" or words[-1] != word], "--data")[0] == "text"
 
 
 def _predict(words: list[str]) -> None:
-    predict(_parse("predict", PredictConfig, words, None))
+    if any(word.partition("=")[0] == "--prompt" for word in words):
+        predict_text(_parse("predict", PromptConfig, words, None))
+    else:
+        predict(_parse("predict", PredictConfig, words, None))
 
 
 def _playground(words: list[str]) -> None:
@@ -208,9 +224,10 @@ def _described(config: type[Any], helping: bool) -> str:
     about = (config.__doc__ or "").splitlines()[0]
     if helping and config is GalleryConfig:
         return f"{about}\n\n{listed_figures()}"
-    if config is not TrainConfig:
+    if config not in (TrainConfig, TextConfig):
         return about
-    return f"{about} --recipe NAME starts from one of: {', '.join(RECIPES)}; other options override it."
+    more = "" if config is TextConfig else " --data text --help lists the options of language models."
+    return f"{about} --recipe NAME starts from one of: {', '.join(RECIPES)}; other options override it.{more}"
 
 
 def _one_line(text: str, command: str) -> str:

@@ -19,7 +19,8 @@ from rich.markup import escape
 from jaxnn import files, npz
 from jaxnn.activations import softmax
 from jaxnn.checks import require_positive
-from jaxnn.cli.runs import read_run, wide_console
+from jaxnn.cli.runs import CONFIG, read_run, wide_console
+from jaxnn.cli.text.predict import is_text_run
 from jaxnn.data import read_idx
 from jaxnn.train import make_outputs
 
@@ -57,6 +58,7 @@ def predict(config: PredictConfig) -> list[tuple[str, float]]:
     """Print the prediction and its confidence for each image; return all of them."""
     if config.out is not None:
         require_writable(config.out, inputs=[config.images, *_files_of(config.run)], force=config.force)
+    _refuse_text(config.run)
     run = read_run(config.run)
     images = read_images(config.images, run.example, levels=config.levels)
     if config.invert:
@@ -78,6 +80,12 @@ def predict(config: PredictConfig) -> list[tuple[str, float]]:
         rows = ((i, guess, f"{confidence:.6f}") for i, (guess, confidence) in enumerate(guesses))
         files.write_csv(config.out, ["image", "guess", "confidence"], rows)
     return guesses
+
+
+def _refuse_text(run: Path) -> None:
+    """Raise ValueError for a language model, which takes no images."""
+    if (run / CONFIG).is_file() and is_text_run(files.read_json(run / CONFIG)):
+        raise ValueError(f'{run} is a language model, which continues a text: jaxnn predict {run} --prompt "...".')
 
 
 def require_writable(out: Path, *, inputs: Iterable[Path], force: bool) -> None:

@@ -7,8 +7,9 @@ split out).
 from __future__ import annotations
 
 from jaxnn.cli.config import TrainConfig
+from jaxnn.cli.text.config import TextConfig
 
-RECIPES: dict[str, TrainConfig] = {
+RECIPES: dict[str, TrainConfig | TextConfig] = {
     "mnist-linear": TrainConfig(data="mnist", model="linear", batch_size=128, epochs=15, final=True),
     "mnist-mlp": TrainConfig(
         data="mnist", hidden=(512, 512), dropout=0.3, input_dropout=0.2, schedule="onecycle", batch_size=256, epochs=32,
@@ -34,4 +35,5 @@ RECIPES: dict[str, TrainConfig] = {
         data="fashion-mnist", model="cnn", channels=(32, 64, 128), hidden=(), padding="SAME", batch_norm=True,
         dropout=0.3, augment="flip", schedule="onecycle", batch_size=128, epochs=16, final=True,
     ),
+    "chars": TextConfig(epochs=17, steps=100),
 }  # fmt: skip

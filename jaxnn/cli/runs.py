@@ -11,7 +11,7 @@ import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ CONFIG, METRICS, PARAMS = "config.json", "metrics.jsonl", "params.npz"
 """Files of a run folder: options, one line of metrics per epoch, final parameters."""
 
 SHOWN_FAULTS, SHOWN_FILES = 5, 10
+
+C = TypeVar("C")
 
 WIDE = 1000
 """Columns of an output that is not a terminal."""
@@ -201,9 +203,14 @@ def read_run(folder: Path) -> Run:
         shapes = jax.eval_shape(lambda key: net.init(key, example), jax.random.key(0))
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{folder / CONFIG} describes an invalid network: {error}") from None
-    stored = npz.read_npz(folder / PARAMS, check=lambda headers: _require_fit(folder, _named(*shapes), headers))
-    params, state = _filled(folder, shapes, stored)
+    params, state = read_params(folder, shapes)
     return Run(config, net, params, state, example, classes)
+
+
+def read_params(folder: Path, shapes: tuple[Params, State]) -> tuple[Params, State]:
+    """params.npz as pytrees like `shapes`; ValueError unless all arrays fit them and are finite."""
+    stored = npz.read_npz(folder / PARAMS, check=lambda headers: _require_fit(folder, _named(*shapes), headers))
+    return _filled(folder, shapes, stored)
 
 
 def read_config(path: Path) -> tuple[TrainConfig, tuple[int, ...], tuple[str, ...]]:
@@ -213,28 +220,28 @@ def read_config(path: Path) -> tuple[TrainConfig, tuple[int, ...], tuple[str, ..
         if not isinstance(whole, dict) or not {"options", "example", "classes"} <= set(whole):
             raise ValueError("it must hold options, example and classes")
         options, example, classes = (whole[name] for name in ("options", "example", "classes"))
-        if not isinstance(options, dict):
-            raise ValueError(f"options must be an object, got {reprlib.repr(options)}")
         if not (_fits(example, tuple[int, ...]) and 1 <= len(example) <= 4 and all(0 < n < 1 << 31 for n in example)):
             raise ValueError(
                 f"example must be the shape of one example, such as [8, 8, 1], got {reprlib.repr(example)}"
             )
         if not (_fits(classes, tuple[str, ...]) and classes):
             raise ValueError(f"classes must be a list of names, got {reprlib.repr(classes)}")
-        return _config(options), tuple(example), tuple(classes)
+        return read_options(options, TrainConfig), tuple(example), tuple(classes)
     except (ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(f"{path} is not the configuration of a run: {error}") from None
 
 
-def _config(options: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with these options; options missing in an older version get their defaults."""
-    hints = typing.get_type_hints(TrainConfig)
+def read_options(options: Mapping[str, Any], kind: type[C]) -> C:
+    """The configuration (a dataclass) with these options; those missing in an older version get their defaults."""
+    if not isinstance(options, Mapping):
+        raise ValueError(f"options must be an object, got {reprlib.repr(options)}")
+    hints = typing.get_type_hints(kind)
     for name, value in options.items():
         if name not in hints:
             raise ValueError(f"there is no option {reprlib.repr(name)}{nearest_name(name[:100], hints)}")
         if not _fits(value, hints[name]):
             raise ValueError(f"option {name} must be {_spelt(hints[name])}, got {reprlib.repr(value)}")
-    return TrainConfig(**{name: _restored(value, hints[name]) for name, value in options.items()})
+    return kind(**{name: _restored(value, hints[name]) for name, value in options.items()})
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -12,6 +12,7 @@ from jaxnn import missing
 from jaxnn.models.combinators import parallel, residual, serial
 from jaxnn.models.generate import begin, generate
 from jaxnn.models.networks import cnn, linear, mlp
+from jaxnn.models.roles import roles
 from jaxnn.models.sampling import sample
 from jaxnn.models.stack import stack
 from jaxnn.models.summary import summary
@@ -29,6 +30,7 @@ __all__ = [
     "mlp_of",
     "parallel",
     "residual",
+    "roles",
     "sample",
     "serial",
     "stack",

@@ -224,7 +224,7 @@ def _lengths(lengths: Any, n: int, given: int) -> Array:
     require_integer("generate", "lengths", found.dtype)
     if found.shape != (n,):
         raise ValueError(f"generate: lengths must have shape ({n},), one for each prompt, got {found.shape}.")
-    if not isinstance(found, jax.core.Tracer) and not (1 <= np.min(found) and np.max(found) <= given):
+    if not isinstance(found, jax.core.Tracer) and not (np.min(found) >= 1 and np.max(found) <= given):
         raise ValueError(f"generate: lengths must lie in [1, {given}], got {np.min(found)} to {np.max(found)}.")
     return found.astype(jnp.int32)
 
