@@ -1,7 +1,8 @@
 """Networks: the combinators `serial`, `residual`, `parallel`, `stack`, and networks made of them.
 
-`linear`, `mlp`, `cnn`; `transformer` (decoder or encoder), `encoder_decoder`, and their `block`. `generate` decodes from
-them, with `sample`; `begin` makes the state for reading sequences piece by piece.
+`linear`, `mlp`, `cnn`; `transformer` (decoder or encoder), `encoder_decoder`, and their `block`. `generate` decodes
+from them, with `sample`; `begin` makes the state for reading sequences piece by piece. `summary` is a table of layers,
+parameters and operations (`flops`); `roles` tells optimizers which parameter is what.
 
 Weights are (in, out) and rows are examples, y = x w + b: the transpose of W in z = W a + b for a column a.
 """
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from jaxnn import missing
 from jaxnn.models.combinators import parallel, residual, serial
+from jaxnn.models.flops import flops
 from jaxnn.models.generate import begin, generate
 from jaxnn.models.networks import cnn, linear, mlp
 from jaxnn.models.roles import roles
@@ -24,6 +26,7 @@ __all__ = [
     "cnn",
     "encoded",
     "encoder_decoder",
+    "flops",
     "generate",
     "linear",
     "mlp",

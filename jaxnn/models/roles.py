@@ -34,7 +34,7 @@ def roles(net: Layer, params: Params) -> PyTree:
 
 
 def _roles(layer: Layer, params: Params, axes: int, *, is_last: bool) -> PyTree:
-    """The roles inside a layer whose parameters have `axes` axes of blocks in front; `is_last`: outputs come from it."""
+    """The roles inside a layer whose parameters have `axes` axes of blocks; `is_last`: the outputs come from it."""
     if layer.kind is STACK:
         return _roles(layer.parts[0], params, axes + 1, is_last=False)
     if layer.parts:

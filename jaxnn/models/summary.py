@@ -1,23 +1,28 @@
-"""A table of a network's layers, output shapes and parameter counts."""
+"""A table of a network's layers, output shapes, parameters and operations."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxnn import tree
 from jaxnn.layers.base import Example, Layer, as_example, name_of, output_example
+from jaxnn.layers.sequences import values_of
 from jaxnn.models.combinators import SERIAL
+from jaxnn.models.flops import flops
+from jaxnn.models.ties import filled
 from jaxnn.types import Params, Shape, State
 
 
 class Row(NamedTuple):
-    """One layer in the table: its name, the shape of one output, its number of parameters."""
+    """One layer in the table: its name, the shape of one output, its number of parameters, and the operations in its
+    products (`models.flops`) for one example, forward."""
 
     name: str
     output: Shape
     parameters: int
+    flops: int
 
 
 def rows(net: Layer, example: Example) -> list[Row]:
@@ -31,30 +36,32 @@ def rows(net: Layer, example: Example) -> list[Row]:
     Example:
         >>> from jaxnn.models import mlp
         >>> rows(mlp([3, 4, 2]), (3,))[1]
-        Row(name='dense', output=(4,), parameters=16)
+        Row(name='dense', output=(4,), parameters=16, flops=24)
     """
     shape = as_example(example)
     params, state = jax.eval_shape(lambda key: net.init(key, shape), jax.random.key(0))
     table: list[Row] = []
-    _collect(net, params, state, shape, table)
+    _collect(net, params, params, state, shape, table)
     return table
 
 
-def _collect(
-    net: Layer, params: Params, state: State, shape: jax.ShapeDtypeStruct, table: list[Row]
-) -> jax.ShapeDtypeStruct:
-    """Append the rows of `net`; return the shape of one output."""
+def _collect(net: Layer, params: Params, own: Params, state: State, shape: Any, table: list[Row]) -> Any:
+    """Append the rows of `net`; return the shape of one output. `own`: its parameters without those it is tied to."""
     if net.kind is not SERIAL:
         out = output_example(net, params, state, shape)
-        table.append(Row(name_of(net), out.shape, tree.size(params)))
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), shape)
+        table.append(Row(name_of(net), values_of(out).shape, tree.size(own), flops(net.predict, params, state, batch)))
         return out
-    for part, p, s in zip(net.parts, params, state or ((),) * len(net.parts), strict=True):
-        shape = _collect(part, p, s, shape, table)
+    for part, p, o, s in zip(net.parts, filled(net, params), own, state or ((),) * len(net.parts), strict=True):
+        shape = _collect(part, p, o, s, shape, table)
     return shape
 
 
 def summary(net: Layer, example: Example) -> int:
-    """Print the table of layers, output shapes (of one example) and parameter counts; return the total.
+    """Print the table of layers, output shapes, parameters and operations; return the number of parameters.
+
+    Operations are those of the forward pass of one example, in matrix products and convolutions, see `models.flops`; a
+    training step takes about three times as many for each example. Tied parameters count once.
 
     Args:
         net: a network.
@@ -66,23 +73,25 @@ def summary(net: Layer, example: Example) -> int:
     Example:
         >>> from jaxnn.models import mlp
         >>> total = summary(mlp([3, 4, 2]), (3,))
-        layer    output  parameters
-        -------  ------  ----------
-        (input)  (3,)             0
-        flatten  (3,)             0
-        dense    (4,)            16
-        relu     (4,)             0
-        dense    (2,)            10
-        -------  ------  ----------
-        total                    26
+        layer    output  parameters  FLOPs
+        -------  ------  ----------  -----
+        (input)  (3,)             0      0
+        flatten  (3,)             0      0
+        dense    (4,)            16     24
+        relu     (4,)             0      0
+        dense    (2,)            10     16
+        -------  ------  ----------  -----
+        total                    26     40
     """
-    table = [Row("(input)", as_example(example).shape, 0), *rows(net, example)]
+    table = [Row("(input)", values_of(as_example(example)).shape, 0, 0), *rows(net, example)]
     total = sum(row.parameters for row in table)
-    cells = [(row.name, str(row.output), f"{row.parameters:,}") for row in table]
-    heads, last = ("layer", "output", "parameters"), ("total", "", f"{total:,}")
-    widths = [max(len(line[i]) for line in [heads, last, *cells]) for i in range(3)]
+    cells = [(row.name, str(row.output), f"{row.parameters:,}", f"{row.flops:,}") for row in table]
+    heads = ("layer", "output", "parameters", "FLOPs")
+    last = ("total", "", f"{total:,}", f"{sum(row.flops for row in table):,}")
+    widths = [max(len(line[i]) for line in [heads, last, *cells]) for i in range(4)]
     rule = tuple("-" * width for width in widths)
     for line in [heads, rule, *cells, rule, last]:
-        number = line[2].ljust(widths[2]) if line is heads else line[2].rjust(widths[2])
-        print(f"{line[0]:<{widths[0]}}  {line[1]:<{widths[1]}}  {number}".rstrip())
+        left = 4 if line is heads else 2  # words to the left, numbers to the right
+        words = [line[i].ljust(widths[i]) if i < left else line[i].rjust(widths[i]) for i in range(4)]
+        print("  ".join(words).rstrip())
     return total

@@ -73,7 +73,7 @@ def predict_text(config: PromptConfig) -> list[str]:
         tokens = run.symbols.encode(prompt)
     except ValueError as error:
         raise ValueError(f"predict: the prompt has a character that the run does not know. {error}") from None
-    settings = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
+    settings: dict[str, Any] = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
     draw = jax.jit(functools.partial(models.generate, run.net, count=config.tokens, **settings))
     prompts = jnp.broadcast_to(jnp.asarray(tokens)[None], (config.count, len(tokens)))
     found = np.asarray(draw(run.params, run.state, prompts, key=jax.random.key(config.seed)))

@@ -5,6 +5,7 @@
 | `quadratic` | DeepOBS' noisy quadratic in 100 dimensions |
 | `rosenbrock` | Rosenbrock's valley in two dimensions, without noise |
 | `digits-logistic`, `digits-mlp`, `digits-cnn`, `digits-autoencoder` | the embedded digits; no download |
+| `char-transformer` | a small transformer on the characters of the embedded text; no download |
 | `mnist-mlp`, `mnist-cnn`, `fmnist-mlp` | MNIST and Fashion-MNIST |
 | `fmnist-2c2d` | DeepOBS' convolutional network on Fashion-MNIST |
 
@@ -20,6 +21,7 @@ from jaxnn.checks import nearest_name
 from jaxnn.compare.problems.analytic import of_landscape, quadratic, rosenbrock
 from jaxnn.compare.problems.base import Problem, from_function, values
 from jaxnn.compare.problems.networks import (
+    char_transformer,
     classification,
     digits_autoencoder,
     digits_cnn,
@@ -41,6 +43,7 @@ PROBLEMS: MappingProxyType[str, Callable[[], Problem]] = MappingProxyType(
         "digits-mlp": digits_mlp,
         "digits-cnn": digits_cnn,
         "digits-autoencoder": digits_autoencoder,
+        "char-transformer": char_transformer,
         "mnist-mlp": mnist_mlp,
         "mnist-cnn": mnist_cnn,
         "fmnist-mlp": fmnist_mlp,

@@ -1,4 +1,4 @@
-"""Networks on real data: logistic regression, perceptrons, convolutional networks and an autoencoder."""
+"""Networks on real data: logistic regression, perceptrons, convolutional networks, an autoencoder, a transformer."""
 
 from __future__ import annotations
 
@@ -107,4 +107,18 @@ def digits_autoencoder() -> Problem:
     return Problem(
         "digits-autoencoder", net, losses.sigmoid_binary_cross_entropy, images(parts.train), images(parts.validation),
         batch_size=32, epochs=30, test=images(parts.test), target=19.0,
+    )  # fmt: skip
+
+
+def char_transformer() -> Problem:
+    """A transformer of 2 blocks of width 64 that predicts the next character of the text in the package.
+
+    Windows of 32 characters, one after the other, are the examples; the last tenth of the text is for validation.
+    """
+    whole = data.text.embedded()
+    symbols = data.text.characters(whole)
+    train, validation = (Dataset(*data.text.all_windows(symbols.encode(part), 32)) for part in data.text.split(whole))
+    net = models.transformer(symbols.size, width=64, depth=2, heads=2)
+    return Problem(
+        "char-transformer", net, losses.softmax_cross_entropy, train, validation, batch_size=16, epochs=5, target=2.1,
     )  # fmt: skip
