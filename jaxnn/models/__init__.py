@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from jaxnn import missing
 from jaxnn.models.combinators import parallel, residual, serial
+from jaxnn.models.decoding import begin, generate
 from jaxnn.models.flops import flops
-from jaxnn.models.generate import begin, generate
 from jaxnn.models.networks import cnn, linear, mlp
 from jaxnn.models.roles import roles
 from jaxnn.models.sampling import sample

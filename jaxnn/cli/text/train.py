@@ -170,7 +170,7 @@ def _write_results(folder: Path, outcomes: list[TextOutcome]) -> None:
             "train_loss": o.history[-1]["loss"],
             "validation_loss": o.validation_loss,
             **per_token(o.history[-1]),
-            "training_seconds": _training_seconds(o),
+            "training_seconds": training_seconds(o),
             "seconds": o.seconds,
         }
         for o in outcomes
@@ -178,7 +178,7 @@ def _write_results(folder: Path, outcomes: list[TextOutcome]) -> None:
     files.write_json(folder / "result.json", rows)
 
 
-def _training_seconds(outcome: TextOutcome) -> float:
+def training_seconds(outcome: TextOutcome) -> float:
     """Of all epochs, the first, which compiles, taken to be like the median of the others."""
     seconds = [record["seconds"] for record in outcome.history]
     return sum(seconds[1:]) + (statistics.median(seconds[1:]) if len(seconds) > 1 else seconds[0])
@@ -197,7 +197,7 @@ def _print_table(
         "validation loss": _spread([record["validation_loss"] for record in last], 3),
         "perplexity": _spread([record["perplexity"] for record in last], 2),
         "bits/character": _spread([record["bits_per_character"] for record in last], 3),
-        "training": _spread([_training_seconds(o) for o in outcomes], 1) + " s",
+        "training": _spread([training_seconds(o) for o in outcomes], 1) + " s",
         "in all": _spread([o.seconds for o in outcomes], 1) + " s",
     }
     for name in cells:
