@@ -1,4 +1,4 @@
-"""Rules of linear layers: dense, conv, embedding, flatten, dropout.
+"""Rules of linear layers: dense, conv, transposed conv, embedding, flatten, reshape, upsample, dropout.
 
 In index form, a is the input, z the output, delta = dC/dz its cotangent; n counts examples.
 
@@ -22,10 +22,17 @@ k has o s + k d - p = m, with the factor w[k]:
 With u = o s the first is sum_k up[m + p - k d] w[k], up = delta dilated by the stride: a convolution with the FLIPPED
 kernel. With groups, i and c run over one group at a time.
 
+**Transposed convolution**, z = A' a for the convolution A with the same window from C_out to C_in channels:
+z[n, m, c] = sum over (o, k, i) with o s + k d - p = m of a[n, o, i] w[k, i, c]. An input a[n, o, i] enters z[n, m] with
+w[k, i], m = o s + k d - p: its cotangent is the convolution of delta, and the gradient a times the patches of delta.
+
+    dC/da[n, o, i] = sum_(k, c) delta[n, o s + k d - p, c] w[k, i, c]
+    dC/dw[k, i, c] = sum_(n, o) a[n, o, i] delta[n, o s + k d - p, c]
+
 **Embedding.** z_nt = w[index_nt], a product of one-hot rows with w: dC/dw[v] = sum of delta_nt over the (n, t) with
 index_nt = v. Indices are integers and have no derivative.
 
-**Flatten.** A reshape; dC/dx is dC/dy reshaped back.
+**Flatten, reshape.** dC/dx is dC/dy reshaped back. **Upsampling** repeats each x_m; dC/dx_m is the sum over its copies.
 
 **Dropout.** y = x m / (1 - rate), the mask m kept from the forward pass: dC/dx = dC/dy m / (1 - rate). The identity in
 evaluation mode.
@@ -38,18 +45,23 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from jaxnn.backprop.rule import AtLogits, Cache, Collect, Rule, keep_input, register
-from jaxnn.layers import conv, dense, dropout, embedding, flatten
+from jaxnn.layers import conv, conv_transpose, dense, dropout, embedding, flatten, reshape
 from jaxnn.layers.base import Layer
+from jaxnn.numerics import accumulate
 from jaxnn.ops.conv import conv_input_grad, conv_value
 from jaxnn.ops.matmul import add_bias, linear_input_grad
-from jaxnn.tape import Addition, Convolution, Lookup, Product, positions
+from jaxnn.ops.patches import conv_patches
+from jaxnn.ops.views import Reshape, Transpose, View
+from jaxnn.tape import Addition, Convolution, Lookup, Placed, Product, positions
 from jaxnn.types import Array, Key, Params, PyTree, State
 
 
@@ -110,6 +122,26 @@ CONV = register(conv.KIND, _Linear(_conv_forward, _conv_input_grad, _conv_uses))
 """dC/da: delta with the flipped kernel; dC/dw: a correlated with delta; dC/db = sum of delta over n and o."""
 
 
+def _geometry(layer: Layer) -> dict[str, Any]:
+    return {name: layer.options[name] for name in ("stride", "padding", "dilation")}
+
+
+def _transpose_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
+    return conv_value(dy, jnp.swapaxes(params["w"], -1, -2).astype(dy.dtype), **_geometry(layer)).astype(x.dtype)
+
+
+def _transpose_uses(layer: Layer, params: Params, x: Array, dy: Array) -> PyTree:
+    *window, c_in, c_out = params["w"].shape
+    patches = conv_patches(dy, tuple(window), **_geometry(layer))[:, :, 0]
+    inputs_first = Transpose((len(window), *range(len(window)), len(window) + 1))
+    view = View(params["w"].shape).then(inputs_first).then(Reshape((c_in, math.prod(window) * c_out)))
+    return {"w": (Placed(Product(positions(x), patches), view),)} | _bias(params, positions(dy))
+
+
+CONV_TRANSPOSE = register(conv_transpose.KIND, _Linear(keep_input, _transpose_input_grad, _transpose_uses))
+"""dC/da: the convolution of delta; dC/dw: a times the patches of delta."""
+
+
 def _embedding_input_grad(layer: Layer, params: Params, indices: Array, dy: Array) -> Array:
     return zero_cotangent(indices)
 
@@ -133,7 +165,18 @@ def _flatten_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Ar
 
 
 FLATTEN = register(flatten.KIND, Rule(keep_input, _flatten_input_grad))
+RESHAPE = register(reshape.RESHAPE, Rule(keep_input, _flatten_input_grad))
 """dC/dx = dC/dy in the shape of x."""
+
+
+def _upsample_input_grad(layer: Layer, params: Params, x: Array, dy: Array) -> Array:
+    sizes = [part for n, m in zip(x.shape[1:-1], dy.shape[1:-1], strict=True) for part in (n, m // n)]
+    copies = accumulate(dy).reshape(x.shape[0], *sizes, x.shape[-1])
+    return jnp.sum(copies, axis=tuple(range(2, 2 * (x.ndim - 1), 2))).astype(x.dtype)
+
+
+UPSAMPLE = register(reshape.UPSAMPLE, Rule(keep_input, _upsample_input_grad))
+"""dC/dx is the sum of dC/dy over the copies of x."""
 
 
 def _dropout_forward(

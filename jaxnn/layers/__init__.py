@@ -9,9 +9,12 @@ The modules of layers with parameters hold `init` and `apply` as functions of ar
 | `Dense(features)` | `dense` | (N, ..., D) -> (N, ..., features) | w, b | |
 | `Conv(features, window)` | `conv` | (N, *spatial, C) -> (N, *spatial', features) | w, b | |
 | `DepthwiseConv(window)` | `conv` | (N, *spatial, C) -> (N, *spatial', C multiplier) | w, b | |
+| `ConvTranspose(features, window)` | `conv_transpose` | (N, *spatial, C) -> (N, *spatial', features) | w, b | |
+| `Upsample(factor)` | `reshape` | (N, *spatial, C) -> (N, *spatial', C) | | |
 | `MaxPool(window)`, `AveragePool(window)` | `pooling` | (N, *spatial, C) -> (N, *spatial', C) | | |
 | `GlobalAveragePool`, `GlobalMaxPool` | `pooling` | (N, *spatial, C) -> (N, C) | | |
 | `Flatten` | `flatten` | (N, ...) -> (N, D) | | |
+| `Reshape(*shape)` | `reshape` | (N, ...) -> (N, *shape) | | |
 | `BatchNorm()` | `batch_norm` | (N, ..., C), shape kept | scale, shift | mean, var |
 | `LayerNorm()` | `layer_norm` | (N, ..., D), shape kept | scale, shift | |
 | `GroupNorm(groups)` | `group_norm` | (N, *spatial, C), shape kept | scale, shift | |
@@ -49,6 +52,7 @@ from jaxnn.layers import (
     attention,
     batch_norm,
     conv,
+    conv_transpose,
     dense,
     dropout,
     embedding,
@@ -60,6 +64,7 @@ from jaxnn.layers import (
     parametric,
     pooling,
     position,
+    reshape,
     rms_norm,
     sequences,
 )
@@ -85,6 +90,7 @@ from jaxnn.layers.attention_layers import Attention, CrossAttention
 from jaxnn.layers.base import Kind, Layer, stateless
 from jaxnn.layers.batch_norm import BatchNorm
 from jaxnn.layers.conv import Conv, DepthwiseConv
+from jaxnn.layers.conv_transpose import ConvTranspose
 from jaxnn.layers.dense import Dense
 from jaxnn.layers.dropout import Dropout
 from jaxnn.layers.embedding import Embedding
@@ -96,19 +102,20 @@ from jaxnn.layers.padding import LastPosition, MeanPosition, Padding, Values
 from jaxnn.layers.parametric import Parametric, PRelu, Swish
 from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jaxnn.layers.position import LearnedPositions, SinusoidalPositions
+from jaxnn.layers.reshape import Reshape, Upsample
 from jaxnn.layers.rms_norm import RMSNorm
 from jaxnn.layers.sequences import Sequences
 from jaxnn.layers.tying import tied
 
 __all__ = [
-    "Activation", "Attention", "AveragePool", "BatchNorm", "Conv", "CrossAttention", "Dense", "DepthwiseConv",
-    "Dropout", "Elu", "Embedding", "Flatten", "GatedDense", "Gelu", "GlobalAveragePool", "GlobalMaxPool",
-    "GroupNorm", "HardTanh", "Identity", "Kind", "LastPosition", "Layer", "LayerNorm", "LeakyRelu",
+    "Activation", "Attention", "AveragePool", "BatchNorm", "Conv", "ConvTranspose", "CrossAttention", "Dense",
+    "DepthwiseConv", "Dropout", "Elu", "Embedding", "Flatten", "GatedDense", "Gelu", "GlobalAveragePool",
+    "GlobalMaxPool", "GroupNorm", "HardTanh", "Identity", "Kind", "LastPosition", "Layer", "LayerNorm", "LeakyRelu",
     "LearnedPositions", "LogSoftmax", "MaxPool", "MeanPosition", "Mish", "PRelu", "Padding", "Parametric",
-    "RMSNorm", "Relu", "ReluSquared", "Selu", "Sequences", "Sigmoid", "Silu", "SinusoidalPositions", "Softmax",
-    "Softplus", "Swish", "Tanh", "Values", "activation", "attention", "batch_norm", "conv", "dense", "dropout",
-    "embedding", "flatten", "gated", "group_norm", "layer_norm", "padding", "parametric", "pooling", "position",
-    "rms_norm", "sequences", "stateless", "tied",
+    "RMSNorm", "Relu", "ReluSquared", "Reshape", "Selu", "Sequences", "Sigmoid", "Silu", "SinusoidalPositions",
+    "Softmax", "Softplus", "Swish", "Tanh", "Upsample", "Values", "activation", "attention", "batch_norm", "conv",
+    "conv_transpose", "dense", "dropout", "embedding", "flatten", "gated", "group_norm", "layer_norm", "padding",
+    "parametric", "pooling", "position", "reshape", "rms_norm", "sequences", "stateless", "tied",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

@@ -144,7 +144,7 @@ def Conv(
     require_padding_form("Conv", padding)
 
     def layer_init(key: Key, example: jax.ShapeDtypeStruct) -> Params:
-        sizes = pair("Conv", "window", window, _spatial_axes("Conv", example))
+        sizes = pair("Conv", "window", window, spatial_axes("Conv", example))
         c, dtype = example.shape[-1], param_dtype(example)
         return init(key, sizes, c, features, groups=groups, w_init=w_init, b_init=b_init, dtype=dtype)
 
@@ -189,7 +189,7 @@ def DepthwiseConv(
     require_padding_form("DepthwiseConv", padding)
 
     def layer_init(key: Key, example: jax.ShapeDtypeStruct) -> Params:
-        sizes = pair("DepthwiseConv", "window", window, _spatial_axes("DepthwiseConv", example))
+        sizes = pair("DepthwiseConv", "window", window, spatial_axes("DepthwiseConv", example))
         c = example.shape[-1]
         return init(key, sizes, c, c * multiplier, groups=c, w_init=w_init, b_init=b_init, dtype=param_dtype(example))
 
@@ -209,7 +209,7 @@ def DepthwiseConv(
     )
 
 
-def _spatial_axes(where: str, example: jax.ShapeDtypeStruct) -> int:
+def spatial_axes(where: str, example: jax.ShapeDtypeStruct) -> int:
     """The number of spatial axes of an example (*spatial, C); raises if there is none."""
     if len(example.shape) < 2:
         raise ValueError(

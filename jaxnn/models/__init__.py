@@ -1,8 +1,8 @@
 """Networks: the combinators `serial`, `residual`, `parallel`, `stack`, and networks made of them.
 
-`linear`, `mlp`, `cnn`; `transformer` (decoder or encoder), `encoder_decoder`, and their `block`. `generate` decodes
-from them, with `sample`; `begin` makes the state for reading sequences piece by piece. `summary` is a table of layers,
-parameters and operations (`flops`); `roles` tells optimizers which parameter is what.
+`linear`, `mlp`, `cnn`, `separable_conv`; `transformer` (decoder or encoder), `encoder_decoder`, and their `block`.
+`generate` decodes from them, with `sample`; `begin` makes the state for reading sequences piece by piece. `summary` is a
+table of layers, parameters and operations (`flops`); `roles` tells optimizers which parameter is what.
 
 Weights are (in, out) and rows are examples, y = x w + b: the transpose of W in z = W a + b for a column a.
 """
@@ -13,7 +13,7 @@ from jaxnn import missing
 from jaxnn.models.combinators import parallel, residual, serial
 from jaxnn.models.decoding import begin, generate
 from jaxnn.models.flops import flops
-from jaxnn.models.networks import cnn, linear, mlp
+from jaxnn.models.networks import cnn, linear, mlp, separable_conv
 from jaxnn.models.roles import roles
 from jaxnn.models.sampling import sample
 from jaxnn.models.stack import stack
@@ -35,6 +35,7 @@ __all__ = [
     "residual",
     "roles",
     "sample",
+    "separable_conv",
     "serial",
     "stack",
     "summary",

@@ -11,7 +11,18 @@ import numpy as np
 from jax import lax
 
 from jaxnn.checks import as_array, require_integer, require_key, require_positive_int
-from jaxnn.layers import attention, attention_layers, conv, flatten, padding, pooling, position, tying
+from jaxnn.layers import (
+    attention,
+    attention_layers,
+    conv,
+    conv_transpose,
+    flatten,
+    padding,
+    pooling,
+    position,
+    reshape,
+    tying,
+)
 from jaxnn.layers.base import Kind, Layer, require_net
 from jaxnn.layers.sequences import Sequences
 from jaxnn.models.combinators import join, spread
@@ -194,8 +205,8 @@ STARTS: dict[Kind, Callable[[Layer, Params, Extent], State]] = {
 """(layer, params, extent) -> the state of a layer before the first position, by kind."""
 
 MIXING = (
-    conv.KIND, flatten.KIND, padding.LAST, padding.MEAN, pooling.MAX_POOL, pooling.AVERAGE_POOL,
-    pooling.GLOBAL_AVERAGE_POOL, pooling.GLOBAL_MAX_POOL,
+    conv.KIND, conv_transpose.KIND, flatten.KIND, reshape.RESHAPE, reshape.UPSAMPLE, padding.LAST, padding.MEAN,
+    pooling.MAX_POOL, pooling.AVERAGE_POOL, pooling.GLOBAL_AVERAGE_POOL, pooling.GLOBAL_MAX_POOL,
 )  # fmt: skip
 """Kinds of layers that have no outputs position by position."""
 

@@ -10,7 +10,7 @@ import jax
 
 from jaxnn.checks import require_positive_int
 from jaxnn.initializers import Initializer, he_normal, lecun_normal, zeros
-from jaxnn.layers import BatchNorm, Conv, Dense, Dropout, Flatten, Identity, Layer, MaxPool, Relu
+from jaxnn.layers import BatchNorm, Conv, Dense, DepthwiseConv, Dropout, Flatten, Identity, Layer, MaxPool, Relu
 from jaxnn.models.combinators import serial
 from jaxnn.ops.conv import Padding
 from jaxnn.types import Key, Params, State
@@ -108,6 +108,41 @@ def cnn(
     for units in hidden:
         parts += [*_dropout(dropout), Dense(units), Relu]
     return serial(*parts, *_dropout(dropout), Dense(classes))
+
+
+def separable_conv(
+    features: int,
+    window: int | Sequence[int],
+    *,
+    multiplier: int = 1,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    w_init: Initializer = he_normal,
+    b_init: Initializer | None = zeros,
+) -> Layer:
+    """A depthwise convolution, each channel with a window of its own, then a dense layer across the channels.
+
+    Of a full convolution's C_in K C_out weights it has C_in multiplier (K + C_out), K the positions of the window.
+
+    Args:
+        features: C_out.
+        window, stride, padding, dilation: of the depthwise convolution, over one to three axes or more, as for `Conv`.
+        multiplier: channels between per input channel.
+        w_init, b_init: initializers of both kernels, and of the last bias; the depthwise part has none.
+
+    Reference: Chollet, F. (2017). Xception: deep learning with depthwise separable convolutions, section 2.
+
+    Example:
+        >>> net = separable_conv(8, 3, padding="SAME")
+        >>> params, state = net.init(jax.random.key(0), (28, 28, 16))
+        >>> jax.tree.map(jax.numpy.shape, params)
+        ({'w': (3, 3, 1, 16)}, {'b': (8,), 'w': (16, 8)})
+    """
+    each = DepthwiseConv(
+        window, multiplier=multiplier, stride=stride, padding=padding, dilation=dilation, w_init=w_init, b_init=None
+    )
+    return serial(each, Dense(features, w_init=w_init, b_init=b_init))
 
 
 def _dropout(rate: float) -> list[Layer]:
