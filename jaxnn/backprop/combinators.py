@@ -27,7 +27,7 @@ from jax import lax
 
 from jaxnn.backprop.rule import USES, Cache, Collect, Rule, register, rule_of
 from jaxnn.layers.base import Layer
-from jaxnn.layers.sequences import Sequences, added, no_context, values_of, with_values
+from jaxnn.layers.sequences import Sequences, added, no_context, only, values_of, with_values
 from jaxnn.models.combinators import (
     PARALLEL,
     RESIDUAL,
@@ -75,10 +75,18 @@ def backward(layer: Layer, params: Params, cache: Cache, dy: Any, collect: Colle
         >>> backward(Relu, (), jnp.array([[-1.0, 2.0]]), jnp.ones((1, 2)), USES)[0]
         Array([[0., 1.]], dtype=float32)
     """
-    if isinstance(dy, Sequences) and not layer.sequences:
-        dx, found = backward(layer, params, cache, dy.with_values(dy.values).values, collect)
-        return dy.with_values(dx), found
-    return rule_of(layer).backward(layer, params, cache, dy, collect)
+    dx, found = rule_of(layer).backward(layer, params, cache, _taken(layer, dy), collect)
+    return _given(layer, dy, dx), found
+
+
+def _taken(layer: Layer, dy: Any) -> Any:
+    """The cotangent as the layer's rule takes it: of a layer on each position that of the values, 0 where masked."""
+    return only(dy.mask, dy.values) if isinstance(dy, Sequences) and not layer.sequences else dy
+
+
+def _given(layer: Layer, dy: Any, dx: Any) -> Any:
+    """The cotangent of the layer's input, with mask and context if dy has them."""
+    return dy.with_values(dx) if isinstance(dy, Sequences) and not layer.sequences else dx
 
 
 Part: TypeAlias = tuple[Layer, Params, State, Key | None]
@@ -140,11 +148,11 @@ def run_back(
     error: Any = dy
     for i, (part, p, cache) in reversed(list(enumerate(parts, first))):
         try:
-            below, found = backward(part, p, cache, error, collect)
+            below, found = rule_of(part).backward(part, p, cache, _taken(part, error), collect)
         except (TypeError, ValueError) as raised:
             shape = jnp.shape(values_of(getattr(error, "delta", error)))
             raise located(raised, i, part, f"dy of shape {shape}") from None
-        error = below
+        error = _given(part, error, below)
         collected.append(found)
     return error, collected[::-1]
 
