@@ -113,6 +113,12 @@ FOREIGN = MappingProxyType(
         "initializers.constant": "constant_, ones, ones_, Constant",
         "initializers.normal": "normal_, RandomNormal",
         "initializers.uniform": "uniform_, RandomUniform",
+        "layers.RNN": "RNNCell, SimpleRNN, SimpleCell, VanillaRNN",
+        "layers.LSTM": "LSTMCell, OptimizedLSTMCell",
+        "layers.GRU": "GRUCell",
+        "layers.LinearRecurrence": "MinGRU, minGRU, LRU, RGLRU, GILR",
+        "models.bidirectional": "Bidirectional, BiLSTM, BiRNN",
+        "models.recurrent": "DeepRNN, StackedRNNCells, RNNModel",
         "layers": "nn, linen, nnx, modules",
         "optim": "optimizers, optimizer, optax, solvers",
         "losses": "functional, loss",
@@ -132,8 +138,7 @@ FOREIGN = MappingProxyType(
         "scipy.optimize.linear_sum_assignment (jaxnn has no assignment)": "assignment, hungarian_algorithm, "
         "base_hungarian_algorithm",
         "jaxnn.optim, which has all names of optax.contrib and optax.transforms": "contrib, transforms",
-        f"{PEERS} (jaxnn has no recurrent layers)": "LSTM, LSTMCell, GRU, GRUCell, RNN, RNNCell, SimpleRNN, "
-        "OptimizedLSTMCell, VanillaRNN, DeepRNN, ConvLSTM2D, Bidirectional",
+        f"{PEERS} (jaxnn has no convolutional recurrent layers)": "ConvLSTM, ConvLSTM2D, ConvLSTMCell",
         f"{PEERS} (jaxnn has no attention layers)": "MultiheadAttention, MultiHeadAttention, SelfAttention, "
         "MultiHeadDotProductAttention, TransformerEncoder, TransformerEncoderLayer, TransformerDecoder, Transformer, "
         "scaled_dot_product_attention",

@@ -16,7 +16,8 @@ from jaxnn import missing
 from tests.public_names import NAMES
 
 MEANT = [
-    ("layers", "LSTM", "an equinox.nn or flax.linen layer inside a loss of your own (jaxnn has no recurrent layers)"),
+    ("layers", "LSTMCell", "jaxnn.layers.LSTM"),
+    ("layers", "ConvLSTM", "a loss of your own (jaxnn has no convolutional recurrent layers)"),
     ("layers", "Linear", "jaxnn.layers.Dense"),
     ("layers", "Conv2d", "jaxnn.layers.Conv"),
     ("layers", "ReLU", "jaxnn.layers.Relu"),

@@ -19,6 +19,7 @@
 | attention | `attention` | probabilities recomputed in blocks, products over positions |
 | gated dense | `gated` | the product rule, two dense layers |
 | tied parameters, positions, padded sequences | `sequences` | uses of one parameter concatenated, masks |
+| RNN, LSTM, GRU, linear recurrence, reversed | `recurrent` | backpropagation through time |
 | serial, residual, parallel | `combinators` | the chain rule |
 | softmax + cross-entropy, sigmoid + BCE | `fused` | y - d |
 | a stack of blocks | `stack` | one reversed scan |
@@ -31,7 +32,18 @@ The derivatives of the losses are in `jaxnn.losses`, the adjoints of array opera
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.backprop import attention, combinators, differences, gated, linear, norms, pointwise, sequences, stack
+from jaxnn.backprop import (
+    attention,
+    combinators,
+    differences,
+    gated,
+    linear,
+    norms,
+    pointwise,
+    recurrent,
+    sequences,
+    stack,
+)
 from jaxnn.backprop.check import check_gradient, check_rule
 from jaxnn.backprop.coverage import coverage
 from jaxnn.backprop.curvature import ggn_record, output_record
@@ -59,6 +71,7 @@ __all__ = [
     "output_record",
     "pointwise",
     "record",
+    "recurrent",
     "register",
     "rule_of",
     "sequences",

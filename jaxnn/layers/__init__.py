@@ -31,6 +31,11 @@ The modules of layers with parameters hold `init` and `apply` as functions of ar
 | `Padding(token)` | `padding` | integers (N, T) -> `Sequences` | | |
 | `Values` | `padding` | `Sequences` -> (N, T, D) | | |
 | `LastPosition`, `MeanPosition` | `padding` | (N, T, D) -> (N, D) | | |
+| `RNN(hidden)` | `recurrent` | (N, T, D) -> (N, T, hidden) | w, u, b | `()` or the carry h |
+| `LSTM(hidden)` | `lstm` | (N, T, D) -> (N, T, hidden) | w, u, b | `()` or the carry h, c |
+| `GRU(hidden)` | `gru` | (N, T, D) -> (N, T, hidden) | w, u, b, b_u | `()` or the carry h |
+| `LinearRecurrence(hidden)` | `linear_recurrence` | (N, T, D) -> (N, T, hidden) | w, b | `()` or the carry h |
+| `Reversed(layer)` | `recurrence` | as `layer`, from the last position to the first | those of `layer` | as `layer` |
 | `Activation(function)`, `Relu`, `Tanh`, ... | `activation` | (N, ...), shape kept | | |
 | `PRelu()`, `Swish()`, `Parametric(form)` | `parametric` | (N, ..., C), shape kept | slope; beta; that of the form | |
 
@@ -40,6 +45,9 @@ not fit. An invalid setting raises either, in the factory or, where its check ne
 `apply`.
 
 A name without parentheses is a Layer itself (`Flatten`, `Relu`); one with them is a factory (`Dense(10)`).
+
+Recurrent layers begin every call at a zero carry, with the state `()`; with the state of `start(layer, n)` they go on
+from the carry of the call before: for decoding token by token and for long texts in pieces.
 
 Sequences of unequal length are padded to one length T and travel through a network as `Sequences`, values with a mask.
 """
@@ -59,11 +67,15 @@ from jaxnn.layers import (
     flatten,
     gated,
     group_norm,
+    gru,
     layer_norm,
+    linear_recurrence,
+    lstm,
     padding,
     parametric,
     pooling,
     position,
+    recurrent,
     reshape,
     rms_norm,
     sequences,
@@ -97,25 +109,101 @@ from jaxnn.layers.embedding import Embedding
 from jaxnn.layers.flatten import Flatten
 from jaxnn.layers.gated import GatedDense
 from jaxnn.layers.group_norm import GroupNorm
+from jaxnn.layers.gru import GRU
 from jaxnn.layers.layer_norm import LayerNorm
+from jaxnn.layers.linear_recurrence import LinearRecurrence
+from jaxnn.layers.lstm import LSTM
 from jaxnn.layers.padding import LastPosition, MeanPosition, Padding, Values
 from jaxnn.layers.parametric import Parametric, PRelu, Swish
 from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jaxnn.layers.position import LearnedPositions, SinusoidalPositions
+from jaxnn.layers.recurrence import Reversed, start
+from jaxnn.layers.recurrent import RNN
 from jaxnn.layers.reshape import Reshape, Upsample
 from jaxnn.layers.rms_norm import RMSNorm
 from jaxnn.layers.sequences import Sequences
 from jaxnn.layers.tying import tied
 
 __all__ = [
-    "Activation", "Attention", "AveragePool", "BatchNorm", "Conv", "ConvTranspose", "CrossAttention", "Dense",
-    "DepthwiseConv", "Dropout", "Elu", "Embedding", "Flatten", "GatedDense", "Gelu", "GlobalAveragePool",
-    "GlobalMaxPool", "GroupNorm", "HardTanh", "Identity", "Kind", "LastPosition", "Layer", "LayerNorm", "LeakyRelu",
-    "LearnedPositions", "LogSoftmax", "MaxPool", "MeanPosition", "Mish", "PRelu", "Padding", "Parametric",
-    "RMSNorm", "Relu", "ReluSquared", "Reshape", "Selu", "Sequences", "Sigmoid", "Silu", "SinusoidalPositions",
-    "Softmax", "Softplus", "Swish", "Tanh", "Upsample", "Values", "activation", "attention", "batch_norm", "conv",
-    "conv_transpose", "dense", "dropout", "embedding", "flatten", "gated", "group_norm", "layer_norm", "padding",
-    "parametric", "pooling", "position", "reshape", "rms_norm", "sequences", "stateless", "tied",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Activation",
+    "Attention",
+    "AveragePool",
+    "BatchNorm",
+    "Conv",
+    "ConvTranspose",
+    "CrossAttention",
+    "Dense",
+    "DepthwiseConv",
+    "Dropout",
+    "Elu",
+    "Embedding",
+    "Flatten",
+    "GatedDense",
+    "Gelu",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "HardTanh",
+    "Identity",
+    "Kind",
+    "LastPosition",
+    "Layer",
+    "LayerNorm",
+    "LeakyRelu",
+    "LearnedPositions",
+    "LinearRecurrence",
+    "LogSoftmax",
+    "MaxPool",
+    "MeanPosition",
+    "Mish",
+    "PRelu",
+    "Padding",
+    "Parametric",
+    "RMSNorm",
+    "Relu",
+    "ReluSquared",
+    "Reshape",
+    "Reversed",
+    "Selu",
+    "Sequences",
+    "Sigmoid",
+    "Silu",
+    "SinusoidalPositions",
+    "Softmax",
+    "Softplus",
+    "Swish",
+    "Tanh",
+    "Upsample",
+    "Values",
+    "activation",
+    "attention",
+    "batch_norm",
+    "conv",
+    "conv_transpose",
+    "dense",
+    "dropout",
+    "embedding",
+    "flatten",
+    "gated",
+    "group_norm",
+    "gru",
+    "layer_norm",
+    "linear_recurrence",
+    "lstm",
+    "padding",
+    "parametric",
+    "pooling",
+    "position",
+    "recurrent",
+    "reshape",
+    "rms_norm",
+    "sequences",
+    "start",
+    "stateless",
+    "tied",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # type checkers know the names

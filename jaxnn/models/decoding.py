@@ -20,6 +20,7 @@ from jaxnn.layers import (
     padding,
     pooling,
     position,
+    recurrence,
     reshape,
     tying,
 )
@@ -164,6 +165,8 @@ def _begin(net: Layer, params: Params, state: State, extent: Extent) -> State:
         raise ValueError(
             f"generate: {net.kind.name} cannot decode: its outputs depend on later positions, or are not one for each."
         )
+    if isinstance(net.kind, recurrence.RecurrentKind):
+        return recurrence.start(net, extent.n, jax.tree.leaves(params)[0].dtype)
     if net.kind in STARTS:
         return STARTS[net.kind](net, params, extent)
     if net.kind is tying.TIED:
@@ -205,7 +208,7 @@ STARTS: dict[Kind, Callable[[Layer, Params, Extent], State]] = {
 """(layer, params, extent) -> the state of a layer before the first position, by kind."""
 
 MIXING = (
-    conv.KIND, conv_transpose.KIND, flatten.KIND, reshape.RESHAPE, reshape.UPSAMPLE, padding.LAST, padding.MEAN,
+    recurrence.REVERSED, conv.KIND, conv_transpose.KIND, flatten.KIND, reshape.RESHAPE, reshape.UPSAMPLE, padding.LAST, padding.MEAN,
     pooling.MAX_POOL, pooling.AVERAGE_POOL, pooling.GLOBAL_AVERAGE_POOL, pooling.GLOBAL_MAX_POOL,
 )  # fmt: skip
 """Kinds of layers that have no outputs position by position."""

@@ -135,11 +135,17 @@ def test_all_right_rules_pass_and_all_broken_ones_are_caught(dtype: Any) -> None
     judge([m for m in (*MUTANTS, *OF_ANOTHER_EXAMPLE) if m.name not in QUICK], dtype)
 
 
-IMAGE = random(1, 2, 5, 4, 2)
+IMAGE, WORDS = random(1, 2, 5, 4, 2), random(2, 3, 4, 2)
 OTHERS: list[tuple[layers.Layer, np.ndarray]] = [
     (layers.DepthwiseConv(2), IMAGE),
     (layers.Flatten, IMAGE),
     (layers.GlobalAveragePool, IMAGE),
+    (layers.RNN(3), WORDS),
+    (layers.LSTM(3), WORDS),
+    (layers.GRU(3), WORDS),
+    (layers.GRU(3, reset_after=False), WORDS),
+    (layers.LinearRecurrence(3), WORDS),
+    (layers.Reversed(layers.LSTM(2)), WORDS),
     (models.serial(layers.Conv(2, 2), layers.Relu, layers.MaxPool(2), layers.Flatten, Dense(2)), IMAGE),
     (models.parallel(*map(Activation, sorted(activations.DERIVATIVES, key=lambda f: f.__name__))), random(0, 2, 4)),
 ]

@@ -48,6 +48,11 @@ CASES = {
     "layer norm": (LayerNorm(), IMAGE, IMAGE),
     "group norm": (GroupNorm(2), IMAGE, IMAGE),
     "rms norm": (RMSNorm(), IMAGE, IMAGE),
+    "rnn": (layers.RNN(3), (5, 4), (5, 3)),
+    "lstm": (layers.LSTM(3), (5, 4), (5, 3)),
+    "gru": (layers.GRU(3), (5, 4), (5, 3)),
+    "linear recurrence": (layers.LinearRecurrence(3), (5, 4), (5, 3)),
+    "reversed": (layers.Reversed(layers.GRU(3, reset_after=False)), (5, 4), (5, 3)),
     "dropout": (Dropout(0.5), IMAGE, IMAGE),
     "embedding": (Embedding(7, 3), jax.ShapeDtypeStruct((5,), jnp.int32), (5, 3)),
 }
@@ -166,7 +171,7 @@ def test_modules_and_factories_are_one_function():
 
 def test_kinds_are_distinct_and_settings_kept():
     kinds = [layer.kind for layer, _, _ in CASES.values()]
-    assert len({kind.name for kind in kinds}) == len(set(kinds)) == 15
+    assert len({kind.name for kind in kinds}) == len(set(kinds)) == 20
     assert dict(MaxPool(3, stride=2).options) == {"window": 3, "stride": 2, "padding": "VALID"}
     assert dict(Dropout(0.25).options) == {"rate": 0.25}
     assert all(hasattr(layers, name) for name in layers.__all__)

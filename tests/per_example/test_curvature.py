@@ -8,7 +8,24 @@ import numpy as np
 import pytest
 
 from jaxnn import backprop, losses, per_example
-from jaxnn.layers import AveragePool, Conv, Dense, Embedding, Flatten, Kind, LayerNorm, MaxPool, Tanh, stateless
+from jaxnn.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    AveragePool,
+    Conv,
+    Dense,
+    Embedding,
+    Flatten,
+    Kind,
+    LastPosition,
+    LayerNorm,
+    LinearRecurrence,
+    MaxPool,
+    Reversed,
+    Tanh,
+    stateless,
+)
 from jaxnn.models import residual, serial
 from jaxnn.tape import Addition, Product
 from tests.helpers import slow
@@ -57,7 +74,12 @@ def robust():  # a loss whose root comes from eigenvectors, and depends on the t
     return serial(Dense(3), Tanh, Dense(2)), (5,), losses.log_cosh, np.array([[0.3, -1.0], [0.0, 2.0], [1.0, 1.0]])
 
 
-CASES = [mlp, cnn, sequence, words, yes_or_no, grouped, robust]
+def recurrent():
+    net = serial(LSTM(2), Reversed(GRU(2)), GRU(2, reset_after=False), LinearRecurrence(2), RNN(3), LastPosition)
+    return net, (3, 2), losses.softmax_cross_entropy, LABELS
+
+
+CASES = [mlp, cnn, sequence, words, yes_or_no, grouped, robust, recurrent]
 
 
 @functools.cache
@@ -152,6 +174,17 @@ def test_kfac_expand_and_reduce_of_a_convolution_follow_their_definitions():
 
 def test_kfac_leaves_out_layers_without_a_block():
     assert list(solved(sequence)["expand"]) == ["[0]", "[2][0][0]", "[3]"]
+
+
+@pytest.mark.slow
+def test_kfac_of_recurrent_layers_has_both_products_at_all_positions():
+    found = solved(recurrent)
+    assert list(found["expand"]) == [
+        "[0]['u']", "[0]['w']", "[1][0]['u']", "[1][0]['w']", "[2]", "[3]", "[4]['u']", "[4]['w']",
+    ]  # fmt: skip
+    use = found["columns"].tape.uses[found["columns"].tape.paths.index("[0]['u']")][0]
+    assert not np.any(use.a[:, 0])  # nothing stands before position 0
+    np.testing.assert_allclose(found["expand"]["[0]['u']"].a, np.einsum("ntd,nte->de", use.a, use.a) / 9, rtol=1e-12)
 
 
 def test_kfac_of_a_layer_with_two_weights_has_both():

@@ -22,8 +22,9 @@ from tests.per_example.oracles import CENTRED, EXACT, SINGLE, error, gaps
 SHORT = ["mlp"]
 """The nets on which the quick suite takes every statistic."""
 
-FAMILIES = ["embedding", "own_layers"]
-"""Lookups, and layers of a user's own; `test_programs` takes a convolution, `test_norms_in_small_chunks` a sequence."""
+FAMILIES = ["embedding", "lstm_padded", "own_layers"]
+"""Lookups, recurrences, and layers of a user's own; `test_programs` takes a convolution, `test_norms_in_small_chunks` a
+sequence."""
 
 
 def _slow_but(name: str, quick: list[str]) -> Any:

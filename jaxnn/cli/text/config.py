@@ -16,7 +16,7 @@ from jaxnn.checks import require_between, require_positive_int
 from jaxnn.cli import rules
 from jaxnn.cli.words import require_seed
 from jaxnn.initializers import zeros
-from jaxnn.layers import Attention, Layer
+from jaxnn.layers import GRU, LSTM, Attention, Layer
 from jaxnn.types import Params, ScalarOrSchedule
 
 MUON = "muon"
@@ -27,6 +27,9 @@ ROTARY = 1000.0
 
 CONSTANT_PART = 0.4
 """Fraction of the steps before the linear schedule begins to fall."""
+
+CELLS = {"lstm": LSTM, "gru": GRU}
+"""The layers of the recurrent models."""
 
 MAX_DEPTH = 1000
 
@@ -139,6 +142,9 @@ WEIGHT_DECAY: float = TextConfig.weight_decay
 
 def build_network(config: TextConfig, vocabulary: int) -> Layer:
     """The network of a configuration, tokens (N, T) -> logits (N, T, vocabulary)."""
+    if config.model in CELLS:
+        cell = CELLS[config.model]
+        return models.recurrent(vocabulary, config.width, config.depth, cell, dropout=config.dropout)
     attention = Attention(config.heads, causal=True, rotary=ROTARY, qk_norm=True, out_init=zeros)
     return models.transformer(
         vocabulary, width=config.width, depth=config.depth, attention=attention, dropout=config.dropout

@@ -124,6 +124,11 @@ def cases() -> dict[str, tuple[Any, ...]]:
         "GroupNorm": layers.GroupNorm(2),
         "BatchNorm": layers.BatchNorm(),
         "LayerNorm": layers.LayerNorm(),
+        "RNN": layers.RNN(5),
+        "LSTM": layers.LSTM(5),
+        "GRU": layers.GRU(5),
+        "LinearRecurrence": layers.LinearRecurrence(5),
+        "Reversed": layers.Reversed(layers.GRU(5, reset_after=False)),
         "RMSNorm": layers.RMSNorm(),
         "Dropout": layers.Dropout(0.5),
         "Activation": layers.Activation(jnp.sin),
@@ -133,7 +138,8 @@ def cases() -> dict[str, tuple[Any, ...]]:
     }
     ready = {name: getattr(layers, name) for name in layers.__all__}
     for name, layer in (made | {n: x for n, x in ready.items() if isinstance(x, layers.Layer)}).items():
-        found[f"layers.{name}"] = (trained(layer), LABELS3 if name == "Embedding" else images)
+        inputs = {"Embedding": LABELS3} | dict.fromkeys(("RNN", "LSTM", "GRU", "LinearRecurrence", "Reversed"), Z3)
+        found[f"layers.{name}"] = (trained(layer), inputs.get(name, images))
     return found
 
 
