@@ -208,8 +208,8 @@ STARTS: dict[Kind, Callable[[Layer, Params, Extent], State]] = {
 """(layer, params, extent) -> the state of a layer before the first position, by kind."""
 
 MIXING = (
-    recurrence.REVERSED, conv.KIND, conv_transpose.KIND, flatten.KIND, reshape.RESHAPE, reshape.UPSAMPLE, padding.LAST, padding.MEAN,
-    pooling.MAX_POOL, pooling.AVERAGE_POOL, pooling.GLOBAL_AVERAGE_POOL, pooling.GLOBAL_MAX_POOL,
+    conv.KIND, conv_transpose.KIND, flatten.KIND, padding.LAST, padding.MEAN, pooling.MAX_POOL, pooling.AVERAGE_POOL,
+    pooling.GLOBAL_AVERAGE_POOL, pooling.GLOBAL_MAX_POOL, recurrence.REVERSED, reshape.RESHAPE, reshape.UPSAMPLE,
 )  # fmt: skip
 """Kinds of layers that have no outputs position by position."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,7 @@ ROTARY = 1000.0
 CONSTANT_PART = 0.4
 """Fraction of the steps before the linear schedule begins to fall."""
 
-CELLS = {"lstm": LSTM, "gru": GRU}
+CELLS: dict[str, Callable[[int], Layer]] = {"lstm": LSTM, "gru": GRU}
 """The layers of the recurrent models."""
 
 MAX_DEPTH = 1000
