@@ -41,7 +41,7 @@ from jaxnn.models.combinators import (
     require_params,
     spread,
 )
-from jaxnn.models.ties import at, filled, put
+from jaxnn.models.ties import STACK, at, filled, put
 from jaxnn.tape import STATIC
 from jaxnn.types import Array, Key, Params, PyTree, State
 
@@ -79,6 +79,11 @@ def backward(layer: Layer, params: Params, cache: Cache, dy: Any, collect: Colle
         dx, found = backward(layer, params, cache, dy.with_values(dy.values).values, collect)
         return dy.with_values(dx), found
     return rule_of(layer).backward(layer, params, cache, dy, collect)
+
+
+def place_of(layer: Layer, place: str, i: int) -> str:
+    """The path among the parameters of part i of a layer at `place`; the one block of a stack has the stack's own."""
+    return place if layer.kind is STACK else f"{place}[{i}]"
 
 
 Part: TypeAlias = tuple[Layer, Params, State, Key | None]

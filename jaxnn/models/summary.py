@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxnn import tree
 from jaxnn.layers.base import Example, Layer, as_example, name_of, output_example
+from jaxnn.layers.sequences import values_of
 from jaxnn.models.combinators import SERIAL
+from jaxnn.models.ties import filled
 from jaxnn.types import Params, Shape, State
 
 
@@ -36,20 +38,19 @@ def rows(net: Layer, example: Example) -> list[Row]:
     shape = as_example(example)
     params, state = jax.eval_shape(lambda key: net.init(key, shape), jax.random.key(0))
     table: list[Row] = []
-    _collect(net, params, state, shape, table)
+    _collect(net, params, params, state, shape, table)
     return table
 
 
-def _collect(
-    net: Layer, params: Params, state: State, shape: jax.ShapeDtypeStruct, table: list[Row]
-) -> jax.ShapeDtypeStruct:
-    """Append the rows of `net`; return the shape of one output."""
+def _collect(net: Layer, own: Params, params: Params, state: State, shape: Any, table: list[Row]) -> Any:
+    """Append the rows of `net`; return the shape of one output. Tied layers use `params` that are not their own."""
     if net.kind is not SERIAL:
         out = output_example(net, params, state, shape)
-        table.append(Row(name_of(net), out.shape, tree.size(params)))
+        table.append(Row(name_of(net), values_of(out).shape, tree.size(own)))
         return out
-    for part, p, s in zip(net.parts, params, state or ((),) * len(net.parts), strict=True):
-        shape = _collect(part, p, s, shape, table)
+    states = state or ((),) * len(net.parts)
+    for part, counted, p, s in zip(net.parts, own, filled(net, params), states, strict=True):
+        shape = _collect(part, counted, p, s, shape, table)
     return shape
 
 
@@ -76,7 +77,7 @@ def summary(net: Layer, example: Example) -> int:
         -------  ------  ----------
         total                    26
     """
-    table = [Row("(input)", as_example(example).shape, 0), *rows(net, example)]
+    table = [Row("(input)", values_of(as_example(example)).shape, 0), *rows(net, example)]
     total = sum(row.parameters for row in table)
     cells = [(row.name, str(row.output), f"{row.parameters:,}") for row in table]
     heads, last = ("layer", "output", "parameters"), ("total", "", f"{total:,}")

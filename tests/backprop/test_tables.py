@@ -156,11 +156,12 @@ def test_coverage_shows_what_is_left_to_jax() -> None:
 
 def every_layer() -> list[Any]:
     window = {"Conv": (2, 3), "DepthwiseConv": (3,), "MaxPool": (2,), "AveragePool": (2,), "GroupNorm": (1,)}
-    sizes = {"Dense": (2,), "Dropout": (0.5,), "Embedding": (3, 2), **window}
+    sizes = {"Dense": (2,), "Dropout": (0.5,), "Embedding": (3, 2), "Attention": (1,), "CrossAttention": (1,), **window}
+    sizes |= {"GatedDense": (2,), "LearnedPositions": (3,), "Padding": (0,)}
     made = [layers.Parametric(parametric.PRELU, start=0.2)]
     for name in layers.__all__:
         item = getattr(layers, name)
-        if name[0].isupper() and name not in ("Layer", "Kind", "Activation", "Parametric"):
+        if name[0].isupper() and name not in ("Layer", "Kind", "Activation", "Parametric", "Sequences"):
             made.append(item if isinstance(item, layers.Layer) else item(*sizes.get(name, ())))
     return made
 
