@@ -170,7 +170,9 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
     ) -> Tape:
         x, y = as_batch("record", "x", x), as_arrays("record", "y", y)
-        tape = compiler_sharded(functools.partial(of_batch, train=train), rows_spec(values_of(x)), params, state, x, y, key)
+        tape = compiler_sharded(
+            functools.partial(of_batch, train=train), rows_spec(values_of(x)), params, state, x, y, key
+        )
         return dataclasses.replace(tape, leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))
 
     return recorded
