@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxnn.backprop.differences import Estimate, derivative, eps_of, require_same_structure
 from jaxnn.backprop.rule import GRADIENT, USES, Cache, Rule, rule_of
-from jaxnn.backprop.verdicts import Check, Compared
+from jaxnn.backprop.verdicts import OF_EACH, Check, Compared
 from jaxnn.checks import (
     as_array,
     as_arrays,
@@ -273,7 +273,7 @@ def _each_example(rule: Rule, layer: Layer, params: Params, cache: Cache, dy: Ar
         grads = rule.backward(layer, params, cache, jnp.where(mine, dy, jnp.zeros_like(dy)), GRADIENT)[1]
         return [accumulate(g) for g in jax.tree.leaves(grads)]
 
-    names = [f"{name} of each example" for name in _names(params, "params")]
+    names = [f"{name}{OF_EACH}" for name in _names(params, "params")]
     pairs = zip(names, *(jax.vmap(made)(jnp.arange(n)) for made in (by_uses, alone)), strict=True)
     return [row for name, got, expected in pairs for row in _equal(name, got, expected)]
 

@@ -41,7 +41,7 @@ from jaxnn.models.combinators import (
     require_params,
     spread,
 )
-from jaxnn.models.ties import at, filled, put
+from jaxnn.models.ties import STACK, at, filled, put
 from jaxnn.tape import STATIC
 from jaxnn.types import Array, Key, Params, PyTree, State
 
@@ -87,6 +87,11 @@ def _taken(layer: Layer, dy: Any) -> Any:
 def _given(layer: Layer, dy: Any, dx: Any) -> Any:
     """The cotangent of the layer's input, with mask and context if dy has them."""
     return dy.with_values(dx) if isinstance(dy, Sequences) and not layer.sequences else dx
+
+
+def place_of(layer: Layer, place: str, i: int) -> str:
+    """The path among the parameters of part i of a layer at `place`; the one block of a stack has the stack's own."""
+    return place if layer.kind is STACK else f"{place}[{i}]"
 
 
 Part: TypeAlias = tuple[Layer, Params, State, Key | None]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from jaxnn.backprop.combinators import BRANCHES_RULE
+from jaxnn.backprop.combinators import BRANCHES_RULE, place_of
 from jaxnn.backprop.fused import is_fused
 from jaxnn.backprop.rule import AUTOMATIC, rule_of
 from jaxnn.backprop.text import Printable
@@ -76,7 +76,7 @@ def coverage(net: Layer, loss: Loss | None = None) -> Coverage:
 def _rows(net: Layer, place: str) -> list[Row]:
     rule = rule_of(net)
     if net.parts and rule is not AUTOMATIC:
-        inside = [row for i, part in enumerate(net.parts) for row in _rows(part, f"{place}[{i}]")]
+        inside = [row for i, part in enumerate(net.parts) for row in _rows(part, place_of(net, place, i))]
         if rule is BRANCHES_RULE and not rule.by_hand(net):
             inside.append(Row(place or "net", f"{net.kind.name}'s combine", BY_VJP))
         return inside

@@ -15,8 +15,9 @@ from jaxnn import losses
 from jaxnn.backprop.combinators import forward
 from jaxnn.backprop.gradient import coupled_layers, own_params, tape_of
 from jaxnn.backprop.rule import USES, rule_of
-from jaxnn.checks import as_array, as_arrays, require_function, require_positive_int
-from jaxnn.layers.base import Layer, require_net
+from jaxnn.checks import as_arrays, require_function, require_positive_int
+from jaxnn.layers.base import Layer, as_batch, require_net
+from jaxnn.layers.sequences import values_of
 from jaxnn.losses.mean import require_one_each
 from jaxnn.placement import compiler_sharded, placed_shape, rows_spec
 from jaxnn.tape import Columns, Tape, errors_of, with_errors
@@ -89,7 +90,7 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
         return _parts(net, params, cache, each, outputs, sent)
 
     def recorded(params: Params, state: State, x: Array, y: Array, *, key: Key | None = None) -> Columns:
-        x, y = as_array("ggn_record", "x", x), as_arrays("ggn_record", "y", y)
+        x, y = as_batch("ggn_record", "x", x), as_arrays("ggn_record", "y", y)
         tape = _taped(of_batch, params, state, x, y, key)
         return Columns(tape, samples or math.prod(tape.outputs.shape[1:]), losses.is_likelihood(loss))
 
@@ -130,7 +131,7 @@ def output_record(net: Layer) -> Callable[..., Columns]:
         return _parts(net, params, cache, jnp.zeros(n, outputs.dtype), outputs, sent)
 
     def recorded(params: Params, state: State, x: Array) -> Columns:
-        tape = _taped(of_batch, params, state, as_array("output_record", "x", x))
+        tape = _taped(of_batch, params, state, as_batch("output_record", "x", x))
         return Columns(tape, math.prod(tape.outputs.shape[1:]))
 
     return recorded
@@ -150,6 +151,6 @@ def _parts(net: Layer, params: Params, cache: Any, each: Array, outputs: Array, 
 
 def _taped(of_batch: Callable[..., Parts], params: Params, state: State, x: Array, *rest: Any) -> Tape:
     """The tape of all cotangents; on a mesh with Explicit axes its rows are sharded as the examples."""
-    rows = rows_spec(x)
+    rows = rows_spec(values_of(x))
     tape, found = compiler_sharded(of_batch, (rows, PartitionSpec(None, *rows)), params, state, x, *rest)
     return dataclasses.replace(with_errors(tape, found), leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))

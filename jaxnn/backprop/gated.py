@@ -30,7 +30,7 @@ def _forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
 ) -> tuple[Array, State, Cache]:
     z, u = gated.products(params, x)
-    y = (accumulate(layer.options["function"](z)) * accumulate(u)).astype(z.dtype)
+    y = (accumulate(layer.options["gate"](z)) * accumulate(u)).astype(z.dtype)
     return y, state, (x, z, u)
 
 
@@ -38,7 +38,7 @@ def _deltas(layer: Layer, cache: Cache, dy: Any) -> tuple[Array, Array]:
     """(dz, du), from the cotangent of y."""
     if isinstance(dy, tuple):
         return dy
-    function, (x, z, u) = layer.options["function"], cache
+    function, (x, z, u) = layer.options["gate"], cache
     if function in DERIVATIVES:
         value, slope = function(accumulate(z)), DERIVATIVES[function](accumulate(z))
         wide = accumulate(dy)
@@ -62,7 +62,7 @@ def _uses(layer: Layer, params: Params, cache: Cache, dy: Any) -> PyTree:
 
 
 def _by_hand(layer: Layer) -> bool:
-    return layer.options["function"] in DERIVATIVES
+    return layer.options["gate"] in DERIVATIVES
 
 
 @dataclasses.dataclass(frozen=True)

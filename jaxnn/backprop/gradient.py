@@ -13,10 +13,12 @@ from jax.sharding import PartitionSpec
 
 from jaxnn import losses
 from jaxnn.backprop.checkpoint import checkpointed
+from jaxnn.backprop.combinators import place_of
 from jaxnn.backprop.fused import output_error
 from jaxnn.backprop.rule import GRADIENT, USES, rule_of
-from jaxnn.checks import as_array, as_arrays, require_function
-from jaxnn.layers.base import Layer, require_net
+from jaxnn.checks import as_arrays, require_function
+from jaxnn.layers.base import Layer, as_batch, require_net
+from jaxnn.layers.sequences import values_of
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
 from jaxnn.placement import compiler_sharded, explicit_spec, placed_shape, rows_spec
@@ -96,7 +98,7 @@ def value_and_grad(
     def vg(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, weights: Array | None = None
     ) -> tuple[tuple[Array, State], Params]:
-        x, y = as_array("value_and_grad", "x", x), as_arrays("value_and_grad", "y", y)
+        x, y = as_batch("value_and_grad", "x", x), as_arrays("value_and_grad", "y", y)
         everywhere = PartitionSpec()
         results = ((everywhere, everywhere), jax.tree.map(lambda p: explicit_spec(p) or everywhere, params))
         return compiler_sharded(of_batch, results, params, state, x, y, key, weights)
@@ -167,8 +169,10 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
     def recorded(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
     ) -> Tape:
-        x, y = as_array("record", "x", x), as_arrays("record", "y", y)
-        tape = compiler_sharded(functools.partial(of_batch, train=train), rows_spec(x), params, state, x, y, key)
+        x, y = as_batch("record", "x", x), as_arrays("record", "y", y)
+        tape = compiler_sharded(
+            functools.partial(of_batch, train=train), rows_spec(values_of(x)), params, state, x, y, key
+        )
         return dataclasses.replace(tape, leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))
 
     return recorded
@@ -198,7 +202,8 @@ def coupled_layers(net: Layer, train: bool, place: str = "") -> tuple[str, ...]:
         >>> coupled_layers(serial(Dense(3), BatchNorm()), train=True)
         ('batch_norm at [1]',)
     """
-    inside = tuple(name for i, part in enumerate(net.parts) for name in coupled_layers(part, train, f"{place}[{i}]"))
+    places = [(part, place_of(net, place, i)) for i, part in enumerate(net.parts)]
+    inside = tuple(name for part, path in places for name in coupled_layers(part, train, path))
     if inside or not rule_of(net).couples(net, train):
         return inside
     return (f"{net.kind.name} at {place or 'the top'}",)

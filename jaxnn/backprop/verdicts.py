@@ -37,6 +37,10 @@ class Row(NamedTuple):
     worst: tuple[tuple[int, ...], float, float]
 
 
+OF_EACH = " of each example"
+"""What ends the name of the row of single examples' gradients."""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Compared:
@@ -57,6 +61,11 @@ class Compared:
     known: Array | None
     name: str = dataclasses.field(metadata=STATIC)
     shape: tuple[int, ...] = dataclasses.field(metadata=STATIC)
+
+    @property
+    def is_gradient(self) -> bool:
+        """Whether it is a gradient, of the total or of each example, and no output or state."""
+        return self.found is not None or self.name.endswith(OF_EACH)
 
 
 @jax.tree_util.register_dataclass
@@ -79,7 +88,7 @@ class Check(Printable):
         compared, tolerance = jax.tree.map(_wide, (self.compared, self.tolerance))
         # A gradient that is 0 but for rounding, as of a bias before batch normalization, is measured by the others.
         least = max([_top(one) for one in compared if one.found is not None], default=0.0) / 100
-        tops = [max(_top(one), least if one.found is not None else 0.0) for one in compared]
+        tops = [max(_top(one), least if one.is_gradient else 0.0) for one in compared]
         return tuple(_row(one, top, tolerance) for one, top in zip(compared, tops, strict=True))
 
     @property

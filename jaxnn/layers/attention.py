@@ -160,7 +160,13 @@ def apply(
 def project(
     params: Params, x: Array, context: Array, settings: Settings, *, first: Scalar = 0
 ) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
-    """((q, k) before normalization and rotation, (q, k, v) as attention takes them), heads apart: (N, T, H, D_h)."""
+    """((q, k) before normalization and rotation, (q, k, v) as attention takes them), heads apart: (N, T, H, D_h).
+
+    Example:
+        >>> x = jnp.ones((1, 3, 8))
+        >>> [y.shape for y in project(init(jax.random.key(0), 8, 4, kv_heads=2), x, x, Settings(4))[1]]
+        [(1, 3, 4, 2), (1, 3, 2, 2), (1, 3, 2, 2)]
+    """
     size = head_size(params, settings)
     q0, k0, v = (
         linear(y, params[f"w{name}"], params.get(f"b{name}")).reshape(*y.shape[:-1], -1, size)
@@ -196,7 +202,12 @@ def head_size(params: Params, settings: Settings) -> int:
 
 
 def require_fit(params: Params, x: Array, context: Array, mask: Array | None, settings: Settings) -> None:
-    """Raise unless x, the context and the mask fit each other and the parameters."""
+    """Raise unless x, the context and the mask fit each other and the parameters.
+
+    Example:
+        >>> x = jnp.ones((1, 3, 8))
+        >>> require_fit(init(jax.random.key(0), 8, 4), x, x, None, Settings(4))
+    """
     wq, wk = param("attention", params, "wq"), param("attention", params, "wk")
     for name, value, w in (("x", x, wq), ("context", context, wk)):
         require_floating("attention", name, value.dtype, "Put Embedding in front of attention for tokens.")

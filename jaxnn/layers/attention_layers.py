@@ -54,6 +54,7 @@ def Attention(
         causal, rotary, alibi, scale, eps: as in `Settings`.
 
     Example:
+        >>> import jax
         >>> layer = Attention(4, causal=True, rotary=10_000.0, qk_norm=True)
         >>> params, state = layer.init(jax.random.key(0), (10, 32))
         >>> layer.predict(params, state, jnp.ones((2, 7, 32))).shape
@@ -100,6 +101,7 @@ def CrossAttention(
         ValueError: when initialised or applied: the input is no `Sequences` with a context.
 
     Example:
+        >>> import jax
         >>> x = Sequences(jnp.ones((2, 3, 8)), context=Sequences(jnp.ones((2, 5, 4))))
         >>> layer = CrossAttention(2)
         >>> params, state = layer.init(jax.random.key(0), jax.tree.map(lambda v: v[0], x))
@@ -171,6 +173,7 @@ def start(params: Params, settings: Settings, n: int, length: int, masked: bool 
         masked: whether positions may be masked; then the cache has a mask.
 
     Example:
+        >>> import jax
         >>> cache = start(init(jax.random.key(0), 8, 4, kv_heads=2), Settings(4, causal=True), 3, 10)
         >>> jax.tree.map(jnp.shape, cache)
         {'k': (3, 10, 2, 2), 'length': (), 'v': (3, 10, 2, 2)}
@@ -200,6 +203,7 @@ def apply_cached(
             cache for it.
 
     Example:
+        >>> import jax
         >>> params, settings = init(jax.random.key(0), 8, 2), Settings(2, causal=True)
         >>> y, cache = apply_cached(params, start(params, settings, 1, 5), jnp.ones((1, 2, 8)), settings)
         >>> y.shape, int(cache["length"])

@@ -117,8 +117,7 @@ class Layer:
             >>> Relu.predict((), (), jnp.array([[-1.0, 2.0]]))
             Array([[0., 2.]], dtype=float32)
         """
-        x = as_arrays("predict", "x", x) if isinstance(x, Sequences) else as_array("predict", "x", x)
-        return pair_of(self, self.apply(params, state, x, key=None, train=False))[0]
+        return pair_of(self, self.apply(params, state, as_batch("predict", "x", x), key=None, train=False))[0]
 
     def __repr__(self) -> str:
         settings = [f"{name}={_brief(value)}" for name, value in self.options.items()]
@@ -161,6 +160,11 @@ def pair_of(layer: Layer, result: Any) -> tuple[Array, State]:
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"{layer.kind.name}: apply must return the pair (y, state), got {type(result).__name__}.")
     return result
+
+
+def as_batch(where: str, name: str, x: Any) -> Any:
+    """Inputs as JAX arrays: one array (N, ...), or `Sequences` of them."""
+    return as_arrays(where, name, x) if isinstance(x, Sequences) else as_array(where, name, x)
 
 
 def as_example(example: Example) -> Any:

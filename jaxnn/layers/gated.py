@@ -44,7 +44,13 @@ def init(
 
 
 def products(params: Params, x: Array) -> tuple[Array, Array]:
-    """(z, u) = (x w + b, x v + c), (..., D_out) each."""
+    """(z, u) = (x w + b, x v + c), (..., D_out) each.
+
+    Example:
+        >>> z, u = products({"w": jnp.eye(2), "v": 3 * jnp.eye(2)}, jnp.array([[2.0, -1.0]]))
+        >>> u
+        Array([[ 6., -3.]], dtype=float32)
+    """
     require_floating("gated_dense", "x", x.dtype, "Convert it: x.astype(jnp.float32).")
     w = param("gated_dense", params, "w")
     if x.ndim == 0 or x.shape[-1] != w.shape[0]:
@@ -110,4 +116,4 @@ def GatedDense(
     def layer_apply(params: Params, x: Array) -> Array:
         return apply(params, x, function=function)
 
-    return stateless(KIND, layer_apply, layer_init, features=features, function=function, w_init=w_init, b_init=b_init)
+    return stateless(KIND, layer_apply, layer_init, features=features, gate=function, w_init=w_init, b_init=b_init)

@@ -56,13 +56,13 @@ def _no_params(key: Key, example: Any) -> tuple[Params, State]:
 def _values(
     params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
 ) -> tuple[Array, State]:
-    return values_of(x), state
+    return only(mask_of(x), values_of(x)), state
 
 
 Values = Layer(_no_params, _values, VALUES, sequences=True)
 """The values of `Sequences`, without mask and context; the identity on arrays.
 
-The last part of networks on padded sequences: losses take arrays. Outputs at masked positions are 0.
+The last part of networks on padded sequences: losses take arrays. Values at masked positions are 0.
 
 Example:
     >>> Values.predict((), (), Sequences(jnp.ones((1, 2))))

@@ -63,15 +63,20 @@ def add_sinusoidal(x: Array, first: Scalar = 0, *, base: Scalar = 10_000.0) -> A
     Reference: Vaswani, A. et al. (2017). Attention is all you need, section 3.5.
 
     Example:
-        >>> add_sinusoidal(jnp.zeros((1, 2, 2)))[0].round(2)
-        Array([[0.  , 1.  ],
-               [0.84, 0.54]], dtype=float32)
+        >>> add_sinusoidal(jnp.zeros((1, 2, 2)))[0]
+        Array([[0.        , 1.        ],
+               [0.84147096, 0.5403023 ]], dtype=float32)
     """
     return (accumulate(x) + sinusoids(x, first, base)[None]).astype(x.dtype)
 
 
 def sinusoids(x: Array, first: Scalar, base: Scalar) -> Array:
-    """The encodings p (T, D) for x (N, T, D)."""
+    """The encodings p (T, D) for x (N, T, D).
+
+    Example:
+        >>> sinusoids(jnp.zeros((1, 1, 4)), 0, 10_000.0)
+        Array([[0., 1., 0., 1.]], dtype=float32)
+    """
     require_features("sinusoidal_positions", x, x.shape[-1])
     features, dtype = x.shape[-1], accumulation_dtype(x.dtype)
     if features % 2:
@@ -98,6 +103,7 @@ def LearnedPositions(length: int, *, w_init: Initializer = SMALL, dtype: DTypeLi
         dtype: of w; None for that of the example.
 
     Example:
+        >>> import jax
         >>> layer = LearnedPositions(10)
         >>> params, state = layer.init(jax.random.key(0), (5, 4))
         >>> params["w"].shape, layer.predict(params, state, jnp.ones((2, 7, 4))).shape

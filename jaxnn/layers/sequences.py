@@ -96,7 +96,12 @@ def no_context(x: Any) -> Any:
 
 def added(x: Any, y: Any) -> Any:
     """The sum of two cotangents of one input: of arrays, or of the values and contexts of `Sequences`; float0, the
-    cotangent of integers, stays."""
+    cotangent of integers, stays.
+
+    Example:
+        >>> added(Sequences(jnp.ones((1, 2))), Sequences(jnp.ones((1, 2)))).values
+        Array([[2., 2.]], dtype=float32)
+    """
     if isinstance(x, Sequences):
         context = None if x.context is None else added(x.context, y.context)
         return dataclasses.replace(x, values=added(x.values, y.values), context=context)

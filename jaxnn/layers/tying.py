@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxnn.checks import require_floating
@@ -38,7 +39,6 @@ def tied(layer: Layer) -> Layer:
     Reference: Press, O. & Wolf, L. (2017). Using the output embedding to improve language models, section 3.
 
     Example:
-        >>> import jax
         >>> from jaxnn.layers import Embedding
         >>> from jaxnn.models import serial
         >>> embed = Embedding(7, 4)
@@ -56,7 +56,7 @@ def tied(layer: Layer) -> Layer:
     def apply(
         params: Params, state: State, x: Any, *, key: Key | None = None, train: bool = False
     ) -> tuple[Any, State]:
-        if isinstance(params, tuple) and not params:
+        if isinstance(params, tuple) and not params and (kind is UNEMBEDDING or _has_parameters(layer, x)):
             raise ValueError(
                 f"tied: no network around this layer contains the {layer.kind.name} layer that it is tied to. Put both "
                 "into one models.serial(...), the same object in it and in tied(...)."
@@ -66,6 +66,12 @@ def tied(layer: Layer) -> Layer:
         return layer.apply(params, state, x, key=key, train=train)
 
     return Layer(init, apply, kind, MappingProxyType({"of": layer}), sequences=kind is TIED and layer.sequences)
+
+
+def _has_parameters(layer: Layer, x: Any) -> bool:
+    """Whether a layer on inputs x has parameters."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
+    return bool(jax.tree.leaves(jax.eval_shape(lambda key: layer.init(key, one)[0], jax.random.key(0))))
 
 
 def logits(params: Params, h: Array) -> Array:

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from jaxnn import backprop
-from jaxnn.layers import Layer
+from jaxnn.backprop.combinators import backward, forward
+from jaxnn.backprop.rule import GRADIENT, USES
+from jaxnn.layers import Layer, Sequences
+from jaxnn.layers.sequences import only
+from jaxnn.tape.uses import total
 from jaxnn.train import mean_loss
 from tests.helpers import float64, random, strict
 
@@ -57,7 +61,7 @@ def spread_out(params: Any, seed: int) -> Any:
 
 def drawn(net: Layer, x: Any, seed: int = 7) -> tuple[Any, Any]:
     """(params, state) for inputs like x, both by NumPy: no entry is 0 or 1 and variances are positive."""
-    example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
     params, state = jax.eval_shape(lambda: net.init(jax.random.key(0), example))
     return spread_out(params, seed), positive_variances(state)
 
@@ -66,8 +70,65 @@ def positive_variances(state: Any) -> Any:
     return jax.tree.map(lambda s: np.asarray(0.5 + random(3, *s.shape) ** 2), state)
 
 
+def opened(x: Any) -> list[Any]:
+    """The arrays of numbers in a batch or its cotangent: of `Sequences`, the values, and those of the context."""
+    if not isinstance(x, Sequences):
+        return [x]
+    return [x.values, *([] if x.context is None else opened(x.context))]
+
+
+def closed(x: Any, arrays: list[Any]) -> Any:
+    """The inverse of `opened`: the masks of x with these arrays."""
+    if not isinstance(x, Sequences):
+        return arrays[0]
+    return Sequences(arrays[0], x.mask, None if x.context is None else closed(x.context, arrays[1:]))
+
+
+def cotangents(y: Any, seed: int) -> list[Any]:
+    """Random numbers for `opened(y)`; 0 at masked positions of a context, which only what reads it would drop."""
+    dys = [jnp.asarray(random(seed + i, *a.shape)) for i, a in enumerate(opened(y))]
+    for i, context in enumerate(contexts(y), 1):
+        dys[i] = only(context.mask, dys[i])
+    return dys
+
+
+def contexts(y: Any) -> list[Sequences]:
+    context = y.context if isinstance(y, Sequences) else None
+    return [] if context is None else [context, *contexts(context)]
+
+
+def of_sequences(layer: Layer, params: Any, state: Any, x: Any, *, key: Any, train: bool, seed: int) -> Any:
+    """(ours, expected): value, state, gradients of parameters and of every floating array in the inputs.
+
+    The oracle differentiates with respect to the arrays alone; masks are constants.
+    """
+
+    def apply(params: Any, arrays: list[Any]) -> Any:
+        y, new_state = layer.apply(params, state, closed(x, arrays), key=key, train=train)
+        return opened(y), (new_state, y)
+
+    values, pull, (new_state, y) = jax.vjp(apply, params, opened(x), has_aux=True)
+    dys = cotangents(y, seed)
+    grads, dxs = pull(dys)
+    own_y, own_state, cache = forward(layer, params, state, x, key=key, train=train)
+    dx, own_grads = backward(layer, params, cache, closed(own_y, dys), GRADIENT)
+    summed = backward(layer, params, cache, closed(own_y, dys), USES)[1]
+    floating = [i for i, a in enumerate(opened(x)) if jnp.issubdtype(a.dtype, jnp.floating)]
+    return (
+        (opened(own_y), own_state, own_grads, totals(summed, params), [opened(dx)[i] for i in floating]),
+        (values, new_state, grads, grads, [dxs[i] for i in floating]),
+    )
+
+
+def totals(uses: Any, params: Any) -> Any:
+    """The uses of each parameter summed over examples and positions."""
+    leaves, structure = jax.tree.flatten(params)
+    found = [total(each, p) for each, p in zip(structure.flatten_up_to(uses), leaves, strict=True)]
+    return jax.tree.unflatten(structure, found)
+
+
 def rule_errors(
-    cases: Mapping[str, tuple[Layer, np.ndarray]], *, key: Any = None, train: bool = True, seed: int = 0
+    cases: Mapping[str, tuple[Layer, Any]], *, key: Any = None, train: bool = True, seed: int = 0
 ) -> dict[str, float]:
     """How far value, state, input and parameter gradients by the rules of layers are from those by `jax.vjp`.
 
@@ -75,6 +136,8 @@ def rule_errors(
     """
 
     def both(layer: Layer, params: Any, state: Any, x: Any) -> Any:
+        if layer.sequences:  # takes `Sequences`, or returns them
+            return of_sequences(layer, params, state, x, key=key, train=train, seed=seed + 99)
         rule = backprop.rule_of(layer)
         y, pull, new_state = jax.vjp(
             lambda p, x: layer.apply(p, state, x, key=key, train=train), params, x, has_aux=True
@@ -95,16 +158,16 @@ def rule_errors(
         return {name: relative(*pair) for name, pair in jax.jit(all_of_them)(arguments).items()}
 
 
-def rule_error(layer: Layer, x: np.ndarray, **settings: Any) -> float:
+def rule_error(layer: Layer, x: Any, **settings: Any) -> float:
     """`rule_errors` of one layer."""
     return rule_errors({"": (layer, x)}, **settings)[""]
 
 
-def assert_exact(layer: Layer, x: np.ndarray, **settings: Any) -> None:
+def assert_exact(layer: Layer, x: Any, **settings: Any) -> None:
     assert rule_error(layer, x, **settings) <= EXACT
 
 
-def assert_all_exact(cases: Mapping[str, tuple[Layer, np.ndarray]], **settings: Any) -> None:
+def assert_all_exact(cases: Mapping[str, tuple[Layer, Any]], **settings: Any) -> None:
     wrong = {name: error for name, error in rule_errors(cases, **settings).items() if not error <= EXACT}
     assert not wrong
 

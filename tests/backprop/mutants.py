@@ -386,17 +386,17 @@ MUTANTS = [
     Mutant(
         "residual: shortcut forgotten",
         RESIDUAL,
-        in_place_of(combinators, "_copies", lambda right: lambda dy: [dy, 0 * dy]),
+        in_place_of(combinators._Combined, "__call__", lambda right: lambda self, dy: [dy, 0 * dy]),
     ),
     Mutant(
         "parallel: slices exchanged",
         PARALLEL,
-        in_place_of(combinators, "_slices", lambda right: lambda outputs: lambda dy: right(outputs)(dy)[::-1]),
+        in_place_of(combinators, "_slices", lambda right: lambda outputs, dy: right(outputs, dy)[::-1]),
     ),
     Mutant(
         "parallel: only one branch hands back its error",
         PARALLEL,
-        in_place_of(combinators, "_sum", lambda right: lambda errors: errors[0]),
+        in_place_of(combinators, "added", lambda right: lambda one, other: one),
     ),
     Mutant("1/N twice", MEAN, in_place_of(gradient, "_shares", lambda right: lambda d, w: right(d, w) / len(d))),
     Mutant("1/N forgotten", MEAN, in_place_of(gradient, "_shares", lambda right: lambda d, w: right(d, w) * len(d))),

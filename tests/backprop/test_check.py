@@ -18,11 +18,12 @@ from jaxnn import activations, backprop, layers, losses, models
 from jaxnn.backprop import check as checks
 from jaxnn.backprop.rule import RULES
 from jaxnn.layers import Activation, Dense, Kind, stateless
-from jaxnn.models import combinators
+from jaxnn.models import combinators, ties, transformer
 from jaxnn.tape import Addition, Scaling
 from jaxnn.train import mean_loss
 from tests.backprop.checking import drawn, rule_error
 from tests.backprop.mutants import DENSE, LAYER, MUTANTS, QUICK, Mutant, in_place_of_rule, uses
+from tests.backprop.sequence_mutants import SEQUENCE_MUTANTS, SEQUENCE_QUICK
 from tests.helpers import float64, random, slow
 
 KEY = jax.random.key(3)
@@ -47,7 +48,7 @@ OF_ANOTHER_EXAMPLE = [
 BEYOND_DIFFERENCES = {
     "relu: derivative 1 at 0", "max pool: ties go to the last", "max pool: ties go to all",
     "global max pool: ties go to the last", "batch norm: running statistics left as they were",
-    *(mutant.name for mutant in OF_ANOTHER_EXAMPLE),
+    "stack: uses of the blocks exchanged", *(mutant.name for mutant in OF_ANOTHER_EXAMPLE),
 }  # fmt: skip
 """Conventions at kinks, states, and single examples: what differences of the total cannot tell."""
 
@@ -135,6 +136,12 @@ def test_all_right_rules_pass_and_all_broken_ones_are_caught(dtype: Any) -> None
     judge([m for m in (*MUTANTS, *OF_ANOTHER_EXAMPLE) if m.name not in QUICK], dtype)
 
 
+@pytest.mark.slow
+@BOTH
+def test_right_rules_of_sequences_pass_and_broken_ones_are_caught(dtype: Any) -> None:
+    judge([m for m in SEQUENCE_MUTANTS if dtype is np.float64 or m.name in SEQUENCE_QUICK], dtype)
+
+
 IMAGE, WORDS = random(1, 2, 5, 4, 2), random(2, 3, 4, 2)
 OTHERS: list[tuple[layers.Layer, np.ndarray]] = [
     (layers.DepthwiseConv(2), IMAGE),
@@ -165,10 +172,16 @@ def test_the_other_rules_of_the_library_pass(dtype: Any) -> None:
 
 
 def test_no_kind_of_layer_is_left_out() -> None:
-    modules = [getattr(layers, name) for name in dir(layers)] + [combinators]
+    modules = [getattr(layers, name) for name in dir(layers)] + [combinators, ties, transformer]
     kinds = {k for m in modules if isinstance(m, ModuleType) for k in vars(m).values() if isinstance(k, Kind)}
-    checked = [mutant.check.args[0] for mutant in MUTANTS if isinstance(mutant.check, functools.partial)]
-    assert {kind for kind in kinds if kind in RULES} <= {layer.kind for layer in (*checked, *dict(OTHERS))}
+    mutants = [m.check for m in (*MUTANTS, *SEQUENCE_MUTANTS) if isinstance(m.check, functools.partial)]
+    checked = [*(check.args[0] for check in mutants), *dict(OTHERS)]
+    assert {kind for kind in kinds if kind in RULES} <= {kind for layer in checked for kind in kinds_in(layer)}
+
+
+def kinds_in(layer: layers.Layer) -> set[Kind]:
+    """The kinds of a layer and of all its parts."""
+    return {layer.kind}.union(*(kinds_in(part) for part in layer.parts))
 
 
 GAIN = stateless(Kind("gain"), lambda params, x: x * params["s"], lambda key, example: {"s": jnp.ones(())})

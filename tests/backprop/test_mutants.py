@@ -7,12 +7,16 @@ import functools
 import pytest
 
 from tests.backprop.mutants import CAUGHT, MUTANTS, QUICK, Mutant
+from tests.backprop.sequence_mutants import SEQUENCE_MUTANTS, SEQUENCE_QUICK
 
 of_the_right_one = functools.cache(lambda check: check())
 
 
+ALL, IN_SHORT = [*MUTANTS, *SEQUENCE_MUTANTS], [*QUICK, *SEQUENCE_QUICK]
+
+
 @pytest.mark.parametrize(
-    "mutant", [pytest.param(m, marks=() if m.name in QUICK else pytest.mark.slow, id=m.name) for m in MUTANTS]
+    "mutant", [pytest.param(m, marks=() if m.name in IN_SHORT else pytest.mark.slow, id=m.name) for m in ALL]
 )
 def test_the_check_passes_the_right_rule_and_catches_the_broken_one(
     mutant: Mutant, monkeypatch: pytest.MonkeyPatch
@@ -23,6 +27,6 @@ def test_the_check_passes_the_right_rule_and_catches_the_broken_one(
 
 
 def test_there_are_no_two_of_one_name() -> None:
-    names = [mutant.name for mutant in MUTANTS]
+    names = [mutant.name for mutant in ALL]
     assert len(set(names)) == len(names) >= 30
-    assert set(QUICK) < set(names)
+    assert set(IN_SHORT) < set(names)

@@ -156,15 +156,10 @@ def test_coverage_shows_what_is_left_to_jax() -> None:
 
 def every_layer() -> list[Any]:
     window = {"Conv": (2, 3), "DepthwiseConv": (3,), "MaxPool": (2,), "AveragePool": (2,), "GroupNorm": (1,)}
-    sizes = {"Dense": (2,), "Dropout": (0.5,), "Embedding": (3, 2), **window}
-    sizes |= {
-        "Padding": (0,),
-        "RNN": (2,),
-        "LSTM": (2,),
-        "GRU": (2,),
-        "LinearRecurrence": (2,),
-        "Reversed": (layers.LSTM(2),),
-    }
+    sizes = {"Dense": (2,), "Dropout": (0.5,), "Embedding": (3, 2), "Attention": (1,), "CrossAttention": (1,), **window}
+    sizes |= {"GatedDense": (2,), "LearnedPositions": (3,), "Padding": (0,)}
+    sizes |= dict.fromkeys(("RNN", "LSTM", "GRU", "LinearRecurrence"), (2,)) | {"Reversed": (layers.LSTM(2),)}
+    sizes |= {"ConvTranspose": (2, 3), "Reshape": (-1,), "Upsample": (2,)}
     made = [layers.Parametric(parametric.PRELU, start=0.2)]
     for name in layers.__all__:
         item = getattr(layers, name)

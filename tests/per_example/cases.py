@@ -76,6 +76,13 @@ backprop.register(
 
 IGNORING = functools.partial(losses.softmax_cross_entropy, ignore_index=2)
 
+SMALL: dict[str, Any] = {"width": 4, "depth": 2, "heads": 2}
+GATED = models.serial(layers.GatedDense(5), Dense(4))
+ENCODER = models.transformer(
+    5, **SMALL, pad=0, attention=layers.Attention(2, kv_heads=1, qk_norm=True), mlp=GATED,
+    positions=layers.LearnedPositions(6), head=models.serial(layers.MeanPosition, Dense(3)),
+)  # fmt: skip
+
 CASES = {
     "mlp": Case(models.mlp([5, 7, 3], activation=Tanh), (5,)),
     "linear_no_bias": Case(models.serial(Dense(3, b_init=None)), (5,)),
@@ -113,6 +120,12 @@ CASES = {
     ),
     "own_layers": Case(models.serial(Dense(6), BEND, GAIN, Dense(3)), (4, 5), labels=(4,)),
     "ignored_labels": Case(models.serial(Dense(6), Tanh, Dense(3)), (4, 5), labels=(4,), loss=IGNORING),
+    "transformer": Case(models.transformer(5, **SMALL), (4,), words=5, labels=(4,)),
+    "transformer_stacked": Case(models.transformer(5, **SMALL, stacked=True), (4,), words=5, labels=(4,)),
+    "encoder": Case(ENCODER, (4,), words=5, labels=()),
+    "encoder_stacked": Case(
+        models.transformer(5, **SMALL, causal=False, pad=0, stacked=True), (4,), words=5, labels=(4,)
+    ),
     "fused": Case(models.serial(Dense(4), Tanh, Dense(3), Softmax), (5,), loss=losses.cross_entropy, one_hot=True),
 }
 

@@ -26,7 +26,7 @@ from jaxnn.layers import (
     Tanh,
     stateless,
 )
-from jaxnn.models import residual, serial
+from jaxnn.models import residual, serial, transformer
 from jaxnn.tape import Addition, Product
 from tests.helpers import slow
 
@@ -79,16 +79,33 @@ def recurrent():
     return net, (3, 2), losses.softmax_cross_entropy, LABELS
 
 
-CASES = [mlp, cnn, sequence, words, yes_or_no, grouped, robust, recurrent]
+def decoder():  # a tied table, used by a lookup and, transposed, by a product
+    net = transformer(4, width=4, depth=1, heads=2)
+    return net, (3,), losses.softmax_cross_entropy, np.array([[2, 0, 1], [1, 3, 3], [0, 1, 2]])
+
+
+def stacked_encoder():
+    net = transformer(4, width=4, depth=2, heads=1, causal=False, pad=0, stacked=True)
+    return net, (3,), losses.softmax_cross_entropy, np.array([[2, 0, 1], [1, 3, 3], [0, 1, 2]])
+
+
+CASES = [mlp, cnn, sequence, words, yes_or_no, grouped, robust, recurrent, decoder, stacked_encoder]
+OF_WORDS = {words: 6, decoder: 4, stacked_encoder: 4}
+"""The problems whose inputs are words, and how many words there are."""
 
 
 @functools.cache
 def problem(make):
     net, shape, loss, y = make()
-    example = jax.ShapeDtypeStruct(shape, jnp.int32) if make is words else shape
+    example = jax.ShapeDtypeStruct(shape, jnp.int32) if make in OF_WORDS else shape
     params, state = jax.jit(lambda key: net.init(key, example))(jax.random.key(0))
-    params = jax.tree.map(lambda p: np.asarray(p, np.float64) + 0.1, params)
-    x = np.arange(9).reshape(3, 3) % 6 if make is words else np.random.default_rng(1).standard_normal((3, *shape))
+    moved = np.random.default_rng(2)  # output projections of transformers start at 0
+    params = jax.tree.map(lambda p: np.asarray(p, np.float64) + 0.1 + 0.1 * moved.standard_normal(p.shape), params)
+    x = (
+        np.arange(9).reshape(3, 3) % OF_WORDS[make]
+        if make in OF_WORDS
+        else np.random.default_rng(1).standard_normal((3, *shape))
+    )
     return net, loss, params, state, x, y
 
 
@@ -170,6 +187,51 @@ def test_kfac_expand_and_reduce_of_a_convolution_follow_their_definitions():
     np.testing.assert_allclose(reduce.a, np.einsum("nd,ne->de", ones.mean(1), ones.mean(1)) / 3, rtol=1e-12)
     total = use.delta.sum((2, 3))
     np.testing.assert_allclose(reduce.g, np.einsum("cnp,cnq->pq", total, total) / 3, rtol=1e-11, atol=1e-16)
+
+
+@pytest.mark.slow
+def test_kfac_of_attention_has_a_block_for_each_matrix():
+    """By their own paths; expand and reduce by their definitions, with the inputs and cotangents on the tape."""
+    found = solved(decoder)
+    tape = found["columns"].tape
+    of = dict(zip(tape.paths, tape.uses, strict=True))
+    places = [f"[1][0][0][1]['w{name}']" for name in "koqv"]
+    assert list(found["expand"]) == [*places, "[1][1][0][1][0]", "[1][1][0][1][2]"]  # not the tied table
+    for place in places:
+        (use,) = of[place]
+        (n, t, _), expand, reduce = use.a.shape, found["expand"][place], found["reduce"][place]
+        np.testing.assert_allclose(expand.a, np.einsum("ntd,nte->de", use.a, use.a) / (n * t), rtol=1e-12)
+        np.testing.assert_allclose(expand.g, np.einsum("cntp,cntq->pq", use.delta, use.delta) / n, atol=1e-13)
+        mean, total = use.a.mean(1), use.delta.sum(2)
+        np.testing.assert_allclose(reduce.a, np.einsum("nd,ne->de", mean, mean) / n, rtol=1e-12)
+        np.testing.assert_allclose(reduce.g, np.einsum("cnp,cnq->pq", total, total) / n, atol=1e-13)
+
+
+@pytest.mark.slow
+def test_kfac_blocks_of_a_decoder_of_one_word_are_the_ggns():
+    def one_word():
+        return transformer(4, width=4, depth=1, heads=2), (1,), losses.softmax_cross_entropy, np.array([[2]])
+
+    OF_WORDS[one_word] = 4
+    net, loss, params, state, x, y = problem(one_word)
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def both(params, x, y):
+            j, h = flat_jacobian(net, params, state, x), output_hessians(loss, net.predict(params, state, x), y)
+            columns = backprop.ggn_record(net, loss)(params, state, x, y)
+            return per_example.kfac_expand(columns), jnp.einsum("nap,nab,nbq->pq", j, h, j)
+
+        factors, ggn = both(params, x[:1, :1], y)
+    start, compared = 0, 0
+    for path, p in jax.tree_util.tree_leaves_with_path(params):
+        name, here = jax.tree_util.keystr(path), slice(start, start + p.size)
+        start += p.size
+        for place, found in factors.items():
+            if name in (place, f"{place}['w']"):
+                np.testing.assert_allclose(np.kron(found.a, found.g), ggn[here, here], rtol=1e-10, atol=1e-13)
+                compared += 1
+    assert compared == 6
 
 
 def test_kfac_leaves_out_layers_without_a_block():
@@ -260,7 +322,7 @@ def test_a_hessian_with_negative_eigenvalues_loses_them():
     np.testing.assert_allclose(np.einsum("cna,cnb->ab", root, root), [[2, 0], [0, 0]], atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [mlp, *slow(words, cnn)])
+@pytest.mark.parametrize("make", [mlp, *slow(words, cnn, decoder, stacked_encoder)])
 def test_ntk_is_the_product_of_jacobians(make):
     with jax.enable_x64(True):
         net, _, params, state, x, _ = problem(make)

@@ -20,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxnn import layers, losses, metrics, perturbations, projections
-from jaxnn.layers import parametric
+from jaxnn.layers import Sequences, parametric
 from tests.helpers import slow
 
 
@@ -135,17 +135,32 @@ def cases() -> dict[str, tuple[Any, ...]]:
         "PRelu": layers.PRelu(),
         "Swish": layers.Swish(),
         "Parametric": layers.Parametric(parametric.PRELU, start=0.2, shared=True),
+        "GatedDense": layers.GatedDense(5),
     }
     ready = {name: getattr(layers, name) for name in layers.__all__}
     for name, layer in (made | {n: x for n, x in ready.items() if isinstance(x, layers.Layer)}).items():
         inputs = {"Embedding": LABELS3} | dict.fromkeys(("RNN", "LSTM", "GRU", "LinearRecurrence", "Reversed"), Z3)
         found[f"layers.{name}"] = (trained(layer), inputs.get(name, images))
+    of_positions = {
+        "Attention": layers.Attention(2, causal=True, rotary=100.0),
+        "LearnedPositions": layers.LearnedPositions(5),
+        "SinusoidalPositions": layers.SinusoidalPositions(),
+        "LastPosition": layers.LastPosition,
+        "MeanPosition": layers.MeanPosition,
+    }
+    for name, layer in of_positions.items():
+        found[f"layers.{name}"] = (trained(layer), Z3)
+    cross, seen = trained(layers.CrossAttention(2)), Z3.sum(-1) > 0
+    found["layers.CrossAttention"] = (lambda x: cross(Sequences(x, seen, Sequences(x, seen))).values, Z3)
+    found["layers.Sequences"] = (lambda x: trained(layers.MeanPosition)(Sequences(x, seen)), Z3)
+    found["layers.Padding"] = (trained(layers.Padding(1)), LABELS3)
     return found
 
 
 def trained(layer: layers.Layer) -> Callable[[Any], Any]:
     def outputs(x: Any) -> Any:
-        params, state = layer.init(jax.random.key(1), jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+        example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
+        params, state = layer.init(jax.random.key(1), example)
         return layer.apply(params, state, x, key=jax.random.key(2), train=True)[0]
 
     return outputs
@@ -167,6 +182,8 @@ KINDS = [
     "projections.nearest_in_simplex divided",
     "layers.Embedding",
     "layers.Conv",
+    "layers.Attention",
+    "layers.CrossAttention",
 ]
 """One of each kind of mixing and looking up: sums over the batch, gathers by labels, sorting, scans, keys, windows."""
 

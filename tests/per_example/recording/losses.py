@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tests.per_example.cases import CASES
+
 N = 5
 
 
@@ -281,6 +283,22 @@ def fallbacks(r: Drawn, n: int) -> Made:
     return Made(loss, {**params, "twice": r(3), "unused": r(2)}, (r(n, 4), r.integers(3, n)))
 
 
+def ours(name: str) -> Callable[[Drawn, int], Made]:
+    """The loss of one example of a network of `tests.per_example.cases` on words."""
+    case = CASES[name]
+
+    def made(r: Drawn, n: int) -> Made:
+        def loss(params: Any, x: Any, y: Any) -> Any:
+            return case.loss(case.net.predict(params, (), x[None]), y[None])[0]
+
+        words = jax.ShapeDtypeStruct(case.shape, jnp.int32)
+        params, _ = jax.eval_shape(lambda: case.net.init(jax.random.key(0), words))
+        data = r.integers(case.words, n, *case.shape), r.integers(3, n, *case.labels)
+        return Made(loss, jax.tree.map(lambda p: r(*p.shape), params), data)
+
+    return made
+
+
 def flax_linen(kind: str) -> Callable[[Drawn, int], Made]:
     def make(r: Drawn, n: int) -> Made:
         nn = pytest.importorskip("flax.linen")
@@ -464,6 +482,10 @@ LOSSES: dict[str, Callable[[Drawn, int], Made]] = {
     "equinox transformer": equinox("transformer"),
     "haiku cnn": haiku("cnn"),
     "haiku recurrent": haiku("recurrent"),
+    "decoder": ours("transformer"),
+    "decoder, stacked": ours("transformer_stacked"),
+    "encoder": ours("encoder"),
+    "encoder, stacked": ours("encoder_stacked"),
 }
 """From a source of random numbers and N to a loss, its parameters and its batch."""
 

@@ -11,6 +11,7 @@ import pytest
 from jax import lax
 
 from jaxnn import per_example
+from jaxnn.ops import attention
 from jaxnn.per_example import clipped_value_and_grad
 from jaxnn.per_example.memory import peak_bytes
 from jaxnn.per_example.privacy import private
@@ -382,3 +383,20 @@ def test_bad_batches_are_named_by_every_way(options: dict[str, Any]) -> None:
     ):
         with pytest.raises(ValueError, match=f"^clipped_value_and_grad: {message}"):
             clipped(params, x.astype(np.float32), y.astype(np.float32), weights=weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [2, 256])
+@pytest.mark.parametrize("name", ["decoder", "decoder, stacked", "encoder", "encoder, stacked"])
+def test_flat_clipping_of_transformers(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their attention over one block of queries, and over several in a loop."""
+    monkeypatch.setitem(attention.attend.__kwdefaults__, "block", block)
+    with float64():
+        made = make(name)
+        data, g = gradients(made)
+        bound = float(np.median(np.linalg.norm(g, axis=1)))
+        (_, norms), total = jax.jit(clipped_value_and_grad(made.loss, bound))(made.params, *data)
+        tape = jax.jit(per_example.record(made.loss))(made.params, *data)
+        assert gap(norms, np.linalg.norm(g, axis=1)) <= EXACT
+        assert gap(per_example.norms(tape), np.linalg.norm(g, axis=1)) <= EXACT
+        assert total_gap(total, scaled(g, bound).sum(0)) <= EXACT

@@ -24,7 +24,8 @@ from tests.per_example.streaming.oracles import STATISTICS, WEIGHTED, columns_of
 WEIGHTS = np.array([1.0, 0.0, -2.0, 0.5, 3.0])
 FEW = ["sq_norms", "second_moment", "directional"]
 NORMS = ["sq_norms"]
-IN_QUICK, IN_SLOW = ("mlp", "fallbacks"), ("scanned_blocks", "views", "joined", "tied", "attention")
+TRANSFORMERS = ("decoder", "decoder, stacked", "encoder", "encoder, stacked")
+IN_QUICK, IN_SLOW = ("mlp", "fallbacks"), ("scanned_blocks", "views", "joined", "tied", "attention", *TRANSFORMERS)
 LIBRARIES = ("flax transformer", "nnx cnn", "equinox gru", "haiku recurrent")
 
 
