@@ -210,7 +210,12 @@ def DepthwiseConv(
 
 
 def spatial_axes(where: str, example: jax.ShapeDtypeStruct) -> int:
-    """The number of spatial axes of an example (*spatial, C); raises if there is none."""
+    """The number of spatial axes of an example (*spatial, C); raises if there is none.
+
+    Example:
+        >>> spatial_axes("Conv", jax.ShapeDtypeStruct((28, 28, 1), jnp.float32))
+        2
+    """
     if len(example.shape) < 2:
         raise ValueError(
             f"{where}: an example must be (*spatial, channels), such as (28, 28, 1), got shape {example.shape}."

@@ -82,7 +82,13 @@ def output_sizes(
 
 
 def require_fit(params: Params, x: Array) -> None:
-    """Raise what `apply` raises for an input that does not match the parameters."""
+    """Raise what `apply` raises for an input that does not match the parameters.
+
+    Example:
+        >>> require_fit({"w": jnp.ones((3, 2, 4))}, jnp.ones((1, 5, 3)))
+        Traceback (most recent call last):
+        ValueError: conv_transpose: x must be (N, 1 spatial axes, 2) to match w (3, 2, 4), got x (1, 5, 3)...
+    """
     require_floating("conv_transpose", "x", x.dtype, "Convert it: x.astype(jnp.float32).")
     w = param("conv_transpose", params, "w")
     if x.ndim != w.ndim or x.shape[-1] != w.shape[-2]:
