@@ -25,7 +25,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn.numerics import Precision, accumulate, accumulation_dtype, dot_general
-from jaxnn.types import Array, DType
+from jaxnn.types import Array, DType, Shape
+from jaxnn.varying import vary, varying_axes
 
 Tree = TypeVar("Tree")
 
@@ -116,6 +117,10 @@ class Logits:
         z = dot_general(rows, self.of_chunk(w, c, self.class_axis), (((1,), (1 - self.class_axis,)), ((), ())))
         return z.reshape(*a.shape[:-1], self.size)
 
+    def zeros(self, shape: Shape) -> Array:
+        """Zeros for the carry of a loop over chunks, in `dtype`; they vary over mesh axes as the logits do."""
+        return vary(jnp.zeros(shape, self.dtype), varying_axes(self.a, self.w))
+
     def scan(self, f: Callable[[Tree, Array], tuple[Tree, Any]], carry: Tree) -> tuple[Tree, Any]:
         """`lax.scan` of f over the numbers of the chunks; without a loop if there is one chunk."""
         if self.count > 1:
@@ -158,8 +163,7 @@ def log_sums(logits: Logits, labels: Array, smoothing: Array | None = None) -> t
         expected = expected + jnp.sum(jnp.where(q == 0, jnp.zeros_like(z), q * z), axis=-1)
         return (more, total, expected), None
 
-    # From a, so that the carry varies over mesh axes as the results do.
-    zeros = jnp.sum(jnp.zeros_like(logits.a, logits.dtype), axis=-1)
+    zeros = logits.zeros(labels.shape)
     step = jax.checkpoint(add, prevent_cse=False)
     (most, total, expected), _ = logits.scan(step, (zeros - jnp.inf, zeros, zeros))
     sums = jnp.log(total) + jnp.where(most == -jnp.inf, zeros, most)
@@ -202,3 +206,15 @@ def put(logits: Logits, whole: Array, part: Array, c: Array, axis: int) -> Array
         return whole + part
     axis = axis % whole.ndim
     return lax.dynamic_update_slice_in_dim(whole, logits.of_chunk(whole, c, axis) + part, logits.start(c), axis)
+
+
+def smoothing_grad(logits: Logits, labels: Array, share: Array) -> Array:
+    """dC/ds of the smoothing s of each example, (N,), for labels (N, T): the sum of share_t (z_ty - mean_v z_tv)."""
+    table = logits.w if logits.class_axis == 0 else logits.w.T
+    a, dtype = logits.a.astype(logits.dtype), logits.dtype
+    at_label = jnp.sum(a * table[labels].astype(dtype), axis=-1)
+    mean = dot_general(a, jnp.mean(table.astype(dtype), axis=0), (((a.ndim - 1,), (0,)), ((), ())))
+    if logits.b is not None:
+        b = logits.b.astype(dtype)
+        at_label, mean = at_label + jnp.take_along_axis(b, labels, axis=-1), mean + jnp.mean(b, axis=-1, keepdims=True)
+    return jnp.sum(share * (at_label - mean), axis=-1)

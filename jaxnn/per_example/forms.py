@@ -3,6 +3,7 @@
 | form | the gradient of example i | of |
 |---|---|---|
 | `Outer` | sum_t a_it' delta_it, for each channel group | products (`Pairs`), convolutions (`Correlation`) |
+| `Chunked` | the same, delta formed a chunk of outputs at a time | the product of `chunked_softmax_cross_entropy` |
 | `Sparse` | rows of a table, all others 0 | lookups |
 | `Tied` | an `Outer` plus a `Sparse` | lookups and products of one table: an embedding tied to the output matrix |
 | `Explicit` | materialized | additions and scalings (cheap: summed over positions), anything else |
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.ops.views import Transpose, View
 from jaxnn.per_example.blocks import explicit, fits
+from jaxnn.per_example.chunked import Chunked
 from jaxnn.per_example.outer import Correlation, Outer, Pairs, end_to_end, of_product
 from jaxnn.per_example.sparse import Sparse, unique
 from jaxnn.per_example.tied import Tied, fit
@@ -40,10 +42,12 @@ from jaxnn.tape import (
     Placed,
     Product,
     Scaling,
+    SoftmaxProduct,
     Tape,
     Unplaced,
     Use,
     Whole,
+    whole,
 )
 from jaxnn.types import Array, Shape
 
@@ -120,7 +124,7 @@ class Pieces(_Parts):
     """The sum of `parts` of which no two have an entry in common."""
 
 
-Solid: TypeAlias = Outer | Sparse | Tied | Explicit | Mixed
+Solid: TypeAlias = Outer | Chunked | Sparse | Tied | Explicit | Mixed
 Form: TypeAlias = Solid | Pieces
 
 
@@ -142,6 +146,11 @@ def of_use(use: Unplaced) -> Solid:
 @of_use.register
 def _(use: Product) -> Solid:
     return of_product(use)
+
+
+@of_use.register
+def _(use: SoftmaxProduct) -> Solid:
+    return Chunked(use)
 
 
 @of_use.register
@@ -178,6 +187,8 @@ def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) ->
     """The one form of all uses of a parameter; zeros without uses."""
     if not uses:
         return Explicit(jnp.zeros((examples, param.size), accumulation_dtype(param.dtype)))
+    if len(uses) > 1:  # positions are concatenated
+        uses = tuple(map(whole, uses))
     # |sum g|^2 is not sum |g|^2, so uses are joined before any norm: those of one view along their positions. Squares
     # of disjoint views (slices of a fused weight) add; of views that overlap, only the gradients themselves do.
     views = by_view(uses, param.shape)
@@ -217,6 +228,8 @@ def _as_table(view: View, use: Unplaced, tables: set[View]) -> tuple[View, Unpla
 def _solid(uses: list[Unplaced]) -> Solid:
     """The one form of all uses of one view."""
     found = [of_use(use) for use in uses]
+    if isinstance(found[0], Chunked):
+        return found[0]  # the only use: beside others it would be whole
     parts: list[Solid] = []
     if lookups := [form for form in found if isinstance(form, Sparse)]:
         parts.append(unique(*lookups))

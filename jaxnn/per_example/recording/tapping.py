@@ -43,13 +43,14 @@ class Tapped:
         results, seen = replay(self.reading, self.found.consts, at_sites, [*shifted, *mapped])
         return results[0], seen, self.found.aux(results[1:])
 
-    def uses(self, seen: PyTree, deltas: PyTree) -> tuple[tuple[Use, ...], ...]:
-        """The uses of each parameter, from `seen` and the derivatives with respect to the taps, both (N, ...)."""
+    def uses(self, seen: PyTree, deltas: PyTree, leaves: Sequence[Array]) -> tuple[tuple[Use, ...], ...]:
+        """The uses of each parameter, from `seen`, the derivatives with respect to the taps, both (N, ...), and the
+        parameters."""
         # A parameter keeps all its uses, in the order of the jaxpr: its gradient is their sum, and a statistic must
         # join them before it squares (`forms.joined`). One that falls back has a single use, `Whole`: its tap is at the
         # parameter itself, so the derivative is the sum already.
         found: list[list[Use]] = [[] for _ in self.given.leaves]
-        for leaf, use in uses_at_sites(self.reading, seen, deltas[0]):
+        for leaf, use in uses_at_sites(self.reading, seen, deltas[0], leaves):
             found[leaf].append(use)
         for leaf, reason in self.reading.fallen.items():
             found[leaf].append(Whole(deltas[1][leaf], reason))
