@@ -120,8 +120,7 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return operation(locals_, row, value, others), (followers_of(locals_), row.factors, value, others)
 
     def backward(kept: Any, delta: Array) -> Any:
-        mesh = foreign_mesh(delta, jax.sharding.get_abstract_mesh())
-        with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh):
+        with mesh_of(delta):
             return derivatives(kept, delta)
 
     def derivatives(kept: Any, delta: Array) -> Any:
@@ -173,6 +172,12 @@ def row_at(site: Site, asked: Asked, row: Row) -> Row:
         {slot: x for slot, x in row.zeros.items() if slot in slots},
         {i: x for i, x in row.factors.items() if i in leaves},
     )
+
+
+def mesh_of(x: Any) -> contextlib.AbstractContextManager[Any]:
+    """Sets the mesh that x is on if its axes have other types than those of the current one."""
+    mesh = foreign_mesh(x, jax.sharding.get_abstract_mesh())
+    return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh)
 
 
 def beside(x: Any, tree: Tree) -> Tree:

@@ -7,7 +7,6 @@ what it contributes is added up.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -24,7 +23,6 @@ from jaxnn.per_example.streaming import rule
 from jaxnn.per_example.streaming.dense import SQ_NORMS, TOTAL, weights_of
 from jaxnn.per_example.streaming.rule import Asked, Local, Row, Slot, from_all_examples, of_each_example
 from jaxnn.per_example.streaming.statistic import Gradients, value_of
-from jaxnn.placement import foreign_mesh
 from jaxnn.tape import Product, SoftmaxProduct
 from jaxnn.types import Array
 
@@ -54,12 +52,12 @@ def at_softmax_product(site: Site, asked: Asked, operands: list[Any], local: Loc
             return (), log_sums(Logits(mine.a, w, mine.b, class_axis, size), mine.labels, mine.smoothing)
 
         mine = operands_of(equation, all_operands(None, given))
-        results = from_all_examples(of_batch, (mine, row.mark), value, ())[1]
+        with rule.mesh_of(value):
+            results = from_all_examples(of_batch, (mine, row.mark), value, ())[1]
         return results, (rule.followers_of((local,)), row.factors, value, given, results[1])
 
     def backward(kept: Any, cotangents: tuple[Array, Array]) -> Any:
-        mesh = foreign_mesh(cotangents[0], jax.sharding.get_abstract_mesh())
-        with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh):
+        with rule.mesh_of(cotangents[0]):
             return derivatives(kept, cotangents[0])
 
     def derivatives(kept: Any, share: Array) -> Any:
