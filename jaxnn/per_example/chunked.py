@@ -2,7 +2,8 @@
 
 Chunk c of V classes is a product of its own, with the inputs a and the cotangents delta at these classes; its gradient
 is that of the matrix at these classes. What adds up over entries (norms, inner products) is added up over the chunks,
-what is computed entry by entry is put together from them, and no cotangents of all classes are in memory.
+what is computed entry by entry is put together from them, and no cotangents of all classes are in memory. Of a table
+that is looked up too, chunk c has the lookups of its rows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from jaxnn.losses.logits import put
 from jaxnn.numerics import accumulate
 from jaxnn.per_example.blocks import explicit
 from jaxnn.per_example.outer import Pairs, of_product
+from jaxnn.per_example.sparse import Sparse
+from jaxnn.per_example.tied import Tied
 from jaxnn.placement import filled_as
 from jaxnn.tape import SoftmaxProduct
 from jaxnn.types import Array, DType
@@ -26,9 +29,13 @@ from jaxnn.types import Array, DType
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunked:
-    """The gradients of one `SoftmaxProduct`. Its matrix has no axis of examples: not for loops over a few of them."""
+    """The gradients of one `SoftmaxProduct`, and of the lookups in its table (V, D), if there are any.
+
+    Its matrix has no axis of examples: not for loops over a few of them.
+    """
 
     use: SoftmaxProduct
+    sparse: Sparse | None = None
 
     @property
     def examples(self) -> int:
@@ -59,17 +66,24 @@ class Chunked:
         """g_i, (N, P), of all classes at once."""
         return explicit(self.whole())
 
-    def whole(self) -> Pairs:
+    def whole(self) -> Pairs | Tied:
         """The form with all cotangents in memory."""
-        return of_product(self.use.whole())
+        outer = of_product(self.use.whole())
+        return outer if self.sparse is None else Tied(self.sparse, outer)
 
-    def at(self, c: Array) -> Pairs:
+    def at(self, c: Array) -> Pairs | Tied:
         """The form of chunk c; gradients are 0 at classes of the chunk before it."""
-        return of_product(self.use.at(c))
+        outer = of_product(self.use.at(c))
+        return outer if self.sparse is None else Tied(self._lookups_at(c, self.sparse), outer)
 
-    def total(self) -> Array:
-        """sum_i g_i, (P,)."""
-        return self.use.grad().reshape(-1)
+    def _lookups_at(self, c: Array, sparse: Sparse) -> Sparse:
+        """The lookups of the rows of chunk c that are in none before it."""
+        logits = self.use.logits
+        indices = sparse.indices.astype(jnp.int32)
+        inside = (indices >= c * logits.size) & (indices < jnp.minimum((c + 1) * logits.size, sparse.rows))
+        places = jnp.where(inside, indices - logits.start(c), logits.size)
+        values = jnp.where(inside[:, :, None], sparse.values, jnp.zeros((), sparse.values.dtype))
+        return Sparse(places, values, logits.size)
 
     def sum(self, f: Callable[[Array], Array]) -> Array:
         """The sum of f(c) over the chunks c."""
@@ -82,11 +96,9 @@ class Chunked:
             return f(jnp.int32(0))
         return logits.scan(add, filled_as(jax.eval_shape(f, jnp.int32(0))))[0]
 
-    def put_together(self, f: Callable[[Pairs], Array]) -> Array:
+    def put_together(self, f: Callable[[Pairs | Tied], Array]) -> Array:
         """(P,) from f, element-wise in the entries: the form of a chunk -> the entries of its gradient, flat."""
-        logits, axis = self.use.logits, self.use.class_axis
-        shape = [*self.use.shape]
-        shape[axis] = logits.size
+        logits, axis, shape = self.use.logits, self.use.class_axis, self.use.chunk_shape
 
         def add(total: Array, c: Array) -> tuple[Array, None]:
             return put(logits, total, accumulate(f(self.at(c))).reshape(shape), c, axis), None
@@ -97,4 +109,8 @@ class Chunked:
 def alike(form: Chunked, other: Chunked) -> bool:
     """Whether chunks of both are of the same entries."""
     mine, others = form.use, other.use
-    return (mine.shape, mine.class_axis, mine.size) == (others.shape, others.class_axis, others.size)
+    return (form.sparse is None) == (other.sparse is None) and (mine.shape, mine.class_axis, mine.size) == (
+        others.shape,
+        others.class_axis,
+        others.size,
+    )

@@ -188,7 +188,8 @@ def _outer_cost(form: Outer) -> tuple[str, int, int]:
 def _chunked_cost(form: Chunked) -> tuple[str, int, int]:
     """Of all chunks, and of their logits and cotangents."""
     logits = form.use.logits
-    chosen, flops, held = _outer_cost(jax.eval_shape(lambda form: form.at(jnp.int32(0)), form))
+    part = jax.eval_shape(lambda form: form.at(jnp.int32(0)), form)
+    chosen, flops, held = _outer_cost(part) if isinstance(part, Outer) else _tied_cost(part)
     positions = form.examples * form.times
     cotangents = positions * logits.size * form.dtype.itemsize
     return f"by chunks, {chosen}", logits.count * flops + 2 * positions * math.prod(form.use.shape), held + cotangents

@@ -77,6 +77,11 @@ class SoftmaxProduct:
         """The logits, by chunks."""
         return Logits(self.a, self.w, self.b, self.class_axis, self.size)
 
+    @property
+    def chunk_shape(self) -> Shape:
+        """That of the gradient at the classes of one chunk."""
+        return tuple(self.size if axis == self.class_axis else n for axis, n in enumerate(self.shape))
+
     def at(self, c: Array | int) -> Product:
         """The product with the classes of chunk c; its delta is 0 at classes of the chunk before it."""
         delta = error_at(self.logits, self.labels, self.log_sums, self.smoothing, self.delta, jnp.asarray(c))

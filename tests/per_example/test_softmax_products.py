@@ -167,6 +167,8 @@ def test_which_uses_form_no_logits() -> None:
     assert plan_of("matrix")["['w']"].strategy.startswith("streamed")
     assert plan_of("loops")["['w']"].uses == "softmax product"
     assert plan_of("loops")["['w']"].strategy.startswith("taped: by chunks")
+    assert plan_of("tied")["['table']"].strategy.startswith("taped: by chunks, tied")
+    assert "by chunks" not in plan_of("tied")["['other']"].strategy
 
 
 def plan_of(name: str) -> dict[str, Any]:
@@ -295,6 +297,13 @@ def test_no_logits_are_in_memory() -> None:
     assert temporaries(by_tape, params, x, y) < logits
     assert temporaries(per_example.value_and_grad(loss), params, x, y) < logits
     assert temporaries(per_example.record(loss), params, x, y) < logits
+    table = {"in": params["in"], "table": jax.ShapeDtypeStruct((4096, 64), jnp.float32)}
+
+    def tied(p: Any, x: Any, y: Any) -> Any:
+        h = jnp.tanh((x + p["table"][y]) @ p["in"])
+        return one(functools.partial(losses.chunked_softmax_cross_entropy, chunk=512), h, p["table"], y, class_axis=0)
+
+    assert temporaries(per_example.value_and_grad(tied), table, x, y) < logits
     without = functools.partial(one, plain)
     assert temporaries(jax.vmap(lambda p, x, y: without(hidden(p, x), p["w"], y), (None, 0, 0)), params, x, y) >= logits
 

@@ -34,7 +34,8 @@ def replay(
             site = reading.sites[i]
             mine = tuple(locals_[part.param.base] for part in site.parts)
             if site.rule is SOFTMAX_PRODUCT:
-                return at_softmax_product(site, asked, given, mine[0], row)
+                # Nothing uses the second result, the log-sum-exps.
+                return [at_softmax_product(site, asked, given, mine[0], row)] * 2
             return [at_site(site, asked, given, mine, row)]
         return evaluated(equation, given)
 

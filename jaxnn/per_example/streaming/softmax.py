@@ -27,8 +27,8 @@ from jaxnn.tape import Product, SoftmaxProduct
 from jaxnn.types import Array
 
 
-def at_softmax_product(site: Site, asked: Asked, operands: list[Any], local: Local, row: Row) -> list[Array]:
-    """[the losses, the log-sum-exps] of the positions of one example; their derivative computes the statistics."""
+def at_softmax_product(site: Site, asked: Asked, operands: list[Any], local: Local, row: Row) -> Array:
+    """The losses of the positions of one example; their derivative computes the statistics."""
     equation, at = site.equation, site.at
     literals = {i: v.val for i, v in enumerate(equation.invars) if isinstance(v, Literal)}
     given = {i: x for i, x in enumerate(operands) if i != at and i not in literals}
@@ -42,9 +42,8 @@ def at_softmax_product(site: Site, asked: Asked, operands: list[Any], local: Loc
         return [everything[i] for i in range(len(everything))]
 
     @jax.custom_vjp
-    def operation(local: Local, row: Row, value: Array, given: dict[int, Array]) -> tuple[Array, Array]:
-        each, sums = evaluated(equation, all_operands(value, given))
-        return of_each_example(each, row.mark), of_each_example(sums, row.mark)
+    def operation(local: Local, row: Row, value: Array, given: dict[int, Array]) -> Array:
+        return of_each_example(evaluated(equation, all_operands(value, given))[0], row.mark)
 
     def forward(local: Local, row: Row, value: Array, given: dict[int, Array]) -> Any:
         def of_batch(each: Any, w: Array) -> tuple[tuple[()], tuple[Array, Array]]:
@@ -53,12 +52,12 @@ def at_softmax_product(site: Site, asked: Asked, operands: list[Any], local: Loc
 
         mine = operands_of(equation, all_operands(None, given))
         with rule.mesh_of(value):
-            results = from_all_examples(of_batch, (mine, row.mark), value, ())[1]
-        return results, (rule.followers_of((local,)), row.factors, value, given, results[1])
+            each, sums = from_all_examples(of_batch, (mine, row.mark), value, ())[1]
+        return each, (rule.followers_of((local,)), row.factors, value, given, sums)
 
-    def backward(kept: Any, cotangents: tuple[Array, Array]) -> Any:
-        with rule.mesh_of(cotangents[0]):
-            return derivatives(kept, cotangents[0])
+    def backward(kept: Any, share: Array) -> Any:
+        with rule.mesh_of(share):
+            return derivatives(kept, share)
 
     def derivatives(kept: Any, share: Array) -> Any:
         followers, factors, value, given, sums = kept
@@ -78,7 +77,7 @@ def at_softmax_product(site: Site, asked: Asked, operands: list[Any], local: Loc
         return Local(grads[0], totals, none, none, none, none), Row(none, zeros, none), None, of_given
 
     operation.defvjp(forward, backward)
-    return list(operation(local, rule.row_at(site, asked, row), operands[at], given))
+    return operation(local, rule.row_at(site, asked, row), operands[at], given)
 
 
 class _Sums(NamedTuple):
@@ -110,10 +109,9 @@ def _of_batch(
     def of_chunk(c: Array, product: Product, outer: float, wanted: frozenset[str], scales: Any) -> Gradients:
         delta = product.delta if axis == 1 else product.a
         delta = delta if outer == 1 else delta * jnp.asarray(outer, delta.dtype)
-        shape = tuple(logits.size if k == axis else d for k, d in enumerate(use.shape))
         uses = (Product(use.a, delta) if axis == 1 else Product(delta, use.a),)
         numbers = asked.numbers[id(site), 0], of_slice * logits.count + c
-        kind = jax.ShapeDtypeStruct(shape, leaf.dtype)
+        kind = jax.ShapeDtypeStruct(use.chunk_shape, leaf.dtype)
         return Gradients(uses, kind, n, numbers, scales, wanted, asked.precision)
 
     scales = factors.get(i)
