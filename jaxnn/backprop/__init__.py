@@ -18,6 +18,7 @@
 | batch, layer, group, RMS norm | `norms` | through the mean and the variance |
 | serial, residual, parallel | `combinators` | the chain rule |
 | softmax + cross-entropy, sigmoid + BCE | `fused` | y - d |
+| dense + softmax cross-entropy, with `class_chunk` | `heads` | chunks of y - d |
 | `remat_every` | `checkpoint` | recomputation of each segment's forward pass |
 
 The derivatives of the losses are in `jaxnn.losses`, the adjoints of array operations in `jaxnn.ops`. No layer has a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxnn import checks
 from jaxnn.losses.base import as_labels, mean_per_example, poison, sum_per_example
 from jaxnn.losses.logits import CHUNK, Logits, chunk_size, log_sums, targets_of
 from jaxnn.losses.softmax import count_positions, is_counted, require_index
-from jaxnn.numerics import accumulate
+from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.placement import beside, compiler_sharded, rows_spec
 from jaxnn.types import Array, ArrayLike, Scalar
 
@@ -71,6 +71,42 @@ def chunked_softmax_cross_entropy(
         Array([ 0.25,  0.25, -0.75,  0.25], dtype=float32)
     """
     where = "chunked_softmax_cross_entropy"
+    head = prepare(where, a, w, targets, b, class_axis, chunk, label_smoothing, ignore_index)
+
+    def of_batch(head: Head) -> Array:
+        a, w, b = head.logits.a, head.logits.w, head.logits.b
+        columns = jnp.arange(head.logits.size, dtype=jnp.int32)
+        flat, labels = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), head.labels.reshape(-1)
+        rows = _ROWS[class_axis](flat, w, labels, columns, b, head.smoothing)[0]
+        return mean_over_positions(head, rows.reshape(head.labels.shape))
+
+    # On an Explicit mesh axes of a sharded batch cannot be merged, nor sharded classes cut.
+    return compiler_sharded(of_batch, rows_spec(head.logits.a), head)
+
+
+class Head(NamedTuple):
+    """An output layer and its targets: logits of a (N, ..., D); labels (N, ...), which of these are valid, and which
+    positions count, None for all; the smoothing, None for 0."""
+
+    logits: Logits
+    labels: Array
+    valid: Array
+    counted: Array | None
+    smoothing: Array | None
+
+
+def prepare(
+    where: str,
+    a: ArrayLike,
+    w: ArrayLike,
+    targets: ArrayLike,
+    b: ArrayLike | None,
+    class_axis: int,
+    chunk: int | None,
+    label_smoothing: Scalar,
+    ignore_index: int | None,
+) -> Head:
+    """The checked arguments of `chunked_softmax_cross_entropy`, inputs at ignored positions replaced by 0."""
     inputs, matrix, bias = _operands(where, a, w, b, class_axis)
     checks.require_between(where, "label_smoothing", label_smoothing, 0, 1, open_high=True)
     classes = matrix.shape[class_axis]
@@ -79,22 +115,28 @@ def chunked_softmax_cross_entropy(
     labels, valid = as_labels(where, given, inputs.shape[:-1], classes, index)
     size = chunk_size(classes, checks.require_positive_int(where, "chunk", CHUNK if chunk is None else chunk))
     none = checks.concrete_number(label_smoothing) == 0
-    smoothing = None if none else jnp.asarray(label_smoothing, accumulate(jnp.zeros((), inputs.dtype)).dtype)
+    smoothing = None if none else jnp.asarray(label_smoothing, accumulation_dtype(inputs.dtype))
+    counted = None if index is None else is_counted(labels, index)
+    if counted is not None:
+        inputs = jnp.where(counted[..., None], inputs, jnp.zeros_like(inputs))
+    return Head(Logits(inputs, matrix, bias, class_axis, size), labels, valid, counted, smoothing)
 
-    def of_batch(a: Array, w: Array, labels: Array, valid: Array, b: Array | None, smoothing: Array | None) -> Array:
-        counted = None if index is None else is_counted(labels, index)
-        if counted is not None:
-            a = jnp.where(counted[..., None], a, jnp.zeros_like(a))
-        columns = jnp.arange(size, dtype=jnp.int32)
-        flat = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
-        rows = _ROWS[class_axis](flat, w, labels.reshape(-1), columns, b, smoothing)[0]
-        each = poison(rows.reshape(labels.shape), valid)
-        if counted is None:
-            return mean_per_example(each)
-        return sum_per_example(jnp.where(counted, each, jnp.zeros_like(each))) / count_positions(counted, each.dtype)
 
-    # On an Explicit mesh axes of a sharded batch cannot be merged, nor sharded classes cut.
-    return compiler_sharded(of_batch, rows_spec(inputs), inputs, matrix, labels, valid, bias, smoothing)
+def mean_over_positions(head: Head, each: Array) -> Array:
+    """The losses of the examples, (N,), from those of the positions (N, ...)."""
+    each = poison(each, head.valid)
+    if head.counted is None:
+        return mean_per_example(each)
+    total = sum_per_example(jnp.where(head.counted, each, jnp.zeros_like(each)))
+    return total / count_positions(head.counted, each.dtype)
+
+
+def position_shares(head: Head) -> Array:
+    """The derivative of `mean_over_positions` in the losses of the positions, (N, ...)."""
+    dtype = head.logits.dtype
+    ones = jnp.ones(head.labels.shape, dtype) if head.counted is None else head.counted.astype(dtype)
+    count = count_positions(ones, dtype).reshape(-1, *(1,) * (ones.ndim - 1))
+    return jnp.where(head.valid, ones / count, jnp.asarray(jnp.nan, dtype))
 
 
 def _operands(

@@ -218,3 +218,23 @@ def smoothing_grad(logits: Logits, labels: Array, share: Array) -> Array:
         b = logits.b.astype(dtype)
         at_label, mean = at_label + jnp.take_along_axis(b, labels, axis=-1), mean + jnp.mean(b, axis=-1, keepdims=True)
     return jnp.sum(share * (at_label - mean), axis=-1)
+
+
+def gradients(
+    logits: Logits, labels: Array, sums: Array, smoothing: Array | None, share: Array, *, of_matrix: bool = True
+) -> tuple[Array, Array | None, Array | None]:
+    """(dC/da, dC/dw, summed over positions, dC/db), in the accumulation dtype, in one loop over the chunks."""
+    Sums = tuple[Array, Array | None, Array | None]
+
+    def add(carry: Sums, c: Array) -> tuple[Sums, None]:
+        of_a, of_w, of_b = carry
+        delta = error_at(logits, labels, sums, smoothing, share, c)
+        if of_w is not None:
+            of_w = put(logits, of_w, weight_grad(logits, delta), c, logits.class_axis)
+        if of_b is not None:
+            of_b = put(logits, of_b, bias_grad(logits, delta), c, -1)
+        return (of_a + input_grad(logits, delta, c), of_w, of_b), None
+
+    of_w = logits.zeros(logits.w.shape) if of_matrix else None
+    of_b = None if logits.b is None else logits.zeros(logits.b.shape)
+    return logits.scan(add, (logits.zeros(logits.a.shape), of_w, of_b))[0]
