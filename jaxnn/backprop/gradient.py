@@ -21,8 +21,8 @@ from jaxnn.layers.base import Layer, require_net
 from jaxnn.losses.chunked import position_shares
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
-from jaxnn.placement import compiler_sharded, explicit_spec, placed_shape, rows_spec
-from jaxnn.tape import Tape
+from jaxnn.placement import compiler_sharded, explicit_mesh, explicit_spec, placed_shape, rows_spec
+from jaxnn.tape import Tape, Use, whole
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 from jaxnn.varying import sum_like, vary, varying_axes
 
@@ -85,16 +85,16 @@ def value_and_grad(
     require_function("value_and_grad", "loss", loss, "losses.softmax_cross_entropy", optional=False)
     require_function("value_and_grad", "regularizer", regularizer, "losses.l2(1e-4)")
     error_of, chunks = output_error(net, loss), chunks_of("value_and_grad", net, loss, class_chunk)
-    whole = net if chunks is None else chunks.net
-    saving = None if remat_every is None else checkpointed(whole, remat_every)
+    inner = net if chunks is None else chunks.net
+    saving = None if remat_every is None else checkpointed(inner, remat_every)
     slopes_of = None if regularizer is None else losses.regularizer_derivative_of(regularizer)
 
     def of_batch(
         params: Params, state: State, x: Array, y: Array, key: Key | None, weights: Array | None
     ) -> tuple[tuple[Array, State], Params]:
-        rule = rule_of(whole) if saving is None else saving
+        rule = rule_of(inner) if saving is None else saving
         replicated, params = params, own_params(params, x, y, key, weights)
-        outputs, new_state, cache = rule.forward(whole, params, state, x, key=key, train=True)
+        outputs, new_state, cache = rule.forward(inner, params, state, x, key=key, train=True)
         w = combined_weights(losses.example_weights(loss, y), weights)
         error: Any
         if chunks is None:
@@ -104,7 +104,7 @@ def value_and_grad(
             found = chunks.forward(params, outputs, y)
             value = weighted_mean(found.losses, w)
             error = chunks.gradient(params, found, _shares(position_shares(found.head), w))
-        grads = rule.backward(whole, params, cache, error, GRADIENT)[1]
+        grads = rule.backward(inner, params, cache, error, GRADIENT)[1]
         if regularizer is not None and slopes_of is not None:
             value = value + regularizer(params).astype(value.dtype)
             grads = jax.tree.map(jnp.add, grads, slopes_of(params))
@@ -175,7 +175,9 @@ def record(net: Layer, loss: Loss, *, class_chunk: int | None = None) -> Callabl
     error_of, chunks = output_error(net, loss), chunks_of("record", net, loss, class_chunk)
     inner = net if chunks is None else chunks.net
 
-    def of_batch(params: Params, state: State, x: Array, y: Array, key: Key | None, *, train: bool) -> Tape:
+    def of_batch(
+        params: Params, state: State, x: Array, y: Array, key: Key | None, *, train: bool, explicit: bool
+    ) -> Tape:
         rule = rule_of(inner)
         params = own_params(params, x, y, key)
         outputs, _, cache = rule.forward(inner, params, state, x, key=key, train=train)
@@ -188,13 +190,17 @@ def record(net: Layer, loss: Loss, *, class_chunk: int | None = None) -> Callabl
             outputs = each = found.losses
             error = chunks.uses(found)
         uses = rule.backward(inner, params, cache, error, USES)[1]
+        if explicit:  # types say how all arrays are sharded: by examples, so none that the examples share
+            uses = jax.tree.map(whole, uses, is_leaf=lambda use: isinstance(use, Use))
         return tape_of(params, each, outputs, uses, coupled_layers(net, train))
 
     def recorded(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
     ) -> Tape:
         x, y = as_array("record", "x", x), as_arrays("record", "y", y)
-        tape = compiler_sharded(functools.partial(of_batch, train=train), rows_spec(x), params, state, x, y, key)
+        args = params, state, x, y, key
+        run = functools.partial(of_batch, train=train, explicit=explicit_mesh(args) is not None)
+        tape = compiler_sharded(run, rows_spec(x), *args)
         return dataclasses.replace(tape, leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))
 
     return recorded
