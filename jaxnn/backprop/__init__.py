@@ -23,6 +23,7 @@
 | serial, residual, parallel | `combinators` | the chain rule |
 | softmax + cross-entropy, sigmoid + BCE | `fused` | y - d |
 | a stack of blocks | `stack` | one reversed scan |
+| dense + softmax cross-entropy, with `class_chunk` | `heads` | chunks of y - d |
 | `remat_every` | `checkpoint` | recomputation of each segment's forward pass |
 
 The derivatives of the losses are in `jaxnn.losses`, the adjoints of array operations in `jaxnn.ops`. No layer has a

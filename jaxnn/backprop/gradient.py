@@ -15,14 +15,16 @@ from jaxnn import losses
 from jaxnn.backprop.checkpoint import checkpointed
 from jaxnn.backprop.combinators import place_of
 from jaxnn.backprop.fused import output_error
+from jaxnn.backprop.heads import chunks_of
 from jaxnn.backprop.rule import GRADIENT, USES, rule_of
 from jaxnn.checks import as_arrays, require_function
 from jaxnn.layers.base import Layer, as_batch, require_net
 from jaxnn.layers.sequences import values_of
+from jaxnn.losses.chunked import position_shares
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
-from jaxnn.placement import compiler_sharded, explicit_spec, placed_shape, rows_spec
-from jaxnn.tape import Tape
+from jaxnn.placement import compiler_sharded, explicit_mesh, explicit_spec, placed_shape, rows_spec
+from jaxnn.tape import Tape, Use, whole
 from jaxnn.types import Array, Key, Loss, Params, PyTree, State
 from jaxnn.varying import sum_like, vary, varying_axes
 
@@ -31,7 +33,12 @@ ValueAndGrad: TypeAlias = Callable[..., tuple[tuple[Array, State], Params]]
 
 
 def value_and_grad(
-    net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | None = None, *, remat_every: int | None = None
+    net: Layer,
+    loss: Loss,
+    regularizer: Callable[[Params], Array] | None = None,
+    *,
+    remat_every: int | None = None,
+    class_chunk: int | None = None,
 ) -> ValueAndGrad:
     """A function of the training loss and its gradient, as `jax.value_and_grad(train.mean_loss(...), has_aux=True)`.
 
@@ -50,14 +57,18 @@ def value_and_grad(
         regularizer: a function of the parameters, such as `losses.l2(1e-4)`; added to the mean.
         remat_every: k, to store only the input of every k-th part of a serial and recompute the parts between in the
             backward pass: equal results, less memory. None stores all activations.
+        class_chunk: the most classes of which the logits are formed at once, where the last layer is dense or a tied
+            embedding and the loss `softmax_cross_entropy` of labels: equal results up to rounding, without the logits (N, ..., V) in memory.
+            For large vocabularies, e.g. 2048; see `losses.chunked_softmax_cross_entropy`. None forms all.
 
     Returns:
         `vg(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads)`: value a scalar, state with
         updated running statistics, grads a pytree like `params`, in their dtypes. For `train.make_step`, `make_epoch`.
 
     Raises:
-        TypeError: net is not a Layer, loss or regularizer not a function, or `remat_every` not an int.
-        ValueError: `remat_every` < 1, or with a network that is not a serial; when called, parameters of another
+        TypeError: net is not a Layer, loss or regularizer not a function, `remat_every` or `class_chunk` not an int.
+        ValueError: `remat_every` < 1, or with a network that is not a serial; `class_chunk` < 1, or with another last
+            layer or loss; when called, parameters of another
             network, a loss that does not return one value per example, weights not of shape (N,), or N = 0.
 
     Reference: Rumelhart, D. E., Hinton, G. E. & Williams, R. J. (1986). Learning representations by back-propagating
@@ -75,21 +86,27 @@ def value_and_grad(
     require_net("value_and_grad", net)
     require_function("value_and_grad", "loss", loss, "losses.softmax_cross_entropy", optional=False)
     require_function("value_and_grad", "regularizer", regularizer, "losses.l2(1e-4)")
-    error_of = output_error(net, loss)
-    saving = None if remat_every is None else checkpointed(net, remat_every)
+    error_of, chunks = output_error(net, loss), chunks_of("value_and_grad", net, loss, class_chunk)
+    inner = net if chunks is None else chunks.net
+    saving = None if remat_every is None else checkpointed(inner, remat_every)
     slopes_of = None if regularizer is None else losses.regularizer_derivative_of(regularizer)
 
     def of_batch(
         params: Params, state: State, x: Array, y: Array, key: Key | None, weights: Array | None
     ) -> tuple[tuple[Array, State], Params]:
-        rule = rule_of(net) if saving is None else saving
+        rule = rule_of(inner) if saving is None else saving
         replicated, params = params, own_params(params, x, y, key, weights)
-        outputs, new_state, cache = rule.forward(net, params, state, x, key=key, train=True)
+        outputs, new_state, cache = rule.forward(inner, params, state, x, key=key, train=True)
         w = combined_weights(losses.example_weights(loss, y), weights)
-        value = weighted_mean(loss(outputs, y), w)
-        error = error_of(outputs, y, cache)
-        error = jax.tree.map(lambda delta: _shares(delta, w), error)
-        grads = rule.backward(net, params, cache, error, GRADIENT)[1]
+        error: Any
+        if chunks is None:
+            value = weighted_mean(loss(outputs, y), w)
+            error = jax.tree.map(lambda delta: _shares(delta, w), error_of(outputs, y, cache))
+        else:
+            found = chunks.forward(params, outputs, y)
+            value = weighted_mean(found.losses, w)
+            error = chunks.gradient(params, found, _shares(position_shares(found.head), w))
+        grads = rule.backward(inner, params, cache, error, GRADIENT)[1]
         if regularizer is not None and slopes_of is not None:
             value = value + regularizer(params).astype(value.dtype)
             grads = jax.tree.map(jnp.add, grads, slopes_of(params))
@@ -124,12 +141,14 @@ def _shares(delta: Array, weights: Array | None) -> Array:
     return jnp.where(share == 0, jnp.zeros((), wide.dtype), share * wide).astype(delta.dtype)
 
 
-def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
+def record(net: Layer, loss: Loss, *, class_chunk: int | None = None) -> Callable[..., Tape]:
     """A function that records a backward pass of the SUMMED loss: (a, delta) of each use, for `per_example`.
 
     Args:
         net: a network.
         loss: per-example loss, (outputs (N, ...), targets (N, ...)) -> (N,).
+        class_chunk: as for `value_and_grad`: no logits are stored, and no cotangents of logits. The tape's `outputs`
+            are then the losses.
 
     Returns:
         `recorded(params, state, x, y, *, key=None, train=False) -> Tape`. With train=True the network is in training
@@ -139,9 +158,9 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         loss: add their gradient to the mean.
 
     Raises:
-        TypeError: net is not a Layer, or loss not a function.
-        ValueError: when called, parameters of another network, a loss that does not return one value per example, or a
-            rule whose uses do not match the parameters.
+        TypeError: net is not a Layer, loss not a function, or `class_chunk` not an int.
+        ValueError: `class_chunk` < 1, or with another last layer or loss; when called, parameters of another network, a
+            loss that does not return one value per example, or a rule whose uses do not match the parameters.
 
     Reference: Goodfellow, I. (2015). Efficient per-example gradient computations, section 4.
 
@@ -155,24 +174,35 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
     """
     require_net("record", net)
     require_function("record", "loss", loss, "losses.softmax_cross_entropy", optional=False)
-    error_of = output_error(net, loss)
+    error_of, chunks = output_error(net, loss), chunks_of("record", net, loss, class_chunk)
+    inner = net if chunks is None else chunks.net
 
-    def of_batch(params: Params, state: State, x: Array, y: Array, key: Key | None, *, train: bool) -> Tape:
-        rule = rule_of(net)
+    def of_batch(
+        params: Params, state: State, x: Array, y: Array, key: Key | None, *, train: bool, explicit: bool
+    ) -> Tape:
+        rule = rule_of(inner)
         params = own_params(params, x, y, key)
-        outputs, _, cache = rule.forward(net, params, state, x, key=key, train=train)
-        each = loss(outputs, y)
-        require_one_each(each, outputs.shape[0])
-        uses = rule.backward(net, params, cache, error_of(outputs, y, cache), USES)[1]
+        outputs, _, cache = rule.forward(inner, params, state, x, key=key, train=train)
+        error: Any
+        if chunks is None:
+            each, error = loss(outputs, y), error_of(outputs, y, cache)
+            require_one_each(each, outputs.shape[0])
+        else:
+            found = chunks.forward(params, outputs, y)
+            outputs = each = found.losses
+            error = chunks.uses(found)
+        uses = rule.backward(inner, params, cache, error, USES)[1]
+        if explicit:  # types say how all arrays are sharded: by examples, so none that the examples share
+            uses = jax.tree.map(whole, uses, is_leaf=lambda use: isinstance(use, Use))
         return tape_of(params, each, outputs, uses, coupled_layers(net, train))
 
     def recorded(
         params: Params, state: State, x: Array, y: Array, *, key: Key | None = None, train: bool = False
     ) -> Tape:
         x, y = as_batch("record", "x", x), as_arrays("record", "y", y)
-        tape = compiler_sharded(
-            functools.partial(of_batch, train=train), rows_spec(values_of(x)), params, state, x, y, key
-        )
+        args = params, state, x, y, key
+        run = functools.partial(of_batch, train=train, explicit=explicit_mesh(args) is not None)
+        tape = compiler_sharded(run, rows_spec(values_of(x)), *args)
         return dataclasses.replace(tape, leaves=tuple(placed_shape(p) for p in jax.tree.leaves(params)))
 
     return recorded

@@ -44,9 +44,11 @@ USES: Collect = operator.attrgetter("checked_uses")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AtLogits:
-    """A cotangent of the last leaf layer's INPUT, dC/dz, where loss and layer are fused."""
+    """A cotangent of the last leaf layer's INPUT, dC/dz, where loss and layer are fused, and what is collected there:
+    the gradient of the layer's parameters, or their uses."""
 
     delta: Array
+    params: PyTree = ()
 
 
 def _no_parameters(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
@@ -130,7 +132,7 @@ class Rule:
     ) -> tuple[Array, PyTree]:
         """(dx, what `collect` computes: of a combinator, a tuple with one entry per part)."""
         if isinstance(dy, AtLogits):  # this activation is fused with the loss: what it would compute is there already
-            return dy.delta, ()
+            return dy.delta, dy.params
         dx = self.input_grad(layer, params, cache, dy)
         if self.forward is keep_input and jnp.shape(dx) != jnp.shape(cache):
             raise ValueError(

@@ -33,6 +33,9 @@ T may be absent or several axes. Likelihoods of independent outputs are summed (
 probability), as are errors named after a norm; classification losses are averaged over positions, so that a sequence
 weighs as much as an image. "all" is every axis but the first.
 
+`chunked_softmax_cross_entropy(a, w, targets)` is `softmax_cross_entropy` of the logits a w of an output layer, formed a
+chunk of classes at a time: for large vocabularies.
+
 Conventions:
 
 - Losses are computed and returned in float32 (float64 for float64 outputs); derivatives have the dtype of the outputs.
@@ -73,6 +76,7 @@ from jaxnn.losses.binary import (
     sigmoid_binary_cross_entropy,
     sigmoid_binary_cross_entropy_grad,
 )
+from jaxnn.losses.chunked import chunked_softmax_cross_entropy
 from jaxnn.losses.contrastive import ntxent, triplet_margin_loss
 from jaxnn.losses.cosine_along import cosine_similarity
 from jaxnn.losses.density import gaussian_nll, gaussian_nll_grad, mixture_density_nll, mixture_density_nll_grad
@@ -152,9 +156,10 @@ from jaxnn.losses.table import derivative_of
 
 __all__ = [
     "Regularizer", "absolute_error", "absolute_error_grad", "binary_cross_entropy", "binary_cross_entropy_grad",
-    "binary_dice_loss", "convex_kl_divergence", "cosine_distance", "cosine_distance_grad", "cosine_similarity",
-    "cross_entropy", "cross_entropy_grad", "ctc_loss", "ctc_loss_with_forward_probs", "derivative_of", "dice_loss",
-    "elastic", "elastic_grad", "entropy", "entropy_grad", "euclidean_error",
+    "binary_dice_loss", "chunked_softmax_cross_entropy", "convex_kl_divergence", "cosine_distance",
+    "cosine_distance_grad", "cosine_similarity", "cross_entropy", "cross_entropy_grad", "ctc_loss",
+    "ctc_loss_with_forward_probs", "derivative_of", "dice_loss", "elastic", "elastic_grad",
+    "entropy", "entropy_grad", "euclidean_error",
     "euclidean_error_grad", "example_weights", "gaussian_nll", "gaussian_nll_grad",
     "generalized_kl_divergence", "half_squared_error", "half_squared_error_grad", "hessian_root_of", "hinge",
     "hinge_grad", "hinge_loss", "huber", "huber_grad", "huber_loss", "is_likelihood", "kl_divergence",

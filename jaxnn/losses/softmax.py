@@ -68,7 +68,7 @@ def softmax_cross_entropy(
     each = -jnp.sum(jnp.where(q == 0, jnp.zeros_like(q), q * log_p), axis=-1)
     if counted is None:
         return mean_per_example(each)
-    return sum_per_example(jnp.where(counted, each, jnp.zeros_like(each))) / _positions(counted, z.dtype)
+    return sum_per_example(jnp.where(counted, each, jnp.zeros_like(each))) / count_positions(counted, z.dtype)
 
 
 def softmax_cross_entropy_grad(
@@ -88,7 +88,7 @@ def softmax_cross_entropy_grad(
     grad = jax.nn.softmax(z, axis=-1) * jnp.sum(q, axis=-1, keepdims=True) - q
     if counted is None:
         return (grad / math.prod(z.shape[1:-1])).astype(dtype)
-    count = _positions(counted, z.dtype).reshape(-1, *(1,) * (z.ndim - 1))
+    count = count_positions(counted, z.dtype).reshape(-1, *(1,) * (z.ndim - 1))
     return (jnp.where(counted[..., None], grad, jnp.zeros_like(grad)) / count).astype(dtype)
 
 
@@ -107,7 +107,7 @@ def probabilities(
         share = share / share.shape[1]
     else:
         counts = counted.reshape(n, -1)
-        share = jnp.where(counts, share, jnp.zeros_like(share)) / _positions(counts, z.dtype)[:, None]
+        share = jnp.where(counts, share, jnp.zeros_like(share)) / count_positions(counts, z.dtype)[:, None]
     return jax.nn.softmax(z, axis=-1).reshape(n, -1, classes), share
 
 
@@ -137,7 +137,7 @@ def example_weights(loss: Any, targets: ArrayLike) -> Array | None:
     if loss is not softmax_cross_entropy or index is None:
         return None
     labels = checks.as_array("example_weights", "targets", targets)
-    return sum_per_example(_counted(labels.astype(_wide(labels)), index).astype(jnp.float32))
+    return sum_per_example(is_counted(labels.astype(_wide(labels)), index).astype(jnp.float32))
 
 
 def _prepare(
@@ -153,12 +153,12 @@ def _prepare(
     if given.shape == raw.shape:
         d = _distribution(where, given, raw.shape, dtype, ignore_index)
     elif given.shape == raw.shape[:-1]:
-        index = None if ignore_index is None else _require_index(where, ignore_index)
+        index = None if ignore_index is None else require_index(where, ignore_index)
         labels, valid = as_labels(where, given, raw.shape[:-1], classes, index)
         one_hot = class_mask(labels, classes).astype(dtype)
         d = jnp.where(valid[..., None], one_hot, jnp.full_like(one_hot, jnp.nan))
         if index is not None:
-            counted = _counted(labels, index)
+            counted = is_counted(labels, index)
             # Logits that do not count must not matter, even if infinite or NaN.
             z = jnp.where(counted[..., None], z, jnp.zeros_like(z))
     else:
@@ -181,17 +181,19 @@ def _distribution(
     return require_within_unit(where, "targets", targets, d, "They are probabilities of the classes.")
 
 
-def _require_index(where: str, value: Any) -> int:
+def require_index(where: str, value: Any) -> int:
+    """An `ignore_index` as an int; TypeError if it is not one."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{where}: ignore_index must be an int or None, got {value!r} ({type(value).__name__}).")
     return int(value.__index__())
 
 
-def _counted(labels: Array, ignore_index: int) -> Array:
+def is_counted(labels: Array, ignore_index: int) -> Array:
+    """Which positions count."""
     return labels != ignore_index
 
 
-def _positions(counted: Array, dtype: DType) -> Array:
+def count_positions(counted: Array, dtype: DType) -> Array:
     """The number of positions that count per example, at least 1: (N,)."""
     return jnp.maximum(sum_per_example(counted.astype(dtype)), jnp.ones((), dtype))
 

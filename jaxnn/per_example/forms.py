@@ -3,6 +3,7 @@
 | form | the gradient of example i | of |
 |---|---|---|
 | `Outer` | sum_t a_it' delta_it, for each channel group | products (`Pairs`), convolutions (`Correlation`) |
+| `Chunked` | an `Outer` or `Tied` a chunk of classes at a time | the output layer of `chunked_softmax_cross_entropy` |
 | `Sparse` | rows of a table, all others 0 | lookups |
 | `Tied` | an `Outer` plus a `Sparse` | lookups and products of one table: an embedding tied to the output matrix |
 | `Explicit` | materialized | additions and scalings (cheap: summed over positions), anything else |
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.ops.views import Transpose, View
 from jaxnn.per_example.blocks import explicit, fits
+from jaxnn.per_example.chunked import Chunked
 from jaxnn.per_example.outer import Correlation, Outer, Pairs, end_to_end, of_product
 from jaxnn.per_example.sparse import Sparse, unique
 from jaxnn.per_example.tied import Tied, fit
@@ -40,10 +42,12 @@ from jaxnn.tape import (
     Placed,
     Product,
     Scaling,
+    SoftmaxProduct,
     Tape,
     Unplaced,
     Use,
     Whole,
+    whole,
 )
 from jaxnn.types import Array, Shape
 
@@ -120,7 +124,7 @@ class Pieces(_Parts):
     """The sum of `parts` of which no two have an entry in common."""
 
 
-Solid: TypeAlias = Outer | Sparse | Tied | Explicit | Mixed
+Solid: TypeAlias = Outer | Chunked | Sparse | Tied | Explicit | Mixed
 Form: TypeAlias = Solid | Pieces
 
 
@@ -142,6 +146,11 @@ def of_use(use: Unplaced) -> Solid:
 @of_use.register
 def _(use: Product) -> Solid:
     return of_product(use)
+
+
+@of_use.register
+def _(use: SoftmaxProduct) -> Solid:
+    return Chunked(use)
 
 
 @of_use.register
@@ -178,6 +187,8 @@ def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) ->
     """The one form of all uses of a parameter; zeros without uses."""
     if not uses:
         return Explicit(jnp.zeros((examples, param.size), accumulation_dtype(param.dtype)))
+    if not _by_chunks(uses, param.shape):  # positions are concatenated
+        uses = tuple(map(whole, uses))
     # |sum g|^2 is not sum |g|^2, so uses are joined before any norm: those of one view along their positions. Squares
     # of disjoint views (slices of a fused weight) add; of views that overlap, only the gradients themselves do.
     views = by_view(uses, param.shape)
@@ -188,6 +199,17 @@ def joined(uses: tuple[Use, ...], param: jax.ShapeDtypeStruct, examples: int) ->
     if not apart and all(isinstance(form, Explicit) for form in solid):
         return Explicit(functools.reduce(jnp.add, map(put_back, views, map(explicit, solid))))
     return (Pieces if apart else Mixed)(tuple(solid), tuple(views))
+
+
+def _by_chunks(uses: tuple[Use, ...], shape: Shape) -> bool:
+    """Whether a softmax product can stay in chunks: alone, or beside lookups in its table."""
+    inner = [use.use if isinstance(use, Placed) else use for use in uses]
+    products = [use for use in inner if isinstance(use, SoftmaxProduct)]
+    if len(inner) == 1 or not products:
+        return True
+    lookups = sum(isinstance(use, Lookup) for use in inner)
+    one_table = len(by_view(uses, shape)) == 1 and products[0].class_axis == 0
+    return len(products) == 1 and lookups == len(inner) - 1 and one_table
 
 
 def by_view(uses: tuple[Use, ...], shape: Shape) -> dict[View, list[Unplaced]]:
@@ -217,6 +239,9 @@ def _as_table(view: View, use: Unplaced, tables: set[View]) -> tuple[View, Unpla
 def _solid(uses: list[Unplaced]) -> Solid:
     """The one form of all uses of one view."""
     found = [of_use(use) for use in uses]
+    if chunked := [form for form in found if isinstance(form, Chunked)]:
+        lookups = [form for form in found if isinstance(form, Sparse)]
+        return Chunked(chunked[0].use, unique(*lookups)) if lookups else chunked[0]
     parts: list[Solid] = []
     if lookups := [form for form in found if isinstance(form, Sparse)]:
         parts.append(unique(*lookups))

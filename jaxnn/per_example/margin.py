@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.numerics import accumulate, safe_sqrt
+from jaxnn.per_example.chunked import Chunked
 from jaxnn.per_example.placing import ROWS, returns
-from jaxnn.tape import Addition, Convolution, Lookup, Placed, Tape, Use, Whole
+from jaxnn.tape import Addition, Convolution, Lookup, Placed, SoftmaxProduct, Tape, Use, Whole
 from jaxnn.types import Array
 
 ROUNDINGS = 4
@@ -51,6 +52,10 @@ def size_of(use: Use) -> Array:
         return size_of(use.use)  # an injective view has the same terms
     if isinstance(use, Whole):
         return _norm(use.grads)
+    if isinstance(use, SoftmaxProduct):
+        form = Chunked(use)
+        squares = form.sum(lambda c: jnp.square(_norm(use.at(c).delta if use.class_axis == 1 else use.at(c).a)))
+        return _norm(use.a) * safe_sqrt(squares)
     if isinstance(use, Addition | Lookup):
         return math.sqrt(use.delta.shape[1]) * _norm(use.delta)
     # An entry of a convolution's input is in at most as many patches as the window has positions.

@@ -13,6 +13,7 @@ from jaxnn.ops.gather import take_rows_weight_grad
 from jaxnn.ops.steps import OTHER_BYTES, Step, chunks, step_of, sum_examples
 from jaxnn.per_example import blocks
 from jaxnn.per_example.blocks import for_examples, of_pairs, over_examples, sum_over_chunks
+from jaxnn.per_example.chunked import Chunked, alike
 from jaxnn.per_example.forms import GRAM, MATERIALISE, PRODUCT, Explicit, Form, Mixed, Pieces, strategy
 from jaxnn.per_example.gram_norms import gram_norms, inner_product
 from jaxnn.per_example.outer import Outer
@@ -42,6 +43,11 @@ def _(form: Outer) -> Array:
     if chosen == GRAM:
         return blocks.in_gram_chunks(gram_norms, blocks.bytes_of_gram(form), form.a, form.delta)
     return for_examples(lambda g: jnp.sum(jnp.square(g), axis=(1, 2, 3)), form)
+
+
+@sq_norm.register
+def _(form: Chunked) -> Array:
+    return form.sum(lambda c: sq_norm(form.at(c)))
 
 
 @sq_norm.register
@@ -106,6 +112,10 @@ def squares_at_once(x: Array, over: int) -> Array:
 
 def inner(form: Form, other: Form) -> Array:
     """<g_i, h_j> of all pairs, (N, M)."""
+    if isinstance(form, Chunked) and isinstance(other, Chunked) and alike(form, other):
+        return form.sum(lambda c: inner(form.at(c), form.at(c) if other is form else other.at(c)))
+    if isinstance(form, Chunked) or isinstance(other, Chunked):
+        return inner(*(each.whole() if isinstance(each, Chunked) else each for each in (form, other)))
     if isinstance(form, Outer) and isinstance(other, Outer) and form.block == other.block:
         return _inner_outer(form, other)
     if isinstance(form, Sparse) and isinstance(other, Sparse):
@@ -201,6 +211,11 @@ def _(form: Outer, over: int = 1) -> Array:
 
 
 @squares.register
+def _(form: Chunked, over: int = 1) -> Array:
+    return form.put_together(functools.partial(squares, over=over))
+
+
+@squares.register
 def _(form: Sparse, over: int = 1) -> Array:
     return take_rows_weight_grad(form.indices, jnp.square(form.values) / over, form.rows).reshape(-1)
 
@@ -236,6 +251,11 @@ def _(form: Outer, over: int = 1) -> Array:
     if shards((a, delta)) > 1:
         return form.laid_out(at_once(a, delta))
     return form.laid_out(lax.platform_dependent(a, delta, cpu=in_steps, default=at_once))
+
+
+@deviations.register
+def _(form: Chunked, over: int = 1) -> Array:
+    return form.put_together(functools.partial(deviations, over=over))
 
 
 @deviations.register

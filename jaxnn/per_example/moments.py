@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import require_positive_int
 from jaxnn.numerics import exact_einsum
+from jaxnn.per_example.chunked import Chunked
 from jaxnn.per_example.forms import Form, Pieces, forms, settled
 from jaxnn.per_example.measures import deviations, squares
 from jaxnn.per_example.outer import Outer
@@ -106,6 +107,8 @@ def _centred(path: str, form: Form) -> Array:
     """The variance of one parameter, in the matrix form if its form is an `Outer`."""
     if isinstance(form, Pieces):
         return form.placed([_centred(path, part) for part in form.parts])
+    if isinstance(form, Chunked):
+        return form.put_together(lambda part: _centred(path, part))
     if not isinstance(form, Outer):
         return deviations(form, form.examples)
     if form.times > 1:

@@ -7,14 +7,16 @@ import math
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from jaxnn.per_example import blocks
+from jaxnn.per_example.chunked import Chunked
 from jaxnn.per_example.forms import GRAM, MATERIALISE, PRODUCT, Mixed, Pieces, Solid, by_view, joined, strategy
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.select import require_tape
 from jaxnn.per_example.sparse import Sparse
 from jaxnn.per_example.tied import Tied, bytes_of_cross
-from jaxnn.tape import Convolution, GroupedProduct, Scaling, Tape, Unplaced, Use, Whole
+from jaxnn.tape import Convolution, GroupedProduct, Scaling, SoftmaxProduct, Tape, Unplaced, Use, Whole
 from jaxnn.types import PyTree, Shape
 
 
@@ -75,6 +77,7 @@ def plan(tape: Tape | Planned, *args: PyTree) -> Plan:
     | norm product | T = 1 | 2 N (d + p) |
     | Gram | T (d + p) < d p | 2 N T^2 (d + p + 1) |
     | materialize in chunks | else; uses of several kinds or of overlapping views | 2 N (T + 1) d p |
+    | by chunks, and one of these | a softmax product | these + 2 N T d p, of the logits |
     | tied, and one of these | lookups (S positions) and products of one table | these + 2 N S T (p + 1) + 4 N S p |
     | sum over positions | additions; scalings | N (T + 1) D; N (2 T + 1) D |
     | sum over equal indices | lookups | 4 N T D |
@@ -138,7 +141,8 @@ def _row(path: str, leaf: jax.ShapeDtypeStruct, uses: tuple[Use, ...], n: int) -
 
 def kind_of(use: Unplaced) -> str:
     """The kind of a use, as the table names it."""
-    return "grouped product" if isinstance(use, GroupedProduct) else type(use).__name__.lower()
+    names: dict[type, str] = {GroupedProduct: "grouped product", SoftmaxProduct: "softmax product"}
+    return names.get(type(use), type(use).__name__.lower())
 
 
 def positions_of(use: Unplaced) -> int:
@@ -154,6 +158,8 @@ def cost_of(form: Solid, uses: list[Unplaced], n: int, size: int) -> tuple[str, 
         return "sum over equal indices", _sparse_flops(form), form.values.size * form.values.dtype.itemsize
     if isinstance(form, Outer):
         return _outer_cost(form)
+    if isinstance(form, Chunked):
+        return _chunked_cost(form)
     if isinstance(form, Tied):
         return _tied_cost(form)
     if isinstance(form, Mixed):
@@ -177,6 +183,16 @@ def _outer_cost(form: Outer) -> tuple[str, int, int]:
         held = blocks.examples_of_gram_chunk(form) * blocks.bytes_of_gram(form)
         return chosen, 2 * n * groups * times**2 * (d + p + 1), held
     return chosen, _dense_flops(form) + 2 * n * groups * d * p, _chunk_bytes(form)
+
+
+def _chunked_cost(form: Chunked) -> tuple[str, int, int]:
+    """Of all chunks, and of their logits and cotangents."""
+    logits = form.use.logits
+    part = jax.eval_shape(lambda form: form.at(jnp.int32(0)), form)
+    chosen, flops, held = _outer_cost(part) if isinstance(part, Outer) else _tied_cost(part)
+    positions = form.examples * form.times
+    cotangents = positions * logits.size * form.dtype.itemsize
+    return f"by chunks, {chosen}", logits.count * flops + 2 * positions * math.prod(form.use.shape), held + cotangents
 
 
 def _tied_cost(form: Tied) -> tuple[str, int, int]:

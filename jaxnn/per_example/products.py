@@ -10,12 +10,25 @@ import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate, accumulation_dtype, exact_einsum, safe_divide
 from jaxnn.ops.conv import conv
+from jaxnn.per_example.chunked import Chunked
 from jaxnn.per_example.forms import forms
 from jaxnn.per_example.measures import inner
 from jaxnn.per_example.norms import norms
 from jaxnn.per_example.placing import ROWS, returns
 from jaxnn.per_example.select import require_independent
-from jaxnn.tape import Addition, Convolution, GroupedProduct, Lookup, Placed, Product, Scaling, Tape, Use, Whole
+from jaxnn.tape import (
+    Addition,
+    Convolution,
+    GroupedProduct,
+    Lookup,
+    Placed,
+    Product,
+    Scaling,
+    SoftmaxProduct,
+    Tape,
+    Use,
+    Whole,
+)
 from jaxnn.types import Array, Params
 
 
@@ -119,6 +132,12 @@ def along(use: Use, v: Array) -> Array:
 @along.register
 def _(use: Product, v: Array) -> Array:
     return _dot(exact_einsum("ntd,dp->ntp", use.a, v), use.delta)
+
+
+@along.register
+def _(use: SoftmaxProduct, v: Array) -> Array:
+    form, logits = Chunked(use), use.logits
+    return form.sum(lambda c: along(use.at(c), logits.of_chunk(v, c, use.class_axis)))
 
 
 @along.register

@@ -19,6 +19,7 @@ from jaxnn.tape.uses import (
     Placed,
     Product,
     Scaling,
+    SoftmaxProduct,
     Unplaced,
     Use,
     Whole,
@@ -29,6 +30,7 @@ from jaxnn.tape.uses import (
     replaced,
     total,
     weighted,
+    whole,
     wide_total,
 )
 
@@ -42,6 +44,7 @@ __all__ = [
     "Placed",
     "Product",
     "Scaling",
+    "SoftmaxProduct",
     "Tape",
     "Unplaced",
     "Use",
@@ -55,6 +58,7 @@ __all__ = [
     "replaced",
     "total",
     "weighted",
+    "whole",
     "wide_total",
     "with_errors",
 ]

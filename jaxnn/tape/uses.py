@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnn.losses.logits import Logits, error_at, put
 from jaxnn.numerics import Precision, accumulate, accumulation_dtype, dot_general, multiplied
 from jaxnn.ops.conv import Padding, conv_weight_grad
 from jaxnn.ops.gather import take_rows_weight_grad
@@ -25,6 +26,9 @@ from jaxnn.types import Array, Shape
 
 STATIC = {"static": True}
 """Metadata of the fields that belong to a tape's structure."""
+
+SHARED = {"shared": True}
+"""Metadata of the fields that are arrays without an axis of examples."""
 
 
 @jax.tree_util.register_dataclass
@@ -42,6 +46,59 @@ class Product:
     def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
         """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
         return linear_weight_grad(*weighted_factors(self.a, self.delta, weights), precision)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class SoftmaxProduct:
+    """z = a w + b and the softmax cross-entropy of each position of z, V logits whose cotangents are not stored.
+
+    `a` (N, T, D), `labels` (N, T), `log_sums` (N, T), the log-sum-exp of z, and `delta` (N, T), the cotangent of the
+    loss of each position. That of z, delta_it (softmax(z_it) - q_it), is formed `size` classes at a time. g_i = a_i'
+    times it, of shape (D, V); transposed, (V, D), with class_axis 0.
+    """
+
+    a: Array
+    labels: Array
+    log_sums: Array
+    delta: Array
+    w: Array = dataclasses.field(metadata=SHARED)
+    b: Array | None = None
+    smoothing: Array | None = None
+    class_axis: int = dataclasses.field(default=1, metadata=STATIC)
+    size: int = dataclasses.field(default=1, metadata=STATIC)
+
+    @property
+    def shape(self) -> Shape:
+        return self.w.shape
+
+    @property
+    def logits(self) -> Logits:
+        """The logits, by chunks."""
+        return Logits(self.a, self.w, self.b, self.class_axis, self.size)
+
+    @property
+    def chunk_shape(self) -> Shape:
+        """That of the gradient at the classes of one chunk."""
+        return tuple(self.size if axis == self.class_axis else n for axis, n in enumerate(self.shape))
+
+    def at(self, c: Array | int) -> Product:
+        """The product with the classes of chunk c; its delta is 0 at classes of the chunk before it."""
+        delta = error_at(self.logits, self.labels, self.log_sums, self.smoothing, self.delta, jnp.asarray(c))
+        return Product(self.a, delta) if self.class_axis == 1 else Product(delta, self.a)
+
+    def whole(self) -> Product:
+        """The product with all classes: delta (N, T, V) in memory."""
+        return dataclasses.replace(self, size=self.logits.classes).at(0)
+
+    def grad(self, weights: Array | None = None, precision: Precision = None) -> Array:
+        """sum_i w_i g_i for weights w (N,), None for 1, in the accumulation dtype."""
+        logits = self.logits
+
+        def add(total: Array, c: Array) -> tuple[Array, None]:
+            return put(logits, total, self.at(c).grad(weights, precision), c, self.class_axis), None
+
+        return logits.scan(add, logits.zeros(self.shape))[0]
 
 
 @jax.tree_util.register_dataclass
@@ -200,7 +257,7 @@ class Placed:
         return self.view.adjoint(self.use.grad(weights, precision).reshape(self.view.shape))
 
 
-Unplaced: TypeAlias = Product | GroupedProduct | Convolution | Addition | Scaling | Lookup | Whole
+Unplaced: TypeAlias = Product | SoftmaxProduct | GroupedProduct | Convolution | Addition | Scaling | Lookup | Whole
 Use: TypeAlias = Unplaced | Placed
 
 
@@ -243,6 +300,13 @@ def weighted_factors(a: Array, delta: Array, weights: Array | None) -> tuple[Arr
 def _of_examples(values: Array, like: Array) -> Array:
     """`values` (N,) broadcast to the shape (N, ...) of `like`."""
     return lax.broadcast_in_dim(values, like.shape, (0,))
+
+
+def whole(use: Use) -> Use:
+    """A use with its cotangents in memory: a `SoftmaxProduct` as a `Product`, all others as they are."""
+    if isinstance(use, Placed):
+        return dataclasses.replace(use, use=use.use.whole()) if isinstance(use.use, SoftmaxProduct) else use
+    return use.whole() if isinstance(use, SoftmaxProduct) else use
 
 
 def positions(x: Array) -> Array:
@@ -289,10 +353,11 @@ def errors(use: Use) -> Array:
 
 
 def mapped(use: Use, seen: Callable[[Array], Array], cotangent: Callable[[Array], Array]) -> Any:
-    """The use with its cotangent mapped by `cotangent`, its other arrays (inputs, indices) by `seen`."""
+    """The use with its cotangent mapped by `cotangent`, its other arrays (N, ...) (inputs, indices) by `seen`."""
     if isinstance(use, Placed):
         return dataclasses.replace(use, use=mapped(use.use, seen, cotangent))
-    names = [f.name for f in dataclasses.fields(use) if not f.metadata.get("static")]
+    fields = [f for f in dataclasses.fields(use) if not (f.metadata.get("static") or f.metadata.get("shared"))]
+    names = [f.name for f in fields if getattr(use, f.name) is not None]
     of = {name: cotangent if name == error_of(use) else seen for name in names}
     return replaced(use, **{name: of[name](getattr(use, name)) for name in names})
 

@@ -11,6 +11,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxnn import losses
 from tests.per_example.recording.losses import Drawn
 
 N = 16
@@ -105,8 +106,21 @@ def two_products(n: int = 64, times: int = 64, width: int = 64, hidden: int = 10
     return Case(loss, params, (r(n, times, width), r(n, times, width)), {"w": P(None, "model"), "v": P("model")})
 
 
+def vocabulary(n: int = N, times: int = 4, width: int = 8, classes: int = 24) -> Case:
+    """An output layer in chunks of classes, of which the last is part of another."""
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        h = jnp.tanh(x @ on_one(p["v"]))
+        return losses.chunked_softmax_cross_entropy(h[None], on_one(p["w"]), y[None], b=on_one(p["b"]), chunk=7)[0]
+
+    r = Drawn(5)
+    params = {"v": r(width, width), "w": r(width, classes), "b": r(classes)}
+    split = {"v": P(), "w": P(None, "model"), "b": P("model")}
+    return Case(loss, params, (r(n, times, width), r.integers(classes, n, times)), split)
+
+
 CASES: dict[str, Callable[..., Case]] = {"mlp": mlp, "sequence": sequence, "blocks": blocks, "two": two_products}
-CASES["parallel"] = parallel
+CASES |= {"parallel": parallel, "vocabulary": vocabulary}
 
 
 def fsdp(params: Any, devices: int, axis: str = "data") -> Any:

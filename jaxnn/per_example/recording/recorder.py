@@ -15,8 +15,8 @@ from jaxnn.per_example.recording.arguments import Arguments, arguments_of
 from jaxnn.per_example.recording.preparing import on_their_mesh, reading_of, varying
 from jaxnn.per_example.recording.tapping import Tapped
 from jaxnn.per_example.recording.tracing import Traced
-from jaxnn.placement import compiler_sharded, placed_shape
-from jaxnn.tape import Tape, of_weighted_losses
+from jaxnn.placement import compiler_sharded, explicit_mesh, placed_shape
+from jaxnn.tape import Tape, Use, of_weighted_losses, whole
 from jaxnn.types import Array, PyTree
 
 
@@ -41,6 +41,7 @@ def record(
     | convolutions: stride, padding, dilations, groups, any layout | convolution |
     | sums, differences, products, quotients, max, power ... of w and data or a constant | addition, scaling |
     | `w[i]`, `jnp.take` along one axis | lookup |
+    | `losses.chunked_softmax_cross_entropy` | softmax product: no logits are stored |
     | in `lax.scan`, as a constant or sliced by the loop; in `jax.checkpoint` and `jax.jit` | these, of all iterations |
     | before it: reshape, transpose, slice, split, concatenate, flip, broadcast, cast, times a number | a view |
     | all else: `cond`, `while_loop`, `custom_vjp`, exp(w), sum(w), w ** 2, the smaller of w1 * w2 | materialized |
@@ -169,4 +170,12 @@ def _recorded(found: Traced, given: Arguments) -> tuple[Tape, PyTree]:
     deltas, (each, seen, aux) = jax.grad(total, has_aux=True)(tapped.zeros())
     leaves = tuple(placed_shape(leaf) for leaf in given.leaves)
     tape = Tape(each, each, (), given.paths, given.structure, leaves)
-    return dataclasses.replace(tape, uses=compiler_sharded(tapped.uses, specs(tape, ROWS), seen, deltas)), aux
+    explicit = explicit_mesh((seen, deltas)) is not None
+
+    def uses(seen: PyTree, deltas: PyTree, leaves: list[Array]) -> tuple[tuple[Use, ...], ...]:
+        found = tapped.uses(seen, deltas, leaves)
+        # Their types say how arrays are sharded: all by examples, so none that the examples share.
+        return tuple(tuple(map(whole, uses)) for uses in found) if explicit else found
+
+    rows = specs(tape, ROWS)
+    return dataclasses.replace(tape, uses=compiler_sharded(uses, rows, seen, deltas, list(given.leaves))), aux

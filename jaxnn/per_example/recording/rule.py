@@ -25,16 +25,19 @@ class OpRule(NamedTuple):
 
     Attributes:
         fits: (equation, at, param) -> whether the rule covers this geometry.
-        seen: (equation, at, operands) -> the arrays, of one example, that the gradient depends on besides delta.
+        seen: (equation, at, operands) -> the arrays, of one example, that the gradient depends on besides delta; behind
+            the operands are all results but the first.
         use: (equation, at, param, seen, delta) -> the use, from arrays with axes (N, loops..., those of one example).
         cut: (equation, at, axis) -> the axes of `seen` and of the result that correspond to this axis of the parameter,
             None for one without such an axis; None instead of the pair if the rule does not cover slices along it.
+        takes_value: whether `use` needs the parameter's value there: it gets a pair (seen, value).
     """
 
     fits: Callable[[JaxprEqn, int, Param], bool]
     seen: Callable[[JaxprEqn, int, Sequence[Array]], PyTree]
     use: Callable[[JaxprEqn, int, Param, PyTree, Array], Use]
     cut: Callable[[JaxprEqn, int, int], tuple[int | None, int | None] | None] = not_cut
+    takes_value: bool = False
 
 
 class Axes:

@@ -16,6 +16,7 @@ from jaxnn.per_example.recording.lookups import DYNAMIC_SLICE, GATHER
 from jaxnn.per_example.recording.pointwise import ADD, POINTWISE, SUBTRACT
 from jaxnn.per_example.recording.products import DOT_GENERAL
 from jaxnn.per_example.recording.rule import OpRule
+from jaxnn.per_example.recording.softmax import SOFTMAX_PRODUCT, class_axis_of
 
 OP_RULES: dict[str, OpRule] = {
     "dot_general": DOT_GENERAL,
@@ -33,6 +34,8 @@ OP_RULES: dict[str, OpRule] = {
 def op_rule_of(equation: JaxprEqn) -> OpRule | None:
     """The rule of an equation, or None; rules do not cover complex results, whose cotangents are complex."""
     result: Any = equation.outvars[0]
+    if class_axis_of(equation) is not None:
+        return SOFTMAX_PRODUCT
     return OP_RULES.get(equation.primitive.name) if jnp.issubdtype(result.aval.dtype, jnp.floating) else None
 
 

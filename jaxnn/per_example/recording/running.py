@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 from jax.sharding import PartitionSpec
 
+from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.reading import Reading, Site
 from jaxnn.per_example.recording.rule import evaluated, interpreted
 from jaxnn.placement import filled_as, foreign_mesh
@@ -55,8 +56,8 @@ def replay(reading: Reading, consts: Sequence[Any], taps: PyTree, operands: Sequ
             return results
         results = evaluated(equation, given)
         if i in reading.sites:
-            result, seen[i] = _tapped(reading.sites[i], results[0], taps[i], given)
-            return [result]
+            result, seen[i] = _tapped(reading.sites[i], results[0], taps[i], [*given, *results[1:]])
+            return [result, *results[1:]]
         return results
 
     return interpreted(reading.jaxpr, consts, operands, evaluate), seen
@@ -73,12 +74,12 @@ def _tapped(site: Site, result: Array, zeros: Array, operands: Sequence[Any]) ->
     return result, jax.tree.map(lambda x: jax.sharding.reshard(x, PartitionSpec()), seen)
 
 
-def uses_at_sites(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[int, Use]]:
+def uses_at_sites(reading: Reading, seen: PyTree, deltas: PyTree, leaves: Sequence[Array]) -> list[tuple[int, Use]]:
     """(parameter, use) of each site, in the order of the equations, from arrays (N, loops..., ...)."""
     found: list[tuple[int, Use]] = []
     for i in sorted([*reading.sites, *reading.inside]):
         if i in reading.inside:
-            found += uses_at_sites(reading.inside[i][1], seen[i], deltas[i])
+            found += uses_at_sites(reading.inside[i][1], seen[i], deltas[i], leaves)
             continue
         site = reading.sites[i]
         # Concatenated parameters make one use each: w1 and w2 in x @ [w1, w2] see the same x, and their parts of delta.
@@ -87,6 +88,15 @@ def uses_at_sites(reading: Reading, seen: PyTree, deltas: PyTree) -> list[tuple[
             param, delta = part.param, part.of_result(deltas[i])
             if param.scale != 1:
                 delta = delta * np.asarray(param.scale, delta.dtype)
-            use = site.rule.use(site.equation, site.at, param, part.of_seen(seen[i]), delta)
-            found.append((param.leaf, use))
+            given = part.of_seen(seen[i])
+            if site.rule.takes_value:
+                given = given, value_of(param, leaves[param.leaf], site)
+            found.append((param.leaf, site.rule.use(site.equation, site.at, param, given, delta)))
     return found
+
+
+def value_of(param: Param, leaf: Array, site: Site) -> Array:
+    """The operand of a site that is a view of a parameter."""
+    operand: Any = site.equation.invars[site.at]
+    value = param.view(leaf)
+    return (value if param.scale == 1 else value * np.asarray(param.scale, leaf.dtype)).astype(operand.aval.dtype)

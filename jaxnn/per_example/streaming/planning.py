@@ -71,8 +71,8 @@ def _row(param: Parameter, seen: dict[int, Seen]) -> Row:
     for found in seen.values():
         way, operations, most = _cost(found)
         ways.append(way)
-        # A loop over slices has one use, with as many iterations as slices.
-        flops += max(math.prod(param.shape) // max(found.size, 1), 1) * operations
+        # A loop over slices, or chunks, has one use, with as many iterations as these.
+        flops += max(-(-math.prod(param.shape) // max(found.size, 1)), 1) * operations
         held = max(held, most)
         kinds += [kind_of(use) for use in found.uses]
         times += sum(map(positions_of, found.uses))

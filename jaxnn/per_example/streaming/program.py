@@ -58,7 +58,11 @@ class Program:
         """The uses of the parameters that are not streamed."""
         if self.tapped is None:
             return {}
-        return {i: uses for i, uses in enumerate(self.tapped.uses(seen, deltas)) if i not in self.streamed}
+        return {
+            i: uses
+            for i, uses in enumerate(self.tapped.uses(seen, deltas, self.tapped.given.leaves))
+            if i not in self.streamed
+        }
 
 
 def program_of(found: Traced, given: Arguments) -> Program:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxnn.checks import require_key, require_positive_int
 from jaxnn.numerics import exact_einsum
 from jaxnn.per_example.blocks import explicit
+from jaxnn.per_example.chunked import Chunked
 from jaxnn.per_example.forms import Explicit, Form, Mixed, Pieces
 from jaxnn.per_example.outer import Outer
 from jaxnn.per_example.sparse import Sparse
@@ -147,6 +148,11 @@ def _(form: Outer, key: Key, count: int, first: int | None, shape: Shape) -> Arr
     seen = exact_einsum("ntgd,gdu->ntgu", form.a, left)
     errors = exact_einsum("ntgp,pv->ntgv", form.delta, right)
     return _flat(exact_einsum("ntgu,ntgv->nuv", seen, errors), count)
+
+
+@projected.register
+def _(form: Chunked, key: Key, count: int, first: int | None, shape: Shape) -> Array:
+    return form.sum(lambda c: projected(form.at(c), jax.random.fold_in(key, c), count, first, shape))
 
 
 @projected.register

@@ -104,11 +104,9 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         given = {at: value, **literals, **others}
         return [given[i] for i in range(len(given))]
 
-    leaves = tuple(jax.ShapeDtypeStruct(local.base.shape, local.base.dtype) for local in locals_)
-    locals_, row = _beside(operands[at], (locals_, row))
-    sums = [(local.base, local.sums) for local in locals_]
-    of_bases, of_sums = map(list, zip(*jax.tree.map(lambda x: explicit_spec(x) or PartitionSpec(), sums), strict=True))
-    places = (of_bases, of_sums)
+    leaves = leaves_of(locals_)
+    locals_, row = beside(operands[at], (locals_, row))
+    places = places_of(locals_)
     # Of the parameter: a slice of it may have been cast ahead of its loop.
     dtypes = tuple({i: x.dtype for i, x in local.sums.items()} for local in locals_)
 
@@ -119,12 +117,10 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return of_each_example(evaluated(equation, all_operands(value, others))[0], row.mark)
 
     def forward(locals_: tuple[Local, ...], row: Row, value: Array, others: dict[int, Array]) -> Any:
-        followers = tuple((local.like, local.shared, local.number, local.bound) for local in locals_)
-        return operation(locals_, row, value, others), (followers, row.factors, value, others)
+        return operation(locals_, row, value, others), (followers_of(locals_), row.factors, value, others)
 
     def backward(kept: Any, delta: Array) -> Any:
-        mesh = foreign_mesh(delta, jax.sharding.get_abstract_mesh())
-        with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh):
+        with mesh_of(delta):
             return derivatives(kept, delta)
 
     def derivatives(kept: Any, delta: Array) -> Any:
@@ -146,16 +142,45 @@ def at_site(site: Site, asked: Asked, operands: Sequence[Any], locals_: tuple[Lo
         return of_locals, Row(none, zeros, none), None, {i: back.get(i) for i in others}
 
     operation.defvjp(forward, backward)
-    slots, leaves_here = _slots(site, asked), {part.param.leaf for part in site.parts}
-    mine = Row(
+    return operation(locals_, row_at(site, asked, row), operands[at], others)
+
+
+def leaves_of(locals_: tuple[Local, ...]) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The shapes and dtypes of the bases."""
+    return tuple(jax.ShapeDtypeStruct(local.base.shape, local.base.dtype) for local in locals_)
+
+
+def places_of(locals_: tuple[Local, ...]) -> tuple[list[Any], list[Any]]:
+    """How gradients and sums are sharded: as the bases and their zeros."""
+    sums = [(local.base, local.sums) for local in locals_]
+    of_bases, of_sums = map(list, zip(*jax.tree.map(lambda x: explicit_spec(x) or PartitionSpec(), sums), strict=True))
+    return of_bases, of_sums
+
+
+def followers_of(locals_: tuple[Local, ...]) -> tuple[Any, ...]:
+    """(like, shared, number, bound) of each: what the backward rule needs of it."""
+    return tuple((local.like, local.shared, local.number, local.bound) for local in locals_)
+
+
+def row_at(site: Site, asked: Asked, row: Row) -> Row:
+    """What a site needs of its example."""
+    parts = [(i, part) for each in site.parts for i, part in asked.parts[each.param.leaf].items()]
+    slots = {(i, part.slot) for i, part in parts if part.shape is not None}
+    leaves = {part.param.leaf for part in site.parts}
+    return Row(
         row.mark,
         {slot: x for slot, x in row.zeros.items() if slot in slots},
-        {i: x for i, x in row.factors.items() if i in leaves_here},
+        {i: x for i, x in row.factors.items() if i in leaves},
     )
-    return operation(locals_, mine, operands[at], others)
 
 
-def _beside(x: Any, tree: Tree) -> Tree:
+def mesh_of(x: Any) -> contextlib.AbstractContextManager[Any]:
+    """Sets the mesh that x is on if its axes have other types than those of the current one."""
+    mesh = foreign_mesh(x, jax.sharding.get_abstract_mesh())
+    return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh)
+
+
+def beside(x: Any, tree: Tree) -> Tree:
     """The arrays of a pytree with types of the mesh that x is on."""
 
     def moved(leaf: Any) -> Any:
@@ -165,11 +190,6 @@ def _beside(x: Any, tree: Tree) -> Tree:
             return jax.sharding.reshard(leaf, PartitionSpec())
 
     return jax.tree.map(moved, tree)
-
-
-def _slots(site: Site, asked: Asked) -> set[Slot]:
-    parts = [(i, part) for each in site.parts for i, part in asked.parts[each.param.leaf].items()]
-    return {(i, part.slot) for i, part in parts if part.shape is not None}
 
 
 def of_each_example(x: Array, mark: Array) -> Array:

@@ -13,7 +13,9 @@ from jaxnn.per_example.recording.inner import Body
 from jaxnn.per_example.recording.param import Param
 from jaxnn.per_example.recording.reading import Reading, known
 from jaxnn.per_example.recording.rule import evaluated, interpreted
+from jaxnn.per_example.recording.softmax import SOFTMAX_PRODUCT
 from jaxnn.per_example.streaming.rule import Asked, Local, Row, at_site
+from jaxnn.per_example.streaming.softmax import at_softmax_product
 from jaxnn.types import PyTree
 
 
@@ -30,7 +32,11 @@ def replay(
             return _entered(equation, body, inside, asked, given, params, locals_, row)
         if i in reading.sites:
             site = reading.sites[i]
-            return [at_site(site, asked, given, tuple(locals_[part.param.base] for part in site.parts), row)]
+            mine = tuple(locals_[part.param.base] for part in site.parts)
+            if site.rule is SOFTMAX_PRODUCT:
+                # Nothing uses the second result, the log-sum-exps.
+                return [at_softmax_product(site, asked, given, mine[0], row)] * 2
+            return [at_site(site, asked, given, mine, row)]
         return evaluated(equation, given)
 
     return interpreted(reading.jaxpr, consts, operands, evaluate)

@@ -12,14 +12,15 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 
 from jaxnn.checks import count_of
-from jaxnn.numerics import EXACT, OF_HALF, Precision
+from jaxnn.numerics import EXACT, Precision
 from jaxnn.per_example.blocks import explicit
+from jaxnn.per_example.chunked import Chunked
 from jaxnn.per_example.clip import Clip
 from jaxnn.per_example.forms import Form, joined
 from jaxnn.per_example.measures import sq_norm, squares
-from jaxnn.per_example.outer import Outer
-from jaxnn.per_example.streaming.dense import SQ_NORMS, SQUARES, TOTAL, Moments, by_platform, weights_of
-from jaxnn.tape import Use, errors, wide_total
+from jaxnn.per_example.streaming.dense import SQ_NORMS, SQUARES, TOTAL, Moments
+from jaxnn.per_example.streaming.together import flat_total, moments, moments_by_chunks
+from jaxnn.tape import Use
 from jaxnn.types import Array, DType, PyTree, Shape
 
 
@@ -94,23 +95,10 @@ class Gradients:
     @functools.cached_property
     def _moments(self) -> Moments:
         """The wanted moments, from gradients that are formed once for all of them where that is cheaper."""
-
-        def factored(form: Form, factors: Array | None) -> Moments:
-            found = {SQ_NORMS: sq_norm(form)} if SQ_NORMS in self.wanted else {}
-            if SQUARES in self.wanted:
-                found[SQUARES] = squares(form)
-            if TOTAL in self.wanted:
-                weights = weights_of(self.factors if callable(self.factors) else factors, found.get(SQ_NORMS))
-                # Half precision times float32 factors would be rounded at the ambient one.
-                half = weights is not None and any(errors(use).dtype in OF_HALF for use in self.uses)
-                precision = EXACT if half else self.precision
-                found[TOTAL] = wide_total(self.uses, self.leaf, weights, precision).reshape(-1)
-            return found
-
-        several = len(self.wanted) > 1
-        if several and isinstance(self.form, Outer) and self.form.times > 1:
-            return by_platform(self.form, self.wanted, self.factors, factored)
-        return factored(self.form, None if callable(self.factors) else self.factors)
+        if isinstance(self.form, Chunked):
+            return moments_by_chunks(self.form, self.wanted, self.factors, self.precision)
+        total = functools.partial(flat_total, self.uses, self.leaf, precision=self.precision)
+        return moments(self.form, self.wanted, self.factors, total)
 
     @functools.cached_property
     def materialized(self) -> Array:

@@ -60,6 +60,8 @@ LAYOUTS = [
         ("blocks", EXPLICIT, (4, 2), "fsdp", True),
         ("blocks", AUTO, (4, 2), "tensor parallel", True),
         ("parallel", EXPLICIT, (4, 2), "tensor parallel", True),
+        ("vocabulary", EXPLICIT, (8,), "fsdp", True),
+        ("vocabulary", AUTO, (4, 2), "tensor parallel", False),
     ),
 ]
 
