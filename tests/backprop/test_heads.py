@@ -13,23 +13,29 @@ import pytest
 
 from jaxnn import backprop, layers, losses, models, per_example
 from jaxnn.backprop import heads
-from jaxnn.layers import Dense, Dropout, LayerNorm, Softmax, Tanh
+from jaxnn.layers import Dense, Dropout, Embedding, LayerNorm, Softmax, Tanh, tied
 from jaxnn.losses import logits as arithmetic
 from tests.helpers import assert_close, float64, random, slow, strict
 
 N, T, D, V = 4, 3, 5, 11
 CHUNK = 4  # V is no multiple of it
 SMOOTHED = functools.partial(losses.softmax_cross_entropy, ignore_index=2, label_smoothing=0.1)
+TABLE = Embedding(V, D, dtype=jnp.float64)
 NETS = {
     "serial": models.serial(Dense(6), Tanh, Dropout(0.3), Dense(V)),
     "nested": models.serial(models.serial(Dense(6), LayerNorm()), models.serial(Tanh, Dense(V, b_init=None))),
     "one layer": Dense(V),
+    "tied": models.serial(models.serial(TABLE, Dense(D)), Tanh, models.serial(tied(TABLE))),
 }
 WEIGHTS = np.array([1.0, 0.0, 2.0, 0.5], np.float32)
 
 
 def made(name: str, shape: tuple[int, ...]) -> Any:
     net = NETS[name]
+    tokens = np.random.default_rng(2).integers(0, V, (N, *shape))
+    if name == "tied":
+        params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.int32))
+        return net, jax.tree.map(lambda p: p + 0.3 * random(p.size, *p.shape), params), state, tokens, tokens[..., ::-1]
     params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float64))
     params = jax.tree.map(lambda p: p + 0.3 * random(p.size, *p.shape), params)
     return net, params, state, random(1, N, *shape), np.random.default_rng(2).integers(0, V, (N, *shape[:-1]))
@@ -37,6 +43,7 @@ def made(name: str, shape: tuple[int, ...]) -> Any:
 
 CASES = [
     ("serial", (T, D), SMOOTHED, 2),
+    ("tied", (T,), SMOOTHED, 1),
     *slow(
         ("nested", (D,), losses.softmax_cross_entropy, None),
         ("nested", (2, T, D), SMOOTHED, 1),
@@ -101,7 +108,7 @@ def test_another_kind_of_last_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     with float64():
         params, state = net.init(jax.random.key(0), jax.ShapeDtypeStruct((T, D), jnp.float64))
         args = params, state, random(1, N, T, D), np.random.default_rng(2).integers(0, V, (N, T))
-        with pytest.raises(ValueError, match="last layer is dense, got rows"):
+        with pytest.raises(ValueError, match="last layer is dense or unembedding, got rows"):
             backprop.value_and_grad(net, SMOOTHED, class_chunk=CHUNK)
         monkeypatch.setitem(heads.MATRICES, kind, heads.Matrix(0))
         found = jax.jit(backprop.value_and_grad(net, SMOOTHED, class_chunk=CHUNK))(*args)
@@ -137,7 +144,7 @@ BAD: list[tuple[type[Exception], str, Any]] = [
      lambda f: f(NETS["serial"], losses.softmax_cross_entropy, class_chunk=2.0)),
     (ValueError, "class_chunk needs losses.softmax_cross_entropy, with settings bound by functools.partial, got",
      lambda f: f(NETS["serial"], losses.mse, class_chunk=2)),
-    (ValueError, "class_chunk needs a network whose last layer is dense, got activation(function=softmax",
+    (ValueError, "needs a network whose last layer is dense or unembedding, got activation(function=softmax",
      lambda f: f(LAST, losses.softmax_cross_entropy, class_chunk=2)),
 ]  # fmt: skip
 
