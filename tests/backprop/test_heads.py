@@ -144,7 +144,7 @@ BAD: list[tuple[type[Exception], str, Any]] = [
      lambda f: f(NETS["serial"], losses.softmax_cross_entropy, class_chunk=2.0)),
     (ValueError, "class_chunk needs losses.softmax_cross_entropy, with settings bound by functools.partial, got",
      lambda f: f(NETS["serial"], losses.mse, class_chunk=2)),
-    (ValueError, "needs a network whose last layer is dense or unembedding, got activation(function=softmax",
+    (ValueError, "class_chunk needs a network whose last layer is dense or unembedding, got",
      lambda f: f(LAST, losses.softmax_cross_entropy, class_chunk=2)),
 ]  # fmt: skip
 
