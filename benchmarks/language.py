@@ -34,7 +34,7 @@ import numpy as np
 
 ROUNDS, STEPS = 7, 10
 NANO = {"batch": 12, "length": 64, "iterations": 2000}
-RECIPES = ("chars", "chars-long", "chars-best")
+RECIPES = ("chars", "chars-lstm", "chars-long", "chars-best")
 
 
 def one_core() -> None:

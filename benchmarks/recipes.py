@@ -1,4 +1,4 @@
-"""Test errors of the recipes (mean and standard deviation over seeds), and the time of a whole run with compilation.
+"""Test errors of the recipes on images (mean and spread over seeds), and the time of a whole run with compilation.
 
     python benchmarks/recipes.py                        # every recipe, 3 seeds each: about an hour on 2 cores
     python benchmarks/recipes.py mnist-linear mnist-mlp --seeds 5
@@ -24,6 +24,7 @@ from typing import Any
 from training import environment
 
 from jaxnn import files
+from jaxnn.cli.config import TrainConfig
 from jaxnn.cli.recipes import RECIPES
 
 RUN = """
@@ -56,7 +57,8 @@ def run(name: str, seeds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="*", default=list(RECIPES))
+    of_images = [name for name, config in RECIPES.items() if isinstance(config, TrainConfig)]
+    parser.add_argument("recipes", nargs="*", default=of_images)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results/")
     words = parser.parse_args()

@@ -1,7 +1,8 @@
 """Configurations by name: `jaxnn train --recipe NAME`. All choices were made on the validation split.
 
-The recipes are final: they train on the training and validation splits together (`--no-final` holds the validation
-split out).
+Those of images are final: they train on the training and validation splits together (`--no-final` holds the validation
+split out). Those of texts hold the last tenth of the text out: tiny-shakespeare where it is found, else the text in the
+package. Small batches win there: at equal time 12 windows of 64 characters, or 6 of 128, learn more than twice as many.
 """
 
 from __future__ import annotations
@@ -35,5 +36,8 @@ RECIPES: dict[str, TrainConfig | TextConfig] = {
         data="fashion-mnist", model="cnn", channels=(32, 64, 128), hidden=(), padding="SAME", batch_norm=True,
         dropout=0.3, augment="flip", schedule="onecycle", batch_size=128, epochs=16, final=True,
     ),
-    "chars": TextConfig(epochs=17, steps=100),
+    "chars": TextConfig(steps=200, epochs=8),
+    "chars-long": TextConfig(length=128, batch_size=6, steps=400, epochs=10),
+    "chars-best": TextConfig(length=128, batch_size=6, steps=800, epochs=10),
+    "chars-lstm": TextConfig(model="lstm", width=256, depth=1, batch_size=16, steps=200, epochs=8),
 }  # fmt: skip

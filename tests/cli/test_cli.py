@@ -204,7 +204,7 @@ def test_recipes_are_valid_and_survive_the_run_folder(name: str, tmp_path: Path)
     recipe = RECIPES[name]
     runs.write_config(tmp_path, recipe, (28, 28, 1), tuple("0123456789"))
     options = json.loads((tmp_path / "config.json").read_text())["options"]
-    restored = TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    restored = type(recipe)(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
     assert restored == recipe
 
 
