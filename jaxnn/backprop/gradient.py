@@ -58,8 +58,9 @@ def value_and_grad(
         remat_every: k, to store only the input of every k-th part of a serial and recompute the parts between in the
             backward pass: equal results, less memory. None stores all activations.
         class_chunk: the most classes of which the logits are formed at once, where the last layer is dense or a tied
-            embedding and the loss `softmax_cross_entropy` of labels: equal results up to rounding, without the logits (N, ..., V) in memory.
-            For large vocabularies, e.g. 2048; see `losses.chunked_softmax_cross_entropy`. None forms all.
+            embedding and the loss `softmax_cross_entropy` of labels: equal results up to rounding, without the logits
+            (N, ..., V) in memory. For large vocabularies, e.g. 2048; see `losses.chunked_softmax_cross_entropy`. None
+            forms all.
 
     Returns:
         `vg(params, state, x, y, *, key=None, weights=None) -> ((value, state), grads)`: value a scalar, state with
