@@ -18,10 +18,10 @@ from jaxnn.types import Array
 class Sequences:
     """Sequences of unequal length, padded to T positions, on their way through a network.
 
-    At masked positions the values are 0 after every layer, whatever they were before, and cotangents are dropped in the
-    backward pass: padding never reaches an output or a gradient, even if it is NaN. Layers that act on each position
+    At masked positions the values are 0 before and after every layer, whatever they were, and cotangents are dropped in
+    the backward pass: padding never reaches an output or a gradient, even if it is NaN. Layers that act on each position
     (`Dense`, `LayerNorm`, activations, `Dropout`, ...) are applied to `values`; attention, recurrent layers and the
-    pooling over positions take the mask into account.
+    pooling over positions take the mask into account. `Conv`, `BatchNorm` and `GroupNorm` count the zeros as values.
 
     Attributes:
         values: tokens (N, T), or features (N, T, D).
@@ -43,6 +43,12 @@ class Sequences:
     values: Array
     mask: Array | None = None
     context: Sequences | None = None
+
+    @property
+    def counted(self) -> Array:
+        """The values, 0 where masked."""
+        # What a layer returns is masked too; but in its gradient the input is a factor, and 0 times NaN is NaN.
+        return only(self.mask, self.values)
 
     def with_values(self, values: Array) -> Sequences:
         """The same mask and context with other values (or cotangents), 0 where masked."""
