@@ -134,9 +134,9 @@ FOREIGN = MappingProxyType(
         "jaxnn.optim, which has all names of optax.contrib and optax.transforms": "contrib, transforms",
         f"{PEERS} (jaxnn has no recurrent layers)": "LSTM, LSTMCell, GRU, GRUCell, RNN, RNNCell, SimpleRNN, "
         "OptimizedLSTMCell, VanillaRNN, DeepRNN, ConvLSTM2D, Bidirectional",
-        f"{PEERS} (jaxnn has no attention layers)": "MultiheadAttention, MultiHeadAttention, SelfAttention, "
-        "MultiHeadDotProductAttention, TransformerEncoder, TransformerEncoderLayer, TransformerDecoder, Transformer, "
-        "scaled_dot_product_attention",
+        "layers.Attention": "MultiheadAttention, MultiHeadAttention, SelfAttention, MultiHeadDotProductAttention",
+        "models.transformer": "Transformer, TransformerEncoder, TransformerEncoderLayer, TransformerDecoder",
+        "ops.attention": "scaled_dot_product_attention, dot_product_attention",
         f"{PEERS} (jaxnn has no transposed convolutions)": "ConvTranspose, ConvTranspose1d, ConvTranspose2d, "
         "ConvTranspose3d, Conv2DTranspose, ConvTransposeND",
     }

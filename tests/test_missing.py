@@ -17,6 +17,8 @@ from tests.public_names import NAMES
 
 MEANT = [
     ("layers", "LSTM", "an equinox.nn or flax.linen layer inside a loss of your own (jaxnn has no recurrent layers)"),
+    ("layers", "MultiheadAttention", "jaxnn.layers.Attention"),
+    ("models", "TransformerEncoder", "jaxnn.models.transformer"),
     ("layers", "Linear", "jaxnn.layers.Dense"),
     ("layers", "Conv2d", "jaxnn.layers.Conv"),
     ("layers", "ReLU", "jaxnn.layers.Relu"),

@@ -18,7 +18,7 @@ from jaxnn.backprop.fused import output_error
 from jaxnn.backprop.rule import GRADIENT, USES, rule_of
 from jaxnn.checks import as_arrays, require_function
 from jaxnn.layers.base import Layer, as_batch, require_net
-from jaxnn.layers.sequences import values_of
+from jaxnn.layers.sequences import require_array, values_of
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
 from jaxnn.placement import compiler_sharded, explicit_spec, placed_shape, rows_spec
@@ -85,6 +85,7 @@ def value_and_grad(
         rule = rule_of(net) if saving is None else saving
         replicated, params = params, own_params(params, x, y, key, weights)
         outputs, new_state, cache = rule.forward(net, params, state, x, key=key, train=True)
+        require_array("value_and_grad", outputs)
         w = combined_weights(losses.example_weights(loss, y), weights)
         value = weighted_mean(loss(outputs, y), w)
         error = error_of(outputs, y, cache)
@@ -161,6 +162,7 @@ def record(net: Layer, loss: Loss) -> Callable[..., Tape]:
         rule = rule_of(net)
         params = own_params(params, x, y, key)
         outputs, _, cache = rule.forward(net, params, state, x, key=key, train=train)
+        require_array("record", outputs)
         each = loss(outputs, y)
         require_one_each(each, outputs.shape[0])
         uses = rule.backward(net, params, cache, error_of(outputs, y, cache), USES)[1]
