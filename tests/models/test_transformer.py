@@ -340,7 +340,7 @@ def test_a_network_that_returns_sequences_has_no_loss() -> None:
     x = Sequences(TOKENS, TOKENS > 2)
     for f in (backprop.value_and_grad, backprop.record, train.mean_loss):
         with pytest.raises(
-            TypeError, match="outputs of the network must be an array, got Sequences. End it with Values"
+            TypeError, match=r"outputs of the network must be an array, got Sequences\. End it with Values"
         ):
             jax.eval_shape(f(net, CE), drawn(net, TOKENS), (), x, TOKENS)
 
