@@ -311,7 +311,7 @@ MESSAGES: list[tuple[Callable[[], Any], Any, str]] = [
         "x has 6 positions, but the layer was made for 5",
     ),
     (
-        lambda: shapes(serial(models.parallel(Values, Relu)), one_of(Sequences(random(0, 2, 3, 4)))),
+        lambda: shapes(serial(models.parallel(Values, Relu)), one_of(Sequences(random(0, 2, 3, 4, dtype=np.float32)))),
         V,
         "some branches return Sequences, others arrays. Take LastPosition, Values or MeanPosition in all of them or",
     ),
