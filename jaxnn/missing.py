@@ -139,11 +139,10 @@ FOREIGN = MappingProxyType(
         "base_hungarian_algorithm",
         "jaxnn.optim, which has all names of optax.contrib and optax.transforms": "contrib, transforms",
         f"{PEERS} (jaxnn has no convolutional recurrent layers)": "ConvLSTM, ConvLSTM2D, ConvLSTMCell",
-        f"{PEERS} (jaxnn has no attention layers)": "MultiheadAttention, MultiHeadAttention, SelfAttention, "
-        "MultiHeadDotProductAttention, TransformerEncoder, TransformerEncoderLayer, TransformerDecoder, Transformer, "
-        "scaled_dot_product_attention",
-        f"{PEERS} (jaxnn has no transposed convolutions)": "ConvTranspose, ConvTranspose1d, ConvTranspose2d, "
-        "ConvTranspose3d, Conv2DTranspose, ConvTransposeND",
+        "layers.Attention": "MultiheadAttention, MultiHeadAttention, SelfAttention, MultiHeadDotProductAttention",
+        "models.transformer": "Transformer, TransformerEncoder, TransformerEncoderLayer, TransformerDecoder",
+        "ops.attention": "scaled_dot_product_attention, dot_product_attention",
+        "layers.ConvTranspose": "ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Conv2DTranspose, ConvTransposeND",
     }
 )
 """Our name -> the names, comma-separated, of the same thing in torch, flax, haiku, equinox, keras and optax."""

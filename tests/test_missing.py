@@ -18,6 +18,8 @@ from tests.public_names import NAMES
 MEANT = [
     ("layers", "LSTMCell", "jaxnn.layers.LSTM"),
     ("layers", "ConvLSTM", "a loss of your own (jaxnn has no convolutional recurrent layers)"),
+    ("layers", "MultiheadAttention", "jaxnn.layers.Attention"),
+    ("models", "TransformerEncoder", "jaxnn.models.transformer"),
     ("layers", "Linear", "jaxnn.layers.Dense"),
     ("layers", "Conv2d", "jaxnn.layers.Conv"),
     ("layers", "ReLU", "jaxnn.layers.Relu"),

@@ -57,7 +57,7 @@ def forward(
         Array([[0., 2.]], dtype=float32)
     """
     if isinstance(x, Sequences) and not layer.sequences:
-        y, state, cache = forward(layer, params, state, x.values, key=key, train=train)
+        y, state, cache = forward(layer, params, state, x.counted, key=key, train=train)
         return x.with_outputs(y), state, cache
     made = rule_of(layer).forward(layer, params, state, x, key=key, train=train)
     if not isinstance(made, tuple) or len(made) != 3:

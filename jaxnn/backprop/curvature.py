@@ -17,7 +17,7 @@ from jaxnn.backprop.gradient import coupled_layers, own_params, tape_of
 from jaxnn.backprop.rule import USES, rule_of
 from jaxnn.checks import as_arrays, require_function, require_positive_int
 from jaxnn.layers.base import Layer, as_batch, require_net
-from jaxnn.layers.sequences import values_of
+from jaxnn.layers.sequences import require_array, values_of
 from jaxnn.losses.mean import require_one_each
 from jaxnn.placement import compiler_sharded, placed_shape, rows_spec
 from jaxnn.tape import Columns, Tape, errors_of, with_errors
@@ -84,6 +84,7 @@ def ggn_record(net: Layer, loss: Loss, *, samples: int | None = None) -> Callabl
     def of_batch(params: Params, state: State, x: Array, y: Array, key: Key | None) -> Parts:
         params = own_params(params, x, y, key)
         outputs, _, cache = forward(net, params, state, x)
+        require_array("ggn_record", outputs)
         each = loss(outputs, y)
         require_one_each(each, outputs.shape[0])
         sent = errors(outputs, y, key).astype(outputs.dtype)
@@ -125,6 +126,7 @@ def output_record(net: Layer) -> Callable[..., Columns]:
     def of_batch(params: Params, state: State, x: Array) -> Parts:
         params = own_params(params, x)
         outputs, _, cache = forward(net, params, state, x)
+        require_array("output_record", outputs)
         n, *shape = outputs.shape
         one = jnp.eye(math.prod(shape), dtype=outputs.dtype).reshape(-1, 1, *shape)
         sent = jnp.broadcast_to(one, (one.shape[0], *outputs.shape))

@@ -19,7 +19,7 @@ from jaxnn.backprop.heads import chunks_of
 from jaxnn.backprop.rule import GRADIENT, USES, rule_of
 from jaxnn.checks import as_arrays, require_function
 from jaxnn.layers.base import Layer, as_batch, require_net
-from jaxnn.layers.sequences import values_of
+from jaxnn.layers.sequences import require_array, values_of
 from jaxnn.losses.chunked import position_shares
 from jaxnn.losses.mean import combined_weights, require_one_each, weighted_mean
 from jaxnn.numerics import accumulate
@@ -98,6 +98,7 @@ def value_and_grad(
         rule = rule_of(inner) if saving is None else saving
         replicated, params = params, own_params(params, x, y, key, weights)
         outputs, new_state, cache = rule.forward(inner, params, state, x, key=key, train=True)
+        require_array("value_and_grad", outputs)
         w = combined_weights(losses.example_weights(loss, y), weights)
         error: Any
         if chunks is None:
@@ -184,6 +185,7 @@ def record(net: Layer, loss: Loss, *, class_chunk: int | None = None) -> Callabl
         rule = rule_of(inner)
         params = own_params(params, x, y, key)
         outputs, _, cache = rule.forward(inner, params, state, x, key=key, train=train)
+        require_array("record", outputs)
         error: Any
         if chunks is None:
             each, error = loss(outputs, y), error_of(outputs, y, cache)

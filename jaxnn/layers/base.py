@@ -96,7 +96,7 @@ class Layer:
         ) -> tuple[Any, State]:
             if self.sequences or not isinstance(x, Sequences):
                 return apply(params, state, x, key=key, train=train)
-            y, state = pair_of(self, apply(params, state, x.values, key=key, train=train))
+            y, state = pair_of(self, apply(params, state, x.counted, key=key, train=train))
             return x.with_outputs(y), state
 
         object.__setattr__(self, "init", checked_init)

@@ -18,10 +18,11 @@ from jaxnn.types import Array
 class Sequences:
     """Sequences of unequal length, padded to T positions, on their way through a network.
 
-    At masked positions the values are 0 after every layer, whatever they were before, and cotangents are dropped in the
-    backward pass: padding never reaches an output or a gradient, even if it is NaN. Layers that act on each position
-    (`Dense`, `LayerNorm`, activations, `Dropout`, ...) are applied to `values`; attention, recurrent layers and the
-    pooling over positions take the mask into account.
+    At masked positions the values are 0 before and after every layer, whatever they were, and cotangents are dropped in
+    the backward pass: padding never reaches an output or a gradient, even if it is NaN. Layers that act on each
+    position (`Dense`, `LayerNorm`, activations, `Dropout`, ...) are applied to `values`; attention, recurrent layers
+    and the pooling over positions take the mask into account. `Conv`, `BatchNorm` and `GroupNorm` count the zeros as
+    values.
 
     Attributes:
         values: tokens (N, T), or features (N, T, D).
@@ -43,6 +44,12 @@ class Sequences:
     values: Array
     mask: Array | None = None
     context: Sequences | None = None
+
+    @property
+    def counted(self) -> Array:
+        """The values, 0 where masked."""
+        # What a layer returns is masked too; but in its gradient the input is a factor, and 0 times NaN is NaN.
+        return only(self.mask, self.values)
 
     def with_values(self, values: Array) -> Sequences:
         """The same mask and context with other values (or cotangents), 0 where masked."""
@@ -84,6 +91,15 @@ def mask_of(x: Any) -> Array | None:
 def with_values(x: Any, values: Array) -> Any:
     """`values` in place of those of x: with x's mask and context if it is `Sequences`, else as they are."""
     return x.with_values(values) if isinstance(x, Sequences) else values
+
+
+def require_array(where: str, outputs: Any) -> None:
+    """Raise TypeError if a network's outputs are `Sequences`: losses take an array."""
+    if isinstance(outputs, Sequences):
+        raise TypeError(
+            f"{where}: the outputs of the network must be an array, got Sequences. End it with Values, or with "
+            "LastPosition or MeanPosition for one vector per example."
+        )
 
 
 def no_context(x: Any) -> Any:

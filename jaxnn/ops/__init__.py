@@ -10,6 +10,8 @@ dx, and the adjoint in w, from (x, dy) to the gradient of w. The tests check bot
 | `patches.conv_patches` (im2col) | (by `jax.vjp`) | |
 | `pooling.max_pool` | `pooling.max_pool_input_grad` (of its derivative) | |
 | `pooling.average_pool` | `pooling.average_pool_input_grad` | |
+| `attention.attend` | `attention.attend_grads` (of its derivative) | |
+| `rotary.rotate` | itself, by the negative angles | |
 | `gather.take_rows` | (integer input) | `gather.take_rows_weight_grad` |
 | `views.View`: reshapes, transpositions, slices, broadcasts | `views.View.adjoint` | |
 """

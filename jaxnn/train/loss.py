@@ -10,6 +10,7 @@ import jax
 from jaxnn import losses
 from jaxnn.checks import as_arrays
 from jaxnn.layers import Layer
+from jaxnn.layers.sequences import require_array
 from jaxnn.losses.mean import combined_weights, weighted_mean
 from jaxnn.placement import compiler_sharded
 from jaxnn.train.arguments import as_inputs, require_function, require_net, taking
@@ -62,6 +63,7 @@ def mean_loss(net: Layer, loss: Loss, regularizer: Callable[[Params], Array] | N
     ) -> tuple[Array, State]:
         with taking("mean_loss", "x", x):
             outputs, state = net.apply(params, state, x, key=key, train=True)
+        require_array("mean_loss", outputs)
         value = weighted_mean(loss(outputs, y), combined_weights(losses.example_weights(loss, y), weights))
         return value if regularizer is None else value + regularizer(params).astype(value.dtype), state
 

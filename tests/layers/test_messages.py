@@ -12,24 +12,36 @@ import pytest
 from jaxnn import layers
 from jaxnn.layers import (
     Activation,
+    Attention,
     AveragePool,
     BatchNorm,
     Conv,
+    CrossAttention,
     Dense,
     DepthwiseConv,
     Dropout,
     Embedding,
     Flatten,
+    GatedDense,
     GlobalAveragePool,
     GlobalMaxPool,
     GroupNorm,
+    LastPosition,
     LayerNorm,
+    LearnedPositions,
     MaxPool,
+    MeanPosition,
+    Padding,
     Relu,
     RMSNorm,
+    Sequences,
+    SinusoidalPositions,
+    attention,
     conv,
     dense,
     dropout,
+    tied,
+    tying,
 )
 
 KEY = jax.random.key(0)
@@ -50,6 +62,15 @@ def ones(shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     return np.ones(shape, dtype)
 
 
+def attending(**how: Any) -> Callable[[], Any]:
+    """Attention of (2, 3, 4) with two heads, unless `how` says otherwise."""
+    context = how.pop("context", None)
+    params = {f"w{name}": ones((4, 4)) for name in "qkvo"}
+    return lambda: attention.apply(params, ones((2, 3, 4)), context, **{"heads": 2, **how})
+
+
+READING = Sequences(ones((3, 4)), context=Sequences(ones((5, 4))))
+MASKED = Sequences(ones((2, 3, 4)), np.array([[True, True, False], [True, False, False]]))
 integers = np.ones((2, 4), np.int32)
 V, T = ValueError, TypeError
 CASES = [
@@ -131,6 +152,97 @@ CASES = [
     (fed(layers.PRelu(), (4,), integers), T, "prelu: z must have a floating dtype, got int32"),
     (lambda: layers.PRelu().init(KEY, ()), V, "prelu: an example must have at least one axis"),
     (fed(Relu, (4,), integers), T, "activation: z must have a floating dtype, got int32"),
+    # attention
+    (lambda: Attention(0), V, "attention: heads must be at least 1, got 0"),
+    (lambda: Attention(2.0), T, "attention: heads must be an int, got 2.0 (float)"),
+    (lambda: Attention(2, rotary=-1.0), V, "attention: rotary must be a finite number > 0, got -1"),
+    (lambda: Attention(2, scale="small"), T, "attention: scale must be a real number, got 'small'"),
+    (lambda: CrossAttention(2, eps=-1.0), V, "attention: eps must lie in [0, inf), got -1"),
+    (lambda: Attention(3).init(KEY, (5, 4)), V, "heads must divide the features, got 3 and 4. Or pass head_features."),
+    (lambda: Attention(4, kv_heads=3).init(KEY, (5, 4)), V, "attention: kv_heads must divide heads, got 3 and 4"),
+    (lambda: Attention(2).init(KEY, (4,)), V, "attention: an example must have shape (T, D), got (4,)"),
+    (
+        fed(Attention(2, rotary=10.0), (3, 6), ones((2, 3, 6))),
+        V,
+        "features of a head must be even, got 3: they are rotated",
+    ),
+    (
+        fed(Attention(2), (3, 4), ones((2, 3, 6))),
+        V,
+        "attention: x must have shape (N, T, 4) to match its weights (4, 4)",
+    ),
+    (fed(Attention(2), (3, 4), ones((2, 4))), V, "attention: x must have shape (N, T, 4)"),
+    (
+        fed(Attention(2), (3, 4), ones((2, 3, 4), np.int32)),
+        T,
+        "got int32. Put Embedding in front of attention for tokens",
+    ),
+    (attending(mask=ones((2, 3))), T, "attention: mask must be bool, True where a key counts, got float32"),
+    (attending(mask=ones((3,), bool)), V, "mask must have shape (N, S) = (2, 3) or (N, T, S) = (2, 3, 3), got (3,)"),
+    (attending(mask=ones((2, 1, 3), bool)), V, "(N, T, S) = (2, 3, 3), got (2, 1, 3)"),
+    (attending(context=ones((2, 5, 4)), causal=True), V, "causal attention needs as many queries as keys, got 3 and 5"),
+    (attending(context=ones((3, 5, 4))), V, "x and context must have one N, got (2, 3, 4) and (3, 5, 4)"),
+    (attending(heads=3), V, "attention: heads must divide the 4 columns of wq, got 3"),
+    (lambda: CrossAttention(2).init(KEY, (3, 4)), V, "x must be Sequences(values, context=Sequences(...)), got Shape"),
+    (
+        fed(CrossAttention(2), READING, Sequences(ones((2, 3, 4)))),
+        V,
+        "got Sequences without a context. models.encoder_decoder makes it; for self-attention use Attention.",
+    ),
+    # positions, gates, padding, ties
+    (
+        fed(LearnedPositions(3), (3, 4), ones((2, 5, 4))),
+        V,
+        "x has 5 positions, but the layer was made for 3. Make it with LearnedPositions(5), or cut x; rotary",
+    ),
+    (
+        fed(LearnedPositions(3), (3, 4), ones((2, 3, 5))),
+        V,
+        "learned_positions: x must have shape (N, T, 4), got (2, 3, 5)",
+    ),
+    (fed(LearnedPositions(3), (3, 4), ones((2, 3, 4), np.int32)), T, "got int32. Put Embedding in front for tokens"),
+    (lambda: LearnedPositions(0), V, "LearnedPositions: length must be at least 1, got 0"),
+    (fed(SinusoidalPositions(), (3, 5), ones((2, 3, 5))), V, "the number of features must be even, got 5"),
+    (lambda: GatedDense(0), V, "GatedDense: features must be at least 1, got 0"),
+    (lambda: GatedDense(2, "silu"), T, "GatedDense: expected a function such as jaxnn.activations.silu, got 'silu'"),
+    (lambda: GatedDense(2).init(KEY, ()), V, "GatedDense: an example must have at least one axis, got shape ()"),
+    (
+        fed(GatedDense(2), (3,), ones((2, 4))),
+        V,
+        "gated_dense: x must have 3 features on its last axis to match w (3, 2)",
+    ),
+    (fed(GatedDense(2), (4,), integers), T, "gated_dense: x must have a floating dtype, got int32"),
+    (lambda: Padding(0.0), T, "Padding: token must be an int, got 0.0 (float)"),
+    (lambda: Padding(True), T, "Padding: token must be an int, got True (bool)"),
+    (fed(Padding(0), (3,), ones((2, 3))), T, "x must have an integer dtype, got float32. Padding is told by a token"),
+    (fed(Padding(0), (3, 2), ones((2, 3, 2), np.int32)), V, "Padding: tokens must have shape (N, T), got (2, 3, 2)"),
+    (fed(LastPosition, (3,), ones((2, 3))), V, "LastPosition: x must have shape (N, T, D) with T >= 1, got (2, 3)"),
+    (fed(MeanPosition, (3,), ones((2, 3))), V, "MeanPosition: x must have shape (N, T, D) with T >= 1, got (2, 3)"),
+    (fed(MeanPosition, (3, 2), ones((2, 3, 2), np.int32)), T, "got int32. Put Embedding in front for tokens"),
+    (
+        fed(Flatten, (3, 4), MASKED),
+        V,
+        "a layer must keep the positions, (2, 3), got outputs (2, 12). Take one vector per",
+    ),
+    (fed(GlobalAveragePool, (3, 4), MASKED), V, "got outputs (2, 4). Take one vector per example by MeanPosition or"),
+    (fed(Conv(4, 2), (3, 4), MASKED), V, "a layer must keep the positions, (2, 3), got outputs (2, 2, 4)"),
+    (lambda: tied("embedding"), T, "tied: net must be a Layer"),
+    (
+        fed(tied(Embedding(9, 4)), (3, 4), ones((2, 3, 4))),
+        V,
+        "no network around this layer contains the embedding layer",
+    ),
+    (
+        lambda: tied(Dense(4)).apply((), (), ones((2, 4))),
+        V,
+        "contains the dense layer that it is tied to. Put both into",
+    ),
+    (
+        lambda: tying.logits({"w": ones((9, 4))}, ones((2, 5))),
+        V,
+        "h must have 4 features on its last axis to match the",
+    ),
+    (lambda: tying.logits({"w": ones((9, 4))}, integers), T, "tied: h must have a floating dtype, got int32"),
 ]
 
 

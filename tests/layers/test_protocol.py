@@ -54,9 +54,15 @@ CASES = {
     "linear recurrence": (layers.LinearRecurrence(3), (5, 4), (5, 3)),
     "reversed": (layers.Reversed(layers.GRU(3, reset_after=False)), (5, 4), (5, 3)),
     "dropout": (Dropout(0.5), IMAGE, IMAGE),
+    "attention": (layers.Attention(2, kv_heads=1, causal=True, rotary=100.0, qk_norm=True), (5, 4), (5, 4)),
+    "gated": (layers.GatedDense(3), (5, 4), (5, 3)),
+    "learned positions": (layers.LearnedPositions(7), (5, 4), (5, 4)),
+    "sinusoidal positions": (layers.SinusoidalPositions(), (5, 4), (5, 4)),
+    "last position": (layers.LastPosition, (5, 4), (4,)),
+    "mean position": (layers.MeanPosition, (5, 4), (4,)),
     "embedding": (Embedding(7, 3), jax.ShapeDtypeStruct((5,), jnp.int32), (5, 3)),
 }
-QUICK = ("dense", "conv 2-D", "max pool", "batch norm", "dropout", "embedding")
+QUICK = ("dense", "conv 2-D", "max pool", "batch norm", "dropout", "attention", "embedding")
 """One layer of each kind; the norms, poolings and convolutions have tests of their own."""
 
 EACH = pytest.mark.parametrize(
@@ -171,7 +177,7 @@ def test_modules_and_factories_are_one_function():
 
 def test_kinds_are_distinct_and_settings_kept():
     kinds = [layer.kind for layer, _, _ in CASES.values()]
-    assert len({kind.name for kind in kinds}) == len(set(kinds)) == 20
+    assert len({kind.name for kind in kinds}) == len(set(kinds)) == 26
     assert dict(MaxPool(3, stride=2).options) == {"window": 3, "stride": 2, "padding": "VALID"}
     assert dict(Dropout(0.25).options) == {"rate": 0.25}
     assert all(hasattr(layers, name) for name in layers.__all__)

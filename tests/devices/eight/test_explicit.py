@@ -139,6 +139,9 @@ def cases() -> dict[str, tuple[Any, ...]]:
         "Swish": layers.Swish(),
         "Parametric": layers.Parametric(parametric.PRELU, start=0.2, shared=True),
         "GatedDense": layers.GatedDense(5),
+        "ConvTranspose": layers.ConvTranspose(2, 3, stride=2),
+        "Upsample": layers.Upsample(2),
+        "Reshape": layers.Reshape(-1, 2),
     }
     ready = {name: getattr(layers, name) for name in layers.__all__}
     for name, layer in (made | {n: x for n, x in ready.items() if isinstance(x, layers.Layer)}).items():
