@@ -220,9 +220,9 @@ def _tangent(logits: Logits, da: Array | None, dw: Array | None, db: Array | Non
     """The change of the logits of chunk c."""
     parts = []
     if da is not None:
-        parts.append(logits.product(da, logits.w, c))
+        parts.append(logits.tangent(da, logits.w, c))
     if dw is not None:
-        parts.append(logits.product(logits.a, dw, c))
+        parts.append(logits.tangent(logits.a, dw, c))
     if db is not None:
         part = logits.of_chunk(db, c, -1).astype(logits.dtype)
         parts.append(lax.broadcast_in_dim(part, (logits.a.shape[0], logits.size), (1,)))

@@ -72,8 +72,8 @@ def test_values_and_derivatives_of_two_orders_are_those_of_the_logits(
 
 
 MUTANTS = {
-    "a label in two chunks": ("fresh", lambda logits, c, like: jnp.ones(like.shape, bool)),
-    "no label": ("start", lambda logits, c: jnp.int32(V)),
+    "classes in two chunks": ("fresh", lambda logits, c, like: jnp.ones(like.shape, bool)),
+    "labels of another chunk": ("start", lambda logits, c: jnp.asarray(0, c.dtype)),
 }
 
 
@@ -124,8 +124,10 @@ def test_half_precision_is_summed_in_float32(of_a: str, of_w: str) -> None:
         exact, slopes = jax.value_and_grad(lambda a, w: plain(a, w, LABELS).sum(), (0, 1))(*wide)
     assert_close(value, exact, rtol=1e-6)
     for g, slope in zip(grads, slopes, strict=True):
+        # Of bfloat16 cotangents of logits and parts of a's are rounded too.
         eps = float(jnp.finfo(g.dtype).eps)
-        assert_close(g, slope, rtol=eps, atol=1e-6)
+        several = of_a == of_w == "bfloat16"
+        assert_close(g, slope, rtol=eps, atol=eps * float(np.abs(slope).max()) if several else 1e-6)
 
 
 def test_positions_that_do_not_count_may_hold_anything() -> None:

@@ -164,7 +164,7 @@ def test_which_uses_form_no_logits() -> None:
     assert uses_of("tied")["['table']"] == ["Lookup", head]
     assert uses_of("vmap inside")["['w']"] == ["Whole"]
     assert uses_of("loops")["['stack']"] == ["Whole"]  # a loop over matrices
-    assert plan_of("matrix")["['w']"].strategy.startswith("streamed")
+    assert plan_of("matrix")["['w']"].strategy.startswith("streamed: by chunks")
     assert plan_of("loops")["['w']"].uses == "softmax product"
     assert plan_of("loops")["['w']"].strategy.startswith("taped: by chunks")
     assert plan_of("tied")["['table']"].strategy.startswith("taped: by chunks, tied")
@@ -249,6 +249,34 @@ def test_centred_variance_margin_and_projections() -> None:
         error = np.abs(products.mean(0) - g @ g.T) / (np.asarray(products).std(0) / np.sqrt(len(keys)))
         assert error.max() < 4
         assert (margin >= np.sqrt(squares) * (1 - 1e-12)).all()
+
+
+class Largest(per_example.Statistic):
+    """The largest entry of each parameter's gradient, which is no sum over chunks, and the sum of fourth powers."""
+
+    def __init__(self, summed: bool) -> None:
+        self.summed = summed
+
+    def prepare(self, param: Any, params: Any) -> Any:
+        return per_example.Part(param.path, None if self.summed else ())
+
+    def of_use(self, gradients: Any, part: Any) -> Any:
+        rows = gradients.materialized
+        return jnp.sum(rows**4, 0).reshape(gradients.leaf.shape) if self.summed else jnp.max(rows, 1)
+
+    def combine(self, found: Any, batch: Any) -> Any:
+        return batch.like_params(found)
+
+
+@pytest.mark.parametrize("name", ["views", *slow("matrix", "twice")])
+def test_statistics_of_ones_own_see_all_classes(name: str) -> None:
+    with float64():
+        given = made(name)
+        vg = per_example.value_and_grad(given.loss, (Largest(False), Largest(True)))
+        (_, found), _ = jax.jit(vg)(given.params, *given.data)
+        each = jax.vmap(jax.grad(given.loss), (None, 0, 0))(given.params, *given.data)
+        most = jax.tree.map(lambda g: jnp.max(g.reshape(N, -1), 1), each)
+        assert_close(found, (most, jax.tree.map(lambda g: jnp.sum(g**4, 0), each)), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", *slow("float16", "float32")])

@@ -16,6 +16,7 @@ from jaxnn.tape import (
     Lookup,
     Product,
     Scaling,
+    SoftmaxProduct,
     Tape,
     Whole,
     counted,
@@ -24,6 +25,7 @@ from jaxnn.tape import (
     positions,
     total,
     weighted,
+    whole,
     wide_total,
 )
 from tests.backprop.checking import compiled_quickly  # noqa: F401
@@ -131,6 +133,48 @@ def test_weights_of_none_leave_the_arrays_alone() -> None:
     assert counted(delta, None) is delta
     assert jax.eval_shape(weighted, delta, ones).dtype == jnp.float32
     assert jax.eval_shape(counted, delta, ones).dtype == jnp.bfloat16
+
+
+def softmax_product() -> tuple[SoftmaxProduct, Product]:
+    """Of 7 classes in chunks of 3 with the cotangents of N x T losses, and the same use from its logits."""
+    w, b, labels, share = (
+        random(6, D, 7),
+        random(7, N, 7),
+        np.random.default_rng(8).integers(0, 7, (N, T)),
+        random(9, N, T),
+    )
+    z = A @ w + b[:, None]
+    sums = np.log(np.exp(z).sum(-1))
+    delta = share[..., None] * (np.exp(z - sums[..., None]) - np.eye(7)[labels])
+    return SoftmaxProduct(A, labels, sums, share, w, b, size=3), Product(A, delta)
+
+
+def test_a_softmax_product_is_the_product_of_its_cotangents() -> None:
+    with float64(), strict():
+        use, same = softmax_product()
+        turned = dataclasses.replace(use, w=use.w.T, class_axis=0)
+        assert (use.shape, turned.shape) == ((D, 7), (7, D))
+        for weights in (None, WEIGHTS):
+            expected = same.grad(weights)
+            assert_close((use.grad(weights), turned.grad(weights).T), (expected, expected), rtol=1e-12, atol=1e-13)
+        assert_close((use.whole().delta, turned.whole().a), (same.delta, same.delta), rtol=1e-12, atol=1e-13)
+        assert whole(same) is same
+        assert isinstance(whole(use), Product)
+
+
+def test_a_matrix_that_examples_share_is_not_repeated() -> None:
+    with float64():
+        use, same = softmax_product()
+        leaf = jax.ShapeDtypeStruct((D, 7), jnp.float64)
+
+        def columns(use: Any) -> Any:  # with half and with twice the cotangents
+            double = dataclasses.replace(use, delta=np.stack([use.delta / 2, 2 * use.delta]))
+            structure = jax.tree.structure({"w": 0})
+            return Columns(Tape(jnp.zeros(N), jnp.zeros(N), ((double,),), ("['w']",), structure, (leaf,)), 2)
+
+        found, expected = (columns(each).as_examples().uses[0][0] for each in (use, same))
+        assert found.w is use.w
+        assert_close(found.grad(), expected.grad(), rtol=1e-12, atol=1e-13)
 
 
 def test_positions_of_any_rank() -> None:

@@ -34,6 +34,8 @@ class Directional(Statistic):
         Array([-1., -2.], dtype=float32)
     """
 
+    adds_up = True
+
     direction: Params
 
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part:

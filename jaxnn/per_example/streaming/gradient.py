@@ -57,6 +57,7 @@ def value_and_grad(
     | parameter | way |
     |---|---|
     | used once, or in disjoint slices (a scanned stack, the chunks of a head) | streamed |
+    | the output layer of `losses.chunked_softmax_cross_entropy` | streamed, a chunk of classes at a time |
     | used several times: tied tables, constants of a scan | a tape of its uses alone |
     | in an operation without a rule (see `record`) | per-example differentiation of it alone |
 

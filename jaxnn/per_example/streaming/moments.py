@@ -33,6 +33,7 @@ class SecondMoment(Statistic):
     """
 
     needs = frozenset({SQUARES})
+    adds_up = True
 
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part:
         return Part(param.path, None)
@@ -64,6 +65,8 @@ class Variance(Statistic):
         >>> vg(jnp.ones(2), jnp.array([[1.0, 2.0], [3.0, 4.0]]))[0][1]
         Array([2., 2.], dtype=float32)
     """
+
+    adds_up = True
 
     ddof: int = 0
 

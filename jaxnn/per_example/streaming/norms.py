@@ -47,6 +47,7 @@ class SqNorms(Statistic):
     """
 
     needs = frozenset({SQ_NORMS})
+    adds_up = True
 
     by: str | Mapping[str, str | Sequence[str]] | None = None
 
@@ -116,6 +117,8 @@ class Margin(Statistic):
         >>> vg(jnp.ones(2), jnp.array([[3.0, 4.0], [0.0, 1.0]]))[0][1]
         Array([5., 1.], dtype=float32)
     """
+
+    adds_up = True
 
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:
         return Part("")

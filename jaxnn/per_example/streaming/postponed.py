@@ -22,7 +22,7 @@ class Postponed(Statistic):
                 "SecondMoment() and per_example.variance_of, or a batch in one piece."
             )
         self.statistic = statistic
-        self.needs = statistic.needs  # type: ignore[misc]
+        self.needs, self.adds_up = statistic.needs, statistic.adds_up  # type: ignore[misc]
         self._rows: dict[Hashable, bool] = {}
         self._batches: list[Batch] = []
 

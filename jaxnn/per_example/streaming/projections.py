@@ -58,6 +58,8 @@ class Projection(Statistic):
         (5, 6)
     """
 
+    adds_up = True
+
     key: Key
     k: int | None = None
     per_layer: tuple[int, int] | None = None

@@ -7,6 +7,7 @@ what it contributes is added up.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from jax.extend.core import Literal
 
 from jaxnn.losses.logits import Logits, bias_grad, input_grad, log_sums, put, smoothing_grad
 from jaxnn.per_example.recording.reading import Site
-from jaxnn.per_example.recording.rule import evaluated
+from jaxnn.per_example.recording.rule import evaluated, placed
 from jaxnn.per_example.recording.softmax import A as INPUT
 from jaxnn.per_example.recording.softmax import class_axis_of, operands_of, places_in, size_of_chunk
 from jaxnn.per_example.streaming import rule
@@ -24,7 +25,7 @@ from jaxnn.per_example.streaming.dense import SQ_NORMS, TOTAL, weights_of
 from jaxnn.per_example.streaming.rule import Asked, Local, Row, Slot, from_all_examples, of_each_example
 from jaxnn.per_example.streaming.statistic import Gradients, value_of
 from jaxnn.tape import Product, SoftmaxProduct
-from jaxnn.types import Array
+from jaxnn.types import Array, Shape
 
 
 def at_softmax_product(site: Site, asked: Asked, operands: list[Any], local: Local, row: Row) -> Array:
@@ -103,16 +104,20 @@ def _of_batch(
     ((like, shared, of_slice, bound),) = followers
     (part,), logits, axis, n = site.parts, use.logits, use.class_axis, use.a.shape[0]
     param, i = part.param, part.param.leaf
-    scale = param.scale * param.outer
-    like = jax.tree.map(lambda x: param.view(x), like)
+    scale, operation = param.scale * param.outer, asked.numbers[id(site), 0]
+    wanted = asked.parts[i]
+    by_chunks = {k: part for k, part in wanted.items() if asked.statistics[k].adds_up}
 
-    def of_chunk(c: Array, product: Product, outer: float, wanted: frozenset[str], scales: Any) -> Gradients:
-        delta = product.delta if axis == 1 else product.a
-        delta = delta if outer == 1 else delta * jnp.asarray(outer, delta.dtype)
-        uses = (Product(use.a, delta) if axis == 1 else Product(delta, use.a),)
-        numbers = asked.numbers[id(site), 0], of_slice * logits.count + c
-        kind = jax.ShapeDtypeStruct(use.chunk_shape, leaf.dtype)
-        return Gradients(uses, kind, n, numbers, scales, wanted, asked.precision)
+    def gradients(
+        made: Product | SoftmaxProduct, shape: Shape, number: Array, moments: frozenset[str], scales: Any
+    ) -> Gradients:
+        kind = jax.ShapeDtypeStruct(shape, leaf.dtype)
+        found = placed(made, param.view) if isinstance(made, SoftmaxProduct) else made
+        return Gradients((found,), kind, n, (operation, number), scales, moments, asked.precision)
+
+    def of_chunk(c: Array, product: Product, outer: float, moments: frozenset[str], scales: Any) -> Gradients:
+        made = product if outer == 1 else _scaled(product, outer, axis)
+        return gradients(made, use.chunk_shape, of_slice * logits.count + c, moments, scales)
 
     scales = factors.get(i)
     if i in asked.clips:
@@ -123,37 +128,56 @@ def _of_batch(
         sq_norms = logits.scan(norms, logits.zeros((n,)))[0]
         scales = weights_of(functools.partial(asked.clips[i], bound), sq_norms)
 
+    like_chunks = {k: jax.tree.map(lambda x: param.view(x), like[k]) for k in by_chunks}
+
     def add(sums: _Sums, c: Array) -> tuple[_Sums, None]:
         product = use.at(c)
         delta = product.delta if axis == 1 else product.a
         found, rows, totals = of_chunk(c, product, scale, asked.needs, scales), dict(sums.rows), dict(sums.totals)
-        for k, wanted in asked.parts[i].items():
-            slices = jax.tree.map(lambda x: logits.of_chunk(x, c, axis), like[k])
-            value = value_of(asked.statistics[k], found, wanted._replace(like=slices, shared=shared[k]))
-            if wanted.shape is None:
+        for k, asked_of in by_chunks.items():
+            slices = jax.tree.map(lambda x: logits.of_chunk(x, c, axis), like_chunks[k])
+            value = value_of(asked.statistics[k], found, asked_of._replace(like=slices, shared=shared[k]))
+            if asked_of.shape is None:
                 totals[k] = put(logits, totals[k], value.astype(totals[k].dtype), c, axis)
             else:
-                rows[k, wanted.slot] = rows[k, wanted.slot] + value.astype(asked.dtype)
+                rows[k, asked_of.slot] = rows[k, asked_of.slot] + value.astype(asked.dtype)
         if not asked.gradient or param.outer != 1:
             found = of_chunk(c, product, param.scale, frozenset({TOTAL}), None)
         inputs = sums.inputs + input_grad(logits, delta, c)
         bias = None if sums.bias is None else put(logits, sums.bias, bias_grad(logits, delta), c, -1)
         return _Sums(inputs, bias, rows, put(logits, sums.grad, found.total, c, axis), totals), None
 
-    slots = {(k, part.slot): part.shape for k, part in asked.parts[i].items() if part.shape is not None}
-    wholes = [k for k, part in asked.parts[i].items() if part.shape is None]
+    slots = {(k, part.slot): part.shape for k, part in wanted.items() if part.shape is not None}
     start = _Sums(
         logits.zeros(use.a.shape),
         None if use.b is None else logits.zeros(use.b.shape),
         {slot: logits.zeros((n, *shape)).astype(asked.dtype) for slot, shape in slots.items()},
         logits.zeros(use.shape).astype(leaf.dtype),
-        {k: logits.zeros(use.shape) for k in wholes},
+        {k: logits.zeros(use.shape) for k, part in by_chunks.items() if part.shape is None},
     )
     sums, _ = logits.scan(add, start)
-    slope = None if use.smoothing is None else smoothing_grad(logits, use.labels, use.delta)
-    back = {"a": sums.inputs, "b": sums.bias, "smoothing": slope}
 
-    def placed(x: Array) -> Array:  # a view of the base, as the operand is
+    def put_back(x: Array) -> Array:  # a view of the base, as the operand is
         return param.view.adjoint(x).reshape(leaf.shape)
 
-    return ([placed(sums.grad)], [jax.tree.map(placed, sums.totals)]), (sums.rows, back)
+    rows, totals = dict(sums.rows), jax.tree.map(put_back, sums.totals)
+    all_classes = dataclasses.replace(use, delta=use.delta * jnp.asarray(scale, use.delta.dtype))
+    whole = gradients(all_classes, leaf.shape, of_slice, asked.needs, scales)
+    for k, asked_of in wanted.items():
+        if k in by_chunks:
+            continue
+        value = value_of(asked.statistics[k], whole, asked_of._replace(like=like[k], shared=shared[k]))
+        if asked_of.shape is None:
+            totals[k] = value
+        else:
+            rows[k, asked_of.slot] = rows[k, asked_of.slot] + value.astype(asked.dtype)
+    slope = None if use.smoothing is None else smoothing_grad(logits, use.labels, use.delta)
+    back = {"a": sums.inputs, "b": sums.bias, "smoothing": slope}
+    return ([put_back(sums.grad)], [totals]), (rows, back)
+
+
+def _scaled(product: Product, factor: float, class_axis: int) -> Product:
+    """The product with its cotangents times a factor."""
+    if class_axis == 0:
+        return Product(product.a * jnp.asarray(factor, product.a.dtype), product.delta)
+    return Product(product.a, product.delta * jnp.asarray(factor, product.delta.dtype))

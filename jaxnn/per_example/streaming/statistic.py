@@ -174,6 +174,10 @@ class Statistic(abc.ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     """The moments of `Gradients` that `of_use` reads: "sq_norms", "squares". They are computed together."""
 
+    adds_up: ClassVar[bool] = False
+    """Whether values add up over parts of a parameter of any shapes, as squared norms do: then the output layer of
+    `losses.chunked_softmax_cross_entropy` comes in chunks of classes, else in one piece."""
+
     @abc.abstractmethod
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part | None:
         """What the uses of `param`, one of all trained `params`, contribute; None for nothing."""

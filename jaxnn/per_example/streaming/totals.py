@@ -15,6 +15,7 @@ class WideTotal(Statistic):
     """sum_i c_i g_i, a pytree like the parameters, float32 or float64: noise is added to it before it is rounded."""
 
     needs = frozenset({TOTAL})
+    adds_up = True
 
     def prepare(self, param: Parameter, params: tuple[Parameter, ...]) -> Part:
         return Part(param.path, None)
