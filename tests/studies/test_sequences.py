@@ -1,0 +1,86 @@
+"""The studies of sequences: their numbers against NumPy, on small networks and short sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnn import layers
+from jaxnn.studies import sequences, vanishing
+from tests.helpers import float64, random, strict
+
+T, H = 5, 3
+X = random(0, 4, T, 2)
+W = random(1, H, 1)
+
+
+def relative(cell: Any) -> tuple[Any, np.ndarray]:
+    """Parameters of a layer by NumPy, and what the study measures, in float64."""
+    layer = cell(H)
+    with float64():
+        shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), (T, 2))[0])
+        params = {name: random(i, *p.shape) for i, (name, p) in enumerate(sorted(shapes.items()))}
+        with strict():
+            run = jax.jit(lambda params, x: vanishing.relative(layer, (params, (), {"w": jnp.asarray(W)}), x))
+            return params, np.asarray(run(params, X))
+
+
+def test_gradients_through_an_rnn_are_products_of_jacobians() -> None:
+    p, found = relative(layers.RNN)
+    for n, x in enumerate(X):
+        h, jacobians = np.zeros(H), []
+        for t in range(T):
+            h = np.tanh(x[t] @ p["w"] + h @ p["u"] + p["b"])
+            jacobians.append((1 - h**2)[:, None] * p["u"].T)  # d h_t / d h_(t-1)
+        row, norms = W[:, 0], [np.linalg.norm(W)]
+        for jacobian in reversed(jacobians[1:]):
+            row = row @ jacobian
+            norms.append(np.linalg.norm(row))
+        np.testing.assert_allclose(found[n], np.array(norms) / norms[0], rtol=1e-10)
+
+
+def test_gradients_through_a_linear_recurrence_are_products_of_gates() -> None:
+    p, found = relative(layers.LinearRecurrence)
+    gates = 1 / (1 + np.exp(-(X @ p["w"] + p["b"])[..., :H]))
+    for k in range(T):
+        through = W[:, 0] * gates[:, T - k :].prod(axis=1)
+        np.testing.assert_allclose(found[:, k], np.linalg.norm(through, axis=1) / np.linalg.norm(W), rtol=1e-10)
+    wrong = W[:, 0] * gates[:, : T - 1].prod(axis=1)
+    assert not np.allclose(found[:, T - 1], np.linalg.norm(wrong, axis=1) / np.linalg.norm(W), rtol=1e-3)
+
+
+def test_gradients_of_an_lstm_are_in_both_its_states() -> None:
+    p, found = relative(layers.LSTM)
+
+    def last(carry: Any, x: Any, start: int) -> Any:
+        return layers.lstm.apply(p, x[None, start:], carry=carry)[0][0, -1] @ jnp.asarray(W)[:, 0]
+
+    with float64():
+        for n, x in enumerate(jnp.asarray(X)):
+            for k in (1, 4):
+                before = layers.lstm.apply(p, x[None, : T - k])[1]
+                grads = jax.grad(last)(before, x, T - k)
+                norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in grads.values()))
+                np.testing.assert_allclose(found[n, k], norm / np.linalg.norm(W), rtol=1e-10)
+
+
+def test_accuracy_counts_positions_with_a_target() -> None:
+    outputs, labels = random(0, 6, 7, 4, dtype=np.float32), np.random.default_rng(1).integers(-1, 4, (6, 7))
+    right = outputs.argmax(axis=2) == labels
+    expected = [np.mean([r for r, y in zip(*row, strict=True) if y >= 0]) for row in zip(right, labels, strict=True)]
+    np.testing.assert_allclose(sequences.accuracy(jnp.asarray(outputs), jnp.asarray(labels)), expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_training_on_the_adding_problem_keeps_the_gradient() -> None:
+    found = vanishing.run(length=20, hidden=16, epochs=4)
+    gru = found.cells.index("GRU")
+    assert found.gradients.shape == (2, 4, 20)
+    np.testing.assert_allclose(found.gradients[..., 0], 1)
+    assert found.errors[gru, -1] < 0.05 < 0.1 < found.errors[gru, 0]
+    assert found.gradients[0, gru, 10] < 0.1 < found.gradients[1, gru, 10]
+    assert "GRU" in found.describe()
