@@ -20,7 +20,7 @@ Sequences are the synthetic tasks of `data.tasks`:
 | `vanishing` | how much does the last output depend on earlier states? | gradients through time |
 
 Each module has `run`, which returns a NamedTuple with `numbers()` for JSON and `describe()` in words, and
-`draw(found)`, which returns figures by name. Of per-example gradients it is `run(data, *, net=None, seed=0, ...)`, which
+`draw(found)`, which returns figures by name. Of per-example gradients it is `run(data, *, net=None, seed=0, ...)`: it
 raises ValueError for an unknown name of data, a batch size above the number of examples, or if training diverged;
 TypeError for data of another type. Of sequences it is `run(*, seed=0, ...)`.
 The command is `jaxnn study NAME`.
