@@ -60,3 +60,21 @@ class VanishingConfig(SequencesConfig):
     """Positions of a sequence."""
     hidden: int = 32
     """Units of each recurrent layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InductionConfig(SequencesConfig):
+    """Induction heads: attention-only networks of one and two layers on a random sequence that repeats."""
+
+    epochs: int = 30
+    """Epochs, after each of which the heads are measured."""
+    steps: int = 10
+    """Steps of an epoch."""
+    symbols: int = 32
+    """Vocabulary."""
+    length: int = 16
+    """Longest period of the sequence, at most `symbols`; there are twice as many positions."""
+    width: int = 64
+    """Features of a position."""
+    heads: int = 4
+    """Heads of each layer."""

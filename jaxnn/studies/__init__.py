@@ -18,6 +18,7 @@ Sequences are the synthetic tasks of `data.tasks`:
 | study | question | figure |
 |---|---|---|
 | `vanishing` | how much does the last output depend on earlier states? | gradients through time |
+| `induction` | how do two layers of attention learn to look up? | scores of the heads in training; their attention |
 
 Each module has `run`, which returns a NamedTuple with `numbers()` for JSON and `describe()` in words, and
 `draw(found)`, which returns figures by name. Of per-example gradients it is `run(data, *, net=None, seed=0, ...)`: it
@@ -29,9 +30,31 @@ The command is `jaxnn study NAME`.
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.studies import clipped, gram, hardest, influence, mislabeled, noise_scale, norms, projections, vanishing
+from jaxnn.studies import (
+    clipped,
+    gram,
+    hardest,
+    induction,
+    influence,
+    mislabeled,
+    noise_scale,
+    norms,
+    projections,
+    vanishing,
+)
 
-__all__ = ["clipped", "gram", "hardest", "influence", "mislabeled", "noise_scale", "norms", "projections", "vanishing"]
+__all__ = [
+    "clipped",
+    "gram",
+    "hardest",
+    "induction",
+    "influence",
+    "mislabeled",
+    "noise_scale",
+    "norms",
+    "projections",
+    "vanishing",
+]
 
 if not TYPE_CHECKING:  # type checkers know the names
     __getattr__ = missing.suggest(__name__)

@@ -20,11 +20,13 @@ from tests.helpers import slow
 QUICK = ["--examples", "96", "--hidden", "8", "--epochs", "1", "--batch-size", "32"]
 SEQUENCES = {
     "vanishing": ["--length", "12", "--hidden", "4"],
+    "induction": ["--length", "4", "--symbols", "6", "--width", "8", "--heads", "2"],
 }
 SHORT = ["--epochs", "2", "--steps", "2", "--batch-size", "8"]
 PICTURES = {
     "mislabeled": {"mislabeled.png", "suspects.png"},
     "projections": {"projections.png", "agreement.png"},
+    "induction": {"induction.png", "induction-heads.png"},
 }
 SAID = {
     "norms": "median gradient norm",
@@ -35,6 +37,7 @@ SAID = {
     "gram": "within a class",
     "influence": "to first order",
     "projections": "agreement of projected with exact inner products",
+    "induction": "repeated tokens predicted after 4 steps",
     "vanishing": "gradient of the output in the state k positions before the end",
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxnn import layers
-from jaxnn.studies import sequences, vanishing
+from jaxnn.studies import induction, sequences, vanishing
 from tests.helpers import float64, random, strict
 
 T, H = 5, 3
@@ -84,3 +84,47 @@ def test_training_on_the_adding_problem_keeps_the_gradient() -> None:
     assert found.errors[gru, -1] < 0.05 < 0.1 < found.errors[gru, 0]
     assert found.gradients[0, gru, 10] < 0.1 < found.gradients[1, gru, 10]
     assert "GRU" in found.describe()
+
+
+def test_attention_maps_are_those_of_the_layers() -> None:
+    net = induction.network(7, 8, 2, depth=2)
+    tokens = np.random.default_rng(0).integers(0, 7, (3, 6)).astype(np.int32)
+    params, state = jax.jit(lambda key: net.init(key, tokens[0]))(jax.random.key(0))
+    maps = np.asarray(jax.jit(lambda params: induction.attention_maps(net, params, jnp.asarray(tokens)))(params))
+    assert maps.shape == (2, 3, 2, 6, 6)
+    np.testing.assert_allclose(maps.sum(axis=-1), 1, rtol=1e-5)
+    assert (maps[..., ~np.tril(np.ones((6, 6), bool))] == 0).all()
+    # With its probabilities each layer gives the outputs of the network.
+    x = np.asarray(params[0]["w"])[tokens]
+    for (block, _), p in zip(params[1:3], maps, strict=True):
+        normed = x / np.sqrt((x**2).mean(axis=2, keepdims=True) + 1e-6) * np.asarray(block[0]["scale"])
+        v = (normed @ np.asarray(block[1]["wv"])).reshape(3, 6, 2, 4)
+        x = x + np.einsum("nhts,nshd->nthd", p, v).reshape(3, 6, 8) @ np.asarray(block[1]["wo"])
+    normed = x / np.sqrt((x**2).mean(axis=2, keepdims=True) + 1e-6) * np.asarray(params[3]["scale"])
+    logits = normed @ np.asarray(params[4]["w"]) + np.asarray(params[4]["b"])
+    np.testing.assert_allclose(net.predict(params, state, jnp.asarray(tokens)), logits, rtol=1e-3, atol=1e-4)
+
+
+def test_scores_sum_the_attention_where_it_belongs() -> None:
+    tokens = np.array([[3, 1, 3, 1, 3, 1], [0, 1, 2, 0, 1, 2]])
+    maps = np.random.default_rng(0).random((2, 2, 3, 6, 6))
+    matching, previous = induction.scores(jnp.asarray(maps), jnp.asarray(tokens))
+    for i in range(2):
+        for h in range(3):
+            found = [
+                sum(maps[i, n, h, t, s] for s in range(1, t + 1) if tokens[n, s - 1] == tokens[n, t])
+                for n in range(2)
+                for t in range(3, 6)
+            ]
+            np.testing.assert_allclose(matching[i, h], np.mean(found), rtol=1e-5)
+            before = [maps[i, n, h, t, t - 1] for n in range(2) for t in range(3, 6)]
+            np.testing.assert_allclose(previous[i, h], np.mean(before), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_induction_heads_form_in_the_second_of_two_layers() -> None:
+    found = induction.run(symbols=16, length=8, width=32, heads=2, epochs=20, steps=20)
+    assert found.accuracies[1, -1] > 0.95 > 0.7 > found.accuracies[0, -1]
+    assert found.matching[-1, 1].max() > 0.5 > 0.3 > found.matching[0].max()
+    assert found.matching[-1, 0].max() < 0.3
+    assert found.previous[-1, 0].max() > 2 * found.previous[0, 0].max()
