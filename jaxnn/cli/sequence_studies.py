@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from jaxnn import studies
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.cli.words import require_seed
 
@@ -78,3 +79,21 @@ class InductionConfig(SequencesConfig):
     """Features of a position."""
     heads: int = 4
     """Heads of each layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TasksConfig(SequencesConfig):
+    """Which of five networks learns which of six synthetic tasks, in one short run each."""
+
+    learning_rate: float = 5e-3
+    """Learning rate of Adam, on gradients clipped to norm 1."""
+    batch_size: int = 32
+    """Sequences per step."""
+    epochs: int = 6
+    """Epochs, after each of which the networks are measured."""
+    width: int = 32
+    """Features of a position, units of each layer."""
+    tasks: tuple[str, ...] = tuple(studies.tasks.TASKS)
+    """Names of tasks."""
+    networks: tuple[str, ...] = tuple(studies.tasks.NETWORKS)
+    """Names of networks."""

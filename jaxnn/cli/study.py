@@ -14,7 +14,7 @@ import tyro
 from jaxnn import data, files, models, optim, plots, studies
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.cli.runs import run_folder, wide_console, write_options
-from jaxnn.cli.sequence_studies import InductionConfig, SequencesConfig, VanishingConfig
+from jaxnn.cli.sequence_studies import InductionConfig, SequencesConfig, TasksConfig, VanishingConfig
 from jaxnn.cli.words import require_seed
 from jaxnn.layers import Layer
 
@@ -198,6 +198,7 @@ STUDIES = {
     "projections": Study(studies.projections, ProjectionsConfig),
     "vanishing": Study(studies.vanishing, VanishingConfig),
     "induction": Study(studies.induction, InductionConfig),
+    "tasks": Study(studies.tasks, TasksConfig),
 }
 """The studies by their names on the command line."""
 

@@ -19,6 +19,7 @@ Sequences are the synthetic tasks of `data.tasks`:
 |---|---|---|
 | `vanishing` | how much does the last output depend on earlier states? | gradients through time |
 | `induction` | how do two layers of attention learn to look up? | scores of the heads in training; their attention |
+| `tasks` | which architecture learns which task? | accuracy by task and architecture; learning curves |
 
 Each module has `run`, which returns a NamedTuple with `numbers()` for JSON and `describe()` in words, and
 `draw(found)`, which returns figures by name. Of per-example gradients it is `run(data, *, net=None, seed=0, ...)`: it
@@ -40,6 +41,7 @@ from jaxnn.studies import (
     noise_scale,
     norms,
     projections,
+    tasks,
     vanishing,
 )
 
@@ -53,6 +55,7 @@ __all__ = [
     "noise_scale",
     "norms",
     "projections",
+    "tasks",
     "vanishing",
 ]
 

@@ -21,12 +21,14 @@ QUICK = ["--examples", "96", "--hidden", "8", "--epochs", "1", "--batch-size", "
 SEQUENCES = {
     "vanishing": ["--length", "12", "--hidden", "4"],
     "induction": ["--length", "4", "--symbols", "6", "--width", "8", "--heads", "2"],
+    "tasks": ["--width", "4", "--tasks", "adding,parity", "--networks", "RNN"],
 }
 SHORT = ["--epochs", "2", "--steps", "2", "--batch-size", "8"]
 PICTURES = {
     "mislabeled": {"mislabeled.png", "suspects.png"},
     "projections": {"projections.png", "agreement.png"},
     "induction": {"induction.png", "induction-heads.png"},
+    "tasks": {"tasks.png", "tasks-curves.png"},
 }
 SAID = {
     "norms": "median gradient norm",
@@ -38,6 +40,7 @@ SAID = {
     "influence": "to first order",
     "projections": "agreement of projected with exact inner products",
     "induction": "repeated tokens predicted after 4 steps",
+    "tasks": "accuracy on held-out examples after 4 steps",
     "vanishing": "gradient of the output in the state k positions before the end",
 }
 
@@ -103,6 +106,8 @@ def test_settings_reach_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (["clipped", "--bound", "-1"], "bound must lie in"),
         (["vanishing", "--steps", "0"], "study: steps must be at least 1, got 0"),
         (["vanishing", "--data", "digits"], "--data"),
+        (["tasks", "--tasks", "copy"], "tasks has no 'copy' (did you mean 'copying'?)"),
+        (["tasks", "--networks", ""], "expected at least one name in networks"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )

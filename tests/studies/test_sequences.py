@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import layers
-from jaxnn.studies import induction, sequences, vanishing
+from jaxnn import data, layers
+from jaxnn.studies import induction, sequences, tasks, vanishing
 from tests.helpers import float64, random, strict
 
 T, H = 5, 3
@@ -128,3 +128,31 @@ def test_induction_heads_form_in_the_second_of_two_layers() -> None:
     assert found.matching[-1, 1].max() > 0.5 > 0.3 > found.matching[0].max()
     assert found.matching[-1, 0].max() < 0.3
     assert found.previous[-1, 0].max() > 2 * found.previous[0, 0].max()
+
+
+def test_guesses_of_each_task() -> None:
+    guesses = {name: tasks.guess(make(1)) for name, make in tasks.TASKS.items()}
+    assert guesses["adding"] == 0
+    for name, chance in (("copying", 1 / 8), ("parity", 1 / 2), ("induction", 1 / 16), ("dyck", 1 / 4)):
+        assert guesses[name] == pytest.approx(chance, rel=0.2), name
+
+
+@pytest.mark.slow
+def test_every_network_fits_every_task() -> None:
+    for make in tasks.TASKS.values():
+        stream = make(1)
+        x, y = jax.eval_shape(lambda key, stream=stream: stream.batch(key, 2), jax.random.key(0))
+        for name in tasks.NETWORKS:
+            net = tasks.network(name, stream, 4)
+            of_one = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+            found = jax.eval_shape(net.predict, *of_one, x)
+            assert found.shape == (y.shape if x.ndim == 3 else (*y.shape, data.tasks.vocabulary(stream)))
+
+
+@pytest.mark.slow
+def test_an_rnn_learns_parity_in_which_a_linear_recurrence_fails() -> None:
+    found = tasks.run(tasks=["parity"], networks=["RNN", "LinearRecurrence"], epochs=3, width=16)
+    rnn, linear = found.scores[:, 0, -1]
+    assert rnn > 0.99 > 0.85 > linear
+    assert found.numbers()["parity"]["RNN"][-1] == pytest.approx(rnn, abs=1e-4)
+    assert "RNN" in found.describe()
