@@ -210,8 +210,8 @@ def draw(found: Induction) -> dict[str, Figure]:
 def _curves(found: Induction) -> Figure:
     fig, (left, middle, right) = plots.figure(1, 3, width=4.6, height=4.2)
     after = found.steps * np.arange(1, found.losses.shape[1] + 1)
-    for values, name, colour, line in zip(found.losses, ("one layer", "two layers"), plots.COLOURS, "-:", strict=False):
-        left.plot(after, values, color=colour, linestyle="--" if line == ":" else line, linewidth=2, label=name)
+    for values, name, colour, line in zip(found.losses, ("one layer", "two layers"), "kk", DASHES, strict=False):
+        left.plot(after, values, color=colour, linestyle=line, linewidth=2, label=name)
     left.set_ylabel("loss (nats per repeated token, held-out)", fontsize=11)
     left.set_title("predicting the repetition", fontsize=11)
     left.set_ylim(bottom=0)
@@ -231,7 +231,8 @@ def _curves(found: Induction) -> Figure:
         ax.set_xlabel("optimizer steps", fontsize=11)
         ax.grid(alpha=0.3)
     left.legend(fontsize=9)
-    right.legend(fontsize=8, loc="upper left", ncols=2)
+    handles, names = right.get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside lower center", ncols=len(names) // 2, fontsize=9, frameon=False)
     fig.suptitle(
         "Attention alone on a random sequence that repeats: the loss, and what the heads of two layers attend to",
         fontsize=12,

@@ -47,8 +47,9 @@ class Vanishing(NamedTuple):
 
     Attributes:
         cells: C names.
-        gradients: (2, C, T), before and after training: at [.., k] the median over examples of |d y / d s_(T-k)|
-            relative to that of k = 0, y the output and s_t the state after t positions (h, of the LSTM h and c).
+        gradients: (2, C, T), before training and after the epoch of the least error: at [.., k] the median over
+            examples of |d y / d s_(T-k)| relative to that of k = 0, y the output and s_t the state after t positions
+            (h, of the LSTM h and c).
         errors: (C, epochs), the mean squared error after each epoch.
         steps: of one epoch.
     """
@@ -69,14 +70,14 @@ class Vanishing(NamedTuple):
         """The result as a table."""
         last = self.gradients.shape[2] - 1
         half = last // 2
-        head = ["", f"k={half} before", "after training", f"k={last} before", "after training", "mean squared error"]
+        head = ["", f"k={half} before", "after training", f"k={last} before", "after training", "least error"]
         rows = [
             [name, *(f"{g[i, k]:.2g}" for k in (half, last) for i in (0, 1)), f"{error:.4f}"]
-            for name, g, error in zip(self.cells, self.gradients.swapaxes(0, 1), self.errors[:, -1], strict=True)
+            for name, g, error in zip(self.cells, self.gradients.swapaxes(0, 1), self.errors.min(axis=1), strict=True)
         ]
         return (
-            f"gradient of the output in the state k positions before the end, relative to k=0; mean squared error on "
-            f"adding after {count_of(self.errors.shape[1] * self.steps, 'step')} (the constant 1: {GUESS:.4f})\n"
+            f"gradient of the output in the state k positions before the end, relative to k=0; least mean squared "
+            f"error on adding in {count_of(self.errors.shape[1] * self.steps, 'step')} (the constant 1: {GUESS:.4f})\n"
             f"{table(head, rows)}"
         )
 
@@ -99,7 +100,8 @@ def run(
     d y / d s_(T-k) = w' (d h_T / d s_(T-1)) .. (d s_(T-k+1) / d s_(T-k)),
 
     a product of k matrices, which shrinks or grows exponentially in k (Bengio et al.) unless their norms are near 1.
-    The gates of LSTM, GRU and linear recurrence set these norms: at f = 1 the cell state passes unchanged.
+    The gates of LSTM, GRU and linear recurrence set these norms: at f = 1 the cell state passes unchanged. After
+    training the parameters of the epoch of the least held-out error are measured.
 
     Args:
         length: T.
@@ -131,7 +133,8 @@ def run(
         runs = list(states(net, task, losses.mse, batch_size=batch_size, held_out=HELD_OUT, **training))
         # The same program for both: parameters are its argument.
         measure = jax.jit(lambda params, layer=layer: relative(layer, params, x))
-        gradients.append([np.median(measure(ts.params), axis=0) for _, ts in (runs[0], runs[-1])])
+        best = min(runs[1:], key=lambda run: run[0]["validation_loss"])  # a tanh RNN may lose what it had learned
+        gradients.append([np.median(measure(ts.params), axis=0) for _, ts in (runs[0], best)])
         errors.append([record["validation_loss"] for record, _ in runs[1:]])
     return Vanishing(tuple(CELLS), np.asarray(gradients).swapaxes(0, 1), np.asarray(errors), steps)
 
@@ -184,21 +187,21 @@ def draw(found: Vanishing) -> dict[str, Figure]:
             ax.plot(np.clip(values, smallest, None), **look)
         right.plot(steps, found.errors[i], marker="o", markersize=3, **look)
     top = max(float(found.gradients.max()) * 2, 2.0)
-    for ax, when in ((before, "before training"), (after, "after training")):
+    for ax, when in ((before, "before training"), (after, "after training (epoch of the least error)")):
         ax.set_yscale("log")
         ax.set_ylim(smallest, top)
         ax.set_title(when, fontsize=11)
         ax.set_xlabel("k (positions before the end)", fontsize=11)
         ax.set_ylabel("gradient norm in the state, relative to k = 0", fontsize=11)
-    right.axhline(GUESS, color="0.5", linewidth=1)
-    right.annotate("the constant 1", (1, GUESS), (-2, 2), ("axes fraction", "data"), "offset points", ha="right")
+    right.axhline(GUESS, color="0.5", linewidth=1, label="the constant 1")
     right.set_yscale("log")
     right.set_title("learning to add", fontsize=11)
     right.set_xlabel("optimizer steps", fontsize=11)
     right.set_ylabel("mean squared error (held-out examples)", fontsize=11)
     for ax in (before, after, right):
         ax.grid(alpha=0.3)
-    after.legend(fontsize=9, loc="lower left")
+    handles, names = right.get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=10, frameon=False)
     fig.suptitle(
         f"Gradients through time: the last output against the state k positions before (adding, T = "
         f"{found.gradients.shape[2]}; median over examples)",
