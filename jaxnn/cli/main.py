@@ -55,7 +55,7 @@ commands:
              a language model:  jaxnn train --data text
   predict    apply a finished run to images:  jaxnn predict RUN IMAGES;  to a text:  jaxnn predict RUN --prompt TEXT
   compare    race optimizers, or compare ours to optax's:  jaxnn compare race, jaxnn compare parity --all
-  study      study per-example gradients:  jaxnn study NAME
+  study      study per-example gradients, or networks on sequences:  jaxnn study NAME
   playground train a small network on points of the plane and write a page that trains on
   gallery    draw all figures of the library, with an HTML page:  jaxnn gallery --out DIR
 

@@ -1,4 +1,4 @@
-"""`jaxnn study`: a study of per-example gradients, its figures and numbers in a run folder."""
+"""`jaxnn study`: a study of per-example gradients or of sequences, its figures and numbers in a run folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import tyro
 from jaxnn import data, files, models, optim, plots, studies
 from jaxnn.checks import require_between, require_positive_int
 from jaxnn.cli.runs import run_folder, wide_console, write_options
+from jaxnn.cli.sequence_studies import InductionConfig, SequencesConfig, TasksConfig, VanishingConfig
 from jaxnn.cli.words import require_seed
 from jaxnn.layers import Layer
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """The options common to all studies; each subclass adds its own."""
+    """The options common to all studies of per-example gradients; each subclass adds its own."""
 
     data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
     """Data set: digits (8x8, included), mnist or fashion-mnist (28x28; found locally, or downloaded once)."""
@@ -53,6 +54,20 @@ class StudyConfig:
         """The options without effect: --folder with the digits."""
         unused = "folder" in given and self.data == "digits"
         return ["--folder (the digits are included in the package)"] if unused else []
+
+    @property
+    def title(self) -> str:
+        """What the study is of, the beginning of its folder's name."""
+        return self.data
+
+    def run(self, module: ModuleType) -> Any:
+        """The result of the study on the images."""
+        splits = data.load(self.data, folder=self.folder)
+        if self.examples is not None:
+            splits = splits._replace(train=data.select(splits.train, slice(0, self.examples)))
+        if self.batch_size > len(splits.train):
+            raise ValueError(f"study: batch_size {self.batch_size} exceeds the {len(splits.train)} training examples.")
+        return module.run(splits, net=_network(self, splits.train), **self.settings())
 
     def settings(self) -> dict[str, Any]:
         """The keyword arguments of the study's `run`, besides the network."""
@@ -169,7 +184,7 @@ class Study(NamedTuple):
     """A study's module, and its options."""
 
     module: ModuleType
-    config: type[StudyConfig]
+    config: type[StudyConfig] | type[SequencesConfig]
 
 
 STUDIES = {
@@ -181,26 +196,24 @@ STUDIES = {
     "gram": Study(studies.gram, GramConfig),
     "influence": Study(studies.influence, InfluenceConfig),
     "projections": Study(studies.projections, ProjectionsConfig),
+    "vanishing": Study(studies.vanishing, VanishingConfig),
+    "induction": Study(studies.induction, InductionConfig),
+    "tasks": Study(studies.tasks, TasksConfig),
 }
 """The studies by their names on the command line."""
 
 
-def study(name: str, config: StudyConfig) -> Path:
+def study(name: str, config: StudyConfig | SequencesConfig) -> Path:
     """Run a study, write its folder, print the result; return the folder."""
     module = STUDIES[name].module
     console = wide_console()
-    splits = data.load(config.data, folder=config.folder)
-    if config.examples is not None:
-        splits = splits._replace(train=data.select(splits.train, slice(0, config.examples)))
-    if config.batch_size > len(splits.train):
-        raise ValueError(f"study: batch_size {config.batch_size} exceeds the {len(splits.train)} training examples.")
-    with run_folder(config.out, f"{config.data}-{name}") as folder:
-        found = module.run(splits, net=_network(config, splits.train), **config.settings())
+    with run_folder(config.out, f"{config.title}-{name}") as folder:
+        found = config.run(module)
         write_options(folder, config, study=name)
         files.write_json(folder / "result.json", found.numbers())
         for title, figure in module.draw(found).items():
             plots.save(figure, folder / f"{title}.png")
-    console.print(f"{config.data}: {found.describe()}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{config.title}: {found.describe()}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
     return folder
 

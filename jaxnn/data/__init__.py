@@ -1,13 +1,14 @@
-"""Data sets (digits, MNIST, Fashion-MNIST, toys, series, texts), splits, minibatches, augmentation.
+"""Data sets (digits, MNIST, Fashion-MNIST, toys, series, texts, tasks), splits, minibatches, augmentation.
 
 Training takes a data set, `(x, y)` or a `Dataset`, whose examples are permuted in each epoch, or a `Draws`, whose
-examples are drawn in each step: windows of a text (`text.windows`), or a stream of your own.
+examples are drawn in each step: windows of a text (`text.windows`), synthetic tasks on sequences (`tasks`), or a
+stream of your own.
 """
 
 from typing import TYPE_CHECKING
 
 from jaxnn import missing
-from jaxnn.data import augment, series, text, toy, warp
+from jaxnn.data import augment, series, tasks, text, toy, warp
 from jaxnn.data.dataset import Dataset, Splits, TrainTest, make_dataset, select, split
 from jaxnn.data.draws import Draws
 from jaxnn.data.idx import read_idx, write_idx
@@ -35,6 +36,7 @@ __all__ = [
     "series",
     "split",
     "take",
+    "tasks",
     "text",
     "toy",
     "warp",

@@ -23,6 +23,7 @@ from jaxnn.layers.base import Kind, param
 from jaxnn.layers.sequences import only
 from jaxnn.numerics import accumulation_dtype
 from jaxnn.ops.attention import Visible, alibi_slopes, attend
+from jaxnn.ops.attention import probabilities as ops_probabilities
 from jaxnn.ops.matmul import linear
 from jaxnn.ops.rotary import angles, rotate
 from jaxnn.types import Array, DTypeLike, Key, Params, Scalar
@@ -155,6 +156,46 @@ def apply(
     q, k, v = project(params, x, x if context is None else context, settings)[1]
     o, _ = attend(q, k, v, visible(mask, settings), scale=scale)
     return output(params, o)
+
+
+def probabilities(
+    params: Params,
+    x: Array,
+    context: Array | None = None,
+    *,
+    heads: int,
+    causal: bool = False,
+    mask: Array | None = None,
+    rotary: Scalar | None = None,
+    alibi: bool = False,
+    scale: Scalar | None = None,
+    eps: Scalar = 1e-6,
+) -> Array:
+    """The probabilities p_ts with which `apply` weighs the values: which positions each head attends to.
+
+    For study and plots: unlike `apply` it takes memory quadratic in T.
+
+    Args:
+        params, x, context, heads, causal, mask, rotary, alibi, scale, eps: as for `apply`.
+
+    Returns:
+        (N, H, T, S), float32 (float64 for float64): at [n, h, t, s] the weight of key s in the output of query t; each
+        row sums to 1, or is 0 if the query sees no key.
+
+    Raises:
+        TypeError, ValueError: as `apply`.
+
+    Example:
+        >>> params = init(jax.random.key(0), 8, 2)
+        >>> probabilities(params, jnp.ones((1, 2, 8)), heads=2, causal=True)[0, 0]
+        Array([[1. , 0. ],
+               [0.5, 0.5]], dtype=float32)
+    """
+    settings = Settings(heads, causal, rotary, alibi, scale, eps)
+    context = x if context is None else context
+    require_fit(params, x, context, mask, settings)
+    q, k, _ = project(params, x, context, settings)[1]
+    return ops_probabilities(q, k, visible(mask, settings), scale=scale)
 
 
 def project(

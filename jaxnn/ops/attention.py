@@ -130,6 +130,31 @@ def attend(
     return o.reshape(q.shape), lse.reshape(q.shape[:3])
 
 
+def probabilities(q: Array, k: Array, visible: Visible = Visible(), *, scale: Scalar | None = None) -> Array:
+    """The probabilities of attention themselves, softmax_s(scale q_t . k_s + bias_ts), in memory quadratic in T.
+
+    For study and plots: `attend` computes its outputs without keeping them.
+
+    Args:
+        q, k, visible, scale: as for `attend`.
+
+    Returns:
+        p (N, H, T, S) in the accumulation dtype of q; a query that sees no key has the row 0.
+
+    Example:
+        >>> x = jnp.ones((1, 2, 1, 4))
+        >>> probabilities(x, x, Visible(causal=True))
+        Array([[[[1. , 0. ],
+                 [0.5, 0.5]]]], dtype=float32)
+    """
+    z = _scores(_grouped(q, k), _seen(k, visible), visible, scale)
+    highest = jnp.max(z, -1, keepdims=True)
+    p = jnp.exp(z - jnp.where(highest == -jnp.inf, jnp.zeros_like(highest), highest))
+    total = jnp.sum(p, -1, keepdims=True)
+    p = p / jnp.where(total == 0, jnp.ones_like(total), total)
+    return p.reshape(q.shape[0], q.shape[2], q.shape[1], k.shape[1])
+
+
 def attend_grads(
     q: Array,
     k: Array,

@@ -1,4 +1,4 @@
-"""`jaxnn study` end to end, in temporary folders, on some of the embedded digits."""
+"""`jaxnn study` end to end, in temporary folders, on some of the embedded digits and short sequences."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from typing import Any
 import matplotlib.image
 import pytest
 
+from jaxnn import data
 from jaxnn.cli.main import main
+from jaxnn.cli.sequence_studies import VanishingConfig
 from jaxnn.cli.study import STUDIES
 from tests.helpers import slow
 
 QUICK = ["--examples", "96", "--hidden", "8", "--epochs", "1", "--batch-size", "32"]
+SEQUENCES = {
+    "vanishing": ["--length", "12", "--hidden", "4"],
+    "induction": ["--length", "4", "--symbols", "6", "--width", "8", "--heads", "2"],
+    "tasks": ["--width", "4", "--tasks", "adding,parity", "--networks", "RNN"],
+}
+SHORT = ["--epochs", "2", "--steps", "2", "--batch-size", "8"]
 PICTURES = {
     "mislabeled": {"mislabeled.png", "suspects.png"},
     "projections": {"projections.png", "agreement.png"},
+    "induction": {"induction.png", "induction-heads.png"},
+    "tasks": {"tasks.png", "tasks-curves.png"},
 }
 SAID = {
     "norms": "median gradient norm",
@@ -29,12 +39,16 @@ SAID = {
     "gram": "within a class",
     "influence": "to first order",
     "projections": "agreement of projected with exact inner products",
+    "induction": "repeated tokens predicted after 4 steps",
+    "tasks": "accuracy on held-out examples after 4 steps",
+    "vanishing": "gradient of the output in the state k positions before the end",
 }
 
 
 @pytest.mark.parametrize("name", ["mislabeled", *slow(*(name for name in STUDIES if name != "mislabeled"))])
 def test_a_study_writes_its_folder_and_says_what_it_found(name: str, tmp_path: Path, capsys: Any) -> None:
-    assert main(["study", name, *QUICK, "--out", str(tmp_path / "run")]) == 0
+    quick = [*SHORT, *SEQUENCES[name]] if name in SEQUENCES else QUICK
+    assert main(["study", name, *quick, "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr().out
     assert SAID[name] in shown
     assert "nan" not in shown
@@ -44,7 +58,7 @@ def test_a_study_writes_its_folder_and_says_what_it_found(name: str, tmp_path: P
         assert matplotlib.image.imread(tmp_path / "run" / picture)[..., :3].std() > 0.01
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["study"] == name
-    assert config["options"]["examples"] == 96
+    assert config["options"]["batch_size"] == int(quick[quick.index("--batch-size") + 1])
     assert json.loads((tmp_path / "run" / "result.json").read_text(), parse_constant=_no_constant)
 
 
@@ -72,9 +86,12 @@ def test_settings_reach_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("jaxnn.studies.mislabeled.run", run)
     monkeypatch.chdir(tmp_path)
     assert main(["study", "mislabeled", *QUICK, "--fraction", "0.2", "--seed", "3"]) == 2
-    ((count, settings),) = seen
+    ((count, settings),) = seen[:1]
     assert (count, settings["fraction"], settings["seed"], settings["epochs"]) == (96, 0.2, 3, 1)
     assert not list((tmp_path / "runs").iterdir()), "a study that fails leaves no folder"
+    monkeypatch.setattr("jaxnn.studies.vanishing.run", lambda **settings: run(data.Splits([], [], []), **settings))
+    assert main(["study", "vanishing", "--length", "7", "--steps", "3"]) == 2
+    assert seen[1] == (0, VanishingConfig(length=7, steps=3).settings())
 
 
 @pytest.mark.parametrize(
@@ -87,6 +104,10 @@ def test_settings_reach_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (["norms", "--batch-size", "2000"], "batch_size 2000 exceeds the 1257 training examples"),
         (["mislabeled", "--fraction", "0"], "fraction"),
         (["clipped", "--bound", "-1"], "bound must lie in"),
+        (["vanishing", "--steps", "0"], "study: steps must be at least 1, got 0"),
+        (["vanishing", "--data", "digits"], "--data"),
+        (["tasks", "--tasks", "copy"], "tasks has no 'copy' (did you mean 'copying'?)"),
+        (["tasks", "--networks", ""], "expected at least one name in networks"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )

@@ -30,6 +30,9 @@ SMALL = {
     "jaxnn playground": "--epochs 1",
     "jaxnn train --recipe mnist-linear": "--epochs 1 --data digits",
     "jaxnn train --recipe mnist-mlp": "--epochs 1 --data digits --hidden 8",
+    "jaxnn study vanishing": "--length 6 --hidden 4 --epochs 1 --steps 2",
+    "jaxnn study induction": "--length 4 --width 8 --heads 2 --epochs 1 --steps 2",
+    "jaxnn study tasks": "--tasks parity --networks RNN --width 4 --epochs 1 --steps 2",
     "jaxnn train --model cnn": "--epochs 1 --channels 2 --hidden 8 --batch-size 512",
 }
 """What makes a command fast, by its beginning."""

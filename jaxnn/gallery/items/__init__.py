@@ -16,6 +16,7 @@ from jaxnn.gallery.items import (
     optimizers,
     outputs,
     perceptrons,
+    sequences,
     training,
     units,
 )
@@ -34,6 +35,7 @@ SUBJECTS: Mapping[str, tuple[Item, ...]] = MappingProxyType(
         "Approximation and depth": approximation.ITEMS,
         "Training in practice": training.ITEMS,
         "Images and the playground": images.ITEMS,
+        "Sequences": sequences.ITEMS,
     }
 )
 """The items by the title of their subject, in the order of the page."""

@@ -1,0 +1,90 @@
+"""Common parts of the studies of sequences: training on a stream of examples, accuracy, tables of text."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import backprop, losses, optim, train
+from jaxnn.data import Draws
+from jaxnn.data.tasks import NONE
+from jaxnn.layers import Layer
+from jaxnn.train import TrainState
+from jaxnn.types import Array, Loss
+
+NEXT_TOKEN: Loss = functools.partial(losses.softmax_cross_entropy, ignore_index=NONE)
+"""The loss of tasks on tokens: the mean over the positions with a target."""
+
+CLIP = 1.0
+"""The largest norm of a gradient: those of recurrent networks explode now and then."""
+
+
+def optimizer(learning_rate: float) -> Any:
+    """Adam on gradients of norm at most `CLIP`."""
+    return optim.chain(optim.clip_by_global_norm(CLIP), optim.adam(learning_rate))
+
+
+def accuracy(outputs: Array, labels: Array) -> Array:
+    """(N,), the part of the positions with a target at which the largest logit is that of the label.
+
+    Args:
+        outputs: (N, T, V) logits.
+        labels: (N, T), in [0, V) or -1; at least one of each example is not -1.
+
+    Example:
+        >>> accuracy(jnp.array([[[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]]), jnp.array([[-1, 1, 0]]))
+        Array([0.5], dtype=float32)
+    """
+    counted = labels != NONE
+    right = counted & (jnp.argmax(outputs, axis=-1).astype(labels.dtype) == labels)
+    return jnp.sum(right, axis=1).astype(outputs.dtype) / jnp.sum(counted, axis=1).astype(outputs.dtype)
+
+
+def states(
+    net: Layer,
+    task: Draws,
+    loss: Loss,
+    *,
+    learning_rate: float,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    held_out: int,
+    metrics: dict[str, Loss] | None = None,
+) -> Iterator[tuple[dict[str, float], TrainState]]:
+    """The initial state, with an empty record, and the record and state after each epoch.
+
+    Args:
+        task: the stream of training examples, whose `steps` make an epoch.
+        loss, metrics: of each example, evaluated after each epoch on the same `held_out` examples of the stream.
+        learning_rate: of `optimizer`.
+        seed: of initial parameters and examples.
+    """
+    opt, key = optimizer(learning_rate), jax.random.key(seed)
+    validation = jax.jit(Draws.batch, static_argnums=2)(task, jax.random.fold_in(key, 1), held_out)
+    ts = train.init(net, opt, jax.random.fold_in(key, 2), jax.tree.map(lambda x: x[0], validation[0]))
+    yield {}, ts
+    how: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "metrics": metrics, "start": ts}
+    how |= {"validation": validation, "value_and_grad": backprop.value_and_grad(net, loss)}
+    yield from train.epochs(net, loss, opt, task, key=jax.random.fold_in(key, 3), **how)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words in columns of one width, the first to the left, the others to the right.
+
+    Example:
+        >>> print(table(["", "loss"], [["LSTM", "0.5"], ["RNN", "12"]]))
+              loss
+        LSTM   0.5
+        RNN     12
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in (head, *rows):
+        words = [row[0].ljust(widths[0]), *(word.rjust(n) for word, n in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(words).rstrip())
+    return "\n".join(lines)
