@@ -31,8 +31,8 @@ from jaxnn.varying import vary, varying_axes
 Tree = TypeVar("Tree")
 
 CHUNK = 2048
-"""Classes in a chunk by default: 8 KiB of logits for each position. On 2 CPU cores, of 1,024 positions of 256 features and
-32,768 classes, value and gradients took the same time to 8% in chunks of 512 to 4,096, and four times as long from
+"""Classes in a chunk by default: 8 KiB of logits for each position. On 2 CPU cores, of 1,024 positions of 256 features
+and 32,768 classes, value and gradients took the same time to 8% in chunks of 512 to 4,096, and four times as long from
 logits. One loop over positions, which adds up the gradient of w, saves a product of four, and took as long."""
 
 ALIGNED = 128
