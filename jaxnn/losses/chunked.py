@@ -167,7 +167,7 @@ def _operands(
     return inputs, matrix, bias
 
 
-FUNCTIONS = tuple(f"{name}_of_rows" for name in ("table_cross_entropy", "matrix_cross_entropy"))
+FUNCTIONS = ("jaxnn_table_cross_entropy", "jaxnn_matrix_cross_entropy")
 """The names of the functions that `per_example` finds in a jaxpr, by class_axis; see `rows_of`."""
 
 
