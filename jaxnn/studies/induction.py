@@ -138,7 +138,12 @@ def run(
 
 
 def network(symbols: int, width: int, heads: int, depth: int) -> Layer:
-    """A transformer without MLPs, (N, T) tokens -> (N, T, V) logits."""
+    """A transformer without MLPs, (N, T) tokens -> (N, T, V) logits.
+
+    Example:
+        >>> [part.kind.name for part in network(8, 16, 2, 1).parts]
+        ['embedding', 'residual', 'rms_norm', 'dense']
+    """
     norm = layers.RMSNorm()
     attention = layers.Attention(heads, causal=True, rotary=10_000.0, qk_norm=True)
     # The plateau before heads form is shorter if tokens differ from the start: embeddings of norm sqrt(D).
@@ -185,6 +190,11 @@ def scores(maps: Array, tokens: Array) -> tuple[Array, Array]:
     Args:
         maps: (depth, N, H, T, T).
         tokens: (N, T).
+
+    Example:
+        >>> tokens = jnp.array([[0, 1, 0, 1]])
+        >>> [found.item() for found in scores(jnp.full((1, 1, 1, 4, 4), 0.25), tokens)]
+        [0.25, 0.25]
     """
     length = tokens.shape[1]
     before = jnp.broadcast_to(jnp.eye(length, k=-1, dtype=bool)[None], (len(tokens), length, length))
