@@ -46,7 +46,7 @@ def vocabulary(task: Draws) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Settings:
+class Task:
     """The settings of a draw, ints of at least 1."""
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class _Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Copying(_Settings):
+class Copying(Task):
     """Draws examples of `copying`."""
 
     symbols: int
@@ -110,7 +110,7 @@ def copying(symbols: int = 8, length: int = 8, delay: int = 16, *, steps: int) -
 
 
 @dataclasses.dataclass(frozen=True)
-class Adding(_Settings):
+class Adding(Task):
     """Draws examples of `adding`."""
 
     length: int
@@ -157,7 +157,7 @@ def adding(length: int = 50, *, steps: int) -> Draws:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parity(_Settings):
+class Parity(Task):
     """Draws examples of `parity`."""
 
     length: int
@@ -203,7 +203,7 @@ def parity(length: int = 32, *, steps: int) -> Draws:
 
 
 @dataclasses.dataclass(frozen=True)
-class Induction(_Settings):
+class Induction(Task):
     """Draws examples of `induction`."""
 
     symbols: int
@@ -267,7 +267,7 @@ def induction(symbols: int = 32, length: int = 16, *, shortest: int | None = Non
 
 
 @dataclasses.dataclass(frozen=True)
-class Sorting(_Settings):
+class Sorting(Task):
     """Draws examples of `sorting`."""
 
     symbols: int
@@ -312,7 +312,7 @@ def sorting(symbols: int = 16, length: int = 12, *, steps: int) -> Draws:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dyck(_Settings):
+class Dyck(Task):
     """Draws examples of `dyck`."""
 
     types: int
