@@ -202,7 +202,7 @@ def test_a_layer_with_a_cache_decodes() -> None:
     y, cache = layer.apply(params, cache, x[:, :2])
     last, cache = layer.apply(params, cache, x[:, 2:])
     np.testing.assert_allclose(np.concatenate([y, last], 1), layer.predict(params, (), x), rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="decoding with a cache takes no mask"):
+    with pytest.raises(ValueError, match="a mask needs a cache made with masked=True"):
         layer.apply(params, cache, Sequences(x, np.ones((1, 3), bool)))
     with pytest.raises(ValueError, match="decoding with a cache needs causal attention, got causal=False"):
         attention_layers.apply_cached(params, cache, x, Settings(2))
