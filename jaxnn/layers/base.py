@@ -109,7 +109,7 @@ class Layer:
             "apply it with layer.apply(params, state, x) or layer.predict(params, state, x)."
         )
 
-    def predict(self, params: Params, state: State, x: Any) -> Any:
+    def predict(self, params: Params, state: State, x: Array | Sequences) -> Any:
         """The output in evaluation mode: no key, no randomness; running statistics are used, not updated.
 
         Example:

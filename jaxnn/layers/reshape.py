@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxnn.checks import pair, require_positive_int
 from jaxnn.layers.base import Kind, Layer, stateless
+from jaxnn.placement import compiler_sharded, rows_spec
 from jaxnn.types import Array, Params, Shape
 
 RESHAPE, UPSAMPLE = Kind("reshape"), Kind("upsample")
@@ -38,7 +39,9 @@ def Reshape(*shape: int) -> Layer:
             raise ValueError(
                 f"Reshape: an example of shape {x.shape[1:]} has {entries} entries, which do not fit {shape}."
             )
-        return x.reshape(x.shape[0], *(entries // known if size == -1 else size for size in shape))
+        sizes = (x.shape[0], *(entries // known if size == -1 else size for size in shape))
+        # With Explicit axes a reshape of several axes into several others needs its output sharding: that of the rows.
+        return compiler_sharded(lambda x: x.reshape(sizes), rows_spec(x), x)
 
     return stateless(RESHAPE, apply, shape=shape)
 

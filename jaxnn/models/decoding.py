@@ -30,18 +30,18 @@ from jaxnn.models.combinators import join, spread
 from jaxnn.models.sampling import require_sampling, sample
 from jaxnn.models.ties import STACK, filled
 from jaxnn.models.transformer import ENCODER_DECODER
-from jaxnn.types import Array, Key, Params, Scalar, State
+from jaxnn.types import Array, ArrayLike, Key, Params, Scalar, State
 
 
 def generate(
     net: Layer,
     params: Params,
     state: State,
-    prompt: Array,
+    prompt: ArrayLike,
     count: int,
     *,
     key: Key | None = None,
-    lengths: Array | None = None,
+    lengths: ArrayLike | None = None,
     temperature: Scalar = 1.0,
     top_k: int | None = None,
     top_p: Scalar | None = None,
@@ -82,22 +82,22 @@ def generate(
         (1, 7)
     """
     require_net("generate", net)
-    prompt = as_array("generate", "prompt", prompt)
-    require_integer("generate", "prompt", prompt.dtype, "Encode text first, e.g. data.text.characters(text).encode.")
-    if prompt.ndim != 2 or not prompt.shape[1]:
+    start = as_array("generate", "prompt", prompt)
+    require_integer("generate", "prompt", start.dtype, "Encode text first, e.g. data.text.characters(text).encode.")
+    if start.ndim != 2 or not start.shape[1]:
         raise ValueError(
-            f"generate: prompt must be tokens (N, S) with S >= 1, got shape {prompt.shape}. An empty prompt predicts "
+            f"generate: prompt must be tokens (N, S) with S >= 1, got shape {start.shape}. An empty prompt predicts "
             "nothing: begin with a token such as a newline."
         )
     require_sampling(temperature, top_k, top_p)
     if not isinstance(temperature, int | float) or temperature != 0:
         require_key("generate", key)
-    n, given = prompt.shape
+    n, given = start.shape
     total = given + require_positive_int("generate", "count", count, minimum=0)
     known = _lengths(lengths, n, given)
     net, params, state, wrap = _decoder(net, params, state, context)
     first = given if lengths is None else _least(lengths)
-    tokens = jnp.zeros((n, total), jnp.int32).at[:, :given].set(prompt.astype(jnp.int32))
+    tokens = jnp.zeros((n, total), jnp.int32).at[:, :given].set(start.astype(jnp.int32))
 
     def read(some: Array, cache: State) -> tuple[Array, State]:
         y, cache = net.apply(params, cache, wrap(some))

@@ -84,15 +84,15 @@ ITEMS = (
         "models.summary",
         """
         >>> total = models.summary(models.mlp([784, 30, 10]), (784,))
-        layer    output  parameters
-        -------  ------  ----------
-        (input)  (784,)           0
-        flatten  (784,)           0
-        dense    (30,)       23,550
-        relu     (30,)            0
-        dense    (10,)          310
-        -------  ------  ----------
-        total                23,860
+        layer    output  parameters  FLOPs
+        -------  ------  ----------  ------
+        (input)  (784,)           0       0
+        flatten  (784,)           0       0
+        dense    (30,)       23,550  47,040
+        relu     (30,)            0       0
+        dense    (10,)          310     600
+        -------  ------  ----------  ------
+        total                23,860  47,640
         """,
     ),
     Item(
