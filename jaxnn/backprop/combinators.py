@@ -260,7 +260,7 @@ class _Branches(Rule):
         return functools.reduce(added, [dx for dx, _ in made]), tuple(found for _, found in made)
 
 
-def _through_the_parts(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
+def through_parts(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
     return rule_of(layer).backward(layer, params, cache, dy, _nothing)[0]
 
 
@@ -268,15 +268,15 @@ def _nothing(rule: Rule) -> Callable[..., PyTree]:
     return lambda *leaf: ()
 
 
-def _uses_of_parts(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
+def uses_of_parts(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
     return rule_of(layer).backward(layer, params, cache, dy, USES)[1]
 
 
-def _couples(layer: Layer, train: bool) -> bool:
+def parts_couple(layer: Layer, train: bool) -> bool:
     return any(rule_of(part).couples(part, train) for part in layer.parts)
 
 
-SERIAL_RULE = register(SERIAL, _Serial(_serial_forward, _through_the_parts, _uses_of_parts, _couples))
-BRANCHES_RULE = _Branches(_branches_forward, _through_the_parts, _uses_of_parts, _couples, _combined_by_hand)
+SERIAL_RULE = register(SERIAL, _Serial(_serial_forward, through_parts, uses_of_parts, parts_couple))
+BRANCHES_RULE = _Branches(_branches_forward, through_parts, uses_of_parts, parts_couple, _combined_by_hand)
 register(RESIDUAL, BRANCHES_RULE)
 register(PARALLEL, BRANCHES_RULE)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.layers.base import Kind, Layer, pair_of
-from jaxnn.layers.sequences import Sequences, only
+from jaxnn.layers.sequences import Sequences, only, values_of
 from jaxnn.tape import STATIC, Placed, Use, Whole, errors, wide_total
 from jaxnn.types import Array, Key, Params, PyTree, State
 
@@ -134,10 +134,10 @@ class Rule:
         if isinstance(dy, AtLogits):  # this activation is fused with the loss: what it would compute is there already
             return dy.delta, dy.params
         dx = self.input_grad(layer, params, cache, dy)
-        if self.forward is keep_input and jnp.shape(dx) != jnp.shape(cache):
+        if self.forward is keep_input and jnp.shape(values_of(dx)) != jnp.shape(values_of(cache)):
             raise ValueError(
-                f"{layer.kind.name}: the rule's input_grad must return dx of the shape of x, {jnp.shape(cache)}, got "
-                f"{jnp.shape(dx)}."
+                f"{layer.kind.name}: the rule's input_grad must return dx of the shape of x, "
+                f"{jnp.shape(values_of(cache))}, got {jnp.shape(values_of(dx))}."
             )
         return dx, collect(self)(layer, params, cache, dy)
 

@@ -24,8 +24,16 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.backprop.combinators import backward, forward, parts_of, settled
-from jaxnn.backprop.rule import AUTOMATIC, USES, Cache, Collect, Rule, keep_input, register, rule_of
+from jaxnn.backprop.combinators import (
+    backward,
+    forward,
+    parts_couple,
+    parts_of,
+    settled,
+    through_parts,
+    uses_of_parts,
+)
+from jaxnn.backprop.rule import AUTOMATIC, Cache, Collect, Rule, keep_input, register, rule_of
 from jaxnn.layers import padding, position, tying
 from jaxnn.layers.base import Layer
 from jaxnn.layers.sequences import Sequences, mask_of, no_context, only, values_of, with_values
@@ -89,18 +97,11 @@ TIED = register(tying.TIED, _Tied(_tied_forward, _tied_input_grad, _tied_uses, _
 """As the layer it is tied to; the gradient is added to that layer's."""
 
 
-def _keep_shape(
-    layer: Layer, params: Params, state: State, x: Any, *, key: Key | None, train: bool
-) -> tuple[Any, State, Cache]:
-    y, state = layer.apply(params, state, x, key=key, train=train)
-    return y, state, x
-
-
 def _padding_input_grad(layer: Layer, params: Params, x: Any, dy: Any) -> Any:
     return dataclasses.replace(dy, mask=x.mask) if isinstance(x, Sequences) else dy.values
 
 
-PADDING = register(padding.PADDING, Rule(_keep_shape, _padding_input_grad))
+PADDING = register(padding.PADDING, Rule(keep_input, _padding_input_grad))
 """Tokens have no derivative; the cotangent of a context passes."""
 
 
@@ -108,7 +109,7 @@ def _values_input_grad(layer: Layer, params: Params, x: Any, dy: Array) -> Any:
     return with_values(no_context(x), dy)
 
 
-VALUES = register(padding.VALUES, Rule(_keep_shape, _values_input_grad))
+VALUES = register(padding.VALUES, Rule(keep_input, _values_input_grad))
 """dC/dx = dC/dy, 0 at masked positions."""
 
 
@@ -119,7 +120,7 @@ def _last_input_grad(layer: Layer, params: Params, x: Any, dy: Array) -> Any:
     return with_values(no_context(x), dx)
 
 
-LAST_POSITION = register(padding.LAST, Rule(_keep_shape, _last_input_grad))
+LAST_POSITION = register(padding.LAST, Rule(keep_input, _last_input_grad))
 """dC/dy at the last position that counts."""
 
 
@@ -131,7 +132,7 @@ def _mean_input_grad(layer: Layer, params: Params, x: Any, dy: Array) -> Any:
     return with_values(no_context(x), dx)
 
 
-MEAN_POSITION = register(padding.MEAN, Rule(_keep_shape, _mean_input_grad))
+MEAN_POSITION = register(padding.MEAN, Rule(keep_input, _mean_input_grad))
 """dC/dy / m at each of the m positions that count."""
 
 
@@ -172,17 +173,5 @@ class _Encoded(Rule):
         return dataclasses.replace(dx, context=context), settled(layer, params, (reading, writing))
 
 
-def _encoded_input_grad(layer: Layer, params: Params, cache: Cache, dy: Any) -> Any:
-    return rule_of(layer).backward(layer, params, cache, dy, lambda rule: lambda *leaf: ())[0]
-
-
-def _encoded_uses(layer: Layer, params: Params, cache: Cache, dy: Any) -> PyTree:
-    return rule_of(layer).backward(layer, params, cache, dy, USES)[1]
-
-
-def _encoded_couples(layer: Layer, train: bool) -> bool:
-    return any(rule_of(part).couples(part, train) for part in layer.parts)
-
-
-ENCODED = register(ENCODER_DECODER, _Encoded(_encoded_forward, _encoded_input_grad, _encoded_uses, _encoded_couples))
+ENCODED = register(ENCODER_DECODER, _Encoded(_encoded_forward, through_parts, uses_of_parts, parts_couple))
 """The decoder's backward pass returns the cotangent of the context, from which the encoder's begins."""

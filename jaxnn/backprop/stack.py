@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.backprop.combinators import backward, forward
-from jaxnn.backprop.rule import USES, Cache, Collect, Rule, register, rule_of
+from jaxnn.backprop.combinators import backward, forward, parts_couple, through_parts, uses_of_parts
+from jaxnn.backprop.rule import USES, Cache, Collect, Rule, register
 from jaxnn.layers.base import Layer
 from jaxnn.models.stack import keys_of
 from jaxnn.models.ties import STACK
@@ -159,17 +159,5 @@ def _slice_of(use: Use, i: int, shape: Shape) -> Placed:
     return Placed(use.use, view)
 
 
-def _input_grad(layer: Layer, params: Params, cache: Cache, dy: Any) -> Any:
-    return rule_of(layer).backward(layer, params, cache, dy, lambda rule: lambda *leaf: ())[0]
-
-
-def _uses(layer: Layer, params: Params, cache: Cache, dy: Any) -> PyTree:
-    return rule_of(layer).backward(layer, params, cache, dy, USES)[1]
-
-
-def _couples(layer: Layer, train: bool) -> bool:
-    return rule_of(layer.parts[0]).couples(layer.parts[0], train)
-
-
-STACK_RULE = register(STACK, _Stack(_forward, _input_grad, _uses, _couples))
+STACK_RULE = register(STACK, _Stack(_forward, through_parts, uses_of_parts, parts_couple))
 """One reversed scan over the blocks."""

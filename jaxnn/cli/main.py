@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import os
 import re
 import sys
@@ -150,7 +151,7 @@ def _train(words: list[str]) -> None:
 
 def _is_text(words: list[str]) -> bool:
     """Whether the words name the data set of language models, which have options of their own."""
-    return _take_option([word for word in words if word != "--data" or words[-1] != word], "--data")[0] == "text"
+    return "--data=text" in words or ("--data", "text") in itertools.pairwise(words)
 
 
 def _predict(words: list[str]) -> None:

@@ -46,7 +46,7 @@ not fit. An invalid setting raises either, in the factory or, where its check ne
 
 A name without parentheses is a Layer itself (`Flatten`, `Relu`); one with them is a factory (`Dense(10)`).
 
-Recurrent layers begin every call at a zero carry, with the state `()`; with the state of `start(layer, n)` they go on
+Recurrent layers begin every call at a zero carry, with the state `()`; with the state of `models.begin` they go on
 from the carry of the call before: for decoding token by token and for long texts in pieces.
 
 Sequences of unequal length are padded to one length T and travel through a network as `Sequences`, values with a mask.
@@ -117,7 +117,7 @@ from jaxnn.layers.padding import LastPosition, MeanPosition, Padding, Values
 from jaxnn.layers.parametric import Parametric, PRelu, Swish
 from jaxnn.layers.pooling import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jaxnn.layers.position import LearnedPositions, SinusoidalPositions
-from jaxnn.layers.recurrence import Reversed, start
+from jaxnn.layers.recurrence import Reversed
 from jaxnn.layers.recurrent import RNN
 from jaxnn.layers.reshape import Reshape, Upsample
 from jaxnn.layers.rms_norm import RMSNorm
@@ -201,7 +201,6 @@ __all__ = [
     "reshape",
     "rms_norm",
     "sequences",
-    "start",
     "stateless",
     "tied",
 ]  # fmt: skip

@@ -147,7 +147,7 @@ def GRU(
 ) -> Layer:
     """The gated recurrent unit, (N, T, D) -> (N, T, H); the equations are at `gru.apply`.
 
-    Its state is `()`, and every sequence starts from h = 0; or the carry, see `layers.start`.
+    Its state is `()`, and every sequence starts from h = 0; or the carry, see `models.begin`.
 
     Args:
         hidden: H.

@@ -144,7 +144,7 @@ def LinearRecurrence(
 ) -> Layer:
     """The gated linear recurrence, (N, T, D) -> (N, T, H), parallel over positions; see `linear_recurrence.apply`.
 
-    Its state is `()`, and every sequence starts from h = 0; or the carry, see `layers.start`.
+    Its state is `()`, and every sequence starts from h = 0; or the carry, see `models.begin`.
 
     Args:
         hidden: H.

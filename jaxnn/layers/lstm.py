@@ -127,7 +127,7 @@ def LSTM(
 ) -> Layer:
     """Long short-term memory, (N, T, D) -> (N, T, H); the equations are at `lstm.apply`.
 
-    Its state is `()`, and every sequence starts from h = c = 0; or the carry, see `layers.start`.
+    Its state is `()`, and every sequence starts from h = c = 0; or the carry, see `models.begin`.
 
     Args:
         hidden: H.

@@ -137,9 +137,10 @@ def first_carry(where: str, carry: Carry | None, z: Array, sizes: Mapping[str, i
     if found != wanted:
         raise ValueError(
             f"{where}: the state must be () or a carry of shapes {wanted}, got {found}. Make it by "
-            f"layers.start(layer, {n})."
+            f"models.begin(net, params, state, {n})."
         )
-    return {name: carry[name].astype(z.dtype) for name in sizes}
+    # Zeros that are the same on every device of a `shard_map` are not so after the first position.
+    return {name: vary(carry[name].astype(z.dtype), varying_axes(z, params)) for name in sizes}
 
 
 def zero_carry(kind: Any, *others: PyTree) -> Array:
@@ -200,42 +201,17 @@ def split(z: Array, parts: int) -> list[Array]:
     return list(lax.split(z, [z.shape[-1] // parts] * parts, axis=z.ndim - 1))
 
 
-def start(layer: Layer, n: int, dtype: DTypeLike = jnp.float32, *, state: State = ()) -> State:
-    """The state of a network whose recurrent layers begin at a zero carry, and return the last one as their new state.
-
-    With the state `()`, which `init` returns, every call of `apply` starts from zeros and forgets its carry. With this
-    one the positions of several calls are one sequence: for decoding token by token, and for training on consecutive
-    pieces of a long text (truncated backpropagation through time: no gradient flows into the carry that is passed).
-
-    Args:
-        layer: a recurrent layer, or a network of such.
-        n: N, the number of examples in a batch.
-        dtype: of the inputs; the carry has its accumulation dtype.
-        state: the network's state; that of other layers is kept.
-
-    Returns:
-        The state: {"h": (N, H)} of a recurrent layer, with "c" of an LSTM; a tuple of the parts' for a network.
-        `Reversed` layers read from the end and carry nothing.
-
-    Reference: Williams, R. J. & Peng, J. (1990). An efficient gradient-based algorithm for on-line training of
-        recurrent network trajectories.
+def start(layer: Layer, n: int, dtype: DTypeLike = jnp.float32) -> State:
+    """The zero carry of one recurrent layer for n examples, in the accumulation dtype; `models.begin` is of a network.
 
     Example:
         >>> from jaxnn.layers import LSTM
         >>> jax.tree.map(jnp.shape, start(LSTM(4), 2))
         {'c': (2, 4), 'h': (2, 4)}
     """
-    n = require_positive_int("start", "n", n)
-    if isinstance(layer.kind, RecurrentKind):
-        shape = (n, layer.options["hidden"])
-        return {name: jnp.zeros(shape, accumulation_dtype(dtype)) for name in layer.kind.carry}
-    if isinstance(layer.options.get("of"), Layer):  # tied to another layer: the same, with a carry of its own
-        return start(layer.options["of"], n, dtype, state=state)
-    if not layer.parts or layer.kind is REVERSED:
-        return state
-    states = state if isinstance(state, tuple) and len(state) == len(layer.parts) else ((),) * len(layer.parts)
-    inside = tuple(start(part, n, dtype, state=s) for part, s in zip(layer.parts, states, strict=True))
-    return inside if jax.tree.leaves(inside) else ()
+    kind: Any = layer.kind
+    shape = (require_positive_int("start", "n", n), layer.options["hidden"])
+    return {name: jnp.zeros(shape, accumulation_dtype(dtype)) for name in kind.carry}
 
 
 REVERSED = Kind("reversed")

@@ -112,7 +112,7 @@ def RNN(
 ) -> Layer:
     """The simple recurrent layer, (N, T, D) -> (N, T, H): h_t = f(x_t w + h_(t-1) u + b).
 
-    Its state is `()`, and every sequence starts from h = 0; or the carry, see `layers.start`.
+    Its state is `()`, and every sequence starts from h = 0; or the carry, see `models.begin`.
 
     Args:
         hidden: H.

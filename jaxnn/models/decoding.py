@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,9 @@ from jaxnn.models.combinators import join, spread
 from jaxnn.models.sampling import require_sampling, sample
 from jaxnn.models.ties import STACK, filled
 from jaxnn.models.transformer import ENCODER_DECODER
+from jaxnn.placement import compiler_sharded, rows_spec
 from jaxnn.types import Array, ArrayLike, Key, Params, Scalar, State
+from jaxnn.varying import vary, varying_axes
 
 
 def generate(
@@ -92,12 +95,40 @@ def generate(
     require_sampling(temperature, top_k, top_p)
     if not isinstance(temperature, int | float) or temperature != 0:
         require_key("generate", key)
-    n, given = start.shape
-    total = given + require_positive_int("generate", "count", count, minimum=0)
-    known = _lengths(lengths, n, given)
+    total = start.shape[1] + require_positive_int("generate", "count", count, minimum=0)
+    known = _lengths(lengths, *start.shape)
+    first = start.shape[1] if lengths is None else _least(lengths)
+    run = functools.partial(_generated, net, total=total, first=first, top_k=top_k, stop=stop)
+    # On Explicit axes caches and tokens would need the sharding of every update.
+    return compiler_sharded(run, rows_spec(start), params, state, start, known, key, temperature, top_p, context)
+
+
+def _generated(
+    net: Layer,
+    params: Params,
+    state: State,
+    prompt: Array,
+    known: Array,
+    key: Key | None,
+    temperature: Scalar,
+    top_p: Scalar | None,
+    context: Sequences | None,
+    *,
+    total: int,
+    first: int,
+    top_k: int | None,
+    stop: int | None,
+) -> Array:
+    """The tokens of `generate`, (N, total): the first `first` positions are read at once, prompts are `known` long."""
     net, params, state, wrap = _decoder(net, params, state, context)
-    first = given if lengths is None else _least(lengths)
-    tokens = jnp.zeros((n, total), jnp.int32).at[:, :given].set(start.astype(jnp.int32))
+    for layer in _inside(net):
+        if layer.kind in MIXING:
+            raise ValueError(
+                f"generate: {layer.kind.name} cannot decode: its outputs depend on later positions, or are not one for "
+                "each."
+            )
+    n, given = prompt.shape
+    tokens = jnp.pad(prompt.astype(jnp.int32), ((0, 0), (0, total - given)))
 
     def read(some: Array, cache: State) -> tuple[Array, State]:
         y, cache = net.apply(params, cache, wrap(some))
@@ -122,7 +153,8 @@ def generate(
         return at + 1, tokens, logits, cache, done
 
     logits, cache = read(tokens[:, :first], begin(net, params, state, n, total))
-    carry = (jnp.int32(first), tokens, logits, cache, jnp.zeros(n, bool))
+    # Inside `shard_map` a device's own rows make all that the loop carries its own.
+    carry = vary((jnp.int32(first), tokens, logits, cache, jnp.zeros(n, bool)), varying_axes(params, prompt, known))
     at, tokens, _, _, done = lax.while_loop(unfinished, step, carry)
     if stop is None:
         return tokens
@@ -130,14 +162,25 @@ def generate(
     return jnp.where(unread & done[:, None], jnp.int32(stop), tokens)
 
 
-def begin(net: Layer, params: Params, state: State, n: int, length: int) -> State:
-    """The state with which `net.apply` reads n sequences piece by piece, up to `length` positions in all.
+def begin(net: Layer, params: Params, state: State, n: int, length: int | None = None) -> State:
+    """The state with which `net.apply` reads n sequences piece by piece.
 
     In it, attention has empty caches, recurrent layers zero carries, position encodings a count; running statistics are
-    those of `state`. `net.apply(params, state, tokens)` returns the outputs and the state after these tokens.
+    those of `state`. `net.apply(params, state, tokens)` returns the outputs and the state after these tokens: for
+    decoding, and for training recurrent networks on consecutive pieces of a long text (truncated backpropagation
+    through time: no gradient flows into the state that is passed). With the state of `init` each call starts anew.
+
+    Args:
+        net, params, state: a network, its parameters and running statistics.
+        n: number of sequences.
+        length: the most positions in all, the size of the caches; None for networks without attention or learned
+            positions. `Reversed` layers read each piece from its own end.
 
     Raises:
-        ValueError: a layer whose outputs depend on later positions.
+        ValueError: a layer needs the length, or was made for fewer positions.
+
+    Reference: Williams, R. J. & Peng, J. (1990). An efficient gradient-based algorithm for on-line training of
+        recurrent network trajectories.
 
     Example:
         >>> from jaxnn.models import transformer
@@ -149,22 +192,27 @@ def begin(net: Layer, params: Params, state: State, n: int, length: int) -> Stat
         >>> y.shape, z.shape
         ((1, 2, 10), (1, 1, 10))
     """
-    return _begin(net, params, state, Extent(n, length, _has(net, padding.PADDING)))
+    n = require_positive_int("begin", "n", n)
+    return _begin(net, params, state, Extent(n, length, any(part.kind is padding.PADDING for part in _inside(net))))
 
 
 class Extent(NamedTuple):
-    """What is decoded: n sequences of up to `length` positions, some of which may be `masked`."""
+    """What is read: n sequences of up to `length` positions, some of which may be `masked`."""
 
     n: int
-    length: int
+    length: int | None
     masked: bool
+
+    def known_length(self, what: str) -> int:
+        """The length; ValueError if there is none."""
+        if self.length is None:
+            raise ValueError(
+                f"begin: {what} needs the length, the most positions in all: begin(net, params, state, n, L)."
+            )
+        return self.length
 
 
 def _begin(net: Layer, params: Params, state: State, extent: Extent) -> State:
-    if net.kind in MIXING:
-        raise ValueError(
-            f"generate: {net.kind.name} cannot decode: its outputs depend on later positions, or are not one for each."
-        )
     if isinstance(net.kind, recurrence.RecurrentKind):
         return recurrence.start(net, extent.n, jax.tree.leaves(params)[0].dtype)
     if net.kind in STARTS:
@@ -173,24 +221,29 @@ def _begin(net: Layer, params: Params, state: State, extent: Extent) -> State:
         return _begin(net.options["of"], params, state, extent)
     if net.kind is STACK:
         return jax.vmap(lambda p, s: _begin(net.parts[0], p, s, extent), axis_size=net.options["n"])(params, state)
-    if not net.parts:
+    if not net.parts or net.kind is recurrence.REVERSED:
         return state
     of_parts = zip(net.parts, filled(net, params), spread(state, net.parts), strict=True)
     return join([_begin(part, p, s, extent) for part, p, s in of_parts])
 
 
-def _has(net: Layer, kind: Kind) -> bool:
-    return net.kind is kind or any(_has(part, kind) for part in net.parts)
+def _inside(net: Layer) -> Iterator[Layer]:
+    """The network and all layers in it."""
+    yield net
+    for part in net.parts:
+        yield from _inside(part)
 
 
 def _attention(layer: Layer, params: Params, extent: Extent) -> State:
-    return attention_layers.start(params, layer.options["settings"], *extent)
+    length = extent.known_length("attention")
+    return attention_layers.start(params, layer.options["settings"], extent.n, length, extent.masked)
 
 
 def _learned(layer: Layer, params: Params, extent: Extent) -> State:
-    if extent.length > layer.options["length"]:
+    length = extent.known_length("learned_positions")
+    if length > layer.options["length"]:
         raise ValueError(
-            f"generate: {extent.length} positions in all, but LearnedPositions was made for {layer.options['length']}. "
+            f"generate: {length} positions in all, but LearnedPositions was made for {layer.options['length']}. "
             "Generate fewer tokens, or cut the prompt."
         )
     return position.start()

@@ -53,7 +53,7 @@ def recurrent(
 ) -> Layer:
     """A recurrent network on tokens: embedding, recurrent layers, and a linear layer at each position.
 
-    A language model by default: logits of the next token at each position (N, T) -> (N, T, V). `layers.start` makes the
+    A language model by default: logits of the next token at each position (N, T) -> (N, T, V). `begin` makes the
     state with which it generates token by token, or goes on through a long text.
 
     Args:

@@ -39,7 +39,7 @@ from jaxnn.placement import filled_as
 from jaxnn.types import Array, PyTree, Scalar
 
 BLOCK = 256
-"""Queries at a time. The loop over blocks is a `lax.scan` also where causality would spare later keys: written out, XLA
+"""Queries at a time. The loop over blocks is a `lax.scan` also where causality would spare later keys: unrolled, XLA
 keeps the probabilities of all blocks (on CPU despite barriers between them), which is quadratic memory again."""
 
 

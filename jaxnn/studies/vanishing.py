@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from jaxnn import layers, losses, models, plots, tree
 from jaxnn.checks import count_of, require_positive_int
 from jaxnn.data import tasks
-from jaxnn.layers import Layer
+from jaxnn.layers import Layer, recurrence
 from jaxnn.studies.base import rounded
 from jaxnn.studies.sequences import states, table
 from jaxnn.types import Array, Params
@@ -154,6 +154,8 @@ def relative(layer: Layer, params: Params, x: Array) -> Array:
     """
     w = params[2]["w"][:, 0]
 
+    first = recurrence.start(layer, len(x), x.dtype)
+
     def total(added: Any) -> Array:
         """The sum of y over examples, with something added to the states s_0 .. s_T."""
         among = jax.tree.map(lambda e: e[:-1], added)
@@ -162,10 +164,10 @@ def relative(layer: Layer, params: Params, x: Array) -> Array:
             z, e = now
             return layer.apply(params[0], tree.add(carry, e), z[:, None])[1], None
 
-        last, _ = lax.scan(step, layers.start(layer, len(x), x.dtype), (jnp.swapaxes(x, 0, 1), among))
+        last, _ = lax.scan(step, first, (jnp.swapaxes(x, 0, 1), among))
         return jnp.sum((last["h"] + added["h"][-1]) @ w)
 
-    zeros = jax.tree.map(lambda s: jnp.zeros((x.shape[1] + 1, *s.shape), s.dtype), layers.start(layer, len(x), x.dtype))
+    zeros = jax.tree.map(lambda s: jnp.zeros((x.shape[1] + 1, *s.shape), s.dtype), first)
     grads = jax.grad(total)(zeros)
     norms = jnp.sqrt(sum(jnp.sum(g**2, axis=-1) for g in jax.tree.leaves(grads)))
     return (norms / norms[-1:])[:0:-1].T

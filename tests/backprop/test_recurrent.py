@@ -85,7 +85,7 @@ def errors(cases: Mapping[str, Case], seed: int = 0) -> dict[str, float]:
         x = random(seed, *case.shape)
         params, state = jax.eval_shape(lambda: case.layer.init(jax.random.key(0), case.shape[1:]))
         if case.stateful:
-            state = layers.start(case.layer, case.shape[0], jnp.float64)
+            state = jax.eval_shape(lambda params: models.begin(case.layer, params, (), case.shape[0]), params)
         return spread_out(params, seed + 7), spread_out(state, seed + 17), x
 
     with float64(), strict():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxnn import activations, backprop, layers, losses, models
-from jaxnn.layers import GRU, LSTM, RNN, Dense, Dropout, LinearRecurrence, Reversed, Sequences, start, tied
+from jaxnn.layers import GRU, LSTM, RNN, Dense, Dropout, LinearRecurrence, Reversed, Sequences, tied
 from tests.helpers import assert_close, float64, random, strict
 
 N, T, D, H = 3, 6, 4, 5
@@ -190,9 +190,9 @@ def test_padding_is_as_the_sequence_alone() -> None:
             lambda p: random(p.size, *p.shape), jax.eval_shape(lambda: net.init(jax.random.key(0), (T, D))[0])
         )
         apply = jax.jit(net.apply)
-        together, state = apply(params, start(net, N, jnp.float64), Sequences(X, MASK))
+        together, state = apply(params, models.begin(net, params, (), N), Sequences(X, MASK))
         for n in range(N):
-            alone, own = apply(params, start(net, 1, jnp.float64), X[n : n + 1, MASK[n]])
+            alone, own = apply(params, models.begin(net, params, (), 1), X[n : n + 1, MASK[n]])
             assert_close(together.values[n : n + 1, MASK[n]], alone, rtol=1e-13, atol=1e-15)
             assert_close(jax.tree.map(lambda s, n=n: s[n : n + 1], state), own, rtol=1e-13, atol=1e-15)
 
@@ -206,8 +206,8 @@ def test_position_by_position_is_the_whole_sequence() -> None:
     params, state = jax.jit(lambda key: net.init(key, example))(jax.random.key(0))
     assert state == ()
     step = jax.jit(net.apply)
-    whole, last = step(params, start(net, N), tokens)
-    carry, found = start(net, N), []
+    whole, last = step(params, models.begin(net, params, (), N), tokens)
+    carry, found = models.begin(net, params, (), N), []
     for t in range(T):
         y, carry = step(params, carry, tokens[:, t : t + 1])
         found.append(y)
@@ -221,15 +221,18 @@ def test_position_by_position_is_the_whole_sequence() -> None:
 def test_the_start_of_a_network() -> None:
     normed = models.serial(layers.BatchNorm(), LSTM(2), Reversed(GRU(2)))
     params, state = normed.init(jax.random.key(0), (T, D))
-    found = start(normed, 4, jnp.bfloat16, state=state)
+    half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    found = models.begin(normed, half, state, 4)
     assert jax.tree.map(lambda s: (s.shape, s.dtype.name), found) == (
         {"mean": ((4,), "float32"), "var": ((4,), "float32")},
         {"h": ((4, 2), "float32"), "c": ((4, 2), "float32")},
         (),
     )
-    assert start(models.mlp([3, 2]), 4) == ()
-    lstm = LSTM(2)
-    assert jax.tree.map(jnp.shape, start(tied(lstm), 4)) == {"h": (4, 2), "c": (4, 2)}
+    mlp, lstm = models.mlp([3, 2]), LSTM(3)
+    assert models.begin(mlp, mlp.init(jax.random.key(0), (3,))[0], (), 4) == ()
+    twice = models.serial(lstm, tied(lstm))
+    carries = models.begin(twice, twice.init(jax.random.key(0), (T, 3))[0], (), 4)
+    assert jax.tree.map(jnp.shape, carries) == ({"h": (4, 3), "c": (4, 3)},) * 2
     _, new = normed.apply(params, found, jnp.ones((4, T, D)), train=True)
     assert jax.tree.structure(new) == jax.tree.structure(found)
 
@@ -240,7 +243,7 @@ def test_training_goes_on_from_the_carry_and_takes_it_as_a_constant() -> None:
     params, _ = net.init(jax.random.key(0), (T, D))
     x, y = X.astype(np.float32), np.zeros((N, T, 2), np.float32)
     step = jax.jit(backprop.value_and_grad(net, losses.mse))
-    (_, carry), _ = step(params, start(net, N), x, y)
+    (_, carry), _ = step(params, models.begin(net, params, (), N), x, y)
     (value, again), grads = step(params, carry, x, y)
     assert jax.tree.map(jnp.shape, again) == jax.tree.map(jnp.shape, carry)
 
@@ -261,7 +264,7 @@ def test_dtypes(dtype: Any) -> None:
 
     def everything(layer: Any, params: Any, x: Any) -> Any:
         x = Sequences(x, jnp.asarray(MASK))
-        y, state, cache = backprop.combinators.forward(layer, params, start(layer, N, x.values.dtype), x)
+        y, state, cache = backprop.combinators.forward(layer, params, models.begin(layer, params, (), N), x)
         dx, grads = backprop.combinators.backward(layer, params, cache, y, backprop.rule.GRADIENT)
         return y.values, state, dx.values, grads
 
@@ -321,9 +324,13 @@ def test_messages() -> None:
         (ValueError, r"x must have shape \(N, T, 4\)", lambda: layer.predict(params, (), jnp.ones((N, D)))),
         (ValueError, r"x must have shape", lambda: layer.predict(params, (), jnp.ones((N, 0, D)))),
         (TypeError, "Embedding in front", lambda: layer.predict(params, (), jnp.ones((N, T, D), jnp.int32))),
-        (ValueError, r"layers.start\(layer, 3\)", lambda: layer.apply(params, {"h": jnp.ones((N, H))}, X)),
-        (ValueError, r"layers.start\(layer, 3\)", lambda: layer.apply(params, start(layer, 2), X)),
-        (ValueError, r"layers.start", lambda: layer.apply(params, (1,), X)),
+        (ValueError, r"models.begin\(net, params, state, 3\)", lambda: layer.apply(params, {"h": jnp.ones((N, H))}, X)),
+        (
+            ValueError,
+            r"models.begin\(net, params, state, 3\)",
+            lambda: layer.apply(params, models.begin(layer, params, (), 2), X),
+        ),
+        (ValueError, r"models.begin", lambda: layer.apply(params, (1,), X)),
         (ValueError, "the mask must have shape", lambda: layer.predict(params, (), Sequences(X, MASK[:, :2]))),
         (ValueError, "u must have shape", lambda: layer.predict(params | {"u": params["u"][:, :3]}, (), X)),
         (ValueError, "params must be a dict with 'w'", lambda: layer.predict((), (), X)),

@@ -157,6 +157,28 @@ def test_the_cost_of_a_token_does_not_depend_on_its_place() -> None:
     assert str(step) == str(later)  # one program for every position
 
 
+@pytest.mark.parametrize("net", [decoder(stacked=True), models.recurrent(V, 6)], ids=["stacked", "lstm"])
+def test_half_precision_keeps_its_types_in_the_loop(net: layers.Layer) -> None:
+    """The caches are bfloat16 as the parameters, carries float32, and decoding is that without a cache."""
+    params, state = drawn(net)
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    prompt = tokens(3, 4)
+    with strict():
+        found = jax.jit(functools.partial(models.generate, net, count=4, temperature=0.0))(params, state, prompt)
+        cache = models.begin(net, params, state, 3, 8)
+    kinds = {x.dtype.name for x in jax.tree.leaves(cache)}
+    assert kinds == ({"float32"} if net.parts[1].kind is layers.lstm.KIND else {"bfloat16", "int32"})
+    predict = functools.partial(net.predict, params, state)
+    np.testing.assert_array_equal(found, by_hand(predict, prompt, 4))
+
+
+def test_a_cache_needs_its_length() -> None:
+    net = NETS["default"]
+    params, state = drawn(net)
+    with pytest.raises(ValueError, match="attention needs the length"):
+        models.begin(net, params, state, 2)
+
+
 def frequencies(logits: Any, **settings: Any) -> np.ndarray:
     """How often each token is drawn, of 20,000 draws."""
     many = jnp.broadcast_to(jnp.asarray(logits, jnp.float32)[None], (20_000, len(logits)))

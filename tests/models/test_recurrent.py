@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxnn import backprop, losses, models, optim, tree
-from jaxnn.layers import GRU, LSTM, RNN, LastPosition, LinearRecurrence, start
+from jaxnn.layers import GRU, LSTM, RNN, LastPosition, LinearRecurrence
 from tests.backprop.checking import EXACT, gradient_error, relative
 from tests.helpers import assert_close, float64, slow
 
@@ -78,7 +78,7 @@ def test_a_language_model_learns_and_generates_token_by_token() -> None:
             token = jnp.argmax(logits, -1).astype(jnp.int32)
             return (state, token), token[0, 0]
 
-        return jax.lax.scan(step, (start(net, 1), jnp.ones((1, 1), jnp.int32)), length=12)[1]
+        return jax.lax.scan(step, (models.begin(net, params, (), 1), jnp.ones((1, 1), jnp.int32)), length=12)[1]
 
     params, values = trained(params)
     assert values[0] > 1.5

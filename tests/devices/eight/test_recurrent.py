@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxnn import backprop, losses, models, per_example
-from jaxnn.layers import GRU, LSTM, RNN, Dense, Embedding, LinearRecurrence, Padding, Reversed, Values, start
+from jaxnn.layers import GRU, LSTM, RNN, Dense, Embedding, LinearRecurrence, Padding, Reversed, Values
 from tests.backprop.checking import relative, spread_out
 from tests.helpers import float64
 
@@ -34,7 +34,7 @@ def given() -> tuple[Any, ...]:
     rng = np.random.default_rng(0)
     example = jax.ShapeDtypeStruct((T,), jnp.int32)
     params = spread_out(jax.eval_shape(lambda: NET.init(jax.random.key(0), example)[0]), 3)
-    state = spread_out(start(NET, N, jnp.float64), 50)
+    state = spread_out(models.begin(NET, params, (), N), 50)
     x, y = (rng.integers(0, high, (N, T)).astype(np.int32) for high in (7, 3))
     return params, state, x, y
 
