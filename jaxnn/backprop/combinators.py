@@ -260,7 +260,8 @@ class _Branches(Rule):
         return functools.reduce(added, [dx for dx, _ in made]), tuple(found for _, found in made)
 
 
-def through_parts(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
+def through_parts(layer: Layer, params: Params, cache: Cache, dy: Any) -> Any:
+    """The `input_grad` of a layer made of parts: its `backward`, collecting nothing."""
     return rule_of(layer).backward(layer, params, cache, dy, _nothing)[0]
 
 
@@ -268,11 +269,13 @@ def _nothing(rule: Rule) -> Callable[..., PyTree]:
     return lambda *leaf: ()
 
 
-def uses_of_parts(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
+def uses_of_parts(layer: Layer, params: Params, cache: Cache, dy: Any) -> PyTree:
+    """The `uses` of a layer made of parts: its `backward`, collecting theirs."""
     return rule_of(layer).backward(layer, params, cache, dy, USES)[1]
 
 
 def parts_couple(layer: Layer, train: bool) -> bool:
+    """Whether a part couples the examples."""
     return any(rule_of(part).couples(part, train) for part in layer.parts)
 
 
