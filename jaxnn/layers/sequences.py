@@ -94,7 +94,13 @@ def with_values(x: Any, values: Array) -> Any:
 
 
 def require_array(where: str, outputs: Any) -> None:
-    """Raise TypeError if a network's outputs are `Sequences`: losses take an array."""
+    """Raise TypeError if a network's outputs are `Sequences`: losses take an array.
+
+    Example:
+        >>> require_array("mean_loss", Sequences(jnp.ones((1, 2, 3))))
+        Traceback (most recent call last):
+        TypeError: mean_loss: the outputs of the network must be an array, got Sequences. End it with Values, or ...
+    """
     if isinstance(outputs, Sequences):
         raise TypeError(
             f"{where}: the outputs of the network must be an array, got Sequences. End it with Values, or with "
