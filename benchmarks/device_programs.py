@@ -7,9 +7,10 @@ device_training.py, or a new module that is imported here.
 
 from __future__ import annotations
 
-from benchmarks import device_networks, device_streams, device_training
+from benchmarks import device_networks, device_streams, device_training, device_transformers
 from benchmarks.device_registry import PROGRAMS, Case, Program, program, with_rivals
 
 __all__ = [
-    "PROGRAMS", "Case", "Program", "device_networks", "device_streams", "device_training", "program", "with_rivals",
+    "PROGRAMS", "Case", "Program", "device_networks", "device_streams", "device_training", "device_transformers",
+    "program", "with_rivals",
 ]  # fmt: skip

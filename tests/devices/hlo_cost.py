@@ -45,6 +45,9 @@ COLLECTIVES = frozenset(
 TRANSFERS = ("copy-start", "slice-start", "dynamic-slice-start")
 """What moves arrays between memories beside the kernels; its shapes are source, destination, and a token."""
 
+FUSIONS = ("fusion", "fusion-start")
+"""Of XLA for GPUs, the second runs beside others until its `fusion-done`."""
+
 PARTIAL = ("dynamic-slice", "slice", "gather")
 """Operations that read only a part of their first operand."""
 
@@ -201,13 +204,13 @@ class Walk:
 
     def fused(self, i: Instruction) -> list[Instruction]:
         """All instructions of a fusion, and of those within it."""
-        if i.opcode != "fusion" or i.called not in self.module:
+        if i.opcode not in FUSIONS or i.called not in self.module:
             return []
         own = list(self.module[i.called])
         return own + [inner for part in own for inner in self.fused(part)]
 
     def products(self, frame: Frame, i: Instruction) -> list[Product]:
-        if i.opcode in ("fusion", "call") and i.called in self.module:
+        if i.opcode in (*FUSIONS, "call") and i.called in self.module:
             inner = Frame(self.module[i.called], i, frame)
             return [product for part in inner.computation for product in self.products(inner, part)]
         product = product_of(self.module, frame, i)
@@ -217,7 +220,7 @@ class Walk:
         """The bytes that a kernel reads and writes in the device's main memory."""
         if i.opcode in TRANSFERS:
             return i.shapes[1].bytes
-        if i.opcode == "fusion" and i.called in self.module:
+        if i.opcode in FUSIONS and i.called in self.module:
             inner = self.module[i.called]
             read = [min(self.size(place, name), self.read(inner, n)) for n, name in enumerate(i.operands)]
             return sum(read) + self.written(place, i, inner)
@@ -258,6 +261,8 @@ class Walk:
         """The bytes that a fusion writes: of an array that it updates in place, the part."""
         parts = inner.root.operands if inner.root.opcode == "tuple" else (inner.root.name,)
         outside = place.shapes_of(i.name)
+        if i.opcode == "fusion-start":  # the shapes of its operands, of its results, and of a token
+            outside = outside[sum(len(place.shapes_of(name)) for name in i.operands) :]
         total = 0
         for name, shape in zip(parts, outside, strict=False):
             made = inner[name]

@@ -246,6 +246,33 @@ def test_a_program_of_a_gpu() -> None:
     assert found.bytes == (2 * row + 4) + (2 * row + 4) + products
 
 
+ASYNC = """\
+%taken (s: f32[4,64], i: s32[]) -> f32[1,64] {
+  %s = f32[4,64]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %z = s32[] constant(0)
+  ROOT %d = f32[1,64]{1,0} dynamic-slice(%s, %i, %z), dynamic_slice_sizes={1,64}
+}
+
+ENTRY %main (x: f32[4,64], i: s32[]) -> f32[1,64] {
+  %x = f32[4,64]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %f = ((f32[4,64]{1,0}, s32[]), f32[1,64]{1,0}, u32[]) fusion-start(%x, %i), kind=kLoop, calls=%taken
+  ROOT %r = f32[1,64]{1,0} fusion-done(%f)
+}
+"""
+
+
+def test_a_fusion_beside_others_moves_what_it_would_alone() -> None:
+    """A slice of a stack: read and written once, and the index."""
+    alone = ASYNC.replace("((f32[4,64]{1,0}, s32[]), f32[1,64]{1,0}, u32[]) fusion-start", "f32[1,64]{1,0} fusion")
+    alone = alone.replace("  ROOT %r = f32[1,64]{1,0} fusion-done(%f)\n", "")
+    for text in (ASYNC, alone):
+        found = hlo.read(text, "cuda")
+        assert found.kernels == 1
+        assert found.bytes == 2 * 64 * 4 + 4
+
+
 @pytest.mark.parametrize(
     ("kind", "line"),
     [
