@@ -23,7 +23,7 @@ import pytest
 import jaxnn
 from benchmarks import devices
 from jaxnn import backprop, losses, models, optim, per_example, train
-from jaxnn.cli.gallery import PLAYGROUND
+from jaxnn.cli.pictures import MORE
 from jaxnn.cli.recipes import RECIPES
 from jaxnn.compare.cases import all_cases
 from jaxnn.gallery.build import chapters
@@ -175,7 +175,7 @@ def test_every_script_has_its_line_and_every_picture_its_source() -> None:
     pictures = {path.name for path in (ROOT / "examples" / "figures").iterdir()}
     assert set(re.findall(r"!\[[^\]]+\]\(figures/(\S+)\)", EXAMPLES)) == pictures
     assert len(re.findall(r"!\[[^\]]+\]\(examples/figures/\S+\)", README)) == 1
-    drawn = {picture.name for chapter in (*chapters().values(), PLAYGROUND) for picture in chapter}
+    drawn = {picture.name for chapter in (*chapters().values(), *MORE.values()) for picture in chapter}
     assert f"({len(drawn)} figures" in EXAMPLES
     written = "\n".join(path.read_text() for path in SCRIPTS)
     for picture in pictures:

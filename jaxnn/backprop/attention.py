@@ -21,10 +21,9 @@ import dataclasses
 from typing import Any
 
 import jax
-from jax import lax
 
-from jaxnn.backprop.norms import rms_input_grad, rms_standardized
-from jaxnn.backprop.rule import Cache, Collect, Rule, register
+from jaxnn.backprop.norms import rms_input_grad, rms_moments
+from jaxnn.backprop.rule import Cache, Collect, Rule, computed_once, register
 from jaxnn.layers import attention
 from jaxnn.layers.attention import Settings, output, project, require_fit, turns, visible
 from jaxnn.layers.attention_layers import context_of
@@ -106,8 +105,8 @@ def _deltas(layer: Layer, params: Params, kept: _Kept, dy: Any) -> _Deltas:
         dq, dk = (rotate(d, -turns(d, settings)) for d in (dq, dk))
     scaled: dict[str, tuple[Array, Array]] = {}
     if kept.before is not None:
-        parts = [rms_standardized(y, settings.eps) for y in kept.before]
-        scaled = {"q_scale": (parts[0][0], dq), "k_scale": (parts[1][0], dk)}
+        parts = [rms_moments(y, settings.eps) for y in kept.before]
+        scaled = {"q_scale": (parts[0].xhat, dq), "k_scale": (parts[1].xhat, dk)}
         dq, dk = (
             rms_input_grad({"scale": params[name]}, part, d)
             for name, part, d in zip(scaled, parts, (dq, dk), strict=True)
@@ -147,8 +146,7 @@ class _Attention(Rule):
     """A rule that computes the cotangents at all uses once, for `input_grad` and for `collect`."""
 
     def backward(self, layer: Layer, params: Params, cache: _Kept, dy: Any, collect: Collect) -> tuple[Any, PyTree]:
-        # The barrier keeps XLA from computing the cotangents again for each product that reads them.
-        deltas: Any = lax.optimization_barrier(_deltas(layer, params, cache, dy))
+        deltas: Any = computed_once(_deltas(layer, params, cache, dy))
         found = collect(self)(layer, params, cache, deltas)
         dx = self.input_grad(layer, params, cache, deltas)
         if layer.kind is attention.KIND:

@@ -14,10 +14,9 @@ import dataclasses
 from typing import Any
 
 import jax
-from jax import lax
 
 from jaxnn.activations.table import DERIVATIVES
-from jaxnn.backprop.rule import Cache, Collect, Rule, register
+from jaxnn.backprop.rule import Cache, Collect, Rule, computed_once, register
 from jaxnn.layers import gated
 from jaxnn.layers.base import Layer
 from jaxnn.numerics import accumulate
@@ -70,7 +69,7 @@ class _Gated(Rule):
     """A rule that computes dz and du once."""
 
     def backward(self, layer: Layer, params: Params, cache: Cache, dy: Any, collect: Collect) -> tuple[Any, PyTree]:
-        deltas: Any = lax.optimization_barrier(_deltas(layer, cache, dy))
+        deltas: Any = computed_once(_deltas(layer, cache, dy))
         return self.input_grad(layer, params, cache, deltas), collect(self)(layer, params, cache, deltas)
 
 

@@ -51,9 +51,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from jaxnn.backprop.rule import AtLogits, Cache, Collect, Rule, keep_input, register
+from jaxnn.backprop.rule import AtLogits, Cache, Collect, Rule, computed_once, keep_input, register
 from jaxnn.layers import conv, conv_transpose, dense, dropout, embedding, flatten, reshape
 from jaxnn.layers.base import Layer
 from jaxnn.numerics import accumulate
@@ -69,11 +68,10 @@ from jaxnn.types import Array, Key, Params, PyTree, State
 class _Linear(Rule):
     """A rule that reads delta two or three times: for dC/da, dC/dw and dC/db."""
 
-    # The barrier keeps XLA from fusing the computation of delta into each of these products, and so repeating it.
     def backward(
         self, layer: Layer, params: Params, cache: Cache, dy: Array | AtLogits, collect: Collect
     ) -> tuple[Array, PyTree]:
-        delta: Any = lax.optimization_barrier(dy)
+        delta: Any = computed_once(dy)
         return self.input_grad(layer, params, cache, delta), collect(self)(layer, params, cache, delta)
 
 

@@ -14,6 +14,9 @@ Batch normalization in evaluation mode takes the constants m and v from its stat
 m, and the mean square instead of v: dC/dx = r (e - xhat mean(e xhat)). For the parameters, over all entries of a
 channel, dC/dscale = sum xhat dC/dy and dC/dshift = sum dC/dy.
 
+Kept from the forward pass are x, m and r, not xhat: x in its own dtype, half the size of a float32 xhat where it is
+bfloat16, and mostly kept already as the outputs of the layer before.
+
 References:
     Ioffe, S. & Szegedy, C. (2015). Batch normalization, section 3.
     Ba, J. L., Kiros, J. R. & Hinton, G. E. (2016). Layer normalization, section 3.
@@ -23,12 +26,14 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.backprop.rule import Cache, Rule, register
+from jaxnn.backprop.rule import Rule, register
 from jaxnn.layers import batch_norm, group_norm, layer_norm, rms_norm
 from jaxnn.layers.base import Layer
 from jaxnn.layers.moments import mean_and_variance
@@ -37,15 +42,44 @@ from jaxnn.tape import Addition, Scaling, positions
 from jaxnn.types import Array, Key, Params, PyTree, Scalar, State
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """What the backward pass of a normalization needs.
+
+    Attributes:
+        x: the inputs, of group normalization (..., groups, channels of a group).
+        inverse: r, in the accumulation dtype; broadcasts to x.
+        mean: m likewise, or None for RMS normalization.
+        constant: whether m and r do not depend on x.
+    """
+
+    x: Array
+    inverse: Array
+    mean: Array | None = None
+    constant: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def xhat(self) -> Array:
+        """(x - m) r, in the accumulation dtype."""
+        x = accumulate(self.x)
+        return (x if self.mean is None else x - self.mean) * self.inverse
+
+
+def _moments(x: Array, mean: Array | None, variance: Array, eps: Scalar, *, constant: bool = False) -> Moments:
+    """From the variance, or the mean square."""
+    return Moments(x, lax.rsqrt(variance + jnp.asarray(eps, variance.dtype)), mean, constant)
+
+
 def _scaled(params: Params, dy: Array) -> Array:
     """dC/dxhat = scale dC/dy, in the accumulation dtype."""
     wide = accumulate(dy)
     return wide * lax.broadcast_in_dim(params["scale"].astype(wide.dtype), wide.shape, (wide.ndim - 1,))
 
 
-def _uses(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:
+def _uses(layer: Layer, params: Params, moments: Moments, dy: Array) -> PyTree:
     """The uses in y = scale xhat + shift."""
-    xhat, delta = positions(cache[0].reshape(dy.shape)), positions(dy)
+    xhat, delta = positions(moments.xhat.reshape(dy.shape)), positions(dy)
     shift = {"shift": (Addition(delta),)} if "shift" in params else {}
     return {"scale": (Scaling(xhat, delta),)} | shift
 
@@ -58,22 +92,21 @@ def _unstandardize(xhat: Array, inverse: Array, error: Array, axes: Sequence[int
 
 def _batch_forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
-) -> tuple[Array, State, Cache]:
+) -> tuple[Array, State, Moments]:
     y, new_state = layer.apply(params, state, x, key=key, train=train)
     if train:
         mean, variance = mean_and_variance(x, range(x.ndim - 1))
     else:
         shape = (1,) * (x.ndim - 1) + (-1,)
         mean, variance = (state[name].astype(accumulate(x).dtype).reshape(shape) for name in ("mean", "var"))
-    inverse = lax.rsqrt(variance + jnp.asarray(layer.options["eps"], variance.dtype))
-    return y, new_state, ((accumulate(x) - mean) * inverse, inverse, train)
+    return y, new_state, _moments(x, mean, variance, layer.options["eps"], constant=not train)
 
 
-def _batch_input_grad(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
-    xhat, inverse, train = cache
+def _batch_input_grad(layer: Layer, params: Params, moments: Moments, dy: Array) -> Array:
     error = _scaled(params, dy)
-    dx = _unstandardize(xhat, inverse, error, range(dy.ndim - 1)) if train else inverse * error
-    return dx.astype(dy.dtype)
+    if moments.constant:
+        return (moments.inverse * error).astype(dy.dtype)
+    return _unstandardize(moments.xhat, moments.inverse, error, range(dy.ndim - 1)).astype(dy.dtype)
 
 
 def _batch_couples(layer: Layer, train: bool) -> bool:
@@ -86,16 +119,13 @@ BATCH_NORM = register(batch_norm.KIND, Rule(_batch_forward, _batch_input_grad, _
 
 def _layer_forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
-) -> tuple[Array, State, Cache]:
+) -> tuple[Array, State, Moments]:
     y, state = layer.apply(params, state, x, key=key, train=train)
-    mean, variance = mean_and_variance(x, (x.ndim - 1,))
-    inverse = lax.rsqrt(variance + jnp.asarray(layer.options["eps"], variance.dtype))
-    return y, state, ((accumulate(x) - mean) * inverse, inverse)
+    return y, state, _moments(x, *mean_and_variance(x, (x.ndim - 1,)), layer.options["eps"])
 
 
-def _layer_input_grad(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
-    xhat, inverse = cache
-    return _unstandardize(xhat, inverse, _scaled(params, dy), (dy.ndim - 1,)).astype(dy.dtype)
+def _layer_input_grad(layer: Layer, params: Params, moments: Moments, dy: Array) -> Array:
+    return _unstandardize(moments.xhat, moments.inverse, _scaled(params, dy), (dy.ndim - 1,)).astype(dy.dtype)
 
 
 LAYER_NORM = register(layer_norm.KIND, Rule(_layer_forward, _layer_input_grad, _uses))
@@ -104,19 +134,17 @@ LAYER_NORM = register(layer_norm.KIND, Rule(_layer_forward, _layer_input_grad, _
 
 def _group_forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
-) -> tuple[Array, State, Cache]:
+) -> tuple[Array, State, Moments]:
     y, state = layer.apply(params, state, x, key=key, train=train)
     groups = layer.options["groups"]
     grouped = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
     mean, variance = mean_and_variance(grouped, (*range(1, x.ndim - 1), x.ndim))
-    inverse = lax.rsqrt(variance + jnp.asarray(layer.options["eps"], variance.dtype))
-    return y, state, ((accumulate(grouped) - mean) * inverse, inverse)
+    return y, state, _moments(grouped, mean, variance, layer.options["eps"])
 
 
-def _group_input_grad(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
-    xhat, inverse = cache
-    error = _scaled(params, dy).reshape(xhat.shape)
-    dx = _unstandardize(xhat, inverse, error, (*range(1, dy.ndim - 1), dy.ndim))
+def _group_input_grad(layer: Layer, params: Params, moments: Moments, dy: Array) -> Array:
+    error = _scaled(params, dy).reshape(moments.x.shape)
+    dx = _unstandardize(moments.xhat, moments.inverse, error, (*range(1, dy.ndim - 1), dy.ndim))
     return dx.reshape(dy.shape).astype(dy.dtype)
 
 
@@ -124,29 +152,26 @@ GROUP_NORM = register(group_norm.KIND, Rule(_group_forward, _group_input_grad, _
 """As batch normalization in training, the means over positions and channels of one group of one example."""
 
 
-def rms_standardized(x: Array, eps: Scalar) -> tuple[Array, Array]:
-    """(xhat, r) of RMS normalization over the last axis, in the accumulation dtype: xhat = x r."""
-    wide = accumulate(x)
-    mean_square = jnp.mean(jnp.square(wide), -1, keepdims=True)
-    inverse = lax.rsqrt(mean_square + jnp.asarray(eps, wide.dtype))
-    return wide * inverse, inverse
+def rms_moments(x: Array, eps: Scalar) -> Moments:
+    """What the backward pass of RMS normalization over the last axis needs."""
+    return _moments(x, None, jnp.mean(jnp.square(accumulate(x)), -1, keepdims=True), eps)
 
 
-def rms_input_grad(params: Params, standardized: tuple[Array, Array], dy: Array) -> Array:
-    """dC/dx of RMS normalization, from what `rms_standardized` returned."""
-    xhat, inverse = standardized
-    return _unstandardize(xhat, inverse, _scaled(params, dy), (dy.ndim - 1,), centred=False).astype(dy.dtype)
+def rms_input_grad(params: Params, moments: Moments, dy: Array) -> Array:
+    """dC/dx of RMS normalization."""
+    error = _scaled(params, dy)
+    return _unstandardize(moments.xhat, moments.inverse, error, (dy.ndim - 1,), centred=False).astype(dy.dtype)
 
 
 def _rms_forward(
     layer: Layer, params: Params, state: State, x: Array, *, key: Key | None, train: bool
-) -> tuple[Array, State, Cache]:
+) -> tuple[Array, State, Moments]:
     y, state = layer.apply(params, state, x, key=key, train=train)
-    return y, state, rms_standardized(x, layer.options["eps"])
+    return y, state, rms_moments(x, layer.options["eps"])
 
 
-def _rms_input_grad(layer: Layer, params: Params, cache: Cache, dy: Array) -> Array:
-    return rms_input_grad(params, cache, dy)
+def _rms_input_grad(layer: Layer, params: Params, moments: Moments, dy: Array) -> Array:
+    return rms_input_grad(params, moments, dy)
 
 
 RMS_NORM = register(rms_norm.KIND, Rule(_rms_forward, _rms_input_grad, _uses))

@@ -68,7 +68,7 @@ from jax import lax
 
 from jaxnn import activations
 from jaxnn.backprop.combinators import backward, forward
-from jaxnn.backprop.rule import USES, Collect, Rule, register, rule_of
+from jaxnn.backprop.rule import USES, Collect, Rule, computed_once, register, rule_of
 from jaxnn.layers import gru, linear_recurrence, lstm, recurrence, recurrent
 from jaxnn.layers.base import Kind, Layer
 from jaxnn.layers.recurrence import (
@@ -278,7 +278,7 @@ def _linear_deltas(history: History, dy: Array) -> Deltas:
     later = _of_the_next(linear_recurrence.held_factor(f, mask))
     dh = only(mask, lax.associative_scan(linear_recurrence.composed, (later, dh), reverse=True)[1])
     da = jnp.concatenate([dh * (history.before["h"] - v) * f * (1 - f), dh * (1 - f)], axis=-1).astype(dy.dtype)
-    return (lax.optimization_barrier(da),)  # or XLA would compute it again for each product
+    return (computed_once(da),)
 
 
 def _of_the_next(f: Array) -> Array:

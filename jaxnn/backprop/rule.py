@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxnn.layers.base import Kind, Layer, pair_of
 from jaxnn.layers.sequences import Sequences, only, values_of
@@ -49,6 +50,17 @@ class AtLogits:
 
     delta: Array
     params: PyTree = ()
+
+
+def computed_once(x: PyTree) -> PyTree:
+    """x, a cotangent that several products read: a barrier keeps XLA from computing it again in each of them.
+
+    Not on a TPU, where computing again costs less than writing and reading: without barriers a decoder's gradient of
+    16 x 1,024 tokens of 32,768 takes 0.93 of the estimated time and 0.73 of the memory.
+    """
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(x)):
+        return x
+    return lax.platform_dependent(x, tpu=lambda x: x, default=lax.optimization_barrier)
 
 
 def _no_parameters(layer: Layer, params: Params, cache: Cache, dy: Array) -> PyTree:

@@ -4,60 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated
 
 import jax
 import tyro
-from matplotlib.figure import Figure
 
+from jaxnn.cli.pictures import MORE
 from jaxnn.cli.runs import require_own_folder, telling_kept, wide_console
-from jaxnn.gallery.base import Picture
 from jaxnn.gallery.build import build, chapters
 from jaxnn.gallery.drawing import brief_compilation
-from jaxnn.playground import Settings, draw, draw_sources, make_views, run
-
-SOURCE = (
-    "Smilkov, D., Carter, S., Sculley, D., Viegas, F. B. & Wattenberg, M. (2017). Direct-manipulation visualization of "
-    "deep networks."
-)
-
-
-def _spiral() -> Figure:
-    done = run(Settings(data="spiral", features=("x", "y", "sinx", "siny"), hidden=(8, 8)))
-    return draw(done, make_views(done))
-
-
-PLAYGROUND = (
-    Picture(
-        "playground-data",
-        "The six data sets of the playground",
-        "Four classification problems, two of regression. In gauss and spiral noise moves the points; in the others it "
-        "perturbs the location at which the target is evaluated, so that labels near a border are wrong.",
-        r"\mathrm{circle:} \;\; d = +1 \;\mathrm{if}\; |p + \nu e| < 2.5 \;\mathrm{else}\; -1, \quad e \sim U(-5, 5)^2",
-        SOURCE,
-        draw_sources,
-    ),
-    Picture(
-        "playground-spiral",
-        "A network and its units after training on the spiral",
-        "The last frame of jaxnn playground --data spiral --features x,y,sinx,siny --hidden 8,8: the output of each "
-        "unit over the plane, the weights between them, the network's output with the training points, and the losses "
-        "up to it (blue line). The page written by the command shows all of training.",
-        r"C = \frac{1}{N} \sum_i \frac{1}{2} (y_i - t_i)^2",
-        SOURCE,
-        _spiral,
-    ),
-)
-"""Pictures of the playground, passed to `gallery.build`, which does not import the playground."""
 
 MOST = 4
 """Processes that draw: each takes about 1 GB of memory."""
-
-MORE: Mapping[str, Sequence[Picture]] = MappingProxyType({"Playground": PLAYGROUND})
-"""Chapters of other rooms, after those of the gallery."""
 
 
 @dataclasses.dataclass(frozen=True)

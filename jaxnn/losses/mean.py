@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxnn.numerics import accumulate
+from jaxnn.numerics import accumulate, accumulation_dtype
 from jaxnn.types import Array
 
 
@@ -12,9 +12,11 @@ def combined_weights(first: Array | None, second: Array | None) -> Array | None:
     """The product of two sets of example weights; None stands for all ones, in the result too."""
     if second is None:
         return first
+    second = jnp.asarray(second)
     if first is None:
-        return jnp.asarray(second)
-    return first * jnp.asarray(second)
+        return second
+    dtype = accumulation_dtype(first.dtype, second.dtype)
+    return first.astype(dtype) * second.astype(dtype)
 
 
 def require_one_each(values: Array, examples: int | None = None) -> None:

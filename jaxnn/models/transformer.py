@@ -109,7 +109,7 @@ def transformer(
 
 def encoder_decoder(
     source_vocabulary: int,
-    target_vocabulary: int,
+    target_vocabulary: int | None = None,
     *,
     width: int = 128,
     depth: int = 4,
@@ -128,7 +128,9 @@ def encoder_decoder(
     for the token after each target position.
 
     Args:
-        source_vocabulary, target_vocabulary: numbers of tokens.
+        source_vocabulary: number of tokens.
+        target_vocabulary: that of the target; None for one vocabulary of both, and one table for the two lookups and
+            the head (Vaswani et al., section 3.4). Else the table of the target is also the head.
         width, depth, heads, mlp, norm, pre_norm, positions, dropout, pad, stacked: as for `transformer`, of both.
             With `positions` attention has no rotary encoding.
 
@@ -143,7 +145,14 @@ def encoder_decoder(
     """
     norm, mlp = RMSNorm() if norm is None else norm, mlp_of(width) if mlp is None else mlp
     how: dict[str, Any] = {"rotary": 10_000.0 if positions is None else None, "qk_norm": True, "out_init": zeros}
-    source, target = (Embedding(size, width, w_init=SMALL) for size in (source_vocabulary, target_vocabulary))
+    source = Embedding(source_vocabulary, width, w_init=SMALL)
+    if target_vocabulary is None:
+        # Tied itself, an embedding is an output matrix; a serial of it is the lookup again.
+        reads = serial(source)
+        writes, head = tied(reads), tied(source)
+    else:
+        reads, writes = source, Embedding(target_vocabulary, width, w_init=SMALL)
+        head = tied(writes)
     reading = block(Attention(heads, **how), mlp, norm=norm, pre_norm=pre_norm, dropout=dropout)
     cross = CrossAttention(heads, qk_norm=True, out_init=zeros)
     writing = block(Attention(heads, causal=True, **how), cross, mlp, norm=norm, pre_norm=pre_norm, dropout=dropout)
@@ -152,7 +161,7 @@ def encoder_decoder(
         parts = [*_padding(pad), embed, *_maybe(positions), *_dropout(dropout), *_blocks(inner, depth, stacked)]
         return [*parts, norm] if pre_norm else parts
 
-    return encoded(serial(*tower(source, reading)), serial(*tower(target, writing), tied(target), Values))
+    return encoded(serial(*tower(reads, reading)), serial(*tower(writes, writing), head, Values))
 
 
 def encoded(encoder: Layer, decoder: Layer) -> Layer:

@@ -5,7 +5,7 @@ Of queries q_t, keys k_s and values v_s, per head,
     z_ts = scale q_t . k_s + bias_ts,  p_ts = e^(z_ts - l_t),  l_t = log sum_s e^(z_ts),  o_t = sum_s p_ts v_s.
 
 Only the log-sum-exp l (N, T, H) is kept for the derivative. Probabilities are computed for a block of queries at a
-time, and again in the backward pass, from l. With dp_ts = do_t . v_s:
+time, and again in the backward pass, from l, for a block of keys at a time. With dp_ts = do_t . v_s:
 
     dv_s = sum_t p_ts do_t
     dz_ts = p_ts (dp_ts - sum_r p_tr dp_tr) = p_ts (dp_ts - do_t . o_t)
@@ -26,9 +26,10 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +39,24 @@ from jaxnn.numerics import accumulate, multiplied
 from jaxnn.placement import filled_as
 from jaxnn.types import Array, PyTree, Scalar
 
+SCORE_BYTES = 4
+"""Of one score, a float32."""
+
 BLOCK = 256
-"""Queries at a time. The loop over blocks is a `lax.scan` also where causality would spare later keys: unrolled, XLA
-keeps the probabilities of all blocks (on CPU despite barriers between them), which is quadratic memory again."""
+"""Queries at a time, in the backward pass keys. The loop over blocks is a `lax.scan` also where causality would spare
+later keys: unrolled, XLA keeps the probabilities of all blocks (on CPU despite barriers between them), which is
+quadratic memory again."""
+
+GPU_BYTES = 2**30
+"""The float32 scores of a block on a GPU, where fewer and larger kernels are faster: larger blocks than BLOCK, if their
+scores fit."""
+
+TPU_BYTES = 2**26
+"""The same on a TPU: what XLA keeps in the on-chip memory of 128 MiB, so that scores are never written to the other. In
+the backward pass twice as much."""
+
+TPU_LEAST = 32
+"""Queries or keys of a block from which that is faster: each block reads all keys, or adds to all of dq."""
 
 
 @jax.tree_util.register_dataclass
@@ -88,8 +104,17 @@ class Visible:
         return jnp.where(mask[:, None, None], z, -jnp.inf)
 
 
+_OfBlock: TypeAlias = Callable[[tuple[Array, ...], Visible], tuple[PyTree, PyTree]]
+
+
 def attend(
-    q: Array, k: Array, v: Array, visible: Visible = Visible(), *, scale: Scalar | None = None, block: int = BLOCK
+    q: Array,
+    k: Array,
+    v: Array,
+    visible: Visible = Visible(),
+    *,
+    scale: Scalar | None = None,
+    block: int | None = None,
 ) -> tuple[Array, Array]:
     """Attention, o_t = sum_s softmax_s(scale q_t . k_s + bias_ts) v_s, and the log-sum-exp of the scores.
 
@@ -99,7 +124,8 @@ def attend(
             attention; K = 1 is multi-query).
         visible: mask and bias.
         scale: of the scores; None for 1 / sqrt(D).
-        block: queries at a time; with T <= block all probabilities (N, H, T, S) are computed at once.
+        block: queries at a time; with T <= block all probabilities (N, H, T, S) are computed at once. None for the
+            platform's: BLOCK, on GPU more where their scores fit GPU_BYTES, on TPU so many that they fit TPU_BYTES.
 
     Returns:
         o (N, T, H, D) in the dtype of q, and l (N, T, H) in its accumulation dtype. A query that sees no key has o = 0,
@@ -110,9 +136,12 @@ def attend(
         >>> attend(x, x, x, Visible(causal=True))[0].shape
         (1, 3, 2, 4)
     """
+    if block is None:
+        each = q.shape[0] * q.shape[2] * k.shape[1] * SCORE_BYTES
+        return _by_platform(functools.partial(attend, scale=scale), Blocks.of(each), q.shape[1], q, k, v, visible)
     k, v = _seen(k, visible), _seen(v, visible)
 
-    def of_block(arrays: tuple[Array], visible: Visible) -> tuple[tuple[Array, Array], tuple[()]]:
+    def of_block(arrays: tuple[Array, ...], visible: Visible) -> tuple[tuple[Array, Array], tuple[()]]:
         z = _scores(arrays[0], k, visible, scale)
         highest = lax.stop_gradient(jnp.max(z, -1, keepdims=True))
         highest = jnp.where(highest == -jnp.inf, jnp.zeros_like(highest), highest)
@@ -126,7 +155,7 @@ def attend(
     if q.shape[1] > block:
         # Differentiated by JAX, each block computes its probabilities again, as the derivative below does.
         of_block = jax.checkpoint(of_block)
-    (o, lse), _ = _by_blocks(of_block, (_grouped(q, k),), visible, block)
+    (o, lse), _ = _by_blocks_of_queries(of_block, (_grouped(q, k),), visible, block)
     return o.reshape(q.shape), lse.reshape(q.shape[:3])
 
 
@@ -165,14 +194,15 @@ def attend_grads(
     visible: Visible = Visible(),
     *,
     scale: Scalar | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> tuple[Array, Array, Array]:
     """The derivative of `attend`: (dq, dk, dv), from the cotangent `do` of o.
 
     Args:
-        q, k, v, visible, scale, block: the arguments of `attend`.
+        q, k, v, visible, scale: the arguments of `attend`.
         o, lse: its results.
         do: (N, T, H, D).
+        block: keys at a time; None for the platform's.
 
     Returns:
         dq, dk, dv of the shapes and dtypes of q, k, v; 0 at keys that a mask excludes.
@@ -183,21 +213,26 @@ def attend_grads(
         >>> [dx.shape for dx in attend_grads(x, x, x, o, lse, x)]
         [(1, 3, 2, 4), (1, 3, 2, 4), (1, 3, 2, 4)]
     """
-    k_seen, v_seen = _seen(k, visible), _seen(v, visible)
+    if block is None:
+        each = q.shape[0] * q.shape[2] * q.shape[1] * SCORE_BYTES
+        grads = functools.partial(attend_grads, scale=scale)
+        return _by_platform(grads, Blocks.of(each, on_chip=2 * TPU_BYTES), k.shape[1], q, k, v, o, lse, do, visible)
     along_o = jnp.sum(accumulate(do) * accumulate(o), -1, keepdims=True)
+    q_heads, lse, do, along_o = (_grouped(x, k) for x in (q, lse[..., None], do, along_o))
     factor = _scale(q, scale)
 
-    def of_block(arrays: tuple[Array, ...], visible: Visible) -> tuple[Array, tuple[Array, Array]]:
-        q, lse, do, along_o = arrays
-        p = jnp.exp(_scores(q, k_seen, visible, scale) - _columns(lse))
-        dz = p * (_product("ntkgd,nskd->nkgts", do, v_seen) - _columns(along_o)) * factor
+    def of_block(arrays: tuple[Array, ...], visible: Visible) -> tuple[tuple[Array, Array], Array]:
+        k, v = arrays
+        p = jnp.exp(_scores(q_heads, k, visible, scale) - _columns(lse))
+        dz = p * (_product("ntkgd,nskd->nkgts", do, v) - _columns(along_o)) * factor
         dz = dz.astype(q.dtype)
-        dq = _product("nkgts,nskd->ntkgd", dz, k_seen).astype(q.dtype)
-        return dq, (_product("nkgts,ntkgd->nskd", dz, q), _product("nkgts,ntkgd->nskd", p.astype(do.dtype), do))
+        dk = _product("nkgts,ntkgd->nskd", dz, q_heads).astype(k.dtype)
+        dv = _product("nkgts,ntkgd->nskd", p.astype(do.dtype), do).astype(v.dtype)
+        return (dk, dv), _product("nkgts,nskd->ntkgd", dz, k)
 
-    arrays = tuple(_grouped(x, k) for x in (q, lse[..., None], do, along_o))
-    dq, (dk, dv) = _by_blocks(of_block, arrays, visible, block)
-    return dq.reshape(q.shape), dk.astype(k.dtype), dv.astype(v.dtype)
+    # By blocks of keys: one sum over the blocks, dq, where blocks of queries have two, dk and dv.
+    (dk, dv), dq = _by_blocks_of_keys(of_block, (_seen(k, visible), _seen(v, visible)), visible, block)
+    return dq.reshape(q.shape).astype(q.dtype), dk, dv
 
 
 def alibi_slopes(heads: int) -> Array:
@@ -216,6 +251,33 @@ def alibi_slopes(heads: int) -> Array:
     slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
     more = [2 ** (-4 * h / power) for h in range(1, 2 * power + 1, 2)]
     return jnp.asarray([*slopes, *more][:heads], jnp.float32)
+
+
+class Blocks(NamedTuple):
+    """Positions of a block by platform."""
+
+    cpu: int
+    gpu: int
+    tpu: int
+
+    @classmethod
+    def of(cls, bytes_each: int, on_chip: int = TPU_BYTES) -> Blocks:
+        """Those for scores of so many bytes of each position."""
+
+        def fitting(most: int, least: int) -> int:
+            fits = most // max(bytes_each, 1)
+            return 2 ** (fits.bit_length() - 1) if fits >= least else BLOCK
+
+        return cls(BLOCK, fitting(GPU_BYTES, BLOCK), fitting(on_chip, TPU_LEAST))
+
+
+def _by_platform(f: Callable[..., Any], blocks: Blocks, count: int, *args: Any) -> Any:
+    """f(*args, block=) with the block of the platform that the program is lowered for, of `count` positions in all."""
+    cpu, gpu, tpu = (functools.partial(f, block=block) for block in blocks)
+    # Without a choice, or outside of `jax.jit`, where each choice would be compiled anew.
+    if count <= min(blocks) or not any(isinstance(x, jax.core.Tracer) for x in args):
+        return cpu(*args)
+    return lax.platform_dependent(*args, cuda=gpu, rocm=gpu, tpu=tpu, default=cpu)
 
 
 def _seen(x: Array, visible: Visible) -> Array:
@@ -259,46 +321,67 @@ def _columns(x: Array) -> Array:
     return jnp.moveaxis(x, 1, 3)
 
 
-def _by_blocks(
-    f: Callable[..., tuple[PyTree, PyTree]], arrays: tuple[Array, ...], visible: Visible, block: int
+def _by_blocks_of_queries(
+    f: _OfBlock, arrays: tuple[Array, ...], visible: Visible, block: int
 ) -> tuple[PyTree, PyTree]:
-    """f(arrays of a block of queries, what they see) -> (rows, sums over these queries), for all blocks.
+    """`_by_blocks` over queries, each with what it sees."""
+    mask = visible.mask
+
+    def of_block(start: Scalar, parts: tuple[Array, ...], mask_part: Array | None) -> tuple[PyTree, PyTree]:
+        first = jnp.asarray(visible.first, jnp.int32) + start
+        here = mask if mask_part is None else mask_part
+        return f(parts, dataclasses.replace(visible, first=first, mask=here))
+
+    if arrays[0].shape[1] <= block:
+        return f(arrays, visible)
+    return _by_blocks(of_block, arrays, mask if mask is not None and mask.ndim == 3 else None, block)
+
+
+def _by_blocks_of_keys(f: _OfBlock, arrays: tuple[Array, ...], visible: Visible, block: int) -> tuple[PyTree, PyTree]:
+    """`_by_blocks` over keys, each with who sees it."""
+    keys = arrays[0].shape[1]
+    if keys <= block:
+        return f(arrays, visible)
+    mask = visible.mask
+    if mask is None and keys % block:  # what fills the last block is no key
+        mask = jnp.ones((1, keys), bool)
+
+    def of_block(start: Scalar, parts: tuple[Array, ...], mask_part: Array | None) -> tuple[PyTree, PyTree]:
+        first = jnp.asarray(visible.first, jnp.int32) - start
+        here = None if mask_part is None else jnp.moveaxis(mask_part, 1, -1)
+        return f(parts, dataclasses.replace(visible, first=first, mask=here))
+
+    return _by_blocks(of_block, arrays, None if mask is None else jnp.moveaxis(mask, -1, 1), block)
+
+
+def _by_blocks(
+    f: Callable[..., tuple[PyTree, PyTree]], arrays: tuple[Array, ...], mask: Array | None, block: int
+) -> tuple[PyTree, PyTree]:
+    """f(start of a block, arrays of it, mask of it) -> (rows, sums over its positions), for all blocks.
 
     Args:
         f: its rows are arrays (N, t, ...).
-        arrays: each (N, T, ...).
-        visible: of all queries.
-        block: queries at a time.
+        arrays: each (N, T, ...); the last block is filled with 0.
+        mask: (N, T, ...), filled with False, or None.
+        block: positions at a time, fewer than T.
 
     Returns:
         The rows (N, T, ...), and the sums.
     """
-    queries = arrays[0].shape[1]
-    if queries <= block:
-        return f(arrays, visible)
-    starts = range(0, queries, block)
+    count = arrays[0].shape[1]
+    starts = range(0, count, block)
     whole = len(starts) * block
 
     def blocks(x: Array) -> Array:
-        padded = jnp.pad(x, [(0, 0), (0, whole - queries), *[(0, 0)] * (x.ndim - 2)])
+        padded = jnp.pad(x, [(0, 0), (0, whole - count), *[(0, 0)] * (x.ndim - 2)])
         return jnp.moveaxis(padded.reshape(x.shape[0], len(starts), block, *x.shape[2:]), 1, 0)
 
-    masks = visible.mask if visible.mask is not None and visible.mask.ndim == 3 else None
-
-    def of_block(some: tuple[Array, Array, Array | None]) -> tuple[PyTree, PyTree]:
-        start, parts, mask = some
-        first = jnp.asarray(visible.first, jnp.int32) + start
-        here = dataclasses.replace(visible, first=first, mask=visible.mask if mask is None else mask)
-        return f(parts, here)
-
-    def body(sums: PyTree, some: Any) -> tuple[PyTree, PyTree]:
-        rows, more = of_block(some)
+    def body(sums: PyTree, some: tuple[Array, tuple[Array, ...], Array | None]) -> tuple[PyTree, PyTree]:
+        rows, more = f(*some)
         return jax.tree.map(jnp.add, sums, more), rows
 
     places = jnp.arange(0, whole, block, dtype=jnp.int32)
-    every = (places, tuple(map(blocks, arrays)), None if masks is None else blocks(masks))
-    first = jax.eval_shape(lambda: of_block(jax.tree.map(lambda x: x[0], every))[1])
+    every = (places, tuple(map(blocks, arrays)), None if mask is None else blocks(mask))
+    first = jax.eval_shape(lambda: f(*jax.tree.map(lambda x: x[0], every))[1])
     sums, rows = lax.scan(body, jax.tree.map(filled_as, first), every)
-    return jax.tree.map(
-        lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], whole, *x.shape[3:])[:, :queries], rows
-    ), sums
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], whole, *x.shape[3:])[:, :count], rows), sums

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxnn.numerics import accumulate, exact_einsum
-from jaxnn.per_example.forms import joined
-from jaxnn.per_example.outer import Outer
+from jaxnn.ops.views import Transpose, View
+from jaxnn.per_example.forms import Form, joined
+from jaxnn.per_example.outer import Outer, Pairs, end_to_end
 from jaxnn.per_example.placing import TOTAL, returns
 from jaxnn.per_example.select import layers_of, require_columns
-from jaxnn.tape import Addition, Columns, Convolution, Product, Use, errors
-from jaxnn.types import Array
+from jaxnn.tape import Addition, Columns, Convolution, GroupedProduct, Placed, Product, Use, errors
+from jaxnn.types import Array, Shape
 
 
 class Factors(NamedTuple):
@@ -22,6 +25,8 @@ class Factors(NamedTuple):
     Attributes:
         a: (d, d), or (d + 1, d + 1) with a bias, its entry last; d = D_in, or C_in times the size of the kernel.
         g: (p, p), p = D_out.
+
+    Those of a stack of L blocks (`models.stack`) have an axis of L in front.
     """
 
     a: Array
@@ -41,9 +46,10 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
         columns: from `backprop.ggn_record`.
 
     Returns:
-        The `Factors`, float32 or float64, by the path of each layer with a weight matrix or an ungrouped convolution.
-        Others (norms, embeddings, grouped convolutions, weights used through a view) are left out. A layer with several
-        such weights has an entry for each, by the weight's own path and without the bias.
+        The `Factors`, float32 or float64, by the path of each layer with a weight matrix or an ungrouped convolution,
+        also in a stack of blocks. Others (norms, embeddings, a table tied to one, grouped convolutions, weights used
+        through a view) are left out. A layer with several such weights has an entry for each, by the weight's own path
+        and without the bias.
 
     References:
         Martens, J. & Grosse, R. (2015). Optimizing neural networks with Kronecker-factored approximate curvature.
@@ -56,15 +62,13 @@ def kfac_expand(columns: Columns) -> dict[str, Factors]:
         >>> kfac_expand(sample_columns())[""].g
         Array([[1.5]], dtype=float32)
     """
-    found = {}
-    for place, a, delta, biased in _pairs("kfac_expand", columns):
+
+    def factors(a: Array, delta: Array) -> Factors:
         n, times = a.shape[:2]
-        seen = _with_one(a) if biased else a
-        found[place] = Factors(
-            exact_einsum("ntd,nte->de", seen, seen) / (n * times),
-            exact_einsum("cntp,cntq->pq", delta, delta) / n,
-        )
-    return found
+        seen, sent = exact_einsum("ntgd,ntge->gde", a, a), exact_einsum("cntgp,cntgq->gpq", delta, delta)
+        return Factors(seen / (n * times), sent / n)
+
+    return _by_layer("kfac_expand", columns, factors)
 
 
 @returns(TOTAL)
@@ -84,15 +88,65 @@ def kfac_reduce(columns: Columns) -> dict[str, Factors]:
                [1., 2., 1.],
                [2., 1., 1.]], dtype=float32)
     """
-    found = {}
-    for place, a, delta, biased in _pairs("kfac_reduce", columns):
-        mean, total = jnp.mean(accumulate(a), axis=1), jnp.sum(accumulate(delta), axis=2)
-        seen = _with_one(mean) if biased else mean
-        found[place] = Factors(
-            exact_einsum("nd,ne->de", seen, seen) / seen.shape[0],
-            exact_einsum("cnp,cnq->pq", total, total) / seen.shape[0],
-        )
-    return found
+
+    def factors(a: Array, delta: Array) -> Factors:
+        n, mean, total = a.shape[0], jnp.mean(accumulate(a), axis=1), jnp.sum(accumulate(delta), axis=2)
+        return Factors(exact_einsum("ngd,nge->gde", mean, mean) / n, exact_einsum("cngp,cngq->gpq", total, total) / n)
+
+    return _by_layer("kfac_reduce", columns, factors)
+
+
+def _by_layer(where: str, columns: Columns, factors: Callable[[Array, Array], Factors]) -> dict[str, Factors]:
+    """The factors by path, each from (a, delta) with the row of the bias."""
+    require_columns(where, columns)
+    tape, first = columns.tape, columns.at(0)
+    places = layers_of(tape.paths)
+    biased = {place for place, uses in zip(places, tape.uses, strict=True) if _only(uses, Addition)}
+    found = {
+        i: pair
+        for i, uses in enumerate(tape.uses)
+        if (pair := _pair(uses, first.uses[i], tape.leaves[i], tape.examples)) is not None
+    }
+    # Of a layer with several weights the path alone would be ambiguous, and so would the weight that a bias belongs to.
+    count = Counter(places[i] for i in found)
+    named = {}
+    for i, (a, delta) in found.items():
+        alone = count[places[i]] == 1
+        each = factors(_with_one(a) if alone and places[i] in biased else a, delta)
+        stacked = isinstance(tape.uses[i][0], Placed)
+        named[places[i] if alone else tape.paths[i]] = each if stacked else Factors(each.a[0], each.g[0])
+    return named
+
+
+def _pair(
+    uses: tuple[Use, ...], first: tuple[Use, ...], leaf: jax.ShapeDtypeStruct, examples: int
+) -> tuple[Array, Array] | None:
+    """a (N, T, G, d), delta (C, N, T, G, p) of a weight with factors, G = 1, or of the G weights of a stack.
+
+    Args:
+        uses: of the weight, with the deltas of all columns.
+        first: the same with those of one column.
+        leaf: the weight.
+        examples: N.
+    """
+    if _only(uses, Product) or _only(uses, Convolution):
+        form: Form = joined(first, leaf, examples)
+    elif uses and all(_in_stack(use, leaf.shape) for use in uses):
+        form = end_to_end([Pairs(use.use.a, use.use.delta) for use in first])  # type: ignore[union-attr]
+    else:
+        return None
+    if not isinstance(form, Outer) or (form.block[0] != 1 and not isinstance(uses[0], Placed)):
+        return None
+    groups, _, p = form.block
+    deltas = [errors(use).astype(form.delta.dtype) for use in uses]
+    return form.a, jnp.concatenate([d.reshape(*d.shape[:2], -1, groups, p) for d in deltas], axis=2)
+
+
+def _in_stack(use: Use, shape: Shape) -> bool:
+    """Whether this is a use of all weights (L, d, p) of a stack, each by its own block."""
+    if not isinstance(use, Placed) or not isinstance(use.use, GroupedProduct) or len(shape) != 3:
+        return False
+    return use.view == View(shape).then(Transpose((1, 0, 2)))
 
 
 def _with_one(a: Array) -> Array:
@@ -100,35 +154,5 @@ def _with_one(a: Array) -> Array:
     return jnp.concatenate([a, jnp.ones((*a.shape[:-1], 1), a.dtype)], axis=-1)
 
 
-def _pairs(where: str, columns: Columns) -> list[tuple[str, Array, Array, bool]]:
-    """(path, a (N, T, d), delta (C, N, T, p), whether a row for the bias is added) of each weight with factors."""
-    require_columns(where, columns)
-    tape, first = columns.tape, columns.at(0)
-    places = layers_of(tape.paths)
-    biased = {place for place, uses in zip(places, tape.uses, strict=True) if _only(uses, Addition)}
-    found = []
-    for i, uses in enumerate(tape.uses):
-        if not (_only(uses, Product) or _only(uses, Convolution)):
-            continue
-        form = joined(first.uses[i], tape.leaves[i], tape.examples)
-        if not isinstance(form, Outer) or form.block[0] != 1:
-            continue
-        delta = jnp.concatenate([_positions(use, form) for use in uses], axis=2)
-        found.append((i, form.a[:, :, 0], delta))
-    # Of a layer with several weights the path alone would be ambiguous, and so would the weight that a bias belongs to.
-    count = Counter(places[i] for i, _, _ in found)
-    alone = [count[places[i]] == 1 for i, _, _ in found]
-    return [
-        (places[i], a, delta, places[i] in biased) if one else (tape.paths[i], a, delta, False)
-        for one, (i, a, delta) in zip(alone, found, strict=True)
-    ]
-
-
 def _only(uses: tuple[Use, ...], kind: type) -> bool:
     return bool(uses) and all(isinstance(use, kind) for use in uses)
-
-
-def _positions(use: Use, form: Outer) -> Array:
-    """The deltas of one use, (C, N, T, p)."""
-    delta = errors(use).astype(form.delta.dtype)
-    return delta.reshape(*delta.shape[:2], -1, delta.shape[-1])

@@ -290,6 +290,7 @@ NETS: dict[str, tuple[Layer, Any, dict[str, Any]]] = {
         {},
     ),
     "encoder-decoder": (encoder_decoder(5, 9, **SMALL), PAIRS, {}),
+    "encoder-decoder, one vocabulary": (encoder_decoder(9, **SMALL), PAIRS, {}),
     "encoder-decoder, stacked, padded": (encoder_decoder(5, 9, **SMALL, stacked=True, pad=0, dropout=0.1), PAIRS, {}),
 }  # fmt: skip
 

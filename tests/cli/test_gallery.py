@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib.image
 import pytest
 
-from jaxnn.cli.gallery import MORE, PLAYGROUND
 from jaxnn.cli.main import main
+from jaxnn.cli.pictures import MORE, PLAYGROUND
 from jaxnn.gallery.build import chapters
 
 

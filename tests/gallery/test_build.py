@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import importlib
+import itertools
 import re
 import types
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +16,7 @@ import matplotlib.image
 import pytest
 
 from jaxnn import gallery, plots
-from jaxnn.cli.gallery import PLAYGROUND
+from jaxnn.cli.pictures import MORE
 from jaxnn.gallery import build as built
 from jaxnn.gallery import drawing
 from jaxnn.gallery.base import Picture
@@ -191,7 +192,7 @@ def test_every_picture_of_the_library_is_told_well() -> None:
     assert list(found) == list(built.MODULES.values())
     pictures = [p for each in found.values() for p in each]
     assert len(pictures) > 70
-    for p in (*pictures, *PLAYGROUND):
+    for p in (*pictures, *itertools.chain.from_iterable(MORE.values())):
         assert isinstance(p, gallery.Picture)
         assert p.title, p.name
         assert not p.title.endswith("."), p.name

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from jaxnn import missing
-from jaxnn.cli.gallery import PLAYGROUND
 from jaxnn.cli.main import main
+from jaxnn.cli.pictures import MORE
 from jaxnn.gallery.build import STYLE, chapters
 from jaxnn.gallery.items import SUBJECTS
 from jaxnn.gallery.items.base import Item
@@ -40,8 +40,8 @@ SMALL = {
 
 def figures() -> dict[str, str]:
     """The titles of all figures of `jaxnn gallery` by name."""
-    pictures = [picture for each in chapters().values() for picture in each]
-    return {picture.name: picture.title for picture in (*pictures, *PLAYGROUND)}
+    every = (chapters() | dict(MORE)).values()
+    return {picture.name: picture.title for pictures in every for picture in pictures}
 
 
 @functools.cache

@@ -129,7 +129,7 @@ def test_a_stop_token_ends_a_row_and_the_loop() -> None:
 
 
 def test_encoder_decoder_reads_its_source() -> None:
-    net = models.encoder_decoder(V, V, width=8, depth=1, heads=2, pad=0)
+    net = models.encoder_decoder(V, width=8, depth=1, heads=2, pad=0)
     source = Sequences(padded(tokens(2, 5, low=1)))
     x = Sequences(tokens(2, 3, low=1), context=source)
     params, state = drawn(net, jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), x))

@@ -62,7 +62,7 @@ OF_TOKENS: dict[str, Layer] = {
     "encoder": transformer(7, width=4, depth=2, heads=2, causal=False, pad=0),
     "decoder, stacked": transformer(7, width=4, depth=2, heads=2, pad=0, stacked=True),
     "post-norm": transformer(7, width=4, depth=1, heads=1, pad=0, pre_norm=False, positions=LearnedPositions(5)),
-    "translation": encoder_decoder(7, 7, width=4, depth=1, heads=2, pad=0),
+    "translation": encoder_decoder(7, width=4, depth=1, heads=2, pad=0),
 }
 NETS = FLOATING | OF_TOKENS
 

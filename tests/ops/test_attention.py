@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -367,6 +368,41 @@ def test_equals_jax_nn(name: str) -> None:
     np.testing.assert_allclose(ours, o, rtol=1e-5, atol=1e-6)
     for a, b in zip(by_hand, grads, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_what_fills_the_last_block_of_keys_is_no_key() -> None:
+    """Where all scores are so low that a score of 0 beside them would have an infinite probability."""
+    with float64(), strict():
+        x = 1.0 + random(4, 1, 5, 1, 4)
+        low = random(5, 1, 5, 1, 4) - 1e3
+
+        def of(block: int) -> Any:
+            o, lse = attend(x, low, x, Visible(causal=False), block=block)
+            return o, lse, attend_grads(x, low, x, o, lse, x, block=block)
+
+        by_two, at_once = jax.jit(lambda: (of(2), of(5)))()
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), by_two, at_once)
+        assert np.all(np.asarray(by_two[1]) < -800)
+
+
+@pytest.mark.parametrize(
+    ("n", "positions", "gpu", "tpu", "tpu_backward"),
+    [(16, 1024, 1024, 64, 128), (1, 1024, 16384, 1024, 2048), (16, 4096, 256, 256, 32), (256, 4096, 256, 256, 256)],
+)
+def test_blocks_by_platform(n: int, positions: int, gpu: int, tpu: int, tpu_backward: int) -> None:
+    """Of 12 heads: the largest power of two whose scores fit, or BLOCK where that would be a small one."""
+    each = n * 12 * positions * 4
+    assert attention.Blocks.of(each) == (attention.BLOCK, gpu, tpu)
+    assert attention.Blocks.of(each, on_chip=2 * attention.TPU_BYTES).tpu == tpu_backward
+
+
+def test_the_block_is_chosen_where_the_program_is_lowered() -> None:
+    """For a TPU 8 blocks of 32, on the CPU of this test none: T = 256."""
+    q = jax.ShapeDtypeStruct((64, 256, 12, 8), jnp.bfloat16)
+    traced = jax.jit(lambda q: attend(q, q, q)).trace(q)
+    of_cpu, of_tpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "tpu"))
+    assert "stablehlo.while" not in of_cpu
+    assert "stablehlo.while" in of_tpu
 
 
 def test_alibi_slopes_are_those_of_the_paper() -> None:

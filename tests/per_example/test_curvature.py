@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnn import backprop, losses, per_example
+from jaxnn.initializers import zeros
 from jaxnn.layers import (
     GRU,
     LSTM,
@@ -26,7 +27,7 @@ from jaxnn.layers import (
     Tanh,
     stateless,
 )
-from jaxnn.models import residual, serial, transformer
+from jaxnn.models import residual, serial, stack, transformer
 from jaxnn.tape import Addition, Product
 from tests.helpers import slow
 
@@ -232,6 +233,31 @@ def test_kfac_blocks_of_a_decoder_of_one_word_are_the_ggns():
                 np.testing.assert_allclose(np.kron(found.a, found.g), ggn[here, here], rtol=1e-10, atol=1e-13)
                 compared += 1
     assert compared == 6
+
+
+@pytest.mark.parametrize("biased", [True, *slow(False)])
+def test_kfac_of_a_stack_has_the_factors_of_each_block(biased):
+    """Those of the same blocks one after the other."""
+    block = residual(Dense(4, b_init=zeros if biased else None), Tanh)
+    apart, one = (serial(*blocks, Dense(3)) for blocks in ([block] * 2, [stack(block, 2)]))
+    with jax.enable_x64(True):
+        drawn = np.random.default_rng(0)
+        params = jax.tree.map(lambda p: drawn.standard_normal(p.shape), apart.init(jax.random.key(0), (2, 4))[0])
+        stacked = (jax.tree.map(lambda *of_blocks: np.stack(of_blocks), *params[:2]), params[2])
+        x = np.random.default_rng(1).standard_normal((3, 2, 4))
+
+        def factors(net, params):
+            columns = backprop.ggn_record(net, losses.softmax_cross_entropy)(params, (), x, np.array([[2, 0]] * 3))
+            return per_example.kfac_expand(columns), per_example.kfac_reduce(columns)
+
+        found, expected = jax.jit(lambda: (factors(one, stacked), factors(apart, params)))()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert list(ours) == ["[0][0][0]", "[1]"]
+        for i, place in enumerate(("[0][0][0]", "[1][0][0]")):
+            assert ours["[0][0][0]"].a.shape == (2, 4 + biased, 4 + biased)
+            np.testing.assert_allclose(ours["[0][0][0]"].a[i], theirs[place].a, rtol=1e-12)
+            np.testing.assert_allclose(ours["[0][0][0]"].g[i], theirs[place].g, rtol=1e-11, atol=1e-15)
+        np.testing.assert_allclose(ours["[1]"].a, theirs["[2]"].a, rtol=1e-12)
 
 
 def test_kfac_leaves_out_layers_without_a_block():
