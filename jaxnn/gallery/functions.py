@@ -191,7 +191,7 @@ def rule_errors() -> dict[str, np.ndarray]:
         params = {"scale": jnp.linspace(0.5, 1.5, 5), "shift": jnp.zeros(5)}
         _, _, cache = rule.forward(layer, params, (), x, key=None, train=True)
         right = rule.input_grad(layer, params, cache, dy)
-        scaled = dy * params["scale"] * cache[1]
+        scaled = dy * params["scale"] * cache.inverse
         wrong = right + jnp.mean(scaled, -1, keepdims=True)  # the mean's term left out
 
         def by_differences(step: Array) -> Array:

@@ -157,8 +157,9 @@ def with_options(layer: Any, **options: Any) -> Any:
 
 def without_eps(right: Any) -> Any:
     def forward(layer: Any, params: Any, state: Any, x: Any, **mode: Any) -> Any:
-        y, state, (xhat, inverse) = right.forward(layer, params, state, x, **mode)
-        return y, state, (xhat, (inverse**-2 - layer.options["eps"]) ** -0.5)
+        y, state, moments = right.forward(layer, params, state, x, **mode)
+        inverse = (moments.inverse**-2 - layer.options["eps"]) ** -0.5
+        return y, state, dataclasses.replace(moments, inverse=inverse)
 
     return forward
 
@@ -323,7 +324,10 @@ MUTANTS = [
         "batch norm: in evaluation as in training",
         BATCH_IN_EVALUATION,
         in_place_of_rule(
-            BATCH_KIND, **input_grad(lambda right, layer, p, cache, dy: right(layer, p, (*cache[:2], True), dy))
+            BATCH_KIND,
+            **input_grad(
+                lambda right, layer, p, moments, dy: right(layer, p, dataclasses.replace(moments, constant=False), dy)
+            ),
         ),
     ),
     Mutant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from jaxnn.cli.main import main
 from jaxnn.cli.pictures import MORE, PLAYGROUND
-from jaxnn.gallery.build import chapters
+from jaxnn.gallery.build import build, chapters
+from jaxnn.studies import induction, tasks, vanishing
 
 
 @pytest.mark.slow
@@ -30,6 +32,19 @@ def test_the_playground_has_a_chapter(tmp_path: Path) -> None:
     for p in PLAYGROUND:
         assert f'src="{p.name}.png"' in page
         assert matplotlib.image.imread(tmp_path / f"{p.name}.png")[..., :3].std() > 0.01
+
+
+@pytest.mark.slow
+def test_the_figures_of_studies_have_a_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few: dict[str, Any] = {"epochs": 1, "steps": 1, "batch_size": 2}
+    monkeypatch.setattr(vanishing, "run", functools.partial(vanishing.run, length=4, hidden=2, **few))
+    monkeypatch.setattr(induction, "run", functools.partial(induction.run, symbols=6, length=4, width=8, **few))
+    small = functools.partial(tasks.run, tasks=["parity"], networks=["RNN"], width=4, steps=1, batch_size=2)
+    monkeypatch.setattr(tasks, "run", small)
+    found = MORE["Sequences"]
+    build(tmp_path, only=[p.name for p in found], more=MORE, progress=False)
+    assert {path.name for path in tmp_path.glob("*.png")} == {f"{p.name}.png" for p in found}
+    assert len({(tmp_path / f"{p.name}.png").read_bytes() for p in found}) == len(found)
 
 
 @pytest.mark.parametrize(
